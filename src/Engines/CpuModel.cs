@@ -1,0 +1,31 @@
+namespace Bunraku.Engines;
+
+/// <summary>Features a CPU model can have, one for each CPUID bit that the project knows. The names are those of Linux's /proc/cpuinfo in upper camel case.</summary>
+public enum CpuFeature
+{
+    // CPUID.1:EDX
+    Fpu, Vme, De, Pse, Tsc, Msr, Pae, Mce, Cx8, Apic, Sep, Mtrr, Pge, Mca, Cmov, Pat, Pse36, Clflush, Mmx, Fxsr, Sse, Sse2, Ht,
+    // CPUID.1:ECX
+    Sse3, Pclmulqdq, Monitor, Ssse3, Fma, Cx16, Pcid, Sse41, Sse42, X2apic, Movbe, Popcnt, TscDeadline, Aes, Xsave, Osxsave, Avx, F16c, Rdrand, Hypervisor,
+    // CPUID.7.0:EBX, ECX
+    Fsgsbase, TscAdjust, Bmi1, Avx2, Smep, Bmi2, Erms, Invpcid, Rdseed, Adx, Smap, Clflushopt, Clwb, Sha, Umip, Pku, Ospke, La57, Rdpid,
+    // CPUID.80000001
+    Syscall, Nx, Pdpe1gb, Rdtscp, Lm, LahfLm, CmpLegacy, Cr8Legacy, Lzcnt, Prefetchw, Sse4a, Misalignsse,
+    // CPUID.0D.1, CPUID.06, CPUID.80000007
+    Xsaveopt, Xsavec, Xgetbv1, Xsaves, Arat, InvariantTsc,
+}
+
+/// <summary>A CPU as a guest sees it: vendor, family, and exactly the features that it has.</summary>
+/// <param name="Name">The word on the command line.</param>
+/// <param name="Vendor">12 characters, CPUID leaf 0.</param>
+/// <param name="Brand">At most 48 characters, CPUID leaves 80000002 to 80000004.</param>
+public sealed record CpuModel(string Name, string Vendor, uint Family, uint Model, uint Stepping, string Brand, IReadOnlySet<CpuFeature> Features)
+{
+    /// <summary>Number of physical address bits, 36 to 52.</summary>
+    public int PhysicalAddressBits { get; init; } = 46;
+
+    /// <summary>True for AuthenticAMD behaviour where the vendors differ.</summary>
+    public bool IsAmd => Vendor == "AuthenticAMD";
+
+    public bool Has(CpuFeature feature) => Features.Contains(feature);
+}

@@ -1,0 +1,144 @@
+using System.Runtime.CompilerServices;
+using Bunraku.Platform;
+
+namespace Bunraku.Engines;
+
+/// <summary>A range of guest-physical addresses with RAM (or ROM) behind it.</summary>
+/// <param name="Start">First guest-physical address, a multiple of 4096.</param>
+/// <param name="Length">Bytes, a multiple of 4096.</param>
+/// <param name="Offset">Where the range begins inside the backing memory.</param>
+/// <param name="IsReadOnly">Guest writes are ignored (ROM).</param>
+public readonly record struct MemoryRegion(ulong Start, ulong Length, ulong Offset, bool IsReadOnly)
+{
+    public ulong End => Start + Length;
+    public bool Contains(ulong address) => address - Start < Length;
+}
+
+/// <summary>Told when bytes change that may hold decoded or translated code.</summary>
+public interface ICodeObserver
+{
+    /// <summary>Bytes [<paramref name="address"/>, +<paramref name="length"/>) of one guest-physical page that holds code were written by somebody else than the observer. Any thread.</summary>
+    void CodeWritten(ulong address, ulong length);
+}
+
+/// <summary>
+/// The guest-physical address space that has memory behind it; everything else is MMIO. RAM below 3 GiB lies at 0, the rest from 4 GiB on.
+/// Reads and writes may come from any thread (devices, vCPUs); like DMA they are not ordered against vCPU accesses beyond x86-TSO.
+/// </summary>
+/// <remarks>Invariant: every region lies inside <see cref="Backing"/>; all guest-controlled addresses go through <see cref="TryFind"/> first.</remarks>
+public sealed unsafe class GuestMemory : IDisposable
+{
+    /// <summary>RAM above this boundary moves to 4 GiB: the hole holds PCI, the APICs and the BIOS.</summary>
+    public const ulong LowMemoryEnd = 0xC000_0000;
+    private const ulong HighMemoryStart = 0x1_0000_0000;
+    public const int PageShift = 12;
+    public const ulong PageSize = 1ul << PageShift;
+
+    private readonly MemoryRegion[] _regions;
+    private readonly byte[] _codePages; // one byte a backing page: non-zero when it holds code that some vCPU decoded
+    private ICodeObserver[] _observers = [];
+
+    /// <param name="size">Bytes of RAM, a multiple of 4096, at least 1 MiB.</param>
+    public GuestMemory(ulong size)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(size, 1ul << 20);
+        if ((size & (PageSize - 1)) != 0) throw new ArgumentException("memory size is not a multiple of 4096", nameof(size));
+        Size = size;
+        Backing = new SharedMemory("bunraku-ram", size);
+        ulong low = Math.Min(size, LowMemoryEnd);
+        _regions = size > low
+            ? [new(0, low, 0, false), new(HighMemoryStart, size - low, low, false)]
+            : [new(0, low, 0, false)];
+        _codePages = new byte[size >> PageShift];
+    }
+
+    /// <summary>Bytes of RAM.</summary>
+    public ulong Size { get; }
+
+    public SharedMemory Backing { get; }
+
+    public IReadOnlyList<MemoryRegion> Regions => _regions;
+
+    /// <summary>The region that contains <paramref name="address"/>.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public bool TryFind(ulong address, out MemoryRegion region)
+    {
+        foreach (ref readonly MemoryRegion r in _regions.AsSpan())
+        {
+            if (r.Contains(address))
+            {
+                region = r;
+                return true;
+            }
+        }
+        region = default;
+        return false;
+    }
+
+    /// <summary>Host address of a guest-physical page, or null when it is not RAM. The pointer is good for that one page.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public byte* PagePointer(ulong address) =>
+        TryFind(address, out MemoryRegion r) ? Backing.Pointer + r.Offset + ((address & ~(PageSize - 1)) - r.Start) : null;
+
+    /// <summary>Copies guest memory out. False (with <paramref name="destination"/> filled up to there) when a byte is not RAM.</summary>
+    public bool Read(ulong address, Span<byte> destination)
+    {
+        while (destination.Length > 0)
+        {
+            byte* page = PagePointer(address);
+            if (page == null) return false;
+            int offset = (int)(address & (PageSize - 1)), n = Math.Min(destination.Length, (int)PageSize - offset);
+            new ReadOnlySpan<byte>(page + offset, n).CopyTo(destination);
+            destination = destination[n..];
+            address += (ulong)n;
+        }
+        return true;
+    }
+
+    /// <summary>Copies into guest memory as a device does (DMA): decoded code in the way is forgotten. False when a byte is not RAM; earlier pages are then written.</summary>
+    public bool Write(ulong address, ReadOnlySpan<byte> source)
+    {
+        while (source.Length > 0)
+        {
+            byte* page = PagePointer(address);
+            if (page == null) return false;
+            int offset = (int)(address & (PageSize - 1)), n = Math.Min(source.Length, (int)PageSize - offset);
+            source[..n].CopyTo(new Span<byte>(page + offset, n));
+            NotifyWrite(address, (ulong)n);
+            source = source[n..];
+            address += (ulong)n;
+        }
+        return true;
+    }
+
+    /// <summary>Reads one little-endian value; false when a byte is not RAM.</summary>
+    public bool TryRead<T>(ulong address, out T value) where T : unmanaged
+    {
+        Unsafe.SkipInit(out value);
+        fixed (T* p = &value) return Read(address, new Span<byte>(p, sizeof(T)));
+    }
+
+    /// <summary>Writes one little-endian value as a device does; false when a byte is not RAM.</summary>
+    public bool TryWrite<T>(ulong address, T value) where T : unmanaged => Write(address, new ReadOnlySpan<byte>(&value, sizeof(T)));
+
+    /// <summary>Registers a vCPU that caches code. Not while guests run.</summary>
+    public void AddObserver(ICodeObserver observer) => _observers = [.. _observers, observer];
+
+    public void RemoveObserver(ICodeObserver observer) => _observers = [.. _observers.Where(o => o != observer)];
+
+    /// <summary>A page's code flag; the address must be RAM.</summary>
+    public ref byte CodeFlag(ulong address)
+    {
+        if (!TryFind(address, out MemoryRegion r)) throw new ArgumentOutOfRangeException(nameof(address));
+        return ref _codePages[(r.Offset + (address - r.Start)) >> PageShift];
+    }
+
+    /// <summary>Tells every observer when the page of <paramref name="address"/> holds code. The range lies in one page of RAM.</summary>
+    public void NotifyWrite(ulong address, ulong length)
+    {
+        if (Volatile.Read(ref CodeFlag(address)) == 0) return;
+        foreach (ICodeObserver o in _observers) o.CodeWritten(address, length);
+    }
+
+    public void Dispose() => Backing.Dispose();
+}

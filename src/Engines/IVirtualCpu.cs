@@ -1,0 +1,88 @@
+namespace Bunraku.Engines;
+
+/// <summary>
+/// A virtual processor: runs guest code until something needs the hypervisor.
+/// All members except <see cref="Kick"/> are for the one thread that runs the vCPU.
+/// </summary>
+public interface IVirtualCpu : IDisposable
+{
+    /// <summary>0-based number of the vCPU in its VM.</summary>
+    int Index { get; }
+
+    /// <summary>
+    /// Completes the previous exit and runs the guest until the next one. The returned object is reused by the next call.
+    /// </summary>
+    VmExit Enter();
+
+    /// <summary>
+    /// Makes the running or next <see cref="Enter"/> return soon with <see cref="ExitReason.Kicked"/>. Any thread, never blocks.
+    /// Several kicks may collapse into one exit; none is lost.
+    /// </summary>
+    void Kick();
+
+    /// <summary>What exits. Takes effect at the next <see cref="Enter"/>.</summary>
+    ExecutionControls Controls { get; set; }
+
+    /// <summary>True when an external interrupt injected now would be delivered at the next entry (IF set, no shadow, no half-done instruction).</summary>
+    bool InterruptWindowOpen { get; }
+
+    /// <summary>True when an NMI injected now would be delivered at the next entry.</summary>
+    bool NmiWindowOpen { get; }
+
+    /// <summary>Delivers an external interrupt at the next entry. Requires <see cref="InterruptWindowOpen"/>.</summary>
+    void InjectInterrupt(byte vector);
+
+    /// <summary>Delivers an NMI at the next entry. Requires <see cref="NmiWindowOpen"/>.</summary>
+    void InjectNmi();
+
+    /// <summary>Delivers an exception at the next entry.</summary>
+    void InjectException(byte vector, uint? errorCode);
+
+    /// <summary>Copies the architectural state out. Allowed between exits.</summary>
+    void ReadState(CpuState state);
+
+    /// <summary>Replaces the architectural state. Allowed between exits; drops a half-done instruction.</summary>
+    void WriteState(CpuState state);
+
+    /// <summary>Power-on state (RESET) for this CPU model: CS:IP = F000:FFF0, real mode.</summary>
+    void Reset();
+
+    /// <summary>Monotonic counters of this vCPU. May be read from any thread; then they are approximate.</summary>
+    EngineCounters Counters { get; }
+}
+
+/// <summary>What an engine counts about one vCPU.</summary>
+public readonly record struct EngineCounters(
+    ulong InstructionsRetired,
+    ulong BlocksDecoded,
+    ulong BlocksInvalidated,
+    ulong TlbMisses,
+    ulong TlbFlushes,
+    ulong ExceptionsDelivered,
+    ulong InterruptsDelivered);
+
+/// <summary>What an engine says about running on this host.</summary>
+/// <param name="Available">It can run here.</param>
+/// <param name="Detail">One line: what it offers, or what is missing and the remedy.</param>
+/// <param name="Hardware">Guest code runs directly on hardware virtualization.</param>
+public sealed record EngineProbe(bool Available, string Detail, bool Hardware = false);
+
+/// <summary>A technique for running guests, as the user selects it with <c>--engine</c>. Stateless and thread-safe.</summary>
+public interface IEngine
+{
+    /// <summary>The word on the command line.</summary>
+    string Name { get; }
+
+    /// <summary>Looks at the host; never throws.</summary>
+    EngineProbe Probe();
+
+    /// <summary>The engine's part of one VM over <paramref name="memory"/>, which outlives it.</summary>
+    IEngineVm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock);
+}
+
+/// <summary>The engine's part of one VM.</summary>
+public interface IEngineVm : IDisposable
+{
+    /// <summary>Creates vCPU number <paramref name="index"/>; each index once.</summary>
+    IVirtualCpu CreateCpu(int index);
+}

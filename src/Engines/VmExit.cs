@@ -1,0 +1,77 @@
+namespace Bunraku.Engines;
+
+/// <summary>Why <see cref="IVirtualCpu.Enter"/> returned: the basic exit reasons that the hypervisor acts on.</summary>
+/// <remarks>Names follow Intel SDM vol. 3C, appendix "VMX Basic Exit Reasons", where one exists.</remarks>
+public enum ExitReason : byte
+{
+    /// <summary>The vCPU was asked to stop (<see cref="IVirtualCpu.Kick"/>); nothing to emulate.</summary>
+    Kicked,
+    /// <summary>IN, OUT, INS, OUTS: <see cref="VmExit.Address"/> is the port, 1, 2 or 4 bytes.</summary>
+    Io,
+    /// <summary>Access to a guest-physical address with no RAM behind it, 1 to 8 bytes, never across an 8-byte boundary.</summary>
+    Mmio,
+    /// <summary>CPUID, when execution controls ask for it: leaf and subleaf in <see cref="VmExit.Leaf"/>, <see cref="VmExit.Subleaf"/>.</summary>
+    Cpuid,
+    /// <summary>RDMSR or WRMSR of an MSR that the processor itself does not hold.</summary>
+    Msr,
+    /// <summary>HLT retired. The vCPU waits for an event.</summary>
+    Hlt,
+    /// <summary>PAUSE, when execution controls ask for it.</summary>
+    Pause,
+    /// <summary>MWAIT or MONITOR.</summary>
+    Mwait,
+    /// <summary>VMCALL or VMMCALL; arguments are in the guest's registers.</summary>
+    Hypercall,
+    /// <summary>MOV to or from a control register, CLTS, LMSW, that execution controls intercept. CR8 always exits as it belongs to the local APIC.</summary>
+    CrAccess,
+    /// <summary>MOV to or from a debug register.</summary>
+    DrAccess,
+    /// <summary>LGDT, LIDT, SGDT, SIDT, LLDT, LTR, SLDT, STR.</summary>
+    DescriptorTable,
+    /// <summary>RDTSC or RDTSCP.</summary>
+    Rdtsc,
+    /// <summary>INVLPG, INVPCID.</summary>
+    Invlpg,
+    /// <summary>WBINVD, INVD.</summary>
+    Wbinvd,
+    /// <summary>An exception selected by the exception bitmap, before delivery.</summary>
+    Exception,
+    /// <summary>A guest-physical access that nested paging refused.</summary>
+    EptViolation,
+    /// <summary>The guest can take an external interrupt now.</summary>
+    InterruptWindow,
+    /// <summary>The guest can take an NMI now.</summary>
+    NmiWindow,
+    /// <summary>A fault while delivering a double fault. The processor is in shutdown.</summary>
+    TripleFault,
+    /// <summary>The engine cannot go on; <see cref="VmExit.Message"/> says why.</summary>
+    InternalError,
+}
+
+/// <summary>
+/// One exit, filled by the engine and, for reads, completed by the hypervisor: it stores the value in
+/// <see cref="Data"/> (or the CPUID results) and calls <see cref="IVirtualCpu.Enter"/> again, which finishes the instruction.
+/// Each vCPU owns one instance and reuses it; it is valid until the next Enter and only on the vCPU's thread.
+/// </summary>
+public sealed class VmExit
+{
+    public ExitReason Reason;
+    /// <summary>Direction of Io, Mmio, Msr, CrAccess: true when the guest writes.</summary>
+    public bool IsWrite;
+    /// <summary>Width of the access in bytes.</summary>
+    public int Size;
+    /// <summary>Port (Io), guest-physical address (Mmio), MSR index (Msr), register number (CrAccess, DrAccess), vector (Exception).</summary>
+    public ulong Address;
+    /// <summary>Value written by the guest, or to be stored here by the hypervisor for a read; upper bytes beyond <see cref="Size"/> are ignored.</summary>
+    public ulong Data;
+    /// <summary>Msr: set by the hypervisor to raise #GP(0) in the guest instead of completing.</summary>
+    public bool Fault;
+    /// <summary>Cpuid arguments.</summary>
+    public uint Leaf, Subleaf;
+    /// <summary>Cpuid results, set by the hypervisor.</summary>
+    public uint Eax, Ebx, Ecx, Edx;
+    /// <summary>Exception: its error code if it has one.</summary>
+    public uint ErrorCode;
+    /// <summary>InternalError: one line for a person.</summary>
+    public string? Message;
+}

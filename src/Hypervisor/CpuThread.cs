@@ -1,0 +1,175 @@
+using Bunraku.Engines;
+
+namespace Bunraku.Hypervisor;
+
+/// <summary>One vCPU's run loop on its own host thread: inject what is pending, enter, handle the exit, again.</summary>
+public sealed class CpuThread : IDisposable
+{
+    private readonly VirtualMachine _vm;
+    private readonly object _wakeLock = new();
+    private readonly Thread _thread;
+    private bool _woken, _pauseWanted, _paused, _started;
+    private volatile bool _stop;
+
+    internal CpuThread(VirtualMachine vm, IVirtualCpu cpu)
+    {
+        _vm = vm;
+        Cpu = cpu;
+        _thread = new Thread(Run, 16 << 20) { Name = $"vcpu{cpu.Index}", IsBackground = true };
+    }
+
+    /// <summary>The engine's vCPU. Only this thread uses it while the VM runs; anybody while it is paused or before it started.</summary>
+    public IVirtualCpu Cpu { get; }
+
+    public ExitCounters Exits { get; } = new();
+
+    /// <summary>Where external interrupts and NMIs come from; set by the board before the start.</summary>
+    public IInterruptSource? Interrupts { get; set; }
+
+    /// <summary>Called after each exit, before it is handled (tracing). Set before the start.</summary>
+    public Action<CpuThread, VmExit>? OnExit { get; set; }
+
+    internal void Start()
+    {
+        _started = true;
+        _thread.Start();
+    }
+
+    /// <summary>Something is pending for this vCPU. Any thread; no wake-up is lost.</summary>
+    public void Wake()
+    {
+        lock (_wakeLock)
+        {
+            _woken = true;
+            Monitor.PulseAll(_wakeLock);
+        }
+        Cpu.Kick();
+    }
+
+    internal void RequestStop()
+    {
+        _stop = true;
+        Wake();
+    }
+
+    internal void Pause()
+    {
+        lock (_wakeLock)
+        {
+            _pauseWanted = true;
+            Monitor.PulseAll(_wakeLock);
+        }
+        Cpu.Kick();
+        lock (_wakeLock)
+        {
+            while (_started && !_paused && !_stop && _thread.IsAlive) Monitor.Wait(_wakeLock, 100);
+        }
+    }
+
+    internal void Resume()
+    {
+        lock (_wakeLock)
+        {
+            _pauseWanted = false;
+            Monitor.PulseAll(_wakeLock);
+        }
+    }
+
+    private void Run()
+    {
+        try
+        {
+            bool halted = false;
+            while (!_stop)
+            {
+                WaitWhilePaused();
+                if (halted)
+                {
+                    WaitForEvent();
+                    if (_stop) break;
+                }
+                if (InjectPending()) halted = false;
+                if (halted) continue;
+                VmExit exit = Cpu.Enter();
+                Exits.Count(exit.Reason);
+                OnExit?.Invoke(this, exit);
+                switch (ExitHandler.Handle(_vm, this, exit))
+                {
+                    case ExitAction.Halt:
+                        halted = true;
+                        break;
+                    case ExitAction.Stop:
+                        return;
+                    default:
+                        break;
+                }
+            }
+        }
+        catch (Exception e)
+        {
+            // A defect of ours must end this VM with a message, never the process or a silent hang.
+            _vm.Stop(new StopCause(StopReason.EngineError, Message: e.ToString(), Cpu: Cpu.Index));
+        }
+        finally
+        {
+            lock (_wakeLock)
+            {
+                _paused = true;
+                Monitor.PulseAll(_wakeLock);
+            }
+        }
+    }
+
+    private void WaitWhilePaused()
+    {
+        lock (_wakeLock)
+        {
+            while (_pauseWanted && !_stop)
+            {
+                _paused = true;
+                Monitor.PulseAll(_wakeLock);
+                Monitor.Wait(_wakeLock);
+            }
+            _paused = false;
+        }
+    }
+
+    private void WaitForEvent()
+    {
+        lock (_wakeLock)
+        {
+            while (!_woken && !_stop && !_pauseWanted) Monitor.Wait(_wakeLock);
+            _woken = false;
+        }
+    }
+
+    /// <summary>Injects one pending event if the guest can take it, and asks for a window for the rest. True when something was injected.</summary>
+    private bool InjectPending()
+    {
+        if (Interrupts is not { } source) return false;
+        bool injected = false;
+        lock (_vm.DeviceLock)
+        {
+            if (Cpu.NmiWindowOpen && source.TakeNmi())
+            {
+                Cpu.InjectNmi();
+                injected = true;
+            }
+            else if (source.InterruptPending && Cpu.InterruptWindowOpen && source.AcknowledgeInterrupt() is { } vector)
+            {
+                Cpu.InjectInterrupt(vector);
+                injected = true;
+            }
+            bool wantWindow = source.InterruptPending;
+            if (Cpu.Controls.InterruptWindowExiting != wantWindow) Cpu.Controls = Cpu.Controls with { InterruptWindowExiting = wantWindow };
+        }
+        return injected;
+    }
+
+    public void Dispose()
+    {
+        RequestStop();
+        if (_started && Thread.CurrentThread != _thread) _thread.Join();
+        Cpu.Dispose();
+    }
+}

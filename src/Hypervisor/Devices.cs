@@ -1,0 +1,68 @@
+namespace Bunraku.Hypervisor;
+
+/// <summary>
+/// A device on the port bus. Addresses are offsets from the device's own first port. Called on vCPU threads with the machine lock held
+/// (<see cref="VirtualMachine.DeviceLock"/>).
+/// </summary>
+public interface IPortDevice
+{
+    /// <param name="offset">Offset from the registered base.</param>
+    /// <param name="size">1, 2 or 4 bytes.</param>
+    uint ReadPort(ushort offset, int size);
+
+    void WritePort(ushort offset, int size, uint value);
+}
+
+/// <summary>A device in guest-physical address space. Same threading as <see cref="IPortDevice"/>.</summary>
+public interface IMmioDevice
+{
+    /// <param name="offset">Offset from the registered base.</param>
+    /// <param name="size">1 to 8 bytes, never across an 8-byte boundary.</param>
+    ulong ReadMmio(ulong offset, int size);
+
+    void WriteMmio(ulong offset, int size, ulong value);
+}
+
+/// <summary>A group of MSRs that live outside the processor (local APIC). Same threading as <see cref="IPortDevice"/>.</summary>
+public interface IMsrDevice
+{
+    /// <summary>False raises #GP(0).</summary>
+    bool TryReadMsr(int cpu, uint index, out ulong value);
+
+    /// <summary>False raises #GP(0).</summary>
+    bool TryWriteMsr(int cpu, uint index, ulong value);
+}
+
+/// <summary>An interrupt wire. Level semantics: edges are made of two calls. With the machine lock held.</summary>
+public interface IInterruptLine
+{
+    void Set(bool asserted);
+}
+
+/// <summary>
+/// What delivers events to one vCPU (its local APIC with the PIC behind it). With the machine lock held.
+/// When an event becomes pending the source calls <see cref="VirtualMachine.WakeCpu"/>.
+/// </summary>
+public interface IInterruptSource
+{
+    /// <summary>An external interrupt waits that the current priority lets through.</summary>
+    bool InterruptPending { get; }
+
+    /// <summary>Takes the highest pending interrupt into service (INTA) and returns its vector; null when it went away (then nothing is injected).</summary>
+    byte? AcknowledgeInterrupt();
+
+    /// <summary>Takes one pending NMI, if any.</summary>
+    bool TakeNmi();
+
+    /// <summary>The task priority as CR8 shows it (TPR bits 7:4), 0 to 15.</summary>
+    ulong Cr8 { get; set; }
+}
+
+/// <summary>A callback at a point of virtual time. Arm, cancel and the callback itself run with the machine lock held.</summary>
+public interface IMachineTimer
+{
+    /// <summary>Calls back once <see cref="Engines.VirtualClock.Nanoseconds"/> reaches <paramref name="deadline"/>; replaces an earlier deadline. A deadline in the past fires at once.</summary>
+    void Arm(long deadline);
+
+    void Cancel();
+}

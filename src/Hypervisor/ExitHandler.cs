@@ -1,0 +1,83 @@
+using Bunraku.Engines;
+
+namespace Bunraku.Hypervisor;
+
+/// <summary>What the run loop does after an exit.</summary>
+public enum ExitAction
+{
+    Continue,
+    /// <summary>Wait for an event.</summary>
+    Halt,
+    Stop,
+}
+
+/// <summary>
+/// The one set of exit handlers, for every engine: a function of the machine, the vCPU and the exit. Holds the machine lock while a device works.
+/// </summary>
+public static class ExitHandler
+{
+    public static ExitAction Handle(VirtualMachine vm, CpuThread cpu, VmExit exit)
+    {
+        switch (exit.Reason)
+        {
+            case ExitReason.Kicked:
+            case ExitReason.InterruptWindow:
+            case ExitReason.NmiWindow:
+            case ExitReason.Pause:
+                return ExitAction.Continue;
+
+            case ExitReason.Io:
+                lock (vm.DeviceLock)
+                {
+                    if (exit.IsWrite) vm.Ports.Write((ushort)exit.Address, exit.Size, (uint)exit.Data);
+                    else exit.Data = vm.Ports.Read((ushort)exit.Address, exit.Size);
+                }
+                return ExitAction.Continue;
+
+            case ExitReason.Mmio:
+                lock (vm.DeviceLock)
+                {
+                    if (exit.IsWrite) vm.Mmio.Write(exit.Address, exit.Size, exit.Data);
+                    else exit.Data = vm.Mmio.Read(exit.Address, exit.Size);
+                }
+                return ExitAction.Continue;
+
+            case ExitReason.Msr:
+                lock (vm.DeviceLock) exit.Fault = !AccessMsr(vm, cpu.Cpu.Index, exit);
+                return ExitAction.Continue;
+
+            case ExitReason.CrAccess when exit.Address == 8:
+                lock (vm.DeviceLock)
+                {
+                    if (cpu.Interrupts is not { } source) exit.Data = exit.IsWrite ? exit.Data : 0;
+                    else if (exit.IsWrite) source.Cr8 = exit.Data & 0xF;
+                    else exit.Data = source.Cr8;
+                }
+                return ExitAction.Continue;
+
+            case ExitReason.Hlt:
+                return ExitAction.Halt;
+
+            case ExitReason.TripleFault:
+                vm.Stop(new StopCause(StopReason.TripleFault, Cpu: cpu.Cpu.Index));
+                return ExitAction.Stop;
+
+            case ExitReason.InternalError:
+                vm.Stop(new StopCause(StopReason.EngineError, Message: exit.Message, Cpu: cpu.Cpu.Index));
+                return ExitAction.Stop;
+
+            default:
+                vm.Stop(new StopCause(StopReason.EngineError, Message: $"no handler for exit {exit.Reason}", Cpu: cpu.Cpu.Index));
+                return ExitAction.Stop;
+        }
+    }
+
+    private static bool AccessMsr(VirtualMachine vm, int cpu, VmExit exit)
+    {
+        foreach (IMsrDevice device in vm.Msrs)
+        {
+            if (exit.IsWrite ? device.TryWriteMsr(cpu, (uint)exit.Address, exit.Data) : device.TryReadMsr(cpu, (uint)exit.Address, out exit.Data)) return true;
+        }
+        return false;
+    }
+}

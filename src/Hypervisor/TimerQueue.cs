@@ -1,0 +1,96 @@
+using Bunraku.Engines;
+
+namespace Bunraku.Hypervisor;
+
+/// <summary>
+/// The machine's timers: one thread that sleeps until the earliest deadline in virtual time and calls back with the machine lock held.
+/// </summary>
+public sealed class TimerQueue : IDisposable
+{
+    private readonly VirtualClock _clock;
+    private readonly object _lock;
+    private readonly PriorityQueue<Timer, long> _queue = new();
+    private readonly Thread _thread;
+    private bool _stopping;
+    private bool _paused;
+
+    /// <param name="deviceLock">The machine lock; the thread waits on it.</param>
+    internal TimerQueue(VirtualClock clock, object deviceLock)
+    {
+        _clock = clock;
+        _lock = deviceLock;
+        _thread = new Thread(Run) { Name = "timers", IsBackground = true };
+        _thread.Start();
+    }
+
+    /// <summary>Makes a timer that is not armed.</summary>
+    public IMachineTimer Create(Action callback) => new Timer(this, callback);
+
+    /// <summary>Holds all callbacks back while virtual time stands still.</summary>
+    internal void Pause(bool paused)
+    {
+        lock (_lock)
+        {
+            _paused = paused;
+            Monitor.PulseAll(_lock);
+        }
+    }
+
+    private void Run()
+    {
+        lock (_lock)
+        {
+            while (!_stopping)
+            {
+                if (_paused || _queue.Count == 0)
+                {
+                    Monitor.Wait(_lock);
+                    continue;
+                }
+                _queue.TryPeek(out Timer? timer, out long deadline);
+                if (timer!.Deadline != deadline)
+                {
+                    _queue.Dequeue(); // re-armed or cancelled meanwhile
+                    continue;
+                }
+                long wait = deadline - _clock.Nanoseconds;
+                if (wait > 0)
+                {
+                    // Round up: waking early would only come back here.
+                    Monitor.Wait(_lock, (int)Math.Min(1000, (wait + 999_999) / 1_000_000));
+                    continue;
+                }
+                _queue.Dequeue();
+                timer.Deadline = long.MinValue;
+                timer.Callback();
+            }
+        }
+    }
+
+    public void Dispose()
+    {
+        lock (_lock)
+        {
+            _stopping = true;
+            Monitor.PulseAll(_lock);
+        }
+        if (Thread.CurrentThread != _thread) _thread.Join();
+    }
+
+    private sealed class Timer(TimerQueue owner, Action callback) : IMachineTimer
+    {
+        public readonly Action Callback = callback;
+        public long Deadline = long.MinValue; // MinValue: not armed
+
+        public void Arm(long deadline)
+        {
+            deadline = Math.Max(deadline, 0);
+            if (Deadline == deadline) return;
+            Deadline = deadline;
+            owner._queue.Enqueue(this, deadline);
+            Monitor.PulseAll(owner._lock);
+        }
+
+        public void Cancel() => Deadline = long.MinValue;
+    }
+}

@@ -1,0 +1,76 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>
+/// Memory operands. The fast path is a direct-mapped lookup in the software TLB: an entry's tag holds the page and the context
+/// (address space, privilege, permissions in force), so one comparison decides; the last byte's page is compared, so that
+/// an access across pages never matches. Everything else goes to the Slow methods of <see cref="Processor"/>.
+/// </summary>
+internal static unsafe class Access
+{
+    private const ulong PageMask = ~0xFFFul;
+
+    /// <summary>Linear address of the instruction's memory operand.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static ulong Address(ProcessorState* s, Insn* i) =>
+        ((*(ulong*)((byte*)s + i->Base) + (*(ulong*)((byte*)s + i->Index) << i->Scale) + (ulong)i->Disp) & i->AddressMask) + *(ulong*)((byte*)s + i->SegmentBase);
+
+    /// <summary>The offset part of the memory operand (LEA, MPX-like uses).</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static ulong EffectiveAddress(ProcessorState* s, Insn* i) =>
+        (*(ulong*)((byte*)s + i->Base) + (*(ulong*)((byte*)s + i->Index) << i->Scale) + (ulong)i->Disp) & i->AddressMask;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static TlbEntry* Entry(ProcessorState* s, ulong address) =>
+        (TlbEntry*)(s->TlbBytes + ((address >> 7) & ((ProcessorState.TlbSize - 1) << 5)));
+
+    /// <summary>Reads a value of 1, 2, 4 or 8 bytes at a linear address with the current privilege.</summary>
+    /// <exception cref="GuestFault">#PF, #GP, #SS, #AC as the access requires.</exception>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T Read<T>(Processor p, ProcessorState* s, ulong address) where T : unmanaged
+    {
+        TlbEntry* e = Entry(s, address);
+        if (e->ReadTag == (((address + (ulong)(sizeof(T) - 1)) & PageMask) | s->TlbContext))
+            return Unsafe.ReadUnaligned<T>((byte*)address + e->Addend);
+        return p.ReadSlow<T>(address);
+    }
+
+    /// <summary>Writes a value of 1, 2, 4 or 8 bytes at a linear address with the current privilege.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Write<T>(Processor p, ProcessorState* s, ulong address, T value) where T : unmanaged
+    {
+        TlbEntry* e = Entry(s, address);
+        if (e->WriteTag == (((address + (ulong)(sizeof(T) - 1)) & PageMask) | s->TlbContext))
+            Unsafe.WriteUnaligned((byte*)address + e->Addend, value);
+        else
+            p.WriteSlow(address, value);
+    }
+
+    /// <summary>
+    /// Reads a value that the instruction is going to write back (read-modify-write): every check of the write happens now,
+    /// so that the <see cref="Write{T}"/> that must follow cannot fault.
+    /// </summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T ReadForWrite<T>(Processor p, ProcessorState* s, ulong address) where T : unmanaged
+    {
+        TlbEntry* e = Entry(s, address);
+        if (e->WriteTag == (((address + (ulong)(sizeof(T) - 1)) & PageMask) | s->TlbContext))
+            return Unsafe.ReadUnaligned<T>((byte*)address + e->Addend);
+        return p.ReadForWriteSlow<T>(address);
+    }
+
+    /// <summary>
+    /// Host pointer for a locked read-modify-write of naturally aligned RAM, all write checks done; null when the access is unaligned across
+    /// a cache line, is MMIO or the page is watched, then the caller uses ReadForWrite and Write under <see cref="Processor.BusLock"/>.
+    /// </summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T* PointerForAtomic<T>(Processor p, ProcessorState* s, ulong address) where T : unmanaged
+    {
+        TlbEntry* e = Entry(s, address);
+        if (e->WriteTag == (((address + (ulong)(sizeof(T) - 1)) & PageMask) | s->TlbContext) && (address & (ulong)(sizeof(T) - 1)) == 0)
+            return (T*)((byte*)address + e->Addend);
+        return null;
+    }
+}
