@@ -1,0 +1,46 @@
+using Bunraku.Engines;
+
+namespace Bunraku.Machine.Board;
+
+/// <summary>What a range of the memory map is good for.</summary>
+/// <remarks>ACPI Specification 6.5, section 15 "System Address Map Interfaces", table "Address Range Types".</remarks>
+public enum E820Type : uint
+{
+    /// <summary>RAM that the operating system may use.</summary>
+    Memory = 1,
+    /// <summary>Not to be touched.</summary>
+    Reserved = 2,
+    /// <summary>RAM that is free once the ACPI tables in it were read.</summary>
+    AcpiReclaim = 3,
+    /// <summary>RAM that must be preserved across sleep.</summary>
+    AcpiNvs = 4,
+}
+
+/// <summary>One range of the memory map that the boot protocols hand to the guest.</summary>
+/// <param name="Address">First guest-physical address.</param>
+/// <param name="Length">Bytes, not 0.</param>
+public readonly record struct E820Entry(ulong Address, ulong Length, E820Type Type)
+{
+    public ulong End => Address + Length;
+}
+
+/// <summary>The memory map of a board without a BIOS.</summary>
+public static class E820
+{
+    /// <summary>The map for <paramref name="memory"/>: sorted by address, without overlap, low memory as in <see cref="MemoryLayout"/>.</summary>
+    public static IReadOnlyList<E820Entry> Build(GuestMemory memory)
+    {
+        List<E820Entry> map =
+        [
+            new(0, MemoryLayout.Ebda, E820Type.Memory),
+            new(MemoryLayout.Ebda, MemoryLayout.VideoHole - MemoryLayout.Ebda, E820Type.Reserved),
+            new(MemoryLayout.AcpiTables, MemoryLayout.AcpiTablesEnd - MemoryLayout.AcpiTables, E820Type.Reserved),
+        ];
+        foreach (MemoryRegion region in memory.Regions)
+        {
+            ulong start = Math.Max(region.Start, MemoryLayout.HighMemory);
+            if (region.End > start) map.Add(new(start, region.End - start, E820Type.Memory));
+        }
+        return map;
+    }
+}
