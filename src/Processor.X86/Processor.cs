@@ -19,6 +19,15 @@ public sealed unsafe partial class Processor
     /// <summary>The exit being prepared or returned.</summary>
     internal readonly VmExit Exit = new();
 
+    internal Processor(GuestMemory memory, CpuModel model, VirtualClock clock)
+    {
+        Memory = memory;
+        Model = model;
+        Clock = clock;
+        State = (ProcessorState*)NativeMemory.AlignedAlloc((nuint)sizeof(ProcessorState), 64);
+        *State = default;
+    }
+
     private readonly GuestFault _fault = new();
     internal readonly ExitRequest ExitRequested = new();
 

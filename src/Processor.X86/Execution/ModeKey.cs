@@ -1,0 +1,40 @@
+using System.Runtime.CompilerServices;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>
+/// The facts that decoding depends on, packed in 20 bits (<see cref="ProcessorState.Mode"/>): blocks are cached by physical address and this key,
+/// so that handlers need not test what the decoder has already decided.
+/// </summary>
+internal static class ModeKey
+{
+    /// <summary>Bits 1:0: code size 0 = 16, 1 = 32, 2 = 64 bits.</summary>
+    public const uint CodeSizeMask = 3, Code16 = 0, Code32 = 1, Code64 = 2;
+    /// <summary>SS.B = 1: 32-bit stack pointer (in 64-bit mode always 64).</summary>
+    public const uint Stack32 = 1 << 2;
+    /// <summary>CS, DS, ES and SS are usable, with base 0 and no limit; always in 64-bit mode.</summary>
+    public const uint Flat = 1 << 3;
+    /// <summary>Bits 5:4: CPL.</summary>
+    public const int CplShift = 4;
+    /// <summary>CR0.PE.</summary>
+    public const uint Protected = 1 << 6;
+    /// <summary>RFLAGS.VM in protected mode.</summary>
+    public const uint Virtual8086 = 1 << 7;
+    /// <summary>EFER.LMA.</summary>
+    public const uint LongMode = 1 << 8;
+    public const uint Em = 1 << 9, Ts = 1 << 10, Mp = 1 << 11;
+    /// <summary>CR4.OSFXSR.</summary>
+    public const uint Osfxsr = 1 << 12;
+    /// <summary>CR4.OSXSAVE and XCR0[2:1] = 11b.</summary>
+    public const uint AvxEnabled = 1 << 13;
+    /// <summary>One instruction a block, not chained: TF, breakpoints, interrupt shadow.</summary>
+    public const uint Single = 1 << 14;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static ulong RipMask(uint mode) => (mode & CodeSizeMask) switch { Code16 => 0xFFFF, Code32 => 0xFFFF_FFFF, _ => ulong.MaxValue };
+
+    public static int Cpl(uint mode) => (int)(mode >> CplShift) & 3;
+
+    /// <summary>Bitness as Iced takes it.</summary>
+    public static int Bitness(uint mode) => (mode & CodeSizeMask) switch { Code16 => 16, Code32 => 32, _ => 64 };
+}

@@ -1,0 +1,10 @@
+using Iced.Intel;
+
+namespace Bunraku.Processor.X86;
+
+internal static unsafe partial class InstructionTable
+{
+    private static partial void ControlFlow(Builder t)
+    {
+    }
+}
