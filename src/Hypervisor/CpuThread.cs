@@ -26,6 +26,9 @@ public sealed class CpuThread : IDisposable
     /// <summary>Where external interrupts and NMIs come from; set by the board before the start.</summary>
     public IInterruptSource? Interrupts { get; set; }
 
+    /// <summary>What this vCPU alone finds in guest-physical address space, in front of <see cref="VirtualMachine.Mmio"/>: its local APIC.</summary>
+    public MmioBus LocalMmio { get; } = new();
+
     /// <summary>Called after each exit, before it is handled (tracing). Set before the start.</summary>
     public Action<CpuThread, VmExit>? OnExit { get; set; }
 
@@ -160,8 +163,9 @@ public sealed class CpuThread : IDisposable
                 Cpu.InjectInterrupt(vector);
                 injected = true;
             }
-            bool wantWindow = source.InterruptPending;
-            if (Cpu.Controls.InterruptWindowExiting != wantWindow) Cpu.Controls = Cpu.Controls with { InterruptWindowExiting = wantWindow };
+            bool wantWindow = source.InterruptPending, wantNmiWindow = source.NmiPending;
+            if (Cpu.Controls.InterruptWindowExiting != wantWindow || Cpu.Controls.NmiWindowExiting != wantNmiWindow)
+                Cpu.Controls = Cpu.Controls with { InterruptWindowExiting = wantWindow, NmiWindowExiting = wantNmiWindow };
         }
         return injected;
     }

@@ -51,6 +51,9 @@ public interface IInterruptSource
     /// <summary>Takes the highest pending interrupt into service (INTA) and returns its vector; null when it went away (then nothing is injected).</summary>
     byte? AcknowledgeInterrupt();
 
+    /// <summary>An NMI waits.</summary>
+    bool NmiPending { get; }
+
     /// <summary>Takes one pending NMI, if any.</summary>
     bool TakeNmi();
 

@@ -37,8 +37,9 @@ public static class ExitHandler
             case ExitReason.Mmio:
                 lock (vm.DeviceLock)
                 {
-                    if (exit.IsWrite) vm.Mmio.Write(exit.Address, exit.Size, exit.Data);
-                    else exit.Data = vm.Mmio.Read(exit.Address, exit.Size);
+                    MmioBus bus = cpu.LocalMmio.Covers(exit.Address) ? cpu.LocalMmio : vm.Mmio;
+                    if (exit.IsWrite) bus.Write(exit.Address, exit.Size, exit.Data);
+                    else exit.Data = bus.Read(exit.Address, exit.Size);
                 }
                 return ExitAction.Continue;
 

@@ -15,6 +15,14 @@ public sealed class MmioBus
 
     public void Remove(IMmioDevice device) => _ranges.RemoveAll(r => r.Device == device);
 
+    /// <summary>True when a device answers at <paramref name="address"/>.</summary>
+    public bool Covers(ulong address)
+    {
+        foreach ((ulong start, ulong length, _) in _ranges)
+            if (address - start < length) return true;
+        return false;
+    }
+
     public ulong Read(ulong address, int size)
     {
         foreach ((ulong start, ulong length, IMmioDevice device) in _ranges)
