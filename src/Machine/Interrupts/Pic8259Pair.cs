@@ -1,0 +1,70 @@
+using Bunraku.Hypervisor;
+
+namespace Bunraku.Machine;
+
+/// <summary>
+/// The PC's two 8259As: the slave's INT is the master's IR2. Ports 20h/21h, A0h/A1h, and the edge/level control registers 4D0h/4D1h.
+/// With the machine lock held.
+/// </summary>
+public sealed class Pic8259Pair
+{
+    public const int Inputs = 16;
+    private const int CascadeInput = 2;
+    // PIIX data sheet, ELCR1/ELCR2: IRQ 0, 1, 2, 8 and 13 are always edge-triggered.
+    private const byte MasterLevelCapable = 0xF8, SlaveLevelCapable = 0xDE;
+
+    private readonly IInterruptLine _intr;
+    private readonly Pic8259 _master, _slave;
+    private readonly IInterruptLine[] _lines;
+
+    /// <param name="intr">The INTR wire to the processor (or to LINT0 of its local APIC).</param>
+    public Pic8259Pair(IInterruptLine intr)
+    {
+        _intr = intr;
+        _master = new Pic8259(MasterLevelCapable, () => _intr.Set(_master!.Output));
+        _slave = new Pic8259(SlaveLevelCapable, () => _master.SetLine(CascadeInput, _slave!.Output));
+        _lines = [.. Enumerable.Range(0, Inputs).Select(n => (IInterruptLine)new Input(this, n))];
+    }
+
+    /// <summary>INTR is asserted.</summary>
+    public bool Output => _master.Output;
+
+    /// <summary>The wire of an ISA interrupt, 0 to 15. Number 2 is the cascade: it leads nowhere.</summary>
+    public IInterruptLine Line(int irq) => _lines[irq];
+
+    public void AttachTo(PortBus ports)
+    {
+        ports.Add(0x20, 2, new ByteRegisters(_master.Read, _master.Write));
+        ports.Add(0xA0, 2, new ByteRegisters(_slave.Read, _slave.Write));
+        ports.Add(0x4D0, 2, new ByteRegisters(n => Chip(n).EdgeLevelControl, (n, value) => Chip(n).EdgeLevelControl = value));
+    }
+
+    /// <summary>The processor's two INTA cycles. The vector; with nothing pending any more that of the master's (IRQ 7) or the slave's (IRQ 15) input 7, as the chips do.</summary>
+    public byte Acknowledge()
+    {
+        int input = _master.Acknowledge(out bool spurious);
+        byte vector;
+        if (spurious || (_master.Slaves & (1 << input)) == 0) vector = _master.Vector(input);
+        else if (input != CascadeInput || _slave.SlaveId != input) vector = 0xFF; // nobody drives the data bus
+        else
+        {
+            vector = _slave.Vector(_slave.Acknowledge(out _));
+            // The slave's INT falls during INTA and rises again for what is left; the master needs that edge.
+            _master.SetLine(CascadeInput, false);
+            _master.SetLine(CascadeInput, _slave.Output);
+        }
+        _intr.Set(_master.Output);
+        return vector;
+    }
+
+    private Pic8259 Chip(int n) => n == 0 ? _master : _slave;
+
+    private sealed class Input(Pic8259Pair owner, int irq) : IInterruptLine
+    {
+        public void Set(bool asserted)
+        {
+            if (irq >= 8) owner._slave.SetLine(irq - 8, asserted);
+            else if (irq != CascadeInput) owner._master.SetLine(irq, asserted);
+        }
+    }
+}

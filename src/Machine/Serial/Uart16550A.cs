@@ -1,0 +1,336 @@
+using Bunraku.Hypervisor;
+
+namespace Bunraku.Machine;
+
+/// <summary>
+/// The serial port of the PC: a 16550A with both FIFOs (PC16550D data sheet, National Semiconductor, 1995), its interrupt gated by OUT2 as on the
+/// IBM asynchronous adapter. The transmitter is infinitely fast: a character leaves the moment it is written. The receiver takes characters from a
+/// queue without bound and never faster than the guest reads, so that only the loopback can overrun it.
+/// </summary>
+/// <remarks>Registers run with the machine lock held; <see cref="Enqueue"/>, <see cref="EnqueueBreak"/> and <see cref="SetModemLines"/> take it themselves.</remarks>
+public sealed class Uart16550A
+{
+    /// <summary>I/O port of the first serial port (IRQ 4).</summary>
+    public const ushort Com1 = 0x3F8;
+    private const int Ports = 8, FifoDepth = 16;
+    private const long InputClock = 1_843_200; // Hz, the PC's crystal; a bit lasts 16 × divisor periods
+    private static ReadOnlySpan<byte> TriggerLevels => [1, 4, 8, 14];
+
+    private readonly IInterruptLine _irq;
+    private readonly Action<ReadOnlySpan<byte>> _output;
+    private readonly Func<long> _now;
+    private readonly IMachineTimer _timeoutTimer;
+    private readonly object _machineLock;
+    private readonly Queue<Character> _incoming = new();
+
+    private readonly Character[] _fifo = new Character[FifoDepth];
+    private int _head, _count, _trigger = 1;
+    private byte _lastRead, _scratch;
+    private ushort _divisor = 1;
+    private bool _fifosEnabled, _overrun, _transmitterInterrupt, _characterTimeout;
+    private long _timeoutDeadline = long.MaxValue;
+    private bool _timeoutArmed;
+    private UartInterrupts _enabled;
+    private UartLineControl _lineControl;
+    private UartModemControl _modemControl;
+    private UartModemLines _peerLines = UartModemLines.Cts | UartModemLines.Dsr | UartModemLines.Dcd;
+    private UartModemLines _seenLines;
+    private byte _modemDeltas;
+
+    /// <param name="irq">The interrupt request line (IRQ 4 for COM1).</param>
+    /// <param name="output">Receives what the guest transmits, one character a call, with the machine lock held: it must not wait for anything.</param>
+    /// <param name="now">Virtual time in nanoseconds.</param>
+    /// <param name="createTimer">Makes a timer in the same time.</param>
+    /// <param name="machineLock">The lock that all devices run under.</param>
+    public Uart16550A(IInterruptLine irq, Action<ReadOnlySpan<byte>> output, Func<long> now, Func<Action, IMachineTimer> createTimer, object machineLock)
+    {
+        _irq = irq;
+        _output = output;
+        _now = now;
+        _machineLock = machineLock;
+        _timeoutTimer = createTimer(OnTimeoutTimer);
+        _seenLines = _peerLines;
+    }
+
+    /// <param name="Errors">Of Parity, Framing and Break; they are reported when the character is next to be read.</param>
+    private readonly record struct Character(byte Data, UartLineStatus Errors);
+
+    /// <summary>
+    /// The other end honours RTS: characters wait in the queue while the guest holds it inactive, so that input that is there before the guest opened
+    /// the port is not lost when its driver clears the FIFOs. False: a three-wire cable, characters come at any time. Set before the guest runs.
+    /// </summary>
+    public bool HonourRequestToSend { get; init; } = true;
+
+    /// <summary>Characters that wait for room in the receiver. Thread-safe; for sources that want to hold back.</summary>
+    public int QueuedInput
+    {
+        get
+        {
+            lock (_machineLock) return _incoming.Count;
+        }
+    }
+
+    public void AttachTo(PortBus ports, ushort firstPort = Com1) => ports.Add(firstPort, Ports, new ByteRegisters(Read, Write));
+
+    /// <summary>Characters arrive on the line. Any thread; never blocks for the guest.</summary>
+    public void Enqueue(ReadOnlySpan<byte> characters)
+    {
+        lock (_machineLock)
+        {
+            foreach (byte c in characters) _incoming.Enqueue(new Character(c, 0));
+            Feed();
+            UpdateInterrupt();
+        }
+    }
+
+    /// <summary>A break condition arrives (BI with a zero character and a framing error). Any thread.</summary>
+    public void EnqueueBreak()
+    {
+        lock (_machineLock)
+        {
+            _incoming.Enqueue(BreakCharacter);
+            Feed();
+            UpdateInterrupt();
+        }
+    }
+
+    /// <summary>The other end sets its modem lines; a connected terminal (the initial state) has CTS, DSR and DCD active. Any thread.</summary>
+    public void SetModemLines(UartModemLines lines)
+    {
+        lock (_machineLock)
+        {
+            _peerLines = lines;
+            UpdateModemStatus();
+            UpdateInterrupt();
+        }
+    }
+
+    private static Character BreakCharacter => new(0, UartLineStatus.Break | UartLineStatus.Framing);
+
+    private bool Loopback => _modemControl.HasFlag(UartModemControl.Loop);
+    private bool DivisorAccess => _lineControl.HasFlag(UartLineControl.DivisorLatchAccess);
+    private byte WordMask => (byte)(0xFF >> (3 - (int)(_lineControl & UartLineControl.WordLength)));
+
+    private byte Read(int offset)
+    {
+        byte value = offset switch
+        {
+            0 => DivisorAccess ? (byte)_divisor : ReadReceiver(),
+            1 => DivisorAccess ? (byte)(_divisor >> 8) : (byte)_enabled,
+            2 => ReadInterruptId(),
+            3 => (byte)_lineControl,
+            4 => (byte)_modemControl,
+            5 => ReadLineStatus(),
+            6 => ReadModemStatus(),
+            _ => _scratch,
+        };
+        UpdateInterrupt();
+        return value;
+    }
+
+    private void Write(int offset, byte value)
+    {
+        switch (offset)
+        {
+            case 0 when DivisorAccess:
+                _divisor = (ushort)((_divisor & 0xFF00) | value);
+                break;
+            case 0:
+                Transmit(value);
+                break;
+            case 1 when DivisorAccess:
+                _divisor = (ushort)((_divisor & 0xFF) | (value << 8));
+                break;
+            case 1:
+                UartInterrupts enabled = (UartInterrupts)value & UartInterrupts.All;
+                // THR is always empty: enabling its interrupt raises it at once.
+                if ((enabled & ~_enabled).HasFlag(UartInterrupts.TransmitterEmpty)) _transmitterInterrupt = true;
+                _enabled = enabled;
+                break;
+            case 2:
+                WriteFifoControl(value);
+                break;
+            case 3:
+                UartLineControl old = _lineControl;
+                _lineControl = (UartLineControl)value;
+                if (Loopback && (_lineControl & ~old).HasFlag(UartLineControl.SetBreak)) Receive(BreakCharacter);
+                break;
+            case 4:
+                _modemControl = (UartModemControl)value & UartModemControl.All;
+                UpdateModemStatus();
+                Feed();
+                break;
+            case 5 or 6:
+                break; // section 8.4: writing LSR is for factory testing only; MSR is read-only
+            default:
+                _scratch = value;
+                break;
+        }
+        UpdateInterrupt();
+    }
+
+    private void Transmit(byte value)
+    {
+        // The character resets the THRE interrupt and, as it is gone at once, sets it again. The line falls in between: an edge-triggered controller needs that.
+        _transmitterInterrupt = false;
+        UpdateInterrupt();
+        value &= WordMask;
+        if (_lineControl.HasFlag(UartLineControl.SetBreak))
+        {
+            // The output is held in the spacing state; the character does not get out.
+        }
+        else if (Loopback) Receive(new Character(value, 0));
+        else _output([value]);
+        _transmitterInterrupt = true;
+    }
+
+    private void WriteFifoControl(byte value)
+    {
+        UartFifoControl control = (UartFifoControl)value;
+        bool enable = control.HasFlag(UartFifoControl.Enable);
+        if (enable != _fifosEnabled || (enable && control.HasFlag(UartFifoControl.ResetReceiver))) ClearReceiver();
+        _fifosEnabled = enable;
+        if (enable) _trigger = TriggerLevels[value >> 6]; // the other bits are programmed only together with bit 0
+        Feed();
+    }
+
+    private void ClearReceiver()
+    {
+        _count = 0;
+        _characterTimeout = false;
+        _timeoutDeadline = long.MaxValue;
+    }
+
+    private void Feed()
+    {
+        if (Loopback || (HonourRequestToSend && !_modemControl.HasFlag(UartModemControl.Rts))) return;
+        int capacity = _fifosEnabled ? FifoDepth : 1;
+        while (_count < capacity && _incoming.TryDequeue(out Character c)) Receive(c with { Data = (byte)(c.Data & WordMask) });
+    }
+
+    private void Receive(Character c)
+    {
+        if (_count < (_fifosEnabled ? FifoDepth : 1)) _fifo[(_head + _count++) % FifoDepth] = c;
+        else
+        {
+            // Section 8.4, bit 1: RBR is overwritten; a full FIFO stays as it is and the character in the shift register is lost.
+            _overrun = true;
+            if (!_fifosEnabled) _fifo[_head] = c;
+        }
+        RestartTimeout();
+    }
+
+    private byte ReadReceiver()
+    {
+        if (_count == 0) return _lastRead;
+        _lastRead = _fifo[_head].Data;
+        _head = (_head + 1) % FifoDepth;
+        _count--;
+        _characterTimeout = false;
+        Feed();
+        RestartTimeout();
+        return _lastRead;
+    }
+
+    /// <summary>Section 8.11 "FIFO interrupt mode operation": four character times from the last character received or read, while there is one.</summary>
+    private void RestartTimeout()
+    {
+        if (!_fifosEnabled || _count == 0)
+        {
+            _timeoutDeadline = long.MaxValue;
+            return;
+        }
+        int halfBits = 2 * (1 + 5 + (int)(_lineControl & UartLineControl.WordLength)) + (_lineControl.HasFlag(UartLineControl.ParityEnable) ? 2 : 0)
+            + (!_lineControl.HasFlag(UartLineControl.TwoStopBits) ? 2 : (_lineControl & UartLineControl.WordLength) == 0 ? 3 : 4);
+        long divisor = Math.Max(_divisor, (ushort)1); // 0 is not defined
+        _timeoutDeadline = _now() + 4 * halfBits * 16 * divisor * (1_000_000_000 / 2) / InputClock;
+        // An armed timer is left alone: when it comes it sees the later deadline. That spares an operation per character.
+        if (_timeoutArmed) return;
+        _timeoutArmed = true;
+        _timeoutTimer.Arm(_timeoutDeadline);
+    }
+
+    private void OnTimeoutTimer()
+    {
+        _timeoutArmed = false;
+        if (_timeoutDeadline == long.MaxValue) return;
+        if (_now() < _timeoutDeadline)
+        {
+            _timeoutArmed = true;
+            _timeoutTimer.Arm(_timeoutDeadline);
+            return;
+        }
+        _timeoutDeadline = long.MaxValue;
+        _characterTimeout = true;
+        UpdateInterrupt();
+    }
+
+    private UartLineStatus TopErrors => _count > 0 ? _fifo[_head].Errors : 0;
+
+    private byte ReadLineStatus()
+    {
+        UartLineStatus status = UartLineStatus.HoldingEmpty | UartLineStatus.TransmitterEmpty | TopErrors;
+        if (_count > 0) status |= UartLineStatus.DataReady;
+        if (_overrun) status |= UartLineStatus.Overrun;
+        if (_fifosEnabled)
+        {
+            for (int n = 0; n < _count; n++)
+                if (_fifo[(_head + n) % FifoDepth].Errors != 0) status |= UartLineStatus.ErrorInFifo;
+        }
+        _overrun = false;
+        if (_count > 0) _fifo[_head] = _fifo[_head] with { Errors = 0 };
+        return (byte)status;
+    }
+
+    private byte ReadModemStatus()
+    {
+        byte value = (byte)(_modemDeltas | (byte)_seenLines);
+        _modemDeltas = 0;
+        return value;
+    }
+
+    private void UpdateModemStatus()
+    {
+        UartModemLines lines = _peerLines;
+        if (Loopback)
+        {
+            // Section 8.8, bit 4: the four outputs are connected to the four inputs.
+            lines = 0;
+            if (_modemControl.HasFlag(UartModemControl.Rts)) lines |= UartModemLines.Cts;
+            if (_modemControl.HasFlag(UartModemControl.Dtr)) lines |= UartModemLines.Dsr;
+            if (_modemControl.HasFlag(UartModemControl.Out1)) lines |= UartModemLines.Ri;
+            if (_modemControl.HasFlag(UartModemControl.Out2)) lines |= UartModemLines.Dcd;
+        }
+        UartModemLines changed = lines ^ _seenLines;
+        if (lines.HasFlag(UartModemLines.Ri)) changed &= ~UartModemLines.Ri; // TERI is the trailing edge only
+        _modemDeltas |= (byte)((byte)changed >> 4);
+        _seenLines = lines;
+    }
+
+    private UartInterruptId PendingInterrupt
+    {
+        get
+        {
+            if (_enabled.HasFlag(UartInterrupts.LineStatus) && (_overrun || TopErrors != 0)) return UartInterruptId.LineStatus;
+            if (_enabled.HasFlag(UartInterrupts.ReceivedData))
+            {
+                if (_count >= (_fifosEnabled ? _trigger : 1)) return UartInterruptId.ReceivedData;
+                if (_characterTimeout) return UartInterruptId.CharacterTimeout;
+            }
+            if (_enabled.HasFlag(UartInterrupts.TransmitterEmpty) && _transmitterInterrupt) return UartInterruptId.TransmitterEmpty;
+            if (_enabled.HasFlag(UartInterrupts.ModemStatus) && _modemDeltas != 0) return UartInterruptId.ModemStatus;
+            return UartInterruptId.None;
+        }
+    }
+
+    private byte ReadInterruptId()
+    {
+        UartInterruptId id = PendingInterrupt;
+        if (id == UartInterruptId.TransmitterEmpty) _transmitterInterrupt = false;
+        return (byte)(id | (_fifosEnabled ? UartInterruptId.FifosEnabled : 0));
+    }
+
+    /// <summary>OUT2 gates the request on the PC's adapter; the loopback forces that output inactive.</summary>
+    private void UpdateInterrupt() =>
+        _irq.Set(PendingInterrupt != UartInterruptId.None && (_modemControl & (UartModemControl.Out2 | UartModemControl.Loop)) == UartModemControl.Out2);
+}
