@@ -1,0 +1,69 @@
+using System.Text;
+
+namespace Bunraku.Machine;
+
+/// <summary>
+/// Takes what the guest's init script says to the host out of the console stream. A message is an APC string, which terminals ignore:
+/// <c>ESC _ bunraku;TOKEN;WORDS ESC \</c>. TOKEN differs for each run, so that old output shown again is no message.
+/// </summary>
+/// <remarks>For one thread. Holds back at most one unfinished message.</remarks>
+public sealed class GuestMessages
+{
+    private const int LongestMessage = 256;
+    private readonly byte[] _prefix;
+    private readonly List<byte> _held = [];
+
+    public GuestMessages(string token) => _prefix = Encoding.ASCII.GetBytes($"\x1B_bunraku;{token};");
+
+    /// <summary>The first user process runs.</summary>
+    public bool InitStarted { get; private set; }
+
+    /// <summary>Exit status of the command, 0 to 255, once it ended: 127 not found, 128 + n ended by signal n. All its output was sent before.</summary>
+    public int? ExitStatus { get; private set; }
+
+    /// <summary>Raised on the caller's thread of <see cref="Filter"/> for each message: "init", "exit 3".</summary>
+    public event Action<string>? Received;
+
+    /// <summary>Passes console bytes on to <paramref name="output"/>, without the messages.</summary>
+    public void Filter(ReadOnlySpan<byte> console, List<byte> output)
+    {
+        foreach (byte b in console)
+        {
+            _held.Add(b);
+            int n = _held.Count;
+            if (n <= _prefix.Length)
+            {
+                if (b == _prefix[n - 1]) continue;
+                // Only ESC begins a message, and it occurs nowhere else in the prefix.
+                int keep = b == _prefix[0] ? 1 : 0;
+                Release(output, keep);
+            }
+            else if (b == '\\' && _held[n - 2] == 0x1B)
+            {
+                string message = Encoding.ASCII.GetString([.. _held.Skip(_prefix.Length).Take(n - _prefix.Length - 2)]);
+                _held.Clear();
+                Take(message);
+            }
+            else if (n > LongestMessage)
+            {
+                Release(output, 0);
+            }
+        }
+    }
+
+    /// <summary>Passes on what is held back, at the end of the stream.</summary>
+    public void Flush(List<byte> output) => Release(output, 0);
+
+    private void Release(List<byte> output, int keep)
+    {
+        output.AddRange(_held.Take(_held.Count - keep));
+        _held.RemoveRange(0, _held.Count - keep);
+    }
+
+    private void Take(string message)
+    {
+        if (message == "init") InitStarted = true;
+        else if (message.StartsWith("exit ", StringComparison.Ordinal) && byte.TryParse(message.AsSpan(5), out byte status)) ExitStatus = status;
+        Received?.Invoke(message);
+    }
+}

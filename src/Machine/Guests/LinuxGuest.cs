@@ -1,0 +1,52 @@
+using System.Security.Cryptography;
+
+namespace Bunraku.Machine;
+
+/// <summary>How the user's terminal or streams are wired to a Linux guest.</summary>
+public enum GuestConsole
+{
+    /// <summary>A shell on COM1, with the kernel's messages: the user's terminal, raw. One serial port.</summary>
+    Shell,
+    /// <summary>One command. COM2 carries its standard output and error as they are, and its standard input through <see cref="CommandInput"/>. COM1 has the kernel's messages. Two serial ports.</summary>
+    Command,
+    /// <summary>One command that has COM2 as its terminal: the user's terminal, raw, both ways as it is. COM1 has the kernel's messages. Two serial ports.</summary>
+    CommandOnTerminal,
+}
+
+/// <summary>What the guest's user space is to do.</summary>
+public sealed record LinuxGuestOptions
+{
+    /// <summary>Command and arguments to run, each passed exactly as it is; empty for a shell.</summary>
+    public IReadOnlyList<string> Command { get; init; } = [];
+
+    /// <summary>The user's standard input and output are both a terminal, and a command shall have one too.</summary>
+    public bool Terminal { get; init; }
+
+    /// <summary>Size of the user's terminal in characters, 0 when unknown.</summary>
+    public int Columns { get; init; }
+    public int Rows { get; init; }
+
+    /// <summary>TERM for the guest, null when unknown.</summary>
+    public string? Term { get; init; }
+}
+
+/// <summary>A Linux guest ready to be booted.</summary>
+/// <param name="Kernel">The kernel file.</param>
+/// <param name="Initrd">Our initramfs.</param>
+/// <param name="Append">Kernel command line; the user's own additions come behind it.</param>
+/// <param name="Token">For <see cref="GuestMessages"/> on COM1: the command's exit status comes there, in every mode.</param>
+public sealed record LinuxGuest(ReadOnlyMemory<byte> Kernel, string KernelName, ReadOnlyMemory<byte> Initrd, string Append, GuestConsole Console, string Token)
+{
+    /// <summary>16550A ports that the guest needs: COM1 at 3F8 IRQ 4, and COM2 at 2F8 IRQ 3.</summary>
+    public int SerialPorts => Console == GuestConsole.Shell ? 1 : 2;
+
+    /// <summary>Makes the guest of a kernel file and a statically linked busybox.</summary>
+    public static LinuxGuest Create(ReadOnlyMemory<byte> kernel, string kernelName, ReadOnlySpan<byte> busybox, LinuxGuestOptions options)
+    {
+        string token = RandomNumberGenerator.GetHexString(8, lowercase: true);
+        GuestConsole console = options.Command.Count == 0 ? GuestConsole.Shell : options.Terminal ? GuestConsole.CommandOnTerminal : GuestConsole.Command;
+        // A command's caller wants an end in any case: a panic resets at once.
+        string append = console == GuestConsole.Shell ? "console=ttyS0" : "console=ttyS0 quiet panic=-1";
+        return new(kernel, kernelName, InitramfsBuilder.Build(busybox, options, console, token), append, console, token);
+    }
+}
