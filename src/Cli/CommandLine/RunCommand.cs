@@ -1,0 +1,88 @@
+using System.CommandLine;
+using System.CommandLine.Parsing;
+using Bunraku.Cli.Running;
+
+namespace Bunraku.Cli.CommandLine;
+
+/// <summary>The options of <c>bunraku run</c> and how they become <see cref="RunOptions"/>.</summary>
+internal sealed class RunCommand : Command
+{
+    private readonly Argument<string?> _guest = new("GUEST") { Arity = ArgumentArity.ZeroOrOne, Description = "linux (default), linux-generic or hello" };
+    private readonly Option<string?> _kernel = Text("--kernel", "FILE", "a kernel of your own: bzImage, ELF with a PVH note, or multiboot");
+    private readonly Option<string?> _initrd = Text("--initrd", "FILE", "its initial RAM disk");
+    private readonly Option<string?> _append = Text("--append", "STRING", "added to the kernel's command line");
+    private readonly Option<ulong> _memory = Parsed("--memory", "SIZE", "RAM of the guest, for example 512M or 2G (default 512M)", Quantities.ParseSize, RunOptions.DefaultMemory);
+    private readonly Option<int> _cpus = Parsed("--cpus", "N", "virtual processors (1 for now)", ParseCpus, 1);
+    private readonly Option<string> _engine = Parsed("--engine", "NAME", "what executes the guest: auto or a name from 'bunraku engines' (default auto)", t => t, "auto");
+    private readonly Option<string?> _cpu = Text("--cpu", "MODEL[,+FEATURE,-FEATURE]", "the processor that the guest sees");
+    private readonly Option<SerialTarget> _serial = Parsed("--serial", "TARGET", "where the guest's console goes: stdio, file:PATH or none (default stdio)", SerialTarget.Parse, new SerialTarget(SerialKind.Stdio));
+    private readonly Option<bool> _debugExit = new("--debug-exit") { Description = "isa-debug-exit on port 0xf4: the guest ends with status value*2+1" };
+    private readonly Option<TimeSpan?> _timeout = Parsed<TimeSpan?>("--timeout", "DURATION", "end with status 124 after this time, for example 10s or 2m", t => Quantities.ParseDuration(t), null);
+    private readonly Option<bool> _stats = new("--stats") { Description = "print times, instructions, exits and memory at the end" };
+    private readonly Option<string?> _statsJson = Text("--stats-json", "FILE", "write the same figures as JSON");
+    private readonly Option<TraceTarget?> _trace = Parsed("--trace", "exits[:FILE]", "one line for each VM exit, to FILE or stderr", TraceTarget.Parse, null);
+
+    public RunCommand() : base("run", "Boot a guest, or run one COMMAND inside it (after --)")
+    {
+        Arguments.Add(_guest);
+        foreach (Option option in (Option[])[_kernel, _initrd, _append, _memory, _cpus, _engine, _cpu, _serial, _debugExit, _timeout, _stats, _statsJson, _trace])
+            Options.Add(option);
+    }
+
+    /// <param name="command">What stood behind <c>--</c>, or null.</param>
+    /// <exception cref="UsageException">Options that do not go together.</exception>
+    public RunOptions Read(ParseResult parsed, IReadOnlyList<string>? command)
+    {
+        string? guest = parsed.GetValue(_guest), kernel = parsed.GetValue(_kernel), initrd = parsed.GetValue(_initrd);
+        if (guest is not null && kernel is not null) throw new UsageException($"give either the guest '{guest}' or --kernel, not both");
+        if (guest == "") throw new UsageException("the guest's name is empty");
+        if (command is { Count: 0 }) throw new UsageException("a command is missing behind --");
+        if (command is not null && kernel is not null) throw new UsageException("a command behind -- needs a guest that can run it; with --kernel, use --append");
+        return new RunOptions
+        {
+            Guest = guest ?? "linux",
+            Kernel = kernel,
+            Initrd = initrd,
+            Append = parsed.GetValue(_append),
+            Memory = parsed.GetValue(_memory),
+            Cpus = parsed.GetValue(_cpus),
+            Engine = parsed.GetValue(_engine)!,
+            Cpu = parsed.GetValue(_cpu),
+            Serial = parsed.GetValue(_serial),
+            DebugExit = parsed.GetValue(_debugExit),
+            Timeout = parsed.GetValue(_timeout),
+            Stats = parsed.GetValue(_stats),
+            StatsJson = parsed.GetValue(_statsJson),
+            Trace = parsed.GetValue(_trace),
+            Command = command,
+        };
+    }
+
+    private static int ParseCpus(string text)
+    {
+        if (!int.TryParse(text, System.Globalization.NumberStyles.None, null, out int n) || n < 1) throw new UsageException($"'{text}' is not a number of processors");
+        return n == 1 ? n : throw new UsageException($"--cpus {n}: only one processor works for now; use --cpus 1");
+    }
+
+    private static Option<string?> Text(string name, string value, string description) => Parsed<string?>(name, value, description, t => t, null);
+
+    private static Option<T> Parsed<T>(string name, string value, string description, Func<string, T> parse, T fallback) => new(name)
+    {
+        HelpName = value,
+        Description = description,
+        Arity = ArgumentArity.ExactlyOne,
+        CustomParser = result =>
+        {
+            try
+            {
+                return parse(result.Tokens[0].Value);
+            }
+            catch (UsageException e)
+            {
+                result.AddError(e.Message);
+                return fallback;
+            }
+        },
+        DefaultValueFactory = _ => fallback,
+    };
+}

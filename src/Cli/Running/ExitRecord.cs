@@ -1,0 +1,68 @@
+using System.Globalization;
+using Bunraku.Engines;
+
+namespace Bunraku.Cli.Running;
+
+/// <summary>One VM exit as it was handled, copied out of the vCPU's reused <see cref="VmExit"/>.</summary>
+/// <param name="Nanoseconds">Virtual time since power-on.</param>
+public readonly record struct ExitRecord(
+    long Nanoseconds, int Cpu, ExitReason Reason, bool IsWrite, int Size, ulong Address, ulong Data, bool Fault, uint Leaf, uint Subleaf, string? Message)
+{
+    public static ExitRecord From(long nanoseconds, int cpu, VmExit e) =>
+        new(nanoseconds, cpu, e.Reason, e.IsWrite, e.Size, e.Address, e.Data, e.Fault, e.Leaf, e.Subleaf, e.Message);
+
+    /// <summary>One line: seconds of virtual time, vCPU, reason, what was accessed.</summary>
+    public override string ToString() => string.Create(CultureInfo.InvariantCulture, $"{Nanoseconds / 1e9,12:0.000000} cpu{Cpu} {Reason}{Details()}");
+
+    private string Details() => Reason switch
+    {
+        ExitReason.Io => string.Create(CultureInfo.InvariantCulture, $" {(IsWrite ? "out" : "in")} port {Address:x4} size {Size} value {Masked:x}"),
+        ExitReason.Mmio => string.Create(CultureInfo.InvariantCulture, $" {(IsWrite ? "write" : "read")} {Address:x} size {Size} value {Masked:x}"),
+        ExitReason.Msr => string.Create(CultureInfo.InvariantCulture, $" {(IsWrite ? "wrmsr" : "rdmsr")} {Address:x8} {(Fault ? "#GP" : $"value {Data:x}")}"),
+        ExitReason.CrAccess => string.Create(CultureInfo.InvariantCulture, $" {(IsWrite ? "write" : "read")} cr{Address} value {Data:x}"),
+        ExitReason.DrAccess => string.Create(CultureInfo.InvariantCulture, $" {(IsWrite ? "write" : "read")} dr{Address}"),
+        ExitReason.Cpuid => string.Create(CultureInfo.InvariantCulture, $" leaf {Leaf:x} subleaf {Subleaf:x}"),
+        ExitReason.Exception => string.Create(CultureInfo.InvariantCulture, $" vector {Address}"),
+        ExitReason.InternalError => $" {Message}",
+        _ => "",
+    };
+
+    private ulong Masked => Size is > 0 and < 8 ? Data & ((1ul << (8 * Size)) - 1) : Data;
+}
+
+/// <summary>The last exits of a VM, for the report after a crash, and every exit as a line when somebody traces. Any vCPU's thread.</summary>
+public sealed class ExitLog(TextWriter? trace) : IDisposable
+{
+    private const int Kept = 16;
+    private readonly Lock _lock = new();
+    private readonly ExitRecord[] _last = new ExitRecord[Kept];
+    private long _count;
+
+    public void Add(in ExitRecord record)
+    {
+        lock (_lock)
+        {
+            _last[_count++ % Kept] = record;
+            trace?.WriteLine(record.ToString());
+        }
+    }
+
+    /// <summary>The last exits, oldest first.</summary>
+    public IReadOnlyList<ExitRecord> Last
+    {
+        get
+        {
+            lock (_lock)
+            {
+                int n = (int)Math.Min(_count, Kept);
+                return [.. Enumerable.Range(0, n).Select(i => _last[(_count - n + i) % Kept])];
+            }
+        }
+    }
+
+    /// <summary>Flushes the trace; nothing may be added afterwards.</summary>
+    public void Dispose()
+    {
+        lock (_lock) trace?.Dispose();
+    }
+}

@@ -1,0 +1,87 @@
+using Bunraku.Platform;
+
+namespace Bunraku.Cli.Running;
+
+/// <summary>
+/// Carries the guest's output to a descriptor on a thread of its own, so that a slow terminal does not hold the machine lock. Bytes keep their
+/// order and none is lost: disposal writes what waits. A writer that is far ahead of the reader is held up. Thread-safe.
+/// </summary>
+public sealed class OutputPump : IDisposable
+{
+    private const int Capacity = 1 << 20;
+    private readonly object _lock = new();
+    private readonly int _fd;
+    private readonly Thread _thread;
+    private readonly Action _closed;
+    private byte[] _waiting = new byte[4096], _writing = new byte[4096];
+    private int _length;
+    private bool _ending, _broken, _idle = true;
+
+    /// <param name="closed">Called once, on the pump's thread, when nobody will read any more (broken pipe, full disk).</param>
+    public OutputPump(int fd, Action closed)
+    {
+        (_fd, _closed) = (fd, closed);
+        _thread = new Thread(Run) { Name = "output", IsBackground = true };
+        _thread.Start();
+    }
+
+    /// <summary>Queues bytes; waits while a mebibyte is already queued. Dropped once the reader is gone.</summary>
+    public void Write(ReadOnlySpan<byte> bytes)
+    {
+        lock (_lock)
+        {
+            while (_length >= Capacity && !_broken && !_ending) Monitor.Wait(_lock);
+            if (_broken || _ending) return;
+            if (_length + bytes.Length > _waiting.Length) Array.Resize(ref _waiting, Math.Max(_waiting.Length * 2, _length + bytes.Length));
+            bytes.CopyTo(_waiting.AsSpan(_length));
+            _length += bytes.Length;
+            Monitor.PulseAll(_lock);
+        }
+    }
+
+    /// <summary>Returns when all that was queued before has been written.</summary>
+    public void Flush()
+    {
+        lock (_lock)
+        {
+            while ((_length > 0 || !_idle) && !_broken) Monitor.Wait(_lock);
+        }
+    }
+
+    private void Run()
+    {
+        while (true)
+        {
+            int n;
+            lock (_lock)
+            {
+                _idle = true;
+                Monitor.PulseAll(_lock);
+                while (_length == 0 && !_ending) Monitor.Wait(_lock);
+                if (_length == 0) return;
+                (_waiting, _writing) = (_writing, _waiting);
+                (n, _length, _idle) = (_length, 0, false);
+                Monitor.PulseAll(_lock);
+            }
+            if (DescriptorWriter.WriteAll(_fd, _writing.AsSpan(0, n))) continue;
+            lock (_lock)
+            {
+                _broken = true;
+                Monitor.PulseAll(_lock);
+            }
+            _closed();
+            return;
+        }
+    }
+
+    /// <summary>Writes what waits and ends the thread.</summary>
+    public void Dispose()
+    {
+        lock (_lock)
+        {
+            _ending = true;
+            Monitor.PulseAll(_lock);
+        }
+        if (Thread.CurrentThread != _thread) _thread.Join();
+    }
+}

@@ -1,0 +1,221 @@
+using System.ComponentModel;
+using System.Diagnostics;
+using System.Text;
+using Bunraku.Cli.CommandLine;
+using Bunraku.Engines;
+using Bunraku.Hypervisor;
+using Bunraku.Platform;
+
+namespace Bunraku.Cli.Running;
+
+/// <summary>
+/// One VM from its options to its end, without a console: the command line program is one user of it, a test another.
+/// Members are thread-safe from <see cref="Start"/> on, unless they say otherwise.
+/// </summary>
+public sealed class RunSession : IDisposable
+{
+    private readonly RunOptions _options;
+    private readonly VirtualMachine _vm;
+    private readonly GuestMachine _machine;
+    private readonly IEngine _engine;
+    private readonly ExitLog _log;
+    private readonly Lock _lock = new();
+    private readonly TimeSpan _vmCreated;
+    private Timer? _timeout;
+    private TimeSpan _entered, _ended;
+    private HostEnd _hostEnd;
+    private int _signal;
+    private bool _paused;
+
+    /// <summary>Makes the machine and loads the guest; nothing runs yet.</summary>
+    /// <param name="engines">What <c>--engine</c> can choose from, the best first.</param>
+    /// <param name="output">Takes what the guest prints, on a vCPU's thread with the machine lock held; must not call back.</param>
+    /// <exception cref="UsageException">An option names something unknown.</exception>
+    /// <exception cref="CannotStartException">This host, a file or a package does not allow it.</exception>
+    public RunSession(RunOptions options, IReadOnlyList<IEngine> engines, GuestOutput output)
+    {
+        _options = options;
+        _engine = ChooseEngine(options.Engine, engines);
+        CpuModel model = GuestMachine.ParseModel(options.Cpu);
+        if (options.Memory > HostProcess.TotalMemory)
+            throw new CannotStartException($"--memory {Quantities.FormatSize(options.Memory)}: this host has only {Quantities.FormatSize(HostProcess.TotalMemory)}");
+        TextWriter? trace = OpenTrace(options.Trace);
+        try
+        {
+            _vm = new VirtualMachine(_engine, model, options.Memory, options.Cpus);
+        }
+        catch (Exception e) when (e is Win32Exception or OutOfMemoryException)
+        {
+            trace?.Dispose();
+            throw new CannotStartException($"the host gives no {Quantities.FormatSize(options.Memory)} of memory for the guest: {e.Message}; try a smaller --memory", e);
+        }
+        _log = new ExitLog(trace);
+        try
+        {
+            _machine = new GuestMachine(_vm, options, output);
+        }
+        catch
+        {
+            _vm.Dispose();
+            _log.Dispose();
+            throw;
+        }
+        foreach (CpuThread cpu in _vm.Cpus) cpu.OnExit = (thread, exit) => _log.Add(ExitRecord.From(_vm.Clock.Nanoseconds, thread.Cpu.Index, exit));
+        _vmCreated = SinceProcessStart();
+    }
+
+    /// <summary>The VM, for who embeds one.</summary>
+    public VirtualMachine Machine => _vm;
+
+    /// <summary>The last exits, oldest first.</summary>
+    public IReadOnlyList<ExitRecord> LastExits => _log.Last;
+
+    /// <summary>Virtual time and all vCPUs stand still.</summary>
+    public bool Paused
+    {
+        get
+        {
+            lock (_lock) return _paused;
+        }
+    }
+
+    /// <summary>Lets the guest run. Once.</summary>
+    public void Start()
+    {
+        _entered = SinceProcessStart();
+        if (_options.Timeout is { } timeout) _timeout = new Timer(_ => End(HostEnd.TimedOut), null, timeout, Timeout.InfiniteTimeSpan);
+        _vm.Start();
+    }
+
+    /// <summary>Waits for the end of the guest. The vCPUs stand still when it returns.</summary>
+    public RunResult Wait()
+    {
+        StopCause cause = _vm.Stopped.GetAwaiter().GetResult();
+        _ended = SinceProcessStart();
+        _vm.Join();
+        lock (_lock)
+        {
+            HostEnd end = cause.Reason == StopReason.HostRequest ? _hostEnd : HostEnd.None;
+            return new RunResult(cause, end, _signal, _machine.CommandStatus, _options.Command is not null);
+        }
+    }
+
+    /// <summary>Ends the guest from outside; the first end wins.</summary>
+    /// <param name="signal">The number, for <see cref="HostEnd.Signal"/>.</param>
+    public void End(HostEnd reason, int signal = 0)
+    {
+        lock (_lock)
+        {
+            if (_hostEnd != HostEnd.None) return;
+            (_hostEnd, _signal) = (reason, signal);
+        }
+        _vm.Stop(new StopCause(StopReason.HostRequest));
+    }
+
+    /// <summary>Types for the guest. Not from a vCPU's thread.</summary>
+    public void Send(ReadOnlySpan<byte> bytes) => _machine.Send(bytes);
+
+    /// <summary>Stops virtual time and the vCPUs. Idempotent; not from a vCPU's thread.</summary>
+    public void Pause()
+    {
+        lock (_lock)
+        {
+            if (_paused) return;
+            _vm.Pause();
+            _paused = true;
+        }
+    }
+
+    /// <summary>Goes on after <see cref="Pause"/>. Idempotent.</summary>
+    public void Resume()
+    {
+        lock (_lock)
+        {
+            if (!_paused) return;
+            _paused = false;
+            _vm.Resume();
+        }
+    }
+
+    /// <summary>A vCPU's state. It is held for the moment when it runs. Not from a vCPU's thread.</summary>
+    public CpuState ReadState(int cpu = 0)
+    {
+        var state = new CpuState();
+        lock (_lock)
+        {
+            bool hold = !_paused && !_vm.Stopped.IsCompleted;
+            if (hold) _vm.Pause();
+            _vm.Cpus[cpu].Cpu.ReadState(state);
+            if (hold) _vm.Resume();
+        }
+        return state;
+    }
+
+    /// <summary>The figures up to now.</summary>
+    public RunStatistics Statistics
+    {
+        get
+        {
+            TimeSpan end = _ended != default ? _ended : SinceProcessStart();
+            EngineCounters counters = RunStatistics.Sum(_vm.Cpus.Select(c => c.Cpu.Counters));
+            (ulong touched, ulong monitor) = RunStatistics.Memory(_vm);
+            double seconds = (end - _entered).TotalSeconds;
+            long firstUser = _vm.Cpus.Select(c => c.Cpu.FirstUserTimestamp).Where(t => t != 0).DefaultIfEmpty().Min();
+            return new RunStatistics(
+                _engine.Name, _vm.Model.Name,
+                _vmCreated.TotalMilliseconds, _entered.TotalMilliseconds,
+                firstUser == 0 ? null : (SinceProcessStart() - Stopwatch.GetElapsedTime(firstUser)).TotalMilliseconds,
+                end.TotalMilliseconds,
+                counters.InstructionsRetired, seconds > 0 ? counters.InstructionsRetired / seconds / 1e6 : 0,
+                RunStatistics.SumExits(_vm), counters, _vm.Memory.Size, touched, monitor);
+        }
+    }
+
+    /// <summary>What a person needs to see after the guest crashed the processor. After <see cref="Wait"/>.</summary>
+    public string CrashReport(int cpu)
+    {
+        CpuState state = ReadState(cpu);
+        var text = new StringBuilder();
+        text.Append(StateReport.Registers(state)).Append("code:\n").Append(StateReport.Disassembly(_vm.Memory, state)).Append("last exits:\n");
+        foreach (ExitRecord exit in LastExits) text.Append("  ").Append(exit).Append('\n');
+        return text.ToString();
+    }
+
+    /// <summary>The engine that <c>--engine</c> means.</summary>
+    public static IEngine ChooseEngine(string name, IReadOnlyList<IEngine> engines)
+    {
+        if (name == "auto")
+        {
+            return engines.FirstOrDefault(e => e.Probe().Available)
+                ?? throw new CannotStartException("no engine can run on this host; 'bunraku engines' says why");
+        }
+        IEngine engine = engines.FirstOrDefault(e => e.Name == name)
+            ?? throw new UsageException(Nearest.Message("engine", name, [.. engines.Select(e => e.Name), "auto"]));
+        EngineProbe probe = engine.Probe();
+        return probe.Available ? engine : throw new CannotStartException($"the engine '{name}' cannot run here: {probe.Detail}");
+    }
+
+    private static TextWriter? OpenTrace(TraceTarget? target)
+    {
+        if (target is null) return null;
+        try
+        {
+            Stream stream = target.Path is { } path ? new FileStream(path, FileMode.Create, FileAccess.Write, FileShare.Read) : Console.OpenStandardError();
+            return new StreamWriter(stream, new UTF8Encoding(false), 1 << 16);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new CannotStartException($"--trace: cannot write {target.Path}: {e.Message}", e);
+        }
+    }
+
+    private static TimeSpan SinceProcessStart() => DateTime.UtcNow - HostProcess.StartTime;
+
+    public void Dispose()
+    {
+        _timeout?.Dispose();
+        _machine.Dispose();
+        _vm.Dispose();
+        _log.Dispose();
+    }
+}

@@ -1,0 +1,115 @@
+using System.Globalization;
+using System.Text;
+using System.Text.Json;
+using Bunraku.Engines;
+using Bunraku.Hypervisor;
+using Bunraku.Platform;
+
+namespace Bunraku.Cli.Running;
+
+/// <summary>The figures of one run. Times are wall time from the start of the process, in milliseconds; null where it did not come to that.</summary>
+/// <param name="VmCreatedMs">Memory, processor and board exist and the kernel is loaded.</param>
+/// <param name="KernelEntryMs">The vCPU is about to execute the kernel's first instruction.</param>
+/// <param name="FirstUserMs">The processor entered privilege level 3 for the first time: the first user process of an operating system.</param>
+/// <param name="EndMs">The machine powered off or ended otherwise.</param>
+/// <param name="Instructions">Retired on all vCPUs.</param>
+/// <param name="Mips">Million instructions per second of wall time from kernel entry to the end, halted time included.</param>
+/// <param name="Exits">Exits by reason, reasons that occurred only.</param>
+/// <param name="GuestBytes">RAM of the guest.</param>
+/// <param name="GuestTouchedBytes">Guest RAM that has a host page behind it.</param>
+/// <param name="MonitorBytes">Resident memory of the process beyond that.</param>
+public sealed record RunStatistics(
+    string Engine, string Cpu,
+    double VmCreatedMs, double KernelEntryMs, double? FirstUserMs, double EndMs,
+    ulong Instructions, double Mips, IReadOnlyList<KeyValuePair<ExitReason, ulong>> Exits, EngineCounters Counters,
+    ulong GuestBytes, ulong GuestTouchedBytes, ulong MonitorBytes)
+{
+    /// <summary>Adds up what the vCPUs counted.</summary>
+    public static EngineCounters Sum(IEnumerable<EngineCounters> counters) => counters.Aggregate(default(EngineCounters), (a, b) => new EngineCounters(
+        a.InstructionsRetired + b.InstructionsRetired,
+        a.BlocksDecoded + b.BlocksDecoded,
+        a.BlocksInvalidated + b.BlocksInvalidated,
+        a.TlbMisses + b.TlbMisses,
+        a.TlbFlushes + b.TlbFlushes,
+        a.ExceptionsDelivered + b.ExceptionsDelivered,
+        a.InterruptsDelivered + b.InterruptsDelivered));
+
+    /// <summary>Exits of all vCPUs by reason, most frequent first.</summary>
+    public static IReadOnlyList<KeyValuePair<ExitReason, ulong>> SumExits(VirtualMachine vm) =>
+        [.. Enum.GetValues<ExitReason>()
+            .Select(r => KeyValuePair.Create(r, vm.Cpus.Aggregate(0ul, (sum, cpu) => sum + cpu.Exits[r])))
+            .Where(p => p.Value > 0)
+            .OrderByDescending(p => p.Value)];
+
+    /// <summary>Memory of the guest and of the monitor beyond it.</summary>
+    public static (ulong Touched, ulong Monitor) Memory(VirtualMachine vm)
+    {
+        ulong touched = HostProcess.TouchedBytes(vm.Memory.Backing), resident = HostProcess.ResidentBytes;
+        // Guest pages that only the kernel touched (ours by a read call) are in the file, but not in our resident set.
+        return (touched, resident > touched ? resident - touched : 0);
+    }
+
+    /// <summary>A short table for people.</summary>
+    public override string ToString()
+    {
+        var text = new StringBuilder();
+        Line("engine", $"{Engine}, cpu {Cpu}");
+        Line("VM created", $"{VmCreatedMs:0.0} ms");
+        Line("kernel entry", $"{KernelEntryMs:0.0} ms");
+        if (FirstUserMs is { } user) Line("first user process", $"{user:0.0} ms ({user - KernelEntryMs:0.0} ms after kernel entry)");
+        Line("end", $"{EndMs:0.0} ms");
+        Line("instructions", $"{Instructions:#,0} ({Mips:0.0} MIPS)");
+        Line("blocks", $"{Counters.BlocksDecoded:#,0} decoded, {Counters.BlocksInvalidated:#,0} invalidated");
+        Line("TLB", $"{Counters.TlbMisses:#,0} misses, {Counters.TlbFlushes:#,0} flushes");
+        Line("events", $"{Counters.InterruptsDelivered:#,0} interrupts, {Counters.ExceptionsDelivered:#,0} exceptions");
+        Line("exits", $"{Exits.Aggregate(0ul, (sum, e) => sum + e.Value):#,0}");
+        foreach ((ExitReason reason, ulong count) in Exits) Line("  " + reason, $"{count:#,0}");
+        Line("guest memory", $"{Quantities(GuestBytes)}, touched {Quantities(GuestTouchedBytes)}");
+        Line("monitor memory", $"{Quantities(MonitorBytes)} beyond the guest's");
+        return text.ToString();
+
+        void Line(string name, FormattableString value) => text.Append(name.PadRight(20)).Append(value.ToString(CultureInfo.InvariantCulture)).Append('\n');
+        static string Quantities(ulong bytes) => CommandLine.Quantities.FormatSize(bytes);
+    }
+
+    /// <summary>The same figures as one JSON object: times in milliseconds, memory in bytes.</summary>
+    public string ToJson()
+    {
+        using var stream = new MemoryStream();
+        using (var json = new Utf8JsonWriter(stream, new JsonWriterOptions { Indented = true }))
+        {
+            json.WriteStartObject();
+            json.WriteString("engine", Engine);
+            json.WriteString("cpu", Cpu);
+            json.WriteStartObject("milliseconds");
+            json.WriteNumber("vmCreated", Rounded(VmCreatedMs));
+            json.WriteNumber("kernelEntry", Rounded(KernelEntryMs));
+            if (FirstUserMs is { } user) json.WriteNumber("firstUserProcess", Rounded(user));
+            else json.WriteNull("firstUserProcess");
+            json.WriteNumber("end", Rounded(EndMs));
+            json.WriteEndObject();
+            json.WriteNumber("instructions", Instructions);
+            json.WriteNumber("mips", Rounded(Mips));
+            json.WriteStartObject("exits");
+            foreach ((ExitReason reason, ulong count) in Exits) json.WriteNumber(JsonNamingPolicy.CamelCase.ConvertName(reason.ToString()), count);
+            json.WriteEndObject();
+            json.WriteStartObject("counters");
+            json.WriteNumber("blocksDecoded", Counters.BlocksDecoded);
+            json.WriteNumber("blocksInvalidated", Counters.BlocksInvalidated);
+            json.WriteNumber("tlbMisses", Counters.TlbMisses);
+            json.WriteNumber("tlbFlushes", Counters.TlbFlushes);
+            json.WriteNumber("exceptionsDelivered", Counters.ExceptionsDelivered);
+            json.WriteNumber("interruptsDelivered", Counters.InterruptsDelivered);
+            json.WriteEndObject();
+            json.WriteStartObject("memory");
+            json.WriteNumber("guest", GuestBytes);
+            json.WriteNumber("guestTouched", GuestTouchedBytes);
+            json.WriteNumber("monitor", MonitorBytes);
+            json.WriteEndObject();
+            json.WriteEndObject();
+        }
+        return Encoding.UTF8.GetString(stream.ToArray()) + "\n";
+
+        static double Rounded(double value) => Math.Round(value, 3);
+    }
+}

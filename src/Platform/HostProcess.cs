@@ -1,0 +1,68 @@
+using System.Globalization;
+
+namespace Bunraku.Platform;
+
+/// <summary>Facts about this process and its host, from /proc.</summary>
+public static unsafe class HostProcess
+{
+    /// <summary>Bytes of RAM of the host, or of the memory cgroup's limit when that is less.</summary>
+    public static ulong TotalMemory { get; } = FindTotalMemory();
+
+    /// <summary>Resident bytes of the whole process.</summary>
+    public static ulong ResidentBytes => StatusField("/proc/self/status", "VmRSS:");
+
+    /// <summary>Bytes of <paramref name="memory"/> that have a host page behind them: what the guest (or who loaded it) touched.</summary>
+    public static ulong TouchedBytes(SharedMemory memory)
+    {
+        byte[] present = new byte[memory.Length >> 12];
+        fixed (byte* p = present)
+        {
+            if (Libc.Mincore(memory.Pointer, (nuint)memory.Length, p) != 0) return 0;
+        }
+        ulong pages = 0;
+        foreach (byte b in present) pages += b & 1u;
+        return pages << 12;
+    }
+
+    /// <summary>When this process began to exist. What became it by exec counts: the time of a build script that it was started by is in it.</summary>
+    public static DateTime StartTime
+    {
+        get
+        {
+            // Field 22 of /proc/self/stat, in clock ticks (100 a second) since boot; the name in field 2 may contain spaces.
+            string stat = File.ReadAllText("/proc/self/stat");
+            string[] fields = stat[(stat.LastIndexOf(')') + 2)..].Split(' ');
+            double ticks = double.Parse(fields[19], CultureInfo.InvariantCulture);
+            double up = double.Parse(File.ReadAllText("/proc/uptime").Split(' ')[0], CultureInfo.InvariantCulture);
+            return DateTime.UtcNow - TimeSpan.FromSeconds(up - ticks / 100);
+        }
+    }
+
+    /// <summary>Stops this process as SIGSTOP does; returns when it was continued.</summary>
+    public static void Suspend() => _ = Libc.Kill(Libc.GetProcessId(), Libc.Sigstop);
+
+    private static ulong FindTotalMemory()
+    {
+        ulong total = StatusField("/proc/meminfo", "MemTotal:");
+        try
+        {
+            if (ulong.TryParse(File.ReadAllText("/sys/fs/cgroup/memory.max"), out ulong limit)) total = Math.Min(total, limit);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // No such cgroup: no such limit.
+        }
+        return total;
+    }
+
+    /// <summary>A "Name:  123 kB" line of a /proc file, in bytes.</summary>
+    private static ulong StatusField(string file, string name)
+    {
+        foreach (string line in File.ReadLines(file))
+        {
+            if (!line.StartsWith(name, StringComparison.Ordinal)) continue;
+            return ulong.Parse(line.AsSpan(name.Length).Trim().ToString().Split(' ')[0], CultureInfo.InvariantCulture) << 10;
+        }
+        return 0;
+    }
+}
