@@ -52,6 +52,7 @@ public interface IVirtualCpu : IDisposable
 }
 
 /// <summary>What an engine counts about one vCPU.</summary>
+/// <param name="FirstUserTimestamp"><see cref="System.Diagnostics.Stopwatch.GetTimestamp"/> when the vCPU entered privilege level 3 for the first time; 0 before.</param>
 public readonly record struct EngineCounters(
     ulong InstructionsRetired,
     ulong BlocksDecoded,
@@ -59,7 +60,8 @@ public readonly record struct EngineCounters(
     ulong TlbMisses,
     ulong TlbFlushes,
     ulong ExceptionsDelivered,
-    ulong InterruptsDelivered);
+    ulong InterruptsDelivered,
+    long FirstUserTimestamp = 0);
 
 /// <summary>What an engine says about running on this host.</summary>
 /// <param name="Available">It can run here.</param>

@@ -29,7 +29,7 @@ public sealed class CpuThread : IDisposable
     /// <summary>What this vCPU alone finds in guest-physical address space, in front of <see cref="VirtualMachine.Mmio"/>: its local APIC.</summary>
     public MmioBus LocalMmio { get; } = new();
 
-    /// <summary>Called after each exit, before it is handled (tracing). Set before the start.</summary>
+    /// <summary>Called after each exit was handled, so that what a read returned is seen too (tracing). Set before the start.</summary>
     public Action<CpuThread, VmExit>? OnExit { get; set; }
 
     internal void Start()
@@ -95,8 +95,9 @@ public sealed class CpuThread : IDisposable
                 if (halted) continue;
                 VmExit exit = Cpu.Enter();
                 Exits.Count(exit.Reason);
+                ExitAction action = ExitHandler.Handle(_vm, this, exit);
                 OnExit?.Invoke(this, exit);
-                switch (ExitHandler.Handle(_vm, this, exit))
+                switch (action)
                 {
                     case ExitAction.Halt:
                         halted = true;
@@ -170,10 +171,15 @@ public sealed class CpuThread : IDisposable
         return injected;
     }
 
+    internal void Join()
+    {
+        if (_started && Thread.CurrentThread != _thread) _thread.Join();
+    }
+
     public void Dispose()
     {
         RequestStop();
-        if (_started && Thread.CurrentThread != _thread) _thread.Join();
+        Join();
         Cpu.Dispose();
     }
 }

@@ -76,6 +76,12 @@ public sealed class VirtualMachine : IDisposable
         foreach (CpuThread cpu in _cpus) cpu.RequestStop();
     }
 
+    /// <summary>Returns when no vCPU runs any more, so that state and memory can be looked at. After <see cref="Stopped"/>; not from a vCPU's thread.</summary>
+    public void Join()
+    {
+        foreach (CpuThread cpu in _cpus) cpu.Join();
+    }
+
     /// <summary>Stops virtual time and all vCPUs, and returns when they stand still. Any thread but a vCPU's. Idempotent.</summary>
     public void Pause()
     {

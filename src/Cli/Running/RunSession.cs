@@ -20,6 +20,7 @@ public sealed class RunSession : IDisposable
     private readonly IEngine _engine;
     private readonly ExitLog _log;
     private readonly Lock _lock = new();
+    private readonly DateTime _processStart = HostProcess.StartTime;
     private readonly TimeSpan _vmCreated;
     private Timer? _timeout;
     private TimeSpan _entered, _ended;
@@ -69,6 +70,9 @@ public sealed class RunSession : IDisposable
 
     /// <summary>The last exits, oldest first.</summary>
     public IReadOnlyList<ExitRecord> LastExits => _log.Last;
+
+    /// <summary>The guest has come to its end.</summary>
+    public bool Ended => _vm.Stopped.IsCompleted;
 
     /// <summary>Virtual time and all vCPUs stand still.</summary>
     public bool Paused
@@ -160,7 +164,7 @@ public sealed class RunSession : IDisposable
             EngineCounters counters = RunStatistics.Sum(_vm.Cpus.Select(c => c.Cpu.Counters));
             (ulong touched, ulong monitor) = RunStatistics.Memory(_vm);
             double seconds = (end - _entered).TotalSeconds;
-            long firstUser = _vm.Cpus.Select(c => c.Cpu.FirstUserTimestamp).Where(t => t != 0).DefaultIfEmpty().Min();
+            long firstUser = _vm.Cpus.Select(c => c.Cpu.Counters.FirstUserTimestamp).Where(t => t != 0).DefaultIfEmpty().Min();
             return new RunStatistics(
                 _engine.Name, _vm.Model.Name,
                 _vmCreated.TotalMilliseconds, _entered.TotalMilliseconds,
@@ -209,7 +213,7 @@ public sealed class RunSession : IDisposable
         }
     }
 
-    private static TimeSpan SinceProcessStart() => DateTime.UtcNow - HostProcess.StartTime;
+    private TimeSpan SinceProcessStart() => DateTime.UtcNow - _processStart;
 
     public void Dispose()
     {

@@ -1,0 +1,186 @@
+using System.Runtime.InteropServices;
+using System.Text;
+using Bunraku.Cli.Running;
+using Bunraku.Platform;
+
+namespace Bunraku.Cli;
+
+/// <summary>
+/// Lends this process's terminal, standard streams and signals to one <see cref="RunSession"/>: keys in, output out, escape keys and monitor,
+/// and everything as it was before on every way out.
+/// </summary>
+internal sealed class ConsoleHost : IDisposable
+{
+    private const int Stdin = 0, Stdout = 1;
+    private const byte EndOfTransmission = 0x04;
+
+    private readonly RunOptions _options;
+    private readonly Terminal? _terminal;
+    private readonly FileStream? _file;
+    private readonly OutputPump? _output;
+    private readonly List<PosixSignalRegistration> _signals = [];
+    private RunSession? _session;
+    private MonitorLine? _monitor;
+    private bool _monitorActive;
+    private volatile bool _outputClosed;
+    private int _lastByte = '\n';
+    private int _terminations;
+
+    /// <exception cref="CannotStartException">The serial file cannot be written.</exception>
+    public ConsoleHost(RunOptions options)
+    {
+        _options = options;
+        if (options.Serial.Kind == SerialKind.None) return;
+        if (options.Serial.Kind == SerialKind.File)
+        {
+            _file = Program.CreateFile(options.Serial.Path!, "--serial");
+            _output = new OutputPump((int)_file.SafeFileHandle.DangerousGetHandle(), OnOutputClosed);
+            return;
+        }
+        _output = new OutputPump(Stdout, OnOutputClosed);
+        // One command behaves as a program does: line editing and Ctrl-C stay with the host.
+        if (options.Command is null) _terminal = Terminal.Open(Stdin);
+    }
+
+    /// <summary>Takes the guest's output.</summary>
+    public void Write(ReadOnlySpan<byte> bytes)
+    {
+        if (bytes.IsEmpty) return;
+        _lastByte = bytes[^1];
+        _output?.Write(bytes);
+    }
+
+    /// <summary>Runs the session to its end.</summary>
+    public RunResult Run(RunSession session)
+    {
+        _session = session;
+        if (_outputClosed) session.End(HostEnd.OutputClosed);
+        RegisterSignals();
+        AppDomain.CurrentDomain.UnhandledException += RestoreTerminal;
+        AppDomain.CurrentDomain.ProcessExit += RestoreTerminal;
+        using var input = new DescriptorReader(Stdin);
+        Thread? reader = _options.Serial.Kind == SerialKind.Stdio ? new Thread(() => ReadInput(input)) { Name = "input", IsBackground = true } : null;
+        try
+        {
+            _terminal?.EnterRaw();
+            session.Start();
+            reader?.Start();
+            RunResult result = session.Wait();
+            input.Stop();
+            reader?.Join();
+            _output?.Flush();
+            return result;
+        }
+        finally
+        {
+            // Without a reader the descriptor would be closed under it.
+            input.Stop();
+            if (reader is { IsAlive: true }) reader.Join();
+            _terminal?.Restore();
+            if (_lastByte != '\n' && Terminal.Is(Stdout) && !_outputClosed) _output?.Write("\n"u8);
+            _output?.Flush();
+            AppDomain.CurrentDomain.UnhandledException -= RestoreTerminal;
+            AppDomain.CurrentDomain.ProcessExit -= RestoreTerminal;
+        }
+    }
+
+    private void ReadInput(DescriptorReader input)
+    {
+        byte[] buffer = new byte[4096];
+        var keys = new ConsoleKeys();
+        bool any = false;
+        while (input.Read(buffer) is > 0 and int n)
+        {
+            any = true;
+            if (_terminal is null) _session!.Send(buffer.AsSpan(0, n));
+            else keys.Feed(buffer.AsSpan(0, n), Type, Command);
+        }
+        // The end of a pipe is for the guest what Ctrl-D is at a terminal. Without any input (/dev/null) nobody meant to type.
+        if (any && _terminal is null) _session!.Send([EndOfTransmission]);
+    }
+
+    private void Type(byte b)
+    {
+        if (!_monitorActive) _session!.Send([b]);
+        else Print(_monitor!.Type(b));
+    }
+
+    private void Command(ConsoleCommand command)
+    {
+        switch (command)
+        {
+            case ConsoleCommand.Quit:
+                _session!.End(HostEnd.Quit);
+                break;
+            case ConsoleCommand.Help:
+                Print("\n" + ConsoleKeys.Help);
+                break;
+            case ConsoleCommand.ToggleMonitor:
+                _monitor ??= new MonitorLine(new MonitorShell(_session!));
+                _monitorActive = !_monitorActive;
+                Print(_monitorActive ? $"\nmonitor: 'help' lists the commands, Ctrl-A C goes back\n{MonitorShell.Prompt}" : "\n");
+                break;
+        }
+    }
+
+    private void Print(string text) => Write(Encoding.UTF8.GetBytes(text));
+
+    private void RegisterSignals()
+    {
+        foreach ((PosixSignal signal, int number) in ((PosixSignal, int)[])[(PosixSignal.SIGHUP, 1), (PosixSignal.SIGINT, 2), (PosixSignal.SIGQUIT, 3), (PosixSignal.SIGTERM, 15)])
+        {
+            _signals.Add(PosixSignalRegistration.Create(signal, context =>
+            {
+                context.Cancel = true;
+                _session!.End(HostEnd.Signal, number);
+                // Somebody asks again: the orderly end hangs.
+                if (Interlocked.Increment(ref _terminations) > 1)
+                {
+                    _terminal?.Restore();
+                    Environment.Exit(ExitStatus.Signal + number);
+                }
+            }));
+        }
+        // Stopping by job control gives the terminal back for as long as it lasts, and the guest's clock stands still.
+        _signals.Add(PosixSignalRegistration.Create(PosixSignal.SIGTSTP, context =>
+        {
+            context.Cancel = true;
+            bool wasPaused = _session!.Paused;
+            _session.Pause();
+            _terminal?.Restore();
+            HostProcess.Suspend();
+            Reenter();
+            if (!wasPaused) _session.Resume();
+        }));
+        // After a SIGSTOP, which nobody can catch, the shell has reset the modes.
+        _signals.Add(PosixSignalRegistration.Create(PosixSignal.SIGCONT, _ => Reenter()));
+    }
+
+    private void Reenter()
+    {
+        try
+        {
+            if (_session is { Ended: false }) _terminal?.EnterRaw();
+        }
+        catch (System.ComponentModel.Win32Exception)
+        {
+            // The terminal went away; SIGHUP or the end of input follows.
+        }
+    }
+
+    private void OnOutputClosed()
+    {
+        _outputClosed = true;
+        _session?.End(HostEnd.OutputClosed);
+    }
+
+    private void RestoreTerminal(object? sender, EventArgs e) => _terminal?.Restore();
+
+    public void Dispose()
+    {
+        foreach (PosixSignalRegistration signal in _signals) signal.Dispose();
+        _terminal?.Dispose();
+        _output?.Dispose();
+        _file?.Dispose();
+    }
+}

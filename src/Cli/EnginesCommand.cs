@@ -1,0 +1,27 @@
+using Bunraku.Engines;
+using Spectre.Console;
+
+namespace Bunraku.Cli;
+
+/// <summary><c>bunraku engines</c>: what can run here, and why the rest cannot.</summary>
+internal static class EnginesCommand
+{
+    /// <summary>0 when at least one engine can run here.</summary>
+    public static int Print(IReadOnlyList<IEngine> engines, TextWriter output)
+    {
+        IAnsiConsole console = AnsiConsole.Create(new AnsiConsoleSettings { Out = new AnsiConsoleOutput(output) });
+        // A pipe has no width; lines must not be cut for one.
+        if (Console.IsOutputRedirected) console.Profile.Width = 500;
+        var table = new Table { Border = TableBorder.None, ShowHeaders = true };
+        table.AddColumns("ENGINE", "HERE", "DETAIL");
+        bool any = false;
+        foreach (IEngine engine in engines)
+        {
+            EngineProbe probe = engine.Probe();
+            any |= probe.Available;
+            table.AddRow(Markup.Escape(engine.Name), probe.Available ? "[green]yes[/]" : "[red]no[/]", Markup.Escape(probe.Detail));
+        }
+        console.Write(table);
+        return any ? ExitStatus.Success : ExitStatus.CannotStart;
+    }
+}

@@ -1,0 +1,98 @@
+using Bunraku.Cli.CommandLine;
+using Bunraku.Cli.Running;
+using Bunraku.Engines;
+using Bunraku.Hypervisor;
+
+[assembly: System.Runtime.Versioning.SupportedOSPlatform("linux")]
+
+namespace Bunraku.Cli;
+
+internal static class Program
+{
+    public static int Main(string[] args)
+    {
+        try
+        {
+            return CommandLineParser.Parse(args) switch
+            {
+                Request.Run run => Run(run.Options),
+                Request.Engines => EnginesCommand.Print(KnownEngines.All, Console.Out),
+                Request.Information information => CommandLineParser.Print(information),
+                _ => ExitStatus.InternalError,
+            };
+        }
+        catch (UsageException e)
+        {
+            return Fail(e.Message, ExitStatus.Usage);
+        }
+        catch (CannotStartException e)
+        {
+            return Fail(e.Message, ExitStatus.CannotStart);
+        }
+        catch (Exception e)
+        {
+            return Fail($"internal error, please report it: {e}", ExitStatus.InternalError);
+        }
+    }
+
+    private static int Run(RunOptions options)
+    {
+        using FileStream? json = options.StatsJson is { } path ? CreateFile(path, "--stats-json") : null;
+        using var host = new ConsoleHost(options);
+        using var session = new RunSession(options, KnownEngines.All, host.Write);
+        RunResult result = host.Run(session);
+        Explain(result, session);
+        if (options.Stats || json is not null)
+        {
+            RunStatistics statistics = session.Statistics;
+            if (options.Stats) Console.Error.Write(statistics.ToString());
+            json?.Write(System.Text.Encoding.UTF8.GetBytes(statistics.ToJson()));
+        }
+        return result.ExitStatus;
+    }
+
+    /// <summary>Says why a run ended, when that is not obvious.</summary>
+    private static void Explain(RunResult result, RunSession session)
+    {
+        switch (result.Cause.Reason)
+        {
+            case StopReason.TripleFault:
+                Console.Error.WriteLine($"bunraku: the guest crashed the processor (triple fault on cpu {result.Cause.Cpu})");
+                Console.Error.Write(session.CrashReport(result.Cause.Cpu));
+                break;
+            case StopReason.EngineError:
+                Console.Error.WriteLine($"bunraku: internal error, please report it: {result.Cause.Message}");
+                Console.Error.Write(session.CrashReport(result.Cause.Cpu));
+                break;
+            case StopReason.Reset when result.CommandStatus is null:
+                Console.Error.WriteLine("bunraku: the guest reset the machine");
+                break;
+            case StopReason.HostRequest when result.HostEnd == HostEnd.TimedOut:
+                Console.Error.WriteLine("bunraku: the time given with --timeout ran out");
+                break;
+            case StopReason.PowerOff when result.WantedCommand && result.CommandStatus is null:
+                Console.Error.WriteLine("bunraku: the guest powered off without the status of its command");
+                break;
+        }
+    }
+
+    /// <summary>Creates a file that an option names.</summary>
+    /// <exception cref="CannotStartException">It cannot be written.</exception>
+    internal static FileStream CreateFile(string path, string option)
+    {
+        try
+        {
+            return new FileStream(path, FileMode.Create, FileAccess.Write, FileShare.Read);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
+        {
+            throw new CannotStartException($"{option}: cannot write {path}: {e.Message.ReplaceLineEndings(" ")}", e);
+        }
+    }
+
+    private static int Fail(string message, int status)
+    {
+        Console.Error.WriteLine("bunraku: " + message);
+        return status;
+    }
+}
