@@ -71,7 +71,7 @@ internal static class CommandLineParser
     private static void RejectUnknown(ParseResult parsed, RootCommand root, string[] args)
     {
         Command command = parsed.CommandResult.Command;
-        string[] options = [.. command.Options.Concat(root.Options.Where(o => o.Recursive)).SelectMany(o => o.Aliases.Append(o.Name)).Where(n => n.StartsWith("--", StringComparison.Ordinal))];
+        string[] options = [.. command.Options.Concat(root.Options.Where(o => o.Recursive)).SelectMany(o => o.Aliases.Append(o.Name)).Where(n => n.StartsWith("--", StringComparison.Ordinal)).Distinct()];
         IEnumerable<string> placed = parsed.CommandResult.Children.OfType<ArgumentResult>().SelectMany(a => a.Tokens).Select(t => t.Value);
         foreach (string word in placed.Concat(parsed.UnmatchedTokens))
         {

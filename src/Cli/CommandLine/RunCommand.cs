@@ -11,16 +11,16 @@ internal sealed class RunCommand : Command
     private readonly Option<string?> _kernel = Text("--kernel", "FILE", "a kernel of your own: bzImage, ELF with a PVH note, or multiboot");
     private readonly Option<string?> _initrd = Text("--initrd", "FILE", "its initial RAM disk");
     private readonly Option<string?> _append = Text("--append", "STRING", "added to the kernel's command line");
-    private readonly Option<ulong> _memory = Parsed("--memory", "SIZE", "RAM of the guest, for example 512M or 2G (default 512M)", Quantities.ParseSize, RunOptions.DefaultMemory);
-    private readonly Option<int> _cpus = Parsed("--cpus", "N", "virtual processors (1 for now)", ParseCpus, 1);
-    private readonly Option<string> _engine = Parsed("--engine", "NAME", "what executes the guest: auto or a name from 'bunraku engines' (default auto)", t => t, "auto");
+    private readonly Option<ulong?> _memory = Parsed<ulong?>("--memory", "SIZE", "RAM of the guest, for example 512M or 2G (default 512M)", t => Quantities.ParseSize(t));
+    private readonly Option<int?> _cpus = Parsed<int?>("--cpus", "N", "virtual processors (1 for now)", t => ParseCpus(t));
+    private readonly Option<string?> _engine = Text("--engine", "NAME", "what executes the guest: auto or a name from 'bunraku engines' (default auto)");
     private readonly Option<string?> _cpu = Text("--cpu", "MODEL[,+FEATURE,-FEATURE]", "the processor that the guest sees");
-    private readonly Option<SerialTarget> _serial = Parsed("--serial", "TARGET", "where the guest's console goes: stdio, file:PATH or none (default stdio)", SerialTarget.Parse, new SerialTarget(SerialKind.Stdio));
+    private readonly Option<SerialTarget?> _serial = Parsed<SerialTarget?>("--serial", "TARGET", "where the guest's console goes: stdio, file:PATH or none (default stdio)", t => SerialTarget.Parse(t));
     private readonly Option<bool> _debugExit = new("--debug-exit") { Description = "isa-debug-exit on port 0xf4: the guest ends with status value*2+1" };
-    private readonly Option<TimeSpan?> _timeout = Parsed<TimeSpan?>("--timeout", "DURATION", "end with status 124 after this time, for example 10s or 2m", t => Quantities.ParseDuration(t), null);
+    private readonly Option<TimeSpan?> _timeout = Parsed<TimeSpan?>("--timeout", "DURATION", "end with status 124 after this time, for example 10s or 2m", t => Quantities.ParseDuration(t));
     private readonly Option<bool> _stats = new("--stats") { Description = "print times, instructions, exits and memory at the end" };
     private readonly Option<string?> _statsJson = Text("--stats-json", "FILE", "write the same figures as JSON");
-    private readonly Option<TraceTarget?> _trace = Parsed("--trace", "exits[:FILE]", "one line for each VM exit, to FILE or stderr", TraceTarget.Parse, null);
+    private readonly Option<TraceTarget?> _trace = Parsed<TraceTarget?>("--trace", "exits[:FILE]", "one line for each VM exit, to FILE or stderr", TraceTarget.Parse);
 
     public RunCommand() : base("run", "Boot a guest, or run one COMMAND inside it (after --)")
     {
@@ -44,11 +44,11 @@ internal sealed class RunCommand : Command
             Kernel = kernel,
             Initrd = initrd,
             Append = parsed.GetValue(_append),
-            Memory = parsed.GetValue(_memory),
-            Cpus = parsed.GetValue(_cpus),
-            Engine = parsed.GetValue(_engine)!,
+            Memory = parsed.GetValue(_memory) ?? RunOptions.DefaultMemory,
+            Cpus = parsed.GetValue(_cpus) ?? 1,
+            Engine = parsed.GetValue(_engine) ?? "auto",
             Cpu = parsed.GetValue(_cpu),
-            Serial = parsed.GetValue(_serial),
+            Serial = parsed.GetValue(_serial) ?? new SerialTarget(SerialKind.Stdio),
             DebugExit = parsed.GetValue(_debugExit),
             Timeout = parsed.GetValue(_timeout),
             Stats = parsed.GetValue(_stats),
@@ -64,9 +64,9 @@ internal sealed class RunCommand : Command
         return n == 1 ? n : throw new UsageException($"--cpus {n}: only one processor works for now; use --cpus 1");
     }
 
-    private static Option<string?> Text(string name, string value, string description) => Parsed<string?>(name, value, description, t => t, null);
+    private static Option<string?> Text(string name, string value, string description) => Parsed<string?>(name, value, description, t => t);
 
-    private static Option<T> Parsed<T>(string name, string value, string description, Func<string, T> parse, T fallback) => new(name)
+    private static Option<T?> Parsed<T>(string name, string value, string description, Func<string, T?> parse) => new(name)
     {
         HelpName = value,
         Description = description,
@@ -80,9 +80,8 @@ internal sealed class RunCommand : Command
             catch (UsageException e)
             {
                 result.AddError(e.Message);
-                return fallback;
+                return default;
             }
         },
-        DefaultValueFactory = _ => fallback,
     };
 }

@@ -15,7 +15,7 @@ public readonly record struct SerialTarget(SerialKind Kind, string? Path = null)
         "none" => new(SerialKind.None),
         _ when text.StartsWith("file:", StringComparison.Ordinal) && text.Length > 5 => new(SerialKind.File, text[5..]),
         "file" or "file:" => throw new UsageException("--serial file:PATH needs a path"),
-        _ => throw new UsageException(Nearest.Message("serial target", text, ["stdio", "file:PATH", "none"])),
+        _ => throw new UsageException(Nearest.Message("serial target", text.Split(':')[0], ["stdio", "file", "none"])),
     };
 }
 
