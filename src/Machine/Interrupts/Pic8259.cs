@@ -1,4 +1,4 @@
-namespace Bunraku.Machine;
+namespace Bunraku.Machine.Interrupts;
 
 /// <summary>
 /// One 8259A programmable interrupt controller (Intel data sheet 231468-003) with the edge/level control of the PIIX family in place of LTIM.

@@ -1,6 +1,6 @@
 using Bunraku.Hypervisor;
 
-namespace Bunraku.Machine;
+namespace Bunraku.Machine.Interrupts;
 
 /// <summary>
 /// The PC's two 8259As: the slave's INT is the master's IR2. Ports 20h/21h, A0h/A1h, and the edge/level control registers 4D0h/4D1h.

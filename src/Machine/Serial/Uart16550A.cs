@@ -1,6 +1,7 @@
 using Bunraku.Hypervisor;
+using Bunraku.Machine.Timers;
 
-namespace Bunraku.Machine;
+namespace Bunraku.Machine.Serial;
 
 /// <summary>
 /// The serial port of the PC: a 16550A with both FIFOs (PC16550D data sheet, National Semiconductor, 1995), its interrupt gated by OUT2 as on the
@@ -18,7 +19,7 @@ public sealed class Uart16550A
 
     private readonly IInterruptLine _irq;
     private readonly Action<ReadOnlySpan<byte>> _output;
-    private readonly Func<long> _now;
+    private readonly ITimeSource _time;
     private readonly IMachineTimer _timeoutTimer;
     private readonly object _machineLock;
     private readonly Queue<Character> _incoming = new();
@@ -39,16 +40,14 @@ public sealed class Uart16550A
 
     /// <param name="irq">The interrupt request line (IRQ 4 for COM1).</param>
     /// <param name="output">Receives what the guest transmits, one character a call, with the machine lock held: it must not wait for anything.</param>
-    /// <param name="now">Virtual time in nanoseconds.</param>
-    /// <param name="createTimer">Makes a timer in the same time.</param>
     /// <param name="machineLock">The lock that all devices run under.</param>
-    public Uart16550A(IInterruptLine irq, Action<ReadOnlySpan<byte>> output, Func<long> now, Func<Action, IMachineTimer> createTimer, object machineLock)
+    public Uart16550A(IInterruptLine irq, Action<ReadOnlySpan<byte>> output, ITimeSource time, object machineLock)
     {
         _irq = irq;
         _output = output;
-        _now = now;
+        _time = time;
         _machineLock = machineLock;
-        _timeoutTimer = createTimer(OnTimeoutTimer);
+        _timeoutTimer = time.CreateTimer(OnTimeoutTimer);
         _seenLines = _peerLines;
     }
 
@@ -243,7 +242,7 @@ public sealed class Uart16550A
         int halfBits = 2 * (1 + 5 + (int)(_lineControl & UartLineControl.WordLength)) + (_lineControl.HasFlag(UartLineControl.ParityEnable) ? 2 : 0)
             + (!_lineControl.HasFlag(UartLineControl.TwoStopBits) ? 2 : (_lineControl & UartLineControl.WordLength) == 0 ? 3 : 4);
         long divisor = Math.Max(_divisor, (ushort)1); // 0 is not defined
-        _timeoutDeadline = _now() + 4 * halfBits * 16 * divisor * (1_000_000_000 / 2) / InputClock;
+        _timeoutDeadline = _time.Nanoseconds + 4 * halfBits * 16 * divisor * (1_000_000_000 / 2) / InputClock;
         // An armed timer is left alone: when it comes it sees the later deadline. That spares an operation per character.
         if (_timeoutArmed) return;
         _timeoutArmed = true;
@@ -254,7 +253,7 @@ public sealed class Uart16550A
     {
         _timeoutArmed = false;
         if (_timeoutDeadline == long.MaxValue) return;
-        if (_now() < _timeoutDeadline)
+        if (_time.Nanoseconds < _timeoutDeadline)
         {
             _timeoutArmed = true;
             _timeoutTimer.Arm(_timeoutDeadline);

@@ -1,4 +1,4 @@
-namespace Bunraku.Machine;
+namespace Bunraku.Machine.Serial;
 
 // Register layouts of the PC16550D, data sheet (National Semiconductor, 1995), section 8.0 "Registers", table II.
 

@@ -1,6 +1,6 @@
 using Bunraku.Hypervisor;
 
-namespace Bunraku.Machine;
+namespace Bunraku.Machine.Timers;
 
 /// <summary>
 /// The 8254 programmable interval timer (Intel data sheet 231164-005) at ports 40h to 43h and what hangs on it at port 61h (NMI status and control
@@ -24,20 +24,18 @@ public sealed class Pit8254
     private const int RefreshDivisor = 18; // counter 1 as every PC's firmware programs it: a refresh each 15 µs
 
     private readonly IInterruptLine _irq0;
-    private readonly Func<long> _now;
+    private readonly ITimeSource _time;
     private readonly IMachineTimer _timer;
     private readonly PitChannel[] _channels = [new(true), new(true), new(false)];
     private long _edge = long.MaxValue; // tick of the next edge to deliver
     private byte _port61; // the bits that can be written, 3:0
 
     /// <param name="irq0">The wire of OUT 0.</param>
-    /// <param name="now">Virtual time in nanoseconds.</param>
-    /// <param name="createTimer">Makes a timer in the same time.</param>
-    public Pit8254(IInterruptLine irq0, Func<long> now, Func<Action, IMachineTimer> createTimer)
+    public Pit8254(IInterruptLine irq0, ITimeSource time)
     {
         _irq0 = irq0;
-        _now = now;
-        _timer = createTimer(OnTimer);
+        _time = time;
+        _timer = time.CreateTimer(OnTimer);
     }
 
     public void AttachTo(PortBus ports)
@@ -46,7 +44,7 @@ public sealed class Pit8254
         ports.Add(0x61, 1, new ByteRegisters(_ => ReadPort61(), (_, value) => WritePort61(value)));
     }
 
-    private long Now => PitClock.Ticks(_now());
+    private long Now => PitClock.Ticks(_time.Nanoseconds);
 
     // A read of the control port leaves the bus floating ("no-operation, 3-state").
     private byte Read(int offset) => offset < 3 ? _channels[offset].ReadCount(Now) : (byte)0xFF;
@@ -92,7 +90,7 @@ public sealed class Pit8254
 
     private void OnTimer()
     {
-        long time = _now(), now = PitClock.Ticks(time);
+        long nanoseconds = _time.Nanoseconds, now = PitClock.Ticks(nanoseconds);
         if (_edge == long.MaxValue) return;
         if (_edge <= now)
         {
@@ -103,7 +101,7 @@ public sealed class Pit8254
             if (_edge == long.MaxValue) return;
         }
         long spacing = Math.Max(PitClock.Nanoseconds(_channels[0].Period / 2), MinimumSpacing);
-        _timer.Arm(_edge <= now ? time + spacing : Math.Max(PitClock.Nanoseconds(_edge), time + MinimumSpacing));
+        _timer.Arm(_edge <= now ? nanoseconds + spacing : Math.Max(PitClock.Nanoseconds(_edge), nanoseconds + MinimumSpacing));
     }
 
     private byte ReadPort61()

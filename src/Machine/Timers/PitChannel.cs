@@ -1,4 +1,4 @@
-namespace Bunraku.Machine;
+namespace Bunraku.Machine.Timers;
 
 /// <summary>
 /// One counter of the 8254 (Intel data sheet 231164-005) as a function of time: nothing runs between accesses, the counting element and OUT follow

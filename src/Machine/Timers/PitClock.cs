@@ -1,4 +1,4 @@
-namespace Bunraku.Machine;
+namespace Bunraku.Machine.Timers;
 
 /// <summary>The clock of the 8254 and of the ACPI timer's divider chain: the PC's 14.318 MHz crystal (315/22 MHz) divided by 12, 105/88 MHz exactly.</summary>
 internal static class PitClock
