@@ -5,7 +5,7 @@ namespace Bunraku.Machine;
 /// <summary>A program header of an ELF file, widened to 64 bits.</summary>
 internal readonly record struct ElfSegment(uint Type, ulong Offset, ulong VirtualAddress, ulong PhysicalAddress, ulong FileSize, ulong MemorySize, ulong Alignment)
 {
-    public const uint Load = 1, Note = 4;
+    public const uint Load = 1, Interpreter = 3, Note = 4;
 }
 
 /// <summary>An ELF file's header and program headers, checked against the file: every segment's bytes lie inside it.</summary>
@@ -43,7 +43,7 @@ internal sealed record ElfImage(bool Is64, ushort Machine, ulong Entry, IReadOnl
             ElfSegment s = is64
                 ? new(U32(h, 0), U64(h, 8), U64(h, 16), U64(h, 24), U64(h, 32), U64(h, 40), U64(h, 48))
                 : new(U32(h, 0), U32(h, 4), U32(h, 8), U32(h, 12), U32(h, 16), U32(h, 20), U32(h, 28));
-            if (s.Type is not (ElfSegment.Load or ElfSegment.Note)) continue;
+            if (s.Type is not (ElfSegment.Load or ElfSegment.Interpreter or ElfSegment.Note)) continue;
             if (!Inside(file, s.Offset, s.FileSize)) throw new BootException($"{name}: truncated ELF file: segment {n} at 0x{s.Offset:x}, 0x{s.FileSize:x} bytes; the file has 0x{file.Length:x}");
             if (s.Type == ElfSegment.Load && s.FileSize > s.MemorySize) throw new BootException($"{name}: malformed ELF file: segment {n} has more bytes in the file than in memory");
             segments.Add(s);

@@ -4,7 +4,10 @@ namespace Bunraku.Machine;
 /// Codes the host's standard input for the guest's COM2 in <see cref="GuestConsole.Command"/>. The guest's terminal there is in canonical
 /// mode with nothing but EOF (Ctrl-D) and literal-next (Ctrl-V) active, the only mode in which a serial line can tell the end of input.
 /// </summary>
-/// <remarks>For one thread. The guest's program sees every byte as given.</remarks>
+/// <remarks>
+/// For one thread. Send nothing before <see cref="GuestMessages.InputReady"/>, and nothing while the guest holds RTS down: it does so when its
+/// buffer is full. Input that comes in small amounts (a user at a terminal) is handed over with <see cref="Push"/> after each. The guest's program sees every byte as given.
+/// </remarks>
 public sealed class CommandInput
 {
     private const byte EndOfFile = 0x04, LiteralNext = 0x16;

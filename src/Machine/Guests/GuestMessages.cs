@@ -18,10 +18,13 @@ public sealed class GuestMessages
     /// <summary>The first user process runs.</summary>
     public bool InitStarted { get; private set; }
 
+    /// <summary>COM2 takes input from now on; what is sent before may be lost.</summary>
+    public bool InputReady { get; private set; }
+
     /// <summary>Exit status of the command, 0 to 255, once it ended: 127 not found, 128 + n ended by signal n. All its output was sent before.</summary>
     public int? ExitStatus { get; private set; }
 
-    /// <summary>Raised on the caller's thread of <see cref="Filter"/> for each message: "init", "exit 3".</summary>
+    /// <summary>Raised on the caller's thread of <see cref="Filter"/> for each message: "init", "input", "exit 3".</summary>
     public event Action<string>? Received;
 
     /// <summary>Passes console bytes on to <paramref name="output"/>, without the messages.</summary>
@@ -63,6 +66,7 @@ public sealed class GuestMessages
     private void Take(string message)
     {
         if (message == "init") InitStarted = true;
+        else if (message == "input") InputReady = true;
         else if (message.StartsWith("exit ", StringComparison.Ordinal) && byte.TryParse(message.AsSpan(5), out byte status)) ExitStatus = status;
         Received?.Invoke(message);
     }

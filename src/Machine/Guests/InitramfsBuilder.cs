@@ -4,7 +4,7 @@ namespace Bunraku.Machine;
 
 /// <summary>
 /// Builds the user space of the default Linux guest: busybox and an init script. The script talks to the host by <see cref="GuestMessages"/>
-/// on COM1: "init" when it starts, "exit N" when the command ended and all its output left the serial port. Then it powers off, however the command ended.
+/// on COM1: "init" when it starts, "input" when COM2 takes input, "exit N" when the command ended and all its output left the serial port. Then it powers off, however the command ended.
 /// </summary>
 public static class InitramfsBuilder
 {
@@ -82,6 +82,7 @@ public static class InitramfsBuilder
                     -opost -isig icanon iexten -echo -echoe -echok -echonl -echoctl -echoke \
                     intr undef quit undef erase undef kill undef eof ^D eol undef eol2 undef start undef stop undef susp undef rprnt undef werase undef lnext ^V
                 stty -F /dev/ttyS1 crtscts
+                tell input
                 setsid {{CommandPath}} <&3 >&3 2>&3 3>&-
                 status=$?
                 stty -F /dev/ttyS1 -opost
@@ -92,6 +93,7 @@ public static class InitramfsBuilder
                 dmesg -n 1
                 exec 3<>/dev/ttyS1
                 stty -F /dev/ttyS1 115200 sane{{size}}
+                tell input
                 setsid -c {{CommandPath}} <&3 >&3 2>&3 3>&-
                 status=$?
                 stty -F /dev/ttyS1 sane

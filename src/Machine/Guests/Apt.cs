@@ -1,0 +1,98 @@
+namespace Bunraku.Machine;
+
+/// <summary>
+/// The machine's apt, used without root. The system's own package lists serve when they are there; else, or when they are stale, lists of our own
+/// are fetched into the cache with the system's sources and keys.
+/// </summary>
+internal sealed class Apt
+{
+    private readonly GuestCache _cache;
+    private readonly Action<string>? _progress;
+    private readonly string _purpose, _alternatives;
+    private readonly CancellationToken _cancel;
+    private bool _ownLists;
+
+    private Apt(GuestCache cache, Action<string>? progress, string purpose, string alternatives, CancellationToken cancel) =>
+        (_cache, _progress, _purpose, _alternatives, _cancel) = (cache, progress, purpose, alternatives, cancel);
+
+    /// <param name="purpose">What needs a package, as the beginning of an error line.</param>
+    /// <param name="alternatives">What the user can do without, as its end.</param>
+    /// <exception cref="BootException">This machine has no apt or dpkg.</exception>
+    public static Apt Open(GuestCache cache, Action<string>? progress, string purpose, string alternatives, CancellationToken cancel)
+    {
+        foreach (string tool in (ReadOnlySpan<string>)["apt-get", "apt-cache", "dpkg-deb"])
+            if (ToolRunner.Find(tool) is null) throw new BootException($"{purpose}, and this machine has no {tool}; {alternatives}");
+        return new(cache, progress, purpose, alternatives, cancel);
+    }
+
+    /// <summary>The first of <paramref name="packages"/> that the lists know, followed to the package with <paramref name="prefix"/> that it depends on.</summary>
+    public string ResolveDependency(string[] packages, string prefix)
+    {
+        while (true)
+        {
+            foreach (string package in packages)
+            {
+                ToolRunner.Result result = ToolRunner.Run("apt-cache", [.. Options(), "depends", "--no-recommends", "--no-suggests", package], null, _cancel);
+                foreach (string line in result.Output.Split('\n', StringSplitOptions.TrimEntries))
+                    if (line.StartsWith("Depends: " + prefix, StringComparison.Ordinal)) return line["Depends: ".Length..];
+            }
+            UpdateOrFail($"the package lists know no {string.Join(" or ", packages)}");
+        }
+    }
+
+    /// <summary>Checks that the lists know a package.</summary>
+    public string Resolve(string package)
+    {
+        while (Size(package) is null) UpdateOrFail($"the package lists know no {package}");
+        return package;
+    }
+
+    /// <summary>Downloads a package's archive into a fresh folder of its own, which the caller deletes.</summary>
+    public string Download(string package)
+    {
+        while (true)
+        {
+            string folder = _cache.Folder("download", Guid.NewGuid().ToString("n"));
+            bool complete = false;
+            try
+            {
+                _progress?.Invoke(Size(package) is { } size ? $"downloading {package} ({(size + 999_999) / 1_000_000} MB)" : $"downloading {package}");
+                ToolRunner.Result result = ToolRunner.Run("apt-get", [.. Options(), "-q", "download", package], folder, _cancel);
+                if (result.Status == 0 && Directory.GetFiles(folder, "*.deb") is [string archive])
+                {
+                    complete = true;
+                    return archive;
+                }
+                // Lists that are older than the archive name files that are gone.
+                UpdateOrFail($"{package} cannot be downloaded: {result.Cause}");
+            }
+            finally
+            {
+                if (!complete) Directory.Delete(folder, recursive: true);
+            }
+        }
+    }
+
+    private long? Size(string package)
+    {
+        ToolRunner.Result result = ToolRunner.Run("apt-cache", [.. Options(), "show", "--no-all-versions", package], null, _cancel);
+        string? line = result.Output.Split('\n').FirstOrDefault(l => l.StartsWith("Size: ", StringComparison.Ordinal));
+        return line is not null && long.TryParse(line.AsSpan(6), out long size) ? size : null;
+    }
+
+    /// <summary>Gets lists of our own, once; when there are some already the failure stands.</summary>
+    private void UpdateOrFail(string failure)
+    {
+        if (_ownLists) throw new BootException($"{_purpose}, but {failure}; {_alternatives}");
+        _ownLists = true;
+        _cache.Folder("apt", "lists", "partial");
+        _cache.Folder("apt", "archives", "partial");
+        _progress?.Invoke("reading the package lists (apt-get update)");
+        ToolRunner.Result result = ToolRunner.Run("apt-get", [.. Options(), "-q", "-o", "APT::Update::Error-Mode=any", "update"], null, _cancel);
+        if (result.Status != 0) throw new BootException($"{_purpose}, but {failure}, and `apt-get update` failed: {result.Cause} (no network?); {_alternatives}");
+    }
+
+    private IEnumerable<string> Options() => _ownLists
+        ? ["-o", $"Dir::State::Lists={Path.Combine(_cache.Root, "apt", "lists")}", "-o", $"Dir::Cache={Path.Combine(_cache.Root, "apt")}", "-o", "APT::Sandbox::User="]
+        : ["-o", "APT::Sandbox::User="];
+}

@@ -1,0 +1,135 @@
+using System.Formats.Tar;
+
+namespace Bunraku.Machine;
+
+/// <summary>
+/// Finds the files of the default Linux guest: in our cache, installed on this machine, or in the distribution's packages, which the machine's own
+/// package manager downloads. Nothing is installed and no root is needed.
+/// </summary>
+/// <param name="progress">Told in a few words what takes long.</param>
+public sealed class DebianPackages(GuestCache cache, Action<string>? progress = null)
+{
+    private const string Alternatives = "--kernel FILE boots any kernel, and `bunraku run hello` needs nothing";
+    private static readonly string[] BusyboxPaths = ["/bin/busybox", "/usr/bin/busybox", "/usr/lib/initramfs-tools/bin/busybox"];
+
+    /// <summary>Kernels by the name that users give: installed image names and packages (Debian's, then Ubuntu's) in order of preference.</summary>
+    private static readonly (string Guest, string What, string[] Packages, string InstalledSuffix, string? NotSuffix)[] Kernels =
+    [
+#pragma warning disable IDE0055 // table
+        ("linux",         "the distribution's kernel for virtual machines", ["linux-image-cloud-amd64", "linux-image-virtual"], "-cloud-amd64", null),
+        ("linux-generic", "the distribution's generic kernel",              ["linux-image-amd64", "linux-image-generic"],       "-amd64",       "-cloud-amd64"),
+#pragma warning restore IDE0055
+    ];
+
+    /// <summary>Names for <see cref="FindKernel"/>, each with a description.</summary>
+    public static IReadOnlyList<(string Name, string Description)> KernelNames { get; } = [.. Kernels.Select(k => (k.Guest, k.What))];
+
+    /// <summary>Path of a kernel image.</summary>
+    /// <param name="guest">"linux" or "linux-generic".</param>
+    /// <exception cref="BootException">It can't be had; the message says what is missing.</exception>
+    public string FindKernel(string guest, CancellationToken cancel = default)
+    {
+        (_, _, string[] packages, string suffix, string? notSuffix) = Kernels.First(k => k.Guest == guest);
+        if (Newest(cache.Files(guest)) is { } cached) return cached;
+        IEnumerable<string> installed = Directory.Exists("/boot") ? Directory.EnumerateFiles("/boot", "vmlinuz-*" + suffix) : [];
+        if (Newest(installed.Where(f => (notSuffix is null || !f.EndsWith(notSuffix, StringComparison.Ordinal)) && !f.EndsWith("-rt" + suffix, StringComparison.Ordinal) && Readable(f))) is { } own) return own;
+
+        var apt = Apt.Open(cache, progress, $"the guest '{guest}' needs a kernel from Debian packages", Alternatives, cancel);
+        string package = apt.ResolveDependency(packages, "linux-image-");
+        return Extract(apt, package, guest, entry => entry.StartsWith("./boot/vmlinuz-", StringComparison.Ordinal), "a kernel image", cancel);
+    }
+
+    /// <summary>Path of a statically linked busybox for x86-64.</summary>
+    /// <exception cref="BootException">It can't be had; the message says what is missing.</exception>
+    public string FindBusybox(CancellationToken cancel = default)
+    {
+        if (cache.Files("busybox").FirstOrDefault() is { } cached) return cached;
+        if (BusyboxPaths.FirstOrDefault(IsStatic) is { } own) return own;
+        var apt = Apt.Open(cache, progress, "the default Linux guest needs busybox-static", Alternatives, cancel);
+        return Extract(apt, apt.Resolve("busybox-static"), "busybox", entry => entry is "./bin/busybox" or "./usr/bin/busybox", "a busybox", cancel);
+    }
+
+    /// <summary>Takes one file out of a package into the cache.</summary>
+    private string Extract(Apt apt, string package, string name, Func<string, bool> wanted, string what, CancellationToken cancel)
+    {
+        string archive = apt.Download(package);
+        try
+        {
+            string? path = null;
+            ToolRunner.Result result = ToolRunner.Pipe("dpkg-deb", ["--fsys-tarfile", archive], stream =>
+            {
+                try
+                {
+                    using var tar = new TarReader(stream, leaveOpen: true);
+                    while (path is null && tar.GetNextEntry() is { } entry)
+                    {
+                        string entryName = entry.Name.StartsWith("./", StringComparison.Ordinal) ? entry.Name : "./" + entry.Name;
+                        if (entry.EntryType is TarEntryType.RegularFile or TarEntryType.V7RegularFile && entry.DataStream is { } data && wanted(entryName))
+                            path = cache.Store(name, Path.GetFileName(entryName), data);
+                    }
+                }
+                catch (Exception e) when (e is InvalidDataException or EndOfStreamException)
+                {
+                    // The archive breaks off: the tool's own message says why.
+                }
+            }, cancel);
+            if (result.Status != 0) throw new BootException($"package {package} cannot be unpacked: {result.Cause}; {Alternatives}");
+            return path ?? throw new BootException($"package {package} does not contain {what}; {Alternatives}");
+        }
+        finally
+        {
+            Directory.Delete(Path.GetDirectoryName(archive)!, recursive: true);
+        }
+    }
+
+    /// <summary>The file whose name has the highest version: digits compare as numbers, all else as text.</summary>
+    internal static string? Newest(IEnumerable<string> files) => files.OrderBy(f => Path.GetFileName(f), Comparer<string>.Create(CompareVersions)).LastOrDefault();
+
+    private static int CompareVersions(string a, string b)
+    {
+        for (int i = 0, j = 0; i < a.Length && j < b.Length;)
+        {
+            int endA = End(a, i), endB = End(b, j);
+            ReadOnlySpan<char> partA = a.AsSpan(i, endA - i), partB = b.AsSpan(j, endB - j);
+            int order = ulong.TryParse(partA, out ulong numberA) && ulong.TryParse(partB, out ulong numberB) ? numberA.CompareTo(numberB) : partA.CompareTo(partB, StringComparison.Ordinal);
+            if (order != 0) return order;
+            (i, j) = (endA, endB);
+        }
+        return a.Length.CompareTo(b.Length);
+
+        static int End(string s, int at)
+        {
+            bool digit = char.IsAsciiDigit(s[at]);
+            while (at < s.Length && char.IsAsciiDigit(s[at]) == digit) at++;
+            return at;
+        }
+    }
+
+    private static bool Readable(string path)
+    {
+        try
+        {
+            using FileStream file = File.OpenRead(path);
+            return true;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return false;
+        }
+    }
+
+    /// <summary>An ELF executable for x86-64 that names no program interpreter.</summary>
+    private static bool IsStatic(string path)
+    {
+        if (!File.Exists(path) || !Readable(path)) return false;
+        try
+        {
+            ElfImage elf = ElfImage.Parse(File.ReadAllBytes(path), path);
+            return elf is { Is64: true, IsX86: true } && elf.Segments.All(s => s.Type != ElfSegment.Interpreter);
+        }
+        catch (BootException)
+        {
+            return false;
+        }
+    }
+}

@@ -1,0 +1,58 @@
+namespace Bunraku.Machine;
+
+/// <summary>The folder where files from packages are kept between runs. Several processes may use it at once: files appear whole or not at all.</summary>
+/// <remarks>XDG Base Directory Specification: $XDG_CACHE_HOME, else $HOME/.cache.</remarks>
+public sealed class GuestCache
+{
+    /// <param name="root">The folder; null for the user's own. Created when something is stored.</param>
+    /// <exception cref="BootException">Neither XDG_CACHE_HOME nor HOME names a folder.</exception>
+    public GuestCache(string? root = null)
+    {
+        Root = root ?? Path.Combine(Absolute("XDG_CACHE_HOME") ?? (Absolute("HOME") is { } home ? Path.Combine(home, ".cache") : null)
+            ?? throw new BootException("no cache folder: neither XDG_CACHE_HOME nor HOME is set to a full path"), "bunraku");
+    }
+
+    public string Root { get; }
+
+    /// <summary>The files kept under <paramref name="name"/>, in no order.</summary>
+    public IReadOnlyList<string> Files(string name)
+    {
+        string folder = Path.Combine(Root, name);
+        return Directory.Exists(folder) ? [.. Directory.EnumerateFiles(folder).Where(f => !Path.GetFileName(f).StartsWith('.'))] : [];
+    }
+
+    /// <summary>Stores one file under <paramref name="name"/>, whole, and returns its path.</summary>
+    public string Store(string name, string fileName, Stream content) => Guard(() =>
+    {
+        string folder = Path.Combine(Root, name), path = Path.Combine(folder, fileName), temporary = Path.Combine(folder, $".{fileName}.{Guid.NewGuid():n}");
+        Directory.CreateDirectory(folder);
+        try
+        {
+            using (FileStream file = File.Create(temporary)) content.CopyTo(file);
+            File.Move(temporary, path, overwrite: true);
+        }
+        finally
+        {
+            File.Delete(temporary);
+        }
+        return path;
+    });
+
+    /// <summary>Creates a folder inside the cache.</summary>
+    public string Folder(params string[] names) => Guard(() => Directory.CreateDirectory(Path.Combine([Root, .. names])).FullName);
+
+    private T Guard<T>(Func<T> write)
+    {
+        try
+        {
+            return write();
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new BootException($"the cache folder {Root} cannot be written ({e.Message.ReplaceLineEndings(" ")}); set XDG_CACHE_HOME to a folder that can", e);
+        }
+    }
+
+    // The XDG specification: relative paths are invalid and ignored.
+    private static string? Absolute(string variable) => Environment.GetEnvironmentVariable(variable) is { } value && Path.IsPathRooted(value) ? value : null;
+}
