@@ -3,8 +3,6 @@ using Bunraku.Cli.Running;
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
 
-[assembly: System.Runtime.Versioning.SupportedOSPlatform("linux")]
-
 namespace Bunraku.Cli;
 
 internal static class Program

@@ -42,7 +42,7 @@ public static class Quantities
         (string suffix, double seconds)[] units = [("ms", 0.001), ("s", 1), ("m", 60), ("h", 3600), ("", 1)];
         (string unit, double scale) = units.First(u => text.EndsWith(u.suffix, StringComparison.Ordinal));
         const NumberStyles style = NumberStyles.AllowDecimalPoint;
-        if (!double.TryParse(text[..^unit.Length], style, CultureInfo.InvariantCulture, out double number))
+        if (!double.TryParse(text[..^unit.Length], style, CultureInfo.InvariantCulture, out double number) || double.IsNaN(number))
             throw new UsageException($"'{text}' is not a duration; write for example 10s, 2m or 500ms");
         double total = number * scale;
         if (total * 1000 < 1) throw new UsageException($"'{text}' is no time at all; the least is 1ms");

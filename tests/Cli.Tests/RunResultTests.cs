@@ -1,0 +1,33 @@
+using Bunraku.Cli.Running;
+using Bunraku.Hypervisor;
+
+namespace Bunraku.Cli.Tests;
+
+public class RunResultTests
+{
+    [Theory]
+    [InlineData(StopReason.PowerOff, HostEnd.None, 0, null, false, 0)]
+    [InlineData(StopReason.PowerOff, HostEnd.None, 0, 7, true, 7)]
+    [InlineData(StopReason.PowerOff, HostEnd.None, 0, 0, true, 0)]
+    [InlineData(StopReason.PowerOff, HostEnd.None, 0, null, true, 125)]
+    [InlineData(StopReason.Reset, HostEnd.None, 0, null, false, 4)]
+    [InlineData(StopReason.Reset, HostEnd.None, 0, null, true, 4)]
+    [InlineData(StopReason.TripleFault, HostEnd.None, 0, null, false, 3)]
+    [InlineData(StopReason.TripleFault, HostEnd.None, 0, 0, true, 3)]
+    [InlineData(StopReason.EngineError, HostEnd.None, 0, null, false, 125)]
+    [InlineData(StopReason.HostRequest, HostEnd.TimedOut, 0, null, false, 124)]
+    [InlineData(StopReason.HostRequest, HostEnd.Quit, 0, null, false, 0)]
+    [InlineData(StopReason.HostRequest, HostEnd.Quit, 0, null, true, 130)]
+    [InlineData(StopReason.HostRequest, HostEnd.Signal, 15, null, false, 143)]
+    [InlineData(StopReason.HostRequest, HostEnd.Signal, 2, null, true, 130)]
+    [InlineData(StopReason.HostRequest, HostEnd.OutputClosed, 0, null, false, 141)]
+    public void StatusIsTheDocumentedOne(StopReason reason, HostEnd end, int signal, int? command, bool wanted, int expected) =>
+        Assert.Equal(expected, new RunResult(new StopCause(reason), end, signal, command, wanted).ExitStatus);
+
+    [Theory]
+    [InlineData(1, 1)]
+    [InlineData(35, 35)]
+    [InlineData(511, 255)]
+    public void DebugExitGivesItsStatus(int status, int expected) =>
+        Assert.Equal(expected, new RunResult(new StopCause(StopReason.DebugExit, status), HostEnd.None, 0, null, false).ExitStatus);
+}
