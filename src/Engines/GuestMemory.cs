@@ -133,6 +133,10 @@ public sealed unsafe class GuestMemory : IDisposable
         return ref _codePages[(r.Offset + (address - r.Start)) >> PageShift];
     }
 
+    /// <summary>The code flag of the page that holds a host address inside <see cref="Backing"/>.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public ref byte CodeFlagOfHost(byte* host) => ref _codePages[(ulong)(host - Backing.Pointer) >> PageShift];
+
     /// <summary>Tells every observer when the page of <paramref name="address"/> holds code. The range lies in one page of RAM.</summary>
     public void NotifyWrite(ulong address, ulong length)
     {

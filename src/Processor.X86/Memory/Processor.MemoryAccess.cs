@@ -1,44 +1,208 @@
+using System.Runtime.CompilerServices;
+using Bunraku.Engines;
+
 namespace Bunraku.Processor.X86;
 
+/// <summary>The slow side of memory operands: TLB fill, accesses across pages, MMIO, code pages, alignment checks, watched pages.</summary>
 public sealed unsafe partial class Processor
 {
     /// <summary>Serialises locked operations that cannot be one host atomic (split, MMIO).</summary>
     internal readonly Lock BusLock = new();
 
-    internal T ReadSlow<T>(ulong address) where T : unmanaged => throw new InvalidOperationException();
+    /// <summary>One page of an access: where its bytes are.</summary>
+    private readonly ref struct Part
+    {
+        /// <summary>Host address of the first byte, or null for MMIO.</summary>
+        public readonly byte* Host;
+        public readonly ulong Physical;
+        public readonly int Length;
 
-    internal void WriteSlow<T>(ulong address, T value) where T : unmanaged => throw new InvalidOperationException();
+        public Part(byte* host, ulong physical, int length)
+        {
+            Host = host;
+            Physical = physical;
+            Length = length;
+        }
+    }
 
-    internal T ReadForWriteSlow<T>(ulong address) where T : unmanaged => throw new InvalidOperationException();
+    private uint CurrentPrivilege => State->Cpl == 3 ? UserAccess : 0;
+
+    internal T ReadSlow<T>(ulong address) where T : unmanaged
+    {
+        T value;
+        CheckAlignment<T>(address, ReadAccess);
+        ReadRange(address, (byte*)&value, sizeof(T), CurrentPrivilege);
+        return value;
+    }
+
+    internal void WriteSlow<T>(ulong address, T value) where T : unmanaged
+    {
+        CheckAlignment<T>(address, WriteAccess);
+        WriteRange(address, (byte*)&value, sizeof(T), CurrentPrivilege);
+    }
+
+    internal T ReadForWriteSlow<T>(ulong address) where T : unmanaged
+    {
+        T value;
+        CheckAlignment<T>(address, WriteAccess);
+        CheckRange(address, sizeof(T), CurrentPrivilege | WriteAccess);
+        ReadRange(address, (byte*)&value, sizeof(T), CurrentPrivilege | WriteAccess);
+        return value;
+    }
 
     /// <summary>Reads any number of bytes (1 to 4096) at a linear address with the current privilege; all of it is checked first.</summary>
-    internal void ReadBytes(ulong address, Span<byte> destination) => throw new InvalidOperationException();
+    internal void ReadBytes(ulong address, Span<byte> destination)
+    {
+        fixed (byte* p = destination) ReadRange(address, p, destination.Length, CurrentPrivilege);
+    }
 
     /// <summary>Writes any number of bytes (1 to 4096); all pages are checked before the first byte is written.</summary>
-    internal void WriteBytes(ulong address, ReadOnlySpan<byte> source) => throw new InvalidOperationException();
+    internal void WriteBytes(ulong address, ReadOnlySpan<byte> source)
+    {
+        fixed (byte* p = source) WriteRange(address, p, source.Length, CurrentPrivilege);
+    }
 
     /// <summary>Raises whatever a write of this range with the current privilege would raise, and nothing else.</summary>
-    internal void CheckWrite(ulong address, int length) => throw new InvalidOperationException();
+    internal void CheckWrite(ulong address, int length) => CheckRange(address, length, CurrentPrivilege | WriteAccess);
+
+    /// <summary>Raises whatever a read of this range with the current privilege would raise, and nothing else.</summary>
+    internal void CheckRead(ulong address, int length) => CheckRange(address, length, CurrentPrivilege);
 
     /// <summary>Reads with supervisor privilege whatever CPL is: descriptor tables, TSS (implicit system access, SDM vol. 3A "Access Rights").</summary>
-    internal T ReadSystem<T>(ulong address) where T : unmanaged => throw new InvalidOperationException();
+    internal T ReadSystem<T>(ulong address) where T : unmanaged
+    {
+        T value;
+        ReadRange(address, (byte*)&value, sizeof(T), ImplicitAccess);
+        return value;
+    }
 
     /// <summary>Writes with supervisor privilege whatever CPL is: accessed bits of descriptors, busy bit, TSS.</summary>
-    internal void WriteSystem<T>(ulong address, T value) where T : unmanaged => throw new InvalidOperationException();
+    internal void WriteSystem<T>(ulong address, T value) where T : unmanaged => WriteRange(address, (byte*)&value, sizeof(T), ImplicitAccess);
+
+    /// <summary>Raises what a supervisor access of this range would raise.</summary>
+    internal void CheckSystem(ulong address, int length, bool write) => CheckRange(address, length, ImplicitAccess | (write ? WriteAccess : 0));
 
     /// <summary>
-    /// To be called after any change of CR0, CR3, CR4, EFER, CPL, RFLAGS.AC, RFLAGS.VM, PKRU, CS or SS attributes, XCR0, DR7: recomputes
-    /// <see cref="ProcessorState.Mode"/>, <see cref="ProcessorState.TlbContext"/> and the attention for single steps.
-    /// Only what changed is recomputed by the callee; calling too often is harmless.
+    /// Accesses memory with supervisor privilege on behalf of an event delivery that switches to CPL 0 to 2 before CPL is updated: explicit
+    /// supervisor writes to the new stack.
     /// </summary>
-    internal void ModeChanged() => throw new InvalidOperationException();
+    internal void WriteStack<T>(ulong address, T value, int cpl) where T : unmanaged => WriteRange(address, (byte*)&value, sizeof(T), cpl == 3 ? UserAccess : 0);
 
-    /// <summary>Drops cached translations: of everything, or of what is not global.</summary>
-    internal void FlushTlb(bool includeGlobal) => throw new InvalidOperationException();
+    private void ReadRange(ulong address, byte* destination, int length, uint access)
+    {
+        int first = (int)Math.Min(0x1000 - (address & 0xFFF), (ulong)length);
+        Part a = Locate(address, first, access);
+        if (first == length)
+        {
+            ReadPart(a, destination);
+            return;
+        }
+        Part b = Locate(Wrap(address + (ulong)first), length - first, access);
+        ReadPart(a, destination);
+        ReadPart(b, destination + first);
+    }
 
-    /// <summary>INVLPG: drops the translation of one page in the current PCID and global ones.</summary>
-    internal void FlushTlbPage(ulong address) => throw new InvalidOperationException();
+    private void WriteRange(ulong address, byte* source, int length, uint access)
+    {
+        access |= WriteAccess;
+        int first = (int)Math.Min(0x1000 - (address & 0xFFF), (ulong)length);
+        Part a = Locate(address, first, access);
+        if (first == length)
+        {
+            WritePart(a, source);
+            return;
+        }
+        Part b = Locate(Wrap(address + (ulong)first), length - first, access);
+        WritePart(a, source);
+        WritePart(b, source + first);
+    }
 
-    /// <summary>Drops what belongs to <paramref name="pcid"/>, except globals; for <paramref name="address"/> only if given.</summary>
-    internal void FlushTlbPcid(uint pcid, ulong? address = null) => throw new InvalidOperationException();
+    private void CheckRange(ulong address, int length, uint access)
+    {
+        int first = (int)Math.Min(0x1000 - (address & 0xFFF), (ulong)length);
+        _ = Locate(address, first, access);
+        if (first < length) _ = Locate(Wrap(address + (ulong)first), length - first, access);
+    }
+
+    private ulong Wrap(ulong address) => (State->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64 ? address : address & 0xFFFF_FFFF;
+
+    /// <summary>Translates one page's part of an access, raises its faults, and fills the TLB.</summary>
+    private Part Locate(ulong address, int length, uint access)
+    {
+        ProcessorState* s = State;
+        bool code64 = (s->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64;
+        if (!code64 && (access & ImplicitAccess) == 0) address &= 0xFFFF_FFFF;
+        if (!IsCanonical(address)) throw NonCanonical();
+        if (_dataBreakpoints && (access & ImplicitAccess) == 0) DataAccess(address, length, (access & WriteAccess) != 0);
+        Translation t = Walk(address, access);
+        if (!t.Ok) throw PageFault(address, (uint)t.Error);
+        TlbMisses++;
+        ulong physical = t.Page | (address & 0xFFF);
+        byte* page = Memory.PagePointer(t.Page);
+        if (page == null) return new Part(null, physical, length);
+        if ((access & ImplicitAccess) == 0 && _fillAllowed) Fill(address, page, t, access);
+        return new Part(page + (address & 0xFFF), physical, length);
+    }
+
+    private void Fill(ulong address, byte* page, Translation t, uint access)
+    {
+        ProcessorState* s = State;
+        // A stack push during event delivery runs with another privilege than the context says.
+        if (((access & UserAccess) != 0) != (s->Cpl == 3)) return;
+        NoteLarge(address, t.Large);
+        TlbEntry* e = Access.Entry(s, address);
+        ulong tag = (address & ~0xFFFul) | s->TlbContext;
+        if (e->ReadTag != tag && e->WriteTag != tag && e->ExecTag != tag) e->ReadTag = e->WriteTag = e->ExecTag = TlbEmpty;
+        e->Addend = (nint)page - (nint)(address & ~0xFFFul);
+        if ((access & FetchAccess) != 0)
+        {
+            e->ExecTag = tag;
+            return;
+        }
+        e->ReadTag = tag;
+        e->WriteTag = t.WriteReady && !IsCodePage(page) ? tag : TlbEmpty;
+    }
+
+    private void ReadPart(Part part, byte* destination)
+    {
+        if (part.Host != null) Unsafe.CopyBlockUnaligned(destination, part.Host, (uint)part.Length);
+        else ReadMmio(part.Physical, destination, part.Length);
+    }
+
+    private void WritePart(Part part, byte* source)
+    {
+        if (part.Host == null)
+        {
+            PostMmio(part.Physical, source, part.Length);
+            return;
+        }
+        Unsafe.CopyBlockUnaligned(part.Host, source, (uint)part.Length);
+        if (IsCodePage(part.Host)) InvalidateCode(part.Host, part.Length);
+    }
+
+    /// <summary>Bits above the implemented linear address width must equal its top bit.</summary>
+    internal bool IsCanonical(ulong address)
+    {
+        if ((State->Efer & (ulong)Efer.Lma) == 0) return true;
+        int unused = (State->Cr4 & (ulong)Cr4.La57) != 0 ? 7 : 16;
+        return (ulong)((long)(address << unused) >> unused) == address;
+    }
+
+    /// <summary>#GP(0), or #SS(0) for a stack segment operand of the current instruction.</summary>
+    private GuestFault NonCanonical() => Fault(State->Current != null && (State->Current->Flags & InsnFlags.StackSegment) != 0 ? Vector.Ss : Vector.Gp, 0);
+
+    /// <summary>#PF with CR2 set.</summary>
+    private GuestFault PageFault(ulong address, uint error)
+    {
+        State->Cr2 = address;
+        return Fault(Vector.Pf, error);
+    }
+
+    /// <summary>#AC(0): SDM vol. 3A "Alignment Checking"; a page fault of the same access comes first.</summary>
+    private void CheckAlignment<T>(ulong address, uint access) where T : unmanaged
+    {
+        if (!_alignmentChecks || (address & (ulong)(sizeof(T) - 1)) == 0) return;
+        CheckRange(address, sizeof(T), CurrentPrivilege | access);
+        throw Fault(Vector.Ac, 0);
+    }
 }

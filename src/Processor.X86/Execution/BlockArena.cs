@@ -1,0 +1,51 @@
+using System.Runtime.InteropServices;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>Native memory for operations and blocks, given up as a whole when it is full. One thread.</summary>
+/// <remarks>Invariant: everything handed out lies inside the two allocations; nothing is freed singly.</remarks>
+internal sealed unsafe class BlockArena : IDisposable
+{
+    public const int MaxOperations = 1 << 19, MaxBlocks = 1 << 17;
+    private Insn* _operations;
+    private Block* _blocks;
+    private int _operationCount, _blockCount;
+
+    public BlockArena()
+    {
+        _operations = (Insn*)NativeMemory.AlignedAlloc((nuint)MaxOperations * (nuint)sizeof(Insn), 64);
+        _blocks = (Block*)NativeMemory.AlignedAlloc((nuint)MaxBlocks * (nuint)sizeof(Block), 64);
+    }
+
+    ~BlockArena() => Release();
+
+    /// <summary>True when a block of up to <paramref name="operations"/> operations still fits.</summary>
+    public bool HasRoom(int operations) => _operationCount + operations <= MaxOperations && _blockCount < MaxBlocks;
+
+    /// <summary>Copies finished operations into the arena.</summary>
+    public Insn* Add(ReadOnlySpan<Insn> operations)
+    {
+        Insn* result = _operations + _operationCount;
+        operations.CopyTo(new Span<Insn>(result, operations.Length));
+        _operationCount += operations.Length;
+        return result;
+    }
+
+    public Block* AddBlock() => _blocks + _blockCount++;
+
+    public void Clear() => _operationCount = _blockCount = 0;
+
+    public void Dispose()
+    {
+        Release();
+        GC.SuppressFinalize(this);
+    }
+
+    private void Release()
+    {
+        NativeMemory.AlignedFree(_operations);
+        NativeMemory.AlignedFree(_blocks);
+        _operations = null;
+        _blocks = null;
+    }
+}

@@ -1,0 +1,87 @@
+using Bunraku.Engines;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>
+/// Accesses to guest-physical addresses without RAM. A read needs its value now: the instruction is abandoned with an exit and executed again
+/// from the start, when the values that it already got are replayed. A write is posted: the instruction completes, and the
+/// exit comes before the next block, or before the next MMIO read, so the order among MMIO accesses is the program's.
+/// </summary>
+public sealed unsafe partial class Processor
+{
+    private readonly List<ulong> _replay = [];
+    private int _replayIndex;
+    private bool _mmioReadPending; // Exit is an MMIO read whose data the next Enter puts into _replay
+    private readonly Queue<(ulong Address, int Size, ulong Data)> _posted = new();
+
+    private void ReadMmio(ulong physical, byte* destination, int length)
+    {
+        while (length > 0)
+        {
+            int n = MmioChunk(physical, length);
+            ulong value;
+            if (_replayIndex < _replay.Count)
+            {
+                value = _replay[_replayIndex++];
+            }
+            else
+            {
+                if (_posted.Count > 0) throw ExitRequested;
+                Exit.Reason = ExitReason.Mmio;
+                Exit.IsWrite = false;
+                Exit.Address = physical;
+                Exit.Size = n;
+                Exit.Data = 0;
+                _mmioReadPending = true;
+                throw ExitRequested;
+            }
+            for (int k = 0; k < n; k++) destination[k] = (byte)(value >> (8 * k));
+            destination += n;
+            physical += (ulong)n;
+            length -= n;
+        }
+    }
+
+    private void PostMmio(ulong physical, byte* source, int length)
+    {
+        while (length > 0)
+        {
+            int n = MmioChunk(physical, length);
+            ulong value = 0;
+            for (int k = 0; k < n; k++) value |= (ulong)source[k] << (8 * k);
+            _posted.Enqueue((physical, n, value));
+            source += n;
+            physical += (ulong)n;
+            length -= n;
+        }
+        Interlocked.Or(ref State->AttentionFlags, (int)Attention.Event);
+    }
+
+    /// <summary>Largest naturally possible piece: at most up to the next 8-byte boundary.</summary>
+    private static int MmioChunk(ulong physical, int length) => (int)Math.Min((ulong)length, 8 - (physical & 7));
+
+    private bool TakePostedMmio()
+    {
+        if (!_posted.TryDequeue(out (ulong Address, int Size, ulong Data) write)) return false;
+        Exit.Reason = ExitReason.Mmio;
+        Exit.IsWrite = true;
+        Exit.Address = write.Address;
+        Exit.Size = write.Size;
+        Exit.Data = write.Data;
+        return true;
+    }
+
+    /// <summary>Moves the value of a completed MMIO read to where the re-executed instruction finds it.</summary>
+    private void CompleteMmio()
+    {
+        if (!_mmioReadPending) return;
+        _mmioReadPending = false;
+        _replay.Add(Exit.Data);
+    }
+
+    private void ForgetReplay()
+    {
+        _replay.Clear();
+        _replayIndex = 0;
+    }
+}

@@ -1,0 +1,195 @@
+using Bunraku.Engines;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>
+/// The software TLB's contexts. A tag carries 12 bits that name everything a cached translation depends on besides the page: address space,
+/// privilege, SMAP override. Flushing an address space gives it a new number, so that nothing has to be cleared until the numbers run out.
+/// Entries may vanish at any time, as on hardware; global pages are therefore dropped with the rest.
+/// </summary>
+public sealed unsafe partial class Processor
+{
+    private const ulong TlbEmpty = ulong.MaxValue;
+    private const int FirstSpace = 1, LastSpace = 1000;
+
+    private readonly ushort[] _spaceOfPcid = new ushort[4096]; // 0: none yet
+    private int _nextSpace = FirstSpace;
+    private (ulong Cr0, ulong Cr4, ulong Efer, uint Pkru, bool Align, bool Watch) _tlbInputs;
+    private bool _fillAllowed = true, _alignmentChecks, _dataBreakpoints;
+
+    /// <summary>Linear pages from which code was entered since the jump cache's generation began (a Bloom filter), so that INVLPG of data costs nothing.</summary>
+    private readonly ulong[] _codePageFilter = new ulong[64];
+
+    /// <summary>Regions that large pages were cached for, one for each half of the address space: INVLPG inside drops everything.</summary>
+    private readonly (ulong Low, ulong High)[] _largeRegions = [(ulong.MaxValue, 0), (ulong.MaxValue, 0)];
+
+    internal ulong TlbMisses, TlbFlushes;
+
+    /// <summary>
+    /// To be called after any change of CR0, CR3, CR4, EFER, CPL, RFLAGS.AC, RFLAGS.VM, RFLAGS.TF, PKRU, CS or SS attributes, data segments, XCR0, DR7: recomputes
+    /// <see cref="ProcessorState.Mode"/>, <see cref="ProcessorState.TlbContext"/> and the attention for single steps.
+    /// Only what changed is recomputed; calling too often is harmless.
+    /// </summary>
+    internal void ModeChanged()
+    {
+        ProcessorState* s = State;
+        s->Mode = ComputeMode(s);
+        bool align = s->Cpl == 3 && (s->Cr0 & (ulong)Cr0.Am) != 0 && (s->FlagsOther & (uint)Rflags.Ac) != 0;
+        // DR7 R/Wn = 01b (write) or 11b (access) with Ln or Gn set.
+        bool watch = false;
+        for (int n = 0; n < 4; n++) watch |= (s->Dr7 >> (2 * n) & 3) != 0 && (s->Dr7 >> (16 + 4 * n) & 1) != 0;
+        const ulong cr0Bits = (ulong)(Cr0.Pg | Cr0.Wp | Cr0.Pe);
+        const ulong cr4Bits = (ulong)(Cr4.Pse | Cr4.Pae | Cr4.Pge | Cr4.Smep | Cr4.Smap | Cr4.Pke | Cr4.La57 | Cr4.Pcide);
+        (ulong, ulong, ulong, uint, bool, bool) inputs = (s->Cr0 & cr0Bits, s->Cr4 & cr4Bits, s->Efer, s->Pkru, align, watch);
+        if (inputs != _tlbInputs)
+        {
+            _tlbInputs = inputs;
+            _alignmentChecks = align;
+            _dataBreakpoints = watch;
+            _fillAllowed = !align && !watch;
+            NewSpaces();
+        }
+        SelectContext();
+    }
+
+    private void SelectContext()
+    {
+        ProcessorState* s = State;
+        uint pcid = CurrentPcid;
+        ushort space = _spaceOfPcid[pcid];
+        if (space == 0)
+        {
+            if (_nextSpace > LastSpace) ClearTlb();
+            space = (ushort)_nextSpace++;
+            _spaceOfPcid[pcid] = space;
+        }
+        bool smapOverride = (s->FlagsOther & (uint)Rflags.Ac) != 0;
+        s->TlbContext = ((ulong)space << 2) | (s->Cpl == 3 ? 1ul : 0) | (smapOverride ? 2ul : 0);
+    }
+
+    private uint CurrentPcid => (State->Cr4 & (ulong)Cr4.Pcide) != 0 ? (uint)State->Cr3 & 0xFFF : 0;
+
+    /// <summary>Forgets every address space's number; their entries can never match again until the numbers start over.</summary>
+    private void NewSpaces()
+    {
+        Array.Clear(_spaceOfPcid);
+        _largeRegions[0] = _largeRegions[1] = (ulong.MaxValue, 0);
+    }
+
+    /// <summary>The numbers ran out: empties every entry and starts over.</summary>
+    private void ClearTlb()
+    {
+        NewSpaces();
+        _nextSpace = FirstSpace;
+        var e = (TlbEntry*)State->TlbBytes;
+        for (int n = 0; n < ProcessorState.TlbSize; n++) e[n].ReadTag = e[n].WriteTag = e[n].ExecTag = TlbEmpty;
+        BumpJumpEpoch();
+    }
+
+    private void BumpJumpEpoch()
+    {
+        if (++State->JumpEpoch == 0)
+        {
+            // After 2^32 generations old keys could match again.
+            new Span<byte>(State->JumpBytes, ProcessorState.JumpSize * sizeof(JumpEntry)).Clear();
+            State->JumpEpoch = 1;
+        }
+        Array.Clear(_codePageFilter);
+    }
+
+    /// <summary>Drops cached translations: of everything, or of what is not global.</summary>
+    internal void FlushTlb(bool includeGlobal)
+    {
+        _ = includeGlobal; // dropping global ones too is allowed
+        TlbFlushes++;
+        NewSpaces();
+        SelectContext();
+    }
+
+    /// <summary>INVLPG: drops the translation of one page in the current PCID and global ones.</summary>
+    internal void FlushTlbPage(ulong address)
+    {
+        (ulong low, ulong high) = _largeRegions[address >> 63];
+        if (address >= low && address <= high)
+        {
+            FlushTlb(true);
+            return;
+        }
+        TlbEntry* e = Access.Entry(State, address);
+        ulong page = address & ~0xFFFul;
+        if ((e->ReadTag & ~0xFFFul) == page) e->ReadTag = TlbEmpty;
+        if ((e->WriteTag & ~0xFFFul) == page) e->WriteTag = TlbEmpty;
+        if ((e->ExecTag & ~0xFFFul) == page) e->ExecTag = TlbEmpty;
+        if (CodePageFilterHas(address)) BumpJumpEpoch();
+    }
+
+    /// <summary>Drops what belongs to <paramref name="pcid"/>, except globals; for <paramref name="address"/> only if given.</summary>
+    internal void FlushTlbPcid(uint pcid, ulong? address = null)
+    {
+        if (address is { } a)
+        {
+            FlushTlbPage(a);
+            return;
+        }
+        TlbFlushes++;
+        _spaceOfPcid[pcid] = 0;
+        SelectContext();
+    }
+
+    private void NoteLarge(ulong address, bool large)
+    {
+        if (!large) return;
+        ref (ulong Low, ulong High) region = ref _largeRegions[address >> 63];
+        // A 1 GiB page is the largest there is.
+        region = (Math.Min(region.Low, address & ~0x3FFF_FFFFul), Math.Max(region.High, address | 0x3FFF_FFFF));
+    }
+
+    private void NoteCodePage(ulong linear)
+    {
+        ulong page = linear >> 12;
+        ulong hash = page ^ (page >> 12);
+        _codePageFilter[(hash >> 6) & 63] |= 1ul << (int)(hash & 63);
+    }
+
+    private bool CodePageFilterHas(ulong linear)
+    {
+        ulong page = linear >> 12;
+        ulong hash = page ^ (page >> 12);
+        return (_codePageFilter[(hash >> 6) & 63] & (1ul << (int)(hash & 63))) != 0;
+    }
+
+    /// <summary>A page now holds code: writes to it must take the slow path from now on.</summary>
+    private void RevokeWrites(byte* page)
+    {
+        var e = (TlbEntry*)State->TlbBytes;
+        for (int n = 0; n < ProcessorState.TlbSize; n++)
+        {
+            if (e[n].WriteTag != TlbEmpty && (byte*)(e[n].Addend + (nint)(e[n].WriteTag & ~0xFFFul)) == page) e[n].WriteTag = TlbEmpty;
+        }
+    }
+
+    private uint ComputeMode(ProcessorState* s)
+    {
+        uint mode = 0;
+        bool protectedMode = (s->Cr0 & (ulong)Cr0.Pe) != 0, v86 = protectedMode && (s->FlagsOther & (uint)Rflags.Vm) != 0;
+        bool longMode = (s->Efer & (ulong)Efer.Lma) != 0;
+        bool code64 = longMode && s->Cs.Long && !v86;
+        mode |= code64 ? ModeKey.Code64 : s->Cs.Default32 ? ModeKey.Code32 : ModeKey.Code16;
+        if (s->Ss.Default32) mode |= ModeKey.Stack32;
+        if (code64 || (IsFlat(s->Cs) && IsFlat(s->Ds) && IsFlat(s->Es) && IsFlat(s->Ss))) mode |= ModeKey.Flat;
+        mode |= (uint)s->Cpl << ModeKey.CplShift;
+        if (protectedMode) mode |= ModeKey.Protected;
+        if (v86) mode |= ModeKey.Virtual8086;
+        if (longMode) mode |= ModeKey.LongMode;
+        if ((s->Cr0 & (ulong)Cr0.Em) != 0) mode |= ModeKey.Em;
+        if ((s->Cr0 & (ulong)Cr0.Ts) != 0) mode |= ModeKey.Ts;
+        if ((s->Cr0 & (ulong)Cr0.Mp) != 0) mode |= ModeKey.Mp;
+        if ((s->Cr4 & (ulong)Cr4.Osfxsr) != 0) mode |= ModeKey.Osfxsr;
+        if ((s->Cr4 & (ulong)Cr4.Osxsave) != 0 && (s->Xcr0 & 6) == 6) mode |= ModeKey.AvxEnabled;
+        return mode;
+
+        static bool IsFlat(in SegmentRegister r) =>
+            r.Base == 0 && r.Limit == uint.MaxValue && (r.Attributes & SegmentRegister.Unusable) == 0 && r.Present && !r.IsSystem
+            && (r.IsCode ? r.ReadWrite : r.ReadWrite && !r.ExpandDownOrConforming);
+    }
+}
