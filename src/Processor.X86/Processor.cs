@@ -8,7 +8,7 @@ namespace Bunraku.Processor.X86;
 /// control registers), Instructions/ (handlers, static methods grouped in classes).
 /// Everything is for the one thread that runs the vCPU unless it says otherwise.
 /// </summary>
-public sealed unsafe partial class Processor
+public sealed unsafe partial class Processor : IDisposable
 {
     /// <summary>Execution state in native memory; never null before disposal.</summary>
     internal readonly ProcessorState* State;
@@ -19,6 +19,10 @@ public sealed unsafe partial class Processor
     /// <summary>The exit being prepared or returned.</summary>
     internal readonly VmExit Exit = new();
 
+    private readonly GuestFault _fault = new();
+    internal readonly ExitRequest ExitRequested = new();
+    private bool _disposed;
+
     internal Processor(GuestMemory memory, CpuModel model, VirtualClock clock)
     {
         Memory = memory;
@@ -26,10 +30,12 @@ public sealed unsafe partial class Processor
         Clock = clock;
         State = (ProcessorState*)NativeMemory.AlignedAlloc((nuint)sizeof(ProcessorState), 64);
         *State = default;
+        _decoder = new BlockDecoder(this);
+        memory.AddObserver(this);
+        Reset();
     }
 
-    private readonly GuestFault _fault = new();
-    internal readonly ExitRequest ExitRequested = new();
+    ~Processor() => Release();
 
     /// <summary>Raises an exception for the guest: <c>throw p.Fault(…)</c>. The instruction must have changed nothing yet.</summary>
     internal GuestFault Fault(Vector vector, uint? errorCode = null)
@@ -44,4 +50,70 @@ public sealed unsafe partial class Processor
 
     /// <summary>#UD.</summary>
     internal GuestFault InvalidOpcode() => Fault(Vector.Ud);
+
+    /// <inheritdoc cref="IVirtualCpu.Controls"/>
+    internal ExecutionControls Controls
+    {
+        get => _controls;
+        set
+        {
+            // Which instructions exit is decided when they are decoded.
+            if (value.Instructions != _controls.Instructions) FlushCode();
+            _controls = value;
+            UpdateWindowAttention();
+        }
+    }
+
+    /// <inheritdoc cref="IVirtualCpu.Kick"/>
+    internal void Kick() => Interlocked.Or(ref State->AttentionFlags, (int)Attention.Kick);
+
+    internal void InjectInterrupt(byte vector)
+    {
+        if (!InterruptWindowOpen) throw new InvalidOperationException("the interrupt window is closed");
+        _injectedInterrupt = vector;
+    }
+
+    internal void InjectNmi()
+    {
+        if (!NmiWindowOpen) throw new InvalidOperationException("the NMI window is closed");
+        _injectedNmi = true;
+    }
+
+    internal void InjectException(Vector vector, uint? errorCode) => _injectedException = (vector, errorCode);
+
+    /// <summary>Drops a half-done instruction and events not yet delivered: the whole state is being replaced.</summary>
+    internal void AbandonInstruction()
+    {
+        DropCompletion();
+        ForgetReplay();
+        _mmioReadPending = false;
+        _reexecuting = false;
+        _posted.Clear();
+        _injectedException = null;
+        _injectedInterrupt = -1;
+        _injectedNmi = false;
+        ExitPending = false;
+        State->Current = null;
+        State->LinkFrom = null;
+    }
+
+    internal EngineCounters Counters =>
+        new(State->Retired, BlocksDecoded, BlocksInvalidated, TlbMisses, TlbFlushes, ExceptionsDelivered, InterruptsDelivered);
+
+    public void Dispose()
+    {
+        if (_disposed) return;
+        Memory.RemoveObserver(this);
+        _arena.Dispose();
+        Release();
+        GC.SuppressFinalize(this);
+    }
+
+    private void Release()
+    {
+        if (_disposed) return;
+        _disposed = true;
+        NativeMemory.AlignedFree(State);
+        NativeMemory.Free(_buckets);
+    }
 }

@@ -75,6 +75,8 @@ public enum InsnFlags : ushort
     /// <summary>Bits 11:9: segment of the memory operand, see <see cref="Seg"/>.</summary>
     SegmentShift9 = 0x200,
     SegmentMask = 0xE00,
-    /// <summary>This operation begins an instruction (micro-operations before it count as a part of it).</summary>
+    /// <summary>The instruction has a memory operand (explicit, or of a string instruction).</summary>
     HasMemory = 0x1000,
+    /// <summary>A control transfer whose link must stay empty: its block lies in two pages.</summary>
+    NoLink = 0x2000,
 }

@@ -180,14 +180,6 @@ public sealed unsafe partial class Processor
         if (IsCodePage(part.Host)) InvalidateCode(part.Host, part.Length);
     }
 
-    /// <summary>Bits above the implemented linear address width must equal its top bit.</summary>
-    internal bool IsCanonical(ulong address)
-    {
-        if ((State->Efer & (ulong)Efer.Lma) == 0) return true;
-        int unused = (State->Cr4 & (ulong)Cr4.La57) != 0 ? 7 : 16;
-        return (ulong)((long)(address << unused) >> unused) == address;
-    }
-
     /// <summary>#GP(0), or #SS(0) for a stack segment operand of the current instruction.</summary>
     private GuestFault NonCanonical() => Fault(State->Current != null && (State->Current->Flags & InsnFlags.StackSegment) != 0 ? Vector.Ss : Vector.Gp, 0);
 

@@ -1,0 +1,375 @@
+using Bunraku.Engines;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>The dispatcher: between blocks, everything that is not the execution of an instruction happens here.</summary>
+public sealed unsafe partial class Processor
+{
+    private readonly BlockDecoder _decoder;
+    private ExecutionControls _controls = new();
+
+    /// <summary>Blocking by STI or by MOV SS/POP SS is in force for the next instruction.</summary>
+    internal bool InterruptShadow { get; set; }
+
+    private (Vector Vector, uint? ErrorCode)? _injectedException;
+    private int _injectedInterrupt = -1;
+    private bool _injectedNmi;
+    private bool _reexecuting; // the next instruction completes an MMIO read
+
+    /// <inheritdoc cref="IVirtualCpu.Enter"/>
+    internal VmExit Enter()
+    {
+        CompleteMmio();
+        _reexecuting = _replay.Count > 0;
+        _replayIndex = 0;
+        try
+        {
+            DeliverInjected();
+        }
+        catch (ExitRequest)
+        {
+            return Internal("an interrupt stack or descriptor table lies outside RAM");
+        }
+        for (; ; )
+        {
+            try
+            {
+                if (TripleFaulted) return TripleFault();
+                Run();
+                return Exit;
+            }
+            catch (GuestFault fault)
+            {
+                StepBack();
+                ForgetReplay();
+                _reexecuting = false;
+                DropCompletion();
+                ExitPending = false;
+                if ((_controls.ExceptionBitmap & (1u << (int)fault.Vector)) != 0) return ExceptionExit(fault);
+                try
+                {
+                    DeliverException(fault.Vector, fault.ErrorCode);
+                }
+                catch (ExitRequest)
+                {
+                    return Internal("an interrupt stack or descriptor table lies outside RAM");
+                }
+            }
+            catch (ExitRequest)
+            {
+                StepBack();
+                if (!_mmioReadPending)
+                {
+                    // A posted write stands before the read that wanted to run.
+                    ForgetReplay();
+                    TakePostedMmio();
+                }
+                return Exit;
+            }
+        }
+    }
+
+    /// <summary>The current instruction is abandoned: RIP and the count go back to it.</summary>
+    private void StepBack()
+    {
+        ProcessorState* s = State;
+        if (s->Current == null) return; // a fetch fault: Rip is right
+        s->Rip = (s->BlockRip + s->Current->Offset) & Flow.RipMask(s);
+        s->Retired += s->Current->Ordinal;
+        s->Current = null;
+        s->LinkFrom = null;
+    }
+
+    private VmExit ExceptionExit(GuestFault fault)
+    {
+        Exit.Reason = ExitReason.Exception;
+        Exit.Address = (ulong)fault.Vector;
+        Exit.ErrorCode = fault.ErrorCode ?? 0;
+        return Exit;
+    }
+
+    private VmExit TripleFault()
+    {
+        Exit.Reason = ExitReason.TripleFault;
+        return Exit;
+    }
+
+    private VmExit Internal(string message)
+    {
+        Exit.Reason = ExitReason.InternalError;
+        Exit.Message = message;
+        return Exit;
+    }
+
+    private void DeliverInjected()
+    {
+        if (_injectedException is { } e)
+        {
+            _injectedException = null;
+            DeliverException(e.Vector, e.ErrorCode);
+        }
+        else if (_injectedNmi)
+        {
+            _injectedNmi = false;
+            DeliverNmi();
+        }
+        else if (_injectedInterrupt >= 0)
+        {
+            var vector = (byte)_injectedInterrupt;
+            _injectedInterrupt = -1;
+            InterruptsDelivered++;
+            DeliverInterrupt(vector);
+        }
+    }
+
+    /// <summary>Runs until <see cref="Exit"/> holds an exit.</summary>
+    private void Run()
+    {
+        ProcessorState* s = State;
+        const uint stepping = (uint)(Rflags.Tf | Rflags.Rf);
+        for (; ; )
+        {
+            s->Current = null;
+            bool single = false;
+            // Rare things are behind one test each.
+            if (s->AttentionFlags != 0 && !_reexecuting && !CompletionPending)
+            {
+                if (Attend()) return;
+                single = InterruptShadow;
+            }
+            if (((s->FlagsOther & stepping) != 0) | _instructionBreakpoints | _reexecuting | CompletionPending) single = true;
+            if (single)
+            {
+                if (Step()) return;
+                continue;
+            }
+            InterruptShadow = false;
+            Insn* operation = Find(s);
+            do
+            {
+                s->Current = operation;
+                operation = operation->Handler(this, s, operation);
+            }
+            while (operation != null);
+            if (!ExitPending) continue;
+            ExitPending = false;
+            s->Current = null;
+            return;
+        }
+    }
+
+    /// <summary>Executes one instruction with everything that only single instructions need. True when there is an exit.</summary>
+    private bool Step()
+    {
+        ProcessorState* s = State;
+        bool trap = (s->FlagsOther & (uint)Rflags.Tf) != 0;
+        bool resume = (s->FlagsOther & (uint)Rflags.Rf) != 0;
+        bool shadow = InterruptShadow;
+        if (_instructionBreakpoints && !resume && !_reexecuting && InstructionBreakpoint(s->Rip + s->Cs.Base)) throw Fault(Vector.Db);
+        uint mode = s->Mode;
+        s->Mode |= ModeKey.Single;
+        try
+        {
+            Insn* operation = FindSlow(s, s->Rip + CodeBase(s));
+            s->Mode = mode;
+            do
+            {
+                s->Current = operation;
+                operation = operation->Handler(this, s, operation);
+            }
+            while (operation != null);
+        }
+        finally
+        {
+            s->Mode &= ~ModeKey.Single;
+        }
+        s->LinkFrom = null;
+        if (ExitPending && CompletionPending)
+        {
+            // Half done: nothing of what follows an instruction happens yet.
+            ExitPending = false;
+            s->Current = null;
+            return true;
+        }
+        _reexecuting = false;
+        ForgetReplay();
+        s->Current = null;
+        if (shadow) InterruptShadow = false;
+        if (resume) ClearResumeFlag();
+        if (trap) AfterSingleStep();
+        if (!ExitPending) return false;
+        ExitPending = false;
+        return true;
+    }
+
+    /// <summary>Looks at what asked for attention. True when <see cref="Exit"/> must be returned now.</summary>
+    private bool Attend()
+    {
+        ProcessorState* s = State;
+        // Cleared before looking: what arrives meanwhile sets it again.
+        int flags = Interlocked.Exchange(ref s->AttentionFlags, 0);
+        ProcessForeignWrites();
+        if (TakePostedMmio())
+        {
+            Interlocked.Or(ref s->AttentionFlags, flags | (int)Attention.Event);
+            return true;
+        }
+        if (DebugTrapPending)
+        {
+            Interlocked.Or(ref s->AttentionFlags, flags & (int)Attention.Kick);
+            TakeDebugTrap();
+            return false;
+        }
+        if ((flags & (int)Attention.Kick) != 0)
+        {
+            UpdateWindowAttention();
+            Exit.Reason = ExitReason.Kicked;
+            return true;
+        }
+        if (_controls.NmiWindowExiting && NmiWindowOpen)
+        {
+            UpdateWindowAttention();
+            Exit.Reason = ExitReason.NmiWindow;
+            return true;
+        }
+        if (_controls.InterruptWindowExiting && InterruptWindowOpen)
+        {
+            UpdateWindowAttention();
+            Exit.Reason = ExitReason.InterruptWindow;
+            return true;
+        }
+        UpdateWindowAttention();
+        return false;
+    }
+
+    /// <summary>While a window is wanted, every block returns to the dispatcher.</summary>
+    private void UpdateWindowAttention()
+    {
+        if (_controls.InterruptWindowExiting || _controls.NmiWindowExiting) Interlocked.Or(ref State->AttentionFlags, (int)Attention.Event);
+    }
+
+    internal bool InterruptWindowOpen =>
+        (State->FlagsOther & (uint)Rflags.If) != 0 && !InterruptShadow && !CompletionPending && !_mmioReadPending && _injectedException == null && !_injectedNmi && _injectedInterrupt < 0;
+
+    internal bool NmiWindowOpen =>
+        !NmiBlocked && !InterruptShadow && !CompletionPending && !_mmioReadPending && _injectedException == null && !_injectedNmi && _injectedInterrupt < 0;
+
+    private static ulong CodeBase(ProcessorState* s) => (s->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64 ? 0 : s->Cs.Base;
+
+    /// <summary>The operation at RIP: from the jump cache, or looked up and decoded. Fills the link that led here.</summary>
+    private Insn* Find(ProcessorState* s)
+    {
+        ulong linear = s->Rip + CodeBase(s);
+        JumpEntry* e = Flow.JumpSlot(s, linear);
+        Insn* first;
+        if (e->LinearRip == linear && e->Key == Flow.JumpKey(s))
+        {
+            first = e->First;
+            s->BlockRip = s->Rip;
+        }
+        else
+        {
+            first = FindSlow(s, linear);
+            e->LinearRip = linear;
+            e->Key = Flow.JumpKey(s);
+            e->First = first;
+            NoteCodePage(linear);
+            if (_lastCrosses)
+            {
+                // Both pages' mappings must be looked at each time.
+                e->LinearRip = ~linear;
+                s->LinkFrom = null;
+                return first;
+            }
+        }
+        Insn* link = s->LinkFrom;
+        if (link != null)
+        {
+            // Within one linear page the mapping is the running block's own; nothing else guards a link.
+            if ((link->Flags & InsnFlags.NoLink) == 0 && ((linear ^ (linear - (ulong)link->Imm)) & ~0xFFFul) == 0) link->Link = first;
+            s->LinkFrom = null;
+        }
+        return first;
+    }
+
+    private bool _lastCrosses;
+
+    /// <summary>Translates RIP, finds the block there or decodes it. Faults leave Rip as it is, with no current instruction.</summary>
+    private Insn* FindSlow(ProcessorState* s, ulong linear)
+    {
+        bool flat = (s->Mode & ModeKey.Flat) != 0;
+        bool code64 = (s->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64;
+        if (code64)
+        {
+            if (!IsCanonical(linear)) throw GeneralProtection();
+        }
+        else
+        {
+            s->Rip &= Flow.RipMask(s);
+            linear = (uint)(s->Rip + s->Cs.Base);
+            if (!flat && s->Rip > s->Cs.Limit) throw GeneralProtection();
+        }
+        byte* host = FetchPointer(linear);
+        uint mode = s->Mode;
+        ulong start = BackingOffset(host);
+        Block* block = FindBlock(start, mode);
+        ulong room = !code64 && !flat ? s->Cs.Limit - s->Rip + 1 : 0x1000; // bytes that the CS limit allows
+        if (block != null && block->Length <= room && (!block->Crosses || SecondPageMatches(block, linear)))
+        {
+            _lastCrosses = block->Crosses;
+            s->BlockRip = s->Rip;
+            return block->First;
+        }
+        return DecodeAt(s, linear, host, start, mode, room);
+    }
+
+    private bool SecondPageMatches(Block* block, ulong linear) =>
+        BackingOffset(FetchPointer(Wrap((linear & ~0xFFFul) + 0x1000))) == block->SecondPage;
+
+    private Insn* DecodeAt(ProcessorState* s, ulong linear, byte* host, ulong start, uint mode, ulong room)
+    {
+        if (!_arena.HasRoom(BlockDecoder.MaxOperations)) FlushCode();
+        int inPage = (int)(0x1000 - (linear & 0xFFF));
+        int available = (int)Math.Min((ulong)inPage, room);
+        int maximum = (mode & ModeKey.Single) != 0 ? 1 : int.MaxValue;
+        ulong second = Block.NoPage;
+        if (!_decoder.Decode(host, available, s->Rip, mode & ~ModeKey.Single, maximum, crosses: false))
+        {
+            // The instruction reaches into the next page, or beyond the CS limit.
+            if (room <= (ulong)inPage) throw GeneralProtection();
+            byte* next = FetchPointer(Wrap((linear & ~0xFFFul) + 0x1000));
+            byte* bytes = stackalloc byte[32];
+            int rest = (int)Math.Min(16, room - (ulong)inPage);
+            Buffer.MemoryCopy(host, bytes, 32, inPage);
+            Buffer.MemoryCopy(next, bytes + inPage, 32 - inPage, rest);
+            if (!_decoder.Decode(bytes, inPage + rest, s->Rip, mode & ~ModeKey.Single, 1, crosses: true)) throw GeneralProtection();
+            second = BackingOffset(next);
+        }
+        ReadOnlySpan<Insn> operations = _decoder.Operations;
+        Block* block = _arena.AddBlock();
+        *block = new Block
+        {
+            Start = start,
+            SecondPage = second,
+            Mode = mode,
+            Count = (ushort)operations.Length,
+            Length = (ushort)_decoder.Length,
+            First = _arena.Add(operations),
+        };
+        Register(block);
+        _lastCrosses = block->Crosses;
+        s->BlockRip = s->Rip;
+        return block->First;
+    }
+
+    /// <summary>Host address of an instruction byte.</summary>
+    private byte* FetchPointer(ulong linear)
+    {
+        ProcessorState* s = State;
+        TlbEntry* e = Access.Entry(s, linear);
+        if (e->ExecTag == ((linear & ~0xFFFul) | s->TlbContext)) return (byte*)linear + e->Addend;
+        Part part = Locate(linear, 1, CurrentPrivilege | FetchAccess);
+        // Without memory a fetch reads all ones, and FF FF is an invalid opcode.
+        return part.Host != null ? part.Host : throw InvalidOpcode();
+    }
+}

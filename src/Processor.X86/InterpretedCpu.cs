@@ -1,0 +1,54 @@
+using Bunraku.Engines;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>The exit boundary's view of one <see cref="Processor"/>.</summary>
+internal sealed class InterpretedCpu(int index, Processor processor) : IVirtualCpu
+{
+    private bool _disposed;
+
+    public int Index => index;
+
+    public VmExit Enter() => processor.Enter();
+
+    public void Kick() => processor.Kick();
+
+    public ExecutionControls Controls
+    {
+        get => processor.Controls;
+        set => processor.Controls = value;
+    }
+
+    public bool InterruptWindowOpen => processor.InterruptWindowOpen;
+
+    public bool NmiWindowOpen => processor.NmiWindowOpen;
+
+    public void InjectInterrupt(byte vector) => processor.InjectInterrupt(vector);
+
+    public void InjectNmi() => processor.InjectNmi();
+
+    public void InjectException(byte vector, uint? errorCode) => processor.InjectException((Vector)vector, errorCode);
+
+    public void ReadState(CpuState state) => processor.ReadState(state);
+
+    public void WriteState(CpuState state)
+    {
+        processor.AbandonInstruction();
+        processor.WriteState(state);
+    }
+
+    public void Reset()
+    {
+        processor.AbandonInstruction();
+        processor.Reset();
+    }
+
+    public EngineCounters Counters => processor.Counters;
+
+    public void Dispose()
+    {
+        if (_disposed) return;
+        _disposed = true;
+        processor.Dispose();
+    }
+}
