@@ -32,6 +32,9 @@ internal sealed unsafe class BlockDecoder
     /// <summary>The operations of the last decoded block.</summary>
     public ReadOnlySpan<Insn> Operations => _operations.AsSpan(0, _count);
 
+    /// <summary>The last decoding stopped since the thunk arena is full: the caller gives all code up and decodes again.</summary>
+    public bool OutOfThunks { get; private set; }
+
     /// <summary>Bytes of guest code in the last decoded block.</summary>
     public int Length { get; private set; }
 
@@ -45,6 +48,7 @@ internal sealed unsafe class BlockDecoder
     {
         _count = 0;
         Length = 0;
+        OutOfThunks = false;
         _bytes.Set(code, available);
         Decoder decoder = _decoders[mode & ModeKey.CodeSizeMask];
         decoder.IP = rip;
@@ -129,8 +133,7 @@ internal sealed unsafe class BlockDecoder
         }
         if ((row.Flags & Row.Host) != 0 && !Thunks.Prepare(_processor, instruction, (Insn*)System.Runtime.CompilerServices.Unsafe.AsPointer(ref i)))
         {
-            i.Handler = &X86.Operations.RaiseUd;
-            Length += instruction.Length;
+            OutOfThunks = true;
             return false;
         }
         if ((row.Flags & Row.EndsBlock) == 0) return true;

@@ -345,6 +345,12 @@ public sealed unsafe partial class Processor
             if (!_decoder.Decode(bytes, inPage + rest, s->Rip, mode & ~ModeKey.Single, 1, crosses: true)) throw GeneralProtection();
             second = BackingOffset(next);
         }
+        if (_decoder.OutOfThunks)
+        {
+            FlushCode();
+            Thunks.Clear();
+            return DecodeAt(s, linear, host, start, mode, room);
+        }
         ReadOnlySpan<Insn> operations = _decoder.Operations;
         Block* block = _arena.AddBlock();
         *block = new Block

@@ -1,3 +1,4 @@
+#pragma warning disable CS0649
 namespace Bunraku.Processor.X86;
 
 // The members that Execution/Processor.Dispatch.cs calls. "sys": move each to its real home in Processor.Events*.cs, Processor.Debug.cs with

@@ -38,6 +38,8 @@ internal enum Row : uint
     Aligned = 1 << 13,
     /// <summary>LOCK is allowed with a memory destination; the Locked handler is used.</summary>
     Lockable = 1 << 14,
+    /// <summary>The host executes it through a thunk that the decoder has emitted.</summary>
+    Host = 1 << 15,
 }
 
 /// <summary>How one instruction form is executed.</summary>
