@@ -8,41 +8,37 @@ namespace Bunraku.Engines;
 /// </summary>
 public sealed class VirtualClock
 {
-    private readonly Lock _lock = new();
-    private long _hostStart = Stopwatch.GetTimestamp();
-    private long _accumulated; // ns before the current run
-    private bool _running = true;
+    /// <summary>One stretch of running or standing still. Immutable, so that readers need no lock.</summary>
+    private sealed record Stretch(bool Running, long HostStart, long Accumulated)
+    {
+        public long Now() => Running ? Accumulated + HostNanoseconds() - HostStart : Accumulated;
+    }
+
+    private readonly Lock _lock = new(); // writers
+    private volatile Stretch _stretch = new(true, HostNanoseconds(), 0);
 
     /// <summary>Frequency of the guest's TSC in Hz. Default 1 GHz: one tick a nanosecond.</summary>
-    public ulong TscFrequency { get; init; } = 1_000_000_000;
+    public ulong TscFrequency { get; init; } = NanosecondsPerSecond;
+
+    private const long NanosecondsPerSecond = 1_000_000_000;
 
     /// <summary>Nanoseconds of virtual time since power-on; never goes back.</summary>
-    public long Nanoseconds
-    {
-        get
-        {
-            lock (_lock) return Now();
-        }
-    }
+    public long Nanoseconds => _stretch.Now();
 
     /// <summary>The TSC that corresponds to <see cref="Nanoseconds"/>, before offset and IA32_TSC_ADJUST.</summary>
     public ulong Tsc => NanosecondsToTsc(Nanoseconds);
 
     /// <summary>TSC ticks in <paramref name="nanoseconds"/>.</summary>
-    public ulong NanosecondsToTsc(long nanoseconds) => (ulong)((UInt128)(ulong)nanoseconds * TscFrequency / 1_000_000_000);
+    public ulong NanosecondsToTsc(long nanoseconds) =>
+        TscFrequency == NanosecondsPerSecond ? (ulong)nanoseconds : (ulong)((UInt128)(ulong)nanoseconds * TscFrequency / NanosecondsPerSecond);
 
     /// <summary>Nanoseconds in <paramref name="ticks"/> TSC ticks; saturates.</summary>
-    public long TscToNanoseconds(ulong ticks) => (long)UInt128.Min((UInt128)ticks * 1_000_000_000 / TscFrequency, long.MaxValue);
+    public long TscToNanoseconds(ulong ticks) => (long)UInt128.Min((UInt128)ticks * NanosecondsPerSecond / TscFrequency, long.MaxValue);
 
     /// <summary>Stops virtual time. Idempotent.</summary>
     public void Stop()
     {
-        lock (_lock)
-        {
-            if (!_running) return;
-            _accumulated = Now();
-            _running = false;
-        }
+        lock (_lock) _stretch = new Stretch(false, 0, _stretch.Now());
     }
 
     /// <summary>Lets virtual time go on from where it stopped. Idempotent.</summary>
@@ -50,11 +46,11 @@ public sealed class VirtualClock
     {
         lock (_lock)
         {
-            if (_running) return;
-            _hostStart = Stopwatch.GetTimestamp();
-            _running = true;
+            if (!_stretch.Running) _stretch = new Stretch(true, HostNanoseconds(), _stretch.Accumulated);
         }
     }
 
-    private long Now() => _running ? _accumulated + (long)((Stopwatch.GetTimestamp() - _hostStart) * (1e9 / Stopwatch.Frequency)) : _accumulated;
+    /// <summary>The host's monotonic clock; on Linux its frequency is 1 GHz, and the conversion exact.</summary>
+    private static long HostNanoseconds() =>
+        Stopwatch.Frequency == NanosecondsPerSecond ? Stopwatch.GetTimestamp() : (long)((Int128)Stopwatch.GetTimestamp() * NanosecondsPerSecond / Stopwatch.Frequency);
 }
