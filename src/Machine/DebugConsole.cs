@@ -1,0 +1,14 @@
+using Bunraku.Hypervisor;
+
+namespace Bunraku.Machine;
+
+/// <summary>
+/// The debug console of Bochs and QEMU at port E9h: it takes bytes and reads as E9h, by which firmware finds it. With the machine lock held.
+/// </summary>
+/// <param name="output">Receives the bytes, one a call, with the machine lock held: it must not wait for anything.</param>
+public sealed class DebugConsole(Action<ReadOnlySpan<byte>> output)
+{
+    public const ushort Port = 0xE9;
+
+    public void AttachTo(PortBus ports, ushort port = Port) => ports.Add(port, 1, new ByteRegisters(_ => (byte)Port, (_, value) => output([value])));
+}

@@ -1,0 +1,21 @@
+using Bunraku.Hypervisor;
+
+namespace Bunraku.Machine;
+
+/// <summary>
+/// QEMU's isa-debug-exit (hw/misc/debugexit.c) at its customary place: a write of any width to ports F4h to F7h ends the VM with process status
+/// value × 2 + 1. Reads give 0. With the machine lock held.
+/// </summary>
+/// <param name="stop">Ends the VM (<see cref="VirtualMachine.Stop"/>).</param>
+public sealed class DebugExit(Action<StopCause> stop) : IPortDevice
+{
+    public const ushort FirstPort = 0xF4;
+    private const int Ports = 4;
+
+    public void AttachTo(PortBus ports, ushort firstPort = FirstPort) => ports.Add(firstPort, Ports, this);
+
+    public uint ReadPort(ushort offset, int size) => 0;
+
+    public void WritePort(ushort offset, int size, uint value) =>
+        stop(new StopCause(StopReason.DebugExit, unchecked((int)(value << 1 | 1))));
+}

@@ -1,0 +1,87 @@
+using Bunraku.Hypervisor;
+
+namespace Bunraku.Machine.Pci;
+
+/// <summary>
+/// PCI bus 0 behind configuration mechanism 1 (PCI Local Bus Specification 3.0, section 3.2.2.3.2) at ports CF8h to CFFh, with the PIIX reset control
+/// register in its place at CF9h. With the machine lock held.
+/// </summary>
+/// <param name="reset">The guest resets the machine.</param>
+public sealed class PciHost(Action reset) : IPortDevice
+{
+    public const ushort FirstPort = 0xCF8;
+    private const int Ports = 8, DataOffset = 4, ResetControlOffset = 1;
+    private const int Devices = 32, Functions = 8;
+    private const uint Enable = 1u << 31, AddressMask = 0x80FF_FFFC;
+    private const byte MultiFunction = 0x80;
+    // PIIX data sheet, "Reset control register": the processor is reset when bit 2 goes from 0 to 1; bit 1 selects a hard reset.
+    private const byte ResetProcessor = 1 << 2, HardReset = 1 << 1;
+
+    private readonly PciFunction?[] _functions = new PciFunction?[Devices * Functions];
+    private uint _address;
+    private byte _resetControl;
+
+    /// <summary>A 440FX-like host bridge (8086:1237), which guests expect at 00:00.0.</summary>
+    public static PciFunction CreateHostBridge() => new(0x8086, 0x1237, classCode: 0x060000, revision: 2);
+
+    /// <summary>A PIIX3-like ISA bridge (8086:7000), the parent of the legacy devices.</summary>
+    public static PciFunction CreateIsaBridge() => new(0x8086, 0x7000, classCode: 0x060100);
+
+    /// <summary>Plugs a function in. Before the guest runs.</summary>
+    /// <param name="device">0 to 31.</param>
+    /// <param name="function">0 to 7; a device needs its function 0 to be found.</param>
+    /// <exception cref="InvalidOperationException">The place is taken.</exception>
+    public void Add(int device, int function, PciFunction what)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual((uint)device, (uint)Devices, nameof(device));
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual((uint)function, (uint)Functions, nameof(function));
+        ref PciFunction? place = ref _functions[device * Functions + function];
+        if (place is not null) throw new InvalidOperationException($"PCI function 00:{device:x2}.{function} is taken");
+        place = what;
+        Span<PciFunction?> all = _functions.AsSpan(device * Functions, Functions);
+        bool several = false;
+        for (int n = 1; n < Functions; n++) several |= all[n] is not null;
+        if (several && all[0] is { } first) first.Config.Bytes[PciRegister.HeaderType] |= MultiFunction;
+    }
+
+    public void AttachTo(PortBus ports) => ports.Add(FirstPort, Ports, this);
+
+    public uint ReadPort(ushort offset, int size)
+    {
+        if (offset == 0 && size == 4) return _address;
+        if (offset >= DataOffset) return Target is { } function ? function.ReadConfig(Register(offset), size) : uint.MaxValue;
+        // Only a doubleword reaches CONFIG_ADDRESS; smaller accesses are plain I/O.
+        if (size == 1) return offset == ResetControlOffset ? _resetControl : 0xFFu;
+        uint value = 0;
+        for (int n = 0; n < size; n++) value |= (ReadPort((ushort)(offset + n), 1) & 0xFF) << (8 * n);
+        return value;
+    }
+
+    public void WritePort(ushort offset, int size, uint value)
+    {
+        if (offset == 0 && size == 4) _address = value & AddressMask;
+        else if (offset >= DataOffset) Target?.WriteConfig(Register(offset), size, value);
+        else if (size == 1)
+        {
+            if (offset == ResetControlOffset) WriteResetControl((byte)value);
+        }
+        else
+        {
+            for (int n = 0; n < size; n++) WritePort((ushort)(offset + n), 1, (value >> (8 * n)) & 0xFF);
+        }
+    }
+
+    /// <summary>The function that CONFIG_ADDRESS selects; null is a master abort.</summary>
+    private PciFunction? Target =>
+        (_address & Enable) != 0 && (_address >> 16 & 0xFF) == 0 ? _functions[_address >> 8 & 0xFF] : null;
+
+    /// <summary>The bus never passes an access beyond CFFh, so it ends inside the doubleword.</summary>
+    private int Register(int offset) => (int)(_address & 0xFC) + (offset - DataOffset);
+
+    private void WriteResetControl(byte value)
+    {
+        bool pulse = (value & ~_resetControl & ResetProcessor) != 0;
+        _resetControl = (byte)(value & (ResetProcessor | HardReset));
+        if (pulse) reset();
+    }
+}

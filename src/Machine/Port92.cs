@@ -1,0 +1,21 @@
+using Bunraku.Hypervisor;
+
+namespace Bunraku.Machine;
+
+/// <summary>System control port A of the PS/2: bit 0 resets the processor when it goes from 0 to 1, bit 1 is the fast A20 gate. With the machine lock held.</summary>
+/// <param name="reset">The guest resets the machine.</param>
+public sealed class Port92(A20Gate a20, Action reset)
+{
+    private const byte FastReset = 1 << 0, FastA20 = 1 << 1;
+    private byte _value;
+
+    public void AttachTo(PortBus ports) => ports.Add(0x92, 1, new ByteRegisters(_ => _value, (_, value) => Write(value)));
+
+    private void Write(byte value)
+    {
+        bool pulse = (value & ~_value & FastReset) != 0;
+        _value = (byte)(value & (FastReset | FastA20));
+        a20.SetPort92((value & FastA20) != 0);
+        if (pulse) reset();
+    }
+}

@@ -1,0 +1,20 @@
+using Bunraku.Hypervisor;
+
+namespace Bunraku.Machine;
+
+/// <summary>
+/// The DMA page registers at ports 80h to 8Fh, plain storage without a DMA controller. The first of them is the POST code port, which guests also
+/// write for a delay. With the machine lock held.
+/// </summary>
+public sealed class PostCode
+{
+    private readonly byte[] _registers = new byte[16];
+
+    /// <summary>The last byte written to port 80h.</summary>
+    public byte Last => _registers[0];
+
+    public void AttachTo(PortBus ports)
+    {
+        ports.Add(0x80, _registers.Length, new ByteRegisters(n => _registers[n], (n, value) => _registers[n] = value));
+    }
+}
