@@ -28,6 +28,13 @@ internal sealed class Qemu : IDisposable
 
     public void SendCom2(ReadOnlySpan<byte> bytes) => _com2.Send(bytes);
 
+    /// <summary>Ends the machine once <paramref name="signal"/> is set.</summary>
+    public void EndAfter(ManualResetEventSlim signal)
+    {
+        if (!signal.Wait(TimeSpan.FromMinutes(2)) && _process.HasExited) return;
+        _process.Kill();
+    }
+
     /// <summary>Waits for the machine's end; returns what the two ports sent.</summary>
     public (byte[] Com1, byte[] Com2) Finish()
     {
