@@ -1,0 +1,130 @@
+using Bunraku.Hypervisor;
+using Bunraku.Machine.Timers;
+
+namespace Bunraku.Machine.Acpi;
+
+/// <summary>
+/// ACPI's fixed hardware: PM1 event and control registers, the 32-bit power management timer, a power button. Offsets: status 0, enable 2, control 4,
+/// timer 8. There is no SMI command port: the machine is in ACPI mode from the start. With the machine lock held.
+/// </summary>
+/// <remarks>ACPI Specification 6.3, section 4.8.3 "Fixed Hardware Registers".</remarks>
+public sealed class PowerManagement : IPortDevice
+{
+    /// <summary>Where the registers lie; PM1a event block, PM1a control block, PM timer block.</summary>
+    public const ushort FirstPort = 0x600, EventPort = FirstPort + Status, ControlPort = FirstPort + Control, TimerPort = FirstPort + Timer;
+    public const int Ports = 12;
+    public const byte EventLength = 4, ControlLength = 2, TimerLength = 4;
+
+    /// <summary>The ISA interrupt and global system interrupt that raises the SCI, level-triggered.</summary>
+    public const int SciInterrupt = 9;
+
+    /// <summary>SLP_TYP of soft off, as \_S5 says.</summary>
+    public const int SleepTypeS5 = 0;
+
+    /// <summary>Frequency of the PM timer in Hz.</summary>
+    public const uint TimerFrequency = 3_579_545;
+
+    private const int Status = 0, Enable = 2, Control = 4, Timer = 8;
+    private const ushort TimerEvent = 1 << 0, GlobalEvent = 1 << 5, PowerButtonEvent = 1 << 8;
+    private const ushort WritableEnables = TimerEvent | GlobalEvent | PowerButtonEvent;
+    private const ushort SciEnable = 1 << 0, BusMasterReload = 1 << 1, SleepEnable = 1 << 13;
+    private const int SleepTypeShift = 10;
+    /// <summary>TMR_STS is set each time the timer's highest bit changes.</summary>
+    private const int CarryBit = 31;
+
+    private readonly ITimeSource _time;
+    private readonly IInterruptLine _sci;
+    private readonly Action _powerOff;
+    private readonly IMachineTimer _carryTimer;
+    private ushort _status, _enable, _control;
+    private UInt128 _carriesSeen;
+
+    /// <param name="powerOff">The guest entered S5.</param>
+    public PowerManagement(ITimeSource time, IInterruptLine sci, Action powerOff)
+    {
+        _time = time;
+        _sci = sci;
+        _powerOff = powerOff;
+        _carryTimer = time.CreateTimer(Update);
+    }
+
+    /// <summary>Asks the guest to shut down. With the machine lock held.</summary>
+    public void PressPowerButton()
+    {
+        _status |= PowerButtonEvent;
+        Update();
+    }
+
+    /// <summary>PM timer ticks since power-on.</summary>
+    private UInt128 Ticks => (UInt128)(ulong)_time.Nanoseconds * TimerFrequency / 1_000_000_000;
+
+    public uint ReadPort(ushort offset, int size)
+    {
+        if (offset < Timer) NoteCarry();
+        uint timer = (uint)Ticks, value = 0;
+        for (int n = 0; n < size; n++)
+        {
+            int at = offset + n;
+            uint register = at switch
+            {
+                < Enable => _status,
+                < Control => _enable,
+                < Control + ControlLength => (uint)_control | SciEnable,
+                >= Timer and < Timer + TimerLength => timer,
+                _ => 0,
+            };
+            int lane = at < Timer ? at & 1 : at & 3;
+            value |= (register >> (8 * lane) & 0xFF) << (8 * n);
+        }
+        return value;
+    }
+
+    public void WritePort(ushort offset, int size, uint value)
+    {
+        for (int n = 0; n < size; n++)
+        {
+            int at = offset + n, shift = 8 * (at & 1);
+            var bits = (ushort)((value >> (8 * n) & 0xFF) << shift);
+            var lane = (ushort)(0xFF << shift);
+            switch (at)
+            {
+                case < Enable: // write 1 to clear
+                    NoteCarry();
+                    _status &= (ushort)~bits;
+                    break;
+                case < Control:
+                    _enable = (ushort)(((_enable & ~lane) | bits) & WritableEnables);
+                    break;
+                case < Control + ControlLength:
+                    WriteControl((ushort)((_control & ~lane) | bits));
+                    break;
+                default:
+                    break;
+            }
+        }
+        if (offset < Control) Update();
+    }
+
+    private void WriteControl(ushort value)
+    {
+        _control = (ushort)(value & (BusMasterReload | 7 << SleepTypeShift));
+        if ((value & SleepEnable) != 0 && (value >> SleepTypeShift & 7) == SleepTypeS5) _powerOff();
+    }
+
+    private void NoteCarry()
+    {
+        UInt128 carries = Ticks >> CarryBit;
+        if (carries != _carriesSeen) _status |= TimerEvent;
+        _carriesSeen = carries;
+    }
+
+    /// <summary>Drives the SCI and waits for the next carry if it would raise it.</summary>
+    private void Update()
+    {
+        NoteCarry();
+        _sci.Set((_status & _enable) != 0);
+        if ((_enable & TimerEvent) != 0 && (_status & TimerEvent) == 0)
+            _carryTimer.Arm((long)((((_carriesSeen + 1) << CarryBit) * 1_000_000_000 + TimerFrequency - 1) / TimerFrequency));
+        else _carryTimer.Cancel();
+    }
+}

@@ -1,0 +1,114 @@
+using Bunraku.Engines;
+using Bunraku.Hypervisor;
+using Bunraku.Machine.Acpi;
+using Bunraku.Machine.Input;
+using Bunraku.Machine.Interrupts;
+using Bunraku.Machine.Pci;
+using Bunraku.Machine.Serial;
+using Bunraku.Machine.Timers;
+
+namespace Bunraku.Machine.Board;
+
+/// <summary>
+/// A PC without a BIOS on a virtual machine: interrupt controllers, timers, COM1, keyboard controller, PCI, ACPI. What firmware would have done is
+/// done: tables lie in memory and the 8259A reaches the bootstrap processor through its local APIC.
+/// </summary>
+public sealed class PcBoard
+{
+    /// <summary>PCI slot of the bridge under which the legacy devices are described.</summary>
+    public const int IsaBridgeSlot = 1;
+
+    private static readonly ResetRegister s_reset = new(PciHost.FirstPort + 1, 0x06); // hard reset through the PIIX reset control register
+
+    private readonly VirtualMachine _vm;
+
+    /// <summary>Assembles the board. Before the VM starts; once a VM.</summary>
+    public PcBoard(VirtualMachine vm, PcBoardOptions options)
+    {
+        _vm = vm;
+        var time = new MachineTime(vm);
+
+        Apics = new ApicBus();
+        IoApic = new IoApic(Apics);
+        foreach (CpuThread cpu in vm.Cpus)
+        {
+            int index = cpu.Cpu.Index;
+            Func<ulong> readTsc = options.ReadTsc is { } read ? () => read(index) : () => vm.Clock.Tsc;
+            cpu.Interrupts = new LocalApic(index, Apics, time, vm.Model, cpu.LocalMmio, readTsc, () => vm.WakeCpu(index), () => Pic!.Acknowledge());
+        }
+        Apics.LocalApics[0].SetVirtualWire();
+        vm.Msrs.Add(Apics);
+        vm.Mmio.Add(MemoryLayout.IoApic, IoApic.Length, IoApic);
+
+        // The 8259A's output leads to every local APIC and to the I/O APIC's first input.
+        Pic = new Pic8259Pair(new InterruptFanOut([.. Apics.LocalApics.Select(a => a.Lint0), IoApic.GetLine(0)]));
+        Pic.AttachTo(vm.Ports);
+        Interrupts = new IsaInterrupts(Pic, IoApic);
+
+        Timer = new Pit8254(Interrupts[0], time);
+        Timer.AttachTo(vm.Ports);
+        Clock = new Rtc146818(Interrupts[8], time, options.StartTime, vm.Memory.Size);
+        Clock.AttachTo(vm.Ports);
+        var a20 = new A20Gate(options.A20Changed ?? (_ => { }));
+        Keyboard = new I8042(Interrupts[1], Interrupts[12], a20, Reset, vm.DeviceLock);
+        Keyboard.AttachTo(vm.Ports);
+        new Port92(a20, Reset).AttachTo(vm.Ports);
+        PostCode = new PostCode();
+        PostCode.AttachTo(vm.Ports);
+        Serial = new Uart16550A(Interrupts[4], options.SerialOutput ?? (_ => { }), time, vm.DeviceLock);
+        Serial.AttachTo(vm.Ports);
+        if (options.DebugOutput is { } debug) new DebugConsole(debug).AttachTo(vm.Ports);
+        if (options.DebugExit) new DebugExit(vm.Stop).AttachTo(vm.Ports);
+
+        Pci = new PciHost(Reset);
+        Pci.Add(0, 0, PciHost.CreateHostBridge());
+        Pci.Add(IsaBridgeSlot, 0, PciHost.CreateIsaBridge());
+        Pci.AttachTo(vm.Ports);
+
+        Power = new PowerManagement(time, Interrupts[PowerManagement.SciInterrupt], () => vm.Stop(new StopCause(StopReason.PowerOff)));
+        vm.Ports.Add(PowerManagement.FirstPort, PowerManagement.Ports, Power);
+
+        MemoryMap = E820.Build(vm.Memory);
+        Acpi = new AcpiTables(vm.Cpus.Count, s_reset);
+        WriteFirmwareData();
+    }
+
+    public ApicBus Apics { get; }
+    public IoApic IoApic { get; }
+    public Pic8259Pair Pic { get; }
+    public IsaInterrupts Interrupts { get; }
+    public Pit8254 Timer { get; }
+    public Rtc146818 Clock { get; }
+    public I8042 Keyboard { get; }
+    public PostCode PostCode { get; }
+    /// <summary>COM1.</summary>
+    public Uart16550A Serial { get; }
+    public PciHost Pci { get; }
+    public PowerManagement Power { get; }
+    public AcpiTables Acpi { get; }
+    public IReadOnlyList<E820Entry> MemoryMap { get; }
+
+    /// <summary>Asks the guest to shut down, as a press of the power button does. Any thread.</summary>
+    public void PressPowerButton()
+    {
+        lock (_vm.DeviceLock) Power.PressPowerButton();
+    }
+
+    private void Reset() => _vm.Stop(new StopCause(StopReason.Reset));
+
+    /// <summary>What operating systems look for in low memory: the segment of the EBDA, which is empty but for its size, and the ACPI tables.</summary>
+    private void WriteFirmwareData()
+    {
+        _vm.Memory.TryWrite(MemoryLayout.BiosDataAreaEbda, (ushort)(MemoryLayout.Ebda >> 4));
+        _vm.Memory.TryWrite(MemoryLayout.Ebda, (byte)((MemoryLayout.VideoHole - MemoryLayout.Ebda) >> 10));
+        Acpi.WriteTo(_vm.Memory);
+    }
+
+    private sealed class InterruptFanOut(IInterruptLine[] lines) : IInterruptLine
+    {
+        public void Set(bool asserted)
+        {
+            foreach (IInterruptLine line in lines) line.Set(asserted);
+        }
+    }
+}

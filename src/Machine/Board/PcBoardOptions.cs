@@ -1,0 +1,23 @@
+namespace Bunraku.Machine.Board;
+
+/// <summary>What a board is built with.</summary>
+public sealed record PcBoardOptions
+{
+    /// <summary>Receives what the guest sends on COM1, with the machine lock held: it must not wait for anything. Null: it is lost.</summary>
+    public Action<ReadOnlySpan<byte>>? SerialOutput { get; init; }
+
+    /// <summary>Receives what the guest writes to the debug console at port E9h, like <see cref="SerialOutput"/>. Null: there is no such port.</summary>
+    public Action<ReadOnlySpan<byte>>? DebugOutput { get; init; }
+
+    /// <summary>isa-debug-exit at port F4h.</summary>
+    public bool DebugExit { get; init; }
+
+    /// <summary>What the real-time clock shows at the start.</summary>
+    public DateTime StartTime { get; init; } = DateTime.UtcNow;
+
+    /// <summary>The guest masked (false) or unmasked (true) address line 20. On the thread of the vCPU that did it, between exits, with the machine lock held.</summary>
+    public Action<bool>? A20Changed { get; init; }
+
+    /// <summary>The TSC as the guest of a vCPU reads it; null: the virtual clock's.</summary>
+    public Func<int, ulong>? ReadTsc { get; init; }
+}
