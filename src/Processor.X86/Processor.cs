@@ -30,6 +30,7 @@ public sealed unsafe partial class Processor : IDisposable
         Clock = clock;
         State = (ProcessorState*)NativeMemory.AlignedAlloc((nuint)sizeof(ProcessorState), 64);
         *State = default;
+        X87.Reset(State); // host-executed instructions rely on a valid image
         _decoder = new BlockDecoder(this);
         memory.AddObserver(this);
         Reset();
@@ -105,6 +106,7 @@ public sealed unsafe partial class Processor : IDisposable
         if (_disposed) return;
         Memory.RemoveObserver(this);
         _arena.Dispose();
+        DisposeThunks();
         Release();
         GC.SuppressFinalize(this);
     }

@@ -99,6 +99,23 @@ public unsafe struct ProcessorState
     /// <summary>Jump-cache generation.</summary>
     public uint JumpEpoch;
 
+    public uint Mxcsr;
+    public uint Pkru;
+    /// <summary>MXCSR under which a thunk runs, and afterwards what it left.</summary>
+    public uint ThunkMxcsr;
+    /// <summary>Host RFLAGS that a thunk left.</summary>
+    public uint ThunkFlags;
+    /// <summary>Byte image in FXSAVE64 format, 16-byte aligned: x87 and MMX state (its XMM part is scratch, its MXCSR the host's default).</summary>
+    public fixed byte Fxsave[512];
+    /// <summary>16 vector registers of 32 bytes, 32-byte aligned: XMM in the low half, YMM whole.</summary>
+    public fixed byte Vector[16 * 32];
+    /// <summary>Memory operand of a thunk that cannot work on guest memory directly, 64-byte aligned.</summary>
+    public fixed byte Staging[64];
+    /// <summary>Bits 5:0: SIMD floating-point exceptions whose detection makes a thunk leave its destination alone.</summary>
+    public uint ThunkUnmasked;
+    /// <summary>Selectors of the last x87 instruction and of its memory operand.</summary>
+    public ushort X87Cs, X87Ds;
+
     public SegmentRegister Es, Cs, Ss, Ds, Fs, Gs, Ldtr, Tr;
     public ulong GdtrBase, IdtrBase;
     public uint GdtrLimit, IdtrLimit;
@@ -109,15 +126,8 @@ public unsafe struct ProcessorState
     /// <summary>IA32_XSS.</summary>
     public ulong Xss;
     public ulong Dr0, Dr1, Dr2, Dr3, Dr6, Dr7;
-    public uint Pkru;
     /// <summary>Current privilege level, 0 to 3.</summary>
     public int Cpl;
-
-    public uint Mxcsr;
-    /// <summary>Byte image in FXSAVE64 format: x87 and MMX state (its XMM part is not used).</summary>
-    public fixed byte Fxsave[512];
-    /// <summary>16 vector registers of 32 bytes: XMM in the low half, YMM whole.</summary>
-    public fixed byte Vector[16 * 32];
 
     public const int TlbBits = 10, TlbSize = 1 << TlbBits;
     public fixed byte TlbBytes[TlbSize * 32];

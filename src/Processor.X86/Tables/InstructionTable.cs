@@ -38,7 +38,7 @@ internal enum Row : uint
     Aligned = 1 << 13,
     /// <summary>LOCK is allowed with a memory destination; the Locked handler is used.</summary>
     Lockable = 1 << 14,
-    /// <summary>The host executes it through a thunk that the decoder has emitted.</summary>
+    /// <summary>Executed by the host: the decoder calls <see cref="Thunks.Prepare"/>, which sets <see cref="Insn.Thunk"/>.</summary>
     Host = 1 << 15,
 }
 
@@ -93,6 +93,8 @@ internal static unsafe partial class InstructionTable
     /// <summary>Collects rows; a second row for the same form is a defect.</summary>
     internal sealed class Builder(InstructionRow[] rows)
     {
+        public bool Contains(Code code) => rows[(int)code].Register != null || rows[(int)code].Memory != null;
+
         public void Add(Code code, Handler register, Handler memory = null, Handler locked = null, Row flags = Row.None, InterceptedInstructions intercept = InterceptedInstructions.None)
         {
             ref InstructionRow row = ref rows[(int)code];

@@ -1,0 +1,60 @@
+using System.Runtime.InteropServices;
+using Bunraku.Platform;
+using Iced.Intel;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>
+/// Emitted functions that execute one x87, MMX, SSE or AVX instruction on the host's own silicon with the guest's registers
+/// and a host pointer for the memory operand. One instance a processor; found again by the instruction's encoding after
+/// general registers and the memory operand are normalised, so that operands which differ only in these share a thunk.
+/// </summary>
+/// <remarks>Invariant: a pointer handed out stays callable until <see cref="Clear"/>.</remarks>
+internal sealed unsafe class Thunks : IDisposable
+{
+    /// <summary>Bytes of code before everything is thrown away; about 40,000 thunks.</summary>
+    private const ulong ArenaSize = 4 << 20;
+
+    private readonly ExecutableMemory _arena = new(ArenaSize);
+    private readonly Dictionary<UInt128, nint> _cache = [];
+    private readonly ThunkEmitter _emitter = new();
+
+    /// <summary>
+    /// Called by the decoder for rows with <see cref="Row.Host"/>: sets <see cref="Insn.Thunk"/>. False: the arena is full; the caller
+    /// drops every decoded block (none may be running), calls <see cref="Clear"/> and decodes again.
+    /// </summary>
+    public static bool Prepare(Processor p, in Instruction instruction, Insn* insn) => p.Thunks.Prepare(instruction, insn);
+
+    private bool Prepare(in Instruction instruction, Insn* insn)
+    {
+        Instruction normal = _emitter.Normalise(instruction, out UInt128 key);
+        if (!_cache.TryGetValue(key, out nint code))
+        {
+            code = (nint)_arena.Append(_emitter.Emit(instruction, normal));
+            if (code == 0) return false;
+            _cache.Add(key, code);
+        }
+        if (ThunkForm.Get(instruction.Code).IsX87) insn->Imm = _emitter.X87Opcode(instruction);
+        insn->Thunk = (delegate* unmanaged[SuppressGCTransition]<ProcessorState*, void*, void>)code;
+        return true;
+    }
+
+    /// <summary>Forgets all thunks. No decoded operation may refer to one any more.</summary>
+    public void Clear()
+    {
+        _cache.Clear();
+        _arena.Clear();
+    }
+
+    public void Dispose() => _arena.Dispose();
+}
+
+public sealed unsafe partial class Processor
+{
+    private Thunks? _thunks;
+
+    /// <summary>Host-executed instructions; made when the first is decoded.</summary>
+    internal Thunks Thunks => _thunks ??= new Thunks();
+
+    private void DisposeThunks() => _thunks?.Dispose();
+}
