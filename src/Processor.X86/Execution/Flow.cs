@@ -42,8 +42,41 @@ internal static unsafe class Flow
     public static Insn* Direct(ProcessorState* s, Insn* i, Insn* link)
     {
         s->Retired += i->Ordinal + 1u;
-        s->BlockRip += (ulong)link->Imm;
+        s->BlockRip = (s->BlockRip + (ulong)link->Imm) & RipMask(s);
         Insn* target = link->Link;
+        if (target != null && s->AttentionFlags == 0) return target;
+        s->Rip = s->BlockRip;
+        s->LinkFrom = link;
+        return null;
+    }
+
+    /// <summary>
+    /// The near branch <paramref name="i"/> to its own target, truncated to its operand size and checked before anything changes.
+    /// A followed link was checked when it was made; legacy modes check the limit of CS each time, since it may have changed.
+    /// </summary>
+    /// <exception cref="GuestFault">#GP(0): not canonical, or beyond the limit of CS.</exception>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Insn* Near<TSize>(Processor p, ProcessorState* s, Insn* i) where TSize : struct, IBranchSize
+    {
+        ulong rip = BranchTarget.Direct<TSize>(s, i);
+        Insn* target = i->Link;
+        if (TSize.Bits != 64 || target == null) BranchTarget.Check<TSize>(p, s, rip);
+        s->Retired += i->Ordinal + 1u;
+        s->BlockRip = rip;
+        if (target != null && s->AttentionFlags == 0) return target;
+        s->Rip = rip;
+        s->LinkFrom = i;
+        return null;
+    }
+
+    /// <summary>The conditional branch <paramref name="i"/> is not taken: its successor in the block holds the distance and the link of what follows.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static Insn* Fallthrough<TSize>(ProcessorState* s, Insn* i) where TSize : struct, IBranchSize
+    {
+        if (TSize.Bits != 64) return Direct(s, i, i + 1);
+        Insn* link = i + 1, target = link->Link;
+        s->Retired += i->Ordinal + 1u;
+        s->BlockRip += (ulong)link->Imm;
         if (target != null && s->AttentionFlags == 0) return target;
         s->Rip = s->BlockRip;
         s->LinkFrom = link;

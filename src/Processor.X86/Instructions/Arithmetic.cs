@@ -21,6 +21,17 @@ internal readonly unsafe struct AddOperation : IBinaryOperation
     }
 }
 
+internal readonly unsafe struct AdcOperation : IBinaryOperation
+{
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T Apply<T>(ProcessorState* s, T a, T b) where T : unmanaged, IBinaryInteger<T>
+    {
+        T r = a + b + T.CreateTruncating(s->FlagCarries >> 63);
+        Flags.SetResult(s, r, (a & b) | ((a | b) & ~r));
+        return r;
+    }
+}
+
 internal readonly unsafe struct SubOperation : IBinaryOperation
 {
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -32,12 +43,45 @@ internal readonly unsafe struct SubOperation : IBinaryOperation
     }
 }
 
+internal readonly unsafe struct SbbOperation : IBinaryOperation
+{
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T Apply<T>(ProcessorState* s, T a, T b) where T : unmanaged, IBinaryInteger<T>
+    {
+        T r = a - b - T.CreateTruncating(s->FlagCarries >> 63);
+        Flags.SetResult(s, r, (~a & b) | ((~a | b) & r));
+        return r;
+    }
+}
+
 internal readonly unsafe struct AndOperation : IBinaryOperation
 {
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static T Apply<T>(ProcessorState* s, T a, T b) where T : unmanaged, IBinaryInteger<T>
     {
         T r = a & b;
+        Flags.SetLogic(s, r);
+        return r;
+    }
+}
+
+internal readonly unsafe struct OrOperation : IBinaryOperation
+{
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T Apply<T>(ProcessorState* s, T a, T b) where T : unmanaged, IBinaryInteger<T>
+    {
+        T r = a | b;
+        Flags.SetLogic(s, r);
+        return r;
+    }
+}
+
+internal readonly unsafe struct XorOperation : IBinaryOperation
+{
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T Apply<T>(ProcessorState* s, T a, T b) where T : unmanaged, IBinaryInteger<T>
+    {
+        T r = a ^ b;
         Flags.SetLogic(s, r);
         return r;
     }
@@ -59,11 +103,198 @@ internal static unsafe class Binary<TOp, T> where TOp : struct, IBinaryOperation
         return i + 1;
     }
 
+    public static Insn* RegImm(Processor p, ProcessorState* s, Insn* i)
+    {
+        Register.Set(s, i->R0, TOp.Apply(s, Register.Get<T>(s, i->R0), T.CreateTruncating(i->Imm)));
+        return i + 1;
+    }
+
     public static Insn* MemReg(Processor p, ProcessorState* s, Insn* i)
     {
         ulong address = Access.Address(s, i);
         T a = Access.ReadForWrite<T>(p, s, address);
         Access.Write(p, s, address, TOp.Apply(s, a, Register.Get<T>(s, i->R0)));
         return i + 1;
+    }
+
+    public static Insn* MemImm(Processor p, ProcessorState* s, Insn* i)
+    {
+        ulong address = Access.Address(s, i);
+        T a = Access.ReadForWrite<T>(p, s, address);
+        Access.Write(p, s, address, TOp.Apply(s, a, T.CreateTruncating(i->Imm)));
+        return i + 1;
+    }
+
+    public static Insn* LockedReg(Processor p, ProcessorState* s, Insn* i) => Locked(p, s, i, Register.Get<T>(s, i->R0));
+
+    public static Insn* LockedImm(Processor p, ProcessorState* s, Insn* i) => Locked(p, s, i, T.CreateTruncating(i->Imm));
+
+    private static Insn* Locked(Processor p, ProcessorState* s, Insn* i, T b)
+    {
+        ulong address = Access.Address(s, i);
+        T* target = Access.PointerForAtomic<T>(p, s, address);
+        if (target == null)
+        {
+            lock (p.BusLock)
+            {
+                T a = Access.ReadForWrite<T>(p, s, address);
+                // The read may have filled the TLB; then the operation must be a host atomic like everybody else's.
+                target = Access.PointerForAtomic<T>(p, s, address);
+                if (target == null)
+                {
+                    Access.Write(p, s, address, TOp.Apply(s, a, b));
+                    return i + 1;
+                }
+            }
+        }
+        // ADC and SBB read the carry, so each attempt starts from the same one.
+        ulong carries = s->FlagCarries;
+        T old = *target;
+        while (true)
+        {
+            s->FlagCarries = carries;
+            T seen = Interlocked.CompareExchange(ref *target, TOp.Apply(s, old, b), old);
+            if (seen == old) return i + 1;
+            old = seen;
+        }
+    }
+}
+
+/// <summary>Handlers of CMP and TEST: the operation's result goes to the flags only.</summary>
+internal static unsafe class Compare<TOp, T> where TOp : struct, IBinaryOperation where T : unmanaged, IBinaryInteger<T>
+{
+    public static Insn* RegReg(Processor p, ProcessorState* s, Insn* i)
+    {
+        TOp.Apply(s, Register.Get<T>(s, i->R0), Register.Get<T>(s, i->R1));
+        return i + 1;
+    }
+
+    public static Insn* RegMem(Processor p, ProcessorState* s, Insn* i)
+    {
+        T b = Access.Read<T>(p, s, Access.Address(s, i));
+        TOp.Apply(s, Register.Get<T>(s, i->R0), b);
+        return i + 1;
+    }
+
+    public static Insn* RegImm(Processor p, ProcessorState* s, Insn* i)
+    {
+        TOp.Apply(s, Register.Get<T>(s, i->R0), T.CreateTruncating(i->Imm));
+        return i + 1;
+    }
+
+    public static Insn* MemReg(Processor p, ProcessorState* s, Insn* i)
+    {
+        TOp.Apply(s, Access.Read<T>(p, s, Access.Address(s, i)), Register.Get<T>(s, i->R0));
+        return i + 1;
+    }
+
+    public static Insn* MemImm(Processor p, ProcessorState* s, Insn* i)
+    {
+        TOp.Apply(s, Access.Read<T>(p, s, Access.Address(s, i)), T.CreateTruncating(i->Imm));
+        return i + 1;
+    }
+}
+
+/// <summary>A one-operand integer operation.</summary>
+internal unsafe interface IUnaryOperation
+{
+    /// <summary>Computes the result and sets the flags that the operation sets.</summary>
+    static abstract T Apply<T>(ProcessorState* s, T a) where T : unmanaged, IBinaryInteger<T>;
+}
+
+internal readonly unsafe struct IncOperation : IUnaryOperation
+{
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T Apply<T>(ProcessorState* s, T a) where T : unmanaged, IBinaryInteger<T>
+    {
+        ulong before = s->FlagCarries;
+        T r = a + T.One;
+        Flags.SetResult(s, r, a & ~r);
+        Carry.Keep(s, before);
+        return r;
+    }
+}
+
+internal readonly unsafe struct DecOperation : IUnaryOperation
+{
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T Apply<T>(ProcessorState* s, T a) where T : unmanaged, IBinaryInteger<T>
+    {
+        ulong before = s->FlagCarries;
+        T r = a - T.One;
+        Flags.SetResult(s, r, ~a & r);
+        Carry.Keep(s, before);
+        return r;
+    }
+}
+
+internal readonly unsafe struct NegOperation : IUnaryOperation
+{
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T Apply<T>(ProcessorState* s, T a) where T : unmanaged, IBinaryInteger<T> => SubOperation.Apply(s, T.Zero, a);
+}
+
+internal readonly unsafe struct NotOperation : IUnaryOperation
+{
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T Apply<T>(ProcessorState* s, T a) where T : unmanaged, IBinaryInteger<T> => ~a;
+}
+
+/// <summary>Handlers of <c>op dst</c> for one operation and one width.</summary>
+internal static unsafe class Unary<TOp, T> where TOp : struct, IUnaryOperation where T : unmanaged, IBinaryInteger<T>
+{
+    public static Insn* Reg(Processor p, ProcessorState* s, Insn* i)
+    {
+        Register.Set(s, i->R0, TOp.Apply(s, Register.Get<T>(s, i->R0)));
+        return i + 1;
+    }
+
+    public static Insn* Mem(Processor p, ProcessorState* s, Insn* i)
+    {
+        ulong address = Access.Address(s, i);
+        T a = Access.ReadForWrite<T>(p, s, address);
+        Access.Write(p, s, address, TOp.Apply(s, a));
+        return i + 1;
+    }
+
+    public static Insn* Locked(Processor p, ProcessorState* s, Insn* i)
+    {
+        ulong address = Access.Address(s, i);
+        T* target = Access.PointerForAtomic<T>(p, s, address);
+        if (target == null)
+        {
+            lock (p.BusLock)
+            {
+                T a = Access.ReadForWrite<T>(p, s, address);
+                target = Access.PointerForAtomic<T>(p, s, address);
+                if (target == null)
+                {
+                    Access.Write(p, s, address, TOp.Apply(s, a));
+                    return i + 1;
+                }
+            }
+        }
+        // INC and DEC keep the carry, so each attempt starts from the same one.
+        ulong carries = s->FlagCarries;
+        T old = *target;
+        while (true)
+        {
+            s->FlagCarries = carries;
+            T seen = Interlocked.CompareExchange(ref *target, TOp.Apply(s, old), old);
+            if (seen == old) return i + 1;
+            old = seen;
+        }
+    }
+}
+
+/// <summary>Parts of the lazy carry vector.</summary>
+internal static unsafe class Carry
+{
+    /// <summary>Gives CF the value it has in the carry vector <paramref name="before"/>; OF and AF stay. OF is bit 63 XOR bit 62, so both flip together.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Keep(ProcessorState* s, ulong before)
+    {
+        ulong flip = (before ^ s->FlagCarries) & (1ul << 63);
+        s->FlagCarries ^= flip | (flip >> 1);
     }
 }

@@ -1,0 +1,152 @@
+using System.Numerics;
+using System.Runtime.InteropServices;
+using System.Security.Cryptography;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>Flag instructions, no-operations, fences, BOUND, random numbers.</summary>
+internal static unsafe class Miscellaneous
+{
+    /// <summary>NOP, PAUSE, fences, prefetches, ENDBR: nothing that software could observe. The host is a processor with the same memory ordering.</summary>
+    public static Insn* Nop(Processor p, ProcessorState* s, Insn* i) => i + 1;
+
+    /// <summary>MFENCE, LFENCE, SFENCE; stores of other vCPUs' threads are ordered by the host's fence.</summary>
+    public static Insn* Fence(Processor p, ProcessorState* s, Insn* i)
+    {
+        Interlocked.MemoryBarrier();
+        return i + 1;
+    }
+
+    /// <summary>CLFLUSH, CLFLUSHOPT, CLWB: checked as a read of one byte; our memory has no caches that could differ.</summary>
+    public static Insn* FlushLine(Processor p, ProcessorState* s, Insn* i)
+    {
+        Access.Read<byte>(p, s, Access.Address(s, i));
+        return i + 1;
+    }
+
+    /// <summary>UD0, UD1, UD2.</summary>
+    public static Insn* Undefined(Processor p, ProcessorState* s, Insn* i) => throw p.InvalidOpcode();
+
+    public static Insn* Clc(Processor p, ProcessorState* s, Insn* i)
+    {
+        Flags.SetCf(s, false);
+        return i + 1;
+    }
+
+    public static Insn* Stc(Processor p, ProcessorState* s, Insn* i)
+    {
+        Flags.SetCf(s, true);
+        return i + 1;
+    }
+
+    public static Insn* Cmc(Processor p, ProcessorState* s, Insn* i)
+    {
+        Flags.SetCf(s, !Flags.Cf(s));
+        return i + 1;
+    }
+
+    public static Insn* Cld(Processor p, ProcessorState* s, Insn* i)
+    {
+        s->FlagsOther &= ~(uint)Rflags.Df;
+        s->Direction = 1;
+        return i + 1;
+    }
+
+    public static Insn* Std(Processor p, ProcessorState* s, Insn* i)
+    {
+        s->FlagsOther |= (uint)Rflags.Df;
+        s->Direction = -1;
+        return i + 1;
+    }
+
+    /// <summary>BOUND: two signed words or doublewords in memory, lower bound first.</summary>
+    public static Insn* Bound<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T>
+    {
+        ulong address = Access.Address(s, i);
+        long lower = (long)Width.SignExtend(Access.Read<T>(p, s, address));
+        long upper = (long)Width.SignExtend(Access.Read<T>(p, s, address + (ulong)sizeof(T)));
+        long index = (long)Width.SignExtend(Register.Get<T>(s, i->R0));
+        if (index < lower || index > upper) throw p.Fault(Vector.Br);
+        return i + 1;
+    }
+
+    /// <summary>RDRAND, RDSEED: always ready, so CF is set; the other flags are cleared.</summary>
+    public static Insn* Random<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T>
+    {
+        T value = default;
+        RandomNumberGenerator.Fill(MemoryMarshal.AsBytes(new Span<T>(ref value)));
+        Register.Set(s, i->R0, value);
+        Flags.SetArithmetic(s, (uint)Rflags.Cf);
+        return i + 1;
+    }
+}
+
+/// <summary>Decimal arithmetic: AAA, AAS, AAM, AAD, DAA, DAS. Intel SDM vol. 2.</summary>
+internal static unsafe class DecimalAdjust
+{
+    public static Insn* Daa(Processor p, ProcessorState* s, Insn* i)
+    {
+        byte al = (byte)s->Rax, r = al;
+        bool cf = Flags.Cf(s), af = Flags.Af(s), carry = cf || al > 0x99;
+        bool adjust = af || (al & 0xF) > 9;
+        if (adjust) r += 6;
+        if (carry) r += 0x60;
+        return Finish(s, i, r, carry, adjust);
+    }
+
+    public static Insn* Das(Processor p, ProcessorState* s, Insn* i)
+    {
+        byte al = (byte)s->Rax, r = al;
+        bool cf = Flags.Cf(s), carry = cf || al > 0x99;
+        bool adjust = Flags.Af(s) || (al & 0xF) > 9;
+        if (adjust)
+        {
+            // A borrow out of the first subtraction counts, too.
+            carry |= al < 6;
+            r -= 6;
+        }
+        if (cf || al > 0x99) r -= 0x60;
+        return Finish(s, i, r, carry, adjust);
+    }
+
+    private static Insn* Finish(ProcessorState* s, Insn* i, byte result, bool carry, bool adjust)
+    {
+        *(byte*)&s->Rax = result;
+        Flags.SetLogic(s, result);
+        s->FlagCarries = Flags.Carries(carry, false) | (adjust ? 8ul : 0);
+        return i + 1;
+    }
+
+    public static Insn* Aaa(Processor p, ProcessorState* s, Insn* i) => Ascii(s, i, 0x106);
+
+    public static Insn* Aas(Processor p, ProcessorState* s, Insn* i) => Ascii(s, i, -0x106);
+
+    private static Insn* Ascii(ProcessorState* s, Insn* i, int correction)
+    {
+        bool adjust = (s->Rax & 0xF) > 9 || Flags.Af(s);
+        ushort ax = (ushort)s->Rax;
+        if (adjust) ax = (ushort)(ax + correction);
+        *(ushort*)&s->Rax = (ushort)(ax & 0xFF0F);
+        Flags.SetLogic(s, (byte)(ax & 0xF));
+        s->FlagCarries = Flags.Carries(adjust, false) | (adjust ? 8ul : 0);
+        return i + 1;
+    }
+
+    /// <exception cref="GuestFault">#DE when the base is zero.</exception>
+    public static Insn* Aam(Processor p, ProcessorState* s, Insn* i)
+    {
+        byte al = (byte)s->Rax, radix = (byte)i->Imm;
+        if (radix == 0) throw p.Fault(Vector.De);
+        *(ushort*)&s->Rax = (ushort)((al / radix << 8) | (al % radix));
+        Flags.SetLogic(s, (byte)s->Rax);
+        return i + 1;
+    }
+
+    public static Insn* Aad(Processor p, ProcessorState* s, Insn* i)
+    {
+        byte al = (byte)((byte)s->Rax + (byte)(s->Rax >> 8) * (byte)i->Imm);
+        *(ushort*)&s->Rax = al;
+        Flags.SetLogic(s, al);
+        return i + 1;
+    }
+}

@@ -1,0 +1,218 @@
+using System.Numerics;
+using System.Runtime.CompilerServices;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>
+/// MUL, IMUL, DIV and IDIV in one width. Multiplications set CF and OF and leave SF, ZF, AF and PF alone (undefined by the manuals; what AMD's processors do).
+/// </summary>
+internal static unsafe class Multiply<T> where T : unmanaged, IBinaryInteger<T>
+{
+    private static readonly int s_bits = Width.Bits<T>();
+
+    public static Insn* MulReg(Processor p, ProcessorState* s, Insn* i)
+    {
+        Unsigned(s, Register.Get<T>(s, i->R0));
+        return i + 1;
+    }
+
+    public static Insn* MulMem(Processor p, ProcessorState* s, Insn* i)
+    {
+        Unsigned(s, Access.Read<T>(p, s, Access.Address(s, i)));
+        return i + 1;
+    }
+
+    public static Insn* ImulReg(Processor p, ProcessorState* s, Insn* i)
+    {
+        Signed(s, Register.Get<T>(s, i->R0));
+        return i + 1;
+    }
+
+    public static Insn* ImulMem(Processor p, ProcessorState* s, Insn* i)
+    {
+        Signed(s, Access.Read<T>(p, s, Access.Address(s, i)));
+        return i + 1;
+    }
+
+    public static Insn* ImulRegReg(Processor p, ProcessorState* s, Insn* i)
+    {
+        Register.Set(s, i->R0, Product(s, Register.Get<T>(s, i->R0), Register.Get<T>(s, i->R1)));
+        return i + 1;
+    }
+
+    public static Insn* ImulRegMem(Processor p, ProcessorState* s, Insn* i)
+    {
+        T b = Access.Read<T>(p, s, Access.Address(s, i));
+        Register.Set(s, i->R0, Product(s, Register.Get<T>(s, i->R0), b));
+        return i + 1;
+    }
+
+    public static Insn* ImulRegRegImm(Processor p, ProcessorState* s, Insn* i)
+    {
+        Register.Set(s, i->R0, Product(s, Register.Get<T>(s, i->R1), T.CreateTruncating(i->Imm)));
+        return i + 1;
+    }
+
+    public static Insn* ImulRegMemImm(Processor p, ProcessorState* s, Insn* i)
+    {
+        T a = Access.Read<T>(p, s, Access.Address(s, i));
+        Register.Set(s, i->R0, Product(s, a, T.CreateTruncating(i->Imm)));
+        return i + 1;
+    }
+
+    public static Insn* DivReg(Processor p, ProcessorState* s, Insn* i)
+    {
+        DivideUnsigned(p, s, Register.Get<T>(s, i->R0));
+        return i + 1;
+    }
+
+    public static Insn* DivMem(Processor p, ProcessorState* s, Insn* i)
+    {
+        DivideUnsigned(p, s, Access.Read<T>(p, s, Access.Address(s, i)));
+        return i + 1;
+    }
+
+    public static Insn* IdivReg(Processor p, ProcessorState* s, Insn* i)
+    {
+        DivideSigned(p, s, Register.Get<T>(s, i->R0));
+        return i + 1;
+    }
+
+    public static Insn* IdivMem(Processor p, ProcessorState* s, Insn* i)
+    {
+        DivideSigned(p, s, Access.Read<T>(p, s, Access.Address(s, i)));
+        return i + 1;
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void SetOverflow(ProcessorState* s, bool overflow) => s->FlagCarries = Flags.Carries(overflow, overflow) | (s->FlagCarries & 8);
+
+    /// <summary>Low half of the signed product; CF and OF tell whether it lost something.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static T Product(ProcessorState* s, T a, T b)
+    {
+        if (sizeof(T) == 8)
+        {
+            long high = Math.BigMul((long)ulong.CreateTruncating(a), (long)ulong.CreateTruncating(b), out long low);
+            SetOverflow(s, high != low >> 63);
+            return T.CreateTruncating(low);
+        }
+        long product = (long)Width.SignExtend(a) * (long)Width.SignExtend(b);
+        T result = T.CreateTruncating(product);
+        SetOverflow(s, (long)Width.SignExtend(result) != product);
+        return result;
+    }
+
+    private static void Unsigned(ProcessorState* s, T b)
+    {
+        ulong a = ulong.CreateTruncating(Register.Get<T>(s, 0)), m = ulong.CreateTruncating(b);
+        if (sizeof(T) == 8)
+        {
+            s->Rdx = Math.BigMul(a, m, out ulong low);
+            s->Rax = low;
+            SetOverflow(s, s->Rdx != 0);
+            return;
+        }
+        ulong product = a * m;
+        Store(s, T.CreateTruncating(product), T.CreateTruncating(product >> s_bits));
+        SetOverflow(s, product >> s_bits != 0);
+    }
+
+    private static void Signed(ProcessorState* s, T b)
+    {
+        if (sizeof(T) == 8)
+        {
+            long high = Math.BigMul((long)s->Rax, (long)ulong.CreateTruncating(b), out long low);
+            s->Rdx = (ulong)high;
+            s->Rax = (ulong)low;
+            SetOverflow(s, high != low >> 63);
+            return;
+        }
+        long product = (long)Width.SignExtend(Register.Get<T>(s, 0)) * (long)Width.SignExtend(b);
+        T result = T.CreateTruncating(product);
+        Store(s, result, T.CreateTruncating(product >> s_bits));
+        SetOverflow(s, (long)Width.SignExtend(result) != product);
+    }
+
+    /// <summary>Stores a double-width value: AX, DX:AX, EDX:EAX or RDX:RAX.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void Store(ProcessorState* s, T low, T high)
+    {
+        if (sizeof(T) == 1) *((byte*)&s->Rax + 1) = byte.CreateTruncating(high);
+        else Register.Set(s, (int)((byte*)&s->Rdx - (byte*)s), high);
+        Register.Set(s, 0, low);
+    }
+
+    /// <summary>The high half of the dividend.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static T High(ProcessorState* s) => sizeof(T) == 1 ? T.CreateTruncating(s->Rax >> 8) : T.CreateTruncating(s->Rdx);
+
+    private static void DivideUnsigned(Processor p, ProcessorState* s, T divisor)
+    {
+        ulong d = ulong.CreateTruncating(divisor), high = ulong.CreateTruncating(High(s)), low = ulong.CreateTruncating(Register.Get<T>(s, 0));
+        // The quotient fits exactly when the high half is below the divisor; this covers division by zero.
+        if (high >= d) throw p.Fault(Vector.De);
+        if (sizeof(T) == 8)
+        {
+            if (high == 0)
+            {
+                (s->Rax, s->Rdx) = Math.DivRem(low, d);
+            }
+            else
+            {
+                (UInt128 q, UInt128 r) = UInt128.DivRem(new UInt128(high, low), d);
+                s->Rax = (ulong)q;
+                s->Rdx = (ulong)r;
+            }
+        }
+        else
+        {
+            (ulong q, ulong r) = Math.DivRem((high << s_bits) | low, d);
+            Store(s, T.CreateTruncating(q), T.CreateTruncating(r));
+        }
+        SetAfterDivision(s);
+    }
+
+    private static void DivideSigned(Processor p, ProcessorState* s, T divisor)
+    {
+        long d = (long)Width.SignExtend(divisor);
+        if (d == 0) throw p.Fault(Vector.De);
+        if (sizeof(T) == 8)
+        {
+            if ((long)s->Rdx == (long)s->Rax >> 63 && d != -1)
+            {
+                (long q, long r) = Math.DivRem((long)s->Rax, d);
+                s->Rax = (ulong)q;
+                s->Rdx = (ulong)r;
+            }
+            else
+            {
+                Int128 dividend = new(s->Rdx, s->Rax);
+                // The most negative dividend divided by -1 overflows Int128 itself.
+                if (d == -1 && dividend == Int128.MinValue) throw p.Fault(Vector.De);
+                Int128 q = dividend / d;
+                if (q != (long)q) throw p.Fault(Vector.De);
+                s->Rdx = (ulong)(long)(dividend - q * d);
+                s->Rax = (ulong)(long)q;
+            }
+        }
+        else
+        {
+            long dividend = (long)(Width.SignExtend(High(s)) << s_bits | ulong.CreateTruncating(Register.Get<T>(s, 0)));
+            if (d == -1 && dividend == long.MinValue) throw p.Fault(Vector.De);
+            (long q, long r) = Math.DivRem(dividend, d);
+            if (q != (long)Width.SignExtend(T.CreateTruncating(q))) throw p.Fault(Vector.De);
+            Store(s, T.CreateTruncating(q), T.CreateTruncating(r));
+        }
+        SetAfterDivision(s);
+    }
+
+    /// <summary>All six flags are undefined; AMD's processors keep CF and OF, set AF and clear SF, ZF and PF.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void SetAfterDivision(ProcessorState* s)
+    {
+        s->FlagZ = 1;
+        s->FlagSp = 1;
+        s->FlagCarries |= 8;
+    }
+}

@@ -1,0 +1,289 @@
+using System.Numerics;
+using System.Runtime.CompilerServices;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>A shift or rotate by a count that is masked to 5 or 6 bits already and is not zero.</summary>
+internal unsafe interface IShiftOperation
+{
+    static abstract T Apply<T>(ProcessorState* s, T a, int count) where T : unmanaged, IBinaryInteger<T>;
+}
+
+/// <summary>
+/// Flags of shifts and rotates. OF is defined for a count of 1 only; processors compute it by the same rule for every count:
+/// leftwards CF XOR the result's top bit, rightwards the XOR of the result's top two bits.
+/// </summary>
+internal static unsafe class ShiftFlags
+{
+    /// <summary>A carry vector from CF and OF, each 0 or 1.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static ulong Carries(ulong cf, ulong of) => (cf << 63) | ((cf ^ of) << 62);
+
+    /// <summary>Top bit of <paramref name="r"/>, 0 or 1.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static ulong TopBit<T>(ulong r) where T : unmanaged => (r >> (sizeof(T) * 8 - 1)) & 1;
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static ulong OverflowRight<T>(ulong r) where T : unmanaged => ((r >> (sizeof(T) * 8 - 1)) ^ (r >> (sizeof(T) * 8 - 2))) & 1;
+
+    /// <summary>After SHL and SHLD. AF is undefined and set.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Left<T>(ProcessorState* s, T result, ulong cf) where T : unmanaged, IBinaryInteger<T>
+    {
+        ulong r = Width.SignExtend(result);
+        s->FlagZ = r;
+        s->FlagSp = r;
+        s->FlagCarries = Carries(cf, cf ^ (r >> 63)) | 8;
+    }
+
+    /// <summary>After SHR, SAR and SHRD. AF is undefined and set.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Right<T>(ProcessorState* s, T result, ulong cf) where T : unmanaged, IBinaryInteger<T>
+    {
+        ulong r = Width.SignExtend(result);
+        s->FlagZ = r;
+        s->FlagSp = r;
+        s->FlagCarries = Carries(cf, OverflowRight<T>(r)) | 8;
+    }
+
+    /// <summary>After ROL and RCL: only CF and OF change.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void RotateLeft<T>(ProcessorState* s, ulong result, ulong cf) where T : unmanaged =>
+        s->FlagCarries = Carries(cf, cf ^ TopBit<T>(result)) | (s->FlagCarries & 8);
+
+    /// <summary>After ROR and RCR: only CF and OF change.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void RotateRight<T>(ProcessorState* s, ulong result, ulong cf) where T : unmanaged =>
+        s->FlagCarries = Carries(cf, OverflowRight<T>(result)) | (s->FlagCarries & 8);
+}
+
+internal readonly unsafe struct ShlOperation : IShiftOperation
+{
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T Apply<T>(ProcessorState* s, T value, int count) where T : unmanaged, IBinaryInteger<T>
+    {
+        ulong a = ulong.CreateTruncating(value);
+        // The bit above the width is the last one shifted out; for 64 bits it is fetched from below.
+        ulong cf = sizeof(T) == 8 ? (a >> (64 - count)) & 1 : (a << count >> (sizeof(T) * 8)) & 1;
+        T r = T.CreateTruncating(a << count);
+        ShiftFlags.Left(s, r, cf);
+        return r;
+    }
+}
+
+internal readonly unsafe struct ShrOperation : IShiftOperation
+{
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T Apply<T>(ProcessorState* s, T value, int count) where T : unmanaged, IBinaryInteger<T>
+    {
+        ulong a = ulong.CreateTruncating(value);
+        T r = T.CreateTruncating(a >> count);
+        ShiftFlags.Right(s, r, (a >> (count - 1)) & 1);
+        return r;
+    }
+}
+
+internal readonly unsafe struct SarOperation : IShiftOperation
+{
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T Apply<T>(ProcessorState* s, T value, int count) where T : unmanaged, IBinaryInteger<T>
+    {
+        long a = (long)Width.SignExtend(value);
+        T r = T.CreateTruncating(a >> count);
+        ShiftFlags.Right(s, r, (ulong)(a >> (count - 1)) & 1);
+        return r;
+    }
+}
+
+internal readonly unsafe struct RolOperation : IShiftOperation
+{
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T Apply<T>(ProcessorState* s, T value, int count) where T : unmanaged, IBinaryInteger<T>
+    {
+        int bits = sizeof(T) * 8;
+        ulong a = ulong.CreateTruncating(value);
+        count &= bits - 1;
+        ulong r = count == 0 ? a : (a << count) | (a >> (bits - count));
+        ShiftFlags.RotateLeft<T>(s, r, r & 1);
+        return T.CreateTruncating(r);
+    }
+}
+
+internal readonly unsafe struct RorOperation : IShiftOperation
+{
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T Apply<T>(ProcessorState* s, T value, int count) where T : unmanaged, IBinaryInteger<T>
+    {
+        int bits = sizeof(T) * 8;
+        ulong a = ulong.CreateTruncating(value);
+        count &= bits - 1;
+        ulong r = count == 0 ? a : (a >> count) | (a << (bits - count));
+        ShiftFlags.RotateRight<T>(s, r, ShiftFlags.TopBit<T>(r));
+        return T.CreateTruncating(r);
+    }
+}
+
+internal readonly unsafe struct RclOperation : IShiftOperation
+{
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T Apply<T>(ProcessorState* s, T value, int count) where T : unmanaged, IBinaryInteger<T>
+    {
+        int bits = sizeof(T) * 8;
+        ulong a = ulong.CreateTruncating(value), cf = s->FlagCarries >> 63;
+        if (sizeof(T) <= 2) count %= bits + 1;
+        if (count == 0)
+        {
+            ShiftFlags.RotateLeft<T>(s, a, cf);
+            return value;
+        }
+        ulong r = (a << count) | (cf << (count - 1)) | (count > 1 ? a >> (bits + 1 - count) : 0);
+        ShiftFlags.RotateLeft<T>(s, r, (a >> (bits - count)) & 1);
+        return T.CreateTruncating(r);
+    }
+}
+
+internal readonly unsafe struct RcrOperation : IShiftOperation
+{
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T Apply<T>(ProcessorState* s, T value, int count) where T : unmanaged, IBinaryInteger<T>
+    {
+        int bits = sizeof(T) * 8;
+        ulong a = ulong.CreateTruncating(value), cf = s->FlagCarries >> 63;
+        if (sizeof(T) <= 2) count %= bits + 1;
+        if (count == 0)
+        {
+            ShiftFlags.RotateRight<T>(s, a, cf);
+            return value;
+        }
+        ulong r = (a >> count) | (cf << (bits - count)) | (count > 1 ? a << (bits + 1 - count) : 0);
+        ShiftFlags.RotateRight<T>(s, r, (a >> (count - 1)) & 1);
+        return T.CreateTruncating(r);
+    }
+}
+
+/// <summary>Handlers of <c>op dst, count</c>. The count is masked to 5 bits, with 64-bit operands to 6; zero changes nothing.</summary>
+internal static unsafe class Shift<TOp, T> where TOp : struct, IShiftOperation where T : unmanaged, IBinaryInteger<T>
+{
+    public static Insn* RegImm(Processor p, ProcessorState* s, Insn* i) => Reg(s, i, (int)i->Imm & ShiftCount.Mask<T>());
+
+    public static Insn* RegCl(Processor p, ProcessorState* s, Insn* i) => Reg(s, i, (int)s->Rcx & ShiftCount.Mask<T>());
+
+    public static Insn* MemImm(Processor p, ProcessorState* s, Insn* i) => Mem(p, s, i, (int)i->Imm & ShiftCount.Mask<T>());
+
+    public static Insn* MemCl(Processor p, ProcessorState* s, Insn* i) => Mem(p, s, i, (int)s->Rcx & ShiftCount.Mask<T>());
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Insn* Reg(ProcessorState* s, Insn* i, int count)
+    {
+        T a = Register.Get<T>(s, i->R0);
+        // A count of zero still writes the register: that clears the upper half in 32-bit operations.
+        Register.Set(s, i->R0, count == 0 ? a : TOp.Apply(s, a, count));
+        return i + 1;
+    }
+
+    private static Insn* Mem(Processor p, ProcessorState* s, Insn* i, int count)
+    {
+        ulong address = Access.Address(s, i);
+        T a = Access.ReadForWrite<T>(p, s, address);
+        if (count != 0) Access.Write(p, s, address, TOp.Apply(s, a, count));
+        return i + 1;
+    }
+}
+
+internal static unsafe class ShiftCount
+{
+    /// <summary>What the processor keeps of a shift count.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static int Mask<T>() where T : unmanaged => sizeof(T) == 8 ? 63 : 31;
+}
+
+/// <summary>SHLD and SHRD: <c>op dst, src, count</c>.</summary>
+internal static unsafe class DoubleShift<T> where T : unmanaged, IBinaryInteger<T>
+{
+    public static Insn* LeftRegImm(Processor p, ProcessorState* s, Insn* i) => LeftReg(s, i, (int)i->Imm & ShiftCount.Mask<T>());
+
+    public static Insn* LeftRegCl(Processor p, ProcessorState* s, Insn* i) => LeftReg(s, i, (int)s->Rcx & ShiftCount.Mask<T>());
+
+    public static Insn* LeftMemImm(Processor p, ProcessorState* s, Insn* i) => LeftMem(p, s, i, (int)i->Imm & ShiftCount.Mask<T>());
+
+    public static Insn* LeftMemCl(Processor p, ProcessorState* s, Insn* i) => LeftMem(p, s, i, (int)s->Rcx & ShiftCount.Mask<T>());
+
+    public static Insn* RightRegImm(Processor p, ProcessorState* s, Insn* i) => RightReg(s, i, (int)i->Imm & ShiftCount.Mask<T>());
+
+    public static Insn* RightRegCl(Processor p, ProcessorState* s, Insn* i) => RightReg(s, i, (int)s->Rcx & ShiftCount.Mask<T>());
+
+    public static Insn* RightMemImm(Processor p, ProcessorState* s, Insn* i) => RightMem(p, s, i, (int)i->Imm & ShiftCount.Mask<T>());
+
+    public static Insn* RightMemCl(Processor p, ProcessorState* s, Insn* i) => RightMem(p, s, i, (int)s->Rcx & ShiftCount.Mask<T>());
+
+    private static Insn* LeftReg(ProcessorState* s, Insn* i, int count)
+    {
+        T a = Register.Get<T>(s, i->R0);
+        Register.Set(s, i->R0, count == 0 ? a : Left(s, a, Register.Get<T>(s, i->R1), count));
+        return i + 1;
+    }
+
+    private static Insn* RightReg(ProcessorState* s, Insn* i, int count)
+    {
+        T a = Register.Get<T>(s, i->R0);
+        Register.Set(s, i->R0, count == 0 ? a : Right(s, a, Register.Get<T>(s, i->R1), count));
+        return i + 1;
+    }
+
+    private static Insn* LeftMem(Processor p, ProcessorState* s, Insn* i, int count)
+    {
+        ulong address = Access.Address(s, i);
+        T a = Access.ReadForWrite<T>(p, s, address);
+        if (count != 0) Access.Write(p, s, address, Left(s, a, Register.Get<T>(s, i->R0), count));
+        return i + 1;
+    }
+
+    private static Insn* RightMem(Processor p, ProcessorState* s, Insn* i, int count)
+    {
+        ulong address = Access.Address(s, i);
+        T a = Access.ReadForWrite<T>(p, s, address);
+        if (count != 0) Access.Write(p, s, address, Right(s, a, Register.Get<T>(s, i->R0), count));
+        return i + 1;
+    }
+
+    private static T Left(ProcessorState* s, T dst, T src, int count)
+    {
+        int bits = sizeof(T) * 8;
+        ulong a = ulong.CreateTruncating(dst), b = ulong.CreateTruncating(src);
+        ulong r, cf;
+        if (count <= bits)
+        {
+            r = count == bits ? b : (a << count) | (b >> (bits - count));
+            cf = (a >> (bits - count)) & 1;
+        }
+        else
+        {
+            // 16-bit operands with a count above 16: undefined; the source follows once more.
+            r = (b << (count - bits)) | (b >> (2 * bits - count));
+            cf = 0;
+        }
+        T result = T.CreateTruncating(r);
+        ShiftFlags.Left(s, result, cf);
+        return result;
+    }
+
+    private static T Right(ProcessorState* s, T dst, T src, int count)
+    {
+        int bits = sizeof(T) * 8;
+        ulong a = ulong.CreateTruncating(dst), b = ulong.CreateTruncating(src);
+        ulong r, cf;
+        if (count <= bits)
+        {
+            r = count == bits ? b : (a >> count) | (b << (bits - count));
+            cf = (a >> (count - 1)) & 1;
+        }
+        else
+        {
+            r = (b >> (count - bits)) | (b << (2 * bits - count));
+            cf = 0;
+        }
+        T result = T.CreateTruncating(r);
+        ShiftFlags.Right(s, result, cf);
+        return result;
+    }
+}

@@ -1,0 +1,141 @@
+using System.Numerics;
+using System.Runtime.CompilerServices;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>PUSH, POP and LEAVE of 64 bits, which exist in 64-bit mode only.</summary>
+internal static unsafe class Stack64
+{
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Insn* Push(Processor p, ProcessorState* s, Insn* i, ulong value)
+    {
+        ulong rsp = s->Rsp - 8;
+        Access.Write(p, s, rsp, value);
+        s->Rsp = rsp;
+        return i + 1;
+    }
+
+    public static Insn* PushReg(Processor p, ProcessorState* s, Insn* i) => Push(p, s, i, Register.Get<ulong>(s, i->R0));
+
+    public static Insn* PushImm(Processor p, ProcessorState* s, Insn* i) => Push(p, s, i, (ulong)i->Imm);
+
+    public static Insn* PushMem(Processor p, ProcessorState* s, Insn* i) => Push(p, s, i, Access.Read<ulong>(p, s, Access.Address(s, i)));
+
+    public static Insn* PopReg(Processor p, ProcessorState* s, Insn* i)
+    {
+        ulong value = Access.Read<ulong>(p, s, s->Rsp);
+        // The increment first: POP RSP leaves the value that was popped.
+        s->Rsp += 8;
+        Register.Set(s, i->R0, value);
+        return i + 1;
+    }
+
+    public static Insn* Leave(Processor p, ProcessorState* s, Insn* i)
+    {
+        ulong frame = s->Rbp, value = Access.Read<ulong>(p, s, frame);
+        s->Rsp = frame + 8;
+        s->Rbp = value;
+        return i + 1;
+    }
+}
+
+/// <summary>PUSH, POP, PUSHA, POPA, ENTER and LEAVE with any operand size in any mode.</summary>
+internal static unsafe class StackInstructions<T> where T : unmanaged, IBinaryInteger<T>
+{
+    public static Insn* PushReg(Processor p, ProcessorState* s, Insn* i)
+    {
+        Stack.Push(p, s, Register.Get<T>(s, i->R0));
+        return i + 1;
+    }
+
+    public static Insn* PushImm(Processor p, ProcessorState* s, Insn* i)
+    {
+        Stack.Push(p, s, T.CreateTruncating(i->Imm));
+        return i + 1;
+    }
+
+    public static Insn* PushMem(Processor p, ProcessorState* s, Insn* i)
+    {
+        Stack.Push(p, s, Access.Read<T>(p, s, Access.Address(s, i)));
+        return i + 1;
+    }
+
+    public static Insn* PopReg(Processor p, ProcessorState* s, Insn* i)
+    {
+        T value = Stack.Pop<T>(p, s);
+        Register.Set(s, i->R0, value);
+        return i + 1;
+    }
+
+    /// <summary>POP m: an address that uses the stack pointer sees it after the increment (SDM vol. 2, POP).</summary>
+    public static Insn* PopMem(Processor p, ProcessorState* s, Insn* i)
+    {
+        T value = Stack.Peek<T>(p, s, 0);
+        ulong rsp = s->Rsp;
+        Stack.Adjust(s, sizeof(T));
+        ulong offset = Access.EffectiveAddress(s, i), popped = s->Rsp;
+        // A fault in the rest must find the old stack pointer.
+        s->Rsp = rsp;
+        Access.Write(p, s, Implicit.Linear(p, s, Implicit.Segment(i), offset, sizeof(T), AccessKind.Write), value);
+        s->Rsp = popped;
+        return i + 1;
+    }
+
+    public static Insn* PushAll(Processor p, ProcessorState* s, Insn* i)
+    {
+        for (int n = 0; n < 8; n++) p.CheckWrite(Stack.Linear(p, s, s->Rsp - (ulong)((n + 1) * sizeof(T)), sizeof(T), AccessKind.Write), sizeof(T));
+        for (int n = 0; n < 8; n++) Stack.Store(p, s, -(n + 1) * sizeof(T), *(T*)ProcessorState.Gpr(s, n));
+        Stack.Adjust(s, -8 * sizeof(T));
+        return i + 1;
+    }
+
+    public static Insn* PopAll(Processor p, ProcessorState* s, Insn* i)
+    {
+        T* values = stackalloc T[8];
+        for (int n = 0; n < 8; n++) values[n] = Stack.Peek<T>(p, s, (7 - n) * sizeof(T));
+        Stack.Adjust(s, 8 * sizeof(T));
+        const int StackPointer = 4;
+        for (int n = 0; n < 8; n++)
+        {
+            if (n != StackPointer) Register.Set(s, n * sizeof(ulong), values[n]);
+        }
+        return i + 1;
+    }
+
+    public static Insn* Leave(Processor p, ProcessorState* s, Insn* i)
+    {
+        T value = Access.Read<T>(p, s, Stack.Linear(p, s, s->Rbp, sizeof(T), AccessKind.Read));
+        Stack.SetPointer(s, s->Rbp + (ulong)sizeof(T));
+        Register.Set(s, FramePointer(s), value);
+        return i + 1;
+    }
+
+    /// <summary>ENTER size, level: builds a stack frame with a display of <c>level</c> frame pointers.</summary>
+    public static Insn* Enter(Processor p, ProcessorState* s, Insn* i)
+    {
+        int level = (int)i->Extra & 31;
+        uint size = (ushort)i->Imm;
+        T frame = *(T*)&s->Rbp;
+        long top = -sizeof(T);
+        ulong frameAddress = s->Rsp - (ulong)sizeof(T);
+        T frameTemp = T.CreateTruncating(frameAddress & Stack.Mask(s));
+        // All checks come first, so that a fault leaves nothing half done: also of the space that is only reserved.
+        int pushes = level == 0 ? 1 : level + 1;
+        for (int n = 1; n <= pushes; n++) p.CheckWrite(Stack.Linear(p, s, s->Rsp - (ulong)(n * sizeof(T)), sizeof(T), AccessKind.Write), sizeof(T));
+        ulong end = s->Rsp - (ulong)(pushes * sizeof(T)) - size;
+        p.CheckWrite(Stack.Linear(p, s, end, sizeof(T), AccessKind.Write), sizeof(T));
+        T* display = stackalloc T[32];
+        for (int n = 1; n < level; n++)
+            display[n] = Access.Read<T>(p, s, Stack.Linear(p, s, s->Rbp - (ulong)(n * sizeof(T)), sizeof(T), AccessKind.Read));
+
+        Stack.Store(p, s, top, frame);
+        for (int n = 1; n < level; n++) Stack.Store(p, s, top -= sizeof(T), display[n]);
+        if (level > 0) Stack.Store(p, s, top - sizeof(T), frameTemp);
+        Stack.SetPointer(s, end);
+        Register.Set(s, FramePointer(s), frameTemp);
+        return i + 1;
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static int FramePointer(ProcessorState* s) => (int)((byte*)&s->Rbp - (byte*)s);
+}

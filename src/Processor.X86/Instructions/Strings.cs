@@ -1,0 +1,211 @@
+using System.Numerics;
+using System.Runtime.CompilerServices;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>
+/// MOVS, STOS, LODS, SCAS and CMPS in one width with every address size and prefix. Registers always show the completed iterations, so that a
+/// fault in the middle or an interruption restarts exactly there. Repeated moves and stores go page by page.
+/// </summary>
+internal static unsafe class Strings<T> where T : unmanaged, IBinaryInteger<T>
+{
+    private const InsnFlags AnyRepeat = InsnFlags.Rep | InsnFlags.Repne;
+
+    public static Insn* Movs(Processor p, ProcessorState* s, Insn* i)
+    {
+        ulong mask = Implicit.AddressMask(i);
+        if ((i->Flags & AnyRepeat) == 0)
+        {
+            MoveOne(p, s, i, mask);
+            return i + 1;
+        }
+        while ((s->Rcx & mask) != 0)
+        {
+            int count = MoveRun(s, i, mask);
+            if (count == 0)
+            {
+                MoveOne(p, s, i, mask);
+                count = 1;
+            }
+            StringRegisters.Consume(s, mask, count);
+            if ((s->Rcx & mask) != 0 && s->AttentionFlags != 0) return Flow.Again(s, i);
+        }
+        return i + 1;
+    }
+
+    private static void MoveOne(Processor p, ProcessorState* s, Insn* i, ulong mask)
+    {
+        T value = Access.Read<T>(p, s, Implicit.Linear(p, s, Implicit.Segment(i), s->Rsi & mask, sizeof(T), AccessKind.Read));
+        Access.Write(p, s, Implicit.Linear(p, s, Seg.Es, s->Rdi & mask, sizeof(T), AccessKind.Write), value);
+        StringRegisters.Advance(&s->Rsi, mask, s->Direction * sizeof(T));
+        StringRegisters.Advance(&s->Rdi, mask, s->Direction * sizeof(T));
+    }
+
+    /// <summary>Moves as many elements as both pages hold when both are in the TLB, and returns how many; 0 when the slow way must be taken.</summary>
+    private static int MoveRun(ProcessorState* s, Insn* i, ulong mask)
+    {
+        Seg segment = Implicit.Segment(i);
+        if (segment >= Seg.Fs || !Implicit.IsFlat(s)) return 0;
+        ulong source = s->Rsi & mask, destination = s->Rdi & mask;
+        TlbEntry* read = Access.Entry(s, source), write = Access.Entry(s, destination);
+        if (read->ReadTag != (StringRegisters.Page(source) | s->TlbContext) || write->WriteTag != (StringRegisters.Page(destination) | s->TlbContext)) return 0;
+        int count = StringRegisters.Room(source, s->Direction, sizeof(T));
+        count = Math.Min(count, StringRegisters.Room(destination, s->Direction, sizeof(T)));
+        count = (int)Math.Min((ulong)count, s->Rcx & mask);
+        if (count == 0) return 0;
+        byte* from = (byte*)source + read->Addend, to = (byte*)destination + write->Addend;
+        int bytes = count * sizeof(T);
+        if (s->Direction > 0)
+        {
+            // Elements move one after another, lowest first: a destination inside the source repeats what was just written.
+            if (to > from && to < from + bytes)
+            {
+                for (int n = 0; n < count; n++) Unsafe.WriteUnaligned(to + n * sizeof(T), Unsafe.ReadUnaligned<T>(from + n * sizeof(T)));
+            }
+            else
+            {
+                Buffer.MemoryCopy(from, to, bytes, bytes);
+            }
+        }
+        else
+        {
+            byte* lowFrom = from + sizeof(T) - bytes, lowTo = to + sizeof(T) - bytes;
+            if (lowTo < lowFrom && lowTo + bytes > lowFrom)
+            {
+                for (int n = 0; n < count; n++) Unsafe.WriteUnaligned(to - n * sizeof(T), Unsafe.ReadUnaligned<T>(from - n * sizeof(T)));
+            }
+            else
+            {
+                Buffer.MemoryCopy(lowFrom, lowTo, bytes, bytes);
+            }
+        }
+        StringRegisters.Advance(&s->Rsi, mask, (long)s->Direction * bytes);
+        StringRegisters.Advance(&s->Rdi, mask, (long)s->Direction * bytes);
+        return count;
+    }
+
+    public static Insn* Stos(Processor p, ProcessorState* s, Insn* i)
+    {
+        ulong mask = Implicit.AddressMask(i);
+        if ((i->Flags & AnyRepeat) == 0)
+        {
+            StoreOne(p, s, mask);
+            return i + 1;
+        }
+        while ((s->Rcx & mask) != 0)
+        {
+            int count = StoreRun(s, mask);
+            if (count == 0)
+            {
+                StoreOne(p, s, mask);
+                count = 1;
+            }
+            StringRegisters.Consume(s, mask, count);
+            if ((s->Rcx & mask) != 0 && s->AttentionFlags != 0) return Flow.Again(s, i);
+        }
+        return i + 1;
+    }
+
+    private static void StoreOne(Processor p, ProcessorState* s, ulong mask)
+    {
+        Access.Write(p, s, Implicit.Linear(p, s, Seg.Es, s->Rdi & mask, sizeof(T), AccessKind.Write), *(T*)&s->Rax);
+        StringRegisters.Advance(&s->Rdi, mask, s->Direction * sizeof(T));
+    }
+
+    private static int StoreRun(ProcessorState* s, ulong mask)
+    {
+        if (!Implicit.IsFlat(s)) return 0;
+        ulong destination = s->Rdi & mask;
+        TlbEntry* write = Access.Entry(s, destination);
+        if (write->WriteTag != (StringRegisters.Page(destination) | s->TlbContext)) return 0;
+        int count = (int)Math.Min((ulong)StringRegisters.Room(destination, s->Direction, sizeof(T)), s->Rcx & mask);
+        if (count == 0) return 0;
+        byte* to = (byte*)destination + write->Addend;
+        int bytes = count * sizeof(T);
+        new Span<T>(s->Direction > 0 ? to : to + sizeof(T) - bytes, count).Fill(*(T*)&s->Rax);
+        StringRegisters.Advance(&s->Rdi, mask, (long)s->Direction * bytes);
+        return count;
+    }
+
+    public static Insn* Lods(Processor p, ProcessorState* s, Insn* i)
+    {
+        ulong mask = Implicit.AddressMask(i);
+        bool repeats = (i->Flags & AnyRepeat) != 0;
+        if (repeats && (s->Rcx & mask) == 0) return i + 1;
+        while (true)
+        {
+            T value = Access.Read<T>(p, s, Implicit.Linear(p, s, Implicit.Segment(i), s->Rsi & mask, sizeof(T), AccessKind.Read));
+            Register.Set(s, 0, value);
+            StringRegisters.Advance(&s->Rsi, mask, s->Direction * sizeof(T));
+            if (!repeats) return i + 1;
+            StringRegisters.Consume(s, mask, 1);
+            if ((s->Rcx & mask) == 0) return i + 1;
+            if (s->AttentionFlags != 0) return Flow.Again(s, i);
+        }
+    }
+
+    public static Insn* Scas(Processor p, ProcessorState* s, Insn* i)
+    {
+        ulong mask = Implicit.AddressMask(i);
+        bool repeats = (i->Flags & AnyRepeat) != 0, whileEqual = (i->Flags & InsnFlags.Repne) == 0;
+        if (repeats && (s->Rcx & mask) == 0) return i + 1;
+        while (true)
+        {
+            T value = Access.Read<T>(p, s, Implicit.Linear(p, s, Seg.Es, s->Rdi & mask, sizeof(T), AccessKind.Read));
+            SubOperation.Apply(s, *(T*)&s->Rax, value);
+            StringRegisters.Advance(&s->Rdi, mask, s->Direction * sizeof(T));
+            if (!repeats) return i + 1;
+            StringRegisters.Consume(s, mask, 1);
+            if ((s->Rcx & mask) == 0 || Flags.Zf(s) != whileEqual) return i + 1;
+            if (s->AttentionFlags != 0) return Flow.Again(s, i);
+        }
+    }
+
+    public static Insn* Cmps(Processor p, ProcessorState* s, Insn* i)
+    {
+        ulong mask = Implicit.AddressMask(i);
+        bool repeats = (i->Flags & AnyRepeat) != 0, whileEqual = (i->Flags & InsnFlags.Repne) == 0;
+        if (repeats && (s->Rcx & mask) == 0) return i + 1;
+        while (true)
+        {
+            T first = Access.Read<T>(p, s, Implicit.Linear(p, s, Implicit.Segment(i), s->Rsi & mask, sizeof(T), AccessKind.Read));
+            T second = Access.Read<T>(p, s, Implicit.Linear(p, s, Seg.Es, s->Rdi & mask, sizeof(T), AccessKind.Read));
+            SubOperation.Apply(s, first, second);
+            StringRegisters.Advance(&s->Rsi, mask, s->Direction * sizeof(T));
+            StringRegisters.Advance(&s->Rdi, mask, s->Direction * sizeof(T));
+            if (!repeats) return i + 1;
+            StringRegisters.Consume(s, mask, 1);
+            if ((s->Rcx & mask) == 0 || Flags.Zf(s) != whileEqual) return i + 1;
+            if (s->AttentionFlags != 0) return Flow.Again(s, i);
+        }
+    }
+}
+
+/// <summary>SI, DI and CX of string instructions, which have the address size.</summary>
+internal static unsafe class StringRegisters
+{
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static ulong Page(ulong address) => address & ~0xFFFul;
+
+    /// <summary>Elements of <paramref name="size"/> bytes that fit into the page of <paramref name="address"/> from there in the direction; the first may cross.</summary>
+    public static int Room(ulong address, int direction, int size)
+    {
+        int offset = (int)address & 0xFFF;
+        if (direction > 0) return (0x1000 - offset) / size;
+        // Downwards: the first element must not reach into the next page; the last must begin inside this one.
+        return offset + size > 0x1000 ? 0 : offset / size + 1;
+    }
+
+    /// <summary>Adds to a register in the address size; a 32-bit one clears the upper half.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Advance(ulong* register, ulong mask, long delta)
+    {
+        ulong value = *register + (ulong)delta;
+        if (mask == 0xFFFF) *(ushort*)register = (ushort)value;
+        else *register = value & mask;
+    }
+
+    /// <summary>Takes completed iterations off CX, ECX or RCX.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Consume(ProcessorState* s, ulong mask, int count) => Advance(&s->Rcx, mask, -count);
+}
