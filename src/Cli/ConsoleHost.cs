@@ -9,10 +9,9 @@ namespace Bunraku.Cli;
 /// Lends this process's terminal, standard streams and signals to one <see cref="RunSession"/>: keys in, output out, escape keys and monitor,
 /// and everything as it was before on every way out.
 /// </summary>
-internal sealed class ConsoleHost : IDisposable
+internal sealed class ConsoleHost : IGuestConsole, IDisposable
 {
     private const int Stdin = 0, Stdout = 1;
-    private const byte EndOfTransmission = 0x04;
 
     private readonly RunOptions _options;
     private readonly Terminal? _terminal;
@@ -38,8 +37,19 @@ internal sealed class ConsoleHost : IDisposable
             return;
         }
         _output = new OutputPump(Stdout, OnOutputClosed);
-        // One command behaves as a program does: line editing and Ctrl-C stay with the host.
-        if (options.Command is null) _terminal = Terminal.Open(Stdin);
+        // A command whose output goes elsewhere reads lines as any other program would: the terminal stays as it is.
+        if (options.Command is null || Terminal.Is(Stdout)) _terminal = Terminal.Open(Stdin);
+    }
+
+    /// <summary>The terminal that the guest gets, or null for streams.</summary>
+    public TerminalInfo? GuestTerminal
+    {
+        get
+        {
+            if (_terminal is null) return null;
+            (int columns, int rows) = _terminal.Size ?? default;
+            return new TerminalInfo(columns, rows, Environment.GetEnvironmentVariable("TERM"));
+        }
     }
 
     /// <summary>Takes the guest's output.</summary>
@@ -49,6 +59,10 @@ internal sealed class ConsoleHost : IDisposable
         _lastByte = bytes[^1];
         _output?.Write(bytes);
     }
+
+    public void Throttle() => _output?.Throttle();
+
+    public void Release() => _output?.Release();
 
     /// <summary>Runs the session to its end.</summary>
     public RunResult Run(RunSession session)
@@ -95,8 +109,8 @@ internal sealed class ConsoleHost : IDisposable
             if (_terminal is null) _session!.Send(buffer.AsSpan(0, n));
             else keys.Feed(buffer.AsSpan(0, n), Type, Command);
         }
-        // The end of a pipe is for the guest what Ctrl-D is at a terminal. Without any input (/dev/null) nobody meant to type.
-        if (any && _terminal is null) _session!.Send([EndOfTransmission]);
+        // Without any input (/dev/null) nobody meant to type, and a shell goes on without.
+        if (_terminal is null && (any || _options.Command is not null)) _session!.SendEnd();
     }
 
     private void Type(byte b)

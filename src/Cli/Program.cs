@@ -37,7 +37,7 @@ internal static class Program
     {
         using FileStream? json = options.StatsJson is { } path ? CreateFile(path, "--stats-json") : null;
         using var host = new ConsoleHost(options);
-        using var session = new RunSession(options, KnownEngines.All, host.Write);
+        using var session = new RunSession(options with { Terminal = host.GuestTerminal }, KnownEngines.All, KnownEngines.Models, host, text => Console.Error.WriteLine("bunraku: " + text));
         RunResult result = host.Run(session);
         Explain(result, session);
         if (options.Stats || json is not null)
@@ -52,6 +52,7 @@ internal static class Program
     /// <summary>Says why a run ended, when that is not obvious.</summary>
     private static void Explain(RunResult result, RunSession session)
     {
+        if (result is { WantedCommand: true, CommandStatus: null, HostEnd: HostEnd.None or HostEnd.TimedOut }) Console.Error.Write(session.HiddenMessages);
         switch (result.Cause.Reason)
         {
             case StopReason.TripleFault:

@@ -1,45 +1,115 @@
 using System.Text;
-using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Bunraku.Machine;
 using Bunraku.Machine.Board;
 
 namespace Bunraku.Cli.Running;
 
-/// <summary>The board around a VM with its guest loaded, as the options say.</summary>
-internal sealed class GuestMachine : IDisposable
+/// <summary>The board around a VM with its guest loaded, and the guest's serial ports wired to a console.</summary>
+internal sealed class GuestMachine
 {
-    /// <exception cref="CommandLine.UsageException">An unknown guest.</exception>
-    /// <exception cref="CannotStartException">A file is missing, is no kernel or does not fit.</exception>
-    public GuestMachine(VirtualMachine vm, RunOptions options, GuestOutput output)
+    private const int MostQueuedInput = 1 << 16, KeptMessages = 1 << 14;
+
+    private readonly IGuestConsole _console;
+    private readonly GuestConsole _wiring;
+    private readonly GuestMessages? _messages;
+    private readonly Uart16550A? _inputPort = null;
+    private readonly Task _stopped;
+    private readonly CommandInput _input = new();
+    private readonly List<byte> _passed = [], _kernelMessages = [], _coded = [];
+
+    /// <exception cref="BootException">The guest is no kernel or does not fit.</exception>
+    public GuestMachine(VirtualMachine vm, GuestImage image, RunOptions options, IGuestConsole console)
     {
-        if (options.Kernel is not { } kernel) throw new CannotStartException("this build has no guests of its own; give a kernel with --kernel");
-        try
+        _console = console;
+        _wiring = image.Linux?.Console ?? GuestConsole.Shell;
+        if (image.Linux is { } linux) _messages = new GuestMessages(linux.Token);
+
+        var request = new BootRequest(vm.Memory, vm.Model, E820.Build(vm.Memory), image.Kernel, image.KernelName)
         {
-            var request = new BootRequest(vm.Memory, vm.Model, E820.Build(vm.Memory), BootFile.Read(kernel, "kernel"), kernel)
-            {
-                Initrd = options.Initrd is { } initrd ? BootFile.Read(initrd, "initrd") : default,
-                InitrdName = options.Initrd ?? "",
-                CommandLine = options.Append ?? "",
-                RsdpAddress = MemoryLayout.Rsdp,
-            };
-            vm.Cpus[0].Cpu.WriteState(KernelLoader.Load(request));
-        }
-        catch (BootException e)
-        {
-            throw new CannotStartException(e.Message, e);
-        }
+            Initrd = image.Initrd,
+            InitrdName = image.InitrdName,
+            CommandLine = image.Append,
+            RsdpAddress = MemoryLayout.Rsdp,
+        };
+        vm.Cpus[0].Cpu.WriteState(KernelLoader.Load(request));
+        _stopped = vm.Stopped;
     }
 
-    public int? CommandStatus => null;
+    /// <summary>Status of the command inside the guest, once it ended.</summary>
+    public int? CommandStatus => _wiring == GuestConsole.Shell ? null : _messages!.ExitStatus;
 
-    public static CpuModel ParseModel(string? text) => throw new CannotStartException("no processor model");
+    /// <summary>What the guest's kernel last printed where nobody saw it, because a command has the console.</summary>
+    public string HiddenMessages => Encoding.UTF8.GetString([.. _kernelMessages]);
 
+    /// <summary>Types for the guest; waits while much is queued.</summary>
     public void Send(ReadOnlySpan<byte> bytes)
     {
+        if (_wiring != GuestConsole.Command)
+        {
+            Enqueue(bytes);
+            return;
+        }
+        _coded.Clear();
+        _input.Encode(bytes, _coded);
+        // A program that waits for part of a line gets it, as from a pipe.
+        _input.Push(_coded);
+        Enqueue(_coded.ToArray());
     }
 
-    public void Dispose()
+    private void Enqueue(ReadOnlySpan<byte> bytes)
     {
+        if (_inputPort is not { } port) return;
+        // Nobody tells when the guest has read; looking again now and then is enough for a flood of input.
+        while (port.QueuedInput > MostQueuedInput && !_stopped.Wait(1))
+        {
+        }
+        port.Enqueue(bytes);
+    }
+
+    /// <summary>The end of input: for a terminal's reader that is Ctrl-D.</summary>
+    public void SendEnd()
+    {
+        if (_wiring != GuestConsole.Command)
+        {
+            Enqueue([0x04]);
+            return;
+        }
+        _coded.Clear();
+        _input.End(_coded);
+        Enqueue(_coded.ToArray());
+    }
+
+    /// <summary>Shows what a message that never came to its end held back. After the end.</summary>
+    public void Finish()
+    {
+        if (_messages is null) return;
+        _passed.Clear();
+        _messages.Flush(_passed);
+        ShowFirst([.. _passed]);
+    }
+
+    /// <summary>COM1: the console with our init's messages in it.</summary>
+    private void FirstPort(ReadOnlySpan<byte> bytes)
+    {
+        if (_messages is null)
+        {
+            _console.Write(bytes);
+            return;
+        }
+        _passed.Clear();
+        _messages.Filter(bytes, _passed);
+        ShowFirst(System.Runtime.InteropServices.CollectionsMarshal.AsSpan(_passed));
+    }
+
+    private void ShowFirst(ReadOnlySpan<byte> bytes)
+    {
+        if (_wiring == GuestConsole.Shell)
+        {
+            if (!bytes.IsEmpty) _console.Write(bytes);
+            return;
+        }
+        _kernelMessages.AddRange(bytes);
+        if (_kernelMessages.Count > 2 * KeptMessages) _kernelMessages.RemoveRange(0, _kernelMessages.Count - KeptMessages);
     }
 }

@@ -4,7 +4,7 @@ namespace Bunraku.Cli.Running;
 
 /// <summary>
 /// Carries the guest's output to a descriptor on a thread of its own, so that a slow terminal does not hold the machine lock. Bytes keep their
-/// order and none is lost: disposal writes what waits. A writer that is far ahead of the reader is held up. Thread-safe.
+/// order and none is lost: disposal writes what waits. Who writes calls <see cref="Throttle"/> where it may wait. Thread-safe.
 /// </summary>
 public sealed class OutputPump : IDisposable
 {
@@ -15,7 +15,8 @@ public sealed class OutputPump : IDisposable
     private readonly Action _closed;
     private byte[] _waiting = new byte[4096], _writing = new byte[4096];
     private int _length;
-    private bool _ending, _broken, _idle = true;
+    private volatile bool _full;
+    private bool _ending, _broken, _released, _idle = true;
 
     /// <param name="closed">Called once, on the pump's thread, when nobody will read any more (broken pipe, full disk).</param>
     public OutputPump(int fd, Action closed)
@@ -25,16 +26,36 @@ public sealed class OutputPump : IDisposable
         _thread.Start();
     }
 
-    /// <summary>Queues bytes; waits while a mebibyte is already queued. Dropped once the reader is gone.</summary>
+    /// <summary>Queues bytes without waiting. Dropped once the reader is gone.</summary>
     public void Write(ReadOnlySpan<byte> bytes)
     {
         lock (_lock)
         {
-            while (_length >= Capacity && !_broken && !_ending) Monitor.Wait(_lock);
             if (_broken || _ending) return;
             if (_length + bytes.Length > _waiting.Length) Array.Resize(ref _waiting, Math.Max(_waiting.Length * 2, _length + bytes.Length));
             bytes.CopyTo(_waiting.AsSpan(_length));
             _length += bytes.Length;
+            _full = _length >= Capacity;
+            Monitor.PulseAll(_lock);
+        }
+    }
+
+    /// <summary>Waits while a mebibyte is queued: a guest that prints faster than anybody reads is held up instead of filling the host's memory.</summary>
+    public void Throttle()
+    {
+        if (!_full) return;
+        lock (_lock)
+        {
+            while (_full && !_broken && !_ending && !_released) Monitor.Wait(_lock);
+        }
+    }
+
+    /// <summary>Ends all waiting in <see cref="Throttle"/>: the guest is about to stop.</summary>
+    public void Release()
+    {
+        lock (_lock)
+        {
+            _released = true;
             Monitor.PulseAll(_lock);
         }
     }
@@ -60,7 +81,7 @@ public sealed class OutputPump : IDisposable
                 while (_length == 0 && !_ending) Monitor.Wait(_lock);
                 if (_length == 0) return;
                 (_waiting, _writing) = (_writing, _waiting);
-                (n, _length, _idle) = (_length, 0, false);
+                (n, _length, _idle, _full) = (_length, 0, false, false);
                 Monitor.PulseAll(_lock);
             }
             if (DescriptorWriter.WriteAll(_fd, _writing.AsSpan(0, n))) continue;

@@ -58,4 +58,6 @@ public sealed record RunOptions
     public TraceTarget? Trace { get; init; }
     /// <summary>A command to run inside the guest; null boots to the guest's shell.</summary>
     public IReadOnlyList<string>? Command { get; init; }
+    /// <summary>The user's terminal that the guest gets, or null for streams.</summary>
+    public TerminalInfo? Terminal { get; init; }
 }

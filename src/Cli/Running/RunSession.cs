@@ -4,6 +4,7 @@ using System.Text;
 using Bunraku.Cli.CommandLine;
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
+using Bunraku.Machine;
 using Bunraku.Platform;
 
 namespace Bunraku.Cli.Running;
@@ -15,6 +16,7 @@ namespace Bunraku.Cli.Running;
 public sealed class RunSession : IDisposable
 {
     private readonly RunOptions _options;
+    private readonly IGuestConsole _console;
     private readonly VirtualMachine _vm;
     private readonly GuestMachine _machine;
     private readonly IEngine _engine;
@@ -30,16 +32,19 @@ public sealed class RunSession : IDisposable
 
     /// <summary>Makes the machine and loads the guest; nothing runs yet.</summary>
     /// <param name="engines">What <c>--engine</c> can choose from, the best first.</param>
-    /// <param name="output">Takes what the guest prints, on a vCPU's thread with the machine lock held; must not call back.</param>
+    /// <param name="models">What <c>--cpu</c> can choose from, the default first.</param>
+    /// <param name="console">Takes what the guest prints.</param>
+    /// <param name="progress">Told in a few words what takes long before the start.</param>
     /// <exception cref="UsageException">An option names something unknown.</exception>
     /// <exception cref="CannotStartException">This host, a file or a package does not allow it.</exception>
-    public RunSession(RunOptions options, IReadOnlyList<IEngine> engines, GuestOutput output)
+    public RunSession(RunOptions options, IReadOnlyList<IEngine> engines, IReadOnlyList<CpuModel> models, IGuestConsole console, Action<string>? progress = null)
     {
-        _options = options;
+        (_options, _console) = (options, console);
         _engine = ChooseEngine(options.Engine, engines);
-        CpuModel model = GuestMachine.ParseModel(options.Cpu);
+        CpuModel model = CpuChoice.Parse(options.Cpu, models);
         if (options.Memory > HostProcess.TotalMemory)
             throw new CannotStartException($"--memory {Quantities.FormatSize(options.Memory)}: this host has only {Quantities.FormatSize(HostProcess.TotalMemory)}");
+        GuestImage image = Guarded(() => GuestImage.Prepare(options, progress));
         TextWriter? trace = OpenTrace(options.Trace);
         try
         {
@@ -53,7 +58,7 @@ public sealed class RunSession : IDisposable
         _log = new ExitLog(trace);
         try
         {
-            _machine = new GuestMachine(_vm, options, output);
+            _machine = Guarded(() => new GuestMachine(_vm, image, options, console));
         }
         catch
         {
@@ -61,8 +66,27 @@ public sealed class RunSession : IDisposable
             _log.Dispose();
             throw;
         }
-        foreach (CpuThread cpu in _vm.Cpus) cpu.OnExit = (thread, exit) => _log.Add(ExitRecord.From(_vm.Clock.Nanoseconds, thread.Cpu.Index, exit));
+        foreach (CpuThread cpu in _vm.Cpus) cpu.OnExit = OnExit;
         _vmCreated = SinceProcessStart();
+    }
+
+    /// <summary>What the user can act on is told to the user as it is.</summary>
+    private static T Guarded<T>(Func<T> make)
+    {
+        try
+        {
+            return make();
+        }
+        catch (BootException e)
+        {
+            throw new CannotStartException(e.Message, e);
+        }
+    }
+
+    private void OnExit(CpuThread cpu, VmExit exit)
+    {
+        _log.Add(ExitRecord.From(_vm.Clock.Nanoseconds, cpu.Cpu.Index, exit));
+        _console.Throttle();
     }
 
     /// <summary>The VM, for who embeds one.</summary>
@@ -97,6 +121,7 @@ public sealed class RunSession : IDisposable
         StopCause cause = _vm.Stopped.GetAwaiter().GetResult();
         _ended = SinceProcessStart();
         _vm.Join();
+        _machine.Finish();
         lock (_lock)
         {
             HostEnd end = cause.Reason == StopReason.HostRequest ? _hostEnd : HostEnd.None;
@@ -113,11 +138,15 @@ public sealed class RunSession : IDisposable
             if (_hostEnd != HostEnd.None) return;
             (_hostEnd, _signal) = (reason, signal);
         }
+        _console.Release();
         _vm.Stop(new StopCause(StopReason.HostRequest));
     }
 
-    /// <summary>Types for the guest. Not from a vCPU's thread.</summary>
+    /// <summary>Types for the guest; waits while it is far behind. One thread, not a vCPU's.</summary>
     public void Send(ReadOnlySpan<byte> bytes) => _machine.Send(bytes);
+
+    /// <summary>There is no more input. Same thread as <see cref="Send"/>.</summary>
+    public void SendEnd() => _machine.SendEnd();
 
     /// <summary>Stops virtual time and the vCPUs. Idempotent; not from a vCPU's thread.</summary>
     public void Pause()
@@ -175,6 +204,9 @@ public sealed class RunSession : IDisposable
         }
     }
 
+    /// <summary>What the guest's kernel last printed while a command had the console.</summary>
+    public string HiddenMessages => _machine.HiddenMessages;
+
     /// <summary>What a person needs to see after the guest crashed the processor. After <see cref="Wait"/>.</summary>
     public string CrashReport(int cpu)
     {
@@ -218,7 +250,7 @@ public sealed class RunSession : IDisposable
     public void Dispose()
     {
         _timeout?.Dispose();
-        _machine.Dispose();
+        _console.Release();
         _vm.Dispose();
         _log.Dispose();
     }

@@ -1,0 +1,50 @@
+using Bunraku.Cli.CommandLine;
+using Bunraku.Machine;
+
+namespace Bunraku.Cli.Running;
+
+/// <summary>What is to be booted: files in memory, not yet in a VM.</summary>
+/// <param name="Append">Kernel command line.</param>
+/// <param name="Linux">Set when our own init runs in the guest and reports.</param>
+public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, ReadOnlyMemory<byte> Initrd, string InitrdName, string Append, LinuxGuest? Linux)
+{
+    /// <summary>Names that <c>run</c> takes, the default first.</summary>
+    public static IReadOnlyList<string> Names { get; } = [.. DebianPackages.KernelNames.Select(k => k.Name), HelloName];
+
+    private const string HelloName = "hello";
+
+    /// <summary>Reads or downloads what the options name.</summary>
+    /// <param name="progress">Told in a few words what takes long.</param>
+    /// <exception cref="UsageException">An unknown guest, or options that do not go with it.</exception>
+    /// <exception cref="BootException">A file or package is missing or unusable.</exception>
+    public static GuestImage Prepare(RunOptions options, Action<string>? progress)
+    {
+        if (options.Kernel is { } path)
+        {
+            return new GuestImage(
+                BootFile.Read(path, "kernel"), path,
+                options.Initrd is { } initrd ? BootFile.Read(initrd, "initrd") : default, options.Initrd ?? "",
+                options.Append ?? "", null);
+        }
+        if (!Names.Contains(options.Guest)) throw new UsageException(Nearest.Message("guest", options.Guest, Names));
+        if (options.Initrd is not null) throw new UsageException($"--initrd goes with --kernel; the guest '{options.Guest}' has its own");
+        if (options.Guest == HelloName)
+        {
+            if (options.Command is not null) throw new UsageException("the guest 'hello' runs no commands; leave out what stands behind --");
+            throw new BootException("the guest 'hello' is not part of this build");
+        }
+
+        var packages = new DebianPackages(new GuestCache(), progress);
+        string kernel = packages.FindKernel(options.Guest), busybox = packages.FindBusybox();
+        var guest = LinuxGuest.Create(BootFile.Read(kernel, "kernel"), kernel, BootFile.Read(busybox, "busybox"), new LinuxGuestOptions
+        {
+            Command = options.Command ?? [],
+            Terminal = options.Terminal is not null,
+            Columns = options.Terminal?.Columns ?? 0,
+            Rows = options.Terminal?.Rows ?? 0,
+            Term = options.Terminal?.Term,
+        });
+        string append = options.Append is { Length: > 0 } more ? $"{guest.Append} {more}" : guest.Append;
+        return new GuestImage(guest.Kernel, guest.KernelName, guest.Initrd, "initramfs", append, guest);
+    }
+}

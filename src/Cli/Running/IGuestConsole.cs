@@ -1,0 +1,20 @@
+namespace Bunraku.Cli.Running;
+
+/// <summary>The other end of the guest's console, as a <see cref="RunSession"/> needs it.</summary>
+public interface IGuestConsole
+{
+    /// <summary>Bytes that the guest printed. On a vCPU's thread with the machine lock held: never waits, throws or calls back.</summary>
+    void Write(ReadOnlySpan<byte> bytes);
+
+    /// <summary>Called by each vCPU after each exit, without locks: waits while the reader is far behind.</summary>
+    void Throttle();
+
+    /// <summary>The VM is about to stop: nothing may wait in <see cref="Throttle"/> any more. Any thread.</summary>
+    void Release();
+}
+
+/// <summary>The user's terminal, when the guest gets one.</summary>
+/// <param name="Columns">Characters; 0 when unknown.</param>
+/// <param name="Rows">Characters; 0 when unknown.</param>
+/// <param name="Term">The terminal's type, null when unknown.</param>
+public sealed record TerminalInfo(int Columns, int Rows, string? Term);
