@@ -1,0 +1,230 @@
+using System.Text;
+using System.Text.Json;
+using Bunraku.Cli.CommandLine;
+using Bunraku.Cli.Running;
+using Bunraku.Engines;
+using Bunraku.Hypervisor;
+
+namespace Bunraku.Cli.Tests;
+
+/// <summary>Sessions on an engine that plays back exits: everything but the processor is real.</summary>
+public class RunSessionTests
+{
+    private sealed class Recorder : IGuestConsole
+    {
+        private readonly MemoryStream _bytes = new();
+
+        public string Text => Encoding.Latin1.GetString(_bytes.ToArray());
+
+        public void Write(ReadOnlySpan<byte> bytes) => _bytes.Write(bytes);
+
+        public void Throttle()
+        {
+        }
+
+        public void Release()
+        {
+        }
+    }
+
+    private static readonly byte[] Kernel = TestKernel.Assemble(a => { a.nop(); a.hlt(); });
+
+    private static (RunResult Result, string Output, RunSession Session) Run(RunOptions options, params Action<VmExit>[] script)
+    {
+        using var kernel = new TemporaryFile(Kernel);
+        var console = new Recorder();
+        var session = new RunSession(options with { Kernel = kernel.Path }, [new ScriptedEngine(script)], [ScriptedEngine.Model], console);
+        session.Start();
+        RunResult result = session.Wait();
+        return (result, console.Text, session);
+    }
+
+    [Fact]
+    public void SerialOutputReachesTheConsole()
+    {
+        (RunResult result, string output, RunSession session) = Run(
+            new RunOptions { DebugExit = true }, ScriptedEngine.Out(0x3F8, (byte)'H'), ScriptedEngine.Out(0x3F8, (byte)'i'), ScriptedEngine.Out(0xF4, 3));
+        session.Dispose();
+        Assert.Equal("Hi", output);
+        Assert.Equal(StopReason.DebugExit, result.Cause.Reason);
+        Assert.Equal(7, result.ExitStatus);
+    }
+
+    [Fact]
+    public void WithoutTheOptionThereIsNoDebugExit()
+    {
+        (RunResult result, _, RunSession session) = Run(new RunOptions(), ScriptedEngine.Out(0xF4, 3), ScriptedEngine.Exit(ExitReason.TripleFault));
+        session.Dispose();
+        Assert.Equal(3, result.ExitStatus);
+    }
+
+    [Fact]
+    public void ACrashIsReportedWithStateCodeAndExits()
+    {
+        (RunResult result, _, RunSession session) = Run(new RunOptions(), ScriptedEngine.Out(0x80, 0x42), ScriptedEngine.Exit(ExitReason.TripleFault));
+        Assert.Equal(StopReason.TripleFault, result.Cause.Reason);
+        string report = session.CrashReport(0);
+        session.Dispose();
+        Assert.Contains("RIP=0000000000100020", report);
+        Assert.Contains("CR0=", report);
+        Assert.Contains("=> 0000000000100020  90                     nop", report);
+        Assert.Contains("Io out port 0080 size 1 value 42", report);
+        Assert.Contains("TripleFault", report);
+    }
+
+    [Fact]
+    public void TimeoutEndsAGuestThatLoops()
+    {
+        (RunResult result, _, RunSession session) = Run(new RunOptions { Timeout = TimeSpan.FromMilliseconds(20) });
+        session.Dispose();
+        Assert.Equal(124, result.ExitStatus);
+    }
+
+    [Fact]
+    public void AnEngineThatGivesUpIsAnInternalError()
+    {
+        (RunResult result, _, RunSession session) = Run(new RunOptions(), e => (e.Reason, e.Message) = (ExitReason.InternalError, "lost"));
+        session.Dispose();
+        Assert.Equal((125, "lost"), (result.ExitStatus, result.Cause.Message));
+    }
+
+    [Fact]
+    public void QuitAndSignalsEndALoop()
+    {
+        foreach ((HostEnd end, int signal, int status) in ((HostEnd, int, int)[])[(HostEnd.Quit, 0, 0), (HostEnd.Signal, 15, 143), (HostEnd.OutputClosed, 0, 141)])
+        {
+            using var kernel = new TemporaryFile(Kernel);
+            using var session = new RunSession(new RunOptions { Kernel = kernel.Path }, [new ScriptedEngine()], [ScriptedEngine.Model], new Recorder());
+            session.Start();
+            session.End(end, signal);
+            session.End(HostEnd.TimedOut);
+            Assert.Equal(status, session.Wait().ExitStatus);
+        }
+    }
+
+    [Fact]
+    public void TheMonitorStopsShowsAndContinues()
+    {
+        using var kernel = new TemporaryFile(Kernel);
+        using var session = new RunSession(new RunOptions { Kernel = kernel.Path }, [new ScriptedEngine(ScriptedEngine.Out(0x80, 1))], [ScriptedEngine.Model], new Recorder());
+        session.Start();
+        var monitor = new MonitorShell(session);
+        Assert.Contains("RIP=0000000000100020", monitor.Execute("info registers"));
+        Assert.False(session.Paused);
+        Assert.Contains("stopped", monitor.Execute(" stop "));
+        Assert.True(session.Paused);
+        long stood = session.Machine.Clock.Nanoseconds;
+        Assert.Contains("RIP=", monitor.Execute("info  registers"));
+        Assert.True(session.Paused);
+        Assert.Equal(stood, session.Machine.Clock.Nanoseconds);
+        Assert.Equal("", monitor.Execute("cont"));
+        Assert.False(session.Paused);
+        Assert.Contains("instructions", monitor.Execute("info stats"));
+        Assert.Contains("did you mean 'info registers'?", monitor.Execute("info register"));
+        Assert.Contains("did you mean 'quit'?", monitor.Execute("qiut"));
+        Assert.Contains("cont", monitor.Execute("help"));
+        Assert.Equal("", monitor.Execute(""));
+        monitor.Execute("quit");
+        Assert.Equal(HostEnd.Quit, session.Wait().HostEnd);
+    }
+
+    [Fact]
+    public void StatisticsCountExitsAndAreJson()
+    {
+        (_, _, RunSession session) = Run(new RunOptions(), ScriptedEngine.Out(0x80, 1), ScriptedEngine.In(0x3FD), ScriptedEngine.Exit(ExitReason.TripleFault));
+        RunStatistics statistics = session.Statistics;
+        session.Dispose();
+        Assert.Equal(2ul, statistics.Exits.Single(e => e.Key == ExitReason.Io).Value);
+        Assert.Equal(512ul << 20, statistics.GuestBytes);
+        Assert.InRange(statistics.GuestTouchedBytes, 4096ul, 64ul << 20);
+        Assert.True(statistics.VmCreatedMs <= statistics.KernelEntryMs && statistics.KernelEntryMs <= statistics.EndMs);
+        JsonElement json = JsonDocument.Parse(statistics.ToJson()).RootElement;
+        Assert.Equal(2, json.GetProperty("exits").GetProperty("io").GetInt32());
+        Assert.Equal(1, json.GetProperty("exits").GetProperty("tripleFault").GetInt32());
+        Assert.Equal(3, json.GetProperty("instructions").GetInt32());
+        Assert.Equal(512L << 20, json.GetProperty("memory").GetProperty("guest").GetInt64());
+        Assert.Equal(JsonValueKind.Null, json.GetProperty("milliseconds").GetProperty("firstUserProcess").ValueKind);
+    }
+
+    [Fact]
+    public void TheTraceHasALineForEachExitWithTheValueRead()
+    {
+        using var file = new TemporaryFile();
+        (_, _, RunSession session) = Run(
+            new RunOptions { Trace = new TraceTarget(file.Path) }, ScriptedEngine.Out(0x80, 0x42), ScriptedEngine.In(0x3FD), ScriptedEngine.Exit(ExitReason.TripleFault));
+        session.Dispose();
+        string[] lines = File.ReadAllLines(file.Path);
+        Assert.Equal(3, lines.Length);
+        Assert.EndsWith("cpu0 Io out port 0080 size 1 value 42", lines[0]);
+        Assert.EndsWith("cpu0 Io in port 03fd size 1 value 60", lines[1]); // PC16550D: THRE and TEMT of an idle transmitter
+        Assert.EndsWith("cpu0 TripleFault", lines[2]);
+    }
+
+    public static TheoryData<string, byte[]?, RunOptions> BadInput => new()
+    {
+        { "no such file", null, new RunOptions() },
+        { "empty", [], new RunOptions() },
+        { "text", Encoding.ASCII.GetBytes("This is a letter, not a kernel.\n"), new RunOptions() },
+        { "zeros", new byte[4096], new RunOptions() },
+        { "truncated", [0x7F, (byte)'E', (byte)'L', (byte)'F', 2, 1, 1], new RunOptions() },
+        { "gzip", [0x1F, 0x8B, 8, 0, 0, 0, 0, 0], new RunOptions() },
+        { "initrd", Kernel, new RunOptions { Initrd = "/nonexistent/initrd" } },
+        { "this host has only", Kernel, new RunOptions { Memory = 1ul << 44 } },
+        { "--trace: cannot write", Kernel, new RunOptions { Trace = new TraceTarget("/nonexistent/trace") } },
+    };
+
+    [Theory]
+    [MemberData(nameof(BadInput))]
+    public void BadInputIsOneClearLine(string expected, byte[]? kernel, RunOptions options)
+    {
+        using var file = new TemporaryFile(kernel);
+        var e = Assert.Throws<CannotStartException>(() => new RunSession(options with { Kernel = file.Path }, [new ScriptedEngine()], [ScriptedEngine.Model], new Recorder()));
+        Assert.Contains(expected, e.Message);
+        Assert.DoesNotContain('\n', e.Message);
+    }
+
+    [Fact]
+    public void AnInitrdThatDoesNotFitNamesTheMemory()
+    {
+        using var kernel = new TemporaryFile(Kernel);
+        using var initrd = new TemporaryFile(new byte[8 << 20]);
+        var options = new RunOptions { Kernel = kernel.Path, Initrd = initrd.Path, Memory = 4ul << 20 };
+        var e = Assert.Throws<CannotStartException>(() => new RunSession(options, [new ScriptedEngine()], [ScriptedEngine.Model], new Recorder()));
+        Assert.Contains("--memory", e.Message);
+        Assert.DoesNotContain('\n', e.Message);
+    }
+
+    [Fact]
+    public void MemoryTooSmallForTheKernelSaysSo()
+    {
+        using var kernel = new TemporaryFile(Kernel);
+        var options = new RunOptions { Kernel = kernel.Path, Memory = 1ul << 20 };
+        var e = Assert.Throws<CannotStartException>(() => new RunSession(options, [new ScriptedEngine()], [ScriptedEngine.Model], new Recorder()));
+        Assert.Contains("--memory", e.Message);
+    }
+
+    [Fact]
+    public void EnginesAreChosenByNameOrByWhatCanRun()
+    {
+        var broken = new ScriptedEngine { Name = "broken", Answer = new EngineProbe(false, "no hardware") };
+        var works = new ScriptedEngine { Name = "works" };
+        Assert.Same(works, RunSession.ChooseEngine("auto", [broken, works]));
+        Assert.Same(works, RunSession.ChooseEngine("works", [broken, works]));
+        Assert.Contains("no hardware", Assert.Throws<CannotStartException>(() => RunSession.ChooseEngine("broken", [broken, works])).Message);
+        Assert.Contains("did you mean 'works'?", Assert.Throws<UsageException>(() => RunSession.ChooseEngine("wroks", [broken, works])).Message);
+        Assert.Throws<CannotStartException>(() => RunSession.ChooseEngine("auto", [broken]));
+        var text = new StringWriter();
+        Assert.Equal(0, EnginesCommand.Print([broken, works], text));
+        Assert.Matches("broken +no +no hardware", text.ToString());
+        Assert.Matches("works +yes", text.ToString());
+    }
+
+    [Theory]
+    [InlineData("lnux", "did you mean 'linux'?")]
+    [InlineData("windows", "known: linux, linux-generic, hello")]
+    public void UnknownGuestsAreNamed(string guest, string expected)
+    {
+        var e = Assert.Throws<UsageException>(() => new RunSession(new RunOptions { Guest = guest }, [new ScriptedEngine()], [ScriptedEngine.Model], new Recorder()));
+        Assert.Contains(expected, e.Message);
+    }
+}

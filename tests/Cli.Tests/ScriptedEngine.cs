@@ -1,0 +1,78 @@
+using Bunraku.Engines;
+
+namespace Bunraku.Cli.Tests;
+
+/// <summary>An engine whose guest is a list of exits; after the last one the guest loops until somebody kicks it.</summary>
+internal sealed class ScriptedEngine(params Action<VmExit>[] script) : IEngine
+{
+    public static readonly CpuModel Model = new("scripted", "GenuineIntel", 6, 1, 1, "Scripted", new HashSet<CpuFeature> { CpuFeature.Lm, CpuFeature.Pae, CpuFeature.Apic });
+
+    public string Name { get; init; } = "scripted";
+
+    public EngineProbe Answer { get; init; } = new(true, "a list of exits");
+
+    public EngineProbe Probe() => Answer;
+
+    public IEngineVm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new Vm(script);
+
+    public static Action<VmExit> Out(ushort port, byte value) => e => (e.Reason, e.IsWrite, e.Size, e.Address, e.Data) = (ExitReason.Io, true, 1, port, value);
+
+    public static Action<VmExit> In(ushort port) => e => (e.Reason, e.IsWrite, e.Size, e.Address, e.Data) = (ExitReason.Io, false, 1, port, 0);
+
+    public static Action<VmExit> Exit(ExitReason reason) => e => e.Reason = reason;
+
+    private sealed class Vm(Action<VmExit>[] script) : IEngineVm
+    {
+        public IVirtualCpu CreateCpu(int index) => new Cpu(index, script);
+
+        public void Dispose()
+        {
+        }
+    }
+
+    private sealed class Cpu(int index, Action<VmExit>[] script) : IVirtualCpu
+    {
+        private readonly VmExit _exit = new();
+        private readonly SemaphoreSlim _kicks = new(0);
+        private CpuState _state = new();
+        private int _next;
+
+        public int Index => index;
+        public ExecutionControls Controls { get; set; } = new();
+        public bool InterruptWindowOpen => false;
+        public bool NmiWindowOpen => false;
+        public EngineCounters Counters => new((ulong)_next, 0, 0, 0, 0, 0, 0);
+
+        public VmExit Enter()
+        {
+            if (_next < script.Length)
+            {
+                script[_next++](_exit);
+                return _exit;
+            }
+            _kicks.Wait();
+            _exit.Reason = ExitReason.Kicked;
+            return _exit;
+        }
+
+        public void Kick() => _kicks.Release();
+
+        public void InjectInterrupt(byte vector) => throw new InvalidOperationException("the window is closed");
+
+        public void InjectNmi() => throw new InvalidOperationException("the window is closed");
+
+        public void InjectException(byte vector, uint? errorCode) => throw new InvalidOperationException("no exit asks for it");
+
+        public void ReadState(CpuState state)
+        {
+            _state.Gpr.CopyTo(state.Gpr, 0);
+            (state.Rip, state.Rflags, state.Cr0, state.Cr3, state.Cs, state.Ss) = (_state.Rip, _state.Rflags, _state.Cr0, _state.Cr3, _state.Cs, _state.Ss);
+        }
+
+        public void WriteState(CpuState state) => _state = state;
+
+        public void Reset() => _state = new CpuState();
+
+        public void Dispose() => _kicks.Dispose();
+    }
+}
