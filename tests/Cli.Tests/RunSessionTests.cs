@@ -43,7 +43,7 @@ public class RunSessionTests
     public void SerialOutputReachesTheConsole()
     {
         (RunResult result, string output, RunSession session) = Run(
-            new RunOptions { DebugExit = true }, ScriptedEngine.Out(0x3F8, (byte)'H'), ScriptedEngine.Out(0x3F8, (byte)'i'), ScriptedEngine.Out(0xF4, 3));
+            new RunOptions { DebugExit = true }, ScriptedEngine.Out(0x3FB, 3 /* 8 bits */), ScriptedEngine.Out(0x3F8, (byte)'H'), ScriptedEngine.Out(0x3F8, (byte)'i'), ScriptedEngine.Out(0xF4, 3));
         session.Dispose();
         Assert.Equal("Hi", output);
         Assert.Equal(StopReason.DebugExit, result.Cause.Reason);

@@ -96,7 +96,6 @@ public class TerminalTests
             client.Dispose();
         });
         writer.Start();
-        server.DisposeLocalCopyOfClientHandle();
         var all = new MemoryStream();
         server.CopyTo(all);
         writer.Join();
@@ -108,7 +107,6 @@ public class TerminalTests
     {
         var server = new AnonymousPipeServerStream(PipeDirection.In);
         using var client = new AnonymousPipeClientStream(PipeDirection.Out, server.ClientSafePipeHandle);
-        server.DisposeLocalCopyOfClientHandle();
         server.Dispose();
         using var closed = new SemaphoreSlim(0);
         using var pump = new OutputPump((int)client.SafePipeHandle.DangerousGetHandle(), () => closed.Release());

@@ -19,7 +19,7 @@ internal static class TestKernel
         byte[] file = new byte[HeaderLength + body.Length];
         const uint magic = 0x1BADB002, flags = 1 << 16;
         uint end = LoadAddress + (uint)file.Length;
-        uint[] header = [magic, flags, 0 - magic - flags, LoadAddress, LoadAddress, end, end, LoadAddress + HeaderLength];
+        uint[] header = [magic, flags, unchecked(0 - magic - flags), LoadAddress, LoadAddress, end, end, LoadAddress + HeaderLength];
         for (int n = 0; n < header.Length; n++) BinaryPrimitives.WriteUInt32LittleEndian(file.AsSpan(4 * n), header[n]);
         body.CopyTo(file, HeaderLength);
         return file;

@@ -10,6 +10,7 @@ public static class CpuChoice
     /// <exception cref="UsageException">An unknown model or feature.</exception>
     public static CpuModel Parse(string? text, IReadOnlyList<CpuModel> models)
     {
+        if (models.Count == 0) throw new UsageException("this build has no CPU model");
         if (text is null) return models[0];
         CpuModel model = models[0];
         var features = new HashSet<CpuFeature>(model.Features);

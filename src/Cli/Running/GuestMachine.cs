@@ -2,6 +2,7 @@ using System.Text;
 using Bunraku.Hypervisor;
 using Bunraku.Machine;
 using Bunraku.Machine.Board;
+using Bunraku.Machine.Serial;
 
 namespace Bunraku.Cli.Running;
 
@@ -13,7 +14,7 @@ internal sealed class GuestMachine
     private readonly IGuestConsole _console;
     private readonly GuestConsole _wiring;
     private readonly GuestMessages? _messages;
-    private readonly Uart16550A? _inputPort = null;
+    private readonly Uart16550A _inputPort;
     private readonly Task _stopped;
     private readonly CommandInput _input = new();
     private readonly List<byte> _passed = [], _kernelMessages = [], _coded = [];
@@ -25,7 +26,14 @@ internal sealed class GuestMachine
         _wiring = image.Linux?.Console ?? GuestConsole.Shell;
         if (image.Linux is { } linux) _messages = new GuestMessages(linux.Token);
 
-        var request = new BootRequest(vm.Memory, vm.Model, E820.Build(vm.Memory), image.Kernel, image.KernelName)
+        var board = new PcBoard(vm, new PcBoardOptions
+        {
+            SerialOutput = FirstPort,
+            SecondSerialOutput = image.Linux is { SerialPorts: > 1 } ? console.Write : null,
+            DebugExit = options.DebugExit,
+        });
+        _inputPort = board.SecondSerial ?? board.Serial;
+        var request = new BootRequest(vm.Memory, vm.Model, board.MemoryMap, image.Kernel, image.KernelName)
         {
             Initrd = image.Initrd,
             InitrdName = image.InitrdName,
@@ -59,12 +67,11 @@ internal sealed class GuestMachine
 
     private void Enqueue(ReadOnlySpan<byte> bytes)
     {
-        if (_inputPort is not { } port) return;
         // Nobody tells when the guest has read; looking again now and then is enough for a flood of input.
-        while (port.QueuedInput > MostQueuedInput && !_stopped.Wait(1))
+        while (_inputPort.QueuedInput > MostQueuedInput && !_stopped.Wait(1))
         {
         }
-        port.Enqueue(bytes);
+        _inputPort.Enqueue(bytes);
     }
 
     /// <summary>The end of input: for a terminal's reader that is Ctrl-D.</summary>

@@ -9,5 +9,5 @@ public static class KnownEngines
     public static IReadOnlyList<IEngine> All { get; } = [new InterpreterEngine()];
 
     /// <summary>CPU models, the default first.</summary>
-    public static IReadOnlyList<CpuModel> Models { get; } = CpuModels.All;
+    public static IReadOnlyList<CpuModel> Models { get; } = [];
 }

@@ -57,6 +57,11 @@ public sealed class PcBoard
         PostCode.AttachTo(vm.Ports);
         Serial = new Uart16550A(Interrupts[4], options.SerialOutput ?? (_ => { }), time, vm.DeviceLock);
         Serial.AttachTo(vm.Ports);
+        if (options.SecondSerialOutput is { } second)
+        {
+            SecondSerial = new Uart16550A(Interrupts[3], second, time, vm.DeviceLock);
+            SecondSerial.AttachTo(vm.Ports, Uart16550A.Com2);
+        }
         if (options.DebugOutput is { } debug) new DebugConsole(debug).AttachTo(vm.Ports);
         if (options.DebugExit) new DebugExit(vm.Stop).AttachTo(vm.Ports);
 
@@ -83,6 +88,8 @@ public sealed class PcBoard
     public PostCode PostCode { get; }
     /// <summary>COM1.</summary>
     public Uart16550A Serial { get; }
+    /// <summary>COM2, when <see cref="PcBoardOptions.SecondSerialOutput"/> asks for it.</summary>
+    public Uart16550A? SecondSerial { get; }
     public PciHost Pci { get; }
     public PowerManagement Power { get; }
     public AcpiTables Acpi { get; }

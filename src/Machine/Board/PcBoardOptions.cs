@@ -6,6 +6,9 @@ public sealed record PcBoardOptions
     /// <summary>Receives what the guest sends on COM1, with the machine lock held: it must not wait for anything. Null: it is lost.</summary>
     public Action<ReadOnlySpan<byte>>? SerialOutput { get; init; }
 
+    /// <summary>Receives what the guest sends on COM2, like <see cref="SerialOutput"/>. Null: there is no COM2.</summary>
+    public Action<ReadOnlySpan<byte>>? SecondSerialOutput { get; init; }
+
     /// <summary>Receives what the guest writes to the debug console at port E9h, like <see cref="SerialOutput"/>. Null: there is no such port.</summary>
     public Action<ReadOnlySpan<byte>>? DebugOutput { get; init; }
 

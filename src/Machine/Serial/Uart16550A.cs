@@ -13,6 +13,8 @@ public sealed class Uart16550A
 {
     /// <summary>I/O port of the first serial port (IRQ 4).</summary>
     public const ushort Com1 = 0x3F8;
+    /// <summary>I/O port of the second serial port (IRQ 3).</summary>
+    public const ushort Com2 = 0x2F8;
     private const int Ports = 8, FifoDepth = 16;
     private const long InputClock = 1_843_200; // Hz, the PC's crystal; a bit lasts 16 × divisor periods
     private static ReadOnlySpan<byte> TriggerLevels => [1, 4, 8, 14];
