@@ -3,12 +3,12 @@ using System.Net.Sockets;
 
 namespace Bunraku.Machine.Tests;
 
-/// <summary>One run of QEMU with two serial ports whose output is kept. COM2 takes input.</summary>
+/// <summary>One run of QEMU with two serial ports whose output is kept. Both take input.</summary>
 internal sealed class Qemu : IDisposable
 {
     private readonly string _folder = Directory.CreateTempSubdirectory("bunraku-qemu").FullName;
     private readonly Process _process;
-    private readonly Socket _com2;
+    private readonly Socket _com1, _com2;
     private readonly Task<byte[]> _com1Output, _com2Output;
 
     /// <param name="com1">Sees COM1's output as it comes.</param>
@@ -20,11 +20,13 @@ internal sealed class Qemu : IDisposable
             "-accel", "tcg", "-display", "none", "-nodefaults", "-no-reboot",
             "-serial", $"unix:{_folder}/com1", "-serial", $"unix:{_folder}/com2", .. arguments,
         ]) { RedirectStandardError = true })!;
-        Socket first = listen1.Accept();
+        _com1 = listen1.Accept();
         _com2 = listen2.Accept();
-        _com1Output = ReadAll(first, com1);
+        _com1Output = ReadAll(_com1, com1);
         _com2Output = ReadAll(_com2, null);
     }
+
+    public void SendCom1(ReadOnlySpan<byte> bytes) => _com1.Send(bytes);
 
     public void SendCom2(ReadOnlySpan<byte> bytes) => _com2.Send(bytes);
 
@@ -75,6 +77,7 @@ internal sealed class Qemu : IDisposable
     {
         if (!_process.HasExited) _process.Kill();
         _process.Dispose();
+        _com1.Dispose();
         _com2.Dispose();
         Directory.Delete(_folder, recursive: true);
     }
