@@ -35,7 +35,7 @@ public static class HelloGuest
 
         byte[] file = new byte[Texts - LoadAddress + texts.Count];
         // The multiboot header with addresses: the file is loaded as it is, and memory behind it is cleared up to the stack's top.
-        ReadOnlySpan<uint> header = [MultibootMagic, AddressesFlag, unchecked(0u - MultibootMagic - AddressesFlag), LoadAddress, LoadAddress, 0, StackTop, entry];
+        ReadOnlySpan<uint> header = [MultibootMagic, AddressesFlag, unchecked(0u - MultibootMagic - AddressesFlag), LoadAddress, LoadAddress, LoadAddress + (uint)file.Length, StackTop, entry];
         for (int n = 0; n < header.Length; n++) BinaryPrimitives.WriteUInt32LittleEndian(file.AsSpan(n * 4), header[n]);
         handler.CopyTo(file, Handler - LoadAddress);
         code.CopyTo(file, entry - LoadAddress);

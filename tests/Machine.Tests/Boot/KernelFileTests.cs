@@ -1,0 +1,122 @@
+using System.Buffers.Binary;
+using System.Text;
+using Bunraku.Engines;
+using Bunraku.Machine.Board;
+
+namespace Bunraku.Machine.Tests;
+
+/// <summary>Files that cannot be booted get one clear line.</summary>
+public sealed class KernelFileTests : IDisposable
+{
+    private readonly string _folder = Directory.CreateTempSubdirectory("bunraku-files").FullName;
+
+    public void Dispose() => Directory.Delete(_folder, recursive: true);
+
+    private static string ErrorOf(Action action)
+    {
+        string message = Assert.Throws<BootException>(action).Message;
+        Assert.DoesNotContain('\n', message);
+        return message;
+    }
+
+    private static string ErrorOf(byte[] kernel, ulong memorySize = 64 << 20, byte[]? initrd = null, string commandLine = "")
+    {
+        using var memory = new GuestMemory(memorySize);
+        return ErrorOf(() => KernelLoader.Load(new(memory, LoadersOnQemuTests.Model(CpuFeature.Lm), E820.Build(memory), kernel, "k") { Initrd = initrd, CommandLine = commandLine }));
+    }
+
+    public static TheoryData<string, byte[]> Others => new()
+    {
+        { "the file is empty", [] },
+        { "zeros", new byte[5000] },
+        { "text", "Hello\nworld\n"u8.ToArray() },
+        { "a script", "#!/bin/sh\n"u8.ToArray() },
+        { "gzip-compressed", [0x1F, 0x8B, 8, 0] },
+        { "xz-compressed", [0xFD, 0x37, 0x7A, 0x58, 0x5A, 0] },
+        { "zstd-compressed", [0x28, 0xB5, 0x2F, 0xFD] },
+        { "cpio archive (an initrd?", InitramfsBuilder.Build([], new(), GuestConsole.Shell, "t") },
+        { "AArch64", [.. new byte[0x38], .. "ARMd"u8] },
+        { "boot sector", [.. new byte[0x1FE], 0x55, 0xAA] },
+        { "truncated ELF", "\x7F"u8.ToArray().Concat("ELF\x02\x01"u8.ToArray()).ToArray() },
+        { "shared object or position-independent executable for x86-64", SyntheticKernels.Elf(type: 3) },
+        { "executable for AArch64", SyntheticKernels.Elf(machine: 183) },
+        { "relocatable object for x86-64", SyntheticKernels.Elf(type: 1) },
+        { "without a PVH note or a multiboot header", SyntheticKernels.Elf() },
+    };
+
+    [Theory]
+    [MemberData(nameof(Others))]
+    public void What_is_no_kernel_is_named(string expected, byte[] file) => Assert.Contains(expected, ErrorOf(file));
+
+    [Fact]
+    public void The_hosts_own_programs_are_no_kernels()
+    {
+        Assert.Contains("shared object or position-independent executable for x86-64", ErrorOf(File.ReadAllBytes("/bin/ls")));
+        Assert.Contains("executable for x86-64", ErrorOf(File.ReadAllBytes("/bin/busybox")));
+    }
+
+    [Fact]
+    public void Files_that_cannot_be_read_are_named()
+    {
+        string missing = Path.Combine(_folder, "none"), empty = Path.Combine(_folder, "empty");
+        File.WriteAllBytes(empty, []);
+        Assert.Equal($"kernel {missing}: no such file", ErrorOf(() => BootFile.Read(missing, "kernel")));
+        Assert.Equal($"kernel {missing}/x: no such file", ErrorOf(() => BootFile.Read(missing + "/x", "kernel")));
+        Assert.Equal($"initrd {empty}: the file is empty", ErrorOf(() => BootFile.Read(empty, "initrd")));
+        Assert.Equal($"kernel {_folder}: is a directory, not a file", ErrorOf(() => BootFile.Read(_folder, "kernel")));
+    }
+
+    [Fact]
+    public void Every_truncation_of_a_kernel_is_refused()
+    {
+        foreach (byte[] kernel in SyntheticKernels.All)
+        {
+            for (int length = 0; length < kernel.Length; length++)
+            {
+                string message = ErrorOf(kernel[..length]);
+                Assert.StartsWith("k: ", message);
+            }
+        }
+    }
+
+    [Fact]
+    public void Memory_that_is_too_small_says_how_much_is_needed()
+    {
+        byte[] kernel = SyntheticKernels.BzImage(load: 16 << 20, initSize: 40 << 20);
+        Assert.EndsWith("at least 56 MiB is needed (--memory 56M or more)", ErrorOf(kernel, 32 << 20));
+        using var enough = new GuestMemory(56 << 20);
+        KernelLoader.Load(new(enough, LoadersOnQemuTests.Model(CpuFeature.Lm), E820.Build(enough), kernel, "k"));
+    }
+
+    [Fact]
+    public void An_initrd_that_does_not_fit_says_so_and_how_much_is_needed()
+    {
+        byte[] kernel = SyntheticKernels.BzImage(load: 1 << 20, initSize: 55 << 20), initrd = new byte[(10 << 20) + 1];
+        Assert.Contains("initrd of 11 MiB does not fit beside the kernel: the machine has 64 MiB of memory, at least 67 MiB is needed", ErrorOf(kernel, 64 << 20, initrd));
+        using var enough = new GuestMemory(67 << 20);
+        KernelLoader.Load(new(enough, LoadersOnQemuTests.Model(CpuFeature.Lm), E820.Build(enough), kernel, "k") { Initrd = initrd });
+        // No amount of memory helps where the kernel's own limit is the reason.
+        byte[] low = SyntheticKernels.BzImage(load: 1 << 20, initSize: 55 << 20, initrdMaximum: (60 << 20) - 1);
+        Assert.Contains("the kernel takes it only between 0x3800000 and 0x3c00000", ErrorOf(low, 512 << 20, initrd));
+    }
+
+    [Fact]
+    public void A_command_line_longer_than_the_kernel_takes_is_refused() =>
+        Assert.Contains("the command line has 2048 bytes, this kernel takes 2047", ErrorOf(SyntheticKernels.BzImage(), commandLine: new string('x', 2048)));
+
+    [Fact]
+    public void An_initrd_lies_below_the_kernels_limit_and_is_where_the_parameters_say()
+    {
+        byte[] initrd = Encoding.ASCII.GetBytes("the initial ram disk");
+        using var memory = new GuestMemory(128 << 20);
+        CpuState state = KernelLoader.Load(new(memory, LoadersOnQemuTests.Model(CpuFeature.Lm), E820.Build(memory), SyntheticKernels.BzImage(initrdMaximum: 0x5FF_FFFF), "k") { Initrd = initrd, RsdpAddress = 0xE0000 });
+        byte[] parameters = new byte[4096], there = new byte[initrd.Length];
+        Assert.True(memory.Read(state.Gpr[6], parameters));
+        uint address = BinaryPrimitives.ReadUInt32LittleEndian(parameters.AsSpan(0x218));
+        Assert.InRange(address, 0x100000u, 0x6000000u - (uint)initrd.Length);
+        Assert.True(memory.Read(address, there));
+        Assert.Equal(initrd, there);
+        Assert.Equal((uint)initrd.Length, BinaryPrimitives.ReadUInt32LittleEndian(parameters.AsSpan(0x21C)));
+        Assert.Equal(0xE0000ul, BinaryPrimitives.ReadUInt64LittleEndian(parameters.AsSpan(0x70)));
+    }
+}
