@@ -47,13 +47,8 @@ public sealed class TimerQueue : IDisposable
                     Monitor.Wait(_lock);
                     continue;
                 }
-                _queue.TryPeek(out Timer? timer, out long deadline);
-                if (timer!.Deadline != deadline)
-                {
-                    _queue.Dequeue(); // re-armed or cancelled meanwhile
-                    continue;
-                }
-                long wait = deadline - _clock.Nanoseconds;
+                Timer timer = _queue.Peek();
+                long wait = timer.Deadline - _clock.Nanoseconds;
                 if (wait > 0)
                 {
                     // Round up: waking early would only come back here.
@@ -86,11 +81,18 @@ public sealed class TimerQueue : IDisposable
         {
             deadline = Math.Max(deadline, 0);
             if (Deadline == deadline) return;
+            Cancel();
             Deadline = deadline;
             owner._queue.Enqueue(this, deadline);
-            Monitor.PulseAll(owner._lock);
+            if (owner._queue.Peek() == this) Monitor.PulseAll(owner._lock); // the thread sleeps until what was the earliest deadline
         }
 
-        public void Cancel() => Deadline = long.MinValue;
+        /// <summary>Leaves nothing behind: a guest can arm a timer as often as it likes, with deadlines in any future.</summary>
+        public void Cancel()
+        {
+            if (Deadline == long.MinValue) return;
+            Deadline = long.MinValue;
+            owner._queue.Remove(this, out _, out _);
+        }
     }
 }
