@@ -24,14 +24,15 @@ public sealed unsafe class AcpiTables
     private int _next;
 
     /// <param name="cpus">1 to 4096; APIC IDs and processor UIDs are 0, 1, ….</param>
+    /// <param name="secondSerial">There is a COM2.</param>
     /// <exception cref="ArgumentOutOfRangeException">More vCPUs than the tables' area has room for.</exception>
-    public AcpiTables(int cpus, ResetRegister reset)
+    public AcpiTables(int cpus, ResetRegister reset, bool secondSerial = false)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(cpus, 1);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(cpus, 0x1000);
         Allocate(sizeof(Rsdp), TableAlignment);
         uint facs = Place("FACS", MakeFacs(), Facs.Alignment);
-        uint dsdt = PlaceTable("DSDT", 2, Concatenate(default(TableHeader), Dsdt.Build(cpus)));
+        uint dsdt = PlaceTable("DSDT", 2, Concatenate(default(TableHeader), Dsdt.Build(cpus, secondSerial)));
         uint fadt = PlaceTable("FACP", 6, MakeFadt(facs, dsdt, reset));
         uint madt = PlaceTable("APIC", 5, MakeMadt(cpus));
         uint rsdt = PlaceTable("RSDT", 1, Concatenate(default(TableHeader), MemoryMarshal.AsBytes<uint>([fadt, madt])));

@@ -1,4 +1,5 @@
 using Bunraku.Machine.Board;
+using Bunraku.Machine.Serial;
 
 namespace Bunraku.Machine.Acpi;
 
@@ -12,7 +13,7 @@ internal static class Dsdt
     /// <summary>I/O APIC input of a slot's INTA (0) to INTD (3): neighbours use different ones.</summary>
     public static int PciInterruptInput(int slot, int pin) => FirstPciInput + (slot + pin) % PciInputs;
 
-    public static byte[] Build(int cpus)
+    public static byte[] Build(int cpus, bool secondSerial)
     {
         var aml = new AmlBuilder();
         aml.NamePackage("_S5", 4, p => p.Integer(PowerManagement.SleepTypeS5).Integer(0).Integer(0).Integer(0));
@@ -26,12 +27,12 @@ internal static class Dsdt
                 int uid = n;
                 sb.Device($"C{n:X3}", d => d.Name("_HID", "ACPI0007").Name("_UID", (ulong)uid));
             }
-            sb.Device("PCI0", HostBridge);
+            sb.Device("PCI0", bridge => HostBridge(bridge, secondSerial));
         });
         return aml.Bytes.ToArray();
     }
 
-    private static void HostBridge(AmlBuilder bridge)
+    private static void HostBridge(AmlBuilder bridge, bool secondSerial)
     {
         bridge.NameEisaId("_HID", "PNP0A03").Name("_UID", 0);
         bridge.Name("_CRS", new ResourceTemplate()
@@ -45,11 +46,11 @@ internal static class Dsdt
         bridge.Device("ISA", isa =>
         {
             isa.Name("_ADR", PcBoard.IsaBridgeSlot << 16);
-            IsaDevices(isa);
+            IsaDevices(isa, secondSerial);
         });
     }
 
-    private static void IsaDevices(AmlBuilder isa)
+    private static void IsaDevices(AmlBuilder isa, bool secondSerial)
     {
         IsaDevice(isa, "PIC", "PNP0000", r => r.Ports(0x20, 2).Ports(0xA0, 2).Ports(0x4D0, 2).Irq(2));
         IsaDevice(isa, "PIT", "PNP0100", r => r.Ports(0x40, 4).Irq(0));
@@ -57,7 +58,9 @@ internal static class Dsdt
         IsaDevice(isa, "RTC", "PNP0B00", r => r.Ports(0x70, 2).Irq(8));
         IsaDevice(isa, "KBD", "PNP0303", r => r.Ports(0x60, 1).Ports(0x64, 1).Irq(1));
         IsaDevice(isa, "MOU", "PNP0F13", r => r.Irq(12));
-        IsaDevice(isa, "COM1", "PNP0501", r => r.Ports(0x3F8, 8).Irq(4), uid: 1);
+        IsaDevice(isa, "COM1", "PNP0501", r => r.Ports(Uart16550A.Com1, 8).Irq(4), uid: 1);
+        if (secondSerial) IsaDevice(isa, "COM2", "PNP0501", r => r.Ports(Uart16550A.Com2, 8).Irq(3), uid: 2);
+        isa.Device("FWCF", d => d.Name("_HID", "QEMU0002").Name("_CRS", new ResourceTemplate().Ports(FwCfg.SelectorPort, 12)));
         // Motherboard resources: what no driver claims but must not be given to anybody else.
         IsaDevice(isa, "MBRD", "PNP0C02", r => r
             .Ports(0x92, 1)

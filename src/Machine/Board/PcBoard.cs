@@ -74,7 +74,10 @@ public sealed class PcBoard
         vm.Ports.Add(PowerManagement.FirstPort, PowerManagement.Ports, Power);
 
         MemoryMap = E820.Build(vm.Memory);
-        Acpi = new AcpiTables(vm.Cpus.Count, s_reset);
+        Acpi = new AcpiTables(vm.Cpus.Count, s_reset, SecondSerial is not null);
+        FwCfg = new FwCfg(vm.Memory, vm.Cpus.Count);
+        FwCfg.AddE820(MemoryMap);
+        FwCfg.AttachTo(vm.Ports);
         WriteFirmwareData();
     }
 
@@ -93,6 +96,8 @@ public sealed class PcBoard
     public PciHost Pci { get; }
     public PowerManagement Power { get; }
     public AcpiTables Acpi { get; }
+    /// <summary>More items can be added before the guest runs.</summary>
+    public FwCfg FwCfg { get; }
     public IReadOnlyList<E820Entry> MemoryMap { get; }
 
     /// <summary>Asks the guest to shut down, as a press of the power button does. Any thread.</summary>

@@ -15,7 +15,7 @@ public sealed class AcpiTablesTests : IDisposable
 
     public void Dispose() => Directory.Delete(_folder, recursive: true);
 
-    private static AcpiTables Build(int cpus) => new(cpus, new ResetRegister(0xCF9, 6));
+    private static AcpiTables Build(int cpus) => new(cpus, new ResetRegister(0xCF9, 6), secondSerial: cpus > 1);
 
     public static TheoryData<string, int> TablesAndCpus => new()
     {
