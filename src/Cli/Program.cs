@@ -37,7 +37,7 @@ internal static class Program
     {
         using FileStream? json = options.StatsJson is { } path ? CreateFile(path, "--stats-json") : null;
         using var host = new ConsoleHost(options);
-        using var session = new RunSession(options with { Terminal = host.GuestTerminal }, KnownEngines.All, KnownEngines.Models, host, text => Console.Error.WriteLine("bunraku: " + text));
+        using var session = new RunSession(options with { Terminal = host.GuestTerminal }, KnownEngines.All, KnownEngines.ParseModel, host, text => Console.Error.WriteLine("bunraku: " + text));
         RunResult result = host.Run(session);
         Explain(result, session);
         if (options.Stats || json is not null)

@@ -33,7 +33,7 @@ public class RunSessionTests
     {
         using var kernel = new TemporaryFile(Kernel);
         var console = new Recorder();
-        var session = new RunSession(options with { Kernel = kernel.Path }, [new ScriptedEngine(script)], [ScriptedEngine.Model], console);
+        var session = new RunSession(options with { Kernel = kernel.Path }, [new ScriptedEngine(script)], _ => ScriptedEngine.Model, console);
         session.Start();
         RunResult result = session.Wait();
         return (result, console.Text, session);
@@ -94,7 +94,7 @@ public class RunSessionTests
         foreach ((HostEnd end, int signal, int status) in ((HostEnd, int, int)[])[(HostEnd.Quit, 0, 0), (HostEnd.Signal, 15, 143), (HostEnd.OutputClosed, 0, 141)])
         {
             using var kernel = new TemporaryFile(Kernel);
-            using var session = new RunSession(new RunOptions { Kernel = kernel.Path }, [new ScriptedEngine()], [ScriptedEngine.Model], new Recorder());
+            using var session = new RunSession(new RunOptions { Kernel = kernel.Path }, [new ScriptedEngine()], _ => ScriptedEngine.Model, new Recorder());
             session.Start();
             session.End(end, signal);
             session.End(HostEnd.TimedOut);
@@ -106,7 +106,7 @@ public class RunSessionTests
     public void TheMonitorStopsShowsAndContinues()
     {
         using var kernel = new TemporaryFile(Kernel);
-        using var session = new RunSession(new RunOptions { Kernel = kernel.Path }, [new ScriptedEngine(ScriptedEngine.Out(0x80, 1))], [ScriptedEngine.Model], new Recorder());
+        using var session = new RunSession(new RunOptions { Kernel = kernel.Path }, [new ScriptedEngine(ScriptedEngine.Out(0x80, 1))], _ => ScriptedEngine.Model, new Recorder());
         session.Start();
         var monitor = new MonitorShell(session);
         Assert.Contains("RIP=0000000000100020", monitor.Execute("info registers"));
@@ -178,7 +178,7 @@ public class RunSessionTests
     public void BadInputIsOneClearLine(string expected, byte[]? kernel, RunOptions options)
     {
         using var file = new TemporaryFile(kernel);
-        var e = Assert.Throws<CannotStartException>(() => new RunSession(options with { Kernel = file.Path }, [new ScriptedEngine()], [ScriptedEngine.Model], new Recorder()));
+        var e = Assert.Throws<CannotStartException>(() => new RunSession(options with { Kernel = file.Path }, [new ScriptedEngine()], _ => ScriptedEngine.Model, new Recorder()));
         Assert.Contains(expected, e.Message);
         Assert.DoesNotContain('\n', e.Message);
     }
@@ -189,7 +189,7 @@ public class RunSessionTests
         using var kernel = new TemporaryFile(Kernel);
         using var initrd = new TemporaryFile(new byte[8 << 20]);
         var options = new RunOptions { Kernel = kernel.Path, Initrd = initrd.Path, Memory = 4ul << 20 };
-        var e = Assert.Throws<CannotStartException>(() => new RunSession(options, [new ScriptedEngine()], [ScriptedEngine.Model], new Recorder()));
+        var e = Assert.Throws<CannotStartException>(() => new RunSession(options, [new ScriptedEngine()], _ => ScriptedEngine.Model, new Recorder()));
         Assert.Contains("--memory", e.Message);
         Assert.DoesNotContain('\n', e.Message);
     }
@@ -199,7 +199,7 @@ public class RunSessionTests
     {
         using var kernel = new TemporaryFile(Kernel);
         var options = new RunOptions { Kernel = kernel.Path, Memory = 1ul << 20 };
-        var e = Assert.Throws<CannotStartException>(() => new RunSession(options, [new ScriptedEngine()], [ScriptedEngine.Model], new Recorder()));
+        var e = Assert.Throws<CannotStartException>(() => new RunSession(options, [new ScriptedEngine()], _ => ScriptedEngine.Model, new Recorder()));
         Assert.Contains("--memory", e.Message);
     }
 
@@ -219,12 +219,19 @@ public class RunSessionTests
         Assert.Matches("works +yes", text.ToString());
     }
 
+    [Fact]
+    public void AWrongCpuIsWrongUsage()
+    {
+        var e = Assert.Throws<UsageException>(() => new RunSession(new RunOptions { Cpu = "i9" }, [new ScriptedEngine()], t => throw new FormatException($"unknown CPU model '{t}'"), new Recorder()));
+        Assert.Equal("--cpu: unknown CPU model 'i9'", e.Message);
+    }
+
     [Theory]
     [InlineData("lnux", "did you mean 'linux'?")]
     [InlineData("windows", "known: linux, linux-generic, hello")]
     public void UnknownGuestsAreNamed(string guest, string expected)
     {
-        var e = Assert.Throws<UsageException>(() => new RunSession(new RunOptions { Guest = guest }, [new ScriptedEngine()], [ScriptedEngine.Model], new Recorder()));
+        var e = Assert.Throws<UsageException>(() => new RunSession(new RunOptions { Guest = guest }, [new ScriptedEngine()], _ => ScriptedEngine.Model, new Recorder()));
         Assert.Contains(expected, e.Message);
     }
 }

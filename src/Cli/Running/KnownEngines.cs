@@ -8,6 +8,7 @@ public static class KnownEngines
 {
     public static IReadOnlyList<IEngine> All { get; } = [new InterpreterEngine()];
 
-    /// <summary>CPU models, the default first.</summary>
-    public static IReadOnlyList<CpuModel> Models { get; } = [];
+    /// <summary>The model that a text like <c>x86-64-v3,+la57,-pku</c> describes; null is the default model.</summary>
+    /// <exception cref="FormatException">Something unknown; the message is one line.</exception>
+    public static CpuModel ParseModel(string? text) => throw new FormatException($"this build has no CPU model '{text}'");
 }

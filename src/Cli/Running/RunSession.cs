@@ -32,16 +32,16 @@ public sealed class RunSession : IDisposable
 
     /// <summary>Makes the machine and loads the guest; nothing runs yet.</summary>
     /// <param name="engines">What <c>--engine</c> can choose from, the best first.</param>
-    /// <param name="models">What <c>--cpu</c> can choose from, the default first.</param>
+    /// <param name="parseModel">Makes a CPU model of the text behind <c>--cpu</c>, or the default one; a FormatException is wrong usage.</param>
     /// <param name="console">Takes what the guest prints.</param>
     /// <param name="progress">Told in a few words what takes long before the start.</param>
     /// <exception cref="UsageException">An option names something unknown.</exception>
     /// <exception cref="CannotStartException">This host, a file or a package does not allow it.</exception>
-    public RunSession(RunOptions options, IReadOnlyList<IEngine> engines, IReadOnlyList<CpuModel> models, IGuestConsole console, Action<string>? progress = null)
+    public RunSession(RunOptions options, IReadOnlyList<IEngine> engines, Func<string?, CpuModel> parseModel, IGuestConsole console, Action<string>? progress = null)
     {
         (_options, _console) = (options, console);
         _engine = ChooseEngine(options.Engine, engines);
-        CpuModel model = CpuChoice.Parse(options.Cpu, models);
+        CpuModel model = ParseModel(options.Cpu, parseModel);
         if (options.Memory > HostProcess.TotalMemory)
             throw new CannotStartException($"--memory {Quantities.FormatSize(options.Memory)}: this host has only {Quantities.FormatSize(HostProcess.TotalMemory)}");
         GuestImage image = Guarded(() => GuestImage.Prepare(options, progress));
@@ -229,6 +229,18 @@ public sealed class RunSession : IDisposable
             ?? throw new UsageException(Nearest.Message("engine", name, [.. engines.Select(e => e.Name), "auto"]));
         EngineProbe probe = engine.Probe();
         return probe.Available ? engine : throw new CannotStartException($"the engine '{name}' cannot run here: {probe.Detail}");
+    }
+
+    private static CpuModel ParseModel(string? text, Func<string?, CpuModel> parse)
+    {
+        try
+        {
+            return parse(text);
+        }
+        catch (FormatException e)
+        {
+            throw new UsageException("--cpu: " + e.Message);
+        }
     }
 
     private static TextWriter? OpenTrace(TraceTarget? target)
