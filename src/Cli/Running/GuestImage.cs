@@ -9,9 +9,7 @@ namespace Bunraku.Cli.Running;
 public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, ReadOnlyMemory<byte> Initrd, string InitrdName, string Append, LinuxGuest? Linux)
 {
     /// <summary>Names that <c>run</c> takes, the default first.</summary>
-    public static IReadOnlyList<string> Names { get; } = [.. DebianPackages.KernelNames.Select(k => k.Name), HelloName];
-
-    private const string HelloName = "hello";
+    public static IReadOnlyList<string> Names { get; } = [.. DebianPackages.KernelNames.Select(k => k.Name), HelloGuest.Name];
 
     /// <summary>Reads or downloads what the options name.</summary>
     /// <param name="progress">Told in a few words what takes long.</param>
@@ -28,10 +26,10 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
         }
         if (!Names.Contains(options.Guest)) throw new UsageException(Nearest.Message("guest", options.Guest, Names));
         if (options.Initrd is not null) throw new UsageException($"--initrd goes with --kernel; the guest '{options.Guest}' has its own");
-        if (options.Guest == HelloName)
+        if (options.Guest == HelloGuest.Name)
         {
-            if (options.Command is not null) throw new UsageException("the guest 'hello' runs no commands; leave out what stands behind --");
-            throw new BootException("the guest 'hello' is not part of this build");
+            if (options.Command is not null) throw new UsageException($"the guest '{HelloGuest.Name}' runs no commands; leave out what stands behind --");
+            return new GuestImage(HelloGuest.Build(), HelloGuest.Name, default, "", options.Append ?? "", null);
         }
 
         var packages = new DebianPackages(new GuestCache(), progress);
