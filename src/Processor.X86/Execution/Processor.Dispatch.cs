@@ -166,12 +166,11 @@ public sealed unsafe partial class Processor
         bool resume = (s->FlagsOther & (uint)Rflags.Rf) != 0;
         bool shadow = InterruptShadow;
         if (_instructionBreakpoints && !resume && !_reexecuting && InstructionBreakpoint(s->Rip + s->Cs.Base)) throw Fault(Vector.Db);
-        uint mode = s->Mode;
+        // Stays set while the instruction runs: no entry of the jump cache has this key, so that the instruction cannot lead into another block.
         s->Mode |= ModeKey.Single;
         try
         {
             Insn* operation = FindSlow(s, s->Rip + CodeBase(s));
-            s->Mode = mode;
             do
             {
                 s->Current = operation;

@@ -21,14 +21,14 @@ internal static unsafe class Strings<T> where T : unmanaged, IBinaryInteger<T>
         }
         while ((s->Rcx & mask) != 0)
         {
-            int count = MoveRun(s, i, mask);
+            int count = (s->FlagsOther & (uint)Rflags.Tf) == 0 ? MoveRun(s, i, mask) : 0;
             if (count == 0)
             {
                 MoveOne(p, s, i, mask);
                 count = 1;
             }
             StringRegisters.Consume(s, mask, count);
-            if ((s->Rcx & mask) != 0 && s->AttentionFlags != 0) return Flow.Again(s, i);
+            if ((s->Rcx & mask) != 0 && StringRegisters.Pauses(p, s)) return Flow.Again(s, i);
         }
         return i + 1;
     }
@@ -94,14 +94,14 @@ internal static unsafe class Strings<T> where T : unmanaged, IBinaryInteger<T>
         }
         while ((s->Rcx & mask) != 0)
         {
-            int count = StoreRun(s, mask);
+            int count = (s->FlagsOther & (uint)Rflags.Tf) == 0 ? StoreRun(s, mask) : 0;
             if (count == 0)
             {
                 StoreOne(p, s, mask);
                 count = 1;
             }
             StringRegisters.Consume(s, mask, count);
-            if ((s->Rcx & mask) != 0 && s->AttentionFlags != 0) return Flow.Again(s, i);
+            if ((s->Rcx & mask) != 0 && StringRegisters.Pauses(p, s)) return Flow.Again(s, i);
         }
         return i + 1;
     }
@@ -140,7 +140,7 @@ internal static unsafe class Strings<T> where T : unmanaged, IBinaryInteger<T>
             if (!repeats) return i + 1;
             StringRegisters.Consume(s, mask, 1);
             if ((s->Rcx & mask) == 0) return i + 1;
-            if (s->AttentionFlags != 0) return Flow.Again(s, i);
+            if (StringRegisters.Pauses(p, s)) return Flow.Again(s, i);
         }
     }
 
@@ -157,7 +157,7 @@ internal static unsafe class Strings<T> where T : unmanaged, IBinaryInteger<T>
             if (!repeats) return i + 1;
             StringRegisters.Consume(s, mask, 1);
             if ((s->Rcx & mask) == 0 || Flags.Zf(s) != whileEqual) return i + 1;
-            if (s->AttentionFlags != 0) return Flow.Again(s, i);
+            if (StringRegisters.Pauses(p, s)) return Flow.Again(s, i);
         }
     }
 
@@ -176,7 +176,7 @@ internal static unsafe class Strings<T> where T : unmanaged, IBinaryInteger<T>
             if (!repeats) return i + 1;
             StringRegisters.Consume(s, mask, 1);
             if ((s->Rcx & mask) == 0 || Flags.Zf(s) != whileEqual) return i + 1;
-            if (s->AttentionFlags != 0) return Flow.Again(s, i);
+            if (StringRegisters.Pauses(p, s)) return Flow.Again(s, i);
         }
     }
 }
@@ -204,6 +204,14 @@ internal static unsafe class StringRegisters
         if (mask == 0xFFFF) *(ushort*)register = (ushort)value;
         else *register = value & mask;
     }
+
+    /// <summary>
+    /// A repeated instruction with iterations left goes back to the dispatcher: something wants attention, TF traps after each iteration, or the
+    /// iteration read from MMIO.
+    /// </summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static bool Pauses(Processor p, ProcessorState* s) =>
+        s->AttentionFlags != 0 || (s->FlagsOther & (uint)Rflags.Tf) != 0 || p.Replaying;
 
     /// <summary>Takes completed iterations off CX, ECX or RCX.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

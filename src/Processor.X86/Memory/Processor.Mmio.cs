@@ -14,6 +14,12 @@ public sealed unsafe partial class Processor
     private bool _mmioReadPending; // Exit is an MMIO read whose data the next Enter puts into _replay
     private readonly Queue<(ulong Address, int Size, ulong Data)> _posted = new();
 
+    /// <summary>
+    /// The current instruction is fed with values of completed MMIO reads. A repeated string instruction must leave after each iteration then,
+    /// since the next iteration's read is another access.
+    /// </summary>
+    internal bool Replaying => _replay.Count > 0;
+
     private void ReadMmio(ulong physical, byte* destination, int length)
     {
         while (length > 0)
