@@ -3,8 +3,8 @@ using Bunraku.Engines;
 namespace Bunraku.Machine.Board;
 
 /// <summary>
-/// Where things lie in guest-physical address space. What a boot protocol leaves behind in low memory lies in ranges that the memory map calls
-/// usable: the guest has read it before it reuses them. Every range is stated here once.
+/// Where things lie in guest-physical address space, each range stated once. What a boot protocol leaves in low memory has no fixed place:
+/// <see cref="BootMemory"/> finds room in what the memory map calls usable, beside what the kernel file claims.
 /// </summary>
 public static class MemoryLayout
 {
@@ -12,20 +12,6 @@ public static class MemoryLayout
     public const ulong BiosDataArea = 0x400;
     /// <summary>Word with the real-mode segment of the EBDA, where an operating system begins its search for the RSDP.</summary>
     public const ulong BiosDataAreaEbda = 0x40E;
-
-    /// <summary>Global descriptor table of the boot state, one page.</summary>
-    public const ulong BootGdt = 0x1000;
-    /// <summary>PVH start info, its modules and its memory map, or the multiboot information; two pages.</summary>
-    public const ulong BootInfo = 0x2000;
-    /// <summary>Linux boot_params ("zero page"), one page.</summary>
-    public const ulong BootParameters = 0x7000;
-    /// <summary>Page tables of the boot state: PML4, PDPT, four page directories with 2 MiB pages that map the first 4 GiB to themselves; 0x9000 to 0xEFFF.</summary>
-    public const ulong BootPageTables = 0x9000;
-    /// <summary>Top of the boot stack, which grows down from here over one page.</summary>
-    public const ulong BootStackTop = 0x11000;
-    /// <summary>Kernel command line and its terminating 0, at most <see cref="CommandLineLimit"/> bytes.</summary>
-    public const ulong CommandLine = 0x20000;
-    public const ulong CommandLineLimit = 0x10000;
 
     /// <summary>End of conventional memory, beginning of the extended BIOS data area (1 KiB, empty).</summary>
     public const ulong Ebda = 0x9FC00;

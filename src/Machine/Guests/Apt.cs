@@ -9,20 +9,22 @@ internal sealed class Apt
     private readonly GuestCache _cache;
     private readonly Action<string>? _progress;
     private readonly string _purpose, _alternatives;
+    private readonly string? _searchPath;
     private readonly CancellationToken _cancel;
     private bool _ownLists;
 
-    private Apt(GuestCache cache, Action<string>? progress, string purpose, string alternatives, CancellationToken cancel) =>
-        (_cache, _progress, _purpose, _alternatives, _cancel) = (cache, progress, purpose, alternatives, cancel);
+    private Apt(GuestCache cache, Action<string>? progress, string purpose, string alternatives, string? searchPath, CancellationToken cancel) =>
+        (_cache, _progress, _purpose, _alternatives, _searchPath, _cancel) = (cache, progress, purpose, alternatives, searchPath, cancel);
 
     /// <param name="purpose">What needs a package, as the beginning of an error line.</param>
     /// <param name="alternatives">What the user can do without, as its end.</param>
+    /// <param name="searchPath">Folders of the tools, colon-separated; null for PATH.</param>
     /// <exception cref="BootException">This machine has no apt or dpkg.</exception>
-    public static Apt Open(GuestCache cache, Action<string>? progress, string purpose, string alternatives, CancellationToken cancel)
+    public static Apt Open(GuestCache cache, Action<string>? progress, string purpose, string alternatives, string? searchPath, CancellationToken cancel)
     {
         foreach (string tool in (ReadOnlySpan<string>)["apt-get", "apt-cache", "dpkg-deb"])
-            if (ToolRunner.Find(tool) is null) throw new BootException($"{purpose}, and this machine has no {tool}; {alternatives}");
-        return new(cache, progress, purpose, alternatives, cancel);
+            if (ToolRunner.Find(tool, searchPath) is null) throw new BootException($"{purpose}, and this machine has no {tool}; {alternatives}");
+        return new(cache, progress, purpose, alternatives, searchPath, cancel);
     }
 
     /// <summary>The first of <paramref name="packages"/> that the lists know, followed to the package with <paramref name="prefix"/> that it depends on.</summary>
@@ -32,7 +34,7 @@ internal sealed class Apt
         {
             foreach (string package in packages)
             {
-                ToolRunner.Result result = ToolRunner.Run("apt-cache", [.. Options(), "depends", "--no-recommends", "--no-suggests", package], null, _cancel);
+                ToolRunner.Result result = Run("apt-cache", null, ["depends", "--no-recommends", "--no-suggests", package]);
                 foreach (string line in result.Output.Split('\n', StringSplitOptions.TrimEntries))
                     if (line.StartsWith("Depends: " + prefix, StringComparison.Ordinal)) return line["Depends: ".Length..];
             }
@@ -57,14 +59,14 @@ internal sealed class Apt
             try
             {
                 _progress?.Invoke(Size(package) is { } size ? $"downloading {package} ({(size + 999_999) / 1_000_000} MB)" : $"downloading {package}");
-                ToolRunner.Result result = ToolRunner.Run("apt-get", [.. Options(), "-q", "download", package], folder, _cancel);
+                ToolRunner.Result result = Run("apt-get", folder, ["-q", "download", package]);
                 if (result.Status == 0 && Directory.GetFiles(folder, "*.deb") is [string archive])
                 {
                     complete = true;
                     return archive;
                 }
                 // Lists that are older than the archive name files that are gone.
-                UpdateOrFail($"{package} cannot be downloaded: {result.Cause}");
+                UpdateOrFail($"{package} cannot be downloaded", result.Cause);
             }
             finally
             {
@@ -75,22 +77,27 @@ internal sealed class Apt
 
     private long? Size(string package)
     {
-        ToolRunner.Result result = ToolRunner.Run("apt-cache", [.. Options(), "show", "--no-all-versions", package], null, _cancel);
+        ToolRunner.Result result = Run("apt-cache", null, ["show", "--no-all-versions", package]);
         string? line = result.Output.Split('\n').FirstOrDefault(l => l.StartsWith("Size: ", StringComparison.Ordinal));
         return line is not null && long.TryParse(line.AsSpan(6), out long size) ? size : null;
     }
 
     /// <summary>Gets lists of our own, once; when there are some already the failure stands.</summary>
-    private void UpdateOrFail(string failure)
+    private void UpdateOrFail(string failure, string? cause = null)
     {
-        if (_ownLists) throw new BootException($"{_purpose}, but {failure}; {_alternatives}");
+        if (_ownLists) throw Failure(failure, cause);
         _ownLists = true;
         _cache.Folder("apt", "lists", "partial");
         _cache.Folder("apt", "archives", "partial");
         _progress?.Invoke("reading the package lists (apt-get update)");
-        ToolRunner.Result result = ToolRunner.Run("apt-get", [.. Options(), "-q", "-o", "APT::Update::Error-Mode=any", "update"], null, _cancel);
-        if (result.Status != 0) throw new BootException($"{_purpose}, but {failure}, and `apt-get update` failed: {result.Cause} (no network?); {_alternatives}");
+        ToolRunner.Result result = Run("apt-get", null, ["-q", "-o", "APT::Update::Error-Mode=any", "update"]);
+        if (result.Status != 0) throw Failure(failure, $"{cause ?? result.Cause} (is there a network?)");
     }
+
+    private BootException Failure(string failure, string? cause) => new($"{_purpose}, but {failure}{(cause is null ? "" : ": " + cause)}; {_alternatives}");
+
+    private ToolRunner.Result Run(string tool, string? folder, string[] arguments) =>
+        ToolRunner.Run(ToolRunner.Find(tool, _searchPath) ?? tool, [.. Options(), .. arguments], folder, _cancel);
 
     private IEnumerable<string> Options() => _ownLists
         ? ["-o", $"Dir::State::Lists={Path.Combine(_cache.Root, "apt", "lists")}", "-o", $"Dir::Cache={Path.Combine(_cache.Root, "apt")}", "-o", "APT::Sandbox::User="]

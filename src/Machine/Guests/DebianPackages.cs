@@ -7,10 +7,12 @@ namespace Bunraku.Machine;
 /// package manager downloads. Nothing is installed and no root is needed.
 /// </summary>
 /// <param name="progress">Told in a few words what takes long.</param>
-public sealed class DebianPackages(GuestCache cache, Action<string>? progress = null)
+/// <param name="searchPath">Folders where apt and dpkg are looked for, colon-separated; null for PATH.</param>
+/// <param name="root">Root of the file system whose installed kernel and busybox may serve.</param>
+public sealed class DebianPackages(GuestCache cache, Action<string>? progress = null, string? searchPath = null, string root = "/")
 {
     private const string Alternatives = "--kernel FILE boots any kernel, and `bunraku run hello` needs nothing";
-    private static readonly string[] BusyboxPaths = ["/bin/busybox", "/usr/bin/busybox", "/usr/lib/initramfs-tools/bin/busybox"];
+    private static readonly string[] BusyboxPaths = ["bin/busybox", "usr/bin/busybox", "usr/lib/initramfs-tools/bin/busybox"];
 
     /// <summary>Kernels by the name that users give: installed image names and packages (Debian's, then Ubuntu's) in order of preference.</summary>
     private static readonly (string Guest, string What, string[] Packages, string InstalledSuffix, string? NotSuffix)[] Kernels =
@@ -31,10 +33,11 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
     {
         (_, _, string[] packages, string suffix, string? notSuffix) = Kernels.First(k => k.Guest == guest);
         if (Newest(cache.Files(guest)) is { } cached) return cached;
-        IEnumerable<string> installed = Directory.Exists("/boot") ? Directory.EnumerateFiles("/boot", "vmlinuz-*" + suffix) : [];
+        string boot = Path.Combine(root, "boot");
+        IEnumerable<string> installed = Directory.Exists(boot) ? Directory.EnumerateFiles(boot, "vmlinuz-*" + suffix) : [];
         if (Newest(installed.Where(f => (notSuffix is null || !f.EndsWith(notSuffix, StringComparison.Ordinal)) && !f.EndsWith("-rt" + suffix, StringComparison.Ordinal) && Readable(f))) is { } own) return own;
 
-        var apt = Apt.Open(cache, progress, $"the guest '{guest}' needs a kernel from Debian packages", Alternatives, cancel);
+        var apt = Apt.Open(cache, progress, $"the guest '{guest}' needs a kernel from Debian packages", Alternatives, searchPath, cancel);
         string package = apt.ResolveDependency(packages, "linux-image-");
         return Extract(apt, package, guest, entry => entry.StartsWith("./boot/vmlinuz-", StringComparison.Ordinal), "a kernel image", cancel);
     }
@@ -44,8 +47,8 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
     public string FindBusybox(CancellationToken cancel = default)
     {
         if (cache.Files("busybox").FirstOrDefault() is { } cached) return cached;
-        if (BusyboxPaths.FirstOrDefault(IsStatic) is { } own) return own;
-        var apt = Apt.Open(cache, progress, "the default Linux guest needs busybox-static", Alternatives, cancel);
+        if (BusyboxPaths.Select(p => Path.Combine(root, p)).FirstOrDefault(IsStatic) is { } own) return own;
+        var apt = Apt.Open(cache, progress, "the default Linux guest needs busybox-static", Alternatives, searchPath, cancel);
         return Extract(apt, apt.Resolve("busybox-static"), "busybox", entry => entry is "./bin/busybox" or "./usr/bin/busybox", "a busybox", cancel);
     }
 
@@ -56,7 +59,7 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
         try
         {
             string? path = null;
-            ToolRunner.Result result = ToolRunner.Pipe("dpkg-deb", ["--fsys-tarfile", archive], stream =>
+            ToolRunner.Result result = ToolRunner.Pipe(ToolRunner.Find("dpkg-deb", searchPath)!, ["--fsys-tarfile", archive], stream =>
             {
                 try
                 {

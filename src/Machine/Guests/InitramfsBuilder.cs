@@ -4,7 +4,7 @@ namespace Bunraku.Machine;
 
 /// <summary>
 /// Builds the user space of the default Linux guest: busybox and an init script. The script talks to the host by <see cref="GuestMessages"/>
-/// on COM1: "init" when it starts, "input" when COM2 takes input, "exit N" when the command ended and all its output left the serial port. Then it powers off, however the command ended.
+/// on COM1: "init" when it starts, "input" when shell or command are about to start, "exit N" when the command ended and all its output left the serial port. Then it powers off, however the command ended.
 /// </summary>
 public static class InitramfsBuilder
 {
@@ -70,6 +70,7 @@ public static class InitramfsBuilder
             // cttyhack gives the shell the real terminal behind /dev/console, and with it job control.
             GuestConsole.Shell => $$"""
                 stty -F /dev/console sane{{size}}
+                tell input
                 setsid cttyhack sh -l
                 tell "exit 0"
 

@@ -16,9 +16,9 @@ internal static class ToolRunner
                 : $"exit status {Status}";
     }
 
-    /// <summary>Finds an executable in PATH; null when there is none.</summary>
-    public static string? Find(string name) =>
-        (Environment.GetEnvironmentVariable("PATH") ?? "/usr/bin:/bin").Split(':', StringSplitOptions.RemoveEmptyEntries)
+    /// <summary>Finds an executable in the given folders, or in PATH; null when there is none.</summary>
+    public static string? Find(string name, string? searchPath = null) =>
+        (searchPath ?? Environment.GetEnvironmentVariable("PATH") ?? "/usr/bin:/bin").Split(':', StringSplitOptions.RemoveEmptyEntries)
             .Select(folder => Path.Combine(folder, name)).FirstOrDefault(File.Exists);
 
     /// <summary>Runs a tool to its end with the C locale and no standard input.</summary>
