@@ -146,13 +146,14 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
             _signals.Add(PosixSignalRegistration.Create(signal, context =>
             {
                 context.Cancel = true;
-                _session!.End(HostEnd.Signal, number);
-                // Somebody asks again: the orderly end hangs.
-                if (Interlocked.Increment(ref _terminations) > 1)
+                if (Interlocked.Increment(ref _terminations) == 1)
                 {
-                    _terminal?.Restore();
-                    Environment.Exit(ExitStatus.Signal + number);
+                    _session!.End(HostEnd.Signal, number);
+                    return;
                 }
+                // Somebody asks again: the orderly end takes too long.
+                _terminal?.Restore();
+                Environment.Exit(ExitStatus.Signal + number);
             }));
         }
         // Stopping by job control gives the terminal back for as long as it lasts, and the guest's clock stands still.

@@ -33,6 +33,7 @@ internal sealed class GuestMachine
             DebugExit = options.DebugExit,
         });
         _inputPort = board.SecondSerial ?? board.Serial;
+        board.FwCfg.AddString(FwCfgKey.CommandLineData, FwCfgKey.CommandLineSize, image.Append);
         var request = new BootRequest(vm.Memory, vm.Model, board.MemoryMap, image.Kernel, image.KernelName)
         {
             Initrd = image.Initrd,

@@ -21,14 +21,17 @@ public sealed class RunSession : IDisposable
     private readonly GuestMachine _machine;
     private readonly IEngine _engine;
     private readonly ExitLog _log;
+    /// <summary>Guards how the run ends; nothing waits with it held.</summary>
     private readonly Lock _lock = new();
+    /// <summary>Guards who pauses the VM; may be held for as long as a vCPU needs to stand still. Before <see cref="_lock"/>.</summary>
+    private readonly Lock _pauseLock = new();
     private readonly DateTime _processStart = HostProcess.StartTime;
     private readonly TimeSpan _vmCreated;
     private Timer? _timeout;
     private TimeSpan _entered, _ended;
     private HostEnd _hostEnd;
     private int _signal;
-    private bool _paused;
+    private bool _paused, _disposed;
 
     /// <summary>Makes the machine and loads the guest; nothing runs yet.</summary>
     /// <param name="engines">What <c>--engine</c> can choose from, the best first.</param>
@@ -103,7 +106,7 @@ public sealed class RunSession : IDisposable
     {
         get
         {
-            lock (_lock) return _paused;
+            lock (_pauseLock) return _paused;
         }
     }
 
@@ -135,11 +138,11 @@ public sealed class RunSession : IDisposable
     {
         lock (_lock)
         {
-            if (_hostEnd != HostEnd.None) return;
+            if (_hostEnd != HostEnd.None || _disposed) return;
             (_hostEnd, _signal) = (reason, signal);
+            _console.Release();
+            _vm.Stop(new StopCause(StopReason.HostRequest));
         }
-        _console.Release();
-        _vm.Stop(new StopCause(StopReason.HostRequest));
     }
 
     /// <summary>Types for the guest; waits while it is far behind. One thread, not a vCPU's.</summary>
@@ -151,7 +154,7 @@ public sealed class RunSession : IDisposable
     /// <summary>Stops virtual time and the vCPUs. Idempotent; not from a vCPU's thread.</summary>
     public void Pause()
     {
-        lock (_lock)
+        lock (_pauseLock)
         {
             if (_paused) return;
             _vm.Pause();
@@ -162,7 +165,7 @@ public sealed class RunSession : IDisposable
     /// <summary>Goes on after <see cref="Pause"/>. Idempotent.</summary>
     public void Resume()
     {
-        lock (_lock)
+        lock (_pauseLock)
         {
             if (!_paused) return;
             _paused = false;
@@ -174,7 +177,7 @@ public sealed class RunSession : IDisposable
     public CpuState ReadState(int cpu = 0)
     {
         var state = new CpuState();
-        lock (_lock)
+        lock (_pauseLock)
         {
             bool hold = !_paused && !_vm.Stopped.IsCompleted;
             if (hold) _vm.Pause();
@@ -262,6 +265,8 @@ public sealed class RunSession : IDisposable
     public void Dispose()
     {
         _timeout?.Dispose();
+        // A signal or the timer may still call.
+        lock (_lock) _disposed = true;
         _console.Release();
         _vm.Dispose();
         _log.Dispose();
