@@ -13,6 +13,8 @@ public enum CpuFeature
     Syscall, Nx, Pdpe1gb, Rdtscp, Lm, LahfLm, CmpLegacy, Cr8Legacy, Lzcnt, Prefetchw, Sse4a, Misalignsse,
     // CPUID.0D.1, CPUID.06, CPUID.80000007
     Xsaveopt, Xsavec, Xgetbv1, Xsaves, Arat, InvariantTsc,
+    // CPUID.7.0:EDX, CPUID.80000008:EBX, CPUID.80000021: speculation that this processor does not do
+    ArchCapabilities, SsbNo, NullSelClearsBase, AutoIbrs, SrsoNo, TsaSqNo, TsaL1No,
 }
 
 /// <summary>A CPU as a guest sees it: vendor, family, and exactly the features that it has.</summary>

@@ -54,7 +54,7 @@ public sealed unsafe partial class Processor
 
     /// <summary>True when all bytes lie inside the limit, expand-down segments included.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static bool WithinLimit(SegmentRegister* r, ulong offset, int size)
+    internal static bool WithinLimit(SegmentRegister* r, ulong offset, int size)
     {
         ulong last = offset + (ulong)(size - 1);
         if (!r->IsCode && r->ExpandDownOrConforming)

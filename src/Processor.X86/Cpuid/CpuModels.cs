@@ -1,0 +1,162 @@
+using System.Runtime.Intrinsics.X86;
+using Bunraku.Engines;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>The CPU models, and how the command line names them: MODEL[,+feature,-feature].</summary>
+/// <remarks>
+/// All AMD-like models are of family 19h (Zen 3) and report AutoIBRS, SRSO_NO, TSA_*_NO and SSB_NO, which is true of a processor that executes nothing
+/// speculatively: a guest kernel then needs no retpolines and no other mitigation that costs time.
+/// </remarks>
+public static class CpuModels
+{
+    public const string Default = "x86-64-v3";
+
+    private static readonly CpuFeature[] s_level1 =
+    [
+        CpuFeature.Fpu, CpuFeature.Vme, CpuFeature.De, CpuFeature.Pse, CpuFeature.Tsc, CpuFeature.Msr, CpuFeature.Pae, CpuFeature.Mce, CpuFeature.Cx8, CpuFeature.Apic,
+        CpuFeature.Sep, CpuFeature.Mtrr, CpuFeature.Pge, CpuFeature.Mca, CpuFeature.Cmov, CpuFeature.Pat, CpuFeature.Pse36, CpuFeature.Clflush, CpuFeature.Mmx,
+        CpuFeature.Fxsr, CpuFeature.Sse, CpuFeature.Sse2, CpuFeature.Syscall, CpuFeature.Nx, CpuFeature.Lm, CpuFeature.Arat, CpuFeature.InvariantTsc,
+    ];
+
+    private static readonly CpuFeature[] s_level2 =
+    [
+        .. s_level1, CpuFeature.Cx16, CpuFeature.LahfLm, CpuFeature.Popcnt, CpuFeature.Sse3, CpuFeature.Ssse3, CpuFeature.Sse41, CpuFeature.Sse42,
+        CpuFeature.Rdtscp, CpuFeature.TscAdjust, CpuFeature.TscDeadline, CpuFeature.X2apic, CpuFeature.Pdpe1gb, CpuFeature.Prefetchw,
+    ];
+
+    private static readonly CpuFeature[] s_level3 =
+    [
+        .. s_level2, CpuFeature.Avx, CpuFeature.Avx2, CpuFeature.Bmi1, CpuFeature.Bmi2, CpuFeature.Fma, CpuFeature.F16c, CpuFeature.Movbe, CpuFeature.Lzcnt,
+        CpuFeature.Aes, CpuFeature.Pclmulqdq, CpuFeature.Rdrand, CpuFeature.Rdseed, CpuFeature.Xsave, CpuFeature.Xsaveopt, CpuFeature.Xsavec, CpuFeature.Xgetbv1,
+        CpuFeature.Fsgsbase, CpuFeature.Smep, CpuFeature.Smap, CpuFeature.Umip, CpuFeature.Pcid, CpuFeature.Invpcid, CpuFeature.Pku, CpuFeature.Erms,
+        CpuFeature.Adx, CpuFeature.Clflushopt,
+    ];
+
+    private static readonly CpuFeature[] s_amdSpeculation =
+        [CpuFeature.SsbNo, CpuFeature.NullSelClearsBase, CpuFeature.AutoIbrs, CpuFeature.SrsoNo, CpuFeature.TsaSqNo, CpuFeature.TsaL1No];
+
+    /// <summary>What <c>max</c> has beyond x86-64-v3.</summary>
+    private static readonly CpuFeature[] s_beyondLevel3 = [CpuFeature.La57, CpuFeature.Rdpid, CpuFeature.Clwb, CpuFeature.Sha];
+
+    private static CpuModel Amd(string name, string brand, IEnumerable<CpuFeature> features) =>
+        new(name, "AuthenticAMD", 0x19, 0x01, 1, brand, new HashSet<CpuFeature>([.. features, .. s_amdSpeculation]));
+
+    private static readonly CpuModel[] s_models =
+    [
+        Amd("x86-64-v1", "Bunraku x86-64-v1", s_level1),
+        Amd("x86-64-v2", "Bunraku x86-64-v2", s_level2),
+        Amd("x86-64-v3", "Bunraku x86-64-v3", s_level3),
+        new("x86-64-v3-intel", "GenuineIntel", 6, 0x6A, 6, "Bunraku x86-64-v3 (Intel)", new HashSet<CpuFeature>([.. s_level3, CpuFeature.ArchCapabilities])),
+        Amd("max", "Bunraku max", [.. s_level3, .. s_beyondLevel3]),
+    ];
+
+    /// <summary>Every model as it is defined, whatever the host can do.</summary>
+    public static IReadOnlyList<CpuModel> All => s_models;
+
+    /// <summary>Features that <c>+feature</c> may ask for.</summary>
+    private static readonly HashSet<CpuFeature> s_supported =
+        [.. s_level3, .. s_amdSpeculation, .. s_beyondLevel3, CpuFeature.ArchCapabilities, CpuFeature.Hypervisor, CpuFeature.Monitor];
+
+    /// <summary>The model that a text like <c>x86-64-v3,+la57,-pku</c> describes.</summary>
+    /// <exception cref="FormatException">Unknown model or feature, or a feature that this host or this processor cannot give; the message is one line for the user.</exception>
+    public static CpuModel Parse(string text)
+    {
+        string[] parts = text.Split(',', StringSplitOptions.TrimEntries);
+        CpuModel? model = Array.Find(s_models, m => m.Name.Equals(parts[0], StringComparison.OrdinalIgnoreCase));
+        if (model == null)
+            throw new FormatException($"unknown CPU model '{parts[0]}'; did you mean '{Nearest(parts[0], s_models.Select(m => m.Name))}'? Models: {string.Join(", ", s_models.Select(m => m.Name))}");
+        var features = model.Features.Where(HostHas).ToHashSet();
+        foreach (string part in parts[1..])
+        {
+            if (part.Length < 2 || part[0] is not ('+' or '-')) throw new FormatException($"'{part}' in '{text}': write +feature or -feature");
+            CpuFeature feature = ParseFeature(part[1..]);
+            if (part[0] == '-')
+            {
+                features.Remove(feature);
+                continue;
+            }
+            if (!s_supported.Contains(feature)) throw new FormatException($"CPU feature '{Name(feature)}' is not implemented by this processor");
+            if (!HostHas(feature)) throw new FormatException($"CPU feature '{Name(feature)}' needs a host processor that has it, and this one does not");
+            features.Add(feature);
+        }
+        DropDependents(features);
+        return model with { Features = features };
+    }
+
+    /// <summary>The word for a feature on the command line.</summary>
+    public static string Name(CpuFeature feature) => feature.ToString().ToLowerInvariant();
+
+    private static CpuFeature ParseFeature(string word)
+    {
+        string plain = Plain(word);
+        foreach (CpuFeature f in Enum.GetValues<CpuFeature>())
+        {
+            if (Name(f) == plain) return f;
+        }
+        throw new FormatException($"unknown CPU feature '{word}'; did you mean '{Nearest(plain, Enum.GetValues<CpuFeature>().Select(Name))}'?");
+    }
+
+    // sse4_1, sse4.1 and SSE41 are the same; so are abm and lzcnt, as /proc/cpuinfo has it.
+    private static string Plain(string word)
+    {
+        string plain = word.Replace("_", "").Replace(".", "").Replace("-", "").ToLowerInvariant();
+        return plain switch { "abm" => "lzcnt", "pni" => "sse3", "tscdeadlinetimer" => "tscdeadline", "3dnowprefetch" => "prefetchw", _ => plain };
+    }
+
+    /// <summary>A feature without what it builds on cannot be enumerated.</summary>
+    private static readonly (CpuFeature Feature, CpuFeature Needs)[] s_dependencies =
+    [
+        (CpuFeature.Sse2, CpuFeature.Sse), (CpuFeature.Sse3, CpuFeature.Sse2), (CpuFeature.Ssse3, CpuFeature.Sse3), (CpuFeature.Sse41, CpuFeature.Ssse3),
+        (CpuFeature.Sse42, CpuFeature.Sse41), (CpuFeature.Aes, CpuFeature.Sse2), (CpuFeature.Pclmulqdq, CpuFeature.Sse2), (CpuFeature.Sha, CpuFeature.Sse2),
+        (CpuFeature.Avx, CpuFeature.Xsave), (CpuFeature.Avx, CpuFeature.Sse42), (CpuFeature.Avx2, CpuFeature.Avx), (CpuFeature.Fma, CpuFeature.Avx), (CpuFeature.F16c, CpuFeature.Avx),
+        (CpuFeature.Pku, CpuFeature.Xsave), (CpuFeature.Xsaveopt, CpuFeature.Xsave), (CpuFeature.Xsavec, CpuFeature.Xsave), (CpuFeature.Xgetbv1, CpuFeature.Xsave),
+        (CpuFeature.La57, CpuFeature.Lm), (CpuFeature.TscDeadline, CpuFeature.Apic), (CpuFeature.X2apic, CpuFeature.Apic),
+    ];
+
+    private static void DropDependents(HashSet<CpuFeature> features)
+    {
+        bool changed;
+        do
+        {
+            changed = false;
+            foreach ((CpuFeature feature, CpuFeature needs) in s_dependencies)
+                changed |= !features.Contains(needs) && features.Remove(feature);
+        }
+        while (changed);
+    }
+
+    /// <summary>True unless the feature's instructions run on host units that this host lacks.</summary>
+    private static bool HostHas(CpuFeature feature)
+    {
+        foreach (CpuidFeatureBit row in CpuidFeatureBits.Rows)
+        {
+            if (row.Feature != feature || !row.HostExecuted) continue;
+            if (!X86Base.IsSupported) return false;
+            (int a, int b, int c, int d) = X86Base.CpuId((int)row.Leaf, (int)row.Subleaf);
+            int register = row.Register switch { CpuidRegister.Eax => a, CpuidRegister.Ebx => b, CpuidRegister.Ecx => c, _ => d };
+            if ((register >> row.Bit & 1) == 0) return false;
+        }
+        return true;
+    }
+
+    private static string Nearest(string word, IEnumerable<string> known) => known.MinBy(k => Distance(word.ToLowerInvariant(), k))!;
+
+    /// <summary>Levenshtein distance.</summary>
+    private static int Distance(string a, string b)
+    {
+        int[] row = [.. Enumerable.Range(0, b.Length + 1)];
+        for (int i = 1; i <= a.Length; i++)
+        {
+            int diagonal = row[0];
+            row[0] = i;
+            for (int j = 1; j <= b.Length; j++)
+            {
+                int substitution = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+                diagonal = row[j];
+                row[j] = Math.Min(substitution, Math.Min(row[j], row[j - 1]) + 1);
+            }
+        }
+        return row[b.Length];
+    }
+}

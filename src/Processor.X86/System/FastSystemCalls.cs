@@ -1,0 +1,127 @@
+namespace Bunraku.Processor.X86;
+
+/// <summary>SYSCALL, SYSRET, SYSENTER, SYSEXIT, SWAPGS. AMD APM vol. 3, SYSCALL and SYSRET "Action"; Intel SDM vol. 2, the instructions' "Operation".</summary>
+internal static unsafe class FastSystemCalls
+{
+    // Fixed descriptor caches, by the attribute format of SegmentRegister.
+    private const uint CodeAttributes = 0x809B, DataAttributes = 0xC093, Long = 0x2000, Big = 0x4000;
+
+    private static void SetFlat(SegmentRegister* r, int selector, uint attributes, int dpl)
+    {
+        r->Selector = (ushort)selector;
+        r->Base = 0;
+        r->Limit = uint.MaxValue;
+        r->Attributes = attributes | (uint)dpl << 5;
+    }
+
+    public static Insn* Syscall(Processor p, ProcessorState* s, Insn* i)
+    {
+        if ((s->Efer & (ulong)Efer.Sce) == 0) throw p.InvalidOpcode();
+        bool longMode = Processor.IsLongMode(s), from64 = Processor.Is64Bit(s);
+        // Intel's processors have it in 64-bit mode only.
+        if (!p.Model.IsAmd && !from64) throw p.InvalidOpcode();
+        int selector = (int)(p.Star >> 32) & 0xFFFC;
+        ulong next = Flow.NextRip(s, i), target;
+        if (longMode)
+        {
+            uint flags = Flags.Get(s) & ~(uint)Rflags.Rf;
+            s->Rcx = next;
+            s->R11 = flags;
+            target = from64 ? p.Lstar : p.Cstar;
+            Flags.Set(s, flags & ~(uint)p.Fmask);
+            SetFlat(&s->Cs, selector, CodeAttributes | Long, 0);
+        }
+        else
+        {
+            s->Rcx = (uint)next;
+            target = (uint)p.Star;
+            s->FlagsOther &= ~(uint)(Rflags.If | Rflags.Vm | Rflags.Rf);
+            SetFlat(&s->Cs, selector, CodeAttributes | Big, 0);
+        }
+        SetFlat(&s->Ss, selector + 8, DataAttributes, 0);
+        s->Cpl = 0;
+        p.ModeChanged();
+        return Flow.LeaveTo(s, i, target);
+    }
+
+    /// <summary>SYSRET with a 64-bit operand: to 64-bit mode.</summary>
+    public static Insn* Sysretq(Processor p, ProcessorState* s, Insn* i) => Sysret(p, s, i, to64: true);
+
+    /// <summary>SYSRET with a 32-bit operand: to compatibility mode, or in legacy mode.</summary>
+    public static Insn* Sysretd(Processor p, ProcessorState* s, Insn* i) => Sysret(p, s, i, to64: false);
+
+    private static Insn* Sysret(Processor p, ProcessorState* s, Insn* i, bool to64)
+    {
+        if ((s->Efer & (ulong)Efer.Sce) == 0 || !Processor.IsProtected(s)) throw p.InvalidOpcode();
+        if (!p.Model.IsAmd && !Processor.Is64Bit(s)) throw p.InvalidOpcode();
+        if (s->Cpl != 0) throw p.GeneralProtection();
+        ulong target = to64 ? s->Rcx : (uint)s->Rcx;
+        // Intel checks here, still at CPL 0; AMD leaves it to the first fetch at CPL 3.
+        if (to64 && !p.Model.IsAmd && !p.IsCanonical(target)) throw p.GeneralProtection();
+        int selector = (int)(p.Star >> 48);
+        if (Processor.IsLongMode(s))
+        {
+            const uint returned = 0x3C_7FD7;
+            Flags.Set(s, (uint)s->R11 & returned);
+        }
+        else
+        {
+            s->FlagsOther |= (uint)Rflags.If;
+        }
+        SetFlat(&s->Cs, (to64 ? selector + 16 : selector) | 3, CodeAttributes | (to64 ? Long : Big), 3);
+        if (p.Model.IsAmd)
+        {
+            // Base, limit and attributes stay.
+            s->Ss.Selector = (ushort)(selector + 8 | 3);
+            s->Ss.Attributes = s->Ss.Attributes & ~0x60u | 3u << 5;
+        }
+        else
+        {
+            SetFlat(&s->Ss, selector + 8 | 3, DataAttributes, 3);
+        }
+        s->Cpl = 3;
+        p.ModeChanged();
+        return Flow.LeaveTo(s, i, target);
+    }
+
+    public static Insn* Sysenter(Processor p, ProcessorState* s, Insn* i)
+    {
+        bool longMode = Processor.IsLongMode(s);
+        if (longMode && p.Model.IsAmd) throw p.InvalidOpcode();
+        if ((s->Cr0 & (ulong)Cr0.Pe) == 0 || Processor.IsNull((ushort)p.SysenterCs)) throw p.GeneralProtection();
+        s->FlagsOther &= ~(uint)(Rflags.Vm | Rflags.If);
+        int selector = (int)p.SysenterCs & 0xFFFC;
+        SetFlat(&s->Cs, selector, CodeAttributes | (longMode ? Long : Big), 0);
+        SetFlat(&s->Ss, selector + 8, DataAttributes, 0);
+        s->Rsp = longMode ? p.SysenterEsp : (uint)p.SysenterEsp;
+        s->Cpl = 0;
+        p.ModeChanged();
+        return Flow.LeaveTo(s, i, longMode ? p.SysenterEip : (uint)p.SysenterEip);
+    }
+
+    public static Insn* Sysexitd(Processor p, ProcessorState* s, Insn* i) => Sysexit(p, s, i, to64: false);
+
+    public static Insn* Sysexitq(Processor p, ProcessorState* s, Insn* i) => Sysexit(p, s, i, to64: true);
+
+    private static Insn* Sysexit(Processor p, ProcessorState* s, Insn* i, bool to64)
+    {
+        if (Processor.IsLongMode(s) && p.Model.IsAmd) throw p.InvalidOpcode();
+        if (!Processor.IsProtected(s) || s->Cpl != 0 || Processor.IsNull((ushort)p.SysenterCs)) throw p.GeneralProtection();
+        if (to64 && (!p.IsCanonical(s->Rcx) || !p.IsCanonical(s->Rdx))) throw p.GeneralProtection();
+        ulong target = to64 ? s->Rdx : (uint)s->Rdx;
+        int selector = (int)p.SysenterCs & 0xFFFC;
+        SetFlat(&s->Cs, selector + (to64 ? 32 : 16) | 3, CodeAttributes | (to64 ? Long : Big), 3);
+        SetFlat(&s->Ss, selector + (to64 ? 40 : 24) | 3, DataAttributes, 3);
+        s->Rsp = to64 ? s->Rcx : (uint)s->Rcx;
+        s->Cpl = 3;
+        p.ModeChanged();
+        return Flow.LeaveTo(s, i, target);
+    }
+
+    /// <summary>64-bit mode and CPL 0 only, by its row and Iced's code.</summary>
+    public static Insn* Swapgs(Processor p, ProcessorState* s, Insn* i)
+    {
+        (s->Gs.Base, p.KernelGsBase) = (p.KernelGsBase, s->Gs.Base);
+        return i + 1;
+    }
+}

@@ -1,0 +1,114 @@
+using System.Numerics;
+using Bunraku.Engines;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>IN, OUT, INS, OUTS. Intel SDM vol. 1, "Input/Output", section "Protected-Mode I/O".</summary>
+internal static unsafe class PortInstructions
+{
+    public static Insn* InImmediate<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> => In<T>(p, s, i, (byte)i->Imm);
+
+    public static Insn* InDx<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> => In<T>(p, s, i, (ushort)s->Rdx);
+
+    private static Insn* In<T>(Processor p, ProcessorState* s, Insn* i, ushort port) where T : unmanaged, IBinaryInteger<T>
+    {
+        if (!p.TakeCompletion(i, ExitReason.Io))
+        {
+            p.CheckPort(port, sizeof(T));
+            return p.ExitForCompletion(i, ExitReason.Io, port, sizeof(T));
+        }
+        Register.Set(s, i->R0, T.CreateTruncating(p.Exit.Data));
+        p.PortAccessed(port, sizeof(T));
+        return Flow.Leave(s, i);
+    }
+
+    public static Insn* OutImmediate<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> => Out<T>(p, s, i, (byte)i->Imm);
+
+    public static Insn* OutDx<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> => Out<T>(p, s, i, (ushort)s->Rdx);
+
+    private static Insn* Out<T>(Processor p, ProcessorState* s, Insn* i, ushort port) where T : unmanaged, IBinaryInteger<T>
+    {
+        p.CheckPort(port, sizeof(T));
+        p.RequestExit(ExitReason.Io, port, sizeof(T), isWrite: true, data: ulong.CreateTruncating(*(T*)&s->Rax));
+        p.PortAccessed(port, sizeof(T));
+        return Flow.Leave(s, i);
+    }
+
+    private static ulong AddressMask(Insn* i) =>
+        (i->Flags & InsnFlags.Address16) != 0 ? 0xFFFF : (i->Flags & InsnFlags.Address32) != 0 ? 0xFFFF_FFFF : ulong.MaxValue;
+
+    private static bool IsRepeated(Insn* i) => (i->Flags & (InsnFlags.Rep | InsnFlags.Repne)) != 0;
+
+    /// <summary>Adds the element size to an index register, in the bits of the address size.</summary>
+    private static void Advance(ProcessorState* s, ulong* register, ulong mask, long step)
+    {
+        ulong next = (*register + (ulong)(step * s->Direction)) & mask;
+        *register = mask == 0xFFFF ? *register & ~mask | next : next;
+    }
+
+    /// <summary>After one element: RCX counts down; the instruction goes on until it is 0.</summary>
+    private static Insn* Next(Processor p, ProcessorState* s, Insn* i, ulong mask)
+    {
+        if (!IsRepeated(i)) return Flow.Leave(s, i);
+        ulong count = (s->Rcx - 1) & mask;
+        s->Rcx = mask == 0xFFFF ? s->Rcx & ~mask | count : count;
+        return count == 0 ? Flow.Leave(s, i) : Flow.Again(s, i);
+    }
+
+    private static bool IsDone(ProcessorState* s, Insn* i, ulong mask) => IsRepeated(i) && (s->Rcx & mask) == 0;
+
+    /// <summary>INS: one element for each execution; the read exits and the element is stored when the answer is there.</summary>
+    public static Insn* Ins<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T>
+    {
+        ulong mask = AddressMask(i);
+        if (IsDone(s, i, mask)) return Flow.Leave(s, i);
+        var port = (ushort)s->Rdx;
+        bool completed = p.TakeCompletion(i, ExitReason.Io);
+        if (!completed) p.CheckPort(port, sizeof(T));
+        ulong address = p.LinearAddress(Seg.Es, s->Rdi & mask, sizeof(T), AccessKind.Write);
+        // Everything that can fault comes before the device is asked, which may change by it.
+        if (!completed)
+        {
+            p.CheckWrite(address, sizeof(T));
+            return p.ExitForCompletion(i, ExitReason.Io, port, sizeof(T));
+        }
+        Access.Write(p, s, address, T.CreateTruncating(p.Exit.Data));
+        p.PortAccessed(port, sizeof(T));
+        Advance(s, &s->Rdi, mask, sizeof(T));
+        return Next(p, s, i, mask);
+    }
+
+    /// <summary>OUTS: one element and one posted exit for each execution.</summary>
+    public static Insn* Outs<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T>
+    {
+        ulong mask = AddressMask(i);
+        if (IsDone(s, i, mask)) return Flow.Leave(s, i);
+        var port = (ushort)s->Rdx;
+        p.CheckPort(port, sizeof(T));
+        var segment = (Seg)((int)(i->Flags & InsnFlags.SegmentMask) / (int)InsnFlags.SegmentShift9);
+        T value = Access.Read<T>(p, s, p.LinearAddress(segment, s->Rsi & mask, sizeof(T), AccessKind.Read));
+        p.RequestExit(ExitReason.Io, port, sizeof(T), isWrite: true, data: ulong.CreateTruncating(value));
+        p.PortAccessed(port, sizeof(T));
+        Advance(s, &s->Rsi, mask, sizeof(T));
+        return Next(p, s, i, mask);
+    }
+}
+
+public sealed unsafe partial class Processor
+{
+    /// <summary>#GP(0) unless CPL is within IOPL or the I/O permission bitmap of the TSS allows all of the access.</summary>
+    internal void CheckPort(ushort port, int size)
+    {
+        ProcessorState* s = State;
+        if ((s->Cr0 & (ulong)Cr0.Pe) == 0) return;
+        bool virtual8086 = IsVirtual8086(s);
+        if (!virtual8086 && s->Cpl <= ((int)(s->FlagsOther >> 12) & 3)) return;
+        // A 16-bit TSS has no bitmap.
+        if (s->Tr.IsUnusable || (s->Tr.Type & 8) == 0 || s->Tr.Limit < 103) throw GeneralProtection();
+        uint at = ReadSystem<ushort>(s->Tr.Base + 102) + port / 8u;
+        // Two bytes are always read, so the bitmap ends with one more byte of ones.
+        if (at + 1 > s->Tr.Limit) throw GeneralProtection();
+        uint bits = ReadSystem<ushort>(s->Tr.Base + at);
+        if ((bits >> (port & 7) & ((1u << size) - 1)) != 0) throw GeneralProtection();
+    }
+}

@@ -1,0 +1,188 @@
+using Bunraku.Engines;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>Reading and writing MSRs. Intel SDM vol. 4; AMD APM vol. 2, "System Resources".</summary>
+public sealed unsafe partial class Processor
+{
+    private readonly ulong[] _msrs = new ulong[MsrTable.Rows.Length];
+
+    // Read by SYSCALL, SYSRET, SWAPGS, RDTSCP: fields instead of table slots.
+    internal ulong Star, Lstar, Cstar, Fmask, KernelGsBase, TscAux;
+    internal ulong SysenterCs, SysenterEsp, SysenterEip;
+    internal ulong DebugCtl;
+
+    /// <summary>Guest TSC minus the clock's TSC, modulo 2^64.</summary>
+    internal ulong TscOffset;
+    private ulong _tscAdjust;
+
+    /// <summary>What RDTSC returns now.</summary>
+    internal ulong GuestTsc => Clock.Tsc + TscOffset;
+
+    /// <summary>EFER bits that a WRMSR may set on this model.</summary>
+    private ulong EferAllowed =>
+        (Model.Has(CpuFeature.Syscall) ? (ulong)Efer.Sce : 0)
+        | (Model.Has(CpuFeature.Lm) ? (ulong)(Efer.Lme | Efer.Lma) : 0)
+        | (Model.Has(CpuFeature.Nx) ? (ulong)Efer.Nxe : 0)
+        | (Model.Has(CpuFeature.AutoIbrs) ? EferAutomaticIbrs : 0);
+
+    /// <summary>EFER.AIBRSE. It has no effect: indirect branches are never predicted from other privilege levels here.</summary>
+    private const ulong EferAutomaticIbrs = 1ul << 21;
+
+    private void ResetMsrs(bool keepOnInit)
+    {
+        if (!keepOnInit)
+        {
+            for (int n = 0; n < _msrs.Length; n++) _msrs[n] = MsrTable.Rows[n].Reset;
+            TscOffset = 0; // the clock counts from power-on, for all vCPUs alike
+            _tscAdjust = 0;
+            TscAux = 0;
+            Star = Lstar = Cstar = Fmask = KernelGsBase = 0;
+            SysenterCs = SysenterEsp = SysenterEip = 0;
+        }
+        DebugCtl = 0;
+    }
+
+    /// <summary>The row of an MSR that this model has and the processor holds.</summary>
+    private bool TryFindMsr(uint index, out int slot) =>
+        MsrTable.Slots.TryGetValue(index, out slot) && MsrTable.Rows[slot].ExistsOn(Model);
+
+    /// <summary>False raises #GP.</summary>
+    internal bool TryReadMsr(uint index, out ulong value)
+    {
+        value = 0;
+        if (!TryFindMsr(index, out int slot)) return false;
+        ProcessorState* s = State;
+        value = index switch
+        {
+            MsrIndex.Tsc => GuestTsc,
+            MsrIndex.TscAdjust => _tscAdjust,
+            MsrIndex.SysenterCs => SysenterCs,
+            MsrIndex.SysenterEsp => SysenterEsp,
+            MsrIndex.SysenterEip => SysenterEip,
+            MsrIndex.DebugCtl => DebugCtl,
+            MsrIndex.Xss => s->Xss,
+            MsrIndex.Efer => s->Efer,
+            MsrIndex.Star => Star,
+            MsrIndex.Lstar => Lstar,
+            MsrIndex.Cstar => Cstar,
+            MsrIndex.Fmask => Fmask,
+            MsrIndex.FsBase => s->Fs.Base,
+            MsrIndex.GsBase => s->Gs.Base,
+            MsrIndex.KernelGsBase => KernelGsBase,
+            MsrIndex.TscAux => TscAux,
+            _ => _msrs[slot],
+        };
+        return true;
+    }
+
+    /// <summary>WRMSR. False raises #GP; nothing has changed then.</summary>
+    internal bool TryWriteMsr(uint index, ulong value)
+    {
+        if (!TryFindMsr(index, out int slot)) return false;
+        if (index == MsrIndex.Efer) return TryWriteEfer(value);
+        ref readonly MsrRow row = ref MsrTable.Rows[slot];
+        switch (row.Write)
+        {
+            case MsrWrite.ReadOnly:
+            case MsrWrite.Checked when (value & ~WritableBits(row)) != 0:
+            case MsrWrite.Canonical when !IsCanonical(value):
+            case MsrWrite.MemoryTypes when !AreMemoryTypes(value, uncachedMinus: index == MsrIndex.Pat):
+                return false;
+            case MsrWrite.Masked:
+                value = value & row.Writable | _msrs[slot] & ~row.Writable;
+                break;
+            default:
+                break;
+        }
+        if (index is MsrIndex.MtrrDefType or >= 0x200 and < 0x200 + 2 * MsrTable.VariableMtrrs && !IsMtrrTypeValid(index, value)) return false;
+        StoreMsr(index, slot, value);
+        return true;
+    }
+
+    /// <summary>Variable-range MTRRs have no bits above the physical address width.</summary>
+    private ulong WritableBits(in MsrRow row) =>
+        row.Index is >= 0x200 and < 0x200 + 2 * MsrTable.VariableMtrrs ? row.Writable & ((1ul << Model.PhysicalAddressBits) - 1) : row.Writable;
+
+    private static bool IsMtrrTypeValid(uint index, ulong value) =>
+        (index & 1) == 1 && index != MsrIndex.MtrrDefType || IsMemoryType((byte)value, uncachedMinus: false);
+
+    private static bool IsMemoryType(byte type, bool uncachedMinus) => type is 0 or 1 or 4 or 5 or 6 || (uncachedMinus && type == 7);
+
+    private static bool AreMemoryTypes(ulong value, bool uncachedMinus)
+    {
+        for (int n = 0; n < 64; n += 8)
+        {
+            if (!IsMemoryType((byte)(value >> n), uncachedMinus)) return false;
+        }
+        return true;
+    }
+
+    private void StoreMsr(uint index, int slot, ulong value)
+    {
+        ProcessorState* s = State;
+        switch (index)
+        {
+            case MsrIndex.Tsc:
+                {
+                    // Writing the TSC moves IA32_TSC_ADJUST by the same amount (SDM vol. 3B, "IA32_TSC_ADJUST Register and TSC Writes").
+                    ulong delta = value - GuestTsc;
+                    TscOffset += delta;
+                    _tscAdjust += delta;
+                    break;
+                }
+            case MsrIndex.TscAdjust:
+                TscOffset += value - _tscAdjust;
+                _tscAdjust = value;
+                break;
+            case MsrIndex.SysenterCs: SysenterCs = value; break;
+            case MsrIndex.SysenterEsp: SysenterEsp = value; break;
+            case MsrIndex.SysenterEip: SysenterEip = value; break;
+            case MsrIndex.DebugCtl: DebugCtl = value; break;
+            case MsrIndex.Xss: s->Xss = value; break;
+            case MsrIndex.Star: Star = value; break;
+            case MsrIndex.Lstar: Lstar = value; break;
+            case MsrIndex.Cstar: Cstar = value; break;
+            case MsrIndex.Fmask: Fmask = value; break;
+            case MsrIndex.FsBase: s->Fs.Base = value; break;
+            case MsrIndex.GsBase: s->Gs.Base = value; break;
+            case MsrIndex.KernelGsBase: KernelGsBase = value; break;
+            case MsrIndex.TscAux: TscAux = value; break;
+            default: _msrs[slot] = value; break;
+        }
+    }
+
+    private bool TryWriteEfer(ulong value)
+    {
+        ProcessorState* s = State;
+        if ((value & ~EferAllowed) != 0) return false;
+        ulong changed = s->Efer ^ value;
+        if ((changed & (ulong)Efer.Lme) != 0 && (s->Cr0 & (ulong)Cr0.Pg) != 0) return false;
+        // LMA is a status bit: writes to it are ignored.
+        s->Efer = value & ~(ulong)Efer.Lma | s->Efer & (ulong)Efer.Lma;
+        if ((changed & (ulong)Efer.Nxe) != 0) FlushTlb(includeGlobal: true);
+        ModeChanged();
+        return true;
+    }
+
+    /// <summary>Every MSR that the processor holds and its value, for <see cref="CpuState.Msrs"/>.</summary>
+    private void ReadMsrsInto(Dictionary<uint, ulong> msrs)
+    {
+        msrs.Clear();
+        foreach (MsrRow row in MsrTable.Rows)
+        {
+            if (TryReadMsr(row.Index, out ulong value)) msrs[row.Index] = value;
+        }
+    }
+
+    /// <summary>Restores MSRs without the checks of WRMSR; unknown ones are ignored. TSC_ADJUST is set after TSC, which would move it.</summary>
+    private void WriteMsrsFrom(Dictionary<uint, ulong> msrs)
+    {
+        foreach ((uint index, ulong value) in msrs)
+        {
+            if (index is MsrIndex.Efer or MsrIndex.TscAdjust || !TryFindMsr(index, out int slot)) continue;
+            StoreMsr(index, slot, value);
+        }
+        if (msrs.TryGetValue(MsrIndex.TscAdjust, out ulong adjust)) _tscAdjust = adjust;
+    }
+}

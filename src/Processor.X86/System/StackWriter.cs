@@ -1,0 +1,109 @@
+namespace Bunraku.Processor.X86;
+
+/// <summary>Pushes onto the current stack or one that is about to become current, without touching a register.</summary>
+/// <param name="segment">The stack segment for limit checks, valid as long as this lives; null for a flat 64-bit stack.</param>
+/// <param name="mask">Bits of the stack pointer: 16, 32 or 64 ones.</param>
+/// <param name="supervisor">Write with supervisor privilege: the stack is that of an inner level.</param>
+/// <param name="faultCode">Error code of #SS.</param>
+internal unsafe struct StackWriter(Processor p, SegmentRegister* segment, ulong pointer, ulong mask, bool supervisor, uint faultCode)
+{
+    public ulong Pointer = pointer & mask;
+
+    public void Push(bool wide, uint value)
+    {
+        if (wide) PushValue(value);
+        else PushValue((ushort)value);
+    }
+
+    public void Push16(ushort value) => PushValue(value);
+
+    public void Push64(ulong value) => PushValue(value);
+
+    public void PushValue<T>(T value) where T : unmanaged
+    {
+        ulong to = (Pointer - (ulong)sizeof(T)) & mask;
+        ulong linear;
+        if (segment == null)
+        {
+            if (!p.IsCanonical(to) || !p.IsCanonical(to + (ulong)sizeof(T) - 1)) throw p.Fault(Vector.Ss, faultCode);
+            linear = to;
+        }
+        else
+        {
+            if (segment->IsUnusable || !Processor.WithinLimit(segment, to, sizeof(T))) throw p.Fault(Vector.Ss, faultCode);
+            linear = (uint)(segment->Base + to);
+        }
+        if (supervisor) p.WriteSystem(linear, value);
+        else Access.Write(p, p.State, linear, value);
+        Pointer = to;
+    }
+
+    /// <summary>Makes the pointer that of the current stack.</summary>
+    public readonly void Commit() => Processor.SetStackPointer(p.State, Pointer);
+}
+
+/// <summary>Pops from the current stack without moving its pointer.</summary>
+internal unsafe struct StackReader(Processor p)
+{
+    private ulong _pointer = p.State->Rsp & Processor.StackMask(p.State);
+
+    public readonly ulong Pointer => _pointer;
+
+    /// <exception cref="GuestFault">#SS(0), #PF.</exception>
+    public T Pop<T>() where T : unmanaged
+    {
+        ulong linear = p.LinearAddress(Seg.Ss, _pointer, sizeof(T), AccessKind.Read);
+        T value = Access.Read<T>(p, p.State, linear);
+        Skip((ulong)sizeof(T));
+        return value;
+    }
+
+    public void Skip(ulong bytes) => _pointer = (_pointer + bytes) & Processor.StackMask(p.State);
+}
+
+/// <summary>Stack pointer rules and the stacks in the TSS.</summary>
+public sealed unsafe partial class Processor
+{
+    /// <summary>Bits of the stack pointer in force.</summary>
+    internal static ulong StackMask(ProcessorState* s) => Is64Bit(s) ? ulong.MaxValue : StackMask(&s->Ss);
+
+    internal static ulong StackMask(SegmentRegister* ss) => ss->Default32 ? uint.MaxValue : ushort.MaxValue;
+
+    /// <summary>Writes RSP, ESP or SP as the current stack segment's size says.</summary>
+    internal static void SetStackPointer(ProcessorState* s, ulong value)
+    {
+        ulong mask = StackMask(s);
+        s->Rsp = mask == ushort.MaxValue ? s->Rsp & ~mask | value & mask : value & mask;
+    }
+
+    private StackWriter CurrentStack()
+    {
+        ProcessorState* s = State;
+        return Is64Bit(s)
+            ? new StackWriter(this, null, s->Rsp, ulong.MaxValue, s->Cpl != 3, 0)
+            : new StackWriter(this, &s->Ss, s->Rsp, StackMask(&s->Ss), s->Cpl != 3, 0);
+    }
+
+    /// <summary>Reads a field of the current TSS; #TS(TR) beyond its limit.</summary>
+    private T ReadTss<T>(uint offset) where T : unmanaged
+    {
+        ProcessorState* s = State;
+        if (s->Tr.IsUnusable || offset + (uint)sizeof(T) - 1 > s->Tr.Limit) throw SelectorFault(Vector.Ts, s->Tr.Selector);
+        return ReadSystem<T>(s->Tr.Base + offset);
+    }
+
+    /// <summary>SS:ESP for an inner privilege level from the current 16- or 32-bit TSS.</summary>
+    private (ushort Selector, ulong Pointer) ReadTssStack(int cpl)
+    {
+        if ((State->Tr.Type & 8) == 0)
+        {
+            uint at = 2 + (uint)cpl * 4;
+            return (ReadTss<ushort>(at + 2), ReadTss<ushort>(at));
+        }
+        else
+        {
+            uint at = 4 + (uint)cpl * 8;
+            return (ReadTss<ushort>(at + 4), ReadTss<uint>(at));
+        }
+    }
+}
