@@ -17,7 +17,7 @@ public sealed class InterpreterEngine : IEngine
 
         public IVirtualCpu CreateCpu(int index)
         {
-            var cpu = new InterpretedCpu(index, new Processor(memory, model, clock));
+            var cpu = new InterpretedCpu(index, new Processor(memory, model, clock) { CpuIndex = index });
             _cpus.Add(cpu);
             return cpu;
         }

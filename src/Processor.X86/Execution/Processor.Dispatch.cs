@@ -213,10 +213,9 @@ public sealed unsafe partial class Processor
             Interlocked.Or(ref s->AttentionFlags, flags | (int)Attention.Event);
             return true;
         }
-        if (DebugTrapPending)
+        if (TakeDebugTrap())
         {
             Interlocked.Or(ref s->AttentionFlags, flags & (int)Attention.Kick);
-            TakeDebugTrap();
             return false;
         }
         if ((flags & (int)Attention.Kick) != 0)

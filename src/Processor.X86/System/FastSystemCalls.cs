@@ -40,6 +40,7 @@ internal static unsafe class FastSystemCalls
         }
         SetFlat(&s->Ss, selector + 8, DataAttributes, 0);
         s->Cpl = 0;
+        p.SuppressSingleStep(i);
         p.ModeChanged();
         return Flow.LeaveTo(s, i, target);
     }

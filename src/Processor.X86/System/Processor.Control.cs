@@ -5,9 +5,6 @@ namespace Bunraku.Processor.X86;
 /// <summary>MOV to control registers, XCR0, and the PAE page-directory-pointer registers. Intel SDM vol. 3A, "Control Registers"; vol. 2, MOV—Move to/from Control Registers.</summary>
 public sealed unsafe partial class Processor
 {
-    /// <summary>The four PDPTEs loaded by MOV CR0, CR3, CR4 with PAE paging outside long mode; the MMU walks from these.</summary>
-    internal readonly ulong[] Pdptes = new ulong[4];
-
     private const ulong Cr0Defined = (ulong)(Cr0.Pe | Cr0.Mp | Cr0.Em | Cr0.Ts | Cr0.Et | Cr0.Ne | Cr0.Wp | Cr0.Am | Cr0.Nw | Cr0.Cd | Cr0.Pg);
 
     /// <summary>CR4 bits that this model has; the others raise #GP.</summary>
@@ -124,7 +121,7 @@ public sealed unsafe partial class Processor
             if (!Memory.TryRead(address + (ulong)n * 8, out entries[n])) entries[n] = ulong.MaxValue;
             if ((entries[n] & 1) != 0 && (entries[n] & reserved) != 0) throw GeneralProtection();
         }
-        entries.CopyTo(Pdptes);
+        entries.CopyTo(new Span<ulong>(&State->Pdpte0, 4));
     }
 
     /// <summary>XCR0 bits of this model.</summary>

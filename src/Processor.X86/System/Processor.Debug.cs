@@ -9,14 +9,11 @@ public sealed unsafe partial class Processor
     /// <summary>DR6 bits of data and I/O breakpoints and task switches, raised as a trap after the instruction.</summary>
     private ulong _pendingDr6;
 
-    /// <summary>Some breakpoint is enabled in DR7.</summary>
-    internal bool BreakpointsEnabled => (State->Dr7 & Dr7Enables) != 0;
+    /// <summary>DR7 enables an instruction breakpoint: instructions are executed one at a time.</summary>
+    private bool _instructionBreakpoints;
 
-    /// <summary>An instruction breakpoint is enabled, so that instructions have to be executed one at a time.</summary>
-    internal bool HasInstructionBreakpoints => HasBreakpoints(type: 0);
-
-    /// <summary>A data breakpoint is enabled: the MMU has to call <see cref="DataAccess"/>.</summary>
-    internal bool HasDataBreakpoints => HasBreakpoints(1) || HasBreakpoints(3);
+    /// <summary>To be called when DR7 has changed, before <see cref="ModeChanged"/>.</summary>
+    private void UpdateBreakpoints() => _instructionBreakpoints = HasBreakpoints(type: 0);
 
     private bool HasBreakpoints(int type)
     {
@@ -40,7 +37,7 @@ public sealed unsafe partial class Processor
     /// True when an instruction breakpoint fires at <paramref name="linearRip"/>; DR6 is set then and the dispatcher delivers #DB as a fault.
     /// Not to be asked while RFLAGS.RF is set or after MOV SS or POP SS.
     /// </summary>
-    internal bool InstructionBreakpoint(ulong linearRip)
+    private bool InstructionBreakpoint(ulong linearRip)
     {
         ProcessorState* s = State;
         if ((s->Dr7 & Dr7Enables) == 0 || (s->FlagsOther & (uint)Rflags.Rf) != 0 || InMovSsShadow) return false;
@@ -58,13 +55,15 @@ public sealed unsafe partial class Processor
     }
 
     /// <summary>Notes a data access of 1 to 64 bytes, so that a breakpoint on it traps after the instruction.</summary>
-    internal void DataAccess(ulong linear, int size, bool write)
+    private void DataAccess(ulong linear, int size, bool write)
     {
+        ulong matched = 0;
         for (int n = 0; n < 4; n++)
         {
             int type = BreakpointType(n);
-            if (IsEnabled(n) && (type == 3 || (type == 1 && write)) && Overlaps(n, linear, size)) _pendingDr6 |= 1ul << n;
+            if (IsEnabled(n) && (type == 3 || (type == 1 && write)) && Overlaps(n, linear, size)) matched |= 1ul << n;
         }
+        RecordTrap(matched);
     }
 
     /// <summary>Notes an access to a port, for I/O breakpoints.</summary>
@@ -72,10 +71,12 @@ public sealed unsafe partial class Processor
     {
         ProcessorState* s = State;
         if ((s->Dr7 & Dr7Enables) == 0 || (s->Cr4 & (ulong)Cr4.De) == 0) return;
+        ulong matched = 0;
         for (int n = 0; n < 4; n++)
         {
-            if (IsEnabled(n) && BreakpointType(n) == 2 && Overlaps(n, port, size)) _pendingDr6 |= 1ul << n;
+            if (IsEnabled(n) && BreakpointType(n) == 2 && Overlaps(n, port, size)) matched |= 1ul << n;
         }
+        RecordTrap(matched);
     }
 
     private bool Overlaps(int n, ulong address, int size)
@@ -85,25 +86,51 @@ public sealed unsafe partial class Processor
         return address < start + length && start < address + (ulong)size;
     }
 
-    /// <summary>
-    /// After each instruction while TF, RF or a breakpoint is in play: clears RF as the instruction's end does, and returns true when a debug trap is due
-    /// (DR6 is set; the dispatcher delivers #DB with RIP behind the instruction). MOV SS and POP SS hold data breakpoints back and swallow the single step.
-    /// </summary>
-    /// <param name="trapFlag">RFLAGS.TF as the instruction began.</param>
-    internal bool EndOfInstruction(bool trapFlag)
+    /// <summary>Records breakpoint matches and asks the dispatcher to look before the next instruction.</summary>
+    private void RecordTrap(ulong dr6)
     {
-        ProcessorState* s = State;
-        if (ResumeFlagAt != s->Retired) s->FlagsOther &= ~(uint)Rflags.Rf;
-        if (InMovSsShadow) return false;
-        ulong bits = _pendingDr6 | (trapFlag ? Dr6Bs : 0);
-        _pendingDr6 = 0;
-        if (bits == 0) return false;
-        s->Dr6 = s->Dr6 & ~((bits & Dr6Breakpoints) != 0 ? Dr6Breakpoints : 0) | bits;
+        if (dr6 == 0) return;
+        _pendingDr6 |= dr6;
+        Interlocked.Or(ref State->AttentionFlags, (int)Attention.Event);
+    }
+
+    /// <summary>
+    /// Delivers the #DB trap of a data or I/O breakpoint or of a task switch, with RIP behind the instruction. False when there is none, or when MOV SS or POP SS
+    /// holds it back for one instruction.
+    /// </summary>
+    private bool TakeDebugTrap()
+    {
+        if (_pendingDr6 == 0) return false;
+        if (InMovSsShadow)
+        {
+            Interlocked.Or(ref State->AttentionFlags, (int)Attention.Event);
+            return false;
+        }
+        DeliverDebugTrap(0);
         return true;
     }
 
-    /// <summary>A trap of a data or I/O breakpoint or of a task switch waits for <see cref="EndOfInstruction"/>.</summary>
-    internal bool DebugTrapPending => _pendingDr6 != 0;
+    /// <summary>RF was set when the instruction that just completed began: clears it unless the instruction itself loaded it (IRET, task switch).</summary>
+    private void ClearResumeFlag()
+    {
+        if (ResumeFlagAt != State->Retired) State->FlagsOther &= ~(uint)Rflags.Rf;
+    }
+
+    /// <summary>TF was set when the instruction that just completed began: single-step trap, together with what else is pending.</summary>
+    private void AfterSingleStep()
+    {
+        if (InMovSsShadow || _noSingleStepAt == State->Retired) return;
+        DeliverDebugTrap(Dr6Bs);
+    }
+
+    private void DeliverDebugTrap(ulong bits)
+    {
+        ProcessorState* s = State;
+        bits |= _pendingDr6;
+        _pendingDr6 = 0;
+        s->Dr6 = s->Dr6 & ~((bits & Dr6Breakpoints) != 0 ? Dr6Breakpoints : 0) | bits;
+        DeliverException(Vector.Db, null);
+    }
 
     /// <summary>DR4 and DR5 are DR6 and DR7 unless CR4.DE. With DR7.GD any access raises #DB.</summary>
     private int ResolveDebugRegister(int number)
@@ -143,6 +170,7 @@ public sealed unsafe partial class Processor
             case 7: s->Dr7 = value & ~0xD800ul | Dr7Fixed; break;
             default: (&s->Dr0)[number] = value; break;
         }
+        UpdateBreakpoints();
         ModeChanged();
     }
 }

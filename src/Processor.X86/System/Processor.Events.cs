@@ -18,32 +18,32 @@ internal enum EventSource
 /// <summary>Delivery of exceptions and interrupts. Intel SDM vol. 3A, "Interrupt and Exception Handling"; vol. 2, INT n "Operation".</summary>
 public sealed unsafe partial class Processor
 {
-    /// <summary>A fault occurred while a double fault was delivered: shutdown. The dispatcher returns ExitReason.TripleFault.</summary>
-    internal bool TripleFaulted;
+    /// <summary>A fault occurred while a double fault was delivered: the processor is in shutdown, which only a reset ends.</summary>
+    internal bool TripleFaulted { get; set; }
 
     /// <summary>NMIs are held until the next IRET.</summary>
-    internal bool NmiBlocked;
+    internal bool NmiBlocked { get; set; }
 
-    /// <summary>Events delivered since reset.</summary>
-    internal ulong ExceptionsDelivered, InterruptsDelivered;
+    /// <summary>Events delivered since power-on; interrupts are counted by the dispatcher.</summary>
+    internal ulong InterruptsDelivered, ExceptionsDelivered;
 
-    private ulong _shadowAt = ulong.MaxValue;
-    private bool _shadowOfMovSs;
+    // Counts of retired instructions at which something holds for the next instruction, so that it ends by itself.
+    private ulong _movSsShadowAt = ulong.MaxValue, _noSingleStepAt = ulong.MaxValue;
 
     /// <summary>STI, MOV SS and POP SS: interrupts wait until one more instruction has retired. Called by the handler before it returns.</summary>
     internal void BeginInterruptShadow(Insn* i, bool movSs)
     {
         // Two in a row: only the first one blocks (SDM vol. 3A, "Masking Exceptions and Interrupts When Switching Stacks").
         if (movSs && InMovSsShadow) return;
-        _shadowAt = State->Retired + i->Ordinal + 1;
-        _shadowOfMovSs = movSs;
+        InterruptShadow = true;
+        if (movSs) _movSsShadowAt = State->Retired + i->Ordinal + 1;
     }
 
-    /// <summary>Interrupts are blocked by STI, MOV SS or POP SS for the instruction at hand. Ends by itself when an instruction retires.</summary>
-    internal bool InInterruptShadow => State->Retired == _shadowAt;
+    /// <summary>The previous instruction was MOV SS or POP SS: debug exceptions wait too.</summary>
+    internal bool InMovSsShadow => State->Retired == _movSsShadowAt;
 
-    /// <summary>As <see cref="InInterruptShadow"/>, by MOV SS or POP SS: debug exceptions wait too.</summary>
-    internal bool InMovSsShadow => _shadowOfMovSs && InInterruptShadow;
+    /// <summary>The instruction loads TF together with a new privilege (INT n, SYSCALL): no single-step trap follows it.</summary>
+    internal void SuppressSingleStep(Insn* i) => _noSingleStepAt = State->Retired + i->Ordinal + 1;
 
     /// <summary>
     /// Delivers an exception with <see cref="ProcessorState.Rip"/> as the address to push, escalating to #DF and shutdown as the
@@ -59,7 +59,6 @@ public sealed unsafe partial class Processor
     /// <summary>Delivers an external interrupt between two instructions.</summary>
     internal void DeliverInterrupt(byte vector)
     {
-        InterruptsDelivered++;
         DeliverWithEscalation((Vector)vector, null, EventSource.External);
     }
 
@@ -105,7 +104,7 @@ public sealed unsafe partial class Processor
     {
         ProcessorState* s = State;
         Deliver((Vector)vector, null, source, Flow.NextRip(s, i));
-        InterruptsDelivered++;
+        SuppressSingleStep(i);
         return Flow.LeaveTo(s, i, s->Rip);
     }
 
@@ -127,7 +126,8 @@ public sealed unsafe partial class Processor
             f.ErrorCode |= 1;
             throw;
         }
-        _shadowAt = ulong.MaxValue;
+        InterruptShadow = false;
+        _movSsShadowAt = ulong.MaxValue;
         ModeChanged();
     }
 
