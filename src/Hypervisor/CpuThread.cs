@@ -86,13 +86,13 @@ public sealed class CpuThread : IDisposable
             while (!_stop)
             {
                 WaitWhilePaused();
+                if (InjectPending()) halted = false;
                 if (halted)
                 {
+                    // Only now: what was pending before HLT wakes nobody any more.
                     WaitForEvent();
-                    if (_stop) break;
+                    continue;
                 }
-                if (InjectPending()) halted = false;
-                if (halted) continue;
                 VmExit exit = Cpu.Enter();
                 Exits.Count(exit.Reason);
                 ExitAction action = ExitHandler.Handle(_vm, this, exit);
