@@ -209,7 +209,7 @@ internal sealed unsafe class ThunkEmitter
         {
             HostRegister r = used.Register;
             bool written = used.Access is OpAccess.Write or OpAccess.CondWrite or OpAccess.ReadWrite or OpAccess.ReadCondWrite;
-            uint bit = 1u << (r.GetNumber() & 31);
+            uint bit = 1u << (r.GetFullRegister().GetNumber() & 31); // an 8-bit register's own number counts AH to BH
             if (r.IsVectorRegister())
             {
                 vectors |= bit;
@@ -235,7 +235,7 @@ internal sealed unsafe class ThunkEmitter
         {
             if (!Remapped(original, normal, n, out HostRegister from, out HostRegister host)) continue;
             if (from is AH or CH or DH or BH) Add(Instruction.Create(Code.Movzx_r32_rm8, R8D + (host - R8L), State((from - AH) * 8 + 1)));
-            else Add(Instruction.Create(Code.Mov_r64_rm64, host.GetFullRegister(), State(from.GetNumber() * 8)));
+            else Add(Instruction.Create(Code.Mov_r64_rm64, host.GetFullRegister(), State(from.GetFullRegister().GetNumber() * 8)));
         }
     }
 
@@ -244,8 +244,8 @@ internal sealed unsafe class ThunkEmitter
         for (int n = 0; n < original.OpCount; n++)
         {
             // Only 32- and 64-bit general registers are destinations, so the whole register is right: the host has cleared the upper half.
-            if (Remapped(original, normal, n, out HostRegister from, out HostRegister host) && (written >> host.GetNumber() & 1) != 0)
-                Add(Instruction.Create(Code.Mov_rm64_r64, State(from.GetNumber() * 8), host.GetFullRegister()));
+            if (Remapped(original, normal, n, out HostRegister from, out HostRegister host) && (written >> host.GetFullRegister().GetNumber() & 1) != 0)
+                Add(Instruction.Create(Code.Mov_rm64_r64, State(from.GetFullRegister().GetNumber() * 8), host.GetFullRegister()));
         }
     }
 

@@ -15,8 +15,10 @@ internal sealed class ThunkForm
     public readonly bool IsVex;
     /// <summary>An MMX, SSE or AVX form that a thunk can execute.</summary>
     public readonly bool IsVector;
-    /// <summary>Has an MMX register operand, so it puts the x87 state into MMX mode.</summary>
+    /// <summary>May have an MMX register operand.</summary>
     public readonly bool IsMmx;
+    /// <summary>Has an MMX register operand besides a memory operand, so that the memory form enters MMX mode too (CVTPI2PS and CVTPI2PD do not).</summary>
+    public readonly bool IsMmxWithMemory;
     /// <summary>Has a vector register operand or works on vector state.</summary>
     public readonly bool HasVector;
     /// <summary>May read or raise something in MXCSR.</summary>
@@ -50,6 +52,7 @@ internal sealed class ThunkForm
             OpCodeOperandKind kind = info.GetOpKind(n);
             string kindName = kind.ToString();
             IsMmx |= kindName.StartsWith("mm_", StringComparison.Ordinal);
+            IsMmxWithMemory |= kindName is "mm_reg" or "mm_rm";
             HasVector |= kindName.Contains("xmm", StringComparison.Ordinal) || kindName.Contains("ymm", StringComparison.Ordinal);
             if (kindName.Contains("mem", StringComparison.Ordinal))
             {

@@ -62,6 +62,13 @@ internal static unsafe class Simd
         else p.WriteBytes(address, new ReadOnlySpan<byte>(&value, sizeof(T)));
     }
 
+    /// <summary>Raises what a write of this size would raise.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void CheckWrite<T>(Processor p, ProcessorState* s, ulong address) where T : unmanaged
+    {
+        if (Access.Entry(s, address)->WriteTag != (((address + (ulong)(sizeof(T) - 1)) & PageMask) | s->TlbContext)) p.CheckWrite(address, sizeof(T));
+    }
+
     /// <summary>Host pointer to a memory operand that is read: guest memory itself when its translation is cached, else a copy in <see cref="ProcessorState.Staging"/>.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static byte* ReadPointer<T>(Processor p, ProcessorState* s, ulong address) where T : unmanaged

@@ -117,7 +117,7 @@ internal static unsafe class Host<T, TMemory, TEffect> where T : unmanaged where
             }
             else
             {
-                if (TEffect.Mmx || TEffect.Float) p.CheckWrite(address, sizeof(T));
+                if (TEffect.Mmx || TEffect.Float) Simd.CheckWrite<T>(p, s, address);
                 memory = s->Staging;
             }
         }
@@ -133,7 +133,7 @@ internal static unsafe class Host<T, TMemory, TEffect> where T : unmanaged where
 /// <summary>Chooses the handler of a form.</summary>
 internal static unsafe class HostHandlers
 {
-    public static Handler Register(ThunkForm form) => Effect<byte, NoAccess>(form);
+    public static Handler Register(ThunkForm form) => Effect<byte, NoAccess>(form, form.IsMmx);
 
     public static Handler Memory(ThunkForm form) => form.MemorySize switch
     {
@@ -147,11 +147,11 @@ internal static unsafe class HostHandlers
     };
 
     private static Handler Direction<T>(ThunkForm form) where T : unmanaged =>
-        form.IsStore ? form.Aligned ? Effect<T, AlignedStore>(form) : Effect<T, Store>(form)
-        : form.Aligned ? Effect<T, AlignedLoad>(form) : Effect<T, Load>(form);
+        form.IsStore ? form.Aligned ? Effect<T, AlignedStore>(form, form.IsMmxWithMemory) : Effect<T, Store>(form, form.IsMmxWithMemory)
+        : form.Aligned ? Effect<T, AlignedLoad>(form, form.IsMmxWithMemory) : Effect<T, Load>(form, form.IsMmxWithMemory);
 
-    private static Handler Effect<T, TMemory>(ThunkForm form) where T : unmanaged where TMemory : struct, IHostMemory =>
-        (form.IsFloat, form.WritesFlags, form.IsMmx) switch
+    private static Handler Effect<T, TMemory>(ThunkForm form, bool mmx) where T : unmanaged where TMemory : struct, IHostMemory =>
+        (form.IsFloat, form.WritesFlags, mmx) switch
         {
             (false, false, false) => &Host<T, TMemory, Plain>.Run,
             (false, true, false) => &Host<T, TMemory, SetsFlags>.Run,

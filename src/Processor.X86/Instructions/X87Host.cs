@@ -21,7 +21,7 @@ internal static unsafe class X87Host<T, TMemory, TEffect> where T : unmanaged wh
             address = Access.Address(s, i);
             offset = Access.EffectiveAddress(s, i);
             // An unmasked exception may leave the destination alone, so that what is written back must be what was there.
-            if (TMemory.Stores) p.CheckWrite(address, sizeof(T));
+            if (TMemory.Stores) Simd.CheckWrite<T>(p, s, address);
             Unsafe.WriteUnaligned(s->Staging, Simd.Read<T>(p, s, address));
         }
         if (TEffect.Flags) s->ThunkFlags = Flags.Get(s) & (uint)Rflags.Arithmetic;
