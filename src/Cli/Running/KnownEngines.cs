@@ -10,5 +10,5 @@ public static class KnownEngines
 
     /// <summary>The model that a text like <c>x86-64-v3,+la57,-pku</c> describes; null is the default model.</summary>
     /// <exception cref="FormatException">Something unknown; the message is one line.</exception>
-    public static CpuModel ParseModel(string? text) => throw new FormatException($"this build has no CPU model '{text}'");
+    public static CpuModel ParseModel(string? text) => CpuModels.Parse(text ?? CpuModels.Default);
 }
