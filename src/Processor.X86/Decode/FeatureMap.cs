@@ -17,7 +17,8 @@ internal static class FeatureMap
     /// <summary>Decoder options that make the old meaning of prefixed opcodes come out where the model lacks the newer instruction.</summary>
     public static DecoderOptions Options(CpuModel model)
     {
-        DecoderOptions options = DecoderOptions.NoWbnoinvd;
+        // No model has CET: what it made of the reserved no-operations 0F 18 to 0F 1F (ENDBR, RDSSP) does nothing.
+        DecoderOptions options = DecoderOptions.NoWbnoinvd | DecoderOptions.ForceReservedNop;
         if (!model.Has(CpuFeature.Bmi1)) options |= DecoderOptions.NoMPFX_0FBC; // TZCNT is BSF there
         if (!model.Has(CpuFeature.Lzcnt)) options |= DecoderOptions.NoMPFX_0FBD; // LZCNT is BSR there
         if (!model.Has(CpuFeature.LahfLm)) options |= DecoderOptions.NoLahfSahf64;

@@ -129,14 +129,14 @@ internal static unsafe class Bit<TOp, T> where TOp : struct, IBitOperation where
 /// <summary>A one-source bit count or scan that writes its destination.</summary>
 internal unsafe interface IBitCount
 {
-    /// <summary>Computes the result and sets the flags; <paramref name="destination"/> is the old value.</summary>
+    /// <summary>Computes the result and sets the flags.</summary>
     static abstract T Apply<T>(ProcessorState* s, T source) where T : unmanaged, IBinaryInteger<T>;
 
     /// <summary>True when a zero source leaves the destination as it is.</summary>
     static abstract bool KeepsOnZero { get; }
 }
 
-/// <summary>BSF and BSR: ZF for a zero source; the other flags are undefined and cleared, PF follows ZF.</summary>
+/// <summary>BSF and BSR: ZF for a zero source; of the undefined ones PF follows the index (even for a zero source) and the others are cleared.</summary>
 internal readonly unsafe struct ScanForward : IBitCount
 {
     public static bool KeepsOnZero => true;
@@ -144,8 +144,9 @@ internal readonly unsafe struct ScanForward : IBitCount
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static T Apply<T>(ProcessorState* s, T source) where T : unmanaged, IBinaryInteger<T>
     {
-        CountFlags.Scan(s, source == T.Zero);
-        return T.TrailingZeroCount(source);
+        T r = T.TrailingZeroCount(source);
+        CountFlags.Scan(s, source == T.Zero, byte.CreateTruncating(r));
+        return r;
     }
 }
 
@@ -156,8 +157,9 @@ internal readonly unsafe struct ScanReverse : IBitCount
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static T Apply<T>(ProcessorState* s, T source) where T : unmanaged, IBinaryInteger<T>
     {
-        CountFlags.Scan(s, source == T.Zero);
-        return T.CreateTruncating(sizeof(T) * 8 - 1) - T.LeadingZeroCount(source);
+        T r = T.CreateTruncating(sizeof(T) * 8 - 1) - T.LeadingZeroCount(source);
+        CountFlags.Scan(s, source == T.Zero, byte.CreateTruncating(r));
+        return r;
     }
 }
 
@@ -205,10 +207,10 @@ internal readonly unsafe struct PopulationCount : IBitCount
 internal static unsafe class CountFlags
 {
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static void Scan(ProcessorState* s, bool zero)
+    public static void Scan(ProcessorState* s, bool zero, byte index)
     {
         s->FlagZ = zero ? 0ul : 1ul;
-        s->FlagSp = s->FlagZ;
+        s->FlagSp = zero ? 0ul : index;
         s->FlagCarries = 0;
     }
 

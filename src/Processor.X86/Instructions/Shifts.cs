@@ -264,6 +264,7 @@ internal static unsafe class DoubleShift<T> where T : unmanaged, IBinaryInteger<
         }
         T result = T.CreateTruncating(r);
         ShiftFlags.Left(s, result, cf);
+        if (count > bits) s->FlagCarries = 8; // OF is clear, too
         return result;
     }
 

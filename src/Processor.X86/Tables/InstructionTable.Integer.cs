@@ -654,9 +654,9 @@ internal static unsafe partial class InstructionTable
         t.Add(Code.Nop_rm16,                  &Miscellaneous.Nop,  &Miscellaneous.Nop,      flags: Row.AddressOnly);
         t.Add(Code.Nop_rm32,                  &Miscellaneous.Nop,  &Miscellaneous.Nop,      flags: Row.AddressOnly);
         t.Add(Code.Nop_rm64,                  &Miscellaneous.Nop,  &Miscellaneous.Nop,      flags: Row.AddressOnly);
-        t.Add(Code.Reservednop_rm16_r16_0F0D, &Miscellaneous.Nop,  &Miscellaneous.Nop,      flags: Row.AddressOnly);
-        t.Add(Code.Reservednop_rm32_r32_0F0D, &Miscellaneous.Nop,  &Miscellaneous.Nop,      flags: Row.AddressOnly);
-        t.Add(Code.Reservednop_rm64_r64_0F0D, &Miscellaneous.Nop,  &Miscellaneous.Nop,      flags: Row.AddressOnly);
+        t.Add(Code.Reservednop_rm16_r16_0F0D, null,                &Miscellaneous.Nop,      flags: Row.AddressOnly);
+        t.Add(Code.Reservednop_rm32_r32_0F0D, null,                &Miscellaneous.Nop,      flags: Row.AddressOnly);
+        t.Add(Code.Reservednop_rm64_r64_0F0D, null,                &Miscellaneous.Nop,      flags: Row.AddressOnly);
         t.Add(Code.Reservednop_rm16_r16_0F18, &Miscellaneous.Nop,  &Miscellaneous.Nop,      flags: Row.AddressOnly);
         t.Add(Code.Reservednop_rm32_r32_0F18, &Miscellaneous.Nop,  &Miscellaneous.Nop,      flags: Row.AddressOnly);
         t.Add(Code.Reservednop_rm64_r64_0F18, &Miscellaneous.Nop,  &Miscellaneous.Nop,      flags: Row.AddressOnly);
