@@ -33,8 +33,7 @@ public sealed class PcBoard
         foreach (CpuThread cpu in vm.Cpus)
         {
             int index = cpu.Cpu.Index;
-            Func<ulong> readTsc = options.ReadTsc is { } read ? () => read(index) : () => vm.Clock.Tsc;
-            cpu.Interrupts = new LocalApic(index, Apics, time, vm.Model, cpu.LocalMmio, readTsc, () => vm.WakeCpu(index), () => Pic!.Acknowledge());
+            cpu.Interrupts = new LocalApic(index, Apics, time, vm.Model, cpu.LocalMmio, () => vm.Clock.Tsc, () => vm.WakeCpu(index), () => Pic!.Acknowledge());
         }
         Apics.LocalApics[0].SetVirtualWire();
         vm.Msrs.Add(Apics);

@@ -20,7 +20,4 @@ public sealed record PcBoardOptions
 
     /// <summary>The guest masked (false) or unmasked (true) address line 20. On the thread of the vCPU that did it, between exits, with the machine lock held.</summary>
     public Action<bool>? A20Changed { get; init; }
-
-    /// <summary>The TSC as the guest of a vCPU reads it; null: the virtual clock's.</summary>
-    public Func<int, ulong>? ReadTsc { get; init; }
 }

@@ -25,12 +25,6 @@ public sealed partial class LocalApic
 
     private long Period => (long)_initialCount << DivideShift;
 
-    /// <summary>The guest's TSC or its offset changed: a TSC deadline lies at another time now.</summary>
-    public void TscChanged()
-    {
-        if (_tscDeadline != 0) ArmTscDeadline();
-    }
-
     private void ResetTimer()
     {
         StopCounting();

@@ -34,7 +34,7 @@ public sealed partial class LocalApic : IMmioDevice, IInterruptSource
 
     /// <param name="index">Number of the vCPU, which is also its APIC ID.</param>
     /// <param name="mmio">What only this vCPU sees; the xAPIC page is put there.</param>
-    /// <param name="readTsc">The TSC as this vCPU's guest reads it.</param>
+    /// <param name="readTsc">The TSC that deadlines are compared with. An engine that gives its guest an offset takes it out of IA32_TSC_DEADLINE.</param>
     /// <param name="wake">Tells the vCPU that an event became deliverable.</param>
     /// <param name="acknowledgePic">The interrupt acknowledge cycle of the 8259A pair: returns the vector.</param>
     public LocalApic(int index, ApicBus bus, ITimeSource time, CpuModel model, MmioBus mmio, Func<ulong> readTsc, Action wake, Func<byte> acknowledgePic)

@@ -45,7 +45,7 @@ internal static unsafe class CpuidLeaves
             case 1:
                 return new(Signature(m), ClflushLine | (uint)p.CpuCount << 16 | (uint)p.CpuIndex << 24,
                     Bits(0, CpuidRegister.Ecx) | Dynamic(p, Cr4.Osxsave, 27),
-                    Bits(0, CpuidRegister.Edx) | (p.CpuCount > 1 ? 1u << 28 : 0));
+                    (Bits(0, CpuidRegister.Edx) | (p.CpuCount > 1 ? 1u << 28 : 0)) & ApicMask(p));
             case 2: return m.IsAmd ? default : new(0x00FE_FF01, 0, 0, 0); // everything is in leaf 4
             case 4: return m.IsAmd ? default : CacheLeaf(p, subleaf, (uint)(Math.Max(1, CoreBits(p)) << 26));
             case 6: return new(Bits(0, CpuidRegister.Eax), 0, 0, 0);
@@ -69,6 +69,9 @@ internal static unsafe class CpuidLeaves
 
     /// <summary>OSXSAVE and OSPKE show CR4.</summary>
     private static uint Dynamic(Processor p, Cr4 flag, int bit) => (p.State->Cr4 & (ulong)flag) != 0 ? 1u << bit : 0;
+
+    /// <summary>The APIC bit mirrors IA32_APIC_BASE.EN (SDM vol. 3A, "Enabling or Disabling the Local APIC").</summary>
+    private static uint ApicMask(Processor p) => p.ApicDisabled ? ~(1u << 9) : uint.MaxValue;
 
     private static uint Signature(CpuModel m)
     {
@@ -121,7 +124,7 @@ internal static unsafe class CpuidLeaves
                     const uint repeated = 0x0183_F3FF, mmxExtensions = 1 << 22, topologyExtensions = 1 << 22;
                     edx |= CpuidFeatureBits.Of(m, 1, 0, CpuidRegister.Edx) & repeated;
                     if (m.Has(CpuFeature.Sse)) edx |= mmxExtensions;
-                    return new(Signature(m), 0, ecx | topologyExtensions, edx);
+                    return new(Signature(m), 0, ecx | topologyExtensions, edx & ApicMask(p));
                 }
             case >= 0x8000_0002 and <= 0x8000_0004:
                 {

@@ -114,6 +114,7 @@ internal static unsafe class ControlInstructions
                 return p.ExitForCompletion(i, ExitReason.Msr, index, 8, isWrite: true, data: value);
             }
             if (p.Exit.Fault) throw p.GeneralProtection();
+            if (index == MsrIndex.ApicBase) p.ApicDisabled = (value & 1 << 11) == 0;
         }
         else if (!p.TryWriteMsr(index, value))
         {

@@ -16,6 +16,9 @@ public sealed unsafe partial class Processor
     internal ulong TscOffset;
     private ulong _tscAdjust;
 
+    /// <summary>The guest cleared IA32_APIC_BASE.EN: CPUID then denies the APIC.</summary>
+    internal bool ApicDisabled;
+
     /// <summary>What RDTSC returns now.</summary>
     internal ulong GuestTsc => Clock.Tsc + TscOffset;
 
@@ -36,6 +39,7 @@ public sealed unsafe partial class Processor
             for (int n = 0; n < _msrs.Length; n++) _msrs[n] = MsrTable.Rows[n].Reset;
             TscOffset = 0; // the clock counts from power-on, for all vCPUs alike
             _tscAdjust = 0;
+            ApicDisabled = false;
             TscAux = 0;
             Star = Lstar = Cstar = Fmask = KernelGsBase = 0;
             SysenterCs = SysenterEsp = SysenterEip = 0;

@@ -49,7 +49,7 @@ public sealed class LocalApicTimerTests
             f.Time.Advance(100_000);
             Assert.Equal([Vector], f.TakeAll());
         }
-        f.Time.Stall(130_000); // a busy host
+        f.Time.Stall(330_000); // a busy host
         Assert.Equal(70_000u, f.Read(CurrentCount)); // the missed reload is seen at once
         Assert.Equal([Vector], f.TakeAll());
         f.Time.Advance(69_999);
@@ -144,18 +144,6 @@ public sealed class LocalApicTimerTests
         f.WriteMsr(TscDeadlineMsr, 1000);
         Assert.Equal([Vector], f.TakeAll());
         Assert.Equal(0ul, f.ReadMsr(TscDeadlineMsr));
-    }
-
-    [Fact]
-    public void TscDeadlineFollowsTheGuestsTsc()
-    {
-        var f = new ApicFixture();
-        f.Write(LvtTimer, Vector | TscDeadlineMode);
-        f.WriteMsr(TscDeadlineMsr, 10_000);
-        f.TscOffset = 6_000;
-        f.Apic().TscChanged();
-        f.Time.Advance(4_000);
-        Assert.Equal([Vector], f.TakeAll());
     }
 
     [Theory]
