@@ -140,6 +140,9 @@ public sealed class IoApicTests
         Assert.True(f.Apic(0).TakeNmi());
         f.Redirect(7, 0x400 | Level);
         Assert.False(f.Apic(0).NmiPending);
+        f.IoApic.GetLine(7).Set(false);
+        f.IoApic.GetLine(7).Set(true); // no EOI comes for it
+        Assert.True(f.Apic(0).TakeNmi());
     }
 
     [Fact]
