@@ -75,6 +75,7 @@ public sealed unsafe partial class Processor
         DropCompletion();
         while (true)
         {
+            _deliveringEvent = true;
             try
             {
                 Deliver(vector, errorCode, source, State->Rip);
@@ -93,6 +94,10 @@ public sealed unsafe partial class Processor
                 (vector, errorCode) = isDouble ? (Vector.Df, 0u) : (second.Vector, second.ErrorCode);
                 source = EventSource.Exception;
                 ExceptionsDelivered++;
+            }
+            finally
+            {
+                _deliveringEvent = false;
             }
         }
     }
