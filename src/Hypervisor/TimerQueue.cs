@@ -1,4 +1,5 @@
 using Bunraku.Engines;
+using Bunraku.Platform;
 
 namespace Bunraku.Hypervisor;
 
@@ -7,6 +8,8 @@ namespace Bunraku.Hypervisor;
 /// </summary>
 public sealed class TimerQueue : IDisposable
 {
+    private const long Millisecond = 1_000_000; // ns
+
     private readonly VirtualClock _clock;
     private readonly object _lock;
     private readonly PriorityQueue<Timer, long> _queue = new();
@@ -51,14 +54,31 @@ public sealed class TimerQueue : IDisposable
                 long wait = timer.Deadline - _clock.Nanoseconds;
                 if (wait > 0)
                 {
-                    // Round up: waking early would only come back here.
-                    Monitor.Wait(_lock, (int)Math.Min(1000, (wait + 999_999) / 1_000_000));
+                    if (wait >= Millisecond) Monitor.Wait(_lock, (int)Math.Min(1000, wait / Millisecond));
+                    else SleepUnlocked(wait);
                     continue;
                 }
                 _queue.Dequeue();
                 timer.Deadline = long.MinValue;
                 timer.Callback();
             }
+        }
+    }
+
+    /// <summary>
+    /// The last part of a wait, finer than the monitor's millisecond: a guest's periodic timer of 1000 Hz would never keep up with rounded waits. A deadline
+    /// that is set meanwhile, and comes earlier, is late by no more than this rest.
+    /// </summary>
+    private void SleepUnlocked(long nanoseconds)
+    {
+        Monitor.Exit(_lock);
+        try
+        {
+            HostSleep.Nanoseconds(nanoseconds);
+        }
+        finally
+        {
+            Monitor.Enter(_lock);
         }
     }
 
