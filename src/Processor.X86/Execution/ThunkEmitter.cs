@@ -6,7 +6,7 @@ namespace Bunraku.Processor.X86;
 
 /// <summary>
 /// Writes the machine code of thunks: RDI = <see cref="ProcessorState"/>, RSI = memory operand; everything else that they touch is
-/// caller-saved in the System V ABI. The host is left with its default MXCSR and x87 control word, an empty x87 stack
+/// caller-saved in the System V ABI. The host is left with its default MXCSR (exception flags aside) and x87 control word, an empty x87 stack
 /// and clean upper halves.
 /// </summary>
 internal sealed unsafe class ThunkEmitter
@@ -169,9 +169,14 @@ internal sealed unsafe class ThunkEmitter
         if (form.IsFloat)
         {
             Add(Instruction.Create(Code.Stmxcsr_m32, State(s_mxcsr)));
+            Add(Instruction.Create(Code.Mov_r32_rm32, EAX, State(s_mxcsr)));
+            Add(Instruction.Create(Code.And_rm32_imm8, EAX, ~(int)Mxcsr.Flags));
+            Add(Instruction.Create(Code.Cmp_rm32_imm32, EAX, (int)Simd.DefaultMxcsr));
+            int unchanged = Jump(0x74); // only flags differ from the host's default, which nobody looks at; loading the same value again is cheap
             Add(Instruction.Create(Code.Pushq_imm32, (int)Simd.DefaultMxcsr));
             Add(Instruction.Create(Code.Ldmxcsr_m32, new MemoryOperand(RSP)));
             Add(Instruction.Create(Code.Pop_r64, RAX));
+            Land(unchanged);
             Add(Instruction.Create(Code.Mov_r32_rm32, EAX, State(s_mxcsr)));
             Add(Instruction.Create(Code.Test_rm32_r32, State(s_unmasked), EAX));
             skip = Jump(0x75);

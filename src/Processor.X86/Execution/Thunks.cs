@@ -27,6 +27,11 @@ internal sealed unsafe class Thunks : IDisposable
 
     private bool Prepare(in Instruction instruction, Insn* insn)
     {
+        if (instruction.IsVsib)
+        {
+            insn->Extra = Gathered(instruction).Packed;
+            return true;
+        }
         Instruction normal = _emitter.Normalise(instruction, out UInt128 key);
         if (!_cache.TryGetValue(key, out nint code))
         {
@@ -37,6 +42,13 @@ internal sealed unsafe class Thunks : IDisposable
         if (ThunkForm.Get(instruction.Code).IsX87) insn->Imm = _emitter.X87Opcode(instruction);
         insn->Thunk = (delegate* unmanaged[SuppressGCTransition]<ProcessorState*, void*, void>)code;
         return true;
+    }
+
+    private static GatherOperands Gathered(in Instruction instruction)
+    {
+        int element = instruction.MemorySize.GetElementSize(), index = instruction.IsVsib32 ? 4 : 8;
+        int count = Math.Min(instruction.Op0Register.GetSize() / element, instruction.MemoryIndex.GetSize() / index);
+        return new GatherOperands(RegisterOffsets.Of(instruction.MemoryIndex), System.Numerics.BitOperations.Log2((uint)instruction.MemoryIndexScale), count);
     }
 
     /// <summary>Forgets all thunks. No decoded operation may refer to one any more.</summary>

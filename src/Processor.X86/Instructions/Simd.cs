@@ -88,12 +88,27 @@ internal static unsafe class Simd
 
     private static void ThrowUnaligned(Processor p) => throw p.GeneralProtection();
 
+    /// <summary>Runs a thunk that computes floating point under the guest's MXCSR, and acts on the exceptions raised.</summary>
+    /// <exception cref="GuestFault">#XM or #UD; the destination is as before and MXCSR has the flags.</exception>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void RunFloat(Processor p, ProcessorState* s, Insn* i, byte* memory)
+    {
+        if ((s->Mxcsr & (uint)Mxcsr.Masks) != (uint)Mxcsr.Masks)
+        {
+            RunUnmasked(p, s, i, memory);
+            return;
+        }
+        s->ThunkMxcsr = s->Mxcsr;
+        s->ThunkUnmasked = 0;
+        i->Thunk(s, memory);
+        s->Mxcsr = s->ThunkMxcsr;
+    }
+
     /// <summary>
-    /// Runs a thunk that computes floating point: under the guest's rounding, DAZ and FTZ with every exception masked, then acts on what was raised.
+    /// Runs a thunk that computes floating point when the guest has unmasked exceptions: with every exception masked, then acts on what was raised.
     /// </summary>
     /// <remarks>SDM vol. 1, "SIMD Floating-Point Exceptions" and "Handling SIMD Floating-Point Exceptions in Software".</remarks>
-    /// <exception cref="GuestFault">#XM or #UD; the destination is as before and MXCSR has the flags.</exception>
-    public static void RunFloat(Processor p, ProcessorState* s, Insn* i, byte* memory)
+    private static void RunUnmasked(Processor p, ProcessorState* s, Insn* i, byte* memory)
     {
         uint guest = s->Mxcsr, unmasked = ~(guest >> MaskShift) & (uint)Mxcsr.Flags, tiny = 0;
         uint control = (guest & ~(uint)Mxcsr.Flags) | (uint)Mxcsr.Masks;

@@ -282,33 +282,4 @@ internal static unsafe class Xsave
     {
         for (int n = 0; n < registers; n++) Unsafe.CopyBlock(ProcessorState.VectorRegister(s, n), image + XmmOffset + n * 16, 16);
     }
-
-    // ---- whole state, for the engine's boundary ----
-
-    /// <summary>Fills a standard-format image with every component; <paramref name="destination"/> has at least 840 bytes.</summary>
-    public static void Export(Processor p, ProcessorState* s, Span<byte> destination)
-    {
-        destination.Clear();
-        fixed (byte* image = destination[..MaximumSize])
-        {
-            SaveX87(p, s, image, true);
-            SaveMxcsr(s, image);
-            SaveXmm(s, image, 16);
-            *(ulong*)(image + XsaveLayout.HeaderOffset) = InUse(s);
-            for (int n = 0; n < 16; n++) Unsafe.CopyBlock(image + XsaveLayout.AvxOffset + n * 16, ProcessorState.VectorRegister(s, n) + 16, 16);
-            *(uint*)(image + XsaveLayout.PkruOffset) = s->Pkru;
-        }
-    }
-
-    /// <summary>Replaces every component from a standard-format image; components absent from its header become initial. The caller then calls <see cref="Processor.ModeChanged"/>.</summary>
-    public static void Import(ProcessorState* s, ReadOnlySpan<byte> source)
-    {
-        const ulong All = XsaveLayout.X87 | XsaveLayout.Sse | XsaveLayout.Avx | XsaveLayout.Pkru;
-        fixed (byte* image = source[..MaximumSize])
-        {
-            uint mxcsr = *(uint*)(image + X87.MxcsrOffset) & Simd.MxcsrMask;
-            Apply(s, image, All, All & *(ulong*)(image + XsaveLayout.HeaderOffset), true, XsaveLayout.PkruOffset, 16);
-            s->Mxcsr = mxcsr;
-        }
-    }
 }

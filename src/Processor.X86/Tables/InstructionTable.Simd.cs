@@ -79,6 +79,42 @@ internal static unsafe partial class InstructionTable
             t.Add(Code.Movnti_m32_r32,     null, &SimdControl.StoreRegister<uint>, flags: Row.Writes);
             t.Add(Code.Movnti_m64_r64,     null, &SimdControl.StoreRegister<ulong>, flags: Row.Writes);
         }
+
+        t.Add(Code.Maskmovdqu_rDI_xmm_xmm,           null, &MaskedBytes.Maskmovdqu, flags: Row.Sse | Row.OwnSegmentation | Row.Writes);
+        t.Add(Code.VEX_Vmaskmovdqu_rDI_xmm_xmm,      null, &MaskedBytes.Maskmovdqu, flags: Row.Avx | Row.OwnSegmentation | Row.Writes);
+        t.Add(Code.Maskmovq_rDI_mm_mm,               null, &MaskedBytes.Maskmovq, flags: Row.Mmx | Row.OwnSegmentation | Row.Writes);
+        t.Add(Code.VEX_Vmaskmovps_xmm_xmm_m128, null, &MaskedMove<int, V128>.Load, flags: Row.Avx);
+        t.Add(Code.VEX_Vmaskmovps_m128_xmm_xmm, null, &MaskedMove<int, V128>.Store, flags: Row.Avx | Row.Writes);
+        t.Add(Code.VEX_Vmaskmovps_ymm_ymm_m256, null, &MaskedMove<int, V256>.Load, flags: Row.Avx);
+        t.Add(Code.VEX_Vmaskmovps_m256_ymm_ymm, null, &MaskedMove<int, V256>.Store, flags: Row.Avx | Row.Writes);
+        t.Add(Code.VEX_Vmaskmovpd_xmm_xmm_m128, null, &MaskedMove<long, V128>.Load, flags: Row.Avx);
+        t.Add(Code.VEX_Vmaskmovpd_m128_xmm_xmm, null, &MaskedMove<long, V128>.Store, flags: Row.Avx | Row.Writes);
+        t.Add(Code.VEX_Vmaskmovpd_ymm_ymm_m256, null, &MaskedMove<long, V256>.Load, flags: Row.Avx);
+        t.Add(Code.VEX_Vmaskmovpd_m256_ymm_ymm, null, &MaskedMove<long, V256>.Store, flags: Row.Avx | Row.Writes);
+        t.Add(Code.VEX_Vpmaskmovd_xmm_xmm_m128, null, &MaskedMove<int, V128>.Load, flags: Row.Avx);
+        t.Add(Code.VEX_Vpmaskmovd_m128_xmm_xmm, null, &MaskedMove<int, V128>.Store, flags: Row.Avx | Row.Writes);
+        t.Add(Code.VEX_Vpmaskmovd_ymm_ymm_m256, null, &MaskedMove<int, V256>.Load, flags: Row.Avx);
+        t.Add(Code.VEX_Vpmaskmovd_m256_ymm_ymm, null, &MaskedMove<int, V256>.Store, flags: Row.Avx | Row.Writes);
+        t.Add(Code.VEX_Vpmaskmovq_xmm_xmm_m128, null, &MaskedMove<long, V128>.Load, flags: Row.Avx);
+        t.Add(Code.VEX_Vpmaskmovq_m128_xmm_xmm, null, &MaskedMove<long, V128>.Store, flags: Row.Avx | Row.Writes);
+        t.Add(Code.VEX_Vpmaskmovq_ymm_ymm_m256, null, &MaskedMove<long, V256>.Load, flags: Row.Avx);
+        t.Add(Code.VEX_Vpmaskmovq_m256_ymm_ymm, null, &MaskedMove<long, V256>.Store, flags: Row.Avx | Row.Writes);
+        t.Add(Code.VEX_Vgatherdpd_xmm_vm32x_xmm,    null, &Gather<int, long>.Run, flags: Row.Avx | Row.Host | Row.OwnSegmentation);
+        t.Add(Code.VEX_Vgatherdpd_ymm_vm32x_ymm,    null, &Gather<int, long>.Run, flags: Row.Avx | Row.Host | Row.OwnSegmentation);
+        t.Add(Code.VEX_Vgatherdps_xmm_vm32x_xmm,    null, &Gather<int, int>.Run, flags: Row.Avx | Row.Host | Row.OwnSegmentation);
+        t.Add(Code.VEX_Vgatherdps_ymm_vm32y_ymm,    null, &Gather<int, int>.Run, flags: Row.Avx | Row.Host | Row.OwnSegmentation);
+        t.Add(Code.VEX_Vgatherqpd_xmm_vm64x_xmm,    null, &Gather<long, long>.Run, flags: Row.Avx | Row.Host | Row.OwnSegmentation);
+        t.Add(Code.VEX_Vgatherqpd_ymm_vm64y_ymm,    null, &Gather<long, long>.Run, flags: Row.Avx | Row.Host | Row.OwnSegmentation);
+        t.Add(Code.VEX_Vgatherqps_xmm_vm64x_xmm,    null, &Gather<long, int>.Run, flags: Row.Avx | Row.Host | Row.OwnSegmentation);
+        t.Add(Code.VEX_Vgatherqps_xmm_vm64y_xmm,    null, &Gather<long, int>.Run, flags: Row.Avx | Row.Host | Row.OwnSegmentation);
+        t.Add(Code.VEX_Vpgatherdd_xmm_vm32x_xmm,    null, &Gather<int, int>.Run, flags: Row.Avx | Row.Host | Row.OwnSegmentation);
+        t.Add(Code.VEX_Vpgatherdd_ymm_vm32y_ymm,    null, &Gather<int, int>.Run, flags: Row.Avx | Row.Host | Row.OwnSegmentation);
+        t.Add(Code.VEX_Vpgatherdq_xmm_vm32x_xmm,    null, &Gather<int, long>.Run, flags: Row.Avx | Row.Host | Row.OwnSegmentation);
+        t.Add(Code.VEX_Vpgatherdq_ymm_vm32x_ymm,    null, &Gather<int, long>.Run, flags: Row.Avx | Row.Host | Row.OwnSegmentation);
+        t.Add(Code.VEX_Vpgatherqd_xmm_vm64x_xmm,    null, &Gather<long, int>.Run, flags: Row.Avx | Row.Host | Row.OwnSegmentation);
+        t.Add(Code.VEX_Vpgatherqd_xmm_vm64y_xmm,    null, &Gather<long, int>.Run, flags: Row.Avx | Row.Host | Row.OwnSegmentation);
+        t.Add(Code.VEX_Vpgatherqq_xmm_vm64x_xmm,    null, &Gather<long, long>.Run, flags: Row.Avx | Row.Host | Row.OwnSegmentation);
+        t.Add(Code.VEX_Vpgatherqq_ymm_vm64y_ymm,    null, &Gather<long, long>.Run, flags: Row.Avx | Row.Host | Row.OwnSegmentation);
 #pragma warning restore IDE0055
 
         // Everything else is executed by the host.
