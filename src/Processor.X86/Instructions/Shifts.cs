@@ -264,7 +264,8 @@ internal static unsafe class DoubleShift<T> where T : unmanaged, IBinaryInteger<
         }
         T result = T.CreateTruncating(r);
         ShiftFlags.Left(s, result, cf);
-        if (count > bits) s->FlagCarries = 8; // OF is clear, too
+        // Nothing of the destination is left then, and OF follows CF alone (undefined).
+        if (count >= bits) s->FlagCarries = Flags.Carries(cf != 0, cf != 0) | 8;
         return result;
     }
 
