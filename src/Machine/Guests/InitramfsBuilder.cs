@@ -28,7 +28,7 @@ public static class InitramfsBuilder
         archive.AddFile("etc/group", "root:x:0:\ntty:x:5:\n"u8);
         archive.AddFile("etc/hostname", "bunraku\n"u8);
         archive.AddFile("etc/hosts", "127.0.0.1 localhost bunraku\n"u8);
-        archive.AddFile("etc/profile", "PS1='\\u@\\h:\\w\\$ '\nalias ll='ls -l'\n"u8);
+        archive.AddFile("etc/profile", "PS1='root@\\h:\\w\\$ '\nalias ll='ls -l'\n"u8);
         archive.AddFile("init", Encoding.UTF8.GetBytes(InitScript(options, console, token)), Executable);
         if (console != GuestConsole.Shell)
             archive.AddFile(CommandPath[1..], Encoding.UTF8.GetBytes($"#!/bin/busybox sh\nexec {string.Join(' ', options.Command.Select(Quote))}\n"), Executable);

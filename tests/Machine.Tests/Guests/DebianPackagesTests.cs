@@ -1,0 +1,117 @@
+using System.Runtime.Versioning;
+
+namespace Bunraku.Machine.Tests;
+
+/// <summary>Getting the guest's files, with tools that fail in the ways that real ones do.</summary>
+[SupportedOSPlatform("linux")]
+public sealed class DebianPackagesTests : IDisposable
+{
+    private const string Update = "reading the package lists (apt-get update)";
+    private readonly string _folder = Directory.CreateTempSubdirectory("bunraku-packages").FullName;
+    private readonly List<string> _progress = [];
+
+    public void Dispose() => Directory.Delete(_folder, recursive: true);
+
+    private string Cache => Path.Combine(_folder, "cache");
+
+    /// <param name="tools">Name and shell script of each tool that the machine has.</param>
+    private DebianPackages Machine(params (string Name, string Script)[] tools)
+    {
+        string bin = Directory.CreateDirectory(Path.Combine(_folder, "bin")).FullName;
+        foreach ((string name, string script) in tools)
+        {
+            File.WriteAllText(Path.Combine(bin, name), $"#!/bin/sh\n{script}\n");
+            File.SetUnixFileMode(Path.Combine(bin, name), UnixFileMode.UserRead | UnixFileMode.UserExecute);
+        }
+        return new(new GuestCache(Cache), _progress.Add, bin, Directory.CreateDirectory(Path.Combine(_folder, "root")).FullName);
+    }
+
+    private static string ErrorOf(Action action)
+    {
+        string message = Assert.Throws<BootException>(action).Message;
+        Assert.DoesNotContain('\n', message);
+        Assert.Contains("--kernel FILE boots any kernel, and `bunraku run hello` needs nothing", message);
+        return message;
+    }
+
+    private const string Knows = """case "$*" in *depends*) echo linux-image-cloud-amd64; echo '  Depends: linux-image-9-cloud-amd64';; *) echo 'Size: 26713492';; esac""";
+
+    [Fact]
+    public void Without_apt_the_missing_tool_is_named()
+    {
+        Assert.StartsWith("the guest 'linux' needs a kernel from Debian packages, and this machine has no apt-get;", ErrorOf(() => Machine().FindKernel("linux")));
+        Assert.StartsWith("the default Linux guest needs busybox-static, and this machine has no dpkg-deb;", ErrorOf(() => Machine(("apt-get", ""), ("apt-cache", "")).FindBusybox()));
+    }
+
+    [Fact]
+    public void Without_lists_and_network_the_cause_is_apts_own()
+    {
+        DebianPackages packages = Machine(("apt-get", "echo 'W: noise' >&2; echo 'E: Failed to fetch somewhere' >&2; echo 'E: more' >&2; exit 100"), ("apt-cache", "exit 100"), ("dpkg-deb", ""));
+        Assert.StartsWith("the guest 'linux-generic' needs a kernel from Debian packages, but the package lists know no linux-image-amd64 or linux-image-generic: Failed to fetch somewhere (is there a network?);",
+            ErrorOf(() => packages.FindKernel("linux-generic")));
+        Assert.Equal([Update], _progress);
+    }
+
+    [Fact]
+    public void A_package_that_lists_of_our_own_do_not_know_either_is_named()
+    {
+        DebianPackages packages = Machine(("apt-get", ""), ("apt-cache", "exit 100"), ("dpkg-deb", ""));
+        Assert.StartsWith("the default Linux guest needs busybox-static, but the package lists know no busybox-static;", ErrorOf(() => packages.FindBusybox()));
+        Assert.Equal([Update], _progress);
+    }
+
+    [Fact]
+    public void Stale_lists_are_renewed_in_the_cache_and_the_download_tried_again()
+    {
+        // The system's lists name a file that is gone; with lists in the cache the download succeeds.
+        string tree = Directory.CreateDirectory(Path.Combine(_folder, "tree", "boot")).FullName;
+        File.WriteAllText(Path.Combine(tree, "vmlinuz-9-cloud-amd64"), "the kernel");
+        DebianPackages packages = Machine(
+            ("apt-get", $$"""case "$*" in *State::Lists={{Cache}}/apt/lists*download*) echo > p.deb;; *download*) echo 'E: 404' >&2; exit 100;; esac"""),
+            ("apt-cache", Knows), ("dpkg-deb", $"tar -C {_folder}/tree -cf - ."));
+        string kernel = packages.FindKernel("linux");
+        Assert.Equal("the kernel", File.ReadAllText(kernel));
+        Assert.Equal(["downloading linux-image-9-cloud-amd64 (27 MB)", Update, "downloading linux-image-9-cloud-amd64 (27 MB)"], _progress);
+        Assert.Empty(Directory.GetFileSystemEntries(Path.Combine(Cache, "download")));
+        // From then on the cache serves, with no tool at all.
+        Assert.Equal(kernel, new DebianPackages(new GuestCache(Cache), null, _folder, _folder).FindKernel("linux"));
+    }
+
+    [Theory]
+    [InlineData("echo 'dpkg-deb: error: bad archive' >&2; exit 2", "cannot be unpacked: dpkg-deb: error: bad archive;")]
+    [InlineData("head -c 700 /dev/zero | tr '\\0' x", "does not contain a kernel image;")]
+    [InlineData("tar -cf - -T /dev/null", "does not contain a kernel image;")]
+    public void A_broken_package_leaves_nothing_in_the_cache(string unpack, string expected)
+    {
+        DebianPackages packages = Machine(("apt-get", "echo > p.deb"), ("apt-cache", Knows), ("dpkg-deb", unpack));
+        Assert.StartsWith("package linux-image-9-cloud-amd64 " + expected, ErrorOf(() => packages.FindKernel("linux")));
+        Assert.Empty(Directory.GetFiles(Cache, "*", SearchOption.AllDirectories));
+    }
+
+    [Fact]
+    public void An_installed_kernel_serves_and_the_newest_wins()
+    {
+        string boot = Directory.CreateDirectory(Path.Combine(_folder, "root", "boot")).FullName;
+        foreach (string version in new[] { "6.1.0-9-cloud-amd64", "6.1.0-56-cloud-amd64", "6.1.0-7-cloud-amd64", "6.1.0-60-amd64", "6.1.0-70-rt-amd64" })
+            File.WriteAllText(Path.Combine(boot, "vmlinuz-" + version), version);
+        Assert.Equal(Path.Combine(boot, "vmlinuz-6.1.0-56-cloud-amd64"), Machine().FindKernel("linux"));
+        Assert.Equal(Path.Combine(boot, "vmlinuz-6.1.0-60-amd64"), Machine().FindKernel("linux-generic"));
+    }
+
+    [Fact]
+    public void A_cache_that_cannot_be_written_is_named()
+    {
+        File.WriteAllText(Cache, "a file where the folder should be");
+        string message = Assert.Throws<BootException>(() => Machine(("apt-get", ""), ("apt-cache", Knows), ("dpkg-deb", "")).FindKernel("linux")).Message;
+        Assert.StartsWith($"the cache folder {Cache} cannot be written (", message);
+        Assert.EndsWith("; set XDG_CACHE_HOME to a folder that can", message);
+    }
+
+    [Fact]
+    public void A_dynamically_linked_busybox_is_not_taken()
+    {
+        string bin = Directory.CreateDirectory(Path.Combine(_folder, "root", "bin")).FullName;
+        File.Copy("/bin/ls", Path.Combine(bin, "busybox"));
+        Assert.Contains("needs busybox-static", ErrorOf(() => Machine().FindBusybox()));
+    }
+}
