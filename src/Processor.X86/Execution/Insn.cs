@@ -79,4 +79,6 @@ public enum InsnFlags : ushort
     HasMemory = 0x1000,
     /// <summary>A control transfer whose link must stay empty: its block lies in two pages.</summary>
     NoLink = 0x2000,
+    /// <summary>The block was given up; the jump cache may still lead here.</summary>
+    Stale = 0x4000,
 }

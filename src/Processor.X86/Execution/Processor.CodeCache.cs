@@ -155,7 +155,11 @@ public sealed unsafe partial class Processor : ICodeObserver
         Block** link = &_buckets[Bucket(b->Start, b->Mode)];
         while (*link != b) link = &(*link)->NextInBucket;
         *link = b->NextInBucket;
-        for (int n = 0; n < b->Count; n++) b->First[n].Handler = &Operations.Resync;
+        for (int n = 0; n < b->Count; n++)
+        {
+            b->First[n].Handler = &Operations.Resync;
+            b->First[n].Flags |= InsnFlags.Stale;
+        }
     }
 
     /// <summary>Gives all decoded code up. Only between blocks.</summary>

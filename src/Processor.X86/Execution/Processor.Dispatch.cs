@@ -260,7 +260,7 @@ public sealed unsafe partial class Processor
         ulong linear = s->Rip + CodeBase(s);
         JumpEntry* e = Flow.JumpSlot(s, linear);
         Insn* first;
-        if (e->LinearRip == linear && e->Key == Flow.JumpKey(s))
+        if (e->LinearRip == linear && e->Key == Flow.JumpKey(s) && (e->First->Flags & InsnFlags.Stale) == 0)
         {
             first = e->First;
             s->BlockRip = s->Rip;
