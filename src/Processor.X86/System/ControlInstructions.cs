@@ -53,7 +53,12 @@ internal static unsafe class ControlInstructions
 
     public static Insn* Invlpg(Processor p, ProcessorState* s, Insn* i)
     {
-        ulong address = Access.Address(s, i);
+        // No segmentation checks: the row says so, and the operand is without its base.
+        ulong address = Access.EffectiveAddress(s, i);
+        var segment = (Seg)((int)(i->Flags & InsnFlags.SegmentMask) / (int)InsnFlags.SegmentShift9);
+        bool flat = Processor.Is64Bit(s);
+        if (!flat || segment is Seg.Fs or Seg.Gs) address += ProcessorState.Segment(s, segment)->Base;
+        if (!flat) address = (uint)address;
         if (p.IsCanonical(address)) p.FlushTlbPage(address);
         return Flow.Leave(s, i);
     }
@@ -145,8 +150,15 @@ internal static unsafe class ControlInstructions
         return i + 1;
     }
 
-    /// <summary>There are no performance counters: every number is invalid.</summary>
-    public static Insn* Rdpmc(Processor p, ProcessorState* s, Insn* i) => throw p.GeneralProtection();
+    /// <summary>The counters of <see cref="MsrTable.LegacyCounters"/> stand at zero; others do not exist.</summary>
+    public static Insn* Rdpmc(Processor p, ProcessorState* s, Insn* i)
+    {
+        if (s->Cpl != 0 && (s->Cr4 & (ulong)Cr4.Pce) == 0) throw p.GeneralProtection();
+        if (!p.Model.IsAmd || (uint)s->Rcx >= MsrTable.LegacyCounters) throw p.GeneralProtection();
+        s->Rax = 0;
+        s->Rdx = 0;
+        return i + 1;
+    }
 
     public static Insn* Xgetbv(Processor p, ProcessorState* s, Insn* i)
     {

@@ -41,10 +41,10 @@ internal readonly record struct MsrRow(uint Index, string Name, ulong Reset, ulo
 internal static class MsrTable
 {
     private const ulong All = ulong.MaxValue, Dword = uint.MaxValue;
-    public const int VariableMtrrs = 8, MachineCheckBanks = 10;
+    public const int VariableMtrrs = 8, MachineCheckBanks = 10, LegacyCounters = 4;
 
     /// <summary>Rows in no particular order; the position is the storage slot.</summary>
-    public static readonly MsrRow[] Rows = [.. Fixed(), .. VariableRangeMtrrs(), .. MachineCheck()];
+    public static readonly MsrRow[] Rows = [.. Fixed(), .. VariableRangeMtrrs(), .. MachineCheck(), .. PerformanceCounters()];
 
     public static readonly FrozenDictionary<uint, int> Slots = Rows.Select((row, slot) => (row.Index, slot)).ToFrozenDictionary(x => x.Index, x => x.slot);
 
@@ -126,6 +126,16 @@ internal static class MsrTable
         {
             yield return new(0x200 + 2 * n, $"MTRRphysBase{n}", 0, All & ~0xF00ul, MsrWrite.Checked, CpuFeature.Mtrr);
             yield return new(0x201 + 2 * n, $"MTRRphysMask{n}", 0, All & ~0x7FFul, MsrWrite.Checked, CpuFeature.Mtrr);
+        }
+    }
+
+    /// <summary>The four counters that every AMD processor has, fixed at zero: they can select no event, which an operating system notices and leaves them alone.</summary>
+    private static IEnumerable<MsrRow> PerformanceCounters()
+    {
+        for (uint n = 0; n < LegacyCounters; n++)
+        {
+            yield return new(0xC001_0000 + n, $"PERF_LEGACY_CTL{n}", 0, 0, MsrWrite.Masked, null, MsrVendor.Amd);
+            yield return new(0xC001_0004 + n, $"PERF_LEGACY_CTR{n}", 0, 0, MsrWrite.Masked, null, MsrVendor.Amd);
         }
     }
 
