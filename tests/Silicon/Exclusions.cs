@@ -1,0 +1,40 @@
+using Iced.Intel;
+
+namespace Bunraku.Silicon;
+
+/// <summary>Forms that are not compared with the host's silicon, each with the reason, and encodings that only fault when a program executes them.</summary>
+public static class Exclusions
+{
+    private static readonly Dictionary<Mnemonic, string> s_mnemonics = new()
+    {
+#pragma warning disable IDE0055
+        [Mnemonic.Cpuid]    = "the host's leaves are not the model's; the model's own test compares them with their dump",
+        [Mnemonic.Rdtsc]    = "the two counters are not the same clock",
+        [Mnemonic.Rdtscp]   = "the two counters are not the same clock",
+        [Mnemonic.Rdrand]   = "random by design",
+        [Mnemonic.Rdseed]   = "random by design",
+        [Mnemonic.Rdpid]    = "IA32_TSC_AUX belongs to the host's kernel",
+        [Mnemonic.Rdpmc]    = "the host's kernel decides CR4.PCE and the counters run",
+        [Mnemonic.Xgetbv]   = "the host's XCR0 has components that the model lacks",
+        [Mnemonic.Rdpkru]   = "PKRU belongs to the host's kernel",
+        [Mnemonic.Wrpkru]   = "would take the rig's own pages away on the host",
+        [Mnemonic.Sgdt]     = "the host's kernel emulates it under UMIP",
+        [Mnemonic.Sidt]     = "the host's kernel emulates it under UMIP",
+        [Mnemonic.Sldt]     = "the host's kernel emulates it under UMIP",
+        [Mnemonic.Str]      = "the host's kernel emulates it under UMIP",
+        [Mnemonic.Smsw]     = "the host's kernel emulates it under UMIP",
+        [Mnemonic.Syscall]  = "enters the host's kernel; system tests cover it",
+        [Mnemonic.Sysenter] = "enters the host's kernel; system tests cover it",
+        [Mnemonic.Vmcall]   = "reaches the hypervisor below the host",
+        [Mnemonic.Vmmcall]  = "reaches the hypervisor below the host",
+        [Mnemonic.Monitor]  = "an exit for the hypervisor; #UD at CPL 3 depends on an MSR of the host",
+        [Mnemonic.Mwait]    = "an exit for the hypervisor; #UD at CPL 3 depends on an MSR of the host",
+#pragma warning restore IDE0055
+    };
+
+    /// <summary>Why the form is not compared, or null when it is.</summary>
+    public static string? Reason(Code code) => s_mnemonics.GetValueOrDefault(code.ToOpCode().Mnemonic);
+
+    /// <summary>Mnemonics in the table, for the test that none is there in vain.</summary>
+    public static IEnumerable<Mnemonic> Mnemonics => s_mnemonics.Keys;
+}

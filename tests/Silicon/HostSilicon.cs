@@ -1,0 +1,137 @@
+using System.ComponentModel;
+using System.Runtime.InteropServices;
+
+namespace Bunraku.Silicon;
+
+/// <summary>
+/// Runs batches of trials on the host's own processor, in this process. There is one at a time (fixed addresses, signal handlers);
+/// <see cref="Run"/> is for one thread, which the instance provides itself.
+/// </summary>
+public sealed unsafe partial class HostSilicon : IDisposable
+{
+    internal const int AltStackSize = 0x1_0000;
+    private const int ProtNone = 0, ProtRead = 1, ProtWrite = 2, ProtExec = 4;
+    private const int MapPrivate = 2, MapFixed = 0x10, MapAnonymous = 0x20, MapNoReserve = 0x4000, MapFixedNoReplace = 0x10_0000;
+    private static readonly int[] s_signals = [4 /* ILL */, 5 /* TRAP */, 7 /* BUS */, 8 /* FPE */, 11 /* SEGV */];
+
+    private readonly byte* _altStack;
+    private byte* _code;                     // writable view of the routine and the cases
+
+    /// <exception cref="Win32Exception">The host refuses the fixed address range or the LDT entries.</exception>
+    public HostSilicon()
+    {
+        Map(Layout.Base, Layout.Reserved, ProtNone, MapPrivate | MapAnonymous | MapNoReserve | MapFixedNoReplace, -1, 0);
+        foreach ((ulong start, ulong size) in (ReadOnlySpan<(ulong, ulong)>)[(Layout.Slots, Layout.SlotsSize), (Layout.Data, Layout.DataSize), (Layout.Contexts, Layout.ContextsSize), (Layout.ReadOnly, Layout.ReadOnlySize)])
+        {
+            Map(start, size, ProtRead | ProtWrite, MapPrivate | MapAnonymous | MapFixed, -1, 0);
+            new Span<byte>((void*)start, (int)size).Fill(0x5A); // present before the first access, so that error codes tell protection from absence
+        }
+        if (Mprotect((void*)Layout.ReadOnly, (nuint)Layout.ReadOnlySize, ProtRead) != 0) throw new Win32Exception(Marshal.GetLastPInvokeError());
+
+        int fd = MemfdCreate("bunraku-silicon", 1);
+        ulong codeSize = Layout.Cases + Layout.CasesSize - Layout.Routine;
+        if (fd < 0 || Ftruncate(fd, (long)codeSize) != 0) throw new Win32Exception(Marshal.GetLastPInvokeError());
+        _code = (byte*)Mmap(null, (nuint)codeSize, ProtRead | ProtWrite, 1 /* MAP_SHARED */, fd, 0);
+        Map(Layout.Routine, Layout.RoutineSize, ProtRead | ProtExec, 1 | MapFixed, fd, 0);
+        Map(Layout.Cases, Layout.CasesSize, ProtRead | ProtExec, 1 | MapFixed, fd, (long)(Layout.Cases - Layout.Routine));
+        _ = Close(fd);
+        new Span<byte>(_code, (int)codeSize).Fill(0xCC);
+
+        _altStack = (byte*)Mmap(null, AltStackSize, ProtRead | ProtWrite, MapPrivate | MapAnonymous, -1, 0);
+        SetLdt(Layout.Code16 >> 3, (uint)Layout.Cases, contents: 2);
+        SetLdt(Layout.Data16 >> 3, (uint)Layout.Data, contents: 0);
+        *(ulong*)Slot.FlatSelector = Layout.Flat;
+        *(ulong*)Slot.Data16Selector = Layout.Data16;
+    }
+
+    /// <summary>Runs the batch in place: contexts, data and code at their addresses in this process.</summary>
+    internal void Run(RoutineCode routine, ReadOnlySpan<byte> cases, int trials)
+    {
+        routine.Bytes.CopyTo(new Span<byte>(_code, routine.Bytes.Length));
+        cases.CopyTo(new Span<byte>(_code + (Layout.Cases - Layout.Routine), cases.Length));
+        *(ulong*)Slot.Current = Layout.Contexts;
+        *(ulong*)Slot.Count = (ulong)trials;
+        *(ulong*)Slot.Mark = 0;
+        *(ulong*)Slot.InTest = 0;
+        *(ulong*)Slot.Exit = routine.HostExit;
+        *(ulong*)Slot.AltStack = (ulong)_altStack;
+
+        const int SigactionSize = 152, FlagsOffset = 136, SaSiginfo = 4, SaOnStack = 0x0800_0000, SaNodefer = 0x4000_0000;
+        byte* previous = stackalloc byte[SigactionSize * 5];
+        byte* action = stackalloc byte[SigactionSize];
+        new Span<byte>(action, SigactionSize).Clear();
+        *(ulong*)action = routine.SignalHandler;
+        *(int*)(action + FlagsOffset) = SaSiginfo | SaOnStack | SaNodefer;
+        ulong* stack = stackalloc ulong[3], oldStack = stackalloc ulong[3];
+        stack[0] = (ulong)_altStack;
+        stack[1] = 0;
+        stack[2] = AltStackSize;
+        // Every asynchronous signal stays blocked while FS is not the thread's own.
+        byte* blocked = stackalloc byte[128], oldMask = stackalloc byte[128];
+        new Span<byte>(blocked, 128).Fill(0xFF);
+        foreach (int signal in s_signals) blocked[(signal - 1) / 8] &= (byte)~(1 << ((signal - 1) % 8));
+
+        _ = PthreadSigmask(2 /* SIG_SETMASK */, blocked, oldMask);
+        _ = Sigaltstack(stack, oldStack);
+        for (int n = 0; n < s_signals.Length; n++)
+        {
+            _ = Sigaction(s_signals[n], action, previous + n * SigactionSize);
+            ((ulong*)Slot.Chain)[s_signals[n]] = *(ulong*)(previous + n * SigactionSize);
+        }
+        ((delegate* unmanaged<void>)routine.HostEntry)();
+        for (int n = 0; n < s_signals.Length; n++) _ = Sigaction(s_signals[n], previous + n * SigactionSize, null);
+        _ = Sigaltstack(oldStack, null);
+        _ = PthreadSigmask(2, oldMask, null);
+    }
+
+    public void Dispose()
+    {
+        _ = Munmap((void*)Layout.Base, (nuint)Layout.Reserved);
+        _ = Munmap(_code, (nuint)(Layout.Cases + Layout.CasesSize - Layout.Routine));
+        _ = Munmap(_altStack, AltStackSize);
+        _code = null;
+    }
+
+    private static void Map(ulong address, ulong length, int protection, int flags, int fd, long offset)
+    {
+        void* result = Mmap((void*)address, (nuint)length, protection, flags, fd, offset);
+        if (result != (void*)address) throw new Win32Exception(Marshal.GetLastPInvokeError(), $"cannot map 0x{address:X} for the comparison with the host's processor");
+    }
+
+    private static void SetLdt(int entry, uint segmentBase, uint contents)
+    {
+        // struct user_desc: entry_number, base_addr, limit, then seg_32bit:1 contents:2 read_exec_only:1 limit_in_pages:1 seg_not_present:1 useable:1
+        uint* descriptor = stackalloc uint[4] { (uint)entry, segmentBase, 0xFFFF, contents << 1 | 1 << 6 };
+        if (Syscall(154 /* modify_ldt */, 1, (nint)descriptor, 16) != 0) throw new Win32Exception(Marshal.GetLastPInvokeError(), "modify_ldt");
+    }
+
+    [LibraryImport("libc", EntryPoint = "mmap", SetLastError = true)]
+    private static partial void* Mmap(void* address, nuint length, int protection, int flags, int fd, long offset);
+
+    [LibraryImport("libc", EntryPoint = "munmap", SetLastError = true)]
+    private static partial int Munmap(void* address, nuint length);
+
+    [LibraryImport("libc", EntryPoint = "mprotect", SetLastError = true)]
+    private static partial int Mprotect(void* address, nuint length, int protection);
+
+    [LibraryImport("libc", EntryPoint = "memfd_create", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
+    private static partial int MemfdCreate(string name, uint flags);
+
+    [LibraryImport("libc", EntryPoint = "ftruncate", SetLastError = true)]
+    private static partial int Ftruncate(int fd, long length);
+
+    [LibraryImport("libc", EntryPoint = "close", SetLastError = true)]
+    private static partial int Close(int fd);
+
+    [LibraryImport("libc", EntryPoint = "sigaction", SetLastError = true)]
+    private static partial int Sigaction(int signal, byte* action, byte* old);
+
+    [LibraryImport("libc", EntryPoint = "sigaltstack", SetLastError = true)]
+    private static partial int Sigaltstack(ulong* stack, ulong* old);
+
+    [LibraryImport("libc", EntryPoint = "pthread_sigmask", SetLastError = true)]
+    private static partial int PthreadSigmask(int how, byte* set, byte* old);
+
+    [LibraryImport("libc", EntryPoint = "syscall", SetLastError = true)]
+    private static partial nint Syscall(nint number, nint a, nint b, nint c);
+}
