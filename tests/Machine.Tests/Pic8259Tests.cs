@@ -170,6 +170,18 @@ public class Pic8259Tests
     }
 
     [Fact]
+    public void Cascade_a_slave_in_automatic_EOI_mode_gives_the_master_an_edge_for_each_request()
+    {
+        Initialise(slaveIcw4: 0x03);
+        Pulse(12);
+        Pulse(14);
+        Assert.Equal(SlaveBase + 4, _pic.Acknowledge());
+        _ports.Out(Master, NonSpecificEoi);
+        Assert.True(_intr.Asserted);
+        Assert.Equal(SlaveBase + 6, _pic.Acknowledge());
+    }
+
+    [Fact]
     public void Special_fully_nested_mode_lets_the_slave_in_service_ask_again()
     {
         Initialise(masterIcw4: 0x11);

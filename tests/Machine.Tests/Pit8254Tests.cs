@@ -348,7 +348,11 @@ public class Pit8254Tests
         _time.Stall(100_000_000); // 100 ticks late
         _time.Advance(1);
         Assert.Equal(1, _irq0.Edges - before);
-        _time.Advance(400_000_000);
+        _time.Advance(499_000); // half of 1193 ticks is 499.5 µs
+        Assert.Equal(1, _irq0.Edges - before);
+        _time.Advance(1_000);
+        Assert.Equal(2, _irq0.Edges - before);
+        _time.Advance(399_499_999);
         Assert.Equal((100_000_000L + 400_000_000) * 21 / 17_600 / 1193, _irq0.Edges - before);
     }
 
