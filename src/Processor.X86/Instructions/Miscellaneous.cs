@@ -86,49 +86,48 @@ internal static unsafe class DecimalAdjust
 {
     public static Insn* Daa(Processor p, ProcessorState* s, Insn* i)
     {
-        byte al = (byte)s->Rax, r = al;
-        bool cf = Flags.Cf(s), af = Flags.Af(s), carry = cf || al > 0x99;
-        bool adjust = af || (al & 0xF) > 9;
-        if (adjust) r += 6;
-        if (carry) r += 0x60;
+        byte al = (byte)s->Rax;
+        bool carry = Flags.Cf(s) || al > 0x99, adjust = Flags.Af(s) || (al & 0xF) > 9;
+        byte r = AddOperation.Apply(s, al, Correction(carry, adjust));
         return Finish(s, i, r, carry, adjust);
     }
 
     public static Insn* Das(Processor p, ProcessorState* s, Insn* i)
     {
-        byte al = (byte)s->Rax, r = al;
-        bool cf = Flags.Cf(s), carry = cf || al > 0x99;
-        bool adjust = Flags.Af(s) || (al & 0xF) > 9;
-        if (adjust)
-        {
-            // A borrow out of the first subtraction counts, too.
-            carry |= al < 6;
-            r -= 6;
-        }
-        if (cf || al > 0x99) r -= 0x60;
-        return Finish(s, i, r, carry, adjust);
+        byte al = (byte)s->Rax;
+        bool carry = Flags.Cf(s) || al > 0x99, adjust = Flags.Af(s) || (al & 0xF) > 9;
+        byte r = SubOperation.Apply(s, al, Correction(carry, adjust));
+        // A borrow out of the lower digit's correction counts, too.
+        return Finish(s, i, r, carry || (adjust && al < 6), adjust);
     }
 
+    private static byte Correction(bool carry, bool adjust) => (byte)((carry ? 0x60 : 0) + (adjust ? 6 : 0));
+
+    /// <summary>SF, ZF, PF and OF (undefined) are those of the correction; CF and AF tell of decimal carries.</summary>
     private static Insn* Finish(ProcessorState* s, Insn* i, byte result, bool carry, bool adjust)
     {
         *(byte*)&s->Rax = result;
-        Flags.SetLogic(s, result);
-        s->FlagCarries = Flags.Carries(carry, false) | (adjust ? 8ul : 0);
+        s->FlagCarries = Flags.Carries(carry, Flags.Of(s)) | (adjust ? 8ul : 0);
         return i + 1;
     }
 
-    public static Insn* Aaa(Processor p, ProcessorState* s, Insn* i) => Ascii(s, i, 0x106);
-
-    public static Insn* Aas(Processor p, ProcessorState* s, Insn* i) => Ascii(s, i, -0x106);
-
-    private static Insn* Ascii(ProcessorState* s, Insn* i, int correction)
+    public static Insn* Aaa(Processor p, ProcessorState* s, Insn* i)
     {
         bool adjust = (s->Rax & 0xF) > 9 || Flags.Af(s);
-        ushort ax = (ushort)s->Rax;
-        if (adjust) ax = (ushort)(ax + correction);
+        return FinishAscii(s, i, AddOperation.Apply(s, (ushort)s->Rax, (ushort)(adjust ? 0x106 : 0)), adjust);
+    }
+
+    public static Insn* Aas(Processor p, ProcessorState* s, Insn* i)
+    {
+        bool adjust = (s->Rax & 0xF) > 9 || Flags.Af(s);
+        return FinishAscii(s, i, SubOperation.Apply(s, (ushort)s->Rax, (ushort)(adjust ? 0x106 : 0)), adjust);
+    }
+
+    /// <summary>The undefined flags are those of the 16-bit correction before the upper digit is cleared.</summary>
+    private static Insn* FinishAscii(ProcessorState* s, Insn* i, ushort ax, bool adjust)
+    {
         *(ushort*)&s->Rax = (ushort)(ax & 0xFF0F);
-        Flags.SetLogic(s, (byte)(ax & 0xF));
-        s->FlagCarries = Flags.Carries(adjust, false) | (adjust ? 8ul : 0);
+        s->FlagCarries = Flags.Carries(adjust, Flags.Of(s)) | (adjust ? 8ul : 0);
         return i + 1;
     }
 
@@ -144,9 +143,8 @@ internal static unsafe class DecimalAdjust
 
     public static Insn* Aad(Processor p, ProcessorState* s, Insn* i)
     {
-        byte al = (byte)((byte)s->Rax + (byte)(s->Rax >> 8) * (byte)i->Imm);
-        *(ushort*)&s->Rax = al;
-        Flags.SetLogic(s, al);
+        // All flags are those of the addition.
+        *(ushort*)&s->Rax = AddOperation.Apply(s, (byte)s->Rax, (byte)((byte)(s->Rax >> 8) * (byte)i->Imm));
         return i + 1;
     }
 }

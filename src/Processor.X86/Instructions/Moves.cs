@@ -173,9 +173,12 @@ internal static unsafe class Implicit
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static ulong Linear(Processor p, ProcessorState* s, Seg segment, ulong offset, int size, AccessKind kind)
     {
-        if (segment < Seg.Fs && IsFlat(s)) return offset;
+        if (segment < Seg.Fs && IsFlat(s) && (segment != Seg.Cs || Is64Bit(s))) return offset;
         return p.LinearAddress(segment, offset, size, kind);
     }
+
+    // Outside 64-bit mode a write through CS faults, however flat it is.
+    private static bool Is64Bit(ProcessorState* s) => (s->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64;
 
     /// <summary>ES, CS, SS and DS neither move nor limit an address.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

@@ -91,14 +91,14 @@ internal static unsafe class StackInstructions<T> where T : unmanaged, IBinaryIn
 
     public static Insn* PopAll(Processor p, ProcessorState* s, Insn* i)
     {
-        T* values = stackalloc T[8];
-        for (int n = 0; n < 8; n++) values[n] = Stack.Peek<T>(p, s, (7 - n) * sizeof(T));
-        Stack.Adjust(s, 8 * sizeof(T));
         const int StackPointer = 4;
+        // As on the silicon, a fault in the middle leaves the registers that were popped; the stack pointer is the old one, so the restart is exact.
         for (int n = 0; n < 8; n++)
         {
-            if (n != StackPointer) Register.Set(s, n * sizeof(ulong), values[n]);
+            T value = Stack.Peek<T>(p, s, n * sizeof(T));
+            if (7 - n != StackPointer) Register.Set(s, (7 - n) * sizeof(ulong), value);
         }
+        Stack.Adjust(s, 8 * sizeof(T));
         return i + 1;
     }
 
@@ -124,12 +124,15 @@ internal static unsafe class StackInstructions<T> where T : unmanaged, IBinaryIn
         for (int n = 1; n <= pushes; n++) p.CheckWrite(Stack.Linear(p, s, s->Rsp - (ulong)(n * sizeof(T)), sizeof(T), AccessKind.Write), sizeof(T));
         ulong end = s->Rsp - (ulong)(pushes * sizeof(T)) - size;
         p.CheckWrite(Stack.Linear(p, s, end, sizeof(T), AccessKind.Write), sizeof(T));
-        T* display = stackalloc T[32];
-        for (int n = 1; n < level; n++)
-            display[n] = Access.Read<T>(p, s, Stack.Linear(p, s, s->Rbp - (ulong)(n * sizeof(T)), sizeof(T), AccessKind.Read));
+        for (int n = 1; n < level; n++) p.CheckRead(Stack.Linear(p, s, s->Rbp - (ulong)(n * sizeof(T)), sizeof(T), AccessKind.Read), sizeof(T));
 
         Stack.Store(p, s, top, frame);
-        for (int n = 1; n < level; n++) Stack.Store(p, s, top -= sizeof(T), display[n]);
+        for (int n = 1; n < level; n++)
+        {
+            // One by one: the old display may lie where the new one is being pushed.
+            T pointer = Access.Read<T>(p, s, Stack.Linear(p, s, s->Rbp - (ulong)(n * sizeof(T)), sizeof(T), AccessKind.Read));
+            Stack.Store(p, s, top -= sizeof(T), pointer);
+        }
         if (level > 0) Stack.Store(p, s, top - sizeof(T), frameTemp);
         Stack.SetPointer(s, end);
         Register.Set(s, FramePointer(s), frameTemp);

@@ -512,7 +512,7 @@ internal static unsafe partial class InstructionTable
         t.Add(Code.Movsx_r32_rm16,            &Extend<short, uint>.RegReg,    &Extend<short, uint>.RegMem);
         t.Add(Code.Movzx_r64_rm16,            &Extend<ushort, ulong>.RegReg,  &Extend<ushort, ulong>.RegMem);
         t.Add(Code.Movsx_r64_rm16,            &Extend<short, ulong>.RegReg,   &Extend<short, ulong>.RegMem);
-        t.Add(Code.Movsxd_r16_rm16,           &Move<ushort>.RegReg,           &Move<ushort>.RegMem);
+        t.Add(Code.Movsxd_r16_rm16,           &Move<ushort>.RegReg,           &Extend<uint, ushort>.RegMem);
         t.Add(Code.Movsxd_r32_rm32,           &Move<uint>.RegReg,             &Move<uint>.RegMem);
         t.Add(Code.Movsxd_r64_rm32,           &Extend<int, ulong>.RegReg,     &Extend<int, ulong>.RegMem);
 
