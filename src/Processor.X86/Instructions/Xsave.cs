@@ -256,6 +256,7 @@ internal static unsafe class Xsave
     {
         Unsafe.CopyBlock(s->Fxsave, image, X87End);
         for (int n = 0; n < 8; n++) Unsafe.CopyBlock(X87.St(s, n), image + X87.RegisterOffset + n * 16, 10);
+        s->Fxsave[X87.TagOffset + 1] = 0;
         X87.Opcode(s) &= 0x7FF;
         if (!wide)
         {
