@@ -37,7 +37,7 @@ internal static class Program
     {
         using FileStream? json = options.StatsJson is { } path ? CreateFile(path, "--stats-json") : null;
         using var host = new ConsoleHost(options);
-        using var session = new RunSession(options with { Terminal = host.GuestTerminal }, KnownEngines.All, KnownEngines.ParseModel, host, text => Console.Error.WriteLine("bunraku: " + text));
+        using var session = new RunSession(options with { Terminal = host.GuestTerminal, Started = StartOfProgram() }, KnownEngines.All, KnownEngines.ParseModel, host, text => Console.Error.WriteLine("bunraku: " + text));
         RunResult result = host.Run(session);
         Explain(result, session);
         if (options.Stats || json is not null)
@@ -48,6 +48,11 @@ internal static class Program
         }
         return result.ExitStatus;
     }
+
+    /// <summary>When the script ./bunraku handed over, which may have built for a minute in the same process before; null without the script.</summary>
+    private static DateTime? StartOfProgram() =>
+        double.TryParse(Environment.GetEnvironmentVariable("BUNRAKU_STARTED"), System.Globalization.NumberStyles.AllowDecimalPoint, System.Globalization.CultureInfo.InvariantCulture, out double seconds)
+            && seconds < DateTimeOffset.MaxValue.ToUnixTimeSeconds() ? DateTime.UnixEpoch.AddSeconds(seconds) : null;
 
     /// <summary>Says why a run ended, when that is not obvious.</summary>
     private static void Explain(RunResult result, RunSession session)

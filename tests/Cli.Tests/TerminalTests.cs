@@ -131,6 +131,6 @@ public class TerminalTests
         pump.Release();
         thread.Join();
         server.Dispose();
-        client.Dispose();
+        pump.Dispose(); // before the descriptor is free for somebody else
     }
 }

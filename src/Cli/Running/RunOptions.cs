@@ -58,6 +58,8 @@ public sealed record RunOptions
     public TraceTarget? Trace { get; init; }
     /// <summary>A command to run inside the guest; null boots to the guest's shell.</summary>
     public IReadOnlyList<string>? Command { get; init; }
+    /// <summary>From when the statistics count, UTC; null is the start of the process.</summary>
+    public DateTime? Started { get; init; }
     /// <summary>The user's terminal that the guest gets, or null for streams.</summary>
     public TerminalInfo? Terminal { get; init; }
 }

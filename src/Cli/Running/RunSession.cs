@@ -25,7 +25,7 @@ public sealed class RunSession : IDisposable
     private readonly Lock _lock = new();
     /// <summary>Guards who pauses the VM; may be held for as long as a vCPU needs to stand still. Before <see cref="_lock"/>.</summary>
     private readonly Lock _pauseLock = new();
-    private readonly DateTime _processStart = HostProcess.StartTime;
+    private readonly DateTime _processStart;
     private readonly TimeSpan _vmCreated;
     private Timer? _timeout;
     private TimeSpan _entered, _ended;
@@ -43,6 +43,7 @@ public sealed class RunSession : IDisposable
     public RunSession(RunOptions options, IReadOnlyList<IEngine> engines, Func<string?, CpuModel> parseModel, IGuestConsole console, Action<string>? progress = null)
     {
         (_options, _console) = (options, console);
+        _processStart = options.Started ?? HostProcess.StartTime;
         _engine = ChooseEngine(options.Engine, engines);
         CpuModel model = ParseModel(options.Cpu, parseModel);
         if (options.Memory > HostProcess.TotalMemory)
