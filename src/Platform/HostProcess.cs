@@ -38,7 +38,7 @@ public static unsafe class HostProcess
         }
     }
 
-    /// <summary>Stops this process as SIGSTOP does; returns when it was continued.</summary>
+    /// <summary>Stops this process as SIGSTOP does. May return a moment before all threads stand still.</summary>
     public static void Suspend() => _ = Libc.Kill(Libc.GetProcessId(), Libc.Sigstop);
 
     private static ulong FindTotalMemory()

@@ -7,7 +7,7 @@ internal static unsafe partial class Libc
 {
     public const int Eintr = 4, Eio = 5, Eagain = 11, Epipe = 32;
     public const short PollIn = 1, PollErr = 8, PollHup = 16, PollInvalid = 32;
-    public const nuint Tcgets = 0x5401, Tcsets = 0x5402, Tcsetsw = 0x5403, Tiocgwinsz = 0x5413;
+    public const nuint Tcgets = 0x5401, Tcsets = 0x5402, Tiocgwinsz = 0x5413;
     public const int Sigstop = 19;
 
     /// <summary>The kernel's struct termios of x86, include/uapi/asm-generic/termbits.h.</summary>

@@ -63,7 +63,7 @@ public sealed unsafe class Terminal : IDisposable
             raw.LocalModes &= ~(Isig | Icanon | Echo | Echonl | Iexten);
             raw.Characters[Vmin] = 1;
             raw.Characters[Vtime] = 0;
-            if (Libc.Ioctl(_fd, Libc.Tcsetsw, &raw) != 0) throw new Win32Exception(Marshal.GetLastPInvokeError());
+            if (!Set(raw)) throw new Win32Exception(Marshal.GetLastPInvokeError());
             _raw = true;
         }
     }
@@ -74,10 +74,20 @@ public sealed unsafe class Terminal : IDisposable
         lock (_lock)
         {
             if (!_raw) return;
-            Libc.Termios found = _found;
-            _ = Libc.Ioctl(_fd, Libc.Tcsetsw, &found);
+            _ = Set(_found);
             _raw = false;
         }
+    }
+
+    /// <summary>At once, not after pending output: a terminal that stalls must not hold us up, and output is processed when it is written.</summary>
+    private bool Set(Libc.Termios modes)
+    {
+        while (Libc.Ioctl(_fd, Libc.Tcsets, &modes) != 0)
+        {
+            // The runtime interrupts threads by signals of its own.
+            if (Marshal.GetLastPInvokeError() != Libc.Eintr) return false;
+        }
+        return true;
     }
 
     /// <summary>Restores; raw mode cannot be entered any more.</summary>
