@@ -40,7 +40,8 @@ internal static unsafe class FastSystemCalls
         }
         SetFlat(&s->Ss, selector + 8, DataAttributes, 0);
         s->Cpl = 0;
-        p.SuppressSingleStep(i);
+        // The single-step trap looks at TF as it is at the end.
+        if ((s->FlagsOther & (uint)Rflags.Tf) == 0) p.SuppressSingleStep(i);
         p.ModeChanged();
         return Flow.LeaveTo(s, i, target);
     }
@@ -81,6 +82,8 @@ internal static unsafe class FastSystemCalls
             SetFlat(&s->Ss, selector + 8 | 3, DataAttributes, 3);
         }
         s->Cpl = 3;
+        if ((s->FlagsOther & (uint)Rflags.Tf) != 0) p.SingleStepNow();
+        else p.SuppressSingleStep(i);
         p.ModeChanged();
         return Flow.LeaveTo(s, i, target);
     }

@@ -110,6 +110,9 @@ public sealed unsafe partial class Processor
         return true;
     }
 
+    /// <summary>SYSRET that sets TF traps at once, not one instruction later.</summary>
+    internal void SingleStepNow() => RecordTrap(Dr6Bs);
+
     /// <summary>RF was set when the instruction that just completed began: clears it unless the instruction itself loaded it (IRET, task switch).</summary>
     private void ClearResumeFlag()
     {

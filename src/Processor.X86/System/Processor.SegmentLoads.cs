@@ -190,7 +190,10 @@ public sealed unsafe partial class Processor
         {
             SegmentRegister* r = ProcessorState.Segment(s, n switch { 0 => Seg.Es, 1 => Seg.Ds, 2 => Seg.Fs, _ => Seg.Gs });
             bool conforming = r->IsCode && r->ExpandDownOrConforming;
-            if (!r->IsUnusable && r->Dpl < s->Cpl && !conforming) SetNull(r, 0);
+            if (r->IsUnusable || r->Dpl >= s->Cpl || conforming) continue;
+            // Null and unusable, but the base stays, as on real processors: 64-bit code goes on using that of FS and GS.
+            r->Selector = 0;
+            r->Attributes |= SegmentRegister.Unusable;
         }
     }
 }
