@@ -62,12 +62,14 @@ internal static unsafe class Miscellaneous
     /// <summary>BOUND: two signed words or doublewords in memory, lower bound first.</summary>
     public static Insn* Bound<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T>
     {
-        ulong address = Access.Address(s, i);
-        long lower = (long)Width.SignExtend(Access.Read<T>(p, s, address));
-        long upper = (long)Width.SignExtend(Access.Read<T>(p, s, address + (ulong)sizeof(T)));
+        ulong offset = Access.EffectiveAddress(s, i);
         long index = (long)Width.SignExtend(Register.Get<T>(s, i->R0));
+        // Two accesses: the upper bound may wrap around to offset 0.
+        long lower = Limit(offset), upper = Limit((offset + (ulong)sizeof(T)) & i->AddressMask);
         if (index < lower || index > upper) throw p.Fault(Vector.Br);
         return i + 1;
+
+        long Limit(ulong at) => (long)Width.SignExtend(Access.Read<T>(p, s, Implicit.Linear(p, s, Implicit.Segment(i), at, sizeof(T), AccessKind.Read)));
     }
 
     /// <summary>RDRAND, RDSEED: always ready, so CF is set; the other flags are cleared.</summary>

@@ -115,27 +115,24 @@ internal static unsafe class StackInstructions<T> where T : unmanaged, IBinaryIn
     {
         int level = (int)i->Extra & 31;
         uint size = (ushort)i->Imm;
-        T frame = *(T*)&s->Rbp;
+        ulong mask = Stack.Mask(s);
         long top = -sizeof(T);
-        ulong frameAddress = s->Rsp - (ulong)sizeof(T);
-        T frameTemp = T.CreateTruncating(frameAddress & Stack.Mask(s));
-        // All checks come first, so that a fault leaves nothing half done: also of the space that is only reserved.
-        int pushes = level == 0 ? 1 : level + 1;
-        for (int n = 1; n <= pushes; n++) p.CheckWrite(Stack.Linear(p, s, s->Rsp - (ulong)(n * sizeof(T)), sizeof(T), AccessKind.Write), sizeof(T));
-        ulong end = s->Rsp - (ulong)(pushes * sizeof(T)) - size;
-        p.CheckWrite(Stack.Linear(p, s, end, sizeof(T), AccessKind.Write), sizeof(T));
-        for (int n = 1; n < level; n++) p.CheckRead(Stack.Linear(p, s, s->Rbp - (ulong)(n * sizeof(T)), sizeof(T), AccessKind.Read), sizeof(T));
+        // With a 16-bit stack the upper half of ESP stays.
+        T frame = T.CreateTruncating((s->Rsp & ~mask) | ((s->Rsp - (ulong)sizeof(T)) & mask));
 
-        Stack.Store(p, s, top, frame);
+        // What is pushed before a fault stays in memory, as on the silicon; the registers change at the end.
+        Stack.Store(p, s, top, *(T*)&s->Rbp);
         for (int n = 1; n < level; n++)
         {
             // One by one: the old display may lie where the new one is being pushed.
             T pointer = Access.Read<T>(p, s, Stack.Linear(p, s, s->Rbp - (ulong)(n * sizeof(T)), sizeof(T), AccessKind.Read));
             Stack.Store(p, s, top -= sizeof(T), pointer);
         }
-        if (level > 0) Stack.Store(p, s, top - sizeof(T), frameTemp);
+        if (level > 0) Stack.Store(p, s, top -= sizeof(T), frame);
+        ulong end = s->Rsp + (ulong)top - size;
+        p.CheckWrite(Stack.Linear(p, s, end, sizeof(T), AccessKind.Write), sizeof(T));
         Stack.SetPointer(s, end);
-        Register.Set(s, FramePointer(s), frameTemp);
+        Register.Set(s, FramePointer(s), frame);
         return i + 1;
     }
 

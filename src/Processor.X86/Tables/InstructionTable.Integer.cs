@@ -627,16 +627,16 @@ internal static unsafe partial class InstructionTable
         t.Add(Code.Das,                       &DecimalAdjust.Das);
 
         // BOUND, undefined instructions, RDRAND, RDSEED
-        t.Add(Code.Bound_r16_m1616,           null,                         &Miscellaneous.Bound<short>);
-        t.Add(Code.Bound_r32_m3232,           null,                         &Miscellaneous.Bound<int>);
+        t.Add(Code.Bound_r16_m1616,           null,                         &Miscellaneous.Bound<ushort>, flags: Row.OwnSegmentation);
+        t.Add(Code.Bound_r32_m3232,           null,                         &Miscellaneous.Bound<uint>,   flags: Row.OwnSegmentation);
         t.Add(Code.Ud2,                       &Miscellaneous.Undefined);
         t.Add(Code.Ud0,                       &Miscellaneous.Undefined);
-        t.Add(Code.Ud0_r16_rm16,              &Miscellaneous.Undefined,     &Miscellaneous.Undefined,   flags: Row.AddressOnly);
-        t.Add(Code.Ud0_r32_rm32,              &Miscellaneous.Undefined,     &Miscellaneous.Undefined,   flags: Row.AddressOnly);
-        t.Add(Code.Ud0_r64_rm64,              &Miscellaneous.Undefined,     &Miscellaneous.Undefined,   flags: Row.AddressOnly);
-        t.Add(Code.Ud1_r16_rm16,              &Miscellaneous.Undefined,     &Miscellaneous.Undefined,   flags: Row.AddressOnly);
-        t.Add(Code.Ud1_r32_rm32,              &Miscellaneous.Undefined,     &Miscellaneous.Undefined,   flags: Row.AddressOnly);
-        t.Add(Code.Ud1_r64_rm64,              &Miscellaneous.Undefined,     &Miscellaneous.Undefined,   flags: Row.AddressOnly);
+        t.Add(Code.Ud0_r16_rm16,              &Miscellaneous.Undefined,     &Miscellaneous.Undefined,     flags: Row.AddressOnly);
+        t.Add(Code.Ud0_r32_rm32,              &Miscellaneous.Undefined,     &Miscellaneous.Undefined,     flags: Row.AddressOnly);
+        t.Add(Code.Ud0_r64_rm64,              &Miscellaneous.Undefined,     &Miscellaneous.Undefined,     flags: Row.AddressOnly);
+        t.Add(Code.Ud1_r16_rm16,              &Miscellaneous.Undefined,     &Miscellaneous.Undefined,     flags: Row.AddressOnly);
+        t.Add(Code.Ud1_r32_rm32,              &Miscellaneous.Undefined,     &Miscellaneous.Undefined,     flags: Row.AddressOnly);
+        t.Add(Code.Ud1_r64_rm64,              &Miscellaneous.Undefined,     &Miscellaneous.Undefined,     flags: Row.AddressOnly);
         t.Add(Code.Rdrand_r16,                &Miscellaneous.Random<ushort>);
         t.Add(Code.Rdrand_r32,                &Miscellaneous.Random<uint>);
         t.Add(Code.Rdrand_r64,                &Miscellaneous.Random<ulong>);
