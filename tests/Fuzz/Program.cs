@@ -4,30 +4,81 @@ using Bunraku.Processor.X86;
 using Bunraku.Silicon;
 using Iced.Intel;
 
-var model = CpuModels.Parse("max");
+// The longer comparison with the host's silicon: random instruction sequences until enough instructions were compared.
+// With --form it runs the instruction forms whose name contains the text and prints what differs.
+const string usage = "usage: fuzz-silicon [--count INSTRUCTIONS] [--seed N] [--engine interp] [--form TEXT]";
+long count = 100_000_000;
+ulong seed = (ulong)Stopwatch.GetTimestamp() % 1_000_000_000;
+string engineName = "interp";
+string? form = null;
+for (int n = 0; n < args.Length; n += 2)
+{
+    string? value = n + 1 < args.Length ? args[n + 1] : null;
+    bool good = (args[n], value) switch
+    {
+        (_, null) => false,
+        ("--count", _) => long.TryParse(value.Replace("M", "000000", StringComparison.Ordinal), out count),
+        ("--seed", _) => ulong.TryParse(value, out seed),
+        ("--engine", _) => (engineName = value).Length > 0,
+        ("--form", _) => (form = value).Length > 0,
+        _ => false,
+    };
+    if (good) continue;
+    Console.Error.WriteLine(usage);
+    return 2;
+}
+if (engineName != "interp")
+{
+    Console.Error.WriteLine($"fuzz-silicon: no engine '{engineName}'; there is: interp");
+    return 2;
+}
+
+CpuModel model = CpuModels.Parse("max");
 using var host = new HostSilicon();
 using var guest = new GuestRig(new InterpreterEngine(), model);
 var comparer = new Comparer(host, guest);
-var tester = new FormTester(comparer, model);
 var watch = Stopwatch.StartNew();
-int total = 0, bad = 0;
-foreach (int bitness in (int[])[64, 32, 16])
+return form != null ? Forms(form) : Sequences();
+
+int Sequences()
 {
-    foreach (Code code in FormList.For(model, bitness))
+    var fuzzer = new SequenceFuzzer(comparer, guest, model);
+    ulong first = seed;
+    Console.WriteLine($"{count:N0} instructions in random sequences, seeds from {first} on");
+    TimeSpan shown = TimeSpan.Zero;
+    int differing = 0;
+    for (; fuzzer.Compared < count && differing < 10; seed++)
     {
-        if (args.Length > 0 && !code.ToString().Contains(args[0], StringComparison.OrdinalIgnoreCase)) continue;
-        if (Exclusions.Reason(code) != null) continue;
-        if (Environment.GetEnvironmentVariable("V") != null) Console.Error.WriteLine($"{bitness} {code}");
-        total++;
-        var differences = new List<Difference>();
-        try { if (!tester.Run(code, bitness, 1, differences)) Console.WriteLine($"NOENC {bitness} {code}"); }
-        catch (Exception e) when (e is not NotSupportedException { Message: "x" }) { Console.WriteLine($"EXC {bitness} {code} {e.GetType().Name} {e.Message}"); continue; }
-        if (differences.Count > 0)
+        if (fuzzer.Run(seed) is { } difference)
         {
-            bad++;
-            Console.WriteLine($"DIFF {bitness} {code} ({differences.Count})");
-            foreach (Difference d in differences.Take(args.Length > 0 ? 8 : 1)) Console.WriteLine("  " + d);
+            differing++;
+            Console.WriteLine(difference);
+        }
+        if (watch.Elapsed - shown < TimeSpan.FromSeconds(10)) continue;
+        shown = watch.Elapsed;
+        Console.WriteLine($"{fuzzer.Compared:N0} instructions compared, {seed - first + 1} sequences, {watch.Elapsed.TotalSeconds:F0} s");
+    }
+    Console.WriteLine($"{fuzzer.Compared:N0} instructions compared in {seed - first} sequences with seeds {first} to {seed - 1}, {differing} differ, {watch.Elapsed.TotalSeconds:F0} s");
+    return differing == 0 ? 0 : 1;
+}
+
+int Forms(string text)
+{
+    var tester = new FormTester(comparer, model);
+    int forms = 0, differing = 0;
+    foreach (int bitness in (int[])[64, 32, 16])
+    {
+        foreach (Code code in FormList.For(model, bitness))
+        {
+            if (!code.ToString().Contains(text, StringComparison.OrdinalIgnoreCase) || Exclusions.Reason(code) != null) continue;
+            forms++;
+            var differences = new List<Difference>();
+            if (!tester.Run(code, bitness, seed, differences)) Console.WriteLine($"{bitness}-bit {code}: no encoding");
+            if (differences.Count == 0) continue;
+            differing++;
+            foreach (Difference d in differences) Console.WriteLine(d);
         }
     }
+    Console.WriteLine($"{forms} forms, {comparer.Trials:N0} trials, {differing} forms differ, {watch.Elapsed.TotalSeconds:F0} s");
+    return differing == 0 ? 0 : 1;
 }
-Console.WriteLine($"{total} forms, {comparer.Trials} trials, {bad} differ, {watch.Elapsed}");

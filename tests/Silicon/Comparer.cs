@@ -30,6 +30,9 @@ public sealed unsafe class Comparer(HostSilicon host, GuestRig guest)
     /// <summary>Trials compared so far.</summary>
     public long Trials { get; private set; }
 
+    /// <summary>The silicon executed a trial of the last batch: it did not raise #UD in every one.</summary>
+    public bool SiliconExecuted { get; private set; }
+
     /// <summary>
     /// Runs <paramref name="trials"/> prepared contexts (in <see cref="Layout.Contexts"/>, data in <see cref="Layout.Data"/>) of which trial n executes
     /// <c>caseOf(n)</c>. Differing trials are run once more alone, so that one does not taint those after it.
@@ -77,6 +80,8 @@ public sealed unsafe class Comparer(HostSilicon host, GuestRig guest)
         _code.AsSpan().Fill(0xCC);
         code.CopyTo(_code);
         host.Run(routine, _code, trials);
+        SiliconExecuted = false;
+        for (int n = 0; n < trials; n++) SiliconExecuted |= *(ulong*)(Layout.Contexts + (ulong)(n * Context.Size + Context.FaultVector)) != 6;
         try
         {
             guest.Run(routine, _code, trials);

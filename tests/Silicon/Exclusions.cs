@@ -35,6 +35,17 @@ public static class Exclusions
     /// <summary>Why the form is not compared, or null when it is.</summary>
     public static string? Reason(Code code) => s_mnemonics.GetValueOrDefault(code.ToOpCode().Mnemonic);
 
+    /// <summary>The form raises #UD wherever it is executed in such code, by definition.</summary>
+    public static bool AlwaysUndefined(Code code, int bitness) => code.ToOpCode().Mnemonic is Mnemonic.Ud0 or Mnemonic.Ud1 or Mnemonic.Ud2;
+
+    /// <summary>Why an implemented form is not among those of the model that the tests use, or null when it should be.</summary>
+    public static string? OtherModels(Code code)
+    {
+        OpCodeInfo info = code.ToOpCode();
+        if (!(info.AmdDecoder64 || info.AmdDecoder32 || info.AmdDecoder16)) return "exists on Intel's processors only; a host of that vendor compares it";
+        return null;
+    }
+
     /// <summary>Mnemonics in the table, for the test that none is there in vain.</summary>
     public static IEnumerable<Mnemonic> Mnemonics => s_mnemonics.Keys;
 }

@@ -18,6 +18,9 @@ public sealed class TestCase
     /// <summary>Linear address of the landing place of branches.</summary>
     public required ulong Landing { get; init; }
 
+    /// <summary>Stands for no case.</summary>
+    public static TestCase Empty { get; } = new() { Instruction = default, Bitness = 64, Encoded = [], Code = [], Entry = 0, Address = 0, Landing = 0 };
+
     public override string ToString() => $"{Bitness}-bit {Instruction.Code}: {Instruction} [{Convert.ToHexString(Encoded)}]";
 }
 

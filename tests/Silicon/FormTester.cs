@@ -36,6 +36,10 @@ public sealed class FormTester(Comparer comparer, CpuModel model)
         return true;
     }
 
+    /// <summary>True when encodings of the form can be made, with which <see cref="Run"/> compares it.</summary>
+    public bool CanEncode(Code code, int bitness) =>
+        new FormBuilder(new Rng(1), comparer.Routine(Parts(code)), FormList.Options(model)).Build(code, bitness, Layout.Cases, preferMemory: true) != null;
+
     /// <summary>The state that the form can touch.</summary>
     public static StateParts Parts(Code code)
     {

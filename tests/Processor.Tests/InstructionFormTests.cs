@@ -1,0 +1,50 @@
+using System.Text;
+using Bunraku.Engines;
+using Bunraku.Silicon;
+using Iced.Intel;
+
+namespace Bunraku.Processor.Tests;
+
+/// <summary>Every instruction form against the host's silicon: random and edge operands; registers, flags, memory, faults and their state compared.</summary>
+[Collection("silicon")]
+public sealed class InstructionFormTests(SiliconFixture silicon)
+{
+    private const ulong Seed = 1;
+
+    /// <summary>Engine, bits of the code segment, CPUID feature.</summary>
+    public static TheoryData<string, int, string> Groups()
+    {
+        var data = new TheoryData<string, int, string>();
+        foreach (IEngine engine in SiliconFixture.Engines)
+        {
+            foreach (int bitness in (int[])[64, 32, 16])
+            {
+                foreach (string group in FormList.For(SiliconFixture.Model, bitness).Where(c => Exclusions.Reason(c) == null).Select(Group).Distinct().Order()) data.Add(engine.Name, bitness, group);
+            }
+        }
+        return data;
+    }
+
+    private static string Group(Code code) => code.CpuidFeatures()[0].ToString();
+
+    [Theory]
+    [MemberData(nameof(Groups))]
+    public void FormsDoWhatTheSiliconDoes(string engine, int bitness, string group)
+    {
+        (_, Comparer comparer) = silicon.For(engine);
+        var tester = new FormTester(comparer, SiliconFixture.Model);
+        var report = new StringBuilder();
+        int failed = 0;
+        foreach (Code code in FormList.For(SiliconFixture.Model, bitness).Where(c => Group(c) == group && Exclusions.Reason(c) == null))
+        {
+            var differences = new List<Difference>();
+            Assert.True(tester.Run(code, bitness, Seed, differences), $"no encoding of {code} could be made");
+            if (!comparer.SiliconExecuted && !Exclusions.AlwaysUndefined(code, bitness))
+                differences.Add(new Difference(TestCase.Empty, $"this host's processor does not have {code}: the form cannot be compared here"));
+            if (differences.Count == 0) continue;
+            failed++;
+            if (failed <= 20) report.Append($"{code}:\n  {differences[0]}\n");
+        }
+        Assert.True(failed == 0, $"{failed} forms differ, the seed is {Seed}\n{report}");
+    }
+}

@@ -1,0 +1,37 @@
+using Bunraku.Engines;
+using Bunraku.Processor.X86;
+using Bunraku.Silicon;
+
+namespace Bunraku.Processor.Tests;
+
+/// <summary>The host's processor beside one guest of each engine. One for the process: the rig lives at fixed addresses.</summary>
+public sealed class SiliconFixture : IDisposable
+{
+    private readonly HostSilicon _host = new();
+    private readonly Dictionary<string, (GuestRig Rig, Comparer Comparer)> _rigs = [];
+
+    /// <summary>The model with everything that the processor implements.</summary>
+    public static CpuModel Model { get; } = CpuModels.Parse("max");
+
+    /// <summary>Engines that these tests run on.</summary>
+    public static IEngine[] Engines { get; } = [new InterpreterEngine()];
+
+    internal (GuestRig Rig, Comparer Comparer) For(string engine)
+    {
+        if (!_rigs.TryGetValue(engine, out (GuestRig, Comparer) rig))
+        {
+            var guest = new GuestRig(Engines.Single(e => e.Name == engine), Model);
+            _rigs[engine] = rig = (guest, new Comparer(_host, guest));
+        }
+        return rig;
+    }
+
+    public void Dispose()
+    {
+        foreach ((GuestRig rig, _) in _rigs.Values) rig.Dispose();
+        _host.Dispose();
+    }
+}
+
+[CollectionDefinition("silicon", DisableParallelization = true)]
+public sealed class SiliconCollection : ICollectionFixture<SiliconFixture>;
