@@ -134,6 +134,7 @@ public sealed unsafe partial class Processor
             // Rare things are behind one test each.
             if (s->AttentionFlags != 0 && !_reexecuting && !CompletionPending)
             {
+                s->LinkFrom = null; // an event may be delivered instead of what the link leads to
                 if (Attend()) return;
                 single = InterruptShadow;
             }
