@@ -89,12 +89,10 @@ internal sealed unsafe class ThunkEmitter
         _writer.Length = 0;
         Instruction plain = instruction;
         plain.SegmentPrefix = None;
-        // 16-bit addressing cannot be encoded here: FOP then keeps the form's opcode alone.
-        if (!_encoder.TryEncode(plain, 0, out _, out _))
-        {
-            _writer.Length = 0;
-            _encoder.Encode(Normalise(instruction, out _), 0);
-        }
+        int bits = instruction.CodeSize switch { CodeSize.Code16 => 16, CodeSize.Code32 => 32, _ => 64 };
+        Encoder encoder = bits == 64 ? _encoder : Encoder.Create(bits, _writer);
+        // An IP-relative operand is encoded as a distance: at the instruction's own address it always fits.
+        encoder.Encode(plain, instruction.IP);
         ReadOnlySpan<byte> bytes = _writer.Span;
         while (bytes.Length > 2 && (bytes[0] & 0xF8) != 0xD8) bytes = bytes[1..];
         return (bytes[0] & 7) << 8 | bytes[1];

@@ -93,8 +93,8 @@ internal sealed class ThunkForm
             || name.StartsWith("DPP", StringComparison.Ordinal) || name.StartsWith("HADD", StringComparison.Ordinal) || name.StartsWith("HSUB", StringComparison.Ordinal)
             || name.StartsWith("FM", StringComparison.Ordinal) || name.StartsWith("FNM", StringComparison.Ordinal));
 
-    // SDM vol. 2A, "Exceptions Type 4" and the notes of the instructions themselves.
-    private static bool MayMisalign(string name) => name is "MOVUPS" or "MOVUPD" or "MOVDQU" or "LDDQU" or "PCMPESTRI" or "PCMPESTRM" or "PCMPISTRI" or "PCMPISTRM"
+    // SDM vol. 2A, "Exceptions Type 4" and the notes of the instructions themselves; AMD processors take unaligned operands of the SHA instructions.
+    private static bool MayMisalign(string name) => name.StartsWith("SHA", StringComparison.Ordinal) || name is "MOVUPS" or "MOVUPD" or "MOVDQU" or "LDDQU" or "PCMPESTRI" or "PCMPESTRM" or "PCMPISTRI" or "PCMPISTRM"
         or "PCMPESTRI64" or "PCMPESTRM64" or "PCMPISTRI64" or "PCMPISTRM64";
 
     // SDM vol. 2A, "Exceptions Type 1".

@@ -95,10 +95,12 @@ internal static unsafe class Gather<TIndex, T> where TIndex : unmanaged, IBinary
         ulong start = Access.EffectiveAddress(s, i);
         for (int n = 0; n < g.Count; n++)
         {
-            if (!T.IsNegative(mask[n])) continue;
-            ulong offset = (start + ((ulong)long.CreateTruncating(index[n]) << g.Scale)) & i->AddressMask;
-            destination[n] = Access.Read<T>(p, s, p.LinearAddress(segment, offset, sizeof(T), AccessKind.Read));
-            mask[n] = T.Zero;
+            if (T.IsNegative(mask[n]))
+            {
+                ulong offset = (start + ((ulong)long.CreateTruncating(index[n]) << g.Scale)) & i->AddressMask;
+                destination[n] = Access.Read<T>(p, s, p.LinearAddress(segment, offset, sizeof(T), AccessKind.Read));
+            }
+            mask[n] = T.Zero; // of elements passed over as well
         }
         for (int n = g.Count; n < 32 / sizeof(T); n++) destination[n] = T.Zero;
         Register.Set(s, i->R1, Vector256<byte>.Zero);

@@ -148,6 +148,11 @@ internal static unsafe class X87
         s->X87Cs = s->Cs.Selector;
     }
 
+    /// <summary>Offset in its segment of the memory operand at a linear address.</summary>
+    public static ulong DataOffset(ProcessorState* s, Insn* i, ulong address) =>
+        (s->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64 ? Access.EffectiveAddress(s, i)
+        : (uint)(address - ProcessorState.Segment(s, (Seg)((int)(i->Flags & InsnFlags.SegmentMask) >> 9))->Base);
+
     public static void SetDataPointer(ProcessorState* s, Insn* i, ulong offset)
     {
         DataPointer(s) = offset;

@@ -19,7 +19,7 @@ internal static unsafe class X87Host<T, TMemory, TEffect> where T : unmanaged wh
         if (TMemory.Loads || TMemory.Stores)
         {
             address = Access.Address(s, i);
-            offset = Access.EffectiveAddress(s, i);
+            offset = X87.DataOffset(s, i, address);
             // An unmasked exception may leave the destination alone, so that what is written back must be what was there.
             if (TMemory.Stores) Simd.CheckWrite<T>(p, s, address);
             Unsafe.WriteUnaligned(s->Staging, Simd.Read<T>(p, s, address));
