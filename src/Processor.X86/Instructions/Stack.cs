@@ -58,6 +58,10 @@ internal static unsafe class Stack
 
     /// <summary>Linear address of <paramref name="size"/> bytes at <paramref name="pointer"/>, which is truncated to the stack size here.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static ulong Linear(Processor p, ProcessorState* s, ulong pointer, int size, AccessKind kind) =>
-        Implicit.Linear(p, s, Seg.Ss, pointer & Mask(s), size, kind);
+    public static ulong Linear(Processor p, ProcessorState* s, ulong pointer, int size, AccessKind kind)
+    {
+        ulong mask = Mask(s);
+        // In 64-bit mode only this check knows that a non-canonical address is the stack's: #SS instead of #GP.
+        return mask == ulong.MaxValue ? p.LinearAddress(Seg.Ss, pointer, size, kind) : Implicit.Linear(p, s, Seg.Ss, pointer & mask, size, kind);
+    }
 }
