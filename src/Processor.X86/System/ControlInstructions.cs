@@ -211,7 +211,8 @@ internal static unsafe class ControlInstructions
 
     public static Insn* Hlt(Processor p, ProcessorState* s, Insn* i)
     {
-        p.RequestExit(ExitReason.Hlt);
+        // A debug trap of the instruction itself ends the halt at once.
+        if ((s->FlagsOther & (uint)Rflags.Tf) == 0 && !p.DebugTrapPending) p.RequestExit(ExitReason.Hlt);
         return Flow.Leave(s, i);
     }
 

@@ -28,6 +28,8 @@ internal enum MsrWrite
     ReadOnly,
     /// <summary>A memory type in each byte: 0, 1, 4, 5, 6; 7 in PAT.</summary>
     MemoryTypes,
+    /// <summary>#GP unless all bits are alike.</summary>
+    AllOrNone,
 }
 
 /// <summary>One MSR that the processor itself holds.</summary>
@@ -72,7 +74,8 @@ internal static class MsrTable
         new(0x0000_0179, "MCG_CAP",           0x100 | MachineCheckBanks, 0,        MsrWrite.ReadOnly,    CpuFeature.Mca),
         new(0x0000_017A, "MCG_STATUS",        0,                     7,            MsrWrite.Checked,     CpuFeature.Mca),
         new(0x0000_017B, "MCG_CTL",           0,                     All,          MsrWrite.Checked,     CpuFeature.Mca),
-        new(0x0000_01A0, "MISC_ENABLE",       1,                     1,            MsrWrite.Masked,      null, MsrVendor.Intel),
+        // BTS and PEBS are unavailable; these bits are read-only.
+        new(0x0000_01A0, "MISC_ENABLE",       0x1801,                0x4_00C5_0009, MsrWrite.Masked,     null, MsrVendor.Intel),
         new(0x0000_01D9, "DEBUGCTL",          0,                     3,            MsrWrite.Checked),
         new(0x0000_01DB, "LASTBRANCHFROMIP",  0,                     0,            MsrWrite.ReadOnly),
         new(0x0000_01DC, "LASTBRANCHTOIP",    0,                     0,            MsrWrite.ReadOnly),
@@ -143,10 +146,10 @@ internal static class MsrTable
     {
         for (uint n = 0; n < MachineCheckBanks; n++)
         {
-            yield return new(0x400 + 4 * n, $"MC{n}_CTL", 0, All, MsrWrite.Checked, CpuFeature.Mca);
+            yield return new(0x400 + 4 * n, $"MC{n}_CTL", 0, All, MsrWrite.AllOrNone, CpuFeature.Mca);
             yield return new(0x401 + 4 * n, $"MC{n}_STATUS", 0, 0, MsrWrite.Checked, CpuFeature.Mca);
             yield return new(0x402 + 4 * n, $"MC{n}_ADDR", 0, All, MsrWrite.Masked, CpuFeature.Mca);
-            yield return new(0x403 + 4 * n, $"MC{n}_MISC", 0, 0, MsrWrite.Masked, CpuFeature.Mca);
+            yield return new(0x403 + 4 * n, $"MC{n}_MISC", 0, All, MsrWrite.Masked, CpuFeature.Mca);
         }
     }
 }

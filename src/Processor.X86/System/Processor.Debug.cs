@@ -110,6 +110,9 @@ public sealed unsafe partial class Processor
         return true;
     }
 
+    /// <summary>A debug trap waits for the end of the instruction.</summary>
+    internal bool DebugTrapPending => _pendingDr6 != 0;
+
     /// <summary>SYSRET that sets TF traps at once, not one instruction later.</summary>
     internal void SingleStepNow() => RecordTrap(Dr6Bs);
 
@@ -128,11 +131,17 @@ public sealed unsafe partial class Processor
 
     private void DeliverDebugTrap(ulong bits)
     {
-        ProcessorState* s = State;
-        bits |= _pendingDr6;
-        _pendingDr6 = 0;
-        s->Dr6 = s->Dr6 & ~((bits & Dr6Breakpoints) != 0 ? Dr6Breakpoints : 0) | bits;
+        _pendingDr6 |= bits;
+        MergeDebugTrap();
         DeliverException(Vector.Db, null);
+    }
+
+    /// <summary>Moves what is pending to DR6: the #DB at hand reports it.</summary>
+    private void MergeDebugTrap()
+    {
+        ProcessorState* s = State;
+        s->Dr6 = s->Dr6 & ~((_pendingDr6 & Dr6Breakpoints) != 0 ? Dr6Breakpoints : 0) | _pendingDr6;
+        _pendingDr6 = 0;
     }
 
     /// <summary>DR4 and DR5 are DR6 and DR7 unless CR4.DE. With DR7.GD any access raises #DB.</summary>

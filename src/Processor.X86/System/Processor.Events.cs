@@ -109,6 +109,8 @@ public sealed unsafe partial class Processor
     {
         ProcessorState* s = State;
         Deliver((Vector)vector, null, source, Flow.NextRip(s, i));
+        // INT1 behind MOV SS is one #DB together with the breakpoint that MOV SS held back.
+        if (source == EventSource.Icebp) MergeDebugTrap();
         SuppressSingleStep(i);
         return Flow.LeaveTo(s, i, s->Rip);
     }

@@ -91,6 +91,7 @@ public sealed unsafe partial class Processor
             case MsrWrite.ReadOnly:
             case MsrWrite.Checked when (value & ~WritableBits(row)) != 0:
             case MsrWrite.Canonical when !IsCanonical(value):
+            case MsrWrite.AllOrNone when value is not (0 or ulong.MaxValue):
             case MsrWrite.MemoryTypes when !AreMemoryTypes(value, uncachedMinus: index == MsrIndex.Pat):
                 return false;
             case MsrWrite.Masked:
