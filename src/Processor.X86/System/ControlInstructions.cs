@@ -71,7 +71,7 @@ internal static unsafe class ControlInstructions
         if (type > 3 || descriptor > 0xFFF) throw p.GeneralProtection();
         uint pcid = (uint)descriptor;
         if (type < 2 && pcid != 0 && (s->Cr4 & (ulong)Cr4.Pcide) == 0) throw p.GeneralProtection();
-        if (type == 0 && !p.IsCanonical(address)) throw p.GeneralProtection();
+        if (type == 0 && !p.IsCanonicalBase(address)) throw p.GeneralProtection();
         switch (type)
         {
             case 0: p.FlushTlbPcid(pcid, address); break;
@@ -283,7 +283,7 @@ internal static unsafe class ControlInstructions
     {
         CheckFsgsbase(p, s);
         ulong value = ulong.CreateTruncating(Register.Get<T>(s, i->R0));
-        if (!p.IsCanonical(value)) throw p.GeneralProtection();
+        if (!p.IsCanonicalBase(value)) throw p.GeneralProtection();
         ProcessorState.Segment(s, TSeg.Number)->Base = value;
         return i + 1;
     }

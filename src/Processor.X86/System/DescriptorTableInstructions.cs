@@ -17,7 +17,7 @@ internal static unsafe class DescriptorTableInstructions
         ulong address = Access.Address(s, i);
         ushort limit = Access.Read<ushort>(p, s, address);
         ulong tableBase = ulong.CreateTruncating(Access.Read<T>(p, s, address + 2));
-        if (sizeof(T) == 8 && !p.IsCanonical(tableBase)) throw p.GeneralProtection();
+        if (sizeof(T) == 8 && !p.IsCanonicalBase(tableBase)) throw p.GeneralProtection();
         return (tableBase, limit);
     }
 

@@ -90,7 +90,7 @@ public sealed unsafe partial class Processor
         {
             case MsrWrite.ReadOnly:
             case MsrWrite.Checked when (value & ~WritableBits(row)) != 0:
-            case MsrWrite.Canonical when !IsCanonical(value):
+            case MsrWrite.Canonical when !IsCanonicalBase(value):
             case MsrWrite.AllOrNone when value is not (0 or ulong.MaxValue):
             case MsrWrite.MemoryTypes when !AreMemoryTypes(value, uncachedMinus: index == MsrIndex.Pat):
                 return false;

@@ -156,7 +156,7 @@ public sealed unsafe partial class Processor
         if (!d.Present) throw SelectorFault(Vector.Np, selector);
         ulong upper = IsLongMode(s) ? ReadUpperHalf(selector) : 0;
         ulong tableBase = d.Base | upper << 32;
-        if (!IsCanonical(tableBase)) throw SelectorFault(Vector.Gp, selector);
+        if (!IsCanonicalBase(tableBase)) throw SelectorFault(Vector.Gp, selector);
         d.CopyTo(&s->Ldtr, selector);
         s->Ldtr.Base = tableBase;
     }
@@ -173,7 +173,7 @@ public sealed unsafe partial class Processor
         if (!d.Present) throw SelectorFault(Vector.Np, selector);
         ulong upper = longMode ? ReadUpperHalf(selector) : 0;
         ulong tssBase = d.Base | upper << 32;
-        if (!IsCanonical(tssBase)) throw SelectorFault(Vector.Gp, selector);
+        if (!IsCanonicalBase(tssBase)) throw SelectorFault(Vector.Gp, selector);
         WriteDescriptorType(selector, d, d.Type | 2);
         new Descriptor(d.Raw | 2ul << 40).CopyTo(&s->Tr, selector);
         s->Tr.Base = tssBase;

@@ -82,6 +82,16 @@ public sealed unsafe partial class Processor
         return (ulong)((long)(address << shift) >> shift) == address;
     }
 
+    /// <summary>
+    /// As <see cref="IsCanonical"/> for values loaded into MSRs and bases of segments and descriptor tables: what counts there is the width that the processor supports,
+    /// whatever CR4.LA57 says (SDM vol. 1, "Canonical Addressing").
+    /// </summary>
+    internal bool IsCanonicalBase(ulong address)
+    {
+        int shift = Model.Has(Engines.CpuFeature.La57) ? 64 - 57 : 64 - 48;
+        return (ulong)((long)(address << shift) >> shift) == address;
+    }
+
     /// <summary>#TS, #NP, #SS or #GP with a selector as the error code.</summary>
     internal GuestFault SelectorFault(Vector vector, ushort selector) => Fault(vector, selector & 0xFFFCu);
 }
