@@ -21,7 +21,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
     private RunSession? _session;
     private MonitorLine? _monitor;
     private bool _monitorActive;
-    private volatile bool _outputClosed, _resumeOnContinue;
+    private volatile bool _outputClosed;
     private int _lastByte = '\n';
     private int _terminations;
 
@@ -160,20 +160,15 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         _signals.Add(PosixSignalRegistration.Create(PosixSignal.SIGTSTP, context =>
         {
             context.Cancel = true;
-            _resumeOnContinue = !_session!.Paused;
+            bool wasPaused = _session!.Paused;
             _session.Pause();
             _terminal?.Restore();
-            // Another thread may take the signal: what follows here could still run before everything stands, so SIGCONT does the rest.
             HostProcess.Suspend();
-        }));
-        // Also after a SIGSTOP, which nobody can catch: the shell has reset the modes.
-        _signals.Add(PosixSignalRegistration.Create(PosixSignal.SIGCONT, _ =>
-        {
             Reenter();
-            if (!_resumeOnContinue) return;
-            _resumeOnContinue = false;
-            _session!.Resume();
+            if (!wasPaused) _session.Resume();
         }));
+        // After a SIGSTOP, which nobody can catch, the shell has reset the modes.
+        _signals.Add(PosixSignalRegistration.Create(PosixSignal.SIGCONT, _ => Reenter()));
     }
 
     private void Reenter()

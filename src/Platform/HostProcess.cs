@@ -38,8 +38,12 @@ public static unsafe class HostProcess
         }
     }
 
-    /// <summary>Stops this process as SIGSTOP does. May return a moment before all threads stand still.</summary>
-    public static void Suspend() => _ = Libc.Kill(Libc.GetProcessId(), Libc.Sigstop);
+    /// <summary>Stops this process as SIGSTOP does; returns when it was continued.</summary>
+    public static void Suspend()
+    {
+        // To the calling thread: a signal to the process may be taken by another thread while this one runs on.
+        _ = Libc.Raise(Libc.Sigstop);
+    }
 
     private static ulong FindTotalMemory()
     {

@@ -47,11 +47,8 @@ internal static unsafe partial class Libc
     [LibraryImport("libc", EntryPoint = "eventfd", SetLastError = true)]
     public static partial int EventFd(uint initial, int flags);
 
-    [LibraryImport("libc", EntryPoint = "kill", SetLastError = true)]
-    public static partial int Kill(int process, int signal);
-
-    [LibraryImport("libc", EntryPoint = "getpid")]
-    public static partial int GetProcessId();
+    [LibraryImport("libc", EntryPoint = "raise", SetLastError = true)]
+    public static partial int Raise(int signal);
 
     [LibraryImport("libc", EntryPoint = "mincore", SetLastError = true)]
     public static partial int Mincore(void* address, nuint length, byte* vector);
