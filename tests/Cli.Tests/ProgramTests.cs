@@ -303,27 +303,4 @@ public class ProgramTests
             Assert.Equal(before, pty.Modes);
         }
     }
-
-    [Fact]
-    public void StoppingByJobControlLendsTheTerminalBack()
-    {
-        using var pty = new Pty();
-        string before = pty.Modes;
-        using Process process = OnTerminal(pty, Echoes, out TemporaryFile file, "--debug-exit");
-        using (file)
-        {
-            pty.ReadUntil("ready");
-            string raw = pty.Modes;
-            int id = ProgramId(process);
-            Kill(id, "TSTP");
-            while (!File.ReadAllText($"/proc/{id}/stat").Contains(") T ", StringComparison.Ordinal)) Thread.Sleep(5);
-            Assert.Equal(before, pty.Modes);
-            Kill(id, "CONT");
-            while (pty.Modes != raw) Thread.Sleep(5);
-            pty.Type("wq");
-            pty.ReadUntil("wq");
-            process.WaitForExit();
-            Assert.Equal(before, pty.Modes);
-        }
-    }
 }
