@@ -258,6 +258,9 @@ public sealed unsafe partial class Processor
     /// <summary>The operation at RIP: from the jump cache, or looked up and decoded. Fills the link that led here.</summary>
     private Insn* Find(ProcessorState* s)
     {
+        // Taken now: should the look-up fault, the handler's code must not become the link's target.
+        Insn* link = s->LinkFrom;
+        s->LinkFrom = null;
         ulong linear = s->Rip + CodeBase(s);
         JumpEntry* e = Flow.JumpSlot(s, linear);
         Insn* first;
@@ -268,26 +271,18 @@ public sealed unsafe partial class Processor
         }
         else
         {
+            uint epoch = s->JumpEpoch;
             first = FindSlow(s, linear);
+            // Both pages' mappings, or the CS limit, must be looked at each time.
+            if (_lastCrosses || (s->Mode & ModeKey.Flat) == 0) return first;
+            if (s->JumpEpoch != epoch) link = null; // the arena may have been given up, and the link with it
             e->LinearRip = linear;
             e->Key = Flow.JumpKey(s);
             e->First = first;
             NoteCodePage(linear);
-            if (_lastCrosses)
-            {
-                // Both pages' mappings must be looked at each time.
-                e->LinearRip = ~linear;
-                s->LinkFrom = null;
-                return first;
-            }
         }
-        Insn* link = s->LinkFrom;
-        if (link != null)
-        {
-            // Within one linear page the mapping is the running block's own; nothing else guards a link.
-            if ((link->Flags & InsnFlags.NoLink) == 0 && ((linear ^ (linear - (ulong)link->Imm)) & ~0xFFFul) == 0) link->Link = first;
-            s->LinkFrom = null;
-        }
+        // Within one linear page the mapping is the running block's own; nothing else guards a link.
+        if (link != null && (link->Flags & InsnFlags.NoLink) == 0 && ((linear ^ (linear - (ulong)link->Imm)) & ~0xFFFul) == 0) link->Link = first;
         return first;
     }
 
