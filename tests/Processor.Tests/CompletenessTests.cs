@@ -19,14 +19,14 @@ public sealed class CompletenessTests(SiliconFixture silicon)
         (_, Comparer comparer) = silicon.For(SiliconFixture.Engines[0].Name);
         var tester = new FormTester(comparer, SiliconFixture.Model);
         var missing = FormList.For(SiliconFixture.Model, bitness).Where(c => Exclusions.Reason(c) == null && !tester.CanEncode(c, bitness));
-        Assert.Empty(missing);
+        Assert.Equal("", string.Join(", ", missing));
     }
 
     [Fact]
     public void EveryFormOfTheModelIsImplemented()
     {
         var missing = s_modes.SelectMany(b => FormList.For(SiliconFixture.Model, b).Where(c => !Exclusions.AlwaysUndefined(c, b))).Distinct().Where(c => !InstructionTable.Implements(c));
-        Assert.Empty(missing);
+        Assert.Equal("", string.Join(", ", missing));
     }
 
     [Fact]
@@ -34,13 +34,13 @@ public sealed class CompletenessTests(SiliconFixture silicon)
     {
         HashSet<Code> listed = [.. s_modes.SelectMany(b => FormList.For(SiliconFixture.Model, b))];
         var unknown = Enum.GetValues<Code>().Where(c => InstructionTable.Implements(c) && !listed.Contains(c) && Exclusions.OtherModels(c) == null);
-        Assert.Empty(unknown);
+        Assert.Equal("", string.Join(", ", unknown));
     }
 
     [Fact]
     public void NoExclusionIsInVain()
     {
         HashSet<Mnemonic> listed = [.. s_modes.SelectMany(b => FormList.For(SiliconFixture.Model, b)).Select(c => c.ToOpCode().Mnemonic)];
-        Assert.DoesNotContain(Exclusions.Mnemonics, m => !listed.Contains(m) && m is not (Mnemonic.Monitor or Mnemonic.Mwait));
+        Assert.DoesNotContain(Exclusions.Mnemonics, m => !listed.Contains(m));
     }
 }

@@ -11,7 +11,7 @@ public sealed class SiliconFixture : IDisposable
     private readonly Dictionary<string, (GuestRig Rig, Comparer Comparer)> _rigs = [];
 
     /// <summary>The model with everything that the processor implements.</summary>
-    public static CpuModel Model { get; } = CpuModels.Parse("max");
+    public static CpuModel Model { get; } = CpuModels.Parse("max,+monitor");
 
     /// <summary>Engines that these tests run on.</summary>
     public static IEngine[] Engines { get; } = [new InterpreterEngine()];

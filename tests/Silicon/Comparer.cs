@@ -48,6 +48,7 @@ public sealed unsafe class Comparer(HostSilicon host, GuestRig guest)
             differences.Add(new Difference(caseOf(0), failure));
             return;
         }
+        string first = FirstDifference();
         // Something differs: each trial alone, from its own fresh start.
         byte[] contexts = _contexts.AsSpan(0, trials * Context.Size).ToArray(), data = [.. _data];
         int before = differences.Count;
@@ -62,7 +63,22 @@ public sealed unsafe class Comparer(HostSilicon host, GuestRig guest)
             else if (!equal) differences.Add(new Difference(caseOf(n), Describe(caseOf(n), parts)));
         }
         // In 16-bit code an interrupt of the host disturbs RSP (see Normalize) and through it other registers; there each trial alone decides.
-        if (differences.Count == before && caseOf(0).Bitness != 16) differences.Add(new Difference(caseOf(0), $"a batch of {trials} trials differs, but none of them alone"));
+        if (differences.Count == before && caseOf(0).Bitness != 16) differences.Add(new Difference(caseOf(0), $"a batch of {trials} trials differs, but none of them alone: {first}"));
+    }
+
+    private string FirstDifference()
+    {
+        foreach ((ulong start, ulong size) in (ReadOnlySpan<(ulong, ulong)>)[(Layout.Contexts, Layout.ContextsSize), (Layout.Data, Layout.DataSize)])
+        {
+            Span<byte> a = Host(start, (int)size), b = Guest(start, (int)size);
+            int at = a.CommonPrefixLength(b);
+            if (at == a.Length) continue;
+            int show = Math.Min(32, a.Length - at);
+            return start == Layout.Contexts
+                ? $"trial {at / Context.Size} offset 0x{at % Context.Size:X}: {Convert.ToHexString(a.Slice(at, show))}/{Convert.ToHexString(b.Slice(at, show))}"
+                : $"data 0x{start + (ulong)at:X}: {Convert.ToHexString(a.Slice(at, show))}/{Convert.ToHexString(b.Slice(at, show))}";
+        }
+        return "nothing any more";
     }
 
     /// <summary>Nothing to do: the first context's address is where the lone trial runs; its operand addresses still point to its old place, which stays mapped.</summary>
@@ -109,6 +125,15 @@ public sealed unsafe class Comparer(HostSilicon host, GuestRig guest)
         if (BitConverter.ToUInt64(a[Context.FaultVector..]) != 14 && BitConverter.ToUInt64(b[Context.FaultVector..]) != 14) a.Slice(Context.FaultAddress, 8).CopyTo(b[Context.FaultAddress..]);
         // Linux reports every fault on a kernel address as a protection violation, so that nobody learns what is mapped there.
         if ((long)BitConverter.ToUInt64(a[Context.FaultAddress..]) < 0) b[Context.FaultError] |= (byte)(a[Context.FaultError] & 1);
+        // Two faults of one operand (limit of the stack segment, alignment of 16 bytes) have the same priority (Intel SDM vol. 3A "Priority Among Simultaneous Exceptions").
+        if (a[Context.FaultVector] is 12 or 13 && b[Context.FaultVector] is 12 or 13 && test.Bitness != 64 && test.Instruction.MemorySize.GetSize() >= 16)
+            a.Slice(Context.FaultVector, 8).CopyTo(b[Context.FaultVector..]);
+        // Which byte of a save area or of a masked store is accessed first is not architectural.
+        if (a[Context.FaultVector] == 14 && (FormBuilder.AlignedArea(test.Instruction.Mnemonic) || test.Instruction.Mnemonic is Mnemonic.Maskmovq or Mnemonic.Maskmovdqu or Mnemonic.Vmaskmovdqu))
+        {
+            ulong mine = BitConverter.ToUInt64(b[Context.FaultAddress..]), its = BitConverter.ToUInt64(a[Context.FaultAddress..]);
+            if (mine - its + 0x400 < 0x800) BitConverter.TryWriteBytes(b[Context.FaultAddress..], its);
+        }
         // Whether an unmasked overflow or underflow sets PE as well is not the same on all generations (the order of Intel SDM vol. 1
         // "Handling of Multiple SIMD Floating-Point Exceptions" leaves it open).
         uint mxcsr = BitConverter.ToUInt32(a[Context.OutMxcsr..]);

@@ -273,6 +273,9 @@ internal sealed class FormBuilder(Rng rng, RoutineCode routine, DecoderOptions o
         }
         if (rng.OneIn(6)) instruction.SegmentPrefix = bitness == 64 ? rng.Pick<Register>([Register.FS, Register.GS]) : rng.Pick<Register>([Register.ES, Register.SS, Register.DS, Register.CS]);
 
+        // Whether a masked store of nothing into a code segment faults is another matter of processor generations.
+        if (instruction.SegmentPrefix == Register.CS && info.Mnemonic is Mnemonic.Vmaskmovps or Mnemonic.Vmaskmovpd or Mnemonic.Vpmaskmovd or Mnemonic.Vpmaskmovq) instruction.SegmentPrefix = Register.DS;
+
         static void Set(ref Instruction instruction, Register b, Register i, int scale, ulong disp, int displSize)
         {
             instruction.MemoryBase = b;

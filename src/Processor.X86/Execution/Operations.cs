@@ -21,10 +21,12 @@ internal static unsafe class Operations
     public static Insn* RaiseGp0(Processor p, ProcessorState* s, Insn* i) => throw p.GeneralProtection();
 
     /// <summary>
-    /// Segmentation of the memory operand of the operation that follows: R0 = segment, R1 = size in bytes, R2 = <see cref="AccessKind"/>.
+    /// Segmentation of the memory operand of the operation that follows: R0 = segment, R1 = size in bytes, R2 = <see cref="AccessKind"/>,
+    /// R3 = 1 for x87 and MMX instructions that a pending exception stops before their operand is looked at.
     /// </summary>
     public static Insn* Segmentation(Processor p, ProcessorState* s, Insn* i)
     {
+        if (i->R3 != 0) X87.CheckPending(p, s);
         s->PreparedAddress = p.LinearAddress((Seg)i->R0, Access.EffectiveAddress(s, i), i->R1, (AccessKind)i->R2);
         return i + 1;
     }

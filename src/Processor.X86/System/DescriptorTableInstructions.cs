@@ -137,9 +137,10 @@ internal static unsafe class DescriptorTableInstructions
     public static Insn* ArplMem(Processor p, ProcessorState* s, Insn* i)
     {
         ulong address = Access.Address(s, i);
-        ushort a = Access.ReadForWrite<ushort>(p, s, address);
-        Arpl(s, ref a, Register.Get<ushort>(s, i->R0));
-        Access.Write(p, s, address, a);
+        ushort a = Access.Read<ushort>(p, s, address), b = Register.Get<ushort>(s, i->R0);
+        // Written only when it changes.
+        if ((a & 3) < (b & 3)) Access.Write(p, s, address, (ushort)(a & ~3 | b & 3));
+        Arpl(s, ref a, b);
         return i + 1;
     }
 

@@ -61,10 +61,11 @@ internal static unsafe class PortInstructions
     public static Insn* Ins<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T>
     {
         ulong mask = AddressMask(i);
-        if (IsDone(s, i, mask)) return Flow.Leave(s, i);
         var port = (ushort)s->Rdx;
         bool completed = p.TakeCompletion(i, ExitReason.Io);
+        // The permission comes first, even if there is nothing to do.
         if (!completed) p.CheckPort(port, sizeof(T));
+        if (IsDone(s, i, mask)) return Flow.Leave(s, i);
         ulong address = p.LinearAddress(Seg.Es, s->Rdi & mask, sizeof(T), AccessKind.Write);
         // Everything that can fault comes before the device is asked, which may change by it.
         if (!completed)
@@ -82,9 +83,9 @@ internal static unsafe class PortInstructions
     public static Insn* Outs<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T>
     {
         ulong mask = AddressMask(i);
-        if (IsDone(s, i, mask)) return Flow.Leave(s, i);
         var port = (ushort)s->Rdx;
         p.CheckPort(port, sizeof(T));
+        if (IsDone(s, i, mask)) return Flow.Leave(s, i);
         var segment = (Seg)((int)(i->Flags & InsnFlags.SegmentMask) / (int)InsnFlags.SegmentShift9);
         T value = Access.Read<T>(p, s, p.LinearAddress(segment, s->Rsi & mask, sizeof(T), AccessKind.Read));
         p.RequestExit(ExitReason.Io, port, sizeof(T), isWrite: true, data: ulong.CreateTruncating(value));
