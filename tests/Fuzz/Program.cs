@@ -33,7 +33,7 @@ if (engineName != "interp")
     return 2;
 }
 
-CpuModel model = CpuModels.Parse("max,+monitor");
+CpuModel model = CpuModels.Parse("max,+monitor,-la57");
 using var host = new HostSilicon();
 using var guest = new GuestRig(new InterpreterEngine(), model);
 var comparer = new Comparer(host, guest);

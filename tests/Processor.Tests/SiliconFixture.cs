@@ -10,8 +10,8 @@ public sealed class SiliconFixture : IDisposable
     private readonly HostSilicon _host = new();
     private readonly Dictionary<string, (GuestRig Rig, Comparer Comparer)> _rigs = [];
 
-    /// <summary>The model with everything that the processor implements.</summary>
-    public static CpuModel Model { get; } = CpuModels.Parse("max,+monitor");
+    /// <summary>The model with everything that the processor implements, but addresses of 48 bits like every host.</summary>
+    public static CpuModel Model { get; } = CpuModels.Parse("max,+monitor,-la57");
 
     /// <summary>Engines that these tests run on.</summary>
     public static IEngine[] Engines { get; } = [new InterpreterEngine()];

@@ -44,7 +44,8 @@ public static class Exclusions
         OpCodeInfo info = code.ToOpCode();
         if (!(info.AmdDecoder64 || info.AmdDecoder32 || info.AmdDecoder16)) return "exists on Intel's processors only; a host of that vendor compares it";
         if (info.Mnemonic is Mnemonic.Wbnoinvd) return "decodes as WBINVD with an ignored prefix where its CPUID bit is clear";
-        if (info.OpCode is 0x0D or (>= 0x18 and <= 0x1F) && info.Table == OpCodeTableKind.T0F) return "a hint: without its CPUID bit it decodes as one of the reserved no-operations, which are compared";
+        if ((info.OpCode is 0x0D or (>= 0x18 and <= 0x1F) || info.Mnemonic is Mnemonic.Endbr32 or Mnemonic.Endbr64) && info.Table == OpCodeTableKind.T0F) return "a hint: without its CPUID bit it decodes as one of the reserved no-operations, which are compared";
+        if (code.CpuidFeatures().Contains(CpuidFeature.SSE4A)) return "no model has SSE4A yet";
         return null;
     }
 

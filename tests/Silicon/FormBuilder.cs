@@ -179,7 +179,10 @@ internal sealed class FormBuilder(Rng rng, RoutineCode routine, DecoderOptions o
             case "gs": instruction.SetOpRegister(n, Register.GS); break;
             case "seg" when kind == "seg_reg": instruction.SetOpRegister(n, Reg(Register.ES, 6)); break;
             case "seg" when kind == "seg_rSI": instruction.SetOpKind(n, addressSize switch { 64 => OpKind.MemorySegRSI, 32 => OpKind.MemorySegESI, _ => OpKind.MemorySegSI }); break;
-            case "seg" when kind == "seg_rDI": instruction.SetOpKind(n, addressSize switch { 64 => OpKind.MemorySegRDI, 32 => OpKind.MemorySegEDI, _ => OpKind.MemorySegDI }); break;
+            case "seg" when kind == "seg_rDI":
+                if (bitness == 32) addressSize = 32; // what MASKMOVQ has done to the x87 state when it faults is not architectural
+                instruction.SetOpKind(n, addressSize switch { 64 => OpKind.MemorySegRDI, 32 => OpKind.MemorySegEDI, _ => OpKind.MemorySegDI });
+                break;
             case "seg" when kind == "seg_rBX_al":
                 instruction.SetOpKind(n, OpKind.Memory);
                 instruction.MemoryBase = addressSize switch { 64 => Register.RBX, 32 => Register.EBX, _ => Register.BX };
@@ -273,6 +276,10 @@ internal sealed class FormBuilder(Rng rng, RoutineCode routine, DecoderOptions o
         }
         if (rng.OneIn(6)) instruction.SegmentPrefix = bitness == 64 ? rng.Pick<Register>([Register.FS, Register.GS]) : rng.Pick<Register>([Register.ES, Register.SS, Register.DS, Register.CS]);
 
+        if (instruction.MemoryBase is Register.None or Register.RIP or Register.EIP && bitness == 64)
+            instruction.MemoryDisplacement64 -= instruction.SegmentPrefix switch { Register.FS => Layout.FsBase, Register.GS => Layout.GsBase, _ => 0 };
+        // ARPL needs a writable segment only if it writes.
+        if (instruction.SegmentPrefix == Register.CS && info.Mnemonic == Mnemonic.Arpl) instruction.SegmentPrefix = Register.DS;
         // Whether a masked store of nothing into a code segment faults is another matter of processor generations.
         if (instruction.SegmentPrefix == Register.CS && info.Mnemonic is Mnemonic.Vmaskmovps or Mnemonic.Vmaskmovpd or Mnemonic.Vpmaskmovd or Mnemonic.Vpmaskmovq) instruction.SegmentPrefix = Register.DS;
 

@@ -104,6 +104,29 @@ internal static unsafe class Simd
         s->Mxcsr = s->ThunkMxcsr;
     }
 
+    /// <summary>True when a conversion of single precision to half precision meets a result that is tiny after rounding.</summary>
+    private static bool TinyHalf(uint* source, int lanes, uint mxcsr, int immediate)
+    {
+        const uint leastNormal = 0x3880_0000, leastSingle = 0x0080_0000; // 2^-14, 2^-126
+        int rounding = (immediate & 4) != 0 ? (int)(mxcsr >> 13) & 3 : immediate & 3;
+        for (int n = 0; n < lanes; n++)
+        {
+            uint magnitude = source[n] & 0x7FFF_FFFF;
+            bool negative = magnitude != source[n];
+            if (magnitude == 0 || magnitude < leastSingle && (mxcsr & (uint)Mxcsr.Daz) != 0) continue;
+            // Of 24 bits 11 remain: what is closer to 2^-14 than the last of them can tell becomes 2^-14.
+            uint limit = rounding switch
+            {
+                0 => leastNormal - 0x1000,
+                1 when negative => leastNormal - 0x1FFF,
+                2 when !negative => leastNormal - 0x1FFF,
+                _ => leastNormal,
+            };
+            if (magnitude < limit) return true;
+        }
+        return false;
+    }
+
     /// <summary>
     /// Runs a thunk that computes floating point when the guest has unmasked exceptions: with every exception masked, then acts on what was raised.
     /// </summary>
@@ -112,7 +135,13 @@ internal static unsafe class Simd
     {
         uint guest = s->Mxcsr, unmasked = ~(guest >> MaskShift) & (uint)Mxcsr.Flags, tiny = 0;
         uint control = (guest & ~(uint)Mxcsr.Flags) | (uint)Mxcsr.Masks;
-        if ((unmasked & (uint)Mxcsr.Ue) != 0)
+        if ((unmasked & (uint)Mxcsr.Ue) != 0 && (Iced.Intel.Code)i->Code is Iced.Intel.Code.VEX_Vcvtps2ph_xmmm64_xmm_imm8 or Iced.Intel.Code.VEX_Vcvtps2ph_xmmm128_ymm_imm8)
+        {
+            // This one ignores FZ.
+            int lanes = (Iced.Intel.Code)i->Code == Iced.Intel.Code.VEX_Vcvtps2ph_xmmm64_xmm_imm8 ? 4 : 8;
+            tiny = TinyHalf((uint*)((byte*)s + (memory != null ? i->R0 : i->R1)), lanes, guest, (int)i->Imm) ? (uint)Mxcsr.Ue : 0;
+        }
+        else if ((unmasked & (uint)Mxcsr.Ue) != 0)
         {
             // Unmasked, underflow is raised for a tiny result even if it is exact, and FZ has no effect; masked, only FZ tells of an exact one.
             s->ThunkMxcsr = control | (uint)Mxcsr.Fz;

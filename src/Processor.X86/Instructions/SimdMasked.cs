@@ -14,11 +14,10 @@ internal static unsafe class MaskedMove<T, TVector> where T : unmanaged, IBinary
 
     public static Insn* Load(Processor p, ProcessorState* s, Insn* i)
     {
-        ulong address = Access.Address(s, i);
         T* mask = (T*)((byte*)s + i->R1);
         TVector result = default;
         for (int n = 0; n < Count; n++)
-            if (T.IsNegative(mask[n])) ((T*)&result)[n] = Access.Read<T>(p, s, address + (ulong)(n * sizeof(T)));
+            if (T.IsNegative(mask[n])) ((T*)&result)[n] = Access.Read<T>(p, s, Address(p, s, i, n, AccessKind.Read));
         Register.Set(s, i->R0, Vector256<byte>.Zero);
         *(TVector*)((byte*)s + i->R0) = result;
         return i + 1;
@@ -26,14 +25,16 @@ internal static unsafe class MaskedMove<T, TVector> where T : unmanaged, IBinary
 
     public static Insn* Store(Processor p, ProcessorState* s, Insn* i)
     {
-        ulong address = Access.Address(s, i);
         T* mask = (T*)((byte*)s + i->R0), source = (T*)((byte*)s + i->R1);
         for (int n = 0; n < Count; n++)
-            if (T.IsNegative(mask[n])) Simd.CheckWrite<T>(p, s, address + (ulong)(n * sizeof(T)));
+            if (T.IsNegative(mask[n])) Simd.CheckWrite<T>(p, s, Address(p, s, i, n, AccessKind.Write));
         for (int n = 0; n < Count; n++)
-            if (T.IsNegative(mask[n])) Access.Write(p, s, address + (ulong)(n * sizeof(T)), source[n]);
+            if (T.IsNegative(mask[n])) Access.Write(p, s, Address(p, s, i, n, AccessKind.Write), source[n]);
         return i + 1;
     }
+
+    private static ulong Address(Processor p, ProcessorState* s, Insn* i, int element, AccessKind kind) =>
+        p.LinearAddress((Seg)((int)(i->Flags & InsnFlags.SegmentMask) >> 9), (Access.EffectiveAddress(s, i) + (ulong)(element * sizeof(T))) & i->AddressMask, sizeof(T), kind);
 }
 
 /// <summary>MASKMOVDQU and MASKMOVQ: bytes with a set mask bit 7 go to [rDI].</summary>
