@@ -19,14 +19,14 @@ public sealed class CompletenessTests(SiliconFixture silicon)
         (_, Comparer comparer) = silicon.For(SiliconFixture.Engines[0].Name);
         var tester = new FormTester(comparer, SiliconFixture.Model);
         var missing = FormList.For(SiliconFixture.Model, bitness).Where(c => Exclusions.Reason(c) == null && !tester.CanEncode(c, bitness));
-        Assert.Equal("", string.Join(", ", missing));
+        Assert.True(!missing.Any(), string.Join(", ", missing));
     }
 
     [Fact]
     public void EveryFormOfTheModelIsImplemented()
     {
-        var missing = s_modes.SelectMany(b => FormList.For(SiliconFixture.Model, b).Where(c => !Exclusions.AlwaysUndefined(c, b))).Distinct().Where(c => !InstructionTable.Implements(c));
-        Assert.Equal("", string.Join(", ", missing));
+        var missing = s_modes.SelectMany(b => FormList.For(SiliconFixture.Model, b)).Distinct().Where(c => !Exclusions.AlwaysUndefined(c) && Exclusions.Reason(c) is null).Where(c => !InstructionTable.Implements(c));
+        Assert.True(!missing.Any(), string.Join(", ", missing));
     }
 
     [Fact]
@@ -34,7 +34,7 @@ public sealed class CompletenessTests(SiliconFixture silicon)
     {
         HashSet<Code> listed = [.. s_modes.SelectMany(b => FormList.For(SiliconFixture.Model, b))];
         var unknown = Enum.GetValues<Code>().Where(c => InstructionTable.Implements(c) && !listed.Contains(c) && Exclusions.OtherModels(c) == null);
-        Assert.Equal("", string.Join(", ", unknown));
+        Assert.True(!unknown.Any(), string.Join(", ", unknown));
     }
 
     [Fact]

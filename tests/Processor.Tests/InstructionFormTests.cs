@@ -39,8 +39,8 @@ public sealed class InstructionFormTests(SiliconFixture silicon)
         {
             var differences = new List<Difference>();
             Assert.True(tester.Run(code, bitness, Seed, differences), $"no encoding of {code} could be made");
-            if (!comparer.SiliconExecuted && !Exclusions.AlwaysUndefined(code, bitness))
-                differences.Add(new Difference(TestCase.Empty, $"this host's processor does not have {code}: the form cannot be compared here"));
+            if (!comparer.SiliconExecuted && !Exclusions.AlwaysUndefined(code))
+                differences.Add(new Difference(TestCase.Empty, "this host's processor does not have it: the form cannot be compared here"));
             if (differences.Count == 0) continue;
             failed++;
             if (failed <= 20) report.Append($"{code}:\n  {differences[0]}\n");

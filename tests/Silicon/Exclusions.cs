@@ -35,8 +35,12 @@ public static class Exclusions
     /// <summary>Why the form is not compared, or null when it is.</summary>
     public static string? Reason(Code code) => s_mnemonics.GetValueOrDefault(code.ToOpCode().Mnemonic);
 
-    /// <summary>The form raises #UD wherever it is executed in such code, by definition.</summary>
-    public static bool AlwaysUndefined(Code code, int bitness) => code.ToOpCode().Mnemonic is Mnemonic.Ud0 or Mnemonic.Ud1 or Mnemonic.Ud2;
+    /// <summary>
+    /// The form raises #UD whatever its operands are: it is made for that, or may not be executed at CPL 3 (Intel SDM vol. 2 "CLAC", "STAC"),
+    /// or is PREFETCHW with a register operand (AMD APM vol. 3 "PREFETCHlevel").
+    /// </summary>
+    public static bool AlwaysUndefined(Code code) => code.ToOpCode().Mnemonic is Mnemonic.Ud0 or Mnemonic.Ud1 or Mnemonic.Ud2 or Mnemonic.Clac or Mnemonic.Stac
+        || code is Code.Reservednop_rm16_r16_0F0D or Code.Reservednop_rm32_r32_0F0D or Code.Reservednop_rm64_r64_0F0D;
 
     /// <summary>Why an implemented form is not among those of the model that the tests use, or null when it should be.</summary>
     public static string? OtherModels(Code code)
@@ -45,7 +49,8 @@ public static class Exclusions
         if (!(info.AmdDecoder64 || info.AmdDecoder32 || info.AmdDecoder16)) return "exists on Intel's processors only; a host of that vendor compares it";
         if (info.Mnemonic is Mnemonic.Wbnoinvd) return "decodes as WBINVD with an ignored prefix where its CPUID bit is clear";
         if ((info.OpCode is 0x0D or (>= 0x18 and <= 0x1F) || info.Mnemonic is Mnemonic.Endbr32 or Mnemonic.Endbr64) && info.Table == OpCodeTableKind.T0F) return "a hint: without its CPUID bit it decodes as one of the reserved no-operations, which are compared";
-        if (code.CpuidFeatures().Contains(CpuidFeature.SSE4A)) return "no model has SSE4A yet";
+        if (code.CpuidFeatures().Any(f => f is CpuidFeature.SSE4A or CpuidFeature.XSAVES)) return "no model has the feature";
+        if (info.Mnemonic == Mnemonic.Rsm) return "exists in system management mode only, which no model has";
         return null;
     }
 

@@ -258,6 +258,8 @@ public sealed class SequenceFuzzer
         return info.Mnemonic is not (Mnemonic.Ldmxcsr or Mnemonic.Vldmxcsr or Mnemonic.Fldcw or Mnemonic.Fldenv or Mnemonic.Frstor or Mnemonic.Fnstenv or Mnemonic.Fnsave
             or Mnemonic.Wrfsbase or Mnemonic.Wrgsbase or Mnemonic.Rdfsbase or Mnemonic.Rdgsbase or Mnemonic.Popf or Mnemonic.Popfq or Mnemonic.Popfd or Mnemonic.Enter or Mnemonic.Leave
             or Mnemonic.Lar or Mnemonic.Lsl or Mnemonic.Verr or Mnemonic.Verw or Mnemonic.Mwait or Mnemonic.Monitor or Mnemonic.Cmpxchg16b or Mnemonic.Clzero
+            or Mnemonic.Dpps or Mnemonic.Dppd or Mnemonic.Vdpps or Mnemonic.Vdppd // see Comparer.Normalize
+            or Mnemonic.Lfs or Mnemonic.Lgs or Mnemonic.Lss
             or Mnemonic.Emms or Mnemonic.Fninit or Mnemonic.Hlt or Mnemonic.Fxsave or Mnemonic.Fxsave64);
     }
 }

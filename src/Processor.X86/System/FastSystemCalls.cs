@@ -109,8 +109,10 @@ internal static unsafe class FastSystemCalls
 
     private static Insn* Sysexit(Processor p, ProcessorState* s, Insn* i, bool to64)
     {
+        // The privilege is looked at first, as processors do.
+        if (!Processor.IsProtected(s) || s->Cpl != 0) throw p.GeneralProtection();
         if (Processor.IsLongMode(s) && p.Model.IsAmd) throw p.InvalidOpcode();
-        if (!Processor.IsProtected(s) || s->Cpl != 0 || Processor.IsNull((ushort)p.SysenterCs)) throw p.GeneralProtection();
+        if (Processor.IsNull((ushort)p.SysenterCs)) throw p.GeneralProtection();
         if (to64 && (!p.IsCanonical(s->Rcx) || !p.IsCanonical(s->Rdx))) throw p.GeneralProtection();
         ulong target = to64 ? s->Rdx : (uint)s->Rdx;
         int selector = (int)p.SysenterCs & 0xFFFC;
