@@ -1,0 +1,39 @@
+using System.Reflection;
+using Bunraku.Cli.Running;
+using Bunraku.Engines;
+using Xunit.Abstractions;
+using Xunit.Sdk;
+
+namespace Bunraku.Fixtures;
+
+/// <summary>Runs a theory once for every engine of the program that can run on this host; the engine's name is the first argument.</summary>
+/// <remarks>Arguments given here follow it. An engine that cannot run yields no test at all, so that nothing counts as passed for it; <see cref="EngineCoverage"/> says which.</remarks>
+[AttributeUsage(AttributeTargets.Method, AllowMultiple = true)]
+public sealed class EnginesAttribute(params object[] arguments) : DataAttribute
+{
+    public override IEnumerable<object[]> GetData(MethodInfo testMethod) =>
+        TestedEngines.Runnable.Select(e => (object[])[e.Name, .. arguments]);
+}
+
+public static class TestedEngines
+{
+    /// <summary>Engines whose guests run here.</summary>
+    public static IReadOnlyList<IEngine> Runnable { get; } = [.. KnownEngines.All.Where(e => e.Probe().Available)];
+
+    public static IEngine Find(string name) => Runnable.First(e => e.Name == name);
+}
+
+/// <summary>Which engines the fixtures of this assembly ran on.</summary>
+public sealed class EngineCoverage(ITestOutputHelper output)
+{
+    [Fact]
+    public void AtLeastTheInterpreterRunsEveryFixture()
+    {
+        foreach (IEngine engine in KnownEngines.All)
+        {
+            EngineProbe probe = engine.Probe();
+            output.WriteLine($"{engine.Name}: {(probe.Available ? "run" : "NOT RUN")} ({probe.Detail})");
+        }
+        Assert.Contains(TestedEngines.Runnable, e => e.Name == "interp");
+    }
+}
