@@ -133,7 +133,7 @@ public sealed unsafe class Comparer(HostSilicon host, GuestRig guest)
         if (a[Context.FaultVector] == 14 && (FormBuilder.AlignedArea(test.Instruction.Mnemonic) || test.Instruction.Mnemonic is Mnemonic.Maskmovq or Mnemonic.Maskmovdqu or Mnemonic.Vmaskmovdqu))
         {
             ulong mine = BitConverter.ToUInt64(b[Context.FaultAddress..]), its = BitConverter.ToUInt64(a[Context.FaultAddress..]);
-            if (mine - its + 0x400 < 0x800) BitConverter.TryWriteBytes(b[Context.FaultAddress..], its);
+            if (unchecked((uint)(mine - its) + 0x400) < 0x800) BitConverter.TryWriteBytes(b[Context.FaultAddress..], its);
         }
         // Whether an unmasked overflow or underflow sets PE as well is not the same on all generations (the order of Intel SDM vol. 1
         // "Handling of Multiple SIMD Floating-Point Exceptions" leaves it open).
@@ -152,7 +152,9 @@ public sealed unsafe class Comparer(HostSilicon host, GuestRig guest)
         if (FormBuilder.AlignedArea(test.Instruction.Mnemonic))
         {
             ulong mask = BitConverter.ToUInt64(a[Context.Operand..]) + 28;
-            if (mask >= Layout.Data && mask + 4 <= Layout.DataEnd) Host(mask, 4).CopyTo(Guest(mask, 4));
+            if (mask - Layout.Data < Layout.DataSize - 4) Host(mask, 4).CopyTo(Guest(mask, 4));
+            // A loaded x87 pointer is made canonical, with 48 or 57 bits by generation.
+            foreach (int pointer in (ReadOnlySpan<int>)[8, 16]) a.Slice(Context.OutFx + pointer + 6, 2).CopyTo(b[(Context.OutFx + pointer + 6)..]);
         }
         uint undefined = UndefinedFlags.Mask(test.Instruction);
         if (undefined != 0)

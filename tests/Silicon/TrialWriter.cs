@@ -23,7 +23,10 @@ internal sealed unsafe class TrialWriter(Rng rng)
         // Sequences matter here: explicit operands may sit in registers that implicit ones also use, then the implicit one wins.
         Explicit(test);
         Implicit(test);
-        *(ulong*)(_context + Context.Operand) = OperandAddress(test);
+        ulong operand = OperandAddress(test);
+        *(ulong*)(_context + Context.Operand) = operand;
+        // MXCSR in an image to be loaded: without the bit that no model has.
+        if (FormBuilder.AlignedArea(instruction.Mnemonic) && operand - Layout.Data < Layout.DataSize - 28) *(uint*)(operand + 24) &= ~0x2_0000u;
     }
 
     private ulong OperandAddress(TestCase test)

@@ -215,7 +215,7 @@ internal sealed unsafe class BlockDecoder
         i.R1 = (ushort)Math.Max(1, instruction.MemorySize.GetSize());
         i.R2 = (ushort)((flags & (Row.Writes | Row.Modifies)) != 0 ? AccessKind.Write : AccessKind.Read);
         // All but the no-wait forms, which are called FNxxx, and FXSAVE and FXRSTOR, which belong to neither group.
-        i.R3 = (ushort)((flags & (Row.X87 | Row.Mmx)) != 0 && !WaitsForNothing(instruction.Mnemonic) ? 1 : 0);
+        i.R3 = (ushort)(((flags & (Row.X87 | Row.Mmx)) != 0 || instruction.Op0Register.IsMM()) && !WaitsForNothing(instruction.Mnemonic) ? 1 : 0);
     }
 
     private static bool WaitsForNothing(Mnemonic m) => m is Mnemonic.Fnstcw or Mnemonic.Fnstsw or Mnemonic.Fnstenv or Mnemonic.Fnsave

@@ -34,7 +34,7 @@ internal static unsafe class MaskedMove<T, TVector> where T : unmanaged, IBinary
     }
 
     private static ulong Address(Processor p, ProcessorState* s, Insn* i, int element, AccessKind kind) =>
-        p.LinearAddress((Seg)((int)(i->Flags & InsnFlags.SegmentMask) >> 9), (Access.EffectiveAddress(s, i) + (ulong)(element * sizeof(T))) & i->AddressMask, sizeof(T), kind);
+        p.LinearAddress((Seg)((int)(i->Flags & InsnFlags.SegmentMask) >> 9), Access.EffectiveAddress(s, i) + (ulong)(element * sizeof(T)), sizeof(T), kind);
 }
 
 /// <summary>MASKMOVDQU and MASKMOVQ: bytes with a set mask bit 7 go to [rDI].</summary>
