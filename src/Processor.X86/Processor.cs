@@ -99,7 +99,7 @@ public sealed unsafe partial class Processor : IDisposable
     }
 
     internal EngineCounters Counters =>
-        new(State->Retired, BlocksDecoded, BlocksInvalidated, TlbMisses, TlbFlushes, ExceptionsDelivered, InterruptsDelivered);
+        new(State->Retired, BlocksDecoded, BlocksInvalidated, TlbMisses, TlbFlushes, ExceptionsDelivered, InterruptsDelivered, _firstUserTimestamp);
 
     public void Dispose()
     {

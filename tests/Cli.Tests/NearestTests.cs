@@ -1,4 +1,4 @@
-using Bunraku.Cli.CommandLine;
+using Bunraku.Engines;
 
 namespace Bunraku.Cli.Tests;
 

@@ -1,3 +1,4 @@
+using Bunraku.Engines;
 using System.CommandLine;
 using System.CommandLine.Help;
 using System.CommandLine.Parsing;

@@ -1,3 +1,4 @@
+using Bunraku.Engines;
 using Bunraku.Cli.CommandLine;
 using Bunraku.Machine;
 

@@ -1,3 +1,4 @@
+using Bunraku.Engines;
 using Bunraku.Cli.CommandLine;
 
 namespace Bunraku.Cli.Running;

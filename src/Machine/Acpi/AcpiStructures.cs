@@ -56,8 +56,6 @@ internal enum FadtFlags : uint
     ProcC1 = 1 << 2,
     /// <summary>There is no sleep button among the fixed features.</summary>
     NoFixedSleepButton = 1 << 5,
-    /// <summary>The RTC's alarm is not among the fixed events.</summary>
-    NoFixedRtc = 1 << 6,
     /// <summary>The PM timer has 32 bits.</summary>
     TimerExtended = 1 << 8,
     ResetRegister = 1 << 10,

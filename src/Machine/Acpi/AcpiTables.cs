@@ -79,7 +79,7 @@ public sealed unsafe class AcpiTables
             C3Latency = 0xFFF, // above 1000 µs: there is no C3
             Century = 0x32,
             BootArchitecture = BootArchitecture.LegacyDevices | BootArchitecture.I8042 | BootArchitecture.NoVga | BootArchitecture.NoPcieAspm,
-            Flags = FadtFlags.Wbinvd | FadtFlags.ProcC1 | FadtFlags.NoFixedSleepButton | FadtFlags.NoFixedRtc | FadtFlags.TimerExtended | FadtFlags.ResetRegister,
+            Flags = FadtFlags.Wbinvd | FadtFlags.ProcC1 | FadtFlags.NoFixedSleepButton | FadtFlags.TimerExtended | FadtFlags.ResetRegister,
             ResetRegister = GenericAddress.Port(reset.Port, 1),
             ResetValue = reset.Value,
             MinorVersion = 3,

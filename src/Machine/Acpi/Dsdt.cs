@@ -61,11 +61,10 @@ internal static class Dsdt
         IsaDevice(isa, "COM1", "PNP0501", r => r.Ports(Uart16550A.Com1, 8).Irq(4), uid: 1);
         if (secondSerial) IsaDevice(isa, "COM2", "PNP0501", r => r.Ports(Uart16550A.Com2, 8).Irq(3), uid: 2);
         isa.Device("FWCF", d => d.Name("_HID", "QEMU0002").Name("_CRS", new ResourceTemplate().Ports(FwCfg.SelectorPort, 12)));
-        // Motherboard resources: what no driver claims but must not be given to anybody else.
+        // Motherboard resources: what no driver claims but must not be given to anybody else. The I/O APIC is in the MADT.
         IsaDevice(isa, "MBRD", "PNP0C02", r => r
             .Ports(0x92, 1)
             .Ports(PowerManagement.FirstPort, PowerManagement.Ports)
-            .Memory((uint)MemoryLayout.IoApic, 0x1000)
             .Memory((uint)MemoryLayout.LocalApic, 0x10_0000));
     }
 

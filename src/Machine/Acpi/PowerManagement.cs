@@ -4,8 +4,8 @@ using Bunraku.Machine.Timers;
 namespace Bunraku.Machine.Acpi;
 
 /// <summary>
-/// ACPI's fixed hardware: PM1 event and control registers, the 32-bit power management timer, a power button. Offsets: status 0, enable 2, control 4,
-/// timer 8. There is no SMI command port: the machine is in ACPI mode from the start. With the machine lock held.
+/// ACPI's fixed hardware: PM1 event and control registers, the 32-bit power management timer, a power button, the real-time
+/// clock's alarm. Offsets: status 0, enable 2, control 4, timer 8. There is no SMI command port: the machine is in ACPI mode from the start. With the machine lock held.
 /// </summary>
 /// <remarks>ACPI Specification 6.3, section 4.8.3 "Fixed Hardware Registers".</remarks>
 public sealed class PowerManagement : IPortDevice
@@ -25,8 +25,8 @@ public sealed class PowerManagement : IPortDevice
     public const uint TimerFrequency = 3_579_545;
 
     private const int Status = 0, Enable = 2, Control = 4, Timer = 8;
-    private const ushort TimerEvent = 1 << 0, GlobalEvent = 1 << 5, PowerButtonEvent = 1 << 8;
-    private const ushort WritableEnables = TimerEvent | GlobalEvent | PowerButtonEvent;
+    private const ushort TimerEvent = 1 << 0, GlobalEvent = 1 << 5, PowerButtonEvent = 1 << 8, ClockEvent = 1 << 10;
+    private const ushort WritableEnables = TimerEvent | GlobalEvent | PowerButtonEvent | ClockEvent;
     private const ushort SciEnable = 1 << 0, BusMasterReload = 1 << 1, SleepEnable = 1 << 13;
     private const int SleepTypeShift = 10;
     /// <summary>TMR_STS is set each time the timer's highest bit changes.</summary>
@@ -46,7 +46,11 @@ public sealed class PowerManagement : IPortDevice
         _sci = sci;
         _powerOff = powerOff;
         _carryTimer = time.CreateTimer(Update);
+        RealTimeClock = new ClockInput(this);
     }
+
+    /// <summary>Hangs on the real-time clock's interrupt: RTC_STS is set each time that it is asserted.</summary>
+    public IInterruptLine RealTimeClock { get; }
 
     /// <summary>Asks the guest to shut down. With the machine lock held.</summary>
     public void PressPowerButton()
@@ -109,6 +113,20 @@ public sealed class PowerManagement : IPortDevice
     {
         _control = (ushort)(value & (BusMasterReload | 7 << SleepTypeShift));
         if ((value & SleepEnable) != 0 && (value >> SleepTypeShift & 7) == SleepTypeS5) _powerOff();
+    }
+
+    private sealed class ClockInput(PowerManagement owner) : IInterruptLine
+    {
+        private bool _asserted;
+
+        public void Set(bool asserted)
+        {
+            bool rises = asserted && !_asserted;
+            _asserted = asserted;
+            if (!rises) return;
+            owner._status |= ClockEvent;
+            owner.Update();
+        }
     }
 
     private void NoteCarry()

@@ -46,7 +46,9 @@ public sealed class PcBoard
 
         Timer = new Pit8254(Interrupts[0], time);
         Timer.AttachTo(vm.Ports);
-        Clock = new Rtc146818(Interrupts[8], time, options.StartTime, vm.Memory.Size);
+        Power = new PowerManagement(time, Interrupts[PowerManagement.SciInterrupt], () => vm.Stop(new StopCause(StopReason.PowerOff)));
+        vm.Ports.Add(PowerManagement.FirstPort, PowerManagement.Ports, Power);
+        Clock = new Rtc146818(new InterruptFanOut([Interrupts[8], Power.RealTimeClock]), time, options.StartTime, vm.Memory.Size);
         Clock.AttachTo(vm.Ports);
         var a20 = new A20Gate(options.A20Changed ?? (_ => { }));
         Keyboard = new I8042(Interrupts[1], Interrupts[12], a20, Reset, vm.DeviceLock);
@@ -68,9 +70,6 @@ public sealed class PcBoard
         Pci.Add(0, 0, PciHost.CreateHostBridge());
         Pci.Add(IsaBridgeSlot, 0, PciHost.CreateIsaBridge());
         Pci.AttachTo(vm.Ports);
-
-        Power = new PowerManagement(time, Interrupts[PowerManagement.SciInterrupt], () => vm.Stop(new StopCause(StopReason.PowerOff)));
-        vm.Ports.Add(PowerManagement.FirstPort, PowerManagement.Ports, Power);
 
         MemoryMap = E820.Build(vm.Memory);
         Acpi = new AcpiTables(vm.Cpus.Count, s_reset, SecondSerial is not null);

@@ -17,6 +17,7 @@ public static class CpuModels
         CpuFeature.Fpu, CpuFeature.Vme, CpuFeature.De, CpuFeature.Pse, CpuFeature.Tsc, CpuFeature.Msr, CpuFeature.Pae, CpuFeature.Mce, CpuFeature.Cx8, CpuFeature.Apic,
         CpuFeature.Sep, CpuFeature.Mtrr, CpuFeature.Pge, CpuFeature.Mca, CpuFeature.Cmov, CpuFeature.Pat, CpuFeature.Pse36, CpuFeature.Clflush, CpuFeature.Mmx,
         CpuFeature.Fxsr, CpuFeature.Sse, CpuFeature.Sse2, CpuFeature.Syscall, CpuFeature.Nx, CpuFeature.Lm, CpuFeature.Arat, CpuFeature.InvariantTsc,
+        CpuFeature.Hypervisor, // an operating system then expects no performance counters and no hardware that needs workarounds
     ];
 
     private static readonly CpuFeature[] s_level2 =
@@ -56,7 +57,7 @@ public static class CpuModels
 
     /// <summary>Features that <c>+feature</c> may ask for.</summary>
     private static readonly HashSet<CpuFeature> s_supported =
-        [.. s_level3, .. s_amdSpeculation, .. s_beyondLevel3, CpuFeature.ArchCapabilities, CpuFeature.Hypervisor, CpuFeature.Monitor];
+        [.. s_level3, .. s_amdSpeculation, .. s_beyondLevel3, CpuFeature.ArchCapabilities, CpuFeature.Monitor];
 
     /// <summary>The model that a text like <c>x86-64-v3,+la57,-pku</c> describes.</summary>
     /// <exception cref="FormatException">Unknown model or feature, or a feature that this host or this processor cannot give; the message is one line for the user.</exception>
@@ -65,7 +66,7 @@ public static class CpuModels
         string[] parts = text.Split(',', StringSplitOptions.TrimEntries);
         CpuModel? model = Array.Find(s_models, m => m.Name.Equals(parts[0], StringComparison.OrdinalIgnoreCase));
         if (model == null)
-            throw new FormatException($"unknown CPU model '{parts[0]}'; did you mean '{Nearest(parts[0], s_models.Select(m => m.Name))}'? Models: {string.Join(", ", s_models.Select(m => m.Name))}");
+            throw new FormatException(Nearest.Message("CPU model", parts[0], [.. s_models.Select(m => m.Name)]));
         var features = model.Features.Where(HostHas).ToHashSet();
         foreach (string part in parts[1..])
         {
@@ -94,7 +95,7 @@ public static class CpuModels
         {
             if (Name(f) == plain) return f;
         }
-        throw new FormatException($"unknown CPU feature '{word}'; did you mean '{Nearest(plain, Enum.GetValues<CpuFeature>().Select(Name))}'?");
+        throw new FormatException(Nearest.Message("CPU feature", word, plain, [.. s_supported.Select(Name).Order()]));
     }
 
     // sse4_1, sse4.1 and SSE41 are the same; so are abm and lzcnt, as /proc/cpuinfo has it.
@@ -138,25 +139,5 @@ public static class CpuModels
             if ((register >> row.Bit & 1) == 0) return false;
         }
         return true;
-    }
-
-    private static string Nearest(string word, IEnumerable<string> known) => known.MinBy(k => Distance(word.ToLowerInvariant(), k))!;
-
-    /// <summary>Levenshtein distance.</summary>
-    private static int Distance(string a, string b)
-    {
-        int[] row = [.. Enumerable.Range(0, b.Length + 1)];
-        for (int i = 1; i <= a.Length; i++)
-        {
-            int diagonal = row[0];
-            row[0] = i;
-            for (int j = 1; j <= b.Length; j++)
-            {
-                int substitution = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-                diagonal = row[j];
-                row[j] = Math.Min(substitution, Math.Min(row[j], row[j - 1]) + 1);
-            }
-        }
-        return row[b.Length];
     }
 }

@@ -10,7 +10,7 @@ internal readonly record struct CpuidResult(uint Eax, uint Ebx, uint Ecx, uint E
 /// <summary>CPUID leaves of a model. Intel SDM vol. 2, CPUID; AMD APM vol. 3, appendix E.</summary>
 internal static unsafe class CpuidLeaves
 {
-    private const uint ExtendedFirst = 0x8000_0000;
+    private const uint HypervisorFirst = 0x4000_0000, ExtendedFirst = 0x8000_0000;
 
     private static uint MaxBasic(CpuModel m) => m.IsAmd ? 0xDu : 0x16;
 
@@ -27,8 +27,19 @@ internal static unsafe class CpuidLeaves
         {
             return Basic(p, leaf, subleaf);
         }
+        else if (leaf >= HypervisorFirst && m.Has(CpuFeature.Hypervisor))
+        {
+            return leaf == HypervisorFirst ? HypervisorIdentity() : default;
+        }
         // Out of range: AMD returns zeros, Intel the highest basic leaf.
         return m.IsAmd ? default : Basic(p, MaxBasic(m), subleaf);
+    }
+
+    /// <summary>The first leaf of the range that hypervisors keep for themselves: its last leaf and who this is; there is no other hypervisor's interface behind it.</summary>
+    private static CpuidResult HypervisorIdentity()
+    {
+        ReadOnlySpan<byte> name = "BunrakuVMM\0\0"u8;
+        return new(HypervisorFirst, BitConverter.ToUInt32(name), BitConverter.ToUInt32(name[4..]), BitConverter.ToUInt32(name[8..]));
     }
 
     private static CpuidResult Basic(Processor p, uint leaf, uint subleaf)

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Bunraku.Engines;
 
 namespace Bunraku.Processor.X86;
@@ -24,6 +25,9 @@ public sealed unsafe partial class Processor
     private readonly (ulong Low, ulong High)[] _largeRegions = [(ulong.MaxValue, 0), (ulong.MaxValue, 0)];
 
     internal ulong TlbMisses, TlbFlushes;
+
+    /// <summary>Stopwatch time at which CPL became 3 for the first time, 0 before.</summary>
+    private long _firstUserTimestamp;
 
     /// <summary>
     /// To be called after any change of CR0, CR3, CR4, EFER, CPL, RFLAGS.AC, RFLAGS.VM, RFLAGS.TF, PKRU, CS or SS attributes, data segments, XCR0, DR7: recomputes
@@ -65,6 +69,7 @@ public sealed unsafe partial class Processor
         }
         bool smapOverride = (s->FlagsOther & (uint)Rflags.Ac) != 0;
         s->TlbContext = ((ulong)space << 2) | (s->Cpl == 3 ? 1ul : 0) | (smapOverride ? 2ul : 0);
+        if (s->Cpl == 3 && _firstUserTimestamp == 0) _firstUserTimestamp = Stopwatch.GetTimestamp();
     }
 
     private uint CurrentPcid => (State->Cr4 & (ulong)Cr4.Pcide) != 0 ? (uint)State->Cr3 & 0xFFF : 0;

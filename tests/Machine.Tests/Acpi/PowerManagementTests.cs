@@ -6,7 +6,7 @@ namespace Bunraku.Machine.Tests.Acpi;
 public sealed class PowerManagementTests
 {
     private const ushort Status = 0, Enable = 2, Control = 4, Timer = 8;
-    private const uint TimerEvent = 1, PowerButton = 1 << 8;
+    private const uint TimerEvent = 1, PowerButton = 1 << 8, ClockAlarm = 1 << 10;
 
     private readonly TestTime _time = new();
     private readonly TestLine _sci = new();
@@ -67,6 +67,25 @@ public sealed class PowerManagementTests
         Assert.True(_sci.Asserted);
         _power.WritePort(Status + 1, 1, PowerButton >> 8); // write 1 to clear, by bytes too
         Assert.False(_sci.Asserted);
+    }
+
+    [Fact]
+    public void RealTimeClockAlarm()
+    {
+        // 4.8.3.1.1: RTC_STS "is set when the RTC generates an alarm (asserts the RTC IRQ signal)"; RTC_EN lets it raise the SCI.
+        _power.RealTimeClock.Set(true);
+        Assert.Equal(ClockAlarm, _power.ReadPort(Status, 2));
+        Assert.False(_sci.Asserted);
+        _power.WritePort(Enable, 2, ClockAlarm);
+        Assert.Equal(ClockAlarm, _power.ReadPort(Enable, 2));
+        Assert.True(_sci.Asserted);
+        _power.WritePort(Status, 2, ClockAlarm);
+        Assert.False(_sci.Asserted);
+        _power.RealTimeClock.Set(true); // still asserted: no new alarm
+        Assert.False(_sci.Asserted);
+        _power.RealTimeClock.Set(false);
+        _power.RealTimeClock.Set(true);
+        Assert.True(_sci.Asserted);
     }
 
     [Fact]

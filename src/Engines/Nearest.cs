@@ -1,4 +1,4 @@
-namespace Bunraku.Cli.CommandLine;
+namespace Bunraku.Engines;
 
 /// <summary>Finds what a mistyped name probably meant.</summary>
 public static class Nearest
@@ -22,9 +22,12 @@ public static class Nearest
     }
 
     /// <summary>"unknown WHAT 'NAME'" with the nearest known name, or all of them when they are few.</summary>
-    public static string Message(string what, string typed, IReadOnlyCollection<string> known)
+    public static string Message(string what, string typed, IReadOnlyCollection<string> known) => Message(what, typed, typed, known);
+
+    /// <summary>The same with what was <paramref name="meant"/>, spelled as the known names are.</summary>
+    public static string Message(string what, string typed, string meant, IReadOnlyCollection<string> known)
     {
-        if (Find(typed, known) is { } near) return $"unknown {what} '{typed}'; did you mean '{near}'?";
+        if (Find(meant, known) is { } near) return $"unknown {what} '{typed}'; did you mean '{near}'?";
         return known.Count is > 0 and <= 8 ? $"unknown {what} '{typed}'; known: {string.Join(", ", known)}" : $"unknown {what} '{typed}'";
     }
 
