@@ -17,6 +17,7 @@ internal sealed class RunCommand : Command
     private readonly Option<string?> _cpu = Text("--cpu", "MODEL[,+FEATURE,-FEATURE]", "the processor that the guest sees");
     private readonly Option<SerialTarget?> _serial = Parsed<SerialTarget?>("--serial", "TARGET", "where the guest's console goes: stdio, file:PATH or none (default stdio)", t => SerialTarget.Parse(t));
     private readonly Option<bool> _debugExit = new("--debug-exit") { Description = "isa-debug-exit on port 0xf4: the guest ends with status value*2+1" };
+    private readonly Option<bool> _testDevice = new("--test-device") { Description = "ports, interrupt wires and device memory of QEMU's pc-testdev, for test kernels" };
     private readonly Option<TimeSpan?> _timeout = Parsed<TimeSpan?>("--timeout", "DURATION", "end with status 124 after this time, for example 10s or 2m", t => Quantities.ParseDuration(t));
     private readonly Option<bool> _stats = new("--stats") { Description = "print times, instructions, exits and memory at the end" };
     private readonly Option<string?> _statsJson = Text("--stats-json", "FILE", "write the same figures as JSON");
@@ -25,7 +26,7 @@ internal sealed class RunCommand : Command
     public RunCommand() : base("run", "Boot a guest, or run one COMMAND inside it (after --)")
     {
         Arguments.Add(_guest);
-        foreach (Option option in (Option[])[_kernel, _initrd, _append, _memory, _cpus, _engine, _cpu, _serial, _debugExit, _timeout, _stats, _statsJson, _trace])
+        foreach (Option option in (Option[])[_kernel, _initrd, _append, _memory, _cpus, _engine, _cpu, _serial, _debugExit, _testDevice, _timeout, _stats, _statsJson, _trace])
             Options.Add(option);
     }
 
@@ -50,6 +51,7 @@ internal sealed class RunCommand : Command
             Cpu = parsed.GetValue(_cpu),
             Serial = parsed.GetValue(_serial) ?? new SerialTarget(SerialKind.Stdio),
             DebugExit = parsed.GetValue(_debugExit),
+            TestDevice = parsed.GetValue(_testDevice),
             Timeout = parsed.GetValue(_timeout),
             Stats = parsed.GetValue(_stats),
             StatsJson = parsed.GetValue(_statsJson),

@@ -31,6 +31,7 @@ internal sealed class GuestMachine
             SerialOutput = FirstPort,
             SecondSerialOutput = image.Linux is { SerialPorts: > 1 } ? console.Write : null,
             DebugExit = options.DebugExit,
+            TestDevice = options.TestDevice,
         });
         _inputPort = board.SecondSerial ?? board.Serial;
         board.FwCfg.AddString(FwCfgKey.CommandLineData, FwCfgKey.CommandLineSize, image.Append);

@@ -53,6 +53,7 @@ public sealed record RunOptions
     public string? Cpu { get; init; }
     public SerialTarget Serial { get; init; }
     public bool DebugExit { get; init; }
+    public bool TestDevice { get; init; }
     public TimeSpan? Timeout { get; init; }
     public bool Stats { get; init; }
     public string? StatsJson { get; init; }

@@ -65,6 +65,7 @@ public sealed class PcBoard
         }
         if (options.DebugOutput is { } debug) new DebugConsole(debug).AttachTo(vm.Ports);
         if (options.DebugExit) new DebugExit(vm.Stop).AttachTo(vm.Ports);
+        if (options.TestDevice) TestDevice.AttachTo(vm, Interrupts);
 
         Pci = new PciHost(Reset);
         Pci.Add(0, 0, PciHost.CreateHostBridge());

@@ -15,6 +15,9 @@ public sealed record PcBoardOptions
     /// <summary>isa-debug-exit at port F4h.</summary>
     public bool DebugExit { get; init; }
 
+    /// <summary><see cref="Machine.TestDevice"/>.</summary>
+    public bool TestDevice { get; init; }
+
     /// <summary>What the real-time clock shows at the start.</summary>
     public DateTime StartTime { get; init; } = DateTime.UtcNow;
 
