@@ -87,4 +87,10 @@ public interface IEngineVm : IDisposable
 {
     /// <summary>Creates vCPU number <paramref name="index"/>; each index once.</summary>
     IVirtualCpu CreateCpu(int index);
+
+    /// <summary>
+    /// The A20M# pin of all vCPUs: while <paramref name="pass"/> is false, bit 20 of every physical address is zero (Intel SDM vol. 3B, "8086 Emulation", on address wraparound). Any thread; a vCPU
+    /// sees it at its next entry at the latest. False: the engine has no such pin and addresses keep their bit.
+    /// </summary>
+    bool SetA20(bool pass) => pass;
 }

@@ -28,14 +28,18 @@ public enum ExitReason : byte
     DrAccess,
     /// <summary>LGDT, LIDT, SGDT, SIDT, LLDT, LTR, SLDT, STR.</summary>
     DescriptorTable,
-    /// <summary>RDTSC or RDTSCP.</summary>
+    /// <summary>RDTSC or RDTSCP: the time stamp in <see cref="VmExit.Data"/>.</summary>
     Rdtsc,
-    /// <summary>INVLPG, INVPCID.</summary>
+    /// <summary>RDPMC.</summary>
+    Rdpmc,
+    /// <summary>INVLPG, INVPCID: <see cref="VmExit.Address"/> is the operand's offset in its segment.</summary>
     Invlpg,
     /// <summary>WBINVD, INVD.</summary>
     Wbinvd,
     /// <summary>An exception selected by the exception bitmap, before delivery.</summary>
     Exception,
+    /// <summary>FERR# was asserted: an unmasked x87 exception waits and CR0.NE is clear (Intel SDM vol. 1, "MS-DOS Compatibility Sub-mode"). Nothing to complete.</summary>
+    FloatingPointError,
     /// <summary>A guest-physical access that nested paging refused.</summary>
     EptViolation,
     /// <summary>The guest can take an external interrupt now.</summary>
@@ -51,6 +55,8 @@ public enum ExitReason : byte
 /// <summary>
 /// One exit, filled by the engine and, for reads, completed by the hypervisor: it stores the value in
 /// <see cref="Data"/> (or the CPUID results) and calls <see cref="IVirtualCpu.Enter"/> again, which finishes the instruction.
+/// Instructions that exit only because <see cref="ExecutionControls.Instructions"/> asks for it have their own result or operand filled in and are executed by the next Enter with what the
+/// hypervisor left there, so that handling may be to do nothing.
 /// Each vCPU owns one instance and reuses it; it is valid until the next Enter and only on the vCPU's thread.
 /// </summary>
 public sealed class VmExit
@@ -64,7 +70,7 @@ public sealed class VmExit
     public ulong Address;
     /// <summary>Value written by the guest, or to be stored here by the hypervisor for a read; upper bytes beyond <see cref="Size"/> are ignored.</summary>
     public ulong Data;
-    /// <summary>Msr: set by the hypervisor to raise #GP(0) in the guest instead of completing.</summary>
+    /// <summary>Msr and intercepted instructions: set by the hypervisor to raise #GP(0) in the guest instead of completing.</summary>
     public bool Fault;
     /// <summary>Cpuid arguments.</summary>
     public uint Leaf, Subleaf;

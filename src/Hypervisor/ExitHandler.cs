@@ -23,7 +23,17 @@ public static class ExitHandler
             case ExitReason.Kicked:
             case ExitReason.InterruptWindow:
             case ExitReason.NmiWindow:
+            case ExitReason.Mwait: // it may end at any time
+            // Watched only: the engine executes the instruction with its own result.
             case ExitReason.Pause:
+            case ExitReason.Cpuid:
+            case ExitReason.CrAccess when exit.Address != 8:
+            case ExitReason.DrAccess:
+            case ExitReason.DescriptorTable:
+            case ExitReason.Rdtsc:
+            case ExitReason.Rdpmc:
+            case ExitReason.Invlpg:
+            case ExitReason.Wbinvd:
                 return ExitAction.Continue;
 
             case ExitReason.Io:
@@ -47,13 +57,17 @@ public static class ExitHandler
                 lock (vm.DeviceLock) exit.Fault = !AccessMsr(vm, cpu.Cpu.Index, exit);
                 return ExitAction.Continue;
 
-            case ExitReason.CrAccess when exit.Address == 8:
+            case ExitReason.CrAccess:
                 lock (vm.DeviceLock)
                 {
                     if (cpu.Interrupts is not { } source) exit.Data = exit.IsWrite ? exit.Data : 0;
                     else if (exit.IsWrite) source.Cr8 = exit.Data & 0xF;
                     else exit.Data = source.Cr8;
                 }
+                return ExitAction.Continue;
+
+            case ExitReason.FloatingPointError:
+                lock (vm.DeviceLock) vm.FloatingPointError?.Set(true);
                 return ExitAction.Continue;
 
             case ExitReason.Hlt:

@@ -55,6 +55,9 @@ public sealed class VirtualMachine : IDisposable
     /// <summary>MSRs outside the processor; asked in order until one answers.</summary>
     public IList<IMsrDevice> Msrs { get; } = [];
 
+    /// <summary>Where FERR# of the processors leads; null: nowhere. Set by the board before the start.</summary>
+    public IInterruptLine? FloatingPointError { get; set; }
+
     /// <summary>The machine lock: devices run with it held, one at a time.</summary>
     public object DeviceLock { get; } = new();
 
@@ -100,6 +103,9 @@ public sealed class VirtualMachine : IDisposable
 
     /// <summary>Tells a vCPU that its interrupt source has something for it. Any thread.</summary>
     public void WakeCpu(int index) => _cpus[index].Wake();
+
+    /// <summary>Masks (false) or passes address line 20 for all vCPUs. Any thread.</summary>
+    public void SetA20(bool pass) => _engineVm.SetA20(pass);
 
     public void Dispose()
     {

@@ -13,6 +13,9 @@ internal sealed class InterpretedCpu(int index, Processor processor) : IVirtualC
 
     public void Kick() => processor.Kick();
 
+    /// <summary>Any thread; takes effect before the next block.</summary>
+    internal void SetA20(bool pass) => processor.SetA20(pass);
+
     public ExecutionControls Controls
     {
         get => processor.Controls;

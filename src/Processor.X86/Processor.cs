@@ -21,10 +21,14 @@ public sealed unsafe partial class Processor : IDisposable
 
     private readonly GuestFault _fault = new();
     internal readonly ExitRequest ExitRequested = new();
+    /// <summary>Held for moments only: other threads set attention flags in memory that disposal frees.</summary>
+    private readonly Lock _disposal = new();
     private bool _disposed;
 
-    internal Processor(GuestMemory memory, CpuModel model, VirtualClock clock)
+    /// <param name="busLock">One for all vCPUs of a VM.</param>
+    internal Processor(GuestMemory memory, CpuModel model, VirtualClock clock, Lock busLock)
     {
+        BusLock = busLock;
         Memory = memory;
         Model = model;
         Clock = clock;
@@ -59,14 +63,24 @@ public sealed unsafe partial class Processor : IDisposable
         set
         {
             // Which instructions exit is decided when they are decoded.
-            if (value.Instructions != _controls.Instructions) FlushCode();
+            bool recode = value.Instructions != _controls.Instructions;
             _controls = value;
+            if (recode) FlushCode();
             UpdateWindowAttention();
         }
     }
 
     /// <inheritdoc cref="IVirtualCpu.Kick"/>
-    internal void Kick() => Interlocked.Or(ref State->AttentionFlags, (int)Attention.Kick);
+    internal void Kick() => Signal(Attention.Kick);
+
+    /// <summary>Sets attention flags from any thread; after disposal there is nothing left to be told.</summary>
+    private void Signal(Attention flags)
+    {
+        lock (_disposal)
+        {
+            if (!_disposed) Interlocked.Or(ref State->AttentionFlags, (int)flags);
+        }
+    }
 
     internal void InjectInterrupt(byte vector)
     {
@@ -105,9 +119,12 @@ public sealed unsafe partial class Processor : IDisposable
     {
         if (_disposed) return;
         Memory.RemoveObserver(this);
-        _arena.Dispose();
-        DisposeThunks();
-        Release();
+        lock (_disposal)
+        {
+            _arena.Dispose();
+            DisposeThunks();
+            Release();
+        }
         GC.SuppressFinalize(this);
     }
 

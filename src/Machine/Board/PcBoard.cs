@@ -44,13 +44,16 @@ public sealed class PcBoard
         Pic.AttachTo(vm.Ports);
         Interrupts = new IsaInterrupts(Pic, IoApic);
 
+        vm.FloatingPointError = Interrupts[CoprocessorError.Irq];
+        new CoprocessorError(Interrupts[CoprocessorError.Irq]).AttachTo(vm.Ports);
+
         Timer = new Pit8254(Interrupts[0], time);
         Timer.AttachTo(vm.Ports);
         Power = new PowerManagement(time, Interrupts[PowerManagement.SciInterrupt], () => vm.Stop(new StopCause(StopReason.PowerOff)));
         vm.Ports.Add(PowerManagement.FirstPort, PowerManagement.Ports, Power);
         Clock = new Rtc146818(new InterruptFanOut([Interrupts[8], Power.RealTimeClock]), time, options.StartTime, vm.Memory.Size);
         Clock.AttachTo(vm.Ports);
-        var a20 = new A20Gate(options.A20Changed ?? (_ => { }));
+        var a20 = new A20Gate(vm.SetA20);
         Keyboard = new I8042(Interrupts[1], Interrupts[12], a20, Reset, vm.DeviceLock);
         Keyboard.AttachTo(vm.Ports);
         new Port92(a20, Reset).AttachTo(vm.Ports);

@@ -20,7 +20,4 @@ public sealed record PcBoardOptions
 
     /// <summary>What the real-time clock shows at the start.</summary>
     public DateTime StartTime { get; init; } = DateTime.UtcNow;
-
-    /// <summary>The guest masked (false) or unmasked (true) address line 20. On the thread of the vCPU that did it, between exits, with the machine lock held.</summary>
-    public Action<bool>? A20Changed { get; init; }
 }

@@ -117,6 +117,7 @@ internal sealed unsafe class BlockDecoder
         i.Code = (ushort)instruction.Code;
         i.Length = (byte)instruction.Length;
         i.Handler = !memory ? row.Register : instruction.HasLockPrefix ? row.Locked : row.Memory;
+        if (Intercepts.Applies(_processor, instruction, row)) i.Handler = &Intercepts.Exit;
         FillFlags(ref i, instruction, memory);
         FillOperands(ref i, instruction, rip);
         if (memory)

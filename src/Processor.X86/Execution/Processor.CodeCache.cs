@@ -178,7 +178,7 @@ public sealed unsafe partial class Processor : ICodeObserver
     void ICodeObserver.CodeWritten(ulong address, ulong length)
     {
         _foreignWrites.Enqueue((address, length));
-        Interlocked.Or(ref State->AttentionFlags, (int)Attention.Event);
+        Signal(Attention.Event);
     }
 
     private void ProcessForeignWrites()

@@ -22,14 +22,7 @@ public sealed unsafe partial class Processor
         CompleteMmio();
         _reexecuting = _replay.Count > 0;
         _replayIndex = 0;
-        try
-        {
-            DeliverInjected();
-        }
-        catch (ExitRequest)
-        {
-            return Internal("an interrupt stack or descriptor table lies outside RAM");
-        }
+        DeliverInjected();
         for (; ; )
         {
             try
@@ -45,15 +38,8 @@ public sealed unsafe partial class Processor
                 _reexecuting = false;
                 DropCompletion();
                 ExitPending = false;
-                if ((_controls.ExceptionBitmap & (1u << (int)fault.Vector)) != 0) return ExceptionExit(fault);
-                try
-                {
-                    DeliverException(fault.Vector, fault.ErrorCode);
-                }
-                catch (ExitRequest)
-                {
-                    return Internal("an interrupt stack or descriptor table lies outside RAM");
-                }
+                if (Intercepts(fault.Vector)) return ExceptionExit(fault);
+                DeliverException(fault.Vector, fault.ErrorCode);
             }
             catch (ExitRequest)
             {
@@ -80,6 +66,9 @@ public sealed unsafe partial class Processor
         s->LinkFrom = null;
     }
 
+    /// <summary>The exception bitmap has this vector.</summary>
+    internal bool Intercepts(Vector vector) => (_controls.ExceptionBitmap >> (int)vector & 1) != 0;
+
     private VmExit ExceptionExit(GuestFault fault)
     {
         Exit.Reason = ExitReason.Exception;
@@ -91,13 +80,6 @@ public sealed unsafe partial class Processor
     private VmExit TripleFault()
     {
         Exit.Reason = ExitReason.TripleFault;
-        return Exit;
-    }
-
-    private VmExit Internal(string message)
-    {
-        Exit.Reason = ExitReason.InternalError;
-        Exit.Message = message;
         return Exit;
     }
 
@@ -209,15 +191,19 @@ public sealed unsafe partial class Processor
         // Cleared before looking: what arrives meanwhile sets it again.
         int flags = Interlocked.Exchange(ref s->AttentionFlags, 0);
         ProcessForeignWrites();
+        ApplyA20();
         if (TakePostedMmio())
         {
             Interlocked.Or(ref s->AttentionFlags, flags | (int)Attention.Event);
             return true;
         }
-        if (TakeDebugTrap())
+        // A trap that its own handler runs into again must not keep a kick from being seen.
+        if (TakeDebugTrap() && ExitPending)
         {
             Interlocked.Or(ref s->AttentionFlags, flags & (int)Attention.Kick);
-            return false;
+            UpdateWindowAttention();
+            ExitPending = false;
+            return true;
         }
         if ((flags & (int)Attention.Kick) != 0)
         {

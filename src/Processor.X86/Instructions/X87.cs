@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using Bunraku.Engines;
 
 namespace Bunraku.Processor.X86;
 
@@ -39,11 +40,11 @@ internal static unsafe class X87
         if (IsPending(s)) RaisePending(p, s);
     }
 
-    // With CR0.NE clear FERR# is asserted and the instruction goes on as it does with IGNNE#, which the board's port F0h logic drives.
+    // With CR0.NE clear FERR# is asserted in front of the instruction, and then it goes on as it does with IGNNE#, which the board's port F0h logic drives.
     private static void RaisePending(Processor p, ProcessorState* s)
     {
         if ((s->Cr0 & (ulong)Cr0.Ne) != 0) throw p.Fault(Vector.Mf);
-        p.FerrAsserted = true;
+        p.AssertFerr();
     }
 
     /// <summary>RESET: registers zero (SDM vol. 3A, "IA-32 and Intel 64 Processor States Following Power-up, Reset, or INIT"), and the host's default MXCSR in the image.</summary>
@@ -63,6 +64,7 @@ internal static unsafe class X87
         int top = Top(s);
         Control(s) = DefaultControl;
         Status(s) = 0;
+        s->FerrAsserted = 0;
         Rotate(s, -top);
         Tags(s) = 0;
         Opcode(s) = 0;
@@ -83,10 +85,15 @@ internal static unsafe class X87
     {
         bool pending = (value & ~Control(s) & Exceptions) != 0;
         Status(s) = (ushort)(value & ~(Summary | Busy) | (pending ? Summary | Busy : 0));
+        if (!pending) s->FerrAsserted = 0;
     }
 
     /// <summary>Clears exception flags, SF, ES and B.</summary>
-    public static void ClearExceptions(ProcessorState* s) => Status(s) &= unchecked((ushort)~(Exceptions | StackFault | Summary | Busy));
+    public static void ClearExceptions(ProcessorState* s)
+    {
+        Status(s) &= unchecked((ushort)~(Exceptions | StackFault | Summary | Busy));
+        s->FerrAsserted = 0;
+    }
 
     /// <summary>Moves the image's registers so that what was ST(n + <paramref name="by"/>) is ST(n).</summary>
     public static void Rotate(ProcessorState* s, int by)
@@ -162,6 +169,16 @@ internal static unsafe class X87
 
 public sealed unsafe partial class Processor
 {
-    /// <summary>FERR#: an x87 exception happened while CR0.NE is clear; the board turns it into IRQ 13 and clears it at port F0h.</summary>
-    internal bool FerrAsserted;
+    /// <summary>FERR#: a waiting instruction met an x87 exception while CR0.NE is clear. Exits once for each exception; the instruction is executed afterwards.</summary>
+    internal void AssertFerr()
+    {
+        if (State->FerrAsserted != 0) return;
+        // Posted MMIO writes come first; then the instruction is back here.
+        if (_posted.Count == 0)
+        {
+            State->FerrAsserted = 1;
+            Exit.Reason = ExitReason.FloatingPointError;
+        }
+        throw ExitRequested;
+    }
 }

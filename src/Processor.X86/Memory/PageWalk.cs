@@ -34,7 +34,25 @@ public sealed unsafe partial class Processor
     private ulong ReservedPhysical => 0x000F_FFFF_FFFF_F000ul & ~((1ul << Model.PhysicalAddressBits) - 1);
 
     /// <summary>All ones but bit 20 when the A20 line is masked.</summary>
-    internal ulong A20Mask { get; set; } = ulong.MaxValue;
+    internal ulong A20Mask { get; private set; } = ulong.MaxValue;
+
+    private volatile bool _a20 = true;
+
+    /// <summary>The A20M# pin. Any thread; takes effect before the next block.</summary>
+    internal void SetA20(bool pass)
+    {
+        if (_a20 == pass) return;
+        _a20 = pass;
+        Signal(Attention.Event);
+    }
+
+    private void ApplyA20()
+    {
+        ulong mask = _a20 ? ulong.MaxValue : ~(1ul << 20);
+        if (mask == A20Mask) return;
+        A20Mask = mask;
+        FlushTlb(includeGlobal: true);
+    }
 
     /// <summary>Translates one linear address; never throws. Sets accessed and dirty flags as the processor would.</summary>
     internal Translation Walk(ulong linear, uint access)

@@ -6,8 +6,8 @@ namespace Bunraku.Processor.X86;
 /// <summary>The slow side of memory operands: TLB fill, accesses across pages, MMIO, code pages, alignment checks, watched pages.</summary>
 public sealed unsafe partial class Processor
 {
-    /// <summary>Serialises locked operations that cannot be one host atomic (split, MMIO).</summary>
-    internal readonly Lock BusLock = new();
+    /// <summary>Serialises locked operations that cannot be one host atomic (split, MMIO), among all vCPUs of the VM.</summary>
+    internal readonly Lock BusLock;
 
     /// <summary>One page of an access: where its bytes are.</summary>
     private readonly ref struct Part
@@ -97,7 +97,7 @@ public sealed unsafe partial class Processor
             ReadPart(a, destination);
             return;
         }
-        Part b = Locate(Wrap(address + (ulong)first), length - first, access);
+        Part b = Locate(NextPage(address, first, access), length - first, access);
         ReadPart(a, destination);
         ReadPart(b, destination + first);
     }
@@ -112,7 +112,7 @@ public sealed unsafe partial class Processor
             WritePart(a, source);
             return;
         }
-        Part b = Locate(Wrap(address + (ulong)first), length - first, access);
+        Part b = Locate(NextPage(address, first, access), length - first, access);
         WritePart(a, source);
         WritePart(b, source + first);
     }
@@ -121,10 +121,27 @@ public sealed unsafe partial class Processor
     {
         int first = (int)Math.Min(0x1000 - (address & 0xFFF), (ulong)length);
         _ = Locate(address, first, access);
-        if (first < length) _ = Locate(Wrap(address + (ulong)first), length - first, access);
+        if (first < length) _ = Locate(NextPage(address, first, access), length - first, access);
     }
 
     private ulong Wrap(ulong address) => (State->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64 ? address : address & 0xFFFF_FFFF;
+
+    /// <summary>
+    /// Linear address of the second page of an access. An operand in a flat segment that runs past 4 GiB violates the limit (SDM vol. 3A, "Limit Checking"); where
+    /// segmentation has checked the operand before, its base has made the sum wrap.
+    /// </summary>
+    private ulong NextPage(ulong address, int first, uint access)
+    {
+        ulong next = address + (ulong)first;
+        if ((State->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64 || next <= uint.MaxValue) return next;
+        Insn* i = State->Current;
+        if ((access & ImplicitAccess) == 0 && (State->Mode & ModeKey.Flat) != 0 && i != null && i->Base != RegisterOffsets.PreparedAddress
+            && (InstructionTable.Get((Iced.Intel.Code)i->Code).Flags & Row.OwnSegmentation) == 0)
+        {
+            throw NonCanonical();
+        }
+        return (uint)next;
+    }
 
     /// <summary>Translates one page's part of an access, raises its faults, and fills the TLB.</summary>
     private Part Locate(ulong address, int length, uint access)
@@ -180,7 +197,7 @@ public sealed unsafe partial class Processor
         if (IsCodePage(part.Host)) InvalidateCode(part.Host, part.Length);
     }
 
-    /// <summary>#GP(0), or #SS(0) for a stack segment operand of the current instruction.</summary>
+    /// <summary>#GP(0), or #SS(0) for a stack segment operand of the current instruction: it is not canonical, or beyond 4 GiB.</summary>
     private GuestFault NonCanonical() => Fault(State->Current != null && (State->Current->Flags & InsnFlags.StackSegment) != 0 ? Vector.Ss : Vector.Gp, 0);
 
     /// <summary>#PF with CR2 set.</summary>

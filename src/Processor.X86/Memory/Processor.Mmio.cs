@@ -30,6 +30,11 @@ public sealed unsafe partial class Processor
             {
                 value = _replay[_replayIndex++];
             }
+            else if (_deliveringEvent)
+            {
+                // No device is meant to hold descriptor tables: nobody answers. The event's own faults follow from that.
+                value = ulong.MaxValue;
+            }
             else
             {
                 if (_posted.Count > 0) throw ExitRequested;

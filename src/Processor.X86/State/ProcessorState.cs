@@ -115,6 +115,8 @@ public unsafe struct ProcessorState
     public uint ThunkUnmasked;
     /// <summary>Selectors of the last x87 instruction and of its memory operand.</summary>
     public ushort X87Cs, X87Ds;
+    /// <summary>Non-zero: FERR# is asserted for the pending x87 exception, and the hypervisor knows.</summary>
+    public byte FerrAsserted;
 
     public SegmentRegister Es, Cs, Ss, Ds, Fs, Gs, Ldtr, Tr;
     public ulong GdtrBase, IdtrBase;

@@ -232,7 +232,7 @@ internal static unsafe class ControlInstructions
     {
         if (s->Cpl != 0) throw p.InvalidOpcode();
         if ((uint)s->Rcx != 0) throw p.GeneralProtection();
-        p.RequestExit(ExitReason.Mwait);
+        if ((p.Controls.Instructions & InterceptedInstructions.Mwait) != 0) p.RequestExit(ExitReason.Mwait);
         return Flow.Leave(s, i);
     }
 

@@ -118,7 +118,7 @@ public sealed unsafe partial class Processor
         for (int n = 0; n < 4; n++)
         {
             // Outside RAM the bus reads as all ones.
-            if (!Memory.TryRead(address + (ulong)n * 8, out entries[n])) entries[n] = ulong.MaxValue;
+            if (!Memory.TryRead((address & A20Mask) + (ulong)n * 8, out entries[n])) entries[n] = ulong.MaxValue;
             if ((entries[n] & 1) != 0 && (entries[n] & reserved) != 0) throw GeneralProtection();
         }
         entries.CopyTo(new Span<ulong>(&State->Pdpte0, 4));

@@ -131,9 +131,16 @@ public sealed unsafe partial class Processor
 
     private void DeliverDebugTrap(ulong bits)
     {
+        if (Intercepts(Vector.Db) && ExitPending)
+        {
+            // The instruction's own exit comes first.
+            RecordTrap(bits);
+            return;
+        }
         _pendingDr6 |= bits;
         MergeDebugTrap();
-        DeliverException(Vector.Db, null);
+        if (Intercepts(Vector.Db)) RequestExit(Engines.ExitReason.Exception, (ulong)Vector.Db);
+        else DeliverException(Vector.Db, null);
     }
 
     /// <summary>Moves what is pending to DR6: the #DB at hand reports it.</summary>

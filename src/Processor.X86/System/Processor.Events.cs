@@ -108,6 +108,11 @@ public sealed unsafe partial class Processor
     internal Insn* SoftwareInterrupt(Insn* i, byte vector, EventSource source)
     {
         ProcessorState* s = State;
+        if (source != EventSource.Interrupt && Intercepts((Vector)vector))
+        {
+            RequestExit(Engines.ExitReason.Exception, vector);
+            return Flow.Again(s, i);
+        }
         Deliver((Vector)vector, null, source, Flow.NextRip(s, i));
         // INT1 behind MOV SS is one #DB together with the breakpoint that MOV SS held back.
         if (source == EventSource.Icebp) MergeDebugTrap();

@@ -83,9 +83,9 @@ internal static unsafe partial class InstructionTable
         t.Add(Code.Smsw_rm16,          &DescriptorTableInstructions.SmswReg<ushort>,        &DescriptorTableInstructions.SmswMem,            flags: Row.Writes);
         t.Add(Code.Smsw_r32m16,        &DescriptorTableInstructions.SmswReg<uint>,          &DescriptorTableInstructions.SmswMem,            flags: Row.Writes);
         t.Add(Code.Smsw_r64m16,        &DescriptorTableInstructions.SmswReg<ulong>,         &DescriptorTableInstructions.SmswMem,            flags: Row.Writes);
-        t.Add(Code.Lmsw_rm16,          &DescriptorTableInstructions.LmswReg,                &DescriptorTableInstructions.LmswMem,            flags: Row.EndsBlock | Row.Cpl0);
-        t.Add(Code.Lmsw_r32m16,        &DescriptorTableInstructions.LmswReg,                &DescriptorTableInstructions.LmswMem,            flags: Row.EndsBlock | Row.Cpl0);
-        t.Add(Code.Lmsw_r64m16,        &DescriptorTableInstructions.LmswReg,                &DescriptorTableInstructions.LmswMem,            flags: Row.EndsBlock | Row.Cpl0);
+        t.Add(Code.Lmsw_rm16,          &DescriptorTableInstructions.LmswReg,                &DescriptorTableInstructions.LmswMem,            flags: Row.EndsBlock | Row.Cpl0, intercept: InterceptedInstructions.Cr0);
+        t.Add(Code.Lmsw_r32m16,        &DescriptorTableInstructions.LmswReg,                &DescriptorTableInstructions.LmswMem,            flags: Row.EndsBlock | Row.Cpl0, intercept: InterceptedInstructions.Cr0);
+        t.Add(Code.Lmsw_r64m16,        &DescriptorTableInstructions.LmswReg,                &DescriptorTableInstructions.LmswMem,            flags: Row.EndsBlock | Row.Cpl0, intercept: InterceptedInstructions.Cr0);
         t.Add(Code.Arpl_rm16_r16,      &DescriptorTableInstructions.ArplReg,                &DescriptorTableInstructions.ArplMem,            flags: Row.Modifies | Row.ProtectedOnly);
         t.Add(Code.Arpl_r32m16_r32,    &DescriptorTableInstructions.ArplReg,                &DescriptorTableInstructions.ArplMem,            flags: Row.Modifies | Row.ProtectedOnly);
         t.Add(Code.Lar_r16_rm16,       &DescriptorTableInstructions.LarReg<ushort>,         &DescriptorTableInstructions.LarMem<ushort>,     flags: Row.ProtectedOnly);
@@ -134,8 +134,8 @@ internal static unsafe partial class InstructionTable
         t.Add(Code.Swapgs,             &FastSystemCalls.Swapgs,                             null,                                            flags: Row.Cpl0);
 
         // Control, debug and model-specific registers
-        t.Add(Code.Mov_r32_cr,         &ControlInstructions.MoveFromCr<uint>,               null,                                            flags: Row.EndsBlock | Row.Cpl0);
-        t.Add(Code.Mov_cr_r32,         &ControlInstructions.MoveToCr<uint>,                 null,                                            flags: Row.EndsBlock | Row.Cpl0);
+        t.Add(Code.Mov_r32_cr,         &ControlInstructions.MoveFromCr<uint>,               null,                                            flags: Row.EndsBlock | Row.Cpl0, intercept: InterceptedInstructions.Cr3Store);
+        t.Add(Code.Mov_cr_r32,         &ControlInstructions.MoveToCr<uint>,                 null,                                            flags: Row.EndsBlock | Row.Cpl0, intercept: InterceptedInstructions.Cr0 | InterceptedInstructions.Cr3Load | InterceptedInstructions.Cr4);
         t.Add(Code.Mov_r32_dr,         &DebugInstructions.Read<uint>,                       null,                                            flags: Row.Cpl0, intercept: InterceptedInstructions.MovDr);
         t.Add(Code.Mov_dr_r32,         &DebugInstructions.Write<uint>,                      null,                                            flags: Row.EndsBlock | Row.Cpl0, intercept: InterceptedInstructions.MovDr);
         t.Add(Code.Rdfsbase_r32,       &ControlInstructions.ReadBase<uint, FsNumber>,       null);
@@ -144,8 +144,8 @@ internal static unsafe partial class InstructionTable
         t.Add(Code.Wrgsbase_r32,       &ControlInstructions.WriteBase<uint, GsNumber>,      null);
         t.Add(Code.Invpcid_r32_m128,   null,                                                &ControlInstructions.Invpcid<uint>,              flags: Row.EndsBlock | Row.Cpl0 | Row.ProtectedOnly, intercept: InterceptedInstructions.Invlpg);
         t.Add(Code.Rdpid_r32,          &ControlInstructions.Rdpid,                          null);
-        t.Add(Code.Mov_r64_cr,         &ControlInstructions.MoveFromCr<ulong>,              null,                                            flags: Row.EndsBlock | Row.Cpl0);
-        t.Add(Code.Mov_cr_r64,         &ControlInstructions.MoveToCr<ulong>,                null,                                            flags: Row.EndsBlock | Row.Cpl0);
+        t.Add(Code.Mov_r64_cr,         &ControlInstructions.MoveFromCr<ulong>,              null,                                            flags: Row.EndsBlock | Row.Cpl0, intercept: InterceptedInstructions.Cr3Store);
+        t.Add(Code.Mov_cr_r64,         &ControlInstructions.MoveToCr<ulong>,                null,                                            flags: Row.EndsBlock | Row.Cpl0, intercept: InterceptedInstructions.Cr0 | InterceptedInstructions.Cr3Load | InterceptedInstructions.Cr4);
         t.Add(Code.Mov_r64_dr,         &DebugInstructions.Read<ulong>,                      null,                                            flags: Row.Cpl0, intercept: InterceptedInstructions.MovDr);
         t.Add(Code.Mov_dr_r64,         &DebugInstructions.Write<ulong>,                     null,                                            flags: Row.EndsBlock | Row.Cpl0, intercept: InterceptedInstructions.MovDr);
         t.Add(Code.Rdfsbase_r64,       &ControlInstructions.ReadBase<ulong, FsNumber>,      null);
@@ -154,7 +154,7 @@ internal static unsafe partial class InstructionTable
         t.Add(Code.Wrgsbase_r64,       &ControlInstructions.WriteBase<ulong, GsNumber>,     null);
         t.Add(Code.Invpcid_r64_m128,   null,                                                &ControlInstructions.Invpcid<ulong>,             flags: Row.EndsBlock | Row.Cpl0 | Row.ProtectedOnly, intercept: InterceptedInstructions.Invlpg);
         t.Add(Code.Rdpid_r64,          &ControlInstructions.Rdpid,                          null);
-        t.Add(Code.Clts,               &ControlInstructions.Clts,                           null,                                            flags: Row.EndsBlock | Row.Cpl0);
+        t.Add(Code.Clts,               &ControlInstructions.Clts,                           null,                                            flags: Row.EndsBlock | Row.Cpl0, intercept: InterceptedInstructions.Cr0);
         t.Add(Code.Rdmsr,              &ControlInstructions.Rdmsr,                          null,                                            flags: Row.EndsBlock | Row.Cpl0);
         t.Add(Code.Wrmsr,              &ControlInstructions.Wrmsr,                          null,                                            flags: Row.EndsBlock | Row.Cpl0);
         t.Add(Code.Xgetbv,             &ControlInstructions.Xgetbv,                         null);
