@@ -31,6 +31,7 @@ public sealed unsafe partial class Processor : IDisposable
         BusLock = busLock;
         Memory = memory;
         Model = model;
+        _paging = new PagingModel(model);
         Clock = clock;
         State = (ProcessorState*)NativeMemory.AlignedAlloc((nuint)sizeof(ProcessorState), 64);
         *State = default;

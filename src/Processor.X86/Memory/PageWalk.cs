@@ -30,8 +30,16 @@ public sealed unsafe partial class Processor
     /// <summary>A supervisor access that the instruction did not ask for (descriptor tables, TSS): SMAP ignores RFLAGS.AC for it when CPL is 3.</summary>
     internal const uint ImplicitAccess = 1u << 31;
 
-    /// <summary>Reserved physical address bits of a paging-structure entry.</summary>
-    private ulong ReservedPhysical => 0x000F_FFFF_FFFF_F000ul & ~((1ul << Model.PhysicalAddressBits) - 1);
+    /// <summary>What the CPU model decides about walks, looked up once.</summary>
+    private readonly struct PagingModel(CpuModel model)
+    {
+        /// <summary>Reserved physical address bits of a paging-structure entry.</summary>
+        public readonly ulong ReservedPhysical = 0x000F_FFFF_FFFF_F000ul & ~((1ul << model.PhysicalAddressBits) - 1);
+        public readonly bool GigabytePages = model.Has(CpuFeature.Pdpe1gb);
+        public readonly bool Pse36 = model.Has(CpuFeature.Pse36);
+    }
+
+    private readonly PagingModel _paging;
 
     /// <summary>All ones but bit 20 when the A20 line is masked.</summary>
     internal ulong A20Mask { get; private set; } = ulong.MaxValue;
@@ -82,10 +90,10 @@ public sealed unsafe partial class Processor
             ulong* slot = Entry64(table + (((linear >> shift) & 0x1FF) << 3), out ulong entry);
             if ((entry & Present) == 0) return Miss(access, 0);
             bool leaf = level == 1 || ((entry & PageSizeBit) != 0 && level is 2 or 3);
-            ulong reserved = ReservedPhysical | ((s->Efer & (ulong)Efer.Nxe) == 0 ? ExecuteDisable : 0);
-            if (level >= 4 || (level == 3 && !Model.Has(CpuFeature.Pdpe1gb))) reserved |= PageSizeBit;
+            ulong reserved = _paging.ReservedPhysical | ((s->Efer & (ulong)Efer.Nxe) == 0 ? ExecuteDisable : 0);
+            if (level >= 4 || (level == 3 && !_paging.GigabytePages)) reserved |= PageSizeBit;
             if (leaf && level > 1) reserved |= ((1ul << shift) - 1) & ~0x1FFFul; // bit 12 is PAT
-            if (level == 3 && !Model.Has(CpuFeature.Pdpe1gb)) leaf = false;
+            if (level == 3 && !_paging.GigabytePages) leaf = false;
             if ((entry & reserved) != 0) return Miss(access, PageFaultError.Present | PageFaultError.Reserved);
             rights.And &= entry;
             rights.Or |= entry;
@@ -100,7 +108,7 @@ public sealed unsafe partial class Processor
         ProcessorState* s = State;
         ulong pdpte = (&s->Pdpte0)[(linear >> 30) & 3];
         if ((pdpte & Present) == 0) return Miss(access, 0);
-        ulong reserved = ReservedPhysical | 0x7FF0_0000_0000_0000 | ((s->Efer & (ulong)Efer.Nxe) == 0 ? ExecuteDisable : 0);
+        ulong reserved = _paging.ReservedPhysical | 0x7FF0_0000_0000_0000 | ((s->Efer & (ulong)Efer.Nxe) == 0 ? ExecuteDisable : 0);
         var rights = new Rights { And = ulong.MaxValue };
         ulong* slot = Entry64((pdpte & 0x000F_FFFF_FFFF_F000) + (((linear >> 21) & 0x1FF) << 3), out ulong entry);
         if ((entry & Present) == 0) return Miss(access, 0);
@@ -129,8 +137,8 @@ public sealed unsafe partial class Processor
         if (large)
         {
             // PSE-36: bits 20:13 hold physical address bits 39:32, bit 21 is reserved.
-            ulong high = Model.Has(CpuFeature.Pse36) ? (ulong)(entry >> 13 & 0xFF) << 32 : 0;
-            ulong reserved = Model.Has(CpuFeature.Pse36) ? 0x20_0000ul : 0x3F_E000ul;
+            ulong high = _paging.Pse36 ? (ulong)(entry >> 13 & 0xFF) << 32 : 0;
+            ulong reserved = _paging.Pse36 ? 0x20_0000ul : 0x3F_E000ul;
             if ((entry & reserved) != 0 || (high & ~((1ul << Model.PhysicalAddressBits) - 1)) != 0) return Miss(access, PageFaultError.Present | PageFaultError.Reserved);
             frame = high | (entry & 0xFFC0_0000) | (linear & 0x3F_F000);
         }
