@@ -16,6 +16,16 @@ public sealed unsafe partial class Processor : IDisposable
     internal readonly CpuModel Model;
     internal readonly VirtualClock Clock;
 
+    /// <summary>0-based number of this vCPU, also its initial APIC identifier.</summary>
+    internal int CpuIndex { get; init; }
+
+    /// <summary>How many vCPUs the VM has.</summary>
+    internal int CpuCount { get; init; } = 1;
+
+    /// <summary>What CPUID tells about now.</summary>
+    internal CpuidSubject CpuidSubject => new(
+        Model, CpuIndex, CpuCount, Clock.TscFrequency, (State->Cr4 & (ulong)Cr4.Osxsave) != 0, (State->Cr4 & (ulong)Cr4.Pke) != 0, State->Xcr0, State->Xss, ApicDisabled);
+
     /// <summary>The exit being prepared or returned.</summary>
     internal readonly VmExit Exit = new();
 

@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
+using Bunraku.Engines;
 
 namespace Bunraku.Processor.X86;
 

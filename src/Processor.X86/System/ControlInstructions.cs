@@ -301,7 +301,7 @@ internal static unsafe class ControlInstructions
 
     public static Insn* Cpuid(Processor p, ProcessorState* s, Insn* i)
     {
-        CpuidResult r = CpuidLeaves.Query(p, (uint)s->Rax, (uint)s->Rcx);
+        CpuidResult r = CpuidLeaves.Query(p.CpuidSubject, (uint)s->Rax, (uint)s->Rcx);
         s->Rax = r.Eax;
         s->Rbx = r.Ebx;
         s->Rcx = r.Ecx;

@@ -125,10 +125,7 @@ public sealed unsafe partial class Processor
     }
 
     /// <summary>XCR0 bits of this model.</summary>
-    internal ulong Xcr0Allowed =>
-        XsaveLayout.X87 | XsaveLayout.Sse
-        | (Model.Has(CpuFeature.Avx) ? XsaveLayout.Avx : 0)
-        | (Model.Has(CpuFeature.Pku) ? XsaveLayout.Pkru : 0);
+    internal ulong Xcr0Allowed => XsaveLayout.Allowed(Model);
 
     /// <summary>XSETBV of register <paramref name="index"/>.</summary>
     internal void WriteXcr(uint index, ulong value)

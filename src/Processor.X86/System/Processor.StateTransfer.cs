@@ -15,7 +15,7 @@ public sealed unsafe partial class Processor
     {
         ProcessorState* s = State;
         new Span<ulong>(&s->Rax, 16).Clear();
-        s->Rdx = CpuidLeaves.Query(this, 1, 0).Eax;
+        s->Rdx = CpuidLeaves.Query(CpuidSubject, 1, 0).Eax;
         s->Rip = 0xFFF0;
         Flags.Set(s, (uint)Rflags.Fixed1);
         s->Cr0 = (ulong)(Cr0.Cd | Cr0.Nw | Cr0.Et);

@@ -1,10 +1,13 @@
-namespace Bunraku.Processor.X86;
+namespace Bunraku.Engines;
 
 /// <summary>State components of the XSAVE area, standard format. Intel SDM vol. 1, "Managing State Using the XSAVE Feature Set"; what CPUID leaf 0Dh reports.</summary>
-internal static class XsaveLayout
+public static class XsaveLayout
 {
     /// <summary>XCR0 bits.</summary>
     public const ulong X87 = 1, Sse = 2, Avx = 4, Pkru = 0x200;
+
+    /// <summary>XCR0 bits that a processor of this model may have set.</summary>
+    public static ulong Allowed(CpuModel model) => X87 | Sse | (model.Has(CpuFeature.Avx) ? Avx : 0) | (model.Has(CpuFeature.Pku) ? Pkru : 0);
 
     /// <summary>Bytes of the legacy area and of the header behind it.</summary>
     public const int LegacySize = 512, HeaderOffset = 512, HeaderSize = 64;

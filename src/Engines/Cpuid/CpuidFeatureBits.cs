@@ -1,16 +1,15 @@
-using Bunraku.Engines;
 
-namespace Bunraku.Processor.X86;
+namespace Bunraku.Engines;
 
 /// <summary>Result registers of CPUID by number.</summary>
-internal enum CpuidRegister { Eax, Ebx, Ecx, Edx }
+public enum CpuidRegister { Eax, Ebx, Ecx, Edx }
 
 /// <summary>Where CPUID reports a feature.</summary>
 /// <param name="HostExecuted">Its instructions run on the host's own units: without the bit on the host a model cannot have it.</param>
-internal readonly record struct CpuidFeatureBit(CpuFeature Feature, uint Leaf, uint Subleaf, CpuidRegister Register, int Bit, bool HostExecuted = false);
+public readonly record struct CpuidFeatureBit(CpuFeature Feature, uint Leaf, uint Subleaf, CpuidRegister Register, int Bit, bool HostExecuted = false);
 
 /// <summary>One row for each feature. Intel SDM vol. 2, CPUID; AMD APM vol. 3, appendix E.</summary>
-internal static class CpuidFeatureBits
+public static class CpuidFeatureBits
 {
     public static readonly CpuidFeatureBit[] Rows =
     [

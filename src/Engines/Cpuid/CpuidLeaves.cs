@@ -1,22 +1,34 @@
 using System.Numerics;
 using System.Text;
-using Bunraku.Engines;
 
-namespace Bunraku.Processor.X86;
+namespace Bunraku.Engines;
 
 /// <summary>What CPUID returns.</summary>
-internal readonly record struct CpuidResult(uint Eax, uint Ebx, uint Ecx, uint Edx);
+public readonly record struct CpuidResult(uint Eax, uint Ebx, uint Ecx, uint Edx);
+
+/// <summary>Everything that CPUID's answers depend on.</summary>
+/// <param name="CpuIndex">0-based number of the vCPU, also its initial APIC identifier.</param>
+/// <param name="CpuCount">How many vCPUs the VM has.</param>
+/// <param name="TscFrequency">Hz.</param>
+/// <param name="Osxsave">CR4.OSXSAVE.</param>
+/// <param name="Ospke">CR4.PKE.</param>
+/// <param name="ApicDisabled">IA32_APIC_BASE.EN is clear.</param>
+public readonly record struct CpuidSubject(
+    CpuModel Model, int CpuIndex, int CpuCount, ulong TscFrequency, bool Osxsave = false, bool Ospke = false, ulong Xcr0 = XsaveLayout.X87, ulong Xss = 0, bool ApicDisabled = false);
 
 /// <summary>CPUID leaves of a model. Intel SDM vol. 2, CPUID; AMD APM vol. 3, appendix E.</summary>
-internal static unsafe class CpuidLeaves
+public static class CpuidLeaves
 {
-    private const uint HypervisorFirst = 0x4000_0000, ExtendedFirst = 0x8000_0000;
+    public const uint HypervisorFirst = 0x4000_0000, ExtendedFirst = 0x8000_0000;
 
-    private static uint MaxBasic(CpuModel m) => m.IsAmd ? 0xDu : 0x16;
+    /// <summary>Highest basic leaf.</summary>
+    public static uint MaxBasic(CpuModel m) => m.IsAmd ? 0xDu : 0x16;
 
-    private static uint MaxExtended(CpuModel m) => m.IsAmd ? 0x8000_0021 : 0x8000_0008;
+    /// <summary>Highest extended leaf.</summary>
+    public static uint MaxExtended(CpuModel m) => m.IsAmd ? 0x8000_0021 : 0x8000_0008;
 
-    public static CpuidResult Query(Processor p, uint leaf, uint subleaf)
+    /// <summary>What the instruction returns for EAX = <paramref name="leaf"/> and ECX = <paramref name="subleaf"/>.</summary>
+    public static CpuidResult Query(in CpuidSubject p, uint leaf, uint subleaf)
     {
         CpuModel m = p.Model;
         if (leaf >= ExtendedFirst)
@@ -42,7 +54,7 @@ internal static unsafe class CpuidLeaves
         return new(HypervisorFirst, BitConverter.ToUInt32(name), BitConverter.ToUInt32(name[4..]), BitConverter.ToUInt32(name[8..]));
     }
 
-    private static CpuidResult Basic(Processor p, uint leaf, uint subleaf)
+    private static CpuidResult Basic(in CpuidSubject p, uint leaf, uint subleaf)
     {
         CpuModel m = p.Model;
         uint Bits(uint sub, CpuidRegister r) => CpuidFeatureBits.Of(m, leaf, sub, r);
@@ -55,21 +67,21 @@ internal static unsafe class CpuidLeaves
                 }
             case 1:
                 return new(Signature(m), ClflushLine | (uint)p.CpuCount << 16 | (uint)p.CpuIndex << 24,
-                    Bits(0, CpuidRegister.Ecx) | Dynamic(p, Cr4.Osxsave, 27),
+                    Bits(0, CpuidRegister.Ecx) | Dynamic(p.Osxsave, 27),
                     (Bits(0, CpuidRegister.Edx) | (p.CpuCount > 1 ? 1u << 28 : 0)) & ApicMask(p));
             case 2: return m.IsAmd ? default : new(0x00FE_FF01, 0, 0, 0); // everything is in leaf 4
             case 4: return m.IsAmd ? default : CacheLeaf(p, subleaf, (uint)(Math.Max(1, CoreBits(p)) << 26));
             case 6: return new(Bits(0, CpuidRegister.Eax), 0, 0, 0);
             case 7:
                 return subleaf != 0 ? default
-                    : new(0, Bits(0, CpuidRegister.Ebx), Bits(0, CpuidRegister.Ecx) | Dynamic(p, Cr4.Pke, 4), Bits(0, CpuidRegister.Edx));
+                    : new(0, Bits(0, CpuidRegister.Ebx), Bits(0, CpuidRegister.Ecx) | Dynamic(p.Ospke, 4), Bits(0, CpuidRegister.Edx));
             case 0xB: return Topology(p, subleaf);
             case 0xD: return Xsave(p, subleaf, Bits(1, CpuidRegister.Eax));
             // Crystal 1/1: the TSC runs at the crystal's frequency, so nothing needs calibration.
-            case 0x15: return p.Clock.TscFrequency <= uint.MaxValue ? new(1, 1, (uint)p.Clock.TscFrequency, 0) : default;
+            case 0x15: return p.TscFrequency <= uint.MaxValue ? new(1, 1, (uint)p.TscFrequency, 0) : default;
             case 0x16:
                 {
-                    var mhz = (uint)(p.Clock.TscFrequency / 1_000_000);
+                    var mhz = (uint)(p.TscFrequency / 1_000_000);
                     return new(mhz, mhz, 100, 0);
                 }
             default: return default;
@@ -79,10 +91,10 @@ internal static unsafe class CpuidLeaves
     private const uint ClflushLine = 8 << 8;
 
     /// <summary>OSXSAVE and OSPKE show CR4.</summary>
-    private static uint Dynamic(Processor p, Cr4 flag, int bit) => (p.State->Cr4 & (ulong)flag) != 0 ? 1u << bit : 0;
+    private static uint Dynamic(bool set, int bit) => set ? 1u << bit : 0;
 
     /// <summary>The APIC bit mirrors IA32_APIC_BASE.EN (SDM vol. 3A, "Enabling or Disabling the Local APIC").</summary>
-    private static uint ApicMask(Processor p) => p.ApicDisabled ? ~(1u << 9) : uint.MaxValue;
+    private static uint ApicMask(in CpuidSubject p) => p.ApicDisabled ? ~(1u << 9) : uint.MaxValue;
 
     private static uint Signature(CpuModel m)
     {
@@ -91,31 +103,31 @@ internal static unsafe class CpuidLeaves
     }
 
     /// <summary>Bits of an APIC identifier that number the vCPUs.</summary>
-    private static int CoreBits(Processor p) => BitOperations.Log2((uint)(2 * p.CpuCount - 1));
+    private static int CoreBits(in CpuidSubject p) => BitOperations.Log2((uint)(2 * p.CpuCount - 1));
 
     /// <summary>One thread a core, all cores in one package.</summary>
-    private static CpuidResult Topology(Processor p, uint level) => level switch
+    private static CpuidResult Topology(in CpuidSubject p, uint level) => level switch
     {
         0 => new(0, 1, 0x100, (uint)p.CpuIndex),
         1 => new((uint)CoreBits(p), (uint)p.CpuCount, 0x201, (uint)p.CpuIndex),
         _ => new(0, 0, level & 0xFF, (uint)p.CpuIndex),
     };
 
-    private static CpuidResult Xsave(Processor p, uint subleaf, uint features)
+    private static CpuidResult Xsave(in CpuidSubject p, uint subleaf, uint features)
     {
         if (!p.Model.Has(CpuFeature.Xsave)) return default;
-        ulong allowed = p.Xcr0Allowed;
+        ulong allowed = XsaveLayout.Allowed(p.Model);
         return subleaf switch
         {
-            0 => new((uint)allowed, (uint)XsaveLayout.StandardSize(p.State->Xcr0), (uint)XsaveLayout.StandardSize(allowed), (uint)(allowed >> 32)),
-            1 => new(features, (features & 0xA) != 0 ? (uint)XsaveLayout.CompactSize(p.State->Xcr0 | p.State->Xss) : 0, 0, 0),
+            0 => new((uint)allowed, (uint)XsaveLayout.StandardSize(p.Xcr0), (uint)XsaveLayout.StandardSize(allowed), (uint)(allowed >> 32)),
+            1 => new(features, (features & 0xA) != 0 ? (uint)XsaveLayout.CompactSize(p.Xcr0 | p.Xss) : 0, 0, 0),
             XsaveLayout.AvxComponent when (allowed & XsaveLayout.Avx) != 0 => new(XsaveLayout.AvxSize, XsaveLayout.AvxOffset, 0, 0),
             XsaveLayout.PkruComponent when (allowed & XsaveLayout.Pkru) != 0 => new(XsaveLayout.PkruSize, XsaveLayout.PkruOffset, 0, 0),
             _ => default,
         };
     }
 
-    private static CpuidResult Extended(Processor p, uint leaf, uint subleaf)
+    private static CpuidResult Extended(in CpuidSubject p, uint leaf, uint subleaf)
     {
         CpuModel m = p.Model;
         uint Bits(CpuidRegister r) => CpuidFeatureBits.Of(m, leaf, 0, r);
@@ -162,7 +174,7 @@ internal static unsafe class CpuidLeaves
     }
 
     /// <summary>Deterministic cache parameters: L1 data, L1 code, L2, L3 shared by all.</summary>
-    private static CpuidResult CacheLeaf(Processor p, uint index, uint cores)
+    private static CpuidResult CacheLeaf(in CpuidSubject p, uint index, uint cores)
     {
         const uint data = 1, code = 2, unified = 3, lineSize = 63, selfInitializing = 1 << 8;
         uint sharing = (uint)(p.CpuCount - 1) << 14;
@@ -175,13 +187,4 @@ internal static unsafe class CpuidLeaves
             _ => default,
         };
     }
-}
-
-public sealed unsafe partial class Processor
-{
-    /// <summary>0-based number of this vCPU, also its initial APIC identifier.</summary>
-    internal int CpuIndex { get; init; }
-
-    /// <summary>How many vCPUs the VM has.</summary>
-    internal int CpuCount { get; init; } = 1;
 }
