@@ -63,7 +63,7 @@ internal static unsafe class Intercepts
         VmExit e = p.Exit;
         if (!Answered(p, i, ExitReason.Cpuid, out Insn* result))
         {
-            CpuidResult r = CpuidLeaves.Query(p, leaf, subleaf);
+            CpuidResult r = CpuidLeaves.Query(p.CpuidSubject, leaf, subleaf);
             (e.Leaf, e.Subleaf, e.Eax, e.Ebx, e.Ecx, e.Edx) = (leaf, subleaf, r.Eax, r.Ebx, r.Ecx, r.Edx);
             return result;
         }
