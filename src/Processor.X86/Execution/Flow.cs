@@ -58,9 +58,20 @@ internal static unsafe class Flow
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Insn* Near<TSize>(Processor p, ProcessorState* s, Insn* i) where TSize : struct, IBranchSize
     {
+        Insn* target = i->Link;
+        if (TSize.Bits != 64 || target == null || s->AttentionFlags != 0) return NearUnlinked<TSize>(p, s, i);
+        s->Retired += i->Ordinal + 1u;
+        s->BlockRip += (ulong)i->Imm;
+        return target;
+    }
+
+    /// <summary>The rest of <see cref="Near"/>, called last so that the linked jump runs without a stack frame.</summary>
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static Insn* NearUnlinked<TSize>(Processor p, ProcessorState* s, Insn* i) where TSize : struct, IBranchSize
+    {
         ulong rip = BranchTarget.Direct<TSize>(s, i);
         Insn* target = i->Link;
-        if (TSize.Bits != 64 || target == null) BranchTarget.Check<TSize>(p, s, rip);
+        BranchTarget.Check<TSize>(p, s, rip);
         s->Retired += i->Ordinal + 1u;
         s->BlockRip = rip;
         if (target != null && s->AttentionFlags == 0) return target;

@@ -96,11 +96,12 @@ internal static unsafe class Binary<TOp, T> where TOp : struct, IBinaryOperation
         return i + 1;
     }
 
-    public static Insn* RegMem(Processor p, ProcessorState* s, Insn* i)
+    public static Insn* RegMem(Processor p, ProcessorState* s, Insn* i) => Load<IntoRegister, T>.Run(p, s, i);
+
+    private readonly struct IntoRegister : IUse<T>
     {
-        T b = Access.Read<T>(p, s, Access.Address(s, i));
-        Register.Set(s, i->R0, TOp.Apply(s, Register.Get<T>(s, i->R0), b));
-        return i + 1;
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public static void Use(ProcessorState* s, Insn* i, T value) => Register.Set(s, i->R0, TOp.Apply(s, Register.Get<T>(s, i->R0), value));
     }
 
     public static Insn* RegImm(Processor p, ProcessorState* s, Insn* i)
@@ -169,11 +170,12 @@ internal static unsafe class Compare<TOp, T> where TOp : struct, IBinaryOperatio
         return i + 1;
     }
 
-    public static Insn* RegMem(Processor p, ProcessorState* s, Insn* i)
+    public static Insn* RegMem(Processor p, ProcessorState* s, Insn* i) => Load<WithRegister, T>.Run(p, s, i);
+
+    private readonly struct WithRegister : IUse<T>
     {
-        T b = Access.Read<T>(p, s, Access.Address(s, i));
-        TOp.Apply(s, Register.Get<T>(s, i->R0), b);
-        return i + 1;
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public static void Use(ProcessorState* s, Insn* i, T value) => TOp.Apply(s, Register.Get<T>(s, i->R0), value);
     }
 
     public static Insn* RegImm(Processor p, ProcessorState* s, Insn* i)
@@ -182,16 +184,20 @@ internal static unsafe class Compare<TOp, T> where TOp : struct, IBinaryOperatio
         return i + 1;
     }
 
-    public static Insn* MemReg(Processor p, ProcessorState* s, Insn* i)
+    public static Insn* MemReg(Processor p, ProcessorState* s, Insn* i) => Load<RegisterFrom, T>.Run(p, s, i);
+
+    private readonly struct RegisterFrom : IUse<T>
     {
-        TOp.Apply(s, Access.Read<T>(p, s, Access.Address(s, i)), Register.Get<T>(s, i->R0));
-        return i + 1;
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public static void Use(ProcessorState* s, Insn* i, T value) => TOp.Apply(s, value, Register.Get<T>(s, i->R0));
     }
 
-    public static Insn* MemImm(Processor p, ProcessorState* s, Insn* i)
+    public static Insn* MemImm(Processor p, ProcessorState* s, Insn* i) => Load<ImmediateFrom, T>.Run(p, s, i);
+
+    private readonly struct ImmediateFrom : IUse<T>
     {
-        TOp.Apply(s, Access.Read<T>(p, s, Access.Address(s, i)), T.CreateTruncating(i->Imm));
-        return i + 1;
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public static void Use(ProcessorState* s, Insn* i, T value) => TOp.Apply(s, value, T.CreateTruncating(i->Imm));
     }
 }
 

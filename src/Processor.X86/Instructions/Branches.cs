@@ -41,14 +41,17 @@ internal static unsafe class BranchTarget
     {
         if (TSize.Bits == 64)
         {
-            // Canonical for 48 bits is canonical for 57, too.
-            if ((ulong)((long)(target << 16) >> 16) != target) CheckSlow(p, s, target);
+            if (!SurelyCanonical(target)) CheckSlow(p, s, target);
         }
         else if (target > s->Cs.Limit)
         {
             CheckSlow(p, s, target);
         }
     }
+
+    /// <summary>Canonical for 48 bits is canonical for 57, too.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static bool SurelyCanonical(ulong target) => (ulong)((long)(target << 16) >> 16) == target;
 
     [MethodImpl(MethodImplOptions.NoInlining)]
     private static void CheckSlow(Processor p, ProcessorState* s, ulong target)
@@ -76,6 +79,22 @@ internal static unsafe class Branch<TSize, T> where TSize : struct, IBranchSize 
     }
 
     public static Insn* Call(Processor p, ProcessorState* s, Insn* i)
+    {
+        // A link that may be followed was checked when it was made.
+        if (TSize.Bits == 64 && i->Link != null && s->AttentionFlags == 0)
+        {
+            ulong rsp = s->Rsp - 8;
+            if (Access.TryWrite(s, rsp, s->BlockRip + i->Offset + i->Length))
+            {
+                s->Rsp = rsp;
+                return Flow.Near<TSize>(p, s, i);
+            }
+        }
+        return CallUnlinked(p, s, i);
+    }
+
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static Insn* CallUnlinked(Processor p, ProcessorState* s, Insn* i)
     {
         BranchTarget.Check<TSize>(p, s, BranchTarget.Direct<TSize>(s, i));
         Push(p, s, i);
@@ -115,12 +134,20 @@ internal static unsafe class Branch<TSize, T> where TSize : struct, IBranchSize 
     {
         if (TSize.Bits == 64)
         {
-            ulong target = Access.Read<ulong>(p, s, s->Rsp);
-            BranchTarget.Check<TSize>(p, s, target);
+            if (!Access.TryRead(s, s->Rsp, out ulong target) || !BranchTarget.SurelyCanonical(target)) return RetMiss(p, s, i);
             s->Rsp += 8;
             return Flow.Indirect(s, i, target);
         }
         return RetLegacy(p, s, i, 0);
+    }
+
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static Insn* RetMiss(Processor p, ProcessorState* s, Insn* i)
+    {
+        ulong target = Access.Read<ulong>(p, s, s->Rsp);
+        BranchTarget.Check<TSize>(p, s, target);
+        s->Rsp += 8;
+        return Flow.Indirect(s, i, target);
     }
 
     /// <summary>RET imm16: releases that many bytes of arguments.</summary>

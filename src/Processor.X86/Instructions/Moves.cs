@@ -13,10 +13,12 @@ internal static unsafe class Move<T> where T : unmanaged, IBinaryInteger<T>
         return i + 1;
     }
 
-    public static Insn* RegMem(Processor p, ProcessorState* s, Insn* i)
+    public static Insn* RegMem(Processor p, ProcessorState* s, Insn* i) => Load<ToRegister, T>.Run(p, s, i);
+
+    private readonly struct ToRegister : IUse<T>
     {
-        Register.Set(s, i->R0, Access.Read<T>(p, s, Access.Address(s, i)));
-        return i + 1;
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public static void Use(ProcessorState* s, Insn* i, T value) => Register.Set(s, i->R0, value);
     }
 
     public static Insn* RegImm(Processor p, ProcessorState* s, Insn* i)
@@ -25,17 +27,9 @@ internal static unsafe class Move<T> where T : unmanaged, IBinaryInteger<T>
         return i + 1;
     }
 
-    public static Insn* MemReg(Processor p, ProcessorState* s, Insn* i)
-    {
-        Access.Write(p, s, Access.Address(s, i), Register.Get<T>(s, i->R0));
-        return i + 1;
-    }
+    public static Insn* MemReg(Processor p, ProcessorState* s, Insn* i) => Store<T>.Run(p, s, i, Register.Get<T>(s, i->R0));
 
-    public static Insn* MemImm(Processor p, ProcessorState* s, Insn* i)
-    {
-        Access.Write(p, s, Access.Address(s, i), T.CreateTruncating(i->Imm));
-        return i + 1;
-    }
+    public static Insn* MemImm(Processor p, ProcessorState* s, Insn* i) => Store<T>.Run(p, s, i, T.CreateTruncating(i->Imm));
 
     public static Insn* LoadAddress(Processor p, ProcessorState* s, Insn* i)
     {
@@ -80,10 +74,12 @@ internal static unsafe class Extend<TFrom, TTo> where TFrom : unmanaged, IBinary
         return i + 1;
     }
 
-    public static Insn* RegMem(Processor p, ProcessorState* s, Insn* i)
+    public static Insn* RegMem(Processor p, ProcessorState* s, Insn* i) => Load<ToRegister, TFrom>.Run(p, s, i);
+
+    private readonly struct ToRegister : IUse<TFrom>
     {
-        Register.Set(s, i->R0, TTo.CreateTruncating(Access.Read<TFrom>(p, s, Access.Address(s, i))));
-        return i + 1;
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public static void Use(ProcessorState* s, Insn* i, TFrom value) => Register.Set(s, i->R0, TTo.CreateTruncating(value));
     }
 }
 

@@ -10,7 +10,17 @@ internal static unsafe class Stack64
     private static Insn* Push(Processor p, ProcessorState* s, Insn* i, ulong value)
     {
         ulong rsp = s->Rsp - 8;
-        Access.Write(p, s, rsp, value);
+        if (!Access.TryWrite(s, rsp, value)) return PushMiss(p, s, i, value);
+        s->Rsp = rsp;
+        return i + 1;
+    }
+
+    // Misses are calls in tail position, so that hits run without a stack frame; see Load.
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static Insn* PushMiss(Processor p, ProcessorState* s, Insn* i, ulong value)
+    {
+        ulong rsp = s->Rsp - 8;
+        p.WriteSlow(rsp, value);
         s->Rsp = rsp;
         return i + 1;
     }
@@ -23,7 +33,15 @@ internal static unsafe class Stack64
 
     public static Insn* PopReg(Processor p, ProcessorState* s, Insn* i)
     {
-        ulong value = Access.Read<ulong>(p, s, s->Rsp);
+        return Access.TryRead(s, s->Rsp, out ulong value) ? Popped(s, i, value) : PopMiss(p, s, i);
+    }
+
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static Insn* PopMiss(Processor p, ProcessorState* s, Insn* i) => Popped(s, i, p.ReadSlow<ulong>(s->Rsp));
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Insn* Popped(ProcessorState* s, Insn* i, ulong value)
+    {
         // The increment first: POP RSP leaves the value that was popped.
         s->Rsp += 8;
         Register.Set(s, i->R0, value);

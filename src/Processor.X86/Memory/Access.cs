@@ -48,6 +48,30 @@ internal static unsafe class Access
             p.WriteSlow(address, value);
     }
 
+    /// <summary>The fast path of <see cref="Read{T}"/> alone. A handler that leaves the rest to a method called last needs no frame of its own.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static bool TryRead<T>(ProcessorState* s, ulong address, out T value) where T : unmanaged
+    {
+        TlbEntry* e = Entry(s, address);
+        if (e->ReadTag == (((address + (ulong)(sizeof(T) - 1)) & PageMask) | s->TlbContext))
+        {
+            value = Unsafe.ReadUnaligned<T>((byte*)address + e->Addend);
+            return true;
+        }
+        Unsafe.SkipInit(out value);
+        return false;
+    }
+
+    /// <summary>The fast path of <see cref="Write{T}"/> alone; see <see cref="TryRead{T}"/>.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static bool TryWrite<T>(ProcessorState* s, ulong address, T value) where T : unmanaged
+    {
+        TlbEntry* e = Entry(s, address);
+        if (e->WriteTag != (((address + (ulong)(sizeof(T) - 1)) & PageMask) | s->TlbContext)) return false;
+        Unsafe.WriteUnaligned((byte*)address + e->Addend, value);
+        return true;
+    }
+
     /// <summary>
     /// Reads a value that the instruction is going to write back (read-modify-write): every check of the write happens now,
     /// so that the <see cref="Write{T}"/> that must follow cannot fault.
