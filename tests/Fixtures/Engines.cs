@@ -9,10 +9,10 @@ namespace Bunraku.Fixtures;
 /// <summary>Runs a theory once for every engine of the program that can run on this host; the engine's name is the first argument.</summary>
 /// <remarks>Arguments given here follow it. An engine that cannot run yields no test at all, so that nothing counts as passed for it; <see cref="EngineCoverage"/> says which.</remarks>
 [AttributeUsage(AttributeTargets.Method, AllowMultiple = true)]
-public sealed class EnginesAttribute(params object[] arguments) : DataAttribute
+public sealed class EnginesAttribute(params object?[] arguments) : DataAttribute
 {
-    public override IEnumerable<object[]> GetData(MethodInfo testMethod) =>
-        TestedEngines.Runnable.Select(e => (object[])[e.Name, .. arguments]);
+    public override IEnumerable<object?[]> GetData(MethodInfo testMethod) =>
+        TestedEngines.Runnable.Select(e => (object?[])[e.Name, .. arguments]);
 }
 
 public static class TestedEngines
