@@ -120,7 +120,8 @@ public sealed unsafe partial class Processor
                 if (Attend()) return;
                 single = InterruptShadow;
             }
-            if (((s->FlagsOther & stepping) != 0) | _instructionBreakpoints | _reexecuting | CompletionPending) single = true;
+            // A breakpoint's trap comes right after the instruction that met it.
+            if (((s->FlagsOther & stepping) != 0) | _instructionBreakpoints | _dataBreakpoints | _reexecuting | CompletionPending) single = true;
             if (single)
             {
                 if (Step()) return;
