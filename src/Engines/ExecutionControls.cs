@@ -19,6 +19,8 @@ public enum InterceptedInstructions : uint
     Cr4 = 1 << 10,
     Mwait = 1 << 11,
     Rdpmc = 1 << 12,
+    /// <summary>VMCALL and VMMCALL, which raise #UD otherwise: there is nobody to call.</summary>
+    Hypercall = 1 << 13,
 }
 
 /// <summary>What makes a vCPU exit besides what always does. Immutable; assign a new one to <see cref="IVirtualCpu.Controls"/>.</summary>

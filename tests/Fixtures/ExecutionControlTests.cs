@@ -180,4 +180,19 @@ public sealed class ExecutionControlTests
         o = g.Run(engine);
         Assert.Equal(X.UD, o.Vector);
     }
+
+    /// <summary>Intel SDM vol. 3C, VMCALL; AMD APM vol. 3, VMMCALL: #UD where nobody is to be called, as in a VM whose hypervisor takes no calls.</summary>
+    [Theory, Engines(0, false), Engines(3, false), Engines(0, true), Engines(3, true)]
+    public void Hypercalls_raise_Invalid_Opcode_unless_they_are_intercepted(string engine, int cpl, bool amd)
+    {
+        using var g = new Guest(Mode.Long, cpl, "max,+hypervisor");
+        g.Code(a =>
+        {
+            g.Mark(a, "at");
+            if (amd) a.vmmcall();
+            else a.vmcall();
+            g.End(a);
+        });
+        g.Run(engine).Raised(X.UD, null, g["at"]);
+    }
 }

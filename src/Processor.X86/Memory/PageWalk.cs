@@ -183,21 +183,22 @@ public sealed unsafe partial class Processor
             if (!userAccess && userPage && (s->Cr4 & (ulong)Cr4.Smep) != 0) return PageFaultError.Present;
             return 0;
         }
+        bool write = (access & WriteAccess) != 0;
+        bool allowed = !write || writable;
         if (!userAccess && userPage && (s->Cr4 & (ulong)Cr4.Smap) != 0)
         {
             bool implicitAccess = (access & ImplicitAccess) != 0 && s->Cpl == 3;
-            if (implicitAccess || (s->FlagsOther & (uint)Rflags.Ac) == 0) return PageFaultError.Present;
+            if (implicitAccess || (s->FlagsOther & (uint)Rflags.Ac) == 0) allowed = false;
         }
-        bool write = (access & WriteAccess) != 0;
-        if (write && !writable) return PageFaultError.Present;
         if (key >= 0 && userPage && (s->Cr4 & (ulong)Cr4.Pke) != 0)
         {
+            // The error code tells of the key whatever else forbids the access.
             uint bits = s->Pkru >> (2 * key);
             bool writeDisable = (bits & 2) != 0 && (userAccess || (s->Cr0 & (ulong)Cr0.Wp) != 0);
             if ((bits & 1) != 0 || (write && writeDisable)) return PageFaultError.Present | PageFaultError.ProtectionKey;
             writable &= !writeDisable;
         }
-        return 0;
+        return allowed ? 0 : PageFaultError.Present;
     }
 
     private Translation Miss(uint access, PageFaultError cause)

@@ -288,10 +288,10 @@ internal static unsafe class ControlInstructions
         return i + 1;
     }
 
-    /// <summary>VMCALL, VMMCALL: for the hypervisor if the guest can see that there is one.</summary>
+    /// <summary>VMCALL, VMMCALL: for a hypervisor that takes calls.</summary>
     public static Insn* Hypercall(Processor p, ProcessorState* s, Insn* i)
     {
-        if (!p.Model.Has(CpuFeature.Hypervisor)) throw p.InvalidOpcode();
+        if ((p.Controls.Instructions & InterceptedInstructions.Hypercall) == 0) throw p.InvalidOpcode();
         p.RequestExit(ExitReason.Hypercall);
         return Flow.Leave(s, i);
     }
