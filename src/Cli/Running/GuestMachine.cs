@@ -42,6 +42,7 @@ internal sealed class GuestMachine
             CommandLine = image.Append,
             RsdpAddress = MemoryLayout.Rsdp,
         };
+        if (KernelLoader.Detect(image.Kernel.Span, image.KernelName) == BootProtocol.Multiboot) board.PrepareAsBios();
         vm.Cpus[0].Cpu.WriteState(KernelLoader.Load(request));
         _stopped = vm.Stopped;
     }

@@ -102,6 +102,12 @@ public sealed class PcBoard
     public FwCfg FwCfg { get; }
     public IReadOnlyList<E820Entry> MemoryMap { get; }
 
+    /// <summary>Leaves interrupt vectors, 8259A and timer as a BIOS does, for kernels whose boot protocol promises that. Before the kernel is loaded.</summary>
+    public void PrepareAsBios()
+    {
+        lock (_vm.DeviceLock) BiosState.Prepare(_vm.Memory, _vm.Ports);
+    }
+
     /// <summary>Asks the guest to shut down, as a press of the power button does. Any thread.</summary>
     public void PressPowerButton()
     {

@@ -9,6 +9,7 @@ namespace Bunraku.Machine.Interrupts;
 public sealed class Pic8259Pair
 {
     public const int Inputs = 16;
+    public const ushort MasterPort = 0x20, SlavePort = 0xA0;
     private const int CascadeInput = 2;
     // PIIX data sheet, ELCR1/ELCR2: IRQ 0, 1, 2, 8 and 13 are always edge-triggered.
     private const byte MasterLevelCapable = 0xF8, SlaveLevelCapable = 0xDE;
@@ -34,8 +35,8 @@ public sealed class Pic8259Pair
 
     public void AttachTo(PortBus ports)
     {
-        ports.Add(0x20, 2, new ByteRegisters(_master.Read, _master.Write));
-        ports.Add(0xA0, 2, new ByteRegisters(_slave.Read, _slave.Write));
+        ports.Add(MasterPort, 2, new ByteRegisters(_master.Read, _master.Write));
+        ports.Add(SlavePort, 2, new ByteRegisters(_slave.Read, _slave.Write));
         ports.Add(0x4D0, 2, new ByteRegisters(n => Chip(n).EdgeLevelControl, (n, value) => Chip(n).EdgeLevelControl = value));
     }
 

@@ -15,6 +15,8 @@ namespace Bunraku.Machine.Timers;
 /// </remarks>
 public sealed class Pit8254
 {
+    public const ushort FirstPort = 0x40;
+
     /// <summary>How far the delivered edges may lag, in ns.</summary>
     public const long MaximumBacklog = 1_000_000_000;
 
@@ -40,7 +42,7 @@ public sealed class Pit8254
 
     public void AttachTo(PortBus ports)
     {
-        ports.Add(0x40, 4, new ByteRegisters(Read, Write));
+        ports.Add(FirstPort, 4, new ByteRegisters(Read, Write));
         ports.Add(0x61, 1, new ByteRegisters(_ => ReadPort61(), (_, value) => WritePort61(value)));
     }
 

@@ -13,7 +13,7 @@ public sealed class PcBoardTests : IDisposable
     private readonly List<byte> _serial = [];
     private readonly PcBoard _board;
 
-    public PcBoardTests() => _board = new PcBoard(_vm, new PcBoardOptions { SerialOutput = bytes => _serial.AddRange(bytes), DebugExit = true });
+    public PcBoardTests() => _board = new PcBoard(_vm, new PcBoardOptions { SerialOutput = bytes => _serial.AddRange(bytes), DebugExit = true, TestDevice = true });
 
     public void Dispose() => _vm.Dispose();
 
@@ -187,6 +187,34 @@ public sealed class PcBoardTests : IDisposable
                 if (_vm.Cpus[cpu].Interrupts is { InterruptPending: true } source) source.AcknowledgeInterrupt();
             }
         }
+    }
+
+    [Fact]
+    public void AfterABiosOnlyTheTimerInterruptsWithVector08h()
+    {
+        _board.PrepareAsBios();
+        Assert.Equal((0xFAu, 0xFFu), (In(0x21, 1), In(0xA1, 1)));
+        Out(0x43, 1, 0xE2); // read-back: status of channel 0
+        Assert.Equal(0x36u, In(0x40, 1) & 0x3F);
+        lock (_vm.DeviceLock) _board.Interrupts[0].Set(true);
+        Assert.True(_vm.Cpus[0].Interrupts!.InterruptPending);
+        Assert.Equal((byte)8, _vm.Cpus[0].Interrupts!.AcknowledgeInterrupt());
+        Assert.True(_vm.Memory.TryRead(8 * 4, out uint handler));
+        Assert.True(_vm.Memory.TryRead((handler >> 16 << 4) + (handler & 0xFFFF), out ulong code));
+        Assert.Equal(0xCF_5820_E620_B050ul, code & 0xFF_FFFF_FFFF_FFFF); // PUSH AX; MOV AL, 20h; OUT 20h, AL; POP AX; IRET
+    }
+
+    [Fact]
+    public void TestDeviceMovesTheWireThatItsPortNamesAndKeepsBytes()
+    {
+        InitializePic();
+        Out(0x200B, 4, 1);
+        Assert.Equal((byte)0x3B, _vm.Cpus[0].Interrupts!.AcknowledgeInterrupt());
+        Out(0xE0, 4, 0x1122_3344);
+        Out(0xE1, 2, 0x5566);
+        Assert.Equal(0x1155_6644u, In(0xE0, 4));
+        WriteMmio(0xFF00_FFFC, 0x1234_5678);
+        Assert.Equal(0x1234_5678u, Mmio(0xFF00_FFFC, cpu: 1));
     }
 
     private StopCause Cause()
