@@ -9,15 +9,7 @@ internal static class EnginesCommand
     /// <summary>0 when at least one engine can run here.</summary>
     public static int Print(IReadOnlyList<IEngine> engines, TextWriter output)
     {
-        bool terminal = output == Console.Out && !Console.IsOutputRedirected;
-        IAnsiConsole console = AnsiConsole.Create(new AnsiConsoleSettings
-        {
-            Out = new AnsiConsoleOutput(output),
-            Ansi = terminal ? AnsiSupport.Detect : AnsiSupport.No,
-            ColorSystem = terminal ? ColorSystemSupport.Detect : ColorSystemSupport.NoColors,
-        });
-        // A pipe has no width; lines must not be cut for one.
-        if (!terminal) console.Profile.Width = 500;
+        IAnsiConsole console = Consoles.For(output);
         var table = new Table { Border = TableBorder.None, ShowHeaders = true };
         table.AddColumns("ENGINE", "HERE", "DETAIL");
         bool any = false;

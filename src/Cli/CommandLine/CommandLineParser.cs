@@ -12,6 +12,8 @@ internal abstract record Request
 
     internal sealed record Engines : Request;
 
+    internal sealed record PopekGoldberg(LabOptions Options) : Request;
+
     /// <summary>Help or version: the library prints it.</summary>
     internal sealed record Information(ParseResult Parsed) : Request;
 }
@@ -44,7 +46,8 @@ internal static class CommandLineParser
 
         var run = new RunCommand();
         var engines = new Command("engines", "Say which engines can run here, and why the others cannot");
-        var root = new RootCommand("Bunraku, a virtual machine monitor: runs unmodified operating systems on a processor written in C#.") { run, engines };
+        var lab = new LabCommand();
+        var root = new RootCommand("Bunraku, a virtual machine monitor: runs unmodified operating systems on a processor written in C#.") { run, engines, lab };
         ParseResult parsed = root.Parse(own, new ParserConfiguration { EnablePosixBundling = false, ResponseFileTokenReplacer = null });
         if (parsed.Action is HelpAction or { Terminating: true } && parsed.Errors.Count == 0) return new Request.Information(parsed);
 
@@ -53,7 +56,9 @@ internal static class CommandLineParser
         if (parsed.CommandResult.Command == run) return new Request.Run(run.Read(parsed, command));
         if (command is not null) throw new UsageException("a command behind -- goes with 'run'");
         if (parsed.CommandResult.Command == engines) return new Request.Engines();
-        throw new UsageException("a command is missing: run or engines; see bunraku --help");
+        if (parsed.CommandResult.Command == lab.PopekGoldberg) return new Request.PopekGoldberg(lab.Read(parsed));
+        if (parsed.CommandResult.Command == lab) throw new UsageException("an experiment is missing: popek-goldberg");
+        throw new UsageException("a command is missing: run, engines or lab; see bunraku --help");
     }
 
     /// <summary>Prints what <see cref="Request.Information"/> stands for.</summary>
@@ -85,6 +90,7 @@ internal static class CommandLineParser
         foreach (string word in parsed.UnmatchedTokens)
         {
             if (command == root) throw new UsageException(Nearest.Message("command", word, [.. root.Subcommands.Select(c => c.Name)]));
+            if (command is LabCommand) throw new UsageException(Nearest.Message("experiment", word, [.. command.Subcommands.Select(c => c.Name)]));
             throw new UsageException(command is RunCommand ? $"unexpected '{word}'; a command for the guest goes behind --" : $"unexpected '{word}'");
         }
     }

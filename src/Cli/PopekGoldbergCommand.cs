@@ -1,0 +1,60 @@
+using Bunraku.Cli.CommandLine;
+using Bunraku.Cli.Running;
+using Bunraku.Engines;
+using Bunraku.Lab.PopekGoldberg;
+
+namespace Bunraku.Cli;
+
+/// <summary><c>bunraku lab popek-goldberg</c>.</summary>
+internal static class PopekGoldbergCommand
+{
+    /// <summary>What the guests of the experiment see: everything that has an instruction to try, hypercalls included.</summary>
+    private const string DefaultModel = "max,+hypervisor,+monitor";
+
+    /// <exception cref="UsageException">An unknown engine or CPU model.</exception>
+    /// <exception cref="CannotStartException">No engine can run here, or the host forbids the experiment.</exception>
+    public static int Run(LabOptions options, IReadOnlyList<IEngine> known, TextWriter output)
+    {
+        IEngine[] engines = Select(options.Engines, known);
+        CpuModel model;
+        try
+        {
+            model = KnownEngines.ParseModel(options.Cpu ?? DefaultModel);
+        }
+        catch (FormatException e)
+        {
+            throw new UsageException("--cpu: " + e.Message);
+        }
+        using FileStream? json = options.Json is { } path ? Program.CreateFile(path, "--json") : null;
+        ExperimentReport report;
+        try
+        {
+            report = Experiment.Run(engines, model);
+        }
+        catch (InvalidOperationException e)
+        {
+            throw new CannotStartException(e.Message, e);
+        }
+        ReportTable.Write(report, Consoles.For(output));
+        json?.Write(System.Text.Encoding.UTF8.GetBytes(report.ToJson()));
+        return ExitStatus.Success;
+    }
+
+    private static IEngine[] Select(IReadOnlyList<string> names, IReadOnlyList<IEngine> known)
+    {
+        if (names.Count == 0)
+        {
+            IEngine[] available = [.. known.Where(e => e.Probe().Available)];
+            return available.Length > 0 ? available : throw new CannotStartException("no engine can run here; 'bunraku engines' says why");
+        }
+        var engines = new List<IEngine>();
+        foreach (string name in names.Distinct(StringComparer.OrdinalIgnoreCase))
+        {
+            IEngine engine = known.FirstOrDefault(e => e.Name.Equals(name, StringComparison.OrdinalIgnoreCase)) ?? throw new UsageException("--engine: " + Nearest.Message("engine", name, [.. known.Select(e => e.Name)]));
+            EngineProbe probe = engine.Probe();
+            if (!probe.Available) throw new CannotStartException($"engine '{engine.Name}' cannot run here: {probe.Detail}");
+            engines.Add(engine);
+        }
+        return [.. engines];
+    }
+}

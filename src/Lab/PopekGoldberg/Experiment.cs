@@ -1,0 +1,48 @@
+using System.ComponentModel;
+using Bunraku.Engines;
+using Bunraku.Platform;
+
+namespace Bunraku.Lab.PopekGoldberg;
+
+/// <summary>Runs the whole experiment: every engine given, then the host's silicon. For one thread.</summary>
+public static class Experiment
+{
+    /// <param name="engines">Engines that can run here.</param>
+    /// <param name="model">CPU model of the guests. UMIP is switched where it has it.</param>
+    /// <exception cref="InvalidOperationException">The host forbids executable memory; the message is one line.</exception>
+    public static ExperimentReport Run(IReadOnlyList<IEngine> engines, CpuModel model)
+    {
+        IReadOnlyList<Probe> probes = ProbeCatalog.All;
+        var processors = new List<ProcessorReport>();
+        foreach (IEngine engine in engines)
+        {
+            using var bench = new GuestBench(engine, model);
+            processors.Add(Analysis.Engine(bench, engine.Name, umip: false, probes));
+            if (model.Has(CpuFeature.Umip)) processors.Add(Analysis.Engine(bench, engine.Name, umip: true, probes));
+        }
+        string name = HostProcessorName();
+        try
+        {
+            using var host = new HostBench();
+            processors.Insert(0, Analysis.Host(host, "host", [.. processors.Where(p => p.Umip == false)], probes));
+        }
+        catch (Win32Exception e)
+        {
+            throw new InvalidOperationException($"the host's processor cannot be tried: {e.Message}; the system must allow a process executable memory of its own", e);
+        }
+        return new ExperimentReport(DateTime.UtcNow, name, model.Name, processors);
+    }
+
+    private static string HostProcessorName()
+    {
+        try
+        {
+            string? line = File.ReadLines("/proc/cpuinfo").FirstOrDefault(l => l.StartsWith("model name", StringComparison.Ordinal));
+            return line?[(line.IndexOf(':', StringComparison.Ordinal) + 1)..].Trim() ?? "unknown";
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return "unknown";
+        }
+    }
+}
