@@ -15,17 +15,25 @@ public static unsafe class FaultSignals
     private const int ActionSize = 152, FlagsOffset = 136, SaSiginfo = 4, SaOnStack = 0x0800_0000, SaNodefer = 0x4000_0000;
     private const int MaskSize = 128, SigSetMask = 2, StackSize = 0x1_0000;
 
+    /// <summary>Handlers belong to the whole process: one call at a time.</summary>
+    private static readonly Lock s_lock = new();
+
     private static ReadOnlySpan<int> Signals => [4 /* ILL */, 5 /* TRAP */, 7 /* BUS */, 8 /* FPE */, 11 /* SEGV */];
 
     /// <summary>
     /// Calls <paramref name="entry"/> (System V ABI, no arguments) on this thread while <paramref name="handler"/> (signal, siginfo, ucontext)
-    /// gets those signals on a stack of its own. All other signals of the thread wait.
+    /// gets those signals on a stack of its own. All other signals of the thread wait. Calls from several threads take turns.
     /// </summary>
     /// <param name="chain">Receives the previous handlers (0: default, 1: ignore), for the handler to jump to when a fault is not its own. Any thread may meet it.</param>
     /// <exception cref="Win32Exception">The host refuses a handler.</exception>
     public static void Call(delegate* unmanaged<void> entry, void* handler, Span<ulong> chain)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(chain.Length, ChainLength);
+        lock (s_lock) CallLocked(entry, handler, chain);
+    }
+
+    private static void CallLocked(delegate* unmanaged<void> entry, void* handler, Span<ulong> chain)
+    {
         byte* previous = stackalloc byte[ActionSize * Signals.Length];
         byte* action = stackalloc byte[ActionSize];
         byte* blocked = stackalloc byte[MaskSize], oldMask = stackalloc byte[MaskSize];

@@ -52,12 +52,12 @@ internal static class CommandLineParser
         if (parsed.Action is HelpAction or { Terminating: true } && parsed.Errors.Count == 0) return new Request.Information(parsed);
 
         RejectUnknown(parsed, root, own);
+        if (parsed.CommandResult.Command == lab) throw new UsageException("an experiment is missing: popek-goldberg");
         if (parsed.Errors.Count > 0) throw new UsageException(OneLine(parsed.Errors[0]));
         if (parsed.CommandResult.Command == run) return new Request.Run(run.Read(parsed, command));
         if (command is not null) throw new UsageException("a command behind -- goes with 'run'");
         if (parsed.CommandResult.Command == engines) return new Request.Engines();
         if (parsed.CommandResult.Command == lab.PopekGoldberg) return new Request.PopekGoldberg(lab.Read(parsed));
-        if (parsed.CommandResult.Command == lab) throw new UsageException("an experiment is missing: popek-goldberg");
         throw new UsageException("a command is missing: run, engines or lab; see bunraku --help");
     }
 
