@@ -131,9 +131,9 @@ public sealed unsafe partial class Processor
 
     private void DeliverDebugTrap(ulong bits)
     {
-        if (Intercepts(Vector.Db) && ExitPending)
+        if (Intercepts(Vector.Db) && (ExitPending || _posted.Count > 0))
         {
-            // The instruction's own exit comes first.
+            // The instruction's own exits come first.
             RecordTrap(bits);
             return;
         }

@@ -21,9 +21,12 @@ public sealed unsafe partial class Processor
     private ExitReason _completionReason;
     private ulong _completionRip;
 
-    /// <summary>Fills <see cref="Exit"/> and sets <see cref="ExitPending"/>.</summary>
+    /// <summary>
+    /// Fills <see cref="Exit"/> and sets <see cref="ExitPending"/>. MMIO writes of earlier instructions exit first, and the instruction starts anew: it must not have changed anything yet.
+    /// </summary>
     internal void RequestExit(ExitReason reason, ulong address = 0, int size = 0, bool isWrite = false, ulong data = 0, bool completes = false)
     {
+        if (_posted.Count > 0) throw ExitRequested;
         VmExit e = Exit;
         e.Reason = reason;
         e.Address = address;
