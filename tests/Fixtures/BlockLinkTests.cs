@@ -50,17 +50,19 @@ public sealed class BlockLinkTests
             a.xor(ebx, ebx);
             a.mov(ecx, 3);
             a.mov(edx, Layout.Mmio);
+            a.jmp(again); // so that both times the same block is entered
             a.Label(ref again);
             a.mov(__dword_ptr[rdx], eax); // MMIO the first time: the exit comes after the jump, or before
             a.mov(edx, Layout.Data);
             a.jmp(target);
-            g.Mark(a, "handler");
-            a.inc(ebx);
-            a.iretq();
+            a.nop();
             a.Label(ref target);
             a.dec(ecx);
             a.jne(again);
             a.hlt();
+            g.Mark(a, "handler"); // in the same page, where a branch is linked without another look
+            a.inc(ebx);
+            a.iretq();
         });
         g.Handle(Interrupt, "handler");
         bool injected = false;
