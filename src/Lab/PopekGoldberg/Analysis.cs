@@ -11,6 +11,8 @@ namespace Bunraku.Lab.PopekGoldberg;
 internal static class Analysis
 {
     public const int Supervisor = 0, Deprivileged = 1, User = 3;
+    /// <summary>Summary of what trapped natively and was answered by the host's system.</summary>
+    public const string Emulated = "emulated";
     public static IReadOnlyList<int> Levels { get; } = [User, Deprivileged, Supervisor];
 
     /// <summary>One instruction's executions on one processor, by level and machine state, without what also changes when nothing is executed.</summary>
@@ -50,7 +52,8 @@ internal static class Analysis
             List<string> exits = [];
             for (int state = 0; state < 2; state++) exits.AddRange(bench.Run(probe, new Setting(Supervisor, state, umip, Intercept: true)).Exits.Take(1).Select(e => e.Reason.ToString()));
             if (executions.All.FirstOrDefault(o => o.Outcome == Outcome.Failed) is { } failed) failures.Add($"{probe.Name}: {failed.Message}");
-            instructions.Add(Classify(executions, drops, [.. exits.Distinct()]));
+            bool steps = bench.Run(probe, new Setting(User, 0, umip, SingleStep: true)).SingleStepped;
+            instructions.Add(Classify(executions, drops, [.. exits.Distinct()], steps));
         }
         return Conclude(umip ? engine + " with UMIP" : engine, engine, umip, instructions, failures, deprivileged: true);
     }
@@ -63,16 +66,18 @@ internal static class Analysis
         {
             Observation seen = bench.Run(probe);
             InstructionReport[] known = [.. references.Select(r => r.Instructions.First(i => i.Name == probe.Name))];
-            bool? privileged = known.Any(i => i.Levels.Any(l => l.Level == Supervisor && l.Executions.Any(e => e.Outcome == Outcome.Completed))) ? seen.Outcome == Outcome.Trapped : null;
+            // The processor trapped, and the system below the program made the result up.
+            bool emulated = seen.IsCompleted && known.Any(i => i.SingleSteps == true) && !bench.SingleSteps(probe);
+            bool? privileged = known.Any(i => i.Levels.Any(l => l.Level == Supervisor && l.Executions.Any(e => e.Outcome == Outcome.Completed))) ? seen.IsCaught || emulated : null;
             // State that is behind a trap is read at level 0 alone.
             Leak[] leaks = !seen.IsCompleted ? [] :
                 [.. (known.Select(i => i.At(User)?.Leaks).FirstOrDefault(l => l is { Count: > 0 }) ?? known.Select(i => i.At(Supervisor)?.Leaks).FirstOrDefault(l => l is { Count: > 0 }) ?? []).Select(l => l with { Values = [Value(seen, l)] })];
             string[] changed = [.. seen.Changed], ignored = !seen.IsCompleted ? [] :
                 [.. known.SelectMany(i => i.At(Supervisor)?.Executions ?? []).SelectMany(e => e.Changed).Distinct().Where(n => seen.SystemAfter.ContainsKey(n) && !changed.Contains(n) && known.Any(i => i.At(User)!.Ignored.Contains(n)))];
             string[] control = [.. known.SelectMany(i => i.ControlSensitive).Distinct()], behaviour = [.. known.SelectMany(i => i.BehaviourSensitive).Distinct()];
-            string summary = !seen.IsCompleted ? Trap(seen)! : ignored.Length > 0 ? "ignored" : leaks.Length > 0 ? "leak" : changed.Length > 0 ? "changes" : behaviour.Contains("level") ? "by level" : "done";
+            string summary = !seen.IsCompleted ? Trap(seen)! : emulated ? Emulated : ignored.Length > 0 ? "ignored" : leaks.Length > 0 ? "leak" : changed.Length > 0 ? "changes" : behaviour.Contains("level") ? "by level" : "done";
             var level = new LevelReport(User, summary, leaks, ignored, [new ExecutionReport(0, seen.Outcome, Trap(seen), [], changed, seen.Message)]);
-            instructions.Add(new InstructionReport(probe.Name, Convert.ToHexString(probe.Assemble()), privileged, control, behaviour, [level], []));
+            instructions.Add(new InstructionReport(probe.Name, Convert.ToHexString(probe.Assemble()), privileged, control, behaviour, [level], [], null));
         }
         return Conclude(name, null, null, instructions, [], deprivileged: false);
     }
@@ -85,7 +90,7 @@ internal static class Analysis
         return new ProcessorReport(name, engine, umip, verdict, escaping, kernel, failures, instructions);
     }
 
-    private static InstructionReport Classify(Executions x, bool dropsTranslations, string[] exits)
+    private static InstructionReport Classify(Executions x, bool dropsTranslations, string[] exits, bool steps)
     {
         int[] states = [0, 1];
         // Popek and Goldberg speak of executions that do not trap in supervisor mode.
@@ -106,7 +111,7 @@ internal static class Analysis
         if (completing.Any(s => x[User, s].IsCompleted && ((!x.Unsteady && !SameResult(x[Supervisor, s], x[User, s])) || !x.Changed(Supervisor, s).ToHashSet().SetEquals(x.Changed(User, s))))) behaviour.Add("level");
 
         LevelReport[] levels = [.. Levels.Where(x.Has).Select(l => Describe(x, l))];
-        return new InstructionReport(x.Probe.Name, Convert.ToHexString(x.Probe.Assemble()), privileged, [.. control.Distinct()], [.. behaviour.Distinct()], levels, exits);
+        return new InstructionReport(x.Probe.Name, Convert.ToHexString(x.Probe.Assemble()), privileged, [.. control.Distinct()], [.. behaviour.Distinct()], levels, exits, steps);
     }
 
     /// <summary>An exit that is more than a question: it writes a resource, or gives the processor or control away.</summary>

@@ -70,7 +70,7 @@ internal sealed class GuestBench : IDisposable
 
         _vm ??= _engine.CreateVm(_memory, _model, new VirtualClock());
         IVirtualCpu cpu = _cpu ??= _vm.CreateCpu(0);
-        cpu.Controls = new ExecutionControls(at.Intercept ? s_everything : InterceptedInstructions.Mwait);
+        cpu.Controls = at.Intercept ? new ExecutionControls(s_everything) : new ExecutionControls();
         cpu.WriteState(_state);
         var exits = new List<ObservedExit>();
         bool late = false;
@@ -170,6 +170,7 @@ internal sealed class GuestBench : IDisposable
         {
             Vector = vector,
             ErrorCode = error,
+            SingleStepped = vector == SystemState.DebugVector && _state.Rip == input.After,
             Exits = exits,
             GprBefore = input.Gpr,
             MemoryBefore = input.Memory,

@@ -129,7 +129,7 @@ internal sealed class GuestImage(CpuModel model)
         bool other = n != 0;
         uint dpl = (uint)at.Level << 5;
         s.Rip = Code;
-        s.Rflags = other ? 0x002u : 0x202;
+        s.Rflags = (other ? 0x002u : 0x202) | (at.SingleStep ? SystemState.TrapFlag : 0);
         s.Cr0 = other ? 0x8005_003B : 0x8005_0033ul; // PG AM WP NE ET MP PE, TS in one state
         s.Cr2 = other ? 0x5555_5000ul : 0x3333_3000;
         s.Cr3 = Root(n);

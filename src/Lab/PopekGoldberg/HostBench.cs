@@ -33,9 +33,18 @@ internal sealed unsafe class HostBench : IDisposable
     private ulong ProbeAddress => (ulong)_memory.Pointer + ProbeOffset;
 
     /// <summary>Executes <paramref name="probe"/> once.</summary>
-    public Observation Run(Probe probe)
+    public Observation Run(Probe probe) => Run(probe, singleStep: false);
+
+    /// <summary>
+    /// Executes it with RFLAGS.TF set: true when the single-step trap came right behind it. A system that caught the instruction and answered
+    /// in the processor's place goes on behind it without that trap.
+    /// </summary>
+    public bool SingleSteps(Probe probe) => Run(probe, singleStep: true).SingleStepped;
+
+    private Observation Run(Probe probe, bool singleStep)
     {
-        byte[] instruction = probe.Assemble();
+        // POPF sets TF; the trap comes behind the instruction that follows it.
+        byte[] instruction = [.. singleStep ? (byte[])[0x9D] : [], .. probe.Assemble()];
         ulong after = ProbeAddress + (ulong)instruction.Length;
         ushort code = probe.Bitness == 64 ? Code64 : Code32;
         var input = new ProbeInput(Scratch, after)
@@ -51,6 +60,13 @@ internal sealed unsafe class HostBench : IDisposable
             WatchedPage = Scratch,
         };
         probe.Prepare?.Invoke(input);
+        if (singleStep)
+        {
+            int size = probe.Bitness / 8;
+            input[Gp.Rsp] -= (ulong)size;
+            BitConverter.TryWriteBytes(input.Memory.AsSpan((int)(input[Gp.Rsp] - Scratch)), (uint)(FlagsBefore | SystemState.TrapFlag));
+            input.Memory.AsSpan((int)(input[Gp.Rsp] - Scratch) + 4, size - 4).Clear();
+        }
         input.Memory.CopyTo(new Span<byte>((void*)Scratch, ProbeInput.ScratchSize));
         (int entry, int handler) = Emit(input, probe.Bitness, instruction);
         byte* start = _memory.Pointer;
@@ -79,6 +95,7 @@ internal sealed unsafe class HostBench : IDisposable
         return new Observation(done ? Outcome.Completed : Outcome.Trapped)
         {
             Vector = done ? null : vector,
+            SingleStepped = vector == SystemState.DebugVector && context[ContextRip] == after,
             ErrorCode = !done && vector is 8 or 10 or 11 or 12 or 13 or 14 or 17 or 21 ? (uint)context[ContextError] : null,
             GprBefore = input.Gpr,
             MemoryBefore = input.Memory,

@@ -38,6 +38,9 @@ internal sealed record Observation(Outcome Outcome)
 
     public bool IsCompleted => Outcome == Outcome.Completed;
 
+    /// <summary>A single-step trap followed right behind the instruction.</summary>
+    public bool SingleStepped { get; init; }
+
     /// <summary>The system or the hypervisor got control.</summary>
     public bool IsCaught => Outcome == Outcome.Trapped || Exits.Count > 0;
 
@@ -53,7 +56,8 @@ internal readonly record struct ObservedExit(ExitReason Reason, bool IsWrite, ul
 /// <param name="State">Machine state 0 or 1; they differ in everything that the operating system or hypervisor chooses.</param>
 /// <param name="Umip">CR4.UMIP.</param>
 /// <param name="Intercept">Execution controls ask for every exit that the engine offers.</param>
-internal readonly record struct Setting(int Level, int State, bool Umip, bool Intercept = false);
+/// <param name="SingleStep">RFLAGS.TF is set.</param>
+internal readonly record struct Setting(int Level, int State, bool Umip, bool Intercept = false, bool SingleStep = false);
 
 /// <summary>Names of system state.</summary>
 internal static class SystemState
@@ -63,6 +67,8 @@ internal static class SystemState
 
     /// <summary>CF, PF, AF, ZF, SF, OF.</summary>
     public const ulong ArithmeticFlags = 0x8D5;
+    public const ulong TrapFlag = 0x100;
+    public const int DebugVector = 1;
 
     public static void AddFlags(Dictionary<string, ulong> fields, ulong rflags)
     {

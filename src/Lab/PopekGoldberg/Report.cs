@@ -40,9 +40,10 @@ public sealed record ProcessorReport(
 /// <param name="BehaviourSensitive">System state on which its result depends; "level" when that is the privilege level, "time" when the result changes by itself.</param>
 /// <param name="Levels">What happened at each privilege level.</param>
 /// <param name="Exits">Exits at level 0 when the execution controls ask for every one.</param>
+/// <param name="SingleSteps">At level 3 a single-step trap follows right behind it; null when that was not tried.</param>
 public sealed record InstructionReport(
     string Name, string Bytes, bool? Privileged, IReadOnlyList<string> ControlSensitive, IReadOnlyList<string> BehaviourSensitive,
-    IReadOnlyList<LevelReport> Levels, IReadOnlyList<string> Exits)
+    IReadOnlyList<LevelReport> Levels, IReadOnlyList<string> Exits, bool? SingleSteps)
 {
     [JsonIgnore]
     public bool IsSensitive => ControlSensitive.Count + BehaviourSensitive.Count > 0;

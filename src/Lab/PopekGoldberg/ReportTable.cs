@@ -74,7 +74,7 @@ public static class ReportTable
     private static string Coloured(string cell)
     {
         string text = Markup.Escape(cell);
-        return cell is "leak" or "ignored" or "by level" or "no" ? $"[red]{text}[/]" : cell is "yes" || cell.StartsWith('#') ? $"[green]{text}[/]" : text;
+        return cell is "leak" or "ignored" or "by level" or "no" ? $"[red]{text}[/]" : cell is "yes" or Analysis.Emulated || cell.StartsWith('#') ? $"[green]{text}[/]" : text;
     }
 
     private static void Legend(IAnsiConsole console, string[] engines)
@@ -82,7 +82,7 @@ public static class ReportTable
         string[] lines =
         [
             "PRIV: traps or exits at user level and completes at CPL 0; UMIP: only with CR4.UMIP. S: sensitive; c changes system state, b its result depends on it or on the level.",
-            "leak: the result shows system state. ignored: the effect at CPL 0 silently does not happen. by level: another result than at CPL 0. exit: left to the hypervisor. reads, changes: system state. done: nothing of these.",
+            "leak: the result shows system state. ignored: the effect at CPL 0 silently does not happen. by level: another result than at CPL 0. emulated: trapped, and the host's system answered. exit: left to the hypervisor. reads, changes: system state. done: nothing of these.",
             "CPL 1: a deprivileged kernel. EXIT: how it leaves a kernel at CPL 0 when the execution controls ask for every exit.",
         ];
         foreach (string line in engines.Length == 0 ? lines[..1] : lines) console.MarkupLine("[dim]" + Markup.Escape(line) + "[/]");
@@ -103,6 +103,8 @@ public static class ReportTable
             string control = string.Join(' ', all.SelectMany(i => i.ControlSensitive).Distinct()), behaviour = string.Join(' ', all.SelectMany(i => i.BehaviourSensitive).Distinct());
             LevelReport here = Find(host, name).At(Analysis.User)!;
             IEnumerable<string> values = here.Leaks.Select(l => $"{l.What}={l.Values[0]}").Concat(here.Ignored.Select(n => $"{n} stays"));
+            // What an answering system made up is shown as such.
+            if (here.Summary == Analysis.Emulated) values = values.Prepend(Analysis.Emulated);
             string seen = string.Join(' ', values);
             table.AddRow(new Text(name), new Text(control.Length > 0 && behaviour.Length > 0 ? $"{control} / {behaviour}" : control.Length > 0 ? control : $"/ {behaviour}"), new Text(seen.Length > 0 ? seen : here.Summary));
         }
