@@ -9,6 +9,12 @@ namespace Bunraku.Engines;
 /// <param name="Attributes">Access rights as in Intel SDM vol. 3C "Guest Register State": type 3:0, S 4, DPL 6:5, P 7, AVL 12, L 13, D/B 14, G 15, unusable 16.</param>
 public readonly record struct SegmentState(ushort Selector, ulong Base, uint Limit, uint Attributes);
 
+/// <summary>What kind of event waits for delivery.</summary>
+public enum PendingEventKind { ExternalInterrupt, Nmi, Exception }
+
+/// <summary>An event that the processor has accepted and delivers before it executes anything else.</summary>
+public readonly record struct PendingEvent(PendingEventKind Kind, byte Vector, uint? ErrorCode = null);
+
 /// <summary>The complete architectural state of one x86 vCPU, independent of any engine. A plain container.</summary>
 public sealed class CpuState
 {
@@ -30,6 +36,8 @@ public sealed class CpuState
     public bool InterruptShadow;
     /// <summary>NMIs are blocked until the next IRET.</summary>
     public bool NmiBlocked;
+    /// <summary>An event is under way: the next entry delivers it first.</summary>
+    public PendingEvent? Pending;
     /// <summary>The processor waits in HLT.</summary>
     public bool Halted;
 }

@@ -144,5 +144,20 @@ public sealed unsafe class GuestMemory : IDisposable
         foreach (ICodeObserver o in _observers) o.CodeWritten(address, length);
     }
 
+    /// <summary>Tells every observer that any page with code may have changed: a guest ran where nobody watches its writes. One byte a page is looked at.</summary>
+    public void NotifyUnwatchedWrites()
+    {
+        foreach (MemoryRegion r in _regions)
+        {
+            Span<byte> flags = _codePages.AsSpan((int)(r.Offset >> PageShift), (int)(r.Length >> PageShift));
+            for (int page = flags.IndexOfAnyExcept((byte)0); page >= 0;)
+            {
+                NotifyWrite(r.Start + ((ulong)page << PageShift), PageSize);
+                int next = flags[(page + 1)..].IndexOfAnyExcept((byte)0);
+                page = next < 0 ? -1 : page + 1 + next;
+            }
+        }
+    }
+
     public void Dispose() => Backing.Dispose();
 }

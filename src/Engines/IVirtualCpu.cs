@@ -26,7 +26,7 @@ public interface IVirtualCpu : IDisposable
     /// <summary>True when an external interrupt injected now would be delivered at the next entry (IF set, no shadow, no half-done instruction).</summary>
     bool InterruptWindowOpen { get; }
 
-    /// <summary>True when an NMI injected now would be delivered at the next entry.</summary>
+    /// <summary>True when an NMI injected now would be delivered at the next entry, or be held by the processor until the guest can take it.</summary>
     bool NmiWindowOpen { get; }
 
     /// <summary>Delivers an external interrupt at the next entry. Requires <see cref="InterruptWindowOpen"/>.</summary>
@@ -35,10 +35,21 @@ public interface IVirtualCpu : IDisposable
     /// <summary>Delivers an NMI at the next entry. Requires <see cref="NmiWindowOpen"/>.</summary>
     void InjectNmi();
 
+    /// <summary>
+    /// Tells what CR8 is, before each entry: the task priority belongs to the local APIC, which has other doors to it. Engines that exit on every access to
+    /// CR8 need not know.
+    /// </summary>
+    void SetTaskPriority(ulong cr8)
+    {
+    }
+
     /// <summary>Delivers an exception at the next entry.</summary>
     void InjectException(byte vector, uint? errorCode);
 
-    /// <summary>Copies the architectural state out. Allowed between exits.</summary>
+    /// <summary>
+    /// Copies the architectural state out. Allowed between exits. An instruction that waits for an answer of the hypervisor (a read) has not begun in it, so
+    /// who moves a guest to another engine kicks and enters until <see cref="ExitReason.Kicked"/> before: then nothing is half done.
+    /// </summary>
     void ReadState(CpuState state);
 
     /// <summary>Replaces the architectural state. Allowed between exits; drops a half-done instruction.</summary>
@@ -67,13 +78,17 @@ public readonly record struct EngineCounters(
 /// <param name="Available">It can run here.</param>
 /// <param name="Detail">One line: what it offers, or what is missing and the remedy.</param>
 /// <param name="Hardware">Guest code runs directly on hardware virtualization.</param>
-public sealed record EngineProbe(bool Available, string Detail, bool Hardware = false);
+/// <param name="Chosen">Good enough to be chosen when the user does not name an engine; if not, <paramref name="Detail"/> says why.</param>
+public sealed record EngineProbe(bool Available, string Detail, bool Hardware = false, bool Chosen = true);
 
 /// <summary>A technique for running guests, as the user selects it with <c>--engine</c>. Stateless and thread-safe.</summary>
 public interface IEngine
 {
     /// <summary>The word on the command line.</summary>
     string Name { get; }
+
+    /// <summary>Instructions and exceptions that <see cref="ExecutionControls"/> can make exit. An engine refuses other controls with <see cref="NotSupportedException"/>.</summary>
+    ExecutionControls Intercepts => new((InterceptedInstructions)uint.MaxValue, uint.MaxValue, true, true);
 
     /// <summary>Looks at the host; never throws.</summary>
     EngineProbe Probe();

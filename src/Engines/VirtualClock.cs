@@ -12,6 +12,8 @@ public sealed class VirtualClock
     private sealed record Stretch(bool Running, long HostStart, long Accumulated)
     {
         public long Now() => Running ? Accumulated + HostNanoseconds() - HostStart : Accumulated;
+
+        public long Behind() => (Running ? HostStart : HostNanoseconds()) - Accumulated;
     }
 
     private readonly Lock _lock = new(); // writers
@@ -24,6 +26,12 @@ public sealed class VirtualClock
 
     /// <summary>Nanoseconds of virtual time since power-on; never goes back.</summary>
     public long Nanoseconds => _stretch.Now();
+
+    /// <summary>
+    /// Nanoseconds that virtual time is behind the host's monotonic clock. Constant while virtual time runs: an engine whose guest reads a counter of the
+    /// host's own sees by it how far to set that counter back after a standstill.
+    /// </summary>
+    public long BehindHost => _stretch.Behind();
 
     /// <summary>The TSC that corresponds to <see cref="Nanoseconds"/>, before offset and IA32_TSC_ADJUST.</summary>
     public ulong Tsc => NanosecondsToTsc(Nanoseconds);

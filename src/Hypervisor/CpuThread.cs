@@ -154,7 +154,7 @@ public sealed class CpuThread : IDisposable
         bool injected = false;
         lock (_vm.DeviceLock)
         {
-            if (Cpu.NmiWindowOpen && source.TakeNmi())
+            if (source.NmiPending && Cpu.NmiWindowOpen && source.TakeNmi())
             {
                 Cpu.InjectNmi();
                 injected = true;
@@ -164,6 +164,7 @@ public sealed class CpuThread : IDisposable
                 Cpu.InjectInterrupt(vector);
                 injected = true;
             }
+            Cpu.SetTaskPriority(source.Cr8);
             bool wantWindow = source.InterruptPending, wantNmiWindow = source.NmiPending;
             if (Cpu.Controls.InterruptWindowExiting != wantWindow || Cpu.Controls.NmiWindowExiting != wantNmiWindow)
                 Cpu.Controls = Cpu.Controls with { InterruptWindowExiting = wantWindow, NmiWindowExiting = wantNmiWindow };

@@ -107,6 +107,21 @@ public sealed unsafe partial class Processor : IDisposable
 
     internal void InjectException(Vector vector, uint? errorCode) => _injectedException = (vector, errorCode);
 
+    /// <summary>What <see cref="DeliverInjected"/> would deliver.</summary>
+    private PendingEvent? PendingEvent
+    {
+        get => _injectedException is { } e ? new(PendingEventKind.Exception, (byte)e.Vector, e.ErrorCode)
+            : _injectedNmi ? new(PendingEventKind.Nmi, (byte)Vector.Nmi)
+            : _injectedInterrupt >= 0 ? new(PendingEventKind.ExternalInterrupt, (byte)_injectedInterrupt)
+            : null;
+        set
+        {
+            _injectedException = value is { Kind: PendingEventKind.Exception } e ? ((Vector)e.Vector, e.ErrorCode) : null;
+            _injectedNmi = value is { Kind: PendingEventKind.Nmi };
+            _injectedInterrupt = value is { Kind: PendingEventKind.ExternalInterrupt } i ? i.Vector : -1;
+        }
+    }
+
     /// <summary>Drops a half-done instruction and events not yet delivered: the whole state is being replaced.</summary>
     internal void AbandonInstruction()
     {

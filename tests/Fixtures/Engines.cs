@@ -12,7 +12,7 @@ namespace Bunraku.Fixtures;
 public sealed class EnginesAttribute(params object?[] arguments) : DataAttribute
 {
     public override IEnumerable<object?[]> GetData(MethodInfo testMethod) =>
-        TestedEngines.Runnable.Select(e => (object?[])[e.Name, .. arguments]);
+        TestedEngines.Runnable.Where(e => NotRun.Reason(e, testMethod) == null).Select(e => (object?[])[e.Name, .. arguments]);
 }
 
 public static class TestedEngines
@@ -33,6 +33,11 @@ public sealed class EngineCoverage(ITestOutputHelper output)
         {
             EngineProbe probe = engine.Probe();
             output.WriteLine($"{engine.Name}: {(probe.Available ? "run" : "NOT RUN")} ({probe.Detail})");
+            if (!probe.Available) continue;
+            foreach (MethodInfo fixture in typeof(EngineCoverage).Assembly.GetTypes().SelectMany(t => t.GetMethods()).Where(m => m.IsDefined(typeof(EnginesAttribute))))
+            {
+                if (NotRun.Reason(engine, fixture) is { } reason) output.WriteLine($"  NOT RUN: {fixture.DeclaringType!.Name}.{fixture.Name}: {reason}");
+            }
         }
         Assert.Contains(TestedEngines.Runnable, e => e.Name == "interp");
     }

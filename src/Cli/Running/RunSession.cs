@@ -226,7 +226,7 @@ public sealed class RunSession : IDisposable
     {
         if (name == "auto")
         {
-            return engines.FirstOrDefault(e => e.Probe().Available)
+            return engines.FirstOrDefault(e => e.Probe() is { Available: true, Chosen: true })
                 ?? throw new CannotStartException("no engine can run on this host; 'bunraku engines' says why");
         }
         IEngine engine = engines.FirstOrDefault(e => e.Name == name)

@@ -90,6 +90,7 @@ public sealed unsafe partial class Processor
         ReadMsrsInto(state.Msrs);
         state.InterruptShadow = InterruptShadow;
         state.NmiBlocked = NmiBlocked;
+        state.Pending = PendingEvent;
         // HLT has retired when it exits; whether the vCPU waits is the hypervisor's state.
         state.Halted = false;
     }
@@ -129,6 +130,7 @@ public sealed unsafe partial class Processor
         StateReplaced();
         InterruptShadow = state.InterruptShadow;
         NmiBlocked = state.NmiBlocked;
+        PendingEvent = state.Pending;
         if ((s->Cr0 & (ulong)Cr0.Pg) != 0 && (s->Cr4 & (ulong)Cr4.Pae) != 0 && !IsLongMode(s)) LoadPdptesUnchecked();
         if ((s->FlagsOther & (uint)Rflags.Rf) != 0) ResumeFlagAt = s->Retired;
     }

@@ -1,0 +1,26 @@
+using Bunraku.Engines;
+
+namespace Bunraku.Engine.Kvm;
+
+/// <summary>MSRs that are a vCPU's state. The TSC is not among them: it moves; FS_BASE, GS_BASE, EFER and IA32_APIC_BASE go with the registers.</summary>
+/// <remarks>Intel SDM vol. 4; AMD APM vol. 2, "MSR Cross-Reference".</remarks>
+internal static class StateMsrs
+{
+    /// <summary>What the guest's own software relies on to hold what it wrote.</summary>
+    private static readonly uint[] s_essential =
+    [
+        MsrIndex.TscAdjust, MsrIndex.SysenterCs, MsrIndex.SysenterEsp, MsrIndex.SysenterEip, MsrIndex.Pat, MsrIndex.MtrrDefType, .. Mtrrs(),
+        MsrIndex.Star, MsrIndex.Lstar, MsrIndex.Cstar, MsrIndex.Fmask, MsrIndex.KernelGsBase, MsrIndex.TscAux,
+    ];
+
+    private const uint SpecCtrl = 0x48, McgStatus = 0x17A, McgCtl = 0x17B, MiscEnable = 0x1A0, FirstBank = 0x400, Banks = 10, Hwcr = 0xC001_0015;
+
+    private static readonly uint[] s_others = [SpecCtrl, McgStatus, McgCtl, MiscEnable, MsrIndex.DebugCtl, MsrIndex.Xss, Hwcr, .. Enumerable.Range((int)FirstBank, (int)Banks * 4).Select(n => (uint)n)];
+
+    public static IEnumerable<uint> All => s_essential.Concat(s_others);
+
+    public static bool IsEssential(uint index) => s_essential.Contains(index);
+
+    private static IEnumerable<uint> Mtrrs() =>
+        Enumerable.Range(0x200, 16).Concat([0x250, 0x258, 0x259]).Concat(Enumerable.Range(0x268, 8)).Select(n => (uint)n);
+}

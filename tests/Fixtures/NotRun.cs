@@ -1,0 +1,57 @@
+using System.Reflection;
+using Bunraku.Engines;
+
+namespace Bunraku.Fixtures;
+
+/// <summary>Fixtures that an engine cannot run on this host, and why. They yield no test for it, so that none of them counts as passed.</summary>
+internal static class NotRun
+{
+    /// <summary>
+    /// KVM without hardware runs the guest in the kernel's instruction emulator, which is made for instructions that touch devices: it lacks INT n outside
+    /// real mode, BOUND, WAIT, most of x87 and SSE, paging outside long mode, locks across cache lines, and the rules for a second fault. These fixtures keep to what it does. With
+    /// hardware behind it, KVM runs all of them.
+    /// </summary>
+    private static readonly HashSet<string> s_withinReachOfTheEmulator =
+    [
+        nameof(DoubleFaultTests.A_fault_while_delivering_a_double_fault_is_shutdown),
+        nameof(DoubleFaultTests.An_empty_IDT_is_shutdown),
+        nameof(DoubleFaultTests.Third_fault_after_a_serial_one_is_a_double_fault),
+        nameof(ExceptionTests.A_change_of_level_in_long_mode_loads_a_null_SS_with_the_new_CPL),
+        nameof(ExceptionTests.In_64_bit_mode_SS_and_RSP_are_always_pushed_on_a_stack_aligned_to_16),
+        nameof(ExceptionTests.Instructions_of_more_than_15_bytes_raise_GP),
+        nameof(ExceptionTests.Interrupt_11_Segment_Not_Present_has_the_selector),
+        nameof(ExceptionTests.Interrupt_12_Stack_Fault_for_a_non_canonical_stack_address_has_error_code_0),
+        nameof(ExceptionTests.Interrupt_12_Stack_Fault_for_an_absent_stack_segment_has_the_selector),
+        nameof(ExceptionTests.Interrupt_13_General_Protection_for_a_non_canonical_address_has_error_code_0),
+        nameof(ExceptionTests.Interrupt_17_Alignment_Check_only_at_level_3_with_AM_and_AC),
+        nameof(ExceptionTests.Interrupt_Stack_Table_switches_the_stack_without_a_change_of_level),
+        nameof(ExceptionTests.Interrupt_gates_clear_IF_and_trap_gates_do_not),
+        nameof(HostileGuestTests.A_data_breakpoint_that_the_handler_hits_again_and_again_stops),
+        nameof(HostileGuestTests.A_flood_of_exits_stops),
+        nameof(HostileGuestTests.A_loop_with_interrupts_off_stops),
+        nameof(HostileGuestTests.A_stack_that_runs_into_nothing_ends_in_a_double_fault),
+        nameof(HostileGuestTests.A_string_instruction_without_end_stops),
+        nameof(HostileGuestTests.An_endless_exception_stops),
+        nameof(HostileGuestTests.An_endless_single_step_trap_stops),
+        nameof(HostileGuestTests.Code_that_unmaps_everything_is_shutdown),
+        nameof(HostileGuestTests.HLT_with_interrupts_off_stops),
+        nameof(HostileGuestTests.Page_tables_outside_of_memory_read_as_all_ones),
+        nameof(LifetimeTests.A_hundred_VMs_come_and_go_and_leave_nothing_behind),
+        nameof(LifetimeTests.A_VM_that_never_started_or_is_stopped_in_the_middle_leaves_nothing_behind),
+        nameof(LifetimeTests.Several_VMs_run_at_the_same_time_and_do_not_meet),
+        nameof(LifetimeTests.Kick_and_DMA_after_the_end_of_a_vCPU_do_nothing),
+    ];
+
+    /// <summary>Fixtures of controls: classes whose engines must be able to make any instruction exit.</summary>
+    private static readonly HashSet<Type> s_needIntercepts = [typeof(ExecutionControlTests)];
+
+    /// <summary>Null when the engine runs the fixture.</summary>
+    public static string? Reason(IEngine engine, MethodInfo fixture)
+    {
+        if (s_needIntercepts.Contains(fixture.DeclaringType!) && engine.Intercepts.ExceptionBitmap == 0) return "the engine lets no instruction or exception exit";
+        EngineProbe probe = engine.Probe();
+        bool emulated = probe is { Hardware: false, Chosen: false };
+        return emulated && !s_withinReachOfTheEmulator.Contains(fixture.Name)
+            ? "the kernel's instruction emulator does not get that far" : null;
+    }
+}
