@@ -245,10 +245,12 @@ public sealed class DebugTests
         g.Run(engine).Raised(X.DB, null, g["next"]);
     }
 
-    [Theory, Engines]
-    public void An_instruction_breakpoint_right_after_MOV_SS_is_lost(string engine)
+    /// <summary>Intel's processors inhibit it (SDM vol. 3A, "Masking Exceptions and Interrupts When Switching Stacks"); AMD's do not, as an EPYC shows.</summary>
+    [Theory]
+    [Engines("max", true), Engines("x86-64-v3-intel", false)]
+    public void An_instruction_breakpoint_right_after_MOV_SS_is_lost_on_Intel_only(string engine, string model, bool fires)
     {
-        using var g = new Guest(Mode.Protected32);
+        using var g = new Guest(Mode.Protected32, 0, model);
         g.State.Gpr[0] = Sel.Data32;
         g.Code(a =>
         {
@@ -259,7 +261,9 @@ public sealed class DebugTests
         });
         g.State.Dr[0] = g["at"];
         g.State.Dr7 = Dr7(0, 0, 0);
-        g.Run(engine).Done();
+        Outcome o = g.Run(engine);
+        if (fires) o.Raised(X.DB, null, g["at"]);
+        else o.Done();
     }
 
     [Theory, Engines]
