@@ -11,7 +11,7 @@ namespace Bunraku.Cli;
 /// </summary>
 internal sealed class ConsoleHost : IGuestConsole, IDisposable
 {
-    private const int Stdin = 0, Stdout = 1;
+    internal const int Stdin = 0, Stdout = 1;
 
     private readonly RunOptions _options;
     private readonly Terminal? _terminal;

@@ -2,6 +2,8 @@ using Bunraku.Cli.CommandLine;
 using Bunraku.Cli.Running;
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
+using Bunraku.Machine;
+using Bunraku.Platform;
 
 namespace Bunraku.Cli;
 
@@ -36,6 +38,7 @@ internal static class Program
 
     private static int Run(RunOptions options)
     {
+        options = WithScript(options);
         using FileStream? json = options.StatsJson is { } path ? CreateFile(path, "--stats-json") : null;
         using var host = new ConsoleHost(options);
         using var session = new RunSession(options with { Terminal = host.GuestTerminal, Started = StartOfProgram() }, KnownEngines.All, KnownEngines.ParseModel, host, text => Console.Error.WriteLine("bunraku: " + text));
@@ -49,6 +52,11 @@ internal static class Program
         }
         return result.ExitStatus;
     }
+
+    /// <summary>Standard input that is no terminal is a script for the guest's shell: clean output, its own status, and an end.</summary>
+    private static RunOptions WithScript(RunOptions options) =>
+        options is { Command: null, Kernel: null, Serial.Kind: SerialKind.Stdio } && options.Guest != HelloGuest.Name && !Terminal.Is(ConsoleHost.Stdin)
+            ? options with { Command = ["sh"] } : options;
 
     /// <summary>When the script ./bunraku handed over, which may have built for a minute in the same process before; null without the script.</summary>
     private static DateTime? StartOfProgram() =>

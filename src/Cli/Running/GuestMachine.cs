@@ -18,6 +18,10 @@ internal sealed class GuestMachine
     private readonly Task _stopped;
     private readonly CommandInput _input = new();
     private readonly List<byte> _passed = [], _kernelMessages = [], _coded = [];
+    /// <summary>Guards <see cref="_held"/>. Inside the machine lock or without it; never around it while input is held.</summary>
+    private readonly Lock _heldLock = new();
+    /// <summary>Input that waits until the guest's terminal is set up for it, which would lose or echo it; null from then on.</summary>
+    private List<byte>? _held;
 
     /// <exception cref="BootException">The guest is no kernel or does not fit.</exception>
     public GuestMachine(VirtualMachine vm, GuestImage image, RunOptions options, IGuestConsole console)
@@ -25,6 +29,7 @@ internal sealed class GuestMachine
         _console = console;
         _wiring = image.Linux?.Console ?? GuestConsole.Shell;
         if (image.Linux is { } linux) _messages = new GuestMessages(linux.Token);
+        if (image.Linux is not null && !StartsAnotherInit(options.Append)) _held = [];
 
         var board = new PcBoard(vm, new PcBoardOptions
         {
@@ -71,11 +76,47 @@ internal sealed class GuestMachine
     private void Enqueue(ReadOnlySpan<byte> bytes)
     {
         // Nobody tells when the guest has read; looking again now and then is enough for a flood of input.
-        while (_inputPort.QueuedInput > MostQueuedInput && !_stopped.Wait(1))
+        while (Waiting > MostQueuedInput && !_stopped.Wait(1))
         {
+        }
+        lock (_heldLock)
+        {
+            if (_held is { } held)
+            {
+                held.AddRange(bytes);
+                return;
+            }
         }
         _inputPort.Enqueue(bytes);
     }
+
+    /// <summary>Bytes that the guest has not taken yet.</summary>
+    private int Waiting
+    {
+        get
+        {
+            lock (_heldLock)
+            {
+                if (_held is { } held) return held.Count;
+            }
+            return _inputPort.QueuedInput;
+        }
+    }
+
+    /// <summary>The guest's terminal is ready. On the vCPU's thread.</summary>
+    private void ReleaseInput()
+    {
+        lock (_heldLock)
+        {
+            if (_held is not { } held) return;
+            _inputPort.Enqueue(System.Runtime.InteropServices.CollectionsMarshal.AsSpan(held));
+            _held = null;
+        }
+    }
+
+    /// <summary>The user's kernel parameters name an init of their own; it never tells when it is ready.</summary>
+    private static bool StartsAnotherInit(string? parameters) =>
+        parameters?.Split(' ').Any(p => p.StartsWith("init=", StringComparison.Ordinal) || p.StartsWith("rdinit=", StringComparison.Ordinal)) ?? false;
 
     /// <summary>The end of input: for a terminal's reader that is Ctrl-D.</summary>
     public void SendEnd()
@@ -109,6 +150,7 @@ internal sealed class GuestMachine
         }
         _passed.Clear();
         _messages.Filter(bytes, _passed);
+        if (_messages.InputReady) ReleaseInput();
         ShowFirst(System.Runtime.InteropServices.CollectionsMarshal.AsSpan(_passed));
     }
 

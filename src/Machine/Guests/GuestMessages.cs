@@ -18,7 +18,7 @@ public sealed class GuestMessages
     /// <summary>The first user process runs.</summary>
     public bool InitStarted { get; private set; }
 
-    /// <summary>Shell or command are about to start and take input; what is sent before may be lost.</summary>
+    /// <summary>The command is about to start, or the shell shows its first prompt: input is taken; what is sent before may be lost or echoed.</summary>
     public bool InputReady { get; private set; }
 
     /// <summary>Exit status of the command, 0 to 255, once it ended: 127 not found, 128 + n ended by signal n. All its output was sent before.</summary>

@@ -4,7 +4,7 @@ namespace Bunraku.Machine;
 
 /// <summary>
 /// Builds the user space of the default Linux guest: busybox and an init script. The script talks to the host by <see cref="GuestMessages"/>
-/// on COM1: "init" when it starts, "input" when shell or command are about to start, "exit N" when the command ended and all its output left the serial port. Then it powers off, however the command ended.
+/// on COM1: "init" when it starts, "input" when the command is about to start and with each prompt of the shell, "exit N" when the command ended and all its output left the serial port. Then it powers off, however the command ended.
 /// </summary>
 public static class InitramfsBuilder
 {
@@ -28,7 +28,7 @@ public static class InitramfsBuilder
         archive.AddFile("etc/group", "root:x:0:\ntty:x:5:\n"u8);
         archive.AddFile("etc/hostname", "bunraku\n"u8);
         archive.AddFile("etc/hosts", "127.0.0.1 localhost bunraku\n"u8);
-        archive.AddFile("etc/profile", "PS1='root@\\h:\\w\\$ '\nalias ll='ls -l'\n"u8);
+        archive.AddFile("etc/profile", Encoding.UTF8.GetBytes(Profile(token)));
         archive.AddFile("init", Encoding.UTF8.GetBytes(InitScript(options, console, token)), Executable);
         if (console != GuestConsole.Shell)
             archive.AddFile(CommandPath[1..], Encoding.UTF8.GetBytes($"#!/bin/busybox sh\nexec {string.Join(' ', options.Command.Select(Quote))}\n"), Executable);
@@ -37,6 +37,15 @@ public static class InitramfsBuilder
 
     /// <summary>Quotes a word for the POSIX shell: any bytes but NUL come out as they are.</summary>
     public static string Quote(string word) => $"'{word.Replace("'", "'\\''")}'";
+
+    /// <summary>
+    /// The shell's prompt tells "input": only then is the terminal in the mode in which the shell reads, and a Ctrl-D typed ahead is no longer lost.
+    /// </summary>
+    private static string Profile(string token) => $$"""
+        PS1='\[\e_bunraku;{{token}};input\e\\\]root@\h:\w\$ '
+        alias ll='ls -l'
+
+        """;
 
     private static string InitScript(LinuxGuestOptions options, GuestConsole console, string token)
     {
@@ -70,12 +79,13 @@ public static class InitramfsBuilder
             // cttyhack gives the shell the real terminal behind /dev/console, and with it job control.
             GuestConsole.Shell => $$"""
                 stty -F /dev/console sane{{size}}
-                tell input
                 setsid cttyhack sh -l
                 tell "exit 0"
 
                 """,
-            // The descriptor that stays open keeps the line's modes and RTS when the command closes its own.
+            // The command has pipes, as its caller has no terminal. What it leaves running would hold them open: all in another session than ours, 0,
+            // ends with the command.
+            // The descriptor that stays open keeps the line's modes and RTS.
             GuestConsole.Command => $$"""
                 dmesg -n 1
                 exec 3<>/dev/ttyS1
@@ -83,9 +93,21 @@ public static class InitramfsBuilder
                     -opost -isig icanon iexten -echo -echoe -echok -echonl -echoctl -echoke \
                     intr undef quit undef erase undef kill undef eof ^D eol undef eol2 undef start undef stop undef susp undef rprnt undef werase undef lnext ^V
                 stty -F /dev/ttyS1 crtscts
+                mkfifo /run/input /run/output
+                cat <&3 >/run/input 3>&- &
+                feeder=$!
+                cat </run/output >&3 &
+                drain=$!
                 tell input
-                setsid {{CommandPath}} <&3 >&3 2>&3 3>&-
+                setsid {{CommandPath}} </run/input >/run/output 2>&1 3>&-
                 status=$?
+                for process in /proc/[0-9]*; do
+                    read -r state <$process/stat || continue
+                    set -- ${state##*) }
+                    [ $4 = 0 ] || kill -9 ${process#/proc/}
+                done 2>/dev/null
+                kill $feeder
+                wait $drain
                 stty -F /dev/ttyS1 -opost
                 tell "exit $status"
 
