@@ -201,6 +201,27 @@ public class Uart16550ATests
     }
 
     [Fact]
+    public void A_driver_that_reads_until_the_receiver_is_empty_comes_to_an_end_and_gets_an_edge_for_the_rest()
+    {
+        byte[] input = new byte[200_000];
+        new Random(1).NextBytes(input);
+        _ports.Out(Fcr, 0x01);
+        _ports.Out(Ier, 0x01);
+        _uart.Enqueue(input);
+        List<byte> read = [];
+        while (read.Count < input.Length)
+        {
+            Assert.True(_irq.Asserted);
+            int before = read.Count;
+            while ((_ports.In(Lsr) & 1) != 0) read.Add(_ports.In(Rbr));
+            Assert.InRange(read.Count - before, 1, 65_536); // what Linux's buffer between driver and terminal holds
+            Assert.False(_irq.Asserted);
+            _time.Advance(1_000_000);
+        }
+        Assert.Equal(input, read);
+    }
+
+    [Fact]
     public void Input_waits_while_the_guest_holds_RTS_inactive()
     {
         _ports.Out(Mcr, 0);

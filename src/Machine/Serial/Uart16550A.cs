@@ -16,6 +16,12 @@ public sealed class Uart16550A
     /// <summary>I/O port of the second serial port (IRQ 3).</summary>
     public const ushort Com2 = 0x2F8;
     private const int Ports = 8, FifoDepth = 16;
+
+    /// <summary>
+    /// The line has no speed of its own, but a receiver that never runs dry would keep a driver in its interrupt handler for ever; Linux gives up
+    /// after 131072 characters, and as the request then still stands, no edge ever comes again. So after this many characters there is a pause, in ns.
+    /// </summary>
+    private const int LongestBurst = 4096, BurstPause = 500_000;
     private const long InputClock = 1_843_200; // Hz, the PC's crystal; a bit lasts 16 × divisor periods
     private static ReadOnlySpan<byte> TriggerLevels => [1, 4, 8, 14];
 
@@ -23,6 +29,8 @@ public sealed class Uart16550A
     private readonly Action<ReadOnlySpan<byte>> _output;
     private readonly ITimeSource _time;
     private readonly IMachineTimer _timeoutTimer;
+    private readonly IMachineTimer _burstTimer;
+    private int _burst; // characters that came without a pause
     private readonly object _machineLock;
     private readonly Queue<Character> _incoming = new();
 
@@ -50,6 +58,7 @@ public sealed class Uart16550A
         _time = time;
         _machineLock = machineLock;
         _timeoutTimer = time.CreateTimer(OnTimeoutTimer);
+        _burstTimer = time.CreateTimer(OnBurstTimer);
         _seenLines = _peerLines;
     }
 
@@ -204,9 +213,23 @@ public sealed class Uart16550A
 
     private void Feed()
     {
-        if (Loopback || (HonourRequestToSend && !_modemControl.HasFlag(UartModemControl.Rts))) return;
+        if (Loopback || _burst >= LongestBurst || (HonourRequestToSend && !_modemControl.HasFlag(UartModemControl.Rts))) return;
         int capacity = _fifosEnabled ? FifoDepth : 1;
-        while (_count < capacity && _incoming.TryDequeue(out Character c)) Receive(c with { Data = (byte)(c.Data & WordMask) });
+        while (_count < capacity && _incoming.TryDequeue(out Character c))
+        {
+            Receive(c with { Data = (byte)(c.Data & WordMask) });
+            if (++_burst < LongestBurst) continue;
+            _burstTimer.Arm(_time.Nanoseconds + BurstPause);
+            return;
+        }
+        if (_incoming.Count == 0) _burst = 0;
+    }
+
+    private void OnBurstTimer()
+    {
+        _burst = 0;
+        Feed();
+        UpdateInterrupt();
     }
 
     private void Receive(Character c)
