@@ -4,6 +4,10 @@ using static Iced.Intel.AssemblerRegisters;
 namespace Bunraku.Fixtures;
 
 /// <summary>Intel SDM vol. 3A, "Interrupt and Exception Handling", section "Exception and Interrupt Reference": each vector, its error code and the saved instruction pointer.</summary>
+/// <remarks>
+/// QEMU 7.2's TCG agrees except where it simplifies: it saves no RF with faults, sets no EXT, gives IDT entries of long mode twice their number, has neither #AC nor SIMD exceptions of
+/// masked-out kinds, raises #GP for non-canonical stack operands, and loads a null SS whenever the IST is used; the manual says the last for changes of level alone.
+/// </remarks>
 public sealed class ExceptionTests
 {
     /// <summary>Runs one instruction at the mark "at"; what follows is marked "next".</summary>

@@ -156,12 +156,19 @@ public sealed class LifetimeTests
     [Theory, Engines]
     public void Split_locked_operations_of_two_vCPUs_are_one_after_another(string engine)
     {
-        const int count = 20_000;
+        const int count = 100_000;
         using var g = new Guest(Mode.Protected32);
         g.Code(a =>
         {
             Label loop = a.CreateLabel();
+            Label wait = a.CreateLabel();
             a.mov(ecx, count);
+            // Both start together.
+            a.@lock.inc(__dword_ptr[(int)Layout.Data + 0x100]);
+            a.Label(ref wait);
+            a.pause();
+            a.cmp(__dword_ptr[(int)Layout.Data + 0x100], 2);
+            a.jb(wait);
             a.Label(ref loop);
             a.@lock.inc(__dword_ptr[(int)Layout.Data + 62]); // across cache lines
             a.@lock.inc(__dword_ptr[(int)Layout.Data + 0xFFE]); // across pages

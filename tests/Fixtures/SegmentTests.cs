@@ -4,6 +4,7 @@ using static Iced.Intel.AssemblerRegisters;
 namespace Bunraku.Fixtures;
 
 /// <summary>Intel SDM vol. 3A, "Protection": limit checking, type checking, privilege checks of data segments, null selectors.</summary>
+/// <remarks>QEMU's TCG checks no limits and no types at accesses, only at loads; there it agrees. It cannot be the oracle for the rest.</remarks>
 public sealed class SegmentTests
 {
     /// <summary>Loads ES (or what <paramref name="load"/> says) with <see cref="Sel.Free"/> and makes one access at EBX.</summary>

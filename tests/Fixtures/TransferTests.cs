@@ -4,6 +4,7 @@ using static Iced.Intel.AssemblerRegisters;
 namespace Bunraku.Fixtures;
 
 /// <summary>Intel SDM vol. 3A, "Protection", sections "Privilege Level Checking When Transferring Program Control Between Code Segments"; vol. 2, CALL, JMP, RET, IRET, INT n.</summary>
+/// <remarks>QEMU 7.2's TCG agrees, but raises #TS where the manual has #SS for an absent stack segment, and gives IDT entries of long mode twice their number in error codes.</remarks>
 public sealed class TransferTests
 {
     [Theory]

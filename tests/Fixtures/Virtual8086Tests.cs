@@ -4,6 +4,7 @@ using static Iced.Intel.AssemblerRegisters;
 namespace Bunraku.Fixtures;
 
 /// <summary>Intel SDM vol. 3B, "8086 Emulation": virtual-8086 mode, IOPL-sensitive instructions, and the interrupt handling of CR4.VME.</summary>
+/// <remarks>QEMU 7.2's TCG agrees where it can: it has no VME.</remarks>
 public sealed class Virtual8086Tests
 {
     private const ulong Vif = 1 << 19, Vip = 1 << 20, If = 1 << 9, Iopl = 0x3000;
