@@ -1,0 +1,143 @@
+using System.Diagnostics;
+using System.Globalization;
+using System.Text.RegularExpressions;
+
+namespace Bunraku.Cli.Tests;
+
+/// <summary>Debian's kernels boot in the program as a user starts it; what the guest printed is judged.</summary>
+public sealed class LinuxGuestTests
+{
+    private static readonly string Program = Path.Combine(AppContext.BaseDirectory, "bunraku.dll");
+
+    private static (int Status, byte[] Output, string Error) Run(byte[] input, params string[] arguments)
+    {
+        var start = new ProcessStartInfo("dotnet", [Program, "run", "--timeout", "5m", .. arguments])
+        {
+            RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true,
+        };
+        using Process process = Process.Start(start)!;
+        Task<string> error = process.StandardError.ReadToEndAsync();
+        Task typing = Task.Run(() =>
+        {
+            process.StandardInput.BaseStream.Write(input);
+            process.StandardInput.Close();
+        });
+        var output = new MemoryStream();
+        process.StandardOutput.BaseStream.CopyTo(output);
+        process.WaitForExit();
+        typing.Wait();
+        return (process.ExitCode, output.ToArray(), error.Result);
+    }
+
+    private static (int Status, string Output) Text(params string[] arguments)
+    {
+        (int status, byte[] output, string error) = Run([], arguments);
+        Assert.DoesNotContain("bunraku:", error);
+        return (status, System.Text.Encoding.UTF8.GetString(output));
+    }
+
+    private static void NoErrors(string log) =>
+        // Raw records: <facility * 8 + level>; the kernel's facility is 0, levels up to 3 are errors.
+        Assert.DoesNotContain(log.Split('\n'), line => Regex.IsMatch(line, "^<[0-3]>"));
+
+    /// <summary>Flags in /proc/cpuinfo of the levels of the System V ABI's AMD64 supplement, section "Micro-Architecture Levels".</summary>
+    private static readonly string[] s_baseline = ["cmov", "cx8", "fpu", "fxsr", "mmx", "syscall", "sse", "sse2"];
+    private static readonly string[] s_beyondBaseline =
+        ["cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"];
+
+    private static string[] Flags(string cpuinfo) => Regex.Match(cpuinfo, "^flags\t*: (.*)$", RegexOptions.Multiline).Groups[1].Value.Split(' ');
+
+    private static void SeesMemory(ulong megabytes, string log)
+    {
+        // All that the map calls usable, but for the kilobyte of the EBDA, the video hole and the ACPI tables.
+        ulong usable = 0;
+        foreach (Match range in Regex.Matches(log, "BIOS-e820: \\[mem 0x([0-9a-f]+)-0x([0-9a-f]+)\\] usable"))
+            usable += ulong.Parse(range.Groups[2].Value, NumberStyles.HexNumber, null) - ulong.Parse(range.Groups[1].Value, NumberStyles.HexNumber, null) + 1;
+        Assert.Equal((megabytes << 20) - (0x10_0000 - 0x9_FC00), usable);
+    }
+
+    [Fact]
+    public void TheDefaultKernelRunsACommandAndGivesItsStatus()
+    {
+        (int status, string output) = Text("--memory", "320M", "--", "sh", "-c", "uname -sr; cat /proc/cpuinfo; dmesg -r; exit 7");
+        Assert.Equal(7, status);
+        Assert.Matches("^Linux [0-9.-]+-cloud-amd64\n", output);
+        NoErrors(output);
+        SeesMemory(320, output);
+        Assert.Empty(s_baseline.Concat(s_beyondBaseline).Except(Flags(output)));
+    }
+
+    [Fact]
+    public void TheGenericKernelBoots()
+    {
+        (int status, string output) = Text("linux-generic", "--", "sh", "-c", "uname -sr; dmesg -r");
+        Assert.Equal(0, status);
+        Assert.Matches("^Linux [0-9.-]+-amd64\n", output);
+        Assert.DoesNotContain("cloud", output);
+        NoErrors(output);
+        SeesMemory(512, output);
+    }
+
+    [Fact]
+    public void TheBaselineProcessorBootsWithMemoryBeyond4GiB()
+    {
+        (int status, string output) = Text("--cpu", "x86-64-v1", "--memory", "5G", "--", "sh", "-c", "cat /proc/cpuinfo; dmesg -r");
+        Assert.Equal(0, status);
+        NoErrors(output);
+        SeesMemory(5 * 1024, output);
+        Assert.Empty(s_baseline.Except(Flags(output)));
+        Assert.Empty(s_beyondBaseline.Intersect(Flags(output)));
+    }
+
+    [Fact]
+    public void EveryByteOfTheStandardStreamsComesThrough()
+    {
+        // More than program and guest hold back, so that both ends wait for each other.
+        byte[] input = new byte[200_000];
+        new Random(1).NextBytes(input);
+        (int status, byte[] output, string error) = Run(input, "--", "cat");
+        Assert.Equal((0, ""), (status, error));
+        Assert.Equal(Convert.ToHexString(input), Convert.ToHexString(output));
+    }
+
+    [Fact]
+    public void StandardInputIsAScript()
+    {
+        // What is left running does not keep the guest from ending.
+        (int status, byte[] output, string error) = Run("echo one; test -t 0 || echo no terminal; sleep 1000 & exit 3\n"u8.ToArray());
+        Assert.Equal((3, ""), (status, error));
+        Assert.Equal("one\nno terminal\n", System.Text.Encoding.UTF8.GetString(output));
+    }
+
+    [Fact]
+    public void AShellOnATerminalTakesWhatIsTypedAheadAndPowersOffAtItsEnd()
+    {
+        using var pty = new Pty();
+        using (var stty = Process.Start("stty", ["-F", pty.Name, "rows", "33", "cols", "91"])) stty.WaitForExit();
+        string before = pty.Modes;
+        using Process process = Process.Start(new ProcessStartInfo("setsid",
+            ["--wait", "sh", "-c", $"exec dotnet '{Program}' run --timeout 5m <{pty.Name} >{pty.Name} 2>&1"]))!;
+        pty.ReadUntil("Linux version");
+        pty.Type("stty size; echo typed'-'ahead; sleep 1000\r");
+        Assert.Contains("33 91", pty.ReadUntil("typed-ahead"));
+        pty.Type("\x03"); // for the guest's shell, not for the program
+        pty.Type("exit\r");
+        pty.ReadUntil("Power down");
+        process.WaitForExit();
+        Assert.Equal(0, process.ExitCode);
+        Assert.Equal(before, pty.Modes);
+    }
+
+    [Fact]
+    public void EndOfInputTypedAheadEndsTheShell()
+    {
+        using var pty = new Pty();
+        using Process process = Process.Start(new ProcessStartInfo("setsid",
+            ["--wait", "sh", "-c", $"exec dotnet '{Program}' run --timeout 5m <{pty.Name} >{pty.Name} 2>&1"]))!;
+        pty.ReadUntil("Linux version");
+        pty.Type("\x04");
+        pty.ReadUntil("Power down");
+        process.WaitForExit();
+        Assert.Equal(0, process.ExitCode);
+    }
+}
