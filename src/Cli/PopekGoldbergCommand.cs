@@ -29,7 +29,7 @@ internal static class PopekGoldbergCommand
         ExperimentReport report;
         try
         {
-            report = Experiment.Run(engines, model);
+            report = Experiment.Run(engines, known.Last(e => e.Probe().Available), model); // the last one is preferred by nobody: the interpreter, the reference for the others
         }
         catch (InvalidOperationException e)
         {

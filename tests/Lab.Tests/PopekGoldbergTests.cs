@@ -16,7 +16,7 @@ public sealed class ExperimentFixture
 {
     public static CpuModel Model => KnownEngines.ParseModel("max,+hypervisor,+monitor");
 
-    public ExperimentReport Report { get; } = Experiment.Run([new InterpreterEngine()], Model);
+    public ExperimentReport Report { get; } = Experiment.Run([new InterpreterEngine()], new InterpreterEngine(), Model);
 }
 
 /// <summary>Experiments on the host's processor and on the reference engine, against the manuals and the literature.</summary>
@@ -127,7 +127,7 @@ public sealed class PopekGoldbergTests(ExperimentFixture fixture) : IClassFixtur
         Assert.False(Find(p, "SIDT").IsSensitive);
         Assert.True(Find(p, "SHL") is { IsSensitive: true, Privileged: true });
         using var host = new HostBench();
-        Assert.Equal(["ADD"], Analysis.Host(host, "host", [p], probes).Escaping);
+        Assert.Equal(["ADD"], Analysis.Host(host, "host", p, probes).Escaping);
     }
 
     [Fact]
@@ -224,7 +224,7 @@ public sealed class PopekGoldbergTests(ExperimentFixture fixture) : IClassFixtur
     public void An_engine_that_gives_up_yields_one_line_and_no_verdict()
     {
         var model = ExperimentFixture.Model;
-        ExperimentReport report = Experiment.Run([new BrokenEngine()], model);
+        ExperimentReport report = Experiment.Run([new BrokenEngine()], new BrokenEngine(), model);
         Assert.All(report.Processors, p => Assert.Null(p.ClassicallyVirtualizable));
         string[] lines = [.. Print(report, 10_000).Split('\n').Where(l => l.StartsWith("broken", StringComparison.Ordinal))];
         Assert.Contains("broken: no verdict: not enough was observed", lines.Select(l => l.TrimEnd()));

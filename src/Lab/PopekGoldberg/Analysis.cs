@@ -55,37 +55,36 @@ internal static class Analysis
             bool steps = bench.Run(probe, new Setting(User, 0, umip, SingleStep: true)).SingleStepped;
             instructions.Add(Classify(executions, drops, [.. exits.Distinct()], steps));
         }
-        return Conclude(umip ? engine + " with UMIP" : engine, engine, umip, instructions, failures, deprivileged: true);
+        return Conclude(umip ? engine + " with UMIP" : engine, engine, umip, instructions, failures, deprivileged: true, complete: failures.Count == 0);
     }
 
-    /// <summary>Runs every probe on the host's silicon, in user mode. Which instructions are sensitive is known from <paramref name="references"/>, where level 0 can be observed.</summary>
-    public static ProcessorReport Host(HostBench bench, string name, IReadOnlyList<ProcessorReport> references, IReadOnlyList<Probe> probes)
+    /// <summary>Runs every probe on the host's silicon, in user mode. Which instructions are sensitive is known from <paramref name="reference"/>, where level 0 can be observed.</summary>
+    public static ProcessorReport Host(HostBench bench, string name, ProcessorReport reference, IReadOnlyList<Probe> probes)
     {
         var instructions = new List<InstructionReport>();
         foreach (Probe probe in probes)
         {
             Observation seen = bench.Run(probe);
-            InstructionReport[] known = [.. references.Select(r => r.Instructions.First(i => i.Name == probe.Name))];
+            InstructionReport known = reference.Instructions.First(i => i.Name == probe.Name);
             // The processor trapped, and the system below the program made the result up.
-            bool emulated = seen.IsCompleted && known.Any(i => i.SingleSteps == true) && !bench.SingleSteps(probe);
-            bool? privileged = known.Any(i => i.Levels.Any(l => l.Level == Supervisor && l.Executions.Any(e => e.Outcome == Outcome.Completed))) ? seen.IsCaught || emulated : null;
+            bool emulated = seen.IsCompleted && known.SingleSteps == true && !bench.SingleSteps(probe);
+            bool? privileged = known.At(Supervisor)!.Executions.Any(e => e.Outcome == Outcome.Completed) ? seen.IsCaught || emulated : null;
             // State that is behind a trap is read at level 0 alone.
             Leak[] leaks = !seen.IsCompleted ? [] :
-                [.. (known.Select(i => i.At(User)?.Leaks).FirstOrDefault(l => l is { Count: > 0 }) ?? known.Select(i => i.At(Supervisor)?.Leaks).FirstOrDefault(l => l is { Count: > 0 }) ?? []).Select(l => l with { Values = [Value(seen, l)] })];
+                [.. (known.At(User)!.Leaks is { Count: > 0 } found ? found : known.At(Supervisor)!.Leaks).Select(l => l with { Values = [Value(seen, l)] })];
             string[] changed = [.. seen.Changed], ignored = !seen.IsCompleted ? [] :
-                [.. known.SelectMany(i => i.At(Supervisor)?.Executions ?? []).SelectMany(e => e.Changed).Distinct().Where(n => seen.SystemAfter.ContainsKey(n) && !changed.Contains(n) && known.Any(i => i.At(User)!.Ignored.Contains(n)))];
-            string[] control = [.. known.SelectMany(i => i.ControlSensitive).Distinct()], behaviour = [.. known.SelectMany(i => i.BehaviourSensitive).Distinct()];
-            string summary = !seen.IsCompleted ? Trap(seen)! : emulated ? Emulated : ignored.Length > 0 ? "ignored" : leaks.Length > 0 ? "leak" : changed.Length > 0 ? "changes" : behaviour.Contains("level") ? "by level" : "done";
+                [.. known.At(User)!.Ignored.Where(n => seen.SystemAfter.ContainsKey(n) && !changed.Contains(n))];
+            string summary = !seen.IsCompleted ? Trap(seen)! : emulated ? Emulated : ignored.Length > 0 ? "ignored" : leaks.Length > 0 ? "leak" : changed.Length > 0 ? "changes" : known.BehaviourSensitive.Contains("level") ? "by level" : "done";
             var level = new LevelReport(User, summary, leaks, ignored, [new ExecutionReport(0, seen.Outcome, Trap(seen), [], changed, seen.Message)]);
-            instructions.Add(new InstructionReport(probe.Name, Convert.ToHexString(probe.Assemble()), privileged, control, behaviour, [level], [], null));
+            instructions.Add(new InstructionReport(probe.Name, Convert.ToHexString(probe.Assemble()), privileged, known.ControlSensitive, known.BehaviourSensitive, [level], [], null));
         }
-        return Conclude(name, null, null, instructions, [], deprivileged: false);
+        return Conclude(name, null, null, instructions, [], deprivileged: false, complete: reference.NotObserved.Count == 0);
     }
 
-    private static ProcessorReport Conclude(string name, string? engine, bool? umip, List<InstructionReport> instructions, List<string> failures, bool deprivileged)
+    private static ProcessorReport Conclude(string name, string? engine, bool? umip, List<InstructionReport> instructions, List<string> failures, bool deprivileged, bool complete)
     {
         string[] escaping = [.. instructions.Where(i => i is { IsSensitive: true, Privileged: false }).Select(i => i.Name)];
-        bool? verdict = escaping.Length > 0 ? false : failures.Count > 0 || !instructions.Any(i => i.IsSensitive) ? null : true;
+        bool? verdict = escaping.Length > 0 ? false : !complete || !instructions.Any(i => i.IsSensitive) ? null : true;
         string[]? kernel = !deprivileged ? null : [.. instructions.Where(i => i.IsSensitive && i.At(Deprivileged)!.Executions.Any(e => e is { Outcome: Outcome.Completed, Exits.Count: 0 })).Select(i => i.Name)];
         return new ProcessorReport(name, engine, umip, verdict, escaping, kernel, failures, instructions);
     }

@@ -8,9 +8,10 @@ namespace Bunraku.Lab.PopekGoldberg;
 public static class Experiment
 {
     /// <param name="engines">Engines that can run here.</param>
+    /// <param name="reference">The engine on whose guests it is observed what the host's instructions do at level 0; one of them or another.</param>
     /// <param name="model">CPU model of the guests. UMIP is switched where it has it.</param>
     /// <exception cref="InvalidOperationException">The host forbids executable memory; the message is one line.</exception>
-    public static ExperimentReport Run(IReadOnlyList<IEngine> engines, CpuModel model)
+    public static ExperimentReport Run(IReadOnlyList<IEngine> engines, IEngine reference, CpuModel model)
     {
         IReadOnlyList<Probe> probes = ProbeCatalog.All;
         var processors = new List<ProcessorReport>();
@@ -20,11 +21,17 @@ public static class Experiment
             processors.Add(Analysis.Engine(bench, engine.Name, umip: false, probes));
             if (model.Has(CpuFeature.Umip)) processors.Add(Analysis.Engine(bench, engine.Name, umip: true, probes));
         }
+        ProcessorReport? known = processors.FirstOrDefault(p => p.Engine == reference.Name && p.Umip == false);
+        if (known == null)
+        {
+            using var bench = new GuestBench(reference, model);
+            known = Analysis.Engine(bench, reference.Name, umip: false, probes);
+        }
         string name = HostProcessorName();
         try
         {
             using var host = new HostBench();
-            processors.Insert(0, Analysis.Host(host, "host", [.. processors.Where(p => p.Umip == false)], probes));
+            processors.Insert(0, Analysis.Host(host, "host", known, probes));
         }
         catch (Win32Exception e)
         {

@@ -7,8 +7,8 @@ namespace Bunraku.Lab.PopekGoldberg;
 /// <summary>Executes probes in a guest on one engine, at any privilege level. For one thread.</summary>
 internal sealed class GuestBench : IDisposable
 {
-    /// <summary>A probe that has not come to its end by then never will. Generous: an engine may share a busy processor.</summary>
-    private const int WatchdogMilliseconds = 20_000;
+    /// <summary>A probe that has not come to its end by then never will. It takes microseconds, on an emulating KVM milliseconds.</summary>
+    private const int WatchdogMilliseconds = 4_000;
     /// <summary>Exits that one probe may cause.</summary>
     private const int MostExits = 64;
 
@@ -83,16 +83,18 @@ internal sealed class GuestBench : IDisposable
         while (exits.Count < MostExits)
         {
             VmExit exit = cpu.Enter();
-            if (Volatile.Read(ref late)) throw new InvalidOperationException("no end within 20 s");
+            if (Volatile.Read(ref late)) throw new InvalidOperationException($"no end within {WatchdogMilliseconds / 1000} s");
             if (exit.Reason == ExitReason.Kicked) continue;
             if (exit.Reason == ExitReason.InternalError) throw new InvalidOperationException(exit.Message ?? "the engine cannot go on");
             if (exit.Reason == ExitReason.TripleFault) throw new InvalidOperationException("triple fault");
             cpu.ReadState(_state);
-            if (exit.Reason == ExitReason.Io && _state.Rip - GuestImage.Stubs < GuestImage.Vectors * GuestImage.StubSize)
+            if (exit is { Reason: ExitReason.Io, Address: GuestImage.DonePort })
             {
                 if (watch) seen = _state.Gpr[13];
-                return AtHandler((int)exit.Address, input, before, flagsBefore, exits);
+                return Result(Outcome.Completed, null, null, _state.Rflags, _state.Cs.Selector, _state.Ss.Selector, input, before, flagsBefore, exits);
             }
+            if (exit.Reason == ExitReason.Io && _state.Rip - GuestImage.Stubs < GuestImage.Vectors * GuestImage.StubSize)
+                return AtHandler((int)exit.Address, input, before, flagsBefore, exits);
             exits.Add(new ObservedExit(exit.Reason, exit.IsWrite, exit.Address));
             // It has retired and the guest would wait; nobody wakes it. An intercepted instruction has shown what there is to see.
             if (exit.Reason is ExitReason.Hlt or ExitReason.Mwait || at.Intercept) return Result(Outcome.Completed, null, null, _state.Rflags, _state.Cs.Selector, _state.Ss.Selector, input, before, flagsBefore, exits);
@@ -108,11 +110,11 @@ internal sealed class GuestBench : IDisposable
         exit.Fault = false;
     }
 
-    /// <summary>The probe's code with what follows it: the software interrupt that ends it.</summary>
+    /// <summary>The probe's code with what follows it: the access to a port that ends it.</summary>
     private static byte[] Surround(Probe probe, in Setting at, bool watch, out ulong after)
     {
         ulong entry = GuestImage.WatchedEntry(at.State);
-        byte[] before = [], instruction = probe.Assemble(), behind = [0xCD, GuestImage.DoneVector];
+        byte[] before = [], instruction = probe.Assemble(), behind = [0xE6 /* OUT imm8, AL */, GuestImage.DonePort];
         if (watch)
         {
             before = Bytes(a =>
@@ -150,8 +152,7 @@ internal sealed class GuestBench : IDisposable
         ushort ss = (ushort)Read(ref at);
         _state.Gpr[(int)Gp.Rsp] = rsp;
         _state.Rip = rip;
-        bool done = vector == GuestImage.DoneVector;
-        return Result(done ? Outcome.Completed : Outcome.Trapped, done ? null : vector, error, flags, cs, ss, input, before, flagsBefore, exits);
+        return Result(Outcome.Trapped, vector, error, flags, cs, ss, input, before, flagsBefore, exits);
 
         ulong Read(ref ulong address)
         {

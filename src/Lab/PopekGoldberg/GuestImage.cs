@@ -9,8 +9,12 @@ namespace Bunraku.Lab.PopekGoldberg;
 internal sealed class GuestImage(CpuModel model)
 {
     public const ulong MemorySize = 2 << 20;
-    /// <summary>Entry of the IDT by which a probe's code says that it is done; open to every level.</summary>
-    public const int DoneVector = 0x81;
+    /// <summary>
+    /// Port by which a probe's code says that it is done; the only one open to every level. A software interrupt would not do: an engine may emulate a
+    /// subset of the instructions.
+    /// </summary>
+    public const byte DonePort = 0xEC;
+    private const uint TssLimit = 0x68 + 0x100 / 8;
     /// <summary>Handlers, <see cref="StubSize"/> bytes apart: OUT to the port that is the vector's number.</summary>
     public const ulong Stubs = 0x8000;
     public const int StubSize = 16, Vectors = 256;
@@ -70,7 +74,7 @@ internal sealed class GuestImage(CpuModel model)
             Flat(Code132, Code32Attributes);
             // Those of the other set are free to be loaded, the current ones are busy.
             uint tss = set == OtherBank ? 0x89u : 0x8B;
-            gdt[(set * SetSize + TssSelector) / 8] = System(Tss(set), 0x67, tss);
+            gdt[(set * SetSize + TssSelector) / 8] = System(Tss(set), TssLimit, tss);
             gdt[(set * SetSize + LdtSelector) / 8] = System(Ldt(set), 15, 0x82);
         }
         Put(memory, Gdt(n), gdt);
@@ -78,14 +82,18 @@ internal sealed class GuestImage(CpuModel model)
         var idt = new ulong[Vectors * 2];
         for (int vector = 0; vector < Vectors; vector++)
         {
-            ulong handler = Stubs + (ulong)(vector * StubSize), dpl = vector is 3 or 4 or DoneVector ? 3ul : 0;
+            ulong handler = Stubs + (ulong)(vector * StubSize), dpl = vector is 3 or 4 ? 3ul : 0;
             idt[vector * 2] = (handler & 0xFFFF) | (ulong)KernelCode << 16 | 1ul << 32 /* IST1 */ | (0x8Eul | dpl << 5) << 40 | (handler >> 16 & 0xFFFF) << 48;
         }
         Put(memory, Idt(n), idt);
 
         memory.TryWrite(Tss(n) + 4, HandlerStack);
         memory.TryWrite(Tss(n) + 36, HandlerStack);
-        memory.TryWrite(Tss(n) + 0x66, (ushort)0x68); // no I/O permission bitmap: every port belongs to the system
+        memory.TryWrite(Tss(n) + 0x66, (ushort)0x68); // I/O permission bitmap
+        var ports = new byte[0x100 / 8 + 1];
+        Array.Fill(ports, (byte)0xFF);
+        ports[DonePort / 8] = unchecked((byte)~(1 << DonePort % 8));
+        memory.Write(Tss(n) + 0x68, ports);
         var table = new ulong[512];
         for (ulong page = 0; page < 512; page++) table[page] = page << 12 | 7;
         table[Watched >> 12] = WatchedFrame | 7;
@@ -144,7 +152,7 @@ internal sealed class GuestImage(CpuModel model)
         SegmentState Segment(ushort selector, ulong start = 0) => new(OfSet(n, selector), start, uint.MaxValue, DataAttributes | 3 << 5);
         (s.Ds, s.Es, s.Fs, s.Gs) = (Segment(DsData), Segment(EsData), Segment(FsData, 0x7_0000 + (ulong)n * 0x1000), Segment(GsData, 0x7_8000 + (ulong)n * 0x1000));
         s.Ldtr = new SegmentState(OfSet(n, LdtSelector), Ldt(n), 15, 0x82);
-        s.Tr = new SegmentState(OfSet(n, TssSelector), Tss(n), 0x67, 0x8B);
+        s.Tr = new SegmentState(OfSet(n, TssSelector), Tss(n), TssLimit, 0x8B);
         (s.GdtrBase, s.GdtrLimit) = (Gdt(n), (ushort)(other ? 0x3BF : 0x3FF));
         (s.IdtrBase, s.IdtrLimit) = (Idt(n), (ushort)(other ? 0xEFF : 0xFFF));
         for (int i = 0; i < 4; i++) s.Dr[i] = 0x1000ul * (ulong)(i + 1 + 8 * n);
