@@ -29,7 +29,9 @@ internal static class PopekGoldbergCommand
         ExperimentReport report;
         try
         {
-            report = Experiment.Run(engines, known.Last(e => e.Probe().Available), model); // the last one is preferred by nobody: the interpreter, the reference for the others
+            // The last one is preferred by nobody: the interpreter, the reference for the others.
+            IEngine reference = known.Last(e => e.Probe().Available);
+            report = Experiment.Run(engines, reference, model, Console.IsErrorRedirected ? null : text => Console.Error.WriteLine("bunraku: " + text));
         }
         catch (InvalidOperationException e)
         {

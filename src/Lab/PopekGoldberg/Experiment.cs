@@ -10,13 +10,15 @@ public static class Experiment
     /// <param name="engines">Engines that can run here.</param>
     /// <param name="reference">The engine on whose guests it is observed what the host's instructions do at level 0; one of them or another.</param>
     /// <param name="model">CPU model of the guests. UMIP is switched where it has it.</param>
+    /// <param name="progress">Told what comes next, one line each; an engine may take a minute.</param>
     /// <exception cref="InvalidOperationException">The host forbids executable memory; the message is one line.</exception>
-    public static ExperimentReport Run(IReadOnlyList<IEngine> engines, IEngine reference, CpuModel model)
+    public static ExperimentReport Run(IReadOnlyList<IEngine> engines, IEngine reference, CpuModel model, Action<string>? progress = null)
     {
         IReadOnlyList<Probe> probes = ProbeCatalog.All;
         var processors = new List<ProcessorReport>();
         foreach (IEngine engine in engines)
         {
+            progress?.Invoke($"executing {probes.Count} instructions on {engine.Name}");
             using var bench = new GuestBench(engine, model);
             processors.Add(Analysis.Engine(bench, engine.Name, umip: false, probes));
             if (model.Has(CpuFeature.Umip)) processors.Add(Analysis.Engine(bench, engine.Name, umip: true, probes));
