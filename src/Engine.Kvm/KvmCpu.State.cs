@@ -69,6 +69,7 @@ internal sealed unsafe partial class KvmCpu
         state.InterruptShadow = v.InterruptShadow != 0;
         state.NmiBlocked = v.NmiMasked != 0;
         state.Halted = false;
+        state.NmiPending = v.NmiPending != 0;
         state.Pending = Pending(v);
         ReadXsave(state.Xsave);
         state.Msrs.Clear();
@@ -110,7 +111,7 @@ internal sealed unsafe partial class KvmCpu
     {
         if (v.ExceptionInjected != 0 || v.ExceptionPending != 0)
             return new PendingEvent(PendingEventKind.Exception, v.ExceptionNumber, v.ExceptionHasErrorCode != 0 ? v.ExceptionErrorCode : null);
-        if (v.NmiInjected != 0 || v.NmiPending != 0) return new PendingEvent(PendingEventKind.Nmi, 2);
+        if (v.NmiInjected != 0) return new PendingEvent(PendingEventKind.Nmi, 2);
         return v.InterruptInjected != 0 && v.InterruptSoft == 0 ? new PendingEvent(PendingEventKind.ExternalInterrupt, v.InterruptNumber) : null;
     }
 
@@ -126,7 +127,9 @@ internal sealed unsafe partial class KvmCpu
                 v.ExceptionErrorCode = p.ErrorCode ?? 0;
                 break;
             case PendingEventKind.Nmi:
-                v.NmiPending = 1;
+                // Blocked already: its delivery has begun, and goes on.
+                if (v.NmiMasked != 0) v.NmiInjected = 1;
+                else v.NmiPending = 1;
                 v.Flags |= KvmVcpuEvents.ValidNmiPending;
                 break;
             default:
@@ -194,6 +197,7 @@ internal sealed unsafe partial class KvmCpu
         v.NmiMasked = state.NmiBlocked ? (byte)1 : (byte)0;
         // VT-x allows blocking by STI only together with IF.
         if (state.InterruptShadow) v.InterruptShadow = (state.Rflags & RflagsIf) != 0 ? KvmVcpuEvents.ShadowSti : KvmVcpuEvents.ShadowMovSs;
+        v.NmiPending = state.NmiPending ? (byte)1 : (byte)0;
         SetPending(ref v, state.Pending);
         _file.Request(KvmRequest.SetVcpuEvents, &v);
 

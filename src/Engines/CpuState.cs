@@ -36,6 +36,8 @@ public sealed class CpuState
     public bool InterruptShadow;
     /// <summary>NMIs are blocked until the next IRET.</summary>
     public bool NmiBlocked;
+    /// <summary>An NMI is held until NMIs are no longer blocked.</summary>
+    public bool NmiPending;
     /// <summary>An event is under way: the next entry delivers it first.</summary>
     public PendingEvent? Pending;
     /// <summary>The processor waits in HLT.</summary>

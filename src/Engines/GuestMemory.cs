@@ -137,6 +137,12 @@ public sealed unsafe class GuestMemory : IDisposable
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public ref byte CodeFlagOfHost(byte* host) => ref _codePages[(ulong)(host - Backing.Pointer) >> PageShift];
 
+    /// <summary>One observer has no code in a page any more. The flag goes only when no other can have some.</summary>
+    public void ForgetCode(byte* host)
+    {
+        if (_observers.Length <= 1) CodeFlagOfHost(host) = 0;
+    }
+
     /// <summary>Tells every observer when the page of <paramref name="address"/> holds code. The range lies in one page of RAM.</summary>
     public void NotifyWrite(ulong address, ulong length)
     {

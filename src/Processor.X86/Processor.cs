@@ -133,6 +133,7 @@ public sealed unsafe partial class Processor : IDisposable
         _injectedException = null;
         _injectedInterrupt = -1;
         _injectedNmi = false;
+        _heldNmi = false;
         ExitPending = false;
         State->Current = null;
         State->LinkFrom = null;

@@ -22,6 +22,18 @@ public sealed class EngineMoveTests
         }
     }
 
+    /// <summary>The kernel's instruction emulator does not look for an NMI after IRET; the hardware does.</summary>
+    public static TheoryData<string, string> PairsToProcessorsWithAnNmiWindow
+    {
+        get
+        {
+            var pairs = new TheoryData<string, string>();
+            foreach (IEngine from in TestedEngines.Runnable)
+                foreach (IEngine to in TestedEngines.Runnable.Where(e => !NotRun.IsEmulatedByKernel(e))) pairs.Add(from.Name, to.Name);
+            return pairs;
+        }
+    }
+
     public static TheoryData<string, string, Mode> PairsAndModes
     {
         get
@@ -141,6 +153,7 @@ public sealed class EngineMoveTests
             a.@out(Guest.ReportPort, eax);
             a.inc(eax);
             a.mov(__dword_ptr[Layout.Code + 6], eax); // the immediate of MOV EAX
+            a.@out(Guest.ReportPort, eax); // so that one engine always writes what the other executes
             a.dec(ecx);
             a.jnz(loop);
             a.hlt();
@@ -152,7 +165,7 @@ public sealed class EngineMoveTests
             reports.Add(exit.Data);
             travel.Move();
         }
-        Assert.Equal(Enumerable.Range(0x100, 8).Select(n => (ulong)n), reports);
+        Assert.Equal(Enumerable.Range(0x100, 8).SelectMany(n => (ulong[])[(ulong)n, (ulong)n + 1]), reports);
     }
 
     [Theory, MemberData(nameof(Pairs))]
@@ -177,6 +190,38 @@ public sealed class EngineMoveTests
         Assert.False(travel.Cpu.InterruptWindowOpen);
         Assert.Equal(ExitReason.Hlt, travel.Cpu.Enter().Reason);
         Assert.Equal(Guest.Stub(0x31) + 1, travel.MoveAsIs().Rip);
+    }
+
+    [Theory, MemberData(nameof(PairsToProcessorsWithAnNmiWindow))]
+    public void An_NMI_that_is_held_moves_along_and_comes_with_the_IRET(string from, string to)
+    {
+        using var g = new Guest(Mode.Real, model: "x86-64-v1");
+        g.State.NmiBlocked = g.State.NmiPending = true;
+        g.Code(a =>
+        {
+            a.@out(Guest.ReportPort, eax);
+            a.pushf();
+            a.push(cs);
+            a.push((short)0x40);
+            a.iret();
+        });
+        g.Place(Layout.Code + 0x40, 16, a =>
+        {
+            a.nop();
+            a.hlt();
+        });
+        using var travel = new Travel(g, from, to);
+        Assert.Equal(ExitReason.Io, travel.Cpu.Enter().Reason);
+        CpuState state = travel.Move();
+        Assert.Equal((true, true, null), (state.NmiBlocked, state.NmiPending, state.Pending));
+        VmExit exit;
+        do exit = travel.Cpu.Enter(); while (exit.Reason == ExitReason.Kicked);
+        Assert.Equal(ExitReason.Hlt, exit.Reason);
+        state = travel.MoveAsIs();
+        Assert.Equal(Guest.Stub(2) + 1, state.Cs.Base + state.Rip);
+        Assert.Equal((true, false), (state.NmiBlocked, state.NmiPending));
+        g.Memory.TryRead(state.Ss.Base + state.Gpr[4], out ushort pushed);
+        Assert.Equal(0x40, pushed);
     }
 
     [Theory, MemberData(nameof(Pairs))]

@@ -78,13 +78,14 @@ internal static class NotRun
     /// <summary>Fixtures of controls: classes whose engines must be able to make any instruction exit.</summary>
     private static readonly HashSet<Type> s_needIntercepts = [typeof(ExecutionControlTests)];
 
+    /// <summary>KVM without hardware behind it.</summary>
+    public static bool IsEmulatedByKernel(IEngine engine) => engine.Probe() is { Available: true, Hardware: false, Chosen: false };
+
     /// <summary>Null when the engine runs the fixture.</summary>
     public static string? Reason(IEngine engine, MethodInfo fixture)
     {
         if (s_needIntercepts.Contains(fixture.DeclaringType!) && engine.Intercepts.ExceptionBitmap == 0) return "the engine lets no instruction or exception exit";
-        EngineProbe probe = engine.Probe();
-        bool emulated = probe is { Hardware: false, Chosen: false };
-        return emulated && !s_withinReachOfTheEmulator.Contains(fixture.Name)
+        return IsEmulatedByKernel(engine) && !s_withinReachOfTheEmulator.Contains(fixture.Name)
             ? "the kernel's instruction emulator does not get that far" : null;
     }
 }

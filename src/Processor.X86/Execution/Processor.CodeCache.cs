@@ -135,7 +135,7 @@ public sealed unsafe partial class Processor : ICodeObserver
         if (page.First == null && page.FirstCrossing == null)
         {
             _codePages.Remove(pageOffset);
-            Memory.CodeFlagOfHost(Memory.Backing.Pointer + pageOffset) = 0;
+            Memory.ForgetCode(Memory.Backing.Pointer + pageOffset);
         }
     }
 
@@ -165,7 +165,7 @@ public sealed unsafe partial class Processor : ICodeObserver
     /// <summary>Gives all decoded code up. Only between blocks.</summary>
     private void FlushCode()
     {
-        foreach ((ulong page, _) in _codePages) Memory.CodeFlagOfHost(Memory.Backing.Pointer + page) = 0;
+        foreach ((ulong page, _) in _codePages) Memory.ForgetCode(Memory.Backing.Pointer + page);
         _codePages.Clear();
         new Span<byte>(_buckets, (1 << BucketBits) * sizeof(Block*)).Clear();
         _arena.Clear();

@@ -14,6 +14,7 @@ public sealed unsafe partial class Processor
     private (Vector Vector, uint? ErrorCode)? _injectedException;
     private int _injectedInterrupt = -1;
     private bool _injectedNmi;
+    private bool _heldNmi; // came with the state from an engine that holds a blocked NMI itself
     private bool _reexecuting; // the next instruction completes an MMIO read
 
     /// <inheritdoc cref="IVirtualCpu.Enter"/>
@@ -212,6 +213,15 @@ public sealed unsafe partial class Processor
             Exit.Reason = ExitReason.Kicked;
             return true;
         }
+        if (_heldNmi && NmiWindowOpen)
+        {
+            // The next Enter delivers it.
+            _heldNmi = false;
+            _injectedNmi = true;
+            UpdateWindowAttention();
+            Exit.Reason = ExitReason.Kicked;
+            return true;
+        }
         if (_controls.NmiWindowExiting && NmiWindowOpen)
         {
             UpdateWindowAttention();
@@ -231,7 +241,7 @@ public sealed unsafe partial class Processor
     /// <summary>While a window is wanted, every block returns to the dispatcher.</summary>
     private void UpdateWindowAttention()
     {
-        if (_controls.InterruptWindowExiting || _controls.NmiWindowExiting) Interlocked.Or(ref State->AttentionFlags, (int)Attention.Event);
+        if (_controls.InterruptWindowExiting || _controls.NmiWindowExiting || _heldNmi) Interlocked.Or(ref State->AttentionFlags, (int)Attention.Event);
     }
 
     internal bool InterruptWindowOpen =>

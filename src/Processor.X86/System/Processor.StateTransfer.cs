@@ -90,6 +90,7 @@ public sealed unsafe partial class Processor
         ReadMsrsInto(state.Msrs);
         state.InterruptShadow = InterruptShadow;
         state.NmiBlocked = NmiBlocked;
+        state.NmiPending = _heldNmi;
         state.Pending = PendingEvent;
         // HLT has retired when it exits; whether the vCPU waits is the hypervisor's state.
         state.Halted = false;
@@ -131,6 +132,8 @@ public sealed unsafe partial class Processor
         InterruptShadow = state.InterruptShadow;
         NmiBlocked = state.NmiBlocked;
         PendingEvent = state.Pending;
+        _heldNmi = state.NmiPending;
+        UpdateWindowAttention();
         if ((s->Cr0 & (ulong)Cr0.Pg) != 0 && (s->Cr4 & (ulong)Cr4.Pae) != 0 && !IsLongMode(s)) LoadPdptesUnchecked();
         if ((s->FlagsOther & (uint)Rflags.Rf) != 0) ResumeFlagAt = s->Retired;
     }
