@@ -165,5 +165,20 @@ public sealed unsafe class GuestMemory : IDisposable
         }
     }
 
+    /// <summary>Tells every observer but the writer of a write at a host address inside <see cref="Backing"/>. The range lies in one page.</summary>
+    public void NotifyOthers(byte* host, int length, ICodeObserver writer)
+    {
+        if (_observers.Length <= 1) return;
+        ulong offset = (ulong)(host - Backing.Pointer);
+        foreach (MemoryRegion r in _regions)
+        {
+            if (offset - r.Offset >= r.Length) continue;
+            foreach (ICodeObserver o in _observers)
+            {
+                if (o != writer) o.CodeWritten(r.Start + (offset - r.Offset), (ulong)length);
+            }
+        }
+    }
+
     public void Dispose() => Backing.Dispose();
 }

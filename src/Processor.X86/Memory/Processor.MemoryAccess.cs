@@ -194,7 +194,9 @@ public sealed unsafe partial class Processor
             return;
         }
         Unsafe.CopyBlockUnaligned(part.Host, source, (uint)part.Length);
-        if (IsCodePage(part.Host)) InvalidateCode(part.Host, part.Length);
+        if (!IsCodePage(part.Host)) return;
+        InvalidateCode(part.Host, part.Length);
+        Memory.NotifyOthers(part.Host, part.Length, this);
     }
 
     /// <summary>#GP(0), or #SS(0) for a stack segment operand of the current instruction: it is not canonical, or beyond 4 GiB.</summary>
