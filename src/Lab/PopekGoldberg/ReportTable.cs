@@ -123,7 +123,7 @@ public static class ReportTable
             null => "no verdict: not enough was observed",
         };
         console.MarkupLine($"[{(p.ClassicallyVirtualizable == true ? "green" : "yellow")}]{Markup.Escape($"{name}: {verdict}")}[/]");
-        if (p.DeprivilegedEscaping is { } kernel && p.ClassicallyVirtualizable != null) console.MarkupLine(Markup.Escape($"{name}, kernel at CPL 1: {kernel.Count} of them do not trap"));
+        if (p.DeprivilegedEscaping is { } kernel && p.ClassicallyVirtualizable != null) console.MarkupLine(Markup.Escape($"{name}, kernel at CPL 1: {kernel.Count} sensitive instructions do not trap"));
         // One line a kind of failure; the JSON has every one in full.
         foreach (IGrouping<string, string[]> kind in p.NotObserved.Select(f => f.Split(": ", 2)).GroupBy(f => f[1].Split(',', ';')[0]))
             console.MarkupLine(Markup.Escape($"{name}: not observed: {string.Join(", ", kind.Select(f => f[0]))}: {kind.Key}"));
