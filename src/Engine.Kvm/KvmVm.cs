@@ -53,6 +53,8 @@ internal sealed unsafe class KvmVm : IEngineVm
         }
     }
 
+    public CpuModel? NarrowedModel => _shared.Cpuid.Model;
+
     public IVirtualCpu CreateCpu(int index)
     {
         KvmDescriptor file = _vm.Create(KvmRequest.CreateVcpu, (nuint)index);

@@ -100,6 +100,9 @@ public interface IEngine
 /// <summary>The engine's part of one VM.</summary>
 public interface IEngineVm : IDisposable
 {
+    /// <summary>The CPU model that guests really get, when the host cannot give all of the wanted one; null when it is the wanted one.</summary>
+    CpuModel? NarrowedModel => null;
+
     /// <summary>Creates vCPU number <paramref name="index"/>; each index once.</summary>
     IVirtualCpu CreateCpu(int index);
 

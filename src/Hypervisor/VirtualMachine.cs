@@ -38,14 +38,15 @@ public sealed class VirtualMachine : IDisposable
     /// <param name="memorySize">Bytes of RAM, a multiple of 4096.</param>
     public VirtualMachine(IEngine engine, CpuModel model, ulong memorySize, int cpus = 1)
     {
-        Model = model;
         Memory = new GuestMemory(memorySize);
         Clock = new VirtualClock();
         Timers = new TimerQueue(Clock, DeviceLock);
         _engineVm = engine.CreateVm(Memory, model, Clock);
+        Model = _engineVm.NarrowedModel ?? model;
         for (int n = 0; n < cpus; n++) _cpus.Add(new CpuThread(this, _engineVm.CreateCpu(n)));
     }
 
+    /// <summary>The processor as the guest sees it: what boots it and what stands around it must not use more.</summary>
     public CpuModel Model { get; }
     public GuestMemory Memory { get; }
     public VirtualClock Clock { get; }
