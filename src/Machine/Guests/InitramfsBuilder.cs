@@ -85,6 +85,8 @@ public static class InitramfsBuilder
                 """,
             // The command has pipes, as its caller has no terminal. What it leaves running would hold them open: all in another session than ours, 0,
             // ends with the command.
+            // The input is copied by dd, since cat would use sendfile, which holds the pipe's lock while it waits for the terminal: a command that ends
+            // before its input does would then wait for that lock.
             // The descriptor that stays open keeps the line's modes and RTS.
             GuestConsole.Command => $$"""
                 dmesg -n 1
@@ -94,7 +96,7 @@ public static class InitramfsBuilder
                     intr undef quit undef erase undef kill undef eof ^D eol undef eol2 undef start undef stop undef susp undef rprnt undef werase undef lnext ^V
                 stty -F /dev/ttyS1 crtscts
                 mkfifo /run/input /run/output
-                cat <&3 >/run/input 3>&- &
+                dd bs=4096 <&3 >/run/input 2>/dev/null 3>&- &
                 feeder=$!
                 cat </run/output >&3 &
                 drain=$!
