@@ -163,9 +163,24 @@ internal sealed unsafe partial class KvmCpu
         ulong[] g = state.Gpr;
         var r = new KvmRegisters
         {
-            Rax = g[0], Rcx = g[1], Rdx = g[2], Rbx = g[3], Rsp = g[4], Rbp = g[5], Rsi = g[6], Rdi = g[7],
-            R8 = g[8], R9 = g[9], R10 = g[10], R11 = g[11], R12 = g[12], R13 = g[13], R14 = g[14], R15 = g[15],
-            Rip = state.Rip, Rflags = state.Rflags | 2,
+            Rax = g[0],
+            Rcx = g[1],
+            Rdx = g[2],
+            Rbx = g[3],
+            Rsp = g[4],
+            Rbp = g[5],
+            Rsi = g[6],
+            Rdi = g[7],
+            R8 = g[8],
+            R9 = g[9],
+            R10 = g[10],
+            R11 = g[11],
+            R12 = g[12],
+            R13 = g[13],
+            R14 = g[14],
+            R15 = g[15],
+            Rip = state.Rip,
+            Rflags = state.Rflags | 2,
         };
         (s.Es, s.Cs, s.Ss, s.Ds) = (ToKvm(state.Es), ToKvm(state.Cs), ToKvm(state.Ss), ToKvm(state.Ds));
         (s.Fs, s.Gs, s.Ldt, s.Tr) = (ToKvm(state.Fs), ToKvm(state.Gs), ToKvm(state.Ldtr), ToKvm(state.Tr));

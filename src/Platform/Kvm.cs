@@ -72,9 +72,23 @@ public static class Errno
     /// <summary>The symbol of include/uapi/asm-generic/errno-base.h, or the number.</summary>
     public static string Name(int errno) => errno switch
     {
-        NotPermitted => "EPERM", NoEntry => "ENOENT", Interrupted => "EINTR", Io => "EIO", TooBig => "E2BIG", TryAgain => "EAGAIN", NoMemory => "ENOMEM",
-        AccessDenied => "EACCES", BadAddress => "EFAULT", Busy => "EBUSY", Exists => "EEXIST", NoDevice => "ENODEV", Invalid => "EINVAL",
-        TooManyFiles => "EMFILE", NotATypewriter => "ENOTTY", NoSpace => "ENOSPC", _ => $"error {errno}",
+        NotPermitted => "EPERM",
+        NoEntry => "ENOENT",
+        Interrupted => "EINTR",
+        Io => "EIO",
+        TooBig => "E2BIG",
+        TryAgain => "EAGAIN",
+        NoMemory => "ENOMEM",
+        AccessDenied => "EACCES",
+        BadAddress => "EFAULT",
+        Busy => "EBUSY",
+        Exists => "EEXIST",
+        NoDevice => "ENODEV",
+        Invalid => "EINVAL",
+        TooManyFiles => "EMFILE",
+        NotATypewriter => "ENOTTY",
+        NoSpace => "ENOSPC",
+        _ => $"error {errno}",
     };
 }
 

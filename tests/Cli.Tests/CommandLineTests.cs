@@ -23,8 +23,18 @@ public class CommandLineTests
             "--serial", "file:out:1", "--debug-exit", "--timeout", "2m", "--stats", "--stats-json", "s", "--trace", "exits:t");
         var expected = new RunOptions
         {
-            Kernel = "k", Initrd = "i", Append = "a=b c", Memory = 2ul << 30, Engine = "interp", Cpu = "v1,-sse3", Serial = new SerialTarget(SerialKind.File, "out:1"),
-            DebugExit = true, Timeout = TimeSpan.FromMinutes(2), Stats = true, StatsJson = "s", Trace = new TraceTarget("t"),
+            Kernel = "k",
+            Initrd = "i",
+            Append = "a=b c",
+            Memory = 2ul << 30,
+            Engine = "interp",
+            Cpu = "v1,-sse3",
+            Serial = new SerialTarget(SerialKind.File, "out:1"),
+            DebugExit = true,
+            Timeout = TimeSpan.FromMinutes(2),
+            Stats = true,
+            StatsJson = "s",
+            Trace = new TraceTarget("t"),
         };
         Assert.Equal(expected, o);
     }

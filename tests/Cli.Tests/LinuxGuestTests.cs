@@ -13,7 +13,9 @@ public sealed class LinuxGuestTests
     {
         var start = new ProcessStartInfo("dotnet", [Program, "run", "--timeout", "5m", .. arguments])
         {
-            RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true,
+            RedirectStandardInput = true,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
         };
         using Process process = Process.Start(start)!;
         Task<string> error = process.StandardError.ReadToEndAsync();

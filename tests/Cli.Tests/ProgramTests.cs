@@ -91,7 +91,9 @@ public class ProgramTests
         file = new TemporaryFile(kernel);
         var start = new ProcessStartInfo("dotnet", [Program, "run", "--kernel", file.Path, .. arguments])
         {
-            RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true,
+            RedirectStandardInput = true,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
         };
         Process process = Process.Start(start)!;
         if (!input) process.StandardInput.Close();

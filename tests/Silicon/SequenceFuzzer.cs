@@ -72,8 +72,13 @@ public sealed class SequenceFuzzer
         byte[] code = [.. body, 0xE9, .. BitConverter.GetBytes((int)(routine.Store - (end + 5)))];
         var test = new TestCase
         {
-            Instruction = new Instruction { Code = Code.Nopd }, Bitness = 64, Encoded = body, Code = code,
-            Entry = Silicon.Layout.Cases, Address = Silicon.Layout.Cases, Landing = end,
+            Instruction = new Instruction { Code = Code.Nopd },
+            Bitness = 64,
+            Encoded = body,
+            Code = code,
+            Entry = Silicon.Layout.Cases,
+            Address = Silicon.Layout.Cases,
+            Landing = end,
         };
         writer.FillData();
         for (int n = 0; n < trials; n++) writer.WriteSequence(n, test);

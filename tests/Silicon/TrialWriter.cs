@@ -322,7 +322,8 @@ internal sealed unsafe class TrialWriter(Rng rng)
     private static ulong SegmentBase(in Instruction i, int bitness) => i.SegmentPrefix switch
     {
         _ when bitness == 16 => Layout.Data,
-        Register.FS when bitness == 64 => Layout.FsBase, Register.GS when bitness == 64 => Layout.GsBase,
+        Register.FS when bitness == 64 => Layout.FsBase,
+        Register.GS when bitness == 64 => Layout.GsBase,
         _ => 0,
     };
 

@@ -1,7 +1,7 @@
-using Bunraku.Engines;
 using System.CommandLine;
 using System.CommandLine.Help;
 using System.CommandLine.Parsing;
+using Bunraku.Engines;
 
 namespace Bunraku.Cli.CommandLine;
 

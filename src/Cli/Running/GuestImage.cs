@@ -1,5 +1,5 @@
-using Bunraku.Engines;
 using Bunraku.Cli.CommandLine;
+using Bunraku.Engines;
 using Bunraku.Machine;
 
 namespace Bunraku.Cli.Running;

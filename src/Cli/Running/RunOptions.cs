@@ -1,5 +1,5 @@
-using Bunraku.Engines;
 using Bunraku.Cli.CommandLine;
+using Bunraku.Engines;
 
 namespace Bunraku.Cli.Running;
 

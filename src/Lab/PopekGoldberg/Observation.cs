@@ -87,9 +87,23 @@ internal static class SystemState
     {
         var fields = new Dictionary<string, ulong>
         {
-            ["CR0"] = s.Cr0, ["CR2"] = s.Cr2, ["CR3"] = s.Cr3, ["CR4"] = s.Cr4, ["CR8"] = s.Cr8, ["XCR0"] = s.Xcr0, ["EFER"] = s.Efer,
-            ["GDTR.base"] = s.GdtrBase, ["GDTR.limit"] = s.GdtrLimit, ["IDTR.base"] = s.IdtrBase, ["IDTR.limit"] = s.IdtrLimit,
-            ["DR0"] = s.Dr[0], ["DR1"] = s.Dr[1], ["DR2"] = s.Dr[2], ["DR3"] = s.Dr[3], ["DR6"] = s.Dr6, ["DR7"] = s.Dr7,
+            ["CR0"] = s.Cr0,
+            ["CR2"] = s.Cr2,
+            ["CR3"] = s.Cr3,
+            ["CR4"] = s.Cr4,
+            ["CR8"] = s.Cr8,
+            ["XCR0"] = s.Xcr0,
+            ["EFER"] = s.Efer,
+            ["GDTR.base"] = s.GdtrBase,
+            ["GDTR.limit"] = s.GdtrLimit,
+            ["IDTR.base"] = s.IdtrBase,
+            ["IDTR.limit"] = s.IdtrLimit,
+            ["DR0"] = s.Dr[0],
+            ["DR1"] = s.Dr[1],
+            ["DR2"] = s.Dr[2],
+            ["DR3"] = s.Dr[3],
+            ["DR6"] = s.Dr6,
+            ["DR7"] = s.Dr7,
         };
         AddFlags(fields, rflags);
         AddCode(fields, cs, ss);

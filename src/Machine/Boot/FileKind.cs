@@ -52,7 +52,18 @@ internal static class FileKind
         string kind = type switch { 1 => "relocatable object", 2 => "executable", 3 => "shared object or position-independent executable", 4 => "core dump", _ => $"file of type {type}" };
         string cpu = machine switch
         {
-            3 => "i386", 6 => "i486", 8 => "MIPS", 20 => "PowerPC", 21 => "PowerPC64", 22 => "S/390", 40 => "ARM", 43 => "SPARC V9", 62 => "x86-64", 183 => "AArch64", 243 => "RISC-V", 258 => "LoongArch",
+            3 => "i386",
+            6 => "i486",
+            8 => "MIPS",
+            20 => "PowerPC",
+            21 => "PowerPC64",
+            22 => "S/390",
+            40 => "ARM",
+            43 => "SPARC V9",
+            62 => "x86-64",
+            183 => "AArch64",
+            243 => "RISC-V",
+            258 => "LoongArch",
             _ => $"machine {machine}",
         };
         return $"an ELF {kind} for {cpu}";

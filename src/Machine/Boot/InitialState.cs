@@ -49,7 +49,11 @@ internal static class InitialState
             Dr6 = 0xFFFF_0FF0,
             Dr7 = 0x400,
             Cs = new(CodeSelector, 0, FlatLimit, code),
-            Ds = data, Es = data, Ss = data, Fs = data, Gs = data,
+            Ds = data,
+            Es = data,
+            Ss = data,
+            Fs = data,
+            Gs = data,
             Tr = new(TaskSelector, 0, TaskLimit, BusyTask),
             Ldtr = new(0, 0, 0xFFFF, UnusableLdt),
         };

@@ -19,7 +19,8 @@ internal sealed class Qemu : IDisposable
         [
             "-accel", "tcg", "-display", "none", "-nodefaults", "-no-reboot",
             "-serial", $"unix:{_folder}/com1", "-serial", $"unix:{_folder}/com2", .. arguments,
-        ]) { RedirectStandardError = true })!;
+        ])
+        { RedirectStandardError = true })!;
         _com1 = listen1.Accept();
         _com2 = listen2.Accept();
         _com1Output = ReadAll(_com1, com1);
