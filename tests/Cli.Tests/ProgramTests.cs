@@ -89,7 +89,7 @@ public class ProgramTests
     private static Process Start(byte[] kernel, string[] arguments, out TemporaryFile file, bool input = false)
     {
         file = new TemporaryFile(kernel);
-        var start = new ProcessStartInfo("dotnet", [Program, "run", "--kernel", file.Path, .. arguments])
+        var start = new ProcessStartInfo("env", ["--default-signal", "dotnet", Program, "run", "--kernel", file.Path, .. arguments])
         {
             RedirectStandardInput = true,
             RedirectStandardOutput = true,
