@@ -65,10 +65,6 @@ public enum InsnFlags : ushort
     Rep = 2,
     Repne = 4,
     Lock = 8,
-    /// <summary>Operand size 16, 32 or 64 bits where the code does not say.</summary>
-    Operand16 = 0x10,
-    Operand32 = 0x20,
-    Operand64 = 0x40,
     /// <summary>Address size (string instructions, LOOP, JCXZ).</summary>
     Address16 = 0x80,
     Address32 = 0x100,

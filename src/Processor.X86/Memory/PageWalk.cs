@@ -150,7 +150,7 @@ public sealed unsafe partial class Processor
             rights.And &= entry;
             frame = entry & 0xFFFF_F000;
         }
-        PageFaultError error = CheckRights(linear, access, rights.And, 0, -1, out bool writable);
+        PageFaultError error = CheckRights(access, rights.And, 0, -1, out bool writable);
         if (error != 0) return Miss(access, error);
         bool write = (access & WriteAccess) != 0;
         SetFlags32(slot, entry, (uint)(write ? Accessed | Dirty : Accessed));
@@ -160,7 +160,7 @@ public sealed unsafe partial class Processor
     private Translation Finish64(ulong linear, uint access, ulong* slot, ulong entry, Rights rights, int shift)
     {
         bool longMode = (State->Efer & (ulong)Efer.Lma) != 0;
-        PageFaultError error = CheckRights(linear, access, rights.And, rights.Or, longMode ? (int)(entry >> 59) & 0xF : -1, out bool writable);
+        PageFaultError error = CheckRights(access, rights.And, rights.Or, longMode ? (int)(entry >> 59) & 0xF : -1, out bool writable);
         if (error != 0) return Miss(access, error);
         bool write = (access & WriteAccess) != 0;
         SetFlags64(slot, entry, write ? Accessed | Dirty : Accessed);
@@ -170,9 +170,8 @@ public sealed unsafe partial class Processor
     }
 
     /// <summary>SDM vol. 3A "Determination of Access Rights" and "Protection Keys". <paramref name="key"/> is -1 where keys do not exist.</summary>
-    private PageFaultError CheckRights(ulong linear, uint access, ulong and, ulong or, int key, out bool writable)
+    private PageFaultError CheckRights(uint access, ulong and, ulong or, int key, out bool writable)
     {
-        _ = linear;
         ProcessorState* s = State;
         bool userPage = (and & UserPage) != 0, userAccess = (access & UserAccess) != 0;
         writable = (and & Writable) != 0 || (!userAccess && (s->Cr0 & (ulong)Cr0.Wp) == 0);

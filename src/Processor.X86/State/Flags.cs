@@ -75,24 +75,6 @@ internal static unsafe class Flags
         s->FlagSp = r;
         s->FlagCarries = 0;
     }
-
-    /// <summary>Condition code 0 to 15 as in Jcc, SETcc, CMOVcc (SDM vol. 2, appendix "Condition Codes").</summary>
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static bool Condition(ProcessorState* s, int cc)
-    {
-        bool value = (cc >> 1) switch
-        {
-            0 => Of(s),
-            1 => Cf(s),
-            2 => Zf(s),
-            3 => Cf(s) | Zf(s),
-            4 => Sf(s),
-            5 => Pf(s),
-            6 => Sf(s) != Of(s),
-            _ => Zf(s) | (Sf(s) != Of(s)),
-        };
-        return value != ((cc & 1) != 0);
-    }
 }
 
 /// <summary>Helpers over the operand width; <c>T</c> is byte, ushort, uint or ulong, so that the JIT specialises each.</summary>

@@ -158,8 +158,4 @@ public enum Attention
     Kick = 1,
     /// <summary>An event or a window is to be looked at before the next block.</summary>
     Event = 2,
-    /// <summary>TF, breakpoints or a shadow: execute one instruction at a time.</summary>
-    SingleStep = 4,
-    /// <summary>The code arena was given up; no link may be followed.</summary>
-    Resync = 8,
 }
