@@ -52,8 +52,19 @@ public sealed unsafe class ExecutableMemory : IDisposable
         return result;
     }
 
+    /// <summary>Replaces bytes of finished code. The caller guarantees that no thread runs these bytes now.</summary>
+    public void Patch(void* code, ReadOnlySpan<byte> bytes)
+    {
+        ulong offset = (ulong)((byte*)code - Code);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(offset + (ulong)bytes.Length, Used, nameof(code));
+        bytes.CopyTo(new Span<byte>(_writable.Pointer + offset, bytes.Length));
+    }
+
     /// <summary>Forgets all code. The caller guarantees that nothing runs in or will jump into the arena.</summary>
-    public void Clear() => Used = 0;
+    public void Clear() => Rewind(0);
+
+    /// <summary>Forgets all code behind the first <paramref name="used"/> bytes; see <see cref="Clear"/>.</summary>
+    public void Rewind(ulong used) => Used = Math.Min(Used, used);
 
     public void Dispose()
     {

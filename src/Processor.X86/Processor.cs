@@ -36,7 +36,8 @@ public sealed unsafe partial class Processor : IDisposable
     private bool _disposed;
 
     /// <param name="busLock">One for all vCPUs of a VM.</param>
-    internal Processor(GuestMemory memory, CpuModel model, VirtualClock clock, Lock busLock)
+    /// <param name="translateAfter">How often a block is entered before it is translated; 0: never.</param>
+    internal Processor(GuestMemory memory, CpuModel model, VirtualClock clock, Lock busLock, int translateAfter = 0)
     {
         BusLock = busLock;
         Memory = memory;
@@ -47,6 +48,7 @@ public sealed unsafe partial class Processor : IDisposable
         *State = default;
         X87.Reset(State); // host-executed instructions rely on a valid image
         _decoder = new BlockDecoder(this);
+        if (translateAfter > 0) CreateTranslator(translateAfter);
         memory.AddObserver(this);
         Reset();
     }
@@ -150,6 +152,7 @@ public sealed unsafe partial class Processor : IDisposable
         {
             _arena.Dispose();
             DisposeThunks();
+            DisposeTranslator();
             Release();
         }
         GC.SuppressFinalize(this);

@@ -6,7 +6,7 @@ using Iced.Intel;
 
 // The longer comparison with the host's silicon: random instruction sequences until enough instructions were compared.
 // With --form it runs the instruction forms whose name contains the text and prints what differs.
-const string usage = "usage: fuzz-silicon [--count INSTRUCTIONS] [--seed N] [--engine interp] [--form TEXT]";
+const string usage = "usage: fuzz-silicon [--count INSTRUCTIONS] [--seed N] [--engine interp|bt] [--form TEXT]";
 long count = 100_000_000;
 ulong seed = (ulong)Stopwatch.GetTimestamp() % 1_000_000_000;
 string engineName = "interp";
@@ -27,15 +27,16 @@ for (int n = 0; n < args.Length; n += 2)
     Console.Error.WriteLine(usage);
     return 2;
 }
-if (engineName != "interp")
+IEngine[] engines = [new InterpreterEngine(), new TranslatorEngine(threshold: 2)];
+if (engines.FirstOrDefault(e => e.Name == engineName) is not { } engine)
 {
-    Console.Error.WriteLine($"fuzz-silicon: no engine '{engineName}'; there is: interp");
+    Console.Error.WriteLine($"fuzz-silicon: no engine '{engineName}'; there is: {string.Join(", ", engines.Select(e => e.Name))}");
     return 2;
 }
 
 CpuModel model = CpuModels.Parse("max,+monitor,-la57");
 using var host = new HostSilicon();
-using var guest = new GuestRig(new InterpreterEngine(), model);
+using var guest = new GuestRig(engine, model);
 var comparer = new Comparer(host, guest);
 var watch = Stopwatch.StartNew();
 return form != null ? Forms(form) : Sequences();

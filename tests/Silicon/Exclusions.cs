@@ -27,6 +27,7 @@ public static class Exclusions
         [Mnemonic.Sysenter] = "enters the host's kernel; system tests cover it",
         [Mnemonic.Vmcall]   = "reaches the hypervisor below the host",
         [Mnemonic.Vmmcall]  = "reaches the hypervisor below the host",
+        [Mnemonic.Int1]     = "a hypervisor below the host may take it and report the instruction's own RIP; system tests cover it",
         [Mnemonic.Monitor]  = "an exit for the hypervisor; #UD at CPL 3 depends on an MSR of the host",
         [Mnemonic.Mwait]    = "an exit for the hypervisor; #UD at CPL 3 depends on an MSR of the host",
 #pragma warning restore IDE0055

@@ -9,9 +9,9 @@ namespace Bunraku.Processor.X86;
 /// </summary>
 internal sealed unsafe class BlockDecoder
 {
-    /// <summary>Most instructions in a block; with a micro-operation for each and the end, the buffer below is never exceeded.</summary>
+    /// <summary>Most instructions in a block; with a micro-operation for each, the count and the end, the buffer below is never exceeded.</summary>
     private const int MaxInstructions = 64;
-    public const int MaxOperations = 2 * MaxInstructions + 2;
+    public const int MaxOperations = 2 * MaxInstructions + 3;
 
     private readonly Processor _processor;
     private readonly bool[] _features;
@@ -44,10 +44,17 @@ internal sealed unsafe class BlockDecoder
     /// <param name="rip">RIP of the first byte, for branch targets only.</param>
     /// <param name="maxInstructions">1 for single steps and for instructions across pages.</param>
     /// <param name="crosses">The block lies in two pages: its end must not be linked.</param>
-    public bool Decode(byte* code, int available, ulong rip, uint mode, int maxInstructions, bool crosses)
+    /// <param name="counted">An operation that counts, and enters the block's translation once there is one, comes first.</param>
+    public bool Decode(byte* code, int available, ulong rip, uint mode, int maxInstructions, bool crosses, bool counted = false)
     {
         _count = 0;
         Length = 0;
+        if (counted)
+        {
+            ref Insn count = ref New(0);
+            count.Handler = &TranslatedBlocks.Count;
+            count.Flags = InsnFlags.Counted;
+        }
         OutOfThunks = false;
         _bytes.Set(code, available);
         Decoder decoder = _decoders[mode & ModeKey.CodeSizeMask];
@@ -103,6 +110,7 @@ internal sealed unsafe class BlockDecoder
             ref Insn bad = ref New(ordinal);
             bad.Handler = refusal;
             bad.Length = (byte)instruction.Length;
+            bad.Flags = InsnFlags.OtherHandler;
             bad.Code = (ushort)instruction.Code;
             Length += instruction.Length;
             return false;
@@ -117,8 +125,12 @@ internal sealed unsafe class BlockDecoder
         i.Code = (ushort)instruction.Code;
         i.Length = (byte)instruction.Length;
         i.Handler = !memory ? row.Register : instruction.HasLockPrefix ? row.Locked : row.Memory;
-        if (Intercepts.Applies(_processor, instruction, row)) i.Handler = &Intercepts.Exit;
         FillFlags(ref i, instruction, memory);
+        if (Intercepts.Applies(_processor, instruction, row))
+        {
+            i.Handler = &Intercepts.Exit;
+            i.Flags |= InsnFlags.OtherHandler;
+        }
         FillOperands(ref i, instruction, rip);
         if (memory)
         {

@@ -65,6 +65,10 @@ public enum InsnFlags : ushort
     Rep = 2,
     Repne = 4,
     Lock = 8,
+    /// <summary>The operation in front of a block of a translating processor: Imm counts entries, Disp is the block, Extra its translations.</summary>
+    Counted = 0x10,
+    /// <summary>The handler is not the table's: the instruction is refused, or exits.</summary>
+    OtherHandler = 0x20,
     /// <summary>Address size (string instructions, LOOP, JCXZ).</summary>
     Address16 = 0x80,
     Address32 = 0x100,

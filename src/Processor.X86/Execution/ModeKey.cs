@@ -30,6 +30,9 @@ internal static class ModeKey
     /// <summary>One instruction a block, not chained: TF, breakpoints, interrupt shadow.</summary>
     public const uint Single = 1 << 14;
 
+    /// <summary>CPL below 3 and RFLAGS.AC: translated code has another first-level TLB then.</summary>
+    public const uint SmapOverride = 1 << 15;
+
     /// <summary>EIP has 32 bits in 16-bit code too: running past FFFFh meets the limit of CS and does not wrap.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static ulong RipMask(uint mode) => (mode & CodeSizeMask) == Code64 ? ulong.MaxValue : uint.MaxValue;

@@ -155,6 +155,7 @@ public sealed unsafe partial class Processor : ICodeObserver
         Block** link = &_buckets[Bucket(b->Start, b->Mode)];
         while (*link != b) link = &(*link)->NextInBucket;
         *link = b->NextInBucket;
+        GiveUpTranslations(b);
         for (int n = 0; n < b->Count; n++)
         {
             b->First[n].Handler = &Operations.Resync;
@@ -171,6 +172,7 @@ public sealed unsafe partial class Processor : ICodeObserver
         _arena.Clear();
         State->LinkFrom = null;
         State->Current = null;
+        FlushTranslations();
         BumpJumpEpoch();
     }
 

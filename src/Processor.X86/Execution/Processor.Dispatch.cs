@@ -24,6 +24,7 @@ public sealed unsafe partial class Processor
         _reexecuting = _replay.Count > 0;
         _replayIndex = 0;
         DeliverInjected();
+        PrepareTranslator();
         for (; ; )
         {
             try
@@ -194,6 +195,7 @@ public sealed unsafe partial class Processor
         int flags = Interlocked.Exchange(ref s->AttentionFlags, 0);
         ProcessForeignWrites();
         ApplyA20();
+        if (_translatorIsFull) FlushCode();
         if (TakePostedMmio())
         {
             Interlocked.Or(ref s->AttentionFlags, flags | (int)Attention.Event);
@@ -324,7 +326,7 @@ public sealed unsafe partial class Processor
         int available = (int)Math.Min((ulong)inPage, room);
         int maximum = (mode & ModeKey.Single) != 0 ? 1 : int.MaxValue;
         ulong second = Block.NoPage;
-        if (!_decoder.Decode(host, available, s->Rip, mode & ~ModeKey.Single, maximum, crosses: false))
+        if (!_decoder.Decode(host, available, s->Rip, mode & ~ModeKey.Single, maximum, crosses: false, counted: _translator != null && maximum > 1))
         {
             // The instruction reaches into the next page, or beyond the CS limit.
             if (room <= (ulong)inPage) throw GeneralProtection();
@@ -353,6 +355,7 @@ public sealed unsafe partial class Processor
             Length = (ushort)_decoder.Length,
             First = _arena.Add(operations),
         };
+        NoteBlock(block);
         Register(block);
         _lastCrosses = block->Crosses;
         s->BlockRip = s->Rip;

@@ -68,6 +68,7 @@ public sealed unsafe partial class Processor
             _spaceOfPcid[pcid] = space;
         }
         bool smapOverride = (s->FlagsOther & (uint)Rflags.Ac) != 0;
+        if (s->TlbContext >> 2 != space) DropFirstLevel();
         s->TlbContext = ((ulong)space << 2) | (s->Cpl == 3 ? 1ul : 0) | (smapOverride ? 2ul : 0);
         if (s->Cpl == 3 && _firstUserTimestamp == 0) _firstUserTimestamp = Stopwatch.GetTimestamp();
     }
@@ -78,6 +79,7 @@ public sealed unsafe partial class Processor
     private void NewSpaces()
     {
         Array.Clear(_spaceOfPcid);
+        DropFirstLevel();
         _largeRegions[0] = _largeRegions[1] = (ulong.MaxValue, 0);
     }
 
@@ -125,6 +127,7 @@ public sealed unsafe partial class Processor
         if ((e->ReadTag & ~0xFFFul) == page) e->ReadTag = TlbEmpty;
         if ((e->WriteTag & ~0xFFFul) == page) e->WriteTag = TlbEmpty;
         if ((e->ExecTag & ~0xFFFul) == page) e->ExecTag = TlbEmpty;
+        DropFirstLevelPage(page);
         if (CodePageFilterHas(address)) BumpJumpEpoch();
     }
 
@@ -171,6 +174,7 @@ public sealed unsafe partial class Processor
         {
             if (e[n].WriteTag != TlbEmpty && (byte*)(e[n].Addend + (nint)(e[n].WriteTag & ~0xFFFul)) == page) e[n].WriteTag = TlbEmpty;
         }
+        RevokeFirstLevelWrites(page);
     }
 
     private uint ComputeMode(ProcessorState* s)
@@ -191,6 +195,7 @@ public sealed unsafe partial class Processor
         if ((s->Cr0 & (ulong)Cr0.Mp) != 0) mode |= ModeKey.Mp;
         if ((s->Cr4 & (ulong)Cr4.Osfxsr) != 0) mode |= ModeKey.Osfxsr;
         if ((s->Cr4 & (ulong)Cr4.Osxsave) != 0 && (s->Xcr0 & 6) == 6) mode |= ModeKey.AvxEnabled;
+        if (s->Cpl != 3 && (s->FlagsOther & (uint)Rflags.Ac) != 0) mode |= ModeKey.SmapOverride;
         return mode;
 
         static bool IsFlat(in SegmentRegister r) =>

@@ -136,6 +136,9 @@ public unsafe struct ProcessorState
     public const int JumpBits = 12, JumpSize = 1 << JumpBits;
     public fixed byte JumpBytes[JumpSize * 24];
 
+    /// <summary>What translated code uses beside the interpreter.</summary>
+    public TranslatorState Translator;
+
     /// <summary>Pointer to GPR number <paramref name="n"/> (0 to 15).</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static ulong* Gpr(ProcessorState* s, int n) => &s->Rax + n;

@@ -1,0 +1,32 @@
+using Bunraku.Engines;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>The software engines' part of one VM.</summary>
+/// <param name="translateAfter">See <see cref="Processor"/>.</param>
+internal sealed class SoftwareVm(GuestMemory memory, CpuModel model, VirtualClock clock, int translateAfter) : IEngineVm
+{
+    private readonly List<InterpretedCpu> _cpus = [];
+    private readonly Lock _busLock = new();
+    private bool _a20 = true;
+
+    public IVirtualCpu CreateCpu(int index)
+    {
+        var cpu = new InterpretedCpu(index, new Processor(memory, model, clock, _busLock, translateAfter) { CpuIndex = index });
+        cpu.SetA20(_a20);
+        _cpus.Add(cpu);
+        return cpu;
+    }
+
+    public bool SetA20(bool pass)
+    {
+        _a20 = pass;
+        foreach (InterpretedCpu cpu in _cpus) cpu.SetA20(pass);
+        return true;
+    }
+
+    public void Dispose()
+    {
+        foreach (InterpretedCpu cpu in _cpus) cpu.Dispose();
+    }
+}

@@ -1,0 +1,112 @@
+using System.Runtime.InteropServices;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>
+/// The part of <see cref="ProcessorState"/> that only translated code and its entry and exit touch. The tables are the first level of the software TLB and
+/// of the jump cache: they hold nothing that the interpreter's do not allow now, and are dropped whenever the space, the rights or a mapping change.
+/// </summary>
+/// <remarks>
+/// Invariant: a first-level entry is present only while the corresponding translation could be in the software TLB under the present address space.
+/// Tags are negated, so that adding the wanted one gives zero and a flag-free JRCXZ decides.
+/// </remarks>
+[StructLayout(LayoutKind.Sequential)]
+public unsafe struct TranslatorState
+{
+    /// <summary>Arithmetic flags between C# and emitted code: bits 15:8 as LAHF stores them, bit 0 is OF.</summary>
+    public ulong HostFlags;
+    /// <summary>Where emitted code is entered.</summary>
+    public ulong Target;
+    /// <summary>Address of the <see cref="ExitRecord"/> that belongs to the last exit.</summary>
+    public ExitRecord* Exit;
+    /// <summary>Which <see cref="TranslatedExit"/> it was.</summary>
+    public uint ExitKind;
+    /// <summary>0 while guest vector registers and MXCSR are in the host's, else 1.</summary>
+    public uint VectorsMissing;
+    /// <summary>0 while the guest's x87 state is in the host's, else 1.</summary>
+    public uint X87Missing;
+    /// <summary>Scratch words of emitted code, good within one instruction.</summary>
+    public ulong Temporary0, Temporary1, Temporary2, Temporary3;
+
+    /// <summary>Entries of one first-level table.</summary>
+    public const int FirstLevelBits = 9, FirstLevelSize = 1 << FirstLevelBits;
+    /// <summary>Tables of one privilege: tags for reading, host minus linear addresses, the same for writing.</summary>
+    public const int ReadTag = 0, ReadAddend = FirstLevelSize * 8, WriteTag = 2 * FirstLevelSize * 8, WriteAddend = 3 * FirstLevelSize * 8, TableSize = 4 * FirstLevelSize * 8;
+    /// <summary>For user mode, for supervisor mode, and for supervisor mode with RFLAGS.AC set.</summary>
+    public const int Privileges = 3;
+    public fixed byte FirstLevel[Privileges * TableSize];
+    /// <summary>Never the negative of a page number.</summary>
+    public const ulong EmptyTag = 1ul << 60;
+
+    /// <summary>Number of the mapping (linear page, backing page) in force for code of user and of supervisor mode, by linear page; 0: unknown.</summary>
+    public const int MappingBits = 8, MappingSize = 1 << MappingBits;
+    public fixed uint Mappings[2 * MappingSize];
+
+    /// <summary>Jump cache of translated code, one for each of the modes in use: negated RIP, and where its translation begins.</summary>
+    public const int TargetBits = 11, TargetSize = 1 << TargetBits, TargetModes = 4, TargetTableSize = 2 * TargetSize * 8;
+    public fixed byte Targets[TargetModes * TargetTableSize];
+    /// <summary>Never the negative of a canonical address.</summary>
+    public const ulong EmptyTarget = 1ul << 62;
+}
+
+/// <summary>Why translated code came back.</summary>
+internal enum TranslatedExit : uint
+{
+    /// <summary>The interpreter executes operation <see cref="ExitRecord.Number"/>.</summary>
+    Operation,
+    /// <summary>The block ended; execution goes on at the target of link <see cref="ExitRecord.Number"/>, which may be tied.</summary>
+    Link,
+    /// <summary>As Link, but something wants attention first.</summary>
+    Attention,
+    /// <summary>The block must be looked up again: its code, or its mapping, has changed.</summary>
+    Lookup,
+}
+
+/// <summary>Lies in emitted code behind the call that leaves it.</summary>
+[StructLayout(LayoutKind.Sequential, Pack = 1)]
+public unsafe struct ExitRecord
+{
+    public TranslatedBlock* Translation;
+    public int Number;
+}
+
+/// <summary>A direct jump between translations.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public unsafe struct TranslationLink
+{
+    /// <summary>The jump's 32-bit relative operand.</summary>
+    public byte* Site;
+    /// <summary>RIP of the target.</summary>
+    public ulong Rip;
+    public TranslatedBlock* From;
+}
+
+/// <summary>Host code for one block at one linear address.</summary>
+/// <remarks>Invariant: lives as long as the code cache's generation; <see cref="Operations"/> points into the block arena, which is given up together with it.</remarks>
+[StructLayout(LayoutKind.Sequential)]
+public unsafe struct TranslatedBlock
+{
+    /// <summary>The block's first operation behind the counting one.</summary>
+    public Insn* Operations;
+    /// <summary>RIP for which it was made; equal to the linear address, since CS is flat.</summary>
+    public ulong Rip;
+    /// <summary>Entry that trusts the mapping of the page, and the one that checks it.</summary>
+    public byte* Main, Checked;
+    /// <summary>Code that asks for a new look-up; what <see cref="Main"/> is replaced by when the block is given up.</summary>
+    public byte* Stale;
+    /// <summary>The same block at another address.</summary>
+    public TranslatedBlock* Next;
+    /// <summary>For each operation the distance from <see cref="Main"/> to where execution goes on after it; 0: not inside this translation.</summary>
+    public int* Resume;
+    public TranslationLink* Links;
+    /// <summary>Offset of the code page in the backing memory.</summary>
+    public ulong Page;
+    public uint Mode;
+    /// <summary>See <see cref="TranslatorState.Mappings"/>: the entry, and what it must hold.</summary>
+    public int MappingSlot;
+    public uint Mapping;
+    /// <summary>Which jump cache the mode has, or -1.</summary>
+    public int TargetTable;
+    public bool UsesVectors;
+    public bool UsesX87;
+}

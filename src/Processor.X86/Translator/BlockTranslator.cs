@@ -1,0 +1,244 @@
+using Bunraku.Platform;
+using Iced.Intel;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>
+/// Makes host code of one decoded block: x86-64 to x86-64, instruction by instruction. Guest registers are where <see cref="HostRegisters"/> says, the arithmetic
+/// flags are the host's at all times, and nothing that is put between guest instructions touches them. One for each vCPU.
+/// </summary>
+internal sealed unsafe partial class BlockTranslator
+{
+    private readonly ExecutableMemory _memory;
+    private readonly TranslatorRuntime _runtime;
+    private readonly TranslationArena _arena;
+    private readonly HostAssembler _a = new();
+    private readonly CodeBytes _bytes = new();
+    private readonly Decoder[] _decoders;
+    private readonly InstructionInfoFactory _information = new();
+
+    // The block being translated.
+    private TranslatedBlock* _translation;
+    private Insn* _operations;
+    private int _operationCount;
+    private ulong _rip;
+    private bool _wide;
+    private int _table, _missRoutine;
+    private int _linkCount;
+    private bool _vectorsLoaded;
+    private int _main;
+
+    private readonly List<Cold> _cold = [];
+    private readonly List<HostLabel> _labels = [];
+    private int _labelCount;
+
+    /// <summary>Code that is rarely reached and stands behind the block.</summary>
+    private readonly record struct Cold(ColdKind Kind, HostLabel Label, HostLabel? Back, int Number, GuestAddress Address, int Size, bool Write);
+
+    private enum ColdKind { Miss, Operation, Link, Attention, Vectors }
+
+    public BlockTranslator(ExecutableMemory memory, TranslatorRuntime runtime, TranslationArena arena, DecoderOptions options)
+    {
+        (_memory, _runtime, _arena) = (memory, runtime, arena);
+        _decoders = [Decoder.Create(16, _bytes, options), Decoder.Create(32, _bytes, options), Decoder.Create(64, _bytes, options)];
+    }
+
+    /// <summary>Room that a translation may need at most: code, and what the arena holds.</summary>
+    private const int MostCode = HostAssembler.Capacity, MostArena = 4096;
+
+    /// <summary>Instructions translated, and bytes of code made.</summary>
+    public ulong Instructions { get; private set; }
+
+    /// <summary>Nothing more fits: the caller gives all code up.</summary>
+    public bool IsFull => _memory.Length - _memory.Used < MostCode || !_arena.HasRoom(MostArena);
+
+    /// <summary>
+    /// Translates a block whose first byte is at <paramref name="code"/>. Mapping and jump cache are filled in by the caller afterwards, except for what
+    /// <paramref name="template"/> already has.
+    /// </summary>
+    /// <returns>The translation, or null when the block is too large for the buffer.</returns>
+    public TranslatedBlock* Translate(Block* block, byte* code, in TranslatedBlock template)
+    {
+        _translation = _arena.Add<TranslatedBlock>(1);
+        *_translation = template;
+        _operations = _translation->Operations;
+        _operationCount = block->Count - 1;
+        _rip = template.Rip;
+        uint mode = template.Mode;
+        _wide = (mode & ModeKey.CodeSizeMask) == ModeKey.Code64;
+        int privilege = ModeKey.Cpl(mode) == 3 ? 0 : (mode & ModeKey.SmapOverride) != 0 ? 2 : 1;
+        _table = StateOffsets.FirstLevel + privilege * TranslatorState.TableSize;
+        _missRoutine = 2 * privilege;
+        _translation->Resume = _arena.Add<int>(_operationCount);
+        _translation->Links = _arena.Add<TranslationLink>(2);
+        _linkCount = 0;
+        _vectorsLoaded = false;
+        _cold.Clear();
+        _labelCount = 0;
+
+        _a.Begin((ulong)_memory.Next);
+        EmitCheckedEntry();
+        _main = _a.Length;
+        EmitInstructions(code, block->Length, mode);
+        EmitCold();
+        EmitStaleStub(out int stale);
+        if (_a.Full) return null;
+        var start = (byte*)_memory.Append(_a.Code);
+        if (start == null) return null;
+        _translation->Checked = start;
+        _translation->Main = start + _main;
+        _translation->Stale = start + stale;
+        return _translation;
+    }
+
+    /// <summary>The mapping of the page is compared with the one for which the code was made.</summary>
+    private void EmitCheckedEntry()
+    {
+        HostLabel same = NewLabel();
+        _a.LoadState(Host.Rcx, StateOffsets.Mappings + _translation->MappingSlot * sizeof(uint), wide: false);
+        _a.Lea(Host.Rcx, Host.Rcx, Host.None, 0, -(int)_translation->Mapping, wide: false);
+        _a.JumpIfRcxZero(same);
+        _a.Call(_runtime.Exits[(int)TranslatedExit.Lookup]);
+        Record(0);
+        _a.Place(same);
+    }
+
+    private void EmitStaleStub(out int offset)
+    {
+        offset = _a.Length;
+        _a.Call(_runtime.Exits[(int)TranslatedExit.Lookup]);
+        Record(0);
+    }
+
+    private void Record(int number)
+    {
+        _a.Int64((ulong)_translation);
+        _a.Int32(number);
+    }
+
+    private void EmitInstructions(byte* code, int length, uint mode)
+    {
+        _bytes.Set(code, length);
+        Decoder decoder = _decoders[mode & ModeKey.CodeSizeMask];
+        decoder.IP = _rip;
+        int operation = 0;
+        for (int ordinal = 0; operation < _operationCount && !_a.Full; ordinal++)
+        {
+            int first = operation;
+            // Micro-operations come before the instruction that they belong to; the end of the block has no length either, and is last.
+            while (operation < _operationCount && _operations[operation].Length == 0) operation++;
+            if (operation == _operationCount)
+            {
+                EmitEnd(ordinal);
+                return;
+            }
+            if (ordinal > 0) _translation->Resume[first - 1] = _a.Length - _main;
+            decoder.Decode(out Instruction instruction);
+            Instructions++;
+            if (first == operation && TryEmit(instruction, _operations + operation, operation, ordinal)) { }
+            else EmitInterpreted(first);
+            operation++;
+        }
+    }
+
+    /// <summary>One instruction in host code. False: nothing was emitted, and the interpreter must execute it.</summary>
+    private bool TryEmit(in Instruction g, Insn* operation, int number, int ordinal)
+    {
+        if ((operation->Flags & InsnFlags.OtherHandler) != 0) return false;
+        (TranslationKind kind, TranslationFlags flags) = TranslationTable.Get(g.Code);
+        if (kind == TranslationKind.Interpret) return false;
+        int length = _a.Length, cold = _cold.Count, links = _linkCount;
+        bool vectors = _vectorsLoaded;
+        bool done = kind switch
+        {
+            TranslationKind.Same => EmitSame(g, operation, number, flags),
+            TranslationKind.Vector => EmitVector(g, operation, number, flags),
+            TranslationKind.Lea => EmitLea(g, operation),
+            TranslationKind.Push => EmitPush(g, operation, number),
+            TranslationKind.Pop => EmitPop(g, number),
+            TranslationKind.Leave => EmitLeave(number),
+            TranslationKind.Divide => EmitDivide(g, operation, number),
+            TranslationKind.Nop => true,
+            TranslationKind.Jump => EmitJump(g, ordinal),
+            TranslationKind.JumpConditional => EmitJumpConditional(g, ordinal),
+            TranslationKind.JumpIfCountZero => EmitJumpIfCountZero(g, ordinal),
+            TranslationKind.Loop => EmitLoop(g, ordinal),
+            TranslationKind.JumpIndirect => EmitJumpIndirect(g, operation, number, ordinal),
+            TranslationKind.Call => EmitCall(g, number, ordinal),
+            TranslationKind.CallIndirect => EmitCallIndirect(g, operation, number, ordinal),
+            TranslationKind.Return => EmitReturn(g, number, ordinal),
+            _ => false,
+        };
+        if (done) return true;
+        // Labels that were taken are simply not used again.
+        _a.Rewind(length);
+        _cold.RemoveRange(cold, _cold.Count - cold);
+        (_linkCount, _vectorsLoaded) = (links, vectors);
+        return false;
+    }
+
+    private void EmitInterpreted(int number)
+    {
+        _a.Call(_runtime.Exits[(int)TranslatedExit.Operation]);
+        Record(number);
+    }
+
+    /// <summary>The block runs into the next instruction.</summary>
+    private void EmitEnd(int ordinal)
+    {
+        Insn* end = _operations + _operationCount - 1;
+        // A terminator that the interpreter executes has been emitted; only a block without one comes here.
+        Retire(ordinal);
+        EmitLink((_rip + (ulong)end->Imm) & (_wide ? ulong.MaxValue : uint.MaxValue));
+    }
+
+    private void Retire(int instructions) => _a.Lea(HostRegisters.Retired, HostRegisters.Retired, instructions);
+
+    private HostLabel NewLabel()
+    {
+        if (_labelCount == _labels.Count) _labels.Add(new HostLabel());
+        HostLabel label = _labels[_labelCount++];
+        label.Reset();
+        return label;
+    }
+
+    /// <summary>A label whose code lets the interpreter execute operation <paramref name="number"/>.</summary>
+    private HostLabel OperationExit(int number)
+    {
+        HostLabel label = NewLabel();
+        _cold.Add(new Cold(ColdKind.Operation, label, null, number, default, 0, false));
+        return label;
+    }
+
+    private void EmitCold()
+    {
+        for (int n = 0; n < _cold.Count && !_a.Full; n++)
+        {
+            Cold c = _cold[n];
+            _a.Place(c.Label);
+            switch (c.Kind)
+            {
+                case ColdKind.Miss:
+                    Materialise(c.Address, HostRegisters.Address);
+                    _a.Lea(HostRegisters.Addend, HostRegisters.Address, c.Size - 1);
+                    _a.Call(_runtime.Misses[_missRoutine + (c.Write ? 1 : 0)]);
+                    _a.Jump(c.Back!);
+                    break;
+                case ColdKind.Vectors:
+                    _a.Call(_runtime.LoadVectors);
+                    _a.Jump(c.Back!);
+                    break;
+                case ColdKind.Operation:
+                    _a.Call(_runtime.Exits[(int)TranslatedExit.Operation]);
+                    break;
+                case ColdKind.Link:
+                    _a.Call(_runtime.Exits[(int)TranslatedExit.Link]);
+                    break;
+                case ColdKind.Attention:
+                    _a.Call(_runtime.Exits[(int)TranslatedExit.Attention]);
+                    break;
+            }
+            Record(c.Number);
+        }
+    }
+}

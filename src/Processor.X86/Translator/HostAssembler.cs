@@ -1,0 +1,356 @@
+using Iced.Intel;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>General host registers by their number in machine code.</summary>
+internal enum Host : sbyte
+{
+    None = -1, Rax, Rcx, Rdx, Rbx, Rsp, Rbp, Rsi, Rdi, R8, R9, R10, R11, R12, R13, R14, R15,
+}
+
+/// <summary>A place in emitted code that jumps lead to, before or after it is known.</summary>
+internal sealed class HostLabel
+{
+    /// <summary>Offset in the buffer; negative: not placed yet.</summary>
+    public int Offset = -1;
+    /// <summary>Offsets of the relative operands that wait for the place; a short one is kept as its complement.</summary>
+    public readonly List<int> Waiting = [];
+
+    public void Reset()
+    {
+        Offset = -1;
+        Waiting.Clear();
+    }
+}
+
+/// <summary>
+/// Writes host machine code for the address where it will run. It knows the few forms that emitted code needs around guest instructions, none of which
+/// touches the arithmetic flags unless its name says so; whole instructions are encoded by Iced.
+/// </summary>
+/// <remarks>Invariant: nothing is written beyond <see cref="Capacity"/>; <see cref="Full"/> tells that something did not fit.</remarks>
+internal sealed class HostAssembler : CodeWriter
+{
+    public const int Capacity = 1 << 16;
+    private const int Reserve = 64;
+
+    private readonly byte[] _buffer = new byte[Capacity + Reserve];
+    private readonly Encoder _encoder;
+    private ulong _address;
+
+    public HostAssembler() => _encoder = Encoder.Create(64, this);
+
+    /// <summary>Bytes written.</summary>
+    public int Length { get; private set; }
+
+    public bool Full => Length >= Capacity;
+
+    public ReadOnlySpan<byte> Code => _buffer.AsSpan(0, Length);
+
+    /// <summary>Where the next byte will run.</summary>
+    public ulong Here => _address + (ulong)Length;
+
+    /// <summary>Begins anew for code that will run at <paramref name="address"/>.</summary>
+    public void Begin(ulong address)
+    {
+        _address = address;
+        Length = 0;
+    }
+
+    /// <summary>Forgets what was written behind the first <paramref name="length"/> bytes.</summary>
+    public void Rewind(int length) => Length = length;
+
+    public override void WriteByte(byte value)
+    {
+        _buffer[Length] = value;
+        if (Length < Capacity + Reserve - 1) Length++;
+    }
+
+    public void Bytes(params ReadOnlySpan<byte> bytes)
+    {
+        foreach (byte b in bytes) WriteByte(b);
+    }
+
+    public void Int32(int value)
+    {
+        for (int n = 0; n < 32; n += 8) WriteByte((byte)(value >> n));
+    }
+
+    public void Int64(ulong value)
+    {
+        Int32((int)value);
+        Int32((int)(value >> 32));
+    }
+
+    /// <summary>One instruction by Iced. False: it has no encoding in 64-bit mode (an 8-bit register AH to BH beside a REX prefix, a form of 32-bit mode).</summary>
+    public bool TryEncode(in Instruction instruction)
+    {
+        int before = Length;
+        if (_encoder.TryEncode(instruction, Here, out _, out _)) return true;
+        Length = before;
+        return false;
+    }
+
+    // ModRM, SIB and displacement for a register operand and a memory operand without RIP-relative addressing.
+    private void Memory(int register, Host @base, Host index, int scale, int displacement)
+    {
+        int reg = (register & 7) << 3;
+        if (@base == Host.None)
+        {
+            Bytes((byte)(reg | 4), (byte)(scale << 6 | (index == Host.None ? 4 : (int)index & 7) << 3 | 5));
+            Int32(displacement);
+            return;
+        }
+        int mod = displacement == 0 && ((int)@base & 7) != 5 ? 0 : displacement is >= -128 and <= 127 ? 0x40 : 0x80;
+        if (index != Host.None || ((int)@base & 7) == 4)
+            Bytes((byte)(mod | reg | 4), (byte)(scale << 6 | (index == Host.None ? 4 : (int)index & 7) << 3 | (int)@base & 7));
+        else
+            WriteByte((byte)(mod | reg | (int)@base & 7));
+        if (mod == 0x40) WriteByte((byte)displacement);
+        else if (mod == 0x80) Int32(displacement);
+    }
+
+    private void Rex(bool wide, int register, Host index, Host @base)
+    {
+        int rex = (wide ? 8 : 0) | (register >> 3 & 1) << 2 | (index == Host.None ? 0 : (int)index >> 3) << 1 | (@base == Host.None ? 0 : (int)@base >> 3);
+        if (rex != 0) WriteByte((byte)(0x40 | rex));
+    }
+
+    private const byte Gs = 0x65;
+
+    /// <summary>MOV between registers.</summary>
+    public void Move(Host to, Host from, bool wide = true)
+    {
+        Rex(wide, (int)from, Host.None, to);
+        Bytes(0x89, (byte)(0xC0 | ((int)from & 7) << 3 | (int)to & 7));
+    }
+
+    /// <summary>The shortest MOV of a constant that leaves the flags alone.</summary>
+    public void MoveImmediate(Host to, ulong value)
+    {
+        if (value <= uint.MaxValue)
+        {
+            Rex(false, 0, Host.None, to);
+            WriteByte((byte)(0xB8 | (int)to & 7));
+            Int32((int)value);
+        }
+        else if ((long)value == (int)value)
+        {
+            Rex(true, 0, Host.None, to);
+            Bytes(0xC7, (byte)(0xC0 | (int)to & 7));
+            Int32((int)value);
+        }
+        else
+        {
+            Rex(true, 0, Host.None, to);
+            WriteByte((byte)(0xB8 | (int)to & 7));
+            Int64(value);
+        }
+    }
+
+    public void Lea(Host to, Host @base, Host index, int scale, int displacement, bool wide = true)
+    {
+        Rex(wide, (int)to, index, @base);
+        WriteByte(0x8D);
+        Memory((int)to, @base, index, scale, displacement);
+    }
+
+    public void Lea(Host to, Host @base, int displacement) => Lea(to, @base, Host.None, 0, displacement);
+
+    /// <summary>MOV from memory, 8 or (zero-extended) 4 bytes.</summary>
+    public void Load(Host to, Host @base, Host index, int displacement, bool wide = true)
+    {
+        Rex(wide, (int)to, index, @base);
+        WriteByte(0x8B);
+        Memory((int)to, @base, index, 0, displacement);
+    }
+
+    public void Store(Host @base, Host index, int displacement, Host from, bool wide = true)
+    {
+        Rex(wide, (int)from, index, @base);
+        WriteByte(0x89);
+        Memory((int)from, @base, index, 0, displacement);
+    }
+
+    /// <summary>MOV of a constant to memory, sign-extended to 8 bytes where <paramref name="wide"/>.</summary>
+    public void StoreImmediate(Host @base, Host index, int displacement, int value, bool wide = true)
+    {
+        Rex(wide, 0, index, @base);
+        WriteByte(0xC7);
+        Memory(0, @base, index, 0, displacement);
+        Int32(value);
+    }
+
+    /// <summary>MOV from the processor state.</summary>
+    public void LoadState(Host to, int offset, bool wide = true)
+    {
+        WriteByte(Gs);
+        Load(to, Host.None, Host.None, offset, wide);
+    }
+
+    public void StoreState(int offset, Host from, bool wide = true)
+    {
+        WriteByte(Gs);
+        Store(Host.None, Host.None, offset, from, wide);
+    }
+
+    public void StoreStateImmediate(int offset, int value, bool wide)
+    {
+        WriteByte(Gs);
+        StoreImmediate(Host.None, Host.None, offset, value, wide);
+    }
+
+    /// <summary>MOVZX from a byte of the processor state.</summary>
+    public void LoadStateByte(Host to, int offset)
+    {
+        WriteByte(Gs);
+        Rex(false, (int)to, Host.None, Host.None);
+        Bytes(0x0F, 0xB6);
+        Memory((int)to, Host.None, Host.None, 0, offset);
+    }
+
+    /// <summary>MOV of a low byte to the processor state.</summary>
+    public void StoreStateByte(int offset, Host from)
+    {
+        WriteByte(Gs);
+        WriteByte((byte)(0x40 | ((int)from >> 3) << 2));
+        WriteByte(0x88);
+        Memory((int)from, Host.None, Host.None, 0, offset);
+    }
+
+    public void StoreStateByteImmediate(int offset, byte value)
+    {
+        Bytes(Gs, 0xC6);
+        Memory(0, Host.None, Host.None, 0, offset);
+        WriteByte(value);
+    }
+
+    /// <summary>MOV of an element of a table of 8-byte words in the processor state.</summary>
+    public void LoadTable(Host to, Host index, int offset)
+    {
+        WriteByte(Gs);
+        Rex(true, (int)to, index, Host.None);
+        WriteByte(0x8B);
+        Memory((int)to, Host.None, index, 3, offset);
+    }
+
+    public void StoreTable(int offset, Host index, Host from)
+    {
+        WriteByte(Gs);
+        Rex(true, (int)from, index, Host.None);
+        WriteByte(0x89);
+        Memory((int)from, Host.None, index, 3, offset);
+    }
+
+    /// <summary>JMP through an element of a table of addresses in the processor state.</summary>
+    public void JumpTable(Host index, int offset)
+    {
+        WriteByte(Gs);
+        Rex(false, 4, index, Host.None);
+        WriteByte(0xFF);
+        Memory(4, Host.None, index, 3, offset);
+    }
+
+    public void JumpState(int offset)
+    {
+        Bytes(Gs, 0xFF);
+        Memory(4, Host.None, Host.None, 0, offset);
+    }
+
+    /// <summary>PEXT with a mask that lies at <paramref name="mask"/>, near the code.</summary>
+    public void Pext(Host to, Host from, ulong mask)
+    {
+        Bytes(0xC4, (byte)(((int)to >> 3 ^ 1) << 7 | 0x62), (byte)(0x80 | (~(int)from & 15) << 3 | 2), 0xF5, (byte)(((int)to & 7) << 3 | 5));
+        Int32(checked((int)((long)mask - (long)(Here + 4))));
+    }
+
+    public void Push(Host register)
+    {
+        Rex(false, 0, Host.None, register);
+        WriteByte((byte)(0x50 | (int)register & 7));
+    }
+
+    public void Pop(Host register)
+    {
+        Rex(false, 0, Host.None, register);
+        WriteByte((byte)(0x58 | (int)register & 7));
+    }
+
+    /// <summary>JRCXZ, which the label must follow within 127 bytes.</summary>
+    public void JumpIfRcxZero(HostLabel label)
+    {
+        WriteByte(0xE3);
+        Short(label);
+    }
+
+    public void Jump(HostLabel label)
+    {
+        WriteByte(0xE9);
+        Near(label);
+    }
+
+    /// <summary>JMP within 127 bytes.</summary>
+    public void ShortJump(HostLabel label)
+    {
+        WriteByte(0xEB);
+        Short(label);
+    }
+
+    public void JumpIf(int condition, HostLabel label)
+    {
+        Bytes(0x0F, (byte)(0x80 | condition));
+        Near(label);
+    }
+
+    public void ShortJumpIf(int condition, HostLabel label)
+    {
+        WriteByte((byte)(0x70 | condition));
+        Short(label);
+    }
+
+    public void Jump(ulong target)
+    {
+        WriteByte(0xE9);
+        Int32(checked((int)((long)target - (long)(Here + 4))));
+    }
+
+    public void Call(ulong target)
+    {
+        WriteByte(0xE8);
+        Int32(checked((int)((long)target - (long)(Here + 4))));
+    }
+
+    private void Near(HostLabel label)
+    {
+        if (label.Offset >= 0)
+        {
+            Int32(label.Offset - (Length + 4));
+            return;
+        }
+        label.Waiting.Add(Length);
+        Int32(0);
+    }
+
+    private void Short(HostLabel label)
+    {
+        if (label.Offset >= 0)
+        {
+            WriteByte(checked((byte)(sbyte)(label.Offset - (Length + 1))));
+            return;
+        }
+        label.Waiting.Add(~Length);
+        WriteByte(0);
+    }
+
+    /// <summary>The label is here.</summary>
+    public void Place(HostLabel label)
+    {
+        label.Offset = Length;
+        if (Full) return;
+        foreach (int waiting in label.Waiting)
+        {
+            if (waiting < 0) _buffer[~waiting] = checked((byte)(sbyte)(Length - (~waiting + 1)));
+            else BitConverter.TryWriteBytes(_buffer.AsSpan(waiting), Length - (waiting + 4));
+        }
+        label.Waiting.Clear();
+    }
+}

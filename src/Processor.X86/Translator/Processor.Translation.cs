@@ -1,0 +1,308 @@
+using Bunraku.Platform;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>
+/// The translator's side of the processor: when blocks are translated, how their code is entered and left, and what makes it invalid. A block that is decoded for
+/// a translating processor begins with an operation that counts and, once there is a translation, enters it; so everything that leads to a block leads to its
+/// translation. What translated code does not do itself the interpreter's handlers do, one operation at a time.
+/// </summary>
+public sealed unsafe partial class Processor
+{
+    /// <summary>Everything that a processor needs for translating.</summary>
+    private sealed class Translator : IDisposable
+    {
+        private const ulong CodeSize = 48 << 20;
+        private const int ArenaSize = 24 << 20;
+
+        public readonly ExecutableMemory Memory = new(CodeSize);
+        public readonly TranslationArena Arena = new(ArenaSize);
+        public readonly TranslatorRuntime Runtime;
+        public readonly BlockTranslator Blocks;
+        /// <summary>Bytes at the beginning of the code that are never given up.</summary>
+        public readonly ulong Kept;
+        public readonly int Threshold;
+        /// <summary>Numbers of mappings (linear page, backing page).</summary>
+        public readonly Dictionary<(ulong Linear, ulong Backing), uint> Mappings = [];
+        /// <summary>Modes that have a jump cache.</summary>
+        public readonly List<uint> Modes = [];
+        public uint NextMapping = 1;
+
+        public Translator(Processor processor, int threshold)
+        {
+            Threshold = threshold;
+            Runtime = new TranslatorRuntime(Memory);
+            Kept = Memory.Used;
+            Blocks = new BlockTranslator(Memory, Runtime, Arena, FeatureMap.Options(processor.Model));
+        }
+
+        public void Dispose()
+        {
+            Memory.Dispose();
+            Arena.Dispose();
+        }
+    }
+
+    private Translator? _translator;
+    private bool _translatorIsFull;
+    /// <summary>The link through which translated code was left last; tied when its target is entered next.</summary>
+    private TranslationLink* _openLink;
+
+    internal ulong BlocksTranslated, TranslatedExits;
+
+    private void CreateTranslator(int threshold)
+    {
+        _translator = new Translator(this, threshold);
+        State->Translator.VectorsMissing = State->Translator.X87Missing = 1;
+        FlushTranslations();
+    }
+
+    private void DisposeTranslator() => _translator?.Dispose();
+
+    /// <summary>The host thread that is going to run translated code finds the state by its GS base.</summary>
+    private void PrepareTranslator()
+    {
+        if (_translator != null) _translator.Runtime.SetBase(State);
+    }
+
+    /// <summary>The counting operation needs its block.</summary>
+    private void NoteBlock(Block* block)
+    {
+        if ((block->First->Flags & InsnFlags.Counted) != 0) block->First->Disp = (long)block;
+    }
+
+    /// <summary>The block is entered once more.</summary>
+    internal Insn* CountEntry(ProcessorState* s, Insn* i)
+    {
+        if (++i->Imm < _translator!.Threshold) return i + 1;
+        Translate(s, i);
+        return i->Extra != 0 ? EnterTranslation(s, i) : i + 1;
+    }
+
+    private void Translate(ProcessorState* s, Insn* i)
+    {
+        Translator t = _translator!;
+        var block = (Block*)i->Disp;
+        ulong rip = s->BlockRip;
+        if (t.Blocks.IsFull)
+        {
+            // Not here: operations of blocks are in use.
+            _translatorIsFull = true;
+            Signal(Attention.Event);
+            return;
+        }
+        bool code64 = (block->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64;
+        bool code32 = (block->Mode & ModeKey.CodeSizeMask) == ModeKey.Code32 && (block->Mode & (ModeKey.Flat | ModeKey.Stack32)) == (ModeKey.Flat | ModeKey.Stack32);
+        if (!block->Valid || block->Crosses || !(code64 || code32) || (block->Mode & ModeKey.Virtual8086) != 0)
+        {
+            i->Handler = &TranslatedBlocks.Never;
+            return;
+        }
+        ulong page = block->Start & ~0xFFFul, linear = rip & ~0xFFFul;
+        if (!t.Mappings.TryGetValue((linear, page), out uint mapping)) t.Mappings.Add((linear, page), mapping = t.NextMapping++);
+        int table = t.Modes.IndexOf(block->Mode);
+        if (table < 0 && t.Modes.Count < TranslatorState.TargetModes)
+        {
+            table = t.Modes.Count;
+            t.Modes.Add(block->Mode);
+        }
+        TranslatedBlock* made = t.Blocks.Translate(block, Memory.Backing.Pointer + block->Start, new TranslatedBlock
+        {
+            Operations = i + 1,
+            Rip = rip,
+            Page = page,
+            Mode = block->Mode,
+            Mapping = mapping,
+            MappingSlot = ((int)(linear >> 12) & (TranslatorState.MappingSize - 1)) + (ModeKey.Cpl(block->Mode) == 3 ? 0 : TranslatorState.MappingSize),
+            TargetTable = table,
+            Next = (TranslatedBlock*)i->Extra,
+        });
+        if (made == null)
+        {
+            i->Handler = &TranslatedBlocks.Never;
+            return;
+        }
+        BlocksTranslated++;
+        i->Extra = (ulong)made;
+        i->Handler = &TranslatedBlocks.Enter;
+    }
+
+    /// <summary>Enters the translation for the address at which the block is entered, or makes one.</summary>
+    internal Insn* EnterTranslation(ProcessorState* s, Insn* i)
+    {
+        ulong rip = s->BlockRip;
+        var t = (TranslatedBlock*)i->Extra;
+        while (t != null && t->Rip != rip) t = t->Next;
+        if (t == null)
+        {
+            // The same code at another address.
+            if (i->Imm++ % _translator!.Threshold != 0) return i + 1;
+            Translate(s, i);
+            t = (TranslatedBlock*)i->Extra;
+            if (t == null || t->Rip != rip) return i + 1;
+        }
+        // Whoever led here has looked at the mapping.
+        s->Translator.Mappings[t->MappingSlot] = t->Mapping;
+        if (t->TargetTable >= 0)
+        {
+            byte* table = s->Translator.Targets + t->TargetTable * TranslatorState.TargetTableSize;
+            ulong n = (rip & TranslatorRuntime.TargetMask) >> 2;
+            ((ulong*)table)[n] = 0 - rip;
+            ((byte**)table)[TranslatorState.TargetSize + (int)n] = t->Checked;
+        }
+        if (_openLink != null) TieLink(t);
+        return RunTranslation(s, t, t->Main, vectors: false);
+    }
+
+    /// <summary>The jump that left translated code leads directly to its target from now on.</summary>
+    private void TieLink(TranslatedBlock* target)
+    {
+        TranslationLink* link = _openLink;
+        _openLink = null;
+        if (link->Rip != target->Rip || link->From->Mode != target->Mode) return;
+        bool samePage = link->From->Page == target->Page && ((link->From->Rip ^ target->Rip) & ~0xFFFul) == 0;
+        byte* entry = samePage ? target->Main : target->Checked;
+        int distance = (int)(entry - (link->Site + 4));
+        _translator!.Memory.Patch(link->Site, new ReadOnlySpan<byte>(&distance, sizeof(int)));
+    }
+
+    /// <summary>Runs translated code until it needs the interpreter or the dispatcher; returns what the caller, a handler, must return.</summary>
+    private Insn* RunTranslation(ProcessorState* s, TranslatedBlock* t, byte* code, bool vectors)
+    {
+        Translator translator = _translator!;
+        for (; ; )
+        {
+            s->Translator.Target = (ulong)code;
+            s->Translator.HostFlags = HostFlags.From(s);
+            if (vectors) translator.Runtime.EnterWithVectors();
+            else translator.Runtime.Enter();
+            HostFlags.To(s, s->Translator.HostFlags);
+            TranslatedExits++;
+            ExitRecord* record = s->Translator.Exit;
+            t = record->Translation;
+            switch ((TranslatedExit)s->Translator.ExitKind)
+            {
+                case TranslatedExit.Link:
+                    TranslationLink* link = t->Links + record->Number;
+                    s->Rip = link->Rip;
+                    s->LinkFrom = null;
+                    if (s->AttentionFlags != 0) return null;
+                    _openLink = link;
+                    return Flow.JumpCacheLookup(s, link->Rip);
+                case TranslatedExit.Attention:
+                    s->Rip = t->Links[record->Number].Rip;
+                    s->LinkFrom = null;
+                    return null;
+                case TranslatedExit.Lookup:
+                    s->Rip = t->Rip;
+                    s->LinkFrom = null;
+                    return null;
+                default:
+                    break;
+            }
+            // One instruction by the interpreter, with its micro-operation if it has one.
+            s->BlockRip = t->Rip;
+            Insn* operation = t->Operations + record->Number;
+            Insn* next;
+            for (; ; )
+            {
+                s->Current = operation;
+                next = operation->Handler(this, s, operation);
+                if (next != operation + 1 || operation->Length != 0) break;
+                operation = next;
+            }
+            if (next != operation + 1 || s->AttentionFlags != 0 || (next->Flags & InsnFlags.Stale) != 0) return next;
+            int resume = t->Resume[operation - t->Operations];
+            if (resume == 0) return next;
+            vectors = t->UsesVectors;
+            if (vectors && (s->Mxcsr & (uint)Mxcsr.Masks) != (uint)Mxcsr.Masks) return next;
+            code = t->Main + resume;
+        }
+    }
+
+    /// <summary>Nothing may lead into the block's translations any more; called when none of them runs.</summary>
+    private void GiveUpTranslations(Block* b)
+    {
+        if ((b->First->Flags & InsnFlags.Counted) == 0) return;
+        Span<byte> jump = stackalloc byte[5];
+        for (var t = (TranslatedBlock*)b->First->Extra; t != null; t = t->Next)
+        {
+            jump[0] = 0xE9;
+            BitConverter.TryWriteBytes(jump[1..], (int)(t->Stale - (t->Main + 5)));
+            _translator!.Memory.Patch(t->Main, jump);
+        }
+    }
+
+    /// <summary>Gives all translations up; called when none of them runs.</summary>
+    private void FlushTranslations()
+    {
+        _openLink = null;
+        _translatorIsFull = false;
+        if (_translator == null) return;
+        _translator.Memory.Rewind(_translator.Kept);
+        _translator.Arena.Clear();
+        _translator.Mappings.Clear();
+        _translator.Modes.Clear();
+        _translator.NextMapping = 1;
+        DropFirstLevel();
+        for (int table = 0; table < TranslatorState.TargetModes; table++)
+            new Span<ulong>(State->Translator.Targets + table * TranslatorState.TargetTableSize, TranslatorState.TargetSize).Fill(TranslatorState.EmptyTarget);
+    }
+
+    /// <summary>Drops every first-level translation.</summary>
+    private void DropFirstLevel()
+    {
+        if (_translator == null) return;
+        for (int privilege = 0; privilege < TranslatorState.Privileges; privilege++)
+        {
+            byte* table = State->Translator.FirstLevel + privilege * TranslatorState.TableSize;
+            new Span<ulong>(table + TranslatorState.ReadTag, TranslatorState.FirstLevelSize).Fill(TranslatorState.EmptyTag);
+            new Span<ulong>(table + TranslatorState.WriteTag, TranslatorState.FirstLevelSize).Fill(TranslatorState.EmptyTag);
+        }
+        new Span<uint>(State->Translator.Mappings, 2 * TranslatorState.MappingSize).Clear();
+    }
+
+    /// <summary>Drops the first-level translations of one linear page.</summary>
+    private void DropFirstLevelPage(ulong page)
+    {
+        if (_translator == null) return;
+        ulong number = page >> 12, tag = 0 - number;
+        int n = (int)number & (TranslatorState.FirstLevelSize - 1);
+        for (int privilege = 0; privilege < TranslatorState.Privileges; privilege++)
+        {
+            byte* table = State->Translator.FirstLevel + privilege * TranslatorState.TableSize;
+            ulong* read = (ulong*)(table + TranslatorState.ReadTag) + n, write = (ulong*)(table + TranslatorState.WriteTag) + n;
+            if (*read == tag) *read = TranslatorState.EmptyTag;
+            if (*write == tag) *write = TranslatorState.EmptyTag;
+        }
+        int slot = (int)number & (TranslatorState.MappingSize - 1);
+        State->Translator.Mappings[slot] = State->Translator.Mappings[TranslatorState.MappingSize + slot] = 0;
+    }
+
+    /// <summary>Drops the entries through which the backing page at <paramref name="page"/> could be written.</summary>
+    private void RevokeFirstLevelWrites(byte* page)
+    {
+        if (_translator == null) return;
+        for (int privilege = 0; privilege < TranslatorState.Privileges; privilege++)
+        {
+            byte* table = State->Translator.FirstLevel + privilege * TranslatorState.TableSize;
+            var tags = (ulong*)(table + TranslatorState.WriteTag);
+            var addends = (nint*)(table + TranslatorState.WriteAddend);
+            for (int n = 0; n < TranslatorState.FirstLevelSize; n++)
+            {
+                if (tags[n] != TranslatorState.EmptyTag && (byte*)((0 - tags[n] << 12) + (ulong)addends[n]) == page) tags[n] = TranslatorState.EmptyTag;
+            }
+        }
+    }
+}
+
+/// <summary>The operation in front of a block of a translating processor. Imm counts entries, Disp is the block, Extra its translations.</summary>
+internal static unsafe class TranslatedBlocks
+{
+    public static Insn* Count(Processor p, ProcessorState* s, Insn* i) => p.CountEntry(s, i);
+
+    public static Insn* Enter(Processor p, ProcessorState* s, Insn* i) => p.EnterTranslation(s, i);
+
+    /// <summary>The block cannot be translated.</summary>
+    public static Insn* Never(Processor p, ProcessorState* s, Insn* i) => i + 1;
+}

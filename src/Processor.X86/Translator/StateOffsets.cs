@@ -1,0 +1,30 @@
+using System.Runtime.InteropServices;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>Offsets of the processor state's fields in emitted code, taken from the struct.</summary>
+internal static unsafe class StateOffsets
+{
+    public static readonly int
+        Attention = Of(nameof(ProcessorState.AttentionFlags)), Retired = Of(nameof(ProcessorState.Retired)), FlagsOther = Of(nameof(ProcessorState.FlagsOther)),
+        TlbContext = Of(nameof(ProcessorState.TlbContext)), Tlb = Of(nameof(ProcessorState.TlbBytes)), Mxcsr = Of(nameof(ProcessorState.Mxcsr)),
+        Vector = Of(nameof(ProcessorState.Vector)), Fxsave = Of(nameof(ProcessorState.Fxsave)), Mode = Of(nameof(ProcessorState.Mode)),
+        Cpl = Of(nameof(ProcessorState.Cpl)), Direction = Of(nameof(ProcessorState.Direction)),
+        FsBase = RegisterOffsets.BaseOf(Seg.Fs), GsBase = RegisterOffsets.BaseOf(Seg.Gs),
+        HostFlags = Mine(nameof(TranslatorState.HostFlags)), Target = Mine(nameof(TranslatorState.Target)), Exit = Mine(nameof(TranslatorState.Exit)),
+        ExitKind = Mine(nameof(TranslatorState.ExitKind)), VectorsMissing = Mine(nameof(TranslatorState.VectorsMissing)), X87Missing = Mine(nameof(TranslatorState.X87Missing)),
+        Temporary0 = Mine(nameof(TranslatorState.Temporary0)), Temporary1 = Mine(nameof(TranslatorState.Temporary1)),
+        Temporary2 = Mine(nameof(TranslatorState.Temporary2)), Temporary3 = Mine(nameof(TranslatorState.Temporary3)),
+        FirstLevel = Mine(nameof(TranslatorState.FirstLevel)), Mappings = Mine(nameof(TranslatorState.Mappings)), Targets = Mine(nameof(TranslatorState.Targets));
+
+    public static readonly int
+        TlbReadTag = (int)Marshal.OffsetOf<TlbEntry>(nameof(TlbEntry.ReadTag)), TlbWriteTag = (int)Marshal.OffsetOf<TlbEntry>(nameof(TlbEntry.WriteTag)),
+        TlbExecTag = (int)Marshal.OffsetOf<TlbEntry>(nameof(TlbEntry.ExecTag)), TlbAddend = (int)Marshal.OffsetOf<TlbEntry>(nameof(TlbEntry.Addend));
+
+    /// <summary>General register <paramref name="n"/>, 0 to 15.</summary>
+    public static int Gpr(int n) => n * sizeof(ulong);
+
+    private static int Of(string field) => (int)Marshal.OffsetOf<ProcessorState>(field);
+
+    private static int Mine(string field) => Of(nameof(ProcessorState.Translator)) + (int)Marshal.OffsetOf<TranslatorState>(field);
+}

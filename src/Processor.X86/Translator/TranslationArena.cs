@@ -1,0 +1,40 @@
+using System.Runtime.InteropServices;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>Native memory for what belongs to translations, given up as a whole together with their code. One thread.</summary>
+/// <remarks>Invariant: everything handed out lies inside the allocation, zeroed.</remarks>
+internal sealed unsafe class TranslationArena(int length) : IDisposable
+{
+    private byte* _memory = (byte*)NativeMemory.Alloc((nuint)length);
+    private int _used;
+
+    ~TranslationArena() => Release();
+
+    public bool HasRoom(int bytes) => _used + bytes <= length;
+
+    /// <summary><paramref name="count"/> zeroed elements; the caller has asked for room.</summary>
+    public T* Add<T>(int count) where T : unmanaged
+    {
+        var result = (T*)(_memory + _used);
+        int bytes = (count * sizeof(T) + 7) & ~7;
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(bytes, length - _used, nameof(count));
+        new Span<byte>(result, bytes).Clear();
+        _used += bytes;
+        return result;
+    }
+
+    public void Clear() => _used = 0;
+
+    public void Dispose()
+    {
+        Release();
+        GC.SuppressFinalize(this);
+    }
+
+    private void Release()
+    {
+        NativeMemory.Free(_memory);
+        _memory = null;
+    }
+}

@@ -1,0 +1,254 @@
+using Bunraku.Platform;
+using Iced.Intel;
+using static Iced.Intel.Register;
+using HostRegister = Iced.Intel.Register;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>
+/// The hand-written part of the code cache, at its beginning: constants, entry, exits, and what a miss of the first-level TLB does. Emitted once for a
+/// vCPU. Emitted code reaches the processor state through the host's GS base and calls nothing outside the cache.
+/// </summary>
+internal sealed unsafe class TranslatorRuntime
+{
+    /// <summary>MXCSR as .NET's own code expects it.</summary>
+    private const uint HostMxcsr = 0x1F80;
+    /// <summary>MXCSR[12:7]: all SIMD floating-point exceptions masked.</summary>
+    private const uint MxcsrMasks = 0x1F80;
+
+    private readonly HostAssembler _a = new();
+    private readonly Dictionary<ulong, ulong> _constants = [];
+
+    /// <summary>Enters at <see cref="TranslatorState.Target"/> and returns at the next exit; the second one loads vector registers first.</summary>
+    public readonly delegate* unmanaged<void> Enter, EnterWithVectors;
+    /// <summary>Sets the host's GS base to its argument.</summary>
+    public readonly delegate* unmanaged[SuppressGCTransition]<void*, void> SetBase;
+    /// <summary>Called from translated code with an <see cref="ExitRecord"/> behind the call; indexed by <see cref="TranslatedExit"/>.</summary>
+    public readonly ulong[] Exits = new ulong[4];
+    /// <summary>Called, with a jump of 5 bytes and an <see cref="ExitRecord"/> behind the call, when vector registers must be loaded.</summary>
+    public readonly ulong LoadVectors;
+    /// <summary>The same for x87 state.</summary>
+    public readonly ulong LoadX87;
+    /// <summary>
+    /// Called the same way with the operand's first byte in <see cref="HostRegisters.Address"/> and its last in <see cref="HostRegisters.Addend"/>: fills the
+    /// first level and returns, or exits. Indexed by privilege, twice: reading, writing.
+    /// </summary>
+    public readonly ulong[] Misses = new ulong[2 * TranslatorState.Privileges];
+
+    public TranslatorRuntime(ExecutableMemory memory)
+    {
+        _a.Begin((ulong)memory.Next);
+        foreach (ulong constant in (ulong[])[IndexMask, PageMask, TargetMask, 1, 3, 7, 15, 31, 63, MxcsrMasks, HostMxcsr, X87Masks])
+        {
+            if (_constants.TryAdd(constant, _a.Here)) _a.Int64(constant);
+        }
+        ulong common = EmitCommonExit();
+        ulong afterJump = 0;
+        foreach (TranslatedExit kind in Enum.GetValues<TranslatedExit>())
+        {
+            if (kind == TranslatedExit.Operation)
+            {
+                // Behind the return address is a jump back before the record.
+                afterJump = _a.Here;
+                _a.Pop(Host.Rcx);
+                _a.Lea(Host.Rcx, Host.Rcx, 5);
+                _a.Bytes(0xEB, 1); // over the POP below, which is one byte
+                Exits[(int)kind] = _a.Here;
+            }
+            else
+            {
+                Exits[(int)kind] = _a.Here;
+            }
+            _a.Pop(Host.Rcx);
+            _a.StoreState(StateOffsets.Exit, Host.Rcx);
+            _a.StoreStateImmediate(StateOffsets.ExitKind, (int)kind, wide: false);
+            _a.Jump(common);
+        }
+        LoadVectors = EmitLoadVectors(afterJump);
+        LoadX87 = EmitLoadX87(afterJump);
+        for (int privilege = 0; privilege < TranslatorState.Privileges; privilege++)
+        {
+            Misses[2 * privilege] = EmitMiss(privilege, write: false, afterJump);
+            Misses[2 * privilege + 1] = EmitMiss(privilege, write: true, afterJump);
+        }
+        Enter = (delegate* unmanaged<void>)EmitEnter(vectors: false);
+        EnterWithVectors = (delegate* unmanaged<void>)EmitEnter(vectors: true);
+        SetBase = (delegate* unmanaged[SuppressGCTransition]<void*, void>)_a.Here;
+        _a.Bytes(0xF3, 0x48, 0x0F, 0xAE, 0xDF, 0xC3); // WRGSBASE RDI; RET
+        if (memory.Append(_a.Code) == null) throw new InvalidOperationException("the code cache is too small for its own runtime");
+    }
+
+    /// <summary>Bits of a linear address that choose a first-level entry, and those that are compared.</summary>
+    public const ulong IndexMask = (TranslatorState.FirstLevelSize - 1ul) << 12, PageMask = ~0xFFFul;
+    /// <summary>Bits of RIP that choose an entry of the jump cache: above the lowest, which entries of functions do not use.</summary>
+    public const ulong TargetMask = (TranslatorState.TargetSize - 1ul) << 2;
+    /// <summary>FCW[5:0]: all x87 exceptions masked.</summary>
+    private const ulong X87Masks = 0x3F;
+
+    /// <summary>Where a constant of 8 bytes lies.</summary>
+    public ulong Constant(ulong value) => _constants[value];
+
+    private ulong EmitEnter(bool vectors)
+    {
+        ulong start = _a.Here;
+        foreach (Host saved in (ReadOnlySpan<Host>)[Host.Rbx, Host.Rbp, Host.R12, Host.R13, Host.R14, Host.R15]) _a.Push(saved);
+        if (vectors)
+        {
+            LoadVectorRegisters();
+        }
+        LoadFlags();
+        foreach ((int guest, Host host) in HostRegisters.Mapped) _a.LoadState(host, StateOffsets.Gpr(guest));
+        _a.LoadState(HostRegisters.Retired, StateOffsets.Retired);
+        _a.JumpState(StateOffsets.Target);
+        return start;
+    }
+
+    /// <summary>Host flags from <see cref="TranslatorState.HostFlags"/>; RAX is lost.</summary>
+    private void LoadFlags()
+    {
+        _a.LoadState(Host.Rax, StateOffsets.HostFlags);
+        _a.Bytes(0x04, 0x7F); // ADD AL, 7Fh: OF = bit 0
+        _a.Bytes(0x9E); // SAHF
+    }
+
+    private ulong EmitCommonExit()
+    {
+        ulong start = _a.Here;
+        foreach ((int guest, Host host) in HostRegisters.Mapped) _a.StoreState(StateOffsets.Gpr(guest), host);
+        _a.StoreState(StateOffsets.Retired, HostRegisters.Retired);
+        _a.Bytes(0x9F); // LAHF
+        _a.Bytes(0x0F, 0x90, 0xC0); // SETO AL
+        _a.StoreState(StateOffsets.HostFlags, Host.Rax);
+        var noVectors = new HostLabel();
+        _a.LoadState(Host.Rcx, StateOffsets.VectorsMissing, wide: false);
+        _a.Bytes(0x85, 0xC9); // TEST ECX, ECX
+        _a.JumpIf(5 /* NE */, noVectors);
+        for (int n = 0; n < 16; n++) VectorMove(0x11, n);
+        Mxcsr(3, StateOffsets.Mxcsr);
+        HostDefaultMxcsr();
+        _a.Bytes(0xC5, 0xF8, 0x77); // VZEROUPPER
+        _a.StoreStateImmediate(StateOffsets.VectorsMissing, 1, wide: false);
+        _a.Place(noVectors);
+        var noX87 = new HostLabel();
+        _a.LoadState(Host.Rcx, StateOffsets.X87Missing, wide: false);
+        _a.Bytes(0x85, 0xC9);
+        _a.JumpIf(5 /* NE */, noX87);
+        SaveX87();
+        _a.StoreStateImmediate(StateOffsets.X87Missing, 1, wide: false);
+        _a.Place(noX87);
+        foreach (Host saved in (ReadOnlySpan<Host>)[Host.R15, Host.R14, Host.R13, Host.R12, Host.Rbp, Host.Rbx]) _a.Pop(saved);
+        _a.Bytes(0xC3);
+        return start;
+    }
+
+    /// <summary>VMOVUPS of YMM <paramref name="n"/> from (10h) or to (11h) its place in the state.</summary>
+    private void VectorMove(byte opcode, int n)
+    {
+        _a.Bytes(0x65, 0xC5, (byte)(n < 8 ? 0xFC : 0x7C), opcode, (byte)(4 | (n & 7) << 3), 0x25);
+        _a.Int32(StateOffsets.Vector + 32 * n);
+    }
+
+    /// <summary>LDMXCSR (2) or STMXCSR (3).</summary>
+    private void Mxcsr(int operation, int offset)
+    {
+        _a.Bytes(0x65, 0x0F, 0xAE, (byte)(4 | operation << 3), 0x25);
+        _a.Int32(offset);
+    }
+
+    private void HostDefaultMxcsr()
+    {
+        _a.Bytes(0x0F, 0xAE, 0x15); // LDMXCSR [RIP + …]
+        _a.Int32((int)((long)Constant(HostMxcsr) - (long)(_a.Here + 4)));
+    }
+
+    private void LoadVectorRegisters()
+    {
+        Mxcsr(2, StateOffsets.Mxcsr);
+        for (int n = 0; n < 16; n++) VectorMove(0x10, n);
+        _a.StoreStateImmediate(StateOffsets.VectorsMissing, 0, wide: false);
+    }
+
+    private ulong EmitLoadVectors(ulong fail)
+    {
+        ulong start = _a.Here;
+        var masked = new HostLabel();
+        // An unmasked exception needs the instruction to be abandoned: the interpreter does that.
+        _a.LoadState(Host.Rcx, StateOffsets.Mxcsr, wide: false);
+        _a.Pext(Host.Rcx, Host.Rcx, Constant(MxcsrMasks));
+        _a.Lea(Host.Rcx, Host.Rcx, -0x3F);
+        _a.JumpIfRcxZero(masked);
+        _a.Jump(fail);
+        _a.Place(masked);
+        LoadVectorRegisters();
+        _a.Bytes(0xC3);
+        return start;
+    }
+
+    private ulong EmitLoadX87(ulong fail)
+    {
+        ulong start = _a.Here;
+        _a.Jump(fail);
+        return start;
+    }
+
+    private void SaveX87()
+    {
+    }
+
+    private ulong EmitMiss(int privilege, bool write, ulong fail)
+    {
+        int table = StateOffsets.FirstLevel + privilege * TranslatorState.TableSize;
+        ulong start = _a.Here;
+        var no = new HostLabel();
+        const HostRegister address = R13, last = R14;
+        SaveFlags();
+        // An access across pages has no entry.
+        Add(Instruction.Create(Code.Mov_r64_rm64, RCX, last));
+        Add(Instruction.Create(Code.Xor_r64_rm64, RCX, address));
+        Add(Instruction.Create(Code.Test_rm64_imm32, RCX, unchecked((int)PageMask)));
+        _a.JumpIf(5 /* NE */, no);
+        Add(Instruction.Create(Code.Mov_r64_rm64, RCX, address));
+        Add(Instruction.Create(Code.Shr_rm64_imm8, RCX, 7));
+        Add(Instruction.Create(Code.And_rm32_imm32, ECX, (ProcessorState.TlbSize - 1) << 5));
+        Add(Instruction.Create(Code.Mov_r64_rm64, RAX, address));
+        Add(Instruction.Create(Code.And_rm64_imm32, RAX, unchecked((int)PageMask)));
+        Add(Instruction.Create(Code.Or_r64_rm64, RAX, State(StateOffsets.TlbContext)));
+        Add(Instruction.Create(Code.Cmp_r64_rm64, RAX, State(StateOffsets.Tlb + (write ? StateOffsets.TlbWriteTag : StateOffsets.TlbReadTag), RCX)));
+        _a.JumpIf(5 /* NE */, no);
+        Add(Instruction.Create(Code.Mov_r64_rm64, RCX, State(StateOffsets.Tlb + StateOffsets.TlbAddend, RCX)));
+        Add(Instruction.Create(Code.Mov_r64_rm64, RAX, address));
+        Add(Instruction.Create(Code.Shr_rm64_imm8, RAX, 12));
+        Add(Instruction.Create(Code.Mov_r64_rm64, last, RAX));
+        Add(Instruction.Create(Code.And_rm32_imm32, EAX, TranslatorState.FirstLevelSize - 1));
+        Add(Instruction.Create(Code.Neg_rm64, last));
+        _a.StoreTable(table + (write ? TranslatorState.WriteTag : TranslatorState.ReadTag), Host.Rax, Host.R14);
+        _a.StoreTable(table + (write ? TranslatorState.WriteAddend : TranslatorState.ReadAddend), Host.Rax, Host.Rcx);
+        RestoreFlags();
+        _a.Bytes(0xC3);
+        _a.Place(no);
+        RestoreFlags();
+        _a.Jump(fail);
+        return start;
+    }
+
+    private void SaveFlags()
+    {
+        _a.StoreState(StateOffsets.Temporary2, Host.Rax);
+        _a.Bytes(0x9F); // LAHF
+        _a.Bytes(0x0F, 0x90, 0xC0); // SETO AL
+        _a.StoreState(StateOffsets.HostFlags, Host.Rax);
+    }
+
+    private void RestoreFlags()
+    {
+        LoadFlags();
+        _a.LoadState(Host.Rax, StateOffsets.Temporary2);
+    }
+
+    private static MemoryOperand State(int offset, HostRegister index = None) => new(None, index, 1, offset, 8, false, GS);
+
+    private void Add(in Instruction instruction)
+    {
+        if (!_a.TryEncode(instruction)) throw new InvalidOperationException($"cannot encode {instruction}");
+    }
+}

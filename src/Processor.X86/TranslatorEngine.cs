@@ -1,0 +1,20 @@
+using System.Runtime.Intrinsics.X86;
+using Bunraku.Engines;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>The <c>bt</c> engine: hot code is translated to the host's own, the rest is interpreted.</summary>
+/// <param name="threshold">How often a block is entered before it is translated, at least 1.</param>
+public sealed class TranslatorEngine(int threshold = TranslatorEngine.DefaultThreshold) : IEngine
+{
+    public const int DefaultThreshold = 24;
+
+    public string Name => "bt";
+
+    public EngineProbe Probe() =>
+        Missing() is { } missing ? new(false, $"the host's processor lacks {missing}, which translated code needs") : new(true, "software processor, hot code translated to the host's");
+
+    private static string? Missing() => !Avx2.IsSupported ? "AVX2" : !Bmi2.X64.IsSupported ? "BMI2" : null;
+
+    public IEngineVm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new SoftwareVm(memory, model, clock, threshold);
+}
