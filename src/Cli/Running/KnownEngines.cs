@@ -7,7 +7,7 @@ namespace Bunraku.Cli.Running;
 /// <summary>All engines that this program contains, in the order in which <c>--engine auto</c> prefers them.</summary>
 public static class KnownEngines
 {
-    public static IReadOnlyList<IEngine> All { get; } = [new KvmEngine(), new InterpreterEngine(), new TranslatorEngine()];
+    public static IReadOnlyList<IEngine> All { get; } = [new KvmEngine(), new TranslatorEngine(), new InterpreterEngine()];
 
     /// <summary>The model that a text like <c>x86-64-v3,+la57,-pku</c> describes; null is the default model.</summary>
     /// <exception cref="FormatException">Something unknown; the message is one line.</exception>

@@ -22,7 +22,8 @@ internal sealed unsafe partial class BlockTranslator
             if (g.Base >= 0)
             {
                 @base = HostRegisters.Of(g.Base);
-                if (@base == Host.None) _a.LoadState(@base = to, StateOffsets.Gpr(g.Base));
+                // Not through a guest's register, which may be the index.
+                if (@base == Host.None) _a.LoadState(@base = HostRegisters.IsGuests(to) ? HostRegisters.Address : to, StateOffsets.Gpr(g.Base));
             }
             if (g.Index >= 0)
             {

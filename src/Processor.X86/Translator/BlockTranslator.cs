@@ -137,6 +137,8 @@ internal sealed unsafe partial class BlockTranslator
             Instructions++;
             if (first == operation && TryEmit(instruction, _operations + operation, operation, ordinal)) { }
             else EmitInterpreted(first);
+            // What follows a conditional branch in the decoded block is its second link, which the branch has emitted.
+            if ((InstructionTable.Get(instruction.Code).Flags & Row.EndsBlock) != 0) return;
             operation++;
         }
     }
@@ -187,7 +189,6 @@ internal sealed unsafe partial class BlockTranslator
     private void EmitEnd(int ordinal)
     {
         Insn* end = _operations + _operationCount - 1;
-        // A terminator that the interpreter executes has been emitted; only a block without one comes here.
         Retire(ordinal);
         EmitLink((_rip + (ulong)end->Imm) & (_wide ? ulong.MaxValue : uint.MaxValue));
     }
