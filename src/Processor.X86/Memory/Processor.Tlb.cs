@@ -69,9 +69,12 @@ public sealed unsafe partial class Processor
         }
         bool smapOverride = (s->FlagsOther & (uint)Rflags.Ac) != 0;
         if (s->TlbContext >> 2 != space) DropFirstLevel();
-        s->TlbContext = ((ulong)space << 2) | (s->Cpl == 3 ? 1ul : 0) | (smapOverride ? 2ul : 0);
+        s->TlbContext = ((ulong)space << 2) | (s->Cpl == 3 ? 1ul : 0) | (smapOverride ? SmapOverrideContext : 0);
         if (s->Cpl == 3 && _firstUserTimestamp == 0) _firstUserTimestamp = Stopwatch.GetTimestamp();
     }
+
+    /// <summary>Bit of the TLB context that stands for RFLAGS.AC.</summary>
+    internal const ulong SmapOverrideContext = 2;
 
     private uint CurrentPcid => (State->Cr4 & (ulong)Cr4.Pcide) != 0 ? (uint)State->Cr3 & 0xFFF : 0;
 

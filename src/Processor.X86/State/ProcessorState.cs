@@ -125,6 +125,8 @@ public unsafe struct ProcessorState
     public ulong Cr0, Cr2, Cr3, Cr4, Efer, Xcr0;
     /// <summary>PAE page-directory-pointer-table entries, loaded by MOV to CR3 (SDM vol. 3A "PDPTE Registers").</summary>
     public ulong Pdpte0, Pdpte1, Pdpte2, Pdpte3;
+    /// <summary>IA32_KERNEL_GS_BASE.</summary>
+    public ulong KernelGsBase;
     /// <summary>IA32_XSS.</summary>
     public ulong Xss;
     public ulong Dr0, Dr1, Dr2, Dr3, Dr6, Dr7;

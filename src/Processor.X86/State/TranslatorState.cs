@@ -39,11 +39,11 @@ public unsafe struct TranslatorState
     public const ulong EmptyTag = 1ul << 60;
 
     /// <summary>Number of the mapping (linear page, backing page) in force for code of user and of supervisor mode, by linear page; 0: unknown.</summary>
-    public const int MappingBits = 8, MappingSize = 1 << MappingBits;
+    public const int MappingBits = 10, MappingSize = 1 << MappingBits;
     public fixed uint Mappings[2 * MappingSize];
 
     /// <summary>Jump cache of translated code, one for each of the modes in use: negated RIP, and where its translation begins.</summary>
-    public const int TargetBits = 11, TargetSize = 1 << TargetBits, TargetModes = 4, TargetTableSize = 2 * TargetSize * 8;
+    public const int TargetBits = 11, TargetSize = 1 << TargetBits, TargetModes = 8, TargetTableSize = 2 * TargetSize * 8;
     public fixed byte Targets[TargetModes * TargetTableSize];
     /// <summary>Never the negative of a canonical address.</summary>
     public const ulong EmptyTarget = 1ul << 62;
@@ -79,6 +79,10 @@ public unsafe struct TranslationLink
     /// <summary>RIP of the target.</summary>
     public ulong Rip;
     public TranslatedBlock* From;
+    /// <summary>Mode of the target.</summary>
+    public uint Mode;
+    /// <summary>Interrupts were enabled by the instruction that ends the block: none is taken before the next instruction.</summary>
+    public bool BeginsShadow;
 }
 
 /// <summary>Host code for one block at one linear address.</summary>
@@ -99,10 +103,10 @@ public unsafe struct TranslatedBlock
     /// <summary>For each operation the distance from <see cref="Main"/> to where execution goes on after it; 0: not inside this translation.</summary>
     public int* Resume;
     public TranslationLink* Links;
-    /// <summary>Offset of the code page in the backing memory.</summary>
-    public ulong Page;
+    /// <summary>Host address of the code page.</summary>
+    public byte* Page;
     public uint Mode;
-    /// <summary>See <see cref="TranslatorState.Mappings"/>: the entry, and what it must hold.</summary>
+    /// <summary>See <see cref="TranslatorState.Mappings"/>: the offset of the entry in the state, and what it must hold.</summary>
     public int MappingSlot;
     public uint Mapping;
     /// <summary>Which jump cache the mode has, or -1.</summary>

@@ -206,7 +206,7 @@ internal static unsafe class ControlInstructions
         if (s->Cpl != 0) throw p.InvalidOpcode();
         s->FlagsOther = s->FlagsOther & ~(uint)Rflags.Ac | value;
         p.ModeChanged();
-        return i + 1;
+        return Flow.Leave(s, i);
     }
 
     public static Insn* Hlt(Processor p, ProcessorState* s, Insn* i)

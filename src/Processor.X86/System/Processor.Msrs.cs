@@ -8,7 +8,8 @@ public sealed unsafe partial class Processor
     private readonly ulong[] _msrs = new ulong[MsrTable.Rows.Length];
 
     // Read by SYSCALL, SYSRET, SWAPGS, RDTSCP: fields instead of table slots.
-    internal ulong Star, Lstar, Cstar, Fmask, KernelGsBase, TscAux;
+    internal ulong Star, Lstar, Cstar, Fmask, TscAux;
+    internal ref ulong KernelGsBase => ref State->KernelGsBase;
     internal ulong SysenterCs, SysenterEsp, SysenterEip;
     internal ulong DebugCtl;
 

@@ -180,8 +180,8 @@ internal static unsafe partial class InstructionTable
         t.Add(Code.Cli,                &ControlInstructions.Cli,                            null);
         t.Add(Code.Sti,                &ControlInstructions.Sti,                            null,                                            flags: Row.EndsBlock);
         t.Add(Code.Hlt,                &ControlInstructions.Hlt,                            null,                                            flags: Row.EndsBlock | Row.Cpl0);
-        t.Add(Code.Clac,               &ControlInstructions.Clac,                           null);
-        t.Add(Code.Stac,               &ControlInstructions.Stac,                           null);
+        t.Add(Code.Clac,               &ControlInstructions.Clac,                           null,                                            flags: Row.EndsBlock);
+        t.Add(Code.Stac,               &ControlInstructions.Stac,                           null,                                            flags: Row.EndsBlock);
         t.Add(Code.Vmcall,             &ControlInstructions.Hypercall,                      null,                                            flags: Row.EndsBlock);
         t.Add(Code.Vmmcall,            &ControlInstructions.Hypercall,                      null,                                            flags: Row.EndsBlock);
         t.Add(Code.Rsm,                &ControlInstructions.Rsm,                            null);

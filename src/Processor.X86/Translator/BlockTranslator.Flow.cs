@@ -15,7 +15,7 @@ internal sealed unsafe partial class BlockTranslator
 
     private int AddLink(ulong rip)
     {
-        _translation->Links[_linkCount] = new TranslationLink { Rip = rip, From = _translation };
+        _translation->Links[_linkCount] = new TranslationLink { Rip = rip, From = _translation, Mode = _translation->Mode };
         return _linkCount++;
     }
 
@@ -146,7 +146,7 @@ internal sealed unsafe partial class BlockTranslator
 
     private bool EmitJumpIndirect(in Instruction g, Insn* operation, int number, int ordinal)
     {
-        if (!HasSlotSize(g) || _translation->TargetTable < 0 || !LoadTarget(g, operation, number)) return false;
+        if (!HasSlotSize(g) || !LoadTarget(g, operation, number)) return false;
         FindTarget(number);
         Retire(ordinal + 1);
         _a.JumpTable(HostRegisters.Addend, TargetCode);
@@ -155,7 +155,7 @@ internal sealed unsafe partial class BlockTranslator
 
     private bool EmitCallIndirect(in Instruction g, Insn* operation, int number, int ordinal)
     {
-        if (!HasSlotSize(g) || _translation->TargetTable < 0 || !LoadTarget(g, operation, number)) return false;
+        if (!HasSlotSize(g) || !LoadTarget(g, operation, number)) return false;
         FindTarget(number);
         _a.LoadTable(HostRegisters.Scratch, HostRegisters.Addend, TargetCode);
         _a.StoreState(StateOffsets.Temporary0, HostRegisters.Scratch);
@@ -193,7 +193,7 @@ internal sealed unsafe partial class BlockTranslator
 
     private bool EmitReturn(in Instruction g, int number, int ordinal)
     {
-        if (!HasSlotSize(g) || _translation->TargetTable < 0) return false;
+        if (!HasSlotSize(g)) return false;
         LoadOperand(HostRegisters.Address, CheckTop(number), _wide);
         FindTarget(number);
         MoveStackPointer(Slot + (g.OpCount > 0 ? g.Immediate16 : 0));

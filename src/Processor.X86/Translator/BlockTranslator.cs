@@ -95,11 +95,14 @@ internal sealed unsafe partial class BlockTranslator
     private void EmitCheckedEntry()
     {
         HostLabel same = NewLabel();
-        _a.LoadState(Host.Rcx, StateOffsets.Mappings + _translation->MappingSlot * sizeof(uint), wide: false);
+        _a.LoadState(Host.Rcx, _translation->MappingSlot, wide: false);
         _a.Lea(Host.Rcx, Host.Rcx, Host.None, 0, -(int)_translation->Mapping, wide: false);
         _a.JumpIfRcxZero(same);
-        _a.Call(_runtime.Exits[(int)TranslatedExit.Lookup]);
+        HostLabel again = NewLabel();
+        _a.Call(_runtime.MappingMiss);
+        _a.Jump(again);
         Record(0);
+        _a.Place(again);
         _a.Place(same);
     }
 
@@ -169,6 +172,14 @@ internal sealed unsafe partial class BlockTranslator
             TranslationKind.Call => EmitCall(g, number, ordinal),
             TranslationKind.CallIndirect => EmitCallIndirect(g, operation, number, ordinal),
             TranslationKind.Return => EmitReturn(g, number, ordinal),
+            TranslationKind.PushFlags => EmitPushFlags(number),
+            TranslationKind.PopFlags => EmitPopFlags(g, number, ordinal),
+            TranslationKind.ClearInterrupts => EmitClearInterrupts(),
+            TranslationKind.SetInterrupts => EmitSetInterrupts(g, number, ordinal),
+            TranslationKind.SetAlignmentCheck => EmitAlignmentCheck(g, ordinal, set: true),
+            TranslationKind.ClearAlignmentCheck => EmitAlignmentCheck(g, ordinal, set: false),
+            TranslationKind.MoveFromSegment => EmitMoveFromSegment(g),
+            TranslationKind.SwapGs => EmitSwapGs(),
             _ => false,
         };
         if (done) return true;

@@ -43,6 +43,8 @@ public sealed unsafe partial class Processor
         }
     }
 
+    internal long[] Dbg = new long[6000]; internal long DbgLink, DbgAtt, DbgLook, DbgCount;
+    internal void DbgDump() { Console.Error.WriteLine($"exits {TranslatedExits} link {DbgLink} att {DbgAtt} look {DbgLook} cold entries {DbgCount} translated {BlocksTranslated} instr {_translator?.Blocks.Instructions} code {_translator?.Memory.Used}"); foreach (var (c, n) in Dbg.Select((v, i) => (i, v)).Where(x => x.v > 0).OrderByDescending(x => x.v).Take(45)) Console.Error.WriteLine($"{(Iced.Intel.Code)c} {n}"); }
     private Translator? _translator;
     private bool _translatorIsFull;
     /// <summary>The link through which translated code was left last; tied when its target is entered next.</summary>
@@ -57,7 +59,7 @@ public sealed unsafe partial class Processor
         FlushTranslations();
     }
 
-    private void DisposeTranslator() => _translator?.Dispose();
+    private void DisposeTranslator() { DbgDump(); _translator?.Dispose(); }
 
     /// <summary>The host thread that is going to run translated code finds the state by its GS base.</summary>
     private void PrepareTranslator()
@@ -74,7 +76,7 @@ public sealed unsafe partial class Processor
     /// <summary>The block is entered once more.</summary>
     internal Insn* CountEntry(ProcessorState* s, Insn* i)
     {
-        if (++i->Imm < _translator!.Threshold) return i + 1;
+        DbgCount++; if (++i->Imm < _translator!.Threshold) return i + 1;
         Translate(s, i);
         return i->Extra != 0 ? EnterTranslation(s, i) : i + 1;
     }
@@ -101,8 +103,15 @@ public sealed unsafe partial class Processor
         ulong page = block->Start & ~0xFFFul, linear = rip & ~0xFFFul;
         if (!t.Mappings.TryGetValue((linear, page), out uint mapping)) t.Mappings.Add((linear, page), mapping = t.NextMapping++);
         int table = t.Modes.IndexOf(block->Mode);
-        if (table < 0 && t.Modes.Count < TranslatorState.TargetModes)
+        if (table < 0)
         {
+            if (t.Modes.Count == TranslatorState.TargetModes)
+            {
+                // Modes that are gone have the places, presumably.
+                _translatorIsFull = true;
+                Signal(Attention.Event);
+                return;
+            }
             table = t.Modes.Count;
             t.Modes.Add(block->Mode);
         }
@@ -110,10 +119,10 @@ public sealed unsafe partial class Processor
         {
             Operations = i + 1,
             Rip = rip,
-            Page = page,
+            Page = Memory.Backing.Pointer + page,
             Mode = block->Mode,
             Mapping = mapping,
-            MappingSlot = ((int)(linear >> 12) & (TranslatorState.MappingSize - 1)) + (ModeKey.Cpl(block->Mode) == 3 ? 0 : TranslatorState.MappingSize),
+            MappingSlot = StateOffsets.Mappings + sizeof(uint) * (((int)(linear >> 12) & (TranslatorState.MappingSize - 1)) + (ModeKey.Cpl(block->Mode) == 3 ? 0 : TranslatorState.MappingSize)),
             TargetTable = table,
             Next = (TranslatedBlock*)i->Extra,
         });
@@ -142,14 +151,11 @@ public sealed unsafe partial class Processor
             if (t == null || t->Rip != rip) return i + 1;
         }
         // Whoever led here has looked at the mapping.
-        s->Translator.Mappings[t->MappingSlot] = t->Mapping;
-        if (t->TargetTable >= 0)
-        {
-            byte* table = s->Translator.Targets + t->TargetTable * TranslatorState.TargetTableSize;
-            ulong n = (rip & TranslatorRuntime.TargetMask) >> 2;
-            ((ulong*)table)[n] = 0 - rip;
-            ((byte**)table)[TranslatorState.TargetSize + (int)n] = t->Checked;
-        }
+        *(uint*)((byte*)s + t->MappingSlot) = t->Mapping;
+        byte* table = s->Translator.Targets + t->TargetTable * TranslatorState.TargetTableSize;
+        ulong n = (rip & TranslatorRuntime.TargetMask) >> 2;
+        ((ulong*)table)[n] = 0 - rip;
+        ((byte**)table)[TranslatorState.TargetSize + (int)n] = t->Checked;
         if (_openLink != null) TieLink(t);
         return RunTranslation(s, t, t->Main, vectors: false);
     }
@@ -159,7 +165,7 @@ public sealed unsafe partial class Processor
     {
         TranslationLink* link = _openLink;
         _openLink = null;
-        if (link->Rip != target->Rip || link->From->Mode != target->Mode) return;
+        if (link->Rip != target->Rip || link->Mode != target->Mode) return;
         bool samePage = link->From->Page == target->Page && ((link->From->Rip ^ target->Rip) & ~0xFFFul) == 0;
         byte* entry = samePage ? target->Main : target->Checked;
         int distance = (int)(entry - (link->Site + 4));
@@ -183,10 +189,15 @@ public sealed unsafe partial class Processor
             switch ((TranslatedExit)s->Translator.ExitKind)
             {
                 case TranslatedExit.Link:
+                    DbgLink++;
                     TranslationLink* link = t->Links + record->Number;
                     s->Rip = link->Rip;
                     s->LinkFrom = null;
-                    if (s->AttentionFlags != 0) return null;
+                    if (s->AttentionFlags != 0)
+                    {
+                        InterruptShadow |= link->BeginsShadow;
+                        return null;
+                    }
                     _openLink = link;
                     return Flow.JumpCacheLookup(s, link->Rip);
                 case TranslatedExit.Attention:
@@ -194,12 +205,14 @@ public sealed unsafe partial class Processor
                     s->LinkFrom = null;
                     return null;
                 case TranslatedExit.Lookup:
+                    DbgLook++;
                     s->Rip = t->Rip;
                     s->LinkFrom = null;
                     return null;
                 default:
                     break;
             }
+            Dbg[(int)(t->Operations + record->Number)->Code + ((t->Operations + record->Number)->Code == 0 ? 0 : 0)]++;
             // One instruction by the interpreter, with its micro-operation if it has one.
             s->BlockRip = t->Rip;
             Insn* operation = t->Operations + record->Number;

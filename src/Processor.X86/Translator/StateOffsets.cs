@@ -10,6 +10,7 @@ internal static unsafe class StateOffsets
         TlbContext = Of(nameof(ProcessorState.TlbContext)), Tlb = Of(nameof(ProcessorState.TlbBytes)), Mxcsr = Of(nameof(ProcessorState.Mxcsr)),
         Vector = Of(nameof(ProcessorState.Vector)), Fxsave = Of(nameof(ProcessorState.Fxsave)), Mode = Of(nameof(ProcessorState.Mode)),
         Cpl = Of(nameof(ProcessorState.Cpl)), Direction = Of(nameof(ProcessorState.Direction)),
+        KernelGsBase = Of(nameof(ProcessorState.KernelGsBase)),
         FsBase = RegisterOffsets.BaseOf(Seg.Fs), GsBase = RegisterOffsets.BaseOf(Seg.Gs),
         HostFlags = Mine(nameof(TranslatorState.HostFlags)), Target = Mine(nameof(TranslatorState.Target)), Exit = Mine(nameof(TranslatorState.Exit)),
         ExitKind = Mine(nameof(TranslatorState.ExitKind)), VectorsMissing = Mine(nameof(TranslatorState.VectorsMissing)), X87Missing = Mine(nameof(TranslatorState.X87Missing)),
@@ -20,6 +21,9 @@ internal static unsafe class StateOffsets
     public static readonly int
         TlbReadTag = (int)Marshal.OffsetOf<TlbEntry>(nameof(TlbEntry.ReadTag)), TlbWriteTag = (int)Marshal.OffsetOf<TlbEntry>(nameof(TlbEntry.WriteTag)),
         TlbExecTag = (int)Marshal.OffsetOf<TlbEntry>(nameof(TlbEntry.ExecTag)), TlbAddend = (int)Marshal.OffsetOf<TlbEntry>(nameof(TlbEntry.Addend));
+
+    /// <summary>The selector of a segment register.</summary>
+    public static int Selector(Seg segment) => RegisterOffsets.BaseOf(segment) + (int)Marshal.OffsetOf<SegmentRegister>(nameof(SegmentRegister.Selector));
 
     /// <summary>General register <paramref name="n"/>, 0 to 15.</summary>
     public static int Gpr(int n) => n * sizeof(ulong);

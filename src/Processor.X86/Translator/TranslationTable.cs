@@ -13,7 +13,7 @@ internal enum TranslationKind : byte
     Vector,
     Lea, Push, Pop, Leave, Divide, Nop,
     Jump, JumpIndirect, JumpConditional, JumpIfCountZero, Loop, Call, CallIndirect, Return,
-    PushFlags, PopFlags, ClearInterrupts, SetInterrupts,
+    PushFlags, PopFlags, ClearInterrupts, SetInterrupts, SetAlignmentCheck, ClearAlignmentCheck, MoveFromSegment, SwapGs,
 }
 
 /// <summary>What a translation needs to know of a form beyond Iced's tables.</summary>
@@ -52,7 +52,7 @@ internal static class TranslationTable
     private static TranslationKind Classify(Code code)
     {
         ref readonly InstructionRow row = ref InstructionTable.Get(code);
-        if ((row.Flags & (Row.X87 | Row.Mmx | Row.Cpl0)) != 0 && code is not (Code.Cli or Code.Sti)) return TranslationKind.Interpret;
+        if ((row.Flags & (Row.X87 | Row.Mmx)) != 0 || ((row.Flags & Row.Cpl0) != 0 && code != Code.Swapgs)) return TranslationKind.Interpret;
         // Processors read 2 or 4 bytes for it.
         if (code == Code.Movsxd_r16_rm16) return TranslationKind.Interpret;
         OpCodeInfo info = code.ToOpCode();
@@ -87,6 +87,8 @@ internal static class TranslationTable
             case Code.Pop_rm64 or Code.Pop_rm32:                                                      return TranslationKind.Pop;
             case Code.Leaveq or Code.Leaved:                                                          return TranslationKind.Leave;
             case Code.Lea_r16_m or Code.Lea_r32_m or Code.Lea_r64_m:                                  return TranslationKind.Lea;
+            case Code.Mov_rm16_Sreg or Code.Mov_r32m16_Sreg or Code.Mov_r64m16_Sreg:                   return TranslationKind.MoveFromSegment;
+            case Code.Swapgs:                                                                         return TranslationKind.SwapGs;
             case Code.Div_rm32 or Code.Div_rm64 or Code.Idiv_rm32 or Code.Idiv_rm64:                  return TranslationKind.Divide;
         }
         if (code.IsJccShortOrNear()) return code.ToOpCode().OperandSize != 16 && !Is16Bit(code) ? TranslationKind.JumpConditional : TranslationKind.Interpret;
@@ -106,10 +108,12 @@ internal static class TranslationTable
                 or Mnemonic.Lfence or Mnemonic.Mfence or Mnemonic.Sfence                                => TranslationKind.Same,
             Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc                               => TranslationKind.Same,
             Mnemonic.Mov when MovesGeneral(code)                                                      => TranslationKind.Same,
-            Mnemonic.Nop or Mnemonic.Endbr64 or Mnemonic.Endbr32                                      => TranslationKind.Nop,
+            Mnemonic.Nop or Mnemonic.Reservednop or Mnemonic.Endbr64 or Mnemonic.Endbr32              => TranslationKind.Nop,
             >= Mnemonic.Prefetch and <= Mnemonic.Prefetchwt1                                          => TranslationKind.Nop,
             Mnemonic.Pushfq                                                                           => TranslationKind.PushFlags,
             Mnemonic.Popfq                                                                            => TranslationKind.PopFlags,
+            Mnemonic.Stac                                                                             => TranslationKind.SetAlignmentCheck,
+            Mnemonic.Clac                                                                             => TranslationKind.ClearAlignmentCheck,
             Mnemonic.Cli                                                                              => TranslationKind.ClearInterrupts,
             Mnemonic.Sti                                                                              => TranslationKind.SetInterrupts,
             _ when IsConditional(code)                                                                => TranslationKind.Same,

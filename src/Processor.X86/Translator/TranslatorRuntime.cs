@@ -35,10 +35,16 @@ internal sealed unsafe class TranslatorRuntime
     /// </summary>
     public readonly ulong[] Misses = new ulong[2 * TranslatorState.Privileges];
 
+    /// <summary>
+    /// Called, with a jump of 5 bytes and an <see cref="ExitRecord"/> behind the call, when the mapping of a block's page is not known to be in force: looks into the software TLB
+    /// and returns, or exits for a look-up.
+    /// </summary>
+    public readonly ulong MappingMiss;
+
     public TranslatorRuntime(ExecutableMemory memory)
     {
         _a.Begin((ulong)memory.Next);
-        foreach (ulong constant in (ulong[])[IndexMask, PageMask, TargetMask, 1, 3, 7, 15, 31, 63, MxcsrMasks, HostMxcsr, X87Masks])
+        foreach (ulong constant in (ulong[])[IndexMask, PageMask, TargetMask, 1, 3, 7, 15, 31, 63, MxcsrMasks, HostMxcsr, X87Masks, (ulong)Rflags.If])
         {
             if (_constants.TryAdd(constant, _a.Here)) _a.Int64(constant);
         }
@@ -71,6 +77,7 @@ internal sealed unsafe class TranslatorRuntime
             Misses[2 * privilege] = EmitMiss(privilege, write: false, afterJump);
             Misses[2 * privilege + 1] = EmitMiss(privilege, write: true, afterJump);
         }
+        MappingMiss = EmitMappingMiss();
         Enter = (delegate* unmanaged<void>)EmitEnter(vectors: false);
         EnterWithVectors = (delegate* unmanaged<void>)EmitEnter(vectors: true);
         SetBase = (delegate* unmanaged[SuppressGCTransition]<void*, void>)_a.Here;
@@ -230,6 +237,41 @@ internal sealed unsafe class TranslatorRuntime
         _a.Jump(fail);
         return start;
     }
+
+    private ulong EmitMappingMiss()
+    {
+        ulong start = _a.Here;
+        var no = new HostLabel();
+        SaveFlags();
+        Add(Instruction.Create(Code.Mov_r64_rm64, RCX, new MemoryOperand(RSP)));
+        Add(Instruction.Create(Code.Mov_r64_rm64, R14, new MemoryOperand(RCX, 5))); // the translation, behind the jump
+        Add(Instruction.Create(Code.Mov_r64_rm64, R13, Field(nameof(TranslatedBlock.Rip))));
+        Add(Instruction.Create(Code.Mov_r64_rm64, RCX, R13));
+        Add(Instruction.Create(Code.Shr_rm64_imm8, RCX, 7));
+        Add(Instruction.Create(Code.And_rm32_imm32, ECX, (ProcessorState.TlbSize - 1) << 5));
+        Add(Instruction.Create(Code.And_rm64_imm32, R13, unchecked((int)PageMask)));
+        Add(Instruction.Create(Code.Mov_r64_rm64, RAX, R13));
+        Add(Instruction.Create(Code.Or_r64_rm64, RAX, State(StateOffsets.TlbContext)));
+        Add(Instruction.Create(Code.Cmp_r64_rm64, RAX, State(StateOffsets.Tlb + StateOffsets.TlbExecTag, RCX)));
+        _a.JumpIf(5 /* NE */, no);
+        Add(Instruction.Create(Code.Add_r64_rm64, R13, State(StateOffsets.Tlb + StateOffsets.TlbAddend, RCX)));
+        Add(Instruction.Create(Code.Cmp_r64_rm64, R13, Field(nameof(TranslatedBlock.Page))));
+        _a.JumpIf(5 /* NE */, no);
+        Add(Instruction.Create(Code.Mov_r32_rm32, ECX, Field(nameof(TranslatedBlock.MappingSlot))));
+        Add(Instruction.Create(Code.Mov_r32_rm32, EAX, Field(nameof(TranslatedBlock.Mapping))));
+        Add(Instruction.Create(Code.Mov_rm32_r32, new MemoryOperand(RCX, None, 1, 0, 0, false, GS), EAX));
+        RestoreFlags();
+        _a.Bytes(0xC3);
+        _a.Place(no);
+        RestoreFlags();
+        _a.Pop(Host.Rcx);
+        _a.Lea(Host.Rcx, Host.Rcx, 5);
+        _a.Push(Host.Rcx);
+        _a.Jump(Exits[(int)TranslatedExit.Lookup]);
+        return start;
+    }
+
+    private static MemoryOperand Field(string name) => new(R14, (int)System.Runtime.InteropServices.Marshal.OffsetOf<TranslatedBlock>(name));
 
     private void SaveFlags()
     {
