@@ -7,6 +7,8 @@ public sealed class InterpreterEngine : IEngine
 {
     public string Name => "interp";
 
+    public int MaxCpus => GuestMemory.MostCodeCaches;
+
     public EngineProbe Probe() => new(true, "software processor, interpreted");
 
     public IEngineVm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new Vm(memory, model, clock);
@@ -14,12 +16,12 @@ public sealed class InterpreterEngine : IEngine
     private sealed class Vm(GuestMemory memory, CpuModel model, VirtualClock clock) : IEngineVm
     {
         private readonly List<InterpretedCpu> _cpus = [];
-        private readonly Lock _busLock = new();
+        private readonly ProcessorGroup _group = new();
         private bool _a20 = true;
 
         public IVirtualCpu CreateCpu(int index)
         {
-            var cpu = new InterpretedCpu(index, new Processor(memory, model, clock, _busLock) { CpuIndex = index });
+            var cpu = new InterpretedCpu(index, new Processor(memory, model, clock, _group) { CpuIndex = index });
             cpu.SetA20(_a20);
             _cpus.Add(cpu);
             return cpu;
