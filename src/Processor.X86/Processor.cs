@@ -48,7 +48,7 @@ public sealed unsafe partial class Processor : IDisposable
         *State = default;
         X87.Reset(State); // host-executed instructions rely on a valid image
         _decoder = new BlockDecoder(this);
-        memory.AddObserver(this);
+        _observer = memory.Code.Add(this);
         Reset();
     }
 
@@ -146,7 +146,7 @@ public sealed unsafe partial class Processor : IDisposable
     public void Dispose()
     {
         if (_disposed) return;
-        Memory.RemoveObserver(this);
+        Memory.Code.Remove(_observer);
         lock (_disposal)
         {
             _arena.Dispose();
