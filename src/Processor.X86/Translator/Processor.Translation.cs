@@ -43,8 +43,6 @@ public sealed unsafe partial class Processor
         }
     }
 
-    internal long[] Dbg = new long[6000]; internal long DbgLink, DbgAtt, DbgLook, DbgCount;
-    internal void DbgDump() { Console.Error.WriteLine($"exits {TranslatedExits} link {DbgLink} att {DbgAtt} look {DbgLook} cold entries {DbgCount} translated {BlocksTranslated} instr {_translator?.Blocks.Instructions} code {_translator?.Memory.Used}"); foreach (var (c, n) in Dbg.Select((v, i) => (i, v)).Where(x => x.v > 0).OrderByDescending(x => x.v).Take(45)) Console.Error.WriteLine($"{(Iced.Intel.Code)c} {n}"); }
     private Translator? _translator;
     private bool _translatorIsFull;
     /// <summary>The link through which translated code was left last; tied when its target is entered next.</summary>
@@ -59,7 +57,7 @@ public sealed unsafe partial class Processor
         FlushTranslations();
     }
 
-    private void DisposeTranslator() { DbgDump(); _translator?.Dispose(); }
+    private void DisposeTranslator() => _translator?.Dispose();
 
     /// <summary>The host thread that is going to run translated code finds the state by its GS base.</summary>
     private void PrepareTranslator()
@@ -76,7 +74,7 @@ public sealed unsafe partial class Processor
     /// <summary>The block is entered once more.</summary>
     internal Insn* CountEntry(ProcessorState* s, Insn* i)
     {
-        DbgCount++; if (++i->Imm < _translator!.Threshold) return i + 1;
+        if (++i->Imm < _translator!.Threshold) return i + 1;
         Translate(s, i);
         return i->Extra != 0 ? EnterTranslation(s, i) : i + 1;
     }
@@ -189,7 +187,7 @@ public sealed unsafe partial class Processor
             switch ((TranslatedExit)s->Translator.ExitKind)
             {
                 case TranslatedExit.Link:
-                    DbgLink++;
+                   
                     TranslationLink* link = t->Links + record->Number;
                     s->Rip = link->Rip;
                     s->LinkFrom = null;
@@ -205,14 +203,13 @@ public sealed unsafe partial class Processor
                     s->LinkFrom = null;
                     return null;
                 case TranslatedExit.Lookup:
-                    DbgLook++;
+                   
                     s->Rip = t->Rip;
                     s->LinkFrom = null;
                     return null;
                 default:
                     break;
             }
-            Dbg[(int)(t->Operations + record->Number)->Code + ((t->Operations + record->Number)->Code == 0 ? 0 : 0)]++;
             // One instruction by the interpreter, with its micro-operation if it has one.
             s->BlockRip = t->Rip;
             Insn* operation = t->Operations + record->Number;
