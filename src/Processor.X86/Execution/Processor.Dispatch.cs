@@ -337,11 +337,12 @@ public sealed unsafe partial class Processor
             if (room <= (ulong)inPage) throw GeneralProtection();
             byte* next = FetchPointer(Wrap((linear & ~0xFFFul) + 0x1000));
             keep &= WatchCode(BackingOffset(next));
+            counted &= keep;
             byte* bytes = stackalloc byte[32];
             int rest = (int)Math.Min(16, room - (ulong)inPage);
             Buffer.MemoryCopy(host, bytes, 32, inPage);
             Buffer.MemoryCopy(next, bytes + inPage, 32 - inPage, rest);
-            if (!_decoder.Decode(bytes, inPage + rest, s->Rip, mode & ~ModeKey.Single, 1, crosses: true)) throw GeneralProtection();
+            if (!_decoder.Decode(bytes, inPage + rest, s->Rip, mode & ~ModeKey.Single, 1, crosses: true, counted)) throw GeneralProtection();
             second = BackingOffset(next);
         }
         if (_decoder.OutOfThunks)

@@ -109,6 +109,10 @@ public unsafe struct TranslatedBlock
     /// <summary>See <see cref="TranslatorState.Mappings"/>: the offset of the entry in the state, and what it must hold.</summary>
     public int MappingSlot;
     public uint Mapping;
+    /// <summary>The same for the page into which the block's only instruction reaches; null: there is none.</summary>
+    public byte* SecondPage;
+    public int SecondMappingSlot;
+    public uint SecondMapping;
     /// <summary>Which jump cache the mode has, or -1.</summary>
     public int TargetTable;
     public bool UsesVectors;

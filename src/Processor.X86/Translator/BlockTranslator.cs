@@ -53,8 +53,7 @@ internal sealed unsafe partial class BlockTranslator
     public bool IsFull => _memory.Length - _memory.Used < MostCode || !_arena.HasRoom(MostArena);
 
     /// <summary>
-    /// Translates a block whose first byte is at <paramref name="code"/>. Mapping and jump cache are filled in by the caller afterwards, except for what
-    /// <paramref name="template"/> already has.
+    /// Translates a block whose bytes are at <paramref name="code"/>; <paramref name="template"/> has what the caller knows.
     /// </summary>
     /// <returns>The translation, or null when the block is too large for the buffer.</returns>
     public TranslatedBlock* Translate(Block* block, byte* code, in TranslatedBlock template)
@@ -95,6 +94,16 @@ internal sealed unsafe partial class BlockTranslator
     private void EmitCheckedEntry()
     {
         HostLabel same = NewLabel();
+        if (_translation->SecondPage != null)
+        {
+            HostLabel second = NewLabel();
+            _a.LoadState(Host.Rcx, _translation->SecondMappingSlot, wide: false);
+            _a.Lea(Host.Rcx, Host.Rcx, Host.None, 0, -(int)_translation->SecondMapping, wide: false);
+            _a.JumpIfRcxZero(second);
+            _a.Call(_runtime.Exits[(int)TranslatedExit.Lookup]);
+            Record(0);
+            _a.Place(second);
+        }
         _a.LoadState(Host.Rcx, _translation->MappingSlot, wide: false);
         _a.Lea(Host.Rcx, Host.Rcx, Host.None, 0, -(int)_translation->Mapping, wide: false);
         _a.JumpIfRcxZero(same);

@@ -20,20 +20,37 @@ public sealed unsafe partial class Processor
         public readonly TranslatorRuntime Runtime;
         public readonly BlockTranslator Blocks;
         /// <summary>Bytes at the beginning of the code that are never given up.</summary>
-        public readonly ulong Kept;
+        private readonly ulong _kept;
         public readonly int Threshold;
         /// <summary>Numbers of mappings (linear page, backing page).</summary>
-        public readonly Dictionary<(ulong Linear, ulong Backing), uint> Mappings = [];
+        private readonly Dictionary<(ulong Linear, ulong Backing), uint> _mappings = [];
         /// <summary>Modes that have a jump cache.</summary>
         public readonly List<uint> Modes = [];
-        public uint NextMapping = 1;
+        private uint _nextMapping = 1;
 
         public Translator(Processor processor, int threshold)
         {
             Threshold = threshold;
             Runtime = new TranslatorRuntime(Memory);
-            Kept = Memory.Used;
+            _kept = Memory.Used;
             Blocks = new BlockTranslator(Memory, Runtime, Arena, FeatureMap.Options(processor.Model));
+        }
+
+        /// <summary>The number of a mapping; never 0.</summary>
+        public uint MappingOf(ulong linear, ulong backing)
+        {
+            if (!_mappings.TryGetValue((linear, backing), out uint mapping)) _mappings.Add((linear, backing), mapping = _nextMapping++);
+            return mapping;
+        }
+
+        /// <summary>Gives everything up.</summary>
+        public void Clear()
+        {
+            Memory.Rewind(_kept);
+            Arena.Clear();
+            _mappings.Clear();
+            Modes.Clear();
+            _nextMapping = 1;
         }
 
         public void Dispose()
@@ -93,13 +110,13 @@ public sealed unsafe partial class Processor
         }
         bool code64 = (block->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64;
         bool code32 = (block->Mode & ModeKey.CodeSizeMask) == ModeKey.Code32 && (block->Mode & (ModeKey.Flat | ModeKey.Stack32)) == (ModeKey.Flat | ModeKey.Stack32);
-        if (!block->Valid || block->Crosses || !(code64 || code32) || (block->Mode & ModeKey.Virtual8086) != 0)
+        ulong page = block->Start & ~0xFFFul, linear = rip & ~0xFFFul, secondLinear = linear + 0x1000;
+        bool wraps = block->Crosses && secondLinear > (code64 ? ulong.MaxValue - 0xFFF : uint.MaxValue - 0xFFF);
+        if (!block->Valid || wraps || !(code64 || code32) || (block->Mode & ModeKey.Virtual8086) != 0)
         {
             i->Handler = &TranslatedBlocks.Never;
             return;
         }
-        ulong page = block->Start & ~0xFFFul, linear = rip & ~0xFFFul;
-        if (!t.Mappings.TryGetValue((linear, page), out uint mapping)) t.Mappings.Add((linear, page), mapping = t.NextMapping++);
         int table = t.Modes.IndexOf(block->Mode);
         if (table < 0)
         {
@@ -113,17 +130,30 @@ public sealed unsafe partial class Processor
             table = t.Modes.Count;
             t.Modes.Add(block->Mode);
         }
-        TranslatedBlock* made = t.Blocks.Translate(block, Memory.Backing.Pointer + block->Start, new TranslatedBlock
+        var template = new TranslatedBlock
         {
             Operations = i + 1,
             Rip = rip,
             Page = Memory.Backing.Pointer + page,
             Mode = block->Mode,
-            Mapping = mapping,
-            MappingSlot = StateOffsets.Mappings + sizeof(uint) * (((int)(linear >> 12) & (TranslatorState.MappingSize - 1)) + (ModeKey.Cpl(block->Mode) == 3 ? 0 : TranslatorState.MappingSize)),
+            Mapping = t.MappingOf(linear, page),
+            MappingSlot = MappingSlot(linear, block->Mode),
             TargetTable = table,
             Next = (TranslatedBlock*)i->Extra,
-        });
+        };
+        byte* code = Memory.Backing.Pointer + block->Start;
+        byte* joined = stackalloc byte[32];
+        if (block->Crosses)
+        {
+            template.SecondPage = Memory.Backing.Pointer + block->SecondPage;
+            template.SecondMapping = t.MappingOf(secondLinear, block->SecondPage);
+            template.SecondMappingSlot = MappingSlot(secondLinear, block->Mode);
+            int first = 0x1000 - (int)(block->Start & 0xFFF);
+            Buffer.MemoryCopy(code, joined, 32, first);
+            Buffer.MemoryCopy(template.SecondPage, joined + first, 32 - first, block->Length - first);
+            code = joined;
+        }
+        TranslatedBlock* made = t.Blocks.Translate(block, code, template);
         if (made == null)
         {
             i->Handler = &TranslatedBlocks.Never;
@@ -132,6 +162,26 @@ public sealed unsafe partial class Processor
         BlocksTranslated++;
         i->Extra = (ulong)made;
         i->Handler = &TranslatedBlocks.Enter;
+    }
+
+    private static int MappingSlot(ulong linear, uint mode) =>
+        StateOffsets.Mappings + sizeof(uint) * (((int)(linear >> 12) & (TranslatorState.MappingSize - 1)) + (ModeKey.Cpl(mode) == 3 ? 0 : TranslatorState.MappingSize));
+
+    /// <summary>The block's pages are mapped as they were when it was translated.</summary>
+    private static void NoteMapping(ProcessorState* s, TranslatedBlock* t)
+    {
+        *(uint*)((byte*)s + t->MappingSlot) = t->Mapping;
+        if (t->SecondPage != null) *(uint*)((byte*)s + t->SecondMappingSlot) = t->SecondMapping;
+    }
+
+    /// <summary>Looks at the mappings of the block's pages. False: it is not this block's code that must run.</summary>
+    private bool LookUpMapping(ProcessorState* s, TranslatedBlock* t)
+    {
+        s->Current = null; // a fault is the fetch's
+        if (FetchPointer(t->Rip) != t->Page + (t->Rip & 0xFFF) || (t->SecondPage != null && FetchPointer((t->Rip & ~0xFFFul) + 0x1000) != t->SecondPage)) return false;
+        if (t->Operations[-1].Extra == 0 || (t->Operations[-1].Flags & InsnFlags.Stale) != 0) return false;
+        NoteMapping(s, t);
+        return true;
     }
 
     /// <summary>Enters the translation for the address at which the block is entered, or makes one.</summary>
@@ -149,7 +199,7 @@ public sealed unsafe partial class Processor
             if (t == null || t->Rip != rip) return i + 1;
         }
         // Whoever led here has looked at the mapping.
-        *(uint*)((byte*)s + t->MappingSlot) = t->Mapping;
+        NoteMapping(s, t);
         byte* table = s->Translator.Targets + t->TargetTable * TranslatorState.TargetTableSize;
         ulong n = (rip & TranslatorRuntime.TargetMask) >> 2;
         ((ulong*)table)[n] = 0 - rip;
@@ -164,7 +214,7 @@ public sealed unsafe partial class Processor
         TranslationLink* link = _openLink;
         _openLink = null;
         if (link->Rip != target->Rip || link->Mode != target->Mode) return;
-        bool samePage = link->From->Page == target->Page && ((link->From->Rip ^ target->Rip) & ~0xFFFul) == 0;
+        bool samePage = target->SecondPage == null && link->From->Page == target->Page && ((link->From->Rip ^ target->Rip) & ~0xFFFul) == 0;
         byte* entry = samePage ? target->Main : target->Checked;
         int distance = (int)(entry - (link->Site + 4));
         _translator!.Memory.Patch(link->Site, new ReadOnlySpan<byte>(&distance, sizeof(int)));
@@ -206,7 +256,10 @@ public sealed unsafe partial class Processor
                    
                     s->Rip = t->Rip;
                     s->LinkFrom = null;
-                    return null;
+                    if (s->AttentionFlags != 0 || !LookUpMapping(s, t)) return null;
+                    code = t->Main;
+                    vectors = false;
+                    continue;
                 default:
                     break;
             }
@@ -249,11 +302,7 @@ public sealed unsafe partial class Processor
         _openLink = null;
         _translatorIsFull = false;
         if (_translator == null) return;
-        _translator.Memory.Rewind(_translator.Kept);
-        _translator.Arena.Clear();
-        _translator.Mappings.Clear();
-        _translator.Modes.Clear();
-        _translator.NextMapping = 1;
+        _translator.Clear();
         DropFirstLevel();
         for (int table = 0; table < TranslatorState.TargetModes; table++)
             new Span<ulong>(State->Translator.Targets + table * TranslatorState.TargetTableSize, TranslatorState.TargetSize).Fill(TranslatorState.EmptyTarget);
