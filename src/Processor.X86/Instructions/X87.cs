@@ -16,7 +16,8 @@ internal static unsafe class X87
     /// <summary>FCW bits that can be set, and the one that always is.</summary>
     private const int ControlMask = 0x1F7F, ControlFixed = 0x40;
     /// <summary>FSW: exception flags with SF; exception summary; busy, which mirrors it; top of stack.</summary>
-    private const int Exceptions = 0x3F, StackFault = 0x40, Summary = 0x80, Busy = 0x8000, TopMask = 0x3800, TopShift = 11;
+    private const int Exceptions = 0x3F, StackFault = 0x40, Busy = 0x8000, TopMask = 0x3800, TopShift = 11;
+    public const int Summary = 0x80;
 
     public static ref ushort Control(ProcessorState* s) => ref *(ushort*)(s->Fxsave + ControlOffset);
     public static ref ushort Status(ProcessorState* s) => ref *(ushort*)(s->Fxsave + StatusOffset);
@@ -145,6 +146,9 @@ internal static unsafe class X87
             if ((value >> (register * 2) & 3) != 3) tags |= 1 << register;
         Tags(s) = (byte)tags;
     }
+
+    /// <summary>No exception is unmasked or pending, so that nothing that an x87 instruction does can trap.</summary>
+    public static bool CannotTrap(ProcessorState* s) => (Control(s) & Exceptions) == Exceptions && !IsPending(s);
 
     /// <summary>Records where the last non-control instruction was.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

@@ -105,8 +105,10 @@ public unsafe struct ProcessorState
     public uint ThunkMxcsr;
     /// <summary>Host RFLAGS that a thunk left.</summary>
     public uint ThunkFlags;
-    /// <summary>Byte image in FXSAVE64 format, 16-byte aligned: x87 and MMX state (its XMM part is scratch, its MXCSR the host's default).</summary>
+    /// <summary>Byte image in FXSAVE64 format, 64-byte aligned: x87 and MMX state (its XMM part is scratch, its MXCSR the host's default).</summary>
     public fixed byte Fxsave[512];
+    /// <summary>XSAVE header that makes an XSAVE area of the image; for translated code.</summary>
+    public fixed byte XsaveHeader[64];
     /// <summary>16 vector registers of 32 bytes, 32-byte aligned: XMM in the low half, YMM whole.</summary>
     public fixed byte Vector[16 * 32];
     /// <summary>Memory operand of a thunk that cannot work on guest memory directly, 64-byte aligned.</summary>

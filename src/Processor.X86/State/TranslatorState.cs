@@ -25,6 +25,12 @@ public unsafe struct TranslatorState
     public uint VectorsMissing;
     /// <summary>0 while the guest's x87 state is in the host's, else 1.</summary>
     public uint X87Missing;
+    /// <summary>The last x87 instruction in translated code that is no control instruction, and the last one with a memory operand; null: none since x87 state was loaded.</summary>
+    public ExitRecord* X87Last, X87LastMemory;
+    /// <summary>Linear address of that operand.</summary>
+    public ulong X87Address;
+    /// <summary>FOP with what follows, FIP and FDP of the guest while the host's registers have its x87 state.</summary>
+    public ulong X87Opcode, X87InstructionPointer, X87DataPointer;
     /// <summary>Scratch words of emitted code, good within one instruction.</summary>
     public ulong Temporary0, Temporary1, Temporary2, Temporary3;
 
@@ -66,7 +72,7 @@ internal enum TranslatedExit : uint
 [StructLayout(LayoutKind.Sequential, Pack = 1)]
 public unsafe struct ExitRecord
 {
-    public TranslatedBlock* Translation;
+    public TranslatedBlock* Block;
     public int Number;
 }
 

@@ -69,7 +69,7 @@ internal sealed unsafe partial class BlockTranslator
         {
             if (g.GetOpKind(n) != OpKind.Register) continue;
             HostRegister register = g.GetOpRegister(n);
-            if (register.IsVectorRegister()) continue;
+            if (register.IsVectorRegister() || register.IsST()) continue;
             if (!register.IsGPR()) return false;
             if (count && g.OpCode.GetOpKind(n) == OpCodeOperandKind.cl) continue;
             OpAccess access = information.GetOpAccess(n);

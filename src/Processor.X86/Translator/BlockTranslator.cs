@@ -25,7 +25,7 @@ internal sealed unsafe partial class BlockTranslator
     private bool _wide;
     private int _table, _missRoutine;
     private int _linkCount;
-    private bool _vectorsLoaded;
+    private bool _vectorsLoaded, _x87Loaded;
     private int _main;
 
     private readonly List<Cold> _cold = [];
@@ -35,7 +35,7 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>Code that is rarely reached and stands behind the block.</summary>
     private readonly record struct Cold(ColdKind Kind, HostLabel Label, HostLabel? Back, int Number, GuestAddress Address, int Size, bool Write);
 
-    private enum ColdKind { Miss, Operation, Link, Attention, Vectors }
+    private enum ColdKind { Miss, Operation, Link, Attention, Vectors, X87, Record }
 
     public BlockTranslator(ExecutableMemory memory, TranslatorRuntime runtime, TranslationArena arena, DecoderOptions options)
     {
@@ -71,7 +71,7 @@ internal sealed unsafe partial class BlockTranslator
         _translation->Resume = _arena.Add<int>(_operationCount);
         _translation->Links = _arena.Add<TranslationLink>(2);
         _linkCount = 0;
-        _vectorsLoaded = false;
+        _vectorsLoaded = _x87Loaded = false;
         _cold.Clear();
         _labelCount = 0;
 
@@ -162,11 +162,14 @@ internal sealed unsafe partial class BlockTranslator
         (TranslationKind kind, TranslationFlags flags) = TranslationTable.Get(g.Code);
         if (kind == TranslationKind.Interpret) return false;
         int length = _a.Length, cold = _cold.Count, links = _linkCount;
-        bool vectors = _vectorsLoaded;
+        bool vectors = _vectorsLoaded, x87 = _x87Loaded;
         bool done = kind switch
         {
             TranslationKind.Same => EmitSame(g, operation, number, flags),
             TranslationKind.Vector => EmitVector(g, operation, number, flags),
+            TranslationKind.X87 => EmitX87(g, operation, number),
+            TranslationKind.LoadX87Control => EmitLoadX87Control(g, operation, number),
+            TranslationKind.WaitX87 => EmitX87Guard(number),
             TranslationKind.Lea => EmitLea(g, operation),
             TranslationKind.Push => EmitPush(g, operation, number),
             TranslationKind.Pop => EmitPop(g, number),
@@ -195,7 +198,7 @@ internal sealed unsafe partial class BlockTranslator
         // Labels that were taken are simply not used again.
         _a.Rewind(length);
         _cold.RemoveRange(cold, _cold.Count - cold);
-        (_linkCount, _vectorsLoaded) = (links, vectors);
+        (_linkCount, _vectorsLoaded, _x87Loaded) = (links, vectors, x87);
         return false;
     }
 
@@ -248,6 +251,12 @@ internal sealed unsafe partial class BlockTranslator
                 case ColdKind.Vectors:
                     _a.Call(_runtime.LoadVectors);
                     _a.Jump(c.Back!);
+                    break;
+                case ColdKind.X87:
+                    _a.Call(_runtime.LoadX87);
+                    _a.Jump(c.Back!);
+                    break;
+                case ColdKind.Record:
                     break;
                 case ColdKind.Operation:
                     _a.Call(_runtime.Exits[(int)TranslatedExit.Operation]);

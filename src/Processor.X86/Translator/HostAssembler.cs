@@ -263,6 +263,14 @@ internal sealed class HostAssembler : CodeWriter
         Int32(checked((int)((long)mask - (long)(Here + 4))));
     }
 
+    /// <summary>LEA of a place in the code.</summary>
+    public void Lea(Host to, HostLabel label)
+    {
+        Rex(true, (int)to, Host.None, Host.None);
+        Bytes(0x8D, (byte)(((int)to & 7) << 3 | 5));
+        Near(label);
+    }
+
     public void Push(Host register)
     {
         Rex(false, 0, Host.None, register);

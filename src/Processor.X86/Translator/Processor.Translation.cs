@@ -69,6 +69,8 @@ public sealed unsafe partial class Processor
 
     private void CreateTranslator(int threshold)
     {
+        // XSAVE faults where its area is not aligned.
+        if (StateOffsets.Fxsave % 64 != 0 || StateOffsets.XsaveHeader != StateOffsets.Fxsave + 512) throw new InvalidOperationException($"the XSAVE area lies at {StateOffsets.Fxsave}");
         _translator = new Translator(this, threshold);
         State->Translator.VectorsMissing = State->Translator.X87Missing = 1;
         FlushTranslations();
@@ -205,7 +207,7 @@ public sealed unsafe partial class Processor
         ((ulong*)table)[n] = 0 - rip;
         ((byte**)table)[TranslatorState.TargetSize + (int)n] = t->Checked;
         if (_openLink != null) TieLink(t);
-        return RunTranslation(s, t, t->Main, vectors: false);
+        return RunTranslation(s, t, t->Main);
     }
 
     /// <summary>The jump that left translated code leads directly to its target from now on.</summary>
@@ -221,19 +223,20 @@ public sealed unsafe partial class Processor
     }
 
     /// <summary>Runs translated code until it needs the interpreter or the dispatcher; returns what the caller, a handler, must return.</summary>
-    private Insn* RunTranslation(ProcessorState* s, TranslatedBlock* t, byte* code, bool vectors)
+    private Insn* RunTranslation(ProcessorState* s, TranslatedBlock* t, byte* code)
     {
         Translator translator = _translator!;
+        bool vectors = false, x87 = false;
         for (; ; )
         {
             s->Translator.Target = (ulong)code;
             s->Translator.HostFlags = HostFlags.From(s);
-            if (vectors) translator.Runtime.EnterWithVectors();
-            else translator.Runtime.Enter();
+            translator.Runtime.Enter(vectors, x87);
             HostFlags.To(s, s->Translator.HostFlags);
             TranslatedExits++;
+            if (s->Translator.X87Last != null) NoteX87(s);
             ExitRecord* record = s->Translator.Exit;
-            t = record->Translation;
+            t = record->Block;
             switch ((TranslatedExit)s->Translator.ExitKind)
             {
                 case TranslatedExit.Link:
@@ -258,7 +261,7 @@ public sealed unsafe partial class Processor
                     s->LinkFrom = null;
                     if (s->AttentionFlags != 0 || !LookUpMapping(s, t)) return null;
                     code = t->Main;
-                    vectors = false;
+                    vectors = x87 = false;
                     continue;
                 default:
                     break;
@@ -278,9 +281,27 @@ public sealed unsafe partial class Processor
             int resume = t->Resume[operation - t->Operations];
             if (resume == 0) return next;
             vectors = t->UsesVectors;
+            x87 = t->UsesX87;
             if (vectors && (s->Mxcsr & (uint)Mxcsr.Masks) != (uint)Mxcsr.Masks) return next;
+            if (x87 && !X87.CannotTrap(s)) return next;
             code = t->Main + resume;
         }
+    }
+
+    /// <summary>The pointers of the x87 instructions that translated code has executed.</summary>
+    private static void NoteX87(ProcessorState* s)
+    {
+        Insn* last = Operation(s->Translator.X87Last);
+        ulong block = s->BlockRip;
+        s->BlockRip = s->Translator.X87Last->Block->Rip;
+        X87.SetPointers(s, last);
+        s->BlockRip = block;
+        s->Translator.X87Last = null;
+        if (s->Translator.X87LastMemory == null) return;
+        X87.SetDataPointer(s, Operation(s->Translator.X87LastMemory), s->Translator.X87Address);
+        s->Translator.X87LastMemory = null;
+
+        static Insn* Operation(ExitRecord* record) => record->Block->Operations + record->Number;
     }
 
     /// <summary>Nothing may lead into the block's translations any more; called when none of them runs.</summary>

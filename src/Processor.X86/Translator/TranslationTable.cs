@@ -11,6 +11,8 @@ internal enum TranslationKind : byte
     Same,
     /// <summary>The same, with vector registers.</summary>
     Vector,
+    /// <summary>The same, with x87 registers.</summary>
+    X87, LoadX87Control, WaitX87,
     Lea, Push, Pop, Leave, Divide, Nop,
     Jump, JumpIndirect, JumpConditional, JumpIfCountZero, Loop, Call, CallIndirect, Return,
     PushFlags, PopFlags, ClearInterrupts, SetInterrupts, SetAlignmentCheck, ClearAlignmentCheck, MoveFromSegment, SwapGs,
@@ -52,7 +54,15 @@ internal static class TranslationTable
     private static TranslationKind Classify(Code code)
     {
         ref readonly InstructionRow row = ref InstructionTable.Get(code);
-        if ((row.Flags & (Row.X87 | Row.Mmx)) != 0 || ((row.Flags & Row.Cpl0) != 0 && code != Code.Swapgs)) return TranslationKind.Interpret;
+        if (ThunkForm.Get(code) is { IsX87: true, IsControl: false } && (row.Flags & Row.Host) != 0) return TranslationKind.X87;
+        switch (code)
+        {
+            case Code.Fnstsw_AX or Code.Fnstsw_m2byte or Code.Fnstcw_m2byte: return TranslationKind.X87;
+            case Code.Fldcw_m2byte: return TranslationKind.LoadX87Control;
+            case Code.Wait: return TranslationKind.WaitX87;
+            default: break;
+        }
+        if ((row.Flags & (Row.X87 | Row.Mmx | Row.Wait)) != 0 || ((row.Flags & Row.Cpl0) != 0 && code != Code.Swapgs)) return TranslationKind.Interpret;
         // Processors read 2 or 4 bytes for it.
         if (code == Code.Movsxd_r16_rm16) return TranslationKind.Interpret;
         OpCodeInfo info = code.ToOpCode();

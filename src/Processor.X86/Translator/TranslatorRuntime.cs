@@ -19,8 +19,7 @@ internal sealed unsafe class TranslatorRuntime
     private readonly HostAssembler _a = new();
     private readonly Dictionary<ulong, ulong> _constants = [];
 
-    /// <summary>Enters at <see cref="TranslatorState.Target"/> and returns at the next exit; the second one loads vector registers first.</summary>
-    public readonly delegate* unmanaged<void> Enter, EnterWithVectors;
+    private readonly ulong[] _entries = new ulong[4];
     /// <summary>Sets the host's GS base to its argument.</summary>
     public readonly delegate* unmanaged[SuppressGCTransition]<void*, void> SetBase;
     /// <summary>Called from translated code with an <see cref="ExitRecord"/> behind the call; indexed by <see cref="TranslatedExit"/>.</summary>
@@ -41,10 +40,13 @@ internal sealed unsafe class TranslatorRuntime
     /// </summary>
     public readonly ulong MappingMiss;
 
+    /// <summary>Enters at <see cref="TranslatorState.Target"/>, with vector registers and x87 state loaded where asked for, and returns at the next exit.</summary>
+    public void Enter(bool vectors, bool x87) => ((delegate* unmanaged<void>)_entries[(vectors ? 1 : 0) + (x87 ? 2 : 0)])();
+
     public TranslatorRuntime(ExecutableMemory memory)
     {
         _a.Begin((ulong)memory.Next);
-        foreach (ulong constant in (ulong[])[IndexMask, PageMask, TargetMask, 1, 3, 7, 15, 31, 63, MxcsrMasks, HostMxcsr, X87Masks, (ulong)Rflags.If])
+        foreach (ulong constant in (ulong[])[IndexMask, PageMask, TargetMask, 1, 3, 7, 15, 31, 63, MxcsrMasks, HostMxcsr, X87Masks, X87.Summary, (ulong)Rflags.If])
         {
             if (_constants.TryAdd(constant, _a.Here)) _a.Int64(constant);
         }
@@ -78,8 +80,7 @@ internal sealed unsafe class TranslatorRuntime
             Misses[2 * privilege + 1] = EmitMiss(privilege, write: true, afterJump);
         }
         MappingMiss = EmitMappingMiss();
-        Enter = (delegate* unmanaged<void>)EmitEnter(vectors: false);
-        EnterWithVectors = (delegate* unmanaged<void>)EmitEnter(vectors: true);
+        for (int n = 0; n < _entries.Length; n++) _entries[n] = EmitEnter(vectors: (n & 1) != 0, x87: (n & 2) != 0);
         SetBase = (delegate* unmanaged[SuppressGCTransition]<void*, void>)_a.Here;
         _a.Bytes(0xF3, 0x48, 0x0F, 0xAE, 0xDF, 0xC3); // WRGSBASE RDI; RET
         if (memory.Append(_a.Code) == null) throw new InvalidOperationException("the code cache is too small for its own runtime");
@@ -90,19 +91,17 @@ internal sealed unsafe class TranslatorRuntime
     /// <summary>Bits of RIP that choose an entry of the jump cache: above the lowest, which entries of functions do not use.</summary>
     public const ulong TargetMask = (TranslatorState.TargetSize - 1ul) << 2;
     /// <summary>FCW[5:0]: all x87 exceptions masked.</summary>
-    private const ulong X87Masks = 0x3F;
+    public const ulong X87Masks = 0x3F;
 
     /// <summary>Where a constant of 8 bytes lies.</summary>
     public ulong Constant(ulong value) => _constants[value];
 
-    private ulong EmitEnter(bool vectors)
+    private ulong EmitEnter(bool vectors, bool x87)
     {
         ulong start = _a.Here;
         foreach (Host saved in (ReadOnlySpan<Host>)[Host.Rbx, Host.Rbp, Host.R12, Host.R13, Host.R14, Host.R15]) _a.Push(saved);
-        if (vectors)
-        {
-            LoadVectorRegisters();
-        }
+        if (vectors) LoadVectorRegisters();
+        if (x87) LoadX87State();
         LoadFlags();
         foreach ((int guest, Host host) in HostRegisters.Mapped) _a.LoadState(host, StateOffsets.Gpr(guest));
         _a.LoadState(HostRegisters.Retired, StateOffsets.Retired);
@@ -140,8 +139,7 @@ internal sealed unsafe class TranslatorRuntime
         _a.LoadState(Host.Rcx, StateOffsets.X87Missing, wide: false);
         _a.Bytes(0x85, 0xC9);
         _a.JumpIf(5 /* NE */, noX87);
-        SaveX87();
-        _a.StoreStateImmediate(StateOffsets.X87Missing, 1, wide: false);
+        SaveX87State();
         _a.Place(noX87);
         foreach (Host saved in (ReadOnlySpan<Host>)[Host.R15, Host.R14, Host.R13, Host.R12, Host.Rbp, Host.Rbx]) _a.Pop(saved);
         _a.Bytes(0xC3);
@@ -194,12 +192,65 @@ internal sealed unsafe class TranslatorRuntime
     private ulong EmitLoadX87(ulong fail)
     {
         ulong start = _a.Here;
+        var masked = new HostLabel();
+        var quiet = new HostLabel();
+        // With an exception unmasked or pending the interpreter must look at each instruction.
+        _a.LoadStateByte(Host.Rcx, StateOffsets.Fxsave + X87.ControlOffset);
+        _a.Pext(Host.Rcx, Host.Rcx, Constant(X87Masks));
+        _a.Lea(Host.Rcx, Host.Rcx, -(int)X87Masks);
+        _a.JumpIfRcxZero(masked);
         _a.Jump(fail);
+        _a.Place(masked);
+        _a.LoadStateByte(Host.Rcx, StateOffsets.Fxsave + X87.StatusOffset);
+        _a.Pext(Host.Rcx, Host.Rcx, Constant(X87.Summary));
+        _a.JumpIfRcxZero(quiet);
+        _a.Jump(fail);
+        _a.Place(quiet);
+        _a.StoreState(StateOffsets.Temporary2, Host.Rax);
+        _a.StoreState(StateOffsets.Temporary3, Host.Rdx);
+        LoadX87State();
+        _a.LoadState(Host.Rax, StateOffsets.Temporary2);
+        _a.LoadState(Host.Rdx, StateOffsets.Temporary3);
+        _a.Bytes(0xC3);
         return start;
     }
 
-    private void SaveX87()
+    /// <summary>RAX, RCX and RDX are lost.</summary>
+    private void LoadX87State()
     {
+        // The host's pointers take the places of the guest's.
+        CopyState(StateOffsets.X87Opcode, StateOffsets.Fxsave + X87.OpcodeOffset);
+        CopyState(StateOffsets.X87InstructionPointer, StateOffsets.Fxsave + X87.InstructionPointerOffset);
+        CopyState(StateOffsets.X87DataPointer, StateOffsets.Fxsave + X87.DataPointerOffset);
+        _a.StoreStateImmediate(StateOffsets.XsaveHeader, 1, wide: true); // XSTATE_BV: x87 state is there
+        X87Area(5);
+        _a.StoreStateImmediate(StateOffsets.X87Missing, 0, wide: false);
+    }
+
+    /// <summary>RAX, RCX and RDX are lost.</summary>
+    private void SaveX87State()
+    {
+        X87Area(4);
+        _a.Bytes(0xDB, 0xE3); // FNINIT
+        CopyState(StateOffsets.Fxsave + X87.OpcodeOffset, StateOffsets.X87Opcode); // and what the next one corrects
+        CopyState(StateOffsets.Fxsave + X87.InstructionPointerOffset, StateOffsets.X87InstructionPointer);
+        CopyState(StateOffsets.Fxsave + X87.DataPointerOffset, StateOffsets.X87DataPointer);
+        _a.StoreStateImmediate(StateOffsets.X87Missing, 1, wide: false);
+    }
+
+    private void CopyState(int to, int from)
+    {
+        _a.LoadState(Host.Rcx, from);
+        _a.StoreState(to, Host.Rcx);
+    }
+
+    /// <summary>XSAVE64 (4) or XRSTOR64 (5) of x87 state alone.</summary>
+    private void X87Area(int operation)
+    {
+        _a.MoveImmediate(Host.Rax, 1);
+        _a.MoveImmediate(Host.Rdx, 0);
+        _a.Bytes(0x65, 0x48, 0x0F, 0xAE, (byte)(4 | operation << 3), 0x25);
+        _a.Int32(StateOffsets.Fxsave);
     }
 
     private ulong EmitMiss(int privilege, bool write, ulong fail)
