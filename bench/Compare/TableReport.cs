@@ -48,13 +48,13 @@ internal sealed class TableReport(IAnsiConsole console, Results results, IReadOn
         Workload[] rows = [.. workloads.Where(which).Where(w => columns.Any(c => results.Median(c[w]) is not null || results.IsSettled(c[w])))];
         if (rows.Length == 0) return;
         (Column Numerator, Column Denominator)[] ratios = [.. Ratios(columns, leadOnly: true)];
-        Table table = New(title, ["", "time for one"], [.. columns.Select(c => c.Title), .. ratios.Select(r => $"{r.Numerator.Title} / {r.Denominator.Title}")]);
+        console.WriteLine(title);
+        Table table = New(["", "time for one"], [.. columns.Select(c => c.Title), .. ratios.Select(r => $"{r.Numerator.Title} / {r.Denominator.Title}")]);
         foreach (Workload w in rows)
         {
             table.AddRow([w.Name, w.Operation, .. columns.Select(c => Time(c[w])), .. ratios.Select(r => Number(results.Ratio(r.Numerator[w], r.Denominator[w])))]);
         }
         console.Write(table);
-        console.WriteLine();
     }
 
     /// <summary>Geometric means of the groups, for every pair that says something.</summary>
@@ -63,7 +63,8 @@ internal sealed class TableReport(IAnsiConsole console, Results results, IReadOn
         Column[] columns = [.. subjects.Select(s => Of(s, mitigations != Mitigations.Off))];
         (Column Numerator, Column Denominator)[] ratios = [.. Ratios(columns, leadOnly: false)];
         if (ratios.Length == 0) return;
-        Table table = New("Geometric means", [""], [.. ratios.Select(r => $"{r.Numerator.Title} / {r.Denominator.Title}")]);
+        console.WriteLine("Geometric means");
+        Table table = New([""], [.. ratios.Select(r => $"{r.Numerator.Title} / {r.Denominator.Title}")]);
         Row("compute", w => w.IsCompute);
         Row("  integer", w => w.Group == Group.Integer);
         Row("  floating point", w => w.Group == Group.Float);
@@ -73,7 +74,6 @@ internal sealed class TableReport(IAnsiConsole console, Results results, IReadOn
         if (mitigations == Mitigations.Both) Row("operating system, off", w => w.Group == Group.OperatingSystem, off: true);
         Row("boot", w => w.Group == Group.Boot);
         console.Write(table);
-        console.WriteLine();
 
         void Row(string title, Func<Workload, bool> which, bool off = false)
         {
@@ -117,9 +117,9 @@ internal sealed class TableReport(IAnsiConsole console, Results results, IReadOn
     /// <summary>Three digits that count.</summary>
     private static string Digits(double value) => value.ToString(value switch { < 10 => "0.00", < 100 => "0.0", _ => "0" }, CultureInfo.InvariantCulture);
 
-    private static Table New(string title, IEnumerable<string> left, IEnumerable<string> right)
+    private static Table New(IEnumerable<string> left, IEnumerable<string> right)
     {
-        var table = new Table { Border = TableBorder.Simple, Title = new TableTitle(Markup.Escape(title)) };
+        var table = new Table { Border = TableBorder.Simple };
         foreach (string header in left) table.AddColumn(new TableColumn(Markup.Escape(header)) { NoWrap = true });
         foreach (string header in right) table.AddColumn(new TableColumn(Markup.Escape(header)) { Alignment = Justify.Right, NoWrap = true });
         return table;

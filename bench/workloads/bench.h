@@ -50,7 +50,7 @@ static inline uint64_t next_random(uint64_t *state)
     return *state = x;
 }
 
-unit_fn integer_unit, branchy_unit, sieve_unit, sort_unit, chase_l1_unit, chase_memory_unit;
+unit_fn arithmetic_unit, branchy_unit, sieve_unit, sort_unit, chase_l1_unit, chase_memory_unit;
 void sort_prepare(void), chase_l1_prepare(void), chase_memory_prepare(void);
 unit_fn memcpy_unit, memset_unit, strlen_unit, rep_movs_unit, rep_stos_unit;
 void memory_prepare(void);

@@ -1,7 +1,7 @@
 // Integer code: arithmetic, branches, small arrays, and pointers that are followed.
 #include "bench.h"
 
-uint64_t integer_unit(void)
+uint64_t arithmetic_unit(void)
 {
     uint64_t a = OPAQUE(0x123456789ABCDEFul), b = 1, c = 0;
     uint32_t d = (uint32_t)a;

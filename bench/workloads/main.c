@@ -29,7 +29,7 @@
 
 // Operations are what the reader wants the price of: an iteration, a hop, a byte, a call, a system call.
 static const struct workload workloads[] = {
-    { "integer", "integer", "iteration", 100000, integer_unit, NULL, NULL },
+    { "arithmetic", "integer", "iteration", 100000, arithmetic_unit, NULL, NULL },
     { "branchy", "integer", "number", 1999, branchy_unit, NULL, NULL },
     { "sieve", "integer", "number", 100000, sieve_unit, NULL, NULL },
     { "sort", "integer", "element", 8192, sort_unit, sort_prepare, NULL },
