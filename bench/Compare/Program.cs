@@ -1,0 +1,110 @@
+using System.Runtime.InteropServices;
+using Bunraku.Machine;
+using Spectre.Console;
+
+namespace Bunraku.Compare;
+
+internal static class Program
+{
+    private const int Interrupted = 130;
+
+    /// <returns>0; 1 when something failed, a wrong checksum among it; 2 for wrong usage; 130 by a signal.</returns>
+    public static int Main(string[] args)
+    {
+        using var cancel = new CancellationTokenSource();
+        // Whatever was started ends before we do.
+        using PosixSignalRegistration interrupt = OnSignal(PosixSignal.SIGINT), terminate = OnSignal(PosixSignal.SIGTERM), hangUp = OnSignal(PosixSignal.SIGHUP);
+        var progress = new Progress();
+        try
+        {
+            return CompareOptions.Parse(args) is { } options ? Compare(options, progress, cancel.Token) : 0;
+        }
+        catch (OperationCanceledException)
+        {
+            progress.Line("bench/compare: interrupted");
+            return Interrupted;
+        }
+        catch (BenchException e)
+        {
+            progress.Line("bench/compare: " + e.Message);
+            return e.ExitStatus;
+        }
+        catch (BootException e)
+        {
+            progress.Line("bench/compare: " + e.Message);
+            return 1;
+        }
+
+        PosixSignalRegistration OnSignal(PosixSignal signal) => PosixSignalRegistration.Create(signal, context =>
+        {
+            context.Cancel = true;
+            cancel.Cancel();
+        });
+    }
+
+    private static int Compare(CompareOptions options, Progress progress, CancellationToken cancel)
+    {
+        string root = FindRoot(), artifacts = Path.Combine(root, "artifacts", "bench");
+        progress.Step("building the guest");
+        BenchGuest guest = BenchGuest.Build(Path.Combine(root, "bench", "workloads"), artifacts, cancel);
+        progress.Clear();
+        if (options.Prepare)
+        {
+            Console.WriteLine($"kernel={guest.Kernel}\ninitrd={guest.Initrd}\nprogram={guest.Program}\nappend={BenchGuest.CommandLine(guest.Workloads, options.Milliseconds, true)}");
+            return 0;
+        }
+        Workload[] workloads = Choose(options.Only, guest.Workloads);
+        var results = new Results();
+        progress.Step("building Bunraku");
+        Subject[] subjects = [new NativeSubject(), .. options.Subjects.Select(name => Create(name, Path.Combine(root, "bunraku"))).Where(s => IsHere(s, results, cancel))];
+        progress.Clear();
+        foreach ((string subject, string reason) in results.LeftOut) progress.Line($"left out: {subject}: {reason}");
+        if (subjects.Length == 1) throw new BenchException("none of the monitors asked for can run here");
+
+        new Comparison(options, guest, subjects, workloads, results, progress).Run(cancel);
+
+        new TableReport(TableConsole(), results, subjects, workloads).Write(options.Mitigations);
+        string json = options.Json ?? Path.Combine(artifacts, "compare.json");
+        JsonReport.Write(json, options, guest, results, subjects, workloads);
+        Console.WriteLine($"all figures: {Path.GetRelativePath(Environment.CurrentDirectory, json)}");
+        foreach (string error in results.Errors) Console.Error.WriteLine("bench/compare: " + error);
+        return results.Errors.Count > 0 ? 1 : 0;
+    }
+
+    private static Workload[] Choose(IReadOnlyList<string> only, IReadOnlyList<Workload> programs)
+    {
+        Workload[] all = [.. programs, Workload.Start, Workload.Kernel, Workload.True];
+        if (only.FirstOrDefault(name => !all.Any(w => w.IsIn([name]))) is { } unknown)
+            throw new BenchException($"--only: no workload or group '{unknown}'; there are {string.Join(", ", all.Select(w => w.Name))}", exitStatus: 2);
+        return [.. all.Where(w => w.IsIn(only))];
+    }
+
+    private static Subject Create(string name, string bunraku) => name switch
+    {
+        "qemu" => new QemuSubject(),
+        "bochs" => new BochsSubject(),
+        _ => new BunrakuSubject(bunraku, name),
+    };
+
+    private static bool IsHere(Subject subject, Results results, CancellationToken cancel)
+    {
+        if (subject.Missing(cancel) is not { } reason) return true;
+        results.LeftOut.Add((subject.Name, reason));
+        return false;
+    }
+
+    private static IAnsiConsole TableConsole()
+    {
+        IAnsiConsole console = AnsiConsole.Create(new AnsiConsoleSettings
+        {
+            Out = new AnsiConsoleOutput(Console.Out),
+            Ansi = Console.IsOutputRedirected ? AnsiSupport.No : AnsiSupport.Detect,
+            ColorSystem = Console.IsOutputRedirected ? ColorSystemSupport.NoColors : ColorSystemSupport.Detect,
+        });
+        if (Console.IsOutputRedirected) console.Profile.Width = 300; // a file has no width; lines must not be cut for one
+        return console;
+    }
+
+    /// <summary>The folder that holds the project: bench/compare tells it.</summary>
+    private static string FindRoot() => Environment.GetEnvironmentVariable("BUNRAKU_ROOT") is { Length: > 0 } root ? root : throw new BenchException("start bench/compare, which builds and runs this program", exitStatus: 2);
+}

@@ -1,0 +1,19 @@
+using System.Diagnostics;
+using System.Globalization;
+
+namespace Bunraku.Compare;
+
+/// <summary>The workloads as an ordinary program of this host.</summary>
+internal sealed class NativeSubject() : Subject(Id, Id)
+{
+    public const string Id = "native";
+
+    public override bool Boots => false;
+
+    public override RunningSubject Start(BenchGuest guest, IReadOnlyList<Workload> workloads, int milliseconds, bool mitigations)
+    {
+        long started = Stopwatch.GetTimestamp();
+        Process process = HostProgram.Start(new ProcessStartInfo(guest.Program, [milliseconds.ToString(CultureInfo.InvariantCulture), string.Join(',', workloads.Select(w => w.Name))]));
+        return new RunningSubject(process, started, ConsoleLines.OfOutput(process));
+    }
+}

@@ -1,0 +1,30 @@
+using System.Diagnostics;
+
+namespace Bunraku.Compare;
+
+/// <summary>QEMU's Tiny Code Generator.</summary>
+internal sealed class QemuSubject() : Subject("qemu", "TCG")
+{
+    private const string Program = "qemu-system-x86_64";
+
+    public override string? Missing(CancellationToken cancel) => HostProgram.Find(Program) is null ? $"{Program} is not installed (apt-get install qemu-system-x86)" : null;
+
+    public override RunningSubject Start(BenchGuest guest, IReadOnlyList<Workload> workloads, int milliseconds, bool mitigations)
+    {
+        long started = Stopwatch.GetTimestamp();
+        return new Running(HostProgram.Start(Command(guest.Kernel, guest.Initrd, BenchGuest.CommandLine(workloads, milliseconds, mitigations))), started);
+    }
+
+    public override ProcessStartInfo StartTrue(BenchGuest guest, bool mitigations) =>
+        Command(guest.Kernel, guest.TrueInitrd, "console=ttyS0 quiet panic=-1" + (mitigations ? "" : " mitigations=off"));
+
+    private static ProcessStartInfo Command(string kernel, string initrd, string append) =>
+        new(Program, ["-accel", "tcg", "-cpu", "max", "-m", $"{BenchGuest.Megabytes}", "-nographic", "-no-reboot", "-kernel", kernel, "-initrd", initrd, "-append", append]);
+
+    private sealed class Running(Process process, long started) : RunningSubject(process, started, ConsoleLines.OfOutput(process))
+    {
+        public override bool IsBootLoadersLastWord(string line) => line.Contains("Booting from ROM", StringComparison.Ordinal);
+
+        public override ulong? MonitorMemory() => ResidentMemory.BeyondGuest(Process);
+    }
+}
