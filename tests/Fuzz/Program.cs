@@ -1,9 +1,6 @@
-using System.Diagnostics;
-using Bunraku.Engines;
-using Bunraku.Processor.X86;
-using Bunraku.Silicon;
-using Iced.Intel;
+using Bunraku.Fuzz;
 
+<<<<<<< HEAD
 // The longer comparison with the host's silicon: random instruction sequences until enough instructions were compared.
 // With --form it runs the instruction forms whose name contains the text and prints what differs.
 const string usage = "usage: fuzz-silicon [--count INSTRUCTIONS] [--seed N] [--engine interp|bt] [--form TEXT]";
@@ -12,21 +9,22 @@ ulong seed = (ulong)Stopwatch.GetTimestamp() % 1_000_000_000;
 string engineName = "interp";
 string? form = null;
 for (int n = 0; n < args.Length; n += 2)
+=======
+// fuzz-silicon and fuzz-engines are scripts that start this with their word.
+return args switch
+>>>>>>> adf645c (Random programs on two engines, compared at every exit; vCPUs that run to an exact place)
 {
-    string? value = n + 1 < args.Length ? args[n + 1] : null;
-    bool good = (args[n], value) switch
-    {
-        (_, null) => false,
-        ("--count", _) => long.TryParse(value.Replace("M", "000000", StringComparison.Ordinal), out count),
-        ("--seed", _) => ulong.TryParse(value, out seed),
-        ("--engine", _) => (engineName = value).Length > 0,
-        ("--form", _) => (form = value).Length > 0,
-        _ => false,
-    };
-    if (good) continue;
-    Console.Error.WriteLine(usage);
+    ["silicon", .. string[] rest] => SiliconCommand.Run(rest),
+    ["engines", .. string[] rest] => EnginesCommand.Run(rest),
+    _ => Usage(),
+};
+
+static int Usage()
+{
+    Console.Error.WriteLine("usage: fuzz silicon|engines [options]");
     return 2;
 }
+<<<<<<< HEAD
 IEngine[] engines = [new InterpreterEngine(), new TranslatorEngine(threshold: 2)];
 if (engines.FirstOrDefault(e => e.Name == engineName) is not { } engine)
 {
@@ -83,3 +81,5 @@ int Forms(string text)
     Console.WriteLine($"{forms} forms, {comparer.Trials:N0} trials, {differing} forms differ, {watch.Elapsed.TotalSeconds:F0} s");
     return differing == 0 ? 0 : 1;
 }
+=======
+>>>>>>> adf645c (Random programs on two engines, compared at every exit; vCPUs that run to an exact place)

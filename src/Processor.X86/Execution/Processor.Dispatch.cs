@@ -29,7 +29,8 @@ public sealed unsafe partial class Processor
             try
             {
                 if (TripleFaulted) return TripleFault();
-                Run();
+                if (_runUntil is { } place) RunUntil(place);
+                else Run();
                 return Exit;
             }
             catch (GuestFault fault)
