@@ -32,14 +32,15 @@ public sealed class Follower(IVirtualCpu subject, IFollowingCpu reference)
         Place = Place.Of(subject);
         subject.ReadState(_subjectState);
         bool asynchronous = IsAsynchronous(exit.Reason);
-        VmExit own = reference.EnterUntil(Place, beyond: !asynchronous);
+        VmExit own = reference.FollowTo(Place, beyond: !asynchronous);
         _answered = asynchronous ? null : own;
         Place there = Place.Of(reference);
         if (asynchronous ? own.Reason != ExitReason.Kicked : !ExitsEqual(exit, own))
             return [$"exit     subject {Describe(exit)} at {Show(Place)}, reference {(own.Reason == ExitReason.Kicked ? "none" : Describe(own))} at {Show(there)}", .. States()];
         if (there != Place) return [$"place    subject {Show(Place)}, reference {Show(there)}", .. States()];
         reference.ReadState(_referenceState);
-        if (asynchronous && _referenceState.Rip == _subjectState.Rip && _referenceState.Gpr[1] != _subjectState.Gpr[1] && reference.IterateUntil(_subjectState.Gpr[1]))
+        // A repeated instruction stops where the subject looked up: for a kick, or for a posted write that waited.
+        if ((asynchronous || exit is { Reason: ExitReason.Mmio, IsWrite: true }) && _referenceState.Rip == _subjectState.Rip && _referenceState.Gpr[1] != _subjectState.Gpr[1] && reference.IterateUntil(_subjectState.Gpr[1]))
             reference.ReadState(_referenceState);
         return StateComparer.AreEqual(_subjectState, _referenceState) ? [] : StateComparer.Differences(_subjectState, _referenceState);
     }

@@ -11,7 +11,9 @@ internal sealed class InterpretedCpu(int index, Processor processor) : IFollowin
 
     public VmExit Enter() => processor.Enter();
 
-    public VmExit EnterUntil(Place place, bool beyond) => processor.EnterUntil(place, beyond);
+    public VmExit EnterUntil(ulong retired) => processor.EnterUntil(retired);
+
+    public VmExit FollowTo(Place place, bool beyond) => processor.FollowTo(place, beyond);
 
     public bool IterateUntil(ulong rcx) => processor.IterateUntil(rcx);
 

@@ -45,7 +45,9 @@ internal sealed unsafe class EnginePair : IDisposable
         }
     }
 
-    private const int WatchdogMilliseconds = 60;
+    /// <summary>A program that has not ended by then has lost its way in a loop; it is compared where it stands.</summary>
+    private const ulong MostInstructions = 400_000, MostExceptions = 6_000;
+    private const int WatchdogMilliseconds = 4;
 
     private readonly World _subject, _reference;
     private readonly VirtualClock _clock = new();
@@ -53,7 +55,8 @@ internal sealed unsafe class EnginePair : IDisposable
     private readonly CpuState _state = new();
     private readonly Dictionary<uint, ulong> _msrs;
     private readonly Timer _watchdog;
-    private int _numbers, _running, _seen; // number of the running program; 0: none
+    private Place _limit; // of the running program
+    private int _running;
     private volatile bool _late;
 
     public EnginePair(IEngine subject, IEngine reference, CpuModel model)
@@ -76,13 +79,11 @@ internal sealed unsafe class EnginePair : IDisposable
 
     private void Watch()
     {
-        int running = Volatile.Read(ref _running);
-        if (running != 0 && running == _seen)
-        {
-            _late = true;
-            _subject.Cpu.Kick();
-        }
-        _seen = running;
+        if (Volatile.Read(ref _running) == 0) return;
+        var place = Place.Of(_subject.Cpu);
+        if (place.Retired < _limit.Retired && place.Exceptions < _limit.Exceptions) return;
+        _late = true;
+        _subject.Cpu.Kick();
     }
 
     /// <summary>The image of guest memory with the program in it, or null when its code is too long.</summary>
@@ -129,7 +130,8 @@ internal sealed unsafe class EnginePair : IDisposable
         var rng = new Rng(program.Seed ^ 0xE417);
         var place = Place.Of(_subject.Cpu);
         _late = false;
-        Volatile.Write(ref _running, ++_numbers);
+        _limit = new Place(place.Retired + MostInstructions, place.Exceptions + MostExceptions);
+        Volatile.Write(ref _running, 1);
         try
         {
             (string? difference, ExitReason ending) = Run(program, rng, place.Retired);
@@ -151,11 +153,12 @@ internal sealed unsafe class EnginePair : IDisposable
     private (string?, ExitReason) Run(GuestProgram program, Rng rng, ulong start)
     {
         IVirtualCpu subject = _subject.Cpu;
+        subject.Controls = _reference.Cpu.Controls;
         bool wanted = false; // an interrupt waits for its window
         ulong stop = program.Steered ? start + Stretch(rng) : ulong.MaxValue;
         for (; ; )
         {
-            VmExit exit = stop != ulong.MaxValue && subject is IFollowingCpu steered ? steered.EnterUntil(new Place(stop, 0), beyond: false) : subject.Enter();
+            VmExit exit = stop != ulong.MaxValue && subject is IFollowingCpu steered ? steered.EnterUntil(stop) : subject.Enter();
             Exits++;
             IReadOnlyList<string> differences = Follower.Follow(exit);
             if (differences.Count > 0) return (Report(program, exit, differences, start), exit.Reason);
@@ -290,7 +293,8 @@ internal sealed unsafe class EnginePair : IDisposable
 
     public void Dispose()
     {
-        _watchdog.Dispose();
+        using var ended = new ManualResetEvent(false);
+        if (_watchdog.Dispose(ended)) ended.WaitOne();
         _subject.Dispose();
         _reference.Dispose();
     }

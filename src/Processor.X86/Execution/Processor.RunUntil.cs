@@ -7,12 +7,18 @@ namespace Bunraku.Processor.X86;
 public sealed unsafe partial class Processor
 {
     private Place? _runUntil; // where Enter stops; null: it does not
-    private bool _runBeyond;
+    private bool _following, _runBeyond;
 
     /// <inheritdoc cref="IFollowingCpu.EnterUntil"/>
-    internal VmExit EnterUntil(Place place, bool beyond)
+    internal VmExit EnterUntil(ulong retired) => EnterUntil(new Place(retired, 0), following: false, beyond: false);
+
+    /// <inheritdoc cref="IFollowingCpu.FollowTo"/>
+    internal VmExit FollowTo(Place place, bool beyond) => EnterUntil(place, following: true, beyond);
+
+    private VmExit EnterUntil(Place place, bool following, bool beyond)
     {
         _runUntil = place;
+        _following = following;
         _runBeyond = beyond;
         try
         {
@@ -24,7 +30,7 @@ public sealed unsafe partial class Processor
         }
     }
 
-    /// <summary>The loop of <see cref="Run"/> for <see cref="EnterUntil"/>.</summary>
+    /// <summary>The loop of <see cref="Run"/> for <see cref="EnterUntil(ulong)"/> and <see cref="FollowTo"/>.</summary>
     private void RunUntil(Place place)
     {
         ProcessorState* s = State;
@@ -32,7 +38,7 @@ public sealed unsafe partial class Processor
         {
             s->Current = null;
             s->LinkFrom = null;
-            if (!_reexecuting && !CompletionPending && AttendUntil(place)) return;
+            if (!_reexecuting && !CompletionPending && (_following ? AttendFollowing(place) : AttendUntil(place))) return;
             const uint stepping = (uint)(Rflags.Tf | Rflags.Rf);
             if (s->Retired + BlockDecoder.MaxInstructions > place.Retired
                 || InterruptShadow | ((s->FlagsOther & stepping) != 0) | _instructionBreakpoints | _dataBreakpoints | _reexecuting | CompletionPending)
@@ -56,8 +62,18 @@ public sealed unsafe partial class Processor
         }
     }
 
-    /// <summary><see cref="Attend"/> for <see cref="RunUntil"/>: true when <see cref="Exit"/> must be returned now.</summary>
+    /// <summary><see cref="Attend"/>, and the stop after enough instructions.</summary>
     private bool AttendUntil(Place place)
+    {
+        if (Attend()) return true;
+        if (State->Retired < place.Retired) return false;
+        UpdateWindowAttention();
+        Exit.Reason = ExitReason.Kicked;
+        return true;
+    }
+
+    /// <summary><see cref="Attend"/> for <see cref="FollowTo"/>: true when <see cref="Exit"/> must be returned now.</summary>
+    private bool AttendFollowing(Place place)
     {
         ProcessorState* s = State;
         Interlocked.Exchange(ref s->AttentionFlags, 0);
