@@ -9,13 +9,15 @@ namespace Bunraku.Fuzz;
 /// <summary>Random programs on two engines, compared.</summary>
 internal static class EnginesCommand
 {
-    private const string Usage = "usage: fuzz-engines [--subject NAME] [--reference NAME] [--count INSTRUCTIONS] [--seed N] [--programs N] [--mode MODE] [--print yes]";
+    private const string Usage = "usage: fuzz-engines [--subject NAME] [--reference NAME] [--threshold N] [--count INSTRUCTIONS] [--seed N] [--programs N] [--mode MODE] [--print yes]";
 
     public static int Run(string[] args)
     {
         long count = 100_000_000, programs = long.MaxValue;
         ulong seed = (ulong)Stopwatch.GetTimestamp() % 1_000_000_000;
-        IEngine subject = SoftwareEngines.All[^1], reference = SoftwareEngines.Reference;
+        string subjectName = SoftwareEngines.All[^1].Name, referenceName = SoftwareEngines.Reference.Name;
+        int threshold = 2;
+        IEngine subject, reference;
         ProgramMode? mode = null;
         bool print = false;
         try
@@ -27,13 +29,16 @@ internal static class EnginesCommand
                     case "--count": count = Options.Count(value); break;
                     case "--programs": programs = Options.Count(value); break;
                     case "--seed": seed = Options.Number(value); break;
-                    case "--subject": subject = SoftwareEngines.Find(value); break;
-                    case "--reference": reference = SoftwareEngines.Find(value); break;
+                    case "--subject": subjectName = value; break;
+                    case "--reference": referenceName = value; break;
+                    case "--threshold": threshold = (int)Math.Clamp(Options.Number(value), 1, 1_000_000); break;
                     case "--mode": mode = Enum.TryParse(value, ignoreCase: true, out ProgramMode m) ? m : throw new FormatException(Nearest.Message("mode", value, Enum.GetNames<ProgramMode>())); break;
                     case "--print": print = true; break;
                     default: throw new FormatException(Usage);
                 }
             }
+            subject = SoftwareEngines.Find(subjectName, threshold);
+            reference = SoftwareEngines.Find(referenceName, threshold);
         }
         catch (FormatException e)
         {

@@ -28,7 +28,7 @@ internal static class SiliconCommand
                 {
                     case "--count": count = Options.Count(value); break;
                     case "--seed": seed = Options.Number(value); break;
-                    case "--engine": engine = SoftwareEngines.Find(value); break;
+                    case "--engine": engine = SoftwareEngines.Find(value, threshold: 2); break;
                     case "--form": form = value; break;
                     default: throw new FormatException(Usage);
                 }

@@ -77,8 +77,7 @@ public sealed unsafe partial class Processor
     {
         ProcessorState* s = State;
         Interlocked.Exchange(ref s->AttentionFlags, 0);
-        ProcessForeignWrites();
-        ApplyA20();
+        AttendToCode();
         // Where a posted write and a debug trap wait together, the write exits first.
         bool there = s->Retired >= place.Retired && ExceptionsDelivered >= place.Exceptions;
         if (there && TakePostedMmio()) return true;
