@@ -3,13 +3,19 @@ using Bunraku.Engines;
 namespace Bunraku.Processor.X86;
 
 /// <summary>The exit boundary's view of one <see cref="Processor"/>.</summary>
-internal sealed class InterpretedCpu(int index, Processor processor) : IVirtualCpu
+internal sealed class InterpretedCpu(int index, Processor processor) : IFollowingCpu
 {
     private bool _disposed;
 
     public int Index => index;
 
     public VmExit Enter() => processor.Enter();
+
+    public VmExit EnterUntil(ulong retired) => processor.EnterUntil(retired);
+
+    public VmExit FollowTo(Place place, bool beyond) => processor.FollowTo(place, beyond);
+
+    public bool IterateUntil(ulong rcx) => processor.IterateUntil(rcx);
 
     public void Kick() => processor.Kick();
 

@@ -14,7 +14,7 @@ public sealed class SiliconFixture : IDisposable
     public static CpuModel Model { get; } = CpuModels.Parse("max,+monitor,-la57");
 
     /// <summary>Engines that these tests run on.</summary>
-    public static IEngine[] Engines { get; } = [new InterpreterEngine(), new TranslatorEngine(threshold: 1)];
+    public static IReadOnlyList<IEngine> Engines => SoftwareEngines.All;
 
     internal (GuestRig Rig, Comparer Comparer) For(string engine)
     {

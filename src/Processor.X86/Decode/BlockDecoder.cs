@@ -10,7 +10,7 @@ namespace Bunraku.Processor.X86;
 internal sealed unsafe class BlockDecoder
 {
     /// <summary>Most instructions in a block; with a micro-operation for each, the count and the end, the buffer below is never exceeded.</summary>
-    private const int MaxInstructions = 64;
+    public const int MaxInstructions = 64;
     public const int MaxOperations = 2 * MaxInstructions + 3;
 
     private readonly Processor _processor;

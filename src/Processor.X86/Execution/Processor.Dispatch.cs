@@ -29,7 +29,8 @@ public sealed unsafe partial class Processor
             try
             {
                 if (TripleFaulted) return TripleFault();
-                Run();
+                if (_runUntil is { } place) RunUntil(place);
+                else Run();
                 return Exit;
             }
             catch (GuestFault fault)
@@ -192,11 +193,7 @@ public sealed unsafe partial class Processor
         ProcessorState* s = State;
         // Cleared before looking: what arrives meanwhile sets it again.
         int flags = Interlocked.Exchange(ref s->AttentionFlags, 0);
-        ProcessForeignWrites();
-        ProcessRevocations();
-        YieldBus();
-        ApplyA20();
-        if (_translatorIsFull) FlushCode();
+        AttendToCode();
         if (TakePostedMmio())
         {
             Interlocked.Or(ref s->AttentionFlags, flags | (int)Attention.Event);
@@ -239,6 +236,16 @@ public sealed unsafe partial class Processor
         }
         UpdateWindowAttention();
         return false;
+    }
+
+    /// <summary>What others did to code, mappings and the bus, and what this vCPU left for a moment without running blocks.</summary>
+    private void AttendToCode()
+    {
+        ProcessForeignWrites();
+        ProcessRevocations();
+        YieldBus();
+        ApplyA20();
+        if (_translatorIsFull) FlushCode();
     }
 
     /// <summary>While a window is wanted, every block returns to the dispatcher.</summary>

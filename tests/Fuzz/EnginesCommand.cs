@@ -1,0 +1,76 @@
+using System.Diagnostics;
+using Bunraku.Differential;
+using Bunraku.Engines;
+using Bunraku.Processor.X86;
+using Bunraku.Silicon;
+
+namespace Bunraku.Fuzz;
+
+/// <summary>Random programs on two engines, compared.</summary>
+internal static class EnginesCommand
+{
+    private const string Usage = "usage: fuzz-engines [--subject NAME] [--reference NAME] [--threshold N] [--count INSTRUCTIONS] [--seed N] [--programs N] [--mode MODE] [--print yes]";
+
+    public static int Run(string[] args)
+    {
+        long count = 100_000_000, programs = long.MaxValue;
+        ulong seed = (ulong)Stopwatch.GetTimestamp() % 1_000_000_000;
+        string subjectName = SoftwareEngines.All[^1].Name, referenceName = SoftwareEngines.Reference.Name;
+        int threshold = 2;
+        IEngine subject, reference;
+        ProgramMode? mode = null;
+        bool print = false;
+        try
+        {
+            foreach ((string name, string value) in Options.Pairs(args, Usage))
+            {
+                switch (name)
+                {
+                    case "--count": count = Options.Count(value); break;
+                    case "--programs": programs = Options.Count(value); break;
+                    case "--seed": seed = Options.Number(value); break;
+                    case "--subject": subjectName = value; break;
+                    case "--reference": referenceName = value; break;
+                    case "--threshold": threshold = (int)Math.Clamp(Options.Number(value), 1, 1_000_000); break;
+                    case "--mode": mode = Enum.TryParse(value, ignoreCase: true, out ProgramMode m) ? m : throw new FormatException(Nearest.Message("mode", value, Enum.GetNames<ProgramMode>())); break;
+                    case "--print": print = true; break;
+                    default: throw new FormatException(Usage);
+                }
+            }
+            subject = SoftwareEngines.Find(subjectName, threshold);
+            reference = SoftwareEngines.Find(referenceName, threshold);
+        }
+        catch (FormatException e)
+        {
+            Console.Error.WriteLine($"fuzz-engines: {e.Message}");
+            return 2;
+        }
+        using var fuzzer = new ProgramFuzzer(subject, reference, CpuModels.Parse("max,+monitor,-la57")) { Mode = mode };
+        if (print)
+        {
+            Console.WriteLine(fuzzer.Print(seed));
+            return 0;
+        }
+        Console.WriteLine($"{count:N0} instructions of random programs on {subject.Name} and {reference.Name}, seeds from {seed} on");
+        var watch = Stopwatch.StartNew();
+        TimeSpan shown = TimeSpan.Zero;
+        ulong first = seed;
+        int differing = 0;
+        for (; fuzzer.Retired < (ulong)count && (long)(seed - first) < programs && differing < 5; seed++)
+        {
+            if (fuzzer.Run(seed) is { } difference)
+            {
+                differing++;
+                Console.WriteLine(difference);
+            }
+            if (watch.Elapsed - shown < TimeSpan.FromSeconds(10)) continue;
+            shown = watch.Elapsed;
+            Console.WriteLine(Line());
+        }
+        Console.WriteLine($"{Line()}, seeds {first} to {seed - 1}, {differing} differ");
+        return differing == 0 ? 0 : 1;
+
+        string Line() => $"{fuzzer.Retired:N0} instructions, {fuzzer.Programs:N0} programs, {fuzzer.Exceptions:N0} exceptions, {fuzzer.Exits:N0} exits, {fuzzer.TripleFaults} shutdowns, {fuzzer.TimedOut} cut short, "
+            + $"{watch.Elapsed.TotalSeconds:F0} s, {fuzzer.Retired / watch.Elapsed.TotalSeconds / 1e6:F1} million/s";
+    }
+}

@@ -1,0 +1,62 @@
+using Bunraku.Differential;
+using Bunraku.Engines;
+using Bunraku.Silicon;
+
+namespace Bunraku.Processor.Tests;
+
+/// <summary>Random programs on each engine beside the reference: registers, memory, exceptions, exits and counts of instructions compared. <c>tests/fuzz-engines</c> runs longer.</summary>
+public sealed class EnginePairTests
+{
+    private const ulong FirstSeed = 1;
+
+    public static TheoryData<string, ProgramMode> Pairs()
+    {
+        var data = new TheoryData<string, ProgramMode>();
+        foreach (IEngine engine in SoftwareEngines.All)
+        {
+            foreach (ProgramMode mode in Enum.GetValues<ProgramMode>()) data.Add(engine.Name, mode);
+        }
+        return data;
+    }
+
+    [Theory]
+    [MemberData(nameof(Pairs))]
+    public void RandomProgramsDoTheSameOnBothEngines(string engine, ProgramMode mode)
+    {
+        const ulong programs = 100;
+        using var fuzzer = new ProgramFuzzer(SoftwareEngines.Find(engine), SoftwareEngines.Reference, SiliconFixture.Model) { Mode = mode };
+        for (ulong seed = FirstSeed; seed < FirstSeed + programs; seed++)
+        {
+            string? difference = fuzzer.Run(seed);
+            Assert.True(difference == null, difference);
+        }
+        // Programs that end at once would compare nothing.
+        Assert.InRange(fuzzer.Retired, programs * 2000, ulong.MaxValue);
+        Assert.InRange(fuzzer.Exceptions, 100ul, ulong.MaxValue);
+    }
+
+    [Fact]
+    public void AnInstructionThatOneEngineExecutesDifferentlyIsFoundAndReduced()
+    {
+        using var fuzzer = new ProgramFuzzer(new WithoutFeature(CpuFeature.Movbe), SoftwareEngines.Reference, SiliconFixture.Model);
+        string? difference = null;
+        for (ulong seed = FirstSeed; difference == null; seed++)
+        {
+            Assert.True(seed < 2000, "no difference was found");
+            string? found = fuzzer.Run(seed);
+            if (found?.Contains("reduced", StringComparison.Ordinal) == true) difference = found;
+        }
+        // CPUID differs, too.
+        Assert.True(difference.Contains("movbe", StringComparison.Ordinal) || difference.Contains("cpuid", StringComparison.Ordinal), difference);
+        Assert.InRange(difference.Count(c => c == '\n'), 5, 60);
+    }
+
+    /// <summary>The reference engine with a processor that lacks a feature which the model has.</summary>
+    private sealed class WithoutFeature(CpuFeature feature) : IEngine
+    {
+        public string Name => "defective";
+        public EngineProbe Probe() => SoftwareEngines.Reference.Probe();
+        public IEngineVm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) =>
+            SoftwareEngines.Reference.CreateVm(memory, model with { Features = model.Features.Where(f => f != feature).ToHashSet() }, clock);
+    }
+}
