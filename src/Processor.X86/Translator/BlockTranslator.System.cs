@@ -69,7 +69,8 @@ internal sealed unsafe partial class BlockTranslator
     private bool EmitPopFlags(in Instruction g, int number, int ordinal)
     {
         if (!_wide || ModeKey.Cpl(_translation->Mode) is 1 or 2) return false;
-        var unchanged = (int)(Rflags.Tf | Rflags.Df | Rflags.Nt | Rflags.Ac | Rflags.Id | (IsSupervisor ? Rflags.Iopl : 0));
+        // At level 3 IOPL decides about IF, and IOPL itself cannot change.
+        var unchanged = (int)(Rflags.Tf | Rflags.Df | Rflags.Nt | Rflags.Ac | Rflags.Id | (IsSupervisor ? Rflags.Iopl : Rflags.If));
         HostLabel slow = NewLabel(), go = NewLabel();
         LoadOperand(Host.R13, CheckTop(number), wide: true);
         SaveFlags();

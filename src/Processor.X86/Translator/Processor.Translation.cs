@@ -93,7 +93,7 @@ public sealed unsafe partial class Processor
     /// <summary>The block is entered once more.</summary>
     internal Insn* CountEntry(ProcessorState* s, Insn* i)
     {
-        if (++i->Imm < _translator!.Threshold) return i + 1;
+        if (++i->Imm < _translator!.Threshold || _runUntil != null) return i + 1;
         Translate(s, i);
         return i->Extra != 0 ? EnterTranslation(s, i) : i + 1;
     }
@@ -189,6 +189,8 @@ public sealed unsafe partial class Processor
     /// <summary>Enters the translation for the address at which the block is entered, or makes one.</summary>
     internal Insn* EnterTranslation(ProcessorState* s, Insn* i)
     {
+        // Translated code goes on from block to block.
+        if (_runUntil != null) return i + 1;
         ulong rip = s->BlockRip;
         var t = (TranslatedBlock*)i->Extra;
         while (t != null && t->Rip != rip) t = t->Next;
