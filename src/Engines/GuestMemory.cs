@@ -32,6 +32,8 @@ public sealed unsafe class GuestMemory : IDisposable
     public const ulong LowMemoryEnd = 0xC000_0000;
     private const ulong HighMemoryStart = 0x1_0000_0000;
     public const int PageShift = 12;
+    /// <summary>How many vCPUs can cache code of one memory.</summary>
+    public const int MostCodeCaches = 32;
     public const ulong PageSize = 1ul << PageShift;
 
     private readonly MemoryRegion[] _regions;

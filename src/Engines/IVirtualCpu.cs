@@ -90,6 +90,9 @@ public interface IEngine
     /// <summary>Instructions and exceptions that <see cref="ExecutionControls"/> can make exit. An engine refuses other controls with <see cref="NotSupportedException"/>.</summary>
     ExecutionControls Intercepts => new((InterceptedInstructions)uint.MaxValue, uint.MaxValue, true, true);
 
+    /// <summary>How many vCPUs one VM can have at most.</summary>
+    int MaxCpus => 1;
+
     /// <summary>Looks at the host; never throws.</summary>
     EngineProbe Probe();
 

@@ -10,6 +10,7 @@ public sealed class CpuThread : IDisposable
     private readonly Thread _thread;
     private bool _woken, _pauseWanted, _paused, _started;
     private volatile bool _stop;
+    private volatile CpuActivity _activity;
 
     internal CpuThread(VirtualMachine vm, IVirtualCpu cpu)
     {
@@ -20,6 +21,9 @@ public sealed class CpuThread : IDisposable
 
     /// <summary>The engine's vCPU. Only this thread uses it while the VM runs; anybody while it is paused or before it started.</summary>
     public IVirtualCpu Cpu { get; }
+
+    /// <summary>What the vCPU does; from other threads approximate while it runs.</summary>
+    public CpuActivity Activity => _activity;
 
     public ExitCounters Exits { get; } = new();
 
@@ -82,12 +86,11 @@ public sealed class CpuThread : IDisposable
     {
         try
         {
-            bool halted = false;
             while (!_stop)
             {
                 WaitWhilePaused();
-                if (InjectPending()) halted = false;
-                if (halted)
+                if (!TakeEvents()) return;
+                if (_activity != CpuActivity.Active)
                 {
                     // Only now: what was pending before HLT wakes nobody any more.
                     WaitForEvent();
@@ -100,7 +103,7 @@ public sealed class CpuThread : IDisposable
                 switch (action)
                 {
                     case ExitAction.Halt:
-                        halted = true;
+                        _activity = CpuActivity.Halted;
                         break;
                     case ExitAction.Stop:
                         return;
@@ -147,28 +150,68 @@ public sealed class CpuThread : IDisposable
         }
     }
 
-    /// <summary>Injects one pending event if the guest can take it, and asks for a window for the rest. True when something was injected.</summary>
-    private bool InjectPending()
+    /// <summary>Takes INIT and start-up IPI, and injects one pending event if the guest can take it. False when the VM comes to its end.</summary>
+    private bool TakeEvents()
     {
-        if (Interrupts is not { } source) return false;
-        bool injected = false;
+        if (Interrupts is not { } source) return true;
         lock (_vm.DeviceLock)
         {
-            if (source.NmiPending && Cpu.NmiWindowOpen && source.TakeNmi())
-            {
-                Cpu.InjectNmi();
-                injected = true;
-            }
-            else if (source.InterruptPending && Cpu.InterruptWindowOpen && source.AcknowledgeInterrupt() is { } vector)
-            {
-                Cpu.InjectInterrupt(vector);
-                injected = true;
-            }
-            Cpu.SetTaskPriority(source.Cr8);
-            bool wantWindow = source.InterruptPending, wantNmiWindow = source.NmiPending;
-            if (Cpu.Controls.InterruptWindowExiting != wantWindow || Cpu.Controls.NmiWindowExiting != wantNmiWindow)
-                Cpu.Controls = Cpu.Controls with { InterruptWindowExiting = wantWindow, NmiWindowExiting = wantNmiWindow };
+            if (source.TakeInit() && !Initialize(source)) return false;
+            if (source.WaitsForStartUp && !StartUp(source)) return true;
+            if (InjectPending(source)) _activity = CpuActivity.Active;
         }
+        return true;
+    }
+
+    /// <summary>INIT. The firmware that it sends the bootstrap processor to is not there: it would reset the machine, and so do we.</summary>
+    private bool Initialize(IInterruptSource source)
+    {
+        if (!source.WaitsForStartUp)
+        {
+            _vm.Stop(new StopCause(StopReason.Reset));
+            return false;
+        }
+        var state = new CpuState();
+        Cpu.ReadState(state);
+        InitState.Apply(state, CpuidLeaves.Query(new CpuidSubject(_vm.Model, Cpu.Index, _vm.Cpus.Count, _vm.Clock.TscFrequency), 1, 0).Eax);
+        Cpu.WriteState(state);
+        return true;
+    }
+
+    /// <summary>Starts a processor that waits for it. False when it still waits.</summary>
+    private bool StartUp(IInterruptSource source)
+    {
+        if (source.TakeStartUp() is not { } vector)
+        {
+            _activity = CpuActivity.WaitForStartUp;
+            return false;
+        }
+        var state = new CpuState();
+        Cpu.ReadState(state);
+        InitState.StartUp(state, vector);
+        Cpu.WriteState(state);
+        _activity = CpuActivity.Active;
+        return true;
+    }
+
+    /// <summary>Injects one pending event if the guest can take it, and asks for a window for the rest. True when something was injected.</summary>
+    private bool InjectPending(IInterruptSource source)
+    {
+        bool injected = false;
+        if (source.NmiPending && Cpu.NmiWindowOpen && source.TakeNmi())
+        {
+            Cpu.InjectNmi();
+            injected = true;
+        }
+        else if (source.InterruptPending && Cpu.InterruptWindowOpen && source.AcknowledgeInterrupt() is { } vector)
+        {
+            Cpu.InjectInterrupt(vector);
+            injected = true;
+        }
+        Cpu.SetTaskPriority(source.Cr8);
+        bool wantWindow = source.InterruptPending, wantNmiWindow = source.NmiPending;
+        if (Cpu.Controls.InterruptWindowExiting != wantWindow || Cpu.Controls.NmiWindowExiting != wantNmiWindow)
+            Cpu.Controls = Cpu.Controls with { InterruptWindowExiting = wantWindow, NmiWindowExiting = wantNmiWindow };
         return injected;
     }
 

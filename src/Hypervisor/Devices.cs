@@ -59,6 +59,18 @@ public interface IInterruptSource
 
     /// <summary>The task priority as CR8 shows it (TPR bits 7:4), 0 to 15.</summary>
     ulong Cr8 { get; set; }
+
+    /// <summary>Takes a pending INIT, if any; what belongs to the source itself is then in its state after INIT.</summary>
+    bool TakeInit();
+
+    /// <summary>
+    /// The processor waits for a start-up IPI and nothing else (wait-for-SIPI): an application processor after power-up and after INIT. A bootstrap processor
+    /// never does, INIT sends it to the firmware.
+    /// </summary>
+    bool WaitsForStartUp { get; }
+
+    /// <summary>Takes the start-up IPI that came since the processor waits for one, and ends the wait. Its vector, or null when there is none yet.</summary>
+    byte? TakeStartUp();
 }
 
 /// <summary>A callback at a point of virtual time. Arm, cancel and the callback itself run with the machine lock held.</summary>

@@ -7,6 +7,8 @@ public sealed class InterpreterEngine : IEngine
 {
     public string Name => "interp";
 
+    public int MaxCpus => GuestMemory.MostCodeCaches;
+
     public EngineProbe Probe() => new(true, "software processor, interpreted");
 
     public IEngineVm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new SoftwareVm(memory, model, clock, translateAfter: 0);

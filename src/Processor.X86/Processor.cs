@@ -19,12 +19,12 @@ public sealed unsafe partial class Processor : IDisposable
     /// <summary>0-based number of this vCPU, also its initial APIC identifier.</summary>
     internal int CpuIndex { get; init; }
 
-    /// <summary>How many vCPUs the VM has.</summary>
-    internal int CpuCount { get; init; } = 1;
+    /// <summary>The vCPUs of this one's VM.</summary>
+    internal ProcessorGroup Group { get; }
 
     /// <summary>What CPUID tells about now.</summary>
     internal CpuidSubject CpuidSubject => new(
-        Model, CpuIndex, CpuCount, Clock.TscFrequency, (State->Cr4 & (ulong)Cr4.Osxsave) != 0, (State->Cr4 & (ulong)Cr4.Pke) != 0, State->Xcr0, State->Xss, ApicDisabled);
+        Model, CpuIndex, Group.Count, Clock.TscFrequency, (State->Cr4 & (ulong)Cr4.Osxsave) != 0, (State->Cr4 & (ulong)Cr4.Pke) != 0, State->Xcr0, State->Xss, ApicDisabled);
 
     /// <summary>The exit being prepared or returned.</summary>
     internal readonly VmExit Exit = new();
@@ -35,11 +35,12 @@ public sealed unsafe partial class Processor : IDisposable
     private readonly Lock _disposal = new();
     private bool _disposed;
 
-    /// <param name="busLock">One for all vCPUs of a VM.</param>
+    /// <param name="group">One for all vCPUs of a VM; the new one joins it.</param>
     /// <param name="translateAfter">How often a block is entered before it is translated; 0: never.</param>
-    internal Processor(GuestMemory memory, CpuModel model, VirtualClock clock, Lock busLock, int translateAfter = 0)
+    internal Processor(GuestMemory memory, CpuModel model, VirtualClock clock, ProcessorGroup group, int translateAfter = 0)
     {
-        BusLock = busLock;
+        Group = group;
+        group.Add(this);
         Memory = memory;
         Model = model;
         _paging = new PagingModel(model);

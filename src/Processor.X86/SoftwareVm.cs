@@ -7,12 +7,12 @@ namespace Bunraku.Processor.X86;
 internal sealed class SoftwareVm(GuestMemory memory, CpuModel model, VirtualClock clock, int translateAfter) : IEngineVm
 {
     private readonly List<InterpretedCpu> _cpus = [];
-    private readonly Lock _busLock = new();
+    private readonly ProcessorGroup _group = new();
     private bool _a20 = true;
 
     public IVirtualCpu CreateCpu(int index)
     {
-        var cpu = new InterpretedCpu(index, new Processor(memory, model, clock, _busLock, translateAfter) { CpuIndex = index });
+        var cpu = new InterpretedCpu(index, new Processor(memory, model, clock, _group, translateAfter) { CpuIndex = index });
         cpu.SetA20(_a20);
         _cpus.Add(cpu);
         return cpu;

@@ -11,6 +11,8 @@ public sealed class TranslatorEngine(int threshold = TranslatorEngine.DefaultThr
 
     public string Name => "bt";
 
+    public int MaxCpus => GuestMemory.MostCodeCaches;
+
     public EngineProbe Probe() =>
         Missing() is { } missing ? new(false, $"the host's processor lacks {missing}, which translated code needs") : new(true, "software processor, hot code translated to the host's");
 

@@ -12,7 +12,7 @@ internal sealed class RunCommand : Command
     private readonly Option<string?> _initrd = Text("--initrd", "FILE", "its initial RAM disk");
     private readonly Option<string?> _append = Text("--append", "STRING", "added to the kernel's command line");
     private readonly Option<ulong?> _memory = Parsed<ulong?>("--memory", "SIZE", "RAM of the guest, for example 512M or 2G (default 512M)", t => Quantities.ParseSize(t));
-    private readonly Option<int?> _cpus = Parsed<int?>("--cpus", "N", "virtual processors (1 for now)", t => ParseCpus(t));
+    private readonly Option<int?> _cpus = Parsed<int?>("--cpus", "N", "virtual processors (default 1); how many an engine can have, it says when there are too many", t => ParseCpus(t));
     private readonly Option<string?> _engine = Text("--engine", "NAME", "what executes the guest: auto or a name from 'bunraku engines' (default auto)");
     private readonly Option<string?> _cpu = Text("--cpu", "MODEL[,+FEATURE,-FEATURE]", "the processor that the guest sees");
     private readonly Option<SerialTarget?> _serial = Parsed<SerialTarget?>("--serial", "TARGET", "where the guest's console goes: stdio, file:PATH or none (default stdio)", t => SerialTarget.Parse(t));
@@ -63,7 +63,7 @@ internal sealed class RunCommand : Command
     private static int ParseCpus(string text)
     {
         if (!int.TryParse(text, System.Globalization.NumberStyles.None, null, out int n) || n < 1) throw new UsageException($"'{text}' is not a number of processors");
-        return n == 1 ? n : throw new UsageException($"--cpus {n}: only one processor works for now; use --cpus 1");
+        return n;
     }
 
     private static Option<string?> Text(string name, string value, string description) => Parsed<string?>(name, value, description, t => t);

@@ -45,6 +45,8 @@ public sealed class RunSession : IDisposable
         (_options, _console) = (options, console);
         _processStart = options.Started ?? HostProcess.StartTime;
         _engine = ChooseEngine(options.Engine, engines);
+        if (options.Cpus > _engine.MaxCpus)
+            throw new UsageException($"--cpus {options.Cpus}: the engine '{_engine.Name}' has at most {_engine.MaxCpus} virtual processor{(_engine.MaxCpus == 1 ? "" : "s")}");
         CpuModel model = ParseModel(options.Cpu, parseModel);
         if (options.Memory > HostProcess.TotalMemory)
             throw new CannotStartException($"--memory {Quantities.FormatSize(options.Memory)}: this host has only {Quantities.FormatSize(HostProcess.TotalMemory)}");

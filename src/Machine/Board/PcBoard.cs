@@ -81,6 +81,7 @@ public sealed class PcBoard
         FwCfg.AddE820(MemoryMap);
         FwCfg.AttachTo(vm.Ports);
         WriteFirmwareData();
+        foreach (CpuThread cpu in vm.Cpus.Skip(1)) PrepareApplicationProcessor(cpu.Cpu);
     }
 
     public ApicBus Apics { get; }
@@ -122,6 +123,14 @@ public sealed class PcBoard
         _vm.Memory.TryWrite(MemoryLayout.BiosDataAreaEbda, (ushort)(MemoryLayout.Ebda >> 4));
         _vm.Memory.TryWrite(MemoryLayout.Ebda, (byte)((MemoryLayout.VideoHole - MemoryLayout.Ebda) >> 10));
         Acpi.WriteTo(_vm.Memory);
+    }
+
+    private void PrepareApplicationProcessor(IVirtualCpu cpu)
+    {
+        var state = new CpuState();
+        cpu.ReadState(state);
+        InitialState.PrepareApplicationProcessor(state, _vm.Model);
+        cpu.WriteState(state);
     }
 
     private sealed class InterruptFanOut(IInterruptLine[] lines) : IInterruptLine

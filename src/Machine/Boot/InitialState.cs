@@ -38,6 +38,18 @@ internal static class InitialState
         return state;
     }
 
+    /// <summary>What firmware does to an application processor before it waits for its start-up IPI: memory types as on the bootstrap processor.</summary>
+    public static void PrepareApplicationProcessor(CpuState state, CpuModel model)
+    {
+        state.Msrs.Clear();
+        SetMemoryTypes(state, model);
+    }
+
+    private static void SetMemoryTypes(CpuState state, CpuModel model)
+    {
+        if (model.Has(CpuFeature.Mtrr)) state.Msrs[MtrrDefType] = MtrrWriteBack;
+    }
+
     private static CpuState Common(BootMemory memory, CpuModel model, ulong entry, uint code)
     {
         var data = new SegmentState(DataSelector, 0, FlatLimit, FlatData);
@@ -61,7 +73,7 @@ internal static class InitialState
         BinaryPrimitives.WriteUInt16LittleEndian(state.Xsave, 0x37F);
         BinaryPrimitives.WriteUInt32LittleEndian(state.Xsave.AsSpan(24), 0x1F80);
         BinaryPrimitives.WriteUInt64LittleEndian(state.Xsave.AsSpan(512), 3);
-        if (model.Has(CpuFeature.Mtrr)) state.Msrs[MtrrDefType] = MtrrWriteBack;
+        SetMemoryTypes(state, model);
 
         Span<byte> gdt = stackalloc byte[TaskSelector + 8];
         gdt.Clear();

@@ -15,12 +15,6 @@ public sealed class ApicBus : IMsrDevice
     /// <summary>All local APICs, by vCPU number.</summary>
     public IReadOnlyList<LocalApic> LocalApics => _localApics;
 
-    /// <summary>A vCPU received INIT; the argument is its number. Not set: INIT is without effect.</summary>
-    public Action<int>? InitReceived { get; set; }
-
-    /// <summary>A vCPU received SIPI: its number and the vector (start address 000VV000h). Not set: SIPI is without effect.</summary>
-    public Action<int, byte>? StartUpReceived { get; set; }
-
     internal void Add(LocalApic apic)
     {
         if (apic.Index != _localApics.Length) throw new InvalidOperationException($"local APIC {apic.Index} is added out of order");

@@ -28,6 +28,8 @@ public sealed partial class LocalApic : IMmioDevice, IInterruptSource
     private byte _tpr, _ppr;
     private bool _deliverable; // the highest request is above the processor priority
     private bool _nmiPending;
+    private bool _initPending, _waitsForStartUp;
+    private byte? _startUp; // vector of the start-up IPI that came while the processor waits for one
     private bool _extIntReceived; // an ExtINT message came in
     private bool _lint0, _lint1; // levels of the pins
     private bool _ownAccess; // the vCPU itself is at work here: it looks for interrupts afterwards, no need to wake it
@@ -73,9 +75,12 @@ public sealed partial class LocalApic : IMmioDevice, IInterruptSource
     public void Reset()
     {
         _base = MemoryLayout.LocalApic | BaseEnable | (Index == 0 ? BaseBsp : 0);
+        _initPending = false;
         MapPage();
         Initialize();
     }
+
+    private bool IsBootstrap => (_base & BaseBsp) != 0;
 
     /// <summary>State after INIT: as after power-up, but IA32_APIC_BASE is kept.</summary>
     /// <remarks>Intel SDM vol. 3A, "Local APIC State After It Has Been Software Disabled" and the neighbouring sections on reset and INIT.</remarks>
@@ -84,6 +89,7 @@ public sealed partial class LocalApic : IMmioDevice, IInterruptSource
         _isr = _tmr = _irr = default;
         _tpr = 0;
         _nmiPending = _extIntReceived = false;
+        _waitsForStartUp = !IsBootstrap;
         ResetRegisters();
         ResetTimer();
         UpdatePriority();
@@ -138,6 +144,24 @@ public sealed partial class LocalApic : IMmioDevice, IInterruptSource
         }
     }
 
+    public bool TakeInit()
+    {
+        if (!_initPending) return false;
+        _initPending = false;
+        Initialize();
+        return true;
+    }
+
+    public bool WaitsForStartUp => _waitsForStartUp;
+
+    public byte? TakeStartUp()
+    {
+        if (!_waitsForStartUp || _startUp is not { } vector) return null;
+        _startUp = null;
+        _waitsForStartUp = false;
+        return vector;
+    }
+
     /// <summary>ExtINT goes past the priorities of the APIC; the 8259A has its own.</summary>
     private bool ExtIntPending => _lint0 && (_extIntReceived || (_base & BaseEnable) == 0 || Lvt(LocalApicRegister.LvtLint0) is { Mode: DeliveryMode.ExtInt, IsMasked: false });
 
@@ -174,10 +198,13 @@ public sealed partial class LocalApic : IMmioDevice, IInterruptSource
                 RaiseNmi();
                 return true;
             case DeliveryMode.Init:
-                _bus.InitReceived?.Invoke(Index);
+                ReceiveInit();
                 return true;
             case DeliveryMode.StartUp:
-                _bus.StartUpReceived?.Invoke(Index, message.Vector);
+                // Only a processor that waits takes it; the second one that operating systems send is for a processor that missed the first.
+                if (!_waitsForStartUp && !(_initPending && !IsBootstrap)) return true;
+                _startUp = message.Vector;
+                Wake();
                 return true;
             case DeliveryMode.ExtInt:
                 _extIntReceived = true;
@@ -202,6 +229,13 @@ public sealed partial class LocalApic : IMmioDevice, IInterruptSource
         UpdatePriority();
         if (_deliverable) Wake();
         return true;
+    }
+
+    private void ReceiveInit()
+    {
+        _initPending = true;
+        _startUp = null;
+        Wake();
     }
 
     private void RaiseNmi()
@@ -283,7 +317,7 @@ public sealed partial class LocalApic : IMmioDevice, IInterruptSource
                 RaiseNmi();
                 break;
             case DeliveryMode.Init:
-                _bus.InitReceived?.Invoke(Index);
+                ReceiveInit();
                 break;
             default: // ExtINT is a level (ExtIntPending); the others do nothing here
                 break;

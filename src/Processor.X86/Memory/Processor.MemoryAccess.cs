@@ -7,7 +7,7 @@ namespace Bunraku.Processor.X86;
 public sealed unsafe partial class Processor
 {
     /// <summary>Serialises locked operations that cannot be one host atomic (split, MMIO), among all vCPUs of the VM.</summary>
-    internal readonly Lock BusLock;
+    internal Lock BusLock => Group.BusLock;
 
     /// <summary>One page of an access: where its bytes are.</summary>
     private readonly ref struct Part
