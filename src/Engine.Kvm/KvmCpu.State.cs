@@ -81,7 +81,7 @@ internal sealed unsafe partial class KvmCpu
 
         if (!_unwatched) return;
         _unwatched = false;
-        _vm.Memory.NotifyUnwatchedWrites();
+        _vm.Memory.Code.AllWritten();
     }
 
     private static SegmentState FromKvm(in KvmSegment s) => new(s.Selector, s.Base, s.Limit,

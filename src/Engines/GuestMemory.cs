@@ -14,13 +14,6 @@ public readonly record struct MemoryRegion(ulong Start, ulong Length, ulong Offs
     public bool Contains(ulong address) => address - Start < Length;
 }
 
-/// <summary>Told when bytes change that may hold decoded or translated code.</summary>
-public interface ICodeObserver
-{
-    /// <summary>Bytes [<paramref name="address"/>, +<paramref name="length"/>) of one guest-physical page that holds code were written by somebody else than the observer. Any thread.</summary>
-    void CodeWritten(ulong address, ulong length);
-}
-
 /// <summary>
 /// The guest-physical address space that has memory behind it; everything else is MMIO. RAM below 3 GiB lies at 0, the rest from 4 GiB on.
 /// Reads and writes may come from any thread (devices, vCPUs); like DMA they are not ordered against vCPU accesses beyond x86-TSO.
@@ -32,13 +25,9 @@ public sealed unsafe class GuestMemory : IDisposable
     public const ulong LowMemoryEnd = 0xC000_0000;
     private const ulong HighMemoryStart = 0x1_0000_0000;
     public const int PageShift = 12;
-    /// <summary>How many vCPUs can cache code of one memory.</summary>
-    public const int MostCodeCaches = 32;
     public const ulong PageSize = 1ul << PageShift;
 
     private readonly MemoryRegion[] _regions;
-    private readonly byte[] _codePages; // one byte a backing page: non-zero when it holds code that some vCPU decoded
-    private ICodeObserver[] _observers = [];
 
     /// <param name="size">Bytes of RAM, a multiple of 4096, at least 1 MiB.</param>
     public GuestMemory(ulong size)
@@ -51,13 +40,16 @@ public sealed unsafe class GuestMemory : IDisposable
         _regions = size > low
             ? [new(0, low, 0, false), new(HighMemoryStart, size - low, low, false)]
             : [new(0, low, 0, false)];
-        _codePages = new byte[size >> PageShift];
+        Code = new CodePages(size);
     }
 
     /// <summary>Bytes of RAM.</summary>
     public ulong Size { get; }
 
     public SharedMemory Backing { get; }
+
+    /// <summary>Who has read code from which page.</summary>
+    public CodePages Code { get; }
 
     public IReadOnlyList<MemoryRegion> Regions => _regions;
 
@@ -106,7 +98,7 @@ public sealed unsafe class GuestMemory : IDisposable
             if (page == null) return false;
             int offset = (int)(address & (PageSize - 1)), n = Math.Min(source.Length, (int)PageSize - offset);
             source[..n].CopyTo(new Span<byte>(page + offset, n));
-            NotifyWrite(address, (ulong)n);
+            NotifyWrite(address);
             source = source[n..];
             address += (ulong)n;
         }
@@ -123,63 +115,12 @@ public sealed unsafe class GuestMemory : IDisposable
     /// <summary>Writes one little-endian value as a device does; false when a byte is not RAM.</summary>
     public bool TryWrite<T>(ulong address, T value) where T : unmanaged => Write(address, new ReadOnlySpan<byte>(&value, sizeof(T)));
 
-    /// <summary>Registers a vCPU that caches code. Not while guests run.</summary>
-    public void AddObserver(ICodeObserver observer) => _observers = [.. _observers, observer];
-
-    public void RemoveObserver(ICodeObserver observer) => _observers = [.. _observers.Where(o => o != observer)];
-
-    /// <summary>A page's code flag; the address must be RAM.</summary>
-    public ref byte CodeFlag(ulong address)
+    /// <summary>Tells who has read code from the page of <paramref name="address"/>, which is RAM, that a device wrote there.</summary>
+    private void NotifyWrite(ulong address)
     {
-        if (!TryFind(address, out MemoryRegion r)) throw new ArgumentOutOfRangeException(nameof(address));
-        return ref _codePages[(r.Offset + (address - r.Start)) >> PageShift];
-    }
-
-    /// <summary>The code flag of the page that holds a host address inside <see cref="Backing"/>.</summary>
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public ref byte CodeFlagOfHost(byte* host) => ref _codePages[(ulong)(host - Backing.Pointer) >> PageShift];
-
-    /// <summary>One observer has no code in a page any more. The flag goes only when no other can have some.</summary>
-    public void ForgetCode(byte* host)
-    {
-        if (_observers.Length <= 1) CodeFlagOfHost(host) = 0;
-    }
-
-    /// <summary>Tells every observer when the page of <paramref name="address"/> holds code. The range lies in one page of RAM.</summary>
-    public void NotifyWrite(ulong address, ulong length)
-    {
-        if (Volatile.Read(ref CodeFlag(address)) == 0) return;
-        foreach (ICodeObserver o in _observers) o.CodeWritten(address, length);
-    }
-
-    /// <summary>Tells every observer that any page with code may have changed: a guest ran where nobody watches its writes. One byte a page is looked at.</summary>
-    public void NotifyUnwatchedWrites()
-    {
-        foreach (MemoryRegion r in _regions)
-        {
-            Span<byte> flags = _codePages.AsSpan((int)(r.Offset >> PageShift), (int)(r.Length >> PageShift));
-            for (int page = flags.IndexOfAnyExcept((byte)0); page >= 0;)
-            {
-                NotifyWrite(r.Start + ((ulong)page << PageShift), PageSize);
-                int next = flags[(page + 1)..].IndexOfAnyExcept((byte)0);
-                page = next < 0 ? -1 : page + 1 + next;
-            }
-        }
-    }
-
-    /// <summary>Tells every observer but the writer of a write at a host address inside <see cref="Backing"/>. The range lies in one page.</summary>
-    public void NotifyOthers(byte* host, int length, ICodeObserver writer)
-    {
-        if (_observers.Length <= 1) return;
-        ulong offset = (ulong)(host - Backing.Pointer);
-        foreach (MemoryRegion r in _regions)
-        {
-            if (offset - r.Offset >= r.Length) continue;
-            foreach (ICodeObserver o in _observers)
-            {
-                if (o != writer) o.CodeWritten(r.Start + (offset - r.Offset), (ulong)length);
-            }
-        }
+        // The store comes before the look at the page: see CodePages.
+        Interlocked.MemoryBarrier();
+        if (TryFind(address, out MemoryRegion r)) Code.Written(r.Offset + (address - r.Start));
     }
 
     public void Dispose() => Backing.Dispose();

@@ -7,7 +7,7 @@ public sealed class InterpreterEngine : IEngine
 {
     public string Name => "interp";
 
-    public int MaxCpus => GuestMemory.MostCodeCaches;
+    public int MaxCpus => ProcessorGroup.MostMembers;
 
     public EngineProbe Probe() => new(true, "software processor, interpreted");
 

@@ -50,7 +50,7 @@ public sealed unsafe partial class Processor : IDisposable
         X87.Reset(State); // host-executed instructions rely on a valid image
         _decoder = new BlockDecoder(this);
         if (translateAfter > 0) CreateTranslator(translateAfter);
-        memory.AddObserver(this);
+        _observer = memory.Code.Add(this);
         Reset();
     }
 
@@ -148,7 +148,7 @@ public sealed unsafe partial class Processor : IDisposable
     public void Dispose()
     {
         if (_disposed) return;
-        Memory.RemoveObserver(this);
+        Memory.Code.Remove(_observer);
         lock (_disposal)
         {
             _arena.Dispose();

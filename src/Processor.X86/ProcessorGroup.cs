@@ -1,16 +1,64 @@
 namespace Bunraku.Processor.X86;
 
-/// <summary>The processors of one VM, and what they share.</summary>
+/// <summary>The processors of one VM, and what they share. Thread-safe.</summary>
 internal sealed class ProcessorGroup
 {
+    /// <summary>How many vCPUs a VM can have.</summary>
+    public const int MostMembers = 32;
+
+    private readonly object _bus = new();
     private volatile Processor[] _members = [];
+    private volatile Processor? _busOwner; // changes with _bus held
 
     /// <summary>How many processors the VM has.</summary>
     public int Count => _members.Length;
 
-    /// <summary>Serialises locked operations that cannot be one host atomic (split, MMIO), among all vCPUs of the VM.</summary>
-    public Lock BusLock { get; } = new();
-
     /// <summary>Before the VM runs.</summary>
     public void Add(Processor processor) => _members = [.. _members, processor];
+
+    /// <summary>
+    /// LOCK# for an operand that no host atomic reaches: in two pages, or not in RAM. Returns when no other vCPU is inside the guest, and none enters before
+    /// <see cref="UnlockBus"/>. For a vCPU inside the guest, in the middle of an instruction that has changed nothing yet.
+    /// </summary>
+    /// <remarks>
+    /// Intel SDM vol. 3A, "Bus Locking": the integrity of a bus lock is not affected by the alignment of the memory field. The other vCPUs have to stand still,
+    /// since their plain accesses and host atomics know nothing of any lock of ours.
+    /// </remarks>
+    public void LockBus(Processor processor)
+    {
+        processor.LeaveGuest(); // who waits for the bus keeps nobody waiting
+        lock (_bus)
+        {
+            while (_busOwner != null) Monitor.Wait(_bus);
+            _busOwner = processor;
+        }
+        processor.EnterGuest();
+        foreach (Processor other in _members)
+        {
+            if (other == processor) continue;
+            if (other.IsInsideGuest) other.CallAttention();
+            while (other.IsInsideGuest) Thread.Yield();
+        }
+    }
+
+    public void UnlockBus()
+    {
+        lock (_bus)
+        {
+            _busOwner = null;
+            Monitor.PulseAll(_bus);
+        }
+    }
+
+    /// <summary>Another vCPU has the bus or waits for it. To be asked after <see cref="Processor.IsInsideGuest"/> became true.</summary>
+    public bool MustWaitForBus(Processor processor) => _busOwner is { } owner && owner != processor;
+
+    /// <summary>For a vCPU outside the guest.</summary>
+    public void WaitForBus(Processor processor)
+    {
+        lock (_bus)
+        {
+            while (MustWaitForBus(processor)) Monitor.Wait(_bus);
+        }
+    }
 }

@@ -11,7 +11,7 @@ public sealed class TranslatorEngine(int threshold = TranslatorEngine.DefaultThr
 
     public string Name => "bt";
 
-    public int MaxCpus => GuestMemory.MostCodeCaches;
+    public int MaxCpus => ProcessorGroup.MostMembers;
 
     public EngineProbe Probe() =>
         Missing() is { } missing ? new(false, $"the host's processor lacks {missing}, which translated code needs") : new(true, "software processor, hot code translated to the host's");

@@ -149,10 +149,10 @@ internal sealed unsafe class BlockDecoder
             OutOfThunks = true;
             return false;
         }
-        if ((row.Flags & Row.EndsBlock) == 0) return true;
+        if ((row.Flags & (Row.EndsBlock | Row.Serializes)) == 0) return true;
 
         Length += instruction.Length;
-        if (HasFallthrough(instruction.FlowControl)) EndOfBlock(ordinal + 1);
+        if (HasFallthrough(instruction.FlowControl) || (row.Flags & Row.Serializes) != 0) EndOfBlock(ordinal + 1);
         return false;
     }
 

@@ -15,6 +15,8 @@ public sealed unsafe partial class Processor : ICodeObserver
     /// <summary>What is known about one guest page that holds decoded code.</summary>
     private sealed class CodePage
     {
+        /// <summary>Somebody may still write to the page unnoticed: code that was read from it must not be kept.</summary>
+        public WriteRevocation? Revocation;
         public ulong Lines; // bit n: bytes [64n, 64n+63] hold decoded code
         public Block* First; // blocks that begin here
         public Block* FirstCrossing; // blocks that reach in from the page before
@@ -23,11 +25,21 @@ public sealed unsafe partial class Processor : ICodeObserver
     private readonly Dictionary<ulong, CodePage> _codePages = []; // by offset in the backing memory
     private readonly Block** _buckets = (Block**)NativeMemory.AllocZeroed(1 << BucketBits, (nuint)sizeof(Block*));
     private readonly BlockArena _arena = new();
-    private readonly ConcurrentQueue<(ulong Address, ulong Length)> _foreignWrites = new();
+    private readonly ConcurrentQueue<ulong> _foreignWrites = new(); // pages, by offset in the backing memory
+    private readonly int _observer; // this vCPU's number in Memory.Code
+    private Block* _oneShot; // the last block that was decoded from a page with a revocation
 
     internal ulong BlocksDecoded, BlocksInvalidated;
 
-    private bool IsCodePage(byte* host) => Memory.CodeFlagOfHost(host) != 0;
+    /// <summary>
+    /// A page that this or another vCPU has decoded code of. This one's own pages are asked for too: the mark of a page goes when another vCPU has written to it, which
+    /// this one hears of a moment later.
+    /// </summary>
+    private bool IsCodePage(byte* host)
+    {
+        ulong page = BackingOffset(host) & ~0xFFFul;
+        return Memory.Code.HoldsCode(page) || (Group.Count > 1 && _codePages.ContainsKey(page));
+    }
 
     private ulong BackingOffset(byte* host) => (ulong)(host - Memory.Backing.Pointer);
 
@@ -54,30 +66,42 @@ public sealed unsafe partial class Processor : ICodeObserver
         BlocksDecoded++;
 
         ulong page = b->Start & ~0xFFFul;
-        CodePage first = PageOf(page);
+        CodePage first = _codePages[page];
         b->NextInPage = first.First;
         first.First = b;
         int begin = (int)(b->Start & 0xFFF), end = Math.Min(begin + b->Length, 0x1000);
-        MarkLines(first, begin, end);
+        first.Lines |= LinesOf(begin, end);
         if (!b->Crosses) return;
-        CodePage second = PageOf(b->SecondPage);
+        CodePage second = _codePages[b->SecondPage];
         b->NextInSecondPage = second.FirstCrossing;
         second.FirstCrossing = b;
-        MarkLines(second, 0, begin + b->Length - 0x1000);
+        second.Lines |= LinesOf(0, begin + b->Length - 0x1000);
     }
 
-    private static void MarkLines(CodePage page, int begin, int end)
+    /// <summary>Code is about to be read from a page, whose writes are watched from now on. False: what is read must not be kept.</summary>
+    private bool WatchCode(ulong page)
     {
-        for (int line = begin >> 6; line <= (end - 1) >> 6; line++) page.Lines |= 1ul << line;
+        if (!_codePages.TryGetValue(page, out CodePage? known))
+        {
+            _codePages[page] = known = new CodePage();
+            RevokeWrites(Memory.Backing.Pointer + page);
+            known.Revocation = Memory.Code.Watch(page, _observer);
+        }
+        else if (known.Revocation is { IsComplete: true })
+        {
+            known.Revocation = null;
+            Memory.Code.Settle(page, _observer);
+        }
+        return known.Revocation == null;
     }
 
-    private CodePage PageOf(ulong page)
+    /// <summary>Drops the block that could not be kept; the next execution decodes it again.</summary>
+    private void DropOneShot()
     {
-        if (_codePages.TryGetValue(page, out CodePage? known)) return known;
-        byte* host = Memory.Backing.Pointer + page;
-        Memory.CodeFlagOfHost(host) = 1;
-        RevokeWrites(host);
-        return _codePages[page] = new CodePage();
+        if (_oneShot == null) return;
+        Block* b = _oneShot;
+        _oneShot = null;
+        if (b->Valid) InvalidateCode(b->Start & ~0xFFFul, (int)(b->Start & 0xFFF), 1, forget: false);
     }
 
     /// <summary>Bytes of a code page were written by this vCPU; the range lies in one page.</summary>
@@ -87,13 +111,19 @@ public sealed unsafe partial class Processor : ICodeObserver
         InvalidateCode(offset & ~0xFFFul, (int)(offset & 0xFFF), length);
     }
 
-    private void InvalidateCode(ulong pageOffset, int begin, int length)
+    /// <param name="forget">A page without code left is no code page any more.</param>
+    private void InvalidateCode(ulong pageOffset, int begin, int length, bool forget = true)
     {
         if (!_codePages.TryGetValue(pageOffset, out CodePage? page)) return;
-        ulong lines = 0;
-        for (int line = begin >> 6; line <= (begin + length - 1) >> 6; line++) lines |= 1ul << line;
-        if ((page.Lines & lines) == 0) return;
+        if ((page.Lines & LinesOf(begin, begin + length)) != 0) RetireBlocks(page, begin, length);
+        if (!forget || page.First != null || page.FirstCrossing != null) return;
+        _codePages.Remove(pageOffset);
+        Memory.Code.Unwatch(pageOffset, _observer);
+    }
 
+    /// <summary>Retires the blocks that have code in a range of a page.</summary>
+    private void RetireBlocks(CodePage page, int begin, int length)
+    {
         ulong kept = 0;
         Block* previous = null;
         for (Block* b = page.First; b != null;)
@@ -132,11 +162,6 @@ public sealed unsafe partial class Processor : ICodeObserver
             b = next;
         }
         page.Lines = kept;
-        if (page.First == null && page.FirstCrossing == null)
-        {
-            _codePages.Remove(pageOffset);
-            Memory.ForgetCode(Memory.Backing.Pointer + pageOffset);
-        }
     }
 
     private static ulong LinesOf(int begin, int end)
@@ -166,8 +191,9 @@ public sealed unsafe partial class Processor : ICodeObserver
     /// <summary>Gives all decoded code up. Only between blocks.</summary>
     private void FlushCode()
     {
-        foreach ((ulong page, _) in _codePages) Memory.ForgetCode(Memory.Backing.Pointer + page);
+        foreach ((ulong page, _) in _codePages) Memory.Code.Unwatch(page, _observer);
         _codePages.Clear();
+        _oneShot = null;
         new Span<byte>(_buckets, (1 << BucketBits) * sizeof(Block*)).Clear();
         _arena.Clear();
         State->LinkFrom = null;
@@ -177,18 +203,14 @@ public sealed unsafe partial class Processor : ICodeObserver
     }
 
     /// <inheritdoc/>
-    void ICodeObserver.CodeWritten(ulong address, ulong length)
+    void ICodeObserver.CodeWritten(ulong page)
     {
-        _foreignWrites.Enqueue((address, length));
+        _foreignWrites.Enqueue(page);
         Signal(Attention.Event);
     }
 
     private void ProcessForeignWrites()
     {
-        while (_foreignWrites.TryDequeue(out (ulong Address, ulong Length) write))
-        {
-            byte* page = Memory.PagePointer(write.Address);
-            if (page != null) InvalidateCode(BackingOffset(page), (int)(write.Address & 0xFFF), (int)write.Length);
-        }
+        while (_foreignWrites.TryDequeue(out ulong page)) InvalidateCode(page, 0, (int)GuestMemory.PageSize);
     }
 }

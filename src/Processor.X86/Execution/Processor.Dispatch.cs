@@ -17,8 +17,7 @@ public sealed unsafe partial class Processor
     private bool _heldNmi; // came with the state from an engine that holds a blocked NMI itself
     private bool _reexecuting; // the next instruction completes an MMIO read
 
-    /// <inheritdoc cref="IVirtualCpu.Enter"/>
-    internal VmExit Enter()
+    private VmExit RunToExit()
     {
         CompleteMmio();
         _reexecuting = _replay.Count > 0;
@@ -194,6 +193,8 @@ public sealed unsafe partial class Processor
         // Cleared before looking: what arrives meanwhile sets it again.
         int flags = Interlocked.Exchange(ref s->AttentionFlags, 0);
         ProcessForeignWrites();
+        ProcessRevocations();
+        YieldBus();
         ApplyA20();
         if (_translatorIsFull) FlushCode();
         if (TakePostedMmio())
@@ -272,8 +273,8 @@ public sealed unsafe partial class Processor
         {
             uint epoch = s->JumpEpoch;
             first = FindSlow(s, linear);
-            // Both pages' mappings, or the CS limit, must be looked at each time.
-            if (_lastCrosses || (s->Mode & ModeKey.Flat) == 0) return first;
+            // Both pages' mappings, or the CS limit, must be looked at each time, or the code itself.
+            if (_mustLookUp || (s->Mode & ModeKey.Flat) == 0) return first;
             if (s->JumpEpoch != epoch) link = null; // the arena may have been given up, and the link with it
             e->LinearRip = linear;
             e->Key = Flow.JumpKey(s);
@@ -285,7 +286,7 @@ public sealed unsafe partial class Processor
         return first;
     }
 
-    private bool _lastCrosses;
+    private bool _mustLookUp; // the block that was found last may not be entered from anywhere but the dispatcher
 
     /// <summary>Translates RIP, finds the block there or decodes it. Faults leave Rip as it is, with no current instruction.</summary>
     private Insn* FindSlow(ProcessorState* s, ulong linear)
@@ -305,11 +306,12 @@ public sealed unsafe partial class Processor
         byte* host = FetchPointer(linear);
         uint mode = s->Mode;
         ulong start = BackingOffset(host);
+        DropOneShot();
         Block* block = FindBlock(start, mode);
         ulong room = !code64 && !flat ? s->Cs.Limit - s->Rip + 1 : 0x1000; // bytes that the CS limit allows
         if (block != null && block->Length <= room && (!block->Crosses || SecondPageMatches(block, linear)))
         {
-            _lastCrosses = block->Crosses;
+            _mustLookUp = block->Crosses;
             s->BlockRip = s->Rip;
             return block->First;
         }
@@ -326,11 +328,15 @@ public sealed unsafe partial class Processor
         int available = (int)Math.Min((ulong)inPage, room);
         int maximum = (mode & ModeKey.Single) != 0 ? 1 : int.MaxValue;
         ulong second = Block.NoPage;
-        if (!_decoder.Decode(host, available, s->Rip, mode & ~ModeKey.Single, maximum, crosses: false, counted: _translator != null && maximum > 1))
+        bool keep = WatchCode(start & ~0xFFFul);
+        // Code that may not be kept is not worth a translation, which would be found without a look-up.
+        bool counted = _translator != null && maximum > 1 && keep;
+        if (!_decoder.Decode(host, available, s->Rip, mode & ~ModeKey.Single, maximum, crosses: false, counted))
         {
             // The instruction reaches into the next page, or beyond the CS limit.
             if (room <= (ulong)inPage) throw GeneralProtection();
             byte* next = FetchPointer(Wrap((linear & ~0xFFFul) + 0x1000));
+            keep &= WatchCode(BackingOffset(next));
             byte* bytes = stackalloc byte[32];
             int rest = (int)Math.Min(16, room - (ulong)inPage);
             Buffer.MemoryCopy(host, bytes, 32, inPage);
@@ -357,7 +363,8 @@ public sealed unsafe partial class Processor
         };
         NoteBlock(block);
         Register(block);
-        _lastCrosses = block->Crosses;
+        if (!keep) _oneShot = block;
+        _mustLookUp = block->Crosses || !keep;
         s->BlockRip = s->Rip;
         return block->First;
     }

@@ -126,38 +126,26 @@ internal static unsafe class Binary<TOp, T> where TOp : struct, IBinaryOperation
         return i + 1;
     }
 
-    public static Insn* LockedReg(Processor p, ProcessorState* s, Insn* i) => Locked(p, s, i, Register.Get<T>(s, i->R0));
-
-    public static Insn* LockedImm(Processor p, ProcessorState* s, Insn* i) => Locked(p, s, i, T.CreateTruncating(i->Imm));
-
-    private static Insn* Locked(Processor p, ProcessorState* s, Insn* i, T b)
+    public static Insn* LockedReg(Processor p, ProcessorState* s, Insn* i)
     {
-        ulong address = Access.Address(s, i);
-        T* target = Access.PointerForAtomic<T>(p, s, address);
-        if (target == null)
-        {
-            lock (p.BusLock)
-            {
-                T a = Access.ReadForWrite<T>(p, s, address);
-                // The read may have filled the TLB; then the operation must be a host atomic like everybody else's.
-                target = Access.PointerForAtomic<T>(p, s, address);
-                if (target == null)
-                {
-                    Access.Write(p, s, address, TOp.Apply(s, a, b));
-                    return i + 1;
-                }
-            }
-        }
-        // ADC and SBB read the carry, so each attempt starts from the same one.
-        ulong carries = s->FlagCarries;
-        T old = *target;
-        while (true)
-        {
-            s->FlagCarries = carries;
-            T seen = Interlocked.CompareExchange(ref *target, TOp.Apply(s, old, b), old);
-            if (seen == old) return i + 1;
-            old = seen;
-        }
+        Atomic<WithSourceRegister, T>.Run(p, s, i, Access.Address(s, i));
+        return i + 1;
+    }
+
+    public static Insn* LockedImm(Processor p, ProcessorState* s, Insn* i)
+    {
+        Atomic<WithImmediate, T>.Run(p, s, i, Access.Address(s, i));
+        return i + 1;
+    }
+
+    private readonly struct WithSourceRegister : IAtomicChange<T>
+    {
+        public static T Next(ProcessorState* s, Insn* i, T old) => TOp.Apply(s, old, Register.Get<T>(s, i->R0));
+    }
+
+    private readonly struct WithImmediate : IAtomicChange<T>
+    {
+        public static T Next(ProcessorState* s, Insn* i, T old) => TOp.Apply(s, old, T.CreateTruncating(i->Imm));
     }
 }
 
@@ -265,31 +253,13 @@ internal static unsafe class Unary<TOp, T> where TOp : struct, IUnaryOperation w
 
     public static Insn* Locked(Processor p, ProcessorState* s, Insn* i)
     {
-        ulong address = Access.Address(s, i);
-        T* target = Access.PointerForAtomic<T>(p, s, address);
-        if (target == null)
-        {
-            lock (p.BusLock)
-            {
-                T a = Access.ReadForWrite<T>(p, s, address);
-                target = Access.PointerForAtomic<T>(p, s, address);
-                if (target == null)
-                {
-                    Access.Write(p, s, address, TOp.Apply(s, a));
-                    return i + 1;
-                }
-            }
-        }
-        // INC and DEC keep the carry, so each attempt starts from the same one.
-        ulong carries = s->FlagCarries;
-        T old = *target;
-        while (true)
-        {
-            s->FlagCarries = carries;
-            T seen = Interlocked.CompareExchange(ref *target, TOp.Apply(s, old), old);
-            if (seen == old) return i + 1;
-            old = seen;
-        }
+        Atomic<Change, T>.Run(p, s, i, Access.Address(s, i));
+        return i + 1;
+    }
+
+    private readonly struct Change : IAtomicChange<T>
+    {
+        public static T Next(ProcessorState* s, Insn* i, T old) => TOp.Apply(s, old);
     }
 }
 

@@ -55,9 +55,9 @@ internal static unsafe class Bit<TOp, T> where TOp : struct, IBitOperation where
     /// <summary>The bit number addresses a string of bits that reaches in both directions from the operand (SDM vol. 1, "Bit String").</summary>
     public static Insn* MemReg(Processor p, ProcessorState* s, Insn* i) => Mem(p, s, StringAddress(p, s, i), (int)*(byte*)((byte*)s + i->R0), i);
 
-    public static Insn* LockedImm(Processor p, ProcessorState* s, Insn* i) => Locked(p, s, Access.Address(s, i), (int)i->Imm, i);
+    public static Insn* LockedImm(Processor p, ProcessorState* s, Insn* i) => Locked<ImmediateNumber>(p, s, i, Access.Address(s, i));
 
-    public static Insn* LockedReg(Processor p, ProcessorState* s, Insn* i) => Locked(p, s, StringAddress(p, s, i), (int)*(byte*)((byte*)s + i->R0), i);
+    public static Insn* LockedReg(Processor p, ProcessorState* s, Insn* i) => Locked<RegisterNumber>(p, s, i, StringAddress(p, s, i));
 
     private static ulong StringAddress(Processor p, ProcessorState* s, Insn* i)
     {
@@ -95,34 +95,31 @@ internal static unsafe class Bit<TOp, T> where TOp : struct, IBitOperation where
         return i + 1;
     }
 
-    private static Insn* Locked(Processor p, ProcessorState* s, ulong address, int bit, Insn* i)
+    private static Insn* Locked<TNumber>(Processor p, ProcessorState* s, Insn* i, ulong address) where TNumber : struct, IBitNumber
     {
-        T mask = MaskOf(bit), old;
-        T* target = Access.PointerForAtomic<T>(p, s, address);
-        if (target == null)
-        {
-            lock (p.BusLock)
-            {
-                old = Access.ReadForWrite<T>(p, s, address);
-                target = Access.PointerForAtomic<T>(p, s, address);
-                if (target == null) Access.Write(p, s, address, TOp.Apply(old, mask));
-            }
-        }
-        else
-        {
-            old = *target;
-        }
-        if (target != null)
-        {
-            while (true)
-            {
-                T seen = Interlocked.CompareExchange(ref *target, TOp.Apply(old, mask), old);
-                if (seen == old) break;
-                old = seen;
-            }
-        }
-        Flags.SetCf(s, (old & mask) != T.Zero);
+        T old = Atomic<Change<TNumber>, T>.Run(p, s, i, address);
+        Flags.SetCf(s, (old & MaskOf(TNumber.Of(s, i))) != T.Zero);
         return i + 1;
+    }
+
+    private interface IBitNumber
+    {
+        static abstract int Of(ProcessorState* s, Insn* i);
+    }
+
+    private readonly struct ImmediateNumber : IBitNumber
+    {
+        public static int Of(ProcessorState* s, Insn* i) => (int)i->Imm;
+    }
+
+    private readonly struct RegisterNumber : IBitNumber
+    {
+        public static int Of(ProcessorState* s, Insn* i) => *((byte*)s + i->R0);
+    }
+
+    private readonly struct Change<TNumber> : IAtomicChange<T> where TNumber : struct, IBitNumber
+    {
+        public static T Next(ProcessorState* s, Insn* i, T old) => TOp.Apply(old, MaskOf(TNumber.Of(s, i)));
     }
 }
 

@@ -18,24 +18,21 @@ internal static unsafe class Exchange<T> where T : unmanaged, IBinaryInteger<T>
     public static Insn* XchgMem(Processor p, ProcessorState* s, Insn* i)
     {
         ulong address = Access.Address(s, i);
-        T b = Register.Get<T>(s, i->R0), a;
         T* target = Access.PointerForAtomic<T>(p, s, address);
         if (target == null)
         {
-            lock (p.BusLock)
-            {
-                a = Access.ReadForWrite<T>(p, s, address);
-                target = Access.PointerForAtomic<T>(p, s, address);
-                if (target == null)
-                {
-                    Access.Write(p, s, address, b);
-                    Register.Set(s, i->R0, a);
-                    return i + 1;
-                }
-            }
+            Register.Set(s, i->R0, Atomic<Replace, T>.Run(p, s, i, address));
+            return i + 1;
         }
-        Register.Set(s, i->R0, Interlocked.Exchange(ref *target, b));
+        T old = Interlocked.Exchange(ref *target, Register.Get<T>(s, i->R0));
+        p.AfterAtomic<T>();
+        Register.Set(s, i->R0, old);
         return i + 1;
+    }
+
+    private readonly struct Replace : IAtomicChange<T>
+    {
+        public static T Next(ProcessorState* s, Insn* i, T old) => Register.Get<T>(s, i->R0);
     }
 
     public static Insn* XaddRegReg(Processor p, ProcessorState* s, Insn* i)
@@ -59,34 +56,14 @@ internal static unsafe class Exchange<T> where T : unmanaged, IBinaryInteger<T>
 
     public static Insn* XaddLocked(Processor p, ProcessorState* s, Insn* i)
     {
-        ulong address = Access.Address(s, i);
-        T b = Register.Get<T>(s, i->R0), a;
-        T* target = Access.PointerForAtomic<T>(p, s, address);
-        if (target == null)
-        {
-            lock (p.BusLock)
-            {
-                a = Access.ReadForWrite<T>(p, s, address);
-                target = Access.PointerForAtomic<T>(p, s, address);
-                if (target == null) Access.Write(p, s, address, a + b);
-            }
-        }
-        else
-        {
-            a = *target;
-        }
-        if (target != null)
-        {
-            while (true)
-            {
-                T seen = Interlocked.CompareExchange(ref *target, a + b, a);
-                if (seen == a) break;
-                a = seen;
-            }
-        }
-        AddOperation.Apply(s, a, b);
-        Register.Set(s, i->R0, a);
+        T old = Atomic<Sum, T>.Run(p, s, i, Access.Address(s, i));
+        Register.Set(s, i->R0, old);
         return i + 1;
+    }
+
+    private readonly struct Sum : IAtomicChange<T>
+    {
+        public static T Next(ProcessorState* s, Insn* i, T old) => AddOperation.Apply(s, old, Register.Get<T>(s, i->R0));
     }
 
     public static Insn* CmpxchgRegReg(Processor p, ProcessorState* s, Insn* i)
@@ -109,24 +86,24 @@ internal static unsafe class Exchange<T> where T : unmanaged, IBinaryInteger<T>
     public static Insn* CmpxchgLocked(Processor p, ProcessorState* s, Insn* i)
     {
         ulong address = Access.Address(s, i);
-        T expected = Register.Get<T>(s, 0), replacement = Register.Get<T>(s, i->R0), a;
         T* target = Access.PointerForAtomic<T>(p, s, address);
-        if (target == null)
+        T old;
+        if (target != null)
         {
-            lock (p.BusLock)
-            {
-                a = Access.ReadForWrite<T>(p, s, address);
-                target = Access.PointerForAtomic<T>(p, s, address);
-                if (target == null && a == expected) Access.Write(p, s, address, replacement);
-            }
-            if (target != null) a = Interlocked.CompareExchange(ref *target, replacement, expected);
+            old = Interlocked.CompareExchange(ref *target, Register.Get<T>(s, i->R0), Register.Get<T>(s, 0));
+            p.AfterAtomic<T>();
         }
         else
         {
-            a = Interlocked.CompareExchange(ref *target, replacement, expected);
+            old = Atomic<ReplaceIfEqual, T>.Run(p, s, i, address);
         }
-        if (!CompareAccumulator(s, a)) Register.Set(s, 0, a);
+        if (!CompareAccumulator(s, old)) Register.Set(s, 0, old);
         return i + 1;
+    }
+
+    private readonly struct ReplaceIfEqual : IAtomicChange<T>
+    {
+        public static T Next(ProcessorState* s, Insn* i, T old) => old == Register.Get<T>(s, 0) ? Register.Get<T>(s, i->R0) : old;
     }
 
     /// <summary>Flags as after CMP accumulator, <paramref name="value"/>; true when equal.</summary>
@@ -144,29 +121,21 @@ internal static unsafe class WideExchange
 {
     public static Insn* Cmpxchg8b(Processor p, ProcessorState* s, Insn* i)
     {
-        ulong address = Access.Address(s, i);
-        ulong expected = (s->Rdx << 32) | (uint)s->Rax, replacement = (s->Rcx << 32) | (uint)s->Rbx;
-        ulong* target = Access.PointerForAtomic<ulong>(p, s, address);
-        ulong a = target != null ? Interlocked.CompareExchange(ref *target, replacement, expected) : Cmpxchg8bSlow(p, s, address, expected, replacement);
-        if (a != expected)
+        ulong expected = Join(s->Rdx, s->Rax), old = Atomic<ReplaceIfEqual, ulong>.Run(p, s, i, Access.Address(s, i));
+        if (old != expected)
         {
-            s->Rax = (uint)a;
-            s->Rdx = a >> 32;
+            s->Rax = (uint)old;
+            s->Rdx = old >> 32;
         }
-        Flags.SetZf(s, a == expected);
+        Flags.SetZf(s, old == expected);
         return i + 1;
     }
 
-    private static ulong Cmpxchg8bSlow(Processor p, ProcessorState* s, ulong address, ulong expected, ulong replacement)
+    private static ulong Join(ulong high, ulong low) => (high << 32) | (uint)low;
+
+    private readonly struct ReplaceIfEqual : IAtomicChange<ulong>
     {
-        lock (p.BusLock)
-        {
-            ulong a = Access.ReadForWrite<ulong>(p, s, address);
-            ulong* target = Access.PointerForAtomic<ulong>(p, s, address);
-            if (target != null) return Interlocked.CompareExchange(ref *target, replacement, expected);
-            if (a == expected) Access.Write(p, s, address, replacement);
-            return a;
-        }
+        public static ulong Next(ProcessorState* s, Insn* i, ulong old) => old == Join(s->Rdx, s->Rax) ? Join(s->Rcx, s->Rbx) : old;
     }
 
     /// <exception cref="GuestFault">#GP(0) when the operand is not aligned to 16 bytes.</exception>
@@ -175,34 +144,16 @@ internal static unsafe class WideExchange
         ulong address = Access.Address(s, i);
         if ((address & 15) != 0) throw p.GeneralProtection();
         ulong* expected = stackalloc ulong[2] { s->Rax, s->Rdx };
+        var target = (ulong*)Access.PointerForAtomic<UInt128>(p, s, address);
         bool equal;
-        ulong* target = Access.PointerForAtomic<ulong>(p, s, address);
         if (target != null)
         {
             equal = Atomic128.CompareExchange(target, expected, s->Rbx, s->Rcx);
+            p.AfterAtomic<UInt128>();
         }
         else
         {
-            lock (p.BusLock)
-            {
-                ulong low = Access.ReadForWrite<ulong>(p, s, address), high = Access.ReadForWrite<ulong>(p, s, address + 8);
-                target = Access.PointerForAtomic<ulong>(p, s, address);
-                if (target != null)
-                {
-                    equal = Atomic128.CompareExchange(target, expected, s->Rbx, s->Rcx);
-                }
-                else
-                {
-                    equal = low == expected[0] && high == expected[1];
-                    if (equal)
-                    {
-                        Access.Write(p, s, address, s->Rbx);
-                        Access.Write(p, s, address + 8, s->Rcx);
-                    }
-                    expected[0] = low;
-                    expected[1] = high;
-                }
-            }
+            equal = CompareExchangeDevice(p, s, address, expected);
         }
         if (!equal)
         {
@@ -211,6 +162,29 @@ internal static unsafe class WideExchange
         }
         Flags.SetZf(s, equal);
         return i + 1;
+    }
+
+    /// <summary>The operand is aligned, hence in one page, hence not in RAM.</summary>
+    private static bool CompareExchangeDevice(Processor p, ProcessorState* s, ulong address, ulong* expected)
+    {
+        p.Group.LockBus(p);
+        try
+        {
+            ulong low = Access.ReadForWrite<ulong>(p, s, address), high = Access.ReadForWrite<ulong>(p, s, address + 8);
+            bool equal = low == expected[0] && high == expected[1];
+            if (equal)
+            {
+                Access.Write(p, s, address, s->Rbx);
+                Access.Write(p, s, address + 8, s->Rcx);
+            }
+            expected[0] = low;
+            expected[1] = high;
+            return equal;
+        }
+        finally
+        {
+            p.Group.UnlockBus();
+        }
     }
 }
 

@@ -7,8 +7,15 @@ namespace Bunraku.Processor.X86;
 /// <summary>Flag instructions, no-operations, fences, BOUND, random numbers.</summary>
 internal static unsafe class Miscellaneous
 {
-    /// <summary>NOP, PAUSE, fences, prefetches, ENDBR: nothing that software could observe. The host is a processor with the same memory ordering.</summary>
+    /// <summary>NOP, fences, prefetches, ENDBR: nothing that software could observe. The host is a processor with the same memory ordering.</summary>
     public static Insn* Nop(Processor p, ProcessorState* s, Insn* i) => i + 1;
+
+    /// <summary>PAUSE: the vCPU waits for another one, which may not be running, as the host has fewer processors or others to serve.</summary>
+    public static Insn* Pause(Processor p, ProcessorState* s, Insn* i)
+    {
+        p.Paused();
+        return i + 1;
+    }
 
     /// <summary>MFENCE, LFENCE, SFENCE; stores of other vCPUs' threads are ordered by the host's fence.</summary>
     public static Insn* Fence(Processor p, ProcessorState* s, Insn* i)

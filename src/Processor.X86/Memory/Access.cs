@@ -86,15 +86,16 @@ internal static unsafe class Access
     }
 
     /// <summary>
-    /// Host pointer for a locked read-modify-write of naturally aligned RAM, all write checks done; null when the access is unaligned across
-    /// a cache line, is MMIO or the page is watched, then the caller uses ReadForWrite and Write under <see cref="Processor.BusLock"/>.
+    /// Host pointer for a locked read-modify-write, all write checks done: in RAM, within a page, aligned or not, since the host's own locked instructions are atomic
+    /// at any address. After the operation <see cref="Processor.AfterAtomic"/> must be called. Null when the operand is in two pages or not in RAM: then
+    /// the caller uses ReadForWrite and Write between <see cref="ProcessorGroup.LockBus"/> and <see cref="ProcessorGroup.UnlockBus"/>.
     /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static T* PointerForAtomic<T>(Processor p, ProcessorState* s, ulong address) where T : unmanaged
     {
         TlbEntry* e = Entry(s, address);
-        if (e->WriteTag == (((address + (ulong)(sizeof(T) - 1)) & PageMask) | s->TlbContext) && (address & (ulong)(sizeof(T) - 1)) == 0)
-            return (T*)((byte*)address + e->Addend);
-        return null;
+        return e->WriteTag == (((address + (ulong)(sizeof(T) - 1)) & PageMask) | s->TlbContext)
+            ? (T*)((byte*)address + e->Addend)
+            : (T*)p.AtomicPointer<T>(address);
     }
 }

@@ -1,3 +1,4 @@
+using System.Numerics;
 using System.Runtime.CompilerServices;
 using Bunraku.Engines;
 
@@ -12,9 +13,11 @@ internal readonly struct Translation
     public bool WriteReady { get; init; }
     /// <summary>Mapped by an entry that covers more than 4 KiB.</summary>
     public bool Large { get; init; }
-    /// <summary>-1, or the #PF error code.</summary>
+    /// <summary>-1, -2, or the #PF error code.</summary>
     public long Error { get; init; }
-    public bool Ok => Error < 0;
+    public bool Ok => Error == -1;
+    /// <summary>Another processor changed an entry while its flags were to be set: the walk means nothing.</summary>
+    public bool Void => Error == -2;
 }
 
 /// <summary>
@@ -65,6 +68,14 @@ public sealed unsafe partial class Processor
     /// <summary>Translates one linear address; never throws. Sets accessed and dirty flags as the processor would.</summary>
     internal Translation Walk(ulong linear, uint access)
     {
+        Translation t;
+        do t = WalkOnce(linear, access);
+        while (t.Void);
+        return t;
+    }
+
+    private Translation WalkOnce(ulong linear, uint access)
+    {
         ProcessorState* s = State;
         if ((s->Cr0 & (ulong)Cr0.Pg) == 0) return new Translation { Page = linear & 0xFFFF_F000 & A20Mask, WriteReady = true, Error = -1 };
         if ((s->Cr4 & (ulong)Cr4.Pae) == 0) return Walk32(linear, access);
@@ -98,7 +109,7 @@ public sealed unsafe partial class Processor
             rights.And &= entry;
             rights.Or |= entry;
             if (leaf) return Finish64(linear, access, slot, entry, rights, shift);
-            SetFlags64(slot, entry, Accessed);
+            if (!SetFlags(slot, entry, Accessed)) return VoidWalk;
             table = entry & 0x000F_FFFF_FFFF_F000;
         }
     }
@@ -117,7 +128,7 @@ public sealed unsafe partial class Processor
         rights.And &= entry;
         rights.Or |= entry;
         if (large) return Finish64(linear, access, slot, entry, rights, 21);
-        SetFlags64(slot, entry, Accessed);
+        if (!SetFlags(slot, entry, Accessed)) return VoidWalk;
         slot = Entry64((entry & 0x000F_FFFF_FFFF_F000) + (((linear >> 12) & 0x1FF) << 3), out entry);
         if ((entry & Present) == 0) return Miss(access, 0);
         if ((entry & reserved) != 0) return Miss(access, PageFaultError.Present | PageFaultError.Reserved);
@@ -144,7 +155,7 @@ public sealed unsafe partial class Processor
         }
         else
         {
-            SetFlags32(slot, entry, (uint)Accessed);
+            if (!SetFlags(slot, entry, (uint)Accessed)) return VoidWalk;
             slot = Entry32((entry & 0xFFFF_F000) + (((linear >> 12) & 0x3FF) << 2), out entry);
             if ((entry & Present) == 0) return Miss(access, 0);
             rights.And &= entry;
@@ -153,7 +164,7 @@ public sealed unsafe partial class Processor
         PageFaultError error = CheckRights(access, rights.And, 0, -1, out bool writable);
         if (error != 0) return Miss(access, error);
         bool write = (access & WriteAccess) != 0;
-        SetFlags32(slot, entry, (uint)(write ? Accessed | Dirty : Accessed));
+        if (!SetFlags(slot, entry, (uint)(write ? Accessed | Dirty : Accessed))) return VoidWalk;
         return new Translation { Page = frame & A20Mask, Large = large, WriteReady = writable && (write || (entry & Dirty) != 0), Error = -1 };
     }
 
@@ -163,7 +174,7 @@ public sealed unsafe partial class Processor
         PageFaultError error = CheckRights(access, rights.And, rights.Or, longMode ? (int)(entry >> 59) & 0xF : -1, out bool writable);
         if (error != 0) return Miss(access, error);
         bool write = (access & WriteAccess) != 0;
-        SetFlags64(slot, entry, write ? Accessed | Dirty : Accessed);
+        if (!SetFlags(slot, entry, write ? Accessed | Dirty : Accessed)) return VoidWalk;
         ulong mask = (1ul << shift) - 1;
         ulong page = (entry & 0x000F_FFFF_FFFF_F000 & ~mask) | (linear & mask & ~0xFFFul);
         return new Translation { Page = page & A20Mask, Large = shift > 12, WriteReady = writable && (write || (entry & Dirty) != 0), Error = -1 };
@@ -236,14 +247,19 @@ public sealed unsafe partial class Processor
         return slot;
     }
 
-    /// <summary>Sets accessed/dirty atomically, and only if they are not set yet, since another processor may change the entry at the same time.</summary>
-    private static void SetFlags64(ulong* slot, ulong entry, ulong flags)
-    {
-        if ((entry & flags) != flags && slot != null) Interlocked.Or(ref *slot, flags);
-    }
+    private static Translation VoidWalk => new() { Error = -2 };
 
-    private static void SetFlags32(uint* slot, uint entry, uint flags)
+    /// <summary>
+    /// Sets accessed and dirty flags if they are not set yet. Another processor may change the entry at the same time, and flags must not get into what it
+    /// wrote, which may be no present entry any more: false, with nothing changed.
+    /// </summary>
+    /// <remarks>Intel SDM vol. 3A, "Accessed and Dirty Flags", and "Automatic Locking".</remarks>
+    private bool SetFlags<T>(T* slot, T entry, T flags) where T : unmanaged, IBinaryInteger<T>
     {
-        if ((entry & flags) != flags && slot != null) Interlocked.Or(ref *slot, flags);
+        if ((entry & flags) == flags || slot == null) return true;
+        if (Interlocked.CompareExchange(ref *slot, entry | flags, entry) != entry) return false;
+        // Page tables may lie beside code.
+        if (IsCodePage((byte*)slot)) AfterWrite((byte*)slot, sizeof(T));
+        return true;
     }
 }

@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
 using Bunraku.Engines;
 
 namespace Bunraku.Processor.X86;
@@ -6,9 +7,6 @@ namespace Bunraku.Processor.X86;
 /// <summary>The slow side of memory operands: TLB fill, accesses across pages, MMIO, code pages, alignment checks, watched pages.</summary>
 public sealed unsafe partial class Processor
 {
-    /// <summary>Serialises locked operations that cannot be one host atomic (split, MMIO), among all vCPUs of the VM.</summary>
-    internal Lock BusLock => Group.BusLock;
-
     /// <summary>One page of an access: where its bytes are.</summary>
     private readonly ref struct Part
     {
@@ -182,7 +180,7 @@ public sealed unsafe partial class Processor
 
     private void ReadPart(Part part, byte* destination)
     {
-        if (part.Host != null) Unsafe.CopyBlockUnaligned(destination, part.Host, (uint)part.Length);
+        if (part.Host != null) Copy(destination, part.Host, part.Length);
         else ReadMmio(part.Physical, destination, part.Length);
     }
 
@@ -193,10 +191,40 @@ public sealed unsafe partial class Processor
             PostMmio(part.Physical, source, part.Length);
             return;
         }
-        Unsafe.CopyBlockUnaligned(part.Host, source, (uint)part.Length);
-        if (!IsCodePage(part.Host)) return;
-        InvalidateCode(part.Host, part.Length);
-        Memory.NotifyOthers(part.Host, part.Length, this);
+        Copy(part.Host, source, part.Length);
+        AfterWrite(part.Host, part.Length);
+    }
+
+    /// <summary>
+    /// An operand of a usual size is read and written in one access: it must not tear, and a byte that another vCPU may have changed in between must not be
+    /// written twice, as block copies do. Intel SDM vol. 3A, "Guaranteed Atomic Operations".
+    /// </summary>
+    private static void Copy(byte* destination, byte* source, int length)
+    {
+        switch (length)
+        {
+            case 1:
+                *destination = *source;
+                break;
+            case 2:
+                Unsafe.WriteUnaligned(destination, Unsafe.ReadUnaligned<ushort>(source));
+                break;
+            case 4:
+                Unsafe.WriteUnaligned(destination, Unsafe.ReadUnaligned<uint>(source));
+                break;
+            case 8:
+                Unsafe.WriteUnaligned(destination, Unsafe.ReadUnaligned<ulong>(source));
+                break;
+            case 16:
+                Vector128.Load(source).Store(destination);
+                break;
+            case 32:
+                Vector256.Load(source).Store(destination);
+                break;
+            default:
+                Unsafe.CopyBlockUnaligned(destination, source, (uint)length);
+                break;
+        }
     }
 
     /// <summary>#GP(0), or #SS(0) for a stack segment operand of the current instruction: it is not canonical, or beyond 4 GiB.</summary>

@@ -650,7 +650,7 @@ internal static unsafe partial class InstructionTable
         t.Add(Code.Nopq,                      &Miscellaneous.Nop);
         t.Add(Code.Endbr32,                   &Miscellaneous.Nop);
         t.Add(Code.Endbr64,                   &Miscellaneous.Nop);
-        t.Add(Code.Pause,                     &Miscellaneous.Nop,  null,                    intercept: InterceptedInstructions.Pause);
+        t.Add(Code.Pause,                     &Miscellaneous.Pause, null,                   intercept: InterceptedInstructions.Pause);
         t.Add(Code.Nop_rm16,                  &Miscellaneous.Nop,  &Miscellaneous.Nop,      flags: Row.AddressOnly);
         t.Add(Code.Nop_rm32,                  &Miscellaneous.Nop,  &Miscellaneous.Nop,      flags: Row.AddressOnly);
         t.Add(Code.Nop_rm64,                  &Miscellaneous.Nop,  &Miscellaneous.Nop,      flags: Row.AddressOnly);

@@ -56,24 +56,24 @@ internal static unsafe partial class InstructionTable
         t.Add(Code.Lgs_r64_m1664,      null,                                                &SegmentInstructions.LoadFar<ulong, GsNumber>,   flags: Row.EndsBlock);
 
         // Descriptor tables and selectors
-        t.Add(Code.Lgdt_m1632_16,      null,                                                &DescriptorTableInstructions.Lgdt24,             flags: Row.Cpl0, intercept: InterceptedInstructions.DescriptorTable);
-        t.Add(Code.Lgdt_m1632,         null,                                                &DescriptorTableInstructions.Lgdt<uint>,         flags: Row.Cpl0, intercept: InterceptedInstructions.DescriptorTable);
-        t.Add(Code.Lgdt_m1664,         null,                                                &DescriptorTableInstructions.Lgdt<ulong>,        flags: Row.Cpl0, intercept: InterceptedInstructions.DescriptorTable);
-        t.Add(Code.Lidt_m1632_16,      null,                                                &DescriptorTableInstructions.Lidt24,             flags: Row.Cpl0, intercept: InterceptedInstructions.DescriptorTable);
-        t.Add(Code.Lidt_m1632,         null,                                                &DescriptorTableInstructions.Lidt<uint>,         flags: Row.Cpl0, intercept: InterceptedInstructions.DescriptorTable);
-        t.Add(Code.Lidt_m1664,         null,                                                &DescriptorTableInstructions.Lidt<ulong>,        flags: Row.Cpl0, intercept: InterceptedInstructions.DescriptorTable);
+        t.Add(Code.Lgdt_m1632_16,      null,                                                &DescriptorTableInstructions.Lgdt24,             flags: Row.Serializes | Row.Cpl0, intercept: InterceptedInstructions.DescriptorTable);
+        t.Add(Code.Lgdt_m1632,         null,                                                &DescriptorTableInstructions.Lgdt<uint>,         flags: Row.Serializes | Row.Cpl0, intercept: InterceptedInstructions.DescriptorTable);
+        t.Add(Code.Lgdt_m1664,         null,                                                &DescriptorTableInstructions.Lgdt<ulong>,        flags: Row.Serializes | Row.Cpl0, intercept: InterceptedInstructions.DescriptorTable);
+        t.Add(Code.Lidt_m1632_16,      null,                                                &DescriptorTableInstructions.Lidt24,             flags: Row.Serializes | Row.Cpl0, intercept: InterceptedInstructions.DescriptorTable);
+        t.Add(Code.Lidt_m1632,         null,                                                &DescriptorTableInstructions.Lidt<uint>,         flags: Row.Serializes | Row.Cpl0, intercept: InterceptedInstructions.DescriptorTable);
+        t.Add(Code.Lidt_m1664,         null,                                                &DescriptorTableInstructions.Lidt<ulong>,        flags: Row.Serializes | Row.Cpl0, intercept: InterceptedInstructions.DescriptorTable);
         t.Add(Code.Sgdt_m1632_16,      null,                                                &DescriptorTableInstructions.Sgdt<uint>,         flags: Row.Writes, intercept: InterceptedInstructions.DescriptorTable);
         t.Add(Code.Sgdt_m1632,         null,                                                &DescriptorTableInstructions.Sgdt<uint>,         flags: Row.Writes, intercept: InterceptedInstructions.DescriptorTable);
         t.Add(Code.Sgdt_m1664,         null,                                                &DescriptorTableInstructions.Sgdt<ulong>,        flags: Row.Writes, intercept: InterceptedInstructions.DescriptorTable);
         t.Add(Code.Sidt_m1632_16,      null,                                                &DescriptorTableInstructions.Sidt<uint>,         flags: Row.Writes, intercept: InterceptedInstructions.DescriptorTable);
         t.Add(Code.Sidt_m1632,         null,                                                &DescriptorTableInstructions.Sidt<uint>,         flags: Row.Writes, intercept: InterceptedInstructions.DescriptorTable);
         t.Add(Code.Sidt_m1664,         null,                                                &DescriptorTableInstructions.Sidt<ulong>,        flags: Row.Writes, intercept: InterceptedInstructions.DescriptorTable);
-        t.Add(Code.Lldt_rm16,          &DescriptorTableInstructions.LldtReg,                &DescriptorTableInstructions.LldtMem,            flags: Row.Cpl0 | Row.ProtectedOnly, intercept: InterceptedInstructions.DescriptorTable);
-        t.Add(Code.Lldt_r32m16,        &DescriptorTableInstructions.LldtReg,                &DescriptorTableInstructions.LldtMem,            flags: Row.Cpl0 | Row.ProtectedOnly, intercept: InterceptedInstructions.DescriptorTable);
-        t.Add(Code.Lldt_r64m16,        &DescriptorTableInstructions.LldtReg,                &DescriptorTableInstructions.LldtMem,            flags: Row.Cpl0 | Row.ProtectedOnly, intercept: InterceptedInstructions.DescriptorTable);
-        t.Add(Code.Ltr_rm16,           &DescriptorTableInstructions.LtrReg,                 &DescriptorTableInstructions.LtrMem,             flags: Row.Cpl0 | Row.ProtectedOnly, intercept: InterceptedInstructions.DescriptorTable);
-        t.Add(Code.Ltr_r32m16,         &DescriptorTableInstructions.LtrReg,                 &DescriptorTableInstructions.LtrMem,             flags: Row.Cpl0 | Row.ProtectedOnly, intercept: InterceptedInstructions.DescriptorTable);
-        t.Add(Code.Ltr_r64m16,         &DescriptorTableInstructions.LtrReg,                 &DescriptorTableInstructions.LtrMem,             flags: Row.Cpl0 | Row.ProtectedOnly, intercept: InterceptedInstructions.DescriptorTable);
+        t.Add(Code.Lldt_rm16,          &DescriptorTableInstructions.LldtReg,                &DescriptorTableInstructions.LldtMem,            flags: Row.Serializes | Row.Cpl0 | Row.ProtectedOnly, intercept: InterceptedInstructions.DescriptorTable);
+        t.Add(Code.Lldt_r32m16,        &DescriptorTableInstructions.LldtReg,                &DescriptorTableInstructions.LldtMem,            flags: Row.Serializes | Row.Cpl0 | Row.ProtectedOnly, intercept: InterceptedInstructions.DescriptorTable);
+        t.Add(Code.Lldt_r64m16,        &DescriptorTableInstructions.LldtReg,                &DescriptorTableInstructions.LldtMem,            flags: Row.Serializes | Row.Cpl0 | Row.ProtectedOnly, intercept: InterceptedInstructions.DescriptorTable);
+        t.Add(Code.Ltr_rm16,           &DescriptorTableInstructions.LtrReg,                 &DescriptorTableInstructions.LtrMem,             flags: Row.Serializes | Row.Cpl0 | Row.ProtectedOnly, intercept: InterceptedInstructions.DescriptorTable);
+        t.Add(Code.Ltr_r32m16,         &DescriptorTableInstructions.LtrReg,                 &DescriptorTableInstructions.LtrMem,             flags: Row.Serializes | Row.Cpl0 | Row.ProtectedOnly, intercept: InterceptedInstructions.DescriptorTable);
+        t.Add(Code.Ltr_r64m16,         &DescriptorTableInstructions.LtrReg,                 &DescriptorTableInstructions.LtrMem,             flags: Row.Serializes | Row.Cpl0 | Row.ProtectedOnly, intercept: InterceptedInstructions.DescriptorTable);
         t.Add(Code.Sldt_rm16,          &DescriptorTableInstructions.SldtReg<ushort>,        &DescriptorTableInstructions.SldtMem,            flags: Row.Writes | Row.ProtectedOnly, intercept: InterceptedInstructions.DescriptorTable);
         t.Add(Code.Sldt_r32m16,        &DescriptorTableInstructions.SldtReg<uint>,          &DescriptorTableInstructions.SldtMem,            flags: Row.Writes | Row.ProtectedOnly, intercept: InterceptedInstructions.DescriptorTable);
         t.Add(Code.Sldt_r64m16,        &DescriptorTableInstructions.SldtReg<ulong>,         &DescriptorTableInstructions.SldtMem,            flags: Row.Writes | Row.ProtectedOnly, intercept: InterceptedInstructions.DescriptorTable);
@@ -164,13 +164,13 @@ internal static unsafe partial class InstructionTable
 
         // TLB, caches, time, identification
         t.Add(Code.Invlpg_m,           null,                                                &ControlInstructions.Invlpg,                     flags: Row.EndsBlock | Row.Cpl0 | Row.AddressOnly, intercept: InterceptedInstructions.Invlpg);
-        t.Add(Code.Invd,               &ControlInstructions.CacheControl,                   null,                                            flags: Row.Cpl0, intercept: InterceptedInstructions.Wbinvd);
-        t.Add(Code.Wbinvd,             &ControlInstructions.CacheControl,                   null,                                            flags: Row.Cpl0, intercept: InterceptedInstructions.Wbinvd);
+        t.Add(Code.Invd,               &ControlInstructions.CacheControl,                   null,                                            flags: Row.Serializes | Row.Cpl0, intercept: InterceptedInstructions.Wbinvd);
+        t.Add(Code.Wbinvd,             &ControlInstructions.CacheControl,                   null,                                            flags: Row.Serializes | Row.Cpl0, intercept: InterceptedInstructions.Wbinvd);
         t.Add(Code.Wbnoinvd,           &ControlInstructions.CacheControl,                   null,                                            flags: Row.Cpl0, intercept: InterceptedInstructions.Wbinvd);
         t.Add(Code.Rdtsc,              &ControlInstructions.Rdtsc,                          null, intercept: InterceptedInstructions.Rdtsc);
         t.Add(Code.Rdtscp,             &ControlInstructions.Rdtscp,                         null, intercept: InterceptedInstructions.Rdtsc);
         t.Add(Code.Rdpmc,              &ControlInstructions.Rdpmc,                          null, intercept: InterceptedInstructions.Rdpmc);
-        t.Add(Code.Cpuid,              &ControlInstructions.Cpuid,                          null, intercept: InterceptedInstructions.Cpuid);
+        t.Add(Code.Cpuid,              &ControlInstructions.Cpuid,                          null, flags: Row.Serializes, intercept: InterceptedInstructions.Cpuid);
         t.Add(Code.Monitorw,           &ControlInstructions.Monitor,                        null,                                            flags: Row.OwnSegmentation);
         t.Add(Code.Monitord,           &ControlInstructions.Monitor,                        null,                                            flags: Row.OwnSegmentation);
         t.Add(Code.Monitorq,           &ControlInstructions.Monitor,                        null,                                            flags: Row.OwnSegmentation);

@@ -40,6 +40,8 @@ internal enum Row : uint
     Lockable = 1 << 14,
     /// <summary>Executed by the host: the decoder calls <see cref="Thunks.Prepare"/>, which sets <see cref="Insn.Thunk"/>.</summary>
     Host = 1 << 15,
+    /// <summary>A serialising instruction that otherwise lets the block go on (the handler returns i + 1): the block ends behind it, so that code which other processors have changed is fetched again.</summary>
+    Serializes = 1 << 16,
 }
 
 /// <summary>How one instruction form is executed.</summary>

@@ -1,0 +1,79 @@
+namespace Bunraku.Processor.X86;
+
+/// <summary>The slow side of locked operations.</summary>
+public sealed unsafe partial class Processor
+{
+    /// <summary>Where a locked operation works past the TLB, or null; what happened there may concern decoded code.</summary>
+    private byte* _atomicPastTlb;
+
+    /// <summary>See <see cref="Access.PointerForAtomic"/>.</summary>
+    internal byte* AtomicPointer<T>(ulong address) where T : unmanaged
+    {
+        CheckAlignment<T>(address, WriteAccess);
+        uint access = CurrentPrivilege | WriteAccess;
+        if ((address & 0xFFF) + (ulong)sizeof(T) > 0x1000)
+        {
+            CheckRange(address, sizeof(T), access);
+            return null;
+        }
+        return _atomicPastTlb = Locate(address, sizeof(T), access).Host;
+    }
+
+    /// <summary>To be called when a locked operation at a pointer of <see cref="Access.PointerForAtomic"/> is done.</summary>
+    internal void AfterAtomic<T>() where T : unmanaged
+    {
+        if (_atomicPastTlb != null) FinishAtomic(sizeof(T));
+    }
+
+    private void FinishAtomic(int length)
+    {
+        byte* host = _atomicPastTlb;
+        _atomicPastTlb = null;
+        AfterWrite(host, length);
+    }
+}
+
+/// <summary>What a locked read-modify-write makes of the old value.</summary>
+internal unsafe interface IAtomicChange<T> where T : unmanaged
+{
+    /// <summary>The new value. May set flags; called again with a newer old value when another processor came first.</summary>
+    static abstract T Next(ProcessorState* s, Insn* i, T old);
+}
+
+/// <summary>Locked read-modify-write operations on memory. Intel SDM vol. 3A, "Locked Atomic Operations".</summary>
+internal static unsafe class Atomic<TChange, T> where TChange : struct, IAtomicChange<T> where T : unmanaged
+{
+    /// <summary>Returns the value that was there. Flags are those of the change that took place.</summary>
+    public static T Run(Processor p, ProcessorState* s, Insn* i, ulong address)
+    {
+        T* target = Access.PointerForAtomic<T>(p, s, address);
+        if (target == null) return WithBusLocked(p, s, i, address);
+        // ADC, SBB, INC and DEC read or keep the carry, so each attempt starts from the same one.
+        ulong carries = s->FlagCarries;
+        T old = *target;
+        while (true)
+        {
+            s->FlagCarries = carries;
+            T seen = Interlocked.CompareExchange(ref *target, TChange.Next(s, i, old), old);
+            if (EqualityComparer<T>.Default.Equals(seen, old)) break;
+            old = seen;
+        }
+        p.AfterAtomic<T>();
+        return old;
+    }
+
+    private static T WithBusLocked(Processor p, ProcessorState* s, Insn* i, ulong address)
+    {
+        p.Group.LockBus(p);
+        try
+        {
+            T old = Access.ReadForWrite<T>(p, s, address);
+            Access.Write(p, s, address, TChange.Next(s, i, old));
+            return old;
+        }
+        finally
+        {
+            p.Group.UnlockBus();
+        }
+    }
+}
