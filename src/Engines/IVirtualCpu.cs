@@ -29,6 +29,9 @@ public interface IVirtualCpu : IDisposable
     /// <summary>True when an NMI injected now would be delivered at the next entry, or be held by the processor until the guest can take it.</summary>
     bool NmiWindowOpen { get; }
 
+    /// <summary>An NMI is being delivered or handled: until IRET the processor holds one more. An engine that holds it itself says false.</summary>
+    bool NmiBlocked => false;
+
     /// <summary>Delivers an external interrupt at the next entry. Requires <see cref="InterruptWindowOpen"/>.</summary>
     void InjectInterrupt(byte vector);
 

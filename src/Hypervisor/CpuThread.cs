@@ -198,6 +198,7 @@ public sealed class CpuThread : IDisposable
     private bool InjectPending(IInterruptSource source)
     {
         bool injected = false;
+        if (Cpu.NmiBlocked) source.CollapseNmis();
         if (source.NmiPending && Cpu.NmiWindowOpen && source.TakeNmi())
         {
             Cpu.InjectNmi();

@@ -57,6 +57,12 @@ public interface IInterruptSource
     /// <summary>Takes one pending NMI, if any.</summary>
     bool TakeNmi();
 
+    /// <summary>
+    /// The processor handles an NMI: of those that wait it holds one. Without that, two are two, though the vCPU may find them late: a processor would have begun the
+    /// first before the second came.
+    /// </summary>
+    void CollapseNmis();
+
     /// <summary>The task priority as CR8 shows it (TPR bits 7:4), 0 to 15.</summary>
     ulong Cr8 { get; set; }
 

@@ -26,6 +26,8 @@ internal sealed class InterpretedCpu(int index, Processor processor) : IVirtualC
 
     public bool NmiWindowOpen => processor.NmiWindowOpen;
 
+    public bool NmiBlocked => processor.NmiBlocked || processor.NmiInjected;
+
     public void InjectInterrupt(byte vector) => processor.InjectInterrupt(vector);
 
     public void InjectNmi() => processor.InjectNmi();

@@ -108,6 +108,9 @@ public sealed unsafe partial class Processor : IDisposable
         _injectedNmi = true;
     }
 
+    /// <summary>An NMI is to be delivered at the next entry.</summary>
+    internal bool NmiInjected => _injectedNmi;
+
     internal void InjectException(Vector vector, uint? errorCode) => _injectedException = (vector, errorCode);
 
     /// <summary>What <see cref="DeliverInjected"/> would deliver.</summary>

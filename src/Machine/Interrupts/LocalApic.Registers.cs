@@ -68,6 +68,10 @@ public sealed partial class LocalApic
     {
         switch (register)
         {
+            case LocalApicRegister.Id:
+                // Software that gives two processors the same ID reaches both by it.
+                _id = (byte)(value >> 24);
+                return true;
             case LocalApicRegister.LogicalDestination:
                 _ldr = value & 0xFF00_0000;
                 return true;
@@ -165,7 +169,7 @@ public sealed partial class LocalApic
         switch (register)
         {
             case LocalApicRegister.Id:
-                value = x2 ? (uint)Index : (uint)Index << 24;
+                value = x2 ? (uint)Index : (uint)_id << 24;
                 return true;
             case LocalApicRegister.Version:
                 value = VersionValue;

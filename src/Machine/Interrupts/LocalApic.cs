@@ -14,6 +14,8 @@ public sealed partial class LocalApic : IMmioDevice, IInterruptSource
 {
     private const ulong BaseBsp = 1 << 8, BaseExtd = 1 << 10, BaseEnable = 1 << 11;
     private const ulong PageLength = 0x1000;
+    /// <summary>One that the processor takes at once and one that it holds until IRET.</summary>
+    private const int MostNmis = 2;
 
     private readonly ApicBus _bus;
     private readonly ITimeSource _time;
@@ -24,10 +26,11 @@ public sealed partial class LocalApic : IMmioDevice, IInterruptSource
     private readonly Func<byte> _acknowledgePic;
 
     private ulong _base;
+    private byte _id; // of the xAPIC
     private VectorSet _isr, _tmr, _irr;
     private byte _tpr, _ppr;
     private bool _deliverable; // the highest request is above the processor priority
-    private bool _nmiPending;
+    private int _nmis; // that wait, at most MostNmis
     private bool _initPending, _waitsForStartUp;
     private byte? _startUp; // vector of the start-up IPI that came while the processor waits for one
     private bool _extIntReceived; // an ExtINT message came in
@@ -75,6 +78,7 @@ public sealed partial class LocalApic : IMmioDevice, IInterruptSource
     public void Reset()
     {
         _base = MemoryLayout.LocalApic | BaseEnable | (Index == 0 ? BaseBsp : 0);
+        _id = (byte)Index;
         _initPending = false;
         MapPage();
         Initialize();
@@ -82,13 +86,14 @@ public sealed partial class LocalApic : IMmioDevice, IInterruptSource
 
     private bool IsBootstrap => (_base & BaseBsp) != 0;
 
-    /// <summary>State after INIT: as after power-up, but IA32_APIC_BASE is kept.</summary>
+    /// <summary>State after INIT: as after power-up, but IA32_APIC_BASE and the ID are kept.</summary>
     /// <remarks>Intel SDM vol. 3A, "Local APIC State After It Has Been Software Disabled" and the neighbouring sections on reset and INIT.</remarks>
     public void Initialize()
     {
         _isr = _tmr = _irr = default;
         _tpr = 0;
-        _nmiPending = _extIntReceived = false;
+        _nmis = 0;
+        _extIntReceived = false;
         _waitsForStartUp = !IsBootstrap;
         ResetRegisters();
         ResetTimer();
@@ -125,14 +130,16 @@ public sealed partial class LocalApic : IMmioDevice, IInterruptSource
         return (byte)vector;
     }
 
-    public bool NmiPending => _nmiPending;
+    public bool NmiPending => _nmis > 0;
 
     public bool TakeNmi()
     {
-        bool pending = _nmiPending;
-        _nmiPending = false;
-        return pending;
+        if (_nmis == 0) return false;
+        _nmis--;
+        return true;
     }
+
+    public void CollapseNmis() => _nmis = Math.Min(_nmis, 1);
 
     public ulong Cr8
     {
@@ -173,7 +180,7 @@ public sealed partial class LocalApic : IMmioDevice, IInterruptSource
         if (mode == LocalApicMode.Disabled) return false;
         if (message.IsBroadcast) return true;
         uint destination = message.Destination;
-        if (!message.IsLogical) return destination == (uint)Index;
+        if (!message.IsLogical) return destination == (mode == LocalApicMode.X2Apic ? (uint)Index : _id);
         if (mode == LocalApicMode.X2Apic) return destination >> 16 == X2Ldr >> 16 && (destination & X2Ldr & 0xFFFF) != 0;
         if (destination > 0xFF) return false;
         uint logicalId = _ldr >> 24;
@@ -240,7 +247,7 @@ public sealed partial class LocalApic : IMmioDevice, IInterruptSource
 
     private void RaiseNmi()
     {
-        _nmiPending = true;
+        _nmis = Math.Min(_nmis + 1, MostNmis);
         Wake();
     }
 
@@ -342,6 +349,7 @@ public sealed partial class LocalApic : IMmioDevice, IInterruptSource
                 break;
         }
         if (Mode == LocalApicMode.XApic && extended) _icr = (uint)_icr; // the destination field has another format now
+        if (!enabled) _id = (byte)Index;
         _base = value;
         MapPage();
         if (!enabled) ResetTimer(); // of the rest, "prior initialization may be lost"; it is kept
