@@ -84,6 +84,7 @@ internal static class NotRun
     /// <summary>Null when the engine runs the fixture.</summary>
     public static string? Reason(IEngine engine, MethodInfo fixture)
     {
+        if (fixture.DeclaringType == typeof(SmpTests) && engine.MaxCpus < 2) return "the engine has one virtual processor";
         if (s_needIntercepts.Contains(fixture.DeclaringType!) && engine.Intercepts.ExceptionBitmap == 0) return "the engine lets no instruction or exception exit";
         return IsEmulatedByKernel(engine) && !s_withinReachOfTheEmulator.Contains(fixture.Name)
             ? "the kernel's instruction emulator does not get that far" : null;

@@ -210,7 +210,7 @@ public sealed partial class LocalApic : IMmioDevice, IInterruptSource
             case DeliveryMode.StartUp:
                 // Only a processor that waits takes it; the second one that operating systems send is for a processor that missed the first.
                 if (!_waitsForStartUp && !(_initPending && !IsBootstrap)) return true;
-                _startUp = message.Vector;
+                _startUp ??= message.Vector;
                 Wake();
                 return true;
             case DeliveryMode.ExtInt:
