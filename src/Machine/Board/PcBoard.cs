@@ -37,6 +37,7 @@ public sealed class PcBoard
         }
         Apics.LocalApics[0].SetVirtualWire();
         vm.Msrs.Add(Apics);
+        if (vm.Paravirtual is { } paravirtual) paravirtual.Interrupts = Apics;
         vm.Mmio.Add(MemoryLayout.IoApic, IoApic.Length, IoApic);
 
         // The 8259A's output leads to every local APIC and to the I/O APIC's first input.

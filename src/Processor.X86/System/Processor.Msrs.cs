@@ -135,11 +135,13 @@ public sealed unsafe partial class Processor
                     ulong delta = value - GuestTsc;
                     TscOffset += delta;
                     _tscAdjust += delta;
+                    Kick(); // whoever told the guest about its TSC has to tell it anew
                     break;
                 }
             case MsrIndex.TscAdjust:
                 TscOffset += value - _tscAdjust;
                 _tscAdjust = value;
+                Kick();
                 break;
             case MsrIndex.SysenterCs: SysenterCs = value; break;
             case MsrIndex.SysenterEsp: SysenterEsp = value; break;
