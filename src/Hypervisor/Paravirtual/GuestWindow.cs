@@ -26,11 +26,5 @@ internal readonly unsafe struct GuestWindow
     public bool IsUsable => Pointer != null;
 
     /// <summary>The bytes were written: code that somebody decoded there is forgotten.</summary>
-    public void Written()
-    {
-        if (_memory is null) return;
-        ulong first = GuestMemory.PageSize - (_address & (GuestMemory.PageSize - 1));
-        _memory.NotifyWrite(_address, Math.Min(first, (ulong)_length));
-        if (first < (ulong)_length) _memory.NotifyWrite(_address + first, (ulong)_length - first);
-    }
+    public void Written() => _memory?.NotifyWritten(_address, (ulong)_length);
 }
