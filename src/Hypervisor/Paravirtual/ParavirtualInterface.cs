@@ -143,7 +143,7 @@ public sealed class ParavirtualInterface : IMsrDevice
     // ---- hypercalls
 
     /// <summary>Does what a guest asks for and returns what goes to RAX. On the vCPU's thread, without the machine lock.</summary>
-    internal ulong Call(int cpu, in HypercallArguments call)
+    public ulong Call(int cpu, in HypercallArguments call)
     {
         HypercallArguments c = call.Is64Bit ? call
             : call with { Number = (uint)call.Number, A0 = (uint)call.A0, A1 = (uint)call.A1, A2 = (uint)call.A2, A3 = (uint)call.A3 };
@@ -185,15 +185,19 @@ public sealed class ParavirtualInterface : IMsrDevice
         lock (DeviceLock)
         {
             delivered += Send(call.A0, (uint)call.A2);
-            delivered += Send(call.A1, (uint)call.A2 + (uint)width);
+            delivered += Send(call.A1, (uint)call.A2 + (ulong)width);
         }
         return delivered;
 
-        long Send(ulong bitmap, uint lowest)
+        long Send(ulong bitmap, ulong lowest)
         {
             long count = 0;
             for (; bitmap != 0; bitmap &= bitmap - 1)
-                if (sender.Send(lowest + (uint)BitOperations.TrailingZeroCount(bitmap), icr)) count++;
+            {
+                // The highest number means all processors to an APIC, but not here.
+                ulong id = lowest + (ulong)BitOperations.TrailingZeroCount(bitmap);
+                if (id < uint.MaxValue && sender.Send((uint)id, icr)) count++;
+            }
             return count;
         }
     }

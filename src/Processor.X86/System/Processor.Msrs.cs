@@ -103,6 +103,7 @@ public sealed unsafe partial class Processor
         }
         if (index is MsrIndex.MtrrDefType or >= 0x200 and < 0x200 + 2 * MsrTable.VariableMtrrs && !IsMtrrTypeValid(index, value)) return false;
         StoreMsr(index, slot, value);
+        if (index is MsrIndex.Tsc or MsrIndex.TscAdjust) Kick(); // whoever told the guest about its TSC has to tell it anew
         return true;
     }
 
@@ -135,13 +136,11 @@ public sealed unsafe partial class Processor
                     ulong delta = value - GuestTsc;
                     TscOffset += delta;
                     _tscAdjust += delta;
-                    Kick(); // whoever told the guest about its TSC has to tell it anew
                     break;
                 }
             case MsrIndex.TscAdjust:
                 TscOffset += value - _tscAdjust;
                 _tscAdjust = value;
-                Kick();
                 break;
             case MsrIndex.SysenterCs: SysenterCs = value; break;
             case MsrIndex.SysenterEsp: SysenterEsp = value; break;
