@@ -26,6 +26,9 @@ public sealed record CpuModel(string Name, string Vendor, uint Family, uint Mode
     /// <summary>Number of physical address bits, 36 to 52.</summary>
     public int PhysicalAddressBits { get; init; } = 46;
 
+    /// <summary>What the hypervisor says about itself, where <see cref="CpuFeature.Hypervisor"/> says that there is one.</summary>
+    public HypervisorInterface Hypervisor { get; init; } = HypervisorInterface.None;
+
     /// <summary>True for AuthenticAMD behaviour where the vendors differ.</summary>
     public bool IsAmd => Vendor == "AuthenticAMD";
 

@@ -115,6 +115,12 @@ public sealed unsafe class GuestMemory : IDisposable
     /// <summary>Writes one little-endian value as a device does; false when a byte is not RAM.</summary>
     public bool TryWrite<T>(ulong address, T value) where T : unmanaged => Write(address, new ReadOnlySpan<byte>(&value, sizeof(T)));
 
+    /// <summary>Tells who has read code from there that a device wrote to [<paramref name="address"/>, +<paramref name="length"/>), which is RAM, by a pointer of its own.</summary>
+    public void NotifyWritten(ulong address, ulong length)
+    {
+        for (ulong page = address & ~(PageSize - 1); page < address + length; page += PageSize) NotifyWrite(page);
+    }
+
     /// <summary>Tells who has read code from the page of <paramref name="address"/>, which is RAM, that a device wrote there.</summary>
     private void NotifyWrite(ulong address)
     {

@@ -46,6 +46,16 @@ public interface IVirtualCpu : IDisposable
     {
     }
 
+    /// <summary>
+    /// The guest's TSC minus <see cref="VirtualClock.Tsc"/>, modulo 2^64. The vCPU exits soon after the guest has changed it. 0 where guests read a counter that is not the clock's.
+    /// </summary>
+    ulong TscOffset => 0;
+
+    /// <summary>Forgets all translations of linear addresses before the next entry. Nothing to do for engines of whose vCPUs nobody else does this.</summary>
+    void FlushTlb()
+    {
+    }
+
     /// <summary>Delivers an exception at the next entry.</summary>
     void InjectException(byte vector, uint? errorCode);
 

@@ -1,64 +1,214 @@
-using System.Diagnostics;
+using System.Runtime.InteropServices;
+using Bunraku.Platform;
 
 namespace Bunraku.Engines;
 
 /// <summary>
-/// The VM's time: nanoseconds since power-on that stand still while the VM is stopped. Thread-safe.
-/// Every timer of the machine and the TSC derive from it, so that they agree with each other.
+/// How a VM's TSC follows from the host's: (RDTSC × <see cref="Multiplier"/> >> <see cref="Shift"/>) + <see cref="Offset"/>, with a product of 128 bits and a
+/// result modulo 2^64, before the offset that each vCPU adds. For emitted code.
 /// </summary>
-public sealed class VirtualClock
+[StructLayout(LayoutKind.Sequential)]
+public struct TscScale
 {
-    /// <summary>One stretch of running or standing still. Immutable, so that readers need no lock.</summary>
-    private sealed record Stretch(bool Running, long HostStart, long Accumulated)
-    {
-        public long Now() => Running ? Accumulated + HostNanoseconds() - HostStart : Accumulated;
+    public const int Shift = 48;
 
-        public long Behind() => (Running ? HostStart : HostNanoseconds()) - Accumulated;
-    }
+    public ulong Multiplier, Offset;
+}
 
-    private readonly Lock _lock = new(); // writers
-    private volatile Stretch _stretch = new(true, HostNanoseconds(), 0);
+/// <summary>
+/// The VM's time: one counter, the TSC of all its vCPUs, that starts at 0 at power-on, runs at a constant <see cref="TscFrequency"/> and stands still while the
+/// VM is stopped. It is the host's own counter, scaled. Everything else derives from it, so that clocks and timers agree with each other. Thread-safe.
+/// </summary>
+/// <remarks>
+/// The rate of the host's counter is measured, and measured again as time goes by; <see cref="Measure"/> finds the correction that brings virtual time back to
+/// the host's monotonic clock, <see cref="Correct"/> applies it. The guest cannot notice: its TSC and its nanoseconds bend alike, by parts in a million.
+/// </remarks>
+public sealed unsafe class VirtualClock
+{
+    /// <summary>A correction of the rate, from <see cref="Measure"/>.</summary>
+    /// <param name="Multiplier">What the scale becomes.</param>
+    /// <param name="PartsPerMillion">Change against the rate so far.</param>
+    /// <param name="Phase">Nanoseconds that virtual time was ahead of the host's clock.</param>
+    public readonly record struct Correction(ulong Multiplier, double PartsPerMillion, long Phase);
 
-    /// <summary>Frequency of the guest's TSC in Hz. Default 1 GHz: one tick a nanosecond.</summary>
-    public ulong TscFrequency { get; init; } = NanosecondsPerSecond;
+    /// <summary>One stretch of running at one rate, or of standing still. Immutable, so that readers need no lock.</summary>
+    /// <param name="Frozen">The TSC while it does not run.</param>
+    private sealed record Stretch(bool Running, ulong Multiplier, ulong Offset, ulong Frozen);
+
+    /// <summary>Stands for the moment between two stretches: readers wait. Whoever read the counter before has then returned a value that the next stretch does not fall short of.</summary>
+    private static readonly Stretch s_changing = new(false, 0, 0, 0);
 
     private const long NanosecondsPerSecond = 1_000_000_000;
+    public const ulong LowestFrequency = 1_000_000, HighestFrequency = 100_000_000_000;
+    /// <summary>What a clock may be bent by, in parts of the rate: what Linux allows for its own.</summary>
+    private const double MostBend = 500e-6;
+    /// <summary>Corrections below this are not worth holding the vCPUs.</summary>
+    private const double LeastChange = 0.05e-6;
 
-    /// <summary>Nanoseconds of virtual time since power-on; never goes back.</summary>
-    public long Nanoseconds => _stretch.Now();
+    private readonly Lock _lock = new(); // writers
+    private readonly HostCounter _counter;
+    private readonly TscScale[] _scale = GC.AllocateArray<TscScale>(1, pinned: true);
+    private readonly ulong _toNanoseconds; // ns = TSC × this >> _toNanosecondsShift
+    private readonly int _toNanosecondsShift;
+    private volatile Stretch _stretch;
+    private CounterSample _started, _last; // when this stretch of running began; when its rate was last measured
+    private long _startedAt; // virtual ns at _started
+    private long _behind; // host's nanoseconds minus ours, as of the beginning of the stretch
 
-    /// <summary>
-    /// Nanoseconds that virtual time is behind the host's monotonic clock. Constant while virtual time runs: an engine whose guest reads a counter of the
-    /// host's own sees by it how far to set that counter back after a standstill.
-    /// </summary>
-    public long BehindHost => _stretch.Behind();
-
-    /// <summary>The TSC that corresponds to <see cref="Nanoseconds"/>, before offset and IA32_TSC_ADJUST.</summary>
-    public ulong Tsc => NanosecondsToTsc(Nanoseconds);
-
-    /// <summary>TSC ticks in <paramref name="nanoseconds"/>.</summary>
-    public ulong NanosecondsToTsc(long nanoseconds) =>
-        TscFrequency == NanosecondsPerSecond ? (ulong)nanoseconds : (ulong)((UInt128)(ulong)nanoseconds * TscFrequency / NanosecondsPerSecond);
-
-    /// <summary>Nanoseconds in <paramref name="ticks"/> TSC ticks; saturates.</summary>
-    public long TscToNanoseconds(ulong ticks) => (long)UInt128.Min((UInt128)ticks * NanosecondsPerSecond / TscFrequency, long.MaxValue);
-
-    /// <summary>Stops virtual time. Idempotent.</summary>
-    public void Stop()
+    /// <summary>A clock that runs, from 0.</summary>
+    /// <param name="tscFrequency">Hz; 0: the host's own, rounded to kHz, or 1 GHz on a host without a usable counter.</param>
+    public VirtualClock(ulong tscFrequency = 0) : this(HostCounter.Best, tscFrequency)
     {
-        lock (_lock) _stretch = new Stretch(false, 0, _stretch.Now());
     }
 
-    /// <summary>Lets virtual time go on from where it stopped. Idempotent.</summary>
+    /// <param name="counter">What drives the clock; for tests another than the host's.</param>
+    public VirtualClock(HostCounter counter, ulong tscFrequency)
+    {
+        _counter = counter;
+        double hostFrequency = counter.MeasureFrequency();
+        TscFrequency = tscFrequency != 0 ? tscFrequency : (ulong)Math.Round(hostFrequency / 1000) * 1000;
+        ArgumentOutOfRangeException.ThrowIfLessThan(TscFrequency, LowestFrequency, nameof(tscFrequency));
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(TscFrequency, HighestFrequency, nameof(tscFrequency));
+        // The widest factor that fits 64 bits. Rounded down, so that nothing is ever early.
+        _toNanosecondsShift = 64;
+        UInt128 factor = ((UInt128)NanosecondsPerSecond << 64) / TscFrequency;
+        for (; factor > ulong.MaxValue; factor >>= 1) _toNanosecondsShift--;
+        _toNanoseconds = (ulong)factor;
+        _stretch = new Stretch(false, (ulong)Math.Round(TscFrequency / hostFrequency * (1ul << TscScale.Shift)), 0, 0);
+        Start();
+    }
+
+    /// <summary>Frequency of the guest's TSC in Hz, constant.</summary>
+    public ulong TscFrequency { get; }
+
+    /// <summary>
+    /// For code that reads the TSC without a call; null when the host's counter cannot be used. Valid while time runs, for vCPUs that are inside
+    /// <see cref="IVirtualCpu.Enter"/>; it changes only while none is. The memory lives as long as the clock.
+    /// </summary>
+    public TscScale* Scale => _counter.IsTimeStampCounter ? (TscScale*)Marshal.UnsafeAddrOfPinnedArrayElement(_scale, 0) : null;
+
+    /// <summary>The TSC of all vCPUs, before the offset that each of them adds; never goes back.</summary>
+    public ulong Tsc
+    {
+        get
+        {
+            for (; ; )
+            {
+                Stretch stretch = _stretch;
+                ulong value = stretch.Running ? Scaled(stretch, _counter.Read()) : stretch.Frozen;
+                if (ReferenceEquals(stretch, _stretch) && !ReferenceEquals(stretch, s_changing)) return value;
+                Thread.Yield();
+            }
+        }
+    }
+
+    /// <summary>Nanoseconds of virtual time since power-on; never goes back.</summary>
+    public long Nanoseconds => TscToNanoseconds(Tsc);
+
+    /// <summary>
+    /// Nanoseconds that virtual time is behind the host's monotonic clock, but for corrections. Constant while virtual time runs: an engine whose guest reads a
+    /// counter of the host's own sees by it how far to set that counter back after a standstill.
+    /// </summary>
+    public long BehindHost
+    {
+        get
+        {
+            lock (_lock) return _stretch.Running ? _behind : HostCounter.MonotonicNanoseconds - TscToNanoseconds(_stretch.Frozen);
+        }
+    }
+
+    /// <summary>TSC ticks in <paramref name="nanoseconds"/>, rounded down.</summary>
+    public ulong NanosecondsToTsc(long nanoseconds) => (ulong)((UInt128)(ulong)nanoseconds * TscFrequency / NanosecondsPerSecond);
+
+    /// <summary>Nanoseconds in <paramref name="ticks"/> TSC ticks, rounded down; saturates.</summary>
+    public long TscToNanoseconds(ulong ticks)
+    {
+        ulong high = Math.BigMul(ticks, _toNanoseconds, out ulong low);
+        if (_toNanosecondsShift == 64) return (long)Math.Min(high, (ulong)long.MaxValue);
+        return high >> _toNanosecondsShift != 0 ? long.MaxValue : (long)Math.Min(high << (64 - _toNanosecondsShift) | low >> _toNanosecondsShift, (ulong)long.MaxValue);
+    }
+
+    private static ulong Scaled(Stretch stretch, ulong counter) => Scaled(stretch.Multiplier, counter) + stretch.Offset;
+
+    private static ulong Scaled(ulong multiplier, ulong counter)
+    {
+        ulong high = Math.BigMul(counter, multiplier, out ulong low);
+        return high << (64 - TscScale.Shift) | low >> TscScale.Shift;
+    }
+
+    /// <summary>Stops virtual time. Idempotent. No vCPU runs.</summary>
+    public void Stop()
+    {
+        lock (_lock)
+        {
+            Stretch stretch = _stretch;
+            if (stretch.Running) _stretch = stretch with { Running = false, Frozen = Scaled(stretch, CounterOfChange()) };
+        }
+    }
+
+    /// <summary>Lets virtual time go on from where it stopped. Idempotent. No vCPU runs.</summary>
     public void Start()
     {
         lock (_lock)
         {
-            if (!_stretch.Running) _stretch = new Stretch(true, HostNanoseconds(), _stretch.Accumulated);
+            Stretch stretch = _stretch;
+            if (stretch.Running) return;
+            _started = _last = _counter.Sample();
+            _startedAt = TscToNanoseconds(stretch.Frozen);
+            _behind = _started.Nanoseconds - _startedAt;
+            Run(stretch.Multiplier, _started.Counter, stretch.Frozen);
         }
     }
 
-    /// <summary>The host's monotonic clock; on Linux its frequency is 1 GHz, and the conversion exact.</summary>
-    private static long HostNanoseconds() =>
-        Stopwatch.Frequency == NanosecondsPerSecond ? Stopwatch.GetTimestamp() : (long)((Int128)Stopwatch.GetTimestamp() * NanosecondsPerSecond / Stopwatch.Frequency);
+    /// <summary>Publishes a scale under which the TSC is <paramref name="tsc"/> at <paramref name="counter"/>.</summary>
+    private void Run(ulong multiplier, ulong counter, ulong tsc)
+    {
+        ulong offset = tsc - Scaled(multiplier, counter);
+        (_scale[0].Multiplier, _scale[0].Offset) = (multiplier, offset);
+        _stretch = new Stretch(true, multiplier, offset, 0);
+    }
+
+    /// <summary>
+    /// Compares the rate and the time with the host's monotonic clock. Null when nothing is to be done, or time stands still.
+    /// </summary>
+    /// <param name="next">How long a correction will stand: what time is off by, it makes good over that span.</param>
+    public Correction? Measure(TimeSpan next)
+    {
+        lock (_lock)
+        {
+            Stretch stretch = _stretch;
+            CounterSample now = _counter.Sample(), first = _last;
+            long since = now.Nanoseconds - first.Nanoseconds;
+            if (!stretch.Running || since <= 0 || now.Counter <= first.Counter) return null;
+            double frequency = (now.Counter - first.Counter) * 1e9 / since;
+            long phase = TscToNanoseconds(Scaled(stretch, now.Counter)) - _startedAt - (now.Nanoseconds - _started.Nanoseconds);
+            double bend = Math.Clamp(phase / next.TotalNanoseconds, -MostBend, MostBend);
+            double ratio = TscFrequency / frequency * (1 - bend);
+            double change = ratio * (1ul << TscScale.Shift) / stretch.Multiplier - 1;
+            // A short base proves little; a counter that changed its rate for good is not one to follow blindly.
+            if (Math.Abs(change) < LeastChange || Math.Abs(change) > 2 * MostBend) return null;
+            _last = now;
+            return new Correction((ulong)Math.Round(ratio * (1ul << TscScale.Shift)), change * 1e6, phase);
+        }
+    }
+
+    /// <summary>Changes the rate from now on, without a step. No vCPU runs.</summary>
+    public void Correct(Correction correction)
+    {
+        lock (_lock)
+        {
+            Stretch stretch = _stretch;
+            if (!stretch.Running) return;
+            ulong counter = CounterOfChange();
+            Run(correction.Multiplier, counter, Scaled(stretch, counter));
+        }
+    }
+
+    /// <summary>Begins a change: no reader returns anything until the next stretch is published.</summary>
+    private ulong CounterOfChange()
+    {
+        _stretch = s_changing;
+        Thread.MemoryBarrier();
+        return _counter.Read() + 1; // whatever was read at this very tick is no longer ahead
+    }
 }

@@ -20,7 +20,7 @@ public enum ExitReason : byte
     Pause,
     /// <summary>MWAIT or MONITOR.</summary>
     Mwait,
-    /// <summary>VMCALL or VMMCALL; arguments are in the guest's registers.</summary>
+    /// <summary>VMCALL or VMMCALL, when execution controls ask for it: arguments in <see cref="VmExit.Call"/>; <see cref="VmExit.Data"/> goes to RAX.</summary>
     Hypercall,
     /// <summary>MOV to or from a control register, CLTS, LMSW, that execution controls intercept. CR8 always exits as it belongs to the local APIC.</summary>
     CrAccess,
@@ -52,6 +52,11 @@ public enum ExitReason : byte
     InternalError,
 }
 
+/// <summary>What a guest calls its hypervisor with: RAX, RBX, RCX, RDX and RSI as they are, and from where.</summary>
+/// <param name="PrivilegeLevel">CPL, 0 to 3.</param>
+/// <param name="Is64Bit">Called from 64-bit code; else only the lower halves count.</param>
+public readonly record struct HypercallArguments(ulong Number, ulong A0, ulong A1, ulong A2, ulong A3, int PrivilegeLevel, bool Is64Bit);
+
 /// <summary>
 /// One exit, filled by the engine and, for reads, completed by the hypervisor: it stores the value in
 /// <see cref="Data"/> (or the CPUID results) and calls <see cref="IVirtualCpu.Enter"/> again, which finishes the instruction.
@@ -76,6 +81,8 @@ public sealed class VmExit
     public uint Leaf, Subleaf;
     /// <summary>Cpuid results, set by the hypervisor.</summary>
     public uint Eax, Ebx, Ecx, Edx;
+    /// <summary>Hypercall arguments.</summary>
+    public HypercallArguments Call;
     /// <summary>Exception: its error code if it has one.</summary>
     public uint ErrorCode;
     /// <summary>InternalError: one line for a person.</summary>

@@ -1,4 +1,6 @@
 using Bunraku.Engines;
+using Bunraku.Hypervisor.Paravirtual;
+using Bunraku.Platform;
 
 namespace Bunraku.Hypervisor;
 
@@ -9,8 +11,9 @@ public sealed class CpuThread : IDisposable
     private readonly object _wakeLock = new();
     private readonly Thread _thread;
     private bool _woken, _pauseWanted, _paused, _started;
-    private volatile bool _stop;
+    private volatile bool _stop, _unhalted;
     private volatile CpuActivity _activity;
+    private ThreadAccounting? _accounting;
 
     internal CpuThread(VirtualMachine vm, IVirtualCpu cpu)
     {
@@ -36,6 +39,15 @@ public sealed class CpuThread : IDisposable
     /// <summary>Called after each exit was handled, so that what a read returned is seen too (tracing). Set before the start.</summary>
     public Action<CpuThread, VmExit>? OnExit { get; set; }
 
+    /// <summary>The paravirtual structures that the guest has set up for this vCPU; null where the VM offers none.</summary>
+    internal ParavirtualCpu? Paravirtual { get; set; }
+
+    /// <summary>What the host's scheduler gave this thread and what it withheld, in ns since its start. Any thread.</summary>
+    public (long Run, long Wait) HostTime => _accounting?.Read() ?? default;
+
+    /// <summary>Nanoseconds that the vCPU wanted to run and could not.</summary>
+    internal long StolenNanoseconds => HostTime.Wait;
+
     internal void Start()
     {
         _started = true;
@@ -51,6 +63,20 @@ public sealed class CpuThread : IDisposable
             Monitor.PulseAll(_wakeLock);
         }
         Cpu.Kick();
+    }
+
+    /// <summary>Ends HLT, or the next one, without an interrupt. Any thread.</summary>
+    internal void Unhalt()
+    {
+        _unhalted = true;
+        Wake();
+    }
+
+    private bool TakeUnhalt()
+    {
+        bool unhalted = _unhalted;
+        _unhalted = false;
+        return unhalted;
     }
 
     internal void RequestStop()
@@ -86,6 +112,7 @@ public sealed class CpuThread : IDisposable
     {
         try
         {
+            _accounting = ThreadAccounting.OfCurrentThread();
             while (!_stop)
             {
                 WaitWhilePaused();
@@ -93,10 +120,13 @@ public sealed class CpuThread : IDisposable
                 if (_activity != CpuActivity.Active)
                 {
                     // Only now: what was pending before HLT wakes nobody any more.
+                    Paravirtual?.Leave();
                     WaitForEvent();
                     continue;
                 }
+                Paravirtual?.BeforeEntry();
                 VmExit exit = Cpu.Enter();
+                Paravirtual?.AfterExit();
                 Exits.Count(exit.Reason);
                 ExitAction action = ExitHandler.Handle(_vm, this, exit);
                 OnExit?.Invoke(this, exit);
@@ -158,7 +188,7 @@ public sealed class CpuThread : IDisposable
         {
             if (source.TakeInit() && !Initialize(source)) return false;
             if (source.WaitsForStartUp && !StartUp(source)) return true;
-            if (InjectPending(source)) _activity = CpuActivity.Active;
+            if (InjectPending(source) || (_activity == CpuActivity.Halted && TakeUnhalt())) _activity = CpuActivity.Active;
         }
         return true;
     }
@@ -175,6 +205,7 @@ public sealed class CpuThread : IDisposable
         Cpu.ReadState(state);
         InitState.Apply(state, CpuidLeaves.Query(new CpuidSubject(_vm.Model, Cpu.Index, _vm.Cpus.Count, _vm.Clock.TscFrequency), 1, 0).Eax);
         Cpu.WriteState(state);
+        Paravirtual?.Reset();
         return true;
     }
 
@@ -225,6 +256,7 @@ public sealed class CpuThread : IDisposable
     {
         RequestStop();
         Join();
+        _accounting?.Dispose();
         Cpu.Dispose();
     }
 }

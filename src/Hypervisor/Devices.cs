@@ -63,6 +63,17 @@ public interface IInterruptSource
     /// </summary>
     void CollapseNmis();
 
+    /// <summary>
+    /// True when the vCPU may end its interrupt in service without telling: nobody waits for the end, and nothing else is requested. From then on until
+    /// <see cref="WithdrawSilentEoi"/> each new request wakes the vCPU. For paravirtual guests.
+    /// </summary>
+    bool TryOfferSilentEoi() => false;
+
+    /// <summary>The vCPU is back; it has ended its interrupt, or not.</summary>
+    void WithdrawSilentEoi(bool ended)
+    {
+    }
+
     /// <summary>The task priority as CR8 shows it (TPR bits 7:4), 0 to 15.</summary>
     ulong Cr8 { get; set; }
 

@@ -57,6 +57,10 @@ public static class ExitHandler
                 lock (vm.DeviceLock) exit.Fault = !AccessMsr(vm, cpu.Cpu.Index, exit);
                 return ExitAction.Continue;
 
+            case ExitReason.Hypercall when vm.Paravirtual is { } paravirtual:
+                exit.Data = paravirtual.Call(cpu.Cpu.Index, exit.Call);
+                return ExitAction.Continue;
+
             case ExitReason.CrAccess:
                 lock (vm.DeviceLock)
                 {

@@ -8,16 +8,19 @@ namespace Bunraku.Hypervisor;
 /// </summary>
 public sealed class TimerQueue : IDisposable
 {
-    private const long Millisecond = 1_000_000; // ns
+    /// <summary>Virtual time bends a little against the host's: no sleep is so long that it would matter.</summary>
+    private const long LongestSleep = 1_000_000_000; // ns
 
     private readonly VirtualClock _clock;
     private readonly object _lock;
     private readonly PriorityQueue<Timer, long> _queue = new();
     private readonly Thread _thread;
+    private readonly Alarm _alarm = new();
+    private long _sleepsUntil = long.MinValue; // the deadline that the thread sleeps for; MinValue: it is awake and will look
     private bool _stopping;
     private bool _paused;
 
-    /// <param name="deviceLock">The machine lock; the thread waits on it.</param>
+    /// <param name="deviceLock">The machine lock; callbacks run with it held.</param>
     internal TimerQueue(VirtualClock clock, object deviceLock)
     {
         _clock = clock;
@@ -35,27 +38,27 @@ public sealed class TimerQueue : IDisposable
         lock (_lock)
         {
             _paused = paused;
-            Monitor.PulseAll(_lock);
+            _alarm.Ring();
         }
     }
 
     private void Run()
     {
+        Alarm.MakePunctual();
         lock (_lock)
         {
             while (!_stopping)
             {
                 if (_paused || _queue.Count == 0)
                 {
-                    Monitor.Wait(_lock);
+                    SleepUnlocked(long.MaxValue, -1);
                     continue;
                 }
                 Timer timer = _queue.Peek();
-                long wait = timer.Deadline - _clock.Nanoseconds;
+                long deadline = timer.Deadline, wait = deadline - _clock.Nanoseconds;
                 if (wait > 0)
                 {
-                    if (wait >= Millisecond) Monitor.Wait(_lock, (int)Math.Min(1000, wait / Millisecond));
-                    else SleepUnlocked(wait);
+                    SleepUnlocked(deadline, Math.Min(wait, LongestSleep));
                     continue;
                 }
                 _queue.Dequeue();
@@ -65,20 +68,19 @@ public sealed class TimerQueue : IDisposable
         }
     }
 
-    /// <summary>
-    /// The last part of a wait, finer than the monitor's millisecond: a guest's periodic timer of 1000 Hz would never keep up with rounded waits. A deadline
-    /// that is set meanwhile, and comes earlier, is late by no more than this rest.
-    /// </summary>
-    private void SleepUnlocked(long nanoseconds)
+    /// <summary>Sleeps without the machine lock, until the time has passed or <see cref="Alarm.Ring"/> says that there is something earlier.</summary>
+    private void SleepUnlocked(long deadline, long nanoseconds)
     {
+        _sleepsUntil = deadline;
         Monitor.Exit(_lock);
         try
         {
-            HostSleep.Nanoseconds(nanoseconds);
+            _alarm.Sleep(nanoseconds);
         }
         finally
         {
             Monitor.Enter(_lock);
+            _sleepsUntil = long.MinValue;
         }
     }
 
@@ -87,9 +89,11 @@ public sealed class TimerQueue : IDisposable
         lock (_lock)
         {
             _stopping = true;
-            Monitor.PulseAll(_lock);
+            _alarm.Ring();
         }
-        if (Thread.CurrentThread != _thread) _thread.Join();
+        if (Thread.CurrentThread == _thread) return;
+        _thread.Join();
+        lock (_lock) _alarm.Dispose(); // whoever still arms a timer rings nobody
     }
 
     private sealed class Timer(TimerQueue owner, Action callback) : IMachineTimer
@@ -104,7 +108,9 @@ public sealed class TimerQueue : IDisposable
             Cancel();
             Deadline = deadline;
             owner._queue.Enqueue(this, deadline);
-            if (owner._queue.Peek() == this) Monitor.PulseAll(owner._lock); // the thread sleeps until what was the earliest deadline
+            if (deadline >= owner._sleepsUntil) return;
+            owner._sleepsUntil = deadline;
+            owner._alarm.Ring();
         }
 
         /// <summary>Leaves nothing behind: a guest can arm a timer as often as it likes, with deadlines in any future.</summary>

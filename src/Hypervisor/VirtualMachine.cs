@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using Bunraku.Engines;
+using Bunraku.Hypervisor.Paravirtual;
 
 namespace Bunraku.Hypervisor;
 
@@ -20,6 +21,16 @@ public enum StopReason
     HostRequest,
 }
 
+/// <summary>What a VM is made with beyond engine, CPU model and memory.</summary>
+public sealed record VirtualMachineOptions
+{
+    /// <summary>Offer KVM's paravirtual interface, where the engine lets hypercalls exit and the model says that there is a hypervisor.</summary>
+    public bool Paravirtual { get; init; } = true;
+
+    /// <summary>Hz of the guest's TSC; 0: the host's.</summary>
+    public ulong TscFrequency { get; init; }
+}
+
 /// <param name="Status">Process status that the guest asked for, where it has one.</param>
 public sealed record StopCause(StopReason Reason, int Status = 0, string? Message = null, int Cpu = 0);
 
@@ -32,18 +43,34 @@ public sealed class VirtualMachine : IDisposable
 {
     private readonly IEngineVm _engineVm;
     private readonly List<CpuThread> _cpus = [];
+    private readonly Lock _pauseLock = new(); // who holds the vCPUs; before the machine lock
+    private readonly ClockDiscipline _discipline;
+    private bool _paused;
     private readonly TaskCompletionSource<StopCause> _stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private bool _disposed;
 
     /// <param name="memorySize">Bytes of RAM, a multiple of 4096.</param>
-    public VirtualMachine(IEngine engine, CpuModel model, ulong memorySize, int cpus = 1)
+    public VirtualMachine(IEngine engine, CpuModel model, ulong memorySize, int cpus = 1, VirtualMachineOptions? options = null)
     {
+        options ??= new VirtualMachineOptions();
         Memory = new GuestMemory(memorySize);
-        Clock = new VirtualClock();
+        Clock = new VirtualClock(options.TscFrequency);
+        _discipline = new ClockDiscipline(this);
+        KvmFeatures features = ParavirtualInterface.Offered;
+        bool paravirtual = options.Paravirtual && model.Has(CpuFeature.Hypervisor) && (engine.Intercepts.Instructions & InterceptedInstructions.Hypercall) != 0;
+        if (paravirtual) model = model with { Hypervisor = ParavirtualInterface.Describe(features, KvmHints.None) };
         Timers = new TimerQueue(Clock, DeviceLock);
         _engineVm = engine.CreateVm(Memory, model, Clock);
         Model = _engineVm.NarrowedModel ?? model;
         for (int n = 0; n < cpus; n++) _cpus.Add(new CpuThread(this, _engineVm.CreateCpu(n)));
+        if (!paravirtual) return;
+        Paravirtual = new ParavirtualInterface(this, features);
+        Msrs.Add(Paravirtual);
+        foreach (CpuThread cpu in _cpus)
+        {
+            cpu.Paravirtual = Paravirtual.Add(cpu);
+            cpu.Cpu.Controls = cpu.Cpu.Controls with { Instructions = cpu.Cpu.Controls.Instructions | InterceptedInstructions.Hypercall };
+        }
     }
 
     /// <summary>The processor as the guest sees it: what boots it and what stands around it must not use more.</summary>
@@ -55,6 +82,9 @@ public sealed class VirtualMachine : IDisposable
     public MmioBus Mmio { get; } = new();
     /// <summary>MSRs outside the processor; asked in order until one answers.</summary>
     public IList<IMsrDevice> Msrs { get; } = [];
+
+    /// <summary>KVM's interface for the guest; null when the guest is offered none.</summary>
+    public ParavirtualInterface? Paravirtual { get; }
 
     /// <summary>Where FERR# of the processors leads; null: nowhere. Set by the board before the start.</summary>
     public IInterruptLine? FloatingPointError { get; set; }
@@ -71,6 +101,7 @@ public sealed class VirtualMachine : IDisposable
     public void Start()
     {
         foreach (CpuThread cpu in _cpus) cpu.Start();
+        _discipline.Start();
     }
 
     /// <summary>Ends the VM. Any thread; the first cause wins.</summary>
@@ -89,17 +120,37 @@ public sealed class VirtualMachine : IDisposable
     /// <summary>Stops virtual time and all vCPUs, and returns when they stand still. Any thread but a vCPU's. Idempotent.</summary>
     public void Pause()
     {
-        foreach (CpuThread cpu in _cpus) cpu.Pause();
-        Clock.Stop();
-        Timers.Pause(true);
+        lock (_pauseLock)
+        {
+            foreach (CpuThread cpu in _cpus) cpu.Pause();
+            _paused = true;
+            Clock.Stop();
+            Timers.Pause(true);
+        }
     }
 
     /// <summary>Goes on after <see cref="Pause"/>.</summary>
     public void Resume()
     {
-        Clock.Start();
-        Timers.Pause(false);
-        foreach (CpuThread cpu in _cpus) cpu.Resume();
+        lock (_pauseLock)
+        {
+            if (_paused) Paravirtual?.Resumed();
+            _paused = false;
+            Clock.Start();
+            Timers.Pause(false);
+            foreach (CpuThread cpu in _cpus) cpu.Resume();
+        }
+    }
+
+    /// <summary>Does something while no vCPU runs and virtual time goes on. Not on a vCPU's thread, nor with the machine lock held.</summary>
+    internal void WhileHeld(Action action)
+    {
+        lock (_pauseLock)
+        {
+            if (!_paused) foreach (CpuThread cpu in _cpus) cpu.Pause();
+            action();
+            if (!_paused) foreach (CpuThread cpu in _cpus) cpu.Resume();
+        }
     }
 
     /// <summary>Tells a vCPU that its interrupt source has something for it. Any thread.</summary>
@@ -112,6 +163,7 @@ public sealed class VirtualMachine : IDisposable
     {
         if (_disposed) return;
         _disposed = true;
+        _discipline.Dispose();
         Stop(new StopCause(StopReason.HostRequest));
         foreach (CpuThread cpu in _cpus) cpu.Dispose();
         Timers.Dispose();

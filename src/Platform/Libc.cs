@@ -28,7 +28,4 @@ internal static unsafe partial class Libc
     {
         public long Seconds, Nanoseconds;
     }
-
-    [LibraryImport("libc", EntryPoint = "nanosleep", SetLastError = true)]
-    public static partial int Nanosleep(TimeSpec* request, TimeSpec* remaining);
 }

@@ -28,6 +28,10 @@ internal sealed class InterpretedCpu(int index, Processor processor) : IFollowin
         set => processor.Controls = value;
     }
 
+    public ulong TscOffset => processor.TscOffset;
+
+    public void FlushTlb() => processor.FlushTlb(includeGlobal: true);
+
     public bool InterruptWindowOpen => processor.InterruptWindowOpen;
 
     public bool NmiWindowOpen => processor.NmiWindowOpen;

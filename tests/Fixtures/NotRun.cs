@@ -78,6 +78,9 @@ internal static class NotRun
     /// <summary>Fixtures of controls: classes whose engines must be able to make any instruction exit.</summary>
     private static readonly HashSet<Type> s_needIntercepts = [typeof(ExecutionControlTests)];
 
+    /// <summary>Fixtures of the paravirtual interface that the hypervisor offers: engines must let hypercalls exit.</summary>
+    private static readonly HashSet<Type> s_needHypercalls = [typeof(ParavirtualTests)];
+
     /// <summary>KVM without hardware behind it.</summary>
     public static bool IsEmulatedByKernel(IEngine engine) => engine.Probe() is { Available: true, Hardware: false, Chosen: false };
 
@@ -86,6 +89,7 @@ internal static class NotRun
     {
         if (fixture.DeclaringType == typeof(SmpTests) && engine.MaxCpus < 2) return "the engine has one virtual processor";
         if (s_needIntercepts.Contains(fixture.DeclaringType!) && engine.Intercepts.ExceptionBitmap == 0) return "the engine lets no instruction or exception exit";
+        if (s_needHypercalls.Contains(fixture.DeclaringType!) && (engine.Intercepts.Instructions & InterceptedInstructions.Hypercall) == 0) return "the engine lets no hypercall exit";
         return IsEmulatedByKernel(engine) && !s_withinReachOfTheEmulator.Contains(fixture.Name)
             ? "the kernel's instruction emulator does not get that far" : null;
     }

@@ -1,6 +1,10 @@
 using System.Globalization;
+using Bunraku.Engines;
 
 namespace Bunraku.Cli.CommandLine;
+
+/// <summary>The value of an option that is on or off; an option of a boolean would take no such word.</summary>
+public enum Switch { Off, On }
 
 /// <summary>Reads and writes quantities as people type them.</summary>
 public static class Quantities
@@ -49,6 +53,39 @@ public static class Quantities
         if (total > 24 * 86400) throw new UsageException($"'{text}' is longer than the longest duration, 24 days");
         return TimeSpan.FromSeconds(total);
     }
+
+    /// <summary>Hz of a frequency such as 1GHz, 2600MHz, 2.6G or 1000000000; a bare number is Hz. What a virtual clock can have.</summary>
+    /// <exception cref="UsageException">Not a frequency.</exception>
+    public static ulong ParseFrequency(string text)
+    {
+        string number = text.EndsWith("hz", StringComparison.OrdinalIgnoreCase) ? text[..^2] : text;
+        decimal scale = 1;
+        if (number.Length > 0 && !char.IsAsciiDigit(number[^1]))
+        {
+            scale = char.ToUpperInvariant(number[^1]) switch
+            {
+                'K' => 1_000,
+                'M' => 1_000_000,
+                'G' => 1_000_000_000,
+                _ => 0,
+            };
+            number = number[..^1];
+        }
+        if (scale == 0 || number.Length > 15 || !decimal.TryParse(number, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out decimal value))
+            throw new UsageException($"'{text}' is not a frequency; write for example 1GHz or 2600MHz");
+        value *= scale;
+        if (value is < VirtualClock.LowestFrequency or > VirtualClock.HighestFrequency)
+            throw new UsageException($"'{text}' is no frequency for a processor's counter; from {VirtualClock.LowestFrequency / 1_000_000}MHz to {VirtualClock.HighestFrequency / 1_000_000_000}GHz is possible");
+        return (ulong)value;
+    }
+
+    /// <exception cref="UsageException">Neither on nor off.</exception>
+    public static Switch ParseSwitch(string text) => text switch
+    {
+        "on" => Switch.On,
+        "off" => Switch.Off,
+        _ => throw new UsageException($"'{text}' is neither on nor off"),
+    };
 
     /// <summary>Bytes with a binary unit, for people: 512 MiB, 1.5 GiB, 93 KiB.</summary>
     public static string FormatSize(ulong bytes)

@@ -15,6 +15,8 @@ internal sealed class RunCommand : Command
     private readonly Option<int?> _cpus = Parsed<int?>("--cpus", "N", "virtual processors (default 1); how many an engine can have, it says when there are too many", t => ParseCpus(t));
     private readonly Option<string?> _engine = Text("--engine", "NAME", "what executes the guest: auto or a name from 'bunraku engines' (default auto)");
     private readonly Option<string?> _cpu = Text("--cpu", "MODEL[,+FEATURE,-FEATURE]", "the processor that the guest sees");
+    private readonly Option<Switch?> _paravirtual = Parsed<Switch?>("--pv", "on|off", "offer KVM's paravirtual interface to the guest: clock, steal time, hypercalls (default on)", t => Quantities.ParseSwitch(t));
+    private readonly Option<ulong?> _tscFrequency = Parsed<ulong?>("--tsc-frequency", "HZ", "rate of the guest's time stamp counter, for example 1GHz or 2600MHz (default the host's)", t => Quantities.ParseFrequency(t));
     private readonly Option<SerialTarget?> _serial = Parsed<SerialTarget?>("--serial", "TARGET", "where the guest's console goes: stdio, file:PATH or none (default stdio)", t => SerialTarget.Parse(t));
     private readonly Option<bool> _debugExit = new("--debug-exit") { Description = "isa-debug-exit on port 0xf4: the guest ends with status value*2+1" };
     private readonly Option<bool> _testDevice = new("--test-device") { Description = "ports, interrupt wires and device memory of QEMU's pc-testdev, for test kernels" };
@@ -26,7 +28,7 @@ internal sealed class RunCommand : Command
     public RunCommand() : base("run", "Boot a guest, or run one COMMAND inside it (after --)")
     {
         Arguments.Add(_guest);
-        foreach (Option option in (Option[])[_kernel, _initrd, _append, _memory, _cpus, _engine, _cpu, _serial, _debugExit, _testDevice, _timeout, _stats, _statsJson, _trace])
+        foreach (Option option in (Option[])[_kernel, _initrd, _append, _memory, _cpus, _engine, _cpu, _paravirtual, _tscFrequency, _serial, _debugExit, _testDevice, _timeout, _stats, _statsJson, _trace])
             Options.Add(option);
     }
 
@@ -49,6 +51,8 @@ internal sealed class RunCommand : Command
             Cpus = parsed.GetValue(_cpus) ?? 1,
             Engine = parsed.GetValue(_engine) ?? "auto",
             Cpu = parsed.GetValue(_cpu),
+            Paravirtual = parsed.GetValue(_paravirtual) != Switch.Off,
+            TscFrequency = parsed.GetValue(_tscFrequency) ?? 0,
             Serial = parsed.GetValue(_serial) ?? new SerialTarget(SerialKind.Stdio),
             DebugExit = parsed.GetValue(_debugExit),
             TestDevice = parsed.GetValue(_testDevice),

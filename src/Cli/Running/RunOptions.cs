@@ -51,6 +51,10 @@ public sealed record RunOptions
     public string Engine { get; init; } = "auto";
     /// <summary>MODEL[,+feature,-feature]; null is the default model.</summary>
     public string? Cpu { get; init; }
+    /// <summary>Offer the guest KVM's paravirtual interface.</summary>
+    public bool Paravirtual { get; init; } = true;
+    /// <summary>Hz of the guest's TSC; 0: the host's.</summary>
+    public ulong TscFrequency { get; init; }
     public SerialTarget Serial { get; init; }
     public bool DebugExit { get; init; }
     public bool TestDevice { get; init; }

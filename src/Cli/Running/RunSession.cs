@@ -54,7 +54,11 @@ public sealed class RunSession : IDisposable
         TextWriter? trace = OpenTrace(options.Trace);
         try
         {
-            _vm = new VirtualMachine(_engine, model, options.Memory, options.Cpus);
+            _vm = new VirtualMachine(_engine, model, options.Memory, options.Cpus, new VirtualMachineOptions
+            {
+                Paravirtual = options.Paravirtual,
+                TscFrequency = options.TscFrequency,
+            });
         }
         catch (Exception e) when (e is Win32Exception or OutOfMemoryException)
         {

@@ -19,7 +19,10 @@ public readonly record struct CpuidSubject(
 /// <summary>CPUID leaves of a model. Intel SDM vol. 2, CPUID; AMD APM vol. 3, appendix E.</summary>
 public static class CpuidLeaves
 {
-    public const uint HypervisorFirst = 0x4000_0000, ExtendedFirst = 0x8000_0000;
+    public const uint HypervisorFirst = 0x4000_0000, HypervisorTiming = 0x4000_0010, ExtendedFirst = 0x8000_0000;
+
+    /// <summary>Hz of the crystal behind leaf 15h, which is also what clocks the APIC timer.</summary>
+    public const uint CrystalFrequency = 1_000_000_000;
 
     /// <summary>Highest basic leaf.</summary>
     public static uint MaxBasic(CpuModel m) => m.IsAmd ? 0xDu : 0x16;
@@ -41,17 +44,48 @@ public static class CpuidLeaves
         }
         else if (leaf >= HypervisorFirst && m.Has(CpuFeature.Hypervisor))
         {
-            return leaf == HypervisorFirst ? HypervisorIdentity() : default;
+            return Hypervisor(p, leaf);
         }
         // Out of range: AMD returns zeros, Intel the highest basic leaf.
         return m.IsAmd ? default : Basic(p, MaxBasic(m), subleaf);
     }
 
-    /// <summary>The first leaf of the range that hypervisors keep for themselves: its last leaf and who this is; there is no other hypervisor's interface behind it.</summary>
-    private static CpuidResult HypervisorIdentity()
+    /// <summary>The range that hypervisors keep for themselves: its last leaf and who this is, what that one tells, and frequencies.</summary>
+    private static CpuidResult Hypervisor(in CpuidSubject p, uint leaf)
     {
-        ReadOnlySpan<byte> name = "BunrakuVMM\0\0"u8;
-        return new(HypervisorFirst, BitConverter.ToUInt32(name), BitConverter.ToUInt32(name[4..]), BitConverter.ToUInt32(name[8..]));
+        HypervisorInterface hypervisor = p.Model.Hypervisor;
+        switch (leaf)
+        {
+            case HypervisorFirst:
+                byte[] name = new byte[12];
+                Encoding.ASCII.GetBytes(hypervisor.Signature, name);
+                return new(HypervisorTiming, BitConverter.ToUInt32(name), BitConverter.ToUInt32(name, 4), BitConverter.ToUInt32(name, 8));
+            // A convention among hypervisors, begun by VMware: kHz of the TSC and of the APIC timer's clock.
+            case HypervisorTiming:
+                return new((uint)(p.TscFrequency / 1000), CrystalFrequency / 1000, 0, 0);
+            default:
+                return hypervisor.Leaves.TryGetValue(leaf, out CpuidResult result) ? result : default;
+        }
+    }
+
+    /// <summary>The TSC's frequency as a fraction of the crystal's.</summary>
+    /// <remarks>
+    /// The best approximation (by continued fractions) whose numerator times the crystal's kHz fits 32 bits: Linux multiplies so in native_calibrate_tsc.
+    /// It is exact for whole MHz up to 4294, mostly less than one part in ten million off otherwise, and 20 parts in a million close to whole GHz.
+    /// </remarks>
+    private static (uint Denominator, uint Numerator) CrystalRatio(ulong frequency)
+    {
+        const ulong most = uint.MaxValue / (CrystalFrequency / 1000);
+        ulong a = frequency, b = CrystalFrequency, previousN = 1, previousD = 0, n = a / b, d = 1;
+        (a, b) = (b, a % b);
+        while (b != 0)
+        {
+            ulong q = a / b, nextN = q * n + previousN, nextD = q * d + previousD;
+            if (nextN > most || nextD > uint.MaxValue) break;
+            (previousN, previousD, n, d) = (n, d, nextN, nextD);
+            (a, b) = (b, a % b);
+        }
+        return ((uint)d, (uint)n);
     }
 
     private static CpuidResult Basic(in CpuidSubject p, uint leaf, uint subleaf)
@@ -77,8 +111,12 @@ public static class CpuidLeaves
                     : new(0, Bits(0, CpuidRegister.Ebx), Bits(0, CpuidRegister.Ecx) | Dynamic(p.Ospke, 4), Bits(0, CpuidRegister.Edx));
             case 0xB: return Topology(p, subleaf);
             case 0xD: return Xsave(p, subleaf, Bits(1, CpuidRegister.Eax));
-            // Crystal 1/1: the TSC runs at the crystal's frequency, so nothing needs calibration.
-            case 0x15: return p.TscFrequency <= uint.MaxValue ? new(1, 1, (uint)p.TscFrequency, 0) : default;
+            case 0x15:
+                {
+                    // Nothing needs calibration.
+                    (uint denominator, uint numerator) = CrystalRatio(p.TscFrequency);
+                    return new(denominator, numerator, CrystalFrequency, 0);
+                }
             case 0x16:
                 {
                     var mhz = (uint)(p.TscFrequency / 1_000_000);

@@ -45,6 +45,8 @@ internal unsafe struct TableHeader
 [StructLayout(LayoutKind.Sequential, Pack = 1)]
 internal readonly record struct GenericAddress(byte AddressSpace, byte BitWidth, byte BitOffset, byte AccessSize, ulong Address)
 {
+    public static GenericAddress Memory(ulong address, byte bytes) => new(0, (byte)(8 * bytes), 0, 0, address);
+
     public static GenericAddress Port(ushort port, byte bytes) => new(1, (byte)(8 * bytes), 0, (byte)(bytes == 4 ? 3 : bytes), port);
 }
 
@@ -160,6 +162,20 @@ internal struct Madt
     public uint LocalApicAddress;
     /// <summary>Bit 0: the machine also has the two 8259As.</summary>
     public uint Flags;
+}
+
+/// <summary>HPET Description Table: IA-PC HPET Specification 1.0a, section 3.2.4 "The ACPI 2.0 HPET Description Table". 56 bytes.</summary>
+[StructLayout(LayoutKind.Sequential, Pack = 1)]
+internal struct HpetTable
+{
+    public TableHeader Header;
+    /// <summary>Lower half of the capability register.</summary>
+    public uint BlockId;
+    public GenericAddress Address;
+    public byte Number;
+    /// <summary>Ticks of the shortest period that loses no interrupt.</summary>
+    public ushort MinimumTick;
+    public byte PageProtection;
 }
 
 /// <summary>Type and length that begin each MADT entry.</summary>

@@ -3,6 +3,7 @@ using System.Runtime.InteropServices;
 using System.Text;
 using Bunraku.Engines;
 using Bunraku.Machine.Board;
+using Bunraku.Machine.Timers;
 
 namespace Bunraku.Machine.Acpi;
 
@@ -10,7 +11,7 @@ namespace Bunraku.Machine.Acpi;
 public readonly record struct ResetRegister(ushort Port, byte Value);
 
 /// <summary>
-/// The ACPI tables of a board: RSDP, RSDT, XSDT, FADT, FACS, MADT, DSDT, placed from <see cref="MemoryLayout.AcpiTables"/> on with the RSDP first.
+/// The ACPI tables of a board: RSDP, RSDT, XSDT, FADT, FACS, MADT, HPET, DSDT, placed from <see cref="MemoryLayout.AcpiTables"/> on with the RSDP first.
 /// </summary>
 /// <remarks>ACPI Specification 6.3, chapter 5.</remarks>
 public sealed unsafe class AcpiTables
@@ -35,8 +36,9 @@ public sealed unsafe class AcpiTables
         uint dsdt = PlaceTable("DSDT", 2, Concatenate(default(TableHeader), Dsdt.Build(cpus, secondSerial)));
         uint fadt = PlaceTable("FACP", 6, MakeFadt(facs, dsdt, reset));
         uint madt = PlaceTable("APIC", 5, MakeMadt(cpus));
-        uint rsdt = PlaceTable("RSDT", 1, Concatenate(default(TableHeader), MemoryMarshal.AsBytes<uint>([fadt, madt])));
-        uint xsdt = PlaceTable("XSDT", 1, Concatenate(default(TableHeader), MemoryMarshal.AsBytes<ulong>([fadt, madt])));
+        uint hpet = PlaceTable("HPET", 1, MakeHpet());
+        uint rsdt = PlaceTable("RSDT", 1, Concatenate(default(TableHeader), MemoryMarshal.AsBytes<uint>([fadt, madt, hpet])));
+        uint xsdt = PlaceTable("XSDT", 1, Concatenate(default(TableHeader), MemoryMarshal.AsBytes<ulong>([fadt, madt, hpet])));
         PlaceRsdp(rsdt, xsdt);
     }
 
@@ -107,6 +109,13 @@ public sealed unsafe class AcpiTables
         if (cpus > FirstX2ApicId) Add(10, e => new MadtLocalX2ApicNmi(e, 0, uint.MaxValue, 1, 0, 0));
         return [.. bytes];
     }
+
+    private static byte[] MakeHpet() => Concatenate(new HpetTable
+    {
+        BlockId = Hpet.BlockId,
+        Address = GenericAddress.Memory(MemoryLayout.Hpet, 8),
+        MinimumTick = (ushort)(Pit8254.MinimumSpacing / Hpet.TickNanoseconds),
+    }, []);
 
     private void PlaceRsdp(uint rsdt, uint xsdt)
     {

@@ -1,5 +1,6 @@
 using Bunraku.Machine.Board;
 using Bunraku.Machine.Serial;
+using Bunraku.Machine.Timers;
 
 namespace Bunraku.Machine.Acpi;
 
@@ -27,6 +28,7 @@ internal static class Dsdt
                 int uid = n;
                 sb.Device($"C{n:X3}", d => d.Name("_HID", "ACPI0007").Name("_UID", (ulong)uid));
             }
+            IsaDevice(sb, "HPET", "PNP0103", r => r.Memory((uint)MemoryLayout.Hpet, (uint)Hpet.Length), uid: 0);
             sb.Device("PCI0", bridge => HostBridge(bridge, secondSerial));
         });
         return aml.Bytes.ToArray();

@@ -31,6 +31,7 @@ public static class MemoryLayout
     public const ulong PciWindowEnd = IoApic;
 
     public const ulong IoApic = 0xFEC0_0000;
+    public const ulong Hpet = 0xFED0_0000;
     /// <summary>Local APIC page after reset; the guest may move it.</summary>
     public const ulong LocalApic = 0xFEE0_0000;
 }

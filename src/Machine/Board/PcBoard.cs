@@ -20,7 +20,11 @@ public sealed class PcBoard
 
     private static readonly ResetRegister s_reset = new(PciHost.FirstPort + 1, 0x06); // hard reset through the PIIX reset control register
 
+    /// <summary>The first I/O APIC input that a timer of the HPET can use.</summary>
+    private const int FirstHpetInput = 20;
+
     private readonly VirtualMachine _vm;
+    private readonly Dictionary<int, SharedWire> _pciInterrupts = [];
 
     /// <summary>Assembles the board. Before the VM starts; once a VM.</summary>
     public PcBoard(VirtualMachine vm, PcBoardOptions options)
@@ -37,6 +41,7 @@ public sealed class PcBoard
         }
         Apics.LocalApics[0].SetVirtualWire();
         vm.Msrs.Add(Apics);
+        if (vm.Paravirtual is { } paravirtual) paravirtual.Interrupts = Apics;
         vm.Mmio.Add(MemoryLayout.IoApic, IoApic.Length, IoApic);
 
         // The 8259A's output leads to every local APIC and to the I/O APIC's first input.
@@ -47,12 +52,18 @@ public sealed class PcBoard
         vm.FloatingPointError = Interrupts[CoprocessorError.Irq];
         new CoprocessorError(Interrupts[CoprocessorError.Irq]).AttachTo(vm.Ports);
 
-        Timer = new Pit8254(Interrupts[0], time);
+        Gate pitWire = new(Interrupts[0]), clockWire = new(Interrupts[8]);
+        Timer = new Pit8254(pitWire, time);
         Timer.AttachTo(vm.Ports);
         Power = new PowerManagement(time, Interrupts[PowerManagement.SciInterrupt], () => vm.Stop(new StopCause(StopReason.PowerOff)));
         vm.Ports.Add(PowerManagement.FirstPort, PowerManagement.Ports, Power);
-        Clock = new Rtc146818(new InterruptFanOut([Interrupts[8], Power.RealTimeClock]), time, options.StartTime, vm.Memory.Size);
+        Clock = new Rtc146818(new InterruptFanOut([clockWire, Power.RealTimeClock]), time, options.StartTime, vm.Memory.Size);
         Clock.AttachTo(vm.Ports);
+        // Inputs 20 to 23 of the I/O APIC lead to the PCI slots too.
+        var routes = new IInterruptLine?[IoApic.Pins];
+        for (int input = FirstHpetInput; input < IoApic.Pins; input++) routes[input] = PciInterrupt(input).Connect();
+        Hpet = new Hpet(time, routes, [Interrupts[0], Interrupts[8]], replace => pitWire.Cut = clockWire.Cut = replace, Apics.DeliverMsi);
+        vm.Mmio.Add(MemoryLayout.Hpet, Hpet.Length, Hpet);
         var a20 = new A20Gate(vm.SetA20);
         Keyboard = new I8042(Interrupts[1], Interrupts[12], a20, Reset, vm.DeviceLock);
         Keyboard.AttachTo(vm.Ports);
@@ -90,6 +101,7 @@ public sealed class PcBoard
     public IsaInterrupts Interrupts { get; }
     public Pit8254 Timer { get; }
     public Rtc146818 Clock { get; }
+    public Hpet Hpet { get; }
     public I8042 Keyboard { get; }
     public PostCode PostCode { get; }
     /// <summary>COM1.</summary>
@@ -102,6 +114,10 @@ public sealed class PcBoard
     /// <summary>More items can be added before the guest runs.</summary>
     public FwCfg FwCfg { get; }
     public IReadOnlyList<E820Entry> MemoryMap { get; }
+
+    /// <summary>The wire to an I/O APIC input that PCI slots and other devices share, 16 to 23.</summary>
+    public SharedWire PciInterrupt(int input) =>
+        _pciInterrupts.TryGetValue(input, out SharedWire? wire) ? wire : _pciInterrupts[input] = new SharedWire(IoApic.GetLine(input));
 
     /// <summary>Leaves interrupt vectors, 8259A and timer as a BIOS does, for kernels whose boot protocol promises that. Before the kernel is loaded.</summary>
     public void PrepareAsBios()

@@ -6,7 +6,7 @@ namespace Bunraku.Machine.Interrupts;
 /// Carries messages between the interrupt controllers of one machine: I/O APICs, devices with MSI and the local APICs themselves. Also finds the
 /// local APIC of a vCPU for accesses to IA32_APIC_BASE, IA32_TSC_DEADLINE and the x2APIC registers. With the machine lock held.
 /// </summary>
-public sealed class ApicBus : IMsrDevice
+public sealed partial class ApicBus : IMsrDevice
 {
     private LocalApic[] _localApics = [];
     private IoApic[] _ioApics = [];

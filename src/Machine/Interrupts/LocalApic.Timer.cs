@@ -1,3 +1,4 @@
+using Bunraku.Engines;
 using Bunraku.Hypervisor;
 
 namespace Bunraku.Machine.Interrupts;
@@ -6,7 +7,7 @@ namespace Bunraku.Machine.Interrupts;
 public sealed partial class LocalApic
 {
     /// <summary>Frequency of the clock that the divide configuration register divides, in Hz.</summary>
-    public const uint TimerFrequency = 1_000_000_000;
+    public const uint TimerFrequency = CpuidLeaves.CrystalFrequency;
 
     /// <summary>A guest that asks for a periodic interrupt every few nanoseconds must not keep the machine's timer thread busy.</summary>
     private const long ShortestRepeat = 20_000;

@@ -93,7 +93,7 @@ public sealed partial class LocalApic : IMmioDevice, IInterruptSource
         _isr = _tmr = _irr = default;
         _tpr = 0;
         _nmis = 0;
-        _extIntReceived = false;
+        _extIntReceived = _silentEoi = false;
         _waitsForStartUp = !IsBootstrap;
         ResetRegisters();
         ResetTimer();
@@ -234,7 +234,7 @@ public sealed partial class LocalApic : IMmioDevice, IInterruptSource
         _irr.Set(vector, true);
         _tmr.Set(vector, level);
         UpdatePriority();
-        if (_deliverable) Wake();
+        if (_deliverable || _silentEoi) Wake();
         return true;
     }
 

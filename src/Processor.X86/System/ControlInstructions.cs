@@ -292,7 +292,12 @@ internal static unsafe class ControlInstructions
     public static Insn* Hypercall(Processor p, ProcessorState* s, Insn* i)
     {
         if ((p.Controls.Instructions & InterceptedInstructions.Hypercall) == 0) throw p.InvalidOpcode();
-        p.RequestExit(ExitReason.Hypercall);
+        if (!p.TakeCompletion(i, ExitReason.Hypercall))
+        {
+            p.Exit.Call = new(s->Rax, s->Rbx, s->Rcx, s->Rdx, s->Rsi, s->Cpl, Processor.Is64Bit(s));
+            return p.ExitForCompletion(i, ExitReason.Hypercall, size: 8, data: s->Rax);
+        }
+        s->Rax = p.Exit.Data;
         return Flow.Leave(s, i);
     }
 

@@ -41,11 +41,12 @@ internal static class MsrTable
 
     public static readonly FrozenDictionary<uint, int> Slots = Rows.Select((row, slot) => (row.Index, slot)).ToFrozenDictionary(x => x.Index, x => x.slot);
 
-    /// <summary>MSRs of the local APIC: they exit with <see cref="ExitReason.Msr"/>.</summary>
+    /// <summary>MSRs of the local APIC and of the hypervisor's own interface: they exit with <see cref="ExitReason.Msr"/>.</summary>
     public static bool IsOutside(uint index, CpuModel model) =>
         index is >= MsrIndex.X2ApicFirst and <= MsrIndex.X2ApicLast ? model.Has(CpuFeature.X2apic)
         : index == MsrIndex.ApicBase ? model.Has(CpuFeature.Apic)
-        : index == MsrIndex.TscDeadline && model.Has(CpuFeature.TscDeadline);
+        : index == MsrIndex.TscDeadline ? model.Has(CpuFeature.TscDeadline)
+        : model.Hypervisor.HasMsr(index);
 
     private static MsrRow[] Fixed() =>
     [

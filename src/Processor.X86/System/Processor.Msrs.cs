@@ -103,6 +103,7 @@ public sealed unsafe partial class Processor
         }
         if (index is MsrIndex.MtrrDefType or >= 0x200 and < 0x200 + 2 * MsrTable.VariableMtrrs && !IsMtrrTypeValid(index, value)) return false;
         StoreMsr(index, slot, value);
+        if (index is MsrIndex.Tsc or MsrIndex.TscAdjust) Kick(); // whoever told the guest about its TSC has to tell it anew
         return true;
     }
 

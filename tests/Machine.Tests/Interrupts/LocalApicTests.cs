@@ -385,17 +385,17 @@ public sealed class LocalApicTests
     public void NmiInitAndStartUpMessages()
     {
         var f = new ApicFixture(cpus: 2);
-        List<string> seen = [];
-        f.Bus.InitReceived = cpu => seen.Add($"init {cpu}");
-        f.Bus.StartUpReceived = (cpu, vector) => seen.Add($"start {cpu} {vector:X2}");
         f.Write(IcrHigh, 1u << 24);
         f.Write(IcrLow, 0xC500); // INIT, level, assert
         f.Write(IcrLow, 0x8500); // INIT level de-assert: ignored
         f.Write(IcrLow, 0x469A); // SIPI
+        Assert.True(f.Apic(1).TakeInit());
+        Assert.False(f.Apic(1).TakeInit());
+        Assert.True(f.Apic(1).WaitsForStartUp);
+        f.Write(IcrLow, 0x469B); // SIPI
+        Assert.Equal((byte)0x9B, f.Apic(1).TakeStartUp());
+        Assert.False(f.Apic(1).WaitsForStartUp);
         f.Write(IcrLow, 0x4400); // NMI
-        f.Write(IcrLow, 0x4400);
-        Assert.Equal(["init 1", "start 1 9A"], seen);
-        Assert.Equal(2, f.Wakes[1]);
         Assert.True(f.Apic(1).TakeNmi());
         Assert.False(f.Apic(1).TakeNmi());
         Assert.False(f.Apic(0).NmiPending);

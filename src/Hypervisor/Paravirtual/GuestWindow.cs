@@ -1,0 +1,30 @@
+using Bunraku.Engines;
+
+namespace Bunraku.Hypervisor.Paravirtual;
+
+/// <summary>
+/// A structure in guest RAM at an address that the guest chose. Invariant: <see cref="Pointer"/> is null, or all of its bytes lie in one writable region of
+/// the guest's RAM, which is mapped as long as the memory lives.
+/// </summary>
+internal readonly unsafe struct GuestWindow
+{
+    private readonly GuestMemory? _memory;
+    private readonly ulong _address;
+    private readonly int _length;
+
+    /// <summary>Looks the address up; an unusable one gives an empty window.</summary>
+    public GuestWindow(GuestMemory memory, ulong address, int length)
+    {
+        if (!memory.TryFind(address, out MemoryRegion region) || region.IsReadOnly || (ulong)length > region.Length - (address - region.Start)) return;
+        (_memory, _address, _length) = (memory, address, length);
+        Pointer = memory.Backing.Pointer + region.Offset + (address - region.Start);
+    }
+
+    /// <summary>Where the host sees it; null: nowhere.</summary>
+    public byte* Pointer { get; }
+
+    public bool IsUsable => Pointer != null;
+
+    /// <summary>The bytes were written: code that somebody decoded there is forgotten.</summary>
+    public void Written() => _memory?.NotifyWritten(_address, (ulong)_length);
+}
