@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Bunraku.Engines;
+using Bunraku.Platform;
 
 namespace Bunraku.Processor.X86;
 
@@ -12,6 +13,7 @@ public sealed unsafe partial class Processor : IDisposable
 {
     /// <summary>Execution state in native memory; never null before disposal.</summary>
     internal readonly ProcessorState* State;
+    private readonly LowMemory _stateMemory;
     internal readonly GuestMemory Memory;
     internal readonly CpuModel Model;
     internal readonly VirtualClock Clock;
@@ -45,8 +47,9 @@ public sealed unsafe partial class Processor : IDisposable
         Model = model;
         _paging = new PagingModel(model);
         Clock = clock;
-        State = (ProcessorState*)NativeMemory.AlignedAlloc((nuint)sizeof(ProcessorState), 64);
-        *State = default;
+        // Emitted code has 32-bit absolute addresses of it.
+        _stateMemory = new LowMemory(sizeof(ProcessorState));
+        State = (ProcessorState*)_stateMemory.Pointer;
         X87.Reset(State); // host-executed instructions rely on a valid image
         _decoder = new BlockDecoder(this);
         if (translateAfter > 0) CreateTranslator(translateAfter);
@@ -166,7 +169,7 @@ public sealed unsafe partial class Processor : IDisposable
     {
         if (_disposed) return;
         _disposed = true;
-        NativeMemory.AlignedFree(State);
+        _stateMemory?.Dispose(); // null when there was none to be had
         NativeMemory.Free(_buckets);
     }
 }

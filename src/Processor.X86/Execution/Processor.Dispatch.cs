@@ -23,7 +23,6 @@ public sealed unsafe partial class Processor
         _reexecuting = _replay.Count > 0;
         _replayIndex = 0;
         DeliverInjected();
-        PrepareTranslator();
         for (; ; )
         {
             try

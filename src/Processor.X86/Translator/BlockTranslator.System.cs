@@ -29,8 +29,6 @@ internal sealed unsafe partial class BlockTranslator
         if (!_a.TryEncode(instruction)) throw new InvalidOperationException($"cannot encode {instruction}");
     }
 
-    private static MemoryOperand State(int offset) => new(HostRegister.None, HostRegister.None, 1, offset, 8, false, HostRegister.GS);
-
     /// <summary>The arithmetic flags go to AX as <see cref="TranslatorState.HostFlags"/> has them; RAX is kept.</summary>
     private void SaveFlags()
     {
@@ -75,7 +73,7 @@ internal sealed unsafe partial class BlockTranslator
         LoadOperand(Host.R13, CheckTop(number), wide: true);
         SaveFlags();
         Encode(Instruction.Create(Code.Mov_r32_rm32, HostRegister.ECX, HostRegister.R13D));
-        Encode(Instruction.Create(Code.Xor_r32_rm32, HostRegister.ECX, State(StateOffsets.FlagsOther)));
+        Encode(Instruction.Create(Code.Xor_r32_rm32, HostRegister.ECX, _a.State(StateOffsets.FlagsOther)));
         Encode(Instruction.Create(Code.Test_rm32_imm32, HostRegister.ECX, unchanged));
         _a.JumpIf(5 /* NE */, slow);
         if (IsSupervisor)
@@ -83,12 +81,12 @@ internal sealed unsafe partial class BlockTranslator
             HostLabel quiet = NewLabel();
             Encode(Instruction.Create(Code.Test_rm32_imm32, HostRegister.R13D, (int)Rflags.If));
             _a.JumpIf(4 /* E */, quiet);
-            Encode(Instruction.Create(Code.Cmp_rm32_imm8, State(StateOffsets.Attention), 0));
+            Encode(Instruction.Create(Code.Cmp_rm32_imm8, _a.State(StateOffsets.Attention), 0));
             _a.JumpIf(5 /* NE */, slow);
             _a.Place(quiet);
             // Only IF can differ here among the upper flags that were compared or may change.
             Encode(Instruction.Create(Code.And_rm32_imm32, HostRegister.ECX, (int)Rflags.If));
-            Encode(Instruction.Create(Code.Xor_rm32_r32, State(StateOffsets.FlagsOther), HostRegister.ECX));
+            Encode(Instruction.Create(Code.Xor_rm32_r32, _a.State(StateOffsets.FlagsOther), HostRegister.ECX));
         }
         Encode(Instruction.Create(Code.Mov_r32_rm32, HostRegister.EAX, HostRegister.R13D));
         Encode(Instruction.Create(Code.Shl_rm32_imm8, HostRegister.EAX, 8));
@@ -164,7 +162,7 @@ internal sealed unsafe partial class BlockTranslator
         int number = NumberOf(g.Op0Register);
         Host to = HostRegisters.Of(number);
         var segment = (Seg)(g.Op1Register - HostRegister.ES);
-        Encode(Instruction.Create(Code.Movzx_r32_rm16, Sized(to == Host.None ? Host.Rcx : to, 4), State(StateOffsets.Selector(segment))));
+        Encode(Instruction.Create(Code.Movzx_r32_rm16, Sized(to == Host.None ? Host.Rcx : to, 4), _a.State(StateOffsets.Selector(segment))));
         if (to == Host.None) _a.StoreState(StateOffsets.Gpr(number), Host.Rcx);
         return true;
     }

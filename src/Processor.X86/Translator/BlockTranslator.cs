@@ -12,7 +12,7 @@ internal sealed unsafe partial class BlockTranslator
     private readonly ExecutableMemory _memory;
     private readonly TranslatorRuntime _runtime;
     private readonly TranslationArena _arena;
-    private readonly HostAssembler _a = new();
+    private readonly HostAssembler _a;
     private readonly CodeBytes _bytes = new();
     private readonly Decoder[] _decoders;
     private readonly InstructionInfoFactory _information = new();
@@ -37,8 +37,9 @@ internal sealed unsafe partial class BlockTranslator
 
     private enum ColdKind { Miss, Operation, Link, Attention, Vectors, X87, Record }
 
-    public BlockTranslator(ExecutableMemory memory, TranslatorRuntime runtime, TranslationArena arena, DecoderOptions options)
+    public BlockTranslator(ExecutableMemory memory, TranslatorRuntime runtime, TranslationArena arena, ProcessorState* state, DecoderOptions options)
     {
+        _a = new HostAssembler(state);
         (_memory, _runtime, _arena) = (memory, runtime, arena);
         _decoders = [Decoder.Create(16, _bytes, options), Decoder.Create(32, _bytes, options), Decoder.Create(64, _bytes, options)];
     }

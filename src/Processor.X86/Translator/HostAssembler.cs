@@ -28,7 +28,7 @@ internal sealed class HostLabel
 /// touches the arithmetic flags unless its name says so; whole instructions are encoded by Iced.
 /// </summary>
 /// <remarks>Invariant: nothing is written beyond <see cref="Capacity"/>; <see cref="Full"/> tells that something did not fit.</remarks>
-internal sealed class HostAssembler : CodeWriter
+internal sealed unsafe class HostAssembler : CodeWriter
 {
     public const int Capacity = 1 << 16;
     private const int Reserve = 64;
@@ -37,7 +37,17 @@ internal sealed class HostAssembler : CodeWriter
     private readonly Encoder _encoder;
     private ulong _address;
 
-    public HostAssembler() => _encoder = Encoder.Create(64, this);
+    private readonly int _state;
+
+    /// <param name="state">Where the processor state lies, below 2 GiB: emitted code reaches it by absolute addresses.</param>
+    public HostAssembler(ProcessorState* state)
+    {
+        _state = checked((int)state);
+        _encoder = Encoder.Create(64, this);
+    }
+
+    /// <summary>A field of the processor state as an operand for Iced.</summary>
+    public MemoryOperand State(int offset, Iced.Intel.Register index = Iced.Intel.Register.None) => new(Iced.Intel.Register.None, index, 1, _state + offset, 8, false, Iced.Intel.Register.None);
 
     /// <summary>Bytes written.</summary>
     public int Length { get; private set; }
@@ -81,6 +91,9 @@ internal sealed class HostAssembler : CodeWriter
         Int32((int)(value >> 32));
     }
 
+    /// <summary>The 32-bit absolute address of a field of the processor state.</summary>
+    public void StateAddress(int offset) => Int32(_state + offset);
+
     /// <summary>One instruction by Iced. False: it has no encoding in 64-bit mode (an 8-bit register AH to BH beside a REX prefix, a form of 32-bit mode).</summary>
     public bool TryEncode(in Instruction instruction)
     {
@@ -114,8 +127,6 @@ internal sealed class HostAssembler : CodeWriter
         int rex = (wide ? 8 : 0) | (register >> 3 & 1) << 2 | (index == Host.None ? 0 : (int)index >> 3) << 1 | (@base == Host.None ? 0 : (int)@base >> 3);
         if (rex != 0) WriteByte((byte)(0x40 | rex));
     }
-
-    private const byte Gs = 0x65;
 
     /// <summary>MOV between registers.</summary>
     public void Move(Host to, Host from, bool wide = true)
@@ -183,77 +194,69 @@ internal sealed class HostAssembler : CodeWriter
     /// <summary>MOV from the processor state.</summary>
     public void LoadState(Host to, int offset, bool wide = true)
     {
-        WriteByte(Gs);
-        Load(to, Host.None, Host.None, offset, wide);
+        Load(to, Host.None, Host.None, _state + offset, wide);
     }
 
     public void StoreState(int offset, Host from, bool wide = true)
     {
-        WriteByte(Gs);
-        Store(Host.None, Host.None, offset, from, wide);
+        Store(Host.None, Host.None, _state + offset, from, wide);
     }
 
     public void StoreStateImmediate(int offset, int value, bool wide)
     {
-        WriteByte(Gs);
-        StoreImmediate(Host.None, Host.None, offset, value, wide);
+        StoreImmediate(Host.None, Host.None, _state + offset, value, wide);
     }
 
     /// <summary>MOVZX from a byte of the processor state.</summary>
     public void LoadStateByte(Host to, int offset)
     {
-        WriteByte(Gs);
         Rex(false, (int)to, Host.None, Host.None);
         Bytes(0x0F, 0xB6);
-        Memory((int)to, Host.None, Host.None, 0, offset);
+        Memory((int)to, Host.None, Host.None, 0, _state + offset);
     }
 
     /// <summary>MOV of a low byte to the processor state.</summary>
     public void StoreStateByte(int offset, Host from)
     {
-        WriteByte(Gs);
         WriteByte((byte)(0x40 | ((int)from >> 3) << 2));
         WriteByte(0x88);
-        Memory((int)from, Host.None, Host.None, 0, offset);
+        Memory((int)from, Host.None, Host.None, 0, _state + offset);
     }
 
     public void StoreStateByteImmediate(int offset, byte value)
     {
-        Bytes(Gs, 0xC6);
-        Memory(0, Host.None, Host.None, 0, offset);
+        WriteByte(0xC6);
+        Memory(0, Host.None, Host.None, 0, _state + offset);
         WriteByte(value);
     }
 
     /// <summary>MOV of an element of a table of 8-byte words in the processor state.</summary>
     public void LoadTable(Host to, Host index, int offset)
     {
-        WriteByte(Gs);
         Rex(true, (int)to, index, Host.None);
         WriteByte(0x8B);
-        Memory((int)to, Host.None, index, 3, offset);
+        Memory((int)to, Host.None, index, 3, _state + offset);
     }
 
     public void StoreTable(int offset, Host index, Host from)
     {
-        WriteByte(Gs);
         Rex(true, (int)from, index, Host.None);
         WriteByte(0x89);
-        Memory((int)from, Host.None, index, 3, offset);
+        Memory((int)from, Host.None, index, 3, _state + offset);
     }
 
     /// <summary>JMP through an element of a table of addresses in the processor state.</summary>
     public void JumpTable(Host index, int offset)
     {
-        WriteByte(Gs);
         Rex(false, 4, index, Host.None);
         WriteByte(0xFF);
-        Memory(4, Host.None, index, 3, offset);
+        Memory(4, Host.None, index, 3, _state + offset);
     }
 
     public void JumpState(int offset)
     {
-        Bytes(Gs, 0xFF);
-        Memory(4, Host.None, Host.None, 0, offset);
+        WriteByte(0xFF);
+        Memory(4, Host.None, Host.None, 0, _state + offset);
     }
 
     /// <summary>PEXT with a mask that lies at <paramref name="mask"/>, near the code.</summary>

@@ -31,9 +31,9 @@ public sealed unsafe partial class Processor
         public Translator(Processor processor, int threshold)
         {
             Threshold = threshold;
-            Runtime = new TranslatorRuntime(Memory);
+            Runtime = new TranslatorRuntime(Memory, processor.State);
             _kept = Memory.Used;
-            Blocks = new BlockTranslator(Memory, Runtime, Arena, FeatureMap.Options(processor.Model));
+            Blocks = new BlockTranslator(Memory, Runtime, Arena, processor.State, FeatureMap.Options(processor.Model));
         }
 
         /// <summary>The number of a mapping; never 0.</summary>
@@ -77,12 +77,6 @@ public sealed unsafe partial class Processor
     }
 
     private void DisposeTranslator() => _translator?.Dispose();
-
-    /// <summary>The host thread that is going to run translated code finds the state by its GS base.</summary>
-    private void PrepareTranslator()
-    {
-        if (_translator != null) _translator.Runtime.SetBase(State);
-    }
 
     /// <summary>The counting operation needs its block.</summary>
     private void NoteBlock(Block* block)

@@ -7,7 +7,7 @@ namespace Bunraku.Processor.X86;
 
 /// <summary>
 /// The hand-written part of the code cache, at its beginning: constants, entry, exits, and what a miss of the first-level TLB does. Emitted once for a
-/// vCPU. Emitted code reaches the processor state through the host's GS base and calls nothing outside the cache.
+/// vCPU. Emitted code calls nothing outside the cache.
 /// </summary>
 internal sealed unsafe class TranslatorRuntime
 {
@@ -16,12 +16,10 @@ internal sealed unsafe class TranslatorRuntime
     /// <summary>MXCSR[12:7]: all SIMD floating-point exceptions masked.</summary>
     private const uint MxcsrMasks = 0x1F80;
 
-    private readonly HostAssembler _a = new();
+    private readonly HostAssembler _a;
     private readonly Dictionary<ulong, ulong> _constants = [];
 
     private readonly ulong[] _entries = new ulong[4];
-    /// <summary>Sets the host's GS base to its argument.</summary>
-    public readonly delegate* unmanaged[SuppressGCTransition]<void*, void> SetBase;
     /// <summary>Called from translated code with an <see cref="ExitRecord"/> behind the call; indexed by <see cref="TranslatedExit"/>.</summary>
     public readonly ulong[] Exits = new ulong[4];
     /// <summary>Called, with a jump of 5 bytes and an <see cref="ExitRecord"/> behind the call, when vector registers must be loaded.</summary>
@@ -43,8 +41,9 @@ internal sealed unsafe class TranslatorRuntime
     /// <summary>Enters at <see cref="TranslatorState.Target"/>, with vector registers and x87 state loaded where asked for, and returns at the next exit.</summary>
     public void Enter(bool vectors, bool x87) => ((delegate* unmanaged<void>)_entries[(vectors ? 1 : 0) + (x87 ? 2 : 0)])();
 
-    public TranslatorRuntime(ExecutableMemory memory)
+    public TranslatorRuntime(ExecutableMemory memory, ProcessorState* state)
     {
+        _a = new HostAssembler(state);
         _a.Begin((ulong)memory.Next);
         foreach (ulong constant in (ulong[])[IndexMask, PageMask, TargetMask, 1, 3, 7, 15, 31, 63, MxcsrMasks, HostMxcsr, X87Masks, X87.Summary, (ulong)Rflags.If])
         {
@@ -81,8 +80,6 @@ internal sealed unsafe class TranslatorRuntime
         }
         MappingMiss = EmitMappingMiss();
         for (int n = 0; n < _entries.Length; n++) _entries[n] = EmitEnter(vectors: (n & 1) != 0, x87: (n & 2) != 0);
-        SetBase = (delegate* unmanaged[SuppressGCTransition]<void*, void>)_a.Here;
-        _a.Bytes(0xF3, 0x48, 0x0F, 0xAE, 0xDF, 0xC3); // WRGSBASE RDI; RET
         if (memory.Append(_a.Code) == null) throw new InvalidOperationException("the code cache is too small for its own runtime");
     }
 
@@ -149,15 +146,15 @@ internal sealed unsafe class TranslatorRuntime
     /// <summary>VMOVUPS of YMM <paramref name="n"/> from (10h) or to (11h) its place in the state.</summary>
     private void VectorMove(byte opcode, int n)
     {
-        _a.Bytes(0x65, 0xC5, (byte)(n < 8 ? 0xFC : 0x7C), opcode, (byte)(4 | (n & 7) << 3), 0x25);
-        _a.Int32(StateOffsets.Vector + 32 * n);
+        _a.Bytes(0xC5, (byte)(n < 8 ? 0xFC : 0x7C), opcode, (byte)(4 | (n & 7) << 3), 0x25);
+        _a.StateAddress(StateOffsets.Vector + 32 * n);
     }
 
     /// <summary>LDMXCSR (2) or STMXCSR (3).</summary>
     private void Mxcsr(int operation, int offset)
     {
-        _a.Bytes(0x65, 0x0F, 0xAE, (byte)(4 | operation << 3), 0x25);
-        _a.Int32(offset);
+        _a.Bytes(0x0F, 0xAE, (byte)(4 | operation << 3), 0x25);
+        _a.StateAddress(offset);
     }
 
     private void HostDefaultMxcsr()
@@ -249,8 +246,8 @@ internal sealed unsafe class TranslatorRuntime
     {
         _a.MoveImmediate(Host.Rax, 1);
         _a.MoveImmediate(Host.Rdx, 0);
-        _a.Bytes(0x65, 0x48, 0x0F, 0xAE, (byte)(4 | operation << 3), 0x25);
-        _a.Int32(StateOffsets.Fxsave);
+        _a.Bytes(0x48, 0x0F, 0xAE, (byte)(4 | operation << 3), 0x25);
+        _a.StateAddress(StateOffsets.Fxsave);
     }
 
     private ulong EmitMiss(int privilege, bool write, ulong fail)
@@ -270,10 +267,10 @@ internal sealed unsafe class TranslatorRuntime
         Add(Instruction.Create(Code.And_rm32_imm32, ECX, (ProcessorState.TlbSize - 1) << 5));
         Add(Instruction.Create(Code.Mov_r64_rm64, RAX, address));
         Add(Instruction.Create(Code.And_rm64_imm32, RAX, unchecked((int)PageMask)));
-        Add(Instruction.Create(Code.Or_r64_rm64, RAX, State(StateOffsets.TlbContext)));
-        Add(Instruction.Create(Code.Cmp_r64_rm64, RAX, State(StateOffsets.Tlb + (write ? StateOffsets.TlbWriteTag : StateOffsets.TlbReadTag), RCX)));
+        Add(Instruction.Create(Code.Or_r64_rm64, RAX, _a.State(StateOffsets.TlbContext)));
+        Add(Instruction.Create(Code.Cmp_r64_rm64, RAX, _a.State(StateOffsets.Tlb + (write ? StateOffsets.TlbWriteTag : StateOffsets.TlbReadTag), RCX)));
         _a.JumpIf(5 /* NE */, no);
-        Add(Instruction.Create(Code.Mov_r64_rm64, RCX, State(StateOffsets.Tlb + StateOffsets.TlbAddend, RCX)));
+        Add(Instruction.Create(Code.Mov_r64_rm64, RCX, _a.State(StateOffsets.Tlb + StateOffsets.TlbAddend, RCX)));
         Add(Instruction.Create(Code.Mov_r64_rm64, RAX, address));
         Add(Instruction.Create(Code.Shr_rm64_imm8, RAX, 12));
         Add(Instruction.Create(Code.Mov_r64_rm64, last, RAX));
@@ -302,15 +299,15 @@ internal sealed unsafe class TranslatorRuntime
         Add(Instruction.Create(Code.And_rm32_imm32, ECX, (ProcessorState.TlbSize - 1) << 5));
         Add(Instruction.Create(Code.And_rm64_imm32, R13, unchecked((int)PageMask)));
         Add(Instruction.Create(Code.Mov_r64_rm64, RAX, R13));
-        Add(Instruction.Create(Code.Or_r64_rm64, RAX, State(StateOffsets.TlbContext)));
-        Add(Instruction.Create(Code.Cmp_r64_rm64, RAX, State(StateOffsets.Tlb + StateOffsets.TlbExecTag, RCX)));
+        Add(Instruction.Create(Code.Or_r64_rm64, RAX, _a.State(StateOffsets.TlbContext)));
+        Add(Instruction.Create(Code.Cmp_r64_rm64, RAX, _a.State(StateOffsets.Tlb + StateOffsets.TlbExecTag, RCX)));
         _a.JumpIf(5 /* NE */, no);
-        Add(Instruction.Create(Code.Add_r64_rm64, R13, State(StateOffsets.Tlb + StateOffsets.TlbAddend, RCX)));
+        Add(Instruction.Create(Code.Add_r64_rm64, R13, _a.State(StateOffsets.Tlb + StateOffsets.TlbAddend, RCX)));
         Add(Instruction.Create(Code.Cmp_r64_rm64, R13, Field(nameof(TranslatedBlock.Page))));
         _a.JumpIf(5 /* NE */, no);
         Add(Instruction.Create(Code.Mov_r32_rm32, ECX, Field(nameof(TranslatedBlock.MappingSlot))));
         Add(Instruction.Create(Code.Mov_r32_rm32, EAX, Field(nameof(TranslatedBlock.Mapping))));
-        Add(Instruction.Create(Code.Mov_rm32_r32, new MemoryOperand(RCX, None, 1, 0, 0, false, GS), EAX));
+        Add(Instruction.Create(Code.Mov_rm32_r32, _a.State(0, RCX), EAX));
         RestoreFlags();
         _a.Bytes(0xC3);
         _a.Place(no);
@@ -337,8 +334,6 @@ internal sealed unsafe class TranslatorRuntime
         LoadFlags();
         _a.LoadState(Host.Rax, StateOffsets.Temporary2);
     }
-
-    private static MemoryOperand State(int offset, HostRegister index = None) => new(None, index, 1, offset, 8, false, GS);
 
     private void Add(in Instruction instruction)
     {
