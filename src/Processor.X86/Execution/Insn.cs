@@ -67,6 +67,8 @@ public enum InsnFlags : ushort
     Lock = 8,
     /// <summary>The operation in front of a block of a translating processor: Imm counts entries, Disp is the block, Extra its translations.</summary>
     Counted = 0x10,
+    /// <summary>With <see cref="Counted"/>: the block's accesses are checked one by one.</summary>
+    Ungrouped = 0x40,
     /// <summary>The handler is not the table's: the instruction is refused, or exits.</summary>
     OtherHandler = 0x20,
     /// <summary>Address size (string instructions, LOOP, JCXZ).</summary>

@@ -34,6 +34,10 @@ public unsafe struct TranslatorState
     /// <summary>Scratch words of emitted code, good within one instruction.</summary>
     public ulong Temporary0, Temporary1, Temporary2, Temporary3;
 
+    /// <summary>Groups of accesses that a block may have, and their addends, good within a block.</summary>
+    public const int MostGroups = 8;
+    public fixed ulong GroupAddends[MostGroups];
+
     /// <summary>Entries of one first-level table.</summary>
     public const int FirstLevelBits = 9, FirstLevelSize = 1 << FirstLevelBits;
     /// <summary>Tables of one privilege: tags for reading, host minus linear addresses, the same for writing.</summary>
@@ -106,8 +110,9 @@ public unsafe struct TranslatedBlock
     public byte* Stale;
     /// <summary>The same block at another address.</summary>
     public TranslatedBlock* Next;
-    /// <summary>For each operation the distance from <see cref="Main"/> to where execution goes on after it; 0: not inside this translation.</summary>
+    /// <summary>For each operation the distance from <see cref="Main"/> to where execution goes on after it; 0: not inside this translation; <see cref="AfterGroupHead"/>: nor there, since the check of a group was not made.</summary>
     public int* Resume;
+    public const int AfterGroupHead = -1;
     public TranslationLink* Links;
     /// <summary>Host address of the code page.</summary>
     public byte* Page;
@@ -123,4 +128,8 @@ public unsafe struct TranslatedBlock
     public int TargetTable;
     public bool UsesVectors;
     public bool UsesX87;
+    /// <summary>Nothing may enter it any more.</summary>
+    public bool IsGivenUp;
+    /// <summary>How often the check of a group of accesses failed.</summary>
+    public int GroupFailures;
 }

@@ -111,6 +111,7 @@ internal sealed unsafe partial class BlockTranslator
     private void FindTarget(int number)
     {
         HostLabel hit = NewLabel(), quiet = NewLabel(), exit = OperationExit(number);
+        _addendGroup = -1;
         int table = StateOffsets.Targets + _translation->TargetTable * TranslatorState.TargetTableSize;
         _a.Pext(HostRegisters.Addend, HostRegisters.Address, _runtime.Constant(TranslatorRuntime.TargetMask));
         _a.LoadTable(HostRegisters.Scratch, HostRegisters.Addend, table);

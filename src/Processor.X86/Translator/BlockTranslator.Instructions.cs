@@ -88,7 +88,7 @@ internal sealed unsafe partial class BlockTranslator
                 Host scratch;
                 if (freeCount) (scratch, freeCount) = (Host.Rcx, false);
                 else if (free13) (scratch, free13) = (HostRegisters.Address, false);
-                else if (free14) (scratch, free14) = (HostRegisters.Addend, false);
+                else if (free14) (scratch, free14, _addendGroup) = (HostRegisters.Addend, false, -1);
                 else return false;
                 substitutes[used++] = new Substitute { Guest = register, Scratch = scratch };
             }

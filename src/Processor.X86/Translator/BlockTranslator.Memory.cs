@@ -48,6 +48,18 @@ internal sealed unsafe partial class BlockTranslator
     /// <param name="aligned">The operand must be aligned to its size, a power of two up to 64.</param>
     private HostOperand Check(in GuestAddress g, int size, bool write, bool aligned, int number)
     {
+        if (!aligned && TryGroup(g, size, number, out HostOperand grouped)) return grouped;
+        CheckOne(g, size, write, aligned, number);
+        if (g.IsSimple) return new HostOperand(HostRegisters.Of(g.Base), (int)g.Displacement);
+        if (g.IsConstant && (long)g.Constant == (int)g.Constant) return new HostOperand(Host.None, (int)g.Constant);
+        Materialise(g, HostRegisters.Address);
+        return new HostOperand(HostRegisters.Address, 0);
+    }
+
+    /// <summary>The check itself. The addend is in its register afterwards; RCX and the address are lost.</summary>
+    private void CheckOne(in GuestAddress g, int size, bool write, bool aligned, int number)
+    {
+        _addendGroup = -1;
         HostLabel retry = NewLabel(), hit = NewLabel(), miss = NewLabel();
         int tag = _table + (write ? TranslatorState.WriteTag : TranslatorState.ReadTag), addend = _table + (write ? TranslatorState.WriteAddend : TranslatorState.ReadAddend);
         _cold.Add(new Cold(ColdKind.Miss, miss, retry, number, g, size, write));
@@ -81,10 +93,6 @@ internal sealed unsafe partial class BlockTranslator
         _a.JumpIfRcxZero(hit);
         _a.Jump(miss);
         _a.Place(hit);
-        if (g.IsSimple) return new HostOperand(HostRegisters.Of(g.Base), (int)g.Displacement);
-        if (g.IsConstant && (long)g.Constant == (int)g.Constant) return new HostOperand(Host.None, (int)g.Constant);
-        Materialise(g, HostRegisters.Address);
-        return new HostOperand(HostRegisters.Address, 0);
     }
 
     private static bool IsInOnePage(ulong address, int size) => (address & 0xFFF) + (ulong)size <= 0x1000;

@@ -33,6 +33,7 @@ internal sealed unsafe partial class BlockTranslator
         if (!records) return true;
         HostLabel record = NewLabel();
         _cold.Add(new Cold(ColdKind.Record, record, null, number, default, 0, false));
+        _addendGroup = -1;
         _a.Lea(Host.R14, record);
         _a.StoreState(StateOffsets.X87Last, Host.R14);
         if (!memory) return true;

@@ -57,7 +57,8 @@ internal sealed unsafe partial class BlockTranslator
     /// Translates a block whose bytes are at <paramref name="code"/>; <paramref name="template"/> has what the caller knows.
     /// </summary>
     /// <returns>The translation, or null when the block is too large for the buffer.</returns>
-    public TranslatedBlock* Translate(Block* block, byte* code, in TranslatedBlock template)
+    /// <param name="groups">Accesses may share checks.</param>
+    public TranslatedBlock* Translate(Block* block, byte* code, in TranslatedBlock template, bool groups)
     {
         _translation = _arena.Add<TranslatedBlock>(1);
         *_translation = template;
@@ -79,7 +80,9 @@ internal sealed unsafe partial class BlockTranslator
         _a.Begin((ulong)_memory.Next);
         EmitCheckedEntry();
         _main = _a.Length;
-        EmitInstructions(code, block->Length, mode);
+        Decode(code, block->Length, mode);
+        FindGroups(groups);
+        EmitInstructions();
         EmitCold();
         EmitStaleStub(out int stale);
         if (_a.Full) return null;
@@ -129,31 +132,50 @@ internal sealed unsafe partial class BlockTranslator
         _a.Int32(number);
     }
 
-    private void EmitInstructions(byte* code, int length, uint mode)
+    private readonly Instruction[] _instructions = new Instruction[BlockDecoder.MaxInstructions];
+    private readonly int[] _instructionOperations = new int[BlockDecoder.MaxInstructions];
+    private int _instructionCount;
+
+    /// <summary>Decodes the block's instructions once more; each belongs to the operation that executes it.</summary>
+    private void Decode(byte* code, int length, uint mode)
     {
         _bytes.Set(code, length);
         Decoder decoder = _decoders[mode & ModeKey.CodeSizeMask];
         decoder.IP = _rip;
-        int operation = 0;
-        for (int ordinal = 0; operation < _operationCount && !_a.Full; ordinal++)
+        _instructionCount = 0;
+        for (int operation = 0; operation < _operationCount; operation++)
         {
-            int first = operation;
-            // Micro-operations come before the instruction that they belong to; the end of the block has no length either, and is last.
-            while (operation < _operationCount && _operations[operation].Length == 0) operation++;
-            if (operation == _operationCount)
+            // Micro-operations and the end of the block have no length.
+            if (_operations[operation].Length == 0) continue;
+            decoder.Decode(out _instructions[_instructionCount]);
+            _instructionOperations[_instructionCount++] = operation;
+        }
+        Instructions += (ulong)_instructionCount;
+    }
+
+    private void EmitInstructions()
+    {
+        int first = 0;
+        for (int n = 0; n < _instructionCount && !_a.Full; n++)
+        {
+            ref Instruction instruction = ref _instructions[n];
+            int operation = _instructionOperations[n], cold = _cold.Count;
+            _isGroupHead = false;
+            // An operation with a micro-operation in front of it has an address that needs segmentation.
+            if (first != operation || !TryEmit(instruction, _operations + operation, operation, n))
             {
-                EmitEnd(ordinal);
-                return;
+                EmitInterpreted(first);
+                ForgetGroups();
+                _isGroupHead = false;
             }
-            if (ordinal > 0) _translation->Resume[first - 1] = _a.Length - _main;
-            decoder.Decode(out Instruction instruction);
-            Instructions++;
-            if (first == operation && TryEmit(instruction, _operations + operation, operation, ordinal)) { }
-            else EmitInterpreted(first);
             // What follows a conditional branch in the decoded block is its second link, which the branch has emitted.
             if ((InstructionTable.Get(instruction.Code).Flags & Row.EndsBlock) != 0) return;
-            operation++;
+            _translation->Resume[operation] = _isGroupHead ? TranslatedBlock.AfterGroupHead : _a.Length - _main;
+            // Where the interpreter may have executed the operation the registers hold nothing.
+            if (!_isGroupHead && _cold.Count != cold) _addendGroup = -1;
+            first = operation + 1;
         }
+        EmitEnd(_instructionCount);
     }
 
     /// <summary>One instruction in host code. False: nothing was emitted, and the interpreter must execute it.</summary>
@@ -163,6 +185,8 @@ internal sealed unsafe partial class BlockTranslator
         (TranslationKind kind, TranslationFlags flags) = TranslationTable.Get(g.Code);
         if (kind == TranslationKind.Interpret) return false;
         int length = _a.Length, cold = _cold.Count, links = _linkCount;
+        Span<AccessGroup> groups = stackalloc AccessGroup[_groupCount];
+        _groups.AsSpan(0, _groupCount).CopyTo(groups);
         bool vectors = _vectorsLoaded, x87 = _x87Loaded;
         bool done = kind switch
         {
@@ -200,6 +224,7 @@ internal sealed unsafe partial class BlockTranslator
         _a.Rewind(length);
         _cold.RemoveRange(cold, _cold.Count - cold);
         (_linkCount, _vectorsLoaded, _x87Loaded) = (links, vectors, x87);
+        groups.CopyTo(_groups);
         return false;
     }
 

@@ -149,7 +149,7 @@ public sealed unsafe partial class Processor
             Buffer.MemoryCopy(template.SecondPage, joined + first, 32 - first, block->Length - first);
             code = joined;
         }
-        TranslatedBlock* made = t.Blocks.Translate(block, code, template);
+        TranslatedBlock* made = t.Blocks.Translate(block, code, template, groups: (i->Flags & InsnFlags.Ungrouped) == 0);
         if (made == null)
         {
             i->Handler = &TranslatedBlocks.Never;
@@ -175,7 +175,7 @@ public sealed unsafe partial class Processor
     {
         s->Current = null; // a fault is the fetch's
         if (FetchPointer(t->Rip) != t->Page + (t->Rip & 0xFFF) || (t->SecondPage != null && FetchPointer((t->Rip & ~0xFFFul) + 0x1000) != t->SecondPage)) return false;
-        if (t->Operations[-1].Extra == 0 || (t->Operations[-1].Flags & InsnFlags.Stale) != 0) return false;
+        if (t->IsGivenUp) return false;
         NoteMapping(s, t);
         return true;
     }
@@ -275,7 +275,11 @@ public sealed unsafe partial class Processor
             }
             if (next != operation + 1 || s->AttentionFlags != 0 || (next->Flags & InsnFlags.Stale) != 0) return next;
             int resume = t->Resume[operation - t->Operations];
-            if (resume == 0) return next;
+            if (resume <= 0)
+            {
+                if (resume == TranslatedBlock.AfterGroupHead && ++t->GroupFailures == MostGroupFailures) Ungroup(t);
+                return next;
+            }
             vectors = t->UsesVectors;
             x87 = t->UsesX87;
             if (vectors && (s->Mxcsr & (uint)Mxcsr.Masks) != (uint)Mxcsr.Masks) return next;
@@ -300,17 +304,47 @@ public sealed unsafe partial class Processor
         static Insn* Operation(ExitRecord* record) => record->Block->Operations + record->Number;
     }
 
+    /// <summary>After so many failures a block's accesses are checked one by one.</summary>
+    private const int MostGroupFailures = 64;
+
+    private void Ungroup(TranslatedBlock* t)
+    {
+        Insn* counting = t->Operations - 1;
+        counting->Flags |= InsnFlags.Ungrouped;
+        if (t->IsGivenUp) return;
+        GiveUp(t);
+        var link = (TranslatedBlock**)&counting->Extra;
+        while (*link != t) link = &(*link)->Next;
+        *link = t->Next;
+        ulong rip = State->BlockRip;
+        State->BlockRip = t->Rip;
+        Translate(State, counting);
+        State->BlockRip = rip;
+        // Who is tied to the old translation finds the new one there.
+        var made = (TranslatedBlock*)counting->Extra;
+        if (made != null && made->Rip == t->Rip) Redirect(t->Main, made->Main);
+    }
+
     /// <summary>Nothing may lead into the block's translations any more; called when none of them runs.</summary>
     private void GiveUpTranslations(Block* b)
     {
         if ((b->First->Flags & InsnFlags.Counted) == 0) return;
+        for (var t = (TranslatedBlock*)b->First->Extra; t != null; t = t->Next) GiveUp(t);
+    }
+
+    private void GiveUp(TranslatedBlock* t)
+    {
+        t->IsGivenUp = true;
+        Redirect(t->Main, t->Stale);
+    }
+
+    /// <summary>Puts a jump into emitted code.</summary>
+    private void Redirect(byte* from, byte* to)
+    {
         Span<byte> jump = stackalloc byte[5];
-        for (var t = (TranslatedBlock*)b->First->Extra; t != null; t = t->Next)
-        {
-            jump[0] = 0xE9;
-            BitConverter.TryWriteBytes(jump[1..], (int)(t->Stale - (t->Main + 5)));
-            _translator!.Memory.Patch(t->Main, jump);
-        }
+        jump[0] = 0xE9;
+        BitConverter.TryWriteBytes(jump[1..], (int)(to - (from + 5)));
+        _translator!.Memory.Patch(from, jump);
     }
 
     /// <summary>Gives all translations up; called when none of them runs.</summary>

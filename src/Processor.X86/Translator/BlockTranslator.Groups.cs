@@ -1,0 +1,176 @@
+using Iced.Intel;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>
+/// Accesses near each other through the same register need one check. It covers the first byte to the last, and the addend is kept in the state, so that the others
+/// are the access alone. When the range is not in one page, or not all of it may be accessed, the interpreter executes the rest of the block; a block to which that
+/// happens often is translated again without groups.
+/// </summary>
+internal sealed unsafe partial class BlockTranslator
+{
+    /// <summary>Bytes that a group may span: the wider, the more often it reaches across a page.</summary>
+    private const int WidestGroup = 512;
+
+    /// <param name="Base">Guest register.</param>
+    private record struct AccessGroup(int Base, long Minimum, long Maximum, bool Write, int Members, bool Established);
+
+    /// <summary>An access that belongs to a group; its register is <paramref name="Moved"/> bytes away from where the group's displacements count from.</summary>
+    private readonly record struct GroupMember(int Operation, int Group, long Displacement, int Size, long Moved);
+
+    private readonly AccessGroup[] _groups = new AccessGroup[TranslatorState.MostGroups];
+    private int _groupCount;
+    private readonly List<GroupMember> _members = [];
+    /// <summary>Group whose addend is in <see cref="HostRegisters.Addend"/>, or -1.</summary>
+    private int _addendGroup;
+    /// <summary>The operation being emitted has a group's check: execution does not go on behind it in this translation when the interpreter executes it.</summary>
+    private bool _isGroupHead;
+    private readonly int[] _openGroups = new int[16];
+
+    private void FindGroups(bool wanted)
+    {
+        _groupCount = 0;
+        _members.Clear();
+        _addendGroup = -1;
+        if (!wanted || !_wide) return;
+        Array.Fill(_openGroups, -1);
+        long moved = 0; // RSP since the block's beginning
+        for (int n = 0; n < _instructionCount; n++)
+        {
+            ref Instruction g = ref _instructions[n];
+            int number = _instructionOperations[n];
+            Insn* operation = _operations + number;
+            TranslationKind kind = (operation->Flags & InsnFlags.OtherHandler) != 0 ? TranslationKind.Interpret : TranslationTable.Get(g.Code).Kind;
+            if (kind != TranslationKind.Interpret) AddExplicit(g, operation, number, kind, moved);
+            switch (kind)
+            {
+                case TranslationKind.Push or TranslationKind.Call or TranslationKind.CallIndirect or TranslationKind.PushFlags:
+                    AddAccess(4, -8, 8, true, number, moved);
+                    moved -= 8;
+                    continue;
+                case TranslationKind.Pop when g.Op0Register != Iced.Intel.Register.RSP && g.GetOpKind(0) == OpKind.Register:
+                    AddAccess(4, 0, 8, false, number, moved);
+                    moved += 8;
+                    _openGroups[NumberOf(g.Op0Register)] = -1;
+                    continue;
+                case TranslationKind.Return or TranslationKind.PopFlags:
+                    AddAccess(4, 0, 8, false, number, moved);
+                    return;
+                case TranslationKind.Leave:
+                    AddAccess(5, 0, 8, false, number, 0);
+                    break;
+                default:
+                    break;
+            }
+            if (MovesStack(g, out long by))
+            {
+                moved += by;
+                continue;
+            }
+            foreach (UsedRegister used in _information.GetInfo(g, InstructionInfoOptions.NoMemoryUsage).GetUsedRegisters())
+            {
+                if (Writes(used.Access) && used.Register.IsGPR()) _openGroups[NumberOf(used.Register)] = -1;
+            }
+        }
+    }
+
+    /// <summary>ADD, SUB and LEA that move RSP by a constant.</summary>
+    private static bool MovesStack(in Instruction g, out long by)
+    {
+        by = 0;
+        if (g.OpCount != 2 || g.GetOpKind(0) != OpKind.Register || g.Op0Register != Iced.Intel.Register.RSP) return false;
+        switch (g.Code)
+        {
+            case Code.Add_rm64_imm8 or Code.Add_rm64_imm32:
+                by = (long)g.GetImmediate(1);
+                return true;
+            case Code.Sub_rm64_imm8 or Code.Sub_rm64_imm32:
+                by = -(long)g.GetImmediate(1);
+                return true;
+            case Code.Lea_r64_m when g.MemoryBase == Iced.Intel.Register.RSP && g.MemoryIndex == Iced.Intel.Register.None:
+                by = (long)g.MemoryDisplacement64;
+                return true;
+            default:
+                return false;
+        }
+    }
+
+    private void AddExplicit(in Instruction g, Insn* operation, int number, TranslationKind kind, long moved)
+    {
+        if (kind is TranslationKind.Lea or TranslationKind.Nop || !GuestAddress.TryGet(operation, _rip, out GuestAddress a)) return;
+        if (a.Base < 0 || a.Index >= 0 || a.SegmentBase != 0 || !a.Wide || (TranslationTable.Get(g.Code).Flags & TranslationFlags.Aligned) != 0) return;
+        for (int n = 0; n < g.OpCount; n++)
+        {
+            if (g.GetOpKind(n) != OpKind.Memory) continue;
+            int size = g.MemorySize.GetSize();
+            if (size is 0 or > 64) return;
+            AddAccess(a.Base, a.Displacement, size, Writes(_information.GetInfo(g, InstructionInfoOptions.NoMemoryUsage | InstructionInfoOptions.NoRegisterUsage).GetOpAccess(n)), number, a.Base == 4 ? moved : 0);
+            return;
+        }
+    }
+
+    private void AddAccess(int register, long displacement, int size, bool write, int number, long moved)
+    {
+        long first = displacement + moved, end = first + size;
+        int k = _openGroups[register];
+        if (k >= 0)
+        {
+            ref AccessGroup open = ref _groups[k];
+            long minimum = Math.Min(open.Minimum, first), maximum = Math.Max(open.Maximum, end);
+            if (maximum - minimum <= WidestGroup)
+            {
+                open = open with { Minimum = minimum, Maximum = maximum, Write = open.Write | write, Members = open.Members + 1 };
+                _members.Add(new GroupMember(number, k, displacement, size, moved));
+                return;
+            }
+        }
+        if (_groupCount == TranslatorState.MostGroups)
+        {
+            _openGroups[register] = -1;
+            return;
+        }
+        _groups[_groupCount] = new AccessGroup(register, first, end, write, 1, false);
+        _openGroups[register] = _groupCount;
+        _members.Add(new GroupMember(number, _groupCount++, displacement, size, moved));
+    }
+
+    /// <summary>The operand, when the access belongs to a group.</summary>
+    private bool TryGroup(in GuestAddress g, int size, int number, out HostOperand operand)
+    {
+        operand = default;
+        if (g.Base < 0 || g.Index >= 0 || g.SegmentBase != 0 || !g.Wide) return false;
+        foreach (GroupMember m in _members)
+        {
+            if (m.Operation != number || m.Displacement != g.Displacement || m.Size != size) continue;
+            ref AccessGroup group = ref _groups[m.Group];
+            if (group.Base != g.Base || group.Members < 2) continue;
+            if (!group.Established)
+            {
+                GuestAddress whole = g with { Displacement = group.Minimum - m.Moved };
+                CheckOne(whole, (int)(group.Maximum - group.Minimum), group.Write, aligned: false, number);
+                _a.StoreState(GroupAddend(m.Group), HostRegisters.Addend);
+                group.Established = true;
+                _isGroupHead = true;
+            }
+            else if (_addendGroup != m.Group)
+            {
+                _a.LoadState(HostRegisters.Addend, GroupAddend(m.Group));
+            }
+            _addendGroup = m.Group;
+            Host @base = HostRegisters.Of(g.Base);
+            if (@base == Host.None) _a.LoadState(@base = HostRegisters.Address, StateOffsets.Gpr(g.Base));
+            operand = new HostOperand(@base, (int)g.Displacement);
+            return true;
+        }
+        return false;
+    }
+
+    private static int GroupAddend(int group) => StateOffsets.GroupAddends + group * sizeof(ulong);
+
+    /// <summary>Nothing is known any more: the interpreter executes something, which may change mappings.</summary>
+    private void ForgetGroups()
+    {
+        for (int n = 0; n < _groupCount; n++) _groups[n].Established = false;
+        _addendGroup = -1;
+    }
+}
