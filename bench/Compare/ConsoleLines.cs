@@ -25,7 +25,9 @@ internal sealed class ConsoleLines : IDisposable
                 // The process ended, or nobody wants to know any more.
             }
             _lines.CompleteAdding();
-        }) { IsBackground = true, Name = "console" };
+        });
+        _reader.IsBackground = true;
+        _reader.Name = "console";
         _reader.Start();
     }
 

@@ -5,8 +5,9 @@ namespace Bunraku.Compare;
 /// <summary>All figures, every single measurement among them. Times are nanoseconds for one operation, memory is bytes.</summary>
 internal static class JsonReport
 {
+    /// <param name="othersShare">See <see cref="HostLoad.OthersShare"/>.</param>
     /// <exception cref="BenchException">The file can't be written.</exception>
-    public static void Write(string path, CompareOptions options, BenchGuest guest, Results results, IReadOnlyList<Subject> subjects, IReadOnlyList<Workload> workloads)
+    public static void Write(string path, CompareOptions options, BenchGuest guest, double othersShare, Results results, IReadOnlyList<Subject> subjects, IReadOnlyList<Workload> workloads)
     {
         try
         {
@@ -17,6 +18,7 @@ internal static class JsonReport
             json.WriteString("time", DateTime.UtcNow);
             json.WriteString("host", HostProcessor());
             json.WriteNumber("hostProcessors", Environment.ProcessorCount);
+            json.WriteNumber("hostBusyWithOthers", Math.Round(othersShare, 3));
             json.WriteString("kernel", Path.GetFileName(guest.Kernel));
             json.WriteNumber("runs", options.Runs);
             json.WriteNumber("milliseconds", options.Milliseconds);

@@ -7,6 +7,7 @@ namespace Bunraku.Compare;
 internal static class Program
 {
     private const int Interrupted = 130;
+    private const double Busy = 0.1; // share of the host's processors in other hands that is worth a word
 
     /// <returns>0; 1 when something failed, a wrong checksum among it; 2 for wrong usage; 130 by a signal.</returns>
     public static int Main(string[] args)
@@ -61,11 +62,14 @@ internal static class Program
         foreach ((string subject, string reason) in results.LeftOut) progress.Line($"left out: {subject}: {reason}");
         if (subjects.Length == 1) throw new BenchException("none of the monitors asked for can run here");
 
+        var load = new HostLoad();
         new Comparison(options, guest, subjects, workloads, results, progress).Run(cancel);
 
         new TableReport(TableConsole(), results, subjects, workloads).Write(options.Mitigations);
+        double others = load.OthersShare;
+        if (others > Busy) Console.WriteLine($"the host was busy: other programs had {others:P0} of its processors meanwhile, so trust no single figure");
         string json = options.Json ?? Path.Combine(artifacts, "compare.json");
-        JsonReport.Write(json, options, guest, results, subjects, workloads);
+        JsonReport.Write(json, options, guest, others, results, subjects, workloads);
         Console.WriteLine($"all figures: {Path.GetRelativePath(Environment.CurrentDirectory, json)}");
         foreach (string error in results.Errors) Console.Error.WriteLine("bench/compare: " + error);
         return results.Errors.Count > 0 ? 1 : 0;

@@ -63,8 +63,8 @@ internal sealed class TableReport(IAnsiConsole console, Results results, IReadOn
         Column[] columns = [.. subjects.Select(s => Of(s, mitigations != Mitigations.Off))];
         (Column Numerator, Column Denominator)[] ratios = [.. Ratios(columns, leadOnly: false)];
         if (ratios.Length == 0) return;
-        console.WriteLine("Geometric means");
         Table table = New([""], [.. ratios.Select(r => $"{r.Numerator.Title} / {r.Denominator.Title}")]);
+        bool any = false;
         Row("compute", w => w.IsCompute);
         Row("  integer", w => w.Group == Group.Integer);
         Row("  floating point", w => w.Group == Group.Float);
@@ -73,12 +73,16 @@ internal sealed class TableReport(IAnsiConsole console, Results results, IReadOn
         Row("operating system", w => w.Group == Group.OperatingSystem);
         if (mitigations == Mitigations.Both) Row("operating system, off", w => w.Group == Group.OperatingSystem, off: true);
         Row("boot", w => w.Group == Group.Boot);
+        if (!any) return;
+        console.WriteLine("Geometric means");
         console.Write(table);
 
         void Row(string title, Func<Workload, bool> which, bool off = false)
         {
             string[] cells = [.. ratios.Select(r => Number(results.MeanRatio(workloads.Where(which), w => (Cell(r.Numerator, w), Cell(r.Denominator, w)))))];
-            if (cells.Any(c => c.Length > 0)) table.AddRow([title, .. cells]);
+            if (cells.All(c => c.Length == 0)) return;
+            any = true;
+            table.AddRow([title, .. cells]);
 
             Cell Cell(Column c, Workload w) => off ? c[w] with { Mitigations = false } : c[w];
         }
