@@ -7,6 +7,8 @@ namespace Bunraku.Hypervisor;
 /// <summary>One vCPU's run loop on its own host thread: inject what is pending, enter, handle the exit, again.</summary>
 public sealed class CpuThread : IDisposable
 {
+    private const long PollNanoseconds = 200_000;
+
     private readonly VirtualMachine _vm;
     private readonly object _wakeLock = new();
     private readonly Thread _thread;
@@ -14,6 +16,9 @@ public sealed class CpuThread : IDisposable
     private volatile bool _stop, _unhalted;
     private volatile CpuActivity _activity;
     private ThreadAccounting? _accounting;
+    private long _withheld; // ns
+    private volatile bool _ended;
+    private (long Run, long Wait) _lastHostTime; // when it had ended
 
     internal CpuThread(VirtualMachine vm, IVirtualCpu cpu)
     {
@@ -43,10 +48,16 @@ public sealed class CpuThread : IDisposable
     internal ParavirtualCpu? Paravirtual { get; set; }
 
     /// <summary>What the host's scheduler gave this thread and what it withheld, in ns since its start. Any thread.</summary>
-    public (long Run, long Wait) HostTime => _accounting?.Read() ?? default;
+    public (long Run, long Wait) HostTime => _ended ? _lastHostTime : _accounting?.Read() ?? default;
 
     /// <summary>Nanoseconds that the vCPU wanted to run and could not.</summary>
-    internal long StolenNanoseconds => HostTime.Wait;
+    internal long StolenNanoseconds => HostTime.Wait + WithheldNanoseconds;
+
+    /// <summary>Nanoseconds that a limit on processor time held the vCPU back, beyond what the host's scheduler knows of. Any thread.</summary>
+    public long WithheldNanoseconds => Volatile.Read(ref _withheld);
+
+    /// <summary>The host's number of the thread; 0 before it runs. Any thread.</summary>
+    public int HostThread { get; private set; }
 
     internal void Start()
     {
@@ -113,6 +124,8 @@ public sealed class CpuThread : IDisposable
         try
         {
             _accounting = ThreadAccounting.OfCurrentThread();
+            _vm.CpuTime?.BeginCpu(this);
+            HostThread = HostScheduling.CurrentThread;
             while (!_stop)
             {
                 WaitWhilePaused();
@@ -122,6 +135,14 @@ public sealed class CpuThread : IDisposable
                     // Only now: what was pending before HLT wakes nobody any more.
                     Paravirtual?.Leave();
                     WaitForEvent();
+                    continue;
+                }
+                if (_vm.CpuTime?.MustWait == true)
+                {
+                    Paravirtual?.Leave();
+                    long waited = HostTime.Wait;
+                    long held = _vm.CpuTime.Wait(() => _pauseWanted || _stop);
+                    _withheld += Math.Max(0, held - (HostTime.Wait - waited)); // what the scheduler counts is counted there
                     continue;
                 }
                 Paravirtual?.BeforeEntry();
@@ -149,6 +170,8 @@ public sealed class CpuThread : IDisposable
         }
         finally
         {
+            _lastHostTime = HostTime;
+            _ended = true;
             lock (_wakeLock)
             {
                 _paused = true;
@@ -173,11 +196,19 @@ public sealed class CpuThread : IDisposable
 
     private void WaitForEvent()
     {
+        if (_vm.CpuTime is { Realtime: true } && Paravirtual is not { HostMayPoll: false }) PollForEvent();
         lock (_wakeLock)
         {
             while (!_woken && !_stop && !_pauseWanted) Monitor.Wait(_wakeLock);
             _woken = false;
         }
+    }
+
+    /// <summary>Waits actively for a short while: waking up takes the host longer than the events of a busy guest are apart.</summary>
+    private void PollForEvent()
+    {
+        long end = HostCounter.MonotonicNanoseconds + PollNanoseconds;
+        while (!Volatile.Read(ref _woken) && !_stop && !Volatile.Read(ref _pauseWanted) && HostCounter.MonotonicNanoseconds < end) Thread.SpinWait(4);
     }
 
     /// <summary>Takes INIT and start-up IPI, and injects one pending event if the guest can take it. False when the VM comes to its end.</summary>

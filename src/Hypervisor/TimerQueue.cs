@@ -17,12 +17,15 @@ public sealed class TimerQueue : IDisposable
     private readonly Thread _thread;
     private readonly Alarm _alarm = new();
     private long _sleepsUntil = long.MinValue; // the deadline that the thread sleeps for; MinValue: it is awake and will look
+    private readonly Action? _begin;
     private bool _stopping;
     private bool _paused;
 
     /// <param name="deviceLock">The machine lock; callbacks run with it held.</param>
-    internal TimerQueue(VirtualClock clock, object deviceLock)
+    /// <param name="begin">What the thread does first.</param>
+    internal TimerQueue(VirtualClock clock, object deviceLock, Action? begin = null)
     {
+        _begin = begin;
         _clock = clock;
         _lock = deviceLock;
         _thread = new Thread(Run) { Name = "timers", IsBackground = true };
@@ -45,6 +48,7 @@ public sealed class TimerQueue : IDisposable
     private void Run()
     {
         Alarm.MakePunctual();
+        _begin?.Invoke();
         lock (_lock)
         {
             while (!_stopping)

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using Bunraku.Engines;
 using Bunraku.Hypervisor.Paravirtual;
+using Bunraku.Hypervisor.Scheduling;
 
 namespace Bunraku.Hypervisor;
 
@@ -29,6 +30,9 @@ public sealed record VirtualMachineOptions
 
     /// <summary>Hz of the guest's TSC; 0: the host's.</summary>
     public ulong TscFrequency { get; init; }
+
+    /// <summary>What the VM gets of the host's processors.</summary>
+    public CpuTimeOptions CpuTime { get; init; } = new();
 }
 
 /// <param name="Status">Process status that the guest asked for, where it has one.</param>
@@ -45,21 +49,32 @@ public sealed class VirtualMachine : IDisposable
     private readonly List<CpuThread> _cpus = [];
     private readonly Lock _pauseLock = new(); // who holds the vCPUs; before the machine lock
     private readonly ClockDiscipline _discipline;
+    private readonly CpuTimeControl? _cpuTime;
     private bool _paused;
     private readonly TaskCompletionSource<StopCause> _stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private bool _disposed;
 
     /// <param name="memorySize">Bytes of RAM, a multiple of 4096.</param>
+    /// <exception cref="CpuTimeException">The host does not give what <see cref="VirtualMachineOptions.CpuTime"/> asks for.</exception>
     public VirtualMachine(IEngine engine, CpuModel model, ulong memorySize, int cpus = 1, VirtualMachineOptions? options = null)
     {
         options ??= new VirtualMachineOptions();
         Memory = new GuestMemory(memorySize);
+        try
+        {
+            if (!options.CpuTime.IsDefault) _cpuTime = new CpuTimeControl(options.CpuTime, Memory, () => _cpus);
+        }
+        catch (CpuTimeException)
+        {
+            Memory.Dispose();
+            throw;
+        }
         Clock = new VirtualClock(options.TscFrequency);
         _discipline = new ClockDiscipline(this);
         KvmFeatures features = ParavirtualInterface.Offered;
         bool paravirtual = options.Paravirtual && model.Has(CpuFeature.Hypervisor) && (engine.Intercepts.Instructions & InterceptedInstructions.Hypercall) != 0;
-        if (paravirtual) model = model with { Hypervisor = ParavirtualInterface.Describe(features, KvmHints.None) };
-        Timers = new TimerQueue(Clock, DeviceLock);
+        if (paravirtual) model = model with { Hypervisor = ParavirtualInterface.Describe(features, options.CpuTime.Realtime ? KvmHints.Realtime : KvmHints.None) };
+        Timers = new TimerQueue(Clock, DeviceLock, _cpuTime is null ? null : _cpuTime.BeginTimers);
         _engineVm = engine.CreateVm(Memory, model, Clock);
         Model = _engineVm.NarrowedModel ?? model;
         for (int n = 0; n < cpus; n++) _cpus.Add(new CpuThread(this, _engineVm.CreateCpu(n)));
@@ -86,6 +101,9 @@ public sealed class VirtualMachine : IDisposable
     /// <summary>KVM's interface for the guest; null when the guest is offered none.</summary>
     public ParavirtualInterface? Paravirtual { get; }
 
+    /// <summary>How the host is to schedule the vCPUs; null when it just does.</summary>
+    internal CpuTimeControl? CpuTime => _cpuTime;
+
     /// <summary>Where FERR# of the processors leads; null: nowhere. Set by the board before the start.</summary>
     public IInterruptLine? FloatingPointError { get; set; }
 
@@ -101,6 +119,7 @@ public sealed class VirtualMachine : IDisposable
     public void Start()
     {
         foreach (CpuThread cpu in _cpus) cpu.Start();
+        _cpuTime?.Start();
         _discipline.Start();
     }
 
@@ -166,6 +185,7 @@ public sealed class VirtualMachine : IDisposable
         _discipline.Dispose();
         Stop(new StopCause(StopReason.HostRequest));
         foreach (CpuThread cpu in _cpus) cpu.Dispose();
+        _cpuTime?.Dispose();
         Timers.Dispose();
         _engineVm.Dispose();
         Memory.Dispose();

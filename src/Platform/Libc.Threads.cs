@@ -36,6 +36,9 @@ internal static unsafe partial class Libc
     [LibraryImport("libc", EntryPoint = "setpriority", SetLastError = true)]
     public static partial int SetPriority(int which, int who, int priority);
 
+    [LibraryImport("libc", EntryPoint = "clock_gettime", SetLastError = true)]
+    public static partial int ClockGetTime(int clock, TimeSpec* time);
+
     [LibraryImport("libc", EntryPoint = "mlockall", SetLastError = true)]
     public static partial int Mlockall(int flags);
 

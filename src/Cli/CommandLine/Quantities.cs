@@ -1,5 +1,6 @@
 using System.Globalization;
 using Bunraku.Engines;
+using Bunraku.Hypervisor.Scheduling;
 
 namespace Bunraku.Cli.CommandLine;
 
@@ -77,6 +78,39 @@ public static class Quantities
         if (value is < VirtualClock.LowestFrequency or > VirtualClock.HighestFrequency)
             throw new UsageException($"'{text}' is no frequency for a processor's counter; from {VirtualClock.LowestFrequency / 1_000_000}MHz to {VirtualClock.HighestFrequency / 1_000_000_000}GHz is possible");
         return (ulong)value;
+    }
+
+    /// <summary>A percentage such as 50, 12.5% or 200.</summary>
+    /// <exception cref="UsageException">Not a percentage above 0.</exception>
+    public static double ParsePercent(string text)
+    {
+        string number = text.EndsWith('%') ? text[..^1] : text;
+        if (!double.TryParse(number, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out double value) || !double.IsFinite(value))
+            throw new UsageException($"'{text}' is not a percentage; write for example 50 or 150");
+        return value is >= 1 and <= 100_000 ? value : throw new UsageException($"'{text}': a percentage of a processor is from 1 to 100000");
+    }
+
+    /// <summary>A weight as cgroup v2 has them.</summary>
+    /// <exception cref="UsageException">Not a number from 1 to 10000.</exception>
+    public static int ParseWeight(string text) =>
+        int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out int value) && value is >= CpuTimeOptions.LeastWeight and <= CpuTimeOptions.MostWeight ? value
+            : throw new UsageException($"'{text}' is not a weight; it is a number from {CpuTimeOptions.LeastWeight} to {CpuTimeOptions.MostWeight}, {CpuTimeOptions.DefaultWeight} being the default");
+
+    /// <summary>Processors of the host such as 0,2 or 4-7, in the order given.</summary>
+    /// <exception cref="UsageException">Not a list of processors.</exception>
+    public static IReadOnlyList<int> ParseProcessors(string text)
+    {
+        const int most = 8191;
+        var list = new List<int>();
+        foreach (string part in text.Split(','))
+        {
+            string[] ends = part.Split('-');
+            if (ends.Length > 2 || !int.TryParse(ends[0], NumberStyles.None, CultureInfo.InvariantCulture, out int first)
+                || !int.TryParse(ends[^1], NumberStyles.None, CultureInfo.InvariantCulture, out int last) || first > last || last > most)
+                throw new UsageException($"'{text}' is not a list of processors; write for example 0,1 or 2-5");
+            list.AddRange(Enumerable.Range(first, last - first + 1));
+        }
+        return list;
     }
 
     /// <exception cref="UsageException">Neither on nor off.</exception>

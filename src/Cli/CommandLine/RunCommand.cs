@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.CommandLine.Parsing;
 using Bunraku.Cli.Running;
+using Bunraku.Hypervisor.Scheduling;
 
 namespace Bunraku.Cli.CommandLine;
 
@@ -17,6 +18,10 @@ internal sealed class RunCommand : Command
     private readonly Option<string?> _cpu = Text("--cpu", "MODEL[,+FEATURE,-FEATURE]", "the processor that the guest sees");
     private readonly Option<Switch?> _paravirtual = Parsed<Switch?>("--pv", "on|off", "offer KVM's paravirtual interface to the guest: clock, steal time, hypercalls (default on)", t => Quantities.ParseSwitch(t));
     private readonly Option<ulong?> _tscFrequency = Parsed<ulong?>("--tsc-frequency", "HZ", "rate of the guest's time stamp counter, for example 1GHz or 2600MHz (default the host's)", t => Quantities.ParseFrequency(t));
+    private readonly Option<double?> _cpuCap = Parsed<double?>("--cpu-cap", "PERCENT", "most processor time of all virtual processors together; 100 is one of the host's", t => Quantities.ParsePercent(t));
+    private readonly Option<int?> _cpuWeight = Parsed<int?>("--cpu-weight", "N", "share against others on a busy host, 1 to 10000 (default 100)", t => Quantities.ParseWeight(t));
+    private readonly Option<IReadOnlyList<int>?> _pin = Parsed<IReadOnlyList<int>?>("--pin", "LIST", "processors of the host for the virtual ones, in turn, for example 0,1 or 2-5", Quantities.ParseProcessors);
+    private readonly Option<bool> _realtime = new("--realtime") { Description = "real-time scheduling and locked memory, for short latencies; needs the privileges" };
     private readonly Option<SerialTarget?> _serial = Parsed<SerialTarget?>("--serial", "TARGET", "where the guest's console goes: stdio, file:PATH or none (default stdio)", t => SerialTarget.Parse(t));
     private readonly Option<bool> _debugExit = new("--debug-exit") { Description = "isa-debug-exit on port 0xf4: the guest ends with status value*2+1" };
     private readonly Option<bool> _testDevice = new("--test-device") { Description = "ports, interrupt wires and device memory of QEMU's pc-testdev, for test kernels" };
@@ -28,7 +33,7 @@ internal sealed class RunCommand : Command
     public RunCommand() : base("run", "Boot a guest, or run one COMMAND inside it (after --)")
     {
         Arguments.Add(_guest);
-        foreach (Option option in (Option[])[_kernel, _initrd, _append, _memory, _cpus, _engine, _cpu, _paravirtual, _tscFrequency, _serial, _debugExit, _testDevice, _timeout, _stats, _statsJson, _trace])
+        foreach (Option option in (Option[])[_kernel, _initrd, _append, _memory, _cpus, _engine, _cpu, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _debugExit, _testDevice, _timeout, _stats, _statsJson, _trace])
             Options.Add(option);
     }
 
@@ -53,6 +58,13 @@ internal sealed class RunCommand : Command
             Cpu = parsed.GetValue(_cpu),
             Paravirtual = parsed.GetValue(_paravirtual) != Switch.Off,
             TscFrequency = parsed.GetValue(_tscFrequency) ?? 0,
+            CpuTime = new CpuTimeOptions
+            {
+                Cap = parsed.GetValue(_cpuCap),
+                Weight = parsed.GetValue(_cpuWeight),
+                Pins = parsed.GetValue(_pin) ?? [],
+                Realtime = parsed.GetValue(_realtime),
+            },
             Serial = parsed.GetValue(_serial) ?? new SerialTarget(SerialKind.Stdio),
             DebugExit = parsed.GetValue(_debugExit),
             TestDevice = parsed.GetValue(_testDevice),

@@ -1,5 +1,6 @@
 using Bunraku.Cli.CommandLine;
 using Bunraku.Engines;
+using Bunraku.Hypervisor.Scheduling;
 
 namespace Bunraku.Cli.Running;
 
@@ -55,6 +56,8 @@ public sealed record RunOptions
     public bool Paravirtual { get; init; } = true;
     /// <summary>Hz of the guest's TSC; 0: the host's.</summary>
     public ulong TscFrequency { get; init; }
+    /// <summary>What the guest gets of the host's processors.</summary>
+    public CpuTimeOptions CpuTime { get; init; } = new();
     public SerialTarget Serial { get; init; }
     public bool DebugExit { get; init; }
     public bool TestDevice { get; init; }

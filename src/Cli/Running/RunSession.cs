@@ -4,6 +4,7 @@ using System.Text;
 using Bunraku.Cli.CommandLine;
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
+using Bunraku.Hypervisor.Scheduling;
 using Bunraku.Machine;
 using Bunraku.Platform;
 
@@ -58,7 +59,13 @@ public sealed class RunSession : IDisposable
             {
                 Paravirtual = options.Paravirtual,
                 TscFrequency = options.TscFrequency,
+                CpuTime = options.CpuTime,
             });
+        }
+        catch (CpuTimeException e)
+        {
+            trace?.Dispose();
+            throw new CannotStartException(e.Message, e);
         }
         catch (Exception e) when (e is Win32Exception or OutOfMemoryException)
         {
@@ -210,7 +217,9 @@ public sealed class RunSession : IDisposable
                 firstUser == 0 ? null : (SinceProcessStart() - Stopwatch.GetElapsedTime(firstUser)).TotalMilliseconds,
                 end.TotalMilliseconds,
                 counters.InstructionsRetired, seconds > 0 ? counters.InstructionsRetired / seconds / 1e6 : 0,
-                RunStatistics.SumExits(_vm), counters, _vm.Memory.Size, touched, monitor);
+                RunStatistics.SumExits(_vm), counters,
+                _vm.Cpus.Sum(c => c.HostTime.Run) / 1e6, _vm.Cpus.Sum(c => c.HostTime.Wait) / 1e6, _vm.Cpus.Sum(c => c.WithheldNanoseconds) / 1e6,
+                _vm.Memory.Size, touched, monitor);
         }
     }
 

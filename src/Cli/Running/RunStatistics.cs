@@ -15,6 +15,9 @@ namespace Bunraku.Cli.Running;
 /// <param name="Instructions">Retired on all vCPUs.</param>
 /// <param name="Mips">Million instructions per second of wall time from kernel entry to the end, halted time included.</param>
 /// <param name="Exits">Exits by reason, reasons that occurred only.</param>
+/// <param name="RunMs">Time that the vCPUs' threads had a processor of the host.</param>
+/// <param name="WaitMs">Time that they were ready and waited for one, as the host's scheduler counts it.</param>
+/// <param name="WithheldMs">Time that a limit held them back beyond that.</param>
 /// <param name="GuestBytes">RAM of the guest.</param>
 /// <param name="GuestTouchedBytes">Guest RAM that has a host page behind it.</param>
 /// <param name="MonitorBytes">Resident memory of the process beyond that.</param>
@@ -22,6 +25,7 @@ public sealed record RunStatistics(
     string Engine, string Cpu,
     double VmCreatedMs, double KernelEntryMs, double? FirstUserMs, double EndMs,
     ulong Instructions, double Mips, IReadOnlyList<KeyValuePair<ExitReason, ulong>> Exits, EngineCounters Counters,
+    double RunMs, double WaitMs, double WithheldMs,
     ulong GuestBytes, ulong GuestTouchedBytes, ulong MonitorBytes)
 {
     /// <summary>Adds up what the vCPUs counted.</summary>
@@ -64,6 +68,7 @@ public sealed record RunStatistics(
         Line("events", $"{Counters.InterruptsDelivered:#,0} interrupts, {Counters.ExceptionsDelivered:#,0} exceptions");
         Line("exits", $"{Exits.Aggregate(0ul, (sum, e) => sum + e.Value):#,0}");
         foreach ((ExitReason reason, ulong count) in Exits) Line("  " + reason, $"{count:#,0}");
+        Line("host CPU time", $"{RunMs:0.0} ms, waited {WaitMs:0.0} ms, withheld {WithheldMs:0.0} ms");
         Line("guest memory", $"{Quantities(GuestBytes)}, touched {Quantities(GuestTouchedBytes)}");
         Line("monitor memory", $"{Quantities(MonitorBytes)} beyond the guest's");
         return text.ToString();
@@ -100,6 +105,11 @@ public sealed record RunStatistics(
             json.WriteNumber("tlbFlushes", Counters.TlbFlushes);
             json.WriteNumber("exceptionsDelivered", Counters.ExceptionsDelivered);
             json.WriteNumber("interruptsDelivered", Counters.InterruptsDelivered);
+            json.WriteEndObject();
+            json.WriteStartObject("cpuTime");
+            json.WriteNumber("run", Rounded(RunMs));
+            json.WriteNumber("wait", Rounded(WaitMs));
+            json.WriteNumber("withheld", Rounded(WithheldMs));
             json.WriteEndObject();
             json.WriteStartObject("memory");
             json.WriteNumber("guest", GuestBytes);

@@ -1,0 +1,70 @@
+using System.ComponentModel;
+using System.Runtime.InteropServices;
+
+namespace Bunraku.Platform;
+
+/// <summary>How the host schedules the calling thread. What the host refuses is a <see cref="Win32Exception"/> with its error number.</summary>
+public static unsafe class HostScheduling
+{
+    private const int MaskBytes = 8192 / 8;
+    private const int ThreadCpuClock = 6; // CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED
+
+    /// <summary>Numbers of the processors that this process may run on.</summary>
+    public static IReadOnlyList<int> AllowedProcessors
+    {
+        get
+        {
+            byte* mask = stackalloc byte[MaskBytes];
+            new Span<byte>(mask, MaskBytes).Clear();
+            Check(Libc.SchedGetAffinity(0, MaskBytes, mask));
+            return [.. Bits(new ReadOnlySpan<byte>(mask, MaskBytes))];
+        }
+    }
+
+    private static List<int> Bits(ReadOnlySpan<byte> mask)
+    {
+        var bits = new List<int>();
+        for (int n = 0; n < mask.Length * 8; n++)
+            if ((mask[n >> 3] >> (n & 7) & 1) != 0) bits.Add(n);
+        return bits;
+    }
+
+    /// <summary>Keeps the calling thread on one processor of the host.</summary>
+    public static void Pin(int processor)
+    {
+        byte* mask = stackalloc byte[MaskBytes];
+        new Span<byte>(mask, MaskBytes).Clear();
+        mask[processor >> 3] = (byte)(1 << (processor & 7));
+        Check(Libc.SchedSetAffinity(0, MaskBytes, mask));
+    }
+
+    /// <summary>Schedules the calling thread by SCHED_FIFO.</summary>
+    /// <param name="priority">1 to 99.</param>
+    public static void UseFifo(int priority) => Check(Libc.SchedSetScheduler(0, Libc.SchedFifo, &priority));
+
+    /// <summary>Sets the nice value of the calling thread alone.</summary>
+    /// <param name="value">-20 to 19.</param>
+    public static void SetNice(int value) => Check(Libc.SetPriority(Libc.PriorityOfProcess, Libc.Gettid(), value));
+
+    /// <summary>Keeps in memory what the process has and gets, as soon as it is touched.</summary>
+    public static void LockMemory() => Check(Libc.Mlockall(Libc.LockCurrent | Libc.LockFuture | Libc.LockOnFault));
+
+    /// <summary>Gives every page of a memory its host page now.</summary>
+    public static void Populate(SharedMemory memory) => Check(Libc.Madvise(memory.Pointer, (nuint)memory.Length, Libc.AdvicePopulateWrite));
+
+    /// <summary>The kernel's number of the calling thread.</summary>
+    public static int CurrentThread => Libc.Gettid();
+
+    /// <summary>Nanoseconds that a thread of this process has been on a processor, up to now; 0 when it is gone.</summary>
+    /// <param name="thread">The kernel's number of it.</param>
+    public static long ProcessorTime(int thread)
+    {
+        Libc.TimeSpec time = default;
+        return Libc.ClockGetTime(~thread << 3 | ThreadCpuClock, &time) == 0 ? time.Seconds * 1_000_000_000 + time.Nanoseconds : 0;
+    }
+
+    private static void Check(int result)
+    {
+        if (result != 0) throw new Win32Exception(Marshal.GetLastPInvokeError());
+    }
+}
