@@ -55,7 +55,7 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>
     /// Translates a block whose bytes are at <paramref name="code"/>; <paramref name="template"/> has what the caller knows.
     /// </summary>
-    /// <returns>The translation, or null when the block is too large for the buffer.</returns>
+    /// <returns>The translation, or null when the block is too large for the buffer, or its code has changed.</returns>
     public TranslatedBlock* Translate(Block* block, byte* code, in TranslatedBlock template)
     {
         _translation = _arena.Add<TranslatedBlock>(1);
@@ -81,7 +81,8 @@ internal sealed unsafe partial class BlockTranslator
         EmitInstructions(code, block->Length, mode);
         EmitCold();
         EmitStaleStub(out int stale);
-        if (_a.Full) return null;
+        // Another processor may have changed the code since the operations were made, and this one will hear of it.
+        if (_a.Full || _bytes.Checksum(block->Length) != block->Checksum) return null;
         var start = (byte*)_memory.Append(_a.Code);
         if (start == null) return null;
         _translation->Checked = start;
