@@ -250,6 +250,53 @@ public sealed class SmpTests
     }
 
     [Theory, Engines]
+    public void Code_that_is_written_while_it_is_executed_is_never_older_than_what_was_told_about_it(string engine)
+    {
+        // AMD APM vol. 2, "Cross-Modifying Code": one store into an aligned quadword may meet a processor that executes it. The writer has no branch between its
+        // stores, so that nothing can be asked of it there.
+        using var g = new Guest(Mode.Long);
+        const int function = (int)Layout.Spare, burst = 40;
+        g.Code(a =>
+        {
+            g.Mark(a, "writer");
+            Repeat(a, Rounds, () =>
+            {
+                for (int n = 0; n < burst; n++)
+                {
+                    a.add(ebp, 1);
+                    a.mov(rax, rbp);
+                    a.shl(rax, 8);
+                    a.add(rax, r8);
+                    a.mov(__qword_ptr[function], rax); // MOV EAX, EBP; RET
+                    a.mov(__dword_ptr[(int)Flag], ebp);
+                }
+            });
+            SmpGuest.End(a);
+
+            Label loop = a.CreateLabel(), right = a.CreateLabel();
+            g.Mark(a, "reader");
+            a.nop();
+            a.Label(ref loop);
+            a.mov(ebp, __dword_ptr[(int)Flag]);
+            a.xor(eax, eax);
+            a.cpuid();
+            a.mov(r12d, function);
+            a.call(r12);
+            a.cmp(eax, ebp);
+            a.jae(right);
+            a.inc(__dword_ptr[(int)Wrong]);
+            a.Label(ref right);
+            a.cmp(ebp, burst * Rounds);
+            a.jne(loop);
+            SmpGuest.End(a);
+        });
+        g.State.Gpr[8] = 0x9090_C300_0000_00B8;
+        g.Write(function, 0x9090_C300_0000_00B8);
+        using var run = SmpGuest.Run(engine, g, "writer", "reader");
+        Assert.Equal(0u, run.Read<uint>(Wrong));
+    }
+
+    [Theory, Engines]
     public void A_loop_that_another_processor_changes_goes_on_with_the_new_code(string engine)
     {
         using var g = new Guest(Mode.Long);

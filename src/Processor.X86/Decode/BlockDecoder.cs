@@ -38,6 +38,9 @@ internal sealed unsafe class BlockDecoder
     /// <summary>Bytes of guest code in the last decoded block.</summary>
     public int Length { get; private set; }
 
+    /// <summary>Of those bytes: see <see cref="CodeBytes.Checksum"/>.</summary>
+    public ulong Checksum => _bytes.Checksum(Length);
+
     /// <summary>
     /// Decodes a block from <paramref name="available"/> bytes. False when not even one instruction is complete in them: the caller supplies more, from the next page.
     /// </summary>

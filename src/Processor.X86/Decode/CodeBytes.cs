@@ -2,17 +2,62 @@ using Iced.Intel;
 
 namespace Bunraku.Processor.X86;
 
-/// <summary>Feeds the decoder from memory.</summary>
-/// <remarks>Invariant: reads only [pointer, pointer + length) given to <see cref="Set"/>, which stays valid while decoding.</remarks>
+/// <summary>
+/// Feeds the decoder from memory that other processors may write to. Bytes of a naturally aligned quadword come from one access, so that code which is replaced by one
+/// store into such a quadword is decoded as it was or as it is.
+/// </summary>
+/// <remarks>
+/// AMD APM vol. 2, "Cross-Modifying Code", asynchronous modification. Invariant: reads only aligned quadwords that touch [pointer, pointer + length) given to
+/// <see cref="Set"/>, which stays valid while decoding.
+/// </remarks>
 internal sealed unsafe class CodeBytes : CodeReader
 {
+    private const int MaxInstructionLength = 15;
+
+    private readonly byte[] _taken = new byte[BlockDecoder.MaxInstructions * MaxInstructionLength];
     private byte* _next, _end;
+    private int _count;
+    private ulong _word; // what is left of the quadword at hand
 
     public void Set(byte* pointer, int length)
     {
         _next = pointer;
         _end = pointer + length;
+        _count = 0;
+        int skipped = (int)pointer & 7;
+        _word = length > 0 ? Volatile.Read(ref *(ulong*)(pointer - skipped)) >> (8 * skipped) : 0;
     }
 
-    public override int ReadByte() => _next < _end ? *_next++ : -1;
+    public override int ReadByte()
+    {
+        if (_next >= _end) return -1;
+        if (((int)_next & 7) == 0) _word = Volatile.Read(ref *(ulong*)_next);
+        var value = (byte)_word;
+        _word >>= 8;
+        _next++;
+        if (_count < _taken.Length) _taken[_count] = value;
+        _count++;
+        return value;
+    }
+
+    /// <summary>Of the first <paramref name="length"/> bytes that were taken: tells whether code that is read again is still the same.</summary>
+    public ulong Checksum(int length)
+    {
+        ulong sum = (ulong)length;
+        foreach (byte b in _taken.AsSpan(0, Math.Min(length, _taken.Length))) sum = (sum ^ b) * 0x0000_0100_0000_01B3;
+        return sum;
+    }
+
+    /// <summary>Copies bytes as the decoder reads them.</summary>
+    public static void Copy(byte* from, byte* to, int length)
+    {
+        ulong word = 0;
+        for (int n = 0; n < length; n++)
+        {
+            int within = (int)(from + n) & 7;
+            if (n == 0 || within == 0) word = Volatile.Read(ref *(ulong*)(from + n - within)) >> (8 * within);
+            to[n] = (byte)word;
+            word >>= 8;
+        }
+    }
 }

@@ -19,6 +19,8 @@ internal unsafe struct Block
     public Block* NextInBucket;
     /// <summary>Next block of the first page, and of the second one.</summary>
     public Block* NextInPage, NextInSecondPage;
+    /// <summary>Of the bytes that were decoded: who reads them again, for a translation, must find the same.</summary>
+    public ulong Checksum;
     public uint Mode;
     /// <summary>Number of operations, micro-operations included.</summary>
     public ushort Count;

@@ -346,8 +346,8 @@ public sealed unsafe partial class Processor
             counted &= keep;
             byte* bytes = stackalloc byte[32];
             int rest = (int)Math.Min(16, room - (ulong)inPage);
-            Buffer.MemoryCopy(host, bytes, 32, inPage);
-            Buffer.MemoryCopy(next, bytes + inPage, 32 - inPage, rest);
+            CodeBytes.Copy(host, bytes, inPage);
+            CodeBytes.Copy(next, bytes + inPage, rest);
             if (!_decoder.Decode(bytes, inPage + rest, s->Rip, mode & ~ModeKey.Single, 1, crosses: true, counted)) throw GeneralProtection();
             second = BackingOffset(next);
         }
@@ -363,6 +363,7 @@ public sealed unsafe partial class Processor
         {
             Start = start,
             SecondPage = second,
+            Checksum = _decoder.Checksum,
             Mode = mode,
             Count = (ushort)operations.Length,
             Length = (ushort)_decoder.Length,

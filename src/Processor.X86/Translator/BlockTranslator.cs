@@ -56,8 +56,8 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>
     /// Translates a block whose bytes are at <paramref name="code"/>; <paramref name="template"/> has what the caller knows.
     /// </summary>
-    /// <returns>The translation, or null when the block is too large for the buffer.</returns>
     /// <param name="groups">Accesses may share checks.</param>
+    /// <returns>The translation, or null when the block is too large for the buffer, or its code has changed.</returns>
     public TranslatedBlock* Translate(Block* block, byte* code, in TranslatedBlock template, bool groups)
     {
         _translation = _arena.Add<TranslatedBlock>(1);
@@ -85,7 +85,8 @@ internal sealed unsafe partial class BlockTranslator
         EmitInstructions();
         EmitCold();
         EmitStaleStub(out int stale);
-        if (_a.Full) return null;
+        // Another processor may have changed the code since the operations were made, and this one will hear of it.
+        if (_a.Full || _bytes.Checksum(block->Length) != block->Checksum) return null;
         var start = (byte*)_memory.Append(_a.Code);
         if (start == null) return null;
         _translation->Checked = start;
