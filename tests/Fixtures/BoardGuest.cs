@@ -36,6 +36,8 @@ internal sealed record ApicHolder(string Engine, bool Holds, bool ForgetsService
         if (vm.HoldLocalApics() != null) yield return new(engine.Name, true, NotRun.IsEmulatedByKernel(engine));
     }
 
+    public static bool Forgets(string engine, bool holds) => All.Any(h => h.ForgetsService && (h.Engine, h.Holds) == (engine, holds));
+
     /// <summary>The engine as it is tested: one that would rather leave local APICs to the board does not.</summary>
     public static IEngine Find(string engine) => engine == "kvm" ? new Bunraku.Engine.Kvm.KvmEngine { HoldsApicsWithoutHardware = true } : TestedEngines.Find(engine);
 }

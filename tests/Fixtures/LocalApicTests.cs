@@ -258,7 +258,7 @@ public sealed class LocalApicTests
         Assert.Equal([7, 1], guest.Run());
     }
 
-    [Theory, ApicHolders(inService: true)]
+    [Theory, ApicHolders]
     public void A_level_at_the_IO_APIC_asks_again_after_EOI_as_long_as_it_is_asserted(string engine, bool held)
     {
         using var guest = new BoardGuest(engine, held, (g, a) =>
@@ -294,7 +294,9 @@ public sealed class LocalApicTests
                 h.nop();
             });
         }, g => g.Handle(Vector, "handler"));
-        Assert.Equal([7, 7, 7, 7, 1, 0, 7, 7, 7, 7], guest.Run());
+        string said = Convert.ToHexString(guest.Run());
+        // Without hardware KVM makes EOI before the handler runs, so that one more comes and may be under way; still nothing gets stuck.
+        Assert.Matches(ApicHolder.Forgets(engine, held) ? "^(07){4,5}010[01](07){3,5}$" : "^(07){4}0100(07){4}$", said);
     }
 
     [Theory, ApicHolders]
@@ -605,7 +607,7 @@ public sealed class LocalApicTests
         Assert.InRange(state.Apic![LocalApicOffset.CurrentCount], 1u, 1_000_000_000u);
         target.Vm.Start();
         Assert.Equal(StopReason.DebugExit, BoardGuest.Ends(target.Vm)?.Reason);
-        bool forgets = ApicHolder.All.Any(h => h.ForgetsService && (h is { Engine: var e, Holds: var held }) && ((e, held) == (from, fromHeld) || (e, held) == (to, toHeld)));
+        bool forgets = ApicHolder.Forgets(from, fromHeld) || ApicHolder.Forgets(to, toHeld);
         Assert.Equal([0x10, forgets ? target.Said[1] : (byte)4, 0x33, 7, 8], target.Said);
 
         static int Length(Side side)
