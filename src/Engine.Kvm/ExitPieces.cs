@@ -15,6 +15,7 @@ internal sealed unsafe class ExitPieces(KvmRun* run, int size)
     private readonly VmExit _exit = new();
     private Kind _kind;
     private ExitReason _reason;
+    private ulong _address;
     private int _next, _end; // Io: elements; Mmio: bytes; Msr and others: 1
 
     /// <summary>Something of the exit was not returned yet.</summary>
@@ -56,6 +57,8 @@ internal sealed unsafe class ExitPieces(KvmRun* run, int size)
                 return Single(ExitReason.InterruptWindow);
             case KvmExit.Shutdown:
                 return Single(ExitReason.TripleFault);
+            case KvmExit.IoApicEoi:
+                return Single(ExitReason.VirtualizedEoi, run->EoiVector);
             case KvmExit.SetTpr: // the change of CR8 itself was an exit
                 return Single(ExitReason.Kicked);
             case KvmExit.FailEntry:
@@ -69,10 +72,11 @@ internal sealed unsafe class ExitPieces(KvmRun* run, int size)
         }
     }
 
-    private string? Single(ExitReason reason)
+    private string? Single(ExitReason reason, ulong address = 0)
     {
         _kind = Kind.Single;
         _reason = reason;
+        _address = address;
         return null;
     }
 
@@ -149,6 +153,7 @@ internal sealed unsafe class ExitPieces(KvmRun* run, int size)
                 break;
             default:
                 e.Reason = _reason;
+                e.Address = _address;
                 _next++;
                 break;
         }

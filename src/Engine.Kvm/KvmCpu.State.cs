@@ -19,8 +19,9 @@ internal sealed unsafe partial class KvmCpu
     public void PowerOn()
     {
         SetUpTsc();
-        KvmCpuidEntry[] cpuid = _vm.Cpuid.Entries(Index, _tscFrequency);
-        _vm.Cpuid.Apply(_file, cpuid);
+        // The guest gets of KVM's paravirtual interface what its CPUID names, and nothing else.
+        if (_vm.CanEnforceParavirtualCpuid) _file.Enable(KvmCapability.EnforceParavirtualCpuid, 1);
+        KvmCpuidEntry[] cpuid = SetCpuid();
         _msrs = [.. StateMsrs.All.Where(index => TryGetMsr(index, out _))];
         StartTsc();
 
@@ -29,6 +30,14 @@ internal sealed unsafe partial class KvmCpu
         _powerOn.Gpr[2] = cpuid.First(e => e.Function == 1).Eax; // EDX at reset is the signature
         _powerOn.Msrs.Remove(MsrIndex.Tsc); // goes on with the clock
         WriteState(_powerOn);
+    }
+
+    /// <summary>Again when the VM has got one more vCPU: CPUID tells how many there are. Before the guest runs.</summary>
+    public KvmCpuidEntry[] SetCpuid()
+    {
+        KvmCpuidEntry[] cpuid = _vm.Cpuid.Entries(Index, _vm.CpuCount, _tscFrequency, HasApic);
+        _vm.Cpuid.Apply(_file, cpuid);
+        return cpuid;
     }
 
     public void Reset()
@@ -49,6 +58,7 @@ internal sealed unsafe partial class KvmCpu
         KvmDebugRegisters d;
         KvmXcrs x;
         KvmVcpuEvents v;
+        if (HasApic) _ = GetMpState(); // makes KVM take INIT and SIPI, which change the registers
         _file.Request(KvmRequest.GetRegisters, &r);
         _file.Request(KvmRequest.GetSystemRegisters, &s);
         _file.Request(KvmRequest.GetDebugRegisters, &d);
@@ -68,7 +78,6 @@ internal sealed unsafe partial class KvmCpu
         state.Xcr0 = x.Count > 0 ? x.Value0 : XsaveLayout.X87;
         state.InterruptShadow = v.InterruptShadow != 0;
         state.NmiBlocked = v.NmiMasked != 0;
-        state.Halted = false;
         state.NmiPending = v.NmiPending != 0;
         state.Pending = Pending(v);
         ReadXsave(state.Xsave);
@@ -78,6 +87,7 @@ internal sealed unsafe partial class KvmCpu
             if (TryGetMsr(index, out ulong value)) state.Msrs[index] = value;
         }
         state.Msrs[MsrIndex.Tsc] = GetTsc();
+        ReadApic(state, s.ApicBase);
 
         if (!_unwatched) return;
         _unwatched = false;
@@ -187,7 +197,8 @@ internal sealed unsafe partial class KvmCpu
         s.Gdt = new KvmDescriptorTable { Base = state.GdtrBase, Limit = state.GdtrLimit };
         s.Idt = new KvmDescriptorTable { Base = state.IdtrBase, Limit = state.IdtrLimit };
         (s.Cr0, s.Cr2, s.Cr3, s.Cr4, s.Cr8, s.Efer) = (state.Cr0, state.Cr2, state.Cr3, state.Cr4, state.Cr8 & 0xF, state.Efer);
-        if (state.Msrs.TryGetValue(MsrIndex.ApicBase, out ulong apicBase)) s.ApicBase = apicBase;
+        if (HasApic) s.ApicBase = state.Apic?.Base ?? s.ApicBase;
+        else if (state.Msrs.TryGetValue(MsrIndex.ApicBase, out ulong apicBase)) s.ApicBase = apicBase;
         for (int n = 0; n < 4; n++) s.InterruptBitmap[n] = 0;
         var d = new KvmDebugRegisters { Dr6 = state.Dr6, Dr7 = state.Dr7 };
         for (int n = 0; n < 4; n++) d.Db[n] = state.Dr[n];
@@ -199,6 +210,7 @@ internal sealed unsafe partial class KvmCpu
             _file.Request(KvmRequest.SetXcrs, &x);
             WriteXsave(state.Xsave);
             WriteMsrs(state.Msrs);
+            WriteApic(state);
             _file.Request(KvmRequest.SetDebugRegisters, &d);
             _file.Request(KvmRequest.SetRegisters, &r);
         }
@@ -217,12 +229,19 @@ internal sealed unsafe partial class KvmCpu
         _file.Request(KvmRequest.SetVcpuEvents, &v);
 
         _run->Cr8 = _cr8 = s.Cr8;
-        _ready = (state.Rflags & RflagsIf) != 0 && !state.InterruptShadow && state.Pending is null;
+        // With an APIC in the kernel it counts too what LINT0 lets through: KVM will say.
+        _ready = !HasApic && (state.Rflags & RflagsIf) != 0 && !state.InterruptShadow && state.Pending is null;
     }
 
     /// <summary>KVM must not finish an instruction of the old state in the new one.</summary>
     private void DropInstruction()
     {
+        if (_resultWaits)
+        {
+            _resultWaits = false;
+            if (_result >= 0) _ = _pieces.Begin();
+        }
+        _vm.Posted?.Release(Index);
         while (_pieces.AwaitsEntry)
         {
             while (_pieces.HasNext)

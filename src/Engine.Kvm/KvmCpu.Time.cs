@@ -90,10 +90,11 @@ internal sealed unsafe partial class KvmCpu
     }
 
     /// <summary>A point on one scale, as far from "now" on the other; never 0, which would disarm.</summary>
-    internal static ulong Scale(ulong value, ulong now, ulong otherNow, ulong frequency, ulong otherFrequency)
-    {
-        Int128 distance = (Int128)value - now;
-        Int128 scaled = frequency == otherFrequency ? distance : distance * otherFrequency / frequency;
-        return (ulong)Int128.Clamp(otherNow + scaled, 1, ulong.MaxValue);
-    }
+    internal static ulong Scale(ulong value, ulong now, ulong otherNow, ulong frequency, ulong otherFrequency) =>
+        Beyond(otherNow, ScaleTicks((Int128)value - now, frequency, otherFrequency));
+
+    private static Int128 ScaleTicks(Int128 ticks, ulong frequency, ulong otherFrequency) => frequency == otherFrequency ? ticks : ticks * otherFrequency / frequency;
+
+    /// <summary>The point that is so many ticks later, at least 1; saturates.</summary>
+    private static ulong Beyond(ulong now, Int128 distance) => (ulong)Int128.Clamp(now + distance, 1, ulong.MaxValue);
 }

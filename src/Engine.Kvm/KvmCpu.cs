@@ -7,8 +7,8 @@ namespace Bunraku.Engine.Kvm;
 /// <summary>One vCPU of KVM behind the exit boundary.</summary>
 /// <remarks>
 /// KVM finishes the instruction of an exit only when it is entered again (Documentation/virt/kvm/api.rst, "KVM_RUN"); an entry with immediate_exit set does
-/// that and nothing more. The kernel holds no interrupt controller, so the value of CR8 goes to and fro in the run structure, and KVM says in
-/// it whether an interrupt can be injected.
+/// that and nothing more. While the kernel holds no local APIC the value of CR8 goes to and fro in the run structure. KVM says in it whether an interrupt
+/// can be injected; with an APIC in the kernel, one of the 8259A.
 /// </remarks>
 internal sealed unsafe partial class KvmCpu : IVirtualCpu
 {
@@ -29,6 +29,9 @@ internal sealed unsafe partial class KvmCpu : IVirtualCpu
     private int _lastManagedThread, _lastHostThread;
     private bool _ready;         // KVM takes an interrupt at the next entry
     private ulong _interruptsDelivered;
+    private long _result;        // of the last KVM_RUN
+    private bool _resultWaits;   // it was not looked at yet
+    private readonly VmExit _postedExit = new();
 
     /// <param name="run">The vCPU's run structure, <paramref name="runSize"/> bytes, which lives until <see cref="Release"/>.</param>
     public KvmCpu(KvmShared vm, int index, KvmFile file, KvmRun* run, int runSize)
@@ -58,31 +61,15 @@ internal sealed unsafe partial class KvmCpu : IVirtualCpu
 
     // ---- events
 
-    public bool InterruptWindowOpen => _ready && !_pieces.HasNext && !_disposed;
-
-    /// <summary>KVM holds one NMI until the guest can take it.</summary>
-    public bool NmiWindowOpen
-    {
-        get
-        {
-            KvmVcpuEvents events;
-            _file.Request(KvmRequest.GetVcpuEvents, &events);
-            return events.NmiPending == 0 && !_pieces.HasNext;
-        }
-    }
+    public bool InterruptWindowOpen => _ready && !_pieces.HasNext && !_resultWaits && !_disposed;
 
     public void InjectInterrupt(byte vector)
     {
         if (!InterruptWindowOpen) throw new InvalidOperationException("the interrupt window is closed");
         uint number = vector;
-        _file.Request(KvmRequest.Interrupt, &number);
+        if (HasApic) InjectExternal(vector);
+        else _file.Request(KvmRequest.Interrupt, &number);
         _ready = false;
-        _interruptsDelivered++;
-    }
-
-    public void InjectNmi()
-    {
-        _file.Request(KvmRequest.Nmi);
         _interruptsDelivered++;
     }
 
@@ -98,7 +85,8 @@ internal sealed unsafe partial class KvmCpu : IVirtualCpu
     public void SetTaskPriority(ulong cr8)
     {
         ObjectDisposedException.ThrowIf(_disposed, this);
-        // A write by the guest that the hypervisor has not seen yet stands.
+        // A write by the guest that the hypervisor has not seen yet stands. The kernel's own APIC needs nobody to tell it.
+        if (HasApic) return;
         if (_cr8Presented || _run->Cr8 == _cr8) _run->Cr8 = _cr8 = cr8 & 0xF;
     }
 
@@ -143,34 +131,64 @@ internal sealed unsafe partial class KvmCpu : IVirtualCpu
     {
         ObjectDisposedException.ThrowIf(_disposed, this);
         TakeAnswer();
-        if (_pieces.HasNext) return Present();
         for (; ; )
         {
+            if (PostedWrite() is { } write) return write;
+            if (_pieces.HasNext) return Present();
+            if (_resultWaits)
+            {
+                _resultWaits = false;
+                if (Conclude() is { } exit) return exit;
+                continue;
+            }
+            if (_controls.NmiWindowExiting)
+            {
+                FinishInstruction();
+                if (_pieces.HasNext) continue;
+            }
+            if (NmiWindowOpens()) return _pieces.Synthetic(ExitReason.NmiWindow);
             KeepTime();
             _run->RequestInterruptWindow = _controls.InterruptWindowExiting ? (byte)1 : (byte)0;
             _unwatched = true;
-            long result = Run();
+            _pieces.Clear();
+            _result = Run();
             _ready = _run->ReadyForInterruptInjection != 0;
-            if (result == -Errno.Interrupted || (result >= 0 && _run->ExitReason == KvmExit.Interrupted))
-            {
-                _pieces.Clear();
-                ClearImmediateExit();
-                bool kicked = Interlocked.Exchange(ref _kick, 0) != 0;
-                if (Cr8Changed()) return Cr8Exit(kicked);
-                if (kicked) return _pieces.Synthetic(ExitReason.Kicked);
-                continue; // another signal, or a kick that an earlier exit has answered
-            }
-            if (result == -Errno.TryAgain) continue; // the kernel asks for another try
-            if (result < 0)
-            {
-                _pieces.Clear();
-                return Fail(KvmFile.Failed(KvmRequest.Run, (int)-result).Message);
-            }
-            if (_pieces.Begin() is { } problem) return Fail(problem);
-            if (_run->ExitReason == KvmExit.SetTpr) _pieces.Clear(); // is nothing but the change of CR8
-            if (Cr8Changed()) return Cr8Exit(kicked: false);
-            if (_pieces.HasNext) return Present();
+            _resultWaits = true; // behind the posted writes that were made before it
         }
+    }
+
+    /// <summary>What KVM_RUN returned with. Null when it is nobody's affair.</summary>
+    private VmExit? Conclude()
+    {
+        long result = _result;
+        if (result == -Errno.Interrupted || (result >= 0 && _run->ExitReason == KvmExit.Interrupted))
+        {
+            ClearImmediateExit();
+            bool kicked = Interlocked.Exchange(ref _kick, 0) != 0;
+            if (Cr8Changed()) return Cr8Exit(kicked);
+            return kicked ? _pieces.Synthetic(ExitReason.Kicked) : null; // another signal, or a kick that an earlier exit has answered
+        }
+        if (result == -Errno.TryAgain) return null; // the kernel asks for another try
+        if (result < 0) return Fail(KvmFile.Failed(KvmRequest.Run, (int)-result).Message);
+        if (_run->ExitReason == KvmExit.Debug && _stepping) return Cr8Changed() ? Cr8Exit(kicked: false) : null;
+        if (_pieces.Begin() is { } problem) return Fail(problem);
+        if (_run->ExitReason == KvmExit.SetTpr) _pieces.Clear(); // is nothing but the change of CR8
+        if (Cr8Changed()) return Cr8Exit(kicked: false);
+        return _pieces.HasNext ? Present() : null;
+    }
+
+    /// <summary>The next of the writes that KVM gathered, if there is one. While another vCPU shows some, this one waits; a kick ends that.</summary>
+    private VmExit? PostedWrite()
+    {
+        if (_vm.Posted is not { IsIdle: false } posted) return null;
+        while (!posted.TryOwn(Index))
+        {
+            if (Interlocked.Exchange(ref _kick, 0) != 0) return _pieces.Synthetic(ExitReason.Kicked);
+            Thread.Yield();
+        }
+        if (posted.TryTake(_postedExit)) return _postedExit;
+        posted.Release(Index);
+        return null;
     }
 
     private long Run()
@@ -209,7 +227,7 @@ internal sealed unsafe partial class KvmCpu : IVirtualCpu
     private VmExit _last = new();
 
     /// <summary>CR8 belongs to the local APIC: a write shows up as an exit of its own, before the one that brought it to light.</summary>
-    private bool Cr8Changed() => _run->Cr8 != _cr8;
+    private bool Cr8Changed() => !HasApic && _run->Cr8 != _cr8;
 
     private readonly VmExit _cr8Exit = new();
 

@@ -11,14 +11,16 @@ internal sealed unsafe class KvmCpuid
     private static readonly (uint Leaf, uint Subleaves)[] s_indexed = [(4, 5), (7, 1), (0xB, 3), (0x8000_001D, 5)];
 
     private readonly KvmCpuidEntry[] _supported;
+    private readonly bool _hasTscDeadline;
 
     /// <exception cref="KvmException">KVM_GET_SUPPORTED_CPUID failed.</exception>
-    public KvmCpuid(KvmFile kvm, CpuModel model) : this(ReadSupported(kvm), model)
+    public KvmCpuid(KvmFile kvm, CpuModel model) : this(ReadSupported(kvm), model, kvm.Check(KvmCapability.TscDeadlineTimer) != 0)
     {
     }
 
-    internal KvmCpuid(KvmCpuidEntry[] supported, CpuModel model)
+    internal KvmCpuid(KvmCpuidEntry[] supported, CpuModel model, bool hasTscDeadline = false)
     {
+        _hasTscDeadline = hasTscDeadline;
         _supported = supported;
         HashSet<CpuFeature> features = [.. model.Features.Where(IsSupported)];
         Missing = [.. model.Features.Where(f => !features.Contains(f)).Order()];
@@ -72,6 +74,8 @@ internal sealed unsafe class KvmCpuid
     {
         // Nothing in the processor: it only says that there is a hypervisor.
         if (feature == CpuFeature.Hypervisor) return true;
+        // Not in the list of older kernels: it depends on who holds the local APIC.
+        if (feature == CpuFeature.TscDeadline && _hasTscDeadline) return true;
         foreach (CpuidFeatureBit row in CpuidFeatureBits.Rows)
         {
             if (row.Feature != feature) continue;
@@ -83,14 +87,21 @@ internal sealed unsafe class KvmCpuid
     }
 
     /// <summary>The table for one vCPU. What follows CR4 and XCR0 KVM keeps up to date itself.</summary>
-    public KvmCpuidEntry[] Entries(int cpu, ulong tscFrequency)
+    /// <param name="hasApic">The kernel holds the local APIC.</param>
+    public KvmCpuidEntry[] Entries(int cpu, int cpus, ulong tscFrequency, bool hasApic = false)
     {
-        var subject = new CpuidSubject(Model, cpu, 1, tscFrequency, Xcr0: XsaveLayout.Allowed(Model) & Components);
+        var subject = new CpuidSubject(Model, cpu, cpus, tscFrequency, Xcr0: XsaveLayout.Allowed(Model) & Components);
         var entries = new List<KvmCpuidEntry>();
         for (uint leaf = 0; leaf <= CpuidLeaves.MaxBasic(Model); leaf++) AddLeaf(leaf);
-        if (Model.Has(CpuFeature.Hypervisor)) AddLeaf(CpuidLeaves.HypervisorFirst);
+        if (Model.Has(CpuFeature.Hypervisor)) AddHypervisor();
         for (uint leaf = CpuidLeaves.ExtendedFirst; leaf <= CpuidLeaves.MaxExtended(Model); leaf++) AddLeaf(leaf);
         return [.. entries];
+
+        void AddHypervisor()
+        {
+            if (!ReferenceEquals(Model.Hypervisor, HypervisorInterface.OfEngine) || !AddParavirtual(entries, hasApic)) AddLeaf(CpuidLeaves.HypervisorFirst);
+            AddLeaf(CpuidLeaves.HypervisorTiming);
+        }
 
         void AddLeaf(uint leaf)
         {
@@ -103,6 +114,26 @@ internal sealed unsafe class KvmCpuid
             if (subleaves == 0) entries.Add(Entry(leaf, 0, 0, CpuidLeaves.Query(subject, leaf, 0)));
             for (uint n = 0; n < subleaves; n++) entries.Add(Entry(leaf, n, KvmCpuidEntry.SignificantIndex, CpuidLeaves.Query(subject, leaf, n)));
         }
+    }
+
+    // KVM_FEATURE_*, bits of leaf 4000_0001h EAX.
+    private const uint ClockSource = 1 << 0, NoIoDelay = 1 << 1, ClockSource2 = 1 << 3, StealTime = 1 << 5, EndOfInterrupt = 1 << 6, Unhalt = 1 << 7, TlbFlush = 1 << 9,
+        SendIpi = 1 << 11, PollControl = 1 << 12, SchedYield = 1 << 13, ClockIsStable = 1 << 24;
+    /// <summary>Asynchronous page faults are left out: an event that is under way there is in no state that could move.</summary>
+    private const uint Offered = ClockSource | NoIoDelay | ClockSource2 | StealTime | EndOfInterrupt | Unhalt | TlbFlush | SendIpi | PollControl | SchedYield | ClockIsStable;
+    private const uint NeedsApic = EndOfInterrupt | Unhalt | SendIpi | SchedYield;
+
+    /// <summary>KVM's paravirtual interface, as far as this KVM has it. False when there is nothing to offer.</summary>
+    /// <remarks>Linux Documentation/virt/kvm/x86/cpuid.rst.</remarks>
+    private bool AddParavirtual(List<KvmCpuidEntry> entries, bool hasApic)
+    {
+        const uint features = CpuidLeaves.HypervisorFirst + 1;
+        ReadOnlySpan<byte> name = "KVMKVMKVM\0\0\0"u8;
+        uint offered = (Find(features, 0)?.Eax ?? 0) & Offered & ~(hasApic ? 0 : NeedsApic);
+        if (offered == 0) return false;
+        entries.Add(Entry(CpuidLeaves.HypervisorFirst, 0, 0, new(CpuidLeaves.HypervisorTiming, BitConverter.ToUInt32(name), BitConverter.ToUInt32(name[4..]), BitConverter.ToUInt32(name[8..]))));
+        entries.Add(Entry(features, 0, 0, new(offered, 0, 0, 0)));
+        return true;
     }
 
     /// <summary>Leaf 0Dh: the model's components and features at the host's offsets.</summary>

@@ -4,13 +4,21 @@ using Bunraku.Platform;
 namespace Bunraku.Engine.Kvm;
 
 /// <summary>The <c>kvm</c> engine: the guest runs on the host's hardware virtualization through /dev/kvm.</summary>
-/// <remarks>Linux Documentation/virt/kvm/api.rst. Interrupt controllers and timers stay ours: no irqchip is created in the kernel.</remarks>
+/// <remarks>Linux Documentation/virt/kvm/api.rst. I/O APIC, 8259A and PIT stay ours; the local APICs are in the kernel when the board asks for it.</remarks>
 public sealed class KvmEngine : IEngine
 {
     public string Name => "kvm";
 
+    /// <summary>
+    /// Local APICs are taken into the kernel even where no hardware is behind KVM. Such a KVM has been seen to end an interrupt when it delivers it, so that
+    /// priorities and level-triggered interrupts do not work; without this the board's local APICs are used there.
+    /// </summary>
+    public bool HoldsApicsWithoutHardware { get; init; }
+
     /// <summary>KVM decides for itself which instructions exit; what MONITOR and MWAIT do is its affair too.</summary>
     public ExecutionControls Intercepts { get; } = new(InterceptedInstructions.Mwait, 0, InterruptWindowExiting: true, NmiWindowExiting: true);
+
+    public int MaxCpus => KvmHost.MaxCpus();
 
     public EngineProbe Probe() => KvmHost.Probe();
 
@@ -18,6 +26,6 @@ public sealed class KvmEngine : IEngine
     public IEngineVm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock)
     {
         using KvmDescriptor kvm = KvmHost.TryOpen(out string problem) ?? throw new InvalidOperationException(problem);
-        return new KvmVm(kvm, memory, model, clock);
+        return new KvmVm(kvm, memory, model, clock) { MayHoldApics = HoldsApicsWithoutHardware || KvmHost.Backing() != KvmBacking.None };
     }
 }

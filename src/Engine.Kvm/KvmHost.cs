@@ -35,6 +35,16 @@ internal static class KvmHost
         return null;
     }
 
+    /// <summary>APIC identifiers of 8 bits but for the broadcast and the I/O APIC's.</summary>
+    private const int MostCpus = 254;
+
+    /// <summary>vCPUs that a VM can have; 1 where there is no KVM.</summary>
+    public static int MaxCpus()
+    {
+        using KvmDescriptor? kvm = TryOpen(out _);
+        return kvm == null ? 1 : Math.Clamp(Math.Max(kvm.Check(KvmCapability.MaximumVcpus), kvm.Check(KvmCapability.VcpuCount)), 1, MostCpus);
+    }
+
     /// <summary>Why /dev/kvm does not open, and what to do.</summary>
     internal static string CannotOpen(int errno, KvmBacking backing) => errno switch
     {
@@ -99,8 +109,9 @@ internal static class KvmHost
     internal static EngineProbe Describe(KvmFile kvm, KvmBacking backing, bool? nestedPaging)
     {
         string capabilities = $"API {ApiVersion}, up to {Math.Max(kvm.Check(KvmCapability.MaximumVcpus), kvm.Check(KvmCapability.VcpuCount))} vCPUs, "
-            + $"{kvm.Check(KvmCapability.MemorySlots)} memory slots, TSC scaling {(kvm.Check(KvmCapability.TscControl) != 0 ? "yes" : "no")}, "
-            + $"split irqchip {(kvm.Check(KvmCapability.SplitIrqChip) != 0 ? "yes" : "no")}";
+            + $"{kvm.Check(KvmCapability.MemorySlots)} memory slots, TSC scaling {YesNo(kvm.Check(KvmCapability.TscControl) != 0)}, "
+            + $"local APICs in the kernel {LocalApics(kvm, backing)}, irqfd {Has(KvmCapability.Irqfd)}, ioeventfd {Has(KvmCapability.Ioeventfd)}, "
+            + $"coalesced writes {Has(KvmCapability.CoalescedMmio)}, kvmclock {Has(KvmCapability.AdjustClock)}";
         if (backing == KvmBacking.None)
         {
             return new(true, "KVM without hardware: the processor shows neither VT-x nor AMD-V, so it emulates, about 1000 times slower than a translator; "
@@ -108,6 +119,17 @@ internal static class KvmHost
         }
         string paging = nestedPaging switch { true => "nested paging", false => "no nested paging (shadow page tables, slower)", null => "nested paging unknown" };
         return new(true, $"{Name(backing)}, {paging} ({capabilities})", Hardware: true);
+
+        string Has(KvmCapability capability) => YesNo(kvm.Check(capability) != 0);
+    }
+
+    private static string YesNo(bool yes) => yes ? "yes" : "no";
+
+    private static string LocalApics(KvmFile kvm, KvmBacking backing)
+    {
+        KvmCapability[] missing = [.. KvmApics.Missing(kvm)];
+        if (missing.Length > 0) return $"no (it lacks {string.Join(", ", missing)}), so the board's are used";
+        return backing == KvmBacking.None ? "not used without hardware" : "yes";
     }
 
     private static string Name(KvmBacking backing) => backing == KvmBacking.Vmx ? "VT-x" : "AMD-V";

@@ -9,10 +9,22 @@ internal sealed record KvmShared(GuestMemory Memory, VirtualClock Clock, KvmCpui
 {
     /// <summary>TSC offset that the first vCPU got; the others take the same, so that all TSCs agree to the tick.</summary>
     public ulong? TscOffset { get; set; }
+
+    /// <summary>KVM can keep the guest from paravirtual features that its CPUID does not name.</summary>
+    public bool CanEnforceParavirtualCpuid { get; init; }
+
+    /// <summary>How many vCPUs there are so far.</summary>
+    public int CpuCount { get; set; } = 1;
+
+    /// <summary>The local APICs, when the kernel holds them. Set before the first vCPU.</summary>
+    public KvmApics? Apics { get; set; }
+
+    /// <summary>Writes that KVM gathers; null where it does not.</summary>
+    public PostedWrites? Posted { get; set; }
 }
 
 /// <summary>One KVM virtual machine: memory slots over the guest's regions, and what all vCPUs share.</summary>
-internal sealed unsafe class KvmVm : IEngineVm
+internal sealed unsafe class KvmVm : IEngineVm, IDirtyPageLog
 {
     /// <summary>Three pages for VT-x without unrestricted guests, and one for its identity map: in the hole below 4 GiB where no device of ours lies.</summary>
     private const ulong TssAddress = 0xFFFB_D000, IdentityMapAddress = 0xFFFB_C000;
@@ -24,7 +36,8 @@ internal sealed unsafe class KvmVm : IEngineVm
     private readonly KvmShared _shared;
     private readonly List<KvmCpu> _cpus = [];
     private readonly int _runSize;
-    private readonly bool _readOnlyMemory;
+    private readonly bool _readOnlyMemory, _hasClock;
+    private KvmClockData? _stoppedClock;
     private bool _disposed;
 
     /// <exception cref="KvmException">KVM refuses something.</exception>
@@ -36,7 +49,10 @@ internal sealed unsafe class KvmVm : IEngineVm
         _vm = kvm.Create(KvmRequest.CreateVm);
         try
         {
-            _shared = new KvmShared(memory, clock, new KvmCpuid(kvm, model), Math.Max(KvmRequest.XsaveSize, _vm.Check(KvmCapability.Xsave2)));
+            _shared = new KvmShared(memory, clock, new KvmCpuid(kvm, model), Math.Max(KvmRequest.XsaveSize, _vm.Check(KvmCapability.Xsave2)))
+            {
+                CanEnforceParavirtualCpuid = kvm.Check(KvmCapability.EnforceParavirtualCpuid) != 0,
+            };
             if (kvm.Check(KvmCapability.SetIdentityMapAddress) != 0)
             {
                 ulong address = IdentityMapAddress;
@@ -44,7 +60,9 @@ internal sealed unsafe class KvmVm : IEngineVm
             }
             if (kvm.Check(KvmCapability.SetTssAddress) != 0) _vm.Request(KvmRequest.SetTssAddress, unchecked((nuint)TssAddress));
             SetMemory(log: false);
-            LetMsrsExit();
+            Shortcuts = new KvmShortcuts(_vm, () => _shared.Apics);
+            _hasClock = kvm.Check(KvmCapability.AdjustClock) != 0;
+            if (_hasClock) SetClock((ulong)clock.Nanoseconds);
         }
         catch
         {
@@ -55,15 +73,33 @@ internal sealed unsafe class KvmVm : IEngineVm
 
     public CpuModel? NarrowedModel => _shared.Cpuid.Model;
 
+    public IEngineShortcuts Shortcuts { get; }
+
+    public IDirtyPageLog DirtyPages => this;
+
+    /// <summary>This KVM's local APICs are good enough.</summary>
+    public bool MayHoldApics { get; init; } = true;
+
+    public IEngineApics? HoldLocalApics()
+    {
+        if (!MayHoldApics) return null;
+        if (_cpus.Count != 0) throw new InvalidOperationException("there are vCPUs already");
+        return _shared.Apics ??= KvmApics.TryCreate(_vm);
+    }
+
     public IVirtualCpu CreateCpu(int index)
     {
+        if (_cpus.Count == 0) LetMsrsExit();
         KvmDescriptor file = _vm.Create(KvmRequest.CreateVcpu, (nuint)index);
         KvmRun* run = null;
         try
         {
             run = file.Map(_runSize);
+            _shared.Posted ??= Ring(run);
             var cpu = new KvmCpu(_shared, index, file, run, _runSize);
+            _shared.CpuCount = Math.Max(_shared.CpuCount, index + 1);
             cpu.PowerOn();
+            foreach (KvmCpu other in _cpus) other.SetCpuid();
             _cpus.Add(cpu);
             return cpu;
         }
@@ -74,6 +110,43 @@ internal sealed unsafe class KvmVm : IEngineVm
             throw;
         }
     }
+
+    /// <summary>KVM says how many pages behind the run structure the ring lies; all vCPUs have the same one. It stays mapped as long as the first vCPU's structure.</summary>
+    private PostedWrites? Ring(KvmRun* run)
+    {
+        int page = _vm.Check(KvmCapability.CoalescedMmio);
+        return page > 0 && (page + 1) * KvmCoalescedRing.PageSize <= _runSize ? new PostedWrites((KvmCoalescedRing*)((byte*)run + page * KvmCoalescedRing.PageSize)) : null;
+    }
+
+    // ---- time
+
+    private void SetClock(ulong nanoseconds)
+    {
+        var clock = new KvmClockData { Nanoseconds = nanoseconds };
+        _vm.Request(KvmRequest.SetClock, &clock);
+    }
+
+    public void SuspendTime()
+    {
+        if (_disposed) return;
+        if (_hasClock && _stoppedClock == null)
+        {
+            KvmClockData clock;
+            _vm.Request(KvmRequest.GetClock, &clock);
+            _stoppedClock = clock;
+        }
+        foreach (KvmCpu cpu in _cpus) cpu.SuspendTime();
+    }
+
+    public void ResumeTime()
+    {
+        if (_disposed) return;
+        if (_stoppedClock is { } clock) SetClock(clock.Nanoseconds);
+        _stoppedClock = null;
+        foreach (KvmCpu cpu in _cpus) cpu.ResumeTime();
+    }
+
+    // ---- memory
 
     /// <summary>Slot n is region n of the guest's memory.</summary>
     private void SetMemory(bool log)
@@ -95,11 +168,9 @@ internal sealed unsafe class KvmVm : IEngineVm
         }
     }
 
-    /// <summary>Switches the log of pages that the guest writes to on or off. While no vCPU runs.</summary>
-    public void LogDirtyPages(bool on) => SetMemory(on);
+    public void Enable(bool on) => SetMemory(on);
 
-    /// <summary>Pages of a region written since the last call, one bit each; the log must be on.</summary>
-    public ulong[] TakeDirtyPages(int region)
+    public ulong[] Take(int region)
     {
         var bitmap = new ulong[((_memory.Regions[region].Length >> GuestMemory.PageShift) + 63) / 64];
         fixed (ulong* p = bitmap)
@@ -110,13 +181,11 @@ internal sealed unsafe class KvmVm : IEngineVm
         return bitmap;
     }
 
-    /// <summary>MSRs that KVM does not know, and those of the local APIC, come to us. x2APIC MSRs cannot be filtered, but without an APIC in the kernel it does not know them.</summary>
+    /// <summary>MSRs that KVM does not know, and those of the local APIC if it is not the kernel's, come to us. x2APIC MSRs cannot be filtered, but without an APIC in the kernel it does not know them.</summary>
     private void LetMsrsExit()
     {
-        var capability = new KvmEnableCapability { Capability = (uint)KvmCapability.UserSpaceMsr };
-        capability.Arguments[0] = MsrExits;
-        _vm.Request(KvmRequest.EnableCapability, &capability);
-
+        _vm.Enable(KvmCapability.UserSpaceMsr, MsrExits);
+        if (_shared.Apics != null) return;
         byte denied = 0; // one MSR a range, its bit clear
         var filter = default(KvmMsrFilter);
         ReadOnlySpan<uint> ours = [MsrIndex.ApicBase, MsrIndex.TscDeadline];

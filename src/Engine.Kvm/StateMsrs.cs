@@ -15,7 +15,15 @@ internal static class StateMsrs
 
     private const uint SpecCtrl = 0x48, McgStatus = 0x17A, McgCtl = 0x17B, MiscEnable = 0x1A0, FirstBank = 0x400, Banks = 10, Hwcr = 0xC001_0015;
 
-    private static readonly uint[] s_others = [SpecCtrl, McgStatus, McgCtl, MiscEnable, MsrIndex.DebugCtl, MsrIndex.Xss, Hwcr, .. Enumerable.Range((int)FirstBank, (int)Banks * 4).Select(n => (uint)n)];
+    /// <summary>MSR_KVM_WALL_CLOCK_NEW, _SYSTEM_TIME_NEW, _STEAL_TIME, _PV_EOI_EN, _POLL_CONTROL: where the guest keeps what KVM tells it.</summary>
+    /// <remarks>Linux Documentation/virt/kvm/x86/msr.rst.</remarks>
+    private static readonly uint[] s_paravirtual = [0x4B56_4D00, 0x4B56_4D01, 0x4B56_4D03, 0x4B56_4D04, 0x4B56_4D05];
+
+    private static readonly uint[] s_others =
+    [
+        SpecCtrl, McgStatus, McgCtl, MiscEnable, MsrIndex.DebugCtl, MsrIndex.Xss, Hwcr, .. s_paravirtual,
+        .. Enumerable.Range((int)FirstBank, (int)Banks * 4).Select(n => (uint)n),
+    ];
 
     public static IEnumerable<uint> All => s_essential.Concat(s_others);
 

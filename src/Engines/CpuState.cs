@@ -40,6 +40,8 @@ public sealed class CpuState
     public bool NmiPending;
     /// <summary>An event is under way: the next entry delivers it first.</summary>
     public PendingEvent? Pending;
-    /// <summary>The processor waits in HLT.</summary>
+    /// <summary>The processor waits in HLT. Only engines that hold the local APIC know it; for the others it is the hypervisor's state.</summary>
     public bool Halted;
+    /// <summary>The local APIC, when the engine holds it. Null: it is the board's, and when written stays as it is.</summary>
+    public LocalApicState? Apic;
 }

@@ -119,6 +119,27 @@ public interface IEngineVm : IDisposable
     /// <summary>The CPU model that guests really get, when the host cannot give all of the wanted one; null when it is the wanted one.</summary>
     CpuModel? NarrowedModel => null;
 
+    /// <summary>
+    /// Asks the engine to hold the local APICs of this VM itself. Before the first vCPU. Null when it cannot: then they are the board's, as without asking.
+    /// </summary>
+    IEngineApics? HoldLocalApics() => null;
+
+    /// <summary>Ways around exits; null when the engine has none.</summary>
+    IEngineShortcuts? Shortcuts => null;
+
+    /// <summary>The log of pages that guests write to; null when the engine keeps none.</summary>
+    IDirtyPageLog? DirtyPages => null;
+
+    /// <summary>Virtual time stopped, no vCPU runs: clocks and timers that the engine keeps for the guest stand still until <see cref="ResumeTime"/>.</summary>
+    void SuspendTime()
+    {
+    }
+
+    /// <summary>Virtual time goes on. Before any vCPU runs.</summary>
+    void ResumeTime()
+    {
+    }
+
     /// <summary>Creates vCPU number <paramref name="index"/>; each index once.</summary>
     IVirtualCpu CreateCpu(int index);
 

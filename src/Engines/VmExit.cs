@@ -46,6 +46,8 @@ public enum ExitReason : byte
     InterruptWindow,
     /// <summary>The guest can take an NMI now.</summary>
     NmiWindow,
+    /// <summary>EOI of a level-triggered interrupt of a routed pin: its vector in <see cref="VmExit.Address"/>. Only from engines that hold the local APICs.</summary>
+    VirtualizedEoi,
     /// <summary>A fault while delivering a double fault. The processor is in shutdown.</summary>
     TripleFault,
     /// <summary>The engine cannot go on; <see cref="VmExit.Message"/> says why.</summary>
@@ -71,7 +73,7 @@ public sealed class VmExit
     public bool IsWrite;
     /// <summary>Width of the access in bytes.</summary>
     public int Size;
-    /// <summary>Port (Io), guest-physical address (Mmio), MSR index (Msr), register number (CrAccess, DrAccess), vector (Exception).</summary>
+    /// <summary>Port (Io), guest-physical address (Mmio), MSR index (Msr), register number (CrAccess, DrAccess), vector (Exception, VirtualizedEoi).</summary>
     public ulong Address;
     /// <summary>Value written by the guest, or to be stored here by the hypervisor for a read; upper bytes beyond <see cref="Size"/> are ignored.</summary>
     public ulong Data;

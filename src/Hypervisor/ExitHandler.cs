@@ -74,6 +74,10 @@ public static class ExitHandler
                 lock (vm.DeviceLock) vm.FloatingPointError?.Set(true);
                 return ExitAction.Continue;
 
+            case ExitReason.VirtualizedEoi:
+                lock (vm.DeviceLock) vm.EndOfInterrupt?.Invoke((byte)exit.Address);
+                return ExitAction.Continue;
+
             case ExitReason.Hlt:
                 return ExitAction.Halt;
 

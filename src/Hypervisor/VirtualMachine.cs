@@ -25,7 +25,7 @@ public enum StopReason
 /// <summary>What a VM is made with beyond engine, CPU model and memory.</summary>
 public sealed record VirtualMachineOptions
 {
-    /// <summary>Offer KVM's paravirtual interface, where the engine lets hypercalls exit and the model says that there is a hypervisor.</summary>
+    /// <summary>Offer KVM's paravirtual interface, where the model says that there is a hypervisor: ours when the engine lets hypercalls exit, else the engine's own if it has one.</summary>
     public bool Paravirtual { get; init; } = true;
 
     /// <summary>Hz of the guest's TSC; 0: the host's.</summary>
@@ -33,6 +33,9 @@ public sealed record VirtualMachineOptions
 
     /// <summary>What the VM gets of the host's processors.</summary>
     public CpuTimeOptions CpuTime { get; init; } = new();
+
+    /// <summary>The engine holds the local APICs, if it can: see <see cref="VirtualMachine.EngineApics"/>. For boards that know what to do then.</summary>
+    public bool EngineApics { get; init; }
 }
 
 /// <param name="Status">Process status that the guest asked for, where it has one.</param>
@@ -74,9 +77,11 @@ public sealed class VirtualMachine : IDisposable
         KvmFeatures features = ParavirtualInterface.Offered;
         bool paravirtual = options.Paravirtual && model.Has(CpuFeature.Hypervisor) && (engine.Intercepts.Instructions & InterceptedInstructions.Hypercall) != 0;
         if (paravirtual) model = model with { Hypervisor = ParavirtualInterface.Describe(features, options.CpuTime.Realtime ? KvmHints.Realtime : KvmHints.None) };
+        else if (options.Paravirtual) model = model with { Hypervisor = HypervisorInterface.OfEngine };
         Timers = new TimerQueue(Clock, DeviceLock, _cpuTime is null ? null : _cpuTime.BeginTimers);
         _engineVm = engine.CreateVm(Memory, model, Clock);
         Model = _engineVm.NarrowedModel ?? model;
+        if (options.EngineApics) EngineApics = _engineVm.HoldLocalApics();
         for (int n = 0; n < cpus; n++) _cpus.Add(new CpuThread(this, _engineVm.CreateCpu(n)));
         if (!paravirtual) return;
         Paravirtual = new ParavirtualInterface(this, features);
@@ -103,6 +108,18 @@ public sealed class VirtualMachine : IDisposable
 
     /// <summary>How the host is to schedule the vCPUs; null when it just does.</summary>
     internal CpuTimeControl? CpuTime => _cpuTime;
+
+    /// <summary>The local APICs, when the engine holds them; null: they are the board's.</summary>
+    public IEngineApics? EngineApics { get; }
+
+    /// <summary>Ways around exits; null when the engine has none.</summary>
+    public IEngineShortcuts? Shortcuts => _engineVm.Shortcuts;
+
+    /// <summary>Which pages the guest writes to; null when the engine does not say.</summary>
+    public IDirtyPageLog? DirtyPages => _engineVm.DirtyPages;
+
+    /// <summary>A local APIC of the engine broadcasts an EOI: the vector. Set by the board before the start; called with the machine lock held.</summary>
+    public Action<byte>? EndOfInterrupt { get; set; }
 
     /// <summary>Where FERR# of the processors leads; null: nowhere. Set by the board before the start.</summary>
     public IInterruptLine? FloatingPointError { get; set; }
@@ -145,6 +162,7 @@ public sealed class VirtualMachine : IDisposable
             _paused = true;
             Clock.Stop();
             Timers.Pause(true);
+            _engineVm.SuspendTime();
         }
     }
 
@@ -153,9 +171,11 @@ public sealed class VirtualMachine : IDisposable
     {
         lock (_pauseLock)
         {
-            if (_paused) Paravirtual?.Resumed();
+            bool paused = _paused;
+            if (paused) Paravirtual?.Resumed();
             _paused = false;
             Clock.Start();
+            if (paused) _engineVm.ResumeTime();
             Timers.Pause(false);
             foreach (CpuThread cpu in _cpus) cpu.Resume();
         }

@@ -8,6 +8,9 @@ namespace Bunraku.Machine;
 /// </summary>
 public sealed class PostCode
 {
+    /// <summary>The port of the code itself, which software also writes to pass a microsecond.</summary>
+    public const ushort Port = 0x80;
+
     private readonly byte[] _registers = new byte[16];
 
     /// <summary>The last byte written to port 80h.</summary>
@@ -15,6 +18,6 @@ public sealed class PostCode
 
     public void AttachTo(PortBus ports)
     {
-        ports.Add(0x80, _registers.Length, new ByteRegisters(n => _registers[n], (n, value) => _registers[n] = value));
+        ports.Add(Port, _registers.Length, new ByteRegisters(n => _registers[n], (n, value) => _registers[n] = value));
     }
 }

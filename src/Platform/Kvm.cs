@@ -6,9 +6,11 @@ namespace Bunraku.Platform;
 /// <summary>Capabilities that can be asked for, KVM_CAP_* of include/uapi/linux/kvm.h.</summary>
 public enum KvmCapability : uint
 {
-    UserMemory = 3, SetTssAddress = 4, ExtendedCpuid = 7, VcpuCount = 9, MemorySlots = 10, UserNmi = 22, SetIdentityMapAddress = 37, VcpuEvents = 41,
-    DebugRegisters = 50, Xsave = 55, Xcrs = 56, TscControl = 60, GetTscFrequency = 61, MaximumVcpus = 66, TscDeadlineTimer = 72, ReadOnlyMemory = 81,
-    SplitIrqChip = 121, VcpuAttributes = 127, ImmediateExit = 136, UserSpaceMsr = 188, MsrFilter = 189, Xsave2 = 208,
+    UserMemory = 3, SetTssAddress = 4, ExtendedCpuid = 7, VcpuCount = 9, MemorySlots = 10, MultiprocessingState = 14, CoalescedMmio = 15, UserNmi = 22,
+    SetGuestDebug = 23, InterruptRouting = 25, Irqfd = 32, Ioeventfd = 36, SetIdentityMapAddress = 37, AdjustClock = 39, VcpuEvents = 41, DebugRegisters = 50,
+    Xsave = 55, Xcrs = 56, TscControl = 60, GetTscFrequency = 61, MaximumVcpus = 66, TscDeadlineTimer = 72, KvmClockControl = 76, SignalMsi = 77,
+    ReadOnlyMemory = 81, SplitIrqChip = 121, VcpuAttributes = 127, X2ApicApi = 129, ImmediateExit = 136, CoalescedPio = 162, UserSpaceMsr = 188,
+    MsrFilter = 189, EnforceParavirtualCpuid = 190, Xsave2 = 208,
 }
 
 /// <summary>One request: its number as the kernel's macros make it from direction, size and code, and its name for messages.</summary>
@@ -32,12 +34,24 @@ public readonly record struct KvmRequest(string Name, uint Number)
         SetMemoryRegion = Of("KVM_SET_USER_MEMORY_REGION", Write, 0x46, Unsafe.SizeOf<KvmMemoryRegion>()),
         SetTssAddress = Plain("KVM_SET_TSS_ADDR", 0x47),
         SetIdentityMapAddress = Of("KVM_SET_IDENTITY_MAP_ADDR", Write, 0x48, sizeof(ulong)),
+        RegisterCoalesced = Of("KVM_REGISTER_COALESCED_MMIO", Write, 0x67, Unsafe.SizeOf<KvmCoalescedZone>()),
+        UnregisterCoalesced = Of("KVM_UNREGISTER_COALESCED_MMIO", Write, 0x68, Unsafe.SizeOf<KvmCoalescedZone>()),
+        SetRouting = Of("KVM_SET_GSI_ROUTING", Write, 0x6A, 8),
+        Irqfd = Of("KVM_IRQFD", Write, 0x76, Unsafe.SizeOf<KvmIrqfd>()),
+        Ioeventfd = Of("KVM_IOEVENTFD", Write, 0x79, Unsafe.SizeOf<KvmIoeventfd>()),
+        SetClock = Of("KVM_SET_CLOCK", Write, 0x7B, Unsafe.SizeOf<KvmClockData>()),
+        GetClock = Of("KVM_GET_CLOCK", Read, 0x7C, Unsafe.SizeOf<KvmClockData>()),
         Run = Plain("KVM_RUN", 0x80),
         GetRegisters = Of("KVM_GET_REGS", Read, 0x81, Unsafe.SizeOf<KvmRegisters>()),
         SetRegisters = Of("KVM_SET_REGS", Write, 0x82, Unsafe.SizeOf<KvmRegisters>()),
         GetSystemRegisters = Of("KVM_GET_SREGS", Read, 0x83, Unsafe.SizeOf<KvmSystemRegisters>()),
         SetSystemRegisters = Of("KVM_SET_SREGS", Write, 0x84, Unsafe.SizeOf<KvmSystemRegisters>()),
         Interrupt = Of("KVM_INTERRUPT", Write, 0x86, sizeof(uint)),
+        GetLapic = Of("KVM_GET_LAPIC", Read, 0x8E, LapicSize),
+        SetLapic = Of("KVM_SET_LAPIC", Write, 0x8F, LapicSize),
+        GetMpState = Of("KVM_GET_MP_STATE", Read, 0x98, sizeof(uint)),
+        SetMpState = Of("KVM_SET_MP_STATE", Write, 0x99, sizeof(uint)),
+        SetGuestDebug = Of("KVM_SET_GUEST_DEBUG", Write, 0x9B, Unsafe.SizeOf<KvmGuestDebug>()),
         GetMsrs = Of("KVM_GET_MSRS", Read | Write, 0x88, 8),
         SetMsrs = Of("KVM_SET_MSRS", Write, 0x89, 8),
         SetCpuid = Of("KVM_SET_CPUID2", Write, 0x90, 8),
@@ -53,6 +67,8 @@ public readonly record struct KvmRequest(string Name, uint Number)
         SetXsave = Of("KVM_SET_XSAVE", Write, 0xA5, XsaveSize),
         GetXcrs = Of("KVM_GET_XCRS", Read, 0xA6, Unsafe.SizeOf<KvmXcrs>()),
         SetXcrs = Of("KVM_SET_XCRS", Write, 0xA7, Unsafe.SizeOf<KvmXcrs>()),
+        SignalMsi = Of("KVM_SIGNAL_MSI", Write, 0xA5, Unsafe.SizeOf<KvmMsi>()),
+        KvmClockControl = Plain("KVM_KVMCLOCK_CTRL", 0xAD),
         SetMsrFilter = Of("KVM_X86_SET_MSR_FILTER", Write, 0xC6, Unsafe.SizeOf<KvmMsrFilter>()),
         GetXsave2 = Of("KVM_GET_XSAVE2", Read, 0xCF, XsaveSize),
         SetDeviceAttribute = Of("KVM_SET_DEVICE_ATTR", Write, 0xE1, Unsafe.SizeOf<KvmDeviceAttribute>()),
@@ -61,6 +77,9 @@ public readonly record struct KvmRequest(string Name, uint Number)
 
     /// <summary>Bytes of struct kvm_xsave; KVM_CAP_XSAVE2 tells when the host needs more.</summary>
     public const int XsaveSize = 4096;
+
+    /// <summary>Bytes of struct kvm_lapic_state: the registers as in the xAPIC page.</summary>
+    public const int LapicSize = 0x400;
 }
 
 /// <summary>Error numbers that KVM's requests return.</summary>
@@ -119,6 +138,15 @@ public abstract unsafe class KvmFile : IDisposable
     /// <inheritdoc cref="Request(KvmRequest, nuint)"/>
     public long Request(KvmRequest request, void* argument) => Request(request, (nuint)argument);
 
+    /// <summary>Switches a capability of a VM on.</summary>
+    /// <exception cref="KvmException">KVM refuses.</exception>
+    public void Enable(KvmCapability capability, ulong argument)
+    {
+        var c = new KvmEnableCapability { Capability = (uint)capability };
+        c.Arguments[0] = argument;
+        Request(KvmRequest.EnableCapability, &c);
+    }
+
     /// <summary>Value of a capability; 0 when it is absent.</summary>
     public int Check(KvmCapability capability) => (int)Math.Max(0, TryRequest(KvmRequest.CheckExtension, (nuint)capability));
 
@@ -131,6 +159,8 @@ public abstract unsafe class KvmFile : IDisposable
         Errno.TooManyFiles => "no descriptors are left: raise 'ulimit -n'",
         Errno.Busy when request == KvmRequest.CreateVm => "another hypervisor holds the processor's virtualization; stop it (VirtualBox, VMware)",
         Errno.NoDevice or Errno.Io when request == KvmRequest.CreateVm => "virtualization is disabled on this host's processor; enable it in the firmware",
+        Errno.Exists when request == KvmRequest.Ioeventfd || request == KvmRequest.Irqfd => "somebody has it already; this is a defect of the machine",
+        Errno.NoDevice when request == KvmRequest.Irqfd || request == KvmRequest.SignalMsi => "the VM has no local APICs in the kernel; this is a defect of the engine",
         Errno.Exists => "the number is taken already; this is a defect of the engine",
         Errno.NotPermitted or Errno.AccessDenied => "the host forbids it to this process: look at its seccomp or security policy",
         Errno.NotATypewriter => "this kernel is too old for it: Linux 5.10 or later is needed",

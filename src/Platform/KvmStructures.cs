@@ -163,6 +163,99 @@ public struct KvmMsrEntry
     public ulong Value;
 }
 
+/// <summary>struct kvm_msi.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public unsafe struct KvmMsi
+{
+    public uint AddressLow, AddressHigh, Data, Flags, DeviceId;
+    private fixed byte _padding[12];
+}
+
+/// <summary>struct kvm_irq_routing_entry of type KVM_IRQ_ROUTING_MSI. The table is a count, flags, and entries.</summary>
+[StructLayout(LayoutKind.Sequential, Size = 48)]
+public struct KvmMsiRoute
+{
+    public const uint Msi = 2;
+
+    public uint Gsi, Type, Flags, Padding, AddressLow, AddressHigh, Data;
+}
+
+/// <summary>struct kvm_irqfd.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public unsafe struct KvmIrqfd
+{
+    public const uint Deassign = 1;
+
+    public uint Descriptor, Gsi, Flags, ResampleDescriptor;
+    private fixed byte _padding[16];
+}
+
+/// <summary>struct kvm_ioeventfd.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public unsafe struct KvmIoeventfd
+{
+    public const uint DataMatch = 1, Pio = 2, Deassign = 4;
+
+    public ulong Data, Address;
+    public uint Length;
+    public int Descriptor;
+    public uint Flags;
+    private fixed byte _padding[36];
+}
+
+/// <summary>struct kvm_coalesced_mmio_zone.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public struct KvmCoalescedZone
+{
+    public ulong Address;
+    public uint Size, IsPort;
+}
+
+/// <summary>struct kvm_coalesced_mmio_ring: writes from First on, up to Last, in a page that is mapped behind a vCPU's run structure.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public unsafe struct KvmCoalescedRing
+{
+    /// <summary>struct kvm_coalesced_mmio.</summary>
+    [StructLayout(LayoutKind.Sequential)]
+    public struct Entry
+    {
+        public ulong Address;
+        public uint Length, IsPort;
+        public ulong Data;
+    }
+
+    public const int PageSize = 4096;
+    public static readonly uint Capacity = (uint)((PageSize - sizeof(KvmCoalescedRing)) / sizeof(Entry));
+
+    public uint First, Last;
+}
+
+/// <summary>struct kvm_clock_data.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public unsafe struct KvmClockData
+{
+    public ulong Nanoseconds;
+    public uint Flags, Padding;
+    public ulong RealTime, HostTsc;
+    private fixed uint _padding[4];
+}
+
+/// <summary>struct kvm_guest_debug.</summary>
+[StructLayout(LayoutKind.Sequential)]
+public unsafe struct KvmGuestDebug
+{
+    public const uint Enable = 1, SingleStep = 2;
+
+    public uint Control, Padding;
+    public fixed ulong DebugRegisters[8];
+}
+
+/// <summary>KVM_MP_STATE_*.</summary>
+public enum KvmMpState : uint
+{
+    Runnable = 0, Uninitialized = 1, InitReceived = 2, Halted = 3, SipiReceived = 4,
+}
+
 /// <summary>The part of struct kvm_run that is the same for all exits, and the exits that we know, overlaid.</summary>
 [StructLayout(LayoutKind.Explicit)]
 public unsafe struct KvmRun
@@ -189,6 +282,9 @@ public unsafe struct KvmRun
     [FieldOffset(48)] public uint MmioLength;
     [FieldOffset(52)] public byte MmioIsWrite;
 
+    // KVM_EXIT_IOAPIC_EOI
+    [FieldOffset(32)] public byte EoiVector;
+
     // KVM_EXIT_X86_RDMSR, KVM_EXIT_X86_WRMSR
     [FieldOffset(32)] public byte MsrError;
     [FieldOffset(40)] public uint MsrReason;
@@ -211,5 +307,5 @@ public unsafe struct KvmRun
 public enum KvmExit : uint
 {
     Unknown = 0, Exception = 1, Io = 2, Hypercall = 3, Debug = 4, Hlt = 5, Mmio = 6, InterruptWindowOpen = 7, Shutdown = 8, FailEntry = 9, Interrupted = 10,
-    SetTpr = 11, InternalError = 17, SystemEvent = 24, ReadMsr = 29, WriteMsr = 30, MemoryFault = 39,
+    SetTpr = 11, InternalError = 17, SystemEvent = 24, IoApicEoi = 26, ReadMsr = 29, WriteMsr = 30, MemoryFault = 39,
 }

@@ -43,6 +43,14 @@ public sealed class EngineCoverage(ITestOutputHelper output)
                 if (NotRun.Reason(engine, fixture) is { } reason) output.WriteLine($"  NOT RUN: {fixture.DeclaringType!.Name}.{fixture.Name}: {reason}");
             }
         }
+        foreach (ApicHolder holder in ApicHolder.All)
+        {
+            foreach (MethodInfo fixture in typeof(EngineCoverage).Assembly.GetTypes().SelectMany(t => t.GetMethods()))
+            {
+                if (fixture.GetCustomAttribute<ApicHoldersAttribute>()?.Reason(holder) is { } reason)
+                    output.WriteLine($"{holder.Engine} with its own local APICs: NOT RUN: {fixture.DeclaringType!.Name}.{fixture.Name}: {reason}");
+            }
+        }
         Assert.Contains(TestedEngines.Runnable, e => e.Name == "interp");
     }
 }

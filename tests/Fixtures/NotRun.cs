@@ -15,7 +15,6 @@ internal static class NotRun
     [
         nameof(DebugTests.DR4_and_DR5_are_DR6_and_DR7_without_CR4_DE),
         nameof(DebugTests.DR7_GD_makes_any_access_to_a_debug_register_fault_with_BD_and_is_cleared),
-        nameof(DebugTests.INT1_is_a_trap_that_sets_nothing_in_DR6),
         nameof(DebugTests.IRET_that_sets_TF_traps_after_the_instruction_that_it_returns_to),
         nameof(DebugTests.POPF_that_sets_TF_traps_after_the_following_instruction),
         nameof(DebugTests.TF_traps_after_each_instruction_with_BS),

@@ -147,7 +147,7 @@ public sealed class CpuidTests
     [Fact]
     public void XSAVE_areas_have_the_hosts_layout()
     {
-        KvmCpuidEntry[] guest = new KvmCpuid(Everything, Model).Entries(0, 1_000_000_000);
+        KvmCpuidEntry[] guest = new KvmCpuid(Everything, Model).Entries(0, 1, 1_000_000_000);
         KvmCpuidEntry Of(uint index) => guest.Single(e => e.Function == 0xD && e.Index == index);
         Assert.Equal((0x207u, 2440u, 2440u), (Of(0).Eax, Of(0).Ebx, Of(0).Ecx));
         Assert.Equal((8u, 2432u), (Of(9).Eax, Of(9).Ebx));

@@ -16,12 +16,14 @@ internal sealed unsafe class FakeVcpu : KvmFile
     private readonly Dictionary<uint, ulong> _msrs = [];
     private readonly GuestMemory _memory = new(1 << 20);
 
-    public FakeVcpu(CpuModel? model = null)
+    /// <param name="apics">The kernel holds the local APIC.</param>
+    /// <param name="posted">The VM's ring of posted writes.</param>
+    public FakeVcpu(CpuModel? model = null, KvmApics? apics = null, PostedWrites? posted = null, int index = 0)
     {
         Run = (KvmRun*)NativeMemory.AlignedAlloc(RunSize, 4096);
         new Span<byte>(Run, RunSize).Clear();
-        var shared = new KvmShared(_memory, Clock, new KvmCpuid([], model ?? Model), KvmRequest.XsaveSize);
-        Cpu = new KvmCpu(shared, 0, this, Run, RunSize);
+        var shared = new KvmShared(_memory, Clock, new KvmCpuid([], model ?? Model), KvmRequest.XsaveSize) { Apics = apics, Posted = posted };
+        Cpu = new KvmCpu(shared, index, this, Run, RunSize);
         Cpu.PowerOn();
         Log.Clear();
     }
@@ -37,6 +39,13 @@ internal sealed unsafe class FakeVcpu : KvmFile
     /// <summary>Requests that fail, with their error numbers.</summary>
     public Dictionary<string, int> Failing { get; } = [];
     public Dictionary<KvmCapability, int> Capabilities { get; } = [];
+
+    /// <summary>What was set by a request, to be looked at and changed.</summary>
+    public Span<byte> State(KvmRequest set)
+    {
+        int size = (int)(set.Number >> 16 & 0x3FFF);
+        return _state.TryGetValue(set.Number & 0xFF, out byte[]? state) ? state : _state[set.Number & 0xFF] = new byte[size];
+    }
 
     public void Then(RunStep step) => Script.Enqueue(step);
 
@@ -71,7 +80,11 @@ internal sealed unsafe class FakeVcpu : KvmFile
             case "KVM_SET_MSRS":
                 _msrs[*(uint*)(data + 8)] = *(ulong*)(data + 16);
                 return 1;
-            case "KVM_NMI" or "KVM_SET_CPUID2" or "KVM_INTERRUPT": return 0;
+            case "KVM_NMI":
+                ((KvmVcpuEvents*)System.Runtime.CompilerServices.Unsafe.AsPointer(ref System.Runtime.InteropServices.MemoryMarshal.GetReference(State(KvmRequest.SetVcpuEvents))))->NmiPending = 1;
+                return 0;
+            case "KVM_KVMCLOCK_CTRL": return -Errno.Invalid;
+            case "KVM_SET_CPUID2" or "KVM_INTERRUPT": return 0;
             default:
                 // Structures: the size is in the number, and the code of "set" is one above that of "get".
                 int size = (int)(request.Number >> 16 & 0x3FFF);

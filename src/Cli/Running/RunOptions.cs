@@ -50,6 +50,8 @@ public sealed record RunOptions
     public ulong Memory { get; init; } = DefaultMemory;
     public int Cpus { get; init; } = 1;
     public string Engine { get; init; } = "auto";
+    /// <summary>The engine holds the local APICs where it can; else the board does.</summary>
+    public bool EngineApics { get; init; } = true;
     /// <summary>MODEL[,+feature,-feature]; null is the default model.</summary>
     public string? Cpu { get; init; }
     /// <summary>Offer the guest KVM's paravirtual interface.</summary>

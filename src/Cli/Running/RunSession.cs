@@ -58,6 +58,7 @@ public sealed class RunSession : IDisposable
             _vm = new VirtualMachine(_engine, model, options.Memory, options.Cpus, new VirtualMachineOptions
             {
                 Paravirtual = options.Paravirtual,
+                EngineApics = options.EngineApics,
                 TscFrequency = options.TscFrequency,
                 CpuTime = options.CpuTime,
             });

@@ -12,6 +12,9 @@ public sealed record HypervisorInterface(string Signature, IReadOnlyDictionary<u
     /// <summary>Who we are to guests for which nothing else is played.</summary>
     public static HypervisorInterface None { get; } = new("BunrakuVMM", new Dictionary<uint, CpuidResult>(), []);
 
+    /// <summary>The engine's own interface, which it handles itself; <see cref="None"/> where it has none.</summary>
+    public static HypervisorInterface OfEngine { get; } = None with { };
+
     /// <summary>True for an MSR of this interface.</summary>
     public bool HasMsr(uint index)
     {

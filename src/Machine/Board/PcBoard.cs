@@ -32,20 +32,16 @@ public sealed class PcBoard
         _vm = vm;
         var time = new MachineTime(vm);
 
-        Apics = new ApicBus();
+        Apics = new ApicBus(vm.EngineApics);
+        vm.EndOfInterrupt = Apics.BroadcastEoi;
         IoApic = new IoApic(Apics);
-        foreach (CpuThread cpu in vm.Cpus)
-        {
-            int index = cpu.Cpu.Index;
-            cpu.Interrupts = new LocalApic(index, Apics, time, vm.Model, cpu.LocalMmio, () => vm.Clock.Tsc, () => vm.WakeCpu(index), () => Pic!.Acknowledge());
-        }
-        Apics.LocalApics[0].SetVirtualWire();
+        IInterruptLine[] lint0 = vm.EngineApics is null ? AddLocalApics(time) : AddEngineApics();
         vm.Msrs.Add(Apics);
         if (vm.Paravirtual is { } paravirtual) paravirtual.Interrupts = Apics;
         vm.Mmio.Add(MemoryLayout.IoApic, IoApic.Length, IoApic);
 
         // The 8259A's output leads to every local APIC and to the I/O APIC's first input.
-        Pic = new Pic8259Pair(new InterruptFanOut([.. Apics.LocalApics.Select(a => a.Lint0), IoApic.GetLine(0)]));
+        Pic = new Pic8259Pair(new InterruptFanOut([.. lint0, IoApic.GetLine(0)]));
         Pic.AttachTo(vm.Ports);
         Interrupts = new IsaInterrupts(Pic, IoApic);
 
@@ -86,6 +82,10 @@ public sealed class PcBoard
         Pci.Add(IsaBridgeSlot, 0, PciHost.CreateIsaBridge());
         Pci.AttachTo(vm.Ports);
 
+        // What these do shows only when they are read.
+        vm.Shortcuts?.TryPostWrites(isPort: true, PostCode.Port, 1);
+        vm.Shortcuts?.TryPostWrites(isPort: true, Rtc146818.IndexPort, 1);
+
         MemoryMap = E820.Build(vm.Memory);
         Acpi = new AcpiTables(vm.Cpus.Count, s_reset, SecondSerial is not null);
         FwCfg = new FwCfg(vm.Memory, vm.Cpus.Count);
@@ -93,6 +93,36 @@ public sealed class PcBoard
         FwCfg.AttachTo(vm.Ports);
         WriteFirmwareData();
         foreach (CpuThread cpu in vm.Cpus.Skip(1)) PrepareApplicationProcessor(cpu.Cpu);
+    }
+
+    /// <summary>The board's own local APICs; their LINT0.</summary>
+    private IInterruptLine[] AddLocalApics(MachineTime time)
+    {
+        foreach (CpuThread cpu in _vm.Cpus)
+        {
+            int index = cpu.Cpu.Index;
+            cpu.Interrupts = new LocalApic(index, Apics, time, _vm.Model, cpu.LocalMmio, () => _vm.Clock.Tsc, () => _vm.WakeCpu(index), () => Pic!.Acknowledge());
+        }
+        Apics.LocalApics[0].SetVirtualWire();
+        return [.. Apics.LocalApics.Select(a => a.Lint0)];
+    }
+
+    /// <summary>The pins of local APICs that the engine holds; their LINT0.</summary>
+    private IInterruptLine[] AddEngineApics()
+    {
+        var lint0 = new List<IInterruptLine>();
+        foreach (CpuThread cpu in _vm.Cpus)
+        {
+            int index = cpu.Cpu.Index;
+            var pins = new EngineApicPins(() => _vm.WakeCpu(index), () => Pic!.Acknowledge());
+            cpu.Interrupts = pins;
+            lint0.Add(pins.Lint0);
+        }
+        var state = new CpuState();
+        _vm.Cpus[0].Cpu.ReadState(state);
+        state.Apic!.SetVirtualWire();
+        _vm.Cpus[0].Cpu.WriteState(state);
+        return [.. lint0];
     }
 
     public ApicBus Apics { get; }

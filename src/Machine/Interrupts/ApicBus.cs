@@ -1,3 +1,4 @@
+using Bunraku.Engines;
 using Bunraku.Hypervisor;
 
 namespace Bunraku.Machine.Interrupts;
@@ -6,7 +7,8 @@ namespace Bunraku.Machine.Interrupts;
 /// Carries messages between the interrupt controllers of one machine: I/O APICs, devices with MSI and the local APICs themselves. Also finds the
 /// local APIC of a vCPU for accesses to IA32_APIC_BASE, IA32_TSC_DEADLINE and the x2APIC registers. With the machine lock held.
 /// </summary>
-public sealed partial class ApicBus : IMsrDevice
+/// <param name="engine">Local APICs that the engine holds; null: they are ours.</param>
+public sealed partial class ApicBus(IEngineApics? engine = null) : IMsrDevice
 {
     private LocalApic[] _localApics = [];
     private IoApic[] _ioApics = [];
@@ -26,6 +28,8 @@ public sealed partial class ApicBus : IMsrDevice
     /// <summary>Delivers a message. True when a local APIC accepted it.</summary>
     public bool Deliver(in InterruptMessage message)
     {
+        // ExtINT from an I/O APIC pin has no way into the engine's; the 8259A reaches them through LINT0.
+        if (engine != null) return message.Mode != DeliveryMode.ExtInt && engine.Deliver(message.ToMsi());
         if (message.Mode == DeliveryMode.LowestPriority) return DeliverLowestPriority(message);
         bool accepted = false;
         foreach (LocalApic apic in _localApics)
@@ -36,6 +40,12 @@ public sealed partial class ApicBus : IMsrDevice
     /// <summary>A device's write to FEExxxxxh.</summary>
     public void DeliverMsi(ulong address, uint data) => Deliver(InterruptMessage.FromMsi(address, data));
 
+    /// <summary>What a pin of the first I/O APIC sends while it is level-triggered; else null.</summary>
+    internal void SetRoute(IoApic apic, int pin, InterruptMessage? message)
+    {
+        if (engine != null && _ioApics is [{ } first, ..] && first == apic) engine.SetRoute(pin, message?.ToMsi());
+    }
+
     /// <summary>Sends to all local APICs but <paramref name="except"/> (null: to all).</summary>
     internal void DeliverToAll(in InterruptMessage message, LocalApic? except)
     {
@@ -44,7 +54,7 @@ public sealed partial class ApicBus : IMsrDevice
     }
 
     /// <summary>Tells the I/O APICs that a level-triggered interrupt was serviced.</summary>
-    internal void BroadcastEoi(byte vector)
+    public void BroadcastEoi(byte vector)
     {
         foreach (IoApic apic in _ioApics) apic.EndOfInterrupt(vector);
     }

@@ -1,3 +1,5 @@
+using Bunraku.Engines;
+
 namespace Bunraku.Machine.Interrupts;
 
 /// <summary>What a message does at its destination; the encoding of ICR, LVT, redirection entry and MSI data.</summary>
@@ -31,4 +33,8 @@ public readonly record struct InterruptMessage(byte Vector, DeliveryMode Mode, b
     /// <remarks>Intel SDM vol. 3A, "Message Signalled Interrupts".</remarks>
     public static InterruptMessage FromMsi(ulong address, uint data) =>
         new((byte)data, (DeliveryMode)(data >> 8 & 7), IsLogical: (address & 4) != 0, IsLevel: (data & 0x8000) != 0, (byte)(address >> 12), IsWide: false);
+
+    /// <summary>The same message-signalled; for destinations of 8 bits.</summary>
+    public MsiMessage ToMsi() =>
+        new(0xFEE0_0000 | (ulong)(byte)Destination << 12 | (IsLogical ? 4u : 0), Vector | (uint)Mode << 8 | 1 << 14 | (IsLevel ? 0x8000u : 0));
 }

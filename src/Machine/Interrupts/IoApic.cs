@@ -45,6 +45,7 @@ public sealed class IoApic : IMmioDevice
         _select = 0;
         _id = 0;
         Array.Fill(_redirections, new RedirectionEntry(RedirectionEntry.MaskBit));
+        for (int pin = 0; pin < Pins; pin++) _bus.SetRoute(this, pin, null);
     }
 
     public ulong ReadMmio(ulong offset, int size) => offset switch
@@ -102,6 +103,8 @@ public sealed class IoApic : IMmioDevice
         // Software for version 11h, which has no EOI register, clears Remote IRR by making the pin edge-triggered for a moment.
         if (!entry.IsLevel) entry = entry.WithRemoteIrr(false);
         _redirections[pin] = entry;
+        // Masked pins too: an interrupt may be in service.
+        _bus.SetRoute(this, pin, entry.IsLevel ? entry.Message : null);
         if (entry.IsLevel) Service(pin);
     }
 

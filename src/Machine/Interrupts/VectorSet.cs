@@ -31,5 +31,10 @@ internal struct VectorSet
     /// <summary>The register's 32-bit word number <paramref name="index"/>, 0 to 7.</summary>
     public readonly uint Word(int index) => (uint)(Quarter(index >> 1) >> (32 * (index & 1)));
 
+    public void SetWord(int index, uint value)
+    {
+        for (int n = 0; n < 32; n++) Set(index * 32 + n, (value >> n & 1) != 0);
+    }
+
     private readonly ulong Quarter(int index) => index switch { 0 => _0, 1 => _1, 2 => _2, _ => _3 };
 }

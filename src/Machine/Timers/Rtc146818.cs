@@ -62,7 +62,10 @@ public sealed class Rtc146818
         }
     }
 
-    public void AttachTo(PortBus ports) => ports.Add(0x70, 2, new ByteRegisters(Read, Write));
+    /// <summary>The port that says which register the next one is.</summary>
+    public const ushort IndexPort = 0x70;
+
+    public void AttachTo(PortBus ports) => ports.Add(IndexPort, 2, new ByteRegisters(Read, Write));
 
     private RtcRegisterB Control => (RtcRegisterB)_bytes[CmosAddress.RegisterB];
     private bool DividerRuns => ((RtcRegisterA)_bytes[CmosAddress.RegisterA] & RtcRegisterA.Divider) == RtcRegisterA.Divider32Khz;

@@ -1,0 +1,44 @@
+using Bunraku.Platform;
+
+namespace Bunraku.Engines;
+
+/// <summary>A write by which the guest tells a device that there is work.</summary>
+/// <param name="IsPort">In the I/O address space, else in guest-physical memory.</param>
+/// <param name="Size">Bytes of the write; 1, 2, 4, or for memory 8.</param>
+/// <param name="Value">Only writes of this value; null: of any.</param>
+public readonly record struct Doorbell(bool IsPort, ulong Address, int Size, ulong? Value = null);
+
+/// <summary>
+/// Ways around exits that an engine may have. Each says whether it has it; where not, the exits come as ever, so a device needs both ways. Set up and
+/// taken down while no vCPU runs or with the machine lock held; an engine takes no lock of the caller's.
+/// </summary>
+public interface IEngineShortcuts
+{
+    /// <summary>The guest's write signals the event instead of exiting.</summary>
+    bool TryAddDoorbell(in Doorbell doorbell, EventDescriptor signalled);
+
+    /// <summary>Takes back what <see cref="TryAddDoorbell"/> added.</summary>
+    void RemoveDoorbell(in Doorbell doorbell, EventDescriptor signalled);
+
+    /// <summary>Each signal of the event delivers the message. Needs the engine's local APICs.</summary>
+    bool TryConnectInterrupt(EventDescriptor signal, MsiMessage message);
+
+    /// <summary>Takes back what <see cref="TryConnectInterrupt"/> connected.</summary>
+    void DisconnectInterrupt(EventDescriptor signal);
+
+    /// <summary>
+    /// Writes to the range need not come when they are made: they may be gathered and exit later, in order, before anything that follows them on the same
+    /// vCPU. Only for what has no effect that anybody waits for.
+    /// </summary>
+    bool TryPostWrites(bool isPort, ulong address, uint length);
+}
+
+/// <summary>Says which pages of guest memory were written by vCPUs; writes of devices are not in it.</summary>
+public interface IDirtyPageLog
+{
+    /// <summary>Switches the log on or off. While no vCPU runs.</summary>
+    void Enable(bool on);
+
+    /// <summary>Pages of a region (by its number in <see cref="GuestMemory.Regions"/>) written since the last call, one bit each. The log must be on.</summary>
+    ulong[] Take(int region);
+}

@@ -1,0 +1,82 @@
+using Bunraku.Hypervisor;
+
+namespace Bunraku.Machine.Interrupts;
+
+/// <summary>
+/// What is left to the board of a local APIC that the engine holds: its two pins. LINT0 is the 8259A's ExtINT, which the engine takes when the guest's LVT
+/// lets it through; LINT1 is NMI. With the machine lock held.
+/// </summary>
+public sealed class EngineApicPins : IInterruptSource
+{
+    private readonly Action _wake;
+    private readonly Func<byte> _acknowledgePic;
+    private bool _lint0, _lint1, _nmiPending;
+
+    /// <param name="wake">Tells the vCPU that an event came.</param>
+    /// <param name="acknowledgePic">The interrupt acknowledge cycle of the 8259A pair: returns the vector.</param>
+    public EngineApicPins(Action wake, Func<byte> acknowledgePic)
+    {
+        _wake = wake;
+        _acknowledgePic = acknowledgePic;
+        Lint0 = new Pin(SetLint0);
+        Lint1 = new Pin(SetLint1);
+    }
+
+    /// <summary>The INTR output of the 8259A pair.</summary>
+    public IInterruptLine Lint0 { get; }
+
+    /// <summary>The machine's NMI.</summary>
+    public IInterruptLine Lint1 { get; }
+
+    public bool InterruptPending => _lint0;
+
+    public byte? AcknowledgeInterrupt() => _lint0 ? _acknowledgePic() : null;
+
+    public bool NmiPending => _nmiPending;
+
+    public bool TakeNmi()
+    {
+        bool pending = _nmiPending;
+        _nmiPending = false;
+        return pending;
+    }
+
+    /// <summary>The engine holds what comes while an NMI is handled.</summary>
+    public void CollapseNmis()
+    {
+    }
+
+    // INIT and SIPI are the engine's own affair, as is the task priority.
+    public bool TakeInit() => false;
+
+    public bool WaitsForStartUp => false;
+
+    public byte? TakeStartUp() => null;
+
+    public ulong Cr8
+    {
+        get => 0;
+        set { }
+    }
+
+    private void SetLint0(bool asserted)
+    {
+        bool edge = asserted && !_lint0;
+        _lint0 = asserted;
+        if (edge) _wake();
+    }
+
+    private void SetLint1(bool asserted)
+    {
+        bool edge = asserted && !_lint1;
+        _lint1 = asserted;
+        if (!edge) return;
+        _nmiPending = true;
+        _wake();
+    }
+
+    private sealed class Pin(Action<bool> set) : IInterruptLine
+    {
+        public void Set(bool asserted) => set(asserted);
+    }
+}
