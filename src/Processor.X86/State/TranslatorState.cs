@@ -31,6 +31,8 @@ public unsafe struct TranslatorState
     public ulong X87Address;
     /// <summary>FOP with what follows, FIP and FDP of the guest while the host's registers have its x87 state.</summary>
     public ulong X87Opcode, X87InstructionPointer, X87DataPointer;
+    /// <summary>First and last byte of the access that missed.</summary>
+    public ulong MissAddress, MissLast;
     /// <summary>Scratch words of emitted code, good within one instruction.</summary>
     public ulong Temporary0, Temporary1, Temporary2, Temporary3;
 
@@ -70,6 +72,11 @@ internal enum TranslatedExit : uint
     Attention,
     /// <summary>The block must be looked up again: its code, or its mapping, has changed.</summary>
     Lookup,
+    /// <summary>
+    /// Operation <see cref="ExitRecord.Number"/> reads (writes) at <see cref="TranslatorState.MissAddress"/>, for which there is no translation. The five bytes in front of the
+    /// record lead back to the check.
+    /// </summary>
+    ReadMiss, WriteMiss,
 }
 
 /// <summary>Lies in emitted code behind the call that leaves it.</summary>
@@ -113,6 +120,8 @@ public unsafe struct TranslatedBlock
     /// <summary>For each operation the distance from <see cref="Main"/> to where execution goes on after it; 0: not inside this translation; <see cref="AfterGroupHead"/>: nor there, since the check of a group was not made.</summary>
     public int* Resume;
     public const int AfterGroupHead = -1;
+    /// <summary>The same, and the group is checked for writing though this access reads: the page must not become dirty by it.</summary>
+    public const int AfterReadingGroupHead = -2;
     public TranslationLink* Links;
     /// <summary>Host address of the code page.</summary>
     public byte* Page;

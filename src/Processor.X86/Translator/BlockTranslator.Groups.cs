@@ -24,7 +24,7 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>Group whose addend is in <see cref="HostRegisters.Addend"/>, or -1.</summary>
     private int _addendGroup;
     /// <summary>The operation being emitted has a group's check: execution does not go on behind it in this translation when the interpreter executes it.</summary>
-    private bool _isGroupHead;
+    private bool _isGroupHead, _isReadingGroupHead;
     private readonly int[] _openGroups = new int[16];
 
     private void FindGroups(bool wanted)
@@ -135,7 +135,7 @@ internal sealed unsafe partial class BlockTranslator
     }
 
     /// <summary>The operand, when the access belongs to a group.</summary>
-    private bool TryGroup(in GuestAddress g, int size, int number, out HostOperand operand)
+    private bool TryGroup(in GuestAddress g, int size, bool write, int number, out HostOperand operand)
     {
         operand = default;
         if (g.Base < 0 || g.Index >= 0 || g.SegmentBase != 0 || !g.Wide) return false;
@@ -151,6 +151,7 @@ internal sealed unsafe partial class BlockTranslator
                 _a.StoreState(GroupAddend(m.Group), HostRegisters.Addend);
                 group.Established = true;
                 _isGroupHead = true;
+                _isReadingGroupHead |= group.Write && !write;
             }
             else if (_addendGroup != m.Group)
             {

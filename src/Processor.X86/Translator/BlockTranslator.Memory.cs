@@ -48,7 +48,7 @@ internal sealed unsafe partial class BlockTranslator
     /// <param name="aligned">The operand must be aligned to its size, a power of two up to 64.</param>
     private HostOperand Check(in GuestAddress g, int size, bool write, bool aligned, int number)
     {
-        if (!aligned && TryGroup(g, size, number, out HostOperand grouped)) return grouped;
+        if (!aligned && TryGroup(g, size, write, number, out HostOperand grouped)) return grouped;
         CheckOne(g, size, write, aligned, number);
         if (g.IsSimple) return new HostOperand(HostRegisters.Of(g.Base), (int)g.Displacement);
         if (g.IsConstant && (long)g.Constant == (int)g.Constant) return new HostOperand(Host.None, (int)g.Constant);

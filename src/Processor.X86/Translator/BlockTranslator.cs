@@ -161,17 +161,17 @@ internal sealed unsafe partial class BlockTranslator
         {
             ref Instruction instruction = ref _instructions[n];
             int operation = _instructionOperations[n], cold = _cold.Count;
-            _isGroupHead = false;
+            _isGroupHead = _isReadingGroupHead = false;
             // An operation with a micro-operation in front of it has an address that needs segmentation.
             if (first != operation || !TryEmit(instruction, _operations + operation, operation, n))
             {
                 EmitInterpreted(first);
                 ForgetGroups();
-                _isGroupHead = false;
+                _isGroupHead = _isReadingGroupHead = false;
             }
             // What follows a conditional branch in the decoded block is its second link, which the branch has emitted.
             if ((InstructionTable.Get(instruction.Code).Flags & Row.EndsBlock) != 0) return;
-            _translation->Resume[operation] = _isGroupHead ? TranslatedBlock.AfterGroupHead : _a.Length - _main;
+            _translation->Resume[operation] = _isReadingGroupHead ? TranslatedBlock.AfterReadingGroupHead : _isGroupHead ? TranslatedBlock.AfterGroupHead : _a.Length - _main;
             // Where the interpreter may have executed the operation the registers hold nothing.
             if (!_isGroupHead && _cold.Count != cold) _addendGroup = -1;
             first = operation + 1;

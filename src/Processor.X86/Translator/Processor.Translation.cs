@@ -1,3 +1,4 @@
+using Bunraku.Engines;
 using Bunraku.Platform;
 
 namespace Bunraku.Processor.X86;
@@ -259,6 +260,20 @@ public sealed unsafe partial class Processor
                     code = t->Main;
                     vectors = x87 = false;
                     continue;
+                case TranslatedExit.ReadMiss or TranslatedExit.WriteMiss:
+                    switch (ResolveMiss(s, t, record))
+                    {
+                        case MissOutcome.Resolved:
+                            code = (byte*)record - TranslatorRuntime.JumpLength;
+                            vectors = t->UsesVectors;
+                            x87 = t->UsesX87;
+                            continue;
+                        case MissOutcome.Faulted:
+                            return null;
+                        default:
+                            break;
+                    }
+                    break;
                 default:
                     break;
             }
@@ -277,7 +292,7 @@ public sealed unsafe partial class Processor
             int resume = t->Resume[operation - t->Operations];
             if (resume <= 0)
             {
-                if (resume == TranslatedBlock.AfterGroupHead && ++t->GroupFailures == MostGroupFailures) Ungroup(t);
+                if (resume < 0 && ++t->GroupFailures == MostGroupFailures) Ungroup(t);
                 return next;
             }
             vectors = t->UsesVectors;
@@ -286,6 +301,47 @@ public sealed unsafe partial class Processor
             if (x87 && !X87.CannotTrap(s)) return next;
             code = t->Main + resume;
         }
+    }
+
+    private enum MissOutcome { Resolved, Faulted, Interpret }
+
+    /// <summary>
+    /// A translated access has no translation in the software TLB: walks the tables and fills it, or delivers the page fault, which is what a fault costs least. Everything else
+    /// is left to the interpreter: two pages, MMIO, pages with code, watched ones, and a group, whose first byte need not be the operation's.
+    /// </summary>
+    private MissOutcome ResolveMiss(ProcessorState* s, TranslatedBlock* t, ExitRecord* record)
+    {
+        ulong address = s->Translator.MissAddress;
+        if (((address ^ s->Translator.MissLast) & ~0xFFFul) != 0 || !_fillAllowed || !IsCanonical(address)) return MissOutcome.Interpret;
+        if ((t->UsesVectors && (s->Mxcsr & (uint)Mxcsr.Masks) != (uint)Mxcsr.Masks) || (t->UsesX87 && !X87.CannotTrap(s))) return MissOutcome.Interpret;
+        int resume = t->Resume[record->Number];
+        if (resume == TranslatedBlock.AfterReadingGroupHead) return MissOutcome.Interpret;
+        bool write = (TranslatedExit)s->Translator.ExitKind == TranslatedExit.WriteMiss;
+        uint access = CurrentPrivilege | (write ? WriteAccess : ReadAccess);
+        Translation translation = Walk(address, access);
+        if (translation.Ok)
+        {
+            byte* page = Memory.PagePointer(translation.Page);
+            if (page == null || (write && IsCodePage(page))) return MissOutcome.Interpret;
+            TlbMisses++;
+            Fill(address, page, translation, access);
+            return MissOutcome.Resolved;
+        }
+        if (resume == TranslatedBlock.AfterGroupHead || Intercepts(Vector.Pf)) return MissOutcome.Interpret;
+        Insn* operation = t->Operations + record->Number;
+        s->Current = null;
+        s->LinkFrom = null;
+        s->BlockRip = t->Rip;
+        s->Rip = (t->Rip + operation->Offset) & Flow.RipMask(s);
+        s->Retired += operation->Ordinal;
+        s->Cr2 = address;
+        DeliverException(Vector.Pf, (uint)translation.Error);
+        if (TripleFaulted)
+        {
+            Exit.Reason = ExitReason.TripleFault;
+            ExitPending = true;
+        }
+        return MissOutcome.Faulted;
     }
 
     /// <summary>The pointers of the x87 instructions that translated code has executed.</summary>

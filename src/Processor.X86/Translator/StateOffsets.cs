@@ -14,6 +14,7 @@ internal static unsafe class StateOffsets
         FsBase = RegisterOffsets.BaseOf(Seg.Fs), GsBase = RegisterOffsets.BaseOf(Seg.Gs),
         HostFlags = Mine(nameof(TranslatorState.HostFlags)), Target = Mine(nameof(TranslatorState.Target)), Exit = Mine(nameof(TranslatorState.Exit)),
         ExitKind = Mine(nameof(TranslatorState.ExitKind)), VectorsMissing = Mine(nameof(TranslatorState.VectorsMissing)), X87Missing = Mine(nameof(TranslatorState.X87Missing)),
+        MissAddress = Mine(nameof(TranslatorState.MissAddress)), MissLast = Mine(nameof(TranslatorState.MissLast)),
         XsaveHeader = Of(nameof(ProcessorState.XsaveHeader)), X87Last = Mine(nameof(TranslatorState.X87Last)), X87LastMemory = Mine(nameof(TranslatorState.X87LastMemory)),
         X87Address = Mine(nameof(TranslatorState.X87Address)), X87Opcode = Mine(nameof(TranslatorState.X87Opcode)),
         X87InstructionPointer = Mine(nameof(TranslatorState.X87InstructionPointer)), X87DataPointer = Mine(nameof(TranslatorState.X87DataPointer)),

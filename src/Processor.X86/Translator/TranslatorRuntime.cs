@@ -21,7 +21,7 @@ internal sealed unsafe class TranslatorRuntime
 
     private readonly ulong[] _entries = new ulong[4];
     /// <summary>Called from translated code with an <see cref="ExitRecord"/> behind the call; indexed by <see cref="TranslatedExit"/>.</summary>
-    public readonly ulong[] Exits = new ulong[4];
+    public readonly ulong[] Exits = new ulong[Enum.GetValues<TranslatedExit>().Length];
     /// <summary>Called, with a jump of 5 bytes and an <see cref="ExitRecord"/> behind the call, when vector registers must be loaded.</summary>
     public readonly ulong LoadVectors;
     /// <summary>The same for x87 state.</summary>
@@ -50,38 +50,37 @@ internal sealed unsafe class TranslatorRuntime
             if (_constants.TryAdd(constant, _a.Here)) _a.Int64(constant);
         }
         ulong common = EmitCommonExit();
-        ulong afterJump = 0;
+        var afterJump = new ulong[Exits.Length];
         foreach (TranslatedExit kind in Enum.GetValues<TranslatedExit>())
         {
-            if (kind == TranslatedExit.Operation)
+            if (kind is TranslatedExit.Operation or TranslatedExit.ReadMiss or TranslatedExit.WriteMiss)
             {
                 // Behind the return address is a jump back before the record.
-                afterJump = _a.Here;
+                afterJump[(int)kind] = _a.Here;
                 _a.Pop(Host.Rcx);
-                _a.Lea(Host.Rcx, Host.Rcx, 5);
+                _a.Lea(Host.Rcx, Host.Rcx, JumpLength);
                 _a.Bytes(0xEB, 1); // over the POP below, which is one byte
-                Exits[(int)kind] = _a.Here;
             }
-            else
-            {
-                Exits[(int)kind] = _a.Here;
-            }
+            Exits[(int)kind] = _a.Here;
             _a.Pop(Host.Rcx);
             _a.StoreState(StateOffsets.Exit, Host.Rcx);
             _a.StoreStateImmediate(StateOffsets.ExitKind, (int)kind, wide: false);
             _a.Jump(common);
         }
-        LoadVectors = EmitLoadVectors(afterJump);
-        LoadX87 = EmitLoadX87(afterJump);
+        LoadVectors = EmitLoadVectors(afterJump[(int)TranslatedExit.Operation]);
+        LoadX87 = EmitLoadX87(afterJump[(int)TranslatedExit.Operation]);
         for (int privilege = 0; privilege < TranslatorState.Privileges; privilege++)
         {
-            Misses[2 * privilege] = EmitMiss(privilege, write: false, afterJump);
-            Misses[2 * privilege + 1] = EmitMiss(privilege, write: true, afterJump);
+            Misses[2 * privilege] = EmitMiss(privilege, write: false, afterJump[(int)TranslatedExit.ReadMiss]);
+            Misses[2 * privilege + 1] = EmitMiss(privilege, write: true, afterJump[(int)TranslatedExit.WriteMiss]);
         }
         MappingMiss = EmitMappingMiss();
         for (int n = 0; n < _entries.Length; n++) _entries[n] = EmitEnter(vectors: (n & 1) != 0, x87: (n & 2) != 0);
         if (memory.Append(_a.Code) == null) throw new InvalidOperationException("the code cache is too small for its own runtime");
     }
+
+    /// <summary>Bytes of the jump between a call and its record.</summary>
+    public const int JumpLength = 5;
 
     /// <summary>Bits of a linear address that choose a first-level entry, and those that are compared.</summary>
     public const ulong IndexMask = (TranslatorState.FirstLevelSize - 1ul) << 12, PageMask = ~0xFFFul;
@@ -282,6 +281,8 @@ internal sealed unsafe class TranslatorRuntime
         _a.Bytes(0xC3);
         _a.Place(no);
         RestoreFlags();
+        _a.StoreState(StateOffsets.MissAddress, HostRegisters.Address);
+        _a.StoreState(StateOffsets.MissLast, HostRegisters.Addend);
         _a.Jump(fail);
         return start;
     }
@@ -292,7 +293,7 @@ internal sealed unsafe class TranslatorRuntime
         var no = new HostLabel();
         SaveFlags();
         Add(Instruction.Create(Code.Mov_r64_rm64, RCX, new MemoryOperand(RSP)));
-        Add(Instruction.Create(Code.Mov_r64_rm64, R14, new MemoryOperand(RCX, 5))); // the translation, behind the jump
+        Add(Instruction.Create(Code.Mov_r64_rm64, R14, new MemoryOperand(RCX, JumpLength))); // the translation, behind the jump
         Add(Instruction.Create(Code.Mov_r64_rm64, R13, Field(nameof(TranslatedBlock.Rip))));
         Add(Instruction.Create(Code.Mov_r64_rm64, RCX, R13));
         Add(Instruction.Create(Code.Shr_rm64_imm8, RCX, 7));
@@ -313,7 +314,7 @@ internal sealed unsafe class TranslatorRuntime
         _a.Place(no);
         RestoreFlags();
         _a.Pop(Host.Rcx);
-        _a.Lea(Host.Rcx, Host.Rcx, 5);
+        _a.Lea(Host.Rcx, Host.Rcx, JumpLength);
         _a.Push(Host.Rcx);
         _a.Jump(Exits[(int)TranslatedExit.Lookup]);
         return start;
