@@ -126,6 +126,9 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
             case ConsoleCommand.Quit:
                 _session!.End(HostEnd.Quit);
                 break;
+            case ConsoleCommand.Break:
+                _session!.SendBreak();
+                break;
             case ConsoleCommand.Help:
                 Print("\n" + ConsoleKeys.Help);
                 break;

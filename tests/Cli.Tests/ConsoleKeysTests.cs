@@ -22,6 +22,7 @@ public class ConsoleKeysTests
     [InlineData("a\x01xb", "a<Quit>b")]
     [InlineData("\x01X", "<Quit>")]
     [InlineData("\x01" + "c", "<ToggleMonitor>")]
+    [InlineData("\x01" + "b", "<Break>")]
     [InlineData("\x01h\x01?", "<Help><Help>")]
     [InlineData("\x01\x01", "\x01")]
     [InlineData("\x01" + "a", "\x01")]

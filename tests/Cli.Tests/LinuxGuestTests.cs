@@ -69,6 +69,40 @@ public sealed class LinuxGuestTests
         Assert.Empty(s_baseline.Concat(s_beyondBaseline).Except(Flags(output)));
     }
 
+    [Theory]
+    [InlineData(2), InlineData(8)]
+    public void SeveralProcessorsBootWithoutAWarning(int cpus)
+    {
+        (int status, string output) = Text("--cpus", $"{cpus}", "--", "sh", "-c", "nproc; dmesg -r");
+        Assert.Equal(0, status);
+        Assert.Equal($"{cpus}", output.Split('\n')[0]);
+        // Level 4 is a warning.
+        Assert.DoesNotContain(output.Split('\n'), line => Regex.IsMatch(line, "^<[0-4]>"));
+    }
+
+    [Fact]
+    public void AnNmiFromTheMonitorAndASysRqFromTheConsoleReachTheKernel()
+    {
+        using var pty = new Pty();
+        using Process process = Process.Start(new ProcessStartInfo("setsid",
+            ["--wait", "sh", "-c", $"exec dotnet '{Program}' run --cpus 2 --timeout 5m <{pty.Name} >{pty.Name} 2>&1"]))!;
+        pty.Type("echo 7 >/proc/sysrq-trigger; echo shell'-'ready\r"); // messages of all levels go to the console
+        pty.ReadUntil("shell-ready");
+        pty.Type("\x01" + "cnmi\r");
+        pty.ReadUntil("NMI received for unknown reason");
+        pty.Type("info cpus\r");
+        Assert.Contains("cpu0  ", pty.ReadUntil("cpu1  "));
+        pty.Type("\x01" + "c\x01" + "bh");
+        pty.ReadUntil("sysrq: HELP");
+        pty.Type("echo l >/proc/sysrq-trigger\r"); // an NMI to every processor, which answers with its stack
+        pty.Type("echo back'-'traced\r");
+        Assert.Equal(2, Regex.Count(pty.ReadUntil("back-traced"), "NMI backtrace for cpu [01]"));
+        pty.Type("exit\r");
+        pty.ReadUntil("Power down");
+        process.WaitForExit();
+        Assert.Equal(0, process.ExitCode);
+    }
+
     [Fact]
     public void TheGenericKernelBoots()
     {

@@ -120,6 +120,11 @@ public class RunSessionTests
         Assert.Equal("", monitor.Execute("cont"));
         Assert.False(session.Paused);
         Assert.Contains("instructions", monitor.Execute("info stats"));
+        Assert.Contains("RIP=0000000000100020", monitor.Execute("info registers 0"));
+        Assert.Equal("there is no processor '1'; they are 0 to 0\n", monitor.Execute("info registers 1"));
+        Assert.StartsWith("cpu0  active", monitor.Execute("info cpus"));
+        Assert.Equal("", monitor.Execute("nmi"));
+        Assert.True(session.Machine.Cpus[0].Interrupts!.NmiPending);
         Assert.Contains("did you mean 'info registers'?", monitor.Execute("info register"));
         Assert.Contains("did you mean 'quit'?", monitor.Execute("qiut"));
         Assert.Contains("cont", monitor.Execute("help"));
@@ -158,6 +163,14 @@ public class RunSessionTests
         Assert.EndsWith("cpu0 Io out port 0080 size 1 value 42", lines[0]);
         Assert.EndsWith("cpu0 Io in port 03fd size 1 value 60", lines[1]); // PC16550D: THRE and TEMT of an idle transmitter
         Assert.EndsWith("cpu0 TripleFault", lines[2]);
+    }
+
+    [Fact]
+    public void MoreProcessorsThanTheEngineHasAreWrongUsage()
+    {
+        using var file = new TemporaryFile(Kernel);
+        var e = Assert.Throws<UsageException>(() => new RunSession(new RunOptions { Kernel = file.Path, Cpus = 2 }, [new ScriptedEngine()], _ => ScriptedEngine.Model, new Recorder()));
+        Assert.Equal("--cpus 2: the engine 'scripted' has at most 1 virtual processor", e.Message);
     }
 
     public static TheoryData<string, byte[]?, RunOptions> BadInput => new()

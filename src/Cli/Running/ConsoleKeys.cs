@@ -1,10 +1,10 @@
 namespace Bunraku.Cli.Running;
 
 /// <summary>What the escape key asked for.</summary>
-public enum ConsoleCommand { Quit, ToggleMonitor, Help }
+public enum ConsoleCommand { Quit, ToggleMonitor, Break, Help }
 
 /// <summary>
-/// Splits what is typed into bytes for the guest and commands behind the escape key Ctrl-A: X quits, C toggles the monitor, H helps,
+/// Splits what is typed into bytes for the guest and commands behind the escape key Ctrl-A: X quits, C toggles the monitor, B sends a break, H helps,
 /// Ctrl-A (or A) sends one Ctrl-A. An escape and another key is dropped, as a mistyped command should not reach the guest.
 /// </summary>
 public sealed class ConsoleKeys
@@ -16,6 +16,7 @@ public sealed class ConsoleKeys
         """
         Ctrl-A X       quit
         Ctrl-A C       monitor on, and off again
+        Ctrl-A B       send a break: the next key is a SysRq command for Linux
         Ctrl-A Ctrl-A  send one Ctrl-A to the guest
         Ctrl-A H       this help
 
@@ -40,6 +41,9 @@ public sealed class ConsoleKeys
                     break;
                 case 'c':
                     command(ConsoleCommand.ToggleMonitor);
+                    break;
+                case 'b':
+                    command(ConsoleCommand.Break);
                     break;
                 case 'h' or '?':
                     command(ConsoleCommand.Help);

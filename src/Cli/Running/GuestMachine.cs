@@ -14,6 +14,7 @@ internal sealed class GuestMachine
     private readonly IGuestConsole _console;
     private readonly GuestConsole _wiring;
     private readonly GuestMessages? _messages;
+    private readonly PcBoard _board;
     private readonly Uart16550A _inputPort;
     private readonly Task _stopped;
     private readonly CommandInput _input = new();
@@ -31,7 +32,7 @@ internal sealed class GuestMachine
         if (image.Linux is { } linux) _messages = new GuestMessages(linux.Token);
         if (image.Linux is not null && !StartsAnotherInit(options.Append)) _held = [];
 
-        var board = new PcBoard(vm, new PcBoardOptions
+        PcBoard board = _board = new PcBoard(vm, new PcBoardOptions
         {
             SerialOutput = FirstPort,
             SecondSerialOutput = image.Linux is { SerialPorts: > 1 } ? console.Write : null,
@@ -57,6 +58,12 @@ internal sealed class GuestMachine
 
     /// <summary>What the guest's kernel last printed where nobody saw it, because a command has the console.</summary>
     public string HiddenMessages => Encoding.UTF8.GetString([.. _kernelMessages]);
+
+    /// <summary>A pulse on the machine's NMI wire.</summary>
+    public void PulseNmi() => _board.PulseNmi();
+
+    /// <summary>A break on the console's line, which Linux takes for the SysRq key.</summary>
+    public void SendBreak() => _board.Serial.EnqueueBreak();
 
     /// <summary>Types for the guest; waits while much is queued.</summary>
     public void Send(ReadOnlySpan<byte> bytes)

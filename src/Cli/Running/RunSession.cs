@@ -166,6 +166,12 @@ public sealed class RunSession : IDisposable
     /// <summary>There is no more input. Same thread as <see cref="Send"/>.</summary>
     public void SendEnd() => _machine.SendEnd();
 
+    /// <summary>Sends the guest an NMI, as the button of a server does.</summary>
+    public void PulseNmi() => _machine.PulseNmi();
+
+    /// <summary>Sends a break on the guest's first serial port: Linux takes it for the SysRq key.</summary>
+    public void SendBreak() => _machine.SendBreak();
+
     /// <summary>Stops virtual time and the vCPUs. Idempotent; not from a vCPU's thread.</summary>
     public void Pause()
     {
@@ -189,17 +195,26 @@ public sealed class RunSession : IDisposable
     }
 
     /// <summary>A vCPU's state. It is held for the moment when it runs. Not from a vCPU's thread.</summary>
-    public CpuState ReadState(int cpu = 0)
+    public CpuState ReadState(int cpu = 0) => ReadStates(cpu, 1)[0];
+
+    /// <summary>The states of all vCPUs at one moment. Not from a vCPU's thread.</summary>
+    public IReadOnlyList<CpuState> ReadStates() => ReadStates(0, _vm.Cpus.Count);
+
+    private CpuState[] ReadStates(int first, int count)
     {
-        var state = new CpuState();
+        CpuState[] states = [.. Enumerable.Range(0, count).Select(_ => new CpuState())];
         lock (_pauseLock)
         {
             bool hold = !_paused && !_vm.Stopped.IsCompleted;
             if (hold) _vm.Pause();
-            _vm.Cpus[cpu].Cpu.ReadState(state);
+            for (int n = 0; n < count; n++)
+            {
+                _vm.Cpus[first + n].Cpu.ReadState(states[n]);
+                states[n].Halted |= _vm.Cpus[first + n].Activity == CpuActivity.Halted;
+            }
             if (hold) _vm.Resume();
         }
-        return state;
+        return states;
     }
 
     /// <summary>The figures up to now.</summary>

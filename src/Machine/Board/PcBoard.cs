@@ -161,6 +161,19 @@ public sealed class PcBoard
         lock (_vm.DeviceLock) Power.PressPowerButton();
     }
 
+    /// <summary>Asserts NMI for a moment: it leads to LINT1 of every local APIC, whose vector table says what becomes of it. Any thread.</summary>
+    /// <remarks>MultiProcessor Specification 1.4, section 3.6.2 and figure "Virtual Wire Mode Via Local APIC".</remarks>
+    public void PulseNmi()
+    {
+        lock (_vm.DeviceLock)
+        {
+            foreach (bool level in (ReadOnlySpan<bool>)[true, false])
+            {
+                foreach (LocalApic apic in Apics.LocalApics) apic.Lint1.Set(level);
+            }
+        }
+    }
+
     private void Reset() => _vm.Stop(new StopCause(StopReason.Reset));
 
     /// <summary>What operating systems look for in low memory: the segment of the EBDA, which is empty but for its size, and the ACPI tables.</summary>

@@ -95,6 +95,15 @@ public sealed class PcBoardTests : IDisposable
     }
 
     [Fact]
+    public void TheNmiWireLeadsToLint1OfEveryLocalApic()
+    {
+        _board.PulseNmi();
+        Assert.True(_vm.Cpus[0].Interrupts!.TakeNmi()); // as firmware has set LINT1 up
+        Assert.False(_vm.Cpus[0].Interrupts!.TakeNmi());
+        Assert.False(_vm.Cpus[1].Interrupts!.NmiPending); // masked after power-up
+    }
+
+    [Fact]
     public void IsaInterruptThroughThePicInVirtualWireMode()
     {
         InitializePic();

@@ -392,13 +392,83 @@ public sealed class LocalApicTests
         Assert.True(f.Apic(1).TakeInit());
         Assert.False(f.Apic(1).TakeInit());
         Assert.True(f.Apic(1).WaitsForStartUp);
-        f.Write(IcrLow, 0x469B); // SIPI
-        Assert.Equal((byte)0x9B, f.Apic(1).TakeStartUp());
+        f.Write(IcrLow, 0x469B); // the first one has started it, had it not been so slow
+        Assert.Equal((byte)0x9A, f.Apic(1).TakeStartUp());
         Assert.False(f.Apic(1).WaitsForStartUp);
+        f.Write(IcrLow, 0x469B);
+        Assert.Null(f.Apic(1).TakeStartUp());
+        Assert.True(f.Wakes[1] >= 2);
         f.Write(IcrLow, 0x4400); // NMI
         Assert.True(f.Apic(1).TakeNmi());
         Assert.False(f.Apic(1).TakeNmi());
         Assert.False(f.Apic(0).NmiPending);
+    }
+
+    [Fact]
+    public void LocalApicStateAfterItReceivesAnInitReset()
+    {
+        var f = new ApicFixture(cpus: 2);
+        Assert.False(f.Apic(0).WaitsForStartUp);
+        Assert.True(f.Apic(1).WaitsForStartUp); // after power-up as after INIT
+        f.Write(ApicFixture.Id, 7u << 24, 1);
+        f.Write(Tpr, 0x20, 1);
+        f.Write(LvtTimer, 0x55, 1);
+        f.Write(IcrHigh, 7u << 24);
+        f.Write(IcrLow, 0x4500);
+        f.Write(IcrLow, 0x4400); // an NMI that comes before the vCPU has taken INIT
+        Assert.True(f.Apic(1).TakeInit());
+        Assert.Equal((0u, 0x1_0000u, 0xFFu, 7u << 24), (f.Read(Tpr, 1), f.Read(LvtTimer, 1), f.Read(Svr, 1), f.Read(ApicFixture.Id, 1)));
+        Assert.False(f.Apic(1).NmiPending);
+        Assert.Null(f.Apic(1).TakeStartUp());
+        // INIT sends the bootstrap processor to its firmware.
+        f.Write(IcrHigh, 0);
+        f.Write(IcrLow, 0x4500);
+        Assert.True(f.Apic(0).TakeInit());
+        Assert.False(f.Apic(0).WaitsForStartUp);
+    }
+
+    [Fact]
+    public void HandlingMultipleNmis()
+    {
+        // Intel SDM vol. 3A, "Handling Multiple NMIs": while one is handled, one more is held and the others are lost.
+        var f = new ApicFixture(cpus: 2);
+        f.Write(IcrHigh, 1u << 24);
+        for (int n = 0; n < 5; n++) f.Write(IcrLow, 0x4400);
+        Assert.True(f.Apic(1).TakeNmi()); // as if it had been there in time
+        f.Write(IcrLow, 0x4400);
+        f.Write(IcrLow, 0x4400);
+        f.Apic(1).CollapseNmis();
+        Assert.True(f.Apic(1).TakeNmi());
+        Assert.False(f.Apic(1).TakeNmi());
+    }
+
+    [Fact]
+    public void LocalApicIdIsWritableInXApicMode()
+    {
+        // AMD APM vol. 2, "APIC ID Register"; two processors with the same ID both are the destination.
+        var f = new ApicFixture(cpus: 3);
+        f.Write(ApicFixture.Id, 1u << 24, 2);
+        f.Write(IcrHigh, 1u << 24);
+        f.Write(IcrLow, 0x4050);
+        Assert.Equal([1, 2], Receivers(f, 0x50));
+        f.EnterX2Apic(2);
+        Assert.Equal(2ul, f.ReadMsr(X2(ApicFixture.Id), 2));
+        Assert.True(f.WriteFaults(X2(ApicFixture.Id), 1, 2));
+    }
+
+    [Fact]
+    public void SuppressingEoiBroadcasts()
+    {
+        var f = new ApicFixture();
+        f.Redirect(5, 0x8050); // level
+        f.Write(Svr, 0x11FF);
+        f.IoApic.GetLine(5).Set(true);
+        Assert.Equal((byte)0x50, f.Apic().AcknowledgeInterrupt());
+        f.Write(Eoi, 0);
+        Assert.Equal(1u << 14, f.ReadIoApic(0x1A) & 1 << 14); // Remote IRR stays
+        Assert.False(f.Apic().InterruptPending);
+        f.IoApic.WriteMmio(0x40, 4, 0x50);
+        Assert.Equal((byte)0x50, f.Apic().AcknowledgeInterrupt());
     }
 
     [Fact]
