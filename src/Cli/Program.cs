@@ -41,7 +41,7 @@ internal static class Program
         options = WithScript(options);
         using FileStream? json = options.StatsJson is { } path ? CreateFile(path, "--stats-json") : null;
         using var host = new ConsoleHost(options);
-        using var session = new RunSession(options with { Terminal = host.GuestTerminal, Started = StartOfProgram() }, KnownEngines.All, KnownEngines.ParseModel, host, text => Console.Error.WriteLine("bunraku: " + text));
+        using var session = new RunSession(options with { Terminal = host.GuestTerminal, Started = StartOfProgram() }, KnownEngines.With(options.CheckInterval), KnownEngines.ParseModel, host, text => Console.Error.WriteLine("bunraku: " + text));
         RunResult result = host.Run(session);
         Explain(result, session);
         if (options.Stats || json is not null)

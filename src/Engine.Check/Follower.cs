@@ -10,6 +10,7 @@ namespace Bunraku.Engine.Check;
 public sealed class Follower(IVirtualCpu subject, IFollowingCpu reference)
 {
     private readonly CpuState _subjectState = new(), _referenceState = new();
+    private Place _offset; // how far the reference's counters are behind the subject's, since states were written over
     private VmExit? _answered; // the reference's last exit, which the hypervisor's answer to the subject's completes
 
     /// <summary>State of the subject at its last exit.</summary>
@@ -32,9 +33,9 @@ public sealed class Follower(IVirtualCpu subject, IFollowingCpu reference)
         Place = Place.Of(subject);
         subject.ReadState(_subjectState);
         bool asynchronous = IsAsynchronous(exit.Reason);
-        VmExit own = reference.FollowTo(Place, beyond: !asynchronous);
+        VmExit own = reference.FollowTo(Minus(Place, _offset), beyond: !asynchronous);
         _answered = asynchronous ? null : own;
-        Place there = Place.Of(reference);
+        Place there = Plus(Place.Of(reference), _offset);
         if (asynchronous ? own.Reason != ExitReason.Kicked : !ExitsEqual(exit, own))
             return [$"exit     subject {Describe(exit)} at {Show(Place)}, reference {(own.Reason == ExitReason.Kicked ? "none" : Describe(own))} at {Show(there)}", .. States()];
         if (there != Place) return [$"place    subject {Show(Place)}, reference {Show(there)}", .. States()];
@@ -42,14 +43,39 @@ public sealed class Follower(IVirtualCpu subject, IFollowingCpu reference)
         // A repeated instruction stops where the subject looked up: for a kick, or for a posted write that waited.
         if ((asynchronous || exit is { Reason: ExitReason.Mmio, IsWrite: true }) && _referenceState.Rip == _subjectState.Rip && _referenceState.Gpr[1] != _subjectState.Gpr[1] && reference.IterateUntil(_subjectState.Gpr[1]))
             reference.ReadState(_referenceState);
+        // In front of an instruction that waits for its answer no event is taken, shadow or not.
+        if (IsHalfDone(exit)) _referenceState.InterruptShadow = _subjectState.InterruptShadow;
         return StateComparer.AreEqual(_subjectState, _referenceState) ? [] : StateComparer.Differences(_subjectState, _referenceState);
     }
+
+    /// <summary>Both vCPUs were given one state: from here on they are at the same place, and no exit is open.</summary>
+    public void Restart()
+    {
+        _answered = null;
+        Place a = Place.Of(subject), b = Place.Of(reference);
+        _offset = Minus(a, b);
+        Place = a;
+    }
+
+    private static Place Plus(Place a, Place b) => new(a.Retired + b.Retired, a.Exceptions + b.Exceptions);
+
+    private static Place Minus(Place a, Place b) => new(a.Retired - b.Retired, a.Exceptions - b.Exceptions);
 
     private IReadOnlyList<string> States()
     {
         reference.ReadState(_referenceState);
         return StateComparer.Differences(_subjectState, _referenceState);
     }
+
+    /// <summary>The exit waits for an answer: the instruction begins once more when it is entered again.</summary>
+    internal static bool IsHalfDone(VmExit exit) => exit.Reason switch
+    {
+        ExitReason.Io or ExitReason.Mmio => !exit.IsWrite,
+        ExitReason.CrAccess => !exit.IsWrite || exit.Address != 8,
+        ExitReason.Msr or ExitReason.Cpuid or ExitReason.Pause or ExitReason.DrAccess or ExitReason.DescriptorTable or ExitReason.Rdtsc or ExitReason.Rdpmc or ExitReason.Invlpg or ExitReason.Wbinvd
+            or ExitReason.Hypercall => true,
+        _ => false,
+    };
 
     /// <summary>The exit says nothing about the guest: it comes where the engine happens to look.</summary>
     private static bool IsAsynchronous(ExitReason reason) => reason is ExitReason.Kicked or ExitReason.InterruptWindow or ExitReason.NmiWindow;

@@ -8,30 +8,43 @@ public static unsafe class MemoryComparer
     private const int PageSize = (int)GuestMemory.PageSize;
 
     /// <summary>Lines for the first differences, the subject's value first. Empty when the memories are equal.</summary>
-    public static IReadOnlyList<string> Differences(GuestMemory subject, GuestMemory reference, int most = 16)
+    /// <param name="ranges">Where to look, by offset in the backing memory.</param>
+    public static IReadOnlyList<string> Differences(GuestMemory subject, GuestMemory reference, IEnumerable<(ulong Offset, ulong Length)> ranges, int most = 16)
     {
-        var found = new List<string>();
-        foreach (MemoryRegion region in subject.Regions)
+        var found = new SortedDictionary<ulong, string>();
+        foreach ((ulong offset, ulong length) in ranges)
         {
-            for (ulong at = 0; at < region.Length && found.Count < most; at += (ulong)PageSize)
+            for (ulong page = offset; page < offset + length && found.Count < most; page += (ulong)PageSize)
             {
-                if (!PagesEqual(subject, reference, region.Offset + at)) ComparePage(subject, reference, region, at, found, most);
+                if (!PagesEqual(subject, reference, page)) ComparePage(subject, reference, page, found, most);
             }
         }
-        return found;
+        return [.. found.Values];
     }
 
     /// <summary>The pages at one offset in the backing memories hold the same bytes.</summary>
     public static bool PagesEqual(GuestMemory a, GuestMemory b, ulong offset) =>
         new ReadOnlySpan<byte>(a.Backing.Pointer + offset, PageSize).SequenceEqual(new ReadOnlySpan<byte>(b.Backing.Pointer + offset, PageSize));
 
-    private static void ComparePage(GuestMemory subject, GuestMemory reference, MemoryRegion region, ulong page, List<string> found, int most)
+    private static void ComparePage(GuestMemory subject, GuestMemory reference, ulong page, SortedDictionary<ulong, string> found, int most)
     {
-        byte* a = subject.Backing.Pointer + region.Offset + page, b = reference.Backing.Pointer + region.Offset + page;
+        byte* a = subject.Backing.Pointer + page, b = reference.Backing.Pointer + page;
         for (int n = 0; n < PageSize && found.Count < most; n += 8)
         {
             ulong x = *(ulong*)(a + n), y = *(ulong*)(b + n);
-            if (x != y) found.Add($"memory 0x{region.Start + page + (ulong)n:X}: subject 0x{x:X16}, reference 0x{y:X16}");
+            if (x == y) continue;
+            ulong address = AddressOf(subject, page + (ulong)n);
+            found[address] = $"memory 0x{address:X}: subject 0x{x:X16}, reference 0x{y:X16}";
         }
+    }
+
+    /// <summary>Guest-physical address of a byte of the backing memory.</summary>
+    public static ulong AddressOf(GuestMemory memory, ulong offset)
+    {
+        foreach (MemoryRegion r in memory.Regions)
+        {
+            if (offset - r.Offset < r.Length) return r.Start + (offset - r.Offset);
+        }
+        throw new ArgumentOutOfRangeException(nameof(offset));
     }
 }

@@ -14,6 +14,9 @@ public readonly record struct MemoryRegion(ulong Start, ulong Length, ulong Offs
     public bool Contains(ulong address) => address - Start < Length;
 }
 
+/// <summary>Bytes that something other than a vCPU wrote to guest memory.</summary>
+public delegate void DeviceWrite(ulong address, ReadOnlySpan<byte> bytes);
+
 /// <summary>
 /// The guest-physical address space that has memory behind it; everything else is MMIO. RAM below 3 GiB lies at 0, the rest from 4 GiB on.
 /// Reads and writes may come from any thread (devices, vCPUs); like DMA they are not ordered against vCPU accesses beyond x86-TSO.
@@ -89,6 +92,9 @@ public sealed unsafe class GuestMemory : IDisposable
         return true;
     }
 
+    /// <summary>Told of each write by <see cref="Write"/>, and of what <see cref="NotifyWritten"/> tells, after it is done: address and bytes, inside one page. On the writer's thread; for who keeps a copy. Set while no device runs.</summary>
+    public DeviceWrite? OnDeviceWrite { get; set; }
+
     /// <summary>Copies into guest memory as a device does (DMA): decoded code in the way is forgotten. False when a byte is not RAM; earlier pages are then written.</summary>
     public bool Write(ulong address, ReadOnlySpan<byte> source)
     {
@@ -99,6 +105,7 @@ public sealed unsafe class GuestMemory : IDisposable
             int offset = (int)(address & (PageSize - 1)), n = Math.Min(source.Length, (int)PageSize - offset);
             source[..n].CopyTo(new Span<byte>(page + offset, n));
             NotifyWrite(address);
+            OnDeviceWrite?.Invoke(address, source[..n]);
             source = source[n..];
             address += (ulong)n;
         }
@@ -118,7 +125,13 @@ public sealed unsafe class GuestMemory : IDisposable
     /// <summary>Tells who has read code from there that a device wrote to [<paramref name="address"/>, +<paramref name="length"/>), which is RAM, by a pointer of its own.</summary>
     public void NotifyWritten(ulong address, ulong length)
     {
-        for (ulong page = address & ~(PageSize - 1); page < address + length; page += PageSize) NotifyWrite(page);
+        for (ulong end = address + length; address < end; address = (address & ~(PageSize - 1)) + PageSize)
+        {
+            NotifyWrite(address);
+            if (OnDeviceWrite is not { } told) continue;
+            int offset = (int)(address & (PageSize - 1));
+            told(address, new ReadOnlySpan<byte>(PagePointer(address) + offset, (int)Math.Min(end - address, PageSize - (ulong)offset)));
+        }
     }
 
     /// <summary>Tells who has read code from the page of <paramref name="address"/>, which is RAM, that a device wrote there.</summary>

@@ -17,7 +17,7 @@ public readonly record struct Place(ulong Retired, ulong Exceptions)
 /// <summary>A vCPU that can be run to an exact place, so that it follows another one that has been there.</summary>
 public interface IFollowingCpu : IVirtualCpu
 {
-    /// <summary>Like <see cref="IVirtualCpu.Enter"/>, but ends with <see cref="ExitReason.Kicked"/> when <paramref name="retired"/> instructions have retired, counted from power-on.</summary>
+    /// <summary>Like <see cref="IVirtualCpu.Enter"/>, but ends with <see cref="ExitReason.Kicked"/> at the first look at its dispatcher after <paramref name="retired"/> instructions, counted from power-on. It looks as often as it can.</summary>
     VmExit EnterUntil(ulong retired);
 
     /// <summary>
@@ -35,4 +35,13 @@ public interface IFollowingCpu : IVirtualCpu
     /// False when there is no such instruction, fewer iterations are left, or it came to something else; the state is then of no use for a comparison any more.
     /// </summary>
     bool IterateUntil(ulong rcx);
+
+    /// <summary>
+    /// Calls <paramref name="beforeWrite"/> with a page's offset in the backing memory before the vCPU writes to the page for the first time, and at times although it does not; page walks that
+    /// set flags count. Null ends it. On the vCPU's thread.
+    /// </summary>
+    void WatchWrites(Action<ulong>? beforeWrite);
+
+    /// <summary>Every page counts as not written to again.</summary>
+    void WatchAnew();
 }

@@ -15,6 +15,10 @@ internal sealed class InterpretedCpu(int index, Processor processor) : IFollowin
 
     public VmExit FollowTo(Place place, bool beyond) => processor.FollowTo(place, beyond);
 
+    public void WatchWrites(Action<ulong>? beforeWrite) => processor.WatchWrites(beforeWrite);
+
+    public void WatchAnew() => processor.WatchAnew();
+
     public bool IterateUntil(ulong rcx) => processor.IterateUntil(rcx);
 
     public void Kick() => processor.Kick();

@@ -224,7 +224,7 @@ internal sealed unsafe class EnginePair : IDisposable
     private string? CompareMemory(GuestProgram program, VmExit exit, ulong start)
     {
         if (new ReadOnlySpan<byte>(_subject.Memory.Backing.Pointer, (int)G.MemorySize).SequenceEqual(new ReadOnlySpan<byte>(_reference.Memory.Backing.Pointer, (int)G.MemorySize))) return null;
-        return Report(program, exit, MemoryComparer.Differences(_subject.Memory, _reference.Memory), start);
+        return Report(program, exit, MemoryComparer.Differences(_subject.Memory, _reference.Memory, [(0, G.MemorySize)]), start);
     }
 
     private string Report(GuestProgram program, VmExit exit, IReadOnlyList<string> differences, ulong start) =>

@@ -119,7 +119,8 @@ internal static class Supervisor
         a.je(debug);
         a.cmp(eax, 14);
         a.je(page);
-        a.cmp(eax, 4);
+        a.sub(eax, 3); // INT3 and INTO have come behind their instruction
+        a.cmp(eax, 1);
         a.jbe(done);
 
         a.Label(ref skip);
@@ -244,7 +245,8 @@ internal static class Supervisor
         a.je(debug);
         a.cmp(eax, 14);
         a.je(page);
-        a.cmp(eax, 4);
+        a.sub(eax, 3); // INT3 and INTO have come behind their instruction
+        a.cmp(eax, 1);
         a.jbe(done);
 
         a.Label(ref skip);

@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.CommandLine.Parsing;
 using Bunraku.Cli.Running;
+using Bunraku.Engine.Check;
 using Bunraku.Engines;
 using Bunraku.Hypervisor.Scheduling;
 
@@ -17,6 +18,7 @@ internal sealed class RunCommand : Command
     private readonly Option<int?> _cpus = Parsed<int?>("--cpus", "N", "virtual processors (default 1); how many an engine can have, it says when there are too many", t => ParseCpus(t));
     private readonly Option<string?> _engine = Text("--engine", "NAME", "what executes the guest: auto or a name from 'bunraku engines' (default auto)");
     private readonly Option<bool?> _localApic = Parsed<bool?>("--local-apic", "engine|board", "who holds the local APICs: the engine where it can (kvm), or the board (default engine)", ParseLocalApic);
+    private readonly Option<CheckInterval?> _checkInterval = Parsed<CheckInterval?>("--check-interval", "N", "how often the engine 'check' compares at least: a number of instructions, or a duration (default 1ms)", t => ParseInterval(t));
     private readonly Option<string?> _cpu = Text("--cpu", "MODEL[,+FEATURE,-FEATURE]", "the processor that the guest sees");
     private readonly Option<Switch?> _paravirtual = Parsed<Switch?>("--pv", "on|off", "offer KVM's paravirtual interface to the guest: clock, steal time, hypercalls (default on)", t => Quantities.ParseSwitch(t));
     private readonly Option<ulong?> _tscFrequency = Parsed<ulong?>("--tsc-frequency", "HZ", "rate of the guest's time stamp counter, for example 1GHz or 2600MHz (default the host's)", t => Quantities.ParseFrequency(t));
@@ -35,7 +37,7 @@ internal sealed class RunCommand : Command
     public RunCommand() : base("run", "Boot a guest, or run one COMMAND inside it (after --)")
     {
         Arguments.Add(_guest);
-        foreach (Option option in (Option[])[_kernel, _initrd, _append, _memory, _cpus, _engine, _localApic, _cpu, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _debugExit, _testDevice, _timeout, _stats, _statsJson, _trace])
+        foreach (Option option in (Option[])[_kernel, _initrd, _append, _memory, _cpus, _engine, _localApic, _checkInterval, _cpu, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _debugExit, _testDevice, _timeout, _stats, _statsJson, _trace])
             Options.Add(option);
     }
 
@@ -46,6 +48,8 @@ internal sealed class RunCommand : Command
         string? guest = parsed.GetValue(_guest), kernel = parsed.GetValue(_kernel), initrd = parsed.GetValue(_initrd);
         if (guest is not null && kernel is not null) throw new UsageException($"give either the guest '{guest}' or --kernel, not both");
         if (guest == "") throw new UsageException("the guest's name is empty");
+        string engine = parsed.GetValue(_engine) ?? "auto";
+        if (parsed.GetValue(_checkInterval) is not null && engine != "check") throw new UsageException("--check-interval is for --engine check");
         if (command is { Count: 0 }) throw new UsageException("a command is missing behind --");
         if (command is not null && kernel is not null) throw new UsageException("a command behind -- needs a guest that can run it; with --kernel, use --append");
         return new RunOptions
@@ -56,8 +60,9 @@ internal sealed class RunCommand : Command
             Append = parsed.GetValue(_append),
             Memory = parsed.GetValue(_memory) ?? RunOptions.DefaultMemory,
             Cpus = parsed.GetValue(_cpus) ?? 1,
-            Engine = parsed.GetValue(_engine) ?? "auto",
+            Engine = engine,
             EngineApics = parsed.GetValue(_localApic) ?? true,
+            CheckInterval = parsed.GetValue(_checkInterval) ?? CheckInterval.Default,
             Cpu = parsed.GetValue(_cpu),
             Paravirtual = parsed.GetValue(_paravirtual) != Switch.Off,
             TscFrequency = parsed.GetValue(_tscFrequency) ?? 0,
@@ -85,6 +90,12 @@ internal sealed class RunCommand : Command
         "board" => false,
         _ => throw new UsageException(Nearest.Message("holder of the local APICs", text, ["engine", "board"])),
     };
+
+    private static CheckInterval ParseInterval(string text)
+    {
+        if (text.Length == 0 || !text.All(char.IsAsciiDigit)) return CheckInterval.Every(Quantities.ParseDuration(text));
+        return ulong.TryParse(text, out ulong n) && n > 0 ? CheckInterval.Every(n) : throw new UsageException($"'{text}' is not a number of instructions");
+    }
 
     private static int ParseCpus(string text)
     {

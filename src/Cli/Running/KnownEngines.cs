@@ -1,3 +1,4 @@
+using Bunraku.Engine.Check;
 using Bunraku.Engine.Kvm;
 using Bunraku.Engines;
 using Bunraku.Processor.X86;
@@ -7,7 +8,11 @@ namespace Bunraku.Cli.Running;
 /// <summary>All engines that this program contains, in the order in which <c>--engine auto</c> prefers them.</summary>
 public static class KnownEngines
 {
-    public static IReadOnlyList<IEngine> All { get; } = [new KvmEngine(), new TranslatorEngine(), new InterpreterEngine()];
+    public static IReadOnlyList<IEngine> All { get; } = With(CheckInterval.Default);
+
+    /// <summary>The same, with an interval for the <c>check</c> engine.</summary>
+    public static IReadOnlyList<IEngine> With(CheckInterval interval) =>
+        [new KvmEngine(), new TranslatorEngine(), new InterpreterEngine(), new CheckEngine(new TranslatorEngine(), new InterpreterEngine()) { Interval = interval }];
 
     /// <summary>The model that a text like <c>x86-64-v3,+la57,-pku</c> describes; null is the default model.</summary>
     /// <exception cref="FormatException">Something unknown; the message is one line.</exception>

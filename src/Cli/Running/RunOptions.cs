@@ -1,4 +1,5 @@
 using Bunraku.Cli.CommandLine;
+using Bunraku.Engine.Check;
 using Bunraku.Engines;
 using Bunraku.Hypervisor.Scheduling;
 
@@ -52,6 +53,8 @@ public sealed record RunOptions
     public string Engine { get; init; } = "auto";
     /// <summary>The engine holds the local APICs where it can; else the board does.</summary>
     public bool EngineApics { get; init; } = true;
+    /// <summary>How often the engine <c>check</c> compares.</summary>
+    public CheckInterval CheckInterval { get; init; } = CheckInterval.Default;
     /// <summary>MODEL[,+feature,-feature]; null is the default model.</summary>
     public string? Cpu { get; init; }
     /// <summary>Offer the guest KVM's paravirtual interface.</summary>

@@ -196,6 +196,7 @@ internal sealed unsafe class ParavirtualCpu(ParavirtualInterface owner, CpuThrea
         _eoiOffered = false;
         // A flag that was moved away meanwhile cannot be: its MSR exits.
         bool accepted = (Interlocked.And(ref *(int*)_eoiFlag.Pointer, ~1) & 1) == 0;
+        _eoiFlag.Written();
         lock (owner.DeviceLock) thread.Interrupts!.WithdrawSilentEoi(accepted);
     }
 }

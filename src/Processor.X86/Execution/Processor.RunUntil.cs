@@ -3,7 +3,7 @@ using Iced.Intel;
 
 namespace Bunraku.Processor.X86;
 
-/// <summary>Running to an exact place: blocks while the largest one cannot go past it, then single instructions.</summary>
+/// <summary>Running to an exact place: blocks while the largest one cannot go past it, then single instructions, all interpreted. And running to about a place, in any way.</summary>
 public sealed unsafe partial class Processor
 {
     private Place? _runUntil; // where Enter stops; null: it does not
@@ -27,6 +27,7 @@ public sealed unsafe partial class Processor
         finally
         {
             _runUntil = null;
+            _following = false;
         }
     }
 
@@ -40,7 +41,7 @@ public sealed unsafe partial class Processor
             s->LinkFrom = null;
             if (!_reexecuting && !CompletionPending && (_following ? AttendFollowing(place) : AttendUntil(place))) return;
             const uint stepping = (uint)(Rflags.Tf | Rflags.Rf);
-            if (s->Retired + BlockDecoder.MaxInstructions > place.Retired
+            if ((_following && s->Retired + BlockDecoder.MaxInstructions > place.Retired)
                 || InterruptShadow | ((s->FlagsOther & stepping) != 0) | _instructionBreakpoints | _dataBreakpoints | _reexecuting | CompletionPending)
             {
                 if (Step()) return;

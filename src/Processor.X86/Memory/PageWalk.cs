@@ -257,6 +257,7 @@ public sealed unsafe partial class Processor
     private bool SetFlags<T>(T* slot, T entry, T flags) where T : unmanaged, IBinaryInteger<T>
     {
         if ((entry & flags) == flags || slot == null) return true;
+        if (_beforeWrite != null) NoteWrite((byte*)slot, null);
         if (Interlocked.CompareExchange(ref *slot, entry | flags, entry) != entry) return false;
         // Page tables may lie beside code.
         if (IsCodePage((byte*)slot)) AfterWrite((byte*)slot, sizeof(T));

@@ -155,6 +155,7 @@ public sealed unsafe partial class Processor
         ulong physical = t.Page | (address & 0xFFF);
         byte* page = Memory.PagePointer(t.Page);
         if (page == null) return new Part(null, physical, length);
+        if (_beforeWrite != null && (t.WriteReady || (access & WriteAccess) != 0)) NoteWrite(page, Access.Entry(s, address));
         if ((access & ImplicitAccess) == 0 && _fillAllowed) Fill(address, page, t, access);
         return new Part(page + (address & 0xFFF), physical, length);
     }

@@ -88,7 +88,7 @@ public sealed unsafe partial class Processor
     /// <summary>The block is entered once more.</summary>
     internal Insn* CountEntry(ProcessorState* s, Insn* i)
     {
-        if (++i->Imm < _translator!.Threshold || _runUntil != null) return i + 1;
+        if (++i->Imm < _translator!.Threshold || _following) return i + 1;
         Translate(s, i);
         return i->Extra != 0 ? EnterTranslation(s, i) : i + 1;
     }
@@ -184,8 +184,8 @@ public sealed unsafe partial class Processor
     /// <summary>Enters the translation for the address at which the block is entered, or makes one.</summary>
     internal Insn* EnterTranslation(ProcessorState* s, Insn* i)
     {
-        // Translated code goes on from block to block.
-        if (_runUntil != null) return i + 1;
+        // Translated code goes on from block to block, past the place that is to be met exactly.
+        if (_following) return i + 1;
         ulong rip = s->BlockRip;
         var t = (TranslatedBlock*)i->Extra;
         while (t != null && t->Rip != rip) t = t->Next;
@@ -241,13 +241,15 @@ public sealed unsafe partial class Processor
                     TranslationLink* link = t->Links + record->Number;
                     s->Rip = link->Rip;
                     s->LinkFrom = null;
-                    if (s->AttentionFlags != 0)
+                    if (s->AttentionFlags == 0)
                     {
-                        InterruptShadow |= link->BeginsShadow;
-                        return null;
+                        _openLink = link;
+                        Insn* target = Flow.JumpCacheLookup(s, link->Rip);
+                        if (target != null) return target;
                     }
-                    _openLink = link;
-                    return Flow.JumpCacheLookup(s, link->Rip);
+                    // The dispatcher may take an interrupt, and attention may be wanted since we looked.
+                    InterruptShadow |= link->BeginsShadow;
+                    return null;
                 case TranslatedExit.Attention:
                     s->Rip = t->Links[record->Number].Rip;
                     s->LinkFrom = null;

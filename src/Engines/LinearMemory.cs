@@ -1,6 +1,4 @@
-using Bunraku.Engines;
-
-namespace Bunraku.Hypervisor;
+namespace Bunraku.Engines;
 
 /// <summary>
 /// Reads guest memory by linear address for people who debug: no permission checks, no accessed or dirty bits, no engine.

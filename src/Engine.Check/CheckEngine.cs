@@ -1,0 +1,80 @@
+using Bunraku.Engines;
+
+namespace Bunraku.Engine.Check;
+
+/// <summary>
+/// The <c>check</c> engine: a subject runs the guest, and a reference follows it on a memory of its own. At each exit, and at least once an interval, registers, exits, counts of instructions
+/// and memory are compared; the first difference ends the VM with a report.
+/// </summary>
+/// <remarks>For finding defects of engines: several times slower than the reference.</remarks>
+public sealed class CheckEngine(IEngine subject, IEngine reference) : IEngine
+{
+    public string Name => "check";
+
+    /// <summary>How long the subject runs at most before it is compared.</summary>
+    public CheckInterval Interval { get; init; } = CheckInterval.Default;
+
+    public ExecutionControls Intercepts => subject.Intercepts with
+    {
+        Instructions = subject.Intercepts.Instructions & reference.Intercepts.Instructions,
+        ExceptionBitmap = subject.Intercepts.ExceptionBitmap & reference.Intercepts.ExceptionBitmap,
+    };
+
+    public EngineProbe Probe()
+    {
+        if (subject.Probe() is { Available: false } s) return s;
+        if (reference.Probe() is { Available: false } r) return r;
+        return new EngineProbe(true, $"{subject.Name} and {reference.Name} in lock step, to find where they differ; slow", Chosen: false);
+    }
+
+    public IEngineVm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new CheckVm(subject, reference, Interval, memory, model, clock);
+}
+
+/// <summary>Subject and reference of one VM. They share a clock that stands still while one of them runs, so that both see the same time.</summary>
+internal sealed class CheckVm : IEngineVm
+{
+    private readonly IEngine _subject, _reference;
+    private readonly CheckInterval _interval;
+    private readonly GuestMemory _memory, _shadow;
+    private readonly VirtualClock _clock;
+    private readonly SteppedCounter _time;
+    private readonly IEngineVm _subjectVm, _referenceVm;
+    private CheckedCpu? _cpu;
+
+    public CheckVm(IEngine subject, IEngine reference, CheckInterval interval, GuestMemory memory, CpuModel model, VirtualClock clock)
+    {
+        (_subject, _reference, _interval, _memory, _clock) = (subject, reference, interval, memory, clock);
+        // Their results are different each time.
+        CpuModel reproducible = model with { Features = model.Features.Where(f => f is not (CpuFeature.Rdrand or CpuFeature.Rdseed)).ToHashSet() };
+        _time = new SteppedCounter(clock.TscFrequency);
+        var stepped = new VirtualClock(_time, clock.TscFrequency);
+        _shadow = new GuestMemory(memory.Size);
+        _subjectVm = subject.CreateVm(memory, reproducible, stepped);
+        NarrowedModel = _subjectVm.NarrowedModel ?? reproducible;
+        _referenceVm = reference.CreateVm(_shadow, NarrowedModel, stepped);
+    }
+
+    public CpuModel? NarrowedModel { get; }
+
+    public IVirtualCpu CreateCpu(int index)
+    {
+        if (_cpu != null) throw new NotSupportedException("the engine 'check' runs one vCPU: what several do to each other has no order that could be followed");
+        IVirtualCpu subject = _subjectVm.CreateCpu(index);
+        IFollowingCpu reference = _referenceVm.CreateCpu(index) as IFollowingCpu ?? throw new NotSupportedException($"the engine '{_reference.Name}' cannot follow another");
+        return _cpu = new CheckedCpu(subject, reference, _memory, _shadow, _clock, _time, _interval, $"{_subject.Name} and {_reference.Name}");
+    }
+
+    public bool SetA20(bool pass)
+    {
+        bool a = _subjectVm.SetA20(pass), b = _referenceVm.SetA20(pass);
+        return a && b;
+    }
+
+    public void Dispose()
+    {
+        _cpu?.Dispose();
+        _subjectVm.Dispose();
+        _referenceVm.Dispose();
+        _shadow.Dispose();
+    }
+}

@@ -1,0 +1,204 @@
+using System.Diagnostics;
+using Bunraku.Engines;
+
+namespace Bunraku.Engine.Check;
+
+/// <summary>A subject and the reference that follows it, as one vCPU.</summary>
+internal sealed class CheckedCpu : IVirtualCpu
+{
+    /// <summary>A guest that goes to sleep is a good moment for comparing everything, but not too often.</summary>
+    private static readonly TimeSpan s_atRest = TimeSpan.FromMilliseconds(200);
+
+    private readonly IVirtualCpu _subject;
+    private readonly IFollowingCpu _reference;
+    private readonly VirtualClock _clock;
+    private readonly SteppedCounter _time;
+    private readonly CheckInterval _interval;
+    private readonly string _names;
+    private readonly Follower _follower;
+    private readonly ShadowMemory _memory;
+    private readonly GuestMemory _real;
+    private readonly Kicker? _kicker;
+    private readonly Stretch _stretch = new();
+    private readonly VmExit _failure = new() { Reason = ExitReason.InternalError };
+    private VmExit? _last; // whose answer is still to be passed on
+    private int _kicked;
+    private ulong _tscOffset;
+    private long _atRest = Stopwatch.GetTimestamp();
+    private bool _started, _failed, _disposed;
+
+    public CheckedCpu(IVirtualCpu subject, IFollowingCpu reference, GuestMemory real, GuestMemory shadow, VirtualClock clock, SteppedCounter time, CheckInterval interval, string names)
+    {
+        (_subject, _reference, _real, _clock, _time, _interval, _names) = (subject, reference, real, clock, time, interval, names);
+        _follower = new Follower(subject, reference);
+        _memory = new ShadowMemory(real, shadow, reference);
+        if (interval.Time is { } distance) _kicker = new Kicker(subject, distance);
+    }
+
+    public int Index => _subject.Index;
+
+    public VmExit Enter()
+    {
+        if (_failed) return _failure;
+        if (!_started)
+        {
+            _started = true;
+            _memory.CopyAll();
+        }
+        while (true)
+        {
+            if (_last != null)
+            {
+                _follower.Answer(_last);
+                _stretch.Answered(_last);
+            }
+            Advance();
+            _memory.Checkpoint();
+            VmExit exit = Run();
+            _last = exit;
+            IReadOnlyList<string> differences = Compare(exit);
+            if (differences.Count > 0) return Fail(exit, differences);
+            _stretch.Begin(_follower, exit);
+            // Kicks of our own end here; a vCPU whose TSC has moved kicks itself, for others to see it.
+            if (exit.Reason != ExitReason.Kicked || Interlocked.Exchange(ref _kicked, 0) != 0 || _subject.TscOffset != _tscOffset) return Leave(exit);
+        }
+    }
+
+    /// <summary>Time goes on for both. Not while one of them runs.</summary>
+    private void Advance() => _time.AdvanceTo(_clock.Tsc);
+
+    private VmExit Leave(VmExit exit)
+    {
+        _tscOffset = _subject.TscOffset;
+        return exit;
+    }
+
+    private VmExit Run()
+    {
+        if (_interval.Instructions is { } instructions && _subject is IFollowingCpu steered) return steered.EnterUntil(_subject.Counters.InstructionsRetired + instructions);
+        _kicker?.Begin();
+        try
+        {
+            return _subject.Enter();
+        }
+        finally
+        {
+            _kicker?.End();
+        }
+    }
+
+    private IReadOnlyList<string> Compare(VmExit exit)
+    {
+        IReadOnlyList<string> differences = _follower.Follow(exit);
+        bool everything = exit.Reason is ExitReason.TripleFault or ExitReason.InternalError;
+        if (exit.Reason == ExitReason.Hlt && Stopwatch.GetElapsedTime(_atRest) > s_atRest)
+        {
+            everything = true;
+            _atRest = Stopwatch.GetTimestamp();
+        }
+        // In any case: what devices wrote meanwhile is passed on there.
+        IReadOnlyList<string> memory = _memory.Compare(everything);
+        return memory.Count == 0 ? differences : [.. differences, .. memory];
+    }
+
+    private VmExit Fail(VmExit exit, IReadOnlyList<string> differences)
+    {
+        _failed = true;
+        _failure.Message = new DifferenceReport(_names, _subject, _reference, _follower, _memory, _real, _stretch).Write(exit, differences);
+        return _failure;
+    }
+
+    public void Kick()
+    {
+        Interlocked.Exchange(ref _kicked, 1);
+        _subject.Kick();
+    }
+
+    public ExecutionControls Controls
+    {
+        get => _subject.Controls;
+        set
+        {
+            _subject.Controls = value;
+            // Windows open for the subject; the reference is brought to where that was.
+            ExecutionControls followed = value with { InterruptWindowExiting = false, NmiWindowExiting = false };
+            if (_reference.Controls != followed) _reference.Controls = followed;
+        }
+    }
+
+    public bool InterruptWindowOpen => _subject.InterruptWindowOpen;
+
+    public bool NmiWindowOpen => _subject.NmiWindowOpen;
+
+    public bool NmiBlocked => _subject.NmiBlocked;
+
+    public void SetTaskPriority(ulong cr8)
+    {
+        _subject.SetTaskPriority(cr8);
+        _reference.SetTaskPriority(cr8);
+    }
+
+    public ulong TscOffset => _subject.TscOffset;
+
+    public void FlushTlb()
+    {
+        _subject.FlushTlb();
+        _reference.FlushTlb();
+    }
+
+    public void InjectInterrupt(byte vector) => Inject(c => c.InjectInterrupt(vector));
+
+    public void InjectNmi() => Inject(c => c.InjectNmi());
+
+    public void InjectException(byte vector, uint? errorCode) => Inject(c => c.InjectException(vector, errorCode));
+
+    private void Inject(Action<IVirtualCpu> inject)
+    {
+        inject(_subject);
+        if (_failed) return;
+        inject(_reference);
+        _stretch.Injected(inject);
+    }
+
+    public void ReadState(CpuState state)
+    {
+        if (!_failed) Advance();
+        _subject.ReadState(state);
+    }
+
+    public void WriteState(CpuState state)
+    {
+        Advance();
+        _subject.WriteState(state);
+        _reference.WriteState(state);
+        Restart();
+    }
+
+    public void Reset()
+    {
+        _subject.Reset();
+        _reference.Reset();
+        Restart();
+    }
+
+    private void Restart()
+    {
+        // A guest that comes from elsewhere has run there on this memory.
+        _started = false;
+        _last = null;
+        _follower.Restart();
+        _stretch.Restart(_subject);
+    }
+
+    public EngineCounters Counters => _subject.Counters;
+
+    public void Dispose()
+    {
+        if (_disposed) return;
+        _disposed = true;
+        _kicker?.Dispose();
+        _subject.Dispose();
+        _reference.Dispose();
+        _memory.Dispose();
+    }
+}
