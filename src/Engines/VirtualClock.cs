@@ -117,6 +117,23 @@ public sealed unsafe class VirtualClock
         }
     }
 
+    /// <summary>Nanoseconds that virtual time has run ahead of the host's monotonic clock since it last began to run; what <see cref="Correct"/> keeps small.</summary>
+    public long AheadOfHost
+    {
+        get
+        {
+            lock (_lock)
+            {
+                if (!_stretch.Running) return 0;
+                CounterSample now = _counter.Sample();
+                return Ahead(_stretch, now);
+            }
+        }
+    }
+
+    private long Ahead(Stretch stretch, CounterSample now) =>
+        TscToNanoseconds(Scaled(stretch, now.Counter)) - _startedAt - (now.Nanoseconds - _started.Nanoseconds);
+
     /// <summary>TSC ticks in <paramref name="nanoseconds"/>, rounded down.</summary>
     public ulong NanosecondsToTsc(long nanoseconds) => (ulong)((UInt128)(ulong)nanoseconds * TscFrequency / NanosecondsPerSecond);
 
@@ -181,7 +198,7 @@ public sealed unsafe class VirtualClock
             long since = now.Nanoseconds - first.Nanoseconds;
             if (!stretch.Running || since <= 0 || now.Counter <= first.Counter) return null;
             double frequency = (now.Counter - first.Counter) * 1e9 / since;
-            long phase = TscToNanoseconds(Scaled(stretch, now.Counter)) - _startedAt - (now.Nanoseconds - _started.Nanoseconds);
+            long phase = Ahead(stretch, now);
             double bend = Math.Clamp(phase / next.TotalNanoseconds, -MostBend, MostBend);
             double ratio = TscFrequency / frequency * (1 - bend);
             double change = ratio * (1ul << TscScale.Shift) / stretch.Multiplier - 1;

@@ -69,4 +69,81 @@ public class QuantitiesTests
     [InlineData(512ul << 20, "512 MiB")]
     [InlineData(24ul << 40, "24 TiB")]
     public void SizesAreWritten(ulong bytes, string text) => Assert.Equal(text, Quantities.FormatSize(bytes));
+
+    [Theory]
+    [InlineData("1GHz", 1_000_000_000ul)]
+    [InlineData("2600MHz", 2_600_000_000ul)]
+    [InlineData("2.6ghz", 2_600_000_000ul)]
+    [InlineData("2596120kHz", 2_596_120_000ul)]
+    [InlineData("1000000Hz", 1_000_000ul)]
+    [InlineData("1000000", 1_000_000ul)]
+    [InlineData("100G", 100_000_000_000ul)]
+    public void FrequenciesAreRead(string text, ulong hertz) => Assert.Equal(hertz, Quantities.ParseFrequency(text));
+
+    [Theory]
+    [InlineData("")]
+    [InlineData("Hz")]
+    [InlineData("GHz")]
+    [InlineData("1THz")]
+    [InlineData("-1GHz")]
+    [InlineData("1e9")]
+    [InlineData("0")]
+    [InlineData("999999Hz")]
+    [InlineData("100.1GHz")]
+    [InlineData("1 GHz")]
+    [InlineData("999999999999999999999999999999999999GHz")]
+    public void WrongFrequenciesAreRefused(string text) => Refused(() => Quantities.ParseFrequency(text), text);
+
+    [Theory]
+    [InlineData("50", 50)]
+    [InlineData("12.5%", 12.5)]
+    [InlineData("400", 400)]
+    public void PercentagesAreRead(string text, double percent) => Assert.Equal(percent, Quantities.ParsePercent(text));
+
+    [Theory]
+    [InlineData("")]
+    [InlineData("%")]
+    [InlineData("0")]
+    [InlineData("-5")]
+    [InlineData("NaN")]
+    [InlineData("100001")]
+    [InlineData("50%%")]
+    public void WrongPercentagesAreRefused(string text) => Refused(() => Quantities.ParsePercent(text), text);
+
+    [Theory]
+    [InlineData("0")]
+    [InlineData("10001")]
+    [InlineData("-1")]
+    [InlineData("many")]
+    public void WrongWeightsAreRefused(string text) => Refused(() => Quantities.ParseWeight(text), text);
+
+    [Theory]
+    [InlineData("0", new[] { 0 })]
+    [InlineData("1,0,1", new[] { 1, 0, 1 })]
+    [InlineData("2-5,8", new[] { 2, 3, 4, 5, 8 })]
+    public void ProcessorListsAreRead(string text, int[] processors) => Assert.Equal(processors, Quantities.ParseProcessors(text));
+
+    [Theory]
+    [InlineData("")]
+    [InlineData(",")]
+    [InlineData("1,")]
+    [InlineData("3-1")]
+    [InlineData("1-2-3")]
+    [InlineData("-1")]
+    [InlineData("0-99999")]
+    [InlineData("x")]
+    public void WrongProcessorListsAreRefused(string text) => Refused(() => Quantities.ParseProcessors(text), text);
+
+    [Theory]
+    [InlineData("")]
+    [InlineData("yes")]
+    [InlineData("ON")]
+    public void WrongSwitchesAreRefused(string text) => Refused(() => Quantities.ParseSwitch(text), text);
+
+    private static void Refused(Action parse, string text)
+    {
+        var e = Assert.Throws<UsageException>(parse);
+        Assert.Contains($"'{text}'", e.Message);
+        Assert.DoesNotContain('\n', e.Message);
+    }
 }

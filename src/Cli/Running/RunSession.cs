@@ -234,6 +234,7 @@ public sealed class RunSession : IDisposable
                 end.TotalMilliseconds,
                 counters.InstructionsRetired, seconds > 0 ? counters.InstructionsRetired / seconds / 1e6 : 0,
                 RunStatistics.SumExits(_vm), counters,
+                _vm.Clock.Nanoseconds / 1e9, _vm.Clock.AheadOfHost / 1e3,
                 _vm.Cpus.Sum(c => c.HostTime.Run) / 1e6, _vm.Cpus.Sum(c => c.HostTime.Wait) / 1e6, _vm.Cpus.Sum(c => c.WithheldNanoseconds) / 1e6,
                 _vm.Memory.Size, touched, monitor);
         }

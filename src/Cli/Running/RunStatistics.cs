@@ -15,6 +15,8 @@ namespace Bunraku.Cli.Running;
 /// <param name="Instructions">Retired on all vCPUs.</param>
 /// <param name="Mips">Million instructions per second of wall time from kernel entry to the end, halted time included.</param>
 /// <param name="Exits">Exits by reason, reasons that occurred only.</param>
+/// <param name="ClockSeconds">Virtual time.</param>
+/// <param name="ClockAheadUs">Microseconds that it ran ahead of the host's clock.</param>
 /// <param name="RunMs">Time that the vCPUs' threads had a processor of the host.</param>
 /// <param name="WaitMs">Time that they were ready and waited for one, as the host's scheduler counts it.</param>
 /// <param name="WithheldMs">Time that a limit held them back beyond that.</param>
@@ -25,6 +27,7 @@ public sealed record RunStatistics(
     string Engine, string Cpu,
     double VmCreatedMs, double KernelEntryMs, double? FirstUserMs, double EndMs,
     ulong Instructions, double Mips, IReadOnlyList<KeyValuePair<ExitReason, ulong>> Exits, EngineCounters Counters,
+    double ClockSeconds, double ClockAheadUs,
     double RunMs, double WaitMs, double WithheldMs,
     ulong GuestBytes, ulong GuestTouchedBytes, ulong MonitorBytes)
 {
@@ -68,6 +71,7 @@ public sealed record RunStatistics(
         Line("events", $"{Counters.InterruptsDelivered:#,0} interrupts, {Counters.ExceptionsDelivered:#,0} exceptions");
         Line("exits", $"{Exits.Aggregate(0ul, (sum, e) => sum + e.Value):#,0}");
         foreach ((ExitReason reason, ulong count) in Exits) Line("  " + reason, $"{count:#,0}");
+        Line("clock", $"{ClockSeconds:0.000} s, {ClockAheadUs:+0.0;-0.0;0} us against the host's");
         Line("host CPU time", $"{RunMs:0.0} ms, waited {WaitMs:0.0} ms, withheld {WithheldMs:0.0} ms");
         Line("guest memory", $"{Quantities(GuestBytes)}, touched {Quantities(GuestTouchedBytes)}");
         Line("monitor memory", $"{Quantities(MonitorBytes)} beyond the guest's");
@@ -105,6 +109,10 @@ public sealed record RunStatistics(
             json.WriteNumber("tlbFlushes", Counters.TlbFlushes);
             json.WriteNumber("exceptionsDelivered", Counters.ExceptionsDelivered);
             json.WriteNumber("interruptsDelivered", Counters.InterruptsDelivered);
+            json.WriteEndObject();
+            json.WriteStartObject("clock");
+            json.WriteNumber("seconds", Rounded(ClockSeconds));
+            json.WriteNumber("aheadMicroseconds", Rounded(ClockAheadUs));
             json.WriteEndObject();
             json.WriteStartObject("cpuTime");
             json.WriteNumber("run", Rounded(RunMs));
