@@ -63,7 +63,7 @@ internal static class Program
         if (subjects.Length == 1) throw new BenchException("none of the monitors asked for can run here");
 
         var load = new HostLoad();
-        new Comparison(options, guest, subjects, workloads, results, progress).Run(cancel);
+        new Comparison(options, guest, subjects, workloads, results, load, progress).Run(cancel);
 
         new TableReport(TableConsole(), results, subjects, workloads).Write(options.Mitigations, options.Time);
         double others = load.OthersShare;

@@ -5,7 +5,7 @@ using System.Text.RegularExpressions;
 namespace Bunraku.Compare;
 
 /// <summary>Lets one subject run workloads, and writes down what its console says.</summary>
-internal sealed partial class Round(BenchGuest guest, Results results, int milliseconds, Action<string> progress)
+internal sealed partial class Round(BenchGuest guest, Results results, HostLoad load, int milliseconds, Action<string> progress)
 {
     private const int MaxBoots = 4; // a guest that dies again and again is not worth the time
 
@@ -89,8 +89,8 @@ internal sealed partial class Round(BenchGuest guest, Results results, int milli
                 case "end" when Figures().Match(words[2]) is { Success: true } f && start is { } from:
                     if (!results.IsRight(cell, f.Groups["sum"].Value)) break;
                     // A program of this host has ended by now, and its own figure is right.
-                    double? used = subject.Boots ? cpu - startCpu : Number(f, "cpu");
-                    results.Add(cell, new((ulong)Number(f, "units"), Stopwatch.GetElapsedTime(from, line.Time).TotalNanoseconds, used, Number(f, "ns")));
+                    double? processor = subject.Boots ? cpu - startCpu : Number(f, "cpu");
+                    results.Add(cell, new((ulong)Number(f, "units"), Stopwatch.GetElapsedTime(from, line.Time).TotalNanoseconds, processor, Number(f, "ns")));
                     break;
                 case "skip":
                     results.Skip(cell, words[2]);
@@ -106,6 +106,7 @@ internal sealed partial class Round(BenchGuest guest, Results results, int milli
             start = null;
         }
         ulong? memory = running.MonitorMemory();
+        if (!running.EndsItself && ProcessorTime(running) is { } used) load.AddOurs(used);
         double? kernelEntry = null;
         if (running.EndsItself && !running.Process.WaitForExit(TimeSpan.FromSeconds(20))) results.Errors.Add($"{subject.Name}: did not end after the guest had powered off, and was ended");
         else if (running.EndsItself) (kernelEntry, memory) = running.Statistics() is var (e, m) ? (e, m ?? memory) : default;

@@ -111,6 +111,7 @@ internal sealed class TableReport(IAnsiConsole console, Results results, IReadOn
 
     private static string Duration(double ns) => ns switch
     {
+        < 1 => $"{Digits(ns * 1e3)} ps",
         < 1e3 => $"{Digits(ns)} ns",
         < 1e6 => $"{Digits(ns / 1e3)} us",
         < 1e9 => $"{Digits(ns / 1e6)} ms",
