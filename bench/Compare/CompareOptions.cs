@@ -1,11 +1,19 @@
 using System.CommandLine;
 using System.CommandLine.Help;
-using System.Globalization;
 
 namespace Bunraku.Compare;
 
 /// <summary>The guest kernel's mitigations against speculation: its own choice, none, or both in turns for the operating-system workloads.</summary>
 internal enum Mitigations { Default, Off, Both }
+
+/// <summary>What the table shows; the JSON has both.</summary>
+internal enum TimeBasis
+{
+    /// <summary>The host's clock: what people wait for.</summary>
+    Wall,
+    /// <summary>Processor time of the monitor, all its threads: what can still be compared on a host that others use.</summary>
+    Cpu,
+}
 
 /// <summary>What is to be measured.</summary>
 /// <param name="Runs">Rounds; in each, every subject has its turn.</param>
@@ -14,7 +22,7 @@ internal enum Mitigations { Default, Off, Both }
 /// <param name="Milliseconds">How long one measurement lasts at least.</param>
 /// <param name="Json">The file for all figures; null for the usual place.</param>
 /// <param name="Prepare">Build the guest, say where it is, and measure nothing.</param>
-internal sealed record CompareOptions(int Runs, IReadOnlyList<string> Subjects, IReadOnlyList<string> Only, Mitigations Mitigations, int Milliseconds, string? Json, bool Prepare)
+internal sealed record CompareOptions(int Runs, IReadOnlyList<string> Subjects, IReadOnlyList<string> Only, Mitigations Mitigations, TimeBasis Time, int Milliseconds, string? Json, bool Prepare)
 {
     private static readonly string[] Known = ["bt", "interp", "kvm", "qemu", "bochs"];
 
@@ -26,10 +34,11 @@ internal sealed record CompareOptions(int Runs, IReadOnlyList<string> Subjects, 
         var engines = new Option<string>("--engines") { Description = "what is compared: bt, interp, kvm, qemu, bochs (default bt,interp,qemu; Bochs has one round)", HelpName = "NAMES", DefaultValueFactory = _ => "bt,interp,qemu" };
         var only = new Option<string>("--only") { Description = "workloads, or the groups integer, float, simd, compute, os, boot", HelpName = "NAMES", DefaultValueFactory = _ => "" };
         var mitigations = new Option<string>("--mitigations") { Description = "of the guest's kernel: default, off, or both side by side", HelpName = "WHICH", DefaultValueFactory = _ => "default" };
+        var time = new Option<string>("--time") { Description = "what the table shows: wall, or cpu, the processor time that the monitor used, for a busy host", HelpName = "WHICH", DefaultValueFactory = _ => "wall" };
         var json = new Option<string?>("--json") { Description = "where all figures go (default artifacts/bench/compare.json)", HelpName = "FILE" };
         var quick = new Option<bool>("--quick") { Description = "one round with short measurements" };
         var prepare = new Option<bool>("--prepare") { Description = "only build the guest and say how to boot it" };
-        var root = new RootCommand("Runs the same workloads natively, under Bunraku's engines, QEMU's TCG and Bochs, in turns, and prints medians and ratios.") { runs, engines, only, mitigations, json, quick, prepare };
+        var root = new RootCommand("Runs the same workloads natively, under Bunraku's engines, QEMU's TCG and Bochs, in turns, and prints medians and ratios.") { runs, engines, only, mitigations, time, json, quick, prepare };
         ParseResult parsed = root.Parse(args, new ParserConfiguration { EnablePosixBundling = false, ResponseFileTokenReplacer = null });
         if (parsed.Action is HelpAction or { Terminating: true } && parsed.Errors.Count == 0)
         {
@@ -42,9 +51,14 @@ internal sealed record CompareOptions(int Runs, IReadOnlyList<string> Subjects, 
         if (rounds is < 1 or > 1000) throw Usage($"--runs {rounds}: from 1 to 1000");
         string[] subjects = List(parsed.GetValue(engines)!);
         if (subjects.FirstOrDefault(s => !Known.Contains(s)) is { } unknown) throw Usage($"--engines: '{unknown}' is none of {string.Join(", ", Known)}");
-        if (!Enum.TryParse(parsed.GetValue(mitigations), ignoreCase: true, out Mitigations which) || int.TryParse(parsed.GetValue(mitigations), CultureInfo.InvariantCulture, out _))
-            throw Usage($"--mitigations: '{parsed.GetValue(mitigations)}' is none of default, off, both");
-        return new(rounds, subjects, List(parsed.GetValue(only)!), which, fast ? 100 : 300, parsed.GetValue(json), parsed.GetValue(prepare));
+        return new(rounds, subjects, List(parsed.GetValue(only)!), Choice<Mitigations>(mitigations), Choice<TimeBasis>(time), fast ? 100 : 300, parsed.GetValue(json), parsed.GetValue(prepare));
+
+        T Choice<T>(Option<string> option) where T : struct, Enum
+        {
+            string word = parsed.GetValue(option)!;
+            string[] names = [.. Enum.GetNames<T>().Select(n => n.ToLowerInvariant())];
+            return names.Contains(word) ? Enum.Parse<T>(word, ignoreCase: true) : throw Usage($"{option.Name}: '{word}' is none of {string.Join(", ", names)}");
+        }
 
         static string[] List(string text) => [.. text.Split(',', StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries).Distinct()];
         static BenchException Usage(string message) => new(message, exitStatus: 2);

@@ -4,11 +4,11 @@ using System.Globalization;
 namespace Bunraku.Compare;
 
 /// <summary>Rounds of all subjects, in turns, so that a busy minute of the host does not hit one of them alone.</summary>
-internal sealed class Comparison(CompareOptions options, BenchGuest guest, IReadOnlyList<Subject> subjects, IReadOnlyList<Workload> workloads, Results results, Progress progress)
+internal sealed class Comparison(CompareOptions options, BenchGuest guest, IReadOnlyList<Subject> subjects, IReadOnlyList<Workload> workloads, Results results, HostLoad load, Progress progress)
 {
     public void Run(CancellationToken cancel)
     {
-        var round = new Round(guest, results, options.Milliseconds, progress.Step);
+        var round = new Round(guest, results, load, options.Milliseconds, progress.Step);
         bool usual = options.Mitigations != Mitigations.Off;
         Workload[] programs = [.. workloads.Where(w => w.Group != Group.Boot)], system = [.. programs.Where(w => w.Group == Group.OperatingSystem)];
         bool boot = workloads.Contains(Workload.Start) || workloads.Contains(Workload.Kernel);

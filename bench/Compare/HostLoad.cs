@@ -7,13 +7,18 @@ internal sealed class HostLoad
 {
     private readonly (double Busy, double Capacity, double Ours) _start = Now();
 
+    private double _alsoOurs; // clock ticks
+
+    /// <summary>Processor time of something that we started and that is nobody's child any more when it ends.</summary>
+    public void AddOurs(double nanoseconds) => _alsoOurs += nanoseconds / 1e7;
+
     /// <summary>Part of the host's processor time since the construction that went neither to us nor to what we started, 0 to 1.</summary>
     public double OthersShare
     {
         get
         {
             (double busy, double capacity, double ours) = Now();
-            double others = busy - _start.Busy - (ours - _start.Ours);
+            double others = busy - _start.Busy - (ours - _start.Ours) - _alsoOurs;
             return Math.Clamp(others / Math.Max(1, capacity - _start.Capacity), 0, 1);
         }
     }

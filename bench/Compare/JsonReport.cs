@@ -15,13 +15,14 @@ internal static class JsonReport
             using FileStream file = File.Create(path);
             using var json = new Utf8JsonWriter(file, new JsonWriterOptions { Indented = true });
             json.WriteStartObject();
-            json.WriteString("time", DateTime.UtcNow);
+            json.WriteString("date", DateTime.UtcNow);
             json.WriteString("host", HostProcessor());
             json.WriteNumber("hostProcessors", Environment.ProcessorCount);
             json.WriteNumber("hostBusyWithOthers", Math.Round(othersShare, 3));
             json.WriteString("kernel", Path.GetFileName(guest.Kernel));
             json.WriteNumber("runs", options.Runs);
             json.WriteNumber("milliseconds", options.Milliseconds);
+            json.WriteString("time", options.Time.ToString().ToLowerInvariant()); // of the medians
             json.WriteString("mitigations", options.Mitigations.ToString().ToLowerInvariant());
             json.WriteStartObject("leftOut");
             foreach ((string subject, string reason) in results.LeftOut) json.WriteString(subject, reason);
@@ -81,6 +82,7 @@ internal static class JsonReport
         json.WriteStartObject();
         json.WriteNumber("operations", count);
         json.WriteNumber("host", Math.Round(sample.HostNs / count, 4));
+        if (sample.CpuNs is { } cpu) json.WriteNumber("cpu", Math.Round(cpu / count, 4)); // processor time
         if (sample.GuestNs is { } guest) json.WriteNumber("guest", Math.Round(guest / count, 4)); // by the guest's own clock
         json.WriteEndObject();
     }

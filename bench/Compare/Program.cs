@@ -55,7 +55,7 @@ internal static class Program
             return 0;
         }
         Workload[] workloads = Choose(options.Only, guest.Workloads);
-        var results = new Results();
+        var results = new Results(options.Time);
         progress.Step("building Bunraku");
         Subject[] subjects = [new NativeSubject(), .. options.Subjects.Select(name => Create(name, Path.Combine(root, "bunraku"))).Where(s => IsHere(s, results, cancel))];
         progress.Clear();
@@ -63,11 +63,11 @@ internal static class Program
         if (subjects.Length == 1) throw new BenchException("none of the monitors asked for can run here");
 
         var load = new HostLoad();
-        new Comparison(options, guest, subjects, workloads, results, progress).Run(cancel);
+        new Comparison(options, guest, subjects, workloads, results, load, progress).Run(cancel);
 
-        new TableReport(TableConsole(), results, subjects, workloads).Write(options.Mitigations);
+        new TableReport(TableConsole(), results, subjects, workloads).Write(options.Mitigations, options.Time);
         double others = load.OthersShare;
-        if (others > Busy) Console.WriteLine($"the host was busy: other programs had {others:P0} of its processors meanwhile, so trust no single figure");
+        if (others > Busy) Console.WriteLine($"the host was busy: other programs had {others:P0} of its processors meanwhile, so trust no single figure{(options.Time == TimeBasis.Wall ? "; --time cpu suffers less" : "")}");
         string json = options.Json ?? Path.Combine(artifacts, "compare.json");
         JsonReport.Write(json, options, guest, others, results, subjects, workloads);
         Console.WriteLine($"all figures: {Path.GetRelativePath(Environment.CurrentDirectory, json)}");

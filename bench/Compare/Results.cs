@@ -3,8 +3,9 @@ namespace Bunraku.Compare;
 /// <summary>One measurement of one workload.</summary>
 /// <param name="Units">Repetitions that were timed.</param>
 /// <param name="HostNs">Nanoseconds by the host's clock, for all units.</param>
-/// <param name="GuestNs">The same by the subject's own clock; null where it has none.</param>
-internal readonly record struct Sample(ulong Units, double HostNs, double? GuestNs);
+/// <param name="CpuNs">Processor time that the subject used meanwhile, all threads; null when not known.</param>
+/// <param name="GuestNs">The same as <paramref name="HostNs"/> by the subject's own clock; null where it has none.</param>
+internal readonly record struct Sample(ulong Units, double HostNs, double? CpuNs, double? GuestNs);
 
 /// <summary>What one cell of the table is made of.</summary>
 /// <param name="Subject">Its name.</param>
@@ -12,7 +13,8 @@ internal readonly record struct Sample(ulong Units, double HostNs, double? Guest
 internal readonly record struct Cell(string Subject, bool Mitigations, Workload Workload);
 
 /// <summary>All measurements of one comparison.</summary>
-internal sealed class Results
+/// <param name="basis">What medians and ratios are made of.</param>
+internal sealed class Results(TimeBasis basis)
 {
     /// <summary>The reason for having no figure when it crashed, hung or was wrong.</summary>
     public const string Failed = "failed";
@@ -78,8 +80,8 @@ internal sealed class Results
     /// <summary>Median nanoseconds for one operation; null without a measurement.</summary>
     public double? Median(Cell cell)
     {
-        if (!_samples.TryGetValue(cell, out List<Sample>? list)) return null;
-        double[] sorted = [.. list.Select(s => s.HostNs / s.Units / cell.Workload.Operations).Order()];
+        double[] sorted = [.. Times(cell).Order()];
+        if (sorted.Length == 0) return null;
         int middle = sorted.Length / 2;
         return sorted.Length % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
     }
@@ -87,9 +89,13 @@ internal sealed class Results
     /// <summary>Largest measurement by smallest; null with fewer than two.</summary>
     public double? Spread(Cell cell)
     {
-        if (!_samples.TryGetValue(cell, out List<Sample>? list) || list.Count < 2) return null;
-        return list.Max(s => s.HostNs / s.Units) / list.Min(s => s.HostNs / s.Units);
+        double[] times = [.. Times(cell)];
+        return times.Length < 2 ? null : times.Max() / times.Min();
     }
+
+    /// <summary>Nanoseconds for one operation, of each measurement.</summary>
+    private IEnumerable<double> Times(Cell cell) =>
+        Samples(cell).Select(s => (basis == TimeBasis.Cpu ? s.CpuNs : s.HostNs) / s.Units / cell.Workload.Operations).OfType<double>();
 
     /// <summary>How many times longer <paramref name="numerator"/> takes than <paramref name="denominator"/>; null when one is missing.</summary>
     public double? Ratio(Cell numerator, Cell denominator) => Median(numerator) is { } a && Median(denominator) is { } b ? a / b : null;

@@ -5,7 +5,7 @@ using System.Text.RegularExpressions;
 namespace Bunraku.Compare;
 
 /// <summary>Lets one subject run workloads, and writes down what its console says.</summary>
-internal sealed partial class Round(BenchGuest guest, Results results, int milliseconds, Action<string> progress)
+internal sealed partial class Round(BenchGuest guest, Results results, HostLoad load, int milliseconds, Action<string> progress)
 {
     private const int MaxBoots = 4; // a guest that dies again and again is not worth the time
 
@@ -34,6 +34,7 @@ internal sealed partial class Round(BenchGuest guest, Results results, int milli
         var cell = new Cell(subject.Name, mitigations, Workload.True);
         if (results.IsSettled(cell) || subject.StartTrue(guest, mitigations) is not { } info) return;
         progress($"{subject.Title}: {Workload.True.Name}");
+        double cpu = ProcessClock.OfEndedChildren();
         long started = Stopwatch.GetTimestamp();
         using Process process = HostProgram.Start(info);
         using CancellationTokenRegistration kill = cancel.Register(() => HostProgram.Kill(process));
@@ -46,7 +47,7 @@ internal sealed partial class Round(BenchGuest guest, Results results, int milli
         Task.WaitAll([output, error], CancellationToken.None);
         if (!ended) results.Fail(cell, $"did not end within {subject.Patience.TotalSeconds} s and was ended");
         else if (process.ExitCode != 0) results.Fail(cell, $"status {process.ExitCode}: {HostProgram.LastLine(error.Result)}");
-        else results.Add(cell, new(1, took, null));
+        else results.Add(cell, new(1, took, ProcessClock.OfEndedChildren() - cpu, null));
     }
 
     /// <summary>One boot. Workloads leave <paramref name="pending"/> as they are done.</summary>
@@ -56,6 +57,7 @@ internal sealed partial class Round(BenchGuest guest, Results results, int milli
         progress(subject.Boots ? $"{subject.Title}: booting" : subject.Title);
         using RunningSubject running = subject.Start(guest, pending, milliseconds, mitigations);
         long? first = null, entry = null, start = null;
+        double? firstCpu = null, startCpu = null;
         bool done = false;
         string last = "";
         while (!done)
@@ -73,7 +75,8 @@ internal sealed partial class Round(BenchGuest guest, Results results, int milli
             Match report = Report().Match(line.Text);
             if (!report.Success) continue;
             string[] words = report.Groups[1].Value.Split(' ', 3);
-            if (words[0] == "first") first = line.Time;
+            double? cpu = ProcessorTime(running);
+            if (words[0] == "first") (first, firstCpu) = (line.Time, cpu);
             if (words[0] == "done") done = true;
             if (words.Length < 2 || pending.FirstOrDefault(w => w.Name == words[1]) is not { } workload) continue;
             var cell = new Cell(subject.Name, mitigations, workload);
@@ -81,11 +84,13 @@ internal sealed partial class Round(BenchGuest guest, Results results, int milli
             {
                 case "start":
                     progress($"{subject.Title}: {workload.Name}");
-                    start = line.Time;
+                    (start, startCpu) = (line.Time, ProcessorTime(running)); // after the progress line, which takes a moment
                     continue;
                 case "end" when Figures().Match(words[2]) is { Success: true } f && start is { } from:
-                    if (results.IsRight(cell, f.Groups["sum"].Value))
-                        results.Add(cell, new(ulong.Parse(f.Groups["units"].Value, CultureInfo.InvariantCulture), Stopwatch.GetElapsedTime(from, line.Time).TotalNanoseconds, double.Parse(f.Groups["ns"].Value, CultureInfo.InvariantCulture)));
+                    if (!results.IsRight(cell, f.Groups["sum"].Value)) break;
+                    // A program of this host has ended by now, and its own figure is right.
+                    double? processor = subject.Boots ? cpu - startCpu : Number(f, "cpu");
+                    results.Add(cell, new((ulong)Number(f, "units"), Stopwatch.GetElapsedTime(from, line.Time).TotalNanoseconds, processor, Number(f, "ns")));
                     break;
                 case "skip":
                     results.Skip(cell, words[2]);
@@ -101,21 +106,26 @@ internal sealed partial class Round(BenchGuest guest, Results results, int milli
             start = null;
         }
         ulong? memory = running.MonitorMemory();
+        if (!running.EndsItself && ProcessorTime(running) is { } used) load.AddOurs(used);
         double? kernelEntry = null;
         if (running.EndsItself && !running.Process.WaitForExit(TimeSpan.FromSeconds(20))) results.Errors.Add($"{subject.Name}: did not end after the guest had powered off, and was ended");
         else if (running.EndsItself) (kernelEntry, memory) = running.Statistics() is var (e, m) ? (e, m ?? memory) : default;
         if (memory is { } bytes) results.AddMemory(subject.Name, bytes);
-        if (measureBoot && subject.Boots && first is { } mark) AddBoot(subject, mitigations, running.Started, entry, kernelEntry, mark);
+        if (measureBoot && subject.Boots && first is { } mark) AddBoot(subject, mitigations, running.Started, entry, kernelEntry, mark, firstCpu);
         return pending.Count == 0 ? null : "it was not run";
     }
 
-    private void AddBoot(Subject subject, bool mitigations, long started, long? entry, double? kernelEntry, long mark)
+    private void AddBoot(Subject subject, bool mitigations, long started, long? entry, double? kernelEntry, long mark, double? cpu)
     {
         double start = Stopwatch.GetElapsedTime(started, mark).TotalNanoseconds;
-        results.Add(new(subject.Name, mitigations, Workload.Start), new(1, start, null));
-        if (entry is { } at) results.Add(new(subject.Name, mitigations, Workload.Kernel), new(1, Stopwatch.GetElapsedTime(at, mark).TotalNanoseconds, null));
-        else if (kernelEntry is { } seconds) results.Add(new(subject.Name, mitigations, Workload.Kernel), new(1, start - seconds * 1e9, null));
+        results.Add(new(subject.Name, mitigations, Workload.Start), new(1, start, cpu, null));
+        if (entry is { } at) results.Add(new(subject.Name, mitigations, Workload.Kernel), new(1, Stopwatch.GetElapsedTime(at, mark).TotalNanoseconds, null, null));
+        else if (kernelEntry is { } seconds) results.Add(new(subject.Name, mitigations, Workload.Kernel), new(1, start - seconds * 1e9, null, null));
     }
+
+    private static double? ProcessorTime(RunningSubject running) => running.MonitorId is { } id ? ProcessClock.Nanoseconds(id) : null;
+
+    private static double Number(Match match, string group) => double.Parse(match.Groups[group].Value, CultureInfo.InvariantCulture);
 
     private static string Clean(string line)
     {
@@ -126,6 +136,6 @@ internal sealed partial class Round(BenchGuest guest, Results results, int milli
     [GeneratedRegex("@bench (.*)$")]
     private static partial Regex Report();
 
-    [GeneratedRegex("^units=(?<units>[0-9]+) ns=(?<ns>[0-9]+) sum=(?<sum>[0-9a-f]{16})$")]
+    [GeneratedRegex("^units=(?<units>[0-9]+) ns=(?<ns>[0-9]+) cpu=(?<cpu>[0-9]+) sum=(?<sum>[0-9a-f]{16})$")]
     private static partial Regex Figures();
 }

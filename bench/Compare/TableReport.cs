@@ -17,8 +17,9 @@ internal sealed class TableReport(IAnsiConsole console, Results results, IReadOn
         public Cell this[Workload workload] => new(Subject, Mitigations, workload);
     }
 
-    public void Write(Mitigations mitigations)
+    public void Write(Mitigations mitigations, TimeBasis time)
     {
+        string basis = time == TimeBasis.Cpu ? ": processor time" : "";
         bool usual = mitigations != Mitigations.Off;
         string kernel = mitigations switch
         {
@@ -27,10 +28,10 @@ internal sealed class TableReport(IAnsiConsole console, Results results, IReadOn
             _ => "the guest's own choice of mitigations, and mitigations=off",
         };
         Column[] all = [.. subjects.Select(s => Of(s, usual))], monitors = [.. subjects.Where(s => s.Boots).Select(s => Of(s, usual))];
-        Rows("Compute", w => w.IsCompute, all);
-        Rows($"Operating system ({kernel})", w => w.Group == Group.OperatingSystem,
+        Rows("Compute" + basis, w => w.IsCompute, all);
+        Rows($"Operating system ({kernel}){basis}", w => w.Group == Group.OperatingSystem,
             mitigations == Mitigations.Both ? [.. subjects.Where(s => s.Boots).SelectMany(s => (Column[])[Of(s, true), Of(s, false)])] : monitors);
-        Rows("Boot", w => w.Group == Group.Boot, monitors);
+        Rows("Boot" + basis, w => w.Group == Group.Boot, monitors);
         Means(mitigations);
         console.WriteLine("a / b: how many times longer a takes than b" + (AnyRestless ? $"; ~: measurements differ by more than {Restless:0.0} x" : ""));
         foreach (Subject s in subjects)
@@ -110,6 +111,7 @@ internal sealed class TableReport(IAnsiConsole console, Results results, IReadOn
 
     private static string Duration(double ns) => ns switch
     {
+        < 1 => $"{Digits(ns * 1e3)} ps",
         < 1e3 => $"{Digits(ns)} ns",
         < 1e6 => $"{Digits(ns / 1e3)} us",
         < 1e9 => $"{Digits(ns / 1e6)} ms",

@@ -2,7 +2,7 @@
 //
 //   @bench first                                         the first user process runs (guests only)
 //   @bench start NAME                                    the measured repetitions begin when this line is out
-//   @bench end NAME units=N ns=NANOSECONDS sum=HEX       ns by this machine's own clock
+//   @bench end NAME units=N ns=NANOSECONDS cpu=NANOSECONDS sum=HEX       by this machine's own clock, and of the processor for this program
 //   @bench skip NAME REASON                              the processor lacks a feature
 //   @bench fail NAME REASON
 //   @bench done
@@ -86,10 +86,10 @@ void *allocate(size_t bytes)
     return p;
 }
 
-static uint64_t now(void)
+static uint64_t now(clockid_t clock)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(clock, &t);
     return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
@@ -128,19 +128,20 @@ static void measure(const struct workload *w, uint64_t wanted)
         if (w->prepare) w->prepare();
         uint64_t sum = w->unit(), units = 1, took;
         for (;; units *= 2) { // warms up too
-            uint64_t start = now();
+            uint64_t start = now(CLOCK_MONOTONIC);
             repeat(w, units, sum);
-            took = now() - start;
+            took = now(CLOCK_MONOTONIC) - start;
             if (took >= wanted / 8) break;
         }
         units = (uint64_t)((double)units * (double)wanted / (double)took) + 1;
         printf("@bench start %s\n", w->name);
         fflush(stdout);
         tcdrain(1);
-        uint64_t start = now();
+        uint64_t start = now(CLOCK_MONOTONIC), processor = now(CLOCK_PROCESS_CPUTIME_ID);
         repeat(w, units, sum);
-        took = now() - start;
-        printf("@bench end %s units=%lu ns=%lu sum=%016lx\n", w->name, units, took, sum);
+        took = now(CLOCK_MONOTONIC) - start;
+        processor = now(CLOCK_PROCESS_CPUTIME_ID) - processor;
+        printf("@bench end %s units=%lu ns=%lu cpu=%lu sum=%016lx\n", w->name, units, took, processor, sum);
         fflush(stdout);
         tcdrain(1);
         _exit(0);

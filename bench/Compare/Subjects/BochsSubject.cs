@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Globalization;
 
 namespace Bunraku.Compare;
 
@@ -80,6 +81,24 @@ internal sealed class BochsSubject() : Subject("bochs", "Bochs")
     private sealed class Running(Process process, long started, string folder, string serial) : RunningSubject(process, started, ConsoleLines.OfFile(process, serial))
     {
         public override bool EndsItself => false; // a panic about power management, or the debugger's prompt
+
+        /// <summary>The innermost of shell, script and Bochs.</summary>
+        public override int? MonitorId
+        {
+            get
+            {
+                try
+                {
+                    int id = Process.Id;
+                    while (File.ReadAllText($"/proc/{id}/task/{id}/children").Split(' ')[0] is { Length: > 0 } child) id = int.Parse(child, CultureInfo.InvariantCulture);
+                    return id == Process.Id ? null : id;
+                }
+                catch (IOException)
+                {
+                    return null; // ended, or a kernel without this file
+                }
+            }
+        }
 
         public override bool IsBootLoadersLastWord(string line) => line.Contains("initrd", StringComparison.Ordinal) && (line.Contains("ok", StringComparison.Ordinal) || line.Contains("ready", StringComparison.Ordinal));
 

@@ -24,7 +24,5 @@ internal sealed class QemuSubject() : Subject("qemu", "TCG")
     private sealed class Running(Process process, long started) : RunningSubject(process, started, ConsoleLines.OfOutput(process))
     {
         public override bool IsBootLoadersLastWord(string line) => line.Contains("Booting from ROM", StringComparison.Ordinal);
-
-        public override ulong? MonitorMemory() => ResidentMemory.BeyondGuest(Process);
     }
 }

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Globalization;
 
 namespace Bunraku.Compare;
@@ -9,14 +8,14 @@ internal static class ResidentMemory
     /// <summary>
     /// Resident bytes of a process without those of the one mapping that is as large as the guest's RAM, or a little larger; null when there is no such mapping. /proc/PID/smaps, see proc(5).
     /// </summary>
-    public static ulong? BeyondGuest(Process process)
+    public static ulong? BeyondGuest(int process)
     {
         try
         {
             const ulong guest = (ulong)BenchGuest.Megabytes << 20, slack = 32ul << 20;
             ulong size = 0, others = 0;
             bool found = false;
-            foreach (string line in File.ReadLines($"/proc/{process.Id}/smaps"))
+            foreach (string line in File.ReadLines($"/proc/{process}/smaps"))
             {
                 if (line.StartsWith("Size:", StringComparison.Ordinal)) size = Bytes(line);
                 if (!line.StartsWith("Rss:", StringComparison.Ordinal)) continue;
@@ -25,7 +24,7 @@ internal static class ResidentMemory
             }
             return found ? others : null;
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException or InvalidOperationException)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             return null; // it has just ended
         }
