@@ -237,7 +237,7 @@ public sealed unsafe partial class Processor
             switch ((TranslatedExit)s->Translator.ExitKind)
             {
                 case TranslatedExit.Link:
-                   
+
                     TranslationLink* link = t->Links + record->Number;
                     s->Rip = link->Rip;
                     s->LinkFrom = null;
@@ -255,7 +255,7 @@ public sealed unsafe partial class Processor
                     s->LinkFrom = null;
                     return null;
                 case TranslatedExit.Lookup:
-                   
+
                     s->Rip = t->Rip;
                     s->LinkFrom = null;
                     if (s->AttentionFlags != 0 || !LookUpMapping(s, t)) return null;
