@@ -43,8 +43,6 @@ public sealed class Follower(IVirtualCpu subject, IFollowingCpu reference)
         // A repeated instruction stops where the subject looked up: for a kick, or for a posted write that waited.
         if ((asynchronous || exit is { Reason: ExitReason.Mmio, IsWrite: true }) && _referenceState.Rip == _subjectState.Rip && _referenceState.Gpr[1] != _subjectState.Gpr[1] && reference.IterateUntil(_subjectState.Gpr[1]))
             reference.ReadState(_referenceState);
-        // In front of an instruction that waits for its answer no event is taken, shadow or not.
-        if (IsHalfDone(exit)) _referenceState.InterruptShadow = _subjectState.InterruptShadow;
         return StateComparer.AreEqual(_subjectState, _referenceState) ? [] : StateComparer.Differences(_subjectState, _referenceState);
     }
 

@@ -9,7 +9,11 @@ public sealed unsafe partial class Processor
     private ExecutionControls _controls = new();
 
     /// <summary>Blocking by STI or by MOV SS/POP SS is in force for the next instruction.</summary>
-    internal bool InterruptShadow { get; set; }
+    internal bool InterruptShadow
+    {
+        get => State->Retired == State->ShadowAt;
+        set => State->ShadowAt = value ? State->Retired : ulong.MaxValue;
+    }
 
     private (Vector Vector, uint? ErrorCode)? _injectedException;
     private int _injectedInterrupt = -1;
@@ -128,7 +132,6 @@ public sealed unsafe partial class Processor
                 if (Step()) return;
                 continue;
             }
-            InterruptShadow = false;
             Insn* operation = Find(s);
             do
             {
@@ -149,7 +152,6 @@ public sealed unsafe partial class Processor
         ProcessorState* s = State;
         bool trap = (s->FlagsOther & (uint)Rflags.Tf) != 0;
         bool resume = (s->FlagsOther & (uint)Rflags.Rf) != 0;
-        bool shadow = InterruptShadow;
         if (_instructionBreakpoints && !resume && !_reexecuting && InstructionBreakpoint(s->Rip + s->Cs.Base)) throw Fault(Vector.Db);
         // Stays set while the instruction runs: no entry of the jump cache has this key, so that the instruction cannot lead into another block.
         s->Mode |= ModeKey.Single;
@@ -178,7 +180,6 @@ public sealed unsafe partial class Processor
         _reexecuting = false;
         ForgetReplay();
         s->Current = null;
-        if (shadow) InterruptShadow = false;
         if (resume) ClearResumeFlag();
         if (trap) AfterSingleStep();
         if (!ExitPending) return false;

@@ -120,6 +120,7 @@ public sealed unsafe partial class Processor
             s->Rcx = (s->Rcx & ~mask) | (((s->Rcx & mask) + remaining) & mask);
             s->Rip = rip;
             s->Retired = retired;
+            InterruptShadow = false;
             Interlocked.Or(ref s->AttentionFlags, (int)Attention.Event);
             return true;
         }

@@ -210,8 +210,13 @@ internal static unsafe class StringRegisters
     /// iteration read from MMIO.
     /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static bool Pauses(Processor p, ProcessorState* s) =>
-        s->AttentionFlags != 0 || (s->FlagsOther & (uint)Rflags.Tf) != 0 || p.Replaying;
+    public static bool Pauses(Processor p, ProcessorState* s)
+    {
+        if (s->AttentionFlags == 0 && (s->FlagsOther & (uint)Rflags.Tf) == 0 && !p.Replaying) return false;
+        // One iteration is enough to end a shadow: interrupts need not wait for all of them.
+        p.InterruptShadow = false;
+        return true;
+    }
 
     /// <summary>Takes completed iterations off CX, ECX or RCX.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

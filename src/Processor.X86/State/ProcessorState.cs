@@ -143,6 +143,9 @@ public unsafe struct ProcessorState
     /// <summary>What translated code uses beside the interpreter.</summary>
     public TranslatorState Translator;
 
+    /// <summary>While <see cref="Retired"/> is this, interrupts wait for the next instruction to retire (blocking by STI or MOV SS); all ones: they do not.</summary>
+    public ulong ShadowAt;
+
     /// <summary>Pointer to GPR number <paramref name="n"/> (0 to 15).</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static ulong* Gpr(ProcessorState* s, int n) => &s->Rax + n;

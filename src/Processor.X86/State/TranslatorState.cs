@@ -98,8 +98,6 @@ public unsafe struct TranslationLink
     public TranslatedBlock* From;
     /// <summary>Mode of the target.</summary>
     public uint Mode;
-    /// <summary>Interrupts were enabled by the instruction that ends the block: none is taken before the next instruction.</summary>
-    public bool BeginsShadow;
 }
 
 /// <summary>Host code for one block at one linear address.</summary>

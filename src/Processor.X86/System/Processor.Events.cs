@@ -35,8 +35,8 @@ public sealed unsafe partial class Processor
     {
         // Two in a row: only the first one blocks (SDM vol. 3A, "Masking Exceptions and Interrupts When Switching Stacks").
         if (movSs && InMovSsShadow) return;
-        InterruptShadow = true;
-        if (movSs) _movSsShadowAt = State->Retired + i->Ordinal + 1;
+        State->ShadowAt = State->Retired + i->Ordinal + 1;
+        if (movSs) _movSsShadowAt = State->ShadowAt;
     }
 
     /// <summary>The previous instruction was MOV SS or POP SS: debug exceptions wait too.</summary>

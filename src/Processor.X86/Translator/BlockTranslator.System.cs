@@ -115,8 +115,7 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>STI. What arrives from now on is seen at the next look at the attention flags, behind the shadow; what is already there makes the interpreter do it.</summary>
     private bool EmitSetInterrupts(in Instruction g, int number, int ordinal)
     {
-        // The next instruction must be reached without a look-up, where an interrupt could be taken.
-        if (!IsSupervisor || ((g.NextIP ^ g.IP) & ~0xFFFul) != 0) return false;
+        if (!IsSupervisor) return false;
         HostLabel quiet = NewLabel(), disabled = NewLabel();
         _a.LoadState(Host.Rcx, StateOffsets.Attention, wide: false);
         _a.JumpIfRcxZero(quiet);
@@ -129,8 +128,8 @@ internal sealed unsafe partial class BlockTranslator
         EmitLink(Truncate(g.NextIP));
         _a.Place(disabled);
         ChangeFlag(IfBit, set: true);
+        _a.StoreState(StateOffsets.ShadowAt, HostRegisters.Retired);
         EmitLink(Truncate(g.NextIP));
-        _translation->Links[_linkCount - 1].BeginsShadow = true;
         return true;
     }
 

@@ -241,15 +241,9 @@ public sealed unsafe partial class Processor
                     TranslationLink* link = t->Links + record->Number;
                     s->Rip = link->Rip;
                     s->LinkFrom = null;
-                    if (s->AttentionFlags == 0)
-                    {
-                        _openLink = link;
-                        Insn* target = Flow.JumpCacheLookup(s, link->Rip);
-                        if (target != null) return target;
-                    }
-                    // The dispatcher may take an interrupt, and attention may be wanted since we looked.
-                    InterruptShadow |= link->BeginsShadow;
-                    return null;
+                    if (s->AttentionFlags != 0) return null;
+                    _openLink = link;
+                    return Flow.JumpCacheLookup(s, link->Rip);
                 case TranslatedExit.Attention:
                     s->Rip = t->Links[record->Number].Rip;
                     s->LinkFrom = null;

@@ -6,7 +6,7 @@ namespace Bunraku.Processor.X86;
 internal static unsafe class StateOffsets
 {
     public static readonly int
-        Attention = Of(nameof(ProcessorState.AttentionFlags)), Retired = Of(nameof(ProcessorState.Retired)), FlagsOther = Of(nameof(ProcessorState.FlagsOther)),
+        Attention = Of(nameof(ProcessorState.AttentionFlags)), Retired = Of(nameof(ProcessorState.Retired)), ShadowAt = Of(nameof(ProcessorState.ShadowAt)), FlagsOther = Of(nameof(ProcessorState.FlagsOther)),
         TlbContext = Of(nameof(ProcessorState.TlbContext)), Tlb = Of(nameof(ProcessorState.TlbBytes)), Mxcsr = Of(nameof(ProcessorState.Mxcsr)),
         Vector = Of(nameof(ProcessorState.Vector)), Fxsave = Of(nameof(ProcessorState.Fxsave)), Mode = Of(nameof(ProcessorState.Mode)),
         Cpl = Of(nameof(ProcessorState.Cpl)), Direction = Of(nameof(ProcessorState.Direction)),
