@@ -19,7 +19,7 @@ public class CommandLineTests
     [Fact]
     public void EveryOptionArrives()
     {
-        RunOptions o = Run("--kernel", "k", "--initrd", "i", "--append", "a=b c", "--memory", "2G", "--cpus", "1", "--engine", "interp", "--cpu", "v1,-sse3",
+        RunOptions o = Run("--kernel", "k", "--initrd", "i", "--append", "a=b c", "--memory", "2G", "--cpus", "1", "--engine", "interp", "--local-apic", "board", "--cpu", "v1,-sse3",
             "--serial", "file:out:1", "--debug-exit", "--timeout", "2m", "--stats", "--stats-json", "s", "--trace", "exits:t");
         var expected = new RunOptions
         {
@@ -28,6 +28,7 @@ public class CommandLineTests
             Append = "a=b c",
             Memory = 2ul << 30,
             Engine = "interp",
+            EngineApics = false,
             Cpu = "v1,-sse3",
             Serial = new SerialTarget(SerialKind.File, "out:1"),
             DebugExit = true,
@@ -65,6 +66,7 @@ public class CommandLineTests
     [InlineData("did you mean 'run'?", "rnu")]
     [InlineData("did you mean 'engines'?", "engine")]
     [InlineData("unknown option", "--zzzzzzzzzzzz")]
+    [InlineData("did you mean 'board'?", "run", "--local-apic", "bord")]
     [InlineData("unexpected 'foo'", "run", "linux", "foo")]
     [InlineData("--kernel", "run", "--kernel")]
     [InlineData("not both", "run", "linux", "--kernel", "k")]

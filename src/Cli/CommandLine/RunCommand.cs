@@ -17,7 +17,7 @@ internal sealed class RunCommand : Command
     private readonly Option<ulong?> _memory = Parsed<ulong?>("--memory", "SIZE", "RAM of the guest, for example 512M or 2G (default 512M)", t => Quantities.ParseSize(t));
     private readonly Option<int?> _cpus = Parsed<int?>("--cpus", "N", "virtual processors (default 1); how many an engine can have, it says when there are too many", t => ParseCpus(t));
     private readonly Option<string?> _engine = Text("--engine", "NAME", "what executes the guest: auto or a name from 'bunraku engines' (default auto)");
-    private readonly Option<bool?> _localApic = Parsed<bool?>("--local-apic", "engine|board", "who holds the local APICs: the engine where it can (kvm), or the board (default engine)", ParseLocalApic);
+    private readonly Option<ApicHolder?> _localApic = Parsed<ApicHolder?>("--local-apic", "engine|board", "who holds the local APICs: the engine where it can (kvm), or the board (default engine)", ParseLocalApic);
     private readonly Option<CheckInterval?> _checkInterval = Parsed<CheckInterval?>("--check-interval", "N", "how often the engine 'check' compares at least: a number of instructions, or a duration (default 1ms)", t => ParseInterval(t));
     private readonly Option<string?> _cpu = Text("--cpu", "MODEL[,+FEATURE,-FEATURE]", "the processor that the guest sees");
     private readonly Option<Switch?> _paravirtual = Parsed<Switch?>("--pv", "on|off", "offer KVM's paravirtual interface to the guest: clock, steal time, hypercalls (default on)", t => Quantities.ParseSwitch(t));
@@ -61,7 +61,7 @@ internal sealed class RunCommand : Command
             Memory = parsed.GetValue(_memory) ?? RunOptions.DefaultMemory,
             Cpus = parsed.GetValue(_cpus) ?? 1,
             Engine = engine,
-            EngineApics = parsed.GetValue(_localApic) ?? true,
+            EngineApics = parsed.GetValue(_localApic) != ApicHolder.Board,
             CheckInterval = parsed.GetValue(_checkInterval) ?? CheckInterval.Default,
             Cpu = parsed.GetValue(_cpu),
             Paravirtual = parsed.GetValue(_paravirtual) != Switch.Off,
@@ -84,10 +84,13 @@ internal sealed class RunCommand : Command
         };
     }
 
-    private static bool? ParseLocalApic(string text) => text switch
+    /// <summary>Whose the local APICs are.</summary>
+    private enum ApicHolder { Engine, Board }
+
+    private static ApicHolder? ParseLocalApic(string text) => text switch
     {
-        "engine" => true,
-        "board" => false,
+        "engine" => ApicHolder.Engine,
+        "board" => ApicHolder.Board,
         _ => throw new UsageException(Nearest.Message("holder of the local APICs", text, ["engine", "board"])),
     };
 

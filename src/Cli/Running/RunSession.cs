@@ -63,7 +63,7 @@ public sealed class RunSession : IDisposable
                 CpuTime = options.CpuTime,
             });
         }
-        catch (CpuTimeException e)
+        catch (Exception e) when (e is CpuTimeException or KvmException)
         {
             trace?.Dispose();
             throw new CannotStartException(e.Message, e);
