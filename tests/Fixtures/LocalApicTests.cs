@@ -451,7 +451,7 @@ public sealed class LocalApicTests
     {
         foreach (bool deadline in (bool[])[false, true])
         {
-            const long interval = 300_000_000, ticks = 600_000_000; // ns; between 100 and 600 ms on processors of up to 6 GHz
+            const long interval = 400_000_000, ticks = 1_200_000_000; // ns; between 200 and 1200 ms on processors of 1 to 6 GHz
             using var guest = new BoardGuest(engine, held, (g, a) =>
             {
                 EnableApic(a);
@@ -486,15 +486,13 @@ public sealed class LocalApicTests
             guest.Vm.Start();
             guest.WaitUntilSaid(2);
             guest.Vm.Pause();
-            long paused = guest.Vm.Clock.Nanoseconds;
-            Thread.Sleep(800);
+            Thread.Sleep(1300);
             Assert.Equal([1, 2], guest.Said);
             guest.Vm.Resume();
             Assert.Equal([1, 2, 7], guest.Finish());
             long took = guest.Vm.Clock.Nanoseconds - before;
-            Assert.True(paused - before < 50_000_000, "the host was too busy for this test");
             // A timer that went on would have come to its end during the pause. It was armed a little before the exit that shows it.
-            Assert.True(took >= (deadline ? 90_000_000 : interval * 9 / 10), $"{took} ns of virtual time");
+            Assert.True(took >= (deadline ? 180_000_000 : interval * 9 / 10), $"{took} ns of virtual time");
         }
     }
 
