@@ -26,18 +26,18 @@ internal sealed class ProcessorGroup
     /// </remarks>
     public void LockBus(Processor processor)
     {
-        processor.LeaveGuest(); // who waits for the bus keeps nobody waiting
+        processor.WaitsForBus(true); // who waits for the bus keeps nobody waiting
         lock (_bus)
         {
             while (_busOwner != null) Monitor.Wait(_bus);
             _busOwner = processor;
         }
-        processor.EnterGuest();
+        processor.WaitsForBus(false);
         foreach (Processor other in _members)
         {
             if (other == processor) continue;
-            if (other.IsInsideGuest) other.CallAttention();
-            while (other.IsInsideGuest) Thread.Yield();
+            if (other.AccessesMemory) other.CallAttention();
+            while (other.AccessesMemory) Thread.Yield();
         }
     }
 
@@ -50,7 +50,7 @@ internal sealed class ProcessorGroup
         }
     }
 
-    /// <summary>Another vCPU has the bus or waits for it. To be asked after <see cref="Processor.IsInsideGuest"/> became true.</summary>
+    /// <summary>Another vCPU has the bus or waits for it. To be asked after <see cref="Processor.AccessesMemory"/> became true.</summary>
     public bool MustWaitForBus(Processor processor) => _busOwner is { } owner && owner != processor;
 
     /// <summary>For a vCPU outside the guest.</summary>

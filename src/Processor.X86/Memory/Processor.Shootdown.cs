@@ -17,15 +17,24 @@ public sealed unsafe partial class Processor
     private readonly List<(ulong Page, WriteRevocation? Revocation)> _revocations = []; // under the lock
     private readonly List<(ulong Page, WriteRevocation? Revocation)> _revocationsAtHand = [];
     private uint _pauses;
-    private bool _insideGuest; // under the lock, for who has to know exactly
+    private bool _insideGuest, _waitsForBus; // under the lock, for who has to know exactly
 
-    /// <summary>The vCPU may access guest memory. Any thread.</summary>
-    internal bool IsInsideGuest
+    /// <summary>The vCPU may access guest memory at any moment. Any thread.</summary>
+    internal bool AccessesMemory
     {
         get
         {
-            lock (_requestLock) return _insideGuest;
+            lock (_requestLock) return _insideGuest && !_waitsForBus;
         }
+    }
+
+    /// <summary>
+    /// In the middle of an instruction, inside the guest: nothing is accessed while the vCPU waits for the bus. Nothing else changes: translated code around the
+    /// instruction may go on with addresses that it has checked before, so requests of others are not answered here.
+    /// </summary>
+    internal void WaitsForBus(bool waits)
+    {
+        lock (_requestLock) _waitsForBus = waits;
     }
 
     /// <inheritdoc cref="IVirtualCpu.Enter"/>
