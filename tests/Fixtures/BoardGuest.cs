@@ -12,14 +12,16 @@ namespace Bunraku.Fixtures;
 
 /// <summary>Runs a theory for every engine with the board's local APICs, and once more for those that can hold them: arguments are the engine and whether it holds them.</summary>
 /// <param name="inService">The fixture looks at what is in service, which KVM without hardware forgets: there the interrupt ends when it is delivered.</param>
+/// <param name="cpus">How many processors it needs.</param>
 [AttributeUsage(AttributeTargets.Method)]
-public sealed class ApicHoldersAttribute(bool inService = false) : DataAttribute
+public sealed class ApicHoldersAttribute(bool inService = false, int cpus = 1) : DataAttribute
 {
     public override IEnumerable<object[]> GetData(MethodInfo testMethod) => ApicHolder.All.Where(h => Reason(h) == null).Select(h => (object[])[h.Engine, h.Holds]);
 
     /// <summary>Null when the fixture runs there.</summary>
     internal string? Reason(ApicHolder holder) =>
-        inService && holder.ForgetsService ? "the local APIC of a KVM without hardware does not keep what is in service" : null;
+        cpus > TestedEngines.Find(holder.Engine).MaxCpus ? "the engine has not so many processors"
+        : inService && holder.ForgetsService ? "the local APIC of a KVM without hardware does not keep what is in service" : null;
 }
 
 /// <summary>An engine, and whether it holds the local APICs itself.</summary>
@@ -47,7 +49,9 @@ internal sealed class BoardGuest : IDisposable
 {
     public const long LocalApic = 0xFEE0_0000, IoApic = 0xFEC0_0000;
     public const int Id = 0x20, TaskPriority = 0x80, Eoi = 0xB0, SpuriousVector = 0xF0, InService = 0x100, InterruptRequest = 0x200, Icr = 0x300, IcrHigh = 0x310,
-        LvtTimer = 0x320, LvtLint0 = 0x350, InitialCount = 0x380, CurrentCount = 0x390, Divide = 0x3E0;
+        LvtTimer = 0x320, LvtLint0 = 0x350, LvtLint1 = 0x360, InitialCount = 0x380, CurrentCount = 0x390, Divide = 0x3E0;
+    /// <summary>A byte of the test device.</summary>
+    public const byte ScratchPort = 0xE0;
     private const int Milliseconds = 30_000;
 
     private readonly Guest _guest = new(Mode.Protected32);
@@ -76,6 +80,12 @@ internal sealed class BoardGuest : IDisposable
         {
             lock (Vm.DeviceLock) return [.. _said];
         }
+    }
+
+    /// <summary>The guest reads this number at <see cref="ScratchPort"/> from now on.</summary>
+    public void Tell(byte number)
+    {
+        lock (Vm.DeviceLock) Vm.Ports.Write(ScratchPort, 1, number);
     }
 
     /// <summary>Runs to the guest's end and returns what it said.</summary>

@@ -48,7 +48,7 @@ public sealed class EngineCoverage(ITestOutputHelper output)
             foreach (MethodInfo fixture in typeof(EngineCoverage).Assembly.GetTypes().SelectMany(t => t.GetMethods()))
             {
                 if (fixture.GetCustomAttribute<ApicHoldersAttribute>()?.Reason(holder) is { } reason)
-                    output.WriteLine($"{holder.Engine} with its own local APICs: NOT RUN: {fixture.DeclaringType!.Name}.{fixture.Name}: {reason}");
+                    output.WriteLine($"{holder.Engine} with {(holder.Holds ? "its own" : "the board's")} local APICs: NOT RUN: {fixture.DeclaringType!.Name}.{fixture.Name}: {reason}");
             }
         }
         Assert.Contains(TestedEngines.Runnable, e => e.Name == "interp");

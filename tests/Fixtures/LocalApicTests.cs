@@ -345,12 +345,52 @@ public sealed class LocalApicTests
         guest.Stop();
     }
 
+    [Theory, ApicHolders]
+    public void NMI_at_LINT1_comes_when_the_vector_table_lets_it_through(string engine, bool held)
+    {
+        using var guest = new BoardGuest(engine, held, (g, a) =>
+        {
+            void Wait(uint number)
+            {
+                Label wait = a.CreateLabel();
+                Say(a, (byte)number);
+                a.Label(ref wait);
+                a.@in(al, ScratchPort);
+                a.cmp(al, (byte)number);
+                a.jb(wait);
+                Settle(a);
+            }
+            EnableApic(a);
+            Write(a, LvtLint1, Masked | Nmi);
+            Wait(1);
+            Write(a, LvtLint1, Nmi); // as firmware left it
+            Wait(2);
+            End(a);
+            g.Mark(a, "nmi");
+            a.push(eax);
+            Say(a, 7);
+            a.pop(eax);
+            Return(a);
+        }, g => g.Handle(X.NMI, "nmi"));
+        guest.Vm.Start();
+        guest.WaitUntilSaid(1);
+        guest.Board.PulseNmi();
+        Thread.Sleep(20);
+        Assert.Equal([1], guest.Said);
+        guest.Tell(1);
+        guest.WaitUntilSaid(2);
+        guest.Board.PulseNmi();
+        guest.WaitUntilSaid(3);
+        guest.Tell(2);
+        Assert.Equal([1, 2, 7], guest.Finish());
+    }
+
     // ---- several processors
 
     /// <summary>Physical address where a started processor begins: start-up IPI with vector 8.</summary>
     private const uint StartUpPage = 0x8000;
 
-    [Theory, ApicHolders]
+    [Theory, ApicHolders(cpus: 2)]
     public void INIT_and_a_start_up_IPI_start_a_processor_which_then_takes_interrupts(string engine, bool held)
     {
         const int counter = 0x8F00, isr = 0x8100;
@@ -427,7 +467,7 @@ public sealed class LocalApicTests
         Assert.Equal([0, 1, 2, 2], guest.Run());
     }
 
-    [Theory, ApicHolders]
+    [Theory, ApicHolders(cpus: 3)]
     public void A_processor_that_nobody_starts_stops_when_the_host_wants(string engine, bool held)
     {
         using var guest = new BoardGuest(engine, held, (_, a) =>
@@ -559,9 +599,9 @@ public sealed class LocalApicTests
             End(a);
             g.Mark(a, "other");
             Write(a, Icr, ToSelf | Vector); // requested at the move
-            Write(a, Divide, 0xB);
+            Write(a, Divide, 0xA); // by 128
             Write(a, LvtTimer, OneShot | 0x33);
-            Write(a, InitialCount, 1_000_000_000); // counting at the move
+            Write(a, InitialCount, uint.MaxValue); // counting at the move, for nine minutes
             Say(a, 1);
             a.Label(ref wait);
             a.cmp(__dword_ptr[(int)Layout.Data], 0); // until somebody says go
@@ -601,8 +641,9 @@ public sealed class LocalApicTests
         Assert.True(source.Vm.Memory.Read(Layout.Gdt, memory));
         Assert.True(target.Vm.Memory.Write(Layout.Gdt, memory));
         Assert.True(target.Vm.Memory.TryWrite(Layout.Data, 1u));
+        Assert.InRange(state.Apic![LocalApicOffset.CurrentCount], 1u << 31, uint.MaxValue);
+        state.Apic[LocalApicOffset.CurrentCount] = 500_000; // 64 ms; whoever begins again at the initial count is late
         target.Write(state);
-        Assert.InRange(state.Apic![LocalApicOffset.CurrentCount], 1u, 1_000_000_000u);
         target.Vm.Start();
         Assert.Equal(StopReason.DebugExit, BoardGuest.Ends(target.Vm)?.Reason);
         bool forgets = ApicHolder.Forgets(from, fromHeld) || ApicHolder.Forgets(to, toHeld);

@@ -24,6 +24,7 @@ public sealed class PcBoard
     private const int FirstHpetInput = 20;
 
     private readonly VirtualMachine _vm;
+    private readonly IInterruptLine[] _lint1; // of every local APIC
     private readonly Dictionary<int, SharedWire> _pciInterrupts = [];
 
     /// <summary>Assembles the board. Before the VM starts; once a VM.</summary>
@@ -35,7 +36,7 @@ public sealed class PcBoard
         Apics = new ApicBus(vm.EngineApics);
         vm.EndOfInterrupt = Apics.BroadcastEoi;
         IoApic = new IoApic(Apics);
-        IInterruptLine[] lint0 = vm.EngineApics is null ? AddLocalApics(time) : AddEngineApics();
+        (IInterruptLine[] lint0, _lint1) = vm.EngineApics is null ? AddLocalApics(time) : AddEngineApics();
         vm.Msrs.Add(Apics);
         if (vm.Paravirtual is { } paravirtual) paravirtual.Interrupts = Apics;
         vm.Mmio.Add(MemoryLayout.IoApic, IoApic.Length, IoApic);
@@ -95,8 +96,8 @@ public sealed class PcBoard
         foreach (CpuThread cpu in vm.Cpus.Skip(1)) PrepareApplicationProcessor(cpu.Cpu);
     }
 
-    /// <summary>The board's own local APICs; their LINT0.</summary>
-    private IInterruptLine[] AddLocalApics(MachineTime time)
+    /// <summary>The board's own local APICs; their pins.</summary>
+    private (IInterruptLine[] Lint0, IInterruptLine[] Lint1) AddLocalApics(MachineTime time)
     {
         foreach (CpuThread cpu in _vm.Cpus)
         {
@@ -104,25 +105,30 @@ public sealed class PcBoard
             cpu.Interrupts = new LocalApic(index, Apics, time, _vm.Model, cpu.LocalMmio, () => _vm.Clock.Tsc, () => _vm.WakeCpu(index), () => Pic!.Acknowledge());
         }
         Apics.LocalApics[0].SetVirtualWire();
-        return [.. Apics.LocalApics.Select(a => a.Lint0)];
+        return ([.. Apics.LocalApics.Select(a => a.Lint0)], [.. Apics.LocalApics.Select(a => a.Lint1)]);
     }
 
-    /// <summary>The pins of local APICs that the engine holds; their LINT0.</summary>
-    private IInterruptLine[] AddEngineApics()
+    /// <summary>The pins of local APICs that the engine holds.</summary>
+    private (IInterruptLine[] Lint0, IInterruptLine[] Lint1) AddEngineApics()
     {
-        var lint0 = new List<IInterruptLine>();
+        var pins = new List<EngineApicPins>();
         foreach (CpuThread cpu in _vm.Cpus)
         {
             int index = cpu.Cpu.Index;
-            var pins = new EngineApicPins(() => _vm.WakeCpu(index), () => Pic!.Acknowledge());
-            cpu.Interrupts = pins;
-            lint0.Add(pins.Lint0);
+            pins.Add(new EngineApicPins(() => _vm.WakeCpu(index), () => Pic!.Acknowledge(), () => Read(cpu.Cpu).Apic!));
+            cpu.Interrupts = pins[^1];
         }
-        var state = new CpuState();
-        _vm.Cpus[0].Cpu.ReadState(state);
+        CpuState state = Read(_vm.Cpus[0].Cpu);
         state.Apic!.SetVirtualWire();
         _vm.Cpus[0].Cpu.WriteState(state);
-        return [.. lint0];
+        return ([.. pins.Select(p => p.Lint0)], [.. pins.Select(p => p.Lint1)]);
+
+        static CpuState Read(IVirtualCpu cpu)
+        {
+            var state = new CpuState();
+            cpu.ReadState(state);
+            return state;
+        }
     }
 
     public ApicBus Apics { get; }
@@ -169,7 +175,7 @@ public sealed class PcBoard
         {
             foreach (bool level in (ReadOnlySpan<bool>)[true, false])
             {
-                foreach (LocalApic apic in Apics.LocalApics) apic.Lint1.Set(level);
+                foreach (IInterruptLine pin in _lint1) pin.Set(level);
             }
         }
     }

@@ -1,3 +1,4 @@
+using Bunraku.Engines;
 using Bunraku.Hypervisor;
 
 namespace Bunraku.Machine.Interrupts;
@@ -10,12 +11,15 @@ public sealed class EngineApicPins : IInterruptSource
 {
     private readonly Action _wake;
     private readonly Func<byte> _acknowledgePic;
-    private bool _lint0, _lint1, _nmiPending;
+    private readonly Func<LocalApicState> _read;
+    private bool _lint0, _lint1, _lint1Rose, _nmiPending;
 
     /// <param name="wake">Tells the vCPU that an event came.</param>
     /// <param name="acknowledgePic">The interrupt acknowledge cycle of the 8259A pair: returns the vector.</param>
-    public EngineApicPins(Action wake, Func<byte> acknowledgePic)
+    /// <param name="read">The local APIC's registers; called on the vCPU's thread.</param>
+    public EngineApicPins(Action wake, Func<byte> acknowledgePic, Func<LocalApicState> read)
     {
+        _read = read;
         _wake = wake;
         _acknowledgePic = acknowledgePic;
         Lint0 = new Pin(SetLint0);
@@ -32,11 +36,30 @@ public sealed class EngineApicPins : IInterruptSource
 
     public byte? AcknowledgeInterrupt() => _lint0 ? _acknowledgePic() : null;
 
-    public bool NmiPending => _nmiPending;
+    /// <summary>Whether LINT1 leads to an NMI only the vCPU's own thread can see: it looks when it asks here.</summary>
+    public bool NmiPending
+    {
+        get
+        {
+            if (_lint1Rose)
+            {
+                _lint1Rose = false;
+                _nmiPending |= PassesNmi(_read());
+            }
+            return _nmiPending;
+        }
+    }
+
+    /// <remarks>Intel SDM vol. 3A, "Local Vector Table"; with the APIC disabled LINT1 is the processor's NMI pin.</remarks>
+    private static bool PassesNmi(LocalApicState apic)
+    {
+        const ulong enabled = 1 << 11;
+        return (apic.Base & enabled) == 0 || new LvtEntry(apic[LocalApicOffset.LvtLint1]) is { Mode: DeliveryMode.Nmi, IsMasked: false };
+    }
 
     public bool TakeNmi()
     {
-        bool pending = _nmiPending;
+        bool pending = NmiPending;
         _nmiPending = false;
         return pending;
     }
@@ -71,7 +94,7 @@ public sealed class EngineApicPins : IInterruptSource
         bool edge = asserted && !_lint1;
         _lint1 = asserted;
         if (!edge) return;
-        _nmiPending = true;
+        _lint1Rose = true;
         _wake();
     }
 
