@@ -26,6 +26,8 @@ internal sealed unsafe partial class BlockTranslator
         if (backward)
         {
             HostLabel quiet = NewLabel(), attention = NewLabel();
+            // Whoever watches from another thread sees that a loop goes on.
+            _a.StoreState(StateOffsets.Retired, HostRegisters.Retired);
             _a.LoadState(HostRegisters.Scratch, StateOffsets.Attention, wide: false);
             _a.JumpIfRcxZero(quiet);
             _a.Jump(attention);
@@ -119,6 +121,7 @@ internal sealed unsafe partial class BlockTranslator
         _a.JumpIfRcxZero(hit);
         _a.Jump(exit);
         _a.Place(hit);
+        _a.StoreState(StateOffsets.Retired, HostRegisters.Retired);
         _a.LoadState(HostRegisters.Scratch, StateOffsets.Attention, wide: false);
         _a.JumpIfRcxZero(quiet);
         _a.Jump(exit);
