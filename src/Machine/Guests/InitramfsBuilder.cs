@@ -87,6 +87,8 @@ public static class InitramfsBuilder
             // ends with the command.
             // The input is copied by dd, since cat would use sendfile, which holds the pipe's lock while it waits for the terminal: a command that ends
             // before its input does would then wait for that lock.
+            // The command's redirections wait for the other ends of the pipes. A shell of their own makes them, which has no children: our own shell's is interrupted
+            // when the feeder ends, and gives up.
             // The descriptor that stays open keeps the line's modes and RTS.
             GuestConsole.Command => $$"""
                 dmesg -n 1
@@ -101,7 +103,7 @@ public static class InitramfsBuilder
                 cat </run/output >&3 &
                 drain=$!
                 tell input
-                setsid {{CommandPath}} </run/input >/run/output 2>&1 3>&-
+                (setsid {{CommandPath}} </run/input >/run/output 2>&1 3>&-)
                 status=$?
                 for process in /proc/[0-9]*; do
                     read -r state <$process/stat || continue
