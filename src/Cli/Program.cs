@@ -17,7 +17,7 @@ internal static class Program
             {
                 Request.Run run => Run(run.Options),
                 Request.Engines => EnginesCommand.Print(KnownEngines.All, Console.Out),
-                Request.PopekGoldberg lab => PopekGoldbergCommand.Run(lab.Options, KnownEngines.All, Console.Out),
+                Request.PopekGoldberg lab => PopekGoldbergCommand.Run(lab.Options, KnownEngines.Techniques, Console.Out),
                 Request.Information information => CommandLineParser.Print(information),
                 _ => ExitStatus.InternalError,
             };

@@ -11,11 +11,20 @@ public readonly record struct CheckInterval
     /// <summary>The subject ends its block after so many instructions; each of its blocks goes back to its dispatcher.</summary>
     public ulong? Instructions { get; }
 
-    public static CheckInterval Default { get; } = Every(TimeSpan.FromMilliseconds(1));
+    public static CheckInterval Default { get; } = Every(TimeSpan.FromMicroseconds(100));
 
-    /// <param name="time">At least 1 ms.</param>
-    public static CheckInterval Every(TimeSpan time) => new(time, null);
+    /// <param name="time">1 µs to 1 s.</param>
+    public static CheckInterval Every(TimeSpan time)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(time, TimeSpan.FromMicroseconds(1));
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(time, TimeSpan.FromSeconds(1));
+        return new(time, null);
+    }
 
     /// <param name="instructions">At least 1.</param>
-    public static CheckInterval Every(ulong instructions) => new(null, instructions);
+    public static CheckInterval Every(ulong instructions)
+    {
+        ArgumentOutOfRangeException.ThrowIfZero(instructions);
+        return new(null, instructions);
+    }
 }

@@ -24,7 +24,7 @@ internal sealed class CheckedCpu : IVirtualCpu
     private VmExit? _last; // whose answer is still to be passed on
     private int _kicked;
     private ulong _tscOffset;
-    private long _atRest = Stopwatch.GetTimestamp();
+    private long _atRest; // when everything was compared because the guest rested
     private bool _started, _failed, _disposed;
 
     public CheckedCpu(IVirtualCpu subject, IFollowingCpu reference, GuestMemory real, GuestMemory shadow, VirtualClock clock, SteppedCounter time, CheckInterval interval, string names)
@@ -169,6 +169,7 @@ internal sealed class CheckedCpu : IVirtualCpu
     public void WriteState(CpuState state)
     {
         Advance();
+        _memory.CopyAll(); // PDPTEs are read now
         _subject.WriteState(state);
         _reference.WriteState(state);
         Restart();
@@ -186,6 +187,7 @@ internal sealed class CheckedCpu : IVirtualCpu
         // A guest that comes from elsewhere has run there on this memory.
         _started = false;
         _last = null;
+        _tscOffset = _subject.TscOffset;
         _follower.Restart();
         _stretch.Restart(_subject);
     }

@@ -58,7 +58,7 @@ internal sealed class DifferenceReport(string names, IVirtualCpu subject, IFollo
             {
                 _text.Append($"block by block they differ after {follower.Place.Retired - before.Retired} instructions from RIP 0x{rip:X}, which is {before.Retired - start.Retired:N0} instructions into the stretch:\n");
                 Append([.. differences, .. inMemory]);
-                Disassemble(rip, follower.Place.Retired - before.Retired);
+                Disassemble(rip, follower.Place.Retired - before.Retired + 1); // with the one that may have faulted
                 return true;
             }
             if (exit.Reason != ExitReason.Kicked)

@@ -1,43 +1,63 @@
 using Bunraku.Engines;
+using Bunraku.Platform;
 
 namespace Bunraku.Engine.Check;
 
-/// <summary>Kicks a vCPU again and again while it runs. Thread-safe.</summary>
+/// <summary>Kicks a vCPU again and again while it runs. <see cref="Begin"/> and <see cref="End"/> are for the vCPU's thread.</summary>
 internal sealed class Kicker : IDisposable
 {
+    /// <summary>Intervals without a running vCPU after which the thread sleeps until there is one.</summary>
+    private const int Patience = 20;
+
     private readonly IVirtualCpu _cpu;
-    private readonly TimeSpan _interval;
-    private readonly ManualResetEventSlim _running = new();
+    private readonly long _nanoseconds;
+    private readonly Alarm _alarm = new();
     private readonly Thread _thread;
-    private volatile bool _stop;
+    private volatile bool _running, _asleep, _stop;
 
     public Kicker(IVirtualCpu cpu, TimeSpan interval)
     {
-        (_cpu, _interval) = (cpu, interval);
+        (_cpu, _nanoseconds) = (cpu, (long)interval.TotalNanoseconds);
         _thread = new Thread(Run) { Name = "check", IsBackground = true };
         _thread.Start();
     }
 
     private void Run()
     {
-        while (true)
+        Alarm.MakePunctual();
+        for (int idle = 0; !_stop;)
         {
-            _running.Wait();
-            if (_stop) return;
-            Thread.Sleep(_interval);
-            if (_running.IsSet) _cpu.Kick();
+            if (idle < Patience)
+            {
+                _alarm.Sleep(_nanoseconds);
+            }
+            else
+            {
+                _asleep = true;
+                // Either this sees it running, or who starts it sees that this sleeps.
+                Interlocked.MemoryBarrier();
+                if (!_running && !_stop) _alarm.Sleep(-1);
+                _asleep = false;
+            }
+            idle = _running ? 0 : idle + 1;
+            if (_running) _cpu.Kick();
         }
     }
 
-    public void Begin() => _running.Set();
+    public void Begin()
+    {
+        _running = true;
+        Interlocked.MemoryBarrier();
+        if (_asleep) _alarm.Ring();
+    }
 
-    public void End() => _running.Reset();
+    public void End() => _running = false;
 
     public void Dispose()
     {
         _stop = true;
-        _running.Set();
+        _alarm.Ring();
         _thread.Join();
-        _running.Dispose();
+        _alarm.Dispose();
     }
 }

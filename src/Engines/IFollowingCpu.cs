@@ -36,6 +36,9 @@ public interface IFollowingCpu : IVirtualCpu
     /// </summary>
     bool IterateUntil(ulong rcx);
 
+    /// <summary>If the processor holds an NMI and the guest can take it now, the next entry delivers it: true then.</summary>
+    bool TakeHeldNmi();
+
     /// <summary>
     /// Calls <paramref name="beforeWrite"/> with a page's offset in the backing memory before the vCPU writes to the page for the first time, and at times although it does not; page walks that
     /// set flags count. Null ends it. On the vCPU's thread.

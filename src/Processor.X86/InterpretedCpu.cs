@@ -19,6 +19,8 @@ internal sealed class InterpretedCpu(int index, Processor processor) : IFollowin
 
     public void WatchAnew() => processor.WatchAnew();
 
+    public bool TakeHeldNmi() => processor.TakeHeldNmi();
+
     public bool IterateUntil(ulong rcx) => processor.IterateUntil(rcx);
 
     public void Kick() => processor.Kick();

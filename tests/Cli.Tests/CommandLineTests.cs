@@ -1,5 +1,6 @@
 using Bunraku.Cli.CommandLine;
 using Bunraku.Cli.Running;
+using Bunraku.Engine.Check;
 
 namespace Bunraku.Cli.Tests;
 
@@ -44,6 +45,14 @@ public class CommandLineTests
     public void TraceWithoutFileGoesToStderr() => Assert.Equal(new TraceTarget(null), Run("--trace", "exits").Trace);
 
     [Fact]
+    public void TheIntervalOfTheCheckEngineIsATimeOrANumberOfInstructions()
+    {
+        Assert.Equal(CheckInterval.Every(TimeSpan.FromMicroseconds(20)), Run("--engine", "check", "--check-interval", "20us").CheckInterval);
+        Assert.Equal(CheckInterval.Every(TimeSpan.FromMilliseconds(3)), Run("--engine", "check", "--check-interval", "3ms").CheckInterval);
+        Assert.Equal(CheckInterval.Every(5000), Run("--engine", "check", "--check-interval", "5000").CheckInterval);
+    }
+
+    [Fact]
     public void ValuesMayLookLikeOptions() => Assert.Equal("--quiet -s", Run("--kernel", "k", "--append", "--quiet -s").Append);
 
     [Fact]
@@ -75,6 +84,9 @@ public class CommandLineTests
     [InlineData("'0' is not a number of processors", "run", "--cpus", "0")]
     [InlineData("'x' is not a number of processors", "run", "--cpus", "x")]
     [InlineData("'soon' is not a duration", "run", "--timeout", "soon")]
+    [InlineData("'5s' is no interval", "run", "--engine", "check", "--check-interval", "5s")]
+    [InlineData("'0' is no interval", "run", "--engine", "check", "--check-interval", "0")]
+    [InlineData("for --engine check", "run", "--check-interval", "5000")]
     [InlineData("did you mean 'stdio'?", "run", "--serial", "stdoi")]
     [InlineData("did you mean 'file'?", "run", "--serial", "fil:x")]
     [InlineData("needs a path", "run", "--serial", "file:")]

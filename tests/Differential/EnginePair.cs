@@ -46,7 +46,8 @@ internal sealed unsafe class EnginePair : IDisposable
     }
 
     /// <summary>A program that has not ended by then has lost its way in a loop; it is compared where it stands.</summary>
-    private const ulong MostInstructions = 400_000, MostExceptions = 6_000;
+    public const ulong MostInstructions = 400_000;
+    private const ulong MostExceptions = 6_000;
     private const int WatchdogMilliseconds = 4;
 
     private readonly World _subject, _reference;
@@ -72,9 +73,7 @@ internal sealed unsafe class EnginePair : IDisposable
 
     private Follower Follower { get; }
 
-    public ulong Retired => _subject.Cpu.Counters.InstructionsRetired;
-
-    /// <summary>Retired instructions and exceptions of the subject since its power-on, and exits that were compared.</summary>
+    /// <summary>Exits that were compared.</summary>
     public long Exits { get; private set; }
 
     private void Watch()

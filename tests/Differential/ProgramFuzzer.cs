@@ -14,7 +14,7 @@ public sealed class ProgramFuzzer : IDisposable
     private readonly ProgramGenerator _generator;
     private EnginePair? _pair;
     private ulong _pairFrom;
-    private ulong _retiredBefore, _exitsBefore;
+    private ulong _exitsBefore;
 
     public ProgramFuzzer(IEngine subject, IEngine reference, CpuModel model)
     {
@@ -27,8 +27,8 @@ public sealed class ProgramFuzzer : IDisposable
     /// <summary>Only programs of this mode, or of all modes.</summary>
     public ProgramMode? Mode { get; init; }
 
-    /// <summary>Instructions that the subject has retired so far.</summary>
-    public ulong Retired => _retiredBefore + (_pair?.Retired ?? 0);
+    /// <summary>Instructions that the subject has retired so far; of a program that lost its way no more than it was allowed.</summary>
+    public ulong Retired { get; private set; }
 
     public ulong Programs { get; private set; }
     public ulong Exceptions { get; private set; }
@@ -46,6 +46,7 @@ public sealed class ProgramFuzzer : IDisposable
         if (image == null) return null;
         ProgramResult result = _pair.Run(program, image);
         Programs++;
+        Retired += Math.Min(result.Retired, EnginePair.MostInstructions);
         Exceptions += result.Exceptions;
         if (result.TimedOut) TimedOut++;
         if (result.Ending == ExitReason.TripleFault) TripleFaults++;
@@ -65,7 +66,6 @@ public sealed class ProgramFuzzer : IDisposable
     {
         if (_pair != null)
         {
-            _retiredBefore += _pair.Retired;
             _exitsBefore += (ulong)_pair.Exits;
             _pair.Dispose();
         }

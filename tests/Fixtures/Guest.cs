@@ -251,10 +251,13 @@ internal sealed class Guest : IDisposable
     }
 
     /// <summary>Brings the guest to an engine without running it.</summary>
-    public Guest On(string engine)
+    public Guest On(string engine) => On(TestedEngines.Find(engine));
+
+    /// <inheritdoc cref="On(string)"/>
+    public Guest On(IEngine engine)
     {
         if (_vm != null) return this;
-        _vm = TestedEngines.Find(engine).CreateVm(Memory, Model, _clock);
+        _vm = engine.CreateVm(Memory, Model, _clock);
         _cpu = _vm.CreateCpu(0);
         _cpu.WriteState(State);
         return this;

@@ -18,7 +18,7 @@ internal sealed class RunCommand : Command
     private readonly Option<int?> _cpus = Parsed<int?>("--cpus", "N", "virtual processors (default 1); how many an engine can have, it says when there are too many", t => ParseCpus(t));
     private readonly Option<string?> _engine = Text("--engine", "NAME", "what executes the guest: auto or a name from 'bunraku engines' (default auto)");
     private readonly Option<ApicHolder?> _localApic = Parsed<ApicHolder?>("--local-apic", "engine|board", "who holds the local APICs: the engine where it can (kvm), or the board (default engine)", ParseLocalApic);
-    private readonly Option<CheckInterval?> _checkInterval = Parsed<CheckInterval?>("--check-interval", "N", "how often the engine 'check' compares at least: a number of instructions, or a duration (default 1ms)", t => ParseInterval(t));
+    private readonly Option<CheckInterval?> _checkInterval = Parsed<CheckInterval?>("--check-interval", "N", "how often the engine 'check' compares at least: a number of instructions, or a time such as 20us or 1ms (default 100us)", t => ParseInterval(t));
     private readonly Option<string?> _cpu = Text("--cpu", "MODEL[,+FEATURE,-FEATURE]", "the processor that the guest sees");
     private readonly Option<Switch?> _paravirtual = Parsed<Switch?>("--pv", "on|off", "offer KVM's paravirtual interface to the guest: clock, steal time, hypercalls (default on)", t => Quantities.ParseSwitch(t));
     private readonly Option<ulong?> _tscFrequency = Parsed<ulong?>("--tsc-frequency", "HZ", "rate of the guest's time stamp counter, for example 1GHz or 2600MHz (default the host's)", t => Quantities.ParseFrequency(t));
@@ -96,8 +96,10 @@ internal sealed class RunCommand : Command
 
     private static CheckInterval ParseInterval(string text)
     {
-        if (text.Length == 0 || !text.All(char.IsAsciiDigit)) return CheckInterval.Every(Quantities.ParseDuration(text));
-        return ulong.TryParse(text, out ulong n) && n > 0 ? CheckInterval.Every(n) : throw new UsageException($"'{text}' is not a number of instructions");
+        (string digits, ulong microseconds) = text.EndsWith("us", StringComparison.Ordinal) ? (text[..^2], 1ul) : text.EndsWith("ms", StringComparison.Ordinal) ? (text[..^2], 1000ul) : (text, 0ul);
+        if (!uint.TryParse(digits, System.Globalization.NumberStyles.None, null, out uint n) || n == 0 || n * microseconds > 1_000_000)
+            throw new UsageException($"'{text}' is no interval; write for example 20us, 1ms (at most 1000ms), or 5000 for instructions");
+        return microseconds == 0 ? CheckInterval.Every(n) : CheckInterval.Every(TimeSpan.FromMicroseconds(n * microseconds));
     }
 
     private static int ParseCpus(string text)

@@ -10,6 +10,9 @@ public static class KnownEngines
 {
     public static IReadOnlyList<IEngine> All { get; } = With(CheckInterval.Default);
 
+    /// <summary>Those that are a technique of their own.</summary>
+    public static IReadOnlyList<IEngine> Techniques { get; } = [.. All.Where(e => e is not CheckEngine)];
+
     /// <summary>The same, with an interval for the <c>check</c> engine.</summary>
     public static IReadOnlyList<IEngine> With(CheckInterval interval) =>
         [new KvmEngine(), new TranslatorEngine(), new InterpreterEngine(), new CheckEngine(new TranslatorEngine(), new InterpreterEngine()) { Interval = interval }];

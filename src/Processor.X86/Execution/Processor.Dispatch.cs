@@ -213,11 +213,8 @@ public sealed unsafe partial class Processor
             Exit.Reason = ExitReason.Kicked;
             return true;
         }
-        if (_heldNmi && NmiWindowOpen)
+        if (TakeHeldNmi())
         {
-            // The next Enter delivers it.
-            _heldNmi = false;
-            _injectedNmi = true;
             UpdateWindowAttention();
             Exit.Reason = ExitReason.Kicked;
             return true;
@@ -246,6 +243,15 @@ public sealed unsafe partial class Processor
         YieldBus();
         ApplyA20();
         if (_translatorIsFull) FlushCode();
+    }
+
+    /// <inheritdoc cref="IFollowingCpu.TakeHeldNmi"/>
+    internal bool TakeHeldNmi()
+    {
+        if (!_heldNmi || !NmiWindowOpen) return false;
+        _heldNmi = false;
+        _injectedNmi = true;
+        return true;
     }
 
     /// <summary>While a window is wanted, every block returns to the dispatcher.</summary>

@@ -28,6 +28,7 @@ public sealed unsafe partial class Processor
         {
             _runUntil = null;
             _following = false;
+            Interlocked.And(ref State->AttentionFlags, ~(int)Attention.BlockEnd);
         }
     }
 
@@ -39,7 +40,12 @@ public sealed unsafe partial class Processor
         {
             s->Current = null;
             s->LinkFrom = null;
-            if (!_reexecuting && !CompletionPending && (_following ? AttendFollowing(place) : AttendUntil(place))) return;
+            // Every block comes back here, and a repeated instruction after each piece.
+            if (s->AttentionFlags != (int)Attention.BlockEnd || s->Retired >= place.Retired)
+            {
+                if (!_reexecuting && !CompletionPending && (_following ? AttendFollowing(place) : AttendUntil(place))) return;
+                Interlocked.Or(ref s->AttentionFlags, (int)Attention.BlockEnd);
+            }
             const uint stepping = (uint)(Rflags.Tf | Rflags.Rf);
             if ((_following && s->Retired + BlockDecoder.MaxInstructions > place.Retired)
                 || InterruptShadow | ((s->FlagsOther & stepping) != 0) | _instructionBreakpoints | _dataBreakpoints | _reexecuting | CompletionPending)
@@ -47,8 +53,6 @@ public sealed unsafe partial class Processor
                 if (Step()) return;
                 continue;
             }
-            // Every block comes back here, and a repeated instruction after each piece.
-            Interlocked.Or(ref s->AttentionFlags, (int)Attention.Event);
             Insn* operation = Find(s);
             do
             {
@@ -100,7 +104,7 @@ public sealed unsafe partial class Processor
         ProcessorState* s = State;
         if (_reexecuting || CompletionPending || (s->FlagsOther & (uint)Rflags.Tf) != 0) return false;
         (ulong rip, ulong retired) = (s->Rip, s->Retired);
-        uint mode = s->Mode;
+        (uint mode, uint resume) = (s->Mode, s->FlagsOther & (uint)Rflags.Rf);
         try
         {
             s->Mode |= ModeKey.Single;
@@ -120,6 +124,7 @@ public sealed unsafe partial class Processor
             s->Rcx = (s->Rcx & ~mask) | (((s->Rcx & mask) + remaining) & mask);
             s->Rip = rip;
             s->Retired = retired;
+            s->FlagsOther |= resume;
             InterruptShadow = false;
             Interlocked.Or(ref s->AttentionFlags, (int)Attention.Event);
             return true;

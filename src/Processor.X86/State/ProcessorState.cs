@@ -168,4 +168,6 @@ public enum Attention
     Kick = 1,
     /// <summary>An event or a window is to be looked at before the next block.</summary>
     Event = 2,
+    /// <summary>Blocks go back to the dispatcher, which has nothing to look at.</summary>
+    BlockEnd = 4,
 }
