@@ -29,8 +29,8 @@ internal static class GuestLayout
 
     /// <summary>Linear address of physical 0 for the program (2 MiB, one page table) and for the supervisor (another).</summary>
     public const uint Program = 0x2000_0000, Kernel = 0x3F00_0000;
-    /// <summary>Second mapping of the program's code and data, this much above the first.</summary>
-    public const uint Alias = 0x10_0000;
+    /// <summary>Second mapping of the program's code and data, this much above the first, and a third one of all memory by a page of 2 MiB.</summary>
+    public const uint Alias = 0x10_0000, LargeAlias = 0x20_0000;
 
     public const uint Pml4 = 0x1000, LongPdpt = 0x2000, PaePdpt = 0x3000, Pd = 0x4000, ProgramPt = 0x5000, KernelPt = 0x6000;
     public const uint Gdt = 0x8000, GdtSize = 0x80, Idt = 0x9000, Tss = 0xA000, TssIoMap = 0x68, TssSize = TssIoMap + 129;

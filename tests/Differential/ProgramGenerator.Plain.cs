@@ -30,6 +30,11 @@ internal sealed partial class ProgramGenerator
             {
                 case OpKind.Memory:
                     if (i.Mnemonic == Mnemonic.Lea) break;
+                    if (i.IsVsib)
+                    {
+                        if (!TryGather(ref i, locked, setup)) return false;
+                        break;
+                    }
                     if (!TryAddress(ref i, size, locked, setup)) return false;
                     break;
                 case OpKind.MemorySegRSI or OpKind.MemorySegESI: setup.Add(Load(6, Area(64))); break;
@@ -56,7 +61,7 @@ internal sealed partial class ProgramGenerator
         }
         foreach (Instruction s in setup)
         {
-            if ((locked >> s.Op0Register.GetNumber() & 1) != 0) return false;
+            if (s.Op0Register.IsGPR() && (locked >> s.Op0Register.GetNumber() & 1) != 0) return false;
         }
         if (!LeavesAlone(i, locked)) return false;
         foreach (Instruction s in setup)
@@ -170,6 +175,22 @@ internal sealed partial class ProgramGenerator
         }
     }
 
+    /// <summary>A gather from mostly one place, by a mask that is mostly all ones.</summary>
+    private bool TryGather(ref Instruction i, uint locked, List<Instruction> setup)
+    {
+        Register mask = i.Op2Register, index = i.MemoryIndex;
+        int b = OtherRegister(locked);
+        if (mask == Register.None || mask == i.Op0Register || i.Op0Register.GetNumber() == index.GetNumber() || mask.GetNumber() == index.GetNumber()) return false; // #UD
+        setup.Add(Load(b, Area(64)));
+        setup.Add(Instruction.Create(Code.VEX_Vpsrld_ymm_ymm_imm8, Register.YMM0 + index.GetNumber(), Register.YMM0 + index.GetNumber(), 20 + _rng.Below(12)));
+        if (!_rng.OneIn(4)) setup.Add(Instruction.Create(Code.VEX_Vpcmpeqd_ymm_ymm_ymmm256, Register.YMM0 + mask.GetNumber(), Register.YMM0 + mask.GetNumber(), Register.YMM0 + mask.GetNumber()));
+        i.MemoryBase = (Is64 ? Register.RAX : Register.EAX) + b;
+        i.MemoryIndexScale = 1 << _rng.Below(2);
+        i.MemoryDisplSize = 1;
+        i.MemoryDisplacement64 = (ulong)_rng.Below(64);
+        return true;
+    }
+
     /// <summary>The operand stays as drafted: mostly it leads nowhere.</summary>
     private bool KeepWild(ref Instruction i)
     {
@@ -189,13 +210,13 @@ internal sealed partial class ProgramGenerator
         uint area = r.Below(100) switch
         {
             < 8 => G.Data + (1 + (uint)r.Below(7)) * 0x1000 - (uint)r.Below(Math.Max(2, size) + 2), // across a page boundary
-            < 12 when Has(Feature.Alias) => within + G.Alias,
+            < 12 when Has(Feature.Alias) => within + AnyAlias(),
             < 15 when Has(Feature.Remapping) => G.Swapped + 0x100 + (uint)r.Below(0x800),
             < 18 when Has(Feature.Remapping) => G.Repaired + 0x100 + (uint)r.Below(0x1A00),
             < 19 when Has(Feature.Wild) => G.ReadOnly + (uint)r.Below(0xF00),
             < 20 when Has(Feature.Wild) => G.Unmapped + (uint)r.Below(0x1000),
             // Data among code: writes to lines without code, through one of the mappings.
-            < 23 when Has(Feature.SelfModifying) => G.Code + 0x8000 + (uint)r.Below(0x100) + (r.OneIn(2) ? G.Alias : 0),
+            < 23 when Has(Feature.SelfModifying) => G.Code + 0x8000 + (uint)r.Below(0x100) + (r.OneIn(2) ? AnyAlias() : 0),
             < 24 when Has(Feature.Mmio) && size <= 32 => G.Mmio + (uint)r.Below(0xF00),
             < 60 => G.Data + 0x1000 + (uint)r.Below(0x200), // a place where loads meet stores
             _ => within,

@@ -58,7 +58,7 @@ internal sealed partial class ProgramGenerator
         if ((locked & 1) != 0) return [Plain(locked)];
         PatchSite site = Patchable(locked);
         Unit patch = NewUnit();
-        bool alias = !_codeWritable || _rng.OneIn(3);
+        uint alias = !_codeWritable || _rng.OneIn(3) ? AnyAlias() : 0;
         // Not every iteration, so that the code in between is executed often enough to be worth translating.
         if (!_rng.OneIn(4)) _w.Memory(patch, [0xF6], 0, Slot.Seed + (uint)_rng.Below(4), (byte)(1 << _rng.Below(8) | 1 << _rng.Below(8)));
         int skip = patch.Bytes.Count == 0 ? -1 : patch.Bytes.Count;
@@ -73,7 +73,7 @@ internal sealed partial class ProgramGenerator
         {
             _w.Memory(patch, [0x8A], 0, Slot.Seed + (uint)_rng.Below(4));
         }
-        _w.WithAddress(patch, [0x88, .. _w.Absolute(0)], null, alias ? (int)G.Alias : 0);
+        _w.WithAddress(patch, [0x88, .. _w.Absolute(0)], null, (int)alias);
         if (skip >= 0) patch.Bytes[skip + 1] = (byte)(patch.Bytes.Count - skip - 2);
         _patches.Add((patch, patch.Fixups.Count - 1, site));
         // Before its site: within the same block. Behind: it changes what a later iteration runs.
@@ -173,8 +173,15 @@ internal sealed partial class ProgramGenerator
     private Unit SystemCall(uint locked, Action<Action<Unit>> forward)
     {
         Unit u = NewUnit();
-        switch (_rng.Below(4))
+        switch (_rng.Below(5))
         {
+            case 4: // far return
+                PushImmediate(u, (_mode, Is64) switch { (ProgramMode.Long0, _) => G.Code64, (ProgramMode.Protected0, _) => G.Code32, (_, true) => G.UserCode64, _ => G.UserCode32 });
+                _w.WithAddress(u, [0x68], u);
+                int far = u.Fixups.Count - 1;
+                forward(target => u.Fixups[far] = u.Fixups[far] with { Target = target });
+                _w.Raw(u, Is64 ? [0x48, 0xCB] : [0xCB]);
+                break;
             case 0:
                 _w.Raw(u, 0xCD, G.RoundTripVector);
                 break;

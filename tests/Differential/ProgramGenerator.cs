@@ -217,6 +217,8 @@ internal sealed partial class ProgramGenerator
         }
     }
 
+    private uint AnyAlias() => _rng.OneIn(3) ? G.LargeAlias : G.Alias;
+
     private Unit NewUnit() => new() { Group = ++_group };
 
     /// <summary>A bounded piece of program. Branches inside lead forward to elements of it or to its end; nothing outside leads into it but to its begin.</summary>
@@ -360,6 +362,29 @@ internal sealed partial class ProgramGenerator
         _w.Raw(u, [0xFF, (byte)(operation << 3 | 4), (byte)(0xC0 | register << 3 | 5), .. BitConverter.GetBytes(table)]);
     }
 
+    /// <summary>What compilers put around a function with local variables.</summary>
+    private void Frame(Unit u, int register)
+    {
+        ReadOnlySpan<byte> wide = Is64 ? [0x48] : [];
+        byte size = (byte)(WordSize * (1 + _rng.Below(6)));
+        if (_rng.OneIn(6))
+        {
+            _w.Raw(u, 0xC8, size, 0, (byte)_rng.Below(3)); // ENTER
+        }
+        else
+        {
+            _w.Raw(u, 0x55);
+            _w.Raw(u, [.. wide, 0x89, 0xE5]);
+            _w.Raw(u, [.. wide, 0x83, 0xEC, size]);
+        }
+        if (register < 8 && register != 5)
+        {
+            _w.Raw(u, [.. wide, 0x89, (byte)(0x45 | register << 3), (byte)-WordSize]);
+            _w.Raw(u, 0x8B, (byte)(0x45 | register << 3), (byte)-WordSize);
+        }
+        _w.Raw(u, 0xC9);
+    }
+
     private Unit IndirectJump(uint locked, Action<Action<Unit>> forward)
     {
         Unit u = NewUnit();
@@ -368,7 +393,7 @@ internal sealed partial class ProgramGenerator
         {
             if ((locked & 1) != 0) return Plain(locked);
             int at = -1;
-            _w.WithAddress(u, [0xB8], u, Has(Feature.Alias) && _rng.OneIn(3) ? (int)G.Alias : 0);
+            _w.WithAddress(u, [0xB8], u, Has(Feature.Alias) && _rng.OneIn(3) ? (int)AnyAlias() : 0);
             at = u.Fixups.Count - 1;
             _w.Raw(u, 0xFF, 0xE0);
             forward(target => u.Fixups[at] = u.Fixups[at] with { Target = target });
@@ -411,8 +436,23 @@ internal sealed partial class ProgramGenerator
             }
             return u;
         }
-        switch (_rng.Below(5))
+        switch (_rng.Below(10))
         {
+            case 2 when (locked >> 5 & 1) == 0: // a frame
+                Frame(u, a);
+                break;
+            case 3 when !Is64 && locked == 0:
+                _w.Raw(u, 0x60); // PUSHA
+                _w.Raw(u, 0x61);
+                break;
+            case 4:
+                _w.Raw(u, [0x66, 0x68, .. BitConverter.GetBytes((short)_rng.Next())]);
+                _w.Raw(u, a < 8 ? [0x66, (byte)(0x58 + a)] : [0x66, 0x41, (byte)(0x58 + a - 8)]);
+                break;
+            case 5: // PUSH and POP of memory
+                _w.Memory(u, [0xFF], 6, Area(8));
+                _w.Memory(u, [0x8F], 0, Area(8));
+                break;
             case 0:
                 _w.Raw(u, 0x9C); // PUSHF
                 Pop(u, a);

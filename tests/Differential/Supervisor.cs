@@ -10,7 +10,7 @@ namespace Bunraku.Differential;
 /// </summary>
 internal static class Supervisor
 {
-    private const ulong Present = 1, Writable = 2, User = 4, NoExecute = 1ul << 63;
+    private const ulong Present = 1, Writable = 2, User = 4, LargePage = 0x80, NoExecute = 1ul << 63;
 
     /// <summary>A whole image of guest memory for <paramref name="mode"/>.</summary>
     public static byte[] BuildImage(ProgramMode mode, bool codeWritable)
@@ -34,6 +34,7 @@ internal static class Supervisor
         Store(image, G.LongPdpt, G.Pd | access);
         Store(image, G.PaePdpt, G.Pd | Present);
         Store(image, G.Pd + (G.Program >> 21) * 8, G.ProgramPt | access);
+        Store(image, G.Pd + ((G.Program + G.LargeAlias) >> 21) * 8, access | LargePage);
         Store(image, G.Pd + (G.Kernel >> 21) * 8, G.KernelPt | Present | Writable);
         for (uint page = 0; page < G.MemorySize; page += 0x1000) Store(image, G.KernelPt + (page >> 12) * 8, page | Present | Writable);
 
@@ -127,7 +128,7 @@ internal static class Supervisor
         a.mov(rax, __qword_ptr[rsp + rip]);
         a.mov(rcx, rax);
         a.sub(rcx, (int)(G.Program + G.Code));
-        a.btr(rcx, 20);
+        a.and(rcx, ~(int)(G.Alias | G.LargeAlias));
         a.cmp(rcx, (int)(G.CodeEnd - G.Code));
         a.jae(recover);
         a.movzx(ecx, __byte_ptr[rcx + (G.Kernel + G.Lengths)]);
@@ -253,7 +254,7 @@ internal static class Supervisor
         a.mov(eax, __dword_ptr[esp + eip]);
         a.mov(ecx, eax);
         a.sub(ecx, (int)(G.Program + G.Code));
-        a.btr(ecx, 20);
+        a.and(ecx, ~(int)(G.Alias | G.LargeAlias));
         a.cmp(ecx, (int)(G.CodeEnd - G.Code));
         a.jae(recover);
         a.movzx(ecx, __byte_ptr[ecx + (G.Kernel + G.Lengths)]);
