@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using Bunraku.Engines;
 
 namespace Bunraku.Processor.X86;
@@ -132,18 +133,30 @@ public sealed unsafe partial class Processor
                 if (Step()) return;
                 continue;
             }
-            Insn* operation = Find(s);
-            do
-            {
-                s->Current = operation;
-                operation = operation->Handler(this, s, operation);
-            }
-            while (operation != null);
-            if (!ExitPending) continue;
-            ExitPending = false;
-            s->Current = null;
-            return;
+            if (RunBlocks(s, Find(s))) return;
         }
+    }
+
+    /// <summary>Executes operations, from block to block, until one leads to the dispatcher. True when there is an exit.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private bool RunBlocks(ProcessorState* s, Insn* operation)
+    {
+        Execute(s, operation);
+        if (!ExitPending) return false;
+        ExitPending = false;
+        s->Current = null;
+        return true;
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private void Execute(ProcessorState* s, Insn* operation)
+    {
+        do
+        {
+            s->Current = operation;
+            operation = operation->Handler(this, s, operation);
+        }
+        while (operation != null);
     }
 
     /// <summary>Executes one instruction with everything that only single instructions need. True when there is an exit.</summary>
@@ -157,13 +170,7 @@ public sealed unsafe partial class Processor
         s->Mode |= ModeKey.Single;
         try
         {
-            Insn* operation = FindSlow(s, s->Rip + CodeBase(s));
-            do
-            {
-                s->Current = operation;
-                operation = operation->Handler(this, s, operation);
-            }
-            while (operation != null);
+            Execute(s, FindSlow(s, s->Rip + CodeBase(s)));
         }
         finally
         {

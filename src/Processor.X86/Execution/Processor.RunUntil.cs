@@ -53,17 +53,7 @@ public sealed unsafe partial class Processor
                 if (Step()) return;
                 continue;
             }
-            Insn* operation = Find(s);
-            do
-            {
-                s->Current = operation;
-                operation = operation->Handler(this, s, operation);
-            }
-            while (operation != null);
-            if (!ExitPending) continue;
-            ExitPending = false;
-            s->Current = null;
-            return;
+            if (RunBlocks(s, Find(s))) return;
         }
     }
 

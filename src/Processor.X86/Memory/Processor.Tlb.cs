@@ -82,7 +82,6 @@ public sealed unsafe partial class Processor
     private void NewSpaces()
     {
         Array.Clear(_spaceOfPcid);
-        DropFirstLevel();
         _largeRegions[0] = _largeRegions[1] = (ulong.MaxValue, 0);
     }
 
@@ -90,6 +89,8 @@ public sealed unsafe partial class Processor
     private void ClearTlb()
     {
         NewSpaces();
+        // A new number tells elsewhere; here it may be the old one again.
+        DropFirstLevel();
         _nextSpace = FirstSpace;
         var e = (TlbEntry*)State->TlbBytes;
         for (int n = 0; n < ProcessorState.TlbSize; n++) e[n].ReadTag = e[n].WriteTag = e[n].ExecTag = TlbEmpty;

@@ -131,7 +131,7 @@ public unsafe struct TranslatedBlock
     public byte* SecondPage;
     public int SecondMappingSlot;
     public uint SecondMapping;
-    /// <summary>Which jump cache the mode has, or -1.</summary>
+    /// <summary>Which jump cache the mode has.</summary>
     public int TargetTable;
     public bool UsesVectors;
     public bool UsesX87;

@@ -40,7 +40,7 @@ internal sealed unsafe partial class BlockTranslator
         _cold.Add(new Cold(ColdKind.Link, stub, null, link, default, 0, false));
     }
 
-    private bool IsBackward(ulong target, in Instruction g) => target <= g.IP;
+    private static bool IsBackward(ulong target, in Instruction g) => target <= g.IP;
 
     private bool EmitJump(in Instruction g, int ordinal)
     {

@@ -21,16 +21,22 @@ internal sealed unsafe partial class BlockTranslator
     {
         if (!_vectorsLoaded)
         {
-            HostLabel missing = NewLabel(), loaded = NewLabel();
-            _a.LoadState(Host.Rcx, StateOffsets.VectorsMissing, wide: false);
-            _a.JumpIfRcxZero(loaded);
-            _a.Jump(missing);
-            _a.Place(loaded);
-            _cold.Add(new Cold(ColdKind.Vectors, missing, loaded, number, default, 0, false));
+            EmitGuard(StateOffsets.VectorsMissing, ColdKind.Vectors, number);
             _vectorsLoaded = true;
             _translation->UsesVectors = true;
         }
         return EmitSame(g, operation, number, flags);
+    }
+
+    /// <summary>Has registers of the guest loaded unless the host has them: the state's word <paramref name="missing"/> is zero then.</summary>
+    private void EmitGuard(int missing, ColdKind load, int number)
+    {
+        HostLabel cold = NewLabel(), loaded = NewLabel();
+        _a.LoadState(Host.Rcx, missing, wide: false);
+        _a.JumpIfRcxZero(loaded);
+        _a.Jump(cold);
+        _a.Place(loaded);
+        _cold.Add(new Cold(load, cold, loaded, number, default, 0, false));
     }
 
     private bool EmitSame(in Instruction g, Insn* operation, int number, TranslationFlags flags)

@@ -33,12 +33,12 @@ internal sealed unsafe partial class BlockTranslator
     private void SaveFlags()
     {
         _a.StoreState(StateOffsets.Temporary1, Host.Rax);
-        _a.Bytes(0x9F, 0x0F, 0x90, 0xC0); // LAHF; SETO AL
+        _a.FlagsToAx();
     }
 
     private void RestoreFlags()
     {
-        _a.Bytes(0x04, 0x7F, 0x9E); // ADD AL, 7Fh; SAHF
+        _a.FlagsFromAx();
         _a.LoadState(Host.Rax, StateOffsets.Temporary1);
     }
 

@@ -11,12 +11,7 @@ internal sealed unsafe partial class BlockTranslator
     private bool EmitX87Guard(int number)
     {
         if (_x87Loaded) return true;
-        HostLabel missing = NewLabel(), loaded = NewLabel();
-        _a.LoadState(Host.Rcx, StateOffsets.X87Missing, wide: false);
-        _a.JumpIfRcxZero(loaded);
-        _a.Jump(missing);
-        _a.Place(loaded);
-        _cold.Add(new Cold(ColdKind.X87, missing, loaded, number, default, 0, false));
+        EmitGuard(StateOffsets.X87Missing, ColdKind.X87, number);
         _x87Loaded = true;
         _translation->UsesX87 = true;
         return true;

@@ -274,6 +274,12 @@ internal sealed unsafe class HostAssembler : CodeWriter
         Near(label);
     }
 
+    /// <summary>LAHF, SETO AL: the arithmetic flags in AX as <see cref="TranslatorState.HostFlags"/> has them.</summary>
+    public void FlagsToAx() => Bytes(0x9F, 0x0F, 0x90, 0xC0);
+
+    /// <summary>ADD AL, 7Fh, which makes OF of bit 0, and SAHF.</summary>
+    public void FlagsFromAx() => Bytes(0x04, 0x7F, 0x9E);
+
     public void Push(Host register)
     {
         Rex(false, 0, Host.None, register);

@@ -5,9 +5,8 @@ internal static unsafe class HostFlags
 {
     public static ulong From(ProcessorState* s)
     {
-        uint flags = (Flags.Cf(s) ? (uint)Rflags.Cf : 0) | (Flags.Pf(s) ? (uint)Rflags.Pf : 0) | (Flags.Af(s) ? (uint)Rflags.Af : 0)
-            | (Flags.Zf(s) ? (uint)Rflags.Zf : 0) | (Flags.Sf(s) ? (uint)Rflags.Sf : 0);
-        return flags << 8 | (Flags.Of(s) ? 1u : 0);
+        uint flags = Flags.Get(s);
+        return (flags & 0xFF) << 8 | ((flags & (uint)Rflags.Of) != 0 ? 1u : 0);
     }
 
     public static void To(ProcessorState* s, ulong host) =>

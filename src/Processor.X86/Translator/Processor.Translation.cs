@@ -66,8 +66,6 @@ public sealed unsafe partial class Processor
     /// <summary>The link through which translated code was left last; tied when its target is entered next.</summary>
     private TranslationLink* _openLink;
 
-    internal ulong BlocksTranslated, TranslatedExits;
-
     private void CreateTranslator(int threshold)
     {
         // XSAVE faults where its area is not aligned.
@@ -146,8 +144,8 @@ public sealed unsafe partial class Processor
             template.SecondMapping = t.MappingOf(secondLinear, block->SecondPage);
             template.SecondMappingSlot = MappingSlot(secondLinear, block->Mode);
             int first = 0x1000 - (int)(block->Start & 0xFFF);
-            Buffer.MemoryCopy(code, joined, 32, first);
-            Buffer.MemoryCopy(template.SecondPage, joined + first, 32 - first, block->Length - first);
+            CodeBytes.Copy(code, joined, first);
+            CodeBytes.Copy(template.SecondPage, joined + first, block->Length - first);
             code = joined;
         }
         TranslatedBlock* made = t.Blocks.Translate(block, code, template, groups: (i->Flags & InsnFlags.Ungrouped) == 0);
@@ -156,7 +154,6 @@ public sealed unsafe partial class Processor
             i->Handler = &TranslatedBlocks.Never;
             return;
         }
-        BlocksTranslated++;
         i->Extra = (ulong)made;
         i->Handler = &TranslatedBlocks.Enter;
     }
@@ -204,7 +201,7 @@ public sealed unsafe partial class Processor
         ((ulong*)table)[n] = 0 - rip;
         ((byte**)table)[TranslatorState.TargetSize + (int)n] = t->Checked;
         if (_openLink != null) TieLink(t);
-        return RunTranslation(s, t, t->Main);
+        return RunTranslation(s, t->Main);
     }
 
     /// <summary>The jump that left translated code leads directly to its target from now on.</summary>
@@ -220,7 +217,7 @@ public sealed unsafe partial class Processor
     }
 
     /// <summary>Runs translated code until it needs the interpreter or the dispatcher; returns what the caller, a handler, must return.</summary>
-    private Insn* RunTranslation(ProcessorState* s, TranslatedBlock* t, byte* code)
+    private Insn* RunTranslation(ProcessorState* s, byte* code)
     {
         Translator translator = _translator!;
         bool vectors = false, x87 = false;
@@ -230,14 +227,12 @@ public sealed unsafe partial class Processor
             s->Translator.HostFlags = HostFlags.From(s);
             translator.Runtime.Enter(vectors, x87);
             HostFlags.To(s, s->Translator.HostFlags);
-            TranslatedExits++;
             if (s->Translator.X87Last != null) NoteX87(s);
             ExitRecord* record = s->Translator.Exit;
-            t = record->Block;
+            TranslatedBlock* t = record->Block;
             switch ((TranslatedExit)s->Translator.ExitKind)
             {
                 case TranslatedExit.Link:
-
                     TranslationLink* link = t->Links + record->Number;
                     s->Rip = link->Rip;
                     s->LinkFrom = null;
@@ -249,7 +244,6 @@ public sealed unsafe partial class Processor
                     s->LinkFrom = null;
                     return null;
                 case TranslatedExit.Lookup:
-
                     s->Rip = t->Rip;
                     s->LinkFrom = null;
                     if (s->AttentionFlags != 0 || !LookUpMapping(s, t)) return null;
@@ -291,13 +285,16 @@ public sealed unsafe partial class Processor
                 if (resume < 0 && ++t->GroupFailures == MostGroupFailures) Ungroup(t);
                 return next;
             }
+            if (MayTrap(s, t)) return next;
             vectors = t->UsesVectors;
             x87 = t->UsesX87;
-            if (vectors && (s->Mxcsr & (uint)Mxcsr.Masks) != (uint)Mxcsr.Masks) return next;
-            if (x87 && !X87.CannotTrap(s)) return next;
             code = t->Main + resume;
         }
     }
+
+    /// <summary>The block has floating-point instructions, and one of their exceptions is unmasked: it cannot be entered in the middle, where nothing looks at that.</summary>
+    private static bool MayTrap(ProcessorState* s, TranslatedBlock* t) =>
+        (t->UsesVectors && (s->Mxcsr & (uint)Mxcsr.Masks) != (uint)Mxcsr.Masks) || (t->UsesX87 && !X87.CannotTrap(s));
 
     private enum MissOutcome { Resolved, Faulted, Interpret }
 
@@ -309,7 +306,7 @@ public sealed unsafe partial class Processor
     {
         ulong address = s->Translator.MissAddress;
         if (((address ^ s->Translator.MissLast) & ~0xFFFul) != 0 || !_fillAllowed || !IsCanonical(address)) return MissOutcome.Interpret;
-        if ((t->UsesVectors && (s->Mxcsr & (uint)Mxcsr.Masks) != (uint)Mxcsr.Masks) || (t->UsesX87 && !X87.CannotTrap(s))) return MissOutcome.Interpret;
+        if (MayTrap(s, t)) return MissOutcome.Interpret;
         int resume = t->Resume[record->Number];
         if (resume == TranslatedBlock.AfterReadingGroupHead) return MissOutcome.Interpret;
         bool write = (TranslatedExit)s->Translator.ExitKind == TranslatedExit.WriteMiss;

@@ -11,10 +11,8 @@ namespace Bunraku.Processor.X86;
 /// </summary>
 internal sealed unsafe class TranslatorRuntime
 {
-    /// <summary>MXCSR as .NET's own code expects it.</summary>
-    private const uint HostMxcsr = 0x1F80;
     /// <summary>MXCSR[12:7]: all SIMD floating-point exceptions masked.</summary>
-    private const uint MxcsrMasks = 0x1F80;
+    private const uint MxcsrMasks = (uint)X86.Mxcsr.Masks;
 
     private readonly HostAssembler _a;
     private readonly Dictionary<ulong, ulong> _constants = [];
@@ -45,7 +43,7 @@ internal sealed unsafe class TranslatorRuntime
     {
         _a = new HostAssembler(state);
         _a.Begin((ulong)memory.Next);
-        foreach (ulong constant in (ulong[])[IndexMask, PageMask, TargetMask, 1, 3, 7, 15, 31, 63, MxcsrMasks, HostMxcsr, X87Masks, X87.Summary, (ulong)Rflags.If])
+        foreach (ulong constant in (ulong[])[IndexMask, PageMask, TargetMask, 1, 3, 7, 15, 31, 63, MxcsrMasks, Simd.DefaultMxcsr, X87Masks, X87.Summary, (ulong)Rflags.If])
         {
             if (_constants.TryAdd(constant, _a.Here)) _a.Int64(constant);
         }
@@ -109,8 +107,7 @@ internal sealed unsafe class TranslatorRuntime
     private void LoadFlags()
     {
         _a.LoadState(Host.Rax, StateOffsets.HostFlags);
-        _a.Bytes(0x04, 0x7F); // ADD AL, 7Fh: OF = bit 0
-        _a.Bytes(0x9E); // SAHF
+        _a.FlagsFromAx();
     }
 
     private ulong EmitCommonExit()
@@ -118,8 +115,7 @@ internal sealed unsafe class TranslatorRuntime
         ulong start = _a.Here;
         foreach ((int guest, Host host) in HostRegisters.Mapped) _a.StoreState(StateOffsets.Gpr(guest), host);
         _a.StoreState(StateOffsets.Retired, HostRegisters.Retired);
-        _a.Bytes(0x9F); // LAHF
-        _a.Bytes(0x0F, 0x90, 0xC0); // SETO AL
+        _a.FlagsToAx();
         _a.StoreState(StateOffsets.HostFlags, Host.Rax);
         var noVectors = new HostLabel();
         _a.LoadState(Host.Rcx, StateOffsets.VectorsMissing, wide: false);
@@ -156,10 +152,11 @@ internal sealed unsafe class TranslatorRuntime
         _a.StateAddress(offset);
     }
 
+    /// <summary>MXCSR as .NET's own code expects it.</summary>
     private void HostDefaultMxcsr()
     {
         _a.Bytes(0x0F, 0xAE, 0x15); // LDMXCSR [RIP + …]
-        _a.Int32((int)((long)Constant(HostMxcsr) - (long)(_a.Here + 4)));
+        _a.Int32((int)((long)Constant(Simd.DefaultMxcsr) - (long)(_a.Here + 4)));
     }
 
     private void LoadVectorRegisters()
@@ -261,14 +258,7 @@ internal sealed unsafe class TranslatorRuntime
         Add(Instruction.Create(Code.Xor_r64_rm64, RCX, address));
         Add(Instruction.Create(Code.Test_rm64_imm32, RCX, unchecked((int)PageMask)));
         _a.JumpIf(5 /* NE */, no);
-        Add(Instruction.Create(Code.Mov_r64_rm64, RCX, address));
-        Add(Instruction.Create(Code.Shr_rm64_imm8, RCX, 7));
-        Add(Instruction.Create(Code.And_rm32_imm32, ECX, (ProcessorState.TlbSize - 1) << 5));
-        Add(Instruction.Create(Code.Mov_r64_rm64, RAX, address));
-        Add(Instruction.Create(Code.And_rm64_imm32, RAX, unchecked((int)PageMask)));
-        Add(Instruction.Create(Code.Or_r64_rm64, RAX, _a.State(StateOffsets.TlbContext)));
-        Add(Instruction.Create(Code.Cmp_r64_rm64, RAX, _a.State(StateOffsets.Tlb + (write ? StateOffsets.TlbWriteTag : StateOffsets.TlbReadTag), RCX)));
-        _a.JumpIf(5 /* NE */, no);
+        FindTlbEntry(address, write ? StateOffsets.TlbWriteTag : StateOffsets.TlbReadTag, no);
         Add(Instruction.Create(Code.Mov_r64_rm64, RCX, _a.State(StateOffsets.Tlb + StateOffsets.TlbAddend, RCX)));
         Add(Instruction.Create(Code.Mov_r64_rm64, RAX, address));
         Add(Instruction.Create(Code.Shr_rm64_imm8, RAX, 12));
@@ -287,6 +277,19 @@ internal sealed unsafe class TranslatorRuntime
         return start;
     }
 
+    /// <summary>The offset of an address' entry in the software TLB goes to RCX (see <see cref="Access.Entry"/>); where the tag is another one, execution goes on at <paramref name="no"/>. RAX is lost.</summary>
+    private void FindTlbEntry(HostRegister address, int tag, HostLabel no)
+    {
+        Add(Instruction.Create(Code.Mov_r64_rm64, RCX, address));
+        Add(Instruction.Create(Code.Shr_rm64_imm8, RCX, 7));
+        Add(Instruction.Create(Code.And_rm32_imm32, ECX, (ProcessorState.TlbSize - 1) << 5));
+        Add(Instruction.Create(Code.Mov_r64_rm64, RAX, address));
+        Add(Instruction.Create(Code.And_rm64_imm32, RAX, unchecked((int)PageMask)));
+        Add(Instruction.Create(Code.Or_r64_rm64, RAX, _a.State(StateOffsets.TlbContext)));
+        Add(Instruction.Create(Code.Cmp_r64_rm64, RAX, _a.State(StateOffsets.Tlb + tag, RCX)));
+        _a.JumpIf(5 /* NE */, no);
+    }
+
     private ulong EmitMappingMiss()
     {
         ulong start = _a.Here;
@@ -295,14 +298,8 @@ internal sealed unsafe class TranslatorRuntime
         Add(Instruction.Create(Code.Mov_r64_rm64, RCX, new MemoryOperand(RSP)));
         Add(Instruction.Create(Code.Mov_r64_rm64, R14, new MemoryOperand(RCX, JumpLength))); // the translation, behind the jump
         Add(Instruction.Create(Code.Mov_r64_rm64, R13, Field(nameof(TranslatedBlock.Rip))));
-        Add(Instruction.Create(Code.Mov_r64_rm64, RCX, R13));
-        Add(Instruction.Create(Code.Shr_rm64_imm8, RCX, 7));
-        Add(Instruction.Create(Code.And_rm32_imm32, ECX, (ProcessorState.TlbSize - 1) << 5));
+        FindTlbEntry(R13, StateOffsets.TlbExecTag, no);
         Add(Instruction.Create(Code.And_rm64_imm32, R13, unchecked((int)PageMask)));
-        Add(Instruction.Create(Code.Mov_r64_rm64, RAX, R13));
-        Add(Instruction.Create(Code.Or_r64_rm64, RAX, _a.State(StateOffsets.TlbContext)));
-        Add(Instruction.Create(Code.Cmp_r64_rm64, RAX, _a.State(StateOffsets.Tlb + StateOffsets.TlbExecTag, RCX)));
-        _a.JumpIf(5 /* NE */, no);
         Add(Instruction.Create(Code.Add_r64_rm64, R13, _a.State(StateOffsets.Tlb + StateOffsets.TlbAddend, RCX)));
         Add(Instruction.Create(Code.Cmp_r64_rm64, R13, Field(nameof(TranslatedBlock.Page))));
         _a.JumpIf(5 /* NE */, no);
@@ -325,8 +322,7 @@ internal sealed unsafe class TranslatorRuntime
     private void SaveFlags()
     {
         _a.StoreState(StateOffsets.Temporary2, Host.Rax);
-        _a.Bytes(0x9F); // LAHF
-        _a.Bytes(0x0F, 0x90, 0xC0); // SETO AL
+        _a.FlagsToAx();
         _a.StoreState(StateOffsets.HostFlags, Host.Rax);
     }
 
