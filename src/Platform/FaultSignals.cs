@@ -4,47 +4,86 @@ using System.Runtime.InteropServices;
 namespace Bunraku.Platform;
 
 /// <summary>
-/// Runs host code that faults on purpose, with a handler in emitted code for SIGILL, SIGTRAP, SIGBUS, SIGFPE and SIGSEGV. The handlers found
-/// before (the runtime's own) stay reachable for faults of other code and come back afterwards.
+/// Runs host code that faults on purpose, with a handler in emitted code for SIGILL, SIGTRAP, SIGBUS, SIGFPE and SIGSEGV. Faults of other
+/// threads go on to the handlers found before (the runtime's own), which come back afterwards.
 /// </summary>
+/// <remarks>
+/// The kernel calls <see cref="s_gate"/>, which tells by the signal stack whose fault it is. Gate and stack are never freed or changed: another
+/// thread may be stopped inside the gate, and goes on there, long after the call that sent it there is over.
+/// </remarks>
 public static unsafe class FaultSignals
 {
-    /// <summary>Entries of the table of previous handlers, by signal number.</summary>
-    public const int ChainLength = 16;
-
     private const int ActionSize = 152, FlagsOffset = 136, SaSiginfo = 4, SaOnStack = 0x0800_0000, SaNodefer = 0x4000_0000;
     private const int MaskSize = 128, SigSetMask = 2, StackSize = 0x1_0000;
 
+    /// <summary>The gate's code has a page, then come its variables, then the signal stack.</summary>
+    private const int VariablesOffset = 0x1000, StackOffset = 0x2000;
+    /// <summary>Variables, in quadwords: bounds of the signal stack, the handler of the call, previous handlers by signal number (0: default, 1: ignore), a default action.</summary>
+    private const int Stack = 0, Handler = 1, Previous = 2, PreviousLength = 16, DefaultAction = Previous + PreviousLength;
+
     /// <summary>Handlers belong to the whole process: one call at a time.</summary>
     private static readonly Lock s_lock = new();
+    private static readonly LowMemory s_gate = MakeGate();
 
     private static ReadOnlySpan<int> Signals => [4 /* ILL */, 5 /* TRAP */, 7 /* BUS */, 8 /* FPE */, 11 /* SEGV */];
 
+    /// <summary>void gate(int signal, siginfo_t *info, ucontext_t *context). Touches neither FS nor the C library, since the faulting code may have changed anything.</summary>
+    private static ReadOnlySpan<byte> GateCode =>
+    [
+        0x48, 0x89, 0xE0,                               // mov rax, rsp
+        0x48, 0x2B, 0x05, 0xF6, 0x0F, 0x00, 0x00,       // sub rax, [Stack]
+        0x48, 0x3D, 0x00, 0x00, 0x01, 0x00,             // cmp rax, StackSize
+        0x73, 0x06,                                     // jae other
+        0xFF, 0x25, 0xF0, 0x0F, 0x00, 0x00,             // jmp [Handler]
+        0x89, 0xF8,                                     // other: mov eax, edi
+        0x48, 0x8D, 0x0D, 0xEF, 0x0F, 0x00, 0x00,       // lea rcx, [Previous]
+        0x48, 0x8B, 0x04, 0xC1,                         // mov rax, [rcx + rax * 8]
+        0x48, 0x83, 0xF8, 0x01,                         // cmp rax, 1
+        0x76, 0x02,                                     // jbe default
+        0xFF, 0xE0,                                     // jmp rax
+        // Nobody was there: with the default action back, the fault happens again and ends the process as it should.
+        0x48, 0x8D, 0x35, 0x5C, 0x10, 0x00, 0x00,       // default: lea rsi, [DefaultAction]
+        0x31, 0xD2,                                     // xor edx, edx
+        0x41, 0xBA, 0x08, 0x00, 0x00, 0x00,             // mov r10d, 8
+        0xB8, 0x0D, 0x00, 0x00, 0x00,                   // mov eax, 13 (rt_sigaction)
+        0x0F, 0x05,                                     // syscall
+        0xC3,                                           // ret
+    ];
+
     /// <summary>
     /// Calls <paramref name="entry"/> (System V ABI, no arguments) on this thread while <paramref name="handler"/> (signal, siginfo, ucontext)
-    /// gets those signals on a stack of its own. All other signals of the thread wait. Calls from several threads take turns.
+    /// gets this thread's signals of that kind on a stack of its own. All other signals of the thread wait. Calls from several threads take turns.
     /// </summary>
-    /// <param name="chain">Receives the previous handlers (0: default, 1: ignore), for the handler to jump to when a fault is not its own. Any thread may meet it.</param>
     /// <exception cref="Win32Exception">The host refuses a handler.</exception>
-    public static void Call(delegate* unmanaged<void> entry, void* handler, Span<ulong> chain)
+    public static void Call(delegate* unmanaged<void> entry, void* handler)
     {
-        ArgumentOutOfRangeException.ThrowIfLessThan(chain.Length, ChainLength);
-        lock (s_lock) CallLocked(entry, handler, chain);
+        lock (s_lock) CallLocked(entry, handler);
     }
 
-    private static void CallLocked(delegate* unmanaged<void> entry, void* handler, Span<ulong> chain)
+    private static LowMemory MakeGate()
     {
+        var gate = new LowMemory(StackOffset + StackSize);
+        GateCode.CopyTo(new Span<byte>(gate.Pointer, VariablesOffset));
+        gate.Protect(VariablesOffset, executable: true);
+        Variables(gate)[Stack] = (ulong)gate.Pointer + StackOffset;
+        return gate;
+    }
+
+    private static ulong* Variables(LowMemory gate) => (ulong*)(gate.Pointer + VariablesOffset);
+
+    private static void CallLocked(delegate* unmanaged<void> entry, void* handler)
+    {
+        ulong* variables = Variables(s_gate);
         byte* previous = stackalloc byte[ActionSize * Signals.Length];
         byte* action = stackalloc byte[ActionSize];
         byte* blocked = stackalloc byte[MaskSize], oldMask = stackalloc byte[MaskSize];
         ulong* stack = stackalloc ulong[3], oldStack = stackalloc ulong[3];
         new Span<byte>(action, ActionSize).Clear();
-        *(void**)action = handler;
+        *(void**)action = s_gate.Pointer;
         *(int*)(action + FlagsOffset) = SaSiginfo | SaOnStack | SaNodefer;
         new Span<byte>(blocked, MaskSize).Fill(0xFF);
         foreach (int signal in Signals) blocked[(signal - 1) / 8] &= (byte)~(1 << ((signal - 1) % 8));
-        void* memory = NativeMemory.Alloc(StackSize);
-        stack[0] = (ulong)memory;
+        stack[0] = variables[Stack];
         stack[1] = 0;
         stack[2] = StackSize;
 
@@ -53,11 +92,12 @@ public static unsafe class FaultSignals
         int installed = 0, error = 0;
         try
         {
-            // The table is complete before the first handler can need it.
+            // The variables are complete before the first signal can need them.
+            variables[Handler] = (ulong)handler;
             for (int n = 0; n < Signals.Length; n++)
             {
                 _ = Libc.SetSignalAction(Signals[n], null, previous + n * ActionSize);
-                chain[Signals[n]] = *(ulong*)(previous + n * ActionSize);
+                variables[Previous + Signals[n]] = *(ulong*)(previous + n * ActionSize);
             }
             for (; installed < Signals.Length && error == 0; installed++)
             {
@@ -70,7 +110,6 @@ public static unsafe class FaultSignals
             for (int n = 0; n < installed; n++) _ = Libc.SetSignalAction(Signals[n], previous + n * ActionSize, null);
             _ = Libc.SetSignalStack(oldStack, null);
             _ = Libc.SetSignalMask(SigSetMask, oldMask, null);
-            NativeMemory.Free(memory);
         }
         if (error != 0) throw new Win32Exception(error);
     }

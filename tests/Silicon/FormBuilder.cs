@@ -265,6 +265,8 @@ internal sealed class FormBuilder(Rng rng, RoutineCode routine, DecoderOptions o
         {
             Register first = width == 8 ? Register.RAX : Register.EAX;
             Register b = first + rng.Below(registers), i = first + rng.Below(registers);
+            // XSAVE and XRSTOR take a mask from EDX:EAX, so the address there could be anything.
+            if (AlignedArea(info.Mnemonic)) (b, i) = (first + (b - first | 1), first + (i - first | 1));
             bool indexed = rng.OneIn(2) && i - first != 4 && (b != i || instruction.Mnemonic == Mnemonic.Lea);
             (ulong disp, int size) = Displacement(width, mustHave: (b - first & 7) == 5);
             if (indexed && rng.OneIn(4))

@@ -1,5 +1,6 @@
 using System.ComponentModel;
 using System.Runtime.InteropServices;
+using Bunraku.Platform;
 
 namespace Bunraku.Silicon;
 
@@ -9,12 +10,9 @@ namespace Bunraku.Silicon;
 /// </summary>
 public sealed unsafe partial class HostSilicon : IDisposable
 {
-    internal const int AltStackSize = 0x1_0000;
     private const int ProtNone = 0, ProtRead = 1, ProtWrite = 2, ProtExec = 4;
     private const int MapPrivate = 2, MapFixed = 0x10, MapAnonymous = 0x20, MapNoReserve = 0x4000, MapFixedNoReplace = 0x10_0000;
-    private static readonly int[] s_signals = [4 /* ILL */, 5 /* TRAP */, 7 /* BUS */, 8 /* FPE */, 11 /* SEGV */];
 
-    private readonly byte* _altStack;
     private byte* _code;                     // writable view of the routine and the cases
 
     /// <exception cref="Win32Exception">The host refuses the fixed address range or the LDT entries.</exception>
@@ -37,7 +35,6 @@ public sealed unsafe partial class HostSilicon : IDisposable
         _ = Close(fd);
         new Span<byte>(_code, (int)codeSize).Fill(0xCC);
 
-        _altStack = (byte*)Mmap(null, AltStackSize, ProtRead | ProtWrite, MapPrivate | MapAnonymous, -1, 0);
         SetLdt(Layout.Code16 >> 3, (uint)Layout.Cases, contents: 2);
         SetLdt(Layout.Data16 >> 3, (uint)Layout.Data, contents: 0);
         *(ulong*)Slot.FlatSelector = Layout.Flat;
@@ -52,43 +49,15 @@ public sealed unsafe partial class HostSilicon : IDisposable
         *(ulong*)Slot.Current = Layout.Contexts;
         *(ulong*)Slot.Count = (ulong)trials;
         *(ulong*)Slot.Mark = 0;
-        *(ulong*)Slot.InTest = 0;
         *(ulong*)Slot.Exit = routine.HostExit;
-        *(ulong*)Slot.AltStack = (ulong)_altStack;
-
-        const int SigactionSize = 152, FlagsOffset = 136, SaSiginfo = 4, SaOnStack = 0x0800_0000, SaNodefer = 0x4000_0000;
-        byte* previous = stackalloc byte[SigactionSize * 5];
-        byte* action = stackalloc byte[SigactionSize];
-        new Span<byte>(action, SigactionSize).Clear();
-        *(ulong*)action = routine.SignalHandler;
-        *(int*)(action + FlagsOffset) = SaSiginfo | SaOnStack | SaNodefer;
-        ulong* stack = stackalloc ulong[3], oldStack = stackalloc ulong[3];
-        stack[0] = (ulong)_altStack;
-        stack[1] = 0;
-        stack[2] = AltStackSize;
-        // Every asynchronous signal stays blocked while FS is not the thread's own.
-        byte* blocked = stackalloc byte[128], oldMask = stackalloc byte[128];
-        new Span<byte>(blocked, 128).Fill(0xFF);
-        foreach (int signal in s_signals) blocked[(signal - 1) / 8] &= (byte)~(1 << ((signal - 1) % 8));
-
-        _ = PthreadSigmask(2 /* SIG_SETMASK */, blocked, oldMask);
-        _ = Sigaltstack(stack, oldStack);
-        for (int n = 0; n < s_signals.Length; n++)
-        {
-            _ = Sigaction(s_signals[n], action, previous + n * SigactionSize);
-            ((ulong*)Slot.Chain)[s_signals[n]] = *(ulong*)(previous + n * SigactionSize);
-        }
-        ((delegate* unmanaged<void>)routine.HostEntry)();
-        for (int n = 0; n < s_signals.Length; n++) _ = Sigaction(s_signals[n], previous + n * SigactionSize, null);
-        _ = Sigaltstack(oldStack, null);
-        _ = PthreadSigmask(2, oldMask, null);
+        *(ulong*)Slot.InTest = 0;
+        FaultSignals.Call((delegate* unmanaged<void>)routine.HostEntry, (void*)routine.SignalHandler);
     }
 
     public void Dispose()
     {
         _ = Munmap((void*)Layout.Base, (nuint)Layout.Reserved);
         _ = Munmap(_code, (nuint)(Layout.Cases + Layout.CasesSize - Layout.Routine));
-        _ = Munmap(_altStack, AltStackSize);
         _code = null;
     }
 
@@ -122,15 +91,6 @@ public sealed unsafe partial class HostSilicon : IDisposable
 
     [LibraryImport("libc", EntryPoint = "close", SetLastError = true)]
     private static partial int Close(int fd);
-
-    [LibraryImport("libc", EntryPoint = "sigaction", SetLastError = true)]
-    private static partial int Sigaction(int signal, byte* action, byte* old);
-
-    [LibraryImport("libc", EntryPoint = "sigaltstack", SetLastError = true)]
-    private static partial int Sigaltstack(ulong* stack, ulong* old);
-
-    [LibraryImport("libc", EntryPoint = "pthread_sigmask", SetLastError = true)]
-    private static partial int PthreadSigmask(int how, byte* set, byte* old);
 
     [LibraryImport("libc", EntryPoint = "syscall", SetLastError = true)]
     private static partial nint Syscall(nint number, nint a, nint b, nint c);

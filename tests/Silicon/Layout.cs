@@ -52,8 +52,6 @@ internal static class Slot
         Mark = Layout.Slots + 0x58,          // set by branch targets: which way a case went
         Panic = Layout.Slots + 0x60,         // guest: vector + 1 of a fault outside of a case
         PanicRip = Layout.Slots + 0x68,
-        AltStack = Layout.Slots + 0x70,      // host: first byte of the signal stack
-        Chain = Layout.Slots + 0x80,         // host: previous handler by signal number, 32 x 8 bytes
         FlatSelector = Layout.Slots + 0x180,
         Data16Selector = Layout.Slots + 0x188,
         StackTop = Layout.Slots + 0x400;

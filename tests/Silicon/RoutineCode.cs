@@ -135,16 +135,12 @@ internal sealed class RoutineCode
         a.ret();
 
         // void handler(int signal, siginfo_t*, ucontext_t*). Touches neither FS nor the C library. A fault of a case is recorded in its context
-        // and the signal returns to the store routine with all registers as the fault left them; anything else goes to the previous handler.
+        // and the signal returns to the store routine with all registers as the fault left them; a fault of the routine itself ends the process.
         const int Gregs = 40, GregRip = Gregs + 16 * 8, GregFlags = Gregs + 17 * 8, GregSegments = Gregs + 18 * 8, GregError = Gregs + 19 * 8, GregTrap = Gregs + 20 * 8, GregCr2 = Gregs + 22 * 8;
-        Label chain = a.CreateLabel();
+        Label own = a.CreateLabel();
         a.Label(ref signal);
         a.cmp(__dword_ptr[Slot.InTest], 0);
-        a.je(chain);
-        a.mov(rax, rsp);
-        a.sub(rax, __qword_ptr[Slot.AltStack]);
-        a.cmp(rax, HostSilicon.AltStackSize);
-        a.jae(chain);
+        a.je(own);
         a.mov(rcx, __qword_ptr[Slot.Current]);
         foreach ((int greg, int field) in (ReadOnlySpan<(int, int)>)[(GregTrap, Context.FaultVector), (GregError, Context.FaultError), (GregRip, Context.FaultRip), (GregCr2, Context.FaultAddress)])
         {
@@ -157,9 +153,8 @@ internal sealed class RoutineCode
         a.lea(rax, __[store]);
         a.mov(__qword_ptr[rdx + GregRip], rax);
         a.ret();
-        a.Label(ref chain);
-        a.mov(eax, edi);
-        a.jmp(__qword_ptr[rax * 8 + (long)Slot.Chain]);
+        a.Label(ref own);
+        a.ud2();
 
         var writer = new ByteWriter();
         AssemblerResult result = a.Assemble(writer, Layout.Routine, BlockEncoderOptions.ReturnNewInstructionOffsets);

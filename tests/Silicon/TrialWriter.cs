@@ -16,6 +16,29 @@ internal sealed unsafe class TrialWriter(Rng rng)
 
     public void Write(int trial, TestCase test)
     {
+        int attempts = 0;
+        do
+        {
+            if (++attempts > 1000) throw new InvalidOperationException($"{test.Instruction} always leaves the rig");
+            Attempt(trial, test);
+        }
+        while (MeetsProcess(test));
+    }
+
+    /// <summary>
+    /// True for an operand where this process may have memory of its own, which the guest has not: Linux puts
+    /// <see cref="Platform.LowMemory"/> into the second GiB. Elsewhere a random address has next to no chance to meet any.
+    /// </summary>
+    private bool MeetsProcess(TestCase test)
+    {
+        ulong operand = *(ulong*)(_context + Context.Operand);
+        bool memory = false;
+        for (int n = 0; n < test.Instruction.OpCount; n++) memory |= test.Instruction.GetOpKind(n) == OpKind.Memory;
+        return memory && test.Bitness != 16 && operand is >= 0x4000_0000 and < 0x8000_0000;
+    }
+
+    private void Attempt(int trial, TestCase test)
+    {
         Instruction instruction = test.Instruction;
         Random(trial, test.Bitness);
         *(ulong*)(_context + Context.Target) = test.Entry;
@@ -150,7 +173,8 @@ internal sealed unsafe class TrialWriter(Rng rng)
             bool wide = i.Code.ToOpCode().ToInstructionString().Contains("vm64", StringComparison.Ordinal);
             for (int n = 0; n < 32; n += wide ? 8 : 4)
             {
-                long value = rng.OneIn(24) ? (long)rng.Next() : rng.Below(0x80) - 0x40;
+                // Doublewords stay within 256 MiB of the rig (see MeetsProcess).
+                long value = rng.OneIn(24) ? (long)rng.Next() >> (wide ? 0 : 38) : rng.Below(0x80) - 0x40;
                 if (wide) *(long*)(lanes + n) = value;
                 else *(int*)(lanes + n) = (int)value;
             }

@@ -15,7 +15,7 @@ internal sealed unsafe class HostBench : IDisposable
     /// <summary>Where the emitted code starts: entry, exit, handler, then the probe in its own page.</summary>
     private const int ProbeOffset = 0x1000;
     // Slots, in quadwords.
-    private const int SavedStack = 0, SavedSegments = 1, FarTarget = 5, Chain = 8, DefaultAction = Chain + FaultSignals.ChainLength, Record = 32;
+    private const int SavedStack = 0, SavedSegments = 1, FarTarget = 5, Record = 32;
     /// <summary>struct sigcontext of x86-64 from R8 to CR2; it lies at this offset in struct ucontext. Linux, arch/x86/include/uapi/asm/sigcontext.h.</summary>
     private const int ContextOffset = 40, ContextWords = 23, ContextRsp = 15, ContextRip = 16, ContextFlags = 17, ContextSegments = 18, ContextError = 19, ContextTrap = 20;
     /// <summary>Linux's selectors for programs. arch/x86/include/asm/segment.h.</summary>
@@ -70,7 +70,7 @@ internal sealed unsafe class HostBench : IDisposable
         input.Memory.CopyTo(new Span<byte>((void*)Scratch, ProbeInput.ScratchSize));
         (int entry, int handler) = Emit(input, probe.Bitness, instruction);
         byte* start = _memory.Pointer;
-        FaultSignals.Call((delegate* unmanaged<void>)(start + entry), start + handler, new Span<ulong>((void*)Slot(Chain), FaultSignals.ChainLength));
+        FaultSignals.Call((delegate* unmanaged<void>)(start + entry), start + handler);
         return Result(input, after);
     }
 
@@ -112,7 +112,7 @@ internal sealed unsafe class HostBench : IDisposable
     {
         byte* start = _memory.Pointer;
         var a = new Assembler(64);
-        Label entry = a.CreateLabel(), exit = a.CreateLabel(), handler = a.CreateLabel(), chained = a.CreateLabel(), byDefault = a.CreateLabel();
+        Label entry = a.CreateLabel(), exit = a.CreateLabel(), handler = a.CreateLabel();
         AssemblerRegister64[] registers = [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15];
         AssemblerRegister64[] saved = [rbx, rbp, r12, r13, r14, r15];
         AssemblerRegisterSegment[] segments = [ds, es, fs, gs];
@@ -144,13 +144,8 @@ internal sealed unsafe class HostBench : IDisposable
         foreach (AssemblerRegister64 r in saved.Reverse()) a.pop(r);
         a.ret();
 
-        // void handler(int signal, siginfo_t *info, ucontext_t *context): ours are the faults whose RIP lies in the probe's page.
+        // void handler(int signal, siginfo_t *info, ucontext_t *context).
         a.Label(ref handler);
-        a.mov(rax, __qword_ptr[rdx + ContextOffset + ContextRip * 8]);
-        a.mov(rcx, ProbeAddress);
-        a.sub(rax, rcx);
-        a.cmp(rax, CodeSize - ProbeOffset);
-        a.jae(chained);
         a.lea(rsi, __[rdx + ContextOffset]);
         a.mov(rdi, Slot(Record));
         a.mov(ecx, ContextWords);
@@ -168,21 +163,6 @@ internal sealed unsafe class HostBench : IDisposable
         a.mov(__qword_ptr[rdx + ContextOffset + ContextFlags * 8], (int)FlagsBefore);
         a.mov(__word_ptr[rdx + ContextOffset + ContextSegments * 8], Code64);
         a.mov(__word_ptr[rdx + ContextOffset + ContextSegments * 8 + 6], Data);
-        a.ret();
-
-        a.Label(ref chained);
-        a.mov(rax, Slot(Chain));
-        a.mov(rax, __qword_ptr[rax + rdi * 8]);
-        a.cmp(rax, 1);
-        a.jbe(byDefault);
-        a.jmp(rax);
-        // Nobody was there: with the default action back, the fault happens again and ends the process as it should.
-        a.Label(ref byDefault);
-        a.mov(rsi, Slot(DefaultAction));
-        a.xor(edx, edx);
-        a.mov(r10d, 8);
-        a.mov(eax, 13); // rt_sigaction
-        a.syscall();
         a.ret();
 
         var writer = new ByteWriter();
