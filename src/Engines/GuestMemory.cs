@@ -38,7 +38,7 @@ public sealed unsafe class GuestMemory : IDisposable
         ArgumentOutOfRangeException.ThrowIfLessThan(size, 1ul << 20);
         if ((size & (PageSize - 1)) != 0) throw new ArgumentException("memory size is not a multiple of 4096", nameof(size));
         Size = size;
-        Backing = new SharedMemory("bunraku-ram", size);
+        Backing = new AnonymousMemory(size);
         ulong low = Math.Min(size, LowMemoryEnd);
         _regions = size > low
             ? [new(0, low, 0, false), new(HighMemoryStart, size - low, low, false)]
@@ -49,7 +49,7 @@ public sealed unsafe class GuestMemory : IDisposable
     /// <summary>Bytes of RAM.</summary>
     public ulong Size { get; }
 
-    public SharedMemory Backing { get; }
+    public AnonymousMemory Backing { get; }
 
     /// <summary>Who has read code from which page.</summary>
     public CodePages Code { get; }

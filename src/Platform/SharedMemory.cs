@@ -5,7 +5,7 @@ namespace Bunraku.Platform;
 
 /// <summary>
 /// Zero-filled anonymous memory behind a file descriptor (memfd), mapped readable and writable.
-/// The descriptor lets another mapping of the same bytes exist (KVM memory slots, a second process).
+/// The descriptor lets another mapping of the same bytes exist.
 /// </summary>
 /// <remarks>
 /// Invariant: <see cref="Pointer"/> addresses exactly <see cref="Length"/> bytes until <see cref="Dispose"/>.
@@ -45,21 +45,6 @@ public sealed unsafe class SharedMemory : IDisposable
 
     /// <summary>The memfd; -1 after disposal.</summary>
     public int Descriptor { get; private set; }
-
-    /// <summary>Ranges that take host memory, by offset; all other bytes are zero, and to read them would take memory for them.</summary>
-    public IReadOnlyList<(ulong Offset, ulong Length)> Allocated()
-    {
-        var ranges = new List<(ulong, ulong)>();
-        for (long end, at = 0; at < (long)Length; at = end)
-        {
-            long start = Libc.Lseek(Descriptor, at, Libc.SeekData);
-            if (start < 0) break; // ENXIO: no data from here on
-            end = Libc.Lseek(Descriptor, start, Libc.SeekHole);
-            if (end <= start) break;
-            ranges.Add(((ulong)start, (ulong)(end - start)));
-        }
-        return ranges;
-    }
 
     public void Dispose()
     {

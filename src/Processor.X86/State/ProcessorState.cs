@@ -135,7 +135,7 @@ public unsafe struct ProcessorState
     /// <summary>Current privilege level, 0 to 3.</summary>
     public int Cpl;
 
-    public const int TlbBits = 12, TlbSize = 1 << TlbBits;
+    public const int TlbBits = 14, TlbSize = 1 << TlbBits;
     public fixed byte TlbBytes[TlbSize * 32];
     public const int JumpBits = 12, JumpSize = 1 << JumpBits;
     public fixed byte JumpBytes[JumpSize * 24];
