@@ -71,6 +71,23 @@ internal sealed partial class ProgramGenerator
         return _w.TryAdd(u, i);
     }
 
+    /// <summary>The instruction with its memory operand near where a register points.</summary>
+    private bool TryThrough(Unit u, Code code, int pointer, uint locked)
+    {
+        Instruction i = _forms.Draft(code, _mode.Bits(), true);
+        i.SegmentPrefix = Register.None;
+        bool memory = false;
+        for (int n = 0; n < i.OpCount; n++) memory |= i.GetOpKind(n) == OpKind.Memory;
+        if (!memory || i.IsVsib || FormBuilder.AlignedArea(i.Mnemonic) || IsOffsetForm(i.Code)) return false;
+        if (i.Mnemonic is Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc && i.Op1Kind == OpKind.Register) return false;
+        i.MemoryBase = (Is64 ? Register.RAX : Register.EAX) + pointer;
+        i.MemoryIndex = Register.None;
+        i.MemoryIndexScale = 1;
+        i.MemoryDisplacement64 = (ulong)(_rng.Below(0x40) - 0x20);
+        i.MemoryDisplSize = 1;
+        return LeavesAlone(i, locked) && _w.TryAdd(u, i);
+    }
+
     /// <summary>The stack pointer moves by pushes and pops only, in units that know why; other registers may be locked.</summary>
     private bool LeavesAlone(in Instruction i, uint locked)
     {

@@ -249,7 +249,7 @@ internal sealed partial class ProgramGenerator
         {
             case < 58: return [Plain(locked)];
             case < 68: return [ConditionalBranch(forward)];
-            case < 71 when Has(Feature.InnerLoops) && depth < 3 && (function < 0 || depth < 2): return InnerLoop(depth, function, locked);
+            case < 71 when Has(Feature.InnerLoops) && depth < 3 && (function < 0 || depth < 2): return r.OneIn(2) ? InnerLoop(depth, function, locked) : TightLoop(depth, locked);
             case < 76 when _functions.Count > function + 1: return [Call(function)];
             case < 79: return [Stack(function, locked)];
             case < 82 when Has(Feature.Strings) && (locked & 0xC3) == 0: return [String()];
@@ -313,6 +313,47 @@ internal sealed partial class ProgramGenerator
             tail.Branch = new Branch([0x0F, 0x85], [0x75], body[0], true);
         }
         return [init, .. body, tail];
+    }
+
+    /// <summary>A loop of one block, without branches inside: mostly instructions on general and vector registers.</summary>
+    private List<Unit> TightLoop(int depth, uint locked)
+    {
+        Unit init = NewUnit(), tail = new() { Group = init.Group };
+        int counter = OtherRegister(locked), pointer = OtherRegister(locked | 1u << counter);
+        locked |= 1u << counter | 1u << pointer;
+        _w.Load(init, counter, 1 + (uint)_rng.Below(depth == 0 ? 40 : 8));
+        // The pointer walks across pages.
+        _w.Load(init, pointer, (Area(8) & ~0xFFFu) + 0x1000 - (uint)_rng.Below(0x100));
+        List<Unit> body = [];
+        for (int n = 1 + _rng.Below(10); n > 0; n--)
+        {
+            Unit u;
+            for (; ; )
+            {
+                u = NewUnit();
+                Code code = _pool.Next(_rng, Has(Feature.Vector));
+                if ((IsGeneralOrVector(code) || _rng.OneIn(64)) && (_rng.OneIn(3) ? TryThrough(u, code, pointer, locked) : TryPlain(u, code, locked))) break;
+                _group--;
+            }
+            body.Add(u);
+        }
+        Register moved = (Is64 ? Register.RAX : Register.EAX) + pointer;
+        _w.Add(tail, Instruction.Create(Is64 ? Code.Lea_r64_m : Code.Lea_r32_m, moved, new MemoryOperand(moved, _rng.Below(0x60) - 0x10)));
+        _w.Add(tail, Is64 ? Instruction.Create(Code.Dec_rm64, Register.RAX + counter) : Instruction.Create(Code.Dec_rm32, Register.EAX + counter));
+        tail.Branch = new Branch([0x0F, 0x85], [0x75], body[0], true);
+        return [init, .. body, tail];
+
+        static bool IsGeneralOrVector(Code code)
+        {
+            OpCodeInfo info = code.ToOpCode();
+            if (info.IsPrivileged || info.IsInputOutput || info.CanUseRepPrefix || info.Mnemonic is Mnemonic.Div or Mnemonic.Idiv) return false;
+            for (int n = 0; n < info.OpCount; n++)
+            {
+                string kind = info.GetOpKind(n).ToString();
+                if (kind.StartsWith("mm_", StringComparison.Ordinal) || kind.StartsWith("st", StringComparison.Ordinal) || kind.StartsWith("seg", StringComparison.Ordinal)) return false;
+            }
+            return info.OpCount > 0;
+        }
     }
 
     private Unit Call(int function)

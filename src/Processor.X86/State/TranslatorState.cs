@@ -113,6 +113,8 @@ public unsafe struct TranslatedBlock
     public byte* Main, Checked;
     /// <summary>Code that asks for a new look-up; what <see cref="Main"/> is replaced by when the block is given up.</summary>
     public byte* Stale;
+    /// <summary>Where a loop with exchanged registers goes on, and what that is replaced by; null: there is none.</summary>
+    public byte* Loop, LoopStale;
     /// <summary>The same block at another address.</summary>
     public TranslatedBlock* Next;
     /// <summary>For each operation the distance from <see cref="Main"/> to where execution goes on after it; 0: not inside this translation; <see cref="AfterGroupHead"/>: nor there, since the check of a group was not made.</summary>

@@ -23,21 +23,24 @@ internal sealed unsafe partial class BlockTranslator
     private void EmitLink(ulong rip, bool backward = false)
     {
         int link = AddLink(rip);
-        if (backward)
-        {
-            HostLabel quiet = NewLabel(), attention = NewLabel();
-            // Whoever watches from another thread sees that a loop goes on.
-            _a.StoreState(StateOffsets.Retired, HostRegisters.Retired);
-            _a.LoadState(HostRegisters.Scratch, StateOffsets.Attention, wide: false);
-            _a.JumpIfRcxZero(quiet);
-            _a.Jump(attention);
-            _a.Place(quiet);
-            _cold.Add(new Cold(ColdKind.Attention, attention, null, link, default, 0, false));
-        }
+        if (backward) EmitAttention(link);
         HostLabel stub = NewLabel();
         _a.Jump(stub);
         _translation->Links[link].Site = (byte*)(_a.Here - 4);
         _cold.Add(new Cold(ColdKind.Link, stub, null, link, default, 0, false));
+    }
+
+    /// <summary>Leaves on the way to a link's target when something wants attention.</summary>
+    private void EmitAttention(int link)
+    {
+        HostLabel quiet = NewLabel(), attention = NewLabel();
+        // Whoever watches from another thread sees that a loop goes on.
+        _a.StoreState(StateOffsets.Retired, HostRegisters.Retired);
+        _a.LoadState(HostRegisters.Scratch, StateOffsets.Attention, wide: false);
+        _a.JumpIfRcxZero(quiet);
+        _a.Jump(attention);
+        _a.Place(quiet);
+        _cold.Add(new Cold(ColdKind.Attention, attention, null, link, default, 0, false));
     }
 
     private static bool IsBackward(ulong target, in Instruction g) => target <= g.IP;
@@ -47,7 +50,8 @@ internal sealed unsafe partial class BlockTranslator
         ulong target = Truncate(g.NearBranchTarget);
         if (!IsTarget(target)) return false;
         Retire(ordinal + 1);
-        EmitLink(target, IsBackward(target, g));
+        if (_loop != null) EmitLoopBack();
+        else EmitLink(target, IsBackward(target, g));
         return true;
     }
 
@@ -61,8 +65,10 @@ internal sealed unsafe partial class BlockTranslator
         {
             HostLabel notTaken = NewLabel();
             _a.JumpIf(condition ^ 1, notTaken);
-            EmitLink(target, backward: true);
+            if (_loop != null) EmitLoopBack();
+            else EmitLink(target, backward: true);
             _a.Place(notTaken);
+            ExchangeOut();
         }
         else
         {
@@ -140,7 +146,7 @@ internal sealed unsafe partial class BlockTranslator
             return true;
         }
         int register = NumberOf(g.Op0Register);
-        Host from = HostRegisters.Of(register);
+        Host from = Of(register);
         if (from == Host.None) _a.LoadState(HostRegisters.Address, StateOffsets.Gpr(register), _wide);
         else _a.Move(HostRegisters.Address, from, _wide);
         return true;

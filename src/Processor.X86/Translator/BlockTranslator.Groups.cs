@@ -158,7 +158,7 @@ internal sealed unsafe partial class BlockTranslator
                 _a.LoadState(HostRegisters.Addend, GroupAddend(m.Group));
             }
             _addendGroup = m.Group;
-            Host @base = HostRegisters.Of(g.Base);
+            Host @base = Of(g.Base);
             if (@base == Host.None) _a.LoadState(@base = HostRegisters.Address, StateOffsets.Gpr(g.Base));
             operand = new HostOperand(@base, (int)g.Displacement);
             return true;

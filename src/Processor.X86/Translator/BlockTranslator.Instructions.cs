@@ -79,7 +79,7 @@ internal sealed unsafe partial class BlockTranslator
             if (!register.IsGPR()) return false;
             if (count && g.OpCode.GetOpKind(n) == OpCodeOperandKind.cl) continue;
             OpAccess access = information.GetOpAccess(n);
-            Host host = HostRegisters.Of(NumberOf(register));
+            Host host = Of(NumberOf(register));
             bool high = IsHigh(register);
             if (host != Host.None && (!high || (!rex && register != HostRegister.CH)))
             {
@@ -152,29 +152,36 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>Number of AH to BH in a ModRM byte.</summary>
     private static int HighNumber(HostRegister register) => 4 + (register - HostRegister.AH);
 
-    /// <summary>Moves between registers of which one lives in memory need no scratch.</summary>
+    /// <summary>Moves between registers of which one lives in memory.</summary>
     private bool EmitMove(in Instruction g)
     {
         if (g.Mnemonic != Mnemonic.Mov || g.GetOpKind(1) != OpKind.Register) return false;
         HostRegister to = g.Op0Register, from = g.Op1Register;
         int size = to.GetSize();
         if (size < 4) return false;
-        Host hostTo = HostRegisters.Of(NumberOf(to)), hostFrom = HostRegisters.Of(NumberOf(from));
-        if (hostTo == Host.None && hostFrom != Host.None && size == 8) _a.StoreState(StateOffsets.Gpr(NumberOf(to)), hostFrom);
-        else if (hostTo != Host.None && hostFrom == Host.None) _a.LoadState(hostTo, StateOffsets.Gpr(NumberOf(from)), size == 8);
-        else return false;
+        Host hostTo = Of(NumberOf(to)), hostFrom = Of(NumberOf(from));
+        if (hostTo != Host.None && hostFrom != Host.None) return false;
+        if (hostTo != Host.None)
+        {
+            _a.LoadState(hostTo, StateOffsets.Gpr(NumberOf(from)), size == 8);
+            return true;
+        }
+        // 32 bits extend to 64 on the way.
+        if (hostFrom == Host.None) _a.LoadState(Host.Rcx, StateOffsets.Gpr(NumberOf(from)), size == 8);
+        else if (size == 4) _a.Move(Host.Rcx, hostFrom, wide: false);
+        _a.StoreState(StateOffsets.Gpr(NumberOf(to)), hostFrom == Host.None || size == 4 ? Host.Rcx : hostFrom);
         return true;
     }
 
     /// <summary>An operand besides memory makes the host's instruction need a REX prefix, so that AH to BH cannot be named.</summary>
-    private static bool NeedsRex(in Instruction g, bool count)
+    private bool NeedsRex(in Instruction g, bool count)
     {
         for (int n = 0; n < g.OpCount; n++)
         {
             if (g.GetOpKind(n) != OpKind.Register) continue;
             HostRegister register = g.GetOpRegister(n);
             if (!register.IsGPR() || IsHigh(register) || (count && g.OpCode.GetOpKind(n) == OpCodeOperandKind.cl)) continue;
-            Host host = HostRegisters.Of(NumberOf(register));
+            Host host = Of(NumberOf(register));
             if (host == Host.None || host >= Host.R8 || (register.GetSize() == 1 && host >= Host.Rsp)) return true;
         }
         return false;
@@ -235,7 +242,7 @@ internal sealed unsafe partial class BlockTranslator
         // The result is truncated to the smaller of both sizes.
         address = address with { Wide = address.Wide && size == 8, SegmentBase = 0 };
         int number = NumberOf(g.Op0Register);
-        Host to = HostRegisters.Of(number);
+        Host to = Of(number);
         Materialise(address, to == Host.None ? HostRegisters.Address : to);
         if (to == Host.None) _a.StoreState(StateOffsets.Gpr(number), HostRegisters.Address);
         return true;
@@ -254,7 +261,7 @@ internal sealed unsafe partial class BlockTranslator
         else
         {
             int register = NumberOf(g.Op0Register);
-            divisor = HostRegisters.Of(register);
+            divisor = Of(register);
             if (divisor == Host.None) _a.LoadState(divisor = HostRegisters.Address, StateOffsets.Gpr(register));
         }
         // What may raise #DE, or needs the whole dividend, is the interpreter's.

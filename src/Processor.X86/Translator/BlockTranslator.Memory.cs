@@ -21,13 +21,13 @@ internal sealed unsafe partial class BlockTranslator
             Host @base = Host.None, index = Host.None;
             if (g.Base >= 0)
             {
-                @base = HostRegisters.Of(g.Base);
+                @base = Of(g.Base);
                 // Not through a guest's register, which may be the index.
                 if (@base == Host.None) _a.LoadState(@base = HostRegisters.IsGuests(to) ? HostRegisters.Address : to, StateOffsets.Gpr(g.Base));
             }
             if (g.Index >= 0)
             {
-                index = HostRegisters.Of(g.Index);
+                index = Of(g.Index);
                 if (index == Host.None) _a.LoadState(index = HostRegisters.Scratch, StateOffsets.Gpr(g.Index));
             }
             if (index == Host.None && g.Displacement == 0 && g.Wide)
@@ -50,7 +50,8 @@ internal sealed unsafe partial class BlockTranslator
     {
         if (!aligned && TryGroup(g, size, write, number, out HostOperand grouped)) return grouped;
         CheckOne(g, size, write, aligned, number);
-        if (g.IsSimple) return new HostOperand(HostRegisters.Of(g.Base), (int)g.Displacement);
+        // One register that the host has, too, and a displacement: the host's instruction can use it as it is.
+        if (g.Base >= 0 && g.Index < 0 && g.SegmentBase == 0 && g.Wide && Of(g.Base) != Host.None) return new HostOperand(Of(g.Base), (int)g.Displacement);
         if (g.IsConstant && (long)g.Constant == (int)g.Constant) return new HostOperand(Host.None, (int)g.Constant);
         Materialise(g, HostRegisters.Address);
         return new HostOperand(HostRegisters.Address, 0);

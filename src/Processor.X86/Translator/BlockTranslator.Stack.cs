@@ -35,7 +35,7 @@ internal sealed unsafe partial class BlockTranslator
         else if (g.GetOpKind(0) == OpKind.Register)
         {
             int register = NumberOf(g.Op0Register);
-            Host from = HostRegisters.Of(register);
+            Host from = Of(register);
             HostOperand slot = CheckPush(number);
             if (from == Host.None) _a.LoadState(from = HostRegisters.Scratch, StateOffsets.Gpr(register));
             StoreOperand(slot, from, _wide);
@@ -53,7 +53,7 @@ internal sealed unsafe partial class BlockTranslator
         if (!FitsStack(g.Code, _wide) || g.GetOpKind(0) != OpKind.Register) return false;
         HostOperand top = CheckTop(number);
         int register = NumberOf(g.Op0Register);
-        Host to = HostRegisters.Of(register);
+        Host to = Of(register);
         if (to is Host.None or HostRegisters.StackPointer)
         {
             LoadOperand(HostRegisters.Scratch, top, _wide);

@@ -159,7 +159,7 @@ internal sealed unsafe partial class BlockTranslator
     {
         if (g.GetOpKind(0) != OpKind.Register || g.Op0Register.GetSize() < 4) return false;
         int number = NumberOf(g.Op0Register);
-        Host to = HostRegisters.Of(number);
+        Host to = Of(number);
         var segment = (Seg)(g.Op1Register - HostRegister.ES);
         Encode(Instruction.Create(Code.Movzx_r32_rm16, Sized(to == Host.None ? Host.Rcx : to, 4), _a.State(StateOffsets.Selector(segment))));
         if (to == Host.None) _a.StoreState(StateOffsets.Gpr(number), Host.Rcx);

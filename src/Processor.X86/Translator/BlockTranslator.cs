@@ -35,7 +35,7 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>Code that is rarely reached and stands behind the block.</summary>
     private readonly record struct Cold(ColdKind Kind, HostLabel Label, HostLabel? Back, int Number, GuestAddress Address, int Size, bool Write);
 
-    private enum ColdKind { Miss, Operation, Link, Attention, Vectors, X87, Record }
+    private enum ColdKind { Miss, Operation, Link, Attention, Vectors, X87, Record, Return }
 
     public BlockTranslator(ExecutableMemory memory, TranslatorRuntime runtime, TranslationArena arena, ProcessorState* state, DecoderOptions options)
     {
@@ -58,8 +58,13 @@ internal sealed unsafe partial class BlockTranslator
     /// </summary>
     /// <param name="groups">Accesses may share checks.</param>
     /// <returns>The translation, or null when the block is too large for the buffer, or its code has changed.</returns>
-    public TranslatedBlock* Translate(Block* block, byte* code, in TranslatedBlock template, bool groups)
+    public TranslatedBlock* Translate(Block* block, byte* code, in TranslatedBlock template, bool groups) =>
+        // A loop whose instructions need the usual registers after all is translated once more.
+        TryTranslate(block, code, template, groups, exchange: true, out TranslatedBlock* made) ? made : TryTranslate(block, code, template, groups, exchange: false, out made) ? made : null;
+
+    private bool TryTranslate(Block* block, byte* code, in TranslatedBlock template, bool groups, bool exchange, out TranslatedBlock* made)
     {
+        made = null;
         _translation = _arena.Add<TranslatedBlock>(1);
         *_translation = template;
         _operations = _translation->Operations;
@@ -81,18 +86,37 @@ internal sealed unsafe partial class BlockTranslator
         EmitCheckedEntry();
         _main = _a.Length;
         Decode(code, block->Length, mode);
+        FindExchanges(exchange);
         FindGroups(groups);
-        EmitInstructions();
+        if (_loop != null)
+        {
+            ExchangeIn();
+            _a.Place(_loop);
+        }
+        if (!EmitInstructions()) return false;
         EmitCold();
-        EmitStaleStub(out int stale);
+        int stale = _a.Length;
+        EmitStaleStub();
+        int loopStale = _a.Length;
+        if (_loop != null)
+        {
+            ExchangeOut();
+            EmitStaleStub();
+        }
         // Another processor may have changed the code since the operations were made, and this one will hear of it.
-        if (_a.Full || _bytes.Checksum(block->Length) != block->Checksum) return null;
+        if (_a.Full || _bytes.Checksum(block->Length) != block->Checksum) return true;
         var start = (byte*)_memory.Append(_a.Code);
-        if (start == null) return null;
+        if (start == null) return true;
         _translation->Checked = start;
         _translation->Main = start + _main;
         _translation->Stale = start + stale;
-        return _translation;
+        if (_loop != null)
+        {
+            _translation->Loop = start + _loop.Offset;
+            _translation->LoopStale = start + loopStale;
+        }
+        made = _translation;
+        return true;
     }
 
     /// <summary>The mapping of the page is compared with the one for which the code was made.</summary>
@@ -120,9 +144,8 @@ internal sealed unsafe partial class BlockTranslator
         _a.Place(same);
     }
 
-    private void EmitStaleStub(out int offset)
+    private void EmitStaleStub()
     {
-        offset = _a.Length;
         _a.Call(_runtime.Exits[(int)TranslatedExit.Lookup]);
         Record(0);
     }
@@ -154,7 +177,8 @@ internal sealed unsafe partial class BlockTranslator
         Instructions += (ulong)_instructionCount;
     }
 
-    private void EmitInstructions()
+    /// <returns>False: the interpreter is needed in the middle, which a loop with exchanged registers does not allow.</returns>
+    private bool EmitInstructions()
     {
         int first = 0;
         for (int n = 0; n < _instructionCount && !_a.Full; n++)
@@ -165,18 +189,21 @@ internal sealed unsafe partial class BlockTranslator
             // An operation with a micro-operation in front of it has an address that needs segmentation.
             if (first != operation || !TryEmit(instruction, _operations + operation, operation, n))
             {
+                if (_loop != null) return false;
                 EmitInterpreted(first);
                 ForgetGroups();
                 _isGroupHead = _isReadingGroupHead = false;
             }
             // What follows a conditional branch in the decoded block is its second link, which the branch has emitted.
-            if ((InstructionTable.Get(instruction.Code).Flags & Row.EndsBlock) != 0) return;
+            if ((InstructionTable.Get(instruction.Code).Flags & Row.EndsBlock) != 0) return true;
             _translation->Resume[operation] = _isReadingGroupHead ? TranslatedBlock.AfterReadingGroupHead : _isGroupHead ? TranslatedBlock.AfterGroupHead : _a.Length - _main;
+            if (_loop != null && _translation->Resume[operation] > 0) _translation->Resume[operation] = _cold.Count != cold ? AddReturn(operation) : 0;
             // Where the interpreter may have executed the operation the registers hold nothing.
             if (!_isGroupHead && _cold.Count != cold) _addendGroup = -1;
             first = operation + 1;
         }
         EmitEnd(_instructionCount);
+        return true;
     }
 
     /// <summary>One instruction in host code. False: nothing was emitted, and the interpreter must execute it.</summary>
@@ -272,30 +299,65 @@ internal sealed unsafe partial class BlockTranslator
                 case ColdKind.Miss:
                     Materialise(c.Address, HostRegisters.Address);
                     _a.Lea(HostRegisters.Addend, HostRegisters.Address, c.Size - 1);
-                    _a.Call(_runtime.Misses[_missRoutine + (c.Write ? 1 : 0)]);
-                    _a.Jump(c.Back!);
+                    CallAndReturn(_runtime.Misses[_missRoutine + (c.Write ? 1 : 0)], c);
                     break;
                 case ColdKind.Vectors:
-                    _a.Call(_runtime.LoadVectors);
-                    _a.Jump(c.Back!);
+                    CallAndReturn(_runtime.LoadVectors, c);
                     break;
                 case ColdKind.X87:
-                    _a.Call(_runtime.LoadX87);
-                    _a.Jump(c.Back!);
+                    CallAndReturn(_runtime.LoadX87, c);
                     break;
                 case ColdKind.Record:
+                    Record(c.Number);
                     break;
                 case ColdKind.Operation:
+                    ExchangeOut();
                     _a.Call(_runtime.Exits[(int)TranslatedExit.Operation]);
+                    Record(c.Number);
                     break;
                 case ColdKind.Link:
                     _a.Call(_runtime.Exits[(int)TranslatedExit.Link]);
+                    Record(c.Number);
                     break;
                 case ColdKind.Attention:
+                    ExchangeOut();
                     _a.Call(_runtime.Exits[(int)TranslatedExit.Attention]);
+                    Record(c.Number);
+                    break;
+                case ColdKind.Return:
+                    _translation->Resume[c.Number] = _a.Length - _main;
+                    ExchangeIn();
+                    _a.Jump(c.Back!);
                     break;
             }
-            Record(c.Number);
         }
+    }
+
+    /// <summary>A call that comes back, or leaves for the interpreter: behind it are the jump and the record that <see cref="TranslatorRuntime.Misses"/> expects.</summary>
+    private void CallAndReturn(ulong routine, in Cold c)
+    {
+        ExchangeOut();
+        _a.Call(routine);
+        if (_loop == null)
+        {
+            _a.Jump(c.Back!);
+            Record(c.Number);
+            return;
+        }
+        HostLabel exchange = NewLabel();
+        _a.Jump(exchange);
+        Record(c.Number);
+        _a.Place(exchange);
+        ExchangeIn();
+        _a.Jump(c.Back!);
+    }
+
+    /// <summary>Where the interpreter has executed an operation of a loop with exchanged registers, code goes on by way of the exchange.</summary>
+    private int AddReturn(int operation)
+    {
+        HostLabel back = NewLabel();
+        _a.Place(back);
+        _cold.Add(new Cold(ColdKind.Return, NewLabel(), back, operation, default, 0, false));
+        return 0; // known later
     }
 }

@@ -12,9 +12,6 @@ internal readonly record struct GuestAddress(int Base, int Index, int Scale, lon
     /// <summary>The address is known: it is <see cref="Displacement"/>.</summary>
     public bool IsConstant => Base < 0 && Index < 0 && SegmentBase == 0;
 
-    /// <summary>One register that the host has, too, and a displacement: the host's instruction can use it as it is.</summary>
-    public bool IsSimple => Base >= 0 && Index < 0 && SegmentBase == 0 && Wide && HostRegisters.Of(Base) != Host.None;
-
     public ulong Constant => Wide ? (ulong)Displacement : (uint)Displacement;
 
     /// <summary>The memory operand of a decoded operation in a block at <paramref name="rip"/>. False: 16-bit addressing, or segmentation that needs checks.</summary>

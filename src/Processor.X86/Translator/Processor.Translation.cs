@@ -385,6 +385,7 @@ public sealed unsafe partial class Processor
     {
         t->IsGivenUp = true;
         Redirect(t->Main, t->Stale);
+        if (t->Loop != null) Redirect(t->Loop, t->LoopStale);
     }
 
     /// <summary>Puts a jump into emitted code.</summary>

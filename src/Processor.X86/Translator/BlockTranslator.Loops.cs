@@ -1,0 +1,119 @@
+using Iced.Intel;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>
+/// A block that jumps to itself is a loop, and in a loop it pays to give registers that live in memory the host's registers of guest registers that the loop
+/// uses less: they are exchanged in front of the loop and back behind it. Wherever such code is left, also in the middle, everything is in its usual place.
+/// </summary>
+internal sealed unsafe partial class BlockTranslator
+{
+    private readonly Host[] _map = new Host[16];
+    /// <summary>Guest registers that have changed places: one that usually lives in memory, and one that does meanwhile.</summary>
+    private readonly List<(int Memory, int Register)> _exchanges = [];
+    /// <summary>Where the loop begins, with the exchange behind it; null: the block is no such loop.</summary>
+    private HostLabel? _loop;
+
+    private readonly int[] _uses = new int[16];
+    private readonly bool[] _pinned = new bool[16];
+
+    /// <summary>The host register of a guest register in this block, or None when it lives in memory.</summary>
+    private Host Of(int number) => _map[number];
+
+    /// <summary>Chooses the registers to exchange. None where an instruction needs the usual places.</summary>
+    private void FindExchanges(bool wanted)
+    {
+        for (int n = 0; n < 16; n++) _map[n] = HostRegisters.Of(n);
+        _exchanges.Clear();
+        _loop = null;
+        if (!wanted || !_wide || _translation->SecondPage != null || _instructionCount == 0) return;
+        ref Instruction last = ref _instructions[_instructionCount - 1];
+        if (TranslationTable.Get(last.Code).Kind is not (TranslationKind.JumpConditional or TranslationKind.Jump) || last.NearBranchTarget != _rip) return;
+        Array.Clear(_uses);
+        Array.Clear(_pinned);
+        for (int n = 0; n < _instructionCount; n++)
+        {
+            Insn* operation = _operations + _instructionOperations[n];
+            (TranslationKind kind, TranslationFlags flags) = TranslationTable.Get(_instructions[n].Code);
+            bool known = kind is TranslationKind.Same or TranslationKind.Vector or TranslationKind.Lea or TranslationKind.Nop || n == _instructionCount - 1;
+            if (!known || (operation->Flags & InsnFlags.OtherHandler) != 0) return;
+            if ((flags & (TranslationFlags.ReadsCount | TranslationFlags.WritesCount)) != 0) _pinned[1] = true;
+            CountUses(_instructions[n]);
+        }
+        for (; ; )
+        {
+            int memory = -1, register = -1;
+            for (int n = 0; n < 16; n++)
+            {
+                if (HostRegisters.Of(n) == Host.None)
+                {
+                    if (_map[n] == Host.None && (memory < 0 || _uses[n] > _uses[memory])) memory = n;
+                }
+                else if (_map[n] != Host.None && !_pinned[n] && (register < 0 || _uses[n] < _uses[register])) register = n;
+            }
+            if (memory < 0 || register < 0 || _uses[memory] <= _uses[register]) break;
+            _exchanges.Add((memory, register));
+            (_map[memory], _map[register]) = (_map[register], Host.None);
+        }
+        if (_exchanges.Count > 0) _loop = NewLabel();
+    }
+
+    /// <summary>Counts the registers that an instruction names; what it uses without naming it must stay where it is.</summary>
+    private void CountUses(in Instruction g)
+    {
+        uint named = 0;
+        for (int n = 0; n < g.OpCount; n++)
+        {
+            if (g.GetOpKind(n) == OpKind.Register) Name(g.GetOpRegister(n));
+            else if (g.GetOpKind(n) == OpKind.Memory)
+            {
+                Name(g.MemoryBase);
+                Name(g.MemoryIndex);
+            }
+        }
+        bool hidden = false;
+        foreach (UsedRegister used in _information.GetInfo(g, InstructionInfoOptions.NoMemoryUsage).GetUsedRegisters())
+        {
+            if (!used.Register.IsGPR() || (named & 1u << NumberOf(used.Register)) != 0) continue;
+            _pinned[NumberOf(used.Register)] = hidden = true;
+        }
+        // One that is named may be used without its name as well.
+        for (int n = 0; hidden && n < 16; n++) _pinned[n] |= (named & 1u << n) != 0;
+
+        void Name(Iced.Intel.Register register)
+        {
+            if (!register.IsGPR()) return;
+            int n = NumberOf(register);
+            named |= 1u << n;
+            _uses[n]++;
+            _pinned[n] |= IsHigh(register);
+        }
+    }
+
+    /// <summary>In front of the loop. Neither flags nor scratch registers change.</summary>
+    private void ExchangeIn()
+    {
+        foreach ((int memory, int register) in _exchanges)
+        {
+            _a.StoreState(StateOffsets.Gpr(register), HostRegisters.Of(register));
+            _a.LoadState(HostRegisters.Of(register), StateOffsets.Gpr(memory));
+        }
+    }
+
+    /// <summary>Behind the loop, and wherever else it is left.</summary>
+    private void ExchangeOut()
+    {
+        foreach ((int memory, int register) in _exchanges)
+        {
+            _a.StoreState(StateOffsets.Gpr(memory), HostRegisters.Of(register));
+            _a.LoadState(HostRegisters.Of(register), StateOffsets.Gpr(register));
+        }
+    }
+
+    /// <summary>The jump back to the loop's beginning.</summary>
+    private void EmitLoopBack()
+    {
+        EmitAttention(AddLink(_rip));
+        _a.Jump(_loop!);
+    }
+}
