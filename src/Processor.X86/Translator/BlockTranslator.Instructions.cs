@@ -12,7 +12,7 @@ internal sealed unsafe partial class BlockTranslator
         /// <summary>The register as the guest names it: one that lives in memory, or AH to BH.</summary>
         public HostRegister Guest;
         public Host Scratch;
-        public bool Written;
+        public bool Read, Written;
     }
 
     private const int MostSubstitutes = 3;
@@ -86,6 +86,11 @@ internal sealed unsafe partial class BlockTranslator
                 if (!high) h.SetOpRegister(n, Sized(host, register.GetSize()));
                 continue;
             }
+            if (memory < 0 && TryInPlace(ref h, g, n, Writes(access)))
+            {
+                memory = n;
+                continue;
+            }
             int k = 0;
             while (k < used && Identity(substitutes[k].Guest) != Identity(register)) k++;
             if (k == used)
@@ -99,10 +104,14 @@ internal sealed unsafe partial class BlockTranslator
                 substitutes[used++] = new Substitute { Guest = register, Scratch = scratch };
             }
             substitutes[k].Written |= Writes(access);
+            substitutes[k].Read |= access != OpAccess.Write || register.GetSize() < 4; // shorter ones leave the rest as it was
             h.SetOpRegister(n, Sized(substitutes[k].Scratch, register.GetSize()));
         }
         // RCX last: what comes before may need it.
-        for (int k = used - 1; k >= 0; k--) LoadSubstitute(substitutes[k]);
+        for (int k = used - 1; k >= 0; k--)
+        {
+            if (substitutes[k].Read) LoadSubstitute(substitutes[k]);
+        }
         if (count) _a.Move(Host.Rcx, HostRegisters.Count);
         if (!_a.TryEncode(h)) return false;
         if ((flags & TranslationFlags.WritesCount) != 0) _a.Move(HostRegisters.Count, Host.Rcx);
@@ -110,6 +119,31 @@ internal sealed unsafe partial class BlockTranslator
         {
             if (substitutes[k].Written) StoreSubstitute(substitutes[k]);
         }
+        return true;
+    }
+
+    /// <summary>Makes register operand <paramref name="n"/> a memory operand, the register's place in the state, where the form has one that does the same.</summary>
+    private bool TryInPlace(ref Instruction h, in Instruction g, int n, bool written)
+    {
+        HostRegister register = g.GetOpRegister(n);
+        int size = register.GetSize();
+        if (IsHigh(register) || (written && size == 4)) return false; // 32 bits extend to 64 in a register only
+        if (g.OpCode.GetOpKind(n) is not (OpCodeOperandKind.r8_or_mem or OpCodeOperandKind.r16_or_mem or OpCodeOperandKind.r32_or_mem or OpCodeOperandKind.r64_or_mem)) return false;
+        // XCHG with memory locks the bus, and a bit string goes beyond its operand.
+        if (g.Mnemonic is Mnemonic.Xchg || (g.Mnemonic is Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc && g.GetOpKind(1) == OpKind.Register)) return false;
+        for (int k = 0; k < g.OpCount; k++)
+        {
+            if (k != n && g.GetOpKind(k) == OpKind.Register && g.GetOpRegister(k).IsGPR() && NumberOf(g.GetOpRegister(k)) == NumberOf(register)) return false;
+        }
+        Instruction inPlace = h;
+        MemoryOperand place = _a.State(StateOffsets.Gpr(NumberOf(register)));
+        inPlace.SetOpKind(n, OpKind.Memory);
+        inPlace.SegmentPrefix = inPlace.MemoryBase = inPlace.MemoryIndex = HostRegister.None;
+        inPlace.MemoryDisplacement64 = (ulong)place.Displacement;
+        inPlace.MemoryDisplSize = place.DisplSize;
+        // Some forms access fewer bytes in memory than in a register.
+        if (inPlace.MemorySize.GetSize() != size) return false;
+        h = inPlace;
         return true;
     }
 
