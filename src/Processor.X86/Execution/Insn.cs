@@ -69,6 +69,8 @@ public enum InsnFlags : ushort
     Counted = 0x10,
     /// <summary>With <see cref="Counted"/>: the block's accesses are checked one by one.</summary>
     Ungrouped = 0x40,
+    /// <summary>Nor do its accesses predict pages.</summary>
+    Unpredicted = 0x80,
     /// <summary>The handler is not the table's: the instruction is refused, or exits.</summary>
     OtherHandler = 0x20,
     /// <summary>Address size (string instructions, LOOP, JCXZ).</summary>

@@ -40,6 +40,9 @@ public unsafe struct TranslatorState
     public const int MostGroups = 8;
     public fixed ulong GroupAddends[MostGroups];
 
+    /// <summary>The predictions that hold something: address of the first, or 0.</summary>
+    public ulong Predictions;
+
     /// <summary>Entries of one first-level table.</summary>
     public const int FirstLevelBits = 9, FirstLevelSize = 1 << FirstLevelBits;
     /// <summary>Tables of one privilege: tags for reading, host minus linear addresses, the same for writing.</summary>
@@ -77,6 +80,27 @@ internal enum TranslatedExit : uint
     /// record lead back to the check.
     /// </summary>
     ReadMiss, WriteMiss,
+    /// <summary>As Operation, and a prediction of the block has failed often.</summary>
+    Predictions,
+}
+
+/// <summary>
+/// The page that an access of a loop used last, below 2 GiB like the processor state. It holds nothing that the first-level TLB does not, and is dropped with it.
+/// </summary>
+[StructLayout(LayoutKind.Sequential)]
+public unsafe struct PagePrediction
+{
+    /// <summary>Negative of the page's number, shifted left by the binary logarithm of the operand's size, so that it matches an address whose lowest bits are zero only; or <see cref="Empty"/>.</summary>
+    public ulong Tag;
+    /// <summary>Host minus linear address.</summary>
+    public ulong Addend;
+    /// <summary>Address of the next one that holds something, or 0.</summary>
+    public ulong Next;
+    /// <summary>How often it may still fail until <see cref="TranslatedExit.Predictions"/>.</summary>
+    public ulong Budget;
+
+    /// <summary>Never the negative of a page number.</summary>
+    public const ulong Empty = 1;
 }
 
 /// <summary>Lies in emitted code behind the call that leaves it.</summary>
@@ -141,4 +165,8 @@ public unsafe struct TranslatedBlock
     public bool IsGivenUp;
     /// <summary>How often the check of a group of accesses failed.</summary>
     public int GroupFailures;
+    public PagePrediction* Predictions;
+    public int PredictionCount;
+    /// <summary><see cref="ProcessorState.Retired"/> when the budgets were filled.</summary>
+    public ulong PredictionsSince;
 }

@@ -34,13 +34,19 @@ internal sealed unsafe partial class BlockTranslator
     private void EmitAttention(int link)
     {
         HostLabel quiet = NewLabel(), attention = NewLabel();
-        // Whoever watches from another thread sees that a loop goes on.
-        _a.StoreState(StateOffsets.Retired, HostRegisters.Retired);
-        _a.LoadState(HostRegisters.Scratch, StateOffsets.Attention, wide: false);
+        ReadAttention();
         _a.JumpIfRcxZero(quiet);
         _a.Jump(attention);
         _a.Place(quiet);
         _cold.Add(new Cold(ColdKind.Attention, attention, null, link, default, 0, false));
+    }
+
+    /// <summary>RCX is zero afterwards when nothing wants attention.</summary>
+    private void ReadAttention()
+    {
+        // Whoever watches from another thread sees that a loop goes on.
+        _a.StoreState(StateOffsets.Retired, HostRegisters.Retired);
+        _a.LoadState(HostRegisters.Scratch, StateOffsets.Attention, wide: false);
     }
 
     private static bool IsBackward(ulong target, in Instruction g) => target <= g.IP;
@@ -127,8 +133,7 @@ internal sealed unsafe partial class BlockTranslator
         _a.JumpIfRcxZero(hit);
         _a.Jump(exit);
         _a.Place(hit);
-        _a.StoreState(StateOffsets.Retired, HostRegisters.Retired);
-        _a.LoadState(HostRegisters.Scratch, StateOffsets.Attention, wide: false);
+        ReadAttention();
         _a.JumpIfRcxZero(quiet);
         _a.Jump(exit);
         _a.Place(quiet);

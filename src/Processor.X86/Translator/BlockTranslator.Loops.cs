@@ -11,7 +11,7 @@ internal sealed unsafe partial class BlockTranslator
     private readonly Host[] _map = new Host[16];
     /// <summary>Guest registers that have changed places: one that usually lives in memory, and one that does meanwhile.</summary>
     private readonly List<(int Memory, int Register)> _exchanges = [];
-    /// <summary>Where the loop begins, with the exchange behind it; null: the block is no such loop.</summary>
+    /// <summary>Where the loop begins, behind the exchange; null: the block is no loop.</summary>
     private HostLabel? _loop;
 
     private readonly int[] _uses = new int[16];
@@ -20,15 +20,20 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>The host register of a guest register in this block, or None when it lives in memory.</summary>
     private Host Of(int number) => _map[number];
 
+    /// <summary>The block ends with a jump to its beginning.</summary>
+    private bool IsLoop()
+    {
+        if (_translation->SecondPage != null || _instructionCount == 0) return false;
+        ref Instruction last = ref _instructions[_instructionCount - 1];
+        return TranslationTable.Get(last.Code).Kind is TranslationKind.JumpConditional or TranslationKind.Jump && last.NearBranchTarget == _rip;
+    }
+
     /// <summary>Chooses the registers to exchange. None where an instruction needs the usual places.</summary>
     private void FindExchanges(bool wanted)
     {
         for (int n = 0; n < 16; n++) _map[n] = HostRegisters.Of(n);
         _exchanges.Clear();
-        _loop = null;
-        if (!wanted || !_wide || _translation->SecondPage != null || _instructionCount == 0) return;
-        ref Instruction last = ref _instructions[_instructionCount - 1];
-        if (TranslationTable.Get(last.Code).Kind is not (TranslationKind.JumpConditional or TranslationKind.Jump) || last.NearBranchTarget != _rip) return;
+        if (!wanted || !_wide) return;
         Array.Clear(_uses);
         Array.Clear(_pinned);
         for (int n = 0; n < _instructionCount; n++)
@@ -55,7 +60,6 @@ internal sealed unsafe partial class BlockTranslator
             _exchanges.Add((memory, register));
             (_map[memory], _map[register]) = (_map[register], Host.None);
         }
-        if (_exchanges.Count > 0) _loop = NewLabel();
     }
 
     /// <summary>Counts the registers that an instruction names; what it uses without naming it must stay where it is.</summary>
@@ -113,7 +117,19 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>The jump back to the loop's beginning.</summary>
     private void EmitLoopBack()
     {
-        EmitAttention(AddLink(_rip));
-        _a.Jump(_loop!);
+        HostLabel attention = NewLabel();
+        _cold.Add(new Cold(ColdKind.Attention, attention, null, AddLink(_rip), default, 0, false));
+        ReadAttention();
+        if (_a.Length + 2 - _loop!.Offset <= 128)
+        {
+            _a.JumpIfRcxZero(_loop);
+            _a.Jump(attention);
+            return;
+        }
+        HostLabel quiet = NewLabel();
+        _a.JumpIfRcxZero(quiet);
+        _a.Jump(attention);
+        _a.Place(quiet);
+        _a.Jump(_loop);
     }
 }

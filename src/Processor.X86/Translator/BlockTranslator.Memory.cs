@@ -49,13 +49,16 @@ internal sealed unsafe partial class BlockTranslator
     private HostOperand Check(in GuestAddress g, int size, bool write, bool aligned, int number)
     {
         if (!aligned && TryGroup(g, size, write, number, out HostOperand grouped)) return grouped;
-        CheckOne(g, size, write, aligned, number);
+        bool predicted = TryPredict(g, size, write, aligned, number);
+        if (!predicted) CheckOne(g, size, write, aligned, number);
         // One register that the host has, too, and a displacement: the host's instruction can use it as it is.
-        if (g.Base >= 0 && g.Index < 0 && g.SegmentBase == 0 && g.Wide && Of(g.Base) != Host.None) return new HostOperand(Of(g.Base), (int)g.Displacement);
+        if (IsSimple(g)) return new HostOperand(Of(g.Base), (int)g.Displacement);
         if (g.IsConstant && (long)g.Constant == (int)g.Constant) return new HostOperand(Host.None, (int)g.Constant);
-        Materialise(g, HostRegisters.Address);
+        if (!predicted) Materialise(g, HostRegisters.Address);
         return new HostOperand(HostRegisters.Address, 0);
     }
+
+    private bool IsSimple(in GuestAddress g) => g.Base >= 0 && g.Index < 0 && g.SegmentBase == 0 && g.Wide && Of(g.Base) != Host.None;
 
     /// <summary>The check itself. The addend is in its register afterwards; RCX and the address are lost.</summary>
     private void CheckOne(in GuestAddress g, int size, bool write, bool aligned, int number)

@@ -33,12 +33,17 @@ internal sealed unsafe partial class BlockTranslator
     private int _labelCount;
 
     /// <summary>Code that is rarely reached and stands behind the block.</summary>
-    private readonly record struct Cold(ColdKind Kind, HostLabel Label, HostLabel? Back, int Number, GuestAddress Address, int Size, bool Write);
-
-    private enum ColdKind { Miss, Operation, Link, Attention, Vectors, X87, Record, Return }
-
-    public BlockTranslator(ExecutableMemory memory, TranslatorRuntime runtime, TranslationArena arena, ProcessorState* state, DecoderOptions options)
+    private readonly record struct Cold(ColdKind Kind, HostLabel Label, HostLabel? Back, int Number, GuestAddress Address, int Size, bool Write, bool Aligned = false)
     {
+        /// <summary>Address of a <see cref="PagePrediction"/>.</summary>
+        public int Prediction { get; init; }
+    }
+
+    private enum ColdKind { Miss, Prediction, Operation, Link, Attention, Vectors, X87, Record, Return }
+
+    public BlockTranslator(ExecutableMemory memory, TranslatorRuntime runtime, TranslationArena arena, PredictionArena predictions, ProcessorState* state, DecoderOptions options)
+    {
+        _predictions = predictions;
         _a = new HostAssembler(state);
         (_memory, _runtime, _arena) = (memory, runtime, arena);
         _decoders = [Decoder.Create(16, _bytes, options), Decoder.Create(32, _bytes, options), Decoder.Create(64, _bytes, options)];
@@ -57,12 +62,13 @@ internal sealed unsafe partial class BlockTranslator
     /// Translates a block whose bytes are at <paramref name="code"/>; <paramref name="template"/> has what the caller knows.
     /// </summary>
     /// <param name="groups">Accesses may share checks.</param>
+    /// <param name="predict">Accesses of a loop may predict their page.</param>
     /// <returns>The translation, or null when the block is too large for the buffer, or its code has changed.</returns>
-    public TranslatedBlock* Translate(Block* block, byte* code, in TranslatedBlock template, bool groups) =>
+    public TranslatedBlock* Translate(Block* block, byte* code, in TranslatedBlock template, bool groups, bool predict) =>
         // A loop whose instructions need the usual registers after all is translated once more.
-        TryTranslate(block, code, template, groups, exchange: true, out TranslatedBlock* made) ? made : TryTranslate(block, code, template, groups, exchange: false, out made) ? made : null;
+        TryTranslate(block, code, template, groups, predict, exchange: true, out TranslatedBlock* made) || TryTranslate(block, code, template, groups, predict, exchange: false, out made) ? made : null;
 
-    private bool TryTranslate(Block* block, byte* code, in TranslatedBlock template, bool groups, bool exchange, out TranslatedBlock* made)
+    private bool TryTranslate(Block* block, byte* code, in TranslatedBlock template, bool groups, bool predict, bool exchange, out TranslatedBlock* made)
     {
         made = null;
         _translation = _arena.Add<TranslatedBlock>(1);
@@ -86,7 +92,9 @@ internal sealed unsafe partial class BlockTranslator
         EmitCheckedEntry();
         _main = _a.Length;
         Decode(code, block->Length, mode);
-        FindExchanges(exchange);
+        _loop = IsLoop() ? NewLabel() : null;
+        FindExchanges(exchange && _loop != null);
+        _predicts = predict && _loop != null;
         FindGroups(groups);
         if (_loop != null)
         {
@@ -189,7 +197,7 @@ internal sealed unsafe partial class BlockTranslator
             // An operation with a micro-operation in front of it has an address that needs segmentation.
             if (first != operation || !TryEmit(instruction, _operations + operation, operation, n))
             {
-                if (_loop != null) return false;
+                if (_exchanges.Count > 0) return false;
                 EmitInterpreted(first);
                 ForgetGroups();
                 _isGroupHead = _isReadingGroupHead = false;
@@ -197,7 +205,7 @@ internal sealed unsafe partial class BlockTranslator
             // What follows a conditional branch in the decoded block is its second link, which the branch has emitted.
             if ((InstructionTable.Get(instruction.Code).Flags & Row.EndsBlock) != 0) return true;
             _translation->Resume[operation] = _isReadingGroupHead ? TranslatedBlock.AfterReadingGroupHead : _isGroupHead ? TranslatedBlock.AfterGroupHead : _a.Length - _main;
-            if (_loop != null && _translation->Resume[operation] > 0) _translation->Resume[operation] = _cold.Count != cold ? AddReturn(operation) : 0;
+            if (_exchanges.Count > 0 && _translation->Resume[operation] > 0) _translation->Resume[operation] = _cold.Count != cold ? AddReturn(operation) : 0;
             // Where the interpreter may have executed the operation the registers hold nothing.
             if (!_isGroupHead && _cold.Count != cold) _addendGroup = -1;
             first = operation + 1;
@@ -301,6 +309,9 @@ internal sealed unsafe partial class BlockTranslator
                     _a.Lea(HostRegisters.Addend, HostRegisters.Address, c.Size - 1);
                     CallAndReturn(_runtime.Misses[_missRoutine + (c.Write ? 1 : 0)], c);
                     break;
+                case ColdKind.Prediction:
+                    EmitPrediction(c);
+                    break;
                 case ColdKind.Vectors:
                     CallAndReturn(_runtime.LoadVectors, c);
                     break;
@@ -338,7 +349,7 @@ internal sealed unsafe partial class BlockTranslator
     {
         ExchangeOut();
         _a.Call(routine);
-        if (_loop == null)
+        if (_exchanges.Count == 0)
         {
             _a.Jump(c.Back!);
             Record(c.Number);

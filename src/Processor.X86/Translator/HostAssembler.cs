@@ -351,7 +351,7 @@ internal sealed unsafe class HostAssembler : CodeWriter
     {
         if (label.Offset >= 0)
         {
-            WriteByte(checked((byte)(sbyte)(label.Offset - (Length + 1))));
+            WriteByte((byte)checked((sbyte)(label.Offset - (Length + 1))));
             return;
         }
         label.Waiting.Add(~Length);

@@ -18,6 +18,7 @@ public sealed unsafe partial class Processor
 
         public readonly ExecutableMemory Memory = new(CodeSize);
         public readonly TranslationArena Arena = new(ArenaSize);
+        public readonly PredictionArena Predictions = new();
         public readonly TranslatorRuntime Runtime;
         public readonly BlockTranslator Blocks;
         /// <summary>Bytes at the beginning of the code that are never given up.</summary>
@@ -34,7 +35,7 @@ public sealed unsafe partial class Processor
             Threshold = threshold;
             Runtime = new TranslatorRuntime(Memory, processor.State);
             _kept = Memory.Used;
-            Blocks = new BlockTranslator(Memory, Runtime, Arena, processor.State, FeatureMap.Options(processor.Model));
+            Blocks = new BlockTranslator(Memory, Runtime, Arena, Predictions, processor.State, FeatureMap.Options(processor.Model));
         }
 
         /// <summary>The number of a mapping; never 0.</summary>
@@ -49,6 +50,7 @@ public sealed unsafe partial class Processor
         {
             Memory.Rewind(_kept);
             Arena.Clear();
+            Predictions.Clear();
             _mappings.Clear();
             Modes.Clear();
             _nextMapping = 1;
@@ -58,6 +60,7 @@ public sealed unsafe partial class Processor
         {
             Memory.Dispose();
             Arena.Dispose();
+            Predictions.Dispose();
         }
     }
 
@@ -134,6 +137,7 @@ public sealed unsafe partial class Processor
             Mapping = t.MappingOf(linear, page),
             MappingSlot = MappingSlot(linear, block->Mode),
             TargetTable = table,
+            PredictionsSince = s->Retired,
             Next = (TranslatedBlock*)i->Extra,
         };
         byte* code = Memory.Backing.Pointer + block->Start;
@@ -148,7 +152,7 @@ public sealed unsafe partial class Processor
             CodeBytes.Copy(template.SecondPage, joined + first, block->Length - first);
             code = joined;
         }
-        TranslatedBlock* made = t.Blocks.Translate(block, code, template, groups: (i->Flags & InsnFlags.Ungrouped) == 0);
+        TranslatedBlock* made = t.Blocks.Translate(block, code, template, groups: (i->Flags & InsnFlags.Ungrouped) == 0, predict: (i->Flags & InsnFlags.Unpredicted) == 0);
         if (made == null)
         {
             i->Handler = &TranslatedBlocks.Never;
@@ -278,11 +282,16 @@ public sealed unsafe partial class Processor
                 if (next != operation + 1 || operation->Length != 0) break;
                 operation = next;
             }
+            if ((TranslatedExit)s->Translator.ExitKind == TranslatedExit.Predictions && !ArePredictionsWorthIt(s, t))
+            {
+                TranslateAgain(t, InsnFlags.Unpredicted);
+                return next;
+            }
             if (next != operation + 1 || s->AttentionFlags != 0 || (next->Flags & InsnFlags.Stale) != 0) return next;
             int resume = t->Resume[operation - t->Operations];
             if (resume <= 0)
             {
-                if (resume < 0 && ++t->GroupFailures == MostGroupFailures) Ungroup(t);
+                if (resume < 0 && ++t->GroupFailures == MostGroupFailures) TranslateAgain(t, InsnFlags.Ungrouped);
                 return next;
             }
             if (MayTrap(s, t)) return next;
@@ -356,10 +365,23 @@ public sealed unsafe partial class Processor
     /// <summary>After so many failures a block's accesses are checked one by one.</summary>
     private const int MostGroupFailures = 64;
 
-    private void Ungroup(TranslatedBlock* t)
+    /// <summary>A failure may come every so many instructions.</summary>
+    private const ulong LeastInstructionsPerFailure = 300;
+
+    /// <summary>Fills the budgets of a block's predictions, one of which is exhausted. False: it was too soon.</summary>
+    private static bool ArePredictionsWorthIt(ProcessorState* s, TranslatedBlock* t)
+    {
+        ulong since = s->Retired - t->PredictionsSince;
+        t->PredictionsSince = s->Retired;
+        for (int n = 0; n < t->PredictionCount; n++) t->Predictions[n].Budget = PredictionArena.Budget;
+        return since >= PredictionArena.Budget * LeastInstructionsPerFailure;
+    }
+
+    /// <summary>What did not prove good for a block is left out from now on; called when none of its code runs.</summary>
+    private void TranslateAgain(TranslatedBlock* t, InsnFlags without)
     {
         Insn* counting = t->Operations - 1;
-        counting->Flags |= InsnFlags.Ungrouped;
+        counting->Flags |= without;
         if (t->IsGivenUp) return;
         GiveUp(t);
         var link = (TranslatedBlock**)&counting->Extra;
@@ -420,6 +442,18 @@ public sealed unsafe partial class Processor
             new Span<ulong>(table + TranslatorState.WriteTag, TranslatorState.FirstLevelSize).Fill(TranslatorState.EmptyTag);
         }
         new Span<uint>(State->Translator.Mappings, 2 * TranslatorState.MappingSize).Clear();
+        DropPredictions();
+    }
+
+    private void DropPredictions()
+    {
+        var next = (PagePrediction*)State->Translator.Predictions;
+        State->Translator.Predictions = 0;
+        while (next != null)
+        {
+            next->Tag = PagePrediction.Empty;
+            next = (PagePrediction*)next->Next;
+        }
     }
 
     /// <summary>Drops the first-level translations of one linear page.</summary>
@@ -437,12 +471,14 @@ public sealed unsafe partial class Processor
         }
         int slot = (int)number & (TranslatorState.MappingSize - 1);
         State->Translator.Mappings[slot] = State->Translator.Mappings[TranslatorState.MappingSize + slot] = 0;
+        DropPredictions();
     }
 
     /// <summary>Drops the entries through which the backing page at <paramref name="page"/> could be written.</summary>
     private void RevokeFirstLevelWrites(byte* page)
     {
         if (_translator == null) return;
+        DropPredictions();
         for (int privilege = 0; privilege < TranslatorState.Privileges; privilege++)
         {
             byte* table = State->Translator.FirstLevel + privilege * TranslatorState.TableSize;

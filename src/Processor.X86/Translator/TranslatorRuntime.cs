@@ -43,7 +43,7 @@ internal sealed unsafe class TranslatorRuntime
     {
         _a = new HostAssembler(state);
         _a.Begin((ulong)memory.Next);
-        foreach (ulong constant in (ulong[])[IndexMask, PageMask, TargetMask, 1, 3, 7, 15, 31, 63, MxcsrMasks, Simd.DefaultMxcsr, X87Masks, X87.Summary, (ulong)Rflags.If])
+        foreach (ulong constant in (ulong[])[IndexMask, PageMask, PageMask | 1, PageMask | 3, PageMask | 7, PageMask | 15, PageMask | 31, PageMask | 63, TargetMask, 1, 3, 7, 15, 31, 63, MxcsrMasks, Simd.DefaultMxcsr, X87Masks, X87.Summary, (ulong)Rflags.If])
         {
             if (_constants.TryAdd(constant, _a.Here)) _a.Int64(constant);
         }
