@@ -1,0 +1,169 @@
+using System.Diagnostics;
+using System.Text;
+using Bunraku.Engines;
+using Bunraku.Hypervisor;
+using Bunraku.Machine.Board;
+using Bunraku.Processor.X86;
+
+namespace Bunraku.DeviceFuzz;
+
+/// <summary>How one hostile guest fared.</summary>
+/// <param name="Accesses">How many it made.</param>
+/// <param name="Interrupts">How many interrupts and NMIs it took.</param>
+/// <param name="Cause">What ended its VM; null: it could not be ended.</param>
+/// <param name="Failure">What the monitor did wrong; null: nothing.</param>
+public sealed record DeviceFuzzResult(ulong Seed, ulong Accesses, ulong Interrupts, StopCause? Cause, string? Failure);
+
+/// <summary>
+/// Runs <see cref="HostileGuest"/> on a full board, one VM for each seed, while somebody types, presses the power button, pulses NMI, and pauses the VM. The guest may end its VM
+/// as guests can; the monitor must neither fail nor stand still.
+/// </summary>
+public sealed class DeviceFuzzer(IEngine engine, int cpus = 1)
+{
+    private const int LastExits = 24;
+    private static readonly TimeSpan s_joinPatience = TimeSpan.FromSeconds(30);
+
+    /// <summary>Without a single access for so long, the guest or the monitor hangs.</summary>
+    public TimeSpan Patience { get; init; } = TimeSpan.FromSeconds(30);
+
+    /// <summary>Called with the VM and its board before the start.</summary>
+    public Action<VirtualMachine, PcBoard>? Prepare { get; init; }
+
+    /// <summary>What the hostile guest and its bystander see for a processor.</summary>
+    public static CpuModel Model => CpuModels.Parse("max,+hypervisor");
+
+    /// <summary>Runs the guest of a seed until it has made so many accesses or has ended its VM. A VM that hangs is left behind.</summary>
+    public DeviceFuzzResult Run(ulong seed, ulong accesses)
+    {
+        var vm = new VirtualMachine(engine, Model, HostileGuest.MemorySize, cpus);
+        var board = new PcBoard(vm, new PcBoardOptions { DebugExit = true, TestDevice = true, SerialOutput = _ => { }, SecondSerialOutput = _ => { }, DebugOutput = _ => { } });
+        board.FwCfg.AddFile("opt/writable", new byte[1000], writable: true);
+        HostileGuest.Load(vm, seed | 1ul << 63);
+        Prepare?.Invoke(vm, board);
+        var trace = new ExitTrace(cpus);
+        foreach (CpuThread cpu in vm.Cpus) cpu.OnExit = trace.Add;
+
+        var random = new Random((int)(seed * 2654435761 >> 3));
+        var still = Stopwatch.StartNew();
+        ulong last = 0;
+        vm.Start();
+        while (!vm.Stopped.IsCompleted)
+        {
+            if (!Within(s_joinPatience, () => Disturb(vm, board, random))) return Hung(vm, trace, seed, "the host's own requests (keys, power button, NMI, pause) do not return");
+            vm.Stopped.Wait(1);
+            ulong now = Sum(vm, HostileGuest.Counter);
+            if (now >= accesses) break;
+            if (now != last) still.Restart();
+            last = now;
+            if (still.Elapsed > Patience) return Hung(vm, trace, seed, $"no access for {Patience.TotalSeconds:F0} s");
+        }
+        vm.Stop(new StopCause(StopReason.HostRequest));
+        if (!Within(s_joinPatience, vm.Join)) return Hung(vm, trace, seed, "the vCPUs do not stop");
+        StopCause cause = vm.Stopped.Result;
+        string? failure = cause.Reason switch
+        {
+            StopReason.EngineError => Describe(vm, trace, $"the monitor failed: {cause.Message}"),
+            // Nothing that one processor does here spoils its tables; several start each other anywhere.
+            StopReason.TripleFault when cpus == 1 => Describe(vm, trace, "the guest's processor is in shutdown, which it gave no reason for"),
+            _ => null,
+        };
+        var result = new DeviceFuzzResult(seed, Sum(vm, HostileGuest.Counter), Sum(vm, HostileGuest.Interrupts), cause, failure);
+        if (!Within(s_joinPatience, vm.Dispose)) return result with { Failure = failure ?? "the VM cannot be disposed of" };
+        return result;
+    }
+
+    private static bool Within(TimeSpan patience, Action action) => Task.Factory.StartNew(action, TaskCreationOptions.LongRunning).Wait(patience);
+
+    private ulong Sum(VirtualMachine vm, Func<int, ulong> address)
+    {
+        ulong sum = 0;
+        for (int n = 0; n < Math.Max(cpus, HostileGuest.MostCpus); n++)
+        {
+            vm.Memory.TryRead(address(n), out ulong value);
+            sum += value;
+        }
+        return sum;
+    }
+
+    /// <summary>What comes from outside while the guest runs.</summary>
+    private static void Disturb(VirtualMachine vm, PcBoard board, Random random)
+    {
+        switch (random.Next(12))
+        {
+            case 0:
+                board.PulseNmi();
+                break;
+            case 1:
+                board.PressPowerButton();
+                break;
+            case 2:
+                board.Keyboard.Type([(byte)random.Next(256), 0xF0, (byte)random.Next(256)]);
+                break;
+            case 3 when board.Serial.QueuedInput < 1000:
+                board.Serial.Enqueue(new byte[random.Next(40)]);
+                break;
+            case 4 when board.SecondSerial!.QueuedInput < 1000:
+                board.SecondSerial.EnqueueBreak();
+                break;
+            case 5 when random.Next(8) == 0:
+                vm.Pause();
+                vm.Resume();
+                break;
+            default:
+                break;
+        }
+    }
+
+    private DeviceFuzzResult Hung(VirtualMachine vm, ExitTrace trace, ulong seed, string what)
+    {
+        if (!Within(TimeSpan.FromSeconds(5), vm.Pause)) what += "; the vCPUs cannot be held, what follows may be torn";
+        string failure = Describe(vm, trace, what);
+        vm.Stop(new StopCause(StopReason.HostRequest));
+        return new(seed, Sum(vm, HostileGuest.Counter), Sum(vm, HostileGuest.Interrupts), null, failure);
+    }
+
+    private static string Describe(VirtualMachine vm, ExitTrace trace, string what)
+    {
+        var text = new StringBuilder(what).AppendLine();
+        foreach (CpuThread cpu in vm.Cpus)
+        {
+            var s = new CpuState();
+            try
+            {
+                cpu.Cpu.ReadState(s);
+            }
+            catch (Exception e) when (e is InvalidOperationException or ObjectDisposedException)
+            {
+                text.AppendLine(e.Message);
+            }
+            text.AppendLine($"CPU {cpu.Cpu.Index} {cpu.Activity} CS:RIP {s.Cs.Selector:X4}:{s.Rip:X} RFLAGS {s.Rflags:X} RSP {s.Gpr[4]:X} RAX {s.Gpr[0]:X} RBX {s.Gpr[3]:X} RCX {s.Gpr[1]:X} RDX {s.Gpr[2]:X} RSI {s.Gpr[6]:X} RDI {s.Gpr[7]:X} CR2 {s.Cr2:X}, last exits:");
+            foreach (string exit in trace.Last(cpu.Cpu.Index)) text.AppendLine($"  {exit}");
+        }
+        return text.ToString();
+    }
+
+    /// <summary>The last exits of each vCPU.</summary>
+    private sealed class ExitTrace(int cpus)
+    {
+        private readonly record struct Entry(ExitReason Reason, bool IsWrite, int Size, ulong Address, ulong Data, bool Fault);
+
+        private readonly Entry[,] _entries = new Entry[cpus, LastExits];
+        private readonly long[] _counts = new long[cpus];
+
+        public void Add(CpuThread cpu, VmExit exit)
+        {
+            int n = cpu.Cpu.Index;
+            _entries[n, _counts[n]++ % LastExits] = new(exit.Reason, exit.IsWrite, exit.Size, exit.Address, exit.Data, exit.Fault);
+        }
+
+        public IEnumerable<string> Last(int cpu)
+        {
+            for (long n = Math.Max(0, _counts[cpu] - LastExits); n < _counts[cpu]; n++)
+            {
+                Entry e = _entries[cpu, n % LastExits];
+                yield return e.Reason is ExitReason.Io or ExitReason.Mmio or ExitReason.Msr or ExitReason.CrAccess
+                    ? $"{e.Reason} {(e.IsWrite ? "write" : "read")} {e.Address:X} size {e.Size} data {e.Data:X}{(e.Fault ? " #GP" : "")}" : e.Reason.ToString();
+            }
+        }
+    }
+}

@@ -1,0 +1,79 @@
+using System.Diagnostics;
+using Bunraku.DeviceFuzz;
+using Bunraku.Engines;
+using Bunraku.Hypervisor;
+using Bunraku.Silicon;
+
+namespace Bunraku.Fuzz;
+
+/// <summary>Hostile guests on a full board, one after the other, beside a guest that must not notice.</summary>
+internal static class DevicesCommand
+{
+    private const string Usage = "usage: fuzz-devices [--engine NAME] [--count ACCESSES] [--seed N] [--cpus N] [--each ACCESSES]";
+    private const int BystanderRounds = 200, RestMilliseconds = 1000;
+
+    public static int Run(string[] args)
+    {
+        long count = 5_000_000, each = 200_000;
+        ulong seed = (ulong)Stopwatch.GetTimestamp() % 1_000_000_000;
+        int cpus = 1;
+        IEngine engine = SoftwareEngines.All[^1];
+        try
+        {
+            foreach ((string name, string value) in Options.Pairs(args, Usage))
+            {
+                switch (name)
+                {
+                    case "--count": count = Options.Count(value); break;
+                    case "--each": each = Options.Count(value); break;
+                    case "--seed": seed = Options.Number(value); break;
+                    case "--engine": engine = SoftwareEngines.Find(value, threshold: 2); break;
+                    case "--cpus": cpus = (int)Math.Clamp(Options.Number(value), 1, HostileGuest.MostCpus); break;
+                    default: throw new FormatException(Usage);
+                }
+            }
+        }
+        catch (FormatException e)
+        {
+            Console.Error.WriteLine($"fuzz-devices: {e.Message}");
+            return 2;
+        }
+        Console.WriteLine($"{count:N0} accesses by hostile guests with {cpus} processors on {engine.Name}, {each:N0} at most for each, seeds from {seed} on");
+        var fuzzer = new DeviceFuzzer(engine, cpus);
+        var watch = Stopwatch.StartNew();
+        TimeSpan shown = TimeSpan.Zero;
+        ulong first = seed, accesses = 0, interrupts = 0;
+        var ends = new SortedDictionary<StopReason, int>();
+        using var stop = new CancellationTokenSource();
+        int lives = 0;
+        Task<string?> bystander = Task.Factory.StartNew(() =>
+        {
+            for (; ; )
+            {
+                if (Bystander.Run(engine, BystanderRounds) is { } trouble) return trouble;
+                lives++;
+                if (stop.Token.WaitHandle.WaitOne(RestMilliseconds)) return null;
+            }
+        }, TaskCreationOptions.LongRunning);
+        string? failure = null;
+        for (; accesses < (ulong)count && failure == null && !bystander.IsCompleted; seed++)
+        {
+            DeviceFuzzResult result = fuzzer.Run(seed, (ulong)each);
+            accesses += result.Accesses;
+            interrupts += result.Interrupts;
+            if (result.Cause is { } cause) ends[cause.Reason] = ends.GetValueOrDefault(cause.Reason) + 1;
+            if (result.Failure != null) failure = $"seed {result.Seed}, after {result.Accesses:N0} accesses: {result.Failure}";
+            if (watch.Elapsed - shown < TimeSpan.FromSeconds(10)) continue;
+            shown = watch.Elapsed;
+            Console.WriteLine(Line());
+        }
+        stop.Cancel();
+        if (failure == null) failure = bystander.Result;
+        if (failure != null) Console.WriteLine(failure);
+        Console.WriteLine($"{Line()}, seeds {first} to {seed - 1}: {(failure == null ? "nothing found" : "FAILED")}");
+        return failure == null ? 0 : 1;
+
+        string Line() => $"{accesses:N0} accesses, {interrupts:N0} interrupts, {seed - first} VMs ({string.Join(", ", ends.Select(e => $"{e.Value} {e.Key}"))}), {lives} lives of the bystander, "
+            + $"{watch.Elapsed.TotalSeconds:F0} s, {accesses / watch.Elapsed.TotalSeconds / 1e3:F0} thousand/s";
+    }
+}
