@@ -192,7 +192,8 @@ public sealed class FwCfg
 
     private bool Write(ulong address, uint length)
     {
-        if (Selected is not { Writable: true } item || length > item.Data.Length - Math.Min(_position, item.Data.Length)) return false;
+        if (length == 0) return true;
+        if (Selected is not { Writable: true } item || _position + length > item.Data.Length) return false;
         if (!_memory.Read(address, item.Data.AsSpan((int)_position, (int)length))) return false;
         _position += length;
         return true;

@@ -144,6 +144,19 @@ public sealed class FwCfgTests : IDisposable
         Assert.Equal(1u, Dma((uint)files["etc/writable"].Key << 16 | 0x18, 9, 0x2000)); // too long
     }
 
+    [Theory]
+    [InlineData(9u), InlineData(uint.MaxValue)]
+    public void DMA_writes_nothing_behind_an_items_end(uint skipped)
+    {
+        byte[] file = new byte[8];
+        _device.AddFile("etc/writable", file, writable: true);
+        Assert.Equal(0u, Dma((uint)Directory()["etc/writable"].Key << 16 | 0xC, skipped, 0));
+        Assert.Equal(0u, Dma(0x10, 0, 0x2000)); // nothing to write
+        Assert.Equal(1u, Dma(0x10, 1, 0x2000));
+        Assert.Equal(1u, Dma(0x10, uint.MaxValue, 0x2000));
+        Assert.Equal(new byte[8], file);
+    }
+
     [Fact]
     public void File_names_have_at_most_55_characters()
     {
