@@ -52,7 +52,8 @@ public sealed class DeviceFuzzer(IEngine engine, int cpus = 1)
             if (!Within(s_joinPatience, () => Disturb(vm, board, random))) return Hung(vm, trace, seed, "the host's own requests (keys, power button, NMI, pause) do not return");
             vm.Stopped.Wait(1);
             ulong now = Sum(vm, HostileGuest.Counter);
-            if (now >= accesses) break;
+            // A guest that gives away what makes it the bootstrap processor (IA32_APIC_BASE) and sends itself INIT has nobody left to start it.
+            if (now >= accesses || (now == last && vm.Cpus.All(c => c.Activity == CpuActivity.WaitForStartUp))) break;
             if (now != last) still.Restart();
             last = now;
             if (still.Elapsed > Patience) return Hung(vm, trace, seed, $"no access for {Patience.TotalSeconds:F0} s");

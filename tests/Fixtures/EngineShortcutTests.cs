@@ -3,19 +3,27 @@ using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Bunraku.Platform;
 using Iced.Intel;
+using Xunit.Abstractions;
+using Xunit.Sdk;
 using static Bunraku.Fixtures.BoardGuest;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace Bunraku.Fixtures;
 
-/// <summary>What only an engine with a kernel behind it has: ways around exits, a log of dirty pages, a paravirtual clock of its own. Skipped, not passed, where no such engine runs.</summary>
-[AttributeUsage(AttributeTargets.Method)]
+/// <summary>What only an engine with a kernel behind it has: ways around exits, a log of dirty pages, a paravirtual clock of its own.</summary>
+/// <remarks>Where no such engine runs there is no test at all, so that nothing counts as passed or skipped; <see cref="EngineCoverage"/> says so.</remarks>
+[AttributeUsage(AttributeTargets.Method), XunitTestCaseDiscoverer("Bunraku.Fixtures." + nameof(NeedsShortcutsDiscoverer), "Bunraku.Fixtures")]
 public sealed class NeedsShortcutsAttribute : FactAttribute
 {
-    public NeedsShortcutsAttribute()
-    {
-        if (!TestedEngines.Runnable.Any(e => e.Name == EngineShortcutTests.Engine)) Skip = $"NOT RUN: the engine '{EngineShortcutTests.Engine}' does not run here";
-    }
+    /// <summary>Null when the fixtures run.</summary>
+    internal static string? Reason => TestedEngines.Runnable.Any(e => e.Name == EngineShortcutTests.Engine) ? null : $"the engine '{EngineShortcutTests.Engine}' does not run here";
+}
+
+/// <summary>Finds the fixtures of <see cref="NeedsShortcutsAttribute"/>, or none.</summary>
+public sealed class NeedsShortcutsDiscoverer(IMessageSink diagnosticMessageSink) : FactDiscoverer(diagnosticMessageSink)
+{
+    public override IEnumerable<IXunitTestCase> Discover(ITestFrameworkDiscoveryOptions discoveryOptions, ITestMethod testMethod, IAttributeInfo factAttribute) =>
+        NeedsShortcutsAttribute.Reason == null ? base.Discover(discoveryOptions, testMethod, factAttribute) : [];
 }
 
 /// <inheritdoc cref="NeedsShortcutsAttribute"/>

@@ -49,6 +49,7 @@ public sealed class EngineCoverage(ITestOutputHelper output)
                 if (NotRun.Reason(engine, fixture) is { } reason) output.WriteLine($"  NOT RUN: {fixture.DeclaringType!.Name}.{fixture.Name}: {reason}");
             }
         }
+        if (NeedsShortcutsAttribute.Reason is { } missing) output.WriteLine($"NOT RUN: {nameof(EngineShortcutTests)}: {missing}");
         foreach (ApicHolder holder in ApicHolder.All)
         {
             foreach (MethodInfo fixture in typeof(EngineCoverage).Assembly.GetTypes().SelectMany(t => t.GetMethods()))
