@@ -15,8 +15,8 @@ namespace Bunraku.DeviceFuzz;
 /// come of it. Each processor counts what it did at <see cref="Counter"/>. The sequence follows from the seed alone; when interrupts come does not.
 /// </summary>
 /// <remarks>
-/// What devices write at random addresses misses it: it lies below 640 KiB and above 64 KiB, with address bit 20 clear (A20 may be masked) and not at powers of two. EFER
-/// is left alone. Everything else that ends or spoils the guest ends the VM.
+/// What devices write at random addresses misses it: it lies below 640 KiB and above 64 KiB, with address bit 20 clear (A20 may be masked) and not at powers of two; DMA
+/// commands come from memory that nobody else writes to. EFER is left alone. Everything else that ends or spoils the guest ends the VM.
 /// </remarks>
 public static class HostileGuest
 {
@@ -24,9 +24,10 @@ public static class HostileGuest
     public const int MostCpus = 16;
 
     private const uint Trampoline = 0x2_1000, Gdt = 0x2_2000, Idt = 0x2_3000, Pml4 = 0x2_4000, Pdpt = 0x2_5000, Tss = 0x2_6000, PortTable = 0x2_8000, MmioTable = 0x2_8800, MsrTable = 0x2_9000,
-        Pointers = 0x2_9800, NumberOfCpus = 0x2_9900, Seed = 0x2_9908, Blocks = 0x2_A000, Code = 0x2_C000, CodeEnd = 0x3_0000, Stacks = 0x5_0000, Scratch = 0x8_0000;
+        Pointers = 0x2_9800, NumberOfCpus = 0x2_9900, Seed = 0x2_9908, Blocks = 0x2_A000, Code = 0x2_C000, CodeEnd = 0x3_0000, Stacks = 0x5_0000, Scratch = 0x8_0000, Commands = 0x9_0000;
     private const int BlockSize = 64, StackTopOffset = 8, InterruptsOffset = 16, StackSize = 0x1000;
     private const ushort CodeSelector = 0x08, DataSelector = 0x10, TssSelector = 0x18;
+    private const ushort DmaCommand = FwCfg.SelectorPort + 8;
     private const uint EferMsr = 0xC000_0080, ApicBaseMsr = 0x1B, X2ApicEoi = 0x80B;
     private const int NmiVector = 2, Exceptions = 32, InterruptFlag = 0x200;
 
@@ -54,7 +55,7 @@ public static class HostileGuest
         memory.TryWrite(Pointers + 2, (ulong)Gdt);
         memory.TryWrite(Pointers + 16, (ushort)0xFFF);
         memory.TryWrite(Pointers + 18, (ulong)Idt);
-        var scratch = new byte[0x1_0000];
+        var scratch = new byte[0x1_F000];
         new Random((int)seed).NextBytes(scratch);
         Write(memory, Scratch, scratch);
 
@@ -299,7 +300,17 @@ public static class HostileGuest
                     b.Label(ref word);
                     b.@out(dx, ax);
                 }
-                if (size == 4) b.@out(dx, eax);
+                if (size == 4)
+                {
+                    // A DMA command anywhere in memory could zero the guest: it is one of those in memory that nobody else writes to (the register is big-endian).
+                    Label other = b.CreateLabel();
+                    b.cmp(dx, DmaCommand);
+                    b.jne(other);
+                    b.and(eax, unchecked((int)0xFFFF_0000));
+                    b.or(eax, (int)(Commands >> 8));
+                    b.Label(ref other);
+                    b.@out(dx, eax);
+                }
             }
             OneOf(a,
                 b => b.@in(al, dx), b => b.@in(al, dx), b => b.@in(ax, dx), b => b.@in(eax, dx), b => b.@in(eax, dx), b => b.@in(al, dx), b => b.@in(ax, dx),
@@ -311,6 +322,12 @@ public static class HostileGuest
         private void PortString(Assembler a)
         {
             Label memory = a.CreateLabel();
+            foreach (ushort port in (ReadOnlySpan<ushort>)[PciHost.FirstPort, 0x64, DmaCommand])
+            {
+                // Many at once reset the machine, or zero the guest.
+                a.cmp(dx, port);
+                a.je(_next);
+            }
             a.push(rdx);
             a.push(rcx);
             a.mov(rdi, r13);
@@ -451,7 +468,7 @@ public static class HostileGuest
             a.mov(r8d, ecx);
             a.and(r8d, 0x3F_001F);
             a.bswap(r8d);
-            a.mov(__dword_ptr[Scratch + 0xF000], r8d);
+            a.mov(__dword_ptr[Commands + 0xF000], r8d);
             a.shr(rcx, 24);
             a.test(ecx, 3);
             a.jz(toScratch); // a device's address and any length
@@ -461,14 +478,14 @@ public static class HostileGuest
             a.and(r13d, 0x3FFF);
             a.Label(ref toScratch);
             a.bswap(rbx);
-            a.mov(__qword_ptr[Scratch + 0xF008], rbx);
+            a.mov(__qword_ptr[Commands + 0xF008], rbx);
             a.bswap(r13d);
-            a.mov(__dword_ptr[Scratch + 0xF004], r13d);
-            a.mov(dx, FwCfg.SelectorPort + 4);
+            a.mov(__dword_ptr[Commands + 0xF004], r13d);
+            a.mov(edx, DmaCommand - 4);
             a.xor(eax, eax);
             a.@out(dx, eax);
-            a.add(edx, 4);
-            a.mov(eax, Scratch + 0xF000);
+            a.mov(edx, DmaCommand);
+            a.mov(eax, Commands + 0xF000);
             a.bswap(eax);
             a.@out(dx, eax);
         }
@@ -582,27 +599,31 @@ public static class HostileGuest
 
         private static void Handlers(Assembler a, ref Label nmi, ref Label interrupt)
         {
+            // Every other one goes back with interrupts off, so that no storm of them stops the guest. Vector 2 comes from the 8259A too.
             a.Label(ref nmi);
-            a.inc(__qword_ptr[r14 + InterruptsOffset]);
+            CountInterrupt(a);
             a.iretq();
 
-            // Half of them go back with interrupts off, so that no storm of them stops the guest.
-            Label keep = a.CreateLabel();
             a.Label(ref interrupt);
-            a.inc(__qword_ptr[r14 + InterruptsOffset]);
             a.push(rax);
             a.push(rcx);
             a.push(rdx);
             EndOfInterrupt(a);
-            a.rdtsc();
-            a.test(al, 0x10);
-            a.jz(keep);
-            a.and(__qword_ptr[rsp + 40], ~InterruptFlag);
-            a.Label(ref keep);
             a.pop(rdx);
             a.pop(rcx);
             a.pop(rax);
+            CountInterrupt(a);
             a.iretq();
+        }
+
+        private static void CountInterrupt(Assembler a)
+        {
+            Label keep = a.CreateLabel();
+            a.inc(__qword_ptr[r14 + InterruptsOffset]);
+            a.test(__byte_ptr[r14 + InterruptsOffset], 1);
+            a.jz(keep);
+            a.and(__qword_ptr[rsp + 16], ~InterruptFlag);
+            a.Label(ref keep);
         }
     }
 }
