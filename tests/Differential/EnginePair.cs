@@ -281,7 +281,7 @@ internal sealed unsafe class EnginePair : IDisposable
         s.Msrs[MsrIndex.Star] = (ulong)G.UserCode32 << 48 | (ulong)G.Code64 << 32;
         s.Msrs[MsrIndex.Lstar] = entry;
         s.Msrs[MsrIndex.Cstar] = entry32;
-        s.Msrs[MsrIndex.Fmask] = 0x4_4700;
+        s.Msrs[MsrIndex.Fmask] = rng.OneIn(2) ? 0x4_4700ul : 0x4_4FD5; // as kernels of Linux did, and as they do
         s.Msrs[MsrIndex.SysenterCs] = G.SysenterCode;
         s.Msrs[MsrIndex.SysenterEip] = entry;
         s.Msrs[MsrIndex.SysenterEsp] = G.Kernel + G.KernelStackTop;

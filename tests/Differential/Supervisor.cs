@@ -189,7 +189,7 @@ internal static class Supervisor
 
         // SYSCALL: no stack of its own is needed.
         a.Label(ref syscall);
-        a.inc(__dword_ptr[Variable.Calls]);
+        a.adc(__dword_ptr[Variable.Calls], 1); // CF is the program's or FMASK's
         a.sysretq();
         a.Label(ref syscall32);
         a.add(__dword_ptr[Variable.Calls], 3);
@@ -328,7 +328,7 @@ internal static class Supervisor
 
         // SYSENTER: the program left its return address in EDX and its stack pointer in ECX.
         a.Label(ref sysenter);
-        a.inc(__dword_ptr[Variable.Calls]);
+        a.adc(__dword_ptr[Variable.Calls], 1); // CF is the program's or FMASK's
         a.sysexit();
 
         AssemblerResult result = Place(image, a);

@@ -44,6 +44,32 @@ public sealed class FastSystemCallTests
         Assert.Equal((ulong)Layout.StackTop, o.State.Gpr[4]);
     }
 
+    [Theory, Engines]
+    public void Behind_SYSRET_a_page_of_the_kernel_is_closed_again(string engine)
+    {
+        using Guest g = NewGuest(Mode.Long, 3);
+        g.Tables[Layout.Code] &= ~Pte.U;
+        g.State.Rip = Layout.Spare;
+        g.State.Gpr[3] = 6;
+        g.Place(Layout.Spare, 64, a =>
+        {
+            Label again = a.CreateLabel();
+            a.Label(ref again);
+            a.syscall();
+            a.dec(ebx);
+            a.jne(again);
+            g.Mark(a, "at");
+            a.mov(rax, __qword_ptr[Layout.Code]);
+            a.ud2();
+        });
+        g.Place(Entry, 64, a =>
+        {
+            a.mov(rax, __qword_ptr[Layout.Code]); // open here
+            a.sysretq();
+        });
+        g.Run(engine).Raised(X.PF, 5, g["at"]);
+    }
+
     [Theory]
     [Engines(true), Engines(false)]
     public void SYSRET_goes_to_64_bit_or_compatibility_mode_by_its_operand_size(string engine, bool wide)

@@ -129,6 +129,10 @@ public unsafe struct ProcessorState
     public ulong Pdpte0, Pdpte1, Pdpte2, Pdpte3;
     /// <summary>IA32_KERNEL_GS_BASE.</summary>
     public ulong KernelGsBase;
+    /// <summary>Guest TSC minus the clock's TSC, modulo 2^64.</summary>
+    public ulong TscOffset;
+    /// <summary>IA32_TSC_AUX.</summary>
+    public ulong TscAux;
     /// <summary>IA32_XSS.</summary>
     public ulong Xss;
     public ulong Dr0, Dr1, Dr2, Dr3, Dr6, Dr7;

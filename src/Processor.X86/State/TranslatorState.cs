@@ -40,6 +40,8 @@ public unsafe struct TranslatorState
     public const int MostGroups = 8;
     public fixed ulong GroupAddends[MostGroups];
 
+    /// <summary>Changes with STAR, LSTAR, FMASK and EFER.SCE, which SYSCALL and SYSRET are emitted with.</summary>
+    public uint SystemCalls;
     /// <summary>The predictions that hold something: address of the first, or 0.</summary>
     public ulong Predictions;
 

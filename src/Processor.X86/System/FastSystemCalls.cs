@@ -4,7 +4,9 @@ namespace Bunraku.Processor.X86;
 internal static unsafe class FastSystemCalls
 {
     // Fixed descriptor caches, by the attribute format of SegmentRegister.
-    private const uint CodeAttributes = 0x809B, DataAttributes = 0xC093, Long = 0x2000, Big = 0x4000;
+    public const uint CodeAttributes = 0x809B, DataAttributes = 0xC093, Long = 0x2000, Big = 0x4000;
+    /// <summary>The bits of R11 that SYSRET loads into RFLAGS.</summary>
+    public const uint Returned = 0x3C_7FD7;
 
     private static void SetFlat(SegmentRegister* r, int selector, uint attributes, int dpl)
     {
@@ -63,8 +65,7 @@ internal static unsafe class FastSystemCalls
         int selector = (int)(p.Star >> 48);
         if (Processor.IsLongMode(s))
         {
-            const uint returned = 0x3C_7FD7;
-            Flags.Set(s, (uint)s->R11 & returned);
+            Flags.Set(s, (uint)s->R11 & Returned);
         }
         else
         {

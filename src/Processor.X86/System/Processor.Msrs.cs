@@ -8,13 +8,14 @@ public sealed unsafe partial class Processor
     private readonly ulong[] _msrs = new ulong[MsrTable.Rows.Length];
 
     // Read by SYSCALL, SYSRET, SWAPGS, RDTSCP: fields instead of table slots.
-    internal ulong Star, Lstar, Cstar, Fmask, TscAux;
+    internal ulong Star, Lstar, Cstar, Fmask;
+    internal ref ulong TscAux => ref State->TscAux;
     internal ref ulong KernelGsBase => ref State->KernelGsBase;
     internal ulong SysenterCs, SysenterEsp, SysenterEip;
     internal ulong DebugCtl;
 
     /// <summary>Guest TSC minus the clock's TSC, modulo 2^64.</summary>
-    internal ulong TscOffset;
+    internal ref ulong TscOffset => ref State->TscOffset;
     private ulong _tscAdjust;
 
     /// <summary>The guest cleared IA32_APIC_BASE.EN: CPUID then denies the APIC.</summary>
@@ -46,7 +47,11 @@ public sealed unsafe partial class Processor
             SysenterCs = SysenterEsp = SysenterEip = 0;
         }
         DebugCtl = 0;
+        SystemCallsChanged();
     }
+
+    /// <summary>STAR, LSTAR, FMASK or EFER.SCE changed: code that was emitted with their values stops using them.</summary>
+    private void SystemCallsChanged() => State->Translator.SystemCalls++;
 
     /// <summary>The row of an MSR that this model has and the processor holds.</summary>
     private bool TryFindMsr(uint index, out int slot) =>
@@ -147,10 +152,10 @@ public sealed unsafe partial class Processor
             case MsrIndex.SysenterEip: SysenterEip = value; break;
             case MsrIndex.DebugCtl: DebugCtl = value; break;
             case MsrIndex.Xss: s->Xss = value; break;
-            case MsrIndex.Star: Star = value; break;
-            case MsrIndex.Lstar: Lstar = value; break;
+            case MsrIndex.Star: Star = value; SystemCallsChanged(); break;
+            case MsrIndex.Lstar: Lstar = value; SystemCallsChanged(); break;
             case MsrIndex.Cstar: Cstar = value; break;
-            case MsrIndex.Fmask: Fmask = value; break;
+            case MsrIndex.Fmask: Fmask = value; SystemCallsChanged(); break;
             case MsrIndex.FsBase: s->Fs.Base = value; break;
             case MsrIndex.GsBase: s->Gs.Base = value; break;
             case MsrIndex.KernelGsBase: KernelGsBase = value; break;
@@ -167,6 +172,7 @@ public sealed unsafe partial class Processor
         if ((changed & (ulong)Efer.Lme) != 0 && (s->Cr0 & (ulong)Cr0.Pg) != 0) return false;
         // LMA is a status bit: writes to it are ignored.
         s->Efer = value & ~(ulong)Efer.Lma | s->Efer & (ulong)Efer.Lma;
+        if ((changed & (ulong)Efer.Sce) != 0) SystemCallsChanged();
         if ((changed & (ulong)Efer.Nxe) != 0) FlushTlb(includeGlobal: true);
         ModeChanged();
         return true;
@@ -185,6 +191,7 @@ public sealed unsafe partial class Processor
     /// <summary>Restores MSRs without the checks of WRMSR; unknown ones are ignored. TSC_ADJUST is set after TSC, which would move it.</summary>
     private void WriteMsrsFrom(Dictionary<uint, ulong> msrs)
     {
+        SystemCallsChanged(); // EFER is another part of the state
         foreach ((uint index, ulong value) in msrs)
         {
             if (index is MsrIndex.Efer or MsrIndex.TscAdjust || !TryFindMsr(index, out int slot)) continue;

@@ -122,11 +122,13 @@ internal sealed unsafe partial class BlockTranslator
     /// Finds the translation for the RIP in <see cref="HostRegisters.Address"/>; afterwards its number in the jump cache is in <see cref="HostRegisters.Addend"/>. What is not
     /// there, and what must wait for attention, the interpreter jumps to.
     /// </summary>
-    private void FindTarget(int number)
+    private void FindTarget(int number) => FindTarget(number, _translation->TargetTable);
+
+    private void FindTarget(int number, int targets)
     {
         HostLabel hit = NewLabel(), quiet = NewLabel(), exit = OperationExit(number);
         _addendGroup = -1;
-        int table = StateOffsets.Targets + _translation->TargetTable * TranslatorState.TargetTableSize;
+        int table = StateOffsets.Targets + targets * TranslatorState.TargetTableSize;
         _a.Pext(HostRegisters.Addend, HostRegisters.Address, _runtime.Constant(TranslatorRuntime.TargetMask));
         _a.LoadTable(HostRegisters.Scratch, HostRegisters.Addend, table);
         _a.Lea(HostRegisters.Scratch, HostRegisters.Scratch, HostRegisters.Address, 0, 0);
@@ -139,7 +141,9 @@ internal sealed unsafe partial class BlockTranslator
         _a.Place(quiet);
     }
 
-    private int TargetCode => StateOffsets.Targets + _translation->TargetTable * TranslatorState.TargetTableSize + TranslatorState.TargetSize * sizeof(ulong);
+    private int TargetCode => TargetCodeOf(_translation->TargetTable);
+
+    private static int TargetCodeOf(int targets) => StateOffsets.Targets + targets * TranslatorState.TargetTableSize + TranslatorState.TargetSize * sizeof(ulong);
 
     /// <summary>Loads the operand of JMP or CALL r/m into <see cref="HostRegisters.Address"/>.</summary>
     private bool LoadTarget(in Instruction g, Insn* operation, int number)

@@ -42,10 +42,9 @@ internal sealed unsafe partial class BlockTranslator
         _a.LoadState(Host.Rax, StateOffsets.Temporary1);
     }
 
-    private bool EmitPushFlags(int number)
+    /// <summary>RFLAGS goes to ECX without RF and VM, its upper flags to R13D; the arithmetic flags are in AX.</summary>
+    private void FlagsImage()
     {
-        if (!_wide) return false;
-        SaveFlags();
         _a.Bytes(0x0F, 0xB6, 0xCC); // MOVZX ECX, AH
         Encode(Instruction.Create(Code.Movzx_r32_rm8, HostRegister.R13D, HostRegister.AL));
         Encode(Instruction.Create(Code.Shl_rm32_imm8, HostRegister.R13D, 11));
@@ -54,6 +53,23 @@ internal sealed unsafe partial class BlockTranslator
         Encode(Instruction.Create(Code.And_rm32_imm32, HostRegister.R13D, ~(int)(Rflags.Rf | Rflags.Vm)));
         Encode(Instruction.Create(Code.Or_r32_rm32, HostRegister.ECX, HostRegister.R13D));
         Encode(Instruction.Create(Code.Or_rm32_imm8, HostRegister.ECX, (int)Rflags.Fixed1));
+    }
+
+    /// <summary>The arithmetic flags of an image in R13D go to AX; R13 is lost.</summary>
+    private void FlagsOfImage()
+    {
+        Encode(Instruction.Create(Code.Mov_r32_rm32, HostRegister.EAX, HostRegister.R13D));
+        Encode(Instruction.Create(Code.Shl_rm32_imm8, HostRegister.EAX, 8));
+        Encode(Instruction.Create(Code.Shr_rm32_imm8, HostRegister.R13D, 11));
+        Encode(Instruction.Create(Code.And_rm32_imm8, HostRegister.R13D, 1));
+        Encode(Instruction.Create(Code.Or_r32_rm32, HostRegister.EAX, HostRegister.R13D));
+    }
+
+    private bool EmitPushFlags(int number)
+    {
+        if (!_wide) return false;
+        SaveFlags();
+        FlagsImage();
         _a.StoreState(StateOffsets.Temporary0, Host.Rcx);
         RestoreFlags();
         HostOperand slot = CheckPush(number);
@@ -88,11 +104,7 @@ internal sealed unsafe partial class BlockTranslator
             Encode(Instruction.Create(Code.And_rm32_imm32, HostRegister.ECX, (int)Rflags.If));
             Encode(Instruction.Create(Code.Xor_rm32_r32, _a.State(StateOffsets.FlagsOther), HostRegister.ECX));
         }
-        Encode(Instruction.Create(Code.Mov_r32_rm32, HostRegister.EAX, HostRegister.R13D));
-        Encode(Instruction.Create(Code.Shl_rm32_imm8, HostRegister.EAX, 8));
-        Encode(Instruction.Create(Code.Shr_rm32_imm8, HostRegister.R13D, 11));
-        Encode(Instruction.Create(Code.And_rm32_imm8, HostRegister.R13D, 1));
-        Encode(Instruction.Create(Code.Or_r32_rm32, HostRegister.EAX, HostRegister.R13D));
+        FlagsOfImage();
         _a.Jump(go);
         _a.Place(slow);
         RestoreFlags();

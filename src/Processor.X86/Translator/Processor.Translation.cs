@@ -38,6 +38,15 @@ public sealed unsafe partial class Processor
             Blocks = new BlockTranslator(Memory, Runtime, Arena, Predictions, processor.State, FeatureMap.Options(processor.Model));
         }
 
+        /// <summary>The number of a mode's jump cache; -1 when there is none left.</summary>
+        public int TargetTableOf(uint mode)
+        {
+            int table = Modes.IndexOf(mode);
+            if (table >= 0 || Modes.Count == TranslatorState.TargetModes) return table;
+            Modes.Add(mode);
+            return Modes.Count - 1;
+        }
+
         /// <summary>The number of a mapping; never 0.</summary>
         public uint MappingOf(ulong linear, ulong backing)
         {
@@ -115,18 +124,13 @@ public sealed unsafe partial class Processor
             i->Handler = &TranslatedBlocks.Never;
             return;
         }
-        int table = t.Modes.IndexOf(block->Mode);
+        int table = t.TargetTableOf(block->Mode);
         if (table < 0)
         {
-            if (t.Modes.Count == TranslatorState.TargetModes)
-            {
-                // Modes that are gone have the places, presumably.
-                _translatorIsFull = true;
-                Signal(Attention.Event);
-                return;
-            }
-            table = t.Modes.Count;
-            t.Modes.Add(block->Mode);
+            // Modes that are gone have the places, presumably.
+            _translatorIsFull = true;
+            Signal(Attention.Event);
+            return;
         }
         var template = new TranslatedBlock
         {
@@ -152,6 +156,8 @@ public sealed unsafe partial class Processor
             CodeBytes.Copy(template.SecondPage, joined + first, block->Length - first);
             code = joined;
         }
+        t.Blocks.SystemCalls = new SystemCallSetting(s->Translator.SystemCalls, (s->Efer & (ulong)Efer.Sce) != 0, Star, Lstar, Fmask, Model.IsAmd, t.TargetTableOf);
+        t.Blocks.Scale = Clock.Scale;
         TranslatedBlock* made = t.Blocks.Translate(block, code, template, groups: (i->Flags & InsnFlags.Ungrouped) == 0, predict: (i->Flags & InsnFlags.Unpredicted) == 0);
         if (made == null)
         {

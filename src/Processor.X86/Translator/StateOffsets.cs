@@ -10,7 +10,8 @@ internal static unsafe class StateOffsets
         TlbContext = Of(nameof(ProcessorState.TlbContext)), Tlb = Of(nameof(ProcessorState.TlbBytes)), Mxcsr = Of(nameof(ProcessorState.Mxcsr)),
         Vector = Of(nameof(ProcessorState.Vector)), Fxsave = Of(nameof(ProcessorState.Fxsave)), Mode = Of(nameof(ProcessorState.Mode)),
         Cpl = Of(nameof(ProcessorState.Cpl)), Direction = Of(nameof(ProcessorState.Direction)),
-        KernelGsBase = Of(nameof(ProcessorState.KernelGsBase)),
+        KernelGsBase = Of(nameof(ProcessorState.KernelGsBase)), Cr4 = Of(nameof(ProcessorState.Cr4)), TscOffset = Of(nameof(ProcessorState.TscOffset)), TscAux = Of(nameof(ProcessorState.TscAux)),
+        SystemCalls = Mine(nameof(TranslatorState.SystemCalls)),
         FsBase = RegisterOffsets.BaseOf(Seg.Fs), GsBase = RegisterOffsets.BaseOf(Seg.Gs),
         HostFlags = Mine(nameof(TranslatorState.HostFlags)), Target = Mine(nameof(TranslatorState.Target)), Exit = Mine(nameof(TranslatorState.Exit)),
         ExitKind = Mine(nameof(TranslatorState.ExitKind)), VectorsMissing = Mine(nameof(TranslatorState.VectorsMissing)), X87Missing = Mine(nameof(TranslatorState.X87Missing)),
@@ -26,6 +27,12 @@ internal static unsafe class StateOffsets
     public static readonly int
         TlbReadTag = (int)Marshal.OffsetOf<TlbEntry>(nameof(TlbEntry.ReadTag)), TlbWriteTag = (int)Marshal.OffsetOf<TlbEntry>(nameof(TlbEntry.WriteTag)),
         TlbExecTag = (int)Marshal.OffsetOf<TlbEntry>(nameof(TlbEntry.ExecTag)), TlbAddend = (int)Marshal.OffsetOf<TlbEntry>(nameof(TlbEntry.Addend));
+
+    /// <summary>Limit of a segment register.</summary>
+    public static int Limit(Seg segment) => RegisterOffsets.BaseOf(segment) + (int)Marshal.OffsetOf<SegmentRegister>(nameof(SegmentRegister.Limit));
+
+    /// <summary>Attributes of a segment register.</summary>
+    public static int Attributes(Seg segment) => RegisterOffsets.BaseOf(segment) + (int)Marshal.OffsetOf<SegmentRegister>(nameof(SegmentRegister.Attributes));
 
     /// <summary>The selector of a segment register.</summary>
     public static int Selector(Seg segment) => RegisterOffsets.BaseOf(segment) + (int)Marshal.OffsetOf<SegmentRegister>(nameof(SegmentRegister.Selector));

@@ -15,6 +15,7 @@ internal enum TranslationKind : byte
     X87, LoadX87Control, WaitX87,
     Lea, Push, Pop, Leave, Divide, Nop,
     Jump, JumpIndirect, JumpConditional, JumpIfCountZero, Loop, Call, CallIndirect, Return,
+    SystemCall, SystemReturn, ReadTsc,
     PushFlags, PopFlags, ClearInterrupts, SetInterrupts, SetAlignmentCheck, ClearAlignmentCheck, MoveFromSegment, SwapGs,
 }
 
@@ -98,6 +99,9 @@ internal static class TranslationTable
             case Code.Leaveq or Code.Leaved:                                                          return TranslationKind.Leave;
             case Code.Lea_r16_m or Code.Lea_r32_m or Code.Lea_r64_m:                                  return TranslationKind.Lea;
             case Code.Mov_rm16_Sreg or Code.Mov_r32m16_Sreg or Code.Mov_r64m16_Sreg:                   return TranslationKind.MoveFromSegment;
+            case Code.Syscall:                                                                        return TranslationKind.SystemCall;
+            case Code.Sysretq:                                                                        return TranslationKind.SystemReturn;
+            case Code.Rdtsc or Code.Rdtscp:                                                           return TranslationKind.ReadTsc;
             case Code.Swapgs:                                                                         return TranslationKind.SwapGs;
             case Code.Div_rm32 or Code.Div_rm64 or Code.Idiv_rm32 or Code.Idiv_rm64:                  return TranslationKind.Divide;
         }
