@@ -342,4 +342,41 @@ public sealed class DeviceAccessTests
         g.Run(engine).Done();
         Assert.Equal([g["wait"]], at);
     }
+
+    // External circuitry may assert IGNNE#. Intel SDM vol. 1, "MS-DOS Compatibility Sub-mode": the instruction is executed though the exception waits.
+    [Theory, Engines]
+    public void An_x87_instruction_behind_FERR_is_executed_and_the_exception_still_waits(string engine)
+    {
+        using var g = new Guest(Mode.Protected32);
+        g.State.Cr0 &= ~0x20ul;
+        const int control = (int)Layout.Data, one = control + 4, result = control + 8, status = control + 16;
+        g.Write<ushort>((uint)control, 0x37B); // division by zero is unmasked
+        g.Write((uint)one, 1f);
+        g.Code(a =>
+        {
+            a.fldcw(__word_ptr[control]);
+            a.fld1();
+            a.fldz();
+            a.fdivp(st1, st0);
+            g.Mark(a, "fld");
+            a.fld(__dword_ptr[one]);
+            a.fadd(__dword_ptr[one]);
+            a.fstp(__dword_ptr[result]);
+            a.fnstsw(__word_ptr[status]);
+            a.hlt();
+        });
+        var at = new List<ulong>();
+        var state = new CpuState();
+        g.OnExit = exit =>
+        {
+            if (exit.Reason != ExitReason.FloatingPointError) return false;
+            g.Cpu.ReadState(state);
+            at.Add(state.Rip);
+            return false;
+        };
+        g.Run(engine).Done();
+        Assert.Equal([g["fld"]], at);
+        Assert.Equal(2f, g.Read<float>((uint)result));
+        Assert.Equal(0x8084, g.Read<ushort>((uint)status) & 0x80BF); // B, ES, ZE
+    }
 }

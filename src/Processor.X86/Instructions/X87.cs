@@ -48,6 +48,15 @@ internal static unsafe class X87
         p.AssertFerr();
     }
 
+    /// <summary>Executes an instruction though an exception is pending (CR0.NE is clear): a host whose own FSW said so would trap. The flags stay.</summary>
+    public static void RunPending(ProcessorState* s, Insn* i)
+    {
+        int flags = Status(s) & Exceptions;
+        Status(s) &= unchecked((ushort)~(Exceptions | Summary | Busy));
+        i->Thunk(s, s->Staging);
+        SetStatus(s, Status(s) | flags);
+    }
+
     /// <summary>RESET: registers zero (SDM vol. 3A, "IA-32 and Intel 64 Processor States Following Power-up, Reset, or INIT"), and the host's default MXCSR in the image.</summary>
     public static void Reset(ProcessorState* s)
     {

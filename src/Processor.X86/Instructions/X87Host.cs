@@ -25,7 +25,8 @@ internal static unsafe class X87Host<T, TMemory, TEffect> where T : unmanaged wh
             Unsafe.WriteUnaligned(s->Staging, Simd.Read<T>(p, s, address));
         }
         if (TEffect.Flags) s->ThunkFlags = Flags.Get(s) & (uint)Rflags.Arithmetic;
-        i->Thunk(s, s->Staging);
+        if (X87.IsPending(s)) X87.RunPending(s, i);
+        else i->Thunk(s, s->Staging);
         if (TEffect.Flags) Flags.SetArithmetic(s, s->ThunkFlags);
         X87.SetPointers(s, i);
         X87.DataPointer(s) = data;
