@@ -18,7 +18,7 @@ public static unsafe class FaultSignals
 
     /// <summary>The gate's code has a page, then come its variables, then the signal stack.</summary>
     private const int VariablesOffset = 0x1000, StackOffset = 0x2000;
-    /// <summary>Variables, in quadwords: bounds of the signal stack, the handler of the call, previous handlers by signal number (0: default, 1: ignore), a default action.</summary>
+    /// <summary>Variables, in quadwords: first byte of the signal stack, the handler of the call, previous handlers by signal number (0: default, 1: ignore), a default action.</summary>
     private const int Stack = 0, Handler = 1, Previous = 2, PreviousLength = 16, DefaultAction = Previous + PreviousLength;
 
     /// <summary>Handlers belong to the whole process: one call at a time.</summary>

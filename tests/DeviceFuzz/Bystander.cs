@@ -52,50 +52,20 @@ public static class Bystander
     private static void Load(VirtualMachine vm, int rounds)
     {
         GuestMemory memory = vm.Memory;
-        memory.TryWrite(Gdt + 8, 0x00CF_9B00_0000_FFFFul);
-        memory.TryWrite(Gdt + 16, 0x00CF_9300_0000_FFFFul);
-        memory.TryWrite(Idt + TimerVector * 8u, (ulong)(Handler & 0xFFFF) | 8ul << 16 | 0x8Eul << 40 | (ulong)(Handler >> 16) << 48);
-        memory.Write(Handler, Assemble(a =>
+        memory.TryWrite(Gdt + GuestParts.CodeSelector, GuestParts.CodeDescriptor32);
+        memory.TryWrite(Gdt + GuestParts.DataSelector, GuestParts.DataDescriptor);
+        memory.TryWrite(Idt + TimerVector * 8u, (ulong)(Handler & 0xFFFF) | (ulong)GuestParts.CodeSelector << 16 | 0x8Eul << 40 | (ulong)(Handler >> 16) << 48);
+        memory.Write(Handler, GuestParts.Assemble(32, Handler, a =>
         {
             a.mov(__dword_ptr[(long)MemoryLayout.LocalApic + 0xB0], 0);
             a.iretd();
-        }, Handler));
-        memory.Write(Entry, Assemble(a => Program(a, rounds), Entry));
-        var data = new SegmentState(0x10, 0, uint.MaxValue, 0xC093);
-        var state = new CpuState
-        {
-            Rip = Entry,
-            Rflags = 2,
-            Cr0 = 0x33,
-            Xcr0 = 1,
-            Dr6 = 0xFFFF_0FF0,
-            Dr7 = 0x400,
-            GdtrBase = Gdt,
-            GdtrLimit = 0x17,
-            IdtrBase = Idt,
-            IdtrLimit = 0x7FF,
-            Cs = new SegmentState(8, 0, uint.MaxValue, 0xC09B),
-            Ds = data,
-            Es = data,
-            Fs = data,
-            Gs = data,
-            Ss = data,
-            Tr = new SegmentState(0, 0, 0xFFFF, 0x8B),
-            Ldtr = new SegmentState(0, 0, 0, 0x1_0082),
-        };
+        }, out _));
+        memory.Write(Entry, GuestParts.Assemble(32, Entry, a => Program(a, rounds), out _));
+        CpuState state = GuestParts.FlatState(Entry, 0xC09B);
+        (state.GdtrBase, state.GdtrLimit) = (Gdt, 0x17);
+        (state.IdtrBase, state.IdtrLimit) = (Idt, 0x7FF);
         state.Gpr[4] = Stack;
-        BitConverter.TryWriteBytes(state.Xsave, (ushort)0x37F);
-        BitConverter.TryWriteBytes(state.Xsave.AsSpan(24), 0x1F80u);
         vm.Cpus[0].Cpu.WriteState(state);
-    }
-
-    private static byte[] Assemble(Action<Assembler> emit, uint rip)
-    {
-        var a = new Assembler(32);
-        emit(a);
-        using var bytes = new MemoryStream();
-        a.Assemble(new StreamCodeWriter(bytes), rip);
-        return bytes.ToArray();
     }
 
     private static void Program(Assembler a, int rounds)

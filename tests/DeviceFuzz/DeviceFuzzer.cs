@@ -75,10 +75,10 @@ public sealed class DeviceFuzzer(IEngine engine, int cpus = 1)
 
     private static bool Within(TimeSpan patience, Action action) => Task.Factory.StartNew(action, TaskCreationOptions.LongRunning).Wait(patience);
 
-    private ulong Sum(VirtualMachine vm, Func<int, ulong> address)
+    private static ulong Sum(VirtualMachine vm, Func<int, ulong> address)
     {
         ulong sum = 0;
-        for (int n = 0; n < Math.Max(cpus, HostileGuest.MostCpus); n++)
+        for (int n = 0; n < HostileGuest.MostCpus; n++)
         {
             vm.Memory.TryRead(address(n), out ulong value);
             sum += value;

@@ -6,6 +6,7 @@ using Bunraku.Machine;
 using Bunraku.Machine.Board;
 using Bunraku.Machine.Pci;
 using Iced.Intel;
+using static Bunraku.DeviceFuzz.GuestParts;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace Bunraku.DeviceFuzz;
@@ -25,8 +26,8 @@ public static class HostileGuest
 
     private const uint Trampoline = 0x2_1000, Gdt = 0x2_2000, Idt = 0x2_3000, Pml4 = 0x2_4000, Pdpt = 0x2_5000, Tss = 0x2_6000, PortTable = 0x2_8000, MmioTable = 0x2_8800, MsrTable = 0x2_9000,
         Pointers = 0x2_9800, NumberOfCpus = 0x2_9900, Seed = 0x2_9908, Blocks = 0x2_A000, Code = 0x2_C000, CodeEnd = 0x3_0000, Stacks = 0x5_0000, Scratch = 0x8_0000, Commands = 0x9_0000;
-    private const int BlockSize = 64, StackTopOffset = 8, InterruptsOffset = 16, StackSize = 0x1000;
-    private const ushort CodeSelector = 0x08, DataSelector = 0x10, TssSelector = 0x18;
+    private const int BlockSize = 64, StackTopOffset = 8, InterruptsOffset = 16, NmiTurnOffset = 24, InterruptTurnOffset = 32, StackSize = 0x1000;
+    private const ushort TssSelector = 0x18;
     private const ushort DmaCommand = FwCfg.SelectorPort + 8;
     private const uint EferMsr = 0xC000_0080, ApicBaseMsr = 0x1B, X2ApicEoi = 0x80B;
     private const int NmiVector = 2, Exceptions = 32, InterruptFlag = 0x200;
@@ -41,7 +42,7 @@ public static class HostileGuest
     public static void Load(VirtualMachine vm, ulong seed)
     {
         GuestMemory memory = vm.Memory;
-        ReadOnlySpan<ulong> gdt = [0, 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF, 0x0000_8B00_0000_0067 | (ulong)Tss << 16, 0];
+        ReadOnlySpan<ulong> gdt = [0, CodeDescriptor64, DataDescriptor, 0x0000_8B00_0000_0067 | (ulong)Tss << 16, 0];
         Write(memory, Gdt, MemoryMarshal.AsBytes(gdt));
         memory.TryWrite(Pml4, Pdpt | 3ul);
         for (uint n = 0; n < 512; n++) memory.TryWrite(Pdpt + n * 8, (ulong)n << 30 | 0x83); // 512 GiB, each address its own
@@ -78,33 +79,11 @@ public static class HostileGuest
 
     private static CpuState InitialState(ulong entry)
     {
-        var data = new SegmentState(DataSelector, 0, uint.MaxValue, 0xC093);
-        var s = new CpuState
-        {
-            Rip = entry,
-            Rflags = 2,
-            Cr0 = 0x8001_0033,
-            Cr3 = Pml4,
-            Cr4 = 0x620,
-            Efer = 0x500,
-            Xcr0 = 1,
-            Dr6 = 0xFFFF_0FF0,
-            Dr7 = 0x400,
-            GdtrBase = Gdt,
-            GdtrLimit = 0x27,
-            IdtrBase = Idt,
-            IdtrLimit = 0xFFF,
-            Cs = new SegmentState(CodeSelector, 0, uint.MaxValue, 0xA09B),
-            Ds = data,
-            Es = data,
-            Fs = data,
-            Gs = data,
-            Ss = data,
-            Tr = new SegmentState(TssSelector, Tss, 0x67, 0x8B),
-            Ldtr = new SegmentState(0, 0, 0, 0x1_0082),
-        };
-        BitConverter.TryWriteBytes(s.Xsave, (ushort)0x37F);
-        BitConverter.TryWriteBytes(s.Xsave.AsSpan(24), 0x1F80u);
+        CpuState s = FlatState(entry, 0xA09B);
+        (s.Cr0, s.Cr3, s.Cr4, s.Efer) = (0x8001_0033, Pml4, 0x620, 0x500);
+        (s.GdtrBase, s.GdtrLimit) = (Gdt, 0x27);
+        (s.IdtrBase, s.IdtrLimit) = (Idt, 0xFFF);
+        s.Tr = new SegmentState(TssSelector, Tss, 0x67, 0x8B);
         BitConverter.TryWriteBytes(s.Xsave.AsSpan(512), 3ul);
         return s;
     }
@@ -129,15 +108,6 @@ public static class HostileGuest
         a.mov(cr0, eax);
         a.db(0x66, 0xEA, (byte)application, (byte)(application >> 8), (byte)(application >> 16), (byte)(application >> 24), (byte)CodeSelector, 0); // JMP ptr16:32
     }, out _);
-
-    private static byte[] Assemble(int bitness, ulong rip, Action<Assembler> emit, out AssemblerResult result)
-    {
-        var a = new Assembler(bitness);
-        emit(a);
-        using var bytes = new MemoryStream();
-        result = a.Assemble(new StreamCodeWriter(bytes), rip, BlockEncoderOptions.ReturnNewInstructionOffsets);
-        return bytes.ToArray();
-    }
 
     /// <summary>The 64-bit code. R15 is the generator's state, R14 the processor's block; the rest is scratch, and an exception goes on with the next access.</summary>
     private sealed class Program
@@ -250,20 +220,26 @@ public static class HostileGuest
         /// <summary>Emits a choice by the low bits of RCX, which it takes away; the number of choices is a power of two.</summary>
         private void OneOf(Assembler a, params Action<Assembler>[] choices)
         {
-            Label[] labels = [.. choices.Select(_ => a.CreateLabel())];
             a.mov(eax, ecx);
             a.and(eax, choices.Length - 1);
             a.shr(rcx, (byte)BitOperations.Log2((uint)choices.Length));
+            Switch(a, eax, b => b.jmp(_next), choices);
+        }
+
+        /// <summary>Emits a choice by a register's value, which is the first when it is out of range; each ends with the same.</summary>
+        private static void Switch(Assembler a, AssemblerRegister32 selector, Action<Assembler> end, params Action<Assembler>[] choices)
+        {
+            Label[] labels = [.. choices.Select(_ => a.CreateLabel())];
             for (int n = 1; n < choices.Length; n++)
             {
-                a.cmp(eax, n);
+                a.cmp(selector, n);
                 a.je(labels[n]);
             }
             for (int n = 0; n < choices.Length; n++)
             {
                 if (n > 0) a.Label(ref labels[n]);
                 choices[n](a);
-                a.jmp(_next);
+                end(a);
             }
         }
 
@@ -348,20 +324,8 @@ public static class HostileGuest
             a.xchg(rcx, r8);
             a.and(ecx, 63);
             // RCX is the count: the choice goes by R8.
-            Label[] labels = [.. Enumerable.Range(0, 6).Select(_ => a.CreateLabel())];
             a.and(r8d, 7);
-            for (int n = 1; n < labels.Length; n++)
-            {
-                a.cmp(r8d, n);
-                a.je(labels[n]);
-            }
-            Action<Assembler>[] strings = [b => b.rep.insb(), b => b.rep.insw(), b => b.rep.insd(), b => b.rep.outsb(), b => b.rep.outsw(), b => b.rep.outsd()];
-            for (int n = 0; n < strings.Length; n++)
-            {
-                if (n > 0) a.Label(ref labels[n]);
-                strings[n](a);
-                a.jmp(_next);
-            }
+            Switch(a, r8d, b => b.jmp(_next), b => b.rep.insb(), b => b.rep.insw(), b => b.rep.insd(), b => b.rep.outsb(), b => b.rep.outsw(), b => b.rep.outsd());
         }
 
         private void Mmio(Assembler a)
@@ -556,8 +520,11 @@ public static class HostileGuest
             a.mov(rcx, rax);
             a.and(eax, 7);
             a.shr(rcx, 8);
-            Action<Assembler>[] kinds =
-            [
+            Switch(a, eax, b =>
+                {
+                    b.mov(rax, rbx);
+                    b.ret();
+                },
                 b => b.and(ebx, 3),
                 b => b.or(rbx, -1),
                 b =>
@@ -580,28 +547,15 @@ public static class HostileGuest
                     b.lea(ebx, __[ebx + ecx + Scratch]);
                 },
                 b => b.and(ebx, 0x3F),
-                b => b.nop(),
-            ];
-            Label[] labels = [.. kinds.Select(_ => a.CreateLabel())];
-            for (int n = 1; n < kinds.Length; n++)
-            {
-                a.cmp(eax, n);
-                a.je(labels[n]);
-            }
-            for (int n = 0; n < kinds.Length; n++)
-            {
-                if (n > 0) a.Label(ref labels[n]);
-                kinds[n](a);
-                a.mov(rax, rbx);
-                a.ret();
-            }
+                b => b.nop());
         }
 
         private static void Handlers(Assembler a, ref Label nmi, ref Label interrupt)
         {
-            // Every other one goes back with interrupts off, so that no storm of them stops the guest. Vector 2 comes from the 8259A too.
+            // Every other one goes back with interrupts off, so that no storm of them stops the guest; each handler has its own turns, since they may come in pairs.
+            // Vector 2 comes from the 8259A too.
             a.Label(ref nmi);
-            CountInterrupt(a);
+            CountInterrupt(a, NmiTurnOffset);
             a.iretq();
 
             a.Label(ref interrupt);
@@ -612,15 +566,15 @@ public static class HostileGuest
             a.pop(rdx);
             a.pop(rcx);
             a.pop(rax);
-            CountInterrupt(a);
+            CountInterrupt(a, InterruptTurnOffset);
             a.iretq();
         }
 
-        private static void CountInterrupt(Assembler a)
+        private static void CountInterrupt(Assembler a, int turn)
         {
             Label keep = a.CreateLabel();
             a.inc(__qword_ptr[r14 + InterruptsOffset]);
-            a.test(__byte_ptr[r14 + InterruptsOffset], 1);
+            a.xor(__byte_ptr[r14 + turn], 1);
             a.jz(keep);
             a.and(__qword_ptr[rsp + 16], ~InterruptFlag);
             a.Label(ref keep);

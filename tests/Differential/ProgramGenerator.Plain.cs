@@ -76,9 +76,7 @@ internal sealed partial class ProgramGenerator
     {
         Instruction i = _forms.Draft(code, _mode.Bits(), true);
         i.SegmentPrefix = Register.None;
-        bool memory = false;
-        for (int n = 0; n < i.OpCount; n++) memory |= i.GetOpKind(n) == OpKind.Memory;
-        if (!memory || i.IsVsib || FormBuilder.AlignedArea(i.Mnemonic) || IsOffsetForm(i.Code)) return false;
+        if (!FormBuilder.HasMemory(i) || i.IsVsib || FormBuilder.AlignedArea(i.Mnemonic) || IsOffsetForm(i.Code)) return false;
         if (i.Mnemonic is Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc && i.Op1Kind == OpKind.Register) return false;
         i.MemoryBase = (Is64 ? Register.RAX : Register.EAX) + pointer;
         i.MemoryIndex = Register.None;

@@ -328,7 +328,7 @@ internal static class Supervisor
 
         // SYSENTER: the program left its return address in EDX and its stack pointer in ECX.
         a.Label(ref sysenter);
-        a.adc(__dword_ptr[Variable.Calls], 1); // CF is the program's or FMASK's
+        a.inc(__dword_ptr[Variable.Calls]);
         a.sysexit();
 
         AssemblerResult result = Place(image, a);

@@ -304,6 +304,16 @@ internal sealed class FormBuilder(Rng rng, RoutineCode routine, DecoderOptions o
 
     private static ulong Truncate(ulong value, int width) => width switch { 2 => (ushort)value, 4 => (uint)value, _ => value };
 
+    /// <summary>One of the operands is named memory: not a string's, which its instruction implies.</summary>
+    internal static bool HasMemory(in Instruction i)
+    {
+        for (int n = 0; n < i.OpCount; n++)
+        {
+            if (i.GetOpKind(n) == OpKind.Memory) return true;
+        }
+        return false;
+    }
+
     /// <summary>The operand is a save area: many bytes, 64-byte aligned.</summary>
     internal static bool AlignedArea(Mnemonic mnemonic) => mnemonic is Mnemonic.Fxsave or Mnemonic.Fxsave64 or Mnemonic.Fxrstor or Mnemonic.Fxrstor64 or Mnemonic.Xsave or Mnemonic.Xsave64
         or Mnemonic.Xsavec or Mnemonic.Xsavec64 or Mnemonic.Xsaveopt or Mnemonic.Xsaveopt64 or Mnemonic.Xrstor or Mnemonic.Xrstor64 or Mnemonic.Xsaves or Mnemonic.Xsaves64 or Mnemonic.Xrstors or Mnemonic.Xrstors64

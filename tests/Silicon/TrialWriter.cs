@@ -32,9 +32,7 @@ internal sealed unsafe class TrialWriter(Rng rng)
     private bool MeetsProcess(TestCase test)
     {
         ulong operand = *(ulong*)(_context + Context.Operand);
-        bool memory = false;
-        for (int n = 0; n < test.Instruction.OpCount; n++) memory |= test.Instruction.GetOpKind(n) == OpKind.Memory;
-        return memory && test.Bitness != 16 && operand is >= 0x4000_0000 and < 0x8000_0000;
+        return FormBuilder.HasMemory(test.Instruction) && test.Bitness != 16 && operand is >= 0x4000_0000 and < 0x8000_0000;
     }
 
     private void Attempt(int trial, TestCase test)

@@ -23,22 +23,23 @@ internal sealed unsafe partial class BlockTranslator
     private void EmitLink(ulong rip, bool backward = false)
     {
         int link = AddLink(rip);
-        if (backward) EmitAttention(link);
+        if (backward)
+        {
+            ReadAttention();
+            JumpIfCountNotZero(AttentionExit(link));
+        }
         HostLabel stub = NewLabel();
         _a.Jump(stub);
         _translation->Links[link].Site = (byte*)(_a.Here - 4);
         _cold.Add(new Cold(ColdKind.Link, stub, null, link, default, 0, false));
     }
 
-    /// <summary>Leaves on the way to a link's target when something wants attention.</summary>
-    private void EmitAttention(int link)
+    /// <summary>A label whose code leaves on the way to a link's target, since something wants attention.</summary>
+    private HostLabel AttentionExit(int link)
     {
-        HostLabel quiet = NewLabel(), attention = NewLabel();
-        ReadAttention();
-        _a.JumpIfRcxZero(quiet);
-        _a.Jump(attention);
-        _a.Place(quiet);
-        _cold.Add(new Cold(ColdKind.Attention, attention, null, link, default, 0, false));
+        HostLabel label = NewLabel();
+        _cold.Add(new Cold(ColdKind.Attention, label, null, link, default, 0, false));
+        return label;
     }
 
     /// <summary>RCX is zero afterwards when nothing wants attention.</summary>
@@ -126,19 +127,15 @@ internal sealed unsafe partial class BlockTranslator
 
     private void FindTarget(int number, int targets)
     {
-        HostLabel hit = NewLabel(), quiet = NewLabel(), exit = OperationExit(number);
+        HostLabel exit = OperationExit(number);
         _addendGroup = -1;
         int table = StateOffsets.Targets + targets * TranslatorState.TargetTableSize;
         _a.Pext(HostRegisters.Addend, HostRegisters.Address, _runtime.Constant(TranslatorRuntime.TargetMask));
         _a.LoadTable(HostRegisters.Scratch, HostRegisters.Addend, table);
         _a.Lea(HostRegisters.Scratch, HostRegisters.Scratch, HostRegisters.Address, 0, 0);
-        _a.JumpIfRcxZero(hit);
-        _a.Jump(exit);
-        _a.Place(hit);
+        JumpIfCountNotZero(exit);
         ReadAttention();
-        _a.JumpIfRcxZero(quiet);
-        _a.Jump(exit);
-        _a.Place(quiet);
+        JumpIfCountNotZero(exit);
     }
 
     private int TargetCode => TargetCodeOf(_translation->TargetTable);

@@ -31,11 +31,9 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>Has registers of the guest loaded unless the host has them: the state's word <paramref name="missing"/> is zero then.</summary>
     private void EmitGuard(int missing, ColdKind load, int number)
     {
-        HostLabel cold = NewLabel(), loaded = NewLabel();
+        HostLabel cold = NewLabel(), loaded;
         _a.LoadState(Host.Rcx, missing, wide: false);
-        _a.JumpIfRcxZero(loaded);
-        _a.Jump(cold);
-        _a.Place(loaded);
+        loaded = JumpIfCountNotZero(cold);
         _cold.Add(new Cold(load, cold, loaded, number, default, 0, false));
     }
 
@@ -299,7 +297,7 @@ internal sealed unsafe partial class BlockTranslator
             if (divisor == Host.None) _a.LoadState(divisor = HostRegisters.Address, StateOffsets.Gpr(register));
         }
         // What may raise #DE, or needs the whole dividend, is the interpreter's.
-        HostLabel exit = OperationExit(number), narrow = NewLabel();
+        HostLabel exit = OperationExit(number);
         if (signed)
         {
             _a.MoveImmediate(Host.Rcx, wide ? 63u : 31u);
@@ -312,9 +310,7 @@ internal sealed unsafe partial class BlockTranslator
         {
             _a.Move(Host.Rcx, Host.Rdx, wide);
         }
-        _a.JumpIfRcxZero(narrow);
-        _a.Jump(exit);
-        _a.Place(narrow);
+        JumpIfCountNotZero(exit);
         _a.Move(Host.Rcx, divisor, wide);
         JumpIfCountZero(exit);
         if (signed)
@@ -337,5 +333,15 @@ internal sealed unsafe partial class BlockTranslator
         _a.Place(zero);
         _a.Jump(target);
         _a.Place(next);
+    }
+
+    /// <summary>The opposite, which every check ends with: to a place that may be far away unless RCX is zero. Returns the label of what follows.</summary>
+    private HostLabel JumpIfCountNotZero(HostLabel target)
+    {
+        HostLabel zero = NewLabel();
+        _a.JumpIfRcxZero(zero);
+        _a.Jump(target);
+        _a.Place(zero);
+        return zero;
     }
 }

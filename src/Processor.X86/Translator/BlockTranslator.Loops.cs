@@ -117,8 +117,7 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>The jump back to the loop's beginning.</summary>
     private void EmitLoopBack()
     {
-        HostLabel attention = NewLabel();
-        _cold.Add(new Cold(ColdKind.Attention, attention, null, AddLink(_rip), default, 0, false));
+        HostLabel attention = AttentionExit(AddLink(_rip));
         ReadAttention();
         if (_a.Length + 2 - _loop!.Offset <= 128)
         {
@@ -126,10 +125,7 @@ internal sealed unsafe partial class BlockTranslator
             _a.Jump(attention);
             return;
         }
-        HostLabel quiet = NewLabel();
-        _a.JumpIfRcxZero(quiet);
-        _a.Jump(attention);
-        _a.Place(quiet);
+        JumpIfCountNotZero(attention);
         _a.Jump(_loop);
     }
 }

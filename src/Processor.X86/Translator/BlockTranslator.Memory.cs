@@ -64,7 +64,7 @@ internal sealed unsafe partial class BlockTranslator
     private void CheckOne(in GuestAddress g, int size, bool write, bool aligned, int number)
     {
         _addendGroup = -1;
-        HostLabel retry = NewLabel(), hit = NewLabel(), miss = NewLabel();
+        HostLabel retry = NewLabel(), miss = NewLabel();
         int tag = _table + (write ? TranslatorState.WriteTag : TranslatorState.ReadTag), addend = _table + (write ? TranslatorState.WriteAddend : TranslatorState.ReadAddend);
         _cold.Add(new Cold(ColdKind.Miss, miss, retry, number, g, size, write));
         _a.Place(retry);
@@ -80,11 +80,8 @@ internal sealed unsafe partial class BlockTranslator
             Materialise(g, HostRegisters.Address);
             if (aligned)
             {
-                HostLabel isAligned = NewLabel();
                 _a.Pext(HostRegisters.Scratch, HostRegisters.Address, _runtime.Constant((ulong)(size - 1)));
-                _a.JumpIfRcxZero(isAligned);
-                _a.Jump(OperationExit(number));
-                _a.Place(isAligned);
+                JumpIfCountNotZero(OperationExit(number));
             }
             _a.Pext(HostRegisters.Addend, HostRegisters.Address, _runtime.Constant(TranslatorRuntime.IndexMask));
             // The last byte's page is compared with the first byte's entry, so that an access across pages never matches.
@@ -94,9 +91,7 @@ internal sealed unsafe partial class BlockTranslator
             _a.LoadTable(HostRegisters.Addend, HostRegisters.Addend, addend);
         }
         _a.Lea(HostRegisters.Scratch, HostRegisters.Scratch, HostRegisters.Address, 0, 0);
-        _a.JumpIfRcxZero(hit);
-        _a.Jump(miss);
-        _a.Place(hit);
+        JumpIfCountNotZero(miss);
     }
 
     private static bool IsInOnePage(ulong address, int size) => (address & 0xFFF) + (ulong)size <= 0x1000;

@@ -20,16 +20,14 @@ internal sealed unsafe partial class BlockTranslator
         if (prediction == null) return false;
         if (_translation->PredictionCount++ == 0) _translation->Predictions = prediction;
         _addendGroup = -1;
-        HostLabel miss = NewLabel(), hit = NewLabel(), join = NewLabel();
+        HostLabel miss = NewLabel(), join = NewLabel();
         Host address = HostRegisters.Address;
         if (IsSimple(g) && g.Displacement == 0) address = Of(g.Base);
         else Materialise(g, address);
         _a.Pext(HostRegisters.Scratch, address, _runtime.Constant(TranslatorRuntime.PageMask | (uint)(size - 1)));
         LoadPrediction(HostRegisters.Addend, &prediction->Tag);
         _a.Lea(HostRegisters.Scratch, HostRegisters.Scratch, HostRegisters.Addend, 0, 0);
-        _a.JumpIfRcxZero(hit);
-        _a.Jump(miss);
-        _a.Place(hit);
+        JumpIfCountNotZero(miss);
         LoadPrediction(HostRegisters.Addend, &prediction->Addend);
         _a.Place(join);
         _cold.Add(new Cold(ColdKind.Prediction, miss, join, number, g, size, write, aligned) { Prediction = (int)prediction });

@@ -128,11 +128,9 @@ internal sealed unsafe partial class BlockTranslator
     private bool EmitSetInterrupts(in Instruction g, int number, int ordinal)
     {
         if (!IsSupervisor) return false;
-        HostLabel quiet = NewLabel(), disabled = NewLabel();
+        HostLabel disabled = NewLabel();
         _a.LoadState(Host.Rcx, StateOffsets.Attention, wide: false);
-        _a.JumpIfRcxZero(quiet);
-        _a.Jump(OperationExit(number));
-        _a.Place(quiet);
+        JumpIfCountNotZero(OperationExit(number));
         Retire(ordinal + 1);
         _a.LoadState(Host.Rcx, StateOffsets.FlagsOther, wide: false);
         _a.Pext(Host.Rcx, Host.Rcx, _runtime.Constant((ulong)Rflags.If));

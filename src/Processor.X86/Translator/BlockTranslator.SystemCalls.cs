@@ -7,8 +7,7 @@ namespace Bunraku.Processor.X86;
 /// <summary>What SYSCALL and SYSRET are emitted with; good as long as <see cref="TranslatorState.SystemCalls"/> is <paramref name="Version"/>.</summary>
 /// <param name="Enabled">EFER.SCE.</param>
 /// <param name="KeepsStack">SYSRET leaves base, limit and attributes of SS as they are, as AMD's processors do.</param>
-/// <param name="TargetTableOf">The number of the jump cache of a mode, or -1.</param>
-internal readonly record struct SystemCallSetting(uint Version, bool Enabled, ulong Star, ulong Target, ulong Mask, bool KeepsStack, Func<uint, int> TargetTableOf);
+internal readonly record struct SystemCallSetting(uint Version, bool Enabled, ulong Star, ulong Target, ulong Mask, bool KeepsStack);
 
 /// <summary>SYSCALL, SYSRET and RDTSC, of which user programs and kernels have the most; their rare forms are the interpreter's.</summary>
 internal sealed unsafe partial class BlockTranslator
@@ -19,8 +18,8 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>Set before <see cref="Translate"/>.</summary>
     public SystemCallSetting SystemCalls { get; set; }
 
-    /// <summary>The VM's clock, or null when the host's counter cannot be used.</summary>
-    public TscScale* Scale { get; set; }
+    private readonly TscScale* _scale;
+    private readonly Func<uint, int> _targetTableOf;
 
     private bool EmitSystemCall(in Instruction g, int number, int ordinal)
     {
@@ -57,7 +56,7 @@ internal sealed unsafe partial class BlockTranslator
         uint mode = _translation->Mode;
         if (!_wide || !IsSupervisor || !SystemCalls.Enabled) return false;
         uint changed = mode & ~ModeKey.SmapOverride | 3u << ModeKey.CplShift | (SystemCalls.KeepsStack ? 0 : ModeKey.Stack32);
-        int targets = SystemCalls.TargetTableOf(changed);
+        int targets = _targetTableOf(changed);
         if (targets < 0) return false;
         LeaveUnless(StateOffsets.SystemCalls, SystemCalls.Version, number);
         _a.LoadState(Host.Rcx, StateOffsets.Gpr(11));
@@ -119,28 +118,22 @@ internal sealed unsafe partial class BlockTranslator
     /// <summary>The interpreter executes the operation unless a word of the state has a value.</summary>
     private void LeaveUnless(int word, uint value, int number)
     {
-        HostLabel same = NewLabel();
         _a.LoadState(Host.Rcx, word, wide: false);
         _a.Lea(Host.Rcx, Host.Rcx, Host.None, 0, -(int)value, wide: false);
-        _a.JumpIfRcxZero(same);
-        _a.Jump(OperationExit(number));
-        _a.Place(same);
+        JumpIfCountNotZero(OperationExit(number));
     }
 
     /// <summary>The interpreter executes the operation if RCX has any of some bits, one of the runtime's constants.</summary>
     private void LeaveIfAny(ulong bits, int number)
     {
-        HostLabel none = NewLabel();
         _a.Pext(Host.Rcx, Host.Rcx, _runtime.Constant(bits));
-        _a.JumpIfRcxZero(none);
-        _a.Jump(OperationExit(number));
-        _a.Place(none);
+        JumpIfCountNotZero(OperationExit(number));
     }
 
     /// <summary>RDTSC and RDTSCP: the host's counter, scaled; see <see cref="TscScale"/>.</summary>
     private bool EmitReadTsc(in Instruction g, int number)
     {
-        if (Scale == null || !_wide) return false;
+        if (_scale == null || !_wide) return false;
         if (!IsSupervisor)
         {
             _a.LoadState(Host.Rcx, StateOffsets.Cr4);
@@ -152,7 +145,7 @@ internal sealed unsafe partial class BlockTranslator
         else _a.Bytes(0x0F, 0x31); // RDTSC
         Shift(Code.VEX_Shlx_r64_rm64_r64, HostRegister.RDX, HostRegister.RDX, 32);
         _a.Lea(Host.Rdx, Host.Rdx, Host.Rax, 0, 0);
-        _a.MoveImmediate(Host.Rcx, (ulong)Scale);
+        _a.MoveImmediate(Host.Rcx, (ulong)_scale);
         Encode(Instruction.Create(Code.VEX_Mulx_r64_r64_rm64, HostRegister.R14, HostRegister.R13, new MemoryOperand(HostRegister.RCX)));
         _a.Load(Host.Rax, Host.Rcx, Host.None, sizeof(ulong));
         Shift(Code.VEX_Shlx_r64_rm64_r64, HostRegister.R14, HostRegister.R14, 64 - TscScale.Shift);

@@ -45,16 +45,13 @@ internal sealed unsafe partial class BlockTranslator
         EmitX87Guard(number);
         if (!GuestAddress.TryGet(operation, _rip, out GuestAddress address)) return false;
         HostOperand operand = Check(address, 2, write: false, aligned: false, number);
-        HostLabel masked = NewLabel();
         MemoryOperand source = operand.Base == Host.None
             ? new MemoryOperand(Sized(HostRegisters.Addend, 8), operand.Displacement)
             : new MemoryOperand(Sized(operand.Base, 8), Sized(HostRegisters.Addend, 8), 1, operand.Displacement, operand.Displacement == 0 ? 0 : 1);
         Encode(Instruction.Create(Code.Movzx_r32_rm8, Iced.Intel.Register.ECX, source));
         _a.Pext(Host.Rcx, Host.Rcx, _runtime.Constant(TranslatorRuntime.X87Masks));
         _a.Lea(Host.Rcx, Host.Rcx, -(int)TranslatorRuntime.X87Masks);
-        _a.JumpIfRcxZero(masked);
-        _a.Jump(OperationExit(number));
-        _a.Place(masked);
+        JumpIfCountNotZero(OperationExit(number));
         Encode(Instruction.Create(Code.Fldcw_m2byte, source));
         return true;
     }

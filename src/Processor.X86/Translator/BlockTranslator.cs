@@ -1,3 +1,4 @@
+using Bunraku.Engines;
 using Bunraku.Platform;
 using Iced.Intel;
 
@@ -41,9 +42,13 @@ internal sealed unsafe partial class BlockTranslator
 
     private enum ColdKind { Miss, Prediction, Operation, Link, Attention, Vectors, X87, Record, Return }
 
-    public BlockTranslator(ExecutableMemory memory, TranslatorRuntime runtime, TranslationArena arena, PredictionArena predictions, ProcessorState* state, DecoderOptions options)
+    /// <param name="scale">The VM's clock, or null when the host's counter cannot be used.</param>
+    /// <param name="targetTableOf">The number of the jump cache of a mode, or -1.</param>
+    public BlockTranslator(ExecutableMemory memory, TranslatorRuntime runtime, TranslationArena arena, PredictionArena predictions, ProcessorState* state, DecoderOptions options, TscScale* scale,
+        Func<uint, int> targetTableOf)
     {
-        _predictions = predictions;
+        (_predictions, _targetTableOf) = (predictions, targetTableOf);
+        _scale = scale;
         _a = new HostAssembler(state);
         (_memory, _runtime, _arena) = (memory, runtime, arena);
         _decoders = [Decoder.Create(16, _bytes, options), Decoder.Create(32, _bytes, options), Decoder.Create(64, _bytes, options)];

@@ -35,7 +35,7 @@ public sealed unsafe partial class Processor
             Threshold = threshold;
             Runtime = new TranslatorRuntime(Memory, processor.State);
             _kept = Memory.Used;
-            Blocks = new BlockTranslator(Memory, Runtime, Arena, Predictions, processor.State, FeatureMap.Options(processor.Model));
+            Blocks = new BlockTranslator(Memory, Runtime, Arena, Predictions, processor.State, FeatureMap.Options(processor.Model), processor.Clock.Scale, TargetTableOf);
         }
 
         /// <summary>The number of a mode's jump cache; -1 when there is none left.</summary>
@@ -156,8 +156,7 @@ public sealed unsafe partial class Processor
             CodeBytes.Copy(template.SecondPage, joined + first, block->Length - first);
             code = joined;
         }
-        t.Blocks.SystemCalls = new SystemCallSetting(s->Translator.SystemCalls, (s->Efer & (ulong)Efer.Sce) != 0, Star, Lstar, Fmask, Model.IsAmd, t.TargetTableOf);
-        t.Blocks.Scale = Clock.Scale;
+        t.Blocks.SystemCalls = new SystemCallSetting(s->Translator.SystemCalls, (s->Efer & (ulong)Efer.Sce) != 0, Star, Lstar, Fmask, Model.IsAmd);
         TranslatedBlock* made = t.Blocks.Translate(block, code, template, groups: (i->Flags & InsnFlags.Ungrouped) == 0, predict: (i->Flags & InsnFlags.Unpredicted) == 0);
         if (made == null)
         {
