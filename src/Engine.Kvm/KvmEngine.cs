@@ -18,6 +18,8 @@ public sealed class KvmEngine : IEngine
     /// <summary>KVM decides for itself which instructions exit; what MONITOR and MWAIT do is its affair too.</summary>
     public ExecutionControls Intercepts { get; } = new(InterceptedInstructions.Mwait, 0, InterruptWindowExiting: true, NmiWindowExiting: true);
 
+    public bool UsesHostPaging => true;
+
     public int MaxCpus => KvmHost.MaxCpus();
 
     public EngineProbe Probe() => KvmHost.Probe();

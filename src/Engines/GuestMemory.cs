@@ -33,12 +33,13 @@ public sealed unsafe class GuestMemory : IDisposable
     private readonly MemoryRegion[] _regions;
 
     /// <param name="size">Bytes of RAM, a multiple of 4096, at least 1 MiB.</param>
-    public GuestMemory(ulong size)
+    /// <param name="shared">See <see cref="RamBacking(ulong, bool)"/>.</param>
+    public GuestMemory(ulong size, bool shared = true)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(size, 1ul << 20);
         if ((size & (PageSize - 1)) != 0) throw new ArgumentException("memory size is not a multiple of 4096", nameof(size));
         Size = size;
-        Backing = new AnonymousMemory(size);
+        Backing = new RamBacking(size, shared);
         ulong low = Math.Min(size, LowMemoryEnd);
         _regions = size > low
             ? [new(0, low, 0, false), new(HighMemoryStart, size - low, low, false)]
@@ -49,7 +50,7 @@ public sealed unsafe class GuestMemory : IDisposable
     /// <summary>Bytes of RAM.</summary>
     public ulong Size { get; }
 
-    public AnonymousMemory Backing { get; }
+    public RamBacking Backing { get; }
 
     /// <summary>Who has read code from which page.</summary>
     public CodePages Code { get; }

@@ -103,6 +103,12 @@ public interface IEngine
     /// <summary>Instructions and exceptions that <see cref="ExecutionControls"/> can make exit. An engine refuses other controls with <see cref="NotSupportedException"/>.</summary>
     ExecutionControls Intercepts => new((InterceptedInstructions)uint.MaxValue, uint.MaxValue, true, true);
 
+    /// <summary>
+    /// Page tables of the host translate for guests. Their RAM is private memory then, whose huge pages the host gives without being asked page by page;
+    /// software that asks at its own TLB's fills has more use of memory that can be seen at two addresses.
+    /// </summary>
+    bool UsesHostPaging => false;
+
     /// <summary>How many vCPUs one VM can have at most.</summary>
     int MaxCpus => 1;
 

@@ -62,7 +62,7 @@ public sealed class VirtualMachine : IDisposable
     public VirtualMachine(IEngine engine, CpuModel model, ulong memorySize, int cpus = 1, VirtualMachineOptions? options = null)
     {
         options ??= new VirtualMachineOptions();
-        Memory = new GuestMemory(memorySize);
+        Memory = new GuestMemory(memorySize, shared: !engine.UsesHostPaging);
         try
         {
             if (!options.CpuTime.IsDefault) _cpuTime = new CpuTimeControl(options.CpuTime, Memory, () => _cpus);

@@ -12,7 +12,7 @@ public static unsafe class HostProcess
     public static ulong ResidentBytes => StatusField("/proc/self/status", "VmRSS:");
 
     /// <summary>Bytes of <paramref name="memory"/> that have a host page behind them: what the guest (or who loaded it) touched.</summary>
-    public static ulong TouchedBytes(AnonymousMemory memory)
+    public static ulong TouchedBytes(RamBacking memory)
     {
         byte[] present = new byte[memory.Length >> 12];
         fixed (byte* p = present)

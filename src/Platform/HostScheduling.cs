@@ -50,7 +50,12 @@ public static unsafe class HostScheduling
     public static void LockMemory() => Check(Libc.Mlockall(Libc.LockCurrent | Libc.LockFuture | Libc.LockOnFault));
 
     /// <summary>Gives every page of a memory its host page now.</summary>
-    public static void Populate(AnonymousMemory memory) => Check(Libc.Madvise(memory.Pointer, (nuint)memory.Length, Libc.AdvicePopulateWrite));
+    public static void Populate(RamBacking memory)
+    {
+        // Later it would stop whoever touches the page.
+        for (ulong offset = 0; offset < memory.Length; offset += RamBacking.HugePage) memory.Enlarge(memory.Pointer + offset);
+        Check(Libc.Madvise(memory.Pointer, (nuint)memory.Length, Libc.AdvicePopulateWrite));
+    }
 
     /// <summary>The kernel's number of the calling thread.</summary>
     public static int CurrentThread => Libc.Gettid();

@@ -18,7 +18,7 @@ public sealed unsafe class SharedMemory : IDisposable
     public SharedMemory(string name, ulong length)
     {
         Length = (length + 0xFFF) & ~0xFFFul;
-        Descriptor = Libc.MemfdCreate(name, 1 /* MFD_CLOEXEC */);
+        Descriptor = Libc.MemfdCreate(name, Libc.MemfdCloseOnExec);
         if (Descriptor < 0) throw new Win32Exception(Marshal.GetLastPInvokeError());
         if (Libc.Ftruncate(Descriptor, (long)Length) != 0) throw Fail();
         void* address = Libc.Mmap(null, (nuint)Length, Libc.ProtRead | Libc.ProtWrite, Libc.MapShared | Libc.MapNoReserve, Descriptor, 0);

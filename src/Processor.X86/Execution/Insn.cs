@@ -71,6 +71,8 @@ public enum InsnFlags : ushort
     Ungrouped = 0x40,
     /// <summary>Nor do its accesses predict pages.</summary>
     Unpredicted = 0x80,
+    /// <summary>Nor addends.</summary>
+    Unmirrored = 0x100,
     /// <summary>The handler is not the table's: the instruction is refused, or exits.</summary>
     OtherHandler = 0x20,
     /// <summary>Address size (string instructions, LOOP, JCXZ).</summary>

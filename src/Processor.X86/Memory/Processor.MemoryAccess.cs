@@ -166,6 +166,7 @@ public sealed unsafe partial class Processor
         // A stack push during event delivery runs with another privilege than the context says.
         if (((access & UserAccess) != 0) != (s->Cpl == 3)) return;
         NoteLarge(address, t.Large);
+        Memory.Backing.Enlarge(page);
         TlbEntry* e = Access.Entry(s, address);
         ulong tag = (address & ~0xFFFul) | s->TlbContext;
         if (e->ReadTag != tag && e->WriteTag != tag && e->ExecTag != tag) e->ReadTag = e->WriteTag = e->ExecTag = TlbEmpty;

@@ -51,6 +51,10 @@ public unsafe struct TranslatorState
     public const int ReadTag = 0, ReadAddend = FirstLevelSize * 8, WriteTag = 2 * FirstLevelSize * 8, WriteAddend = 3 * FirstLevelSize * 8, TableSize = 4 * FirstLevelSize * 8;
     /// <summary>For user mode, for supervisor mode, and for supervisor mode with RFLAGS.AC set.</summary>
     public const int Privileges = 3;
+
+    /// <summary>Which of them code of <paramref name="mode"/> uses.</summary>
+    public static int PrivilegeOf(uint mode) => ModeKey.Cpl(mode) == 3 ? 0 : (mode & ModeKey.SmapOverride) != 0 ? 2 : 1;
+
     public fixed byte FirstLevel[Privileges * TableSize];
     /// <summary>Never the negative of a page number.</summary>
     public const ulong EmptyTag = 1ul << 60;
@@ -84,6 +88,10 @@ internal enum TranslatedExit : uint
     ReadMiss, WriteMiss,
     /// <summary>As Operation, and a prediction of the block has failed often.</summary>
     Predictions,
+    /// <summary>
+    /// As Operation, and the page at <see cref="TranslatorState.MissAddress"/> has not the addend that <see cref="PagePrediction"/> <see cref="TranslatorState.MissLast"/> expects.
+    /// </summary>
+    Mirror,
 }
 
 /// <summary>
@@ -98,6 +106,13 @@ public unsafe struct PagePrediction
     public ulong Addend;
     /// <summary>Address of the next one that holds something, or 0.</summary>
     public ulong Next;
+    /// <summary>Where the addend alone is predicted: its negative.</summary>
+    public ulong NegatedAddend
+    {
+        readonly get => Tag;
+        set => Tag = value;
+    }
+
     /// <summary>How often it may still fail until <see cref="TranslatedExit.Predictions"/>.</summary>
     public ulong Budget;
 
@@ -171,4 +186,6 @@ public unsafe struct TranslatedBlock
     public int PredictionCount;
     /// <summary><see cref="ProcessorState.Retired"/> when the budgets were filled.</summary>
     public ulong PredictionsSince;
+    /// <summary>What failures of predicted addends may still cost.</summary>
+    public int MirrorBudget;
 }

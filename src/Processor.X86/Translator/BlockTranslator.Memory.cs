@@ -50,7 +50,11 @@ internal sealed unsafe partial class BlockTranslator
     {
         if (!aligned && TryGroup(g, size, write, number, out HostOperand grouped)) return grouped;
         bool predicted = TryPredict(g, size, write, aligned, number);
-        if (!predicted) CheckOne(g, size, write, aligned, number);
+        if (!predicted)
+        {
+            CheckOne(g, size, write, aligned, number);
+            PredictAddend(g, number);
+        }
         // One register that the host has, too, and a displacement: the host's instruction can use it as it is.
         if (IsSimple(g)) return new HostOperand(Of(g.Base), (int)g.Displacement);
         if (g.IsConstant && (long)g.Constant == (int)g.Constant) return new HostOperand(Host.None, (int)g.Constant);

@@ -10,7 +10,7 @@ namespace Bunraku.Processor.X86;
 internal sealed unsafe partial class BlockTranslator
 {
     private readonly PredictionArena _predictions;
-    private bool _predicts;
+    private bool _predicts, _mirrors;
 
     /// <summary>Checks an operand. The addend is in its register afterwards, and unless a host register and a displacement make the address, <see cref="HostRegisters.Address"/> has it.</summary>
     private bool TryPredict(in GuestAddress g, int size, bool write, bool aligned, int number)
@@ -32,6 +32,34 @@ internal sealed unsafe partial class BlockTranslator
         _a.Place(join);
         _cold.Add(new Cold(ColdKind.Prediction, miss, join, number, g, size, write, aligned) { Prediction = (int)prediction });
         return true;
+    }
+
+    /// <summary>
+    /// Behind the usual check of an operand: its addend must be the predicted one, which is known without the address. Pages come to have the same addend through
+    /// <see cref="LinearMirror"/>.
+    /// </summary>
+    private void PredictAddend(in GuestAddress g, int number)
+    {
+        if (!_mirrors || g.IsConstant) return;
+        PagePrediction* prediction = _predictions.Add();
+        if (prediction == null) return;
+        if (_translation->PredictionCount++ == 0) _translation->Predictions = prediction;
+        HostLabel other = NewLabel();
+        LoadPrediction(HostRegisters.Scratch, &prediction->Tag);
+        _a.Lea(HostRegisters.Scratch, HostRegisters.Scratch, HostRegisters.Addend, 0, 0);
+        JumpIfCountNotZero(other);
+        LoadPrediction(HostRegisters.Addend, &prediction->Addend);
+        _cold.Add(new Cold(ColdKind.Mirror, other, null, number, g, 1, false) { Prediction = (int)prediction });
+    }
+
+    private void EmitMirror(in Cold c)
+    {
+        Materialise(c.Address, HostRegisters.Address);
+        _a.StoreState(StateOffsets.MissAddress, HostRegisters.Address);
+        _a.StoreStateImmediate(StateOffsets.MissLast, c.Prediction, wide: true);
+        ExchangeOut();
+        _a.Call(_runtime.Exits[(int)TranslatedExit.Mirror]);
+        Record(c.Number);
     }
 
     /// <summary>The usual check, and what it found becomes the prediction.</summary>

@@ -40,7 +40,7 @@ internal sealed unsafe partial class BlockTranslator
         public int Prediction { get; init; }
     }
 
-    private enum ColdKind { Miss, Prediction, Operation, Link, Attention, Vectors, X87, Record, Return }
+    private enum ColdKind { Miss, Prediction, Mirror, Operation, Link, Attention, Vectors, X87, Record, Return }
 
     /// <param name="scale">The VM's clock, or null when the host's counter cannot be used.</param>
     /// <param name="targetTableOf">The number of the jump cache of a mode, or -1.</param>
@@ -67,13 +67,13 @@ internal sealed unsafe partial class BlockTranslator
     /// Translates a block whose bytes are at <paramref name="code"/>; <paramref name="template"/> has what the caller knows.
     /// </summary>
     /// <param name="groups">Accesses may share checks.</param>
-    /// <param name="predict">Accesses of a loop may predict their page.</param>
+    /// <param name="predict">What accesses of a loop predict.</param>
     /// <returns>The translation, or null when the block is too large for the buffer, or its code has changed.</returns>
-    public TranslatedBlock* Translate(Block* block, byte* code, in TranslatedBlock template, bool groups, bool predict) =>
+    public TranslatedBlock* Translate(Block* block, byte* code, in TranslatedBlock template, bool groups, LoopPredictions predict) =>
         // A loop whose instructions need the usual registers after all is translated once more.
         TryTranslate(block, code, template, groups, predict, exchange: true, out TranslatedBlock* made) || TryTranslate(block, code, template, groups, predict, exchange: false, out made) ? made : null;
 
-    private bool TryTranslate(Block* block, byte* code, in TranslatedBlock template, bool groups, bool predict, bool exchange, out TranslatedBlock* made)
+    private bool TryTranslate(Block* block, byte* code, in TranslatedBlock template, bool groups, LoopPredictions predict, bool exchange, out TranslatedBlock* made)
     {
         made = null;
         _translation = _arena.Add<TranslatedBlock>(1);
@@ -83,7 +83,7 @@ internal sealed unsafe partial class BlockTranslator
         _rip = template.Rip;
         uint mode = template.Mode;
         _wide = (mode & ModeKey.CodeSizeMask) == ModeKey.Code64;
-        int privilege = ModeKey.Cpl(mode) == 3 ? 0 : (mode & ModeKey.SmapOverride) != 0 ? 2 : 1;
+        int privilege = TranslatorState.PrivilegeOf(mode);
         _table = StateOffsets.FirstLevel + privilege * TranslatorState.TableSize;
         _missRoutine = 2 * privilege;
         _translation->Resume = _arena.Add<int>(_operationCount);
@@ -99,7 +99,8 @@ internal sealed unsafe partial class BlockTranslator
         Decode(code, block->Length, mode);
         _loop = IsLoop() ? NewLabel() : null;
         FindExchanges(exchange && _loop != null);
-        _predicts = predict && _loop != null;
+        _predicts = predict == LoopPredictions.Pages && _loop != null;
+        _mirrors = predict == LoopPredictions.Addends && _loop != null;
         FindGroups(groups);
         if (_loop != null)
         {
@@ -319,6 +320,9 @@ internal sealed unsafe partial class BlockTranslator
                     break;
                 case ColdKind.Prediction:
                     EmitPrediction(c);
+                    break;
+                case ColdKind.Mirror:
+                    EmitMirror(c);
                     break;
                 case ColdKind.Vectors:
                     CallAndReturn(_runtime.LoadVectors, c);

@@ -2,6 +2,16 @@ using Bunraku.Platform;
 
 namespace Bunraku.Processor.X86;
 
+/// <summary>What the accesses of a loop predict.</summary>
+internal enum LoopPredictions
+{
+    None,
+    /// <summary>The page's addend, once the page is known.</summary>
+    Addends,
+    /// <summary>The page.</summary>
+    Pages,
+}
+
 /// <summary>Where predictions of pages live: below 2 GiB, so that emitted code reaches them by absolute addresses. Given up as a whole. One thread.</summary>
 /// <remarks>Invariant: everything handed out lies inside the memory, and holds nothing.</remarks>
 internal sealed unsafe class PredictionArena : IDisposable

@@ -19,6 +19,7 @@ public sealed unsafe partial class Processor
         public readonly ExecutableMemory Memory = new(CodeSize);
         public readonly TranslationArena Arena = new(ArenaSize);
         public readonly PredictionArena Predictions = new();
+        public readonly LinearMirror Mirror;
         public readonly TranslatorRuntime Runtime;
         public readonly BlockTranslator Blocks;
         /// <summary>Bytes at the beginning of the code that are never given up.</summary>
@@ -33,6 +34,7 @@ public sealed unsafe partial class Processor
         public Translator(Processor processor, int threshold)
         {
             Threshold = threshold;
+            Mirror = new LinearMirror(processor.Memory.Backing, processor.DropFirstLevel);
             Runtime = new TranslatorRuntime(Memory, processor.State);
             _kept = Memory.Used;
             Blocks = new BlockTranslator(Memory, Runtime, Arena, Predictions, processor.State, FeatureMap.Options(processor.Model), processor.Clock.Scale, TargetTableOf);
@@ -70,6 +72,7 @@ public sealed unsafe partial class Processor
             Memory.Dispose();
             Arena.Dispose();
             Predictions.Dispose();
+            Mirror.Dispose();
         }
     }
 
@@ -142,6 +145,7 @@ public sealed unsafe partial class Processor
             MappingSlot = MappingSlot(linear, block->Mode),
             TargetTable = table,
             PredictionsSince = s->Retired,
+            MirrorBudget = MirrorBudget,
             Next = (TranslatedBlock*)i->Extra,
         };
         byte* code = Memory.Backing.Pointer + block->Start;
@@ -157,7 +161,7 @@ public sealed unsafe partial class Processor
             code = joined;
         }
         t.Blocks.SystemCalls = new SystemCallSetting(s->Translator.SystemCalls, (s->Efer & (ulong)Efer.Sce) != 0, Star, Lstar, Fmask, Model.IsAmd);
-        TranslatedBlock* made = t.Blocks.Translate(block, code, template, groups: (i->Flags & InsnFlags.Ungrouped) == 0, predict: (i->Flags & InsnFlags.Unpredicted) == 0);
+        TranslatedBlock* made = t.Blocks.Translate(block, code, template, groups: (i->Flags & InsnFlags.Ungrouped) == 0, PredictionsFor(i->Flags));
         if (made == null)
         {
             i->Handler = &TranslatedBlocks.Never;
@@ -166,6 +170,10 @@ public sealed unsafe partial class Processor
         i->Extra = (ulong)made;
         i->Handler = &TranslatedBlocks.Enter;
     }
+
+    /// <summary>Pages first; where that fails addends, and where that fails nothing.</summary>
+    private static LoopPredictions PredictionsFor(InsnFlags flags) => (flags & InsnFlags.Unpredicted) == 0 ? LoopPredictions.Pages
+        : (flags & InsnFlags.Unmirrored) == 0 ? LoopPredictions.Addends : LoopPredictions.None;
 
     private static int MappingSlot(ulong linear, uint mode) =>
         StateOffsets.Mappings + sizeof(uint) * (((int)(linear >> 12) & (TranslatorState.MappingSize - 1)) + (ModeKey.Cpl(mode) == 3 ? 0 : TranslatorState.MappingSize));
@@ -273,6 +281,9 @@ public sealed unsafe partial class Processor
                             break;
                     }
                     break;
+                case TranslatedExit.Mirror:
+                    Mirror(s, t);
+                    break;
                 default:
                     break;
             }
@@ -290,6 +301,11 @@ public sealed unsafe partial class Processor
             if ((TranslatedExit)s->Translator.ExitKind == TranslatedExit.Predictions && !ArePredictionsWorthIt(s, t))
             {
                 TranslateAgain(t, InsnFlags.Unpredicted);
+                return next;
+            }
+            if ((TranslatedExit)s->Translator.ExitKind == TranslatedExit.Mirror && t->MirrorBudget <= 0 && !IsMirrorWorthIt(s, t))
+            {
+                TranslateAgain(t, InsnFlags.Unmirrored);
                 return next;
             }
             if (next != operation + 1 || s->AttentionFlags != 0 || (next->Flags & InsnFlags.Stale) != 0) return next;
@@ -380,6 +396,44 @@ public sealed unsafe partial class Processor
         t->PredictionsSince = s->Retired;
         for (int n = 0; n < t->PredictionCount; n++) t->Predictions[n].Budget = PredictionArena.Budget;
         return since >= PredictionArena.Budget * LeastInstructionsPerFailure;
+    }
+
+    /// <summary>What failures of a loop's predicted addends may cost before somebody looks whether it is worth it: an exit costs 1, a page that the host must map more.</summary>
+    private const int MirrorBudget = 16384, CostOfMapping = 64;
+
+    private static bool IsMirrorWorthIt(ProcessorState* s, TranslatedBlock* t)
+    {
+        ulong since = s->Retired - t->PredictionsSince;
+        t->PredictionsSince = s->Retired;
+        t->MirrorBudget = MirrorBudget;
+        return since >= MirrorBudget * LeastInstructionsPerFailure;
+    }
+
+    /// <summary>An access of a loop met another addend than the predicted one: its page gets that of its window, which is what the access expects from now on.</summary>
+    private void Mirror(ProcessorState* s, TranslatedBlock* t)
+    {
+        var prediction = (PagePrediction*)s->Translator.MissLast;
+        ulong address = s->Translator.MissAddress, number = address >> 12, tag = 0 - number;
+        int n = (int)number & (TranslatorState.FirstLevelSize - 1);
+        byte* table = s->Translator.FirstLevel + TranslatorState.PrivilegeOf(t->Mode) * TranslatorState.TableSize;
+        ulong* readTag = (ulong*)(table + TranslatorState.ReadTag) + n, readAddend = (ulong*)(table + TranslatorState.ReadAddend) + n;
+        ulong* writeTag = (ulong*)(table + TranslatorState.WriteTag) + n, writeAddend = (ulong*)(table + TranslatorState.WriteAddend) + n;
+        t->MirrorBudget--;
+        bool reads = *readTag == tag, writes = *writeTag == tag;
+        if (!reads && !writes) return;
+        ulong found = reads ? *readAddend : *writeAddend;
+        // Both halves of an entry name the same page; when they do not, one is about to go.
+        if (reads && writes && *writeAddend != found) writes = false;
+        byte* page = _translator!.Mirror.PageAt((byte*)((address & ~0xFFFul) + found));
+        if (page == null) return;
+        bool done = _translator.Mirror.TryShow(address & ~0xFFFul, page, out ulong addend, out bool made);
+        if (made) t->MirrorBudget -= CostOfMapping;
+        if (!done) return;
+        // The first level may have been dropped: then there is nothing to be changed.
+        if (reads && *readTag == tag) *readAddend = addend;
+        if (writes && *writeTag == tag) *writeAddend = addend;
+        prediction->Addend = addend;
+        prediction->NegatedAddend = 0 - addend;
     }
 
     /// <summary>What did not prove good for a block is left out from now on; called when none of its code runs.</summary>
@@ -491,7 +545,7 @@ public sealed unsafe partial class Processor
             var addends = (nint*)(table + TranslatorState.WriteAddend);
             for (int n = 0; n < TranslatorState.FirstLevelSize; n++)
             {
-                if (tags[n] != TranslatorState.EmptyTag && (byte*)((0 - tags[n] << 12) + (ulong)addends[n]) == page) tags[n] = TranslatorState.EmptyTag;
+                if (tags[n] != TranslatorState.EmptyTag && _translator.Mirror.PageAt((byte*)((0 - tags[n] << 12) + (ulong)addends[n])) == page) tags[n] = TranslatorState.EmptyTag;
             }
         }
     }
