@@ -1,4 +1,5 @@
 using System.Numerics;
+using Iced.Intel;
 
 namespace Bunraku.Processor.X86;
 
@@ -35,12 +36,12 @@ internal sealed unsafe partial class BlockTranslator
     }
 
     /// <summary>
-    /// Behind the usual check of an operand: its addend must be the predicted one, which is known without the address. Pages come to have the same addend through
+    /// Behind the usual check of an operand whose address comes from memory: its addend must be the predicted one, which is known without the address. Pages come to have the same addend through
     /// <see cref="LinearMirror"/>.
     /// </summary>
     private void PredictAddend(in GuestAddress g, int number)
     {
-        if (!_mirrors || g.IsConstant) return;
+        if (!_mirrors || !IsLoaded(g.Base) && !IsLoaded(g.Index)) return;
         PagePrediction* prediction = _predictions.Add();
         if (prediction == null) return;
         if (_translation->PredictionCount++ == 0) _translation->Predictions = prediction;
@@ -50,6 +51,18 @@ internal sealed unsafe partial class BlockTranslator
         JumpIfCountNotZero(other);
         LoadPrediction(HostRegisters.Addend, &prediction->Addend);
         _cold.Add(new Cold(ColdKind.Mirror, other, null, number, g, 1, false) { Prediction = (int)prediction });
+    }
+
+    /// <summary>The loop loads the register from memory: an address made of it waits for a load, and what it leads to may be the next address.</summary>
+    private bool IsLoaded(int register)
+    {
+        if (register < 0) return false;
+        for (int n = 0; n < _instructionCount; n++)
+        {
+            ref Instruction g = ref _instructions[n];
+            if (g.Op0Kind == OpKind.Register && g.Op1Kind == OpKind.Memory && g.Mnemonic != Mnemonic.Lea && g.Op0Register.IsGPR() && NumberOf(g.Op0Register) == register) return true;
+        }
+        return false;
     }
 
     private void EmitMirror(in Cold c)
