@@ -1,18 +1,16 @@
 namespace Bunraku.Platform;
 
 /// <summary>Address space in which pages of a memory can be seen again, in any order. Nothing is accessible elsewhere in it. One thread.</summary>
-/// <remarks>Invariant: [<see cref="Pointer"/>, +<see cref="Length"/>) belongs to this window until <see cref="Dispose"/>, and holds pages of its memory only.</remarks>
-public sealed unsafe class AddressWindow : IDisposable
+/// <remarks>Invariant: [<see cref="HostMapping.Pointer"/>, +<see cref="Length"/>) belongs to this window until <see cref="HostMapping.Dispose"/>, and holds pages of its memory only.</remarks>
+public sealed unsafe class AddressWindow : HostMapping
 {
     private readonly RamBacking _memory;
 
     private AddressWindow(RamBacking memory, ulong length, byte* pointer)
     {
         (_memory, Length) = (memory, length);
-        Pointer = pointer;
+        Own(pointer, length);
     }
-
-    ~AddressWindow() => Release();
 
     /// <summary>An empty window; null when the host refuses: no address space, or all of it would have to be locked in memory.</summary>
     /// <param name="length">Bytes, a multiple of 4096.</param>
@@ -21,9 +19,6 @@ public sealed unsafe class AddressWindow : IDisposable
         void* at = Reserve(null, length);
         return at == Libc.MapFailed ? null : new AddressWindow(memory, length, (byte*)at);
     }
-
-    /// <summary>First byte; null after disposal.</summary>
-    public byte* Pointer { get; private set; }
 
     /// <summary>Size in bytes.</summary>
     public ulong Length { get; }
@@ -42,16 +37,4 @@ public sealed unsafe class AddressWindow : IDisposable
 
     private static void* Reserve(byte* at, ulong length) =>
         Libc.Mmap(at, (nuint)length, Libc.ProtNone, Libc.MapPrivate | Libc.MapAnonymous | Libc.MapNoReserve | (at == null ? 0 : Libc.MapFixed), -1, 0);
-
-    public void Dispose()
-    {
-        Release();
-        GC.SuppressFinalize(this);
-    }
-
-    private void Release()
-    {
-        if (Pointer != null) _ = Libc.Munmap(Pointer, (nuint)Length);
-        Pointer = null;
-    }
 }

@@ -7,8 +7,8 @@ namespace Bunraku.Platform;
 /// Zero-filled private memory below 2 GiB, which 32-bit host code reaches too. A prefix of it can be made executable; no page is ever
 /// writable and executable at once. Not thread-safe.
 /// </summary>
-/// <remarks>Invariant: <see cref="Pointer"/> addresses exactly <see cref="Length"/> bytes until <see cref="Dispose"/>.</remarks>
-public sealed unsafe class LowMemory : IDisposable
+/// <remarks>Invariant: <see cref="HostMapping.Pointer"/> addresses exactly <see cref="Length"/> bytes until <see cref="HostMapping.Dispose"/>.</remarks>
+public sealed unsafe class LowMemory : HostMapping
 {
     /// <param name="length">Bytes, rounded up to 4 KiB.</param>
     /// <exception cref="Win32Exception">The host has no such memory.</exception>
@@ -16,18 +16,9 @@ public sealed unsafe class LowMemory : IDisposable
     {
         Length = (length + 0xFFF) & ~0xFFF;
         void* address = Libc.Mmap(null, (nuint)Length, Libc.ProtRead | Libc.ProtWrite, Libc.MapPrivate | Libc.MapAnonymous | Libc.Map32Bit, -1, 0);
-        if (address == Libc.MapFailed)
-        {
-            GC.SuppressFinalize(this);
-            throw new Win32Exception(Marshal.GetLastPInvokeError());
-        }
-        Pointer = (byte*)address;
+        if (address == Libc.MapFailed) throw new Win32Exception(Marshal.GetLastPInvokeError());
+        Own(address, (ulong)Length);
     }
-
-    ~LowMemory() => Release();
-
-    /// <summary>First byte; null after disposal.</summary>
-    public byte* Pointer { get; private set; }
 
     /// <summary>Size in bytes, a multiple of 4096.</summary>
     public int Length { get; }
@@ -38,17 +29,5 @@ public sealed unsafe class LowMemory : IDisposable
     {
         ArgumentOutOfRangeException.ThrowIfGreaterThan(length, Length);
         if (Libc.Mprotect(Pointer, (nuint)length, Libc.ProtRead | (executable ? Libc.ProtExec : Libc.ProtWrite)) != 0) throw new Win32Exception(Marshal.GetLastPInvokeError());
-    }
-
-    public void Dispose()
-    {
-        Release();
-        GC.SuppressFinalize(this);
-    }
-
-    private void Release()
-    {
-        if (Pointer != null) _ = Libc.Munmap(Pointer, (nuint)Length);
-        Pointer = null;
     }
 }

@@ -10,17 +10,15 @@ namespace Bunraku.Platform;
 /// must be asked for one by one (<see cref="Enlarge"/>), since hosts commonly have /sys/kernel/mm/transparent_hugepage/shmem_enabled at "never".
 /// </summary>
 /// <remarks>
-/// Invariant: <see cref="Pointer"/> addresses exactly <see cref="Length"/> bytes until <see cref="Dispose"/>.
+/// Invariant: <see cref="HostMapping.Pointer"/> addresses exactly <see cref="Length"/> bytes until <see cref="HostMapping.Dispose"/>.
 /// Pages take host memory only once touched.
 /// </remarks>
-public sealed unsafe class RamBacking : IDisposable
+public sealed unsafe class RamBacking : HostMapping
 {
     /// <summary>Bytes of a huge page.</summary>
     public const ulong HugePage = 1ul << HugeShift;
     private const int HugeShift = 21, PageShift = 12;
 
-    private readonly void* _reserved;
-    private readonly ulong _reservedLength;
     /// <summary>Not 0 for each huge page that was asked for.</summary>
     private readonly byte[] _enlarged;
 
@@ -31,11 +29,11 @@ public sealed unsafe class RamBacking : IDisposable
     {
         Length = (length + 0xFFF) & ~0xFFFul;
         _enlarged = new byte[(Length + HugePage - 1) >> HugeShift];
-        _reservedLength = Length + HugePage;
+        ulong reservedLength = Length + HugePage;
         const int noMemory = Libc.MapPrivate | Libc.MapAnonymous | Libc.MapNoReserve, rights = Libc.ProtRead | Libc.ProtWrite;
-        _reserved = Libc.Mmap(null, (nuint)_reservedLength, Libc.ProtNone, noMemory, -1, 0);
-        if (_reserved == Libc.MapFailed) throw Failed();
-        Pointer = (byte*)(((ulong)_reserved + HugePage - 1) & ~(HugePage - 1));
+        void* reserved = Libc.Mmap(null, (nuint)reservedLength, Libc.ProtNone, noMemory, -1, 0);
+        if (reserved == Libc.MapFailed) throw Failed();
+        Own(reserved, reservedLength, (byte*)(((ulong)reserved + HugePage - 1) & ~(HugePage - 1)));
         if (shared)
         {
             Descriptor = Libc.MemfdCreate("guest-ram", Libc.MemfdCloseOnExec);
@@ -52,11 +50,6 @@ public sealed unsafe class RamBacking : IDisposable
             return error;
         }
     }
-
-    ~RamBacking() => Release();
-
-    /// <summary>First byte; null after disposal.</summary>
-    public byte* Pointer { get; private set; }
 
     /// <summary>Size in bytes, a multiple of 4096.</summary>
     public ulong Length { get; }
@@ -126,16 +119,9 @@ public sealed unsafe class RamBacking : IDisposable
         return ranges;
     }
 
-    public void Dispose()
+    private protected override void Release()
     {
-        Release();
-        GC.SuppressFinalize(this);
-    }
-
-    private void Release()
-    {
-        if (Pointer != null) _ = Libc.Munmap(_reserved, (nuint)_reservedLength);
-        Pointer = null;
+        base.Release();
         if (IsShared) _ = Libc.Close(Descriptor);
         Descriptor = -1;
     }

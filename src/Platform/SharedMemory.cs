@@ -8,10 +8,10 @@ namespace Bunraku.Platform;
 /// The descriptor lets another mapping of the same bytes exist.
 /// </summary>
 /// <remarks>
-/// Invariant: <see cref="Pointer"/> addresses exactly <see cref="Length"/> bytes until <see cref="Dispose"/>.
+/// Invariant: <see cref="HostMapping.Pointer"/> addresses exactly <see cref="Length"/> bytes until <see cref="HostMapping.Dispose"/>.
 /// Pages take host memory only once touched.
 /// </remarks>
-public sealed unsafe class SharedMemory : IDisposable
+public sealed unsafe class SharedMemory : HostMapping
 {
     /// <summary>Maps <paramref name="length"/> bytes (rounded up to 4 KiB).</summary>
     /// <exception cref="Win32Exception">The host refuses: no address space, no memory.</exception>
@@ -19,44 +19,29 @@ public sealed unsafe class SharedMemory : IDisposable
     {
         Length = (length + 0xFFF) & ~0xFFFul;
         Descriptor = Libc.MemfdCreate(name, Libc.MemfdCloseOnExec);
-        if (Descriptor < 0) throw new Win32Exception(Marshal.GetLastPInvokeError());
-        if (Libc.Ftruncate(Descriptor, (long)Length) != 0) throw Fail();
+        if (Descriptor < 0 || Libc.Ftruncate(Descriptor, (long)Length) != 0) throw Failed();
         void* address = Libc.Mmap(null, (nuint)Length, Libc.ProtRead | Libc.ProtWrite, Libc.MapShared | Libc.MapNoReserve, Descriptor, 0);
-        if (address == Libc.MapFailed) throw Fail();
-        Pointer = (byte*)address;
+        if (address == Libc.MapFailed) throw Failed();
+        Own(address, Length);
 
-        Win32Exception Fail()
+        Win32Exception Failed()
         {
             var error = new Win32Exception(Marshal.GetLastPInvokeError());
-            _ = Libc.Close(Descriptor);
-            Descriptor = -1;
-            GC.SuppressFinalize(this);
+            Dispose();
             return error;
         }
     }
-
-    ~SharedMemory() => Release();
-
-    /// <summary>First byte; null after disposal.</summary>
-    public byte* Pointer { get; private set; }
 
     /// <summary>Size in bytes, a multiple of 4096.</summary>
     public ulong Length { get; }
 
     /// <summary>The memfd; -1 after disposal.</summary>
-    public int Descriptor { get; private set; }
+    public int Descriptor { get; private set; } = -1;
 
-    public void Dispose()
+    private protected override void Release()
     {
-        Release();
-        GC.SuppressFinalize(this);
-    }
-
-    private void Release()
-    {
-        if (Pointer != null) _ = Libc.Munmap(Pointer, (nuint)Length);
+        base.Release();
         if (Descriptor >= 0) _ = Libc.Close(Descriptor);
-        Pointer = null;
         Descriptor = -1;
     }
 }

@@ -35,6 +35,19 @@ internal sealed class PageTables
         return table;
     }
 
+    /// <summary>Physical address of a second root, of four levels, whose tables are the same as now but for the 4 KiB page at <paramref name="linear"/>, which has another entry.</summary>
+    public uint RootWith(ulong linear, ulong entry)
+    {
+        for (int level = 1; level <= 4; level++)
+        {
+            uint at = EntryAddress(linear, level), old = at & ~0xFFFu, copy = Allocate();
+            for (uint n = 0; n < 0x1000; n += 8) Write(copy + n, Read(old + n));
+            Write(copy + (at & 0xFFF), entry);
+            entry = copy | Pte.P | Pte.W | Pte.U;
+        }
+        return (uint)entry & ~0xFFFu;
+    }
+
     private int BitsPerLevel => _entrySize == 4 ? 10 : 9;
 
     /// <summary>Physical address of the entry for a linear address; level 1 is that of 4 KiB pages.</summary>

@@ -100,14 +100,7 @@ public sealed class ScatteredLoopTests
         using Guest g = Scattered();
         const uint other = Backing + 0x1_0000;
         Fill(g, other, 2, 100);
-        // A second root with the same tables but the last, where one page is another.
-        uint pml4 = g.Tables.Allocate(), pdpt = g.Tables.Allocate(), pd = g.Tables.Allocate(), pt = g.Tables.Allocate();
-        g.Write(pml4, pdpt | 7ul);
-        g.Write(pdpt, pd | 7ul);
-        for (uint n = 0; n < 512; n++) g.Write(pd + n * 8, g.Read<ulong>(g.Tables.EntryAddress(0, 2) + n * 8));
-        for (uint n = 0; n < 512; n++) g.Write(pt + n * 8, g.Read<ulong>((g.Tables.EntryAddress(Linear) & ~0xFFFu) + n * 8));
-        g.Write(pd + (Linear >> 21) * 8, pt | 7ul);
-        g.Write(pt + (PageAt(2) >> 12 & 511) * 8, other | 3ul);
+        uint pml4 = g.Tables.RootWith(PageAt(2), other | Pte.P | Pte.W);
         g.State.Cr4 |= 1 << 17;
         g.Code(a =>
         {

@@ -82,13 +82,7 @@ public sealed class TranslationCacheTests
         using var g = new Guest(Mode.Long);
         g.Write(Page, 0x11u);
         g.Write(Other, 0x22u);
-        // A second root whose lowest tables map Page elsewhere.
-        uint pml4 = g.Tables.Allocate(), pdpt = g.Tables.Allocate(), pd = g.Tables.Allocate(), pt = g.Tables.Allocate();
-        for (uint n = 0; n < 512; n++) g.Write(pt + n * 8, g.Read<ulong>(g.Tables.EntryAddress(0) + n * 8));
-        g.Write(pml4, pdpt | 7ul);
-        g.Write(pdpt, pd | 7ul);
-        g.Write(pd, pt | 7ul);
-        g.Write(pt + (Page >> 12) * 8, Other | 7ul);
+        uint pml4 = g.Tables.RootWith(Page, Other | Pte.P | Pte.W | Pte.U);
         g.State.Cr4 |= 1 << 17;
         g.Code(a =>
         {

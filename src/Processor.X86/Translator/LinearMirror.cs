@@ -15,7 +15,7 @@ internal sealed unsafe class LinearMirror(RamBacking memory, Action dropFirstLev
 {
     /// <summary>Pages in all windows: each is a mapping of the host, of which a process has some 65,000.</summary>
     private const int MostPages = 4096;
-    private const int Windows = 8, WindowShift = 30, PageShift = 12;
+    private const int Windows = 8, WindowShift = 30;
 
     private struct Window
     {
@@ -39,23 +39,21 @@ internal sealed unsafe class LinearMirror(RamBacking memory, Action dropFirstLev
         addend = 0;
         made = false;
         if (!memory.IsShared) return false;
-        bool here = w.Space != null && w.Linear == start, shown = false;
-        if (here)
-        {
-            addend = (ulong)w.Space!.Pointer - start;
-            shown = w.Shown.TryGetValue(offset, out ulong old);
-            if (shown && old == source) return true;
-        }
-        made = true;
         if (w.Space == null)
         {
+            made = true;
             if (AddressWindow.TryCreate(memory, 1ul << WindowShift) is not { } space) return false;
-            w = new Window { Space = space, Shown = [] };
+            w = new Window { Space = space, Linear = start, Shown = [] };
         }
+        addend = (ulong)w.Space.Pointer - start;
+        bool here = w.Linear == start;
+        ulong old = 0;
+        bool shown = here && w.Shown.TryGetValue(offset, out old);
+        if (shown && old == source) return true;
+        made = true;
         if (!here || _pages == MostPages) Clear();
         else if (shown) dropFirstLevel();
         w.Linear = start;
-        addend = (ulong)w.Space.Pointer - start;
         if (w.Shown.Remove(offset)) _pages--;
         if (!w.Space.TryShow(offset, source)) return false;
         w.Shown.Add(offset, source);

@@ -298,12 +298,12 @@ public sealed unsafe partial class Processor
                 if (next != operation + 1 || operation->Length != 0) break;
                 operation = next;
             }
-            if ((TranslatedExit)s->Translator.ExitKind == TranslatedExit.Predictions && !ArePredictionsWorthIt(s, t))
+            if ((TranslatedExit)s->Translator.ExitKind == TranslatedExit.Predictions && !ArePredictionsWorthIt(s, t, PredictionArena.Budget))
             {
                 TranslateAgain(t, InsnFlags.Unpredicted);
                 return next;
             }
-            if ((TranslatedExit)s->Translator.ExitKind == TranslatedExit.Mirror && t->MirrorBudget <= 0 && !IsMirrorWorthIt(s, t))
+            if ((TranslatedExit)s->Translator.ExitKind == TranslatedExit.Mirror && t->MirrorBudget <= 0 && !ArePredictionsWorthIt(s, t, MirrorBudget))
             {
                 TranslateAgain(t, InsnFlags.Unmirrored);
                 return next;
@@ -389,25 +389,18 @@ public sealed unsafe partial class Processor
     /// <summary>A failure may come every so many instructions.</summary>
     private const ulong LeastInstructionsPerFailure = 300;
 
-    /// <summary>Fills the budgets of a block's predictions, one of which is exhausted. False: it was too soon.</summary>
-    private static bool ArePredictionsWorthIt(ProcessorState* s, TranslatedBlock* t)
+    /// <summary>Fills the budgets of a block's predictions, one of which, <paramref name="budget"/> when it was full, is exhausted. False: it was too soon.</summary>
+    private static bool ArePredictionsWorthIt(ProcessorState* s, TranslatedBlock* t, ulong budget)
     {
         ulong since = s->Retired - t->PredictionsSince;
         t->PredictionsSince = s->Retired;
         for (int n = 0; n < t->PredictionCount; n++) t->Predictions[n].Budget = PredictionArena.Budget;
-        return since >= PredictionArena.Budget * LeastInstructionsPerFailure;
+        t->MirrorBudget = MirrorBudget;
+        return since >= budget * LeastInstructionsPerFailure;
     }
 
     /// <summary>What failures of a loop's predicted addends may cost before somebody looks whether it is worth it: an exit costs 1, a page that the host must map more.</summary>
     private const int MirrorBudget = 16384, CostOfMapping = 64;
-
-    private static bool IsMirrorWorthIt(ProcessorState* s, TranslatedBlock* t)
-    {
-        ulong since = s->Retired - t->PredictionsSince;
-        t->PredictionsSince = s->Retired;
-        t->MirrorBudget = MirrorBudget;
-        return since >= MirrorBudget * LeastInstructionsPerFailure;
-    }
 
     /// <summary>An access of a loop met another addend than the predicted one: its page gets that of its window, which is what the access expects from now on.</summary>
     private void Mirror(ProcessorState* s, TranslatedBlock* t)
