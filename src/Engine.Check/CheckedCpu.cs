@@ -138,6 +138,12 @@ internal sealed class CheckedCpu : IVirtualCpu
         _reference.SetTaskPriority(cr8);
     }
 
+    public CpuActivity Activity
+    {
+        get => _subject.Activity;
+        set => _subject.Activity = _reference.Activity = value;
+    }
+
     public ulong TscOffset => _subject.TscOffset;
 
     public void FlushTlb()

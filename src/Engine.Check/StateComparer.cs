@@ -18,7 +18,7 @@ public static class StateComparer
         && a.Es == b.Es && a.Cs == b.Cs && a.Ss == b.Ss && a.Ds == b.Ds && a.Fs == b.Fs && a.Gs == b.Gs && a.Ldtr == b.Ldtr && a.Tr == b.Tr
         && a.GdtrBase == b.GdtrBase && a.IdtrBase == b.IdtrBase && a.GdtrLimit == b.GdtrLimit && a.IdtrLimit == b.IdtrLimit
         && a.Dr.AsSpan().SequenceEqual(b.Dr) && a.Dr6 == b.Dr6 && a.Dr7 == b.Dr7
-        && a.InterruptShadow == b.InterruptShadow && a.NmiBlocked == b.NmiBlocked && a.NmiPending == b.NmiPending && a.Pending == b.Pending && a.Halted == b.Halted
+        && a.InterruptShadow == b.InterruptShadow && a.NmiBlocked == b.NmiBlocked && a.NmiPending == b.NmiPending && a.Pending == b.Pending && a.Activity == b.Activity
         && AreEqual(a.Msrs, b.Msrs);
 
     private static bool AreEqual(Dictionary<uint, ulong> a, Dictionary<uint, ulong> b)
@@ -70,7 +70,7 @@ public static class StateComparer
         Compare("NMI blocked", subject.NmiBlocked, reference.NmiBlocked);
         Compare("NMI pending", subject.NmiPending, reference.NmiPending);
         Compare("event", subject.Pending, reference.Pending);
-        Compare("halted", subject.Halted, reference.Halted);
+        Compare("activity", subject.Activity, reference.Activity);
         foreach (uint index in subject.Msrs.Keys.Union(reference.Msrs.Keys).Order()) Compare($"MSR {index:X}", Msr(subject, index), Msr(reference, index));
         CompareXsave(subject.Xsave, reference.Xsave, found);
         return found;

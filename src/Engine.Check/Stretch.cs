@@ -20,7 +20,7 @@ internal sealed class Stretch
     /// <summary>The subject has stopped with <paramref name="exit"/>, and nothing differed.</summary>
     public void Begin(Follower follower, VmExit exit)
     {
-        Copy(follower.SubjectState, State);
+        State.CopyFrom(follower.SubjectState);
         Place = follower.Place;
         Open = Follower.IsHalfDone(exit) ? new VmExit { Reason = exit.Reason } : null;
         _events.Clear();
@@ -41,17 +41,4 @@ internal sealed class Stretch
     }
 
     public void Injected(Action<IVirtualCpu> inject) => _events.Add(inject);
-
-    private static void Copy(CpuState from, CpuState to)
-    {
-        from.Gpr.CopyTo(to.Gpr, 0);
-        from.Dr.CopyTo(to.Dr, 0);
-        from.Xsave.CopyTo(to.Xsave, 0);
-        (to.Rip, to.Rflags, to.Cr0, to.Cr2, to.Cr3, to.Cr4, to.Cr8, to.Xcr0, to.Efer) = (from.Rip, from.Rflags, from.Cr0, from.Cr2, from.Cr3, from.Cr4, from.Cr8, from.Xcr0, from.Efer);
-        (to.Es, to.Cs, to.Ss, to.Ds, to.Fs, to.Gs, to.Ldtr, to.Tr) = (from.Es, from.Cs, from.Ss, from.Ds, from.Fs, from.Gs, from.Ldtr, from.Tr);
-        (to.GdtrBase, to.IdtrBase, to.GdtrLimit, to.IdtrLimit, to.Dr6, to.Dr7) = (from.GdtrBase, from.IdtrBase, from.GdtrLimit, from.IdtrLimit, from.Dr6, from.Dr7);
-        (to.InterruptShadow, to.NmiBlocked, to.NmiPending, to.Pending, to.Halted) = (from.InterruptShadow, from.NmiBlocked, from.NmiPending, from.Pending, from.Halted);
-        to.Msrs.Clear();
-        foreach ((uint index, ulong value) in from.Msrs) to.Msrs[index] = value;
-    }
 }

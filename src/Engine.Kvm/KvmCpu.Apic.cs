@@ -9,16 +9,22 @@ internal sealed unsafe partial class KvmCpu
     /// <summary>The APIC's timer while virtual time stands still. The deadline is as many guest ticks away; null: not armed.</summary>
     private sealed record StoppedTimer(uint InitialCount, uint CurrentCount, Int128? Deadline);
 
+    private CpuActivity _activity; // while the board holds the local APICs
     private StoppedTimer? _stoppedTimer;
     private bool HasApic => _vm.Apics != null;
 
     private void ReadApic(CpuState state, ulong apicBase)
     {
         state.Apic = null;
-        state.Halted = false;
+        state.Activity = _activity;
         if (!HasApic) return;
         KvmMpState activity = GetMpState();
-        state.Halted = activity == KvmMpState.Halted;
+        state.Activity = activity switch
+        {
+            KvmMpState.Halted => CpuActivity.Halted,
+            KvmMpState.Uninitialized or KvmMpState.InitReceived => CpuActivity.WaitForStartUp,
+            _ => CpuActivity.Active,
+        };
         var apic = new LocalApicState { Base = apicBase, WaitsForStartUp = activity is KvmMpState.Uninitialized or KvmMpState.InitReceived };
         GetLapic(apic);
         Int128? distance = DeadlineDistance();
@@ -52,8 +58,8 @@ internal sealed unsafe partial class KvmCpu
             }
         }
         // Uninitialized, KVM takes a start-up IPI only after INIT; a processor that waits takes it at once.
-        if (state.Apic != null || state.Halted)
-            SetMpState(state.Apic is { WaitsForStartUp: true } ? KvmMpState.InitReceived : state.Halted ? KvmMpState.Halted : KvmMpState.Runnable);
+        if (state.Apic != null || state.Activity == CpuActivity.Halted)
+            SetMpState(state.Apic is { WaitsForStartUp: true } ? KvmMpState.InitReceived : state.Activity == CpuActivity.Halted ? KvmMpState.Halted : KvmMpState.Runnable);
     }
 
     private void GetLapic(LocalApicState apic)

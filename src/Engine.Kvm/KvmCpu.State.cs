@@ -8,6 +8,7 @@ namespace Bunraku.Engine.Kvm;
 internal sealed unsafe partial class KvmCpu
 {
     private const ulong RflagsIf = 1 << 9, Cr0Paging = 1ul << 31, Cr4Pae = 1 << 5, EferLme = 1 << 8, EferLma = 1 << 10;
+    private const ulong ApicEnabled = 1 << 11;
     private const uint Unusable = 1 << 16;
     private const int LegacyState = XsaveLayout.LegacySize, XstateBv = XsaveLayout.HeaderOffset;
 
@@ -77,10 +78,16 @@ internal sealed unsafe partial class KvmCpu
         (state.Dr6, state.Dr7) = (d.Dr6, d.Dr7);
         state.Xcr0 = x.Count > 0 ? x.Value0 : XsaveLayout.X87;
         state.InterruptShadow = v.InterruptShadow != 0;
+        state.MovSsShadow = (v.InterruptShadow & KvmVcpuEvents.ShadowMovSs) != 0;
         state.NmiBlocked = v.NmiMasked != 0;
         state.NmiPending = v.NmiPending != 0;
         state.Pending = Pending(v);
         ReadXsave(state.Xsave);
+        // KVM has no place for these, or does not show them.
+        (state.X87Cs, state.X87Ds, state.FerrAsserted, state.PendingDebug, state.Pdptes, state.HalfDone) = (0, 0, false, 0, null, null);
+        state.MmioValues.Clear();
+        state.PostedWrites.Clear();
+        state.ApicDisabled = (s.ApicBase & ApicEnabled) == 0;
         state.Msrs.Clear();
         foreach (uint index in _msrs)
         {
@@ -167,6 +174,7 @@ internal sealed unsafe partial class KvmCpu
     public void WriteState(CpuState state)
     {
         ObjectDisposedException.ThrowIf(_disposed, this);
+        RefuseUnfinished(state);
         DropInstruction();
         KvmSystemRegisters s;
         _file.Request(KvmRequest.GetSystemRegisters, &s);
@@ -198,7 +206,7 @@ internal sealed unsafe partial class KvmCpu
         s.Idt = new KvmDescriptorTable { Base = state.IdtrBase, Limit = state.IdtrLimit };
         (s.Cr0, s.Cr2, s.Cr3, s.Cr4, s.Cr8, s.Efer) = (state.Cr0, state.Cr2, state.Cr3, state.Cr4, state.Cr8 & 0xF, state.Efer);
         if (HasApic) s.ApicBase = state.Apic?.Base ?? s.ApicBase;
-        else if (state.Msrs.TryGetValue(MsrIndex.ApicBase, out ulong apicBase)) s.ApicBase = apicBase;
+        else s.ApicBase = state.ApicDisabled ? s.ApicBase & ~ApicEnabled : s.ApicBase | ApicEnabled;
         for (int n = 0; n < 4; n++) s.InterruptBitmap[n] = 0;
         var d = new KvmDebugRegisters { Dr6 = state.Dr6, Dr7 = state.Dr7 };
         for (int n = 0; n < 4; n++) d.Db[n] = state.Dr[n];
@@ -223,15 +231,27 @@ internal sealed unsafe partial class KvmCpu
         var v = new KvmVcpuEvents { Flags = KvmVcpuEvents.ValidNmiPending | KvmVcpuEvents.ValidShadow };
         v.NmiMasked = state.NmiBlocked ? (byte)1 : (byte)0;
         // VT-x allows blocking by STI only together with IF.
-        if (state.InterruptShadow) v.InterruptShadow = (state.Rflags & RflagsIf) != 0 ? KvmVcpuEvents.ShadowSti : KvmVcpuEvents.ShadowMovSs;
+        if (state.InterruptShadow) v.InterruptShadow = (state.Rflags & RflagsIf) != 0 && !state.MovSsShadow ? KvmVcpuEvents.ShadowSti : KvmVcpuEvents.ShadowMovSs;
         v.NmiPending = state.NmiPending ? (byte)1 : (byte)0;
         SetPending(ref v, state.Pending);
         _file.Request(KvmRequest.SetVcpuEvents, &v);
 
+        _activity = HasApic ? CpuActivity.Active : state.Activity;
         _run->Cr8 = _cr8 = s.Cr8;
         // With an APIC in the kernel it counts too what LINT0 lets through: KVM will say.
         _ready = !HasApic && (state.Rflags & RflagsIf) != 0 && !state.InterruptShadow && state.Pending is null;
     }
+
+    /// <summary>KVM takes no instruction over in its middle, and no trap that waits.</summary>
+    private void RefuseUnfinished(CpuState state)
+    {
+        if (state.HalfDone is null && state.MmioValues.Count == 0 && state.PostedWrites.Count == 0 && state.PendingDebug == 0) return;
+        throw new StateFormatException($"cpu{Index}: the state is in the middle of {Unfinished(state)}, with which KVM cannot begin; let it come to the end of its instruction before it is moved");
+    }
+
+    private static string Unfinished(CpuState state) =>
+        state.HalfDone is { } half ? $"an instruction with the exit {half.Reason}" : state.MmioValues.Count > 0 ? "a read of device memory"
+        : state.PostedWrites.Count > 0 ? "a write to device memory" : "a debug trap";
 
     /// <summary>KVM must not finish an instruction of the old state in the new one.</summary>
     private void DropInstruction()

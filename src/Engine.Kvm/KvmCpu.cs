@@ -90,6 +90,13 @@ internal sealed unsafe partial class KvmCpu : IVirtualCpu
         if (_cr8Presented || _run->Cr8 == _cr8) _run->Cr8 = _cr8 = cr8 & 0xF;
     }
 
+    /// <inheritdoc/>
+    public CpuActivity Activity
+    {
+        get => _activity;
+        set => _activity = HasApic ? CpuActivity.Active : value;
+    }
+
     // ---- kicks
 
     /// <remarks>The order counts: whoever sees immediate_exit cleared by <see cref="ClearImmediateExit"/> after this finds <see cref="_kick"/> set.</remarks>
@@ -130,6 +137,7 @@ internal sealed unsafe partial class KvmCpu : IVirtualCpu
     public VmExit Enter()
     {
         ObjectDisposedException.ThrowIf(_disposed, this);
+        if (_activity != CpuActivity.Shutdown) _activity = CpuActivity.Active;
         TakeAnswer();
         for (; ; )
         {
@@ -220,6 +228,8 @@ internal sealed unsafe partial class KvmCpu : IVirtualCpu
         VmExit exit = _pieces.Next();
         _presented = true;
         _last = exit;
+        if (exit.Reason == ExitReason.Hlt) _activity = CpuActivity.Halted;
+        else if (exit.Reason == ExitReason.TripleFault) _activity = CpuActivity.Shutdown;
         ConvertDeadline(answer: false);
         return exit;
     }

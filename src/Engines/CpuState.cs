@@ -1,5 +1,3 @@
-using System.Runtime.CompilerServices;
-
 namespace Bunraku.Engines;
 
 /// <summary>A segment register with its descriptor cache.</summary>
@@ -15,33 +13,103 @@ public enum PendingEventKind { ExternalInterrupt, Nmi, Exception }
 /// <summary>An event that the processor has accepted and delivers before it executes anything else.</summary>
 public readonly record struct PendingEvent(PendingEventKind Kind, byte Vector, uint? ErrorCode = null);
 
-/// <summary>The complete architectural state of one x86 vCPU, independent of any engine. A plain container.</summary>
+/// <summary>A write to guest-physical addresses without RAM whose instruction has retired; its exit is still to come.</summary>
+/// <param name="Address">Guest-physical address.</param>
+/// <param name="Size">1 to 8 bytes, never across an 8-byte boundary.</param>
+/// <param name="Data">The value in the low bytes.</param>
+public readonly record struct PostedWrite(ulong Address, int Size, ulong Data);
+
+/// <summary>
+/// An instruction that has exited for an answer and has it: the fields of its <see cref="VmExit"/>. The instruction itself begins again with the next entry and finds the answer here, so that the
+/// device is not asked twice.
+/// </summary>
+/// <param name="Rip">RIP of the instruction.</param>
+public sealed record HalfDoneInstruction(
+    ExitReason Reason, ulong Rip, bool IsWrite, int Size, ulong Address, ulong Data, bool Fault, uint Leaf, uint Subleaf, uint Eax, uint Ebx, uint Ecx, uint Edx);
+
+/// <summary>
+/// The complete architectural state of one x86 vCPU, independent of any engine. A plain container: caches, counters and what the host needs are not in it. Exact at each instruction boundary, and
+/// between an exit and the next entry, once the exit is handled.
+/// </summary>
+[StateRecord("x86.cpu", version: 1)]
 public sealed class CpuState
 {
     /// <summary>RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8 … R15.</summary>
-    public readonly ulong[] Gpr = new ulong[16];
+    public ulong[] Gpr = new ulong[16];
     public ulong Rip, Rflags;
     public ulong Cr0, Cr2, Cr3, Cr4, Cr8, Xcr0, Efer;
     public SegmentState Es, Cs, Ss, Ds, Fs, Gs, Ldtr, Tr;
     public ulong GdtrBase, IdtrBase;
     public ushort GdtrLimit, IdtrLimit;
     /// <summary>DR0 to DR3.</summary>
-    public readonly ulong[] Dr = new ulong[4];
+    public ulong[] Dr = new ulong[4];
     public ulong Dr6, Dr7;
+    /// <summary>The four PDPTE registers, which need not be what memory holds now. Null: the engine does not know them; written, they are loaded from memory as MOV to CR3 does, where paging uses them.</summary>
+    public ulong[]? Pdptes;
     /// <summary>XSAVE image, standard format: legacy area 512 bytes, header 64, AVX at 576, PKRU at its CPUID offset.</summary>
-    public readonly byte[] Xsave = new byte[4096];
+    public byte[] Xsave = new byte[4096];
+    /// <summary>Selectors of the last x87 instruction and of its memory operand: the 64-bit XSAVE image has no place for them.</summary>
+    public ushort X87Cs, X87Ds;
+    /// <summary>FERR# is asserted for the pending x87 exception, and the hypervisor knows.</summary>
+    public bool FerrAsserted;
     /// <summary>MSRs held by the processor, by index.</summary>
-    public readonly Dictionary<uint, ulong> Msrs = [];
+    public Dictionary<uint, ulong> Msrs = [];
+    /// <summary>IA32_APIC_BASE.EN is clear, so that CPUID denies the APIC. The register itself belongs to the APIC.</summary>
+    public bool ApicDisabled;
     /// <summary>Blocking by STI or MOV SS is in force for the next instruction.</summary>
     public bool InterruptShadow;
+    /// <summary>The blocking is by MOV SS or POP SS, which holds debug exceptions back as well.</summary>
+    public bool MovSsShadow;
     /// <summary>NMIs are blocked until the next IRET.</summary>
     public bool NmiBlocked;
     /// <summary>An NMI is held until NMIs are no longer blocked.</summary>
     public bool NmiPending;
+    /// <summary>Bits that DR6 gets with the debug trap that waits for delivery; 0: none waits.</summary>
+    public ulong PendingDebug;
     /// <summary>An event is under way: the next entry delivers it first.</summary>
     public PendingEvent? Pending;
-    /// <summary>The processor waits in HLT. Only engines that hold the local APIC know it; for the others it is the hypervisor's state.</summary>
-    public bool Halted;
+    /// <summary>What the processor does. Where the board holds the local APICs, a processor that waits for its start-up IPI says so from its first look at the APIC on.</summary>
+    public CpuActivity Activity;
+    /// <summary>The instruction at RIP has its answer; null: it waits for none.</summary>
+    public HalfDoneInstruction? HalfDone;
+    /// <summary>What the instruction at RIP has already read from addresses without RAM, in the order of its reads; it reads on from there.</summary>
+    public List<ulong> MmioValues = [];
+    /// <summary>Writes to addresses without RAM, in their order, whose exits come before anything else happens.</summary>
+    public List<PostedWrite> PostedWrites = [];
     /// <summary>The local APIC, when the engine holds it. Null: it is the board's, and when written stays as it is.</summary>
     public LocalApicState? Apic;
+
+    /// <summary>Makes this state equal to another one, and independent of it.</summary>
+    public void CopyFrom(CpuState other)
+    {
+        other.Gpr.CopyTo(Gpr, 0);
+        other.Dr.CopyTo(Dr, 0);
+        other.Xsave.CopyTo(Xsave, 0);
+        (Rip, Rflags, Cr0, Cr2, Cr3, Cr4, Cr8, Xcr0, Efer) = (other.Rip, other.Rflags, other.Cr0, other.Cr2, other.Cr3, other.Cr4, other.Cr8, other.Xcr0, other.Efer);
+        (Es, Cs, Ss, Ds, Fs, Gs, Ldtr, Tr) = (other.Es, other.Cs, other.Ss, other.Ds, other.Fs, other.Gs, other.Ldtr, other.Tr);
+        (GdtrBase, IdtrBase, GdtrLimit, IdtrLimit, Dr6, Dr7) = (other.GdtrBase, other.IdtrBase, other.GdtrLimit, other.IdtrLimit, other.Dr6, other.Dr7);
+        Pdptes = (ulong[]?)other.Pdptes?.Clone();
+        (X87Cs, X87Ds, FerrAsserted, ApicDisabled) = (other.X87Cs, other.X87Ds, other.FerrAsserted, other.ApicDisabled);
+        Msrs.Clear();
+        foreach ((uint index, ulong value) in other.Msrs) Msrs[index] = value;
+        (InterruptShadow, MovSsShadow, NmiBlocked, NmiPending) = (other.InterruptShadow, other.MovSsShadow, other.NmiBlocked, other.NmiPending);
+        (PendingDebug, Pending, Activity, HalfDone) = (other.PendingDebug, other.Pending, other.Activity, other.HalfDone);
+        MmioValues = [.. other.MmioValues];
+        PostedWrites = [.. other.PostedWrites];
+        Apic = other.Apic?.Clone();
+    }
+
+    /// <summary>Checks what a state from outside must be before anything indexes with it.</summary>
+    /// <exception cref="StateFormatException">An array has a wrong length, or a number lies outside its range.</exception>
+    public void Check(string id)
+    {
+        StateCheck.Length(Gpr, 16, id);
+        StateCheck.Length(Dr, 4, id);
+        StateCheck.Length(Xsave, 4096, id);
+        if (Pdptes is not null) StateCheck.Length(Pdptes, 4, id);
+        if (Apic is not null) StateCheck.Length(Apic.Registers, LocalApicState.Size, id);
+        StateCheck.Defined(Activity, id);
+        foreach (PostedWrite write in PostedWrites) StateCheck.Range(write.Size, 1, 8, id);
+        if (HalfDone is { } half) StateCheck.Defined(half.Reason, id);
+    }
 }

@@ -36,7 +36,7 @@ public sealed class LocalApicState
     public ulong Base;
 
     /// <summary>The register page: 32 bits at multiples of 16. The identifier is in bits 31:24, in x2APIC mode in all bits; the current count is that of the moment.</summary>
-    public readonly byte[] Registers = new byte[Size];
+    public byte[] Registers = new byte[Size];
 
     /// <summary>IA32_TSC_DEADLINE in ticks of the virtual clock; 0: not armed.</summary>
     public ulong TscDeadline;
@@ -50,6 +50,9 @@ public sealed class LocalApicState
         get => System.Buffers.Binary.BinaryPrimitives.ReadUInt32LittleEndian(Registers.AsSpan(offset));
         set => System.Buffers.Binary.BinaryPrimitives.WriteUInt32LittleEndian(Registers.AsSpan(offset), value);
     }
+
+    /// <summary>A copy that nothing is shared with.</summary>
+    public LocalApicState Clone() => new() { Base = Base, Registers = [.. Registers], TscDeadline = TscDeadline, WaitsForStartUp = WaitsForStartUp };
 
     /// <summary>State after power-up: enabled at FEE00000h in xAPIC mode, disabled by software.</summary>
     public static LocalApicState PowerOn(int index)

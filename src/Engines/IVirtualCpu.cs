@@ -60,12 +60,20 @@ public interface IVirtualCpu : IDisposable
     void InjectException(byte vector, uint? errorCode);
 
     /// <summary>
-    /// Copies the architectural state out. Allowed between exits. An instruction that waits for an answer of the hypervisor (a read) has not begun in it, so
-    /// who moves a guest to another engine kicks and enters until <see cref="ExitReason.Kicked"/> before: then nothing is half done.
+    /// What the vCPU does between events. HLT makes it <see cref="CpuActivity.Halted"/> before it exits, <see cref="Enter"/> makes it <see cref="CpuActivity.Active"/>; the hypervisor sets it for
+    /// the rest. From other threads approximate. An engine that holds the local APICs keeps it to itself: it is in <see cref="CpuState.Activity"/>, and here always active.
+    /// </summary>
+    CpuActivity Activity { get; set; }
+
+    /// <summary>
+    /// Copies the architectural state out, complete. Allowed between exits; an answer that the last exit waits for must have been given. An instruction that has such an answer is half done
+    /// (<see cref="CpuState.HalfDone"/>, <see cref="CpuState.MmioValues"/>). An engine that cannot tell what it has of those, KVM, leaves them out: who moves a guest away from it kicks and enters
+    /// until <see cref="ExitReason.Kicked"/> before.
     /// </summary>
     void ReadState(CpuState state);
 
-    /// <summary>Replaces the architectural state. Allowed between exits; drops a half-done instruction.</summary>
+    /// <summary>Replaces the architectural state, a half-done instruction included. Allowed between exits.</summary>
+    /// <exception cref="StateFormatException">The engine cannot continue a half-done instruction, and there is one.</exception>
     void WriteState(CpuState state);
 
     /// <summary>Power-on state (RESET) for this CPU model: CS:IP = F000:FFF0, real mode.</summary>

@@ -23,7 +23,7 @@ public struct TscScale
 /// The rate of the host's counter is measured, and measured again as time goes by; <see cref="Measure"/> finds the correction that brings virtual time back to
 /// the host's monotonic clock, <see cref="Correct"/> applies it. The guest cannot notice: its TSC and its nanoseconds bend alike, by parts in a million.
 /// </remarks>
-public sealed unsafe class VirtualClock
+public sealed unsafe class VirtualClock : IStateful<ClockState>
 {
     /// <summary>A correction of the rate, from <see cref="Measure"/>.</summary>
     /// <param name="Multiplier">What the scale becomes.</param>
@@ -177,6 +177,36 @@ public sealed unsafe class VirtualClock
         }
     }
 
+    /// <summary>Moves a stopped clock on, for who lets virtual time follow something else than the host's.</summary>
+    /// <param name="ticks">TSC ticks.</param>
+    /// <exception cref="InvalidOperationException">The clock runs.</exception>
+    public void Step(ulong ticks)
+    {
+        lock (_lock)
+        {
+            Stretch stretch = _stretch;
+            if (stretch.Running) throw new InvalidOperationException("a clock that runs is not moved by hand");
+            _stretch = stretch with { Frozen = stretch.Frozen + ticks };
+        }
+    }
+
+    /// <inheritdoc/>
+    public string Id => "clock";
+
+    /// <inheritdoc/>
+    ClockState IStateful<ClockState>.Save() => new(TscFrequency, Tsc);
+
+    /// <summary>Sets the time of a stopped clock; before everything that reads it.</summary>
+    void IStateful<ClockState>.Restore(ClockState state)
+    {
+        if (state.Frequency != TscFrequency) throw new StateFormatException($"the saved machine's TSC has {state.Frequency} Hz, this one's {TscFrequency}; make it with the same TSC frequency");
+        lock (_lock)
+        {
+            if (_stretch.Running) throw new InvalidOperationException("a clock that runs is not moved by hand");
+            _stretch = _stretch with { Frozen = state.Tsc };
+        }
+    }
+
     /// <summary>Publishes a scale under which the TSC is <paramref name="tsc"/> at <paramref name="counter"/>.</summary>
     private void Run(ulong multiplier, ulong counter, ulong tsc)
     {
@@ -229,3 +259,9 @@ public sealed unsafe class VirtualClock
         return _counter.Read() + 1; // whatever was read at this very tick is no longer ahead
     }
 }
+
+/// <summary>The time of a machine.</summary>
+/// <param name="Frequency">Hz of the TSC.</param>
+/// <param name="Tsc">The TSC of all vCPUs, before the offset that each of them adds.</param>
+[StateRecord("clock", version: 1)]
+public sealed record ClockState(ulong Frequency, ulong Tsc);

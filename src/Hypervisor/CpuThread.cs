@@ -14,7 +14,6 @@ public sealed class CpuThread : IDisposable
     private readonly Thread _thread;
     private bool _woken, _pauseWanted, _paused, _started;
     private volatile bool _stop, _unhalted;
-    private volatile CpuActivity _activity;
     private ThreadAccounting? _accounting;
     private long _withheld; // ns
     private volatile bool _ended;
@@ -31,7 +30,7 @@ public sealed class CpuThread : IDisposable
     public IVirtualCpu Cpu { get; }
 
     /// <summary>What the vCPU does; from other threads approximate while it runs.</summary>
-    public CpuActivity Activity => _activity;
+    public CpuActivity Activity => Cpu.Activity;
 
     public ExitCounters Exits { get; } = new();
 
@@ -83,6 +82,13 @@ public sealed class CpuThread : IDisposable
         Wake();
     }
 
+    /// <summary>The next HLT ends at once. While the vCPU stands still.</summary>
+    internal bool UnhaltPending
+    {
+        get => _unhalted;
+        set => _unhalted = value;
+    }
+
     private bool TakeUnhalt()
     {
         bool unhalted = _unhalted;
@@ -130,7 +136,7 @@ public sealed class CpuThread : IDisposable
             {
                 WaitWhilePaused();
                 if (!TakeEvents()) return;
-                if (_activity != CpuActivity.Active)
+                if (Cpu.Activity != CpuActivity.Active)
                 {
                     // Only now: what was pending before HLT wakes nobody any more.
                     Paravirtual?.Leave();
@@ -153,9 +159,6 @@ public sealed class CpuThread : IDisposable
                 OnExit?.Invoke(this, exit);
                 switch (action)
                 {
-                    case ExitAction.Halt:
-                        _activity = CpuActivity.Halted;
-                        break;
                     case ExitAction.Stop:
                         return;
                     default:
@@ -219,7 +222,7 @@ public sealed class CpuThread : IDisposable
         {
             if (source.TakeInit() && !Initialize(source)) return false;
             if (source.WaitsForStartUp && !StartUp(source)) return true;
-            if (InjectPending(source) || (_activity == CpuActivity.Halted && TakeUnhalt())) _activity = CpuActivity.Active;
+            if (InjectPending(source) || (Cpu.Activity == CpuActivity.Halted && TakeUnhalt())) Cpu.Activity = CpuActivity.Active;
         }
         return true;
     }
@@ -245,14 +248,13 @@ public sealed class CpuThread : IDisposable
     {
         if (source.TakeStartUp() is not { } vector)
         {
-            _activity = CpuActivity.WaitForStartUp;
+            Cpu.Activity = CpuActivity.WaitForStartUp;
             return false;
         }
         var state = new CpuState();
         Cpu.ReadState(state);
         InitState.StartUp(state, vector);
         Cpu.WriteState(state);
-        _activity = CpuActivity.Active;
         return true;
     }
 

@@ -1,4 +1,29 @@
+using Bunraku.Engines;
+
 namespace Bunraku.Hypervisor;
+
+/// <summary>
+/// What every device of a machine has: a name, a state that can be saved and restored, a reset. It is told to its machine by <see cref="VirtualMachine.Add(IDevice)"/>, beside the buses that it
+/// answers on. With the machine lock held (<see cref="VirtualMachine.DeviceLock"/>).
+/// </summary>
+public interface IDevice : IStateful
+{
+    /// <summary>
+    /// RESET of the machine: registers as after power-on, timers not armed, interrupt wires low. What is at the other side, input that waits for the guest, the time of day, stays. All devices of
+    /// the machine are reset while no vCPU runs.
+    /// </summary>
+    void Reset();
+
+    /// <summary>The machine stands still from now on: virtual time, timers and vCPUs do already. For devices with threads or requests to the host of their own; when it returns, guest memory is left alone.</summary>
+    void Pause()
+    {
+    }
+
+    /// <summary>The machine goes on.</summary>
+    void Resume()
+    {
+    }
+}
 
 /// <summary>
 /// A device on the port bus. Addresses are offsets from the device's own first port. Called on vCPU threads with the machine lock held
@@ -97,4 +122,14 @@ public interface IMachineTimer
     void Arm(long deadline);
 
     void Cancel();
+
+    /// <summary>When it will call back; null while it is not armed. For who saves it.</summary>
+    long? Deadline { get; }
+
+    /// <summary>Arms it for a saved <see cref="Deadline"/>, or cancels it for null.</summary>
+    void Restore(long? deadline)
+    {
+        if (deadline is { } time) Arm(time);
+        else Cancel();
+    }
 }

@@ -6,8 +6,6 @@ namespace Bunraku.Hypervisor;
 public enum ExitAction
 {
     Continue,
-    /// <summary>Wait for an event.</summary>
-    Halt,
     Stop,
 }
 
@@ -21,6 +19,7 @@ public static class ExitHandler
         switch (exit.Reason)
         {
             case ExitReason.Kicked:
+            case ExitReason.Hlt: // the vCPU itself remembers that it waits
             case ExitReason.InterruptWindow:
             case ExitReason.NmiWindow:
             case ExitReason.Mwait: // it may end at any time
@@ -77,9 +76,6 @@ public static class ExitHandler
             case ExitReason.VirtualizedEoi:
                 lock (vm.DeviceLock) vm.EndOfInterrupt?.Invoke((byte)exit.Address);
                 return ExitAction.Continue;
-
-            case ExitReason.Hlt:
-                return ExitAction.Halt;
 
             case ExitReason.TripleFault:
                 vm.Stop(new StopCause(StopReason.TripleFault, Cpu: cpu.Cpu.Index));

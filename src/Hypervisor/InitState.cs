@@ -34,8 +34,13 @@ internal static class InitState
         state.Dr7 = 0x400;
         state.Msrs.Clear();
         state.Msrs[MsrIndex.DebugCtl] = 0;
-        state.InterruptShadow = state.NmiBlocked = state.NmiPending = state.Halted = false;
+        state.InterruptShadow = state.NmiBlocked = state.MovSsShadow = state.NmiPending = state.FerrAsserted = false;
+        state.PendingDebug = 0;
         state.Pending = null;
+        state.Activity = CpuActivity.WaitForStartUp;
+        state.Pdptes = null;
+        state.HalfDone = null;
+        state.MmioValues.Clear();
     }
 
     /// <summary>A start-up IPI: execution begins at 000VV000h in real-address mode.</summary>
@@ -43,6 +48,7 @@ internal static class InitState
     {
         state.Cs = new SegmentState((ushort)(vector << 8), (ulong)vector << 12, 0xFFFF, Code);
         state.Rip = 0;
+        state.Activity = CpuActivity.Active;
         state.Msrs.Clear();
     }
 }

@@ -13,7 +13,9 @@ public sealed class TimerQueue : IDisposable
 
     private readonly VirtualClock _clock;
     private readonly object _lock;
-    private readonly PriorityQueue<Timer, long> _queue = new();
+    // Timers with one deadline come in the order in which they were made: alike in each machine of one shape.
+    private readonly PriorityQueue<Timer, (long Deadline, int Number)> _queue = new();
+    private int _timers;
     private readonly Thread _thread;
     private readonly Alarm _alarm = new();
     private long _sleepsUntil = long.MinValue; // the deadline that the thread sleeps for; MinValue: it is awake and will look
@@ -33,7 +35,25 @@ public sealed class TimerQueue : IDisposable
     }
 
     /// <summary>Makes a timer that is not armed.</summary>
-    public IMachineTimer Create(Action callback) => new Timer(this, callback);
+    public IMachineTimer Create(Action callback) => new Timer(this, callback, Interlocked.Increment(ref _timers));
+
+    /// <summary>
+    /// Calls back whatever is due, on this thread, while the timers are held (<see cref="VirtualMachine.Pause"/>): for who moves the stopped clock by steps. With no lock held.
+    /// </summary>
+    internal void RunDue()
+    {
+        lock (_lock)
+        {
+            while (_queue.TryPeek(out Timer? timer, out _) && timer.DueAt <= _clock.Nanoseconds) Fire();
+        }
+    }
+
+    private void Fire()
+    {
+        Timer timer = _queue.Dequeue();
+        timer.DueAt = Timer.NotArmed;
+        timer.Callback();
+    }
 
     /// <summary>Holds all callbacks back while virtual time stands still.</summary>
     internal void Pause(bool paused)
@@ -58,16 +78,13 @@ public sealed class TimerQueue : IDisposable
                     SleepUnlocked(long.MaxValue, -1);
                     continue;
                 }
-                Timer timer = _queue.Peek();
-                long deadline = timer.Deadline, wait = deadline - _clock.Nanoseconds;
+                long deadline = _queue.Peek().DueAt, wait = deadline - _clock.Nanoseconds;
                 if (wait > 0)
                 {
                     SleepUnlocked(deadline, Math.Min(wait, LongestSleep));
                     continue;
                 }
-                _queue.Dequeue();
-                timer.Deadline = long.MinValue;
-                timer.Callback();
+                Fire();
             }
         }
     }
@@ -100,18 +117,21 @@ public sealed class TimerQueue : IDisposable
         lock (_lock) _alarm.Dispose(); // whoever still arms a timer rings nobody
     }
 
-    private sealed class Timer(TimerQueue owner, Action callback) : IMachineTimer
+    private sealed class Timer(TimerQueue owner, Action callback, int number) : IMachineTimer
     {
+        public const long NotArmed = long.MinValue;
         public readonly Action Callback = callback;
-        public long Deadline = long.MinValue; // MinValue: not armed
+        public long DueAt = NotArmed;
+
+        public long? Deadline => DueAt == NotArmed ? null : DueAt;
 
         public void Arm(long deadline)
         {
             deadline = Math.Max(deadline, 0);
-            if (Deadline == deadline) return;
+            if (DueAt == deadline) return;
             Cancel();
-            Deadline = deadline;
-            owner._queue.Enqueue(this, deadline);
+            DueAt = deadline;
+            owner._queue.Enqueue(this, (deadline, number));
             if (deadline >= owner._sleepsUntil) return;
             owner._sleepsUntil = deadline;
             owner._alarm.Ring();
@@ -120,8 +140,8 @@ public sealed class TimerQueue : IDisposable
         /// <summary>Leaves nothing behind: a guest can arm a timer as often as it likes, with deadlines in any future.</summary>
         public void Cancel()
         {
-            if (Deadline == long.MinValue) return;
-            Deadline = long.MinValue;
+            if (DueAt == NotArmed) return;
+            DueAt = NotArmed;
             owner._queue.Remove(this, out _, out _);
         }
     }

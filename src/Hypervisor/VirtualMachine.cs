@@ -46,7 +46,7 @@ public sealed record StopCause(StopReason Reason, int Status = 0, string? Messag
 /// neither knows the other. Thread-safe where it says so.
 /// </summary>
 /// <remarks>Lock order: <see cref="DeviceLock"/> first, then the vCPU's own wake lock; the engine takes no lock of ours.</remarks>
-public sealed class VirtualMachine : IDisposable
+public sealed partial class VirtualMachine : IDisposable
 {
     private readonly IEngineVm _engineVm;
     private readonly List<CpuThread> _cpus = [];
@@ -86,6 +86,7 @@ public sealed class VirtualMachine : IDisposable
         if (!paravirtual) return;
         Paravirtual = new ParavirtualInterface(this, features);
         Msrs.Add(Paravirtual);
+        Add(Paravirtual);
         foreach (CpuThread cpu in _cpus)
         {
             cpu.Paravirtual = Paravirtual.Add(cpu);
@@ -159,10 +160,13 @@ public sealed class VirtualMachine : IDisposable
         lock (_pauseLock)
         {
             foreach (CpuThread cpu in _cpus) cpu.Pause();
+            bool paused = _paused;
             _paused = true;
             Clock.Stop();
             Timers.Pause(true);
             _engineVm.SuspendTime();
+            if (paused) return;
+            foreach (IDevice device in _devices) device.Pause();
         }
     }
 
@@ -172,7 +176,11 @@ public sealed class VirtualMachine : IDisposable
         lock (_pauseLock)
         {
             bool paused = _paused;
-            if (paused) Paravirtual?.Resumed();
+            if (paused)
+            {
+                foreach (IDevice device in _devices) device.Resume();
+                Paravirtual?.Resumed();
+            }
             _paused = false;
             Clock.Start();
             if (paused) _engineVm.ResumeTime();

@@ -34,6 +34,12 @@ internal sealed class InterpretedCpu(int index, Processor processor) : IFollowin
         set => processor.Controls = value;
     }
 
+    public CpuActivity Activity
+    {
+        get => processor.Activity;
+        set => processor.Activity = value;
+    }
+
     public ulong TscOffset => processor.TscOffset;
 
     public void FlushTlb() => processor.FlushTlb(includeGlobal: true);
@@ -52,11 +58,7 @@ internal sealed class InterpretedCpu(int index, Processor processor) : IFollowin
 
     public void ReadState(CpuState state) => processor.ReadState(state);
 
-    public void WriteState(CpuState state)
-    {
-        processor.AbandonInstruction();
-        processor.WriteState(state);
-    }
+    public void WriteState(CpuState state) => processor.WriteState(state);
 
     public void Reset()
     {

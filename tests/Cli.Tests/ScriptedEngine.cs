@@ -39,6 +39,7 @@ internal sealed class ScriptedEngine(params Action<VmExit>[] script) : IEngine
 
         public int Index => index;
         public ExecutionControls Controls { get; set; } = new();
+        public CpuActivity Activity { get; set; }
         public bool InterruptWindowOpen => false;
         public bool NmiWindowOpen => false;
         public EngineCounters Counters => new((ulong)_next, 0, 0, 0, 0, 0, 0);
@@ -48,6 +49,7 @@ internal sealed class ScriptedEngine(params Action<VmExit>[] script) : IEngine
             if (_next < script.Length)
             {
                 script[_next++](_exit);
+                Activity = _exit.Reason == ExitReason.Hlt ? CpuActivity.Halted : CpuActivity.Active;
                 return _exit;
             }
             _kicks.Wait();

@@ -266,7 +266,8 @@ internal sealed unsafe class EnginePair : IDisposable
         Array.Clear(s.Dr);
         s.Dr6 = 0xFFFF_0FF0;
         s.Dr7 = 0x400;
-        s.InterruptShadow = s.NmiBlocked = s.NmiPending = s.Halted = false;
+        s.InterruptShadow = s.NmiBlocked = s.NmiPending = false;
+        s.Activity = CpuActivity.Active;
         s.Pending = null;
         Array.Clear(s.Xsave);
         BitConverter.TryWriteBytes(s.Xsave.AsSpan(0), (ushort)0x37F);

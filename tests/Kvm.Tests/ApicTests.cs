@@ -146,7 +146,7 @@ public sealed unsafe class ApicTests
         var state = new CpuState();
         kvm.Cpu.ReadState(state);
         Assert.Equal(new PendingEvent(PendingEventKind.ExternalInterrupt, 0x30), state.Pending);
-        Assert.False(state.Halted);
+        Assert.Equal(CpuActivity.Active, state.Activity);
     }
 
     [Fact]
@@ -158,7 +158,7 @@ public sealed unsafe class ApicTests
         State<KvmSystemRegisters>(from, KvmRequest.SetSystemRegisters).ApicBase = 0xFEE0_0900;
         var state = new CpuState();
         from.Cpu.ReadState(state);
-        Assert.Equal((true, false, 0xFEE0_0900ul), (state.Halted, state.Apic!.WaitsForStartUp, state.Apic.Base));
+        Assert.Equal((CpuActivity.Halted, false, 0xFEE0_0900ul), (state.Activity, state.Apic!.WaitsForStartUp, state.Apic.Base));
         to.Cpu.WriteState(state);
         Assert.Equal(Lapic(from).Registers, Lapic(to).Registers);
         Assert.Equal((uint)KvmMpState.Halted, State<uint>(to, KvmRequest.SetMpState));
@@ -178,11 +178,11 @@ public sealed unsafe class ApicTests
     public void A_state_without_an_APIC_in_the_kernel_has_none()
     {
         using var kvm = new FakeVcpu();
-        var state = new CpuState { Apic = new LocalApicState(), Halted = true };
+        var state = new CpuState { Apic = new LocalApicState(), Activity = CpuActivity.Halted };
         kvm.Cpu.WriteState(state);
         kvm.Cpu.ReadState(state);
         Assert.Null(state.Apic);
-        Assert.False(state.Halted);
+        Assert.Equal(CpuActivity.Halted, state.Activity); // kept beside KVM
         Assert.DoesNotContain("KVM_SET_LAPIC", kvm.Log);
         Assert.DoesNotContain("KVM_SET_MP_STATE", kvm.Log);
     }

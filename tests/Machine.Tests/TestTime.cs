@@ -22,9 +22,9 @@ internal sealed class TestTime : ITimeSource
     public void Advance(long nanoseconds)
     {
         long end = Nanoseconds + nanoseconds;
-        while (_timers.Where(t => t.Deadline <= end).MinBy(t => t.Deadline) is { } next)
+        while (_timers.Where(t => t.DueAt <= end).MinBy(t => t.DueAt) is { } next)
         {
-            Nanoseconds = Math.Max(Nanoseconds, next.Deadline);
+            Nanoseconds = Math.Max(Nanoseconds, next.DueAt);
             next.Fire();
         }
         Nanoseconds = end;
@@ -35,10 +35,12 @@ internal sealed class TestTime : ITimeSource
 
     private sealed class Timer(Action callback) : IMachineTimer
     {
-        public long Deadline { get; private set; } = long.MaxValue;
+        public long DueAt { get; private set; } = long.MaxValue;
 
-        public void Arm(long deadline) => Deadline = deadline;
-        public void Cancel() => Deadline = long.MaxValue;
+        public long? Deadline => DueAt == long.MaxValue ? null : DueAt;
+
+        public void Arm(long deadline) => DueAt = deadline;
+        public void Cancel() => DueAt = long.MaxValue;
 
         public void Fire()
         {

@@ -222,7 +222,7 @@ public sealed unsafe class GuestRig : IDisposable
         s.IdtrLimit = 0xFFF;
         s.Dr6 = 0xFFFF_0FF0;
         s.Dr7 = 0x400;
-        s.InterruptShadow = s.NmiBlocked = s.Halted = false;
+        s.InterruptShadow = s.NmiBlocked = false;
         Array.Clear(s.Xsave);
         BitConverter.TryWriteBytes(s.Xsave.AsSpan(0), (ushort)0x37F);
         BitConverter.TryWriteBytes(s.Xsave.AsSpan(24), 0x1F80u);

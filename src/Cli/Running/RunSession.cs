@@ -207,11 +207,7 @@ public sealed class RunSession : IDisposable
         {
             bool hold = !_paused && !_vm.Stopped.IsCompleted;
             if (hold) _vm.Pause();
-            for (int n = 0; n < count; n++)
-            {
-                _vm.Cpus[first + n].Cpu.ReadState(states[n]);
-                states[n].Halted |= _vm.Cpus[first + n].Activity == CpuActivity.Halted;
-            }
+            for (int n = 0; n < count; n++) _vm.Cpus[first + n].Cpu.ReadState(states[n]);
             if (hold) _vm.Resume();
         }
         return states;

@@ -18,7 +18,7 @@ public static class StateReport
         string[] names = ["RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", "R8 ", "R9 ", "R10", "R11", "R12", "R13", "R14", "R15"];
         for (int n = 0; n < 16; n++) Append(text, $"{names[n]}={s.Gpr[n]:x16}{(n % 4 == 3 ? "\n" : " ")}");
         Append(text, $"RIP={s.Rip:x16} RFLAGS={s.Rflags:x8} [{Flags(s.Rflags)}]");
-        Append(text, $" CPL={(s.Ss.Attributes >> 5) & 3}{(s.Halted ? " HLT" : "")}{(s.InterruptShadow ? " shadow" : "")}{(s.NmiBlocked ? " NMI blocked" : "")}\n");
+        Append(text, $" CPL={(s.Ss.Attributes >> 5) & 3}{(s.Activity == CpuActivity.Halted ? " HLT" : "")}{(s.InterruptShadow ? " shadow" : "")}{(s.NmiBlocked ? " NMI blocked" : "")}\n");
         (string, SegmentState)[] segments = [("ES", s.Es), ("CS", s.Cs), ("SS", s.Ss), ("DS", s.Ds), ("FS", s.Fs), ("GS", s.Gs), ("LDT", s.Ldtr), ("TR", s.Tr)];
         foreach ((string name, SegmentState segment) in segments)
             Append(text, $"{name,-4}={segment.Selector:x4} base {segment.Base:x16} limit {segment.Limit:x8} attributes {segment.Attributes:x5} {Describe(segment)}\n");

@@ -6,7 +6,7 @@ namespace Bunraku.Hypervisor.Paravirtual;
 /// The paravirtual side of one vCPU: the structures in guest memory that it asked for, kept up to date between exits. For the vCPU's thread, unless a member
 /// says otherwise.
 /// </summary>
-internal sealed unsafe class ParavirtualCpu(ParavirtualInterface owner, CpuThread thread)
+internal sealed unsafe class ParavirtualCpu(ParavirtualInterface owner, CpuThread thread) : IStateful<ParavirtualCpuState>
 {
     /// <summary>Steal time is brought up to date at an entry no more often than this, in ns: the host's accounts cost a system call.</summary>
     private const long StealInterval = 500_000;
@@ -28,7 +28,32 @@ internal sealed unsafe class ParavirtualCpu(ParavirtualInterface owner, CpuThrea
         _clockMsr = _stealMsr = _eoiMsr = 0;
         _clockPage = _stealPage = _eoiFlag = default;
         _pollMsr = KvmMsr.Enable;
+        _eoiOffered = _away = _clockStale = _stopped = false;
     }
+
+    // ---- state
+
+    public string Id => $"kvm.cpu{thread.Cpu.Index}";
+
+    ParavirtualCpuState IStateful<ParavirtualCpuState>.Save() => new(
+        _clockMsr, _stealMsr, _eoiMsr, _pollMsr, _clockStale, _stopped, _tscOffset, thread.StolenNanoseconds - _stolenBefore, _stealUpdated, _away, _eoiOffered, thread.UnhaltPending);
+
+    void IStateful<ParavirtualCpuState>.Restore(ParavirtualCpuState state)
+    {
+        (_clockMsr, _stealMsr, _eoiMsr, _pollMsr) = (state.Clock, state.Steal, state.Eoi, state.Poll);
+        _clockPage = Window(_clockMsr, sizeof(ClockPage));
+        _stealPage = Window(_stealMsr, sizeof(StealTimePage));
+        _eoiFlag = Window(_eoiMsr, sizeof(uint));
+        (_clockStale, _stopped, _tscOffset) = (state.ClockStale, state.Stopped, state.TscOffset);
+        // This thread has stolen time of its own; what the guest has not been told of stays to be told.
+        _stolenBefore = thread.StolenNanoseconds - state.StolenUnreported;
+        (_stealUpdated, _away) = (state.StealUpdated, state.Away);
+        _eoiOffered = state.EoiOffered && _eoiFlag.IsUsable;
+        thread.UnhaltPending = state.Unhalt;
+    }
+
+    /// <summary>What an MSR with an address and an enable bit asks for.</summary>
+    private GuestWindow Window(ulong msr, int length) => (msr & KvmMsr.Enable) != 0 ? new(owner.Memory, msr & ~KvmMsr.Enable, length) : default;
 
     // ---- MSRs
 
@@ -52,12 +77,12 @@ internal sealed unsafe class ParavirtualCpu(ParavirtualInterface owner, CpuThrea
             case KvmMsr.SystemTime or KvmMsr.SystemTimeOld:
                 // An address without RAM is no fault: the page is just not there.
                 _clockMsr = value;
-                _clockPage = (value & KvmMsr.Enable) != 0 ? new(owner.Memory, value & ~KvmMsr.Enable, sizeof(ClockPage)) : default;
+                _clockPage = Window(value, sizeof(ClockPage));
                 _clockStale = true;
                 return true;
             case KvmMsr.StealTime when owner.Has(KvmFeatures.StealTime) && (value & KvmMsr.StealTimeReserved) == 0:
                 _stealMsr = value;
-                _stealPage = (value & KvmMsr.Enable) != 0 ? new(owner.Memory, value & ~KvmMsr.Enable, sizeof(StealTimePage)) : default;
+                _stealPage = Window(value, sizeof(StealTimePage));
                 _stolenBefore = thread.StolenNanoseconds;
                 _stealUpdated = long.MinValue / 2;
                 _away = true; // whatever stands there about us is wrong
@@ -74,7 +99,7 @@ internal sealed unsafe class ParavirtualCpu(ParavirtualInterface owner, CpuThrea
 
     private bool TryWriteEoi(ulong value)
     {
-        GuestWindow flag = (value & KvmMsr.Enable) != 0 ? new(owner.Memory, value & ~KvmMsr.Enable, sizeof(uint)) : default;
+        GuestWindow flag = Window(value, sizeof(uint));
         if ((value & KvmMsr.Enable) != 0 && !flag.IsUsable) return false;
         _eoiMsr = value;
         _eoiFlag = flag;
@@ -200,3 +225,20 @@ internal sealed unsafe class ParavirtualCpu(ParavirtualInterface owner, CpuThrea
         lock (owner.DeviceLock) thread.Interrupts!.WithdrawSilentEoi(accepted);
     }
 }
+
+/// <summary>What KVM's interface knows of one vCPU; the structures themselves are in guest memory.</summary>
+/// <param name="Clock">MSR of the clock page.</param>
+/// <param name="Steal">MSR of the steal-time page.</param>
+/// <param name="Eoi">MSR of the end-of-interrupt flag.</param>
+/// <param name="Poll">MSR that lets the host poll before it sleeps.</param>
+/// <param name="ClockStale">The clock page is to be written anew.</param>
+/// <param name="Stopped">The guest is to be told that time stood still.</param>
+/// <param name="TscOffset">The vCPU's TSC offset as it was last looked at.</param>
+/// <param name="StolenUnreported">ns of stolen time that the guest has not been told of.</param>
+/// <param name="StealUpdated">ns of virtual time at which it was told last.</param>
+/// <param name="Away">The steal-time page says that the vCPU does not run.</param>
+/// <param name="EoiOffered">The flag offers the guest to end its interrupt without telling.</param>
+/// <param name="Unhalt">The next HLT ends at once.</param>
+[StateRecord("kvm.cpu", version: 1)]
+internal sealed record ParavirtualCpuState(
+    ulong Clock, ulong Steal, ulong Eoi, ulong Poll, bool ClockStale, bool Stopped, ulong TscOffset, long StolenUnreported, long StealUpdated, bool Away, bool EoiOffered, bool Unhalt);

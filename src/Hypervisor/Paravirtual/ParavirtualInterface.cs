@@ -19,7 +19,7 @@ public interface IInterruptSender
 /// work between exits is in <see cref="ParavirtualCpu"/>.
 /// </summary>
 /// <remarks>Linux, Documentation/virt/kvm/x86/{cpuid,msr,hypercalls}.rst. Asynchronous page faults, page-table calls and migration control are not offered.</remarks>
-public sealed class ParavirtualInterface : IMsrDevice
+public sealed class ParavirtualInterface : IMsrDevice, IDevice, IStateful<ParavirtualState>
 {
     private const uint FeatureLeaf = 0x4000_0001;
 
@@ -123,6 +123,30 @@ public sealed class ParavirtualInterface : IMsrDevice
         window.Written();
     }
 
+    // ---- state
+
+    /// <inheritdoc/>
+    public string Id => "kvm";
+
+    /// <summary>The vCPUs' sides, each a part of the machine's state by itself.</summary>
+    internal IReadOnlyList<ParavirtualCpu> Cpus => _cpus;
+
+    /// <summary>RESET: the guest's structures are forgotten, of all vCPUs.</summary>
+    public void Reset()
+    {
+        _wallClockMsr = 0;
+        _tscDiffers = false;
+        foreach (ParavirtualCpu cpu in _cpus) cpu.Reset();
+    }
+
+    ParavirtualState IStateful<ParavirtualState>.Save() => new((uint)_features, _wallClockMsr, _tscDiffers);
+
+    void IStateful<ParavirtualState>.Restore(ParavirtualState state)
+    {
+        if (state.Features != (uint)_features) throw new StateFormatException($"{Id}: the saved machine offers the features {state.Features:X}, this one {(uint)_features:X}");
+        (_wallClockMsr, _tscDiffers) = (state.WallClock, state.TscDiffers);
+    }
+
     // ---- MSRs
 
     public bool TryReadMsr(int cpu, uint index, out ulong value)
@@ -216,3 +240,10 @@ public sealed class ParavirtualInterface : IMsrDevice
         return 0;
     }
 }
+
+/// <summary>What KVM's interface knows of the machine.</summary>
+/// <param name="Features">What it offers.</param>
+/// <param name="WallClock">The MSR of the wall clock.</param>
+/// <param name="TscDiffers">The TSCs of the vCPUs have different zeros.</param>
+[StateRecord("kvm", version: 1)]
+internal sealed record ParavirtualState(uint Features, ulong WallClock, bool TscDiffers);

@@ -167,6 +167,6 @@ internal sealed class GuestImage(CpuModel model)
         s.Msrs[Msr.Lstar] = 0x8888_0000 + (ulong)n * 0x1000;
         s.Msrs[Msr.KernelGsBase] = 0x9999_0000 + (ulong)n * 0x1000;
         if (model.Has(CpuFeature.Rdtscp)) s.Msrs[Msr.TscAux] = 5 + (ulong)n;
-        s.InterruptShadow = s.NmiBlocked = s.Halted = false;
+        s.InterruptShadow = s.NmiBlocked = false;
     }
 }

@@ -40,6 +40,7 @@ public sealed unsafe partial class Processor
     /// <inheritdoc cref="IVirtualCpu.Enter"/>
     internal VmExit Enter()
     {
+        if (!TripleFaulted) Activity = CpuActivity.Active;
         EnterGuest();
         try
         {

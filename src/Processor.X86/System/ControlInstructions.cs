@@ -212,7 +212,11 @@ internal static unsafe class ControlInstructions
     public static Insn* Hlt(Processor p, ProcessorState* s, Insn* i)
     {
         // A debug trap of the instruction itself ends the halt at once.
-        if ((s->FlagsOther & (uint)Rflags.Tf) == 0 && !p.DebugTrapPending) p.RequestExit(ExitReason.Hlt);
+        if ((s->FlagsOther & (uint)Rflags.Tf) == 0 && !p.DebugTrapPending)
+        {
+            p.RequestExit(ExitReason.Hlt);
+            p.Activity = CpuActivity.Halted;
+        }
         return Flow.Leave(s, i);
     }
 

@@ -1,3 +1,5 @@
+using Bunraku.Engines;
+
 namespace Bunraku.Processor.X86;
 
 /// <summary>Where an event comes from; decides EXT, DPL checks and RF.</summary>
@@ -18,8 +20,11 @@ internal enum EventSource
 /// <summary>Delivery of exceptions and interrupts. Intel SDM vol. 3A, "Interrupt and Exception Handling"; vol. 2, INT n "Operation".</summary>
 public sealed unsafe partial class Processor
 {
+    /// <inheritdoc cref="IVirtualCpu.Activity"/>
+    internal CpuActivity Activity { get; set; }
+
     /// <summary>A fault occurred while a double fault was delivered: the processor is in shutdown, which only a reset ends.</summary>
-    internal bool TripleFaulted { get; set; }
+    internal bool TripleFaulted => Activity == CpuActivity.Shutdown;
 
     /// <summary>NMIs are held until the next IRET.</summary>
     internal bool NmiBlocked { get; set; }
@@ -85,7 +90,7 @@ public sealed unsafe partial class Processor
             {
                 if (vector == Vector.Df && source == EventSource.Exception)
                 {
-                    TripleFaulted = true;
+                    Activity = CpuActivity.Shutdown;
                     return;
                 }
                 bool isDouble = source == EventSource.Exception

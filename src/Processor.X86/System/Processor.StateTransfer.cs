@@ -41,7 +41,7 @@ public sealed unsafe partial class Processor
     /// <summary>Nothing that hung on the old state is left.</summary>
     private void StateReplaced()
     {
-        TripleFaulted = false;
+        Activity = CpuActivity.Active;
         NmiBlocked = false;
         InterruptShadow = false;
         _movSsShadowAt = _noSingleStepAt = ResumeFlagAt = ulong.MaxValue;
@@ -89,11 +89,43 @@ public sealed unsafe partial class Processor
         ReadXsave(state.Xsave);
         ReadMsrsInto(state.Msrs);
         state.InterruptShadow = InterruptShadow;
+        state.MovSsShadow = InMovSsShadow;
         state.NmiBlocked = NmiBlocked;
         state.NmiPending = _heldNmi;
+        state.PendingDebug = _pendingDr6;
         state.Pending = PendingEvent;
-        // HLT has retired when it exits; whether the vCPU waits is the hypervisor's state.
-        state.Halted = false;
+        state.Activity = Activity;
+        (state.X87Cs, state.X87Ds, state.FerrAsserted, state.ApicDisabled) = (s->X87Cs, s->X87Ds, s->FerrAsserted != 0, ApicDisabled);
+        new ReadOnlySpan<ulong>(&s->Pdpte0, 4).CopyTo(state.Pdptes ??= new ulong[4]);
+        ReadUnfinished(state);
+    }
+
+    /// <summary>What the last exit has left half done: see <see cref="CpuState.HalfDone"/>.</summary>
+    private void ReadUnfinished(CpuState state)
+    {
+        VmExit e = Exit;
+        state.HalfDone = !CompletionPending ? null
+            : new HalfDoneInstruction(_completionReason, _completionRip, e.IsWrite, e.Size, e.Address, e.Data, e.Fault, e.Leaf, e.Subleaf, e.Eax, e.Ebx, e.Ecx, e.Edx);
+        state.MmioValues.Clear();
+        state.MmioValues.AddRange(_replay);
+        if (_mmioReadPending) state.MmioValues.Add(e.Data);
+        state.PostedWrites.Clear();
+        foreach ((ulong address, int size, ulong data) in _posted) state.PostedWrites.Add(new PostedWrite(address, size, data));
+    }
+
+    private void WriteUnfinished(CpuState state)
+    {
+        AbandonInstruction();
+        if (state.HalfDone is { } half)
+        {
+            CompletionPending = true;
+            (_completionReason, _completionRip) = (half.Reason, half.Rip);
+            VmExit e = Exit;
+            (e.Reason, e.IsWrite, e.Size, e.Address, e.Data, e.Fault) = (half.Reason, half.IsWrite, half.Size, half.Address, half.Data, half.Fault);
+            (e.Leaf, e.Subleaf, e.Eax, e.Ebx, e.Ecx, e.Edx) = (half.Leaf, half.Subleaf, half.Eax, half.Ebx, half.Ecx, half.Edx);
+        }
+        _replay.AddRange(state.MmioValues);
+        foreach (PostedWrite write in state.PostedWrites) _posted.Enqueue((write.Address, write.Size, write.Data));
     }
 
     /// <summary>Takes everything over unchecked except what would break an invariant of ours; the privilege level is that of SS, as in the VMCS.</summary>
@@ -130,12 +162,19 @@ public sealed unsafe partial class Processor
         WriteMsrsFrom(state.Msrs);
         StateReplaced();
         InterruptShadow = state.InterruptShadow;
+        if (state.MovSsShadow) _movSsShadowAt = s->Retired;
         NmiBlocked = state.NmiBlocked;
+        WriteUnfinished(state);
         PendingEvent = state.Pending;
         _heldNmi = state.NmiPending;
-        UpdateWindowAttention();
-        if ((s->Cr0 & (ulong)Cr0.Pg) != 0 && (s->Cr4 & (ulong)Cr4.Pae) != 0 && !IsLongMode(s)) LoadPdptesUnchecked();
+        _pendingDr6 = state.PendingDebug;
+        Activity = state.Activity;
+        (s->X87Cs, s->X87Ds, s->FerrAsserted, ApicDisabled) = (state.X87Cs, state.X87Ds, state.FerrAsserted ? (byte)1 : (byte)0, state.ApicDisabled);
+        if (state.Pdptes is { } pdptes) pdptes.CopyTo(new Span<ulong>(&s->Pdpte0, 4));
+        else if ((s->Cr0 & (ulong)Cr0.Pg) != 0 && (s->Cr4 & (ulong)Cr4.Pae) != 0 && !IsLongMode(s)) LoadPdptesUnchecked();
         if ((s->FlagsOther & (uint)Rflags.Rf) != 0) ResumeFlagAt = s->Retired;
+        // What waits is looked at before the next block.
+        Interlocked.Or(ref s->AttentionFlags, (int)Attention.Event);
     }
 
     private void LoadPdptesUnchecked()

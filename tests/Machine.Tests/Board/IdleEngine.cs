@@ -27,6 +27,7 @@ internal sealed class IdleEngine : IEngine
     {
         public int Index => index;
         public ExecutionControls Controls { get; set; } = new();
+        public CpuActivity Activity { get; set; }
         public bool InterruptWindowOpen => false;
         public bool NmiWindowOpen => false;
         public EngineCounters Counters => default;

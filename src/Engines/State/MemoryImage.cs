@@ -1,0 +1,73 @@
+namespace Bunraku.Engines;
+
+/// <summary>A copy of a guest's RAM, of what takes host memory: the rest is zero. Immutable.</summary>
+public sealed class MemoryImage
+{
+    private const int Piece = 1 << 20;
+
+    private readonly List<(ulong Offset, byte[] Bytes)> _pieces = [];
+
+    private MemoryImage(ulong size) => Size = size;
+
+    /// <summary>Bytes of RAM.</summary>
+    public ulong Size { get; }
+
+    /// <summary>Bytes that the copy takes.</summary>
+    public ulong Stored => (ulong)_pieces.Sum(p => (long)p.Bytes.Length);
+
+    /// <summary>Copies the RAM. Nobody writes to it meanwhile.</summary>
+    public static unsafe MemoryImage Of(GuestMemory memory)
+    {
+        var image = new MemoryImage(memory.Size);
+        foreach ((ulong offset, ulong length) in memory.Backing.Allocated())
+        {
+            for (ulong at = offset, end = offset + length; at < end;)
+            {
+                int count = (int)Math.Min(Piece, end - at);
+                image._pieces.Add((at, new ReadOnlySpan<byte>(memory.Backing.Pointer + at, count).ToArray()));
+                at += (ulong)count;
+            }
+        }
+        return image;
+    }
+
+    /// <summary>Makes the RAM what it was. Nobody uses it meanwhile; code that vCPUs have decoded is forgotten.</summary>
+    /// <exception cref="StateFormatException">The machine has another amount of RAM.</exception>
+    public unsafe void CopyTo(GuestMemory memory)
+    {
+        if (memory.Size != Size) throw new StateFormatException($"the saved machine has {Size} bytes of RAM, this one {memory.Size}");
+        byte* ram = memory.Backing.Pointer;
+        foreach ((ulong offset, ulong length) in memory.Backing.Allocated())
+        {
+            for (ulong at = offset, end = offset + length; at < end; at += Piece) new Span<byte>(ram + at, (int)Math.Min(Piece, end - at)).Clear();
+        }
+        foreach ((ulong offset, byte[] bytes) in _pieces) bytes.CopyTo(new Span<byte>(ram + offset, bytes.Length));
+        memory.Code.AllWritten();
+    }
+
+    /// <summary>Offset in the RAM of the first byte that differs, or null when all are equal.</summary>
+    public ulong? FirstDifference(MemoryImage other)
+    {
+        if (Size != other.Size) return Math.Min(Size, other.Size);
+        byte[] mine = new byte[Piece], theirs = new byte[Piece];
+        for (ulong at = 0; at < Size; at += Piece)
+        {
+            int count = (int)Math.Min(Piece, Size - at);
+            Gather(at, mine);
+            other.Gather(at, theirs);
+            int same = mine.AsSpan(0, count).CommonPrefixLength(theirs.AsSpan(0, count));
+            if (same < count) return at + (ulong)same;
+        }
+        return null;
+    }
+
+    private void Gather(ulong start, Span<byte> window)
+    {
+        window.Clear();
+        foreach ((ulong offset, byte[] bytes) in _pieces)
+        {
+            ulong from = Math.Max(offset, start), to = Math.Min(offset + (ulong)bytes.Length, start + (ulong)window.Length);
+            if (from < to) bytes.AsSpan((int)(from - offset), (int)(to - from)).CopyTo(window[(int)(from - start)..]);
+        }
+    }
+}

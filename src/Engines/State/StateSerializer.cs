@@ -1,0 +1,72 @@
+using System.Reflection;
+using System.Text.Json;
+using System.Text.Json.Serialization;
+using System.Text.Json.Serialization.Metadata;
+
+namespace Bunraku.Engines;
+
+/// <summary>
+/// The one way in which state records become bytes and come back. A record's format is all of its members: on reading, a missing one, an unknown one, a null where
+/// none may be or a value out of range is an error; nothing is filled in silently. Thread-safe.
+/// </summary>
+public static class StateSerializer
+{
+    private static readonly JsonSerializerOptions s_options = new()
+    {
+        IncludeFields = true,
+        UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow,
+        RespectNullableAnnotations = true,
+        RespectRequiredConstructorParameters = true,
+        AllowDuplicateProperties = false,
+        TypeInfoResolver = new DefaultJsonTypeInfoResolver { Modifiers = { RequireAll } },
+    };
+
+    /// <summary>What is not there was not saved: never a default.</summary>
+    private static void RequireAll(JsonTypeInfo type)
+    {
+        foreach (JsonPropertyInfo property in type.Properties)
+        {
+            // What has no way back, a computed property, is no state.
+            if (property.Set is not null || property.AssociatedParameter is not null) property.IsRequired = true;
+            else property.ShouldSerialize = static (_, _) => false;
+        }
+    }
+
+    /// <summary>Saves a part.</summary>
+    /// <exception cref="CannotSaveException">The part says that it cannot.</exception>
+    public static SavedState Save(IStateful part)
+    {
+        object state = part.Save();
+        StateRecordAttribute format = FormatOf(part.StateType);
+        return new SavedState(part.Id, format.Name, format.Version, JsonSerializer.SerializeToUtf8Bytes(state, part.StateType, s_options));
+    }
+
+    /// <summary>Restores a part.</summary>
+    /// <exception cref="StateFormatException">The state is of something else, of a version that this program does not know, damaged, or does not fit the part.</exception>
+    public static void Restore(IStateful part, SavedState saved)
+    {
+        if (saved.Id != part.Id) throw new StateFormatException($"the state of {saved.Id} is not that of {part.Id}");
+        StateRecordAttribute format = FormatOf(part.StateType);
+        if (saved.Format != format.Name) throw new StateFormatException($"{saved.Id}: this is the state of a {saved.Format}, the machine has a {format.Name} there");
+        if (saved.Version != format.Version)
+        {
+            throw new StateFormatException($"{saved.Id}: version {saved.Version} of the format {format.Name} was written by {(saved.Version > format.Version ? "a newer" : "an older")} program; "
+                + $"this one knows version {format.Version}");
+        }
+        object? state;
+        try
+        {
+            state = JsonSerializer.Deserialize(saved.Data.Span, part.StateType, s_options);
+        }
+        catch (JsonException e)
+        {
+            throw new StateFormatException($"{saved.Id}: its state is damaged: {e.Message}", e);
+        }
+        part.Restore(state ?? throw new StateFormatException($"{saved.Id}: its state is empty"));
+    }
+
+    /// <summary>Name and version of a record type's format.</summary>
+    /// <exception cref="InvalidOperationException">The type is no state record.</exception>
+    public static StateRecordAttribute FormatOf(Type type) =>
+        type.GetCustomAttribute<StateRecordAttribute>() ?? throw new InvalidOperationException($"{type.Name} is no state record: it has no {nameof(StateRecordAttribute)}");
+}
