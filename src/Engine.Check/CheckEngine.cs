@@ -48,13 +48,15 @@ internal sealed class CheckVm : IEngineVm
         CpuModel reproducible = model with { Features = model.Features.Where(f => f is not (CpuFeature.Rdrand or CpuFeature.Rdseed)).ToHashSet() };
         _time = new SteppedCounter(clock.TscFrequency);
         var stepped = new VirtualClock(_time, clock.TscFrequency);
-        _shadow = new GuestMemory(memory.Size);
+        _shadow = new GuestMemory(memory.Size, rights: memory.Rights);
         _subjectVm = subject.CreateVm(memory, reproducible, stepped);
         NarrowedModel = _subjectVm.NarrowedModel ?? reproducible;
         _referenceVm = reference.CreateVm(_shadow, NarrowedModel, stepped);
     }
 
     public CpuModel? NarrowedModel { get; }
+
+    public bool HonoursPageRights => _subjectVm.HonoursPageRights && _referenceVm.HonoursPageRights;
 
     public IVirtualCpu CreateCpu(int index)
     {

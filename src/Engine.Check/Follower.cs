@@ -87,6 +87,7 @@ public sealed class Follower(IVirtualCpu subject, IFollowingCpu reference)
             ExitReason.Io or ExitReason.Mmio or ExitReason.Msr or ExitReason.CrAccess => a.IsWrite == b.IsWrite && a.Size == b.Size && a.Address == b.Address && (!a.IsWrite || a.Data == b.Data),
             ExitReason.Cpuid => (a.Leaf, a.Subleaf, a.Eax, a.Ebx, a.Ecx, a.Edx) == (b.Leaf, b.Subleaf, b.Eax, b.Ebx, b.Ecx, b.Edx),
             ExitReason.Exception => a.Address == b.Address && a.ErrorCode == b.ErrorCode,
+            ExitReason.EptViolation => a.Address == b.Address && a.Violation == b.Violation,
             ExitReason.Rdtsc => a.Data == b.Data,
             ExitReason.DrAccess or ExitReason.Rdpmc or ExitReason.Invlpg => a.Address == b.Address && a.IsWrite == b.IsWrite,
             _ => true,
@@ -104,6 +105,7 @@ public sealed class Follower(IVirtualCpu subject, IFollowingCpu reference)
             text.Append($" {(exit.IsWrite ? "write" : "read")} 0x{exit.Address:X}, {exit.Size} bytes");
             if (exit.IsWrite) text.Append($", 0x{exit.Data:X}");
         }
+        if (exit.Reason == ExitReason.EptViolation) text.Append($" {exit.Address:X} ({exit.Violation.Wanted} at {exit.Violation.LinearAddress:X})");
         if (exit.Reason == ExitReason.Exception) text.Append($" {exit.Address} ({exit.ErrorCode:X})");
         if (exit.Message != null) text.Append(": ").Append(exit.Message);
         return text.ToString();

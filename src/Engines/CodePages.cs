@@ -17,11 +17,11 @@ public interface ICodeObserver
     /// then report it. Any thread, must not wait.
     /// </summary>
     /// <param name="page">Offset of the page in the backing memory.</param>
-    void RevokeWrites(ulong page, WriteRevocation revocation);
+    void RevokeWrites(ulong page, Revocation revocation);
 }
 
 /// <summary>Counts the observers that have not given up their write access to a page yet. Thread-safe.</summary>
-public sealed class WriteRevocation
+public sealed class Revocation
 {
     private int _outstanding;
 
@@ -106,16 +106,16 @@ public sealed class CodePages
     /// The observer is about to read code from a page. Null: what it reads may be kept. Otherwise it may be kept only when it was read after the revocation
     /// was complete and <see cref="Settle"/> was called.
     /// </summary>
-    public WriteRevocation? Watch(ulong page, int observer)
+    public Revocation? Watch(ulong page, int observer)
     {
         ulong old = Interlocked.Or(ref PageOf(page), 1ul << observer);
         if ((old & Settled) != 0) return null;
-        WriteRevocation? revocation = null;
+        Revocation? revocation = null;
         ICodeObserver?[] observers = _observers;
         for (int n = 0; n < observers.Length; n++)
         {
             if (n == observer || observers[n] is not { } other) continue;
-            revocation ??= new WriteRevocation();
+            revocation ??= new Revocation();
             other.RevokeWrites(page, revocation);
         }
         if (revocation is { IsComplete: false }) return revocation;

@@ -34,7 +34,8 @@ public sealed unsafe class GuestMemory : IDisposable
 
     /// <param name="size">Bytes of RAM, a multiple of 4096, at least 1 MiB.</param>
     /// <param name="shared">See <see cref="RamBacking(ulong, bool)"/>.</param>
-    public GuestMemory(ulong size, bool shared = true)
+    /// <param name="rights">Those of another memory of the same size, for who keeps a copy of it; null: its own.</param>
+    public GuestMemory(ulong size, bool shared = true, PageRightsTable? rights = null)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(size, 1ul << 20);
         if ((size & (PageSize - 1)) != 0) throw new ArgumentException("memory size is not a multiple of 4096", nameof(size));
@@ -45,6 +46,7 @@ public sealed unsafe class GuestMemory : IDisposable
             ? [new(0, low, 0, false), new(HighMemoryStart, size - low, low, false)]
             : [new(0, low, 0, false)];
         Code = new CodePages(size);
+        Rights = rights ?? new PageRightsTable(size);
     }
 
     /// <summary>Bytes of RAM.</summary>
@@ -54,6 +56,9 @@ public sealed unsafe class GuestMemory : IDisposable
 
     /// <summary>Who has read code from which page.</summary>
     public CodePages Code { get; }
+
+    /// <summary>What vCPUs and devices may do with each page.</summary>
+    public PageRightsTable Rights { get; }
 
     public IReadOnlyList<MemoryRegion> Regions => _regions;
 
@@ -104,6 +109,7 @@ public sealed unsafe class GuestMemory : IDisposable
             byte* page = PagePointer(address);
             if (page == null) return false;
             int offset = (int)(address & (PageSize - 1)), n = Math.Min(source.Length, (int)PageSize - offset);
+            Rights.BeforeDeviceWrite((ulong)(page - Backing.Pointer));
             source[..n].CopyTo(new Span<byte>(page + offset, n));
             NotifyWrite(address);
             OnDeviceWrite?.Invoke(address, source[..n]);

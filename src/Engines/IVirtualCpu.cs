@@ -144,6 +144,9 @@ public interface IEngineVm : IDisposable
     /// <summary>The log of pages that guests write to; null when the engine keeps none.</summary>
     IDirtyPageLog? DirtyPages => null;
 
+    /// <summary>vCPUs obey <see cref="GuestMemory.Rights"/>.</summary>
+    bool HonoursPageRights => false;
+
     /// <summary>Virtual time stopped, no vCPU runs: clocks and timers that the engine keeps for the guest stand still until <see cref="ResumeTime"/>.</summary>
     void SuspendTime()
     {

@@ -40,7 +40,10 @@ public enum ExitReason : byte
     Exception,
     /// <summary>FERR# was asserted: an unmasked x87 exception waits and CR0.NE is clear (Intel SDM vol. 1, "MS-DOS Compatibility Sub-mode"). Nothing to complete.</summary>
     FloatingPointError,
-    /// <summary>A guest-physical access that nested paging refused.</summary>
+    /// <summary>
+    /// A guest-physical access for which <see cref="GuestMemory.Rights"/> lack a right, before it has any effect: the address is <see cref="VmExit.Address"/>, what was wanted is in
+    /// <see cref="VmExit.Violation"/>. The next entry tries the instruction, or the delivery of the event, again.
+    /// </summary>
     EptViolation,
     /// <summary>The guest can take an external interrupt now.</summary>
     InterruptWindow,
@@ -53,6 +56,13 @@ public enum ExitReason : byte
     /// <summary>The engine cannot go on; <see cref="VmExit.Message"/> says why.</summary>
     InternalError,
 }
+
+/// <summary>What a refused access to guest-physical memory was.</summary>
+/// <param name="Wanted">The rights that the access needed.</param>
+/// <param name="LinearAddress">The linear address that was being translated or accessed.</param>
+/// <param name="IsTableAccess">The access was to a paging-structure entry, and not to what the linear address names.</param>
+/// <remarks>Intel SDM vol. 3C, "Exit Qualification for EPT Violations".</remarks>
+public readonly record struct PageViolation(PageRights Wanted, ulong LinearAddress, bool IsTableAccess);
 
 /// <summary>What a guest calls its hypervisor with: RAX, RBX, RCX, RDX and RSI as they are, and from where.</summary>
 /// <param name="PrivilegeLevel">CPL, 0 to 3.</param>
@@ -73,7 +83,7 @@ public sealed class VmExit
     public bool IsWrite;
     /// <summary>Width of the access in bytes.</summary>
     public int Size;
-    /// <summary>Port (Io), guest-physical address (Mmio), MSR index (Msr), register number (CrAccess, DrAccess), vector (Exception, VirtualizedEoi).</summary>
+    /// <summary>Port (Io), guest-physical address (Mmio, EptViolation), MSR index (Msr), register number (CrAccess, DrAccess), vector (Exception, VirtualizedEoi).</summary>
     public ulong Address;
     /// <summary>Value written by the guest, or to be stored here by the hypervisor for a read; upper bytes beyond <see cref="Size"/> are ignored.</summary>
     public ulong Data;
@@ -87,6 +97,8 @@ public sealed class VmExit
     public HypercallArguments Call;
     /// <summary>Exception: its error code if it has one.</summary>
     public uint ErrorCode;
+    /// <summary>EptViolation: what was refused.</summary>
+    public PageViolation Violation;
     /// <summary>InternalError: one line for a person.</summary>
     public string? Message;
 }

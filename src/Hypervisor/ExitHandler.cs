@@ -77,6 +77,9 @@ public static class ExitHandler
                 lock (vm.DeviceLock) vm.EndOfInterrupt?.Invoke((byte)exit.Address);
                 return ExitAction.Continue;
 
+            case ExitReason.EptViolation when vm.PageViolation is { } answer && answer(cpu, exit):
+                return ExitAction.Continue;
+
             case ExitReason.TripleFault:
                 vm.Stop(new StopCause(StopReason.TripleFault, Cpu: cpu.Cpu.Index));
                 return ExitAction.Stop;

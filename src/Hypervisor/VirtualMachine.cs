@@ -119,6 +119,12 @@ public sealed partial class VirtualMachine : IDisposable
     /// <summary>Which pages the guest writes to; null when the engine does not say.</summary>
     public IDirtyPageLog? DirtyPages => _engineVm.DirtyPages;
 
+    /// <summary>
+    /// Answers accesses that <see cref="GuestMemory.Rights"/> refuse: true when the guest may try again, as a rule with the rights that it lacked. Set before the start; called on the vCPU's
+    /// thread, without any lock. Null, or false: the VM ends.
+    /// </summary>
+    public Func<CpuThread, VmExit, bool>? PageViolation { get; set; }
+
     /// <summary>A local APIC of the engine broadcasts an EOI: the vector. Set by the board before the start; called with the machine lock held.</summary>
     public Action<byte>? EndOfInterrupt { get; set; }
 

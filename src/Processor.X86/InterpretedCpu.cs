@@ -42,7 +42,7 @@ internal sealed class InterpretedCpu(int index, Processor processor) : IFollowin
 
     public ulong TscOffset => processor.TscOffset;
 
-    public void FlushTlb() => processor.FlushTlb(includeGlobal: true);
+    public void FlushTlb() => processor.FlushTlb();
 
     public bool InterruptWindowOpen => processor.InterruptWindowOpen;
 

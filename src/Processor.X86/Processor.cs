@@ -46,14 +46,17 @@ public sealed unsafe partial class Processor : IDisposable
         Memory = memory;
         Model = model;
         _paging = new PagingModel(model);
+        _physical = new GuestPhysical(memory);
         Clock = clock;
         // Emitted code has 32-bit absolute addresses of it.
         _stateMemory = new LowMemory(sizeof(ProcessorState));
         State = (ProcessorState*)_stateMemory.Pointer;
         X87.Reset(State); // host-executed instructions rely on a valid image
+        _interceptSets.Find(_controls.Instructions);
         _decoder = new BlockDecoder(this);
         if (translateAfter > 0) CreateTranslator(translateAfter);
         _observer = memory.Code.Add(this);
+        memory.Rights.Add(this);
         Reset();
     }
 
@@ -79,12 +82,31 @@ public sealed unsafe partial class Processor : IDisposable
         get => _controls;
         set
         {
-            // Which instructions exit is decided when they are decoded.
             bool recode = value.Instructions != _controls.Instructions;
             _controls = value;
-            if (recode) FlushCode();
+            if (recode) SelectIntercepts();
             UpdateWindowAttention();
         }
+    }
+
+    private readonly InterceptSets _interceptSets = new();
+    private uint _interceptMode; // the set in force, as it stands in the mode key
+
+    /// <summary>The controls ask for other instructions: code decoded under the old ones stays, but is not what runs now.</summary>
+    private void SelectIntercepts()
+    {
+        uint? set = _interceptSets.Find(_controls.Instructions);
+        if (set == null)
+        {
+            FlushCode();
+            _interceptSets.Clear();
+            set = _interceptSets.Find(_controls.Instructions);
+        }
+        _interceptMode = set!.Value << ModeKey.InterceptShift;
+        // No half-way link may lead from one set's code to the other's.
+        State->LinkFrom = null;
+        _openLink = null;
+        ModeChanged();
     }
 
     /// <inheritdoc cref="IVirtualCpu.Kick"/>
@@ -137,6 +159,7 @@ public sealed unsafe partial class Processor : IDisposable
         DropCompletion();
         ForgetReplay();
         _mmioReadPending = false;
+        _accessRefused = false;
         _reexecuting = false;
         _posted.Clear();
         _injectedException = null;
@@ -155,6 +178,7 @@ public sealed unsafe partial class Processor : IDisposable
     {
         if (_disposed) return;
         Memory.Code.Remove(_observer);
+        Memory.Rights.Remove(this);
         lock (_disposal)
         {
             _arena.Dispose();

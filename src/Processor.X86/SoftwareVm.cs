@@ -10,6 +10,8 @@ internal sealed class SoftwareVm(GuestMemory memory, CpuModel model, VirtualCloc
     private readonly ProcessorGroup _group = new();
     private bool _a20 = true;
 
+    public bool HonoursPageRights => true;
+
     public IVirtualCpu CreateCpu(int index)
     {
         var cpu = new InterpretedCpu(index, new Processor(memory, model, clock, _group, translateAfter) { CpuIndex = index });

@@ -45,6 +45,79 @@ public sealed class ExecutionControlTests
     }
 
     [Theory, Engines]
+    public void Code_under_other_controls_stays_decoded_beside(string engine)
+    {
+        using var g = new Guest(Mode.Long);
+        g.Code(a =>
+        {
+            Label again = a.CreateLabel();
+            a.Label(ref again);
+            a.xor(eax, eax);
+            a.cpuid();
+            a.@out(Guest.ReportPort, eax);
+            a.jmp(again);
+        });
+        var decoded = new List<ulong>();
+        int exits = 0, rounds = 0;
+        g.OnExit = exit =>
+        {
+            if (exit.Reason == ExitReason.Cpuid)
+            {
+                exits++;
+                exit.Eax = 0x1234;
+            }
+            if (exit.Reason != ExitReason.Io) return false;
+            Assert.Equal(rounds % 2 == 1, exit.Data == 0x1234);
+            decoded.Add(g.Cpu.Counters.BlocksDecoded);
+            g.Cpu.Controls = g.Cpu.Controls with { Instructions = ++rounds % 2 == 1 ? InterceptedInstructions.Cpuid : InterceptedInstructions.None };
+            return rounds == 40;
+        };
+        g.On(engine).Cpu.Controls = new ExecutionControls(InterceptedInstructions.None);
+        g.Run(engine);
+        Assert.Equal(20, exits);
+        Assert.Equal(decoded[3], decoded[^1]);
+    }
+
+    [Theory, Engines]
+    public void More_sets_of_controls_than_are_remembered_still_do_what_they_say(string engine)
+    {
+        using var g = new Guest(Mode.Long);
+        g.Code(a =>
+        {
+            Label again = a.CreateLabel();
+            a.Label(ref again);
+            a.pause();
+            a.xor(eax, eax);
+            a.cpuid();
+            a.rdtsc();
+            a.mov(rbx, cr4);
+            a.mov(cr4, rbx);
+            a.mov(rbx, cr3);
+            a.@out(Guest.ReportPort, eax);
+            a.jmp(again);
+        });
+        (InterceptedInstructions Control, ExitReason Reason)[] kinds =
+            [(InterceptedInstructions.Pause, ExitReason.Pause), (InterceptedInstructions.Cpuid, ExitReason.Cpuid), (InterceptedInstructions.Rdtsc, ExitReason.Rdtsc), (InterceptedInstructions.Cr4, ExitReason.CrAccess), (InterceptedInstructions.Cr3Store, ExitReason.CrAccess)];
+        int set = 0;
+        var seen = new List<ExitReason>();
+        g.OnExit = exit =>
+        {
+            if (exit.Reason != ExitReason.Io)
+            {
+                seen.Add(exit.Reason);
+                return false;
+            }
+            Assert.Equal(kinds.Where((_, n) => (set >> n & 1) != 0).Select(k => k.Reason), seen);
+            seen.Clear();
+            set++;
+            g.Cpu.Controls = g.Cpu.Controls with { Instructions = kinds.Where((_, n) => (set >> n & 1) != 0).Aggregate(InterceptedInstructions.None, (all, k) => all | k.Control) };
+            return set == 32 * 3;
+        };
+        g.On(engine).Cpu.Controls = new ExecutionControls(InterceptedInstructions.None);
+        g.Run(engine);
+    }
+
+    [Theory, Engines]
     public void An_intercepted_CPUID_that_nobody_answers_gives_the_processors_own_values(string engine)
     {
         static void Emit(Guest g, Assembler a)

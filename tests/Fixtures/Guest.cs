@@ -289,7 +289,7 @@ internal sealed class Guest : IDisposable
             if (stop) return End(exit.Reason, accesses);
             switch (exit.Reason)
             {
-                case ExitReason.Io or ExitReason.Mmio or ExitReason.Msr or ExitReason.Kicked or ExitReason.CrAccess or ExitReason.Cpuid or ExitReason.Pause or ExitReason.Rdtsc or ExitReason.Rdpmc or ExitReason.Invlpg or ExitReason.Wbinvd or ExitReason.DescriptorTable or ExitReason.DrAccess or ExitReason.FloatingPointError or ExitReason.InterruptWindow or ExitReason.NmiWindow:
+                case ExitReason.Io or ExitReason.Mmio or ExitReason.Msr or ExitReason.EptViolation or ExitReason.Kicked or ExitReason.CrAccess or ExitReason.Cpuid or ExitReason.Pause or ExitReason.Rdtsc or ExitReason.Rdpmc or ExitReason.Invlpg or ExitReason.Wbinvd or ExitReason.DescriptorTable or ExitReason.DrAccess or ExitReason.FloatingPointError or ExitReason.InterruptWindow or ExitReason.NmiWindow:
                     break;
                 case ExitReason.Hlt or ExitReason.TripleFault or ExitReason.Exception:
                     return End(exit.Reason, accesses);

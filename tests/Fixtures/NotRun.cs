@@ -1,4 +1,5 @@
 using System.Reflection;
+using Bunraku.Cli.Running;
 using Bunraku.Engine.Kvm;
 using Bunraku.Engines;
 
@@ -78,6 +79,7 @@ internal static class NotRun
     /// <summary>Fixtures of other classes than those of <see cref="SmpTests"/> with several vCPUs.</summary>
     private static readonly HashSet<string> s_needSeveralCpus =
     [
+        nameof(SecondStageTests.When_the_right_to_write_has_been_taken_no_vCPU_writes_any_more),
         nameof(LifetimeTests.Split_locked_operations_of_two_vCPUs_are_one_after_another),
         nameof(ParavirtualTests.Msr_KVM_SYSTEM_TIME_is_not_stable_while_the_TSCs_of_two_vCPUs_differ),
     ];
@@ -88,6 +90,9 @@ internal static class NotRun
     /// <summary>Fixtures of the paravirtual interface that the hypervisor offers: engines must let hypercalls exit.</summary>
     private static readonly HashSet<Type> s_needHypercalls = [typeof(ParavirtualTests)];
 
+    /// <summary>Fixtures of rights to guest-physical pages, which engines must honour.</summary>
+    private static readonly HashSet<Type> s_needPageRights = [typeof(SecondStageTests)];
+
     /// <summary>KVM without hardware behind it.</summary>
     public static bool IsEmulatedByKernel(IEngine engine) => engine is KvmEngine && engine.Probe() is { Available: true, Hardware: false, Chosen: false };
 
@@ -97,7 +102,15 @@ internal static class NotRun
         if (engine.MaxCpus < 2 && (fixture.DeclaringType == typeof(SmpTests) || s_needSeveralCpus.Contains(fixture.Name))) return "the engine has one virtual processor";
         if (s_needIntercepts.Contains(fixture.DeclaringType!) && engine.Intercepts.ExceptionBitmap == 0) return "the engine lets no instruction or exception exit";
         if (s_needHypercalls.Contains(fixture.DeclaringType!) && (engine.Intercepts.Instructions & InterceptedInstructions.Hypercall) == 0) return "the engine lets no hypercall exit";
+        if (s_needPageRights.Contains(fixture.DeclaringType!) && !HonoursPageRights(engine)) return "the engine knows no rights to guest-physical pages";
         return IsEmulatedByKernel(engine) && !s_withinReachOfTheEmulator.Contains(fixture.Name)
             ? "the kernel's instruction emulator does not get that far" : null;
+    }
+
+    private static bool HonoursPageRights(IEngine engine)
+    {
+        using var memory = new GuestMemory(Layout.MemorySize);
+        using IEngineVm vm = engine.CreateVm(memory, KnownEngines.ParseModel("max"), new VirtualClock());
+        return vm.HonoursPageRights;
     }
 }

@@ -14,6 +14,7 @@ internal sealed class SmpGuest : IDisposable
 
     private readonly VirtualMachine _vm;
     private readonly TaskCompletionSource _done = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private Action<VirtualMachine> _meanwhile = _ => { };
     private int _left;
 
     private SmpGuest(string engine, Guest g, int cpus)
@@ -29,9 +30,13 @@ internal sealed class SmpGuest : IDisposable
     public VirtualMachine Machine => _vm;
 
     /// <summary>One vCPU for each mark; each has a page of stack of its own and its number in EDI.</summary>
-    public static SmpGuest Run(string engine, Guest g, params string[] marks)
+    public static SmpGuest Run(string engine, Guest g, params string[] marks) => Run(engine, g, _ => { }, marks);
+
+    /// <inheritdoc cref="Run(string, Guest, string[])"/>
+    /// <param name="meanwhile">What the caller does while they run.</param>
+    public static SmpGuest Run(string engine, Guest g, Action<VirtualMachine> meanwhile, params string[] marks)
     {
-        var run = new SmpGuest(engine, g, marks.Length);
+        var run = new SmpGuest(engine, g, marks.Length) { _meanwhile = meanwhile };
         for (int n = 0; n < marks.Length; n++)
         {
             g.State.Rip = g[marks[n]];
@@ -83,6 +88,7 @@ internal sealed class SmpGuest : IDisposable
     private void Finish()
     {
         _vm.Start();
+        _meanwhile(_vm);
         bool ended = Task.WhenAny(_done.Task, _vm.Stopped).Wait(s_longest);
         StopCause? early = _vm.Stopped.IsCompleted ? _vm.Stopped.Result : null;
         _vm.Stop(new StopCause(StopReason.HostRequest));

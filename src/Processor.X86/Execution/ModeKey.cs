@@ -33,6 +33,9 @@ internal static class ModeKey
     /// <summary>CPL below 3 and RFLAGS.AC: translated code has another first-level TLB then.</summary>
     public const uint SmapOverride = 1 << 15;
 
+    /// <summary>Bits 19:16: number of the set of intercepted instructions, see <see cref="InterceptSets"/>.</summary>
+    public const int InterceptShift = 16, InterceptBits = 4;
+
     /// <summary>EIP has 32 bits in 16-bit code too: running past FFFFh meets the limit of CS and does not wrap.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static ulong RipMask(uint mode) => (mode & CodeSizeMask) == Code64 ? ulong.MaxValue : uint.MaxValue;

@@ -16,7 +16,7 @@ public sealed unsafe partial class Processor : ICodeObserver
     private sealed class CodePage
     {
         /// <summary>Somebody may still write to the page unnoticed: code that was read from it must not be kept.</summary>
-        public WriteRevocation? Revocation;
+        public Revocation? Revocation;
         public ulong Lines; // bit n: bytes [64n, 64n+63] hold decoded code
         public Block* First; // blocks that begin here
         public Block* FirstCrossing; // blocks that reach in from the page before

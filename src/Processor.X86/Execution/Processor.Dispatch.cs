@@ -50,7 +50,11 @@ public sealed unsafe partial class Processor
             catch (ExitRequest)
             {
                 StepBack();
-                if (!_mmioReadPending)
+                if (_accessRefused)
+                {
+                    _accessRefused = false; // what devices have already answered stays: the instruction is tried again
+                }
+                else if (!_mmioReadPending)
                 {
                     // A posted write stands before the read that wanted to run.
                     ForgetReplay();
@@ -267,11 +271,14 @@ public sealed unsafe partial class Processor
         if (_controls.InterruptWindowExiting || _controls.NmiWindowExiting || _heldNmi) Interlocked.Or(ref State->AttentionFlags, (int)Attention.Event);
     }
 
+    /// <summary>The instruction at hand has asked the hypervisor for something, and goes on at the next entry.</summary>
+    private bool IsHalfDone => CompletionPending || _mmioReadPending || _replay.Count > 0;
+
     internal bool InterruptWindowOpen =>
-        (State->FlagsOther & (uint)Rflags.If) != 0 && !InterruptShadow && !CompletionPending && !_mmioReadPending && _injectedException == null && !_injectedNmi && _injectedInterrupt < 0;
+        (State->FlagsOther & (uint)Rflags.If) != 0 && !InterruptShadow && !IsHalfDone && _injectedException == null && !_injectedNmi && _injectedInterrupt < 0;
 
     internal bool NmiWindowOpen =>
-        !NmiBlocked && !InterruptShadow && !CompletionPending && !_mmioReadPending && _injectedException == null && !_injectedNmi && _injectedInterrupt < 0;
+        !NmiBlocked && !InterruptShadow && !IsHalfDone && _injectedException == null && !_injectedNmi && _injectedInterrupt < 0;
 
     private static ulong CodeBase(ProcessorState* s) => (s->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64 ? 0 : s->Cs.Base;
 

@@ -1,27 +1,44 @@
 using System.Numerics;
-using System.Runtime.CompilerServices;
 using Bunraku.Engines;
 
 namespace Bunraku.Processor.X86;
 
-/// <summary>What a page walk found.</summary>
-internal readonly struct Translation
+/// <summary>How a page walk ended.</summary>
+internal enum WalkOutcome : byte
 {
-    /// <summary>Guest-physical address of the 4 KiB page that contains the linear address.</summary>
+    /// <summary>The access is allowed by both stages.</summary>
+    Mapped,
+    /// <summary>The first stage refuses the access: <see cref="WalkResult.ErrorCode"/> is that of #PF.</summary>
+    PageFault,
+    /// <summary>The second stage refuses the access, or one of the walk's own: <see cref="WalkResult.Refusal"/>.</summary>
+    Refused,
+    /// <summary>Another processor changed an entry while its flags were to be set: the walk means nothing.</summary>
+    Void,
+}
+
+/// <summary>A guest-physical access that the second stage refused.</summary>
+internal readonly record struct Refusal(ulong Physical, PageRights Wanted, bool IsTableAccess);
+
+/// <summary>What a page walk found.</summary>
+internal readonly unsafe struct WalkResult
+{
+    public WalkOutcome Outcome { get; init; }
+    /// <summary>With <see cref="WalkOutcome.Mapped"/>: guest-physical address of the 4 KiB page, behind A20.</summary>
     public ulong Page { get; init; }
+    /// <summary>That page in the host, or null when it is device memory.</summary>
+    public byte* Host { get; init; }
     /// <summary>A write with the same privilege would be allowed and its dirty flag is already set.</summary>
     public bool WriteReady { get; init; }
+    /// <summary>A read would be allowed, too.</summary>
+    public bool ReadReady { get; init; }
     /// <summary>Mapped by an entry that covers more than 4 KiB.</summary>
     public bool Large { get; init; }
-    /// <summary>-1, -2, or the #PF error code.</summary>
-    public long Error { get; init; }
-    public bool Ok => Error == -1;
-    /// <summary>Another processor changed an entry while its flags were to be set: the walk means nothing.</summary>
-    public bool Void => Error == -2;
+    public uint ErrorCode { get; init; }
+    public Refusal Refusal { get; init; }
 }
 
 /// <summary>
-/// Address translation by the guest's own tables. Intel SDM vol. 3A ch. 4 "Paging" (edition 2023): all modes, reserved bits, access rights,
+/// The first stage: address translation by the guest's own tables. Intel SDM vol. 3A ch. 4 "Paging" (edition 2023): all modes, reserved bits, access rights,
 /// accessed and dirty flags, protection keys.
 /// </summary>
 public sealed unsafe partial class Processor
@@ -44,43 +61,54 @@ public sealed unsafe partial class Processor
 
     private readonly PagingModel _paging;
 
-    /// <summary>All ones but bit 20 when the A20 line is masked.</summary>
-    internal ulong A20Mask { get; private set; } = ulong.MaxValue;
-
-    private volatile bool _a20 = true;
+    private readonly GuestPhysical _physical;
 
     /// <summary>The A20M# pin. Any thread; takes effect before the next block.</summary>
     internal void SetA20(bool pass)
     {
-        if (_a20 == pass) return;
-        _a20 = pass;
+        if (_physical.A20 == pass) return;
+        _physical.A20 = pass;
         Signal(Attention.Event);
     }
 
     private void ApplyA20()
     {
-        ulong mask = _a20 ? ulong.MaxValue : ~(1ul << 20);
-        if (mask == A20Mask) return;
-        A20Mask = mask;
-        FlushTlb(includeGlobal: true);
+        if (_physical.ApplyA20()) FlushPhysical();
     }
 
-    /// <summary>Translates one linear address; never throws. Sets accessed and dirty flags as the processor would.</summary>
-    internal Translation Walk(ulong linear, uint access)
+    /// <summary>Where one linear address leads, through both stages; never throws. Sets accessed and dirty flags as the processor would.</summary>
+    internal WalkResult Walk(ulong linear, uint access)
     {
-        Translation t;
+        WalkResult t;
         do t = WalkOnce(linear, access);
-        while (t.Void);
+        while (t.Outcome == WalkOutcome.Void);
         return t;
     }
 
-    private Translation WalkOnce(ulong linear, uint access)
+    private WalkResult WalkOnce(ulong linear, uint access)
     {
         ProcessorState* s = State;
-        if ((s->Cr0 & (ulong)Cr0.Pg) == 0) return new Translation { Page = linear & 0xFFFF_F000 & A20Mask, WriteReady = true, Error = -1 };
+        if ((s->Cr0 & (ulong)Cr0.Pg) == 0) return Mapped(linear & 0xFFFF_F000, access, writeReady: true, large: false);
         if ((s->Cr4 & (ulong)Cr4.Pae) == 0) return Walk32(linear, access);
         if ((s->Efer & (ulong)Efer.Lma) == 0) return WalkPae(linear, access);
         return Walk64(linear, access);
+    }
+
+    /// <summary>The first stage allows the access and leads to <paramref name="page"/>: what the second stage says.</summary>
+    private WalkResult Mapped(ulong page, uint access, bool writeReady, bool large)
+    {
+        PageRights wanted = (access & FetchAccess) != 0 ? PageRights.Execute : (access & WriteAccess) != 0 ? PageRights.Write : PageRights.Read;
+        PhysicalPage physical = _physical.Resolve(page, wanted);
+        if (physical.Kind == PhysicalKind.Refused) return new WalkResult { Outcome = WalkOutcome.Refused, Refusal = new Refusal(physical.Address, wanted, IsTableAccess: false) };
+        return new WalkResult
+        {
+            Outcome = WalkOutcome.Mapped,
+            Page = physical.Address,
+            Host = physical.Host,
+            ReadReady = (physical.Rights & PageRights.Read) != 0,
+            WriteReady = writeReady && (physical.Rights & PageRights.Write) != 0,
+            Large = large,
+        };
     }
 
     /// <summary>Rights collected along a walk: the AND of R/W and U/S, the OR of XD.</summary>
@@ -89,7 +117,7 @@ public sealed unsafe partial class Processor
         public ulong And, Or;
     }
 
-    private Translation Walk64(ulong linear, uint access)
+    private WalkResult Walk64(ulong linear, uint access)
     {
         ProcessorState* s = State;
         ulong table = s->Cr3 & 0x000F_FFFF_FFFF_F000;
@@ -98,7 +126,8 @@ public sealed unsafe partial class Processor
         for (; ; level--)
         {
             int shift = 3 + 9 * level;
-            ulong* slot = Entry64(table + (((linear >> shift) & 0x1FF) << 3), out ulong entry);
+            if (!TryRead(table + (((linear >> shift) & 0x1FF) << 3), out TableEntry<ulong> slot)) return RefusedWalk;
+            ulong entry = slot.Value;
             if ((entry & Present) == 0) return Miss(access, 0);
             bool leaf = level == 1 || ((entry & PageSizeBit) != 0 && level is 2 or 3);
             ulong reserved = _paging.ReservedPhysical | ((s->Efer & (ulong)Efer.Nxe) == 0 ? ExecuteDisable : 0);
@@ -108,39 +137,42 @@ public sealed unsafe partial class Processor
             if ((entry & reserved) != 0) return Miss(access, PageFaultError.Present | PageFaultError.Reserved);
             rights.And &= entry;
             rights.Or |= entry;
-            if (leaf) return Finish64(linear, access, slot, entry, rights, shift);
-            if (!SetFlags(slot, entry, Accessed)) return VoidWalk;
+            if (leaf) return Finish64(linear, access, slot, rights, shift);
+            if (TrySetFlags(slot, Accessed) is { } failure) return failure;
             table = entry & 0x000F_FFFF_FFFF_F000;
         }
     }
 
-    private Translation WalkPae(ulong linear, uint access)
+    private WalkResult WalkPae(ulong linear, uint access)
     {
         ProcessorState* s = State;
         ulong pdpte = (&s->Pdpte0)[(linear >> 30) & 3];
         if ((pdpte & Present) == 0) return Miss(access, 0);
         ulong reserved = _paging.ReservedPhysical | 0x7FF0_0000_0000_0000 | ((s->Efer & (ulong)Efer.Nxe) == 0 ? ExecuteDisable : 0);
         var rights = new Rights { And = ulong.MaxValue };
-        ulong* slot = Entry64((pdpte & 0x000F_FFFF_FFFF_F000) + (((linear >> 21) & 0x1FF) << 3), out ulong entry);
+        if (!TryRead((pdpte & 0x000F_FFFF_FFFF_F000) + (((linear >> 21) & 0x1FF) << 3), out TableEntry<ulong> slot)) return RefusedWalk;
+        ulong entry = slot.Value;
         if ((entry & Present) == 0) return Miss(access, 0);
         bool large = (entry & PageSizeBit) != 0;
         if ((entry & (large ? reserved | 0x1F_E000 : reserved)) != 0) return Miss(access, PageFaultError.Present | PageFaultError.Reserved);
         rights.And &= entry;
         rights.Or |= entry;
-        if (large) return Finish64(linear, access, slot, entry, rights, 21);
-        if (!SetFlags(slot, entry, Accessed)) return VoidWalk;
-        slot = Entry64((entry & 0x000F_FFFF_FFFF_F000) + (((linear >> 12) & 0x1FF) << 3), out entry);
+        if (large) return Finish64(linear, access, slot, rights, 21);
+        if (TrySetFlags(slot, Accessed) is { } failure) return failure;
+        if (!TryRead((entry & 0x000F_FFFF_FFFF_F000) + (((linear >> 12) & 0x1FF) << 3), out slot)) return RefusedWalk;
+        entry = slot.Value;
         if ((entry & Present) == 0) return Miss(access, 0);
         if ((entry & reserved) != 0) return Miss(access, PageFaultError.Present | PageFaultError.Reserved);
         rights.And &= entry;
         rights.Or |= entry;
-        return Finish64(linear, access, slot, entry, rights, 12);
+        return Finish64(linear, access, slot, rights, 12);
     }
 
-    private Translation Walk32(ulong linear, uint access)
+    private WalkResult Walk32(ulong linear, uint access)
     {
         ProcessorState* s = State;
-        uint* slot = Entry32((s->Cr3 & 0xFFFF_F000) + (((linear >> 22) & 0x3FF) << 2), out uint entry);
+        if (!TryRead((s->Cr3 & 0xFFFF_F000) + (((linear >> 22) & 0x3FF) << 2), out TableEntry<uint> slot)) return RefusedWalk;
+        uint entry = slot.Value;
         if ((entry & Present) == 0) return Miss(access, 0);
         var rights = new Rights { And = entry, Or = 0 };
         ulong frame;
@@ -155,8 +187,9 @@ public sealed unsafe partial class Processor
         }
         else
         {
-            if (!SetFlags(slot, entry, (uint)Accessed)) return VoidWalk;
-            slot = Entry32((entry & 0xFFFF_F000) + (((linear >> 12) & 0x3FF) << 2), out entry);
+            if (TrySetFlags(slot, (uint)Accessed) is { } failed) return failed;
+            if (!TryRead((entry & 0xFFFF_F000) + (((linear >> 12) & 0x3FF) << 2), out slot)) return RefusedWalk;
+            entry = slot.Value;
             if ((entry & Present) == 0) return Miss(access, 0);
             rights.And &= entry;
             frame = entry & 0xFFFF_F000;
@@ -164,20 +197,21 @@ public sealed unsafe partial class Processor
         PageFaultError error = CheckRights(access, rights.And, 0, -1, out bool writable);
         if (error != 0) return Miss(access, error);
         bool write = (access & WriteAccess) != 0;
-        if (!SetFlags(slot, entry, (uint)(write ? Accessed | Dirty : Accessed))) return VoidWalk;
-        return new Translation { Page = frame & A20Mask, Large = large, WriteReady = writable && (write || (entry & Dirty) != 0), Error = -1 };
+        if (TrySetFlags(slot, (uint)(write ? Accessed | Dirty : Accessed)) is { } failure) return failure;
+        return Mapped(frame, access, writable && (write || (entry & Dirty) != 0), large);
     }
 
-    private Translation Finish64(ulong linear, uint access, ulong* slot, ulong entry, Rights rights, int shift)
+    private WalkResult Finish64(ulong linear, uint access, in TableEntry<ulong> slot, Rights rights, int shift)
     {
+        ulong entry = slot.Value;
         bool longMode = (State->Efer & (ulong)Efer.Lma) != 0;
         PageFaultError error = CheckRights(access, rights.And, rights.Or, longMode ? (int)(entry >> 59) & 0xF : -1, out bool writable);
         if (error != 0) return Miss(access, error);
         bool write = (access & WriteAccess) != 0;
-        if (!SetFlags(slot, entry, write ? Accessed | Dirty : Accessed)) return VoidWalk;
+        if (TrySetFlags(slot, write ? Accessed | Dirty : Accessed) is { } failure) return failure;
         ulong mask = (1ul << shift) - 1;
         ulong page = (entry & 0x000F_FFFF_FFFF_F000 & ~mask) | (linear & mask & ~0xFFFul);
-        return new Translation { Page = page & A20Mask, Large = shift > 12, WriteReady = writable && (write || (entry & Dirty) != 0), Error = -1 };
+        return Mapped(page, access, writable && (write || (entry & Dirty) != 0), large: shift > 12);
     }
 
     /// <summary>SDM vol. 3A "Determination of Access Rights" and "Protection Keys". <paramref name="key"/> is -1 where keys do not exist.</summary>
@@ -211,56 +245,65 @@ public sealed unsafe partial class Processor
         return allowed ? 0 : PageFaultError.Present;
     }
 
-    private Translation Miss(uint access, PageFaultError cause)
+    private WalkResult Miss(uint access, PageFaultError cause)
     {
         uint error = (uint)cause | (access & (WriteAccess | UserAccess));
         // I/D exists only where execution can be forbidden by paging.
         bool canForbid = (State->Cr4 & (ulong)Cr4.Smep) != 0 || ((State->Cr4 & (ulong)Cr4.Pae) != 0 && (State->Efer & (ulong)Efer.Nxe) != 0);
         if ((access & FetchAccess) != 0 && canForbid) error |= FetchAccess;
-        return new Translation { Error = error };
+        return new WalkResult { Outcome = WalkOutcome.PageFault, ErrorCode = error };
     }
 
-    /// <summary>A paging-structure entry outside RAM reads as all ones and cannot be updated.</summary>
-    private ulong* Entry64(ulong address, out ulong value)
+    /// <summary>A paging-structure entry that a walk has read.</summary>
+    private readonly struct TableEntry<T> where T : unmanaged
     {
-        byte* page = Memory.PagePointer(address & A20Mask);
-        if (page == null)
-        {
-            value = ulong.MaxValue;
-            return null;
-        }
-        var slot = (ulong*)(page + (address & 0xFF8));
-        value = Volatile.Read(ref *slot);
-        return slot;
+        /// <summary>Guest-physical address of the entry.</summary>
+        public ulong Address { get; init; }
+        /// <summary>The entry in the host; null outside RAM, where entries cannot be updated.</summary>
+        public T* Slot { get; init; }
+        public T Value { get; init; }
     }
 
-    private uint* Entry32(ulong address, out uint value)
+    /// <summary>What the walk at hand was refused; see <see cref="RefusedWalk"/>.</summary>
+    private Refusal _tableRefusal;
+
+    private WalkResult RefusedWalk => new() { Outcome = WalkOutcome.Refused, Refusal = _tableRefusal };
+
+    /// <summary>Reads a paging-structure entry; outside RAM it reads as all ones. False: the second stage refuses the access.</summary>
+    /// <param name="address">Guest-physical, a multiple of the entry's size.</param>
+    private bool TryRead<T>(ulong address, out TableEntry<T> entry) where T : unmanaged, IBinaryInteger<T>
     {
-        byte* page = Memory.PagePointer(address & A20Mask);
-        if (page == null)
+        PhysicalPage page = _physical.Resolve(address, PageRights.Read);
+        if (page.Kind == PhysicalKind.Refused)
         {
-            value = uint.MaxValue;
-            return null;
+            _tableRefusal = new Refusal(page.Address | address & 0xFFF, PageRights.Read, IsTableAccess: true);
+            entry = default;
+            return false;
         }
-        var slot = (uint*)(page + (address & 0xFFC));
-        value = Volatile.Read(ref *slot);
-        return slot;
+        var slot = (T*)(page.Host == null ? null : page.Host + (address & 0xFFF));
+        // One access, which other processors' updates cannot tear.
+        entry = new TableEntry<T> { Address = page.Address | address & 0xFFF, Slot = slot, Value = slot == null ? T.AllBitsSet : *slot };
+        return true;
     }
-
-    private static Translation VoidWalk => new() { Error = -2 };
 
     /// <summary>
-    /// Sets accessed and dirty flags if they are not set yet. Another processor may change the entry at the same time, and flags must not get into what it
-    /// wrote, which may be no present entry any more: false, with nothing changed.
+    /// Sets accessed and dirty flags if they are not set yet; null: done. Another processor may change the entry at the same time, and flags must not get into
+    /// what it wrote, which may be no present entry any more: the walk is void then, with nothing changed.
     /// </summary>
     /// <remarks>Intel SDM vol. 3A, "Accessed and Dirty Flags", and "Automatic Locking".</remarks>
-    private bool SetFlags<T>(T* slot, T entry, T flags) where T : unmanaged, IBinaryInteger<T>
+    private WalkResult? TrySetFlags<T>(in TableEntry<T> entry, T flags) where T : unmanaged, IBinaryInteger<T>
     {
-        if ((entry & flags) == flags || slot == null) return true;
+        T* slot = entry.Slot;
+        if ((entry.Value & flags) == flags || slot == null) return null;
+        if ((Memory.Rights[BackingOffset((byte*)slot)] & PageRights.Write) == 0)
+        {
+            _tableRefusal = new Refusal(entry.Address, PageRights.Write, IsTableAccess: true);
+            return RefusedWalk;
+        }
         if (_beforeWrite != null) NoteWrite((byte*)slot, null);
-        if (Interlocked.CompareExchange(ref *slot, entry | flags, entry) != entry) return false;
+        if (Interlocked.CompareExchange(ref *slot, entry.Value | flags, entry.Value) != entry.Value) return new WalkResult { Outcome = WalkOutcome.Void };
         // Page tables may lie beside code.
         if (IsCodePage((byte*)slot)) AfterWrite((byte*)slot, sizeof(T));
-        return true;
+        return null;
     }
 }

@@ -149,19 +149,20 @@ public sealed unsafe partial class Processor
         if (!code64 && (access & ImplicitAccess) == 0) address &= 0xFFFF_FFFF;
         if (!IsCanonical(address)) throw NonCanonical();
         if (_dataBreakpoints && (access & ImplicitAccess) == 0) DataAccess(address, length, (access & WriteAccess) != 0);
-        Translation t = Walk(address, access);
-        if (!t.Ok) throw PageFault(address, (uint)t.Error);
+        WalkResult t = Walk(address, access);
+        if (t.Outcome == WalkOutcome.PageFault) throw PageFault(address, t.ErrorCode);
+        if (t.Outcome == WalkOutcome.Refused) throw RefusedAccess(address, t.Refusal);
         TlbMisses++;
         ulong physical = t.Page | (address & 0xFFF);
-        byte* page = Memory.PagePointer(t.Page);
-        if (page == null) return new Part(null, physical, length);
-        if (_beforeWrite != null && (t.WriteReady || (access & WriteAccess) != 0)) NoteWrite(page, Access.Entry(s, address));
-        if ((access & ImplicitAccess) == 0 && _fillAllowed) Fill(address, page, t, access);
-        return new Part(page + (address & 0xFFF), physical, length);
+        if (t.Host == null) return new Part(null, physical, length);
+        if (_beforeWrite != null && (t.WriteReady || (access & WriteAccess) != 0)) NoteWrite(t.Host, Access.Entry(s, address));
+        if ((access & ImplicitAccess) == 0 && _fillAllowed) Fill(address, t, access);
+        return new Part(t.Host + (address & 0xFFF), physical, length);
     }
 
-    private void Fill(ulong address, byte* page, Translation t, uint access)
+    private void Fill(ulong address, in WalkResult t, uint access)
     {
+        byte* page = t.Host;
         ProcessorState* s = State;
         // A stack push during event delivery runs with another privilege than the context says.
         if (((access & UserAccess) != 0) != (s->Cpl == 3)) return;
@@ -176,7 +177,7 @@ public sealed unsafe partial class Processor
             e->ExecTag = tag;
             return;
         }
-        e->ReadTag = tag;
+        e->ReadTag = t.ReadReady ? tag : TlbEmpty;
         e->WriteTag = t.WriteReady && !IsCodePage(page) ? tag : TlbEmpty;
     }
 
@@ -238,6 +239,22 @@ public sealed unsafe partial class Processor
         State->Cr2 = address;
         return Fault(Vector.Pf, error);
     }
+
+    /// <summary>
+    /// An access that the second stage refuses: the exit before it has had any effect. MMIO writes of earlier instructions exit first, and the instruction starts anew.
+    /// </summary>
+    private ExitRequest RefusedAccess(ulong linear, in Refusal refusal)
+    {
+        if (_posted.Count > 0) return ExitRequested;
+        Exit.Reason = ExitReason.EptViolation;
+        Exit.Address = refusal.Physical | (refusal.IsTableAccess ? 0 : linear & 0xFFF);
+        Exit.IsWrite = (refusal.Wanted & PageRights.Write) != 0;
+        Exit.Violation = new PageViolation(refusal.Wanted, linear, refusal.IsTableAccess);
+        _accessRefused = true;
+        return ExitRequested;
+    }
+
+    private bool _accessRefused; // Exit is a refused access
 
     /// <summary>#AC(0): SDM vol. 3A "Alignment Checking"; a page fault of the same access comes first.</summary>
     private void CheckAlignment<T>(ulong address, uint access) where T : unmanaged

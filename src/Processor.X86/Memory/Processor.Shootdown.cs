@@ -6,16 +6,18 @@ namespace Bunraku.Processor.X86;
 /// What other vCPUs ask of this one: to give up write access to pages that hold code from now on, to drop decoded code, and to stand still for a locked
 /// operation that is no host atomic. A vCPU inside the guest does it when it next looks at its attention flags; outside, before it enters again.
 /// </summary>
-public sealed unsafe partial class Processor
+public sealed unsafe partial class Processor : IPageRightsObserver
 {
     /// <summary>More pages than this are not worth a look at each TLB entry for each page.</summary>
     private const int MostRevocations = 32;
+    /// <summary>Stands for all pages, and for all kinds of access to them, in a revocation.</summary>
+    private const ulong EveryPage = ulong.MaxValue;
     /// <summary>PAUSE instructions between two offers to the host's scheduler: a few microseconds of spinning, several times what the offer costs.</summary>
     private const uint PauseBurst = 64;
 
     private readonly Lock _requestLock = new(); // held for moments, inside no other lock
-    private readonly List<(ulong Page, WriteRevocation? Revocation)> _revocations = []; // under the lock
-    private readonly List<(ulong Page, WriteRevocation? Revocation)> _revocationsAtHand = [];
+    private readonly List<(ulong Page, Revocation? Revocation)> _revocations = []; // under the lock
+    private readonly List<(ulong Page, Revocation? Revocation)> _revocationsAtHand = [];
     private uint _pauses;
     private bool _insideGuest, _waitsForBus; // under the lock, for who has to know exactly
 
@@ -100,7 +102,7 @@ public sealed unsafe partial class Processor
     }
 
     /// <inheritdoc/>
-    void ICodeObserver.RevokeWrites(ulong page, WriteRevocation revocation)
+    void ICodeObserver.RevokeWrites(ulong page, Revocation revocation)
     {
         lock (_requestLock)
         {
@@ -116,7 +118,23 @@ public sealed unsafe partial class Processor
         Signal(Attention.Event);
     }
 
-    /// <summary>Gives up the write access that others asked for, and reports it.</summary>
+    /// <inheritdoc/>
+    void IPageRightsObserver.RightsTaken(Revocation revocation)
+    {
+        lock (_requestLock)
+        {
+            if (!_insideGuest)
+            {
+                _revocations.Add((EveryPage, null));
+                return;
+            }
+            revocation.Expect();
+            _revocations.Add((EveryPage, revocation));
+        }
+        Signal(Attention.Event);
+    }
+
+    /// <summary>Gives up the access that others asked for, and reports it.</summary>
     private void ProcessRevocations()
     {
         lock (_requestLock)
@@ -125,15 +143,15 @@ public sealed unsafe partial class Processor
             _revocationsAtHand.AddRange(_revocations);
             _revocations.Clear();
         }
-        if (_revocationsAtHand.Count > MostRevocations)
+        if (_revocationsAtHand.Count > MostRevocations || _revocationsAtHand.Exists(r => r.Page == EveryPage))
         {
-            FlushTlb(includeGlobal: true);
+            FlushPhysical();
         }
         else
         {
             foreach ((ulong page, _) in _revocationsAtHand) RevokeWrites(Memory.Backing.Pointer + page);
         }
-        foreach ((_, WriteRevocation? revocation) in _revocationsAtHand) revocation?.Report();
+        foreach ((_, Revocation? revocation) in _revocationsAtHand) revocation?.Report();
         _revocationsAtHand.Clear();
     }
 

@@ -4,24 +4,22 @@ using Bunraku.Engines;
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// The software TLB's contexts. A tag carries 12 bits that name everything a cached translation depends on besides the page: address space,
-/// privilege, SMAP override. Flushing an address space gives it a new number, so that nothing has to be cleared until the numbers run out.
-/// Entries may vanish at any time, as on hardware; global pages are therefore dropped with the rest.
+/// The software TLB's contexts. A tag carries 12 bits that name everything a cached mapping depends on besides the page: the address space's number
+/// (<see cref="AddressSpaces"/>), privilege, SMAP override. Entries may vanish at any time, as on hardware; global pages are therefore dropped with the rest.
 /// </summary>
 public sealed unsafe partial class Processor
 {
     private const ulong TlbEmpty = ulong.MaxValue;
-    private const int FirstSpace = 1, LastSpace = 1000;
 
-    private readonly ushort[] _spaceOfPcid = new ushort[4096]; // 0: none yet
-    private int _nextSpace = FirstSpace;
-    private (ulong Cr0, ulong Cr4, ulong Efer, uint Pkru, bool Align, bool Watch) _tlbInputs;
+    private readonly AddressSpaces _spaces = new();
+    private AddressSpaceOwner _owner; // of the address space in force: the processor's own, until there are guests inside
+    private RightsInputs _rightsInputs;
     private bool _fillAllowed = true, _alignmentChecks, _dataBreakpoints;
 
     /// <summary>Linear pages from which code was entered since the jump cache's generation began (a Bloom filter), so that INVLPG of data costs nothing.</summary>
     private readonly ulong[] _codePageFilter = new ulong[64];
 
-    /// <summary>Regions that large pages were cached for, one for each half of the address space: INVLPG inside drops everything.</summary>
+    /// <summary>Regions that large pages were cached for, one for each half of the address space: INVLPG inside drops everything. Wider than need be when several owners' mappings are cached.</summary>
     private readonly (ulong Low, ulong High)[] _largeRegions = [(ulong.MaxValue, 0), (ulong.MaxValue, 0)];
 
     internal ulong TlbMisses, TlbFlushes;
@@ -44,57 +42,65 @@ public sealed unsafe partial class Processor
         for (int n = 0; n < 4; n++) watch |= (s->Dr7 >> (2 * n) & 3) != 0 && (s->Dr7 >> (16 + 4 * n) & 1) != 0;
         const ulong cr0Bits = (ulong)(Cr0.Pg | Cr0.Wp | Cr0.Pe);
         const ulong cr4Bits = (ulong)(Cr4.Pse | Cr4.Pae | Cr4.Pge | Cr4.Smep | Cr4.Smap | Cr4.Pke | Cr4.La57 | Cr4.Pcide);
-        (ulong, ulong, ulong, uint, bool, bool) inputs = (s->Cr0 & cr0Bits, s->Cr4 & cr4Bits, s->Efer, s->Pkru, align, watch);
-        if (inputs != _tlbInputs)
+        var inputs = new RightsInputs(s->Cr0 & cr0Bits, s->Cr4 & cr4Bits, s->Efer, s->Pkru, align, watch);
+        if (inputs != _rightsInputs)
         {
-            _tlbInputs = inputs;
+            _rightsInputs = inputs;
             _alignmentChecks = align;
             _dataBreakpoints = watch;
             _fillAllowed = !align && !watch;
-            NewSpaces();
+            _spaces.Enter(_owner, inputs);
         }
+        SelectContext();
+    }
+
+    /// <summary>From now on linear addresses are those of <paramref name="owner"/>. What is cached for others stays.</summary>
+    internal void SelectOwner(AddressSpaceOwner owner)
+    {
+        if (owner == _owner) return;
+        _owner = owner;
+        _spaces.Enter(owner, _rightsInputs);
         SelectContext();
     }
 
     private void SelectContext()
     {
         ProcessorState* s = State;
-        uint pcid = CurrentPcid;
-        ushort space = _spaceOfPcid[pcid];
+        ushort space = _spaces.Select(CurrentPcid);
         if (space == 0)
         {
-            if (_nextSpace > LastSpace) ClearTlb();
-            space = (ushort)_nextSpace++;
-            _spaceOfPcid[pcid] = space;
+            ReclaimSpaces();
+            space = _spaces.Select(CurrentPcid);
         }
         bool smapOverride = (s->FlagsOther & (uint)Rflags.Ac) != 0;
-        if (s->TlbContext >> 2 != space) DropFirstLevel();
-        s->TlbContext = ((ulong)space << 2) | (s->Cpl == 3 ? 1ul : 0) | (smapOverride ? SmapOverrideContext : 0);
+        if (s->TlbContext >> SpaceShift != space) DropFirstLevel();
+        s->TlbContext = ((ulong)space << SpaceShift) | (s->Cpl == 3 ? 1ul : 0) | (smapOverride ? SmapOverrideContext : 0);
         if (s->Cpl == 3 && _firstUserTimestamp == 0) _firstUserTimestamp = Stopwatch.GetTimestamp();
     }
 
     /// <summary>Bit of the TLB context that stands for RFLAGS.AC.</summary>
     internal const ulong SmapOverrideContext = 2;
+    /// <summary>Where the number of the address space begins in a TLB context, which is a tag's low 12 bits.</summary>
+    private const int SpaceShift = 2;
 
     private uint CurrentPcid => (State->Cr4 & (ulong)Cr4.Pcide) != 0 ? (uint)State->Cr3 & 0xFFF : 0;
 
-    /// <summary>Forgets every address space's number; their entries can never match again until the numbers start over.</summary>
-    private void NewSpaces()
+    /// <summary>The numbers of address spaces ran out: those that are not in use are freed, and entries with them go.</summary>
+    private void ReclaimSpaces()
     {
-        Array.Clear(_spaceOfPcid);
-        _largeRegions[0] = _largeRegions[1] = (ulong.MaxValue, 0);
-    }
-
-    /// <summary>The numbers ran out: empties every entry and starts over.</summary>
-    private void ClearTlb()
-    {
-        NewSpaces();
-        // A new number tells elsewhere; here it may be the old one again.
+        _spaces.Reclaim();
+        // A new number tells elsewhere; here it may be an old one again.
         DropFirstLevel();
-        _nextSpace = FirstSpace;
         var e = (TlbEntry*)State->TlbBytes;
-        for (int n = 0; n < ProcessorState.TlbSize; n++) e[n].ReadTag = e[n].WriteTag = e[n].ExecTag = TlbEmpty;
+        for (int n = 0; n < ProcessorState.TlbSize; n++)
+        {
+            if (!IsLive(e[n].ReadTag)) e[n].ReadTag = TlbEmpty;
+            if (!IsLive(e[n].WriteTag)) e[n].WriteTag = TlbEmpty;
+            if (!IsLive(e[n].ExecTag)) e[n].ExecTag = TlbEmpty;
+        }
         BumpJumpEpoch();
+
+        bool IsLive(ulong tag) => _spaces.IsLive((int)(tag & 0xFFF) >> SpaceShift);
     }
 
     private void BumpJumpEpoch()
@@ -108,14 +114,25 @@ public sealed unsafe partial class Processor
         Array.Clear(_codePageFilter);
     }
 
-    /// <summary>Drops cached translations: of everything, or of what is not global.</summary>
-    internal void FlushTlb(bool includeGlobal)
+    /// <summary>Drops every cached mapping of the VPID or ASID in force, global ones included.</summary>
+    internal void FlushTlb()
     {
-        _ = includeGlobal; // dropping global ones too is allowed
         TlbFlushes++;
-        NewSpaces();
+        _spaces.ForgetTag(_owner.Tag);
+        ForgetLargeRegions();
         SelectContext();
     }
+
+    /// <summary>Drops every cached mapping: what lies behind guest-physical addresses has changed.</summary>
+    private void FlushPhysical()
+    {
+        TlbFlushes++;
+        _spaces.ForgetAll();
+        ForgetLargeRegions();
+        SelectContext();
+    }
+
+    private void ForgetLargeRegions() => _largeRegions[0] = _largeRegions[1] = (ulong.MaxValue, 0);
 
     /// <summary>INVLPG: drops the translation of one page in the current PCID and global ones.</summary>
     internal void FlushTlbPage(ulong address)
@@ -123,7 +140,7 @@ public sealed unsafe partial class Processor
         (ulong low, ulong high) = _largeRegions[address >> 63];
         if (address >= low && address <= high)
         {
-            FlushTlb(true);
+            FlushTlb();
             return;
         }
         TlbEntry* e = Access.Entry(State, address);
@@ -144,7 +161,7 @@ public sealed unsafe partial class Processor
             return;
         }
         TlbFlushes++;
-        _spaceOfPcid[pcid] = 0;
+        _spaces.ForgetPcid(_owner.Tag, pcid);
         SelectContext();
     }
 
@@ -200,7 +217,7 @@ public sealed unsafe partial class Processor
         if ((s->Cr4 & (ulong)Cr4.Osfxsr) != 0) mode |= ModeKey.Osfxsr;
         if ((s->Cr4 & (ulong)Cr4.Osxsave) != 0 && (s->Xcr0 & 6) == 6) mode |= ModeKey.AvxEnabled;
         if (s->Cpl != 3 && (s->FlagsOther & (uint)Rflags.Ac) != 0) mode |= ModeKey.SmapOverride;
-        return mode;
+        return mode | _interceptMode;
 
         static bool IsFlat(in SegmentRegister r) =>
             r.Base == 0 && r.Limit == uint.MaxValue && (r.Attributes & SegmentRegister.Unusable) == 0 && r.Present && !r.IsSystem

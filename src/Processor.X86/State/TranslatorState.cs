@@ -64,7 +64,7 @@ public unsafe struct TranslatorState
     public fixed uint Mappings[2 * MappingSize];
 
     /// <summary>Jump cache of translated code, one for each of the modes in use: negated RIP, and where its translation begins.</summary>
-    public const int TargetBits = 11, TargetSize = 1 << TargetBits, TargetModes = 8, TargetTableSize = 2 * TargetSize * 8;
+    public const int TargetBits = 11, TargetSize = 1 << TargetBits, TargetModes = 16, TargetTableSize = 2 * TargetSize * 8;
     public fixed byte Targets[TargetModes * TargetTableSize];
     /// <summary>Never the negative of a canonical address.</summary>
     public const ulong EmptyTarget = 1ul << 62;

@@ -76,9 +76,9 @@ internal static unsafe class ControlInstructions
         {
             case 0: p.FlushTlbPcid(pcid, address); break;
             case 1: p.FlushTlbPcid(pcid); break;
-            case 2: p.FlushTlb(includeGlobal: true); break;
+            case 2: p.FlushTlb(); break;
             // All contexts except globals: dropping globals too is allowed.
-            default: p.FlushTlb(includeGlobal: true); break;
+            default: p.FlushTlb(); break;
         }
         return Flow.Leave(s, i);
     }

@@ -58,7 +58,7 @@ public sealed unsafe partial class Processor
         s->Cr0 = value;
         if (pgOn && lme) s->Efer |= (ulong)Efer.Lma;
         if (pgOff) s->Efer &= ~(ulong)Efer.Lma;
-        if (((old ^ value) & (ulong)(Cr0.Pg | Cr0.Pe | Cr0.Wp)) != 0) FlushTlb(includeGlobal: true);
+        if (((old ^ value) & (ulong)(Cr0.Pg | Cr0.Pe | Cr0.Wp)) != 0) FlushTlb();
         ModeChanged();
     }
 
@@ -87,7 +87,7 @@ public sealed unsafe partial class Processor
         if (!noFlush)
         {
             if ((s->Cr4 & (ulong)Cr4.Pcide) != 0) FlushTlbPcid((uint)value & 0xFFF);
-            else FlushTlb(includeGlobal: false);
+            else FlushTlb();
         }
         ModeChanged();
     }
@@ -105,7 +105,7 @@ public sealed unsafe partial class Processor
         if ((s->Cr0 & (ulong)Cr0.Pg) != 0 && (value & (ulong)Cr4.Pae) != 0 && (changed & paging) != 0 && !longMode) LoadPdptes(s->Cr3);
 
         s->Cr4 = value;
-        if ((changed & (paging | (ulong)(Cr4.Pcide | Cr4.La57 | Cr4.Smap | Cr4.Pke))) != 0) FlushTlb(includeGlobal: true);
+        if ((changed & (paging | (ulong)(Cr4.Pcide | Cr4.La57 | Cr4.Smap | Cr4.Pke))) != 0) FlushTlb();
         ModeChanged();
     }
 
@@ -117,8 +117,8 @@ public sealed unsafe partial class Processor
         ulong reserved = ~((1ul << Model.PhysicalAddressBits) - 1) | 0x1E6;
         for (int n = 0; n < 4; n++)
         {
-            // Outside RAM the bus reads as all ones.
-            if (!Memory.TryRead((address & A20Mask) + (ulong)n * 8, out entries[n])) entries[n] = ulong.MaxValue;
+            if (!TryRead(address + (ulong)n * 8, out TableEntry<ulong> entry)) throw RefusedAccess(0, _tableRefusal);
+            entries[n] = entry.Value;
             if ((entries[n] & 1) != 0 && (entries[n] & reserved) != 0) throw GeneralProtection();
         }
         entries.CopyTo(new Span<ulong>(&State->Pdpte0, 4));

@@ -173,7 +173,7 @@ public sealed unsafe partial class Processor
         // LMA is a status bit: writes to it are ignored.
         s->Efer = value & ~(ulong)Efer.Lma | s->Efer & (ulong)Efer.Lma;
         if ((changed & (ulong)Efer.Sce) != 0) SystemCallsChanged();
-        if ((changed & (ulong)Efer.Nxe) != 0) FlushTlb(includeGlobal: true);
+        if ((changed & (ulong)Efer.Nxe) != 0) FlushTlb();
         ModeChanged();
         return true;
     }

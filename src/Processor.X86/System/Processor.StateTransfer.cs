@@ -48,7 +48,7 @@ public sealed unsafe partial class Processor
         _pendingDr6 = 0;
         DropCompletion();
         UpdateBreakpoints();
-        FlushTlb(includeGlobal: true);
+        FlushTlb();
         ModeChanged();
     }
 
@@ -183,8 +183,9 @@ public sealed unsafe partial class Processor
         {
             LoadPdptes(State->Cr3);
         }
-        catch (GuestFault)
+        catch (Exception e) when (e is GuestFault or ExitRequest)
         {
+            _accessRefused = false;
             new Span<ulong>(&State->Pdpte0, 4).Clear();
         }
     }

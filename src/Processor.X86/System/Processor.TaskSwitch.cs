@@ -146,7 +146,7 @@ public sealed unsafe partial class Processor
         {
             s->Cr3 = t.Cr3;
             if ((s->Cr4 & (ulong)Cr4.Pae) != 0) LoadPdptesUnchecked();
-            FlushTlb(includeGlobal: false);
+            FlushTlb();
         }
         for (int n = 0; n < 8; n++) (&s->Rax)[n] = t.Gpr[n];
         s->Rip = t.Rip;

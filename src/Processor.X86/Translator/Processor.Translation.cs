@@ -341,13 +341,13 @@ public sealed unsafe partial class Processor
         if (resume == TranslatedBlock.AfterReadingGroupHead) return MissOutcome.Interpret;
         bool write = (TranslatedExit)s->Translator.ExitKind == TranslatedExit.WriteMiss;
         uint access = CurrentPrivilege | (write ? WriteAccess : ReadAccess);
-        Translation translation = Walk(address, access);
-        if (translation.Ok)
+        WalkResult found = Walk(address, access);
+        if (found.Outcome == WalkOutcome.Refused) return MissOutcome.Interpret;
+        if (found.Outcome == WalkOutcome.Mapped)
         {
-            byte* page = Memory.PagePointer(translation.Page);
-            if (page == null || (write && IsCodePage(page))) return MissOutcome.Interpret;
+            if (found.Host == null || (write && IsCodePage(found.Host))) return MissOutcome.Interpret;
             TlbMisses++;
-            Fill(address, page, translation, access);
+            Fill(address, found, access);
             return MissOutcome.Resolved;
         }
         if (resume == TranslatedBlock.AfterGroupHead || Intercepts(Vector.Pf)) return MissOutcome.Interpret;
@@ -358,7 +358,7 @@ public sealed unsafe partial class Processor
         s->Rip = (t->Rip + operation->Offset) & Flow.RipMask(s);
         s->Retired += operation->Ordinal;
         s->Cr2 = address;
-        DeliverException(Vector.Pf, (uint)translation.Error);
+        DeliverException(Vector.Pf, found.ErrorCode);
         if (TripleFaulted)
         {
             Exit.Reason = ExitReason.TripleFault;

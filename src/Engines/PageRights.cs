@@ -1,0 +1,90 @@
+namespace Bunraku.Engines;
+
+/// <summary>What may be done with a page of guest memory.</summary>
+[Flags]
+public enum PageRights : byte
+{
+    None = 0,
+    Read = 1,
+    Write = 2,
+    Execute = 4,
+    All = Read | Write | Execute,
+}
+
+/// <summary>A cache of mappings: a vCPU of a software engine. Told when rights were taken away.</summary>
+public interface IPageRightsObserver
+{
+    /// <summary>Rights to some pages were taken away: every cached mapping must go, and then be reported. Any thread, must not wait.</summary>
+    void RightsTaken(Revocation revocation);
+}
+
+/// <summary>
+/// What the vCPUs of a VM and its devices may do with each page of guest memory, whatever the guest's own tables say. All is allowed until something is taken
+/// away: then a vCPU's access to the page exits with <see cref="ExitReason.EptViolation"/> before it has any effect, and a device's write calls
+/// <see cref="DeviceWriteRefused"/> first. For dirty page logs, copies on write, watching. Thread-safe.
+/// </summary>
+/// <remarks>Engines that do not look at it say so: <see cref="IEngineVm.HonoursPageRights"/>.</remarks>
+public sealed class PageRightsTable
+{
+    private readonly ulong _size;
+    private readonly object _lock = new();
+    private volatile byte[]? _taken; // a byte for each page of the backing memory; null: nothing was ever taken
+    private volatile IPageRightsObserver[] _observers = [];
+
+    internal PageRightsTable(ulong size) => _size = size;
+
+    /// <summary>Called before a device writes to a page without <see cref="PageRights.Write"/>, with the page's offset in the backing memory. On the device's thread; the write happens in any case.</summary>
+    public Action<ulong>? DeviceWriteRefused { get; set; }
+
+    /// <summary>The rights to the page of this offset in the backing memory.</summary>
+    public PageRights this[ulong offset] => _taken is { } taken ? PageRights.All & ~(PageRights)Volatile.Read(ref taken[offset >> GuestMemory.PageShift]) : PageRights.All;
+
+    /// <summary>
+    /// Sets the rights to pages. When it returns, no vCPU and no device makes use of rights that were taken away. Any thread but one inside <see cref="IVirtualCpu.Enter"/>.
+    /// </summary>
+    /// <param name="offset">Where the range begins in the backing memory: a multiple of 4096.</param>
+    /// <param name="length">Bytes, a multiple of 4096.</param>
+    /// <exception cref="ArgumentException">Writing without reading: no processor has that (Intel SDM vol. 3C, "EPT Misconfigurations").</exception>
+    /// <exception cref="ArgumentOutOfRangeException">The range is not inside the memory, or not made of whole pages.</exception>
+    public void Set(ulong offset, ulong length, PageRights rights)
+    {
+        const ulong inPage = GuestMemory.PageSize - 1;
+        if (offset > _size || length > _size - offset || ((offset | length) & inPage) != 0) throw new ArgumentOutOfRangeException(nameof(offset), $"{offset:X}, {length:X} bytes, are no pages of the memory");
+        if ((rights & (PageRights.Read | PageRights.Write)) == PageRights.Write) throw new ArgumentException("the right to write needs the right to read", nameof(rights));
+        bool isLess = false;
+        lock (_lock)
+        {
+            byte[] taken = _taken ??= new byte[_size >> GuestMemory.PageShift];
+            byte now = (byte)(PageRights.All & ~rights);
+            for (ulong page = offset >> GuestMemory.PageShift; page < (offset + length) >> GuestMemory.PageShift; page++)
+            {
+                isLess |= (now & ~taken[page]) != 0;
+                Volatile.Write(ref taken[page], now);
+            }
+        }
+        if (!isLess) return;
+        // A vCPU that fills its TLB from now on sees the new rights; what it has it gives up before it reports.
+        Interlocked.MemoryBarrier();
+        var revocation = new Revocation();
+        foreach (IPageRightsObserver observer in _observers) observer.RightsTaken(revocation);
+        for (var spin = new SpinWait(); !revocation.IsComplete;) spin.SpinOnce();
+    }
+
+    /// <summary>Registers an observer. Not while guests run.</summary>
+    public void Add(IPageRightsObserver observer)
+    {
+        lock (_lock) _observers = [.. _observers, observer];
+    }
+
+    /// <summary>Forgets an observer, whose vCPU does not run any more.</summary>
+    public void Remove(IPageRightsObserver observer)
+    {
+        lock (_lock) _observers = [.. _observers.Where(o => o != observer)];
+    }
+
+    /// <summary>To be called before a device writes to the page of this offset in the backing memory.</summary>
+    public void BeforeDeviceWrite(ulong offset)
+    {
+        if (_taken != null && (this[offset] & PageRights.Write) == 0) DeviceWriteRefused?.Invoke(offset & ~(GuestMemory.PageSize - 1));
+    }
+}

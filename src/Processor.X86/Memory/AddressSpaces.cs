@@ -1,0 +1,176 @@
+namespace Bunraku.Processor.X86;
+
+/// <summary>Whose linear addresses they are, apart from the PCID.</summary>
+/// <param name="Tag">VPID or ASID; 0 for the processor's own (root or host) mode.</param>
+/// <param name="SecondStageRoot">EPTP or nested CR3; 0 without a second stage.</param>
+/// <remarks>Intel SDM vol. 3C, "Caching Translation Information"; AMD APM vol. 2, "TLB Control".</remarks>
+internal readonly record struct AddressSpaceOwner(ushort Tag, ulong SecondStageRoot);
+
+/// <summary>State of the processor that cached rights depend on: under other values the same space has another number.</summary>
+internal readonly record struct RightsInputs(ulong Cr0, ulong Cr4, ulong Efer, uint Pkru, bool ChecksAlignment, bool WatchesData);
+
+/// <summary>
+/// Gives linear address spaces the numbers that the tags of the software TLB carry: one for each owner (VPID or ASID, second stage), PCID and set of inputs.
+/// To flush a space is to forget its number: entries with it never match again, and nothing has to be searched. A forgotten number is given again only after the
+/// TLB was searched for it, so that spaces in use keep their entries however fast others come and go.
+/// </summary>
+/// <remarks>Invariant: a number names at most one space at a time, and no TLB entry has a number that is free.</remarks>
+internal sealed class AddressSpaces
+{
+    /// <summary>Numbers are 1 to this: the tags have 10 bits for them. 0 is no number.</summary>
+    public const int Last = 1000;
+    /// <summary>When the numbers run out, the spaces that were selected longest ago go until so many are free.</summary>
+    private const int LeastFree = Last / 4;
+    /// <summary>More sets than this are not kept: each is a table of all PCIDs.</summary>
+    private const int MostSets = 64;
+
+    /// <summary>The spaces of one owner under the same inputs.</summary>
+    private sealed class SpaceSet
+    {
+        public AddressSpaceOwner Owner;
+        public RightsInputs Inputs;
+        public long Entered; // when
+        public readonly ushort[] OfPcid = new ushort[4096];
+        public readonly List<ushort> Pcids = []; // that have a number
+    }
+
+    private readonly List<SpaceSet> _sets = [new()];
+    private readonly long[] _selected = new long[Last + 1]; // when; 0: the number is free, or forgotten
+    private readonly Stack<ushort> _free = new();
+    private SpaceSet _current;
+    private ushort _number; // that was selected last
+    private long _clock;
+
+    public AddressSpaces()
+    {
+        _current = _sets[0];
+        FillFree();
+    }
+
+    /// <summary>The number names a space. TLB entries with another can never match.</summary>
+    public bool IsLive(int number) => number <= Last && _selected[number] != 0;
+
+    /// <summary>From now on spaces are selected for this owner and these inputs.</summary>
+    public void Enter(AddressSpaceOwner owner, in RightsInputs inputs)
+    {
+        if (_current.Owner != owner || _current.Inputs != inputs) _current = Find(owner, inputs);
+        _current.Entered = ++_clock;
+    }
+
+    private SpaceSet Find(AddressSpaceOwner owner, in RightsInputs inputs)
+    {
+        foreach (SpaceSet known in _sets)
+        {
+            if (known.Owner == owner && known.Inputs == inputs) return known;
+        }
+        SpaceSet set;
+        if (_sets.Count == MostSets)
+        {
+            set = _sets.MinBy(s => s.Entered)!;
+            Forget(set);
+        }
+        else
+        {
+            _sets.Add(set = new SpaceSet());
+        }
+        (set.Owner, set.Inputs) = (owner, inputs);
+        return set;
+    }
+
+    /// <summary>The number of a PCID's space, or 0 when none is free: <see cref="Reclaim"/> must be called then.</summary>
+    /// <param name="pcid">0 to 4095.</param>
+    public ushort Select(uint pcid)
+    {
+        ref ushort number = ref _current.OfPcid[pcid];
+        if (number == 0)
+        {
+            if (!_free.TryPop(out ushort free)) return 0;
+            number = free;
+            _current.Pcids.Add((ushort)pcid);
+        }
+        if (number != _number || _selected[number] == 0)
+        {
+            _number = number;
+            _selected[number] = ++_clock;
+        }
+        return number;
+    }
+
+    /// <summary>Forgets every space.</summary>
+    public void ForgetAll()
+    {
+        foreach (SpaceSet set in _sets) Forget(set);
+    }
+
+    /// <summary>Forgets all spaces of a VPID or ASID, whatever their second stage.</summary>
+    public void ForgetTag(ushort tag)
+    {
+        foreach (SpaceSet set in _sets)
+        {
+            if (set.Owner.Tag == tag) Forget(set);
+        }
+    }
+
+    /// <summary>Forgets all spaces behind a second stage, whatever their VPID or ASID.</summary>
+    public void ForgetSecondStage(ulong root)
+    {
+        foreach (SpaceSet set in _sets)
+        {
+            if (set.Owner.SecondStageRoot == root) Forget(set);
+        }
+    }
+
+    /// <summary>Forgets one PCID's spaces of a VPID or ASID, whatever their second stage.</summary>
+    public void ForgetPcid(ushort tag, uint pcid)
+    {
+        foreach (SpaceSet set in _sets)
+        {
+            if (set.Owner.Tag == tag && set.OfPcid[pcid] != 0 && set.Pcids.Remove((ushort)pcid)) Forget(set, (ushort)pcid);
+        }
+    }
+
+    private void Forget(SpaceSet set)
+    {
+        foreach (ushort pcid in set.Pcids) Forget(set, pcid);
+        set.Pcids.Clear();
+    }
+
+    private void Forget(SpaceSet set, ushort pcid)
+    {
+        _selected[set.OfPcid[pcid]] = 0;
+        set.OfPcid[pcid] = 0;
+    }
+
+    /// <summary>
+    /// The numbers have run out: frees the forgotten ones, and if these are few those of spaces that were selected longest ago. Before the next
+    /// <see cref="Select"/> the caller removes every entry from the TLB whose number is not <see cref="IsLive"/>.
+    /// </summary>
+    public void Reclaim()
+    {
+        if (_selected.AsSpan(1).Count(0) < LeastFree)
+        {
+            long[] times = [.. _selected.AsSpan(1)];
+            Array.Sort(times);
+            long newest = times[LeastFree - 1]; // of those that go
+            foreach (SpaceSet set in _sets)
+            {
+                set.Pcids.RemoveAll(pcid =>
+                {
+                    if (_selected[set.OfPcid[pcid]] > newest) return false;
+                    Forget(set, pcid);
+                    return true;
+                });
+            }
+        }
+        FillFree();
+    }
+
+    private void FillFree()
+    {
+        _free.Clear();
+        for (int n = Last; n > 0; n--)
+        {
+            if (_selected[n] == 0) _free.Push((ushort)n);
+        }
+    }
+}
