@@ -10,7 +10,7 @@ public readonly record struct Doorbell(bool IsPort, ulong Address, int Size, ulo
 
 /// <summary>
 /// Ways around exits that an engine may have. Each says whether it has it; where not, the exits come as ever, so a device needs both ways. Set up and
-/// taken down while no vCPU runs or with the machine lock held; an engine takes no lock of the caller's.
+/// taken down by any thread, while vCPUs run or not; an engine takes no lock of the caller's.
 /// </summary>
 public interface IEngineShortcuts
 {

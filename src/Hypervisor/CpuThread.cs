@@ -12,8 +12,13 @@ public sealed class CpuThread : IDisposable
     private readonly VirtualMachine _vm;
     private readonly object _wakeLock = new();
     private readonly Thread _thread;
-    private bool _woken, _pauseWanted, _paused, _started;
-    private volatile bool _stop, _unhalted;
+    private bool _woken, _paused, _started;
+    private volatile bool _stop, _unhalted, _pauseWanted;
+    /// <summary>
+    /// The interrupt source may have something to take, or to be told to the engine. Set behind each change of its state, by any thread; cleared by the vCPU's thread before it
+    /// looks, so that nothing is lost and no lock is needed to see that there is nothing.
+    /// </summary>
+    private volatile bool _eventsMayWait = true;
     private ThreadAccounting? _accounting;
     private long _withheld; // ns
     private volatile bool _ended;
@@ -23,6 +28,7 @@ public sealed class CpuThread : IDisposable
     {
         _vm = vm;
         Cpu = cpu;
+        LocalMmio = new MmioBus(vm.InterruptLock);
         _thread = new Thread(Run, 16 << 20) { Name = $"vcpu{cpu.Index}", IsBackground = true };
     }
 
@@ -38,7 +44,7 @@ public sealed class CpuThread : IDisposable
     public IInterruptSource? Interrupts { get; set; }
 
     /// <summary>What this vCPU alone finds in guest-physical address space, in front of <see cref="VirtualMachine.Mmio"/>: its local APIC.</summary>
-    public MmioBus LocalMmio { get; } = new();
+    public MmioBus LocalMmio { get; }
 
     /// <summary>Called after each exit was handled, so that what a read returned is seen too (tracing). Set before the start.</summary>
     public Action<CpuThread, VmExit>? OnExit { get; set; }
@@ -64,9 +70,13 @@ public sealed class CpuThread : IDisposable
         _thread.Start();
     }
 
+    /// <summary>The vCPU's own exit may have changed what its interrupt source has for it. On the vCPU's thread.</summary>
+    internal void LookForEvents() => _eventsMayWait = true;
+
     /// <summary>Something is pending for this vCPU. Any thread; no wake-up is lost.</summary>
     public void Wake()
     {
+        _eventsMayWait = true;
         lock (_wakeLock)
         {
             _woken = true;
@@ -118,6 +128,7 @@ public sealed class CpuThread : IDisposable
 
     internal void Resume()
     {
+        _eventsMayWait = true; // what was restored meanwhile, for example
         lock (_wakeLock)
         {
             _pauseWanted = false;
@@ -134,7 +145,7 @@ public sealed class CpuThread : IDisposable
             HostThread = HostScheduling.CurrentThread;
             while (!_stop)
             {
-                WaitWhilePaused();
+                if (_pauseWanted) WaitWhilePaused();
                 if (!TakeEvents()) return;
                 if (Cpu.Activity != CpuActivity.Active)
                 {
@@ -211,14 +222,15 @@ public sealed class CpuThread : IDisposable
     private void PollForEvent()
     {
         long end = HostCounter.MonotonicNanoseconds + PollNanoseconds;
-        while (!Volatile.Read(ref _woken) && !_stop && !Volatile.Read(ref _pauseWanted) && HostCounter.MonotonicNanoseconds < end) Thread.SpinWait(4);
+        while (!Volatile.Read(ref _woken) && !_stop && !_pauseWanted && HostCounter.MonotonicNanoseconds < end) Thread.SpinWait(4);
     }
 
     /// <summary>Takes INIT and start-up IPI, and injects one pending event if the guest can take it. False when the VM comes to its end.</summary>
     private bool TakeEvents()
     {
-        if (Interrupts is not { } source) return true;
-        lock (_vm.DeviceLock)
+        if (!_eventsMayWait || Interrupts is not { } source) return true;
+        _eventsMayWait = false;
+        lock (_vm.InterruptLock)
         {
             if (source.TakeInit() && !Initialize(source)) return false;
             if (source.WaitsForStartUp && !StartUp(source)) return true;
@@ -275,6 +287,7 @@ public sealed class CpuThread : IDisposable
         }
         Cpu.SetTaskPriority(source.Cr8);
         bool wantWindow = source.InterruptPending, wantNmiWindow = source.NmiPending;
+        if (wantWindow | wantNmiWindow) _eventsMayWait = true; // until it is taken
         if (Cpu.Controls.InterruptWindowExiting != wantWindow || Cpu.Controls.NmiWindowExiting != wantNmiWindow)
             Cpu.Controls = Cpu.Controls with { InterruptWindowExiting = wantWindow, NmiWindowExiting = wantNmiWindow };
         return injected;

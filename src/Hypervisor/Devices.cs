@@ -4,7 +4,7 @@ namespace Bunraku.Hypervisor;
 
 /// <summary>
 /// What every device of a machine has: a name, a state that can be saved and restored, a reset. It is told to its machine by <see cref="VirtualMachine.Add(IDevice)"/>, beside the buses that it
-/// answers on. With the machine lock held (<see cref="VirtualMachine.DeviceLock"/>).
+/// answers on. While no vCPU runs; a device that others call too, a keyboard or a network, takes its lock for this.
 /// </summary>
 public interface IDevice : IStateful
 {
@@ -26,8 +26,8 @@ public interface IDevice : IStateful
 }
 
 /// <summary>
-/// A device on the port bus. Addresses are offsets from the device's own first port. Called on vCPU threads with the machine lock held
-/// (<see cref="VirtualMachine.DeviceLock"/>).
+/// A device on the port bus. Addresses are offsets from the device's own first port. Called on vCPU threads with the device's lock held, which
+/// <see cref="PortBus.Add"/> names.
 /// </summary>
 public interface IPortDevice
 {
@@ -58,15 +58,15 @@ public interface IMsrDevice
     bool TryWriteMsr(int cpu, uint index, ulong value);
 }
 
-/// <summary>An interrupt wire. Level semantics: edges are made of two calls. With the machine lock held.</summary>
+/// <summary>An interrupt wire. Level semantics: edges are made of two calls. A wire is moved with the lock of its device held; what it leads to takes care of itself.</summary>
 public interface IInterruptLine
 {
     void Set(bool asserted);
 }
 
 /// <summary>
-/// What delivers events to one vCPU (its local APIC with the PIC behind it). With the machine lock held.
-/// When an event becomes pending the source calls <see cref="VirtualMachine.WakeCpu"/>.
+/// What delivers events to one vCPU (its local APIC with the PIC behind it). With <see cref="VirtualMachine.InterruptLock"/> held.
+/// When an event becomes pending the source calls <see cref="VirtualMachine.WakeCpu"/>, unless the vCPU itself is at work here: its run loop looks then anyway.
 /// </summary>
 public interface IInterruptSource
 {
@@ -87,6 +87,9 @@ public interface IInterruptSource
     /// first before the second came.
     /// </summary>
     void CollapseNmis();
+
+    /// <summary>An interrupt is in service. Changes on the vCPU's own thread only, and may be asked there without the lock.</summary>
+    bool IsInService => false;
 
     /// <summary>
     /// True when the vCPU may end its interrupt in service without telling: nobody waits for the end, and nothing else is requested. From then on until
@@ -115,7 +118,7 @@ public interface IInterruptSource
     byte? TakeStartUp();
 }
 
-/// <summary>A callback at a point of virtual time. Arm, cancel and the callback itself run with the machine lock held.</summary>
+/// <summary>A callback at a point of virtual time. Arm, cancel and the callback itself run with the device's lock held.</summary>
 public interface IMachineTimer
 {
     /// <summary>Calls back once <see cref="Engines.VirtualClock.Nanoseconds"/> reaches <paramref name="deadline"/>; replaces an earlier deadline. A deadline in the past fires at once.</summary>

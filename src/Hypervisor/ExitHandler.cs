@@ -10,7 +10,7 @@ public enum ExitAction
 }
 
 /// <summary>
-/// The one set of exit handlers, for every engine: a function of the machine, the vCPU and the exit. Holds the machine lock while a device works.
+/// The one set of exit handlers, for every engine: a function of the machine, the vCPU and the exit. The buses hold a device's lock while it works.
 /// </summary>
 public static class ExitHandler
 {
@@ -19,7 +19,6 @@ public static class ExitHandler
         switch (exit.Reason)
         {
             case ExitReason.Kicked:
-            case ExitReason.Hlt: // the vCPU itself remembers that it waits
             case ExitReason.InterruptWindow:
             case ExitReason.NmiWindow:
             case ExitReason.Mwait: // it may end at any time
@@ -36,24 +35,19 @@ public static class ExitHandler
                 return ExitAction.Continue;
 
             case ExitReason.Io:
-                lock (vm.DeviceLock)
-                {
-                    if (exit.IsWrite) vm.Ports.Write((ushort)exit.Address, exit.Size, (uint)exit.Data);
-                    else exit.Data = vm.Ports.Read((ushort)exit.Address, exit.Size);
-                }
+                if (exit.IsWrite) vm.Ports.Write((ushort)exit.Address, exit.Size, (uint)exit.Data);
+                else exit.Data = vm.Ports.Read((ushort)exit.Address, exit.Size);
                 return ExitAction.Continue;
 
             case ExitReason.Mmio:
-                lock (vm.DeviceLock)
-                {
-                    MmioBus bus = cpu.LocalMmio.Covers(exit.Address) ? cpu.LocalMmio : vm.Mmio;
-                    if (exit.IsWrite) bus.Write(exit.Address, exit.Size, exit.Data);
-                    else exit.Data = bus.Read(exit.Address, exit.Size);
-                }
+                if (exit.IsWrite ? cpu.LocalMmio.TryWrite(exit.Address, exit.Size, exit.Data) : cpu.LocalMmio.TryRead(exit.Address, exit.Size, out exit.Data)) cpu.LookForEvents();
+                else if (exit.IsWrite) vm.Mmio.Write(exit.Address, exit.Size, exit.Data);
+                else exit.Data = vm.Mmio.Read(exit.Address, exit.Size);
                 return ExitAction.Continue;
 
             case ExitReason.Msr:
-                lock (vm.DeviceLock) exit.Fault = !AccessMsr(vm, cpu.Cpu.Index, exit);
+                exit.Fault = !(exit.IsWrite ? vm.Msrs.TryWrite(cpu.Cpu.Index, (uint)exit.Address, exit.Data) : vm.Msrs.TryRead(cpu.Cpu.Index, (uint)exit.Address, out exit.Data));
+                cpu.LookForEvents();
                 return ExitAction.Continue;
 
             case ExitReason.Hypercall when vm.Paravirtual is { } paravirtual:
@@ -61,20 +55,25 @@ public static class ExitHandler
                 return ExitAction.Continue;
 
             case ExitReason.CrAccess:
-                lock (vm.DeviceLock)
+                lock (vm.InterruptLock)
                 {
                     if (cpu.Interrupts is not { } source) exit.Data = exit.IsWrite ? exit.Data : 0;
                     else if (exit.IsWrite) source.Cr8 = exit.Data & 0xF;
                     else exit.Data = source.Cr8;
                 }
+                cpu.LookForEvents();
                 return ExitAction.Continue;
 
             case ExitReason.FloatingPointError:
-                lock (vm.DeviceLock) vm.FloatingPointError?.Set(true);
+                vm.FloatingPointError?.Set(true);
                 return ExitAction.Continue;
 
             case ExitReason.VirtualizedEoi:
-                lock (vm.DeviceLock) vm.EndOfInterrupt?.Invoke((byte)exit.Address);
+                lock (vm.InterruptLock) vm.EndOfInterrupt?.Invoke((byte)exit.Address);
+                return ExitAction.Continue;
+
+            case ExitReason.Hlt:
+                cpu.LookForEvents(); // the vCPU itself remembers that it waits, but it may have been told to go on before
                 return ExitAction.Continue;
 
             case ExitReason.EptViolation when vm.PageViolation is { } answer && answer(cpu, exit):
@@ -92,14 +91,5 @@ public static class ExitHandler
                 vm.Stop(new StopCause(StopReason.EngineError, Message: $"no handler for exit {exit.Reason}", Cpu: cpu.Cpu.Index));
                 return ExitAction.Stop;
         }
-    }
-
-    private static bool AccessMsr(VirtualMachine vm, int cpu, VmExit exit)
-    {
-        foreach (IMsrDevice device in vm.Msrs)
-        {
-            if (exit.IsWrite ? device.TryWriteMsr(cpu, (uint)exit.Address, exit.Data) : device.TryReadMsr(cpu, (uint)exit.Address, out exit.Data)) return true;
-        }
-        return false;
     }
 }

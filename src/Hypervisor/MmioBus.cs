@@ -1,42 +1,71 @@
 namespace Bunraku.Hypervisor;
 
-/// <summary>Guest-physical ranges with a device behind them. Nothing there reads as all ones. Ranges may move while the machine lock is held (APIC base).</summary>
-public sealed class MmioBus
+/// <summary>
+/// Guest-physical ranges with a device behind them. Nothing there reads as all ones; writes to nothing are lost. Thread-safe: look-ups take no lock, and
+/// ranges come, move and go while the guest runs. An access holds the device's lock.
+/// </summary>
+/// <param name="defaultLock">The lock of devices that are added without one; null: each has its own.</param>
+public sealed class MmioBus(DeviceLock? defaultLock = null)
 {
-    private readonly List<(ulong Start, ulong Length, IMmioDevice Device)> _ranges = [];
+    private const ulong Granule = 8; // no access crosses a boundary of it
 
-    /// <exception cref="InvalidOperationException">The range overlaps another one.</exception>
-    public void Add(ulong start, ulong length, IMmioDevice device)
+    private readonly AddressMap<IMmioDevice> _map = new(ulong.MaxValue, defaultLock);
+
+    /// <summary>Puts a device at [<paramref name="start"/>, +<paramref name="length"/>), both multiples of 8.</summary>
+    /// <param name="lock">Held for each access; null: the device's lock if it is on the bus already, or the bus's default.</param>
+    /// <param name="priority">Where ranges overlap the highest answers, among equals the first that was added.</param>
+    /// <exception cref="ArgumentException">Not multiples of 8, or nothing.</exception>
+    public IBusMapping Add(ulong start, ulong length, IMmioDevice device, DeviceLock? @lock = null, int priority = 0)
     {
-        foreach ((ulong s, ulong l, IMmioDevice other) in _ranges)
-            if (start < s + l && s < start + length) throw new InvalidOperationException($"MMIO range {start:X} of {device.GetType().Name} overlaps {other.GetType().Name}");
-        _ranges.Add((start, length, device));
+        if (((start | length) & (Granule - 1)) != 0) throw new ArgumentException($"MMIO range {start:X} of {length:X} bytes is not made of multiples of {Granule}", nameof(start));
+        return _map.Add(start, length, device, @lock, priority);
     }
 
-    public void Remove(IMmioDevice device) => _ranges.RemoveAll(r => r.Device == device);
+    /// <summary>Takes all ranges of a device away.</summary>
+    public void Remove(IMmioDevice device) => _map.Remove(device);
 
     /// <summary>True when a device answers at <paramref name="address"/>.</summary>
-    public bool Covers(ulong address)
+    public bool Covers(ulong address) => _map.Find(address, out _) != null;
+
+    /// <summary>Two devices of equal priority at one address, in words; null: there are none.</summary>
+    public string? FindConflict() =>
+        _map.FindConflict() is { } c ? $"guest-physical address {c.Address:X} of {c.Hidden.GetType().Name} is taken by {c.Answers.GetType().Name}" : null;
+
+    /// <summary>False when no device answers.</summary>
+    public bool TryRead(ulong address, int size, out ulong value)
     {
-        foreach ((ulong start, ulong length, _) in _ranges)
-            if (address - start < length) return true;
+        if (_map.Find(address, out _) is { } found)
+        {
+            lock (found.Lock)
+            {
+                if (!found.Gone)
+                {
+                    value = found.Device.ReadMmio(address - found.First, size);
+                    return true;
+                }
+            }
+        }
+        value = ulong.MaxValue;
         return false;
+    }
+
+    /// <summary>False when no device answers.</summary>
+    public bool TryWrite(ulong address, int size, ulong value)
+    {
+        if (_map.Find(address, out _) is not { } found) return false;
+        lock (found.Lock)
+        {
+            if (found.Gone) return false;
+            found.Device.WriteMmio(address - found.First, size, value);
+            return true;
+        }
     }
 
     public ulong Read(ulong address, int size)
     {
-        foreach ((ulong start, ulong length, IMmioDevice device) in _ranges)
-            if (address - start < length) return device.ReadMmio(address - start, size);
-        return ulong.MaxValue;
+        TryRead(address, size, out ulong value);
+        return value;
     }
 
-    public void Write(ulong address, int size, ulong value)
-    {
-        foreach ((ulong start, ulong length, IMmioDevice device) in _ranges)
-        {
-            if (address - start >= length) continue;
-            device.WriteMmio(address - start, size, value);
-            return;
-        }
-    }
+    public void Write(ulong address, int size, ulong value) => TryWrite(address, size, value);
 }

@@ -4,7 +4,7 @@ using Bunraku.Platform;
 namespace Bunraku.Hypervisor;
 
 /// <summary>
-/// The machine's timers: one thread that sleeps until the earliest deadline in virtual time and calls back with the machine lock held.
+/// The machine's timers: one thread that sleeps until the earliest deadline in virtual time and calls back with the lock of the timer's device held. Thread-safe.
 /// </summary>
 public sealed class TimerQueue : IDisposable
 {
@@ -12,7 +12,8 @@ public sealed class TimerQueue : IDisposable
     private const long LongestSleep = 1_000_000_000; // ns
 
     private readonly VirtualClock _clock;
-    private readonly object _lock;
+    /// <summary>Guards the queue. Taken inside a device's lock; nothing is called with it held.</summary>
+    private readonly object _lock = new();
     // Timers with one deadline come in the order in which they were made: alike in each machine of one shape.
     private readonly PriorityQueue<Timer, (long Deadline, int Number)> _queue = new();
     private int _timers;
@@ -22,20 +23,21 @@ public sealed class TimerQueue : IDisposable
     private readonly Action? _begin;
     private bool _stopping;
     private bool _paused;
+    private bool _callingBack;
 
-    /// <param name="deviceLock">The machine lock; callbacks run with it held.</param>
     /// <param name="begin">What the thread does first.</param>
-    internal TimerQueue(VirtualClock clock, object deviceLock, Action? begin = null)
+    internal TimerQueue(VirtualClock clock, Action? begin = null)
     {
         _begin = begin;
         _clock = clock;
-        _lock = deviceLock;
         _thread = new Thread(Run) { Name = "timers", IsBackground = true };
         _thread.Start();
     }
 
     /// <summary>Makes a timer that is not armed.</summary>
-    public IMachineTimer Create(Action callback) => new Timer(this, callback, Interlocked.Increment(ref _timers));
+    /// <summary>Makes a timer that is not armed.</summary>
+    /// <param name="lock">The device's lock: held for the callback, and by who arms and cancels.</param>
+    public IMachineTimer Create(Action callback, DeviceLock @lock) => new Timer(this, callback, @lock, Interlocked.Increment(ref _timers));
 
     /// <summary>
     /// Calls back whatever is due, on this thread, while the timers are held (<see cref="VirtualMachine.Pause"/>): for who moves the stopped clock by steps. With no lock held.
@@ -48,20 +50,40 @@ public sealed class TimerQueue : IDisposable
         }
     }
 
+    /// <summary>
+    /// Calls back the first timer, without the queue's lock. Until the device's lock is there the device may have armed the timer anew, or cancelled it: then the callback would be
+    /// one too many.
+    /// </summary>
     private void Fire()
     {
         Timer timer = _queue.Dequeue();
         timer.DueAt = Timer.NotArmed;
-        timer.Callback();
+        int version = timer.Version;
+        _callingBack = true;
+        Monitor.Exit(_lock);
+        try
+        {
+            lock (timer.Lock)
+            {
+                if (timer.Version == version) timer.Callback();
+            }
+        }
+        finally
+        {
+            Monitor.Enter(_lock);
+            _callingBack = false;
+            if (_paused) Monitor.PulseAll(_lock);
+        }
     }
 
-    /// <summary>Holds all callbacks back while virtual time stands still.</summary>
+    /// <summary>Holds all callbacks back while virtual time stands still; returns when none is under way. With no device's lock held.</summary>
     internal void Pause(bool paused)
     {
         lock (_lock)
         {
             _paused = paused;
             _alarm.Ring();
+            while (_paused && _callingBack && Thread.CurrentThread != _thread) Monitor.Wait(_lock);
         }
     }
 
@@ -89,7 +111,7 @@ public sealed class TimerQueue : IDisposable
         }
     }
 
-    /// <summary>Sleeps without the machine lock, until the time has passed or <see cref="Alarm.Ring"/> says that there is something earlier.</summary>
+    /// <summary>Sleeps without the lock, until the time has passed or <see cref="Alarm.Ring"/> says that there is something earlier.</summary>
     private void SleepUnlocked(long deadline, long nanoseconds)
     {
         _sleepsUntil = deadline;
@@ -117,29 +139,40 @@ public sealed class TimerQueue : IDisposable
         lock (_lock) _alarm.Dispose(); // whoever still arms a timer rings nobody
     }
 
-    private sealed class Timer(TimerQueue owner, Action callback, int number) : IMachineTimer
+    private sealed class Timer(TimerQueue owner, Action callback, DeviceLock @lock, int number) : IMachineTimer
     {
         public const long NotArmed = long.MinValue;
         public readonly Action Callback = callback;
+        public readonly DeviceLock Lock = @lock;
         public long DueAt = NotArmed;
+        public int Version; // how often it was armed or cancelled; changes with both locks held
 
         public long? Deadline => DueAt == NotArmed ? null : DueAt;
 
         public void Arm(long deadline)
         {
             deadline = Math.Max(deadline, 0);
-            if (DueAt == deadline) return;
-            Cancel();
-            DueAt = deadline;
-            owner._queue.Enqueue(this, (deadline, number));
-            if (deadline >= owner._sleepsUntil) return;
-            owner._sleepsUntil = deadline;
-            owner._alarm.Ring();
+            lock (owner._lock)
+            {
+                if (DueAt == deadline) return;
+                Remove();
+                DueAt = deadline;
+                owner._queue.Enqueue(this, (deadline, number));
+                if (deadline >= owner._sleepsUntil) return;
+                owner._sleepsUntil = deadline;
+                owner._alarm.Ring();
+            }
         }
 
         /// <summary>Leaves nothing behind: a guest can arm a timer as often as it likes, with deadlines in any future.</summary>
         public void Cancel()
         {
+            lock (owner._lock) Remove();
+        }
+
+        private void Remove()
+        {
+            Version++;
             if (DueAt == NotArmed) return;
             DueAt = NotArmed;
             owner._queue.Remove(this, out _, out _);

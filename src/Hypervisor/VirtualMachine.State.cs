@@ -40,7 +40,7 @@ public sealed partial class VirtualMachine
         lock (_pauseLock)
         {
             RequirePause();
-            lock (DeviceLock) return new MachineState([.. Parts().Select(StateSerializer.Save)], MemoryImage.Of(Memory));
+            return new MachineState([.. Parts().Select(StateSerializer.Save)], MemoryImage.Of(Memory));
         }
     }
 
@@ -60,12 +60,9 @@ public sealed partial class VirtualMachine
             string[] missing = [.. parts.Where(p => !saved.ContainsKey(p.Id)).Select(p => p.Id)], unknown = [.. saved.Keys.Except(parts.Select(p => p.Id))];
             if (missing.Length > 0) throw new StateFormatException($"the saved machine has no {string.Join(", ", missing)}");
             if (unknown.Length > 0) throw new StateFormatException($"this machine has no {string.Join(", ", unknown)}, the saved one has");
-            lock (DeviceLock)
-            {
-                StateSerializer.Restore(parts[0], saved[parts[0].Id]); // before anything is changed
-                state.Memory.CopyTo(Memory);
-                foreach (IStateful part in parts.Skip(1)) StateSerializer.Restore(part, saved[part.Id]);
-            }
+            StateSerializer.Restore(parts[0], saved[parts[0].Id]); // before anything is changed
+            state.Memory.CopyTo(Memory);
+            foreach (IStateful part in parts.Skip(1)) StateSerializer.Restore(part, saved[part.Id]);
         }
     }
 
@@ -75,14 +72,12 @@ public sealed partial class VirtualMachine
     /// </summary>
     private void ResetParts()
     {
-        lock (DeviceLock)
+        foreach (IDevice device in _devices) device.Reset();
+        foreach (CpuThread cpu in _cpus)
         {
-            foreach (IDevice device in _devices) device.Reset();
-            foreach (CpuThread cpu in _cpus)
-            {
-                cpu.Cpu.Reset();
-                cpu.UnhaltPending = false;
-            }
+            cpu.Cpu.Reset();
+            cpu.UnhaltPending = false;
+            cpu.LookForEvents();
         }
     }
 

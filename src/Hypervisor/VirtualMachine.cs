@@ -45,12 +45,12 @@ public sealed record StopCause(StopReason Reason, int Status = 0, string? Messag
 /// One virtual machine: memory, buses, vCPUs with their threads, timers. Engines come in through <see cref="IEngine"/>, devices through the buses;
 /// neither knows the other. Thread-safe where it says so.
 /// </summary>
-/// <remarks>Lock order: <see cref="DeviceLock"/> first, then the vCPU's own wake lock; the engine takes no lock of ours.</remarks>
+/// <remarks>Lock order: see <see cref="DeviceLock"/>; the engine takes no lock of ours.</remarks>
 public sealed partial class VirtualMachine : IDisposable
 {
     private readonly IEngineVm _engineVm;
     private readonly List<CpuThread> _cpus = [];
-    private readonly Lock _pauseLock = new(); // who holds the vCPUs; before the machine lock
+    private readonly Lock _pauseLock = new(); // who holds the vCPUs; before every other
     private readonly ClockDiscipline _discipline;
     private readonly CpuTimeControl? _cpuTime;
     private bool _paused;
@@ -78,7 +78,7 @@ public sealed partial class VirtualMachine : IDisposable
         bool paravirtual = options.Paravirtual && model.Has(CpuFeature.Hypervisor) && (engine.Intercepts.Instructions & InterceptedInstructions.Hypercall) != 0;
         if (paravirtual) model = model with { Hypervisor = ParavirtualInterface.Describe(features, options.CpuTime.Realtime ? KvmHints.Realtime : KvmHints.None) };
         else if (options.Paravirtual) model = model with { Hypervisor = HypervisorInterface.OfEngine };
-        Timers = new TimerQueue(Clock, DeviceLock, _cpuTime is null ? null : _cpuTime.BeginTimers);
+        Timers = new TimerQueue(Clock, _cpuTime is null ? null : _cpuTime.BeginTimers);
         _engineVm = engine.CreateVm(Memory, model, Clock);
         Model = _engineVm.NarrowedModel ?? model;
         if (options.EngineApics) EngineApics = _engineVm.HoldLocalApics();
@@ -101,8 +101,8 @@ public sealed partial class VirtualMachine : IDisposable
     public TimerQueue Timers { get; }
     public PortBus Ports { get; } = new();
     public MmioBus Mmio { get; } = new();
-    /// <summary>MSRs outside the processor; asked in order until one answers.</summary>
-    public IList<IMsrDevice> Msrs { get; } = [];
+    /// <summary>MSRs outside the processor.</summary>
+    public MsrBus Msrs { get; } = new();
 
     /// <summary>KVM's interface for the guest; null when the guest is offered none.</summary>
     public ParavirtualInterface? Paravirtual { get; }
@@ -125,14 +125,16 @@ public sealed partial class VirtualMachine : IDisposable
     /// </summary>
     public Func<CpuThread, VmExit, bool>? PageViolation { get; set; }
 
-    /// <summary>A local APIC of the engine broadcasts an EOI: the vector. Set by the board before the start; called with the machine lock held.</summary>
+    /// <summary>A local APIC of the engine broadcasts an EOI: the vector. Set by the board before the start; called with <see cref="InterruptLock"/> held.</summary>
     public Action<byte>? EndOfInterrupt { get; set; }
 
     /// <summary>Where FERR# of the processors leads; null: nowhere. Set by the board before the start.</summary>
     public IInterruptLine? FloatingPointError { get; set; }
 
-    /// <summary>The machine lock: devices run with it held, one at a time.</summary>
-    public object DeviceLock { get; } = new();
+    /// <summary>
+    /// The lock that all interrupt controllers share, local APICs, I/O APICs and 8259As, since a message, an acknowledge cycle or an EOI passes from one to the other. Moments only.
+    /// </summary>
+    public DeviceLock InterruptLock { get; } = new("interrupt controllers");
 
     public IReadOnlyList<CpuThread> Cpus => _cpus;
 
@@ -160,7 +162,7 @@ public sealed partial class VirtualMachine : IDisposable
         foreach (CpuThread cpu in _cpus) cpu.Join();
     }
 
-    /// <summary>Stops virtual time and all vCPUs, and returns when they stand still. Any thread but a vCPU's. Idempotent.</summary>
+    /// <summary>Stops virtual time and all vCPUs, and returns when they stand still. Any thread but a vCPU's, with no device's lock held. Idempotent.</summary>
     public void Pause()
     {
         lock (_pauseLock)
@@ -195,7 +197,7 @@ public sealed partial class VirtualMachine : IDisposable
         }
     }
 
-    /// <summary>Does something while no vCPU runs and virtual time goes on. Not on a vCPU's thread, nor with the machine lock held.</summary>
+    /// <summary>Does something while no vCPU runs and virtual time goes on. Not on a vCPU's thread, nor with a device's lock held.</summary>
     internal void WhileHeld(Action action)
     {
         lock (_pauseLock)

@@ -2,7 +2,7 @@ namespace Bunraku.Machine;
 
 /// <summary>
 /// The address line 20 mask of the PC: the line passes when the keyboard controller's output port or port 92h lets it pass, as in the PIIX family
-/// (data sheet, "A20M#"). After power-on the keyboard controller lets it pass. With the machine lock held.
+/// (data sheet, "A20M#"). After power-on the keyboard controller lets it pass. With its lock held.
 /// </summary>
 /// <param name="changed">Told when the line's state changes: true means that address bit 20 reaches memory. Called on a vCPU thread, outside of any instruction.</param>
 public sealed class A20Gate(Action<bool> changed)

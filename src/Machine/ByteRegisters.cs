@@ -4,7 +4,7 @@ namespace Bunraku.Machine;
 
 /// <summary>
 /// A window of byte-wide registers on the port bus. A wider access is carried out as byte cycles at ascending ports, as the ISA bus controller does
-/// for 8-bit devices. A device with registers in several places has one window for each. Called with the machine lock held.
+/// for 8-bit devices. A device with registers in several places has one window for each. Called with its lock held.
 /// </summary>
 /// <param name="read">Reads the register at an offset from the window's first port.</param>
 /// <param name="write">Writes the register at an offset from the window's first port.</param>

@@ -3,9 +3,9 @@ using Bunraku.Hypervisor;
 namespace Bunraku.Machine;
 
 /// <summary>
-/// The debug console of Bochs and QEMU at port E9h: it takes bytes and reads as E9h, by which firmware finds it. With the machine lock held.
+/// The debug console of Bochs and QEMU at port E9h: it takes bytes and reads as E9h, by which firmware finds it. With its lock held.
 /// </summary>
-/// <param name="output">Receives the bytes, one a call, with the machine lock held: it must not wait for anything.</param>
+/// <param name="output">Receives the bytes, one a call, with its lock held: it must not wait for anything.</param>
 public sealed class DebugConsole(Action<ReadOnlySpan<byte>> output)
 {
     public const ushort Port = 0xE9;

@@ -4,7 +4,7 @@ namespace Bunraku.Machine;
 
 /// <summary>
 /// QEMU's isa-debug-exit (hw/misc/debugexit.c) at its customary place: a write of any width to ports F4h to F7h ends the VM with process status
-/// value × 2 + 1. Reads give 0. With the machine lock held.
+/// value × 2 + 1. Reads give 0. With its lock held.
 /// </summary>
 /// <param name="stop">Ends the VM (<see cref="VirtualMachine.Stop"/>).</param>
 public sealed class DebugExit(Action<StopCause> stop) : IPortDevice

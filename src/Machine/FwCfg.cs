@@ -8,7 +8,7 @@ namespace Bunraku.Machine;
 
 /// <summary>
 /// QEMU's firmware configuration device (docs/specs/fw_cfg.rst): selector 510h, data 511h, DMA 514h. Items are added before the guest runs;
-/// registers run with the machine lock held.
+/// registers run with its lock held.
 /// </summary>
 public sealed class FwCfg
 {
@@ -54,10 +54,12 @@ public sealed class FwCfg
         AddInt16(FwCfgKey.BootMenu, 0);
     }
 
-    public void AttachTo(PortBus ports)
+    /// <param name="lock">Held for the registers; null: the device is alone.</param>
+    public void AttachTo(PortBus ports, DeviceLock? @lock = null)
     {
-        ports.Add(SelectorPort, 2, new Traditional(this));
-        ports.Add(DmaPort, 8, new Dma(this));
+        @lock ??= new DeviceLock("fw_cfg");
+        ports.Add(SelectorPort, 2, new Traditional(this), @lock);
+        ports.Add(DmaPort, 8, new Dma(this), @lock);
     }
 
     /// <summary>Sets an item; an earlier one with the same key is replaced.</summary>

@@ -2,14 +2,15 @@ using Bunraku.Hypervisor;
 
 namespace Bunraku.Machine;
 
-/// <summary>System control port A of the PS/2: bit 0 resets the processor when it goes from 0 to 1, bit 1 is the fast A20 gate. With the machine lock held.</summary>
+/// <summary>System control port A of the PS/2: bit 0 resets the processor when it goes from 0 to 1, bit 1 is the fast A20 gate. With its lock held.</summary>
 /// <param name="reset">The guest resets the machine.</param>
 public sealed class Port92(A20Gate a20, Action reset)
 {
     private const byte FastReset = 1 << 0, FastA20 = 1 << 1;
     private byte _value;
 
-    public void AttachTo(PortBus ports) => ports.Add(0x92, 1, new ByteRegisters(_ => _value, (_, value) => Write(value)));
+    /// <param name="lock">Held for the register; whoever else uses the A20 gate has the same.</param>
+    public void AttachTo(PortBus ports, DeviceLock? @lock = null) => ports.Add(0x92, 1, new ByteRegisters(_ => _value, (_, value) => Write(value)), @lock);
 
     private void Write(byte value)
     {

@@ -4,7 +4,7 @@ namespace Bunraku.Machine;
 
 /// <summary>
 /// The DMA page registers at ports 80h to 8Fh, plain storage without a DMA controller. The first of them is the POST code port, which guests also
-/// write for a delay. With the machine lock held.
+/// write for a delay. With its lock held.
 /// </summary>
 public sealed class PostCode
 {

@@ -5,7 +5,7 @@ namespace Bunraku.Machine;
 
 /// <summary>
 /// QEMU's pc-testdev (hw/misc/pc-testdev.c) at its customary places, for kvm-unit-tests: four scratch bytes at ports E0h to E3h, the ISA interrupt
-/// wires at ports 2000h to 200Fh (a write of anything but 0 asserts), and memory at FF000000h that is a device. With the machine lock held.
+/// wires at ports 2000h to 200Fh (a write of anything but 0 asserts), and memory at FF000000h that is a device. With its lock held.
 /// </summary>
 public static class TestDevice
 {

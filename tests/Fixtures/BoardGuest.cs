@@ -62,7 +62,7 @@ internal sealed class BoardGuest : IDisposable
         _guest.Code(a => emit(_guest, a));
         prepare?.Invoke(_guest);
         Vm = new VirtualMachine(ApicHolder.Find(engine), _guest.Model, Layout.MemorySize, cpus, new VirtualMachineOptions { EngineApics = engineApics });
-        Board = new PcBoard(Vm, new PcBoardOptions { DebugExit = true, TestDevice = true, DebugOutput = bytes => _said.AddRange(bytes) });
+        Board = new PcBoard(Vm, new PcBoardOptions { DebugExit = true, TestDevice = true, DebugOutput = Say });
         Assert.Equal(engineApics, Vm.EngineApics != null);
         var memory = new byte[Layout.Spare - Layout.Gdt];
         Assert.True(_guest.Memory.Read(Layout.Gdt, memory));
@@ -73,20 +73,22 @@ internal sealed class BoardGuest : IDisposable
     public VirtualMachine Vm { get; }
     public PcBoard Board { get; }
 
+    private void Say(ReadOnlySpan<byte> bytes)
+    {
+        lock (_said) _said.AddRange(bytes);
+    }
+
     /// <summary>What came on the debug console so far.</summary>
     public byte[] Said
     {
         get
         {
-            lock (Vm.DeviceLock) return [.. _said];
+            lock (_said) return [.. _said];
         }
     }
 
     /// <summary>The guest reads this number at <see cref="ScratchPort"/> from now on.</summary>
-    public void Tell(byte number)
-    {
-        lock (Vm.DeviceLock) Vm.Ports.Write(ScratchPort, 1, number);
-    }
+    public void Tell(byte number) => Vm.Ports.Write(ScratchPort, 1, number);
 
     /// <summary>Runs to the guest's end and returns what it said.</summary>
     public byte[] Run()

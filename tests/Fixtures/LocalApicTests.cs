@@ -549,23 +549,28 @@ public sealed class LocalApicTests
         public Side(string engine, bool held, CpuModel model)
         {
             Vm = new VirtualMachine(ApicHolder.Find(engine), model, Layout.MemorySize, options: new VirtualMachineOptions { EngineApics = held });
-            var board = new Bunraku.Machine.Board.PcBoard(Vm, new() { DebugExit = true, DebugOutput = bytes => Said.AddRange(bytes) });
+            var board = new Bunraku.Machine.Board.PcBoard(Vm, new() { DebugExit = true, DebugOutput = Say });
             if (!held) _apic = board.Apics.LocalApics[0];
         }
 
         public List<byte> Said { get; } = [];
 
+        private void Say(ReadOnlySpan<byte> bytes)
+        {
+            lock (Said) Said.AddRange(bytes);
+        }
+
         public CpuState Read()
         {
             var state = new CpuState();
             Vm.Cpus[0].Cpu.ReadState(state);
-            lock (Vm.DeviceLock) state.Apic ??= _apic!.ReadState();
+            lock (Vm.InterruptLock) state.Apic ??= _apic!.ReadState();
             return state;
         }
 
         public void Write(CpuState state)
         {
-            lock (Vm.DeviceLock) _apic?.WriteState(state.Apic!);
+            lock (Vm.InterruptLock) _apic?.WriteState(state.Apic!);
             Vm.Cpus[0].Cpu.WriteState(state);
         }
 
@@ -651,7 +656,7 @@ public sealed class LocalApicTests
 
         static int Length(Side side)
         {
-            lock (side.Vm.DeviceLock) return side.Said.Count;
+            lock (side.Said) return side.Said.Count;
         }
     }
 }

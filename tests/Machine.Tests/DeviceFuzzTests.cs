@@ -48,7 +48,7 @@ public sealed class DeviceFuzzTests : IDisposable
     public void Uart(int seed)
     {
         long sent = 0;
-        Uart16550A uart = new(_line, bytes => sent += bytes.Length, _time, new object());
+        Uart16550A uart = new(_line, bytes => sent += bytes.Length, _time, new DeviceLock("test"));
         uart.AttachTo(_ports);
         Fuzz(seed, 0x3F8, 0x3FF, random =>
         {
@@ -119,7 +119,7 @@ public sealed class DeviceFuzzTests : IDisposable
     public void KeyboardController(int seed)
     {
         A20Gate a20 = new(_ => { });
-        I8042 controller = new(_line, _otherLine, a20, () => { }, new object());
+        I8042 controller = new(_line, _otherLine, a20, () => { }, new DeviceLock("test"));
         controller.AttachTo(_ports);
         new Port92(a20, () => { }).AttachTo(_ports);
         Fuzz(seed, 0x60, 0x64, random =>

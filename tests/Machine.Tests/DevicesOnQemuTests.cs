@@ -117,7 +117,7 @@ public sealed class DevicesOnQemuTests : IDisposable
     [Fact]
     public void Uart16550A()
     {
-        new Uart16550A(_line, _ => { }, _time, new object()).AttachTo(_ports);
+        new Uart16550A(_line, _ => { }, _time, new DeviceLock("test")).AttachTo(_ports);
         Random random = new(23);
         const ushort com1 = 0x3F8;
         _both.Out(com1 + 3, 0x03);
@@ -169,7 +169,7 @@ public sealed class DevicesOnQemuTests : IDisposable
     [Fact]
     public void I8042()
     {
-        new I8042(_line, _otherLine, new A20Gate(_ => { }), () => { }, new object()).AttachTo(_ports);
+        new I8042(_line, _otherLine, new A20Gate(_ => { }), () => { }, new DeviceLock("test")).AttachTo(_ports);
         Random random = new(24);
         const ushort data = 0x60, command = 0x64;
         byte[] keyboard = [0xED, 0xF2, 0xF3, 0xF4, 0xF5, 0xF6, 0xFF];

@@ -19,7 +19,7 @@ public class I8042Tests
     public I8042Tests()
     {
         _a20 = new A20Gate(_a20Changes.Add);
-        _controller = new I8042(_irq1, _irq12, _a20, () => _resets++, new object());
+        _controller = new I8042(_irq1, _irq12, _a20, () => _resets++, new DeviceLock("test"));
         _controller.AttachTo(_ports);
     }
 

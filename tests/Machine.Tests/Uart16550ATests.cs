@@ -18,7 +18,7 @@ public class Uart16550ATests
 
     public Uart16550ATests()
     {
-        _uart = new Uart16550A(_irq, bytes => _sent.AddRange(bytes), _time, new object());
+        _uart = new Uart16550A(_irq, bytes => _sent.AddRange(bytes), _time, new DeviceLock("test"));
         _uart.AttachTo(_ports);
         SetUp(divisor: 1);
     }

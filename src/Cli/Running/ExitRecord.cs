@@ -30,39 +30,68 @@ public readonly record struct ExitRecord(
     private ulong Masked => Size is > 0 and < 8 ? Data & ((1ul << (8 * Size)) - 1) : Data;
 }
 
-/// <summary>The last exits of a VM, for the report after a crash, and every exit as a line when somebody traces. Any vCPU's thread.</summary>
-public sealed class ExitLog(TextWriter? trace) : IDisposable
+/// <summary>
+/// The last exits of a VM, for the report after a crash, and every exit as a line when somebody traces. Each vCPU's thread adds its own exits and waits for nobody, unless there is a
+/// trace; reading is for any thread.
+/// </summary>
+public sealed class ExitLog : IDisposable
 {
     private const int Kept = 16;
-    private readonly Lock _lock = new();
-    private readonly ExitRecord[] _last = new ExitRecord[Kept];
-    private long _count;
 
+    private readonly Ring[] _rings;
+    private readonly TextWriter? _trace;
+    private readonly Lock _traceLock = new();
+
+    /// <param name="cpus">Number of vCPUs.</param>
+    public ExitLog(int cpus, TextWriter? trace)
+    {
+        _rings = [.. Enumerable.Range(0, cpus).Select(_ => new Ring())];
+        _trace = trace;
+    }
+
+    /// <summary>On the thread of the record's vCPU.</summary>
     public void Add(in ExitRecord record)
     {
-        lock (_lock)
-        {
-            _last[_count++ % Kept] = record;
-            trace?.WriteLine(record.ToString());
-        }
+        _rings[record.Cpu].Add(record);
+        if (_trace == null) return;
+        lock (_traceLock) _trace.WriteLine(record.ToString());
     }
 
-    /// <summary>The last exits, oldest first.</summary>
-    public IReadOnlyList<ExitRecord> Last
-    {
-        get
-        {
-            lock (_lock)
-            {
-                int n = (int)Math.Min(_count, Kept);
-                return [.. Enumerable.Range(0, n).Select(i => _last[(_count - n + i) % Kept])];
-            }
-        }
-    }
+    /// <summary>The last exits of all vCPUs, oldest first.</summary>
+    public IReadOnlyList<ExitRecord> Last => [.. _rings.SelectMany(r => r.Last).OrderBy(r => r.Nanoseconds).TakeLast(Kept)];
 
     /// <summary>Flushes the trace; nothing may be added afterwards.</summary>
     public void Dispose()
     {
-        lock (_lock) trace?.Dispose();
+        lock (_traceLock) _trace?.Dispose();
+    }
+
+    /// <summary>The last exits of one vCPU. One thread writes; a reader sees by the count what was overwritten while it read.</summary>
+    private sealed class Ring
+    {
+        private const int Size = 2 * Kept; // so that a reader finds enough records that the writer is far from
+
+        private readonly ExitRecord[] _records = new ExitRecord[Size];
+        private long _count;
+
+        public void Add(in ExitRecord record)
+        {
+            long n = _count;
+            _records[n % Size] = record;
+            Volatile.Write(ref _count, n + 1);
+        }
+
+        public IEnumerable<ExitRecord> Last
+        {
+            get
+            {
+                long end = Volatile.Read(ref _count);
+                ExitRecord[] copy = [.. _records];
+                Thread.MemoryBarrier();
+                // The record of this number is being written, over the one that is a whole round older.
+                long writing = Volatile.Read(ref _count);
+                for (long n = Math.Max(0, Math.Max(end - Kept, writing - Size + 1)); n < end; n++) yield return copy[n % Size];
+            }
+        }
     }
 }

@@ -19,7 +19,7 @@ internal sealed class GuestMachine
     private readonly Task _stopped;
     private readonly CommandInput _input = new();
     private readonly List<byte> _passed = [], _kernelMessages = [], _coded = [];
-    /// <summary>Guards <see cref="_held"/>. Inside the machine lock or without it; never around it while input is held.</summary>
+    /// <summary>Guards <see cref="_held"/>. Taken with the first port's lock held, or with none; inside it the second port's lock is taken.</summary>
     private readonly Lock _heldLock = new();
     /// <summary>Input that waits until the guest's terminal is set up for it, which would lose or echo it; null from then on.</summary>
     private List<byte>? _held;

@@ -3,7 +3,7 @@ using Bunraku.Platform;
 namespace Bunraku.Cli.Running;
 
 /// <summary>
-/// Carries the guest's output to a descriptor on a thread of its own, so that a slow terminal does not hold the machine lock. Bytes keep their
+/// Carries the guest's output to a descriptor on a thread of its own, so that a slow terminal does not hold a device's lock. Bytes keep their
 /// order and none is lost: disposal writes what waits. Who writes calls <see cref="Throttle"/> where it may wait. Thread-safe.
 /// </summary>
 public sealed class OutputPump : IDisposable

@@ -73,7 +73,7 @@ public sealed class RunSession : IDisposable
             trace?.Dispose();
             throw new CannotStartException($"the host gives no {Quantities.FormatSize(options.Memory)} of memory for the guest: {e.Message}; try a smaller --memory", e);
         }
-        _log = new ExitLog(trace);
+        _log = new ExitLog(options.Cpus, trace);
         try
         {
             _machine = Guarded(() => new GuestMachine(_vm, image, options, console));

@@ -205,8 +205,8 @@ internal sealed unsafe class ParavirtualCpu(ParavirtualInterface owner, CpuThrea
     /// <summary>Sets the flag by which the guest sees that it need not tell the APIC about the end of the interrupt in service.</summary>
     private void OfferEoi()
     {
-        if (thread.Interrupts is not { } source) return;
-        lock (owner.DeviceLock)
+        if (thread.Interrupts is not { IsInService: true } source) return;
+        lock (owner.InterruptLock)
         {
             if (!source.TryOfferSilentEoi()) return;
         }
@@ -222,7 +222,8 @@ internal sealed unsafe class ParavirtualCpu(ParavirtualInterface owner, CpuThrea
         // A flag that was moved away meanwhile cannot be: its MSR exits.
         bool accepted = (Interlocked.And(ref *(int*)_eoiFlag.Pointer, ~1) & 1) == 0;
         _eoiFlag.Written();
-        lock (owner.DeviceLock) thread.Interrupts!.WithdrawSilentEoi(accepted);
+        lock (owner.InterruptLock) thread.Interrupts!.WithdrawSilentEoi(accepted);
+        thread.LookForEvents();
     }
 }
 

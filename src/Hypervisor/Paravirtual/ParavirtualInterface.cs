@@ -7,7 +7,7 @@ namespace Bunraku.Hypervisor.Paravirtual;
 /// <summary>Sends interrupts to local APICs on behalf of a hypercall.</summary>
 public interface IInterruptSender
 {
-    /// <summary>Sends what an ICR says to one APIC ID. False: nobody took it. With the machine lock held.</summary>
+    /// <summary>Sends what an ICR says to one APIC ID. False: nobody took it. With <see cref="VirtualMachine.InterruptLock"/> held.</summary>
     bool Send(uint apicId, uint icr);
 
     /// <summary>The number of the vCPU with an APIC ID, or -1.</summary>
@@ -53,7 +53,7 @@ public sealed class ParavirtualInterface : IMsrDevice, IDevice, IStateful<Paravi
 
     internal VirtualClock Clock => _vm.Clock;
     internal GuestMemory Memory => _vm.Memory;
-    internal object DeviceLock => _vm.DeviceLock;
+    internal DeviceLock InterruptLock => _vm.InterruptLock;
     internal bool Has(KvmFeatures feature) => (_features & feature) == feature;
 
     internal ParavirtualCpu Add(CpuThread thread)
@@ -166,7 +166,7 @@ public sealed class ParavirtualInterface : IMsrDevice, IDevice, IStateful<Paravi
 
     // ---- hypercalls
 
-    /// <summary>Does what a guest asks for and returns what goes to RAX. On the vCPU's thread, without the machine lock.</summary>
+    /// <summary>Does what a guest asks for and returns what goes to RAX. On the vCPU's thread, without a lock.</summary>
     public ulong Call(int cpu, in HypercallArguments call)
     {
         HypercallArguments c = call.Is64Bit ? call
@@ -183,7 +183,7 @@ public sealed class ParavirtualInterface : IMsrDevice, IDevice, IStateful<Paravi
                 return 0;
             case HypercallNumber.KickCpu when Interrupts is { } sender:
                 int target;
-                lock (DeviceLock) target = sender.FindCpu((uint)call.A1);
+                lock (InterruptLock) target = sender.FindCpu((uint)call.A1);
                 if (target >= 0) _vm.Cpus[target].Unhalt();
                 return 0;
             case HypercallNumber.SendIpi when Interrupts is { } sender:
@@ -206,7 +206,7 @@ public sealed class ParavirtualInterface : IMsrDevice, IDevice, IStateful<Paravi
         if ((icr & (destinationMode | shorthand)) != 0 || (icr & deliveryMode) is not (fixedMode or nmi)) return -(long)HypercallError.Invalid;
         int width = call.Is64Bit ? 64 : 32;
         long delivered = 0;
-        lock (DeviceLock)
+        lock (InterruptLock)
         {
             delivered += Send(call.A0, (uint)call.A2);
             delivered += Send(call.A1, (uint)call.A2 + (ulong)width);

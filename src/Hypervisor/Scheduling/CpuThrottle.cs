@@ -76,7 +76,7 @@ internal sealed class CpuThrottle : IDisposable
         }
     }
 
-    /// <summary>Waits while the vCPUs stand still; returns for how many nanoseconds. On a vCPU's thread, without the machine lock.</summary>
+    /// <summary>Waits while the vCPUs stand still; returns for how many nanoseconds. On a vCPU's thread, with no lock held.</summary>
     /// <param name="giveUp">Something else wants the vCPU's thread.</param>
     public long Wait(Func<bool> giveUp)
     {

@@ -5,7 +5,7 @@ namespace Bunraku.Machine.Acpi;
 
 /// <summary>
 /// ACPI's fixed hardware: PM1 event and control registers, the 32-bit power management timer, a power button, the real-time
-/// clock's alarm. Offsets: status 0, enable 2, control 4, timer 8. There is no SMI command port: the machine is in ACPI mode from the start. With the machine lock held.
+/// clock's alarm. Offsets: status 0, enable 2, control 4, timer 8. There is no SMI command port: the machine is in ACPI mode from the start. With its lock held.
 /// </summary>
 /// <remarks>ACPI Specification 6.3, section 4.8.3 "Fixed Hardware Registers".</remarks>
 public sealed class PowerManagement : IPortDevice
@@ -52,7 +52,7 @@ public sealed class PowerManagement : IPortDevice
     /// <summary>Hangs on the real-time clock's interrupt: RTC_STS is set each time that it is asserted.</summary>
     public IInterruptLine RealTimeClock { get; }
 
-    /// <summary>Asks the guest to shut down. With the machine lock held.</summary>
+    /// <summary>Asks the guest to shut down. With its lock held.</summary>
     public void PressPowerButton()
     {
         _status |= PowerButtonEvent;

@@ -12,21 +12,30 @@ public sealed class IsaInterrupts
     private const int Count = 16, TimerIrq = 0, CascadeIrq = 2;
     private readonly IInterruptLine?[] _lines = new IInterruptLine?[Count];
 
-    public IsaInterrupts(Pic8259Pair pic, IoApic ioApic)
+    /// <param name="lock">That of the interrupt controllers. The wires take it.</param>
+    public IsaInterrupts(Pic8259Pair pic, IoApic ioApic, DeviceLock @lock)
     {
         for (int irq = 0; irq < Count; irq++)
-            if (irq != CascadeIrq) _lines[irq] = new Wire(pic.Line(irq), ioApic.GetLine(irq == TimerIrq ? TimerInput : irq));
+            if (irq != CascadeIrq) _lines[irq] = new Wire(pic, ioApic, irq, @lock);
     }
 
     /// <summary>The wire of an ISA interrupt, 0 to 15 but 2 (the cascade).</summary>
     public IInterruptLine this[int irq] => _lines[irq] ?? throw new ArgumentOutOfRangeException(nameof(irq), "IRQ 2 is the cascade");
 
-    private sealed class Wire(IInterruptLine pic, IInterruptLine ioApic) : IInterruptLine
+    private sealed class Wire(Pic8259Pair pic, IoApic ioApic, int irq, DeviceLock @lock) : IInterruptLine
     {
+        private readonly int _pin = irq == TimerIrq ? TimerInput : irq;
+        private readonly IInterruptLine _pic = pic.Line(irq), _ioApic = ioApic.GetLine(irq == TimerIrq ? TimerInput : irq);
+
         public void Set(bool asserted)
         {
-            pic.Set(asserted);
-            ioApic.Set(asserted);
+            // Most accesses to a device do not move its wire, and need not wait for the interrupt controllers.
+            if (pic.IsAsserted(irq) == asserted && ioApic.IsSettled(_pin, asserted)) return;
+            lock (@lock)
+            {
+                _pic.Set(asserted);
+                _ioApic.Set(asserted);
+            }
         }
     }
 }

@@ -25,53 +25,56 @@ public sealed class PcBoard
 
     private readonly VirtualMachine _vm;
     private readonly IInterruptLine[] _lint1; // of every local APIC
+    private readonly DeviceLock _powerLock = new("power management");
     private readonly Dictionary<int, SharedWire> _pciInterrupts = [];
 
     /// <summary>Assembles the board. Before the VM starts; once a VM.</summary>
     public PcBoard(VirtualMachine vm, PcBoardOptions options)
     {
         _vm = vm;
-        var time = new MachineTime(vm);
+        MachineTime Time(DeviceLock @lock) => new(vm, @lock);
 
         Apics = new ApicBus(vm.EngineApics);
         vm.EndOfInterrupt = Apics.BroadcastEoi;
         IoApic = new IoApic(Apics);
-        (IInterruptLine[] lint0, _lint1) = vm.EngineApics is null ? AddLocalApics(time) : AddEngineApics();
-        vm.Msrs.Add(Apics);
+        (IInterruptLine[] lint0, _lint1) = vm.EngineApics is null ? AddLocalApics(Time(vm.InterruptLock)) : AddEngineApics();
+        vm.Msrs.Add(Apics, vm.InterruptLock);
         if (vm.Paravirtual is { } paravirtual) paravirtual.Interrupts = Apics;
-        vm.Mmio.Add(MemoryLayout.IoApic, IoApic.Length, IoApic);
+        vm.Mmio.Add(MemoryLayout.IoApic, IoApic.Length, IoApic, vm.InterruptLock);
 
         // The 8259A's output leads to every local APIC and to the I/O APIC's first input.
         Pic = new Pic8259Pair(new InterruptFanOut([.. lint0, IoApic.GetLine(0)]));
-        Pic.AttachTo(vm.Ports);
-        Interrupts = new IsaInterrupts(Pic, IoApic);
+        Pic.AttachTo(vm.Ports, vm.InterruptLock);
+        Interrupts = new IsaInterrupts(Pic, IoApic, vm.InterruptLock);
 
         vm.FloatingPointError = Interrupts[CoprocessorError.Irq];
         new CoprocessorError(Interrupts[CoprocessorError.Irq]).AttachTo(vm.Ports);
 
-        Gate pitWire = new(Interrupts[0]), clockWire = new(Interrupts[8]);
-        Timer = new Pit8254(pitWire, time);
-        Timer.AttachTo(vm.Ports);
-        Power = new PowerManagement(time, Interrupts[PowerManagement.SciInterrupt], () => vm.Stop(new StopCause(StopReason.PowerOff)));
-        vm.Ports.Add(PowerManagement.FirstPort, PowerManagement.Ports, Power);
-        Clock = new Rtc146818(new InterruptFanOut([clockWire, Power.RealTimeClock]), time, options.StartTime, vm.Memory.Size);
-        Clock.AttachTo(vm.Ports);
+        Gate pitWire = new(Interrupts[0], vm.InterruptLock), clockWire = new(Interrupts[8], vm.InterruptLock);
+        DeviceLock timerLock = new("8254"), clockLock = new("real-time clock"), hpetLock = new("HPET"), keyboardLock = new("keyboard controller");
+        Timer = new Pit8254(pitWire, Time(timerLock));
+        Timer.AttachTo(vm.Ports, timerLock);
+        Power = new PowerManagement(Time(_powerLock), Interrupts[PowerManagement.SciInterrupt], () => vm.Stop(new StopCause(StopReason.PowerOff)));
+        vm.Ports.Add(PowerManagement.FirstPort, PowerManagement.Ports, Power, _powerLock);
+        Clock = new Rtc146818(new InterruptFanOut([clockWire, new LockedWire(Power.RealTimeClock, _powerLock)]), Time(clockLock), options.StartTime, vm.Memory.Size);
+        Clock.AttachTo(vm.Ports, clockLock);
         // Inputs 20 to 23 of the I/O APIC lead to the PCI slots too.
         var routes = new IInterruptLine?[IoApic.Pins];
         for (int input = FirstHpetInput; input < IoApic.Pins; input++) routes[input] = PciInterrupt(input).Connect();
-        Hpet = new Hpet(time, routes, [Interrupts[0], Interrupts[8]], replace => pitWire.Cut = clockWire.Cut = replace, Apics.DeliverMsi);
-        vm.Mmio.Add(MemoryLayout.Hpet, Hpet.Length, Hpet);
+        Hpet = new Hpet(Time(hpetLock), routes, [Interrupts[0], Interrupts[8]], replace => pitWire.Cut = clockWire.Cut = replace, DeliverMsi);
+        vm.Mmio.Add(MemoryLayout.Hpet, Hpet.Length, Hpet, hpetLock);
         var a20 = new A20Gate(vm.SetA20);
-        Keyboard = new I8042(Interrupts[1], Interrupts[12], a20, Reset, vm.DeviceLock);
+        Keyboard = new I8042(Interrupts[1], Interrupts[12], a20, Reset, keyboardLock);
         Keyboard.AttachTo(vm.Ports);
-        new Port92(a20, Reset).AttachTo(vm.Ports);
+        new Port92(a20, Reset).AttachTo(vm.Ports, keyboardLock);
         PostCode = new PostCode();
         PostCode.AttachTo(vm.Ports);
-        Serial = new Uart16550A(Interrupts[4], options.SerialOutput ?? (_ => { }), time, vm.DeviceLock);
+        DeviceLock serialLock = new("COM1"), secondSerialLock = new("COM2");
+        Serial = new Uart16550A(Interrupts[4], options.SerialOutput ?? (_ => { }), Time(serialLock), serialLock);
         Serial.AttachTo(vm.Ports);
         if (options.SecondSerialOutput is { } second)
         {
-            SecondSerial = new Uart16550A(Interrupts[3], second, time, vm.DeviceLock);
+            SecondSerial = new Uart16550A(Interrupts[3], second, Time(secondSerialLock), secondSerialLock);
             SecondSerial.AttachTo(vm.Ports, Uart16550A.Com2);
         }
         if (options.DebugOutput is { } debug) new DebugConsole(debug).AttachTo(vm.Ports);
@@ -91,7 +94,7 @@ public sealed class PcBoard
         Acpi = new AcpiTables(vm.Cpus.Count, s_reset, SecondSerial is not null);
         FwCfg = new FwCfg(vm.Memory, vm.Cpus.Count);
         FwCfg.AddE820(MemoryMap);
-        FwCfg.AttachTo(vm.Ports);
+        FwCfg.AttachTo(vm.Ports, new DeviceLock("fw_cfg"));
         WriteFirmwareData();
         foreach (CpuThread cpu in vm.Cpus.Skip(1)) PrepareApplicationProcessor(cpu.Cpu);
     }
@@ -153,31 +156,33 @@ public sealed class PcBoard
 
     /// <summary>The wire to an I/O APIC input that PCI slots and other devices share, 16 to 23.</summary>
     public SharedWire PciInterrupt(int input) =>
-        _pciInterrupts.TryGetValue(input, out SharedWire? wire) ? wire : _pciInterrupts[input] = new SharedWire(IoApic.GetLine(input));
+        _pciInterrupts.TryGetValue(input, out SharedWire? wire) ? wire : _pciInterrupts[input] = new SharedWire(IoApic.GetLine(input), _vm.InterruptLock);
 
     /// <summary>Leaves interrupt vectors, 8259A and timer as a BIOS does, for kernels whose boot protocol promises that. Before the kernel is loaded.</summary>
-    public void PrepareAsBios()
-    {
-        lock (_vm.DeviceLock) BiosState.Prepare(_vm.Memory, _vm.Ports);
-    }
+    public void PrepareAsBios() => BiosState.Prepare(_vm.Memory, _vm.Ports);
 
     /// <summary>Asks the guest to shut down, as a press of the power button does. Any thread.</summary>
     public void PressPowerButton()
     {
-        lock (_vm.DeviceLock) Power.PressPowerButton();
+        lock (_powerLock) Power.PressPowerButton();
     }
 
     /// <summary>Asserts NMI for a moment: it leads to LINT1 of every local APIC, whose vector table says what becomes of it. Any thread.</summary>
     /// <remarks>MultiProcessor Specification 1.4, section 3.6.2 and figure "Virtual Wire Mode Via Local APIC".</remarks>
     public void PulseNmi()
     {
-        lock (_vm.DeviceLock)
+        lock (_vm.InterruptLock)
         {
             foreach (bool level in (ReadOnlySpan<bool>)[true, false])
             {
                 foreach (IInterruptLine pin in _lint1) pin.Set(level);
             }
         }
+    }
+
+    private void DeliverMsi(ulong address, uint data)
+    {
+        lock (_vm.InterruptLock) Apics.DeliverMsi(address, data);
     }
 
     private void Reset() => _vm.Stop(new StopCause(StopReason.Reset));

@@ -3,7 +3,7 @@ namespace Bunraku.Machine.Board;
 /// <summary>What a board is built with.</summary>
 public sealed record PcBoardOptions
 {
-    /// <summary>Receives what the guest sends on COM1, with the machine lock held: it must not wait for anything. Null: it is lost.</summary>
+    /// <summary>Receives what the guest sends on COM1, with its lock held: it must not wait for anything. Null: it is lost.</summary>
     public Action<ReadOnlySpan<byte>>? SerialOutput { get; init; }
 
     /// <summary>Receives what the guest sends on COM2, like <see cref="SerialOutput"/>. Null: there is no COM2.</summary>

@@ -2,8 +2,9 @@ using Bunraku.Hypervisor;
 
 namespace Bunraku.Machine.Board;
 
-/// <summary>Several sources on one interrupt wire: asserted while any of them is. With the machine lock held.</summary>
-public sealed class SharedWire(IInterruptLine wire)
+/// <summary>Several sources on one interrupt wire: asserted while any of them is.</summary>
+/// <param name="lock">That of the interrupt controllers, which guards the wire; the sources take it.</param>
+public sealed class SharedWire(IInterruptLine wire, DeviceLock @lock)
 {
     private int _asserted;
 
@@ -12,8 +13,11 @@ public sealed class SharedWire(IInterruptLine wire)
 
     private void Change(int by)
     {
-        _asserted += by;
-        wire.Set(_asserted != 0);
+        lock (@lock)
+        {
+            _asserted += by;
+            wire.Set(_asserted != 0);
+        }
     }
 
     private sealed class Source(SharedWire owner) : IInterruptLine
@@ -29,8 +33,18 @@ public sealed class SharedWire(IInterruptLine wire)
     }
 }
 
-/// <summary>A wire that can be cut: what is behind it then sees it low. With the machine lock held.</summary>
-internal sealed class Gate(IInterruptLine wire) : IInterruptLine
+/// <summary>A wire to a device with a lock of its own.</summary>
+internal sealed class LockedWire(IInterruptLine wire, DeviceLock @lock) : IInterruptLine
+{
+    public void Set(bool asserted)
+    {
+        lock (@lock) wire.Set(asserted);
+    }
+}
+
+/// <summary>A wire that can be cut: what is behind it then sees it low.</summary>
+/// <param name="lock">That of the interrupt controllers: the wire is moved by one device and cut by another.</param>
+internal sealed class Gate(IInterruptLine wire, DeviceLock @lock) : IInterruptLine
 {
     private bool _asserted, _cut;
 
@@ -39,15 +53,21 @@ internal sealed class Gate(IInterruptLine wire) : IInterruptLine
         get => _cut;
         set
         {
-            if (value == _cut) return;
-            _cut = value;
-            wire.Set(_asserted && !_cut);
+            lock (@lock)
+            {
+                if (value == _cut) return;
+                _cut = value;
+                wire.Set(_asserted && !_cut);
+            }
         }
     }
 
     public void Set(bool asserted)
     {
-        _asserted = asserted;
-        if (!_cut) wire.Set(asserted);
+        lock (@lock)
+        {
+            _asserted = asserted;
+            if (!_cut) wire.Set(asserted);
+        }
     }
 }

@@ -5,7 +5,7 @@ namespace Bunraku.Machine.Input;
 /// <summary>
 /// The keyboard and auxiliary device controller (8042) at ports 60h and 64h, with a keyboard (IRQ 1) and a mouse (IRQ 12) plugged in: IBM Personal
 /// System/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary Device Controller". It works through a byte the moment it is written, so the
-/// input buffer is never seen full. With the machine lock held, except <see cref="Type"/>.
+/// input buffer is never seen full. With its lock held, except <see cref="Type"/>.
 /// </summary>
 public sealed class I8042
 {
@@ -58,7 +58,7 @@ public sealed class I8042
     private readonly IInterruptLine _irq1, _irq12;
     private readonly A20Gate _a20;
     private readonly Action _reset;
-    private readonly object _machineLock;
+    private readonly DeviceLock _lock;
     private readonly Ps2Keyboard _keyboard;
     private readonly Ps2Mouse _mouse;
     private readonly byte[] _ram = new byte[RamSize];
@@ -74,10 +74,10 @@ public sealed class I8042
     /// <param name="irq12">Auxiliary device interrupt.</param>
     /// <param name="a20">Follows output port bit 1.</param>
     /// <param name="reset">The guest resets the machine (output port bit 0, pulse command FEh).</param>
-    /// <param name="machineLock">The lock that all devices run under.</param>
-    public I8042(IInterruptLine irq1, IInterruptLine irq12, A20Gate a20, Action reset, object machineLock)
+    /// <param name="lock">Held for the registers; whoever else uses <paramref name="a20"/> has the same.</param>
+    public I8042(IInterruptLine irq1, IInterruptLine irq12, A20Gate a20, Action reset, DeviceLock @lock)
     {
-        (_irq1, _irq12, _a20, _reset, _machineLock) = (irq1, irq12, a20, reset, machineLock);
+        (_irq1, _irq12, _a20, _reset, _lock) = (irq1, irq12, a20, reset, @lock);
         _keyboard = new Ps2Keyboard(Fill);
         _mouse = new Ps2Mouse(Fill);
         Control = CommandByte.KeyboardInterrupt | CommandByte.System | CommandByte.AuxiliaryDisabled | CommandByte.Translate; // as firmware leaves it
@@ -88,14 +88,14 @@ public sealed class I8042
 
     public void AttachTo(PortBus ports)
     {
-        ports.Add(0x60, 1, new ByteRegisters(_ => ReadData(), (_, value) => WriteData(value)));
-        ports.Add(0x64, 1, new ByteRegisters(_ => ReadStatus(), (_, value) => WriteCommand(value)));
+        ports.Add(0x60, 1, new ByteRegisters(_ => ReadData(), (_, value) => WriteData(value)), _lock);
+        ports.Add(0x64, 1, new ByteRegisters(_ => ReadStatus(), (_, value) => WriteCommand(value)), _lock);
     }
 
     /// <summary>A key goes down or up: its sequence in scan code set 2. Any thread. Lost when the keyboard's buffer of 16 bytes is full.</summary>
     public void Type(ReadOnlySpan<byte> scanCodes)
     {
-        lock (_machineLock) _keyboard.Type(scanCodes);
+        lock (_lock) _keyboard.Type(scanCodes);
     }
 
     private CommandByte Control

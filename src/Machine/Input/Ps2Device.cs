@@ -1,6 +1,6 @@
 namespace Bunraku.Machine.Input;
 
-/// <summary>A device at the other end of a PS/2 cable: takes command bytes, answers with bytes in a buffer of its own. With the machine lock held.</summary>
+/// <summary>A device at the other end of a PS/2 cable: takes command bytes, answers with bytes in a buffer of its own. With its lock held.</summary>
 internal abstract class Ps2Device
 {
     protected const byte Acknowledge = 0xFA, ResendRequest = 0xFE, SelfTestPassed = 0xAA;

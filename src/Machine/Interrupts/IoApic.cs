@@ -3,8 +3,7 @@ using Bunraku.Hypervisor;
 namespace Bunraku.Machine.Interrupts;
 
 /// <summary>
-/// I/O APIC with 24 pins: turns wires into messages for the local APICs. Offsets are from its own base (FEC00000h for the first). With the machine
-/// lock held.
+/// I/O APIC with 24 pins: turns wires into messages for the local APICs. Offsets are from its own base (FEC00000h for the first). With <see cref="VirtualMachine.InterruptLock"/> held.
 /// </summary>
 /// <remarks>
 /// Intel 82093AA I/O Advanced Programmable Interrupt Controller datasheet, section 3 "Register Description"; the EOI register is that of version 20h,
@@ -38,6 +37,12 @@ public sealed class IoApic : IMmioDevice
     /// <summary>The wire to a pin.</summary>
     /// <param name="gsi">Global system interrupt, 0 to 23.</param>
     public IInterruptLine GetLine(int gsi) => _lines[gsi];
+
+    /// <summary>
+    /// Setting the wire to a level would change nothing: it has that level, and no message waits for being sent again. Needs no lock where only the caller moves the wire.
+    /// </summary>
+    internal bool IsSettled(int pin, bool asserted) =>
+        _levels[pin] == asserted && (!asserted || _redirections[pin] is { IsLevel: false } or { IsMasked: true } or { RemoteIrr: true });
 
     /// <summary>All pins masked. The levels of the wires stay.</summary>
     public void Reset()

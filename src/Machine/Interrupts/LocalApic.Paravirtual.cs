@@ -5,6 +5,8 @@ public sealed partial class LocalApic
 {
     private bool _silentEoi; // the vCPU may have ended its interrupt in service by now
 
+    public bool IsInService => _isr.Highest >= 0;
+
     public bool TryOfferSilentEoi()
     {
         int vector = _isr.Highest;

@@ -2,7 +2,7 @@ namespace Bunraku.Machine.Interrupts;
 
 /// <summary>
 /// One 8259A programmable interrupt controller (Intel data sheet 231468-003) with the edge/level control of the PIIX family in place of LTIM.
-/// With the machine lock held.
+/// With <see cref="VirtualMachine.InterruptLock"/> held.
 /// </summary>
 internal sealed class Pic8259
 {
@@ -50,6 +50,9 @@ internal sealed class Pic8259
 
     /// <summary>IRR: in edge mode the latch counts only while the input is still high ("Interrupt request must stay until INTA").</summary>
     private byte Requests => (byte)(_lines & (_edges | _levelTriggered));
+
+    /// <summary>The level of an input. Needs no lock where only the caller moves it.</summary>
+    public bool IsAsserted(int input) => (_lines & (1 << input)) != 0;
 
     public void SetLine(int input, bool asserted)
     {

@@ -4,7 +4,7 @@ namespace Bunraku.Machine.Interrupts;
 
 /// <summary>
 /// The PC's two 8259As: the slave's INT is the master's IR2. Ports 20h/21h, A0h/A1h, and the edge/level control registers 4D0h/4D1h.
-/// With the machine lock held.
+/// With <see cref="VirtualMachine.InterruptLock"/> held.
 /// </summary>
 public sealed class Pic8259Pair
 {
@@ -33,11 +33,16 @@ public sealed class Pic8259Pair
     /// <summary>The wire of an ISA interrupt, 0 to 15. Number 2 is the cascade: it leads nowhere.</summary>
     public IInterruptLine Line(int irq) => _lines[irq];
 
-    public void AttachTo(PortBus ports)
+    /// <summary>The level of a wire. Needs no lock where only the caller moves it.</summary>
+    public bool IsAsserted(int irq) => irq >= 8 ? _slave.IsAsserted(irq - 8) : _master.IsAsserted(irq);
+
+    /// <param name="lock">Held for the registers; null: the device is alone.</param>
+    public void AttachTo(PortBus ports, DeviceLock? @lock = null)
     {
-        ports.Add(MasterPort, 2, new ByteRegisters(_master.Read, _master.Write));
-        ports.Add(SlavePort, 2, new ByteRegisters(_slave.Read, _slave.Write));
-        ports.Add(0x4D0, 2, new ByteRegisters(n => Chip(n).EdgeLevelControl, (n, value) => Chip(n).EdgeLevelControl = value));
+        @lock ??= new DeviceLock("8259A");
+        ports.Add(MasterPort, 2, new ByteRegisters(_master.Read, _master.Write), @lock);
+        ports.Add(SlavePort, 2, new ByteRegisters(_slave.Read, _slave.Write), @lock);
+        ports.Add(0x4D0, 2, new ByteRegisters(n => Chip(n).EdgeLevelControl, (n, value) => Chip(n).EdgeLevelControl = value), @lock);
     }
 
     /// <summary>The processor's two INTA cycles. The vector; with nothing pending any more that of the master's (IRQ 7) or the slave's (IRQ 15) input 7, as the chips do.</summary>

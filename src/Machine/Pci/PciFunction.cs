@@ -26,7 +26,7 @@ public sealed record PciBar(int Index, PciBarKind Kind, ulong Length)
 
 /// <summary>
 /// One function of a PCI device with a type 0 header. Derive from it or use it as it is for functions with nothing but identification.
-/// With the machine lock held.
+/// With its lock held.
 /// </summary>
 public class PciFunction
 {

@@ -4,7 +4,7 @@ namespace Bunraku.Machine.Pci;
 
 /// <summary>
 /// PCI bus 0 behind configuration mechanism 1 (PCI Local Bus Specification 3.0, section 3.2.2.3.2) at ports CF8h to CFFh, with the PIIX reset control
-/// register in its place at CF9h. With the machine lock held.
+/// register in its place at CF9h. With its lock held.
 /// </summary>
 /// <param name="reset">The guest resets the machine.</param>
 public sealed class PciHost(Action reset) : IPortDevice

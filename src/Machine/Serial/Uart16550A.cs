@@ -8,7 +8,7 @@ namespace Bunraku.Machine.Serial;
 /// IBM asynchronous adapter. The transmitter is infinitely fast: a character leaves the moment it is written. The receiver takes characters from a
 /// queue without bound and never faster than the guest reads, so that only the loopback can overrun it.
 /// </summary>
-/// <remarks>Registers run with the machine lock held; <see cref="Enqueue"/>, <see cref="EnqueueBreak"/> and <see cref="SetModemLines"/> take it themselves.</remarks>
+/// <remarks>Registers run with the lock held; <see cref="Enqueue"/>, <see cref="EnqueueBreak"/> and <see cref="SetModemLines"/> take it themselves.</remarks>
 public sealed class Uart16550A
 {
     /// <summary>I/O port of the first serial port (IRQ 4).</summary>
@@ -31,7 +31,7 @@ public sealed class Uart16550A
     private readonly IMachineTimer _timeoutTimer;
     private readonly IMachineTimer _burstTimer;
     private int _burst; // characters that came without a pause
-    private readonly object _machineLock;
+    private readonly DeviceLock _lock;
     private readonly Queue<Character> _incoming = new();
 
     private readonly Character[] _fifo = new Character[FifoDepth];
@@ -49,14 +49,14 @@ public sealed class Uart16550A
     private byte _modemDeltas;
 
     /// <param name="irq">The interrupt request line (IRQ 4 for COM1).</param>
-    /// <param name="output">Receives what the guest transmits, one character a call, with the machine lock held: it must not wait for anything.</param>
-    /// <param name="machineLock">The lock that all devices run under.</param>
-    public Uart16550A(IInterruptLine irq, Action<ReadOnlySpan<byte>> output, ITimeSource time, object machineLock)
+    /// <param name="output">Receives what the guest transmits, one character a call, with the lock held: it must not wait for anything.</param>
+    /// <param name="lock">Held for the registers and the timers.</param>
+    public Uart16550A(IInterruptLine irq, Action<ReadOnlySpan<byte>> output, ITimeSource time, DeviceLock @lock)
     {
         _irq = irq;
         _output = output;
         _time = time;
-        _machineLock = machineLock;
+        _lock = @lock;
         _timeoutTimer = time.CreateTimer(OnTimeoutTimer);
         _burstTimer = time.CreateTimer(OnBurstTimer);
         _seenLines = _peerLines;
@@ -76,16 +76,16 @@ public sealed class Uart16550A
     {
         get
         {
-            lock (_machineLock) return _incoming.Count;
+            lock (_lock) return _incoming.Count;
         }
     }
 
-    public void AttachTo(PortBus ports, ushort firstPort = Com1) => ports.Add(firstPort, Ports, new ByteRegisters(Read, Write));
+    public void AttachTo(PortBus ports, ushort firstPort = Com1) => ports.Add(firstPort, Ports, new ByteRegisters(Read, Write), _lock);
 
     /// <summary>Characters arrive on the line. Any thread; never blocks for the guest.</summary>
     public void Enqueue(ReadOnlySpan<byte> characters)
     {
-        lock (_machineLock)
+        lock (_lock)
         {
             foreach (byte c in characters) _incoming.Enqueue(new Character(c, 0));
             Feed();
@@ -96,7 +96,7 @@ public sealed class Uart16550A
     /// <summary>A break condition arrives (BI with a zero character and a framing error). Any thread.</summary>
     public void EnqueueBreak()
     {
-        lock (_machineLock)
+        lock (_lock)
         {
             _incoming.Enqueue(BreakCharacter);
             Feed();
@@ -107,7 +107,7 @@ public sealed class Uart16550A
     /// <summary>The other end sets its modem lines; a connected terminal (the initial state) has CTS, DSR and DCD active. Any thread.</summary>
     public void SetModemLines(UartModemLines lines)
     {
-        lock (_machineLock)
+        lock (_lock)
         {
             _peerLines = lines;
             UpdateModemStatus();

@@ -4,7 +4,7 @@ namespace Bunraku.Machine.Timers;
 
 /// <summary>
 /// High Precision Event Timers: a 64-bit counter of 100 MHz and three comparators, the first of them periodic too, with legacy replacement, I/O APIC and
-/// message interrupts. Offsets are from its base, FED00000h. With the machine lock held.
+/// message interrupts. Offsets are from its base, FED00000h. With its lock held.
 /// </summary>
 /// <remarks>
 /// IA-PC HPET (High Precision Event Timers) Specification, revision 1.0a. Periodic interrupts are due at multiples of the period from the first, so that

@@ -15,10 +15,10 @@ public interface ITimeSource
     IMachineTimer CreateTimer(Action callback);
 }
 
-/// <summary>The time of a virtual machine.</summary>
-public sealed class MachineTime(VirtualMachine vm) : ITimeSource
+/// <summary>The time of a virtual machine for the devices of one lock, with which their timers call back.</summary>
+public sealed class MachineTime(VirtualMachine vm, DeviceLock @lock) : ITimeSource
 {
     public long Nanoseconds => vm.Clock.Nanoseconds;
     public ulong TscFrequency => vm.Clock.TscFrequency;
-    public IMachineTimer CreateTimer(Action callback) => vm.Timers.Create(callback);
+    public IMachineTimer CreateTimer(Action callback) => vm.Timers.Create(callback, @lock);
 }

@@ -4,7 +4,7 @@ namespace Bunraku.Machine.Timers;
 
 /// <summary>
 /// The 8254 programmable interval timer (Intel data sheet 231164-005) at ports 40h to 43h and what hangs on it at port 61h (NMI status and control
-/// register of the PIIX family): GATE 2, the speaker bit, OUT 2 and the refresh toggle. Counter 0 drives IRQ 0. With the machine lock held.
+/// register of the PIIX family): GATE 2, the speaker bit, OUT 2 and the refresh toggle. Counter 0 drives IRQ 0. With its lock held.
 /// </summary>
 /// <remarks>
 /// Rising edges of OUT 0 are due at multiples of the period from the tick at which the count was loaded, so that lateness never accumulates. An edge
@@ -40,10 +40,12 @@ public sealed class Pit8254
         _timer = time.CreateTimer(OnTimer);
     }
 
-    public void AttachTo(PortBus ports)
+    /// <param name="lock">Held for the registers; null: the device is alone.</param>
+    public void AttachTo(PortBus ports, DeviceLock? @lock = null)
     {
-        ports.Add(FirstPort, 4, new ByteRegisters(Read, Write));
-        ports.Add(0x61, 1, new ByteRegisters(_ => ReadPort61(), (_, value) => WritePort61(value)));
+        @lock ??= new DeviceLock("8254");
+        ports.Add(FirstPort, 4, new ByteRegisters(Read, Write), @lock);
+        ports.Add(0x61, 1, new ByteRegisters(_ => ReadPort61(), (_, value) => WritePort61(value)), @lock);
     }
 
     private long Now => PitClock.Ticks(_time.Nanoseconds);

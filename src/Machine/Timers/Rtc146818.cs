@@ -5,7 +5,7 @@ namespace Bunraku.Machine.Timers;
 
 /// <summary>
 /// The real-time clock and CMOS RAM of the PC: MC146818A (Motorola data sheet, 1984) at ports 70h and 71h, 128 bytes, IRQ 8. The clock starts at the
-/// host's UTC and then follows virtual time. With the machine lock held.
+/// host's UTC and then follows virtual time. With its lock held.
 /// </summary>
 /// <remarks>
 /// The bytes are the clock: each update increments them as the chip does, in the format that register B names, whatever the guest wrote there.
@@ -65,7 +65,8 @@ public sealed class Rtc146818
     /// <summary>The port that says which register the next one is.</summary>
     public const ushort IndexPort = 0x70;
 
-    public void AttachTo(PortBus ports) => ports.Add(IndexPort, 2, new ByteRegisters(Read, Write));
+    /// <param name="lock">Held for the registers; null: the device is alone.</param>
+    public void AttachTo(PortBus ports, DeviceLock? @lock = null) => ports.Add(IndexPort, 2, new ByteRegisters(Read, Write), @lock);
 
     private RtcRegisterB Control => (RtcRegisterB)_bytes[CmosAddress.RegisterB];
     private bool DividerRuns => ((RtcRegisterA)_bytes[CmosAddress.RegisterA] & RtcRegisterA.Divider) == RtcRegisterA.Divider32Khz;

@@ -108,7 +108,7 @@ public sealed class PcBoardTests : IDisposable
     {
         InitializePic();
         IInterruptSource cpu0 = _vm.Cpus[0].Interrupts!, cpu1 = _vm.Cpus[1].Interrupts!;
-        lock (_vm.DeviceLock) _board.Interrupts[4].Set(true);
+        _board.Interrupts[4].Set(true);
         Assert.True(cpu0.InterruptPending);
         Assert.False(cpu1.InterruptPending); // its LINT0 is masked
         Assert.Equal((byte)0x34, cpu0.AcknowledgeInterrupt());
@@ -121,11 +121,8 @@ public sealed class PcBoardTests : IDisposable
         WriteMmio(0xFEC0_0010, 0x44);
         WriteMmio(0xFEC0_0000, 0x10 + 2 * 2); // ISA IRQ 0 arrives at input 2
         WriteMmio(0xFEC0_0010, 0x40);
-        lock (_vm.DeviceLock)
-        {
-            _board.Interrupts[4].Set(true);
-            _board.Interrupts[0].Set(true);
-        }
+        _board.Interrupts[4].Set(true);
+        _board.Interrupts[0].Set(true);
         IInterruptSource cpu = _vm.Cpus[0].Interrupts!;
         Assert.Equal((byte)0x44, cpu.AcknowledgeInterrupt());
         WriteMmio(0xFEE0_00B0, 0);
@@ -191,7 +188,7 @@ public sealed class PcBoardTests : IDisposable
                     Handle(new VmExit { Reason = ExitReason.Msr, IsWrite = random.Next(2) == 0, Address = (uint)random.Next(0x900), Data = value }, cpu);
                     break;
             }
-            lock (_vm.DeviceLock)
+            lock (_vm.InterruptLock)
             {
                 if (_vm.Cpus[cpu].Interrupts is { InterruptPending: true } source) source.AcknowledgeInterrupt();
             }
@@ -205,7 +202,7 @@ public sealed class PcBoardTests : IDisposable
         Assert.Equal((0xFAu, 0xFFu), (In(0x21, 1), In(0xA1, 1)));
         Out(0x43, 1, 0xE2); // read-back: status of channel 0
         Assert.Equal(0x36u, In(0x40, 1) & 0x3F);
-        lock (_vm.DeviceLock) _board.Interrupts[0].Set(true);
+        _board.Interrupts[0].Set(true);
         Assert.True(_vm.Cpus[0].Interrupts!.InterruptPending);
         Assert.Equal((byte)8, _vm.Cpus[0].Interrupts!.AcknowledgeInterrupt());
         Assert.True(_vm.Memory.TryRead(8 * 4, out uint handler));
