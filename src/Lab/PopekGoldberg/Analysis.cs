@@ -28,7 +28,8 @@ internal static class Analysis
     }
 
     /// <summary>Runs every probe on one engine with one setting of UMIP.</summary>
-    public static ProcessorReport Engine(GuestBench bench, string engine, bool umip, IReadOnlyList<Probe> probes)
+    /// <param name="progress">Told how many probes are done, before each.</param>
+    public static ProcessorReport Engine(GuestBench bench, string engine, bool umip, IReadOnlyList<Probe> probes, Action<int>? progress = null)
     {
         var noise = new Dictionary<(int, int), HashSet<string>>();
         foreach (int level in Levels)
@@ -40,6 +41,7 @@ internal static class Analysis
         var failures = new List<string>();
         foreach (Probe probe in probes)
         {
+            progress?.Invoke(instructions.Count);
             var observations = new Dictionary<(int, int), Observation>();
             foreach (int level in Levels)
             {

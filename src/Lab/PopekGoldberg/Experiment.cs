@@ -10,7 +10,7 @@ public static class Experiment
     /// <param name="engines">Engines that can run here.</param>
     /// <param name="reference">The engine on whose guests it is observed what the host's instructions do at level 0; one of them or another.</param>
     /// <param name="model">CPU model of the guests. UMIP is switched where it has it.</param>
-    /// <param name="progress">Told what comes next, one line each; an engine may take a minute.</param>
+    /// <param name="progress">Told what is being done, for each instruction anew; an engine may take a minute.</param>
     /// <exception cref="InvalidOperationException">The host forbids executable memory; the message is one line.</exception>
     public static ExperimentReport Run(IReadOnlyList<IEngine> engines, IEngine reference, CpuModel model, Action<string>? progress = null)
     {
@@ -18,16 +18,15 @@ public static class Experiment
         var processors = new List<ProcessorReport>();
         foreach (IEngine engine in engines)
         {
-            progress?.Invoke($"executing {probes.Count} instructions on {engine.Name}");
             using var bench = new GuestBench(engine, model);
-            processors.Add(Analysis.Engine(bench, engine.Name, umip: false, probes));
-            if (model.Has(CpuFeature.Umip)) processors.Add(Analysis.Engine(bench, engine.Name, umip: true, probes));
+            processors.Add(Analysis.Engine(bench, engine.Name, umip: false, probes, Step(engine, umip: false)));
+            if (model.Has(CpuFeature.Umip)) processors.Add(Analysis.Engine(bench, engine.Name, umip: true, probes, Step(engine, umip: true)));
         }
         ProcessorReport? known = processors.FirstOrDefault(p => p.Engine == reference.Name && p.Umip == false);
         if (known == null)
         {
             using var bench = new GuestBench(reference, model);
-            known = Analysis.Engine(bench, reference.Name, umip: false, probes);
+            known = Analysis.Engine(bench, reference.Name, umip: false, probes, Step(reference, umip: false));
         }
         string name = HostProcessorName();
         try
@@ -40,6 +39,9 @@ public static class Experiment
             throw new InvalidOperationException($"the host's processor cannot be tried: {e.Message}; the system must allow a process executable memory of its own", e);
         }
         return new ExperimentReport(DateTime.UtcNow, name, model.Name, processors);
+
+        Action<int>? Step(IEngine engine, bool umip) =>
+            progress is null ? null : done => progress($"{engine.Name}{(umip ? " with UMIP" : "")}: {done} of {probes.Count} instructions");
     }
 
     private static string HostProcessorName()

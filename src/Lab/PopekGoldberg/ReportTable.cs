@@ -25,9 +25,18 @@ public static class ReportTable
         {
             List<Column> columns = [first];
             do columns.AddRange(rest.Dequeue());
-            while (rest.Count > 0 && columns.Concat(rest.Peek()).Sum(c => c.Width + 1) - 1 <= console.Profile.Width);
-            WriteTable(console, columns, names);
+            while (rest.Count > 0 && Fits(columns.Concat(rest.Peek())));
+            // One engine alone may be too wide: then its columns go on in further tables.
+            while (columns.Count > 1)
+            {
+                int count = columns.Count;
+                while (count > 2 && !Fits(columns.Take(count))) count--;
+                WriteTable(console, columns[..count], names);
+                columns = [first, .. columns[count..]];
+            }
         }
+
+        bool Fits(IEnumerable<Column> columns) => columns.Sum(c => c.Width + 1) - 1 <= console.Profile.Width;
         Legend(console, engines);
         Details(console, report, host);
         foreach (ProcessorReport p in report.Processors) WriteVerdict(console, p, report);
@@ -79,13 +88,26 @@ public static class ReportTable
 
     private static void Legend(IAnsiConsole console, string[] engines)
     {
-        string[] lines =
+        (string Word, string Meaning)[] words =
         [
-            "PRIV: traps or exits at user level and completes at CPL 0; UMIP: only with CR4.UMIP. S: sensitive; c changes system state, b its result depends on it or on the level.",
-            "leak: the result shows system state. ignored: the effect at CPL 0 silently does not happen. by level: another result than at CPL 0. emulated: trapped, and the host's system answered. exit: left to the hypervisor. reads, changes: system state. done: nothing of these.",
-            "CPL 1: a deprivileged kernel. EXIT: how it leaves a kernel at CPL 0 when the execution controls ask for every exit.",
+            ("PRIV", "traps or exits at user level and completes at CPL 0; UMIP: only with CR4.UMIP"),
+            ("S", "sensitive: c changes system state, b its result depends on it or on the level"),
+            ("leak", "the result shows system state"),
+            ("ignored", "the effect at CPL 0 silently does not happen"),
+            ("by level", "another result than at CPL 0"),
+            ("emulated", "trapped, and the host's system answered"),
+            ("exit", "left to the hypervisor"),
+            ("reads", "system state, as does changes"),
+            ("done", "nothing of these"),
+            ("CPL 1", "a deprivileged kernel"),
+            ("EXIT", "how it leaves a kernel at CPL 0 when the execution controls ask for every exit"),
         ];
-        foreach (string line in engines.Length == 0 ? lines[..1] : lines) console.MarkupLine("[dim]" + Markup.Escape(line) + "[/]");
+        var table = new Table { Border = TableBorder.None, ShowHeaders = false };
+        table.AddColumn(new TableColumn("") { NoWrap = true, Padding = new Padding(0, 0, 1, 0) });
+        table.AddColumn(new TableColumn("") { Padding = new Padding(0) });
+        foreach ((string word, string meaning) in words.Where(w => engines.Length > 0 || w.Word is not ("CPL 1" or "EXIT")))
+            table.AddRow(new Markup("[dim]" + Markup.Escape(word) + "[/]"), new Markup("[dim]" + Markup.Escape(meaning) + "[/]"));
+        console.Write(table);
         console.WriteLine();
     }
 
