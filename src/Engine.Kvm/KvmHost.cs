@@ -115,7 +115,8 @@ internal static class KvmHost
         if (backing == KvmBacking.None)
         {
             return new(true, "KVM without hardware: the processor shows neither VT-x nor AMD-V, so it emulates, about 1000 times slower than a translator; "
-                + $"auto does not choose it ({capabilities})", Hardware: false, Chosen: false);
+                + $"auto does not choose it ({capabilities})", Hardware: false, Chosen: false,
+                Warning: "this KVM has no hardware behind it and emulates, about 1000 times slower than a translator: a boot takes many minutes");
         }
         string paging = nestedPaging switch { true => "nested paging", false => "no nested paging (shadow page tables, slower)", null => "nested paging unknown" };
         return new(true, $"{Name(backing)}, {paging} ({capabilities})", Hardware: true);

@@ -100,7 +100,8 @@ public readonly record struct EngineCounters(
 /// <param name="Detail">One line: what it offers, or what is missing and the remedy.</param>
 /// <param name="Hardware">Guest code runs directly on hardware virtualization.</param>
 /// <param name="Chosen">Good enough to be chosen when the user does not name an engine; if not, <paramref name="Detail"/> says why.</param>
-public sealed record EngineProbe(bool Available, string Detail, bool Hardware = false, bool Chosen = true);
+/// <param name="Warning">One line for who names the engine all the same: what to expect of it.</param>
+public sealed record EngineProbe(bool Available, string Detail, bool Hardware = false, bool Chosen = true, string? Warning = null);
 
 /// <summary>A technique for running guests, as the user selects it with <c>--engine</c>. Stateless and thread-safe.</summary>
 public interface IEngine

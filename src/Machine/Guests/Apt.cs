@@ -99,7 +99,13 @@ internal sealed class Apt
     private ToolRunner.Result Run(string tool, string? folder, string[] arguments) =>
         ToolRunner.Run(ToolRunner.Find(tool, _searchPath) ?? tool, [.. Options(), .. arguments], folder, _cancel);
 
+    /// <summary>
+    /// Without retries of apt's own, whose pauses add up to a quarter of a minute where there is no network: a download that fails is tried again behind an
+    /// update as it is.
+    /// </summary>
+    private static readonly string[] s_common = ["-o", "APT::Sandbox::User=", "-o", "Acquire::Retries=0", "-o", "Acquire::http::Timeout=10", "-o", "Acquire::https::Timeout=10"];
+
     private IEnumerable<string> Options() => _ownLists
-        ? ["-o", $"Dir::State::Lists={Path.Combine(_cache.Root, "apt", "lists")}", "-o", $"Dir::Cache={Path.Combine(_cache.Root, "apt")}", "-o", "APT::Sandbox::User="]
-        : ["-o", "APT::Sandbox::User="];
+        ? ["-o", $"Dir::State::Lists={Path.Combine(_cache.Root, "apt", "lists")}", "-o", $"Dir::Cache={Path.Combine(_cache.Root, "apt")}", .. s_common]
+        : s_common;
 }

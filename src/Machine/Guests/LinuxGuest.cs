@@ -45,8 +45,10 @@ public sealed record LinuxGuest(ReadOnlyMemory<byte> Kernel, string KernelName, 
     {
         string token = RandomNumberGenerator.GetHexString(8, lowercase: true);
         GuestConsole console = options.Command.Count == 0 ? GuestConsole.Shell : options.Terminal ? GuestConsole.CommandOnTerminal : GuestConsole.Command;
+        // Before the kernel has its console it prints on the port as it is: what kills it there would be seen by nobody.
+        string append = "console=ttyS0 earlyprintk=serial,ttyS0,115200";
         // A command's caller wants an end in any case: a panic resets at once.
-        string append = console == GuestConsole.Shell ? "console=ttyS0" : "console=ttyS0 quiet panic=-1";
+        if (console != GuestConsole.Shell) append += " quiet panic=-1";
         return new(kernel, kernelName, InitramfsBuilder.Build(busybox, options, console, token), append, console, token);
     }
 }
