@@ -29,8 +29,11 @@ public sealed record CpuModel(string Name, string Vendor, uint Family, uint Mode
     /// <summary>What the hypervisor says about itself, where <see cref="CpuFeature.Hypervisor"/> says that there is one.</summary>
     public HypervisorInterface Hypervisor { get; init; } = HypervisorInterface.None;
 
-    /// <summary>True for AuthenticAMD behaviour where the vendors differ.</summary>
+    /// <summary>AuthenticAMD: decides the layout of CPUID and which MSRs exist. What instructions do is in <see cref="Behavior"/>.</summary>
     public bool IsAmd => Vendor == "AuthenticAMD";
+
+    /// <summary>What instructions do where the vendors differ.</summary>
+    public VendorBehavior Behavior => IsAmd ? VendorBehavior.Amd : VendorBehavior.Intel;
 
     public bool Has(CpuFeature feature) => Features.Contains(feature);
 }

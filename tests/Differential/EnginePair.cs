@@ -244,6 +244,7 @@ internal sealed unsafe class EnginePair : IDisposable
         s.Cr0 = 0x8001_0033 | (program.AlignmentMask ? 0x4_0000u : 0);
         s.Cr2 = s.Cr8 = 0;
         s.Cr3 = mode.IsLong() ? G.Pml4 : G.PaePdpt;
+        s.Pdptes = null; // as in memory
         s.Cr4 = 0x5_0628; // PAE, DE, OSFXSR, OSXMMEXCPT, FSGSBASE, OSXSAVE
         s.Xcr0 = 7;
         s.Efer = mode.IsLong() ? 0xD01u : 0x801u; // NXE, LMA, LME, SCE

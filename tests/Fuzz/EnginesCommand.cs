@@ -1,7 +1,6 @@
 using System.Diagnostics;
 using Bunraku.Differential;
 using Bunraku.Engines;
-using Bunraku.Processor.X86;
 using Bunraku.Silicon;
 
 namespace Bunraku.Fuzz;
@@ -9,7 +8,7 @@ namespace Bunraku.Fuzz;
 /// <summary>Random programs on two engines, compared.</summary>
 internal static class EnginesCommand
 {
-    private const string Usage = "usage: fuzz-engines [--subject NAME] [--reference NAME] [--threshold N] [--count INSTRUCTIONS] [--seed N] [--programs N] [--mode MODE] [--print yes]";
+    private const string Usage = "usage: fuzz-engines [--subject NAME] [--reference NAME] [--threshold N] [--count INSTRUCTIONS] [--seed N] [--programs N] [--mode MODE] [--vendor amd|intel] [--print yes]";
 
     public static int Run(string[] args)
     {
@@ -20,6 +19,7 @@ internal static class EnginesCommand
         IEngine subject, reference;
         ProgramMode? mode = null;
         bool print = false;
+        CpuModel model = HostModel.Amd;
         try
         {
             foreach ((string name, string value) in Options.Pairs(args, Usage))
@@ -33,6 +33,7 @@ internal static class EnginesCommand
                     case "--reference": referenceName = value; break;
                     case "--threshold": threshold = (int)Math.Clamp(Options.Number(value), 1, 1_000_000); break;
                     case "--mode": mode = Enum.TryParse(value, ignoreCase: true, out ProgramMode m) ? m : throw new FormatException(Nearest.Message("mode", value, Enum.GetNames<ProgramMode>())); break;
+                    case "--vendor": model = value switch { "amd" => HostModel.Amd, "intel" => HostModel.Intel, _ => throw new FormatException(Nearest.Message("vendor", value, ["amd", "intel"])) }; break;
                     case "--print": print = true; break;
                     default: throw new FormatException(Usage);
                 }
@@ -45,13 +46,13 @@ internal static class EnginesCommand
             Console.Error.WriteLine($"fuzz-engines: {e.Message}");
             return 2;
         }
-        using var fuzzer = new ProgramFuzzer(subject, reference, CpuModels.Parse("max,+monitor,-la57")) { Mode = mode };
+        using var fuzzer = new ProgramFuzzer(subject, reference, model) { Mode = mode };
         if (print)
         {
             Console.WriteLine(fuzzer.Print(seed));
             return 0;
         }
-        Console.WriteLine($"{count:N0} instructions of random programs on {subject.Name} and {reference.Name}, seeds from {seed} on");
+        Console.WriteLine($"{count:N0} instructions of random programs on {subject.Name} and {reference.Name}, a CPU of {model.Vendor}, seeds from {seed} on");
         var watch = Stopwatch.StartNew();
         TimeSpan shown = TimeSpan.Zero;
         ulong first = seed;

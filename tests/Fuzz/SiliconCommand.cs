@@ -1,6 +1,5 @@
 using System.Diagnostics;
 using Bunraku.Engines;
-using Bunraku.Processor.X86;
 using Bunraku.Silicon;
 using Iced.Intel;
 
@@ -39,7 +38,7 @@ internal static class SiliconCommand
             Console.Error.WriteLine($"fuzz-silicon: {e.Message}");
             return 2;
         }
-        CpuModel model = CpuModels.Parse("max,+monitor,-la57");
+        CpuModel model = HostModel.Like;
         using var host = new HostSilicon();
         using var guest = new GuestRig(engine, model);
         var comparer = new Comparer(host, guest);

@@ -1,5 +1,4 @@
 using Bunraku.Engines;
-using Bunraku.Processor.X86;
 using Bunraku.Silicon;
 
 namespace Bunraku.Processor.Tests;
@@ -10,8 +9,8 @@ public sealed class SiliconFixture : IDisposable
     private readonly HostSilicon _host = new();
     private readonly Dictionary<string, (GuestRig Rig, Comparer Comparer)> _rigs = [];
 
-    /// <summary>The model with everything that the processor implements, but addresses of 48 bits like every host.</summary>
-    public static CpuModel Model { get; } = CpuModels.Parse("max,+monitor,-la57");
+    /// <summary>The model that must do what this host's silicon does.</summary>
+    public static CpuModel Model => HostModel.Like;
 
     /// <summary>Engines that these tests run on.</summary>
     public static IReadOnlyList<IEngine> Engines => SoftwareEngines.All;

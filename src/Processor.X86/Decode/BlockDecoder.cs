@@ -16,7 +16,7 @@ internal sealed unsafe class BlockDecoder
     private readonly Processor _processor;
     private readonly bool[] _features;
     private readonly CodeBytes _bytes = new();
-    private readonly Decoder[] _decoders;
+    private readonly GuestDecoder _decoder;
     // Pinned: handlers' preparation takes addresses of elements.
     private readonly Insn[] _operations = GC.AllocateArray<Insn>(MaxOperations, pinned: true);
     private int _count;
@@ -25,8 +25,7 @@ internal sealed unsafe class BlockDecoder
     {
         _processor = processor;
         _features = FeatureMap.For(processor.Model);
-        DecoderOptions options = FeatureMap.Options(processor.Model);
-        _decoders = [Decoder.Create(16, _bytes, options), Decoder.Create(32, _bytes, options), Decoder.Create(64, _bytes, options)];
+        _decoder = new GuestDecoder(_bytes, processor.Model);
     }
 
     /// <summary>The operations of the last decoded block.</summary>
@@ -60,14 +59,12 @@ internal sealed unsafe class BlockDecoder
         }
         OutOfThunks = false;
         _bytes.Set(code, available);
-        Decoder decoder = _decoders[mode & ModeKey.CodeSizeMask];
-        decoder.IP = rip;
+        _decoder.Begin(mode, rip);
         int limit = Math.Min(maxInstructions, MaxInstructions);
         int ordinal = 0;
         for (; ordinal < limit; ordinal++)
         {
-            decoder.Decode(out Instruction instruction);
-            if (decoder.LastError == DecoderError.NoMoreBytes)
+            if (!_decoder.Decode(out Instruction instruction))
             {
                 if (ordinal == 0) return false;
                 break;
@@ -128,6 +125,7 @@ internal sealed unsafe class BlockDecoder
         i.Code = (ushort)instruction.Code;
         i.Length = (byte)instruction.Length;
         i.Handler = !memory ? row.Register : instruction.HasLockPrefix ? row.Locked : row.Memory;
+        if (memory && instruction.Code == Code.Movsxd_r16_rm16 && _processor.Model.Behavior.WordMovsxdReadsDoubleword) i.Handler = &Extend<uint, ushort>.RegMem;
         FillFlags(ref i, instruction, memory);
         if (Intercepts.Applies(_processor, instruction, row))
         {
@@ -168,6 +166,7 @@ internal sealed unsafe class BlockDecoder
         ref readonly InstructionRow row = ref InstructionTable.Get(instruction.Code);
         bool memory = HasMemory(instruction);
         Handler handler = memory ? row.Memory : row.Register;
+        if (!memory && _processor.Model.Behavior.PrefetchOfRegisterIsUndefined && IsPrefetchOfRegister(instruction.Code)) handler = null;
         if (handler == null) return &X86.Operations.RaiseUd;
         if (!HasFeatures(instruction) && !FeatureMap.IsHint(instruction)) return &X86.Operations.RaiseUd;
         if (instruction.HasLockPrefix && (!memory || row.Locked == null)) return &X86.Operations.RaiseUd;
@@ -184,6 +183,8 @@ internal sealed unsafe class BlockDecoder
         if ((f & Row.Cpl0) != 0 && ModeKey.Cpl(mode) != 0) return &X86.Operations.RaiseGp0;
         return null;
     }
+
+    private static bool IsPrefetchOfRegister(Code code) => code is Code.Reservednop_rm16_r16_0F0D or Code.Reservednop_rm32_r32_0F0D or Code.Reservednop_rm64_r64_0F0D;
 
     /// <summary>More than 15 bytes raise #GP(0), not #UD (SDM vol. 3A "General Protection Exception").</summary>
     private static bool TooLong(in Instruction instruction, uint mode, byte* code)

@@ -12,31 +12,42 @@ namespace Bunraku.Processor.X86;
 /// </remarks>
 internal sealed unsafe class CodeBytes : CodeReader
 {
-    private const int MaxInstructionLength = 15;
+    public const int MaxInstructionLength = 15;
 
-    private readonly byte[] _taken = new byte[BlockDecoder.MaxInstructions * MaxInstructionLength];
+    // One instruction more than a block has: a decoder may look ahead.
+    private readonly byte[] _taken = new byte[(BlockDecoder.MaxInstructions + 1) * MaxInstructionLength];
     private byte* _next, _end;
-    private int _count;
+    private int _count, _position;
     private ulong _word; // what is left of the quadword at hand
 
     public void Set(byte* pointer, int length)
     {
         _next = pointer;
         _end = pointer + length;
-        _count = 0;
+        _count = _position = 0;
         int skipped = (int)pointer & 7;
         _word = length > 0 ? Volatile.Read(ref *(ulong*)(pointer - skipped)) >> (8 * skipped) : 0;
     }
 
+    /// <summary>Bytes that the decoder has read.</summary>
+    public int Position => _position;
+
+    /// <summary>What was read from position <paramref name="start"/> on.</summary>
+    public ReadOnlySpan<byte> Taken(int start) => _taken.AsSpan(start, _position - start);
+
+    /// <summary>The decoder goes on at an earlier position, with the bytes that were taken there.</summary>
+    public void Rewind(int position) => _position = position;
+
     public override int ReadByte()
     {
-        if (_next >= _end) return -1;
+        if (_position < _count) return _taken[_position++];
+        if (_next >= _end || _count == _taken.Length) return -1;
         if (((int)_next & 7) == 0) _word = Volatile.Read(ref *(ulong*)_next);
         var value = (byte)_word;
         _word >>= 8;
         _next++;
-        if (_count < _taken.Length) _taken[_count] = value;
-        _count++;
+        _taken[_count++] = value;
+        _position = _count;
         return value;
     }
 

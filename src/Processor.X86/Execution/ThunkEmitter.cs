@@ -161,7 +161,7 @@ internal sealed unsafe class ThunkEmitter
         LoadExplicit(original, normal);
 
         if (form.IsFloat) Add(Instruction.Create(Code.Ldmxcsr_m32, State(s_mxcsr)));
-        Add(normal);
+        Add(form.IsSha && normal.GetOpKind(1) == OpKind.Memory ? AddLoad(normal) : normal);
         int skip = -1;
         if (form.WritesFlags) AddStoreFlags();
         if (form.IsFloat)
@@ -199,6 +199,18 @@ internal sealed unsafe class ThunkEmitter
         if (skip >= 0) Land(skip);
         if (wide) Add(Instruction.Create(Code.VEX_Vzeroupper));
         if (form.IsMmx) Add(Instruction.Create(Code.Emms));
+    }
+
+    /// <summary>Loads the second operand from memory, aligned or not, and returns the instruction with it in a register.</summary>
+    private Instruction AddLoad(in Instruction normal)
+    {
+        // XMM0 is the implied third operand of SHA256RNDS2.
+        HostRegister free = normal.Op0Register == XMM1 ? XMM2 : XMM1;
+        Add(Instruction.Create(Code.Movups_xmm_xmmm128, free, new MemoryOperand(RSI)));
+        Instruction loaded = normal;
+        loaded.SetOpKind(1, OpKind.Register);
+        loaded.SetOpRegister(1, free);
+        return loaded;
     }
 
     /// <summary>Registers that the normalised instruction uses, as bit masks by number; <paramref name="wide"/>: some are YMM.</summary>

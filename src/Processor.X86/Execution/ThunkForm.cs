@@ -29,6 +29,8 @@ internal sealed class ThunkForm
     public readonly bool IsStore;
     /// <summary>#GP(0) when the memory operand is not aligned to its size.</summary>
     public readonly bool Aligned;
+    /// <summary>Of the SHA instructions: whether the operand must be aligned is the vendor's choice, so the thunk loads it by an unaligned move.</summary>
+    public readonly bool IsSha;
     /// <summary>The r/m operand may be a register, or there is no memory operand.</summary>
     public readonly bool HasRegisterForm;
 
@@ -45,6 +47,7 @@ internal sealed class ThunkForm
             || name.Contains("CW", StringComparison.Ordinal) || name.Contains("SW", StringComparison.Ordinal) || name.Contains("DW", StringComparison.Ordinal)
             || name.Contains("SG", StringComparison.Ordinal) || name.Contains("PM", StringComparison.Ordinal) || name.Contains("ENI", StringComparison.Ordinal)
             || name.Contains("DISI", StringComparison.Ordinal) || name.Contains("INIT", StringComparison.Ordinal) || name.Contains("CLEX", StringComparison.Ordinal) || name == "WAIT");
+        IsSha = features.Contains(CpuidFeature.SHA);
         IsVex = info.Encoding == EncodingKind.VEX;
         HasRegisterForm = true;
         for (int n = 0; n < info.OpCount; n++)
@@ -93,8 +96,8 @@ internal sealed class ThunkForm
             || name.StartsWith("DPP", StringComparison.Ordinal) || name.StartsWith("HADD", StringComparison.Ordinal) || name.StartsWith("HSUB", StringComparison.Ordinal)
             || name.StartsWith("FM", StringComparison.Ordinal) || name.StartsWith("FNM", StringComparison.Ordinal));
 
-    // SDM vol. 2A, "Exceptions Type 4" and the notes of the instructions themselves; AMD processors take unaligned operands of the SHA instructions.
-    private static bool MayMisalign(string name) => name.StartsWith("SHA", StringComparison.Ordinal) || name is "MOVUPS" or "MOVUPD" or "MOVDQU" or "LDDQU" or "PCMPESTRI" or "PCMPESTRM" or "PCMPISTRI" or "PCMPISTRM"
+    // SDM vol. 2A, "Exceptions Type 4" and the notes of the instructions themselves.
+    private static bool MayMisalign(string name) => name is "MOVUPS" or "MOVUPD" or "MOVDQU" or "LDDQU" or "PCMPESTRI" or "PCMPESTRM" or "PCMPISTRI" or "PCMPISTRM"
         or "PCMPESTRI64" or "PCMPESTRM64" or "PCMPISTRI64" or "PCMPISTRM64";
 
     // SDM vol. 2A, "Exceptions Type 1".

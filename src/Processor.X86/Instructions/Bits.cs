@@ -131,11 +131,20 @@ internal unsafe interface IBitCount
 
     /// <summary>True when a zero source leaves the destination as it is.</summary>
     static abstract bool KeepsOnZero { get; }
+
+    static abstract HostOperation Operation { get; }
+
+    /// <summary>How the host sets the undefined flags.</summary>
+    static abstract FlagRule Rule { get; }
 }
 
 /// <summary>BSF and BSR: ZF for a zero source; of the undefined ones PF follows the index (even for a zero source) and the others are cleared.</summary>
 internal readonly unsafe struct ScanForward : IBitCount
 {
+    public static HostOperation Operation => HostOperation.Bsf;
+
+    public static FlagRule Rule => SiliconFlags.Scans;
+
     public static bool KeepsOnZero => true;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -149,6 +158,10 @@ internal readonly unsafe struct ScanForward : IBitCount
 
 internal readonly unsafe struct ScanReverse : IBitCount
 {
+    public static HostOperation Operation => HostOperation.Bsr;
+
+    public static FlagRule Rule => SiliconFlags.Scans;
+
     public static bool KeepsOnZero => true;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -162,6 +175,10 @@ internal readonly unsafe struct ScanReverse : IBitCount
 
 internal readonly unsafe struct TrailingZeros : IBitCount
 {
+    public static HostOperation Operation => HostOperation.Tzcnt;
+
+    public static FlagRule Rule => SiliconFlags.Counts;
+
     public static bool KeepsOnZero => false;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -175,6 +192,10 @@ internal readonly unsafe struct TrailingZeros : IBitCount
 
 internal readonly unsafe struct LeadingZeros : IBitCount
 {
+    public static HostOperation Operation => HostOperation.Lzcnt;
+
+    public static FlagRule Rule => SiliconFlags.Counts;
+
     public static bool KeepsOnZero => false;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -188,6 +209,11 @@ internal readonly unsafe struct LeadingZeros : IBitCount
 
 internal readonly unsafe struct PopulationCount : IBitCount
 {
+    // All its flags are defined, so that nobody is asked.
+    public static HostOperation Operation => default;
+
+    public static FlagRule Rule => FlagRule.Amd;
+
     public static bool KeepsOnZero => false;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -211,13 +237,13 @@ internal static unsafe class CountFlags
         s->FlagCarries = 0;
     }
 
-    /// <summary>TZCNT and LZCNT: CF for a zero source, ZF for a zero result; OF stays, SF, PF and AF are cleared (all undefined).</summary>
+    /// <summary>TZCNT and LZCNT: CF for a zero source, ZF for a zero result; SF, PF and AF are cleared, OF stays on AMD's processors and is cleared on Intel's (all undefined).</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Count(ProcessorState* s, bool cf, bool zf)
     {
         s->FlagZ = zf ? 0ul : 1ul;
         s->FlagSp = 1;
-        s->FlagCarries = Flags.Carries(cf, Flags.Of(s));
+        s->FlagCarries = Flags.Carries(cf, SiliconFlags.Counts != FlagRule.Intel && Flags.Of(s));
     }
 }
 
@@ -231,7 +257,9 @@ internal static unsafe class BitCount<TOp, T> where TOp : struct, IBitCount wher
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static Insn* Finish(ProcessorState* s, Insn* i, T source)
     {
+        uint before = TOp.Rule == FlagRule.Ask ? Flags.Get(s) : 0;
         T r = TOp.Apply(s, source);
+        if (TOp.Rule == FlagRule.Ask) SiliconFlags.Ask<T>(s, TOp.Operation, before, ulong.CreateTruncating(source), 0, 0);
         // Not even the upper half of a 32-bit destination is cleared then.
         if (!TOp.KeepsOnZero || source != T.Zero) Register.Set(s, i->R0, r);
         return i + 1;

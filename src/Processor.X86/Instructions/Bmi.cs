@@ -8,25 +8,31 @@ namespace Bunraku.Processor.X86;
 internal unsafe interface IBmiOperation
 {
     static abstract T Apply<T>(ProcessorState* s, T first, T second) where T : unmanaged, IBinaryInteger<T>;
+
+    /// <summary>For its undefined flags, null where there are none.</summary>
+    static virtual HostOperation? Operation => null;
 }
 
 internal static unsafe class BmiFlags
 {
-    /// <summary>SF, ZF and PF by the result, CF given, OF and AF clear.</summary>
+    /// <summary>ZF and SF by the result, CF given, OF clear; AF clear, PF by the result on AMD's processors and clear on Intel's (both undefined).</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Set<T>(ProcessorState* s, T result, bool cf) where T : unmanaged, IBinaryInteger<T>
     {
         Flags.SetLogic(s, result);
         s->FlagCarries = Flags.Carries(cf, false);
+        if (SiliconFlags.Fields == FlagRule.Intel) s->FlagSp = s->FlagSp & ~0xFFul | 1;
     }
 }
 
 internal readonly unsafe struct AndNot : IBmiOperation
 {
+    public static HostOperation? Operation => HostOperation.Andn;
+
     public static T Apply<T>(ProcessorState* s, T first, T second) where T : unmanaged, IBinaryInteger<T>
     {
         T r = ~first & second;
-        Flags.SetLogic(s, r);
+        BmiFlags.Set(s, r, false);
         return r;
     }
 }
@@ -34,16 +40,19 @@ internal readonly unsafe struct AndNot : IBmiOperation
 /// <summary>BEXTR: start in bits 7:0 of the control, length in bits 15:8.</summary>
 internal readonly unsafe struct ExtractField : IBmiOperation
 {
+    public static HostOperation? Operation => HostOperation.Bextr;
+
     public static T Apply<T>(ProcessorState* s, T first, T second) where T : unmanaged, IBinaryInteger<T>
     {
         int start = byte.CreateTruncating(second), length = (byte)(ushort.CreateTruncating(second) >> 8);
         ulong value = start >= 64 ? 0 : ulong.CreateTruncating(first) >> start;
         if (length < 64) value &= (1ul << length) - 1;
         T r = T.CreateTruncating(value);
-        // ZF by the result, CF and OF clear; of the undefined ones AF is set, SF clear, PF by the result.
+        // ZF by the result, CF and OF clear; of the undefined ones SF is clear, AF set and PF by the result on AMD's processors, both clear on Intel's.
+        bool intel = SiliconFlags.Fields == FlagRule.Intel;
         s->FlagZ = value;
-        s->FlagSp = value & 0xFF;
-        s->FlagCarries = 8;
+        s->FlagSp = intel ? 1 : value & 0xFF;
+        s->FlagCarries = intel ? 0ul : 8ul;
         return r;
     }
 }
@@ -51,6 +60,8 @@ internal readonly unsafe struct ExtractField : IBmiOperation
 /// <summary>BZHI: clears the bits from the number in bits 7:0 of the index on.</summary>
 internal readonly unsafe struct ZeroHigh : IBmiOperation
 {
+    public static HostOperation? Operation => HostOperation.Bzhi;
+
     public static T Apply<T>(ProcessorState* s, T first, T second) where T : unmanaged, IBinaryInteger<T>
     {
         int index = byte.CreateTruncating(second), bits = sizeof(T) * 8;
@@ -100,6 +111,8 @@ internal readonly unsafe struct Extract : IBmiOperation
 /// <summary>BLSR: resets the lowest set bit. Its first source is not used (all of BLS* have one source).</summary>
 internal readonly unsafe struct ResetLowest : IBmiOperation
 {
+    public static HostOperation? Operation => HostOperation.Blsr;
+
     public static T Apply<T>(ProcessorState* s, T first, T second) where T : unmanaged, IBinaryInteger<T>
     {
         T r = first & (first - T.One);
@@ -110,6 +123,8 @@ internal readonly unsafe struct ResetLowest : IBmiOperation
 
 internal readonly unsafe struct MaskToLowest : IBmiOperation
 {
+    public static HostOperation? Operation => HostOperation.Blsmsk;
+
     public static T Apply<T>(ProcessorState* s, T first, T second) where T : unmanaged, IBinaryInteger<T>
     {
         T r = first ^ (first - T.One);
@@ -120,6 +135,8 @@ internal readonly unsafe struct MaskToLowest : IBmiOperation
 
 internal readonly unsafe struct IsolateLowest : IBmiOperation
 {
+    public static HostOperation? Operation => HostOperation.Blsi;
+
     public static T Apply<T>(ProcessorState* s, T first, T second) where T : unmanaged, IBinaryInteger<T>
     {
         T r = first & (T.Zero - first);
@@ -156,17 +173,27 @@ internal static class BitField
 /// <summary>Handlers of BMI1 and BMI2 by the order of their operands.</summary>
 internal static unsafe class BmiHandlers<TOp, T> where TOp : struct, IBmiOperation where T : unmanaged, IBinaryInteger<T>
 {
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static T Run(ProcessorState* s, T first, T second)
+    {
+        if (TOp.Operation is not { } operation || SiliconFlags.Fields != FlagRule.Ask) return TOp.Apply(s, first, second);
+        uint before = Flags.Get(s);
+        T r = TOp.Apply(s, first, second);
+        SiliconFlags.Ask<T>(s, operation, before, ulong.CreateTruncating(first), ulong.CreateTruncating(second), 0);
+        return r;
+    }
+
     /// <summary><c>op r, r, r/m</c>: ANDN, PDEP, PEXT.</summary>
     public static Insn* RegRegReg(Processor p, ProcessorState* s, Insn* i)
     {
-        Register.Set(s, i->R0, TOp.Apply(s, Register.Get<T>(s, i->R1), Register.Get<T>(s, i->R2)));
+        Register.Set(s, i->R0, Run(s, Register.Get<T>(s, i->R1), Register.Get<T>(s, i->R2)));
         return i + 1;
     }
 
     public static Insn* RegRegMem(Processor p, ProcessorState* s, Insn* i)
     {
         T second = Access.Read<T>(p, s, Access.Address(s, i));
-        Register.Set(s, i->R0, TOp.Apply(s, Register.Get<T>(s, i->R1), second));
+        Register.Set(s, i->R0, Run(s, Register.Get<T>(s, i->R1), second));
         return i + 1;
     }
 
@@ -174,21 +201,21 @@ internal static unsafe class BmiHandlers<TOp, T> where TOp : struct, IBmiOperati
     public static Insn* RegMemReg(Processor p, ProcessorState* s, Insn* i)
     {
         T first = Access.Read<T>(p, s, Access.Address(s, i));
-        Register.Set(s, i->R0, TOp.Apply(s, first, Register.Get<T>(s, i->R1)));
+        Register.Set(s, i->R0, Run(s, first, Register.Get<T>(s, i->R1)));
         return i + 1;
     }
 
     /// <summary><c>op r, r/m</c> and <c>op r, r/m, imm</c>: BLSI, BLSMSK, BLSR, RORX.</summary>
     public static Insn* RegRegImm(Processor p, ProcessorState* s, Insn* i)
     {
-        Register.Set(s, i->R0, TOp.Apply(s, Register.Get<T>(s, i->R1), T.CreateTruncating(i->Imm)));
+        Register.Set(s, i->R0, Run(s, Register.Get<T>(s, i->R1), T.CreateTruncating(i->Imm)));
         return i + 1;
     }
 
     public static Insn* RegMemImm(Processor p, ProcessorState* s, Insn* i)
     {
         T first = Access.Read<T>(p, s, Access.Address(s, i));
-        Register.Set(s, i->R0, TOp.Apply(s, first, T.CreateTruncating(i->Imm)));
+        Register.Set(s, i->R0, Run(s, first, T.CreateTruncating(i->Imm)));
         return i + 1;
     }
 }

@@ -4,7 +4,7 @@ using System.Runtime.CompilerServices;
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// MUL, IMUL, DIV and IDIV in one width. Multiplications set CF and OF and leave SF, ZF, AF and PF alone (undefined by the manuals; what AMD's processors do).
+/// MUL, IMUL, DIV and IDIV in one width. Multiplications set CF and OF; for the undefined flags see <see cref="SiliconFlags"/>.
 /// </summary>
 internal static unsafe class Multiply<T> where T : unmanaged, IBinaryInteger<T>
 {
@@ -84,8 +84,21 @@ internal static unsafe class Multiply<T> where T : unmanaged, IBinaryInteger<T>
         return i + 1;
     }
 
+    /// <summary>CF and OF tell whether the low half lost something. Of SF, ZF, AF and PF AMD's processors leave all alone; Intel's set SF and PF by the low half and clear ZF and AF.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static void SetOverflow(ProcessorState* s, bool overflow) => s->FlagCarries = Flags.Carries(overflow, overflow) | (s->FlagCarries & 8);
+    private static void SetFlags(ProcessorState* s, HostOperation operation, T a, T b, T low, bool overflow)
+    {
+        if (SiliconFlags.Products == FlagRule.Intel)
+        {
+            s->FlagZ = 1;
+            s->FlagSp = Width.SignExtend(low);
+            s->FlagCarries = Flags.Carries(overflow, overflow);
+            return;
+        }
+        uint before = SiliconFlags.Products == FlagRule.Ask ? Flags.Get(s) : 0;
+        s->FlagCarries = Flags.Carries(overflow, overflow) | (s->FlagCarries & 8);
+        if (SiliconFlags.Products == FlagRule.Ask) SiliconFlags.Ask<T>(s, operation, before, ulong.CreateTruncating(a), ulong.CreateTruncating(b), 0);
+    }
 
     /// <summary>Low half of the signed product; CF and OF tell whether it lost something.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -94,44 +107,46 @@ internal static unsafe class Multiply<T> where T : unmanaged, IBinaryInteger<T>
         if (sizeof(T) == 8)
         {
             long high = Math.BigMul((long)ulong.CreateTruncating(a), (long)ulong.CreateTruncating(b), out long low);
-            SetOverflow(s, high != low >> 63);
+            SetFlags(s, HostOperation.Imul, a, b, T.CreateTruncating(low), high != low >> 63);
             return T.CreateTruncating(low);
         }
         long product = (long)Width.SignExtend(a) * (long)Width.SignExtend(b);
         T result = T.CreateTruncating(product);
-        SetOverflow(s, (long)Width.SignExtend(result) != product);
+        SetFlags(s, HostOperation.Imul, a, b, result, (long)Width.SignExtend(result) != product);
         return result;
     }
 
     private static void Unsigned(ProcessorState* s, T b)
     {
-        ulong a = ulong.CreateTruncating(Register.Get<T>(s, 0)), m = ulong.CreateTruncating(b);
+        T factor = Register.Get<T>(s, 0);
+        ulong a = ulong.CreateTruncating(factor), m = ulong.CreateTruncating(b);
         if (sizeof(T) == 8)
         {
             s->Rdx = Math.BigMul(a, m, out ulong low);
             s->Rax = low;
-            SetOverflow(s, s->Rdx != 0);
+            SetFlags(s, HostOperation.Mul, factor, b, T.CreateTruncating(low), s->Rdx != 0);
             return;
         }
         ulong product = a * m;
         Store(s, T.CreateTruncating(product), T.CreateTruncating(product >> s_bits));
-        SetOverflow(s, product >> s_bits != 0);
+        SetFlags(s, HostOperation.Mul, factor, b, T.CreateTruncating(product), product >> s_bits != 0);
     }
 
     private static void Signed(ProcessorState* s, T b)
     {
+        T factor = Register.Get<T>(s, 0);
         if (sizeof(T) == 8)
         {
             long high = Math.BigMul((long)s->Rax, (long)ulong.CreateTruncating(b), out long low);
             s->Rdx = (ulong)high;
             s->Rax = (ulong)low;
-            SetOverflow(s, high != low >> 63);
+            SetFlags(s, HostOperation.ImulWide, factor, b, T.CreateTruncating(low), high != low >> 63);
             return;
         }
-        long product = (long)Width.SignExtend(Register.Get<T>(s, 0)) * (long)Width.SignExtend(b);
+        long product = (long)Width.SignExtend(factor) * (long)Width.SignExtend(b);
         T result = T.CreateTruncating(product);
         Store(s, result, T.CreateTruncating(product >> s_bits));
-        SetOverflow(s, (long)Width.SignExtend(result) != product);
+        SetFlags(s, HostOperation.ImulWide, factor, b, result, (long)Width.SignExtend(result) != product);
     }
 
     /// <summary>Stores a double-width value: AX, DX:AX, EDX:EAX or RDX:RAX.</summary>
@@ -152,6 +167,7 @@ internal static unsafe class Multiply<T> where T : unmanaged, IBinaryInteger<T>
         ulong d = ulong.CreateTruncating(divisor), high = ulong.CreateTruncating(High(s)), low = ulong.CreateTruncating(Register.Get<T>(s, 0));
         // The quotient fits exactly when the high half is below the divisor; this covers division by zero.
         if (high >= d) throw p.Fault(Vector.De);
+        ulong rax = s->Rax, rdx = s->Rdx;
         if (sizeof(T) == 8)
         {
             if (high == 0)
@@ -170,13 +186,14 @@ internal static unsafe class Multiply<T> where T : unmanaged, IBinaryInteger<T>
             (ulong q, ulong r) = Math.DivRem((high << s_bits) | low, d);
             Store(s, T.CreateTruncating(q), T.CreateTruncating(r));
         }
-        SetAfterDivision(s);
+        SetAfterDivision(s, HostOperation.Div, divisor, rax, rdx);
     }
 
     private static void DivideSigned(Processor p, ProcessorState* s, T divisor)
     {
         long d = (long)Width.SignExtend(divisor);
         if (d == 0) throw p.Fault(Vector.De);
+        ulong rax = s->Rax, rdx = s->Rdx;
         if (sizeof(T) == 8)
         {
             if ((long)s->Rdx == (long)s->Rax >> 63 && d != -1)
@@ -204,13 +221,18 @@ internal static unsafe class Multiply<T> where T : unmanaged, IBinaryInteger<T>
             if (q != (long)Width.SignExtend(T.CreateTruncating(q))) throw p.Fault(Vector.De);
             Store(s, T.CreateTruncating(q), T.CreateTruncating(r));
         }
-        SetAfterDivision(s);
+        SetAfterDivision(s, HostOperation.Idiv, divisor, rax, rdx);
     }
 
     /// <summary>All six flags are undefined; AMD's processors keep CF and OF, set AF and clear SF, ZF and PF.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static void SetAfterDivision(ProcessorState* s)
+    private static void SetAfterDivision(ProcessorState* s, HostOperation operation, T divisor, ulong rax, ulong rdx)
     {
+        if (SiliconFlags.Quotients == FlagRule.Ask)
+        {
+            SiliconFlags.Ask<T>(s, operation, Flags.Get(s), rax, ulong.CreateTruncating(divisor), rdx);
+            return;
+        }
         s->FlagZ = 1;
         s->FlagSp = 1;
         s->FlagCarries |= 8;

@@ -7,11 +7,16 @@ namespace Bunraku.Processor.X86;
 internal unsafe interface IShiftOperation
 {
     static abstract T Apply<T>(ProcessorState* s, T a, int count) where T : unmanaged, IBinaryInteger<T>;
+
+    static abstract HostOperation Operation { get; }
+
+    /// <summary>How the host sets its undefined flags.</summary>
+    static abstract FlagRule Rule { get; }
 }
 
 /// <summary>
-/// Flags of shifts and rotates. OF is defined for a count of 1 only; processors compute it by the same rule for every count:
-/// leftwards CF XOR the result's top bit, rightwards the XOR of the result's top two bits.
+/// Flags of shifts and rotates. OF is defined for a count of 1 only: leftwards CF XOR the result's top bit, rightwards the XOR of the result's top two
+/// bits. AMD's processors compute it so for every count; Intel's as if the count of a shift were 1. See <see cref="SiliconFlags"/>.
 /// </summary>
 internal static unsafe class ShiftFlags
 {
@@ -24,9 +29,26 @@ internal static unsafe class ShiftFlags
     public static ulong TopBit<T>(ulong r) where T : unmanaged => (r >> (sizeof(T) * 8 - 1)) & 1;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static ulong OverflowRight<T>(ulong r) where T : unmanaged => ((r >> (sizeof(T) * 8 - 1)) ^ (r >> (sizeof(T) * 8 - 2))) & 1;
+    public static ulong OverflowRight<T>(ulong r) where T : unmanaged => ((r >> (sizeof(T) * 8 - 1)) ^ (r >> (sizeof(T) * 8 - 2))) & 1;
 
-    /// <summary>After SHL and SHLD. AF is undefined and set.</summary>
+    /// <summary>AF after SHL, SHR and SAR, which is undefined.</summary>
+    private static ulong Auxiliary
+    {
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        get => SiliconFlags.Shifts == FlagRule.Intel ? 0ul : 8ul;
+    }
+
+    /// <summary>After SHL, SHR and SAR; OF is <paramref name="byOne"/> where the host computes it so.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Shifted<T>(ProcessorState* s, T result, ulong cf, ulong byResult, ulong byOne) where T : unmanaged, IBinaryInteger<T>
+    {
+        ulong r = Width.SignExtend(result);
+        s->FlagZ = r;
+        s->FlagSp = r;
+        s->FlagCarries = Carries(cf, SiliconFlags.Shifts == FlagRule.Intel ? byOne : byResult) | Auxiliary;
+    }
+
+    /// <summary>After SHLD. AF is undefined and set.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Left<T>(ProcessorState* s, T result, ulong cf) where T : unmanaged, IBinaryInteger<T>
     {
@@ -36,7 +58,7 @@ internal static unsafe class ShiftFlags
         s->FlagCarries = Carries(cf, cf ^ (r >> 63)) | 8;
     }
 
-    /// <summary>After SHR, SAR and SHRD. AF is undefined and set.</summary>
+    /// <summary>After SHRD. AF is undefined and set.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Right<T>(ProcessorState* s, T result, ulong cf) where T : unmanaged, IBinaryInteger<T>
     {
@@ -59,6 +81,10 @@ internal static unsafe class ShiftFlags
 
 internal readonly unsafe struct ShlOperation : IShiftOperation
 {
+    public static HostOperation Operation => HostOperation.Shl;
+
+    public static FlagRule Rule => SiliconFlags.Shifts;
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static T Apply<T>(ProcessorState* s, T value, int count) where T : unmanaged, IBinaryInteger<T>
     {
@@ -66,37 +92,49 @@ internal readonly unsafe struct ShlOperation : IShiftOperation
         // The bit above the width is the last one shifted out; for 64 bits it is fetched from below.
         ulong cf = sizeof(T) == 8 ? (a >> (64 - count)) & 1 : (a << count >> (sizeof(T) * 8)) & 1;
         T r = T.CreateTruncating(a << count);
-        ShiftFlags.Left(s, r, cf);
+        ShiftFlags.Shifted(s, r, cf, cf ^ ShiftFlags.TopBit<T>(ulong.CreateTruncating(r)), ShiftFlags.OverflowRight<T>(a));
         return r;
     }
 }
 
 internal readonly unsafe struct ShrOperation : IShiftOperation
 {
+    public static HostOperation Operation => HostOperation.Shr;
+
+    public static FlagRule Rule => SiliconFlags.Shifts;
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static T Apply<T>(ProcessorState* s, T value, int count) where T : unmanaged, IBinaryInteger<T>
     {
         ulong a = ulong.CreateTruncating(value);
         T r = T.CreateTruncating(a >> count);
-        ShiftFlags.Right(s, r, (a >> (count - 1)) & 1);
+        ShiftFlags.Shifted(s, r, (a >> (count - 1)) & 1, ShiftFlags.OverflowRight<T>(ulong.CreateTruncating(r)), ShiftFlags.TopBit<T>(a));
         return r;
     }
 }
 
 internal readonly unsafe struct SarOperation : IShiftOperation
 {
+    public static HostOperation Operation => HostOperation.Sar;
+
+    public static FlagRule Rule => SiliconFlags.Shifts;
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static T Apply<T>(ProcessorState* s, T value, int count) where T : unmanaged, IBinaryInteger<T>
     {
         long a = (long)Width.SignExtend(value);
         T r = T.CreateTruncating(a >> count);
-        ShiftFlags.Right(s, r, (ulong)(a >> (count - 1)) & 1);
+        ShiftFlags.Shifted(s, r, (ulong)(a >> (count - 1)) & 1, ShiftFlags.OverflowRight<T>(ulong.CreateTruncating(r)), 0);
         return r;
     }
 }
 
 internal readonly unsafe struct RolOperation : IShiftOperation
 {
+    public static HostOperation Operation => HostOperation.Rol;
+
+    public static FlagRule Rule => SiliconFlags.Rotates;
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static T Apply<T>(ProcessorState* s, T value, int count) where T : unmanaged, IBinaryInteger<T>
     {
@@ -111,6 +149,10 @@ internal readonly unsafe struct RolOperation : IShiftOperation
 
 internal readonly unsafe struct RorOperation : IShiftOperation
 {
+    public static HostOperation Operation => HostOperation.Ror;
+
+    public static FlagRule Rule => SiliconFlags.Rotates;
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static T Apply<T>(ProcessorState* s, T value, int count) where T : unmanaged, IBinaryInteger<T>
     {
@@ -125,6 +167,10 @@ internal readonly unsafe struct RorOperation : IShiftOperation
 
 internal readonly unsafe struct RclOperation : IShiftOperation
 {
+    public static HostOperation Operation => HostOperation.Rcl;
+
+    public static FlagRule Rule => SiliconFlags.Rotates;
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static T Apply<T>(ProcessorState* s, T value, int count) where T : unmanaged, IBinaryInteger<T>
     {
@@ -144,6 +190,10 @@ internal readonly unsafe struct RclOperation : IShiftOperation
 
 internal readonly unsafe struct RcrOperation : IShiftOperation
 {
+    public static HostOperation Operation => HostOperation.Rcr;
+
+    public static FlagRule Rule => SiliconFlags.Rotates;
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static T Apply<T>(ProcessorState* s, T value, int count) where T : unmanaged, IBinaryInteger<T>
     {
@@ -164,29 +214,41 @@ internal readonly unsafe struct RcrOperation : IShiftOperation
 /// <summary>Handlers of <c>op dst, count</c>. The count is masked to 5 bits, with 64-bit operands to 6; zero changes nothing.</summary>
 internal static unsafe class Shift<TOp, T> where TOp : struct, IShiftOperation where T : unmanaged, IBinaryInteger<T>
 {
-    public static Insn* RegImm(Processor p, ProcessorState* s, Insn* i) => Reg(s, i, (int)i->Imm & ShiftCount.Mask<T>());
+    public static Insn* RegImm(Processor p, ProcessorState* s, Insn* i) => Reg(s, i, (int)i->Imm & ShiftCount.Mask<T>(), immediate: true);
 
-    public static Insn* RegCl(Processor p, ProcessorState* s, Insn* i) => Reg(s, i, (int)s->Rcx & ShiftCount.Mask<T>());
+    public static Insn* RegCl(Processor p, ProcessorState* s, Insn* i) => Reg(s, i, (int)s->Rcx & ShiftCount.Mask<T>(), immediate: false);
 
-    public static Insn* MemImm(Processor p, ProcessorState* s, Insn* i) => Mem(p, s, i, (int)i->Imm & ShiftCount.Mask<T>());
+    public static Insn* MemImm(Processor p, ProcessorState* s, Insn* i) => Mem(p, s, i, (int)i->Imm & ShiftCount.Mask<T>(), immediate: true);
 
-    public static Insn* MemCl(Processor p, ProcessorState* s, Insn* i) => Mem(p, s, i, (int)s->Rcx & ShiftCount.Mask<T>());
+    public static Insn* MemCl(Processor p, ProcessorState* s, Insn* i) => Mem(p, s, i, (int)s->Rcx & ShiftCount.Mask<T>(), immediate: false);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static Insn* Reg(ProcessorState* s, Insn* i, int count)
+    private static Insn* Reg(ProcessorState* s, Insn* i, int count, bool immediate)
     {
         T a = Register.Get<T>(s, i->R0);
         // A count of zero still writes the register: that clears the upper half in 32-bit operations.
-        Register.Set(s, i->R0, count == 0 ? a : TOp.Apply(s, a, count));
+        Register.Set(s, i->R0, count == 0 ? a : Run(s, a, count, immediate, memory: false));
         return i + 1;
     }
 
-    private static Insn* Mem(Processor p, ProcessorState* s, Insn* i, int count)
+    private static Insn* Mem(Processor p, ProcessorState* s, Insn* i, int count, bool immediate)
     {
         ulong address = Access.Address(s, i);
         T a = Access.ReadForWrite<T>(p, s, address);
-        if (count != 0) Access.Write(p, s, address, TOp.Apply(s, a, count));
+        if (count != 0) Access.Write(p, s, address, Run(s, a, count, immediate, memory: true));
         return i + 1;
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static T Run(ProcessorState* s, T a, int count, bool immediate, bool memory) => TOp.Rule == FlagRule.Ask ? Asked(s, a, count, immediate, memory) : TOp.Apply(s, a, count);
+
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static T Asked(ProcessorState* s, T a, int count, bool immediate, bool memory)
+    {
+        uint before = Flags.Get(s);
+        T r = TOp.Apply(s, a, count);
+        SiliconFlags.Ask<T>(s, TOp.Operation, before, ulong.CreateTruncating(a), 0, (ulong)count, immediate, memory);
+        return r;
     }
 }
 
@@ -200,50 +262,60 @@ internal static unsafe class ShiftCount
 /// <summary>SHLD and SHRD: <c>op dst, src, count</c>.</summary>
 internal static unsafe class DoubleShift<T> where T : unmanaged, IBinaryInteger<T>
 {
-    public static Insn* LeftRegImm(Processor p, ProcessorState* s, Insn* i) => LeftReg(s, i, (int)i->Imm & ShiftCount.Mask<T>());
+    public static Insn* LeftRegImm(Processor p, ProcessorState* s, Insn* i) => LeftReg(s, i, (int)i->Imm & ShiftCount.Mask<T>(), immediate: true);
 
-    public static Insn* LeftRegCl(Processor p, ProcessorState* s, Insn* i) => LeftReg(s, i, (int)s->Rcx & ShiftCount.Mask<T>());
+    public static Insn* LeftRegCl(Processor p, ProcessorState* s, Insn* i) => LeftReg(s, i, (int)s->Rcx & ShiftCount.Mask<T>(), immediate: false);
 
-    public static Insn* LeftMemImm(Processor p, ProcessorState* s, Insn* i) => LeftMem(p, s, i, (int)i->Imm & ShiftCount.Mask<T>());
+    public static Insn* LeftMemImm(Processor p, ProcessorState* s, Insn* i) => LeftMem(p, s, i, (int)i->Imm & ShiftCount.Mask<T>(), immediate: true);
 
-    public static Insn* LeftMemCl(Processor p, ProcessorState* s, Insn* i) => LeftMem(p, s, i, (int)s->Rcx & ShiftCount.Mask<T>());
+    public static Insn* LeftMemCl(Processor p, ProcessorState* s, Insn* i) => LeftMem(p, s, i, (int)s->Rcx & ShiftCount.Mask<T>(), immediate: false);
 
-    public static Insn* RightRegImm(Processor p, ProcessorState* s, Insn* i) => RightReg(s, i, (int)i->Imm & ShiftCount.Mask<T>());
+    public static Insn* RightRegImm(Processor p, ProcessorState* s, Insn* i) => RightReg(s, i, (int)i->Imm & ShiftCount.Mask<T>(), immediate: true);
 
-    public static Insn* RightRegCl(Processor p, ProcessorState* s, Insn* i) => RightReg(s, i, (int)s->Rcx & ShiftCount.Mask<T>());
+    public static Insn* RightRegCl(Processor p, ProcessorState* s, Insn* i) => RightReg(s, i, (int)s->Rcx & ShiftCount.Mask<T>(), immediate: false);
 
-    public static Insn* RightMemImm(Processor p, ProcessorState* s, Insn* i) => RightMem(p, s, i, (int)i->Imm & ShiftCount.Mask<T>());
+    public static Insn* RightMemImm(Processor p, ProcessorState* s, Insn* i) => RightMem(p, s, i, (int)i->Imm & ShiftCount.Mask<T>(), immediate: true);
 
-    public static Insn* RightMemCl(Processor p, ProcessorState* s, Insn* i) => RightMem(p, s, i, (int)s->Rcx & ShiftCount.Mask<T>());
+    public static Insn* RightMemCl(Processor p, ProcessorState* s, Insn* i) => RightMem(p, s, i, (int)s->Rcx & ShiftCount.Mask<T>(), immediate: false);
 
-    private static Insn* LeftReg(ProcessorState* s, Insn* i, int count)
+    private static Insn* LeftReg(ProcessorState* s, Insn* i, int count, bool immediate)
     {
         T a = Register.Get<T>(s, i->R0);
-        Register.Set(s, i->R0, count == 0 ? a : Left(s, a, Register.Get<T>(s, i->R1), count));
+        Register.Set(s, i->R0, count == 0 ? a : Run(s, HostOperation.Shld, a, Register.Get<T>(s, i->R1), count, immediate, memory: false));
         return i + 1;
     }
 
-    private static Insn* RightReg(ProcessorState* s, Insn* i, int count)
+    private static Insn* RightReg(ProcessorState* s, Insn* i, int count, bool immediate)
     {
         T a = Register.Get<T>(s, i->R0);
-        Register.Set(s, i->R0, count == 0 ? a : Right(s, a, Register.Get<T>(s, i->R1), count));
+        Register.Set(s, i->R0, count == 0 ? a : Run(s, HostOperation.Shrd, a, Register.Get<T>(s, i->R1), count, immediate, memory: false));
         return i + 1;
     }
 
-    private static Insn* LeftMem(Processor p, ProcessorState* s, Insn* i, int count)
+    private static Insn* LeftMem(Processor p, ProcessorState* s, Insn* i, int count, bool immediate)
     {
         ulong address = Access.Address(s, i);
         T a = Access.ReadForWrite<T>(p, s, address);
-        if (count != 0) Access.Write(p, s, address, Left(s, a, Register.Get<T>(s, i->R0), count));
+        if (count != 0) Access.Write(p, s, address, Run(s, HostOperation.Shld, a, Register.Get<T>(s, i->R0), count, immediate, memory: true));
         return i + 1;
     }
 
-    private static Insn* RightMem(Processor p, ProcessorState* s, Insn* i, int count)
+    private static Insn* RightMem(Processor p, ProcessorState* s, Insn* i, int count, bool immediate)
     {
         ulong address = Access.Address(s, i);
         T a = Access.ReadForWrite<T>(p, s, address);
-        if (count != 0) Access.Write(p, s, address, Right(s, a, Register.Get<T>(s, i->R0), count));
+        if (count != 0) Access.Write(p, s, address, Run(s, HostOperation.Shrd, a, Register.Get<T>(s, i->R0), count, immediate, memory: true));
         return i + 1;
+    }
+
+    private static T Run(ProcessorState* s, HostOperation operation, T dst, T src, int count, bool immediate, bool memory)
+    {
+        uint before = SiliconFlags.DoubleShifts == FlagRule.Ask ? Flags.Get(s) : 0;
+        T result = operation == HostOperation.Shld ? Left(s, dst, src, count) : Right(s, dst, src, count);
+        if (SiliconFlags.DoubleShifts != FlagRule.Ask) return result;
+        ulong its = SiliconFlags.Ask<T>(s, operation, before, ulong.CreateTruncating(dst), ulong.CreateTruncating(src), (ulong)count, immediate, memory);
+        // The result is undefined then, too.
+        return count > sizeof(T) * 8 ? T.CreateTruncating(its) : result;
     }
 
     private static T Left(ProcessorState* s, T dst, T src, int count)

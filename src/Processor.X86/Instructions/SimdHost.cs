@@ -9,6 +9,17 @@ internal interface IHostMemory
     static abstract bool Loads { get; }
     static abstract bool Stores { get; }
     static abstract bool Aligned { get; }
+    /// <summary>The CPU model's vendor decides whether <see cref="Aligned"/> counts: SHA.</summary>
+    static virtual bool AlignedByVendor => false;
+}
+
+/// <summary>The memory operand of SHA instructions.</summary>
+internal readonly struct ShaLoad : IHostMemory
+{
+    public static bool Loads => true;
+    public static bool Stores => false;
+    public static bool Aligned => true;
+    public static bool AlignedByVendor => true;
 }
 
 internal readonly struct NoAccess : IHostMemory
@@ -110,7 +121,7 @@ internal static unsafe class Host<T, TMemory, TEffect> where T : unmanaged where
         if (TMemory.Loads || TMemory.Stores)
         {
             address = Access.Address(s, i);
-            if (TMemory.Aligned) Simd.CheckAlignment<T>(p, address);
+            if (TMemory.Aligned && !(TMemory.AlignedByVendor && p.Model.Behavior.TakesUnalignedShaOperand)) Simd.CheckAlignment<T>(p, address);
             if (TMemory.Loads)
             {
                 memory = Simd.ReadPointer<T>(p, s, address);
@@ -147,7 +158,8 @@ internal static unsafe class HostHandlers
     };
 
     private static Handler Direction<T>(ThunkForm form) where T : unmanaged =>
-        form.IsStore ? form.Aligned ? Effect<T, AlignedStore>(form, form.IsMmxWithMemory) : Effect<T, Store>(form, form.IsMmxWithMemory)
+        form.IsSha ? Effect<T, ShaLoad>(form, mmx: false)
+        : form.IsStore ? form.Aligned ? Effect<T, AlignedStore>(form, form.IsMmxWithMemory) : Effect<T, Store>(form, form.IsMmxWithMemory)
         : form.Aligned ? Effect<T, AlignedLoad>(form, form.IsMmxWithMemory) : Effect<T, Load>(form, form.IsMmxWithMemory);
 
     private static Handler Effect<T, TMemory>(ThunkForm form, bool mmx) where T : unmanaged where TMemory : struct, IHostMemory =>

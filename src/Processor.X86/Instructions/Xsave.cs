@@ -239,9 +239,8 @@ internal static unsafe class Xsave
             Unsafe.CopyBlock(image + X87.RegisterOffset + n * 16, X87.St(s, n), 10);
             Unsafe.InitBlock(image + X87.RegisterOffset + n * 16 + 10, 0, 6);
         }
-        if (p.Model.IsAmd && !X87.IsPending(s))
+        if (p.Model.Behavior.SavesX87PointersForExceptionsOnly && !X87.IsPending(s))
         {
-            // AMD processors keep pointers and opcode for a pending exception only.
             *(ushort*)(image + X87.OpcodeOffset) = 0;
             *(ulong*)(image + X87.InstructionPointerOffset) = 0;
             *(ulong*)(image + X87.DataPointerOffset) = 0;

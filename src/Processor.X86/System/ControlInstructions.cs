@@ -154,7 +154,7 @@ internal static unsafe class ControlInstructions
     public static Insn* Rdpmc(Processor p, ProcessorState* s, Insn* i)
     {
         if (s->Cpl != 0 && (s->Cr4 & (ulong)Cr4.Pce) == 0) throw p.GeneralProtection();
-        if (!p.Model.IsAmd || (uint)s->Rcx >= MsrTable.LegacyCounters) throw p.GeneralProtection();
+        if (!p.Model.Behavior.HasLegacyCounters || (uint)s->Rcx >= MsrTable.LegacyCounters) throw p.GeneralProtection();
         s->Rax = 0;
         s->Rdx = 0;
         return i + 1;

@@ -20,8 +20,7 @@ internal static unsafe class FastSystemCalls
     {
         if ((s->Efer & (ulong)Efer.Sce) == 0) throw p.InvalidOpcode();
         bool longMode = Processor.IsLongMode(s), from64 = Processor.Is64Bit(s);
-        // Intel's processors have it in 64-bit mode only.
-        if (!p.Model.IsAmd && !from64) throw p.InvalidOpcode();
+        if (!p.Model.Behavior.HasSyscallOutside64BitMode && !from64) throw p.InvalidOpcode();
         int selector = (int)(p.Star >> 32) & 0xFFFC;
         ulong next = Flow.NextRip(s, i), target;
         if (longMode)
@@ -57,11 +56,10 @@ internal static unsafe class FastSystemCalls
     private static Insn* Sysret(Processor p, ProcessorState* s, Insn* i, bool to64)
     {
         if ((s->Efer & (ulong)Efer.Sce) == 0 || !Processor.IsProtected(s)) throw p.InvalidOpcode();
-        if (!p.Model.IsAmd && !Processor.Is64Bit(s)) throw p.InvalidOpcode();
+        if (!p.Model.Behavior.HasSyscallOutside64BitMode && !Processor.Is64Bit(s)) throw p.InvalidOpcode();
         if (s->Cpl != 0) throw p.GeneralProtection();
         ulong target = to64 ? s->Rcx : (uint)s->Rcx;
-        // Intel checks here, still at CPL 0; AMD leaves it to the first fetch at CPL 3.
-        if (to64 && !p.Model.IsAmd && !p.IsCanonical(target)) throw p.GeneralProtection();
+        if (to64 && p.Model.Behavior.SysretChecksTarget && !p.IsCanonical(target)) throw p.GeneralProtection();
         int selector = (int)(p.Star >> 48);
         if (Processor.IsLongMode(s))
         {
@@ -72,15 +70,14 @@ internal static unsafe class FastSystemCalls
             s->FlagsOther |= (uint)Rflags.If;
         }
         SetFlat(&s->Cs, (to64 ? selector + 16 : selector) | 3, CodeAttributes | (to64 ? Long : Big), 3);
-        if (p.Model.IsAmd)
+        if (p.Model.Behavior.SysretLoadsStackDescriptor)
         {
-            // Base, limit and attributes stay.
-            s->Ss.Selector = (ushort)(selector + 8 | 3);
-            s->Ss.Attributes = s->Ss.Attributes & ~0x60u | 3u << 5;
+            SetFlat(&s->Ss, selector + 8 | 3, DataAttributes, 3);
         }
         else
         {
-            SetFlat(&s->Ss, selector + 8 | 3, DataAttributes, 3);
+            s->Ss.Selector = (ushort)(selector + 8 | 3);
+            s->Ss.Attributes = s->Ss.Attributes & ~0x60u | 3u << 5;
         }
         s->Cpl = 3;
         if ((s->FlagsOther & (uint)Rflags.Tf) != 0) p.SingleStepNow();
@@ -92,7 +89,7 @@ internal static unsafe class FastSystemCalls
     public static Insn* Sysenter(Processor p, ProcessorState* s, Insn* i)
     {
         bool longMode = Processor.IsLongMode(s);
-        if (longMode && p.Model.IsAmd) throw p.InvalidOpcode();
+        if (longMode && !p.Model.Behavior.HasSysenterInLongMode) throw p.InvalidOpcode();
         if ((s->Cr0 & (ulong)Cr0.Pe) == 0 || Processor.IsNull((ushort)p.SysenterCs)) throw p.GeneralProtection();
         s->FlagsOther &= ~(uint)(Rflags.Vm | Rflags.If);
         int selector = (int)p.SysenterCs & 0xFFFC;
@@ -112,7 +109,7 @@ internal static unsafe class FastSystemCalls
     {
         // The privilege is looked at first, as processors do.
         if (!Processor.IsProtected(s) || s->Cpl != 0) throw p.GeneralProtection();
-        if (Processor.IsLongMode(s) && p.Model.IsAmd) throw p.InvalidOpcode();
+        if (Processor.IsLongMode(s) && !p.Model.Behavior.HasSysenterInLongMode) throw p.InvalidOpcode();
         if (Processor.IsNull((ushort)p.SysenterCs)) throw p.GeneralProtection();
         if (to64 && (!p.IsCanonical(s->Rcx) || !p.IsCanonical(s->Rdx))) throw p.GeneralProtection();
         ulong target = to64 ? s->Rdx : (uint)s->Rdx;

@@ -35,12 +35,12 @@ public sealed unsafe partial class Processor
 
     /// <summary>
     /// True when an instruction breakpoint fires at <paramref name="linearRip"/>; DR6 is set then and the dispatcher delivers #DB as a fault.
-    /// None does while RFLAGS.RF is set, and on Intel's processors behind MOV SS or POP SS; AMD's hold back traps only.
+    /// None does while RFLAGS.RF is set, nor behind MOV SS or POP SS where the vendor says so.
     /// </summary>
     private bool InstructionBreakpoint(ulong linearRip)
     {
         ProcessorState* s = State;
-        if ((s->Dr7 & Dr7Enables) == 0 || (s->FlagsOther & (uint)Rflags.Rf) != 0 || (InMovSsShadow && !Model.IsAmd)) return false;
+        if ((s->Dr7 & Dr7Enables) == 0 || (s->FlagsOther & (uint)Rflags.Rf) != 0 || (InMovSsShadow && Model.Behavior.MovSsHoldsBackInstructionBreakpoint)) return false;
         ulong matched = 0;
         bool fires = false;
         for (int n = 0; n < 4; n++)

@@ -41,12 +41,12 @@ internal static unsafe class SegmentInstructions
         return Flow.Leave(s, i);
     }
 
-    /// <summary>PUSH Sreg: the selector in a slot of the operand size; of 32 bits Intel's processors write only the low 16.</summary>
+    /// <summary>PUSH Sreg: the selector in a slot of the operand size.</summary>
     public static Insn* Push<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T>
     {
         ulong to = (s->Rsp - (ulong)sizeof(T)) & Processor.StackMask(s);
         ushort selector = ProcessorState.Segment(s, (Seg)i->R0)->Selector;
-        if (sizeof(T) == 4 && !p.Model.IsAmd) Access.Write(p, s, p.LinearAddress(Seg.Ss, to, 2, AccessKind.Write), selector);
+        if (sizeof(T) == 4 && !p.Model.Behavior.PushesWholeSegmentSlot) Access.Write(p, s, p.LinearAddress(Seg.Ss, to, 2, AccessKind.Write), selector);
         else Access.Write(p, s, p.LinearAddress(Seg.Ss, to, sizeof(T), AccessKind.Write), T.CreateTruncating(selector));
         Processor.SetStackPointer(s, to);
         return i + 1;
@@ -55,7 +55,7 @@ internal static unsafe class SegmentInstructions
     public static Insn* Pop<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T>
     {
         var stack = new StackReader(p);
-        var selector = ushort.CreateTruncating(stack.Pop<T>());
+        var selector = p.Model.Behavior.PopsWholeSegmentSlot ? ushort.CreateTruncating(stack.Pop<T>()) : stack.PopSelector(sizeof(T));
         ulong mask = Processor.StackMask(s);
         p.LoadSegment((Seg)i->R0, selector);
         // The width of the stack pointer is that before a new SS.

@@ -58,6 +58,16 @@ internal unsafe struct StackReader(Processor p)
         return value;
     }
 
+    /// <summary>A selector out of a slot of <paramref name="slot"/> bytes, of which the others are not read.</summary>
+    /// <exception cref="GuestFault">#SS(0), #PF.</exception>
+    public ushort PopSelector(int slot)
+    {
+        ulong linear = p.LinearAddress(Seg.Ss, _pointer, sizeof(ushort), AccessKind.Read);
+        ushort value = Access.Read<ushort>(p, p.State, linear);
+        Skip((ulong)slot);
+        return value;
+    }
+
     public void Skip(ulong bytes) => _pointer = (_pointer + bytes) & Processor.StackMask(p.State);
 }
 

@@ -512,7 +512,7 @@ internal static unsafe partial class InstructionTable
         t.Add(Code.Movsx_r32_rm16,            &Extend<short, uint>.RegReg,    &Extend<short, uint>.RegMem);
         t.Add(Code.Movzx_r64_rm16,            &Extend<ushort, ulong>.RegReg,  &Extend<ushort, ulong>.RegMem);
         t.Add(Code.Movsx_r64_rm16,            &Extend<short, ulong>.RegReg,   &Extend<short, ulong>.RegMem);
-        t.Add(Code.Movsxd_r16_rm16,           &Move<ushort>.RegReg,           &Extend<uint, ushort>.RegMem);
+        t.Add(Code.Movsxd_r16_rm16,           &Move<ushort>.RegReg,           &Move<ushort>.RegMem);
         t.Add(Code.Movsxd_r32_rm32,           &Move<uint>.RegReg,             &Move<uint>.RegMem);
         t.Add(Code.Movsxd_r64_rm32,           &Extend<int, ulong>.RegReg,     &Extend<int, ulong>.RegMem);
 
@@ -654,9 +654,9 @@ internal static unsafe partial class InstructionTable
         t.Add(Code.Nop_rm16,                  &Miscellaneous.Nop,  &Miscellaneous.Nop,      flags: Row.AddressOnly);
         t.Add(Code.Nop_rm32,                  &Miscellaneous.Nop,  &Miscellaneous.Nop,      flags: Row.AddressOnly);
         t.Add(Code.Nop_rm64,                  &Miscellaneous.Nop,  &Miscellaneous.Nop,      flags: Row.AddressOnly);
-        t.Add(Code.Reservednop_rm16_r16_0F0D, null,                &Miscellaneous.Nop,      flags: Row.AddressOnly);
-        t.Add(Code.Reservednop_rm32_r32_0F0D, null,                &Miscellaneous.Nop,      flags: Row.AddressOnly);
-        t.Add(Code.Reservednop_rm64_r64_0F0D, null,                &Miscellaneous.Nop,      flags: Row.AddressOnly);
+        t.Add(Code.Reservednop_rm16_r16_0F0D, &Miscellaneous.Nop,  &Miscellaneous.Nop,      flags: Row.AddressOnly);
+        t.Add(Code.Reservednop_rm32_r32_0F0D, &Miscellaneous.Nop,  &Miscellaneous.Nop,      flags: Row.AddressOnly);
+        t.Add(Code.Reservednop_rm64_r64_0F0D, &Miscellaneous.Nop,  &Miscellaneous.Nop,      flags: Row.AddressOnly);
         t.Add(Code.Reservednop_rm16_r16_0F18, &Miscellaneous.Nop,  &Miscellaneous.Nop,      flags: Row.AddressOnly);
         t.Add(Code.Reservednop_rm32_r32_0F18, &Miscellaneous.Nop,  &Miscellaneous.Nop,      flags: Row.AddressOnly);
         t.Add(Code.Reservednop_rm64_r64_0F18, &Miscellaneous.Nop,  &Miscellaneous.Nop,      flags: Row.AddressOnly);

@@ -127,6 +127,8 @@ internal sealed unsafe partial class BlockTranslator
         int size = register.GetSize();
         if (IsHigh(register) || (written && size == 4)) return false; // 32 bits extend to 64 in a register only
         if (g.OpCode.GetOpKind(n) is not (OpCodeOperandKind.r8_or_mem or OpCodeOperandKind.r16_or_mem or OpCodeOperandKind.r32_or_mem or OpCodeOperandKind.r64_or_mem)) return false;
+        // Processors may leave another OF, undefined, behind a rotate in memory than in a register: Intel's do by an immediate count.
+        if (g.Mnemonic is Mnemonic.Rol or Mnemonic.Ror && g.GetOpKind(1) == OpKind.Immediate8) return false;
         // XCHG with memory locks the bus, and a bit string goes beyond its operand.
         if (g.Mnemonic is Mnemonic.Xchg || (g.Mnemonic is Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc && g.GetOpKind(1) == OpKind.Register)) return false;
         for (int k = 0; k < g.OpCount; k++)

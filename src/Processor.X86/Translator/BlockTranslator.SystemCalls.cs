@@ -6,7 +6,7 @@ namespace Bunraku.Processor.X86;
 
 /// <summary>What SYSCALL and SYSRET are emitted with; good as long as <see cref="TranslatorState.SystemCalls"/> is <paramref name="Version"/>.</summary>
 /// <param name="Enabled">EFER.SCE.</param>
-/// <param name="KeepsStack">SYSRET leaves base, limit and attributes of SS as they are, as AMD's processors do.</param>
+/// <param name="KeepsStack">SYSRET leaves base, limit and attributes of SS as they are.</param>
 internal readonly record struct SystemCallSetting(uint Version, bool Enabled, ulong Star, ulong Target, ulong Mask, bool KeepsStack);
 
 /// <summary>SYSCALL, SYSRET and RDTSC, of which user programs and kernels have the most; their rare forms are the interpreter's.</summary>

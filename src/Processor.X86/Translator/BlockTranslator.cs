@@ -15,7 +15,7 @@ internal sealed unsafe partial class BlockTranslator
     private readonly TranslationArena _arena;
     private readonly HostAssembler _a;
     private readonly CodeBytes _bytes = new();
-    private readonly Decoder[] _decoders;
+    private readonly GuestDecoder _decoder;
     private readonly InstructionInfoFactory _information = new();
 
     // The block being translated.
@@ -44,14 +44,14 @@ internal sealed unsafe partial class BlockTranslator
 
     /// <param name="scale">The VM's clock, or null when the host's counter cannot be used.</param>
     /// <param name="targetTableOf">The number of the jump cache of a mode, or -1.</param>
-    public BlockTranslator(ExecutableMemory memory, TranslatorRuntime runtime, TranslationArena arena, PredictionArena predictions, ProcessorState* state, DecoderOptions options, TscScale* scale,
+    public BlockTranslator(ExecutableMemory memory, TranslatorRuntime runtime, TranslationArena arena, PredictionArena predictions, ProcessorState* state, CpuModel model, TscScale* scale,
         Func<uint, int> targetTableOf)
     {
         (_predictions, _targetTableOf) = (predictions, targetTableOf);
         _scale = scale;
         _a = new HostAssembler(state);
         (_memory, _runtime, _arena) = (memory, runtime, arena);
-        _decoders = [Decoder.Create(16, _bytes, options), Decoder.Create(32, _bytes, options), Decoder.Create(64, _bytes, options)];
+        _decoder = new GuestDecoder(_bytes, model);
     }
 
     /// <summary>Room that a translation may need at most: code, and what the arena holds.</summary>
@@ -178,14 +178,13 @@ internal sealed unsafe partial class BlockTranslator
     private void Decode(byte* code, int length, uint mode)
     {
         _bytes.Set(code, length);
-        Decoder decoder = _decoders[mode & ModeKey.CodeSizeMask];
-        decoder.IP = _rip;
+        _decoder.Begin(mode, _rip);
         _instructionCount = 0;
         for (int operation = 0; operation < _operationCount; operation++)
         {
             // Micro-operations and the end of the block have no length.
             if (_operations[operation].Length == 0) continue;
-            decoder.Decode(out _instructions[_instructionCount]);
+            _decoder.Decode(out _instructions[_instructionCount]);
             _instructionOperations[_instructionCount++] = operation;
         }
         Instructions += (ulong)_instructionCount;

@@ -37,7 +37,7 @@ public sealed unsafe partial class Processor
             Mirror = new LinearMirror(processor.Memory.Backing, processor.DropFirstLevel);
             Runtime = new TranslatorRuntime(Memory, processor.State);
             _kept = Memory.Used;
-            Blocks = new BlockTranslator(Memory, Runtime, Arena, Predictions, processor.State, FeatureMap.Options(processor.Model), processor.Clock.Scale, TargetTableOf);
+            Blocks = new BlockTranslator(Memory, Runtime, Arena, Predictions, processor.State, processor.Model, processor.Clock.Scale, TargetTableOf);
         }
 
         /// <summary>The number of a mode's jump cache; -1 when there is none left.</summary>
@@ -160,7 +160,7 @@ public sealed unsafe partial class Processor
             CodeBytes.Copy(template.SecondPage, joined + first, block->Length - first);
             code = joined;
         }
-        t.Blocks.SystemCalls = new SystemCallSetting(s->Translator.SystemCalls, (s->Efer & (ulong)Efer.Sce) != 0, Star, Lstar, Fmask, Model.IsAmd);
+        t.Blocks.SystemCalls = new SystemCallSetting(s->Translator.SystemCalls, (s->Efer & (ulong)Efer.Sce) != 0, Star, Lstar, Fmask, KeepsStack: !Model.Behavior.SysretLoadsStackDescriptor);
         TranslatedBlock* made = t.Blocks.Translate(block, code, template, groups: (i->Flags & InsnFlags.Ungrouped) == 0, PredictionsFor(i->Flags));
         if (made == null)
         {
