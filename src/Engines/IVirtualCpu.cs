@@ -16,7 +16,7 @@ public interface IVirtualCpu : IDisposable
 
     /// <summary>
     /// Makes the running or next <see cref="Enter"/> return soon with <see cref="ExitReason.Kicked"/>. Any thread, never blocks.
-    /// Several kicks may collapse into one exit; none is lost.
+    /// Several kicks may collapse into one exit; none is lost. After disposal it does nothing: whoever wakes a vCPU need not know that the VM has ended.
     /// </summary>
     void Kick();
 

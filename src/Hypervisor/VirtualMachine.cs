@@ -220,9 +220,11 @@ public sealed partial class VirtualMachine : IDisposable
         _disposed = true;
         _discipline.Dispose();
         Stop(new StopCause(StopReason.HostRequest));
-        foreach (CpuThread cpu in _cpus) cpu.Dispose();
-        _cpuTime?.Dispose();
+        Join();
+        // All that calls a vCPU by itself comes to its end before the vCPUs do: a timer's interrupt would wake one that is no more.
         Timers.Dispose();
+        _cpuTime?.Dispose();
+        foreach (CpuThread cpu in _cpus) cpu.Dispose();
         _engineVm.Dispose();
         Memory.Dispose();
     }

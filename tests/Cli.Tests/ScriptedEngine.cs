@@ -33,7 +33,9 @@ internal sealed class ScriptedEngine(params Action<VmExit>[] script) : IEngine
     private sealed class Cpu(int index, Action<VmExit>[] script) : IVirtualCpu
     {
         private readonly VmExit _exit = new();
+        private readonly Lock _disposal = new();
         private readonly SemaphoreSlim _kicks = new(0);
+        private bool _disposed;
         private CpuState _state = new();
         private int _next;
 
@@ -57,7 +59,13 @@ internal sealed class ScriptedEngine(params Action<VmExit>[] script) : IEngine
             return _exit;
         }
 
-        public void Kick() => _kicks.Release();
+        public void Kick()
+        {
+            lock (_disposal)
+            {
+                if (!_disposed) _kicks.Release();
+            }
+        }
 
         public void InjectInterrupt(byte vector) => throw new InvalidOperationException("the window is closed");
 
@@ -75,6 +83,13 @@ internal sealed class ScriptedEngine(params Action<VmExit>[] script) : IEngine
 
         public void Reset() => _state = new CpuState();
 
-        public void Dispose() => _kicks.Dispose();
+        public void Dispose()
+        {
+            lock (_disposal)
+            {
+                _disposed = true;
+                _kicks.Dispose();
+            }
+        }
     }
 }
