@@ -32,6 +32,7 @@ internal sealed unsafe partial class KvmCpu : IVirtualCpu
     private long _result;        // of the last KVM_RUN
     private bool _resultWaits;   // it was not looked at yet
     private readonly VmExit _postedExit = new();
+    private HostBackoff _backoff;
 
     /// <param name="run">The vCPU's run structure, <paramref name="runSize"/> bytes, which lives until <see cref="Release"/>.</param>
     public KvmCpu(KvmShared vm, int index, KvmFile file, KvmRun* run, int runSize)
@@ -192,7 +193,7 @@ internal sealed unsafe partial class KvmCpu : IVirtualCpu
         while (!posted.TryOwn(Index))
         {
             if (Interlocked.Exchange(ref _kick, 0) != 0) return _pieces.Synthetic(ExitReason.Kicked);
-            Thread.Yield();
+            _backoff.Wait();
         }
         if (posted.TryTake(_postedExit)) return _postedExit;
         posted.Release(Index);

@@ -141,6 +141,7 @@ public sealed class CpuThread : IDisposable
         try
         {
             _accounting = ThreadAccounting.OfCurrentThread();
+            Alarm.MakePunctual(); // a vCPU that waits for another one sleeps for moments
             _vm.CpuTime?.BeginCpu(this);
             HostThread = HostScheduling.CurrentThread;
             while (!_stop)

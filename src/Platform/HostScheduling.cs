@@ -68,6 +68,14 @@ public static unsafe class HostScheduling
         return Libc.ClockGetTime(~thread << 3 | ThreadCpuClock, &time) == 0 ? time.Seconds * 1_000_000_000 + time.Nanoseconds : 0;
     }
 
+    /// <summary>Sleeps; returns early on a signal. See <see cref="Alarm.MakePunctual"/>.</summary>
+    /// <param name="nanoseconds">Less than a second.</param>
+    public static void Sleep(long nanoseconds)
+    {
+        Libc.TimeSpec time = new() { Nanoseconds = nanoseconds };
+        _ = Libc.Nanosleep(&time, null);
+    }
+
     private static void Check(int result)
     {
         if (result != 0) throw new Win32Exception(Marshal.GetLastPInvokeError());

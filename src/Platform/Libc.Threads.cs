@@ -39,6 +39,9 @@ internal static unsafe partial class Libc
     [LibraryImport("libc", EntryPoint = "clock_gettime", SetLastError = true)]
     public static partial int ClockGetTime(int clock, TimeSpec* time);
 
+    [LibraryImport("libc", EntryPoint = "nanosleep", SetLastError = true)]
+    public static partial int Nanosleep(TimeSpec* time, TimeSpec* left);
+
     [LibraryImport("libc", EntryPoint = "mlockall", SetLastError = true)]
     public static partial int Mlockall(int flags);
 

@@ -5,6 +5,8 @@ internal sealed class ProcessorGroup
 {
     /// <summary>How many vCPUs a VM can have.</summary>
     public const int MostMembers = 32;
+    /// <summary>A vCPU that is running leaves the guest within a few microseconds; longer takes only one that the host keeps waiting.</summary>
+    private const int QuickLooks = 100;
 
     private readonly object _bus = new();
     private volatile Processor[] _members = [];
@@ -37,7 +39,11 @@ internal sealed class ProcessorGroup
         {
             if (other == processor) continue;
             if (other.AccessesMemory) other.CallAttention();
-            while (other.AccessesMemory) Thread.Yield();
+            for (int looks = 0; other.AccessesMemory; looks++)
+            {
+                if (looks < QuickLooks) Thread.SpinWait(4);
+                else processor.WaitForOthers();
+            }
         }
     }
 

@@ -1,4 +1,5 @@
 using Bunraku.Engines;
+using Bunraku.Platform;
 
 namespace Bunraku.Hypervisor.Paravirtual;
 
@@ -18,6 +19,7 @@ internal sealed unsafe class ParavirtualCpu(ParavirtualInterface owner, CpuThrea
     private ulong _tscOffset;
     private long _stolenBefore, _stealUpdated;
     private bool _away, _eoiOffered;
+    private HostBackoff _backoff;
 
     /// <summary>The guest lets the host poll before it sleeps in HLT.</summary>
     public bool HostMayPoll => (_pollMsr & KvmMsr.Enable) != 0;
@@ -30,6 +32,9 @@ internal sealed unsafe class ParavirtualCpu(ParavirtualInterface owner, CpuThrea
         _pollMsr = KvmMsr.Enable;
         _eoiOffered = _away = _clockStale = _stopped = false;
     }
+
+    /// <summary>The guest waits for a vCPU that is not running. On the vCPU's thread.</summary>
+    public void WaitForOthers() => _backoff.Wait();
 
     // ---- state
 

@@ -189,7 +189,7 @@ public sealed class ParavirtualInterface : IMsrDevice, IDevice, IStateful<Paravi
             case HypercallNumber.SendIpi when Interrupts is { } sender:
                 return SendIpi(sender, call);
             case HypercallNumber.SchedYield:
-                Thread.Yield();
+                _vm.Cpus[cpu].Paravirtual?.WaitForOthers();
                 return 0;
             case HypercallNumber.ClockPairing:
                 return PairClocks(cpu, call.A0, call.A1);

@@ -1,4 +1,5 @@
 using Bunraku.Engines;
+using Bunraku.Platform;
 
 namespace Bunraku.Processor.X86;
 
@@ -19,6 +20,7 @@ public sealed unsafe partial class Processor : IPageRightsObserver
     private readonly List<(ulong Page, Revocation? Revocation)> _revocations = []; // under the lock
     private readonly List<(ulong Page, Revocation? Revocation)> _revocationsAtHand = [];
     private uint _pauses;
+    private HostBackoff _backoff;
     private bool _insideGuest, _waitsForBus; // under the lock, for who has to know exactly
 
     /// <summary>The vCPU may access guest memory at any moment. Any thread.</summary>
@@ -87,8 +89,11 @@ public sealed unsafe partial class Processor : IPageRightsObserver
     /// <summary>After a burst of PAUSE the host's other threads have their turn: one of them may be the vCPU that this one waits for.</summary>
     internal void Paused()
     {
-        if (++_pauses % PauseBurst == 0 && Group.Count > 1) Thread.Yield();
+        if (++_pauses % PauseBurst == 0 && Group.Count > 1) _backoff.Wait();
     }
+
+    /// <summary>Lets the host's other threads have their turn, for what another vCPU has to do first. On this vCPU's thread.</summary>
+    internal void WaitForOthers() => _backoff.Wait();
 
     /// <summary>Makes the vCPU look at what others want, as soon as it is between two blocks. Any thread.</summary>
     internal void CallAttention() => Signal(Attention.Event);
