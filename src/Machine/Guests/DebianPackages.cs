@@ -38,6 +38,8 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
         if (Newest(installed.Where(f => (notSuffix is null || !f.EndsWith(notSuffix, StringComparison.Ordinal)) && !f.EndsWith("-rt" + suffix, StringComparison.Ordinal) && Readable(f))) is { } own) return own;
 
         var apt = Apt.Open(cache, progress, $"the guest '{guest}' needs a kernel from Debian packages", Alternatives, searchPath, cancel);
+        using IDisposable held = HoldCache(cancel);
+        if (Newest(cache.Files(guest)) is { } meanwhile) return meanwhile;
         string package = apt.ResolveDependency(packages, "linux-image-");
         return Extract(apt, package, guest, entry => entry.StartsWith("./boot/vmlinuz-", StringComparison.Ordinal), "a kernel image", cancel);
     }
@@ -49,8 +51,13 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
         if (cache.Files("busybox").FirstOrDefault() is { } cached) return cached;
         if (BusyboxPaths.Select(p => Path.Combine(root, p)).FirstOrDefault(IsStatic) is { } own) return own;
         var apt = Apt.Open(cache, progress, "the default Linux guest needs busybox-static", Alternatives, searchPath, cancel);
+        using IDisposable held = HoldCache(cancel);
+        if (cache.Files("busybox").FirstOrDefault() is { } meanwhile) return meanwhile;
         return Extract(apt, apt.Resolve("busybox-static"), "busybox", entry => entry is "./bin/busybox" or "./usr/bin/busybox", "a busybox", cancel);
     }
+
+    /// <summary>One at a time: apt refuses a second process that reads package lists into the same folder, and nothing needs to be downloaded twice.</summary>
+    private IDisposable HoldCache(CancellationToken cancel) => cache.Hold(() => progress?.Invoke("waiting for another bunraku, which is downloading"), cancel);
 
     /// <summary>Takes one file out of a package into the cache.</summary>
     private string Extract(Apt apt, string package, string name, Func<string, bool> wanted, string what, CancellationToken cancel)

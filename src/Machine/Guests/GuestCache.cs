@@ -4,6 +4,9 @@ namespace Bunraku.Machine;
 /// <remarks>XDG Base Directory Specification: $XDG_CACHE_HOME, else $HOME/.cache.</remarks>
 public sealed class GuestCache
 {
+    private const int WouldBlock = 11; // errno EAGAIN, which an IOException of the runtime carries
+    private const int PollMilliseconds = 50;
+
     /// <param name="root">The folder; null for the user's own. Created when something is stored.</param>
     /// <exception cref="BootException">Neither XDG_CACHE_HOME nor HOME names a folder.</exception>
     public GuestCache(string? root = null)
@@ -40,6 +43,33 @@ public sealed class GuestCache
 
     /// <summary>Creates a folder inside the cache.</summary>
     public string Folder(params string[] names) => Guard(() => Directory.CreateDirectory(Path.Combine([Root, .. names])).FullName);
+
+    /// <summary>Waits until no other user of the cache, in this process or another, holds it, and holds it until disposal.</summary>
+    /// <param name="waits">Called once when there is another.</param>
+    public IDisposable Hold(Action? waits = null, CancellationToken cancel = default)
+    {
+        string path = Path.Combine(Folder(), ".lock"); // stays: whoever removed it would let two hold the cache by different files
+        for (bool told = false; ; cancel.ThrowIfCancellationRequested())
+        {
+            if (Guard(() => TryHold(path)) is { } held) return held;
+            if (!told) waits?.Invoke();
+            told = true;
+            Thread.Sleep(PollMilliseconds);
+        }
+    }
+
+    /// <summary>The runtime locks a file that is not to be shared by flock(2).</summary>
+    private static FileStream? TryHold(string path)
+    {
+        try
+        {
+            return new FileStream(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.None);
+        }
+        catch (IOException e) when (e.HResult == WouldBlock)
+        {
+            return null;
+        }
+    }
 
     private T Guard<T>(Func<T> write)
     {

@@ -85,7 +85,28 @@ public sealed class DebianPackagesTests : IDisposable
     {
         DebianPackages packages = Machine(("apt-get", "echo > p.deb"), ("apt-cache", Knows), ("dpkg-deb", unpack));
         Assert.StartsWith("package linux-image-9-cloud-amd64 " + expected, ErrorOf(() => packages.FindKernel("linux")));
-        Assert.Empty(Directory.GetFiles(Cache, "*", SearchOption.AllDirectories));
+        Assert.Equal([Path.Combine(Cache, ".lock")], Directory.GetFiles(Cache, "*", SearchOption.AllDirectories));
+    }
+
+    [Fact]
+    public void Two_first_uses_at_the_same_time_download_once()
+    {
+        string tree = Directory.CreateDirectory(Path.Combine(_folder, "tree", "boot")).FullName, calls = Path.Combine(_folder, "calls");
+        File.WriteAllText(Path.Combine(tree, "vmlinuz-9-cloud-amd64"), "the kernel");
+        DebianPackages packages = Machine(
+            // The first call waits until the second user has found out that it has to wait; a second call would be the fault.
+            ("apt-get", $"echo x >>{calls}; [ $(wc -l <{calls}) = 1 ] || : >{_folder}/waits; until [ -e {_folder}/waits ]; do sleep 0.01; done; echo > p.deb"), ("apt-cache", Knows), ("dpkg-deb", $"tar -C {_folder}/tree -cf - ."));
+        Task<string> first = Task.Run(() => packages.FindKernel("linux"));
+        while (!File.Exists(calls)) Thread.Sleep(1);
+        var told = new List<string>();
+        var second = new DebianPackages(new GuestCache(Cache), text =>
+        {
+            told.Add(text);
+            File.WriteAllText(Path.Combine(_folder, "waits"), "");
+        }, Path.Combine(_folder, "bin"), Path.Combine(_folder, "root"));
+        Assert.Equal(second.FindKernel("linux"), first.Result);
+        Assert.Equal(["waiting for another bunraku, which is downloading"], told);
+        Assert.Single(File.ReadAllLines(calls));
     }
 
     [Fact]
