@@ -1,11 +1,12 @@
 using System.Diagnostics;
 using System.Globalization;
 using System.Text.RegularExpressions;
+using Bunraku.Testing;
 
 namespace Bunraku.Cli.Tests;
 
 /// <summary>Debian's kernels boot in the program as a user starts it; what the guest printed is judged.</summary>
-public sealed class LinuxGuestTests
+public sealed class LinuxGuestTests : IClassFixture<LinuxGuestFiles>
 {
     private static readonly string Program = Path.Combine(AppContext.BaseDirectory, "bunraku.dll");
 
@@ -17,7 +18,7 @@ public sealed class LinuxGuestTests
             RedirectStandardOutput = true,
             RedirectStandardError = true,
         };
-        using Process process = Process.Start(start)!;
+        using var process = new TestProcess(start);
         Task<string> error = process.StandardError.ReadToEndAsync();
         Task typing = Task.Run(() =>
         {
@@ -84,8 +85,7 @@ public sealed class LinuxGuestTests
     public void AnNmiFromTheMonitorAndASysRqFromTheConsoleReachTheKernel()
     {
         using var pty = new Pty();
-        using Process process = Process.Start(new ProcessStartInfo("setsid",
-            ["--wait", "sh", "-c", $"exec dotnet '{Program}' run --cpus 2 --timeout 5m <{pty.Name} >{pty.Name} 2>&1"]))!;
+        using var process = new TestProcess(new ProcessStartInfo("sh", ["-c", $"exec dotnet '{Program}' run --cpus 2 --timeout 5m <{pty.Name} >{pty.Name} 2>&1"]));
         pty.Type("echo 7 >/proc/sysrq-trigger; echo shell'-'ready\r"); // messages of all levels go to the console
         pty.ReadUntil("shell-ready");
         pty.Type("\x01" + "cnmi\r");
@@ -151,8 +151,7 @@ public sealed class LinuxGuestTests
         using var pty = new Pty();
         using (var stty = Process.Start("stty", ["-F", pty.Name, "rows", "33", "cols", "91"])) stty.WaitForExit();
         string before = pty.Modes;
-        using Process process = Process.Start(new ProcessStartInfo("setsid",
-            ["--wait", "sh", "-c", $"exec dotnet '{Program}' run --timeout 5m <{pty.Name} >{pty.Name} 2>&1"]))!;
+        using var process = new TestProcess(new ProcessStartInfo("sh", ["-c", $"exec dotnet '{Program}' run --timeout 5m <{pty.Name} >{pty.Name} 2>&1"]));
         pty.ReadUntil("Linux version");
         pty.Type("stty size; echo typed'-'ahead; sleep 1000\r");
         Assert.Contains("33 91", pty.ReadUntil("typed-ahead"));
@@ -168,8 +167,7 @@ public sealed class LinuxGuestTests
     public void EndOfInputTypedAheadEndsTheShell()
     {
         using var pty = new Pty();
-        using Process process = Process.Start(new ProcessStartInfo("setsid",
-            ["--wait", "sh", "-c", $"exec dotnet '{Program}' run --timeout 5m <{pty.Name} >{pty.Name} 2>&1"]))!;
+        using var process = new TestProcess(new ProcessStartInfo("sh", ["-c", $"exec dotnet '{Program}' run --timeout 5m <{pty.Name} >{pty.Name} 2>&1"]));
         pty.ReadUntil("Linux version");
         pty.Type("\x04");
         pty.ReadUntil("Power down");

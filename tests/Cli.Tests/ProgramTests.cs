@@ -1,6 +1,7 @@
 using System.Diagnostics;
-using System.Globalization;
+using System.Runtime.InteropServices;
 using System.Text;
+using Bunraku.Testing;
 using Iced.Intel;
 using static Iced.Intel.AssemblerRegisters;
 
@@ -86,7 +87,7 @@ public class ProgramTests
         a.jmp(again);
     });
 
-    private static Process Start(byte[] kernel, string[] arguments, out TemporaryFile file, bool input = false)
+    private static TestProcess Start(byte[] kernel, string[] arguments, out TemporaryFile file, bool input = false)
     {
         file = new TemporaryFile(kernel);
         var start = new ProcessStartInfo("env", ["--default-signal", "dotnet", Program, "run", "--kernel", file.Path, .. arguments])
@@ -95,14 +96,14 @@ public class ProgramTests
             RedirectStandardOutput = true,
             RedirectStandardError = true,
         };
-        Process process = Process.Start(start)!;
+        var process = new TestProcess(start);
         if (!input) process.StandardInput.Close();
         return process;
     }
 
     private static (int Status, string Output, string Error) Run(byte[] kernel, params string[] arguments)
     {
-        using Process process = Start(kernel, arguments, out TemporaryFile file);
+        using TestProcess process = Start(kernel, arguments, out TemporaryFile file);
         using (file)
         {
             Task<string> error = process.StandardError.ReadToEndAsync();
@@ -137,7 +138,7 @@ public class ProgramTests
     [Fact]
     public void InputFromAPipeReachesTheGuestAndItsEndIsCtrlD()
     {
-        using Process process = Start(Echoes, ["--debug-exit"], out TemporaryFile file, input: true);
+        using TestProcess process = Start(Echoes, ["--debug-exit"], out TemporaryFile file, input: true);
         using (file)
         {
             process.StandardInput.Write("abc\x01xq"); // no escape keys without a terminal
@@ -149,17 +150,17 @@ public class ProgramTests
     }
 
     [Theory]
-    [InlineData("INT", 130)]
-    [InlineData("TERM", 143)]
-    [InlineData("HUP", 129)]
-    [InlineData("QUIT", 131)]
-    public void SignalsEndTheGuest(string signal, int expected)
+    [InlineData(PosixSignal.SIGINT, 130)]
+    [InlineData(PosixSignal.SIGTERM, 143)]
+    [InlineData(PosixSignal.SIGHUP, 129)]
+    [InlineData(PosixSignal.SIGQUIT, 131)]
+    public void SignalsEndTheGuest(PosixSignal signal, int expected)
     {
-        using Process process = Start(Waits, [], out TemporaryFile file);
+        using TestProcess process = Start(Waits, [], out TemporaryFile file);
         using (file)
         {
             Assert.Equal("waiting", process.StandardOutput.ReadLine());
-            Kill(process, signal);
+            process.Signal(signal);
             process.WaitForExit();
             Assert.Equal(expected, process.ExitCode);
         }
@@ -168,7 +169,7 @@ public class ProgramTests
     [Fact]
     public void ABrokenPipeEndsQuietly()
     {
-        using Process process = Start(Floods, [], out TemporaryFile file);
+        using TestProcess process = Start(Floods, [], out TemporaryFile file);
         using (file)
         {
             Assert.Equal('y', process.StandardOutput.Read());
@@ -182,11 +183,11 @@ public class ProgramTests
     [Fact]
     public void AReaderThatStallsDoesNotKeepASignalFromWorking()
     {
-        using Process process = Start(Floods, [], out TemporaryFile file);
+        using TestProcess process = Start(Floods, [], out TemporaryFile file);
         using (file)
         {
             Assert.Equal('y', process.StandardOutput.Read());
-            Kill(process, "TERM");
+            process.Signal(PosixSignal.SIGTERM);
             // What was printed before still comes; the reader takes it now.
             process.StandardOutput.ReadToEnd();
             process.WaitForExit();
@@ -219,27 +220,11 @@ public class ProgramTests
     }
 
     /// <summary>Starts the program in a session of its own with the terminal as its controlling one, as a shell does, with no signal ignored whoever started the tests.</summary>
-    private static Process OnTerminal(Pty pty, byte[] kernel, out TemporaryFile file, params string[] arguments)
+    private static TestProcess OnTerminal(Pty pty, byte[] kernel, out TemporaryFile file, params string[] arguments)
     {
         file = new TemporaryFile(kernel);
         string command = string.Join(' ', ((string[])["env", "--default-signal", "dotnet", Program, "run", "--kernel", file.Path, .. arguments]).Select(a => $"'{a}'"));
-        return Process.Start(new ProcessStartInfo("setsid", ["--wait", "sh", "-c", $"exec {command} <{pty.Name} >{pty.Name} 2>&1"]))!;
-    }
-
-    private static int ProgramId(Process setsid)
-    {
-        // setsid forks when it leads a group already; the program is then its child.
-        string children = File.ReadAllText($"/proc/{setsid.Id}/task/{setsid.Id}/children").Trim();
-        return children.Length > 0 ? int.Parse(children.Split(' ')[0], CultureInfo.InvariantCulture) : setsid.Id;
-    }
-
-    private static void Kill(Process process, string signal) => Kill(process.Id, signal);
-
-    private static void Kill(int id, string signal)
-    {
-        using var kill = Process.Start("kill", ["-" + signal, id.ToString(CultureInfo.InvariantCulture)]);
-        kill.WaitForExit();
-        Assert.Equal(0, kill.ExitCode);
+        return new TestProcess(new ProcessStartInfo("sh", ["-c", $"exec {command} <{pty.Name} >{pty.Name} 2>&1"]));
     }
 
     [Fact]
@@ -247,7 +232,7 @@ public class ProgramTests
     {
         using var pty = new Pty();
         string before = pty.Modes;
-        using Process process = OnTerminal(pty, Echoes, out TemporaryFile file, "--debug-exit");
+        using TestProcess process = OnTerminal(pty, Echoes, out TemporaryFile file, "--debug-exit");
         using (file)
         {
             pty.ReadUntil("ready");
@@ -262,20 +247,20 @@ public class ProgramTests
     }
 
     [Theory]
-    [InlineData("TERM", 143)]
-    [InlineData("HUP", 129)]
-    [InlineData("INT", 130)]
-    [InlineData("QUIT", 131)]
-    public void TheTerminalComesBackAfterASignal(string signal, int status)
+    [InlineData(PosixSignal.SIGTERM, 143)]
+    [InlineData(PosixSignal.SIGHUP, 129)]
+    [InlineData(PosixSignal.SIGINT, 130)]
+    [InlineData(PosixSignal.SIGQUIT, 131)]
+    public void TheTerminalComesBackAfterASignal(PosixSignal signal, int status)
     {
         using var pty = new Pty();
         string before = pty.Modes;
-        using Process process = OnTerminal(pty, Waits, out TemporaryFile file);
+        using TestProcess process = OnTerminal(pty, Waits, out TemporaryFile file);
         using (file)
         {
             pty.ReadUntil("waiting");
             Assert.NotEqual(before, pty.Modes);
-            Kill(ProgramId(process), signal);
+            process.Signal(signal);
             process.WaitForExit();
             Assert.Equal(status, process.ExitCode);
             Assert.Equal(before, pty.Modes);
@@ -287,7 +272,7 @@ public class ProgramTests
     {
         using var pty = new Pty();
         string before = pty.Modes;
-        using Process process = OnTerminal(pty, Waits, out TemporaryFile file);
+        using TestProcess process = OnTerminal(pty, Waits, out TemporaryFile file);
         using (file)
         {
             pty.ReadUntil("waiting");

@@ -3,6 +3,7 @@ using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Bunraku.Machine;
 using Bunraku.Machine.Board;
+using Bunraku.Testing;
 using Iced.Intel;
 using static Iced.Intel.AssemblerRegisters;
 
@@ -17,7 +18,7 @@ public static class Bystander
     private const uint LoadAddress = 0x10_0000, Handler = LoadAddress, Entry = LoadAddress + 64, Idt = 0x1_0000, Gdt = 0x1_1000, Stack = 0x2_0000;
     private const byte TimerVector = 0x40;
     private const uint Steps = 20_000, SleepCount = 1_000_000; // ns
-    private static readonly TimeSpan s_patience = TimeSpan.FromMinutes(2);
+    private static readonly TimeSpan s_longest = TimeSpan.FromMinutes(2);
 
     /// <summary>One life of so many rounds. Null when all went as it should.</summary>
     public static string? Run(IEngine engine, int rounds)
@@ -27,7 +28,7 @@ public static class Bystander
         _ = new PcBoard(vm, new PcBoardOptions { DebugExit = true, SerialOutput = bytes => printed.Append(Encoding.ASCII.GetString(bytes)) });
         Load(vm, rounds);
         vm.Start();
-        if (!vm.Stopped.Wait(s_patience)) return $"the bystander did not come to its end; it printed {printed}";
+        if (!new Patience(s_longest, vm).Await(vm.Stopped)) return $"the bystander did not come to its end; it printed {printed}";
         vm.Join();
         StopCause cause = vm.Stopped.Result;
         if (cause is not { Reason: StopReason.DebugExit, Status: 3 }) return $"the bystander ended with {cause}";

@@ -1,9 +1,9 @@
-using System.Diagnostics;
 using System.Text;
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Bunraku.Machine.Board;
 using Bunraku.Processor.X86;
+using Bunraku.Testing;
 
 namespace Bunraku.DeviceFuzz;
 
@@ -24,7 +24,7 @@ public sealed class DeviceFuzzer(IEngine engine, int cpus = 1)
     private static readonly TimeSpan s_joinPatience = TimeSpan.FromSeconds(30);
 
     /// <summary>Without a single access for so long, the guest or the monitor hangs.</summary>
-    public TimeSpan Patience { get; init; } = TimeSpan.FromSeconds(30);
+    public TimeSpan LongestPause { get; init; } = TimeSpan.FromSeconds(30);
 
     /// <summary>Called with the VM and its board before the start.</summary>
     public Action<VirtualMachine, PcBoard>? Prepare { get; init; }
@@ -44,22 +44,22 @@ public sealed class DeviceFuzzer(IEngine engine, int cpus = 1)
         foreach (CpuThread cpu in vm.Cpus) cpu.OnExit = trace.Add;
 
         var random = new Random((int)(seed * 2654435761 >> 3));
-        var still = Stopwatch.StartNew();
+        var patience = new Patience(LongestPause, vm);
         ulong last = 0;
         vm.Start();
         while (!vm.Stopped.IsCompleted)
         {
-            if (!Within(s_joinPatience, () => Disturb(vm, board, random))) return Hung(vm, trace, seed, "the host's own requests (keys, power button, NMI, pause) do not return");
+            if (!Within(s_joinPatience, vm, () => Disturb(vm, board, random))) return Hung(vm, trace, seed, "the host's own requests (keys, power button, NMI, pause) do not return");
             vm.Stopped.Wait(1);
             ulong now = Sum(vm, HostileGuest.Counter);
             // A guest that gives away what makes it the bootstrap processor (IA32_APIC_BASE) and sends itself INIT has nobody left to start it.
             if (now >= accesses || (now == last && vm.Cpus.All(c => c.Activity == CpuActivity.WaitForStartUp))) break;
-            if (now != last) still.Restart();
+            if (now != last) patience = new Patience(LongestPause, vm);
             last = now;
-            if (still.Elapsed > Patience) return Hung(vm, trace, seed, $"no access for {Patience.TotalSeconds:F0} s");
+            if (patience.IsOver) return Hung(vm, trace, seed, $"no access for {LongestPause.TotalSeconds:F0} s");
         }
         vm.Stop(new StopCause(StopReason.HostRequest));
-        if (!Within(s_joinPatience, vm.Join)) return Hung(vm, trace, seed, "the vCPUs do not stop");
+        if (!Within(s_joinPatience, vm, vm.Join)) return Hung(vm, trace, seed, "the vCPUs do not stop");
         StopCause cause = vm.Stopped.Result;
         string? failure = cause.Reason switch
         {
@@ -69,11 +69,12 @@ public sealed class DeviceFuzzer(IEngine engine, int cpus = 1)
             _ => null,
         };
         var result = new DeviceFuzzResult(seed, Sum(vm, HostileGuest.Counter), Sum(vm, HostileGuest.Interrupts), cause, failure);
-        if (!Within(s_joinPatience, vm.Dispose)) return result with { Failure = failure ?? "the VM cannot be disposed of" };
+        if (!Within(s_joinPatience, vm, vm.Dispose)) return result with { Failure = failure ?? "the VM cannot be disposed of" };
         return result;
     }
 
-    private static bool Within(TimeSpan patience, Action action) => Task.Factory.StartNew(action, TaskCreationOptions.LongRunning).Wait(patience);
+    private static bool Within(TimeSpan limit, VirtualMachine vm, Action action) =>
+        new Patience(limit, vm).Await(Task.Factory.StartNew(action, TaskCreationOptions.LongRunning));
 
     private static ulong Sum(VirtualMachine vm, Func<int, ulong> address)
     {
@@ -117,7 +118,7 @@ public sealed class DeviceFuzzer(IEngine engine, int cpus = 1)
 
     private DeviceFuzzResult Hung(VirtualMachine vm, ExitTrace trace, ulong seed, string what)
     {
-        if (!Within(TimeSpan.FromSeconds(5), vm.Pause)) what += "; the vCPUs cannot be held, what follows may be torn";
+        if (!Within(TimeSpan.FromSeconds(5), vm, vm.Pause)) what += "; the vCPUs cannot be held, what follows may be torn";
         string failure = Describe(vm, trace, what);
         vm.Stop(new StopCause(StopReason.HostRequest));
         return new(seed, Sum(vm, HostileGuest.Counter), Sum(vm, HostileGuest.Interrupts), null, failure);

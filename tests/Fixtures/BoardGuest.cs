@@ -1,9 +1,9 @@
-using System.Diagnostics;
 using System.Reflection;
 using Bunraku.Cli.Running;
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Bunraku.Machine.Board;
+using Bunraku.Testing;
 using Iced.Intel;
 using Xunit.Sdk;
 using static Iced.Intel.AssemblerRegisters;
@@ -52,7 +52,7 @@ internal sealed class BoardGuest : IDisposable
         LvtTimer = 0x320, LvtLint0 = 0x350, LvtLint1 = 0x360, InitialCount = 0x380, CurrentCount = 0x390, Divide = 0x3E0;
     /// <summary>A byte of the test device.</summary>
     public const byte ScratchPort = 0xE0;
-    private const int Milliseconds = 30_000;
+    private static readonly TimeSpan s_longest = TimeSpan.FromSeconds(30);
 
     private readonly Guest _guest = new(Mode.Protected32);
     private readonly List<byte> _said = [];
@@ -100,7 +100,7 @@ internal sealed class BoardGuest : IDisposable
     /// <summary>Null when the guest does not stop by itself in time.</summary>
     public static StopCause? Ends(VirtualMachine vm)
     {
-        if (!vm.Stopped.Wait(Milliseconds)) return null;
+        if (!new Patience(s_longest, vm).Await(vm.Stopped)) return null;
         vm.Join();
         return vm.Stopped.Result;
     }
@@ -108,12 +108,8 @@ internal sealed class BoardGuest : IDisposable
     /// <summary>Returns when the guest has said so many things.</summary>
     public void WaitUntilSaid(int count)
     {
-        var watch = Stopwatch.StartNew();
-        while (Said.Length < count)
-        {
-            Assert.True(watch.ElapsedMilliseconds < Milliseconds && !Vm.Stopped.IsCompleted, $"the guest said only {Convert.ToHexString(Said)}");
-            Thread.Sleep(1);
-        }
+        new Patience(s_longest, Vm).Await(() => Said.Length >= count || Vm.Stopped.IsCompleted);
+        Assert.True(Said.Length >= count, $"the guest said only {Convert.ToHexString(Said)}");
     }
 
     /// <summary>Stops a guest that does not stop by itself.</summary>

@@ -2,6 +2,7 @@ using System.Buffers.Binary;
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Bunraku.Platform;
+using Bunraku.Testing;
 using Iced.Intel;
 using Xunit.Abstractions;
 using Xunit.Sdk;
@@ -38,14 +39,9 @@ public sealed class EngineShortcutTests
         return value;
     }
 
-    private static void WaitFor(Func<bool> condition)
+    private static void WaitFor(BoardGuest guest, Func<bool> condition)
     {
-        var watch = System.Diagnostics.Stopwatch.StartNew();
-        while (!condition())
-        {
-            Assert.True(watch.ElapsedMilliseconds < 20_000, "the guest does not get on");
-            Thread.Sleep(1);
-        }
+        Assert.True(new Patience(TimeSpan.FromSeconds(20), guest.Vm).Await(condition), "the guest does not get on");
     }
 
     /// <summary>Emits: wait until the host writes a number.</summary>
@@ -168,7 +164,7 @@ public sealed class EngineShortcutTests
             lock (seen) seen.Add((e.Address, e.Data));
         };
         guest.Vm.Start();
-        WaitFor(() => Word(guest, Flag) == 1);
+        WaitFor(guest, () => Word(guest, Flag) == 1);
         lock (seen) Assert.Empty(seen);
         Assert.True(guest.Vm.Memory.TryWrite((ulong)Go, 1u));
         Assert.Equal([6], guest.Finish());
@@ -319,7 +315,7 @@ public sealed class EngineShortcutTests
         // When the guest took its stamp, as its clock says.
         long Stamp(uint flag)
         {
-            WaitFor(() => Word(guest, Flag) >= flag);
+            WaitFor(guest, () => Word(guest, Flag) >= flag);
             Span<byte> page = new byte[32], stamp = new byte[8];
             Assert.True(guest.Vm.Memory.Read(clock, page) && guest.Vm.Memory.Read(stamps + (flag - 1) * 8, stamp));
             ulong ticks = BinaryPrimitives.ReadUInt64LittleEndian(stamp) - BinaryPrimitives.ReadUInt64LittleEndian(page[8..]);

@@ -1,5 +1,7 @@
 using Bunraku.Cli.Running;
 using Bunraku.Engines;
+using Bunraku.Platform;
+using Bunraku.Testing;
 using Iced.Intel;
 using static Iced.Intel.AssemblerRegisters;
 
@@ -13,7 +15,8 @@ internal sealed class Guest : IDisposable
 {
     public const int ReportPort = 0xE0;
     /// <summary>A guest that has not come to its end by then has lost its way.</summary>
-    private const int WatchdogMilliseconds = 30_000;
+    private static readonly TimeSpan s_longest = TimeSpan.FromSeconds(30);
+    private const int LookMilliseconds = 1000;
 
     private readonly Mode _mode;
     private readonly int _cpl;
@@ -270,11 +273,14 @@ internal sealed class Guest : IDisposable
         IVirtualCpu cpu = Cpu;
         var accesses = new List<Access>();
         bool late = false;
+        using ThreadAccounting? account = ThreadAccounting.OfCurrentThread();
+        var patience = new Patience(s_longest, () => account?.Read().Wait ?? 0);
         using var watchdog = new Timer(_ =>
         {
+            if (!patience.IsOver) return;
             Volatile.Write(ref late, true);
             cpu.Kick();
-        }, null, WatchdogMilliseconds, Timeout.Infinite);
+        }, null, LookMilliseconds, LookMilliseconds);
         for (; ; )
         {
             VmExit exit = cpu.Enter();

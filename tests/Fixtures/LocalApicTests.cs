@@ -1,6 +1,7 @@
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Bunraku.Machine.Interrupts;
+using Bunraku.Testing;
 using Iced.Intel;
 using static Bunraku.Fixtures.BoardGuest;
 using static Iced.Intel.AssemblerRegisters;
@@ -639,8 +640,7 @@ public sealed class LocalApicTests
         Assert.True(source.Vm.Memory.Write(Layout.Gdt, memory));
         source.Vm.Cpus[0].Cpu.WriteState(g.State);
         source.Vm.Start();
-        var watch = System.Diagnostics.Stopwatch.StartNew();
-        while (Length(source) < 1 && watch.ElapsedMilliseconds < 10_000) Thread.Sleep(1);
+        new Patience(TimeSpan.FromSeconds(10), source.Vm).Await(() => Length(source) >= 1);
         source.Vm.Pause();
         CpuState state = source.Read();
         Assert.True(source.Vm.Memory.Read(Layout.Gdt, memory));

@@ -1,6 +1,7 @@
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Bunraku.Machine.Board;
+using Bunraku.Testing;
 using Iced.Intel;
 using static Iced.Intel.AssemblerRegisters;
 
@@ -13,7 +14,7 @@ namespace Bunraku.Fixtures;
 internal sealed class ParavirtualGuest : IDisposable
 {
     public const ushort ReportPort = 0xE0;
-    private const int PatienceMilliseconds = 30_000;
+    private static readonly TimeSpan s_longest = TimeSpan.FromSeconds(30);
 
     private readonly Guest _guest;
     private readonly List<uint> _reports = [];
@@ -56,7 +57,7 @@ internal sealed class ParavirtualGuest : IDisposable
     public int? WaitForEnd()
     {
         var state = new CpuState();
-        bool ended = SpinWait.SpinUntil(() =>
+        bool ended = new Patience(s_longest, Machine).Await(() =>
         {
             Assert.False(Machine.Stopped.IsCompleted, Machine.Stopped.IsCompleted ? Machine.Stopped.Result.ToString() : "");
             if (Machine.Cpus[0].Activity != CpuActivity.Halted) return false;
@@ -64,11 +65,14 @@ internal sealed class ParavirtualGuest : IDisposable
             Machine.Cpus[0].Cpu.ReadState(state);
             Machine.Resume();
             return (state.Rflags & 0x200) == 0;
-        }, PatienceMilliseconds);
+        });
         Assert.True(ended, "the guest did not come to its end");
         ulong at = state.Cs.Base + state.Rip - 1 - Layout.Stubs;
         return at < 0x1000 && (at & 15) == 0 && at >> 4 != X.Done ? (int)(at >> 4) : null;
     }
+
+    /// <summary>Waits until the guest has reported so often.</summary>
+    public void WaitForReports(int count) => Assert.True(new Patience(s_longest, Machine).Await(() => _reports.Count >= count), $"only {_reports.Count} reports");
 
     public T Read<T>(ulong physical) where T : unmanaged
     {

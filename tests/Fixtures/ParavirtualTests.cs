@@ -130,7 +130,7 @@ public sealed class ParavirtualTests
             a.hlt();
         });
         g.Machine.Start();
-        Assert.True(SpinWait.SpinUntil(() => g.Reports.Count == 1, 10_000));
+        g.WaitForReports(1);
         g.Machine.Pause();
         long stoppedAt = g.Machine.Clock.Nanoseconds;
         Thread.Sleep(30);

@@ -1,6 +1,7 @@
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Bunraku.Machine.Board;
+using Bunraku.Testing;
 using Iced.Intel;
 using static Iced.Intel.AssemblerRegisters;
 
@@ -67,7 +68,7 @@ internal sealed class SmpGuest : IDisposable
         g.State.Rip = g[mark];
         run._vm.Cpus[0].Cpu.WriteState(g.State);
         run._vm.Start();
-        Assert.True(run._vm.Stopped.Wait(s_longest));
+        Assert.True(new Patience(s_longest, run._vm).Await(run._vm.Stopped));
         return run._vm.Stopped.Result;
     }
 
@@ -89,7 +90,7 @@ internal sealed class SmpGuest : IDisposable
     {
         _vm.Start();
         _meanwhile(_vm);
-        bool ended = Task.WhenAny(_done.Task, _vm.Stopped).Wait(s_longest);
+        bool ended = new Patience(s_longest, _vm).Await(Task.WhenAny(_done.Task, _vm.Stopped));
         StopCause? early = _vm.Stopped.IsCompleted ? _vm.Stopped.Result : null;
         _vm.Stop(new StopCause(StopReason.HostRequest));
         _vm.Join();

@@ -89,7 +89,7 @@ public sealed class DebianPackagesTests : IDisposable
     }
 
     [Fact]
-    public void Two_first_uses_at_the_same_time_download_once()
+    public async Task Two_first_uses_at_the_same_time_download_once()
     {
         string tree = Directory.CreateDirectory(Path.Combine(_folder, "tree", "boot")).FullName, calls = Path.Combine(_folder, "calls");
         File.WriteAllText(Path.Combine(tree, "vmlinuz-9-cloud-amd64"), "the kernel");
@@ -104,7 +104,7 @@ public sealed class DebianPackagesTests : IDisposable
             told.Add(text);
             File.WriteAllText(Path.Combine(_folder, "waits"), "");
         }, Path.Combine(_folder, "bin"), Path.Combine(_folder, "root"));
-        Assert.Equal(second.FindKernel("linux"), first.Result);
+        Assert.Equal(second.FindKernel("linux"), await first);
         Assert.Equal(["waiting for another bunraku, which is downloading"], told);
         Assert.Single(File.ReadAllLines(calls));
     }

@@ -22,7 +22,7 @@ public sealed class HelloGuestTests : IDisposable
         {
             if (seen.Append(Encoding.ASCII.GetString(com1)).ToString().Contains("Type a line: ")) prompted.Set();
         }, "-m", "128M", "-cpu", "qemu64", "-kernel", kernel);
-        Assert.True(prompted.Wait(TimeSpan.FromMinutes(1)));
+        qemu.Await(prompted);
         qemu.SendCom1(Encoding.ASCII.GetBytes(typed));
         string output = Encoding.ASCII.GetString(qemu.Finish().Com1);
         Assert.StartsWith("Hello from a guest on Bunraku.\r\nProcessor: QEMU Virtual CPU", output);

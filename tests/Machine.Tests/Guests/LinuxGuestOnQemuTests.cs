@@ -27,7 +27,7 @@ public sealed class LinuxGuestOnQemuTests : IDisposable
         using var qemu = new Qemu(com1 => messages.Filter(com1, console), "-m", "512M", "-kernel", kernelPath, "-initrd", initrdPath, "-append", guest.Append);
         if (input is not null)
         {
-            Assert.True(inputReady.Wait(TimeSpan.FromMinutes(2)));
+            qemu.Await(inputReady);
             var coded = new List<byte>();
             var encoder = new CommandInput();
             encoder.Encode(input, coded);

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Globalization;
 using Bunraku.Hypervisor;
+using Bunraku.Testing;
 
 namespace Bunraku.Machine.Tests;
 
@@ -41,32 +42,24 @@ internal sealed class QemuRegisters(PortBus ours)
             RedirectStandardInput = true,
             RedirectStandardOutput = true,
         };
-        using Process qemu = Process.Start(start)!;
-        try
+        using var qemu = new TestProcess(start);
+        Task writing = Task.Run(() =>
         {
-            Task writing = Task.Run(() =>
-            {
-                foreach ((string command, _, _) in _program) qemu.StandardInput.WriteLine(command);
-                qemu.StandardInput.Flush();
-            });
-            for (int n = 0; n < _program.Count; n++)
-            {
-                (string command, uint? expected, uint mask) = _program[n];
-                string answer = qemu.StandardOutput.ReadLine() ?? throw new InvalidOperationException($"QEMU ended at \"{command}\"");
-                Assert.StartsWith("OK", answer);
-                if (expected is not { } value) continue;
-                uint theirs = uint.Parse(answer.AsSpan("OK 0x".Length), NumberStyles.HexNumber, CultureInfo.InvariantCulture);
-                if (((value ^ theirs) & mask) == 0) continue;
-                string before = string.Join("; ", _program.Take(n).TakeLast(30).Select(p => p.Expected is { } v ? $"{p.Command} = {v:X}" : p.Command));
-                Assert.Fail($"{command}: ours {value:X}, QEMU's {theirs:X}, after {n} accesses: {before}");
-            }
-            writing.Wait();
-        }
-        finally
+            foreach ((string command, _, _) in _program) qemu.StandardInput.WriteLine(command);
+            qemu.StandardInput.Flush();
+        });
+        for (int n = 0; n < _program.Count; n++)
         {
-            qemu.Kill();
-            qemu.WaitForExit();
+            (string command, uint? expected, uint mask) = _program[n];
+            string answer = qemu.StandardOutput.ReadLine() ?? throw new InvalidOperationException($"QEMU ended at \"{command}\"");
+            Assert.StartsWith("OK", answer);
+            if (expected is not { } value) continue;
+            uint theirs = uint.Parse(answer.AsSpan("OK 0x".Length), NumberStyles.HexNumber, CultureInfo.InvariantCulture);
+            if (((value ^ theirs) & mask) == 0) continue;
+            string before = string.Join("; ", _program.Take(n).TakeLast(30).Select(p => p.Expected is { } v ? $"{p.Command} = {v:X}" : p.Command));
+            Assert.Fail($"{command}: ours {value:X}, QEMU's {theirs:X}, after {n} accesses: {before}");
         }
+        writing.Wait();
     }
 
     private static char Suffix(int size) => size switch { 1 => 'b', 2 => 'w', _ => 'l' };

@@ -1,0 +1,21 @@
+using Bunraku.Cli.Running;
+using Bunraku.Machine;
+
+namespace Bunraku.Cli.Tests;
+
+/// <summary>
+/// Class fixture: the files of the Linux guests are there. The first use of a guest downloads them and says so on standard error, where tests look for complaints.
+/// </summary>
+public sealed class LinuxGuestFiles
+{
+    private static readonly Lazy<string> s_kernel = new(() =>
+    {
+        foreach ((string guest, _) in DebianPackages.KernelNames) GuestImage.Prepare(new RunOptions { Guest = guest }, null);
+        return new DebianPackages(new GuestCache()).FindKernel(DebianPackages.KernelNames[0].Name);
+    });
+
+    public LinuxGuestFiles() => _ = Kernel;
+
+    /// <summary>Path of the default guest's kernel.</summary>
+    public string Kernel => s_kernel.Value;
+}
