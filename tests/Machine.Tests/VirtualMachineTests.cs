@@ -19,13 +19,14 @@ public sealed class VirtualMachineTests
             if (kicked.Wait(200)) kicksAfterTheEnd++;
         });
         var vm = new VirtualMachine(engine, IdleEngine.Model, 64 << 20, cpus: 2);
+        var @lock = new DeviceLock("test");
         IMachineTimer timer = null!;
         timer = vm.Timers.Create(() =>
         {
             vm.WakeCpu(0);
             timer.Arm(vm.Clock.Nanoseconds + 50_000);
-        });
-        lock (vm.DeviceLock) timer.Arm(0);
+        }, @lock);
+        lock (@lock) timer.Arm(0);
         kicked.Wait();
         vm.Dispose();
         Assert.Equal(0, kicksAfterTheEnd);
