@@ -1,6 +1,7 @@
 using System.Runtime.InteropServices;
-using System.Text;
+using Bunraku.Cli.CommandLine;
 using Bunraku.Cli.Running;
+using Bunraku.Cli.Running.Monitoring;
 using Bunraku.Platform;
 
 namespace Bunraku.Cli;
@@ -15,13 +16,12 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
 
     private readonly RunOptions _options;
     private readonly Terminal? _terminal;
-    private readonly FileStream? _file;
+    private readonly ReportFile? _file;
     private readonly OutputPump? _output;
     private readonly List<PosixSignalRegistration> _signals = [];
     private RunSession? _session;
-    private MonitorLine? _monitor;
-    private bool _monitorActive;
-    private volatile bool _outputClosed;
+    private SharedTerminal? _shared;
+    private volatile int _outputErrno;
     private int _lastByte = '\n';
     private int _terminations;
 
@@ -32,11 +32,11 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         if (options.Serial.Kind == SerialKind.None) return;
         if (options.Serial.Kind == SerialKind.File)
         {
-            _file = Program.CreateFile(options.Serial.Path!, "--serial");
-            _output = new OutputPump((int)_file.SafeFileHandle.DangerousGetHandle(), OnOutputClosed);
+            _file = new ReportFile(options.Serial.Path!, "--serial");
+            _output = new OutputPump(_file.Descriptor, OnOutputFailed);
             return;
         }
-        _output = new OutputPump(Stdout, OnOutputClosed);
+        _output = new OutputPump(Stdout, OnOutputFailed);
         // A command whose output goes elsewhere reads lines as any other program would: the terminal stays as it is.
         if (options.Command is null || Terminal.Is(Stdout)) _terminal = Terminal.Open(Stdin);
     }
@@ -55,6 +55,19 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
     /// <summary>Takes the guest's output.</summary>
     public void Write(ReadOnlySpan<byte> bytes)
     {
+        if (_shared is { } shared) shared.GuestWrote(bytes);
+        else Show(bytes);
+    }
+
+    /// <summary>What the guest printed could not be written; null when it was, and when nobody wanted to read it. After <see cref="Run"/>.</summary>
+    public CannotWriteException? OutputError => _outputErrno is 0 or HostError.BrokenPipe ? null
+        : _file is null ? StandardStreams.CannotWriteOutput(_outputErrno) : new CannotWriteException(_options.Serial.Path!, HostError.Reason(_outputErrno));
+
+    /// <summary>The exit status that stands for lost output; 0 when all was written.</summary>
+    public int OutputStatus => _outputErrno switch { 0 => ExitStatus.Success, HostError.BrokenPipe => RunResult.OutputClosedStatus, _ => ExitStatus.Failure };
+
+    private void Show(ReadOnlySpan<byte> bytes)
+    {
         if (bytes.IsEmpty) return;
         _lastByte = bytes[^1];
         _output?.Write(bytes);
@@ -68,7 +81,8 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
     public RunResult Run(RunSession session)
     {
         _session = session;
-        if (_outputClosed) session.End(HostEnd.OutputClosed);
+        if (_outputErrno != 0) EndForOutput();
+        if (_terminal is { } terminal) _shared = new SharedTerminal(session, Show, () => terminal.Size?.Columns ?? TextLayout.DefaultWidth);
         RegisterSignals();
         AppDomain.CurrentDomain.UnhandledException += RestoreTerminal;
         AppDomain.CurrentDomain.ProcessExit += RestoreTerminal;
@@ -91,7 +105,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
             input.Stop();
             if (reader is { IsAlive: true }) reader.Join();
             _terminal?.Restore();
-            if (_lastByte != '\n' && Terminal.Is(Stdout) && !_outputClosed) _output?.Write("\n"u8);
+            if (_lastByte != '\n' && Terminal.Is(Stdout) && _outputErrno == 0) _output?.Write("\n"u8);
             _output?.Flush();
             AppDomain.CurrentDomain.UnhandledException -= RestoreTerminal;
             AppDomain.CurrentDomain.ProcessExit -= RestoreTerminal;
@@ -101,46 +115,16 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
     private void ReadInput(DescriptorReader input)
     {
         byte[] buffer = new byte[4096];
-        var keys = new ConsoleKeys();
         bool any = false;
         while (input.Read(buffer) is > 0 and int n)
         {
             any = true;
-            if (_terminal is null) _session!.Send(buffer.AsSpan(0, n));
-            else keys.Feed(buffer.AsSpan(0, n), Type, Command);
+            if (_shared is null) _session!.Send(buffer.AsSpan(0, n));
+            else _shared.Feed(buffer.AsSpan(0, n));
         }
         // Without any input (/dev/null) nobody meant to type, and a shell goes on without.
         if (_terminal is null && (any || _options.Command is not null)) _session!.SendEnd();
     }
-
-    private void Type(byte b)
-    {
-        if (!_monitorActive) _session!.Send([b]);
-        else Print(_monitor!.Type(b));
-    }
-
-    private void Command(ConsoleCommand command)
-    {
-        switch (command)
-        {
-            case ConsoleCommand.Quit:
-                _session!.End(HostEnd.Quit);
-                break;
-            case ConsoleCommand.Break:
-                _session!.SendBreak();
-                break;
-            case ConsoleCommand.Help:
-                Print("\n" + ConsoleKeys.Help);
-                break;
-            case ConsoleCommand.ToggleMonitor:
-                _monitor ??= new MonitorLine(new MonitorShell(_session!));
-                _monitorActive = !_monitorActive;
-                Print(_monitorActive ? $"\nmonitor: 'help' lists the commands, Ctrl-A C goes back\n{MonitorShell.Prompt}" : "\n");
-                break;
-        }
-    }
-
-    private void Print(string text) => Write(Encoding.UTF8.GetBytes(text));
 
     private void RegisterSignals()
     {
@@ -186,11 +170,13 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         }
     }
 
-    private void OnOutputClosed()
+    private void OnOutputFailed(int errno)
     {
-        _outputClosed = true;
-        _session?.End(HostEnd.OutputClosed);
+        _outputErrno = errno;
+        EndForOutput();
     }
+
+    private void EndForOutput() => _session?.End(_outputErrno == HostError.BrokenPipe ? HostEnd.OutputClosed : HostEnd.OutputFailed);
 
     private void RestoreTerminal(object? sender, EventArgs e) => _terminal?.Restore();
 

@@ -11,7 +11,8 @@ internal static class EnginesCommand
     {
         IAnsiConsole console = Consoles.For(output);
         var table = new Table { Border = TableBorder.None, ShowHeaders = true };
-        table.AddColumns("ENGINE", "HERE", "DETAIL");
+        foreach (string header in (string[])["ENGINE", "HERE", "DETAIL"])
+            table.AddColumn(new TableColumn(header) { Padding = new Padding(0, 0, header == "DETAIL" ? 0 : 1, 0), NoWrap = header != "DETAIL" });
         bool any = false;
         foreach (IEngine engine in engines)
         {
@@ -20,6 +21,6 @@ internal static class EnginesCommand
             table.AddRow(Markup.Escape(engine.Name), probe.Available ? "[green]yes[/]" : "[red]no[/]", Markup.Escape(probe.Detail));
         }
         console.Write(table);
-        return any ? ExitStatus.Success : ExitStatus.CannotStart;
+        return any ? ExitStatus.Success : ExitStatus.Failure;
     }
 }

@@ -13,6 +13,7 @@ internal static class PopekGoldbergCommand
 
     /// <exception cref="UsageException">An unknown engine or CPU model.</exception>
     /// <exception cref="CannotStartException">No engine can run here, or the host forbids the experiment.</exception>
+    /// <exception cref="CannotWriteException">The result cannot be written.</exception>
     public static int Run(LabOptions options, IReadOnlyList<IEngine> known, TextWriter output)
     {
         IEngine[] engines = Select(options.Engines, known);
@@ -25,20 +26,22 @@ internal static class PopekGoldbergCommand
         {
             throw new UsageException("--cpu: " + e.Message);
         }
-        using FileStream? json = options.Json is { } path ? Program.CreateFile(path, "--json") : null;
+        using ReportFile? json = options.Json is { } path ? new ReportFile(path, "--json") : null;
         ExperimentReport report;
+        using var progress = ProgressLine.OnTerminal();
         try
         {
             // The last one is preferred by nobody: the interpreter, the reference for the others.
             IEngine reference = known.Last(e => e.Probe().Available);
-            report = Experiment.Run(engines, reference, model, Console.IsErrorRedirected ? null : text => Console.Error.WriteLine("bunraku: " + text));
+            report = Experiment.Run(engines, reference, model, progress is null ? null : progress.Show);
         }
         catch (InvalidOperationException e)
         {
             throw new CannotStartException(e.Message, e);
         }
+        progress?.Dispose();
         ReportTable.Write(report, Consoles.For(output));
-        json?.Write(System.Text.Encoding.UTF8.GetBytes(report.ToJson()));
+        json?.Write(report.ToJson());
         return ExitStatus.Success;
     }
 

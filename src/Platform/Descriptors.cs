@@ -56,8 +56,8 @@ public sealed unsafe class DescriptorReader : IDisposable
 /// <summary>Writes to a descriptor without any buffer of our own.</summary>
 public static unsafe class DescriptorWriter
 {
-    /// <summary>Writes all of <paramref name="bytes"/>, waiting as long as it takes. False when nobody will ever read them (broken pipe, terminal gone).</summary>
-    public static bool WriteAll(int fd, ReadOnlySpan<byte> bytes)
+    /// <summary>Writes all of <paramref name="bytes"/>, waiting as long as it takes. 0, or the error number when the rest can never be written (broken pipe, full disk).</summary>
+    public static int WriteAll(int fd, ReadOnlySpan<byte> bytes)
     {
         fixed (byte* p = bytes)
         {
@@ -69,7 +69,8 @@ public static unsafe class DescriptorWriter
                     done += (int)n;
                     continue;
                 }
-                switch (Marshal.GetLastPInvokeError())
+                int errno = Marshal.GetLastPInvokeError();
+                switch (errno)
                 {
                     case Libc.Eintr:
                         break;
@@ -78,10 +79,10 @@ public static unsafe class DescriptorWriter
                         _ = Libc.Poll(&polled, 1, -1);
                         break;
                     default:
-                        return false;
+                        return errno;
                 }
             }
         }
-        return true;
+        return 0;
     }
 }

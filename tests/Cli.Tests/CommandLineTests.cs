@@ -1,6 +1,7 @@
 using Bunraku.Cli.CommandLine;
 using Bunraku.Cli.Running;
 using Bunraku.Engine.Check;
+using Bunraku.Processor.X86;
 
 namespace Bunraku.Cli.Tests;
 
@@ -97,7 +98,9 @@ public class CommandLineTests
     [InlineData("goes with 'run'", "engines", "--", "ls")]
     [InlineData("name is empty", "run", "")]
     [InlineData("command", "")]
-    [InlineData("--memory", "run", "--memory", "1G", "--memory", "2G")]
+    [InlineData("'2Q' is not a size", "run", "--memory", "1G", "--memory", "2Q")]
+    [InlineData("unknown command 'rnu'; did you mean 'run'?", "help", "rnu")]
+    [InlineData("unknown command 'popek'; did you mean 'popek-goldberg'?", "help", "lab", "popek")]
     public void WrongUsageIsOneLine(string expected, params string[] args)
     {
         var e = Assert.Throws<UsageException>(() => CommandLineParser.Parse(args));
@@ -108,10 +111,99 @@ public class CommandLineTests
     [Fact]
     public void NothingAtAllIsWrongUsage() => Assert.Throws<UsageException>(() => CommandLineParser.Parse([]));
 
+    [Fact]
+    public void OfARepeatedOptionTheLastOneWins()
+    {
+        RunOptions o = Run("--memory", "1G", "--kernel", "a", "--cpu", "max", "--stats", "--memory=2G", "--kernel", "b", "--timeout", "soon", "--timeout", "2s", "--stats", "--cpu", "x86-64-v2");
+        Assert.Equal(2ul << 30, o.Memory);
+        Assert.Equal(("b", "x86-64-v2", TimeSpan.FromSeconds(2), true), (o.Kernel, o.Cpu, o.Timeout, o.Stats));
+        LabOptions lab = Assert.IsType<Request.PopekGoldberg>(CommandLineParser.Parse(["lab", "popek-goldberg", "--json", "a", "--engine", "interp", "--json", "b", "--engine", "bt"])).Options;
+        Assert.Equal("b", lab.Json);
+        Assert.Equal(["interp", "bt"], lab.Engines); // this one is meant to be given several times
+    }
+
     [Theory]
-    [InlineData("--help")]
-    [InlineData("run", "--help")]
-    [InlineData("engines", "-h")]
-    [InlineData("--version")]
-    public void InformationIsNoError(params string[] args) => Assert.IsType<Request.Information>(CommandLineParser.Parse(args));
+    [InlineData("", "--help")]
+    [InlineData("", "help")]
+    [InlineData("run", "run", "--help")]
+    [InlineData("run", "help", "run")]
+    [InlineData("run", "run", "--memory", "nonsense", "-h")]
+    [InlineData("engines", "engines", "-h")]
+    [InlineData("lab", "lab")]
+    [InlineData("lab", "help", "lab")]
+    [InlineData("lab popek-goldberg", "help", "lab", "popek-goldberg")]
+    [InlineData("lab popek-goldberg", "lab", "popek-goldberg", "--help")]
+    [InlineData("help", "help", "help")]
+    public void HelpIsNoError(string path, params string[] args) => Assert.Equal(path, Assert.IsType<Request.Help>(CommandLineParser.Parse(args)).Path);
+
+    [Fact]
+    public void TheVersionIsNoError() => Assert.IsType<Request.Version>(CommandLineParser.Parse(["--version"]));
+
+    [Theory]
+    [InlineData("run", "--cpu", "help")]
+    [InlineData("lab", "popek-goldberg", "--cpu", "help")]
+    public void CpuHelpListsEveryModelAndFeature(params string[] args)
+    {
+        Assert.IsType<Request.CpuModels>(CommandLineParser.Parse(args));
+        string text = CpuHelp.Text(80);
+        foreach (string name in CpuModels.All.Select(m => m.Name).Concat(CpuModels.FeatureNames)) Assert.Matches($@"(?m)(^|\s){name}(\s|,|$)", text);
+    }
+
+    [Theory]
+    [InlineData("run", "--engine", "help")]
+    [InlineData("lab", "popek-goldberg", "--engine", "help")]
+    public void EngineHelpIsTheListOfEngines(params string[] args) => Assert.IsType<Request.Engines>(CommandLineParser.Parse(args));
+
+    /// <summary>Every help text at a width; the commands are those that the texts name.</summary>
+    private static IEnumerable<string> HelpTexts(int width)
+    {
+        foreach (string[] path in (string[][])[[], ["run"], ["engines"], ["lab"], ["lab", "popek-goldberg"], ["help"]])
+        {
+            var help = Assert.IsType<Request.Help>(CommandLineParser.Parse(["help", .. path]));
+            yield return HelpText.For(help.Command, help.Path, width);
+        }
+        yield return CpuHelp.Text(width);
+    }
+
+    [Theory]
+    [InlineData(40), InlineData(80), InlineData(200)]
+    public void HelpIsBrokenBetweenWordsOnly(int width)
+    {
+        string[] words = [.. HelpTexts(10_000).SelectMany(t => t.Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries)).Order()];
+        string[] texts = [.. HelpTexts(width)];
+        Assert.Equal(words, texts.SelectMany(t => t.Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries)).Order());
+        foreach (string line in texts.SelectMany(t => t.Split('\n')))
+        {
+            Assert.Equal(line.TrimEnd(), line);
+            Assert.True(line.Length <= width || !line.Trim().Contains(' '), line);
+        }
+    }
+
+    [Fact]
+    public void HelpNamesEveryOption()
+    {
+        var help = Assert.IsType<Request.Help>(CommandLineParser.Parse(["help", "run"]));
+        string text = HelpText.For(help.Command, help.Path, 80);
+        foreach (System.CommandLine.Option option in help.Command.Options) Assert.Matches($"(?m)^  {option.Name}( |$)", text);
+        Assert.Contains("default 512M", text);
+        Assert.Contains("124 ", text);
+    }
+
+    [Theory]
+    [InlineData("[suggest]", "bunraku run --mem", "--memory")]
+    [InlineData("[suggest]", "./bunraku run --mem", "--memory")]
+    [InlineData("[suggest]", "run --mem", "--memory")]
+    [InlineData("[suggest:17]", "bunraku run --mem --cpus 2", "--memory")]
+    [InlineData("[suggest]", "bunraku e", "engines")]
+    [InlineData("[suggest]", "bunraku lab p", "popek-goldberg")]
+    [InlineData("[suggest]", "bunraku run --engine in", "interp")]
+    [InlineData("[suggest]", "bunraku run --cpu x86-64-v3-", "x86-64-v3-intel")]
+    [InlineData("[suggest]", "bunraku run linux-", "linux-generic")]
+    [InlineData("[suggest]", "bunraku run -- --mem")]
+    public void AShellGetsWhatCompletesTheWord(string directive, string line, params string[] expected) =>
+        Assert.Equal(expected, Assert.IsType<Request.Suggestions>(CommandLineParser.Parse([directive, line])).Words);
+
+    [Fact]
+    public void AllCommandsAreSuggestedAtTheBeginning() =>
+        Assert.Equal(["engines", "help", "lab", "run"], Assert.IsType<Request.Suggestions>(CommandLineParser.Parse(["[suggest]", "bunraku "])).Words.Where(w => !w.StartsWith('-')));
 }

@@ -1,4 +1,5 @@
 using Bunraku.Cli.CommandLine;
+using Bunraku.Cli.Running;
 
 namespace Bunraku.Cli.Tests;
 
@@ -13,6 +14,9 @@ public class QuantitiesTests
     [InlineData("4096K", 4ul << 20)]
     [InlineData("1028K", 1028ul << 10)]
     [InlineData("1T", 1ul << 40)]
+    [InlineData("1.5G", 1536ul << 20)]
+    [InlineData("0.5g", 512ul << 20)]
+    [InlineData("1.3G", 1395867648ul)] // 1.3 * 2^30 rounded up to a page
     public void SizesAreRead(string text, ulong bytes) => Assert.Equal(bytes, Quantities.ParseSize(text));
 
     [Theory]
@@ -21,8 +25,11 @@ public class QuantitiesTests
     [InlineData("-1M")]
     [InlineData("+1M")]
     [InlineData(" 1M")]
-    [InlineData("1.5G")]
     [InlineData("1MB")]
+    [InlineData(".5G")]
+    [InlineData("1,5G")]
+    [InlineData("1.5.5G")]
+    [InlineData("0.5M")]
     [InlineData("0x10M")]
     [InlineData("0")]
     [InlineData("0G")]

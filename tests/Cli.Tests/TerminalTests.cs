@@ -80,7 +80,7 @@ public class TerminalTests
     {
         using var server = new AnonymousPipeServerStream(PipeDirection.In);
         var client = new AnonymousPipeClientStream(PipeDirection.Out, server.ClientSafePipeHandle);
-        var pump = new OutputPump((int)client.SafePipeHandle.DangerousGetHandle(), () => Assert.Fail("nobody closed it"));
+        var pump = new OutputPump((int)client.SafePipeHandle.DangerousGetHandle(), _ => Assert.Fail("nobody closed it"));
         byte[] expected = new byte[3 << 20];
         new Random(1).NextBytes(expected);
         var writer = new Thread(() =>
@@ -109,7 +109,7 @@ public class TerminalTests
         using var client = new AnonymousPipeClientStream(PipeDirection.Out, server.ClientSafePipeHandle);
         server.Dispose();
         using var closed = new SemaphoreSlim(0);
-        using var pump = new OutputPump((int)client.SafePipeHandle.DangerousGetHandle(), () => closed.Release());
+        using var pump = new OutputPump((int)client.SafePipeHandle.DangerousGetHandle(), _ => closed.Release());
         pump.Write("x"u8);
         closed.Wait();
         pump.Write(new byte[4 << 20]);
@@ -123,7 +123,7 @@ public class TerminalTests
     {
         using var server = new AnonymousPipeServerStream(PipeDirection.In);
         using var client = new AnonymousPipeClientStream(PipeDirection.Out, server.ClientSafePipeHandle);
-        var pump = new OutputPump((int)client.SafePipeHandle.DangerousGetHandle(), () => { });
+        var pump = new OutputPump((int)client.SafePipeHandle.DangerousGetHandle(), _ => { });
         pump.Write(new byte[1 << 20]);
         pump.Write(new byte[1 << 20]); // the reader takes nothing: the queue is full
         var thread = new Thread(pump.Throttle);

@@ -1,6 +1,8 @@
 using System.CommandLine;
+using System.CommandLine.Completions;
 using System.CommandLine.Help;
 using System.CommandLine.Parsing;
+using Bunraku.Cli.Running;
 using Bunraku.Engines;
 
 namespace Bunraku.Cli.CommandLine;
@@ -8,34 +10,29 @@ namespace Bunraku.Cli.CommandLine;
 /// <summary>What the command line asks for.</summary>
 internal abstract record Request
 {
-    internal sealed record Run(Running.RunOptions Options) : Request;
+    internal sealed record Run(RunOptions Options) : Request;
 
     internal sealed record Engines : Request;
 
     internal sealed record PopekGoldberg(LabOptions Options) : Request;
 
-    /// <summary>Help or version: the library prints it.</summary>
-    internal sealed record Information(ParseResult Parsed) : Request;
+    /// <summary>The help of one command.</summary>
+    /// <param name="Path">Its name behind the program's; empty for the program.</param>
+    internal sealed record Help(Command Command, string Path) : Request;
+
+    /// <summary>The CPU models and features.</summary>
+    internal sealed record CpuModels : Request;
+
+    /// <summary>Words for a shell that completes a command line.</summary>
+    internal sealed record Suggestions(IReadOnlyList<string> Words) : Request;
+
+    /// <summary>The version: the library prints it.</summary>
+    internal sealed record Version(ParseResult Parsed) : Request;
 }
 
 /// <summary>Turns arguments into a <see cref="Request"/>, or into one line that says what is wrong with them.</summary>
 internal static class CommandLineParser
 {
-    private const string ExitStatuses =
-        """
-
-        Exit status of 'run':
-          0     the guest powered off or the user quit; behind -- the command's own status
-          1     the machine could not be made (a file, package, memory or the cache)
-          2     wrong usage
-          3     the guest crashed the processor (triple fault)
-          4     the guest reset the machine
-          124   the time given with --timeout ran out
-          125   internal error
-          128+n ended by signal n (130: Ctrl-C)
-          With --debug-exit, value*2+1 of what the guest wrote to port 0xf4.
-        """;
-
     /// <exception cref="UsageException">Wrong usage; the message is one line.</exception>
     public static Request Parse(IReadOnlyList<string> args)
     {
@@ -47,31 +44,46 @@ internal static class CommandLineParser
         var run = new RunCommand();
         var engines = new Command("engines", "Say which engines can run here, and why the others cannot");
         var lab = new LabCommand();
-        var root = new RootCommand("Bunraku, a virtual machine monitor: runs unmodified operating systems on a processor written in C#.") { run, engines, lab };
-        ParseResult parsed = root.Parse(own, new ParserConfiguration { EnablePosixBundling = false, ResponseFileTokenReplacer = null });
-        if (parsed.Action is HelpAction or { Terminating: true } && parsed.Errors.Count == 0) return new Request.Information(parsed);
+        var words = new Argument<string[]>("COMMAND") { Arity = ArgumentArity.ZeroOrMore, Description = "a command; without one, what there is" };
+        var help = new Command("help", "Explain a command") { words };
+        var root = new RootCommand("Bunraku, a virtual machine monitor: runs unmodified operating systems on a processor written in C#.") { run, engines, lab, help };
+        words.CompletionSources.Add([.. root.Subcommands.Select(c => c.Name)]);
+        var configuration = new ParserConfiguration { EnablePosixBundling = false, ResponseFileTokenReplacer = null };
+        ParseResult parsed = root.Parse(own, configuration);
+        if (root.Directives.OfType<SuggestDirective>().Select(parsed.GetResult).FirstOrDefault(r => r is not null) is { } suggest)
+        {
+            // The line that is to be completed is one argument, and unfinished.
+            int? position = int.TryParse(suggest.Values.FirstOrDefault(), out int p) ? p : null;
+            return new Request.Suggestions(Completion.For(root, configuration, own.Length > 1 ? own[^1] : "", position));
+        }
+        Command asked = parsed.CommandResult.Command;
+        if (parsed.Action is HelpAction) return new Request.Help(asked, Path(parsed.CommandResult));
+        if (parsed.Action is { Terminating: true } && parsed.Errors.Count == 0) return new Request.Version(parsed);
+        if (asked == help) return HelpFor(root, parsed.GetValue(words) ?? []);
 
         RejectUnknown(parsed, root, own);
-        if (parsed.CommandResult.Command == lab) throw new UsageException("an experiment is missing: popek-goldberg");
+        if (asked == lab) return new Request.Help(lab, lab.Name);
         if (parsed.Errors.Count > 0) throw new UsageException(OneLine(parsed.Errors[0]));
-        if (parsed.CommandResult.Command == run) return new Request.Run(run.Read(parsed, command));
+        if (asked == run) return run.AsksForCpus(parsed) ? new Request.CpuModels() : run.AsksForEngines(parsed) ? new Request.Engines() : new Request.Run(run.Read(parsed, command));
         if (command is not null) throw new UsageException("a command behind -- goes with 'run'");
-        if (parsed.CommandResult.Command == engines) return new Request.Engines();
-        if (parsed.CommandResult.Command == lab.PopekGoldberg) return new Request.PopekGoldberg(lab.Read(parsed));
-        throw new UsageException("a command is missing: run, engines or lab; see bunraku --help");
+        if (asked == engines) return new Request.Engines();
+        if (asked == lab.PopekGoldberg) return lab.AsksForCpus(parsed) ? new Request.CpuModels() : lab.AsksForEngines(parsed) ? new Request.Engines() : new Request.PopekGoldberg(lab.Read(parsed));
+        throw new UsageException($"a command is missing: {string.Join(", ", root.Subcommands.Select(c => c.Name))}; 'bunraku help' explains them");
     }
 
-    /// <summary>Prints what <see cref="Request.Information"/> stands for.</summary>
-    public static int Print(Request.Information request)
+    private static Request.Help HelpFor(RootCommand root, string[] words)
     {
-        int status = request.Parsed.Invoke();
-        if (request.Parsed.Action is HelpAction && request.Parsed.CommandResult.Command is RunCommand or RootCommand)
+        Command command = root;
+        var path = new List<string>();
+        foreach (string word in words)
         {
-            Console.Out.WriteLine("Use 'bunraku run [GUEST] [options] -- COMMAND...' for one command inside the guest.");
-            Console.Out.WriteLine(ExitStatuses.TrimEnd());
+            command = command.Subcommands.FirstOrDefault(c => c.Name == word) ?? throw new UsageException(Nearest.Message("command", word, [.. command.Subcommands.Select(c => c.Name)]));
+            path.Add(word);
         }
-        return status;
+        return new Request.Help(command, string.Join(' ', path));
     }
+
+    private static string Path(CommandResult result) => result.Parent is CommandResult parent ? $"{Path(parent)} {result.Command.Name}".TrimStart() : "";
 
     /// <summary>Words that the library could not place, or took for an argument though they look like an option.</summary>
     private static void RejectUnknown(ParseResult parsed, RootCommand root, string[] args)

@@ -1,5 +1,6 @@
 using System.CommandLine;
-using System.CommandLine.Parsing;
+using Bunraku.Cli.Running;
+using Bunraku.Processor.X86;
 
 namespace Bunraku.Cli.CommandLine;
 
@@ -11,17 +12,24 @@ internal sealed record LabOptions(string? Json, IReadOnlyList<string> Engines, s
 /// <summary><c>bunraku lab</c>: experiments.</summary>
 internal sealed class LabCommand : Command
 {
-    private readonly Option<string?> _json = new("--json") { HelpName = "FILE", Description = "write the result as JSON" };
-    private readonly Option<string[]> _engines = new("--engine") { HelpName = "NAME", Description = "an engine from 'bunraku engines'; may be given several times (default: all that can run here)", Arity = ArgumentArity.OneOrMore };
-    private readonly Option<string?> _cpu = new("--cpu") { HelpName = "MODEL[,+FEATURE,-FEATURE]", Description = "the processor that the guests see" };
+    private readonly Option<string?> _json = SingleValue.Text("--json", "FILE", "write the result as JSON");
+    private readonly Option<string[]> _engines = new("--engine") { HelpName = "NAME", Description = "an engine from 'bunraku engines'; may be given several times (default: all that can run here)", Arity = ArgumentArity.OneOrMore, AllowMultipleArgumentsPerToken = false };
+    private readonly Option<string?> _cpu = SingleValue.Text("--cpu", "MODEL[,+FEATURE,-FEATURE]", "the processor that the guests see; help lists models and features", [.. CpuModels.All.Select(m => m.Name), RunCommand.HelpWord]);
 
     public LabCommand() : base("lab", "Experiments")
     {
         PopekGoldberg = new Command("popek-goldberg", "Execute every sensitive instruction on this host's processor and on the engines, and say which of them trap") { _json, _engines, _cpu };
+        _engines.CompletionSources.Add([.. KnownEngines.Techniques.Select(e => e.Name)]);
         Subcommands.Add(PopekGoldberg);
     }
 
     public Command PopekGoldberg { get; }
+
+    /// <summary>The CPU models are asked for, not the experiment.</summary>
+    public bool AsksForCpus(ParseResult parsed) => parsed.GetValue(_cpu) == RunCommand.HelpWord;
+
+    /// <summary>The engines are asked for, not the experiment.</summary>
+    public bool AsksForEngines(ParseResult parsed) => parsed.GetValue(_engines) is [RunCommand.HelpWord];
 
     public LabOptions Read(ParseResult parsed) => new(parsed.GetValue(_json), parsed.GetValue(_engines) ?? [], parsed.GetValue(_cpu));
 }

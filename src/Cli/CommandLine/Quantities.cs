@@ -1,4 +1,5 @@
 using System.Globalization;
+using Bunraku.Cli.Running;
 using Bunraku.Engines;
 using Bunraku.Hypervisor.Scheduling;
 
@@ -13,7 +14,7 @@ public static class Quantities
     /// <summary>Smallest memory that a machine can have, in bytes.</summary>
     public const ulong SmallestMemory = 1ul << 20;
 
-    /// <summary>Bytes of a size such as 512M, 2G, 1536m or 65536K; a bare number is MiB, as in other monitors. A multiple of 4096.</summary>
+    /// <summary>Bytes of a size such as 512M, 1.5G, 1536m or 65536K; a bare number is MiB, as in other monitors. A multiple of 4096; a fraction is rounded up to one.</summary>
     /// <exception cref="UsageException">Not a size.</exception>
     public static ulong ParseSize(string text)
     {
@@ -27,18 +28,21 @@ public static class Quantities
                 'M' => 20,
                 'G' => 30,
                 'T' => 40,
-                _ => throw new UsageException($"'{text}' is not a size; write for example 512M or 2G"),
+                _ => throw NoSize(text),
             };
             digits = text[..^1];
         }
-        if (!ulong.TryParse(digits, NumberStyles.None, CultureInfo.InvariantCulture, out ulong number))
-            throw new UsageException($"'{text}' is not a size; write for example 512M or 2G");
+        if (digits.Length == 0 || !char.IsAsciiDigit(digits[0]) || !decimal.TryParse(digits, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out decimal number)) throw NoSize(text);
         if (number > ulong.MaxValue >> (shift + 12)) throw new UsageException($"'{text}' is larger than any machine");
-        ulong bytes = number << shift;
-        if ((bytes & 0xFFF) != 0) throw new UsageException($"'{text}' is not a whole number of 4 KiB pages");
+        decimal bytes = number * (1ul << shift);
+        // Who writes a fraction does not count in pages.
+        if (digits.Contains('.')) bytes = decimal.Ceiling(bytes / 4096) * 4096;
+        if (bytes % 4096 != 0) throw new UsageException($"'{text}' is not a whole number of 4 KiB pages");
         if (bytes < SmallestMemory) throw new UsageException($"'{text}' of memory is too small; the least is 1M");
-        return bytes;
+        return (ulong)bytes;
     }
+
+    private static UsageException NoSize(string text) => new($"'{text}' is not a size; write for example 512M, 2G or 1.5G");
 
     /// <summary>A duration such as 10s, 2m, 1h, 500ms or 1.5s; a bare number is seconds. More than zero, at most 24 days.</summary>
     /// <exception cref="UsageException">Not a duration.</exception>

@@ -1,45 +1,57 @@
 using System.CommandLine;
-using System.CommandLine.Parsing;
 using Bunraku.Cli.Running;
 using Bunraku.Engine.Check;
 using Bunraku.Engines;
 using Bunraku.Hypervisor.Scheduling;
+using Bunraku.Processor.X86;
 
 namespace Bunraku.Cli.CommandLine;
 
 /// <summary>The options of <c>bunraku run</c> and how they become <see cref="RunOptions"/>.</summary>
 internal sealed class RunCommand : Command
 {
+    /// <summary>The value that lists what an option can have.</summary>
+    public const string HelpWord = "help";
+
+    private static readonly string[] EngineNames = [.. KnownEngines.All.Select(e => e.Name), "auto"];
+
     private readonly Argument<string?> _guest = new("GUEST") { Arity = ArgumentArity.ZeroOrOne, Description = "linux (default), linux-generic or hello" };
-    private readonly Option<string?> _kernel = Text("--kernel", "FILE", "a kernel of your own: bzImage, ELF with a PVH note, or multiboot");
-    private readonly Option<string?> _initrd = Text("--initrd", "FILE", "its initial RAM disk");
-    private readonly Option<string?> _append = Text("--append", "STRING", "added to the kernel's command line");
-    private readonly Option<ulong?> _memory = Parsed<ulong?>("--memory", "SIZE", "RAM of the guest, for example 512M or 2G (default 512M)", t => Quantities.ParseSize(t));
-    private readonly Option<int?> _cpus = Parsed<int?>("--cpus", "N", "virtual processors (default 1); how many an engine can have, it says when there are too many", t => ParseCpus(t));
-    private readonly Option<string?> _engine = Text("--engine", "NAME", "what executes the guest: auto or a name from 'bunraku engines' (default auto)");
-    private readonly Option<ApicHolder?> _localApic = Parsed<ApicHolder?>("--local-apic", "engine|board", "who holds the local APICs: the engine where it can (kvm), or the board (default engine)", ParseLocalApic);
-    private readonly Option<CheckInterval?> _checkInterval = Parsed<CheckInterval?>("--check-interval", "N", "how often the engine 'check' compares at least: a number of instructions, or a time such as 20us or 1ms (default 100us)", t => ParseInterval(t));
-    private readonly Option<string?> _cpu = Text("--cpu", "MODEL[,+FEATURE,-FEATURE]", "the processor that the guest sees");
-    private readonly Option<Switch?> _paravirtual = Parsed<Switch?>("--pv", "on|off", "offer KVM's paravirtual interface to the guest: clock, steal time, hypercalls (default on)", t => Quantities.ParseSwitch(t));
-    private readonly Option<ulong?> _tscFrequency = Parsed<ulong?>("--tsc-frequency", "HZ", "rate of the guest's time stamp counter, for example 1GHz or 2600MHz (default the host's)", t => Quantities.ParseFrequency(t));
-    private readonly Option<double?> _cpuCap = Parsed<double?>("--cpu-cap", "PERCENT", "most processor time of all virtual processors together; 100 is one of the host's", t => Quantities.ParsePercent(t));
-    private readonly Option<int?> _cpuWeight = Parsed<int?>("--cpu-weight", "N", "share against others on a busy host, 1 to 10000 (default 100)", t => Quantities.ParseWeight(t));
-    private readonly Option<IReadOnlyList<int>?> _pin = Parsed<IReadOnlyList<int>?>("--pin", "LIST", "processors of the host for the virtual ones, in turn, for example 0,1 or 2-5", Quantities.ParseProcessors);
-    private readonly Option<bool> _realtime = new("--realtime") { Description = "real-time scheduling and locked memory, for short latencies; needs the privileges" };
-    private readonly Option<SerialTarget?> _serial = Parsed<SerialTarget?>("--serial", "TARGET", "where the guest's console goes: stdio, file:PATH or none (default stdio)", t => SerialTarget.Parse(t));
-    private readonly Option<bool> _debugExit = new("--debug-exit") { Description = "isa-debug-exit on port 0xf4: the guest ends with status value*2+1" };
-    private readonly Option<bool> _testDevice = new("--test-device") { Description = "ports, interrupt wires and device memory of QEMU's pc-testdev, for test kernels" };
-    private readonly Option<TimeSpan?> _timeout = Parsed<TimeSpan?>("--timeout", "DURATION", "end with status 124 after this time, for example 10s or 2m", t => Quantities.ParseDuration(t));
-    private readonly Option<bool> _stats = new("--stats") { Description = "print times, instructions, exits and memory at the end" };
-    private readonly Option<string?> _statsJson = Text("--stats-json", "FILE", "write the same figures as JSON");
-    private readonly Option<TraceTarget?> _trace = Parsed<TraceTarget?>("--trace", "exits[:FILE]", "one line for each VM exit, to FILE or stderr", TraceTarget.Parse);
+    private readonly Option<string?> _kernel = SingleValue.Text("--kernel", "FILE", "a kernel of your own: bzImage, ELF with a PVH note, or multiboot");
+    private readonly Option<string?> _initrd = SingleValue.Text("--initrd", "FILE", "its initial RAM disk");
+    private readonly Option<string?> _append = SingleValue.Text("--append", "STRING", "added to the kernel's command line");
+    private readonly Option<ulong?> _memory = SingleValue.Parsed<ulong?>("--memory", "SIZE", "RAM of the guest, for example 512M, 2G or 1.5G (default 512M)", t => Quantities.ParseSize(t));
+    private readonly Option<int?> _cpus = SingleValue.Parsed<int?>("--cpus", "N", "virtual processors (default 1); how many an engine can have, it says when there are too many", t => ParseCpus(t));
+    private readonly Option<string?> _engine = SingleValue.Text("--engine", "NAME", "what executes the guest: auto or a name from 'bunraku engines' (default auto)", [.. EngineNames]);
+    private readonly Option<ApicHolder?> _localApic = SingleValue.Parsed<ApicHolder?>("--local-apic", "engine|board", "who holds the local APICs: the engine where it can (kvm), or the board (default engine)", ParseLocalApic, "engine", "board");
+    private readonly Option<CheckInterval?> _checkInterval = SingleValue.Parsed<CheckInterval?>("--check-interval", "N", "how often the engine 'check' compares at least: a number of instructions, or a time such as 20us or 1ms (default 100us)", t => ParseInterval(t));
+    private readonly Option<string?> _cpu = SingleValue.Text("--cpu", "MODEL[,+FEATURE,-FEATURE]", $"the processor that the guest sees (default {CpuModels.Default}); help lists models and features", [.. CpuModels.All.Select(m => m.Name), HelpWord]);
+    private readonly Option<Switch?> _paravirtual = SingleValue.Parsed<Switch?>("--pv", "on|off", "offer KVM's paravirtual interface to the guest: clock, steal time, hypercalls (default on)", t => Quantities.ParseSwitch(t), "on", "off");
+    private readonly Option<ulong?> _tscFrequency = SingleValue.Parsed<ulong?>("--tsc-frequency", "HZ", "rate of the guest's time stamp counter, for example 1GHz or 2600MHz (default the host's)", t => Quantities.ParseFrequency(t));
+    private readonly Option<double?> _cpuCap = SingleValue.Parsed<double?>("--cpu-cap", "PERCENT", "most processor time of all virtual processors together; 100 is one of the host's", t => Quantities.ParsePercent(t));
+    private readonly Option<int?> _cpuWeight = SingleValue.Parsed<int?>("--cpu-weight", "N", "share against others on a busy host, 1 to 10000 (default 100)", t => Quantities.ParseWeight(t));
+    private readonly Option<IReadOnlyList<int>?> _pin = SingleValue.Parsed<IReadOnlyList<int>?>("--pin", "LIST", "processors of the host for the virtual ones, in turn, for example 0,1 or 2-5", Quantities.ParseProcessors);
+    private readonly Option<bool> _realtime = SingleValue.Flag("--realtime", "real-time scheduling and locked memory, for short latencies; needs the privileges");
+    private readonly Option<SerialTarget?> _serial = SingleValue.Parsed<SerialTarget?>("--serial", "TARGET", "where the guest's console goes: stdio, file:PATH or none (default stdio)", t => SerialTarget.Parse(t), "stdio", "file:", "none");
+    private readonly Option<bool> _debugExit = SingleValue.Flag("--debug-exit", "isa-debug-exit on port 0xf4: the guest ends with status value*2+1");
+    private readonly Option<bool> _testDevice = SingleValue.Flag("--test-device", "ports, interrupt wires and device memory of QEMU's pc-testdev, for test kernels");
+    private readonly Option<TimeSpan?> _timeout = SingleValue.Parsed<TimeSpan?>("--timeout", "DURATION", "end with status 124 after this time, for example 10s or 2m", t => Quantities.ParseDuration(t));
+    private readonly Option<bool> _stats = SingleValue.Flag("--stats", "print times, instructions, exits and memory at the end");
+    private readonly Option<string?> _statsJson = SingleValue.Text("--stats-json", "FILE", "write the same figures as JSON");
+    private readonly Option<TraceTarget?> _trace = SingleValue.Parsed<TraceTarget?>("--trace", "exits[:FILE]", "one line for each VM exit, to FILE or stderr", TraceTarget.Parse, "exits");
 
     public RunCommand() : base("run", "Boot a guest, or run one COMMAND inside it (after --)")
     {
+        _guest.CompletionSources.Add([.. GuestImage.Names]);
         Arguments.Add(_guest);
         foreach (Option option in (Option[])[_kernel, _initrd, _append, _memory, _cpus, _engine, _localApic, _checkInterval, _cpu, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _debugExit, _testDevice, _timeout, _stats, _statsJson, _trace])
             Options.Add(option);
     }
+
+    /// <summary>The CPU models are asked for, not a run.</summary>
+    public bool AsksForCpus(ParseResult parsed) => parsed.GetValue(_cpu) == HelpWord;
+
+    /// <summary>The engines are asked for, not a run.</summary>
+    public bool AsksForEngines(ParseResult parsed) => parsed.GetValue(_engine) == HelpWord;
 
     /// <param name="command">What stood behind <c>--</c>, or null.</param>
     /// <exception cref="UsageException">Options that do not go together.</exception>
@@ -107,25 +119,4 @@ internal sealed class RunCommand : Command
         if (!int.TryParse(text, System.Globalization.NumberStyles.None, null, out int n) || n < 1) throw new UsageException($"'{text}' is not a number of processors");
         return n;
     }
-
-    private static Option<string?> Text(string name, string value, string description) => Parsed<string?>(name, value, description, t => t);
-
-    private static Option<T?> Parsed<T>(string name, string value, string description, Func<string, T?> parse) => new(name)
-    {
-        HelpName = value,
-        Description = description,
-        Arity = ArgumentArity.ExactlyOne,
-        CustomParser = result =>
-        {
-            try
-            {
-                return parse(result.Tokens[0].Value);
-            }
-            catch (UsageException e)
-            {
-                result.AddError(e.Message);
-                return default;
-            }
-        },
-    };
 }

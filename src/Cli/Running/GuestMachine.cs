@@ -65,6 +65,9 @@ internal sealed class GuestMachine
     /// <summary>A break on the console's line, which Linux takes for the SysRq key.</summary>
     public void SendBreak() => _board.Serial.EnqueueBreak();
 
+    /// <summary>Types on the first serial port at once, for the kernel behind a break.</summary>
+    public void SendConsole(ReadOnlySpan<byte> bytes) => _board.Serial.Enqueue(bytes);
+
     /// <summary>Types for the guest; waits while much is queued.</summary>
     public void Send(ReadOnlySpan<byte> bytes)
     {

@@ -12,14 +12,14 @@ public sealed class OutputPump : IDisposable
     private readonly object _lock = new();
     private readonly int _fd;
     private readonly Thread _thread;
-    private readonly Action _closed;
+    private readonly Action<int> _closed;
     private byte[] _waiting = new byte[4096], _writing = new byte[4096];
     private int _length;
     private volatile bool _full;
     private bool _ending, _broken, _released, _idle = true;
 
-    /// <param name="closed">Called once, on the pump's thread, when nobody will read any more (broken pipe, full disk).</param>
-    public OutputPump(int fd, Action closed)
+    /// <param name="closed">Called once, on the pump's thread, with the error number when no more can be written (broken pipe, full disk).</param>
+    public OutputPump(int fd, Action<int> closed)
     {
         (_fd, _closed) = (fd, closed);
         _thread = new Thread(Run) { Name = "output", IsBackground = true };
@@ -84,13 +84,15 @@ public sealed class OutputPump : IDisposable
                 (n, _length, _idle, _full) = (_length, 0, false, false);
                 Monitor.PulseAll(_lock);
             }
-            if (DescriptorWriter.WriteAll(_fd, _writing.AsSpan(0, n))) continue;
+            int errno = DescriptorWriter.WriteAll(_fd, _writing.AsSpan(0, n));
+            if (errno == 0) continue;
+            // First the news, then the end of all waiting: who waits in Flush asks afterwards how it went.
+            _closed(errno);
             lock (_lock)
             {
                 _broken = true;
                 Monitor.PulseAll(_lock);
             }
-            _closed();
             return;
         }
     }

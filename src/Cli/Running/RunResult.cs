@@ -3,7 +3,8 @@ using Bunraku.Hypervisor;
 namespace Bunraku.Cli.Running;
 
 /// <summary>Why the host ended a run, when it was not the guest's doing.</summary>
-public enum HostEnd { None, Quit, TimedOut, Signal, OutputClosed }
+/// <remarks><see cref="OutputClosed"/>: nobody reads the output any more. <see cref="OutputFailed"/>: it cannot be written.</remarks>
+public enum HostEnd { None, Quit, TimedOut, Signal, OutputClosed, OutputFailed }
 
 /// <summary>How a run ended.</summary>
 /// <param name="Cause">What the VM says.</param>
@@ -15,6 +16,9 @@ public sealed record RunResult(StopCause Cause, HostEnd HostEnd, int Signal, int
 {
     private const int Sigint = 2, Sigpipe = 13;
 
+    /// <summary>The process status when nobody reads the output any more, as if SIGPIPE had ended us.</summary>
+    public const int OutputClosedStatus = Cli.ExitStatus.Signal + Sigpipe;
+
     /// <summary>The process status that stands for this end; see <see cref="Cli.ExitStatus"/>.</summary>
     public int ExitStatus => Cause.Reason switch
     {
@@ -25,7 +29,8 @@ public sealed record RunResult(StopCause Cause, HostEnd HostEnd, int Signal, int
         {
             HostEnd.TimedOut => Cli.ExitStatus.TimedOut,
             HostEnd.Signal => Cli.ExitStatus.Signal + Signal,
-            HostEnd.OutputClosed => Cli.ExitStatus.Signal + Sigpipe,
+            HostEnd.OutputClosed => OutputClosedStatus,
+            HostEnd.OutputFailed => Cli.ExitStatus.Failure,
             _ => WantedCommand ? Cli.ExitStatus.Signal + Sigint : Cli.ExitStatus.Success,
         },
         _ when CommandStatus is { } status => status & 0xFF,

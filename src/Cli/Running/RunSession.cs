@@ -22,6 +22,7 @@ public sealed class RunSession : IDisposable
     private readonly GuestMachine _machine;
     private readonly IEngine _engine;
     private readonly ExitLog _log;
+    private readonly ExitTrace? _trace;
     /// <summary>Guards how the run ends; nothing waits with it held.</summary>
     private readonly Lock _lock = new();
     /// <summary>Guards who pauses the VM; may be held for as long as a vCPU needs to stand still. Before <see cref="_lock"/>.</summary>
@@ -46,13 +47,14 @@ public sealed class RunSession : IDisposable
         (_options, _console) = (options, console);
         _processStart = options.Started ?? HostProcess.StartTime;
         _engine = ChooseEngine(options.Engine, engines);
+        if (_engine.Probe().Warning is { } warning) progress?.Invoke($"engine '{_engine.Name}': {warning}");
         if (options.Cpus > _engine.MaxCpus)
             throw new UsageException($"--cpus {options.Cpus}: the engine '{_engine.Name}' has at most {_engine.MaxCpus} virtual processor{(_engine.MaxCpus == 1 ? "" : "s")}");
         CpuModel model = ParseModel(options.Cpu, parseModel);
         if (options.Memory > HostProcess.TotalMemory)
             throw new CannotStartException($"--memory {Quantities.FormatSize(options.Memory)}: this host has only {Quantities.FormatSize(HostProcess.TotalMemory)}");
         GuestImage image = Guarded(() => GuestImage.Prepare(options, progress));
-        TextWriter? trace = OpenTrace(options.Trace);
+        _trace = options.Trace is { } target ? new ExitTrace(target) : null;
         try
         {
             _vm = new VirtualMachine(_engine, model, options.Memory, options.Cpus, new VirtualMachineOptions
@@ -65,15 +67,15 @@ public sealed class RunSession : IDisposable
         }
         catch (Exception e) when (e is CpuTimeException or KvmException)
         {
-            trace?.Dispose();
+            _trace?.Dispose();
             throw new CannotStartException(e.Message, e);
         }
         catch (Exception e) when (e is Win32Exception or OutOfMemoryException)
         {
-            trace?.Dispose();
+            _trace?.Dispose();
             throw new CannotStartException($"the host gives no {Quantities.FormatSize(options.Memory)} of memory for the guest: {e.Message}; try a smaller --memory", e);
         }
-        _log = new ExitLog(options.Cpus, trace);
+        _log = new ExitLog(options.Cpus, _trace);
         try
         {
             _machine = Guarded(() => new GuestMachine(_vm, image, options, console));
@@ -107,11 +109,17 @@ public sealed class RunSession : IDisposable
         _console.Throttle();
     }
 
+    /// <summary>The engine that was chosen.</summary>
+    public string EngineName => _engine.Name;
+
     /// <summary>The VM, for who embeds one.</summary>
     public VirtualMachine Machine => _vm;
 
     /// <summary>The last exits, oldest first.</summary>
     public IReadOnlyList<ExitRecord> LastExits => _log.Last;
+
+    /// <summary>Why the trace broke off; null while it is whole. Final after <see cref="Wait"/>.</summary>
+    public CannotWriteException? TraceError => _trace?.Error;
 
     /// <summary>The guest has come to its end.</summary>
     public bool Ended => _vm.Stopped.IsCompleted;
@@ -140,6 +148,7 @@ public sealed class RunSession : IDisposable
         _ended = SinceProcessStart();
         _vm.Join();
         _machine.Finish();
+        _trace?.End();
         lock (_lock)
         {
             HostEnd end = cause.Reason == StopReason.HostRequest ? _hostEnd : HostEnd.None;
@@ -162,6 +171,9 @@ public sealed class RunSession : IDisposable
 
     /// <summary>Types for the guest; waits while it is far behind. One thread, not a vCPU's.</summary>
     public void Send(ReadOnlySpan<byte> bytes) => _machine.Send(bytes);
+
+    /// <summary>Types on the guest's first serial port, where its kernel listens, whoever has the console.</summary>
+    public void SendConsole(ReadOnlySpan<byte> bytes) => _machine.SendConsole(bytes);
 
     /// <summary>There is no more input. Same thread as <see cref="Send"/>.</summary>
     public void SendEnd() => _machine.SendEnd();
@@ -272,20 +284,6 @@ public sealed class RunSession : IDisposable
         catch (FormatException e)
         {
             throw new UsageException("--cpu: " + e.Message);
-        }
-    }
-
-    private static TextWriter? OpenTrace(TraceTarget? target)
-    {
-        if (target is null) return null;
-        try
-        {
-            Stream stream = target.Path is { } path ? new FileStream(path, FileMode.Create, FileAccess.Write, FileShare.Read) : Console.OpenStandardError();
-            return new StreamWriter(stream, new UTF8Encoding(false), 1 << 16);
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            throw new CannotStartException($"--trace: cannot write {target.Path}: {e.Message}", e);
         }
     }
 

@@ -85,6 +85,12 @@ public static class CpuModels
         return model with { Features = features };
     }
 
+    /// <summary>Words of the features that <c>+feature</c> may ask for, in alphabetical order.</summary>
+    public static IReadOnlyList<string> FeatureNames { get; } = [.. s_supported.Select(Name).Order()];
+
+    /// <summary>Whether this host can give what <see cref="FeatureNames"/> has; a model is made without what it cannot.</summary>
+    public static bool OnThisHost(string name) => HostHas(ParseFeature(name));
+
     /// <summary>The word for a feature on the command line.</summary>
     public static string Name(CpuFeature feature) => feature.ToString().ToLowerInvariant();
 

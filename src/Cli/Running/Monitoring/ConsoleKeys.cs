@@ -1,4 +1,4 @@
-namespace Bunraku.Cli.Running;
+namespace Bunraku.Cli.Running.Monitoring;
 
 /// <summary>What the escape key asked for.</summary>
 public enum ConsoleCommand { Quit, ToggleMonitor, Break, Help }
@@ -11,6 +11,12 @@ public sealed class ConsoleKeys
 {
     private const byte Escape = 0x01;
     private bool _escaped;
+
+    /// <summary>The escape key was typed, and what it is for has not come yet.</summary>
+    public bool Escaped => _escaped;
+
+    /// <summary>Forgets the escape key: what followed was no command.</summary>
+    public void Cancel() => _escaped = false;
 
     public const string Help =
         """

@@ -1,7 +1,7 @@
 using System.Text;
-using Bunraku.Cli.Running;
+using Bunraku.Cli.Running.Monitoring;
 
-namespace Bunraku.Cli.Tests;
+namespace Bunraku.Cli.Tests.Monitoring;
 
 /// <summary>The escape keys are those of QEMU's multiplexed console (QEMU's manual, "Keys in the character backend multiplexer").</summary>
 public class ConsoleKeysTests

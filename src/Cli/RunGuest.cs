@@ -1,0 +1,95 @@
+using System.Globalization;
+using Bunraku.Cli.Running;
+using Bunraku.Hypervisor;
+using Bunraku.Machine;
+using Bunraku.Platform;
+
+namespace Bunraku.Cli;
+
+/// <summary><c>bunraku run</c>: one session with this process's console, and what is said at its end.</summary>
+internal static class RunGuest
+{
+    /// <summary>Lines of the guest kernel's messages that are shown with an error: a panic with registers and call trace.</summary>
+    private const int MessageLines = 60;
+
+    /// <param name="lost">What could not be written; more is added here.</param>
+    /// <exception cref="SessionException">It came to no run.</exception>
+    public static int Run(RunOptions options, List<CannotWriteException> lost)
+    {
+        options = WithScript(options);
+        using ReportFile? json = options.StatsJson is { } path ? new ReportFile(path, "--stats-json") : null;
+        using var host = new ConsoleHost(options);
+        using var session = new RunSession(options with { Terminal = host.GuestTerminal, Started = StartOfProgram() }, KnownEngines.With(options.CheckInterval), KnownEngines.ParseModel, host, text => Console.Error.WriteLine("bunraku: " + text));
+        RunResult result = host.Run(session);
+        Explain(result, session);
+        if (session.TraceError is { } trace) lost.Add(trace);
+        if (options.Stats || json is not null)
+        {
+            RunStatistics statistics = session.Statistics;
+            if (options.Stats) Console.Error.Write(statistics.ToString());
+            try
+            {
+                json?.Write(statistics.ToJson());
+            }
+            catch (CannotWriteException e)
+            {
+                lost.Add(e);
+            }
+        }
+        if (host.OutputError is { } output) Console.Error.WriteLine("bunraku: " + output.Message);
+        foreach (CannotWriteException e in lost) Console.Error.WriteLine("bunraku: " + e.Message);
+        return Status(result, host.OutputStatus, lost.Count > 0);
+    }
+
+    /// <summary>What the guest said is part of the result: a command whose output is lost has not succeeded. A report beside it is not.</summary>
+    /// <param name="outputStatus">The status that stands for lost output; 0 when none was lost.</param>
+    internal static int Status(RunResult result, int outputStatus, bool reportLost)
+    {
+        int status = result.ExitStatus;
+        if (status != ExitStatus.Success) return status;
+        if (outputStatus != ExitStatus.Success) return outputStatus;
+        return reportLost && result.CommandStatus is null ? ExitStatus.Failure : status;
+    }
+
+    /// <summary>Standard input that is no terminal is a script for the guest's shell: clean output, its own status, and an end.</summary>
+    private static RunOptions WithScript(RunOptions options) =>
+        options is { Command: null, Kernel: null, Serial.Kind: SerialKind.Stdio } && options.Guest != HelloGuest.Name && !Terminal.Is(ConsoleHost.Stdin)
+            ? options with { Command = ["sh"] } : options;
+
+    /// <summary>When the script ./bunraku handed over, which may have built for a minute in the same process before; null without the script.</summary>
+    private static DateTime? StartOfProgram() =>
+        double.TryParse(Environment.GetEnvironmentVariable("BUNRAKU_STARTED"), NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out double seconds)
+            && seconds < DateTimeOffset.MaxValue.ToUnixTimeSeconds() ? DateTime.UnixEpoch.AddSeconds(seconds) : null;
+
+    /// <summary>Says why a run ended, when that is not obvious.</summary>
+    private static void Explain(RunResult result, RunSession session)
+    {
+        if (result is { WantedCommand: true, CommandStatus: null, HostEnd: HostEnd.None or HostEnd.TimedOut }) Console.Error.Write(LastLines(session.HiddenMessages));
+        switch (result.Cause.Reason)
+        {
+            case StopReason.TripleFault:
+                Console.Error.WriteLine($"bunraku: the guest crashed the processor (triple fault on cpu {result.Cause.Cpu})");
+                Console.Error.Write(session.CrashReport(result.Cause.Cpu));
+                break;
+            case StopReason.EngineError:
+                Console.Error.WriteLine($"bunraku: internal error, please report it: {result.Cause.Message}");
+                Console.Error.Write(session.CrashReport(result.Cause.Cpu));
+                break;
+            case StopReason.Reset when result.CommandStatus is null:
+                Console.Error.WriteLine("bunraku: the guest reset the machine");
+                break;
+            case StopReason.HostRequest when result.HostEnd == HostEnd.TimedOut:
+                Console.Error.WriteLine("bunraku: the time given with --timeout ran out");
+                break;
+            case StopReason.PowerOff when result.WantedCommand && result.CommandStatus is null:
+                Console.Error.WriteLine("bunraku: the guest powered off without the status of its command");
+                break;
+        }
+    }
+
+    private static string LastLines(string messages)
+    {
+        string[] lines = messages.TrimEnd('\n').Split('\n');
+        return messages.Length == 0 ? "" : string.Concat(lines.TakeLast(MessageLines).Select(l => l + "\n"));
+    }
+}

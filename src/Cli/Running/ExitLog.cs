@@ -1,0 +1,63 @@
+namespace Bunraku.Cli.Running;
+
+/// <summary>
+/// The last exits of a VM, for the report after a crash, and every exit as a line when somebody traces. Each vCPU's thread adds its own exits and waits for nobody, unless there is a
+/// trace; reading is for any thread.
+/// </summary>
+public sealed class ExitLog : IDisposable
+{
+    private const int Kept = 16;
+
+    private readonly Ring[] _rings;
+    private readonly ExitTrace? _trace;
+
+    /// <param name="cpus">Number of vCPUs.</param>
+    /// <param name="trace">Is ours from now on.</param>
+    public ExitLog(int cpus, ExitTrace? trace)
+    {
+        _rings = [.. Enumerable.Range(0, cpus).Select(_ => new Ring())];
+        _trace = trace;
+    }
+
+    /// <summary>On the thread of the record's vCPU.</summary>
+    public void Add(in ExitRecord record)
+    {
+        _rings[record.Cpu].Add(record);
+        _trace?.Add(record);
+    }
+
+    /// <summary>The last exits of all vCPUs, oldest first.</summary>
+    public IReadOnlyList<ExitRecord> Last => [.. _rings.SelectMany(r => r.Last).OrderBy(r => r.Nanoseconds).TakeLast(Kept)];
+
+    /// <summary>Nothing may be added afterwards.</summary>
+    public void Dispose() => _trace?.Dispose();
+
+    /// <summary>The last exits of one vCPU. One thread writes; a reader sees by the count what was overwritten while it read.</summary>
+    private sealed class Ring
+    {
+        private const int Size = 2 * Kept; // so that a reader finds enough records that the writer is far from
+
+        private readonly ExitRecord[] _records = new ExitRecord[Size];
+        private long _count;
+
+        public void Add(in ExitRecord record)
+        {
+            long n = _count;
+            _records[n % Size] = record;
+            Volatile.Write(ref _count, n + 1);
+        }
+
+        public IEnumerable<ExitRecord> Last
+        {
+            get
+            {
+                long end = Volatile.Read(ref _count);
+                ExitRecord[] copy = [.. _records];
+                Thread.MemoryBarrier();
+                // The record of this number is being written, over the one that is a whole round older.
+                long writing = Volatile.Read(ref _count);
+                for (long n = Math.Max(0, Math.Max(end - Kept, writing - Size + 1)); n < end; n++) yield return copy[n % Size];
+            }
+        }
+    }
+}

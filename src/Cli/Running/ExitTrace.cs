@@ -1,0 +1,77 @@
+using System.Text;
+using Bunraku.Platform;
+
+namespace Bunraku.Cli.Running;
+
+/// <summary>Every exit as a line in a file or on standard error. Thread-safe.</summary>
+public sealed class ExitTrace : IDisposable
+{
+    private const int BufferSize = 1 << 16;
+    private readonly Lock _lock = new();
+    private readonly Stream _stream;
+    private readonly string _name;
+    private StreamWriter? _writer;
+    private CannotWriteException? _error;
+
+    /// <exception cref="CannotStartException">The file cannot be created.</exception>
+    public ExitTrace(TraceTarget target)
+    {
+        _name = target.Path ?? "standard error";
+        try
+        {
+            _stream = target.Path is { } path ? new FileStream(path, FileMode.Create, FileAccess.Write, FileShare.Read, bufferSize: 0) : Console.OpenStandardError();
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
+        {
+            throw new CannotStartException($"--trace: cannot write {_name}: {HostError.Reason(e)}", e);
+        }
+        _writer = new StreamWriter(_stream, new UTF8Encoding(false), BufferSize, leaveOpen: true);
+    }
+
+    /// <summary>Why the trace broke off; null while it is whole.</summary>
+    public CannotWriteException? Error
+    {
+        get
+        {
+            lock (_lock) return _error;
+        }
+    }
+
+    /// <summary>Adds a line. When it cannot be written the trace ends there, and the guest goes on.</summary>
+    public void Add(in ExitRecord record)
+    {
+        string line = record.ToString();
+        lock (_lock) Guarded(w => w.WriteLine(line));
+    }
+
+    /// <summary>Writes out what waits; <see cref="Error"/> then says how it went. Nothing is added afterwards.</summary>
+    public void End()
+    {
+        lock (_lock)
+        {
+            Guarded(w => w.Flush());
+            _writer = null;
+        }
+    }
+
+    private void Guarded(Action<StreamWriter> write)
+    {
+        if (_writer is null) return;
+        try
+        {
+            write(_writer);
+        }
+        catch (IOException e)
+        {
+            _error = new CannotWriteException(_name, HostError.Reason(e), e);
+            // The writer keeps what it could not write and would try again with the next line.
+            _writer = null;
+        }
+    }
+
+    public void Dispose()
+    {
+        End();
+        _stream.Dispose();
+    }
+}

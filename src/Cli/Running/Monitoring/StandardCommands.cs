@@ -1,0 +1,97 @@
+using System.Globalization;
+using Bunraku.Cli.CommandLine;
+using Bunraku.Engines;
+using Bunraku.Hypervisor;
+
+namespace Bunraku.Cli.Running.Monitoring;
+
+/// <summary>The commands that every session's monitor has.</summary>
+public static class StandardCommands
+{
+    public static IReadOnlyList<MonitorCommand> All { get; } =
+    [
+        new("info status", "", "running or stopped, and what it runs on", (c, _) => Status(c.Session)),
+        new("info registers", "[CPU]", "registers, segments, control registers, code at RIP; of processor 0 if none is given", Registers) { Complete = (c, _) => Processors(c.Session) },
+        new("info cpus", "", "what each processor does", (c, _) => Cpus(c.Session)),
+        new("info stats", "", "times, instructions, exits, memory", (c, _) => c.Session.Statistics.ToString()),
+        new("info exits", "", "the last exits", (c, _) => string.Concat(c.Session.LastExits.Select(e => e + "\n"))),
+        new("nmi", "", "send an NMI: with unknown_nmi_panic the guest's kernel panics", (c, _) => Silently(c.Session.PulseNmi)),
+        new("sysrq", "[KEY]", "send a break on the console, and the key: a SysRq command of Linux, for example h", SysRq),
+        new("stop", "", "stop the guest and its clock", (c, _) => Stop(c.Session)),
+        new("cont", "", "let it go on", (c, _) => Silently(c.Session.Resume)),
+        new("quit", "", "end the guest", (c, _) => Silently(() => c.Session.End(HostEnd.Quit))),
+        new("help", "[COMMAND]", "this list, or one command", Help) { Alias = "?", Complete = (c, _) => c.Commands.All.Select(m => m.Words[0]) },
+    ];
+
+    private static string Silently(Action action)
+    {
+        action();
+        return "";
+    }
+
+    private static string Stop(RunSession session)
+    {
+        session.Pause();
+        return "the guest is stopped; 'cont' lets it go on\n";
+    }
+
+    private static string Status(RunSession session)
+    {
+        VirtualMachine vm = session.Machine;
+        string state = session.Ended ? "ended" : session.Paused ? "stopped; 'cont' lets it go on" : "running";
+        return string.Create(CultureInfo.InvariantCulture,
+            $"{state}\n{vm.Clock.Nanoseconds / 1e9:0.0} s of virtual time, {vm.Cpus.Count} processor{(vm.Cpus.Count == 1 ? "" : "s")} {vm.Model.Name}, {Quantities.FormatSize(vm.Memory.Size)}, engine {session.EngineName}\n");
+    }
+
+    private static string SysRq(MonitorContext context, IReadOnlyList<string> arguments)
+    {
+        string? key = arguments.Count > 0 ? arguments[0] : null;
+        if (key is { Length: not 1 } || key?[0] > 0x7E) throw new MonitorException($"'{key}' is not one key");
+        context.Session.SendBreak();
+        if (key is null) return "the next key that the guest gets is the SysRq command; Ctrl-A C goes back to it\n";
+        context.Session.SendConsole([(byte)key[0]]);
+        return "";
+    }
+
+    private static string Registers(MonitorContext context, IReadOnlyList<string> arguments)
+    {
+        RunSession session = context.Session;
+        string number = arguments.Count > 0 ? arguments[0] : "0";
+        int count = session.Machine.Cpus.Count;
+        if (!int.TryParse(number, NumberStyles.None, CultureInfo.InvariantCulture, out int cpu) || cpu >= count)
+            throw new MonitorException(count == 1 ? $"there is no processor '{number}'; the only one is 0" : $"there is no processor '{number}'; they are 0 to {count - 1}");
+        CpuState state = session.ReadState(cpu);
+        return StateReport.Registers(state) + StateReport.Disassembly(session.Machine.Memory, state);
+    }
+
+    private static IEnumerable<string> Processors(RunSession session) => session.Machine.Cpus.Select((_, n) => n.ToString(CultureInfo.InvariantCulture));
+
+    private static string Cpus(RunSession session)
+    {
+        IReadOnlyList<CpuState> states = session.ReadStates();
+        return string.Concat(session.Machine.Cpus.Select((cpu, n) => Describe(cpu, states[n])));
+    }
+
+    private static string Describe(CpuThread cpu, CpuState state)
+    {
+        string activity = cpu.Activity switch { CpuActivity.Halted => "halted", CpuActivity.WaitForStartUp => "waits for its start", _ => "active" };
+        return string.Create(CultureInfo.InvariantCulture,
+            $"cpu{cpu.Cpu.Index}  {activity}, RIP {state.Rip:x16}, CPL {(state.Ss.Attributes >> 5) & 3}\n      {cpu.Cpu.Counters.InstructionsRetired:#,0} instructions, {cpu.Exits.Total:#,0} exits\n");
+    }
+
+    private static string Help(MonitorContext context, IReadOnlyList<string> arguments)
+    {
+        IEnumerable<(string, string)> items;
+        if (arguments.Count > 0)
+        {
+            MonitorCommand[] meant = [.. context.Commands.All.Where(c => c.Words[0].StartsWith(arguments[0], StringComparison.Ordinal) || c.Alias == arguments[0])];
+            if (meant.Length == 0) throw new MonitorException($"unknown command '{arguments[0]}'; 'help' lists the commands");
+            items = meant.Select(c => (c.Usage, c.Help));
+        }
+        else
+        {
+            items = context.Commands.All.Select(c => (c.Usage, c.Help)).Append(("Ctrl-A C", "back to the guest"));
+        }
+        return TextLayout.Definitions([.. items], context.Width) + (arguments.Count > 0 ? "" : TextLayout.Paragraph("Words may be shortened (i r 1), Tab completes them, the arrow keys bring earlier lines back.", context.Width));
+    }
+}
