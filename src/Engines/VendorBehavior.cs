@@ -9,32 +9,51 @@ public sealed record VendorBehavior
 {
     /// <summary>
     /// In 64-bit mode the operand-size prefix 66h makes JMP, Jcc, LOOPcc, JrCXZ, CALL and RET near 16 bits wide: displacement, stack slot and the new RIP.
-    /// AMD APM vol. 3 "Jcc", "CALL (Near)", "RET (Near)"; where it is false the prefix is ignored: Intel SDM vol. 2A "Jcc", "In 64-bit mode the target operand is always 64-bits".
+    /// AMD APM vol. 3 "Jcc", "CALL (Near)", "RET (Near)"; where it is false the prefix is ignored: Intel SDM vol. 2A "Jcc", "In 64-bit mode the target
+    /// operand is always 64-bits".
     /// </summary>
     public required bool OperandSizePrefixNarrowsNearBranches { get; init; }
 
-    /// <summary>F3 E0 is LOOPE and F2 E1 is LOOPNE. Neither manual names it; measured on AMD's families 19h and 1Ah. Intel's processors ignore the prefix (SDM vol. 2A "Instruction Prefixes").</summary>
+    /// <summary>
+    /// F3 E0 is LOOPE and F2 E1 is LOOPNE. Neither manual names it; measured on AMD's families 19h and 1Ah. Intel's processors ignore the prefix (SDM vol. 2A
+    /// "Instruction Prefixes").
+    /// </summary>
     public required bool RepeatPrefixChoosesLoopCondition { get; init; }
 
-    /// <summary>VPERMQ and VPERMPD with VEX.W = 0 are executed as with W = 1. Intel SDM vol. 2C "VPERMQ": #UD if VEX.W = 0; measured on AMD's families 19h and 1Ah.</summary>
+    /// <summary>
+    /// VPERMQ and VPERMPD with VEX.W = 0 are executed as with W = 1. Intel SDM vol. 2C "VPERMQ": #UD if VEX.W = 0; measured on AMD's families 19h and 1Ah.
+    /// </summary>
     public required bool IgnoresWOfQuadwordPermutes { get; init; }
 
     /// <summary>0F 0D with a register operand raises #UD. AMD APM vol. 3 "PREFETCHlevel"; Intel SDM vol. 2D "Opcode Map": reserved NOP.</summary>
     public required bool PrefetchOfRegisterIsUndefined { get; init; }
 
-    /// <summary>MOVSXD with the operand-size prefix reads a doubleword, of which it keeps the lower half. AMD APM vol. 3 "MOVSXD"; Intel SDM vol. 2B "MOVSXD": r/m16.</summary>
+    /// <summary>
+    /// MOVSXD with the operand-size prefix reads a doubleword, of which it keeps the lower half. AMD APM vol. 3 "MOVSXD"; Intel SDM vol. 2B "MOVSXD": r/m16.
+    /// </summary>
     public required bool WordMovsxdReadsDoubleword { get; init; }
 
-    /// <summary>SHA instructions take a memory operand that is not aligned to 16 bytes. Intel SDM vol. 2B "SHA1MSG1" refers to "Exceptions Type 4"; measured on AMD's families 19h and 1Ah.</summary>
+    /// <summary>
+    /// SHA instructions take a memory operand that is not aligned to 16 bytes. Intel SDM vol. 2B "SHA1MSG1" refers to "Exceptions Type 4"; measured on AMD's
+    /// families 19h and 1Ah.
+    /// </summary>
     public required bool TakesUnalignedShaOperand { get; init; }
 
-    /// <summary>PUSH Sreg of 32 bits writes all four bytes. Intel SDM vol. 2B "PUSH", IA-32 Architecture Compatibility: recent processors write the low word only.</summary>
+    /// <summary>
+    /// PUSH Sreg of 32 bits writes all four bytes. Intel SDM vol. 2B "PUSH", IA-32 Architecture Compatibility: recent processors write the low word only.
+    /// </summary>
     public required bool PushesWholeSegmentSlot { get; init; }
 
-    /// <summary>POP Sreg reads its whole slot, so that a page fault of the bytes behind the selector comes before the selector's own faults. Open in both manuals; measured on each vendor.</summary>
+    /// <summary>
+    /// POP Sreg reads its whole slot, so that a page fault of the bytes behind the selector comes before the selector's own faults. Open in both manuals;
+    /// measured on each vendor.
+    /// </summary>
     public required bool PopsWholeSegmentSlot { get; init; }
 
-    /// <summary>FXSAVE and XSAVE store FOP, FIP and FDP for a pending exception only. AMD APM vol. 2 "FXSAVE and FXRSTOR Instructions"; Intel SDM vol. 1 "x87 State" stores them always.</summary>
+    /// <summary>
+    /// FXSAVE and XSAVE store FOP, FIP and FDP for a pending exception only. AMD APM vol. 2 "FXSAVE and FXRSTOR Instructions"; Intel SDM vol. 1 "x87 State"
+    /// stores them always.
+    /// </summary>
     public required bool SavesX87PointersForExceptionsOnly { get; init; }
 
     /// <summary>SYSCALL and SYSRET exist outside 64-bit mode, too. AMD APM vol. 3 "SYSCALL"; Intel SDM vol. 2B "SYSCALL": #UD.</summary>
@@ -43,7 +62,9 @@ public sealed record VendorBehavior
     /// <summary>SYSENTER and SYSEXIT exist in long mode, too. Intel SDM vol. 2B "SYSENTER"; AMD APM vol. 3 "SYSENTER": #UD in long mode.</summary>
     public required bool HasSysenterInLongMode { get; init; }
 
-    /// <summary>SYSRET raises #GP(0) at CPL 0 for a non-canonical RCX (Intel SDM vol. 2B "SYSRET"); else the first fetch at CPL 3 does (AMD APM vol. 3 "SYSRET").</summary>
+    /// <summary>
+    /// SYSRET raises #GP(0) at CPL 0 for a non-canonical RCX (Intel SDM vol. 2B "SYSRET"); else the first fetch at CPL 3 does (AMD APM vol. 3 "SYSRET").
+    /// </summary>
     public required bool SysretChecksTarget { get; init; }
 
     /// <summary>SYSRET sets the whole of SS (Intel SDM vol. 2B "SYSRET"); else base, limit and attributes stay (AMD APM vol. 3 "SYSRET").</summary>
@@ -55,7 +76,10 @@ public sealed record VendorBehavior
     /// </summary>
     public required bool MovSsHoldsBackInstructionBreakpoint { get; init; }
 
-    /// <summary>RDPMC reads the four counters of AMD's family 0Fh (AMD APM vol. 2 "Performance Counter MSRs"); no model of ours has Intel's, whose number CPUID leaf 0Ah gives.</summary>
+    /// <summary>
+    /// RDPMC reads the four counters of AMD's family 0Fh (AMD APM vol. 2 "Performance Counter MSRs"); no model of ours has Intel's, whose number CPUID leaf
+    /// 0Ah gives.
+    /// </summary>
     public required bool HasLegacyCounters { get; init; }
 
     /// <summary>AuthenticAMD.</summary>

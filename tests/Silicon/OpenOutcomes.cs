@@ -17,25 +17,38 @@ internal static class OpenOutcomes
             o => { if (o.SiliconVector != 14 && o.GuestVector != 14) o.Accept(Context.FaultAddress, 8); }),
         new("Linux reports every fault on a kernel address as a protection violation, so that nobody learns what is mapped there.",
             o => { if ((long)TrialOutcome.Word(o.Silicon, Context.FaultAddress) < 0) o.Guest[Context.FaultError] |= (byte)(o.Silicon[Context.FaultError] & 1); }),
-        new("Limit of the stack segment and alignment of 16 bytes have the same priority (Intel SDM vol. 3A \"Priority Among Concurrent Events\").", EqualPriority),
+        new("Limit of the stack segment and alignment of 16 bytes have the same priority (Intel SDM vol. 3A \"Priority Among Concurrent "
+            + "Events\").", EqualPriority),
         new("Which byte of a save area is accessed first is not defined: CR2 may be that of any of its bytes. Ours begins with the first.", SaveAreaAddress),
-        new("CMPS has two operands and no manual says which is read first: CR2 and the error code are those of [rSI] (AMD family 1Ah, ours) or [rDI] (AMD family 19h model 11h, Intel).", CompareStrings),
-        new("A masked move faults on a page of enabled elements; CR2 is any byte of the operand in that page (Intel SDM vol. 2C \"VMASKMOV\" does not say). Ours is the first enabled element's.", MaskedAddress),
-        new("A gather that faults has done the elements below (Intel SDM vol. 2C \"VPGATHERDD\"); of the others the mask may be as it was (AMD, ours) or extended from its sign (Intel), and bits above the vector may be cleared.", GatherAfterFault),
-        new("A store of an MMX register enters MMX mode with the instruction. When the store faults, TOP may be 0 already with tags as they were (Intel) or nothing may have changed (AMD, ours).", MmxStoreFault),
-        new("VCVTPS2PH to memory converts before it stores: when the store faults MXCSR may have the conversion's flags (Intel) or not (AMD, ours).", ConvertStoreFault),
+        new("CMPS has two operands and no manual says which is read first: CR2 and the error code are those of [rSI] (AMD family 1Ah, ours) or "
+            + "[rDI] (AMD family 19h model 11h, Intel).", CompareStrings),
+        new("A masked move faults on a page of enabled elements; CR2 is any byte of the operand in that page (Intel SDM vol. 2C \"VMASKMOV\" "
+            + "does not say). Ours is the first enabled element's.", MaskedAddress),
+        new("A gather that faults has done the elements below (Intel SDM vol. 2C \"VPGATHERDD\"); of the others the mask may be as it was (AMD, "
+            + "ours) or extended from its sign (Intel), and bits above the vector may be cleared.", GatherAfterFault),
+        new("A store of an MMX register enters MMX mode with the instruction. When the store faults, TOP may be 0 already with tags as they "
+            + "were (Intel) or nothing may have changed (AMD, ours).", MmxStoreFault),
+        new("VCVTPS2PH to memory converts before it stores: when the store faults MXCSR may have the conversion's flags (Intel) or not (AMD, "
+            + "ours).", ConvertStoreFault),
         new("VCVTPS2PH to memory may raise #XM before its operand's fault (Intel) or after it (AMD, ours).", ConvertBeforeStore),
-        new("An x87 store that raises an unmasked exception other than precision stores nothing. Whether it accesses its operand, which may fault, is open: it does not (Intel), or it does (AMD, ours).", X87StoreException),
-        new("A store of ten bytes may be one of eight and one of two: when the second faults the first has happened (Intel, FBSTP) or not (AMD, ours).", TenByteStore),
-        new("CALL to a target that is not canonical or beyond the limit raises #GP(0) with the stack pointer as it was; the return address may have been written below it (Intel) or not (AMD, ours).", CallStack),
-        new("ENTER with a 32-bit operand and a 16-bit stack sets EBP: bits 31:16 are those of ESP (AMD, ours) or zero (Intel); the manuals' FrameTemp is ESP or SP.", EnterFrame),
-        new("A repeated string instruction with a 32-bit address size and a count of zero may leave RCX, RSI and RDI as they were (AMD, ours) or extend the 32-bit registers that it uses (Intel).", ZeroCount),
-        new("Whether an unmasked overflow or underflow sets PE as well is not the same on all generations (Intel SDM vol. 1 \"Handling of Multiple SIMD Floating-Point Exceptions\").", Precision),
+        new("An x87 store that raises an unmasked exception other than precision stores nothing. Whether it accesses its operand, which may "
+            + "fault, is open: it does not (Intel), or it does (AMD, ours).", X87StoreException),
+        new("A store of ten bytes may be one of eight and one of two: when the second faults the first has happened (Intel, FBSTP) or not (AMD, "
+            + "ours).", TenByteStore),
+        new("CALL to a target that is not canonical or beyond the limit raises #GP(0) with the stack pointer as it was; the return address may "
+            + "have been written below it (Intel) or not (AMD, ours).", CallStack),
+        new("ENTER with a 32-bit operand and a 16-bit stack sets EBP: bits 31:16 are those of ESP (AMD, ours) or zero (Intel); the manuals' "
+            + "FrameTemp is ESP or SP.", EnterFrame),
+        new("A repeated string instruction with a 32-bit address size and a count of zero may leave RCX, RSI and RDI as they were (AMD, ours) "
+            + "or extend the 32-bit registers that it uses (Intel).", ZeroCount),
+        new("Whether an unmasked overflow or underflow sets PE as well is not the same on all generations (Intel SDM vol. 1 \"Handling of "
+            + "Multiple SIMD Floating-Point Exceptions\").", Precision),
         new("In which order a dot product's multiplications and additions meet an unmasked exception is left open (Intel SDM vol. 2A \"DPPS\").",
             o => { if (o.SiliconVector == 19 && o.GuestVector == 19 && o.Mnemonic is Mnemonic.Dpps or Mnemonic.Dppd or Mnemonic.Vdpps or Mnemonic.Vdppd) o.Accept(Context.OutMxcsr, 4); }),
         new("MXCSR_MASK says that the host has the misaligned SSE mode, which no model has.", ControlMask),
         new("A loaded x87 pointer is made canonical, with 48 or 57 bits by generation.", LoadedPointers),
-        new("FOP is stored for unmasked exceptions only, unless a processor always does (Intel SDM vol. 1 \"Fopcode Compatibility Sub-mode\"): it may be as it was.",
+        new("FOP is stored for unmasked exceptions only, unless a processor always does (Intel SDM vol. 1 \"Fopcode Compatibility Sub-mode\"): "
+            + "it may be as it was.",
             o => o.KeepsX87(Context.OutFx + 6, 2)),
         new("FDP is stored for unmasked exceptions only where CPUID.(7,0):EBX[6] says so, which no model does: it may be as it was.",
             o => { if (HostModel.HostKeepsDataPointer) o.KeepsX87(Context.OutFx + 16, 8); }),
@@ -74,7 +87,11 @@ internal static class OpenOutcomes
         ulong prefix = o.Test.Bitness != 64 ? segment : o.Test.Instruction.SegmentPrefix switch { Register.FS => Layout.FsBase, Register.GS => Layout.GsBase, _ => 0 };
         int size = o.OperandSize;
         ulong source = (o.Out(Register.RSI) & mask) + prefix, destination = (o.Out(Register.RDI) & mask) + segment;
-        if (IsPermittedByte(its, destination, size) && IsPermittedByte(mine, source, size)) o.Accept(Context.FaultError, Context.FaultAddress + 8 - Context.FaultError);
+        if (IsPermittedByte(its, destination, size) && IsPermittedByte(mine, source, size))
+        {
+            o.Accept(Context.FaultError, 8);
+            o.Accept(Context.FaultAddress, 8);
+        }
     }
 
     private static void MaskedAddress(TrialOutcome o)

@@ -38,7 +38,9 @@ internal sealed unsafe class SiliconFlagRoutines
         }
     }
 
-    /// <summary>Makes the routines of a shift or rotate with an immediate count of more than 1 and with an operand in memory; before anybody else can see this object.</summary>
+    /// <summary>
+    /// Makes the routines of a shift or rotate with an immediate count of more than 1 and with an operand in memory; before anybody else can see this object.
+    /// </summary>
     public void AddVariants(HostOperation operation)
     {
         for (int width = 0; width < Widths; width++)

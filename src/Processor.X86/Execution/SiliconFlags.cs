@@ -15,7 +15,8 @@ internal enum FlagRule
 }
 
 /// <summary>
-/// What the host's silicon leaves in flags that the manuals leave undefined. The translator executes such instructions on the host as they are, so the interpreter
+/// What the host's silicon leaves in flags that the manuals leave undefined. The translator executes such instructions on the host as they are, so the
+/// interpreter
 /// takes these flags, and nothing else, from the host as well: both engines leave the same on every host. Where the host follows one of two known
 /// rules, which is tried out once, the interpreter computes by the rule.
 /// </summary>
@@ -61,7 +62,9 @@ internal static unsafe class SiliconFlags
         return result;
     }
 
-    /// <summary>Flags that are undefined after the instruction. Intel SDM vol. 2, "Flags Affected" of each; AMD APM vol. 3, appendix "Instruction Effects on RFLAGS".</summary>
+    /// <summary>
+    /// Flags that are undefined after the instruction. Intel SDM vol. 2, "Flags Affected" of each; AMD APM vol. 3, appendix "Instruction Effects on RFLAGS".
+    /// </summary>
     private static uint Undefined(HostOperation operation, int bits, int count) => operation switch
     {
         HostOperation.Shl or HostOperation.Shr => Af | (count == 1 ? 0 : Of) | (count >= bits ? Cf : 0),
