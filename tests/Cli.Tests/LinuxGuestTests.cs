@@ -12,7 +12,7 @@ public sealed class LinuxGuestTests : IClassFixture<LinuxGuestFiles>
 
     private static (int Status, byte[] Output, string Error) Run(byte[] input, params string[] arguments)
     {
-        var start = new ProcessStartInfo("dotnet", [Program, "run", "--timeout", "5m", .. arguments])
+        var start = new ProcessStartInfo("dotnet", [Program, "run", "--timeout", "9m", .. arguments])
         {
             RedirectStandardInput = true,
             RedirectStandardOutput = true,
@@ -85,7 +85,7 @@ public sealed class LinuxGuestTests : IClassFixture<LinuxGuestFiles>
     public void AnNmiFromTheMonitorAndASysRqFromTheConsoleReachTheKernel()
     {
         using var pty = new Pty();
-        using var process = new TestProcess(new ProcessStartInfo("sh", ["-c", $"exec dotnet '{Program}' run --cpus 2 --timeout 5m <{pty.Name} >{pty.Name} 2>&1"]));
+        using var process = new TestProcess(new ProcessStartInfo("sh", ["-c", $"exec dotnet '{Program}' run --cpus 2 --timeout 9m <{pty.Name} >{pty.Name} 2>&1"]));
         pty.Type("echo 7 >/proc/sysrq-trigger; echo shell'-'ready\r"); // messages of all levels go to the console
         pty.ReadUntil("shell-ready");
         pty.Type("\x01" + "cnmi\r");
@@ -151,7 +151,7 @@ public sealed class LinuxGuestTests : IClassFixture<LinuxGuestFiles>
         using var pty = new Pty();
         using (var stty = Process.Start("stty", ["-F", pty.Name, "rows", "33", "cols", "91"])) stty.WaitForExit();
         string before = pty.Modes;
-        using var process = new TestProcess(new ProcessStartInfo("sh", ["-c", $"exec dotnet '{Program}' run --timeout 5m <{pty.Name} >{pty.Name} 2>&1"]));
+        using var process = new TestProcess(new ProcessStartInfo("sh", ["-c", $"exec dotnet '{Program}' run --timeout 9m <{pty.Name} >{pty.Name} 2>&1"]));
         pty.ReadUntil("Linux version");
         pty.Type("stty size; echo typed'-'ahead; sleep 1000\r");
         Assert.Contains("33 91", pty.ReadUntil("typed-ahead"));
@@ -167,7 +167,7 @@ public sealed class LinuxGuestTests : IClassFixture<LinuxGuestFiles>
     public void EndOfInputTypedAheadEndsTheShell()
     {
         using var pty = new Pty();
-        using var process = new TestProcess(new ProcessStartInfo("sh", ["-c", $"exec dotnet '{Program}' run --timeout 5m <{pty.Name} >{pty.Name} 2>&1"]));
+        using var process = new TestProcess(new ProcessStartInfo("sh", ["-c", $"exec dotnet '{Program}' run --timeout 9m <{pty.Name} >{pty.Name} 2>&1"]));
         pty.ReadUntil("Linux version");
         pty.Type("\x04");
         pty.ReadUntil("Power down");

@@ -120,7 +120,8 @@ public class ProgramTests
     public void TimeoutIs124()
     {
         (int status, string output, string error) = Run(Waits, "--timeout", "1s");
-        Assert.Equal((124, "waiting\n"), (status, output));
+        Assert.Equal(124, status);
+        Assert.StartsWith(output, "waiting\n"); // a busy host gives the guest less than a second of processor time in a second
         Assert.Contains("--timeout", error);
     }
 

@@ -1,5 +1,6 @@
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
+using Bunraku.Testing;
 using Iced.Intel;
 using static Bunraku.Fixtures.ParavirtualGuest;
 using static Iced.Intel.AssemblerRegisters;
@@ -140,6 +141,9 @@ public sealed class ParavirtualTests
         Assert.Equal(3, g.Read<byte>(Page + 29));
     }
 
+    /// <summary>The host's time of day, in seconds.</summary>
+    private static double TimeOfDay => (DateTime.UtcNow - DateTime.UnixEpoch).TotalSeconds;
+
     [Theory, Engines(WallClockNew), Engines(WallClockOld)]
     public void Msr_KVM_WALL_CLOCK_is_the_time_of_day_at_which_the_clock_was_zero(string engine, uint msr)
     {
@@ -150,8 +154,8 @@ public sealed class ParavirtualTests
         });
         Assert.Null(g.Run());
         Assert.Equal(0u, g.Read<uint>(Page) & 1);
-        double then = g.Read<uint>(Page + 4) + g.Read<uint>(Page + 8) / 1e9, now = (DateTime.UtcNow - DateTime.UnixEpoch).TotalSeconds;
-        Assert.InRange(then + g.Machine.Clock.Nanoseconds / 1e9, now - 0.2, now + 0.2);
+        double then = g.Read<uint>(Page + 4) + g.Read<uint>(Page + 8) / 1e9, earliest = TimeOfDay;
+        Assert.InRange(then + g.Machine.Clock.Nanoseconds / 1e9, earliest - 0.2, TimeOfDay + 0.2);
     }
 
     /// <summary>msr.rst names the reserved bits; a value that has them set raises #GP, as does an MSR whose feature is not offered.</summary>
@@ -364,9 +368,9 @@ public sealed class ParavirtualTests
         Assert.Equal(-14, Call(engine, 9, Layout.MemorySize - 63, 0));
         Assert.Equal(0, Call(engine, 9, Page, 0, check: g =>
         {
-            double then = g.Read<long>(Page) + g.Read<long>(Page + 8) / 1e9, now = (DateTime.UtcNow - DateTime.UnixEpoch).TotalSeconds;
+            double then = g.Read<long>(Page) + g.Read<long>(Page + 8) / 1e9, earliest = TimeOfDay;
             double since = (g.Machine.Clock.Tsc - g.Read<ulong>(Page + 16)) / (double)g.Machine.Clock.TscFrequency;
-            Assert.InRange(then + since, now - 0.2, now + 0.2);
+            Assert.InRange(then + since, earliest - 0.2, TimeOfDay + 0.2);
         }));
     }
 
@@ -388,7 +392,8 @@ public sealed class ParavirtualTests
         });
         g.Machine.Memory.TryWrite(Page + 16, (byte)1); // left over
         g.Machine.Start();
-        Assert.True(SpinWait.SpinUntil(() => g.Read<byte>(Page + 16) == 1 && g.Reports.Count == 1, 10_000), "not marked");
+        g.WaitForReports(1);
+        Assert.True(new Patience(TimeSpan.FromSeconds(10), g.Machine).Await(() => g.Read<byte>(Page + 16) == 1), "not marked");
         ulong flushes = g.Machine.Cpus[0].Cpu.Counters.TlbFlushes;
         g.Machine.Memory.TryWrite(Page + 16, (byte)3); // as another vCPU does
         Assert.Equal(0ul, CallKick(g));
