@@ -62,7 +62,7 @@ public sealed class LifetimeTests
     {
         get
         {
-            SpinWait.SpinUntil(() => CountVcpuThreads() == 0, TimeSpan.FromSeconds(10));
+            SpinWait.SpinUntil(() => CountVcpuThreads() == 0, TimeSpan.FromMinutes(1));
             return CountVcpuThreads();
         }
     }
