@@ -82,6 +82,31 @@ public sealed record VendorBehavior
     /// </summary>
     public required bool HasLegacyCounters { get; init; }
 
+    /// <summary>
+    /// An operand that reaches beyond FFFFFFFFh in a segment of base 0 and limit FFFFFFFFh goes on at linear address 0; otherwise it violates the limit.
+    /// Intel SDM vol. 3A, "Limit Checking": such accesses "may or may not cause the indicated exceptions". Measured: family 6 model 207 wraps, and
+    /// only with base 0; AMD families 25 and 26 raise #GP(0) or #SS(0).
+    /// </summary>
+    public required bool FlatSegmentsWrap { get; init; }
+
+    /// <summary>
+    /// Far pointers, x87 environments and the bounds of BOUND are read and written field by field, and a page fault of the first field comes before the
+    /// violation of a limit, or of canonicality, by a later one. Otherwise the whole operand is checked first. No manual tells; measured on family 6 model 207.
+    /// </summary>
+    public required bool StructuresInPieces { get; init; }
+
+    /// <summary>
+    /// VCVTPS2PH with underflow unmasked sets PE for a denormal operand though the result would be exact if its exponent had no limits. Measured on family 6 model 207;
+    /// otherwise as Intel SDM vol. 1, "Numeric Underflow Exception (#U)", says.
+    /// </summary>
+    public required bool DenormalToHalfIsInexact { get; init; }
+
+    /// <summary>
+    /// VCVTPS2PH to memory converts before it looks at its operand: #XM comes before the faults of the store, and these leave MXCSR changed. Intel SDM vol. 2,
+    /// VCVTPS2PH, tells no order; measured on family 6 model 207. AMD's families 25 and 26 look at the operand first.
+    /// </summary>
+    public required bool ConvertsToHalfBeforeStore { get; init; }
+
     /// <summary>AuthenticAMD.</summary>
     public static VendorBehavior Amd { get; } = new()
     {
@@ -100,6 +125,10 @@ public sealed record VendorBehavior
         SysretLoadsStackDescriptor = false,
         MovSsHoldsBackInstructionBreakpoint = false,
         HasLegacyCounters = true,
+        FlatSegmentsWrap = false,
+        StructuresInPieces = false,
+        DenormalToHalfIsInexact = false,
+        ConvertsToHalfBeforeStore = false,
     };
 
     /// <summary>GenuineIntel.</summary>
@@ -120,5 +149,9 @@ public sealed record VendorBehavior
         SysretLoadsStackDescriptor = true,
         MovSsHoldsBackInstructionBreakpoint = true,
         HasLegacyCounters = false,
+        FlatSegmentsWrap = true,
+        StructuresInPieces = true,
+        DenormalToHalfIsInexact = true,
+        ConvertsToHalfBeforeStore = true,
     };
 }

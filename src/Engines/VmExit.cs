@@ -36,7 +36,10 @@ public enum ExitReason : byte
     Invlpg,
     /// <summary>WBINVD, INVD.</summary>
     Wbinvd,
-    /// <summary>An exception selected by the exception bitmap, before delivery.</summary>
+    /// <summary>
+    /// An exception selected by the exception bitmap, before delivery. Also one that came up while an event was delivered (<see cref="VmExit.Vectoring"/>): the bitmap is
+    /// asked before it becomes a double fault, then for the double fault, and before shutdown (Intel SDM vol. 3C, "Other Causes of VM Exits").
+    /// </summary>
     Exception,
     /// <summary>FERR# was asserted: an unmasked x87 exception waits and CR0.NE is clear (Intel SDM vol. 1, "MS-DOS Compatibility Sub-mode"). Nothing to complete.</summary>
     FloatingPointError,
@@ -69,6 +72,27 @@ public readonly record struct PageViolation(PageRights Wanted, ulong LinearAddre
 /// <param name="Is64Bit">Called from 64-bit code; else only the lower halves count.</param>
 public readonly record struct HypercallArguments(ulong Number, ulong A0, ulong A1, ulong A2, ulong A3, int PrivilegeLevel, bool Is64Bit);
 
+/// <summary>What kind of event was being delivered. Intel SDM vol. 3C, "Information for VM Exits During Event Delivery": the interruption types.</summary>
+public enum EventKind : byte
+{
+    /// <summary>An interrupt of the local APIC or the 8259A.</summary>
+    ExternalInterrupt,
+    /// <summary>NMI.</summary>
+    Nmi,
+    /// <summary>Fault, trap or abort of the processor.</summary>
+    HardwareException,
+    /// <summary>INT n.</summary>
+    SoftwareInterrupt,
+    /// <summary>INT1.</summary>
+    PrivilegedSoftwareException,
+    /// <summary>INT3, INTO.</summary>
+    SoftwareException,
+}
+
+/// <summary>An event that met an exception while it was delivered ("IDT-vectoring information").</summary>
+/// <param name="ErrorCode">What would have been pushed, or null.</param>
+public readonly record struct VectoredEvent(EventKind Kind, byte Vector, uint? ErrorCode);
+
 /// <summary>
 /// One exit, filled by the engine and, for reads, completed by the hypervisor: it stores the value in
 /// <see cref="Data"/> (or the CPUID results) and calls <see cref="IVirtualCpu.Enter"/> again, which finishes the instruction.
@@ -99,6 +123,8 @@ public sealed class VmExit
     public uint ErrorCode;
     /// <summary>EptViolation: what was refused.</summary>
     public PageViolation Violation;
+    /// <summary>Exception: the event whose delivery raised it; null when an instruction did. The event was not delivered.</summary>
+    public VectoredEvent? Vectoring;
     /// <summary>InternalError: one line for a person.</summary>
     public string? Message;
 }

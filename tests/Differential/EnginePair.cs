@@ -269,6 +269,7 @@ internal sealed unsafe class EnginePair : IDisposable
         s.Dr7 = 0x400;
         s.InterruptShadow = s.NmiBlocked = s.NmiPending = false;
         s.Activity = CpuActivity.Active;
+        s.Pdptes = null; // those of the tables in memory
         s.Pending = null;
         Array.Clear(s.Xsave);
         BitConverter.TryWriteBytes(s.Xsave.AsSpan(0), (ushort)0x37F);

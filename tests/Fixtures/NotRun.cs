@@ -85,7 +85,7 @@ internal static class NotRun
     ];
 
     /// <summary>Fixtures of controls: classes whose engines must be able to make any instruction exit.</summary>
-    private static readonly HashSet<Type> s_needIntercepts = [typeof(ExecutionControlTests)];
+    private static readonly HashSet<Type> s_needIntercepts = [typeof(ExecutionControlTests), typeof(EventExitTests)];
 
     /// <summary>Fixtures of the paravirtual interface that the hypervisor offers: engines must let hypercalls exit.</summary>
     private static readonly HashSet<Type> s_needHypercalls = [typeof(ParavirtualTests)];

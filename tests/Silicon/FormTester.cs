@@ -10,6 +10,9 @@ public sealed class FormTester(Comparer comparer, CpuModel model)
     public int Encodings { get; init; } = 24;
     public int TrialsPerEncoding { get; init; } = 10;
 
+    /// <summary>Every combination of MXCSR's masks, and operands whose results overflow, are tiny or inexact.</summary>
+    public bool Unmasked { get; init; }
+
     /// <summary>Runs the form; differences are appended. False when no encoding of the form could be made.</summary>
     public bool Run(Code code, int bitness, ulong seed, List<Difference> differences)
     {
@@ -31,7 +34,11 @@ public sealed class FormTester(Comparer comparer, CpuModel model)
         }
         int trials = Math.Min(Layout.MaxTrials, Encodings * TrialsPerEncoding);
         writer.FillData();
-        for (int n = 0; n < trials; n++) writer.Write(n, cases[n % cases.Count]);
+        for (int n = 0; n < trials; n++)
+        {
+            writer.Write(n, cases[n % cases.Count]);
+            if (Unmasked) writer.Unmask(n, code);
+        }
         comparer.Run(parts, code64.ToArray(), trials, n => cases[n % cases.Count], differences);
         return true;
     }

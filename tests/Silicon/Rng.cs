@@ -73,6 +73,36 @@ public sealed class Rng(ulong seed)
         }
     }
 
+    /// <summary>A double with which results overflow, are tiny, exact or not.</summary>
+    public ulong EdgeOfDouble() => Edge(52, 1023, s_doubles[Below(s_doubles.Length)]);
+
+    /// <summary>A single with which results overflow, are tiny, exact or not.</summary>
+    public uint EdgeOfSingle() => (uint)Edge(23, 127, s_floats[Below(s_floats.Length)]);
+
+    private ulong Edge(int fractionBits, int bias, ulong special)
+    {
+        ulong all = (1ul << fractionBits) - 1;
+        ulong fraction = Below(4) switch { 0 => Next() & all, 1 => Next() & all & ~(all >> 8), 2 => 1ul << Below(fractionBits), _ => all & ~(ulong)Below(4) };
+        // Near zero, near the largest, near their square roots, near one, and, for doubles, near the limits of single precision.
+        int near = Below(12);
+        int exponent = near switch
+        {
+            0 or 1 => Below(fractionBits + 4),
+            2 or 3 => 2 * bias - Below(fractionBits + 4),
+            4 => bias / 2 + Below(8) - 4,
+            5 => bias + bias / 2 + Below(8) - 4,
+            6 => Math.Max(0, bias - 127 - Below(26)),
+            7 => Math.Min(2 * bias, bias + 120 + Below(16)),
+            8 => Math.Max(0, bias - 14 - Below(14)),
+            9 => bias + 12 + Below(8),
+            10 => -1,
+            _ => bias + Below(8) - 4,
+        };
+        if (exponent < 0) return special;
+        ulong sign = OneIn(2) ? 1ul << (fractionBits == 52 ? 63 : 31) : 0;
+        return sign | (ulong)exponent << fractionBits | fraction;
+    }
+
     private int Sign() => OneIn(2) ? -1 : 1;
 
     private uint Small() => BitConverter.SingleToUInt32Bits((float)(Sign() * (Below(1 << 20) / 64.0)));

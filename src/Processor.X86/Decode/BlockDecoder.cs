@@ -238,6 +238,16 @@ internal sealed unsafe class BlockDecoder
     private static bool WaitsForNothing(Mnemonic m) => m is Mnemonic.Fnstcw or Mnemonic.Fnstsw or Mnemonic.Fnstenv or Mnemonic.Fnsave
         or Mnemonic.Fxsave or Mnemonic.Fxsave64 or Mnemonic.Fxrstor or Mnemonic.Fxrstor64;
 
+    /// <summary>The segment of the memory operand. 64-bit mode ignores prefixes other than those of FS and GS (SDM vol. 1, "Segmentation in 64-Bit Mode"), also where #SS or #GP depends on it.</summary>
+    private static Iced.Intel.Register MemorySegment(in Instruction instruction)
+    {
+        Iced.Intel.Register segment = instruction.MemorySegment;
+        if (instruction.CodeSize != CodeSize.Code64 || segment is not (Iced.Intel.Register.ES or Iced.Intel.Register.CS or Iced.Intel.Register.SS or Iced.Intel.Register.DS)) return segment;
+        if (!HasExplicitMemory(instruction)) return Iced.Intel.Register.DS;
+        bool isStack = instruction.MemoryBase is Iced.Intel.Register.RBP or Iced.Intel.Register.RSP or Iced.Intel.Register.EBP or Iced.Intel.Register.ESP;
+        return isStack ? Iced.Intel.Register.SS : Iced.Intel.Register.DS;
+    }
+
     private static Seg SegmentOf(in Instruction instruction) => (Seg)(instruction.MemorySegment - Iced.Intel.Register.ES);
 
     private static void FillAddress(ref Insn i, in Instruction instruction, bool withBase)
@@ -305,10 +315,10 @@ internal sealed unsafe class BlockDecoder
         if (instruction.HasLockPrefix) flags |= InsnFlags.Lock;
         if (memory)
         {
-            if (HasExplicitMemory(instruction) && instruction.MemorySegment == Iced.Intel.Register.SS) flags |= InsnFlags.StackSegment;
+            Iced.Intel.Register segment = MemorySegment(instruction);
+            if (HasExplicitMemory(instruction) && segment == Iced.Intel.Register.SS) flags |= InsnFlags.StackSegment;
             int size = AddressSize(instruction);
             flags |= size == 16 ? InsnFlags.Address16 : size == 32 ? InsnFlags.Address32 : 0;
-            Iced.Intel.Register segment = instruction.MemorySegment;
             if (segment != Iced.Intel.Register.None) flags |= (InsnFlags)((segment - Iced.Intel.Register.ES) << 9);
         }
         else if (instruction.IsStackInstruction)

@@ -33,6 +33,12 @@ public sealed unsafe partial class Processor
             try
             {
                 if (TripleFaulted) return TripleFault();
+                if (ExitPending)
+                {
+                    // An exception of a delivery.
+                    ExitPending = false;
+                    return Exit;
+                }
                 if (_runUntil is { } place) RunUntil(place);
                 else Run();
                 return Exit;
@@ -45,6 +51,7 @@ public sealed unsafe partial class Processor
                 DropCompletion();
                 ExitPending = false;
                 if (Intercepts(fault.Vector)) return ExceptionExit(fault);
+                _vectoring = null;
                 DeliverException(fault.Vector, fault.ErrorCode);
             }
             catch (ExitRequest)
@@ -81,14 +88,22 @@ public sealed unsafe partial class Processor
 
     private VmExit ExceptionExit(GuestFault fault)
     {
-        Exit.Reason = ExitReason.Exception;
-        Exit.Address = (ulong)fault.Vector;
-        Exit.ErrorCode = fault.ErrorCode ?? 0;
+        FillExceptionExit(fault.Vector, fault.ErrorCode);
         return Exit;
+    }
+
+    private void FillExceptionExit(Vector vector, uint? errorCode)
+    {
+        Exit.Reason = ExitReason.Exception;
+        Exit.Address = (ulong)vector;
+        Exit.ErrorCode = errorCode ?? 0;
+        Exit.Vectoring = _vectoring;
+        _vectoring = null;
     }
 
     private VmExit TripleFault()
     {
+        ExitPending = false;
         Exit.Reason = ExitReason.TripleFault;
         return Exit;
     }

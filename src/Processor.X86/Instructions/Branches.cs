@@ -121,7 +121,8 @@ internal static unsafe class Branch<TSize, T> where TSize : struct, IBranchSize 
         if (TSize.Bits == 64)
         {
             ulong rsp = s->Rsp - 8;
-            Access.Write(p, s, rsp, next);
+            // Not left to the access: of CALL m it would take the segment of the memory operand.
+            if (!Access.TryWrite(s, rsp, next)) p.WriteSlow(p.LinearAddress(Seg.Ss, rsp, sizeof(ulong), AccessKind.Write), next);
             s->Rsp = rsp;
         }
         else

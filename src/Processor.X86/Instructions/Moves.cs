@@ -169,7 +169,7 @@ internal static unsafe class Implicit
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static ulong Linear(Processor p, ProcessorState* s, Seg segment, ulong offset, int size, AccessKind kind)
     {
-        if (segment < Seg.Fs && IsFlat(s) && (segment != Seg.Cs || Is64Bit(s))) return offset;
+        if (segment < Seg.Fs && IsFlat(s) && (Is64Bit(s) || (segment != Seg.Cs && offset + (ulong)(size - 1) <= uint.MaxValue))) return offset;
         return p.LinearAddress(segment, offset, size, kind);
     }
 

@@ -104,28 +104,8 @@ internal static unsafe class Simd
         s->Mxcsr = s->ThunkMxcsr;
     }
 
-    /// <summary>True when a conversion of single precision to half precision meets a result that is tiny after rounding.</summary>
-    private static bool TinyHalf(uint* source, int lanes, uint mxcsr, int immediate)
-    {
-        const uint leastNormal = 0x3880_0000, leastSingle = 0x0080_0000; // 2^-14, 2^-126
-        int rounding = (immediate & 4) != 0 ? (int)(mxcsr >> 13) & 3 : immediate & 3;
-        for (int n = 0; n < lanes; n++)
-        {
-            uint magnitude = source[n] & 0x7FFF_FFFF;
-            bool negative = magnitude != source[n];
-            if (magnitude == 0 || magnitude < leastSingle && (mxcsr & (uint)Mxcsr.Daz) != 0) continue;
-            // Of 24 bits 11 remain: what is closer to 2^-14 than the last of them can tell becomes 2^-14.
-            uint limit = rounding switch
-            {
-                0 => leastNormal - 0x1000,
-                1 when negative => leastNormal - 0x1FFF,
-                2 when !negative => leastNormal - 0x1FFF,
-                _ => leastNormal,
-            };
-            if (magnitude < limit) return true;
-        }
-        return false;
-    }
+    /// <summary>Exceptions whose masks are clear in <paramref name="mxcsr"/>, in the bits of the flags.</summary>
+    public static Mxcsr Unmasked(uint mxcsr) => (Mxcsr)~(mxcsr >> MaskShift) & Mxcsr.Flags;
 
     /// <summary>
     /// Runs a thunk that computes floating point when the guest has unmasked exceptions: with every exception masked, then acts on what was raised.
@@ -133,34 +113,39 @@ internal static unsafe class Simd
     /// <remarks>SDM vol. 1, "SIMD Floating-Point Exceptions" and "Handling SIMD Floating-Point Exceptions in Software".</remarks>
     private static void RunUnmasked(Processor p, ProcessorState* s, Insn* i, byte* memory)
     {
-        uint guest = s->Mxcsr, unmasked = ~(guest >> MaskShift) & (uint)Mxcsr.Flags, tiny = 0;
-        uint control = (guest & ~(uint)Mxcsr.Flags) | (uint)Mxcsr.Masks;
-        if ((unmasked & (uint)Mxcsr.Ue) != 0 && (Iced.Intel.Code)i->Code is Iced.Intel.Code.VEX_Vcvtps2ph_xmmm64_xmm_imm8 or Iced.Intel.Code.VEX_Vcvtps2ph_xmmm128_ymm_imm8)
+        uint guest = s->Mxcsr, control = (guest & ~(uint)Mxcsr.Flags) | (uint)Mxcsr.Masks;
+        Mxcsr unmasked = Unmasked(guest);
+        var code = (Iced.Intel.Code)i->Code;
+        if (SimdExceptions.IsDotProduct(code))
         {
-            // This one ignores FZ.
-            int lanes = (Iced.Intel.Code)i->Code == Iced.Intel.Code.VEX_Vcvtps2ph_xmmm64_xmm_imm8 ? 4 : 8;
-            tiny = TinyHalf((uint*)((byte*)s + (memory != null ? i->R0 : i->R1)), lanes, guest, (int)i->Imm) ? (uint)Mxcsr.Ue : 0;
+            RaiseUnmasked(p, s, new SimdExceptions(p, s, i, memory).DotProduct());
         }
-        else if ((unmasked & (uint)Mxcsr.Ue) != 0)
+        else if ((unmasked & (Mxcsr.Oe | Mxcsr.Ue)) != 0)
         {
             // Unmasked, underflow is raised for a tiny result even if it is exact, and FZ has no effect; masked, only FZ tells of an exact one.
-            s->ThunkMxcsr = control | (uint)Mxcsr.Fz;
+            bool asksForTiny = (unmasked & Mxcsr.Ue) != 0;
+            s->ThunkMxcsr = asksForTiny ? control | (uint)Mxcsr.Fz : control;
             s->ThunkUnmasked = (uint)Mxcsr.Masks; // always set: nothing is stored
             i->Thunk(s, memory);
-            tiny = s->ThunkMxcsr & (uint)Mxcsr.Ue;
-            control &= ~(uint)Mxcsr.Fz;
+            if (asksForTiny) control &= ~(uint)Mxcsr.Fz;
+            Mxcsr trial = (Mxcsr)s->ThunkMxcsr & Mxcsr.Flags;
+            if ((trial & unmasked & Mxcsr.PreComputation) == 0 && ((trial & unmasked & (Mxcsr.Oe | Mxcsr.Ue)) != 0 || SimdExceptions.IsConversionToHalf(code)))
+                RaiseUnmasked(p, s, (trial & Mxcsr.PreComputation) | new SimdExceptions(p, s, i, memory).Arithmetic());
         }
         s->ThunkMxcsr = control;
-        s->ThunkUnmasked = tiny != 0 ? (uint)Mxcsr.Masks : unmasked;
+        s->ThunkUnmasked = (uint)unmasked;
         i->Thunk(s, memory);
-        uint raised = (s->ThunkMxcsr & (uint)Mxcsr.Flags) | tiny;
-        if ((raised & unmasked) == 0)
-        {
-            s->Mxcsr = guest | raised;
-            return;
-        }
-        if ((raised & unmasked & (uint)Mxcsr.PreComputation) != 0) raised &= (uint)Mxcsr.PreComputation;
-        s->Mxcsr = guest | raised;
+        Mxcsr raised = (Mxcsr)s->ThunkMxcsr & Mxcsr.Flags;
+        if ((raised & unmasked & Mxcsr.PreComputation) != 0) raised &= Mxcsr.PreComputation;
+        RaiseUnmasked(p, s, raised);
+        s->Mxcsr = guest | (uint)raised;
+    }
+
+    /// <summary>#XM when one of the exceptions is unmasked; all of them are noted then.</summary>
+    private static void RaiseUnmasked(Processor p, ProcessorState* s, Mxcsr raised)
+    {
+        if ((raised & Unmasked(s->Mxcsr)) == 0) return;
+        s->Mxcsr |= (uint)raised;
         throw (s->Cr4 & (ulong)Cr4.Osxmmexcpt) != 0 ? p.Fault(Vector.Xm) : p.InvalidOpcode();
     }
 }

@@ -128,7 +128,7 @@ internal static unsafe class Host<T, TMemory, TEffect> where T : unmanaged where
             }
             else
             {
-                if (TEffect.Mmx || TEffect.Float) Simd.CheckWrite<T>(p, s, address);
+                if (TEffect.Mmx) Simd.CheckWrite<T>(p, s, address);
                 memory = s->Staging;
             }
         }
@@ -137,6 +137,24 @@ internal static unsafe class Host<T, TMemory, TEffect> where T : unmanaged where
         else i->Thunk(s, memory);
         if (TEffect.Flags) Flags.SetArithmetic(s, s->ThunkFlags);
         if (TMemory.Stores) Simd.Write(p, s, address, Unsafe.ReadUnaligned<T>(s->Staging));
+        return i + 1;
+    }
+}
+
+/// <summary>VCVTPS2PH to memory, the one store that computes. <typeparamref name="T"/> has the size of the memory operand.</summary>
+internal static unsafe class HalfStore<T> where T : unmanaged
+{
+    public static Insn* Run(Processor p, ProcessorState* s, Insn* i)
+    {
+        bool convertsFirst = p.Model.Behavior.ConvertsToHalfBeforeStore;
+        if (convertsFirst) Simd.RunFloat(p, s, i, s->Staging);
+        ulong address = p.LinearAddress(Implicit.Segment(i), Access.EffectiveAddress(s, i), sizeof(T), AccessKind.Write);
+        if (!convertsFirst)
+        {
+            Simd.CheckWrite<T>(p, s, address);
+            Simd.RunFloat(p, s, i, s->Staging);
+        }
+        Simd.Write(p, s, address, Unsafe.ReadUnaligned<T>(s->Staging));
         return i + 1;
     }
 }

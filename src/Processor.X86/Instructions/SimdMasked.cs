@@ -16,8 +16,10 @@ internal static unsafe class MaskedMove<T, TVector> where T : unmanaged, IBinary
     {
         T* mask = (T*)((byte*)s + i->R1);
         TVector result = default;
+        ulong* addresses = stackalloc ulong[32 / sizeof(T)];
+        Addresses(p, s, i, mask, AccessKind.Read, addresses);
         for (int n = 0; n < Count; n++)
-            if (T.IsNegative(mask[n])) ((T*)&result)[n] = Access.Read<T>(p, s, Address(p, s, i, n, AccessKind.Read));
+            if (T.IsNegative(mask[n])) ((T*)&result)[n] = Access.Read<T>(p, s, addresses[n]);
         Register.Set(s, i->R0, Vector256<byte>.Zero);
         *(TVector*)((byte*)s + i->R0) = result;
         return i + 1;
@@ -26,15 +28,22 @@ internal static unsafe class MaskedMove<T, TVector> where T : unmanaged, IBinary
     public static Insn* Store(Processor p, ProcessorState* s, Insn* i)
     {
         T* mask = (T*)((byte*)s + i->R0), source = (T*)((byte*)s + i->R1);
+        ulong* addresses = stackalloc ulong[32 / sizeof(T)];
+        Addresses(p, s, i, mask, AccessKind.Write, addresses);
         for (int n = 0; n < Count; n++)
-            if (T.IsNegative(mask[n])) Simd.CheckWrite<T>(p, s, Address(p, s, i, n, AccessKind.Write));
+            if (T.IsNegative(mask[n])) Simd.CheckWrite<T>(p, s, addresses[n]);
         for (int n = 0; n < Count; n++)
-            if (T.IsNegative(mask[n])) Access.Write(p, s, Address(p, s, i, n, AccessKind.Write), source[n]);
+            if (T.IsNegative(mask[n])) Access.Write(p, s, addresses[n], source[n]);
         return i + 1;
     }
 
-    private static ulong Address(Processor p, ProcessorState* s, Insn* i, int element, AccessKind kind) =>
-        p.LinearAddress((Seg)((int)(i->Flags & InsnFlags.SegmentMask) >> 9), Access.EffectiveAddress(s, i) + (ulong)(element * sizeof(T)), sizeof(T), kind);
+    /// <summary>Linear addresses of the elements to be accessed. What segmentation or canonicality says of any of them comes before the page faults of the others.</summary>
+    private static void Addresses(Processor p, ProcessorState* s, Insn* i, T* mask, AccessKind kind, ulong* addresses)
+    {
+        ulong start = Access.EffectiveAddress(s, i);
+        for (int n = 0; n < Count; n++)
+            if (T.IsNegative(mask[n])) addresses[n] = p.LinearAddress(Implicit.Segment(i), start + (ulong)(n * sizeof(T)), sizeof(T), kind);
+    }
 }
 
 /// <summary>MASKMOVDQU and MASKMOVQ: bytes with a set mask bit 7 go to [rDI].</summary>
@@ -65,8 +74,9 @@ internal static unsafe class MaskedBytes
         {
             if ((sbyte)mask[n] >= 0) continue;
             addresses[n] = p.LinearAddress(segment, (s->Rdi + (ulong)n) & i->AddressMask, 1, AccessKind.Write);
-            Simd.CheckWrite<byte>(p, s, addresses[n]);
         }
+        for (int n = 0; n < count; n++)
+            if ((sbyte)mask[n] < 0) Simd.CheckWrite<byte>(p, s, addresses[n]);
         for (int n = 0; n < count; n++)
             if ((sbyte)mask[n] < 0) Access.Write(p, s, addresses[n], data[n]);
     }

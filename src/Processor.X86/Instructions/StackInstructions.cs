@@ -20,7 +20,8 @@ internal static unsafe class Stack64
     private static Insn* PushMiss(Processor p, ProcessorState* s, Insn* i, ulong value)
     {
         ulong rsp = s->Rsp - 8;
-        p.WriteSlow(rsp, value);
+        // Not left to the access: of PUSH m it would take the segment of the memory operand.
+        p.WriteSlow(p.LinearAddress(Seg.Ss, rsp, sizeof(ulong), AccessKind.Write), value);
         s->Rsp = rsp;
         return i + 1;
     }

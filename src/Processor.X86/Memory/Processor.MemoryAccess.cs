@@ -1,6 +1,7 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
 using Bunraku.Engines;
+using Iced.Intel;
 
 namespace Bunraku.Processor.X86;
 
@@ -89,13 +90,14 @@ public sealed unsafe partial class Processor
     private void ReadRange(ulong address, byte* destination, int length, uint access)
     {
         int first = (int)Math.Min(0x1000 - (address & 0xFFF), (ulong)length);
+        ulong second = first < length ? SecondPage(address, first, access) : 0;
         Part a = Locate(address, first, access);
         if (first == length)
         {
             ReadPart(a, destination);
             return;
         }
-        Part b = Locate(NextPage(address, first, access), length - first, access);
+        Part b = Locate(second, length - first, access);
         ReadPart(a, destination);
         ReadPart(b, destination + first);
     }
@@ -104,13 +106,14 @@ public sealed unsafe partial class Processor
     {
         access |= WriteAccess;
         int first = (int)Math.Min(0x1000 - (address & 0xFFF), (ulong)length);
+        ulong second = first < length ? SecondPage(address, first, access) : 0;
         Part a = Locate(address, first, access);
         if (first == length)
         {
             WritePart(a, source);
             return;
         }
-        Part b = Locate(NextPage(address, first, access), length - first, access);
+        Part b = Locate(second, length - first, access);
         WritePart(a, source);
         WritePart(b, source + first);
     }
@@ -118,27 +121,69 @@ public sealed unsafe partial class Processor
     private void CheckRange(ulong address, int length, uint access)
     {
         int first = (int)Math.Min(0x1000 - (address & 0xFFF), (ulong)length);
+        ulong second = first < length ? SecondPage(address, first, access) : 0;
         _ = Locate(address, first, access);
-        if (first < length) _ = Locate(NextPage(address, first, access), length - first, access);
+        if (first < length) _ = Locate(second, length - first, access);
     }
 
     private ulong Wrap(ulong address) => (State->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64 ? address : address & 0xFFFF_FFFF;
 
     /// <summary>
-    /// Linear address of the second page of an access. An operand in a flat segment that runs past 4 GiB violates the limit (SDM vol. 3A, "Limit Checking"); where
-    /// segmentation has checked the operand before, its base has made the sum wrap.
+    /// Linear address of the second page of an access. The whole operand must be canonical, or lie below 4 GiB, before anything of it is looked up in the page tables: to be
+    /// called before the first page is.
     /// </summary>
-    private ulong NextPage(ulong address, int first, uint access)
+    /// <exception cref="GuestFault">#GP(0) or #SS(0): the operand reaches beyond its half of the address space, or beyond its flat segment.</exception>
+    private ulong SecondPage(ulong address, int first, uint access)
     {
         ulong next = address + (ulong)first;
-        if ((State->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64 || next <= uint.MaxValue) return next;
-        Insn* i = State->Current;
-        if ((access & ImplicitAccess) == 0 && (State->Mode & ModeKey.Flat) != 0 && i != null && i->Base != RegisterOffsets.PreparedAddress
-            && (InstructionTable.Get((Iced.Intel.Code)i->Code).Flags & Row.OwnSegmentation) == 0)
+        bool isImplicit = (access & ImplicitAccess) != 0;
+        if ((State->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64 || (isImplicit && IsLongMode(State)))
         {
-            throw NonCanonical();
+            return IsCanonical(next) ? next : throw BeyondTheEdge(address, access);
         }
-        return (uint)next;
+        if (next <= uint.MaxValue) return next;
+        return isImplicit || Model.Behavior.FlatSegmentsWrap || !IsUncheckedFlatOperand() ? (uint)next : throw BeyondTheEdge(address, access);
+    }
+
+    /// <summary>
+    /// The memory operand of the current instruction lies in a flat segment, so that nobody has looked at the limit. Where segmentation has checked an operand, it is the segment's
+    /// base that makes a sum beyond 4 GiB, and the address wraps.
+    /// </summary>
+    private bool IsUncheckedFlatOperand()
+    {
+        Insn* i = State->Current;
+        return (State->Mode & ModeKey.Flat) != 0 && i != null && (i->Flags & InsnFlags.HasMemory) != 0 && i->Base != RegisterOffsets.PreparedAddress
+            && (InstructionTable.Get((Code)i->Code).Flags & Row.OwnSegmentation) == 0;
+    }
+
+    /// <summary>Raises what comes before any page fault of an operand of several fields that are accessed one by one: the operand reaches beyond the edge.</summary>
+    /// <param name="address">Linear address of the first field.</param>
+    internal void CheckStructure(ulong address, int length)
+    {
+        int first = (int)Math.Min(0x1000 - (address & 0xFFF), (ulong)length);
+        if (first < length) _ = SecondPage(address, first, ReadAccess);
+    }
+
+    /// <summary>#GP(0) or #SS(0) for an operand at <paramref name="address"/> that begins before the edge and ends beyond; or the page fault that comes before.</summary>
+    private GuestFault BeyondTheEdge(ulong address, uint access)
+    {
+        int piece = FirstPiece();
+        bool fits = piece > 0 && (address & 0xFFF) + (ulong)piece <= 0x1000;
+        if (fits && (access & ImplicitAccess) == 0) _ = Locate(address, piece, CurrentPrivilege | (access & WriteAccess));
+        return NonCanonical(access);
+    }
+
+    /// <summary>Bytes of the memory operand that are accessed before anything is known of the rest; 0: it is checked as a whole. See <see cref="VendorBehavior.StructuresInPieces"/>.</summary>
+    private int FirstPiece()
+    {
+        if (State->Current == null || !Model.Behavior.StructuresInPieces) return 0;
+        return ((Code)State->Current->Code).ToOpCode().MemorySize switch
+        {
+            MemorySize.SegPtr16 or MemorySize.FpuEnv14 or MemorySize.FpuState94 or MemorySize.Bound16_WordWord => 2,
+            MemorySize.SegPtr32 or MemorySize.FpuEnv28 or MemorySize.FpuState108 or MemorySize.Bound32_DwordDword => 4,
+            MemorySize.SegPtr64 => 8,
+            _ => 0,
+        };
     }
 
     /// <summary>Translates one page's part of an access, raises its faults, and fills the TLB.</summary>
@@ -147,7 +192,7 @@ public sealed unsafe partial class Processor
         ProcessorState* s = State;
         bool code64 = (s->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64;
         if (!code64 && (access & ImplicitAccess) == 0) address &= 0xFFFF_FFFF;
-        if (!IsCanonical(address)) throw NonCanonical();
+        if (!IsCanonical(address)) throw NonCanonical(access);
         if (_dataBreakpoints && (access & ImplicitAccess) == 0) DataAccess(address, length, (access & WriteAccess) != 0);
         WalkResult t = Walk(address, access);
         if (t.Outcome == WalkOutcome.PageFault) throw PageFault(address, t.ErrorCode);
@@ -230,8 +275,9 @@ public sealed unsafe partial class Processor
         }
     }
 
-    /// <summary>#GP(0), or #SS(0) for a stack segment operand of the current instruction: it is not canonical, or beyond 4 GiB.</summary>
-    private GuestFault NonCanonical() => Fault(State->Current != null && (State->Current->Flags & InsnFlags.StackSegment) != 0 ? Vector.Ss : Vector.Gp, 0);
+    /// <summary>#GP(0), or #SS(0) for a stack segment operand of the current instruction: it is not canonical, or beyond 4 GiB. Tables and task states never lie in SS.</summary>
+    private GuestFault NonCanonical(uint access) =>
+        Fault((access & ImplicitAccess) == 0 && State->Current != null && (State->Current->Flags & InsnFlags.StackSegment) != 0 ? Vector.Ss : Vector.Gp, 0);
 
     /// <summary>#PF with CR2 set.</summary>
     private GuestFault PageFault(ulong address, uint error)

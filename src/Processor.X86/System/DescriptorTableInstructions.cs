@@ -15,6 +15,7 @@ internal static unsafe class DescriptorTableInstructions
     private static (ulong Base, ushort Limit) ReadPseudoDescriptor<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T>
     {
         ulong address = Access.Address(s, i);
+        p.CheckStructure(address, sizeof(ushort) + sizeof(T));
         ushort limit = Access.Read<ushort>(p, s, address);
         ulong tableBase = ulong.CreateTruncating(Access.Read<T>(p, s, address + 2));
         if (sizeof(T) == 8 && !p.IsCanonicalBase(tableBase)) throw p.GeneralProtection();

@@ -26,6 +26,7 @@ internal static unsafe class FarInstructions
     private static (ushort Selector, ulong Rip) ReadPointer<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T>
     {
         ulong address = Access.Address(s, i);
+        p.CheckStructure(address, sizeof(T) + sizeof(ushort));
         ulong rip = ulong.CreateTruncating(Access.Read<T>(p, s, address));
         return (Access.Read<ushort>(p, s, address + (ulong)sizeof(T)), rip);
     }

@@ -131,9 +131,9 @@ public sealed unsafe partial class Processor
 
     private void DeliverDebugTrap(ulong bits)
     {
-        if (Intercepts(Vector.Db) && (ExitPending || _posted.Count > 0))
+        if (_controls.ExceptionBitmap != 0 && (ExitPending || _posted.Count > 0))
         {
-            // The instruction's own exits come first.
+            // The instruction's own exits come first: the trap, or what comes up when it is delivered, may be one, too.
             RecordTrap(bits);
             return;
         }

@@ -52,12 +52,11 @@ public sealed unsafe partial class Processor
 
     /// <summary>
     /// Delivers an exception with <see cref="ProcessorState.Rip"/> as the address to push, escalating to #DF and shutdown as the
-    /// SDM's table "Conditions for Generating a Double Fault" says. Sets <see cref="TripleFaulted"/> in the worst case.
+    /// SDM's table "Conditions for Generating a Double Fault" says. Sets <see cref="TripleFaulted"/> in the worst case. An exception of the delivery that the
+    /// exception bitmap has, and shutdown, leave an exit pending.
     /// </summary>
     internal void DeliverException(Vector vector, uint? errorCode)
     {
-        ExceptionsDelivered++;
-        if (vector == Vector.Db) State->Dr7 &= ~Dr7Gd;
         DeliverWithEscalation(vector, errorCode, EventSource.Exception);
     }
 
@@ -77,6 +76,7 @@ public sealed unsafe partial class Processor
 
     private void DeliverWithEscalation(Vector vector, uint? errorCode, EventSource source)
     {
+        ulong delivered = source == EventSource.Exception ? 1ul : 0;
         DropCompletion();
         while (true)
         {
@@ -84,28 +84,70 @@ public sealed unsafe partial class Processor
             try
             {
                 Deliver(vector, errorCode, source, State->Rip);
+                ExceptionsDelivered += delivered;
                 return;
             }
             catch (GuestFault second)
             {
+                // Asked for each exception as it is, before anything is made of it.
+                if (Intercepts(second.Vector))
+                {
+                    ExitWithException(second.Vector, second.ErrorCode);
+                    return;
+                }
                 if (vector == Vector.Df && source == EventSource.Exception)
                 {
-                    Activity = CpuActivity.Shutdown;
+                    ExceptionsDelivered += delivered;
+                    EnterShutdown();
                     return;
                 }
                 bool isDouble = source == EventSource.Exception
                     && ((IsContributory(vector) && IsContributory(second.Vector))
                         || (vector == Vector.Pf && (second.Vector == Vector.Pf || IsContributory(second.Vector))));
                 (vector, errorCode) = isDouble ? (Vector.Df, 0u) : (second.Vector, second.ErrorCode);
+                if (isDouble && Intercepts(Vector.Df))
+                {
+                    ExitWithException(Vector.Df, 0);
+                    return;
+                }
                 source = EventSource.Exception;
-                ExceptionsDelivered++;
+                delivered++;
             }
             finally
             {
                 _deliveringEvent = false;
+                _vectoring = null;
             }
         }
     }
+
+    /// <summary>The event that is being delivered, until it is; what <see cref="VmExit.Vectoring"/> tells.</summary>
+    private VectoredEvent? _vectoring;
+
+    /// <summary>Leaves an exit pending for an exception that the exception bitmap has; it is not delivered.</summary>
+    private void ExitWithException(Vector vector, uint? errorCode)
+    {
+        FillExceptionExit(vector, errorCode);
+        ExitPending = true;
+    }
+
+    /// <summary>An exit of an instruction that has retired comes first; then each entry exits with the shutdown.</summary>
+    private void EnterShutdown()
+    {
+        Activity = CpuActivity.Shutdown;
+        if (ExitPending) return;
+        Exit.Reason = ExitReason.TripleFault;
+        ExitPending = true;
+    }
+
+    private static EventKind Kind(EventSource source, Vector vector) => source switch
+    {
+        EventSource.Exception => EventKind.HardwareException,
+        EventSource.External => vector == Vector.Nmi ? EventKind.Nmi : EventKind.ExternalInterrupt,
+        EventSource.Interrupt => EventKind.SoftwareInterrupt,
+        EventSource.Trap => EventKind.SoftwareException,
+        _ => EventKind.PrivilegedSoftwareException,
+    };
 
     private static bool IsContributory(Vector v) => v is Vector.De or Vector.Ts or Vector.Np or Vector.Ss or Vector.Gp;
 
@@ -115,7 +157,7 @@ public sealed unsafe partial class Processor
         ProcessorState* s = State;
         if (source != EventSource.Interrupt && Intercepts((Vector)vector))
         {
-            RequestExit(Engines.ExitReason.Exception, vector);
+            RequestExit(ExitReason.Exception, vector);
             return Flow.Again(s, i);
         }
         Deliver((Vector)vector, null, source, Flow.NextRip(s, i));
@@ -129,6 +171,7 @@ public sealed unsafe partial class Processor
     private void Deliver(Vector vector, uint? errorCode, EventSource source, ulong returnRip)
     {
         ProcessorState* s = State;
+        _vectoring = new VectoredEvent(Kind(source, vector), (byte)vector, errorCode);
         try
         {
             uint image = FlagsImage(vector, source);
@@ -143,6 +186,8 @@ public sealed unsafe partial class Processor
             f.ErrorCode |= 1;
             throw;
         }
+        _vectoring = null;
+        if (vector == Vector.Db && source == EventSource.Exception) s->Dr7 &= ~Dr7Gd;
         InterruptShadow = false;
         _movSsShadowAt = ulong.MaxValue;
         ModeChanged();

@@ -35,6 +35,7 @@ public sealed unsafe partial class Processor
         e.Data = data;
         e.Fault = false;
         e.ErrorCode = 0;
+        e.Vectoring = null;
         e.Message = null;
         ExitPending = true;
         CompletionPending = completes;

@@ -238,6 +238,7 @@ public sealed unsafe partial class Processor
     {
         ProcessorState* s = State;
         var stack = new StackReader(this);
+        stack.Expect<T>(2);
         ulong rip = ulong.CreateTruncating(stack.Pop<T>());
         var selector = ushort.CreateTruncating(stack.Pop<T>());
         if (!IsProtected(s))
@@ -260,6 +261,7 @@ public sealed unsafe partial class Processor
             }
             else
             {
+                stack.Expect<T>(2);
                 ulong rsp = ulong.CreateTruncating(stack.Pop<T>());
                 var ss = ushort.CreateTruncating(stack.Pop<T>());
                 ReturnToOuterLevel(code, selector, cpl, rip, ss, rsp, release);

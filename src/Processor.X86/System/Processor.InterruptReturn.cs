@@ -31,6 +31,7 @@ public sealed unsafe partial class Processor
     {
         ProcessorState* s = State;
         var stack = new StackReader(this);
+        stack.Expect<T>(3);
         ulong rip = ulong.CreateTruncating(stack.Pop<T>());
         var selector = ushort.CreateTruncating(stack.Pop<T>());
         uint image = uint.CreateTruncating(stack.Pop<T>());
@@ -50,6 +51,7 @@ public sealed unsafe partial class Processor
         bool iopl3 = (s->FlagsOther & (uint)Rflags.Iopl) == (uint)Rflags.Iopl;
         if (!iopl3 && (sizeof(T) != 2 || (s->Cr4 & (ulong)Cr4.Vme) == 0)) throw GeneralProtection();
         var stack = new StackReader(this);
+        stack.Expect<T>(3);
         ulong rip = ulong.CreateTruncating(stack.Pop<T>());
         var selector = ushort.CreateTruncating(stack.Pop<T>());
         uint image = uint.CreateTruncating(stack.Pop<T>());
@@ -92,6 +94,7 @@ public sealed unsafe partial class Processor
     {
         ProcessorState* s = State;
         var stack = new StackReader(this);
+        stack.Expect<T>(3);
         ulong rip = ulong.CreateTruncating(stack.Pop<T>());
         var selector = ushort.CreateTruncating(stack.Pop<T>());
         uint image = uint.CreateTruncating(stack.Pop<T>());
@@ -111,6 +114,7 @@ public sealed unsafe partial class Processor
         }
         else
         {
+            stack.Expect<T>(2);
             ulong rsp = ulong.CreateTruncating(stack.Pop<T>());
             var ss = ushort.CreateTruncating(stack.Pop<T>());
             ReturnToOuterLevel(code, selector, cpl, rip, ss, rsp, 0);
@@ -121,6 +125,7 @@ public sealed unsafe partial class Processor
     private void ReturnToVirtual8086(StackReader stack, uint rip, ushort selector, uint image)
     {
         ProcessorState* s = State;
+        stack.Expect<uint>(6);
         uint esp = stack.Pop<uint>();
         var ss = (ushort)stack.Pop<uint>();
         var es = (ushort)stack.Pop<uint>();
@@ -146,6 +151,7 @@ public sealed unsafe partial class Processor
         ProcessorState* s = State;
         if ((s->FlagsOther & (uint)Rflags.Nt) != 0) throw GeneralProtection();
         var stack = new StackReader(this);
+        stack.Expect<T>(Is64Bit(s) ? 5 : 3);
         ulong rip = ulong.CreateTruncating(stack.Pop<T>());
         var selector = ushort.CreateTruncating(stack.Pop<T>());
         uint image = uint.CreateTruncating(stack.Pop<T>());
@@ -153,6 +159,7 @@ public sealed unsafe partial class Processor
         uint mask = FlagsMask<T>(s);
         if (Is64Bit(s) || cpl != s->Cpl)
         {
+            stack.Expect<T>(2);
             ulong rsp = ulong.CreateTruncating(stack.Pop<T>());
             var ss = ushort.CreateTruncating(stack.Pop<T>());
             ReturnToOuterLevel(code, selector, cpl, rip, ss, rsp, 0);

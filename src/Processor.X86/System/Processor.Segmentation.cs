@@ -29,14 +29,21 @@ public sealed unsafe partial class Processor
             if (!IsCanonical(linear) || !IsCanonical(linear + (ulong)(size - 1))) throw SegmentFault(seg);
             return linear;
         }
-        if (!SegmentAllows(s, r, offset, size, kind)) throw SegmentFault(seg);
+        if (!SegmentAllows(s, r, offset, size, kind))
+        {
+            int piece = FirstPiece();
+            // Fields that are accessed one by one: the first one's page fault comes first.
+            if (piece > 0 && piece < size && SegmentAllows(s, r, offset, piece, kind))
+                CheckRange((uint)(r->Base + offset), piece, CurrentPrivilege | (kind == AccessKind.Write ? WriteAccess : ReadAccess));
+            throw SegmentFault(seg);
+        }
         return (uint)(r->Base + offset);
     }
 
     private GuestFault SegmentFault(Seg seg) => Fault(seg == Seg.Ss ? Vector.Ss : Vector.Gp, 0);
 
     /// <summary>Limit and type check of one access outside 64-bit mode. Real and virtual-8086 mode check the limit alone.</summary>
-    private static bool SegmentAllows(ProcessorState* s, SegmentRegister* r, ulong offset, int size, AccessKind kind)
+    private bool SegmentAllows(ProcessorState* s, SegmentRegister* r, ulong offset, int size, AccessKind kind)
     {
         if (IsProtected(s))
         {
@@ -53,13 +60,12 @@ public sealed unsafe partial class Processor
     }
 
     /// <summary>True when all bytes lie inside the limit, expand-down segments included.</summary>
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    internal static bool WithinLimit(SegmentRegister* r, ulong offset, int size)
+    internal bool WithinLimit(SegmentRegister* r, ulong offset, int size)
     {
         ulong last = offset + (ulong)(size - 1);
         if (!r->IsCode && r->ExpandDownOrConforming)
             return offset > r->Limit && last <= (r->Default32 ? 0xFFFF_FFFFul : 0xFFFFul);
-        return last <= r->Limit;
+        return last <= r->Limit || (r->Limit == uint.MaxValue && r->Base == 0 && Model.Behavior.FlatSegmentsWrap);
     }
 
     /// <summary>CR0.PE set and RFLAGS.VM clear.</summary>

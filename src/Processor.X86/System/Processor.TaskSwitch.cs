@@ -79,7 +79,8 @@ public sealed unsafe partial class Processor
         {
             // The instruction that switched has completed: the fault's address is the new task's, not its own.
             ModeChanged();
-            DeliverException(f.Vector, f.ErrorCode);
+            if (Intercepts(f.Vector)) ExitWithException(f.Vector, f.ErrorCode);
+            else DeliverException(f.Vector, f.ErrorCode);
         }
         if (image.Trap) RecordTrap(Dr6Bt);
     }

@@ -67,6 +67,7 @@ internal static unsafe class SegmentInstructions
     public static Insn* LoadFar<T, TSeg>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> where TSeg : struct, ISegmentNumber
     {
         ulong address = Access.Address(s, i);
+        p.CheckStructure(address, sizeof(T) + sizeof(ushort));
         T offset = Access.Read<T>(p, s, address);
         ushort selector = Access.Read<ushort>(p, s, address + (ulong)sizeof(T));
         p.LoadSegment(TSeg.Number, selector);

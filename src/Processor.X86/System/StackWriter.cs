@@ -30,7 +30,7 @@ internal unsafe struct StackWriter(Processor p, SegmentRegister* segment, ulong 
         }
         else
         {
-            if (segment->IsUnusable || !Processor.WithinLimit(segment, to, sizeof(T))) throw p.Fault(Vector.Ss, faultCode);
+            if (segment->IsUnusable || !p.WithinLimit(segment, to, sizeof(T))) throw p.Fault(Vector.Ss, faultCode);
             linear = (uint)(segment->Base + to);
         }
         if (supervisor) p.WriteSystem(linear, value);
@@ -48,6 +48,14 @@ internal unsafe struct StackReader(Processor p)
     private ulong _pointer = p.State->Rsp & Processor.StackMask(p.State);
 
     public readonly ulong Pointer => _pointer;
+
+    /// <summary>Raises #SS(0) unless all of <paramref name="count"/> values lie in the stack segment: known before the first one is read.</summary>
+    public readonly void Expect<T>(int count) where T : unmanaged
+    {
+        ulong mask = Processor.StackMask(p.State);
+        if (mask == ulong.MaxValue) p.LinearAddress(Seg.Ss, _pointer, count * sizeof(T), AccessKind.Read);
+        else for (int n = 0; n < count; n++) p.LinearAddress(Seg.Ss, (_pointer + (ulong)(n * sizeof(T))) & mask, sizeof(T), AccessKind.Read);
+    }
 
     /// <exception cref="GuestFault">#SS(0), #PF.</exception>
     public T Pop<T>() where T : unmanaged

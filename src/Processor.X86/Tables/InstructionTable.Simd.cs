@@ -123,6 +123,11 @@ internal static unsafe partial class InstructionTable
             if (t.Contains(code)) continue;
             ThunkForm form = ThunkForm.Get(code);
             if (!form.IsVector) continue;
+            if (SimdExceptions.IsConversionToHalf(code))
+            {
+                t.Add(code, HostHandlers.Register(form), form.MemorySize == 8 ? &HalfStore<ulong>.Run : &HalfStore<V128>.Run, flags: Row.Host | Row.Avx | Row.OwnSegmentation | Row.Writes);
+                continue;
+            }
             t.Add(code,
                 form.HasRegisterForm ? HostHandlers.Register(form) : null,
                 form.MemorySize != 0 ? HostHandlers.Memory(form) : null,

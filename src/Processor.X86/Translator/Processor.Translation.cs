@@ -359,11 +359,6 @@ public sealed unsafe partial class Processor
         s->Retired += operation->Ordinal;
         s->Cr2 = address;
         DeliverException(Vector.Pf, found.ErrorCode);
-        if (TripleFaulted)
-        {
-            Exit.Reason = ExitReason.TripleFault;
-            ExitPending = true;
-        }
         return MissOutcome.Faulted;
     }
 
