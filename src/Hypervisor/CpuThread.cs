@@ -146,8 +146,9 @@ public sealed class CpuThread : IDisposable
             HostThread = HostScheduling.CurrentThread;
             while (!_stop)
             {
-                if (_pauseWanted) WaitWhilePaused();
+                if (_pauseWanted || _vm.ResetPending) WaitWhilePaused();
                 if (!TakeEvents()) return;
+                if (_vm.ResetPending) continue;
                 if (Cpu.Activity != CpuActivity.Active)
                 {
                     // Only now: what was pending before HLT wakes nobody any more.
@@ -199,7 +200,7 @@ public sealed class CpuThread : IDisposable
     {
         lock (_wakeLock)
         {
-            while (_pauseWanted && !_stop)
+            while ((_pauseWanted || _vm.ResetPending) && !_stop)
             {
                 _paused = true;
                 Monitor.PulseAll(_wakeLock);
@@ -245,8 +246,8 @@ public sealed class CpuThread : IDisposable
     {
         if (!source.WaitsForStartUp)
         {
-            _vm.Stop(new StopCause(StopReason.Reset));
-            return false;
+            _vm.RequestReset();
+            return _vm.ResetPending;
         }
         var state = new CpuState();
         Cpu.ReadState(state);

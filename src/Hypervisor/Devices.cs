@@ -4,7 +4,7 @@ namespace Bunraku.Hypervisor;
 
 /// <summary>
 /// What every device of a machine has: a name, a state that can be saved and restored, a reset. It is told to its machine by <see cref="VirtualMachine.Add(IDevice)"/>, beside the buses that it
-/// answers on. While no vCPU runs; a device that others call too, a keyboard or a network, takes its lock for this.
+/// answers on. While no vCPU runs, with the lock held that it was added with.
 /// </summary>
 public interface IDevice : IStateful
 {

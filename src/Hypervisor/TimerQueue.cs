@@ -35,7 +35,6 @@ public sealed class TimerQueue : IDisposable
     }
 
     /// <summary>Makes a timer that is not armed.</summary>
-    /// <summary>Makes a timer that is not armed.</summary>
     /// <param name="lock">The device's lock: held for the callback, and by who arms and cancels.</param>
     public IMachineTimer Create(Action callback, DeviceLock @lock) => new Timer(this, callback, @lock, Interlocked.Increment(ref _timers));
 

@@ -6,18 +6,31 @@ namespace Bunraku.Hypervisor;
 public sealed partial class VirtualMachine
 {
     private readonly List<IDevice> _devices = [];
-    private readonly HashSet<string> _ids = [];
+    private readonly Dictionary<string, DeviceLock> _locks = []; // of the devices, by name
 
     /// <summary>The devices, in the order in which they were added.</summary>
     public IReadOnlyList<IDevice> Devices => _devices;
 
     /// <summary>Makes a device part of the machine: it is saved, restored, reset, paused and resumed with it. Before the start.</summary>
+    /// <param name="lock">Held for all of that; the one that the device has on the buses and for its timers. Null: it has neither timers nor callers beside the guest.</param>
     /// <exception cref="InvalidOperationException">The machine has a part of that name.</exception>
-    public void Add(IDevice device)
+    public void Add(IDevice device, DeviceLock? @lock = null)
     {
-        if (!_ids.Add(device.Id)) throw new InvalidOperationException($"the machine has a {device.Id} already");
+        if (!_locks.TryAdd(device.Id, @lock ?? new DeviceLock(device.Id))) throw new InvalidOperationException($"the machine has a {device.Id} already");
         _devices.Add(device);
     }
+
+    private T WithLock<T>(IStateful part, Func<T> action)
+    {
+        if (!_locks.TryGetValue(part.Id, out DeviceLock? @lock)) return action();
+        lock (@lock) return action();
+    }
+
+    private void WithLock(IStateful part, Action action) => WithLock(part, () =>
+    {
+        action();
+        return 0;
+    });
 
     /// <summary>All parts in the order in which they are restored: time first, since timers are armed in it; the vCPUs last, since they look at memory and APICs.</summary>
     private IEnumerable<IStateful> Parts()
@@ -40,7 +53,7 @@ public sealed partial class VirtualMachine
         lock (_pauseLock)
         {
             RequirePause();
-            return new MachineState([.. Parts().Select(StateSerializer.Save)], MemoryImage.Of(Memory));
+            return new MachineState([.. Parts().Select(p => WithLock(p, () => StateSerializer.Save(p)))], MemoryImage.Of(Memory));
         }
     }
 
@@ -62,17 +75,73 @@ public sealed partial class VirtualMachine
             if (unknown.Length > 0) throw new StateFormatException($"this machine has no {string.Join(", ", unknown)}, the saved one has");
             StateSerializer.Restore(parts[0], saved[parts[0].Id]); // before anything is changed
             state.Memory.CopyTo(Memory);
-            foreach (IStateful part in parts.Skip(1)) StateSerializer.Restore(part, saved[part.Id]);
+            foreach (IStateful part in parts.Skip(1)) WithLock(part, () => StateSerializer.Restore(part, saved[part.Id]));
         }
     }
 
     /// <summary>
-    /// RESET, as from the button: devices and vCPUs are as after power-on, and what was pending is gone. RAM stays as it is, as on a PC: who boots the machine writes firmware's tables and the kernel
-    /// anew. While no vCPU runs.
+    /// Asked when the guest resets the machine: true, and it boots again (<see cref="AfterReset"/>); false, and it ends with <see cref="StopReason.Reset"/>, as without this. On the thread that
+    /// resets, with the machine lock held perhaps. Set before the start.
     /// </summary>
+    public Func<bool>? RebootsOnReset { get; set; }
+
+    /// <summary>
+    /// Firmware's and the loader's work after a reset, in the order in which they were added: tables, the kernel, the state in which the bootstrap processor enters it. No vCPU runs. An exception ends
+    /// the machine with <see cref="StopReason.EngineError"/>.
+    /// </summary>
+    public Action? AfterReset { get; set; }
+
+    /// <summary>A reset was asked for and is still to be done: no vCPU enters its guest.</summary>
+    internal bool ResetPending => _resetPending;
+
+    private volatile bool _resetPending;
+
+    /// <summary>The guest resets the machine: returns at once, and no vCPU executes another instruction of the old guest once it has left it. Any thread, with the machine lock held too.</summary>
+    public void RequestReset()
+    {
+        if (_resetPending) return;
+        if (RebootsOnReset?.Invoke() != true)
+        {
+            Stop(new StopCause(StopReason.Reset));
+            return;
+        }
+        _resetPending = true;
+        foreach (CpuThread cpu in _cpus) cpu.Wake();
+        // Not here: vCPUs must stand still for it, and this may be one's thread.
+        ThreadPool.UnsafeQueueUserWorkItem(static vm => vm.ResetNow(), this, preferLocal: false);
+    }
+
+    /// <summary>Several requests are one reset.</summary>
+    private void ResetNow()
+    {
+        try
+        {
+            lock (_pauseLock)
+            {
+                if (!_resetPending || _disposed) return;
+                Reset();
+            }
+        }
+        catch (Exception e)
+        {
+            Stop(new StopCause(StopReason.EngineError, Message: $"the machine could not be reset: {e.Message}"));
+        }
+    }
+
+    /// <summary>
+    /// RESET, as from the button: devices and vCPUs are as after power-on, and what was pending is gone. RAM stays as it is, as on a PC, but for what <see cref="AfterReset"/> writes. Virtual time goes
+    /// on. Not on a vCPU's thread, nor with the machine lock held; paused or not.
+    /// </summary>
+    public void Reset() => WhileHeld(() =>
+    {
+        ResetParts();
+        AfterReset?.Invoke();
+        _resetPending = false;
+    });
+
     private void ResetParts()
     {
-        foreach (IDevice device in _devices) device.Reset();
+        foreach (IDevice device in _devices) WithLock(device, device.Reset);
         foreach (CpuThread cpu in _cpus)
         {
             cpu.Cpu.Reset();

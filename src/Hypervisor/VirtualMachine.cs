@@ -174,7 +174,7 @@ public sealed partial class VirtualMachine : IDisposable
             Timers.Pause(true);
             _engineVm.SuspendTime();
             if (paused) return;
-            foreach (IDevice device in _devices) device.Pause();
+            foreach (IDevice device in _devices) WithLock(device, device.Pause);
         }
     }
 
@@ -186,7 +186,7 @@ public sealed partial class VirtualMachine : IDisposable
             bool paused = _paused;
             if (paused)
             {
-                foreach (IDevice device in _devices) device.Resume();
+                foreach (IDevice device in _devices) WithLock(device, device.Resume);
                 Paravirtual?.Resumed();
             }
             _paused = false;

@@ -1,3 +1,6 @@
+using Bunraku.Engines;
+using Bunraku.Hypervisor;
+
 namespace Bunraku.Machine;
 
 /// <summary>
@@ -5,12 +8,26 @@ namespace Bunraku.Machine;
 /// (data sheet, "A20M#"). After power-on the keyboard controller lets it pass. With its lock held.
 /// </summary>
 /// <param name="changed">Told when the line's state changes: true means that address bit 20 reaches memory. Called on a vCPU thread, outside of any instruction.</param>
-public sealed class A20Gate(Action<bool> changed)
+public sealed class A20Gate(Action<bool> changed) : IDevice, IStateful<A20State>
 {
     private bool _keyboardController = true, _port92;
 
     /// <summary>Address bit 20 reaches memory.</summary>
     public bool Enabled => _keyboardController || _port92;
+
+    /// <inheritdoc/>
+    public string Id => "a20";
+
+    /// <inheritdoc/>
+    public void Reset() => Change(keyboardController: true, port92: false);
+
+    A20State IStateful<A20State>.Save() => new(_keyboardController, _port92);
+
+    void IStateful<A20State>.Restore(A20State state)
+    {
+        (_keyboardController, _port92) = (state.KeyboardController, state.Port92);
+        changed(Enabled); // the processors' end of the wire is no state of theirs
+    }
 
     internal void SetKeyboardController(bool pass) => Change(pass, _port92);
 
@@ -23,3 +40,7 @@ public sealed class A20Gate(Action<bool> changed)
         if (Enabled != before) changed(Enabled);
     }
 }
+
+/// <summary>State of an <see cref="A20Gate"/>: who lets the line pass.</summary>
+[StateRecord("a20", version: 1)]
+internal sealed record A20State(bool KeyboardController, bool Port92);

@@ -1,3 +1,4 @@
+using Bunraku.Engines;
 using Bunraku.Hypervisor;
 
 namespace Bunraku.Machine;
@@ -6,9 +7,23 @@ namespace Bunraku.Machine;
 /// The debug console of Bochs and QEMU at port E9h: it takes bytes and reads as E9h, by which firmware finds it. With its lock held.
 /// </summary>
 /// <param name="output">Receives the bytes, one a call, with its lock held: it must not wait for anything.</param>
-public sealed class DebugConsole(Action<ReadOnlySpan<byte>> output)
+public sealed class DebugConsole(Action<ReadOnlySpan<byte>> output) : IDevice, IStateful<NoState>
 {
     public const ushort Port = 0xE9;
+
+    /// <inheritdoc/>
+    public string Id => "debugcon";
+
+    /// <inheritdoc/>
+    public void Reset()
+    {
+    }
+
+    NoState IStateful<NoState>.Save() => new();
+
+    void IStateful<NoState>.Restore(NoState state)
+    {
+    }
 
     public void AttachTo(PortBus ports, ushort port = Port) => ports.Add(port, 1, new ByteRegisters(_ => (byte)Port, (_, value) => output([value])));
 }

@@ -1,3 +1,4 @@
+using Bunraku.Engines;
 using Bunraku.Hypervisor;
 
 namespace Bunraku.Machine;
@@ -7,10 +8,24 @@ namespace Bunraku.Machine;
 /// value × 2 + 1. Reads give 0. With its lock held.
 /// </summary>
 /// <param name="stop">Ends the VM (<see cref="VirtualMachine.Stop"/>).</param>
-public sealed class DebugExit(Action<StopCause> stop) : IPortDevice
+public sealed class DebugExit(Action<StopCause> stop) : IPortDevice, IDevice, IStateful<NoState>
 {
     public const ushort FirstPort = 0xF4;
     private const int Ports = 4;
+
+    /// <inheritdoc/>
+    public string Id => "debugexit";
+
+    /// <inheritdoc/>
+    public void Reset()
+    {
+    }
+
+    NoState IStateful<NoState>.Save() => new();
+
+    void IStateful<NoState>.Restore(NoState state)
+    {
+    }
 
     public void AttachTo(PortBus ports, ushort firstPort = FirstPort) => ports.Add(firstPort, Ports, this);
 

@@ -10,7 +10,7 @@ namespace Bunraku.Machine;
 /// QEMU's firmware configuration device (docs/specs/fw_cfg.rst): selector 510h, data 511h, DMA 514h. Items are added before the guest runs;
 /// registers run with its lock held.
 /// </summary>
-public sealed class FwCfg
+public sealed partial class FwCfg : IDevice, IStateful<FwCfgState>
 {
     public const ushort SelectorPort = 0x510;
     private const ushort DmaPort = 0x514;
@@ -138,7 +138,9 @@ public sealed class FwCfg
             BinaryPrimitives.WriteUInt32BigEndian(entry, (uint)data.Length);
             BinaryPrimitives.WriteUInt16BigEndian(entry[4..], key);
             Encoding.ASCII.GetBytes(name, entry[8..]);
-            _items[key++] = new Item(data, _writableFiles.Contains(name));
+            bool writable = _writableFiles.Contains(name);
+            if (writable) _original[key] = [.. data];
+            _items[key++] = new Item(data, writable);
             entry = entry[FileEntrySize..];
         }
         Add(FwCfgKey.FileDirectory, directory);

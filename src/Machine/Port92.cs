@@ -1,13 +1,24 @@
+using Bunraku.Engines;
 using Bunraku.Hypervisor;
 
 namespace Bunraku.Machine;
 
 /// <summary>System control port A of the PS/2: bit 0 resets the processor when it goes from 0 to 1, bit 1 is the fast A20 gate. With its lock held.</summary>
 /// <param name="reset">The guest resets the machine.</param>
-public sealed class Port92(A20Gate a20, Action reset)
+public sealed class Port92(A20Gate a20, Action reset) : IDevice, IStateful<Port92State>
 {
     private const byte FastReset = 1 << 0, FastA20 = 1 << 1;
     private byte _value;
+
+    /// <inheritdoc/>
+    public string Id => "port92";
+
+    /// <inheritdoc/>
+    public void Reset() => _value = 0;
+
+    Port92State IStateful<Port92State>.Save() => new(_value);
+
+    void IStateful<Port92State>.Restore(Port92State state) => _value = state.Value;
 
     /// <param name="lock">Held for the register; whoever else uses the A20 gate has the same.</param>
     public void AttachTo(PortBus ports, DeviceLock? @lock = null) => ports.Add(0x92, 1, new ByteRegisters(_ => _value, (_, value) => Write(value)), @lock);
@@ -20,3 +31,7 @@ public sealed class Port92(A20Gate a20, Action reset)
         if (pulse) reset();
     }
 }
+
+/// <summary>State of a <see cref="Port92"/>: its register.</summary>
+[StateRecord("port92", version: 1)]
+internal sealed record Port92State(byte Value);

@@ -34,6 +34,7 @@ internal sealed class RunCommand : Command
     private readonly Option<SerialTarget?> _serial = SingleValue.Parsed<SerialTarget?>("--serial", "TARGET", "where the guest's console goes: stdio, file:PATH or none (default stdio)", t => SerialTarget.Parse(t), "stdio", "file:", "none");
     private readonly Option<bool> _debugExit = SingleValue.Flag("--debug-exit", "isa-debug-exit on port 0xf4: the guest ends with status value*2+1");
     private readonly Option<bool> _testDevice = SingleValue.Flag("--test-device", "ports, interrupt wires and device memory of QEMU's pc-testdev, for test kernels");
+    private readonly Option<bool> _noReboot = SingleValue.Flag("--no-reboot", "end with status 4 when the guest resets the machine, instead of booting it again; with a COMMAND it is always so");
     private readonly Option<TimeSpan?> _timeout = SingleValue.Parsed<TimeSpan?>("--timeout", "DURATION", "end with status 124 after this time, for example 10s or 2m", t => Quantities.ParseDuration(t));
     private readonly Option<bool> _stats = SingleValue.Flag("--stats", "print times, instructions, exits and memory at the end");
     private readonly Option<string?> _statsJson = SingleValue.Text("--stats-json", "FILE", "write the same figures as JSON");
@@ -43,7 +44,7 @@ internal sealed class RunCommand : Command
     {
         _guest.CompletionSources.Add([.. GuestImage.Names]);
         Arguments.Add(_guest);
-        foreach (Option option in (Option[])[_kernel, _initrd, _append, _memory, _cpus, _engine, _localApic, _checkInterval, _cpu, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _debugExit, _testDevice, _timeout, _stats, _statsJson, _trace])
+        foreach (Option option in (Option[])[_kernel, _initrd, _append, _memory, _cpus, _engine, _localApic, _checkInterval, _cpu, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _debugExit, _testDevice, _noReboot, _timeout, _stats, _statsJson, _trace])
             Options.Add(option);
     }
 
@@ -88,6 +89,7 @@ internal sealed class RunCommand : Command
             Serial = parsed.GetValue(_serial) ?? new SerialTarget(SerialKind.Stdio),
             DebugExit = parsed.GetValue(_debugExit),
             TestDevice = parsed.GetValue(_testDevice),
+            NoReboot = parsed.GetValue(_noReboot),
             Timeout = parsed.GetValue(_timeout),
             Stats = parsed.GetValue(_stats),
             StatsJson = parsed.GetValue(_statsJson),

@@ -13,7 +13,10 @@ internal sealed class GuestMachine
 
     private readonly IGuestConsole _console;
     private readonly GuestConsole _wiring;
-    private readonly GuestMessages? _messages;
+    private readonly VirtualMachine _vm;
+    private readonly GuestImage? _bootAgain; // what a reset boots; null: it ends the run
+    private readonly bool _holdsInput;
+    private GuestMessages? _messages;
     private readonly PcBoard _board;
     private readonly Uart16550A _inputPort;
     private readonly Task _stopped;
@@ -29,9 +32,8 @@ internal sealed class GuestMachine
     {
         _console = console;
         _wiring = image.Linux?.Console ?? GuestConsole.Shell;
-        if (image.Linux is { } linux) _messages = new GuestMessages(linux.Token);
-        if (image.Linux is not null && !StartsAnotherInit(options.Append)) _held = [];
-
+        _vm = vm;
+        _holdsInput = image.Linux is not null && !StartsAnotherInit(options.Append);
         PcBoard board = _board = new PcBoard(vm, new PcBoardOptions
         {
             SerialOutput = FirstPort,
@@ -41,16 +43,40 @@ internal sealed class GuestMachine
         });
         _inputPort = board.SecondSerial ?? board.Serial;
         board.FwCfg.AddString(FwCfgKey.CommandLineData, FwCfgKey.CommandLineSize, image.Append);
-        var request = new BootRequest(vm.Memory, vm.Model, board.MemoryMap, image.Kernel, image.KernelName)
+        Boot(image);
+        if (options.Command is null && !options.NoReboot)
+        {
+            _bootAgain = image;
+            vm.RebootsOnReset = MayReboot;
+            vm.AfterReset += () => Boot(image);
+        }
+        _stopped = vm.Stopped;
+    }
+
+    /// <summary>A panic must not go round and round: our kernel parameters make it ask for a warm reset.</summary>
+    private bool MayReboot() => _bootAgain is { } image && !(image.Linux is not null && _board.WantsWarmReset);
+
+    /// <summary>Loads the guest, for the first time or after a reset. No vCPU runs.</summary>
+    private void Boot(GuestImage image)
+    {
+        if (image.Linux is { } linux)
+        {
+            if (_messages is not null) Finish();
+            _messages = new GuestMessages(linux.Token);
+        }
+        if (_holdsInput)
+        {
+            lock (_heldLock) _held ??= [];
+        }
+        var request = new BootRequest(_vm.Memory, _vm.Model, _board.MemoryMap, image.Kernel, image.KernelName)
         {
             Initrd = image.Initrd,
             InitrdName = image.InitrdName,
             CommandLine = image.Append,
             RsdpAddress = MemoryLayout.Rsdp,
         };
-        if (KernelLoader.Detect(image.Kernel.Span, image.KernelName) == BootProtocol.Multiboot) board.PrepareAsBios();
-        vm.Cpus[0].Cpu.WriteState(KernelLoader.Load(request));
-        _stopped = vm.Stopped;
+        if (KernelLoader.Detect(image.Kernel.Span, image.KernelName) == BootProtocol.Multiboot) _board.PrepareAsBios();
+        _vm.Cpus[0].Cpu.WriteState(KernelLoader.Load(request));
     }
 
     /// <summary>Status of the command inside the guest, once it ended.</summary>

@@ -66,6 +66,8 @@ public sealed record RunOptions
     public SerialTarget Serial { get; init; }
     public bool DebugExit { get; init; }
     public bool TestDevice { get; init; }
+    /// <summary>A guest that resets the machine ends the run, where it would boot again.</summary>
+    public bool NoReboot { get; init; }
     public TimeSpan? Timeout { get; init; }
     public bool Stats { get; init; }
     public string? StatsJson { get; init; }

@@ -1,3 +1,4 @@
+using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Bunraku.Machine.Timers;
 
@@ -8,7 +9,7 @@ namespace Bunraku.Machine.Acpi;
 /// clock's alarm. Offsets: status 0, enable 2, control 4, timer 8. There is no SMI command port: the machine is in ACPI mode from the start. With its lock held.
 /// </summary>
 /// <remarks>ACPI Specification 6.3, section 4.8.3 "Fixed Hardware Registers".</remarks>
-public sealed class PowerManagement : IPortDevice
+public sealed class PowerManagement : IPortDevice, IDevice, IStateful<PowerManagementState>
 {
     /// <summary>Where the registers lie; PM1a event block, PM1a control block, PM timer block.</summary>
     public const ushort FirstPort = 0x600, EventPort = FirstPort + Status, ControlPort = FirstPort + Control, TimerPort = FirstPort + Timer;
@@ -46,11 +47,32 @@ public sealed class PowerManagement : IPortDevice
         _sci = sci;
         _powerOff = powerOff;
         _carryTimer = time.CreateTimer(Update);
-        RealTimeClock = new ClockInput(this);
+        _clockInput = new ClockInput(this);
     }
 
+    private readonly ClockInput _clockInput;
+
     /// <summary>Hangs on the real-time clock's interrupt: RTC_STS is set each time that it is asserted.</summary>
-    public IInterruptLine RealTimeClock { get; }
+    public IInterruptLine RealTimeClock => _clockInput;
+
+    /// <inheritdoc/>
+    public string Id => "pm";
+
+    /// <summary>Registers are cleared; the timer counts on, as the clock that drives it.</summary>
+    public void Reset()
+    {
+        _status = _enable = _control = 0;
+        _carriesSeen = Ticks >> CarryBit;
+        Update();
+    }
+
+    PowerManagementState IStateful<PowerManagementState>.Save() => new(_status, _enable, _control, (ulong)_carriesSeen, _clockInput.Asserted, _carryTimer.Deadline);
+
+    void IStateful<PowerManagementState>.Restore(PowerManagementState state)
+    {
+        (_status, _enable, _control, _carriesSeen, _clockInput.Asserted) = (state.Status, state.Enable, state.Control, state.CarriesSeen, state.ClockAsserted);
+        _carryTimer.Restore(state.Timer);
+    }
 
     /// <summary>Asks the guest to shut down. With its lock held.</summary>
     public void PressPowerButton()
@@ -117,12 +139,12 @@ public sealed class PowerManagement : IPortDevice
 
     private sealed class ClockInput(PowerManagement owner) : IInterruptLine
     {
-        private bool _asserted;
+        public bool Asserted { get; set; }
 
         public void Set(bool asserted)
         {
-            bool rises = asserted && !_asserted;
-            _asserted = asserted;
+            bool rises = asserted && !Asserted;
+            Asserted = asserted;
             if (!rises) return;
             owner._status |= ClockEvent;
             owner.Update();
@@ -146,3 +168,10 @@ public sealed class PowerManagement : IPortDevice
         else _carryTimer.Cancel();
     }
 }
+
+/// <summary>State of a <see cref="PowerManagement"/>.</summary>
+/// <param name="CarriesSeen">Changes of the timer's highest bit that the status register has taken note of.</param>
+/// <param name="ClockAsserted">The level of the real-time clock's interrupt.</param>
+/// <param name="Timer">ns at which the timer of the next carry calls back.</param>
+[StateRecord("acpi.pm", version: 1)]
+internal sealed record PowerManagementState(ushort Status, ushort Enable, ushort Control, ulong CarriesSeen, bool ClockAsserted, long? Timer);

@@ -13,6 +13,9 @@ public static class MemoryLayout
     /// <summary>Word with the real-mode segment of the EBDA, where an operating system begins its search for the RSDP.</summary>
     public const ulong BiosDataAreaEbda = 0x40E;
 
+    /// <summary>Word by which software tells the firmware before a reset what kind of one it wants: 1234h a warm one (IBM PC AT Technical Reference, BIOS listing, RESET_FLAG).</summary>
+    public const ulong BiosDataAreaResetFlag = 0x472;
+
     /// <summary>End of conventional memory, beginning of the extended BIOS data area (1 KiB, empty).</summary>
     public const ulong Ebda = 0x9FC00;
     /// <summary>A0000 to BFFFF: legacy video memory, not in the memory map.</summary>

@@ -34,54 +34,55 @@ public sealed class PcBoard
         _vm = vm;
         MachineTime Time(DeviceLock @lock) => new(vm, @lock);
 
-        Apics = new ApicBus(vm.EngineApics);
+        Apics = Device(new ApicBus(vm.EngineApics), vm.InterruptLock);
         vm.EndOfInterrupt = Apics.BroadcastEoi;
-        IoApic = new IoApic(Apics);
+        IoApic = Device(new IoApic(Apics), vm.InterruptLock);
         (IInterruptLine[] lint0, _lint1) = vm.EngineApics is null ? AddLocalApics(Time(vm.InterruptLock)) : AddEngineApics();
         vm.Msrs.Add(Apics, vm.InterruptLock);
         if (vm.Paravirtual is { } paravirtual) paravirtual.Interrupts = Apics;
         vm.Mmio.Add(MemoryLayout.IoApic, IoApic.Length, IoApic, vm.InterruptLock);
 
         // The 8259A's output leads to every local APIC and to the I/O APIC's first input.
-        Pic = new Pic8259Pair(new InterruptFanOut([.. lint0, IoApic.GetLine(0)]));
+        Pic = Device(new Pic8259Pair(new InterruptFanOut([.. lint0, IoApic.GetLine(0)])), vm.InterruptLock);
         Pic.AttachTo(vm.Ports, vm.InterruptLock);
         Interrupts = new IsaInterrupts(Pic, IoApic, vm.InterruptLock);
 
         vm.FloatingPointError = Interrupts[CoprocessorError.Irq];
-        new CoprocessorError(Interrupts[CoprocessorError.Irq]).AttachTo(vm.Ports);
+        Device(new CoprocessorError(Interrupts[CoprocessorError.Irq])).AttachTo(vm.Ports);
 
-        Gate pitWire = new(Interrupts[0], vm.InterruptLock), clockWire = new(Interrupts[8], vm.InterruptLock);
+        Gate pitWire = Device(new Gate("gate.pit", Interrupts[0], vm.InterruptLock), vm.InterruptLock), clockWire = Device(new Gate("gate.rtc", Interrupts[8], vm.InterruptLock), vm.InterruptLock);
         DeviceLock timerLock = new("8254"), clockLock = new("real-time clock"), hpetLock = new("HPET"), keyboardLock = new("keyboard controller");
-        Timer = new Pit8254(pitWire, Time(timerLock));
+        Timer = Device(new Pit8254(pitWire, Time(timerLock)), timerLock);
         Timer.AttachTo(vm.Ports, timerLock);
-        Power = new PowerManagement(Time(_powerLock), Interrupts[PowerManagement.SciInterrupt], () => vm.Stop(new StopCause(StopReason.PowerOff)));
+        Power = Device(new PowerManagement(Time(_powerLock), Interrupts[PowerManagement.SciInterrupt], () => vm.Stop(new StopCause(StopReason.PowerOff))), _powerLock);
         vm.Ports.Add(PowerManagement.FirstPort, PowerManagement.Ports, Power, _powerLock);
-        Clock = new Rtc146818(new InterruptFanOut([clockWire, new LockedWire(Power.RealTimeClock, _powerLock)]), Time(clockLock), options.StartTime, vm.Memory.Size);
+        Clock = Device(new Rtc146818(new InterruptFanOut([clockWire, new LockedWire(Power.RealTimeClock, _powerLock)]), Time(clockLock), options.StartTime, vm.Memory.Size), clockLock);
         Clock.AttachTo(vm.Ports, clockLock);
         // Inputs 20 to 23 of the I/O APIC lead to the PCI slots too.
         var routes = new IInterruptLine?[IoApic.Pins];
         for (int input = FirstHpetInput; input < IoApic.Pins; input++) routes[input] = PciInterrupt(input).Connect();
-        Hpet = new Hpet(Time(hpetLock), routes, [Interrupts[0], Interrupts[8]], replace => pitWire.Cut = clockWire.Cut = replace, DeliverMsi);
+        Hpet = Device(new Hpet(Time(hpetLock), routes, [Interrupts[0], Interrupts[8]], replace => pitWire.Cut = clockWire.Cut = replace, DeliverMsi), hpetLock);
         vm.Mmio.Add(MemoryLayout.Hpet, Hpet.Length, Hpet, hpetLock);
         var a20 = new A20Gate(vm.SetA20);
-        Keyboard = new I8042(Interrupts[1], Interrupts[12], a20, Reset, keyboardLock);
+        Keyboard = Device(new I8042(Interrupts[1], Interrupts[12], a20, vm.RequestReset, keyboardLock), keyboardLock);
         Keyboard.AttachTo(vm.Ports);
-        new Port92(a20, Reset).AttachTo(vm.Ports, keyboardLock);
-        PostCode = new PostCode();
+        Device(new Port92(a20, vm.RequestReset), keyboardLock).AttachTo(vm.Ports, keyboardLock);
+        Device(a20, keyboardLock);
+        PostCode = Device(new PostCode());
         PostCode.AttachTo(vm.Ports);
         DeviceLock serialLock = new("COM1"), secondSerialLock = new("COM2");
-        Serial = new Uart16550A(Interrupts[4], options.SerialOutput ?? (_ => { }), Time(serialLock), serialLock);
+        Serial = Device(new Uart16550A(Interrupts[4], options.SerialOutput ?? (_ => { }), Time(serialLock), serialLock), serialLock);
         Serial.AttachTo(vm.Ports);
         if (options.SecondSerialOutput is { } second)
         {
-            SecondSerial = new Uart16550A(Interrupts[3], second, Time(secondSerialLock), secondSerialLock);
+            SecondSerial = Device(new Uart16550A(Interrupts[3], second, Time(secondSerialLock), secondSerialLock) { Id = "com2" }, secondSerialLock);
             SecondSerial.AttachTo(vm.Ports, Uart16550A.Com2);
         }
-        if (options.DebugOutput is { } debug) new DebugConsole(debug).AttachTo(vm.Ports);
-        if (options.DebugExit) new DebugExit(vm.Stop).AttachTo(vm.Ports);
-        if (options.TestDevice) TestDevice.AttachTo(vm, Interrupts);
+        if (options.DebugOutput is { } debug) Device(new DebugConsole(debug)).AttachTo(vm.Ports);
+        if (options.DebugExit) Device(new DebugExit(vm.Stop)).AttachTo(vm.Ports);
+        if (options.TestDevice) new TestDevice(Interrupts).AttachTo(vm);
 
-        Pci = new PciHost(Reset);
+        Pci = Device(new PciHost(vm.RequestReset));
         Pci.Add(0, 0, PciHost.CreateHostBridge());
         Pci.Add(IsaBridgeSlot, 0, PciHost.CreateIsaBridge());
         Pci.AttachTo(vm.Ports);
@@ -92,11 +93,45 @@ public sealed class PcBoard
 
         MemoryMap = E820.Build(vm.Memory);
         Acpi = new AcpiTables(vm.Cpus.Count, s_reset, SecondSerial is not null);
-        FwCfg = new FwCfg(vm.Memory, vm.Cpus.Count);
+        FwCfg = Device(new FwCfg(vm.Memory, vm.Cpus.Count));
         FwCfg.AddE820(MemoryMap);
         FwCfg.AttachTo(vm.Ports, new DeviceLock("fw_cfg"));
+        RunFirmware();
+        vm.AfterReset += RunFirmware;
+    }
+
+    private T Device<T>(T device, DeviceLock? @lock = null) where T : IDevice
+    {
+        _vm.Add(device, @lock);
+        return device;
+    }
+
+    /// <summary>What firmware does after power-on and after each reset.</summary>
+    private void RunFirmware()
+    {
+        SetVirtualWire();
         WriteFirmwareData();
-        foreach (CpuThread cpu in vm.Cpus.Skip(1)) PrepareApplicationProcessor(cpu.Cpu);
+        foreach (CpuThread cpu in _vm.Cpus.Skip(1)) PrepareApplicationProcessor(cpu.Cpu);
+    }
+
+    /// <summary>The bootstrap processor's local APIC lets the 8259A and NMI through.</summary>
+    private void SetVirtualWire()
+    {
+        if (_vm.EngineApics is null)
+        {
+            lock (_vm.InterruptLock) Apics.LocalApics[0].SetVirtualWire();
+            return;
+        }
+        CpuState state = Read(_vm.Cpus[0].Cpu);
+        state.Apic!.SetVirtualWire();
+        _vm.Cpus[0].Cpu.WriteState(state);
+    }
+
+    private static CpuState Read(IVirtualCpu cpu)
+    {
+        var state = new CpuState();
+        cpu.ReadState(state);
+        return state;
     }
 
     /// <summary>The board's own local APICs; their pins.</summary>
@@ -105,9 +140,8 @@ public sealed class PcBoard
         foreach (CpuThread cpu in _vm.Cpus)
         {
             int index = cpu.Cpu.Index;
-            cpu.Interrupts = new LocalApic(index, Apics, time, _vm.Model, cpu.LocalMmio, () => _vm.Clock.Tsc, () => _vm.WakeCpu(index), () => Pic!.Acknowledge());
+            cpu.Interrupts = Device(new LocalApic(index, Apics, time, _vm.Model, cpu.LocalMmio, () => _vm.Clock.Tsc, () => _vm.WakeCpu(index), () => Pic!.Acknowledge()), _vm.InterruptLock);
         }
-        Apics.LocalApics[0].SetVirtualWire();
         return ([.. Apics.LocalApics.Select(a => a.Lint0)], [.. Apics.LocalApics.Select(a => a.Lint1)]);
     }
 
@@ -118,20 +152,10 @@ public sealed class PcBoard
         foreach (CpuThread cpu in _vm.Cpus)
         {
             int index = cpu.Cpu.Index;
-            pins.Add(new EngineApicPins(() => _vm.WakeCpu(index), () => Pic!.Acknowledge(), () => Read(cpu.Cpu).Apic!));
+            pins.Add(Device(new EngineApicPins(index, () => _vm.WakeCpu(index), () => Pic!.Acknowledge(), () => Read(cpu.Cpu).Apic!), _vm.InterruptLock));
             cpu.Interrupts = pins[^1];
         }
-        CpuState state = Read(_vm.Cpus[0].Cpu);
-        state.Apic!.SetVirtualWire();
-        _vm.Cpus[0].Cpu.WriteState(state);
         return ([.. pins.Select(p => p.Lint0)], [.. pins.Select(p => p.Lint1)]);
-
-        static CpuState Read(IVirtualCpu cpu)
-        {
-            var state = new CpuState();
-            cpu.ReadState(state);
-            return state;
-        }
     }
 
     public ApicBus Apics { get; }
@@ -156,10 +180,15 @@ public sealed class PcBoard
 
     /// <summary>The wire to an I/O APIC input that PCI slots and other devices share, 16 to 23.</summary>
     public SharedWire PciInterrupt(int input) =>
-        _pciInterrupts.TryGetValue(input, out SharedWire? wire) ? wire : _pciInterrupts[input] = new SharedWire(IoApic.GetLine(input), _vm.InterruptLock);
+        _pciInterrupts.TryGetValue(input, out SharedWire? wire) ? wire : _pciInterrupts[input] = Device(new SharedWire($"wire.{input}", IoApic.GetLine(input), _vm.InterruptLock), _vm.InterruptLock);
 
     /// <summary>Leaves interrupt vectors, 8259A and timer as a BIOS does, for kernels whose boot protocol promises that. Before the kernel is loaded.</summary>
     public void PrepareAsBios() => BiosState.Prepare(_vm.Memory, _vm.Ports);
+
+    /// <summary>The guest asked for a warm reset, by the word for that in low memory. Any thread.</summary>
+    public bool WantsWarmReset => _vm.Memory.TryRead(MemoryLayout.BiosDataAreaResetFlag, out ushort flag) && flag == WarmReset;
+
+    private const ushort WarmReset = 0x1234;
 
     /// <summary>Asks the guest to shut down, as a press of the power button does. Any thread.</summary>
     public void PressPowerButton()
@@ -185,11 +214,10 @@ public sealed class PcBoard
         lock (_vm.InterruptLock) Apics.DeliverMsi(address, data);
     }
 
-    private void Reset() => _vm.Stop(new StopCause(StopReason.Reset));
-
     /// <summary>What operating systems look for in low memory: the segment of the EBDA, which is empty but for its size, and the ACPI tables.</summary>
     private void WriteFirmwareData()
     {
+        _vm.Memory.TryWrite(MemoryLayout.BiosDataAreaResetFlag, (ushort)0);
         _vm.Memory.TryWrite(MemoryLayout.BiosDataAreaEbda, (ushort)(MemoryLayout.Ebda >> 4));
         _vm.Memory.TryWrite(MemoryLayout.Ebda, (byte)((MemoryLayout.VideoHole - MemoryLayout.Ebda) >> 10));
         Acpi.WriteTo(_vm.Memory);
@@ -197,8 +225,7 @@ public sealed class PcBoard
 
     private void PrepareApplicationProcessor(IVirtualCpu cpu)
     {
-        var state = new CpuState();
-        cpu.ReadState(state);
+        CpuState state = Read(cpu);
         InitialState.PrepareApplicationProcessor(state, _vm.Model);
         cpu.WriteState(state);
     }

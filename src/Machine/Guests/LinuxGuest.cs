@@ -40,6 +40,9 @@ public sealed record LinuxGuest(ReadOnlyMemory<byte> Kernel, string KernelName, 
     /// <summary>16550A ports that the guest needs: COM1 at 3F8 IRQ 4, and COM2 at 2F8 IRQ 3.</summary>
     public int SerialPorts => Console == GuestConsole.Shell ? 1 : 2;
 
+    /// <summary>Linux, Documentation/admin-guide/kernel-parameters.txt, "reboot=": the mode of a reboot after a panic, where panic=N asks for one.</summary>
+    private const string PanicMark = "reboot=panic_warm";
+
     /// <summary>Makes the guest of a kernel file and a statically linked busybox.</summary>
     public static LinuxGuest Create(ReadOnlyMemory<byte> kernel, string kernelName, ReadOnlySpan<byte> busybox, LinuxGuestOptions options)
     {
@@ -48,7 +51,8 @@ public sealed record LinuxGuest(ReadOnlyMemory<byte> Kernel, string KernelName, 
         // Before the kernel has its console it prints on the port as it is: what kills it there would be seen by nobody.
         string append = "console=ttyS0 earlyprintk=serial,ttyS0,115200";
         // A command's caller wants an end in any case: a panic resets at once.
-        if (console != GuestConsole.Shell) append += " quiet panic=-1";
+        // With a shell the machine boots again when it is reset, but not after a panic, which would come again and again: the kernel is told to mark that reset as a warm one.
+        append += console == GuestConsole.Shell ? " " + PanicMark : " quiet panic=-1";
         return new(kernel, kernelName, InitramfsBuilder.Build(busybox, options, console, token), append, console, token);
     }
 }

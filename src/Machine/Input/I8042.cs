@@ -1,3 +1,4 @@
+using Bunraku.Engines;
 using Bunraku.Hypervisor;
 
 namespace Bunraku.Machine.Input;
@@ -7,7 +8,7 @@ namespace Bunraku.Machine.Input;
 /// System/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary Device Controller". It works through a byte the moment it is written, so the
 /// input buffer is never seen full. With its lock held, except <see cref="Type"/>.
 /// </summary>
-public sealed class I8042
+public sealed partial class I8042 : IDevice, IStateful<I8042State>
 {
     [Flags]
     private enum Status : byte
@@ -51,6 +52,9 @@ public sealed class I8042
             WriteAuxiliary = 0xD4, DisableA20 = 0xDD, EnableA20 = 0xDF, ReadTestInputs = 0xE0, PulseOutputPort = 0xF0;
     }
 
+    /// <summary>What firmware leaves behind.</summary>
+    private const CommandByte FirmwareControl = CommandByte.KeyboardInterrupt | CommandByte.System | CommandByte.AuxiliaryDisabled | CommandByte.Translate;
+
     private const byte SelfTestPassed = 0x55, NoPassword = 0xF1, TestPassed = 0x00;
     private const byte InputPort = 0x80; // bit 7: the keyboard is not locked
     private const int RamSize = 32;
@@ -80,7 +84,7 @@ public sealed class I8042
         (_irq1, _irq12, _a20, _reset, _lock) = (irq1, irq12, a20, reset, @lock);
         _keyboard = new Ps2Keyboard(Fill);
         _mouse = new Ps2Mouse(Fill);
-        Control = CommandByte.KeyboardInterrupt | CommandByte.System | CommandByte.AuxiliaryDisabled | CommandByte.Translate; // as firmware leaves it
+        Control = FirmwareControl;
     }
 
     /// <summary>The keyboard's indicators: bit 0 Scroll Lock, bit 1 Num Lock, bit 2 Caps Lock.</summary>

@@ -15,6 +15,22 @@ internal abstract class Ps2Device
     /// <param name="changed">There is something new to take.</param>
     protected Ps2Device(Action changed) => _changed = changed;
 
+    /// <summary>What every such device remembers.</summary>
+    protected Ps2DeviceState SaveCommon() => new([.. _responses], [.. _reports], _last, Awaiting);
+
+    /// <inheritdoc cref="SaveCommon"/>
+    protected void RestoreCommon(Ps2DeviceState state)
+    {
+        _responses.Clear();
+        _reports.Clear();
+        foreach (byte b in state.Responses) _responses.Enqueue(b);
+        foreach (byte b in state.Reports) _reports.Enqueue(b);
+        (_last, Awaiting) = (state.Last, state.Awaiting);
+    }
+
+    /// <summary>As after power-on; nothing is sent.</summary>
+    public virtual void Reset() => RestoreCommon(new Ps2DeviceState([], [], 0, 0));
+
     /// <summary>The command whose argument byte comes next, 0 for none.</summary>
     protected byte Awaiting { get; set; }
 
@@ -58,3 +74,6 @@ internal abstract class Ps2Device
 
     protected abstract void Execute(byte command);
 }
+
+/// <summary>State that every <see cref="Ps2Device"/> has.</summary>
+internal sealed record Ps2DeviceState(byte[] Responses, byte[] Reports, byte Last, byte Awaiting);

@@ -25,6 +25,21 @@ internal sealed class Ps2Keyboard(Action changed) : Ps2Device(changed)
         if (_scanning) Report(scanCodes);
     }
 
+    public override void Reset()
+    {
+        base.Reset();
+        SetDefaults();
+        _scanning = true;
+    }
+
+    public Ps2KeyboardState Save() => new(SaveCommon(), _scanCodeSet, _scanning, Indicators);
+
+    public void Restore(Ps2KeyboardState state)
+    {
+        RestoreCommon(state.Common);
+        (_scanCodeSet, _scanning, Indicators) = (state.ScanCodeSet, state.Scanning, state.Indicators);
+    }
+
     protected override bool TakeArgument(byte command, byte value)
     {
         switch (command)
@@ -97,3 +112,6 @@ internal sealed class Ps2Keyboard(Action changed) : Ps2Device(changed)
         ClearReports();
     }
 }
+
+/// <summary>State of a <see cref="Ps2Keyboard"/>.</summary>
+internal sealed record Ps2KeyboardState(Ps2DeviceState Common, int ScanCodeSet, bool Scanning, byte Indicators);

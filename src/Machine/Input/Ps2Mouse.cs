@@ -16,6 +16,20 @@ internal sealed class Ps2Mouse(Action changed) : Ps2Device(changed)
     private byte _resolution = DefaultResolution, _sampleRate = DefaultSampleRate;
     private bool _scaling, _enabled, _remote, _wrap;
 
+    public override void Reset()
+    {
+        base.Reset();
+        SetDefaults();
+    }
+
+    public Ps2MouseState Save() => new(SaveCommon(), _resolution, _sampleRate, _scaling, _enabled, _remote, _wrap);
+
+    public void Restore(Ps2MouseState state)
+    {
+        RestoreCommon(state.Common);
+        (_resolution, _sampleRate, _scaling, _enabled, _remote, _wrap) = (state.Resolution, state.SampleRate, state.Scaling, state.Enabled, state.Remote, state.Wrap);
+    }
+
     protected override bool TakeArgument(byte command, byte value)
     {
         switch (command)
@@ -89,3 +103,6 @@ internal sealed class Ps2Mouse(Action changed) : Ps2Device(changed)
         _scaling = _enabled = _remote = _wrap = false;
     }
 }
+
+/// <summary>State of a <see cref="Ps2Mouse"/>.</summary>
+internal sealed record Ps2MouseState(Ps2DeviceState Common, byte Resolution, byte SampleRate, bool Scaling, bool Enabled, bool Remote, bool Wrap);

@@ -9,6 +9,13 @@ internal struct ScanCodeTranslation
     private const byte ReleasePrefix = 0xF0, ReleaseBit = 0x80;
     private bool _released;
 
+    /// <summary>The prefix of a released key came, its code is still to come.</summary>
+    public bool Released
+    {
+        readonly get => _released;
+        set => _released = value;
+    }
+
 #pragma warning disable IDE0055
     private static ReadOnlySpan<byte> Table =>
     [

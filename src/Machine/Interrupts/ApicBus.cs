@@ -8,7 +8,7 @@ namespace Bunraku.Machine.Interrupts;
 /// local APIC of a vCPU for accesses to IA32_APIC_BASE, IA32_TSC_DEADLINE and the x2APIC registers. With <see cref="VirtualMachine.InterruptLock"/> held.
 /// </summary>
 /// <param name="engine">Local APICs that the engine holds; null: they are ours.</param>
-public sealed partial class ApicBus(IEngineApics? engine = null) : IMsrDevice
+public sealed partial class ApicBus(IEngineApics? engine = null) : IMsrDevice, IDevice, IStateful<ApicBusState>
 {
     private LocalApic[] _localApics = [];
     private IoApic[] _ioApics = [];
@@ -16,6 +16,16 @@ public sealed partial class ApicBus(IEngineApics? engine = null) : IMsrDevice
 
     /// <summary>All local APICs, by vCPU number.</summary>
     public IReadOnlyList<LocalApic> LocalApics => _localApics;
+
+    /// <inheritdoc/>
+    public string Id => "apicbus";
+
+    /// <inheritdoc/>
+    public void Reset() => _lastLowestPriority = 0;
+
+    ApicBusState IStateful<ApicBusState>.Save() => new(_lastLowestPriority);
+
+    void IStateful<ApicBusState>.Restore(ApicBusState state) => _lastLowestPriority = StateCheck.Range(state.LastLowestPriority, 0, Math.Max(_localApics.Length - 1, 0), Id);
 
     internal void Add(LocalApic apic)
     {
@@ -87,3 +97,7 @@ public sealed partial class ApicBus(IEngineApics? engine = null) : IMsrDevice
 
     public bool TryWriteMsr(int cpu, uint index, ulong value) => (uint)cpu < (uint)_localApics.Length && _localApics[cpu].TryWriteMsr(index, value);
 }
+
+/// <summary>State of an <see cref="ApicBus"/>: who took the last lowest-priority interrupt.</summary>
+[StateRecord("apicbus", version: 1)]
+internal sealed record ApicBusState(int LastLowestPriority);

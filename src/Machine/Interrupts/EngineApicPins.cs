@@ -7,24 +7,36 @@ namespace Bunraku.Machine.Interrupts;
 /// What is left to the board of a local APIC that the engine holds: its two pins. LINT0 is the 8259A's ExtINT, which the engine takes when the guest's LVT
 /// lets it through; LINT1 is NMI. With <see cref="VirtualMachine.InterruptLock"/> held.
 /// </summary>
-public sealed class EngineApicPins : IInterruptSource
+public sealed class EngineApicPins : IInterruptSource, IDevice, IStateful<EngineApicPinsState>
 {
     private readonly Action _wake;
     private readonly Func<byte> _acknowledgePic;
     private readonly Func<LocalApicState> _read;
     private bool _lint0, _lint1, _lint1Rose, _nmiPending;
 
+    /// <param name="index">Number of the vCPU.</param>
     /// <param name="wake">Tells the vCPU that an event came.</param>
     /// <param name="acknowledgePic">The interrupt acknowledge cycle of the 8259A pair: returns the vector.</param>
     /// <param name="read">The local APIC's registers; called on the vCPU's thread.</param>
-    public EngineApicPins(Action wake, Func<byte> acknowledgePic, Func<LocalApicState> read)
+    public EngineApicPins(int index, Action wake, Func<byte> acknowledgePic, Func<LocalApicState> read)
     {
+        Id = $"cpu{index}.pins";
         _read = read;
         _wake = wake;
         _acknowledgePic = acknowledgePic;
         Lint0 = new Pin(SetLint0);
         Lint1 = new Pin(SetLint1);
     }
+
+    /// <inheritdoc/>
+    public string Id { get; }
+
+    /// <summary>The APIC itself is the engine's, and reset with its vCPU.</summary>
+    public void Reset() => _lint1Rose = _nmiPending = false;
+
+    EngineApicPinsState IStateful<EngineApicPinsState>.Save() => new(_lint0, _lint1, _lint1Rose, _nmiPending);
+
+    void IStateful<EngineApicPinsState>.Restore(EngineApicPinsState state) => (_lint0, _lint1, _lint1Rose, _nmiPending) = (state.Lint0, state.Lint1, state.Lint1Rose, state.NmiPending);
 
     /// <summary>The INTR output of the 8259A pair.</summary>
     public IInterruptLine Lint0 { get; }
@@ -103,3 +115,7 @@ public sealed class EngineApicPins : IInterruptSource
         public void Set(bool asserted) => set(asserted);
     }
 }
+
+/// <summary>State of <see cref="EngineApicPins"/>.</summary>
+[StateRecord("lapic.pins", version: 1)]
+internal sealed record EngineApicPinsState(bool Lint0, bool Lint1, bool Lint1Rose, bool NmiPending);

@@ -1,3 +1,4 @@
+using Bunraku.Engines;
 using Bunraku.Hypervisor;
 
 namespace Bunraku.Machine.Interrupts;
@@ -9,7 +10,7 @@ namespace Bunraku.Machine.Interrupts;
 /// Intel 82093AA I/O Advanced Programmable Interrupt Controller datasheet, section 3 "Register Description"; the EOI register is that of version 20h,
 /// Intel I/O Controller Hub datasheets, "EOIR: EOI Register". A wire is asserted or not, whatever voltage stands for that: the polarity bit is stored only.
 /// </remarks>
-public sealed class IoApic : IMmioDevice
+public sealed class IoApic : IMmioDevice, IDevice, IStateful<IoApicState>
 {
     public const int Pins = 24;
     /// <summary>Bytes that the registers take.</summary>
@@ -32,6 +33,23 @@ public sealed class IoApic : IMmioDevice
         for (int pin = 0; pin < Pins; pin++) _lines[pin] = new Line(this, pin);
         Reset();
         bus.Add(this);
+    }
+
+    /// <inheritdoc/>
+    public string Id => "ioapic";
+
+    IoApicState IStateful<IoApicState>.Save() => new(_select, _id, [.. _redirections.Select(r => r.Value)], [.. _levels]);
+
+    void IStateful<IoApicState>.Restore(IoApicState state)
+    {
+        StateCheck.Length(state.Redirections, Pins, Id);
+        StateCheck.Length(state.Levels, Pins, Id).CopyTo(_levels, 0);
+        (_select, _id) = (state.Select, state.Identifier);
+        for (int pin = 0; pin < Pins; pin++)
+        {
+            _redirections[pin] = new RedirectionEntry(state.Redirections[pin]);
+            _bus.SetRoute(this, pin, _redirections[pin].IsLevel ? _redirections[pin].Message : null);
+        }
     }
 
     /// <summary>The wire to a pin.</summary>
@@ -170,3 +188,9 @@ public sealed class IoApic : IMmioDevice
         public void Set(bool asserted) => owner.Set(pin, asserted);
     }
 }
+
+/// <summary>State of an <see cref="IoApic"/>.</summary>
+/// <param name="Redirections">The redirection table, by pin.</param>
+/// <param name="Levels">The levels of the wires, by pin.</param>
+[StateRecord("ioapic", version: 1)]
+internal sealed record IoApicState(byte Select, uint Identifier, ulong[] Redirections, bool[] Levels);

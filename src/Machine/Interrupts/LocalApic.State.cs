@@ -2,10 +2,56 @@ using Bunraku.Engines;
 
 namespace Bunraku.Machine.Interrupts;
 
+/// <summary>State of a <see cref="LocalApic"/>: registers, and what a processor's view of them does not show.</summary>
+/// <param name="Lvt">The local vector table, timer to error, in the order of their addresses.</param>
+/// <param name="Nmis">NMIs that wait for the processor.</param>
+/// <param name="StartUp">Vector of the start-up IPI that waits.</param>
+/// <param name="CountStart">ns at which the current count last was the initial count.</param>
+/// <param name="Timer">ns at which the timer calls back.</param>
+[StateRecord("lapic", version: 1)]
+internal sealed record LocalApicRecord(
+    ulong Base, byte Identifier, uint[] Isr, uint[] Tmr, uint[] Irr, byte TaskPriority, uint Ldr, uint Dfr, uint Svr, ulong Icr, uint Errors, uint ErrorStatus, bool ErrorInterruptArmed, uint[] Lvt,
+    uint InitialCount, uint DivideConfiguration, bool Counting, long CountStart, ulong TscDeadline, long? Timer, int Nmis, bool InitPending, bool WaitsForStartUp, byte? StartUp, bool ExtIntReceived,
+    bool Lint0, bool Lint1, bool SilentEoi);
+
 // The state in the form in which engines that hold local APICs themselves have it, so that a guest can move between them and this one.
 public sealed partial class LocalApic
 {
     private const int Stride = 16; // bytes from one register to the next
+
+    /// <inheritdoc/>
+    public string Id => $"cpu{Index}.apic";
+
+    LocalApicRecord IStateful<LocalApicRecord>.Save() => new(
+        _base, _id, Words(_isr), Words(_tmr), Words(_irr), _tpr, _ldr, _dfr, _svr, _icr, (uint)_errors, (uint)_errorStatus, _errorInterruptArmed, [.. _lvt.Select(l => l.Value)], _initialCount,
+        _divideConfiguration, _counting, _countStart, _tscDeadline, _timer.Deadline, _nmis, _initPending, _waitsForStartUp, _startUp, _extIntReceived, _lint0, _lint1, _silentEoi);
+
+    void IStateful<LocalApicRecord>.Restore(LocalApicRecord state)
+    {
+        StateCheck.Length(state.Lvt, _lvt.Length, Id);
+        (_base, _id) = (state.Base, state.Identifier);
+        MapPage();
+        SetWords(ref _isr, state.Isr);
+        SetWords(ref _tmr, state.Tmr);
+        SetWords(ref _irr, state.Irr);
+        (_tpr, _ldr, _dfr, _svr, _icr) = (state.TaskPriority, state.Ldr, state.Dfr, state.Svr, state.Icr);
+        (_errors, _errorStatus, _errorInterruptArmed) = ((ApicErrors)state.Errors, (ApicErrors)state.ErrorStatus, state.ErrorInterruptArmed);
+        for (int n = 0; n < _lvt.Length; n++) _lvt[n] = new LvtEntry(state.Lvt[n]);
+        (_initialCount, _divideConfiguration, _counting, _countStart, _tscDeadline) = (state.InitialCount, state.DivideConfiguration, state.Counting, state.CountStart, state.TscDeadline);
+        _timer.Restore(state.Timer);
+        _nmis = StateCheck.Range(state.Nmis, 0, MostNmis, Id);
+        (_initPending, _waitsForStartUp, _startUp) = (state.InitPending, state.WaitsForStartUp, state.StartUp);
+        (_extIntReceived, _lint0, _lint1, _silentEoi) = (state.ExtIntReceived, state.Lint0, state.Lint1, state.SilentEoi);
+        UpdatePriority();
+    }
+
+    private static uint[] Words(VectorSet set) => [.. Enumerable.Range(0, VectorSet.Words).Select(set.Word)];
+
+    private void SetWords(ref VectorSet set, uint[] words)
+    {
+        StateCheck.Length(words, VectorSet.Words, Id);
+        for (int n = 0; n < words.Length; n++) set.SetWord(n, words[n]);
+    }
 
     /// <summary>Copies the registers out. The vCPU stands still.</summary>
     public LocalApicState ReadState()

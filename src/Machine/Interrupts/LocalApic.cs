@@ -10,7 +10,7 @@ namespace Bunraku.Machine.Interrupts;
 /// reaches the processor as ExtINT, or directly while the APIC is disabled. All members with <see cref="VirtualMachine.InterruptLock"/> held.
 /// </summary>
 /// <remarks>Intel SDM vol. 3A, chapter "Advanced Programmable Interrupt Controller (APIC)". A page access or MSR access comes from the own vCPU only.</remarks>
-public sealed partial class LocalApic : IMmioDevice, IInterruptSource
+public sealed partial class LocalApic : IMmioDevice, IInterruptSource, IDevice, IStateful<LocalApicRecord>
 {
     private const ulong BaseBsp = 1 << 8, BaseExtd = 1 << 10, BaseEnable = 1 << 11;
     private const ulong PageLength = 0x1000;
@@ -80,6 +80,7 @@ public sealed partial class LocalApic : IMmioDevice, IInterruptSource
         _base = MemoryLayout.LocalApic | BaseEnable | (Index == 0 ? BaseBsp : 0);
         _id = (byte)Index;
         _initPending = false;
+        _startUp = null;
         MapPage();
         Initialize();
     }

@@ -1,3 +1,5 @@
+using Bunraku.Engines;
+
 namespace Bunraku.Machine.Interrupts;
 
 /// <summary>
@@ -26,6 +28,30 @@ internal sealed class Pic8259
     {
         _levelCapable = levelCapable;
         _outputChanged = outputChanged;
+    }
+
+    /// <summary>As after power-on: silent until it is initialized. The levels of its inputs are the devices'.</summary>
+    public void Reset()
+    {
+        _step = InitializationStep.PowerOn;
+        _edges = _mask = _inService = _levelTriggered = _icw1 = _icw2 = _icw3 = 0;
+        _lowest = SpuriousInput;
+        _icw4Needed = _single = _autoEoi = _rotateInAutoEoi = _specialMask = _specialFullyNested = _microprocessor86 = _readInService = _poll = false;
+        _outputChanged();
+    }
+
+    public PicChipState Save() => new(
+        (int)_step, _lines, _edges, _mask, _inService, _levelTriggered, _icw1, _icw2, _icw3, _lowest, _icw4Needed, _single, _autoEoi, _rotateInAutoEoi, _specialMask, _specialFullyNested,
+        _microprocessor86, _readInService, _poll);
+
+    public void Restore(PicChipState state, string id)
+    {
+        _step = StateCheck.Defined((InitializationStep)state.Step, id);
+        _lowest = StateCheck.Range(state.Lowest, 0, Inputs - 1, id);
+        (_lines, _edges, _mask, _inService, _levelTriggered) = (state.Lines, state.Edges, state.Mask, state.InService, state.LevelTriggered);
+        (_icw1, _icw2, _icw3, _icw4Needed, _single, _autoEoi) = (state.Icw1, state.Icw2, state.Icw3, state.Icw4Needed, state.Single, state.AutoEoi);
+        (_rotateInAutoEoi, _specialMask, _specialFullyNested) = (state.RotateInAutoEoi, state.SpecialMask, state.SpecialFullyNested);
+        (_microprocessor86, _readInService, _poll) = (state.Microprocessor86, state.ReadInService, state.Poll);
     }
 
     /// <summary>The INT pin.</summary>
@@ -225,3 +251,9 @@ internal sealed class Pic8259
         return -1;
     }
 }
+
+/// <summary>State of one <see cref="Pic8259"/>.</summary>
+/// <param name="Step">Which initialization command word comes next: 0 none, 1 to 3 ICW2 to ICW4, 4 it was never initialized.</param>
+internal sealed record PicChipState(
+    int Step, byte Lines, byte Edges, byte Mask, byte InService, byte LevelTriggered, byte Icw1, byte Icw2, byte Icw3, int Lowest, bool Icw4Needed, bool Single, bool AutoEoi, bool RotateInAutoEoi,
+    bool SpecialMask, bool SpecialFullyNested, bool Microprocessor86, bool ReadInService, bool Poll);

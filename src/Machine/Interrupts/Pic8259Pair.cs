@@ -1,3 +1,4 @@
+using Bunraku.Engines;
 using Bunraku.Hypervisor;
 
 namespace Bunraku.Machine.Interrupts;
@@ -6,7 +7,7 @@ namespace Bunraku.Machine.Interrupts;
 /// The PC's two 8259As: the slave's INT is the master's IR2. Ports 20h/21h, A0h/A1h, and the edge/level control registers 4D0h/4D1h.
 /// With <see cref="VirtualMachine.InterruptLock"/> held.
 /// </summary>
-public sealed class Pic8259Pair
+public sealed class Pic8259Pair : IDevice, IStateful<PicState>
 {
     public const int Inputs = 16;
     public const ushort MasterPort = 0x20, SlavePort = 0xA0;
@@ -25,6 +26,24 @@ public sealed class Pic8259Pair
         _master = new Pic8259(MasterLevelCapable, () => _intr.Set(_master!.Output));
         _slave = new Pic8259(SlaveLevelCapable, () => _master.SetLine(CascadeInput, _slave!.Output));
         _lines = [.. Enumerable.Range(0, Inputs).Select(n => (IInterruptLine)new Input(this, n))];
+    }
+
+    /// <inheritdoc/>
+    public string Id => "pic";
+
+    /// <inheritdoc/>
+    public void Reset()
+    {
+        _slave.Reset();
+        _master.Reset();
+    }
+
+    PicState IStateful<PicState>.Save() => new(_master.Save(), _slave.Save());
+
+    void IStateful<PicState>.Restore(PicState state)
+    {
+        _master.Restore(state.Master, Id);
+        _slave.Restore(state.Slave, Id);
     }
 
     /// <summary>INTR is asserted.</summary>
@@ -74,3 +93,7 @@ public sealed class Pic8259Pair
         }
     }
 }
+
+/// <summary>State of a <see cref="Pic8259Pair"/>.</summary>
+[StateRecord("pic8259", version: 1)]
+internal sealed record PicState(PicChipState Master, PicChipState Slave);

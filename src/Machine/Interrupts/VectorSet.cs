@@ -28,6 +28,9 @@ internal struct VectorSet
         }
     }
 
+    /// <summary>32-bit words of the register.</summary>
+    public const int Words = 8;
+
     /// <summary>The register's 32-bit word number <paramref name="index"/>, 0 to 7.</summary>
     public readonly uint Word(int index) => (uint)(Quarter(index >> 1) >> (32 * (index & 1)));
 

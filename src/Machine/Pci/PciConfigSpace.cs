@@ -67,6 +67,23 @@ public sealed class PciConfigSpace
         }
     }
 
+    /// <summary>What a guest can change becomes 0.</summary>
+    internal void Reset()
+    {
+        for (int n = 0; n < Size; n++) _bytes[n] &= (byte)~(_writable[n] | _writeOneToClear[n]);
+    }
+
+    /// <summary>Takes all bytes over. False, with nothing changed, when one that never changes is another.</summary>
+    internal bool TryRestore(ReadOnlySpan<byte> bytes)
+    {
+        for (int n = 0; n < Size; n++)
+        {
+            if (((bytes[n] ^ _bytes[n]) & ~(_writable[n] | _writeOneToClear[n])) != 0) return false;
+        }
+        bytes.CopyTo(_bytes);
+        return true;
+    }
+
     private static void Put(byte[] masks, int offset, uint mask, int size)
     {
         for (int n = 0; n < size; n++) masks[offset + n] = (byte)(mask >> (8 * n));

@@ -1,4 +1,5 @@
 using System.Numerics;
+using Bunraku.Engines;
 
 namespace Bunraku.Machine.Pci;
 
@@ -109,7 +110,11 @@ public class PciFunction
         Config.Write(offset, size, value);
         bool command = offset < PciRegister.Status && offset + size > PciRegister.Command;
         bool bars = offset + size > PciRegister.FirstBar && offset < PciRegister.FirstBar + 4 * Bars;
-        if (!command && !bars) return;
+        if (command || bars) UpdateBars();
+    }
+
+    private void UpdateBars()
+    {
         foreach (PciBar bar in _bars)
         {
             ulong? address = Decode(bar), before = bar.Address;
@@ -123,6 +128,21 @@ public class PciFunction
     /// <param name="before">Where it was.</param>
     protected virtual void BarMoved(PciBar bar, ulong? before)
     {
+    }
+
+    /// <summary>Configuration space as after power-on: what the guest can write or clear becomes 0. Base addresses cease to decode.</summary>
+    internal void ResetConfig()
+    {
+        Config.Reset();
+        UpdateBars();
+    }
+
+    /// <summary>Takes configuration space over; what depends on base addresses follows.</summary>
+    /// <exception cref="StateFormatException">It is the space of another function.</exception>
+    internal void RestoreConfig(ReadOnlySpan<byte> bytes, string id)
+    {
+        if (!Config.TryRestore(bytes)) throw new StateFormatException($"{id}: the saved configuration space is that of another function");
+        UpdateBars();
     }
 
     private static int Offset(PciBar bar) => PciRegister.FirstBar + 4 * bar.Index;

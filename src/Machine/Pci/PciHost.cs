@@ -1,3 +1,4 @@
+using Bunraku.Engines;
 using Bunraku.Hypervisor;
 
 namespace Bunraku.Machine.Pci;
@@ -7,7 +8,7 @@ namespace Bunraku.Machine.Pci;
 /// register in its place at CF9h. With its lock held.
 /// </summary>
 /// <param name="reset">The guest resets the machine.</param>
-public sealed class PciHost(Action reset) : IPortDevice
+public sealed class PciHost(Action reset) : IPortDevice, IDevice, IStateful<PciHostState>
 {
     public const ushort FirstPort = 0xCF8;
     private const int Ports = 8, DataOffset = 4, ResetControlOffset = 1;
@@ -26,6 +27,35 @@ public sealed class PciHost(Action reset) : IPortDevice
 
     /// <summary>A PIIX3-like ISA bridge (8086:7000), the parent of the legacy devices.</summary>
     public static PciFunction CreateIsaBridge() => new(0x8086, 0x7000, classCode: 0x060100);
+
+    /// <inheritdoc/>
+    public string Id => "pci";
+
+    /// <summary>RST#: the host's own registers and the configuration space of all functions; what else a function has, it resets itself as a device.</summary>
+    public void Reset()
+    {
+        (_address, _resetControl) = (0, 0);
+        foreach (PciFunction? function in _functions) function?.ResetConfig();
+    }
+
+    PciHostState IStateful<PciHostState>.Save() => new(
+        _address, _resetControl, [.. Enumerable.Range(0, _functions.Length).Where(n => _functions[n] is not null).Select(n => new PciFunctionState((byte)n, _functions[n]!.Config.Bytes.ToArray()))]);
+
+    void IStateful<PciHostState>.Restore(PciHostState state)
+    {
+        (_address, _resetControl) = (state.Address, state.ResetControl);
+        foreach (PciFunctionState function in state.Functions)
+        {
+            string name = $"00:{function.Place / Functions:x2}.{function.Place % Functions}";
+            PciFunction own = _functions[function.Place] ?? throw new StateFormatException($"{Id}: this machine has no PCI function {name}, the saved one has");
+            own.RestoreConfig(StateCheck.Length(function.Config, PciConfigSpace.Size, Id), $"{Id} {name}");
+        }
+        for (int n = 0; n < _functions.Length; n++)
+        {
+            if (_functions[n] is not null && !Array.Exists(state.Functions, f => f.Place == n))
+                throw new StateFormatException($"{Id}: the saved machine has no PCI function 00:{n / Functions:x2}.{n % Functions}");
+        }
+    }
 
     /// <summary>Plugs a function in. Before the guest runs.</summary>
     /// <param name="device">0 to 31.</param>
@@ -85,3 +115,12 @@ public sealed class PciHost(Action reset) : IPortDevice
         if (pulse) reset();
     }
 }
+
+/// <summary>State of a <see cref="PciHost"/> and the configuration spaces behind it.</summary>
+[StateRecord("pci", version: 1)]
+internal sealed record PciHostState(uint Address, byte ResetControl, PciFunctionState[] Functions);
+
+/// <summary>The configuration space of one function.</summary>
+/// <param name="Place">Device in bits 7:3, function in 2:0.</param>
+/// <param name="Config">Its 256 bytes.</param>
+internal sealed record PciFunctionState(byte Place, byte[] Config);

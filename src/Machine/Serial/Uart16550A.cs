@@ -1,3 +1,4 @@
+using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Bunraku.Machine.Timers;
 
@@ -9,7 +10,7 @@ namespace Bunraku.Machine.Serial;
 /// queue without bound and never faster than the guest reads, so that only the loopback can overrun it.
 /// </summary>
 /// <remarks>Registers run with the lock held; <see cref="Enqueue"/>, <see cref="EnqueueBreak"/> and <see cref="SetModemLines"/> take it themselves.</remarks>
-public sealed class Uart16550A
+public sealed partial class Uart16550A : IDevice, IStateful<UartState>
 {
     /// <summary>I/O port of the first serial port (IRQ 4).</summary>
     public const ushort Com1 = 0x3F8;

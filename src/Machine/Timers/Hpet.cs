@@ -1,3 +1,4 @@
+using Bunraku.Engines;
 using Bunraku.Hypervisor;
 
 namespace Bunraku.Machine.Timers;
@@ -11,7 +12,7 @@ namespace Bunraku.Machine.Timers;
 /// lateness never accumulates; edges that the host delivers late are worked off as those of the 8254 are (<see cref="Pit8254"/>), with the same bounds.
 /// A level-triggered timer's edges meet in its status bit and are one interrupt.
 /// </remarks>
-public sealed class Hpet : IMmioDevice
+public sealed class Hpet : IMmioDevice, IDevice, IStateful<HpetState>
 {
     public const ulong Length = 0x400;
     public const int Timers = 3;
@@ -41,6 +42,27 @@ public sealed class Hpet : IMmioDevice
         _time = time;
         _replaceLegacy = replaceLegacy;
         _timers = [.. Enumerable.Range(0, Timers).Select(n => new HpetTimer(this, time, routes, n < legacy.Count ? legacy[n] : null, sendMessage, periodic: n == 0))];
+    }
+
+    /// <inheritdoc/>
+    public string Id => "hpet";
+
+    /// <inheritdoc/>
+    public void Reset()
+    {
+        foreach (HpetTimer timer in _timers) timer.Reset();
+        if (ReplacesLegacy) _replaceLegacy(false);
+        _configuration = 0;
+        StartFrom(0, 0);
+    }
+
+    HpetState IStateful<HpetState>.Save() => new((ulong)_configuration, _stoppedAt, _zero, _base, [.. _timers.Select(t => t.Save())]);
+
+    void IStateful<HpetState>.Restore(HpetState state)
+    {
+        StateCheck.Length(state.Timers, _timers.Length, Id);
+        (_configuration, _stoppedAt, _zero, _base) = ((HpetConfiguration)state.Configuration, state.StoppedAt, state.Zero, state.Base);
+        for (int n = 0; n < _timers.Length; n++) _timers[n].Restore(state.Timers[n], Id);
     }
 
     internal bool IsEnabled => (_configuration & HpetConfiguration.Enable) != 0;
@@ -145,3 +167,9 @@ public sealed class Hpet : IMmioDevice
         foreach (HpetTimer timer in _timers) timer.Schedule();
     }
 }
+
+/// <summary>State of an <see cref="Hpet"/>.</summary>
+/// <param name="StoppedAt">The counter while it stands still.</param>
+/// <param name="Zero">ns at which the running counter was <paramref name="Base"/>.</param>
+[StateRecord("hpet", version: 1)]
+internal sealed record HpetState(ulong Configuration, ulong StoppedAt, long Zero, ulong Base, HpetTimerState[] Timers);

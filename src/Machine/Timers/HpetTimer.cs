@@ -1,3 +1,4 @@
+using Bunraku.Engines;
 using Bunraku.Hypervisor;
 
 namespace Bunraku.Machine.Timers;
@@ -35,6 +36,32 @@ internal sealed class HpetTimer
 
     /// <summary>The status bit: a level-triggered interrupt is asserted.</summary>
     public bool Status { get; private set; }
+
+    /// <summary>As after power-on; the wire is let go.</summary>
+    public void Reset()
+    {
+        Release();
+        _configuration = 0;
+        _comparator = ulong.MaxValue;
+        (_period, _fsbRoute, _due, Status) = (0, 0, long.MaxValue, false);
+        _timer.Cancel();
+    }
+
+    public HpetTimerState Save() => new((ulong)_configuration, _comparator, _period, _fsbRoute, _due, Status, HeldWire, _timer.Deadline);
+
+    public void Restore(HpetTimerState state, string id)
+    {
+        var configuration = (HpetTimerConfiguration)state.Configuration;
+        StateCheck.Range(Route(configuration), 0, _routes.Length - 1, id);
+        StateCheck.Range(state.HeldWire, NoWire, _routes.Length - 1, id);
+        (_configuration, _comparator, _period, _fsbRoute, _due, Status) = (configuration, state.Comparator, state.Period, state.FsbRoute, state.Due, state.Status);
+        _asserted = state.HeldWire switch { NoWire => null, LegacyWire => _legacy, _ => _routes[state.HeldWire] };
+        _timer.Restore(state.Timer);
+    }
+
+    private const int NoWire = -2, LegacyWire = -1;
+
+    private int HeldWire => _asserted is null ? NoWire : ReferenceEquals(_asserted, _legacy) ? LegacyWire : Array.IndexOf(_routes, _asserted);
 
     private bool Has(HpetTimerConfiguration bit) => (_configuration & bit) != 0;
     private bool IsPeriodic => Has(HpetTimerConfiguration.Periodic);
@@ -208,3 +235,9 @@ internal sealed class HpetTimer
         _asserted = null;
     }
 }
+
+/// <summary>State of one timer of a <see cref="Hpet"/>.</summary>
+/// <param name="Due">ns of the next match; <see cref="long.MaxValue"/>: never.</param>
+/// <param name="HeldWire">The wire that it holds: an input of the I/O APIC, -1 the legacy one, -2 none.</param>
+/// <param name="Timer">ns at which the timer calls back.</param>
+internal sealed record HpetTimerState(ulong Configuration, ulong Comparator, ulong Period, ulong FsbRoute, long Due, bool Status, int HeldWire, long? Timer);

@@ -1,3 +1,4 @@
+using Bunraku.Engines;
 using Bunraku.Hypervisor;
 
 namespace Bunraku.Machine.Timers;
@@ -13,7 +14,7 @@ namespace Bunraku.Machine.Timers;
 /// a guest cannot occupy the host with a period of some hundred nanoseconds; writing a control word or a count drops the backlog. The counters themselves
 /// read exact virtual time always. IRQ 0 falls right before it rises again, not in the middle of the period: a guest that is late then still finds its request.
 /// </remarks>
-public sealed class Pit8254
+public sealed class Pit8254 : IDevice, IStateful<PitState>
 {
     public const ushort FirstPort = 0x40;
 
@@ -25,10 +26,13 @@ public sealed class Pit8254
 
     private const int RefreshDivisor = 18; // counter 1 as every PC's firmware programs it: a refresh each 15 µs
 
+    /// <summary>GATE 0 and 1 are tied high, GATE 2 hangs on port 61h.</summary>
+    private static readonly bool[] s_gates = [true, true, false];
+
     private readonly IInterruptLine _irq0;
     private readonly ITimeSource _time;
     private readonly IMachineTimer _timer;
-    private readonly PitChannel[] _channels = [new(true), new(true), new(false)];
+    private readonly PitChannel[] _channels = [.. s_gates.Select(gate => new PitChannel(gate))];
     private long _edge = long.MaxValue; // tick of the next edge to deliver
     private byte _port61; // the bits that can be written, 3:0
 
@@ -38,6 +42,29 @@ public sealed class Pit8254
         _irq0 = irq0;
         _time = time;
         _timer = time.CreateTimer(OnTimer);
+    }
+
+    /// <inheritdoc/>
+    public string Id => "pit";
+
+    /// <summary>The chip has no reset pin and starts undefined; a machine that is reset has it as after power-on.</summary>
+    public void Reset()
+    {
+        for (int n = 0; n < _channels.Length; n++) _channels[n].Reset(s_gates[n]);
+        _edge = long.MaxValue;
+        _timer.Cancel();
+        _port61 = 0;
+        _irq0.Set(false);
+    }
+
+    PitState IStateful<PitState>.Save() => new([.. _channels.Select(c => c.Save())], _edge, _port61, _timer.Deadline);
+
+    void IStateful<PitState>.Restore(PitState state)
+    {
+        StateCheck.Length(state.Channels, _channels.Length, Id);
+        for (int n = 0; n < _channels.Length; n++) _channels[n].Restore(state.Channels[n], Id);
+        (_edge, _port61) = (state.Edge, state.Port61);
+        _timer.Restore(state.Timer);
     }
 
     /// <param name="lock">Held for the registers; null: the device is alone.</param>
@@ -122,3 +149,9 @@ public sealed class Pit8254
         _channels[2].SetGate((value & 1) != 0, Now);
     }
 }
+
+/// <summary>State of a <see cref="Pit8254"/>.</summary>
+/// <param name="Edge">CLK tick of the next edge of OUT 0 to deliver.</param>
+/// <param name="Timer">ns at which the timer calls back.</param>
+[StateRecord("pit8254", version: 1)]
+internal sealed record PitState(PitChannelState[] Channels, long Edge, byte Port61, long? Timer);

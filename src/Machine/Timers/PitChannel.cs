@@ -1,3 +1,5 @@
+using Bunraku.Engines;
+
 namespace Bunraku.Machine.Timers;
 
 /// <summary>
@@ -30,6 +32,24 @@ internal sealed class PitChannel
     private long _stoppedAt = Never; // counting has stood still since then (GATE)
 
     public PitChannel(bool gate) => _gate = gate;
+
+    /// <summary>As after power-on. GATE is not the counter's own.</summary>
+    public void Reset(bool gate) => Restore(new PitChannel(gate).Save(), "");
+
+    public PitChannelState Save() => new(
+        _mode, _bcd, _gate, (int)_access, _writtenLow, _latchedStatus, _highWriteNext, _highReadNext, _statusLatched, _latched, _register, _notLoaded, _loaded, _count, _start, _held, _reloadAt, _stoppedAt);
+
+    public void Restore(PitChannelState state, string id)
+    {
+        _mode = StateCheck.Range(state.Mode, 0, 5, id);
+        _access = StateCheck.Defined((AccessMode)state.Access, id);
+        // Divisors: a counting element that is loaded holds at least 1.
+        _count = StateCheck.Range(state.Count, state.Loaded ? 1 : 0, 0x1_0000, id);
+        _register = StateCheck.Range(state.Register, state.ReloadAt == Never ? 0 : 1, 0x1_0000, id);
+        (_bcd, _gate, _writtenLow, _latchedStatus) = (state.Bcd, state.Gate, state.WrittenLow, state.LatchedStatus);
+        (_highWriteNext, _highReadNext, _statusLatched, _latched) = (state.HighWriteNext, state.HighReadNext, state.StatusLatched, state.Latched);
+        (_notLoaded, _loaded, _start, _held, _reloadAt, _stoppedAt) = (state.NotLoaded, state.Loaded, state.Start, state.Held, state.ReloadAt, state.StoppedAt);
+    }
 
     public bool Gate => _gate;
 
@@ -245,3 +265,10 @@ internal sealed class PitChannel
 
     private static int Decode(int bcd) => (bcd >> 12) * 1000 + ((bcd >> 8) & 15) * 100 + ((bcd >> 4) & 15) * 10 + (bcd & 15);
 }
+
+/// <summary>State of a <see cref="PitChannel"/>. Times are CLK ticks since power-on.</summary>
+/// <param name="Latched">The latched count, -1: none.</param>
+/// <param name="ReloadAt">When a new count takes over; <see cref="long.MaxValue"/>: never. As with <paramref name="StoppedAt"/>, when counting was stopped.</param>
+internal sealed record PitChannelState(
+    int Mode, bool Bcd, bool Gate, int Access, byte WrittenLow, byte LatchedStatus, bool HighWriteNext, bool HighReadNext, bool StatusLatched, int Latched, int Register, bool NotLoaded, bool Loaded,
+    int Count, long Start, int Held, long ReloadAt, long StoppedAt);

@@ -12,7 +12,7 @@ namespace Bunraku.Machine.Timers;
 /// Updates that nobody observes are carried out when somebody looks. A periodic interrupt that the host delivers late coalesces with the following
 /// one exactly as when the guest is slow to read register C.
 /// </remarks>
-public sealed class Rtc146818
+public sealed class Rtc146818 : IDevice, IStateful<RtcState>
 {
     private const int Size = 128;
     private const long Second = 1_000_000_000;
@@ -60,6 +60,32 @@ public sealed class Rtc146818
             _bytes[address] = value;
             UpdateChecksum();
         }
+    }
+
+    /// <inheritdoc/>
+    public string Id => "rtc";
+
+    /// <summary>The RESET pin: interrupts are disabled and their flags cleared; time, date and RAM hang on the battery (data sheet, section "RESET").</summary>
+    public void Reset()
+    {
+        Advance();
+        _bytes[CmosAddress.RegisterB] &= (byte)~(RtcRegisterB.PeriodicInterrupt | RtcRegisterB.AlarmInterrupt | RtcRegisterB.UpdateInterrupt | RtcRegisterB.SquareWave);
+        _flags = 0;
+        _index = 0;
+        NmiMasked = false;
+        UpdateInterrupt();
+        Schedule();
+    }
+
+    RtcState IStateful<RtcState>.Save() => new([.. _bytes], _index, NmiMasked, (byte)_flags, _dividerStart, _lastUpdate, _lastPeriod, _fellBack, _timer.Deadline);
+
+    void IStateful<RtcState>.Restore(RtcState state)
+    {
+        StateCheck.Length(state.Bytes, Size, Id).CopyTo(_bytes, 0);
+        _index = StateCheck.Range(state.Index, (byte)0, (byte)(Size - 1), Id);
+        (NmiMasked, _flags, _dividerStart, _lastUpdate, _lastPeriod, _fellBack) =
+            (state.NmiMasked, (RtcRegisterC)state.Flags, state.DividerStart, state.LastUpdate, state.LastPeriod, state.FellBack);
+        _timer.Restore(state.Timer);
     }
 
     /// <summary>The port that says which register the next one is.</summary>
@@ -316,3 +342,13 @@ public sealed class Rtc146818
         _bytes[CmosAddress.ChecksumLow] = (byte)sum;
     }
 }
+
+/// <summary>State of an <see cref="Rtc146818"/>.</summary>
+/// <param name="Bytes">Registers and RAM.</param>
+/// <param name="Flags">Register C.</param>
+/// <param name="DividerStart">ns at which the divider chain stood at zero.</param>
+/// <param name="LastUpdate">Seconds from there to the last update; likewise <paramref name="LastPeriod"/>.</param>
+/// <param name="FellBack">The repeated hour of October has begun.</param>
+/// <param name="Timer">ns at which the timer calls back.</param>
+[StateRecord("mc146818", version: 1)]
+internal sealed record RtcState(byte[] Bytes, byte Index, bool NmiMasked, byte Flags, long DividerStart, long LastUpdate, long LastPeriod, bool FellBack, long? Timer);
