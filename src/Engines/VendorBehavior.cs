@@ -96,8 +96,8 @@ public sealed record VendorBehavior
     public required bool StructuresInPieces { get; init; }
 
     /// <summary>
-    /// VCVTPS2PH with underflow unmasked sets PE for a denormal operand though the result would be exact if its exponent had no limits. Measured on family 6 model 207;
-    /// otherwise as Intel SDM vol. 1, "Numeric Underflow Exception (#U)", says.
+    /// VCVTPS2PH with underflow unmasked sets PE for a denormal operand though the result would be exact if its exponent had no limits. Measured on family 6
+    /// model 207; otherwise as Intel SDM vol. 1, "Numeric Underflow Exception (#U)", says.
     /// </summary>
     public required bool DenormalToHalfIsInexact { get; init; }
 

@@ -37,8 +37,8 @@ public enum ExitReason : byte
     /// <summary>WBINVD, INVD.</summary>
     Wbinvd,
     /// <summary>
-    /// An exception selected by the exception bitmap, before delivery. Also one that came up while an event was delivered (<see cref="VmExit.Vectoring"/>): the bitmap is
-    /// asked before it becomes a double fault, then for the double fault, and before shutdown (Intel SDM vol. 3C, "Other Causes of VM Exits").
+    /// An exception selected by the exception bitmap, before delivery. Also one that came up while an event was delivered (<see cref="VmExit.Vectoring"/>): the
+    /// bitmap is asked before it becomes a double fault, then for the double fault, and before shutdown (Intel SDM vol. 3C, "Other Causes of VM Exits").
     /// </summary>
     Exception,
     /// <summary>FERR# was asserted: an unmasked x87 exception waits and CR0.NE is clear (Intel SDM vol. 1, "MS-DOS Compatibility Sub-mode"). Nothing to complete.</summary>

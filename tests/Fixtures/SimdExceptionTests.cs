@@ -3,7 +3,10 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace Bunraku.Fixtures;
 
-/// <summary>MXCSR behind #XM. Intel SDM vol. 1, "Numeric Overflow Exception (#O)", "Numeric Underflow Exception (#U)", "SIMD Floating-Point Exceptions". All values are what silicon leaves.</summary>
+/// <summary>
+/// MXCSR behind #XM. Intel SDM vol. 1, "Numeric Overflow Exception (#O)", "Numeric Underflow Exception (#U)", "SIMD Floating-Point Exceptions". All values are
+/// what silicon leaves.
+/// </summary>
 public sealed class SimdExceptionTests
 {
     /// <summary>An instruction with its operands (64 bits of each, twice) and what MXCSR holds afterwards.</summary>
@@ -98,7 +101,8 @@ public sealed class SimdExceptionTests
             Outcome o = g.Run(engine);
             uint mxcsr = BitConverter.ToUInt32(o.State.Xsave, 24);
             int? vector = (t.After & ~(t.Before >> 7) & 0x3F) != 0 ? X.XM : null;
-            Assert.True((mxcsr, o.Vector) == (t.After, vector), $"{t.What} {t.A:X} {t.B:X} with MXCSR {t.Before:X}: {mxcsr:X} for {t.After:X}, vector {o.Vector}");
+            string found = $"{t.What} {t.A:X} {t.B:X} with MXCSR {t.Before:X}: {mxcsr:X} for {t.After:X}, vector {o.Vector}";
+            Assert.True((mxcsr, o.Vector) == (t.After, vector), found);
             // The destination is as it was.
             if (vector != null) Assert.Equal(t.A, BitConverter.ToUInt64(o.State.Xsave, 160));
         }

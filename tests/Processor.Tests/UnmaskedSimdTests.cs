@@ -6,8 +6,8 @@ using Iced.Intel;
 namespace Bunraku.Processor.Tests;
 
 /// <summary>
-/// SSE and AVX floating point with unmasked exceptions against the host's silicon: every form, every combination of MXCSR's masks, operands whose results overflow,
-/// are tiny or inexact. Intel SDM vol. 1, "SIMD Floating-Point Exceptions"; MXCSR and the destination behind #XM are compared bit by bit.
+/// SSE and AVX floating point with unmasked exceptions against the host's silicon: every form, every combination of MXCSR's masks, operands whose results
+/// overflow, are tiny or inexact. Intel SDM vol. 1, "SIMD Floating-Point Exceptions"; MXCSR and the destination behind #XM are compared bit by bit.
 /// </summary>
 [Collection("silicon")]
 public sealed class UnmaskedSimdTests(SiliconFixture silicon)
@@ -23,7 +23,8 @@ public sealed class UnmaskedSimdTests(SiliconFixture silicon)
         return data;
     }
 
-    private static IEnumerable<Code> Forms => FormList.For(SiliconFixture.Model, 64).Where(c => ThunkForm.Get(c) is { IsVector: true, IsFloat: true } && Exclusions.Reason(c) == null);
+    private static IEnumerable<Code> Forms => FormList.For(SiliconFixture.Model, 64)
+        .Where(c => ThunkForm.Get(c) is { IsVector: true, IsFloat: true } && Exclusions.Reason(c) == null);
 
     private static string Group(Code code) => code.CpuidFeatures()[0].ToString();
 
@@ -39,7 +40,8 @@ public sealed class UnmaskedSimdTests(SiliconFixture silicon)
         foreach (Code code in Forms.Where(c => Group(c) == group))
         {
             var differences = new List<Difference>();
-            for (ulong seed = 1; seed <= Batches && differences.Count == 0; seed++) Assert.True(tester.Run(code, 64, seed, differences), $"no encoding of {code} could be made");
+            for (ulong seed = 1; seed <= Batches && differences.Count == 0; seed++)
+                Assert.True(tester.Run(code, 64, seed, differences), $"no encoding of {code} could be made");
             if (differences.Count > 0 && ++failed <= 10) report.Append($"{code}:\n  {differences[0]}\n");
         }
         Assert.True(failed == 0, $"{failed} forms differ\n{report}");

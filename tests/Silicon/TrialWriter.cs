@@ -89,14 +89,15 @@ internal sealed unsafe class TrialWriter(Rng rng)
     }
 
     /// <summary>
-    /// Over a written trial: one of the 64 combinations of MXCSR's masks after the other with any rounding, FZ and DAZ, and floating-point operands near the limits of their
-    /// format in vector registers and scratch memory.
+    /// Over a written trial: one of the 64 combinations of MXCSR's masks after the other with any rounding, FZ and DAZ, and floating-point operands near the
+    /// limits of their format in vector registers and scratch memory.
     /// </summary>
     public void Unmask(int trial, Code code)
     {
         // Not in step with the encodings, which go round as well.
         uint masks = (uint)(trial + trial / 64 * 7) & 0x3F;
-        *(uint*)(_context + Context.Mxcsr) = masks << 7 | (uint)rng.Below(4) << 13 | (rng.OneIn(3) ? 0x8000u : 0) | (rng.OneIn(3) ? 0x40u : 0) | (rng.OneIn(8) ? (uint)rng.Below(64) : 0);
+        uint zeros = (rng.OneIn(3) ? 0x8000u : 0) | (rng.OneIn(3) ? 0x40u : 0), flags = rng.OneIn(8) ? (uint)rng.Below(64) : 0;
+        *(uint*)(_context + Context.Mxcsr) = masks << 7 | (uint)rng.Below(4) << 13 | zeros | flags;
         string name = code.Mnemonic().ToString();
         int conversion = name.IndexOf("2", StringComparison.Ordinal);
         bool isDouble = (conversion > 0 ? name[conversion - 1] : name[^1]) is 'd' or 'D';

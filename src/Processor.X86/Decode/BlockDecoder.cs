@@ -238,11 +238,14 @@ internal sealed unsafe class BlockDecoder
     private static bool WaitsForNothing(Mnemonic m) => m is Mnemonic.Fnstcw or Mnemonic.Fnstsw or Mnemonic.Fnstenv or Mnemonic.Fnsave
         or Mnemonic.Fxsave or Mnemonic.Fxsave64 or Mnemonic.Fxrstor or Mnemonic.Fxrstor64;
 
-    /// <summary>The segment of the memory operand. 64-bit mode ignores prefixes other than those of FS and GS (SDM vol. 1, "Segmentation in 64-Bit Mode"), also where #SS or #GP depends on it.</summary>
+    /// <summary>
+    /// The segment of the memory operand. 64-bit mode ignores prefixes other than those of FS and GS (SDM vol. 1, "Segmentation in 64-Bit Mode"), also where
+    /// #SS or #GP depends on it.
+    /// </summary>
     private static Iced.Intel.Register MemorySegment(in Instruction instruction)
     {
         Iced.Intel.Register segment = instruction.MemorySegment;
-        if (instruction.CodeSize != CodeSize.Code64 || segment is not (Iced.Intel.Register.ES or Iced.Intel.Register.CS or Iced.Intel.Register.SS or Iced.Intel.Register.DS)) return segment;
+        if (instruction.CodeSize != CodeSize.Code64 || segment is Iced.Intel.Register.None or Iced.Intel.Register.FS or Iced.Intel.Register.GS) return segment;
         if (!HasExplicitMemory(instruction)) return Iced.Intel.Register.DS;
         bool isStack = instruction.MemoryBase is Iced.Intel.Register.RBP or Iced.Intel.Register.RSP or Iced.Intel.Register.EBP or Iced.Intel.Register.ESP;
         return isStack ? Iced.Intel.Register.SS : Iced.Intel.Register.DS;

@@ -81,7 +81,9 @@ internal readonly record struct ExactNumber(NumberKind Kind, bool Negative, BigI
         }
     }
 
-    /// <summary>The quotient with more bits than <paramref name="format"/> has. Of a division by zero or of an infinity NaN, since neither is rounded.</summary>
+    /// <summary>
+    /// The quotient with more bits than <paramref name="format"/> has. Of a division by zero or of an infinity NaN, since neither is rounded.
+    /// </summary>
     public static ExactNumber Divide(ExactNumber a, ExactNumber b, FloatFormat format)
     {
         if (!a.IsFinite || !b.IsFinite || b.IsZero) return NaN;
@@ -91,10 +93,12 @@ internal readonly record struct ExactNumber(NumberKind Kind, bool Negative, BigI
     }
 
     /// <summary>
-    /// Rounds to a format and tells OE, UE and PE. Where overflow or underflow is unmasked, the result is rounded as if the exponent had no limits, and PE tells whether
-    /// that was inexact; a result is tiny when it is so after that rounding.
+    /// Rounds to a format and tells OE, UE and PE. Where overflow or underflow is unmasked, the result is rounded as if the exponent had no limits, and PE
+    /// tells whether that was inexact; a result is tiny when it is so after that rounding.
     /// </summary>
-    /// <remarks>Intel SDM vol. 1, "Numeric Overflow Exception (#O)", "Numeric Underflow Exception (#U)" and "Inexact-Result (Precision) Exception (#P)".</remarks>
+    /// <remarks>
+    /// Intel SDM vol. 1, "Numeric Overflow Exception (#O)", "Numeric Underflow Exception (#U)" and "Inexact-Result (Precision) Exception (#P)".
+    /// </remarks>
     /// <param name="unmasked">Exceptions whose masks are clear, in the bits of the flags.</param>
     /// <param name="flush">MXCSR.FZ: counts while underflow is masked.</param>
     public ExactNumber Round(FloatFormat format, Rounding rounding, Mxcsr unmasked, bool flush, out Mxcsr raised)

@@ -4,8 +4,9 @@ using Iced.Intel;
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// Floating-point exceptions of SSE and AVX arithmetic where overflow or underflow is unmasked. The host computes with everything masked, which does not tell whether the
-/// result that a handler of the exception would compute is exact, nor what a dot product's first step raised alone. Rare, so each element is computed once more, exactly.
+/// Floating-point exceptions of SSE and AVX arithmetic where overflow or underflow is unmasked. The host computes with everything masked, which does not tell
+/// whether the result that a handler of the exception would compute is exact, nor what a dot product's first step raised alone. Rare, so each element is
+/// computed once more, exactly.
 /// </summary>
 /// <remarks>Intel SDM vol. 1, "SIMD Floating-Point Exceptions" and "SIMD Floating-Point Exception Conditions".</remarks>
 internal readonly unsafe ref struct SimdExceptions
@@ -113,8 +114,8 @@ internal readonly unsafe ref struct SimdExceptions
     }
 
     /// <summary>
-    /// All exceptions of DPPS and DPPD. They multiply, then add neighbours until one sum is left; the step that raises an unmasked exception is the last, and of a
-    /// step's own exceptions those that are found before it computes come first.
+    /// All exceptions of DPPS and DPPD. They multiply, then add neighbours until one sum is left; the step that raises an unmasked exception is the last, and
+    /// of a step's own exceptions those that are found before it computes come first.
     /// </summary>
     public Mxcsr DotProduct()
     {

@@ -37,7 +37,9 @@ internal static unsafe class MaskedMove<T, TVector> where T : unmanaged, IBinary
         return i + 1;
     }
 
-    /// <summary>Linear addresses of the elements to be accessed. What segmentation or canonicality says of any of them comes before the page faults of the others.</summary>
+    /// <summary>
+    /// Linear addresses of the elements to be accessed. What segmentation or canonicality says of any of them comes before the page faults of the others.
+    /// </summary>
     private static void Addresses(Processor p, ProcessorState* s, Insn* i, T* mask, AccessKind kind, ulong* addresses)
     {
         ulong start = Access.EffectiveAddress(s, i);

@@ -129,8 +129,8 @@ public sealed unsafe partial class Processor
     private ulong Wrap(ulong address) => (State->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64 ? address : address & 0xFFFF_FFFF;
 
     /// <summary>
-    /// Linear address of the second page of an access. The whole operand must be canonical, or lie below 4 GiB, before anything of it is looked up in the page tables: to be
-    /// called before the first page is.
+    /// Linear address of the second page of an access. The whole operand must be canonical, or lie below 4 GiB, before anything of it is looked up in the page
+    /// tables: to be called before the first page is.
     /// </summary>
     /// <exception cref="GuestFault">#GP(0) or #SS(0): the operand reaches beyond its half of the address space, or beyond its flat segment.</exception>
     private ulong SecondPage(ulong address, int first, uint access)
@@ -146,8 +146,8 @@ public sealed unsafe partial class Processor
     }
 
     /// <summary>
-    /// The memory operand of the current instruction lies in a flat segment, so that nobody has looked at the limit. Where segmentation has checked an operand, it is the segment's
-    /// base that makes a sum beyond 4 GiB, and the address wraps.
+    /// The memory operand of the current instruction lies in a flat segment, so that nobody has looked at the limit. Where segmentation has checked an operand,
+    /// it is the segment's base that makes a sum beyond 4 GiB, and the address wraps.
     /// </summary>
     private bool IsUncheckedFlatOperand()
     {
@@ -156,7 +156,9 @@ public sealed unsafe partial class Processor
             && (InstructionTable.Get((Code)i->Code).Flags & Row.OwnSegmentation) == 0;
     }
 
-    /// <summary>Raises what comes before any page fault of an operand of several fields that are accessed one by one: the operand reaches beyond the edge.</summary>
+    /// <summary>
+    /// Raises what comes before any page fault of an operand of several fields that are accessed one by one: the operand reaches beyond the edge.
+    /// </summary>
     /// <param name="address">Linear address of the first field.</param>
     internal void CheckStructure(ulong address, int length)
     {
@@ -164,7 +166,9 @@ public sealed unsafe partial class Processor
         if (first < length) _ = SecondPage(address, first, ReadAccess);
     }
 
-    /// <summary>#GP(0) or #SS(0) for an operand at <paramref name="address"/> that begins before the edge and ends beyond; or the page fault that comes before.</summary>
+    /// <summary>
+    /// #GP(0) or #SS(0) for an operand at <paramref name="address"/> that begins before the edge and ends beyond; or the page fault that comes before.
+    /// </summary>
     private GuestFault BeyondTheEdge(ulong address, uint access)
     {
         int piece = FirstPiece();
@@ -173,7 +177,10 @@ public sealed unsafe partial class Processor
         return NonCanonical(access);
     }
 
-    /// <summary>Bytes of the memory operand that are accessed before anything is known of the rest; 0: it is checked as a whole. See <see cref="VendorBehavior.StructuresInPieces"/>.</summary>
+    /// <summary>
+    /// Bytes of the memory operand that are accessed before anything is known of the rest; 0: it is checked as a whole. See <see
+    /// cref="VendorBehavior.StructuresInPieces"/>.
+    /// </summary>
     private int FirstPiece()
     {
         if (State->Current == null || !Model.Behavior.StructuresInPieces) return 0;
@@ -275,7 +282,9 @@ public sealed unsafe partial class Processor
         }
     }
 
-    /// <summary>#GP(0), or #SS(0) for a stack segment operand of the current instruction: it is not canonical, or beyond 4 GiB. Tables and task states never lie in SS.</summary>
+    /// <summary>
+    /// #GP(0), or #SS(0) for a stack segment operand of the current instruction: it is not canonical, or beyond 4 GiB. Tables and task states never lie in SS.
+    /// </summary>
     private GuestFault NonCanonical(uint access) =>
         Fault((access & ImplicitAccess) == 0 && State->Current != null && (State->Current->Flags & InsnFlags.StackSegment) != 0 ? Vector.Ss : Vector.Gp, 0);
 

@@ -125,7 +125,8 @@ internal static unsafe partial class InstructionTable
             if (!form.IsVector) continue;
             if (SimdExceptions.IsConversionToHalf(code))
             {
-                t.Add(code, HostHandlers.Register(form), form.MemorySize == 8 ? &HalfStore<ulong>.Run : &HalfStore<V128>.Run, flags: Row.Host | Row.Avx | Row.OwnSegmentation | Row.Writes);
+                t.Add(code, HostHandlers.Register(form), form.MemorySize == 8 ? &HalfStore<ulong>.Run : &HalfStore<V128>.Run,
+                    flags: Row.Host | Row.Avx | Row.OwnSegmentation | Row.Writes);
                 continue;
             }
             t.Add(code,
