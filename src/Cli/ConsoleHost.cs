@@ -19,7 +19,9 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
     private readonly ReportFile? _file;
     private readonly OutputPump? _output;
     private readonly List<PosixSignalRegistration> _signals = [];
-    private RunSession? _session;
+    private readonly CancellationTokenSource _interrupted = new();
+    private volatile RunSession? _session;
+    private volatile int _signal;
     private SharedTerminal? _shared;
     private volatile int _outputErrno;
     private int _lastByte = '\n';
@@ -29,6 +31,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
     public ConsoleHost(RunOptions options)
     {
         _options = options;
+        RegisterEndingSignals();
         if (options.Serial.Kind == SerialKind.None) return;
         if (options.Serial.Kind == SerialKind.File)
         {
@@ -40,6 +43,12 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         // A command whose output goes elsewhere reads lines as any other program would: the terminal stays as it is.
         if (options.Command is null || Terminal.Is(Stdout)) _terminal = Terminal.Open(Stdin);
     }
+
+    /// <summary>Cancelled when a signal asks for the end before there is a session.</summary>
+    public CancellationToken Interrupted => _interrupted.Token;
+
+    /// <summary>Number of the first signal that asked for the end; 0 when there was none.</summary>
+    public int Signal => _signal;
 
     /// <summary>The terminal that the guest gets, or null for streams.</summary>
     public TerminalInfo? GuestTerminal
@@ -81,9 +90,10 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
     public RunResult Run(RunSession session)
     {
         _session = session;
+        if (_signal != 0) session.End(HostEnd.Signal, _signal);
         if (_outputErrno != 0) EndForOutput();
         if (_terminal is { } terminal) _shared = new SharedTerminal(session, Show, () => terminal.Size?.Columns ?? TextLayout.DefaultWidth);
-        RegisterSignals();
+        RegisterStoppingSignals();
         AppDomain.CurrentDomain.UnhandledException += RestoreTerminal;
         AppDomain.CurrentDomain.ProcessExit += RestoreTerminal;
         using var input = new DescriptorReader(Stdin);
@@ -126,7 +136,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         if (_terminal is null && (any || _options.Command is not null)) _session!.SendEnd();
     }
 
-    private void RegisterSignals()
+    private void RegisterEndingSignals()
     {
         foreach ((PosixSignal signal, int number) in ((PosixSignal, int)[])[(PosixSignal.SIGHUP, 1), (PosixSignal.SIGINT, 2), (PosixSignal.SIGQUIT, 3), (PosixSignal.SIGTERM, 15)])
         {
@@ -135,7 +145,9 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
                 context.Cancel = true;
                 if (Interlocked.Increment(ref _terminations) == 1)
                 {
-                    _session!.End(HostEnd.Signal, number);
+                    _signal = number;
+                    if (_session is { } session) session.End(HostEnd.Signal, number);
+                    else _interrupted.Cancel();
                     return;
                 }
                 // Somebody asks again: the orderly end takes too long.
@@ -143,6 +155,10 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
                 Environment.Exit(ExitStatus.Signal + number);
             }));
         }
+    }
+
+    private void RegisterStoppingSignals()
+    {
         // Stopping by job control gives the terminal back for as long as it lasts, and the guest's clock stands still.
         _signals.Add(PosixSignalRegistration.Create(PosixSignal.SIGTSTP, context =>
         {
@@ -183,6 +199,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
     public void Dispose()
     {
         foreach (PosixSignalRegistration signal in _signals) signal.Dispose();
+        _interrupted.Dispose();
         _terminal?.Dispose();
         _output?.Dispose();
         _file?.Dispose();

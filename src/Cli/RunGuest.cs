@@ -19,7 +19,8 @@ internal static class RunGuest
         options = WithScript(options);
         using ReportFile? json = options.StatsJson is { } path ? new ReportFile(path, "--stats-json") : null;
         using var host = new ConsoleHost(options);
-        using var session = new RunSession(options with { Terminal = host.GuestTerminal, Started = StartOfProgram() }, KnownEngines.With(options.CheckInterval), KnownEngines.ParseModel, host, text => Console.Error.WriteLine("bunraku: " + text));
+        if (Start(options, host) is not { } started) return ExitStatus.Signal + host.Signal;
+        using RunSession session = started;
         RunResult result = host.Run(session);
         Explain(result, session);
         if (session.TraceError is { } trace) lost.Add(trace);
@@ -39,6 +40,21 @@ internal static class RunGuest
         if (host.OutputError is { } output) Console.Error.WriteLine("bunraku: " + output.Message);
         foreach (CannotWriteException e in lost) Console.Error.WriteLine("bunraku: " + e.Message);
         return Status(result, host.OutputStatus, lost.Count > 0);
+    }
+
+    /// <summary>Null when a signal asked for the end before; a download may have taken a minute by then.</summary>
+    private static RunSession? Start(RunOptions options, ConsoleHost host)
+    {
+        try
+        {
+            return new RunSession(options with { Terminal = host.GuestTerminal, Started = StartOfProgram() }, KnownEngines.With(options.CheckInterval), KnownEngines.ParseModel, host,
+                text => Console.Error.WriteLine("bunraku: " + text), host.Interrupted);
+        }
+        // A package manager that got the same signal may have failed before it could be cancelled.
+        catch (Exception e) when (host.Signal != 0 && e is (OperationCanceledException or SessionException))
+        {
+            return null;
+        }
     }
 
     /// <summary>What the guest said is part of the result: a command whose output is lost has not succeeded. A report beside it is not.</summary>

@@ -104,6 +104,16 @@ public sealed class LinuxGuestTests : IClassFixture<LinuxGuestFiles>
     }
 
     [Fact]
+    public void WhatTheKernelSaidLastIsShownWhereItDiesBeforeItsConsoleIsThere()
+    {
+        (int status, byte[] output, string error) = Run([], "--cpu", "max,-sse2", "--", "true");
+        Assert.Equal((4, 0), (status, output.Length));
+        Assert.Contains("invalid opcode", error); // LFENCE is an instruction of SSE2
+        Assert.Contains("Kernel panic - not syncing", error);
+        Assert.EndsWith("bunraku: the guest reset the machine\n", error);
+    }
+
+    [Fact]
     public void TheGenericKernelBoots()
     {
         (int status, string output) = Text("linux-generic", "--", "sh", "-c", "uname -sr; dmesg -r");

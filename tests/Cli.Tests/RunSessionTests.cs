@@ -237,6 +237,17 @@ public class RunSessionTests
         Assert.Equal(0, EnginesCommand.Print([broken, works], text));
         Assert.Matches("broken +no +no hardware", text.ToString());
         Assert.Matches("works +yes", text.ToString());
+        Assert.All(text.ToString().Split('\n'), line => Assert.Equal(line.TrimEnd(), line));
+    }
+
+    [Fact]
+    public void AnEngineThatIsNamedThoughItIsSlowSaysSo()
+    {
+        using var kernel = new TemporaryFile(Kernel);
+        var said = new List<string>();
+        var slow = new ScriptedEngine { Name = "slow", Answer = new EngineProbe(true, "it works", Chosen: false, Warning: "it takes minutes") };
+        using var session = new RunSession(new RunOptions { Kernel = kernel.Path, Engine = "slow" }, [slow], _ => ScriptedEngine.Model, new Recorder(), said.Add);
+        Assert.Equal(["engine 'slow': it takes minutes"], said);
     }
 
     [Fact]

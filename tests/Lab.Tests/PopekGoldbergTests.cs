@@ -196,6 +196,19 @@ public sealed class PopekGoldbergTests(ExperimentFixture fixture) : IClassFixtur
             lines.TakeWhile(l => !l.StartsWith("NOT PRIVILEGED", StringComparison.Ordinal)).Count(l => l.StartsWith(name.PadRight(11) + " ", StringComparison.Ordinal));
     }
 
+    [Theory]
+    [InlineData(40), InlineData(80), InlineData(300)]
+    public void A_pipe_gets_lines_of_its_width_without_blanks_at_their_ends(int width)
+    {
+        foreach (string line in Print(Report, width).Split('\n'))
+        {
+            Assert.Equal(line.TrimEnd(), line);
+            Assert.InRange(line.Length, 0, width);
+        }
+        string narrow = Print(Report, width).Split("NOT PRIVILEGED")[0];
+        foreach (string column in (string[])["HOST", "PRIV", "interp", "+UMIP", "CPL 1", "CPL 0", "EXIT"]) Assert.Contains(column, narrow);
+    }
+
     private static string Print(ExperimentReport report, int width)
     {
         var text = new StringWriter { NewLine = "\n" };

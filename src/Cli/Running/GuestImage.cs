@@ -16,7 +16,7 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
     /// <param name="progress">Told in a few words what takes long.</param>
     /// <exception cref="UsageException">An unknown guest, or options that do not go with it.</exception>
     /// <exception cref="BootException">A file or package is missing or unusable.</exception>
-    public static GuestImage Prepare(RunOptions options, Action<string>? progress)
+    public static GuestImage Prepare(RunOptions options, Action<string>? progress, CancellationToken cancel = default)
     {
         if (options.Kernel is { } path)
         {
@@ -34,7 +34,7 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
         }
 
         var packages = new DebianPackages(new GuestCache(), progress);
-        string kernel = packages.FindKernel(options.Guest), busybox = packages.FindBusybox();
+        string kernel = packages.FindKernel(options.Guest, cancel), busybox = packages.FindBusybox(cancel);
         var guest = LinuxGuest.Create(BootFile.Read(kernel, "kernel"), kernel, BootFile.Read(busybox, "busybox"), new LinuxGuestOptions
         {
             Command = options.Command ?? [],

@@ -40,9 +40,10 @@ public sealed class RunSession : IDisposable
     /// <param name="parseModel">Makes a CPU model of the text behind <c>--cpu</c>, or the default one; a FormatException is wrong usage.</param>
     /// <param name="console">Takes what the guest prints.</param>
     /// <param name="progress">Told in a few words what takes long before the start.</param>
+    /// <param name="cancel">Ends a download with an OperationCanceledException.</param>
     /// <exception cref="UsageException">An option names something unknown.</exception>
     /// <exception cref="CannotStartException">This host, a file or a package does not allow it.</exception>
-    public RunSession(RunOptions options, IReadOnlyList<IEngine> engines, Func<string?, CpuModel> parseModel, IGuestConsole console, Action<string>? progress = null)
+    public RunSession(RunOptions options, IReadOnlyList<IEngine> engines, Func<string?, CpuModel> parseModel, IGuestConsole console, Action<string>? progress = null, CancellationToken cancel = default)
     {
         (_options, _console) = (options, console);
         _processStart = options.Started ?? HostProcess.StartTime;
@@ -53,7 +54,7 @@ public sealed class RunSession : IDisposable
         CpuModel model = ParseModel(options.Cpu, parseModel);
         if (options.Memory > HostProcess.TotalMemory)
             throw new CannotStartException($"--memory {Quantities.FormatSize(options.Memory)}: this host has only {Quantities.FormatSize(HostProcess.TotalMemory)}");
-        GuestImage image = Guarded(() => GuestImage.Prepare(options, progress));
+        GuestImage image = Guarded(() => GuestImage.Prepare(options, progress, cancel));
         _trace = options.Trace is { } target ? new ExitTrace(target) : null;
         try
         {
