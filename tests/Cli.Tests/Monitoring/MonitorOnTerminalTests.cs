@@ -142,7 +142,7 @@ public sealed class MonitorOnTerminalTests
         pty.Type("\x01" + "c");
         pty.ReadUntil("(bunraku) ");
         pty.Type("help\r");
-        string help = pty.ReadUntil("earlier lines back") + pty.ReadUntil("(bunraku) ");
+        string help = pty.ReadUntil("lines back.\r\n\r(bunraku) ");
         foreach (string line in help.Split('\n')) Assert.True(line.TrimEnd('\r').Split('\r')[^1].TrimEnd().Length <= 40, line);
         // A line longer than the terminal scrolls in its row: nothing of it is in a second one.
         string text = string.Concat(Enumerable.Range(0, 30).Select(n => $"{n:00}"));
