@@ -20,6 +20,11 @@ internal sealed record ExitKind(string Name, Action<Assembler> Emit, Doorbell? D
         new("IN", a => a.@in(al, dx)),
         new("write to device memory", a => a.mov(__dword_ptr[Device], eax)),
         new("read from device memory", a => a.mov(eax, __dword_ptr[Device])),
+        new("MOVZX from device memory", a => a.movzx(eax, __byte_ptr[Device + 1])),
+        new("TEST of device memory", a => a.test(__dword_ptr[Device], 1)),
+        new("OR to device memory (a read and a write)", a => a.or(__dword_ptr[Device], eax)),
+        new("LODS from device memory", a => { a.mov(esi, unchecked((uint)Device)); a.lodsd(); }),
+        new("XCHG with device memory (by an exception)", a => a.xchg(__dword_ptr[Device], eax)),
         new("OUT to a doorbell", a => a.@out(dx, al), new Doorbell(true, Port, 1)),
         new("OUT, posted", a => a.@out(dx, al), Posted: true),
     ];

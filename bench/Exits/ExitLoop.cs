@@ -63,7 +63,7 @@ internal sealed class ExitLoop : IDisposable
         return Stopwatch.GetElapsedTime(start).TotalNanoseconds / count;
     }
 
-    private static CpuState State()
+    public static CpuState State()
     {
         const uint code = 0xC09B, data = 0xC093;
         var s = new CpuState { Rip = Code, Rflags = 2, Cr0 = 0x31, Dr6 = 0xFFFF_0FF0, Dr7 = 0x400, Xcr0 = 1 };

@@ -3,13 +3,14 @@ using Bunraku.Bench.Exits;
 using Bunraku.Cli.Running;
 using Bunraku.Engines;
 
-// Cost of an exit round trip on each engine that runs here: guest instruction, exit, nothing done about it, entry. Engines take turns; medians.
-// Usage: Exits [rounds [repetitions]]
-int rounds = args.Length > 0 ? int.Parse(args[0], CultureInfo.InvariantCulture) : 9, count = args.Length > 1 ? int.Parse(args[1], CultureInfo.InvariantCulture) : 20_000;
+// What exits cost on each engine that runs here, engines taking turns; medians. First the exit boundary alone: guest instruction, exit, nothing done about it, entry. Then a whole
+// machine with devices: one vCPU, several vCPUs each with a device of its own, and several with one device.
+// Usage: Exits [rounds [repetitions [vCPUs]]]
+int rounds = Argument(0, 9), count = Argument(1, 20_000), cpus = Argument(2, 4);
 CpuModel model = KnownEngines.ParseModel(null);
 IEngine[] engines = [.. KnownEngines.All.Where(e => e.Probe().Available)];
 foreach (IEngine engine in engines) Console.WriteLine($"{engine.Name,-8} {engine.Probe().Detail}");
-Console.WriteLine($"{"ns",-28}{string.Concat(engines.Select(e => $"{e.Name,10}"))}    ({rounds} rounds of {count})");
+Console.WriteLine($"{"boundary, ns",-44}{string.Concat(engines.Select(e => $"{e.Name,12}"))}    ({rounds} rounds of {count})");
 
 foreach (ExitKind kind in ExitKind.All)
 {
@@ -23,6 +24,35 @@ foreach (ExitKind kind in ExitKind.All)
             if (round >= 0 && ns is { } value) times[n].Add(value);
         }
     }
-    Console.WriteLine($"{kind.Name,-28}{string.Concat(times.Select(t => t.Count == 0 ? $"{"-",10}" : t.Order().ElementAt(t.Count / 2).ToString("F0", CultureInfo.InvariantCulture).PadLeft(10)))}");
+    Print(kind.Name, times);
     foreach (ExitLoop? loop in loops) loop?.Dispose();
 }
+
+Console.WriteLine("machine, ns of processor time for each access");
+foreach ((int number, bool same) in new[] { (1, false), (cpus, false), (cpus, true) })
+{
+    foreach (DeviceAccess access in DeviceAccess.All)
+    {
+        var times = engines.Select(_ => new List<double>()).ToArray();
+        var waits = engines.Select(_ => new List<double>()).ToArray();
+        for (int round = -1; round < rounds; round++)
+        {
+            for (int n = 0; n < engines.Length; n++)
+            {
+                if (engines[n].MaxCpus < number) continue;
+                (double ns, double contentions) = MachineLoop.Measure(engines[n], model, access, number, same, count);
+                if (round < 0) continue;
+                times[n].Add(ns);
+                waits[n].Add(contentions);
+            }
+        }
+        string who = number == 1 ? "1 vCPU" : same ? $"{number} vCPUs, one device" : $"{number} vCPUs, {number} devices";
+        Print($"{access.Name}, {who}", times);
+        if (number > 1) Print("    waits for a lock, per 1000", waits, "F2");
+    }
+}
+
+int Argument(int n, int otherwise) => args.Length > n ? int.Parse(args[n], CultureInfo.InvariantCulture) : otherwise;
+
+static void Print(string name, List<double>[] values, string format = "F0") =>
+    Console.WriteLine($"{name,-44}{string.Concat(values.Select(v => v.Count == 0 ? $"{"-",12}" : v.Order().ElementAt(v.Count / 2).ToString(format, CultureInfo.InvariantCulture).PadLeft(12)))}");

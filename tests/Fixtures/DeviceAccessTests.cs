@@ -375,4 +375,79 @@ public sealed class DeviceAccessTests
         Assert.Equal(2f, g.Read<float>((uint)result));
         Assert.Equal(0x8084, g.Read<ushort>((uint)status) & 0x80BF); // B, ES, ZE
     }
+
+    public static TheoryData<string, string> UsualLoads
+    {
+        get
+        {
+            var data = new TheoryData<string, string>();
+            foreach (string engine in (string[])["interp", "bt"])
+            {
+                foreach (string load in s_usualLoads.Keys) data.Add(engine, load);
+            }
+            return data;
+        }
+    }
+
+    private static readonly Dictionary<string, Action<Assembler>> s_usualLoads = new()
+    {
+        ["MOV"] = a => a.mov(rax, __qword_ptr[rbx]),
+        ["MOV behind a posted write"] = a => { a.mov(__byte_ptr[rbx], al); a.mov(rax, __qword_ptr[rbx]); },
+        ["MOV across 8 bytes"] = a => a.mov(rax, __qword_ptr[rbx + 4]),
+        ["MOV across pages"] = a => a.mov(rax, __qword_ptr[rbx + 0xFFC]),
+        ["MOVZX"] = a => a.movzx(eax, __byte_ptr[rbx]),
+        ["MOVSXD"] = a => a.movsxd(rax, __dword_ptr[rbx]),
+        ["MOVBE"] = a => a.movbe(eax, __dword_ptr[rbx]),
+        ["ADD"] = a => a.add(eax, __dword_ptr[rbx]),
+        ["ADD to memory"] = a => a.add(__dword_ptr[rbx], eax),
+        ["AND of an immediate"] = a => a.and(__dword_ptr[rbx], 0xF),
+        ["INC"] = a => a.inc(__dword_ptr[rbx]),
+        ["SHL"] = a => a.shl(__dword_ptr[rbx], 3),
+        ["SHLD"] = a => a.shld(__dword_ptr[rbx], eax, 3),
+        ["CMP"] = a => a.cmp(__dword_ptr[rbx], eax),
+        ["TEST"] = a => a.test(__byte_ptr[rbx], 1),
+        ["BT"] = a => a.bt(__dword_ptr[rbx], 3),
+        ["BTS"] = a => a.bts(__dword_ptr[rbx], 3),
+        ["BSF"] = a => a.bsf(eax, __dword_ptr[rbx]),
+        ["CMOV"] = a => a.cmove(eax, __dword_ptr[rbx]),
+        ["IMUL"] = a => a.imul(eax, __dword_ptr[rbx]),
+        ["IMUL of an immediate"] = a => a.imul(eax, __dword_ptr[rbx], 3),
+        ["MUL"] = a => a.mul(__dword_ptr[rbx]),
+        ["PUSH"] = a => { a.push(__qword_ptr[rbx]); a.pop(rax); },
+        ["MOVD"] = a => a.movd(xmm0, __dword_ptr[rbx]),
+        ["LODS"] = a => { a.mov(rsi, rbx); a.lodsd(); },
+        ["MOVS"] = a => { a.mov(rsi, rbx); a.mov(edi, (int)Layout.Data); a.movsq(); },
+        ["REP MOVS"] = a => { a.mov(rsi, rbx); a.mov(edi, (int)Layout.Data); a.mov(ecx, 3); a.rep.movsd(); },
+        ["SCAS"] = a => { a.mov(rdi, rbx); a.scasb(); },
+        ["REPE CMPS"] = a => { a.mov(rsi, rbx); a.lea(rdi, __qword_ptr[rbx + 0x10]); a.mov(ecx, 3); a.repe.cmpsb(); },
+        ["IN behind a posted write"] = a => { a.mov(__byte_ptr[rbx], al); a.@in(al, 0x80); },
+        ["OUT behind a posted write"] = a => { a.mov(__byte_ptr[rbx], al); a.@out(0x80, al); },
+        ["OUTS"] = a => { a.mov(rsi, rbx); a.mov(edx, 0x80); a.outsb(); },
+    };
+
+    /// <summary>An exception of .NET costs more than ten exits.</summary>
+    [Theory]
+    [MemberData(nameof(UsualLoads))]
+    public void The_usual_loads_from_a_device_leave_without_an_exception(string engine, string load)
+    {
+        var thrown = new List<Exception>();
+        Thread thread = Thread.CurrentThread;
+        void Note(object? sender, System.Runtime.ExceptionServices.FirstChanceExceptionEventArgs e)
+        {
+            if (Thread.CurrentThread == thread) thrown.Add(e.Exception);
+        }
+
+        AppDomain.CurrentDomain.FirstChanceException += Note;
+        Outcome o;
+        try
+        {
+            o = Run(engine, s_usualLoads[load], 0x8877_6655_4433_2211);
+        }
+        finally
+        {
+            AppDomain.CurrentDomain.FirstChanceException -= Note;
+        }
+        Assert.NotEmpty(o.Accesses);
+        Assert.Empty(thrown);
+    }
 }

@@ -27,6 +27,7 @@ public sealed unsafe partial class Processor
         CompleteMmio();
         _reexecuting = _replay.Count > 0;
         _replayIndex = 0;
+        _leftForExit = false;
         DeliverInjected();
         for (; ; )
         {
@@ -57,16 +58,7 @@ public sealed unsafe partial class Processor
             catch (ExitRequest)
             {
                 StepBack();
-                if (_accessRefused)
-                {
-                    _accessRefused = false; // what devices have already answered stays: the instruction is tried again
-                }
-                else if (!_mmioReadPending)
-                {
-                    // A posted write stands before the read that wanted to run.
-                    ForgetReplay();
-                    TakePostedMmio();
-                }
+                ChooseExit();
                 return Exit;
             }
         }
@@ -196,7 +188,7 @@ public sealed unsafe partial class Processor
             s->Mode &= ~ModeKey.Single;
         }
         s->LinkFrom = null;
-        if (ExitPending && CompletionPending)
+        if (ExitPending && (CompletionPending || _leftForExit))
         {
             // Half done: nothing of what follows an instruction happens yet.
             ExitPending = false;

@@ -26,7 +26,8 @@ internal static unsafe class Load<TUse, T> where TUse : struct, IUse<T> where T 
     [MethodImpl(MethodImplOptions.NoInlining)]
     private static Insn* Miss(Processor p, ProcessorState* s, Insn* i, ulong address)
     {
-        TUse.Use(s, i, p.ReadSlow<T>(address));
+        if (!p.TryReadSlow(address, out T value)) return p.LeaveForExit(i);
+        TUse.Use(s, i, value);
         return i + 1;
     }
 }

@@ -40,7 +40,8 @@ internal static unsafe class Move<T> where T : unmanaged, IBinaryInteger<T>
     /// <summary>MOVBE.</summary>
     public static Insn* RegMemSwapped(Processor p, ProcessorState* s, Insn* i)
     {
-        Register.Set(s, i->R0, Swap(Access.Read<T>(p, s, Access.Address(s, i))));
+        if (!Access.ReadOrLeave(p, s, Access.Address(s, i), out T value)) return p.LeaveForExit(i);
+        Register.Set(s, i->R0, Swap(value));
         return i + 1;
     }
 

@@ -18,7 +18,8 @@ internal static unsafe class Multiply<T> where T : unmanaged, IBinaryInteger<T>
 
     public static Insn* MulMem(Processor p, ProcessorState* s, Insn* i)
     {
-        Unsigned(s, Access.Read<T>(p, s, Access.Address(s, i)));
+        if (!Access.ReadOrLeave(p, s, Access.Address(s, i), out T value)) return p.LeaveForExit(i);
+        Unsigned(s, value);
         return i + 1;
     }
 
@@ -30,7 +31,8 @@ internal static unsafe class Multiply<T> where T : unmanaged, IBinaryInteger<T>
 
     public static Insn* ImulMem(Processor p, ProcessorState* s, Insn* i)
     {
-        Signed(s, Access.Read<T>(p, s, Access.Address(s, i)));
+        if (!Access.ReadOrLeave(p, s, Access.Address(s, i), out T value)) return p.LeaveForExit(i);
+        Signed(s, value);
         return i + 1;
     }
 
@@ -42,7 +44,7 @@ internal static unsafe class Multiply<T> where T : unmanaged, IBinaryInteger<T>
 
     public static Insn* ImulRegMem(Processor p, ProcessorState* s, Insn* i)
     {
-        T b = Access.Read<T>(p, s, Access.Address(s, i));
+        if (!Access.ReadOrLeave(p, s, Access.Address(s, i), out T b)) return p.LeaveForExit(i);
         Register.Set(s, i->R0, Product(s, Register.Get<T>(s, i->R0), b));
         return i + 1;
     }
@@ -55,7 +57,7 @@ internal static unsafe class Multiply<T> where T : unmanaged, IBinaryInteger<T>
 
     public static Insn* ImulRegMemImm(Processor p, ProcessorState* s, Insn* i)
     {
-        T a = Access.Read<T>(p, s, Access.Address(s, i));
+        if (!Access.ReadOrLeave(p, s, Access.Address(s, i), out T a)) return p.LeaveForExit(i);
         Register.Set(s, i->R0, Product(s, a, T.CreateTruncating(i->Imm)));
         return i + 1;
     }

@@ -95,7 +95,8 @@ internal static unsafe class ScalarMove<T, TEncoding> where T : unmanaged where 
 
     public static Insn* Load(Processor p, ProcessorState* s, Insn* i)
     {
-        Set(s, i->R0, Access.Read<T>(p, s, Access.Address(s, i)));
+        if (!Access.ReadOrLeave(p, s, Access.Address(s, i), out T value)) return p.LeaveForExit(i);
+        Set(s, i->R0, value);
         return i + 1;
     }
 

@@ -30,7 +30,8 @@ internal static unsafe class Stack64
 
     public static Insn* PushImm(Processor p, ProcessorState* s, Insn* i) => Push(p, s, i, (ulong)i->Imm);
 
-    public static Insn* PushMem(Processor p, ProcessorState* s, Insn* i) => Push(p, s, i, Access.Read<ulong>(p, s, Access.Address(s, i)));
+    public static Insn* PushMem(Processor p, ProcessorState* s, Insn* i) =>
+        Access.ReadOrLeave(p, s, Access.Address(s, i), out ulong value) ? Push(p, s, i, value) : p.LeaveForExit(i);
 
     public static Insn* PopReg(Processor p, ProcessorState* s, Insn* i)
     {

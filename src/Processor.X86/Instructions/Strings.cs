@@ -14,17 +14,13 @@ internal static unsafe class Strings<T> where T : unmanaged, IBinaryInteger<T>
     public static Insn* Movs(Processor p, ProcessorState* s, Insn* i)
     {
         ulong mask = Implicit.AddressMask(i);
-        if ((i->Flags & AnyRepeat) == 0)
-        {
-            MoveOne(p, s, i, mask);
-            return i + 1;
-        }
+        if ((i->Flags & AnyRepeat) == 0) return MoveOne(p, s, i, mask) ? i + 1 : p.LeaveForExit(i);
         while ((s->Rcx & mask) != 0)
         {
             int count = (s->FlagsOther & (uint)Rflags.Tf) == 0 ? MoveRun(s, i, mask) : 0;
             if (count == 0)
             {
-                MoveOne(p, s, i, mask);
+                if (!MoveOne(p, s, i, mask)) return p.LeaveForExit(i);
                 count = 1;
             }
             StringRegisters.Consume(s, mask, count);
@@ -33,12 +29,14 @@ internal static unsafe class Strings<T> where T : unmanaged, IBinaryInteger<T>
         return i + 1;
     }
 
-    private static void MoveOne(Processor p, ProcessorState* s, Insn* i, ulong mask)
+    /// <summary>False: the source is a device's, which must be asked first.</summary>
+    private static bool MoveOne(Processor p, ProcessorState* s, Insn* i, ulong mask)
     {
-        T value = Access.Read<T>(p, s, Implicit.Linear(p, s, Implicit.Segment(i), s->Rsi & mask, sizeof(T), AccessKind.Read));
+        if (!Access.ReadOrLeave(p, s, Implicit.Linear(p, s, Implicit.Segment(i), s->Rsi & mask, sizeof(T), AccessKind.Read), out T value)) return false;
         Access.Write(p, s, Implicit.Linear(p, s, Seg.Es, s->Rdi & mask, sizeof(T), AccessKind.Write), value);
         StringRegisters.Advance(&s->Rsi, mask, s->Direction * sizeof(T));
         StringRegisters.Advance(&s->Rdi, mask, s->Direction * sizeof(T));
+        return true;
     }
 
     /// <summary>Moves as many elements as both pages hold when both are in the TLB, and returns how many; 0 when the slow way must be taken.</summary>
@@ -134,7 +132,7 @@ internal static unsafe class Strings<T> where T : unmanaged, IBinaryInteger<T>
         if (repeats && (s->Rcx & mask) == 0) return i + 1;
         while (true)
         {
-            T value = Access.Read<T>(p, s, Implicit.Linear(p, s, Implicit.Segment(i), s->Rsi & mask, sizeof(T), AccessKind.Read));
+            if (!Access.ReadOrLeave(p, s, Implicit.Linear(p, s, Implicit.Segment(i), s->Rsi & mask, sizeof(T), AccessKind.Read), out T value)) return p.LeaveForExit(i);
             Register.Set(s, 0, value);
             StringRegisters.Advance(&s->Rsi, mask, s->Direction * sizeof(T));
             if (!repeats) return i + 1;
@@ -151,7 +149,7 @@ internal static unsafe class Strings<T> where T : unmanaged, IBinaryInteger<T>
         if (repeats && (s->Rcx & mask) == 0) return i + 1;
         while (true)
         {
-            T value = Access.Read<T>(p, s, Implicit.Linear(p, s, Seg.Es, s->Rdi & mask, sizeof(T), AccessKind.Read));
+            if (!Access.ReadOrLeave(p, s, Implicit.Linear(p, s, Seg.Es, s->Rdi & mask, sizeof(T), AccessKind.Read), out T value)) return p.LeaveForExit(i);
             SubOperation.Apply(s, *(T*)&s->Rax, value);
             StringRegisters.Advance(&s->Rdi, mask, s->Direction * sizeof(T));
             if (!repeats) return i + 1;
@@ -168,8 +166,8 @@ internal static unsafe class Strings<T> where T : unmanaged, IBinaryInteger<T>
         if (repeats && (s->Rcx & mask) == 0) return i + 1;
         while (true)
         {
-            T first = Access.Read<T>(p, s, Implicit.Linear(p, s, Implicit.Segment(i), s->Rsi & mask, sizeof(T), AccessKind.Read));
-            T second = Access.Read<T>(p, s, Implicit.Linear(p, s, Seg.Es, s->Rdi & mask, sizeof(T), AccessKind.Read));
+            if (!Access.ReadOrLeave(p, s, Implicit.Linear(p, s, Implicit.Segment(i), s->Rsi & mask, sizeof(T), AccessKind.Read), out T first)) return p.LeaveForExit(i);
+            if (!Access.ReadOrLeave(p, s, Implicit.Linear(p, s, Seg.Es, s->Rdi & mask, sizeof(T), AccessKind.Read), out T second)) return p.LeaveForExit(i);
             SubOperation.Apply(s, first, second);
             StringRegisters.Advance(&s->Rsi, mask, s->Direction * sizeof(T));
             StringRegisters.Advance(&s->Rdi, mask, s->Direction * sizeof(T));

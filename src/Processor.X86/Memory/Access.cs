@@ -86,6 +86,33 @@ internal static unsafe class Access
     }
 
     /// <summary>
+    /// <see cref="Read{T}"/> for handlers that return <see cref="Processor.LeaveForExit"/> when this is false: a device must be asked first. Nothing may have changed yet.
+    /// </summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static bool ReadOrLeave<T>(Processor p, ProcessorState* s, ulong address, out T value) where T : unmanaged
+    {
+        if (TryRead(s, address, out value)) return true;
+        bool done = p.TryReadSlow(address, out T slow); // another variable: the handler's own stays in a register
+        value = slow;
+        return done;
+    }
+
+    /// <summary><see cref="ReadForWrite{T}"/> in the manner of <see cref="ReadOrLeave{T}"/>.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static bool ReadForWriteOrLeave<T>(Processor p, ProcessorState* s, ulong address, out T value) where T : unmanaged
+    {
+        TlbEntry* e = Entry(s, address);
+        if (e->WriteTag == (((address + (ulong)(sizeof(T) - 1)) & PageMask) | s->TlbContext))
+        {
+            value = Unsafe.ReadUnaligned<T>((byte*)address + e->Addend);
+            return true;
+        }
+        bool done = p.TryReadForWriteSlow(address, out T slow);
+        value = slow;
+        return done;
+    }
+
+    /// <summary>
     /// Host pointer for a locked read-modify-write, all write checks done: in RAM, within a page, aligned or not, since the host's own locked instructions are atomic
     /// at any address. After the operation <see cref="Processor.AfterAtomic"/> must be called. Null when the operand is in two pages or not in RAM: then
     /// the caller uses ReadForWrite and Write between <see cref="ProcessorGroup.LockBus"/> and <see cref="ProcessorGroup.UnlockBus"/>.

@@ -26,12 +26,16 @@ public sealed unsafe partial class Processor
 
     private uint CurrentPrivilege => State->Cpl == 3 ? UserAccess : 0;
 
-    internal T ReadSlow<T>(ulong address) where T : unmanaged
+    internal T ReadSlow<T>(ulong address) where T : unmanaged => TryReadSlow(address, out T value) ? value : throw ExitRequested;
+
+    /// <summary><see cref="ReadSlow{T}"/> for handlers that return <see cref="LeaveForExit"/> when this is false.</summary>
+    internal bool TryReadSlow<T>(ulong address, out T value) where T : unmanaged
     {
-        T value;
+        T read;
         CheckAlignment<T>(address, ReadAccess);
-        ReadRange(address, (byte*)&value, sizeof(T), CurrentPrivilege);
-        return value;
+        bool done = TryReadRange(address, (byte*)&read, sizeof(T), CurrentPrivilege);
+        value = read;
+        return done;
     }
 
     internal void WriteSlow<T>(ulong address, T value) where T : unmanaged
@@ -40,13 +44,17 @@ public sealed unsafe partial class Processor
         WriteRange(address, (byte*)&value, sizeof(T), CurrentPrivilege);
     }
 
-    internal T ReadForWriteSlow<T>(ulong address) where T : unmanaged
+    internal T ReadForWriteSlow<T>(ulong address) where T : unmanaged => TryReadForWriteSlow(address, out T value) ? value : throw ExitRequested;
+
+    /// <summary><see cref="ReadForWriteSlow{T}"/> for handlers that return <see cref="LeaveForExit"/> when this is false.</summary>
+    internal bool TryReadForWriteSlow<T>(ulong address, out T value) where T : unmanaged
     {
-        T value;
+        T read;
         CheckAlignment<T>(address, WriteAccess);
         CheckRange(address, sizeof(T), CurrentPrivilege | WriteAccess);
-        ReadRange(address, (byte*)&value, sizeof(T), CurrentPrivilege | WriteAccess);
-        return value;
+        bool done = TryReadRange(address, (byte*)&read, sizeof(T), CurrentPrivilege | WriteAccess);
+        value = read;
+        return done;
     }
 
     /// <summary>Reads any number of bytes (1 to 4096) at a linear address with the current privilege; all of it is checked first.</summary>
@@ -89,17 +97,18 @@ public sealed unsafe partial class Processor
 
     private void ReadRange(ulong address, byte* destination, int length, uint access)
     {
+        if (!TryReadRange(address, destination, length, access)) throw ExitRequested;
+    }
+
+    /// <summary>False: an exit comes first, see <see cref="TryReadMmio"/>.</summary>
+    private bool TryReadRange(ulong address, byte* destination, int length, uint access)
+    {
         int first = (int)Math.Min(0x1000 - (address & 0xFFF), (ulong)length);
         ulong second = first < length ? SecondPage(address, first, access) : 0;
         Part a = Locate(address, first, access);
-        if (first == length)
-        {
-            ReadPart(a, destination);
-            return;
-        }
+        if (first == length) return TryReadPart(a, destination);
         Part b = Locate(second, length - first, access);
-        ReadPart(a, destination);
-        ReadPart(b, destination + first);
+        return TryReadPart(a, destination) && TryReadPart(b, destination + first);
     }
 
     private void WriteRange(ulong address, byte* source, int length, uint access)
@@ -233,10 +242,11 @@ public sealed unsafe partial class Processor
         e->WriteTag = t.WriteReady && !IsCodePage(page) ? tag : TlbEmpty;
     }
 
-    private void ReadPart(Part part, byte* destination)
+    private bool TryReadPart(Part part, byte* destination)
     {
-        if (part.Host != null) Copy(destination, part.Host, part.Length);
-        else ReadMmio(part.Physical, destination, part.Length);
+        if (part.Host == null) return TryReadMmio(part.Physical, destination, part.Length);
+        Copy(destination, part.Host, part.Length);
+        return true;
     }
 
     private void WritePart(Part part, byte* source)

@@ -4,7 +4,8 @@ namespace Bunraku.Processor.X86;
 
 /// <summary>
 /// Accesses to guest-physical addresses without RAM. A read needs its value now: the instruction is abandoned with an exit and executed again
-/// from the start, when the values that it already got are replayed. A write is posted: the instruction completes, and the
+/// from the start, when the values that it already got are replayed. The handlers of the usual instructions see that a read failed and return
+/// <see cref="LeaveForExit"/>; the others are left by an exception, which costs microseconds. A write is posted: the instruction completes, and the
 /// exit comes before the next block, or before the next MMIO read, so the order among MMIO accesses is the program's.
 /// </summary>
 public sealed unsafe partial class Processor
@@ -20,7 +21,8 @@ public sealed unsafe partial class Processor
     /// </summary>
     internal bool Replaying => _replay.Count > 0;
 
-    private void ReadMmio(ulong physical, byte* destination, int length)
+    /// <summary>False: the hypervisor must do something first, and the instruction is executed again afterwards.</summary>
+    private bool TryReadMmio(ulong physical, byte* destination, int length)
     {
         while (length > 0)
         {
@@ -37,20 +39,21 @@ public sealed unsafe partial class Processor
             }
             else
             {
-                if (_posted.Count > 0) throw ExitRequested;
+                if (_posted.Count > 0) return false;
                 Exit.Reason = ExitReason.Mmio;
                 Exit.IsWrite = false;
                 Exit.Address = physical;
                 Exit.Size = n;
                 Exit.Data = 0;
                 _mmioReadPending = true;
-                throw ExitRequested;
+                return false;
             }
             for (int k = 0; k < n; k++) destination[k] = (byte)(value >> (8 * k));
             destination += n;
             physical += (ulong)n;
             length -= n;
         }
+        return true;
     }
 
     private void PostMmio(ulong physical, byte* source, int length)
@@ -81,6 +84,30 @@ public sealed unsafe partial class Processor
         Exit.Data = write.Data;
         return true;
     }
+
+    /// <summary>The instruction is abandoned: what exits is the read that it wants, or a posted write, which stands before it.</summary>
+    private void ChooseExit()
+    {
+        if (_accessRefused)
+        {
+            _accessRefused = false; // what devices have already answered stays: the instruction is tried again
+            return;
+        }
+        if (_mmioReadPending) return;
+        ForgetReplay();
+        TakePostedMmio();
+    }
+
+    /// <summary>Leaves the current instruction, which has changed nothing, for an exit; it is executed again afterwards. Returns what the handler must return.</summary>
+    internal Insn* LeaveForExit(Insn* i)
+    {
+        ChooseExit();
+        ExitPending = true;
+        _leftForExit = true;
+        return Flow.Again(State, i);
+    }
+
+    private bool _leftForExit; // the exit that is pending does not belong to an instruction that was executed
 
     /// <summary>Moves the value of a completed MMIO read to where the re-executed instruction finds it.</summary>
     private void CompleteMmio()

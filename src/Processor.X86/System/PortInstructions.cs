@@ -29,6 +29,7 @@ internal static unsafe class PortInstructions
     private static Insn* Out<T>(Processor p, ProcessorState* s, Insn* i, ushort port) where T : unmanaged, IBinaryInteger<T>
     {
         p.CheckPort(port, sizeof(T));
+        if (p.MustExitFirst) return p.LeaveForExit(i);
         p.RequestExit(ExitReason.Io, port, sizeof(T), isWrite: true, data: ulong.CreateTruncating(*(T*)&s->Rax));
         p.PortAccessed(port, sizeof(T));
         return Flow.Leave(s, i);
@@ -87,7 +88,7 @@ internal static unsafe class PortInstructions
         p.CheckPort(port, sizeof(T));
         if (IsDone(s, i, mask)) return Flow.Leave(s, i);
         var segment = (Seg)((int)(i->Flags & InsnFlags.SegmentMask) / (int)InsnFlags.SegmentShift9);
-        T value = Access.Read<T>(p, s, p.LinearAddress(segment, s->Rsi & mask, sizeof(T), AccessKind.Read));
+        if (!Access.ReadOrLeave(p, s, p.LinearAddress(segment, s->Rsi & mask, sizeof(T), AccessKind.Read), out T value) || p.MustExitFirst) return p.LeaveForExit(i);
         p.RequestExit(ExitReason.Io, port, sizeof(T), isWrite: true, data: ulong.CreateTruncating(value));
         p.PortAccessed(port, sizeof(T));
         Advance(s, &s->Rsi, mask, sizeof(T));

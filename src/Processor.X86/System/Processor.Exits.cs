@@ -21,12 +21,15 @@ public sealed unsafe partial class Processor
     private ExitReason _completionReason;
     private ulong _completionRip;
 
+    /// <summary>MMIO writes of earlier instructions have not exited yet: the instruction, which has changed nothing, returns <see cref="LeaveForExit"/>.</summary>
+    internal bool MustExitFirst => _posted.Count > 0;
+
     /// <summary>
     /// Fills <see cref="Exit"/> and sets <see cref="ExitPending"/>. MMIO writes of earlier instructions exit first, and the instruction starts anew: it must not have changed anything yet.
     /// </summary>
     internal void RequestExit(ExitReason reason, ulong address = 0, int size = 0, bool isWrite = false, ulong data = 0, bool completes = false)
     {
-        if (_posted.Count > 0) throw ExitRequested;
+        if (MustExitFirst) throw ExitRequested;
         VmExit e = Exit;
         e.Reason = reason;
         e.Address = address;
@@ -45,6 +48,7 @@ public sealed unsafe partial class Processor
     /// <summary>Exits with <paramref name="reason"/>, to be completed: remembers the instruction and returns what the handler must return.</summary>
     internal Insn* ExitForCompletion(Insn* i, ExitReason reason, ulong address = 0, int size = 0, bool isWrite = false, ulong data = 0)
     {
+        if (MustExitFirst) return LeaveForExit(i);
         RequestExit(reason, address, size, isWrite, data, completes: true);
         _completionRip = State->BlockRip + i->Offset;
         return Flow.Again(State, i);
