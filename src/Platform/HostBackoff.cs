@@ -10,8 +10,11 @@ namespace Bunraku.Platform;
 /// </summary>
 public struct HostBackoff
 {
-    /// <summary>A yield that took longer let somebody else run. By itself it takes about a microsecond.</summary>
-    private const long LongYield = 20_000; // ns
+    /// <summary>
+    /// A yield that took longer gave somebody else a whole turn. By itself it takes about a microsecond, and when the one that is waited for has only this processor, as long as
+    /// that one needs, which is no reason to sleep.
+    /// </summary>
+    private const long LongYield = 300_000; // ns
     /// <summary>For how long the host is taken for busy then. Finding out again costs a turn of all the others.</summary>
     private const long BusyTime = 250_000_000; // ns
     private const long ShortestSleep = 50_000, LongestSleep = 200_000; // ns
