@@ -22,7 +22,8 @@ internal static class FeatureMap
         if (!model.Has(CpuFeature.Bmi1)) options |= DecoderOptions.NoMPFX_0FBC; // TZCNT is BSF there
         if (!model.Has(CpuFeature.Lzcnt)) options |= DecoderOptions.NoMPFX_0FBD; // LZCNT is BSR there
         if (!model.Has(CpuFeature.LahfLm)) options |= DecoderOptions.NoLahfSahf64;
-        if (model.Behavior.OperandSizePrefixNarrowsNearBranches) options |= DecoderOptions.AMD; // and far branches have no 64-bit operand there
+        // Iced's option does more, all of it AMD's: far pointers have no 64-bit offset, and UD0 has no ModRM byte.
+        if (model.Behavior.OperandSizePrefixNarrowsNearBranches) options |= DecoderOptions.AMD;
         return options;
     }
 
