@@ -14,13 +14,14 @@ internal static unsafe class Strings<T> where T : unmanaged, IBinaryInteger<T>
     public static Insn* Movs(Processor p, ProcessorState* s, Insn* i)
     {
         ulong mask = Implicit.AddressMask(i);
-        if ((i->Flags & AnyRepeat) == 0) return MoveOne(p, s, i, mask) ? i + 1 : p.LeaveForExit(i);
+        SourcePage source = default;
+        if ((i->Flags & AnyRepeat) == 0) return MoveOne(p, s, i, mask, ref source) ? i + 1 : p.LeaveForExit(i);
         while ((s->Rcx & mask) != 0)
         {
-            int count = (s->FlagsOther & (uint)Rflags.Tf) == 0 ? MoveRun(s, i, mask) : 0;
+            int count = (s->FlagsOther & (uint)Rflags.Tf) == 0 ? MoveRun(s, i, mask, ref source) : 0;
             if (count == 0)
             {
-                if (!MoveOne(p, s, i, mask)) return p.LeaveForExit(i);
+                if (!MoveOne(p, s, i, mask, ref source)) return p.LeaveForExit(i);
                 count = 1;
             }
             StringRegisters.Consume(s, mask, count);
@@ -29,10 +30,20 @@ internal static unsafe class Strings<T> where T : unmanaged, IBinaryInteger<T>
         return i + 1;
     }
 
-    /// <summary>False: the source is a device's, which must be asked first.</summary>
-    private static bool MoveOne(Processor p, ProcessorState* s, Insn* i, ulong mask)
+    /// <summary>
+    /// The page that a move reads, as the TLB had it. Source and destination may want the same place in the TLB; then each lookup evicts the other, and
+    /// without this every element would walk the page tables twice. Kept only while one instruction goes on, as a processor may keep any translation.
+    /// </summary>
+    private readonly record struct SourcePage(ulong Tag, nint Addend, bool Valid);
+
+    /// <summary>Moves one element. False: the source is a device's, which must be asked first.</summary>
+    /// <param name="page">The source's page where it is memory.</param>
+    private static bool MoveOne(Processor p, ProcessorState* s, Insn* i, ulong mask, ref SourcePage page)
     {
-        if (!Access.ReadOrLeave(p, s, Implicit.Linear(p, s, Implicit.Segment(i), s->Rsi & mask, sizeof(T), AccessKind.Read), out T value)) return false;
+        ulong from = Implicit.Linear(p, s, Implicit.Segment(i), s->Rsi & mask, sizeof(T), AccessKind.Read);
+        if (!Access.ReadOrLeave(p, s, from, out T value)) return false;
+        TlbEntry* read = Access.Entry(s, from);
+        page = new(read->ReadTag, read->Addend, Valid: read->ReadTag == (StringRegisters.Page(from) | s->TlbContext));
         Access.Write(p, s, Implicit.Linear(p, s, Seg.Es, s->Rdi & mask, sizeof(T), AccessKind.Write), value);
         StringRegisters.Advance(&s->Rsi, mask, s->Direction * sizeof(T));
         StringRegisters.Advance(&s->Rdi, mask, s->Direction * sizeof(T));
@@ -40,18 +51,22 @@ internal static unsafe class Strings<T> where T : unmanaged, IBinaryInteger<T>
     }
 
     /// <summary>Moves as many elements as both pages hold when both are in the TLB, and returns how many; 0 when the slow way must be taken.</summary>
-    private static int MoveRun(ProcessorState* s, Insn* i, ulong mask)
+    /// <param name="kept">Serves for the source when the TLB has it no more.</param>
+    private static int MoveRun(ProcessorState* s, Insn* i, ulong mask, ref SourcePage kept)
     {
         Seg segment = Implicit.Segment(i);
         if (segment >= Seg.Fs || !Implicit.IsFlat(s)) return 0;
         ulong source = s->Rsi & mask, destination = s->Rdi & mask;
         TlbEntry* read = Access.Entry(s, source), write = Access.Entry(s, destination);
-        if (read->ReadTag != (StringRegisters.Page(source) | s->TlbContext) || write->WriteTag != (StringRegisters.Page(destination) | s->TlbContext)) return 0;
+        ulong readTag = StringRegisters.Page(source) | s->TlbContext;
+        if (read->ReadTag == readTag) kept = new(readTag, read->Addend, Valid: true);
+        else if (!kept.Valid || kept.Tag != readTag) return 0;
+        if (write->WriteTag != (StringRegisters.Page(destination) | s->TlbContext)) return 0;
         int count = StringRegisters.Room(source, s->Direction, sizeof(T));
         count = Math.Min(count, StringRegisters.Room(destination, s->Direction, sizeof(T)));
         count = (int)Math.Min((ulong)count, s->Rcx & mask);
         if (count == 0) return 0;
-        byte* from = (byte*)source + read->Addend, to = (byte*)destination + write->Addend;
+        byte* from = (byte*)source + kept.Addend, to = (byte*)destination + write->Addend;
         int bytes = count * sizeof(T);
         if (s->Direction > 0)
         {
