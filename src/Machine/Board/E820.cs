@@ -34,7 +34,7 @@ public static class E820
         [
             new(0, MemoryLayout.Ebda, E820Type.Memory),
             new(MemoryLayout.Ebda, MemoryLayout.VideoHole - MemoryLayout.Ebda, E820Type.Reserved),
-            new(MemoryLayout.AcpiTables, MemoryLayout.AcpiTablesEnd - MemoryLayout.AcpiTables, E820Type.Reserved),
+            new(MemoryLayout.AcpiTables, MemoryLayout.RomEnd - MemoryLayout.AcpiTables, E820Type.Reserved),
         ];
         foreach (MemoryRegion region in memory.Regions)
         {

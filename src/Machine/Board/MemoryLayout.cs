@@ -8,10 +8,13 @@ namespace Bunraku.Machine.Board;
 /// </summary>
 public static class MemoryLayout
 {
-    /// <summary>Real-mode interrupt vectors and BIOS data area; no BIOS fills them but for <see cref="BiosDataAreaEbda"/>.</summary>
+    /// <summary>BIOS data area, behind the real-mode interrupt vectors; empty but for <see cref="BiosDataAreaEbda"/> and <see cref="BiosDataAreaMemory"/>.</summary>
     public const ulong BiosDataArea = 0x400;
     /// <summary>Word with the real-mode segment of the EBDA, where an operating system begins its search for the RSDP.</summary>
     public const ulong BiosDataAreaEbda = 0x40E;
+    /// <summary>Word with the size of conventional memory in KiB: what lies below the EBDA.</summary>
+    public const ulong BiosDataAreaMemory = 0x413;
+    public const ulong BiosDataAreaEnd = 0x500;
 
     /// <summary>Word by which software tells the firmware before a reset what kind of one it wants: 1234h a warm one (IBM PC AT Technical Reference, BIOS listing, RESET_FLAG).</summary>
     public const ulong BiosDataAreaResetFlag = 0x472;
@@ -22,7 +25,10 @@ public static class MemoryLayout
     public const ulong VideoHole = 0xA0000;
     /// <summary>The RSDP lies at the beginning of the area that operating systems search, the tables behind it.</summary>
     public const ulong AcpiTables = 0xE0000;
-    public const ulong AcpiTablesEnd = HighMemory;
+    public const ulong AcpiTablesEnd = Rom;
+    /// <summary>The last 64 KiB of the first mebibyte, where a PC's ROM shows: see <see cref="BiosState"/>.</summary>
+    public const ulong Rom = 0xF0000;
+    public const ulong RomEnd = HighMemory;
     /// <summary>Address of the RSDP, for boot protocols that pass it on.</summary>
     public const ulong Rsdp = AcpiTables;
 

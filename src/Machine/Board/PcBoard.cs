@@ -182,8 +182,8 @@ public sealed class PcBoard
     public SharedWire PciInterrupt(int input) =>
         _pciInterrupts.TryGetValue(input, out SharedWire? wire) ? wire : _pciInterrupts[input] = Device(new SharedWire($"wire.{input}", IoApic.GetLine(input), _vm.InterruptLock), _vm.InterruptLock);
 
-    /// <summary>Leaves interrupt vectors, 8259A and timer as a BIOS does, for kernels whose boot protocol promises that. Before the kernel is loaded.</summary>
-    public void PrepareAsBios() => BiosState.Prepare(_vm.Memory, _vm.Ports);
+    /// <summary>Leaves 8259A and timer as a BIOS does, for kernels whose boot protocol promises that. Before the kernel is loaded.</summary>
+    public void PrepareAsBios() => BiosState.PrepareDevices(_vm.Ports);
 
     /// <summary>The guest asked for a warm reset, by the word for that in low memory. Any thread.</summary>
     public bool WantsWarmReset => _vm.Memory.TryRead(MemoryLayout.BiosDataAreaResetFlag, out ushort flag) && flag == WarmReset;
@@ -214,13 +214,15 @@ public sealed class PcBoard
         lock (_vm.InterruptLock) Apics.DeliverMsi(address, data);
     }
 
-    /// <summary>What operating systems look for in low memory: the segment of the EBDA, which is empty but for its size, and the ACPI tables.</summary>
+    /// <summary>What operating systems look for in low memory: where the EBDA is, which is empty but for its size, the ACPI tables, and the ROM's entry points.</summary>
     private void WriteFirmwareData()
     {
         _vm.Memory.TryWrite(MemoryLayout.BiosDataAreaResetFlag, (ushort)0);
         _vm.Memory.TryWrite(MemoryLayout.BiosDataAreaEbda, (ushort)(MemoryLayout.Ebda >> 4));
+        _vm.Memory.TryWrite(MemoryLayout.BiosDataAreaMemory, (ushort)(MemoryLayout.Ebda >> 10));
         _vm.Memory.TryWrite(MemoryLayout.Ebda, (byte)((MemoryLayout.VideoHole - MemoryLayout.Ebda) >> 10));
         Acpi.WriteTo(_vm.Memory);
+        BiosState.WriteRom(_vm.Memory, s_reset);
     }
 
     private void PrepareApplicationProcessor(IVirtualCpu cpu)

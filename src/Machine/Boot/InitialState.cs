@@ -11,6 +11,8 @@ internal static class InitialState
 
     // Access rights in the format of SegmentState.Attributes.
     private const uint FlatData = 0xC093, Code32 = 0xC09B, Code64 = 0xA09B, BusyTask = 0x008B, UnusableLdt = 0x1_0082;
+    /// <summary>No protocol promises an interrupt table: base and limit stay those of real mode, as where a boot loader came from there.</summary>
+    private const ushort RealModeVectors = 0x3FF;
     private const uint FlatLimit = 0xFFFF_FFFF, TaskLimit = 0x67;
 
     private const ulong Cr0Pe = 1, Cr0Et = 1 << 4, Cr0Pg = 1ul << 31, Cr4Pae = 1 << 5, EferLme = 1 << 8, EferLma = 1 << 10;
@@ -68,6 +70,7 @@ internal static class InitialState
             Gs = data,
             Tr = new(TaskSelector, 0, TaskLimit, BusyTask),
             Ldtr = new(0, 0, 0xFFFF, UnusableLdt),
+            IdtrLimit = RealModeVectors,
         };
         // What FNINIT and RESET leave: all exceptions masked (Intel SDM vol. 1, "x87 FPU Control Word", "MXCSR Control and Status Register").
         BinaryPrimitives.WriteUInt16LittleEndian(state.Xsave, 0x37F);
