@@ -33,6 +33,19 @@ internal static unsafe partial class Libc
     [LibraryImport("libc", EntryPoint = "close", SetLastError = true)]
     public static partial int Close(int fd);
 
+    public const int CurrentFolder = -100;
+    public const uint StatxType = 1;
+
+    /// <summary>struct statx of linux/stat.h, as far as it is read.</summary>
+    [StructLayout(LayoutKind.Explicit, Size = 256)]
+    public struct FileStatus
+    {
+        [FieldOffset(28)] public ushort Mode;
+    }
+
+    [LibraryImport("libc", EntryPoint = "statx", StringMarshalling = StringMarshalling.Utf8)]
+    public static partial int Statx(int folder, string path, int flags, uint wanted, FileStatus* status);
+
     public struct TimeSpec
     {
         public long Seconds, Nanoseconds;

@@ -43,6 +43,13 @@ public class CommandLineTests
     }
 
     [Fact]
+    public void ModulesKeepTheirOrderAndTheirCommandLines()
+    {
+        Assert.Equal(["a console=x --opt", "-b"], Run("--kernel", "k", "--module", "a console=x --opt", "--module", "-b").Modules);
+        Assert.Contains("--initrd or with --module", Assert.Throws<UsageException>(() => Run("--kernel", "k", "--initrd", "i", "--module", "m")).Message);
+    }
+
+    [Fact]
     public void TraceWithoutFileGoesToStderr() => Assert.Equal(new TraceTarget(null), Run("--trace", "exits").Trace);
 
     [Fact]

@@ -17,7 +17,14 @@ internal sealed class RunCommand : Command
 
     private readonly Argument<string?> _guest = new("GUEST") { Arity = ArgumentArity.ZeroOrOne, Description = "linux (default), linux-generic or hello" };
     private readonly Option<string?> _kernel = SingleValue.Text("--kernel", "FILE", "a kernel of your own: bzImage, ELF with a PVH note, or multiboot");
-    private readonly Option<string?> _initrd = SingleValue.Text("--initrd", "FILE", "its initial RAM disk");
+    private readonly Option<string?> _initrd = SingleValue.Text("--initrd", "FILE", "its initial RAM disk; for a multiboot kernel a list of modules: \"FILE ARGUMENTS,FILE ARGUMENTS\", with ,, for a comma");
+    private readonly Option<string[]?> _modules = new("--module")
+    {
+        HelpName = "\"FILE ARGUMENTS\"",
+        Description = "a module of a multiboot or PVH kernel with its command line, as one word; once for each module",
+        Arity = ArgumentArity.OneOrMore,
+        AllowMultipleArgumentsPerToken = false,
+    };
     private readonly Option<string?> _append = SingleValue.Text("--append", "STRING", "added to the kernel's command line");
     private readonly Option<ulong?> _memory = SingleValue.Parsed<ulong?>("--memory", "SIZE", "RAM of the guest, for example 512M, 2G or 1.5G (default 512M)", t => Quantities.ParseSize(t));
     private readonly Option<int?> _cpus = SingleValue.Parsed<int?>("--cpus", "N", "virtual processors (default 1); how many an engine can have, it says when there are too many", t => ParseCpus(t));
@@ -44,7 +51,7 @@ internal sealed class RunCommand : Command
     {
         _guest.CompletionSources.Add([.. GuestImage.Names]);
         Arguments.Add(_guest);
-        foreach (Option option in (Option[])[_kernel, _initrd, _append, _memory, _cpus, _engine, _localApic, _checkInterval, _cpu, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _debugExit, _testDevice, _noReboot, _timeout, _stats, _statsJson, _trace])
+        foreach (Option option in (Option[])[_kernel, _initrd, _modules, _append, _memory, _cpus, _engine, _localApic, _checkInterval, _cpu, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _debugExit, _testDevice, _noReboot, _timeout, _stats, _statsJson, _trace])
             Options.Add(option);
     }
 
@@ -61,6 +68,8 @@ internal sealed class RunCommand : Command
         string? guest = parsed.GetValue(_guest), kernel = parsed.GetValue(_kernel), initrd = parsed.GetValue(_initrd);
         if (guest is not null && kernel is not null) throw new UsageException($"give either the guest '{guest}' or --kernel, not both");
         if (guest == "") throw new UsageException("the guest's name is empty");
+        if (initrd is not null && parsed.GetValue(_modules) is { Length: > 0 })
+            throw new UsageException("give the files either with --initrd or with --module, not both: a kernel goes by their order");
         string engine = parsed.GetValue(_engine) ?? "auto";
         if (parsed.GetValue(_checkInterval) is not null && engine != "check") throw new UsageException("--check-interval is for --engine check");
         if (command is { Count: 0 }) throw new UsageException("a command is missing behind --");
@@ -70,6 +79,7 @@ internal sealed class RunCommand : Command
             Guest = guest ?? "linux",
             Kernel = kernel,
             Initrd = initrd,
+            Modules = parsed.GetValue(_modules) is { Length: > 0 } modules ? modules : [],
             Append = parsed.GetValue(_append),
             Memory = parsed.GetValue(_memory) ?? RunOptions.DefaultMemory,
             Cpus = parsed.GetValue(_cpus) ?? 1,

@@ -7,10 +7,13 @@ namespace Bunraku.Cli.Running;
 /// <summary>What is to be booted: files in memory, not yet in a VM.</summary>
 /// <param name="Append">Kernel command line.</param>
 /// <param name="Linux">Set when our own init runs in the guest and reports.</param>
-public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, ReadOnlyMemory<byte> Initrd, string InitrdName, string Append, LinuxGuest? Linux)
+public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, IReadOnlyList<BootModule> Modules, string Append, LinuxGuest? Linux)
 {
     /// <summary>Names that <c>run</c> takes, the default first.</summary>
     public static IReadOnlyList<string> Names { get; } = [.. DebianPackages.KernelNames.Select(k => k.Name), HelloGuest.Name];
+
+    /// <summary>A kernel's file may hold more than is loaded, as symbols for a debugger.</summary>
+    private const ulong LargestKernel = 1ul << 30;
 
     /// <summary>Reads or downloads what the options name.</summary>
     /// <param name="progress">Told in a few words what takes long.</param>
@@ -20,22 +23,21 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
     {
         if (options.Kernel is { } path)
         {
-            return new GuestImage(
-                BootFile.Read(path, "kernel"), path,
-                options.Initrd is { } initrd ? BootFile.Read(initrd, "initrd") : default, options.Initrd ?? "",
-                options.Append ?? "", null);
+            byte[] own = BootFile.Read(path, "kernel", Math.Max(options.Memory, LargestKernel));
+            return new GuestImage(own, path, ReadModules(options, KernelLoader.Detect(own, path)), options.Append ?? "", null);
         }
         if (!Names.Contains(options.Guest)) throw new UsageException(Nearest.Message("guest", options.Guest, Names));
         if (options.Initrd is not null) throw new UsageException($"--initrd goes with --kernel; the guest '{options.Guest}' has its own");
+        if (options.Modules.Count > 0) throw new UsageException("--module goes with --kernel");
         if (options.Guest == HelloGuest.Name)
         {
             if (options.Command is not null) throw new UsageException($"the guest '{HelloGuest.Name}' runs no commands; leave out what stands behind --");
-            return new GuestImage(HelloGuest.Build(), HelloGuest.Name, default, "", options.Append ?? "", null);
+            return new GuestImage(HelloGuest.Build(), HelloGuest.Name, [], options.Append ?? "", null);
         }
 
         var packages = new DebianPackages(new GuestCache(), progress);
         string kernel = packages.FindKernel(options.Guest, cancel), busybox = packages.FindBusybox(cancel);
-        var guest = LinuxGuest.Create(BootFile.Read(kernel, "kernel"), kernel, BootFile.Read(busybox, "busybox"), new LinuxGuestOptions
+        var guest = LinuxGuest.Create(BootFile.Read(kernel, "kernel", options.Memory), kernel, BootFile.Read(busybox, "busybox", options.Memory), new LinuxGuestOptions
         {
             Command = options.Command ?? [],
             Terminal = options.Terminal is not null,
@@ -44,6 +46,22 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
             Term = options.Terminal?.Term,
         });
         string append = options.Append is { Length: > 0 } more ? $"{guest.Append} {more}" : guest.Append;
-        return new GuestImage(guest.Kernel, guest.KernelName, guest.Initrd, "initramfs", append, guest);
+        return new GuestImage(guest.Kernel, guest.KernelName, [new BootModule(guest.Initrd, "initramfs")], append, guest);
+    }
+
+    /// <summary>Reads what goes with a kernel of the user's own. For a multiboot kernel --initrd is a list, as with QEMU; for others it is one file.</summary>
+    private static IReadOnlyList<BootModule> ReadModules(RunOptions options, BootProtocol protocol)
+    {
+        if (options.Modules.Count > 0 && protocol == BootProtocol.Linux)
+            throw new UsageException("--module is for multiboot and PVH kernels; a Linux kernel takes --initrd FILE");
+        if (options.Initrd is not { } initrd) return [.. options.Modules.Select(m => Read(m, "module"))];
+        if (protocol == BootProtocol.Multiboot) return [.. BootModule.SplitList(initrd).Select(m => Read(m, "module"))];
+        return [new BootModule(BootFile.Read(initrd, "initrd", options.Memory), initrd)];
+
+        BootModule Read(string text, string role)
+        {
+            (string path, string arguments) = BootModule.Parse(text);
+            return new BootModule(BootFile.Read(path, role, options.Memory), path, arguments);
+        }
     }
 }

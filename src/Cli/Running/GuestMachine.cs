@@ -27,8 +27,9 @@ internal sealed class GuestMachine
     /// <summary>Input that waits until the guest's terminal is set up for it, which would lose or echo it; null from then on.</summary>
     private List<byte>? _held;
 
+    /// <param name="warn">Told in one line what the guest does not get of what it asks for.</param>
     /// <exception cref="BootException">The guest is no kernel or does not fit.</exception>
-    public GuestMachine(VirtualMachine vm, GuestImage image, RunOptions options, IGuestConsole console)
+    public GuestMachine(VirtualMachine vm, GuestImage image, RunOptions options, IGuestConsole console, Action<string>? warn)
     {
         _console = console;
         _wiring = image.Linux?.Console ?? GuestConsole.Shell;
@@ -70,10 +71,10 @@ internal sealed class GuestMachine
         }
         var request = new BootRequest(_vm.Memory, _vm.Model, _board.MemoryMap, image.Kernel, image.KernelName)
         {
-            Initrd = image.Initrd,
-            InitrdName = image.InitrdName,
+            Modules = image.Modules,
             CommandLine = image.Append,
             RsdpAddress = MemoryLayout.Rsdp,
+            Warn = warn,
         };
         if (KernelLoader.Detect(image.Kernel.Span, image.KernelName) == BootProtocol.Multiboot) _board.PrepareAsBios();
         _vm.Cpus[0].Cpu.WriteState(KernelLoader.Load(request));

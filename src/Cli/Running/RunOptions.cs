@@ -45,6 +45,8 @@ public sealed record RunOptions
     public string Guest { get; init; } = "linux";
     public string? Kernel { get; init; }
     public string? Initrd { get; init; }
+    /// <summary>Files for a multiboot or PVH kernel, each with its command line behind the first space.</summary>
+    public IReadOnlyList<string> Modules { get; init; } = [];
     /// <summary>Added to the guest's kernel command line.</summary>
     public string? Append { get; init; }
     /// <summary>Bytes of guest RAM.</summary>

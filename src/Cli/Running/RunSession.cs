@@ -39,7 +39,7 @@ public sealed class RunSession : IDisposable
     /// <param name="engines">What <c>--engine</c> can choose from, the best first.</param>
     /// <param name="parseModel">Makes a CPU model of the text behind <c>--cpu</c>, or the default one; a FormatException is wrong usage.</param>
     /// <param name="console">Takes what the guest prints.</param>
-    /// <param name="progress">Told in a few words what takes long before the start.</param>
+    /// <param name="progress">Told in a few words what takes long before the start, and what the guest does not get.</param>
     /// <param name="cancel">Ends a download with an OperationCanceledException.</param>
     /// <exception cref="UsageException">An option names something unknown.</exception>
     /// <exception cref="CannotStartException">This host, a file or a package does not allow it.</exception>
@@ -79,7 +79,7 @@ public sealed class RunSession : IDisposable
         _log = new ExitLog(options.Cpus, _trace);
         try
         {
-            _machine = Guarded(() => new GuestMachine(_vm, image, options, console));
+            _machine = Guarded(() => new GuestMachine(_vm, image, options, console, progress));
         }
         catch
         {

@@ -1,18 +1,29 @@
+using Bunraku.Platform;
+
 namespace Bunraku.Machine;
 
 /// <summary>Reads the files that a user names for booting.</summary>
 public static class BootFile
 {
-    /// <summary>Reads a whole file.</summary>
+    private const int Chunk = 1 << 20;
+
+    /// <summary>Reads a whole file, or a pipe to its end.</summary>
     /// <param name="path">As the user wrote it.</param>
-    /// <param name="role">What the file was to be: "kernel", "initrd".</param>
-    /// <exception cref="BootException">It is missing, empty, not readable, not a file, or larger than an array.</exception>
-    public static byte[] Read(string path, string role)
+    /// <param name="role">What the file was to be: "kernel", "initrd", "module".</param>
+    /// <param name="limit">Most bytes that are of use, which follows from the guest's memory.</param>
+    /// <exception cref="BootException">It is missing, empty, not readable, not a file or pipe, or larger than <paramref name="limit"/> or an array.</exception>
+    public static byte[] Read(string path, string role, ulong limit)
     {
         try
         {
             if (Directory.Exists(path)) throw new BootException($"{role} {path}: is a directory, not a file");
-            byte[] bytes = File.ReadAllBytes(path);
+            // Some devices have no end, others wait for ever.
+            if (HostFile.IsDevice(path)) throw new BootException($"{role} {path}: is a device, not a file");
+            using var stream = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite, bufferSize: 0);
+            limit = Math.Min(limit, (ulong)Array.MaxLength);
+            ulong length = stream.CanSeek ? (ulong)stream.Length : 0;
+            byte[]? bytes = length > limit ? null : length > 0 ? ReadFile(stream, (int)length) : ReadPipe(stream, limit);
+            if (bytes is null) throw new BootException($"{role} {path}: has more than {limit >> 20} MiB, which is too much for this guest (more memory: --memory SIZE)");
             return bytes.Length > 0 ? bytes : throw new BootException($"{role} {path}: the file is empty");
         }
         catch (Exception e) when (e is FileNotFoundException or DirectoryNotFoundException)
@@ -23,9 +34,33 @@ public static class BootFile
         {
             throw new BootException($"{role} {path}: permission denied (copy it to where this user may read it)", e);
         }
+        catch (OutOfMemoryException e)
+        {
+            throw new BootException($"{role} {path}: the host has not enough memory to read it", e);
+        }
         catch (Exception e) when (e is IOException or ArgumentException or NotSupportedException)
         {
             throw new BootException($"{role} {path}: cannot be read: {e.Message.ReplaceLineEndings(" ")}", e);
         }
+    }
+
+    private static byte[] ReadFile(FileStream stream, int length)
+    {
+        byte[] bytes = new byte[length];
+        int done = stream.ReadAtLeast(bytes, length, throwOnEndOfStream: false);
+        return done == length ? bytes : bytes[..done];
+    }
+
+    /// <summary>Reads what has no length: pipes, files of /proc. Null when more than <paramref name="limit"/> bytes come.</summary>
+    private static byte[]? ReadPipe(FileStream stream, ulong limit)
+    {
+        using var all = new MemoryStream();
+        byte[] chunk = new byte[Chunk];
+        while (stream.Read(chunk) is > 0 and int n)
+        {
+            if ((ulong)all.Length + (ulong)n > limit) return null;
+            all.Write(chunk, 0, n);
+        }
+        return all.ToArray();
     }
 }

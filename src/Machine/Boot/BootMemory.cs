@@ -1,3 +1,4 @@
+using System.Text;
 using Bunraku.Engines;
 using Bunraku.Machine.Board;
 
@@ -10,8 +11,8 @@ namespace Bunraku.Machine;
 /// <remarks>Invariant: each claim lies inside one merged usable range, so a write inside a claim never leaves RAM.</remarks>
 internal sealed class BootMemory
 {
-    /// <summary>The real-mode interrupt vectors and the BIOS data area stay as the board left them.</summary>
-    private const ulong FirstUsable = 0x1000;
+    /// <summary>What is placed freely keeps away from page 0, where a null pointer of early boot code would find it.</summary>
+    private const ulong FirstFree = GuestMemory.PageSize;
     private const ulong ConventionalEnd = 0xA_0000;
     public const ulong FourGiB = 1ul << 32;
     private const ulong MiB = 1ul << 20;
@@ -28,7 +29,7 @@ internal sealed class BootMemory
         foreach (E820Entry e in request.MemoryMap)
         {
             if (e.Type != E820Type.Memory || e.Length == 0 || e.End < e.Address) continue;
-            foreach (MemoryRegion region in request.Memory.Regions) AddUsable(Math.Max(Math.Max(e.Address, region.Start), FirstUsable), Math.Min(e.End, region.End));
+            foreach (MemoryRegion region in request.Memory.Regions) AddUsable(Math.Max(Math.Max(e.Address, region.Start), MemoryLayout.BiosDataAreaEnd), Math.Min(e.End, region.End));
         }
     }
 
@@ -58,12 +59,15 @@ internal sealed class BootMemory
         _claims.Add(new(start, end, what));
     }
 
+    /// <summary>The first usable address at or above <paramref name="start"/>, all ones when there is none.</summary>
+    public ulong FirstUsableFrom(ulong start) => _usable.Where(r => r.End > start).Select(r => Math.Max(r.Start, start)).DefaultIfEmpty(ulong.MaxValue).Min();
+
     /// <summary>Takes the lowest free range in conventional memory, where early boot code leaves its loader's data alone.</summary>
     public ulong AllocateLow(ulong length, string what, ulong alignment = GuestMemory.PageSize)
     {
         foreach (Range r in _usable)
         {
-            ulong end = Math.Min(r.End, ConventionalEnd), start = AlignUp(r.Start, alignment);
+            ulong end = Math.Min(r.End, ConventionalEnd), start = AlignUp(Math.Max(r.Start, FirstFree), alignment);
             while (start < end && length <= end - start)
             {
                 int other = _claims.FindIndex(c => start < c.End && c.Start < start + length);
@@ -125,6 +129,9 @@ internal sealed class BootMemory
         Write(address, bytes);
         return address;
     }
+
+    /// <summary>Allocates in conventional memory and writes a text in UTF-8 with a 0 behind it.</summary>
+    public ulong PlaceString(string text, string what) => Place([.. Encoding.UTF8.GetBytes(text), 0], what, 4);
 
     /// <summary>An error about the kernel file.</summary>
     public BootException Failure(string what) => new($"{_request.KernelName}: {what}");

@@ -11,15 +11,15 @@ namespace Bunraku.Machine;
 /// <param name="KernelName">Its name, for messages and for protocols whose command line begins with it.</param>
 public sealed record BootRequest(GuestMemory Memory, CpuModel Model, IReadOnlyList<E820Entry> MemoryMap, ReadOnlyMemory<byte> Kernel, string KernelName)
 {
-    /// <summary>Initial RAM disk or first module; empty when there is none.</summary>
-    public ReadOnlyMemory<byte> Initrd { get; init; }
-
-    /// <summary>Name of the initial RAM disk, for messages and as the module's string.</summary>
-    public string InitrdName { get; init; } = "initrd";
+    /// <summary>Initial RAM disk of a Linux kernel (at most one), modules of others, in their order.</summary>
+    public IReadOnlyList<BootModule> Modules { get; init; } = [];
 
     /// <summary>Kernel command line, written as UTF-8.</summary>
     public string CommandLine { get; init; } = "";
 
     /// <summary>Guest-physical address of the ACPI RSDP, 0 when there is none.</summary>
     public ulong RsdpAddress { get; init; }
+
+    /// <summary>Told in one line what the kernel asks for and does not get, where it may run without.</summary>
+    public Action<string>? Warn { get; init; }
 }

@@ -52,7 +52,8 @@ internal sealed record BzImageHeader
 
         uint paragraphs = version >= 0x204 ? BinaryPrimitives.ReadUInt32LittleEndian(file[SysSize..]) : BinaryPrimitives.ReadUInt16LittleEndian(file[SysSize..]);
         ulong stated = (ulong)codeOffset + (ulong)paragraphs * 16;
-        if (version >= 0x204 && (ulong)file.Length < stated) throw new BootException($"{name}: truncated Linux kernel: {file.Length} bytes of {stated}");
+        // The field counts paragraphs of 16 bytes; the last one may be begun only.
+        if (version >= 0x204 && (ulong)file.Length + 15 < stated) throw new BootException($"{name}: truncated Linux kernel: {file.Length} bytes of {stated}");
 
         ushort xloadflags = version >= 0x20C ? BinaryPrimitives.ReadUInt16LittleEndian(file[XLoadFlags..]) : (ushort)0;
         bool has64 = (xloadflags & Kernel64) != 0;

@@ -36,10 +36,11 @@ internal static class BzImageLoader
             throw memory.Failure($"the command line has {commandLine.Length - 1} bytes, this kernel takes {header.CommandLineMaximum}");
         BinaryPrimitives.WriteUInt32LittleEndian(parameters[BzImageHeader.CommandLinePointer..], (uint)memory.Place(commandLine, "the command line"));
 
-        if (!request.Initrd.IsEmpty)
+        if (request.Modules.Count > 1) throw memory.Failure($"a Linux kernel takes one initrd, and there are {request.Modules.Count} files");
+        if (request.Modules is [BootModule initrd])
         {
-            ulong length = (ulong)request.Initrd.Length, address = memory.AllocateHigh(length, header.InitrdLimit, $"the initrd {request.InitrdName}");
-            memory.Write(address, request.Initrd.Span);
+            ulong length = (ulong)initrd.Content.Length, address = memory.AllocateHigh(length, header.InitrdLimit, $"the initrd {initrd.Name}");
+            memory.Write(address, initrd.Content.Span);
             WriteSplit(parameters, BzImageHeader.RamdiskImage, RamdiskImageHigh, address);
             WriteSplit(parameters, BzImageHeader.RamdiskSize, RamdiskSizeHigh, length);
         }

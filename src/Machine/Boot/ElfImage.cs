@@ -54,16 +54,42 @@ internal sealed record ElfImage(bool Is64, ushort Machine, ulong Entry, IReadOnl
     /// <summary>Loads every PT_LOAD segment at its physical address.</summary>
     public void LoadSegments(BootMemory memory, ReadOnlySpan<byte> file)
     {
+        int headers = HeadersEnd(file);
+        var loads = new List<ElfSegment>();
+        foreach (ElfSegment s in Segments)
+            if (s.Type == ElfSegment.Load && WithoutHeaders(s, memory, file, headers) is { MemorySize: > 0 } needed) loads.Add(needed);
         // All claims come first: a file that asks for the impossible then costs no copying.
-        foreach (ElfSegment s in Loads) memory.Claim(s.PhysicalAddress, s.MemorySize, "a segment of the kernel");
-        foreach (ElfSegment s in Loads)
+        foreach (ElfSegment s in loads) memory.Claim(s.PhysicalAddress, s.MemorySize, "a segment of the kernel");
+        foreach (ElfSegment s in loads)
         {
             memory.Write(s.PhysicalAddress, file.Slice((int)s.Offset, (int)s.FileSize));
             memory.Clear(s.PhysicalAddress + s.FileSize, s.MemorySize - s.FileSize);
         }
     }
 
-    private IEnumerable<ElfSegment> Loads => Segments.Where(s => s.Type == ElfSegment.Load && s.MemorySize > 0);
+    /// <summary>
+    /// What of a segment must be in memory. Linkers put the file's own headers before the first section: "-Ttext=0x100000" makes a segment that begins
+    /// with them at 0xff000, where a PC has its ROM. That part, and the zeros between it and the first section, is left out where no RAM is.
+    /// </summary>
+    private static ElfSegment WithoutHeaders(ElfSegment s, BootMemory memory, ReadOnlySpan<byte> file, int headers)
+    {
+        if (s.Offset != 0) return s;
+        ulong outside = memory.FirstUsableFrom(s.PhysicalAddress) - s.PhysicalAddress;
+        if (outside == 0) return s;
+        int content = file[Math.Min(headers, (int)s.FileSize)..(int)s.FileSize].IndexOfAnyExcept((byte)0);
+        ulong needless = content < 0 ? s.FileSize : (ulong)(headers + content), cut = Math.Min(outside, s.MemorySize);
+        if (cut > needless) return s;
+        ulong fromFile = Math.Min(cut, s.FileSize);
+        return s with { Offset = fromFile, PhysicalAddress = s.PhysicalAddress + cut, FileSize = s.FileSize - fromFile, MemorySize = s.MemorySize - cut };
+    }
+
+    /// <summary>End of the file header and of the program headers, where these follow it.</summary>
+    private int HeadersEnd(ReadOnlySpan<byte> file)
+    {
+        int header = Is64 ? 64 : 52;
+        ulong table = Is64 ? U64(file, 32) : U32(file, 28);
+        return table == (ulong)header ? header + U16(file, Is64 ? 54 : 42) * U16(file, Is64 ? 56 : 44) : header;
+    }
 
     /// <summary>The entry point of the PVH protocol, from the note XEN_ELFNOTE_PHYS32_ENTRY; null when there is none.</summary>
     public uint? FindPvhEntry(ReadOnlySpan<byte> file)

@@ -11,10 +11,20 @@ namespace Bunraku.Machine;
 internal sealed record MultibootHeader(int Offset, uint Flags, uint HeaderAddress, uint LoadAddress, uint LoadEnd, uint BssEnd, uint Entry)
 {
     private const uint Magic = 0x1BAD_B002;
+    private const uint SecondMagic = 0xE852_50D6;
+    private const int SecondSearchLimit = 32768, SecondMinimum = 16;
     private const int SearchLimit = 8192, Minimum = 12, WithAddresses = 32;
 
-    /// <summary>Requirements that a loader must know or refuse: modules on page boundaries (kept always) and memory information (given always).</summary>
-    private const uint MandatoryMask = 0xFFFF, KnownMandatory = 3;
+    private const uint VideoMode = 1 << 2;
+
+    /// <summary>
+    /// Requirements that a loader must know or refuse: modules on page boundaries (kept always), memory information (given always), and a video mode.
+    /// Kernels that ask for a mode do without, so they boot, as they do on QEMU.
+    /// </summary>
+    private const uint MandatoryMask = 0xFFFF, KnownMandatory = 3 | VideoMode;
+
+    /// <summary>The kernel asks for a video mode and for what is known about it.</summary>
+    public bool WantsVideoMode => (Flags & VideoMode) != 0;
 
     public bool HasAddresses => (Flags & 1 << 16) != 0;
 
@@ -35,6 +45,15 @@ internal sealed record MultibootHeader(int Offset, uint Flags, uint HeaderAddres
                 : new(at, flags & ~(1u << 16), 0, 0, 0, 0, 0);
         }
         return null;
+    }
+
+    /// <summary>The file has the header of the second version, in its first 32768 bytes.</summary>
+    /// <remarks>Multiboot2 Specification 2.0, section "OS image format".</remarks>
+    public static bool IsSecondVersion(ReadOnlySpan<byte> file)
+    {
+        for (int at = 0; at + SecondMinimum <= Math.Min(file.Length, SecondSearchLimit); at += 8)
+            if (U32(file, at) == SecondMagic && SecondMagic + U32(file, at + 4) + U32(file, at + 8) + U32(file, at + 12) == 0) return true;
+        return false;
     }
 
     private static uint U32(ReadOnlySpan<byte> b, int at) => BinaryPrimitives.ReadUInt32LittleEndian(b[at..]);

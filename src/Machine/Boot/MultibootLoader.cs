@@ -1,5 +1,4 @@
 using System.Buffers.Binary;
-using System.Text;
 using Bunraku.Engines;
 using Bunraku.Machine.Board;
 
@@ -23,7 +22,8 @@ internal static class MultibootLoader
         var memory = new BootMemory(request);
         MultibootHeader header = MultibootHeader.Find(file) ?? throw memory.Failure("no multiboot header");
         if (header.UnknownRequirements != 0)
-            throw memory.Failure($"the multiboot header requires features 0x{header.UnknownRequirements:x} that are not available{((header.UnknownRequirements & 4) != 0 ? " (a video mode)" : "")}");
+            throw memory.Failure($"the multiboot header requires features 0x{header.UnknownRequirements:x} that are not available");
+        if (header.WantsVideoMode) request.Warn?.Invoke($"{request.KernelName}: the multiboot header asks for a video mode; there is no display, the kernel gets none");
 
         uint entry = header.HasAddresses ? LoadByAddresses(memory, file, header) : LoadElf(memory, file, request.KernelName);
 
@@ -36,18 +36,11 @@ internal static class MultibootLoader
         Put(info, 8, upper);
         // As GRUB and QEMU do, the command line begins with the kernel's name: test kernels take it for argv[0].
         string commandLine = request.CommandLine.Length > 0 ? $"{request.KernelName} {request.CommandLine}" : request.KernelName;
-        Put(info, 16, PlaceString(memory, commandLine, "the command line"));
-        if (!request.Initrd.IsEmpty)
+        Put(info, 16, memory.PlaceString(commandLine, "the command line"));
+        if (request.Modules.Count > 0)
         {
-            ulong length = (ulong)request.Initrd.Length, address = memory.AllocateHigh(length, BootMemory.FourGiB, $"the module {request.InitrdName}");
-            memory.Write(address, request.Initrd.Span);
-            Span<byte> module = stackalloc byte[ModuleSize];
-            module.Clear();
-            Put(module, 0, address);
-            Put(module, 4, address + length);
-            Put(module, 8, PlaceString(memory, request.InitrdName, "the module's name"));
-            Put(info, 20, 1);
-            Put(info, 24, memory.Place(module, "the module list"));
+            Put(info, 20, (ulong)request.Modules.Count);
+            Put(info, 24, PlaceModules(memory, request.Modules));
             flags |= HasModules;
         }
         byte[] map = new byte[request.MemoryMap.Count * MapEntrySize];
@@ -61,13 +54,30 @@ internal static class MultibootLoader
         }
         Put(info, 44, (ulong)map.Length);
         Put(info, 48, memory.Place(map, "the memory map"));
-        Put(info, 64, PlaceString(memory, "bunraku", "the loader's name"));
+        Put(info, 64, memory.PlaceString("bunraku", "the loader's name"));
         Put(info, 0, flags);
 
         CpuState state = InitialState.Protected32(memory, request.Model, entry);
         state.Gpr[Rax] = LoaderMagic;
         state.Gpr[Rbx] = memory.Place(info, "the boot information");
         return state;
+    }
+
+    /// <summary>Loads the modules, each on a page of its own, and returns the address of their list. A module's string begins with its name, as QEMU's does.</summary>
+    private static ulong PlaceModules(BootMemory memory, IReadOnlyList<BootModule> modules)
+    {
+        byte[] list = new byte[modules.Count * ModuleSize];
+        for (int n = 0; n < modules.Count; n++)
+        {
+            BootModule module = modules[n];
+            ulong length = (ulong)module.Content.Length, address = memory.AllocateHigh(length, BootMemory.FourGiB, $"the module {module.Name}");
+            memory.Write(address, module.Content.Span);
+            Span<byte> entry = list.AsSpan(n * ModuleSize, ModuleSize);
+            Put(entry, 0, address);
+            Put(entry, 4, address + length);
+            Put(entry, 8, memory.PlaceString(module.Text, $"the command line of module {module.Name}"));
+        }
+        return memory.Place(list, "the module list");
     }
 
     private static uint LoadElf(BootMemory memory, ReadOnlySpan<byte> file, string name)
@@ -99,8 +109,6 @@ internal static class MultibootLoader
         memory.Clear(end, bssEnd - end);
         return h.Entry;
     }
-
-    private static ulong PlaceString(BootMemory memory, string text, string what) => memory.Place([.. Encoding.UTF8.GetBytes(text), 0], what, 4);
 
     private static void Put(Span<byte> bytes, int at, ulong value) => BinaryPrimitives.WriteUInt32LittleEndian(bytes[at..], (uint)value);
 }

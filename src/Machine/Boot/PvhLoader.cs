@@ -1,5 +1,4 @@
 using System.Buffers.Binary;
-using System.Text;
 using Bunraku.Engines;
 using Bunraku.Machine.Board;
 
@@ -25,18 +24,24 @@ internal static class PvhLoader
         info.Clear();
         BinaryPrimitives.WriteUInt32LittleEndian(info, Magic);
         BinaryPrimitives.WriteUInt32LittleEndian(info[4..], 1);
-        if (!request.Initrd.IsEmpty)
+        if (request.Modules.Count > 0)
         {
-            ulong address = memory.AllocateHigh((ulong)request.Initrd.Length, BootMemory.FourGiB, $"the initrd {request.InitrdName}");
-            memory.Write(address, request.Initrd.Span);
-            Span<byte> module = stackalloc byte[ModuleSize];
-            module.Clear();
-            BinaryPrimitives.WriteUInt64LittleEndian(module, address);
-            BinaryPrimitives.WriteUInt64LittleEndian(module[8..], (ulong)request.Initrd.Length);
-            BinaryPrimitives.WriteUInt32LittleEndian(info[12..], 1);
-            BinaryPrimitives.WriteUInt64LittleEndian(info[16..], memory.Place(module, "the module list"));
+            byte[] list = new byte[request.Modules.Count * ModuleSize];
+            for (int n = 0; n < request.Modules.Count; n++)
+            {
+                BootModule module = request.Modules[n];
+                ulong address = memory.AllocateHigh((ulong)module.Content.Length, BootMemory.FourGiB, $"the module {module.Name}");
+                memory.Write(address, module.Content.Span);
+                Span<byte> item = list.AsSpan(n * ModuleSize, ModuleSize);
+                BinaryPrimitives.WriteUInt64LittleEndian(item, address);
+                BinaryPrimitives.WriteUInt64LittleEndian(item[8..], (ulong)module.Content.Length);
+                if (module.Arguments.Length > 0)
+                    BinaryPrimitives.WriteUInt64LittleEndian(item[16..], memory.PlaceString(module.Arguments, $"the command line of module {module.Name}"));
+            }
+            BinaryPrimitives.WriteUInt32LittleEndian(info[12..], (uint)request.Modules.Count);
+            BinaryPrimitives.WriteUInt64LittleEndian(info[16..], memory.Place(list, "the module list"));
         }
-        BinaryPrimitives.WriteUInt64LittleEndian(info[24..], memory.Place([.. Encoding.UTF8.GetBytes(request.CommandLine), 0], "the command line"));
+        BinaryPrimitives.WriteUInt64LittleEndian(info[24..], memory.PlaceString(request.CommandLine, "the command line"));
         BinaryPrimitives.WriteUInt64LittleEndian(info[32..], request.RsdpAddress);
         byte[] map = new byte[request.MemoryMap.Count * MapEntrySize];
         for (int n = 0; n < request.MemoryMap.Count; n++)

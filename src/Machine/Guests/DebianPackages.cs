@@ -1,4 +1,5 @@
 using System.Formats.Tar;
+using System.IO.Enumeration;
 
 namespace Bunraku.Machine;
 
@@ -58,6 +59,22 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
 
     /// <summary>One at a time: apt refuses a second process that reads package lists into the same folder, and nothing needs to be downloaded twice.</summary>
     private IDisposable HoldCache(CancellationToken cancel) => cache.Hold(() => progress?.Invoke("waiting for another bunraku, which is downloading"), cancel);
+
+    /// <summary>Path of a kernel from any package, as the package has it: a hypervisor, a memory test.</summary>
+    /// <param name="name">Under which it is kept in the cache.</param>
+    /// <param name="package">The package that has it, or that depends on the one that has it.</param>
+    /// <param name="dependency">How the name of that one begins; null: <paramref name="package"/> has it.</param>
+    /// <param name="file">Pattern of its path in the package, for example /boot/xen-*.gz.</param>
+    /// <exception cref="BootException">It can't be had; the message says what is missing.</exception>
+    public string FindOther(string name, string package, string? dependency, string file, CancellationToken cancel = default)
+    {
+        if (Newest(cache.Files(name)) is { } cached) return cached;
+        var apt = Apt.Open(cache, progress, $"{name} is needed from Debian packages", Alternatives, searchPath, cancel);
+        using IDisposable held = HoldCache(cancel);
+        if (Newest(cache.Files(name)) is { } meanwhile) return meanwhile;
+        string archive = dependency is null ? apt.Resolve(package) : apt.ResolveDependency([package], dependency);
+        return Extract(apt, archive, name, entry => FileSystemName.MatchesSimpleExpression("." + file, entry, ignoreCase: false), file, cancel);
+    }
 
     /// <summary>Takes one file out of a package into the cache.</summary>
     private string Extract(Apt apt, string package, string name, Func<string, bool> wanted, string what, CancellationToken cancel)

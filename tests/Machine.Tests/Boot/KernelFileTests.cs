@@ -1,4 +1,6 @@
 using System.Buffers.Binary;
+using System.Diagnostics;
+using System.IO.Pipes;
 using System.Text;
 using Bunraku.Engines;
 using Bunraku.Machine.Board;
@@ -22,7 +24,7 @@ public sealed class KernelFileTests : IDisposable
     private static string ErrorOf(byte[] kernel, ulong memorySize = 64 << 20, byte[]? initrd = null, string commandLine = "")
     {
         using var memory = new GuestMemory(memorySize);
-        return ErrorOf(() => KernelLoader.Load(new(memory, LoadersOnQemuTests.Model(CpuFeature.Lm), E820.Build(memory), kernel, "k") { Initrd = initrd, CommandLine = commandLine }));
+        return ErrorOf(() => KernelLoader.Load(new(memory, LoadersOnQemuTests.Model(CpuFeature.Lm), E820.Build(memory), kernel, "k") { Modules = initrd is null ? [] : [new(initrd, "initrd")], CommandLine = commandLine }));
     }
 
     public static TheoryData<string, byte[]> Others => new()
@@ -60,10 +62,10 @@ public sealed class KernelFileTests : IDisposable
     {
         string missing = Path.Combine(_folder, "none"), empty = Path.Combine(_folder, "empty");
         File.WriteAllBytes(empty, []);
-        Assert.Equal($"kernel {missing}: no such file", ErrorOf(() => BootFile.Read(missing, "kernel")));
-        Assert.Equal($"kernel {missing}/x: no such file", ErrorOf(() => BootFile.Read(missing + "/x", "kernel")));
-        Assert.Equal($"initrd {empty}: the file is empty", ErrorOf(() => BootFile.Read(empty, "initrd")));
-        Assert.Equal($"kernel {_folder}: is a directory, not a file", ErrorOf(() => BootFile.Read(_folder, "kernel")));
+        Assert.Equal($"kernel {missing}: no such file", ErrorOf(() => BootFile.Read(missing, "kernel", 64 << 20)));
+        Assert.Equal($"kernel {missing}/x: no such file", ErrorOf(() => BootFile.Read(missing + "/x", "kernel", 64 << 20)));
+        Assert.Equal($"initrd {empty}: the file is empty", ErrorOf(() => BootFile.Read(empty, "initrd", 64 << 20)));
+        Assert.Equal($"kernel {_folder}: is a directory, not a file", ErrorOf(() => BootFile.Read(_folder, "kernel", 64 << 20)));
     }
 
     [Fact]
@@ -71,13 +73,86 @@ public sealed class KernelFileTests : IDisposable
     {
         foreach (byte[] kernel in SyntheticKernels.All)
         {
-            for (int length = 0; length < kernel.Length; length++)
+            // A bzImage counts its size in paragraphs of 16 bytes, and files end inside the last one.
+            bool linux = KernelLoader.Detect(kernel, "k") == BootProtocol.Linux;
+            for (int length = 0; length < (linux ? kernel.Length - 15 : kernel.Length); length++)
             {
                 string message = ErrorOf(kernel[..length]);
                 Assert.StartsWith("k: ", message);
             }
         }
     }
+
+    [Fact]
+    public void A_bzImage_may_end_inside_its_last_paragraph()
+    {
+        byte[] kernel = SyntheticKernels.BzImage();
+        using var memory = new GuestMemory(64 << 20);
+        for (int missing = 1; missing < 16; missing++)
+            KernelLoader.Load(new(memory, LoadersOnQemuTests.Model(CpuFeature.Lm), E820.Build(memory), kernel[..^missing], "k"));
+        Assert.Contains("truncated", ErrorOf(kernel[..^16]));
+    }
+
+    [Fact]
+    public void A_linux_kernel_takes_one_initrd()
+    {
+        using var memory = new GuestMemory(64 << 20);
+        BootModule module = new(new byte[16], "m");
+        Assert.Contains("one initrd", ErrorOf(() => KernelLoader.Load(new(memory, LoadersOnQemuTests.Model(CpuFeature.Lm), E820.Build(memory), SyntheticKernels.BzImage(), "k") { Modules = [module, module] })));
+    }
+
+    [Fact]
+    public void A_requirement_of_a_multiboot_header_that_nobody_knows_is_refused() =>
+        Assert.Contains("requires features 0x8 ", ErrorOf(SyntheticKernels.MultibootElf(flags: 3 | 8)));
+
+    [Fact]
+    public void A_segment_in_ROM_that_is_more_than_headers_is_refused()
+    {
+        Assert.Contains("no usable RAM", ErrorOf(SyntheticKernels.HeadersFirst(inRom: 1)));
+        using var memory = new GuestMemory(64 << 20);
+        KernelLoader.Load(new(memory, LoadersOnQemuTests.Model(CpuFeature.Lm), E820.Build(memory), SyntheticKernels.HeadersFirst(), "k"));
+    }
+
+    [Fact]
+    public void A_multiboot_2_kernel_is_named() => Assert.Contains("multiboot 2", ErrorOf([0xD6, 0x50, 0x52, 0xE8, 0, 0, 0, 0, 16, 0, 0, 0, 0x1A, 0xAF, 0xAD, 0x17, .. new byte[60]]));
+
+    [Fact]
+    public void Files_without_an_end_are_refused()
+    {
+        Assert.Equal("kernel /dev/zero: is a device, not a file", ErrorOf(() => BootFile.Read("/dev/zero", "kernel", 64 << 20)));
+        string large = Path.Combine(_folder, "large");
+        using (FileStream file = File.Create(large)) file.SetLength((64 << 20) + 1);
+        Assert.StartsWith($"initrd {large}: has more than 64 MiB", ErrorOf(() => BootFile.Read(large, "initrd", 64 << 20)));
+        // What a shell gives for <(command).
+        using Process endless = Process.Start(new ProcessStartInfo("cat", ["/dev/zero"]) { RedirectStandardOutput = true })!;
+        var pipe = (PipeStream)endless.StandardOutput.BaseStream;
+        string path = $"/proc/self/fd/{pipe.SafePipeHandle.DangerousGetHandle()}";
+        Assert.StartsWith($"module {path}: has more than 64 MiB", ErrorOf(() => BootFile.Read(path, "module", 64 << 20)));
+        endless.Kill();
+        endless.WaitForExit();
+    }
+
+    [Fact]
+    public void A_pipe_is_read_to_its_end()
+    {
+        using Process process = Process.Start(new ProcessStartInfo("sh", ["-c", "printf one; sleep 0.1; printf two"]) { RedirectStandardOutput = true })!;
+        var pipe = (PipeStream)process.StandardOutput.BaseStream;
+        Assert.Equal("onetwo"u8, BootFile.Read($"/proc/self/fd/{pipe.SafePipeHandle.DangerousGetHandle()}", "initrd", 64 << 20));
+        process.WaitForExit();
+    }
+
+    [Theory]
+    [InlineData("a", "a")]
+    [InlineData("a b c,d", "a b c", "d")]
+    [InlineData("a x,,y,,,b", "a x,y,", "b")]
+    [InlineData("a,", "a", "")]
+    public void A_list_of_modules_is_split_at_single_commas(string list, params string[] texts) => Assert.Equal(texts, BootModule.SplitList(list));
+
+    [Theory]
+    [InlineData("file", "file", "")]
+    [InlineData("file a b", "file", "a b")]
+    [InlineData("file  a ", "file", " a ")]
+    public void A_modules_name_ends_at_the_first_space(string text, string path, string arguments) => Assert.Equal((path, arguments), BootModule.Parse(text));
 
     [Fact]
     public void Memory_that_is_too_small_says_how_much_is_needed()
@@ -94,7 +169,7 @@ public sealed class KernelFileTests : IDisposable
         byte[] kernel = SyntheticKernels.BzImage(load: 1 << 20, initSize: 55 << 20), initrd = new byte[(10 << 20) + 1];
         Assert.Contains("initrd of 11 MiB does not fit beside the kernel: the machine has 64 MiB of memory, at least 67 MiB is needed", ErrorOf(kernel, 64 << 20, initrd));
         using var enough = new GuestMemory(67 << 20);
-        KernelLoader.Load(new(enough, LoadersOnQemuTests.Model(CpuFeature.Lm), E820.Build(enough), kernel, "k") { Initrd = initrd });
+        KernelLoader.Load(new(enough, LoadersOnQemuTests.Model(CpuFeature.Lm), E820.Build(enough), kernel, "k") { Modules = [new(initrd, "initrd")] });
         // No amount of memory helps where the kernel's own limit is the reason.
         byte[] low = SyntheticKernels.BzImage(load: 1 << 20, initSize: 55 << 20, initrdMaximum: (60 << 20) - 1);
         Assert.Contains("the kernel takes it only between 0x3800000 and 0x3c00000", ErrorOf(low, 512 << 20, initrd));
@@ -109,7 +184,7 @@ public sealed class KernelFileTests : IDisposable
     {
         byte[] initrd = Encoding.ASCII.GetBytes("the initial ram disk");
         using var memory = new GuestMemory(128 << 20);
-        CpuState state = KernelLoader.Load(new(memory, LoadersOnQemuTests.Model(CpuFeature.Lm), E820.Build(memory), SyntheticKernels.BzImage(initrdMaximum: 0x5FF_FFFF), "k") { Initrd = initrd, RsdpAddress = 0xE0000 });
+        CpuState state = KernelLoader.Load(new(memory, LoadersOnQemuTests.Model(CpuFeature.Lm), E820.Build(memory), SyntheticKernels.BzImage(initrdMaximum: 0x5FF_FFFF), "k") { Modules = [new(initrd, "initrd")], RsdpAddress = 0xE0000 });
         byte[] parameters = new byte[4096], there = new byte[initrd.Length];
         Assert.True(memory.Read(state.Gpr[6], parameters));
         uint address = BinaryPrimitives.ReadUInt32LittleEndian(parameters.AsSpan(0x218));

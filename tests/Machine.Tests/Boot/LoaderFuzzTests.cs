@@ -14,6 +14,8 @@ public sealed class LoaderFuzzTests(ITestOutputHelper output)
 {
     private const int DefaultInputs = 30_000;
     private const ulong MemorySize = 8 << 20;
+    /// <summary>All ranges that are not usable are multiples of it.</summary>
+    private const int Step = 0x100;
 
     [Theory]
     [InlineData("bzImage")]
@@ -24,7 +26,7 @@ public sealed class LoaderFuzzTests(ITestOutputHelper output)
         byte[][] seeds = format switch
         {
             "bzImage" => [SyntheticKernels.BzImage(), SyntheticKernels.BzImage(version: 0x202), SyntheticKernels.BzImage(version: 0x209)],
-            "multiboot" => [SyntheticKernels.MultibootElf(), SyntheticKernels.MultibootAddresses()],
+            "multiboot" => [SyntheticKernels.MultibootElf(), SyntheticKernels.MultibootElf(flags: 7), SyntheticKernels.HeadersFirst(), SyntheticKernels.MultibootAddresses()],
             _ => [SyntheticKernels.Pvh(false), SyntheticKernels.Pvh(true)],
         };
         int inputs = int.TryParse(Environment.GetEnvironmentVariable("BUNRAKU_FUZZ_INPUTS"), out int n) ? n : DefaultInputs;
@@ -35,21 +37,21 @@ public sealed class LoaderFuzzTests(ITestOutputHelper output)
         using var memory = new GuestMemory(MemorySize);
         IReadOnlyList<E820Entry> map = E820.Build(memory);
         // What is not usable holds a pattern that must survive.
-        E820Entry[] forbidden = [new(0, 0x1000, E820Type.Reserved), .. map.Where(e => e.Type != E820Type.Memory && e.End <= MemorySize), new(0xA0000, 0x40000, E820Type.Reserved)];
-        byte[] pattern = new byte[0x1000];
+        E820Entry[] forbidden = [new(0, MemoryLayout.BiosDataAreaEnd, E820Type.Reserved), .. map.Where(e => e.Type != E820Type.Memory && e.End <= MemorySize), new(0xA0000, 0x40000, E820Type.Reserved)];
+        byte[] pattern = new byte[Step];
         Array.Fill(pattern, (byte)0xA5);
         foreach (E820Entry range in forbidden)
-            for (ulong a = range.Address; a < range.End; a += 0x400) Assert.True(memory.Write(a, pattern.AsSpan(0, 0x400)));
+            for (ulong a = range.Address; a < range.End; a += Step) Assert.True(memory.Write(a, pattern));
 
         CpuModel model = LoadersOnQemuTests.Model(CpuFeature.Lm);
-        byte[] initrd = new byte[5000];
+        BootModule[] modules = [new(new byte[5000], "initrd"), new(new byte[4096], "second", "with arguments")];
         int loaded = 0;
         for (int input = 0; input < inputs; input++)
         {
             byte[] kernel = Mutate(random, seeds[random.Next(seeds.Length)]);
             try
             {
-                KernelLoader.Load(new(memory, model, map, kernel, "k") { Initrd = random.Next(2) == 0 ? initrd : default, CommandLine = "console=ttyS0" });
+                KernelLoader.Load(new(memory, model, map, kernel, "k") { Modules = modules[..random.Next(format == "bzImage" ? 2 : 3)], CommandLine = "console=ttyS0" });
                 loaded++;
             }
             catch (BootException)
@@ -70,13 +72,13 @@ public sealed class LoaderFuzzTests(ITestOutputHelper output)
 
     private static void CheckPattern(GuestMemory memory, E820Entry[] forbidden, byte[] pattern, string when)
     {
-        byte[] found = new byte[0x400];
+        byte[] found = new byte[Step];
         foreach (E820Entry range in forbidden)
         {
-            for (ulong a = range.Address; a < range.End; a += 0x400)
+            for (ulong a = range.Address; a < range.End; a += Step)
             {
                 memory.Read(a, found);
-                Assert.True(found.AsSpan().SequenceEqual(pattern.AsSpan(0, 0x400)), $"{when}: written at 0x{a:x}");
+                Assert.True(found.AsSpan().SequenceEqual(pattern), $"{when}: written at 0x{a:x}");
             }
         }
     }

@@ -5,7 +5,7 @@ namespace Bunraku.Machine.Tests;
 /// <summary>Small kernel files that are valid and hold nothing to run.</summary>
 internal static class SyntheticKernels
 {
-    public static IReadOnlyList<byte[]> All => [BzImage(), Pvh(false), Pvh(true), MultibootElf(), MultibootAddresses(), HelloGuest.Build()];
+    public static IReadOnlyList<byte[]> All => [BzImage(), Pvh(false), Pvh(true), MultibootElf(), MultibootAddresses(), HeadersFirst(), HelloGuest.Build()];
 
     public static byte[] BzImage(uint load = 1 << 20, uint initSize = 1 << 20, uint initrdMaximum = 0x7FFF_FFFF, ushort version = 0x20F)
     {
@@ -66,7 +66,22 @@ internal static class SyntheticKernels
         return Elf(is64, machine: (ushort)(is64 ? 62 : 3), notes: notes);
     }
 
-    public static byte[] MultibootElf() => Elf(is64: false, machine: 3, segment: MultibootHeader(3, []));
+    public static byte[] MultibootElf(uint flags = 3) => Elf(is64: false, machine: 3, segment: MultibootHeader(flags, []));
+
+    /// <summary>As a linker makes it: one segment that begins with the file's headers in the page below 1 MiB, and ends with the multiboot header and code above.</summary>
+    /// <param name="inRom">A byte of the part below 1 MiB that is no header.</param>
+    public static byte[] HeadersFirst(byte inRom = 0)
+    {
+        byte[] elf = MultibootElf(), file = new byte[0x1000 + 64];
+        const int headers = 52 + 2 * 32;
+        elf.AsSpan(0, headers).CopyTo(file);
+        MultibootHeader(3, []).CopyTo(file, 0x1000);
+        file[0xFFF] = inRom;
+        uint[] segment = [1, 0, 0xF_F000, 0xF_F000, (uint)file.Length, (uint)file.Length + 64];
+        for (int n = 0; n < segment.Length; n++) U32(file, 52 + n * 4, segment[n]);
+        U32(file, 52 + 32, 0); // no notes
+        return file;
+    }
 
     public static byte[] MultibootAddresses() => [.. MultibootHeader(1 << 16 | 3, [0x10_0000, 0x10_0000, 0x10_0080, 0x10_2000, 0x10_0020]), .. new byte[96]];
 
