@@ -80,7 +80,12 @@ public static class ExitHandler
                 return ExitAction.Continue;
 
             case ExitReason.TripleFault:
-                vm.Stop(new StopCause(ShutdownCause.IsReset(vm.Memory, cpu.Cpu) ? StopReason.Reset : StopReason.TripleFault, Cpu: cpu.Cpu.Index));
+                if (ShutdownCause.IsReset(vm.Memory, cpu.Cpu))
+                {
+                    vm.RequestReset();
+                    return ExitAction.Continue;
+                }
+                vm.Stop(new StopCause(StopReason.TripleFault, Cpu: cpu.Cpu.Index));
                 return ExitAction.Stop;
 
             case ExitReason.InternalError:

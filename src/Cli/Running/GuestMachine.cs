@@ -44,7 +44,7 @@ internal sealed class GuestMachine
         });
         _inputPort = board.SecondSerial ?? board.Serial;
         board.FwCfg.AddString(FwCfgKey.CommandLineData, FwCfgKey.CommandLineSize, image.Append);
-        Boot(image);
+        Boot(image, warn);
         if (options.Command is null && !options.NoReboot)
         {
             _bootAgain = image;
@@ -58,7 +58,7 @@ internal sealed class GuestMachine
     private bool MayReboot() => _bootAgain is { } image && !(image.Linux is not null && _board.WantsWarmReset);
 
     /// <summary>Loads the guest, for the first time or after a reset. No vCPU runs.</summary>
-    private void Boot(GuestImage image)
+    private void Boot(GuestImage image, Action<string>? warn = null)
     {
         if (image.Linux is { } linux)
         {
