@@ -35,7 +35,7 @@ internal sealed class ReportFile : IDisposable
         {
             _file.Write(Encoding.UTF8.GetBytes(text));
         }
-        catch (IOException e)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             throw new CannotWriteException(_path, HostError.Reason(e), e);
         }

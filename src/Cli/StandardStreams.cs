@@ -23,9 +23,9 @@ internal static class StandardStreams
     /// <summary>Standard output failed with this error number while the guest printed to it.</summary>
     public static CannotWriteException CannotWriteOutput(int errno) => new(Output, HostError.Reason(errno));
 
-    private static StreamWriter Writer(Stream stream, Action<IOException> failed) => new(new GuardedStream(stream, failed), s_utf8, bufferSize: 256) { AutoFlush = true };
+    private static StreamWriter Writer(Stream stream, Action<Exception> failed) => new(new GuardedStream(stream, failed), s_utf8, bufferSize: 256) { AutoFlush = true };
 
-    private sealed class GuardedStream(Stream stream, Action<IOException> failed) : Stream
+    private sealed class GuardedStream(Stream stream, Action<Exception> failed) : Stream
     {
         public override bool CanRead => false;
         public override bool CanSeek => false;
@@ -41,7 +41,8 @@ internal static class StandardStreams
             {
                 stream.Write(buffer);
             }
-            catch (IOException e)
+            // A descriptor that is closed is "access denied" for the runtime.
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
             {
                 failed(e);
             }

@@ -116,7 +116,8 @@ public class CommandLineTests
     }
 
     [Fact]
-    public void NothingAtAllIsWrongUsage() => Assert.Throws<UsageException>(() => CommandLineParser.Parse([]));
+    public void NothingAtAllIsWrongUsageAndNamesTheCommands() =>
+        Assert.Equal("a command is missing: run, engines, lab, help; 'bunraku help' explains them", Assert.Throws<UsageException>(() => CommandLineParser.Parse([])).Message);
 
     [Fact]
     public void OfARepeatedOptionTheLastOneWins()

@@ -43,6 +43,9 @@ public sealed class WriteErrorTests : IClassFixture<LinuxGuestFiles>
         Assert.Equal((status, $"bunraku: cannot write /dev/full: {NoSpace}\n"), Run("/dev/null", "run", "--stats-json", "/dev/full", "--", "sh", "-c", $"exit {status}"));
 
     [Fact]
+    public void AClosedStandardOutputIsOneLineToo() => Assert.Equal((1, "bunraku: cannot write standard output: Bad file descriptor\n"), Run("&-", "--help"));
+
+    [Fact]
     public void AFullStandardErrorIsAStatusToo() => Assert.Equal((1, ""), Run("/dev/null 2>/dev/full", "run", "hello", "--stats"));
 
     [Theory]

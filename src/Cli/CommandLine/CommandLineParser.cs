@@ -63,12 +63,12 @@ internal static class CommandLineParser
 
         RejectUnknown(parsed, root, own);
         if (asked == lab) return new Request.Help(lab, lab.Name);
+        if (asked == root) throw new UsageException($"a command is missing: {string.Join(", ", root.Subcommands.Select(c => c.Name))}; 'bunraku help' explains them");
         if (parsed.Errors.Count > 0) throw new UsageException(OneLine(parsed.Errors[0]));
         if (asked == run) return run.AsksForCpus(parsed) ? new Request.CpuModels() : run.AsksForEngines(parsed) ? new Request.Engines() : new Request.Run(run.Read(parsed, command));
         if (command is not null) throw new UsageException("a command behind -- goes with 'run'");
         if (asked == engines) return new Request.Engines();
-        if (asked == lab.PopekGoldberg) return lab.AsksForCpus(parsed) ? new Request.CpuModels() : lab.AsksForEngines(parsed) ? new Request.Engines() : new Request.PopekGoldberg(lab.Read(parsed));
-        throw new UsageException($"a command is missing: {string.Join(", ", root.Subcommands.Select(c => c.Name))}; 'bunraku help' explains them");
+        return lab.AsksForCpus(parsed) ? new Request.CpuModels() : lab.AsksForEngines(parsed) ? new Request.Engines() : new Request.PopekGoldberg(lab.Read(parsed));
     }
 
     private static Request.Help HelpFor(RootCommand root, string[] words)

@@ -13,7 +13,7 @@ internal static class HelpText
         ("1", "the machine could not be made (a file, package, memory or the cache), or something asked for could not be written"),
         ("2", "wrong usage"),
         ("3", "the guest crashed the processor (triple fault)"),
-        ("4", "the guest reset the machine"),
+        ("4", "the guest reset the machine, behind -- or with --no-reboot"),
         ("124", "the time given with --timeout ran out"),
         ("125", "internal error"),
         ("128+n", "ended by signal n (130: Ctrl-C)"),

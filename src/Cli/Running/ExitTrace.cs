@@ -61,7 +61,7 @@ public sealed class ExitTrace : IDisposable
         {
             write(_writer);
         }
-        catch (IOException e)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             _error = new CannotWriteException(_name, HostError.Reason(e), e);
             // The writer keeps what it could not write and would try again with the next line.
