@@ -84,6 +84,7 @@ public interface IVirtualCpu : IDisposable
 }
 
 /// <summary>What an engine counts about one vCPU.</summary>
+/// <param name="CodeFlushes">How often all decoded and translated code was given up.</param>
 /// <param name="FirstUserTimestamp"><see cref="System.Diagnostics.Stopwatch.GetTimestamp"/> when the vCPU entered privilege level 3 for the first time; 0 before.</param>
 public readonly record struct EngineCounters(
     ulong InstructionsRetired,
@@ -93,7 +94,9 @@ public readonly record struct EngineCounters(
     ulong TlbFlushes,
     ulong ExceptionsDelivered,
     ulong InterruptsDelivered,
-    long FirstUserTimestamp = 0);
+    long FirstUserTimestamp = 0,
+    ulong BlocksTranslated = 0,
+    ulong CodeFlushes = 0);
 
 /// <summary>What an engine says about running on this host.</summary>
 /// <param name="Available">It can run here.</param>

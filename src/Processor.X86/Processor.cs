@@ -172,7 +172,7 @@ public sealed unsafe partial class Processor : IDisposable
     }
 
     internal EngineCounters Counters =>
-        new(State->Retired, BlocksDecoded, BlocksInvalidated, TlbMisses, TlbFlushes, ExceptionsDelivered, InterruptsDelivered, _firstUserTimestamp);
+        new(State->Retired, BlocksDecoded, BlocksInvalidated, TlbMisses, TlbFlushes, ExceptionsDelivered, InterruptsDelivered, _firstUserTimestamp, BlocksTranslated, CodeFlushes);
 
     public void Dispose()
     {

@@ -39,7 +39,9 @@ public sealed record RunStatistics(
         a.TlbMisses + b.TlbMisses,
         a.TlbFlushes + b.TlbFlushes,
         a.ExceptionsDelivered + b.ExceptionsDelivered,
-        a.InterruptsDelivered + b.InterruptsDelivered));
+        a.InterruptsDelivered + b.InterruptsDelivered,
+        BlocksTranslated: a.BlocksTranslated + b.BlocksTranslated,
+        CodeFlushes: a.CodeFlushes + b.CodeFlushes));
 
     /// <summary>Exits of all vCPUs by reason, most frequent first.</summary>
     public static IReadOnlyList<KeyValuePair<ExitReason, ulong>> SumExits(VirtualMachine vm) =>
@@ -66,7 +68,7 @@ public sealed record RunStatistics(
         if (FirstUserMs is { } user) Line("first user process", $"{user:0.0} ms ({user - KernelEntryMs:0.0} ms after kernel entry)");
         Line("end", $"{EndMs:0.0} ms");
         Line("instructions", $"{Instructions:#,0} ({Mips:0.0} MIPS)");
-        Line("blocks", $"{Counters.BlocksDecoded:#,0} decoded, {Counters.BlocksInvalidated:#,0} invalidated");
+        Line("blocks", $"{Counters.BlocksDecoded:#,0} decoded, {Counters.BlocksTranslated:#,0} translated, {Counters.BlocksInvalidated:#,0} invalidated, all given up {Counters.CodeFlushes:#,0} times");
         Line("TLB", $"{Counters.TlbMisses:#,0} misses, {Counters.TlbFlushes:#,0} flushes");
         Line("events", $"{Counters.InterruptsDelivered:#,0} interrupts, {Counters.ExceptionsDelivered:#,0} exceptions");
         Line("exits", $"{Exits.Aggregate(0ul, (sum, e) => sum + e.Value):#,0}");
@@ -105,6 +107,8 @@ public sealed record RunStatistics(
             json.WriteStartObject("counters");
             json.WriteNumber("blocksDecoded", Counters.BlocksDecoded);
             json.WriteNumber("blocksInvalidated", Counters.BlocksInvalidated);
+            json.WriteNumber("blocksTranslated", Counters.BlocksTranslated);
+            json.WriteNumber("codeFlushes", Counters.CodeFlushes);
             json.WriteNumber("tlbMisses", Counters.TlbMisses);
             json.WriteNumber("tlbFlushes", Counters.TlbFlushes);
             json.WriteNumber("exceptionsDelivered", Counters.ExceptionsDelivered);

@@ -2,11 +2,11 @@ using System.Runtime.InteropServices;
 
 namespace Bunraku.Processor.X86;
 
-/// <summary>Native memory for operations and blocks, given up as a whole when it is full. One thread.</summary>
+/// <summary>Native memory for operations and blocks, given up as a whole when it is full. The host gives pages when they are first used. One thread.</summary>
 /// <remarks>Invariant: everything handed out lies inside the two allocations; nothing is freed singly.</remarks>
 internal sealed unsafe class BlockArena : IDisposable
 {
-    public const int MaxOperations = 1 << 19, MaxBlocks = 1 << 17;
+    public const int MaxOperations = 3 << 19, MaxBlocks = 3 << 17;
     private Insn* _operations;
     private Block* _blocks;
     private int _operationCount, _blockCount;

@@ -10,7 +10,7 @@ namespace Bunraku.Processor.X86;
 /// </summary>
 public sealed unsafe partial class Processor : ICodeObserver
 {
-    private const int BucketBits = 15;
+    private const int BucketBits = 17;
 
     /// <summary>What is known about one guest page that holds decoded code.</summary>
     private sealed class CodePage
@@ -29,7 +29,7 @@ public sealed unsafe partial class Processor : ICodeObserver
     private readonly int _observer; // this vCPU's number in Memory.Code
     private Block* _oneShot; // the last block that was decoded from a page with a revocation
 
-    internal ulong BlocksDecoded, BlocksInvalidated;
+    internal ulong BlocksDecoded, BlocksInvalidated, BlocksTranslated, CodeFlushes;
 
     /// <summary>
     /// A page that this or another vCPU has decoded code of. This one's own pages are asked for too: the mark of a page goes when another vCPU has written to it, which
@@ -191,6 +191,7 @@ public sealed unsafe partial class Processor : ICodeObserver
     /// <summary>Gives all decoded code up. Only between blocks.</summary>
     private void FlushCode()
     {
+        CodeFlushes++;
         foreach ((ulong page, _) in _codePages) Memory.Code.Unwatch(page, _observer);
         _codePages.Clear();
         _oneShot = null;

@@ -13,8 +13,9 @@ public sealed unsafe partial class Processor
     /// <summary>Everything that a processor needs for translating.</summary>
     private sealed class Translator : IDisposable
     {
-        private const ulong CodeSize = 48 << 20;
-        private const int ArenaSize = 24 << 20;
+        // Pages are used one after another: what a small guest does not need is never there.
+        private const ulong CodeSize = 96 << 20;
+        private const int ArenaSize = 64 << 20;
 
         public readonly ExecutableMemory Memory = new(CodeSize);
         public readonly TranslationArena Arena = new(ArenaSize);
@@ -78,6 +79,7 @@ public sealed unsafe partial class Processor
 
     private Translator? _translator;
     private bool _translatorIsFull;
+    private readonly HotBlocks _hot = new();
     /// <summary>The link through which translated code was left last; tied when its target is entered next.</summary>
     private TranslationLink* _openLink;
 
@@ -95,7 +97,9 @@ public sealed unsafe partial class Processor
     /// <summary>The counting operation needs its block.</summary>
     private void NoteBlock(Block* block)
     {
-        if ((block->First->Flags & InsnFlags.Counted) != 0) block->First->Disp = (long)block;
+        if ((block->First->Flags & InsnFlags.Counted) == 0) return;
+        block->First->Disp = (long)block;
+        if (_hot.Contains(block->Start, block->Mode)) block->First->Imm = _translator!.Threshold - 1;
     }
 
     /// <summary>The block is entered once more.</summary>
@@ -169,6 +173,8 @@ public sealed unsafe partial class Processor
         }
         i->Extra = (ulong)made;
         i->Handler = &TranslatedBlocks.Enter;
+        _hot.Add(block->Start, block->Mode);
+        BlocksTranslated++;
     }
 
     /// <summary>Pages first; where that fails addends, and where that fails nothing.</summary>
