@@ -35,6 +35,16 @@ public interface IVirtualCpu : IDisposable
     /// <summary>Delivers an external interrupt at the next entry. Requires <see cref="InterruptWindowOpen"/>.</summary>
     void InjectInterrupt(byte vector);
 
+    /// <summary>
+    /// An external interrupt waits that the next entry can take. The processor acknowledges it when it takes it, at the beginning of that <see cref="Enter"/> at the latest, and not
+    /// before: until then it stays where it is, and may go away or be overtaken. Requires <see cref="InterruptWindowOpen"/>. An offer is good for one entry.
+    /// </summary>
+    void OfferInterrupt(IInterruptAcknowledge source)
+    {
+        if (source.Acknowledge(out bool more) is { } vector) InjectInterrupt(vector);
+        if (Controls.InterruptWindowExiting != more) Controls = Controls with { InterruptWindowExiting = more };
+    }
+
     /// <summary>Delivers an NMI at the next entry. Requires <see cref="NmiWindowOpen"/>.</summary>
     void InjectNmi();
 
@@ -81,6 +91,15 @@ public interface IVirtualCpu : IDisposable
 
     /// <summary>Monotonic counters of this vCPU. May be read from any thread; then they are approximate.</summary>
     EngineCounters Counters { get; }
+}
+
+/// <summary>Where a processor acknowledges an external interrupt that it takes.</summary>
+public interface IInterruptAcknowledge
+{
+    /// <summary>The interrupt goes into service. On the vCPU's thread.</summary>
+    /// <param name="more">Another one waits: the vCPU exits with <see cref="ExitReason.InterruptWindow"/> as soon as it could take it.</param>
+    /// <returns>Its vector; null when it went away.</returns>
+    byte? Acknowledge(out bool more);
 }
 
 /// <summary>What an engine counts about one vCPU.</summary>

@@ -5,7 +5,7 @@ using Bunraku.Platform;
 namespace Bunraku.Hypervisor;
 
 /// <summary>One vCPU's run loop on its own host thread: inject what is pending, enter, handle the exit, again.</summary>
-public sealed class CpuThread : IDisposable
+public sealed class CpuThread : IInterruptAcknowledge, IDisposable
 {
     private const long PollNanoseconds = 200_000;
 
@@ -282,17 +282,28 @@ public sealed class CpuThread : IDisposable
             Cpu.InjectNmi();
             injected = true;
         }
-        else if (source.InterruptPending && Cpu.InterruptWindowOpen && source.AcknowledgeInterrupt() is { } vector)
-        {
-            Cpu.InjectInterrupt(vector);
-            injected = true;
-        }
+        bool offer = !injected && source.InterruptPending && Cpu.InterruptWindowOpen;
         Cpu.SetTaskPriority(source.Cr8);
-        bool wantWindow = source.InterruptPending, wantNmiWindow = source.NmiPending;
+        // Who takes what is offered says itself whether there is more.
+        bool wantWindow = !offer && source.InterruptPending, wantNmiWindow = source.NmiPending;
         if (wantWindow | wantNmiWindow) _eventsMayWait = true; // until it is taken
         if (Cpu.Controls.InterruptWindowExiting != wantWindow || Cpu.Controls.NmiWindowExiting != wantNmiWindow)
             Cpu.Controls = Cpu.Controls with { InterruptWindowExiting = wantWindow, NmiWindowExiting = wantNmiWindow };
-        return injected;
+        if (!offer) return injected;
+        _eventsMayWait = true;
+        Cpu.OfferInterrupt(this);
+        return true;
+    }
+
+    /// <inheritdoc/>
+    byte? IInterruptAcknowledge.Acknowledge(out bool more)
+    {
+        lock (_vm.InterruptLock)
+        {
+            byte? vector = Interrupts!.AcknowledgeInterrupt();
+            more = Interrupts.InterruptPending;
+            return vector;
+        }
     }
 
     internal void Join()

@@ -52,6 +52,8 @@ internal sealed class InterpretedCpu(int index, Processor processor) : IFollowin
 
     public void InjectInterrupt(byte vector) => processor.InjectInterrupt(vector);
 
+    public void OfferInterrupt(IInterruptAcknowledge source) => processor.OfferInterrupt(source);
+
     public void InjectNmi() => processor.InjectNmi();
 
     public void InjectException(byte vector, uint? errorCode) => processor.InjectException((Vector)vector, errorCode);

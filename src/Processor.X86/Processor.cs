@@ -127,6 +127,17 @@ public sealed unsafe partial class Processor : IDisposable
         _injectedInterrupt = vector;
     }
 
+    /// <inheritdoc cref="IVirtualCpu.OfferInterrupt"/>
+    internal void OfferInterrupt(IInterruptAcknowledge source)
+    {
+        if (!InterruptWindowOpen) throw new InvalidOperationException("the interrupt window is closed");
+        _offeredInterrupt = source;
+        _offeredInHlt = Activity == CpuActivity.Halted;
+    }
+
+    private IInterruptAcknowledge? _offeredInterrupt; // for the next entry
+    private bool _offeredInHlt; // an interrupt that goes away does not end HLT
+
     internal void InjectNmi()
     {
         if (!NmiWindowOpen) throw new InvalidOperationException("the NMI window is closed");
@@ -164,6 +175,7 @@ public sealed unsafe partial class Processor : IDisposable
         _posted.Clear();
         _injectedException = null;
         _injectedInterrupt = -1;
+        _offeredInterrupt = null;
         _injectedNmi = false;
         _heldNmi = false;
         ExitPending = false;

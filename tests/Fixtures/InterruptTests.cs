@@ -306,4 +306,85 @@ public sealed class InterruptTests
         g.Write<byte>(Layout.Data, 1);
         g.Run(engine).Done();
     }
+
+    /// <summary>An interrupt controller that counts how often it was asked.</summary>
+    private sealed class Offered(params byte?[] vectors) : IInterruptAcknowledge
+    {
+        public int Asked { get; private set; }
+
+        public byte? Acknowledge(out bool more)
+        {
+            byte? vector = Asked < vectors.Length ? vectors[Asked] : null;
+            Asked++;
+            more = Asked < vectors.Length;
+            return vector;
+        }
+    }
+
+    [Theory, Engines]
+    public void An_offered_interrupt_is_acknowledged_once_when_it_is_taken(string engine)
+    {
+        using var g = new Guest(Mode.Long);
+        g.State.Rflags |= 0x200;
+        g.Code(a => a.nop());
+        var source = new Offered(Vector);
+        g.On(engine).Cpu.OfferInterrupt(source);
+        // An engine whose processor is somewhere else may have to know the vector beforehand.
+        if (engine is "interp" or "bt") Assert.Equal(0, source.Asked);
+        g.Run(engine).Raised(Vector, null, Layout.Code);
+        Assert.Equal(1, source.Asked);
+    }
+
+    [Theory, Engines]
+    public void An_offered_interrupt_that_went_away_changes_nothing_and_does_not_end_HLT(string engine)
+    {
+        using var g = new Guest(Mode.Long);
+        g.State.Rflags |= 0x200;
+        g.Code(a =>
+        {
+            a.inc(ecx);
+            a.hlt();
+            a.inc(ecx);
+            a.hlt();
+        });
+        g.On(engine).Cpu.OfferInterrupt(new Offered());
+        Assert.Equal((1ul, ExitReason.Hlt), (g.Run(engine).State.Gpr[1], ExitReason.Hlt));
+        if (engine is not ("interp" or "bt")) return; // elsewhere who offers sees at once that it went away
+        var source = new Offered();
+        g.Cpu.OfferInterrupt(source);
+        Outcome o = g.Run(engine);
+        Assert.Equal((ExitReason.Hlt, 1ul, 1, CpuActivity.Halted), (o.Reason, o.State.Gpr[1], source.Asked, g.Cpu.Activity));
+        source = new Offered(Vector);
+        g.Cpu.OfferInterrupt(source);
+        Assert.Equal(Vector, g.Run(engine).Vector);
+    }
+
+    [Theory, Engines]
+    public void When_more_interrupts_wait_a_window_opens_as_soon_as_the_next_could_be_taken(string engine)
+    {
+        using var g = new Guest(Mode.Long);
+        g.State.Rflags |= 0x200;
+        g.Code(a =>
+        {
+            a.inc(ecx);
+            g.Mark(a, "end");
+            a.hlt();
+            g.Mark(a, "handler");
+            a.inc(edx);
+            a.iretq();
+        });
+        g.Handle(Vector, "handler");
+        var source = new Offered(Vector, Vector, Vector);
+        int windows = 0;
+        g.OnExit = exit =>
+        {
+            if (exit.Reason != ExitReason.InterruptWindow) return false;
+            windows++;
+            g.Cpu.OfferInterrupt(source);
+            return false;
+        };
+        g.On(engine).Cpu.OfferInterrupt(source);
+        Outcome o = g.Run(engine);
+        Assert.Equal((3, 2, 3ul, 1ul), (source.Asked, windows, o.State.Gpr[2], o.State.Gpr[1]));
+    }
 }

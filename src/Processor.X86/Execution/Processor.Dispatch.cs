@@ -102,6 +102,11 @@ public sealed unsafe partial class Processor
 
     private void DeliverInjected()
     {
+        if (_offeredInterrupt is { } source)
+        {
+            _offeredInterrupt = null;
+            TakeInterrupt(source);
+        }
         if (_injectedException is { } e)
         {
             _injectedException = null;
@@ -119,6 +124,25 @@ public sealed unsafe partial class Processor
             InterruptsDelivered++;
             DeliverInterrupt(vector);
         }
+    }
+
+    /// <summary>The processor is about to take an external interrupt: acknowledges it.</summary>
+    private void TakeInterrupt(IInterruptAcknowledge source)
+    {
+        // Something else was injected meanwhile.
+        if (!InterruptWindowOpen) return;
+        byte? vector = source.Acknowledge(out bool more);
+        if (vector is { } taken)
+        {
+            _injectedInterrupt = taken;
+        }
+        else if (_offeredInHlt)
+        {
+            Activity = CpuActivity.Halted;
+            Exit.Reason = ExitReason.Hlt;
+            ExitPending = true;
+        }
+        if (_controls.InterruptWindowExiting != more) Controls = _controls with { InterruptWindowExiting = more };
     }
 
     /// <summary>Runs until <see cref="Exit"/> holds an exit.</summary>
