@@ -87,7 +87,7 @@ public sealed class Follower(IVirtualCpu subject, IFollowingCpu reference)
             ExitReason.Io or ExitReason.Mmio or ExitReason.Msr or ExitReason.CrAccess => a.IsWrite == b.IsWrite && a.Size == b.Size && a.Address == b.Address && (!a.IsWrite || a.Data == b.Data),
             ExitReason.Cpuid => (a.Leaf, a.Subleaf, a.Eax, a.Ebx, a.Ecx, a.Edx) == (b.Leaf, b.Subleaf, b.Eax, b.Ebx, b.Ecx, b.Edx),
             ExitReason.Exception => a.Address == b.Address && a.ErrorCode == b.ErrorCode && a.Vectoring == b.Vectoring,
-            ExitReason.EptViolation => a.Address == b.Address && a.Violation == b.Violation,
+            ExitReason.EptViolation => a.Address == b.Address && a.Violation == b.Violation && a.Vectoring == b.Vectoring,
             ExitReason.Rdtsc => a.Data == b.Data,
             ExitReason.DrAccess or ExitReason.Rdpmc or ExitReason.Invlpg => a.Address == b.Address && a.IsWrite == b.IsWrite,
             _ => true,

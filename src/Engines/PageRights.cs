@@ -36,6 +36,9 @@ public sealed class PageRightsTable
     /// <summary>Called before a device writes to a page without <see cref="PageRights.Write"/>, with the page's offset in the backing memory. On the device's thread; the write happens in any case.</summary>
     public Action<ulong>? DeviceWriteRefused { get; set; }
 
+    /// <summary>Rights were taken away at some time.</summary>
+    public bool AnyTaken => _taken != null;
+
     /// <summary>The rights to the page of this offset in the backing memory.</summary>
     public PageRights this[ulong offset] => _taken is { } taken ? PageRights.All & ~(PageRights)Volatile.Read(ref taken[offset >> GuestMemory.PageShift]) : PageRights.All;
 

@@ -89,9 +89,10 @@ public enum EventKind : byte
     SoftwareException,
 }
 
-/// <summary>An event that met an exception while it was delivered ("IDT-vectoring information").</summary>
+/// <summary>An event during whose delivery something made the vCPU exit ("IDT-vectoring information").</summary>
 /// <param name="ErrorCode">What would have been pushed, or null.</param>
-public readonly record struct VectoredEvent(EventKind Kind, byte Vector, uint? ErrorCode);
+/// <param name="InstructionLength">Bytes of the instruction that asked for a software interrupt or exception, 1 to 15; 0 for other events.</param>
+public readonly record struct VectoredEvent(EventKind Kind, byte Vector, uint? ErrorCode, byte InstructionLength = 0);
 
 /// <summary>
 /// One exit, filled by the engine and, for reads, completed by the hypervisor: it stores the value in
@@ -123,7 +124,10 @@ public sealed class VmExit
     public uint ErrorCode;
     /// <summary>EptViolation: what was refused.</summary>
     public PageViolation Violation;
-    /// <summary>Exception: the event whose delivery raised it; null when an instruction did. The event was not delivered.</summary>
+    /// <summary>
+    /// Exception, EptViolation: the event during whose delivery it came up; null when an instruction did it. The event was not delivered. After an EptViolation the next entry delivers it,
+    /// or executes the instruction that asked for it, again.
+    /// </summary>
     public VectoredEvent? Vectoring;
     /// <summary>InternalError: one line for a person.</summary>
     public string? Message;

@@ -167,6 +167,65 @@ public sealed class SecondStageTests
         Assert.Equal(((ulong)Page, PageRights.Read, true, g["at"]), (seen.Single().Address, seen[0].Violation.Wanted, seen[0].Violation.IsTableAccess, seen[0].Rip));
     }
 
+    [Theory]
+    // The gate, and the stack: each part of a delivery.
+    [Engines("UD2", Layout.Idt), Engines("UD2", Layout.StackTop - 0x1000), Engines("INT", Layout.Idt), Engines("INT", Layout.StackTop - 0x1000)]
+    [Engines("INT3", Layout.Gdt), Engines("interrupt", Layout.Idt), Engines("interrupt", Layout.StackTop - 0x1000), Engines("NMI", Layout.Idt), Engines("page fault", Layout.StackTop - 0x1000)]
+    public void An_event_whose_delivery_is_refused_is_delivered_once_afterwards(string engine, string what, uint refused)
+    {
+        using var g = new Guest(Mode.Long);
+        g.State.Rflags |= 0x200;
+        g.Code(a =>
+        {
+            g.Mark(a, "at");
+            switch (what)
+            {
+                case "UD2": a.ud2(); break;
+                case "INT": a.@int(0x50); break;
+                case "INT3": a.int3(); break;
+                case "page fault": a.mov(eax, __dword_ptr[0x7000_0000]); break;
+                default: a.inc(ecx); break;
+            }
+            a.hlt();
+            g.Mark(a, "handler");
+            a.inc(edx);
+            a.hlt();
+        });
+        (int vector, EventKind kind, int length) = what switch
+        {
+            "UD2" => (X.UD, EventKind.HardwareException, 0),
+            "INT" => (0x50, EventKind.SoftwareInterrupt, 2),
+            "INT3" => (X.BP, EventKind.SoftwareException, 1),
+            "NMI" => (X.NMI, EventKind.Nmi, 0),
+            "page fault" => (X.PF, EventKind.HardwareException, 0),
+            _ => (0x50, EventKind.ExternalInterrupt, 0),
+        };
+        g.Handle(vector, "handler");
+        g.On(engine);
+        if (what == "NMI") g.Cpu.InjectNmi();
+        if (what == "interrupt") g.Cpu.InjectInterrupt(0x50);
+        var seen = new List<VectoredEvent?>();
+        var before = new CpuState();
+        g.OnExit = exit =>
+        {
+            if (exit.Reason != ExitReason.EptViolation) return false;
+            seen.Add(exit.Vectoring);
+            g.Cpu.ReadState(before);
+            Assert.Equal((g["at"], (ulong)Layout.StackTop, false), (before.Rip, before.Gpr[4], before.NmiBlocked));
+            g.Memory.Rights.Set(refused, 0x1000, PageRights.All);
+            return false;
+        };
+        g.Memory.Rights.Set(refused, 0x1000, refused == Layout.StackTop - 0x1000 ? PageRights.Read : PageRights.None);
+        Outcome o = g.Run(engine);
+        Assert.Equal((1ul, 0ul, what == "NMI"), (o.State.Gpr[2], o.State.Gpr[1], o.State.NmiBlocked));
+        VectoredEvent told = Assert.Single(seen)!.Value;
+        Assert.Equal((kind, vector, length), (told.Kind, told.Vector, told.InstructionLength));
+        Assert.Equal(what == "page fault" ? 0u : null, told.ErrorCode);
+        // The frame that was pushed in the end.
+        ulong pushed = g.Read<ulong>(Layout.StackTop - 40);
+        Assert.Equal(what is "INT" or "INT3" ? g["at"] + (ulong)length : g["at"], pushed);
+    }
+
     [Theory, Engines]
     public void A_value_that_a_device_has_given_is_not_read_again_when_the_instruction_is_refused_afterwards(string engine)
     {

@@ -36,7 +36,7 @@ public sealed unsafe partial class Processor
                 if (TripleFaulted) return TripleFault();
                 if (ExitPending)
                 {
-                    // An exception of a delivery.
+                    // What came up when an event was delivered, or an interrupt that went away.
                     ExitPending = false;
                     return Exit;
                 }
@@ -58,6 +58,7 @@ public sealed unsafe partial class Processor
             catch (ExitRequest)
             {
                 StepBack();
+                _vectoring = null;
                 ChooseExit();
                 return Exit;
             }

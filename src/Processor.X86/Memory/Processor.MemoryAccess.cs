@@ -315,6 +315,7 @@ public sealed unsafe partial class Processor
         Exit.Address = refusal.Physical | (refusal.IsTableAccess ? 0 : linear & 0xFFF);
         Exit.IsWrite = (refusal.Wanted & PageRights.Write) != 0;
         Exit.Violation = new PageViolation(refusal.Wanted, linear, refusal.IsTableAccess);
+        Exit.Vectoring = _vectoring;
         _accessRefused = true;
         return ExitRequested;
     }

@@ -113,11 +113,40 @@ public sealed unsafe partial class Processor
                 source = EventSource.Exception;
                 delivered++;
             }
+            catch (ExitRequest)
+            {
+                // The second stage refused an access, or a posted write comes first. Nothing has been delivered: the next entry tries again.
+                Hold(vector, errorCode, source);
+                if (!_accessRefused) TakePostedMmio();
+                _accessRefused = false;
+                ExitPending = true;
+                return;
+            }
             finally
             {
                 _deliveringEvent = false;
                 _vectoring = null;
             }
+        }
+    }
+
+    /// <summary>The event waits for the next entry.</summary>
+    private void Hold(Vector vector, uint? errorCode, EventSource source)
+    {
+        if (source == EventSource.Exception)
+        {
+            _injectedException = (vector, errorCode);
+            return;
+        }
+        InterruptsDelivered--;
+        if (vector == Vector.Nmi)
+        {
+            NmiBlocked = false;
+            _injectedNmi = true;
+        }
+        else
+        {
+            _injectedInterrupt = (byte)vector;
         }
     }
 
@@ -171,7 +200,8 @@ public sealed unsafe partial class Processor
     private void Deliver(Vector vector, uint? errorCode, EventSource source, ulong returnRip)
     {
         ProcessorState* s = State;
-        _vectoring = new VectoredEvent(Kind(source, vector), (byte)vector, errorCode);
+        bool isSoftware = source is EventSource.Interrupt or EventSource.Trap or EventSource.Icebp;
+        _vectoring = new VectoredEvent(Kind(source, vector), (byte)vector, errorCode, isSoftware ? s->Current->Length : (byte)0);
         try
         {
             uint image = FlagsImage(vector, source);
