@@ -114,7 +114,7 @@ public sealed class EventExitTests
         Exits(engine, g, X.NP, 0x40 << 3 | 2, new VectoredEvent(EventKind.SoftwareInterrupt, 0x40, null, InstructionLength: 2));
         using Guest trap = One(engine, mode, (_, a) => a.int3(), X.NP);
         Break(trap, X.BP);
-        Exits(engine, trap, X.NP, X.BP << 3 | 2, new VectoredEvent(EventKind.SoftwareException, X.BP, null));
+        Exits(engine, trap, X.NP, X.BP << 3 | 2, new VectoredEvent(EventKind.SoftwareException, X.BP, null, InstructionLength: 1));
     }
 
     [Theory, Engines]
