@@ -77,8 +77,9 @@ public sealed class LinuxGuestTests : IClassFixture<LinuxGuestFiles>
         (int status, string output) = Text("--cpus", $"{cpus}", "--", "sh", "-c", "nproc; dmesg -r");
         Assert.Equal(0, status);
         Assert.Equal($"{cpus}", output.Split('\n')[0]);
-        // Level 4 is a warning. One is about the host, and right: it let a processor wait in the middle of a timer's interrupt.
-        Assert.DoesNotContain(output.Split('\n'), line => Regex.IsMatch(line, "^<[0-4]>") && !Regex.IsMatch(line, "hrtimer: interrupt took [0-9]+ ns$"));
+        // Level 4 is a warning. Two are about a busy host, and right: it let a processor wait in the middle of a timer's interrupt, or longer than timers have periods.
+        Assert.DoesNotContain(output.Split('\n'),
+            line => Regex.IsMatch(line, "^<[0-4]>") && !Regex.IsMatch(line, "hrtimer: interrupt took [0-9]+ ns$|hpet: Lost [0-9]+ RTC interrupts$"));
     }
 
     [Fact]
