@@ -97,6 +97,9 @@ internal static class RunGuest
             case StopReason.HostRequest when result.HostEnd == HostEnd.TimedOut:
                 Console.Error.WriteLine("bunraku: the time given with --timeout ran out");
                 break;
+            case StopReason.PowerOff when result.StreamDamage is { } damage:
+                Console.Error.WriteLine($"bunraku: {damage}; its status was {result.CommandStatus}");
+                break;
             case StopReason.PowerOff when result.WantedCommand && result.CommandStatus is null:
                 Console.Error.WriteLine("bunraku: the guest powered off without the status of its command");
                 break;

@@ -77,6 +77,8 @@ public sealed class CpuThread : IInterruptAcknowledge, IDisposable
     public void Wake()
     {
         _eventsMayWait = true;
+        // What an exit of its own has caused, the vCPU sees before it enters again or sleeps.
+        if (Thread.CurrentThread == _thread) return;
         lock (_wakeLock)
         {
             _woken = true;
@@ -198,6 +200,7 @@ public sealed class CpuThread : IInterruptAcknowledge, IDisposable
 
     private void WaitWhilePaused()
     {
+        if (!_pauseWanted) return;
         lock (_wakeLock)
         {
             while ((_pauseWanted || _vm.ResetPending) && !_stop)

@@ -95,14 +95,52 @@ public class Uart16550ATests
     }
 
     [Fact]
-    public void Section_8_6_each_transmitted_character_raises_THRE_again_as_an_edge()
+    public void Section_8_6_a_transmitted_character_resets_THRE_and_whoever_looks_finds_the_transmitter_empty()
     {
         _ports.Out(Ier, 0x02);
         int edges = _irq.Edges;
         _ports.Out(Thr, 'A');
+        Assert.False(_irq.Asserted);
         _ports.Out(Thr, 'B');
-        Assert.Equal(edges + 2, _irq.Edges);
+        Assert.Equal(0x02, _ports.In(Iir)); // which resets it, and so the wire stays low
+        Assert.Equal(edges, _irq.Edges);
+        _ports.Out(Thr, 'C');
+        Assert.Equal(0x60, _ports.In(Lsr));
+        Assert.Equal(edges + 1, _irq.Edges);
+        Assert.Equal("ABC"u8.ToArray(), _sent);
+    }
+
+    [Theory]
+    [InlineData(1)]
+    [InlineData(12)]
+    public void Section_8_11_THRE_comes_by_itself_a_character_time_after_the_transmitter_ran_empty(int divisor)
+    {
+        SetUp(divisor);
+        _ports.Out(Ier, 0x02);
+        int edges = _irq.Edges;
+        _ports.Out(Thr, 'A');
+        _time.Advance(CharacterAt115200 * divisor - 1000);
+        Assert.Equal(edges, _irq.Edges);
+        _ports.Out(Thr, 'B');
+        _time.Advance(CharacterAt115200 * divisor - 1000);
+        Assert.Equal(edges, _irq.Edges);
+        _time.Advance(CharacterAt115200 * divisor + 2000);
+        Assert.Equal(edges + 1, _irq.Edges);
         Assert.Equal(0x02, _ports.In(Iir));
+        _time.Advance(1_000_000_000);
+        Assert.Equal(edges + 1, _irq.Edges);
+    }
+
+    [Fact]
+    public void Firmware_leaves_the_line_at_eight_data_bits()
+    {
+        var ports = new PortBus();
+        var uart = new Uart16550A(_irq, bytes => _sent.AddRange(bytes), _time, new object());
+        uart.SetUpAsFirmware();
+        uart.AttachTo(ports);
+        ports.Out(Thr, 0xFF);
+        Assert.Equal([(byte)0xFF], _sent);
+        Assert.Equal(0x03, ports.In(Lcr));
     }
 
     [Fact]
@@ -190,10 +228,10 @@ public class Uart16550ATests
     [Fact]
     public void Input_waits_for_room_and_is_never_lost()
     {
-        byte[] input = [.. Enumerable.Range(0, 1000).Select(n => (byte)n)];
+        byte[] input = [.. Enumerable.Range(0, 500).Select(n => (byte)n)]; // in one burst
         _ports.Out(Fcr, 0x01);
         _uart.Enqueue(input);
-        Assert.Equal(1000 - 16, _uart.QueuedInput);
+        Assert.Equal(500 - 16, _uart.QueuedInput);
         List<byte> read = [];
         while ((_ports.In(Lsr) & 1) != 0) read.Add(_ports.In(Rbr));
         Assert.Equal(input, read);

@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using System.Text;
 using Bunraku.Hypervisor;
 using Bunraku.Machine;
@@ -20,12 +21,15 @@ internal sealed class GuestMachine
     private readonly PcBoard _board;
     private readonly Uart16550A _inputPort;
     private readonly Task _stopped;
-    private readonly CommandInput _input = new();
-    private readonly List<byte> _passed = [], _kernelMessages = [], _coded = [];
-    /// <summary>Guards <see cref="_held"/>. Taken with the first port's lock held, or with none; inside it the second port's lock is taken.</summary>
-    private readonly Lock _heldLock = new();
+    /// <summary>
+    /// Guards how input goes in. Taken with the first port's lock held, or with none; inside it the second port's lock is taken, and the first port's only by who holds it.
+    /// </summary>
+    private readonly Lock _inputLock = new();
+    private readonly CommandInput? _frames;
+    private readonly List<byte> _passed = [], _kernelMessages = [], _line = [];
     /// <summary>Input that waits until the guest's terminal is set up for it, which would lose or echo it; null from then on.</summary>
     private List<byte>? _held;
+    private uint _commandOutput; // bytes that COM2 sent
 
     /// <param name="warn">Told in one line what the guest does not get of what it asks for.</param>
     /// <exception cref="BootException">The guest is no kernel or does not fit.</exception>
@@ -34,11 +38,12 @@ internal sealed class GuestMachine
         _console = console;
         _wiring = image.Linux?.Console ?? GuestConsole.Shell;
         _vm = vm;
-        _holdsInput = image.Linux is not null && !StartsAnotherInit(options.Append);
+        if (_wiring == GuestConsole.Command) _frames = new CommandInput();
+        else _holdsInput = image.Linux is not null && !StartsAnotherInit(options.Append);
         PcBoard board = _board = new PcBoard(vm, new PcBoardOptions
         {
             SerialOutput = FirstPort,
-            SecondSerialOutput = image.Linux is { SerialPorts: > 1 } ? console.Write : null,
+            SecondSerialOutput = image.Linux is { SerialPorts: > 1 } ? SecondPort : null,
             DebugExit = options.DebugExit,
             TestDevice = options.TestDevice,
         });
@@ -63,11 +68,11 @@ internal sealed class GuestMachine
         if (image.Linux is { } linux)
         {
             if (_messages is not null) Finish();
-            _messages = new GuestMessages(linux.Token);
+            _messages = new GuestMessages(linux.Token, linux.Console);
         }
         if (_holdsInput)
         {
-            lock (_heldLock) _held ??= [];
+            lock (_inputLock) _held ??= [];
         }
         var request = new BootRequest(_vm.Memory, _vm.Model, _board.MemoryMap, image.Kernel, image.KernelName)
         {
@@ -95,58 +100,85 @@ internal sealed class GuestMachine
     /// <summary>Types on the first serial port at once, for the kernel behind a break.</summary>
     public void SendConsole(ReadOnlySpan<byte> bytes) => _board.Serial.Enqueue(bytes);
 
-    /// <summary>Types for the guest; waits while much is queued.</summary>
-    public void Send(ReadOnlySpan<byte> bytes)
+    /// <summary>Ctrl-C on the terminal of a command while the guest boots: there is no command yet that it could interrupt.</summary>
+    public bool IsEarlyInterrupt(ReadOnlySpan<byte> bytes)
     {
-        if (_wiring != GuestConsole.Command)
-        {
-            Enqueue(bytes);
-            return;
-        }
-        _coded.Clear();
-        _input.Encode(bytes, _coded);
-        // A program that waits for part of a line gets it, as from a pipe.
-        _input.Push(_coded);
-        Enqueue(_coded.ToArray());
+        const byte controlC = 0x03;
+        if (_wiring != GuestConsole.CommandOnTerminal || !bytes.Contains(controlC)) return false;
+        lock (_inputLock) return _held is not null;
     }
 
-    private void Enqueue(ReadOnlySpan<byte> bytes)
+    /// <summary>Types for the guest; waits while much is queued.</summary>
+    public void Send(ReadOnlySpan<byte> bytes)
     {
         // Nobody tells when the guest has read; looking again now and then is enough for a flood of input.
         while (Waiting > MostQueuedInput && !_stopped.Wait(1))
         {
         }
-        lock (_heldLock)
+        lock (_inputLock)
         {
-            if (_held is { } held)
+            if (_frames is not null)
             {
-                held.AddRange(bytes);
+                _frames.Add(bytes);
+                SendFrames();
+                return;
+            }
+            if (_held is not null)
+            {
+                _held.AddRange(bytes);
                 return;
             }
         }
         _inputPort.Enqueue(bytes);
     }
 
-    /// <summary>Bytes that the guest has not taken yet.</summary>
+    /// <summary>The end of input: for a terminal's reader that is Ctrl-D.</summary>
+    public void SendEnd()
+    {
+        if (_frames is null)
+        {
+            Send([0x04]);
+            return;
+        }
+        lock (_inputLock)
+        {
+            _frames.End();
+            SendFrames();
+        }
+    }
+
+    /// <summary>Bytes that are not on their way to the guest yet.</summary>
     private int Waiting
     {
         get
         {
-            lock (_heldLock)
+            lock (_inputLock)
             {
-                if (_held is { } held) return held.Count;
+                if (_frames is not null) return _frames.Waiting;
+                if (_held is not null) return _held.Count;
             }
             return _inputPort.QueuedInput;
         }
     }
 
-    /// <summary>The guest's terminal is ready. On the vCPU's thread.</summary>
+    /// <summary>With the lock held. What the guest says at this moment comes here again behind us.</summary>
+    private void SendFrames()
+    {
+        if (!_messages!.InputReady) return;
+        _line.Clear();
+        _frames!.Acknowledge(_messages.FramesTaken);
+        _frames.Take(_line);
+        if (_line.Count > 0) _inputPort.Enqueue(CollectionsMarshal.AsSpan(_line));
+    }
+
+    /// <summary>The guest takes input. On the vCPU's thread.</summary>
     private void ReleaseInput()
     {
-        lock (_heldLock)
+        lock (_inputLock)
         {
-            if (_held is not { } held) return;
-            _inputPort.Enqueue(System.Runtime.InteropServices.CollectionsMarshal.AsSpan(held));
+            if (_frames is not null) SendFrames();
+            if (_held is null) return;
+            _inputPort.Enqueue(CollectionsMarshal.AsSpan(_held));
             _held = null;
         }
     }
@@ -155,17 +187,18 @@ internal sealed class GuestMachine
     private static bool StartsAnotherInit(string? parameters) =>
         parameters?.Split(' ').Any(p => p.StartsWith("init=", StringComparison.Ordinal) || p.StartsWith("rdinit=", StringComparison.Ordinal)) ?? false;
 
-    /// <summary>The end of input: for a terminal's reader that is Ctrl-D.</summary>
-    public void SendEnd()
+    /// <summary>
+    /// What the guest's kernel counted on the command's streams against what came over the line, in words; null when all came whole, or when
+    /// the guest did not say. After the end.
+    /// </summary>
+    public string? StreamDamage
     {
-        if (_wiring != GuestConsole.Command)
+        get
         {
-            Enqueue([0x04]);
-            return;
+            if (_messages?.Line is not { } line) return null;
+            if (line.Damaged != 0) return $"the guest's kernel lost {line.Damaged} bytes of the command's input";
+            return line.Sent == _commandOutput ? null : $"the guest sent {line.Sent} bytes of the command's output and {_commandOutput} came";
         }
-        _coded.Clear();
-        _input.End(_coded);
-        Enqueue(_coded.ToArray());
     }
 
     /// <summary>Shows what a message that never came to its end held back. After the end.</summary>
@@ -175,6 +208,13 @@ internal sealed class GuestMachine
         _passed.Clear();
         _messages.Flush(_passed);
         ShowFirst([.. _passed]);
+    }
+
+    /// <summary>COM2: the command's output.</summary>
+    private void SecondPort(ReadOnlySpan<byte> bytes)
+    {
+        _commandOutput += (uint)bytes.Length;
+        _console.Write(bytes);
     }
 
     /// <summary>COM1: the console with our init's messages in it.</summary>
@@ -188,7 +228,7 @@ internal sealed class GuestMachine
         _passed.Clear();
         _messages.Filter(bytes, _passed);
         if (_messages.InputReady) ReleaseInput();
-        ShowFirst(System.Runtime.InteropServices.CollectionsMarshal.AsSpan(_passed));
+        ShowFirst(CollectionsMarshal.AsSpan(_passed));
     }
 
     private void ShowFirst(ReadOnlySpan<byte> bytes)

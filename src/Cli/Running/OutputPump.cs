@@ -9,6 +9,12 @@ namespace Bunraku.Cli.Running;
 public sealed class OutputPump : IDisposable
 {
     private const int Capacity = 1 << 20;
+
+    /// <summary>
+    /// A guest's serial port gives single bytes. To wake the thread and write for each of them takes longer than the guest needs for the next, so it waits for this many
+    /// bytes, but no longer than a millisecond.
+    /// </summary>
+    private const int Gathered = 4096;
     private readonly object _lock = new();
     private readonly int _fd;
     private readonly Thread _thread;
@@ -34,9 +40,10 @@ public sealed class OutputPump : IDisposable
             if (_broken || _ending) return;
             if (_length + bytes.Length > _waiting.Length) Array.Resize(ref _waiting, Math.Max(_waiting.Length * 2, _length + bytes.Length));
             bytes.CopyTo(_waiting.AsSpan(_length));
+            int before = _length;
             _length += bytes.Length;
             _full = _length >= Capacity;
-            Monitor.PulseAll(_lock);
+            if (before == 0 || (before < Gathered && _length >= Gathered)) Monitor.PulseAll(_lock);
         }
     }
 
@@ -80,6 +87,7 @@ public sealed class OutputPump : IDisposable
                 Monitor.PulseAll(_lock);
                 while (_length == 0 && !_ending) Monitor.Wait(_lock);
                 if (_length == 0) return;
+                if (_length < Gathered && !_ending) Monitor.Wait(_lock, 1);
                 (_waiting, _writing) = (_writing, _waiting);
                 (n, _length, _idle, _full) = (_length, 0, false, false);
                 Monitor.PulseAll(_lock);

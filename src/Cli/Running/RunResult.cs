@@ -19,6 +19,9 @@ public sealed record RunResult(StopCause Cause, HostEnd HostEnd, int Signal, int
     /// <summary>The process status when nobody reads the output any more, as if SIGPIPE had ended us.</summary>
     public const int OutputClosedStatus = Cli.ExitStatus.Signal + Sigpipe;
 
+    /// <summary>What is missing of the command's streams, in words; null when they came whole.</summary>
+    public string? StreamDamage { get; init; }
+
     /// <summary>The process status that stands for this end; see <see cref="Cli.ExitStatus"/>.</summary>
     public int ExitStatus => Cause.Reason switch
     {
@@ -33,6 +36,7 @@ public sealed record RunResult(StopCause Cause, HostEnd HostEnd, int Signal, int
             HostEnd.OutputFailed => Cli.ExitStatus.Failure,
             _ => WantedCommand ? Cli.ExitStatus.Signal + Sigint : Cli.ExitStatus.Success,
         },
+        _ when StreamDamage is not null => Cli.ExitStatus.InternalError,
         _ when CommandStatus is { } status => status & 0xFF,
         StopReason.Reset => Cli.ExitStatus.GuestReset,
         StopReason.PowerOff when WantedCommand => Cli.ExitStatus.InternalError,

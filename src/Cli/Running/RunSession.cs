@@ -16,6 +16,8 @@ namespace Bunraku.Cli.Running;
 /// </summary>
 public sealed class RunSession : IDisposable
 {
+    private const int Sigint = 2;
+
     private readonly RunOptions _options;
     private readonly IGuestConsole _console;
     private readonly VirtualMachine _vm;
@@ -153,7 +155,7 @@ public sealed class RunSession : IDisposable
         lock (_lock)
         {
             HostEnd end = cause.Reason == StopReason.HostRequest ? _hostEnd : HostEnd.None;
-            return new RunResult(cause, end, _signal, _machine.CommandStatus, _options.Command is not null);
+            return new RunResult(cause, end, _signal, _machine.CommandStatus, _options.Command is not null) { StreamDamage = _machine.StreamDamage };
         }
     }
 
@@ -171,7 +173,11 @@ public sealed class RunSession : IDisposable
     }
 
     /// <summary>Types for the guest; waits while it is far behind. One thread, not a vCPU's.</summary>
-    public void Send(ReadOnlySpan<byte> bytes) => _machine.Send(bytes);
+    public void Send(ReadOnlySpan<byte> bytes)
+    {
+        if (_machine.IsEarlyInterrupt(bytes)) End(HostEnd.Signal, Sigint);
+        else _machine.Send(bytes);
+    }
 
     /// <summary>Types on the guest's first serial port, where its kernel listens, whoever has the console.</summary>
     public void SendConsole(ReadOnlySpan<byte> bytes) => _machine.SendConsole(bytes);

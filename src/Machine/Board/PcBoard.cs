@@ -71,11 +71,11 @@ public sealed class PcBoard
         PostCode = Device(new PostCode());
         PostCode.AttachTo(vm.Ports);
         DeviceLock serialLock = new("COM1"), secondSerialLock = new("COM2");
-        Serial = Device(new Uart16550A(Interrupts[4], options.SerialOutput ?? (_ => { }), Time(serialLock), serialLock), serialLock);
+        Serial = Device(new Uart16550A(Interrupts[4], options.SerialOutput ?? (_ => { }), Time(serialLock), serialLock) { SetUpByFirmware = true }, serialLock);
         Serial.AttachTo(vm.Ports);
         if (options.SecondSerialOutput is { } second)
         {
-            SecondSerial = Device(new Uart16550A(Interrupts[3], second, Time(secondSerialLock), secondSerialLock) { Id = "com2" }, secondSerialLock);
+            SecondSerial = Device(new Uart16550A(Interrupts[3], second, Time(secondSerialLock), secondSerialLock) { Id = "com2", SetUpByFirmware = true }, secondSerialLock);
             SecondSerial.AttachTo(vm.Ports, Uart16550A.Com2);
         }
         if (options.DebugOutput is { } debug) Device(new DebugConsole(debug)).AttachTo(vm.Ports);

@@ -1,46 +1,59 @@
+using System.Globalization;
+using System.Runtime.InteropServices;
+using System.Text;
+
 namespace Bunraku.Machine;
 
 /// <summary>
-/// Codes the host's standard input for the guest's COM2 in <see cref="GuestConsole.Command"/>. The guest's terminal there is in canonical
-/// mode with nothing but EOF (Ctrl-D) and literal-next (Ctrl-V) active, the only mode in which a serial line can tell the end of input.
+/// Carries the host's standard input over the guest's COM2 in <see cref="GuestConsole.Command"/>, in frames: a line with the number of bytes in
+/// decimal, then that many bytes, whatever they are. A frame of 0 bytes is the end of the input. The guest says when the command's pipe has taken a frame
+/// (<see cref="GuestMessages.FramesTaken"/>), and only then may another one follow.
 /// </summary>
 /// <remarks>
-/// For one thread. Send nothing before <see cref="GuestMessages.InputReady"/>, and nothing while the guest holds RTS down: it does so when its
-/// buffer is full. Input that comes in small amounts (a user at a terminal) is handed over with <see cref="Push"/> after each. The guest's program sees every byte as given.
+/// Linux's serial driver takes characters as fast as they come into a buffer of 640 KiB (TTYB_DEFAULT_MEM_LIMIT) and drops what is beyond. RTS
+/// falls only when the line discipline, another thread, finds its own buffer full, which on several processors can be too late. What is under way here fits into that
+/// buffer whenever RTS falls.
+/// For one thread, or with a lock of the caller's.
 /// </remarks>
 public sealed class CommandInput
 {
-    private const byte EndOfFile = 0x04, LiteralNext = 0x16;
+    /// <summary>Bytes of the longest frame.</summary>
+    public const int LongestFrame = 1 << 16;
 
-    /// <summary>A line is handed over in pieces well below the 4095 bytes that Linux holds of one (N_TTY_BUF_SIZE).</summary>
-    private const int LongestPiece = 1021;
+    /// <summary>Frames that may be under way: one is being taken while the next is on the line.</summary>
+    public const int MostFrames = 2;
 
-    private int _piece;
+    private readonly List<byte> _waiting = [];
+    private int _sent, _taken;
+    private bool _ending, _ended;
 
-    /// <summary>Appends the coded form of <paramref name="input"/> to <paramref name="output"/>.</summary>
-    public void Encode(ReadOnlySpan<byte> input, List<byte> output)
+    /// <summary>Bytes that are in no frame yet.</summary>
+    public int Waiting => _waiting.Count;
+
+    /// <summary>More input. Not after <see cref="End"/>.</summary>
+    public void Add(ReadOnlySpan<byte> input) => _waiting.AddRange(input);
+
+    /// <summary>There is no more input.</summary>
+    public void End() => _ending = true;
+
+    /// <summary>The guest has taken so many frames since it started.</summary>
+    public void Acknowledge(int taken) => _taken = taken;
+
+    /// <summary>Appends what may go over the line now to <paramref name="line"/>.</summary>
+    public void Take(List<byte> line)
     {
-        foreach (byte b in input)
+        while (_waiting.Count > 0 && _sent - _taken < MostFrames)
         {
-            if (b is EndOfFile or LiteralNext) output.Add(LiteralNext);
-            output.Add(b);
-            _piece = b == '\n' ? 0 : _piece + 1;
-            if (_piece < LongestPiece) continue;
-            Push(output);
+            int size = Math.Min(_waiting.Count, LongestFrame);
+            Header(line, size);
+            line.AddRange(CollectionsMarshal.AsSpan(_waiting)[..size]);
+            _waiting.RemoveRange(0, size);
+            _sent++;
         }
+        if (!_ending || _ended || _waiting.Count > 0) return;
+        Header(line, 0);
+        _ended = true;
     }
 
-    /// <summary>Hands over an unfinished line, as a terminal user does with Ctrl-D. After this the guest has everything.</summary>
-    public void Push(List<byte> output)
-    {
-        if (_piece > 0) output.Add(EndOfFile);
-        _piece = 0;
-    }
-
-    /// <summary>Appends the end of input.</summary>
-    public void End(List<byte> output)
-    {
-        Push(output);
-        output.Add(EndOfFile);
-    }
+    private static void Header(List<byte> line, int size) => line.AddRange(Encoding.ASCII.GetBytes(string.Create(CultureInfo.InvariantCulture, $"{size}\n")));
 }

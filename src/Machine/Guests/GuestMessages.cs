@@ -6,14 +6,27 @@ namespace Bunraku.Machine;
 /// Takes what the guest's init script says to the host out of the console stream. A message is an APC string, which terminals ignore:
 /// <c>ESC _ bunraku;TOKEN;WORDS ESC \</c>. TOKEN differs for each run, so that old output shown again is no message.
 /// </summary>
-/// <remarks>For one thread. Holds back at most one unfinished message.</remarks>
+/// <remarks>
+/// For one thread. Holds back at most one unfinished message. A message of the kernel may come between any two bytes of ours, and then ours is lost; the acknowledgement
+/// of a frame, on which the input depends, is therefore one byte that occurs in no UTF-8 text.
+/// </remarks>
 public sealed class GuestMessages
 {
+    /// <summary>The guest has taken a frame of <see cref="CommandInput"/>.</summary>
+    public const byte FrameTaken = 0xFF;
+
     private const int LongestMessage = 256;
     private readonly byte[] _prefix;
+    private readonly bool _frames;
     private readonly List<byte> _held = [];
 
-    public GuestMessages(string token) => _prefix = Encoding.ASCII.GetBytes($"\x1B_bunraku;{token};");
+    /// <param name="token">See <see cref="LinuxGuest.Token"/>.</param>
+    /// <param name="console">How the guest is wired: only with <see cref="GuestConsole.Command"/> are there frames.</param>
+    public GuestMessages(string token, GuestConsole console = GuestConsole.Shell)
+    {
+        _prefix = Encoding.ASCII.GetBytes($"\x1B_bunraku;{token};");
+        _frames = console == GuestConsole.Command;
+    }
 
     /// <summary>The first user process runs.</summary>
     public bool InitStarted { get; private set; }
@@ -24,6 +37,12 @@ public sealed class GuestMessages
     /// <summary>Exit status of the command, 0 to 255, once it ended: 127 not found, 128 + n ended by signal n. All its output was sent before.</summary>
     public int? ExitStatus { get; private set; }
 
+    /// <summary>Frames of input that the command's pipe has taken.</summary>
+    public int FramesTaken { get; private set; }
+
+    /// <summary>What the guest's kernel counted on COM2 when all output was sent; null when it did not say.</summary>
+    public GuestLineCounters? Line { get; private set; }
+
     /// <summary>Raised on the caller's thread of <see cref="Filter"/> for each message: "init", "input", "exit 3".</summary>
     public event Action<string>? Received;
 
@@ -32,6 +51,11 @@ public sealed class GuestMessages
     {
         foreach (byte b in console)
         {
+            if (b == FrameTaken && _frames)
+            {
+                FramesTaken++;
+                continue;
+            }
             _held.Add(b);
             int n = _held.Count;
             if (n <= _prefix.Length)
@@ -68,6 +92,7 @@ public sealed class GuestMessages
         if (message == "init") InitStarted = true;
         else if (message == "input") InputReady = true;
         else if (message.StartsWith("exit ", StringComparison.Ordinal) && byte.TryParse(message.AsSpan(5), out byte status)) ExitStatus = status;
+        else if (message.StartsWith("line ", StringComparison.Ordinal)) Line = GuestLineCounters.Parse(message[5..]);
         Received?.Invoke(message);
     }
 }

@@ -3,13 +3,19 @@ using System.Text;
 namespace Bunraku.Machine;
 
 /// <summary>
-/// Builds the user space of the default Linux guest: busybox and an init script. The script talks to the host by <see cref="GuestMessages"/>
-/// on COM1: "init" when it starts, "input" when the command is about to start and with each prompt of the shell, "exit N" when the command ended and all its output left the serial port. Then it powers off, however the command ended.
+/// Builds the user space of the default Linux guest: busybox and scripts. They talk to the host by <see cref="GuestMessages"/> on COM1: "init" when
+/// the first one starts, "input" when the command takes input and with each prompt of the shell, and "exit N" when the command ended and all its output
+/// left the serial port. Then the machine powers off, however the command ended.
 /// </summary>
+/// <remarks>
+/// Process 1 sets everything up, starts the session and waits for its end or for a signal of poweroff, reboot or halt. The session is a process of its own that
+/// runs the command (or shell), leads the session of the terminal, and stays: when the leader of a terminal's session ends, Linux drops the
+/// output that still waits in the terminal.
+/// </remarks>
 public static class InitramfsBuilder
 {
     private const uint Executable = 0x1ED;
-    private const string CommandPath = "/etc/bunraku/command";
+    private const string CommandPath = "/etc/bunraku/command", SessionPath = "/etc/bunraku/session";
 
     private static readonly string[] Directories = ["bin", "sbin", "usr", "usr/bin", "usr/sbin", "dev", "proc", "sys", "run", "root", "tmp", "etc", "etc/bunraku", "var"];
 
@@ -30,6 +36,7 @@ public static class InitramfsBuilder
         archive.AddFile("etc/hosts", "127.0.0.1 localhost bunraku\n"u8);
         archive.AddFile("etc/profile", Encoding.UTF8.GetBytes(Profile(token)));
         archive.AddFile("init", Encoding.UTF8.GetBytes(InitScript(options, console, token)), Executable);
+        archive.AddFile(SessionPath[1..], Encoding.UTF8.GetBytes(SessionScript(console, token)), Executable);
         if (console != GuestConsole.Shell)
             archive.AddFile(CommandPath[1..], Encoding.UTF8.GetBytes($"#!/bin/busybox sh\nexec {string.Join(' ', options.Command.Select(Quote))}\n"), Executable);
         return archive.ToArray();
@@ -40,24 +47,30 @@ public static class InitramfsBuilder
 
     /// <summary>
     /// The shell's prompt tells "input": only then is the terminal in the mode in which the shell reads, and a Ctrl-D typed ahead is no longer lost.
+    /// The shell takes backslashes away twice: when it expands PS1 as in double quotes, and when it looks for the escapes of a prompt.
     /// </summary>
     private static string Profile(string token) => $$"""
-        PS1='\[\e_bunraku;{{token}};input\e\\\]root@\h:\w\$ '
+        PS1='\[\e_bunraku;{{token}};input\e\\\\\]root@\h:\w\$ '
         alias ll='ls -l'
+
+        """;
+
+    /// <summary>Setting any terminal mode first waits until the serial port has sent everything (tcsetattr with TCSADRAIN).</summary>
+    private static string Tell(string token) => $$"""
+        tell() {
+            printf '\033_bunraku;{{token}};%s\033\\' "$1" >/dev/console
+            /bin/busybox stty -F /dev/console onlcr
+        }
 
         """;
 
     private static string InitScript(LinuxGuestOptions options, GuestConsole console, string token)
     {
         string size = options is { Columns: > 0, Rows: > 0 } ? $" cols {options.Columns} rows {options.Rows}" : "";
-        // Setting any terminal mode first waits until the serial port has sent everything (tcsetattr with TCSADRAIN).
         string start = $$"""
             #!/bin/busybox sh
             export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root USER=root SHELL=/bin/sh TERM={{Quote(options.Term ?? "linux")}}
-            tell() {
-                printf '\033_bunraku;{{token}};%s\033\\' "$1" >/dev/console
-                /bin/busybox stty -F /dev/console onlcr
-            }
+            {{Tell(token)}}
             /bin/busybox mount -t devtmpfs -o mode=755 dev /dev
             exec </dev/console >/dev/console 2>&1
             tell init
@@ -72,63 +85,114 @@ public static class InitramfsBuilder
             ln -sf /proc/self/fd /dev/fd
             hostname -F /etc/hostname
             ip link set lo up 2>/dev/null
+            mkfifo /run/ended
+            # The session writes its status; when it is killed, the pipe ends without one.
+            (read -r status </run/ended; echo "${status:-137}" >/run/status) &
+            reader=$!
+            # What poweroff, reboot and halt send without -f. Nobody could do anything with a halted machine, so it is switched off.
+            trap 'ending=poweroff; kill $reader' USR1 USR2
+            trap 'ending=reboot; kill $reader' TERM
 
             """;
+        // crtscts: the host holds back while the terminal's buffer is full.
+        // Twice setsid: the second one finds itself the leader of a process group, so it forks and does not wait. With & the shell would have the
+        // command ignore SIGINT and SIGQUIT.
         string work = console switch
         {
-            // cttyhack gives the shell the real terminal behind /dev/console, and with it job control.
+            // cttyhack gives the session the real terminal behind /dev/console, and with it job control.
             GuestConsole.Shell => $$"""
-                stty -F /dev/console sane{{size}}
-                setsid cttyhack sh -l
-                tell "exit 0"
+                stty -F /dev/console sane crtscts{{size}}
+                setsid setsid cttyhack {{SessionPath}}
 
                 """,
-            // The command has pipes, as its caller has no terminal. What it leaves running would hold them open: all in another session than ours, 0,
-            // ends with the command.
-            // The input is copied by dd, since cat would use sendfile, which holds the pipe's lock while it waits for the terminal: a command that ends
-            // before its input does would then wait for that lock.
-            // The command's redirections wait for the other ends of the pipes. A shell of their own makes them, which has no children: our own shell's is interrupted
-            // when the feeder ends, and gives up.
-            // The descriptor that stays open keeps the line's modes and RTS.
+            // The command has pipes, as its caller has no terminal. Input comes in frames, see CommandInput. The descriptor that stays open
+            // keeps the line's modes and RTS.
+            // Data is copied by dd, since cat would use sendfile, which holds the pipe's lock while it waits for the terminal: a command that ends
+            // before its input does, or is killed while its output waits, would then wait for that lock.
             GuestConsole.Command => $$"""
                 dmesg -n 1
                 exec 3<>/dev/ttyS1
-                stty -F /dev/ttyS1 115200 cs8 -cstopb -parenb clocal cread -ignbrk -brkint -ignpar -parmrk -inpck -istrip -inlcr -igncr -icrnl -ixon -ixoff -ixany \
-                    -opost -isig icanon iexten -echo -echoe -echok -echonl -echoctl -echoke \
-                    intr undef quit undef erase undef kill undef eof ^D eol undef eol2 undef start undef stop undef susp undef rprnt undef werase undef lnext ^V
-                stty -F /dev/ttyS1 crtscts
+                stty -F /dev/ttyS1 115200 raw -echo -iexten cs8 -parenb -cstopb clocal cread crtscts
                 mkfifo /run/input /run/output
-                dd bs=4096 <&3 >/run/input 2>/dev/null 3>&- &
-                feeder=$!
-                cat </run/output >&3 &
+                feed() {
+                    while read -r size && [ "$size" -gt 0 ]; do
+                        dd bs="$size" count=1 iflag=fullblock 2>/dev/null || break
+                        printf '\{{Convert.ToString(GuestMessages.FrameTaken, 8)}}' >/dev/console
+                    done
+                }
+                feed <&3 >/run/input 3>&- &
+                dd bs=65536 </run/output >&3 2>/dev/null &
                 drain=$!
                 tell input
-                (setsid {{CommandPath}} </run/input >/run/output 2>&1 3>&-)
-                status=$?
-                for process in /proc/[0-9]*; do
-                    read -r state <$process/stat || continue
-                    set -- ${state##*) }
-                    [ $4 = 0 ] || kill -9 ${process#/proc/}
-                done 2>/dev/null
-                kill $feeder
-                wait $drain
-                stty -F /dev/ttyS1 -opost
-                tell "exit $status"
+                setsid setsid {{SessionPath}} 3>&-
 
                 """,
             GuestConsole.CommandOnTerminal => $$"""
                 dmesg -n 1
                 exec 3<>/dev/ttyS1
-                stty -F /dev/ttyS1 115200 sane{{size}}
-                tell input
-                setsid -c {{CommandPath}} <&3 >&3 2>&3 3>&-
-                status=$?
-                stty -F /dev/ttyS1 sane
-                tell "exit $status"
+                stty -F /dev/ttyS1 115200 sane crtscts{{size}}
+                setsid setsid -c {{SessionPath}} <&3 >&3 2>&3 3>&-
 
                 """,
             _ => throw new ArgumentOutOfRangeException(nameof(console)),
         };
-        return start + work + "poweroff -f\n";
+        // What the command leaves running would hold its pipes open: all in another session than ours, 0, ends with it, but for the leader.
+        string end = $$"""
+            wait $reader
+            read -r status </run/status || status=137
+            read -r leader </run/leader
+            for process in /proc/[0-9]*; do
+                read -r state <$process/stat || continue
+                set -- ${state##*) }
+                [ $4 = 0 ] || [ $process = /proc/$leader ] || kill -9 ${process#/proc/}
+            done 2>/dev/null
+
+            """;
+        string report = console switch
+        {
+            GuestConsole.Shell => """
+                stty -F /dev/console onlcr
+                status=0
+
+                """,
+            // What Linux counted on the line shows the host whether anything was lost.
+            GuestConsole.Command => """
+                wait $drain
+                stty -F /dev/ttyS1 -opost
+                tell "line $(grep ^1: /proc/tty/driver/serial)"
+
+                """,
+            _ => "stty -F /dev/ttyS1 sane\n",
+        };
+        return start + work + end + report + """
+            [ "$ending" ] || tell "exit $status"
+            exec ${ending:-poweroff} -f
+
+            """;
+    }
+
+    /// <summary>The leader of the session: runs the command, hands its status over and stays.</summary>
+    private static string SessionScript(GuestConsole console, string token)
+    {
+        string run = console switch
+        {
+            GuestConsole.Shell => "sh -l 9>&-",
+            // A session of its own, so that a command that signals its process group does not reach us. The redirections wait for the other ends of the pipes.
+            GuestConsole.Command => $"(exec setsid {CommandPath} </run/input >/run/output 2>&1 9>&-)",
+            // The terminal is the command's before anything is typed into it: a Ctrl-C that comes before would be lost. Here it reaches whoever is in
+            // the foreground, ourselves too; the traps keep us, and are not the command's.
+            _ => $"(tell input; exec {CommandPath} 9>&-)",
+        };
+        return $$"""
+            #!/bin/busybox sh
+            {{Tell(token)}}
+            echo $$ >/run/leader
+            exec 9>/run/ended
+            trap : HUP INT QUIT TERM USR1 USR2
+            {{run}}
+            echo $? >&9
+            exec sleep 2147483647
+
+            """;
     }
 }

@@ -7,7 +7,7 @@ public enum GuestConsole
 {
     /// <summary>A shell on COM1, with the kernel's messages: the user's terminal, raw. One serial port.</summary>
     Shell,
-    /// <summary>One command. COM2 carries its standard output and error as they are, and its standard input through <see cref="CommandInput"/>. COM1 has the kernel's messages. Two serial ports.</summary>
+    /// <summary>One command. COM2 carries its standard output and error as they are, and its standard input in frames (<see cref="CommandInput"/>). COM1 has the kernel's messages. Two serial ports.</summary>
     Command,
     /// <summary>One command that has COM2 as its terminal: the user's terminal, raw, both ways as it is. COM1 has the kernel's messages. Two serial ports.</summary>
     CommandOnTerminal,

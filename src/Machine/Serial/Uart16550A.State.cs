@@ -8,7 +8,8 @@ namespace Bunraku.Machine.Serial;
 [StateRecord("uart16550a", version: 1)]
 internal sealed record UartState(
     ushort[] Incoming, ushort[] Fifo, int Burst, byte LastRead, byte Scratch, ushort Divisor, bool FifosEnabled, int Trigger, bool Overrun, bool TransmitterInterrupt, bool CharacterTimeout,
-    long TimeoutDeadline, bool TimeoutArmed, long? TimeoutTimer, long? BurstTimer, byte Enabled, byte LineControl, byte ModemControl, byte PeerLines, byte SeenLines, byte ModemDeltas);
+    long TimeoutDeadline, bool TimeoutArmed, long? TimeoutTimer, long? BurstTimer, byte Enabled, byte LineControl, byte ModemControl, byte PeerLines, byte SeenLines, byte ModemDeltas,
+    bool Transmitted, bool TransmittedSince, bool TransmitterTimerArmed, long? TransmitterTimer, bool Requested);
 
 public sealed partial class Uart16550A
 {
@@ -21,12 +22,13 @@ public sealed partial class Uart16550A
         _fifosEnabled = _overrun = _transmitterInterrupt = false;
         (_head, _trigger) = (0, 1);
         ClearReceiver();
-        (_enabled, _lineControl, _modemControl, _modemDeltas) = (0, 0, 0, 0);
+        (_enabled, _lineControl, _modemControl, _modemDeltas) = (0, InitialLineControl, 0, 0);
         (_lastRead, _scratch, _divisor) = (0, 0, 1);
         _seenLines = _peerLines;
         _burst = 0;
-        _timeoutArmed = false;
+        _timeoutArmed = _timeoutRestarts = _transmitted = _transmittedSince = _transmitterTimerArmed = false;
         _timeoutTimer.Cancel();
+        _transmitterTimer.Cancel();
         _burstTimer.Cancel();
         UpdateInterrupt();
     }
@@ -34,7 +36,7 @@ public sealed partial class Uart16550A
     UartState IStateful<UartState>.Save() => new(
         [.. _incoming.Select(Pack)], [.. Enumerable.Range(0, _count).Select(n => Pack(_fifo[(_head + n) % FifoDepth]))], _burst, _lastRead, _scratch, _divisor, _fifosEnabled, _trigger, _overrun,
         _transmitterInterrupt, _characterTimeout, _timeoutDeadline, _timeoutArmed, _timeoutTimer.Deadline, _burstTimer.Deadline, (byte)_enabled, (byte)_lineControl, (byte)_modemControl,
-        (byte)_peerLines, (byte)_seenLines, _modemDeltas);
+        (byte)_peerLines, (byte)_seenLines, _modemDeltas, _transmitted, _transmittedSince, _transmitterTimerArmed, _transmitterTimer.Deadline, _requested);
 
     void IStateful<UartState>.Restore(UartState state)
     {
@@ -49,6 +51,8 @@ public sealed partial class Uart16550A
         (_characterTimeout, _timeoutDeadline, _timeoutArmed) = (state.CharacterTimeout, state.TimeoutDeadline, state.TimeoutArmed);
         _timeoutTimer.Restore(state.TimeoutTimer);
         _burstTimer.Restore(state.BurstTimer);
+        _transmitterTimer.Restore(state.TransmitterTimer);
+        (_transmitted, _transmittedSince, _transmitterTimerArmed, _requested) = (state.Transmitted, state.TransmittedSince, state.TransmitterTimerArmed, state.Requested);
         (_enabled, _lineControl, _modemControl) = ((UartInterrupts)state.Enabled, (UartLineControl)state.LineControl, (UartModemControl)state.ModemControl);
         (_peerLines, _seenLines, _modemDeltas) = ((UartModemLines)state.PeerLines, (UartModemLines)state.SeenLines, state.ModemDeltas);
     }

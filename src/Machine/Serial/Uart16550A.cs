@@ -6,8 +6,10 @@ namespace Bunraku.Machine.Serial;
 
 /// <summary>
 /// The serial port of the PC: a 16550A with both FIFOs (PC16550D data sheet, National Semiconductor, 1995), its interrupt gated by OUT2 as on the
-/// IBM asynchronous adapter. The transmitter is infinitely fast: a character leaves the moment it is written. The receiver takes characters from a
-/// queue without bound and never faster than the guest reads, so that only the loopback can overrun it.
+/// IBM asynchronous adapter. The transmitter is infinitely fast: a character leaves the moment it is written, and whoever looks finds it empty. Its interrupt
+/// comes when the guest looks at another register, or else after a character time as on the chip: a driver that fills the FIFO in its handler would otherwise
+/// have an interrupt waiting after the first character, which makes the engine look for its window after every block.
+/// The receiver takes characters from a queue without bound and never faster than the guest reads, so that only the loopback can overrun it.
 /// </summary>
 /// <remarks>Registers run with the lock held; <see cref="Enqueue"/>, <see cref="EnqueueBreak"/> and <see cref="SetModemLines"/> take it themselves.</remarks>
 public sealed partial class Uart16550A : IDevice, IStateful<UartState>
@@ -20,9 +22,10 @@ public sealed partial class Uart16550A : IDevice, IStateful<UartState>
 
     /// <summary>
     /// The line has no speed of its own, but a receiver that never runs dry would keep a driver in its interrupt handler for ever; Linux gives up
-    /// after 131072 characters, and as the request then still stands, no edge ever comes again. So after this many characters there is a pause, in ns.
+    /// after 131072 characters, and as the request then still stands, no edge ever comes again. So after this many characters there is a pause, in ns. The handler
+    /// is then over before the next tick of the guest's clock: while an interrupt waits behind it, the engine looks for its window after every block.
     /// </summary>
-    private const int LongestBurst = 4096, BurstPause = 500_000;
+    private const int LongestBurst = 512, BurstPause = 100_000;
     private const long InputClock = 1_843_200; // Hz, the PC's crystal; a bit lasts 16 × divisor periods
     private static ReadOnlySpan<byte> TriggerLevels => [1, 4, 8, 14];
 
@@ -31,6 +34,9 @@ public sealed partial class Uart16550A : IDevice, IStateful<UartState>
     private readonly ITimeSource _time;
     private readonly IMachineTimer _timeoutTimer;
     private readonly IMachineTimer _burstTimer;
+    private readonly IMachineTimer _transmitterTimer;
+    private bool _transmitterTimerArmed, _transmittedSince; // since the timer was armed
+    private bool _transmitted; // and nothing else happened since: the transmitter's interrupt is due
     private int _burst; // characters that came without a pause
     private readonly DeviceLock _lock;
     private readonly Queue<Character> _incoming = new();
@@ -39,9 +45,9 @@ public sealed partial class Uart16550A : IDevice, IStateful<UartState>
     private int _head, _count, _trigger = 1;
     private byte _lastRead, _scratch;
     private ushort _divisor = 1;
-    private bool _fifosEnabled, _overrun, _transmitterInterrupt, _characterTimeout;
+    private bool _fifosEnabled, _overrun, _transmitterInterrupt, _characterTimeout, _requested;
     private long _timeoutDeadline = long.MaxValue;
-    private bool _timeoutArmed;
+    private bool _timeoutArmed, _timeoutRestarts;
     private UartInterrupts _enabled;
     private UartLineControl _lineControl;
     private UartModemControl _modemControl;
@@ -60,6 +66,7 @@ public sealed partial class Uart16550A : IDevice, IStateful<UartState>
         _lock = @lock;
         _timeoutTimer = time.CreateTimer(OnTimeoutTimer);
         _burstTimer = time.CreateTimer(OnBurstTimer);
+        _transmitterTimer = time.CreateTimer(OnTransmitterTimer);
         _seenLines = _peerLines;
     }
 
@@ -71,6 +78,22 @@ public sealed partial class Uart16550A : IDevice, IStateful<UartState>
     /// the port is not lost when its driver clears the FIFOs. False: a three-wire cable, characters come at any time. Set before the guest runs.
     /// </summary>
     public bool HonourRequestToSend { get; init; } = true;
+
+    /// <summary>
+    /// The line is as a PC's firmware leaves it, at first and after a reset: eight data bits, no parity, one stop bit. The reset of the chip alone leaves five data bits
+    /// (table "Master reset").
+    /// </summary>
+    public bool SetUpByFirmware
+    {
+        get;
+        init
+        {
+            field = value;
+            _lineControl = InitialLineControl;
+        }
+    }
+
+    private UartLineControl InitialLineControl => SetUpByFirmware ? UartLineControl.WordLength : 0;
 
     /// <summary>Characters that wait for room in the receiver. Thread-safe; for sources that want to hold back.</summary>
     public int QueuedInput
@@ -124,6 +147,7 @@ public sealed partial class Uart16550A : IDevice, IStateful<UartState>
 
     private byte Read(int offset)
     {
+        FinishTransmission();
         byte value = offset switch
         {
             0 => DivisorAccess ? (byte)_divisor : ReadReceiver(),
@@ -141,6 +165,7 @@ public sealed partial class Uart16550A : IDevice, IStateful<UartState>
 
     private void Write(int offset, byte value)
     {
+        if (offset != 0) FinishTransmission();
         switch (offset)
         {
             case 0 when DivisorAccess:
@@ -182,9 +207,7 @@ public sealed partial class Uart16550A : IDevice, IStateful<UartState>
 
     private void Transmit(byte value)
     {
-        // The character resets the THRE interrupt and, as it is gone at once, sets it again. The line falls in between: an edge-triggered controller needs that.
         _transmitterInterrupt = false;
-        UpdateInterrupt();
         value &= WordMask;
         if (_lineControl.HasFlag(UartLineControl.SetBreak))
         {
@@ -192,7 +215,36 @@ public sealed partial class Uart16550A : IDevice, IStateful<UartState>
         }
         else if (Loopback) Receive(new Character(value, 0));
         else _output([value]);
+        _transmitted = _transmittedSince = true;
+        if (!_transmitterTimerArmed && _enabled.HasFlag(UartInterrupts.TransmitterEmpty)) ArmTransmitterTimer();
+    }
+
+    private void FinishTransmission()
+    {
+        if (!_transmitted) return;
+        _transmitted = false;
         _transmitterInterrupt = true;
+    }
+
+    private void ArmTransmitterTimer()
+    {
+        _transmitterTimerArmed = true;
+        _transmittedSince = false;
+        _transmitterTimer.Arm(_time.Nanoseconds + CharacterTimes(1));
+    }
+
+    private void OnTransmitterTimer()
+    {
+        _transmitterTimerArmed = false;
+        if (!_transmitted) return;
+        if (_transmittedSince)
+        {
+            // The driver is still at it. One look a character time spares arming the timer for each character.
+            ArmTransmitterTimer();
+            return;
+        }
+        FinishTransmission();
+        UpdateInterrupt();
     }
 
     private void WriteFifoControl(byte value)
@@ -242,7 +294,7 @@ public sealed partial class Uart16550A : IDevice, IStateful<UartState>
             _overrun = true;
             if (!_fifosEnabled) _fifo[_head] = c;
         }
-        RestartTimeout();
+        _timeoutRestarts = true;
     }
 
     private byte ReadReceiver()
@@ -253,7 +305,7 @@ public sealed partial class Uart16550A : IDevice, IStateful<UartState>
         _count--;
         _characterTimeout = false;
         Feed();
-        RestartTimeout();
+        _timeoutRestarts = true;
         return _lastRead;
     }
 
@@ -265,14 +317,20 @@ public sealed partial class Uart16550A : IDevice, IStateful<UartState>
             _timeoutDeadline = long.MaxValue;
             return;
         }
-        int halfBits = 2 * (1 + 5 + (int)(_lineControl & UartLineControl.WordLength)) + (_lineControl.HasFlag(UartLineControl.ParityEnable) ? 2 : 0)
-            + (!_lineControl.HasFlag(UartLineControl.TwoStopBits) ? 2 : (_lineControl & UartLineControl.WordLength) == 0 ? 3 : 4);
-        long divisor = Math.Max(_divisor, (ushort)1); // 0 is not defined
-        _timeoutDeadline = _time.Nanoseconds + 4 * halfBits * 16 * divisor * (1_000_000_000 / 2) / InputClock;
+        _timeoutDeadline = _time.Nanoseconds + CharacterTimes(4);
         // An armed timer is left alone: when it comes it sees the later deadline. That spares an operation per character.
         if (_timeoutArmed) return;
         _timeoutArmed = true;
         _timeoutTimer.Arm(_timeoutDeadline);
+    }
+
+    /// <summary>Nanoseconds that so many characters take on the line, with start, parity and stop bits.</summary>
+    private long CharacterTimes(int count)
+    {
+        int halfBits = 2 * (1 + 5 + (int)(_lineControl & UartLineControl.WordLength)) + (_lineControl.HasFlag(UartLineControl.ParityEnable) ? 2 : 0)
+            + (!_lineControl.HasFlag(UartLineControl.TwoStopBits) ? 2 : (_lineControl & UartLineControl.WordLength) == 0 ? 3 : 4);
+        long divisor = Math.Max(_divisor, (ushort)1); // 0 is not defined
+        return count * halfBits * 16 * divisor * (1_000_000_000 / 2) / InputClock;
     }
 
     private void OnTimeoutTimer()
@@ -356,6 +414,16 @@ public sealed partial class Uart16550A : IDevice, IStateful<UartState>
     }
 
     /// <summary>OUT2 gates the request on the PC's adapter; the loopback forces that output inactive.</summary>
-    private void UpdateInterrupt() =>
-        _irq.Set(PendingInterrupt != UartInterruptId.None && (_modemControl & (UartModemControl.Out2 | UartModemControl.Loop)) == UartModemControl.Out2);
+    private void UpdateInterrupt()
+    {
+        if (_timeoutRestarts)
+        {
+            _timeoutRestarts = false;
+            RestartTimeout();
+        }
+        bool request = PendingInterrupt != UartInterruptId.None && (_modemControl & (UartModemControl.Out2 | UartModemControl.Loop)) == UartModemControl.Out2;
+        if (request == _requested) return; // most accesses change nothing, and the wire leads through several controllers
+        _requested = request;
+        _irq.Set(request);
+    }
 }

@@ -17,22 +17,31 @@ public sealed class LinuxGuestOnQemuTests : IDisposable
         string kernelPath = Path.Combine(_folder, "kernel"), initrdPath = Path.Combine(_folder, "initrd");
         File.WriteAllBytes(kernelPath, kernel);
         File.WriteAllBytes(initrdPath, guest.Initrd.Span);
-        var messages = new GuestMessages(guest.Token);
+        var messages = new GuestMessages(guest.Token, guest.Console);
         var console = new List<byte>();
-        using var inputReady = new ManualResetEventSlim();
-        messages.Received += message =>
+        using var mayContinue = new SemaphoreSlim(0);
+        using var qemu = new Qemu(com1 =>
         {
-            if (message == "input") inputReady.Set();
-        };
-        using var qemu = new Qemu(com1 => messages.Filter(com1, console), "-m", "512M", "-kernel", kernelPath, "-initrd", initrdPath, "-append", guest.Append);
+            int taken = messages.FramesTaken;
+            bool ready = messages.InputReady;
+            messages.Filter(com1, console);
+            if (ready != messages.InputReady || taken != messages.FramesTaken) mayContinue.Release();
+        }, "-m", "512M", "-kernel", kernelPath, "-initrd", initrdPath, "-append", guest.Append);
         if (input is not null)
         {
-            qemu.Await(inputReady);
-            var coded = new List<byte>();
-            var encoder = new CommandInput();
-            encoder.Encode(input, coded);
-            encoder.End(coded);
-            qemu.SendCom2([.. coded]);
+            var line = new List<byte>();
+            var frames = new CommandInput();
+            frames.Add(input);
+            frames.End();
+            do
+            {
+                Assert.True(mayContinue.Wait(TimeSpan.FromMinutes(2)));
+                frames.Acknowledge(messages.FramesTaken);
+                frames.Take(line);
+                qemu.SendCom2([.. line]);
+                line.Clear();
+            }
+            while (frames.Waiting > 0);
         }
         byte[] com2 = qemu.Finish().Com2;
         Assert.True(messages.InitStarted, Encoding.UTF8.GetString([.. console]));
@@ -52,12 +61,10 @@ public sealed class LinuxGuestOnQemuTests : IDisposable
     [Fact]
     public void Every_byte_comes_through_standard_input_and_output_and_the_end_of_input_too()
     {
-        // Every byte value, lines longer than a terminal holds, and no newline at the end; the reader's size equals the piece size.
-        byte[] input = new byte[3 * 1021 + 777];
+        // Every byte value and more than may be under way.
+        byte[] input = new byte[CommandInput.MostFrames * CommandInput.LongestFrame + 777];
         new Random(1).NextBytes(input);
-        for (int n = 0; n < 256; n++) input[n] = (byte)n;
-        for (int n = 256; n < 2500; n++) if (input[n] == '\n') input[n] = 0;
-        (int? status, _, byte[] output) = Run(["sh", "-c", "dd bs=1021 2>/dev/null; exit 42"], input);
+        (int? status, _, byte[] output) = Run(["sh", "-c", "cat; exit 42"], input);
         Assert.Equal(Convert.ToHexString(input), Convert.ToHexString(output));
         Assert.Equal(42, status);
     }
@@ -66,6 +73,17 @@ public sealed class LinuxGuestOnQemuTests : IDisposable
     [InlineData(127, "/no/such/command")]
     [InlineData(137, "sh", "-c", "kill -9 $$")]
     public void A_command_that_fails_reports_its_status(int expected, params string[] command) => Assert.Equal(expected, Run(command).Status);
+
+    [Theory]
+    [InlineData("poweroff"), InlineData("halt"), InlineData("reboot")]
+    public void Switching_off_without_force_sends_what_was_printed_and_ends_the_machine(string command)
+    {
+        // QEMU ends at a reset, too.
+        (int? status, string console, byte[] output) = Run(["sh", "-c", $"seq 20000; {command}; sleep 1000"]);
+        Assert.Equal(string.Concat(Enumerable.Range(1, 20000).Select(n => $"{n}\n")), Encoding.ASCII.GetString(output));
+        Assert.Null(status);
+        Assert.Contains(command == "reboot" ? "reboot: Restarting system" : "reboot: Power down", console);
+    }
 
     [Fact]
     public void A_command_on_a_terminal_has_the_users_window_and_job_control()
