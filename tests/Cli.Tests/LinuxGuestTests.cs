@@ -137,17 +137,6 @@ public sealed class LinuxGuestTests : IClassFixture<LinuxGuestFiles>
     }
 
     [Fact]
-    public void EveryByteOfTheStandardStreamsComesThrough()
-    {
-        // More than program and guest hold back, so that both ends wait for each other.
-        byte[] input = new byte[200_000];
-        new Random(1).NextBytes(input);
-        (int status, byte[] output, string error) = Run(input, "--", "cat");
-        Assert.Equal((0, ""), (status, error));
-        Assert.Equal(Convert.ToHexString(input), Convert.ToHexString(output));
-    }
-
-    [Fact]
     public void StandardInputIsAScript()
     {
         // What is left running does not keep the guest from ending.
@@ -184,5 +173,50 @@ public sealed class LinuxGuestTests : IClassFixture<LinuxGuestFiles>
         pty.ReadUntil("Power down");
         process.WaitForExit();
         Assert.Equal(0, process.ExitCode);
+    }
+
+    [Theory]
+    [InlineData("poweroff", 0, "reboot: Power down"), InlineData("halt", 0, "reboot: Power down"), InlineData("reboot", 4, "reboot: Restarting system")]
+    public void TheShellSwitchesTheMachineOffWithoutForce(string command, int status, string last)
+    {
+        using var pty = new Pty();
+        using Process process = Process.Start(new ProcessStartInfo("setsid",
+            ["--wait", "sh", "-c", $"exec dotnet '{Program}' run --timeout 5m <{pty.Name} >{pty.Name} 2>&1"]))!;
+        // The prompt is what it looks like: nothing of the message in it is left over.
+        Assert.Contains("\nroot@bunraku:/# ", pty.ReadUntil("/# "));
+        pty.Type(command + "\r");
+        pty.ReadUntil(last);
+        process.WaitForExit();
+        Assert.Equal(status, process.ExitCode);
+    }
+
+    [Fact]
+    public void ControlCWhileTheGuestBootsEndsACommandOnATerminal()
+    {
+        using var pty = new Pty();
+        string before = pty.Modes;
+        using Process process = Process.Start(new ProcessStartInfo("setsid",
+            ["--wait", "sh", "-c", $"exec dotnet '{Program}' run --timeout 5m -- sleep 1000 <{pty.Name} >{pty.Name} 2>&1"]))!;
+        // Raw: the program has the terminal.
+        while (!pty.AllModes.Contains("-isig", StringComparison.Ordinal)) Thread.Sleep(10);
+        pty.Type("\x03");
+        process.WaitForExit();
+        Assert.Equal(130, process.ExitCode);
+        Assert.Equal(before, pty.Modes);
+    }
+
+    [Fact]
+    public void ControlCAndTheLastOutputOfACommandOnATerminalAreNotLost()
+    {
+        using var pty = new Pty();
+        // A command that leaves its process group's leader alone, prints more than a terminal holds, and takes Ctrl-C itself.
+        using Process process = Process.Start(new ProcessStartInfo("setsid",
+            ["--wait", "sh", "-c", $"exec dotnet '{Program}' run --timeout 5m --cpus 2 -- sh -c 'trap \"seq 30000; exit 5\" INT; echo rea\"\"dy; while :; do sleep 1; done' <{pty.Name} >{pty.Name} 2>&1"]))!;
+        pty.ReadUntil("ready");
+        pty.Type("\x03");
+        string output = pty.ReadUntil("\n30000\r").Replace("\r", "");
+        Assert.Contains(string.Concat(Enumerable.Range(1, 29999).Select(n => $"{n}\n")), output);
+        process.WaitForExit();
+        Assert.Equal(5, process.ExitCode);
     }
 }

@@ -1,0 +1,159 @@
+using System.Diagnostics;
+
+namespace Bunraku.Cli.Tests;
+
+/// <summary>
+/// Every byte of a command's standard input and output comes through, whoever is slow and however many processors take part. Compared are the bytes
+/// themselves. tests/guest-streams moves more.
+/// </summary>
+public sealed class GuestStreamTests
+{
+    /// <summary>What program and guest hold back together is less than this: with more, each end has to wait for the other.</summary>
+    private const int MoreThanIsHeld = 3 << 20;
+
+    private static readonly string Program = Path.Combine(AppContext.BaseDirectory, "bunraku.dll");
+
+    private static byte[] RandomBytes(int size)
+    {
+        byte[] bytes = new byte[size];
+        new Random(size).NextBytes(bytes);
+        return bytes;
+    }
+
+    /// <param name="write">Writes the input; the stream is closed behind it.</param>
+    /// <param name="read">Reads the output to its end.</param>
+    private static void Check(byte[] input, Action<Stream> write, Action<Stream, Stream> read, params string[] arguments)
+    {
+        using Process process = Process.Start(new ProcessStartInfo("dotnet", [Program, "run", "--timeout", "10m", .. arguments])
+        {
+            RedirectStandardInput = true,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        })!;
+        Task<string> error = process.StandardError.ReadToEndAsync();
+        Task typing = Task.Run(() =>
+        {
+            write(process.StandardInput.BaseStream);
+            process.StandardInput.Close();
+        });
+        var output = new MemoryStream();
+        read(process.StandardOutput.BaseStream, output);
+        process.WaitForExit();
+        Same(input, output.ToArray());
+        Assert.Equal((42, ""), (process.ExitCode, error.Result));
+        typing.Wait();
+    }
+
+    private static void Same(byte[] expected, byte[] actual)
+    {
+        int first = expected.AsSpan().CommonPrefixLength(actual);
+        Assert.True(first == expected.Length && first == actual.Length, $"{actual.Length} of {expected.Length} bytes came, equal up to {first}");
+    }
+
+    private static void ReadAll(Stream from, Stream to) => from.CopyTo(to);
+
+    [Theory]
+    [InlineData("bt", 1, 2 * MoreThanIsHeld), InlineData("bt", 2, 2 * MoreThanIsHeld), InlineData("bt", 4, MoreThanIsHeld), InlineData("interp", 2, MoreThanIsHeld / 3)]
+    public void ThroughPipes(string engine, int cpus, int size)
+    {
+        byte[] input = RandomBytes(size);
+        Check(input, s => s.Write(input), ReadAll, "--engine", engine, "--cpus", $"{cpus}", "--", "sh", "-c", "cat; exit 42");
+    }
+
+    [Fact]
+    public void FromAFileToAFile()
+    {
+        byte[] input = RandomBytes(MoreThanIsHeld);
+        string folder = Directory.CreateTempSubdirectory("bunraku-streams").FullName;
+        try
+        {
+            string from = Path.Combine(folder, "in"), to = Path.Combine(folder, "out");
+            File.WriteAllBytes(from, input);
+            using Process process = Process.Start(new ProcessStartInfo("sh",
+                ["-c", $"exec dotnet '{Program}' run --timeout 10m --cpus 2 -- sh -c 'cat; exit 42' <'{from}' >'{to}'"]) { RedirectStandardError = true })!;
+            string error = process.StandardError.ReadToEnd();
+            process.WaitForExit();
+            Same(input, File.ReadAllBytes(to));
+            Assert.Equal((42, ""), (process.ExitCode, error));
+        }
+        finally
+        {
+            Directory.Delete(folder, recursive: true);
+        }
+    }
+
+    [Fact]
+    public void ToAReaderThatWaits()
+    {
+        // All that is between the two ends is full before the first byte is read.
+        byte[] input = RandomBytes(MoreThanIsHeld);
+        Check(input, s => s.Write(input), (from, to) =>
+        {
+            Thread.Sleep(8000);
+            from.CopyTo(to);
+        }, "--cpus", "2", "--", "sh", "-c", "cat; exit 42");
+    }
+
+    [Fact]
+    public void FromAWriterInSmallPieces()
+    {
+        byte[] input = RandomBytes(200_000);
+        var random = new Random(2);
+        Check(input, s =>
+        {
+            for (int done = 0; done < input.Length;)
+            {
+                int piece = Math.Min(random.Next(1, 2000), input.Length - done);
+                s.Write(input, done, piece);
+                s.Flush();
+                done += piece;
+                if (random.Next(4) == 0) Thread.Sleep(random.Next(30));
+            }
+        }, ReadAll, "--cpus", "2", "--", "sh", "-c", "cat; exit 42");
+    }
+
+    [Fact]
+    public void ThroughACommandThatWaitsAndReadsInSmallPieces()
+    {
+        byte[] input = RandomBytes(MoreThanIsHeld / 2);
+        Check(input, s => s.Write(input), ReadAll, "--cpus", "2", "--", "sh", "-c", "sleep 2; dd bs=777 | (sleep 2; dd bs=333) 2>/dev/null; exit 42");
+    }
+
+    [Theory]
+    [InlineData("exec <&-; sleep 1; echo done; exit 42")]
+    [InlineData("head -c 100000 >/dev/null; sleep 1; echo done; exit 42")]
+    public void ACommandNeedNotReadItsInput(string command)
+    {
+        byte[] input = RandomBytes(MoreThanIsHeld);
+        Check("done\n"u8.ToArray(), s =>
+        {
+            try
+            {
+                s.Write(input);
+            }
+            catch (IOException)
+            {
+                // Nobody reads any more.
+            }
+        }, ReadAll, "--", "sh", "-c", command);
+    }
+
+    [Theory]
+    [InlineData("1: uart:16550A port:000002F8 irq:3 tx:0 rx:9 bo:7", "the guest's kernel lost 7 bytes of the command's input")]
+    [InlineData("1: uart:16550A port:000002F8 irq:3 tx:9 rx:9", "the guest sent 9 bytes of the command's output and 0 came")]
+    public void WhatLinuxMissesIsAnErrorWhateverTheStatus(string counted, string expected)
+    {
+        // The line that Linux would print is given by the test.
+        using Process process = Process.Start(new ProcessStartInfo("dotnet",
+            [Program, "run", "--timeout", "5m", "--", "sh", "-c", $"echo '{counted}' >/tmp/line; mount --bind /tmp/line /proc/tty/driver/serial"])
+        {
+            RedirectStandardInput = true,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        })!;
+        process.StandardInput.Close();
+        string error = process.StandardError.ReadToEnd();
+        process.WaitForExit();
+        Assert.Equal((125, $"bunraku: {expected}; its status was 0\n"), (process.ExitCode, error));
+    }
+}
