@@ -135,7 +135,7 @@ public class Uart16550ATests
     public void Firmware_leaves_the_line_at_eight_data_bits()
     {
         var ports = new PortBus();
-        var uart = new Uart16550A(_irq, bytes => _sent.AddRange(bytes), _time, new object());
+        var uart = new Uart16550A(_irq, bytes => _sent.AddRange(bytes), _time, new DeviceLock("COM1"));
         uart.SetUpAsFirmware();
         uart.AttachTo(ports);
         ports.Out(Thr, 0xFF);
