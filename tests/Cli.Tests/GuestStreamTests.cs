@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using Bunraku.Testing;
 
 namespace Bunraku.Cli.Tests;
 
@@ -6,7 +7,7 @@ namespace Bunraku.Cli.Tests;
 /// Every byte of a command's standard input and output comes through, whoever is slow and however many processors take part. Compared are the bytes
 /// themselves. tests/guest-streams moves more.
 /// </summary>
-public sealed class GuestStreamTests
+public sealed class GuestStreamTests : IClassFixture<LinuxGuestFiles>
 {
     /// <summary>What program and guest hold back together is less than this: with more, each end has to wait for the other.</summary>
     private const int MoreThanIsHeld = 3 << 20;
@@ -24,12 +25,12 @@ public sealed class GuestStreamTests
     /// <param name="read">Reads the output to its end.</param>
     private static void Check(byte[] input, Action<Stream> write, Action<Stream, Stream> read, params string[] arguments)
     {
-        using Process process = Process.Start(new ProcessStartInfo("dotnet", [Program, "run", "--timeout", "10m", .. arguments])
+        using var process = new TestProcess(new ProcessStartInfo("dotnet", [Program, "run", "--timeout", "10m", .. arguments])
         {
             RedirectStandardInput = true,
             RedirectStandardOutput = true,
             RedirectStandardError = true,
-        })!;
+        });
         Task<string> error = process.StandardError.ReadToEndAsync();
         Task typing = Task.Run(() =>
         {
@@ -69,8 +70,8 @@ public sealed class GuestStreamTests
         {
             string from = Path.Combine(folder, "in"), to = Path.Combine(folder, "out");
             File.WriteAllBytes(from, input);
-            using Process process = Process.Start(new ProcessStartInfo("sh",
-                ["-c", $"exec dotnet '{Program}' run --timeout 10m --cpus 2 -- sh -c 'cat; exit 42' <'{from}' >'{to}'"]) { RedirectStandardError = true })!;
+            using var process = new TestProcess(new ProcessStartInfo("sh",
+                ["-c", $"exec dotnet '{Program}' run --timeout 10m --cpus 2 -- sh -c 'cat; exit 42' <'{from}' >'{to}'"]) { RedirectStandardError = true });
             string error = process.StandardError.ReadToEnd();
             process.WaitForExit();
             Same(input, File.ReadAllBytes(to));
@@ -144,13 +145,13 @@ public sealed class GuestStreamTests
     public void WhatLinuxMissesIsAnErrorWhateverTheStatus(string counted, string expected)
     {
         // The line that Linux would print is given by the test.
-        using Process process = Process.Start(new ProcessStartInfo("dotnet",
+        using var process = new TestProcess(new ProcessStartInfo("dotnet",
             [Program, "run", "--timeout", "5m", "--", "sh", "-c", $"echo '{counted}' >/tmp/line; mount --bind /tmp/line /proc/tty/driver/serial"])
         {
             RedirectStandardInput = true,
             RedirectStandardOutput = true,
             RedirectStandardError = true,
-        })!;
+        });
         process.StandardInput.Close();
         string error = process.StandardError.ReadToEnd();
         process.WaitForExit();

@@ -180,8 +180,8 @@ public sealed class LinuxGuestTests : IClassFixture<LinuxGuestFiles>
     public void TheShellSwitchesTheMachineOffWithoutForce(string command, int status, string last)
     {
         using var pty = new Pty();
-        using Process process = Process.Start(new ProcessStartInfo("setsid",
-            ["--wait", "sh", "-c", $"exec dotnet '{Program}' run --timeout 5m <{pty.Name} >{pty.Name} 2>&1"]))!;
+        using var process = new TestProcess(new ProcessStartInfo("setsid",
+            ["--wait", "sh", "-c", $"exec dotnet '{Program}' run --no-reboot --timeout 5m <{pty.Name} >{pty.Name} 2>&1"]));
         // The prompt is what it looks like: nothing of the message in it is left over.
         Assert.Contains("\nroot@bunraku:/# ", pty.ReadUntil("/# "));
         pty.Type(command + "\r");
@@ -195,8 +195,8 @@ public sealed class LinuxGuestTests : IClassFixture<LinuxGuestFiles>
     {
         using var pty = new Pty();
         string before = pty.Modes;
-        using Process process = Process.Start(new ProcessStartInfo("setsid",
-            ["--wait", "sh", "-c", $"exec dotnet '{Program}' run --timeout 5m -- sleep 1000 <{pty.Name} >{pty.Name} 2>&1"]))!;
+        using var process = new TestProcess(new ProcessStartInfo("setsid",
+            ["--wait", "sh", "-c", $"exec dotnet '{Program}' run --timeout 5m -- sleep 1000 <{pty.Name} >{pty.Name} 2>&1"]));
         // Raw: the program has the terminal.
         while (!pty.AllModes.Contains("-isig", StringComparison.Ordinal)) Thread.Sleep(10);
         pty.Type("\x03");
@@ -210,8 +210,8 @@ public sealed class LinuxGuestTests : IClassFixture<LinuxGuestFiles>
     {
         using var pty = new Pty();
         // A command that leaves its process group's leader alone, prints more than a terminal holds, and takes Ctrl-C itself.
-        using Process process = Process.Start(new ProcessStartInfo("setsid",
-            ["--wait", "sh", "-c", $"exec dotnet '{Program}' run --timeout 5m --cpus 2 -- sh -c 'trap \"seq 30000; exit 5\" INT; echo rea\"\"dy; while :; do sleep 1; done' <{pty.Name} >{pty.Name} 2>&1"]))!;
+        using var process = new TestProcess(new ProcessStartInfo("setsid",
+            ["--wait", "sh", "-c", $"exec dotnet '{Program}' run --timeout 5m --cpus 2 -- sh -c 'trap \"seq 30000; exit 5\" INT; echo rea\"\"dy; while :; do sleep 1; done' <{pty.Name} >{pty.Name} 2>&1"]));
         pty.ReadUntil("ready");
         pty.Type("\x03");
         string output = pty.ReadUntil("\n30000\r").Replace("\r", "");

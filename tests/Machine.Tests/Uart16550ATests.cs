@@ -132,14 +132,15 @@ public class Uart16550ATests
     }
 
     [Fact]
-    public void Firmware_leaves_the_line_at_eight_data_bits()
+    public void Firmware_leaves_the_line_at_eight_data_bits_after_a_reset_too()
     {
         var ports = new PortBus();
-        var uart = new Uart16550A(_irq, bytes => _sent.AddRange(bytes), _time, new DeviceLock("COM1"));
-        uart.SetUpAsFirmware();
+        var uart = new Uart16550A(_irq, bytes => _sent.AddRange(bytes), _time, new DeviceLock("test")) { SetUpByFirmware = true };
         uart.AttachTo(ports);
         ports.Out(Thr, 0xFF);
         Assert.Equal([(byte)0xFF], _sent);
+        ports.Out(Lcr, 0x00);
+        uart.Reset();
         Assert.Equal(0x03, ports.In(Lcr));
     }
 
