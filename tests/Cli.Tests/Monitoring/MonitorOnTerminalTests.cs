@@ -139,10 +139,14 @@ public sealed class MonitorOnTerminalTests
     [Fact]
     public void InASmallTerminalNoWordIsCut() => With(40, 10, pty =>
     {
+        pty.Type("\x01h");
+        string help = pty.ReadUntil("this help");
         pty.Type("\x01" + "c");
-        pty.ReadUntil("(bunraku) ");
+        help += pty.ReadUntil("(bunraku) ");
+        pty.Type("s\r");
+        help += pty.ReadUntil("or stop\r\n\r(bunraku) ");
         pty.Type("help\r");
-        string help = pty.ReadUntil("lines back.\r\n\r(bunraku) ");
+        help += pty.ReadUntil("lines back.\r\n\r(bunraku) ");
         foreach (string line in help.Split('\n')) Assert.True(line.TrimEnd('\r').Split('\r')[^1].TrimEnd().Length <= 40, line);
         // A line longer than the terminal scrolls in its row: nothing of it is in a second one.
         string text = string.Concat(Enumerable.Range(0, 30).Select(n => $"{n:00}"));

@@ -18,15 +18,15 @@ public sealed class ConsoleKeys
     /// <summary>Forgets the escape key: what followed was no command.</summary>
     public void Cancel() => _escaped = false;
 
-    public const string Help =
-        """
-        Ctrl-A X       quit
-        Ctrl-A C       monitor on, and off again
-        Ctrl-A B       send a break: the next key is a SysRq command for Linux
-        Ctrl-A Ctrl-A  send one Ctrl-A to the guest
-        Ctrl-A H       this help
-
-        """;
+    /// <summary>What the keys do.</summary>
+    public static IReadOnlyCollection<(string Keys, string What)> Help { get; } =
+    [
+        ("Ctrl-A X", "quit"),
+        ("Ctrl-A C", "monitor on, and off again"),
+        ("Ctrl-A B", "send a break: the next key is a SysRq command for Linux"),
+        ("Ctrl-A Ctrl-A", "send one Ctrl-A to the guest"),
+        ("Ctrl-A H", "this help"),
+    ];
 
     /// <summary>Calls back in the order of typing.</summary>
     public void Feed(ReadOnlySpan<byte> typed, Action<byte> guest, Action<ConsoleCommand> command)

@@ -1,3 +1,5 @@
+using Bunraku.Cli.CommandLine;
+
 namespace Bunraku.Cli.Running.Monitoring;
 
 /// <summary>The monitor behind Ctrl-A C without its terminal: a line in, a text out. For one thread.</summary>
@@ -21,7 +23,7 @@ public sealed class MonitorShell(RunSession session, Func<int> width)
         }
         catch (SessionException e)
         {
-            return e.Message + "\n";
+            return TextLayout.Paragraph(e.Message, width());
         }
     }
 

@@ -1,4 +1,5 @@
 using System.Text;
+using Bunraku.Cli.CommandLine;
 
 namespace Bunraku.Cli.Running.Monitoring;
 
@@ -14,6 +15,7 @@ public sealed class SharedTerminal
 {
     private readonly RunSession _session;
     private readonly ShowBytes _show;
+    private readonly Func<int> _columns;
     private readonly ConsoleKeys _keys = new();
     private readonly EscapeSequences _sequences = new();
     private readonly MonitorShell _shell;
@@ -32,7 +34,7 @@ public sealed class SharedTerminal
     /// <param name="columns">Width of the terminal.</param>
     public SharedTerminal(RunSession session, ShowBytes show, Func<int> columns)
     {
-        (_session, _show) = (session, show);
+        (_session, _show, _columns) = (session, show, columns);
         _shell = new MonitorShell(session, columns);
         _editor = new LineEditor(columns, () => _shell.Prompt, _shell.Complete);
     }
@@ -131,7 +133,7 @@ public sealed class SharedTerminal
             case ConsoleCommand.Help:
                 lock (_screen)
                 {
-                    Show("\n" + ConsoleKeys.Help);
+                    Show("\n" + TextLayout.Definitions(ConsoleKeys.Help, _columns()));
                     if (_open) DrawLine();
                 }
                 break;
@@ -149,13 +151,13 @@ public sealed class SharedTerminal
             _open = !_open;
             if (_open)
             {
-                Show("\nmonitor: 'help' lists the commands, Ctrl-A C goes back\n");
+                Show("\n" + TextLayout.Paragraph("monitor: 'help' lists the commands, Ctrl-A C goes back", _columns()));
                 DrawLine();
                 return;
             }
             if (_lineShown) Show(_editor.Erase());
             _lineShown = false;
-            Show(_session.Paused ? "the guest is stopped; Ctrl-A C and 'cont' let it go on\n" : "\n");
+            Show(_session.Paused ? TextLayout.Paragraph("the guest is stopped; Ctrl-A C and 'cont' let it go on", _columns()) : "\n");
         }
     }
 

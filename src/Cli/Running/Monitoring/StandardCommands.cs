@@ -10,14 +10,14 @@ public static class StandardCommands
 {
     public static IReadOnlyList<MonitorCommand> All { get; } =
     [
-        new("info status", "", "running or stopped, and what it runs on", (c, _) => Status(c.Session)),
+        new("info status", "", "running or stopped, and what it runs on", (c, _) => Status(c)),
         new("info registers", "[CPU]", "registers, segments, control registers, code at RIP; of processor 0 if none is given", Registers) { Complete = (c, _) => Processors(c.Session) },
         new("info cpus", "", "what each processor does", (c, _) => Cpus(c.Session)),
         new("info stats", "", "times, instructions, exits, memory", (c, _) => c.Session.Statistics.ToString()),
         new("info exits", "", "the last exits", (c, _) => string.Concat(c.Session.LastExits.Select(e => e + "\n"))),
         new("nmi", "", "send an NMI: with unknown_nmi_panic the guest's kernel panics", (c, _) => Silently(c.Session.PulseNmi)),
         new("sysrq", "[KEY]", "send a break on the console, and the key: a SysRq command of Linux, for example h", SysRq),
-        new("stop", "", "stop the guest and its clock", (c, _) => Stop(c.Session)),
+        new("stop", "", "stop the guest and its clock", (c, _) => Stop(c)),
         new("cont", "", "let it go on", (c, _) => Silently(c.Session.Resume)),
         new("quit", "", "end the guest", (c, _) => Silently(() => c.Session.End(HostEnd.Quit))),
         new("help", "[COMMAND]", "this list, or one command", Help) { Alias = "?", Complete = (c, _) => c.Commands.All.Select(m => m.Words[0]) },
@@ -29,18 +29,19 @@ public static class StandardCommands
         return "";
     }
 
-    private static string Stop(RunSession session)
+    private static string Stop(MonitorContext context)
     {
-        session.Pause();
-        return "the guest is stopped; 'cont' lets it go on\n";
+        context.Session.Pause();
+        return TextLayout.Paragraph("the guest is stopped; 'cont' lets it go on", context.Width);
     }
 
-    private static string Status(RunSession session)
+    private static string Status(MonitorContext context)
     {
+        RunSession session = context.Session;
         VirtualMachine vm = session.Machine;
         string state = session.Ended ? "ended" : session.Paused ? "stopped; 'cont' lets it go on" : "running";
-        return string.Create(CultureInfo.InvariantCulture,
-            $"{state}\n{vm.Clock.Nanoseconds / 1e9:0.0} s of virtual time, {vm.Cpus.Count} processor{(vm.Cpus.Count == 1 ? "" : "s")} {vm.Model.Name}, {Quantities.FormatSize(vm.Memory.Size)}, engine {session.EngineName}\n");
+        return TextLayout.Paragraph(state, context.Width) + TextLayout.Paragraph(string.Create(CultureInfo.InvariantCulture,
+            $"{vm.Clock.Nanoseconds / 1e9:0.0} s of virtual time, {vm.Cpus.Count} processor{(vm.Cpus.Count == 1 ? "" : "s")} {vm.Model.Name}, {Quantities.FormatSize(vm.Memory.Size)}, engine {session.EngineName}"), context.Width);
     }
 
     private static string SysRq(MonitorContext context, IReadOnlyList<string> arguments)
@@ -48,7 +49,7 @@ public static class StandardCommands
         string? key = arguments.Count > 0 ? arguments[0] : null;
         if (key is { Length: not 1 } || key?[0] > 0x7E) throw new MonitorException($"'{key}' is not one key");
         context.Session.SendBreak();
-        if (key is null) return "the next key that the guest gets is the SysRq command; Ctrl-A C goes back to it\n";
+        if (key is null) return TextLayout.Paragraph("the next key that the guest gets is the SysRq command; Ctrl-A C goes back to it", context.Width);
         context.Session.SendConsole([(byte)key[0]]);
         return "";
     }
