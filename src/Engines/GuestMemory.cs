@@ -47,6 +47,7 @@ public sealed unsafe class GuestMemory : IDisposable
             : [new(0, low, 0, false)];
         Code = new CodePages(size);
         Rights = rights ?? new PageRightsTable(size);
+        DeviceWrites = new WrittenPages(size);
     }
 
     /// <summary>Bytes of RAM.</summary>
@@ -59,6 +60,9 @@ public sealed unsafe class GuestMemory : IDisposable
 
     /// <summary>What vCPUs and devices may do with each page.</summary>
     public PageRightsTable Rights { get; }
+
+    /// <summary>The log of what is written by <see cref="Write"/> and what <see cref="NotifyWritten"/> tells.</summary>
+    public WrittenPages DeviceWrites { get; }
 
     public IReadOnlyList<MemoryRegion> Regions => _regions;
 
@@ -129,6 +133,12 @@ public sealed unsafe class GuestMemory : IDisposable
     /// <summary>Writes one little-endian value as a device does; false when a byte is not RAM.</summary>
     public bool TryWrite<T>(ulong address, T value) where T : unmanaged => Write(address, new ReadOnlySpan<byte>(&value, sizeof(T)));
 
+    /// <summary>A device is about to write to [<paramref name="address"/>, +<paramref name="length"/>), which is RAM, by a pointer of its own: see <see cref="PageRightsTable.DeviceWriteRefused"/>.</summary>
+    public void PrepareWrite(ulong address, ulong length)
+    {
+        for (ulong page = address & ~(PageSize - 1); page < address + length; page += PageSize) Rights.BeforeDeviceWrite((ulong)(PagePointer(page) - Backing.Pointer));
+    }
+
     /// <summary>Tells who has read code from there that a device wrote to [<paramref name="address"/>, +<paramref name="length"/>), which is RAM, by a pointer of its own.</summary>
     public void NotifyWritten(ulong address, ulong length)
     {
@@ -146,7 +156,10 @@ public sealed unsafe class GuestMemory : IDisposable
     {
         // The store comes before the look at the page: see CodePages.
         Interlocked.MemoryBarrier();
-        if (TryFind(address, out MemoryRegion r)) Code.Written(r.Offset + (address - r.Start));
+        if (!TryFind(address, out MemoryRegion r)) return;
+        ulong offset = r.Offset + (address - r.Start);
+        Code.Written(offset);
+        DeviceWrites.Mark(offset);
     }
 
     public void Dispose() => Backing.Dispose();

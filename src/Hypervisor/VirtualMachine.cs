@@ -50,6 +50,7 @@ public sealed partial class VirtualMachine : IDisposable
 {
     private readonly IEngineVm _engineVm;
     private readonly List<CpuThread> _cpus = [];
+    private readonly List<IoThread> _ioThreads = [];
     private readonly Lock _pauseLock = new(); // who holds the vCPUs; before every other
     private readonly ClockDiscipline _discipline;
     private readonly CpuTimeControl? _cpuTime;
@@ -81,6 +82,7 @@ public sealed partial class VirtualMachine : IDisposable
         Timers = new TimerQueue(Clock, _cpuTime is null ? null : _cpuTime.BeginTimers);
         _engineVm = engine.CreateVm(Memory, model, Clock);
         Model = _engineVm.NarrowedModel ?? model;
+        if (_engineVm.DirtyPages is { } dirty) DirtyPages = new DirtyPageLog(dirty, Memory);
         if (options.EngineApics) EngineApics = _engineVm.HoldLocalApics();
         for (int n = 0; n < cpus; n++) _cpus.Add(new CpuThread(this, _engineVm.CreateCpu(n)));
         if (!paravirtual) return;
@@ -116,8 +118,23 @@ public sealed partial class VirtualMachine : IDisposable
     /// <summary>Ways around exits; null when the engine has none.</summary>
     public IEngineShortcuts? Shortcuts => _engineVm.Shortcuts;
 
-    /// <summary>Which pages the guest writes to; null when the engine does not say.</summary>
-    public IDirtyPageLog? DirtyPages => _engineVm.DirtyPages;
+    /// <summary>Which pages the guest's processors and its devices write to; null when the engine does not say.</summary>
+    public IDirtyPageLog? DirtyPages { get; }
+
+    /// <summary>
+    /// Makes a thread for what a back end does while the guest runs on. It stands still while the VM is paused and ends with it. Before the guest runs, or when a device is added.
+    /// </summary>
+    /// <param name="name">For people who look at the process.</param>
+    public IoThread CreateIoThread(string name)
+    {
+        var thread = new IoThread(name, e => Stop(new StopCause(StopReason.EngineError, Message: e.ToString())));
+        lock (_pauseLock)
+        {
+            if (_paused) thread.Pause(true);
+            _ioThreads.Add(thread);
+        }
+        return thread;
+    }
 
     /// <summary>
     /// Answers accesses that <see cref="GuestMemory.Rights"/> refuse: true when the guest may try again, as a rule with the rights that it lacked. Set before the start; called on the vCPU's
@@ -172,6 +189,7 @@ public sealed partial class VirtualMachine : IDisposable
             _paused = true;
             Clock.Stop();
             Timers.Pause(true);
+            foreach (IoThread thread in _ioThreads) thread.Pause(true);
             _engineVm.SuspendTime();
             if (paused) return;
             foreach (IDevice device in _devices) WithLock(device, device.Pause);
@@ -192,6 +210,7 @@ public sealed partial class VirtualMachine : IDisposable
             _paused = false;
             Clock.Start();
             if (paused) _engineVm.ResumeTime();
+            foreach (IoThread thread in _ioThreads) thread.Pause(false);
             Timers.Pause(false);
             foreach (CpuThread cpu in _cpus) cpu.Resume();
         }
@@ -222,6 +241,7 @@ public sealed partial class VirtualMachine : IDisposable
         Stop(new StopCause(StopReason.HostRequest));
         Join();
         // All that calls a vCPU by itself comes to its end before the vCPUs do: a timer's interrupt would wake one that is no more.
+        foreach (IoThread thread in _ioThreads) thread.Dispose();
         Timers.Dispose();
         _cpuTime?.Dispose();
         foreach (CpuThread cpu in _cpus) cpu.Dispose();

@@ -14,6 +14,9 @@ public sealed partial class FwCfg : IDevice, IStateful<FwCfgState>
 {
     public const ushort SelectorPort = 0x510;
     private const ushort DmaPort = 0x514;
+    private const int DmaPorts = 8;
+    /// <summary>Number of ports, from the selector on.</summary>
+    public const int Ports = DmaPort + DmaPorts - SelectorPort;
     private const int FileNameSize = 56, FileEntrySize = 64, E820EntrySize = 20;
     private const uint IdTraditional = 1 << 0, IdDma = 1 << 1;
     private const ulong DmaSignature = 0x51454D5520434647; // "QEMU CFG"
@@ -30,7 +33,7 @@ public sealed partial class FwCfg : IDevice, IStateful<FwCfgState>
 
     private sealed record Item(byte[] Data, bool Writable);
 
-    private readonly GuestMemory _memory;
+    private readonly DmaSpace _dma;
     private readonly Dictionary<ushort, Item> _items = [];
     private readonly SortedDictionary<string, byte[]> _files = new(StringComparer.Ordinal);
     private readonly HashSet<string> _writableFiles = [];
@@ -43,7 +46,7 @@ public sealed partial class FwCfg : IDevice, IStateful<FwCfgState>
     /// <param name="cpus">Processors, both running and possible.</param>
     public FwCfg(GuestMemory memory, int cpus)
     {
-        _memory = memory;
+        _dma = new DmaSpace(memory);
         Add(FwCfgKey.Signature, "QEMU"u8.ToArray());
         AddInt32(FwCfgKey.Id, IdTraditional | IdDma);
         Add(FwCfgKey.Uuid, new byte[16]);
@@ -59,7 +62,7 @@ public sealed partial class FwCfg : IDevice, IStateful<FwCfgState>
     {
         @lock ??= new DeviceLock("fw_cfg");
         ports.Add(SelectorPort, 2, new Traditional(this), @lock);
-        ports.Add(DmaPort, 8, new Dma(this), @lock);
+        ports.Add(DmaPort, DmaPorts, new Dma(this), @lock);
     }
 
     /// <summary>Sets an item; an earlier one with the same key is replaced.</summary>
@@ -162,7 +165,7 @@ public sealed partial class FwCfg : IDevice, IStateful<FwCfgState>
     {
         // control, length, address: 32, 32 and 64 bits, big-endian
         Span<byte> command = stackalloc byte[16];
-        if (!_memory.Read(address, command)) return; // there is no place to report to
+        if (!_dma.Read(address, command)) return; // there is no place to report to
         DmaControl control = (DmaControl)BinaryPrimitives.ReadUInt32BigEndian(command);
         uint length = BinaryPrimitives.ReadUInt32BigEndian(command[4..]);
         ulong buffer = BinaryPrimitives.ReadUInt64BigEndian(command[8..]);
@@ -173,23 +176,20 @@ public sealed partial class FwCfg : IDevice, IStateful<FwCfgState>
         else if (control.HasFlag(DmaControl.Skip)) _position = Math.Min(_position + length, int.MaxValue); // no item is longer
         Span<byte> result = stackalloc byte[sizeof(uint)];
         BinaryPrimitives.WriteUInt32BigEndian(result, good ? 0 : (uint)DmaControl.Error);
-        _memory.Write(address, result);
+        _dma.Write(address, result);
     }
 
     private bool Read(ulong address, uint length)
     {
         ReadOnlySpan<byte> rest = Rest((int)Math.Min(length, int.MaxValue));
-        if (!_memory.Write(address, rest)) return false;
+        if (!_dma.TryOpen(address, length, writes: true, out DmaTransfer transfer)) return false;
         _position += rest.Length;
-        address += (ulong)rest.Length;
-        Span<byte> zeros = stackalloc byte[(int)GuestMemory.PageSize];
-        zeros.Clear();
-        for (ulong left = length - (uint)rest.Length; left > 0;)
+        foreach (Span<byte> piece in transfer)
         {
-            int chunk = (int)Math.Min(left, (ulong)zeros.Length);
-            if (!_memory.Write(address, zeros[..chunk])) return false;
-            address += (ulong)chunk;
-            left -= (ulong)chunk;
+            int copied = Math.Min(rest.Length, piece.Length);
+            rest[..copied].CopyTo(piece);
+            rest = rest[copied..];
+            piece[copied..].Clear();
         }
         return true;
     }
@@ -198,7 +198,7 @@ public sealed partial class FwCfg : IDevice, IStateful<FwCfgState>
     {
         if (length == 0) return true;
         if (Selected is not { Writable: true } item || _position + length > item.Data.Length) return false;
-        if (!_memory.Read(address, item.Data.AsSpan((int)_position, (int)length))) return false;
+        if (!_dma.Read(address, item.Data.AsSpan((int)_position, (int)length))) return false;
         _position += length;
         return true;
     }

@@ -7,6 +7,7 @@ namespace Bunraku.Machine;
 /// <param name="reset">The guest resets the machine.</param>
 public sealed class Port92(A20Gate a20, Action reset) : IDevice, IStateful<Port92State>
 {
+    public const ushort Port = 0x92;
     private const byte FastReset = 1 << 0, FastA20 = 1 << 1;
     private byte _value;
 
@@ -21,7 +22,7 @@ public sealed class Port92(A20Gate a20, Action reset) : IDevice, IStateful<Port9
     void IStateful<Port92State>.Restore(Port92State state) => _value = state.Value;
 
     /// <param name="lock">Held for the register; whoever else uses the A20 gate has the same.</param>
-    public void AttachTo(PortBus ports, DeviceLock? @lock = null) => ports.Add(0x92, 1, new ByteRegisters(_ => _value, (_, value) => Write(value)), @lock);
+    public void AttachTo(PortBus ports, DeviceLock? @lock = null) => ports.Add(Port, 1, new ByteRegisters(_ => _value, (_, value) => Write(value)), @lock);
 
     private void Write(byte value)
     {

@@ -14,7 +14,7 @@ internal sealed record TestDeviceState(byte[] Scratch, byte[] Memory);
 /// QEMU's pc-testdev (hw/misc/pc-testdev.c) at its customary places, for kvm-unit-tests: four scratch bytes at ports E0h to E3h, the ISA interrupt
 /// wires at ports 2000h to 200Fh (a write of anything but 0 asserts), and memory at FF000000h that is a device. With its lock held.
 /// </summary>
-public sealed class TestDevice(IsaInterrupts interrupts) : IMmioDevice, IDevice, IStateful<TestDeviceState>
+public sealed class TestDevice(IBoard board) : IMmioDevice, IDevice, IStateful<TestDeviceState>
 {
     public const ushort ScratchPort = 0xE0, FlushPort = 0xE4, InterruptPort = 0x2000;
     public const ulong MemoryBase = 0xFF00_0000, MemoryLength = 0x1_0000;
@@ -24,12 +24,13 @@ public sealed class TestDevice(IsaInterrupts interrupts) : IMmioDevice, IDevice,
     private readonly byte[] _scratch = new byte[ScratchBytes], _memory = new byte[MemoryLength];
 
     /// <summary>Puts the device in its places. Before the VM starts.</summary>
-    public void AttachTo(VirtualMachine vm)
+    public void Attach()
     {
+        VirtualMachine vm = board.Machine;
         vm.Ports.Add(ScratchPort, ScratchBytes, new ByteRegisters(n => _scratch[n], (n, value) => _scratch[n] = value));
         // QEMU takes away the host page whose guest address is written here, so that an accelerator's tables miss; a guest sees nothing of that.
         vm.Ports.Add(FlushPort, FlushBytes, new ByteRegisters(_ => 0, (_, _) => { }));
-        vm.Ports.Add(InterruptPort, Interrupts, new Wires(interrupts));
+        vm.Ports.Add(InterruptPort, Interrupts, new Wires(board));
         vm.Mmio.Add(MemoryBase, MemoryLength, this);
         vm.Add(this);
     }
@@ -44,7 +45,7 @@ public sealed class TestDevice(IsaInterrupts interrupts) : IMmioDevice, IDevice,
         Array.Clear(_memory);
         for (int irq = 0; irq < Interrupts; irq++)
         {
-            if (irq != CascadeIrq) interrupts[irq].Set(false);
+            if (irq != CascadeIrq) board.IsaInterrupt(irq).Set(false);
         }
     }
 
@@ -73,13 +74,13 @@ public sealed class TestDevice(IsaInterrupts interrupts) : IMmioDevice, IDevice,
     }
 
     /// <summary>A write of any width moves the one wire that it addresses.</summary>
-    private sealed class Wires(IsaInterrupts interrupts) : IPortDevice
+    private sealed class Wires(IBoard board) : IPortDevice
     {
         public uint ReadPort(ushort offset, int size) => 0;
 
         public void WritePort(ushort offset, int size, uint value)
         {
-            if (offset != CascadeIrq) interrupts[offset].Set(value != 0);
+            if (offset != CascadeIrq) board.IsaInterrupt(offset).Set(value != 0);
         }
     }
 }

@@ -11,34 +11,34 @@ namespace Bunraku.Machine.Acpi;
 public readonly record struct ResetRegister(ushort Port, byte Value);
 
 /// <summary>
-/// The ACPI tables of a board: RSDP, RSDT, XSDT, FADT, FACS, MADT, HPET, DSDT, placed from <see cref="MemoryLayout.AcpiTables"/> on with the RSDP first.
+/// The ACPI tables of a board: RSDP, RSDT, XSDT, FADT, FACS, MADT, DSDT and what its parts add, placed from <see cref="MemoryLayout.AcpiTables"/> on with the RSDP first.
 /// </summary>
 /// <remarks>ACPI Specification 6.3, chapter 5.</remarks>
 public sealed unsafe class AcpiTables
 {
     private const string OemId = "BUNRKU", OemTableId = "BUNRAKU ", CreatorId = "BNRK";
-    private const int TableAlignment = 16;
-    private const byte AnyProcessor8 = 0xFF;
+    private const int TableAlignment = 16, MostCpus = 0x1000;
 
     private readonly byte[] _image = new byte[MemoryLayout.AcpiTablesEnd - MemoryLayout.AcpiTables];
     private readonly List<(string, int, int)> _tables = [];
     private int _next;
 
-    /// <param name="cpus">1 to 4096; APIC IDs and processor UIDs are 0, 1, ….</param>
-    /// <param name="secondSerial">There is a COM2.</param>
+    /// <param name="description">With 1 to 4096 processors.</param>
     /// <exception cref="ArgumentOutOfRangeException">More vCPUs than the tables' area has room for.</exception>
-    public AcpiTables(int cpus, ResetRegister reset, bool secondSerial = false)
+    public AcpiTables(AcpiDescription description)
     {
-        ArgumentOutOfRangeException.ThrowIfLessThan(cpus, 1);
-        ArgumentOutOfRangeException.ThrowIfGreaterThan(cpus, 0x1000);
+        ArgumentOutOfRangeException.ThrowIfLessThan(description.Cpus, 1, "processors");
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(description.Cpus, MostCpus, "processors");
         Allocate(sizeof(Rsdp), TableAlignment);
         uint facs = Place("FACS", MakeFacs(), Facs.Alignment);
-        uint dsdt = PlaceTable("DSDT", 2, Concatenate(default(TableHeader), Dsdt.Build(cpus, secondSerial)));
-        uint fadt = PlaceTable("FACP", 6, MakeFadt(facs, dsdt, reset));
-        uint madt = PlaceTable("APIC", 5, MakeMadt(cpus));
-        uint hpet = PlaceTable("HPET", 1, MakeHpet());
-        uint rsdt = PlaceTable("RSDT", 1, Concatenate(default(TableHeader), MemoryMarshal.AsBytes<uint>([fadt, madt, hpet])));
-        uint xsdt = PlaceTable("XSDT", 1, Concatenate(default(TableHeader), MemoryMarshal.AsBytes<ulong>([fadt, madt, hpet])));
+        uint dsdt = PlaceTable("DSDT", 2, Concatenate(default(TableHeader), Dsdt.Build(description)));
+        uint fadt = PlaceTable("FACP", 6, MakeFadt(facs, dsdt, description));
+        uint madt = PlaceTable("APIC", 5, MakeMadt(description));
+        List<uint> tables = [fadt, madt];
+        foreach ((string signature, byte tableRevision, byte[] body) in description.ExtraTables)
+            tables.Add(PlaceTable(signature, tableRevision, Concatenate(default(TableHeader), body)));
+        uint rsdt = PlaceTable("RSDT", 1, Concatenate(default(TableHeader), MemoryMarshal.AsBytes<uint>([.. tables])));
+        uint xsdt = PlaceTable("XSDT", 1, Concatenate(default(TableHeader), MemoryMarshal.AsBytes<ulong>([.. tables.Select(t => (ulong)t)])));
         PlaceRsdp(rsdt, xsdt);
     }
 
@@ -60,7 +60,7 @@ public sealed unsafe class AcpiTables
         return Concatenate(facs, []);
     }
 
-    private static byte[] MakeFadt(uint facs, uint dsdt, ResetRegister reset)
+    private static byte[] MakeFadt(uint facs, uint dsdt, AcpiDescription description)
     {
         var fadt = new Fadt
         {
@@ -80,42 +80,25 @@ public sealed unsafe class AcpiTables
             C2Latency = 0xFFF, // above 100 µs: there is no C2
             C3Latency = 0xFFF, // above 1000 µs: there is no C3
             Century = 0x32,
-            BootArchitecture = BootArchitecture.LegacyDevices | BootArchitecture.I8042 | BootArchitecture.NoVga | BootArchitecture.NoPcieAspm,
+            BootArchitecture = BootArchitecture.LegacyDevices | (description.HasKeyboardController ? BootArchitecture.I8042 : 0) | BootArchitecture.NoVga | BootArchitecture.NoPcieAspm,
             Flags = FadtFlags.Wbinvd | FadtFlags.ProcC1 | FadtFlags.NoFixedSleepButton | FadtFlags.TimerExtended | FadtFlags.ResetRegister,
-            ResetRegister = GenericAddress.Port(reset.Port, 1),
-            ResetValue = reset.Value,
+            ResetRegister = GenericAddress.Port(description.Reset.Port, 1),
+            ResetValue = description.Reset.Value,
             MinorVersion = 3,
         };
         return Concatenate(fadt, []);
     }
 
-    private static byte[] MakeMadt(int cpus)
-    {
-        var bytes = new List<byte>(Concatenate(new Madt { LocalApicAddress = (uint)MemoryLayout.LocalApic, Flags = 1 }, []));
-        void Add<T>(byte type, Func<MadtEntry, T> make) where T : unmanaged => bytes.AddRange(Concatenate(make(new(type, (byte)sizeof(T))), []));
+    private static byte[] MakeMadt(AcpiDescription description) =>
+        Concatenate(new Madt { LocalApicAddress = (uint)MemoryLayout.LocalApic, Flags = 1 }, [.. description.Controllers.SelectMany(e => e)]);
 
-        const uint Enabled = 1;
-        const int FirstX2ApicId = 0xFF; // 255 is the broadcast of the 8-bit format
-        for (uint n = 0; n < cpus; n++)
-        {
-            if (n < FirstX2ApicId) Add(0, e => new MadtLocalApic(e, (byte)n, (byte)n, Enabled));
-            else Add(9, e => new MadtLocalX2Apic(e, 0, n, Enabled, n));
-        }
-        Add(1, e => new MadtIoApic(e, 0, 0, (uint)MemoryLayout.IoApic, 0));
-        // ISA IRQ 0 (8254) is wired to input 2, polarity and trigger as ISA has them; the SCI is level-triggered, active high.
-        Add(2, e => new MadtSourceOverride(e, 0, 0, (uint)IsaInterrupts.TimerInput, 0));
-        Add(2, e => new MadtSourceOverride(e, 0, PowerManagement.SciInterrupt, PowerManagement.SciInterrupt, 0b11_01));
-        Add(4, e => new MadtLocalApicNmi(e, AnyProcessor8, 0, 1));
-        if (cpus > FirstX2ApicId) Add(10, e => new MadtLocalX2ApicNmi(e, 0, uint.MaxValue, 1, 0, 0));
-        return [.. bytes];
-    }
-
-    private static byte[] MakeHpet() => Concatenate(new HpetTable
+    /// <summary>The HPET's table behind its header.</summary>
+    internal static byte[] MakeHpet() => Concatenate(new HpetTable
     {
         BlockId = Hpet.BlockId,
         Address = GenericAddress.Memory(MemoryLayout.Hpet, 8),
         MinimumTick = (ushort)(Pit8254.MinimumSpacing / Hpet.TickNanoseconds),
-    }, []);
+    }, [])[sizeof(TableHeader)..];
 
     private void PlaceRsdp(uint rsdt, uint xsdt)
     {

@@ -7,7 +7,7 @@ namespace Bunraku.Machine.Acpi;
 /// Writes ACPI Machine Language: named objects, scopes, devices, methods, packages. Nested constructs take a delegate that writes their contents.
 /// </summary>
 /// <remarks>ACPI Specification 6.3, chapter 20 "ACPI Machine Language (AML) Specification". Ops in the order of its section 20.3.</remarks>
-internal sealed class AmlBuilder
+public sealed class AmlBuilder
 {
     private const byte ZeroOp = 0x00, OneOp = 0x01, NameOp = 0x08, BytePrefix = 0x0A, WordPrefix = 0x0B, DWordPrefix = 0x0C, StringPrefix = 0x0D,
         QWordPrefix = 0x0E, ScopeOp = 0x10, BufferOp = 0x11, PackageOp = 0x12, MethodOp = 0x14, DualNamePrefix = 0x2E, MultiNamePrefix = 0x2F,

@@ -2,7 +2,7 @@ namespace Bunraku.Machine.Acpi;
 
 /// <summary>The resources of a device, for _CRS.</summary>
 /// <remarks>ACPI Specification 6.3, section 6.4 "Resource Data Types for ACPI".</remarks>
-internal sealed class ResourceTemplate
+public sealed class ResourceTemplate
 {
     private const byte IrqTag = 0x22, IoTag = 0x47, EndTag = 0x79, Memory32FixedTag = 0x86, DWordSpaceTag = 0x87, WordSpaceTag = 0x88;
     private const byte MemoryRange = 0, IoRange = 1, BusRange = 2;

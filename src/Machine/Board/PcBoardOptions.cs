@@ -18,6 +18,9 @@ public sealed record PcBoardOptions
     /// <summary><see cref="Machine.TestDevice"/>.</summary>
     public bool TestDevice { get; init; }
 
+    /// <summary>Parts that the caller adds to those of every PC; they are attached last, in this order.</summary>
+    public IReadOnlyList<IBoardPart> Parts { get; init; } = [];
+
     /// <summary>What the real-time clock shows at the start.</summary>
     public DateTime StartTime { get; init; } = DateTime.UtcNow;
 }

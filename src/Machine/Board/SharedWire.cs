@@ -57,6 +57,15 @@ public sealed class SharedWire(string id, IInterruptLine wire, DeviceLock @lock)
     }
 }
 
+/// <summary>One source that leads to several places.</summary>
+internal sealed class FanOut(IReadOnlyList<IInterruptLine> lines) : IInterruptLine
+{
+    public void Set(bool asserted)
+    {
+        foreach (IInterruptLine line in lines) line.Set(asserted);
+    }
+}
+
 /// <summary>A wire to a device with a lock of its own.</summary>
 internal sealed class LockedWire(IInterruptLine wire, DeviceLock @lock) : IInterruptLine
 {

@@ -10,7 +10,7 @@ namespace Bunraku.Machine.Interrupts;
 public sealed class Pic8259Pair : IDevice, IStateful<PicState>
 {
     public const int Inputs = 16;
-    public const ushort MasterPort = 0x20, SlavePort = 0xA0;
+    public const ushort MasterPort = 0x20, SlavePort = 0xA0, EdgeLevelPort = 0x4D0;
     private const int CascadeInput = 2;
     // PIIX data sheet, ELCR1/ELCR2: IRQ 0, 1, 2, 8 and 13 are always edge-triggered.
     private const byte MasterLevelCapable = 0xF8, SlaveLevelCapable = 0xDE;
@@ -61,7 +61,7 @@ public sealed class Pic8259Pair : IDevice, IStateful<PicState>
         @lock ??= new DeviceLock("8259A");
         ports.Add(MasterPort, 2, new ByteRegisters(_master.Read, _master.Write), @lock);
         ports.Add(SlavePort, 2, new ByteRegisters(_slave.Read, _slave.Write), @lock);
-        ports.Add(0x4D0, 2, new ByteRegisters(n => Chip(n).EdgeLevelControl, (n, value) => Chip(n).EdgeLevelControl = value), @lock);
+        ports.Add(EdgeLevelPort, 2, new ByteRegisters(n => Chip(n).EdgeLevelControl, (n, value) => Chip(n).EdgeLevelControl = value), @lock);
     }
 
     /// <summary>The processor's two INTA cycles. The vector; with nothing pending any more that of the master's (IRQ 7) or the slave's (IRQ 15) input 7, as the chips do.</summary>

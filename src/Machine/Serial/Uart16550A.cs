@@ -18,7 +18,9 @@ public sealed partial class Uart16550A : IDevice, IStateful<UartState>
     public const ushort Com1 = 0x3F8;
     /// <summary>I/O port of the second serial port (IRQ 3).</summary>
     public const ushort Com2 = 0x2F8;
-    private const int Ports = 8, FifoDepth = 16;
+    /// <summary>Number of ports.</summary>
+    public const int Ports = 8;
+    private const int FifoDepth = 16;
 
     /// <summary>
     /// The line has no speed of its own, but a receiver that never runs dry would keep a driver in its interrupt handler for ever; Linux gives up

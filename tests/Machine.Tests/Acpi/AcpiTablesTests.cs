@@ -2,6 +2,7 @@ using System.ComponentModel;
 using System.Diagnostics;
 using Bunraku.Machine.Acpi;
 using Bunraku.Machine.Board;
+using Bunraku.Machine.Board.Parts;
 
 namespace Bunraku.Machine.Tests.Acpi;
 
@@ -15,7 +16,17 @@ public sealed class AcpiTablesTests : IDisposable
 
     public void Dispose() => Directory.Delete(_folder, recursive: true);
 
-    private static AcpiTables Build(int cpus) => new(cpus, new ResetRegister(0xCF9, 6), secondSerial: cpus > 1);
+    /// <summary>Of a board with everything; the second serial port is there with several processors only.</summary>
+    private static AcpiTables Build(int cpus)
+    {
+        var description = new AcpiDescription { Reset = new ResetRegister(0xCF9, 6) };
+        InterruptControllers.Describe(description, cpus);
+        LegacyTimers.Describe(description);
+        KeyboardPart.Describe(description);
+        for (int port = 1; port <= Math.Min(cpus, 2); port++) new SerialPart(port, _ => { }).Describe(description);
+        FwCfgPart.Describe(description);
+        return new AcpiTables(description);
+    }
 
     public static TheoryData<string, int> TablesAndCpus => new()
     {

@@ -1,0 +1,89 @@
+namespace Bunraku.Hypervisor;
+
+/// <summary>
+/// A thread for a device's back end: it does what may wait for the host (files, sockets) while the guest runs on. Work is done in the order in which it was posted, with no lock
+/// held; to deliver a result it takes the device's lock. It stands still while the VM is paused.
+/// </summary>
+public sealed class IoThread : IDisposable
+{
+    /// <summary>Guards the queue. Taken inside a device's lock; nothing is called with it held.</summary>
+    private readonly object _lock = new();
+    private readonly Queue<Action> _work = new();
+    private readonly Thread _thread;
+    private readonly Action<Exception> _failed;
+    private bool _working, _paused, _ending;
+
+    /// <param name="failed">Told of what work throws, which is a defect of ours; the thread ends then.</param>
+    internal IoThread(string name, Action<Exception> failed)
+    {
+        _failed = failed;
+        _thread = new Thread(Run) { Name = name, IsBackground = true };
+        _thread.Start();
+    }
+
+    /// <summary>Queues work. Any thread; never waits. Work that is posted after the end of the VM is dropped.</summary>
+    public void Post(Action work)
+    {
+        lock (_lock)
+        {
+            if (_ending) return;
+            _work.Enqueue(work);
+            Monitor.PulseAll(_lock);
+        }
+    }
+
+    /// <summary>Holds work back, and returns when none is under way; or lets it go on. With no device's lock held, not from work.</summary>
+    internal void Pause(bool paused)
+    {
+        lock (_lock)
+        {
+            _paused = paused;
+            Monitor.PulseAll(_lock);
+            while (_paused && _working) Monitor.Wait(_lock);
+        }
+    }
+
+    private void Run()
+    {
+        try
+        {
+            while (Take() is { } work) work();
+        }
+        catch (Exception e)
+        {
+            _failed(e);
+        }
+        finally
+        {
+            lock (_lock)
+            {
+                (_working, _ending) = (false, true);
+                Monitor.PulseAll(_lock);
+            }
+        }
+    }
+
+    /// <summary>The next work; null at the end, when all that was posted before is done.</summary>
+    private Action? Take()
+    {
+        lock (_lock)
+        {
+            _working = false;
+            Monitor.PulseAll(_lock);
+            while (!_ending && (_paused || _work.Count == 0)) Monitor.Wait(_lock);
+            _working = _work.TryDequeue(out Action? work);
+            return work;
+        }
+    }
+
+    /// <summary>Returns when the work that was posted is done. With no device's lock held.</summary>
+    public void Dispose()
+    {
+        lock (_lock)
+        {
+            _ending = true;
+            Monitor.PulseAll(_lock);
+        }
+        if (Thread.CurrentThread != _thread) _thread.Join();
+    }
+}

@@ -1,0 +1,89 @@
+using Bunraku.Hypervisor;
+using Bunraku.Machine.Acpi;
+
+namespace Bunraku.Machine.Board.Parts;
+
+/// <summary>The POST code port and the page registers beside it.</summary>
+internal sealed class PostCodePart : IBoardPart
+{
+    public PostCode PostCode { get; } = new();
+
+    public void AttachTo(IBoard board)
+    {
+        PostCode.AttachTo(board.Machine.Ports);
+        board.Machine.Add(PostCode);
+        board.Machine.Shortcuts?.TryPostWrites(isPort: true, PostCode.Port, 1); // what it does shows only when it is read
+    }
+}
+
+/// <summary>FERR# of the processors, which raises IRQ 13, and the ports that take it back.</summary>
+internal sealed class CoprocessorErrorPart : IBoardPart
+{
+    public void AttachTo(IBoard board)
+    {
+        IInterruptLine line = board.IsaInterrupt(CoprocessorError.Irq);
+        board.Machine.FloatingPointError = line;
+        var error = new CoprocessorError(line);
+        error.AttachTo(board.Machine.Ports);
+        board.Machine.Add(error);
+    }
+}
+
+/// <summary>The debug console at port E9h.</summary>
+/// <param name="output">Receives the bytes, with the port's lock held: it must not wait for anything.</param>
+public sealed class DebugConsolePart(Action<ReadOnlySpan<byte>> output) : IBoardPart
+{
+    public void AttachTo(IBoard board)
+    {
+        var console = new DebugConsole(output);
+        console.AttachTo(board.Machine.Ports);
+        board.Machine.Add(console);
+    }
+}
+
+/// <summary>isa-debug-exit at port F4h.</summary>
+public sealed class DebugExitPart : IBoardPart
+{
+    public void AttachTo(IBoard board)
+    {
+        var exit = new DebugExit(board.Machine.Stop);
+        exit.AttachTo(board.Machine.Ports);
+        board.Machine.Add(exit);
+    }
+}
+
+/// <summary><see cref="TestDevice"/>.</summary>
+public sealed class TestDevicePart : IBoardPart
+{
+    public void AttachTo(IBoard board) => new TestDevice(board).Attach();
+}
+
+/// <summary>The ports of <see cref="IBoard.FwCfg"/>. Its items are added by whoever has some.</summary>
+internal sealed class FwCfgPart : IBoardPart
+{
+    public void AttachTo(IBoard board)
+    {
+        var @lock = new DeviceLock("fw_cfg");
+        board.FwCfg.AttachTo(board.Machine.Ports, @lock);
+        board.Machine.Add(board.FwCfg, @lock);
+        Describe(board.Acpi);
+    }
+
+    internal static void Describe(AcpiDescription acpi) =>
+        acpi.AddIsaDevice("FWCF", d => d.Name("_HID", "QEMU0002").Name("_CRS", new ResourceTemplate().Ports(FwCfg.SelectorPort, FwCfg.Ports)));
+}
+
+/// <summary>Configuration mechanism 1, host bridge and ISA bridge.</summary>
+internal sealed class PciPart : IBoardPart
+{
+    /// <summary>Slot of the bridge under which the legacy devices are described.</summary>
+    public const int IsaBridgeSlot = 1;
+
+    public void AttachTo(IBoard board)
+    {
+        board.Pci.Add(0, 0, Pci.PciHost.CreateHostBridge());
+        board.Pci.Add(IsaBridgeSlot, 0, Pci.PciHost.CreateIsaBridge());
+        board.Pci.AttachTo(board.Machine.Ports);
+        board.Machine.Add(board.Pci);
+    }
+}

@@ -1,0 +1,66 @@
+using Bunraku.Hypervisor;
+using Bunraku.Machine.Tests.Board;
+
+namespace Bunraku.Machine.Tests.Running;
+
+/// <summary>Threads for back ends.</summary>
+public sealed class IoThreadTests : IDisposable
+{
+    private const int Milliseconds = 30_000;
+
+    private readonly VirtualMachine _vm = new(new IdleEngine(), IdleEngine.Model, 1 << 20);
+
+    public void Dispose() => _vm.Dispose();
+
+    [Fact]
+    public void WorkIsDoneInOrderAndAllOfItBeforeTheEnd()
+    {
+        var done = new List<int>();
+        IoThread thread = _vm.CreateIoThread("test");
+        for (int n = 0; n < 1000; n++)
+        {
+            int number = n;
+            thread.Post(() => done.Add(number));
+        }
+        _vm.Dispose();
+        Assert.Equal(Enumerable.Range(0, 1000), done);
+        thread.Post(() => done.Add(-1)); // after the end: dropped
+        Assert.Equal(1000, done.Count);
+    }
+
+    [Fact]
+    public void NothingIsUnderWayWhileTheMachineIsPaused()
+    {
+        using var inside = new ManualResetEventSlim();
+        using var resumed = new ManualResetEventSlim();
+        int done = 0;
+        IoThread thread = _vm.CreateIoThread("test");
+        thread.Post(() =>
+        {
+            inside.Set();
+            Thread.Sleep(20);
+            Interlocked.Increment(ref done);
+        });
+        inside.Wait();
+        _vm.Pause();
+        Assert.Equal(1, Volatile.Read(ref done));
+        thread.Post(() => Interlocked.Increment(ref done));
+        IoThread later = _vm.CreateIoThread("another"); // stands still from the beginning
+        later.Post(() => Interlocked.Increment(ref done));
+        Thread.Sleep(20);
+        Assert.Equal(1, Volatile.Read(ref done));
+        _vm.Resume();
+        thread.Post(resumed.Set);
+        Assert.True(resumed.Wait(Milliseconds));
+        Assert.True(SpinWait.SpinUntil(() => Volatile.Read(ref done) == 3, Milliseconds));
+    }
+
+    [Fact]
+    public void WhatFailsEndsTheMachineWithAMessage()
+    {
+        _vm.CreateIoThread("test").Post(() => throw new InvalidOperationException("the disk is gone"));
+        Assert.True(_vm.Stopped.Wait(Milliseconds));
+        Assert.Equal(StopReason.EngineError, _vm.Stopped.Result.Reason);
+        Assert.Contains("the disk is gone", _vm.Stopped.Result.Message);
+    }
+}

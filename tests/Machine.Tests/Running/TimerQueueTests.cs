@@ -1,0 +1,84 @@
+using Bunraku.Hypervisor;
+using Bunraku.Machine.Tests.Board;
+
+namespace Bunraku.Machine.Tests.Running;
+
+/// <summary>Timers whose callbacks wait for their devices' locks.</summary>
+public sealed class TimerQueueTests : IDisposable
+{
+    private const int Milliseconds = 30_000;
+
+    private readonly VirtualMachine _vm = new(new IdleEngine(), IdleEngine.Model, 1 << 20);
+    private readonly DeviceLock _lock = new("test");
+
+    public void Dispose() => _vm.Dispose();
+
+    /// <summary>Holds the device's lock until the timer's thread waits for it with a callback.</summary>
+    private void WhileDue(IMachineTimer timer, Action action)
+    {
+        lock (_lock)
+        {
+            timer.Arm(0);
+            Assert.True(SpinWait.SpinUntil(() => timer.Deadline == null, Milliseconds));
+            action();
+        }
+    }
+
+    /// <summary>Returns when the timers' thread has gone on to later timers.</summary>
+    private void Settle()
+    {
+        using var called = new ManualResetEventSlim();
+        IMachineTimer last = _vm.Timers.Create(called.Set, _lock);
+        lock (_lock) last.Arm(0);
+        Assert.True(called.Wait(Milliseconds));
+    }
+
+    [Fact]
+    public void ATimerThatIsCancelledBeforeItsLockIsFreeDoesNotCallBack()
+    {
+        int calls = 0;
+        IMachineTimer timer = _vm.Timers.Create(() => calls++, _lock);
+        WhileDue(timer, timer.Cancel);
+        Settle();
+        Assert.Equal(0, calls);
+    }
+
+    [Fact]
+    public void ATimerThatIsArmedAnewBeforeItsLockIsFreeCallsBackOnce()
+    {
+        int calls = 0;
+        IMachineTimer timer = _vm.Timers.Create(() => calls++, _lock);
+        WhileDue(timer, () => timer.Arm(1));
+        Settle();
+        Assert.Equal(1, calls);
+    }
+
+    [Fact]
+    public void ADeviceAtWorkDoesNotHoldUpTimersOfOthersForGood()
+    {
+        using var called = new ManualResetEventSlim();
+        IMachineTimer own = _vm.Timers.Create(() => { }, _lock), other = _vm.Timers.Create(called.Set, new DeviceLock("other"));
+        other.Arm(0);
+        Assert.True(called.Wait(Milliseconds));
+        WhileDue(own, () => other.Arm(long.MaxValue)); // arming needs no callback to end
+        Settle();
+    }
+
+    [Fact]
+    public void NoCallbackIsUnderWayWhenTheMachineIsPaused()
+    {
+        using var inside = new ManualResetEventSlim();
+        bool done = false;
+        IMachineTimer timer = _vm.Timers.Create(() =>
+        {
+            inside.Set();
+            Thread.Sleep(20);
+            Volatile.Write(ref done, true);
+        }, _lock);
+        lock (_lock) timer.Arm(0);
+        inside.Wait();
+        _vm.Pause();
+        Assert.True(Volatile.Read(ref done));
+        _vm.Resume();
+    }
+}
