@@ -101,5 +101,9 @@ public sealed class BoardPartTests : IDisposable
         Assert.Equal("guest-physical address FED00000 of Part is taken by Hpet", Refusal(new Intruder(b => b.Machine.Mmio.Add(0xFED0_0000, 0x1000, new Part()))));
 
     [Fact]
-    public void APartWithAnothersNameInAcpiIsRefused() => Assert.Contains("COM1", Refusal(new SerialPart(1, _ => { })));
+    public void APartWithAnothersNameIsRefused() => Assert.Contains("com1", Refusal(new SerialPart(1, _ => { })));
+
+    [Fact]
+    public void APartWithAnothersNameInAcpiIsRefused() =>
+        Assert.Contains("COM1", Refusal(new Intruder(b => b.Acpi.AddIsaDevice("COM1", "PNP0501", r => r.Irq(4)))));
 }
