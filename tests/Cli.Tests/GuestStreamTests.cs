@@ -71,7 +71,8 @@ public sealed class GuestStreamTests : IClassFixture<LinuxGuestFiles>
             string from = Path.Combine(folder, "in"), to = Path.Combine(folder, "out");
             File.WriteAllBytes(from, input);
             using var process = new TestProcess(new ProcessStartInfo("sh",
-                ["-c", $"exec dotnet '{Program}' run --timeout 10m --cpus 2 -- sh -c 'cat; exit 42' <'{from}' >'{to}'"]) { RedirectStandardError = true });
+                ["-c", $"exec dotnet '{Program}' run --timeout 10m --cpus 2 -- sh -c 'cat; exit 42' <'{from}' >'{to}'"])
+            { RedirectStandardError = true });
             string error = process.StandardError.ReadToEnd();
             process.WaitForExit();
             Same(input, File.ReadAllBytes(to));
