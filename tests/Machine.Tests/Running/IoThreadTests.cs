@@ -56,11 +56,11 @@ public sealed class IoThreadTests : IDisposable
     }
 
     [Fact]
-    public void WhatFailsEndsTheMachineWithAMessage()
+    public async Task WhatFailsEndsTheMachineWithAMessage()
     {
         _vm.CreateIoThread("test").Post(() => throw new InvalidOperationException("the disk is gone"));
-        Assert.True(_vm.Stopped.Wait(Milliseconds));
-        Assert.Equal(StopReason.EngineError, _vm.Stopped.Result.Reason);
-        Assert.Contains("the disk is gone", _vm.Stopped.Result.Message);
+        StopCause cause = await _vm.Stopped.WaitAsync(TimeSpan.FromMilliseconds(Milliseconds));
+        Assert.Equal(StopReason.EngineError, cause.Reason);
+        Assert.Contains("the disk is gone", cause.Message);
     }
 }
