@@ -82,7 +82,7 @@ public sealed unsafe class VirtualClock : IStateful<ClockState>
     public ulong TscFrequency { get; }
 
     /// <summary>
-    /// For code that reads the TSC without a call; null when the host's counter cannot be used. Valid while time runs, for vCPUs that are inside
+    /// For code that reads the TSC without a call; null when the host's counter cannot be used. Valid for vCPUs that are inside
     /// <see cref="IVirtualCpu.Enter"/>; it changes only while none is. The memory lives as long as the clock.
     /// </summary>
     public TscScale* Scale => _counter.IsTimeStampCounter ? (TscScale*)Marshal.UnsafeAddrOfPinnedArrayElement(_scale, 0) : null;
@@ -159,8 +159,15 @@ public sealed unsafe class VirtualClock : IStateful<ClockState>
         lock (_lock)
         {
             Stretch stretch = _stretch;
-            if (stretch.Running) _stretch = stretch with { Running = false, Frozen = Scaled(stretch, CounterOfChange()) };
+            if (stretch.Running) Freeze(stretch, Scaled(stretch, CounterOfChange()));
         }
+    }
+
+    /// <summary>Time stands still: for emitted code, too, should a vCPU be run by hand.</summary>
+    private void Freeze(Stretch stretch, ulong tsc)
+    {
+        (_scale[0].Multiplier, _scale[0].Offset) = (0, tsc);
+        _stretch = stretch with { Running = false, Frozen = tsc };
     }
 
     /// <summary>Lets virtual time go on from where it stopped. Idempotent. No vCPU runs.</summary>
@@ -186,7 +193,7 @@ public sealed unsafe class VirtualClock : IStateful<ClockState>
         {
             Stretch stretch = _stretch;
             if (stretch.Running) throw new InvalidOperationException("a clock that runs is not moved by hand");
-            _stretch = stretch with { Frozen = stretch.Frozen + ticks };
+            Freeze(stretch, stretch.Frozen + ticks);
         }
     }
 
@@ -203,7 +210,7 @@ public sealed unsafe class VirtualClock : IStateful<ClockState>
         lock (_lock)
         {
             if (_stretch.Running) throw new InvalidOperationException("a clock that runs is not moved by hand");
-            _stretch = _stretch with { Frozen = state.Tsc };
+            Freeze(_stretch, state.Tsc);
         }
     }
 

@@ -56,7 +56,11 @@ public sealed class CpuThread : IInterruptAcknowledge, IDisposable
     public (long Run, long Wait) HostTime => _ended ? _lastHostTime : _accounting?.Read() ?? default;
 
     /// <summary>Nanoseconds that the vCPU wanted to run and could not.</summary>
-    internal long StolenNanoseconds => HostTime.Wait + WithheldNanoseconds;
+    internal long StolenNanoseconds => _stolenAtPause ?? Withheld;
+
+    private long Withheld => HostTime.Wait + WithheldNanoseconds - _notStolen;
+    private long? _stolenAtPause; // while it is paused
+    private long _notStolen; // what it waited for the host's processors while it was paused: nobody wanted to run then
 
     /// <summary>Nanoseconds that a limit on processor time held the vCPU back, beyond what the host's scheduler knows of. Any thread.</summary>
     public long WithheldNanoseconds => Volatile.Read(ref _withheld);
@@ -126,11 +130,14 @@ public sealed class CpuThread : IInterruptAcknowledge, IDisposable
         {
             while (_started && !_paused && !_stop && _thread.IsAlive) Monitor.Wait(_wakeLock, 100);
         }
+        _stolenAtPause ??= Withheld;
     }
 
     internal void Resume()
     {
         _eventsMayWait = true; // what was restored meanwhile, for example
+        if (_stolenAtPause is { } stolen) _notStolen += Withheld - stolen;
+        _stolenAtPause = null;
         lock (_wakeLock)
         {
             _pauseWanted = false;
@@ -242,6 +249,16 @@ public sealed class CpuThread : IInterruptAcknowledge, IDisposable
             if (InjectPending(source) || (Cpu.Activity == CpuActivity.Halted && TakeUnhalt())) Cpu.Activity = CpuActivity.Active;
         }
         return true;
+    }
+
+    /// <summary>What the run loop does before an entry, for <see cref="SteppedRun"/>: no window is asked for, since it would open anywhere. True when the vCPU executes instructions now.</summary>
+    internal bool TakeEventsBetweenSteps()
+    {
+        _eventsMayWait = true;
+        if (!TakeEvents()) return false;
+        if (Cpu.Controls is { InterruptWindowExiting: true } or { NmiWindowExiting: true })
+            Cpu.Controls = Cpu.Controls with { InterruptWindowExiting = false, NmiWindowExiting = false };
+        return Cpu.Activity == CpuActivity.Active;
     }
 
     /// <summary>INIT. The firmware that it sends the bootstrap processor to is not there: it would reset the machine, and so do we.</summary>

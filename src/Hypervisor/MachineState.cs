@@ -20,7 +20,11 @@ public sealed record MachineState(IReadOnlyList<SavedState> Parts, MemoryImage M
             else if (!part.SameAs(their)) lines.Add($"{part}{Environment.NewLine}  against {their}");
         }
         lines.AddRange(theirs.Keys.Select(id => $"{id}: only in the second"));
-        if (Memory.FirstDifference(other.Memory) is { } offset) lines.Add($"RAM from offset {offset:X} on");
+        if (Memory.FirstDifference(other.Memory) is { } offset)
+        {
+            ulong start = offset & ~15ul;
+            lines.Add($"RAM from offset {offset:X} on: at {start:X} {Convert.ToHexString(Memory.Read(start, 32))} against {Convert.ToHexString(other.Memory.Read(start, 32))}");
+        }
         return lines;
     }
 }

@@ -38,6 +38,15 @@ public sealed class TimerQueue : IDisposable
     /// <param name="lock">The device's lock: held for the callback, and by who arms and cancels.</param>
     public IMachineTimer Create(Action callback, DeviceLock @lock) => new Timer(this, callback, @lock, Interlocked.Increment(ref _timers));
 
+    /// <summary>When the next timer is due; null: none is armed. While the timers are held.</summary>
+    internal long? NextDeadline
+    {
+        get
+        {
+            lock (_lock) return _queue.TryPeek(out Timer? timer, out _) ? timer.DueAt : null;
+        }
+    }
+
     /// <summary>
     /// Calls back whatever is due, on this thread, while the timers are held (<see cref="VirtualMachine.Pause"/>): for who moves the stopped clock by steps. With no lock held.
     /// </summary>

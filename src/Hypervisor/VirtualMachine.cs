@@ -34,6 +34,9 @@ public sealed record VirtualMachineOptions
     /// <summary>What the VM gets of the host's processors.</summary>
     public CpuTimeOptions CpuTime { get; init; } = new();
 
+    /// <summary>Where the guest's wall clock comes from.</summary>
+    public TimeProvider TimeOfDay { get; init; } = TimeProvider.System;
+
     /// <summary>The engine holds the local APICs, if it can: see <see cref="VirtualMachine.EngineApics"/>. For boards that know what to do then.</summary>
     public bool EngineApics { get; init; }
 }
@@ -63,6 +66,7 @@ public sealed partial class VirtualMachine : IDisposable
     public VirtualMachine(IEngine engine, CpuModel model, ulong memorySize, int cpus = 1, VirtualMachineOptions? options = null)
     {
         options ??= new VirtualMachineOptions();
+        TimeOfDay = options.TimeOfDay;
         Memory = new GuestMemory(memorySize, shared: !engine.UsesHostPaging);
         try
         {
@@ -108,6 +112,8 @@ public sealed partial class VirtualMachine : IDisposable
 
     /// <summary>KVM's interface for the guest; null when the guest is offered none.</summary>
     public ParavirtualInterface? Paravirtual { get; }
+
+    internal TimeProvider TimeOfDay { get; }
 
     /// <summary>How the host is to schedule the vCPUs; null when it just does.</summary>
     internal CpuTimeControl? CpuTime => _cpuTime;

@@ -1,16 +1,17 @@
 using Bunraku.Fuzz;
 
-// fuzz-silicon, fuzz-engines and fuzz-devices are scripts that start this with their word.
+// fuzz-silicon, fuzz-engines, fuzz-devices and fuzz-states are scripts that start this with their word.
 return args switch
 {
     ["silicon", .. string[] rest] => SiliconCommand.Run(rest),
     ["engines", .. string[] rest] => EnginesCommand.Run(rest),
     ["devices", .. string[] rest] => DevicesCommand.Run(rest),
+    ["states", .. string[] rest] => StatesCommand.Run(rest),
     _ => Usage(),
 };
 
 static int Usage()
 {
-    Console.Error.WriteLine("usage: fuzz silicon|engines|devices [options]");
+    Console.Error.WriteLine("usage: fuzz silicon|engines|devices|states [options]");
     return 2;
 }

@@ -61,6 +61,15 @@ public sealed class MemoryImage
         return null;
     }
 
+    /// <summary>Copies bytes out; what lies behind the end is zero.</summary>
+    /// <param name="offset">In the RAM.</param>
+    public byte[] Read(ulong offset, int count)
+    {
+        byte[] bytes = new byte[count];
+        Gather(offset, bytes);
+        return bytes;
+    }
+
     private void Gather(ulong start, Span<byte> window)
     {
         window.Clear();

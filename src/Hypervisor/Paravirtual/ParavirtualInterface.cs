@@ -112,7 +112,7 @@ public sealed class ParavirtualInterface : IMsrDevice, IDevice, IStateful<Paravi
     {
         var window = new GuestWindow(Memory, address, sizeof(WallClockPage));
         if (address == 0 || !window.IsUsable) return;
-        long nanoseconds = (DateTime.UtcNow - DateTime.UnixEpoch).Ticks * 100 - Clock.Nanoseconds;
+        long nanoseconds = (_vm.TimeOfDay.GetUtcNow().UtcDateTime - DateTime.UnixEpoch).Ticks * 100 - Clock.Nanoseconds;
         var page = (WallClockPage*)window.Pointer;
         uint version = Volatile.Read(ref page->Version) | 1;
         Volatile.Write(ref page->Version, version);
@@ -232,9 +232,9 @@ public sealed class ParavirtualInterface : IMsrDevice, IDevice, IStateful<Paravi
         var window = new GuestWindow(Memory, address, sizeof(ClockPairing));
         if (!window.IsUsable) return -(long)HypercallError.Fault;
         // The TSC between two looks at the time of day.
-        long before = DateTime.UtcNow.Ticks;
+        long before = _vm.TimeOfDay.GetUtcNow().UtcDateTime.Ticks;
         ulong tsc = Clock.Tsc + _cpus[cpu].TscOffset;
-        long ticks = (before + DateTime.UtcNow.Ticks) / 2 - DateTime.UnixEpoch.Ticks;
+        long ticks = (before + _vm.TimeOfDay.GetUtcNow().UtcDateTime.Ticks) / 2 - DateTime.UnixEpoch.Ticks;
         *(ClockPairing*)window.Pointer = new ClockPairing { Seconds = ticks / TimeSpan.TicksPerSecond, Nanoseconds = ticks % TimeSpan.TicksPerSecond * 100, Tsc = tsc };
         window.Written();
         return 0;

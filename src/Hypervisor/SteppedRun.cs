@@ -1,0 +1,83 @@
+using Bunraku.Engines;
+
+namespace Bunraku.Hypervisor;
+
+/// <summary>
+/// Runs a paused machine by hand and reproducibly: the vCPUs one after the other on the caller's thread, each for a stretch of instructions, with a clock that moves only between the stretches.
+/// Timers come, and interrupts are taken, between stretches and in HLT only. Two machines in the same state, run so from the same seed, stay in the same state, whichever software engines they have.
+/// </summary>
+/// <remarks>What may come at other places in two machines has no effect before the end of the stretch: kicks, and writes to device memory, which wait for the end of a block.</remarks>
+public sealed class SteppedRun
+{
+    /// <summary>The last instructions of a stretch are executed one by one, so that it ends where it shall; no block is as long.</summary>
+    private const ulong Approach = 2048;
+
+    private readonly VirtualMachine _vm;
+    private readonly Random _random;
+    private readonly (CpuThread Thread, IFollowingCpu Cpu)[] _cpus;
+
+    /// <param name="vm">Paused, and left alone by others meanwhile.</param>
+    /// <param name="seed">Of the lengths of the stretches.</param>
+    /// <exception cref="NotSupportedException">The engine cannot stop at a given instruction.</exception>
+    public SteppedRun(VirtualMachine vm, int seed)
+    {
+        _vm = vm;
+        _random = new Random(seed);
+        _cpus = [.. vm.Cpus.Select(c => (c, c.Cpu as IFollowingCpu ?? throw new NotSupportedException($"the engine of cpu{c.Cpu.Index} cannot stop at a given instruction")))];
+    }
+
+    /// <summary>Longest stretch, in instructions.</summary>
+    public int LongestStretch { get; init; } = 20_000;
+
+    /// <summary>Nanoseconds of virtual time that an instruction takes.</summary>
+    public double NanosecondsPerInstruction { get; init; } = 1;
+
+    /// <summary>Instructions that all vCPUs together have retired here.</summary>
+    public ulong Retired { get; private set; }
+
+    /// <summary>Runs on until so many instructions have retired here, or the machine stopped, or waits for nothing that time would bring. True in the first case.</summary>
+    public bool RunTo(ulong retired)
+    {
+        while (Retired < retired && !_vm.Stopped.IsCompleted)
+        {
+            int stretch = _random.Next(1, LongestStretch);
+            bool ran = false;
+            foreach ((CpuThread thread, IFollowingCpu cpu) in _cpus) ran |= Run(thread, cpu, (ulong)stretch);
+            long now = _vm.Clock.Nanoseconds, end = now + (long)(stretch * NanosecondsPerInstruction) + 1;
+            if (!ran)
+            {
+                if (_vm.Timers.NextDeadline is not { } deadline) return false;
+                end = Math.Max(end, deadline);
+            }
+            _vm.Clock.Step(_vm.Clock.NanosecondsToTsc(end - now) + 1);
+            _vm.Timers.RunDue();
+        }
+        return Retired >= retired;
+    }
+
+    /// <summary>One stretch of one vCPU. False when it waits.</summary>
+    private bool Run(CpuThread thread, IFollowingCpu cpu, ulong stretch)
+    {
+        if (!thread.TakeEventsBetweenSteps()) return false;
+        ulong start = cpu.Counters.InstructionsRetired, end = start + stretch;
+        thread.Paravirtual?.BeforeEntry();
+        bool inside = true; // the paravirtual pages are the guest's
+        while (cpu.Activity == CpuActivity.Active && !_vm.Stopped.IsCompleted)
+        {
+            bool near = end - cpu.Counters.InstructionsRetired <= Approach;
+            VmExit exit = near ? cpu.FollowTo(new Place(end, 0), beyond: false) : cpu.EnterUntil(end - Approach);
+            if (cpu.Counters.InstructionsRetired > end) throw new InvalidOperationException("a block is longer than the approach to the end of a stretch");
+            bool anywhere = exit.Reason == ExitReason.Kicked || exit is { Reason: ExitReason.Mmio, IsWrite: true };
+            if (inside && !anywhere)
+            {
+                inside = false;
+                thread.Paravirtual?.AfterExit();
+            }
+            if (exit.Reason == ExitReason.Kicked && cpu.Counters.InstructionsRetired == end) break;
+            ExitHandler.Handle(_vm, thread, exit);
+        }
+        if (inside) thread.Paravirtual?.AfterExit();
+        Retired += cpu.Counters.InstructionsRetired - start;
+        return true;
+    }
+}
