@@ -256,9 +256,15 @@ public sealed class CpuThread : IInterruptAcknowledge, IDisposable
     {
         _eventsMayWait = true;
         if (!TakeEvents()) return false;
+        CloseWindows();
+        return Cpu.Activity == CpuActivity.Active;
+    }
+
+    /// <summary>Asks for no window any more: <see cref="SteppedRun"/> looks for what waits by itself.</summary>
+    internal void CloseWindows()
+    {
         if (Cpu.Controls is { InterruptWindowExiting: true } or { NmiWindowExiting: true })
             Cpu.Controls = Cpu.Controls with { InterruptWindowExiting = false, NmiWindowExiting = false };
-        return Cpu.Activity == CpuActivity.Active;
     }
 
     /// <summary>INIT. The firmware that it sends the bootstrap processor to is not there: it would reset the machine, and so do we.</summary>

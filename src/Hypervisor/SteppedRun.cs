@@ -64,10 +64,11 @@ public sealed class SteppedRun
         bool inside = true; // the paravirtual pages are the guest's
         while (cpu.Activity == CpuActivity.Active && !_vm.Stopped.IsCompleted)
         {
+            thread.CloseWindows(); // who took an interrupt at the entry wants to see the next one
             bool near = end - cpu.Counters.InstructionsRetired <= Approach;
             VmExit exit = near ? cpu.FollowTo(new Place(end, 0), beyond: false) : cpu.EnterUntil(end - Approach);
             if (cpu.Counters.InstructionsRetired > end) throw new InvalidOperationException("a block is longer than the approach to the end of a stretch");
-            bool anywhere = exit.Reason == ExitReason.Kicked || exit is { Reason: ExitReason.Mmio, IsWrite: true };
+            bool anywhere = exit.Reason is ExitReason.Kicked or ExitReason.InterruptWindow or ExitReason.NmiWindow || exit is { Reason: ExitReason.Mmio, IsWrite: true };
             if (inside && !anywhere)
             {
                 inside = false;

@@ -32,7 +32,7 @@ public sealed class SaveRounds : IDisposable
         _model = model with { Features = model.Features.Where(f => f is not (CpuFeature.Rdrand or CpuFeature.Rdseed)).ToHashSet() };
         var packages = new DebianPackages(new GuestCache());
         string kernel = packages.FindKernel("linux"), busybox = packages.FindBusybox();
-        _guest = LinuxGuest.Create(BootFile.Read(kernel, "kernel"), kernel, BootFile.Read(busybox, "busybox"), new LinuxGuestOptions { Command = ["sh", "-c", Work] });
+        _guest = LinuxGuest.Create(BootFile.Read(kernel, "kernel", Memory), kernel, BootFile.Read(busybox, "busybox", Memory), new LinuxGuestOptions { Command = ["sh", "-c", Work] });
     }
 
     /// <summary>Rounds that one guest lives: then the next one boots.</summary>
@@ -143,8 +143,7 @@ public sealed class SaveRounds : IDisposable
         {
             var request = new BootRequest(Vm.Memory, Vm.Model, _board.MemoryMap, guest.Kernel, guest.KernelName)
             {
-                Initrd = guest.Initrd,
-                InitrdName = "initramfs",
+                Modules = [new BootModule(guest.Initrd, "initramfs")],
                 CommandLine = guest.Append,
                 RsdpAddress = MemoryLayout.Rsdp,
             };

@@ -1,7 +1,6 @@
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Bunraku.Machine.Board;
-using Bunraku.Testing;
 using Iced.Intel;
 using static Iced.Intel.AssemblerRegisters;
 
@@ -64,9 +63,7 @@ public sealed class ResetTests
         vm.RebootsOnReset = () => true;
         vm.AfterReset += Load;
         vm.Start();
-        Assert.True(new Patience(TimeSpan.FromSeconds(30), vm).Await(vm.Stopped));
-        vm.Join();
-        Assert.Equal(StopReason.DebugExit, vm.Stopped.Result.Reason);
+        Assert.Equal(StopReason.DebugExit, BoardGuest.Ends(vm)?.Reason);
         Assert.Equal("000000000100000000020000000003", Convert.ToHexString([.. said]));
 
         void Load()
@@ -92,7 +89,6 @@ public sealed class ResetTests
         Assert.True(vm.Memory.Write(Layout.Gdt, image));
         vm.Cpus[0].Cpu.WriteState(g.State);
         vm.Start();
-        Assert.True(new Patience(TimeSpan.FromSeconds(30), vm).Await(vm.Stopped));
-        Assert.Equal(StopReason.TripleFault, vm.Stopped.Result.Reason);
+        Assert.Equal(StopReason.TripleFault, BoardGuest.Ends(vm)?.Reason);
     }
 }
