@@ -1,10 +1,12 @@
 using System.Diagnostics;
 using System.Runtime.InteropServices;
 using Bunraku.Testing;
+using System.Runtime.Versioning;
 
 namespace Bunraku.Cli.Tests;
 
 /// <summary>Ctrl-C while the first start downloads, with a package manager of our own that never comes to an end.</summary>
+[SupportedOSPlatform("linux")]
 public sealed class InterruptedDownloadTests : IDisposable
 {
     private static readonly string Program = Path.Combine(AppContext.BaseDirectory, "bunraku.dll");

@@ -46,7 +46,7 @@ public sealed class OtherKernelTests : IClassFixture<LinuxGuestFiles>
 
     /// <summary>Xen's memory management, its traps into the kernel and the console of domain 0 work: a shell answers, and the machine powers off through ACPI.</summary>
     [Fact]
-    public void XenBootsLinuxAsItsFirstDomainToAShell()
+    public async Task XenBootsLinuxAsItsFirstDomainToAShell()
     {
         var packages = new DebianPackages(new GuestCache());
         using var xen = new TemporaryFile(Unpack(packages.FindOther("xen", "xen-system-amd64", "xen-hypervisor-", "/boot/xen-*.gz")));
@@ -75,11 +75,12 @@ public sealed class OtherKernelTests : IClassFixture<LinuxGuestFiles>
             process.StandardInput.Flush();
         }
         process.WaitForExit();
-        string log = output + error.Result;
+        string complaints = await error;
+        string log = output + complaints;
         Assert.True(asked, log);
         Assert.Contains("type xen, 2 processors, Linux", log);
         Assert.Contains("(XEN) Entering ACPI S5 state.", log);
-        Assert.Equal("", error.Result);
+        Assert.Equal("", complaints);
         Assert.Equal(0, process.ExitCode);
     }
     /// <summary>Its file ends inside the last paragraph of 16 bytes that its header counts.</summary>
