@@ -36,13 +36,17 @@ public interface IVirtualCpu : IDisposable
     void InjectInterrupt(byte vector);
 
     /// <summary>
-    /// An external interrupt waits that the next entry can take. The processor acknowledges it when it takes it, at the beginning of that <see cref="Enter"/> at the latest, and not
-    /// before: until then it stays where it is, and may go away or be overtaken. Requires <see cref="InterruptWindowOpen"/>. An offer is good for one entry.
+    /// An external interrupt waits that the next entry can take. The software processor acknowledges it when it takes it, at the beginning of that <see cref="Enter"/>: until then it stays
+    /// where it is, and may go away or be overtaken. An engine whose processor must be told the vector acknowledges at once. Requires <see cref="InterruptWindowOpen"/>. An offer is
+    /// good for one entry.
     /// </summary>
-    void OfferInterrupt(IInterruptAcknowledge source)
+    /// <returns>False: it has gone away already, and HLT goes on.</returns>
+    bool OfferInterrupt(IInterruptAcknowledge source)
     {
-        if (source.Acknowledge(out bool more) is { } vector) InjectInterrupt(vector);
+        byte? taken = source.Acknowledge(out bool more);
+        if (taken is { } vector) InjectInterrupt(vector);
         if (Controls.InterruptWindowExiting != more) Controls = Controls with { InterruptWindowExiting = more };
+        return taken != null;
     }
 
     /// <summary>Delivers an NMI at the next entry. Requires <see cref="NmiWindowOpen"/>.</summary>
@@ -96,7 +100,7 @@ public interface IVirtualCpu : IDisposable
 /// <summary>Where a processor acknowledges an external interrupt that it takes.</summary>
 public interface IInterruptAcknowledge
 {
-    /// <summary>The interrupt goes into service. On the vCPU's thread.</summary>
+    /// <summary>The interrupt goes into service. On the vCPU's thread, which holds no lock of an engine; it may take the interrupt controllers' lock.</summary>
     /// <param name="more">Another one waits: the vCPU exits with <see cref="ExitReason.InterruptWindow"/> as soon as it could take it.</param>
     /// <returns>Its vector; null when it went away.</returns>
     byte? Acknowledge(out bool more);

@@ -27,6 +27,7 @@ public interface IPageRightsObserver
 public sealed class PageRightsTable
 {
     private readonly ulong _size;
+    private readonly object _setting = new(); // outermost; held until all vCPUs have reported
     private readonly object _lock = new();
     private volatile byte[]? _taken; // a byte for each page of the backing memory; null: nothing was ever taken
     private volatile IPageRightsObserver[] _observers = [];
@@ -36,14 +37,15 @@ public sealed class PageRightsTable
     /// <summary>Called before a device writes to a page without <see cref="PageRights.Write"/>, with the page's offset in the backing memory. On the device's thread; the write happens in any case.</summary>
     public Action<ulong>? DeviceWriteRefused { get; set; }
 
-    /// <summary>Rights were taken away at some time.</summary>
-    public bool AnyTaken => _taken != null;
+    /// <summary>Rights were taken away at some time, and may have been given back.</summary>
+    public bool WereTaken => _taken != null;
 
     /// <summary>The rights to the page of this offset in the backing memory.</summary>
     public PageRights this[ulong offset] => _taken is { } taken ? PageRights.All & ~(PageRights)Volatile.Read(ref taken[offset >> GuestMemory.PageShift]) : PageRights.All;
 
     /// <summary>
-    /// Sets the rights to pages. When it returns, no vCPU and no device makes use of rights that were taken away. Any thread but one inside <see cref="IVirtualCpu.Enter"/>.
+    /// Sets the rights to pages. When it returns, no vCPU makes use of rights that were taken away; a device may be in the middle of a write that it began before. Any thread but one inside
+    /// <see cref="IVirtualCpu.Enter"/>, and without a lock that a vCPU may want there (that of the interrupt controllers).
     /// </summary>
     /// <param name="offset">Where the range begins in the backing memory: a multiple of 4096.</param>
     /// <param name="length">Bytes, a multiple of 4096.</param>
@@ -54,6 +56,16 @@ public sealed class PageRightsTable
         const ulong inPage = GuestMemory.PageSize - 1;
         if (offset > _size || length > _size - offset || ((offset | length) & inPage) != 0) throw new ArgumentOutOfRangeException(nameof(offset), $"{offset:X}, {length:X} bytes, are no pages of the memory");
         if ((rights & (PageRights.Read | PageRights.Write)) == PageRights.Write) throw new ArgumentException("the right to write needs the right to read", nameof(rights));
+        // Who takes the same rights at the same time waits for the vCPUs as well.
+        lock (_setting)
+        {
+            if (Store(offset, length, rights)) Revoke();
+        }
+    }
+
+    /// <summary>True when something was taken away.</summary>
+    private bool Store(ulong offset, ulong length, PageRights rights)
+    {
         bool isLess = false;
         lock (_lock)
         {
@@ -65,7 +77,11 @@ public sealed class PageRightsTable
                 Volatile.Write(ref taken[page], now);
             }
         }
-        if (!isLess) return;
+        return isLess;
+    }
+
+    private void Revoke()
+    {
         // A vCPU that fills its TLB from now on sees the new rights; what it has it gives up before it reports.
         Interlocked.MemoryBarrier();
         var revocation = new Revocation();

@@ -317,8 +317,7 @@ public sealed class CpuThread : IInterruptAcknowledge, IDisposable
             Cpu.Controls = Cpu.Controls with { InterruptWindowExiting = wantWindow, NmiWindowExiting = wantNmiWindow };
         if (!offer) return injected;
         _eventsMayWait = true;
-        Cpu.OfferInterrupt(this);
-        return true;
+        return Cpu.OfferInterrupt(this);
     }
 
     /// <inheritdoc/>
@@ -328,6 +327,7 @@ public sealed class CpuThread : IInterruptAcknowledge, IDisposable
         {
             byte? vector = Interrupts!.AcknowledgeInterrupt();
             more = Interrupts.InterruptPending;
+            if (vector != null) Paravirtual?.InterruptTaken();
             return vector;
         }
     }

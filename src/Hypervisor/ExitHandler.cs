@@ -79,6 +79,11 @@ public static class ExitHandler
             case ExitReason.EptViolation when vm.PageViolation is { } answer && answer(cpu, exit):
                 return ExitAction.Continue;
 
+            case ExitReason.EptViolation:
+                vm.Stop(new StopCause(StopReason.EngineError, Cpu: cpu.Cpu.Index,
+                    Message: $"nobody answers for the guest's access ({exit.Violation.Wanted}) to page {exit.Address & ~0xFFFul:X}, whose rights were taken away: set VirtualMachine.PageViolation"));
+                return ExitAction.Stop;
+
             case ExitReason.TripleFault:
                 if (ShutdownCause.IsReset(vm.Memory, cpu.Cpu))
                 {

@@ -52,7 +52,11 @@ internal sealed class InterpretedCpu(int index, Processor processor) : IFollowin
 
     public void InjectInterrupt(byte vector) => processor.InjectInterrupt(vector);
 
-    public void OfferInterrupt(IInterruptAcknowledge source) => processor.OfferInterrupt(source);
+    public bool OfferInterrupt(IInterruptAcknowledge source)
+    {
+        processor.OfferInterrupt(source);
+        return true;
+    }
 
     public void InjectNmi() => processor.InjectNmi();
 

@@ -131,8 +131,9 @@ public sealed unsafe partial class Processor : IDisposable
     internal void OfferInterrupt(IInterruptAcknowledge source)
     {
         if (!InterruptWindowOpen) throw new InvalidOperationException("the interrupt window is closed");
+        // Offered once more before it was entered, it is active in name only.
+        _offeredInHlt = Activity == CpuActivity.Halted || (_offeredInterrupt != null && _offeredInHlt);
         _offeredInterrupt = source;
-        _offeredInHlt = Activity == CpuActivity.Halted;
     }
 
     private IInterruptAcknowledge? _offeredInterrupt; // for the next entry

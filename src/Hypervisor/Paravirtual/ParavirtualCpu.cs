@@ -127,6 +127,12 @@ internal sealed unsafe class ParavirtualCpu(ParavirtualInterface owner, CpuThrea
         if (_eoiFlag.IsUsable) OfferEoi();
     }
 
+    /// <summary>An interrupt has gone into service, at the beginning of an entry or before it.</summary>
+    public void InterruptTaken()
+    {
+        if (_eoiFlag.IsUsable) OfferEoi();
+    }
+
     /// <summary>After each exit, before anything is done about it.</summary>
     public void AfterExit()
     {
@@ -210,6 +216,7 @@ internal sealed unsafe class ParavirtualCpu(ParavirtualInterface owner, CpuThrea
     /// <summary>Sets the flag by which the guest sees that it need not tell the APIC about the end of the interrupt in service.</summary>
     private void OfferEoi()
     {
+        if (_eoiOffered) return;
         if (thread.Interrupts is not { IsInService: true } source) return;
         lock (owner.InterruptLock)
         {

@@ -102,6 +102,9 @@ internal sealed class AddressSpaces
         foreach (SpaceSet set in _sets) Forget(set);
     }
 
+    /// <summary>No space has a number: nothing is cached.</summary>
+    public bool AreForgotten => _sets.TrueForAll(s => s.Pcids.Count == 0);
+
     /// <summary>Forgets all spaces of a VPID or ASID, whatever their second stage.</summary>
     public void ForgetTag(ushort tag)
     {

@@ -130,7 +130,7 @@ public sealed unsafe partial class Processor : IPageRightsObserver
         {
             if (!_insideGuest)
             {
-                _revocations.Add((EveryPage, null));
+                if (!_revocations.Exists(r => r.Page == EveryPage)) _revocations.Add((EveryPage, null));
                 return;
             }
             revocation.Expect();

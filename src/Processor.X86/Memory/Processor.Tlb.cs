@@ -119,7 +119,7 @@ public sealed unsafe partial class Processor
     {
         TlbFlushes++;
         _spaces.ForgetTag(_owner.Tag);
-        ForgetLargeRegions();
+        if (_spaces.AreForgotten) ForgetLargeRegions();
         SelectContext();
     }
 

@@ -131,7 +131,7 @@ public sealed unsafe partial class Processor
 
     private void DeliverDebugTrap(ulong bits)
     {
-        if ((_controls.ExceptionBitmap != 0 || Memory.Rights.AnyTaken) && (ExitPending || _posted.Count > 0))
+        if ((_controls.ExceptionBitmap != 0 || Memory.Rights.WereTaken) && (ExitPending || _posted.Count > 0))
         {
             // The instruction's own exits come first: the trap, or what comes up when it is delivered, may be one, too.
             RecordTrap(bits);

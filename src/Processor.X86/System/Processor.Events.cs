@@ -7,8 +7,10 @@ internal enum EventSource
 {
     /// <summary>Fault, trap or abort of the processor.</summary>
     Exception,
-    /// <summary>External interrupt or NMI.</summary>
+    /// <summary>External interrupt.</summary>
     External,
+    /// <summary>NMI; an external interrupt may have its vector, too.</summary>
+    Nmi,
     /// <summary>INT n.</summary>
     Interrupt,
     /// <summary>INT3, INTO.</summary>
@@ -71,7 +73,7 @@ public sealed unsafe partial class Processor
     {
         InterruptsDelivered++;
         NmiBlocked = true;
-        DeliverWithEscalation(Vector.Nmi, null, EventSource.External);
+        DeliverWithEscalation(Vector.Nmi, null, EventSource.Nmi);
     }
 
     private void DeliverWithEscalation(Vector vector, uint? errorCode, EventSource source)
@@ -139,7 +141,7 @@ public sealed unsafe partial class Processor
             return;
         }
         InterruptsDelivered--;
-        if (vector == Vector.Nmi)
+        if (source == EventSource.Nmi)
         {
             NmiBlocked = false;
             _injectedNmi = true;
@@ -169,10 +171,11 @@ public sealed unsafe partial class Processor
         ExitPending = true;
     }
 
-    private static EventKind Kind(EventSource source, Vector vector) => source switch
+    private static EventKind Kind(EventSource source) => source switch
     {
         EventSource.Exception => EventKind.HardwareException,
-        EventSource.External => vector == Vector.Nmi ? EventKind.Nmi : EventKind.ExternalInterrupt,
+        EventSource.External => EventKind.ExternalInterrupt,
+        EventSource.Nmi => EventKind.Nmi,
         EventSource.Interrupt => EventKind.SoftwareInterrupt,
         EventSource.Trap => EventKind.SoftwareException,
         _ => EventKind.PrivilegedSoftwareException,
@@ -201,7 +204,7 @@ public sealed unsafe partial class Processor
     {
         ProcessorState* s = State;
         bool isSoftware = source is EventSource.Interrupt or EventSource.Trap or EventSource.Icebp;
-        _vectoring = new VectoredEvent(Kind(source, vector), (byte)vector, errorCode, isSoftware ? s->Current->Length : (byte)0);
+        _vectoring = new VectoredEvent(Kind(source), (byte)vector, errorCode, isSoftware ? s->Current->Length : (byte)0);
         try
         {
             uint image = FlagsImage(vector, source);
@@ -230,7 +233,7 @@ public sealed unsafe partial class Processor
         return source switch
         {
             EventSource.Exception when vector is not (Vector.Db or Vector.Bp or Vector.Of or Vector.Df or Vector.Mc) => image | (uint)Rflags.Rf,
-            EventSource.External or EventSource.Exception => image,
+            EventSource.External or EventSource.Nmi or EventSource.Exception => image,
             _ => image & ~(uint)Rflags.Rf,
         };
     }

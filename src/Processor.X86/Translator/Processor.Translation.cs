@@ -21,6 +21,7 @@ public sealed unsafe partial class Processor
         public readonly TranslationArena Arena = new(ArenaSize);
         public readonly PredictionArena Predictions = new();
         public readonly LinearMirror Mirror;
+        public readonly HotBlocks Hot = new();
         public readonly TranslatorRuntime Runtime;
         public readonly BlockTranslator Blocks;
         /// <summary>Bytes at the beginning of the code that are never given up.</summary>
@@ -79,7 +80,6 @@ public sealed unsafe partial class Processor
 
     private Translator? _translator;
     private bool _translatorIsFull;
-    private readonly HotBlocks _hot = new();
     /// <summary>The link through which translated code was left last; tied when its target is entered next.</summary>
     private TranslationLink* _openLink;
 
@@ -99,7 +99,7 @@ public sealed unsafe partial class Processor
     {
         if ((block->First->Flags & InsnFlags.Counted) == 0) return;
         block->First->Disp = (long)block;
-        if (_hot.Contains(block->Start, block->Mode)) block->First->Imm = _translator!.Threshold - 1;
+        if (_translator!.Hot.Contains(block->Start, block->Mode)) block->First->Imm = _translator.Threshold - 1;
     }
 
     /// <summary>The block is entered once more.</summary>
@@ -173,7 +173,7 @@ public sealed unsafe partial class Processor
         }
         i->Extra = (ulong)made;
         i->Handler = &TranslatedBlocks.Enter;
-        _hot.Add(block->Start, block->Mode);
+        t.Hot.Add(block->Start, block->Mode);
         BlocksTranslated++;
     }
 
