@@ -27,7 +27,7 @@ internal sealed class BunrakuSubject(string program, string engine) : Subject(en
         long started = Stopwatch.GetTimestamp();
         Process process = HostProgram.Start(new ProcessStartInfo(program,
         [
-            "run", "--engine", Name, "--cpus", "1", "--memory", $"{BenchGuest.Megabytes}M", "--kernel", guest.Kernel, "--initrd", guest.Initrd, "--stats-json", statistics, "--timeout", limit,
+            "run", "--no-reboot", "--engine", Name, "--cpus", "1", "--memory", $"{BenchGuest.Megabytes}M", "--kernel", guest.Kernel, "--initrd", guest.Initrd, "--stats-json", statistics, "--timeout", limit,
             "--append", BenchGuest.CommandLine(workloads, milliseconds, mitigations),
         ]));
         return new Running(process, started, statistics);
