@@ -192,6 +192,7 @@ public sealed unsafe partial class Processor : ICodeObserver
     private void FlushCode()
     {
         CodeFlushes++;
+        NoteHotBlocks();
         foreach ((ulong page, _) in _codePages) Memory.Code.Unwatch(page, _observer);
         _codePages.Clear();
         _oneShot = null;

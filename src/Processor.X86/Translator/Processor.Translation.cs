@@ -21,7 +21,8 @@ public sealed unsafe partial class Processor
         public readonly TranslationArena Arena = new(ArenaSize);
         public readonly PredictionArena Predictions = new();
         public readonly LinearMirror Mirror;
-        public readonly HotBlocks Hot = new();
+        /// <summary>What was translated when all code was given up; null: it never was.</summary>
+        public HotBlocks? Hot;
         public readonly TranslatorRuntime Runtime;
         public readonly BlockTranslator Blocks;
         /// <summary>Bytes at the beginning of the code that are never given up.</summary>
@@ -99,7 +100,7 @@ public sealed unsafe partial class Processor
     {
         if ((block->First->Flags & InsnFlags.Counted) == 0) return;
         block->First->Disp = (long)block;
-        if (_translator!.Hot.Contains(block->Start, block->Mode)) block->First->Imm = _translator.Threshold - 1;
+        if (_translator is { Hot: { } hot } t && hot.Contains(block->Start, block->Mode)) block->First->Imm = t.Threshold - 1;
     }
 
     /// <summary>The block is entered once more.</summary>
@@ -173,7 +174,6 @@ public sealed unsafe partial class Processor
         }
         i->Extra = (ulong)made;
         i->Handler = &TranslatedBlocks.Enter;
-        t.Hot.Add(block->Start, block->Mode);
         BlocksTranslated++;
     }
 
@@ -470,6 +470,20 @@ public sealed unsafe partial class Processor
         jump[0] = 0xE9;
         BitConverter.TryWriteBytes(jump[1..], (int)(to - (from + 5)));
         _translator!.Memory.Patch(from, jump);
+    }
+
+    /// <summary>All code is about to be given up: what was worth translating is noted.</summary>
+    private void NoteHotBlocks()
+    {
+        if (_translator == null) return;
+        HotBlocks hot = _translator.Hot ??= new HotBlocks();
+        foreach (CodePage page in _codePages.Values)
+        {
+            for (Block* b = page.First; b != null; b = b->NextInPage)
+            {
+                if ((b->First->Flags & InsnFlags.Counted) != 0 && b->First->Extra != 0) hot.Add(b->Start, b->Mode);
+            }
+        }
     }
 
     /// <summary>Gives all translations up; called when none of them runs.</summary>
