@@ -31,7 +31,7 @@ internal sealed class AddressMap<TDevice>(ulong lastAddress, DeviceLock? default
         public readonly TDevice Device = device;
         public readonly DeviceLock Lock = @lock;
         public readonly ulong First = first, Last = last;
-        /// <summary>The range was moved or removed. Who found the entry looks once more when he holds the lock.</summary>
+        /// <summary>The range was moved or removed, and the table shows it. Who found the entry asks when he holds the lock, and then looks the address up again.</summary>
         public volatile bool Gone;
     }
 
@@ -41,6 +41,7 @@ internal sealed class AddressMap<TDevice>(ulong lastAddress, DeviceLock? default
 
     private readonly Lock _changing = new();
     private readonly List<Mapping> _mappings = []; // the best first
+    private readonly List<Entry> _withdrawn = []; // since the last table
     private volatile Table _table = new([0], [null]);
 
     /// <summary>Who answers at an address, and up to which address; null: nobody.</summary>
@@ -126,6 +127,9 @@ internal sealed class AddressMap<TDevice>(ulong lastAddress, DeviceLock? default
             table.Owners[n] = _mappings.Find(m => m.Entry is { } e && address - e.First <= e.Last - e.First)?.Entry;
         }
         _table = table;
+        // Only now: who looks again finds the new table, and need not wait for it.
+        foreach (Entry entry in _withdrawn) entry.Gone = true;
+        _withdrawn.Clear();
     }
 
     private sealed class Mapping(AddressMap<TDevice> owner, TDevice device, DeviceLock @lock, ulong length, int priority) : IBusMapping
@@ -148,7 +152,7 @@ internal sealed class AddressMap<TDevice>(ulong lastAddress, DeviceLock? default
 
         public void Withdraw()
         {
-            if (Entry != null) Entry.Gone = true;
+            if (Entry != null) owner._withdrawn.Add(Entry);
             Entry = null;
         }
 

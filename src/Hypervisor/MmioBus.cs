@@ -34,7 +34,7 @@ public sealed class MmioBus(DeviceLock? defaultLock = null)
     /// <summary>False when no device answers.</summary>
     public bool TryRead(ulong address, int size, out ulong value)
     {
-        if (_map.Find(address, out _) is { } found)
+        while (_map.Find(address, out _) is { } found)
         {
             lock (found.Lock)
             {
@@ -52,13 +52,16 @@ public sealed class MmioBus(DeviceLock? defaultLock = null)
     /// <summary>False when no device answers.</summary>
     public bool TryWrite(ulong address, int size, ulong value)
     {
-        if (_map.Find(address, out _) is not { } found) return false;
-        lock (found.Lock)
+        while (_map.Find(address, out _) is { } found)
         {
-            if (found.Gone) return false;
-            found.Device.WriteMmio(address - found.First, size, value);
-            return true;
+            lock (found.Lock)
+            {
+                if (found.Gone) continue;
+                found.Device.WriteMmio(address - found.First, size, value);
+                return true;
+            }
         }
+        return false;
     }
 
     public ulong Read(ulong address, int size)

@@ -25,9 +25,12 @@ public sealed class PortBus
     /// <summary>Reads 1, 2 or 4 bytes. An access that runs beyond its device's ports is split into bytes, as ISA does.</summary>
     public uint Read(ushort port, int size)
     {
-        if (_map.Find(port, out ulong last) is { } found && last - port >= (ulong)(size - 1))
+        while (_map.Find(port, out ulong last) is { } found && last - port >= (ulong)(size - 1))
         {
-            lock (found.Lock) return found.Gone ? Mask(size) : found.Device.ReadPort((ushort)(port - found.First), size) & Mask(size);
+            lock (found.Lock)
+            {
+                if (!found.Gone) return found.Device.ReadPort((ushort)(port - found.First), size) & Mask(size);
+            }
         }
         if (size == 1) return 0xFF;
         uint value = 0;
@@ -38,13 +41,14 @@ public sealed class PortBus
     /// <inheritdoc cref="Read"/>
     public void Write(ushort port, int size, uint value)
     {
-        if (_map.Find(port, out ulong last) is { } found && last - port >= (ulong)(size - 1))
+        while (_map.Find(port, out ulong last) is { } found && last - port >= (ulong)(size - 1))
         {
             lock (found.Lock)
             {
-                if (!found.Gone) found.Device.WritePort((ushort)(port - found.First), size, value & Mask(size));
+                if (found.Gone) continue;
+                found.Device.WritePort((ushort)(port - found.First), size, value & Mask(size));
+                return;
             }
-            return;
         }
         if (size == 1) return;
         for (int n = 0; n < size; n++) Write((ushort)(port + n), 1, value >> (8 * n));

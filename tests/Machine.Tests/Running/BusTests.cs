@@ -186,4 +186,30 @@ public sealed class BusTests
         Assert.False(late);
         Assert.True(accesses > 0);
     }
+
+    [Fact]
+    public void AnAccessWhileARangeGoesReachesWhoAnswersThen()
+    {
+        bool lost = false;
+        var ports = new PortBus();
+        ports.Add(0x300, 1, new Device(1));
+        IBusMapping above = ports.Add(0x300, 1, new Device(2), priority: 1);
+        using var stop = new CancellationTokenSource();
+        Thread[] readers = [.. Enumerable.Range(0, 3).Select(_ => new Thread(() =>
+        {
+            while (!stop.IsCancellationRequested)
+            {
+                if (ports.Read(0x300, 1) == 0xFF) lost = true;
+            }
+        }))];
+        foreach (Thread reader in readers) reader.Start();
+        for (int n = 0; n < 20_000; n++)
+        {
+            above.Remove();
+            above.Move(0x300);
+        }
+        stop.Cancel();
+        foreach (Thread reader in readers) reader.Join();
+        Assert.False(lost);
+    }
 }
