@@ -18,7 +18,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
     private readonly Terminal? _terminal;
     private readonly ReportFile? _file;
     private readonly OutputPump? _output;
-    private readonly List<PosixSignalRegistration> _signals = [];
+    private readonly List<PosixSignalRegistration> _signals = [], _stoppingSignals = [];
     private readonly CancellationTokenSource _interrupted = new();
     private volatile RunSession? _session;
     private volatile int _signal;
@@ -93,13 +93,13 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         if (_signal != 0) session.End(HostEnd.Signal, _signal);
         if (_outputErrno != 0) EndForOutput();
         if (_terminal is { } terminal) _shared = new SharedTerminal(session, Show, () => terminal.Size?.Columns ?? TextLayout.DefaultWidth);
-        RegisterStoppingSignals();
         AppDomain.CurrentDomain.UnhandledException += RestoreTerminal;
         AppDomain.CurrentDomain.ProcessExit += RestoreTerminal;
         using var input = new DescriptorReader(Stdin);
         Thread? reader = _options.Serial.Kind == SerialKind.Stdio ? new Thread(() => ReadInput(input)) { Name = "input", IsBackground = true } : null;
         try
         {
+            RegisterStoppingSignals();
             _terminal?.EnterRaw();
             session.Start();
             reader?.Start();
@@ -111,6 +111,9 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         }
         finally
         {
+            // The session is disposed of before this host.
+            foreach (PosixSignalRegistration signal in _stoppingSignals) signal.Dispose();
+            _stoppingSignals.Clear();
             // Without a reader the descriptor would be closed under it.
             input.Stop();
             if (reader is { IsAlive: true }) reader.Join();
@@ -160,7 +163,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
     private void RegisterStoppingSignals()
     {
         // Stopping by job control gives the terminal back for as long as it lasts, and the guest's clock stands still.
-        _signals.Add(PosixSignalRegistration.Create(PosixSignal.SIGTSTP, context =>
+        _stoppingSignals.Add(PosixSignalRegistration.Create(PosixSignal.SIGTSTP, context =>
         {
             context.Cancel = true;
             bool wasPaused = _session!.Paused;
@@ -171,7 +174,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
             if (!wasPaused) _session.Resume();
         }));
         // After a SIGSTOP, which nobody can catch, the shell has reset the modes.
-        _signals.Add(PosixSignalRegistration.Create(PosixSignal.SIGCONT, _ => Reenter()));
+        _stoppingSignals.Add(PosixSignalRegistration.Create(PosixSignal.SIGCONT, _ => Reenter()));
     }
 
     private void Reenter()

@@ -81,29 +81,32 @@ internal static class RunGuest
     private static void Explain(RunResult result, RunSession session)
     {
         if (result is { WantedCommand: true, CommandStatus: null, HostEnd: HostEnd.None or HostEnd.TimedOut }) Console.Error.Write(LastLines(session.HiddenMessages));
+        foreach (string reason in Reasons(result)) Console.Error.WriteLine("bunraku: " + reason);
+        if (result.Cause.Reason is StopReason.TripleFault or StopReason.EngineError) Console.Error.Write(session.CrashReport(result.Cause.Cpu));
+    }
+
+    /// <summary>Why a run ended and what is missing of it, a line each; nothing when it ended as one expects.</summary>
+    internal static IEnumerable<string> Reasons(RunResult result)
+    {
         switch (result.Cause.Reason)
         {
             case StopReason.TripleFault:
-                Console.Error.WriteLine($"bunraku: the guest crashed the processor (triple fault on cpu {result.Cause.Cpu})");
-                Console.Error.Write(session.CrashReport(result.Cause.Cpu));
+                yield return $"the guest crashed the processor (triple fault on cpu {result.Cause.Cpu})";
                 break;
             case StopReason.EngineError:
-                Console.Error.WriteLine($"bunraku: internal error, please report it: {result.Cause.Message}");
-                Console.Error.Write(session.CrashReport(result.Cause.Cpu));
+                yield return $"internal error, please report it: {result.Cause.Message}";
                 break;
             case StopReason.Reset when result.CommandStatus is null:
-                Console.Error.WriteLine("bunraku: the guest reset the machine");
+                yield return "the guest reset the machine";
                 break;
             case StopReason.HostRequest when result.HostEnd == HostEnd.TimedOut:
-                Console.Error.WriteLine("bunraku: the time given with --timeout ran out");
+                yield return "the time given with --timeout ran out";
                 break;
-            case StopReason.PowerOff when result.StreamDamage is { } damage:
-                Console.Error.WriteLine($"bunraku: {damage}; its status was {result.CommandStatus}");
-                break;
-            case StopReason.PowerOff when result.WantedCommand && result.CommandStatus is null:
-                Console.Error.WriteLine("bunraku: the guest powered off without the status of its command");
+            case StopReason.PowerOff when result is { WantedCommand: true, CommandStatus: null, StreamDamage: null }:
+                yield return "the guest powered off without the status of its command";
                 break;
         }
+        if (result.StreamDamage is { } damage) yield return result.CommandStatus is { } status ? $"{damage}; its status was {status}" : damage;
     }
 
     private static string LastLines(string messages)

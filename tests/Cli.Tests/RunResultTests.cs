@@ -25,6 +25,20 @@ public class RunResultTests
         Assert.Equal(expected, new RunResult(new StopCause(reason), end, signal, command, wanted).ExitStatus);
 
     [Theory]
+    [InlineData(StopReason.PowerOff, 7)]
+    [InlineData(StopReason.PowerOff, null)]
+    [InlineData(StopReason.Reset, 7)]
+    [InlineData(StopReason.Reset, null)]
+    [InlineData(StopReason.TripleFault, null)]
+    [InlineData(StopReason.HostRequest, null)]
+    public void DamageIsToldWhateverEndedTheRun(StopReason reason, int? command)
+    {
+        var result = new RunResult(new StopCause(reason), HostEnd.None, 0, command, true) { StreamDamage = "bytes were lost" };
+        string line = Assert.Single(RunGuest.Reasons(result), l => l.StartsWith("bytes were lost", StringComparison.Ordinal));
+        Assert.Equal(command is null ? "bytes were lost" : "bytes were lost; its status was 7", line);
+    }
+
+    [Theory]
     [InlineData(1, 1)]
     [InlineData(35, 35)]
     [InlineData(511, 255)]

@@ -265,4 +265,49 @@ public class RunSessionTests
         var e = Assert.Throws<UsageException>(() => new RunSession(new RunOptions { Guest = guest }, [new ScriptedEngine()], _ => ScriptedEngine.Model, new Recorder()));
         Assert.Contains(expected, e.Message);
     }
+
+    /// <summary>A console whose terminal shows the monitor's prompt behind each line of the guest, just when another thread pauses the VM.</summary>
+    private sealed class PausedWhilePrinting : IGuestConsole
+    {
+        public RunSession? Session { get; set; }
+
+        /// <summary>The prompt was drawn.</summary>
+        public TaskCompletionSource Drawn { get; } = new();
+
+        public Thread? Pausing { get; private set; }
+
+        public void Write(ReadOnlySpan<byte> bytes)
+        {
+            var terminal = new SharedTerminal(Session!, (_) => { }, () => 80);
+            terminal.Feed([0x01, (byte)'c']);
+            Pausing = new Thread(Session!.Pause);
+            Pausing.Start();
+            SpinWait.SpinUntil(() => (Pausing.ThreadState & ThreadState.WaitSleepJoin) != 0);
+            terminal.GuestWrote(bytes);
+            Drawn.SetResult();
+        }
+
+        public void Throttle()
+        {
+        }
+
+        public void Release()
+        {
+        }
+    }
+
+    [Fact]
+    public async Task ThePromptDoesNotWaitForWhoPausesTheGuest()
+    {
+        using var kernel = new TemporaryFile(Kernel);
+        var console = new PausedWhilePrinting();
+        var session = new RunSession(new RunOptions { Kernel = kernel.Path }, [new ScriptedEngine(ScriptedEngine.Out(0x3FB, 3), ScriptedEngine.Out(0x3F8, (byte)'\n'))],
+            _ => ScriptedEngine.Model, console);
+        console.Session = session;
+        session.Start();
+        await console.Drawn.Task.WaitAsync(TimeSpan.FromSeconds(30));
+        console.Pausing!.Join();
+        Assert.True(session.Paused);
+        session.Dispose();
+    }
 }

@@ -35,7 +35,8 @@ public sealed class RunSession : IDisposable
     private TimeSpan _entered, _ended;
     private HostEnd _hostEnd;
     private int _signal;
-    private bool _paused, _disposed;
+    private volatile bool _paused; // written with the pause lock held
+    private bool _disposed;
 
     /// <summary>Makes the machine and loads the guest; nothing runs yet.</summary>
     /// <param name="engines">What <c>--engine</c> can choose from, the best first.</param>
@@ -127,14 +128,8 @@ public sealed class RunSession : IDisposable
     /// <summary>The guest has come to its end.</summary>
     public bool Ended => _vm.Stopped.IsCompleted;
 
-    /// <summary>Virtual time and all vCPUs stand still.</summary>
-    public bool Paused
-    {
-        get
-        {
-            lock (_pauseLock) return _paused;
-        }
-    }
+    /// <summary>Virtual time and all vCPUs stand still. Takes no lock: who draws the monitor's prompt may be what a vCPU waits for that is to be paused.</summary>
+    public bool Paused => _paused;
 
     /// <summary>Lets the guest run. Once.</summary>
     public void Start()
@@ -224,6 +219,7 @@ public sealed class RunSession : IDisposable
         CpuState[] states = [.. Enumerable.Range(0, count).Select(_ => new CpuState())];
         lock (_pauseLock)
         {
+            if (_vm.Stopped.IsCompleted) _vm.Join();
             bool hold = !_paused && !_vm.Stopped.IsCompleted;
             if (hold) _vm.Pause();
             for (int n = 0; n < count; n++) _vm.Cpus[first + n].Cpu.ReadState(states[n]);

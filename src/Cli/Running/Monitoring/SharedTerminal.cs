@@ -10,7 +10,7 @@ public delegate void ShowBytes(ReadOnlySpan<byte> bytes);
 /// One terminal for two: the guest, and the monitor behind the escape key. Keys go to whom they are meant for, the terminal's answers always to the guest,
 /// which is the one that asks. What the guest prints while the monitor is open appears above the line that is being typed.
 /// </summary>
-/// <remarks><see cref="Feed"/> is for one thread; <see cref="GuestWrote"/> may come from any, with the machine lock held.</remarks>
+/// <remarks><see cref="Feed"/> is for one thread; <see cref="GuestWrote"/> may come from any, with the lock of a serial port held.</remarks>
 public sealed class SharedTerminal
 {
     private readonly RunSession _session;
@@ -20,7 +20,10 @@ public sealed class SharedTerminal
     private readonly EscapeSequences _sequences = new();
     private readonly MonitorShell _shell;
     private readonly LineEditor _editor;
-    /// <summary>Guards what is on the screen. No command runs with it held: commands stop vCPUs, which may be waiting for it in <see cref="GuestWrote"/>.</summary>
+    /// <summary>
+    /// Guards what is on the screen. Taken inside a serial port's lock; no device's lock and none of the session is taken with it held, and no command runs: commands stop vCPUs, which may
+    /// be waiting for it in <see cref="GuestWrote"/>.
+    /// </summary>
     private readonly Lock _screen = new();
     /// <summary>The monitor has the keyboard. Written by the keyboard's thread with the lock held.</summary>
     private volatile bool _open;
