@@ -13,7 +13,8 @@ public sealed class CpuThread : IInterruptAcknowledge, IDisposable
     private readonly object _wakeLock = new();
     private readonly Thread _thread;
     private bool _woken, _paused, _started;
-    private volatile bool _stop, _unhalted, _pauseWanted;
+    private volatile bool _stop, _pauseWanted;
+    private bool _unhalted; // set by any thread
     /// <summary>
     /// The interrupt source may have something to take, or to be told to the engine. Set behind each change of its state, by any thread; cleared by the vCPU's thread before it
     /// looks, so that nothing is lost and no lock is needed to see that there is nothing.
@@ -94,23 +95,19 @@ public sealed class CpuThread : IInterruptAcknowledge, IDisposable
     /// <summary>Ends HLT, or the next one, without an interrupt. Any thread.</summary>
     internal void Unhalt()
     {
-        _unhalted = true;
+        Volatile.Write(ref _unhalted, true);
         Wake();
     }
 
     /// <summary>The next HLT ends at once. While the vCPU stands still.</summary>
     internal bool UnhaltPending
     {
-        get => _unhalted;
-        set => _unhalted = value;
+        get => Volatile.Read(ref _unhalted);
+        set => Volatile.Write(ref _unhalted, value);
     }
 
-    private bool TakeUnhalt()
-    {
-        bool unhalted = _unhalted;
-        _unhalted = false;
-        return unhalted;
-    }
+    /// <summary>In one step: a kick that comes between a look and the clearing would be lost, and the guest's spinlock would wait for ever.</summary>
+    private bool TakeUnhalt() => Interlocked.Exchange(ref _unhalted, false);
 
     internal void RequestStop()
     {
@@ -118,6 +115,7 @@ public sealed class CpuThread : IInterruptAcknowledge, IDisposable
         Wake();
     }
 
+    /// <summary>Returns when the thread uses its vCPU no more, until <see cref="Resume"/>; a thread that is to end ends first. Not on the vCPU's thread.</summary>
     internal void Pause()
     {
         lock (_wakeLock)
@@ -128,7 +126,7 @@ public sealed class CpuThread : IInterruptAcknowledge, IDisposable
         Cpu.Kick();
         lock (_wakeLock)
         {
-            while (_started && !_paused && !_stop && _thread.IsAlive) Monitor.Wait(_wakeLock, 100);
+            while (_started && !_paused && _thread.IsAlive) Monitor.Wait(_wakeLock, 100);
         }
         _stolenAtPause ??= Withheld;
     }
@@ -155,7 +153,11 @@ public sealed class CpuThread : IInterruptAcknowledge, IDisposable
             HostThread = HostScheduling.CurrentThread;
             while (!_stop)
             {
-                if (_pauseWanted || _vm.ResetPending) WaitWhilePaused();
+                if (_pauseWanted || _vm.ResetPending)
+                {
+                    WaitWhilePaused();
+                    continue; // what ended the wait may be the end: who paused has the vCPU then
+                }
                 if (!TakeEvents()) return;
                 if (_vm.ResetPending) continue;
                 if (Cpu.Activity != CpuActivity.Active)
@@ -207,7 +209,6 @@ public sealed class CpuThread : IInterruptAcknowledge, IDisposable
 
     private void WaitWhilePaused()
     {
-        if (!_pauseWanted) return;
         lock (_wakeLock)
         {
             while ((_pauseWanted || _vm.ResetPending) && !_stop)

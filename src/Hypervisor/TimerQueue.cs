@@ -21,13 +21,16 @@ public sealed class TimerQueue : IDisposable
     private readonly Alarm _alarm = new();
     private long _sleepsUntil = long.MinValue; // the deadline that the thread sleeps for; MinValue: it is awake and will look
     private readonly Action? _begin;
+    private readonly Action<Exception> _failed;
     private bool _stopping;
     private bool _paused;
     private bool _callingBack;
 
+    /// <param name="failed">Told of what a callback throws, which is a defect of ours; no timer comes any more then.</param>
     /// <param name="begin">What the thread does first.</param>
-    internal TimerQueue(VirtualClock clock, Action? begin = null)
+    internal TimerQueue(VirtualClock clock, Action<Exception> failed, Action? begin = null)
     {
+        _failed = failed;
         _begin = begin;
         _clock = clock;
         _thread = new Thread(Run) { Name = "timers", IsBackground = true };
@@ -97,8 +100,21 @@ public sealed class TimerQueue : IDisposable
 
     private void Run()
     {
-        Alarm.MakePunctual();
-        _begin?.Invoke();
+        try
+        {
+            Alarm.MakePunctual();
+            _begin?.Invoke();
+            CallBack();
+        }
+        catch (Exception e)
+        {
+            _failed(e); // with no lock held
+        }
+    }
+
+    /// <summary>Calls back what comes due, until the end.</summary>
+    private void CallBack()
+    {
         lock (_lock)
         {
             while (!_stopping)

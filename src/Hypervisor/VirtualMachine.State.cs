@@ -81,7 +81,7 @@ public sealed partial class VirtualMachine
 
     /// <summary>
     /// Asked when the guest resets the machine: true, and it boots again (<see cref="AfterReset"/>); false, and it ends with <see cref="StopReason.Reset"/>, as without this. On the thread that
-    /// resets, with the machine lock held perhaps. Set before the start.
+    /// resets, with the lock of the device held that the guest used for it. Set before the start.
     /// </summary>
     public Func<bool>? RebootsOnReset { get; set; }
 
@@ -96,7 +96,7 @@ public sealed partial class VirtualMachine
 
     private volatile bool _resetPending;
 
-    /// <summary>The guest resets the machine: returns at once, and no vCPU executes another instruction of the old guest once it has left it. Any thread, with the machine lock held too.</summary>
+    /// <summary>The guest resets the machine: returns at once, and no vCPU executes another instruction of the old guest once it has left it. Any thread, with devices' locks held too.</summary>
     public void RequestReset()
     {
         if (_resetPending) return;
@@ -118,7 +118,7 @@ public sealed partial class VirtualMachine
         {
             lock (_pauseLock)
             {
-                if (!_resetPending || _disposed) return;
+                if (!_resetPending || _disposed || _stopped.Task.IsCompleted) return;
                 Reset();
             }
         }
@@ -130,7 +130,7 @@ public sealed partial class VirtualMachine
 
     /// <summary>
     /// RESET, as from the button: devices and vCPUs are as after power-on, and what was pending is gone. RAM stays as it is, as on a PC, but for what <see cref="AfterReset"/> writes. Virtual time goes
-    /// on. Not on a vCPU's thread, nor with the machine lock held; paused or not.
+    /// on. Not on a vCPU's thread, nor with a device's lock held; paused or not.
     /// </summary>
     public void Reset() => WhileHeld(() =>
     {

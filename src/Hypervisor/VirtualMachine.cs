@@ -57,9 +57,8 @@ public sealed partial class VirtualMachine : IDisposable
     private readonly Lock _pauseLock = new(); // who holds the vCPUs; before every other
     private readonly ClockDiscipline _discipline;
     private readonly CpuTimeControl? _cpuTime;
-    private bool _paused;
+    private bool _paused, _disposed; // guarded by _pauseLock
     private readonly TaskCompletionSource<StopCause> _stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    private bool _disposed;
 
     /// <param name="memorySize">Bytes of RAM, a multiple of 4096.</param>
     /// <exception cref="CpuTimeException">The host does not give what <see cref="VirtualMachineOptions.CpuTime"/> asks for.</exception>
@@ -71,34 +70,37 @@ public sealed partial class VirtualMachine : IDisposable
         try
         {
             if (!options.CpuTime.IsDefault) _cpuTime = new CpuTimeControl(options.CpuTime, Memory, () => _cpus);
+            Clock = new VirtualClock(options.TscFrequency);
+            Timers = new TimerQueue(Clock, Fail, _cpuTime is null ? null : _cpuTime.BeginTimers);
+            _discipline = new ClockDiscipline(this);
+            KvmFeatures features = ParavirtualInterface.Offered;
+            bool paravirtual = options.Paravirtual && model.Has(CpuFeature.Hypervisor) && (engine.Intercepts.Instructions & InterceptedInstructions.Hypercall) != 0;
+            if (paravirtual) model = model with { Hypervisor = ParavirtualInterface.Describe(features, options.CpuTime.Realtime ? KvmHints.Realtime : KvmHints.None) };
+            else if (options.Paravirtual) model = model with { Hypervisor = HypervisorInterface.OfEngine };
+            _engineVm = engine.CreateVm(Memory, model, Clock);
+            Model = _engineVm.NarrowedModel ?? model;
+            if (_engineVm.DirtyPages is { } dirty) DirtyPages = new DirtyPageLog(dirty, Memory);
+            if (options.EngineApics) EngineApics = _engineVm.HoldLocalApics();
+            for (int n = 0; n < cpus; n++) _cpus.Add(new CpuThread(this, _engineVm.CreateCpu(n)));
+            if (!paravirtual) return;
+            Paravirtual = new ParavirtualInterface(this, features);
+            Msrs.Add(Paravirtual);
+            Add(Paravirtual);
+            foreach (CpuThread cpu in _cpus)
+            {
+                cpu.Paravirtual = Paravirtual.Add(cpu);
+                cpu.Cpu.Controls = cpu.Cpu.Controls with { Instructions = cpu.Cpu.Controls.Instructions | InterceptedInstructions.Hypercall };
+            }
         }
-        catch (CpuTimeException)
+        catch
         {
-            Memory.Dispose();
+            Dispose();
             throw;
         }
-        Clock = new VirtualClock(options.TscFrequency);
-        _discipline = new ClockDiscipline(this);
-        KvmFeatures features = ParavirtualInterface.Offered;
-        bool paravirtual = options.Paravirtual && model.Has(CpuFeature.Hypervisor) && (engine.Intercepts.Instructions & InterceptedInstructions.Hypercall) != 0;
-        if (paravirtual) model = model with { Hypervisor = ParavirtualInterface.Describe(features, options.CpuTime.Realtime ? KvmHints.Realtime : KvmHints.None) };
-        else if (options.Paravirtual) model = model with { Hypervisor = HypervisorInterface.OfEngine };
-        Timers = new TimerQueue(Clock, _cpuTime is null ? null : _cpuTime.BeginTimers);
-        _engineVm = engine.CreateVm(Memory, model, Clock);
-        Model = _engineVm.NarrowedModel ?? model;
-        if (_engineVm.DirtyPages is { } dirty) DirtyPages = new DirtyPageLog(dirty, Memory);
-        if (options.EngineApics) EngineApics = _engineVm.HoldLocalApics();
-        for (int n = 0; n < cpus; n++) _cpus.Add(new CpuThread(this, _engineVm.CreateCpu(n)));
-        if (!paravirtual) return;
-        Paravirtual = new ParavirtualInterface(this, features);
-        Msrs.Add(Paravirtual);
-        Add(Paravirtual);
-        foreach (CpuThread cpu in _cpus)
-        {
-            cpu.Paravirtual = Paravirtual.Add(cpu);
-            cpu.Cpu.Controls = cpu.Cpu.Controls with { Instructions = cpu.Cpu.Controls.Instructions | InterceptedInstructions.Hypercall };
-        }
     }
+
+    /// <summary>A defect of ours on one of the VM's threads: it ends this VM with a message, never the process. Any thread.</summary>
+    private void Fail(Exception e) => Stop(new StopCause(StopReason.EngineError, Message: e.ToString()));
 
     /// <summary>The processor as the guest sees it: what boots it and what stands around it must not use more.</summary>
     public CpuModel Model { get; }
@@ -133,7 +135,7 @@ public sealed partial class VirtualMachine : IDisposable
     /// <param name="name">For people who look at the process.</param>
     public IoThread CreateIoThread(string name)
     {
-        var thread = new IoThread(name, e => Stop(new StopCause(StopReason.EngineError, Message: e.ToString())));
+        var thread = new IoThread(name, Fail);
         lock (_pauseLock)
         {
             if (_paused) thread.Pause(true);
@@ -179,17 +181,25 @@ public sealed partial class VirtualMachine : IDisposable
         foreach (CpuThread cpu in _cpus) cpu.RequestStop();
     }
 
-    /// <summary>Returns when no vCPU runs any more, so that state and memory can be looked at. After <see cref="Stopped"/>; not from a vCPU's thread.</summary>
+    /// <summary>
+    /// Returns when no vCPU runs any more and no reset is under way, so that state and memory can be looked at. After <see cref="Stopped"/>; not from a vCPU's thread, nor from
+    /// <see cref="AfterReset"/>.
+    /// </summary>
     public void Join()
     {
         foreach (CpuThread cpu in _cpus) cpu.Join();
+        // A reset holds this lock and writes memory and vCPUs; one that is still to come sees that the VM has stopped.
+        lock (_pauseLock)
+        {
+        }
     }
 
-    /// <summary>Stops virtual time and all vCPUs, and returns when they stand still. Any thread but a vCPU's, with no device's lock held. Idempotent.</summary>
+    /// <summary>Stops virtual time and all vCPUs, and returns when they stand still. Any thread but a vCPU's, with no device's lock held. Idempotent; nothing after disposal.</summary>
     public void Pause()
     {
         lock (_pauseLock)
         {
+            if (_disposed) return;
             foreach (CpuThread cpu in _cpus) cpu.Pause();
             bool paused = _paused;
             _paused = true;
@@ -202,11 +212,12 @@ public sealed partial class VirtualMachine : IDisposable
         }
     }
 
-    /// <summary>Goes on after <see cref="Pause"/>.</summary>
+    /// <summary>Goes on after <see cref="Pause"/>; nothing after disposal.</summary>
     public void Resume()
     {
         lock (_pauseLock)
         {
+            if (_disposed) return;
             bool paused = _paused;
             if (paused)
             {
@@ -222,11 +233,12 @@ public sealed partial class VirtualMachine : IDisposable
         }
     }
 
-    /// <summary>Does something while no vCPU runs and virtual time goes on. Not on a vCPU's thread, nor with a device's lock held.</summary>
+    /// <summary>Does something while no vCPU runs and virtual time goes on. Not on a vCPU's thread, nor with a device's lock held. Nothing after disposal.</summary>
     internal void WhileHeld(Action action)
     {
         lock (_pauseLock)
         {
+            if (_disposed) return;
             if (!_paused) foreach (CpuThread cpu in _cpus) cpu.Pause();
             action();
             if (!_paused) foreach (CpuThread cpu in _cpus) cpu.Resume();
@@ -241,17 +253,21 @@ public sealed partial class VirtualMachine : IDisposable
 
     public void Dispose()
     {
-        if (_disposed) return;
-        _disposed = true;
-        _discipline.Dispose();
+        // Who pauses the VM or resets it comes to an end first; who comes later finds it disposed.
+        lock (_pauseLock)
+        {
+            if (_disposed) return;
+            _disposed = true;
+        }
+        _discipline?.Dispose(); // the constructor comes here too when it failed half-way
         Stop(new StopCause(StopReason.HostRequest));
         Join();
         // All that calls a vCPU by itself comes to its end before the vCPUs do: a timer's interrupt would wake one that is no more.
         foreach (IoThread thread in _ioThreads) thread.Dispose();
-        Timers.Dispose();
+        Timers?.Dispose();
         _cpuTime?.Dispose();
         foreach (CpuThread cpu in _cpus) cpu.Dispose();
-        _engineVm.Dispose();
+        _engineVm?.Dispose();
         Memory.Dispose();
     }
 }

@@ -2,10 +2,12 @@ using Bunraku.Engines;
 
 namespace Bunraku.Machine.Tests.Board;
 
-/// <summary>An engine whose guest does nothing: tests hand exits to the hypervisor themselves.</summary>
+/// <summary>An engine whose guest does nothing, unless a test says what: tests hand exits to the hypervisor themselves.</summary>
 /// <param name="onKick">Told of each kick, with the number of the vCPU.</param>
-/// <param name="onDispose">Told of the end of each vCPU.</param>
-internal sealed class IdleEngine(Action<int>? onKick = null, Action<int>? onDispose = null) : IEngine
+/// <param name="onDispose">Told of the end of each vCPU, and of the VM's with the number -1.</param>
+/// <param name="onEnter">What the guest does; null: the VM is not to be started.</param>
+/// <param name="cpus">How many vCPUs can be made.</param>
+internal sealed class IdleEngine(Action<int>? onKick = null, Action<int>? onDispose = null, Action<VmExit>? onEnter = null, int cpus = int.MaxValue) : IEngine
 {
     public static readonly CpuModel Model =
         new("idle", "GenuineIntel", 6, 1, 1, "Idle", new HashSet<CpuFeature> { CpuFeature.Apic, CpuFeature.X2apic, CpuFeature.TscDeadline, CpuFeature.Lm });
@@ -14,26 +16,33 @@ internal sealed class IdleEngine(Action<int>? onKick = null, Action<int>? onDisp
 
     public EngineProbe Probe() => new(true, "does nothing");
 
-    public IEngineVm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new Vm(onKick, onDispose);
+    public IEngineVm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new Vm(onKick, onDispose, onEnter, cpus);
 
-    private sealed class Vm(Action<int>? onKick, Action<int>? onDispose) : IEngineVm
+    private sealed class Vm(Action<int>? onKick, Action<int>? onDispose, Action<VmExit>? onEnter, int cpus) : IEngineVm
     {
-        public IVirtualCpu CreateCpu(int index) => new Cpu(index, onKick, onDispose);
+        public IVirtualCpu CreateCpu(int index) => index < cpus ? new Cpu(index, onKick, onDispose, onEnter) : throw new InvalidOperationException("no more vCPUs");
 
-        public void Dispose()
-        {
-        }
+        public void Dispose() => onDispose?.Invoke(-1);
     }
 
-    private sealed class Cpu(int index, Action<int>? onKick, Action<int>? onDispose) : IVirtualCpu
+    private sealed class Cpu(int index, Action<int>? onKick, Action<int>? onDispose, Action<VmExit>? onEnter) : IVirtualCpu
     {
+        private readonly VmExit _exit = new();
+
         public int Index => index;
         public ExecutionControls Controls { get; set; } = new();
         public CpuActivity Activity { get; set; }
         public bool InterruptWindowOpen => false;
         public bool NmiWindowOpen => false;
         public EngineCounters Counters => default;
-        public VmExit Enter() => throw new InvalidOperationException("the VM is not to be started");
+
+        public VmExit Enter()
+        {
+            if (onEnter is null) throw new InvalidOperationException("the VM is not to be started");
+            _exit.Reason = ExitReason.Kicked;
+            onEnter(_exit);
+            return _exit;
+        }
 
         public void Kick() => onKick?.Invoke(index);
 

@@ -54,6 +54,17 @@ public sealed class TimerQueueTests : IDisposable
     }
 
     [Fact]
+    public async Task ACallbackThatThrowsEndsItsVirtualMachineOnly()
+    {
+        IMachineTimer timer = _vm.Timers.Create(() => throw new InvalidOperationException("a defect"), _lock);
+        lock (_lock) timer.Arm(0);
+        StopCause cause = await _vm.Stopped.WaitAsync(TimeSpan.FromMilliseconds(Milliseconds));
+        Assert.Equal(StopReason.EngineError, cause.Reason);
+        Assert.Contains("a defect", cause.Message);
+        _vm.Pause(); // waits for no callback
+    }
+
+    [Fact]
     public void ADeviceAtWorkDoesNotHoldUpTimersOfOthersForGood()
     {
         using var called = new ManualResetEventSlim();
