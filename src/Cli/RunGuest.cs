@@ -80,7 +80,7 @@ internal static class RunGuest
     /// <summary>Says why a run ended, when that is not obvious.</summary>
     private static void Explain(RunResult result, RunSession session)
     {
-        if (result is { WantedCommand: true, CommandStatus: null, HostEnd: HostEnd.None or HostEnd.TimedOut }) Console.Error.Write(LastLines(session.HiddenMessages));
+        if (result is { WantedCommand: true, CommandStatus: null, StreamDamage: null, HostEnd: HostEnd.None or HostEnd.TimedOut }) Console.Error.Write(LastLines(session.HiddenMessages));
         foreach (string reason in Reasons(result)) Console.Error.WriteLine("bunraku: " + reason);
         if (result.Cause.Reason is StopReason.TripleFault or StopReason.EngineError) Console.Error.Write(session.CrashReport(result.Cause.Cpu));
     }

@@ -30,6 +30,7 @@ internal sealed class GuestMachine
     /// <summary>Input that waits until the guest's terminal is set up for it, which would lose or echo it; null from then on.</summary>
     private List<byte>? _held;
     private uint _commandOutput; // bytes that COM2 sent
+    private readonly InputWatch _watch = new();
 
     /// <param name="warn">Told in one line what the guest does not get of what it asks for.</param>
     /// <exception cref="BootException">The guest is no kernel or does not fit.</exception>
@@ -168,7 +169,9 @@ internal sealed class GuestMachine
         _line.Clear();
         _frames!.Acknowledge(_messages.FramesTaken);
         _frames.Take(_line);
-        if (_line.Count > 0) _inputPort.Enqueue(CollectionsMarshal.AsSpan(_line));
+        if (_line.Count == 0) return;
+        _watch.Sent(_line.Count);
+        _inputPort.Enqueue(CollectionsMarshal.AsSpan(_line));
     }
 
     /// <summary>The guest takes input. On the vCPU's thread.</summary>
@@ -195,8 +198,9 @@ internal sealed class GuestMachine
     {
         get
         {
+            if (_watch.Damage is { } lost) return lost;
             if (_messages?.Line is not { } line) return null;
-            if (line.Damaged != 0) return $"the guest's kernel lost {line.Damaged} bytes of the command's input";
+            if (InputWatch.Counted(line) is { } damage) return damage;
             return line.Sent == _commandOutput ? null : $"the guest sent {line.Sent} bytes of the command's output and {_commandOutput} came";
         }
     }
@@ -228,7 +232,17 @@ internal sealed class GuestMachine
         _passed.Clear();
         _messages.Filter(bytes, _passed);
         if (_messages.InputReady) ReleaseInput();
+        if (_frames is not null) WatchInput();
         ShowFirst(CollectionsMarshal.AsSpan(_passed));
+    }
+
+    /// <summary>A command whose input has lost bytes may wait for them for ever. The end is as if the guest had switched off: what it printed so far comes out.</summary>
+    private void WatchInput()
+    {
+        lock (_inputLock)
+        {
+            if (_watch.Damage is null && _watch.Look(_messages!, _inputPort)) _vm.Stop(new StopCause(StopReason.PowerOff));
+        }
     }
 
     private void ShowFirst(ReadOnlySpan<byte> bytes)

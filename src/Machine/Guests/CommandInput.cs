@@ -5,9 +5,10 @@ using System.Text;
 namespace Bunraku.Machine;
 
 /// <summary>
-/// Carries the host's standard input over the guest's COM2 in <see cref="GuestConsole.Command"/>, in frames: a line with the number of bytes in
-/// decimal, then that many bytes, whatever they are. A frame of 0 bytes is the end of the input. The guest says when the command's pipe has taken a frame
-/// (<see cref="GuestMessages.FramesTaken"/>), and only then may another one follow.
+/// Carries the host's standard input over the guest's COM2 in <see cref="GuestConsole.Command"/>, in frames: a line with the frame's
+/// number, from 1 on, and its number of bytes, both in decimal, then that many bytes, whatever they are. A frame of 0 bytes is the end of the input. The guest says
+/// when the command's pipe has taken a frame (<see cref="GuestMessages.FramesTaken"/>), and only then may another one follow. Behind a lost byte the guest finds no
+/// line with the number that it expects, and says so (<see cref="GuestMessages.InputBroken"/>).
 /// </summary>
 /// <remarks>
 /// Linux's serial driver takes characters as fast as they come into a buffer of 640 KiB (TTYB_DEFAULT_MEM_LIMIT) and drops what is beyond. RTS
@@ -45,15 +46,15 @@ public sealed class CommandInput
         while (_waiting.Count > 0 && _sent - _taken < MostFrames)
         {
             int size = Math.Min(_waiting.Count, LongestFrame);
-            Header(line, size);
+            Header(line, ++_sent, size);
             line.AddRange(CollectionsMarshal.AsSpan(_waiting)[..size]);
             _waiting.RemoveRange(0, size);
-            _sent++;
         }
         if (!_ending || _ended || _waiting.Count > 0) return;
-        Header(line, 0);
+        Header(line, _sent + 1, 0);
         _ended = true;
     }
 
-    private static void Header(List<byte> line, int size) => line.AddRange(Encoding.ASCII.GetBytes(string.Create(CultureInfo.InvariantCulture, $"{size}\n")));
+    private static void Header(List<byte> line, int number, int size) =>
+        line.AddRange(Encoding.ASCII.GetBytes(string.Create(CultureInfo.InvariantCulture, $"{number} {size}\n")));
 }

@@ -43,6 +43,17 @@ public sealed class GuestMessages
     /// <summary>What the guest's kernel counted on COM2 when all output was sent; null when it did not say.</summary>
     public GuestLineCounters? Line { get; private set; }
 
+    /// <summary>The guest found something else than a frame where one had to begin: bytes of the input are missing, and it takes no more.</summary>
+    public bool InputBroken { get; private set; }
+
+    /// <summary>
+    /// What the guest's kernel counted on COM2 so far; the guest looks every few seconds while the command runs. Null before.
+    /// </summary>
+    public GuestLineCounters? LineSoFar { get; private set; }
+
+    /// <summary>How often the guest has told <see cref="LineSoFar"/>.</summary>
+    public int Looks { get; private set; }
+
     /// <summary>Raised on the caller's thread of <see cref="Filter"/> for each message: "init", "input", "exit 3".</summary>
     public event Action<string>? Received;
 
@@ -92,7 +103,9 @@ public sealed class GuestMessages
         if (message == "init") InitStarted = true;
         else if (message == "input") InputReady = true;
         else if (message.StartsWith("exit ", StringComparison.Ordinal) && byte.TryParse(message.AsSpan(5), out byte status)) ExitStatus = status;
+        else if (message == "broken") InputBroken = true;
         else if (message.StartsWith("line ", StringComparison.Ordinal)) Line = GuestLineCounters.Parse(message[5..]);
+        else if (message.StartsWith("now ", StringComparison.Ordinal)) (LineSoFar, Looks) = (GuestLineCounters.Parse(message[4..]), Looks + 1);
         Received?.Invoke(message);
     }
 }

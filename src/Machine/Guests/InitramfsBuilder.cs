@@ -14,6 +14,8 @@ namespace Bunraku.Machine;
 /// </remarks>
 public static class InitramfsBuilder
 {
+    /// <summary>Seconds between two looks at what Linux counted on the command's line. A look starts one process.</summary>
+    private const int WatchPeriod = 3;
     private const uint Executable = 0x1ED;
     private const string CommandPath = "/etc/bunraku/command", SessionPath = "/etc/bunraku/session";
 
@@ -114,12 +116,28 @@ public static class InitramfsBuilder
                 exec 3<>/dev/ttyS1
                 stty -F /dev/ttyS1 115200 raw -echo -iexten cs8 -parenb -cstopb clocal cread crtscts
                 mkfifo /run/input /run/output
+                say() { printf '\033_bunraku;{{token}};%s\033\\' "$1" >/dev/console; }
                 feed() {
-                    while read -r size && [ "$size" -gt 0 ]; do
-                        dd bs="$size" count=1 iflag=fullblock 2>/dev/null || break
+                    expected=1
+                    while read -r number size && [ "$number" = $expected ] && [ "$size" -ge 0 ]; do
+                        [ "$size" = 0 ] && return
+                        # It fails when the command reads no more.
+                        dd bs="$size" count=1 iflag=fullblock || return
                         printf '\{{Convert.ToString(GuestMessages.FrameTaken, 8)}}' >/dev/console
-                    done
+                        expected=$((expected + 1))
+                    done 2>/dev/null
+                    say broken
                 }
+                watch() {
+                    while sleep {{WatchPeriod}}; do
+                        while read -r line; do
+                            case $line in
+                                1:*) say "now $line" ;;
+                            esac
+                        done </proc/tty/driver/serial
+                    done 2>/dev/null
+                }
+                watch &
                 feed <&3 >/run/input 3>&- &
                 dd bs=65536 </run/output >&3 2>/dev/null &
                 drain=$!

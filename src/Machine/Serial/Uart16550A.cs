@@ -97,6 +97,15 @@ public sealed partial class Uart16550A : IDevice, IStateful<UartState>
 
     private UartLineControl InitialLineControl => SetUpByFirmware ? UartLineControl.WordLength : 0;
 
+    /// <summary>Characters that the guest has not read yet, wherever they are. Thread-safe.</summary>
+    public int Unread
+    {
+        get
+        {
+            lock (_lock) return _incoming.Count + _count;
+        }
+    }
+
     /// <summary>Characters that wait for room in the receiver. Thread-safe; for sources that want to hold back.</summary>
     public int QueuedInput
     {

@@ -67,7 +67,9 @@ public class GuestChannelTests
         {
             Assert.InRange(line.Count, 1, CommandInput.MostFrames * (CommandInput.LongestFrame + 8));
             int end = line.IndexOf((byte)'\n');
-            int size = int.Parse(Encoding.ASCII.GetString([.. line.Take(end)]));
+            string[] header = Encoding.ASCII.GetString([.. line.Take(end)]).Split(' ');
+            Assert.Equal($"{taken + 1}", header[0]);
+            int size = int.Parse(header[1]);
             received.AddRange(line.Skip(end + 1).Take(size));
             line.RemoveRange(0, end + 1 + size);
             ended = size == 0;
