@@ -1,7 +1,7 @@
 using System.Diagnostics;
 using System.Runtime.InteropServices;
-using Bunraku.Testing;
 using System.Runtime.Versioning;
+using Bunraku.Testing;
 
 namespace Bunraku.Cli.Tests;
 
