@@ -525,7 +525,7 @@ public sealed class SmpTests
         Assert.Equal((ushort)0x0800, run.Read<ushort>(0x8100));
         Assert.Equal((ushort)0x0A00, run.Read<ushort>(0xA100));
         Assert.Equal(0x6000_0010u, run.Read<uint>(0x8104)); // after power-up: CD, NW, ET
-        Assert.Equal(Bunraku.Engines.CpuidLeaves.Query(new Bunraku.Engines.CpuidSubject(g.Model, 1, 3, 1), 1, 0).Eax, run.Read<uint>(0xA108));
+        Assert.Equal(CpuidLeaves.Query(new CpuidSubject(g.Model, 1, 3, 1), 1, 0).Eax, run.Read<uint>(0xA108));
         Assert.Equal(0u, run.Read<uint>(0xA10C));
         Assert.Equal((ushort)0x5A5A, run.Read<ushort>(0x9100));
         Assert.Equal(3u, run.Read<uint>(Reached));

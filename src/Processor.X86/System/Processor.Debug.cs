@@ -139,7 +139,7 @@ public sealed unsafe partial class Processor
         }
         _pendingDr6 |= bits;
         MergeDebugTrap();
-        if (Intercepts(Vector.Db)) RequestExit(Engines.ExitReason.Exception, (ulong)Vector.Db);
+        if (Intercepts(Vector.Db)) RequestExit(ExitReason.Exception, (ulong)Vector.Db);
         else DeliverException(Vector.Db, null);
     }
 

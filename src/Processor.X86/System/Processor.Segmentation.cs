@@ -94,7 +94,7 @@ public sealed unsafe partial class Processor
     /// </summary>
     internal bool IsCanonicalBase(ulong address)
     {
-        int shift = Model.Has(Engines.CpuFeature.La57) ? 64 - 57 : 64 - 48;
+        int shift = Model.Has(CpuFeature.La57) ? 64 - 57 : 64 - 48;
         return (ulong)((long)(address << shift) >> shift) == address;
     }
 

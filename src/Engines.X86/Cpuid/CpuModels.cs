@@ -1,7 +1,6 @@
 using System.Runtime.Intrinsics.X86;
-using Bunraku.Engines;
 
-namespace Bunraku.Processor.X86;
+namespace Bunraku.Engines.X86;
 
 /// <summary>The CPU models, and how the command line names them: MODEL[,+feature,-feature].</summary>
 /// <remarks>

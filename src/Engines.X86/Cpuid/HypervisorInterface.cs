@@ -1,4 +1,4 @@
-namespace Bunraku.Engines;
+namespace Bunraku.Engines.X86;
 
 /// <summary>
 /// What a hypervisor tells its guests through CPUID from 40000000h on, and the MSRs that it has for them. The engine knows no more about it: the leaves are

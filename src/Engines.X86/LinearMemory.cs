@@ -1,4 +1,4 @@
-namespace Bunraku.Engines;
+namespace Bunraku.Engines.X86;
 
 /// <summary>
 /// Reads guest memory by linear address for people who debug: no permission checks, no accessed or dirty bits, no engine.

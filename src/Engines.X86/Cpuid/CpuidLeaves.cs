@@ -1,7 +1,7 @@
 using System.Numerics;
 using System.Text;
 
-namespace Bunraku.Engines;
+namespace Bunraku.Engines.X86;
 
 /// <summary>What CPUID returns.</summary>
 public readonly record struct CpuidResult(uint Eax, uint Ebx, uint Ecx, uint Edx);

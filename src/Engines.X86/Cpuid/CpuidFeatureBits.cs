@@ -1,5 +1,5 @@
 
-namespace Bunraku.Engines;
+namespace Bunraku.Engines.X86;
 
 /// <summary>Result registers of CPUID by number.</summary>
 public enum CpuidRegister { Eax, Ebx, Ecx, Edx }

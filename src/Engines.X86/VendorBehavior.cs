@@ -1,4 +1,4 @@
-namespace Bunraku.Engines;
+namespace Bunraku.Engines.X86;
 
 /// <summary>
 /// What processors of the two vendors do differently with the same bytes, beyond what CPUID enumerates: each manual defines its own side, and a guest

@@ -1,6 +1,6 @@
 using Bunraku.Platform;
 
-namespace Bunraku.Engines;
+namespace Bunraku.Engines.X86;
 
 /// <summary>A write by which the guest tells a device that there is work.</summary>
 /// <param name="IsPort">In the I/O address space, else in guest-physical memory.</param>

@@ -1,4 +1,4 @@
-namespace Bunraku.Engines;
+namespace Bunraku.Engines.X86;
 
 /// <summary>Features a CPU model can have, one for each CPUID bit that the project knows. The names are those of Linux's /proc/cpuinfo in upper camel case.</summary>
 public enum CpuFeature

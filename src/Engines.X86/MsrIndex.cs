@@ -1,4 +1,4 @@
-namespace Bunraku.Engines;
+namespace Bunraku.Engines.X86;
 
 /// <summary>MSR numbers that code names. Intel SDM vol. 4; AMD APM vol. 2, "MSR Cross-Reference".</summary>
 public static class MsrIndex

@@ -1,4 +1,4 @@
-namespace Bunraku.Engines;
+namespace Bunraku.Engines.X86;
 
 /// <summary>Instructions that exit when the hypervisor asks for it.</summary>
 /// <remarks>Intel SDM vol. 3C, "Processor-Based VM-Execution Controls"; HLT, port and unhandled MSR accesses are not listed since they always exit.</remarks>

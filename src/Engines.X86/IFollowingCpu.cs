@@ -1,4 +1,4 @@
-namespace Bunraku.Engines;
+namespace Bunraku.Engines.X86;
 
 /// <summary>
 /// A place in the history of a vCPU. Retired instructions alone do not name it: an instruction that faults retires nothing, and execution goes on in its handler.

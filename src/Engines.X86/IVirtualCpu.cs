@@ -1,4 +1,4 @@
-namespace Bunraku.Engines;
+namespace Bunraku.Engines.X86;
 
 /// <summary>
 /// A virtual processor: runs guest code until something needs the hypervisor.

@@ -1,4 +1,4 @@
-namespace Bunraku.Engines;
+namespace Bunraku.Engines.X86;
 
 /// <summary>A message-signalled interrupt: a write to FEExxxxxh.</summary>
 /// <param name="Address">Destination 19:12, redirection hint 3, destination mode 2.</param>

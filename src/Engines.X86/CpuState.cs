@@ -1,4 +1,4 @@
-namespace Bunraku.Engines;
+namespace Bunraku.Engines.X86;
 
 /// <summary>A segment register with its descriptor cache.</summary>
 /// <param name="Selector">16-bit selector (paragraph in real mode).</param>

@@ -1,4 +1,4 @@
-namespace Bunraku.Engines;
+namespace Bunraku.Engines.X86;
 
 /// <summary>Why <see cref="IVirtualCpu.Enter"/> returned: the basic exit reasons that the hypervisor acts on.</summary>
 /// <remarks>Names follow Intel SDM vol. 3C, appendix "VMX Basic Exit Reasons", where one exists.</remarks>
