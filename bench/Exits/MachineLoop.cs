@@ -31,7 +31,7 @@ internal static class MachineLoop
     public static (double Nanoseconds, double Contentions) Measure(IEngine engine, CpuModel model, DeviceAccess access, int cpus, bool sameDevice, int count)
     {
         using var vm = new VirtualMachine(engine, model, 16 << 20, cpus, new VirtualMachineOptions { Paravirtual = false });
-        using var log = new Bunraku.Cli.Running.ExitLog(cpus, null);
+        using var log = new Bunraku.Sessions.ExitLog(cpus, null);
         using var done = new CountdownEvent(cpus);
         vm.Ports.Add(DonePort, 1, new Done(done));
         for (int n = 0; n < (sameDevice ? 1 : cpus); n++)
@@ -58,7 +58,7 @@ internal static class MachineLoop
             CpuState state = ExitLoop.State();
             (state.Gpr[1], state.Gpr[2], state.Gpr[7]) = ((ulong)count, (ulong)(FirstPort + n), FirstAddress + (ulong)n * Stride);
             cpu.Cpu.WriteState(state);
-            cpu.OnExit = (c, exit) => log.Add(Bunraku.Cli.Running.ExitRecord.From(vm.Clock.Nanoseconds, c.Cpu.Index, exit));
+            cpu.OnExit = (c, exit) => log.Add(Bunraku.Sessions.ExitRecord.From(vm.Clock.Nanoseconds, c.Cpu.Index, exit));
         }
         long contentions = Monitor.LockContentionCount;
         vm.Start();

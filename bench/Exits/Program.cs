@@ -1,6 +1,6 @@
 using System.Globalization;
+using Bunraku;
 using Bunraku.Bench.Exits;
-using Bunraku.Cli.Running;
 using Bunraku.Engines;
 
 // What exits cost on each engine that runs here, engines taking turns; medians. First the exit boundary alone: guest instruction, exit, nothing done about it, entry. Then a whole

@@ -1,5 +1,4 @@
 using BenchmarkDotNet.Attributes;
-using Bunraku.Cli.Running;
 using Bunraku.Engines;
 using Bunraku.Processor.X86;
 

@@ -1,4 +1,3 @@
-using Bunraku.Cli.Running;
 using Bunraku.Engines;
 using Iced.Intel;
 

@@ -1,8 +1,8 @@
 using System.Runtime.InteropServices;
 using Bunraku.Cli.CommandLine;
-using Bunraku.Cli.Running;
-using Bunraku.Cli.Running.Monitoring;
+using Bunraku.Cli.Terminals;
 using Bunraku.Platform;
+using Bunraku.Sessions.Monitoring;
 
 namespace Bunraku.Cli;
 

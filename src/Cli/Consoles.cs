@@ -1,6 +1,7 @@
 using System.Globalization;
 using Bunraku.Cli.CommandLine;
 using Bunraku.Platform;
+using Bunraku.Sessions.Monitoring;
 using Spectre.Console;
 
 namespace Bunraku.Cli;

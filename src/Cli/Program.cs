@@ -1,6 +1,5 @@
 using System.CommandLine;
 using Bunraku.Cli.CommandLine;
-using Bunraku.Cli.Running;
 
 namespace Bunraku.Cli;
 

@@ -1,5 +1,4 @@
 using System.Text;
-using Bunraku.Cli.Running;
 using Bunraku.Platform;
 
 namespace Bunraku.Cli;

@@ -1,5 +1,4 @@
 using System.Globalization;
-using Bunraku.Cli.Running;
 using Bunraku.Hypervisor;
 using Bunraku.Machine;
 using Bunraku.Platform;

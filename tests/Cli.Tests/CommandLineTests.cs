@@ -1,5 +1,4 @@
 using Bunraku.Cli.CommandLine;
-using Bunraku.Cli.Running;
 using Bunraku.Engine.Check;
 using Bunraku.Processor.X86;
 

@@ -1,4 +1,3 @@
-using Bunraku.Cli.Running;
 using Bunraku.Machine;
 
 namespace Bunraku.Cli.Tests;

@@ -1,5 +1,4 @@
 using Bunraku.Cli.CommandLine;
-using Bunraku.Cli.Running;
 
 namespace Bunraku.Cli.Tests;
 
@@ -75,7 +74,7 @@ public class QuantitiesTests
     [InlineData(1536, "1.5 KiB")]
     [InlineData(512ul << 20, "512 MiB")]
     [InlineData(24ul << 40, "24 TiB")]
-    public void SizesAreWritten(ulong bytes, string text) => Assert.Equal(text, Quantities.FormatSize(bytes));
+    public void SizesAreWritten(ulong bytes, string text) => Assert.Equal(text, ByteSize.Format(bytes));
 
     [Theory]
     [InlineData("1GHz", 1_000_000_000ul)]

@@ -1,4 +1,3 @@
-using Bunraku.Cli.Running;
 using Bunraku.Hypervisor;
 
 namespace Bunraku.Cli.Tests;

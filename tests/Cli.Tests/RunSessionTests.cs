@@ -1,10 +1,10 @@
 using System.Text;
 using System.Text.Json;
 using Bunraku.Cli.CommandLine;
-using Bunraku.Cli.Running;
-using Bunraku.Cli.Running.Monitoring;
+using Bunraku.Cli.Terminals;
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
+using Bunraku.Sessions.Monitoring;
 
 namespace Bunraku.Cli.Tests;
 

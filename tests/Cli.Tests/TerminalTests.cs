@@ -1,5 +1,4 @@
 using System.IO.Pipes;
-using Bunraku.Cli.Running;
 using Bunraku.Platform;
 
 namespace Bunraku.Cli.Tests;

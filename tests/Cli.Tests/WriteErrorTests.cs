@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using Bunraku.Cli.Running;
 using Bunraku.Hypervisor;
 using Bunraku.Testing;
 

@@ -1,5 +1,4 @@
 using System.Reflection;
-using Bunraku.Cli.Running;
 using Bunraku.Engine.Check;
 using Bunraku.Engine.Kvm;
 using Bunraku.Engines;

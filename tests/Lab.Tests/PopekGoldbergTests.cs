@@ -1,7 +1,6 @@
 using System.Text.Json;
 using Bunraku.Cli;
 using Bunraku.Cli.CommandLine;
-using Bunraku.Cli.Running;
 using Bunraku.Engines;
 using Bunraku.Lab.PopekGoldberg;
 using Bunraku.Processor.X86;

@@ -1,6 +1,7 @@
 using System.Text;
 using Bunraku.Engines;
 using Bunraku.Processor.X86;
+using Bunraku.Sessions.Monitoring;
 
 namespace Bunraku.Cli.CommandLine;
 

@@ -1,5 +1,4 @@
 using System.CommandLine;
-using Bunraku.Cli.Running;
 using Bunraku.Processor.X86;
 
 namespace Bunraku.Cli.CommandLine;

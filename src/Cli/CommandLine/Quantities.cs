@@ -1,5 +1,4 @@
 using System.Globalization;
-using Bunraku.Cli.Running;
 using Bunraku.Engines;
 using Bunraku.Hypervisor.Scheduling;
 
@@ -124,14 +123,4 @@ public static class Quantities
         "off" => Switch.Off,
         _ => throw new UsageException($"'{text}' is neither on nor off"),
     };
-
-    /// <summary>Bytes with a binary unit, for people: 512 MiB, 1.5 GiB, 93 KiB.</summary>
-    public static string FormatSize(ulong bytes)
-    {
-        string[] units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
-        double value = bytes;
-        int unit = 0;
-        for (; value >= 1024 && unit < units.Length - 1; unit++) value /= 1024;
-        return string.Create(CultureInfo.InvariantCulture, $"{value:0.#} {units[unit]}");
-    }
 }

@@ -1,5 +1,4 @@
 using System.CommandLine;
-using Bunraku.Cli.Running;
 using Bunraku.Engine.Check;
 using Bunraku.Engines;
 using Bunraku.Hypervisor.Scheduling;

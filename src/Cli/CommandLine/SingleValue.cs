@@ -1,5 +1,4 @@
 using System.CommandLine;
-using Bunraku.Cli.Running;
 
 namespace Bunraku.Cli.CommandLine;
 

@@ -1,5 +1,6 @@
 using System.Text;
-using Bunraku.Cli.Running.Monitoring;
+using Bunraku.Cli.Terminals;
+using Bunraku.Sessions.Monitoring;
 
 namespace Bunraku.Cli.Tests.Monitoring;
 

@@ -1,4 +1,5 @@
-using Bunraku.Cli.Running.Monitoring;
+using Bunraku.Cli.Terminals;
+using Bunraku.Sessions.Monitoring;
 
 namespace Bunraku.Cli.Tests.Monitoring;
 

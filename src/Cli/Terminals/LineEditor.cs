@@ -1,6 +1,7 @@
 using System.Text;
+using Bunraku.Sessions.Monitoring;
 
-namespace Bunraku.Cli.Running.Monitoring;
+namespace Bunraku.Cli.Terminals;
 
 /// <summary>
 /// Edits one line on a raw terminal: keys in, what the terminal is to show out. It never waits and never asks the terminal, because a guest shares it;
@@ -127,7 +128,7 @@ public sealed class LineEditor(Func<int> columns, Func<string> prompt, Func<stri
             return Draw();
         }
         if (words.Count == 1) return "";
-        string list = CommandLine.TextLayout.Paragraph(string.Join(' ', words), Math.Max(1, columns() - 1));
+        string list = TextLayout.Paragraph(string.Join(' ', words), Math.Max(1, columns() - 1));
         _shown = 0;
         return "\n" + list + Draw();
     }

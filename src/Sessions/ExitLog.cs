@@ -1,4 +1,4 @@
-namespace Bunraku.Cli.Running;
+namespace Bunraku.Sessions;
 
 /// <summary>
 /// The last exits of a VM, for the report after a crash, and every exit as a line when somebody traces. Each vCPU's thread adds its own exits and waits for nobody, unless there is a

@@ -5,7 +5,7 @@ using Bunraku.Machine;
 using Bunraku.Machine.Board;
 using Bunraku.Machine.Serial;
 
-namespace Bunraku.Cli.Running;
+namespace Bunraku.Sessions;
 
 /// <summary>The board around a VM with its guest loaded, and the guest's serial ports wired to a console.</summary>
 internal sealed class GuestMachine

@@ -1,7 +1,7 @@
 using System.Text;
-using Bunraku.Cli.CommandLine;
+using Bunraku.Sessions.Monitoring;
 
-namespace Bunraku.Cli.Running.Monitoring;
+namespace Bunraku.Cli.Terminals;
 
 /// <summary>Shows bytes on a terminal, in order. Never waits.</summary>
 public delegate void ShowBytes(ReadOnlySpan<byte> bytes);

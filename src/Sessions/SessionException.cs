@@ -1,4 +1,4 @@
-namespace Bunraku.Cli.Running;
+namespace Bunraku.Sessions;
 
 /// <summary>Something that the user can act on ended a session or kept it from starting. The message is one line: what, where, what to do.</summary>
 public abstract class SessionException(string message, Exception? inner = null) : Exception(message, inner);

@@ -1,4 +1,4 @@
-namespace Bunraku.Cli.Running.Monitoring;
+namespace Bunraku.Cli.Terminals;
 
 /// <summary>What one or more bytes from a terminal are.</summary>
 public enum TerminalInput

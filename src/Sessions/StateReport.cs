@@ -4,7 +4,7 @@ using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Iced.Intel;
 
-namespace Bunraku.Cli.Running;
+namespace Bunraku.Sessions;
 
 /// <summary>Writes a vCPU's state for people, in lines for 80 characters: registers, segments, control registers, the code around RIP. The vCPU must stand still.</summary>
 public static class StateReport

@@ -1,6 +1,6 @@
 using System.Text;
 
-namespace Bunraku.Cli.Running.Monitoring;
+namespace Bunraku.Cli.Terminals;
 
 /// <summary>What a key does to the line that is edited.</summary>
 public enum EditorKey

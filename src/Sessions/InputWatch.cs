@@ -1,7 +1,7 @@
 using Bunraku.Machine;
 using Bunraku.Machine.Serial;
 
-namespace Bunraku.Cli.Running;
+namespace Bunraku.Sessions;
 
 /// <summary>
 /// Finds out while a command runs that bytes of its input were lost between the host and the command's pipe: by the guest's kernel, which counts them, by whoever made

@@ -1,9 +1,8 @@
-using Bunraku.Cli.CommandLine;
 using Bunraku.Engine.Check;
 using Bunraku.Engines;
 using Bunraku.Hypervisor.Scheduling;
 
-namespace Bunraku.Cli.Running;
+namespace Bunraku.Sessions;
 
 /// <summary>Where the serial console goes.</summary>
 public enum SerialKind { Stdio, File, None }

@@ -1,4 +1,4 @@
-namespace Bunraku.Cli;
+namespace Bunraku.Sessions;
 
 /// <summary>The process's exit statuses. The README has the same table.</summary>
 public static class ExitStatus

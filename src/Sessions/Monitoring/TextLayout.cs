@@ -1,6 +1,6 @@
 using System.Text;
 
-namespace Bunraku.Cli.CommandLine;
+namespace Bunraku.Sessions.Monitoring;
 
 /// <summary>Text for a given width in characters. Lines are broken between words only and end without blanks; a longer word keeps a line of its own.</summary>
 public static class TextLayout

@@ -1,6 +1,6 @@
 using Bunraku.Platform;
 
-namespace Bunraku.Cli.Running;
+namespace Bunraku.Sessions;
 
 /// <summary>
 /// Carries the guest's output to a descriptor on a thread of its own, so that a slow terminal does not hold a device's lock. Bytes keep their

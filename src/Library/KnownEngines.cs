@@ -3,7 +3,7 @@ using Bunraku.Engine.Kvm;
 using Bunraku.Engines;
 using Bunraku.Processor.X86;
 
-namespace Bunraku.Cli.Running;
+namespace Bunraku;
 
 /// <summary>All engines that this program contains, in the order in which <c>--engine auto</c> prefers them.</summary>
 public static class KnownEngines

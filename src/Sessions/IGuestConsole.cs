@@ -1,4 +1,4 @@
-namespace Bunraku.Cli.Running;
+namespace Bunraku.Sessions;
 
 /// <summary>The other end of the guest's console, as a <see cref="RunSession"/> needs it.</summary>
 public interface IGuestConsole

@@ -1,7 +1,7 @@
 using System.Text;
 using Bunraku.Platform;
 
-namespace Bunraku.Cli.Running;
+namespace Bunraku.Sessions;
 
 /// <summary>Every exit as a line in a file or on standard error. Thread-safe.</summary>
 public sealed class ExitTrace : IDisposable

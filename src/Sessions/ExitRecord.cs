@@ -1,7 +1,7 @@
 using System.Globalization;
 using Bunraku.Engines;
 
-namespace Bunraku.Cli.Running;
+namespace Bunraku.Sessions;
 
 /// <summary>One VM exit as it was handled, copied out of the vCPU's reused <see cref="VmExit"/>.</summary>
 /// <param name="Nanoseconds">Virtual time since power-on.</param>

@@ -1,4 +1,4 @@
-namespace Bunraku.Cli.Running.Monitoring;
+namespace Bunraku.Sessions.Monitoring;
 
 /// <summary>One command of the monitor. For the monitor's thread.</summary>
 /// <param name="Name">One word, or two with a space between them.</param>

@@ -1,6 +1,5 @@
-using Bunraku.Cli.CommandLine;
 
-namespace Bunraku.Cli.Running.Monitoring;
+namespace Bunraku.Sessions.Monitoring;
 
 /// <summary>The monitor behind Ctrl-A C without its terminal: a line in, a text out. For one thread.</summary>
 /// <param name="width">Characters of a line.</param>

@@ -1,6 +1,6 @@
 using Bunraku.Hypervisor;
 
-namespace Bunraku.Cli.Running;
+namespace Bunraku.Sessions;
 
 /// <summary>Why the host ended a run, when it was not the guest's doing.</summary>
 /// <remarks><see cref="OutputClosed"/>: nobody reads the output any more. <see cref="OutputFailed"/>: it cannot be written.</remarks>
@@ -17,29 +17,29 @@ public sealed record RunResult(StopCause Cause, HostEnd HostEnd, int Signal, int
     private const int Sigint = 2, Sigpipe = 13;
 
     /// <summary>The process status when nobody reads the output any more, as if SIGPIPE had ended us.</summary>
-    public const int OutputClosedStatus = Cli.ExitStatus.Signal + Sigpipe;
+    public const int OutputClosedStatus = Sessions.ExitStatus.Signal + Sigpipe;
 
     /// <summary>What is missing of the command's streams, in words; null when they came whole.</summary>
     public string? StreamDamage { get; init; }
 
-    /// <summary>The process status that stands for this end; see <see cref="Cli.ExitStatus"/>.</summary>
+    /// <summary>The process status that stands for this end; see <see cref="Sessions.ExitStatus"/>.</summary>
     public int ExitStatus => Cause.Reason switch
     {
         StopReason.DebugExit => Cause.Status & 0xFF,
-        StopReason.TripleFault => Cli.ExitStatus.GuestCrashed,
-        StopReason.EngineError => Cli.ExitStatus.InternalError,
+        StopReason.TripleFault => Sessions.ExitStatus.GuestCrashed,
+        StopReason.EngineError => Sessions.ExitStatus.InternalError,
         StopReason.HostRequest => HostEnd switch
         {
-            HostEnd.TimedOut => Cli.ExitStatus.TimedOut,
-            HostEnd.Signal => Cli.ExitStatus.Signal + Signal,
+            HostEnd.TimedOut => Sessions.ExitStatus.TimedOut,
+            HostEnd.Signal => Sessions.ExitStatus.Signal + Signal,
             HostEnd.OutputClosed => OutputClosedStatus,
-            HostEnd.OutputFailed => Cli.ExitStatus.Failure,
-            _ => WantedCommand ? Cli.ExitStatus.Signal + Sigint : Cli.ExitStatus.Success,
+            HostEnd.OutputFailed => Sessions.ExitStatus.Failure,
+            _ => WantedCommand ? Sessions.ExitStatus.Signal + Sigint : Sessions.ExitStatus.Success,
         },
-        _ when StreamDamage is not null => Cli.ExitStatus.InternalError,
+        _ when StreamDamage is not null => Sessions.ExitStatus.InternalError,
         _ when CommandStatus is { } status => status & 0xFF,
-        StopReason.Reset => Cli.ExitStatus.GuestReset,
-        StopReason.PowerOff when WantedCommand => Cli.ExitStatus.InternalError,
-        _ => Cli.ExitStatus.Success,
+        StopReason.Reset => Sessions.ExitStatus.GuestReset,
+        StopReason.PowerOff when WantedCommand => Sessions.ExitStatus.InternalError,
+        _ => Sessions.ExitStatus.Success,
     };
 }

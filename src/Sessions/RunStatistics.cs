@@ -5,7 +5,7 @@ using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Bunraku.Platform;
 
-namespace Bunraku.Cli.Running;
+namespace Bunraku.Sessions;
 
 /// <summary>The figures of one run. Times are wall time from the start of the process, in milliseconds; null where it did not come to that.</summary>
 /// <param name="VmCreatedMs">Memory, processor and board exist and the kernel is loaded.</param>
@@ -75,12 +75,11 @@ public sealed record RunStatistics(
         foreach ((ExitReason reason, ulong count) in Exits) Line("  " + reason, $"{count:#,0}");
         Line("clock", $"{ClockSeconds:0.000} s, {ClockAheadUs:+0.0;-0.0;0} us against the host's");
         Line("host CPU time", $"{RunMs:0.0} ms, waited {WaitMs:0.0} ms, withheld {WithheldMs:0.0} ms");
-        Line("guest memory", $"{Quantities(GuestBytes)}, touched {Quantities(GuestTouchedBytes)}");
-        Line("monitor memory", $"{Quantities(MonitorBytes)} beyond the guest's");
+        Line("guest memory", $"{ByteSize.Format(GuestBytes)}, touched {ByteSize.Format(GuestTouchedBytes)}");
+        Line("monitor memory", $"{ByteSize.Format(MonitorBytes)} beyond the guest's");
         return text.ToString();
 
         void Line(string name, FormattableString value) => text.Append(name.PadRight(20)).Append(value.ToString(CultureInfo.InvariantCulture)).Append('\n');
-        static string Quantities(ulong bytes) => CommandLine.Quantities.FormatSize(bytes);
     }
 
     /// <summary>The same figures as one JSON object: times in milliseconds, memory in bytes.</summary>

@@ -1,8 +1,7 @@
-using Bunraku.Cli.CommandLine;
 using Bunraku.Engines;
 using Bunraku.Machine;
 
-namespace Bunraku.Cli.Running;
+namespace Bunraku.Sessions;
 
 /// <summary>What is to be booted: files in memory, not yet in a VM.</summary>
 /// <param name="Append">Kernel command line.</param>

@@ -1,14 +1,13 @@
 using System.ComponentModel;
 using System.Diagnostics;
 using System.Text;
-using Bunraku.Cli.CommandLine;
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Bunraku.Hypervisor.Scheduling;
 using Bunraku.Machine;
 using Bunraku.Platform;
 
-namespace Bunraku.Cli.Running;
+namespace Bunraku.Sessions;
 
 /// <summary>
 /// One VM from its options to its end, without a console: the command line program is one user of it, a test another.
@@ -56,7 +55,7 @@ public sealed class RunSession : IDisposable
             throw new UsageException($"--cpus {options.Cpus}: the engine '{_engine.Name}' has at most {_engine.MaxCpus} virtual processor{(_engine.MaxCpus == 1 ? "" : "s")}");
         CpuModel model = ParseModel(options.Cpu, parseModel);
         if (options.Memory > HostProcess.TotalMemory)
-            throw new CannotStartException($"--memory {Quantities.FormatSize(options.Memory)}: this host has only {Quantities.FormatSize(HostProcess.TotalMemory)}");
+            throw new CannotStartException($"--memory {ByteSize.Format(options.Memory)}: this host has only {ByteSize.Format(HostProcess.TotalMemory)}");
         GuestImage image = Guarded(() => GuestImage.Prepare(options, progress, cancel));
         _trace = options.Trace is { } target ? new ExitTrace(target) : null;
         try
@@ -77,7 +76,7 @@ public sealed class RunSession : IDisposable
         catch (Exception e) when (e is Win32Exception or OutOfMemoryException)
         {
             _trace?.Dispose();
-            throw new CannotStartException($"the host gives no {Quantities.FormatSize(options.Memory)} of memory for the guest: {e.Message}; try a smaller --memory", e);
+            throw new CannotStartException($"the host gives no {ByteSize.Format(options.Memory)} of memory for the guest: {e.Message}; try a smaller --memory", e);
         }
         _log = new ExitLog(options.Cpus, _trace);
         try

@@ -1,6 +1,6 @@
 using Bunraku.Engines;
 
-namespace Bunraku.Cli.Running.Monitoring;
+namespace Bunraku.Sessions.Monitoring;
 
 /// <summary>The commands that a monitor has, and how typed words find them: each word may be shortened as long as it means one thing.</summary>
 public sealed class MonitorCommands(IEnumerable<MonitorCommand> commands)

@@ -1,4 +1,4 @@
-namespace Bunraku.Cli.Running.Monitoring;
+namespace Bunraku.Cli.Terminals;
 
 /// <summary>What the escape key asked for.</summary>
 public enum ConsoleCommand { Quit, ToggleMonitor, Break, Help }

@@ -1,9 +1,8 @@
 using System.Globalization;
-using Bunraku.Cli.CommandLine;
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
 
-namespace Bunraku.Cli.Running.Monitoring;
+namespace Bunraku.Sessions.Monitoring;
 
 /// <summary>The commands that every session's monitor has.</summary>
 public static class StandardCommands
@@ -41,7 +40,7 @@ public static class StandardCommands
         VirtualMachine vm = session.Machine;
         string state = session.Ended ? "ended" : session.Paused ? "stopped; 'cont' lets it go on" : "running";
         return TextLayout.Paragraph(state, context.Width) + TextLayout.Paragraph(string.Create(CultureInfo.InvariantCulture,
-            $"{vm.Clock.Nanoseconds / 1e9:0.0} s of virtual time, {vm.Cpus.Count} processor{(vm.Cpus.Count == 1 ? "" : "s")} {vm.Model.Name}, {Quantities.FormatSize(vm.Memory.Size)}, engine {session.EngineName}"), context.Width);
+            $"{vm.Clock.Nanoseconds / 1e9:0.0} s of virtual time, {vm.Cpus.Count} processor{(vm.Cpus.Count == 1 ? "" : "s")} {vm.Model.Name}, {ByteSize.Format(vm.Memory.Size)}, engine {session.EngineName}"), context.Width);
     }
 
     private static string SysRq(MonitorContext context, IReadOnlyList<string> arguments)
