@@ -1,23 +1,40 @@
+using System.Diagnostics;
 using System.Globalization;
 using System.Text;
 using Bunraku.Machine;
 
 namespace Bunraku.Compare;
 
-/// <summary>The guest that every monitor boots: the distribution's kernel, and an initramfs with our workloads as its first process.</summary>
-/// <param name="Program">The workloads as a program for this host; the same file is the guest's init.</param>
-/// <param name="TrueInitrd">An initramfs that runs the command 'true' and powers off.</param>
-/// <param name="Workloads">All that the program knows, in its order.</param>
-internal sealed record BenchGuest(string Kernel, string Initrd, string TrueInitrd, string Program, IReadOnlyList<Workload> Workloads)
+/// <summary>What every monitor boots: the distribution's kernel, and an initramfs whose first process runs workloads.</summary>
+/// <param name="Workloads">All that it knows, in its order.</param>
+internal sealed record BenchGuest(string Kernel, string Initrd, IReadOnlyList<Workload> Workloads)
 {
-    /// <summary>Bytes of RAM that every monitor gives.</summary>
-    public const int Megabytes = 512;
+    /// <summary>Starts workloads of it as programs of this host.</summary>
+    public required Func<IReadOnlyList<Workload>, int, ProcessStartInfo> Native { get; init; }
+
+    /// <summary>An initramfs that runs the command 'true' and powers off; null: that is not measured.</summary>
+    public string? TrueInitrd { get; init; }
+
+    /// <summary>Mebibytes of RAM that every monitor gives.</summary>
+    public int Megabytes { get; init; } = 512;
+
+    /// <summary>Processors that every monitor gives.</summary>
+    public int Cpus { get; init; } = 1;
+
+    /// <summary>Which processor QEMU is: what is fastest.</summary>
+    public string QemuCpu { get; init; } = "max";
+
+    /// <summary>What the kernel's command line has besides.</summary>
+    public string Append { get; init; } = "";
+
+    /// <summary>How many times longer than usual one line may be awaited.</summary>
+    public int Patience { get; init; } = 1;
 
     // No vectors but our own, no loops turned into library calls, the same rounding everywhere; static, since the guest has no libraries.
     private static readonly string[] CompilerOptions =
         ["-std=gnu11", "-O2", "-march=x86-64", "-static", "-Wall", "-Wextra", "-fno-tree-vectorize", "-fno-tree-loop-distribute-patterns", "-ffp-contract=off", "-fno-strict-aliasing"];
 
-    /// <summary>Builds it in <paramref name="folder"/>.</summary>
+    /// <summary>Builds the one with our own workloads in <paramref name="folder"/>.</summary>
     /// <exception cref="BenchException">The compiler is missing or complains.</exception>
     /// <exception cref="BootException">The kernel or busybox can't be had.</exception>
     public static BenchGuest Build(string sources, string folder, CancellationToken cancel)
@@ -37,7 +54,11 @@ internal sealed record BenchGuest(string Kernel, string Initrd, string TrueInitr
         string initrd = Path.Combine(folder, "workloads.cpio"), trueInitrd = Path.Combine(folder, "true.cpio");
         File.WriteAllBytes(initrd, Archive(busybox, File.ReadAllBytes(program)));
         File.WriteAllBytes(trueInitrd, Archive(busybox, "#!/bin/busybox sh\n/bin/busybox true\n/bin/busybox poweroff -f\n"u8));
-        return new(kernel, initrd, trueInitrd, program, workloads);
+        return new(kernel, initrd, workloads)
+        {
+            TrueInitrd = trueInitrd,
+            Native = (chosen, milliseconds) => new(program, [milliseconds.ToString(CultureInfo.InvariantCulture), Names(chosen)]),
+        };
     }
 
     private static byte[] Archive(ReadOnlySpan<byte> busybox, ReadOnlySpan<byte> init)
@@ -52,11 +73,14 @@ internal sealed record BenchGuest(string Kernel, string Initrd, string TrueInitr
     }
 
     /// <summary>The kernel's command line for a boot that runs <paramref name="workloads"/>.</summary>
-    public static string CommandLine(IEnumerable<Workload> workloads, int milliseconds, bool mitigations)
+    public string CommandLine(IEnumerable<Workload> workloads, int milliseconds, bool mitigations)
     {
-        var line = new StringBuilder("console=ttyS0 panic=-1");
+        var line = new StringBuilder("console=ttyS0 panic=-1").Append(Append);
         if (!mitigations) line.Append(" mitigations=off");
-        line.Append(CultureInfo.InvariantCulture, $" bench.ms={milliseconds} bench.linger-ms=300 bench.only=").AppendJoin(',', workloads.Select(w => w.Name));
+        line.Append(CultureInfo.InvariantCulture, $" bench.ms={milliseconds} bench.linger-ms=300 bench.only={Names(workloads)}");
         return line.ToString();
     }
+
+    /// <summary>As the programs understand them.</summary>
+    public static string Names(IEnumerable<Workload> workloads) => string.Join(',', workloads.Select(w => w.Name));
 }

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Runtime.InteropServices;
 using Bunraku.Machine;
 using Spectre.Console;
@@ -47,17 +48,20 @@ internal static class Program
     {
         string root = FindRoot(), artifacts = Path.Combine(root, "artifacts", "bench");
         progress.Step("building the guest");
-        BenchGuest guest = BenchGuest.Build(Path.Combine(root, "bench", "workloads"), artifacts, cancel);
+        BenchGuest guest = options.Programs
+            ? ProgramsGuest.Build(Path.Combine(root, "bench", "Programs"), Path.Combine(artifacts, "programs"), options.Cpus, progress.Step, cancel)
+            : BenchGuest.Build(Path.Combine(root, "bench", "workloads"), artifacts, cancel) with { Cpus = options.Cpus };
         progress.Clear();
         if (options.Prepare)
         {
-            Console.WriteLine($"kernel={guest.Kernel}\ninitrd={guest.Initrd}\nprogram={guest.Program}\nappend={BenchGuest.CommandLine(guest.Workloads, options.Milliseconds, true)}");
+            ProcessStartInfo native = guest.Native(guest.Workloads, options.Milliseconds);
+            Console.WriteLine($"kernel={guest.Kernel}\ninitrd={guest.Initrd}\nnative={native.FileName} {string.Join(' ', native.ArgumentList)}\nappend={guest.CommandLine(guest.Workloads, options.Milliseconds, true)}");
             return 0;
         }
         Workload[] workloads = Choose(options.Only, guest.Workloads);
         var results = new Results(options.Time);
         progress.Step("building Bunraku");
-        Subject[] subjects = [new NativeSubject(), .. options.Subjects.Select(name => Create(name, Path.Combine(root, "bunraku"))).Where(s => IsHere(s, results, cancel))];
+        Subject[] subjects = [new NativeSubject(), .. options.Subjects.SelectMany(name => Create(name, root, options.Against)).Where(s => IsHere(s, results, cancel))];
         progress.Clear();
         foreach ((string subject, string reason) in results.LeftOut) progress.Line($"left out: {subject}: {reason}");
         if (subjects.Length == 1) throw new BenchException("none of the monitors asked for can run here");
@@ -68,7 +72,7 @@ internal static class Program
         new TableReport(TableConsole(), results, subjects, workloads).Write(options.Mitigations, options.Time);
         double others = load.OthersShare;
         if (others > Busy) Console.WriteLine($"the host was busy: other programs had {others:P0} of its processors meanwhile, so trust no single figure{(options.Time == TimeBasis.Wall ? "; --time cpu suffers less" : "")}");
-        string json = options.Json ?? Path.Combine(artifacts, "compare.json");
+        string json = options.Json ?? Path.Combine(artifacts, options.Programs ? "programs.json" : "compare.json");
         JsonReport.Write(json, options, guest, others, results, subjects, workloads);
         Console.WriteLine($"all figures: {Path.GetRelativePath(Environment.CurrentDirectory, json)}");
         foreach (string error in results.Errors) Console.Error.WriteLine("bench/compare: " + error);
@@ -77,17 +81,18 @@ internal static class Program
 
     private static Workload[] Choose(IReadOnlyList<string> only, IReadOnlyList<Workload> programs)
     {
-        Workload[] all = [.. programs, Workload.Start, Workload.Kernel, Workload.True];
+        Workload[] all = programs.Any(w => w.Group == Group.Program) ? [.. programs] : [.. programs, Workload.Start, Workload.Kernel, Workload.True];
         if (only.FirstOrDefault(name => !all.Any(w => w.IsIn([name]))) is { } unknown)
             throw new BenchException($"--only: no workload or group '{unknown}'; there are {string.Join(", ", all.Select(w => w.Name))}", exitStatus: 2);
         return [.. all.Where(w => w.IsIn(only))];
     }
 
-    private static Subject Create(string name, string bunraku) => name switch
+    private static IEnumerable<Subject> Create(string name, string root, string? against) => name switch
     {
-        "qemu" => new QemuSubject(),
-        "bochs" => new BochsSubject(),
-        _ => new BunrakuSubject(bunraku, name),
+        "qemu" => [new QemuSubject()],
+        "bochs" => [new BochsSubject()],
+        _ when against is not null => [BunrakuSubject.Create(root, name), BunrakuSubject.CreateOther(against, name)],
+        _ => [BunrakuSubject.Create(root, name)],
     };
 
     private static bool IsHere(Subject subject, Results results, CancellationToken cancel)

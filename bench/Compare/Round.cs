@@ -62,10 +62,10 @@ internal sealed partial class Round(BenchGuest guest, Results results, HostLoad 
         string last = "";
         while (!done)
         {
-            if (!running.Console.TryTake(subject.Patience, cancel, out (string Text, long Time) line))
+            if (!running.Console.TryTake(subject.Patience * guest.Patience, cancel, out (string Text, long Time) line))
             {
                 string where = last.Length > 0 ? $"; its last line: {Clean(last)}" : "";
-                if (!running.Console.Ended) return $"no sign of life for {subject.Patience.TotalSeconds} s, so it was ended{where}";
+                if (!running.Console.Ended) return $"no sign of life for {subject.Patience.TotalSeconds * guest.Patience} s, so it was ended{where}";
                 running.Process.WaitForExit();
                 string errors = running.Console.Errors;
                 return $"it ended too early, with status {running.Process.ExitCode}{(errors.Trim().Length > 0 ? ": " + HostProgram.LastLine(errors) : where)}";
@@ -105,7 +105,7 @@ internal sealed partial class Round(BenchGuest guest, Results results, HostLoad 
             pending.Remove(workload);
             start = null;
         }
-        ulong? memory = running.MonitorMemory();
+        ulong? memory = running.MonitorMemory(guest);
         if (!running.EndsItself && ProcessorTime(running) is { } used) load.AddOurs(used);
         double? kernelEntry = null;
         if (running.EndsItself && !running.Process.WaitForExit(TimeSpan.FromSeconds(20))) results.Errors.Add($"{subject.Name}: did not end after the guest had powered off, and was ended");

@@ -28,6 +28,7 @@ internal sealed class TableReport(IAnsiConsole console, Results results, IReadOn
             _ => "the guest's own choice of mitigations, and mitigations=off",
         };
         Column[] all = [.. subjects.Select(s => Of(s, usual))], monitors = [.. subjects.Where(s => s.Boots).Select(s => Of(s, usual))];
+        Rows("Programs" + basis, w => w.Group == Group.Program, all);
         Rows("Compute" + basis, w => w.IsCompute, all);
         Rows($"Operating system ({kernel}){basis}", w => w.Group == Group.OperatingSystem,
             mitigations == Mitigations.Both ? [.. subjects.Where(s => s.Boots).SelectMany(s => (Column[])[Of(s, true), Of(s, false)])] : monitors);
@@ -66,6 +67,7 @@ internal sealed class TableReport(IAnsiConsole console, Results results, IReadOn
         if (ratios.Length == 0) return;
         Table table = New([""], [.. ratios.Select(r => $"{r.Numerator.Title} / {r.Denominator.Title}")]);
         bool any = false;
+        Row("programs", w => w.Group == Group.Program);
         Row("compute", w => w.IsCompute);
         Row("  integer", w => w.Group == Group.Integer);
         Row("  floating point", w => w.Group == Group.Float);
@@ -89,7 +91,7 @@ internal sealed class TableReport(IAnsiConsole console, Results results, IReadOn
         }
     }
 
-    /// <summary>The other monitors against ours, with the same mitigations, and everything against native.</summary>
+    /// <summary>The other monitors against ours, ours against another state of it, with the same mitigations, and everything against native.</summary>
     /// <param name="leadOnly">Only for the best of ours.</param>
     private static IEnumerable<(Column Numerator, Column Denominator)> Ratios(IReadOnlyList<Column> columns, bool leadOnly)
     {
@@ -98,6 +100,10 @@ internal sealed class TableReport(IAnsiConsole console, Results results, IReadOn
         foreach (Column c in columns.Where(c => ours.Contains(c.Subject)))
         {
             foreach (Column other in columns.Where(o => Others.Contains(o.Subject) && o.Mitigations == c.Mitigations)) yield return (other, c);
+        }
+        foreach (Column c in columns)
+        {
+            foreach (Column other in columns.Where(o => o.Subject == c.Subject + BunrakuSubject.Other && o.Mitigations == c.Mitigations)) yield return (c, other);
         }
         if (columns.FirstOrDefault(c => c.Subject == NativeSubject.Id) is not { } native) yield break;
         foreach (Column c in columns.Where(c => c != native && (!leadOnly || ours.Contains(c.Subject)))) yield return (c, native);

@@ -34,9 +34,9 @@ internal sealed class BochsSubject() : Subject("bochs", "Bochs")
     {
         string folder = Directory.CreateTempSubdirectory("bunraku-bench-").FullName;
         string configuration = Path.Combine(folder, "bochsrc"), serial = Path.Combine(folder, "serial.txt");
-        string cd = MakeCd(guest, BenchGuest.CommandLine(workloads, milliseconds, mitigations), folder);
+        string cd = MakeCd(guest, guest.CommandLine(workloads, milliseconds, mitigations), folder);
         File.WriteAllText(serial, "");
-        File.WriteAllText(configuration, Configuration(folder, cd, serial));
+        File.WriteAllText(configuration, Configuration(guest, folder, cd, serial));
         long started = Stopwatch.GetTimestamp();
         // script gives it a terminal, and "c" lets the debugger go on.
         var info = new ProcessStartInfo("sh", ["-c", $"echo c | exec script -qec \"bochs -q -f '{configuration}'\" /dev/null"]) { WorkingDirectory = folder };
@@ -59,10 +59,10 @@ internal sealed class BochsSubject() : Subject("bochs", "Bochs")
     }
 
     /// <remarks>Its clock counts instructions; that is good enough to calibrate by, and what counts is the host's.</remarks>
-    private static string Configuration(string folder, string cd, string serial) => $"""
+    private static string Configuration(BenchGuest guest, string folder, string cd, string serial) => $"""
         config_interface: textconfig
         display_library: {(File.Exists("/usr/lib/x86_64-linux-gnu/bochs/plugins/libbx_term_gui.so") ? "term" : "nogui")}
-        megs: {BenchGuest.Megabytes}
+        megs: {guest.Megabytes}
         romimage: file={(File.Exists(SeaBios) ? SeaBios : OwnBios)}
         vgaromimage: file={VgaBios}
         ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14

@@ -1,5 +1,4 @@
 using System.Diagnostics;
-using System.Globalization;
 
 namespace Bunraku.Compare;
 
@@ -13,7 +12,7 @@ internal sealed class NativeSubject() : Subject(Id, Id)
     public override RunningSubject Start(BenchGuest guest, IReadOnlyList<Workload> workloads, int milliseconds, bool mitigations)
     {
         long started = Stopwatch.GetTimestamp();
-        Process process = HostProgram.Start(new ProcessStartInfo(guest.Program, [milliseconds.ToString(CultureInfo.InvariantCulture), string.Join(',', workloads.Select(w => w.Name))]));
+        Process process = HostProgram.Start(guest.Native(workloads, milliseconds));
         return new RunningSubject(process, started, ConsoleLines.OfOutput(process));
     }
 }

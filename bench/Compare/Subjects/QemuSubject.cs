@@ -12,14 +12,16 @@ internal sealed class QemuSubject() : Subject("qemu", "TCG")
     public override RunningSubject Start(BenchGuest guest, IReadOnlyList<Workload> workloads, int milliseconds, bool mitigations)
     {
         long started = Stopwatch.GetTimestamp();
-        return new Running(HostProgram.Start(Command(guest.Kernel, guest.Initrd, BenchGuest.CommandLine(workloads, milliseconds, mitigations))), started);
+        return new Running(HostProgram.Start(Command(guest, guest.Initrd, guest.CommandLine(workloads, milliseconds, mitigations))), started);
     }
 
-    public override ProcessStartInfo StartTrue(BenchGuest guest, bool mitigations) =>
-        Command(guest.Kernel, guest.TrueInitrd, "console=ttyS0 quiet panic=-1" + (mitigations ? "" : " mitigations=off"));
+    public override ProcessStartInfo? StartTrue(BenchGuest guest, bool mitigations) => guest.TrueInitrd is not { } initrd ? null :
+        Command(guest, initrd, "console=ttyS0 quiet panic=-1" + (mitigations ? "" : " mitigations=off"));
 
-    private static ProcessStartInfo Command(string kernel, string initrd, string append) =>
-        new(Program, ["-accel", "tcg", "-cpu", "max", "-m", $"{BenchGuest.Megabytes}", "-nographic", "-no-reboot", "-kernel", kernel, "-initrd", initrd, "-append", append]);
+    private static ProcessStartInfo Command(BenchGuest guest, string initrd, string append) => new(Program,
+    [
+        "-accel", "tcg", "-cpu", guest.QemuCpu, "-smp", $"{guest.Cpus}", "-m", $"{guest.Megabytes}", "-nographic", "-no-reboot", "-kernel", guest.Kernel, "-initrd", initrd, "-append", append,
+    ]);
 
     private sealed class Running(Process process, long started) : RunningSubject(process, started, ConsoleLines.OfOutput(process))
     {

@@ -51,7 +51,7 @@ internal class RunningSubject(Process process, long started, ConsoleLines consol
     public virtual bool IsBootLoadersLastWord(string line) => false;
 
     /// <summary>Called at the end of the workloads, while the process still runs: what it holds in memory beyond the guest's, in bytes, or null when that cannot be seen from outside.</summary>
-    public ulong? MonitorMemory() => MonitorId is { } id ? ResidentMemory.BeyondGuest(id) : null;
+    public ulong? MonitorMemory(BenchGuest guest) => MonitorId is { } id ? ResidentMemory.BeyondGuest(id, guest) : null;
 
     /// <summary>Called when the process has ended: seconds from the start to the kernel's entry if the monitor tells, and its memory as above.</summary>
     public virtual (double? KernelEntry, ulong? Memory) Statistics() => (null, null);
