@@ -11,17 +11,17 @@ internal sealed class InterpretedCpu(int index, Processor processor) : IFollowin
 
     public VmExit Enter() => processor.Enter();
 
-    public VmExit EnterUntil(ulong retired) => processor.EnterUntil(retired);
+    public VmExit EnterUntil(ulong retired) => processor.Following.EnterUntil(retired);
 
-    public VmExit FollowTo(Place place, bool beyond) => processor.FollowTo(place, beyond);
+    public VmExit FollowTo(Place place, bool beyond) => processor.Following.FollowTo(place, beyond);
 
-    public void WatchWrites(Action<ulong>? beforeWrite) => processor.WatchWrites(beforeWrite);
+    public void WatchWrites(Action<ulong>? beforeWrite) => processor.WriteWatch.Begin(beforeWrite);
 
-    public void WatchAnew() => processor.WatchAnew();
+    public void WatchAnew() => processor.WriteWatch.BeginAnew();
 
-    public bool TakeHeldNmi() => processor.TakeHeldNmi();
+    public bool TakeHeldNmi() => processor.Events.TakeHeldNmi();
 
-    public bool IterateUntil(ulong rcx) => processor.IterateUntil(rcx);
+    public bool IterateUntil(ulong rcx) => processor.Following.IterateUntil(rcx);
 
     public void Kick() => processor.Kick();
 
@@ -36,31 +36,31 @@ internal sealed class InterpretedCpu(int index, Processor processor) : IFollowin
 
     public CpuActivity Activity
     {
-        get => processor.Activity;
-        set => processor.Activity = value;
+        get => processor.Events.Activity;
+        set => processor.Events.Activity = value;
     }
 
-    public ulong TscOffset => processor.TscOffset;
+    public ulong TscOffset => processor.Msrs.TscOffset;
 
-    public void FlushTlb() => processor.FlushTlb();
+    public void FlushTlb() => processor.Tlb.Flush();
 
-    public bool InterruptWindowOpen => processor.InterruptWindowOpen;
+    public bool InterruptWindowOpen => processor.Events.InterruptWindowOpen;
 
-    public bool NmiWindowOpen => processor.NmiWindowOpen;
+    public bool NmiWindowOpen => processor.Events.NmiWindowOpen;
 
-    public bool NmiBlocked => processor.NmiBlocked || processor.NmiInjected;
+    public bool NmiBlocked => processor.Events.NmiBlocked || processor.Events.NmiInjected;
 
-    public void InjectInterrupt(byte vector) => processor.InjectInterrupt(vector);
+    public void InjectInterrupt(byte vector) => processor.Events.InjectInterrupt(vector);
 
     public bool OfferInterrupt(IInterruptAcknowledge source)
     {
-        processor.OfferInterrupt(source);
+        processor.Events.OfferInterrupt(source);
         return true;
     }
 
-    public void InjectNmi() => processor.InjectNmi();
+    public void InjectNmi() => processor.Events.InjectNmi();
 
-    public void InjectException(byte vector, uint? errorCode) => processor.InjectException((Vector)vector, errorCode);
+    public void InjectException(byte vector, uint? errorCode) => processor.Events.InjectException((Vector)vector, errorCode);
 
     public void ReadState(CpuState state) => processor.ReadState(state);
 

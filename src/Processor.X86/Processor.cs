@@ -1,69 +1,124 @@
-using System.Runtime.InteropServices;
+using System.Diagnostics;
 using Bunraku.Engines;
 using Bunraku.Platform;
 
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// One x86 vCPU in software. The class is split by topic: Execution/ (dispatch, blocks), Memory/ (MMU), System/ (segments, events,
-/// control registers), Instructions/ (handlers, static methods grouped in classes).
+/// One x86 vCPU in software: its state, its model, and the components that do what a single instruction handler does not. A component has its own private state and
+/// reaches the others through this class; handlers (Instructions/, System/) are static methods that get the processor, its state and the operation.
 /// Everything is for the one thread that runs the vCPU unless it says otherwise.
 /// </summary>
-public sealed unsafe partial class Processor : IDisposable
+internal sealed unsafe partial class Processor : IDisposable
 {
     /// <summary>Execution state in native memory; never null before disposal.</summary>
-    internal readonly ProcessorState* State;
+    public readonly ProcessorState* State;
     private readonly LowMemory _stateMemory;
-    internal readonly GuestMemory Memory;
-    internal readonly CpuModel Model;
-    internal readonly VirtualClock Clock;
+    public readonly GuestMemory Memory;
+    public readonly CpuModel Model;
+    public readonly VirtualClock Clock;
 
     /// <summary>0-based number of this vCPU, also its initial APIC identifier.</summary>
-    internal int CpuIndex { get; init; }
+    public int CpuIndex { get; init; }
 
     /// <summary>The vCPUs of this one's VM.</summary>
-    internal ProcessorGroup Group { get; }
+    public readonly ProcessorGroup Group;
 
-    /// <summary>What CPUID tells about now.</summary>
-    internal CpuidSubject CpuidSubject => new(
-        Model, CpuIndex, Group.Count, Clock.TscFrequency, (State->Cr4 & (ulong)Cr4.Osxsave) != 0, (State->Cr4 & (ulong)Cr4.Pke) != 0, State->Xcr0, State->Xss, ApicDisabled);
+    // Memory.
+    public readonly GuestPhysical Physical;
+    public readonly PageWalker Walker;
+    public readonly Tlb Tlb;
+    public readonly Mmu Mmu;
+    public readonly Atomics Atomics;
+    public readonly Mmio Mmio;
+    public readonly WriteWatch WriteWatch;
+    public readonly Shootdown Shootdown;
+
+    // Code.
+    public readonly CodeCache Code;
+    public readonly BlockFinder Blocks;
+    public readonly JumpCache JumpCache;
+    public readonly Thunks Thunks = new();
+    /// <summary>Null: nothing is translated.</summary>
+    public readonly Translator? Translator;
+
+    // Execution.
+    public readonly Exits Exits;
+    public readonly Events Events;
+    public readonly EventDelivery Delivery;
+    public readonly InterruptGates Gates;
+    public readonly DebugUnit Debug;
+    public readonly Following Following;
+    public readonly PauseLoops PauseLoops;
+
+    // System instructions.
+    public readonly ControlRegisters ControlRegisters;
+    public readonly MsrFile Msrs;
+    public readonly Segmentation Segments;
+    public readonly FarTransfers FarTransfers;
+    public readonly InterruptReturns InterruptReturns;
+    public readonly TaskSwitcher Tasks;
 
     /// <summary>The exit being prepared or returned.</summary>
-    internal readonly VmExit Exit = new();
+    public readonly VmExit Exit = new();
 
     private readonly GuestFault _fault = new();
-    internal readonly ExitRequest ExitRequested = new();
+
     /// <summary>Held for moments only: other threads set attention flags in memory that disposal frees.</summary>
     private readonly Lock _disposal = new();
     private bool _disposed;
 
     /// <param name="group">One for all vCPUs of a VM; the new one joins it.</param>
     /// <param name="translateAfter">How often a block is entered before it is translated; 0: never.</param>
-    internal Processor(GuestMemory memory, CpuModel model, VirtualClock clock, ProcessorGroup group, int translateAfter = 0)
+    public Processor(GuestMemory memory, CpuModel model, VirtualClock clock, ProcessorGroup group, int translateAfter = 0)
     {
         Group = group;
         group.Add(this);
-        Memory = memory;
-        Model = model;
-        _paging = new PagingModel(model);
-        _physical = new GuestPhysical(memory);
-        Clock = clock;
+        (Memory, Model, Clock) = (memory, model, clock);
         // Emitted code has 32-bit absolute addresses of it.
         _stateMemory = new LowMemory(sizeof(ProcessorState));
         State = (ProcessorState*)_stateMemory.Pointer;
         X87.Reset(State); // host-executed instructions rely on a valid image
+        Physical = new GuestPhysical(memory);
+        Walker = new PageWalker(this);
+        Tlb = new Tlb(this);
+        Mmu = new Mmu(this);
+        Atomics = new Atomics(this);
+        Mmio = new Mmio(this);
+        WriteWatch = new WriteWatch(this);
+        Shootdown = new Shootdown(this);
+        Code = new CodeCache(this);
+        Blocks = new BlockFinder(this);
+        JumpCache = new JumpCache(this);
+        Exits = new Exits(this);
+        Events = new Events(this);
+        Delivery = new EventDelivery(this);
+        Gates = new InterruptGates(this);
+        Debug = new DebugUnit(this);
+        Following = new Following(this);
+        PauseLoops = new PauseLoops(this);
+        ControlRegisters = new ControlRegisters(this);
+        Msrs = new MsrFile(this);
+        Segments = new Segmentation(this);
+        FarTransfers = new FarTransfers(this);
+        InterruptReturns = new InterruptReturns(this);
+        Tasks = new TaskSwitcher(this);
+        if (translateAfter > 0) Translator = new Translator(this, translateAfter);
         _interceptSets.Find(_controls.Instructions);
-        _decoder = new BlockDecoder(this);
-        if (translateAfter > 0) CreateTranslator(translateAfter);
-        _observer = memory.Code.Add(this);
-        memory.Rights.Add(this);
+        // From now on other threads may call.
+        Code.Attach();
+        memory.Rights.Add(Shootdown);
         Reset();
     }
 
     ~Processor() => Release();
 
+    /// <summary>What CPUID tells about now.</summary>
+    public CpuidSubject CpuidSubject => new(
+        Model, CpuIndex, Group.Count, Clock.TscFrequency, (State->Cr4 & (ulong)Cr4.Osxsave) != 0, (State->Cr4 & (ulong)Cr4.Pke) != 0, State->Xcr0, State->Xss, Msrs.ApicDisabled);
+
     /// <summary>Raises an exception for the guest: <c>throw p.Fault(…)</c>. The instruction must have changed nothing yet.</summary>
-    internal GuestFault Fault(Vector vector, uint? errorCode = null)
+    public GuestFault Fault(Vector vector, uint? errorCode = null)
     {
         _fault.Vector = vector;
         _fault.ErrorCode = errorCode;
@@ -71,13 +126,20 @@ public sealed unsafe partial class Processor : IDisposable
     }
 
     /// <summary>#GP with an error code: 0 or a selector with its EXT bit clear.</summary>
-    internal GuestFault GeneralProtection(uint errorCode = 0) => Fault(Vector.Gp, errorCode);
+    public GuestFault GeneralProtection(uint errorCode = 0) => Fault(Vector.Gp, errorCode);
 
     /// <summary>#UD.</summary>
-    internal GuestFault InvalidOpcode() => Fault(Vector.Ud);
+    public GuestFault InvalidOpcode() => Fault(Vector.Ud);
+
+    /// <summary>#TS, #NP, #SS or #GP with a selector as the error code.</summary>
+    public GuestFault SelectorFault(Vector vector, ushort selector) => Fault(vector, selector & 0xFFFCu);
+
+    private ExecutionControls _controls = new();
+    private readonly InterceptSets _interceptSets = new();
+    private uint _interceptMode; // the set in force, as it stands in the mode key
 
     /// <inheritdoc cref="IVirtualCpu.Controls"/>
-    internal ExecutionControls Controls
+    public ExecutionControls Controls
     {
         get => _controls;
         set
@@ -85,12 +147,9 @@ public sealed unsafe partial class Processor : IDisposable
             bool recode = value.Instructions != _controls.Instructions;
             _controls = value;
             if (recode) SelectIntercepts();
-            UpdateWindowAttention();
+            Events.UpdateWindowAttention();
         }
     }
-
-    private readonly InterceptSets _interceptSets = new();
-    private uint _interceptMode; // the set in force, as it stands in the mode key
 
     /// <summary>The controls ask for other instructions: code decoded under the old ones stays, but is not what runs now.</summary>
     private void SelectIntercepts()
@@ -98,22 +157,62 @@ public sealed unsafe partial class Processor : IDisposable
         uint? set = _interceptSets.Find(_controls.Instructions);
         if (set == null)
         {
-            FlushCode();
+            Code.Flush();
             _interceptSets.Clear();
             set = _interceptSets.Find(_controls.Instructions);
         }
         _interceptMode = set!.Value << ModeKey.InterceptShift;
         // No half-way link may lead from one set's code to the other's.
         State->LinkFrom = null;
-        _openLink = null;
+        Translator?.ForgetOpenLink();
         ModeChanged();
     }
 
+    /// <summary>Stopwatch time at which CPL became 3 for the first time, 0 before.</summary>
+    private long _firstUserTimestamp;
+
+    /// <summary>
+    /// To be called after any change of CR0, CR3, CR4, EFER, CPL, RFLAGS.AC, RFLAGS.VM, RFLAGS.TF, PKRU, CS or SS attributes, data segments, XCR0, DR7: recomputes
+    /// <see cref="ProcessorState.Mode"/> and <see cref="ProcessorState.TlbContext"/>. Only what changed is recomputed; calling too often is harmless.
+    /// </summary>
+    public void ModeChanged()
+    {
+        ProcessorState* s = State;
+        s->Mode = ModeKey.Of(s) | _interceptMode;
+        Tlb.ModeChanged();
+        if (s->Cpl == 3 && _firstUserTimestamp == 0) _firstUserTimestamp = Stopwatch.GetTimestamp();
+    }
+
+    /// <summary>Bits 63 down to the top implemented linear-address bit are equal: 48 bits, or 57 with CR4.LA57.</summary>
+    public bool IsCanonical(ulong address)
+    {
+        int shift = (State->Cr4 & (ulong)Cr4.La57) != 0 ? 64 - 57 : 64 - 48;
+        return (ulong)((long)(address << shift) >> shift) == address;
+    }
+
+    /// <summary>
+    /// As <see cref="IsCanonical"/> for values loaded into MSRs and bases of segments and descriptor tables: what counts there is the width that the processor
+    /// supports, whatever CR4.LA57 says (SDM vol. 1, "Canonical Addressing").
+    /// </summary>
+    public bool IsCanonicalBase(ulong address)
+    {
+        int shift = Model.Has(CpuFeature.La57) ? 64 - 57 : 64 - 48;
+        return (ulong)((long)(address << shift) >> shift) == address;
+    }
+
+    /// <summary>The A20M# pin. Any thread; takes effect before the next block.</summary>
+    public void SetA20(bool pass)
+    {
+        if (Physical.A20 == pass) return;
+        Physical.A20 = pass;
+        Signal(Attention.Event);
+    }
+
     /// <inheritdoc cref="IVirtualCpu.Kick"/>
-    internal void Kick() => Signal(Attention.Kick);
+    public void Kick() => Signal(Attention.Kick);
 
     /// <summary>Sets attention flags from any thread; after disposal there is nothing left to be told.</summary>
-    private void Signal(Attention flags)
+    public void Signal(Attention flags)
     {
         lock (_disposal)
         {
@@ -121,82 +220,23 @@ public sealed unsafe partial class Processor : IDisposable
         }
     }
 
-    internal void InjectInterrupt(byte vector)
-    {
-        if (!InterruptWindowOpen) throw new InvalidOperationException("the interrupt window is closed");
-        _injectedInterrupt = vector;
-    }
+    /// <summary>Sets attention flags on the vCPU's own thread: the dispatcher looks before the next block.</summary>
+    public void WantAttention(Attention flags = Attention.Event) => Interlocked.Or(ref State->AttentionFlags, (int)flags);
 
-    /// <inheritdoc cref="IVirtualCpu.OfferInterrupt"/>
-    internal void OfferInterrupt(IInterruptAcknowledge source)
-    {
-        if (!InterruptWindowOpen) throw new InvalidOperationException("the interrupt window is closed");
-        // Offered once more before it was entered, it is active in name only.
-        _offeredInHlt = Activity == CpuActivity.Halted || (_offeredInterrupt != null && _offeredInHlt);
-        _offeredInterrupt = source;
-    }
-
-    private IInterruptAcknowledge? _offeredInterrupt; // for the next entry
-    private bool _offeredInHlt; // an interrupt that goes away does not end HLT
-
-    internal void InjectNmi()
-    {
-        if (!NmiWindowOpen) throw new InvalidOperationException("the NMI window is closed");
-        _injectedNmi = true;
-    }
-
-    /// <summary>An NMI is to be delivered at the next entry.</summary>
-    internal bool NmiInjected => _injectedNmi;
-
-    internal void InjectException(Vector vector, uint? errorCode) => _injectedException = (vector, errorCode);
-
-    /// <summary>What <see cref="DeliverInjected"/> would deliver.</summary>
-    private PendingEvent? PendingEvent
-    {
-        get => _injectedException is { } e ? new(PendingEventKind.Exception, (byte)e.Vector, e.ErrorCode)
-            : _injectedNmi ? new(PendingEventKind.Nmi, (byte)Vector.Nmi)
-            : _injectedInterrupt >= 0 ? new(PendingEventKind.ExternalInterrupt, (byte)_injectedInterrupt)
-            : null;
-        set
-        {
-            _injectedException = value is { Kind: PendingEventKind.Exception } e ? ((Vector)e.Vector, e.ErrorCode) : null;
-            _injectedNmi = value is { Kind: PendingEventKind.Nmi };
-            _injectedInterrupt = value is { Kind: PendingEventKind.ExternalInterrupt } i ? i.Vector : -1;
-        }
-    }
-
-    /// <summary>Drops a half-done instruction and events not yet delivered: the whole state is being replaced.</summary>
-    internal void AbandonInstruction()
-    {
-        DropCompletion();
-        ForgetReplay();
-        _mmioReadPending = false;
-        _accessRefused = false;
-        _reexecuting = false;
-        _posted.Clear();
-        _injectedException = null;
-        _injectedInterrupt = -1;
-        _offeredInterrupt = null;
-        _injectedNmi = false;
-        _heldNmi = false;
-        ExitPending = false;
-        State->Current = null;
-        State->LinkFrom = null;
-    }
-
-    internal EngineCounters Counters =>
-        new(State->Retired, BlocksDecoded, BlocksInvalidated, TlbMisses, TlbFlushes, ExceptionsDelivered, InterruptsDelivered, _firstUserTimestamp, BlocksTranslated, CodeFlushes);
+    public EngineCounters Counters =>
+        new(State->Retired, Code.BlocksDecoded, Code.BlocksInvalidated, Tlb.Misses, Tlb.Flushes, Delivery.ExceptionsDelivered, Delivery.InterruptsDelivered, _firstUserTimestamp,
+            Translator?.BlocksTranslated ?? 0, Code.Flushes);
 
     public void Dispose()
     {
         if (_disposed) return;
-        Memory.Code.Remove(_observer);
-        Memory.Rights.Remove(this);
+        Code.Detach();
+        Memory.Rights.Remove(Shootdown);
         lock (_disposal)
         {
-            _arena.Dispose();
-            DisposeThunks();
-            DisposeTranslator();
+            Code.Dispose();
+            Thunks.Dispose();
+            Translator?.Dispose();
             Release();
         }
         GC.SuppressFinalize(this);
@@ -207,6 +247,5 @@ public sealed unsafe partial class Processor : IDisposable
         if (_disposed) return;
         _disposed = true;
         _stateMemory?.Dispose(); // null when there was none to be had
-        NativeMemory.Free(_buckets);
     }
 }

@@ -28,21 +28,21 @@ internal sealed class ProcessorGroup
     /// </remarks>
     public void LockBus(Processor processor)
     {
-        processor.WaitsForBus(true); // who waits for the bus keeps nobody waiting
+        processor.Shootdown.WaitsForBus(true); // who waits for the bus keeps nobody waiting
         lock (_bus)
         {
             while (_busOwner != null) Monitor.Wait(_bus);
             _busOwner = processor;
         }
-        processor.WaitsForBus(false);
+        processor.Shootdown.WaitsForBus(false);
         foreach (Processor other in _members)
         {
             if (other == processor) continue;
-            if (other.AccessesMemory) other.CallAttention();
-            for (int looks = 0; other.AccessesMemory; looks++)
+            if (other.Shootdown.AccessesMemory) other.Signal(Attention.Event);
+            for (int looks = 0; other.Shootdown.AccessesMemory; looks++)
             {
                 if (looks < QuickLooks) Thread.SpinWait(4);
-                else processor.WaitForOthers();
+                else processor.PauseLoops.WaitForOthers();
             }
         }
     }
@@ -56,7 +56,7 @@ internal sealed class ProcessorGroup
         }
     }
 
-    /// <summary>Another vCPU has the bus or waits for it. To be asked after <see cref="Processor.AccessesMemory"/> became true.</summary>
+    /// <summary>Another vCPU has the bus or waits for it. To be asked after <see cref="Shootdown.AccessesMemory"/> became true.</summary>
     public bool MustWaitForBus(Processor processor) => _busOwner is { } owner && owner != processor;
 
     /// <summary>For a vCPU outside the guest.</summary>

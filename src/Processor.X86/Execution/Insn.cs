@@ -11,7 +11,7 @@ namespace Bunraku.Processor.X86;
 /// so they always lie inside. Control and debug registers and segment registers are given by number.
 /// </remarks>
 [StructLayout(LayoutKind.Explicit, Size = 64)]
-public unsafe struct Insn
+internal unsafe struct Insn
 {
     /// <summary>Executes the operation and returns the next one, or null to go back to the dispatcher with <see cref="ProcessorState.Rip"/> set.</summary>
     [FieldOffset(0)] public delegate*<Processor, ProcessorState*, Insn*, Insn*> Handler;
@@ -57,7 +57,7 @@ public unsafe struct Insn
 
 /// <summary>Facts of an instruction that its handler asks for.</summary>
 [Flags]
-public enum InsnFlags : ushort
+internal enum InsnFlags : ushort
 {
     None = 0,
     /// <summary>The memory operand lies in SS: a bad address raises #SS instead of #GP.</summary>

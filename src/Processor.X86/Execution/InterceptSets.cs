@@ -1,5 +1,3 @@
-using Bunraku.Engines;
-
 namespace Bunraku.Processor.X86;
 
 /// <summary>

@@ -6,7 +6,7 @@ namespace Bunraku.Processor.X86;
 /// The facts that decoding depends on, packed in 20 bits (<see cref="ProcessorState.Mode"/>): blocks are cached by physical address and this key,
 /// so that handlers need not test what the decoder has already decided.
 /// </summary>
-internal static class ModeKey
+internal static unsafe class ModeKey
 {
     /// <summary>Bits 1:0: code size 0 = 16, 1 = 32, 2 = 64 bits.</summary>
     public const uint CodeSizeMask = 3, Code16 = 0, Code32 = 1, Code64 = 2;
@@ -39,6 +39,33 @@ internal static class ModeKey
     /// <summary>EIP has 32 bits in 16-bit code too: running past FFFFh meets the limit of CS and does not wrap.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static ulong RipMask(uint mode) => (mode & CodeSizeMask) == Code64 ? ulong.MaxValue : uint.MaxValue;
+
+    /// <summary>The key of the state as it is, without the number of the intercepted instructions.</summary>
+    public static uint Of(ProcessorState* s)
+    {
+        uint mode = 0;
+        bool protectedMode = (s->Cr0 & (ulong)Cr0.Pe) != 0, v86 = protectedMode && (s->FlagsOther & (uint)Rflags.Vm) != 0;
+        bool longMode = (s->Efer & (ulong)Efer.Lma) != 0;
+        bool code64 = longMode && s->Cs.Long && !v86;
+        mode |= code64 ? Code64 : s->Cs.Default32 ? Code32 : Code16;
+        if (s->Ss.Default32) mode |= Stack32;
+        if (code64 || (IsFlat(s->Cs) && IsFlat(s->Ds) && IsFlat(s->Es) && IsFlat(s->Ss))) mode |= Flat;
+        mode |= (uint)s->Cpl << CplShift;
+        if (protectedMode) mode |= Protected;
+        if (v86) mode |= Virtual8086;
+        if (longMode) mode |= LongMode;
+        if ((s->Cr0 & (ulong)Cr0.Em) != 0) mode |= Em;
+        if ((s->Cr0 & (ulong)Cr0.Ts) != 0) mode |= Ts;
+        if ((s->Cr0 & (ulong)Cr0.Mp) != 0) mode |= Mp;
+        if ((s->Cr4 & (ulong)Cr4.Osfxsr) != 0) mode |= Osfxsr;
+        if ((s->Cr4 & (ulong)Cr4.Osxsave) != 0 && (s->Xcr0 & 6) == 6) mode |= AvxEnabled;
+        if (s->Cpl != 3 && (s->FlagsOther & (uint)Rflags.Ac) != 0) mode |= SmapOverride;
+        return mode;
+
+        static bool IsFlat(in SegmentRegister r) =>
+            r.Base == 0 && r.Limit == uint.MaxValue && (r.Attributes & SegmentRegister.Unusable) == 0 && r.Present && !r.IsSystem
+            && (r.IsCode ? r.ReadWrite : r.ReadWrite && !r.ExpandDownOrConforming);
+    }
 
     public static int Cpl(uint mode) => (int)(mode >> CplShift) & 3;
 

@@ -27,7 +27,7 @@ internal static unsafe class Operations
     public static Insn* Segmentation(Processor p, ProcessorState* s, Insn* i)
     {
         if (i->R3 != 0) X87.CheckPending(p, s);
-        s->PreparedAddress = p.LinearAddress((Seg)i->R0, Access.EffectiveAddress(s, i), i->R1, (AccessKind)i->R2);
+        s->PreparedAddress = p.Segments.LinearAddress((Seg)i->R0, Access.EffectiveAddress(s, i), i->R1, (AccessKind)i->R2);
         return i + 1;
     }
 }

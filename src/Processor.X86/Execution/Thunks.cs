@@ -1,4 +1,3 @@
-using System.Runtime.InteropServices;
 using Bunraku.Platform;
 using Iced.Intel;
 
@@ -15,7 +14,7 @@ internal sealed unsafe class Thunks : IDisposable
     /// <summary>Bytes of code before everything is thrown away; about 40,000 thunks.</summary>
     private const ulong ArenaSize = 4 << 20;
 
-    private readonly ExecutableMemory _arena = new(ArenaSize);
+    private ExecutableMemory? _arena; // made when the first instruction needs it
     private readonly Dictionary<UInt128, nint> _cache = [];
     private readonly ThunkEmitter _emitter = new();
 
@@ -35,7 +34,7 @@ internal sealed unsafe class Thunks : IDisposable
         Instruction normal = _emitter.Normalise(instruction, out UInt128 key);
         if (!_cache.TryGetValue(key, out nint code))
         {
-            code = (nint)_arena.Append(_emitter.Emit(instruction, normal));
+            code = (nint)(_arena ??= new ExecutableMemory(ArenaSize)).Append(_emitter.Emit(instruction, normal));
             if (code == 0) return false;
             _cache.Add(key, code);
         }
@@ -55,18 +54,8 @@ internal sealed unsafe class Thunks : IDisposable
     public void Clear()
     {
         _cache.Clear();
-        _arena.Clear();
+        _arena?.Clear();
     }
 
-    public void Dispose() => _arena.Dispose();
-}
-
-public sealed unsafe partial class Processor
-{
-    private Thunks? _thunks;
-
-    /// <summary>Host-executed instructions; made when the first is decoded.</summary>
-    internal Thunks Thunks => _thunks ??= new Thunks();
-
-    private void DisposeThunks() => _thunks?.Dispose();
+    public void Dispose() => _arena?.Dispose();
 }

@@ -113,7 +113,7 @@ internal static unsafe class Binary<TOp, T> where TOp : struct, IBinaryOperation
     public static Insn* MemReg(Processor p, ProcessorState* s, Insn* i)
     {
         ulong address = Access.Address(s, i);
-        if (!Access.ReadForWriteOrLeave(p, s, address, out T a)) return p.LeaveForExit(i);
+        if (!Access.ReadForWriteOrLeave(p, s, address, out T a)) return p.Exits.LeaveForExit(i);
         Access.Write(p, s, address, TOp.Apply(s, a, Register.Get<T>(s, i->R0)));
         return i + 1;
     }
@@ -121,7 +121,7 @@ internal static unsafe class Binary<TOp, T> where TOp : struct, IBinaryOperation
     public static Insn* MemImm(Processor p, ProcessorState* s, Insn* i)
     {
         ulong address = Access.Address(s, i);
-        if (!Access.ReadForWriteOrLeave(p, s, address, out T a)) return p.LeaveForExit(i);
+        if (!Access.ReadForWriteOrLeave(p, s, address, out T a)) return p.Exits.LeaveForExit(i);
         Access.Write(p, s, address, TOp.Apply(s, a, T.CreateTruncating(i->Imm)));
         return i + 1;
     }
@@ -246,7 +246,7 @@ internal static unsafe class Unary<TOp, T> where TOp : struct, IUnaryOperation w
     public static Insn* Mem(Processor p, ProcessorState* s, Insn* i)
     {
         ulong address = Access.Address(s, i);
-        if (!Access.ReadForWriteOrLeave(p, s, address, out T a)) return p.LeaveForExit(i);
+        if (!Access.ReadForWriteOrLeave(p, s, address, out T a)) return p.Exits.LeaveForExit(i);
         Access.Write(p, s, address, TOp.Apply(s, a));
         return i + 1;
     }

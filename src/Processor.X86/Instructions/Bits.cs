@@ -84,12 +84,12 @@ internal static unsafe class Bit<TOp, T> where TOp : struct, IBitOperation where
         T mask = MaskOf(bit), value;
         if (TOp.Modifies)
         {
-            if (!Access.ReadForWriteOrLeave(p, s, address, out value)) return p.LeaveForExit(i);
+            if (!Access.ReadForWriteOrLeave(p, s, address, out value)) return p.Exits.LeaveForExit(i);
             Access.Write(p, s, address, TOp.Apply(value, mask));
         }
         else
         {
-            if (!Access.ReadOrLeave(p, s, address, out value)) return p.LeaveForExit(i);
+            if (!Access.ReadOrLeave(p, s, address, out value)) return p.Exits.LeaveForExit(i);
         }
         Flags.SetCf(s, (value & mask) != T.Zero);
         return i + 1;
@@ -253,7 +253,7 @@ internal static unsafe class BitCount<TOp, T> where TOp : struct, IBitCount wher
     public static Insn* Reg(Processor p, ProcessorState* s, Insn* i) => Finish(s, i, Register.Get<T>(s, i->R1));
 
     public static Insn* Mem(Processor p, ProcessorState* s, Insn* i) =>
-        Access.ReadOrLeave(p, s, Access.Address(s, i), out T value) ? Finish(s, i, value) : p.LeaveForExit(i);
+        Access.ReadOrLeave(p, s, Access.Address(s, i), out T value) ? Finish(s, i, value) : p.Exits.LeaveForExit(i);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static Insn* Finish(ProcessorState* s, Insn* i, T source)

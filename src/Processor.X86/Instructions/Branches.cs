@@ -122,7 +122,7 @@ internal static unsafe class Branch<TSize, T> where TSize : struct, IBranchSize 
         {
             ulong rsp = s->Rsp - 8;
             // Not left to the access: of CALL m it would take the segment of the memory operand.
-            if (!Access.TryWrite(s, rsp, next)) p.WriteSlow(p.LinearAddress(Seg.Ss, rsp, sizeof(ulong), AccessKind.Write), next);
+            if (!Access.TryWrite(s, rsp, next)) p.Mmu.WriteSlow(p.Segments.LinearAddress(Seg.Ss, rsp, sizeof(ulong), AccessKind.Write), next);
             s->Rsp = rsp;
         }
         else

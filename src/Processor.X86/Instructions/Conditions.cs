@@ -46,7 +46,7 @@ internal static unsafe class Conditional<TCondition, T> where TCondition : struc
 
     public static Insn* MoveMem(Processor p, ProcessorState* s, Insn* i)
     {
-        if (!Access.ReadOrLeave(p, s, Access.Address(s, i), out T value)) return p.LeaveForExit(i);
+        if (!Access.ReadOrLeave(p, s, Access.Address(s, i), out T value)) return p.Exits.LeaveForExit(i);
         Register.Set(s, i->R0, TCondition.Test(s) ? value : Register.Get<T>(s, i->R0));
         return i + 1;
     }

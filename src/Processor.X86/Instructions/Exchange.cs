@@ -25,7 +25,7 @@ internal static unsafe class Exchange<T> where T : unmanaged, IBinaryInteger<T>
             return i + 1;
         }
         T old = Interlocked.Exchange(ref *target, Register.Get<T>(s, i->R0));
-        p.AfterAtomic<T>();
+        p.Atomics.After<T>();
         Register.Set(s, i->R0, old);
         return i + 1;
     }
@@ -91,7 +91,7 @@ internal static unsafe class Exchange<T> where T : unmanaged, IBinaryInteger<T>
         if (target != null)
         {
             old = Interlocked.CompareExchange(ref *target, Register.Get<T>(s, i->R0), Register.Get<T>(s, 0));
-            p.AfterAtomic<T>();
+            p.Atomics.After<T>();
         }
         else
         {
@@ -149,7 +149,7 @@ internal static unsafe class WideExchange
         if (target != null)
         {
             equal = Atomic128.CompareExchange(target, expected, s->Rbx, s->Rcx);
-            p.AfterAtomic<UInt128>();
+            p.Atomics.After<UInt128>();
         }
         else
         {

@@ -26,7 +26,7 @@ internal static unsafe class Load<TUse, T> where TUse : struct, IUse<T> where T 
     [MethodImpl(MethodImplOptions.NoInlining)]
     private static Insn* Miss(Processor p, ProcessorState* s, Insn* i, ulong address)
     {
-        if (!p.TryReadSlow(address, out T value)) return p.LeaveForExit(i);
+        if (!p.Mmu.TryReadSlow(address, out T value)) return p.Exits.LeaveForExit(i);
         TUse.Use(s, i, value);
         return i + 1;
     }
@@ -45,7 +45,7 @@ internal static unsafe class Store<T> where T : unmanaged
     [MethodImpl(MethodImplOptions.NoInlining)]
     private static Insn* Miss(Processor p, Insn* i, ulong address, T value)
     {
-        p.WriteSlow(address, value);
+        p.Mmu.WriteSlow(address, value);
         return i + 1;
     }
 }

@@ -13,7 +13,7 @@ internal static unsafe class Miscellaneous
     /// <summary>PAUSE: the vCPU waits for another one, which may not be running, as the host has fewer processors or others to serve.</summary>
     public static Insn* Pause(Processor p, ProcessorState* s, Insn* i)
     {
-        p.Paused();
+        p.PauseLoops.Paused();
         return i + 1;
     }
 

@@ -40,7 +40,7 @@ internal static unsafe class Move<T> where T : unmanaged, IBinaryInteger<T>
     /// <summary>MOVBE.</summary>
     public static Insn* RegMemSwapped(Processor p, ProcessorState* s, Insn* i)
     {
-        if (!Access.ReadOrLeave(p, s, Access.Address(s, i), out T value)) return p.LeaveForExit(i);
+        if (!Access.ReadOrLeave(p, s, Access.Address(s, i), out T value)) return p.Exits.LeaveForExit(i);
         Register.Set(s, i->R0, Swap(value));
         return i + 1;
     }
@@ -171,7 +171,7 @@ internal static unsafe class Implicit
     public static ulong Linear(Processor p, ProcessorState* s, Seg segment, ulong offset, int size, AccessKind kind)
     {
         if (segment < Seg.Fs && IsFlat(s) && (Is64Bit(s) || (segment != Seg.Cs && offset + (ulong)(size - 1) <= uint.MaxValue))) return offset;
-        return p.LinearAddress(segment, offset, size, kind);
+        return p.Segments.LinearAddress(segment, offset, size, kind);
     }
 
     // Outside 64-bit mode a write through CS faults, however flat it is.

@@ -18,7 +18,7 @@ internal static unsafe class Multiply<T> where T : unmanaged, IBinaryInteger<T>
 
     public static Insn* MulMem(Processor p, ProcessorState* s, Insn* i)
     {
-        if (!Access.ReadOrLeave(p, s, Access.Address(s, i), out T value)) return p.LeaveForExit(i);
+        if (!Access.ReadOrLeave(p, s, Access.Address(s, i), out T value)) return p.Exits.LeaveForExit(i);
         Unsigned(s, value);
         return i + 1;
     }
@@ -31,7 +31,7 @@ internal static unsafe class Multiply<T> where T : unmanaged, IBinaryInteger<T>
 
     public static Insn* ImulMem(Processor p, ProcessorState* s, Insn* i)
     {
-        if (!Access.ReadOrLeave(p, s, Access.Address(s, i), out T value)) return p.LeaveForExit(i);
+        if (!Access.ReadOrLeave(p, s, Access.Address(s, i), out T value)) return p.Exits.LeaveForExit(i);
         Signed(s, value);
         return i + 1;
     }
@@ -44,7 +44,7 @@ internal static unsafe class Multiply<T> where T : unmanaged, IBinaryInteger<T>
 
     public static Insn* ImulRegMem(Processor p, ProcessorState* s, Insn* i)
     {
-        if (!Access.ReadOrLeave(p, s, Access.Address(s, i), out T b)) return p.LeaveForExit(i);
+        if (!Access.ReadOrLeave(p, s, Access.Address(s, i), out T b)) return p.Exits.LeaveForExit(i);
         Register.Set(s, i->R0, Product(s, Register.Get<T>(s, i->R0), b));
         return i + 1;
     }
@@ -57,7 +57,7 @@ internal static unsafe class Multiply<T> where T : unmanaged, IBinaryInteger<T>
 
     public static Insn* ImulRegMemImm(Processor p, ProcessorState* s, Insn* i)
     {
-        if (!Access.ReadOrLeave(p, s, Access.Address(s, i), out T a)) return p.LeaveForExit(i);
+        if (!Access.ReadOrLeave(p, s, Access.Address(s, i), out T a)) return p.Exits.LeaveForExit(i);
         Register.Set(s, i->R0, Product(s, a, T.CreateTruncating(i->Imm)));
         return i + 1;
     }

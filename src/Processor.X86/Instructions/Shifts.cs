@@ -234,7 +234,7 @@ internal static unsafe class Shift<TOp, T> where TOp : struct, IShiftOperation w
     private static Insn* Mem(Processor p, ProcessorState* s, Insn* i, int count, bool immediate)
     {
         ulong address = Access.Address(s, i);
-        if (!Access.ReadForWriteOrLeave(p, s, address, out T a)) return p.LeaveForExit(i);
+        if (!Access.ReadForWriteOrLeave(p, s, address, out T a)) return p.Exits.LeaveForExit(i);
         if (count != 0) Access.Write(p, s, address, Run(s, a, count, immediate, memory: true));
         return i + 1;
     }
@@ -295,7 +295,7 @@ internal static unsafe class DoubleShift<T> where T : unmanaged, IBinaryInteger<
     private static Insn* LeftMem(Processor p, ProcessorState* s, Insn* i, int count, bool immediate)
     {
         ulong address = Access.Address(s, i);
-        if (!Access.ReadForWriteOrLeave(p, s, address, out T a)) return p.LeaveForExit(i);
+        if (!Access.ReadForWriteOrLeave(p, s, address, out T a)) return p.Exits.LeaveForExit(i);
         if (count != 0) Access.Write(p, s, address, Run(s, HostOperation.Shld, a, Register.Get<T>(s, i->R0), count, immediate, memory: true));
         return i + 1;
     }
@@ -303,7 +303,7 @@ internal static unsafe class DoubleShift<T> where T : unmanaged, IBinaryInteger<
     private static Insn* RightMem(Processor p, ProcessorState* s, Insn* i, int count, bool immediate)
     {
         ulong address = Access.Address(s, i);
-        if (!Access.ReadForWriteOrLeave(p, s, address, out T a)) return p.LeaveForExit(i);
+        if (!Access.ReadForWriteOrLeave(p, s, address, out T a)) return p.Exits.LeaveForExit(i);
         if (count != 0) Access.Write(p, s, address, Run(s, HostOperation.Shrd, a, Register.Get<T>(s, i->R0), count, immediate, memory: true));
         return i + 1;
     }

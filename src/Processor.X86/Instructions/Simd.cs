@@ -39,8 +39,8 @@ internal static unsafe class Simd
     [MethodImpl(MethodImplOptions.NoInlining)]
     private static T ReadSlow<T>(Processor p, ProcessorState* s, ulong address) where T : unmanaged
     {
-        if (sizeof(T) <= 8) return p.ReadSlow<T>(address);
-        p.ReadBytes(address, new Span<byte>(s->Staging, sizeof(T)));
+        if (sizeof(T) <= 8) return p.Mmu.ReadSlow<T>(address);
+        p.Mmu.ReadBytes(address, new Span<byte>(s->Staging, sizeof(T)));
         return Unsafe.ReadUnaligned<T>(s->Staging);
     }
 
@@ -58,15 +58,15 @@ internal static unsafe class Simd
     [MethodImpl(MethodImplOptions.NoInlining)]
     private static void WriteSlow<T>(Processor p, ulong address, T value) where T : unmanaged
     {
-        if (sizeof(T) <= 8) p.WriteSlow(address, value);
-        else p.WriteBytes(address, new ReadOnlySpan<byte>(&value, sizeof(T)));
+        if (sizeof(T) <= 8) p.Mmu.WriteSlow(address, value);
+        else p.Mmu.WriteBytes(address, new ReadOnlySpan<byte>(&value, sizeof(T)));
     }
 
     /// <summary>Raises what a write of this size would raise.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void CheckWrite<T>(Processor p, ProcessorState* s, ulong address) where T : unmanaged
     {
-        if (Access.Entry(s, address)->WriteTag != (((address + (ulong)(sizeof(T) - 1)) & PageMask) | s->TlbContext)) p.CheckWrite(address, sizeof(T));
+        if (Access.Entry(s, address)->WriteTag != (((address + (ulong)(sizeof(T) - 1)) & PageMask) | s->TlbContext)) p.Mmu.CheckWrite(address, sizeof(T));
     }
 
     /// <summary>Host pointer to a memory operand that is read: guest memory itself when its translation is cached, else a copy in <see cref="ProcessorState.Staging"/>.</summary>

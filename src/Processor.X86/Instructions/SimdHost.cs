@@ -148,7 +148,7 @@ internal static unsafe class HalfStore<T> where T : unmanaged
     {
         bool convertsFirst = p.Model.Behavior.ConvertsToHalfBeforeStore;
         if (convertsFirst) Simd.RunFloat(p, s, i, s->Staging);
-        ulong address = p.LinearAddress(Implicit.Segment(i), Access.EffectiveAddress(s, i), sizeof(T), AccessKind.Write);
+        ulong address = p.Segments.LinearAddress(Implicit.Segment(i), Access.EffectiveAddress(s, i), sizeof(T), AccessKind.Write);
         if (!convertsFirst)
         {
             Simd.CheckWrite<T>(p, s, address);

@@ -1,5 +1,4 @@
 using System.Numerics;
-using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
 
 namespace Bunraku.Processor.X86;
@@ -44,7 +43,7 @@ internal static unsafe class MaskedMove<T, TVector> where T : unmanaged, IBinary
     {
         ulong start = Access.EffectiveAddress(s, i);
         for (int n = 0; n < Count; n++)
-            if (T.IsNegative(mask[n])) addresses[n] = p.LinearAddress(Implicit.Segment(i), start + (ulong)(n * sizeof(T)), sizeof(T), kind);
+            if (T.IsNegative(mask[n])) addresses[n] = p.Segments.LinearAddress(Implicit.Segment(i), start + (ulong)(n * sizeof(T)), sizeof(T), kind);
     }
 }
 
@@ -75,7 +74,7 @@ internal static unsafe class MaskedBytes
         for (int n = 0; n < count; n++)
         {
             if ((sbyte)mask[n] >= 0) continue;
-            addresses[n] = p.LinearAddress(segment, (s->Rdi + (ulong)n) & i->AddressMask, 1, AccessKind.Write);
+            addresses[n] = p.Segments.LinearAddress(segment, (s->Rdi + (ulong)n) & i->AddressMask, 1, AccessKind.Write);
         }
         for (int n = 0; n < count; n++)
             if ((sbyte)mask[n] < 0) Simd.CheckWrite<byte>(p, s, addresses[n]);
@@ -111,7 +110,7 @@ internal static unsafe class Gather<TIndex, T> where TIndex : unmanaged, IBinary
             if (T.IsNegative(mask[n]))
             {
                 ulong offset = (start + ((ulong)long.CreateTruncating(index[n]) << g.Scale)) & i->AddressMask;
-                destination[n] = Access.Read<T>(p, s, p.LinearAddress(segment, offset, sizeof(T), AccessKind.Read));
+                destination[n] = Access.Read<T>(p, s, p.Segments.LinearAddress(segment, offset, sizeof(T), AccessKind.Read));
             }
             mask[n] = T.Zero; // of elements passed over as well
         }

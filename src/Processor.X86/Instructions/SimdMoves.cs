@@ -95,7 +95,7 @@ internal static unsafe class ScalarMove<T, TEncoding> where T : unmanaged where 
 
     public static Insn* Load(Processor p, ProcessorState* s, Insn* i)
     {
-        if (!Access.ReadOrLeave(p, s, Access.Address(s, i), out T value)) return p.LeaveForExit(i);
+        if (!Access.ReadOrLeave(p, s, Access.Address(s, i), out T value)) return p.Exits.LeaveForExit(i);
         Set(s, i->R0, value);
         return i + 1;
     }

@@ -54,7 +54,7 @@ internal static unsafe class Stack
 
     /// <summary>Raises whatever storing <paramref name="length"/> bytes below the top would raise, so that a push of several values is all or nothing.</summary>
     public static void CheckPush(Processor p, ProcessorState* s, int length) =>
-        p.CheckWrite(Linear(p, s, s->Rsp - (ulong)length, length, AccessKind.Write), length);
+        p.Mmu.CheckWrite(Linear(p, s, s->Rsp - (ulong)length, length, AccessKind.Write), length);
 
     /// <summary>Linear address of <paramref name="size"/> bytes at <paramref name="pointer"/>, which is truncated to the stack size here.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -62,6 +62,6 @@ internal static unsafe class Stack
     {
         ulong mask = Mask(s);
         // In 64-bit mode only this check knows that a non-canonical address is the stack's: #SS instead of #GP.
-        return mask == ulong.MaxValue ? p.LinearAddress(Seg.Ss, pointer, size, kind) : Implicit.Linear(p, s, Seg.Ss, pointer & mask, size, kind);
+        return mask == ulong.MaxValue ? p.Segments.LinearAddress(Seg.Ss, pointer, size, kind) : Implicit.Linear(p, s, Seg.Ss, pointer & mask, size, kind);
     }
 }

@@ -1,5 +1,3 @@
-using Bunraku.Engines;
-
 namespace Bunraku.Processor.X86;
 
 /// <summary>PUSHF and POPF in every mode. SDM vol. 2, POPF, "Effect of POPF/POPFD on the EFLAGS Register"; vol. 3B, "Virtual Interrupt Flag" for VME.</summary>
@@ -11,7 +9,7 @@ internal static unsafe class StackFlags
     public static Insn* Pushfw(Processor p, ProcessorState* s, Insn* i)
     {
         uint flags = Flags.Get(s);
-        if (Processor.IsVirtual8086(s) && (flags & (uint)Rflags.Iopl) != (uint)Rflags.Iopl)
+        if (CpuMode.IsVirtual8086(s) && (flags & (uint)Rflags.Iopl) != (uint)Rflags.Iopl)
         {
             if ((s->Cr4 & (ulong)Cr4.Vme) == 0) throw p.GeneralProtection();
             flags = flags & ~(uint)Rflags.If | (uint)Rflags.Iopl | ((flags & (uint)Rflags.Vif) != 0 ? (uint)Rflags.If : 0);
@@ -36,14 +34,14 @@ internal static unsafe class StackFlags
     private static uint Image(Processor p, ProcessorState* s)
     {
         uint flags = Flags.Get(s);
-        if (Processor.IsVirtual8086(s) && (flags & (uint)Rflags.Iopl) != (uint)Rflags.Iopl) throw p.GeneralProtection();
+        if (CpuMode.IsVirtual8086(s) && (flags & (uint)Rflags.Iopl) != (uint)Rflags.Iopl) throw p.GeneralProtection();
         return flags & ~(uint)(Rflags.Rf | Rflags.Vm);
     }
 
     public static Insn* Popfw(Processor p, ProcessorState* s, Insn* i)
     {
         uint old = Flags.Get(s);
-        if (Processor.IsVirtual8086(s) && (old & (uint)Rflags.Iopl) != (uint)Rflags.Iopl) return PopVirtual(p, s, i, old);
+        if (CpuMode.IsVirtual8086(s) && (old & (uint)Rflags.Iopl) != (uint)Rflags.Iopl) return PopVirtual(p, s, i, old);
         uint value = Stack.Peek<ushort>(p, s, 0);
         return Finish(p, s, i, old, value, Writable16, sizeof(ushort));
     }
@@ -51,7 +49,7 @@ internal static unsafe class StackFlags
     public static Insn* Popfd(Processor p, ProcessorState* s, Insn* i)
     {
         uint old = Flags.Get(s);
-        if (Processor.IsVirtual8086(s) && (old & (uint)Rflags.Iopl) != (uint)Rflags.Iopl) throw p.GeneralProtection();
+        if (CpuMode.IsVirtual8086(s) && (old & (uint)Rflags.Iopl) != (uint)Rflags.Iopl) throw p.GeneralProtection();
         return Finish(p, s, i, old, Stack.Peek<uint>(p, s, 0), Writable32, sizeof(uint));
     }
 

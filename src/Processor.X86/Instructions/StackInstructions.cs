@@ -21,7 +21,7 @@ internal static unsafe class Stack64
     {
         ulong rsp = s->Rsp - 8;
         // Not left to the access: of PUSH m it would take the segment of the memory operand.
-        p.WriteSlow(p.LinearAddress(Seg.Ss, rsp, sizeof(ulong), AccessKind.Write), value);
+        p.Mmu.WriteSlow(p.Segments.LinearAddress(Seg.Ss, rsp, sizeof(ulong), AccessKind.Write), value);
         s->Rsp = rsp;
         return i + 1;
     }
@@ -31,7 +31,7 @@ internal static unsafe class Stack64
     public static Insn* PushImm(Processor p, ProcessorState* s, Insn* i) => Push(p, s, i, (ulong)i->Imm);
 
     public static Insn* PushMem(Processor p, ProcessorState* s, Insn* i) =>
-        Access.ReadOrLeave(p, s, Access.Address(s, i), out ulong value) ? Push(p, s, i, value) : p.LeaveForExit(i);
+        Access.ReadOrLeave(p, s, Access.Address(s, i), out ulong value) ? Push(p, s, i, value) : p.Exits.LeaveForExit(i);
 
     public static Insn* PopReg(Processor p, ProcessorState* s, Insn* i)
     {
@@ -39,7 +39,7 @@ internal static unsafe class Stack64
     }
 
     [MethodImpl(MethodImplOptions.NoInlining)]
-    private static Insn* PopMiss(Processor p, ProcessorState* s, Insn* i) => Popped(s, i, p.ReadSlow<ulong>(s->Rsp));
+    private static Insn* PopMiss(Processor p, ProcessorState* s, Insn* i) => Popped(s, i, p.Mmu.ReadSlow<ulong>(s->Rsp));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static Insn* Popped(ProcessorState* s, Insn* i, ulong value)
@@ -103,7 +103,7 @@ internal static unsafe class StackInstructions<T> where T : unmanaged, IBinaryIn
 
     public static Insn* PushAll(Processor p, ProcessorState* s, Insn* i)
     {
-        for (int n = 0; n < 8; n++) p.CheckWrite(Stack.Linear(p, s, s->Rsp - (ulong)((n + 1) * sizeof(T)), sizeof(T), AccessKind.Write), sizeof(T));
+        for (int n = 0; n < 8; n++) p.Mmu.CheckWrite(Stack.Linear(p, s, s->Rsp - (ulong)((n + 1) * sizeof(T)), sizeof(T), AccessKind.Write), sizeof(T));
         for (int n = 0; n < 8; n++) Stack.Store(p, s, -(n + 1) * sizeof(T), *(T*)ProcessorState.Gpr(s, n));
         Stack.Adjust(s, -8 * sizeof(T));
         return i + 1;
@@ -150,7 +150,7 @@ internal static unsafe class StackInstructions<T> where T : unmanaged, IBinaryIn
         }
         if (level > 0) Stack.Store(p, s, top -= sizeof(T), frame);
         ulong end = s->Rsp + (ulong)top - size;
-        p.CheckWrite(Stack.Linear(p, s, end, sizeof(T), AccessKind.Write), sizeof(T));
+        p.Mmu.CheckWrite(Stack.Linear(p, s, end, sizeof(T), AccessKind.Write), sizeof(T));
         Stack.SetPointer(s, end);
         Register.Set(s, FramePointer(s), frame);
         return i + 1;

@@ -15,13 +15,13 @@ internal static unsafe class Strings<T> where T : unmanaged, IBinaryInteger<T>
     {
         ulong mask = Implicit.AddressMask(i);
         SourcePage source = default;
-        if ((i->Flags & AnyRepeat) == 0) return MoveOne(p, s, i, mask, ref source) ? i + 1 : p.LeaveForExit(i);
+        if ((i->Flags & AnyRepeat) == 0) return MoveOne(p, s, i, mask, ref source) ? i + 1 : p.Exits.LeaveForExit(i);
         while ((s->Rcx & mask) != 0)
         {
             int count = (s->FlagsOther & (uint)Rflags.Tf) == 0 ? MoveRun(s, i, mask, ref source) : 0;
             if (count == 0)
             {
-                if (!MoveOne(p, s, i, mask, ref source)) return p.LeaveForExit(i);
+                if (!MoveOne(p, s, i, mask, ref source)) return p.Exits.LeaveForExit(i);
                 count = 1;
             }
             StringRegisters.Consume(s, mask, count);
@@ -147,7 +147,7 @@ internal static unsafe class Strings<T> where T : unmanaged, IBinaryInteger<T>
         if (repeats && (s->Rcx & mask) == 0) return i + 1;
         while (true)
         {
-            if (!Access.ReadOrLeave(p, s, Implicit.Linear(p, s, Implicit.Segment(i), s->Rsi & mask, sizeof(T), AccessKind.Read), out T value)) return p.LeaveForExit(i);
+            if (!Access.ReadOrLeave(p, s, Implicit.Linear(p, s, Implicit.Segment(i), s->Rsi & mask, sizeof(T), AccessKind.Read), out T value)) return p.Exits.LeaveForExit(i);
             Register.Set(s, 0, value);
             StringRegisters.Advance(&s->Rsi, mask, s->Direction * sizeof(T));
             if (!repeats) return i + 1;
@@ -164,7 +164,7 @@ internal static unsafe class Strings<T> where T : unmanaged, IBinaryInteger<T>
         if (repeats && (s->Rcx & mask) == 0) return i + 1;
         while (true)
         {
-            if (!Access.ReadOrLeave(p, s, Implicit.Linear(p, s, Seg.Es, s->Rdi & mask, sizeof(T), AccessKind.Read), out T value)) return p.LeaveForExit(i);
+            if (!Access.ReadOrLeave(p, s, Implicit.Linear(p, s, Seg.Es, s->Rdi & mask, sizeof(T), AccessKind.Read), out T value)) return p.Exits.LeaveForExit(i);
             SubOperation.Apply(s, *(T*)&s->Rax, value);
             StringRegisters.Advance(&s->Rdi, mask, s->Direction * sizeof(T));
             if (!repeats) return i + 1;
@@ -181,8 +181,8 @@ internal static unsafe class Strings<T> where T : unmanaged, IBinaryInteger<T>
         if (repeats && (s->Rcx & mask) == 0) return i + 1;
         while (true)
         {
-            if (!Access.ReadOrLeave(p, s, Implicit.Linear(p, s, Implicit.Segment(i), s->Rsi & mask, sizeof(T), AccessKind.Read), out T first)) return p.LeaveForExit(i);
-            if (!Access.ReadOrLeave(p, s, Implicit.Linear(p, s, Seg.Es, s->Rdi & mask, sizeof(T), AccessKind.Read), out T second)) return p.LeaveForExit(i);
+            if (!Access.ReadOrLeave(p, s, Implicit.Linear(p, s, Implicit.Segment(i), s->Rsi & mask, sizeof(T), AccessKind.Read), out T first)) return p.Exits.LeaveForExit(i);
+            if (!Access.ReadOrLeave(p, s, Implicit.Linear(p, s, Seg.Es, s->Rdi & mask, sizeof(T), AccessKind.Read), out T second)) return p.Exits.LeaveForExit(i);
             SubOperation.Apply(s, first, second);
             StringRegisters.Advance(&s->Rsi, mask, s->Direction * sizeof(T));
             StringRegisters.Advance(&s->Rdi, mask, s->Direction * sizeof(T));
@@ -225,9 +225,9 @@ internal static unsafe class StringRegisters
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static bool Pauses(Processor p, ProcessorState* s)
     {
-        if (s->AttentionFlags == 0 && (s->FlagsOther & (uint)Rflags.Tf) == 0 && !p.Replaying) return false;
+        if (s->AttentionFlags == 0 && (s->FlagsOther & (uint)Rflags.Tf) == 0 && !p.Mmio.Replaying) return false;
         // One iteration is enough to end a shadow: interrupts need not wait for all of them.
-        p.InterruptShadow = false;
+        p.Events.InterruptShadow = false;
         return true;
     }
 

@@ -1,5 +1,4 @@
 using System.Runtime.CompilerServices;
-using Bunraku.Engines;
 
 namespace Bunraku.Processor.X86;
 
@@ -45,7 +44,7 @@ internal static unsafe class X87
     private static void RaisePending(Processor p, ProcessorState* s)
     {
         if ((s->Cr0 & (ulong)Cr0.Ne) != 0) throw p.Fault(Vector.Mf);
-        p.AssertFerr();
+        AssertFerr(p, s);
     }
 
     /// <summary>Executes an instruction though an exception is pending (CR0.NE is clear): a host whose own FSW said so would trap. The flags stay.</summary>
@@ -178,20 +177,17 @@ internal static unsafe class X87
         DataPointer(s) = offset;
         s->X87Ds = ProcessorState.Segment(s, (Seg)((int)(i->Flags & InsnFlags.SegmentMask) >> 9))->Selector;
     }
-}
 
-public sealed unsafe partial class Processor
-{
     /// <summary>FERR#: a waiting instruction met an x87 exception while CR0.NE is clear. Exits once for each exception; the instruction is executed afterwards.</summary>
-    internal void AssertFerr()
+    private static void AssertFerr(Processor p, ProcessorState* s)
     {
-        if (State->FerrAsserted != 0) return;
+        if (s->FerrAsserted != 0) return;
         // Posted MMIO writes come first; then the instruction is back here.
-        if (_posted.Count == 0)
+        if (!p.Exits.MustExitFirst)
         {
-            State->FerrAsserted = 1;
-            Exit.Reason = ExitReason.FloatingPointError;
+            s->FerrAsserted = 1;
+            p.Exit.Reason = ExitReason.FloatingPointError;
         }
-        throw ExitRequested;
+        throw p.Exits.Requested;
     }
 }

@@ -74,7 +74,7 @@ internal static unsafe class X87Environment<T> where T : unmanaged
     {
         byte* image = stackalloc byte[28];
         Build(s, image);
-        p.WriteBytes(Access.Address(s, i), new ReadOnlySpan<byte>(image, Size));
+        p.Mmu.WriteBytes(Access.Address(s, i), new ReadOnlySpan<byte>(image, Size));
         X87.SetControl(s, X87.Control(s) | 0x3F); // all exceptions masked
         return i + 1;
     }
@@ -84,7 +84,7 @@ internal static unsafe class X87Environment<T> where T : unmanaged
         byte* image = stackalloc byte[28 + RegisterBytes];
         Build(s, image);
         for (int n = 0; n < 8; n++) Unsafe.CopyBlockUnaligned(image + Size + n * 10, X87.St(s, n), 10);
-        p.WriteBytes(Access.Address(s, i), new ReadOnlySpan<byte>(image, Size + RegisterBytes));
+        p.Mmu.WriteBytes(Access.Address(s, i), new ReadOnlySpan<byte>(image, Size + RegisterBytes));
         X87.Initialise(s);
         return i + 1;
     }
@@ -93,7 +93,7 @@ internal static unsafe class X87Environment<T> where T : unmanaged
     {
         X87.CheckPending(p, s);
         byte* image = stackalloc byte[28];
-        p.ReadBytes(Access.Address(s, i), new Span<byte>(image, Size));
+        p.Mmu.ReadBytes(Access.Address(s, i), new Span<byte>(image, Size));
         int top = X87.Top(s);
         Load(s, image);
         X87.Rotate(s, X87.Top(s) - top); // the physical registers stay where they are
@@ -104,13 +104,13 @@ internal static unsafe class X87Environment<T> where T : unmanaged
     {
         X87.CheckPending(p, s);
         byte* image = stackalloc byte[28 + RegisterBytes];
-        p.ReadBytes(Access.Address(s, i), new Span<byte>(image, Size + RegisterBytes));
+        p.Mmu.ReadBytes(Access.Address(s, i), new Span<byte>(image, Size + RegisterBytes));
         Load(s, image);
         for (int n = 0; n < 8; n++) Unsafe.CopyBlockUnaligned(X87.St(s, n), image + Size + n * 10, 10);
         return i + 1;
     }
 
-    private static bool ProtectedFormat(ProcessorState* s) => Processor.IsProtected(s);
+    private static bool ProtectedFormat(ProcessorState* s) => CpuMode.IsProtected(s);
 
     // Unused upper halves of the 32-bit formats are ones for the words and the selector, as processors write them.
     private static void Put(byte* image, int field, uint value)

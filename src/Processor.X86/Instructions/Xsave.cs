@@ -1,6 +1,5 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
-using Bunraku.Engines;
 
 namespace Bunraku.Processor.X86;
 
@@ -31,8 +30,8 @@ internal static unsafe class Xsave
         SaveX87(p, s, image, wide);
         SaveMxcsr(s, image);
         SaveXmm(s, image, registers);
-        p.CheckWrite(address, XsaveLayout.LegacySize);
-        p.WriteBytes(address, new ReadOnlySpan<byte>(image, XmmOffset + registers * 16));
+        p.Mmu.CheckWrite(address, XsaveLayout.LegacySize);
+        p.Mmu.WriteBytes(address, new ReadOnlySpan<byte>(image, XmmOffset + registers * 16));
         return i + 1;
     }
 
@@ -45,7 +44,7 @@ internal static unsafe class Xsave
         ulong address = Access.Address(s, i);
         CheckAlignment(p, address, 16);
         byte* image = stackalloc byte[XsaveLayout.LegacySize];
-        p.ReadBytes(address, new Span<byte>(image, XsaveLayout.LegacySize));
+        p.Mmu.ReadBytes(address, new Span<byte>(image, XsaveLayout.LegacySize));
         uint mxcsr = *(uint*)(image + X87.MxcsrOffset);
         if ((mxcsr & ~Simd.MxcsrMask) != 0) throw p.GeneralProtection();
         LoadX87(s, image, wide);
@@ -75,7 +74,7 @@ internal static unsafe class Xsave
     private static Insn* Save(Processor p, ProcessorState* s, Insn* i, bool wide, bool optimised)
     {
         ulong address = Begin(p, s, i), requested = Requested(s) & s->Xcr0, used = InUse(s);
-        p.CheckWrite(address, XsaveLayout.StandardSize(requested));
+        p.Mmu.CheckWrite(address, XsaveLayout.StandardSize(requested));
         ulong header = Access.ReadForWrite<ulong>(p, s, address + XsaveLayout.HeaderOffset);
         ulong written = optimised ? requested & used : requested;
         // MXCSR goes with SSE or AVX whether or not they are in their initial state.
@@ -89,7 +88,7 @@ internal static unsafe class Xsave
     {
         ulong address = Begin(p, s, i), requested = Requested(s) & enabled, used = InUse(s);
         if (s->Mxcsr != Simd.DefaultMxcsr) used |= XsaveLayout.Sse;
-        p.CheckWrite(address, XsaveLayout.CompactSize(requested));
+        p.Mmu.CheckWrite(address, XsaveLayout.CompactSize(requested));
         ulong written = requested & used;
         WriteLegacy(p, s, address, written, (written & XsaveLayout.Sse) != 0, wide);
         WriteExtended(p, s, address, written, XsaveLayout.AvxOffset, CompactedPkru(requested));
@@ -106,18 +105,18 @@ internal static unsafe class Xsave
         if ((components & XsaveLayout.X87) != 0)
         {
             SaveX87(p, s, image, wide);
-            p.WriteBytes(address, new ReadOnlySpan<byte>(image, X87End));
-            p.WriteBytes(address + X87.RegisterOffset, new ReadOnlySpan<byte>(image + X87.RegisterOffset, 128));
+            p.Mmu.WriteBytes(address, new ReadOnlySpan<byte>(image, X87End));
+            p.Mmu.WriteBytes(address + X87.RegisterOffset, new ReadOnlySpan<byte>(image + X87.RegisterOffset, 128));
         }
         if (mxcsr)
         {
             SaveMxcsr(s, image);
-            p.WriteBytes(address + X87.MxcsrOffset, new ReadOnlySpan<byte>(image + X87.MxcsrOffset, 8));
+            p.Mmu.WriteBytes(address + X87.MxcsrOffset, new ReadOnlySpan<byte>(image + X87.MxcsrOffset, 8));
         }
         if ((components & XsaveLayout.Sse) != 0)
         {
             SaveXmm(s, image, Registers(s));
-            p.WriteBytes(address + XmmOffset, new ReadOnlySpan<byte>(image + XmmOffset, Registers(s) * 16));
+            p.Mmu.WriteBytes(address + XmmOffset, new ReadOnlySpan<byte>(image + XmmOffset, Registers(s) * 16));
         }
     }
 
@@ -127,7 +126,7 @@ internal static unsafe class Xsave
         {
             byte* upper = stackalloc byte[XsaveLayout.AvxSize];
             for (int n = 0; n < 16; n++) Unsafe.CopyBlock(upper + n * 16, ProcessorState.VectorRegister(s, n) + 16, 16);
-            p.WriteBytes(address + (ulong)avx, new ReadOnlySpan<byte>(upper, Registers(s) * 16));
+            p.Mmu.WriteBytes(address + (ulong)avx, new ReadOnlySpan<byte>(upper, Registers(s) * 16));
         }
         if ((components & XsaveLayout.Pkru) != 0) Access.Write<ulong>(p, s, address + (ulong)pkru, s->Pkru);
     }
@@ -147,7 +146,7 @@ internal static unsafe class Xsave
         ulong address = Begin(p, s, i), enabled = supervisor ? s->Xcr0 | s->Xss : s->Xcr0, requested = Requested(s) & enabled;
         byte* image = stackalloc byte[MaximumSize];
         ulong* header = (ulong*)(image + XsaveLayout.HeaderOffset);
-        p.ReadBytes(address + XsaveLayout.HeaderOffset, new Span<byte>(header, XsaveLayout.HeaderSize));
+        p.Mmu.ReadBytes(address + XsaveLayout.HeaderOffset, new Span<byte>(header, XsaveLayout.HeaderSize));
         bool compacted = (header[1] & CompactedFormat) != 0;
         ulong present = header[0], format = header[1] & ~CompactedFormat;
         bool good = compacted ? (format & ~enabled) == 0 && (present & ~format) == 0 : !supervisor && (present & ~enabled) == 0 && format == 0;
@@ -156,8 +155,8 @@ internal static unsafe class Xsave
         if (!good) throw p.GeneralProtection();
 
         int size = compacted ? XsaveLayout.CompactSize(format & (requested | XsaveLayout.Avx)) : XsaveLayout.StandardSize(requested & present);
-        p.ReadBytes(address, new Span<byte>(image, XsaveLayout.LegacySize));
-        if (size > XsaveLayout.AvxOffset) p.ReadBytes(address + XsaveLayout.AvxOffset, new Span<byte>(image + XsaveLayout.AvxOffset, size - XsaveLayout.AvxOffset));
+        p.Mmu.ReadBytes(address, new Span<byte>(image, XsaveLayout.LegacySize));
+        if (size > XsaveLayout.AvxOffset) p.Mmu.ReadBytes(address + XsaveLayout.AvxOffset, new Span<byte>(image + XsaveLayout.AvxOffset, size - XsaveLayout.AvxOffset));
         ulong load = requested & present;
         bool loadMxcsr = compacted ? (load & XsaveLayout.Sse) != 0 : (requested & (XsaveLayout.Sse | XsaveLayout.Avx)) != 0;
         uint mxcsr = *(uint*)(image + X87.MxcsrOffset);

@@ -1,5 +1,4 @@
 using System.Runtime.CompilerServices;
-using System.Runtime.InteropServices;
 
 namespace Bunraku.Processor.X86;
 
@@ -34,7 +33,7 @@ internal static unsafe class Access
         TlbEntry* e = Entry(s, address);
         if (e->ReadTag == (((address + (ulong)(sizeof(T) - 1)) & PageMask) | s->TlbContext))
             return Unsafe.ReadUnaligned<T>((byte*)address + e->Addend);
-        return p.ReadSlow<T>(address);
+        return p.Mmu.ReadSlow<T>(address);
     }
 
     /// <summary>Writes a value of 1, 2, 4 or 8 bytes at a linear address with the current privilege.</summary>
@@ -45,7 +44,7 @@ internal static unsafe class Access
         if (e->WriteTag == (((address + (ulong)(sizeof(T) - 1)) & PageMask) | s->TlbContext))
             Unsafe.WriteUnaligned((byte*)address + e->Addend, value);
         else
-            p.WriteSlow(address, value);
+            p.Mmu.WriteSlow(address, value);
     }
 
     /// <summary>The fast path of <see cref="Read{T}"/> alone. A handler that leaves the rest to a method called last needs no frame of its own.</summary>
@@ -82,17 +81,17 @@ internal static unsafe class Access
         TlbEntry* e = Entry(s, address);
         if (e->WriteTag == (((address + (ulong)(sizeof(T) - 1)) & PageMask) | s->TlbContext))
             return Unsafe.ReadUnaligned<T>((byte*)address + e->Addend);
-        return p.ReadForWriteSlow<T>(address);
+        return p.Mmu.ReadForWriteSlow<T>(address);
     }
 
     /// <summary>
-    /// <see cref="Read{T}"/> for handlers that return <see cref="Processor.LeaveForExit"/> when this is false: a device must be asked first. Nothing may have changed yet.
+    /// <see cref="Read{T}"/> for handlers that return <see cref="Exits.LeaveForExit"/> when this is false: a device must be asked first. Nothing may have changed yet.
     /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static bool ReadOrLeave<T>(Processor p, ProcessorState* s, ulong address, out T value) where T : unmanaged
     {
         if (TryRead(s, address, out value)) return true;
-        bool done = p.TryReadSlow(address, out T slow); // another variable: the handler's own stays in a register
+        bool done = p.Mmu.TryReadSlow(address, out T slow); // another variable: the handler's own stays in a register
         value = slow;
         return done;
     }
@@ -107,14 +106,14 @@ internal static unsafe class Access
             value = Unsafe.ReadUnaligned<T>((byte*)address + e->Addend);
             return true;
         }
-        bool done = p.TryReadForWriteSlow(address, out T slow);
+        bool done = p.Mmu.TryReadForWriteSlow(address, out T slow);
         value = slow;
         return done;
     }
 
     /// <summary>
     /// Host pointer for a locked read-modify-write, all write checks done: in RAM, within a page, aligned or not, since the host's own locked instructions are atomic
-    /// at any address. After the operation <see cref="Processor.AfterAtomic"/> must be called. Null when the operand is in two pages or not in RAM: then
+    /// at any address. After the operation <see cref="Atomics.After"/> must be called. Null when the operand is in two pages or not in RAM: then
     /// the caller uses ReadForWrite and Write between <see cref="ProcessorGroup.LockBus"/> and <see cref="ProcessorGroup.UnlockBus"/>.
     /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -123,6 +122,6 @@ internal static unsafe class Access
         TlbEntry* e = Entry(s, address);
         return e->WriteTag == (((address + (ulong)(sizeof(T) - 1)) & PageMask) | s->TlbContext)
             ? (T*)((byte*)address + e->Addend)
-            : (T*)p.AtomicPointer<T>(address);
+            : (T*)p.Atomics.Pointer<T>(address);
     }
 }

@@ -5,11 +5,11 @@ namespace Bunraku.Processor.X86;
 
 /// <summary>Descriptor cache of one segment register, laid out for execution.</summary>
 [StructLayout(LayoutKind.Sequential)]
-public struct SegmentRegister
+internal struct SegmentRegister
 {
     public ulong Base;
     public uint Limit;
-    /// <summary>Access rights, format of <see cref="Engines.SegmentState.Attributes"/>.</summary>
+    /// <summary>Access rights, format of <see cref="SegmentState.Attributes"/>.</summary>
     public uint Attributes;
     public ushort Selector;
 
@@ -32,11 +32,11 @@ public struct SegmentRegister
 }
 
 /// <summary>Number of a segment register as ModRM.reg encodes it.</summary>
-public enum Seg { Es, Cs, Ss, Ds, Fs, Gs }
+internal enum Seg { Es, Cs, Ss, Ds, Fs, Gs }
 
 /// <summary>One line of the software TLB. A tag is the linear page number's address OR the TLB context; all ones means empty.</summary>
 [StructLayout(LayoutKind.Sequential)]
-public struct TlbEntry
+internal struct TlbEntry
 {
     public ulong ReadTag, WriteTag, ExecTag;
     /// <summary>Host address minus linear address.</summary>
@@ -45,7 +45,7 @@ public struct TlbEntry
 
 /// <summary>One line of the jump cache: where execution at a linear address goes on.</summary>
 [StructLayout(LayoutKind.Sequential)]
-public unsafe struct JumpEntry
+internal unsafe struct JumpEntry
 {
     public ulong LinearRip;
     public ulong Key;
@@ -58,7 +58,7 @@ public unsafe struct JumpEntry
 /// </summary>
 /// <remarks>Invariant: allocated 64-byte aligned, zeroed, and freed only when no code can run on it.</remarks>
 [StructLayout(LayoutKind.Sequential)]
-public unsafe struct ProcessorState
+internal unsafe struct ProcessorState
 {
     // 16 GPRs in encoding order; a 32-bit write zero-extends, 8/16-bit writes merge.
     public ulong Rax, Rcx, Rdx, Rbx, Rsp, Rbp, Rsi, Rdi, R8, R9, R10, R11, R12, R13, R14, R15;
@@ -165,7 +165,7 @@ public unsafe struct ProcessorState
 
 /// <summary>Bits of <see cref="ProcessorState.AttentionFlags"/>.</summary>
 [Flags]
-public enum Attention
+internal enum Attention
 {
     None = 0,
     /// <summary>Somebody wants Enter to return.</summary>

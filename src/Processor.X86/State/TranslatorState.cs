@@ -11,7 +11,7 @@ namespace Bunraku.Processor.X86;
 /// Tags are negated, so that adding the wanted one gives zero and a flag-free JRCXZ decides.
 /// </remarks>
 [StructLayout(LayoutKind.Sequential)]
-public unsafe struct TranslatorState
+internal unsafe struct TranslatorState
 {
     /// <summary>Arithmetic flags between C# and emitted code: bits 15:8 as LAHF stores them, bit 0 is OF.</summary>
     public ulong HostFlags;
@@ -98,7 +98,7 @@ internal enum TranslatedExit : uint
 /// The page that an access of a loop used last, below 2 GiB like the processor state. It holds nothing that the first-level TLB does not, and is dropped with it.
 /// </summary>
 [StructLayout(LayoutKind.Sequential)]
-public unsafe struct PagePrediction
+internal unsafe struct PagePrediction
 {
     /// <summary>Negative of the page's number, shifted left by the binary logarithm of the operand's size, so that it matches an address whose lowest bits are zero only; or <see cref="Empty"/>.</summary>
     public ulong Tag;
@@ -122,7 +122,7 @@ public unsafe struct PagePrediction
 
 /// <summary>Lies in emitted code behind the call that leaves it.</summary>
 [StructLayout(LayoutKind.Sequential, Pack = 1)]
-public unsafe struct ExitRecord
+internal unsafe struct ExitRecord
 {
     public TranslatedBlock* Block;
     public int Number;
@@ -130,7 +130,7 @@ public unsafe struct ExitRecord
 
 /// <summary>A direct jump between translations.</summary>
 [StructLayout(LayoutKind.Sequential)]
-public unsafe struct TranslationLink
+internal unsafe struct TranslationLink
 {
     /// <summary>The jump's 32-bit relative operand.</summary>
     public byte* Site;
@@ -144,7 +144,7 @@ public unsafe struct TranslationLink
 /// <summary>Host code for one block at one linear address.</summary>
 /// <remarks>Invariant: lives as long as the code cache's generation; <see cref="Operations"/> points into the block arena, which is given up together with it.</remarks>
 [StructLayout(LayoutKind.Sequential)]
-public unsafe struct TranslatedBlock
+internal unsafe struct TranslatedBlock
 {
     /// <summary>The block's first operation behind the counting one.</summary>
     public Insn* Operations;

@@ -17,7 +17,7 @@ internal static unsafe class ControlInstructions
             case 3: value = s->Cr3; break;
             case 4: value = s->Cr4; break;
             case 8:
-                if (!p.TakeCompletion(i, ExitReason.CrAccess)) return p.ExitForCompletion(i, ExitReason.CrAccess, 8, sizeof(T));
+                if (!p.Exits.TakeCompletion(i, ExitReason.CrAccess)) return p.Exits.ExitForCompletion(i, ExitReason.CrAccess, 8, sizeof(T));
                 value = p.Exit.Data & 0xF;
                 break;
             default: throw p.InvalidOpcode();
@@ -31,13 +31,13 @@ internal static unsafe class ControlInstructions
         ulong value = ulong.CreateTruncating(Register.Get<T>(s, i->R1));
         switch (i->R0)
         {
-            case 0: p.WriteCr0(value); break;
+            case 0: p.ControlRegisters.WriteCr0(value); break;
             case 2: s->Cr2 = value; break;
-            case 3: p.WriteCr3(value); break;
-            case 4: p.WriteCr4(value); break;
+            case 3: p.ControlRegisters.WriteCr3(value); break;
+            case 4: p.ControlRegisters.WriteCr4(value); break;
             case 8:
                 if (value > 0xF) throw p.GeneralProtection();
-                p.RequestExit(ExitReason.CrAccess, 8, sizeof(T), isWrite: true, data: value);
+                p.Exits.RequestExit(ExitReason.CrAccess, 8, sizeof(T), isWrite: true, data: value);
                 break;
             default: throw p.InvalidOpcode();
         }
@@ -56,10 +56,10 @@ internal static unsafe class ControlInstructions
         // No segmentation checks: the row says so, and the operand is without its base.
         ulong address = Access.EffectiveAddress(s, i);
         var segment = (Seg)((int)(i->Flags & InsnFlags.SegmentMask) / (int)InsnFlags.SegmentShift9);
-        bool flat = Processor.Is64Bit(s);
+        bool flat = CpuMode.Is64Bit(s);
         if (!flat || segment is Seg.Fs or Seg.Gs) address += ProcessorState.Segment(s, segment)->Base;
         if (!flat) address = (uint)address;
-        if (p.IsCanonical(address)) p.FlushTlbPage(address);
+        if (p.IsCanonical(address)) p.Tlb.FlushPage(address);
         return Flow.Leave(s, i);
     }
 
@@ -74,11 +74,11 @@ internal static unsafe class ControlInstructions
         if (type == 0 && !p.IsCanonicalBase(address)) throw p.GeneralProtection();
         switch (type)
         {
-            case 0: p.FlushTlbPcid(pcid, address); break;
-            case 1: p.FlushTlbPcid(pcid); break;
-            case 2: p.FlushTlb(); break;
+            case 0: p.Tlb.FlushPcid(pcid, address); break;
+            case 1: p.Tlb.FlushPcid(pcid); break;
+            case 2: p.Tlb.Flush(); break;
             // All contexts except globals: dropping globals too is allowed.
-            default: p.FlushTlb(); break;
+            default: p.Tlb.Flush(); break;
         }
         return Flow.Leave(s, i);
     }
@@ -92,13 +92,13 @@ internal static unsafe class ControlInstructions
         ulong value;
         if (MsrTable.IsOutside(index, p.Model))
         {
-            if (!p.TakeCompletion(i, ExitReason.Msr)) return p.ExitForCompletion(i, ExitReason.Msr, index, 8);
+            if (!p.Exits.TakeCompletion(i, ExitReason.Msr)) return p.Exits.ExitForCompletion(i, ExitReason.Msr, index, 8);
             if (p.Exit.Fault) throw p.GeneralProtection();
             value = p.Exit.Data;
             // The hypervisor's deadline is in ticks of the clock, the guest's in its own TSC.
-            if (index == MsrIndex.TscDeadline && value != 0) value += p.TscOffset;
+            if (index == MsrIndex.TscDeadline && value != 0) value += p.Msrs.TscOffset;
         }
-        else if (!p.TryReadMsr(index, out value))
+        else if (!p.Msrs.TryRead(index, out value))
         {
             throw p.GeneralProtection();
         }
@@ -113,15 +113,15 @@ internal static unsafe class ControlInstructions
         ulong value = (uint)s->Rax | s->Rdx << 32;
         if (MsrTable.IsOutside(index, p.Model))
         {
-            if (!p.TakeCompletion(i, ExitReason.Msr))
+            if (!p.Exits.TakeCompletion(i, ExitReason.Msr))
             {
-                if (index == MsrIndex.TscDeadline && value != 0) value = Math.Max(1, value - p.TscOffset);
-                return p.ExitForCompletion(i, ExitReason.Msr, index, 8, isWrite: true, data: value);
+                if (index == MsrIndex.TscDeadline && value != 0) value = Math.Max(1, value - p.Msrs.TscOffset);
+                return p.Exits.ExitForCompletion(i, ExitReason.Msr, index, 8, isWrite: true, data: value);
             }
             if (p.Exit.Fault) throw p.GeneralProtection();
-            if (index == MsrIndex.ApicBase) p.ApicDisabled = (value & 1 << 11) == 0;
+            if (index == MsrIndex.ApicBase) p.Msrs.ApicDisabled = (value & 1 << 11) == 0;
         }
-        else if (!p.TryWriteMsr(index, value))
+        else if (!p.Msrs.TryWrite(index, value))
         {
             throw p.GeneralProtection();
         }
@@ -131,7 +131,7 @@ internal static unsafe class ControlInstructions
     public static Insn* Rdtsc(Processor p, ProcessorState* s, Insn* i)
     {
         if (s->Cpl != 0 && (s->Cr4 & (ulong)Cr4.Tsd) != 0) throw p.GeneralProtection();
-        ulong tsc = p.GuestTsc;
+        ulong tsc = p.Msrs.GuestTsc;
         s->Rax = (uint)tsc;
         s->Rdx = tsc >> 32;
         return i + 1;
@@ -140,13 +140,13 @@ internal static unsafe class ControlInstructions
     public static Insn* Rdtscp(Processor p, ProcessorState* s, Insn* i)
     {
         Insn* next = Rdtsc(p, s, i);
-        s->Rcx = p.TscAux;
+        s->Rcx = p.Msrs.TscAux;
         return next;
     }
 
     public static Insn* Rdpid(Processor p, ProcessorState* s, Insn* i)
     {
-        *(ulong*)((byte*)s + i->R0) = p.TscAux;
+        *(ulong*)((byte*)s + i->R0) = p.Msrs.TscAux;
         return i + 1;
     }
 
@@ -175,7 +175,7 @@ internal static unsafe class ControlInstructions
     {
         if ((s->Cr4 & (ulong)Cr4.Osxsave) == 0) throw p.InvalidOpcode();
         if (s->Cpl != 0) throw p.GeneralProtection();
-        p.WriteXcr((uint)s->Rcx, (uint)s->Rax | s->Rdx << 32);
+        p.ControlRegisters.WriteXcr((uint)s->Rcx, (uint)s->Rax | s->Rdx << 32);
         return Flow.Leave(s, i);
     }
 
@@ -212,10 +212,10 @@ internal static unsafe class ControlInstructions
     public static Insn* Hlt(Processor p, ProcessorState* s, Insn* i)
     {
         // A debug trap of the instruction itself ends the halt at once.
-        if ((s->FlagsOther & (uint)Rflags.Tf) == 0 && !p.DebugTrapPending)
+        if ((s->FlagsOther & (uint)Rflags.Tf) == 0 && !p.Debug.DebugTrapPending)
         {
-            p.RequestExit(ExitReason.Hlt);
-            p.Activity = CpuActivity.Halted;
+            p.Exits.RequestExit(ExitReason.Hlt);
+            p.Events.Activity = CpuActivity.Halted;
         }
         return Flow.Leave(s, i);
     }
@@ -227,7 +227,7 @@ internal static unsafe class ControlInstructions
         if ((uint)s->Rcx != 0) throw p.GeneralProtection();
         var segment = (Seg)((int)(i->Flags & InsnFlags.SegmentMask) / (int)InsnFlags.SegmentShift9);
         ulong mask = (i->Flags & InsnFlags.Address16) != 0 ? 0xFFFF : (i->Flags & InsnFlags.Address32) != 0 ? 0xFFFF_FFFF : ulong.MaxValue;
-        Access.Read<byte>(p, s, p.LinearAddress(segment, s->Rax & mask, 1, AccessKind.Read));
+        Access.Read<byte>(p, s, p.Segments.LinearAddress(segment, s->Rax & mask, 1, AccessKind.Read));
         return i + 1;
     }
 
@@ -236,7 +236,7 @@ internal static unsafe class ControlInstructions
     {
         if (s->Cpl != 0) throw p.InvalidOpcode();
         if ((uint)s->Rcx != 0) throw p.GeneralProtection();
-        if ((p.Controls.Instructions & InterceptedInstructions.Mwait) != 0) p.RequestExit(ExitReason.Mwait);
+        if ((p.Controls.Instructions & InterceptedInstructions.Mwait) != 0) p.Exits.RequestExit(ExitReason.Mwait);
         return Flow.Leave(s, i);
     }
 
@@ -246,7 +246,7 @@ internal static unsafe class ControlInstructions
     private static bool ActsOnVif(Processor p, ProcessorState* s)
     {
         if (s->Cpl <= Iopl(s)) return false;
-        ulong extension = Processor.IsVirtual8086(s) ? (ulong)Cr4.Vme : s->Cpl == 3 ? (ulong)Cr4.Pvi : 0;
+        ulong extension = CpuMode.IsVirtual8086(s) ? (ulong)Cr4.Vme : s->Cpl == 3 ? (ulong)Cr4.Pvi : 0;
         return (s->Cr4 & extension) != 0 ? true : throw p.GeneralProtection();
     }
 
@@ -266,7 +266,7 @@ internal static unsafe class ControlInstructions
         else if ((s->FlagsOther & (uint)Rflags.If) == 0)
         {
             s->FlagsOther |= (uint)Rflags.If;
-            p.BeginInterruptShadow(i, movSs: false);
+            p.Events.BeginInterruptShadow(i, movSs: false);
         }
         return Flow.Leave(s, i);
     }
@@ -296,10 +296,10 @@ internal static unsafe class ControlInstructions
     public static Insn* Hypercall(Processor p, ProcessorState* s, Insn* i)
     {
         if ((p.Controls.Instructions & InterceptedInstructions.Hypercall) == 0) throw p.InvalidOpcode();
-        if (!p.TakeCompletion(i, ExitReason.Hypercall))
+        if (!p.Exits.TakeCompletion(i, ExitReason.Hypercall))
         {
-            p.Exit.Call = new(s->Rax, s->Rbx, s->Rcx, s->Rdx, s->Rsi, s->Cpl, Processor.Is64Bit(s));
-            return p.ExitForCompletion(i, ExitReason.Hypercall, size: 8, data: s->Rax);
+            p.Exit.Call = new(s->Rax, s->Rbx, s->Rcx, s->Rdx, s->Rsi, s->Cpl, CpuMode.Is64Bit(s));
+            return p.Exits.ExitForCompletion(i, ExitReason.Hypercall, size: 8, data: s->Rax);
         }
         s->Rax = p.Exit.Data;
         return Flow.Leave(s, i);

@@ -15,7 +15,7 @@ internal static unsafe class DescriptorTableInstructions
     private static (ulong Base, ushort Limit) ReadPseudoDescriptor<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T>
     {
         ulong address = Access.Address(s, i);
-        p.CheckStructure(address, sizeof(ushort) + sizeof(T));
+        p.Mmu.CheckStructure(address, sizeof(ushort) + sizeof(T));
         ushort limit = Access.Read<ushort>(p, s, address);
         ulong tableBase = ulong.CreateTruncating(Access.Read<T>(p, s, address + 2));
         if (sizeof(T) == 8 && !p.IsCanonicalBase(tableBase)) throw p.GeneralProtection();
@@ -59,7 +59,7 @@ internal static unsafe class DescriptorTableInstructions
     {
         CheckUmip(p, s);
         ulong address = Access.Address(s, i);
-        p.CheckWrite(address, 2 + sizeof(T));
+        p.Mmu.CheckWrite(address, 2 + sizeof(T));
         Access.Write(p, s, address, (ushort)limit);
         Access.Write(p, s, address + 2, T.CreateTruncating(tableBase));
         return i + 1;
@@ -67,25 +67,25 @@ internal static unsafe class DescriptorTableInstructions
 
     public static Insn* LldtReg(Processor p, ProcessorState* s, Insn* i)
     {
-        p.LoadLdtr(Register.Get<ushort>(s, i->R0));
+        p.Segments.LoadLdtr(Register.Get<ushort>(s, i->R0));
         return i + 1;
     }
 
     public static Insn* LldtMem(Processor p, ProcessorState* s, Insn* i)
     {
-        p.LoadLdtr(Access.Read<ushort>(p, s, Access.Address(s, i)));
+        p.Segments.LoadLdtr(Access.Read<ushort>(p, s, Access.Address(s, i)));
         return i + 1;
     }
 
     public static Insn* LtrReg(Processor p, ProcessorState* s, Insn* i)
     {
-        p.LoadTr(Register.Get<ushort>(s, i->R0));
+        p.Segments.LoadTr(Register.Get<ushort>(s, i->R0));
         return i + 1;
     }
 
     public static Insn* LtrMem(Processor p, ProcessorState* s, Insn* i)
     {
-        p.LoadTr(Access.Read<ushort>(p, s, Access.Address(s, i)));
+        p.Segments.LoadTr(Access.Read<ushort>(p, s, Access.Address(s, i)));
         return i + 1;
     }
 
@@ -123,7 +123,7 @@ internal static unsafe class DescriptorTableInstructions
     private static Insn* Lmsw(Processor p, ProcessorState* s, Insn* i, ushort value)
     {
         const ulong loaded = (ulong)(Cr0.Mp | Cr0.Em | Cr0.Ts);
-        p.WriteCr0(s->Cr0 & ~loaded | value & (loaded | (ulong)Cr0.Pe));
+        p.ControlRegisters.WriteCr0(s->Cr0 & ~loaded | value & (loaded | (ulong)Cr0.Pe));
         return Flow.Leave(s, i);
     }
 
@@ -178,7 +178,7 @@ internal static unsafe class DescriptorTableInstructions
     }
 
     // System types that LAR and LSL accept, as bit sets (SDM vol. 2, LAR and LSL, "Segment and Gate Types").
-    private static uint LarTypes(ProcessorState* s) => Processor.IsLongMode(s)
+    private static uint LarTypes(ProcessorState* s) => CpuMode.IsLong(s)
         ? 1u << SystemType.Ldt | 1u << SystemType.TssAvailable | 1u << SystemType.TssBusy | 1u << SystemType.CallGate
         : 1u << SystemType.Tss16Available | 1u << SystemType.Ldt | 1u << SystemType.Tss16Busy | 1u << SystemType.CallGate16 | 1u << SystemType.TaskGate
             | 1u << SystemType.TssAvailable | 1u << SystemType.TssBusy | 1u << SystemType.CallGate;
@@ -189,7 +189,7 @@ internal static unsafe class DescriptorTableInstructions
     private static bool TryVisible(Processor p, ProcessorState* s, ushort selector, uint systemTypes, out Descriptor d)
     {
         d = default;
-        if (Processor.IsNull(selector) || !p.TryReadDescriptor(selector, out d)) return false;
+        if (Segmentation.IsNull(selector) || !p.Segments.TryReadDescriptor(selector, out d)) return false;
         if (d.IsSystem && (systemTypes >> d.Type & 1) == 0) return false;
         return (d.IsCode && d.Conforming) || d.Dpl >= Math.Max(s->Cpl, selector & 3);
     }

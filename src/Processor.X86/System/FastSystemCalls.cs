@@ -19,30 +19,30 @@ internal static unsafe class FastSystemCalls
     public static Insn* Syscall(Processor p, ProcessorState* s, Insn* i)
     {
         if ((s->Efer & (ulong)Efer.Sce) == 0) throw p.InvalidOpcode();
-        bool longMode = Processor.IsLongMode(s), from64 = Processor.Is64Bit(s);
+        bool longMode = CpuMode.IsLong(s), from64 = CpuMode.Is64Bit(s);
         if (!p.Model.Behavior.HasSyscallOutside64BitMode && !from64) throw p.InvalidOpcode();
-        int selector = (int)(p.Star >> 32) & 0xFFFC;
+        int selector = (int)(p.Msrs.Star >> 32) & 0xFFFC;
         ulong next = Flow.NextRip(s, i), target;
         if (longMode)
         {
             uint flags = Flags.Get(s) & ~(uint)Rflags.Rf;
             s->Rcx = next;
             s->R11 = flags;
-            target = from64 ? p.Lstar : p.Cstar;
-            Flags.Set(s, flags & ~(uint)p.Fmask);
+            target = from64 ? p.Msrs.Lstar : p.Msrs.Cstar;
+            Flags.Set(s, flags & ~(uint)p.Msrs.Fmask);
             SetFlat(&s->Cs, selector, CodeAttributes | Long, 0);
         }
         else
         {
             s->Rcx = (uint)next;
-            target = (uint)p.Star;
+            target = (uint)p.Msrs.Star;
             s->FlagsOther &= ~(uint)(Rflags.If | Rflags.Vm | Rflags.Rf);
             SetFlat(&s->Cs, selector, CodeAttributes | Big, 0);
         }
         SetFlat(&s->Ss, selector + 8, DataAttributes, 0);
         s->Cpl = 0;
         // The single-step trap looks at TF as it is at the end.
-        if ((s->FlagsOther & (uint)Rflags.Tf) == 0) p.SuppressSingleStep(i);
+        if ((s->FlagsOther & (uint)Rflags.Tf) == 0) p.Debug.SuppressSingleStep(i);
         p.ModeChanged();
         return Flow.LeaveTo(s, i, target);
     }
@@ -55,13 +55,13 @@ internal static unsafe class FastSystemCalls
 
     private static Insn* Sysret(Processor p, ProcessorState* s, Insn* i, bool to64)
     {
-        if ((s->Efer & (ulong)Efer.Sce) == 0 || !Processor.IsProtected(s)) throw p.InvalidOpcode();
-        if (!p.Model.Behavior.HasSyscallOutside64BitMode && !Processor.Is64Bit(s)) throw p.InvalidOpcode();
+        if ((s->Efer & (ulong)Efer.Sce) == 0 || !CpuMode.IsProtected(s)) throw p.InvalidOpcode();
+        if (!p.Model.Behavior.HasSyscallOutside64BitMode && !CpuMode.Is64Bit(s)) throw p.InvalidOpcode();
         if (s->Cpl != 0) throw p.GeneralProtection();
         ulong target = to64 ? s->Rcx : (uint)s->Rcx;
         if (to64 && p.Model.Behavior.SysretChecksTarget && !p.IsCanonical(target)) throw p.GeneralProtection();
-        int selector = (int)(p.Star >> 48);
-        if (Processor.IsLongMode(s))
+        int selector = (int)(p.Msrs.Star >> 48);
+        if (CpuMode.IsLong(s))
         {
             Flags.Set(s, (uint)s->R11 & Returned);
         }
@@ -80,25 +80,25 @@ internal static unsafe class FastSystemCalls
             s->Ss.Attributes = s->Ss.Attributes & ~0x60u | 3u << 5;
         }
         s->Cpl = 3;
-        if ((s->FlagsOther & (uint)Rflags.Tf) != 0) p.SingleStepNow();
-        else p.SuppressSingleStep(i);
+        if ((s->FlagsOther & (uint)Rflags.Tf) != 0) p.Debug.SingleStepNow();
+        else p.Debug.SuppressSingleStep(i);
         p.ModeChanged();
         return Flow.LeaveTo(s, i, target);
     }
 
     public static Insn* Sysenter(Processor p, ProcessorState* s, Insn* i)
     {
-        bool longMode = Processor.IsLongMode(s);
+        bool longMode = CpuMode.IsLong(s);
         if (longMode && !p.Model.Behavior.HasSysenterInLongMode) throw p.InvalidOpcode();
-        if ((s->Cr0 & (ulong)Cr0.Pe) == 0 || Processor.IsNull((ushort)p.SysenterCs)) throw p.GeneralProtection();
+        if ((s->Cr0 & (ulong)Cr0.Pe) == 0 || Segmentation.IsNull((ushort)p.Msrs.SysenterCs)) throw p.GeneralProtection();
         s->FlagsOther &= ~(uint)(Rflags.Vm | Rflags.If);
-        int selector = (int)p.SysenterCs & 0xFFFC;
+        int selector = (int)p.Msrs.SysenterCs & 0xFFFC;
         SetFlat(&s->Cs, selector, CodeAttributes | (longMode ? Long : Big), 0);
         SetFlat(&s->Ss, selector + 8, DataAttributes, 0);
-        s->Rsp = longMode ? p.SysenterEsp : (uint)p.SysenterEsp;
+        s->Rsp = longMode ? p.Msrs.SysenterEsp : (uint)p.Msrs.SysenterEsp;
         s->Cpl = 0;
         p.ModeChanged();
-        return Flow.LeaveTo(s, i, longMode ? p.SysenterEip : (uint)p.SysenterEip);
+        return Flow.LeaveTo(s, i, longMode ? p.Msrs.SysenterEip : (uint)p.Msrs.SysenterEip);
     }
 
     public static Insn* Sysexitd(Processor p, ProcessorState* s, Insn* i) => Sysexit(p, s, i, to64: false);
@@ -108,12 +108,12 @@ internal static unsafe class FastSystemCalls
     private static Insn* Sysexit(Processor p, ProcessorState* s, Insn* i, bool to64)
     {
         // The privilege is looked at first, as processors do.
-        if (!Processor.IsProtected(s) || s->Cpl != 0) throw p.GeneralProtection();
-        if (Processor.IsLongMode(s) && !p.Model.Behavior.HasSysenterInLongMode) throw p.InvalidOpcode();
-        if (Processor.IsNull((ushort)p.SysenterCs)) throw p.GeneralProtection();
+        if (!CpuMode.IsProtected(s) || s->Cpl != 0) throw p.GeneralProtection();
+        if (CpuMode.IsLong(s) && !p.Model.Behavior.HasSysenterInLongMode) throw p.InvalidOpcode();
+        if (Segmentation.IsNull((ushort)p.Msrs.SysenterCs)) throw p.GeneralProtection();
         if (to64 && (!p.IsCanonical(s->Rcx) || !p.IsCanonical(s->Rdx))) throw p.GeneralProtection();
         ulong target = to64 ? s->Rdx : (uint)s->Rdx;
-        int selector = (int)p.SysenterCs & 0xFFFC;
+        int selector = (int)p.Msrs.SysenterCs & 0xFFFC;
         SetFlat(&s->Cs, selector + (to64 ? 32 : 16) | 3, CodeAttributes | (to64 ? Long : Big), 3);
         SetFlat(&s->Ss, selector + (to64 ? 40 : 24) | 3, DataAttributes, 3);
         s->Rsp = to64 ? s->Rcx : (uint)s->Rcx;
@@ -125,7 +125,7 @@ internal static unsafe class FastSystemCalls
     /// <summary>64-bit mode and CPL 0 only, by its row and Iced's code.</summary>
     public static Insn* Swapgs(Processor p, ProcessorState* s, Insn* i)
     {
-        (s->Gs.Base, p.KernelGsBase) = (p.KernelGsBase, s->Gs.Base);
+        (s->Gs.Base, p.Msrs.KernelGsBase) = (p.Msrs.KernelGsBase, s->Gs.Base);
         return i + 1;
     }
 }

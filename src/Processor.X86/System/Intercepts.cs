@@ -1,4 +1,3 @@
-using Bunraku.Engines;
 using Iced.Intel;
 
 namespace Bunraku.Processor.X86;
@@ -49,9 +48,9 @@ internal static unsafe class Intercepts
     private static bool Answered(Processor p, Insn* i, ExitReason reason, out Insn* result, ulong address = 0, int size = 0, bool isWrite = false, ulong data = 0)
     {
         result = null;
-        if (!p.TakeCompletion(i, reason))
+        if (!p.Exits.TakeCompletion(i, reason))
         {
-            result = p.ExitForCompletion(i, reason, address, size, isWrite, data);
+            result = p.Exits.ExitForCompletion(i, reason, address, size, isWrite, data);
             return false;
         }
         return !p.Exit.Fault ? true : throw p.GeneralProtection();
@@ -74,7 +73,7 @@ internal static unsafe class Intercepts
     private static Insn* Rdtsc(Processor p, ProcessorState* s, Insn* i, Handler handler)
     {
         if (s->Cpl != 0 && (s->Cr4 & (ulong)Cr4.Tsd) != 0) throw p.GeneralProtection();
-        if (!Answered(p, i, ExitReason.Rdtsc, out Insn* result, size: 8, data: p.GuestTsc)) return result;
+        if (!Answered(p, i, ExitReason.Rdtsc, out Insn* result, size: 8, data: p.Msrs.GuestTsc)) return result;
         Insn* next = handler(p, s, i);
         s->Rax = (uint)p.Exit.Data;
         s->Rdx = p.Exit.Data >> 32;
@@ -87,9 +86,9 @@ internal static unsafe class Intercepts
         if (!Answered(p, i, ExitReason.CrAccess, out Insn* result, i->R0, wide ? 8 : 4, isWrite: true, data: value)) return result;
         switch (i->R0)
         {
-            case 0: p.WriteCr0(p.Exit.Data); break;
-            case 3: p.WriteCr3(p.Exit.Data); break;
-            default: p.WriteCr4(p.Exit.Data); break;
+            case 0: p.ControlRegisters.WriteCr0(p.Exit.Data); break;
+            case 3: p.ControlRegisters.WriteCr3(p.Exit.Data); break;
+            default: p.ControlRegisters.WriteCr4(p.Exit.Data); break;
         }
         return Flow.Leave(s, i);
     }

@@ -1,5 +1,4 @@
 using System.Collections.Frozen;
-using Bunraku.Engines;
 
 namespace Bunraku.Processor.X86;
 

@@ -1,5 +1,4 @@
 using System.Numerics;
-using Bunraku.Engines;
 
 namespace Bunraku.Processor.X86;
 
@@ -12,13 +11,13 @@ internal static unsafe class PortInstructions
 
     private static Insn* In<T>(Processor p, ProcessorState* s, Insn* i, ushort port) where T : unmanaged, IBinaryInteger<T>
     {
-        if (!p.TakeCompletion(i, ExitReason.Io))
+        if (!p.Exits.TakeCompletion(i, ExitReason.Io))
         {
-            p.CheckPort(port, sizeof(T));
-            return p.ExitForCompletion(i, ExitReason.Io, port, sizeof(T));
+            CheckPort(p, s, port, sizeof(T));
+            return p.Exits.ExitForCompletion(i, ExitReason.Io, port, sizeof(T));
         }
         Register.Set(s, i->R0, T.CreateTruncating(p.Exit.Data));
-        p.PortAccessed(port, sizeof(T));
+        p.Debug.PortAccessed(port, sizeof(T));
         return Flow.Leave(s, i);
     }
 
@@ -28,10 +27,10 @@ internal static unsafe class PortInstructions
 
     private static Insn* Out<T>(Processor p, ProcessorState* s, Insn* i, ushort port) where T : unmanaged, IBinaryInteger<T>
     {
-        p.CheckPort(port, sizeof(T));
-        if (p.MustExitFirst) return p.LeaveForExit(i);
-        p.RequestExit(ExitReason.Io, port, sizeof(T), isWrite: true, data: ulong.CreateTruncating(*(T*)&s->Rax));
-        p.PortAccessed(port, sizeof(T));
+        CheckPort(p, s, port, sizeof(T));
+        if (p.Exits.MustExitFirst) return p.Exits.LeaveForExit(i);
+        p.Exits.RequestExit(ExitReason.Io, port, sizeof(T), isWrite: true, data: ulong.CreateTruncating(*(T*)&s->Rax));
+        p.Debug.PortAccessed(port, sizeof(T));
         return Flow.Leave(s, i);
     }
 
@@ -63,19 +62,19 @@ internal static unsafe class PortInstructions
     {
         ulong mask = AddressMask(i);
         var port = (ushort)s->Rdx;
-        bool completed = p.TakeCompletion(i, ExitReason.Io);
+        bool completed = p.Exits.TakeCompletion(i, ExitReason.Io);
         // The permission comes first, even if there is nothing to do.
-        if (!completed) p.CheckPort(port, sizeof(T));
+        if (!completed) CheckPort(p, s, port, sizeof(T));
         if (IsDone(s, i, mask)) return Flow.Leave(s, i);
-        ulong address = p.LinearAddress(Seg.Es, s->Rdi & mask, sizeof(T), AccessKind.Write);
+        ulong address = p.Segments.LinearAddress(Seg.Es, s->Rdi & mask, sizeof(T), AccessKind.Write);
         // Everything that can fault comes before the device is asked, which may change by it.
         if (!completed)
         {
-            p.CheckWrite(address, sizeof(T));
-            return p.ExitForCompletion(i, ExitReason.Io, port, sizeof(T));
+            p.Mmu.CheckWrite(address, sizeof(T));
+            return p.Exits.ExitForCompletion(i, ExitReason.Io, port, sizeof(T));
         }
         Access.Write(p, s, address, T.CreateTruncating(p.Exit.Data));
-        p.PortAccessed(port, sizeof(T));
+        p.Debug.PortAccessed(port, sizeof(T));
         Advance(s, &s->Rdi, mask, sizeof(T));
         return Next(p, s, i, mask);
     }
@@ -85,32 +84,28 @@ internal static unsafe class PortInstructions
     {
         ulong mask = AddressMask(i);
         var port = (ushort)s->Rdx;
-        p.CheckPort(port, sizeof(T));
+        CheckPort(p, s, port, sizeof(T));
         if (IsDone(s, i, mask)) return Flow.Leave(s, i);
         var segment = (Seg)((int)(i->Flags & InsnFlags.SegmentMask) / (int)InsnFlags.SegmentShift9);
-        if (!Access.ReadOrLeave(p, s, p.LinearAddress(segment, s->Rsi & mask, sizeof(T), AccessKind.Read), out T value) || p.MustExitFirst) return p.LeaveForExit(i);
-        p.RequestExit(ExitReason.Io, port, sizeof(T), isWrite: true, data: ulong.CreateTruncating(value));
-        p.PortAccessed(port, sizeof(T));
+        if (!Access.ReadOrLeave(p, s, p.Segments.LinearAddress(segment, s->Rsi & mask, sizeof(T), AccessKind.Read), out T value) || p.Exits.MustExitFirst) return p.Exits.LeaveForExit(i);
+        p.Exits.RequestExit(ExitReason.Io, port, sizeof(T), isWrite: true, data: ulong.CreateTruncating(value));
+        p.Debug.PortAccessed(port, sizeof(T));
         Advance(s, &s->Rsi, mask, sizeof(T));
         return Next(p, s, i, mask);
     }
-}
 
-public sealed unsafe partial class Processor
-{
     /// <summary>#GP(0) unless CPL is within IOPL or the I/O permission bitmap of the TSS allows all of the access.</summary>
-    internal void CheckPort(ushort port, int size)
+    private static void CheckPort(Processor p, ProcessorState* s, ushort port, int size)
     {
-        ProcessorState* s = State;
         if ((s->Cr0 & (ulong)Cr0.Pe) == 0) return;
-        bool virtual8086 = IsVirtual8086(s);
+        bool virtual8086 = CpuMode.IsVirtual8086(s);
         if (!virtual8086 && s->Cpl <= ((int)(s->FlagsOther >> 12) & 3)) return;
         // A 16-bit TSS has no bitmap.
-        if (s->Tr.IsUnusable || (s->Tr.Type & 8) == 0 || s->Tr.Limit < 103) throw GeneralProtection();
-        uint at = ReadSystem<ushort>(s->Tr.Base + 102) + port / 8u;
+        if (s->Tr.IsUnusable || (s->Tr.Type & 8) == 0 || s->Tr.Limit < 103) throw p.GeneralProtection();
+        uint at = p.Mmu.ReadSystem<ushort>(s->Tr.Base + 102) + port / 8u;
         // Two bytes are always read, so the bitmap ends with one more byte of ones.
-        if (at + 1 > s->Tr.Limit) throw GeneralProtection();
-        uint bits = ReadSystem<ushort>(s->Tr.Base + at);
-        if ((bits >> (port & 7) & ((1u << size) - 1)) != 0) throw GeneralProtection();
+        if (at + 1 > s->Tr.Limit) throw p.GeneralProtection();
+        uint bits = p.Mmu.ReadSystem<ushort>(s->Tr.Base + at);
+        if ((bits >> (port & 7) & ((1u << size) - 1)) != 0) throw p.GeneralProtection();
     }
 }

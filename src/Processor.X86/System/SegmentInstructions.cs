@@ -30,13 +30,13 @@ internal static unsafe class SegmentInstructions
     {
         var seg = (Seg)i->R0;
         if (seg == Seg.Cs) throw p.InvalidOpcode();
-        p.LoadSegment(seg, selector);
+        p.Segments.LoadSegment(seg, selector);
         return Loaded(p, s, i, seg);
     }
 
     private static Insn* Loaded(Processor p, ProcessorState* s, Insn* i, Seg seg)
     {
-        if (seg == Seg.Ss) p.BeginInterruptShadow(i, movSs: true);
+        if (seg == Seg.Ss) p.Events.BeginInterruptShadow(i, movSs: true);
         p.ModeChanged();
         return Flow.Leave(s, i);
     }
@@ -44,11 +44,11 @@ internal static unsafe class SegmentInstructions
     /// <summary>PUSH Sreg: the selector in a slot of the operand size.</summary>
     public static Insn* Push<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T>
     {
-        ulong to = (s->Rsp - (ulong)sizeof(T)) & Processor.StackMask(s);
+        ulong to = (s->Rsp - (ulong)sizeof(T)) & Stacks.Mask(s);
         ushort selector = ProcessorState.Segment(s, (Seg)i->R0)->Selector;
-        if (sizeof(T) == 4 && !p.Model.Behavior.PushesWholeSegmentSlot) Access.Write(p, s, p.LinearAddress(Seg.Ss, to, 2, AccessKind.Write), selector);
-        else Access.Write(p, s, p.LinearAddress(Seg.Ss, to, sizeof(T), AccessKind.Write), T.CreateTruncating(selector));
-        Processor.SetStackPointer(s, to);
+        if (sizeof(T) == 4 && !p.Model.Behavior.PushesWholeSegmentSlot) Access.Write(p, s, p.Segments.LinearAddress(Seg.Ss, to, 2, AccessKind.Write), selector);
+        else Access.Write(p, s, p.Segments.LinearAddress(Seg.Ss, to, sizeof(T), AccessKind.Write), T.CreateTruncating(selector));
+        Stacks.SetPointer(s, to);
         return i + 1;
     }
 
@@ -56,8 +56,8 @@ internal static unsafe class SegmentInstructions
     {
         var stack = new StackReader(p);
         var selector = p.Model.Behavior.PopsWholeSegmentSlot ? ushort.CreateTruncating(stack.Pop<T>()) : stack.PopSelector(sizeof(T));
-        ulong mask = Processor.StackMask(s);
-        p.LoadSegment((Seg)i->R0, selector);
+        ulong mask = Stacks.Mask(s);
+        p.Segments.LoadSegment((Seg)i->R0, selector);
         // The width of the stack pointer is that before a new SS.
         s->Rsp = mask == ushort.MaxValue ? s->Rsp & ~mask | stack.Pointer & mask : stack.Pointer;
         return Loaded(p, s, i, (Seg)i->R0);
@@ -67,10 +67,10 @@ internal static unsafe class SegmentInstructions
     public static Insn* LoadFar<T, TSeg>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> where TSeg : struct, ISegmentNumber
     {
         ulong address = Access.Address(s, i);
-        p.CheckStructure(address, sizeof(T) + sizeof(ushort));
+        p.Mmu.CheckStructure(address, sizeof(T) + sizeof(ushort));
         T offset = Access.Read<T>(p, s, address);
         ushort selector = Access.Read<ushort>(p, s, address + (ulong)sizeof(T));
-        p.LoadSegment(TSeg.Number, selector);
+        p.Segments.LoadSegment(TSeg.Number, selector);
         Register.Set(s, i->R0, offset);
         p.ModeChanged();
         return Flow.Leave(s, i);

@@ -30,37 +30,37 @@ internal unsafe struct StackWriter(Processor p, SegmentRegister* segment, ulong 
         }
         else
         {
-            if (segment->IsUnusable || !p.WithinLimit(segment, to, sizeof(T))) throw p.Fault(Vector.Ss, faultCode);
+            if (segment->IsUnusable || !p.Segments.WithinLimit(segment, to, sizeof(T))) throw p.Fault(Vector.Ss, faultCode);
             linear = (uint)(segment->Base + to);
         }
-        if (supervisor) p.WriteSystem(linear, value);
+        if (supervisor) p.Mmu.WriteSystem(linear, value);
         else Access.Write(p, p.State, linear, value);
         Pointer = to;
     }
 
     /// <summary>Makes the pointer that of the current stack.</summary>
-    public readonly void Commit() => Processor.SetStackPointer(p.State, Pointer);
+    public readonly void Commit() => Stacks.SetPointer(p.State, Pointer);
 }
 
 /// <summary>Pops from the current stack without moving its pointer.</summary>
 internal unsafe struct StackReader(Processor p)
 {
-    private ulong _pointer = p.State->Rsp & Processor.StackMask(p.State);
+    private ulong _pointer = p.State->Rsp & Stacks.Mask(p.State);
 
     public readonly ulong Pointer => _pointer;
 
     /// <summary>Raises #SS(0) unless all of <paramref name="count"/> values lie in the stack segment: known before the first one is read.</summary>
     public readonly void Expect<T>(int count) where T : unmanaged
     {
-        ulong mask = Processor.StackMask(p.State);
-        if (mask == ulong.MaxValue) p.LinearAddress(Seg.Ss, _pointer, count * sizeof(T), AccessKind.Read);
-        else for (int n = 0; n < count; n++) p.LinearAddress(Seg.Ss, (_pointer + (ulong)(n * sizeof(T))) & mask, sizeof(T), AccessKind.Read);
+        ulong mask = Stacks.Mask(p.State);
+        if (mask == ulong.MaxValue) p.Segments.LinearAddress(Seg.Ss, _pointer, count * sizeof(T), AccessKind.Read);
+        else for (int n = 0; n < count; n++) p.Segments.LinearAddress(Seg.Ss, (_pointer + (ulong)(n * sizeof(T))) & mask, sizeof(T), AccessKind.Read);
     }
 
     /// <exception cref="GuestFault">#SS(0), #PF.</exception>
     public T Pop<T>() where T : unmanaged
     {
-        ulong linear = p.LinearAddress(Seg.Ss, _pointer, sizeof(T), AccessKind.Read);
+        ulong linear = p.Segments.LinearAddress(Seg.Ss, _pointer, sizeof(T), AccessKind.Read);
         T value = Access.Read<T>(p, p.State, linear);
         Skip((ulong)sizeof(T));
         return value;
@@ -70,58 +70,27 @@ internal unsafe struct StackReader(Processor p)
     /// <exception cref="GuestFault">#SS(0), #PF.</exception>
     public ushort PopSelector(int slot)
     {
-        ulong linear = p.LinearAddress(Seg.Ss, _pointer, sizeof(ushort), AccessKind.Read);
+        ulong linear = p.Segments.LinearAddress(Seg.Ss, _pointer, sizeof(ushort), AccessKind.Read);
         ushort value = Access.Read<ushort>(p, p.State, linear);
         Skip((ulong)slot);
         return value;
     }
 
-    public void Skip(ulong bytes) => _pointer = (_pointer + bytes) & Processor.StackMask(p.State);
+    public void Skip(ulong bytes) => _pointer = (_pointer + bytes) & Stacks.Mask(p.State);
 }
 
-/// <summary>Stack pointer rules and the stacks in the TSS.</summary>
-public sealed unsafe partial class Processor
+/// <summary>Rules of the stack pointer.</summary>
+internal static unsafe class Stacks
 {
     /// <summary>Bits of the stack pointer in force.</summary>
-    internal static ulong StackMask(ProcessorState* s) => Is64Bit(s) ? ulong.MaxValue : StackMask(&s->Ss);
+    public static ulong Mask(ProcessorState* s) => CpuMode.Is64Bit(s) ? ulong.MaxValue : Mask(&s->Ss);
 
-    internal static ulong StackMask(SegmentRegister* ss) => ss->Default32 ? uint.MaxValue : ushort.MaxValue;
+    public static ulong Mask(SegmentRegister* ss) => ss->Default32 ? uint.MaxValue : ushort.MaxValue;
 
     /// <summary>Writes RSP, ESP or SP as the current stack segment's size says.</summary>
-    internal static void SetStackPointer(ProcessorState* s, ulong value)
+    public static void SetPointer(ProcessorState* s, ulong value)
     {
-        ulong mask = StackMask(s);
+        ulong mask = Mask(s);
         s->Rsp = mask == ushort.MaxValue ? s->Rsp & ~mask | value & mask : value & mask;
-    }
-
-    private StackWriter CurrentStack()
-    {
-        ProcessorState* s = State;
-        return Is64Bit(s)
-            ? new StackWriter(this, null, s->Rsp, ulong.MaxValue, s->Cpl != 3, 0)
-            : new StackWriter(this, &s->Ss, s->Rsp, StackMask(&s->Ss), s->Cpl != 3, 0);
-    }
-
-    /// <summary>Reads a field of the current TSS; #TS(TR) beyond its limit.</summary>
-    private T ReadTss<T>(uint offset) where T : unmanaged
-    {
-        ProcessorState* s = State;
-        if (s->Tr.IsUnusable || offset + (uint)sizeof(T) - 1 > s->Tr.Limit) throw SelectorFault(Vector.Ts, s->Tr.Selector);
-        return ReadSystem<T>(s->Tr.Base + offset);
-    }
-
-    /// <summary>SS:ESP for an inner privilege level from the current 16- or 32-bit TSS.</summary>
-    private (ushort Selector, ulong Pointer) ReadTssStack(int cpl)
-    {
-        if ((State->Tr.Type & 8) == 0)
-        {
-            uint at = 2 + (uint)cpl * 4;
-            return (ReadTss<ushort>(at + 2), ReadTss<ushort>(at));
-        }
-        else
-        {
-            uint at = 4 + (uint)cpl * 8;
-            return (ReadTss<ushort>(at + 4), ReadTss<uint>(at));
-        }
     }
 }

@@ -1,4 +1,3 @@
-using System.Runtime.Intrinsics;
 using Iced.Intel;
 using V128 = System.Runtime.Intrinsics.Vector128<byte>;
 using V256 = System.Runtime.Intrinsics.Vector256<byte>;

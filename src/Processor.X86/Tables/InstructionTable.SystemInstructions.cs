@@ -1,4 +1,3 @@
-using Bunraku.Engines;
 using Iced.Intel;
 
 namespace Bunraku.Processor.X86;

@@ -155,7 +155,7 @@ internal sealed unsafe partial class BlockTranslator
             _a.Lea(Host.Rcx, Host.Rcx, Host.None, 0, direction << AcBit, wide: false);
             _a.StoreState(StateOffsets.FlagsOther, Host.Rcx, wide: false);
             _a.LoadState(Host.Rcx, StateOffsets.TlbContext);
-            _a.Lea(Host.Rcx, Host.Rcx, direction * (int)Processor.SmapOverrideContext);
+            _a.Lea(Host.Rcx, Host.Rcx, direction * (int)Tlb.SmapOverrideContext);
             _a.StoreState(StateOffsets.TlbContext, Host.Rcx);
             _a.StoreStateImmediate(StateOffsets.Mode, (int)changed, wide: false);
         }

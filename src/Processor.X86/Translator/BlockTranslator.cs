@@ -43,14 +43,12 @@ internal sealed unsafe partial class BlockTranslator
     private enum ColdKind { Miss, Prediction, Mirror, Operation, Link, Attention, Vectors, X87, Record, Return }
 
     /// <param name="scale">The VM's clock, or null when the host's counter cannot be used.</param>
-    /// <param name="targetTableOf">The number of the jump cache of a mode, or -1.</param>
-    public BlockTranslator(ExecutableMemory memory, TranslatorRuntime runtime, TranslationArena arena, PredictionArena predictions, ProcessorState* state, CpuModel model, TscScale* scale,
-        Func<uint, int> targetTableOf)
+    public BlockTranslator(TranslationStore store, ProcessorState* state, CpuModel model, TscScale* scale)
     {
-        (_predictions, _targetTableOf) = (predictions, targetTableOf);
+        (_predictions, _targetTableOf) = (store.Predictions, store.TargetTableOf);
         _scale = scale;
         _a = new HostAssembler(state);
-        (_memory, _runtime, _arena) = (memory, runtime, arena);
+        (_memory, _runtime, _arena) = (store.Memory, store.Runtime, store.Arena);
         _decoder = new GuestDecoder(_bytes, model);
     }
 

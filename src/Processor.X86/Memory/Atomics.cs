@@ -1,35 +1,35 @@
 namespace Bunraku.Processor.X86;
 
 /// <summary>The slow side of locked operations.</summary>
-public sealed unsafe partial class Processor
+internal sealed unsafe class Atomics(Processor p)
 {
     /// <summary>Where a locked operation works past the TLB, or null; what happened there may concern decoded code.</summary>
     private byte* _atomicPastTlb;
 
     /// <summary>See <see cref="Access.PointerForAtomic"/>.</summary>
-    internal byte* AtomicPointer<T>(ulong address) where T : unmanaged
+    public byte* Pointer<T>(ulong address) where T : unmanaged
     {
-        CheckAlignment<T>(address, WriteAccess);
-        uint access = CurrentPrivilege | WriteAccess;
+        p.Mmu.CheckAlignment<T>(address, PageWalker.WriteAccess);
+        uint access = p.Mmu.CurrentPrivilege | PageWalker.WriteAccess;
         if ((address & 0xFFF) + (ulong)sizeof(T) > 0x1000)
         {
-            CheckRange(address, sizeof(T), access);
+            p.Mmu.CheckRange(address, sizeof(T), access);
             return null;
         }
-        return _atomicPastTlb = Locate(address, sizeof(T), access).Host;
+        return _atomicPastTlb = p.Mmu.HostOf(address, sizeof(T), access);
     }
 
     /// <summary>To be called when a locked operation at a pointer of <see cref="Access.PointerForAtomic"/> is done.</summary>
-    internal void AfterAtomic<T>() where T : unmanaged
+    public void After<T>() where T : unmanaged
     {
-        if (_atomicPastTlb != null) FinishAtomic(sizeof(T));
+        if (_atomicPastTlb != null) Finish(sizeof(T));
     }
 
-    private void FinishAtomic(int length)
+    private void Finish(int length)
     {
         byte* host = _atomicPastTlb;
         _atomicPastTlb = null;
-        AfterWrite(host, length);
+        p.Code.AfterWrite(host, length);
     }
 }
 
@@ -58,7 +58,7 @@ internal static unsafe class Atomic<TChange, T> where TChange : struct, IAtomicC
             if (EqualityComparer<T>.Default.Equals(seen, old)) break;
             old = seen;
         }
-        p.AfterAtomic<T>();
+        p.Atomics.After<T>();
         return old;
     }
 

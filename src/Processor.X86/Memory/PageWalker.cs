@@ -41,14 +41,14 @@ internal readonly unsafe struct WalkResult
 /// The first stage: address translation by the guest's own tables. Intel SDM vol. 3A ch. 4 "Paging" (edition 2023): all modes, reserved bits, access rights,
 /// accessed and dirty flags, protection keys.
 /// </summary>
-public sealed unsafe partial class Processor
+internal sealed unsafe class PageWalker(Processor p)
 {
     private const ulong Present = 1, Writable = 2, UserPage = 4, Accessed = 0x20, Dirty = 0x40, PageSizeBit = 0x80, ExecuteDisable = 1ul << 63;
 
     /// <summary>Access kinds, in the bits of a #PF error code.</summary>
-    internal const uint ReadAccess = 0, WriteAccess = (uint)PageFaultError.Write, UserAccess = (uint)PageFaultError.User, FetchAccess = (uint)PageFaultError.Fetch;
+    public const uint ReadAccess = 0, WriteAccess = (uint)PageFaultError.Write, UserAccess = (uint)PageFaultError.User, FetchAccess = (uint)PageFaultError.Fetch;
     /// <summary>A supervisor access that the instruction did not ask for (descriptor tables, TSS): SMAP ignores RFLAGS.AC for it when CPL is 3.</summary>
-    internal const uint ImplicitAccess = 1u << 31;
+    public const uint ImplicitAccess = 1u << 31;
 
     /// <summary>What the CPU model decides about walks, looked up once.</summary>
     private readonly struct PagingModel(CpuModel model)
@@ -59,25 +59,10 @@ public sealed unsafe partial class Processor
         public readonly bool Pse36 = model.Has(CpuFeature.Pse36);
     }
 
-    private readonly PagingModel _paging;
-
-    private readonly GuestPhysical _physical;
-
-    /// <summary>The A20M# pin. Any thread; takes effect before the next block.</summary>
-    internal void SetA20(bool pass)
-    {
-        if (_physical.A20 == pass) return;
-        _physical.A20 = pass;
-        Signal(Attention.Event);
-    }
-
-    private void ApplyA20()
-    {
-        if (_physical.ApplyA20()) FlushPhysical();
-    }
+    private readonly PagingModel _paging = new(p.Model);
 
     /// <summary>Where one linear address leads, through both stages; never throws. Sets accessed and dirty flags as the processor would.</summary>
-    internal WalkResult Walk(ulong linear, uint access)
+    public WalkResult Walk(ulong linear, uint access)
     {
         WalkResult t;
         do t = WalkOnce(linear, access);
@@ -87,7 +72,7 @@ public sealed unsafe partial class Processor
 
     private WalkResult WalkOnce(ulong linear, uint access)
     {
-        ProcessorState* s = State;
+        ProcessorState* s = p.State;
         if ((s->Cr0 & (ulong)Cr0.Pg) == 0) return Mapped(linear & 0xFFFF_F000, access, writeReady: true, large: false);
         if ((s->Cr4 & (ulong)Cr4.Pae) == 0) return Walk32(linear, access);
         if ((s->Efer & (ulong)Efer.Lma) == 0) return WalkPae(linear, access);
@@ -98,7 +83,7 @@ public sealed unsafe partial class Processor
     private WalkResult Mapped(ulong page, uint access, bool writeReady, bool large)
     {
         PageRights wanted = (access & FetchAccess) != 0 ? PageRights.Execute : (access & WriteAccess) != 0 ? PageRights.Write : PageRights.Read;
-        PhysicalPage physical = _physical.Resolve(page, wanted);
+        PhysicalPage physical = p.Physical.Resolve(page, wanted);
         if (physical.Kind == PhysicalKind.Refused) return new WalkResult { Outcome = WalkOutcome.Refused, Refusal = new Refusal(physical.Address, wanted, IsTableAccess: false) };
         return new WalkResult
         {
@@ -119,7 +104,7 @@ public sealed unsafe partial class Processor
 
     private WalkResult Walk64(ulong linear, uint access)
     {
-        ProcessorState* s = State;
+        ProcessorState* s = p.State;
         ulong table = s->Cr3 & 0x000F_FFFF_FFFF_F000;
         var rights = new Rights { And = ulong.MaxValue };
         int level = (s->Cr4 & (ulong)Cr4.La57) != 0 ? 5 : 4;
@@ -145,7 +130,7 @@ public sealed unsafe partial class Processor
 
     private WalkResult WalkPae(ulong linear, uint access)
     {
-        ProcessorState* s = State;
+        ProcessorState* s = p.State;
         ulong pdpte = (&s->Pdpte0)[(linear >> 30) & 3];
         if ((pdpte & Present) == 0) return Miss(access, 0);
         ulong reserved = _paging.ReservedPhysical | 0x7FF0_0000_0000_0000 | ((s->Efer & (ulong)Efer.Nxe) == 0 ? ExecuteDisable : 0);
@@ -170,7 +155,7 @@ public sealed unsafe partial class Processor
 
     private WalkResult Walk32(ulong linear, uint access)
     {
-        ProcessorState* s = State;
+        ProcessorState* s = p.State;
         if (!TryRead((s->Cr3 & 0xFFFF_F000) + (((linear >> 22) & 0x3FF) << 2), out TableEntry<uint> slot)) return RefusedWalk;
         uint entry = slot.Value;
         if ((entry & Present) == 0) return Miss(access, 0);
@@ -182,7 +167,7 @@ public sealed unsafe partial class Processor
             // PSE-36: bits 20:13 hold physical address bits 39:32, bit 21 is reserved.
             ulong high = _paging.Pse36 ? (ulong)(entry >> 13 & 0xFF) << 32 : 0;
             ulong reserved = _paging.Pse36 ? 0x20_0000ul : 0x3F_E000ul;
-            if ((entry & reserved) != 0 || (high & ~((1ul << Model.PhysicalAddressBits) - 1)) != 0) return Miss(access, PageFaultError.Present | PageFaultError.Reserved);
+            if ((entry & reserved) != 0 || (high & ~((1ul << p.Model.PhysicalAddressBits) - 1)) != 0) return Miss(access, PageFaultError.Present | PageFaultError.Reserved);
             frame = high | (entry & 0xFFC0_0000) | (linear & 0x3F_F000);
         }
         else
@@ -204,7 +189,7 @@ public sealed unsafe partial class Processor
     private WalkResult Finish64(ulong linear, uint access, in TableEntry<ulong> slot, Rights rights, int shift)
     {
         ulong entry = slot.Value;
-        bool longMode = (State->Efer & (ulong)Efer.Lma) != 0;
+        bool longMode = (p.State->Efer & (ulong)Efer.Lma) != 0;
         PageFaultError error = CheckRights(access, rights.And, rights.Or, longMode ? (int)(entry >> 59) & 0xF : -1, out bool writable);
         if (error != 0) return Miss(access, error);
         bool write = (access & WriteAccess) != 0;
@@ -217,7 +202,7 @@ public sealed unsafe partial class Processor
     /// <summary>SDM vol. 3A "Determination of Access Rights" and "Protection Keys". <paramref name="key"/> is -1 where keys do not exist.</summary>
     private PageFaultError CheckRights(uint access, ulong and, ulong or, int key, out bool writable)
     {
-        ProcessorState* s = State;
+        ProcessorState* s = p.State;
         bool userPage = (and & UserPage) != 0, userAccess = (access & UserAccess) != 0;
         writable = (and & Writable) != 0 || (!userAccess && (s->Cr0 & (ulong)Cr0.Wp) == 0);
         if (userAccess && !userPage) return PageFaultError.Present;
@@ -249,7 +234,7 @@ public sealed unsafe partial class Processor
     {
         uint error = (uint)cause | (access & (WriteAccess | UserAccess));
         // I/D exists only where execution can be forbidden by paging.
-        bool canForbid = (State->Cr4 & (ulong)Cr4.Smep) != 0 || ((State->Cr4 & (ulong)Cr4.Pae) != 0 && (State->Efer & (ulong)Efer.Nxe) != 0);
+        bool canForbid = (p.State->Cr4 & (ulong)Cr4.Smep) != 0 || ((p.State->Cr4 & (ulong)Cr4.Pae) != 0 && (p.State->Efer & (ulong)Efer.Nxe) != 0);
         if ((access & FetchAccess) != 0 && canForbid) error |= FetchAccess;
         return new WalkResult { Outcome = WalkOutcome.PageFault, ErrorCode = error };
     }
@@ -273,7 +258,7 @@ public sealed unsafe partial class Processor
     /// <param name="address">Guest-physical, a multiple of the entry's size.</param>
     private bool TryRead<T>(ulong address, out TableEntry<T> entry) where T : unmanaged, IBinaryInteger<T>
     {
-        PhysicalPage page = _physical.Resolve(address, PageRights.Read);
+        PhysicalPage page = p.Physical.Resolve(address, PageRights.Read);
         if (page.Kind == PhysicalKind.Refused)
         {
             _tableRefusal = new Refusal(page.Address | address & 0xFFF, PageRights.Read, IsTableAccess: true);
@@ -295,15 +280,43 @@ public sealed unsafe partial class Processor
     {
         T* slot = entry.Slot;
         if ((entry.Value & flags) == flags || slot == null) return null;
-        if ((Memory.Rights[BackingOffset((byte*)slot)] & PageRights.Write) == 0)
+        if ((p.Memory.Rights[p.Code.BackingOffset((byte*)slot)] & PageRights.Write) == 0)
         {
             _tableRefusal = new Refusal(entry.Address, PageRights.Write, IsTableAccess: true);
             return RefusedWalk;
         }
-        if (_beforeWrite != null) NoteWrite((byte*)slot, null);
+        if (p.WriteWatch.IsOn) p.WriteWatch.Note((byte*)slot, null);
         if (Interlocked.CompareExchange(ref *slot, entry.Value | flags, entry.Value) != entry.Value) return new WalkResult { Outcome = WalkOutcome.Void };
         // Page tables may lie beside code.
-        if (IsCodePage((byte*)slot)) AfterWrite((byte*)slot, sizeof(T));
+        if (p.Code.IsCodePage((byte*)slot)) p.Code.AfterWrite((byte*)slot, sizeof(T));
         return null;
+    }
+
+    /// <summary>Loads the PDPTEs from <paramref name="cr3"/>; #GP(0) when a present one has reserved bits set. Intel SDM vol. 3A, "PDPTE Registers".</summary>
+    public void LoadPdptes(ulong cr3)
+    {
+        Span<ulong> entries = stackalloc ulong[4];
+        ulong address = cr3 & 0xFFFF_FFE0;
+        ulong reserved = ~((1ul << p.Model.PhysicalAddressBits) - 1) | 0x1E6;
+        for (int n = 0; n < 4; n++)
+        {
+            if (!TryRead(address + (ulong)n * 8, out TableEntry<ulong> entry)) throw p.Exits.RefusedAccess(0, _tableRefusal);
+            entries[n] = entry.Value;
+            if ((entries[n] & 1) != 0 && (entries[n] & reserved) != 0) throw p.GeneralProtection();
+        }
+        entries.CopyTo(new Span<ulong>(&p.State->Pdpte0, 4));
+    }
+
+    public void LoadPdptesUnchecked()
+    {
+        try
+        {
+            LoadPdptes(p.State->Cr3);
+        }
+        catch (Exception e) when (e is GuestFault or ExitRequest)
+        {
+            p.Exits.DropRefusal();
+            new Span<ulong>(&p.State->Pdpte0, 4).Clear();
+        }
     }
 }

@@ -5,10 +5,10 @@ using Bunraku.Engines;
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// The cache of decoded blocks. Code pages are write-protected in the software TLB; a write to a line (64 bytes) that holds decoded code turns the
-/// blocks there into stubs that lead back to the dispatcher, so that no link has to be found and undone, and a block may change itself.
+/// Decoded blocks, by where their first byte lies in guest memory. Code pages are write-protected in the software TLB; a write to a line (64 bytes) that holds decoded
+/// code turns the blocks there into stubs that lead back to the dispatcher, so that no link has to be found and undone, and a block may change itself.
 /// </summary>
-public sealed unsafe partial class Processor : ICodeObserver
+internal sealed unsafe class CodeCache(Processor p) : ICodeObserver, IDisposable
 {
     private const int BucketBits = 17;
 
@@ -26,24 +26,52 @@ public sealed unsafe partial class Processor : ICodeObserver
     private readonly Block** _buckets = (Block**)NativeMemory.AllocZeroed(1 << BucketBits, (nuint)sizeof(Block*));
     private readonly BlockArena _arena = new();
     private readonly ConcurrentQueue<ulong> _foreignWrites = new(); // pages, by offset in the backing memory
-    private readonly int _observer; // this vCPU's number in Memory.Code
+    private int _observer = -1; // this vCPU's number in Memory.Code
     private Block* _oneShot; // the last block that was decoded from a page with a revocation
 
-    internal ulong BlocksDecoded, BlocksInvalidated, BlocksTranslated, CodeFlushes;
+    private bool _disposed;
+
+    public ulong BlocksDecoded { get; private set; }
+
+    public ulong BlocksInvalidated { get; private set; }
+
+    /// <summary>How often all code was given up.</summary>
+    public ulong Flushes { get; private set; }
+
+    ~CodeCache() => Release();
+
+    /// <summary>From now on others tell of their writes.</summary>
+    public void Attach() => _observer = p.Memory.Code.Add(this);
+
+    public void Detach() => p.Memory.Code.Remove(_observer);
+
+    public void Dispose()
+    {
+        _arena.Dispose();
+        Release();
+        GC.SuppressFinalize(this);
+    }
+
+    private void Release()
+    {
+        if (_disposed) return;
+        _disposed = true;
+        NativeMemory.Free(_buckets);
+    }
 
     /// <summary>
     /// A page that this or another vCPU has decoded code of. This one's own pages are asked for too: the mark of a page goes when another vCPU has written to it, which
     /// this one hears of a moment later.
     /// </summary>
-    private bool IsCodePage(byte* host)
+    public bool IsCodePage(byte* host)
     {
         ulong page = BackingOffset(host) & ~0xFFFul;
-        return Memory.Code.HoldsCode(page) || (Group.Count > 1 && _codePages.ContainsKey(page));
+        return p.Memory.Code.HoldsCode(page) || (p.Group.Count > 1 && _codePages.ContainsKey(page));
     }
 
-    private ulong BackingOffset(byte* host) => (ulong)(host - Memory.Backing.Pointer);
+    public ulong BackingOffset(byte* host) => (ulong)(host - p.Memory.Backing.Pointer);
 
-    private Block* FindBlock(ulong start, uint mode)
+    public Block* Find(ulong start, uint mode)
     {
         for (Block* b = _buckets[Bucket(start, mode)]; b != null; b = b->NextInBucket)
             if (b->Start == start && b->Mode == mode) return b;
@@ -54,6 +82,32 @@ public sealed unsafe partial class Processor : ICodeObserver
     {
         ulong h = (start ^ ((ulong)mode << 40)) * 0x9E37_79B9_7F4A_7C15;
         return (int)(h >> (64 - BucketBits));
+    }
+
+    /// <summary>Room for a block of up to so many operations; what is not enough is made by <see cref="Flush"/>.</summary>
+    public bool HasRoom(int operations) => _arena.HasRoom(operations);
+
+    /// <summary>Takes a decoded block over: <paramref name="block"/> has everything but its operations.</summary>
+    /// <param name="keep">False: the next execution decodes it again.</param>
+    public Block* Add(in Block block, ReadOnlySpan<Insn> operations, bool keep)
+    {
+        Block* b = _arena.AddBlock();
+        *b = block;
+        b->Count = (ushort)operations.Length;
+        b->First = _arena.Add(operations);
+        p.Translator?.NoteBlock(b);
+        Register(b);
+        if (!keep) _oneShot = b;
+        return b;
+    }
+
+    /// <summary>All code is about to be given up: what was worth translating is noted.</summary>
+    private void NoteHotBlocks(Translator translator)
+    {
+        foreach (CodePage page in _codePages.Values)
+        {
+            for (Block* b = page.First; b != null; b = b->NextInPage) translator.NoteHot(b);
+        }
     }
 
     /// <summary>Enters a block into the hash table and its pages, whose writes are watched from now on.</summary>
@@ -79,50 +133,50 @@ public sealed unsafe partial class Processor : ICodeObserver
     }
 
     /// <summary>Code is about to be read from a page, whose writes are watched from now on. False: what is read must not be kept.</summary>
-    private bool WatchCode(ulong page)
+    public bool WatchCode(ulong page)
     {
         if (!_codePages.TryGetValue(page, out CodePage? known))
         {
             _codePages[page] = known = new CodePage();
-            RevokeWrites(Memory.Backing.Pointer + page);
-            known.Revocation = Memory.Code.Watch(page, _observer);
+            p.Tlb.RevokeWrites(p.Memory.Backing.Pointer + page);
+            known.Revocation = p.Memory.Code.Watch(page, _observer);
         }
         else if (known.Revocation is { IsComplete: true })
         {
             known.Revocation = null;
-            Memory.Code.Settle(page, _observer);
+            p.Memory.Code.Settle(page, _observer);
         }
         return known.Revocation == null;
     }
 
     /// <summary>Drops the block that could not be kept; the next execution decodes it again.</summary>
-    private void DropOneShot()
+    public void DropOneShot()
     {
         if (_oneShot == null) return;
         Block* b = _oneShot;
         _oneShot = null;
-        if (b->Valid) InvalidateCode(b->Start & ~0xFFFul, (int)(b->Start & 0xFFF), 1, forget: false);
+        if (b->Valid) Invalidate(b->Start & ~0xFFFul, (int)(b->Start & 0xFFF), 1, forget: false);
     }
 
     /// <summary>Bytes of a code page were written by this vCPU; the range lies in one page.</summary>
-    private void InvalidateCode(byte* host, int length)
+    private void Invalidate(byte* host, int length)
     {
         ulong offset = BackingOffset(host);
-        InvalidateCode(offset & ~0xFFFul, (int)(offset & 0xFFF), length);
+        Invalidate(offset & ~0xFFFul, (int)(offset & 0xFFF), length);
     }
 
     /// <param name="forget">A page without code left is no code page any more.</param>
-    private void InvalidateCode(ulong pageOffset, int begin, int length, bool forget = true)
+    private void Invalidate(ulong pageOffset, int begin, int length, bool forget = true)
     {
         if (!_codePages.TryGetValue(pageOffset, out CodePage? page)) return;
-        if ((page.Lines & LinesOf(begin, begin + length)) != 0) RetireBlocks(page, begin, length);
+        if ((page.Lines & LinesOf(begin, begin + length)) != 0) DiscardBlocks(page, begin, length);
         if (!forget || page.First != null || page.FirstCrossing != null) return;
         _codePages.Remove(pageOffset);
-        Memory.Code.Unwatch(pageOffset, _observer);
+        p.Memory.Code.Unwatch(pageOffset, _observer);
     }
 
-    /// <summary>Retires the blocks that have code in a range of a page.</summary>
-    private void RetireBlocks(CodePage page, int begin, int length)
+    /// <summary>Discards the blocks that have code in a range of a page.</summary>
+    private void DiscardBlocks(CodePage page, int begin, int length)
     {
         ulong kept = 0;
         Block* previous = null;
@@ -132,7 +186,7 @@ public sealed unsafe partial class Processor : ICodeObserver
             int from = (int)(b->Start & 0xFFF), to = Math.Min(from + b->Length, 0x1000);
             if (!b->Valid || (begin < to && from < begin + length))
             {
-                Retire(b);
+                Discard(b);
                 if (previous == null) page.First = next;
                 else previous->NextInPage = next;
             }
@@ -150,7 +204,7 @@ public sealed unsafe partial class Processor : ICodeObserver
             int to = (int)(b->Start & 0xFFF) + b->Length - 0x1000;
             if (!b->Valid || begin < to)
             {
-                Retire(b);
+                Discard(b);
                 if (previous == null) page.FirstCrossing = next;
                 else previous->NextInSecondPage = next;
             }
@@ -172,7 +226,7 @@ public sealed unsafe partial class Processor : ICodeObserver
     }
 
     /// <summary>Takes a block out of the hash table and turns each of its operations into a way back to the dispatcher; it may be the running one.</summary>
-    private void Retire(Block* b)
+    private void Discard(Block* b)
     {
         if (!b->Valid) return;
         b->Valid = false;
@@ -180,7 +234,7 @@ public sealed unsafe partial class Processor : ICodeObserver
         Block** link = &_buckets[Bucket(b->Start, b->Mode)];
         while (*link != b) link = &(*link)->NextInBucket;
         *link = b->NextInBucket;
-        GiveUpTranslations(b);
+        p.Translator?.GiveUp(b);
         for (int n = 0; n < b->Count; n++)
         {
             b->First[n].Handler = &Operations.Resync;
@@ -189,30 +243,44 @@ public sealed unsafe partial class Processor : ICodeObserver
     }
 
     /// <summary>Gives all decoded code up. Only between blocks.</summary>
-    private void FlushCode()
+    public void Flush()
     {
-        CodeFlushes++;
-        NoteHotBlocks();
-        foreach ((ulong page, _) in _codePages) Memory.Code.Unwatch(page, _observer);
+        Flushes++;
+        if (p.Translator != null) NoteHotBlocks(p.Translator);
+        foreach ((ulong page, _) in _codePages) p.Memory.Code.Unwatch(page, _observer);
         _codePages.Clear();
         _oneShot = null;
         new Span<byte>(_buckets, (1 << BucketBits) * sizeof(Block*)).Clear();
         _arena.Clear();
-        State->LinkFrom = null;
-        State->Current = null;
-        FlushTranslations();
-        BumpJumpEpoch();
+        p.State->LinkFrom = null;
+        p.State->Current = null;
+        p.Translator?.Flush();
+        p.JumpCache.Forget();
     }
+
+    /// <inheritdoc/>
+    void ICodeObserver.RevokeWrites(ulong page, Revocation revocation) => p.Shootdown.Ask(page, revocation);
 
     /// <inheritdoc/>
     void ICodeObserver.CodeWritten(ulong page)
     {
         _foreignWrites.Enqueue(page);
-        Signal(Attention.Event);
+        p.Signal(Attention.Event);
     }
 
-    private void ProcessForeignWrites()
+    public void ProcessForeignWrites()
     {
-        while (_foreignWrites.TryDequeue(out ulong page)) InvalidateCode(page, 0, (int)GuestMemory.PageSize);
+        while (_foreignWrites.TryDequeue(out ulong page)) Invalidate(page, 0, (int)GuestMemory.PageSize);
+    }
+
+    /// <summary>
+    /// Bytes were written past the TLB: decoded code in the way is forgotten, here and elsewhere. The range lies in one page.
+    /// </summary>
+    public void AfterWrite(byte* host, int length)
+    {
+        // The store comes before the look at the page: see CodePages.
+        Interlocked.MemoryBarrier();
+        Invalidate(host, length);
+        p.Memory.Code.WrittenBy(BackingOffset(host), _observer);
     }
 }

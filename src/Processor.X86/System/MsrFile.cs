@@ -1,68 +1,79 @@
-using Bunraku.Engines;
-
 namespace Bunraku.Processor.X86;
 
-/// <summary>Reading and writing MSRs. Intel SDM vol. 4; AMD APM vol. 2, "System Resources".</summary>
-public sealed unsafe partial class Processor
+/// <summary>The MSRs that the processor holds. Intel SDM vol. 4; AMD APM vol. 2, "System Resources".</summary>
+internal sealed unsafe class MsrFile(Processor p)
 {
     private readonly ulong[] _msrs = new ulong[MsrTable.Rows.Length];
 
     // Read by SYSCALL, SYSRET, SWAPGS, RDTSCP: fields instead of table slots.
-    internal ulong Star, Lstar, Cstar, Fmask;
-    internal ref ulong TscAux => ref State->TscAux;
-    internal ref ulong KernelGsBase => ref State->KernelGsBase;
-    internal ulong SysenterCs, SysenterEsp, SysenterEip;
-    internal ulong DebugCtl;
+    public ulong Star { get; private set; }
+
+    public ulong Lstar { get; private set; }
+
+    public ulong Cstar { get; private set; }
+
+    public ulong Fmask { get; private set; }
+
+
+    public ref ulong TscAux => ref p.State->TscAux;
+
+    public ref ulong KernelGsBase => ref p.State->KernelGsBase;
+
+    public ulong SysenterCs { get; private set; }
+
+    public ulong SysenterEsp { get; private set; }
+
+    public ulong SysenterEip { get; private set; }
+
+    public ulong DebugCtl { get; private set; }
 
     /// <summary>Guest TSC minus the clock's TSC, modulo 2^64.</summary>
-    internal ref ulong TscOffset => ref State->TscOffset;
+    public ref ulong TscOffset => ref p.State->TscOffset;
     private ulong _tscAdjust;
 
     /// <summary>The guest cleared IA32_APIC_BASE.EN: CPUID then denies the APIC.</summary>
-    internal bool ApicDisabled;
+    public bool ApicDisabled { get; set; }
 
     /// <summary>What RDTSC returns now.</summary>
-    internal ulong GuestTsc => Clock.Tsc + TscOffset;
+    public ulong GuestTsc => p.Clock.Tsc + TscOffset;
 
     /// <summary>EFER bits that a WRMSR may set on this model.</summary>
     private ulong EferAllowed =>
-        (Model.Has(CpuFeature.Syscall) ? (ulong)Efer.Sce : 0)
-        | (Model.Has(CpuFeature.Lm) ? (ulong)(Efer.Lme | Efer.Lma) : 0)
-        | (Model.Has(CpuFeature.Nx) ? (ulong)Efer.Nxe : 0)
-        | (Model.Has(CpuFeature.AutoIbrs) ? EferAutomaticIbrs : 0);
+        (p.Model.Has(CpuFeature.Syscall) ? (ulong)Efer.Sce : 0)
+        | (p.Model.Has(CpuFeature.Lm) ? (ulong)(Efer.Lme | Efer.Lma) : 0)
+        | (p.Model.Has(CpuFeature.Nx) ? (ulong)Efer.Nxe : 0)
+        | (p.Model.Has(CpuFeature.AutoIbrs) ? EferAutomaticIbrs : 0);
 
     /// <summary>EFER.AIBRSE. It has no effect: indirect branches are never predicted from other privilege levels here.</summary>
     private const ulong EferAutomaticIbrs = 1ul << 21;
 
-    private void ResetMsrs(bool keepOnInit)
+    /// <summary>RESET.</summary>
+    public void Reset()
     {
-        if (!keepOnInit)
-        {
-            for (int n = 0; n < _msrs.Length; n++) _msrs[n] = MsrTable.Rows[n].Reset;
-            TscOffset = 0; // the clock counts from power-on, for all vCPUs alike
-            _tscAdjust = 0;
-            ApicDisabled = false;
-            TscAux = 0;
-            Star = Lstar = Cstar = Fmask = KernelGsBase = 0;
-            SysenterCs = SysenterEsp = SysenterEip = 0;
-        }
+        for (int n = 0; n < _msrs.Length; n++) _msrs[n] = MsrTable.Rows[n].Reset;
+        TscOffset = 0; // the clock counts from power-on, for all vCPUs alike
+        _tscAdjust = 0;
+        ApicDisabled = false;
+        TscAux = 0;
+        Star = Lstar = Cstar = Fmask = KernelGsBase = 0;
+        SysenterCs = SysenterEsp = SysenterEip = 0;
         DebugCtl = 0;
         SystemCallsChanged();
     }
 
     /// <summary>STAR, LSTAR, FMASK or EFER.SCE changed: code that was emitted with their values stops using them.</summary>
-    private void SystemCallsChanged() => State->Translator.SystemCalls++;
+    private void SystemCallsChanged() => p.State->Translator.SystemCalls++;
 
     /// <summary>The row of an MSR that this model has and the processor holds.</summary>
-    private bool TryFindMsr(uint index, out int slot) =>
-        MsrTable.Slots.TryGetValue(index, out slot) && MsrTable.Rows[slot].ExistsOn(Model);
+    private bool TryFind(uint index, out int slot) =>
+        MsrTable.Slots.TryGetValue(index, out slot) && MsrTable.Rows[slot].ExistsOn(p.Model);
 
     /// <summary>False raises #GP.</summary>
-    internal bool TryReadMsr(uint index, out ulong value)
+    public bool TryRead(uint index, out ulong value)
     {
         value = 0;
-        if (!TryFindMsr(index, out int slot)) return false;
-        ProcessorState* s = State;
+        if (!TryFind(index, out int slot)) return false;
+        ProcessorState* s = p.State;
         value = index switch
         {
             MsrIndex.Tsc => GuestTsc,
@@ -87,16 +98,16 @@ public sealed unsafe partial class Processor
     }
 
     /// <summary>WRMSR. False raises #GP; nothing has changed then.</summary>
-    internal bool TryWriteMsr(uint index, ulong value)
+    public bool TryWrite(uint index, ulong value)
     {
-        if (!TryFindMsr(index, out int slot)) return false;
+        if (!TryFind(index, out int slot)) return false;
         if (index == MsrIndex.Efer) return TryWriteEfer(value);
         ref readonly MsrRow row = ref MsrTable.Rows[slot];
         switch (row.Write)
         {
             case MsrWrite.ReadOnly:
             case MsrWrite.Checked when (value & ~WritableBits(row)) != 0:
-            case MsrWrite.Canonical when !IsCanonicalBase(value):
+            case MsrWrite.Canonical when !p.IsCanonicalBase(value):
             case MsrWrite.AllOrNone when value is not (0 or ulong.MaxValue):
             case MsrWrite.MemoryTypes when !AreMemoryTypes(value, uncachedMinus: index == MsrIndex.Pat):
                 return false;
@@ -107,14 +118,14 @@ public sealed unsafe partial class Processor
                 break;
         }
         if (index is MsrIndex.MtrrDefType or >= 0x200 and < 0x200 + 2 * MsrTable.VariableMtrrs && !IsMtrrTypeValid(index, value)) return false;
-        StoreMsr(index, slot, value);
-        if (index is MsrIndex.Tsc or MsrIndex.TscAdjust) Kick(); // whoever told the guest about its TSC has to tell it anew
+        Store(index, slot, value);
+        if (index is MsrIndex.Tsc or MsrIndex.TscAdjust) p.Kick(); // whoever told the guest about its TSC has to tell it anew
         return true;
     }
 
     /// <summary>Variable-range MTRRs have no bits above the physical address width.</summary>
     private ulong WritableBits(in MsrRow row) =>
-        row.Index is >= 0x200 and < 0x200 + 2 * MsrTable.VariableMtrrs ? row.Writable & ((1ul << Model.PhysicalAddressBits) - 1) : row.Writable;
+        row.Index is >= 0x200 and < 0x200 + 2 * MsrTable.VariableMtrrs ? row.Writable & ((1ul << p.Model.PhysicalAddressBits) - 1) : row.Writable;
 
     private static bool IsMtrrTypeValid(uint index, ulong value) =>
         (index & 1) == 1 && index != MsrIndex.MtrrDefType || IsMemoryType((byte)value, uncachedMinus: false);
@@ -130,9 +141,9 @@ public sealed unsafe partial class Processor
         return true;
     }
 
-    private void StoreMsr(uint index, int slot, ulong value)
+    private void Store(uint index, int slot, ulong value)
     {
-        ProcessorState* s = State;
+        ProcessorState* s = p.State;
         switch (index)
         {
             case MsrIndex.Tsc:
@@ -166,36 +177,36 @@ public sealed unsafe partial class Processor
 
     private bool TryWriteEfer(ulong value)
     {
-        ProcessorState* s = State;
+        ProcessorState* s = p.State;
         if ((value & ~EferAllowed) != 0) return false;
         ulong changed = s->Efer ^ value;
         if ((changed & (ulong)Efer.Lme) != 0 && (s->Cr0 & (ulong)Cr0.Pg) != 0) return false;
         // LMA is a status bit: writes to it are ignored.
         s->Efer = value & ~(ulong)Efer.Lma | s->Efer & (ulong)Efer.Lma;
         if ((changed & (ulong)Efer.Sce) != 0) SystemCallsChanged();
-        if ((changed & (ulong)Efer.Nxe) != 0) FlushTlb();
-        ModeChanged();
+        if ((changed & (ulong)Efer.Nxe) != 0) p.Tlb.Flush();
+        p.ModeChanged();
         return true;
     }
 
     /// <summary>Every MSR that the processor holds and its value, for <see cref="CpuState.Msrs"/>.</summary>
-    private void ReadMsrsInto(Dictionary<uint, ulong> msrs)
+    public void Save(Dictionary<uint, ulong> msrs)
     {
         msrs.Clear();
         foreach (MsrRow row in MsrTable.Rows)
         {
-            if (TryReadMsr(row.Index, out ulong value)) msrs[row.Index] = value;
+            if (TryRead(row.Index, out ulong value)) msrs[row.Index] = value;
         }
     }
 
     /// <summary>Restores MSRs without the checks of WRMSR; unknown ones are ignored. TSC_ADJUST is set after TSC, which would move it.</summary>
-    private void WriteMsrsFrom(Dictionary<uint, ulong> msrs)
+    public void Restore(Dictionary<uint, ulong> msrs)
     {
         SystemCallsChanged(); // EFER is another part of the state
         foreach ((uint index, ulong value) in msrs)
         {
-            if (index is MsrIndex.Efer or MsrIndex.TscAdjust || !TryFindMsr(index, out int slot)) continue;
-            StoreMsr(index, slot, value);
+            if (index is MsrIndex.Efer or MsrIndex.TscAdjust || !TryFind(index, out int slot)) continue;
+            Store(index, slot, value);
         }
         if (msrs.TryGetValue(MsrIndex.TscAdjust, out ulong adjust)) _tscAdjust = adjust;
     }

@@ -1,13 +1,23 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
-using Bunraku.Engines;
 using Iced.Intel;
 
 namespace Bunraku.Processor.X86;
 
-/// <summary>The slow side of memory operands: TLB fill, accesses across pages, MMIO, code pages, alignment checks, watched pages.</summary>
-public sealed unsafe partial class Processor
+/// <summary>The slow side of memory accesses: TLB misses, accesses across pages, MMIO, pages with code, alignment checks, watched pages. Hits are in <see cref="Access"/>.</summary>
+internal sealed unsafe class Mmu(Processor p)
 {
+    /// <summary>Host address of an instruction byte.</summary>
+    public byte* Fetch(ulong linear)
+    {
+        ProcessorState* s = p.State;
+        TlbEntry* e = Access.Entry(s, linear);
+        if (e->ExecTag == ((linear & ~0xFFFul) | s->TlbContext)) return (byte*)linear + e->Addend;
+        Part part = Locate(linear, 1, CurrentPrivilege | PageWalker.FetchAccess);
+        // Without memory a fetch reads all ones, and FF FF is an invalid opcode.
+        return part.Host != null ? part.Host : throw p.InvalidOpcode();
+    }
+
     /// <summary>One page of an access: where its bytes are.</summary>
     private readonly ref struct Part
     {
@@ -24,83 +34,83 @@ public sealed unsafe partial class Processor
         }
     }
 
-    private uint CurrentPrivilege => State->Cpl == 3 ? UserAccess : 0;
+    public uint CurrentPrivilege => p.State->Cpl == 3 ? PageWalker.UserAccess : 0;
 
-    internal T ReadSlow<T>(ulong address) where T : unmanaged => TryReadSlow(address, out T value) ? value : throw ExitRequested;
+    public T ReadSlow<T>(ulong address) where T : unmanaged => TryReadSlow(address, out T value) ? value : throw p.Exits.Requested;
 
-    /// <summary><see cref="ReadSlow{T}"/> for handlers that return <see cref="LeaveForExit"/> when this is false.</summary>
-    internal bool TryReadSlow<T>(ulong address, out T value) where T : unmanaged
+    /// <summary><see cref="ReadSlow{T}"/> for handlers that return <see cref="Exits.LeaveForExit"/> when this is false.</summary>
+    public bool TryReadSlow<T>(ulong address, out T value) where T : unmanaged
     {
         T read;
-        CheckAlignment<T>(address, ReadAccess);
+        CheckAlignment<T>(address, PageWalker.ReadAccess);
         bool done = TryReadRange(address, (byte*)&read, sizeof(T), CurrentPrivilege);
         value = read;
         return done;
     }
 
-    internal void WriteSlow<T>(ulong address, T value) where T : unmanaged
+    public void WriteSlow<T>(ulong address, T value) where T : unmanaged
     {
-        CheckAlignment<T>(address, WriteAccess);
+        CheckAlignment<T>(address, PageWalker.WriteAccess);
         WriteRange(address, (byte*)&value, sizeof(T), CurrentPrivilege);
     }
 
-    internal T ReadForWriteSlow<T>(ulong address) where T : unmanaged => TryReadForWriteSlow(address, out T value) ? value : throw ExitRequested;
+    public T ReadForWriteSlow<T>(ulong address) where T : unmanaged => TryReadForWriteSlow(address, out T value) ? value : throw p.Exits.Requested;
 
-    /// <summary><see cref="ReadForWriteSlow{T}"/> for handlers that return <see cref="LeaveForExit"/> when this is false.</summary>
-    internal bool TryReadForWriteSlow<T>(ulong address, out T value) where T : unmanaged
+    /// <summary><see cref="ReadForWriteSlow{T}"/> for handlers that return <see cref="Exits.LeaveForExit"/> when this is false.</summary>
+    public bool TryReadForWriteSlow<T>(ulong address, out T value) where T : unmanaged
     {
         T read;
-        CheckAlignment<T>(address, WriteAccess);
-        CheckRange(address, sizeof(T), CurrentPrivilege | WriteAccess);
-        bool done = TryReadRange(address, (byte*)&read, sizeof(T), CurrentPrivilege | WriteAccess);
+        CheckAlignment<T>(address, PageWalker.WriteAccess);
+        CheckRange(address, sizeof(T), CurrentPrivilege | PageWalker.WriteAccess);
+        bool done = TryReadRange(address, (byte*)&read, sizeof(T), CurrentPrivilege | PageWalker.WriteAccess);
         value = read;
         return done;
     }
 
     /// <summary>Reads any number of bytes (1 to 4096) at a linear address with the current privilege; all of it is checked first.</summary>
-    internal void ReadBytes(ulong address, Span<byte> destination)
+    public void ReadBytes(ulong address, Span<byte> destination)
     {
-        fixed (byte* p = destination) ReadRange(address, p, destination.Length, CurrentPrivilege);
+        fixed (byte* to = destination) ReadRange(address, to, destination.Length, CurrentPrivilege);
     }
 
     /// <summary>Writes any number of bytes (1 to 4096); all pages are checked before the first byte is written.</summary>
-    internal void WriteBytes(ulong address, ReadOnlySpan<byte> source)
+    public void WriteBytes(ulong address, ReadOnlySpan<byte> source)
     {
-        fixed (byte* p = source) WriteRange(address, p, source.Length, CurrentPrivilege);
+        fixed (byte* from = source) WriteRange(address, from, source.Length, CurrentPrivilege);
     }
 
     /// <summary>Raises whatever a write of this range with the current privilege would raise, and nothing else.</summary>
-    internal void CheckWrite(ulong address, int length) => CheckRange(address, length, CurrentPrivilege | WriteAccess);
+    public void CheckWrite(ulong address, int length) => CheckRange(address, length, CurrentPrivilege | PageWalker.WriteAccess);
 
     /// <summary>Raises whatever a read of this range with the current privilege would raise, and nothing else.</summary>
-    internal void CheckRead(ulong address, int length) => CheckRange(address, length, CurrentPrivilege);
+    public void CheckRead(ulong address, int length) => CheckRange(address, length, CurrentPrivilege);
 
     /// <summary>Reads with supervisor privilege whatever CPL is: descriptor tables, TSS (implicit system access, SDM vol. 3A "Access Rights").</summary>
-    internal T ReadSystem<T>(ulong address) where T : unmanaged
+    public T ReadSystem<T>(ulong address) where T : unmanaged
     {
         T value;
-        ReadRange(address, (byte*)&value, sizeof(T), ImplicitAccess);
+        ReadRange(address, (byte*)&value, sizeof(T), PageWalker.ImplicitAccess);
         return value;
     }
 
     /// <summary>Writes with supervisor privilege whatever CPL is: accessed bits of descriptors, busy bit, TSS.</summary>
-    internal void WriteSystem<T>(ulong address, T value) where T : unmanaged => WriteRange(address, (byte*)&value, sizeof(T), ImplicitAccess);
+    public void WriteSystem<T>(ulong address, T value) where T : unmanaged => WriteRange(address, (byte*)&value, sizeof(T), PageWalker.ImplicitAccess);
 
     /// <summary>Raises what a supervisor access of this range would raise.</summary>
-    internal void CheckSystem(ulong address, int length, bool write) => CheckRange(address, length, ImplicitAccess | (write ? WriteAccess : 0));
+    public void CheckSystem(ulong address, int length, bool write) => CheckRange(address, length, PageWalker.ImplicitAccess | (write ? PageWalker.WriteAccess : 0));
 
     /// <summary>
     /// Accesses memory with supervisor privilege on behalf of an event delivery that switches to CPL 0 to 2 before CPL is updated: explicit
     /// supervisor writes to the new stack.
     /// </summary>
-    internal void WriteStack<T>(ulong address, T value, int cpl) where T : unmanaged => WriteRange(address, (byte*)&value, sizeof(T), cpl == 3 ? UserAccess : 0);
+    public void WriteStack<T>(ulong address, T value, int cpl) where T : unmanaged => WriteRange(address, (byte*)&value, sizeof(T), cpl == 3 ? PageWalker.UserAccess : 0);
 
     private void ReadRange(ulong address, byte* destination, int length, uint access)
     {
-        if (!TryReadRange(address, destination, length, access)) throw ExitRequested;
+        if (!TryReadRange(address, destination, length, access)) throw p.Exits.Requested;
     }
 
-    /// <summary>False: an exit comes first, see <see cref="TryReadMmio"/>.</summary>
+    /// <summary>False: an exit comes first, see <see cref="Mmio.TryRead"/>.</summary>
     private bool TryReadRange(ulong address, byte* destination, int length, uint access)
     {
         int first = (int)Math.Min(0x1000 - (address & 0xFFF), (ulong)length);
@@ -113,7 +123,7 @@ public sealed unsafe partial class Processor
 
     private void WriteRange(ulong address, byte* source, int length, uint access)
     {
-        access |= WriteAccess;
+        access |= PageWalker.WriteAccess;
         int first = (int)Math.Min(0x1000 - (address & 0xFFF), (ulong)length);
         ulong second = first < length ? SecondPage(address, first, access) : 0;
         Part a = Locate(address, first, access);
@@ -127,7 +137,7 @@ public sealed unsafe partial class Processor
         WritePart(b, source + first);
     }
 
-    private void CheckRange(ulong address, int length, uint access)
+    public void CheckRange(ulong address, int length, uint access)
     {
         int first = (int)Math.Min(0x1000 - (address & 0xFFF), (ulong)length);
         ulong second = first < length ? SecondPage(address, first, access) : 0;
@@ -135,7 +145,7 @@ public sealed unsafe partial class Processor
         if (first < length) _ = Locate(second, length - first, access);
     }
 
-    private ulong Wrap(ulong address) => (State->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64 ? address : address & 0xFFFF_FFFF;
+    public ulong Wrap(ulong address) => (p.State->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64 ? address : address & 0xFFFF_FFFF;
 
     /// <summary>
     /// Linear address of the second page of an access. The whole operand must be canonical, or lie below 4 GiB, before anything of it is looked up in the page
@@ -145,13 +155,13 @@ public sealed unsafe partial class Processor
     private ulong SecondPage(ulong address, int first, uint access)
     {
         ulong next = address + (ulong)first;
-        bool isImplicit = (access & ImplicitAccess) != 0;
-        if ((State->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64 || (isImplicit && IsLongMode(State)))
+        bool isImplicit = (access & PageWalker.ImplicitAccess) != 0;
+        if ((p.State->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64 || (isImplicit && CpuMode.IsLong(p.State)))
         {
-            return IsCanonical(next) ? next : throw BeyondTheEdge(address, access);
+            return p.IsCanonical(next) ? next : throw BeyondTheEdge(address, access);
         }
         if (next <= uint.MaxValue) return next;
-        return isImplicit || Model.Behavior.FlatSegmentsWrap || !IsUncheckedFlatOperand() ? (uint)next : throw BeyondTheEdge(address, access);
+        return isImplicit || p.Model.Behavior.FlatSegmentsWrap || !IsUncheckedFlatOperand() ? (uint)next : throw BeyondTheEdge(address, access);
     }
 
     /// <summary>
@@ -160,8 +170,8 @@ public sealed unsafe partial class Processor
     /// </summary>
     private bool IsUncheckedFlatOperand()
     {
-        Insn* i = State->Current;
-        return (State->Mode & ModeKey.Flat) != 0 && i != null && (i->Flags & InsnFlags.HasMemory) != 0 && i->Base != RegisterOffsets.PreparedAddress
+        Insn* i = p.State->Current;
+        return (p.State->Mode & ModeKey.Flat) != 0 && i != null && (i->Flags & InsnFlags.HasMemory) != 0 && i->Base != RegisterOffsets.PreparedAddress
             && (InstructionTable.Get((Code)i->Code).Flags & Row.OwnSegmentation) == 0;
     }
 
@@ -169,10 +179,10 @@ public sealed unsafe partial class Processor
     /// Raises what comes before any page fault of an operand of several fields that are accessed one by one: the operand reaches beyond the edge.
     /// </summary>
     /// <param name="address">Linear address of the first field.</param>
-    internal void CheckStructure(ulong address, int length)
+    public void CheckStructure(ulong address, int length)
     {
         int first = (int)Math.Min(0x1000 - (address & 0xFFF), (ulong)length);
-        if (first < length) _ = SecondPage(address, first, ReadAccess);
+        if (first < length) _ = SecondPage(address, first, PageWalker.ReadAccess);
     }
 
     /// <summary>
@@ -182,7 +192,7 @@ public sealed unsafe partial class Processor
     {
         int piece = FirstPiece();
         bool fits = piece > 0 && (address & 0xFFF) + (ulong)piece <= 0x1000;
-        if (fits && (access & ImplicitAccess) == 0) _ = Locate(address, piece, CurrentPrivilege | (access & WriteAccess));
+        if (fits && (access & PageWalker.ImplicitAccess) == 0) _ = Locate(address, piece, CurrentPrivilege | (access & PageWalker.WriteAccess));
         return NonCanonical(access);
     }
 
@@ -190,10 +200,10 @@ public sealed unsafe partial class Processor
     /// Bytes of the memory operand that are accessed before anything is known of the rest; 0: it is checked as a whole. See <see
     /// cref="VendorBehavior.StructuresInPieces"/>.
     /// </summary>
-    private int FirstPiece()
+    public int FirstPiece()
     {
-        if (State->Current == null || !Model.Behavior.StructuresInPieces) return 0;
-        return ((Code)State->Current->Code).ToOpCode().MemorySize switch
+        if (p.State->Current == null || !p.Model.Behavior.StructuresInPieces) return 0;
+        return ((Code)p.State->Current->Code).ToOpCode().MemorySize switch
         {
             MemorySize.SegPtr16 or MemorySize.FpuEnv14 or MemorySize.FpuState94 or MemorySize.Bound16_WordWord => 2,
             MemorySize.SegPtr32 or MemorySize.FpuEnv28 or MemorySize.FpuState108 or MemorySize.Bound32_DwordDword => 4,
@@ -205,46 +215,28 @@ public sealed unsafe partial class Processor
     /// <summary>Translates one page's part of an access, raises its faults, and fills the TLB.</summary>
     private Part Locate(ulong address, int length, uint access)
     {
-        ProcessorState* s = State;
+        ProcessorState* s = p.State;
         bool code64 = (s->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64;
-        if (!code64 && (access & ImplicitAccess) == 0) address &= 0xFFFF_FFFF;
-        if (!IsCanonical(address)) throw NonCanonical(access);
-        if (_dataBreakpoints && (access & ImplicitAccess) == 0) DataAccess(address, length, (access & WriteAccess) != 0);
-        WalkResult t = Walk(address, access);
+        if (!code64 && (access & PageWalker.ImplicitAccess) == 0) address &= 0xFFFF_FFFF;
+        if (!p.IsCanonical(address)) throw NonCanonical(access);
+        if (p.Debug.WatchesData && (access & PageWalker.ImplicitAccess) == 0) p.Debug.DataAccess(address, length, (access & PageWalker.WriteAccess) != 0);
+        WalkResult t = p.Walker.Walk(address, access);
         if (t.Outcome == WalkOutcome.PageFault) throw PageFault(address, t.ErrorCode);
-        if (t.Outcome == WalkOutcome.Refused) throw RefusedAccess(address, t.Refusal);
-        TlbMisses++;
+        if (t.Outcome == WalkOutcome.Refused) throw p.Exits.RefusedAccess(address, t.Refusal);
+        p.Tlb.CountMiss();
         ulong physical = t.Page | (address & 0xFFF);
         if (t.Host == null) return new Part(null, physical, length);
-        if (_beforeWrite != null && (t.WriteReady || (access & WriteAccess) != 0)) NoteWrite(t.Host, Access.Entry(s, address));
-        if ((access & ImplicitAccess) == 0 && _fillAllowed) Fill(address, t, access);
+        if (p.WriteWatch.IsOn && (t.WriteReady || (access & PageWalker.WriteAccess) != 0)) p.WriteWatch.Note(t.Host, Access.Entry(s, address));
+        if ((access & PageWalker.ImplicitAccess) == 0 && p.Tlb.AllowsFills) p.Tlb.Fill(address, t, access);
         return new Part(t.Host + (address & 0xFFF), physical, length);
     }
 
-    private void Fill(ulong address, in WalkResult t, uint access)
-    {
-        byte* page = t.Host;
-        ProcessorState* s = State;
-        // A stack push during event delivery runs with another privilege than the context says.
-        if (((access & UserAccess) != 0) != (s->Cpl == 3)) return;
-        NoteLarge(address, t.Large);
-        Memory.Backing.Enlarge(page);
-        TlbEntry* e = Access.Entry(s, address);
-        ulong tag = (address & ~0xFFFul) | s->TlbContext;
-        if (e->ReadTag != tag && e->WriteTag != tag && e->ExecTag != tag) e->ReadTag = e->WriteTag = e->ExecTag = TlbEmpty;
-        e->Addend = (nint)page - (nint)(address & ~0xFFFul);
-        if ((access & FetchAccess) != 0)
-        {
-            e->ExecTag = tag;
-            return;
-        }
-        e->ReadTag = t.ReadReady ? tag : TlbEmpty;
-        e->WriteTag = t.WriteReady && !IsCodePage(page) ? tag : TlbEmpty;
-    }
+    /// <summary>Host address of bytes in one page, or null for MMIO, after all checks.</summary>
+    public byte* HostOf(ulong address, int length, uint access) => Locate(address, length, access).Host;
 
     private bool TryReadPart(Part part, byte* destination)
     {
-        if (part.Host == null) return TryReadMmio(part.Physical, destination, part.Length);
+        if (part.Host == null) return p.Mmio.TryRead(part.Physical, destination, part.Length);
         Copy(destination, part.Host, part.Length);
         return true;
     }
@@ -253,11 +245,11 @@ public sealed unsafe partial class Processor
     {
         if (part.Host == null)
         {
-            PostMmio(part.Physical, source, part.Length);
+            p.Mmio.Post(part.Physical, source, part.Length);
             return;
         }
         Copy(part.Host, source, part.Length);
-        AfterWrite(part.Host, part.Length);
+        p.Code.AfterWrite(part.Host, part.Length);
     }
 
     /// <summary>
@@ -296,37 +288,20 @@ public sealed unsafe partial class Processor
     /// #GP(0), or #SS(0) for a stack segment operand of the current instruction: it is not canonical, or beyond 4 GiB. Tables and task states never lie in SS.
     /// </summary>
     private GuestFault NonCanonical(uint access) =>
-        Fault((access & ImplicitAccess) == 0 && State->Current != null && (State->Current->Flags & InsnFlags.StackSegment) != 0 ? Vector.Ss : Vector.Gp, 0);
+        p.Fault((access & PageWalker.ImplicitAccess) == 0 && p.State->Current != null && (p.State->Current->Flags & InsnFlags.StackSegment) != 0 ? Vector.Ss : Vector.Gp, 0);
 
     /// <summary>#PF with CR2 set.</summary>
     private GuestFault PageFault(ulong address, uint error)
     {
-        State->Cr2 = address;
-        return Fault(Vector.Pf, error);
+        p.State->Cr2 = address;
+        return p.Fault(Vector.Pf, error);
     }
-
-    /// <summary>
-    /// An access that the second stage refuses: the exit before it has had any effect. MMIO writes of earlier instructions exit first, and the instruction starts anew.
-    /// </summary>
-    private ExitRequest RefusedAccess(ulong linear, in Refusal refusal)
-    {
-        if (_posted.Count > 0) return ExitRequested;
-        Exit.Reason = ExitReason.EptViolation;
-        Exit.Address = refusal.Physical | (refusal.IsTableAccess ? 0 : linear & 0xFFF);
-        Exit.IsWrite = (refusal.Wanted & PageRights.Write) != 0;
-        Exit.Violation = new PageViolation(refusal.Wanted, linear, refusal.IsTableAccess);
-        Exit.Vectoring = _vectoring;
-        _accessRefused = true;
-        return ExitRequested;
-    }
-
-    private bool _accessRefused; // Exit is a refused access
 
     /// <summary>#AC(0): SDM vol. 3A "Alignment Checking"; a page fault of the same access comes first.</summary>
-    private void CheckAlignment<T>(ulong address, uint access) where T : unmanaged
+    public void CheckAlignment<T>(ulong address, uint access) where T : unmanaged
     {
-        if (!_alignmentChecks || (address & (ulong)(sizeof(T) - 1)) == 0) return;
+        if (!p.Tlb.ChecksAlignment || (address & (ulong)(sizeof(T) - 1)) == 0) return;
         CheckRange(address, sizeof(T), CurrentPrivilege | access);
-        throw Fault(Vector.Ac, 0);
+        throw p.Fault(Vector.Ac, 0);
     }
 }

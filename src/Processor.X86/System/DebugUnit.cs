@@ -1,19 +1,32 @@
 namespace Bunraku.Processor.X86;
 
 /// <summary>Debug registers, breakpoints, single step. Intel SDM vol. 3B, "Debug, Branch Profile, TSC…", sections "Debug Registers" and "Debug Exceptions".</summary>
-public sealed unsafe partial class Processor
+internal sealed unsafe class DebugUnit(Processor p)
 {
-    private const ulong Dr6Fixed = 0xFFFF_0FF0, Dr6Breakpoints = 0xF, Dr6Bd = 1 << 13, Dr6Bs = 1 << 14, Dr6Bt = 1 << 15;
-    private const ulong Dr7Fixed = 0x400, Dr7Gd = 1 << 13, Dr7Enables = 0xFF;
+    public const ulong Dr6Fixed = 0xFFFF_0FF0;
+    private const ulong Dr6Breakpoints = 0xF, Dr6Bd = 1 << 13, Dr6Bs = 1 << 14, Dr6Bt = 1 << 15;
+    public const ulong Dr7Fixed = 0x400, Dr7Gd = 1 << 13;
+    private const ulong Dr7Enables = 0xFF;
 
     /// <summary>DR6 bits of data and I/O breakpoints and task switches, raised as a trap after the instruction.</summary>
     private ulong _pendingDr6;
 
-    /// <summary>DR7 enables an instruction breakpoint: instructions are executed one at a time.</summary>
-    private bool _instructionBreakpoints;
+    // Counts of retired instructions at which something holds for the next instruction, so that it ends by itself.
+    private ulong _resumeFlagAt = ulong.MaxValue; // IRET or a task switch set RF: cleared after the instruction that begins here
+    private ulong _noSingleStepAt = ulong.MaxValue;
 
-    /// <summary>To be called when DR7 has changed, before <see cref="ModeChanged"/>.</summary>
-    private void UpdateBreakpoints() => _instructionBreakpoints = HasBreakpoints(type: 0);
+    /// <summary>DR7 enables an instruction breakpoint: instructions are executed one at a time.</summary>
+    public bool HasInstructionBreakpoints { get; private set; }
+
+    /// <summary>DR7 enables a breakpoint on data: every access is looked at.</summary>
+    public bool WatchesData { get; private set; }
+
+    /// <summary>To be called when DR7 has changed, before <see cref="Processor.ModeChanged"/>.</summary>
+    public void UpdateBreakpoints()
+    {
+        HasInstructionBreakpoints = HasBreakpoints(type: 0);
+        WatchesData = HasBreakpoints(type: 1) || HasBreakpoints(type: 3);
+    }
 
     private bool HasBreakpoints(int type)
     {
@@ -24,23 +37,23 @@ public sealed unsafe partial class Processor
         return false;
     }
 
-    private bool IsEnabled(int n) => (State->Dr7 >> (2 * n) & 3) != 0;
+    private bool IsEnabled(int n) => (p.State->Dr7 >> (2 * n) & 3) != 0;
 
     /// <summary>DR7.R/W: 0 execute, 1 write, 2 I/O (CR4.DE), 3 read or write.</summary>
-    private int BreakpointType(int n) => (int)(State->Dr7 >> (16 + 4 * n)) & 3;
+    private int BreakpointType(int n) => (int)(p.State->Dr7 >> (16 + 4 * n)) & 3;
 
-    private int BreakpointLength(int n) => ((int)(State->Dr7 >> (18 + 4 * n)) & 3) switch { 0 => 1, 1 => 2, 2 => 8, _ => 4 };
+    private int BreakpointLength(int n) => ((int)(p.State->Dr7 >> (18 + 4 * n)) & 3) switch { 0 => 1, 1 => 2, 2 => 8, _ => 4 };
 
-    private ulong BreakpointAddress(int n) => (&State->Dr0)[n];
+    private ulong BreakpointAddress(int n) => (&p.State->Dr0)[n];
 
     /// <summary>
     /// True when an instruction breakpoint fires at <paramref name="linearRip"/>; DR6 is set then and the dispatcher delivers #DB as a fault.
     /// None does while RFLAGS.RF is set, nor behind MOV SS or POP SS where the vendor says so.
     /// </summary>
-    private bool InstructionBreakpoint(ulong linearRip)
+    public bool InstructionBreakpoint(ulong linearRip)
     {
-        ProcessorState* s = State;
-        if ((s->Dr7 & Dr7Enables) == 0 || (s->FlagsOther & (uint)Rflags.Rf) != 0 || (InMovSsShadow && Model.Behavior.MovSsHoldsBackInstructionBreakpoint)) return false;
+        ProcessorState* s = p.State;
+        if ((s->Dr7 & Dr7Enables) == 0 || (s->FlagsOther & (uint)Rflags.Rf) != 0 || (p.Events.InMovSsShadow && p.Model.Behavior.MovSsHoldsBackInstructionBreakpoint)) return false;
         ulong matched = 0;
         bool fires = false;
         for (int n = 0; n < 4; n++)
@@ -55,7 +68,7 @@ public sealed unsafe partial class Processor
     }
 
     /// <summary>Notes a data access of 1 to 64 bytes, so that a breakpoint on it traps after the instruction.</summary>
-    private void DataAccess(ulong linear, int size, bool write)
+    public void DataAccess(ulong linear, int size, bool write)
     {
         ulong matched = 0;
         for (int n = 0; n < 4; n++)
@@ -67,9 +80,9 @@ public sealed unsafe partial class Processor
     }
 
     /// <summary>Notes an access to a port, for I/O breakpoints.</summary>
-    internal void PortAccessed(ushort port, int size)
+    public void PortAccessed(ushort port, int size)
     {
-        ProcessorState* s = State;
+        ProcessorState* s = p.State;
         if ((s->Dr7 & Dr7Enables) == 0 || (s->Cr4 & (ulong)Cr4.De) == 0) return;
         ulong matched = 0;
         for (int n = 0; n < 4; n++)
@@ -91,47 +104,53 @@ public sealed unsafe partial class Processor
     {
         if (dr6 == 0) return;
         _pendingDr6 |= dr6;
-        Interlocked.Or(ref State->AttentionFlags, (int)Attention.Event);
+        p.WantAttention();
     }
 
     /// <summary>
     /// Delivers the #DB trap of a data or I/O breakpoint or of a task switch, with RIP behind the instruction. False when there is none, or when MOV SS or POP SS
     /// holds it back for one instruction.
     /// </summary>
-    private bool TakeDebugTrap()
+    public bool TakeDebugTrap()
     {
         if (_pendingDr6 == 0) return false;
-        if (InMovSsShadow)
+        if (p.Events.InMovSsShadow)
         {
-            Interlocked.Or(ref State->AttentionFlags, (int)Attention.Event);
+            p.WantAttention();
             return false;
         }
         DeliverDebugTrap(0);
         return true;
     }
 
+    /// <summary>The task that was switched to has the T bit set in its TSS.</summary>
+    public void TrapAfterTaskSwitch() => RecordTrap(Dr6Bt);
+
     /// <summary>A debug trap waits for the end of the instruction.</summary>
-    internal bool DebugTrapPending => _pendingDr6 != 0;
+    public bool DebugTrapPending => _pendingDr6 != 0;
 
     /// <summary>SYSRET that sets TF traps at once, not one instruction later.</summary>
-    internal void SingleStepNow() => RecordTrap(Dr6Bs);
+    public void SingleStepNow() => RecordTrap(Dr6Bs);
+
+    /// <summary>RFLAGS.RF was loaded: it holds for the instruction that begins at this count of retired instructions.</summary>
+    public void KeepResumeFlag(ulong retired) => _resumeFlagAt = retired;
 
     /// <summary>RF was set when the instruction that just completed began: clears it unless the instruction itself loaded it (IRET, task switch).</summary>
-    private void ClearResumeFlag()
+    public void ClearResumeFlag()
     {
-        if (ResumeFlagAt != State->Retired) State->FlagsOther &= ~(uint)Rflags.Rf;
+        if (_resumeFlagAt != p.State->Retired) p.State->FlagsOther &= ~(uint)Rflags.Rf;
     }
 
     /// <summary>TF was set when the instruction that just completed began: single-step trap, together with what else is pending.</summary>
-    private void AfterSingleStep()
+    public void AfterSingleStep()
     {
-        if (InMovSsShadow || _noSingleStepAt == State->Retired) return;
+        if (p.Events.InMovSsShadow || _noSingleStepAt == p.State->Retired) return;
         DeliverDebugTrap(Dr6Bs);
     }
 
     private void DeliverDebugTrap(ulong bits)
     {
-        if ((_controls.ExceptionBitmap != 0 || Memory.Rights.WereTaken) && (ExitPending || _posted.Count > 0))
+        if ((p.Controls.ExceptionBitmap != 0 || p.Memory.Rights.WereTaken) && (p.Exits.Pending || p.Exits.MustExitFirst))
         {
             // The instruction's own exits come first: the trap, or what comes up when it is delivered, may be one, too.
             RecordTrap(bits);
@@ -139,50 +158,66 @@ public sealed unsafe partial class Processor
         }
         _pendingDr6 |= bits;
         MergeDebugTrap();
-        if (Intercepts(Vector.Db)) RequestExit(ExitReason.Exception, (ulong)Vector.Db);
-        else DeliverException(Vector.Db, null);
+        if (p.Exits.Intercepts(Vector.Db)) p.Exits.RequestExit(ExitReason.Exception, (ulong)Vector.Db);
+        else p.Delivery.DeliverException(Vector.Db, null);
     }
 
     /// <summary>Moves what is pending to DR6: the #DB at hand reports it.</summary>
-    private void MergeDebugTrap()
+    public void MergeDebugTrap()
     {
-        ProcessorState* s = State;
+        ProcessorState* s = p.State;
         s->Dr6 = s->Dr6 & ~((_pendingDr6 & Dr6Breakpoints) != 0 ? Dr6Breakpoints : 0) | _pendingDr6;
         _pendingDr6 = 0;
+    }
+
+    /// <summary>The state is that of a processor to which nothing has happened yet.</summary>
+    public void Reset()
+    {
+        _noSingleStepAt = _resumeFlagAt = ulong.MaxValue;
+        _pendingDr6 = 0;
+        UpdateBreakpoints();
+    }
+
+    public void Save(CpuState state) => state.PendingDebug = _pendingDr6;
+
+    public void Restore(CpuState state)
+    {
+        _pendingDr6 = state.PendingDebug;
+        if ((p.State->FlagsOther & (uint)Rflags.Rf) != 0) KeepResumeFlag(p.State->Retired);
     }
 
     /// <summary>DR4 and DR5 are DR6 and DR7 unless CR4.DE. With DR7.GD any access raises #DB.</summary>
     private int ResolveDebugRegister(int number)
     {
-        ProcessorState* s = State;
+        ProcessorState* s = p.State;
         if (number is 4 or 5)
         {
-            if ((s->Cr4 & (ulong)Cr4.De) != 0) throw InvalidOpcode();
+            if ((s->Cr4 & (ulong)Cr4.De) != 0) throw p.InvalidOpcode();
             number += 2;
         }
         else if (number > 7)
         {
-            throw InvalidOpcode();
+            throw p.InvalidOpcode();
         }
         if ((s->Dr7 & Dr7Gd) != 0)
         {
             s->Dr6 |= Dr6Bd;
-            throw Fault(Vector.Db);
+            throw p.Fault(Vector.Db);
         }
         return number;
     }
 
-    internal ulong ReadDebugRegister(int number)
+    public ulong ReadDebugRegister(int number)
     {
         number = ResolveDebugRegister(number);
-        return number switch { 6 => State->Dr6, 7 => State->Dr7, _ => BreakpointAddress(number) };
+        return number switch { 6 => p.State->Dr6, 7 => p.State->Dr7, _ => BreakpointAddress(number) };
     }
 
-    internal void WriteDebugRegister(int number, ulong value)
+    public void WriteDebugRegister(int number, ulong value)
     {
-        ProcessorState* s = State;
+        ProcessorState* s = p.State;
         number = ResolveDebugRegister(number);
-        if (number >= 6 && value >> 32 != 0) throw GeneralProtection();
+        if (number >= 6 && value >> 32 != 0) throw p.GeneralProtection();
         switch (number)
         {
             case 6: s->Dr6 = value & (Dr6Breakpoints | Dr6Bd | Dr6Bs | Dr6Bt) | Dr6Fixed; break;
@@ -190,8 +225,11 @@ public sealed unsafe partial class Processor
             default: (&s->Dr0)[number] = value; break;
         }
         UpdateBreakpoints();
-        ModeChanged();
+        p.ModeChanged();
     }
+
+    /// <summary>The instruction loads TF together with a new privilege (INT n, SYSCALL): no single-step trap follows it.</summary>
+    public void SuppressSingleStep(Insn* i) => _noSingleStepAt = p.State->Retired + i->Ordinal + 1;
 }
 
 /// <summary>MOV to and from debug registers; R0 or R1 is the register's number.</summary>
@@ -199,13 +237,13 @@ internal static unsafe class DebugInstructions
 {
     public static Insn* Read<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, global::System.Numerics.IBinaryInteger<T>
     {
-        Register.Set(s, i->R0, T.CreateTruncating(p.ReadDebugRegister(i->R1)));
+        Register.Set(s, i->R0, T.CreateTruncating(p.Debug.ReadDebugRegister(i->R1)));
         return i + 1;
     }
 
     public static Insn* Write<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, global::System.Numerics.IBinaryInteger<T>
     {
-        p.WriteDebugRegister(i->R0, ulong.CreateTruncating(Register.Get<T>(s, i->R1)));
+        p.Debug.WriteDebugRegister(i->R0, ulong.CreateTruncating(Register.Get<T>(s, i->R1)));
         return Flow.Leave(s, i);
     }
 }

@@ -3,24 +3,21 @@ using System.Numerics;
 namespace Bunraku.Processor.X86;
 
 /// <summary>IRET, IRETD, IRETQ. Intel SDM vol. 2, IRET "Operation".</summary>
-public sealed unsafe partial class Processor
+internal sealed unsafe class InterruptReturns(Processor p)
 {
-    /// <summary>IRET set RF: it holds for the instruction that starts at this count of retired instructions, and is cleared after it.</summary>
-    internal ulong ResumeFlagAt = ulong.MaxValue;
-
     /// <typeparam name="T">ushort, uint or ulong: the operand size.</typeparam>
-    internal Insn* InterruptReturn<T>(Insn* i) where T : unmanaged, IBinaryInteger<T>
+    public Insn* InterruptReturn<T>(Insn* i) where T : unmanaged, IBinaryInteger<T>
     {
-        ProcessorState* s = State;
+        ProcessorState* s = p.State;
         // Also when the instruction faults (SDM vol. 3A, "Nonmaskable Interrupt (NMI)").
-        NmiBlocked = false;
+        p.Events.NmiBlocked = false;
         if ((s->Cr0 & (ulong)Cr0.Pe) == 0) ReturnReal<T>();
-        else if (IsVirtual8086(s)) ReturnInVirtual8086<T>();
-        else if (IsLongMode(s)) ReturnLong<T>();
-        else if ((s->FlagsOther & (uint)Rflags.Nt) != 0) ReturnToPreviousTask(Flow.NextRip(s, i));
+        else if (CpuMode.IsVirtual8086(s)) ReturnInVirtual8086<T>();
+        else if (CpuMode.IsLong(s)) ReturnLong<T>();
+        else if ((s->FlagsOther & (uint)Rflags.Nt) != 0) p.Tasks.ReturnToPreviousTask(Flow.NextRip(s, i));
         else ReturnProtected<T>();
-        if ((s->FlagsOther & (uint)Rflags.Rf) != 0) ResumeFlagAt = s->Retired + i->Ordinal + 1;
-        ModeChanged();
+        if ((s->FlagsOther & (uint)Rflags.Rf) != 0) p.Debug.KeepResumeFlag(s->Retired + i->Ordinal + 1);
+        p.ModeChanged();
         return Flow.LeaveTo(s, i, s->Rip);
     }
 
@@ -29,28 +26,28 @@ public sealed unsafe partial class Processor
 
     private void ReturnReal<T>() where T : unmanaged, IBinaryInteger<T>
     {
-        ProcessorState* s = State;
-        var stack = new StackReader(this);
+        ProcessorState* s = p.State;
+        var stack = new StackReader(p);
         stack.Expect<T>(3);
         ulong rip = ulong.CreateTruncating(stack.Pop<T>());
         var selector = ushort.CreateTruncating(stack.Pop<T>());
         uint image = uint.CreateTruncating(stack.Pop<T>());
-        if (rip > s->Cs.Limit) throw GeneralProtection();
+        if (rip > s->Cs.Limit) throw p.GeneralProtection();
         uint mask = sizeof(T) == 2 ? FlagsOf16Bits : FlagsOf16Bits | (uint)(Rflags.Rf | Rflags.Ac | Rflags.Id);
-        SetStackPointer(s, stack.Pointer);
-        SetRealCode(selector, rip);
+        Stacks.SetPointer(s, stack.Pointer);
+        p.FarTransfers.SetRealCode(selector, rip);
         SetFlags(image, mask);
     }
 
-    private void SetFlags(uint image, uint mask) => Flags.Set(State, Flags.Get(State) & ~mask | image & mask);
+    private void SetFlags(uint image, uint mask) => Flags.Set(p.State, Flags.Get(p.State) & ~mask | image & mask);
 
     /// <summary>In virtual-8086 mode: with IOPL 3, or with CR4.VME and 16-bit operands on the virtual interrupt flag.</summary>
     private void ReturnInVirtual8086<T>() where T : unmanaged, IBinaryInteger<T>
     {
-        ProcessorState* s = State;
+        ProcessorState* s = p.State;
         bool iopl3 = (s->FlagsOther & (uint)Rflags.Iopl) == (uint)Rflags.Iopl;
-        if (!iopl3 && (sizeof(T) != 2 || (s->Cr4 & (ulong)Cr4.Vme) == 0)) throw GeneralProtection();
-        var stack = new StackReader(this);
+        if (!iopl3 && (sizeof(T) != 2 || (s->Cr4 & (ulong)Cr4.Vme) == 0)) throw p.GeneralProtection();
+        var stack = new StackReader(p);
         stack.Expect<T>(3);
         ulong rip = ulong.CreateTruncating(stack.Pop<T>());
         var selector = ushort.CreateTruncating(stack.Pop<T>());
@@ -58,11 +55,11 @@ public sealed unsafe partial class Processor
         if (!iopl3)
         {
             bool pending = (s->FlagsOther & (uint)Rflags.Vip) != 0;
-            if ((image & (uint)Rflags.Tf) != 0 || (pending && (image & (uint)Rflags.If) != 0)) throw GeneralProtection();
+            if ((image & (uint)Rflags.Tf) != 0 || (pending && (image & (uint)Rflags.If) != 0)) throw p.GeneralProtection();
         }
-        if (rip > s->Cs.Limit) throw GeneralProtection();
-        SetStackPointer(s, stack.Pointer);
-        SetRealCode(selector, rip);
+        if (rip > s->Cs.Limit) throw p.GeneralProtection();
+        Stacks.SetPointer(s, stack.Pointer);
+        p.FarTransfers.SetRealCode(selector, rip);
         if (iopl3)
         {
             uint mask = FlagsFromAnyLevel | (uint)Rflags.If | (sizeof(T) == 2 ? 0 : (uint)(Rflags.Rf | Rflags.Ac | Rflags.Id));
@@ -92,8 +89,8 @@ public sealed unsafe partial class Processor
 
     private void ReturnProtected<T>() where T : unmanaged, IBinaryInteger<T>
     {
-        ProcessorState* s = State;
-        var stack = new StackReader(this);
+        ProcessorState* s = p.State;
+        var stack = new StackReader(p);
         stack.Expect<T>(3);
         ulong rip = ulong.CreateTruncating(stack.Pop<T>());
         var selector = ushort.CreateTruncating(stack.Pop<T>());
@@ -103,28 +100,28 @@ public sealed unsafe partial class Processor
             ReturnToVirtual8086(stack, (uint)rip, selector, image);
             return;
         }
-        (Descriptor code, int cpl) = CheckReturnCode(selector);
+        (Descriptor code, int cpl) = p.FarTransfers.CheckReturnCode(selector);
         uint mask = FlagsMask<T>(s);
         if (cpl == s->Cpl)
         {
-            CheckTarget(code, rip);
-            code = MarkAccessed(selector, code);
-            SetStackPointer(s, stack.Pointer);
-            CommitCode(code, selector, cpl, rip);
+            p.FarTransfers.CheckTarget(code, rip);
+            code = p.Segments.MarkAccessed(selector, code);
+            Stacks.SetPointer(s, stack.Pointer);
+            p.FarTransfers.CommitCode(code, selector, cpl, rip);
         }
         else
         {
             stack.Expect<T>(2);
             ulong rsp = ulong.CreateTruncating(stack.Pop<T>());
             var ss = ushort.CreateTruncating(stack.Pop<T>());
-            ReturnToOuterLevel(code, selector, cpl, rip, ss, rsp, 0);
+            p.FarTransfers.ReturnToOuterLevel(code, selector, cpl, rip, ss, rsp, 0);
         }
         SetFlags(image, mask);
     }
 
     private void ReturnToVirtual8086(StackReader stack, uint rip, ushort selector, uint image)
     {
-        ProcessorState* s = State;
+        ProcessorState* s = p.State;
         stack.Expect<uint>(6);
         uint esp = stack.Pop<uint>();
         var ss = (ushort)stack.Pop<uint>();
@@ -132,15 +129,15 @@ public sealed unsafe partial class Processor
         var ds = (ushort)stack.Pop<uint>();
         var fs = (ushort)stack.Pop<uint>();
         var gs = (ushort)stack.Pop<uint>();
-        if (rip > 0xFFFF) throw GeneralProtection();
+        if (rip > 0xFFFF) throw p.GeneralProtection();
         SetFlags(image, FlagsMask<uint>(s) | (uint)Rflags.Vm);
         s->Cpl = 3;
-        LoadRealSegment(&s->Cs, selector, virtual8086: true);
-        LoadRealSegment(&s->Ss, ss, virtual8086: true);
-        LoadRealSegment(&s->Es, es, virtual8086: true);
-        LoadRealSegment(&s->Ds, ds, virtual8086: true);
-        LoadRealSegment(&s->Fs, fs, virtual8086: true);
-        LoadRealSegment(&s->Gs, gs, virtual8086: true);
+        Segmentation.LoadRealSegment(&s->Cs, selector, virtual8086: true);
+        Segmentation.LoadRealSegment(&s->Ss, ss, virtual8086: true);
+        Segmentation.LoadRealSegment(&s->Es, es, virtual8086: true);
+        Segmentation.LoadRealSegment(&s->Ds, ds, virtual8086: true);
+        Segmentation.LoadRealSegment(&s->Fs, fs, virtual8086: true);
+        Segmentation.LoadRealSegment(&s->Gs, gs, virtual8086: true);
         s->Rsp = esp;
         s->Rip = rip;
     }
@@ -148,28 +145,28 @@ public sealed unsafe partial class Processor
     /// <summary>Long mode: from 64-bit mode SS:RSP is always popped.</summary>
     private void ReturnLong<T>() where T : unmanaged, IBinaryInteger<T>
     {
-        ProcessorState* s = State;
-        if ((s->FlagsOther & (uint)Rflags.Nt) != 0) throw GeneralProtection();
-        var stack = new StackReader(this);
-        stack.Expect<T>(Is64Bit(s) ? 5 : 3);
+        ProcessorState* s = p.State;
+        if ((s->FlagsOther & (uint)Rflags.Nt) != 0) throw p.GeneralProtection();
+        var stack = new StackReader(p);
+        stack.Expect<T>(CpuMode.Is64Bit(s) ? 5 : 3);
         ulong rip = ulong.CreateTruncating(stack.Pop<T>());
         var selector = ushort.CreateTruncating(stack.Pop<T>());
         uint image = uint.CreateTruncating(stack.Pop<T>());
-        (Descriptor code, int cpl) = CheckReturnCode(selector);
+        (Descriptor code, int cpl) = p.FarTransfers.CheckReturnCode(selector);
         uint mask = FlagsMask<T>(s);
-        if (Is64Bit(s) || cpl != s->Cpl)
+        if (CpuMode.Is64Bit(s) || cpl != s->Cpl)
         {
             stack.Expect<T>(2);
             ulong rsp = ulong.CreateTruncating(stack.Pop<T>());
             var ss = ushort.CreateTruncating(stack.Pop<T>());
-            ReturnToOuterLevel(code, selector, cpl, rip, ss, rsp, 0);
+            p.FarTransfers.ReturnToOuterLevel(code, selector, cpl, rip, ss, rsp, 0);
         }
         else
         {
-            CheckTarget(code, rip);
-            code = MarkAccessed(selector, code);
-            SetStackPointer(s, stack.Pointer);
-            CommitCode(code, selector, cpl, rip);
+            p.FarTransfers.CheckTarget(code, rip);
+            code = p.Segments.MarkAccessed(selector, code);
+            Stacks.SetPointer(s, stack.Pointer);
+            p.FarTransfers.CommitCode(code, selector, cpl, rip);
         }
         SetFlags(image, mask);
     }

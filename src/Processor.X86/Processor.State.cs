@@ -1,17 +1,16 @@
 using System.Runtime.InteropServices;
-using Bunraku.Engines;
 
 namespace Bunraku.Processor.X86;
 
-/// <summary>Reset, and conversion to and from <see cref="CpuState"/>.</summary>
-public sealed unsafe partial class Processor
+/// <summary>Reset, and conversion to and from <see cref="CpuState"/>. What lies in components they save and restore themselves.</summary>
+internal sealed unsafe partial class Processor
 {
     // FXSAVE image.
     private const int MxcsrOffset = 24, MxcsrMaskOffset = 28, XmmOffset = 160, XstateBvOffset = XsaveLayout.HeaderOffset;
     private const uint MxcsrInitial = 0x1F80;
 
     /// <summary>RESET. Intel SDM vol. 3A, "Processor State After Reset", its table.</summary>
-    internal void Reset()
+    public void Reset()
     {
         ProcessorState* s = State;
         new Span<ulong>(&s->Rax, 16).Clear();
@@ -31,24 +30,20 @@ public sealed unsafe partial class Processor
         s->GdtrBase = s->IdtrBase = 0;
         s->GdtrLimit = s->IdtrLimit = 0xFFFF;
         s->Dr0 = s->Dr1 = s->Dr2 = s->Dr3 = 0;
-        s->Dr6 = Dr6Fixed;
-        s->Dr7 = Dr7Fixed;
+        s->Dr6 = DebugUnit.Dr6Fixed;
+        s->Dr7 = DebugUnit.Dr7Fixed;
         ResetVectorState();
-        ResetMsrs(keepOnInit: false);
+        Msrs.Reset();
         StateReplaced();
     }
 
     /// <summary>Nothing that hung on the old state is left.</summary>
     private void StateReplaced()
     {
-        Activity = CpuActivity.Active;
-        NmiBlocked = false;
-        InterruptShadow = false;
-        _movSsShadowAt = _noSingleStepAt = ResumeFlagAt = ulong.MaxValue;
-        _pendingDr6 = 0;
-        DropCompletion();
-        UpdateBreakpoints();
-        FlushTlb();
+        Events.Reset();
+        Debug.Reset();
+        Exits.DropCompletion();
+        Tlb.Flush();
         ModeChanged();
     }
 
@@ -59,7 +54,8 @@ public sealed unsafe partial class Processor
         new Span<byte>(State->Vector, 16 * 32).Clear();
     }
 
-    internal void ReadState(CpuState state)
+    /// <inheritdoc cref="IVirtualCpu.ReadState"/>
+    public void ReadState(CpuState state)
     {
         ProcessorState* s = State;
         new ReadOnlySpan<ulong>(&s->Rax, 16).CopyTo(state.Gpr);
@@ -87,49 +83,17 @@ public sealed unsafe partial class Processor
         state.Dr6 = s->Dr6;
         state.Dr7 = s->Dr7;
         ReadXsave(state.Xsave);
-        ReadMsrsInto(state.Msrs);
-        state.InterruptShadow = InterruptShadow;
-        state.MovSsShadow = InMovSsShadow;
-        state.NmiBlocked = NmiBlocked;
-        state.NmiPending = _heldNmi;
-        state.PendingDebug = _pendingDr6;
-        state.Pending = PendingEvent;
-        state.Activity = Activity;
-        (state.X87Cs, state.X87Ds, state.FerrAsserted, state.ApicDisabled) = (s->X87Cs, s->X87Ds, s->FerrAsserted != 0, ApicDisabled);
+        Msrs.Save(state.Msrs);
+        (state.X87Cs, state.X87Ds, state.FerrAsserted, state.ApicDisabled) = (s->X87Cs, s->X87Ds, s->FerrAsserted != 0, Msrs.ApicDisabled);
         new ReadOnlySpan<ulong>(&s->Pdpte0, 4).CopyTo(state.Pdptes ??= new ulong[4]);
-        ReadUnfinished(state);
-    }
-
-    /// <summary>What the last exit has left half done: see <see cref="CpuState.HalfDone"/>.</summary>
-    private void ReadUnfinished(CpuState state)
-    {
-        VmExit e = Exit;
-        state.HalfDone = !CompletionPending ? null
-            : new HalfDoneInstruction(_completionReason, _completionRip, e.IsWrite, e.Size, e.Address, e.Data, e.Fault, e.Leaf, e.Subleaf, e.Eax, e.Ebx, e.Ecx, e.Edx);
-        state.MmioValues.Clear();
-        state.MmioValues.AddRange(_replay);
-        if (_mmioReadPending) state.MmioValues.Add(e.Data);
-        state.PostedWrites.Clear();
-        foreach ((ulong address, int size, ulong data) in _posted) state.PostedWrites.Add(new PostedWrite(address, size, data));
-    }
-
-    private void WriteUnfinished(CpuState state)
-    {
-        AbandonInstruction();
-        if (state.HalfDone is { } half)
-        {
-            CompletionPending = true;
-            (_completionReason, _completionRip) = (half.Reason, half.Rip);
-            VmExit e = Exit;
-            (e.Reason, e.IsWrite, e.Size, e.Address, e.Data, e.Fault) = (half.Reason, half.IsWrite, half.Size, half.Address, half.Data, half.Fault);
-            (e.Leaf, e.Subleaf, e.Eax, e.Ebx, e.Ecx, e.Edx) = (half.Leaf, half.Subleaf, half.Eax, half.Ebx, half.Ecx, half.Edx);
-        }
-        _replay.AddRange(state.MmioValues);
-        foreach (PostedWrite write in state.PostedWrites) _posted.Enqueue((write.Address, write.Size, write.Data));
+        Exits.Save(state);
+        Mmio.Save(state);
+        Events.Save(state);
+        Debug.Save(state);
     }
 
     /// <summary>Takes everything over unchecked except what would break an invariant of ours; the privilege level is that of SS, as in the VMCS.</summary>
-    internal void WriteState(CpuState state)
+    public void WriteState(CpuState state)
     {
         ProcessorState* s = State;
         state.Gpr.CopyTo(new Span<ulong>(&s->Rax, 16));
@@ -139,7 +103,7 @@ public sealed unsafe partial class Processor
         s->Cr2 = state.Cr2;
         s->Cr3 = state.Cr3;
         s->Cr4 = state.Cr4;
-        s->Xcr0 = state.Xcr0 & Xcr0Allowed | XsaveLayout.X87;
+        s->Xcr0 = state.Xcr0 & ControlRegisters.Xcr0Allowed | XsaveLayout.X87;
         s->Efer = state.Efer;
         s->Es = ToSegmentRegister(state.Es);
         s->Cs = ToSegmentRegister(state.Cs);
@@ -156,38 +120,21 @@ public sealed unsafe partial class Processor
         state.Dr.CopyTo(new Span<ulong>(&s->Dr0, 4));
         s->Dr6 = state.Dr6;
         s->Dr7 = state.Dr7;
-        s->Cpl = (s->Cr0 & (ulong)Cr0.Pe) == 0 ? 0 : IsVirtual8086(s) ? 3 : s->Ss.Dpl;
+        s->Cpl = (s->Cr0 & (ulong)Cr0.Pe) == 0 ? 0 : CpuMode.IsVirtual8086(s) ? 3 : s->Ss.Dpl;
         WriteXsave(state.Xsave);
         // FS and GS bases are in the segments; MSRs, if given, say the same.
-        WriteMsrsFrom(state.Msrs);
+        Msrs.Restore(state.Msrs);
         StateReplaced();
-        InterruptShadow = state.InterruptShadow;
-        if (state.MovSsShadow) _movSsShadowAt = s->Retired;
-        NmiBlocked = state.NmiBlocked;
-        WriteUnfinished(state);
-        PendingEvent = state.Pending;
-        _heldNmi = state.NmiPending;
-        _pendingDr6 = state.PendingDebug;
-        Activity = state.Activity;
-        (s->X87Cs, s->X87Ds, s->FerrAsserted, ApicDisabled) = (state.X87Cs, state.X87Ds, state.FerrAsserted ? (byte)1 : (byte)0, state.ApicDisabled);
+        AbandonInstruction();
+        Exits.Restore(state);
+        Mmio.Restore(state);
+        Events.Restore(state);
+        Debug.Restore(state);
+        (s->X87Cs, s->X87Ds, s->FerrAsserted, Msrs.ApicDisabled) = (state.X87Cs, state.X87Ds, state.FerrAsserted ? (byte)1 : (byte)0, state.ApicDisabled);
         if (state.Pdptes is { } pdptes) pdptes.CopyTo(new Span<ulong>(&s->Pdpte0, 4));
-        else if ((s->Cr0 & (ulong)Cr0.Pg) != 0 && (s->Cr4 & (ulong)Cr4.Pae) != 0 && !IsLongMode(s)) LoadPdptesUnchecked();
-        if ((s->FlagsOther & (uint)Rflags.Rf) != 0) ResumeFlagAt = s->Retired;
+        else if ((s->Cr0 & (ulong)Cr0.Pg) != 0 && (s->Cr4 & (ulong)Cr4.Pae) != 0 && !CpuMode.IsLong(s)) Walker.LoadPdptesUnchecked();
         // What waits is looked at before the next block.
-        Interlocked.Or(ref s->AttentionFlags, (int)Attention.Event);
-    }
-
-    private void LoadPdptesUnchecked()
-    {
-        try
-        {
-            LoadPdptes(State->Cr3);
-        }
-        catch (Exception e) when (e is GuestFault or ExitRequest)
-        {
-            _accessRefused = false;
-            new Span<ulong>(&State->Pdpte0, 4).Clear();
-        }
+        WantAttention();
     }
 
     private static SegmentState ToSegmentState(in SegmentRegister r) => new(r.Selector, r.Base, r.Limit, r.Attributes);
@@ -210,14 +157,14 @@ public sealed unsafe partial class Processor
             new ReadOnlySpan<byte>(register + 16, 16).CopyTo(image[(XsaveLayout.AvxOffset + n * 16)..]);
         }
         MemoryMarshal.Write(image[XsaveLayout.PkruOffset..], s->Pkru);
-        MemoryMarshal.Write(image[XstateBvOffset..], Xcr0Allowed);
+        MemoryMarshal.Write(image[XstateBvOffset..], ControlRegisters.Xcr0Allowed);
     }
 
     /// <summary>Components whose XSTATE_BV bit is clear get their initial state.</summary>
     private void WriteXsave(ReadOnlySpan<byte> image)
     {
         ProcessorState* s = State;
-        ulong present = MemoryMarshal.Read<ulong>(image[XstateBvOffset..]) & Xcr0Allowed;
+        ulong present = MemoryMarshal.Read<ulong>(image[XstateBvOffset..]) & ControlRegisters.Xcr0Allowed;
         ResetVectorState();
         s->Pkru = 0;
         if ((present & XsaveLayout.X87) != 0)

@@ -1,0 +1,196 @@
+namespace Bunraku.Processor.X86;
+
+/// <summary>
+/// The software TLB. A tag is the page and 12 bits that name everything else a cached mapping depends on: the address space's number (<see cref="AddressSpaces"/>),
+/// privilege, SMAP override. Entries may vanish at any time, as on hardware; global pages are therefore dropped with the rest. Hits are in <see cref="Access"/>.
+/// </summary>
+internal sealed unsafe class Tlb(Processor p)
+{
+    /// <summary>A tag that matches nothing.</summary>
+    public const ulong Empty = ulong.MaxValue;
+
+    private readonly AddressSpaces _spaces = new();
+    private AddressSpaceOwner _owner; // of the address space in force: the processor's own, until there are guests inside
+    private RightsInputs _inputs;
+
+    /// <summary>CR0.AM, RFLAGS.AC and CPL 3: every access must be looked at.</summary>
+    public bool ChecksAlignment { get; private set; }
+
+    /// <summary>Accesses need no look each time, so that they may be cached.</summary>
+    public bool AllowsFills { get; private set; } = true;
+
+    /// <summary>Regions that large pages were cached for, one for each half of the address space: INVLPG inside drops everything. Wider than need be when several owners' mappings are cached.</summary>
+    private readonly (ulong Low, ulong High)[] _largeRegions = [(ulong.MaxValue, 0), (ulong.MaxValue, 0)];
+
+    public ulong Misses { get; private set; }
+
+    public ulong Flushes { get; private set; }
+
+    /// <summary>Part of <see cref="Processor.ModeChanged"/>: selects the context of what the state says now.</summary>
+    public void ModeChanged()
+    {
+        ProcessorState* s = p.State;
+        bool align = s->Cpl == 3 && (s->Cr0 & (ulong)Cr0.Am) != 0 && (s->FlagsOther & (uint)Rflags.Ac) != 0, watch = p.Debug.WatchesData;
+        const ulong cr0Bits = (ulong)(Cr0.Pg | Cr0.Wp | Cr0.Pe);
+        const ulong cr4Bits = (ulong)(Cr4.Pse | Cr4.Pae | Cr4.Pge | Cr4.Smep | Cr4.Smap | Cr4.Pke | Cr4.La57 | Cr4.Pcide);
+        var inputs = new RightsInputs(s->Cr0 & cr0Bits, s->Cr4 & cr4Bits, s->Efer, s->Pkru, align, watch);
+        if (inputs != _inputs)
+        {
+            _inputs = inputs;
+            ChecksAlignment = align;
+            AllowsFills = !align && !watch;
+            _spaces.Enter(_owner, inputs);
+        }
+        SelectContext();
+    }
+
+    /// <summary>From now on linear addresses are those of <paramref name="owner"/>. What is cached for others stays.</summary>
+    /// <remarks>Nobody calls it yet: guests inside the guest will, when they are entered and left.</remarks>
+    public void SelectOwner(AddressSpaceOwner owner)
+    {
+        if (owner == _owner) return;
+        _owner = owner;
+        _spaces.Enter(owner, _inputs);
+        SelectContext();
+    }
+
+    private void SelectContext()
+    {
+        ProcessorState* s = p.State;
+        ushort space = _spaces.Select(CurrentPcid);
+        if (space == 0)
+        {
+            ReclaimSpaces();
+            space = _spaces.Select(CurrentPcid);
+        }
+        bool smapOverride = (s->FlagsOther & (uint)Rflags.Ac) != 0;
+        if (s->TlbContext >> SpaceShift != space) p.Translator?.FirstLevel.Drop();
+        s->TlbContext = ((ulong)space << SpaceShift) | (s->Cpl == 3 ? 1ul : 0) | (smapOverride ? SmapOverrideContext : 0);
+    }
+
+    /// <summary>Bit of the TLB context that stands for RFLAGS.AC.</summary>
+    public const ulong SmapOverrideContext = 2;
+    /// <summary>Where the number of the address space begins in a TLB context, which is a tag's low 12 bits.</summary>
+    private const int SpaceShift = 2;
+
+    private uint CurrentPcid => (p.State->Cr4 & (ulong)Cr4.Pcide) != 0 ? (uint)p.State->Cr3 & 0xFFF : 0;
+
+    /// <summary>The numbers of address spaces ran out: those that are not in use are freed, and entries with them go.</summary>
+    private void ReclaimSpaces()
+    {
+        _spaces.Reclaim();
+        // A new number tells elsewhere; here it may be an old one again.
+        p.Translator?.FirstLevel.Drop();
+        var e = (TlbEntry*)p.State->TlbBytes;
+        for (int n = 0; n < ProcessorState.TlbSize; n++)
+        {
+            if (!IsLive(e[n].ReadTag)) e[n].ReadTag = Empty;
+            if (!IsLive(e[n].WriteTag)) e[n].WriteTag = Empty;
+            if (!IsLive(e[n].ExecTag)) e[n].ExecTag = Empty;
+        }
+        p.JumpCache.Forget();
+
+        bool IsLive(ulong tag) => _spaces.IsLive((int)(tag & 0xFFF) >> SpaceShift);
+    }
+
+    /// <summary>Drops every cached mapping of the VPID or ASID in force, global ones included.</summary>
+    public void Flush()
+    {
+        Flushes++;
+        _spaces.ForgetTag(_owner.Tag);
+        if (_spaces.AreForgotten) ForgetLargeRegions();
+        SelectContext();
+    }
+
+    /// <summary>Drops every cached mapping: what lies behind guest-physical addresses has changed.</summary>
+    public void FlushAll()
+    {
+        Flushes++;
+        _spaces.ForgetAll();
+        ForgetLargeRegions();
+        SelectContext();
+    }
+
+    private void ForgetLargeRegions() => _largeRegions[0] = _largeRegions[1] = (ulong.MaxValue, 0);
+
+    /// <summary>INVLPG: drops the mapping of one page in the current PCID and global ones.</summary>
+    public void FlushPage(ulong address)
+    {
+        (ulong low, ulong high) = _largeRegions[address >> 63];
+        if (address >= low && address <= high)
+        {
+            Flush();
+            return;
+        }
+        TlbEntry* e = Access.Entry(p.State, address);
+        ulong page = address & ~0xFFFul;
+        if ((e->ReadTag & ~0xFFFul) == page) e->ReadTag = Empty;
+        if ((e->WriteTag & ~0xFFFul) == page) e->WriteTag = Empty;
+        if ((e->ExecTag & ~0xFFFul) == page) e->ExecTag = Empty;
+        p.Translator?.FirstLevel.DropPage(page);
+        if (p.JumpCache.MayHold(address)) p.JumpCache.Forget();
+    }
+
+    /// <summary>Drops what belongs to <paramref name="pcid"/>, except globals; for <paramref name="address"/> only if given.</summary>
+    public void FlushPcid(uint pcid, ulong? address = null)
+    {
+        if (address is { } a)
+        {
+            FlushPage(a);
+            return;
+        }
+        Flushes++;
+        _spaces.ForgetPcid(_owner.Tag, pcid);
+        SelectContext();
+    }
+
+    /// <summary>Enters what a walk found for a page of RAM, with the privilege in force.</summary>
+    public void Fill(ulong address, in WalkResult t, uint access)
+    {
+        byte* page = t.Host;
+        ProcessorState* s = p.State;
+        // A stack push during event delivery runs with another privilege than the context says.
+        if (((access & PageWalker.UserAccess) != 0) != (s->Cpl == 3)) return;
+        if (t.Large) NoteLarge(address);
+        p.Memory.Backing.Enlarge(page);
+        TlbEntry* e = Access.Entry(s, address);
+        ulong tag = (address & ~0xFFFul) | s->TlbContext;
+        if (e->ReadTag != tag && e->WriteTag != tag && e->ExecTag != tag) e->ReadTag = e->WriteTag = e->ExecTag = Empty;
+        e->Addend = (nint)page - (nint)(address & ~0xFFFul);
+        if ((access & PageWalker.FetchAccess) != 0)
+        {
+            e->ExecTag = tag;
+            return;
+        }
+        e->ReadTag = t.ReadReady ? tag : Empty;
+        e->WriteTag = t.WriteReady && !p.Code.IsCodePage(page) ? tag : Empty;
+    }
+
+    /// <summary>A miss, whether it leads to an entry or not.</summary>
+    public void CountMiss() => Misses++;
+
+    private void NoteLarge(ulong address)
+    {
+        ref (ulong Low, ulong High) region = ref _largeRegions[address >> 63];
+        // A 1 GiB page is the largest there is.
+        region = (Math.Min(region.Low, address & ~0x3FFF_FFFFul), Math.Max(region.High, address | 0x3FFF_FFFF));
+    }
+
+    /// <summary>No entry allows a write any more.</summary>
+    public void ForbidWrites()
+    {
+        var e = (TlbEntry*)p.State->TlbBytes;
+        for (int n = 0; n < ProcessorState.TlbSize; n++) e[n].WriteTag = Empty;
+    }
+
+    /// <summary>A page now holds code: writes to it must take the slow path from now on.</summary>
+    public void RevokeWrites(byte* page)
+    {
+        var e = (TlbEntry*)p.State->TlbBytes;
+        for (int n = 0; n < ProcessorState.TlbSize; n++)
+        {
+            if (e[n].WriteTag != Empty && (byte*)(e[n].Addend + (nint)(e[n].WriteTag & ~0xFFFul)) == page) e[n].WriteTag = Empty;
+        }
+        p.Translator?.FirstLevel.RevokeWrites(page);
+    }
+}

@@ -1,0 +1,196 @@
+using Bunraku.Engines;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>
+/// Events that wait for the next entry, and what holds events back: interrupt shadow, NMI blocking, activity. What becomes of an event that is taken is in
+/// <see cref="EventDelivery"/>.
+/// </summary>
+internal sealed unsafe class Events(Processor p)
+{
+    private (Vector Vector, uint? ErrorCode)? _injectedException;
+    private int _injectedInterrupt = -1;
+    private bool _injectedNmi;
+    private bool _heldNmi; // came with the state from an engine that holds a blocked NMI itself
+    private IInterruptAcknowledge? _offeredInterrupt; // for the next entry
+    private bool _offeredInHlt; // an interrupt that goes away does not end HLT
+    private ulong _movSsShadowAt = ulong.MaxValue; // as ProcessorState.ShadowAt
+
+    /// <inheritdoc cref="IVirtualCpu.Activity"/>
+    public CpuActivity Activity { get; set; }
+
+    /// <summary>A fault occurred while a double fault was delivered: the processor is in shutdown, which only a reset ends.</summary>
+    public bool TripleFaulted => Activity == CpuActivity.Shutdown;
+
+    /// <summary>NMIs are held until the next IRET.</summary>
+    public bool NmiBlocked { get; set; }
+
+    /// <summary>Blocking by STI or by MOV SS/POP SS is in force for the next instruction.</summary>
+    public bool InterruptShadow
+    {
+        get => p.State->Retired == p.State->ShadowAt;
+        set => p.State->ShadowAt = value ? p.State->Retired : ulong.MaxValue;
+    }
+
+    /// <summary>The previous instruction was MOV SS or POP SS: debug exceptions wait too.</summary>
+    public bool InMovSsShadow => p.State->Retired == _movSsShadowAt;
+
+    /// <summary>STI, MOV SS and POP SS: interrupts wait until one more instruction has retired. Called by the handler before it returns.</summary>
+    public void BeginInterruptShadow(Insn* i, bool movSs)
+    {
+        // Two in a row: only the first one blocks (SDM vol. 3A, "Masking Exceptions and Interrupts When Switching Stacks").
+        if (movSs && InMovSsShadow) return;
+        p.State->ShadowAt = p.State->Retired + i->Ordinal + 1;
+        if (movSs) _movSsShadowAt = p.State->ShadowAt;
+    }
+
+    /// <summary>An event was delivered, or the state replaced.</summary>
+    public void EndShadows()
+    {
+        InterruptShadow = false;
+        _movSsShadowAt = ulong.MaxValue;
+    }
+
+    private bool CanTakeEvent => !InterruptShadow && !p.Exits.IsHalfDone && _injectedException == null && !_injectedNmi && _injectedInterrupt < 0;
+
+    public bool InterruptWindowOpen => (p.State->FlagsOther & (uint)Rflags.If) != 0 && CanTakeEvent;
+
+    public bool NmiWindowOpen => !NmiBlocked && CanTakeEvent;
+
+    /// <summary>While a window is wanted, every block returns to the dispatcher.</summary>
+    public void UpdateWindowAttention()
+    {
+        if (p.Controls.InterruptWindowExiting || p.Controls.NmiWindowExiting || _heldNmi) p.WantAttention();
+    }
+
+    public void InjectInterrupt(byte vector)
+    {
+        if (!InterruptWindowOpen) throw new InvalidOperationException("the interrupt window is closed");
+        _injectedInterrupt = vector;
+    }
+
+    /// <inheritdoc cref="IVirtualCpu.OfferInterrupt"/>
+    public void OfferInterrupt(IInterruptAcknowledge source)
+    {
+        if (!InterruptWindowOpen) throw new InvalidOperationException("the interrupt window is closed");
+        // Offered once more before it was entered, it is active in name only.
+        _offeredInHlt = Activity == CpuActivity.Halted || (_offeredInterrupt != null && _offeredInHlt);
+        _offeredInterrupt = source;
+    }
+
+    public void InjectNmi()
+    {
+        if (!NmiWindowOpen) throw new InvalidOperationException("the NMI window is closed");
+        _injectedNmi = true;
+    }
+
+    /// <summary>An NMI is to be delivered at the next entry.</summary>
+    public bool NmiInjected => _injectedNmi;
+
+    public void InjectException(Vector vector, uint? errorCode) => _injectedException = (vector, errorCode);
+
+    /// <summary>An event whose delivery was abandoned for an exit waits for the next entry.</summary>
+    public void Hold(Vector vector, uint? errorCode, EventSource source)
+    {
+        if (source == EventSource.Exception) _injectedException = (vector, errorCode);
+        else if (source == EventSource.Nmi) _injectedNmi = true;
+        else _injectedInterrupt = (byte)vector;
+    }
+
+    /// <summary>Forgets what waits for the next entry.</summary>
+    public void DropInjected()
+    {
+        _injectedException = null;
+        _injectedInterrupt = -1;
+        _offeredInterrupt = null;
+        _injectedNmi = false;
+        _heldNmi = false;
+    }
+
+    /// <summary>Enter begins: delivers what was injected.</summary>
+    public void DeliverInjected()
+    {
+        if (_offeredInterrupt is { } source)
+        {
+            _offeredInterrupt = null;
+            TakeInterrupt(source);
+        }
+        if (_injectedException is { } e)
+        {
+            _injectedException = null;
+            p.Delivery.DeliverException(e.Vector, e.ErrorCode);
+        }
+        else if (_injectedNmi)
+        {
+            _injectedNmi = false;
+            p.Delivery.DeliverNmi();
+        }
+        else if (_injectedInterrupt >= 0)
+        {
+            var vector = (byte)_injectedInterrupt;
+            _injectedInterrupt = -1;
+            p.Delivery.DeliverInterrupt(vector);
+        }
+    }
+
+    /// <summary>The processor is about to take an external interrupt: acknowledges it.</summary>
+    private void TakeInterrupt(IInterruptAcknowledge source)
+    {
+        // Something else was injected meanwhile.
+        if (!InterruptWindowOpen) return;
+        byte? vector = source.Acknowledge(out bool more);
+        if (vector is { } taken)
+        {
+            _injectedInterrupt = taken;
+        }
+        else if (_offeredInHlt)
+        {
+            Activity = CpuActivity.Halted;
+            p.Exits.ExitWith(ExitReason.Hlt);
+        }
+        if (p.Controls.InterruptWindowExiting != more) p.Controls = p.Controls with { InterruptWindowExiting = more };
+    }
+
+    /// <inheritdoc cref="IFollowingCpu.TakeHeldNmi"/>
+    public bool TakeHeldNmi()
+    {
+        if (!_heldNmi || !NmiWindowOpen) return false;
+        _heldNmi = false;
+        _injectedNmi = true;
+        return true;
+    }
+
+    /// <summary>The state is that of a processor to which nothing has happened yet.</summary>
+    public void Reset()
+    {
+        Activity = CpuActivity.Active;
+        NmiBlocked = false;
+        EndShadows();
+    }
+
+    public void Save(CpuState state)
+    {
+        state.InterruptShadow = InterruptShadow;
+        state.MovSsShadow = InMovSsShadow;
+        state.NmiBlocked = NmiBlocked;
+        state.NmiPending = _heldNmi;
+        state.Pending = _injectedException is { } e ? new PendingEvent(PendingEventKind.Exception, (byte)e.Vector, e.ErrorCode)
+            : _injectedNmi ? new PendingEvent(PendingEventKind.Nmi, (byte)Vector.Nmi)
+            : _injectedInterrupt >= 0 ? new PendingEvent(PendingEventKind.ExternalInterrupt, (byte)_injectedInterrupt)
+            : null;
+        state.Activity = Activity;
+    }
+
+    public void Restore(CpuState state)
+    {
+        DropInjected();
+        InterruptShadow = state.InterruptShadow;
+        _movSsShadowAt = state.MovSsShadow ? p.State->Retired : ulong.MaxValue;
+        NmiBlocked = state.NmiBlocked;
+        _heldNmi = state.NmiPending;
+        if (state.Pending is { Kind: PendingEventKind.Exception } e) _injectedException = ((Vector)e.Vector, e.ErrorCode);
+        _injectedNmi = state.Pending is { Kind: PendingEventKind.Nmi };
+        _injectedInterrupt = state.Pending is { Kind: PendingEventKind.ExternalInterrupt } i ? i.Vector : -1;
+        Activity = state.Activity;
+    }
+}

@@ -1,0 +1,267 @@
+namespace Bunraku.Processor.X86;
+
+/// <summary>
+/// When blocks are translated, how their translations are linked, and what makes them invalid. A block that is decoded for a translating processor begins with an operation
+/// that counts and, once there is a translation, enters it; so everything that leads to a block leads to its translation. What translated code does not do itself
+/// the interpreter's handlers do, one operation at a time: <see cref="TranslatedRunner"/>.
+/// </summary>
+internal sealed unsafe class Translator : IDisposable
+{
+    private readonly Processor p;
+    private readonly TranslationStore _store;
+    private readonly BlockTranslator _blocks;
+    private readonly LinearMirror _mirror;
+    private readonly TranslatedRunner _runner;
+    private readonly int _threshold;
+    private HotBlocks? _hot; // what was translated when all code was given up; null: it never was
+    private TranslationLink* _openLink; // through which translated code was left last; tied when its target is entered next
+
+    /// <param name="threshold">How often a block is entered before it is translated.</param>
+    public Translator(Processor processor, int threshold)
+    {
+        p = processor;
+        // XSAVE faults where its area is not aligned.
+        if (StateOffsets.Fxsave % 64 != 0 || StateOffsets.XsaveHeader != StateOffsets.Fxsave + 512) throw new InvalidOperationException($"the XSAVE area lies at {StateOffsets.Fxsave}");
+        _threshold = threshold;
+        _store = new TranslationStore(p.State);
+        _blocks = new BlockTranslator(_store, p.State, p.Model, p.Clock.Scale);
+        _mirror = new LinearMirror(p.Memory.Backing, () => FirstLevel!.Drop());
+        FirstLevel = new FirstLevelTlb(p.State, _mirror);
+        _runner = new TranslatedRunner(p, this, _store.Runtime, _mirror);
+        p.State->Translator.VectorsMissing = p.State->Translator.X87Missing = 1;
+        Flush();
+    }
+
+    /// <summary>The part of the software TLB that emitted code looks at itself.</summary>
+    public FirstLevelTlb FirstLevel { get; }
+
+    /// <summary>Translations since power-on.</summary>
+    public ulong BlocksTranslated { get; private set; }
+
+    /// <summary>There is no room: all code is to be given up, between two blocks.</summary>
+    public bool IsFull { get; private set; }
+
+    public void Dispose()
+    {
+        _store.Dispose();
+        _mirror.Dispose();
+    }
+
+    /// <summary>Translated code was left through a link, which is tied when its target is entered next.</summary>
+    public void LeaveOpen(TranslationLink* link) => _openLink = link;
+
+    public void ForgetOpenLink() => _openLink = null;
+
+    /// <summary>The counting operation needs its block.</summary>
+    public void NoteBlock(Block* block)
+    {
+        if ((block->First->Flags & InsnFlags.Counted) == 0) return;
+        block->First->Disp = (long)block;
+        if (_hot != null && _hot.Contains(block->Start, block->Mode)) block->First->Imm = _threshold - 1;
+    }
+
+    /// <summary>The block is entered once more.</summary>
+    public Insn* CountEntry(ProcessorState* s, Insn* i)
+    {
+        if (++i->Imm < _threshold || p.Following.IsFollowing) return i + 1;
+        Translate(s, i);
+        return i->Extra != 0 ? EnterTranslation(s, i) : i + 1;
+    }
+
+    private void Translate(ProcessorState* s, Insn* i)
+    {
+        var block = (Block*)i->Disp;
+        ulong rip = s->BlockRip;
+        if (_blocks.IsFull)
+        {
+            // Not here: operations of blocks are in use.
+            IsFull = true;
+            p.WantAttention();
+            return;
+        }
+        bool code64 = (block->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64;
+        bool code32 = (block->Mode & ModeKey.CodeSizeMask) == ModeKey.Code32 && (block->Mode & (ModeKey.Flat | ModeKey.Stack32)) == (ModeKey.Flat | ModeKey.Stack32);
+        ulong page = block->Start & ~0xFFFul, linear = rip & ~0xFFFul, secondLinear = linear + 0x1000;
+        bool wraps = block->Crosses && secondLinear > (code64 ? ulong.MaxValue - 0xFFF : uint.MaxValue - 0xFFF);
+        if (!block->Valid || wraps || !(code64 || code32) || (block->Mode & ModeKey.Virtual8086) != 0)
+        {
+            i->Handler = &TranslatedBlocks.Never;
+            return;
+        }
+        int table = _store.TargetTableOf(block->Mode);
+        if (table < 0)
+        {
+            // Modes that are gone have the places, presumably.
+            IsFull = true;
+            p.WantAttention();
+            return;
+        }
+        var template = new TranslatedBlock
+        {
+            Operations = i + 1,
+            Rip = rip,
+            Page = p.Memory.Backing.Pointer + page,
+            Mode = block->Mode,
+            Mapping = _store.MappingOf(linear, page),
+            MappingSlot = MappingSlot(linear, block->Mode),
+            TargetTable = table,
+            PredictionsSince = s->Retired,
+            MirrorBudget = TranslatedRunner.MirrorBudget,
+            Next = (TranslatedBlock*)i->Extra,
+        };
+        byte* code = p.Memory.Backing.Pointer + block->Start;
+        byte* joined = stackalloc byte[32];
+        if (block->Crosses)
+        {
+            template.SecondPage = p.Memory.Backing.Pointer + block->SecondPage;
+            template.SecondMapping = _store.MappingOf(secondLinear, block->SecondPage);
+            template.SecondMappingSlot = MappingSlot(secondLinear, block->Mode);
+            int first = 0x1000 - (int)(block->Start & 0xFFF);
+            CodeBytes.Copy(code, joined, first);
+            CodeBytes.Copy(template.SecondPage, joined + first, block->Length - first);
+            code = joined;
+        }
+        _blocks.SystemCalls = new SystemCallSetting(s->Translator.SystemCalls, (s->Efer & (ulong)Efer.Sce) != 0, p.Msrs.Star, p.Msrs.Lstar, p.Msrs.Fmask, KeepsStack: !p.Model.Behavior.SysretLoadsStackDescriptor);
+        TranslatedBlock* made = _blocks.Translate(block, code, template, groups: (i->Flags & InsnFlags.Ungrouped) == 0, PredictionsFor(i->Flags));
+        if (made == null)
+        {
+            i->Handler = &TranslatedBlocks.Never;
+            return;
+        }
+        i->Extra = (ulong)made;
+        i->Handler = &TranslatedBlocks.Enter;
+        BlocksTranslated++;
+    }
+
+    /// <summary>Pages first; where that fails addends, and where that fails nothing.</summary>
+    private static LoopPredictions PredictionsFor(InsnFlags flags) => (flags & InsnFlags.Unpredicted) == 0 ? LoopPredictions.Pages
+        : (flags & InsnFlags.Unmirrored) == 0 ? LoopPredictions.Addends : LoopPredictions.None;
+
+    private static int MappingSlot(ulong linear, uint mode) =>
+        StateOffsets.Mappings + sizeof(uint) * (((int)(linear >> 12) & (TranslatorState.MappingSize - 1)) + (ModeKey.Cpl(mode) == 3 ? 0 : TranslatorState.MappingSize));
+
+    /// <summary>The block's pages are mapped as they were when it was translated.</summary>
+    private static void NoteMapping(ProcessorState* s, TranslatedBlock* t)
+    {
+        *(uint*)((byte*)s + t->MappingSlot) = t->Mapping;
+        if (t->SecondPage != null) *(uint*)((byte*)s + t->SecondMappingSlot) = t->SecondMapping;
+    }
+
+    /// <summary>Looks at the mappings of the block's pages. False: it is not this block's code that must run.</summary>
+    public bool LookUpMapping(ProcessorState* s, TranslatedBlock* t)
+    {
+        s->Current = null; // a fault is the fetch's
+        if (p.Mmu.Fetch(t->Rip) != t->Page + (t->Rip & 0xFFF) || (t->SecondPage != null && p.Mmu.Fetch((t->Rip & ~0xFFFul) + 0x1000) != t->SecondPage)) return false;
+        if (t->IsGivenUp) return false;
+        NoteMapping(s, t);
+        return true;
+    }
+
+    /// <summary>Enters the translation for the address at which the block is entered, or makes one.</summary>
+    public Insn* EnterTranslation(ProcessorState* s, Insn* i)
+    {
+        // Translated code goes on from block to block, past the place that is to be met exactly.
+        if (p.Following.IsFollowing) return i + 1;
+        ulong rip = s->BlockRip;
+        var t = (TranslatedBlock*)i->Extra;
+        while (t != null && t->Rip != rip) t = t->Next;
+        if (t == null)
+        {
+            // The same code at another address.
+            if (i->Imm++ % _threshold != 0) return i + 1;
+            Translate(s, i);
+            t = (TranslatedBlock*)i->Extra;
+            if (t == null || t->Rip != rip) return i + 1;
+        }
+        // Whoever led here has looked at the mapping.
+        NoteMapping(s, t);
+        byte* table = s->Translator.Targets + t->TargetTable * TranslatorState.TargetTableSize;
+        ulong n = (rip & TranslatorRuntime.TargetMask) >> 2;
+        ((ulong*)table)[n] = 0 - rip;
+        ((byte**)table)[TranslatorState.TargetSize + (int)n] = t->Checked;
+        if (_openLink != null) TieLink(t);
+        return _runner.Run(s, t->Main);
+    }
+
+    /// <summary>The jump that left translated code leads directly to its target from now on.</summary>
+    private void TieLink(TranslatedBlock* target)
+    {
+        TranslationLink* link = _openLink;
+        _openLink = null;
+        if (link->Rip != target->Rip || link->Mode != target->Mode) return;
+        bool samePage = target->SecondPage == null && link->From->Page == target->Page && ((link->From->Rip ^ target->Rip) & ~0xFFFul) == 0;
+        byte* entry = samePage ? target->Main : target->Checked;
+        int distance = (int)(entry - (link->Site + 4));
+        _store.Memory.Patch(link->Site, new ReadOnlySpan<byte>(&distance, sizeof(int)));
+    }
+
+    /// <summary>What did not prove good for a block is left out from now on; called when none of its code runs.</summary>
+    public void TranslateAgain(TranslatedBlock* t, InsnFlags without)
+    {
+        Insn* counting = t->Operations - 1;
+        counting->Flags |= without;
+        if (t->IsGivenUp) return;
+        GiveUp(t);
+        var link = (TranslatedBlock**)&counting->Extra;
+        while (*link != t) link = &(*link)->Next;
+        *link = t->Next;
+        ulong rip = p.State->BlockRip;
+        p.State->BlockRip = t->Rip;
+        Translate(p.State, counting);
+        p.State->BlockRip = rip;
+        // Who is tied to the old translation finds the new one there.
+        var made = (TranslatedBlock*)counting->Extra;
+        if (made != null && made->Rip == t->Rip) Redirect(t->Main, made->Main);
+    }
+
+    /// <summary>Nothing may lead into the block's translations any more; called when none of them runs.</summary>
+    public void GiveUp(Block* b)
+    {
+        if ((b->First->Flags & InsnFlags.Counted) == 0) return;
+        for (var t = (TranslatedBlock*)b->First->Extra; t != null; t = t->Next) GiveUp(t);
+    }
+
+    private void GiveUp(TranslatedBlock* t)
+    {
+        t->IsGivenUp = true;
+        Redirect(t->Main, t->Stale);
+        if (t->Loop != null) Redirect(t->Loop, t->LoopStale);
+    }
+
+    /// <summary>Puts a jump into emitted code.</summary>
+    private void Redirect(byte* from, byte* to)
+    {
+        Span<byte> jump = stackalloc byte[5];
+        jump[0] = 0xE9;
+        BitConverter.TryWriteBytes(jump[1..], (int)(to - (from + 5)));
+        _store.Memory.Patch(from, jump);
+    }
+
+    /// <summary>All code is about to be given up: a block that was translated is noted.</summary>
+    public void NoteHot(Block* b)
+    {
+        if ((b->First->Flags & InsnFlags.Counted) != 0 && b->First->Extra != 0) (_hot ??= new HotBlocks()).Add(b->Start, b->Mode);
+    }
+
+    /// <summary>Gives all translations up; called when none of them runs.</summary>
+    public void Flush()
+    {
+        _openLink = null;
+        IsFull = false;
+        _store.Clear();
+        FirstLevel.Drop();
+        for (int table = 0; table < TranslatorState.TargetModes; table++)
+            new Span<ulong>(p.State->Translator.Targets + table * TranslatorState.TargetTableSize, TranslatorState.TargetSize).Fill(TranslatorState.EmptyTarget);
+    }
+}
+
+/// <summary>The operation in front of a block of a translating processor. Imm counts entries, Disp is the block, Extra its translations.</summary>
+internal static unsafe class TranslatedBlocks
+{
+    public static Insn* Count(Processor p, ProcessorState* s, Insn* i) => p.Translator!.CountEntry(s, i);
+
+    public static Insn* Enter(Processor p, ProcessorState* s, Insn* i) => p.Translator!.EnterTranslation(s, i);
+
+    /// <summary>The block cannot be translated.</summary>
+    public static Insn* Never(Processor p, ProcessorState* s, Insn* i) => i + 1;
+}
