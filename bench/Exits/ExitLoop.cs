@@ -12,18 +12,18 @@ internal sealed class ExitLoop : IDisposable
     private const uint Code = 0x1000;
 
     private readonly GuestMemory _memory = new(1 << 20);
-    private readonly IEngineVm _vm;
-    private readonly IVirtualCpu _cpu;
+    private readonly IX86Vm _vm;
+    private readonly IX86Cpu _cpu;
     private readonly EventDescriptor _event = new();
 
-    private ExitLoop(IEngine engine, CpuModel model)
+    private ExitLoop(IX86Engine engine, CpuModel model)
     {
         _vm = engine.CreateVm(_memory, model, new VirtualClock());
         _cpu = _vm.CreateCpu(0);
     }
 
     /// <summary>Null when the engine has no such way around exits.</summary>
-    public static ExitLoop? TryCreate(IEngine engine, CpuModel model, ExitKind kind)
+    public static ExitLoop? TryCreate(IX86Engine engine, CpuModel model, MeasuredExit kind)
     {
         var loop = new ExitLoop(engine, model);
         if (loop.Prepare(kind)) return loop;
@@ -31,19 +31,19 @@ internal sealed class ExitLoop : IDisposable
         return null;
     }
 
-    private bool Prepare(ExitKind kind)
+    private bool Prepare(MeasuredExit kind)
     {
         if (kind.Doorbell is { } bell && _vm.Shortcuts?.TryAddDoorbell(bell, _event) != true) return false;
-        return !kind.Posted || _vm.Shortcuts?.TryPostWrites(true, ExitKind.Port, 1) == true;
+        return !kind.Posted || _vm.Shortcuts?.TryPostWrites(true, MeasuredExit.Port, 1) == true;
     }
 
     /// <summary>Nanoseconds for each of <paramref name="count"/> repetitions.</summary>
-    public double Measure(ExitKind kind, int count)
+    public double Measure(MeasuredExit kind, int count)
     {
         var a = new Assembler(32);
         Label again = a.CreateLabel();
         a.mov(ecx, count);
-        a.mov(dx, ExitKind.Port);
+        a.mov(dx, MeasuredExit.Port);
         a.Label(ref again);
         kind.Emit(a);
         a.dec(ecx);
@@ -56,7 +56,7 @@ internal sealed class ExitLoop : IDisposable
         long start = Stopwatch.GetTimestamp();
         for (; ; )
         {
-            VmExit exit = _cpu.Enter();
+            X86Exit exit = _cpu.Enter();
             if (exit.Reason == ExitReason.Hlt) break;
             if (exit.Reason is not (ExitReason.Io or ExitReason.Mmio or ExitReason.Kicked)) throw new InvalidOperationException($"exit {exit.Reason}: {exit.Message}");
         }

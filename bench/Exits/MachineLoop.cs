@@ -28,9 +28,9 @@ internal static class MachineLoop
     private const uint FirstAddress = 0xD000_0000, Stride = 0x1000;
 
     /// <returns>Nanoseconds of processor time for each access, and how often in a thousand a thread waited for a lock.</returns>
-    public static (double Nanoseconds, double Contentions) Measure(IEngine engine, CpuModel model, DeviceAccess access, int cpus, bool sameDevice, int count)
+    public static (double Nanoseconds, double Contentions) Measure(IX86Engine engine, CpuModel model, DeviceAccess access, int cpus, bool sameDevice, int count)
     {
-        using var vm = new VirtualMachine(engine, model, 16 << 20, cpus, new VirtualMachineOptions { Paravirtual = false });
+        using var vm = new X86Machine(engine, model, 16 << 20, cpus, new X86MachineOptions { Paravirtual = false });
         using var log = new Bunraku.Sessions.ExitLog(cpus, null);
         using var done = new CountdownEvent(cpus);
         vm.Ports.Add(DonePort, 1, new Done(done));
@@ -52,7 +52,7 @@ internal static class MachineLoop
         var bytes = new MemoryStream();
         a.Assemble(new StreamCodeWriter(bytes), Code);
         vm.Memory.Write(Code, bytes.ToArray());
-        foreach (CpuThread cpu in vm.Cpus)
+        foreach (X86CpuThread cpu in vm.Cpus)
         {
             int n = sameDevice ? 0 : cpu.Cpu.Index;
             CpuState state = ExitLoop.State();

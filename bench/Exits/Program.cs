@@ -8,11 +8,11 @@ using Bunraku.Engines;
 // Usage: Exits [rounds [repetitions [vCPUs [engine,engine,…]]]]
 int rounds = Argument(0, 9), count = Argument(1, 20_000), cpus = Argument(2, 4);
 CpuModel model = KnownEngines.ParseModel(null);
-IEngine[] engines = [.. KnownEngines.All.Where(e => e.Probe().Available && (args.Length < 4 || args[3].Split(',').Contains(e.Name)))];
-foreach (IEngine engine in engines) Console.WriteLine($"{engine.Name,-8} {engine.Probe().Detail}");
+IX86Engine[] engines = [.. KnownEngines.All.Where(e => e.Probe().Available && (args.Length < 4 || args[3].Split(',').Contains(e.Name)))];
+foreach (IX86Engine engine in engines) Console.WriteLine($"{engine.Name,-8} {engine.Probe().Detail}");
 Console.WriteLine($"{"boundary, ns",-44}{string.Concat(engines.Select(e => $"{e.Name,12}"))}    ({rounds} rounds of {count})");
 
-foreach (ExitKind kind in ExitKind.All)
+foreach (MeasuredExit kind in MeasuredExit.All)
 {
     ExitLoop?[] loops = [.. engines.Select(e => ExitLoop.TryCreate(e, model, kind))];
     var times = loops.Select(_ => new List<double>()).ToArray();

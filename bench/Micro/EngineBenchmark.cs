@@ -40,7 +40,7 @@ public abstract class EngineBenchmark
 }
 
 /// <summary>An engine with the name that the table shows.</summary>
-public sealed record EngineUnderTest(string Name, IEngine Engine)
+public sealed record EngineUnderTest(string Name, IX86Engine Engine)
 {
     public override string ToString() => Name;
 }

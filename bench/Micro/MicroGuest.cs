@@ -24,8 +24,8 @@ internal sealed class MicroGuest : IDisposable
     private const ushort CodeSelector = 8, DataSelector = 16;
 
     private readonly VirtualClock _clock = new();
-    private IEngineVm? _vm;
-    private IVirtualCpu? _cpu;
+    private IX86Vm? _vm;
+    private IX86Cpu? _cpu;
 
     public MicroGuest()
     {
@@ -98,7 +98,7 @@ internal sealed class MicroGuest : IDisposable
     }
 
     /// <summary>Brings the guest to an engine. The thread that calls this is the vCPU's.</summary>
-    public void On(IEngine engine)
+    public void On(IX86Engine engine)
     {
         _vm = engine.CreateVm(Memory, KnownEngines.ParseModel(null), _clock);
         _cpu = _vm.CreateCpu(0);
@@ -106,11 +106,11 @@ internal sealed class MicroGuest : IDisposable
     }
 
     /// <summary>Runs to the next exit of one kind. Anything that the guest does not do by itself is an error.</summary>
-    public VmExit Run(ExitReason reason)
+    public X86Exit Run(ExitReason reason)
     {
         for (; ; )
         {
-            VmExit exit = _cpu!.Enter();
+            X86Exit exit = _cpu!.Enter();
             if (exit.Reason == reason) return exit;
             if (exit.Reason != ExitReason.Kicked) throw new InvalidOperationException($"the guest exited with {exit.Reason} at {exit.Address:X}: {exit.Message}");
         }

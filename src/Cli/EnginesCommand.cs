@@ -7,14 +7,14 @@ namespace Bunraku.Cli;
 internal static class EnginesCommand
 {
     /// <summary>0 when at least one engine can run here.</summary>
-    public static int Print(IReadOnlyList<IEngine> engines, TextWriter output)
+    public static int Print(IReadOnlyList<IX86Engine> engines, TextWriter output)
     {
         IAnsiConsole console = Consoles.For(output);
         var table = new Table { Border = TableBorder.None, ShowHeaders = true };
         foreach (string header in (string[])["ENGINE", "HERE", "DETAIL"])
             table.AddColumn(new TableColumn(header) { Padding = new Padding(0, 0, header == "DETAIL" ? 0 : 1, 0), NoWrap = header != "DETAIL" });
         bool any = false;
-        foreach (IEngine engine in engines)
+        foreach (IX86Engine engine in engines)
         {
             EngineProbe probe = engine.Probe();
             any |= probe.Available;

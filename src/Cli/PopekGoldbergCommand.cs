@@ -13,9 +13,9 @@ internal static class PopekGoldbergCommand
     /// <exception cref="UsageException">An unknown engine or CPU model.</exception>
     /// <exception cref="CannotStartException">No engine can run here, or the host forbids the experiment.</exception>
     /// <exception cref="CannotWriteException">The result cannot be written.</exception>
-    public static int Run(LabOptions options, IReadOnlyList<IEngine> known, TextWriter output)
+    public static int Run(LabOptions options, IReadOnlyList<IX86Engine> known, TextWriter output)
     {
-        IEngine[] engines = Select(options.Engines, known);
+        IX86Engine[] engines = Select(options.Engines, known);
         CpuModel model;
         try
         {
@@ -31,7 +31,7 @@ internal static class PopekGoldbergCommand
         try
         {
             // The last one is preferred by nobody: the interpreter, the reference for the others.
-            IEngine reference = known.Last(e => e.Probe().Available);
+            IX86Engine reference = known.Last(e => e.Probe().Available);
             report = Experiment.Run(engines, reference, model, progress is null ? null : progress.Show);
         }
         catch (InvalidOperationException e)
@@ -44,17 +44,17 @@ internal static class PopekGoldbergCommand
         return ExitStatus.Success;
     }
 
-    private static IEngine[] Select(IReadOnlyList<string> names, IReadOnlyList<IEngine> known)
+    private static IX86Engine[] Select(IReadOnlyList<string> names, IReadOnlyList<IX86Engine> known)
     {
         if (names.Count == 0)
         {
-            IEngine[] available = [.. known.Where(e => e.Probe().Available)];
+            IX86Engine[] available = [.. known.Where(e => e.Probe().Available)];
             return available.Length > 0 ? available : throw new CannotStartException("no engine can run here; 'bunraku engines' says why");
         }
-        var engines = new List<IEngine>();
+        var engines = new List<IX86Engine>();
         foreach (string name in names.Distinct(StringComparer.OrdinalIgnoreCase))
         {
-            IEngine engine = known.FirstOrDefault(e => e.Name.Equals(name, StringComparison.OrdinalIgnoreCase)) ?? throw new UsageException("--engine: " + Nearest.Message("engine", name, [.. known.Select(e => e.Name)]));
+            IX86Engine engine = known.FirstOrDefault(e => e.Name.Equals(name, StringComparison.OrdinalIgnoreCase)) ?? throw new UsageException("--engine: " + Nearest.Message("engine", name, [.. known.Select(e => e.Name)]));
             EngineProbe probe = engine.Probe();
             if (!probe.Available) throw new CannotStartException($"engine '{engine.Name}' cannot run here: {probe.Detail}");
             engines.Add(engine);

@@ -81,7 +81,7 @@ internal static class RunGuest
     {
         if (result is { WantedCommand: true, CommandStatus: null, StreamDamage: null, HostEnd: HostEnd.None or HostEnd.TimedOut }) Console.Error.Write(LastLines(session.HiddenMessages));
         foreach (string reason in Reasons(result)) Console.Error.WriteLine("bunraku: " + reason);
-        if (result.Cause.Reason is StopReason.TripleFault or StopReason.EngineError) Console.Error.Write(session.CrashReport(result.Cause.Cpu));
+        if (result.Cause.Reason is StopReason.Shutdown or StopReason.EngineError) Console.Error.Write(session.CrashReport(result.Cause.Cpu));
     }
 
     /// <summary>Why a run ended and what is missing of it, a line each; nothing when it ended as one expects.</summary>
@@ -89,7 +89,7 @@ internal static class RunGuest
     {
         switch (result.Cause.Reason)
         {
-            case StopReason.TripleFault:
+            case StopReason.Shutdown:
                 yield return $"the guest crashed the processor (triple fault on cpu {result.Cause.Cpu})";
                 break;
             case StopReason.EngineError:

@@ -7,7 +7,7 @@ namespace Bunraku.Engine.Check;
 /// and memory are compared; the first difference ends the VM with a report.
 /// </summary>
 /// <remarks>For finding defects of engines: several times slower than the reference.</remarks>
-public sealed class CheckEngine(IEngine subject, IEngine reference) : IEngine
+public sealed class CheckEngine(IX86Engine subject, IX86Engine reference) : IX86Engine
 {
     public string Name => "check";
 
@@ -27,28 +27,28 @@ public sealed class CheckEngine(IEngine subject, IEngine reference) : IEngine
         return new EngineProbe(true, $"{subject.Name} and {reference.Name} in lock step, to find where they differ; slow", Chosen: false);
     }
 
-    public IEngineVm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new CheckVm(subject, reference, Interval, memory, model, clock);
+    public IX86Vm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new CheckVm(subject, reference, Interval, memory, model, clock);
 }
 
 /// <summary>Subject and reference of one VM. They share a clock that stands still while one of them runs, so that both see the same time.</summary>
-internal sealed class CheckVm : IEngineVm
+internal sealed class CheckVm : IX86Vm
 {
-    private readonly IEngine _subject, _reference;
+    private readonly IX86Engine _subject, _reference;
     private readonly CheckInterval _interval;
     private readonly GuestMemory _memory, _shadow;
     private readonly VirtualClock _clock;
     private readonly SteppedCounter _time;
-    private readonly IEngineVm _subjectVm, _referenceVm;
+    private readonly IX86Vm _subjectVm, _referenceVm;
     private CheckedCpu? _cpu;
 
-    public CheckVm(IEngine subject, IEngine reference, CheckInterval interval, GuestMemory memory, CpuModel model, VirtualClock clock)
+    public CheckVm(IX86Engine subject, IX86Engine reference, CheckInterval interval, GuestMemory memory, CpuModel model, VirtualClock clock)
     {
         (_subject, _reference, _interval, _memory, _clock) = (subject, reference, interval, memory, clock);
         // Their results are different each time.
         CpuModel reproducible = model with { Features = model.Features.Where(f => f is not (CpuFeature.Rdrand or CpuFeature.Rdseed)).ToHashSet() };
         _time = new SteppedCounter(clock.TscFrequency);
         var stepped = new VirtualClock(_time, clock.TscFrequency);
-        _shadow = new GuestMemory(memory.Size, rights: memory.Rights);
+        _shadow = new GuestMemory(memory.Regions, rights: memory.Rights);
         _subjectVm = subject.CreateVm(memory, reproducible, stepped);
         NarrowedModel = _subjectVm.NarrowedModel ?? reproducible;
         _referenceVm = reference.CreateVm(_shadow, NarrowedModel, stepped);
@@ -58,10 +58,10 @@ internal sealed class CheckVm : IEngineVm
 
     public bool HonoursPageRights => _subjectVm.HonoursPageRights && _referenceVm.HonoursPageRights;
 
-    public IVirtualCpu CreateCpu(int index)
+    public IX86Cpu CreateCpu(int index)
     {
         if (_cpu != null) throw new NotSupportedException("the engine 'check' runs one vCPU: what several do to each other has no order that could be followed");
-        IVirtualCpu subject = _subjectVm.CreateCpu(index);
+        IX86Cpu subject = _subjectVm.CreateCpu(index);
         IFollowingCpu reference = _referenceVm.CreateCpu(index) as IFollowingCpu ?? throw new NotSupportedException($"the engine '{_reference.Name}' cannot follow another");
         return _cpu = new CheckedCpu(subject, reference, _memory, _shadow, _clock, _time, _interval, $"{_subject.Name} and {_reference.Name}");
     }

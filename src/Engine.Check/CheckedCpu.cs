@@ -4,12 +4,12 @@ using Bunraku.Engines;
 namespace Bunraku.Engine.Check;
 
 /// <summary>A subject and the reference that follows it, as one vCPU.</summary>
-internal sealed class CheckedCpu : IVirtualCpu
+internal sealed class CheckedCpu : IX86Cpu
 {
     /// <summary>A guest that goes to sleep is a good moment for comparing everything, but not too often.</summary>
     private static readonly TimeSpan s_atRest = TimeSpan.FromMilliseconds(200);
 
-    private readonly IVirtualCpu _subject;
+    private readonly IX86Cpu _subject;
     private readonly IFollowingCpu _reference;
     private readonly VirtualClock _clock;
     private readonly SteppedCounter _time;
@@ -20,14 +20,14 @@ internal sealed class CheckedCpu : IVirtualCpu
     private readonly GuestMemory _real;
     private readonly Kicker? _kicker;
     private readonly Stretch _stretch = new();
-    private readonly VmExit _failure = new() { Reason = ExitReason.InternalError };
-    private VmExit? _last; // whose answer is still to be passed on
+    private readonly X86Exit _failure = new() { Reason = ExitReason.InternalError };
+    private X86Exit? _last; // whose answer is still to be passed on
     private int _kicked;
     private ulong _tscOffset;
     private long _atRest; // when everything was compared because the guest rested
     private bool _started, _failed, _disposed;
 
-    public CheckedCpu(IVirtualCpu subject, IFollowingCpu reference, GuestMemory real, GuestMemory shadow, VirtualClock clock, SteppedCounter time, CheckInterval interval, string names)
+    public CheckedCpu(IX86Cpu subject, IFollowingCpu reference, GuestMemory real, GuestMemory shadow, VirtualClock clock, SteppedCounter time, CheckInterval interval, string names)
     {
         (_subject, _reference, _real, _clock, _time, _interval, _names) = (subject, reference, real, clock, time, interval, names);
         _follower = new Follower(subject, reference);
@@ -37,7 +37,7 @@ internal sealed class CheckedCpu : IVirtualCpu
 
     public int Index => _subject.Index;
 
-    public VmExit Enter()
+    public X86Exit Enter()
     {
         if (_failed) return _failure;
         if (!_started)
@@ -54,7 +54,7 @@ internal sealed class CheckedCpu : IVirtualCpu
             }
             Advance();
             _memory.Checkpoint();
-            VmExit exit = Run();
+            X86Exit exit = Run();
             _last = exit;
             IReadOnlyList<string> differences = Compare(exit);
             if (differences.Count > 0) return Fail(exit, differences);
@@ -67,13 +67,13 @@ internal sealed class CheckedCpu : IVirtualCpu
     /// <summary>Time goes on for both. Not while one of them runs.</summary>
     private void Advance() => _time.AdvanceTo(_clock.Tsc);
 
-    private VmExit Leave(VmExit exit)
+    private X86Exit Leave(X86Exit exit)
     {
         _tscOffset = _subject.TscOffset;
         return exit;
     }
 
-    private VmExit Run()
+    private X86Exit Run()
     {
         if (_interval.Instructions is { } instructions && _subject is IFollowingCpu steered) return steered.EnterUntil(_subject.Counters.InstructionsRetired + instructions);
         _kicker?.Begin();
@@ -87,7 +87,7 @@ internal sealed class CheckedCpu : IVirtualCpu
         }
     }
 
-    private IReadOnlyList<string> Compare(VmExit exit)
+    private IReadOnlyList<string> Compare(X86Exit exit)
     {
         IReadOnlyList<string> differences = _follower.Follow(exit);
         bool everything = exit.Reason is ExitReason.TripleFault or ExitReason.InternalError;
@@ -101,7 +101,7 @@ internal sealed class CheckedCpu : IVirtualCpu
         return memory.Count == 0 ? differences : [.. differences, .. memory];
     }
 
-    private VmExit Fail(VmExit exit, IReadOnlyList<string> differences)
+    private X86Exit Fail(X86Exit exit, IReadOnlyList<string> differences)
     {
         _failed = true;
         _failure.Message = new DifferenceReport(_names, _subject, _reference, _follower, _memory, _real, _stretch).Write(exit, differences);
@@ -158,7 +158,7 @@ internal sealed class CheckedCpu : IVirtualCpu
 
     public void InjectException(byte vector, uint? errorCode) => Inject(c => c.InjectException(vector, errorCode));
 
-    private void Inject(Action<IVirtualCpu> inject)
+    private void Inject(Action<IX86Cpu> inject)
     {
         inject(_subject);
         if (_failed) return;

@@ -8,14 +8,14 @@ namespace Bunraku.Engine.Check;
 /// <summary>
 /// Tells about a difference. Both vCPUs go back to the last stop and run the stretch once more, block by block, to find the block that they do not agree on; the state is of no use afterwards.
 /// </summary>
-internal sealed class DifferenceReport(string names, IVirtualCpu subject, IFollowingCpu reference, Follower follower, ShadowMemory memory, GuestMemory real, Stretch stretch)
+internal sealed class DifferenceReport(string names, IX86Cpu subject, IFollowingCpu reference, Follower follower, ShadowMemory memory, GuestMemory real, Stretch stretch)
 {
     private const int MostLines = 40, MostTraced = 40;
 
     private readonly StringBuilder _text = new();
     private readonly CpuState _state = new();
 
-    public string Write(VmExit exit, IReadOnlyList<string> differences)
+    public string Write(X86Exit exit, IReadOnlyList<string> differences)
     {
         Place end = follower.Place;
         ulong length = end.Retired - stretch.Place.Retired;
@@ -47,11 +47,11 @@ internal sealed class DifferenceReport(string names, IVirtualCpu subject, IFollo
         Place start = follower.Place, before = start;
         steered.ReadState(_state);
         ulong rip = _state.Rip;
-        VmExit? open = stretch.Open;
+        X86Exit? open = stretch.Open;
         while (before.Retired - start.Retired <= length)
         {
             memory.Checkpoint();
-            VmExit exit = steered.EnterUntil(before.Retired + 1);
+            X86Exit exit = steered.EnterUntil(before.Retired + 1);
             IReadOnlyList<string> differences = follower.Follow(exit);
             IReadOnlyList<string> inMemory = memory.Compare(everything: false);
             if (differences.Count + inMemory.Count > 0)
@@ -80,12 +80,12 @@ internal sealed class DifferenceReport(string names, IVirtualCpu subject, IFollo
     {
         Restart();
         var start = Place.Of(reference);
-        VmExit? open = stretch.Open;
+        X86Exit? open = stretch.Open;
         ulong at = length > MostTraced ? length - MostTraced : 0;
         _text.Append($"the last {length - at} instructions as the reference runs them:\n");
         for (; at <= length; at++)
         {
-            VmExit exit = reference.FollowTo(new Place(start.Retired + at, 0), beyond: false);
+            X86Exit exit = reference.FollowTo(new Place(start.Retired + at, 0), beyond: false);
             if (exit.Reason != ExitReason.Kicked && open != null)
             {
                 (exit.Data, exit.Fault, exit.Eax, exit.Ebx, exit.Ecx, exit.Edx) = (open.Data, open.Fault, open.Eax, open.Ebx, open.Ecx, open.Edx);
@@ -106,7 +106,7 @@ internal sealed class DifferenceReport(string names, IVirtualCpu subject, IFollo
         reference.WriteState(stretch.State);
         follower.Restart();
         subject.Controls = reference.Controls;
-        foreach (Action<IVirtualCpu> inject in stretch.Events)
+        foreach (Action<IX86Cpu> inject in stretch.Events)
         {
             inject(subject);
             inject(reference);

@@ -7,11 +7,11 @@ namespace Bunraku.Engine.Check;
 /// Keeps a reference vCPU in lock step with a subject: after each exit of the subject the reference is run to the same place, and exit and state are compared.
 /// Both run on memories of their own and must see the same answers, the same time and the same writes of devices. One thread.
 /// </summary>
-public sealed class Follower(IVirtualCpu subject, IFollowingCpu reference)
+public sealed class Follower(IX86Cpu subject, IFollowingCpu reference)
 {
     private readonly CpuState _subjectState = new(), _referenceState = new();
     private Place _offset; // how far the reference's counters are behind the subject's, since states were written over
-    private VmExit? _answered; // the reference's last exit, which the hypervisor's answer to the subject's completes
+    private X86Exit? _answered; // the reference's last exit, which the hypervisor's answer to the subject's completes
 
     /// <summary>State of the subject at its last exit.</summary>
     public CpuState SubjectState => _subjectState;
@@ -20,7 +20,7 @@ public sealed class Follower(IVirtualCpu subject, IFollowingCpu reference)
     public Place Place { get; private set; }
 
     /// <summary>To be called before the subject is entered again, with its last exit and what the hypervisor left there.</summary>
-    public void Answer(VmExit exit)
+    public void Answer(X86Exit exit)
     {
         if (_answered is not { } own) return;
         (own.Data, own.Fault, own.Eax, own.Ebx, own.Ecx, own.Edx) = (exit.Data, exit.Fault, exit.Eax, exit.Ebx, exit.Ecx, exit.Edx);
@@ -28,12 +28,12 @@ public sealed class Follower(IVirtualCpu subject, IFollowingCpu reference)
     }
 
     /// <summary>Runs the reference to where the subject has returned with <paramref name="exit"/> and compares; no lines when they agree.</summary>
-    public IReadOnlyList<string> Follow(VmExit exit)
+    public IReadOnlyList<string> Follow(X86Exit exit)
     {
         Place = Place.Of(subject);
         subject.ReadState(_subjectState);
         bool asynchronous = IsAsynchronous(exit.Reason);
-        VmExit own = reference.FollowTo(Minus(Place, _offset), beyond: !asynchronous);
+        X86Exit own = reference.FollowTo(Minus(Place, _offset), beyond: !asynchronous);
         _answered = asynchronous ? null : own;
         Place there = Plus(Place.Of(reference), _offset);
         if (asynchronous ? own.Reason != ExitReason.Kicked : !ExitsEqual(exit, own))
@@ -67,7 +67,7 @@ public sealed class Follower(IVirtualCpu subject, IFollowingCpu reference)
     }
 
     /// <summary>The exit waits for an answer: the instruction begins once more when it is entered again.</summary>
-    internal static bool IsHalfDone(VmExit exit) => exit.Reason switch
+    internal static bool IsHalfDone(X86Exit exit) => exit.Reason switch
     {
         ExitReason.Io or ExitReason.Mmio => !exit.IsWrite,
         ExitReason.CrAccess => !exit.IsWrite || exit.Address != 8,
@@ -79,7 +79,7 @@ public sealed class Follower(IVirtualCpu subject, IFollowingCpu reference)
     /// <summary>The exit says nothing about the guest: it comes where the engine happens to look.</summary>
     private static bool IsAsynchronous(ExitReason reason) => reason is ExitReason.Kicked or ExitReason.InterruptWindow or ExitReason.NmiWindow;
 
-    private static bool ExitsEqual(VmExit a, VmExit b)
+    private static bool ExitsEqual(X86Exit a, X86Exit b)
     {
         if (a.Reason != b.Reason) return false;
         return a.Reason switch
@@ -97,7 +97,7 @@ public sealed class Follower(IVirtualCpu subject, IFollowingCpu reference)
     private static string Show(Place place) => $"{place.Retired:N0} instructions, {place.Exceptions:N0} exceptions";
 
     /// <summary>One line about an exit.</summary>
-    public static string Describe(VmExit exit)
+    public static string Describe(X86Exit exit)
     {
         var text = new StringBuilder(exit.Reason.ToString());
         if (exit.Reason is ExitReason.Io or ExitReason.Mmio or ExitReason.Msr or ExitReason.CrAccess)

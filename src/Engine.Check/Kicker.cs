@@ -9,13 +9,13 @@ internal sealed class Kicker : IDisposable
     /// <summary>Intervals without a running vCPU after which the thread sleeps until there is one.</summary>
     private const int Patience = 20;
 
-    private readonly IVirtualCpu _cpu;
+    private readonly IX86Cpu _cpu;
     private readonly long _nanoseconds;
     private readonly Alarm _alarm = new();
     private readonly Thread _thread;
     private volatile bool _running, _asleep, _stop;
 
-    public Kicker(IVirtualCpu cpu, TimeSpan interval)
+    public Kicker(IX86Cpu cpu, TimeSpan interval)
     {
         (_cpu, _nanoseconds) = (cpu, (long)interval.TotalNanoseconds);
         _thread = new Thread(Run) { Name = "check", IsBackground = true };

@@ -12,7 +12,7 @@ internal sealed unsafe class ExitPieces(KvmRun* run, int size)
 {
     private enum Kind { None, Io, Mmio, Msr, Single }
 
-    private readonly VmExit _exit = new();
+    private readonly X86Exit _exit = new();
     private Kind _kind;
     private ExitReason _reason;
     private ulong _address;
@@ -118,9 +118,9 @@ internal sealed unsafe class ExitPieces(KvmRun* run, int size)
     }
 
     /// <summary>The next piece. Requires <see cref="HasNext"/>.</summary>
-    public VmExit Next()
+    public X86Exit Next()
     {
-        VmExit e = _exit;
+        X86Exit e = _exit;
         e.Fault = false;
         e.ErrorCode = 0;
         e.Message = null;
@@ -161,7 +161,7 @@ internal sealed unsafe class ExitPieces(KvmRun* run, int size)
     }
 
     /// <summary>An exit without a KVM exit behind it.</summary>
-    public VmExit Synthetic(ExitReason reason, string? message = null)
+    public X86Exit Synthetic(ExitReason reason, string? message = null)
     {
         _exit.Reason = reason;
         _exit.IsWrite = false;
@@ -173,7 +173,7 @@ internal sealed unsafe class ExitPieces(KvmRun* run, int size)
     /// <summary>Hands the answer to the piece that <see cref="Next"/> returned last over to KVM.</summary>
     public void Answer()
     {
-        VmExit e = _exit;
+        X86Exit e = _exit;
         switch (_kind)
         {
             case Kind.Io when !e.IsWrite:

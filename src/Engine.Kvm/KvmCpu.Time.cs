@@ -83,7 +83,7 @@ internal sealed unsafe partial class KvmCpu
     /// <summary>IA32_TSC_DEADLINE outside is in ticks of the virtual clock, inside in ticks of the guest's TSC, which has an offset and on some hosts another frequency.</summary>
     private void ConvertDeadline(bool answer)
     {
-        VmExit e = _last;
+        X86Exit e = _last;
         if (e.Reason != ExitReason.Msr || e.Address != MsrIndex.TscDeadline || e.Fault || e.IsWrite == answer || e.Data == 0) return;
         ulong guest = GetTsc(), clock = _vm.Clock.Tsc;
         e.Data = answer ? Scale(e.Data, clock, guest, _vm.Clock.TscFrequency, _tscFrequency) : Scale(e.Data, guest, clock, _tscFrequency, _vm.Clock.TscFrequency);

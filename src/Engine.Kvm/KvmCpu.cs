@@ -10,7 +10,7 @@ namespace Bunraku.Engine.Kvm;
 /// that and nothing more. While the kernel holds no local APIC the value of CR8 goes to and fro in the run structure. KVM says in it whether an interrupt
 /// can be injected; with an APIC in the kernel, one of the 8259A.
 /// </remarks>
-internal sealed unsafe partial class KvmCpu : IVirtualCpu
+internal sealed unsafe partial class KvmCpu : IX86Cpu
 {
     private readonly KvmShared _vm;
     private readonly KvmFile _file;
@@ -31,7 +31,7 @@ internal sealed unsafe partial class KvmCpu : IVirtualCpu
     private ulong _interruptsDelivered;
     private long _result;        // of the last KVM_RUN
     private bool _resultWaits;   // it was not looked at yet
-    private readonly VmExit _postedExit = new();
+    private readonly X86Exit _postedExit = new();
     private HostBackoff _backoff;
 
     /// <param name="run">The vCPU's run structure, <paramref name="runSize"/> bytes, which lives until <see cref="Release"/>.</param>
@@ -135,7 +135,7 @@ internal sealed unsafe partial class KvmCpu : IVirtualCpu
 
     // ---- entering
 
-    public VmExit Enter()
+    public X86Exit Enter()
     {
         ObjectDisposedException.ThrowIf(_disposed, this);
         if (_activity != CpuActivity.Shutdown) _activity = CpuActivity.Active;
@@ -167,7 +167,7 @@ internal sealed unsafe partial class KvmCpu : IVirtualCpu
     }
 
     /// <summary>What KVM_RUN returned with. Null when it is nobody's affair.</summary>
-    private VmExit? Conclude()
+    private X86Exit? Conclude()
     {
         long result = _result;
         if (result == -Errno.Interrupted || (result >= 0 && _run->ExitReason == KvmExit.Interrupted))
@@ -187,7 +187,7 @@ internal sealed unsafe partial class KvmCpu : IVirtualCpu
     }
 
     /// <summary>The next of the writes that KVM gathered, if there is one. While another vCPU shows some, this one waits; a kick ends that.</summary>
-    private VmExit? PostedWrite()
+    private X86Exit? PostedWrite()
     {
         if (_vm.Posted is not { IsIdle: false } posted) return null;
         while (!posted.TryOwn(Index))
@@ -224,9 +224,9 @@ internal sealed unsafe partial class KvmCpu : IVirtualCpu
         if (!_pieces.HasNext) NoteApicBase();
     }
 
-    private VmExit Present()
+    private X86Exit Present()
     {
-        VmExit exit = _pieces.Next();
+        X86Exit exit = _pieces.Next();
         _presented = true;
         _last = exit;
         if (exit.Reason == ExitReason.Hlt) _activity = CpuActivity.Halted;
@@ -235,14 +235,14 @@ internal sealed unsafe partial class KvmCpu : IVirtualCpu
         return exit;
     }
 
-    private VmExit _last = new();
+    private X86Exit _last = new();
 
     /// <summary>CR8 belongs to the local APIC: a write shows up as an exit of its own, before the one that brought it to light.</summary>
     private bool Cr8Changed() => !HasApic && _run->Cr8 != _cr8;
 
-    private readonly VmExit _cr8Exit = new();
+    private readonly X86Exit _cr8Exit = new();
 
-    private VmExit Cr8Exit(bool kicked)
+    private X86Exit Cr8Exit(bool kicked)
     {
         if (kicked) Kick(); // comes next
         _cr8 = _run->Cr8;
@@ -255,7 +255,7 @@ internal sealed unsafe partial class KvmCpu : IVirtualCpu
         return _cr8Exit;
     }
 
-    private VmExit Fail(string problem)
+    private X86Exit Fail(string problem)
     {
         string where;
         try

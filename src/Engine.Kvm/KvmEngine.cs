@@ -5,7 +5,7 @@ namespace Bunraku.Engine.Kvm;
 
 /// <summary>The <c>kvm</c> engine: the guest runs on the host's hardware virtualization through /dev/kvm.</summary>
 /// <remarks>Linux Documentation/virt/kvm/api.rst. I/O APIC, 8259A and PIT stay ours; the local APICs are in the kernel when the board asks for it.</remarks>
-public sealed class KvmEngine : IEngine
+public sealed class KvmEngine : IX86Engine
 {
     public string Name => "kvm";
 
@@ -25,7 +25,7 @@ public sealed class KvmEngine : IEngine
     public EngineProbe Probe() => KvmHost.Probe();
 
     /// <exception cref="KvmException">KVM refuses; the message names the request, the error and the remedy.</exception>
-    public IEngineVm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock)
+    public IX86Vm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock)
     {
         using KvmDescriptor kvm = KvmHost.TryOpen(out string problem) ?? throw new InvalidOperationException(problem);
         return new KvmVm(kvm, memory, model, clock) { MayHoldApics = HoldsApicsWithoutHardware || KvmHost.Backing() != KvmBacking.None };

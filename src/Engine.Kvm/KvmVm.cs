@@ -24,7 +24,7 @@ internal sealed record KvmShared(GuestMemory Memory, VirtualClock Clock, KvmCpui
 }
 
 /// <summary>One KVM virtual machine: memory slots over the guest's regions, and what all vCPUs share.</summary>
-internal sealed unsafe class KvmVm : IEngineVm, IDirtyPageLog
+internal sealed unsafe class KvmVm : IX86Vm, IDirtyPageLog
 {
     /// <summary>Three pages for VT-x without unrestricted guests, and one for its identity map: in the hole below 4 GiB where no device of ours lies.</summary>
     private const ulong TssAddress = 0xFFFB_D000, IdentityMapAddress = 0xFFFB_C000;
@@ -87,7 +87,7 @@ internal sealed unsafe class KvmVm : IEngineVm, IDirtyPageLog
         return _shared.Apics ??= KvmApics.TryCreate(_vm);
     }
 
-    public IVirtualCpu CreateCpu(int index)
+    public IX86Cpu CreateCpu(int index)
     {
         if (_cpus.Count == 0) LetMsrsExit();
         KvmDescriptor file = _vm.Create(KvmRequest.CreateVcpu, (nuint)index);

@@ -30,7 +30,7 @@ internal sealed unsafe class PostedWrites(KvmCoalescedRing* ring)
     public void Release(int cpu) => Interlocked.CompareExchange(ref _owner, 0, cpu + 1);
 
     /// <summary>Takes the next write. False when there is none. Only the owner.</summary>
-    public bool TryTake(VmExit exit)
+    public bool TryTake(X86Exit exit)
     {
         if (IsEmpty) return false;
         uint at = ring->First % KvmCoalescedRing.Capacity;

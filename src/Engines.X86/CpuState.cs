@@ -20,7 +20,7 @@ public readonly record struct PendingEvent(PendingEventKind Kind, byte Vector, u
 public readonly record struct PostedWrite(ulong Address, int Size, ulong Data);
 
 /// <summary>
-/// An instruction that has exited for an answer and has it: the fields of its <see cref="VmExit"/>. The instruction itself begins again with the next entry and finds the answer here, so that the
+/// An instruction that has exited for an answer and has it: the fields of its <see cref="X86Exit"/>. The instruction itself begins again with the next entry and finds the answer here, so that the
 /// device is not asked twice.
 /// </summary>
 /// <param name="Rip">RIP of the instruction.</param>

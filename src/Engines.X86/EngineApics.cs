@@ -12,7 +12,7 @@ public readonly record struct MsiMessage(ulong Address, uint Data)
 
 /// <summary>
 /// Local APICs that the engine holds itself: the guest's accesses to them, HLT, INIT and SIPI are then the engine's affair and do not exit. The board
-/// keeps I/O APIC and 8259A and sends messages; <see cref="IVirtualCpu.InjectInterrupt"/> stands for ExtINT on LINT0. Thread-safe.
+/// keeps I/O APIC and 8259A and sends messages; <see cref="IX86Cpu.InjectInterrupt"/> stands for ExtINT on LINT0. Thread-safe.
 /// </summary>
 public interface IEngineApics
 {

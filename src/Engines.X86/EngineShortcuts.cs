@@ -32,13 +32,3 @@ public interface IEngineShortcuts
     /// </summary>
     bool TryPostWrites(bool isPort, ulong address, uint length);
 }
-
-/// <summary>Says which pages of guest memory were written by vCPUs; writes of devices are not in it.</summary>
-public interface IDirtyPageLog
-{
-    /// <summary>Switches the log on or off. While no vCPU runs.</summary>
-    void Enable(bool on);
-
-    /// <summary>Pages of a region (by its number in <see cref="GuestMemory.Regions"/>) written since the last call, one bit each. The log must be on.</summary>
-    ulong[] Take(int region);
-}

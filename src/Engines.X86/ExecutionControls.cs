@@ -23,7 +23,7 @@ public enum InterceptedInstructions : uint
     Hypercall = 1 << 13,
 }
 
-/// <summary>What makes a vCPU exit besides what always does. Immutable; assign a new one to <see cref="IVirtualCpu.Controls"/>.</summary>
+/// <summary>What makes a vCPU exit besides what always does. Immutable; assign a new one to <see cref="IX86Cpu.Controls"/>.</summary>
 /// <param name="Instructions">Instructions that exit before they have any effect.</param>
 /// <param name="ExceptionBitmap">Bit n set: exception vector n exits instead of being delivered.</param>
 /// <param name="InterruptWindowExiting">Exit as soon as an external interrupt could be delivered.</param>

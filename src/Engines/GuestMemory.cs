@@ -10,7 +10,11 @@ namespace Bunraku.Engines;
 /// <param name="IsReadOnly">Guest writes are ignored (ROM).</param>
 public readonly record struct MemoryRegion(ulong Start, ulong Length, ulong Offset, bool IsReadOnly)
 {
+    /// <summary>First address behind the range.</summary>
     public ulong End => Start + Length;
+
+    /// <summary>The address lies inside.</summary>
+    /// <param name="address">Any.</param>
     public bool Contains(ulong address) => address - Start < Length;
 }
 
@@ -18,36 +22,59 @@ public readonly record struct MemoryRegion(ulong Start, ulong Length, ulong Offs
 public delegate void DeviceWrite(ulong address, ReadOnlySpan<byte> bytes);
 
 /// <summary>
-/// The guest-physical address space that has memory behind it; everything else is MMIO. RAM below 3 GiB lies at 0, the rest from 4 GiB on.
-/// Reads and writes may come from any thread (devices, vCPUs); like DMA they are not ordered against vCPU accesses beyond x86-TSO.
+/// The guest-physical address space that has memory behind it; everything else is for devices. Where which piece of memory lies is the board's affair.
+/// Reads and writes may come from any thread (devices, vCPUs); like DMA they are not ordered against accesses of vCPUs beyond what the architecture promises.
 /// </summary>
 /// <remarks>Invariant: every region lies inside <see cref="Backing"/>; all guest-controlled addresses go through <see cref="TryFind"/> first.</remarks>
 public sealed unsafe class GuestMemory : IDisposable
 {
-    /// <summary>RAM above this boundary moves to 4 GiB: the hole holds PCI, the APICs and the BIOS.</summary>
-    public const ulong LowMemoryEnd = 0xC000_0000;
-    private const ulong HighMemoryStart = 0x1_0000_0000;
+    /// <summary>log2 of <see cref="PageSize"/>.</summary>
     public const int PageShift = 12;
+
+    /// <summary>Bytes of a page: what code pages, rights and logs count in.</summary>
     public const ulong PageSize = 1ul << PageShift;
 
     private readonly MemoryRegion[] _regions;
 
-    /// <param name="size">Bytes of RAM, a multiple of 4096, at least 1 MiB.</param>
+    /// <summary>All of the memory from address 0 on.</summary>
+    /// <param name="size">Bytes of RAM, a multiple of 4096, at least that.</param>
+    /// <param name="shared">See <see cref="RamBacking(ulong, bool)"/>.</param>
+    public GuestMemory(ulong size, bool shared = true) : this(Flat(size), shared)
+    {
+    }
+
+    /// <summary>Memory in several places.</summary>
+    /// <param name="regions">By ascending address, without overlap; by ascending offset, without holes in the backing memory.</param>
     /// <param name="shared">See <see cref="RamBacking(ulong, bool)"/>.</param>
     /// <param name="rights">Those of another memory of the same size, for who keeps a copy of it; null: its own.</param>
-    public GuestMemory(ulong size, bool shared = true, PageRightsTable? rights = null)
+    /// <exception cref="ArgumentException">The regions are not made of pages, or not in order.</exception>
+    public GuestMemory(IReadOnlyList<MemoryRegion> regions, bool shared = true, PageRightsTable? rights = null)
     {
-        ArgumentOutOfRangeException.ThrowIfLessThan(size, 1ul << 20);
-        if ((size & (PageSize - 1)) != 0) throw new ArgumentException("memory size is not a multiple of 4096", nameof(size));
-        Size = size;
-        Backing = new RamBacking(size, shared);
-        ulong low = Math.Min(size, LowMemoryEnd);
-        _regions = size > low
-            ? [new(0, low, 0, false), new(HighMemoryStart, size - low, low, false)]
-            : [new(0, low, 0, false)];
-        Code = new CodePages(size);
-        Rights = rights ?? new PageRightsTable(size);
-        DeviceWrites = new WrittenPages(size);
+        _regions = [.. regions];
+        Size = Check(_regions);
+        Backing = new RamBacking(Size, shared);
+        Code = new CodePages(Size);
+        Rights = rights ?? new PageRightsTable(Size);
+        DeviceWrites = new WrittenPages(Size);
+    }
+
+    /// <summary>One region from address 0 on.</summary>
+    /// <param name="size">Bytes, a multiple of 4096.</param>
+    public static IReadOnlyList<MemoryRegion> Flat(ulong size) => [new(0, size, 0, false)];
+
+    /// <summary>Bytes of all regions together.</summary>
+    private static ulong Check(MemoryRegion[] regions)
+    {
+        ulong size = 0, end = 0;
+        foreach (MemoryRegion r in regions)
+        {
+            if (r.Length == 0 || ((r.Start | r.Length) & (PageSize - 1)) != 0) throw new ArgumentException($"memory of {r.Length:X} bytes at {r.Start:X} is not made of pages of 4096 bytes", nameof(regions));
+            if (r.Start < end || r.Length > ulong.MaxValue - r.Start) throw new ArgumentException($"memory at {r.Start:X} overlaps what lies before it, or the end of the address space", nameof(regions));
+            if (r.Offset != size) throw new ArgumentException($"memory at {r.Start:X} does not follow the memory before it in the backing memory", nameof(regions));
+            size += r.Length;
+            end = r.End;
+        }
+        return size > 0 ? size : throw new ArgumentException("there is no memory", nameof(regions));
     }
 
     /// <summary>Bytes of RAM.</summary>

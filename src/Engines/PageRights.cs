@@ -20,7 +20,7 @@ public interface IPageRightsObserver
 
 /// <summary>
 /// What the vCPUs of a VM and its devices may do with each page of guest memory, whatever the guest's own tables say. All is allowed until something is taken
-/// away: then a vCPU's access to the page exits with <see cref="ExitReason.EptViolation"/> before it has any effect, and a device's write calls
+/// away: then a vCPU's access to the page exits with <see cref="ExitKind.Refused"/> before it has any effect, and a device's write calls
 /// <see cref="DeviceWriteRefused"/> first. For dirty page logs, copies on write, watching. Thread-safe.
 /// </summary>
 /// <remarks>Engines that do not look at it say so: <see cref="IEngineVm.HonoursPageRights"/>.</remarks>

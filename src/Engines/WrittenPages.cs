@@ -22,13 +22,24 @@ public sealed class WrittenPages
     }
 
     /// <summary>Pages of a region written since the last call, one bit each, the region's first page in bit 0 of the first word. All zeros while the log is off.</summary>
+    /// <param name="region">A region of the memory.</param>
     public ulong[] Take(in MemoryRegion region)
     {
-        var taken = new ulong[((region.Length >> GuestMemory.PageShift) + PagesPerWord - 1) / PagesPerWord];
+        ulong first = region.Offset >> GuestMemory.PageShift, count = region.Length >> GuestMemory.PageShift;
+        var taken = new ulong[(count + PagesPerWord - 1) / PagesPerWord];
         if (_bits is not { } bits) return taken;
-        ulong first = region.Offset >> GuestMemory.PageShift;
-        if (first % PagesPerWord != 0) throw new ArgumentException("the region does not begin at a multiple of 64 pages of the backing memory", nameof(region));
-        for (int n = 0; n < taken.Length; n++) taken[n] = Interlocked.Exchange(ref bits[(int)(first / PagesPerWord) + n], 0);
+        // A word of the log may hold pages of two regions: those of the other one stay.
+        for (ulong page = first, end = first + count; page < end;)
+        {
+            int bit = (int)(page % PagesPerWord), pages = (int)Math.Min((ulong)(PagesPerWord - bit), end - page);
+            ulong mask = (pages == PagesPerWord ? ulong.MaxValue : (1ul << pages) - 1) << bit;
+            ulong written = (Interlocked.And(ref bits[page / PagesPerWord], ~mask) & mask) >> bit;
+            ulong at = page - first;
+            int shift = (int)(at % PagesPerWord);
+            taken[at / PagesPerWord] |= written << shift;
+            if (shift + pages > PagesPerWord) taken[at / PagesPerWord + 1] |= written >> (PagesPerWord - shift);
+            page += (ulong)pages;
+        }
         return taken;
     }
 }

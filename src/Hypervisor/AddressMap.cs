@@ -21,16 +21,24 @@ public interface IBusMapping
 
 /// <summary>
 /// Which device answers at which address of a bus. Ranges may overlap: the one of the highest priority answers, among equals the one that was added first. Look-ups take no lock: they
-/// see one immutable table, which changes are made in a copy of.
+/// see one immutable table, which changes are made in a copy of. For the buses; an architecture with another address space makes one of its own with it. Thread-safe.
 /// </summary>
-internal sealed class AddressMap<TDevice>(ulong lastAddress, DeviceLock? defaultLock) where TDevice : class
+/// <typeparam name="TDevice">What the bus calls.</typeparam>
+/// <param name="lastAddress">Highest address of the bus.</param>
+/// <param name="defaultLock">The lock of devices that are added without one; null: each has its own.</param>
+public sealed class AddressMap<TDevice>(ulong lastAddress, DeviceLock? defaultLock) where TDevice : class
 {
-    /// <summary>A device from <paramref name="First"/> on, as look-ups see it.</summary>
-    public sealed class Entry(TDevice device, DeviceLock @lock, ulong first, ulong last)
+    /// <summary>A device's range, as look-ups see it.</summary>
+    public sealed class Entry
     {
-        public readonly TDevice Device = device;
-        public readonly DeviceLock Lock = @lock;
-        public readonly ulong First = first, Last = last;
+        internal Entry(TDevice device, DeviceLock @lock, ulong first, ulong last) => (Device, Lock, First, Last) = (device, @lock, first, last);
+
+        /// <summary>Who answers.</summary>
+        public readonly TDevice Device;
+        /// <summary>To be held while it answers.</summary>
+        public readonly DeviceLock Lock;
+        /// <summary>First and last address.</summary>
+        public readonly ulong First, Last;
         /// <summary>The range was moved or removed, and the table shows it. Who found the entry asks when he holds the lock, and then looks the address up again.</summary>
         public volatile bool Gone;
     }
@@ -44,7 +52,9 @@ internal sealed class AddressMap<TDevice>(ulong lastAddress, DeviceLock? default
     private readonly List<Entry> _withdrawn = []; // since the last table
     private volatile Table _table = new([0], [null]);
 
-    /// <summary>Who answers at an address, and up to which address; null: nobody.</summary>
+    /// <summary>Who answers at an address; null: nobody.</summary>
+    /// <param name="address">Any address of the bus.</param>
+    /// <param name="last">The same one, or nobody, answers up to here.</param>
     public Entry? Find(ulong address, out ulong last)
     {
         Table table = _table;
@@ -60,6 +70,12 @@ internal sealed class AddressMap<TDevice>(ulong lastAddress, DeviceLock? default
         return table.Owners[low];
     }
 
+    /// <summary>Puts a device at a range.</summary>
+    /// <param name="first">First address.</param>
+    /// <param name="length">Number of addresses, not 0.</param>
+    /// <param name="device">Who is to answer.</param>
+    /// <param name="lock">Held for each access; null: the device's lock if it is on the bus already, or the bus's default.</param>
+    /// <param name="priority">Where ranges overlap the highest answers, among equals the first that was added.</param>
     public IBusMapping Add(ulong first, ulong length, TDevice device, DeviceLock? @lock, int priority)
     {
         ArgumentOutOfRangeException.ThrowIfZero(length);
@@ -83,6 +99,7 @@ internal sealed class AddressMap<TDevice>(ulong lastAddress, DeviceLock? default
     }
 
     /// <summary>Takes all ranges of a device away.</summary>
+    /// <param name="device">Nothing happens when it has none.</param>
     public void Remove(TDevice device)
     {
         lock (_changing)

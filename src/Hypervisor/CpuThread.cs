@@ -1,11 +1,22 @@
 using Bunraku.Engines;
-using Bunraku.Hypervisor.Paravirtual;
 using Bunraku.Platform;
 
 namespace Bunraku.Hypervisor;
 
-/// <summary>One vCPU's run loop on its own host thread: inject what is pending, enter, handle the exit, again.</summary>
-public sealed class CpuThread : IInterruptAcknowledge, IDisposable
+/// <summary>What the run loop does after an exit.</summary>
+public enum ExitAction
+{
+    /// <summary>It enters the guest again.</summary>
+    Continue,
+    /// <summary>It ends: the VM has been stopped.</summary>
+    Stop,
+}
+
+/// <summary>
+/// One vCPU's run loop on its own host thread: take what waits for it, enter, handle the exit, again. The loop itself handles the exits that every architecture has. A derived class is the
+/// architecture's part: events, and exits of the kind <see cref="ExitKind.Architectural"/>.
+/// </summary>
+public abstract class CpuThread : IDisposable
 {
     private const long PollNanoseconds = 200_000;
 
@@ -14,7 +25,6 @@ public sealed class CpuThread : IInterruptAcknowledge, IDisposable
     private readonly Thread _thread;
     private bool _woken, _paused, _started;
     private volatile bool _stop, _pauseWanted;
-    private bool _unhalted; // set by any thread
     /// <summary>
     /// The interrupt source may have something to take, or to be told to the engine. Set behind each change of its state, by any thread; cleared by the vCPU's thread before it
     /// looks, so that nothing is lost and no lock is needed to see that there is nothing.
@@ -25,7 +35,10 @@ public sealed class CpuThread : IInterruptAcknowledge, IDisposable
     private volatile bool _ended;
     private (long Run, long Wait) _lastHostTime; // when it had ended
 
-    internal CpuThread(VirtualMachine vm, IVirtualCpu cpu)
+    /// <summary>The thread begins with the start of the machine.</summary>
+    /// <param name="vm">The machine, which it is still to be added to.</param>
+    /// <param name="cpu">The engine's vCPU; the thread disposes of it.</param>
+    protected CpuThread(VirtualMachine vm, IVirtualCpu cpu)
     {
         _vm = vm;
         Cpu = cpu;
@@ -39,25 +52,20 @@ public sealed class CpuThread : IInterruptAcknowledge, IDisposable
     /// <summary>What the vCPU does; from other threads approximate while it runs.</summary>
     public CpuActivity Activity => Cpu.Activity;
 
+    /// <summary>Its exits by reason.</summary>
     public ExitCounters Exits { get; } = new();
 
-    /// <summary>Where external interrupts and NMIs come from; set by the board before the start.</summary>
-    public IInterruptSource? Interrupts { get; set; }
-
-    /// <summary>What this vCPU alone finds in guest-physical address space, in front of <see cref="VirtualMachine.Mmio"/>: its local APIC.</summary>
+    /// <summary>What this vCPU alone finds in guest-physical address space, in front of <see cref="VirtualMachine.Mmio"/>: its own interrupt controller.</summary>
     public MmioBus LocalMmio { get; }
 
     /// <summary>Called after each exit was handled, so that what a read returned is seen too (tracing). Set before the start.</summary>
     public Action<CpuThread, VmExit>? OnExit { get; set; }
 
-    /// <summary>The paravirtual structures that the guest has set up for this vCPU; null where the VM offers none.</summary>
-    internal ParavirtualCpu? Paravirtual { get; set; }
-
     /// <summary>What the host's scheduler gave this thread and what it withheld, in ns since its start. Any thread.</summary>
     public (long Run, long Wait) HostTime => _ended ? _lastHostTime : _accounting?.Read() ?? default;
 
-    /// <summary>Nanoseconds that the vCPU wanted to run and could not.</summary>
-    internal long StolenNanoseconds => _stolenAtPause ?? Withheld;
+    /// <summary>Nanoseconds since its start in which the vCPU wanted to run and could not. On its thread, or while it stands still.</summary>
+    public long StolenNanoseconds => _stolenAtPause ?? Withheld;
 
     private long Withheld => HostTime.Wait + WithheldNanoseconds - _notStolen;
     private long? _stolenAtPause; // while it is paused
@@ -75,8 +83,8 @@ public sealed class CpuThread : IInterruptAcknowledge, IDisposable
         _thread.Start();
     }
 
-    /// <summary>The vCPU's own exit may have changed what its interrupt source has for it. On the vCPU's thread.</summary>
-    internal void LookForEvents() => _eventsMayWait = true;
+    /// <summary>Something may wait for the vCPU that its own exit has caused. On the vCPU's thread; from others <see cref="Wake"/>.</summary>
+    public void LookForEvents() => _eventsMayWait = true;
 
     /// <summary>Something is pending for this vCPU. Any thread; no wake-up is lost.</summary>
     public void Wake()
@@ -91,23 +99,6 @@ public sealed class CpuThread : IInterruptAcknowledge, IDisposable
         }
         Cpu.Kick();
     }
-
-    /// <summary>Ends HLT, or the next one, without an interrupt. Any thread.</summary>
-    internal void Unhalt()
-    {
-        Volatile.Write(ref _unhalted, true);
-        Wake();
-    }
-
-    /// <summary>The next HLT ends at once. While the vCPU stands still.</summary>
-    internal bool UnhaltPending
-    {
-        get => Volatile.Read(ref _unhalted);
-        set => Volatile.Write(ref _unhalted, value);
-    }
-
-    /// <summary>In one step: a kick that comes between a look and the clearing would be lost, and the guest's spinlock would wait for ever.</summary>
-    private bool TakeUnhalt() => Interlocked.Exchange(ref _unhalted, false);
 
     internal void RequestStop()
     {
@@ -158,36 +149,32 @@ public sealed class CpuThread : IInterruptAcknowledge, IDisposable
                     WaitWhilePaused();
                     continue; // what ended the wait may be the end: who paused has the vCPU then
                 }
-                if (!TakeEvents()) return;
-                if (_vm.ResetPending) continue;
+                if (_eventsMayWait)
+                {
+                    _eventsMayWait = false;
+                    if (!TakeEvents()) return;
+                    if (_vm.ResetPending) continue;
+                }
                 if (Cpu.Activity != CpuActivity.Active)
                 {
-                    // Only now: what was pending before HLT wakes nobody any more.
-                    Paravirtual?.Leave();
+                    // Only now: what was pending before the halt wakes nobody any more.
+                    Leave();
                     WaitForEvent();
                     continue;
                 }
                 if (_vm.CpuTime?.MustWait == true)
                 {
-                    Paravirtual?.Leave();
+                    Leave();
                     long waited = HostTime.Wait;
                     long held = _vm.CpuTime.Wait(() => _pauseWanted || _stop);
                     _withheld += Math.Max(0, held - (HostTime.Wait - waited)); // what the scheduler counts is counted there
                     continue;
                 }
-                Paravirtual?.BeforeEntry();
-                VmExit exit = Cpu.Enter();
-                Paravirtual?.AfterExit();
-                Exits.Count(exit.Reason);
-                ExitAction action = ExitHandler.Handle(_vm, this, exit);
-                OnExit?.Invoke(this, exit);
-                switch (action)
-                {
-                    case ExitAction.Stop:
-                        return;
-                    default:
-                        break;
-                }
+                VmExit exit = Enter();
+                Exits.Count(exit.ReasonNumber);
+                ExitAction action = Handle(exit);
+                Observe(exit);
+                if (action == ExitAction.Stop) return;
             }
         }
         catch (Exception e)
@@ -223,7 +210,7 @@ public sealed class CpuThread : IInterruptAcknowledge, IDisposable
 
     private void WaitForEvent()
     {
-        if (_vm.CpuTime is { Realtime: true } && Paravirtual is not { HostMayPoll: false }) PollForEvent();
+        if (_vm.CpuTime is { Realtime: true } && MayPoll) PollForEvent();
         lock (_wakeLock)
         {
             while (!_woken && !_stop && !_pauseWanted) Monitor.Wait(_wakeLock);
@@ -238,99 +225,123 @@ public sealed class CpuThread : IInterruptAcknowledge, IDisposable
         while (!Volatile.Read(ref _woken) && !_stop && !_pauseWanted && HostCounter.MonotonicNanoseconds < end) Thread.SpinWait(4);
     }
 
-    /// <summary>Takes INIT and start-up IPI, and injects one pending event if the guest can take it. False when the VM comes to its end.</summary>
-    private bool TakeEvents()
+    // ---- exits
+
+    /// <summary>
+    /// Handles an exit: what every architecture has here, the rest by <see cref="HandleArchitectural"/>. The buses hold a device's lock while it works. On the vCPU's thread, or by who holds the vCPU.
+    /// </summary>
+    /// <param name="exit">A read gets its value there.</param>
+    public ExitAction Handle(VmExit exit)
     {
-        if (!_eventsMayWait || Interrupts is not { } source) return true;
-        _eventsMayWait = false;
-        lock (_vm.InterruptLock)
+        switch (exit.Kind)
         {
-            if (source.TakeInit() && !Initialize(source)) return false;
-            if (source.WaitsForStartUp && !StartUp(source)) return true;
-            if (InjectPending(source) || (Cpu.Activity == CpuActivity.Halted && TakeUnhalt())) Cpu.Activity = CpuActivity.Active;
+            case ExitKind.Architectural:
+                return HandleArchitectural(exit);
+
+            case ExitKind.Access:
+                if (exit.IsWrite ? LocalMmio.TryWrite(exit.Address, exit.Size, exit.Data) : LocalMmio.TryRead(exit.Address, exit.Size, out exit.Data)) LookForEvents();
+                else if (exit.IsWrite) _vm.Mmio.Write(exit.Address, exit.Size, exit.Data);
+                else exit.Data = _vm.Mmio.Read(exit.Address, exit.Size);
+                return ExitAction.Continue;
+
+            case ExitKind.Kicked:
+                return ExitAction.Continue;
+
+            case ExitKind.Halt:
+                LookForEvents(); // the vCPU itself remembers that it waits, but it may have been told to go on before
+                return ExitAction.Continue;
+
+            case ExitKind.Refused when _vm.PageViolation is { } answer && answer(this, exit):
+                return ExitAction.Continue;
+
+            case ExitKind.Refused:
+                return End(new StopCause(StopReason.EngineError, Cpu: Cpu.Index,
+                    Message: $"nobody answers for the guest's access ({exit.Violation.Wanted}) to page {exit.Address & ~(GuestMemory.PageSize - 1):X}, whose rights were taken away: set VirtualMachine.PageViolation"));
+
+            case ExitKind.Shutdown:
+                return HandleShutdown(exit);
+
+            case ExitKind.InternalError:
+                return End(new StopCause(StopReason.EngineError, Message: exit.Message, Cpu: Cpu.Index));
+
+            default:
+                return End(new StopCause(StopReason.EngineError, Message: $"no handler for an exit of the kind {exit.Kind}", Cpu: Cpu.Index));
         }
-        return true;
+    }
+
+    private ExitAction End(StopCause cause)
+    {
+        _vm.Stop(cause);
+        return ExitAction.Stop;
+    }
+
+    // ---- the architecture's part, on the vCPU's thread or by who holds the vCPU
+
+    /// <summary>
+    /// Takes what waits for the vCPU: wakes it, starts it, gives it what it can take now, and asks to be told when it can take the rest. Called when something may wait, which is said by
+    /// <see cref="Wake"/> and <see cref="LookForEvents"/>; what stays is asked for again by <see cref="LookForEvents"/>.
+    /// </summary>
+    /// <returns>False when the VM comes to its end.</returns>
+    protected internal abstract bool TakeEvents();
+
+    /// <summary>Handles an exit of the kind <see cref="ExitKind.Architectural"/>.</summary>
+    /// <param name="exit">The architecture's own.</param>
+    protected abstract ExitAction HandleArchitectural(VmExit exit);
+
+    /// <summary>The processor is in shutdown: the VM ends, unless the guest wished for it.</summary>
+    /// <param name="exit">Of the kind <see cref="ExitKind.Shutdown"/>.</param>
+    protected virtual ExitAction HandleShutdown(VmExit exit) => End(new StopCause(StopReason.Shutdown, Cpu: Cpu.Index));
+
+    /// <summary>Runs the guest until the next exit.</summary>
+    protected virtual VmExit Enter()
+    {
+        BeforeEntry();
+        VmExit exit = Cpu.Enter();
+        AfterExit();
+        return exit;
+    }
+
+    /// <summary>What is done before each entry.</summary>
+    protected internal virtual void BeforeEntry()
+    {
+    }
+
+    /// <summary>What is done after each exit, before anything is done about it.</summary>
+    protected internal virtual void AfterExit()
+    {
+    }
+
+    /// <summary>The vCPU does not run for a while.</summary>
+    protected virtual void Leave()
+    {
+    }
+
+    /// <summary>Asks for no exit at the next chance to take an event: <see cref="SteppedRun"/> looks for what waits by itself.</summary>
+    protected internal virtual void CloseWindows()
+    {
+    }
+
+    /// <summary>The guest lets the host poll before it sleeps.</summary>
+    protected virtual bool MayPoll => true;
+
+    /// <summary>Shows a handled exit to who listens.</summary>
+    /// <param name="exit">Valid until the next entry.</param>
+    protected virtual void Observe(VmExit exit) => OnExit?.Invoke(this, exit);
+
+    /// <summary>RESET of the machine.</summary>
+    protected internal virtual void Reset()
+    {
+        Cpu.Reset();
+        LookForEvents();
     }
 
     /// <summary>What the run loop does before an entry, for <see cref="SteppedRun"/>: no window is asked for, since it would open anywhere. True when the vCPU executes instructions now.</summary>
     internal bool TakeEventsBetweenSteps()
     {
-        _eventsMayWait = true;
+        _eventsMayWait = false;
         if (!TakeEvents()) return false;
         CloseWindows();
         return Cpu.Activity == CpuActivity.Active;
-    }
-
-    /// <summary>Asks for no window any more: <see cref="SteppedRun"/> looks for what waits by itself.</summary>
-    internal void CloseWindows()
-    {
-        if (Cpu.Controls is { InterruptWindowExiting: true } or { NmiWindowExiting: true })
-            Cpu.Controls = Cpu.Controls with { InterruptWindowExiting = false, NmiWindowExiting = false };
-    }
-
-    /// <summary>INIT. The firmware that it sends the bootstrap processor to is not there: it would reset the machine, and so do we.</summary>
-    private bool Initialize(IInterruptSource source)
-    {
-        if (!source.WaitsForStartUp)
-        {
-            _vm.RequestReset();
-            return _vm.ResetPending;
-        }
-        var state = new CpuState();
-        Cpu.ReadState(state);
-        InitState.Apply(state, CpuidLeaves.Query(new CpuidSubject(_vm.Model, Cpu.Index, _vm.Cpus.Count, _vm.Clock.TscFrequency), 1, 0).Eax);
-        Cpu.WriteState(state);
-        Paravirtual?.Reset();
-        return true;
-    }
-
-    /// <summary>Starts a processor that waits for it. False when it still waits.</summary>
-    private bool StartUp(IInterruptSource source)
-    {
-        if (source.TakeStartUp() is not { } vector)
-        {
-            Cpu.Activity = CpuActivity.WaitForStartUp;
-            return false;
-        }
-        var state = new CpuState();
-        Cpu.ReadState(state);
-        InitState.StartUp(state, vector);
-        Cpu.WriteState(state);
-        return true;
-    }
-
-    /// <summary>Injects one pending event if the guest can take it, and asks for a window for the rest. True when something was injected.</summary>
-    private bool InjectPending(IInterruptSource source)
-    {
-        bool injected = false;
-        if (Cpu.NmiBlocked) source.CollapseNmis();
-        if (source.NmiPending && Cpu.NmiWindowOpen && source.TakeNmi())
-        {
-            Cpu.InjectNmi();
-            injected = true;
-        }
-        bool offer = !injected && source.InterruptPending && Cpu.InterruptWindowOpen;
-        Cpu.SetTaskPriority(source.Cr8);
-        // Who takes what is offered says itself whether there is more.
-        bool wantWindow = !offer && source.InterruptPending, wantNmiWindow = source.NmiPending;
-        if (wantWindow | wantNmiWindow) _eventsMayWait = true; // until it is taken
-        if (Cpu.Controls.InterruptWindowExiting != wantWindow || Cpu.Controls.NmiWindowExiting != wantNmiWindow)
-            Cpu.Controls = Cpu.Controls with { InterruptWindowExiting = wantWindow, NmiWindowExiting = wantNmiWindow };
-        if (!offer) return injected;
-        _eventsMayWait = true;
-        return Cpu.OfferInterrupt(this);
-    }
-
-    /// <inheritdoc/>
-    byte? IInterruptAcknowledge.Acknowledge(out bool more)
-    {
-        lock (_vm.InterruptLock)
-        {
-            byte? vector = Interrupts!.AcknowledgeInterrupt();
-            more = Interrupts.InterruptPending;
-            if (vector != null) Paravirtual?.InterruptTaken();
-            return vector;
-        }
     }
 
     internal void Join()
@@ -338,11 +349,13 @@ public sealed class CpuThread : IInterruptAcknowledge, IDisposable
         if (_started && Thread.CurrentThread != _thread) _thread.Join();
     }
 
+    /// <summary>Ends the thread and disposes of the vCPU. The machine does it.</summary>
     public void Dispose()
     {
         RequestStop();
         Join();
         _accounting?.Dispose();
         Cpu.Dispose();
+        GC.SuppressFinalize(this);
     }
 }

@@ -30,8 +30,9 @@ public sealed record MachineState(IReadOnlyList<SavedState> Parts, MemoryImage M
 }
 
 /// <summary>What a machine must have in common with the one that it takes the state of.</summary>
+/// <param name="Architecture">The word for its architecture.</param>
 /// <param name="Memory">Bytes of RAM.</param>
 /// <param name="Cpus">Number of vCPUs.</param>
-/// <param name="Features">What the CPU model has, sorted.</param>
-[StateRecord("machine", version: 1)]
-internal sealed record MachineShape(ulong Memory, int Cpus, string[] Features);
+/// <param name="Features">What the processors have, sorted.</param>
+[StateRecord("machine", version: 2)]
+internal sealed record MachineShape(string Architecture, ulong Memory, int Cpus, string[] Features);

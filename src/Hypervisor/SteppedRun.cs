@@ -4,7 +4,7 @@ namespace Bunraku.Hypervisor;
 
 /// <summary>
 /// Runs a paused machine by hand and reproducibly: the vCPUs one after the other on the caller's thread, each for a stretch of instructions, with a clock that moves only between the stretches.
-/// Timers come, and interrupts are taken, between stretches and in HLT only. Two machines in the same state, run so from the same seed, stay in the same state, whichever software engines they have.
+/// Timers come, and interrupts are taken, between stretches and while a vCPU waits only. Two machines in the same state, run so from the same seed, stay in the same state, whichever software engines they have.
 /// </summary>
 /// <remarks>What may come at other places in two machines has no effect before the end of the stretch: kicks, and writes to device memory, which wait for the end of a block.</remarks>
 public sealed class SteppedRun
@@ -14,7 +14,7 @@ public sealed class SteppedRun
 
     private readonly VirtualMachine _vm;
     private readonly Random _random;
-    private readonly (CpuThread Thread, IFollowingCpu Cpu)[] _cpus;
+    private readonly (CpuThread Thread, ISteppedCpu Cpu)[] _cpus;
 
     /// <param name="vm">Paused, and left alone by others meanwhile.</param>
     /// <param name="seed">Of the lengths of the stretches.</param>
@@ -23,7 +23,7 @@ public sealed class SteppedRun
     {
         _vm = vm;
         _random = new Random(seed);
-        _cpus = [.. vm.Cpus.Select(c => (c, c.Cpu as IFollowingCpu ?? throw new NotSupportedException($"the engine of cpu{c.Cpu.Index} cannot stop at a given instruction")))];
+        _cpus = [.. vm.Cpus.Select(c => (c, c.Cpu as ISteppedCpu ?? throw new NotSupportedException($"the engine of cpu{c.Cpu.Index} cannot stop at a given instruction")))];
     }
 
     /// <summary>Longest stretch, in instructions.</summary>
@@ -42,7 +42,7 @@ public sealed class SteppedRun
         {
             int stretch = _random.Next(1, LongestStretch);
             bool ran = false;
-            foreach ((CpuThread thread, IFollowingCpu cpu) in _cpus) ran |= Run(thread, cpu, (ulong)stretch);
+            foreach ((CpuThread thread, ISteppedCpu cpu) in _cpus) ran |= Run(thread, cpu, (ulong)stretch);
             long now = _vm.Clock.Nanoseconds, end = now + (long)(stretch * NanosecondsPerInstruction) + 1;
             if (!ran)
             {
@@ -56,28 +56,28 @@ public sealed class SteppedRun
     }
 
     /// <summary>One stretch of one vCPU. False when it waits.</summary>
-    private bool Run(CpuThread thread, IFollowingCpu cpu, ulong stretch)
+    private bool Run(CpuThread thread, ISteppedCpu cpu, ulong stretch)
     {
         if (!thread.TakeEventsBetweenSteps()) return false;
         ulong start = cpu.Counters.InstructionsRetired, end = start + stretch;
-        thread.Paravirtual?.BeforeEntry();
-        bool inside = true; // the paravirtual pages are the guest's
+        thread.BeforeEntry();
+        bool inside = true; // AfterExit is still to come
         while (cpu.Activity == CpuActivity.Active && !_vm.Stopped.IsCompleted)
         {
             thread.CloseWindows(); // who took an interrupt at the entry wants to see the next one
             bool near = end - cpu.Counters.InstructionsRetired <= Approach;
             VmExit exit = near ? cpu.FollowTo(new Place(end, 0), beyond: false) : cpu.EnterUntil(end - Approach);
             if (cpu.Counters.InstructionsRetired > end) throw new InvalidOperationException("a block is longer than the approach to the end of a stretch");
-            bool anywhere = exit.Reason is ExitReason.Kicked or ExitReason.InterruptWindow or ExitReason.NmiWindow || exit is { Reason: ExitReason.Mmio, IsWrite: true };
+            bool anywhere = exit.IsAsynchronous || exit is { Kind: ExitKind.Access, IsWrite: true };
             if (inside && !anywhere)
             {
                 inside = false;
-                thread.Paravirtual?.AfterExit();
+                thread.AfterExit();
             }
-            if (exit.Reason == ExitReason.Kicked && cpu.Counters.InstructionsRetired == end) break;
-            ExitHandler.Handle(_vm, thread, exit);
+            if (exit.Kind == ExitKind.Kicked && cpu.Counters.InstructionsRetired == end) break;
+            thread.Handle(exit);
         }
-        if (inside) thread.Paravirtual?.AfterExit();
+        if (inside) thread.AfterExit();
         Retired += cpu.Counters.InstructionsRetired - start;
         return true;
     }

@@ -3,7 +3,7 @@ using Bunraku.Engines;
 namespace Bunraku.Hypervisor;
 
 // The tree of everything that has state: saved, restored and reset as a whole.
-public sealed partial class VirtualMachine
+public abstract partial class VirtualMachine
 {
     private readonly List<IDevice> _devices = [];
     private readonly Dictionary<string, DeviceLock> _locks = []; // of the devices, by name
@@ -32,17 +32,14 @@ public sealed partial class VirtualMachine
         return 0;
     });
 
-    /// <summary>All parts in the order in which they are restored: time first, since timers are armed in it; the vCPUs last, since they look at memory and APICs.</summary>
+    /// <summary>All parts in the order in which they are restored: time first, since timers are armed in it; the vCPUs last, since they look at memory and interrupt controllers.</summary>
     private IEnumerable<IStateful> Parts()
     {
         yield return new ShapePart(this);
         yield return Clock;
         foreach (IDevice device in _devices) yield return device;
-        if (Paravirtual is { } paravirtual)
-        {
-            foreach (IStateful cpu in paravirtual.Cpus) yield return cpu;
-        }
-        foreach (CpuThread cpu in _cpus) yield return new CpuPart(cpu.Cpu);
+        foreach (IStateful part in ArchitectureParts) yield return part;
+        foreach (CpuThread cpu in _cpus) yield return cpu.Cpu;
     }
 
     /// <summary>Copies the machine's state out, RAM included. While it is paused. Any thread but a vCPU's.</summary>
@@ -92,7 +89,7 @@ public sealed partial class VirtualMachine
     public Action? AfterReset { get; set; }
 
     /// <summary>A reset was asked for and is still to be done: no vCPU enters its guest.</summary>
-    internal bool ResetPending => _resetPending;
+    public bool ResetPending => _resetPending;
 
     private volatile bool _resetPending;
 
@@ -142,12 +139,7 @@ public sealed partial class VirtualMachine
     private void ResetParts()
     {
         foreach (IDevice device in _devices) WithLock(device, device.Reset);
-        foreach (CpuThread cpu in _cpus)
-        {
-            cpu.Cpu.Reset();
-            cpu.UnhaltPending = false;
-            cpu.LookForEvents();
-        }
+        foreach (CpuThread cpu in _cpus) cpu.Reset();
     }
 
     private void RequirePause()
@@ -155,34 +147,16 @@ public sealed partial class VirtualMachine
         if (!_paused) throw new InvalidOperationException("the machine must be paused");
     }
 
-    /// <summary>A vCPU's state, whichever engine has it.</summary>
-    private sealed class CpuPart(IVirtualCpu cpu) : IStateful<CpuState>
-    {
-        public string Id => $"cpu{cpu.Index}";
-
-        public CpuState Save()
-        {
-            var state = new CpuState();
-            cpu.ReadState(state);
-            return state;
-        }
-
-        public void Restore(CpuState state)
-        {
-            state.Check(Id);
-            cpu.WriteState(state);
-        }
-    }
-
     private sealed class ShapePart(VirtualMachine vm) : IStateful<MachineShape>
     {
         public string Id => "machine";
 
-        public MachineShape Save() => new(vm.Memory.Size, vm.Cpus.Count, [.. vm.Model.Features.Select(f => f.ToString()).Order(StringComparer.Ordinal)]);
+        public MachineShape Save() => new(vm.Architecture, vm.Memory.Size, vm.Cpus.Count, [.. vm.Features.Order(StringComparer.Ordinal)]);
 
         public void Restore(MachineShape state)
         {
             MachineShape own = Save();
+            if (state.Architecture != own.Architecture) throw new StateFormatException($"the saved machine is of the architecture {state.Architecture}, this one of {own.Architecture}");
             if (state.Memory != own.Memory) throw new StateFormatException($"the saved machine has {state.Memory} bytes of RAM, this one {own.Memory}");
             if (state.Cpus != own.Cpus) throw new StateFormatException($"the saved machine has {state.Cpus} vCPUs, this one {own.Cpus}");
             string[] missing = [.. state.Features.Except(own.Features)];

@@ -1,6 +1,4 @@
-using System.Diagnostics;
 using Bunraku.Engines;
-using Bunraku.Hypervisor.Paravirtual;
 using Bunraku.Hypervisor.Scheduling;
 
 namespace Bunraku.Hypervisor;
@@ -8,27 +6,24 @@ namespace Bunraku.Hypervisor;
 /// <summary>How a VM came to its end.</summary>
 public enum StopReason
 {
-    /// <summary>The guest powered the machine off (ACPI S5), or a controller asked for it.</summary>
+    /// <summary>The guest powered the machine off, or a controller asked for it.</summary>
     PowerOff,
     /// <summary>The guest reset the machine.</summary>
     Reset,
-    /// <summary>isa-debug-exit: see <see cref="StopCause.Status"/>.</summary>
+    /// <summary>The guest ended the run with a status, by a device that is made for that: see <see cref="StopCause.Status"/>.</summary>
     DebugExit,
-    /// <summary>The processor is in shutdown.</summary>
-    TripleFault,
+    /// <summary>A processor is in shutdown (x86: a triple fault).</summary>
+    Shutdown,
     /// <summary>The engine failed; see <see cref="StopCause.Message"/>.</summary>
     EngineError,
     /// <summary>The host asked (quit, timeout, disposal).</summary>
     HostRequest,
 }
 
-/// <summary>What a VM is made with beyond engine, CPU model and memory.</summary>
-public sealed record VirtualMachineOptions
+/// <summary>What a VM is made with beyond engine, processor and memory.</summary>
+public record VirtualMachineOptions
 {
-    /// <summary>Offer KVM's paravirtual interface, where the model says that there is a hypervisor: ours when the engine lets hypercalls exit, else the engine's own if it has one.</summary>
-    public bool Paravirtual { get; init; } = true;
-
-    /// <summary>Hz of the guest's TSC; 0: the host's.</summary>
+    /// <summary>Hz of virtual time's counter, which is the guest's own; 0: the host's.</summary>
     public ulong TscFrequency { get; init; }
 
     /// <summary>What the VM gets of the host's processors.</summary>
@@ -36,61 +31,46 @@ public sealed record VirtualMachineOptions
 
     /// <summary>Where the guest's wall clock comes from.</summary>
     public TimeProvider TimeOfDay { get; init; } = TimeProvider.System;
-
-    /// <summary>The engine holds the local APICs, if it can: see <see cref="VirtualMachine.EngineApics"/>. For boards that know what to do then.</summary>
-    public bool EngineApics { get; init; }
 }
 
+/// <summary>Why a VM ended.</summary>
+/// <param name="Reason">The kind of end.</param>
 /// <param name="Status">Process status that the guest asked for, where it has one.</param>
+/// <param name="Message">More about it in words, for a person; null: the reason says all.</param>
+/// <param name="Cpu">0-based number of the vCPU that it came from; 0 when it came from elsewhere.</param>
 public sealed record StopCause(StopReason Reason, int Status = 0, string? Message = null, int Cpu = 0);
 
 /// <summary>
-/// One virtual machine: memory, buses, vCPUs with their threads, timers. Engines come in through <see cref="IEngine"/>, devices through the buses;
-/// neither knows the other. Thread-safe where it says so.
+/// One virtual machine of any architecture: memory, the memory bus, vCPUs with their threads, timers. A derived class is the architecture's part: it makes the engine's VM and the vCPUs, and adds
+/// what its architecture has beside. Devices come in through the buses; engines and devices do not know each other. Thread-safe where it says so.
 /// </summary>
 /// <remarks>Lock order: see <see cref="DeviceLock"/>; the engine takes no lock of ours.</remarks>
-public sealed partial class VirtualMachine : IDisposable
+public abstract partial class VirtualMachine : IDisposable
 {
-    private readonly IEngineVm _engineVm;
     private readonly List<CpuThread> _cpus = [];
     private readonly List<IoThread> _ioThreads = [];
     private readonly Lock _pauseLock = new(); // who holds the vCPUs; before every other
     private readonly ClockDiscipline _discipline;
     private readonly CpuTimeControl? _cpuTime;
-    private bool _paused, _disposed; // guarded by _pauseLock
     private readonly TaskCompletionSource<StopCause> _stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private IEngineVm? _engineVm;
+    private bool _paused, _disposed; // guarded by _pauseLock
 
-    /// <param name="memorySize">Bytes of RAM, a multiple of 4096.</param>
+    /// <summary>Memory, clock and timers. The derived class goes on with <see cref="Use"/> and <see cref="Add(CpuThread)"/>, and disposes of the machine when it fails.</summary>
+    /// <param name="engine">What will run the vCPUs.</param>
+    /// <param name="memory">Where RAM lies in guest-physical address space.</param>
+    /// <param name="options">The rest.</param>
     /// <exception cref="CpuTimeException">The host does not give what <see cref="VirtualMachineOptions.CpuTime"/> asks for.</exception>
-    public VirtualMachine(IEngine engine, CpuModel model, ulong memorySize, int cpus = 1, VirtualMachineOptions? options = null)
+    protected VirtualMachine(IEngine engine, IReadOnlyList<MemoryRegion> memory, VirtualMachineOptions options)
     {
-        options ??= new VirtualMachineOptions();
         TimeOfDay = options.TimeOfDay;
-        Memory = new GuestMemory(memorySize, shared: !engine.UsesHostPaging);
+        Memory = new GuestMemory(memory, shared: !engine.UsesHostPaging);
         try
         {
             if (!options.CpuTime.IsDefault) _cpuTime = new CpuTimeControl(options.CpuTime, Memory, () => _cpus);
             Clock = new VirtualClock(options.TscFrequency);
             Timers = new TimerQueue(Clock, Fail, _cpuTime is null ? null : _cpuTime.BeginTimers);
             _discipline = new ClockDiscipline(this);
-            KvmFeatures features = ParavirtualInterface.Offered;
-            bool paravirtual = options.Paravirtual && model.Has(CpuFeature.Hypervisor) && (engine.Intercepts.Instructions & InterceptedInstructions.Hypercall) != 0;
-            if (paravirtual) model = model with { Hypervisor = ParavirtualInterface.Describe(features, options.CpuTime.Realtime ? KvmHints.Realtime : KvmHints.None) };
-            else if (options.Paravirtual) model = model with { Hypervisor = HypervisorInterface.OfEngine };
-            _engineVm = engine.CreateVm(Memory, model, Clock);
-            Model = _engineVm.NarrowedModel ?? model;
-            if (_engineVm.DirtyPages is { } dirty) DirtyPages = new DirtyPageLog(dirty, Memory);
-            if (options.EngineApics) EngineApics = _engineVm.HoldLocalApics();
-            for (int n = 0; n < cpus; n++) _cpus.Add(new CpuThread(this, _engineVm.CreateCpu(n)));
-            if (!paravirtual) return;
-            Paravirtual = new ParavirtualInterface(this, features);
-            Msrs.Add(Paravirtual);
-            Add(Paravirtual);
-            foreach (CpuThread cpu in _cpus)
-            {
-                cpu.Paravirtual = Paravirtual.Add(cpu);
-                cpu.Cpu.Controls = cpu.Cpu.Controls with { Instructions = cpu.Cpu.Controls.Instructions | InterceptedInstructions.Hypercall };
-            }
         }
         catch
         {
@@ -99,35 +79,41 @@ public sealed partial class VirtualMachine : IDisposable
         }
     }
 
+    /// <summary>Gives the machine its engine's part. Once, before the first vCPU is added; the machine disposes of it.</summary>
+    /// <param name="vm">Made over <see cref="Memory"/> and <see cref="Clock"/>.</param>
+    protected void Use(IEngineVm vm)
+    {
+        _engineVm = vm;
+        if (vm.DirtyPages is { } dirty) DirtyPages = new DirtyPageLog(dirty, Memory);
+    }
+
+    /// <summary>Adds the next vCPU. Before the start; the machine disposes of it.</summary>
+    /// <param name="cpu">Its number is that of the vCPUs so far.</param>
+    protected void Add(CpuThread cpu) => _cpus.Add(cpu);
+
     /// <summary>A defect of ours on one of the VM's threads: it ends this VM with a message, never the process. Any thread.</summary>
     private void Fail(Exception e) => Stop(new StopCause(StopReason.EngineError, Message: e.ToString()));
 
-    /// <summary>The processor as the guest sees it: what boots it and what stands around it must not use more.</summary>
-    public CpuModel Model { get; }
+    /// <summary>The guest's memory.</summary>
     public GuestMemory Memory { get; }
+
+    /// <summary>Virtual time.</summary>
     public VirtualClock Clock { get; }
+
+    /// <summary>Timers in virtual time.</summary>
     public TimerQueue Timers { get; }
-    public PortBus Ports { get; } = new();
+
+    /// <summary>Devices in guest-physical address space.</summary>
     public MmioBus Mmio { get; } = new();
-    /// <summary>MSRs outside the processor.</summary>
-    public MsrBus Msrs { get; } = new();
 
-    /// <summary>KVM's interface for the guest; null when the guest is offered none.</summary>
-    public ParavirtualInterface? Paravirtual { get; }
-
-    internal TimeProvider TimeOfDay { get; }
+    /// <summary>Where the guest's wall clock comes from.</summary>
+    public TimeProvider TimeOfDay { get; }
 
     /// <summary>How the host is to schedule the vCPUs; null when it just does.</summary>
     internal CpuTimeControl? CpuTime => _cpuTime;
 
-    /// <summary>The local APICs, when the engine holds them; null: they are the board's.</summary>
-    public IEngineApics? EngineApics { get; }
-
-    /// <summary>Ways around exits; null when the engine has none.</summary>
-    public IEngineShortcuts? Shortcuts => _engineVm.Shortcuts;
-
     /// <summary>Which pages the guest's processors and its devices write to; null when the engine does not say.</summary>
-    public IDirtyPageLog? DirtyPages { get; }
+    public IDirtyPageLog? DirtyPages { get; private set; }
 
     /// <summary>
     /// Makes a thread for what a back end does while the guest runs on. It stands still while the VM is paused and ends with it. Before the guest runs, or when a device is added.
@@ -150,17 +136,12 @@ public sealed partial class VirtualMachine : IDisposable
     /// </summary>
     public Func<CpuThread, VmExit, bool>? PageViolation { get; set; }
 
-    /// <summary>A local APIC of the engine broadcasts an EOI: the vector. Set by the board before the start; called with <see cref="InterruptLock"/> held.</summary>
-    public Action<byte>? EndOfInterrupt { get; set; }
-
-    /// <summary>Where FERR# of the processors leads; null: nowhere. Set by the board before the start.</summary>
-    public IInterruptLine? FloatingPointError { get; set; }
-
     /// <summary>
-    /// The lock that all interrupt controllers share, local APICs, I/O APICs and 8259As, since a message, an acknowledge cycle or an EOI passes from one to the other. Moments only.
+    /// The lock that all interrupt controllers share, those of the vCPUs and those of the board, since a message or an acknowledge passes from one to the other. Moments only.
     /// </summary>
     public DeviceLock InterruptLock { get; } = new("interrupt controllers");
 
+    /// <summary>The vCPUs, by number.</summary>
     public IReadOnlyList<CpuThread> Cpus => _cpus;
 
     /// <summary>Completes when the VM stopped for good. Thread-safe.</summary>
@@ -206,7 +187,7 @@ public sealed partial class VirtualMachine : IDisposable
             Clock.Stop();
             Timers.Pause(true);
             foreach (IoThread thread in _ioThreads) thread.Pause(true);
-            _engineVm.SuspendTime();
+            _engineVm?.SuspendTime();
             if (paused) return;
             foreach (IDevice device in _devices) WithLock(device, device.Pause);
         }
@@ -222,11 +203,11 @@ public sealed partial class VirtualMachine : IDisposable
             if (paused)
             {
                 foreach (IDevice device in _devices) WithLock(device, device.Resume);
-                Paravirtual?.Resumed();
+                BeforeResume();
             }
             _paused = false;
             Clock.Start();
-            if (paused) _engineVm.ResumeTime();
+            if (paused) _engineVm?.ResumeTime();
             foreach (IoThread thread in _ioThreads) thread.Pause(false);
             Timers.Pause(false);
             foreach (CpuThread cpu in _cpus) cpu.Resume();
@@ -245,12 +226,27 @@ public sealed partial class VirtualMachine : IDisposable
         }
     }
 
-    /// <summary>Tells a vCPU that its interrupt source has something for it. Any thread.</summary>
+    /// <summary>Tells a vCPU that something waits for it. Any thread.</summary>
+    /// <param name="index">Number of the vCPU.</param>
     public void WakeCpu(int index) => _cpus[index].Wake();
 
-    /// <summary>Masks (false) or passes address line 20 for all vCPUs. Any thread.</summary>
-    public void SetA20(bool pass) => _engineVm.SetA20(pass);
+    // ---- the architecture's part
 
+    /// <summary>The word for the architecture in saved states.</summary>
+    protected abstract string Architecture { get; }
+
+    /// <summary>What the processors have: a state can only be restored where all that the saved machine had is there.</summary>
+    protected virtual IEnumerable<string> Features => [];
+
+    /// <summary>What has state beside the devices and the vCPUs; restored between them.</summary>
+    protected virtual IEnumerable<IStateful> ArchitectureParts => [];
+
+    /// <summary>The machine is about to go on; virtual time still stands.</summary>
+    protected virtual void BeforeResume()
+    {
+    }
+
+    /// <summary>Ends the machine and gives back all that it has. Not on a vCPU's thread. Idempotent.</summary>
     public void Dispose()
     {
         // Who pauses the VM or resets it comes to an end first; who comes later finds it disposed.
@@ -269,5 +265,6 @@ public sealed partial class VirtualMachine : IDisposable
         foreach (CpuThread cpu in _cpus) cpu.Dispose();
         _engineVm?.Dispose();
         Memory.Dispose();
+        GC.SuppressFinalize(this);
     }
 }

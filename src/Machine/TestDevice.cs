@@ -26,7 +26,7 @@ public sealed class TestDevice(IBoard board) : IMmioDevice, IDevice, IStateful<T
     /// <summary>Puts the device in its places. Before the VM starts.</summary>
     public void Attach()
     {
-        VirtualMachine vm = board.Machine;
+        X86Machine vm = board.Machine;
         vm.Ports.Add(ScratchPort, ScratchBytes, new ByteRegisters(n => _scratch[n], (n, value) => _scratch[n] = value));
         // QEMU takes away the host page whose guest address is written here, so that an accelerator's tables miss; a guest sees nothing of that.
         vm.Ports.Add(FlushPort, FlushBytes, new ByteRegisters(_ => 0, (_, _) => { }));

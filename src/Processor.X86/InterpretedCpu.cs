@@ -9,11 +9,11 @@ internal sealed class InterpretedCpu(int index, Processor processor) : IFollowin
 
     public int Index => index;
 
-    public VmExit Enter() => processor.Enter();
+    public X86Exit Enter() => processor.Enter();
 
-    public VmExit EnterUntil(ulong retired) => processor.Following.EnterUntil(retired);
+    public X86Exit EnterUntil(ulong retired) => processor.Following.EnterUntil(retired);
 
-    public VmExit FollowTo(Place place, bool beyond) => processor.Following.FollowTo(place, beyond);
+    public X86Exit FollowTo(Place place, bool beyond) => processor.Following.FollowTo(place, beyond);
 
     public void WatchWrites(Action<ulong>? beforeWrite) => processor.WriteWatch.Begin(beforeWrite);
 

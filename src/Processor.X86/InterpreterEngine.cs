@@ -3,7 +3,7 @@ using Bunraku.Engines;
 namespace Bunraku.Processor.X86;
 
 /// <summary>The <c>interp</c> engine: every instruction is interpreted. Runs on any x86-64 host; the reference for the other engines.</summary>
-public sealed class InterpreterEngine : IEngine
+public sealed class InterpreterEngine : IX86Engine
 {
     public string Name => "interp";
 
@@ -11,5 +11,5 @@ public sealed class InterpreterEngine : IEngine
 
     public EngineProbe Probe() => new(true, "software processor, interpreted");
 
-    public IEngineVm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new SoftwareVm(memory, model, clock, translateAfter: 0);
+    public IX86Vm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new SoftwareVm(memory, model, clock, translateAfter: 0);
 }

@@ -8,8 +8,8 @@ internal sealed unsafe partial class Processor
 {
     private bool _reexecuting; // the next instruction completes an MMIO read
 
-    /// <inheritdoc cref="IVirtualCpu.Enter"/>
-    public VmExit Enter()
+    /// <inheritdoc cref="IX86Cpu.Enter"/>
+    public X86Exit Enter()
     {
         if (!Events.TripleFaulted) Events.Activity = CpuActivity.Active;
         Shootdown.EnterGuest();

@@ -54,7 +54,7 @@ internal sealed unsafe partial class Processor
         new Span<byte>(State->Vector, 16 * 32).Clear();
     }
 
-    /// <inheritdoc cref="IVirtualCpu.ReadState"/>
+    /// <inheritdoc cref="IX86Cpu.ReadState"/>
     public void ReadState(CpuState state)
     {
         ProcessorState* s = State;

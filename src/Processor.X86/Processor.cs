@@ -60,7 +60,7 @@ internal sealed unsafe partial class Processor : IDisposable
     public readonly TaskSwitcher Tasks;
 
     /// <summary>The exit being prepared or returned.</summary>
-    public readonly VmExit Exit = new();
+    public readonly X86Exit Exit = new();
 
     private readonly GuestFault _fault = new();
 
@@ -138,7 +138,7 @@ internal sealed unsafe partial class Processor : IDisposable
     private readonly InterceptSets _interceptSets = new();
     private uint _interceptMode; // the set in force, as it stands in the mode key
 
-    /// <inheritdoc cref="IVirtualCpu.Controls"/>
+    /// <inheritdoc cref="IX86Cpu.Controls"/>
     public ExecutionControls Controls
     {
         get => _controls;
@@ -208,7 +208,7 @@ internal sealed unsafe partial class Processor : IDisposable
         Signal(Attention.Event);
     }
 
-    /// <inheritdoc cref="IVirtualCpu.Kick"/>
+    /// <inheritdoc cref="IX86Cpu.Kick"/>
     public void Kick() => Signal(Attention.Kick);
 
     /// <summary>Sets attention flags from any thread; after disposal there is nothing left to be told.</summary>

@@ -4,7 +4,7 @@ namespace Bunraku.Processor.X86;
 
 /// <summary>The software engines' part of one VM.</summary>
 /// <param name="translateAfter">See <see cref="Processor"/>.</param>
-internal sealed class SoftwareVm(GuestMemory memory, CpuModel model, VirtualClock clock, int translateAfter) : IEngineVm
+internal sealed class SoftwareVm(GuestMemory memory, CpuModel model, VirtualClock clock, int translateAfter) : IX86Vm
 {
     private readonly List<InterpretedCpu> _cpus = [];
     private readonly ProcessorGroup _group = new();
@@ -12,7 +12,7 @@ internal sealed class SoftwareVm(GuestMemory memory, CpuModel model, VirtualCloc
 
     public bool HonoursPageRights => true;
 
-    public IVirtualCpu CreateCpu(int index)
+    public IX86Cpu CreateCpu(int index)
     {
         var cpu = new InterpretedCpu(index, new Processor(memory, model, clock, _group, translateAfter) { CpuIndex = index });
         cpu.SetA20(_a20);

@@ -5,7 +5,7 @@ namespace Bunraku.Processor.X86;
 
 /// <summary>The <c>bt</c> engine: hot code is translated to the host's own, the rest is interpreted.</summary>
 /// <param name="threshold">How often a block is entered before it is translated, at least 1.</param>
-public sealed class TranslatorEngine(int threshold = TranslatorEngine.DefaultThreshold) : IEngine
+public sealed class TranslatorEngine(int threshold = TranslatorEngine.DefaultThreshold) : IX86Engine
 {
     public const int DefaultThreshold = 24;
 
@@ -18,5 +18,5 @@ public sealed class TranslatorEngine(int threshold = TranslatorEngine.DefaultThr
 
     private static string? Missing() => !Avx2.IsSupported ? "AVX2" : !Bmi2.X64.IsSupported ? "BMI2" : null;
 
-    public IEngineVm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new SoftwareVm(memory, model, clock, threshold);
+    public IX86Vm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new SoftwareVm(memory, model, clock, threshold);
 }

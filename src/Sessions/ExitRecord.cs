@@ -3,12 +3,12 @@ using Bunraku.Engines;
 
 namespace Bunraku.Sessions;
 
-/// <summary>One VM exit as it was handled, copied out of the vCPU's reused <see cref="VmExit"/>.</summary>
+/// <summary>One VM exit as it was handled, copied out of the vCPU's reused <see cref="X86Exit"/>.</summary>
 /// <param name="Nanoseconds">Virtual time since power-on.</param>
 public readonly record struct ExitRecord(
     long Nanoseconds, int Cpu, ExitReason Reason, bool IsWrite, int Size, ulong Address, ulong Data, bool Fault, uint Leaf, uint Subleaf, string? Message)
 {
-    public static ExitRecord From(long nanoseconds, int cpu, VmExit e) =>
+    public static ExitRecord From(long nanoseconds, int cpu, X86Exit e) =>
         new(nanoseconds, cpu, e.Reason, e.IsWrite, e.Size, e.Address, e.Data, e.Fault, e.Leaf, e.Subleaf, e.Message);
 
     /// <summary>One line: seconds of virtual time, vCPU, reason, what was accessed.</summary>

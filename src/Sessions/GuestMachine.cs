@@ -14,7 +14,7 @@ internal sealed class GuestMachine
 
     private readonly IGuestConsole _console;
     private readonly GuestConsole _wiring;
-    private readonly VirtualMachine _vm;
+    private readonly X86Machine _vm;
     private readonly GuestImage? _bootAgain; // what a reset boots; null: it ends the run
     private readonly bool _holdsInput;
     private GuestMessages? _messages;
@@ -34,7 +34,7 @@ internal sealed class GuestMachine
 
     /// <param name="warn">Told in one line what the guest does not get of what it asks for.</param>
     /// <exception cref="BootException">The guest is no kernel or does not fit.</exception>
-    public GuestMachine(VirtualMachine vm, GuestImage image, RunOptions options, IGuestConsole console, Action<string>? warn)
+    public GuestMachine(X86Machine vm, GuestImage image, RunOptions options, IGuestConsole console, Action<string>? warn)
     {
         _console = console;
         _wiring = image.Linux?.Console ?? GuestConsole.Shell;

@@ -26,7 +26,7 @@ public sealed record RunResult(StopCause Cause, HostEnd HostEnd, int Signal, int
     public int ExitStatus => Cause.Reason switch
     {
         StopReason.DebugExit => Cause.Status & 0xFF,
-        StopReason.TripleFault => Sessions.ExitStatus.GuestCrashed,
+        StopReason.Shutdown => Sessions.ExitStatus.GuestCrashed,
         StopReason.EngineError => Sessions.ExitStatus.InternalError,
         StopReason.HostRequest => HostEnd switch
         {

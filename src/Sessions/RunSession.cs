@@ -5,6 +5,7 @@ using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Bunraku.Hypervisor.Scheduling;
 using Bunraku.Machine;
+using Bunraku.Machine.Board;
 using Bunraku.Platform;
 
 namespace Bunraku.Sessions;
@@ -19,9 +20,9 @@ public sealed class RunSession : IDisposable
 
     private readonly RunOptions _options;
     private readonly IGuestConsole _console;
-    private readonly VirtualMachine _vm;
+    private readonly X86Machine _vm;
     private readonly GuestMachine _machine;
-    private readonly IEngine _engine;
+    private readonly IX86Engine _engine;
     private readonly ExitLog _log;
     private readonly ExitTrace? _trace;
     /// <summary>Guards how the run ends; nothing waits with it held.</summary>
@@ -45,7 +46,7 @@ public sealed class RunSession : IDisposable
     /// <param name="cancel">Ends a download with an OperationCanceledException.</param>
     /// <exception cref="UsageException">An option names something unknown.</exception>
     /// <exception cref="CannotStartException">This host, a file or a package does not allow it.</exception>
-    public RunSession(RunOptions options, IReadOnlyList<IEngine> engines, Func<string?, CpuModel> parseModel, IGuestConsole console, Action<string>? progress = null, CancellationToken cancel = default)
+    public RunSession(RunOptions options, IReadOnlyList<IX86Engine> engines, Func<string?, CpuModel> parseModel, IGuestConsole console, Action<string>? progress = null, CancellationToken cancel = default)
     {
         (_options, _console) = (options, console);
         _processStart = options.Started ?? HostProcess.StartTime;
@@ -60,7 +61,7 @@ public sealed class RunSession : IDisposable
         _trace = options.Trace is { } target ? new ExitTrace(target) : null;
         try
         {
-            _vm = new VirtualMachine(_engine, model, options.Memory, options.Cpus, new VirtualMachineOptions
+            _vm = new X86Machine(_engine, model, MemoryLayout.Regions(options.Memory), options.Cpus, new X86MachineOptions
             {
                 Paravirtual = options.Paravirtual,
                 EngineApics = options.EngineApics,
@@ -89,7 +90,7 @@ public sealed class RunSession : IDisposable
             _log.Dispose();
             throw;
         }
-        foreach (CpuThread cpu in _vm.Cpus) cpu.OnExit = OnExit;
+        foreach (X86CpuThread cpu in _vm.Cpus) cpu.OnExit = OnExit;
         _vmCreated = SinceProcessStart();
     }
 
@@ -106,7 +107,7 @@ public sealed class RunSession : IDisposable
         }
     }
 
-    private void OnExit(CpuThread cpu, VmExit exit)
+    private void OnExit(X86CpuThread cpu, X86Exit exit)
     {
         _log.Add(ExitRecord.From(_vm.Clock.Nanoseconds, cpu.Cpu.Index, exit));
         _console.Throttle();
@@ -116,7 +117,7 @@ public sealed class RunSession : IDisposable
     public string EngineName => _engine.Name;
 
     /// <summary>The VM, for who embeds one.</summary>
-    public VirtualMachine Machine => _vm;
+    public X86Machine Machine => _vm;
 
     /// <summary>The last exits, oldest first.</summary>
     public IReadOnlyList<ExitRecord> LastExits => _log.Last;
@@ -264,14 +265,14 @@ public sealed class RunSession : IDisposable
     }
 
     /// <summary>The engine that <c>--engine</c> means.</summary>
-    public static IEngine ChooseEngine(string name, IReadOnlyList<IEngine> engines)
+    public static IX86Engine ChooseEngine(string name, IReadOnlyList<IX86Engine> engines)
     {
         if (name == "auto")
         {
             return engines.FirstOrDefault(e => e.Probe() is { Available: true, Chosen: true })
                 ?? throw new CannotStartException("no engine can run on this host; 'bunraku engines' says why");
         }
-        IEngine engine = engines.FirstOrDefault(e => e.Name == name)
+        IX86Engine engine = engines.FirstOrDefault(e => e.Name == name)
             ?? throw new UsageException(Nearest.Message("engine", name, [.. engines.Select(e => e.Name), "auto"]));
         EngineProbe probe = engine.Probe();
         return probe.Available ? engine : throw new CannotStartException($"the engine '{name}' cannot run here: {probe.Detail}");

@@ -44,14 +44,14 @@ public sealed record RunStatistics(
         CodeFlushes: a.CodeFlushes + b.CodeFlushes));
 
     /// <summary>Exits of all vCPUs by reason, most frequent first.</summary>
-    public static IReadOnlyList<KeyValuePair<ExitReason, ulong>> SumExits(VirtualMachine vm) =>
+    public static IReadOnlyList<KeyValuePair<ExitReason, ulong>> SumExits(X86Machine vm) =>
         [.. Enum.GetValues<ExitReason>()
-            .Select(r => KeyValuePair.Create(r, vm.Cpus.Aggregate(0ul, (sum, cpu) => sum + cpu.Exits[r])))
+            .Select(r => KeyValuePair.Create(r, vm.Cpus.Aggregate(0ul, (sum, cpu) => sum + cpu.Exits[(byte)r])))
             .Where(p => p.Value > 0)
             .OrderByDescending(p => p.Value)];
 
     /// <summary>Memory of the guest and of the monitor beyond it.</summary>
-    public static (ulong Touched, ulong Monitor) Memory(VirtualMachine vm)
+    public static (ulong Touched, ulong Monitor) Memory(X86Machine vm)
     {
         ulong touched = HostProcess.TouchedBytes(vm.Memory.Backing), resident = HostProcess.ResidentBytes;
         // Guest pages that only the kernel touched (ours by a read call) are in the file, but not in our resident set.

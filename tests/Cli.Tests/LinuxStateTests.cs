@@ -20,5 +20,5 @@ public sealed class LinuxStateTests
         for (int n = 0; n < Rounds; n++) Assert.Null(rounds.Run());
     }
 
-    private static IEngine Find(string name) => name == "bt" ? new TranslatorEngine(threshold: 2) : new InterpreterEngine();
+    private static IX86Engine Find(string name) => name == "bt" ? new TranslatorEngine(threshold: 2) : new InterpreterEngine();
 }

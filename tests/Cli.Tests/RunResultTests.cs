@@ -11,8 +11,8 @@ public class RunResultTests
     [InlineData(StopReason.PowerOff, HostEnd.None, 0, null, true, 125)]
     [InlineData(StopReason.Reset, HostEnd.None, 0, null, false, 4)]
     [InlineData(StopReason.Reset, HostEnd.None, 0, null, true, 4)]
-    [InlineData(StopReason.TripleFault, HostEnd.None, 0, null, false, 3)]
-    [InlineData(StopReason.TripleFault, HostEnd.None, 0, 0, true, 3)]
+    [InlineData(StopReason.Shutdown, HostEnd.None, 0, null, false, 3)]
+    [InlineData(StopReason.Shutdown, HostEnd.None, 0, 0, true, 3)]
     [InlineData(StopReason.EngineError, HostEnd.None, 0, null, false, 125)]
     [InlineData(StopReason.HostRequest, HostEnd.TimedOut, 0, null, false, 124)]
     [InlineData(StopReason.HostRequest, HostEnd.Quit, 0, null, false, 0)]
@@ -28,7 +28,7 @@ public class RunResultTests
     [InlineData(StopReason.PowerOff, null)]
     [InlineData(StopReason.Reset, 7)]
     [InlineData(StopReason.Reset, null)]
-    [InlineData(StopReason.TripleFault, null)]
+    [InlineData(StopReason.Shutdown, null)]
     [InlineData(StopReason.HostRequest, null)]
     public void DamageIsToldWhateverEndedTheRun(StopReason reason, int? command)
     {

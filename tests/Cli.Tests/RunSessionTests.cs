@@ -30,7 +30,7 @@ public class RunSessionTests
 
     private static readonly byte[] Kernel = TestKernel.Assemble(a => { a.nop(); a.hlt(); });
 
-    private static (RunResult Result, string Output, RunSession Session) Run(RunOptions options, params Action<VmExit>[] script)
+    private static (RunResult Result, string Output, RunSession Session) Run(RunOptions options, params Action<X86Exit>[] script)
     {
         using var kernel = new TemporaryFile(Kernel);
         var console = new Recorder();
@@ -63,7 +63,7 @@ public class RunSessionTests
     public void ACrashIsReportedWithStateCodeAndExits()
     {
         (RunResult result, _, RunSession session) = Run(new RunOptions(), ScriptedEngine.Out(0x80, 0x42), ScriptedEngine.Exit(ExitReason.TripleFault));
-        Assert.Equal(StopReason.TripleFault, result.Cause.Reason);
+        Assert.Equal(StopReason.Shutdown, result.Cause.Reason);
         string report = session.CrashReport(0);
         session.Dispose();
         Assert.Contains("RIP=0000000000100020", report);

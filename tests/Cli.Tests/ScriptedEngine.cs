@@ -3,7 +3,7 @@ using Bunraku.Engines;
 namespace Bunraku.Cli.Tests;
 
 /// <summary>An engine whose guest is a list of exits; after the last one the guest loops until somebody kicks it.</summary>
-internal sealed class ScriptedEngine(params Action<VmExit>[] script) : IEngine
+internal sealed class ScriptedEngine(params Action<X86Exit>[] script) : IX86Engine
 {
     public static readonly CpuModel Model = new("scripted", "GenuineIntel", 6, 1, 1, "Scripted", new HashSet<CpuFeature> { CpuFeature.Lm, CpuFeature.Pae, CpuFeature.Apic });
 
@@ -13,26 +13,26 @@ internal sealed class ScriptedEngine(params Action<VmExit>[] script) : IEngine
 
     public EngineProbe Probe() => Answer;
 
-    public IEngineVm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new Vm(script);
+    public IX86Vm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new Vm(script);
 
-    public static Action<VmExit> Out(ushort port, byte value) => e => (e.Reason, e.IsWrite, e.Size, e.Address, e.Data) = (ExitReason.Io, true, 1, port, value);
+    public static Action<X86Exit> Out(ushort port, byte value) => e => (e.Reason, e.IsWrite, e.Size, e.Address, e.Data) = (ExitReason.Io, true, 1, port, value);
 
-    public static Action<VmExit> In(ushort port) => e => (e.Reason, e.IsWrite, e.Size, e.Address, e.Data) = (ExitReason.Io, false, 1, port, 0);
+    public static Action<X86Exit> In(ushort port) => e => (e.Reason, e.IsWrite, e.Size, e.Address, e.Data) = (ExitReason.Io, false, 1, port, 0);
 
-    public static Action<VmExit> Exit(ExitReason reason) => e => e.Reason = reason;
+    public static Action<X86Exit> Exit(ExitReason reason) => e => e.Reason = reason;
 
-    private sealed class Vm(Action<VmExit>[] script) : IEngineVm
+    private sealed class Vm(Action<X86Exit>[] script) : IX86Vm
     {
-        public IVirtualCpu CreateCpu(int index) => new Cpu(index, script);
+        public IX86Cpu CreateCpu(int index) => new Cpu(index, script);
 
         public void Dispose()
         {
         }
     }
 
-    private sealed class Cpu(int index, Action<VmExit>[] script) : IVirtualCpu
+    private sealed class Cpu(int index, Action<X86Exit>[] script) : IX86Cpu
     {
-        private readonly VmExit _exit = new();
+        private readonly X86Exit _exit = new();
         private readonly Lock _disposal = new();
         private readonly SemaphoreSlim _kicks = new(0);
         private bool _disposed;
@@ -46,7 +46,7 @@ internal sealed class ScriptedEngine(params Action<VmExit>[] script) : IEngine
         public bool NmiWindowOpen => false;
         public EngineCounters Counters => new((ulong)_next, 0, 0, 0, 0, 0, 0);
 
-        public VmExit Enter()
+        public X86Exit Enter()
         {
             if (_next < script.Length)
             {

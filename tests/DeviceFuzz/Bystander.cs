@@ -21,10 +21,10 @@ public static class Bystander
     private static readonly TimeSpan s_longest = TimeSpan.FromMinutes(2);
 
     /// <summary>One life of so many rounds. Null when all went as it should.</summary>
-    public static string? Run(IEngine engine, int rounds)
+    public static string? Run(IX86Engine engine, int rounds)
     {
         var printed = new StringBuilder();
-        using var vm = new VirtualMachine(engine, DeviceFuzzer.Model, 4 << 20);
+        using var vm = new X86Machine(engine, DeviceFuzzer.Model, 4 << 20);
         _ = new PcBoard(vm, new PcBoardOptions { DebugExit = true, SerialOutput = bytes => printed.Append(Encoding.ASCII.GetString(bytes)) });
         Load(vm, rounds);
         vm.Start();
@@ -50,7 +50,7 @@ public static class Bystander
         return text.ToString();
     }
 
-    private static void Load(VirtualMachine vm, int rounds)
+    private static void Load(X86Machine vm, int rounds)
     {
         GuestMemory memory = vm.Memory;
         memory.TryWrite(Gdt + GuestParts.CodeSelector, GuestParts.CodeDescriptor32);

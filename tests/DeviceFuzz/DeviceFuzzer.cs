@@ -18,7 +18,7 @@ public sealed record DeviceFuzzResult(ulong Seed, ulong Accesses, ulong Interrup
 /// Runs <see cref="HostileGuest"/> on a full board, one VM for each seed, while somebody types, presses the power button, pulses NMI, and pauses the VM. The guest may end its VM
 /// as guests can; the monitor must neither fail nor stand still.
 /// </summary>
-public sealed class DeviceFuzzer(IEngine engine, int cpus = 1)
+public sealed class DeviceFuzzer(IX86Engine engine, int cpus = 1)
 {
     private const int LastExits = 24;
     private static readonly TimeSpan s_joinPatience = TimeSpan.FromSeconds(30);
@@ -27,7 +27,7 @@ public sealed class DeviceFuzzer(IEngine engine, int cpus = 1)
     public TimeSpan LongestPause { get; init; } = TimeSpan.FromSeconds(30);
 
     /// <summary>Called with the VM and its board before the start.</summary>
-    public Action<VirtualMachine, PcBoard>? Prepare { get; init; }
+    public Action<X86Machine, PcBoard>? Prepare { get; init; }
 
     /// <summary>What the hostile guest and its bystander see for a processor.</summary>
     public static CpuModel Model => CpuModels.Parse("max,+hypervisor");
@@ -35,13 +35,13 @@ public sealed class DeviceFuzzer(IEngine engine, int cpus = 1)
     /// <summary>Runs the guest of a seed until it has made so many accesses or has ended its VM. A VM that hangs is left behind.</summary>
     public DeviceFuzzResult Run(ulong seed, ulong accesses)
     {
-        var vm = new VirtualMachine(engine, Model, HostileGuest.MemorySize, cpus);
+        var vm = new X86Machine(engine, Model, HostileGuest.MemorySize, cpus);
         var board = new PcBoard(vm, new PcBoardOptions { DebugExit = true, TestDevice = true, SerialOutput = _ => { }, SecondSerialOutput = _ => { }, DebugOutput = _ => { } });
         board.FwCfg.AddFile("opt/writable", new byte[1000], writable: true);
         HostileGuest.Load(vm, seed | 1ul << 63);
         Prepare?.Invoke(vm, board);
         var trace = new ExitTrace(cpus);
-        foreach (CpuThread cpu in vm.Cpus) cpu.OnExit = trace.Add;
+        foreach (X86CpuThread cpu in vm.Cpus) cpu.OnExit = trace.Add;
 
         var random = new Random((int)(seed * 2654435761 >> 3));
         var patience = new Patience(LongestPause, vm);
@@ -65,7 +65,7 @@ public sealed class DeviceFuzzer(IEngine engine, int cpus = 1)
         {
             StopReason.EngineError => Describe(vm, trace, $"the monitor failed: {cause.Message}"),
             // Nothing that one processor does here spoils its tables; several start each other anywhere.
-            StopReason.TripleFault when cpus == 1 => Describe(vm, trace, "the guest's processor is in shutdown, which it gave no reason for"),
+            StopReason.Shutdown when cpus == 1 => Describe(vm, trace, "the guest's processor is in shutdown, which it gave no reason for"),
             _ => null,
         };
         var result = new DeviceFuzzResult(seed, Sum(vm, HostileGuest.Counter), Sum(vm, HostileGuest.Interrupts), cause, failure);
@@ -73,10 +73,10 @@ public sealed class DeviceFuzzer(IEngine engine, int cpus = 1)
         return result;
     }
 
-    private static bool Within(TimeSpan limit, VirtualMachine vm, Action action) =>
+    private static bool Within(TimeSpan limit, X86Machine vm, Action action) =>
         new Patience(limit, vm).Await(Task.Factory.StartNew(action, TaskCreationOptions.LongRunning));
 
-    private static ulong Sum(VirtualMachine vm, Func<int, ulong> address)
+    private static ulong Sum(X86Machine vm, Func<int, ulong> address)
     {
         ulong sum = 0;
         for (int n = 0; n < HostileGuest.MostCpus; n++)
@@ -88,7 +88,7 @@ public sealed class DeviceFuzzer(IEngine engine, int cpus = 1)
     }
 
     /// <summary>What comes from outside while the guest runs.</summary>
-    private static void Disturb(VirtualMachine vm, PcBoard board, Random random)
+    private static void Disturb(X86Machine vm, PcBoard board, Random random)
     {
         switch (random.Next(12))
         {
@@ -116,7 +116,7 @@ public sealed class DeviceFuzzer(IEngine engine, int cpus = 1)
         }
     }
 
-    private DeviceFuzzResult Hung(VirtualMachine vm, ExitTrace trace, ulong seed, string what)
+    private DeviceFuzzResult Hung(X86Machine vm, ExitTrace trace, ulong seed, string what)
     {
         if (!Within(TimeSpan.FromSeconds(5), vm, vm.Pause)) what += "; the vCPUs cannot be held, what follows may be torn";
         string failure = Describe(vm, trace, what);
@@ -124,10 +124,10 @@ public sealed class DeviceFuzzer(IEngine engine, int cpus = 1)
         return new(seed, Sum(vm, HostileGuest.Counter), Sum(vm, HostileGuest.Interrupts), null, failure);
     }
 
-    private static string Describe(VirtualMachine vm, ExitTrace trace, string what)
+    private static string Describe(X86Machine vm, ExitTrace trace, string what)
     {
         var text = new StringBuilder(what).AppendLine();
-        foreach (CpuThread cpu in vm.Cpus)
+        foreach (X86CpuThread cpu in vm.Cpus)
         {
             var s = new CpuState();
             try
@@ -152,7 +152,7 @@ public sealed class DeviceFuzzer(IEngine engine, int cpus = 1)
         private readonly Entry[,] _entries = new Entry[cpus, LastExits];
         private readonly long[] _counts = new long[cpus];
 
-        public void Add(CpuThread cpu, VmExit exit)
+        public void Add(X86CpuThread cpu, X86Exit exit)
         {
             int n = cpu.Cpu.Index;
             _entries[n, _counts[n]++ % LastExits] = new(exit.Reason, exit.IsWrite, exit.Size, exit.Address, exit.Data, exit.Fault);

@@ -39,7 +39,7 @@ public static class HostileGuest
     public static ulong Interrupts(int cpu) => Counter(cpu) + InterruptsOffset;
 
     /// <summary>Puts the guest into a VM with a board and its first processor at the beginning. Before the VM starts.</summary>
-    public static void Load(VirtualMachine vm, ulong seed)
+    public static void Load(X86Machine vm, ulong seed)
     {
         GuestMemory memory = vm.Memory;
         ReadOnlySpan<ulong> gdt = [0, CodeDescriptor64, DataDescriptor, 0x0000_8B00_0000_0067 | (ulong)Tss << 16, 0];

@@ -15,7 +15,7 @@ public sealed class SaveRounds : IDisposable
     private const ulong Memory = 96 << 20;
     private const string Work = "while :; do ls -lR /proc/self /sys/class > /tmp/list 2>&1; dd if=/dev/zero of=/tmp/block bs=64k count=20 2>/dev/null; sha256sum /tmp/block /tmp/list; sleep 0.03; done";
 
-    private readonly IEngine _engine, _second;
+    private readonly IX86Engine _engine, _second;
     private readonly int _cpus;
     private readonly CpuModel _model;
     private readonly LinuxGuest _guest;
@@ -24,7 +24,7 @@ public sealed class SaveRounds : IDisposable
     private int _lived;
 
     /// <param name="second">The engine of the copies; another one than the saved machine's shows that states move between engines.</param>
-    public SaveRounds(IEngine engine, IEngine second, int cpus, int seed)
+    public SaveRounds(IX86Engine engine, IX86Engine second, int cpus, int seed)
     {
         (_engine, _second, _cpus, _random) = (engine, second, cpus, new Random(seed));
         CpuModel model = CpuModels.Parse(CpuModels.Default);
@@ -102,9 +102,9 @@ public sealed class SaveRounds : IDisposable
         return string.Join(Environment.NewLine, text.Concat(lines.Select(l => l.Length > 3000 ? l[..3000] : l)));
     }
 
-    private void Note(VirtualMachine vm)
+    private void Note(X86Machine vm)
     {
-        foreach (CpuThread cpu in vm.Cpus)
+        foreach (X86CpuThread cpu in vm.Cpus)
         {
             var state = new CpuState();
             cpu.Cpu.ReadState(state);
@@ -122,13 +122,13 @@ public sealed class SaveRounds : IDisposable
     {
         private readonly PcBoard _board;
 
-        public Box(SaveRounds owner, IEngine engine)
+        public Box(SaveRounds owner, IX86Engine engine)
         {
-            Vm = new VirtualMachine(engine, owner._model, Memory, owner._cpus, new VirtualMachineOptions { TscFrequency = 2_000_000_000, TimeOfDay = new NoTime() });
+            Vm = new X86Machine(engine, owner._model, Memory, owner._cpus, new X86MachineOptions { TscFrequency = 2_000_000_000, TimeOfDay = new NoTime() });
             _board = new PcBoard(Vm, new PcBoardOptions { SerialOutput = Add, SecondSerialOutput = Add, StartTime = new DateTime(2026, 3, 4, 5, 6, 7, DateTimeKind.Utc) });
         }
 
-        public VirtualMachine Vm { get; }
+        public X86Machine Vm { get; }
 
         public List<byte> Output { get; } = [];
 

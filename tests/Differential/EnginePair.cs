@@ -19,10 +19,10 @@ internal sealed unsafe class EnginePair : IDisposable
     private sealed class World : IDisposable
     {
         public readonly GuestMemory Memory = new(G.MemorySize);
-        public readonly IVirtualCpu Cpu;
-        private readonly IEngineVm _vm;
+        public readonly IX86Cpu Cpu;
+        private readonly IX86Vm _vm;
 
-        public World(IEngine engine, CpuModel model, VirtualClock clock)
+        public World(IX86Engine engine, CpuModel model, VirtualClock clock)
         {
             _vm = engine.CreateVm(Memory, model, clock);
             Cpu = _vm.CreateCpu(0);
@@ -60,7 +60,7 @@ internal sealed unsafe class EnginePair : IDisposable
     private int _running;
     private volatile bool _late;
 
-    public EnginePair(IEngine subject, IEngine reference, CpuModel model)
+    public EnginePair(IX86Engine subject, IX86Engine reference, CpuModel model)
     {
         _clock.Stop(); // both read the same time
         _subject = new World(subject, model, _clock);
@@ -151,13 +151,13 @@ internal sealed unsafe class EnginePair : IDisposable
 
     private (string?, ExitReason) Run(GuestProgram program, Rng rng, ulong start)
     {
-        IVirtualCpu subject = _subject.Cpu;
+        IX86Cpu subject = _subject.Cpu;
         subject.Controls = _reference.Cpu.Controls;
         bool wanted = false; // an interrupt waits for its window
         ulong stop = program.Steered ? start + Stretch(rng) : ulong.MaxValue;
         for (; ; )
         {
-            VmExit exit = stop != ulong.MaxValue && subject is IFollowingCpu steered ? steered.EnterUntil(stop) : subject.Enter();
+            X86Exit exit = stop != ulong.MaxValue && subject is IFollowingCpu steered ? steered.EnterUntil(stop) : subject.Enter();
             Exits++;
             IReadOnlyList<string> differences = Follower.Follow(exit);
             if (differences.Count > 0) return (Report(program, exit, differences, start), exit.Reason);
@@ -220,13 +220,13 @@ internal sealed unsafe class EnginePair : IDisposable
         _reference.Memory.Write(physical, bytes);
     }
 
-    private string? CompareMemory(GuestProgram program, VmExit exit, ulong start)
+    private string? CompareMemory(GuestProgram program, X86Exit exit, ulong start)
     {
         if (new ReadOnlySpan<byte>(_subject.Memory.Backing.Pointer, (int)G.MemorySize).SequenceEqual(new ReadOnlySpan<byte>(_reference.Memory.Backing.Pointer, (int)G.MemorySize))) return null;
         return Report(program, exit, MemoryComparer.Differences(_subject.Memory, _reference.Memory, [(0, G.MemorySize)]), start);
     }
 
-    private string Report(GuestProgram program, VmExit exit, IReadOnlyList<string> differences, ulong start) =>
+    private string Report(GuestProgram program, X86Exit exit, IReadOnlyList<string> differences, ulong start) =>
         $"after {Follower.Place.Retired - start:N0} instructions of {program.Mode}, at {Follower.Describe(exit)}, RIP 0x{Follower.SubjectState.Rip:X}\n"
         + string.Join('\n', differences.Select(d => "    " + d));
 

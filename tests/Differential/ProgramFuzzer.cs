@@ -9,14 +9,14 @@ public sealed class ProgramFuzzer : IDisposable
     /// <summary>Programs on one pair of guests before it is made anew, so that a difference can be found again from there.</summary>
     private const ulong ProgramsPerPair = 256;
 
-    private readonly IEngine _subject, _reference;
+    private readonly IX86Engine _subject, _reference;
     private readonly CpuModel _model;
     private readonly ProgramGenerator _generator;
     private EnginePair? _pair;
     private ulong _pairFrom;
     private ulong _exitsBefore;
 
-    public ProgramFuzzer(IEngine subject, IEngine reference, CpuModel model)
+    public ProgramFuzzer(IX86Engine subject, IX86Engine reference, CpuModel model)
     {
         _subject = subject;
         _reference = reference;

@@ -29,18 +29,18 @@ internal sealed record ApicHolder(string Engine, bool Holds, bool ForgetsService
 {
     public static IReadOnlyList<ApicHolder> All { get; } = [.. TestedEngines.Runnable.SelectMany(Of)];
 
-    private static IEnumerable<ApicHolder> Of(IEngine engine)
+    private static IEnumerable<ApicHolder> Of(IX86Engine engine)
     {
         yield return new(engine.Name, false, false);
         using var memory = new GuestMemory(Layout.MemorySize);
-        using IEngineVm vm = Find(engine.Name).CreateVm(memory, KnownEngines.ParseModel(null), new VirtualClock());
+        using IX86Vm vm = Find(engine.Name).CreateVm(memory, KnownEngines.ParseModel(null), new VirtualClock());
         if (vm.HoldLocalApics() != null) yield return new(engine.Name, true, NotRun.IsEmulatedByKernel(engine));
     }
 
     public static bool Forgets(string engine, bool holds) => All.Any(h => h.ForgetsService && (h.Engine, h.Holds) == (engine, holds));
 
     /// <summary>The engine as it is tested: one that would rather leave local APICs to the board does not.</summary>
-    public static IEngine Find(string engine) => engine == "kvm" ? new Bunraku.Engine.Kvm.KvmEngine { HoldsApicsWithoutHardware = true } : TestedEngines.Find(engine);
+    public static IX86Engine Find(string engine) => engine == "kvm" ? new Bunraku.Engine.Kvm.KvmEngine { HoldsApicsWithoutHardware = true } : TestedEngines.Find(engine);
 }
 
 /// <summary>A fixture's guest on a whole board: flat 32-bit protected mode with the APICs mapped. It says things on the debug console and ends through isa-debug-exit.</summary>
@@ -60,7 +60,7 @@ internal sealed class BoardGuest : IDisposable
     {
         _guest.Code(a => emit(_guest, a));
         prepare?.Invoke(_guest);
-        Vm = new VirtualMachine(ApicHolder.Find(engine), _guest.Model, Layout.MemorySize, cpus, new VirtualMachineOptions { EngineApics = engineApics });
+        Vm = new X86Machine(ApicHolder.Find(engine), _guest.Model, Layout.MemorySize, cpus, new X86MachineOptions { EngineApics = engineApics });
         Board = new PcBoard(Vm, new PcBoardOptions { DebugExit = true, TestDevice = true, DebugOutput = Say });
         Assert.Equal(engineApics, Vm.EngineApics != null);
         var memory = new byte[Layout.Spare - Layout.Gdt];
@@ -69,7 +69,7 @@ internal sealed class BoardGuest : IDisposable
         Vm.Cpus[0].Cpu.WriteState(_guest.State);
     }
 
-    public VirtualMachine Vm { get; }
+    public X86Machine Vm { get; }
     public PcBoard Board { get; }
 
     private void Say(ReadOnlySpan<byte> bytes)
@@ -97,7 +97,7 @@ internal sealed class BoardGuest : IDisposable
     }
 
     /// <summary>Null when the guest does not stop by itself in time.</summary>
-    public static StopCause? Ends(VirtualMachine vm)
+    public static StopCause? Ends(X86Machine vm)
     {
         if (!new Patience(s_longest, vm).Await(vm.Stopped)) return null;
         vm.Join();

@@ -16,8 +16,8 @@ public sealed class EngineMoveTests
         get
         {
             var pairs = new TheoryData<string, string>();
-            foreach (IEngine from in TestedEngines.Runnable)
-                foreach (IEngine to in TestedEngines.Runnable) pairs.Add(from.Name, to.Name);
+            foreach (IX86Engine from in TestedEngines.Runnable)
+                foreach (IX86Engine to in TestedEngines.Runnable) pairs.Add(from.Name, to.Name);
             return pairs;
         }
     }
@@ -28,8 +28,8 @@ public sealed class EngineMoveTests
         get
         {
             var pairs = new TheoryData<string, string>();
-            foreach (IEngine from in TestedEngines.Runnable)
-                foreach (IEngine to in TestedEngines.Runnable.Where(e => !NotRun.IsEmulatedByKernel(e))) pairs.Add(from.Name, to.Name);
+            foreach (IX86Engine from in TestedEngines.Runnable)
+                foreach (IX86Engine to in TestedEngines.Runnable.Where(e => !NotRun.IsEmulatedByKernel(e))) pairs.Add(from.Name, to.Name);
             return pairs;
         }
     }
@@ -48,8 +48,8 @@ public sealed class EngineMoveTests
     /// <summary>A vCPU of each engine over one guest's memory; the guest is in one of them at a time.</summary>
     private sealed class Travel : IDisposable
     {
-        private readonly IEngineVm[] _vms;
-        private readonly IVirtualCpu[] _cpus;
+        private readonly IX86Vm[] _vms;
+        private readonly IX86Cpu[] _cpus;
         private int _at;
 
         public Travel(Guest guest, params string[] engines)
@@ -60,7 +60,7 @@ public sealed class EngineMoveTests
             Cpu.WriteState(guest.State);
         }
 
-        public IVirtualCpu Cpu => _cpus[_at];
+        public IX86Cpu Cpu => _cpus[_at];
 
         /// <summary>Finishes what is half done, and moves.</summary>
         public CpuState Move()
@@ -81,8 +81,8 @@ public sealed class EngineMoveTests
 
         public void Dispose()
         {
-            foreach (IVirtualCpu cpu in _cpus) cpu.Dispose();
-            foreach (IEngineVm vm in _vms) vm.Dispose();
+            foreach (IX86Cpu cpu in _cpus) cpu.Dispose();
+            foreach (IX86Vm vm in _vms) vm.Dispose();
         }
     }
 
@@ -130,7 +130,7 @@ public sealed class EngineMoveTests
         uint input = Steps;
         for (; ; )
         {
-            VmExit exit = travel.Cpu.Enter();
+            X86Exit exit = travel.Cpu.Enter();
             if (exit.Reason == ExitReason.Hlt) break;
             Assert.Equal(ExitReason.Io, exit.Reason);
             if (exit.IsWrite) reports.Add(exit.Data & uint.MaxValue);
@@ -160,7 +160,7 @@ public sealed class EngineMoveTests
         });
         using var travel = new Travel(g, from, to);
         var reports = new List<ulong>();
-        for (VmExit exit = travel.Cpu.Enter(); exit.Reason == ExitReason.Io; exit = travel.Cpu.Enter())
+        for (X86Exit exit = travel.Cpu.Enter(); exit.Reason == ExitReason.Io; exit = travel.Cpu.Enter())
         {
             reports.Add(exit.Data);
             travel.Move();
@@ -214,7 +214,7 @@ public sealed class EngineMoveTests
         Assert.Equal(ExitReason.Io, travel.Cpu.Enter().Reason);
         CpuState state = travel.Move();
         Assert.Equal((true, true, null), (state.NmiBlocked, state.NmiPending, state.Pending));
-        VmExit exit;
+        X86Exit exit;
         do exit = travel.Cpu.Enter(); while (exit.Reason == ExitReason.Kicked);
         Assert.Equal(ExitReason.Hlt, exit.Reason);
         state = travel.MoveAsIs();
@@ -243,7 +243,7 @@ public sealed class EngineMoveTests
         });
         using var travel = new Travel(g, from, to);
         ulong last = 0;
-        for (VmExit exit = travel.Cpu.Enter(); exit.Reason == ExitReason.Io; exit = travel.Cpu.Enter())
+        for (X86Exit exit = travel.Cpu.Enter(); exit.Reason == ExitReason.Io; exit = travel.Cpu.Enter())
         {
             ulong low = exit.Data & uint.MaxValue;
             exit = travel.Cpu.Enter();

@@ -19,17 +19,17 @@ public sealed class EnginesAttribute(params object?[] arguments) : DataAttribute
 public static class TestedEngines
 {
     /// <summary>Engines whose guests run here. On <c>check</c> a fixture shows that the two engines behind it agree at every exit, beyond what the fixture itself looks at.</summary>
-    public static IReadOnlyList<IEngine> Runnable { get; } = [.. KnownEngines.All.Where(e => e.Probe().Available).Select(Eager)];
+    public static IReadOnlyList<IX86Engine> Runnable { get; } = [.. KnownEngines.All.Where(e => e.Probe().Available).Select(Eager)];
 
     /// <summary>Fixtures are short: whatever can be translated is, the first time that it runs.</summary>
-    private static IEngine Eager(IEngine engine) => engine switch
+    private static IX86Engine Eager(IX86Engine engine) => engine switch
     {
         TranslatorEngine => new TranslatorEngine(threshold: 1),
         CheckEngine => new CheckEngine(new TranslatorEngine(threshold: 1), new InterpreterEngine()),
         _ => engine,
     };
 
-    public static IEngine Find(string name) => Runnable.First(e => e.Name == name);
+    public static IX86Engine Find(string name) => Runnable.First(e => e.Name == name);
 }
 
 /// <summary>Which engines the fixtures of this assembly ran on.</summary>
@@ -38,7 +38,7 @@ public sealed class EngineCoverage(ITestOutputHelper output)
     [Fact]
     public void AtLeastTheInterpreterRunsEveryFixture()
     {
-        foreach (IEngine engine in KnownEngines.All)
+        foreach (IX86Engine engine in KnownEngines.All)
         {
             EngineProbe probe = engine.Probe();
             output.WriteLine($"{engine.Name}: {(probe.Available ? "run" : "NOT RUN")} ({probe.Detail})");

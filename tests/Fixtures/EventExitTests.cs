@@ -15,7 +15,7 @@ public sealed class EventExitTests
     /// <summary>The run ends with an exit for <paramref name="vector"/> at the mark, nothing pushed, and says what was being delivered.</summary>
     private static void Exits(string engine, Guest g, int vector, uint error, VectoredEvent during, string mark = "at")
     {
-        VmExit? last = null;
+        X86Exit? last = null;
         g.OnExit = exit =>
         {
             last = exit;
@@ -198,7 +198,7 @@ public sealed class EventExitTests
             a.jmp(Sel.Free, 0u);
         });
         g.Place(entry, 32, a => a.hlt());
-        VmExit? last = null;
+        X86Exit? last = null;
         g.OnExit = exit =>
         {
             last = exit;

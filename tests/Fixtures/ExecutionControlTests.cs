@@ -8,19 +8,19 @@ namespace Bunraku.Fixtures;
 public sealed class ExecutionControlTests
 {
     /// <summary>Runs code whose instruction at "at" must exit; returns after the whole run.</summary>
-    private static (Outcome, List<VmExit>) Run(string engine, InterceptedInstructions controls, Action<Guest, Assembler> emit, Action<VmExit>? answer = null, Action<Guest>? prepare = null, int cpl = 0)
+    private static (Outcome, List<X86Exit>) Run(string engine, InterceptedInstructions controls, Action<Guest, Assembler> emit, Action<X86Exit>? answer = null, Action<Guest>? prepare = null, int cpl = 0)
     {
         using var g = new Guest(Mode.Long, cpl);
         g.Code(a => emit(g, a));
         prepare?.Invoke(g);
-        var seen = new List<VmExit>();
+        var seen = new List<X86Exit>();
         var state = new CpuState();
         g.OnExit = exit =>
         {
             if (exit.Reason is ExitReason.Hlt or ExitReason.Io) return false;
             g.Cpu.ReadState(state);
             Assert.Equal(g["at"], state.Rip);
-            seen.Add(new VmExit { Reason = exit.Reason, IsWrite = exit.IsWrite, Address = exit.Address, Data = exit.Data, Leaf = exit.Leaf, Subleaf = exit.Subleaf, Eax = exit.Eax });
+            seen.Add(new X86Exit { Reason = exit.Reason, IsWrite = exit.IsWrite, Address = exit.Address, Data = exit.Data, Leaf = exit.Leaf, Subleaf = exit.Subleaf, Eax = exit.Eax });
             answer?.Invoke(exit);
             return false;
         };
@@ -31,7 +31,7 @@ public sealed class ExecutionControlTests
     [Theory, Engines]
     public void CPUID_exits_with_leaf_and_subleaf_and_gives_what_the_hypervisor_answers(string engine)
     {
-        (Outcome o, List<VmExit> seen) = Run(engine, InterceptedInstructions.Cpuid, (g, a) =>
+        (Outcome o, List<X86Exit> seen) = Run(engine, InterceptedInstructions.Cpuid, (g, a) =>
         {
             a.mov(eax, 7);
             a.mov(ecx, 3);
@@ -170,7 +170,7 @@ public sealed class ExecutionControlTests
                 emit();
             }
         }
-        (Outcome o, List<VmExit> seen) = Run(engine, control, Emit);
+        (Outcome o, List<X86Exit> seen) = Run(engine, control, Emit);
         o.Done();
         Assert.Equal((reason, (ulong)address), (seen.Single().Reason, seen[0].Address));
         Outcome plain = Run(engine, InterceptedInstructions.None, Emit).Item1.Done();

@@ -22,7 +22,7 @@ internal sealed class Guest : IDisposable
     private readonly Dictionary<string, ulong> _marks = [];
     private readonly List<(string, Label)> _newMarks = [];
     private readonly VirtualClock _clock = new();
-    private IEngineVm? _vm;
+    private IX86Vm? _vm;
 
     public Guest(Mode mode, int cpl = 0, string model = "max")
     {
@@ -43,12 +43,12 @@ internal sealed class Guest : IDisposable
     public CpuState State { get; } = new();
 
     /// <summary>Answers exits; true ends the run with that exit. Reads that it leaves alone give all ones.</summary>
-    public Func<VmExit, bool>? OnExit { get; set; }
+    public Func<X86Exit, bool>? OnExit { get; set; }
 
     /// <summary>The vCPU, once the guest has met an engine.</summary>
-    public IVirtualCpu Cpu => _cpu ?? throw new InvalidOperationException("the guest did not run yet");
-    private IVirtualCpu? _cpu;
-    public IEngineVm Vm => _vm ?? throw new InvalidOperationException("the guest did not run yet");
+    public IX86Cpu Cpu => _cpu ?? throw new InvalidOperationException("the guest did not run yet");
+    private IX86Cpu? _cpu;
+    public IX86Vm Vm => _vm ?? throw new InvalidOperationException("the guest did not run yet");
 
     private bool IsLong => _mode is Mode.Compatibility or Mode.Long or Mode.Long5;
     private bool HasPaging => _mode >= Mode.Paged32;
@@ -256,7 +256,7 @@ internal sealed class Guest : IDisposable
     public Guest On(string engine) => On(TestedEngines.Find(engine));
 
     /// <inheritdoc cref="On(string)"/>
-    public Guest On(IEngine engine)
+    public Guest On(IX86Engine engine)
     {
         if (_vm != null) return this;
         _vm = engine.CreateVm(Memory, Model, _clock);
@@ -269,7 +269,7 @@ internal sealed class Guest : IDisposable
     public Outcome Run(string engine)
     {
         On(engine);
-        IVirtualCpu cpu = Cpu;
+        IX86Cpu cpu = Cpu;
         var accesses = new List<Access>();
         bool late = false;
         using ThreadAccounting? account = ThreadAccounting.OfCurrentThread();
@@ -282,7 +282,7 @@ internal sealed class Guest : IDisposable
         }, null, LookMilliseconds, LookMilliseconds);
         for (; ; )
         {
-            VmExit exit = cpu.Enter();
+            X86Exit exit = cpu.Enter();
             if (Volatile.Read(ref late)) Assert.Fail($"the guest did not come to its end: {Describe()}");
             if (exit.Reason is ExitReason.Io or ExitReason.Mmio or ExitReason.Msr)
             {

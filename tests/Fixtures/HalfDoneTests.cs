@@ -93,17 +93,17 @@ public sealed class HalfDoneTests
         var clock = new VirtualClock();
         clock.Stop();
         ((IStateful<ClockState>)clock).Restore(new ClockState(clock.TscFrequency, 1_000_000)); // alike in each run
-        using IEngineVm first = TestedEngines.Find(from).CreateVm(g.Memory, g.Model, clock);
-        using IVirtualCpu start = first.CreateCpu(0);
+        using IX86Vm first = TestedEngines.Find(from).CreateVm(g.Memory, g.Model, clock);
+        using IX86Cpu start = first.CreateCpu(0);
         using var other = new GuestMemory(g.Memory.Size);
-        using IEngineVm second = TestedEngines.Find(to).CreateVm(other, g.Model, clock);
-        using IVirtualCpu end = second.CreateCpu(0);
-        IVirtualCpu cpu = start;
+        using IX86Vm second = TestedEngines.Find(to).CreateVm(other, g.Model, clock);
+        using IX86Cpu end = second.CreateCpu(0);
+        IX86Cpu cpu = start;
         cpu.WriteState(g.State);
         var state = new CpuState();
         while (log.Count < 1000)
         {
-            VmExit exit = cpu.Enter();
+            X86Exit exit = cpu.Enter();
             if (exit.Reason == ExitReason.Kicked) continue;
             log.Add(Follower.Describe(exit));
             if (exit is { Reason: ExitReason.Io, IsWrite: true }) break;
@@ -122,7 +122,7 @@ public sealed class HalfDoneTests
         return (log, state, kind);
     }
 
-    private sealed class Part(IVirtualCpu cpu) : IStateful<CpuState>
+    private sealed class Part(IX86Cpu cpu) : IStateful<CpuState>
     {
         public string Id => "cpu0";
 

@@ -12,7 +12,7 @@ public sealed class HostileDeviceTests
     [InlineData("interp", 1, 1), InlineData("bt", 1, 2), InlineData("interp", 3, 3), InlineData("bt", 3, 4)]
     public async Task A_guest_that_accesses_devices_at_random_harms_nobody(string engineName, int cpus, int series)
     {
-        IEngine engine = TestedEngines.Find(engineName);
+        IX86Engine engine = TestedEngines.Find(engineName);
         Task<string?> bystander = Task.Factory.StartNew(() => Bystander.Run(engine, rounds: 200), TaskCreationOptions.LongRunning);
         var fuzzer = new DeviceFuzzer(engine, cpus);
         ulong accesses = 0, interrupts = 0;

@@ -14,7 +14,7 @@ public sealed class HostileGuestTests
         using var g = new Guest(mode);
         g.Code(a => emit(g, a));
         prepare?.Invoke(g);
-        using var vm = new VirtualMachine(TestedEngines.Find(engine), g.Model, Layout.MemorySize);
+        using var vm = new X86Machine(TestedEngines.Find(engine), g.Model, Layout.MemorySize);
         var memory = new byte[Layout.MemorySize];
         Assert.True(g.Memory.Read(0, memory));
         Assert.True(vm.Memory.Write(0, memory));
@@ -88,7 +88,7 @@ public sealed class HostileGuestTests
             a.cld();
             a.rep.lodsb();
             a.jmp(loop);
-        }, g => { if (mode == Mode.Long) g.State.Gpr[6] = 0; }).Reason is StopReason.HostRequest or StopReason.TripleFault ? StopReason.HostRequest : StopReason.EngineError);
+        }, g => { if (mode == Mode.Long) g.State.Gpr[6] = 0; }).Reason is StopReason.HostRequest or StopReason.Shutdown ? StopReason.HostRequest : StopReason.EngineError);
 
     [Theory, Engines]
     public void A_flood_of_exits_stops(string engine) =>

@@ -14,7 +14,7 @@ public sealed class LifetimeTests
     private const ulong MemorySize = 64 << 20;
 
     /// <summary>A board whose guest writes to all of its first 16 MiB and then says how much it counted.</summary>
-    private static VirtualMachine Start(string engine, out PcBoard board, uint number)
+    private static X86Machine Start(string engine, out PcBoard board, uint number)
     {
         using var g = new Guest(Mode.Protected32);
         g.Code(a =>
@@ -32,7 +32,7 @@ public sealed class LifetimeTests
             a.@out(0xF4, eax);
             a.hlt();
         });
-        var vm = new VirtualMachine(TestedEngines.Find(engine), g.Model, MemorySize);
+        var vm = new X86Machine(TestedEngines.Find(engine), g.Model, MemorySize);
         board = new PcBoard(vm, new PcBoardOptions { DebugExit = true });
         var memory = new byte[Layout.Data - Layout.Gdt];
         Assert.True(g.Memory.Read(Layout.Gdt, memory));
@@ -42,7 +42,7 @@ public sealed class LifetimeTests
         return vm;
     }
 
-    private static void Check(VirtualMachine vm, uint number)
+    private static void Check(X86Machine vm, uint number)
     {
         StopCause cause = vm.Stopped.Result;
         Assert.Equal((StopReason.DebugExit, (int)number * 2 + 1), (cause.Reason, cause.Status));
@@ -101,7 +101,7 @@ public sealed class LifetimeTests
     {
         void One(uint number)
         {
-            using VirtualMachine vm = Start(engine, out _, number);
+            using X86Machine vm = Start(engine, out _, number);
             Check(vm, number);
         }
 
@@ -122,8 +122,8 @@ public sealed class LifetimeTests
     {
         void One()
         {
-            new VirtualMachine(TestedEngines.Find(engine), KnownEngines.ParseModel(null), MemorySize).Dispose();
-            using VirtualMachine vm = Start(engine, out _, 1);
+            new X86Machine(TestedEngines.Find(engine), KnownEngines.ParseModel(null), MemorySize).Dispose();
+            using X86Machine vm = Start(engine, out _, 1);
         }
 
         One();
@@ -135,17 +135,17 @@ public sealed class LifetimeTests
     [Theory, Engines]
     public void Several_VMs_run_at_the_same_time_and_do_not_meet(string engine)
     {
-        VirtualMachine[] vms = [.. Enumerable.Range(1, 8).Select(n => Start(engine, out _, (uint)n))];
+        X86Machine[] vms = [.. Enumerable.Range(1, 8).Select(n => Start(engine, out _, (uint)n))];
         for (uint n = 1; n <= vms.Length; n++) Check(vms[n - 1], n);
-        foreach (VirtualMachine vm in vms) vm.Dispose();
+        foreach (X86Machine vm in vms) vm.Dispose();
     }
 
     [Theory, Engines]
     public void Kick_and_DMA_after_the_end_of_a_vCPU_do_nothing(string engine)
     {
         using var memory = new GuestMemory(1 << 20);
-        IEngineVm vm = TestedEngines.Find(engine).CreateVm(memory, KnownEngines.ParseModel(null), new VirtualClock());
-        IVirtualCpu cpu = vm.CreateCpu(0);
+        IX86Vm vm = TestedEngines.Find(engine).CreateVm(memory, KnownEngines.ParseModel(null), new VirtualClock());
+        IX86Cpu cpu = vm.CreateCpu(0);
         cpu.Dispose();
         vm.Dispose();
         for (int n = 0; n < 1000; n++) cpu.Kick();
@@ -175,18 +175,18 @@ public sealed class LifetimeTests
             a.jnz(loop);
             a.hlt();
         });
-        using IEngineVm vm = TestedEngines.Find(engine).CreateVm(g.Memory, g.Model, new VirtualClock());
-        IVirtualCpu[] cpus = [vm.CreateCpu(0), vm.CreateCpu(1)];
+        using IX86Vm vm = TestedEngines.Find(engine).CreateVm(g.Memory, g.Model, new VirtualClock());
+        IX86Cpu[] cpus = [vm.CreateCpu(0), vm.CreateCpu(1)];
         Thread[] threads = [.. cpus.Select(cpu => new Thread(() =>
         {
             while (cpu.Enter().Reason != ExitReason.Hlt)
             {
             }
         }))];
-        foreach (IVirtualCpu cpu in cpus) cpu.WriteState(g.State);
+        foreach (IX86Cpu cpu in cpus) cpu.WriteState(g.State);
         foreach (Thread t in threads) t.Start();
         foreach (Thread t in threads) t.Join();
         Assert.Equal((2u * count, 2u * count), (g.Read<uint>(Layout.Data + 62), g.Read<uint>(Layout.Data + 0xFFE)));
-        foreach (IVirtualCpu cpu in cpus) cpu.Dispose();
+        foreach (IX86Cpu cpu in cpus) cpu.Dispose();
     }
 }

@@ -554,12 +554,12 @@ public sealed class LocalApicTests
     /// </summary>
     private sealed class Side : IDisposable
     {
-        public readonly VirtualMachine Vm;
+        public readonly X86Machine Vm;
         private readonly LocalApic? _apic;
 
         public Side(string engine, bool held, CpuModel model)
         {
-            Vm = new VirtualMachine(ApicHolder.Find(engine), model, Layout.MemorySize, options: new VirtualMachineOptions { EngineApics = held });
+            Vm = new X86Machine(ApicHolder.Find(engine), model, Layout.MemorySize, options: new X86MachineOptions { EngineApics = held });
             var board = new Bunraku.Machine.Board.PcBoard(Vm, new() { DebugExit = true, DebugOutput = Say });
             if (!held) _apic = board.Apics.LocalApics[0];
         }

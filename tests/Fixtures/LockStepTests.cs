@@ -10,24 +10,24 @@ namespace Bunraku.Fixtures;
 public sealed unsafe class LockStepTests
 {
     /// <summary>The interpreter with a processor that lacks a feature which the model has.</summary>
-    private sealed class Without(CpuFeature feature) : IEngine
+    private sealed class Without(CpuFeature feature) : IX86Engine
     {
         private readonly InterpreterEngine _engine = new();
         public string Name => "defective";
         public EngineProbe Probe() => _engine.Probe();
-        public IEngineVm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) =>
+        public IX86Vm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) =>
             _engine.CreateVm(memory, model with { Features = model.Features.Where(f => f != feature).ToHashSet() }, clock);
     }
 
-    private static CheckEngine Check(IEngine subject, CheckInterval? interval = null) => new(subject, new InterpreterEngine()) { Interval = interval ?? CheckInterval.Default };
+    private static CheckEngine Check(IX86Engine subject, CheckInterval? interval = null) => new(subject, new InterpreterEngine()) { Interval = interval ?? CheckInterval.Default };
 
     /// <summary>Runs until HLT or the engine's complaint, which is returned.</summary>
-    private static string? Run(Guest g, IEngine engine, Action<VmExit>? onExit = null)
+    private static string? Run(Guest g, IX86Engine engine, Action<X86Exit>? onExit = null)
     {
         g.On(engine);
         for (; ; )
         {
-            VmExit exit = g.Cpu.Enter();
+            X86Exit exit = g.Cpu.Enter();
             if (exit.Reason == ExitReason.InternalError) return exit.Message;
             onExit?.Invoke(exit);
             if (exit.Reason == ExitReason.Hlt) return null;
@@ -165,7 +165,7 @@ public sealed unsafe class LockStepTests
     {
         using var g = new Guest(Mode.Long, model: "x86-64-v3");
         CheckEngine engine = Check(new TranslatorEngine());
-        Assert.Equal(1, ((IEngine)engine).MaxCpus);
+        Assert.Equal(1, ((IX86Engine)engine).MaxCpus);
         g.On(engine);
         Assert.True(g.Model.Has(CpuFeature.Rdrand));
         Assert.False(g.Vm.NarrowedModel!.Has(CpuFeature.Rdrand));

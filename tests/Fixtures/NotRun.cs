@@ -100,10 +100,10 @@ internal static class NotRun
     private static readonly HashSet<Type> s_needPageRights = [typeof(SecondStageTests)];
 
     /// <summary>KVM without hardware behind it.</summary>
-    public static bool IsEmulatedByKernel(IEngine engine) => engine is KvmEngine && engine.Probe() is { Available: true, Hardware: false, Chosen: false };
+    public static bool IsEmulatedByKernel(IX86Engine engine) => engine is KvmEngine && engine.Probe() is { Available: true, Hardware: false, Chosen: false };
 
     /// <summary>Null when the engine runs the fixture.</summary>
-    public static string? Reason(IEngine engine, MethodInfo fixture)
+    public static string? Reason(IX86Engine engine, MethodInfo fixture)
     {
         if (engine.MaxCpus < 2 && (fixture.DeclaringType == typeof(SmpTests) || s_needSeveralCpus.Contains(fixture.Name))) return "the engine has one virtual processor";
         if (engine is CheckEngine && s_needNoOrder.Contains(fixture.Name)) return "another thread's write has no place among the instructions that the reference could follow";
@@ -115,10 +115,10 @@ internal static class NotRun
             ? "the kernel's instruction emulator does not get that far" : null;
     }
 
-    private static bool HonoursPageRights(IEngine engine)
+    private static bool HonoursPageRights(IX86Engine engine)
     {
         using var memory = new GuestMemory(Layout.MemorySize);
-        using IEngineVm vm = engine.CreateVm(memory, KnownEngines.ParseModel("max"), new VirtualClock());
+        using IX86Vm vm = engine.CreateVm(memory, KnownEngines.ParseModel("max"), new VirtualClock());
         return vm.HonoursPageRights;
     }
 }

@@ -19,12 +19,12 @@ internal sealed class ParavirtualGuest : IDisposable
     private readonly Guest _guest;
     private readonly List<uint> _reports = [];
 
-    public ParavirtualGuest(string engine, Action<Guest, Assembler> emit, Mode mode = Mode.Long, int cpl = 0, int cpus = 1, VirtualMachineOptions? options = null, Action<Guest>? prepare = null)
+    public ParavirtualGuest(string engine, Action<Guest, Assembler> emit, Mode mode = Mode.Long, int cpl = 0, int cpus = 1, X86MachineOptions? options = null, Action<Guest>? prepare = null)
     {
         _guest = new Guest(mode, cpl, "max,+hypervisor");
         _guest.Code(a => emit(_guest, a));
         prepare?.Invoke(_guest);
-        Machine = new VirtualMachine(TestedEngines.Find(engine), _guest.Model, Layout.MemorySize, cpus, options);
+        Machine = new X86Machine(TestedEngines.Find(engine), _guest.Model, Layout.MemorySize, cpus, options);
         Board = new PcBoard(Machine, new PcBoardOptions());
         var low = new byte[Layout.Spare];
         Assert.True(_guest.Memory.Read(0, low));
@@ -33,7 +33,7 @@ internal sealed class ParavirtualGuest : IDisposable
         Machine.Cpus[0].Cpu.WriteState(_guest.State);
     }
 
-    public VirtualMachine Machine { get; }
+    public X86Machine Machine { get; }
     public PcBoard Board { get; }
 
     /// <summary>What the guest wrote to the report port, 32 bits each.</summary>

@@ -48,7 +48,7 @@ public sealed class ParavirtualTests
     [Theory, Engines]
     public void Without_the_interface_its_MSRs_and_calls_are_not_there(string engine)
     {
-        var off = new VirtualMachineOptions { Paravirtual = false };
+        var off = new X86MachineOptions { Paravirtual = false };
         foreach (uint msr in (uint[])[WallClockNew, SystemTimeNew, StealTime, PvEoiEnable, PollControl, SystemTimeOld, WallClockOld])
         {
             using var g = new ParavirtualGuest(engine, (_, a) => Wrmsr(a, msr, 0), options: off);
@@ -78,7 +78,7 @@ public sealed class ParavirtualTests
             a.rdmsr();
             Report(a);
             a.hlt();
-        }, options: new VirtualMachineOptions { TscFrequency = frequency });
+        }, options: new X86MachineOptions { TscFrequency = frequency });
         Assert.Null(g.Run());
         Assert.Equal([Page | 1], g.Reports);
         AssertClockPage(g, 0, 1);

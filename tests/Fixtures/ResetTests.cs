@@ -55,7 +55,7 @@ public sealed class ResetTests
             a.@out(0xF4, al);
         });
         var said = new List<byte>();
-        using var vm = new VirtualMachine(TestedEngines.Find(engine), g.Model, Layout.MemorySize);
+        using var vm = new X86Machine(TestedEngines.Find(engine), g.Model, Layout.MemorySize);
         _ = new PcBoard(vm, new PcBoardOptions { DebugExit = true, DebugOutput = b => said.AddRange(b) });
         byte[] image = new byte[Layout.Spare - Layout.Gdt];
         Assert.True(g.Memory.Read(Layout.Gdt, image));
@@ -83,12 +83,12 @@ public sealed class ResetTests
         using var g = new Guest(Mode.Protected32);
         g.State.IdtrLimit = 0;
         g.Code(a => a.ud2());
-        using var vm = new VirtualMachine(TestedEngines.Find(engine), g.Model, Layout.MemorySize) { RebootsOnReset = () => true };
+        using var vm = new X86Machine(TestedEngines.Find(engine), g.Model, Layout.MemorySize) { RebootsOnReset = () => true };
         byte[] image = new byte[Layout.Spare - Layout.Gdt];
         Assert.True(g.Memory.Read(Layout.Gdt, image));
         Assert.True(vm.Memory.Write(Layout.Gdt, image));
         vm.Cpus[0].Cpu.WriteState(g.State);
         vm.Start();
-        Assert.Equal(StopReason.TripleFault, BoardGuest.Ends(vm)?.Reason);
+        Assert.Equal(StopReason.Shutdown, BoardGuest.Ends(vm)?.Reason);
     }
 }

@@ -13,29 +13,29 @@ internal sealed class SmpGuest : IDisposable
     private const int DonePort = 0xE1;
     private static readonly TimeSpan s_longest = TimeSpan.FromMinutes(2);
 
-    private readonly VirtualMachine _vm;
+    private readonly X86Machine _vm;
     private readonly TaskCompletionSource _done = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    private Action<VirtualMachine> _meanwhile = _ => { };
+    private Action<X86Machine> _meanwhile = _ => { };
     private int _left;
 
     private SmpGuest(string engine, Guest g, int cpus)
     {
         _left = cpus;
-        _vm = new VirtualMachine(TestedEngines.Find(engine), g.Model, Layout.MemorySize, cpus);
+        _vm = new X86Machine(TestedEngines.Find(engine), g.Model, Layout.MemorySize, cpus);
         _vm.Ports.Add(DonePort, 1, new Done(this));
         var memory = new byte[Layout.MemorySize];
         Assert.True(g.Memory.Read(0, memory));
         Assert.True(_vm.Memory.Write(0, memory));
     }
 
-    public VirtualMachine Machine => _vm;
+    public X86Machine Machine => _vm;
 
     /// <summary>One vCPU for each mark; each has a page of stack of its own and its number in EDI.</summary>
     public static SmpGuest Run(string engine, Guest g, params string[] marks) => Run(engine, g, _ => { }, marks);
 
     /// <inheritdoc cref="Run(string, Guest, string[])"/>
     /// <param name="meanwhile">What the caller does while they run.</param>
-    public static SmpGuest Run(string engine, Guest g, Action<VirtualMachine> meanwhile, params string[] marks)
+    public static SmpGuest Run(string engine, Guest g, Action<X86Machine> meanwhile, params string[] marks)
     {
         var run = new SmpGuest(engine, g, marks.Length) { _meanwhile = meanwhile };
         for (int n = 0; n < marks.Length; n++)
@@ -98,7 +98,7 @@ internal sealed class SmpGuest : IDisposable
         Assert.True(ended, "the vCPUs did not come to their end: " + string.Join("; ", _vm.Cpus.Select(Describe)));
     }
 
-    private static string Describe(CpuThread cpu)
+    private static string Describe(X86CpuThread cpu)
     {
         var s = new CpuState();
         cpu.Cpu.ReadState(s);

@@ -20,8 +20,8 @@ public sealed class StringMoveTests
     {
         using var g = new Guest(Mode.Protected32);
         using var memory = new GuestMemory(Source + (64u << 20) + Length + 0x1000);
-        using IEngineVm vm = TestedEngines.Find(engine).CreateVm(memory, g.Model, new VirtualClock());
-        IVirtualCpu cpu = vm.CreateCpu(0);
+        using IX86Vm vm = TestedEngines.Find(engine).CreateVm(memory, g.Model, new VirtualClock());
+        IX86Cpu cpu = vm.CreateCpu(0);
         byte[] content = new byte[Length], found = new byte[Length];
         new Random(1).NextBytes(content);
         Assert.True(memory.Write(Source, content));

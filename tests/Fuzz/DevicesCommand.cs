@@ -17,7 +17,7 @@ internal static class DevicesCommand
         long count = 5_000_000, each = 200_000;
         ulong seed = (ulong)Stopwatch.GetTimestamp() % 1_000_000_000;
         int cpus = 1;
-        IEngine engine = SoftwareEngines.All[^1];
+        IX86Engine engine = SoftwareEngines.All[^1];
         try
         {
             foreach ((string name, string value) in Options.Pairs(args, Usage))

@@ -16,7 +16,7 @@ internal static class EnginesCommand
         ulong seed = (ulong)Stopwatch.GetTimestamp() % 1_000_000_000;
         string subjectName = SoftwareEngines.All[^1].Name, referenceName = SoftwareEngines.Reference.Name;
         int threshold = 2;
-        IEngine subject, reference;
+        IX86Engine subject, reference;
         ProgramMode? mode = null;
         bool print = false;
         CpuModel model = HostModel.Amd;

@@ -17,7 +17,7 @@ internal static class SiliconCommand
     {
         long count = 100_000_000;
         ulong seed = (ulong)Stopwatch.GetTimestamp() % 1_000_000_000;
-        IEngine engine = SoftwareEngines.Reference;
+        IX86Engine engine = SoftwareEngines.Reference;
         string? form = null;
         try
         {

@@ -14,8 +14,8 @@ internal static class StatesCommand
     {
         long count = 300, instructions = 1_000_000;
         int cpus = 1, seed = (int)(Stopwatch.GetTimestamp() % 1_000_000);
-        IEngine engine = SoftwareEngines.All[^1];
-        IEngine? second = null;
+        IX86Engine engine = SoftwareEngines.All[^1];
+        IX86Engine? second = null;
         try
         {
             foreach ((string name, string value) in Options.Pairs(args, Usage))

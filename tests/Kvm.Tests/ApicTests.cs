@@ -118,7 +118,7 @@ public sealed unsafe class ApicTests
     {
         using FakeVcpu kvm = NewCpu();
         kvm.ThenExit(KvmExit.IoApicEoi, () => kvm.Run->EoiVector = 0x41);
-        VmExit e = kvm.Cpu.Enter();
+        X86Exit e = kvm.Cpu.Enter();
         Assert.Equal((ExitReason.VirtualizedEoi, 0x41ul), (e.Reason, e.Address));
     }
 

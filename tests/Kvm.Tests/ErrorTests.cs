@@ -43,7 +43,7 @@ public sealed class ErrorTests
     {
         using var kvm = new FakeVcpu();
         kvm.Failing["KVM_RUN"] = errno;
-        VmExit e = kvm.Cpu.Enter();
+        X86Exit e = kvm.Cpu.Enter();
         Assert.Equal(ExitReason.InternalError, e.Reason);
         Assert.StartsWith($"KVM_RUN failed: {name}; ", e.Message, StringComparison.Ordinal);
     }

@@ -30,7 +30,7 @@ public sealed unsafe class ExitTests
     public void Out_gives_port_width_and_value(byte size, uint value)
     {
         ThenIo(true, 0x3F8, size, value);
-        VmExit e = _kvm.Cpu.Enter();
+        X86Exit e = _kvm.Cpu.Enter();
         Assert.Equal((ExitReason.Io, true, 0x3F8ul, (int)size, (ulong)value), (e.Reason, e.IsWrite, e.Address, e.Size, e.Data));
     }
 
@@ -40,7 +40,7 @@ public sealed unsafe class ExitTests
         ThenIo(false, 0x1F0, 2, 0, 0, 0);
         for (ulong n = 1; n <= 3; n++)
         {
-            VmExit e = _kvm.Cpu.Enter();
+            X86Exit e = _kvm.Cpu.Enter();
             Assert.Equal((ExitReason.Io, false, 0x1F0ul, 2), (e.Reason, e.IsWrite, e.Address, e.Size));
             Assert.Equal(n == 3, _kvm.Cpu.InterruptWindowOpen);
             e.Data = n * 0x1111 | 0xFFFF_0000;
@@ -54,7 +54,7 @@ public sealed unsafe class ExitTests
     public void Mmio_is_split_at_8_byte_boundaries_and_its_answers_are_put_together()
     {
         ThenMmio(true, 0xFEB0_0005, 1, 2, 3, 4, 5, 6, 7, 8);
-        VmExit e = _kvm.Cpu.Enter();
+        X86Exit e = _kvm.Cpu.Enter();
         Assert.Equal((ExitReason.Mmio, true, 0xFEB0_0005ul, 3, 0x030201ul), (e.Reason, e.IsWrite, e.Address, e.Size, e.Data));
         e = _kvm.Cpu.Enter();
         Assert.Equal((ExitReason.Mmio, true, 0xFEB0_0008ul, 5, 0x0807060504ul), (e.Reason, e.IsWrite, e.Address, e.Size, e.Data));
@@ -71,7 +71,7 @@ public sealed unsafe class ExitTests
     public void An_MSR_is_answered_or_faults(bool fault)
     {
         _kvm.ThenExit(KvmExit.ReadMsr, () => _kvm.Run->MsrIndex = 0x80B);
-        VmExit e = _kvm.Cpu.Enter();
+        X86Exit e = _kvm.Cpu.Enter();
         Assert.Equal((ExitReason.Msr, false, 0x80Bul), (e.Reason, e.IsWrite, e.Address));
         (e.Data, e.Fault) = (0x1234_5678_9ABC, fault);
         _kvm.ThenExit(KvmExit.WriteMsr, () =>
@@ -102,7 +102,7 @@ public sealed unsafe class ExitTests
             (run->InternalSuberror, run->InternalCount, run->InternalData[0], run->InstructionSize) = (1, 3, 1, 2);
             (run->InstructionBytes[0], run->InstructionBytes[1]) = (0x0F, 0xA2);
         });
-        VmExit e = _kvm.Cpu.Enter();
+        X86Exit e = _kvm.Cpu.Enter();
         Assert.Equal(ExitReason.InternalError, e.Reason);
         Assert.Contains("KVM_EXIT_INTERNAL_ERROR 1", e.Message, StringComparison.Ordinal);
         Assert.Contains("bytes 0FA2;", e.Message, StringComparison.Ordinal);
@@ -114,7 +114,7 @@ public sealed unsafe class ExitTests
     public void A_failed_entry_shows_the_hardwares_reason()
     {
         _kvm.ThenExit(KvmExit.FailEntry, () => _kvm.Run->HardwareReason = 0x8000_0021);
-        VmExit e = _kvm.Cpu.Enter();
+        X86Exit e = _kvm.Cpu.Enter();
         Assert.Equal(ExitReason.InternalError, e.Reason);
         Assert.Contains("KVM_EXIT_FAIL_ENTRY", e.Message, StringComparison.Ordinal);
         Assert.Contains("0x80000021", e.Message, StringComparison.Ordinal);
@@ -124,7 +124,7 @@ public sealed unsafe class ExitTests
     public void An_exit_that_nobody_knows_is_an_error()
     {
         _kvm.ThenExit((KvmExit)99);
-        VmExit e = _kvm.Cpu.Enter();
+        X86Exit e = _kvm.Cpu.Enter();
         Assert.Equal(ExitReason.InternalError, e.Reason);
         Assert.Contains("99", e.Message, StringComparison.Ordinal);
     }
@@ -137,7 +137,7 @@ public sealed unsafe class ExitTests
     public void Data_outside_of_the_run_structure_are_refused(uint count, uint size, ulong offset)
     {
         _kvm.ThenExit(KvmExit.Io, () => (_kvm.Run->IoCount, _kvm.Run->IoSize, _kvm.Run->IoDataOffset) = (count, (byte)size, offset));
-        VmExit e = _kvm.Cpu.Enter();
+        X86Exit e = _kvm.Cpu.Enter();
         Assert.Equal(ExitReason.InternalError, e.Reason);
         Assert.Contains("KVM_EXIT_IO", e.Message, StringComparison.Ordinal);
     }
@@ -153,7 +153,7 @@ public sealed unsafe class ExitTests
             run->Cr8 = 9;
             return io(run);
         });
-        VmExit e = _kvm.Cpu.Enter();
+        X86Exit e = _kvm.Cpu.Enter();
         Assert.Equal((ExitReason.CrAccess, true, 8ul, 9ul), (e.Reason, e.IsWrite, e.Address, e.Data));
         Assert.False(_kvm.Cpu.InterruptWindowOpen);
         e = _kvm.Cpu.Enter();
@@ -189,7 +189,7 @@ public sealed unsafe class ExitTests
             return 0;
         });
         _kvm.Cpu.ReadState(new CpuState());
-        VmExit e = _kvm.Cpu.Enter();
+        X86Exit e = _kvm.Cpu.Enter();
         Assert.Equal((ExitReason.Mmio, 0xFEB0_1000ul, 0x04030205ul), (e.Reason, e.Address, e.Data));
     }
 

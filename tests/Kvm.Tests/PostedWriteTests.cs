@@ -26,7 +26,7 @@ public sealed unsafe class PostedWriteTests : IDisposable
         _ring->Last = (_ring->Last + 1) % KvmCoalescedRing.Capacity;
     }
 
-    private static (ExitReason, ulong, int, ulong) Of(VmExit e) => (e.Reason, e.Address, e.Size, e.Data);
+    private static (ExitReason, ulong, int, ulong) Of(X86Exit e) => (e.Reason, e.Address, e.Size, e.Data);
 
     [Fact]
     public void They_come_in_order_before_the_exit_that_brought_them_to_light()

@@ -243,11 +243,11 @@ public sealed class PopekGoldbergTests(ExperimentFixture fixture) : IClassFixtur
         Assert.Single(lines, l => l.StartsWith("broken: not observed: SGDT, ", StringComparison.Ordinal) && l.TrimEnd().EndsWith("NOP: no such thing here", StringComparison.Ordinal));
     }
 
-    private sealed class BrokenEngine : IEngine
+    private sealed class BrokenEngine : IX86Engine
     {
         public string Name => "broken";
         public EngineProbe Probe() => new(true, "");
-        public IEngineVm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => throw new NotSupportedException("no such thing here");
+        public IX86Vm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => throw new NotSupportedException("no such thing here");
     }
 
     [Theory]

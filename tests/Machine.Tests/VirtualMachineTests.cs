@@ -24,7 +24,7 @@ public sealed class VirtualMachineTests
             }
             if (kicked.Wait(200)) kicksAfterTheEnd++;
         });
-        var vm = new VirtualMachine(engine, IdleEngine.Model, 64 << 20, cpus: 2);
+        var vm = new X86Machine(engine, IdleEngine.Model, 64 << 20, cpus: 2);
         var @lock = new DeviceLock("test");
         IMachineTimer timer = null!;
         timer = vm.Timers.Create(() =>
@@ -45,7 +45,7 @@ public sealed class VirtualMachineTests
     {
         using ManualResetEventSlim began = new(), ended = new(), reset = new();
         bool disposed = false, endedMeanwhile = false;
-        using var vm = new VirtualMachine(new IdleEngine(onDispose: _ => disposed = true), IdleEngine.Model, 64 << 20);
+        using var vm = new X86Machine(new IdleEngine(onDispose: _ => disposed = true), IdleEngine.Model, 64 << 20);
         vm.RebootsOnReset = () => true;
         vm.AfterReset = () =>
         {
@@ -73,7 +73,7 @@ public sealed class VirtualMachineTests
     public void AVcpuThatIsToEndIsWaitedForByWhoPauses()
     {
         using ManualResetEventSlim entered = new(), leave = new(), paused = new();
-        using var vm = new VirtualMachine(new IdleEngine(onEnter: _ =>
+        using var vm = new X86Machine(new IdleEngine(onEnter: _ =>
         {
             entered.Set();
             leave.Wait();
@@ -97,7 +97,7 @@ public sealed class VirtualMachineTests
     public void AVcpuThatIsStoppedWhileItIsPausedDoesNotEnterItsGuest()
     {
         int entries = 0;
-        using var vm = new VirtualMachine(new IdleEngine(onEnter: _ => entries++), IdleEngine.Model, 64 << 20);
+        using var vm = new X86Machine(new IdleEngine(onEnter: _ => entries++), IdleEngine.Model, 64 << 20);
         vm.Pause();
         vm.Start();
         vm.Pause(); // returns when the thread waits
@@ -110,7 +110,7 @@ public sealed class VirtualMachineTests
     public void ADisposedMachineIsNeitherPausedNorResumed()
     {
         int kicks = 0;
-        var vm = new VirtualMachine(new IdleEngine(_ => kicks++), IdleEngine.Model, 64 << 20);
+        var vm = new X86Machine(new IdleEngine(_ => kicks++), IdleEngine.Model, 64 << 20);
         vm.Dispose();
         int before = kicks;
         vm.Pause();
@@ -123,7 +123,7 @@ public sealed class VirtualMachineTests
     {
         List<int> disposed = [];
         var engine = new IdleEngine(onDispose: disposed.Add, cpus: 2);
-        Assert.Throws<InvalidOperationException>(() => new VirtualMachine(engine, IdleEngine.Model, 64 << 20, cpus: 3));
+        Assert.Throws<InvalidOperationException>(() => new X86Machine(engine, IdleEngine.Model, 64 << 20, cpus: 3));
         Assert.Equal([0, 1, -1], disposed);
     }
 }

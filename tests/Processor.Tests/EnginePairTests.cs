@@ -15,7 +15,7 @@ public sealed class EnginePairTests
     public static TheoryData<string, ProgramMode, string> Pairs()
     {
         var data = new TheoryData<string, ProgramMode, string>();
-        foreach (IEngine engine in SoftwareEngines.All)
+        foreach (IX86Engine engine in SoftwareEngines.All)
         {
             foreach (ProgramMode mode in Enum.GetValues<ProgramMode>())
             {
@@ -58,11 +58,11 @@ public sealed class EnginePairTests
     }
 
     /// <summary>The reference engine with a processor that lacks a feature which the model has.</summary>
-    private sealed class WithoutFeature(CpuFeature feature) : IEngine
+    private sealed class WithoutFeature(CpuFeature feature) : IX86Engine
     {
         public string Name => "defective";
         public EngineProbe Probe() => SoftwareEngines.Reference.Probe();
-        public IEngineVm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) =>
+        public IX86Vm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) =>
             SoftwareEngines.Reference.CreateVm(memory, model with { Features = model.Features.Where(f => f != feature).ToHashSet() }, clock);
     }
 }

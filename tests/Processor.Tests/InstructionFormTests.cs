@@ -15,7 +15,7 @@ public sealed class InstructionFormTests(SiliconFixture silicon)
     public static TheoryData<string, int, string> Groups()
     {
         var data = new TheoryData<string, int, string>();
-        foreach (IEngine engine in SiliconFixture.Engines)
+        foreach (IX86Engine engine in SiliconFixture.Engines)
         {
             foreach (int bitness in (int[])[64, 32, 16])
             {

@@ -13,7 +13,7 @@ public sealed class SiliconFixture : IDisposable
     public static CpuModel Model => HostModel.Like;
 
     /// <summary>Engines that these tests run on.</summary>
-    public static IReadOnlyList<IEngine> Engines => SoftwareEngines.All;
+    public static IReadOnlyList<IX86Engine> Engines => SoftwareEngines.All;
 
     internal (GuestRig Rig, Comparer Comparer) For(string engine)
     {

@@ -16,12 +16,12 @@ public sealed unsafe class GuestRig : IDisposable
     private const ulong Gdt = Kernel, GdtSize = 0x80, Ldt = Kernel + 0x100, Tss = Kernel + 0x200, Idt = Kernel + 0x1000, Stubs = Kernel + 0x3000;
 
     private readonly GuestMemory _memory;
-    private readonly IEngineVm _vm;
-    private readonly IVirtualCpu _cpu;
+    private readonly IX86Vm _vm;
+    private readonly IX86Cpu _cpu;
     private readonly CpuState _state = new();
     private ulong _routine = ulong.MaxValue;
 
-    public GuestRig(IEngine engine, CpuModel model)
+    public GuestRig(IX86Engine engine, CpuModel model)
     {
         const ulong used = Layout.Contexts + Layout.ContextsSize - Layout.Base;
         _memory = new GuestMemory((Physical + used + 0xF_FFFF) & ~0xF_FFFFul);
@@ -64,7 +64,7 @@ public sealed unsafe class GuestRig : IDisposable
 
         PrepareState(routine.Loop);
         _cpu.WriteState(_state);
-        VmExit exit;
+        X86Exit exit;
         do exit = _cpu.Enter(); while (exit.Reason == ExitReason.Kicked);
         ulong panic = *(ulong*)Pointer(Slot.Panic);
         if (exit.Reason == ExitReason.Hlt && panic == 0) return;

@@ -7,16 +7,16 @@ namespace Bunraku.Silicon;
 public static class SoftwareEngines
 {
     /// <summary>Each once; the translator translates as soon as it can.</summary>
-    public static IReadOnlyList<IEngine> All { get; } = [new InterpreterEngine(), new TranslatorEngine(threshold: 1)];
+    public static IReadOnlyList<IX86Engine> All { get; } = [new InterpreterEngine(), new TranslatorEngine(threshold: 1)];
 
     /// <summary>The one that the others are compared with.</summary>
-    public static IEngine Reference => All[0];
+    public static IX86Engine Reference => All[0];
 
     /// <param name="threshold">How often a block is entered before it is translated, where an engine translates.</param>
     /// <exception cref="FormatException">There is none of this name; the message is one line.</exception>
-    public static IEngine Find(string name, int threshold = 1)
+    public static IX86Engine Find(string name, int threshold = 1)
     {
-        IEngine engine = All.FirstOrDefault(e => e.Name == name) ?? throw new FormatException(Nearest.Message("engine", name, [.. All.Select(e => e.Name)]));
+        IX86Engine engine = All.FirstOrDefault(e => e.Name == name) ?? throw new FormatException(Nearest.Message("engine", name, [.. All.Select(e => e.Name)]));
         return engine is TranslatorEngine ? new TranslatorEngine(threshold) : engine;
     }
 }

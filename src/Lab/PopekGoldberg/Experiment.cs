@@ -12,11 +12,11 @@ public static class Experiment
     /// <param name="model">CPU model of the guests. UMIP is switched where it has it.</param>
     /// <param name="progress">Told what is being done, for each instruction anew; an engine may take a minute.</param>
     /// <exception cref="InvalidOperationException">The host forbids executable memory; the message is one line.</exception>
-    public static ExperimentReport Run(IReadOnlyList<IEngine> engines, IEngine reference, CpuModel model, Action<string>? progress = null)
+    public static ExperimentReport Run(IReadOnlyList<IX86Engine> engines, IX86Engine reference, CpuModel model, Action<string>? progress = null)
     {
         IReadOnlyList<Probe> probes = ProbeCatalog.All;
         var processors = new List<ProcessorReport>();
-        foreach (IEngine engine in engines)
+        foreach (IX86Engine engine in engines)
         {
             using var bench = new GuestBench(engine, model);
             processors.Add(Analysis.Engine(bench, engine.Name, umip: false, probes, Step(engine, umip: false)));
@@ -40,7 +40,7 @@ public static class Experiment
         }
         return new ExperimentReport(DateTime.UtcNow, name, model.Name, processors);
 
-        Action<int>? Step(IEngine engine, bool umip) =>
+        Action<int>? Step(IX86Engine engine, bool umip) =>
             progress is null ? null : done => progress($"{engine.Name}{(umip ? " with UMIP" : "")}: {done} of {probes.Count} instructions");
     }
 

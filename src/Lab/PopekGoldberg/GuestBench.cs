@@ -14,15 +14,15 @@ internal sealed class GuestBench : IDisposable
 
     private static readonly InterceptedInstructions s_everything = Enum.GetValues<InterceptedInstructions>().Aggregate((a, b) => a | b);
 
-    private readonly IEngine _engine;
+    private readonly IX86Engine _engine;
     private readonly CpuModel _model;
     private readonly GuestImage _image;
     private readonly GuestMemory _memory = new(GuestImage.MemorySize);
     private readonly CpuState _state = new();
-    private IEngineVm? _vm;
-    private IVirtualCpu? _cpu;
+    private IX86Vm? _vm;
+    private IX86Cpu? _cpu;
 
-    public GuestBench(IEngine engine, CpuModel model)
+    public GuestBench(IX86Engine engine, CpuModel model)
     {
         (_engine, _model) = (engine, model);
         _image = new GuestImage(model);
@@ -69,7 +69,7 @@ internal sealed class GuestBench : IDisposable
         ulong flagsBefore = _state.Rflags;
 
         _vm ??= _engine.CreateVm(_memory, _model, new VirtualClock());
-        IVirtualCpu cpu = _cpu ??= _vm.CreateCpu(0);
+        IX86Cpu cpu = _cpu ??= _vm.CreateCpu(0);
         cpu.Controls = at.Intercept ? new ExecutionControls(s_everything) : new ExecutionControls();
         cpu.WriteState(_state);
         var exits = new List<ObservedExit>();
@@ -82,7 +82,7 @@ internal sealed class GuestBench : IDisposable
 
         while (exits.Count < MostExits)
         {
-            VmExit exit = cpu.Enter();
+            X86Exit exit = cpu.Enter();
             if (Volatile.Read(ref late)) throw new InvalidOperationException($"no end within {WatchdogMilliseconds / 1000} s");
             if (exit.Reason == ExitReason.Kicked) continue;
             if (exit.Reason == ExitReason.InternalError) throw new InvalidOperationException(exit.Message ?? "the engine cannot go on");
@@ -104,7 +104,7 @@ internal sealed class GuestBench : IDisposable
     }
 
     /// <summary>What a device would do; two machine states have two states of their devices.</summary>
-    private static void Answer(VmExit exit, int state)
+    private static void Answer(X86Exit exit, int state)
     {
         if (!exit.IsWrite) exit.Data = 0x20ul + (ulong)state;
         exit.Fault = false;

@@ -35,8 +35,21 @@ public static class MemoryLayout
     /// <summary>Extended memory: kernel and initial RAM disk lie from here up.</summary>
     public const ulong HighMemory = 0x10_0000;
 
+    /// <summary>RAM above this boundary moves to 4 GiB: the hole below holds PCI, the APICs and the BIOS.</summary>
+    public const ulong LowMemoryEnd = 0xC000_0000;
+    private const ulong HighMemoryStart = 0x1_0000_0000;
+
+    /// <summary>Where a PC's RAM lies: up to 3 GiB at 0, the rest from 4 GiB on.</summary>
+    /// <param name="size">Bytes, a multiple of 4096, at least 1 MiB.</param>
+    public static IReadOnlyList<MemoryRegion> Regions(ulong size)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(size, HighMemory);
+        ulong low = Math.Min(size, LowMemoryEnd);
+        return size > low ? [new(0, low, 0, false), new(HighMemoryStart, size - low, low, false)] : GuestMemory.Flat(size);
+    }
+
     /// <summary>32-bit window for PCI base address registers: from the end of low RAM to the I/O APIC.</summary>
-    public const ulong PciWindow = GuestMemory.LowMemoryEnd;
+    public const ulong PciWindow = LowMemoryEnd;
     public const ulong PciWindowEnd = IoApic;
 
     public const ulong IoApic = 0xFEC0_0000;

@@ -16,7 +16,7 @@ namespace Bunraku.Machine.Board;
 /// </summary>
 public sealed class PcBoard : IBoard
 {
-    private readonly VirtualMachine _vm;
+    private readonly X86Machine _vm;
     private readonly InterruptControllers _controllers;
     private readonly LegacyTimers _timers;
     private readonly KeyboardPart _keyboard = new();
@@ -27,8 +27,10 @@ public sealed class PcBoard : IBoard
 
     /// <summary>Assembles the board. Before the VM starts; once a VM.</summary>
     /// <exception cref="InvalidOperationException">Two parts want the same port, address or name.</exception>
-    public PcBoard(VirtualMachine vm, PcBoardOptions options)
+    /// <exception cref="ArgumentException">RAM does not lie where a PC has it: see <see cref="MemoryLayout.Regions"/>.</exception>
+    public PcBoard(X86Machine vm, PcBoardOptions options)
     {
+        if (!vm.Memory.Regions.SequenceEqual(MemoryLayout.Regions(vm.Memory.Size))) throw new ArgumentException("a PC's RAM lies elsewhere: make the machine with MemoryLayout.Regions", nameof(vm));
         _vm = vm;
         _controllers = new InterruptControllers(vm);
         _timers = new LegacyTimers(options.StartTime, () => vm.Stop(new StopCause(StopReason.PowerOff)));
@@ -53,7 +55,7 @@ public sealed class PcBoard : IBoard
     {
         _controllers.SetVirtualWire();
         WriteFirmwareData();
-        foreach (CpuThread cpu in _vm.Cpus.Skip(1)) PrepareApplicationProcessor(cpu.Cpu);
+        foreach (X86CpuThread cpu in _vm.Cpus.Skip(1)) PrepareApplicationProcessor(cpu.Cpu);
     }
 
     private IEnumerable<IBoardPart> Parts(PcBoardOptions options)
@@ -73,8 +75,8 @@ public sealed class PcBoard : IBoard
     }
 
     /// <inheritdoc/>
-    public VirtualMachine Machine => _vm;
-    /// <summary>What carries messages between the interrupt controllers. With <see cref="VirtualMachine.InterruptLock"/> held.</summary>
+    public X86Machine Machine => _vm;
+    /// <summary>What carries messages between the interrupt controllers. With <see cref="X86Machine.InterruptLock"/> held.</summary>
     public ApicBus Apics => _controllers.Apics;
     /// <summary>The I/O APIC.</summary>
     public IoApic IoApic => _controllers.IoApic;
@@ -162,7 +164,7 @@ public sealed class PcBoard : IBoard
         BiosState.WriteRom(_vm.Memory, Acpi.Reset);
     }
 
-    private void PrepareApplicationProcessor(IVirtualCpu cpu)
+    private void PrepareApplicationProcessor(IX86Cpu cpu)
     {
         var state = new CpuState();
         cpu.ReadState(state);

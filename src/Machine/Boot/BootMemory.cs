@@ -50,7 +50,7 @@ internal sealed class BootMemory
         if (!_usable.Exists(r => start >= r.Start && end <= r.End))
         {
             // More memory is the remedy only where more memory would lie.
-            bool remedy = start >= MiB && end > _request.Memory.Size && end <= GuestMemory.LowMemoryEnd;
+            bool remedy = start >= MiB && end > _request.Memory.Size && end <= MemoryLayout.LowMemoryEnd;
             throw remedy ? TooSmall($"{what} occupies 0x{start:x} to 0x{end:x}", end)
                 : Failure($"{what} is to be loaded to 0x{start:x} to 0x{end:x}, where the machine has no usable RAM");
         }
@@ -103,8 +103,8 @@ internal sealed class BootMemory
         }
         ulong below = Math.Max(MiB, _claims.Where(c => c.End <= FourGiB).Select(c => c.End).DefaultIfEmpty(MiB).Max());
         ulong needed = AlignUp(below, GuestMemory.PageSize) + AlignUp(length, GuestMemory.PageSize);
-        if (needed > _request.Memory.Size && needed <= Math.Min(limit, GuestMemory.LowMemoryEnd)) throw TooSmall($"{what} of {Mebibytes(length)} does not fit beside the kernel", needed);
-        throw Failure($"{what} of {Mebibytes(length)} does not fit: the kernel takes it only between 0x{below:x} and 0x{Math.Min(limit, GuestMemory.LowMemoryEnd):x}");
+        if (needed > _request.Memory.Size && needed <= Math.Min(limit, MemoryLayout.LowMemoryEnd)) throw TooSmall($"{what} of {Mebibytes(length)} does not fit beside the kernel", needed);
+        throw Failure($"{what} of {Mebibytes(length)} does not fit: the kernel takes it only between 0x{below:x} and 0x{Math.Min(limit, MemoryLayout.LowMemoryEnd):x}");
     }
 
     /// <summary>Writes into claimed memory.</summary>

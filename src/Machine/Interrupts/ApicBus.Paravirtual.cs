@@ -1,4 +1,4 @@
-using Bunraku.Hypervisor.Paravirtual;
+using Bunraku.Hypervisor.X86.Paravirtual;
 
 namespace Bunraku.Machine.Interrupts;
 

@@ -4,7 +4,7 @@ using Bunraku.Hypervisor;
 namespace Bunraku.Machine.Interrupts;
 
 /// <summary>
-/// I/O APIC with 24 pins: turns wires into messages for the local APICs. Offsets are from its own base (FEC00000h for the first). With <see cref="VirtualMachine.InterruptLock"/> held.
+/// I/O APIC with 24 pins: turns wires into messages for the local APICs. Offsets are from its own base (FEC00000h for the first). With <see cref="X86Machine.InterruptLock"/> held.
 /// </summary>
 /// <remarks>
 /// Intel 82093AA I/O Advanced Programmable Interrupt Controller datasheet, section 3 "Register Description"; the EOI register is that of version 20h,

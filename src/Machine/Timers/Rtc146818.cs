@@ -1,5 +1,6 @@
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
+using Bunraku.Machine.Board;
 
 namespace Bunraku.Machine.Timers;
 
@@ -316,7 +317,7 @@ public sealed class Rtc146818 : IDevice, IStateful<RtcState>
     private void SetMemorySize(ulong size)
     {
         const ulong kilobyte = 1 << 10, block = 64 << 10, megabyte = 1 << 20;
-        ulong low = Math.Min(size, GuestMemory.LowMemoryEnd), high = size - low;
+        ulong low = Math.Min(size, MemoryLayout.LowMemoryEnd), high = size - low;
         PutWord(CmosAddress.BaseMemory, 640);
         ulong extended = Math.Min(low > megabyte ? (low - megabyte) / kilobyte : 0, ushort.MaxValue);
         PutWord(CmosAddress.ExtendedMemory, extended);

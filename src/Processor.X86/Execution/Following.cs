@@ -1,3 +1,4 @@
+using Bunraku.Engines;
 using Iced.Intel;
 
 namespace Bunraku.Processor.X86;
@@ -14,12 +15,12 @@ internal sealed unsafe class Following(Processor p)
     public bool IsFollowing { get; private set; }
 
     /// <inheritdoc cref="IFollowingCpu.EnterUntil"/>
-    public VmExit EnterUntil(ulong retired) => EnterUntil(new Place(retired, 0), following: false, beyond: false);
+    public X86Exit EnterUntil(ulong retired) => EnterUntil(new Place(retired, 0), following: false, beyond: false);
 
     /// <inheritdoc cref="IFollowingCpu.FollowTo"/>
-    public VmExit FollowTo(Place place, bool beyond) => EnterUntil(place, following: true, beyond);
+    public X86Exit FollowTo(Place place, bool beyond) => EnterUntil(place, following: true, beyond);
 
-    private VmExit EnterUntil(Place place, bool following, bool beyond)
+    private X86Exit EnterUntil(Place place, bool following, bool beyond)
     {
         Until = place;
         IsFollowing = following;

@@ -34,7 +34,7 @@ internal sealed unsafe class EventDelivery(Processor p)
     /// <summary>An event of the processor or from outside is being delivered: faults go to its escalation instead of being delivered by a task switch.</summary>
     public bool IsDelivering { get; private set; }
 
-    /// <summary>The event that is being delivered, until it is; what <see cref="VmExit.Vectoring"/> tells.</summary>
+    /// <summary>The event that is being delivered, until it is; what <see cref="X86Exit.Vectoring"/> tells.</summary>
     public VectoredEvent? Vectoring { get; private set; }
 
     /// <summary>The instruction that asked for an event (INT n, INT3, INTO, INT1) is abandoned.</summary>

@@ -55,7 +55,7 @@ internal sealed unsafe class Exits(Processor p)
     public void RequestExit(ExitReason reason, ulong address = 0, int size = 0, bool isWrite = false, ulong data = 0, bool completes = false)
     {
         if (MustExitFirst) throw Requested;
-        VmExit e = p.Exit;
+        X86Exit e = p.Exit;
         e.Reason = reason;
         e.Address = address;
         e.Size = size;
@@ -167,7 +167,7 @@ internal sealed unsafe class Exits(Processor p)
 
     public void Save(CpuState state)
     {
-        VmExit e = p.Exit;
+        X86Exit e = p.Exit;
         state.HalfDone = !CompletionPending ? null
             : new HalfDoneInstruction(_completionReason, _completionRip, e.IsWrite, e.Size, e.Address, e.Data, e.Fault, e.Leaf, e.Subleaf, e.Eax, e.Ebx, e.Ecx, e.Edx);
     }
@@ -178,7 +178,7 @@ internal sealed unsafe class Exits(Processor p)
         if (state.HalfDone is not { } half) return;
         CompletionPending = true;
         (_completionReason, _completionRip) = (half.Reason, half.Rip);
-        VmExit e = p.Exit;
+        X86Exit e = p.Exit;
         (e.Reason, e.IsWrite, e.Size, e.Address, e.Data, e.Fault) = (half.Reason, half.IsWrite, half.Size, half.Address, half.Data, half.Fault);
         (e.Leaf, e.Subleaf, e.Eax, e.Ebx, e.Ecx, e.Edx) = (half.Leaf, half.Subleaf, half.Eax, half.Ebx, half.Ecx, half.Edx);
     }

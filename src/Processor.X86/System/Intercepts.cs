@@ -5,7 +5,7 @@ namespace Bunraku.Processor.X86;
 /// <summary>
 /// Instructions that exit because the execution controls say so (Intel SDM vol. 3C, "Instructions That Cause VM Exits Conditionally"). The exit comes before any effect,
 /// with what the instruction would read or write filled in. The next entry executes it with what the hypervisor left there, or raises #GP(0) if it set
-/// <see cref="VmExit.Fault"/>; a hypervisor that does nothing has only watched.
+/// <see cref="X86Exit.Fault"/>; a hypervisor that does nothing has only watched.
 /// </summary>
 internal static unsafe class Intercepts
 {
@@ -59,7 +59,7 @@ internal static unsafe class Intercepts
     private static Insn* Cpuid(Processor p, ProcessorState* s, Insn* i)
     {
         uint leaf = (uint)s->Rax, subleaf = (uint)s->Rcx;
-        VmExit e = p.Exit;
+        X86Exit e = p.Exit;
         if (!Answered(p, i, ExitReason.Cpuid, out Insn* result))
         {
             CpuidResult r = CpuidLeaves.Query(p.CpuidSubject, leaf, subleaf);

@@ -37,7 +37,7 @@ public static class StandardCommands
     private static string Status(MonitorContext context)
     {
         RunSession session = context.Session;
-        VirtualMachine vm = session.Machine;
+        X86Machine vm = session.Machine;
         string state = session.Ended ? "ended" : session.Paused ? "stopped; 'cont' lets it go on" : "running";
         return TextLayout.Paragraph(state, context.Width) + TextLayout.Paragraph(string.Create(CultureInfo.InvariantCulture,
             $"{vm.Clock.Nanoseconds / 1e9:0.0} s of virtual time, {vm.Cpus.Count} processor{(vm.Cpus.Count == 1 ? "" : "s")} {vm.Model.Name}, {ByteSize.Format(vm.Memory.Size)}, engine {session.EngineName}"), context.Width);
@@ -72,7 +72,7 @@ public static class StandardCommands
         return string.Concat(session.Machine.Cpus.Select((cpu, n) => Describe(cpu, states[n])));
     }
 
-    private static string Describe(CpuThread cpu, CpuState state)
+    private static string Describe(X86CpuThread cpu, CpuState state)
     {
         string activity = cpu.Activity switch { CpuActivity.Halted => "halted", CpuActivity.WaitForStartUp => "waits for its start", _ => "active" };
         return string.Create(CultureInfo.InvariantCulture,

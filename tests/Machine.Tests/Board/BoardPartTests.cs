@@ -12,7 +12,7 @@ public sealed class BoardPartTests : IDisposable
     private const ushort Port = 0x620;
     private const ulong Memory = 0xFD00_0000;
 
-    private readonly VirtualMachine _vm = new(new IdleEngine(), IdleEngine.Model, 64 << 20);
+    private readonly X86Machine _vm = new(new IdleEngine(), IdleEngine.Model, 64 << 20);
 
     public void Dispose() => _vm.Dispose();
 

@@ -7,7 +7,7 @@ namespace Bunraku.Machine.Tests.Board;
 /// <param name="onDispose">Told of the end of each vCPU, and of the VM's with the number -1.</param>
 /// <param name="onEnter">What the guest does; null: the VM is not to be started.</param>
 /// <param name="cpus">How many vCPUs can be made.</param>
-internal sealed class IdleEngine(Action<int>? onKick = null, Action<int>? onDispose = null, Action<VmExit>? onEnter = null, int cpus = int.MaxValue) : IEngine
+internal sealed class IdleEngine(Action<int>? onKick = null, Action<int>? onDispose = null, Action<X86Exit>? onEnter = null, int cpus = int.MaxValue) : IX86Engine
 {
     public static readonly CpuModel Model =
         new("idle", "GenuineIntel", 6, 1, 1, "Idle", new HashSet<CpuFeature> { CpuFeature.Apic, CpuFeature.X2apic, CpuFeature.TscDeadline, CpuFeature.Lm });
@@ -16,18 +16,18 @@ internal sealed class IdleEngine(Action<int>? onKick = null, Action<int>? onDisp
 
     public EngineProbe Probe() => new(true, "does nothing");
 
-    public IEngineVm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new Vm(onKick, onDispose, onEnter, cpus);
+    public IX86Vm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new Vm(onKick, onDispose, onEnter, cpus);
 
-    private sealed class Vm(Action<int>? onKick, Action<int>? onDispose, Action<VmExit>? onEnter, int cpus) : IEngineVm
+    private sealed class Vm(Action<int>? onKick, Action<int>? onDispose, Action<X86Exit>? onEnter, int cpus) : IX86Vm
     {
-        public IVirtualCpu CreateCpu(int index) => index < cpus ? new Cpu(index, onKick, onDispose, onEnter) : throw new InvalidOperationException("no more vCPUs");
+        public IX86Cpu CreateCpu(int index) => index < cpus ? new Cpu(index, onKick, onDispose, onEnter) : throw new InvalidOperationException("no more vCPUs");
 
         public void Dispose() => onDispose?.Invoke(-1);
     }
 
-    private sealed class Cpu(int index, Action<int>? onKick, Action<int>? onDispose, Action<VmExit>? onEnter) : IVirtualCpu
+    private sealed class Cpu(int index, Action<int>? onKick, Action<int>? onDispose, Action<X86Exit>? onEnter) : IX86Cpu
     {
-        private readonly VmExit _exit = new();
+        private readonly X86Exit _exit = new();
 
         public int Index => index;
         public ExecutionControls Controls { get; set; } = new();
@@ -36,7 +36,7 @@ internal sealed class IdleEngine(Action<int>? onKick = null, Action<int>? onDisp
         public bool NmiWindowOpen => false;
         public EngineCounters Counters => default;
 
-        public VmExit Enter()
+        public X86Exit Enter()
         {
             if (onEnter is null) throw new InvalidOperationException("the VM is not to be started");
             _exit.Reason = ExitReason.Kicked;

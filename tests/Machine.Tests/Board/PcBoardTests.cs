@@ -9,7 +9,7 @@ namespace Bunraku.Machine.Tests.Board;
 /// <summary>The board as the exit handlers see it: each access is an exit that the test makes up.</summary>
 public sealed class PcBoardTests : IDisposable
 {
-    private readonly VirtualMachine _vm = new(new IdleEngine(), IdleEngine.Model, 64 << 20, cpus: 2);
+    private readonly X86Machine _vm = new(new IdleEngine(), IdleEngine.Model, 64 << 20, cpus: 2);
     private readonly List<byte> _serial = [];
     private readonly PcBoard _board;
 
@@ -90,7 +90,7 @@ public sealed class PcBoardTests : IDisposable
     [Fact]
     public void Cr8IsTheTaskPriority()
     {
-        Handle(new VmExit { Reason = ExitReason.CrAccess, Address = 8, IsWrite = true, Data = 5 }, 0);
+        Handle(new X86Exit { Reason = ExitReason.CrAccess, Address = 8, IsWrite = true, Data = 5 }, 0);
         Assert.Equal(0x50ul, Mmio(0xFEE0_0080, cpu: 0));
     }
 
@@ -175,17 +175,17 @@ public sealed class PcBoardTests : IDisposable
             switch (random.Next(4))
             {
                 case 0:
-                    Handle(new VmExit { Reason = ExitReason.Io, IsWrite = random.Next(2) == 0, Address = (ushort)random.Next(0x1000), Size = size, Data = value }, cpu);
+                    Handle(new X86Exit { Reason = ExitReason.Io, IsWrite = random.Next(2) == 0, Address = (ushort)random.Next(0x1000), Size = size, Data = value }, cpu);
                     break;
                 case 1:
-                    Handle(new VmExit { Reason = ExitReason.Io, IsWrite = random.Next(2) == 0, Address = (ushort)random.Next(0x10000), Size = size, Data = value }, cpu);
+                    Handle(new X86Exit { Reason = ExitReason.Io, IsWrite = random.Next(2) == 0, Address = (ushort)random.Next(0x10000), Size = size, Data = value }, cpu);
                     break;
                 case 2:
                     ulong page = random.Next(2) == 0 ? MemoryLayout.IoApic : MemoryLayout.LocalApic;
-                    Handle(new VmExit { Reason = ExitReason.Mmio, IsWrite = random.Next(2) == 0, Address = page + (ulong)(random.Next(0x1000) & -size), Size = size, Data = value }, cpu);
+                    Handle(new X86Exit { Reason = ExitReason.Mmio, IsWrite = random.Next(2) == 0, Address = page + (ulong)(random.Next(0x1000) & -size), Size = size, Data = value }, cpu);
                     break;
                 default:
-                    Handle(new VmExit { Reason = ExitReason.Msr, IsWrite = random.Next(2) == 0, Address = (uint)random.Next(0x900), Data = value }, cpu);
+                    Handle(new X86Exit { Reason = ExitReason.Msr, IsWrite = random.Next(2) == 0, Address = (uint)random.Next(0x900), Data = value }, cpu);
                     break;
             }
             lock (_vm.InterruptLock)
@@ -229,23 +229,23 @@ public sealed class PcBoardTests : IDisposable
         return _vm.Stopped.Result;
     }
 
-    private VmExit Handle(VmExit exit, int cpu)
+    private X86Exit Handle(X86Exit exit, int cpu)
     {
-        ExitHandler.Handle(_vm, _vm.Cpus[cpu], exit);
+        _vm.Cpus[cpu].Handle(exit);
         return exit;
     }
 
-    private void Out(ushort port, int size, uint value) => Handle(new VmExit { Reason = ExitReason.Io, IsWrite = true, Address = port, Size = size, Data = value }, 0);
+    private void Out(ushort port, int size, uint value) => Handle(new X86Exit { Reason = ExitReason.Io, IsWrite = true, Address = port, Size = size, Data = value }, 0);
 
-    private uint In(ushort port, int size) => (uint)Handle(new VmExit { Reason = ExitReason.Io, Address = port, Size = size }, 0).Data;
+    private uint In(ushort port, int size) => (uint)Handle(new X86Exit { Reason = ExitReason.Io, Address = port, Size = size }, 0).Data;
 
-    private ulong Mmio(ulong address, int cpu) => (uint)Handle(new VmExit { Reason = ExitReason.Mmio, Address = address, Size = 4 }, cpu).Data;
+    private ulong Mmio(ulong address, int cpu) => (uint)Handle(new X86Exit { Reason = ExitReason.Mmio, Address = address, Size = 4 }, cpu).Data;
 
     private void WriteMmio(ulong address, uint value) =>
-        Handle(new VmExit { Reason = ExitReason.Mmio, IsWrite = true, Address = address, Size = 4, Data = value }, 0);
+        Handle(new X86Exit { Reason = ExitReason.Mmio, IsWrite = true, Address = address, Size = 4, Data = value }, 0);
 
     /// <returns>True when it faults.</returns>
-    private bool Wrmsr(uint index, ulong value, int cpu) => Handle(new VmExit { Reason = ExitReason.Msr, IsWrite = true, Address = index, Data = value }, cpu).Fault;
+    private bool Wrmsr(uint index, ulong value, int cpu) => Handle(new X86Exit { Reason = ExitReason.Msr, IsWrite = true, Address = index, Data = value }, cpu).Fault;
 
     private uint ConfigRead(int slot, int register)
     {

@@ -23,7 +23,7 @@ public sealed class KernelFileTests : IDisposable
 
     private static string ErrorOf(byte[] kernel, ulong memorySize = 64 << 20, byte[]? initrd = null, string commandLine = "")
     {
-        using var memory = new GuestMemory(memorySize);
+        using var memory = new GuestMemory(MemoryLayout.Regions(memorySize));
         return ErrorOf(() => KernelLoader.Load(new(memory, LoadersOnQemuTests.Model(CpuFeature.Lm), E820.Build(memory), kernel, "k") { Modules = initrd is null ? [] : [new(initrd, "initrd")], CommandLine = commandLine }));
     }
 

@@ -19,7 +19,7 @@ public sealed class LoadersOnQemuTests : IDisposable
         var packages = new DebianPackages(new GuestCache());
         byte[] kernel = kernelOf(File.ReadAllBytes(packages.FindKernel("linux")));
         LinuxGuest guest = LinuxGuest.Create(kernel, "linux", File.ReadAllBytes(packages.FindBusybox()), new() { Command = command });
-        using var memory = new GuestMemory(memorySize);
+        using var memory = new GuestMemory(MemoryLayout.Regions(memorySize));
         CpuState state = KernelLoader.Load(new(memory, model, E820.Build(memory), kernel, "linux") { Modules = [new(guest.Initrd, "initramfs")], CommandLine = guest.Append + " bunraku.end" });
         var messages = new GuestMessages(guest.Token);
         var console = new List<byte>();

@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using Bunraku.Engines;
+using Bunraku.Machine.Board;
 using Iced.Intel;
 using static Iced.Intel.AssemblerRegisters;
 
@@ -23,7 +24,7 @@ internal static class BootStateRom
         List<string> arguments = ["-machine", "pc,max-ram-below-4g=3G", "-bios", rom, "-m", $"{memory.Size >> 20}M"];
         byte[] chunk = new byte[0x1000];
         FileStream? file = null;
-        ulong end = Math.Min(memory.Size, GuestMemory.LowMemoryEnd);
+        ulong end = Math.Min(memory.Size, MemoryLayout.LowMemoryEnd);
         for (ulong address = 0; address < end; address += (ulong)chunk.Length)
         {
             if (!memory.Read(address, chunk)) throw new InvalidOperationException();

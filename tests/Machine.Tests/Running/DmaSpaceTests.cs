@@ -1,14 +1,15 @@
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
+using Bunraku.Machine.Board;
 
 namespace Bunraku.Machine.Tests.Running;
 
 /// <summary>A bus master's view of memory: RAM alone, the enable bit, who is told of what it writes.</summary>
 public sealed class DmaSpaceTests : IDisposable
 {
-    private const ulong Hole = GuestMemory.LowMemoryEnd, High = 0x1_0000_0000, Page = GuestMemory.PageSize;
+    private const ulong Hole = MemoryLayout.LowMemoryEnd, High = 0x1_0000_0000, Page = GuestMemory.PageSize;
 
-    private readonly GuestMemory _memory = new(Hole + (1 << 20));
+    private readonly GuestMemory _memory = new(MemoryLayout.Regions(Hole + (1 << 20)));
     private readonly DmaSpace _dma;
 
     public DmaSpaceTests() => _dma = new DmaSpace(_memory);

@@ -8,7 +8,7 @@ public sealed class IoThreadTests : IDisposable
 {
     private const int Milliseconds = 30_000;
 
-    private readonly VirtualMachine _vm = new(new IdleEngine(), IdleEngine.Model, 1 << 20);
+    private readonly X86Machine _vm = new(new IdleEngine(), IdleEngine.Model, 1 << 20);
 
     public void Dispose() => _vm.Dispose();
 

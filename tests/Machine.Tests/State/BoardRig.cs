@@ -1,6 +1,6 @@
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
-using Bunraku.Hypervisor.Paravirtual;
+using Bunraku.Hypervisor.X86.Paravirtual;
 using Bunraku.Machine.Board;
 using Bunraku.Machine.Tests.Board;
 
@@ -13,11 +13,11 @@ internal sealed class BoardRig : IDisposable
     public const int Cpus = 2;
     private static readonly CpuModel s_model = IdleEngine.Model with { Features = new HashSet<CpuFeature>(IdleEngine.Model.Features) { CpuFeature.Hypervisor } };
 
-    private readonly VmExit _exit = new();
+    private readonly X86Exit _exit = new();
 
     public BoardRig(ulong startTsc = 0)
     {
-        Machine = new VirtualMachine(new IdleEngine(), s_model, Memory, Cpus, new VirtualMachineOptions { TscFrequency = 1_000_000_000 });
+        Machine = new X86Machine(new IdleEngine(), s_model, Memory, Cpus, new X86MachineOptions { TscFrequency = 1_000_000_000 });
         Machine.Pause();
         Machine.Clock.Step(startTsc);
         Board = new PcBoard(Machine, new PcBoardOptions
@@ -33,7 +33,7 @@ internal sealed class BoardRig : IDisposable
         Board.FwCfg.AddFile("opt/test/fixed", [1, 2, 3, 4, 5]);
     }
 
-    public VirtualMachine Machine { get; }
+    public X86Machine Machine { get; }
     public PcBoard Board { get; }
 
     /// <summary>What left the machine.</summary>
@@ -48,7 +48,7 @@ internal sealed class BoardRig : IDisposable
     private ulong Access(int cpu, ExitReason reason, ulong address, int size, bool write, ulong value)
     {
         (_exit.Reason, _exit.Address, _exit.Size, _exit.IsWrite, _exit.Data, _exit.Fault) = (reason, address, size, write, write ? value : 0, false);
-        ExitHandler.Handle(Machine, Machine.Cpus[cpu], _exit);
+        Machine.Cpus[cpu].Handle(_exit);
         ulong mask = size == 8 ? ulong.MaxValue : (1ul << 8 * size) - 1;
         return _exit.Fault ? 0xFA17 : _exit.Data & mask;
     }

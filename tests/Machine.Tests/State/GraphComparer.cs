@@ -21,7 +21,7 @@ internal static class GraphComparer
 
     /// <summary>What belongs to the host, or is compared elsewhere.</summary>
     private static bool IsForeign(Type type) =>
-        typeof(IVirtualCpu).IsAssignableFrom(type) || type == typeof(VirtualMachine) || type == typeof(CpuThread) || type == typeof(GuestMemory) || type == typeof(VirtualClock)
+        typeof(IX86Cpu).IsAssignableFrom(type) || type == typeof(X86Machine) || type == typeof(X86CpuThread) || type == typeof(GuestMemory) || type == typeof(VirtualClock)
         || type == typeof(TimerQueue) || type == typeof(CpuModel) || type == typeof(BoardRig) || typeof(MemberInfo).IsAssignableFrom(type) || type.Namespace is { } n && (n.StartsWith("System.Threading", StringComparison.Ordinal)
         || n.StartsWith("System.Reflection", StringComparison.Ordinal)) || type == typeof(object) || type.IsPointer;
 

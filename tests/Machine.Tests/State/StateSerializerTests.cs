@@ -75,10 +75,10 @@ public sealed class StateSerializerTests
         using var other = new BoardRig();
         other.Machine.Add(new Stubborn());
         Assert.Equal("the saved machine has no tape", Assert.Throws<StateFormatException>(() => other.Machine.Restore(saved)).Message);
-        using var small = new VirtualMachine(new Board.IdleEngine(), Board.IdleEngine.Model, 2 << 20);
+        using var small = new X86Machine(new Board.IdleEngine(), Board.IdleEngine.Model, 2 << 20);
         small.Pause();
         Assert.StartsWith("this machine has no ", Assert.Throws<StateFormatException>(() => small.Restore(saved)).Message);
-        using var running = new VirtualMachine(new Board.IdleEngine(), Board.IdleEngine.Model, 2 << 20);
+        using var running = new X86Machine(new Board.IdleEngine(), Board.IdleEngine.Model, 2 << 20);
         Assert.Equal("the machine must be paused", Assert.Throws<InvalidOperationException>(() => running.Save()).Message);
     }
 

@@ -6,13 +6,13 @@ using Bunraku.Machine.Timers;
 
 namespace Bunraku.Machine.Board.Parts;
 
-/// <summary>Local APICs, the board's or the engine's, I/O APIC and 8259As, and the wires between them. All of it has <see cref="VirtualMachine.InterruptLock"/>.</summary>
+/// <summary>Local APICs, the board's or the engine's, I/O APIC and 8259As, and the wires between them. All of it has <see cref="X86Machine.InterruptLock"/>.</summary>
 internal sealed class InterruptControllers
 {
-    private readonly VirtualMachine _vm;
+    private readonly X86Machine _vm;
     private readonly IInterruptLine[] _lint1; // of every local APIC
 
-    public InterruptControllers(VirtualMachine vm)
+    public InterruptControllers(X86Machine vm)
     {
         _vm = vm;
         Apics = Add(new ApicBus(vm.EngineApics));
@@ -78,7 +78,7 @@ internal sealed class InterruptControllers
     private (IInterruptLine[] Lint0, IInterruptLine[] Lint1) AddLocalApics()
     {
         var time = new MachineTime(_vm, _vm.InterruptLock);
-        foreach (CpuThread cpu in _vm.Cpus)
+        foreach (X86CpuThread cpu in _vm.Cpus)
         {
             int index = cpu.Cpu.Index;
             cpu.Interrupts = Add(new LocalApic(index, Apics, time, _vm.Model, cpu.LocalMmio, () => _vm.Clock.Tsc, () => _vm.WakeCpu(index), () => Pic!.Acknowledge()));
@@ -90,7 +90,7 @@ internal sealed class InterruptControllers
     private (IInterruptLine[] Lint0, IInterruptLine[] Lint1) AddEngineApics()
     {
         var pins = new List<EngineApicPins>();
-        foreach (CpuThread cpu in _vm.Cpus)
+        foreach (X86CpuThread cpu in _vm.Cpus)
         {
             int index = cpu.Cpu.Index;
             pins.Add(Add(new EngineApicPins(index, () => _vm.WakeCpu(index), () => Pic!.Acknowledge(), () => Read(cpu.Cpu).Apic!)));
@@ -99,7 +99,7 @@ internal sealed class InterruptControllers
         return ([.. pins.Select(p => p.Lint0)], [.. pins.Select(p => p.Lint1)]);
     }
 
-    private static CpuState Read(IVirtualCpu cpu)
+    private static CpuState Read(IX86Cpu cpu)
     {
         var state = new CpuState();
         cpu.ReadState(state);

@@ -21,7 +21,7 @@ internal sealed class LegacyTimers(DateTime startTime, Action powerOff) : IBoard
 
     public void AttachTo(IBoard board)
     {
-        VirtualMachine vm = board.Machine;
+        X86Machine vm = board.Machine;
         DeviceLock pitLock = new("8254"), clockLock = new("real-time clock"), hpetLock = new("HPET");
         IInterruptLine pitLine = board.IsaInterrupt(PitIrq), clockLine = board.IsaInterrupt(ClockIrq);
         Gate pitWire = new("gate.pit", pitLine, vm.InterruptLock), clockWire = new("gate.rtc", clockLine, vm.InterruptLock);

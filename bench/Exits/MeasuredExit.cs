@@ -8,12 +8,12 @@ namespace Bunraku.Bench.Exits;
 /// <param name="Emit">One repetition; ECX and ESI are the loop's.</param>
 /// <param name="Doorbell">What is to signal an event instead of exiting; null: nothing.</param>
 /// <param name="Posted">The writes may be gathered.</param>
-internal sealed record ExitKind(string Name, Action<Assembler> Emit, Doorbell? Doorbell = null, bool Posted = false)
+internal sealed record MeasuredExit(string Name, Action<Assembler> Emit, Doorbell? Doorbell = null, bool Posted = false)
 {
     public const ushort Port = 0x500;
     private const long Device = 0xD000_0000;
 
-    public static IReadOnlyList<ExitKind> All { get; } =
+    public static IReadOnlyList<MeasuredExit> All { get; } =
     [
         new("nothing (the loop alone)", _ => { }),
         new("OUT", a => a.@out(dx, al)),

@@ -1,4 +1,4 @@
-namespace Bunraku.Hypervisor;
+namespace Bunraku.Hypervisor.X86;
 
 /// <summary>
 /// The 64 Ki I/O ports. Nothing there reads as all ones; writes to nothing are lost. Thread-safe: look-ups take no lock, and ranges come, move and go

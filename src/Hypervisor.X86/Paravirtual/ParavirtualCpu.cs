@@ -1,13 +1,13 @@
 using Bunraku.Engines;
 using Bunraku.Platform;
 
-namespace Bunraku.Hypervisor.Paravirtual;
+namespace Bunraku.Hypervisor.X86.Paravirtual;
 
 /// <summary>
 /// The paravirtual side of one vCPU: the structures in guest memory that it asked for, kept up to date between exits. For the vCPU's thread, unless a member
 /// says otherwise.
 /// </summary>
-internal sealed unsafe class ParavirtualCpu(ParavirtualInterface owner, CpuThread thread) : IStateful<ParavirtualCpuState>
+internal sealed unsafe class ParavirtualCpu(ParavirtualInterface owner, X86CpuThread thread) : IStateful<ParavirtualCpuState>
 {
     /// <summary>Steal time is brought up to date at an entry no more often than this, in ns: the host's accounts cost a system call.</summary>
     private const long StealInterval = 500_000;

@@ -1,24 +1,14 @@
 using Bunraku.Engines;
 
-namespace Bunraku.Hypervisor;
+namespace Bunraku.Hypervisor.X86;
 
-/// <summary>What the run loop does after an exit.</summary>
-public enum ExitAction
+/// <summary>The handlers of the exits that only x86 has, for every engine: a function of the machine, the vCPU and the exit. The buses hold a device's lock while it works.</summary>
+internal static class ExitHandler
 {
-    Continue,
-    Stop,
-}
-
-/// <summary>
-/// The one set of exit handlers, for every engine: a function of the machine, the vCPU and the exit. The buses hold a device's lock while it works.
-/// </summary>
-public static class ExitHandler
-{
-    public static ExitAction Handle(VirtualMachine vm, CpuThread cpu, VmExit exit)
+    public static ExitAction Handle(X86Machine vm, X86CpuThread cpu, X86Exit exit)
     {
         switch (exit.Reason)
         {
-            case ExitReason.Kicked:
             case ExitReason.InterruptWindow:
             case ExitReason.NmiWindow:
             case ExitReason.Mwait: // it may end at any time
@@ -37,12 +27,6 @@ public static class ExitHandler
             case ExitReason.Io:
                 if (exit.IsWrite) vm.Ports.Write((ushort)exit.Address, exit.Size, (uint)exit.Data);
                 else exit.Data = vm.Ports.Read((ushort)exit.Address, exit.Size);
-                return ExitAction.Continue;
-
-            case ExitReason.Mmio:
-                if (exit.IsWrite ? cpu.LocalMmio.TryWrite(exit.Address, exit.Size, exit.Data) : cpu.LocalMmio.TryRead(exit.Address, exit.Size, out exit.Data)) cpu.LookForEvents();
-                else if (exit.IsWrite) vm.Mmio.Write(exit.Address, exit.Size, exit.Data);
-                else exit.Data = vm.Mmio.Read(exit.Address, exit.Size);
                 return ExitAction.Continue;
 
             case ExitReason.Msr:
@@ -71,31 +55,6 @@ public static class ExitHandler
             case ExitReason.VirtualizedEoi:
                 lock (vm.InterruptLock) vm.EndOfInterrupt?.Invoke((byte)exit.Address);
                 return ExitAction.Continue;
-
-            case ExitReason.Hlt:
-                cpu.LookForEvents(); // the vCPU itself remembers that it waits, but it may have been told to go on before
-                return ExitAction.Continue;
-
-            case ExitReason.EptViolation when vm.PageViolation is { } answer && answer(cpu, exit):
-                return ExitAction.Continue;
-
-            case ExitReason.EptViolation:
-                vm.Stop(new StopCause(StopReason.EngineError, Cpu: cpu.Cpu.Index,
-                    Message: $"nobody answers for the guest's access ({exit.Violation.Wanted}) to page {exit.Address & ~0xFFFul:X}, whose rights were taken away: set VirtualMachine.PageViolation"));
-                return ExitAction.Stop;
-
-            case ExitReason.TripleFault:
-                if (ShutdownCause.IsReset(vm.Memory, cpu.Cpu))
-                {
-                    vm.RequestReset();
-                    return ExitAction.Continue;
-                }
-                vm.Stop(new StopCause(StopReason.TripleFault, Cpu: cpu.Cpu.Index));
-                return ExitAction.Stop;
-
-            case ExitReason.InternalError:
-                vm.Stop(new StopCause(StopReason.EngineError, Message: exit.Message, Cpu: cpu.Cpu.Index));
-                return ExitAction.Stop;
 
             default:
                 vm.Stop(new StopCause(StopReason.EngineError, Message: $"no handler for exit {exit.Reason}", Cpu: cpu.Cpu.Index));

@@ -1,16 +1,18 @@
+using System.Runtime.CompilerServices;
+
 namespace Bunraku.Engines.X86;
 
-/// <summary>Why <see cref="IVirtualCpu.Enter"/> returned: the basic exit reasons that the hypervisor acts on.</summary>
+/// <summary>Why <see cref="IX86Cpu.Enter"/> returned: the basic exit reasons that the hypervisor acts on.</summary>
 /// <remarks>Names follow Intel SDM vol. 3C, appendix "VMX Basic Exit Reasons", where one exists.</remarks>
 public enum ExitReason : byte
 {
-    /// <summary>The vCPU was asked to stop (<see cref="IVirtualCpu.Kick"/>); nothing to emulate.</summary>
+    /// <summary>The vCPU was asked to stop (<see cref="IX86Cpu.Kick"/>); nothing to emulate.</summary>
     Kicked,
-    /// <summary>IN, OUT, INS, OUTS: <see cref="VmExit.Address"/> is the port, 1, 2 or 4 bytes.</summary>
+    /// <summary>IN, OUT, INS, OUTS: <see cref="X86Exit.Address"/> is the port, 1, 2 or 4 bytes.</summary>
     Io,
     /// <summary>Access to a guest-physical address with no RAM behind it, 1 to 8 bytes, never across an 8-byte boundary.</summary>
     Mmio,
-    /// <summary>CPUID, when execution controls ask for it: leaf and subleaf in <see cref="VmExit.Leaf"/>, <see cref="VmExit.Subleaf"/>.</summary>
+    /// <summary>CPUID, when execution controls ask for it: leaf and subleaf in <see cref="X86Exit.Leaf"/>, <see cref="X86Exit.Subleaf"/>.</summary>
     Cpuid,
     /// <summary>RDMSR or WRMSR of an MSR that the processor itself does not hold.</summary>
     Msr,
@@ -20,7 +22,7 @@ public enum ExitReason : byte
     Pause,
     /// <summary>MWAIT or MONITOR.</summary>
     Mwait,
-    /// <summary>VMCALL or VMMCALL, when execution controls ask for it: arguments in <see cref="VmExit.Call"/>; <see cref="VmExit.Data"/> goes to RAX.</summary>
+    /// <summary>VMCALL or VMMCALL, when execution controls ask for it: arguments in <see cref="X86Exit.Call"/>; <see cref="X86Exit.Data"/> goes to RAX.</summary>
     Hypercall,
     /// <summary>MOV to or from a control register, CLTS, LMSW, that execution controls intercept. CR8 always exits as it belongs to the local APIC.</summary>
     CrAccess,
@@ -28,44 +30,37 @@ public enum ExitReason : byte
     DrAccess,
     /// <summary>LGDT, LIDT, SGDT, SIDT, LLDT, LTR, SLDT, STR.</summary>
     DescriptorTable,
-    /// <summary>RDTSC or RDTSCP: the time stamp in <see cref="VmExit.Data"/>.</summary>
+    /// <summary>RDTSC or RDTSCP: the time stamp in <see cref="X86Exit.Data"/>.</summary>
     Rdtsc,
     /// <summary>RDPMC.</summary>
     Rdpmc,
-    /// <summary>INVLPG, INVPCID: <see cref="VmExit.Address"/> is the operand's offset in its segment.</summary>
+    /// <summary>INVLPG, INVPCID: <see cref="X86Exit.Address"/> is the operand's offset in its segment.</summary>
     Invlpg,
     /// <summary>WBINVD, INVD.</summary>
     Wbinvd,
     /// <summary>
-    /// An exception selected by the exception bitmap, before delivery. Also one that came up while an event was delivered (<see cref="VmExit.Vectoring"/>): the
+    /// An exception selected by the exception bitmap, before delivery. Also one that came up while an event was delivered (<see cref="X86Exit.Vectoring"/>): the
     /// bitmap is asked before it becomes a double fault, then for the double fault, and before shutdown (Intel SDM vol. 3C, "Other Causes of VM Exits").
     /// </summary>
     Exception,
     /// <summary>FERR# was asserted: an unmasked x87 exception waits and CR0.NE is clear (Intel SDM vol. 1, "MS-DOS Compatibility Sub-mode"). Nothing to complete.</summary>
     FloatingPointError,
     /// <summary>
-    /// A guest-physical access for which <see cref="GuestMemory.Rights"/> lack a right, before it has any effect: the address is <see cref="VmExit.Address"/>, what was wanted is in
-    /// <see cref="VmExit.Violation"/>. The next entry tries the instruction, or the delivery of the event, again.
+    /// A guest-physical access for which <see cref="GuestMemory.Rights"/> lack a right, before it has any effect: the address is <see cref="X86Exit.Address"/>, what was wanted is in
+    /// <see cref="X86Exit.Violation"/>. The next entry tries the instruction, or the delivery of the event, again.
     /// </summary>
     EptViolation,
     /// <summary>The guest can take an external interrupt now.</summary>
     InterruptWindow,
     /// <summary>The guest can take an NMI now.</summary>
     NmiWindow,
-    /// <summary>EOI of a level-triggered interrupt of a routed pin: its vector in <see cref="VmExit.Address"/>. Only from engines that hold the local APICs.</summary>
+    /// <summary>EOI of a level-triggered interrupt of a routed pin: its vector in <see cref="X86Exit.Address"/>. Only from engines that hold the local APICs.</summary>
     VirtualizedEoi,
     /// <summary>A fault while delivering a double fault. The processor is in shutdown.</summary>
     TripleFault,
-    /// <summary>The engine cannot go on; <see cref="VmExit.Message"/> says why.</summary>
+    /// <summary>The engine cannot go on; <see cref="X86Exit.Message"/> says why.</summary>
     InternalError,
 }
-
-/// <summary>What a refused access to guest-physical memory was.</summary>
-/// <param name="Wanted">The rights that the access needed.</param>
-/// <param name="LinearAddress">The linear address that was being translated or accessed.</param>
-/// <param name="IsTableAccess">The access was to a paging-structure entry, and not to what the linear address names.</param>
-/// <remarks>Intel SDM vol. 3C, "Exit Qualification for EPT Violations".</remarks>
-public readonly record struct PageViolation(PageRights Wanted, ulong LinearAddress, bool IsTableAccess);
 
 /// <summary>What a guest calls its hypervisor with: RAX, RBX, RCX, RDX and RSI as they are, and from where.</summary>
 /// <param name="PrivilegeLevel">CPL, 0 to 3.</param>
@@ -95,40 +90,59 @@ public enum EventKind : byte
 public readonly record struct VectoredEvent(EventKind Kind, byte Vector, uint? ErrorCode, byte InstructionLength = 0);
 
 /// <summary>
-/// One exit, filled by the engine and, for reads, completed by the hypervisor: it stores the value in
-/// <see cref="Data"/> (or the CPUID results) and calls <see cref="IVirtualCpu.Enter"/> again, which finishes the instruction.
-/// Instructions that exit only because <see cref="ExecutionControls.Instructions"/> asks for it have their own result or operand filled in and are executed by the next Enter with what the
-/// hypervisor left there, so that handling may be to do nothing.
-/// Each vCPU owns one instance and reuses it; it is valid until the next Enter and only on the vCPU's thread.
+/// An exit of an x86 vCPU. For a read the hypervisor stores the value in <see cref="VmExit.Data"/> (or the CPUID results). Instructions that exit only because
+/// <see cref="ExecutionControls.Instructions"/> asks for it have their own result or operand filled in and are executed by the next entry with what the hypervisor left there, so that handling may be to
+/// do nothing.
 /// </summary>
-public sealed class VmExit
+/// <remarks>
+/// <see cref="VmExit.Address"/> is a port (Io), a guest-physical address (Mmio, EptViolation), an MSR index (Msr), a register number (CrAccess, DrAccess), an offset (Invlpg) or a vector (Exception,
+/// VirtualizedEoi).
+/// </remarks>
+public sealed class X86Exit : VmExit
 {
-    public ExitReason Reason;
-    /// <summary>Direction of Io, Mmio, Msr, CrAccess: true when the guest writes.</summary>
-    public bool IsWrite;
-    /// <summary>Width of the access in bytes.</summary>
-    public int Size;
-    /// <summary>Port (Io), guest-physical address (Mmio, EptViolation), MSR index (Msr), register number (CrAccess, DrAccess), vector (Exception, VirtualizedEoi).</summary>
-    public ulong Address;
-    /// <summary>Value written by the guest, or to be stored here by the hypervisor for a read; upper bytes beyond <see cref="Size"/> are ignored.</summary>
-    public ulong Data;
     /// <summary>Msr and intercepted instructions: set by the hypervisor to raise #GP(0) in the guest instead of completing.</summary>
     public bool Fault;
-    /// <summary>Cpuid arguments.</summary>
+
+    /// <summary>Cpuid: EAX and ECX of the guest.</summary>
     public uint Leaf, Subleaf;
-    /// <summary>Cpuid results, set by the hypervisor.</summary>
+
+    /// <summary>Cpuid results, filled in by the engine; the hypervisor may change them.</summary>
     public uint Eax, Ebx, Ecx, Edx;
-    /// <summary>Hypercall arguments.</summary>
+
+    /// <summary>Hypercall: its arguments.</summary>
     public HypercallArguments Call;
+
     /// <summary>Exception: its error code if it has one.</summary>
     public uint ErrorCode;
-    /// <summary>EptViolation: what was refused.</summary>
-    public PageViolation Violation;
+
     /// <summary>
     /// Exception, EptViolation: the event during whose delivery it came up; null when an instruction did it. The event was not delivered. After an EptViolation the next entry delivers it,
     /// or executes the instruction that asked for it, again.
     /// </summary>
     public VectoredEvent? Vectoring;
-    /// <summary>InternalError: one line for a person.</summary>
-    public string? Message;
+
+    /// <summary>Why the vCPU exited.</summary>
+    public ExitReason Reason
+    {
+        get => (ExitReason)ReasonNumber;
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        set => Set(KindOf(value), (byte)value);
+    }
+
+    /// <inheritdoc/>
+    public override bool IsAsynchronous => Reason is ExitReason.Kicked or ExitReason.InterruptWindow or ExitReason.NmiWindow;
+
+    /// <summary>What a reason asks of the hypervisor.</summary>
+    /// <param name="reason">Any.</param>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static ExitKind KindOf(ExitReason reason) => reason switch
+    {
+        ExitReason.Kicked => ExitKind.Kicked,
+        ExitReason.Mmio => ExitKind.Access,
+        ExitReason.Hlt => ExitKind.Halt,
+        ExitReason.EptViolation => ExitKind.Refused,
+        ExitReason.TripleFault => ExitKind.Shutdown,
+        ExitReason.InternalError => ExitKind.InternalError,
+        _ => ExitKind.Architectural,
+    };
 }

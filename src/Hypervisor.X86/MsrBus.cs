@@ -1,4 +1,4 @@
-namespace Bunraku.Hypervisor;
+namespace Bunraku.Hypervisor.X86;
 
 /// <summary>The MSRs outside the processor: devices are asked in the order in which they were added until one answers. Filled before the guest runs.</summary>
 public sealed class MsrBus

@@ -1,6 +1,6 @@
 using System.Runtime.InteropServices;
 
-namespace Bunraku.Hypervisor.Paravirtual;
+namespace Bunraku.Hypervisor.X86.Paravirtual;
 
 // The interface that KVM offers its guests: numbers and layouts. Linux, Documentation/virt/kvm/x86/{cpuid,msr,hypercalls}.rst and
 // arch/x86/include/uapi/asm/kvm_para.h.

@@ -1,6 +1,6 @@
 using Bunraku.Engines;
 
-namespace Bunraku.Hypervisor;
+namespace Bunraku.Hypervisor.X86;
 
 /// <summary>Tells a processor that was shut down on purpose from one that crashed. A PC's chipset answers both with a reset.</summary>
 internal static class ShutdownCause
@@ -14,7 +14,7 @@ internal static class ShutdownCause
     /// </summary>
     /// <param name="cpu">Has left with <see cref="ExitReason.TripleFault"/>; its instruction pointer is still at the instruction.</param>
     /// <remarks>Intel SDM vol. 3A, "Interrupt 8—Double Fault Exception (#DF)": a fault while #DF is delivered puts the processor into shutdown.</remarks>
-    public static bool IsReset(GuestMemory memory, IVirtualCpu cpu)
+    public static bool IsReset(GuestMemory memory, IX86Cpu cpu)
     {
         var state = new CpuState();
         cpu.ReadState(state);

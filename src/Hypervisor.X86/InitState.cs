@@ -1,6 +1,6 @@
 using Bunraku.Engines;
 
-namespace Bunraku.Hypervisor;
+namespace Bunraku.Hypervisor.X86;
 
 /// <summary>What INIT and the start-up IPI do to a vCPU's state.</summary>
 /// <remarks>

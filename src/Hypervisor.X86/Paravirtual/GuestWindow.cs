@@ -1,6 +1,6 @@
 using Bunraku.Engines;
 
-namespace Bunraku.Hypervisor.Paravirtual;
+namespace Bunraku.Hypervisor.X86.Paravirtual;
 
 /// <summary>
 /// A structure in guest RAM at an address that the guest chose. Invariant: <see cref="Pointer"/> is null, or all of its bytes lie in one writable region of

@@ -2,7 +2,7 @@ using System.Numerics;
 using Bunraku.Engines;
 using Bunraku.Platform;
 
-namespace Bunraku.Hypervisor.Paravirtual;
+namespace Bunraku.Hypervisor.X86.Paravirtual;
 
 /// <summary>Sends interrupts to local APICs on behalf of a hypercall.</summary>
 public interface IInterruptSender
@@ -23,14 +23,14 @@ public sealed class ParavirtualInterface : IMsrDevice, IDevice, IStateful<Paravi
 {
     private const uint FeatureLeaf = 0x4000_0001;
 
-    private readonly VirtualMachine _vm;
+    private readonly X86Machine _vm;
     private readonly KvmFeatures _features;
     private readonly Lock _tscLock = new(); // the last one to look sees all offsets
     private ParavirtualCpu[] _cpus = [];
     private ulong _wallClockMsr;
     private volatile bool _tscDiffers;
 
-    internal ParavirtualInterface(VirtualMachine vm, KvmFeatures features)
+    internal ParavirtualInterface(X86Machine vm, KvmFeatures features)
     {
         _vm = vm;
         _features = features;
@@ -56,7 +56,7 @@ public sealed class ParavirtualInterface : IMsrDevice, IDevice, IStateful<Paravi
     internal DeviceLock InterruptLock => _vm.InterruptLock;
     internal bool Has(KvmFeatures feature) => (_features & feature) == feature;
 
-    internal ParavirtualCpu Add(CpuThread thread)
+    internal ParavirtualCpu Add(X86CpuThread thread)
     {
         var cpu = new ParavirtualCpu(this, thread);
         _cpus = [.. _cpus, cpu];
