@@ -51,7 +51,7 @@ internal sealed unsafe partial class Processor
     {
         X87.Reset(State);
         State->Mxcsr = MxcsrInitial;
-        new Span<byte>(State->Vector, 16 * 32).Clear();
+        new Span<byte>(State->Simd, 16 * 32).Clear();
     }
 
     /// <inheritdoc cref="IX86Cpu.ReadState"/>
@@ -152,7 +152,7 @@ internal sealed unsafe partial class Processor
         MemoryMarshal.Write(image[MxcsrMaskOffset..], Simd.MxcsrMask);
         for (int n = 0; n < 16; n++)
         {
-            byte* register = ProcessorState.VectorRegister(s, n);
+            byte* register = ProcessorState.SimdRegister(s, n);
             new ReadOnlySpan<byte>(register, 16).CopyTo(image[(XmmOffset + n * 16)..]);
             new ReadOnlySpan<byte>(register + 16, 16).CopyTo(image[(XsaveLayout.AvxOffset + n * 16)..]);
         }
@@ -180,7 +180,7 @@ internal sealed unsafe partial class Processor
         if ((present & (XsaveLayout.Sse | XsaveLayout.Avx)) != 0) s->Mxcsr = MemoryMarshal.Read<uint>(image[MxcsrOffset..]) & Simd.MxcsrMask;
         for (int n = 0; n < 16; n++)
         {
-            byte* register = ProcessorState.VectorRegister(s, n);
+            byte* register = ProcessorState.SimdRegister(s, n);
             if ((present & XsaveLayout.Sse) != 0) image.Slice(XmmOffset + n * 16, 16).CopyTo(new Span<byte>(register, 16));
             if ((present & XsaveLayout.Avx) != 0) image.Slice(XsaveLayout.AvxOffset + n * 16, 16).CopyTo(new Span<byte>(register + 16, 16));
         }

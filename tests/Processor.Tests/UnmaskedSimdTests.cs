@@ -24,7 +24,7 @@ public sealed class UnmaskedSimdTests(SiliconFixture silicon)
     }
 
     private static IEnumerable<Code> Forms => FormList.For(SiliconFixture.Model, 64)
-        .Where(c => ThunkForm.Get(c) is { IsVector: true, IsFloat: true } && Exclusions.Reason(c) == null);
+        .Where(c => ThunkForm.Get(c) is { IsSimd: true, IsFloat: true } && Exclusions.Reason(c) == null);
 
     private static string Group(Code code) => code.CpuidFeatures()[0].ToString();
 

@@ -144,7 +144,7 @@ internal sealed unsafe class BlockDecoder
                 FillAddress(ref i, instruction, withBase: (row.Flags & (Row.OwnSegmentation | Row.AddressOnly)) == 0);
             }
         }
-        if ((row.Flags & Row.Host) != 0 && !Thunks.Prepare(_processor, instruction, (Insn*)System.Runtime.CompilerServices.Unsafe.AsPointer(ref i)))
+        if ((row.Flags & Row.Host) != 0 && !_processor.Thunks.Prepare(instruction, (Insn*)System.Runtime.CompilerServices.Unsafe.AsPointer(ref i)))
         {
             OutOfThunks = true;
             return false;

@@ -22,7 +22,7 @@ internal static unsafe class RegisterOffsets
     private static ushort[] Build()
     {
         var offsets = new ushort[Enum.GetValues<Iced.Intel.Register>().Cast<int>().Max() + 1];
-        int gpr = Offset(nameof(ProcessorState.Rax)), vector = Offset(nameof(ProcessorState.Vector));
+        int gpr = Offset(nameof(ProcessorState.Rax)), vector = Offset(nameof(ProcessorState.Simd));
         foreach (Iced.Intel.Register r in Enum.GetValues<Iced.Intel.Register>())
         {
             if (r == Iced.Intel.Register.None) offsets[(int)r] = Offset(nameof(ProcessorState.Zero));

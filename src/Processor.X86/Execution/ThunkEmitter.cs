@@ -11,7 +11,7 @@ namespace Bunraku.Processor.X86;
 /// </summary>
 internal sealed unsafe class ThunkEmitter
 {
-    private static readonly int s_fxsave = Offset(nameof(ProcessorState.Fxsave)), s_vector = Offset(nameof(ProcessorState.Vector));
+    private static readonly int s_fxsave = Offset(nameof(ProcessorState.Fxsave)), s_simd = Offset(nameof(ProcessorState.Simd));
     private static readonly int s_mxcsr = Offset(nameof(ProcessorState.ThunkMxcsr)), s_unmasked = Offset(nameof(ProcessorState.ThunkUnmasked)), s_flags = Offset(nameof(ProcessorState.ThunkFlags));
 
     private static int Offset(string field) => (int)System.Runtime.InteropServices.Marshal.OffsetOf<ProcessorState>(field);
@@ -23,7 +23,7 @@ internal sealed unsafe class ThunkEmitter
     public ThunkEmitter()
     {
         // FXRSTOR faults on an unaligned image; a change of ProcessorState must keep this.
-        if (s_fxsave % 16 != 0 || s_vector % 32 != 0) throw new InvalidOperationException("ProcessorState.Fxsave or .Vector is not aligned");
+        if (s_fxsave % 16 != 0 || s_simd % 32 != 0) throw new InvalidOperationException("ProcessorState.Fxsave or .Simd is not aligned");
         _encoder = Encoder.Create(64, _writer);
     }
 
@@ -103,7 +103,7 @@ internal sealed unsafe class ThunkEmitter
     {
         _writer.Length = 0;
         if (ThunkForm.Get(original.Code).IsX87) EmitX87(normal);
-        else EmitVector(original, normal);
+        else EmitSimd(original, normal);
         Add(Instruction.Create(Code.Retnq));
         return _writer.Span;
     }
@@ -143,7 +143,7 @@ internal sealed unsafe class ThunkEmitter
         Add(Instruction.Create(Code.Mov_rm32_r32, State(s_flags), EAX));
     }
 
-    private void EmitVector(in Instruction original, in Instruction normal)
+    private void EmitSimd(in Instruction original, in Instruction normal)
     {
         ThunkForm form = ThunkForm.Get(original.Code);
         Used(normal, out uint vectors, out uint vectorsWritten, out uint mmx, out uint mmxWritten, out uint general, out uint generalWritten, out bool wide);
@@ -151,9 +151,9 @@ internal sealed unsafe class ThunkEmitter
         {
             if ((vectors >> n & 1) != 0)
             {
-                Add(wide ? Instruction.Create(Code.VEX_Vmovups_ymm_ymmm256, YMM0 + n, State(s_vector + n * 32))
-                    : form.IsVex ? Instruction.Create(Code.VEX_Vmovups_xmm_xmmm128, XMM0 + n, State(s_vector + n * 32))
-                    : Instruction.Create(Code.Movups_xmm_xmmm128, XMM0 + n, State(s_vector + n * 32)));
+                Add(wide ? Instruction.Create(Code.VEX_Vmovups_ymm_ymmm256, YMM0 + n, State(s_simd + n * 32))
+                    : form.IsVex ? Instruction.Create(Code.VEX_Vmovups_xmm_xmmm128, XMM0 + n, State(s_simd + n * 32))
+                    : Instruction.Create(Code.Movups_xmm_xmmm128, XMM0 + n, State(s_simd + n * 32)));
             }
             if ((mmx >> n & 1) != 0) Add(Instruction.Create(Code.Movq_mm_mmm64, MM0 + n, State(s_fxsave + X87.RegisterOffset + n * 16)));
             if ((general >> n & 1) != 0 && n is not (8 or 9)) Add(Instruction.Create(Code.Mov_r64_rm64, RAX + n, State(n * 8)));
@@ -185,8 +185,8 @@ internal sealed unsafe class ThunkEmitter
             if ((vectorsWritten >> n & 1) != 0)
             {
                 // A VEX destination is always written whole: the host has cleared what lies above the vector length.
-                Add(form.IsVex ? Instruction.Create(Code.VEX_Vmovups_ymmm256_ymm, State(s_vector + n * 32), YMM0 + n)
-                    : Instruction.Create(Code.Movups_xmmm128_xmm, State(s_vector + n * 32), XMM0 + n));
+                Add(form.IsVex ? Instruction.Create(Code.VEX_Vmovups_ymmm256_ymm, State(s_simd + n * 32), YMM0 + n)
+                    : Instruction.Create(Code.Movups_xmmm128_xmm, State(s_simd + n * 32), XMM0 + n));
             }
             if ((mmxWritten >> n & 1) != 0)
             {

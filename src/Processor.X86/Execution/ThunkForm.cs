@@ -14,13 +14,13 @@ internal sealed class ThunkForm
     /// <summary>VEX-encoded: the destination is written up to bit 255.</summary>
     public readonly bool IsVex;
     /// <summary>An MMX, SSE or AVX form that a thunk can execute.</summary>
-    public readonly bool IsVector;
+    public readonly bool IsSimd;
     /// <summary>May have an MMX register operand.</summary>
     public readonly bool IsMmx;
     /// <summary>Has an MMX register operand besides a memory operand, so that the memory form enters MMX mode too (CVTPI2PS and CVTPI2PD do not).</summary>
     public readonly bool IsMmxWithMemory;
     /// <summary>Has a vector register operand or works on vector state.</summary>
-    public readonly bool HasVector;
+    public readonly bool HasSimd;
     /// <summary>May read or raise something in MXCSR.</summary>
     public readonly bool IsFloat;
     public readonly bool WritesFlags, ReadsFlags;
@@ -56,7 +56,7 @@ internal sealed class ThunkForm
             string kindName = kind.ToString();
             IsMmx |= kindName.StartsWith("mm_", StringComparison.Ordinal);
             IsMmxWithMemory |= kindName is "mm_reg" or "mm_rm";
-            HasVector |= kindName.Contains("xmm", StringComparison.Ordinal) || kindName.Contains("ymm", StringComparison.Ordinal);
+            HasSimd |= kindName.Contains("xmm", StringComparison.Ordinal) || kindName.Contains("ymm", StringComparison.Ordinal);
             if (kindName.Contains("mem", StringComparison.Ordinal))
             {
                 MemorySize = info.MemorySize.GetSize();
@@ -69,11 +69,11 @@ internal sealed class ThunkForm
         WritesFlags = (any.RflagsModified & Arithmetic) != 0;
         ReadsFlags = (any.RflagsRead & Arithmetic) != 0;
         IsFloat = !IsX87 && ComputesFloat(IsVex && name[0] == 'V' ? name[1..] : name);
-        IsVector = !IsX87 && info.IsInstruction && info.Encoding is EncodingKind.Legacy or EncodingKind.VEX && features.All(IsVectorFeature) && IsThunkable(info, name);
-        Aligned = IsVex ? MustAlignVex(name) : MemorySize == 16 && HasVector && !MayMisalign(name);
+        IsSimd = !IsX87 && info.IsInstruction && info.Encoding is EncodingKind.Legacy or EncodingKind.VEX && features.All(IsSimdFeature) && IsThunkable(info, name);
+        Aligned = IsVex ? MustAlignVex(name) : MemorySize == 16 && HasSimd && !MayMisalign(name);
     }
 
-    private static bool IsVectorFeature(CpuidFeature f) => f is CpuidFeature.MMX or CpuidFeature.SSE or CpuidFeature.SSE2 or CpuidFeature.SSE3 or CpuidFeature.SSSE3
+    private static bool IsSimdFeature(CpuidFeature f) => f is CpuidFeature.MMX or CpuidFeature.SSE or CpuidFeature.SSE2 or CpuidFeature.SSE3 or CpuidFeature.SSSE3
         or CpuidFeature.SSE4_1 or CpuidFeature.SSE4_2 or CpuidFeature.SSE4A or CpuidFeature.AVX or CpuidFeature.AVX2 or CpuidFeature.FMA or CpuidFeature.F16C
         or CpuidFeature.AES or CpuidFeature.PCLMULQDQ or CpuidFeature.SHA;
 

@@ -22,9 +22,7 @@ internal sealed unsafe class Thunks : IDisposable
     /// Called by the decoder for rows with <see cref="Row.Host"/>: sets <see cref="Insn.Thunk"/>. False: the arena is full; the caller
     /// drops every decoded block (none may be running), calls <see cref="Clear"/> and decodes again.
     /// </summary>
-    public static bool Prepare(Processor p, in Instruction instruction, Insn* insn) => p.Thunks.Prepare(instruction, insn);
-
-    private bool Prepare(in Instruction instruction, Insn* insn)
+    public bool Prepare(in Instruction instruction, Insn* insn)
     {
         if (instruction.IsVsib)
         {

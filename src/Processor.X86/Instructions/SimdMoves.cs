@@ -128,13 +128,13 @@ internal static unsafe class SimdControl
 
     public static Insn* Vzeroupper(Processor p, ProcessorState* s, Insn* i)
     {
-        for (int n = 0, count = Registers(s); n < count; n++) *(Vector128<byte>*)(ProcessorState.VectorRegister(s, n) + 16) = default;
+        for (int n = 0, count = Registers(s); n < count; n++) *(Vector128<byte>*)(ProcessorState.SimdRegister(s, n) + 16) = default;
         return i + 1;
     }
 
     public static Insn* Vzeroall(Processor p, ProcessorState* s, Insn* i)
     {
-        for (int n = 0, count = Registers(s); n < count; n++) *(Vector256<byte>*)ProcessorState.VectorRegister(s, n) = default;
+        for (int n = 0, count = Registers(s); n < count; n++) *(Vector256<byte>*)ProcessorState.SimdRegister(s, n) = default;
         return i + 1;
     }
 

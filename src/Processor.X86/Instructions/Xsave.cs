@@ -125,7 +125,7 @@ internal static unsafe class Xsave
         if ((components & XsaveLayout.Avx) != 0)
         {
             byte* upper = stackalloc byte[XsaveLayout.AvxSize];
-            for (int n = 0; n < 16; n++) Unsafe.CopyBlock(upper + n * 16, ProcessorState.VectorRegister(s, n) + 16, 16);
+            for (int n = 0; n < 16; n++) Unsafe.CopyBlock(upper + n * 16, ProcessorState.SimdRegister(s, n) + 16, 16);
             p.Mmu.WriteBytes(address + (ulong)avx, new ReadOnlySpan<byte>(upper, Registers(s) * 16));
         }
         if ((components & XsaveLayout.Pkru) != 0) Access.Write<ulong>(p, s, address + (ulong)pkru, s->Pkru);
@@ -182,11 +182,11 @@ internal static unsafe class Xsave
             new Span<byte>(s->Fxsave + X87.RegisterOffset, 128).Clear();
         }
         if ((load & XsaveLayout.Sse) != 0) LoadXmm(s, image, registers);
-        else if ((requested & XsaveLayout.Sse) != 0) for (int n = 0; n < registers; n++) *(Vector128<byte>*)ProcessorState.VectorRegister(s, n) = default;
+        else if ((requested & XsaveLayout.Sse) != 0) for (int n = 0; n < registers; n++) *(Vector128<byte>*)ProcessorState.SimdRegister(s, n) = default;
         if ((requested & XsaveLayout.Avx) != 0)
         {
             for (int n = 0; n < registers; n++)
-                *(Vector128<byte>*)(ProcessorState.VectorRegister(s, n) + 16) = (load & XsaveLayout.Avx) != 0 ? Vector128.Load(image + XsaveLayout.AvxOffset + n * 16) : default;
+                *(Vector128<byte>*)(ProcessorState.SimdRegister(s, n) + 16) = (load & XsaveLayout.Avx) != 0 ? Vector128.Load(image + XsaveLayout.AvxOffset + n * 16) : default;
         }
         if ((requested & XsaveLayout.Pkru) != 0) s->Pkru = (load & XsaveLayout.Pkru) != 0 ? *(uint*)(image + pkru) : 0;
     }
@@ -216,8 +216,8 @@ internal static unsafe class Xsave
         Vector128<byte> low = default, high = default;
         for (int n = 0; n < 16; n++)
         {
-            low |= *(Vector128<byte>*)ProcessorState.VectorRegister(s, n);
-            high |= *(Vector128<byte>*)(ProcessorState.VectorRegister(s, n) + 16);
+            low |= *(Vector128<byte>*)ProcessorState.SimdRegister(s, n);
+            high |= *(Vector128<byte>*)(ProcessorState.SimdRegister(s, n) + 16);
         }
         if (low != default) used |= XsaveLayout.Sse;
         if (high != default) used |= XsaveLayout.Avx;
@@ -275,11 +275,11 @@ internal static unsafe class Xsave
 
     private static void SaveXmm(ProcessorState* s, byte* image, int registers)
     {
-        for (int n = 0; n < registers; n++) Unsafe.CopyBlock(image + XmmOffset + n * 16, ProcessorState.VectorRegister(s, n), 16);
+        for (int n = 0; n < registers; n++) Unsafe.CopyBlock(image + XmmOffset + n * 16, ProcessorState.SimdRegister(s, n), 16);
     }
 
     private static void LoadXmm(ProcessorState* s, byte* image, int registers)
     {
-        for (int n = 0; n < registers; n++) Unsafe.CopyBlock(ProcessorState.VectorRegister(s, n), image + XmmOffset + n * 16, 16);
+        for (int n = 0; n < registers; n++) Unsafe.CopyBlock(ProcessorState.SimdRegister(s, n), image + XmmOffset + n * 16, 16);
     }
 }

@@ -110,7 +110,7 @@ internal unsafe struct ProcessorState
     /// <summary>XSAVE header that makes an XSAVE area of the image; for translated code.</summary>
     public fixed byte XsaveHeader[64];
     /// <summary>16 vector registers of 32 bytes, 32-byte aligned: XMM in the low half, YMM whole.</summary>
-    public fixed byte Vector[16 * 32];
+    public fixed byte Simd[16 * 32];
     /// <summary>Memory operand of a thunk that cannot work on guest memory directly, 64-byte aligned.</summary>
     public fixed byte Staging[64];
     /// <summary>Bits 5:0: SIMD floating-point exceptions whose detection makes a thunk leave its destination alone.</summary>
@@ -158,9 +158,9 @@ internal unsafe struct ProcessorState
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static SegmentRegister* Segment(ProcessorState* s, Seg n) => &s->Es + (int)n;
 
-    /// <summary>Vector register number <paramref name="n"/> (0 to 15), 32 bytes.</summary>
+    /// <summary>SIMD register number <paramref name="n"/> (0 to 15), 32 bytes.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static byte* VectorRegister(ProcessorState* s, int n) => s->Vector + n * 32;
+    public static byte* SimdRegister(ProcessorState* s, int n) => s->Simd + n * 32;
 }
 
 /// <summary>Bits of <see cref="ProcessorState.AttentionFlags"/>.</summary>

@@ -22,7 +22,7 @@ internal unsafe struct TranslatorState
     /// <summary>Which <see cref="TranslatedExit"/> it was.</summary>
     public uint ExitKind;
     /// <summary>0 while guest vector registers and MXCSR are in the host's, else 1.</summary>
-    public uint VectorsMissing;
+    public uint SimdMissing;
     /// <summary>0 while the guest's x87 state is in the host's, else 1.</summary>
     public uint X87Missing;
     /// <summary>The last x87 instruction in translated code that is no control instruction, and the last one with a memory operand; null: none since x87 state was loaded.</summary>
@@ -176,7 +176,7 @@ internal unsafe struct TranslatedBlock
     public uint SecondMapping;
     /// <summary>Which jump cache the mode has.</summary>
     public int TargetTable;
-    public bool UsesVectors;
+    public bool UsesSimd;
     public bool UsesX87;
     /// <summary>Nothing may enter it any more.</summary>
     public bool IsGivenUp;

@@ -121,7 +121,7 @@ internal static unsafe partial class InstructionTable
         {
             if (t.Contains(code)) continue;
             ThunkForm form = ThunkForm.Get(code);
-            if (!form.IsVector) continue;
+            if (!form.IsSimd) continue;
             if (SimdExceptions.IsConversionToHalf(code))
             {
                 t.Add(code, HostHandlers.Register(form), form.MemorySize == 8 ? &HalfStore<ulong>.Run : &HalfStore<V128>.Run,
@@ -131,7 +131,7 @@ internal static unsafe partial class InstructionTable
             t.Add(code,
                 form.HasRegisterForm ? HostHandlers.Register(form) : null,
                 form.MemorySize != 0 ? HostHandlers.Memory(form) : null,
-                flags: Row.Host | (form.IsVex ? Row.Avx : form.HasVector ? Row.Sse : form.IsMmx ? Row.Mmx : Row.None) | (form.IsStore ? Row.Writes : Row.None));
+                flags: Row.Host | (form.IsVex ? Row.Avx : form.HasSimd ? Row.Sse : form.IsMmx ? Row.Mmx : Row.None) | (form.IsStore ? Row.Writes : Row.None));
         }
     }
 }

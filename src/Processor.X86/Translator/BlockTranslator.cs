@@ -1,65 +1,37 @@
 using Bunraku.Engines;
-using Bunraku.Platform;
 using Iced.Intel;
 
 namespace Bunraku.Processor.X86;
 
 /// <summary>
 /// Makes host code of one decoded block: x86-64 to x86-64, instruction by instruction. Guest registers are where <see cref="HostRegisters"/> says, the arithmetic
-/// flags are the host's at all times, and nothing that is put between guest instructions touches them. One for each vCPU.
+/// flags are the host's at all times, and nothing that is put between guest instructions touches them. One for each vCPU. What is emitted for each kind of
+/// instruction is in Emitters/.
 /// </summary>
-internal sealed unsafe partial class BlockTranslator
+internal sealed unsafe class BlockTranslator
 {
-    private readonly ExecutableMemory _memory;
-    private readonly TranslatorRuntime _runtime;
-    private readonly TranslationArena _arena;
-    private readonly HostAssembler _a;
     private readonly CodeBytes _bytes = new();
     private readonly GuestDecoder _decoder;
-    private readonly InstructionInfoFactory _information = new();
-
-    // The block being translated.
-    private TranslatedBlock* _translation;
-    private Insn* _operations;
-    private int _operationCount;
-    private ulong _rip;
-    private bool _wide;
-    private int _table, _missRoutine;
-    private int _linkCount;
-    private bool _vectorsLoaded, _x87Loaded;
-    private int _main;
-
-    private readonly List<Cold> _cold = [];
-    private readonly List<HostLabel> _labels = [];
-    private int _labelCount;
-
-    /// <summary>Code that is rarely reached and stands behind the block.</summary>
-    private readonly record struct Cold(ColdKind Kind, HostLabel Label, HostLabel? Back, int Number, GuestAddress Address, int Size, bool Write, bool Aligned = false)
-    {
-        /// <summary>Address of a <see cref="PagePrediction"/>.</summary>
-        public int Prediction { get; init; }
-    }
-
-    private enum ColdKind { Miss, Prediction, Mirror, Operation, Link, Attention, Vectors, X87, Record, Return }
+    private readonly Emission e;
 
     /// <param name="scale">The VM's clock, or null when the host's counter cannot be used.</param>
     public BlockTranslator(TranslationStore store, ProcessorState* state, CpuModel model, TscScale* scale)
     {
-        (_predictions, _targetTableOf) = (store.Predictions, store.TargetTableOf);
-        _scale = scale;
-        _a = new HostAssembler(state);
-        (_memory, _runtime, _arena) = (store.Memory, store.Runtime, store.Arena);
+        e = new Emission(store, state, scale);
         _decoder = new GuestDecoder(_bytes, model);
     }
 
     /// <summary>Room that a translation may need at most: code, and what the arena holds.</summary>
     private const int MostCode = HostAssembler.Capacity, MostArena = 4096;
 
-    /// <summary>Instructions translated, and bytes of code made.</summary>
-    public ulong Instructions { get; private set; }
+    /// <summary>What SYSCALL and SYSRET are emitted with; to be set before <see cref="Translate"/>.</summary>
+    public SystemCallSetting SystemCalls
+    {
+        set => e.SystemCalls.Setting = value;
+    }
 
     /// <summary>Nothing more fits: the caller gives all code up.</summary>
-    public bool IsFull => _memory.Length - _memory.Used < MostCode || !_arena.HasRoom(MostArena);
+    public bool IsFull => e.CodeMemory.Length - e.CodeMemory.Used < MostCode || !e.Arena.HasRoom(MostArena);
 
     /// <summary>
     /// Translates a block whose bytes are at <paramref name="code"/>; <paramref name="template"/> has what the caller knows.
@@ -74,146 +46,114 @@ internal sealed unsafe partial class BlockTranslator
     private bool TryTranslate(Block* block, byte* code, in TranslatedBlock template, bool groups, LoopPredictions predict, bool exchange, out TranslatedBlock* made)
     {
         made = null;
-        _translation = _arena.Add<TranslatedBlock>(1);
-        *_translation = template;
-        _operations = _translation->Operations;
-        _operationCount = block->Count - 1;
-        _rip = template.Rip;
-        uint mode = template.Mode;
-        _wide = (mode & ModeKey.CodeSizeMask) == ModeKey.Code64;
-        int privilege = TranslatorState.PrivilegeOf(mode);
-        _table = StateOffsets.FirstLevel + privilege * TranslatorState.TableSize;
-        _missRoutine = 2 * privilege;
-        _translation->Resume = _arena.Add<int>(_operationCount);
-        _translation->Links = _arena.Add<TranslationLink>(2);
-        _linkCount = 0;
-        _vectorsLoaded = _x87Loaded = false;
-        _cold.Clear();
-        _labelCount = 0;
-
-        _a.Begin((ulong)_memory.Next);
+        e.Begin(block, template);
         EmitCheckedEntry();
-        _main = _a.Length;
-        Decode(code, block->Length, mode);
-        _loop = IsLoop() ? NewLabel() : null;
-        FindExchanges(exchange && _loop != null);
-        _predicts = predict == LoopPredictions.Pages && _loop != null;
-        _mirrors = predict == LoopPredictions.Addends && _loop != null;
-        FindGroups(groups);
-        if (_loop != null)
+        e.BeginMain();
+        Decode(code, block->Length, template.Mode);
+        e.Loop.Begin(exchange);
+        bool isLoop = e.Loop.Start != null;
+        e.Predictor.Begin(isLoop ? predict : LoopPredictions.None);
+        e.Groups.Begin(groups);
+        if (isLoop)
         {
-            ExchangeIn();
-            _a.Place(_loop);
+            e.Loop.ExchangeIn();
+            e.Asm.Place(e.Loop.Start!);
         }
         if (!EmitInstructions()) return false;
-        EmitCold();
-        int stale = _a.Length;
-        EmitStaleStub();
-        int loopStale = _a.Length;
-        if (_loop != null)
+        e.Cold.Emit();
+        int stale = e.Asm.Length;
+        e.Exit(TranslatedExit.Lookup, 0);
+        int loopStale = e.Asm.Length;
+        if (isLoop)
         {
-            ExchangeOut();
-            EmitStaleStub();
+            e.Loop.ExchangeOut();
+            e.Exit(TranslatedExit.Lookup, 0);
         }
         // Another processor may have changed the code since the operations were made, and this one will hear of it.
-        if (_a.Full || _bytes.Checksum(block->Length) != block->Checksum) return true;
-        var start = (byte*)_memory.Append(_a.Code);
+        if (e.Asm.Full || _bytes.Checksum(block->Length) != block->Checksum) return true;
+        var start = (byte*)e.CodeMemory.Append(e.Asm.Code);
         if (start == null) return true;
-        _translation->Checked = start;
-        _translation->Main = start + _main;
-        _translation->Stale = start + stale;
-        if (_loop != null)
+        e.Translation->Checked = start;
+        e.Translation->Main = start + e.Main;
+        e.Translation->Stale = start + stale;
+        if (isLoop)
         {
-            _translation->Loop = start + _loop.Offset;
-            _translation->LoopStale = start + loopStale;
+            e.Translation->Loop = start + e.Loop.Start!.Offset;
+            e.Translation->LoopStale = start + loopStale;
         }
-        made = _translation;
+        made = e.Translation;
         return true;
     }
 
     /// <summary>The mapping of the page is compared with the one for which the code was made.</summary>
     private void EmitCheckedEntry()
     {
-        HostLabel same = NewLabel();
-        if (_translation->SecondPage != null)
+        HostLabel same = e.NewLabel();
+        if (e.Translation->SecondPage != null)
         {
-            HostLabel second = NewLabel();
-            _a.LoadState(Host.Rcx, _translation->SecondMappingSlot, wide: false);
-            _a.Lea(Host.Rcx, Host.Rcx, Host.None, 0, -(int)_translation->SecondMapping, wide: false);
-            _a.JumpIfRcxZero(second);
-            _a.Call(_runtime.Exits[(int)TranslatedExit.Lookup]);
-            Record(0);
-            _a.Place(second);
+            HostLabel second = e.NewLabel();
+            e.Asm.LoadState(Host.Rcx, e.Translation->SecondMappingSlot, wide: false);
+            e.Asm.Lea(Host.Rcx, Host.Rcx, Host.None, 0, -(int)e.Translation->SecondMapping, wide: false);
+            e.Asm.JumpIfRcxZero(second);
+            e.Exit(TranslatedExit.Lookup, 0);
+            e.Asm.Place(second);
         }
-        _a.LoadState(Host.Rcx, _translation->MappingSlot, wide: false);
-        _a.Lea(Host.Rcx, Host.Rcx, Host.None, 0, -(int)_translation->Mapping, wide: false);
-        _a.JumpIfRcxZero(same);
-        HostLabel again = NewLabel();
-        _a.Call(_runtime.MappingMiss);
-        _a.Jump(again);
-        Record(0);
-        _a.Place(again);
-        _a.Place(same);
+        e.Asm.LoadState(Host.Rcx, e.Translation->MappingSlot, wide: false);
+        e.Asm.Lea(Host.Rcx, Host.Rcx, Host.None, 0, -(int)e.Translation->Mapping, wide: false);
+        e.Asm.JumpIfRcxZero(same);
+        HostLabel again = e.NewLabel();
+        e.Asm.Call(e.Runtime.MappingMiss);
+        e.Asm.Jump(again);
+        e.Record(0);
+        e.Asm.Place(again);
+        e.Asm.Place(same);
     }
-
-    private void EmitStaleStub()
-    {
-        _a.Call(_runtime.Exits[(int)TranslatedExit.Lookup]);
-        Record(0);
-    }
-
-    private void Record(int number)
-    {
-        _a.Int64((ulong)_translation);
-        _a.Int32(number);
-    }
-
-    private readonly Instruction[] _instructions = new Instruction[BlockDecoder.MaxInstructions];
-    private readonly int[] _instructionOperations = new int[BlockDecoder.MaxInstructions];
-    private int _instructionCount;
 
     /// <summary>Decodes the block's instructions once more; each belongs to the operation that executes it.</summary>
     private void Decode(byte* code, int length, uint mode)
     {
         _bytes.Set(code, length);
-        _decoder.Begin(mode, _rip);
-        _instructionCount = 0;
-        for (int operation = 0; operation < _operationCount; operation++)
+        _decoder.Begin(mode, e.Rip);
+        for (int operation = 0; operation < e.OperationCount; operation++)
         {
             // Micro-operations and the end of the block have no length.
-            if (_operations[operation].Length == 0) continue;
-            _decoder.Decode(out _instructions[_instructionCount]);
-            _instructionOperations[_instructionCount++] = operation;
+            if (e.Operations[operation].Length == 0) continue;
+            _decoder.Decode(out Instruction instruction);
+            e.AddInstruction(instruction, operation);
         }
-        Instructions += (ulong)_instructionCount;
     }
 
     /// <returns>False: the interpreter is needed in the middle, which a loop with exchanged registers does not allow.</returns>
     private bool EmitInstructions()
     {
         int first = 0;
-        for (int n = 0; n < _instructionCount && !_a.Full; n++)
+        for (int n = 0; n < e.InstructionCount && !e.Asm.Full; n++)
         {
-            ref Instruction instruction = ref _instructions[n];
-            int operation = _instructionOperations[n], cold = _cold.Count;
-            _isGroupHead = _isReadingGroupHead = false;
+            ref Instruction instruction = ref e.Instructions[n];
+            int operation = e.InstructionOperations[n], cold = e.Cold.Count;
+            e.Groups.BeginOperation();
             // An operation with a micro-operation in front of it has an address that needs segmentation.
-            if (first != operation || !TryEmit(instruction, _operations + operation, operation, n))
+            if (first != operation || !TryEmit(instruction, e.Operations + operation, operation, n))
             {
-                if (_exchanges.Count > 0) return false;
-                EmitInterpreted(first);
-                ForgetGroups();
-                _isGroupHead = _isReadingGroupHead = false;
+                if (e.Loop.IsExchanged) return false;
+                e.Exit(TranslatedExit.Operation, first);
+                e.Groups.Forget();
             }
             // What follows a conditional branch in the decoded block is its second link, which the branch has emitted.
             if ((InstructionTable.Get(instruction.Code).Flags & Row.EndsBlock) != 0) return true;
-            _translation->Resume[operation] = _isReadingGroupHead ? TranslatedBlock.AfterReadingGroupHead : _isGroupHead ? TranslatedBlock.AfterGroupHead : _a.Length - _main;
-            if (_exchanges.Count > 0 && _translation->Resume[operation] > 0) _translation->Resume[operation] = _cold.Count != cold ? AddReturn(operation) : 0;
+            ref int resume = ref e.Translation->Resume[operation];
+            resume = e.Groups.IsReadingHead ? TranslatedBlock.AfterReadingGroupHead : e.Groups.IsHead ? TranslatedBlock.AfterGroupHead : e.Asm.Length - e.Main;
+            bool mayLeave = e.Cold.Count != cold;
+            if (e.Loop.IsExchanged && resume > 0)
+            {
+                resume = 0; // known later, if at all
+                if (mayLeave) e.Cold.AddReturn(operation);
+            }
             // Where the interpreter may have executed the operation the registers hold nothing.
-            if (!_isGroupHead && _cold.Count != cold) _addendGroup = -1;
+            if (!e.Groups.IsHead && mayLeave) e.Groups.LoseAddend();
             first = operation + 1;
         }
-        EmitEnd(_instructionCount);
+        EmitEnd(e.InstructionCount);
         return true;
     }
 
@@ -223,161 +163,54 @@ internal sealed unsafe partial class BlockTranslator
         if ((operation->Flags & InsnFlags.OtherHandler) != 0) return false;
         (TranslationKind kind, TranslationFlags flags) = TranslationTable.Get(g.Code);
         if (kind == TranslationKind.Interpret) return false;
-        int length = _a.Length, cold = _cold.Count, links = _linkCount;
-        Span<AccessGroup> groups = stackalloc AccessGroup[_groupCount];
-        _groups.AsSpan(0, _groupCount).CopyTo(groups);
-        bool vectors = _vectorsLoaded, x87 = _x87Loaded;
+        Emission.Position here = e.Here;
+        Span<AccessGroups.AccessGroup> groups = stackalloc AccessGroups.AccessGroup[e.Groups.Count];
+        e.Groups.CopyTo(groups);
         bool done = kind switch
         {
-            TranslationKind.Same => EmitSame(g, operation, number, flags),
-            TranslationKind.Vector => EmitVector(g, operation, number, flags),
-            TranslationKind.X87 => EmitX87(g, operation, number),
-            TranslationKind.LoadX87Control => EmitLoadX87Control(g, operation, number),
-            TranslationKind.WaitX87 => EmitX87Guard(number),
-            TranslationKind.Lea => EmitLea(g, operation),
-            TranslationKind.Push => EmitPush(g, operation, number),
-            TranslationKind.Pop => EmitPop(g, number),
-            TranslationKind.Leave => EmitLeave(number),
-            TranslationKind.Divide => EmitDivide(g, operation, number),
+            TranslationKind.Same => e.Same.EmitSame(g, operation, number, flags),
+            TranslationKind.Simd => e.Same.EmitSimd(g, operation, number, flags),
+            TranslationKind.X87 => e.X87.EmitX87(g, operation, number),
+            TranslationKind.LoadX87Control => e.X87.EmitLoadX87Control(g, operation, number),
+            TranslationKind.WaitX87 => e.X87.EmitX87Guard(number),
+            TranslationKind.Lea => e.Same.EmitLea(g, operation),
+            TranslationKind.Push => e.Stack.EmitPush(g, operation, number),
+            TranslationKind.Pop => e.Stack.EmitPop(g, number),
+            TranslationKind.Leave => e.Stack.EmitLeave(number),
+            TranslationKind.Divide => e.Same.EmitDivide(g, operation, number),
             TranslationKind.Nop => true,
-            TranslationKind.Jump => EmitJump(g, ordinal),
-            TranslationKind.JumpConditional => EmitJumpConditional(g, ordinal),
-            TranslationKind.JumpIfCountZero => EmitJumpIfCountZero(g, ordinal),
-            TranslationKind.Loop => EmitLoop(g, ordinal),
-            TranslationKind.JumpIndirect => EmitJumpIndirect(g, operation, number, ordinal),
-            TranslationKind.Call => EmitCall(g, number, ordinal),
-            TranslationKind.CallIndirect => EmitCallIndirect(g, operation, number, ordinal),
-            TranslationKind.Return => EmitReturn(g, number, ordinal),
-            TranslationKind.SystemCall => EmitSystemCall(g, number, ordinal),
-            TranslationKind.SystemReturn => EmitSystemReturn(number, ordinal),
-            TranslationKind.ReadTsc => EmitReadTsc(g, number),
-            TranslationKind.PushFlags => EmitPushFlags(number),
-            TranslationKind.PopFlags => EmitPopFlags(g, number, ordinal),
-            TranslationKind.ClearInterrupts => EmitClearInterrupts(),
-            TranslationKind.SetInterrupts => EmitSetInterrupts(g, number, ordinal),
-            TranslationKind.SetAlignmentCheck => EmitAlignmentCheck(g, ordinal, set: true),
-            TranslationKind.ClearAlignmentCheck => EmitAlignmentCheck(g, ordinal, set: false),
-            TranslationKind.MoveFromSegment => EmitMoveFromSegment(g),
-            TranslationKind.SwapGs => EmitSwapGs(),
+            TranslationKind.Jump => e.Branches.EmitJump(g, ordinal),
+            TranslationKind.JumpConditional => e.Branches.EmitJumpConditional(g, ordinal),
+            TranslationKind.JumpIfCountZero => e.Branches.EmitJumpIfCountZero(g, ordinal),
+            TranslationKind.Loop => e.Branches.EmitLoop(g, ordinal),
+            TranslationKind.JumpIndirect => e.Branches.EmitJumpIndirect(g, operation, number, ordinal),
+            TranslationKind.Call => e.Branches.EmitCall(g, number, ordinal),
+            TranslationKind.CallIndirect => e.Branches.EmitCallIndirect(g, operation, number, ordinal),
+            TranslationKind.Return => e.Branches.EmitReturn(g, number, ordinal),
+            TranslationKind.SystemCall => e.SystemCalls.EmitSystemCall(g, number, ordinal),
+            TranslationKind.SystemReturn => e.SystemCalls.EmitSystemReturn(number, ordinal),
+            TranslationKind.ReadTsc => e.SystemCalls.EmitReadTsc(g, number),
+            TranslationKind.PushFlags => e.Flags.EmitPushFlags(number),
+            TranslationKind.PopFlags => e.Flags.EmitPopFlags(g, number, ordinal),
+            TranslationKind.ClearInterrupts => e.Flags.EmitClearInterrupts(),
+            TranslationKind.SetInterrupts => e.Flags.EmitSetInterrupts(g, number, ordinal),
+            TranslationKind.SetAlignmentCheck => e.Flags.EmitAlignmentCheck(g, ordinal, set: true),
+            TranslationKind.ClearAlignmentCheck => e.Flags.EmitAlignmentCheck(g, ordinal, set: false),
+            TranslationKind.MoveFromSegment => e.Flags.EmitMoveFromSegment(g),
+            TranslationKind.SwapGs => e.Flags.EmitSwapGs(),
             _ => false,
         };
         if (done) return true;
-        // Labels that were taken are simply not used again.
-        _a.Rewind(length);
-        _cold.RemoveRange(cold, _cold.Count - cold);
-        (_linkCount, _vectorsLoaded, _x87Loaded) = (links, vectors, x87);
-        groups.CopyTo(_groups);
+        e.GoBack(here);
+        e.Groups.Restore(groups);
         return false;
-    }
-
-    private void EmitInterpreted(int number)
-    {
-        _a.Call(_runtime.Exits[(int)TranslatedExit.Operation]);
-        Record(number);
     }
 
     /// <summary>The block runs into the next instruction.</summary>
     private void EmitEnd(int ordinal)
     {
-        Insn* end = _operations + _operationCount - 1;
-        Retire(ordinal);
-        EmitLink((_rip + (ulong)end->Imm) & (_wide ? ulong.MaxValue : uint.MaxValue));
-    }
-
-    private void Retire(int instructions) => _a.Lea(HostRegisters.Retired, HostRegisters.Retired, instructions);
-
-    private HostLabel NewLabel()
-    {
-        if (_labelCount == _labels.Count) _labels.Add(new HostLabel());
-        HostLabel label = _labels[_labelCount++];
-        label.Reset();
-        return label;
-    }
-
-    /// <summary>A label whose code lets the interpreter execute operation <paramref name="number"/>.</summary>
-    private HostLabel OperationExit(int number)
-    {
-        HostLabel label = NewLabel();
-        _cold.Add(new Cold(ColdKind.Operation, label, null, number, default, 0, false));
-        return label;
-    }
-
-    private void EmitCold()
-    {
-        for (int n = 0; n < _cold.Count && !_a.Full; n++)
-        {
-            Cold c = _cold[n];
-            _a.Place(c.Label);
-            switch (c.Kind)
-            {
-                case ColdKind.Miss:
-                    Materialise(c.Address, HostRegisters.Address);
-                    _a.Lea(HostRegisters.Addend, HostRegisters.Address, c.Size - 1);
-                    CallAndReturn(_runtime.Misses[_missRoutine + (c.Write ? 1 : 0)], c);
-                    break;
-                case ColdKind.Prediction:
-                    EmitPrediction(c);
-                    break;
-                case ColdKind.Mirror:
-                    EmitMirror(c);
-                    break;
-                case ColdKind.Vectors:
-                    CallAndReturn(_runtime.LoadVectors, c);
-                    break;
-                case ColdKind.X87:
-                    CallAndReturn(_runtime.LoadX87, c);
-                    break;
-                case ColdKind.Record:
-                    Record(c.Number);
-                    break;
-                case ColdKind.Operation:
-                    ExchangeOut();
-                    _a.Call(_runtime.Exits[(int)TranslatedExit.Operation]);
-                    Record(c.Number);
-                    break;
-                case ColdKind.Link:
-                    _a.Call(_runtime.Exits[(int)TranslatedExit.Link]);
-                    Record(c.Number);
-                    break;
-                case ColdKind.Attention:
-                    ExchangeOut();
-                    _a.Call(_runtime.Exits[(int)TranslatedExit.Attention]);
-                    Record(c.Number);
-                    break;
-                case ColdKind.Return:
-                    _translation->Resume[c.Number] = _a.Length - _main;
-                    ExchangeIn();
-                    _a.Jump(c.Back!);
-                    break;
-            }
-        }
-    }
-
-    /// <summary>A call that comes back, or leaves for the interpreter: behind it are the jump and the record that <see cref="TranslatorRuntime.Misses"/> expects.</summary>
-    private void CallAndReturn(ulong routine, in Cold c)
-    {
-        ExchangeOut();
-        _a.Call(routine);
-        if (_exchanges.Count == 0)
-        {
-            _a.Jump(c.Back!);
-            Record(c.Number);
-            return;
-        }
-        HostLabel exchange = NewLabel();
-        _a.Jump(exchange);
-        Record(c.Number);
-        _a.Place(exchange);
-        ExchangeIn();
-        _a.Jump(c.Back!);
-    }
-
-    /// <summary>Where the interpreter has executed an operation of a loop with exchanged registers, code goes on by way of the exchange.</summary>
-    private int AddReturn(int operation)
-    {
-        HostLabel back = NewLabel();
-        _a.Place(back);
-        _cold.Add(new Cold(ColdKind.Return, NewLabel(), back, operation, default, 0, false));
-        return 0; // known later
+        Insn* end = e.Operations + e.OperationCount - 1;
+        e.Retire(ordinal);
+        e.Branches.EmitLink(e.Branches.Truncate(e.Rip + (ulong)end->Imm));
     }
 }

@@ -41,7 +41,7 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
                     {
                         case MissOutcome.Resolved:
                             code = (byte*)record - TranslatorRuntime.JumpLength;
-                            vectors = t->UsesVectors;
+                            vectors = t->UsesSimd;
                             x87 = t->UsesX87;
                             continue;
                         case MissOutcome.Faulted:
@@ -85,7 +85,7 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
                 return next;
             }
             if (MayTrap(s, t)) return next;
-            vectors = t->UsesVectors;
+            vectors = t->UsesSimd;
             x87 = t->UsesX87;
             code = t->Main + resume;
         }
@@ -93,7 +93,7 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
 
     /// <summary>The block has floating-point instructions, and one of their exceptions is unmasked: it cannot be entered in the middle, where nothing looks at that.</summary>
     private static bool MayTrap(ProcessorState* s, TranslatedBlock* t) =>
-        (t->UsesVectors && (s->Mxcsr & (uint)Mxcsr.Masks) != (uint)Mxcsr.Masks) || (t->UsesX87 && !X87.CannotTrap(s));
+        (t->UsesSimd && (s->Mxcsr & (uint)Mxcsr.Masks) != (uint)Mxcsr.Masks) || (t->UsesX87 && !X87.CannotTrap(s));
 
     private enum MissOutcome { Resolved, Faulted, Interpret }
 

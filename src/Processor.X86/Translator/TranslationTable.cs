@@ -10,7 +10,7 @@ internal enum TranslationKind : byte
     /// <summary>The host executes the same instruction with other registers and another address.</summary>
     Same,
     /// <summary>The same, with vector registers.</summary>
-    Vector,
+    Simd,
     /// <summary>The same, with x87 registers.</summary>
     X87, LoadX87Control, WaitX87,
     Lea, Push, Pop, Leave, Divide, Nop,
@@ -47,7 +47,7 @@ internal static class TranslationTable
         {
             if (!InstructionTable.Implements(code)) continue;
             TranslationKind kind = Classify(code);
-            entries[(int)code] = (kind, kind is TranslationKind.Same or TranslationKind.Vector ? FlagsOf(code) : TranslationFlags.None);
+            entries[(int)code] = (kind, kind is TranslationKind.Same or TranslationKind.Simd ? FlagsOf(code) : TranslationFlags.None);
         }
         return entries;
     }
@@ -75,7 +75,7 @@ internal static class TranslationTable
         if ((row.Flags & (Row.Sse | Row.Avx)) != 0)
         {
             bool state = (row.Flags & Row.OwnSegmentation) != 0 || code is Code.Ldmxcsr_m32 or Code.Stmxcsr_m32 or Code.VEX_Vldmxcsr_m32 or Code.VEX_Vstmxcsr_m32;
-            return state ? TranslationKind.Interpret : TranslationKind.Vector;
+            return state ? TranslationKind.Interpret : TranslationKind.Simd;
         }
         return Integer(code);
     }
@@ -177,7 +177,7 @@ internal static class TranslationTable
             default:
                 break;
         }
-        if (ThunkForm.Get(code) is { HasVector: true, Aligned: true }) flags |= TranslationFlags.Aligned;
+        if (ThunkForm.Get(code) is { HasSimd: true, Aligned: true }) flags |= TranslationFlags.Aligned;
         return flags;
     }
 }

@@ -28,7 +28,7 @@ internal sealed unsafe class Translator : IDisposable
         _mirror = new LinearMirror(p.Memory.Backing, () => FirstLevel!.Drop());
         FirstLevel = new FirstLevelTlb(p.State, _mirror);
         _runner = new TranslatedRunner(p, this, _store.Runtime, _mirror);
-        p.State->Translator.VectorsMissing = p.State->Translator.X87Missing = 1;
+        p.State->Translator.SimdMissing = p.State->Translator.X87Missing = 1;
         Flush();
     }
 

@@ -21,7 +21,7 @@ internal sealed unsafe class TranslatorRuntime
     /// <summary>Called from translated code with an <see cref="ExitRecord"/> behind the call; indexed by <see cref="TranslatedExit"/>.</summary>
     public readonly ulong[] Exits = new ulong[Enum.GetValues<TranslatedExit>().Length];
     /// <summary>Called, with a jump of 5 bytes and an <see cref="ExitRecord"/> behind the call, when vector registers must be loaded.</summary>
-    public readonly ulong LoadVectors;
+    public readonly ulong LoadSimd;
     /// <summary>The same for x87 state.</summary>
     public readonly ulong LoadX87;
     /// <summary>
@@ -66,7 +66,7 @@ internal sealed unsafe class TranslatorRuntime
             _a.StoreStateImmediate(StateOffsets.ExitKind, (int)kind, wide: false);
             _a.Jump(common);
         }
-        LoadVectors = EmitLoadVectors(afterJump[(int)TranslatedExit.Operation]);
+        LoadSimd = EmitLoadVectors(afterJump[(int)TranslatedExit.Operation]);
         LoadX87 = EmitLoadX87(afterJump[(int)TranslatedExit.Operation]);
         for (int privilege = 0; privilege < TranslatorState.Privileges; privilege++)
         {
@@ -123,14 +123,14 @@ internal sealed unsafe class TranslatorRuntime
         _a.FlagsToAx();
         _a.StoreState(StateOffsets.HostFlags, Host.Rax);
         var noVectors = new HostLabel();
-        _a.LoadState(Host.Rcx, StateOffsets.VectorsMissing, wide: false);
+        _a.LoadState(Host.Rcx, StateOffsets.SimdMissing, wide: false);
         _a.Bytes(0x85, 0xC9); // TEST ECX, ECX
         _a.JumpIf(5 /* NE */, noVectors);
         for (int n = 0; n < 16; n++) VectorMove(0x11, n);
         Mxcsr(3, StateOffsets.Mxcsr);
         HostDefaultMxcsr();
         _a.Bytes(0xC5, 0xF8, 0x77); // VZEROUPPER
-        _a.StoreStateImmediate(StateOffsets.VectorsMissing, 1, wide: false);
+        _a.StoreStateImmediate(StateOffsets.SimdMissing, 1, wide: false);
         _a.Place(noVectors);
         var noX87 = new HostLabel();
         _a.LoadState(Host.Rcx, StateOffsets.X87Missing, wide: false);
@@ -147,7 +147,7 @@ internal sealed unsafe class TranslatorRuntime
     private void VectorMove(byte opcode, int n)
     {
         _a.Bytes(0xC5, (byte)(n < 8 ? 0xFC : 0x7C), opcode, (byte)(4 | (n & 7) << 3), 0x25);
-        _a.StateAddress(StateOffsets.Vector + 32 * n);
+        _a.StateAddress(StateOffsets.Simd + 32 * n);
     }
 
     /// <summary>LDMXCSR (2) or STMXCSR (3).</summary>
@@ -168,7 +168,7 @@ internal sealed unsafe class TranslatorRuntime
     {
         Mxcsr(2, StateOffsets.Mxcsr);
         for (int n = 0; n < 16; n++) VectorMove(0x10, n);
-        _a.StoreStateImmediate(StateOffsets.VectorsMissing, 0, wide: false);
+        _a.StoreStateImmediate(StateOffsets.SimdMissing, 0, wide: false);
     }
 
     private ulong EmitLoadVectors(ulong fail)

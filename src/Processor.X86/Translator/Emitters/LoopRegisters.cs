@@ -6,26 +6,35 @@ namespace Bunraku.Processor.X86;
 /// A block that jumps to itself is a loop, and in a loop it pays to give registers that live in memory the host's registers of guest registers that the loop
 /// uses less: they are exchanged in front of the loop and back behind it. Wherever such code is left, also in the middle, everything is in its usual place.
 /// </summary>
-internal sealed unsafe partial class BlockTranslator
+internal sealed unsafe class LoopRegisters(Emission e)
 {
     private readonly Host[] _map = new Host[16];
     /// <summary>Guest registers that have changed places: one that usually lives in memory, and one that does meanwhile.</summary>
     private readonly List<(int Memory, int Register)> _exchanges = [];
-    /// <summary>Where the loop begins, behind the exchange; null: the block is no loop.</summary>
-    private HostLabel? _loop;
-
     private readonly int[] _uses = new int[16];
     private readonly bool[] _pinned = new bool[16];
 
+    /// <summary>Where the loop begins, behind the exchange; null: the block is no loop.</summary>
+    public HostLabel? Start { get; private set; }
+
+    public bool IsExchanged => _exchanges.Count > 0;
+
+    /// <summary>Finds out whether the block is a loop, and which registers are exchanged if that is wanted.</summary>
+    public void Begin(bool exchange)
+    {
+        Start = IsLoop() ? e.NewLabel() : null;
+        FindExchanges(exchange && Start != null);
+    }
+
     /// <summary>The host register of a guest register in this block, or None when it lives in memory.</summary>
-    private Host Of(int number) => _map[number];
+    public Host Of(int number) => _map[number];
 
     /// <summary>The block ends with a jump to its beginning.</summary>
     private bool IsLoop()
     {
-        if (_translation->SecondPage != null || _instructionCount == 0) return false;
-        ref Instruction last = ref _instructions[_instructionCount - 1];
-        return TranslationTable.Get(last.Code).Kind is TranslationKind.JumpConditional or TranslationKind.Jump && last.NearBranchTarget == _rip;
+        if (e.Translation->SecondPage != null || e.InstructionCount == 0) return false;
+        ref Instruction last = ref e.Instructions[e.InstructionCount - 1];
+        return TranslationTable.Get(last.Code).Kind is TranslationKind.JumpConditional or TranslationKind.Jump && last.NearBranchTarget == e.Rip;
     }
 
     /// <summary>Chooses the registers to exchange. None where an instruction needs the usual places.</summary>
@@ -33,17 +42,17 @@ internal sealed unsafe partial class BlockTranslator
     {
         for (int n = 0; n < 16; n++) _map[n] = HostRegisters.Of(n);
         _exchanges.Clear();
-        if (!wanted || !_wide) return;
+        if (!wanted || !e.Wide) return;
         Array.Clear(_uses);
         Array.Clear(_pinned);
-        for (int n = 0; n < _instructionCount; n++)
+        for (int n = 0; n < e.InstructionCount; n++)
         {
-            Insn* operation = _operations + _instructionOperations[n];
-            (TranslationKind kind, TranslationFlags flags) = TranslationTable.Get(_instructions[n].Code);
-            bool known = kind is TranslationKind.Same or TranslationKind.Vector or TranslationKind.Lea or TranslationKind.Nop || n == _instructionCount - 1;
+            Insn* operation = e.Operations + e.InstructionOperations[n];
+            (TranslationKind kind, TranslationFlags flags) = TranslationTable.Get(e.Instructions[n].Code);
+            bool known = kind is TranslationKind.Same or TranslationKind.Simd or TranslationKind.Lea or TranslationKind.Nop || n == e.InstructionCount - 1;
             if (!known || (operation->Flags & InsnFlags.OtherHandler) != 0) return;
             if ((flags & (TranslationFlags.ReadsCount | TranslationFlags.WritesCount)) != 0) _pinned[1] = true;
-            CountUses(_instructions[n]);
+            CountUses(e.Instructions[n]);
         }
         for (; ; )
         {
@@ -76,10 +85,10 @@ internal sealed unsafe partial class BlockTranslator
             }
         }
         bool hidden = false;
-        foreach (UsedRegister used in _information.GetInfo(g, InstructionInfoOptions.NoMemoryUsage).GetUsedRegisters())
+        foreach (UsedRegister used in e.Information.GetInfo(g, InstructionInfoOptions.NoMemoryUsage).GetUsedRegisters())
         {
-            if (!used.Register.IsGPR() || (named & 1u << NumberOf(used.Register)) != 0) continue;
-            _pinned[NumberOf(used.Register)] = hidden = true;
+            if (!used.Register.IsGPR() || (named & 1u << Operands.NumberOf(used.Register)) != 0) continue;
+            _pinned[Operands.NumberOf(used.Register)] = hidden = true;
         }
         // One that is named may be used without its name as well.
         for (int n = 0; hidden && n < 16; n++) _pinned[n] |= (named & 1u << n) != 0;
@@ -87,45 +96,45 @@ internal sealed unsafe partial class BlockTranslator
         void Name(Iced.Intel.Register register)
         {
             if (!register.IsGPR()) return;
-            int n = NumberOf(register);
+            int n = Operands.NumberOf(register);
             named |= 1u << n;
             _uses[n]++;
-            _pinned[n] |= IsHigh(register);
+            _pinned[n] |= Operands.IsHigh(register);
         }
     }
 
     /// <summary>In front of the loop. Neither flags nor scratch registers change.</summary>
-    private void ExchangeIn()
+    public void ExchangeIn()
     {
         foreach ((int memory, int register) in _exchanges)
         {
-            _a.StoreState(StateOffsets.Gpr(register), HostRegisters.Of(register));
-            _a.LoadState(HostRegisters.Of(register), StateOffsets.Gpr(memory));
+            e.Asm.StoreState(StateOffsets.Gpr(register), HostRegisters.Of(register));
+            e.Asm.LoadState(HostRegisters.Of(register), StateOffsets.Gpr(memory));
         }
     }
 
     /// <summary>Behind the loop, and wherever else it is left.</summary>
-    private void ExchangeOut()
+    public void ExchangeOut()
     {
         foreach ((int memory, int register) in _exchanges)
         {
-            _a.StoreState(StateOffsets.Gpr(memory), HostRegisters.Of(register));
-            _a.LoadState(HostRegisters.Of(register), StateOffsets.Gpr(register));
+            e.Asm.StoreState(StateOffsets.Gpr(memory), HostRegisters.Of(register));
+            e.Asm.LoadState(HostRegisters.Of(register), StateOffsets.Gpr(register));
         }
     }
 
     /// <summary>The jump back to the loop's beginning.</summary>
-    private void EmitLoopBack()
+    public void EmitLoopBack()
     {
-        HostLabel attention = AttentionExit(AddLink(_rip));
-        ReadAttention();
-        if (_a.Length + 2 - _loop!.Offset <= 128)
+        HostLabel attention = e.Cold.AttentionExit(e.AddLink(e.Rip));
+        e.Branches.ReadAttention();
+        if (e.Asm.Length + 2 - Start!.Offset <= 128)
         {
-            _a.JumpIfRcxZero(_loop);
-            _a.Jump(attention);
+            e.Asm.JumpIfRcxZero(Start);
+            e.Asm.Jump(attention);
             return;
         }
-        JumpIfCountNotZero(attention);
-        _a.Jump(_loop);
+        e.JumpIfCountNotZero(attention);
+        e.Asm.Jump(Start);
     }
 }

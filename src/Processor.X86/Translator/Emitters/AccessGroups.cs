@@ -7,13 +7,13 @@ namespace Bunraku.Processor.X86;
 /// are the access alone. When the range is not in one page, or not all of it may be accessed, the interpreter executes the rest of the block; a block to which that
 /// happens often is translated again without groups.
 /// </summary>
-internal sealed unsafe partial class BlockTranslator
+internal sealed unsafe class AccessGroups(Emission e)
 {
     /// <summary>Bytes that a group may span: the wider, the more often it reaches across a page.</summary>
     private const int WidestGroup = 512;
 
     /// <param name="Base">Guest register.</param>
-    private record struct AccessGroup(int Base, long Minimum, long Maximum, bool Write, int Members, bool Established);
+    public record struct AccessGroup(int Base, long Minimum, long Maximum, bool Write, int Members, bool Established);
 
     /// <summary>An access that belongs to a group; its register is <paramref name="Moved"/> bytes away from where the group's displacements count from.</summary>
     private readonly record struct GroupMember(int Operation, int Group, long Displacement, int Size, long Moved);
@@ -21,25 +21,43 @@ internal sealed unsafe partial class BlockTranslator
     private readonly AccessGroup[] _groups = new AccessGroup[TranslatorState.MostGroups];
     private int _groupCount;
     private readonly List<GroupMember> _members = [];
-    /// <summary>Group whose addend is in <see cref="HostRegisters.Addend"/>, or -1.</summary>
-    private int _addendGroup;
-    /// <summary>The operation being emitted has a group's check: execution does not go on behind it in this translation when the interpreter executes it.</summary>
-    private bool _isGroupHead, _isReadingGroupHead;
     private readonly int[] _openGroups = new int[16];
+    private int _addendGroup; // whose addend is in its register, or -1
 
-    private void FindGroups(bool wanted)
+    /// <summary>
+    /// The operation being emitted has a group's check: execution does not go on behind it in this translation when the interpreter executes it.
+    /// </summary>
+    public bool IsHead { get; private set; }
+
+    /// <summary>The same, and the group is checked for writing though the operation reads.</summary>
+    public bool IsReadingHead { get; private set; }
+
+    public int Count => _groupCount;
+
+    /// <summary>For who may have to go back to this state.</summary>
+    public void CopyTo(Span<AccessGroup> groups) => _groups.AsSpan(0, _groupCount).CopyTo(groups);
+
+    public void Restore(ReadOnlySpan<AccessGroup> groups) => groups.CopyTo(_groups);
+
+    /// <summary><see cref="HostRegisters.Addend"/> gets another value.</summary>
+    public void LoseAddend() => _addendGroup = -1;
+
+    public void BeginOperation() => IsHead = IsReadingHead = false;
+
+    /// <summary>Finds the groups of the block.</summary>
+    public void Begin(bool wanted)
     {
         _groupCount = 0;
         _members.Clear();
         _addendGroup = -1;
-        if (!wanted || !_wide) return;
+        if (!wanted || !e.Wide) return;
         Array.Fill(_openGroups, -1);
         long moved = 0; // RSP since the block's beginning
-        for (int n = 0; n < _instructionCount; n++)
+        for (int n = 0; n < e.InstructionCount; n++)
         {
-            ref Instruction g = ref _instructions[n];
-            int number = _instructionOperations[n];
-            Insn* operation = _operations + number;
+            ref Instruction g = ref e.Instructions[n];
+            int number = e.InstructionOperations[n];
+            Insn* operation = e.Operations + number;
             TranslationKind kind = (operation->Flags & InsnFlags.OtherHandler) != 0 ? TranslationKind.Interpret : TranslationTable.Get(g.Code).Kind;
             if (kind != TranslationKind.Interpret) AddExplicit(g, operation, number, kind, moved);
             switch (kind)
@@ -51,7 +69,7 @@ internal sealed unsafe partial class BlockTranslator
                 case TranslationKind.Pop when g.Op0Register != Iced.Intel.Register.RSP && g.GetOpKind(0) == OpKind.Register:
                     AddAccess(4, 0, 8, false, number, moved);
                     moved += 8;
-                    _openGroups[NumberOf(g.Op0Register)] = -1;
+                    _openGroups[Operands.NumberOf(g.Op0Register)] = -1;
                     continue;
                 case TranslationKind.Return or TranslationKind.PopFlags:
                     AddAccess(4, 0, 8, false, number, moved);
@@ -67,9 +85,9 @@ internal sealed unsafe partial class BlockTranslator
                 moved += by;
                 continue;
             }
-            foreach (UsedRegister used in _information.GetInfo(g, InstructionInfoOptions.NoMemoryUsage).GetUsedRegisters())
+            foreach (UsedRegister used in e.Information.GetInfo(g, InstructionInfoOptions.NoMemoryUsage).GetUsedRegisters())
             {
-                if (Writes(used.Access) && used.Register.IsGPR()) _openGroups[NumberOf(used.Register)] = -1;
+                if (Operands.Writes(used.Access) && used.Register.IsGPR()) _openGroups[Operands.NumberOf(used.Register)] = -1;
             }
         }
     }
@@ -97,14 +115,14 @@ internal sealed unsafe partial class BlockTranslator
 
     private void AddExplicit(in Instruction g, Insn* operation, int number, TranslationKind kind, long moved)
     {
-        if (kind is TranslationKind.Lea or TranslationKind.Nop || !GuestAddress.TryGet(operation, _rip, out GuestAddress a)) return;
+        if (kind is TranslationKind.Lea or TranslationKind.Nop || !GuestAddress.TryGet(operation, e.Rip, out GuestAddress a)) return;
         if (a.Base < 0 || a.Index >= 0 || a.SegmentBase != 0 || !a.Wide || (TranslationTable.Get(g.Code).Flags & TranslationFlags.Aligned) != 0) return;
         for (int n = 0; n < g.OpCount; n++)
         {
             if (g.GetOpKind(n) != OpKind.Memory) continue;
             int size = g.MemorySize.GetSize();
             if (size is 0 or > 64) return;
-            AddAccess(a.Base, a.Displacement, size, Writes(_information.GetInfo(g, InstructionInfoOptions.NoMemoryUsage | InstructionInfoOptions.NoRegisterUsage).GetOpAccess(n)), number, a.Base == 4 ? moved : 0);
+            AddAccess(a.Base, a.Displacement, size, Operands.Writes(e.Information.GetInfo(g, InstructionInfoOptions.NoMemoryUsage | InstructionInfoOptions.NoRegisterUsage).GetOpAccess(n)), number, a.Base == 4 ? moved : 0);
             return;
         }
     }
@@ -135,7 +153,7 @@ internal sealed unsafe partial class BlockTranslator
     }
 
     /// <summary>The operand, when the access belongs to a group.</summary>
-    private bool TryGroup(in GuestAddress g, int size, bool write, int number, out HostOperand operand)
+    public bool TryGroup(in GuestAddress g, int size, bool write, int number, out Addresses.HostOperand operand)
     {
         operand = default;
         if (g.Base < 0 || g.Index >= 0 || g.SegmentBase != 0 || !g.Wide) return false;
@@ -147,20 +165,20 @@ internal sealed unsafe partial class BlockTranslator
             if (!group.Established)
             {
                 GuestAddress whole = g with { Displacement = group.Minimum - m.Moved };
-                CheckOne(whole, (int)(group.Maximum - group.Minimum), group.Write, aligned: false, number);
-                _a.StoreState(GroupAddend(m.Group), HostRegisters.Addend);
+                e.Addresses.CheckOne(whole, (int)(group.Maximum - group.Minimum), group.Write, aligned: false, number);
+                e.Asm.StoreState(GroupAddend(m.Group), HostRegisters.Addend);
                 group.Established = true;
-                _isGroupHead = true;
-                _isReadingGroupHead |= group.Write && !write;
+                IsHead = true;
+                IsReadingHead |= group.Write && !write;
             }
             else if (_addendGroup != m.Group)
             {
-                _a.LoadState(HostRegisters.Addend, GroupAddend(m.Group));
+                e.Asm.LoadState(HostRegisters.Addend, GroupAddend(m.Group));
             }
             _addendGroup = m.Group;
-            Host @base = Of(g.Base);
-            if (@base == Host.None) _a.LoadState(@base = HostRegisters.Address, StateOffsets.Gpr(g.Base));
-            operand = new HostOperand(@base, (int)g.Displacement);
+            Host @base = e.Loop.Of(g.Base);
+            if (@base == Host.None) e.Asm.LoadState(@base = HostRegisters.Address, StateOffsets.Gpr(g.Base));
+            operand = new Addresses.HostOperand(@base, (int)g.Displacement);
             return true;
         }
         return false;
@@ -169,9 +187,10 @@ internal sealed unsafe partial class BlockTranslator
     private static int GroupAddend(int group) => StateOffsets.GroupAddends + group * sizeof(ulong);
 
     /// <summary>Nothing is known any more: the interpreter executes something, which may change mappings.</summary>
-    private void ForgetGroups()
+    public void Forget()
     {
         for (int n = 0; n < _groupCount; n++) _groups[n].Established = false;
         _addendGroup = -1;
+        IsHead = IsReadingHead = false;
     }
 }

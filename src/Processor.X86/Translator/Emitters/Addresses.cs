@@ -1,0 +1,120 @@
+namespace Bunraku.Processor.X86;
+
+/// <summary>
+/// Addresses. The check of a memory operand costs eight instructions and no flags: page and entry number by PEXT, the negated tag is added to the page, and
+/// JRCXZ decides. Afterwards the addend is in <see cref="HostRegisters.Addend"/>.
+/// </summary>
+internal sealed unsafe class Addresses(Emission e)
+{
+    /// <summary>Where a checked operand is: [<paramref name="Base"/> + Addend + <paramref name="Displacement"/>].</summary>
+    public readonly record struct HostOperand(Host Base, int Displacement);
+
+    /// <summary>Computes a linear address. RCX is lost; guest registers are not.</summary>
+    public void Materialise(in GuestAddress g, Host to)
+    {
+        if (g.Base < 0 && g.Index < 0)
+        {
+            e.Asm.MoveImmediate(to, g.Constant);
+        }
+        else
+        {
+            Host @base = Host.None, index = Host.None;
+            if (g.Base >= 0)
+            {
+                @base = e.Loop.Of(g.Base);
+                // Not through a guest's register, which may be the index.
+                if (@base == Host.None) e.Asm.LoadState(@base = HostRegisters.IsGuests(to) ? HostRegisters.Address : to, StateOffsets.Gpr(g.Base));
+            }
+            if (g.Index >= 0)
+            {
+                index = e.Loop.Of(g.Index);
+                if (index == Host.None) e.Asm.LoadState(index = HostRegisters.Scratch, StateOffsets.Gpr(g.Index));
+            }
+            if (index == Host.None && g.Displacement == 0 && g.Wide)
+            {
+                if (@base != to) e.Asm.Move(to, @base);
+            }
+            else
+            {
+                e.Asm.Lea(to, @base, index, g.Scale, (int)g.Displacement, g.Wide);
+            }
+        }
+        if (g.SegmentBase == 0) return;
+        e.Asm.LoadState(HostRegisters.Scratch, g.SegmentBase);
+        e.Asm.Lea(to, to, HostRegisters.Scratch, 0, 0);
+    }
+
+    /// <summary>Checks that <paramref name="size"/> bytes may be accessed; what fails ends in the interpreter's hands at operation <paramref name="number"/>.</summary>
+    /// <param name="aligned">The operand must be aligned to its size, a power of two up to 64.</param>
+    public HostOperand Check(in GuestAddress g, int size, bool write, bool aligned, int number)
+    {
+        if (!aligned && e.Groups.TryGroup(g, size, write, number, out HostOperand grouped)) return grouped;
+        bool predicted = e.Predictor.TryPredict(g, size, write, aligned, number);
+        if (!predicted)
+        {
+            CheckOne(g, size, write, aligned, number);
+            e.Predictor.PredictAddend(g, number);
+        }
+        // One register that the host has, too, and a displacement: the host's instruction can use it as it is.
+        if (IsSimple(g)) return new HostOperand(e.Loop.Of(g.Base), (int)g.Displacement);
+        if (g.IsConstant && (long)g.Constant == (int)g.Constant) return new HostOperand(Host.None, (int)g.Constant);
+        if (!predicted) Materialise(g, HostRegisters.Address);
+        return new HostOperand(HostRegisters.Address, 0);
+    }
+
+    public bool IsSimple(in GuestAddress g) => g.Base >= 0 && g.Index < 0 && g.SegmentBase == 0 && g.Wide && e.Loop.Of(g.Base) != Host.None;
+
+    /// <summary>The check itself. The addend is in its register afterwards; RCX and the address are lost.</summary>
+    public void CheckOne(in GuestAddress g, int size, bool write, bool aligned, int number)
+    {
+        e.Groups.LoseAddend();
+        HostLabel retry = e.NewLabel(), miss = e.NewLabel();
+        int tag = e.FirstLevelTable + (write ? TranslatorState.WriteTag : TranslatorState.ReadTag), addend = e.FirstLevelTable + (write ? TranslatorState.WriteAddend : TranslatorState.ReadAddend);
+        e.Cold.Add(new ColdPiece(ColdKind.Miss, miss, retry, number, g, size, write));
+        e.Asm.Place(retry);
+        if (g.IsConstant && IsInOnePage(g.Constant, size) && (!aligned || (g.Constant & (ulong)(size - 1)) == 0))
+        {
+            int entry = (int)(g.Constant >> 12) & (TranslatorState.FirstLevelSize - 1);
+            e.Asm.LoadState(HostRegisters.Scratch, tag + entry * sizeof(ulong));
+            e.Asm.MoveImmediate(HostRegisters.Address, g.Constant >> 12);
+            e.Asm.LoadState(HostRegisters.Addend, addend + entry * sizeof(ulong));
+        }
+        else
+        {
+            Materialise(g, HostRegisters.Address);
+            if (aligned)
+            {
+                e.Asm.Pext(HostRegisters.Scratch, HostRegisters.Address, e.Runtime.Constant((ulong)(size - 1)));
+                e.JumpIfCountNotZero(e.Cold.OperationExit(number));
+            }
+            e.Asm.Pext(HostRegisters.Addend, HostRegisters.Address, e.Runtime.Constant(TranslatorRuntime.IndexMask));
+            // The last byte's page is compared with the first byte's entry, so that an access across pages never matches.
+            if (size > 1 && !aligned) e.Asm.Lea(HostRegisters.Address, HostRegisters.Address, size - 1);
+            e.Asm.Pext(HostRegisters.Address, HostRegisters.Address, e.Runtime.Constant(TranslatorRuntime.PageMask));
+            e.Asm.LoadTable(HostRegisters.Scratch, HostRegisters.Addend, tag);
+            e.Asm.LoadTable(HostRegisters.Addend, HostRegisters.Addend, addend);
+        }
+        e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Scratch, HostRegisters.Address, 0, 0);
+        e.JumpIfCountNotZero(miss);
+    }
+
+    private static bool IsInOnePage(ulong address, int size) => (address & 0xFFF) + (ulong)size <= 0x1000;
+
+    public void LoadOperand(Host to, HostOperand o, bool wide)
+    {
+        if (o.Base == Host.None) e.Asm.Load(to, HostRegisters.Addend, Host.None, o.Displacement, wide);
+        else e.Asm.Load(to, o.Base, HostRegisters.Addend, o.Displacement, wide);
+    }
+
+    public void StoreOperand(HostOperand o, Host from, bool wide)
+    {
+        if (o.Base == Host.None) e.Asm.Store(HostRegisters.Addend, Host.None, o.Displacement, from, wide);
+        else e.Asm.Store(o.Base, HostRegisters.Addend, o.Displacement, from, wide);
+    }
+
+    public void StoreOperandImmediate(HostOperand o, int value, bool wide)
+    {
+        if (o.Base == Host.None) e.Asm.StoreImmediate(HostRegisters.Addend, Host.None, o.Displacement, value, wide);
+        else e.Asm.StoreImmediate(o.Base, HostRegisters.Addend, o.Displacement, value, wide);
+    }
+}

@@ -1,0 +1,206 @@
+using Iced.Intel;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>
+/// Ends of blocks. Direct jumps lead to a stub until the dispatcher ties them to their target; within a page to its main entry, else to the one that checks the
+/// mapping. Indirect ones go through the jump cache. Whoever can loop looks at the attention flags: backward jumps and indirect ones.
+/// </summary>
+internal sealed unsafe class Branching(Emission e)
+{
+    public ulong Truncate(ulong rip) => e.Wide ? rip : (uint)rip;
+
+    /// <summary>Whether a direct jump may be emitted: the interpreter raises #GP(0) for the others.</summary>
+    private bool IsTarget(ulong rip) => !e.Wide || BranchTarget.SurelyCanonical(rip);
+
+    /// <summary>An unconditional jump to <paramref name="rip"/>; everything has retired.</summary>
+    public void EmitLink(ulong rip, bool backward = false, uint? mode = null)
+    {
+        int link = e.AddLink(rip, mode);
+        if (backward)
+        {
+            ReadAttention();
+            e.JumpIfCountNotZero(e.Cold.AttentionExit(link));
+        }
+        HostLabel stub = e.NewLabel();
+        e.Asm.Jump(stub);
+        e.Translation->Links[link].Site = (byte*)(e.Asm.Here - 4);
+        e.Cold.Add(new ColdPiece(ColdKind.Link, stub, null, link, default, 0, false));
+    }
+
+    /// <summary>RCX is zero afterwards when nothing wants attention.</summary>
+    public void ReadAttention()
+    {
+        // Whoever watches from another thread sees that a loop goes on.
+        e.Asm.StoreState(StateOffsets.Retired, HostRegisters.Retired);
+        e.Asm.LoadState(HostRegisters.Scratch, StateOffsets.Attention, wide: false);
+    }
+
+    private static bool IsBackward(ulong target, in Instruction g) => target <= g.IP;
+
+    public bool EmitJump(in Instruction g, int ordinal)
+    {
+        ulong target = Truncate(g.NearBranchTarget);
+        if (!IsTarget(target)) return false;
+        e.Retire(ordinal + 1);
+        if (e.Loop.Start != null) e.Loop.EmitLoopBack();
+        else EmitLink(target, IsBackward(target, g));
+        return true;
+    }
+
+    public bool EmitJumpConditional(in Instruction g, int ordinal)
+    {
+        ulong target = Truncate(g.NearBranchTarget), next = Truncate(g.NextIP);
+        if (!IsTarget(target) || !IsTarget(next)) return false;
+        int condition = (int)g.ConditionCode - (int)ConditionCode.o;
+        e.Retire(ordinal + 1);
+        if (IsBackward(target, g))
+        {
+            HostLabel notTaken = e.NewLabel();
+            e.Asm.JumpIf(condition ^ 1, notTaken);
+            if (e.Loop.Start != null) e.Loop.EmitLoopBack();
+            else EmitLink(target, backward: true);
+            e.Asm.Place(notTaken);
+            e.Loop.ExchangeOut();
+        }
+        else
+        {
+            int link = e.AddLink(target);
+            HostLabel stub = e.NewLabel();
+            e.Asm.JumpIf(condition, stub);
+            e.Translation->Links[link].Site = (byte*)(e.Asm.Here - 4);
+            e.Cold.Add(new ColdPiece(ColdKind.Link, stub, null, link, default, 0, false));
+        }
+        EmitLink(next);
+        return true;
+    }
+
+    public bool EmitJumpIfCountZero(in Instruction g, int ordinal)
+    {
+        ulong target = Truncate(g.NearBranchTarget), next = Truncate(g.NextIP);
+        if (!IsTarget(target) || !IsTarget(next)) return false;
+        e.Retire(ordinal + 1);
+        HostLabel zero = e.NewLabel();
+        e.Asm.Move(HostRegisters.Scratch, HostRegisters.Count, wide: g.Code == Code.Jrcxz_rel8_64);
+        e.Asm.JumpIfRcxZero(zero);
+        EmitLink(next);
+        e.Asm.Place(zero);
+        EmitLink(target, IsBackward(target, g));
+        return true;
+    }
+
+    public bool EmitLoop(in Instruction g, int ordinal)
+    {
+        ulong target = Truncate(g.NearBranchTarget), next = Truncate(g.NextIP);
+        if (!IsTarget(target) || !IsTarget(next)) return false;
+        bool wide = g.Code == Code.Loop_rel8_64_RCX;
+        e.Retire(ordinal + 1);
+        HostLabel done = e.NewLabel();
+        e.Asm.Lea(HostRegisters.Count, HostRegisters.Count, Host.None, 0, -1, wide);
+        e.Asm.Move(HostRegisters.Scratch, HostRegisters.Count);
+        e.Asm.JumpIfRcxZero(done);
+        EmitLink(target, IsBackward(target, g));
+        e.Asm.Place(done);
+        EmitLink(next);
+        return true;
+    }
+
+    /// <summary>
+    /// Finds the translation for the RIP in <see cref="HostRegisters.Address"/>; afterwards its number in the jump cache is in <see cref="HostRegisters.Addend"/>. What is not
+    /// there, and what must wait for attention, the interpreter jumps to.
+    /// </summary>
+    private void FindTarget(int number) => FindTarget(number, e.Translation->TargetTable);
+
+    public void FindTarget(int number, int targets)
+    {
+        HostLabel exit = e.Cold.OperationExit(number);
+        e.Groups.LoseAddend();
+        int table = StateOffsets.Targets + targets * TranslatorState.TargetTableSize;
+        e.Asm.Pext(HostRegisters.Addend, HostRegisters.Address, e.Runtime.Constant(TranslatorRuntime.TargetMask));
+        e.Asm.LoadTable(HostRegisters.Scratch, HostRegisters.Addend, table);
+        e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Scratch, HostRegisters.Address, 0, 0);
+        e.JumpIfCountNotZero(exit);
+        ReadAttention();
+        e.JumpIfCountNotZero(exit);
+    }
+
+    private int TargetCode => TargetCodeOf(e.Translation->TargetTable);
+
+    public static int TargetCodeOf(int targets) => StateOffsets.Targets + targets * TranslatorState.TargetTableSize + TranslatorState.TargetSize * sizeof(ulong);
+
+    /// <summary>Loads the operand of JMP or CALL r/m into <see cref="HostRegisters.Address"/>.</summary>
+    private bool LoadTarget(in Instruction g, Insn* operation, int number)
+    {
+        if (g.GetOpKind(0) == OpKind.Memory)
+        {
+            if (!GuestAddress.TryGet(operation, e.Rip, out GuestAddress address)) return false;
+            e.Addresses.LoadOperand(HostRegisters.Address, e.Addresses.Check(address, e.Stack.Slot, write: false, aligned: false, number), e.Wide);
+            return true;
+        }
+        int register = Operands.NumberOf(g.Op0Register);
+        Host from = e.Loop.Of(register);
+        if (from == Host.None) e.Asm.LoadState(HostRegisters.Address, StateOffsets.Gpr(register), e.Wide);
+        else e.Asm.Move(HostRegisters.Address, from, e.Wide);
+        return true;
+    }
+
+    private bool HasSlotSize(in Instruction g) => g.Code is Code.Jmp_rm64 or Code.Call_rm64 or Code.Retnq or Code.Retnq_imm16 or Code.Call_rel32_64 == e.Wide;
+
+    public bool EmitJumpIndirect(in Instruction g, Insn* operation, int number, int ordinal)
+    {
+        if (!HasSlotSize(g) || !LoadTarget(g, operation, number)) return false;
+        FindTarget(number);
+        e.Retire(ordinal + 1);
+        e.Asm.JumpTable(HostRegisters.Addend, TargetCode);
+        return true;
+    }
+
+    public bool EmitCallIndirect(in Instruction g, Insn* operation, int number, int ordinal)
+    {
+        if (!HasSlotSize(g) || !LoadTarget(g, operation, number)) return false;
+        FindTarget(number);
+        e.Asm.LoadTable(HostRegisters.Scratch, HostRegisters.Addend, TargetCode);
+        e.Asm.StoreState(StateOffsets.Temporary0, HostRegisters.Scratch);
+        PushReturnAddress(g, number);
+        e.Retire(ordinal + 1);
+        e.Asm.JumpState(StateOffsets.Temporary0);
+        return true;
+    }
+
+    private void PushReturnAddress(in Instruction g, int number)
+    {
+        Addresses.HostOperand slot = e.Stack.CheckPush(number);
+        ulong next = Truncate(g.NextIP);
+        if (!e.Wide || (long)next == (int)next)
+        {
+            e.Addresses.StoreOperandImmediate(slot, (int)next, e.Wide);
+        }
+        else
+        {
+            e.Asm.MoveImmediate(HostRegisters.Scratch, next);
+            e.Addresses.StoreOperand(slot, HostRegisters.Scratch, wide: true);
+        }
+        e.Stack.MoveStackPointer(-e.Stack.Slot);
+    }
+
+    public bool EmitCall(in Instruction g, int number, int ordinal)
+    {
+        ulong target = Truncate(g.NearBranchTarget);
+        if (!HasSlotSize(g) || !IsTarget(target)) return false;
+        PushReturnAddress(g, number);
+        e.Retire(ordinal + 1);
+        EmitLink(target, IsBackward(target, g));
+        return true;
+    }
+
+    public bool EmitReturn(in Instruction g, int number, int ordinal)
+    {
+        if (!HasSlotSize(g)) return false;
+        e.Addresses.LoadOperand(HostRegisters.Address, e.Stack.CheckTop(number), e.Wide);
+        FindTarget(number);
+        e.Stack.MoveStackPointer(e.Stack.Slot + (g.OpCount > 0 ? g.Immediate16 : 0));
+        e.Retire(ordinal + 1);
+        e.Asm.JumpTable(HostRegisters.Addend, TargetCode);
+        return true;
+    }
+}

@@ -1,0 +1,129 @@
+namespace Bunraku.Processor.X86;
+
+/// <summary>What a piece of <see cref="ColdCode"/> does.</summary>
+internal enum ColdKind { Miss, Prediction, Mirror, Operation, Link, Attention, Simd, X87, Record, Return }
+
+/// <summary>Code that is rarely reached and stands behind the block.</summary>
+/// <param name="Label">Leads there.</param>
+/// <param name="Back">Where execution goes on; null: not in this translation.</param>
+/// <param name="Number">Of the operation, or the link.</param>
+internal readonly record struct ColdPiece(ColdKind Kind, HostLabel Label, HostLabel? Back, int Number, GuestAddress Address = default, int Size = 0, bool Write = false, bool Aligned = false)
+{
+    /// <summary>Address of a <see cref="PagePrediction"/>.</summary>
+    public int Prediction { get; init; }
+}
+
+/// <summary>Everything that is rarely reached: it stands behind the block, so that the usual way has no jump over it.</summary>
+internal sealed unsafe class ColdCode(Emission e)
+{
+    private readonly List<ColdPiece> _pieces = [];
+
+    public int Count => _pieces.Count;
+
+    public void Clear() => _pieces.Clear();
+
+    public void Add(in ColdPiece piece) => _pieces.Add(piece);
+
+    /// <summary>Takes back what was added since there were so many.</summary>
+    public void GoBack(int count) => _pieces.RemoveRange(count, _pieces.Count - count);
+
+    /// <summary>A label whose code lets the interpreter execute operation <paramref name="number"/>.</summary>
+    public HostLabel OperationExit(int number)
+    {
+        HostLabel label = e.NewLabel();
+        _pieces.Add(new ColdPiece(ColdKind.Operation, label, null, number));
+        return label;
+    }
+
+    public void Emit()
+    {
+        for (int n = 0; n < _pieces.Count && !e.Asm.Full; n++)
+        {
+            ColdPiece c = _pieces[n];
+            e.Asm.Place(c.Label);
+            switch (c.Kind)
+            {
+                case ColdKind.Miss:
+                    e.Addresses.Materialise(c.Address, HostRegisters.Address);
+                    e.Asm.Lea(HostRegisters.Addend, HostRegisters.Address, c.Size - 1);
+                    CallAndReturn(e.Runtime.Misses[e.MissRoutine + (c.Write ? 1 : 0)], c);
+                    break;
+                case ColdKind.Prediction:
+                    e.Predictor.EmitPrediction(c);
+                    break;
+                case ColdKind.Mirror:
+                    e.Predictor.EmitMirror(c);
+                    break;
+                case ColdKind.Simd:
+                    CallAndReturn(e.Runtime.LoadSimd, c);
+                    break;
+                case ColdKind.X87:
+                    CallAndReturn(e.Runtime.LoadX87, c);
+                    break;
+                case ColdKind.Record:
+                    e.Record(c.Number);
+                    break;
+                case ColdKind.Operation:
+                    e.Loop.ExchangeOut();
+                    e.Exit(TranslatedExit.Operation, c.Number);
+                    break;
+                case ColdKind.Link:
+                    e.Exit(TranslatedExit.Link, c.Number);
+                    break;
+                case ColdKind.Attention:
+                    e.Loop.ExchangeOut();
+                    e.Exit(TranslatedExit.Attention, c.Number);
+                    break;
+                case ColdKind.Return:
+                    e.Translation->Resume[c.Number] = e.Asm.Length - e.Main;
+                    e.Loop.ExchangeIn();
+                    e.Asm.Jump(c.Back!);
+                    break;
+            }
+        }
+    }
+
+    /// <summary>A call that comes back, or leaves for the interpreter: behind it are the jump and the record that <see cref="TranslatorRuntime.Misses"/> expects.</summary>
+    private void CallAndReturn(ulong routine, in ColdPiece c)
+    {
+        e.Loop.ExchangeOut();
+        e.Asm.Call(routine);
+        if (!e.Loop.IsExchanged)
+        {
+            e.Asm.Jump(c.Back!);
+            e.Record(c.Number);
+            return;
+        }
+        HostLabel exchange = e.NewLabel();
+        e.Asm.Jump(exchange);
+        e.Record(c.Number);
+        e.Asm.Place(exchange);
+        e.Loop.ExchangeIn();
+        e.Asm.Jump(c.Back!);
+    }
+
+    /// <summary>Where the interpreter has executed an operation of a loop with exchanged registers, code goes on by way of the exchange.</summary>
+    public void AddReturn(int operation)
+    {
+        HostLabel back = e.NewLabel();
+        e.Asm.Place(back);
+        _pieces.Add(new ColdPiece(ColdKind.Return, e.NewLabel(), back, operation));
+    }
+
+    /// <summary>Has registers of the guest loaded unless the host has them: the state's word <paramref name="missing"/> is zero then.</summary>
+    public void EmitGuard(int missing, ColdKind load, int number)
+    {
+        HostLabel cold = e.NewLabel(), loaded;
+        e.Asm.LoadState(Host.Rcx, missing, wide: false);
+        loaded = e.JumpIfCountNotZero(cold);
+        _pieces.Add(new ColdPiece(load, cold, loaded, number));
+    }
+
+    /// <summary>A label whose code leaves on the way to a link's target, since something wants attention.</summary>
+    public HostLabel AttentionExit(int link)
+    {
+        HostLabel label = e.NewLabel();
+        _pieces.Add(new ColdPiece(ColdKind.Attention, label, null, link));
+        return label;
+    }
+}
