@@ -22,6 +22,16 @@ public enum PciCommand : ushort
     InterruptDisable = 1 << 10,
 }
 
+/// <summary>The status register: section 6.2.3.</summary>
+[Flags]
+public enum PciStatus : ushort
+{
+    /// <summary>The function wants its pin asserted, whether or not <see cref="PciCommand.InterruptDisable"/> lets it.</summary>
+    Interrupt = 1 << 3,
+    /// <summary>There is a list of capabilities.</summary>
+    CapabilityList = 1 << 4,
+}
+
 /// <summary>
 /// The 256 bytes of a function's configuration space: for each bit whether the guest can write it, clear it by writing one, or only read it.
 /// </summary>

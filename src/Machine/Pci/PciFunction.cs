@@ -31,7 +31,7 @@ public sealed record PciBar(int Index, PciBarKind Kind, ulong Length)
 /// </summary>
 public class PciFunction
 {
-    private const int Bars = 6, CapabilityListBit = 1 << 4;
+    private const int Bars = 6;
     private const uint IoFlag = 1, Memory64Flag = 4, PrefetchableFlag = 8;
 
     private readonly List<PciBar> _bars = [];
@@ -95,7 +95,7 @@ public class PciFunction
         Config.Bytes[offset] = id;
         body.CopyTo(Config.Bytes[(offset + 2)..]);
         Config.Bytes[_lastCapabilityLink] = (byte)offset;
-        Config.SetWord(PciRegister.Status, (ushort)(Config.Word(PciRegister.Status) | CapabilityListBit));
+        Config.SetWord(PciRegister.Status, (ushort)(Config.Word(PciRegister.Status) | (ushort)PciStatus.CapabilityList));
         _lastCapabilityLink = offset + 1;
         _nextCapability = (offset + 2 + body.Length + 3) & ~3;
         return offset;
@@ -111,6 +111,13 @@ public class PciFunction
         bool command = offset < PciRegister.Status && offset + size > PciRegister.Command;
         bool bars = offset + size > PciRegister.FirstBar && offset < PciRegister.FirstBar + 4 * Bars;
         if (command || bars) UpdateBars();
+        ConfigChanged(restored: false);
+    }
+
+    /// <summary>Configuration space has other contents; base addresses have followed already.</summary>
+    /// <param name="restored">By taking a saved state over: what is at the other end of wires has its own.</param>
+    protected virtual void ConfigChanged(bool restored)
+    {
     }
 
     private void UpdateBars()
@@ -135,6 +142,7 @@ public class PciFunction
     {
         Config.Reset();
         UpdateBars();
+        ConfigChanged(restored: false);
     }
 
     /// <summary>Takes configuration space over; what depends on base addresses follows.</summary>
@@ -143,6 +151,7 @@ public class PciFunction
     {
         if (!Config.TryRestore(bytes)) throw new StateFormatException($"{id}: the saved configuration space is that of another function");
         UpdateBars();
+        ConfigChanged(restored: true);
     }
 
     private static int Offset(PciBar bar) => PciRegister.FirstBar + 4 * bar.Index;

@@ -74,6 +74,17 @@ public sealed class PciHost(Action reset) : IPortDevice, IDevice, IStateful<PciH
         if (several && all[0] is { } first) first.Config.Bytes[PciRegister.HeaderType] |= MultiFunction;
     }
 
+    /// <summary>A device number that no function has. Before the guest runs.</summary>
+    /// <exception cref="InvalidOperationException">All 32 are taken.</exception>
+    public int FindFreeSlot()
+    {
+        for (int device = 0; device < Devices; device++)
+        {
+            if (!_functions.AsSpan(device * Functions, Functions).ContainsAnyExcept((PciFunction?)null)) return device;
+        }
+        throw new InvalidOperationException($"all {Devices} PCI slots are taken");
+    }
+
     public void AttachTo(PortBus ports) => ports.Add(FirstPort, Ports, this);
 
     public uint ReadPort(ushort offset, int size)

@@ -3,6 +3,7 @@ using Bunraku.Hypervisor;
 using Bunraku.Hypervisor.X86.Paravirtual;
 using Bunraku.Machine.Board;
 using Bunraku.Machine.Tests.Board;
+using Bunraku.Machine.Virtio;
 
 namespace Bunraku.Machine.Tests.State;
 
@@ -11,11 +12,15 @@ internal sealed class BoardRig : IDisposable
 {
     public const ulong Memory = 4 << 20;
     public const int Cpus = 2;
+
+    /// <summary>PCI slot of the virtio device, where a test does not ask for other parts.</summary>
+    public const int VirtioSlot = 5;
+
     private static readonly CpuModel s_model = IdleEngine.Model with { Features = new HashSet<CpuFeature>(IdleEngine.Model.Features) { CpuFeature.Hypervisor } };
 
     private readonly X86Exit _exit = new();
 
-    public BoardRig(ulong startTsc = 0)
+    public BoardRig(ulong startTsc = 0, params IBoardPart[] parts)
     {
         Machine = new X86Machine(new IdleEngine(), s_model, Memory, Cpus, new X86MachineOptions { TscFrequency = 1_000_000_000 });
         Machine.Pause();
@@ -27,6 +32,7 @@ internal sealed class BoardRig : IDisposable
             DebugOutput = b => Output.AddRange(b),
             DebugExit = true,
             TestDevice = true,
+            Parts = parts.Length > 0 ? parts : [new VirtioPart(new Entropy("rng", bytes => bytes.Fill(0x5A)), VirtioSlot)],
             StartTime = new DateTime(2026, 2, 28, 23, 59, 50, DateTimeKind.Utc),
         });
         Board.FwCfg.AddFile("opt/test/writable", new byte[100], writable: true);

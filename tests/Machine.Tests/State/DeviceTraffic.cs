@@ -1,5 +1,7 @@
 using Bunraku.Hypervisor.X86.Paravirtual;
 using Bunraku.Machine.Board;
+using Bunraku.Machine.Tests.Virtio;
+using Bunraku.Machine.Virtio;
 
 namespace Bunraku.Machine.Tests.State;
 
@@ -37,6 +39,7 @@ internal sealed class DeviceTraffic(string device, int seed)
         ["debugcon"] = new() { Ports = [(0xE9, 1)] },
         ["debugexit"] = new() { Ports = [(0xF4, 4)] },
         ["testdev"] = new() { Ports = [(0xE0, 8), (0x2000, 16)], Memory = [(TestDevice.MemoryBase, TestDevice.MemoryLength)] },
+        ["rng"] = new() { Memory = [(VirtioDriver.Structures, 0x4000), (VirtioDriver.Messages, 0x20)] },
         ["pci"] = new() { Ports = [(0xCF8, 8)] },
         ["fwcfg"] = new() { Ports = [(0x510, 2), (0x514, 8)] },
     };
@@ -62,6 +65,7 @@ internal sealed class DeviceTraffic(string device, int seed)
     private Func<BoardRig, ulong> Choose()
     {
         int choice = _random.Next(100);
+        if (device == "rng" && choice < 25) return DriverOfVirtio();
         if (choice < 70) return AccessTo(All.GetValueOrDefault(device) ?? new Doors());
         if (choice < 78) return AccessTo(All.Values.ElementAt(_random.Next(All.Count)));
         int cpu = _random.Next(BoardRig.Cpus);
@@ -77,6 +81,24 @@ internal sealed class DeviceTraffic(string device, int seed)
         }
         if (choice < 93) return rig => rig.TakeEvents(cpu);
         return FromOutside();
+    }
+
+    /// <summary>What random accesses alone would hardly ever do: a driver starts the device, or gives it buffers.</summary>
+    private Func<BoardRig, ulong> DriverOfVirtio()
+    {
+        VirtioFeatures features = VirtioFeatures.Version1 | (_random.Next(2) == 0 ? VirtioFeatures.RingPacked : 0) | (_random.Next(2) == 0 ? VirtioFeatures.EventIndex : 0);
+        int buffers = _random.Next(1, 8);
+        bool notify = _random.Next(3) != 0;
+        return rig =>
+        {
+            var driver = new VirtioDriver(rig, BoardRig.VirtioSlot);
+            driver.Negotiate((ulong)features);
+            TestQueue queue = driver.SetUp(0, 8, 0x20_0000, features);
+            driver.SetDriverOk();
+            for (int n = 0; n < buffers; n++) queue.Add([(0x28_0000 + (ulong)n * 0x100, 0x40, true)]);
+            if (notify) driver.Notify(0);
+            return queue.TryTakeUsed(out int id, out uint written) ? (ulong)id << 32 | written : driver.TakeInterrupt();
+        };
     }
 
     /// <summary>What comes from the other end of the wires.</summary>
