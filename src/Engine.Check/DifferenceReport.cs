@@ -117,7 +117,7 @@ internal sealed class DifferenceReport(string names, IX86Cpu subject, IFollowing
     {
         CpuState s = _state;
         reference.ReadState(s);
-        bool longMode = (s.Efer & 0x400) != 0 && (s.Cs.Attributes & 0x2000) != 0;
+        bool longMode = s.Is64BitMode;
         int bits = longMode ? 64 : (s.Cs.Attributes & 0x4000) != 0 ? 32 : 16;
         var code = new byte[15 * 64];
         int length = LinearMemory.Read(real, s, longMode ? rip : s.Cs.Base + rip, code);

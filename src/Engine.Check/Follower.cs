@@ -40,7 +40,7 @@ public sealed class Follower(IX86Cpu subject, IFollowingCpu reference)
             return [$"exit     subject {Describe(exit)} at {Show(Place)}, reference {(own.Reason == ExitReason.Kicked ? "none" : Describe(own))} at {Show(there)}", .. States()];
         if (there != Place) return [$"place    subject {Show(Place)}, reference {Show(there)}", .. States()];
         reference.ReadState(_referenceState);
-        if (asynchronous && _subjectState.Pending is { Kind: PendingEventKind.Nmi } && _referenceState is { NmiPending: true, Pending: null } && reference.TakeHeldNmi()) reference.ReadState(_referenceState);
+        if (asynchronous && _subjectState.Pending is { Kind: EventKind.Nmi } && _referenceState is { NmiPending: true, Pending: null } && reference.TakeHeldNmi()) reference.ReadState(_referenceState);
         // A repeated instruction stops where the subject looked up: for a kick, or for a posted write that waited.
         if ((asynchronous || exit is { Reason: ExitReason.Mmio, IsWrite: true }) && _referenceState.Rip == _subjectState.Rip && _referenceState.Gpr[1] != _subjectState.Gpr[1] && reference.IterateUntil(_subjectState.Gpr[1]))
             reference.ReadState(_referenceState);

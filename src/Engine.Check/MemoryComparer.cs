@@ -33,18 +33,8 @@ public static unsafe class MemoryComparer
         {
             ulong x = *(ulong*)(a + n), y = *(ulong*)(b + n);
             if (x == y) continue;
-            ulong address = AddressOf(subject, page + (ulong)n);
+            ulong address = subject.AddressOf(page + (ulong)n);
             found[address] = $"memory 0x{address:X}: subject 0x{x:X16}, reference 0x{y:X16}";
         }
-    }
-
-    /// <summary>Guest-physical address of a byte of the backing memory.</summary>
-    public static ulong AddressOf(GuestMemory memory, ulong offset)
-    {
-        foreach (MemoryRegion r in memory.Regions)
-        {
-            if (offset - r.Offset < r.Length) return r.Start + (offset - r.Offset);
-        }
-        throw new ArgumentOutOfRangeException(nameof(offset));
     }
 }

@@ -128,7 +128,7 @@ internal sealed unsafe class ShadowMemory : IDisposable
     public void Rewind()
     {
         _real.OnDeviceWrite = null;
-        foreach ((ulong page, byte[] bytes) in _before) Own.Write(MemoryComparer.AddressOf(Own, page), bytes);
+        foreach ((ulong page, byte[] bytes) in _before) Own.Write(Own.AddressOf(page), bytes);
         foreach ((ulong offset, ulong length) in Allocated(_real, Own))
         {
             for (ulong at = offset; at < offset + length; at += (ulong)PageSize)
@@ -141,7 +141,7 @@ internal sealed unsafe class ShadowMemory : IDisposable
     }
 
     private static void CopyPage(GuestMemory from, GuestMemory to, ulong offset) =>
-        to.Write(MemoryComparer.AddressOf(to, offset), new ReadOnlySpan<byte>(from.Backing.Pointer + offset, PageSize));
+        to.Write(to.AddressOf(offset), new ReadOnlySpan<byte>(from.Backing.Pointer + offset, PageSize));
 
     public void Dispose()
     {

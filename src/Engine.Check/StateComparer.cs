@@ -19,7 +19,16 @@ public static class StateComparer
         && a.GdtrBase == b.GdtrBase && a.IdtrBase == b.IdtrBase && a.GdtrLimit == b.GdtrLimit && a.IdtrLimit == b.IdtrLimit
         && a.Dr.AsSpan().SequenceEqual(b.Dr) && a.Dr6 == b.Dr6 && a.Dr7 == b.Dr7
         && a.InterruptShadow == b.InterruptShadow && a.NmiBlocked == b.NmiBlocked && a.NmiPending == b.NmiPending && a.Pending == b.Pending && a.Activity == b.Activity
+        && a.MovSsShadow == b.MovSsShadow && a.PendingDebug == b.PendingDebug && Waiting(a) == Waiting(b) && a.X87Cs == b.X87Cs && a.X87Ds == b.X87Ds
+        && a.FerrAsserted == b.FerrAsserted && a.ApicDisabled == b.ApicDisabled
+        && (a.Pdptes is null || b.Pdptes is null || a.Pdptes.AsSpan().SequenceEqual(b.Pdptes)) && Values(a).SequenceEqual(Values(b)) && a.MmioValues.Count == b.MmioValues.Count && a.PostedWrites.SequenceEqual(b.PostedWrites)
         && AreEqual(a.Msrs, b.Msrs);
+
+    /// <summary>Which instruction waits for an answer. The answer itself comes only when both have been compared.</summary>
+    private static (ExitReason Reason, ulong Rip, bool IsWrite)? Waiting(CpuState state) => state.HalfDone is { } half ? (half.Reason, half.Rip, half.IsWrite) : null;
+
+    /// <summary>What the instruction has read from devices; the last value may be still to come.</summary>
+    private static IEnumerable<ulong> Values(CpuState state) => state.MmioValues.SkipLast(1);
 
     private static bool AreEqual(Dictionary<uint, ulong> a, Dictionary<uint, ulong> b)
     {
@@ -71,6 +80,17 @@ public static class StateComparer
         Compare("NMI pending", subject.NmiPending, reference.NmiPending);
         Compare("event", subject.Pending, reference.Pending);
         Compare("activity", subject.Activity, reference.Activity);
+        Compare("MOV SS", subject.MovSsShadow, reference.MovSsShadow);
+        Compare("pending debug", subject.PendingDebug, reference.PendingDebug);
+        Compare("half done", Waiting(subject), Waiting(reference));
+        Compare("x87 CS", subject.X87Cs, reference.X87Cs);
+        Compare("x87 DS", subject.X87Ds, reference.X87Ds);
+        Compare("FERR#", subject.FerrAsserted, reference.FerrAsserted);
+        Compare("APIC off", subject.ApicDisabled, reference.ApicDisabled);
+        for (int n = 0; n < 4 && subject.Pdptes is not null && reference.Pdptes is not null; n++) Compare($"PDPTE{n}", subject.Pdptes[n], reference.Pdptes[n]);
+        Compare("MMIO reads", subject.MmioValues.Count, reference.MmioValues.Count);
+        Compare("MMIO read", string.Join(' ', Values(subject)), string.Join(' ', Values(reference)));
+        Compare("posted", string.Join(' ', subject.PostedWrites), string.Join(' ', reference.PostedWrites));
         foreach (uint index in subject.Msrs.Keys.Union(reference.Msrs.Keys).Order()) Compare($"MSR {index:X}", Msr(subject, index), Msr(reference, index));
         CompareXsave(subject.Xsave, reference.Xsave, found);
         return found;

@@ -127,9 +127,9 @@ internal sealed unsafe partial class KvmCpu
     private static PendingEvent? Pending(in KvmVcpuEvents v)
     {
         if (v.ExceptionInjected != 0 || v.ExceptionPending != 0)
-            return new PendingEvent(PendingEventKind.Exception, v.ExceptionNumber, v.ExceptionHasErrorCode != 0 ? v.ExceptionErrorCode : null);
-        if (v.NmiInjected != 0) return new PendingEvent(PendingEventKind.Nmi, 2);
-        return v.InterruptInjected != 0 && v.InterruptSoft == 0 ? new PendingEvent(PendingEventKind.ExternalInterrupt, v.InterruptNumber) : null;
+            return new PendingEvent(EventKind.HardwareException, v.ExceptionNumber, v.ExceptionHasErrorCode != 0 ? v.ExceptionErrorCode : null);
+        if (v.NmiInjected != 0) return new PendingEvent(EventKind.Nmi, 2);
+        return v.InterruptInjected != 0 && v.InterruptSoft == 0 ? new PendingEvent(EventKind.ExternalInterrupt, v.InterruptNumber) : null;
     }
 
     private static void SetPending(ref KvmVcpuEvents v, PendingEvent? pending)
@@ -137,13 +137,13 @@ internal sealed unsafe partial class KvmCpu
         if (pending is not { } p) return;
         switch (p.Kind)
         {
-            case PendingEventKind.Exception:
+            case EventKind.HardwareException:
                 v.ExceptionInjected = 1;
                 v.ExceptionNumber = p.Vector;
                 v.ExceptionHasErrorCode = p.ErrorCode is null ? (byte)0 : (byte)1;
                 v.ExceptionErrorCode = p.ErrorCode ?? 0;
                 break;
-            case PendingEventKind.Nmi:
+            case EventKind.Nmi:
                 // Blocked already: its delivery has begun, and goes on.
                 if (v.NmiMasked != 0) v.NmiInjected = 1;
                 else v.NmiPending = 1;

@@ -78,7 +78,7 @@ internal sealed unsafe partial class KvmCpu : IX86Cpu
     {
         KvmVcpuEvents events;
         _file.Request(KvmRequest.GetVcpuEvents, &events);
-        SetPending(ref events, new PendingEvent(PendingEventKind.Exception, vector, errorCode));
+        SetPending(ref events, new PendingEvent(EventKind.HardwareException, vector, errorCode));
         _file.Request(KvmRequest.SetVcpuEvents, &events);
         _ready = false;
     }

@@ -27,7 +27,7 @@ public sealed class KvmEngine : IX86Engine
     /// <exception cref="KvmException">KVM refuses; the message names the request, the error and the remedy.</exception>
     public IX86Vm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock)
     {
-        using KvmDescriptor kvm = KvmHost.TryOpen(out string problem) ?? throw new InvalidOperationException(problem);
+        using KvmDescriptor kvm = KvmHost.TryOpen(out string problem) ?? throw new EngineException(problem);
         return new KvmVm(kvm, memory, model, clock) { MayHoldApics = HoldsApicsWithoutHardware || KvmHost.Backing() != KvmBacking.None };
     }
 }

@@ -7,11 +7,11 @@ namespace Bunraku.Engines.X86;
 /// <param name="Attributes">Access rights as in Intel SDM vol. 3C "Guest Register State": type 3:0, S 4, DPL 6:5, P 7, AVL 12, L 13, D/B 14, G 15, unusable 16.</param>
 public readonly record struct SegmentState(ushort Selector, ulong Base, uint Limit, uint Attributes);
 
-/// <summary>What kind of event waits for delivery.</summary>
-public enum PendingEventKind { ExternalInterrupt, Nmi, Exception }
-
 /// <summary>An event that the processor has accepted and delivers before it executes anything else.</summary>
-public readonly record struct PendingEvent(PendingEventKind Kind, byte Vector, uint? ErrorCode = null);
+/// <param name="Kind">External interrupt, NMI or hardware exception; what software asked for begins again with its instruction.</param>
+/// <param name="Vector">Entry of the interrupt table.</param>
+/// <param name="ErrorCode">What is pushed; null: nothing.</param>
+public readonly record struct PendingEvent(EventKind Kind, byte Vector, uint? ErrorCode = null);
 
 /// <summary>A write to guest-physical addresses without RAM whose instruction has retired; its exit is still to come.</summary>
 /// <param name="Address">Guest-physical address.</param>
@@ -31,9 +31,18 @@ public sealed record HalfDoneInstruction(
 /// The complete architectural state of one x86 vCPU, independent of any engine. A plain container: caches, counters and what the host needs are not in it. Exact at each instruction boundary, and
 /// between an exit and the next entry, once the exit is handled.
 /// </summary>
-[StateRecord("x86.cpu", version: 1)]
+[StateRecord("x86.cpu", version: 2)]
 public sealed class CpuState
 {
+    private const ulong EferLma = 1 << 10;
+    private const uint LongCode = 1 << 13;
+
+    /// <summary>No instruction reads more: the largest operand is an XSAVE image, and a read has at least a byte.</summary>
+    private const int MostMmioValues = 4096;
+
+    /// <summary>More than the instructions between two looks at what waits can write.</summary>
+    private const int MostPostedWrites = 1 << 16;
+
     /// <summary>RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8 … R15.</summary>
     public ulong[] Gpr = new ulong[16];
     public ulong Rip, Rflags;
@@ -79,6 +88,13 @@ public sealed class CpuState
     /// <summary>The local APIC, when the engine holds it. Null: it is the board's, and when written stays as it is.</summary>
     public LocalApicState? Apic;
 
+    /// <summary>The processor is in 64-bit mode: IA-32e mode is active and CS is a 64-bit code segment.</summary>
+    /// <remarks>Intel SDM vol. 3A, "IA-32e Mode Operation"; CS.L is bit 13 of the attributes.</remarks>
+    public bool Is64BitMode => (Efer & EferLma) != 0 && (Cs.Attributes & LongCode) != 0;
+
+    /// <summary>Linear address of the instruction at RIP: in 64-bit mode CS has no base.</summary>
+    public ulong InstructionAddress => Is64BitMode ? Rip : (uint)(Cs.Base + Rip);
+
     /// <summary>Makes this state equal to another one, and independent of it.</summary>
     public void CopyFrom(CpuState other)
     {
@@ -110,6 +126,12 @@ public sealed class CpuState
         if (Apic is not null) StateCheck.Length(Apic.Registers, LocalApicState.Size, id);
         StateCheck.Defined(Activity, id);
         foreach (PostedWrite write in PostedWrites) StateCheck.Range(write.Size, 1, 8, id);
-        if (HalfDone is { } half) StateCheck.Defined(half.Reason, id);
+        StateCheck.Range(MmioValues.Count, 0, MostMmioValues, id);
+        StateCheck.Range(PostedWrites.Count, 0, MostPostedWrites, id);
+        if (Pending is { } pending && pending.Kind is not (EventKind.ExternalInterrupt or EventKind.Nmi or EventKind.HardwareException))
+            throw new StateFormatException($"{id}: an event of the kind {pending.Kind} waits, which no processor keeps");
+        if (HalfDone is not { } half) return;
+        StateCheck.Defined(half.Reason, id);
+        StateCheck.Range(half.Size, 0, sizeof(ulong), id);
     }
 }

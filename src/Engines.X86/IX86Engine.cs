@@ -10,7 +10,7 @@ public interface IX86Engine : IEngine
     /// <param name="memory">Outlives the VM.</param>
     /// <param name="model">The processor that the guest is to see.</param>
     /// <param name="clock">Virtual time; the guest's TSC derives from it.</param>
-    /// <exception cref="InvalidOperationException">The engine cannot run on this host; the message says why.</exception>
+    /// <exception cref="EngineException">The engine cannot run on this host, or not this model; the message says why.</exception>
     IX86Vm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock);
 }
 

@@ -109,6 +109,18 @@ public sealed unsafe class GuestMemory : IDisposable
         return false;
     }
 
+    /// <summary>Guest-physical address of a byte of the backing memory.</summary>
+    /// <param name="offset">Below <see cref="Size"/>.</param>
+    /// <exception cref="ArgumentOutOfRangeException">It is not.</exception>
+    public ulong AddressOf(ulong offset)
+    {
+        foreach (MemoryRegion r in _regions)
+        {
+            if (offset - r.Offset < r.Length) return r.Start + (offset - r.Offset);
+        }
+        throw new ArgumentOutOfRangeException(nameof(offset));
+    }
+
     /// <summary>Host address of a guest-physical page, or null when it is not RAM. The pointer is good for that one page.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public byte* PagePointer(ulong address) =>

@@ -27,14 +27,14 @@ public interface IPageRightsObserver
 public sealed class PageRightsTable
 {
     private readonly ulong _size;
-    private readonly object _setting = new(); // outermost; held until all vCPUs have reported
-    private readonly object _lock = new();
+    private readonly Lock _lock = new(); // outermost; held until all vCPUs have reported
     private volatile byte[]? _taken; // a byte for each page of the backing memory; null: nothing was ever taken
     private volatile IPageRightsObserver[] _observers = [];
 
     internal PageRightsTable(ulong size) => _size = size;
 
-    /// <summary>Called before a device writes to a page without <see cref="PageRights.Write"/>, with the page's offset in the backing memory. On the device's thread; the write happens in any case.</summary>
+    /// <summary>Called before a device writes to a page without <see cref="PageRights.Write"/>, with the page's offset in the backing memory. The write happens in any case. On the thread that writes. That may be a
+    /// vCPU's inside <see cref="IVirtualCpu.Enter"/>, with the interrupt controllers' lock held: do not call <see cref="Set"/> there.</summary>
     public Action<ulong>? DeviceWriteRefused { get; set; }
 
     /// <summary>Rights were taken away at some time, and may have been given back.</summary>
@@ -57,7 +57,7 @@ public sealed class PageRightsTable
         if (offset > _size || length > _size - offset || ((offset | length) & inPage) != 0) throw new ArgumentOutOfRangeException(nameof(offset), $"{offset:X}, {length:X} bytes, are no pages of the memory");
         if ((rights & (PageRights.Read | PageRights.Write)) == PageRights.Write) throw new ArgumentException("the right to write needs the right to read", nameof(rights));
         // Who takes the same rights at the same time waits for the vCPUs as well.
-        lock (_setting)
+        lock (_lock)
         {
             if (Store(offset, length, rights)) Revoke();
         }
@@ -67,15 +67,12 @@ public sealed class PageRightsTable
     private bool Store(ulong offset, ulong length, PageRights rights)
     {
         bool isLess = false;
-        lock (_lock)
+        byte[] taken = _taken ??= new byte[_size >> GuestMemory.PageShift];
+        byte now = (byte)(PageRights.All & ~rights);
+        for (ulong page = offset >> GuestMemory.PageShift; page < (offset + length) >> GuestMemory.PageShift; page++)
         {
-            byte[] taken = _taken ??= new byte[_size >> GuestMemory.PageShift];
-            byte now = (byte)(PageRights.All & ~rights);
-            for (ulong page = offset >> GuestMemory.PageShift; page < (offset + length) >> GuestMemory.PageShift; page++)
-            {
-                isLess |= (now & ~taken[page]) != 0;
-                Volatile.Write(ref taken[page], now);
-            }
+            isLess |= (now & ~taken[page]) != 0;
+            Volatile.Write(ref taken[page], now);
         }
         return isLess;
     }

@@ -5,9 +5,6 @@ namespace Bunraku.Hypervisor.X86;
 /// <summary>Tells a processor that was shut down on purpose from one that crashed. A PC's chipset answers both with a reset.</summary>
 internal static class ShutdownCause
 {
-    private const ulong EferLma = 1 << 10;
-    private const uint LongCode = 1 << 13;
-
     /// <summary>
     /// The guest asked for a reset: operating systems that know no other way load an interrupt table without any gate and execute an interrupt
     /// instruction. Nothing but a wish to be reset gives the table register a limit of 0; before a guest loads it, it is larger.
@@ -20,8 +17,7 @@ internal static class ShutdownCause
         cpu.ReadState(state);
         if (state.IdtrLimit != 0) return false;
         Span<byte> code = stackalloc byte[1];
-        bool longMode = (state.Efer & EferLma) != 0 && (state.Cs.Attributes & LongCode) != 0;
-        if (LinearMemory.Read(memory, state, longMode ? state.Rip : state.Cs.Base + state.Rip, code) < 1) return false;
+        if (LinearMemory.Read(memory, state, state.InstructionAddress, code) < 1) return false;
         return code[0] is 0xCC or 0xCD or 0xCE or 0xF1; // INT3, INT n, INTO, INT1
     }
 }

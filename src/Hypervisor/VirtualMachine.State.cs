@@ -45,6 +45,7 @@ public abstract partial class VirtualMachine
     /// <summary>Copies the machine's state out, RAM included. While it is paused. Any thread but a vCPU's.</summary>
     /// <exception cref="CannotSaveException">A part cannot be saved; the message names it.</exception>
     /// <exception cref="InvalidOperationException">The machine is not paused.</exception>
+    /// <exception cref="ObjectDisposedException">It has come to its end.</exception>
     public MachineState Save()
     {
         lock (_pauseLock)
@@ -60,13 +61,18 @@ public abstract partial class VirtualMachine
     /// </summary>
     /// <exception cref="StateFormatException">The state does not fit; the machine is of no use any more if the message names a device or a vCPU.</exception>
     /// <exception cref="InvalidOperationException">The machine is not paused.</exception>
+    /// <exception cref="ObjectDisposedException">It has come to its end.</exception>
     public void Restore(MachineState state)
     {
         lock (_pauseLock)
         {
             RequirePause();
             IStateful[] parts = [.. Parts()];
-            Dictionary<string, SavedState> saved = state.Parts.ToDictionary(p => p.Id);
+            Dictionary<string, SavedState> saved = [];
+            foreach (SavedState part in state.Parts)
+            {
+                if (!saved.TryAdd(part.Id, part)) throw new StateFormatException($"the saved machine has {part.Id} twice");
+            }
             string[] missing = [.. parts.Where(p => !saved.ContainsKey(p.Id)).Select(p => p.Id)], unknown = [.. saved.Keys.Except(parts.Select(p => p.Id))];
             if (missing.Length > 0) throw new StateFormatException($"the saved machine has no {string.Join(", ", missing)}");
             if (unknown.Length > 0) throw new StateFormatException($"this machine has no {string.Join(", ", unknown)}, the saved one has");
@@ -129,12 +135,28 @@ public abstract partial class VirtualMachine
     /// RESET, as from the button: devices and vCPUs are as after power-on, and what was pending is gone. RAM stays as it is, as on a PC, but for what <see cref="AfterReset"/> writes. Virtual time goes
     /// on. Not on a vCPU's thread, nor with a device's lock held; paused or not.
     /// </summary>
+    /// <remarks>Timers and I/O threads are held as well: neither calls a device that is half reset.</remarks>
     public void Reset() => WhileHeld(() =>
     {
-        ResetParts();
-        AfterReset?.Invoke();
-        _resetPending = false;
+        HoldOthers(true);
+        try
+        {
+            ResetParts();
+            AfterReset?.Invoke();
+            _resetPending = false;
+        }
+        finally
+        {
+            HoldOthers(_paused);
+        }
     });
+
+    /// <summary>Holds what calls devices beside the vCPUs, or lets it go on. While the vCPUs are held.</summary>
+    private void HoldOthers(bool hold)
+    {
+        Timers.Pause(hold);
+        foreach (IoThread thread in _ioThreads) thread.Pause(hold);
+    }
 
     private void ResetParts()
     {
@@ -144,6 +166,7 @@ public abstract partial class VirtualMachine
 
     private void RequirePause()
     {
+        ObjectDisposedException.ThrowIf(_disposed, this);
         if (!_paused) throw new InvalidOperationException("the machine must be paused");
     }
 

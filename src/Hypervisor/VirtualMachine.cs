@@ -185,8 +185,7 @@ public abstract partial class VirtualMachine : IDisposable
             bool paused = _paused;
             _paused = true;
             Clock.Stop();
-            Timers.Pause(true);
-            foreach (IoThread thread in _ioThreads) thread.Pause(true);
+            HoldOthers(true);
             _engineVm?.SuspendTime();
             if (paused) return;
             foreach (IDevice device in _devices) WithLock(device, device.Pause);
@@ -208,8 +207,7 @@ public abstract partial class VirtualMachine : IDisposable
             _paused = false;
             Clock.Start();
             if (paused) _engineVm?.ResumeTime();
-            foreach (IoThread thread in _ioThreads) thread.Pause(false);
-            Timers.Pause(false);
+            HoldOthers(false);
             foreach (CpuThread cpu in _cpus) cpu.Resume();
         }
     }

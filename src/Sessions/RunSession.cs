@@ -69,7 +69,7 @@ public sealed class RunSession : IDisposable
                 CpuTime = options.CpuTime,
             });
         }
-        catch (Exception e) when (e is CpuTimeException or KvmException)
+        catch (Exception e) when (e is CpuTimeException or EngineException)
         {
             _trace?.Dispose();
             throw new CannotStartException(e.Message, e);

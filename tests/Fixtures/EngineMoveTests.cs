@@ -186,7 +186,7 @@ public sealed class EngineMoveTests
         travel.Cpu.InjectInterrupt(0x31);
         Assert.False(travel.Cpu.InterruptWindowOpen);
 
-        Assert.Equal(new PendingEvent(PendingEventKind.ExternalInterrupt, 0x31), travel.MoveAsIs().Pending);
+        Assert.Equal(new PendingEvent(EventKind.ExternalInterrupt, 0x31), travel.MoveAsIs().Pending);
         Assert.False(travel.Cpu.InterruptWindowOpen);
         Assert.Equal(ExitReason.Hlt, travel.Cpu.Enter().Reason);
         Assert.Equal(Guest.Stub(0x31) + 1, travel.MoveAsIs().Rip);

@@ -1,3 +1,4 @@
+using Bunraku.Engine.Kvm;
 using Bunraku.Engines;
 using Bunraku.Platform;
 
@@ -84,12 +85,12 @@ public sealed unsafe class ExitTests
     }
 
     [Theory]
-    [InlineData(KvmExit.Hlt, ExitReason.Hlt)]
-    [InlineData(KvmExit.Shutdown, ExitReason.TripleFault)]
-    [InlineData(KvmExit.InterruptWindowOpen, ExitReason.InterruptWindow)]
-    public void Exits_without_operands(KvmExit reason, ExitReason expected)
+    [InlineData(nameof(KvmExit.Hlt), ExitReason.Hlt)]
+    [InlineData(nameof(KvmExit.Shutdown), ExitReason.TripleFault)]
+    [InlineData(nameof(KvmExit.InterruptWindowOpen), ExitReason.InterruptWindow)]
+    public void Exits_without_operands(string reason, ExitReason expected)
     {
-        _kvm.ThenExit(reason);
+        _kvm.ThenExit(Enum.Parse<KvmExit>(reason));
         Assert.Equal(expected, _kvm.Cpu.Enter().Reason);
     }
 

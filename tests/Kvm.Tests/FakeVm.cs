@@ -1,3 +1,4 @@
+using Bunraku.Engine.Kvm;
 using Bunraku.Platform;
 
 namespace Bunraku.Kvm.Tests;

@@ -31,18 +31,37 @@ public sealed class MemoryImage
         return image;
     }
 
-    /// <summary>Makes the RAM what it was. Nobody uses it meanwhile; code that vCPUs have decoded is forgotten.</summary>
+    /// <summary>
+    /// Makes the RAM what it was. Nobody uses it meanwhile; code that vCPUs have decoded is forgotten. Pages that change are written as a device writes: who watches them is told
+    /// (<see cref="PageRightsTable.DeviceWriteRefused"/>), and they are in the log (<see cref="GuestMemory.DeviceWrites"/>).
+    /// </summary>
+    /// <param name="memory">Of the same size.</param>
     /// <exception cref="StateFormatException">The machine has another amount of RAM.</exception>
     public unsafe void CopyTo(GuestMemory memory)
     {
         if (memory.Size != Size) throw new StateFormatException($"the saved machine has {Size} bytes of RAM, this one {memory.Size}");
-        byte* ram = memory.Backing.Pointer;
-        foreach ((ulong offset, ulong length) in memory.Backing.Allocated())
+        byte[] window = new byte[Piece];
+        ulong done = 0; // all below is as it was
+        foreach (ulong at in memory.Backing.Allocated().SelectMany(r => Windows(r.Offset, r.Length)).Concat(_pieces.SelectMany(p => Windows(p.Offset, (ulong)p.Bytes.Length))).Order())
         {
-            for (ulong at = offset, end = offset + length; at < end; at += Piece) new Span<byte>(ram + at, (int)Math.Min(Piece, end - at)).Clear();
+            if (at < done) continue;
+            int count = (int)Math.Min(Piece, Size - at);
+            Gather(at, window);
+            for (int page = 0; page < count; page += (int)GuestMemory.PageSize)
+            {
+                ReadOnlySpan<byte> wanted = window.AsSpan(page, (int)GuestMemory.PageSize);
+                ulong offset = at + (ulong)page;
+                if (!wanted.SequenceEqual(new ReadOnlySpan<byte>(memory.Backing.Pointer + offset, wanted.Length))) memory.Write(memory.AddressOf(offset), wanted);
+            }
+            done = at + Piece;
         }
-        foreach ((ulong offset, byte[] bytes) in _pieces) bytes.CopyTo(new Span<byte>(ram + offset, bytes.Length));
-        memory.Code.AllWritten();
+        memory.Code.AllWritten(); // an engine may have written where nobody was told
+    }
+
+    /// <summary>Beginnings of the pieces that a range touches.</summary>
+    private static IEnumerable<ulong> Windows(ulong offset, ulong length)
+    {
+        for (ulong at = offset / Piece * Piece; at < offset + length; at += Piece) yield return at;
     }
 
     /// <summary>Offset in the RAM of the first byte that differs, or null when all are equal.</summary>

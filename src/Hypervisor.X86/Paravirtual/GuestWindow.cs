@@ -25,6 +25,11 @@ internal readonly unsafe struct GuestWindow
 
     public bool IsUsable => Pointer != null;
 
-    /// <summary>The bytes were written: code that somebody decoded there is forgotten.</summary>
+    /// <summary>
+    /// The bytes are about to be written, in place: to be called first, since the page may be watched (<see cref="PageRightsTable.DeviceWriteRefused"/>). <see cref="Written"/> belongs behind the write.
+    /// </summary>
+    public void Prepare() => _memory?.PrepareWrite(_address, (ulong)_length);
+
+    /// <summary>The bytes were written: code that somebody decoded there is forgotten, and the write is in the log.</summary>
     public void Written() => _memory?.NotifyWritten(_address, (ulong)_length);
 }

@@ -144,6 +144,7 @@ internal sealed unsafe class ParavirtualCpu(ParavirtualInterface owner, X86CpuTh
     {
         if (!_stealPage.IsUsable || _away) return;
         _away = true;
+        _stealPage.Prepare();
         Interlocked.Or(ref Flags(_stealPage), StealTimePage.IsPreempted);
         _stealPage.Written();
     }
@@ -168,6 +169,7 @@ internal sealed unsafe class ParavirtualCpu(ParavirtualInterface owner, X86CpuTh
     {
         _clockStale = false;
         if (!_clockPage.IsUsable) return;
+        _clockPage.Prepare();
         var page = (ClockPage*)_clockPage.Pointer;
         // A guest that has not yet taken note of an earlier stop is told again.
         byte flags = (byte)(page->Flags & ClockPage.GuestStopped | (owner.TscIsStable ? ClockPage.TscStable : 0));
@@ -193,6 +195,7 @@ internal sealed unsafe class ParavirtualCpu(ParavirtualInterface owner, X86CpuTh
         long now = _clock.Nanoseconds;
         if (!_away && now - _stealUpdated < StealInterval) return;
         _stealUpdated = now;
+        _stealPage.Prepare();
         if (_away)
         {
             _away = false;
@@ -223,6 +226,7 @@ internal sealed unsafe class ParavirtualCpu(ParavirtualInterface owner, X86CpuTh
             if (!source.TryOfferSilentEoi()) return;
         }
         _eoiOffered = true;
+        _eoiFlag.Prepare();
         Interlocked.Or(ref *(int*)_eoiFlag.Pointer, 1);
         _eoiFlag.Written();
     }
@@ -231,6 +235,7 @@ internal sealed unsafe class ParavirtualCpu(ParavirtualInterface owner, X86CpuTh
     private void TakeEoi()
     {
         _eoiOffered = false;
+        _eoiFlag.Prepare();
         // A flag that was moved away meanwhile cannot be: its MSR exits.
         bool accepted = (Interlocked.And(ref *(int*)_eoiFlag.Pointer, ~1) & 1) == 0;
         _eoiFlag.Written();

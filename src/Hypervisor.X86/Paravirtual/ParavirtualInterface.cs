@@ -113,6 +113,7 @@ public sealed class ParavirtualInterface : IMsrDevice, IDevice, IStateful<Paravi
         var window = new GuestWindow(Memory, address, sizeof(WallClockPage));
         if (address == 0 || !window.IsUsable) return;
         long nanoseconds = (_vm.TimeOfDay.GetUtcNow().UtcDateTime - DateTime.UnixEpoch).Ticks * 100 - Clock.Nanoseconds;
+        window.Prepare();
         var page = (WallClockPage*)window.Pointer;
         uint version = Volatile.Read(ref page->Version) | 1;
         Volatile.Write(ref page->Version, version);
@@ -235,6 +236,7 @@ public sealed class ParavirtualInterface : IMsrDevice, IDevice, IStateful<Paravi
         long before = _vm.TimeOfDay.GetUtcNow().UtcDateTime.Ticks;
         ulong tsc = Clock.Tsc + _cpus[cpu].TscOffset;
         long ticks = (before + _vm.TimeOfDay.GetUtcNow().UtcDateTime.Ticks) / 2 - DateTime.UnixEpoch.Ticks;
+        window.Prepare();
         *(ClockPairing*)window.Pointer = new ClockPairing { Seconds = ticks / TimeSpan.TicksPerSecond, Nanoseconds = ticks % TimeSpan.TicksPerSecond * 100, Tsc = tsc };
         window.Written();
         return 0;

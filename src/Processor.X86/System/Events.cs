@@ -174,9 +174,9 @@ internal sealed unsafe class Events(Processor p)
         state.MovSsShadow = InMovSsShadow;
         state.NmiBlocked = NmiBlocked;
         state.NmiPending = _heldNmi;
-        state.Pending = _injectedException is { } e ? new PendingEvent(PendingEventKind.Exception, (byte)e.Vector, e.ErrorCode)
-            : _injectedNmi ? new PendingEvent(PendingEventKind.Nmi, (byte)Vector.Nmi)
-            : _injectedInterrupt >= 0 ? new PendingEvent(PendingEventKind.ExternalInterrupt, (byte)_injectedInterrupt)
+        state.Pending = _injectedException is { } e ? new PendingEvent(EventKind.HardwareException, (byte)e.Vector, e.ErrorCode)
+            : _injectedNmi ? new PendingEvent(EventKind.Nmi, (byte)Vector.Nmi)
+            : _injectedInterrupt >= 0 ? new PendingEvent(EventKind.ExternalInterrupt, (byte)_injectedInterrupt)
             : null;
         state.Activity = Activity;
     }
@@ -188,9 +188,9 @@ internal sealed unsafe class Events(Processor p)
         _movSsShadowAt = state.MovSsShadow ? p.State->Retired : ulong.MaxValue;
         NmiBlocked = state.NmiBlocked;
         _heldNmi = state.NmiPending;
-        if (state.Pending is { Kind: PendingEventKind.Exception } e) _injectedException = ((Vector)e.Vector, e.ErrorCode);
-        _injectedNmi = state.Pending is { Kind: PendingEventKind.Nmi };
-        _injectedInterrupt = state.Pending is { Kind: PendingEventKind.ExternalInterrupt } i ? i.Vector : -1;
+        if (state.Pending is { Kind: EventKind.HardwareException } e) _injectedException = ((Vector)e.Vector, e.ErrorCode);
+        _injectedNmi = state.Pending is { Kind: EventKind.Nmi };
+        _injectedInterrupt = state.Pending is { Kind: EventKind.ExternalInterrupt } i ? i.Vector : -1;
         Activity = state.Activity;
     }
 }

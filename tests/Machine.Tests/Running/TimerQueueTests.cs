@@ -69,10 +69,12 @@ public sealed class TimerQueueTests : IDisposable
     {
         using var called = new ManualResetEventSlim();
         IMachineTimer own = _vm.Timers.Create(() => { }, _lock), other = _vm.Timers.Create(called.Set, new DeviceLock("other"));
-        other.Arm(0);
-        Assert.True(called.Wait(Milliseconds));
-        WhileDue(own, () => other.Arm(long.MaxValue)); // arming needs no callback to end
-        Settle();
+        WhileDue(own, () =>
+        {
+            other.Arm(0); // needs no callback to end
+            Assert.False(called.IsSet); // the timers' one thread waits for the device
+        });
+        Assert.True(called.Wait(Milliseconds)); // and goes on when the device is done
     }
 
     [Fact]

@@ -1,12 +1,12 @@
 using System.Runtime.InteropServices;
 
-namespace Bunraku.Platform;
+namespace Bunraku.Engine.Kvm;
 
 // Layouts of the kernel's include/uapi/linux/kvm.h and arch/x86/include/uapi/asm/kvm.h; field names are ours, order and widths theirs.
 
 /// <summary>struct kvm_userspace_memory_region.</summary>
 [StructLayout(LayoutKind.Sequential)]
-public struct KvmMemoryRegion
+internal struct KvmMemoryRegion
 {
     /// <summary>KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY.</summary>
     public const uint LogDirtyPages = 1, ReadOnly = 2;
@@ -17,7 +17,7 @@ public struct KvmMemoryRegion
 
 /// <summary>struct kvm_dirty_log.</summary>
 [StructLayout(LayoutKind.Sequential)]
-public unsafe struct KvmDirtyLog
+internal unsafe struct KvmDirtyLog
 {
     public uint Slot, Reserved;
     public void* Bitmap;
@@ -25,7 +25,7 @@ public unsafe struct KvmDirtyLog
 
 /// <summary>struct kvm_enable_cap.</summary>
 [StructLayout(LayoutKind.Sequential)]
-public unsafe struct KvmEnableCapability
+internal unsafe struct KvmEnableCapability
 {
     public uint Capability, Flags;
     public fixed ulong Arguments[4];
@@ -34,7 +34,7 @@ public unsafe struct KvmEnableCapability
 
 /// <summary>struct kvm_msr_filter_range: a clear bit in the bitmap denies the MSR.</summary>
 [StructLayout(LayoutKind.Sequential)]
-public unsafe struct KvmMsrFilterRange
+internal unsafe struct KvmMsrFilterRange
 {
     public const uint Read = 1, Write = 2;
 
@@ -44,7 +44,7 @@ public unsafe struct KvmMsrFilterRange
 
 /// <summary>struct kvm_msr_filter with its 16 ranges; flags 0: what no range holds is allowed.</summary>
 [StructLayout(LayoutKind.Sequential)]
-public struct KvmMsrFilter
+internal struct KvmMsrFilter
 {
     [System.Runtime.CompilerServices.InlineArray(16)]
     public struct RangeArray
@@ -58,7 +58,7 @@ public struct KvmMsrFilter
 
 /// <summary>struct kvm_device_attr.</summary>
 [StructLayout(LayoutKind.Sequential)]
-public unsafe struct KvmDeviceAttribute
+internal unsafe struct KvmDeviceAttribute
 {
     /// <summary>KVM_VCPU_TSC_CTRL and its attribute KVM_VCPU_TSC_OFFSET.</summary>
     public const uint VcpuTscControl = 0;
@@ -71,7 +71,7 @@ public unsafe struct KvmDeviceAttribute
 
 /// <summary>struct kvm_cpuid_entry2.</summary>
 [StructLayout(LayoutKind.Sequential)]
-public struct KvmCpuidEntry
+internal struct KvmCpuidEntry
 {
     /// <summary>KVM_CPUID_FLAG_SIGNIFCANT_INDEX: the answer depends on ECX.</summary>
     public const uint SignificantIndex = 1;
@@ -82,14 +82,14 @@ public struct KvmCpuidEntry
 
 /// <summary>struct kvm_regs.</summary>
 [StructLayout(LayoutKind.Sequential)]
-public struct KvmRegisters
+internal struct KvmRegisters
 {
     public ulong Rax, Rbx, Rcx, Rdx, Rsi, Rdi, Rsp, Rbp, R8, R9, R10, R11, R12, R13, R14, R15, Rip, Rflags;
 }
 
 /// <summary>struct kvm_segment.</summary>
 [StructLayout(LayoutKind.Sequential)]
-public struct KvmSegment
+internal struct KvmSegment
 {
     public ulong Base;
     public uint Limit;
@@ -100,7 +100,7 @@ public struct KvmSegment
 
 /// <summary>struct kvm_dtable.</summary>
 [StructLayout(LayoutKind.Sequential)]
-public struct KvmDescriptorTable
+internal struct KvmDescriptorTable
 {
     public ulong Base;
     public ushort Limit;
@@ -109,7 +109,7 @@ public struct KvmDescriptorTable
 
 /// <summary>struct kvm_sregs.</summary>
 [StructLayout(LayoutKind.Sequential)]
-public unsafe struct KvmSystemRegisters
+internal unsafe struct KvmSystemRegisters
 {
     public KvmSegment Cs, Ds, Es, Fs, Gs, Ss, Tr, Ldt;
     public KvmDescriptorTable Gdt, Idt;
@@ -119,7 +119,7 @@ public unsafe struct KvmSystemRegisters
 
 /// <summary>struct kvm_debugregs.</summary>
 [StructLayout(LayoutKind.Sequential)]
-public unsafe struct KvmDebugRegisters
+internal unsafe struct KvmDebugRegisters
 {
     public fixed ulong Db[4];
     public ulong Dr6, Dr7, Flags;
@@ -128,7 +128,7 @@ public unsafe struct KvmDebugRegisters
 
 /// <summary>struct kvm_xcrs.</summary>
 [StructLayout(LayoutKind.Sequential)]
-public unsafe struct KvmXcrs
+internal unsafe struct KvmXcrs
 {
     public uint Count, Flags;
     /// <summary>Entry 0: number, reserved, value. The other 15 entries follow.</summary>
@@ -139,7 +139,7 @@ public unsafe struct KvmXcrs
 
 /// <summary>struct kvm_vcpu_events.</summary>
 [StructLayout(LayoutKind.Sequential)]
-public unsafe struct KvmVcpuEvents
+internal unsafe struct KvmVcpuEvents
 {
     public const uint ValidNmiPending = 1, ValidShadow = 4, ValidTripleFault = 0x20;
     public const byte ShadowMovSs = 1, ShadowSti = 2;
@@ -157,7 +157,7 @@ public unsafe struct KvmVcpuEvents
 
 /// <summary>struct kvm_msr_entry.</summary>
 [StructLayout(LayoutKind.Sequential)]
-public struct KvmMsrEntry
+internal struct KvmMsrEntry
 {
     public uint Index, Reserved;
     public ulong Value;
@@ -165,7 +165,7 @@ public struct KvmMsrEntry
 
 /// <summary>struct kvm_msi.</summary>
 [StructLayout(LayoutKind.Sequential)]
-public unsafe struct KvmMsi
+internal unsafe struct KvmMsi
 {
     public uint AddressLow, AddressHigh, Data, Flags, DeviceId;
     private fixed byte _padding[12];
@@ -173,7 +173,7 @@ public unsafe struct KvmMsi
 
 /// <summary>struct kvm_irq_routing_entry of type KVM_IRQ_ROUTING_MSI. The table is a count, flags, and entries.</summary>
 [StructLayout(LayoutKind.Sequential, Size = 48)]
-public struct KvmMsiRoute
+internal struct KvmMsiRoute
 {
     public const uint Msi = 2;
 
@@ -182,7 +182,7 @@ public struct KvmMsiRoute
 
 /// <summary>struct kvm_irqfd.</summary>
 [StructLayout(LayoutKind.Sequential)]
-public unsafe struct KvmIrqfd
+internal unsafe struct KvmIrqfd
 {
     public const uint Deassign = 1;
 
@@ -192,7 +192,7 @@ public unsafe struct KvmIrqfd
 
 /// <summary>struct kvm_ioeventfd.</summary>
 [StructLayout(LayoutKind.Sequential)]
-public unsafe struct KvmIoeventfd
+internal unsafe struct KvmIoeventfd
 {
     public const uint DataMatch = 1, Pio = 2, Deassign = 4;
 
@@ -205,7 +205,7 @@ public unsafe struct KvmIoeventfd
 
 /// <summary>struct kvm_coalesced_mmio_zone.</summary>
 [StructLayout(LayoutKind.Sequential)]
-public struct KvmCoalescedZone
+internal struct KvmCoalescedZone
 {
     public ulong Address;
     public uint Size, IsPort;
@@ -213,7 +213,7 @@ public struct KvmCoalescedZone
 
 /// <summary>struct kvm_coalesced_mmio_ring: writes from First on, up to Last, in a page that is mapped behind a vCPU's run structure.</summary>
 [StructLayout(LayoutKind.Sequential)]
-public unsafe struct KvmCoalescedRing
+internal unsafe struct KvmCoalescedRing
 {
     /// <summary>struct kvm_coalesced_mmio.</summary>
     [StructLayout(LayoutKind.Sequential)]
@@ -232,7 +232,7 @@ public unsafe struct KvmCoalescedRing
 
 /// <summary>struct kvm_clock_data.</summary>
 [StructLayout(LayoutKind.Sequential)]
-public unsafe struct KvmClockData
+internal unsafe struct KvmClockData
 {
     public ulong Nanoseconds;
     public uint Flags, Padding;
@@ -242,7 +242,7 @@ public unsafe struct KvmClockData
 
 /// <summary>struct kvm_guest_debug.</summary>
 [StructLayout(LayoutKind.Sequential)]
-public unsafe struct KvmGuestDebug
+internal unsafe struct KvmGuestDebug
 {
     public const uint Enable = 1, SingleStep = 2;
 
@@ -251,14 +251,14 @@ public unsafe struct KvmGuestDebug
 }
 
 /// <summary>KVM_MP_STATE_*.</summary>
-public enum KvmMpState : uint
+internal enum KvmMpState : uint
 {
     Runnable = 0, Uninitialized = 1, InitReceived = 2, Halted = 3, SipiReceived = 4,
 }
 
 /// <summary>The part of struct kvm_run that is the same for all exits, and the exits that we know, overlaid.</summary>
 [StructLayout(LayoutKind.Explicit)]
-public unsafe struct KvmRun
+internal unsafe struct KvmRun
 {
     [FieldOffset(0)] public byte RequestInterruptWindow;
     [FieldOffset(1)] public byte ImmediateExit;
@@ -304,7 +304,7 @@ public unsafe struct KvmRun
 }
 
 /// <summary>Exit reasons, KVM_EXIT_*.</summary>
-public enum KvmExit : uint
+internal enum KvmExit : uint
 {
     Unknown = 0, Exception = 1, Io = 2, Hypercall = 3, Debug = 4, Hlt = 5, Mmio = 6, InterruptWindowOpen = 7, Shutdown = 8, FailEntry = 9, Interrupted = 10,
     SetTpr = 11, InternalError = 17, SystemEvent = 24, IoApicEoi = 26, ReadMsr = 29, WriteMsr = 30, MemoryFault = 39,
