@@ -23,7 +23,7 @@ internal sealed class Patience
         _withheldBefore = withheld();
     }
 
-    public Patience(TimeSpan limit, X86Machine vm) : this(limit, () => vm.Cpus.Sum(c => c.HostTime.Wait))
+    public Patience(TimeSpan limit, VirtualMachine vm) : this(limit, () => vm.Cpus.Sum(c => c.HostTime.Wait))
     {
     }
 
