@@ -109,7 +109,11 @@ internal sealed class VirtioDriver
 /// <summary>A queue as its driver keeps it.</summary>
 internal abstract class TestQueue(DmaSpace memory, ushort size, ulong at, VirtioFeatures features)
 {
-    protected DmaSpace Memory => memory;
+    protected DmaSpace Memory { get; private set; } = memory;
+
+    /// <summary>The queue goes on in the memory of another machine.</summary>
+    public void MoveTo(DmaSpace memory) => Memory = memory;
+
     protected ushort Size => size;
     protected bool HasEventIndex => features.HasFlag(VirtioFeatures.EventIndex);
     public ulong Descriptors => at;
@@ -134,13 +138,13 @@ internal abstract class TestQueue(DmaSpace memory, ushort size, ulong at, Virtio
 
     protected T Read<T>(ulong address) where T : unmanaged
     {
-        Assert.True(memory.TryRead(address, out T value));
+        Assert.True(Memory.TryRead(address, out T value));
         return value;
     }
 
-    protected void Write<T>(ulong address, T value) where T : unmanaged => Assert.True(memory.TryWrite(address, value));
+    protected void Write<T>(ulong address, T value) where T : unmanaged => Assert.True(Memory.TryWrite(address, value));
 
-    protected void Write(ulong address, byte[] bytes) => Assert.True(memory.Write(address, bytes));
+    protected void Write(ulong address, byte[] bytes) => Assert.True(Memory.Write(address, bytes));
 }
 
 /// <summary>Section 2.7.</summary>

@@ -159,6 +159,12 @@ public sealed class VirtioTests
         Assert.Equal(2u, rig.Mmio(0, VirtioDriver.Messages + 0x800, 8, false, 0));
         Assert.Equal(0, driver.TakeInterrupt()); // messages are in place of the status register
         Assert.Equal(0u, rig.TakeEvents(0) & 1);
+
+        using BoardRig copy = Rig(new Entropy("rng"));
+        copy.Machine.Restore(rig.Machine.Save());
+        copy.Mmio(0, VirtioDriver.Messages + 28, 4, true, 0);
+        Assert.Equal(0x51u, copy.TakeEvents(0) >> 24 & 0xFF);
+
         rig.Mmio(0, VirtioDriver.Messages + 28, 4, true, 0);
         Assert.Equal(0u, rig.Mmio(0, VirtioDriver.Messages + 0x800, 8, false, 0));
         Assert.Equal(0x51u, rig.TakeEvents(0) >> 24 & 0xFF);
@@ -273,6 +279,103 @@ public sealed class VirtioTests
             Assert.True(rig.Machine.Memory.TryRead(status, out byte result));
             return result;
         }
+    }
+
+    /// <summary>A queue goes on in another machine where it stood, whatever round of the ring that is.</summary>
+    [Theory, MemberData(nameof(Layouts))]
+    public void A_queue_goes_on_in_another_machine(VirtioFeatures features)
+    {
+        for (int before = 0; before < 12; before++)
+        {
+            byte next = 0;
+            using BoardRig original = Rig(new Entropy("rng", bytes => Count(bytes, ref next)));
+            var driver = new VirtioDriver(original, Slot);
+            driver.Negotiate((ulong)features);
+            TestQueue queue = driver.SetUp(0, 4, Queue, features);
+            driver.SetDriverOk();
+            for (int n = 0; n < before; n++) Round(original, driver, queue);
+            using BoardRig copy = Rig(new Entropy("rng", bytes => Count(bytes, ref next)));
+            copy.Machine.Restore(original.Machine.Save());
+            queue.MoveTo(new DmaSpace(copy.Machine.Memory));
+            var again = new VirtioDriver(copy, Slot);
+            for (int n = 0; n < 12; n++) Round(copy, again, queue);
+        }
+
+        static void Round(BoardRig rig, VirtioDriver driver, TestQueue queue)
+        {
+            int sent = queue.Add([(Data, 16, true)]);
+            driver.Notify(0);
+            Assert.True(queue.TryTakeUsed(out int id, out uint written));
+            Assert.Equal((sent, 16u), (id, written));
+            Assert.Equal(1, driver.TakeInterrupt());
+        }
+    }
+
+    /// <summary>Requests that are under way when the machine is saved are done in the machine that goes on; the original does them, too.</summary>
+    [Theory]
+    [InlineData(Plain)]
+    [InlineData(Plain | VirtioFeatures.RingPacked | VirtioFeatures.EventIndex)]
+    public void Requests_under_way_are_done_in_the_copy(VirtioFeatures features)
+    {
+        const ulong header = Data + 0x8000, status = Data + 0x9000;
+        using var disk = new MemoryDisk(64 * 512);
+        using BoardRig original = Rig(new Block("disk", disk));
+        var driver = new VirtioDriver(original, Slot);
+        driver.Negotiate((ulong)features);
+        TestQueue queue = driver.SetUp(0, 16, Queue, features);
+        driver.SetDriverOk();
+        for (uint n = 0; n < 4; n++)
+        {
+            original.Machine.Memory.TryWrite(header + n * 16, 1u); // OUT
+            original.Machine.Memory.TryWrite(header + n * 16 + 8, (ulong)n);
+            original.Machine.Memory.TryWrite(Data + n * 512, n + 1);
+            queue.Add([(header + n * 16, 16, false), (Data + n * 512, 512, false), (status + n, 1, true)]);
+        }
+        driver.Notify(0); // the machine stands still: its thread has them, and does nothing
+        Assert.False(queue.TryTakeUsed(out _, out _));
+
+        using var other = new MemoryDisk(64 * 512);
+        using BoardRig copy = Rig(new Block("disk", other));
+        copy.Machine.Restore(original.Machine.Save());
+        copy.Machine.Resume();
+        queue.MoveTo(new DmaSpace(copy.Machine.Memory));
+        for (uint n = 0; n < 4; n++) Assert.True(SpinWait.SpinUntil(() => queue.TryTakeUsed(out _, out _), TimeSpan.FromMinutes(2)), "no answer");
+        for (uint n = 0; n < 4; n++) Assert.Equal(n + 1, BitConverter.ToUInt32(other.Bytes, (int)n * 512));
+        original.Machine.Resume();
+        Assert.True(SpinWait.SpinUntil(() => BitConverter.ToUInt32(disk.Bytes, 3 * 512) == 4, TimeSpan.FromMinutes(2)), "the original stands still");
+    }
+
+    /// <summary>Section 2.7.5 and 2.7.5.3: what no driver may make available. The device asks for a reset and uses nothing.</summary>
+    [Theory]
+    [InlineData("head beyond the table")]
+    [InlineData("next beyond the table")]
+    [InlineData("chain in circles")]
+    [InlineData("read behind write")]
+    [InlineData("indirect not agreed on")]
+    [InlineData("more than the ring has")]
+    [InlineData("not RAM")]
+    public void What_is_no_buffer_makes_the_device_ask_for_a_reset(string fault)
+    {
+        using BoardRig rig = Rig(new Entropy("rng"));
+        var driver = new VirtioDriver(rig, Slot);
+        driver.Negotiate((ulong)Plain);
+        TestQueue queue = driver.SetUp(0, 8, Queue, Plain);
+        driver.SetDriverOk();
+        int id = queue.Add(fault == "read behind write" ? [(Data, 16, true), (Data, 16, false)] : [(fault == "not RAM" ? 0xD000_0000 : Data, 16, true)]);
+        GuestMemory memory = rig.Machine.Memory;
+        ulong descriptor = Queue + (ulong)id * 16;
+        switch (fault)
+        {
+            case "head beyond the table": memory.TryWrite(queue.Driver + 4, (ushort)8); break;
+            case "next beyond the table": memory.TryWrite(descriptor + 12, 0x0008_0003u); break;
+            case "chain in circles": memory.TryWrite(descriptor + 12, (uint)id << 16 | 3); break;
+            case "indirect not agreed on": memory.TryWrite(descriptor + 12, (ushort)4); break;
+            case "more than the ring has": memory.TryWrite(queue.Driver + 2, (ushort)9); break;
+        }
+        driver.Notify(0);
+        Assert.True(driver.Status.HasFlag(VirtioStatus.NeedsReset));
+        Assert.True(memory.TryRead(queue.Device + 2, out ushort used));
+        Assert.Equal(0, used);
     }
 
     /// <summary>A hostile driver: any access to registers, anything in memory where queues are. Nothing is thrown, and the board answers.</summary>
