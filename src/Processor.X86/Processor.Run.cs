@@ -8,6 +8,9 @@ internal sealed unsafe partial class Processor
 {
     private bool _reexecuting; // the next instruction completes an MMIO read
 
+    /// <summary>Who is asked for each exit before it goes out; null: nobody.</summary>
+    public IGuestHypervisor? GuestHypervisor { get; set; }
+
     /// <inheritdoc cref="IX86Cpu.Enter"/>
     public X86Exit Enter()
     {
@@ -15,7 +18,8 @@ internal sealed unsafe partial class Processor
         Shootdown.EnterGuest();
         try
         {
-            RunToExit();
+            do RunToExit();
+            while (Exits.TryReflect());
             return Exit;
         }
         finally
@@ -38,6 +42,7 @@ internal sealed unsafe partial class Processor
                 if (Events.TripleFaulted && !Exits.Pending) Exits.ExitWith(ExitReason.TripleFault);
                 // What came up when an event was delivered, an interrupt that went away, or shutdown.
                 if (Exits.Take()) return;
+                if (Walker.PdptesMissing) Walker.LoadMissingPdptes();
                 if (Following.Until is { } place) Following.RunUntil(place);
                 else Run();
                 return;
@@ -86,7 +91,7 @@ internal sealed unsafe partial class Processor
             s->Current = null;
             bool single = false;
             // Rare things are behind one test each.
-            if (s->AttentionFlags != 0 && !IsCompleting)
+            if ((s->AttentionFlags != 0 || Events.WindowIsDue) && !IsCompleting)
             {
                 s->LinkFrom = null; // an event may be delivered instead of what the link leads to
                 if (Attend()) return;

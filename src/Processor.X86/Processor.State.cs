@@ -42,6 +42,7 @@ internal sealed unsafe partial class Processor
     {
         Events.Reset();
         Debug.Reset();
+        Walker.Reset();
         Exits.DropCompletion();
         Tlb.Flush();
         ModeChanged();
@@ -85,7 +86,7 @@ internal sealed unsafe partial class Processor
         ReadXsave(state.Xsave);
         Msrs.Save(state.Msrs);
         (state.X87Cs, state.X87Ds, state.FerrAsserted, state.ApicDisabled) = (s->X87Cs, s->X87Ds, s->FerrAsserted != 0, Msrs.ApicDisabled);
-        new ReadOnlySpan<ulong>(&s->Pdpte0, 4).CopyTo(state.Pdptes ??= new ulong[4]);
+        Walker.Save(state);
         Exits.Save(state);
         Mmio.Save(state);
         Events.Save(state);
@@ -131,8 +132,7 @@ internal sealed unsafe partial class Processor
         Events.Restore(state);
         Debug.Restore(state);
         (s->X87Cs, s->X87Ds, s->FerrAsserted, Msrs.ApicDisabled) = (state.X87Cs, state.X87Ds, state.FerrAsserted ? (byte)1 : (byte)0, state.ApicDisabled);
-        if (state.Pdptes is { } pdptes) pdptes.CopyTo(new Span<ulong>(&s->Pdpte0, 4));
-        else if ((s->Cr0 & (ulong)Cr0.Pg) != 0 && (s->Cr4 & (ulong)Cr4.Pae) != 0 && !CpuMode.IsLong(s)) Walker.LoadPdptesUnchecked();
+        Walker.Restore(state);
         // What waits is looked at before the next block.
         WantAttention();
     }

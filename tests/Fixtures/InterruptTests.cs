@@ -112,6 +112,79 @@ public sealed class InterruptTests
         WithWindow(engine, g).Raised(Vector, null, g["window"]);
     }
 
+    [Theory]
+    [Engines("STI"), Engines("POPF"), Engines("IRET"), Engines("SYSRET")]
+    public void A_window_that_waits_for_IF_opens_where_IF_is_set(string engine, string how)
+    {
+        // The third round is the one that counts: by then the way is known, and translated.
+        using var g = new Guest(Mode.Long);
+        g.State.Msrs[0xC000_0081] = (ulong)(Sel.UserCode64 - 16 - 3) << 48 | (ulong)Sel.Code64 << 32; // STAR
+        g.State.Msrs[0xC000_0082] = Layout.Code; // LSTAR
+        g.State.Msrs[0xC000_0084] = 0x4_0700; // FMASK
+        g.Code(a =>
+        {
+            Label again = a.CreateLabel(), start = a.CreateLabel();
+            a.Label(ref start);
+            a.cli();
+            a.@out(0x99, al);
+            a.mov(edx, 50);
+            a.Label(ref again);
+            a.dec(edx);
+            a.jnz(again);
+            switch (how)
+            {
+                case "STI":
+                    a.sti();
+                    a.nop();
+                    break;
+                case "POPF":
+                    a.push(0x202);
+                    a.popfq();
+                    break;
+                case "IRET":
+                    a.mov(rax, rsp);
+                    a.push(Sel.Data32);
+                    a.push(rax);
+                    a.push(0x202);
+                    a.push(Sel.Code64);
+                    a.push((int)Layout.Code + 0x800);
+                    a.iretq();
+                    break;
+                default:
+                    a.mov(ecx, (int)Layout.Spare);
+                    a.mov(r11d, 0x202);
+                    a.sysretq();
+                    break;
+            }
+            if (how is "STI" or "POPF") g.Mark(a, "window");
+            a.nop();
+            a.jmp(start);
+        });
+        if (how is "IRET" or "SYSRET")
+        {
+            g.Place(how == "IRET" ? Layout.Code + 0x800 : Layout.Spare, 64, a =>
+            {
+                g.Mark(a, "window");
+                a.nop();
+                if (how == "IRET") a.jmp(Layout.Code);
+                else a.syscall();
+            });
+        }
+        int rounds = 0;
+        g.OnExit = exit =>
+        {
+            if (exit.Reason == ExitReason.Io && ++rounds == 3) g.Cpu.Controls = g.Cpu.Controls with { InterruptWindowExiting = true };
+            if (exit.Reason == ExitReason.InterruptWindow)
+            {
+                g.Cpu.Controls = g.Cpu.Controls with { InterruptWindowExiting = false };
+                g.Cpu.InjectInterrupt(Vector);
+            }
+            return false;
+        };
+        g.Run(engine).Raised(Vector, null, g["window"]);
+        Assert.Equal(3, rounds);
+    }
+
     [Theory, Engines]
     public void With_IF_clear_the_window_stays_closed_and_injection_is_refused(string engine)
     {

@@ -167,6 +167,116 @@ public sealed class SecondStageTests
         Assert.Equal(((ulong)Page, PageRights.Read, true, g["at"]), (seen.Single().Address, seen[0].Violation.Wanted, seen[0].Violation.IsTableAccess, seen[0].Rip));
     }
 
+    [Theory, Engines]
+    public void PDPTEs_that_a_state_came_without_are_loaded_through_the_second_stage(string engine)
+    {
+        using var g = new Guest(Mode.Pae);
+        for (uint n = 0; n < 4; n++) g.Write(Page + n * 8, g.Read<ulong>(g.Tables.Root + n * 8));
+        g.State.Cr3 = Page;
+        g.Code(a =>
+        {
+            a.mov(ecx, 1);
+            a.hlt();
+        });
+        g.On(engine);
+        int seen = 0;
+        g.OnExit = exit =>
+        {
+            if (exit.Reason != ExitReason.EptViolation) return false;
+            Assert.Equal(((ulong)Page, true, ++seen), (exit.Address, exit.Violation.IsTableAccess, 1));
+            g.Memory.Rights.Set(Page, 0x1000, PageRights.All);
+            return false;
+        };
+        g.Memory.Rights.Set(Page, 0x1000, PageRights.None);
+        g.State.Pdptes = null;
+        g.Cpu.WriteState(g.State);
+        var between = new CpuState();
+        g.Cpu.ReadState(between);
+        Assert.Null(between.Pdptes); // a state that is saved now says the same
+        Assert.Equal(1ul, g.Run(engine).Done().State.Gpr[1]);
+        Assert.Equal(1, seen);
+    }
+
+    [Theory]
+    // A descriptor in the new task's LDT, its stack, its PDPTEs.
+    [Engines("JMP"), Engines("CALL"), Engines("IRET"), Engines("UD2"), Engines("error code"), Engines("PDPTEs")]
+    public void A_task_switch_whose_new_task_is_refused_something_begins_anew_from_the_old_one(string engine, string how)
+    {
+        const ushort newTss = Sel.Free, newLdt = Sel.Free + 8;
+        const uint t = Layout.OtherTss;
+        Outcome expected = Prepare(out Guest free).Run(engine).Done();
+        using Guest g = Prepare(out _);
+        var before = new CpuState();
+        int seen = 0;
+        g.OnExit = exit =>
+        {
+            if (exit.Reason != ExitReason.EptViolation) return false;
+            Assert.Equal(1, ++seen);
+            g.Cpu.ReadState(before);
+            Assert.Equal((g["at"], Sel.Tss, 0ul, 0x1234_5678ul), (before.Rip, before.Tr.Selector, before.Cr0 & 8, before.Gpr[3]));
+            Assert.Equal((true, how == "IRET"), ((g.Gdt(Sel.Tss) >> 41 & 1) != 0, (g.Gdt(newTss) >> 41 & 1) != 0));
+            g.Memory.Rights.Set(Page, 0x1000, PageRights.All);
+            return false;
+        };
+        g.On(engine);
+        g.Memory.Rights.Set(Page, 0x1000, how == "error code" ? PageRights.Read : PageRights.None);
+        Outcome o = g.Run(engine).Done();
+        Assert.Equal(1, seen);
+        Assert.Equal(expected.State.Gpr, o.State.Gpr);
+        Assert.Equal((expected.State.Rip, expected.State.Rflags, expected.State.Cr3), (o.State.Rip, o.State.Rflags, o.State.Cr3));
+        Assert.Equal((expected.State.Tr, expected.State.Ldtr, expected.State.Fs, expected.State.Ss), (o.State.Tr, o.State.Ldtr, o.State.Fs, o.State.Ss));
+        foreach ((uint from, uint length) in ((uint, uint)[])[(Layout.Gdt, Layout.GdtSize), (Layout.Tss, 0x68), (t, 0x68), (Page, 0x1000)])
+        {
+            for (uint at = from; at < from + length; at += 8) Assert.Equal(free.Read<ulong>(at), g.Read<ulong>(at));
+        }
+        free.Dispose();
+
+        Guest Prepare(out Guest made)
+        {
+            var g = new Guest(how == "PDPTEs" ? Mode.Pae : Mode.Protected32);
+            made = g;
+            g.Gdt(newTss, Desc.Segment(t, 0x67, how == "IRET" ? Desc.Tss32Busy : Desc.Tss32));
+            bool hasLdt = how is not ("error code" or "PDPTEs");
+            if (hasLdt)
+            {
+                g.Gdt(newLdt, Desc.Segment(Page, 0xFF, Desc.Ldt));
+                g.Write(Page + 8, Desc.Flat(Desc.Data - 1)); // not accessed yet
+                g.Write<uint>(t + 0x60, newLdt);
+            }
+            g.Write(t + 0x1C, how == "PDPTEs" ? Page : 0u);
+            if (how == "PDPTEs") for (uint n = 0; n < 4; n++) g.Write(Page + n * 8, g.Read<ulong>(g.Tables.Root + n * 8));
+            g.Write(t + 0x20, Layout.Code + 0x800);
+            g.Write(t + 0x24, 2u);
+            g.Write(t + 0x34, 0x4321u); // EBX
+            g.Write(t + 0x38, how == "error code" ? Page + 0x800 : Layout.Stack1Top);
+            uint[] segments = [Sel.Data32, Sel.Code32, Sel.Data32, Sel.Data32, hasLdt ? 0xCu : Sel.Data32, Sel.Data32];
+            for (uint n = 0; n < 6; n++) g.Write(t + 0x48 + n * 4, segments[n]);
+            g.Idt(X.UD, Desc.Gate(newTss, 0, Desc.TaskGate));
+            g.Idt(X.GP, Desc.Gate(newTss, 0, Desc.TaskGate));
+            g.State.Gpr[3] = 0x1234_5678;
+            if (how == "IRET")
+            {
+                g.State.Rflags |= 1 << 14; // NT
+                g.Write<ushort>(Layout.Tss, newTss);
+            }
+            g.Code(a =>
+            {
+                a.mov(eax, 0x7F8);
+                g.Mark(a, "at");
+                switch (how)
+                {
+                    case "JMP" or "PDPTEs": a.jmp(newTss, 0u); break;
+                    case "CALL": a.call(newTss, 0u); break;
+                    case "IRET": a.iretd(); break;
+                    case "UD2": a.ud2(); break;
+                    default: a.mov(fs, ax); break;
+                }
+            });
+            g.Place(Layout.Code + 0x800, 32, a => a.hlt());
+            return g;
+        }
+    }
+
     [Theory]
     // The gate, and the stack: each part of a delivery.
     [Engines("UD2", Layout.Idt), Engines("UD2", Layout.StackTop - 0x1000), Engines("INT", Layout.Idt), Engines("INT", Layout.StackTop - 0x1000)]

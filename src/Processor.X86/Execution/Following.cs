@@ -46,7 +46,7 @@ internal sealed unsafe class Following(Processor p)
             s->Current = null;
             s->LinkFrom = null;
             // Every block comes back here, and a repeated instruction after each piece.
-            if (s->AttentionFlags != (int)Attention.BlockEnd || s->Retired >= place.Retired)
+            if (s->AttentionFlags != (int)Attention.BlockEnd || s->Retired >= place.Retired || p.Events.WindowIsDue)
             {
                 if (!p.IsCompleting && (IsFollowing ? AttendFollowing(place) : AttendUntil(place))) return;
                 p.WantAttention(Attention.BlockEnd);

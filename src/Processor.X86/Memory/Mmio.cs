@@ -102,11 +102,17 @@ internal sealed unsafe class Mmio(Processor p)
         _replayIndex = 0;
     }
 
-    /// <summary>The instruction at hand and the writes that are posted are not known any more.</summary>
-    public void Reset()
+    /// <summary>The instruction that reads is not completed.</summary>
+    public void DropRead()
     {
         ForgetReplay();
         ReadPending = false;
+    }
+
+    /// <summary>The instruction at hand and the writes that are posted are not known any more.</summary>
+    public void Reset()
+    {
+        DropRead();
         _posted.Clear();
     }
 

@@ -307,16 +307,54 @@ internal sealed unsafe class PageWalker(Processor p)
         entries.CopyTo(new Span<ulong>(&p.State->Pdpte0, 4));
     }
 
-    public void LoadPdptesUnchecked()
+    /// <summary>As <see cref="LoadPdptes"/>, where there is nobody to tell of reserved bits: no entry is present then.</summary>
+    /// <exception cref="ExitRequest">The second stage refuses the access.</exception>
+    public void LoadPdptesOrNone()
     {
         try
         {
             LoadPdptes(p.State->Cr3);
         }
-        catch (Exception e) when (e is GuestFault or ExitRequest)
+        catch (GuestFault)
         {
-            p.Exits.DropRefusal();
             new Span<ulong>(&p.State->Pdpte0, 4).Clear();
+        }
+    }
+
+    /// <summary>The state came without PDPTEs, which are in memory: they are loaded before the guest goes on, since that may exit.</summary>
+    public bool PdptesMissing { get; private set; }
+
+    /// <summary>The state is another one.</summary>
+    public void Reset() => PdptesMissing = false;
+
+    public void Save(CpuState state)
+    {
+        if (PdptesMissing) state.Pdptes = null;
+        else new ReadOnlySpan<ulong>(&p.State->Pdpte0, 4).CopyTo(state.Pdptes ??= new ulong[4]);
+    }
+
+    public void Restore(CpuState state)
+    {
+        ProcessorState* s = p.State;
+        PdptesMissing = state.Pdptes == null && (s->Cr0 & (ulong)Cr0.Pg) != 0 && (s->Cr4 & (ulong)Cr4.Pae) != 0 && !CpuMode.IsLong(s);
+        if (state.Pdptes is { } pdptes) pdptes.CopyTo(new Span<ulong>(&s->Pdpte0, 4));
+        if (PdptesMissing) LoadMissingPdptes(throws: false);
+    }
+
+    /// <summary>Only while <see cref="PdptesMissing"/>, between two instructions.</summary>
+    public void LoadMissingPdptes() => LoadMissingPdptes(throws: true);
+
+    private void LoadMissingPdptes(bool throws)
+    {
+        try
+        {
+            LoadPdptesOrNone();
+            PdptesMissing = false;
+        }
+        catch (ExitRequest) when (!throws)
+        {
+            // The next entry tries again, and exits.
+            p.Exits.DropRefusal();
         }
     }
 }

@@ -80,6 +80,11 @@ internal unsafe struct ProcessorState
     public ulong Retired;
     /// <summary>Non-zero: leave the chained blocks at the next control transfer. Set by any thread; see <see cref="Attention"/>.</summary>
     public int AttentionFlags;
+    /// <summary>
+    /// Non-zero: an interrupt window is wanted and waits for RFLAGS.IF, so that whoever sets IF goes back to the dispatcher; everything else need not. Directly behind
+    /// <see cref="AttentionFlags"/>, so that emitted code looks at both at once.
+    /// </summary>
+    public int WindowAttention;
 
     /// <summary>Lazy ZF: set when this is zero.</summary>
     public ulong FlagZ;

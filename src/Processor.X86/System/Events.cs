@@ -57,11 +57,19 @@ internal sealed unsafe class Events(Processor p)
 
     public bool NmiWindowOpen => !NmiBlocked && CanTakeEvent;
 
-    /// <summary>While a window is wanted, every block returns to the dispatcher.</summary>
+    /// <summary>
+    /// While a window is wanted that the next instruction may open, every block returns to the dispatcher. An interrupt window does not open before IF is set, which only
+    /// instructions do that return there themselves.
+    /// </summary>
     public void UpdateWindowAttention()
     {
-        if (p.Controls.InterruptWindowExiting || p.Controls.NmiWindowExiting || _heldNmi) p.WantAttention();
+        bool interrupt = p.Controls.InterruptWindowExiting, enabled = (p.State->FlagsOther & (uint)Rflags.If) != 0;
+        p.State->WindowAttention = interrupt && !enabled ? 1 : 0;
+        if ((interrupt && enabled) || p.Controls.NmiWindowExiting || _heldNmi) p.WantAttention();
     }
+
+    /// <summary>A wanted interrupt window waited for IF, and IF is set now.</summary>
+    public bool WindowIsDue => p.State->WindowAttention != 0 && (p.State->FlagsOther & (uint)Rflags.If) != 0;
 
     public void InjectInterrupt(byte vector)
     {
@@ -97,13 +105,19 @@ internal sealed unsafe class Events(Processor p)
         else _injectedInterrupt = (byte)vector;
     }
 
-    /// <summary>Forgets what waits for the next entry.</summary>
-    public void DropInjected()
+    /// <summary>Forgets an event that waits for the next entry.</summary>
+    public void DropHeld()
     {
         _injectedException = null;
         _injectedInterrupt = -1;
-        _offeredInterrupt = null;
         _injectedNmi = false;
+    }
+
+    /// <summary>Forgets everything that waits.</summary>
+    public void DropInjected()
+    {
+        DropHeld();
+        _offeredInterrupt = null;
         _heldNmi = false;
     }
 

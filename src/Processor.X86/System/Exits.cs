@@ -157,6 +157,16 @@ internal sealed unsafe class Exits(Processor p)
         p.Mmio.TakePosted();
     }
 
+    /// <summary>Every exit comes here before it goes out. True: a hypervisor inside the guest has taken it, and execution goes on there.</summary>
+    public bool TryReflect()
+    {
+        if (p.GuestHypervisor is not { } hypervisor || p.Exit.Reason == ExitReason.Kicked || !hypervisor.TakeExit(p.Exit)) return false;
+        DropCompletion();
+        p.Mmio.DropRead();
+        if (p.Exit.Reason == ExitReason.EptViolation && p.Exit.Vectoring != null) p.Events.DropHeld();
+        return true;
+    }
+
     /// <summary>Leaves the current instruction, which has changed nothing, for an exit; it is executed again afterwards. Returns what the handler must return.</summary>
     public Insn* LeaveForExit(Insn* i)
     {

@@ -59,11 +59,12 @@ internal sealed unsafe class TaskSwitcher(Processor p)
         if (cause != TaskSwitchCause.Iret) SetBusy(selector, busy: true);
 
         // From here on the new task runs, and faults are its own.
-        new Descriptor(tss.Raw | 2ul << 40).CopyTo(&s->Tr, selector);
-        s->Cr0 |= (ulong)Cr0.Ts;
-        LoadTask(image, wide, nested);
+        OldTask old = OldTask.Of(s);
         try
         {
+            new Descriptor(tss.Raw | 2ul << 40).CopyTo(&s->Tr, selector);
+            s->Cr0 |= (ulong)Cr0.Ts;
+            LoadTask(image, wide, nested);
             LoadTaskSegments(image);
             if (errorCode is { } e)
             {
@@ -78,7 +79,46 @@ internal sealed unsafe class TaskSwitcher(Processor p)
             p.ModeChanged();
             if (!p.Exits.TryExitWithException(f.Vector, f.ErrorCode)) p.Delivery.DeliverException(f.Vector, f.ErrorCode);
         }
+        catch (ExitRequest)
+        {
+            // The second stage refuses something that the new task needs: the whole switch is tried again, from the old task.
+            old.Restore(s);
+            p.Debug.UpdateBreakpoints();
+            p.Tlb.Flush();
+            p.ModeChanged();
+            if (cause != TaskSwitchCause.Iret) SetBusy(selector, busy: false);
+            if (!nested) SetBusy(s->Tr.Selector, busy: true);
+            throw;
+        }
         if (image.Trap) p.Debug.TrapAfterTaskSwitch();
+    }
+
+    /// <summary>The registers that the second half of a task switch changes.</summary>
+    private struct OldTask
+    {
+        private fixed ulong _gpr[16], _pdptes[4];
+        private ulong _rip, _cr0, _cr3, _dr7;
+        private uint _flags;
+        private int _cpl;
+        private SegmentRegister _es, _cs, _ss, _ds, _fs, _gs, _ldtr, _tr;
+
+        public static OldTask Of(ProcessorState* s)
+        {
+            var old = new OldTask { _rip = s->Rip, _cr0 = s->Cr0, _cr3 = s->Cr3, _dr7 = s->Dr7, _flags = Flags.Get(s), _cpl = s->Cpl };
+            new ReadOnlySpan<ulong>(&s->Rax, 16).CopyTo(new Span<ulong>(old._gpr, 16));
+            new ReadOnlySpan<ulong>(&s->Pdpte0, 4).CopyTo(new Span<ulong>(old._pdptes, 4));
+            (old._es, old._cs, old._ss, old._ds, old._fs, old._gs, old._ldtr, old._tr) = (s->Es, s->Cs, s->Ss, s->Ds, s->Fs, s->Gs, s->Ldtr, s->Tr);
+            return old;
+        }
+
+        public void Restore(ProcessorState* s)
+        {
+            (s->Rip, s->Cr0, s->Cr3, s->Dr7, s->Cpl) = (_rip, _cr0, _cr3, _dr7, _cpl);
+            Flags.Set(s, _flags);
+            fixed (ulong* gpr = _gpr) new ReadOnlySpan<ulong>(gpr, 16).CopyTo(new Span<ulong>(&s->Rax, 16));
+            fixed (ulong* pdptes = _pdptes) new ReadOnlySpan<ulong>(pdptes, 4).CopyTo(new Span<ulong>(&s->Pdpte0, 4));
+            (s->Es, s->Cs, s->Ss, s->Ds, s->Fs, s->Gs, s->Ldtr, s->Tr) = (_es, _cs, _ss, _ds, _fs, _gs, _ldtr, _tr);
+        }
     }
 
     private TaskImage ReadTask(uint tss, bool wide)
@@ -142,7 +182,7 @@ internal sealed unsafe class TaskSwitcher(Processor p)
         if (wide && (s->Cr0 & (ulong)Cr0.Pg) != 0)
         {
             s->Cr3 = t.Cr3;
-            if ((s->Cr4 & (ulong)Cr4.Pae) != 0) p.Walker.LoadPdptesUnchecked();
+            if ((s->Cr4 & (ulong)Cr4.Pae) != 0) p.Walker.LoadPdptesOrNone();
             p.Tlb.Flush();
         }
         for (int n = 0; n < 8; n++) (&s->Rax)[n] = t.Gpr[n];

@@ -29,11 +29,12 @@ internal sealed unsafe class Branching(Emission e)
     }
 
     /// <summary>RCX is zero afterwards when nothing wants attention.</summary>
-    public void ReadAttention()
+    /// <param name="setsIf">RFLAGS.IF may be set by the jump: nor may anything wait for that.</param>
+    public void ReadAttention(bool setsIf = false)
     {
         // Whoever watches from another thread sees that a loop goes on.
         e.Asm.StoreState(StateOffsets.Retired, HostRegisters.Retired);
-        e.Asm.LoadState(HostRegisters.Scratch, StateOffsets.Attention, wide: false);
+        e.Asm.LoadState(HostRegisters.Scratch, StateOffsets.Attention, wide: setsIf);
     }
 
     private static bool IsBackward(ulong target, in Instruction g) => target <= g.IP;
@@ -111,7 +112,7 @@ internal sealed unsafe class Branching(Emission e)
     /// </summary>
     private void FindTarget(int number) => FindTarget(number, e.Translation->TargetTable);
 
-    public void FindTarget(int number, int targets)
+    public void FindTarget(int number, int targets, bool setsIf = false)
     {
         HostLabel exit = e.Cold.OperationExit(number);
         e.Groups.LoseAddend();
@@ -120,7 +121,7 @@ internal sealed unsafe class Branching(Emission e)
         e.Asm.LoadTable(HostRegisters.Scratch, HostRegisters.Addend, table);
         e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Scratch, HostRegisters.Address, 0, 0);
         e.JumpIfCountNotZero(exit);
-        ReadAttention();
+        ReadAttention(setsIf);
         e.JumpIfCountNotZero(exit);
     }
 

@@ -90,7 +90,7 @@ internal sealed unsafe class FlagsEmitter(Emission e)
             HostLabel quiet = e.NewLabel();
             e.Encode(Instruction.Create(Code.Test_rm32_imm32, HostRegister.R13D, (int)Rflags.If));
             e.Asm.JumpIf(4 /* E */, quiet);
-            e.Encode(Instruction.Create(Code.Cmp_rm32_imm8, e.Asm.State(StateOffsets.Attention), 0));
+            e.Encode(Instruction.Create(Code.Cmp_rm64_imm8, e.Asm.State(StateOffsets.Attention), 0)); // and WindowAttention
             e.Asm.JumpIf(5 /* NE */, slow);
             e.Asm.Place(quiet);
             // Only IF can differ here among the upper flags that were compared or may change.
@@ -122,7 +122,7 @@ internal sealed unsafe class FlagsEmitter(Emission e)
     {
         if (!e.IsSupervisor) return false;
         HostLabel disabled = e.NewLabel();
-        e.Asm.LoadState(Host.Rcx, StateOffsets.Attention, wide: false);
+        e.Asm.LoadState(Host.Rcx, StateOffsets.Attention); // and WindowAttention
         e.JumpIfCountNotZero(e.Cold.OperationExit(number));
         e.Retire(ordinal + 1);
         e.Asm.LoadState(Host.Rcx, StateOffsets.FlagsOther, wide: false);

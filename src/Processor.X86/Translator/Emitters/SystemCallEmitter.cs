@@ -60,7 +60,7 @@ internal sealed unsafe class SystemCallEmitter(Emission e)
         e.Asm.Move(Host.Rcx, HostRegisters.Count);
         LeaveIfAny(TranslatorRuntime.UpperHalf, number);
         e.Asm.Move(HostRegisters.Address, HostRegisters.Count);
-        e.Branches.FindTarget(number, targets);
+        e.Branches.FindTarget(number, targets, setsIf: true);
         e.Asm.LoadTable(HostRegisters.Scratch, HostRegisters.Addend, Branching.TargetCodeOf(targets));
         e.Asm.StoreState(StateOffsets.Temporary0, HostRegisters.Scratch);
         e.Asm.StoreState(StateOffsets.Temporary1, Host.Rax);
