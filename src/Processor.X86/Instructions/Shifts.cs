@@ -172,20 +172,7 @@ internal readonly unsafe struct RclOperation : IShiftOperation
     public static FlagRule Rule => SiliconFlags.Rotates;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static T Apply<T>(ProcessorState* s, T value, int count) where T : unmanaged, IBinaryInteger<T>
-    {
-        int bits = sizeof(T) * 8;
-        ulong a = ulong.CreateTruncating(value), cf = s->FlagCarries >> 63;
-        if (sizeof(T) <= 2) count %= bits + 1;
-        if (count == 0)
-        {
-            ShiftFlags.RotateLeft<T>(s, a, cf);
-            return value;
-        }
-        ulong r = (a << count) | (cf << (count - 1)) | (count > 1 ? a >> (bits + 1 - count) : 0);
-        ShiftFlags.RotateLeft<T>(s, r, (a >> (bits - count)) & 1);
-        return T.CreateTruncating(r);
-    }
+    public static T Apply<T>(ProcessorState* s, T value, int count) where T : unmanaged, IBinaryInteger<T> => CarryRotation.Rotate(s, value, count, left: true);
 }
 
 internal readonly unsafe struct RcrOperation : IShiftOperation
@@ -195,18 +182,29 @@ internal readonly unsafe struct RcrOperation : IShiftOperation
     public static FlagRule Rule => SiliconFlags.Rotates;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static T Apply<T>(ProcessorState* s, T value, int count) where T : unmanaged, IBinaryInteger<T>
+    public static T Apply<T>(ProcessorState* s, T value, int count) where T : unmanaged, IBinaryInteger<T> =>
+        CarryRotation.Rotate(s, value, count, left: false);
+}
+
+/// <summary>RCL and RCR: the operand and CF go around together, one bit more than the operand has.</summary>
+internal static unsafe class CarryRotation
+{
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static T Rotate<T>(ProcessorState* s, T value, int count, bool left) where T : unmanaged, IBinaryInteger<T>
     {
         int bits = sizeof(T) * 8;
-        ulong a = ulong.CreateTruncating(value), cf = s->FlagCarries >> 63;
+        ulong a = ulong.CreateTruncating(value), r = a, cf = s->FlagCarries >> 63;
         if (sizeof(T) <= 2) count %= bits + 1;
-        if (count == 0)
+        if (count > 0)
         {
-            ShiftFlags.RotateRight<T>(s, a, cf);
-            return value;
+            // What is left in place, CF behind it, and what comes around.
+            int around = bits + 1 - count;
+            r = left ? (a << count) | (cf << (count - 1)) | (count > 1 ? a >> around : 0)
+                : (a >> count) | (cf << (bits - count)) | (count > 1 ? a << around : 0);
+            cf = (a >> (left ? bits - count : count - 1)) & 1;
         }
-        ulong r = (a >> count) | (cf << (bits - count)) | (count > 1 ? a << (bits + 1 - count) : 0);
-        ShiftFlags.RotateRight<T>(s, r, (a >> (count - 1)) & 1);
+        if (left) ShiftFlags.RotateLeft<T>(s, r, cf);
+        else ShiftFlags.RotateRight<T>(s, r, cf);
         return T.CreateTruncating(r);
     }
 }
@@ -240,7 +238,8 @@ internal static unsafe class Shift<TOp, T> where TOp : struct, IShiftOperation w
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static T Run(ProcessorState* s, T a, int count, bool immediate, bool memory) => TOp.Rule == FlagRule.Ask ? Asked(s, a, count, immediate, memory) : TOp.Apply(s, a, count);
+    private static T Run(ProcessorState* s, T a, int count, bool immediate, bool memory) =>
+        TOp.Rule == FlagRule.Ask ? Asked(s, a, count, immediate, memory) : TOp.Apply(s, a, count);
 
     [MethodImpl(MethodImplOptions.NoInlining)]
     private static T Asked(ProcessorState* s, T a, int count, bool immediate, bool memory)

@@ -15,12 +15,12 @@ internal sealed unsafe class FarTransfers(Processor p)
     }
 
     /// <summary>The target offset must be canonical in a 64-bit segment, else inside the limit.</summary>
-    public void CheckTarget(Descriptor code, ulong rip)
+    private void CheckTarget(Descriptor code, ulong rip)
     {
         if (CpuMode.IsLong(p.State) && code.Long ? !p.IsCanonical(rip) : rip > code.Limit) throw p.GeneralProtection();
     }
 
-    public void CommitCode(Descriptor code, ushort selector, int cpl, ulong rip)
+    private void CommitCode(Descriptor code, ushort selector, int cpl, ulong rip)
     {
         ProcessorState* s = p.State;
         p.Segments.MarkAccessed(selector, code).CopyTo(&s->Cs, (ushort)(selector & ~3 | cpl));
@@ -29,7 +29,7 @@ internal sealed unsafe class FarTransfers(Processor p)
     }
 
     /// <summary>Far transfer in real and virtual-8086 mode.</summary>
-    public void SetRealCode(ushort selector, ulong rip)
+    private void SetRealCode(ushort selector, ulong rip)
     {
         ProcessorState* s = p.State;
         if (rip > s->Cs.Limit) throw p.GeneralProtection();
@@ -241,38 +241,48 @@ internal sealed unsafe class FarTransfers(Processor p)
         stack.Expect<T>(2);
         ulong rip = ulong.CreateTruncating(stack.Pop<T>());
         var selector = ushort.CreateTruncating(stack.Pop<T>());
-        if (!CpuMode.IsProtected(s))
-        {
-            if (rip > s->Cs.Limit) throw p.GeneralProtection();
-            stack.Skip(release);
-            Stacks.SetPointer(s, stack.Pointer);
-            SetRealCode(selector, rip);
-        }
-        else
-        {
-            (Descriptor code, int cpl) = CheckReturnCode(selector);
-            stack.Skip(release);
-            if (cpl == s->Cpl)
-            {
-                CheckTarget(code, rip);
-                code = p.Segments.MarkAccessed(selector, code);
-                Stacks.SetPointer(s, stack.Pointer);
-                CommitCode(code, selector, cpl, rip);
-            }
-            else
-            {
-                stack.Expect<T>(2);
-                ulong rsp = ulong.CreateTruncating(stack.Pop<T>());
-                var ss = ushort.CreateTruncating(stack.Pop<T>());
-                ReturnToOuterLevel(code, selector, cpl, rip, ss, rsp, release);
-            }
-        }
+        if (CpuMode.IsProtected(s)) Return<T>(ref stack, selector, rip, popsStack: false, release);
+        else ReturnReal(ref stack, selector, rip, release);
         p.ModeChanged();
         return Flow.LeaveTo(s, i, s->Rip);
     }
 
+    /// <summary>The end of far RET and IRET in real and virtual-8086 mode, with everything popped.</summary>
+    public void ReturnReal(ref StackReader stack, ushort selector, ulong rip, ulong release = 0)
+    {
+        ProcessorState* s = p.State;
+        if (rip > s->Cs.Limit) throw p.GeneralProtection();
+        stack.Skip(release);
+        Stacks.SetPointer(s, stack.Pointer);
+        SetRealCode(selector, rip);
+    }
+
+    /// <summary>
+    /// The end of far RET and IRET in protected and long mode, with everything popped but SS:RSP, which is on the stack for a return to an outer level, and in
+    /// any case if
+    /// <paramref name="popsStack"/> says so. When this throws nothing has changed.
+    /// </summary>
+    public void Return<T>(ref StackReader stack, ushort selector, ulong rip, bool popsStack, ulong release = 0) where T : unmanaged, IBinaryInteger<T>
+    {
+        ProcessorState* s = p.State;
+        (Descriptor code, int cpl) = CheckReturnCode(selector);
+        stack.Skip(release);
+        if (cpl == s->Cpl && !popsStack)
+        {
+            CheckTarget(code, rip);
+            code = p.Segments.MarkAccessed(selector, code);
+            Stacks.SetPointer(s, stack.Pointer);
+            CommitCode(code, selector, cpl, rip);
+            return;
+        }
+        stack.Expect<T>(2);
+        ulong rsp = ulong.CreateTruncating(stack.Pop<T>());
+        var ss = ushort.CreateTruncating(stack.Pop<T>());
+        ReturnToOuterLevel(code, selector, cpl, rip, ss, rsp, release);
+    }
+
     /// <summary>Checks of CS that far RET and IRET share; the new CPL is its RPL.</summary>
-    public (Descriptor Code, int Cpl) CheckReturnCode(ushort selector)
+    private (Descriptor Code, int Cpl) CheckReturnCode(ushort selector)
     {
         ProcessorState* s = p.State;
         if (Segmentation.IsNull(selector)) throw p.GeneralProtection();
@@ -284,8 +294,10 @@ internal sealed unsafe class FarTransfers(Processor p)
         return (code, rpl);
     }
 
-    /// <summary>Loads CS:RIP and SS:RSP of level <paramref name="cpl"/> and nulls data segments that it may not use; when this throws nothing has changed.</summary>
-    public void ReturnToOuterLevel(Descriptor code, ushort selector, int cpl, ulong rip, ushort ssSelector, ulong rsp, ulong release)
+    /// <summary>
+    /// Loads CS:RIP and SS:RSP of level <paramref name="cpl"/> and nulls data segments that it may not use; when this throws nothing has changed.
+    /// </summary>
+    private void ReturnToOuterLevel(Descriptor code, ushort selector, int cpl, ulong rip, ushort ssSelector, ulong rsp, ulong release)
     {
         ProcessorState* s = p.State;
         SegmentRegister newSs;

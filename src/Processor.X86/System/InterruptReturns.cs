@@ -24,22 +24,23 @@ internal sealed unsafe class InterruptReturns(Processor p)
     private const uint FlagsOf16Bits = 0x7FD5;
     private const uint FlagsFromAnyLevel = (uint)(Rflags.Arithmetic | Rflags.Tf | Rflags.Df | Rflags.Nt);
 
-    private void ReturnReal<T>() where T : unmanaged, IBinaryInteger<T>
+    /// <summary>What is on the stack in every mode.</summary>
+    /// <param name="expected">Values of which all must lie in the stack segment.</param>
+    private static (ulong Rip, ushort Selector, uint Flags) PopFrame<T>(ref StackReader stack, int expected = 3) where T : unmanaged, IBinaryInteger<T>
     {
-        ProcessorState* s = p.State;
-        var stack = new StackReader(p);
-        stack.Expect<T>(3);
-        ulong rip = ulong.CreateTruncating(stack.Pop<T>());
-        var selector = ushort.CreateTruncating(stack.Pop<T>());
-        uint image = uint.CreateTruncating(stack.Pop<T>());
-        if (rip > s->Cs.Limit) throw p.GeneralProtection();
-        uint mask = sizeof(T) == 2 ? FlagsOf16Bits : FlagsOf16Bits | (uint)(Rflags.Rf | Rflags.Ac | Rflags.Id);
-        Stacks.SetPointer(s, stack.Pointer);
-        p.FarTransfers.SetRealCode(selector, rip);
-        SetFlags(image, mask);
+        stack.Expect<T>(expected);
+        return (ulong.CreateTruncating(stack.Pop<T>()), ushort.CreateTruncating(stack.Pop<T>()), uint.CreateTruncating(stack.Pop<T>()));
     }
 
     private void SetFlags(uint image, uint mask) => Flags.Set(p.State, Flags.Get(p.State) & ~mask | image & mask);
+
+    private void ReturnReal<T>() where T : unmanaged, IBinaryInteger<T>
+    {
+        var stack = new StackReader(p);
+        (ulong rip, ushort selector, uint image) = PopFrame<T>(ref stack);
+        p.FarTransfers.ReturnReal(ref stack, selector, rip);
+        SetFlags(image, sizeof(T) == 2 ? FlagsOf16Bits : FlagsOf16Bits | (uint)(Rflags.Rf | Rflags.Ac | Rflags.Id));
+    }
 
     /// <summary>In virtual-8086 mode: with IOPL 3, or with CR4.VME and 16-bit operands on the virtual interrupt flag.</summary>
     private void ReturnInVirtual8086<T>() where T : unmanaged, IBinaryInteger<T>
@@ -48,18 +49,13 @@ internal sealed unsafe class InterruptReturns(Processor p)
         bool iopl3 = (s->FlagsOther & (uint)Rflags.Iopl) == (uint)Rflags.Iopl;
         if (!iopl3 && (sizeof(T) != 2 || (s->Cr4 & (ulong)Cr4.Vme) == 0)) throw p.GeneralProtection();
         var stack = new StackReader(p);
-        stack.Expect<T>(3);
-        ulong rip = ulong.CreateTruncating(stack.Pop<T>());
-        var selector = ushort.CreateTruncating(stack.Pop<T>());
-        uint image = uint.CreateTruncating(stack.Pop<T>());
+        (ulong rip, ushort selector, uint image) = PopFrame<T>(ref stack);
         if (!iopl3)
         {
             bool pending = (s->FlagsOther & (uint)Rflags.Vip) != 0;
             if ((image & (uint)Rflags.Tf) != 0 || (pending && (image & (uint)Rflags.If) != 0)) throw p.GeneralProtection();
         }
-        if (rip > s->Cs.Limit) throw p.GeneralProtection();
-        Stacks.SetPointer(s, stack.Pointer);
-        p.FarTransfers.SetRealCode(selector, rip);
+        p.FarTransfers.ReturnReal(ref stack, selector, rip);
         if (iopl3)
         {
             uint mask = FlagsFromAnyLevel | (uint)Rflags.If | (sizeof(T) == 2 ? 0 : (uint)(Rflags.Rf | Rflags.Ac | Rflags.Id));
@@ -91,31 +87,14 @@ internal sealed unsafe class InterruptReturns(Processor p)
     {
         ProcessorState* s = p.State;
         var stack = new StackReader(p);
-        stack.Expect<T>(3);
-        ulong rip = ulong.CreateTruncating(stack.Pop<T>());
-        var selector = ushort.CreateTruncating(stack.Pop<T>());
-        uint image = uint.CreateTruncating(stack.Pop<T>());
+        (ulong rip, ushort selector, uint image) = PopFrame<T>(ref stack);
         if ((image & (uint)Rflags.Vm) != 0 && s->Cpl == 0 && sizeof(T) != 2)
         {
             ReturnToVirtual8086(stack, (uint)rip, selector, image);
             return;
         }
-        (Descriptor code, int cpl) = p.FarTransfers.CheckReturnCode(selector);
         uint mask = FlagsMask<T>(s);
-        if (cpl == s->Cpl)
-        {
-            p.FarTransfers.CheckTarget(code, rip);
-            code = p.Segments.MarkAccessed(selector, code);
-            Stacks.SetPointer(s, stack.Pointer);
-            p.FarTransfers.CommitCode(code, selector, cpl, rip);
-        }
-        else
-        {
-            stack.Expect<T>(2);
-            ulong rsp = ulong.CreateTruncating(stack.Pop<T>());
-            var ss = ushort.CreateTruncating(stack.Pop<T>());
-            p.FarTransfers.ReturnToOuterLevel(code, selector, cpl, rip, ss, rsp, 0);
-        }
+        p.FarTransfers.Return<T>(ref stack, selector, rip, popsStack: false);
         SetFlags(image, mask);
     }
 
@@ -147,27 +126,11 @@ internal sealed unsafe class InterruptReturns(Processor p)
     {
         ProcessorState* s = p.State;
         if ((s->FlagsOther & (uint)Rflags.Nt) != 0) throw p.GeneralProtection();
+        bool is64 = CpuMode.Is64Bit(s);
         var stack = new StackReader(p);
-        stack.Expect<T>(CpuMode.Is64Bit(s) ? 5 : 3);
-        ulong rip = ulong.CreateTruncating(stack.Pop<T>());
-        var selector = ushort.CreateTruncating(stack.Pop<T>());
-        uint image = uint.CreateTruncating(stack.Pop<T>());
-        (Descriptor code, int cpl) = p.FarTransfers.CheckReturnCode(selector);
+        (ulong rip, ushort selector, uint image) = PopFrame<T>(ref stack, is64 ? 5 : 3);
         uint mask = FlagsMask<T>(s);
-        if (CpuMode.Is64Bit(s) || cpl != s->Cpl)
-        {
-            stack.Expect<T>(2);
-            ulong rsp = ulong.CreateTruncating(stack.Pop<T>());
-            var ss = ushort.CreateTruncating(stack.Pop<T>());
-            p.FarTransfers.ReturnToOuterLevel(code, selector, cpl, rip, ss, rsp, 0);
-        }
-        else
-        {
-            p.FarTransfers.CheckTarget(code, rip);
-            code = p.Segments.MarkAccessed(selector, code);
-            Stacks.SetPointer(s, stack.Pointer);
-            p.FarTransfers.CommitCode(code, selector, cpl, rip);
-        }
+        p.FarTransfers.Return<T>(ref stack, selector, rip, popsStack: is64);
         SetFlags(image, mask);
     }
 }
