@@ -78,7 +78,9 @@ internal sealed unsafe partial class Processor
     /// <summary>The instruction at hand is executed for the second time, with what the hypervisor has answered: nothing else happens before.</summary>
     public bool IsCompleting => _reexecuting | Exits.CompletionPending;
 
-    /// <summary>Something happens before or after the next instruction: it is executed alone. A breakpoint's trap comes right after the instruction that met it.</summary>
+    /// <summary>
+    /// Something happens before or after the next instruction: it is executed alone. A breakpoint's trap comes right after the instruction that met it.
+    /// </summary>
     public bool MustStep =>
         ((State->FlagsOther & (uint)(Rflags.Tf | Rflags.Rf)) != 0) | Debug.HasInstructionBreakpoints | Debug.WatchesData | IsCompleting;
 

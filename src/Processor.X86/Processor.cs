@@ -5,8 +5,8 @@ using Bunraku.Platform;
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// One x86 vCPU in software: its state, its model, and the components that do what a single instruction handler does not. A component has its own private state and
-/// reaches the others through this class; handlers (Instructions/, System/) are static methods that get the processor, its state and the operation.
+/// One x86 vCPU in software: its state, its model, and the components that do what a single instruction handler does not. A component has its own private state
+/// and reaches the others through this class; handlers (Instructions/, System/) are static methods that get the processor, its state and the operation.
 /// Everything is for the one thread that runs the vCPU unless it says otherwise.
 /// </summary>
 internal sealed unsafe partial class Processor : IDisposable
@@ -115,7 +115,8 @@ internal sealed unsafe partial class Processor : IDisposable
 
     /// <summary>What CPUID tells about now.</summary>
     public CpuidSubject CpuidSubject => new(
-        Model, CpuIndex, Group.Count, Clock.TscFrequency, (State->Cr4 & (ulong)Cr4.Osxsave) != 0, (State->Cr4 & (ulong)Cr4.Pke) != 0, State->Xcr0, State->Xss, Msrs.ApicDisabled);
+        Model, CpuIndex, Group.Count, Clock.TscFrequency, (State->Cr4 & (ulong)Cr4.Osxsave) != 0, (State->Cr4 & (ulong)Cr4.Pke) != 0, State->Xcr0, State->Xss,
+            Msrs.ApicDisabled);
 
     /// <summary>Raises an exception for the guest: <c>throw p.Fault(…)</c>. The instruction must have changed nothing yet.</summary>
     public GuestFault Fault(Vector vector, uint? errorCode = null)
@@ -172,7 +173,8 @@ internal sealed unsafe partial class Processor : IDisposable
     private long _firstUserTimestamp;
 
     /// <summary>
-    /// To be called after any change of CR0, CR3, CR4, EFER, CPL, RFLAGS.AC, RFLAGS.VM, RFLAGS.TF, PKRU, CS or SS attributes, data segments, XCR0, DR7: recomputes
+    /// To be called after any change of CR0, CR3, CR4, EFER, CPL, RFLAGS.AC, RFLAGS.VM, RFLAGS.TF, PKRU, CS or SS attributes, data segments, XCR0, DR7:
+    /// recomputes
     /// <see cref="ProcessorState.Mode"/> and <see cref="ProcessorState.TlbContext"/>. Only what changed is recomputed; calling too often is harmless.
     /// </summary>
     public void ModeChanged()
@@ -224,7 +226,8 @@ internal sealed unsafe partial class Processor : IDisposable
     public void WantAttention(Attention flags = Attention.Event) => Interlocked.Or(ref State->AttentionFlags, (int)flags);
 
     public EngineCounters Counters =>
-        new(State->Retired, Code.BlocksDecoded, Code.BlocksInvalidated, Tlb.Misses, Tlb.Flushes, Delivery.ExceptionsDelivered, Delivery.InterruptsDelivered, _firstUserTimestamp,
+        new(State->Retired, Code.BlocksDecoded, Code.BlocksInvalidated, Tlb.Misses, Tlb.Flushes, Delivery.ExceptionsDelivered, Delivery.InterruptsDelivered,
+            _firstUserTimestamp,
             Translator?.BlocksTranslated ?? 0, Code.Flushes);
 
     public void Dispose()

@@ -7,16 +7,22 @@ namespace Bunraku.Processor.X86;
 /// <param name="threshold">How often a block is entered before it is translated, at least 1.</param>
 public sealed class TranslatorEngine(int threshold = TranslatorEngine.DefaultThreshold) : IX86Engine
 {
+    /// <summary>Translating pays from about so many entries on.</summary>
     public const int DefaultThreshold = 24;
 
+    /// <inheritdoc/>
     public string Name => "bt";
 
+    /// <inheritdoc/>
     public int MaxCpus => ProcessorGroup.MostMembers;
 
+    /// <inheritdoc/>
     public EngineProbe Probe() =>
-        Missing() is { } missing ? new(false, $"the host's processor lacks {missing}, which translated code needs") : new(true, "software processor, hot code translated to the host's");
+        Missing() is { } missing ? new(false, $"the host's processor lacks {missing}, which translated code needs")
+            : new(true, "software processor, hot code translated to the host's");
 
     private static string? Missing() => !Avx2.IsSupported ? "AVX2" : !Bmi2.X64.IsSupported ? "BMI2" : null;
 
+    /// <inheritdoc/>
     public IX86Vm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new SoftwareVm(memory, model, clock, threshold);
 }

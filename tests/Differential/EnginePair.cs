@@ -11,8 +11,8 @@ namespace Bunraku.Differential;
 internal sealed record ProgramResult(string? Difference, ExitReason Ending, ulong Retired, ulong Exceptions, bool TimedOut);
 
 /// <summary>
-/// Two guests of the same make, one on the engine under test and one on the reference, which follows it. Programs run one after another on the same vCPUs, so that what one leaves in the
-/// engine's caches meets the next.
+/// Two guests of the same make, one on the engine under test and one on the reference, which follows it. Programs run one after another on the same vCPUs, so
+/// that what one leaves in the engine's caches meets the next.
 /// </summary>
 internal sealed unsafe class EnginePair : IDisposable
 {
@@ -187,7 +187,8 @@ internal sealed unsafe class EnginePair : IDisposable
             if (wanted && subject.InterruptWindowOpen)
             {
                 byte vector = (byte)(G.FirstInterrupt + rng.Below(16));
-                if (!_reference.Cpu.InterruptWindowOpen) return (Report(program, exit, ["interrupt window: subject open, reference closed"], start), exit.Reason);
+                if (!_reference.Cpu.InterruptWindowOpen)
+                    return (Report(program, exit, ["interrupt window: subject open, reference closed"], start), exit.Reason);
                 subject.InjectInterrupt(vector);
                 _reference.Cpu.InjectInterrupt(vector);
                 wanted = false;
@@ -222,7 +223,8 @@ internal sealed unsafe class EnginePair : IDisposable
 
     private string? CompareMemory(GuestProgram program, X86Exit exit, ulong start)
     {
-        if (new ReadOnlySpan<byte>(_subject.Memory.Backing.Pointer, (int)G.MemorySize).SequenceEqual(new ReadOnlySpan<byte>(_reference.Memory.Backing.Pointer, (int)G.MemorySize))) return null;
+        if (new ReadOnlySpan<byte>(_subject.Memory.Backing.Pointer,
+            (int)G.MemorySize).SequenceEqual(new ReadOnlySpan<byte>(_reference.Memory.Backing.Pointer, (int)G.MemorySize))) return null;
         return Report(program, exit, MemoryComparer.Differences(_subject.Memory, _reference.Memory, [(0, G.MemorySize)]), start);
     }
 

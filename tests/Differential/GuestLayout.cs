@@ -22,7 +22,10 @@ internal static class ProgramModes
     public static bool IsUser(this ProgramMode mode) => mode is not (ProgramMode.Long0 or ProgramMode.Protected0);
 }
 
-/// <summary>Where things lie in the guest's memory, by physical address. The program sees its part at <see cref="Program"/>, the supervisor everything at <see cref="Kernel"/>.</summary>
+/// <summary>
+/// Where things lie in the guest's memory, by physical address. The program sees its part at <see cref="Program"/>, the supervisor everything at
+/// <see cref="Kernel"/>.
+/// </summary>
 internal static class GuestLayout
 {
     public const uint MemorySize = 1 << 20;
@@ -73,7 +76,8 @@ internal static class GuestLayout
 internal static class Variable
 {
     private const uint Base = GuestLayout.Kernel + GuestLayout.Variables;
-    public const uint LogAt = Base, LogCount = Base + 4, RecoverRip = Base + 8, StackTop = Base + 12, Calls = Base + 16, Repairs = Base + 20, Recoveries = Base + 24;
+    public const uint LogAt = Base, LogCount = Base + 4, RecoverRip = Base + 8, StackTop = Base + 12, Calls = Base + 16, Repairs = Base + 20,
+        Recoveries = Base + 24;
 }
 
 /// <summary>Linear addresses in the program's control page.</summary>
@@ -81,7 +85,9 @@ internal static class Slot
 {
     private const uint Base = GuestLayout.Program + GuestLayout.Control;
     public const uint Iterations = Base, Seed = Base + 8,
-        /// <summary>Arguments of the service that changes a page-table entry: its index, what to toggle, the page, non-zero for a load of CR3 instead of INVLPG.</summary>
+        /// <summary>
+        /// Arguments of the service that changes a page-table entry: its index, what to toggle, the page, non-zero for a load of CR3 instead of INVLPG.
+        /// </summary>
         ServiceIndex = Base + 0x10, ServiceToggle = Base + 0x18, ServicePage = Base + 0x20, ServiceReload = Base + 0x28,
         /// <summary>Opcodes that may replace each other.</summary>
         Opcodes = Base + 0x40,

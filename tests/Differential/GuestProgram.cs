@@ -92,7 +92,9 @@ internal sealed class GuestProgram
 
     private List<Unit>? _all; // before anything was removed: where a target's successor is found
 
-    /// <summary>Gives every unit an address and writes code, table of lengths and control page into an image of the guest's memory. False when the code is too long.</summary>
+    /// <summary>
+    /// Gives every unit an address and writes code, table of lengths and control page into an image of the guest's memory. False when the code is too long.
+    /// </summary>
     public bool TryPlace(byte[] image)
     {
         Dictionary<Unit, Unit> heirs = Heirs();

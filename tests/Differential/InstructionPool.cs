@@ -9,9 +9,12 @@ internal sealed class InstructionPool
 {
     private static readonly Mnemonic[] s_common =
     [
-        Mnemonic.Mov, Mnemonic.Mov, Mnemonic.Mov, Mnemonic.Mov, Mnemonic.Mov, Mnemonic.Mov, Mnemonic.Add, Mnemonic.Add, Mnemonic.Sub, Mnemonic.Cmp, Mnemonic.Cmp, Mnemonic.Test, Mnemonic.Test, Mnemonic.Lea,
-        Mnemonic.Lea, Mnemonic.And, Mnemonic.Or, Mnemonic.Xor, Mnemonic.Inc, Mnemonic.Dec, Mnemonic.Movzx, Mnemonic.Movzx, Mnemonic.Movsx, Mnemonic.Movsxd, Mnemonic.Shl, Mnemonic.Shr, Mnemonic.Sar,
-        Mnemonic.Rol, Mnemonic.Ror, Mnemonic.Imul, Mnemonic.Neg, Mnemonic.Not, Mnemonic.Adc, Mnemonic.Sbb, Mnemonic.Bt, Mnemonic.Xchg, Mnemonic.Cmpxchg, Mnemonic.Xadd, Mnemonic.Cdq, Mnemonic.Cqo, Mnemonic.Cdqe,
+        Mnemonic.Mov, Mnemonic.Mov, Mnemonic.Mov, Mnemonic.Mov, Mnemonic.Mov, Mnemonic.Mov, Mnemonic.Add, Mnemonic.Add, Mnemonic.Sub, Mnemonic.Cmp,
+            Mnemonic.Cmp, Mnemonic.Test, Mnemonic.Test, Mnemonic.Lea,
+        Mnemonic.Lea, Mnemonic.And, Mnemonic.Or, Mnemonic.Xor, Mnemonic.Inc, Mnemonic.Dec, Mnemonic.Movzx, Mnemonic.Movzx, Mnemonic.Movsx, Mnemonic.Movsxd,
+            Mnemonic.Shl, Mnemonic.Shr, Mnemonic.Sar,
+        Mnemonic.Rol, Mnemonic.Ror, Mnemonic.Imul, Mnemonic.Neg, Mnemonic.Not, Mnemonic.Adc, Mnemonic.Sbb, Mnemonic.Bt, Mnemonic.Xchg, Mnemonic.Cmpxchg,
+            Mnemonic.Xadd, Mnemonic.Cdq, Mnemonic.Cqo, Mnemonic.Cdqe,
         Mnemonic.Cwde, Mnemonic.Mul, Mnemonic.Div, Mnemonic.Bsf, Mnemonic.Bsr, Mnemonic.Bswap, Mnemonic.Shld, Mnemonic.Nop,
     ];
 
@@ -22,8 +25,10 @@ internal sealed class InstructionPool
 
     private static readonly Mnemonic[] s_frequentVector =
     [
-        Mnemonic.Movaps, Mnemonic.Movups, Mnemonic.Movdqa, Mnemonic.Movdqu, Mnemonic.Movd, Mnemonic.Movq, Mnemonic.Movss, Mnemonic.Movsd, Mnemonic.Pxor, Mnemonic.Xorps, Mnemonic.Paddd, Mnemonic.Pcmpeqb, Mnemonic.Pmovmskb,
-        Mnemonic.Addsd, Mnemonic.Mulsd, Mnemonic.Subsd, Mnemonic.Divsd, Mnemonic.Cvtsi2sd, Mnemonic.Cvttsd2si, Mnemonic.Ucomisd, Mnemonic.Pshufd, Mnemonic.Punpcklqdq, Mnemonic.Vmovdqu, Mnemonic.Vmovdqa, Mnemonic.Vpxor,
+        Mnemonic.Movaps, Mnemonic.Movups, Mnemonic.Movdqa, Mnemonic.Movdqu, Mnemonic.Movd, Mnemonic.Movq, Mnemonic.Movss, Mnemonic.Movsd, Mnemonic.Pxor,
+            Mnemonic.Xorps, Mnemonic.Paddd, Mnemonic.Pcmpeqb, Mnemonic.Pmovmskb,
+        Mnemonic.Addsd, Mnemonic.Mulsd, Mnemonic.Subsd, Mnemonic.Divsd, Mnemonic.Cvtsi2sd, Mnemonic.Cvttsd2si, Mnemonic.Ucomisd, Mnemonic.Pshufd,
+            Mnemonic.Punpcklqdq, Mnemonic.Vmovdqu, Mnemonic.Vmovdqa, Mnemonic.Vpxor,
         Mnemonic.Vaddpd, Mnemonic.Vmulpd, Mnemonic.Vzeroupper, Mnemonic.Vpcmpeqb, Mnemonic.Vpmovmskb, Mnemonic.Vmovups, Mnemonic.Vfmadd231sd,
     ];
 
@@ -33,7 +38,9 @@ internal sealed class InstructionPool
         ILookup<Mnemonic, Code> byMnemonic = usable.ToLookup(c => c.ToOpCode().Mnemonic);
         _common = Groups(s_common);
         _vector = Groups(s_frequentVector);
-        _conditional = [.. usable.Where(c => Name(c).StartsWith("Set", StringComparison.Ordinal) || Name(c).StartsWith("Cmov", StringComparison.Ordinal)).GroupBy(c => Name(c)[0]).Select(g => g.ToArray())];
+        _conditional =
+            [.. usable.Where(c => Name(c).StartsWith("Set", StringComparison.Ordinal)
+            || Name(c).StartsWith("Cmov", StringComparison.Ordinal)).GroupBy(c => Name(c)[0]).Select(g => g.ToArray())];
         _families = [.. usable.GroupBy(Family).OrderBy(g => g.Key).Select(g => g.ToArray())];
 
         Code[][] Groups(Mnemonic[] mnemonics) => [.. mnemonics.Where(m => byMnemonic[m].Any()).Select(m => byMnemonic[m].ToArray())];

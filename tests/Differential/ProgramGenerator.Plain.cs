@@ -108,7 +108,8 @@ internal sealed partial class ProgramGenerator
     {
         Rng r = _rng;
         bool saveArea = FormBuilder.AlignedArea(i.Mnemonic);
-        bool offset = i.MemoryDisplSize == 8 && i.MemoryBase == Register.None && i.MemoryIndex == Register.None && !saveArea && i.Mnemonic == Mnemonic.Mov && IsOffsetForm(i.Code);
+        bool offset = i.MemoryDisplSize == 8 && i.MemoryBase == Register.None && i.MemoryIndex == Register.None && !saveArea && i.Mnemonic == Mnemonic.Mov
+            && IsOffsetForm(i.Code);
         if (offset)
         {
             i.MemoryDisplSize = WordSize;
@@ -195,10 +196,14 @@ internal sealed partial class ProgramGenerator
     {
         Register mask = i.Op2Register, index = i.MemoryIndex;
         int b = OtherRegister(locked);
-        if (mask == Register.None || mask == i.Op0Register || i.Op0Register.GetNumber() == index.GetNumber() || mask.GetNumber() == index.GetNumber()) return false; // #UD
+        // #UD
+        if (mask == Register.None || mask == i.Op0Register || i.Op0Register.GetNumber() == index.GetNumber() || mask.GetNumber() == index.GetNumber())
+            return false;
         setup.Add(Load(b, Area(64)));
         setup.Add(Instruction.Create(Code.VEX_Vpsrld_ymm_ymm_imm8, Register.YMM0 + index.GetNumber(), Register.YMM0 + index.GetNumber(), 20 + _rng.Below(12)));
-        if (!_rng.OneIn(4)) setup.Add(Instruction.Create(Code.VEX_Vpcmpeqd_ymm_ymm_ymmm256, Register.YMM0 + mask.GetNumber(), Register.YMM0 + mask.GetNumber(), Register.YMM0 + mask.GetNumber()));
+        if (!_rng.OneIn(4))
+            setup.Add(Instruction.Create(Code.VEX_Vpcmpeqd_ymm_ymm_ymmm256, Register.YMM0 + mask.GetNumber(), Register.YMM0 + mask.GetNumber(),
+                Register.YMM0 + mask.GetNumber()));
         i.MemoryBase = (Is64 ? Register.RAX : Register.EAX) + b;
         i.MemoryIndexScale = 1 << _rng.Below(2);
         i.MemoryDisplSize = 1;

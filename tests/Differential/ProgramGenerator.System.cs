@@ -125,7 +125,8 @@ internal sealed partial class ProgramGenerator
             _ => (G.Repaired + (uint)_rng.Below(2) * 0x1000, 2u),
         };
         bool reload = _rng.OneIn(3);
-        // Toggling writability or presence must not be undone by the next iteration's toggle: the bit is cleared by writing through the toggle service only when it is set.
+        // Toggling writability or presence must not be undone by the next iteration's toggle: the bit is cleared by writing through the toggle service only
+        // when it is set.
         if (_mode.IsUser() || _rng.OneIn(4))
         {
             _w.Service(u, page, toggle, reload);
@@ -176,7 +177,9 @@ internal sealed partial class ProgramGenerator
         switch (_rng.Below(5))
         {
             case 4: // far return
-                PushImmediate(u, (_mode, Is64) switch { (ProgramMode.Long0, _) => G.Code64, (ProgramMode.Protected0, _) => G.Code32, (_, true) => G.UserCode64, _ => G.UserCode32 });
+                PushImmediate(u,
+                    (_mode, Is64) switch { (ProgramMode.Long0, _) => G.Code64, (ProgramMode.Protected0, _) => G.Code32, (_, true) => G.UserCode64,
+                    _ => G.UserCode32 });
                 _w.WithAddress(u, [0x68], u);
                 int far = u.Fixups.Count - 1;
                 forward(target => u.Fixups[far] = u.Fixups[far] with { Target = target });

@@ -6,8 +6,8 @@ using G = Bunraku.Differential.GuestLayout;
 namespace Bunraku.Differential;
 
 /// <summary>
-/// Makes random programs: a loop of 20 to 200 iterations over a body of instructions, branches, bounded loops and calls, with functions elsewhere. Which unusual things a program does is drawn
-/// first, so that most programs do a few of them often.
+/// Makes random programs: a loop of 20 to 200 iterations over a body of instructions, branches, bounded loops and calls, with functions elsewhere. Which
+/// unusual things a program does is drawn first, so that most programs do a few of them often.
 /// </summary>
 internal sealed partial class ProgramGenerator
 {
@@ -15,7 +15,8 @@ internal sealed partial class ProgramGenerator
     [Flags]
     private enum Feature
     {
-        None = 0, Vector = 1, Strings = 2, Calls = 4, Indirect = 8, Mismatched = 0x10, SelfModifying = 0x20, Remapping = 0x40, Flags = 0x80, SystemCalls = 0x100, Stepping = 0x200, Devices = 0x400,
+        None = 0, Vector = 1, Strings = 2, Calls = 4, Indirect = 8, Mismatched = 0x10, SelfModifying = 0x20, Remapping = 0x40, Flags = 0x80,
+            SystemCalls = 0x100, Stepping = 0x200, Devices = 0x400,
         Interrupts = 0x800, Mmio = 0x1000, Wild = 0x2000, Segments = 0x4000, Control = 0x8000, Unbalanced = 0x1_0000, Alias = 0x2_0000, InnerLoops = 0x4_0000,
         All = 0x7_FFFF,
     }
@@ -52,7 +53,8 @@ internal sealed partial class ProgramGenerator
     {
         _rng = new Rng(seed * 0x9E37_79B9_7F4A_7C15 + 0x1234_5678);
         Rng r = _rng;
-        _mode = mode ?? r.Below(10) switch { < 3 => ProgramMode.Long3, < 6 => ProgramMode.Long0, 6 => ProgramMode.Compatibility3, 7 => ProgramMode.Protected0, _ => ProgramMode.Protected3 };
+        _mode = mode ?? r.Below(10) switch { < 3 => ProgramMode.Long3, < 6 => ProgramMode.Long0, 6 => ProgramMode.Compatibility3, 7 => ProgramMode.Protected0,
+            _ => ProgramMode.Protected3 };
         if (!_pools.TryGetValue(_mode, out InstructionPool? pool)) _pools[_mode] = pool = new InstructionPool(_model, _mode);
         _pool = pool;
         _w = Is64 ? _writer64 : _writer32;
@@ -105,7 +107,9 @@ internal sealed partial class ProgramGenerator
         for (int n = 0; 1 << n <= (int)Feature.All; n++)
         {
             var feature = (Feature)(1 << n);
-            int oneIn = feature switch { Feature.Vector or Feature.Calls or Feature.InnerLoops => 2, Feature.Strings or Feature.Indirect => 3, Feature.Wild => 8, _ => 6 };
+            int oneIn =
+                feature switch { Feature.Vector or Feature.Calls or Feature.InnerLoops => 2, Feature.Strings or Feature.Indirect => 3, Feature.Wild => 8,
+                _ => 6 };
             if (_rng.OneIn(oneIn)) chosen |= feature;
         }
         return chosen;
@@ -221,7 +225,9 @@ internal sealed partial class ProgramGenerator
 
     private Unit NewUnit() => new() { Group = ++_group };
 
-    /// <summary>A bounded piece of program. Branches inside lead forward to elements of it or to its end; nothing outside leads into it but to its begin.</summary>
+    /// <summary>
+    /// A bounded piece of program. Branches inside lead forward to elements of it or to its end; nothing outside leads into it but to its begin.
+    /// </summary>
     /// <param name="function">Index of the function that it belongs to, -1 for the main loop: calls go to higher ones.</param>
     /// <param name="locked">Registers that must not be written.</param>
     private List<Unit> Body(int depth, int function, int length, uint locked, Unit end, bool patchable = false)
@@ -350,7 +356,8 @@ internal sealed partial class ProgramGenerator
             for (int n = 0; n < info.OpCount; n++)
             {
                 string kind = info.GetOpKind(n).ToString();
-                if (kind.StartsWith("mm_", StringComparison.Ordinal) || kind.StartsWith("st", StringComparison.Ordinal) || kind.StartsWith("seg", StringComparison.Ordinal)) return false;
+                if (kind.StartsWith("mm_", StringComparison.Ordinal) || kind.StartsWith("st", StringComparison.Ordinal)
+                    || kind.StartsWith("seg", StringComparison.Ordinal)) return false;
             }
             return info.OpCount > 0;
         }
@@ -384,7 +391,8 @@ internal sealed partial class ProgramGenerator
     /// <summary>Units' addresses in the control page; words of 8 bytes.</summary>
     private uint Table(ReadOnlySpan<Unit> targets)
     {
-        if (_nextTable + targets.Length * 8 > Slot.TablesEnd - 64) _nextTable = Slot.Tables; // old entries are replaced: then two tables share targets, all of which exist
+        // old entries are replaced: then two tables share targets, all of which exist
+        if (_nextTable + targets.Length * 8 > Slot.TablesEnd - 64) _nextTable = Slot.Tables;
         uint table = _nextTable;
         foreach (Unit t in targets)
         {

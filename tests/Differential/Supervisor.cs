@@ -5,8 +5,8 @@ using G = Bunraku.Differential.GuestLayout;
 namespace Bunraku.Differential;
 
 /// <summary>
-/// The guest's memory without a program: tables, and handlers that write each exception's frame into a ring and then skip the instruction, give a page back, or lead
-/// back to the end of the program's loop.
+/// The guest's memory without a program: tables, and handlers that write each exception's frame into a ring and then skip the instruction, give a page back, or
+/// lead back to the end of the program's loop.
 /// </summary>
 internal static class Supervisor
 {
@@ -94,7 +94,8 @@ internal static class Supervisor
         Store(image, G.Tss + 0x64, G.TssIoMap << 16);
         var a = new Assembler(64);
         Label[] entries = Entries(a, 64, out Label common);
-        Label skip = a.CreateLabel(), recover = a.CreateLabel(), debug = a.CreateLabel(), page = a.CreateLabel(), service = a.CreateLabel(), reload = a.CreateLabel(), done = a.CreateLabel();
+        Label skip = a.CreateLabel(), recover = a.CreateLabel(), debug = a.CreateLabel(), page = a.CreateLabel(), service = a.CreateLabel(),
+            reload = a.CreateLabel(), done = a.CreateLabel();
         Label syscall = a.CreateLabel(), syscall32 = a.CreateLabel();
         const int vector = 24, error = 32, rip = 40, flags = 56, rsp_ = 64;
 
@@ -202,7 +203,8 @@ internal static class Supervisor
         {
             ulong handler = result.GetLabelRIP(entries[n]);
             ulong type = 0x8E01ul | (IsProgramsOwn(n) ? 3ul << 13 : 0); // IST 1
-            Store(image, G.Idt + (uint)n * 16, handler & 0xFFFF | (ulong)G.Code64 << 16 | (type & 0xFF00) << 32 | (type & 7) << 32 | (handler >> 16 & 0xFFFF) << 48);
+            Store(image, G.Idt + (uint)n * 16,
+                handler & 0xFFFF | (ulong)G.Code64 << 16 | (type & 0xFF00) << 32 | (type & 7) << 32 | (handler >> 16 & 0xFFFF) << 48);
             Store(image, G.Idt + (uint)n * 16 + 8, handler >> 32);
         }
     }
@@ -214,7 +216,8 @@ internal static class Supervisor
         Store(image, G.Tss + 0x64, G.TssIoMap << 16);
         var a = new Assembler(32);
         Label[] entries = Entries(a, 32, out Label common);
-        Label skip = a.CreateLabel(), recover = a.CreateLabel(), debug = a.CreateLabel(), page = a.CreateLabel(), service = a.CreateLabel(), reload = a.CreateLabel(), done = a.CreateLabel();
+        Label skip = a.CreateLabel(), recover = a.CreateLabel(), debug = a.CreateLabel(), page = a.CreateLabel(), service = a.CreateLabel(),
+            reload = a.CreateLabel(), done = a.CreateLabel();
         Label sysenter = a.CreateLabel();
         const int vector = 20, error = 24, eip = 28, cs_ = 32, flags = 36, esp_ = 40;
 

@@ -8,7 +8,8 @@ namespace Bunraku.Fuzz;
 /// <summary>Random programs on two engines, compared.</summary>
 internal static class EnginesCommand
 {
-    private const string Usage = "usage: fuzz-engines [--subject NAME] [--reference NAME] [--threshold N] [--count INSTRUCTIONS] [--seed N] [--programs N] [--mode MODE] [--vendor amd|intel] [--print yes]";
+    private const string Usage =
+        "usage: fuzz-engines [--subject NAME] [--reference NAME] [--threshold N] [--count INSTRUCTIONS] [--seed N] [--programs N] [--mode MODE] [--vendor amd|intel] [--print yes]";
 
     public static int Run(string[] args)
     {

@@ -2,7 +2,9 @@ using Bunraku.Processor.X86;
 
 namespace Bunraku.Processor.Tests;
 
-/// <summary>Numbers of address spaces. Intel SDM vol. 3C, "Caching Translation Information": what is cached for one VPID, EPTP and PCID must never serve another.</summary>
+/// <summary>
+/// Numbers of address spaces. Intel SDM vol. 3C, "Caching Translation Information": what is cached for one VPID, EPTP and PCID must never serve another.
+/// </summary>
 public sealed class AddressSpacesTests
 {
     private static readonly AddressSpaceOwner s_self = new(0, 0), s_first = new(1, 0x1000), s_second = new(2, 0x2000);

@@ -25,7 +25,9 @@ public sealed class CompletenessTests(SiliconFixture silicon)
     [Fact]
     public void EveryFormOfTheModelIsImplemented()
     {
-        var missing = s_modes.SelectMany(b => FormList.For(SiliconFixture.Model, b)).Distinct().Where(c => !Exclusions.AlwaysUndefined(SiliconFixture.Model, c, 64) && Exclusions.Reason(c) is null).Where(c => !InstructionTable.Implements(c));
+        var missing =
+            s_modes.SelectMany(b => FormList.For(SiliconFixture.Model, b)).Distinct().Where(c => !Exclusions.AlwaysUndefined(SiliconFixture.Model, c, 64)
+            && Exclusions.Reason(c) is null).Where(c => !InstructionTable.Implements(c));
         Assert.True(!missing.Any(), string.Join(", ", missing));
     }
 
@@ -33,7 +35,8 @@ public sealed class CompletenessTests(SiliconFixture silicon)
     public void EveryImplementedFormIsInTheListOfForms()
     {
         HashSet<Code> listed = [.. s_modes.SelectMany(b => FormList.For(SiliconFixture.Model, b))];
-        var unknown = Enum.GetValues<Code>().Where(c => InstructionTable.Implements(c) && !listed.Contains(c) && Exclusions.OtherModels(SiliconFixture.Model, c) == null);
+        var unknown =
+            Enum.GetValues<Code>().Where(c => InstructionTable.Implements(c) && !listed.Contains(c) && Exclusions.OtherModels(SiliconFixture.Model, c) == null);
         Assert.True(!unknown.Any(), string.Join(", ", unknown));
     }
 

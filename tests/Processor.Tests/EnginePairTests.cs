@@ -4,7 +4,10 @@ using Bunraku.Silicon;
 
 namespace Bunraku.Processor.Tests;
 
-/// <summary>Random programs on each engine beside the reference: registers, memory, exceptions, exits and counts of instructions compared. <c>tests/fuzz-engines</c> runs longer.</summary>
+/// <summary>
+/// Random programs on each engine beside the reference: registers, memory, exceptions, exits and counts of instructions compared. <c>tests/fuzz-engines</c>
+/// runs longer.
+/// </summary>
 public sealed class EnginePairTests
 {
     private const ulong FirstSeed = 1;

@@ -19,7 +19,8 @@ public sealed class InstructionFormTests(SiliconFixture silicon)
         {
             foreach (int bitness in (int[])[64, 32, 16])
             {
-                foreach (string group in FormList.For(SiliconFixture.Model, bitness).Where(c => Exclusions.Reason(c) == null).Select(Group).Distinct().Order()) data.Add(engine.Name, bitness, group);
+                foreach (string group in FormList.For(SiliconFixture.Model, bitness).Where(c => Exclusions.Reason(c) == null).Select(Group).Distinct().Order())
+                    data.Add(engine.Name, bitness, group);
             }
         }
         return data;

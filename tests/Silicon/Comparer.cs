@@ -81,7 +81,9 @@ public sealed unsafe class Comparer(HostSilicon host, GuestRig guest)
         return "nothing any more";
     }
 
-    /// <summary>Nothing to do: the first context's address is where the lone trial runs; its operand addresses still point to its old place, which stays mapped.</summary>
+    /// <summary>
+    /// Nothing to do: the first context's address is where the lone trial runs; its operand addresses still point to its old place, which stays mapped.
+    /// </summary>
     private static void Rebase(ReadOnlySpan<byte> context, int trial) =>
         context.Slice(Context.Scratch, Context.ScratchSize).CopyTo(Host(Layout.Contexts + (ulong)trial * Context.Size + Context.Scratch, Context.ScratchSize));
 
@@ -109,10 +111,12 @@ public sealed unsafe class Comparer(HostSilicon host, GuestRig guest)
             return false;
         }
         int used = (int)Layout.ContextsSize;
-        if (Guest(Layout.Data, (int)Layout.DataSize).SequenceEqual(Host(Layout.Data, (int)Layout.DataSize)) && Guest(Layout.Contexts, used).SequenceEqual(Host(Layout.Contexts, used))) return true;
+        if (Guest(Layout.Data, (int)Layout.DataSize).SequenceEqual(Host(Layout.Data, (int)Layout.DataSize))
+            && Guest(Layout.Contexts, used).SequenceEqual(Host(Layout.Contexts, used))) return true;
         // Fields that need not be equal are made so, then once more.
         for (int n = 0; n < trials; n++) Normalize(n, caseOf(n));
-        return Guest(Layout.Data, (int)Layout.DataSize).SequenceEqual(Host(Layout.Data, (int)Layout.DataSize)) && Guest(Layout.Contexts, used).SequenceEqual(Host(Layout.Contexts, used));
+        return Guest(Layout.Data, (int)Layout.DataSize).SequenceEqual(Host(Layout.Data, (int)Layout.DataSize))
+            && Guest(Layout.Contexts, used).SequenceEqual(Host(Layout.Contexts, used));
     }
 
     private static Span<byte> Host(ulong address, int length) => new((void*)address, length);
@@ -186,6 +190,7 @@ public sealed unsafe class Comparer(HostSilicon host, GuestRig guest)
     private static IEnumerable<Register> UsedRegisters(Instruction instruction)
     {
         var info = new InstructionInfoFactory();
-        return info.GetInfo(instruction).GetUsedRegisters().Select(u => u.Register.GetFullRegister()).Where(r => r is >= Register.RAX and <= Register.R15).Distinct();
+        return info.GetInfo(instruction).GetUsedRegisters().Select(u => u.Register.GetFullRegister()).Where(r =>
+            r is >= Register.RAX and <= Register.R15).Distinct();
     }
 }

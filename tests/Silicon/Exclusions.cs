@@ -42,9 +42,11 @@ public static class Exclusions
     /// is SYSRET where it needs 64-bit mode (Intel SDM vol. 2B "SYSRET"),
     /// or is PREFETCHW with a register operand on AMD's processors (AMD APM vol. 3 "PREFETCHlevel").
     /// </summary>
-    public static bool AlwaysUndefined(CpuModel model, Code code, int bitness) => code.ToOpCode().Mnemonic is Mnemonic.Ud0 or Mnemonic.Ud1 or Mnemonic.Ud2 or Mnemonic.Clac or Mnemonic.Stac
+    public static bool AlwaysUndefined(CpuModel model, Code code, int bitness) =>
+        code.ToOpCode().Mnemonic is Mnemonic.Ud0 or Mnemonic.Ud1 or Mnemonic.Ud2 or Mnemonic.Clac or Mnemonic.Stac
         || !model.Behavior.HasSyscallOutside64BitMode && bitness != 64 && code == Code.Sysretd
-        || model.Behavior.PrefetchOfRegisterIsUndefined && code is Code.Reservednop_rm16_r16_0F0D or Code.Reservednop_rm32_r32_0F0D or Code.Reservednop_rm64_r64_0F0D;
+        || model.Behavior.PrefetchOfRegisterIsUndefined
+            && code is Code.Reservednop_rm16_r16_0F0D or Code.Reservednop_rm32_r32_0F0D or Code.Reservednop_rm64_r64_0F0D;
 
     /// <summary>Why an implemented form is not among those of the model that the tests use, or null when it should be.</summary>
     public static string? OtherModels(CpuModel model, Code code)
@@ -53,7 +55,8 @@ public static class Exclusions
         bool amd = info.AmdDecoder64 || info.AmdDecoder32 || info.AmdDecoder16, intel = info.IntelDecoder64 || info.IntelDecoder32 || info.IntelDecoder16;
         if (!(model.IsAmd ? amd : intel)) return "exists on the other vendor's processors only; a host of that vendor compares it";
         if (info.Mnemonic is Mnemonic.Wbnoinvd) return "decodes as WBINVD with an ignored prefix where its CPUID bit is clear";
-        if ((info.OpCode is 0x0D or (>= 0x18 and <= 0x1F) || info.Mnemonic is Mnemonic.Endbr32 or Mnemonic.Endbr64) && info.Table == OpCodeTableKind.T0F) return "a hint: without its CPUID bit it decodes as one of the reserved no-operations, which are compared";
+        if ((info.OpCode is 0x0D or (>= 0x18 and <= 0x1F) || info.Mnemonic is Mnemonic.Endbr32 or Mnemonic.Endbr64) && info.Table == OpCodeTableKind.T0F)
+            return "a hint: without its CPUID bit it decodes as one of the reserved no-operations, which are compared";
         if (code.CpuidFeatures().Any(f => f is CpuidFeature.SSE4A or CpuidFeature.XSAVES)) return "no model has the feature";
         if (info.Mnemonic == Mnemonic.Rsm) return "exists in system management mode only, which no model has";
         return null;

@@ -82,7 +82,8 @@ internal sealed class FormBuilder(Rng rng, RoutineCode routine, DecoderOptions o
 
         var decoder = Decoder.Create(bitness, new ByteArrayCodeReader(encoded), rip, options);
         Instruction decoded = decoder.Decode();
-        return new TestCase { Instruction = decoded, Bitness = bitness, Encoded = encoded, Code = code.ToArray(), Entry = entry, Address = address, Landing = landing };
+        return new TestCase { Instruction = decoded, Bitness = bitness, Encoded = encoded, Code = code.ToArray(), Entry = entry, Address = address,
+            Landing = landing };
     }
 
     private static byte[] JumpTo(ulong target, int bitness, ulong from) => bitness switch
@@ -129,7 +130,8 @@ internal sealed class FormBuilder(Rng rng, RoutineCode routine, DecoderOptions o
         for (int n = 0; n < info.OpCount; n++)
         {
             string kind = info.GetOpKind(n).ToString();
-            if (kind.EndsWith("_or_mem", StringComparison.Ordinal) && preferMemory || kind is "mem" or "mem_mib" or "sibmem" || kind.StartsWith("mem_vsib", StringComparison.Ordinal))
+            if (kind.EndsWith("_or_mem", StringComparison.Ordinal) && preferMemory || kind is "mem" or "mem_mib" or "sibmem"
+                || kind.StartsWith("mem_vsib", StringComparison.Ordinal))
             {
                 memory = true;
                 instruction.SetOpKind(n, OpKind.Memory);
@@ -152,7 +154,8 @@ internal sealed class FormBuilder(Rng rng, RoutineCode routine, DecoderOptions o
         switch (family)
         {
             case "r8":
-                instruction.SetOpRegister(n, registers == 8 ? Reg(Register.AL, 8) : rng.OneIn(3) ? Reg(Register.R8L, 8) : rng.OneIn(2) ? Reg(Register.SPL, 4) : Reg(Register.AL, 4));
+                instruction.SetOpRegister(n,
+                    registers == 8 ? Reg(Register.AL, 8) : rng.OneIn(3) ? Reg(Register.R8L, 8) : rng.OneIn(2) ? Reg(Register.SPL, 4) : Reg(Register.AL, 4));
                 if (registers != 8 || !highBytes) break;
                 break;
             case "r16": instruction.SetOpRegister(n, Reg(Register.AX, registers)); break;
@@ -209,7 +212,8 @@ internal sealed class FormBuilder(Rng rng, RoutineCode routine, DecoderOptions o
         ulong value = rng.Value();
         OpKind opKind = kind switch
         {
-            "imm8" or "imm8_const_1" => n > 0 && instruction.GetOpKind(n - 1) is OpKind.Immediate8 or OpKind.Immediate16 ? OpKind.Immediate8_2nd : OpKind.Immediate8,
+            "imm8" or "imm8_const_1" =>
+                n > 0 && instruction.GetOpKind(n - 1) is OpKind.Immediate8 or OpKind.Immediate16 ? OpKind.Immediate8_2nd : OpKind.Immediate8,
             "imm8sex16" => OpKind.Immediate8to16,
             "imm8sex32" => OpKind.Immediate8to32,
             "imm8sex64" => OpKind.Immediate8to64,
@@ -257,7 +261,10 @@ internal sealed class FormBuilder(Rng rng, RoutineCode routine, DecoderOptions o
         }
         else if (width == 2)
         {
-            (Register b, Register i) = rng.Pick<(Register, Register)>([(Register.BX, Register.SI), (Register.BX, Register.DI), (Register.BP, Register.SI), (Register.BP, Register.DI), (Register.SI, Register.None), (Register.DI, Register.None), (Register.BP, Register.None), (Register.BX, Register.None)]);
+            (Register b, Register i) =
+                rng.Pick<(Register,
+                Register)>([(Register.BX, Register.SI), (Register.BX, Register.DI), (Register.BP, Register.SI), (Register.BP, Register.DI),
+                (Register.SI, Register.None), (Register.DI, Register.None), (Register.BP, Register.None), (Register.BX, Register.None)]);
             (ulong disp, int size) = Displacement(2, mustHave: b == Register.BP && i == Register.None);
             Set(ref instruction, b, i, 1, disp, size);
         }
@@ -276,14 +283,18 @@ internal sealed class FormBuilder(Rng rng, RoutineCode routine, DecoderOptions o
             }
             else Set(ref instruction, b, indexed ? i : Register.None, indexed ? 1 << rng.Below(4) : 1, disp, size);
         }
-        if (rng.OneIn(6)) instruction.SegmentPrefix = bitness == 64 ? rng.Pick<Register>([Register.FS, Register.GS]) : rng.Pick<Register>([Register.ES, Register.SS, Register.DS, Register.CS]);
+        if (rng.OneIn(6))
+            instruction.SegmentPrefix = bitness == 64 ? rng.Pick<Register>([Register.FS, Register.GS])
+                : rng.Pick<Register>([Register.ES, Register.SS, Register.DS, Register.CS]);
 
         if (instruction.MemoryBase is Register.None or Register.RIP or Register.EIP && bitness == 64)
             instruction.MemoryDisplacement64 -= instruction.SegmentPrefix switch { Register.FS => Layout.FsBase, Register.GS => Layout.GsBase, _ => 0 };
         // ARPL needs a writable segment only if it writes.
         if (instruction.SegmentPrefix == Register.CS && info.Mnemonic == Mnemonic.Arpl) instruction.SegmentPrefix = Register.DS;
         // Whether a masked store of nothing into a code segment faults is another matter of processor generations.
-        if (instruction.SegmentPrefix == Register.CS && info.Mnemonic is Mnemonic.Vmaskmovps or Mnemonic.Vmaskmovpd or Mnemonic.Vpmaskmovd or Mnemonic.Vpmaskmovq) instruction.SegmentPrefix = Register.DS;
+        if (instruction.SegmentPrefix == Register.CS
+            && info.Mnemonic is Mnemonic.Vmaskmovps or Mnemonic.Vmaskmovpd or Mnemonic.Vpmaskmovd or Mnemonic.Vpmaskmovq) instruction.SegmentPrefix =
+            Register.DS;
 
         static void Set(ref Instruction instruction, Register b, Register i, int scale, ulong disp, int displSize)
         {
@@ -315,7 +326,8 @@ internal sealed class FormBuilder(Rng rng, RoutineCode routine, DecoderOptions o
     }
 
     /// <summary>The operand is a save area: many bytes, 64-byte aligned.</summary>
-    internal static bool AlignedArea(Mnemonic mnemonic) => mnemonic is Mnemonic.Fxsave or Mnemonic.Fxsave64 or Mnemonic.Fxrstor or Mnemonic.Fxrstor64 or Mnemonic.Xsave or Mnemonic.Xsave64
+    internal static bool AlignedArea(Mnemonic mnemonic) =>
+        mnemonic is Mnemonic.Fxsave or Mnemonic.Fxsave64 or Mnemonic.Fxrstor or Mnemonic.Fxrstor64 or Mnemonic.Xsave or Mnemonic.Xsave64
         or Mnemonic.Xsavec or Mnemonic.Xsavec64 or Mnemonic.Xsaveopt or Mnemonic.Xsaveopt64 or Mnemonic.Xrstor or Mnemonic.Xrstor64 or Mnemonic.Xsaves or Mnemonic.Xsaves64 or Mnemonic.Xrstors or Mnemonic.Xrstors64
         or Mnemonic.Fnsave or Mnemonic.Frstor or Mnemonic.Fnstenv or Mnemonic.Fldenv or Mnemonic.Fsave or Mnemonic.Fstenv;
 }

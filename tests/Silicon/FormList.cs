@@ -7,7 +7,9 @@ namespace Bunraku.Silicon;
 /// <summary>The instruction forms that a CPU model has, as Iced can decode them.</summary>
 public static class FormList
 {
-    /// <summary>How the tests decode for the model: under the names that the forms have by themselves, which the processor lumps together when they are hints.</summary>
+    /// <summary>
+    /// How the tests decode for the model: under the names that the forms have by themselves, which the processor lumps together when they are hints.
+    /// </summary>
     internal static DecoderOptions Options(CpuModel model) => FeatureMap.Options(model) & ~DecoderOptions.ForceReservedNop;
 
     /// <summary>Forms whose CPUID features the model has and that exist in code of <paramref name="bitness"/> bits.</summary>

@@ -52,14 +52,16 @@ public sealed class FormTester(Comparer comparer, CpuModel model)
     {
         OpCodeInfo info = code.ToOpCode();
         CpuidFeature[] features = code.CpuidFeatures();
-        bool x87 = info.Mnemonic == Mnemonic.Wait || features.Any(f => f is CpuidFeature.FPU or CpuidFeature.FPU287 or CpuidFeature.FPU387 or CpuidFeature.MMX or CpuidFeature.FXSR
+        bool x87 = info.Mnemonic == Mnemonic.Wait
+            || features.Any(f => f is CpuidFeature.FPU or CpuidFeature.FPU287 or CpuidFeature.FPU387 or CpuidFeature.MMX or CpuidFeature.FXSR
             or CpuidFeature.XSAVE or CpuidFeature.XSAVEC or CpuidFeature.XSAVEOPT or CpuidFeature.XSAVES);
         bool vector = x87, mmx = false;
         for (int n = 0; n < info.OpCount; n++)
         {
             string kind = info.GetOpKind(n).ToString();
             mmx |= kind.StartsWith("mm_", StringComparison.Ordinal);
-            vector |= kind.Contains("xmm", StringComparison.Ordinal) || kind.Contains("ymm", StringComparison.Ordinal) || info.Mnemonic is Mnemonic.Ldmxcsr or Mnemonic.Stmxcsr or Mnemonic.Vldmxcsr or Mnemonic.Vstmxcsr or Mnemonic.Vzeroall or Mnemonic.Vzeroupper;
+            vector |= kind.Contains("xmm", StringComparison.Ordinal) || kind.Contains("ymm", StringComparison.Ordinal)
+                || info.Mnemonic is Mnemonic.Ldmxcsr or Mnemonic.Stmxcsr or Mnemonic.Vldmxcsr or Mnemonic.Vstmxcsr or Mnemonic.Vzeroall or Mnemonic.Vzeroupper;
         }
         return (vector || mmx ? StateParts.Vector : 0) | (x87 || mmx ? StateParts.X87 : 0);
     }

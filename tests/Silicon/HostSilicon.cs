@@ -19,7 +19,8 @@ public sealed unsafe partial class HostSilicon : IDisposable
     public HostSilicon()
     {
         Map(Layout.Base, Layout.Reserved, ProtNone, MapPrivate | MapAnonymous | MapNoReserve | MapFixedNoReplace, -1, 0);
-        foreach ((ulong start, ulong size) in (ReadOnlySpan<(ulong, ulong)>)[(Layout.Slots, Layout.SlotsSize), (Layout.Data, Layout.DataSize), (Layout.Contexts, Layout.ContextsSize), (Layout.ReadOnly, Layout.ReadOnlySize)])
+        foreach ((ulong start, ulong size) in (ReadOnlySpan<(ulong, ulong)>)[(Layout.Slots, Layout.SlotsSize), (Layout.Data, Layout.DataSize),
+            (Layout.Contexts, Layout.ContextsSize), (Layout.ReadOnly, Layout.ReadOnlySize)])
         {
             Map(start, size, ProtRead | ProtWrite, MapPrivate | MapAnonymous | MapFixed, -1, 0);
             new Span<byte>((void*)start, (int)size).Fill(0x5A); // present before the first access, so that error codes tell protection from absence

@@ -64,12 +64,14 @@ internal static class OpenOutcomes
 
     private static void EqualPriority(TrialOutcome o)
     {
-        if (o.SiliconVector is 12 or 13 && o.GuestVector is 12 or 13 && o.Test.Bitness != 64 && (o.OperandSize >= 16 || FormBuilder.AlignedArea(o.Mnemonic))) o.Accept(Context.FaultVector, 8);
+        if (o.SiliconVector is 12 or 13 && o.GuestVector is 12 or 13 && o.Test.Bitness != 64 && (o.OperandSize >= 16 || FormBuilder.AlignedArea(o.Mnemonic)))
+            o.Accept(Context.FaultVector, 8);
     }
 
     private static void SaveAreaAddress(TrialOutcome o)
     {
-        if (o.SiliconVector != 14 || o.GuestVector != 14 || !(FormBuilder.AlignedArea(o.Mnemonic) || o.Mnemonic is Mnemonic.Maskmovq or Mnemonic.Maskmovdqu or Mnemonic.Vmaskmovdqu)) return;
+        if (o.SiliconVector != 14 || o.GuestVector != 14
+            || !(FormBuilder.AlignedArea(o.Mnemonic) || o.Mnemonic is Mnemonic.Maskmovq or Mnemonic.Maskmovdqu or Mnemonic.Vmaskmovdqu)) return;
         const uint area = 0x400; // the largest save area of our models is smaller
         ulong mine = TrialOutcome.Word(o.Guest, Context.FaultAddress), its = TrialOutcome.Word(o.Silicon, Context.FaultAddress);
         if (unchecked((uint)(mine - its) + area) < 2 * area) o.Accept(Context.FaultAddress, 8);
@@ -81,7 +83,8 @@ internal static class OpenOutcomes
         ulong its = TrialOutcome.Word(o.Silicon, Context.FaultAddress), mine = TrialOutcome.Word(o.Guest, Context.FaultAddress);
         ulong mask = o.Test.Instruction.Op0Kind switch { OpKind.MemorySegRSI => ulong.MaxValue, OpKind.MemorySegESI => uint.MaxValue, _ => ushort.MaxValue };
         ulong segment = o.Test.Bitness == 16 ? Layout.Data : 0;
-        ulong prefix = o.Test.Bitness != 64 ? segment : o.Test.Instruction.SegmentPrefix switch { Register.FS => Layout.FsBase, Register.GS => Layout.GsBase, _ => 0 };
+        ulong prefix = o.Test.Bitness != 64 ? segment
+            : o.Test.Instruction.SegmentPrefix switch { Register.FS => Layout.FsBase, Register.GS => Layout.GsBase, _ => 0 };
         int size = o.OperandSize;
         ulong source = (o.Out(Register.RSI) & mask) + prefix, destination = (o.Out(Register.RDI) & mask) + segment;
         if (IsPermittedByte(its, destination, size) && IsPermittedByte(mine, source, size))
@@ -93,9 +96,11 @@ internal static class OpenOutcomes
 
     private static void MaskedAddress(TrialOutcome o)
     {
-        if (o.SiliconVector != 14 || o.GuestVector != 14 || o.Mnemonic is not (Mnemonic.Vmaskmovps or Mnemonic.Vmaskmovpd or Mnemonic.Vpmaskmovd or Mnemonic.Vpmaskmovq)) return;
+        if (o.SiliconVector != 14 || o.GuestVector != 14
+            || o.Mnemonic is not (Mnemonic.Vmaskmovps or Mnemonic.Vmaskmovpd or Mnemonic.Vpmaskmovd or Mnemonic.Vpmaskmovq)) return;
         ulong its = TrialOutcome.Word(o.Silicon, Context.FaultAddress), mine = TrialOutcome.Word(o.Guest, Context.FaultAddress);
-        if (its >> 12 == mine >> 12 && IsPermittedByte(its, o.Operand, o.OperandSize) && IsPermittedByte(mine, o.Operand, o.OperandSize)) o.Accept(Context.FaultAddress, 8);
+        if (its >> 12 == mine >> 12 && IsPermittedByte(its, o.Operand, o.OperandSize) && IsPermittedByte(mine, o.Operand, o.OperandSize))
+            o.Accept(Context.FaultAddress, 8);
     }
 
     private static void GatherAfterFault(TrialOutcome o)
@@ -114,7 +119,8 @@ internal static class OpenOutcomes
     }
 
     /// <summary>The guest has what was there.</summary>
-    private static bool IsAsBefore(TrialOutcome o, int at, int length) => o.Guest.Slice(Context.OutYmm + at, length).SequenceEqual(o.Guest.Slice(Context.Ymm + at, length));
+    private static bool IsAsBefore(TrialOutcome o, int at, int length) =>
+        o.Guest.Slice(Context.OutYmm + at, length).SequenceEqual(o.Guest.Slice(Context.Ymm + at, length));
 
     private static bool IsZero(TrialOutcome o, int at, int length) => !o.Silicon.Slice(Context.OutYmm + at, length).ContainsAnyExcept((byte)0);
 
@@ -124,7 +130,8 @@ internal static class OpenOutcomes
     private static void MmxStoreFault(TrialOutcome o)
     {
         const int status = Context.OutFx + 2, registers = Context.OutFx + 32, topMask = 0x38;
-        if (!o.BothFaulted || o.Test.Instruction.Op0Kind == OpKind.Register || !o.Test.Instruction.Op1Register.IsMM() || !o.Guest.Slice(Context.OutFx, 160).SequenceEqual(o.Guest.Slice(Context.Fx, 160))) return;
+        if (!o.BothFaulted || o.Test.Instruction.Op0Kind == OpKind.Register || !o.Test.Instruction.Op1Register.IsMM()
+            || !o.Guest.Slice(Context.OutFx, 160).SequenceEqual(o.Guest.Slice(Context.Fx, 160))) return;
         int top = (o.Guest[status + 1] & topMask) >> 3;
         if ((o.Silicon[status + 1] & topMask) != 0 || ((o.Silicon[status + 1] ^ o.Guest[status + 1]) & ~topMask) != 0) return;
         // The same physical registers, from another top of stack.
@@ -155,9 +162,11 @@ internal static class OpenOutcomes
         if (!o.BothFaulted || o.SiliconVector != 13 || !i.IsCallNearIndirect) return;
         int size = i.Op0Kind == OpKind.Register ? i.Op0Register.GetSize() : o.OperandSize;
         bool small = o.Test.Bitness == 16;
-        ulong rsp = o.In(Register.RSP) - (ulong)size, slot = small ? Layout.Data + (ushort)rsp : rsp, next = o.Test.Address + (ulong)o.Test.Encoded.Length - (small ? Layout.Cases : 0);
+        ulong rsp = o.In(Register.RSP) - (ulong)size, slot = small ? Layout.Data + (ushort)rsp
+            : rsp, next = o.Test.Address + (ulong)o.Test.Encoded.Length - (small ? Layout.Cases : 0);
         if (slot - Layout.Contexts > Layout.ContextsSize - (ulong)size && slot - Layout.Data > Layout.DataSize - (ulong)size) return;
-        if (TrialOutcome.Host(slot, size).SequenceEqual(BitConverter.GetBytes(next).AsSpan(0, size))) TrialOutcome.Host(slot, size).CopyTo(o.InGuest(slot, size));
+        if (TrialOutcome.Host(slot, size).SequenceEqual(BitConverter.GetBytes(next).AsSpan(0, size)))
+            TrialOutcome.Host(slot, size).CopyTo(o.InGuest(slot, size));
     }
 
     private static void EnterFrame(TrialOutcome o)
@@ -178,7 +187,8 @@ internal static class OpenOutcomes
         o.Accept(Context.OutFx, 160);
     }
 
-    private static bool IsX87Store(in Instruction i) => i.Op0Kind == OpKind.Memory && i.Mnemonic is Mnemonic.Fst or Mnemonic.Fstp or Mnemonic.Fist or Mnemonic.Fistp or Mnemonic.Fisttp or Mnemonic.Fbstp;
+    private static bool IsX87Store(in Instruction i) =>
+        i.Op0Kind == OpKind.Memory && i.Mnemonic is Mnemonic.Fst or Mnemonic.Fstp or Mnemonic.Fist or Mnemonic.Fistp or Mnemonic.Fisttp or Mnemonic.Fbstp;
 
     private static void TenByteStore(TrialOutcome o)
     {
@@ -193,7 +203,8 @@ internal static class OpenOutcomes
     {
         Instruction i = o.Test.Instruction;
         if (o.Test.Bitness != 64 || !(i.HasRepPrefix || i.HasRepnePrefix) || (uint)o.In(Register.RCX) != 0 || !i.IsStringInstruction) return;
-        bool source = i.Op0Kind == OpKind.MemorySegESI || i.Op1Kind == OpKind.MemorySegESI, destination = i.Op0Kind == OpKind.MemoryESEDI || i.Op1Kind == OpKind.MemoryESEDI;
+        bool source = i.Op0Kind == OpKind.MemorySegESI || i.Op1Kind == OpKind.MemorySegESI, destination = i.Op0Kind == OpKind.MemoryESEDI
+            || i.Op1Kind == OpKind.MemoryESEDI;
         if (!source && !destination) return;
         Extended(o, Register.RCX);
         if (source) Extended(o, Register.RSI);
@@ -217,11 +228,15 @@ internal static class OpenOutcomes
         foreach (int pointer in (ReadOnlySpan<int>)[8, 16]) o.Accept(Context.OutFx + pointer + 6, 2);
     }
 
-    /// <summary>The silicon has left a field of the x87 image as it was before the trial or, with <paramref name="inSequence"/>, at some earlier instruction of a sequence.</summary>
+    /// <summary>
+    /// The silicon has left a field of the x87 image as it was before the trial or, with <paramref name="inSequence"/>, at some earlier instruction of a
+    /// sequence.
+    /// </summary>
     private static void KeepX87(TrialOutcome o, int offset, int length, bool inSequence)
     {
         bool isSequence = o.Test.Instruction.Code == Code.Nopd; // see SequenceFuzzer
-        if (isSequence && inSequence || o.Silicon.Slice(offset, length).SequenceEqual(o.Silicon.Slice(offset - Context.OutFx + Context.Fx, length))) o.Accept(offset, length);
+        if (isSequence && inSequence || o.Silicon.Slice(offset, length).SequenceEqual(o.Silicon.Slice(offset - Context.OutFx + Context.Fx, length)))
+            o.Accept(offset, length);
     }
 
     private static void Undefined(TrialOutcome o)

@@ -16,7 +16,8 @@ public sealed class Rng(ulong seed)
     [
         0, 0x8000_0000_0000_0000, 0x3FF0_0000_0000_0000, 0xBFF0_0000_0000_0000, 0x7FF0_0000_0000_0000, 0xFFF0_0000_0000_0000, // 0, 1, infinity
         0x7FF8_0000_0000_0000, 0xFFF8_0000_0000_0000, 0x7FF0_0000_0000_0001, 0xFFF7_FFFF_FFFF_FFFF, 0x7FFC_1234_5678_9ABC,       // quiet and signalling NaN
-        1, 0x800F_FFFF_FFFF_FFFF, 0x0010_0000_0000_0000, 0x7FEF_FFFF_FFFF_FFFF, 0xFFEF_FFFF_FFFF_FFFF,                         // denormal, least and greatest normal
+        // denormal, least and greatest normal
+        1, 0x800F_FFFF_FFFF_FFFF, 0x0010_0000_0000_0000, 0x7FEF_FFFF_FFFF_FFFF, 0xFFEF_FFFF_FFFF_FFFF,
         0x41E0_0000_0000_0000, 0xC1E0_0000_0000_0000, 0x43E0_0000_0000_0000, 0x41DF_FFFF_FFC0_0000, 0x41DF_FFFF_FFE0_0000,     // limits of int and long
         0x3FE0_0000_0000_0000, 0x3FF8_0000_0000_0000, 0x4004_0000_0000_0000, 0x4340_0000_0000_0000, 0x36A0_0000_0000_0000,     // halves, 2^53, limit of float
     ];
@@ -107,8 +108,11 @@ public sealed class Rng(ulong seed)
 
     private uint Small() => BitConverter.SingleToUInt32Bits((float)(Sign() * (Below(1 << 20) / 64.0)));
 
-    private static readonly ushort[] s_exponents = [0, 1, 0x3FFF, 0x3FFE, 0x4000, 0x401E, 0x403E, 0x403F, 0x7FFE, 0x7FFF, 0x3FC0, 0x43FE, 0x43FF, 0x3C01, 0x407E, 0x3F81];
-    private static readonly ulong[] s_mantissas = [0, 0x8000_0000_0000_0000, 0xC000_0000_0000_0000, 0xFFFF_FFFF_FFFF_FFFF, 0x8000_0000_0000_0001, 0xA000_0000_0000_0000, 0x4000_0000_0000_0000, 1, 0xFFFF_FFFF_FFFF_F800, 0xFFFF_FF00_0000_0000];
+    private static readonly ushort[] s_exponents =
+        [0, 1, 0x3FFF, 0x3FFE, 0x4000, 0x401E, 0x403E, 0x403F, 0x7FFE, 0x7FFF, 0x3FC0, 0x43FE, 0x43FF, 0x3C01, 0x407E, 0x3F81];
+    private static readonly ulong[] s_mantissas =
+        [0, 0x8000_0000_0000_0000, 0xC000_0000_0000_0000, 0xFFFF_FFFF_FFFF_FFFF, 0x8000_0000_0000_0001, 0xA000_0000_0000_0000, 0x4000_0000_0000_0000, 1,
+        0xFFFF_FFFF_FFFF_F800, 0xFFFF_FF00_0000_0000];
 
     /// <summary>An 80-bit floating-point value, also of the unsupported kinds.</summary>
     public void Extended(Span<byte> bytes)

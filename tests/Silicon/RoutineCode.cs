@@ -34,7 +34,8 @@ internal sealed class RoutineCode
     public RoutineCode(StateParts parts)
     {
         var a = new Assembler(64);
-        Label loop = a.CreateLabel(), store = a.CreateLabel(), marked = a.CreateLabel(), hostEntry = a.CreateLabel(), hostExit = a.CreateLabel(), guestExit = a.CreateLabel(), signal = a.CreateLabel();
+        Label loop = a.CreateLabel(), store = a.CreateLabel(), marked = a.CreateLabel(), hostEntry = a.CreateLabel(), hostExit = a.CreateLabel(),
+            guestExit = a.CreateLabel(), signal = a.CreateLabel();
         AssemblerRegister64[] gpr = [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15];
         AssemblerRegisterYMM[] ymm = [ymm0, ymm1, ymm2, ymm3, ymm4, ymm5, ymm6, ymm7, ymm8, ymm9, ymm10, ymm11, ymm12, ymm13, ymm14, ymm15];
 
@@ -136,13 +137,15 @@ internal sealed class RoutineCode
 
         // void handler(int signal, siginfo_t*, ucontext_t*). Touches neither FS nor the C library. A fault of a case is recorded in its context
         // and the signal returns to the store routine with all registers as the fault left them; a fault of the routine itself ends the process.
-        const int Gregs = 40, GregRip = Gregs + 16 * 8, GregFlags = Gregs + 17 * 8, GregSegments = Gregs + 18 * 8, GregError = Gregs + 19 * 8, GregTrap = Gregs + 20 * 8, GregCr2 = Gregs + 22 * 8;
+        const int Gregs = 40, GregRip = Gregs + 16 * 8, GregFlags = Gregs + 17 * 8, GregSegments = Gregs + 18 * 8, GregError = Gregs + 19 * 8,
+            GregTrap = Gregs + 20 * 8, GregCr2 = Gregs + 22 * 8;
         Label own = a.CreateLabel();
         a.Label(ref signal);
         a.cmp(__dword_ptr[Slot.InTest], 0);
         a.je(own);
         a.mov(rcx, __qword_ptr[Slot.Current]);
-        foreach ((int greg, int field) in (ReadOnlySpan<(int, int)>)[(GregTrap, Context.FaultVector), (GregError, Context.FaultError), (GregRip, Context.FaultRip), (GregCr2, Context.FaultAddress)])
+        foreach ((int greg, int field) in (ReadOnlySpan<(int, int)>)[(GregTrap, Context.FaultVector), (GregError, Context.FaultError),
+            (GregRip, Context.FaultRip), (GregCr2, Context.FaultAddress)])
         {
             a.mov(rax, __qword_ptr[rdx + greg]);
             a.mov(__qword_ptr[rcx + field], rax);

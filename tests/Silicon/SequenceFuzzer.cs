@@ -159,7 +159,8 @@ public sealed class SequenceFuzzer
             }
         }
         if (instruction.HasRepPrefix || instruction.HasRepnePrefix) Load(Register.RCX, (ulong)rng.Below(9));
-        if (instruction.Mnemonic is Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc && instruction.Op0Kind == OpKind.Memory && instruction.Op1Kind == OpKind.Register)
+        if (instruction.Mnemonic is Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc && instruction.Op0Kind == OpKind.Memory
+            && instruction.Op1Kind == OpKind.Register)
         {
             Register r = instruction.Op1Register.GetFullRegister();
             if (setup.Any(s => s.Op0Register.GetFullRegister() == r)) return null;
@@ -177,7 +178,9 @@ public sealed class SequenceFuzzer
         // RSP is the sequence's stack and moves by pushes and pops only.
         bool stack = instruction.Mnemonic is Mnemonic.Push or Mnemonic.Pop or Mnemonic.Pushf or Mnemonic.Pushfq;
         if (stack && instruction.Op0Kind == OpKind.Register && instruction.Op0Register.GetFullRegister() == Register.RSP) return null;
-        if (!stack && _infos.GetInfo(instruction).GetUsedRegisters().Any(u => u.Register.GetFullRegister() == Register.RSP && u.Access is not (OpAccess.Read or OpAccess.CondRead or OpAccess.NoMemAccess or OpAccess.None))) return null;
+        if (!stack
+            && _infos.GetInfo(instruction).GetUsedRegisters().Any(u => u.Register.GetFullRegister() == Register.RSP
+            && u.Access is not (OpAccess.Read or OpAccess.CondRead or OpAccess.NoMemAccess or OpAccess.None))) return null;
 
         var bytes = new List<byte>();
         var text = new StringBuilder();
@@ -243,7 +246,8 @@ public sealed class SequenceFuzzer
         if (features.Any(f => f is CpuidFeature.FPU or CpuidFeature.FPU287 or CpuidFeature.FPU387)) return 5;
         if (features.Contains(CpuidFeature.MMX)) return 6;
         StateParts parts = FormTester.Parts(code);
-        if (parts == StateParts.General) return info.Encoding == EncodingKind.VEX ? 4 : code.CpuidFeatures().Any(f => f >= CpuidFeature.INTEL186) && extended(info) ? 3 : (int)code % 3;
+        if (parts == StateParts.General)
+            return info.Encoding == EncodingKind.VEX ? 4 : code.CpuidFeatures().Any(f => f >= CpuidFeature.INTEL186) && extended(info) ? 3 : (int)code % 3;
         return info.Encoding == EncodingKind.VEX ? 8 : 7;
 
         static bool extended(OpCodeInfo info) => info.OpCodeLength > 1;
@@ -258,7 +262,8 @@ public sealed class SequenceFuzzer
         for (int n = 0; n < info.OpCount; n++)
         {
             string kind = info.GetOpKind(n).ToString();
-            if (kind is "seg_reg" or "cr_reg" or "dr_reg" or "es" or "ss" or "ds" or "fs" or "gs" or "mem_offs" or "seg_rBX_al" || kind.StartsWith("mem_vsib", StringComparison.Ordinal)) return false;
+            if (kind is "seg_reg" or "cr_reg" or "dr_reg" or "es" or "ss" or "ds" or "fs" or "gs" or "mem_offs" or "seg_rBX_al"
+                || kind.StartsWith("mem_vsib", StringComparison.Ordinal)) return false;
         }
         return info.Mnemonic is not (Mnemonic.Ldmxcsr or Mnemonic.Vldmxcsr or Mnemonic.Fldcw or Mnemonic.Fldenv or Mnemonic.Frstor or Mnemonic.Fnstenv or Mnemonic.Fnsave
             or Mnemonic.Wrfsbase or Mnemonic.Wrgsbase or Mnemonic.Rdfsbase or Mnemonic.Rdgsbase or Mnemonic.Popf or Mnemonic.Popfq or Mnemonic.Popfd or Mnemonic.Enter or Mnemonic.Leave

@@ -6,7 +6,8 @@ namespace Bunraku.Silicon;
 /// <remarks>Writes straight into <see cref="Layout.Contexts"/> of this process; needs a live <see cref="HostSilicon"/>.</remarks>
 internal sealed unsafe class TrialWriter(Rng rng)
 {
-    private static readonly ushort[] s_selectors = [0, 1, 3, Layout.Code64, Layout.Code32, Layout.Flat, Layout.Code16, Layout.Data16, 0x10, 0x18, 0x1B, 0x13, 0x20, 0x28, 0x30, 0x17];
+    private static readonly ushort[] s_selectors =
+        [0, 1, 3, Layout.Code64, Layout.Code32, Layout.Flat, Layout.Code16, Layout.Data16, 0x10, 0x18, 0x1B, 0x13, 0x20, 0x28, 0x30, 0x17];
 
     private byte* _context;
     private ulong Scratch => (ulong)_context + Context.Scratch;
@@ -153,7 +154,8 @@ internal sealed unsafe class TrialWriter(Rng rng)
         if (!rng.OneIn(4)) offset &= ~7ul;
         Gpr(4) = test.Bitness == 16 ? 0x8000 + offset + (ulong)rng.Below(0x4000) : Scratch + offset;
         // In which order far returns and POPA read the stack is not architectural, so it does not cross the edge.
-        if (rng.OneIn(32) && test.Instruction.Mnemonic is not (Mnemonic.Retf or Mnemonic.Iret or Mnemonic.Iretd or Mnemonic.Iretq or Mnemonic.Popa or Mnemonic.Popad)) Gpr(4) = (test.Bitness == 16 ? 0x10000 : Layout.DataEnd) - (ulong)rng.Below(12);
+        if (rng.OneIn(32)
+            && test.Instruction.Mnemonic is not (Mnemonic.Retf or Mnemonic.Iret or Mnemonic.Iretd or Mnemonic.Iretq or Mnemonic.Popa or Mnemonic.Popad)) Gpr(4) = (test.Bitness == 16 ? 0x10000 : Layout.DataEnd) - (ulong)rng.Below(12);
         Gpr(5) = rng.OneIn(2) ? Gpr(4) + (ulong)rng.Below(0x40) : Gpr(5);
     }
 
@@ -168,7 +170,8 @@ internal sealed unsafe class TrialWriter(Rng rng)
         if (i.Mnemonic is Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc && i.Op0Kind == OpKind.Memory && i.Op1Kind == OpKind.Register)
         {
             int n = i.Op1Register.GetFullRegister() - Register.RAX;
-            bool shared = i.MemoryBase.GetFullRegister() == i.Op1Register.GetFullRegister() || i.MemoryIndex.GetFullRegister() == i.Op1Register.GetFullRegister();
+            bool shared = i.MemoryBase.GetFullRegister() == i.Op1Register.GetFullRegister()
+                || i.MemoryIndex.GetFullRegister() == i.Op1Register.GetFullRegister();
             if (!shared && !rng.OneIn(32)) Put(i.Op1Register, (ulong)(long)(rng.Below(0x8000) - 0x4000), i.Op1Register.GetSize() * 8, test.Bitness);
         }
     }
@@ -220,7 +223,8 @@ internal sealed unsafe class TrialWriter(Rng rng)
     private void Content(TestCase test, ulong target, int size)
     {
         Instruction i = test.Instruction;
-        bool inside = target >= Scratch && target + 16 <= Scratch + Context.ScratchSize || test.Bitness == 16 && target >= Layout.Data && target + 16 <= Layout.DataEnd;
+        bool inside = target >= Scratch && target + 16 <= Scratch + Context.ScratchSize || test.Bitness == 16 && target >= Layout.Data
+            && target + 16 <= Layout.DataEnd;
         if (!inside) return;
         ulong landing = test.Bitness == 16 ? test.Landing - Layout.Cases : test.Landing;
         if (i.IsJmpNearIndirect || i.IsCallNearIndirect) WriteSized(target, landing, size);
@@ -229,8 +233,10 @@ internal sealed unsafe class TrialWriter(Rng rng)
             WriteSized(target, landing, size - 2);
             *(ushort*)(target + (ulong)size - 2) = CodeSelector(test.Bitness);
         }
-        else if (i.Code is Code.Mov_Sreg_rm16 or Code.Mov_Sreg_r32m16 or Code.Mov_Sreg_r64m16 || IsSelectorTest(i.Mnemonic)) *(ushort*)target = rng.Pick<ushort>(s_selectors);
-        else if (i.Mnemonic is Mnemonic.Lds or Mnemonic.Les or Mnemonic.Lfs or Mnemonic.Lgs or Mnemonic.Lss) *(ushort*)(target + (ulong)size - 2) = rng.Pick<ushort>(s_selectors);
+        else if (i.Code is Code.Mov_Sreg_rm16 or Code.Mov_Sreg_r32m16 or Code.Mov_Sreg_r64m16 || IsSelectorTest(i.Mnemonic))
+            *(ushort*)target = rng.Pick<ushort>(s_selectors);
+        else if (i.Mnemonic is Mnemonic.Lds or Mnemonic.Les or Mnemonic.Lfs or Mnemonic.Lgs or Mnemonic.Lss)
+            *(ushort*)(target + (ulong)size - 2) = rng.Pick<ushort>(s_selectors);
         else if (i.Mnemonic is Mnemonic.Popf or Mnemonic.Popfd or Mnemonic.Popfq) *(uint*)target &= ~0x4_0100u;
         else if (i.Mnemonic is Mnemonic.Ldmxcsr or Mnemonic.Vldmxcsr && !rng.OneIn(8)) *(uint*)target = Mxcsr();
         else if (i.Mnemonic is Mnemonic.Ldmxcsr or Mnemonic.Vldmxcsr) *(uint*)target &= ~0x2_0000u; // see Comparer.Normalize
@@ -273,7 +279,9 @@ internal sealed unsafe class TrialWriter(Rng rng)
         int reach = Math.Max(size, 16);
         ulong alignment = rng.OneIn(4) ? 1 : (ulong)(size >= 64 ? 64 : size >= 16 ? size : 16);
         // Operands of several parts wrap at the end of a 16-bit segment part by part; how is not architectural.
-        bool parts = test.Bitness == 16 && (size > 8 || i.Mnemonic is Mnemonic.Lds or Mnemonic.Les or Mnemonic.Lfs or Mnemonic.Lgs or Mnemonic.Lss or Mnemonic.Bound || i.IsJmpFarIndirect || i.IsCallFarIndirect);
+        bool parts = test.Bitness == 16
+            && (size > 8 || i.Mnemonic is Mnemonic.Lds or Mnemonic.Les or Mnemonic.Lfs or Mnemonic.Lgs or Mnemonic.Lss or Mnemonic.Bound || i.IsJmpFarIndirect
+            || i.IsCallFarIndirect);
         if (!FormBuilder.AlignedArea(i.Mnemonic) && !parts && rng.OneIn(24))
         {
             // At the edges of what is mapped.
@@ -313,7 +321,8 @@ internal sealed unsafe class TrialWriter(Rng rng)
                     Repeat(i, test.Bitness);
                     break;
                 case OpKind.MemorySegRDI or OpKind.MemorySegEDI or OpKind.MemorySegDI:
-                    Put(Register.RDI, (data + 0x140 + (ulong)rng.Below(0x40) - StringBase(i, test.Bitness)) & (rng.OneIn(2) ? ~15ul : ~0ul), Bits(i.GetOpKind(n)), test.Bitness);
+                    Put(Register.RDI, (data + 0x140 + (ulong)rng.Below(0x40) - StringBase(i, test.Bitness)) & (rng.OneIn(2) ? ~15ul : ~0ul),
+                        Bits(i.GetOpKind(n)), test.Bitness);
                     break;
                 case OpKind.MemoryESRDI or OpKind.MemoryESEDI or OpKind.MemoryESDI:
                     Put(Register.RDI, data + (rng.OneIn(3) ? 0xA8ul : 0x1E0) + (ulong)rng.Below(0x40), Bits(i.GetOpKind(n)), test.Bitness);
@@ -343,14 +352,16 @@ internal sealed unsafe class TrialWriter(Rng rng)
                 WriteSized(top + (ulong)(operandSize / 8), CodeSelector(test.Bitness), operandSize / 8);
                 break;
             case Mnemonic.Iret or Mnemonic.Iretd or Mnemonic.Iretq when stack:
-                ReadOnlySpan<ulong> frame = [landing, CodeSelector(test.Bitness), 0x202 | rng.Next() & 0x8CD5, Gpr(4) + 0x40, test.Bitness == 16 ? Layout.Data16 : Layout.Flat];
+                ReadOnlySpan<ulong> frame =
+                    [landing, CodeSelector(test.Bitness), 0x202 | rng.Next() & 0x8CD5, Gpr(4) + 0x40, test.Bitness == 16 ? Layout.Data16 : Layout.Flat];
                 for (int n = 0; n < 5; n++) WriteSized(top + (ulong)(n * operandSize / 8), frame[n], operandSize / 8);
                 break;
             case Mnemonic.Popf or Mnemonic.Popfd or Mnemonic.Popfq when stack: *(uint*)top = *(uint*)top & ~0x4_0100u; break;
             case Mnemonic.Pop when stack && i.Op0Kind == OpKind.Register && i.Op0Register.IsSegmentRegister(): *(ushort*)top = rng.Pick<ushort>(s_selectors); break;
             case Mnemonic.Enter or Mnemonic.Leave: Gpr(5) = Gpr(4) + (ulong)rng.Below(0x20); break;
             case Mnemonic.Loop or Mnemonic.Loope or Mnemonic.Loopne or Mnemonic.Jcxz or Mnemonic.Jecxz or Mnemonic.Jrcxz:
-                Gpr(1) = rng.Pick<ulong>(test.Bitness == 64 ? [0, 1, 2, 0x1_0000_0000, 0x1_0000_0001, ulong.MaxValue, 0x1_0000] : [0, 1, 2, 0x1_0000, 0x1_0001, 0xFFFF]);
+                Gpr(1) = rng.Pick<ulong>(test.Bitness == 64 ? [0, 1, 2, 0x1_0000_0000, 0x1_0000_0001, ulong.MaxValue, 0x1_0000]
+                    : [0, 1, 2, 0x1_0000, 0x1_0001, 0xFFFF]);
                 break;
             case Mnemonic.Div when rng.OneIn(2): Gpr(2) = rng.OneIn(2) ? 0 : (ulong)rng.Below(8); break;
             case Mnemonic.Idiv when rng.OneIn(2): Gpr(2) = (ulong)((long)Gpr(0) >> 63) & (test.Bitness == 64 ? ulong.MaxValue : uint.MaxValue); break;

@@ -4,8 +4,8 @@ using Iced.Intel;
 namespace Bunraku.Silicon;
 
 /// <summary>
-/// Undefined flags of the instructions that both engines compute (BCD arithmetic): ours are those of AMD's families 19h and 1Ah, so there every bit is compared; on
-/// any other host the bits of this table are left out. All other undefined flags are the host's in both engines, and are compared on every host.
+/// Undefined flags of the instructions that both engines compute (BCD arithmetic): ours are those of AMD's families 19h and 1Ah, so there every bit is
+/// compared; on any other host the bits of this table are left out. All other undefined flags are the host's in both engines, and are compared on every host.
 /// Intel SDM vol. 2, section "Flags Affected" of each instruction; AMD APM vol. 3, appendix "Instruction Effects on RFLAGS".
 /// </summary>
 public static class UndefinedFlags

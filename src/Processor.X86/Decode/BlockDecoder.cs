@@ -40,7 +40,8 @@ internal sealed unsafe class BlockDecoder
     public ulong Checksum => _bytes.Checksum(Length);
 
     /// <summary>
-    /// Decodes a block from <paramref name="available"/> bytes. False when not even one instruction is complete in them: the caller supplies more, from the next page.
+    /// Decodes a block from <paramref name="available"/> bytes. False when not even one instruction is complete in them: the caller supplies more, from the
+    /// next page.
     /// </summary>
     /// <param name="rip">RIP of the first byte, for branch targets only.</param>
     /// <param name="maxInstructions">1 for single steps and for instructions across pages.</param>
@@ -183,7 +184,8 @@ internal sealed unsafe class BlockDecoder
         return null;
     }
 
-    private static bool IsPrefetchOfRegister(Code code) => code is Code.Reservednop_rm16_r16_0F0D or Code.Reservednop_rm32_r32_0F0D or Code.Reservednop_rm64_r64_0F0D;
+    private static bool IsPrefetchOfRegister(Code code) =>
+        code is Code.Reservednop_rm16_r16_0F0D or Code.Reservednop_rm32_r32_0F0D or Code.Reservednop_rm64_r64_0F0D;
 
     /// <summary>More than 15 bytes raise #GP(0), not #UD (SDM vol. 3A "General Protection Exception").</summary>
     private static bool TooLong(in Instruction instruction, uint mode, byte* code)

@@ -3,8 +3,8 @@ using Iced.Intel;
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// Feeds the decoder from memory that other processors may write to. Bytes of a naturally aligned quadword come from one access, so that code which is replaced by one
-/// store into such a quadword is decoded as it was or as it is.
+/// Feeds the decoder from memory that other processors may write to. Bytes of a naturally aligned quadword come from one access, so that code which is replaced
+/// by one store into such a quadword is decoded as it was or as it is.
 /// </summary>
 /// <remarks>
 /// AMD APM vol. 2, "Cross-Modifying Code", asynchronous modification. Invariant: reads only aligned quadwords that touch [pointer, pointer + length) given to

@@ -90,6 +90,7 @@ internal static class FeatureMap
     }
 
     /// <summary>Forms in the hint-NOP space (0F 0D, 0F 18 to 0F 1F), which do nothing where the feature is absent (SDM vol. 2B "NOP").</summary>
-    public static bool IsHint(in Instruction instruction) => instruction.OpCode.OpCode is 0x0D or (>= 0x18 and <= 0x1F) && instruction.OpCode.Table == OpCodeTableKind.T0F
+    public static bool IsHint(in Instruction instruction) =>
+        instruction.OpCode.OpCode is 0x0D or (>= 0x18 and <= 0x1F) && instruction.OpCode.Table == OpCodeTableKind.T0F
         && instruction.OpCode.Encoding == EncodingKind.Legacy;
 }

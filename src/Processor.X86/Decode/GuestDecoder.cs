@@ -29,7 +29,8 @@ internal sealed class GuestDecoder(CodeBytes bytes, CpuModel model)
         ulong ip = decoder.IP;
         decoder.Decode(out instruction);
         if (decoder.LastError == DecoderError.NoMoreBytes) return false;
-        if (instruction.IsInvalid && _behavior.IgnoresWOfQuadwordPermutes && StartsQuadwordPermuteWithoutW(start)) return DecodeWithW(decoder, start, ip, out instruction);
+        if (instruction.IsInvalid && _behavior.IgnoresWOfQuadwordPermutes && StartsQuadwordPermuteWithoutW(start))
+            return DecodeWithW(decoder, start, ip, out instruction);
         if (_behavior.RepeatPrefixChoosesLoopCondition) instruction.Code = LoopByPrefix(instruction);
         return true;
     }

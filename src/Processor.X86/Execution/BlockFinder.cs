@@ -40,7 +40,7 @@ internal sealed unsafe class BlockFinder(Processor p)
 
     private bool _mustLookUp; // the block that was found last may not be entered from anywhere but the dispatcher
 
-    /// <summary>Translates RIP, finds the block there or decodes it. Faults leave Rip as it is, with no current instruction.</summary>
+    /// <summary>Looks RIP up in the page tables, finds the block there or decodes it. Faults leave Rip as it is, with no current instruction.</summary>
     public Insn* FindSlow(ProcessorState* s, ulong linear)
     {
         bool flat = (s->Mode & ModeKey.Flat) != 0;

@@ -5,8 +5,8 @@ using Bunraku.Engines;
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// Decoded blocks, by where their first byte lies in guest memory. Code pages are write-protected in the software TLB; a write to a line (64 bytes) that holds decoded
-/// code turns the blocks there into stubs that lead back to the dispatcher, so that no link has to be found and undone, and a block may change itself.
+/// Decoded blocks, by where their first byte lies in guest memory. Code pages are write-protected in the software TLB; a write to a line (64 bytes) that holds
+/// decoded code turns the blocks there into stubs that lead back to the dispatcher, so that no link has to be found and undone, and a block may change itself.
 /// </summary>
 internal sealed unsafe class CodeCache(Processor p) : ICodeObserver, IDisposable
 {
@@ -60,8 +60,8 @@ internal sealed unsafe class CodeCache(Processor p) : ICodeObserver, IDisposable
     }
 
     /// <summary>
-    /// A page that this or another vCPU has decoded code of. This one's own pages are asked for too: the mark of a page goes when another vCPU has written to it, which
-    /// this one hears of a moment later.
+    /// A page that this or another vCPU has decoded code of. This one's own pages are asked for too: the mark of a page goes when another vCPU has written to
+    /// it, which this one hears of a moment later.
     /// </summary>
     public bool IsCodePage(byte* host)
     {

@@ -8,7 +8,9 @@ internal static unsafe class Flow
     /// <summary>Back to the dispatcher; execution goes on with the next instruction. For what may change mode, privilege, interrupts or code.</summary>
     public static Insn* Leave(ProcessorState* s, Insn* i) => LeaveTo(s, i, NextRip(s, i));
 
-    /// <summary>Back to the dispatcher; the instruction has retired and execution goes on at <paramref name="rip"/> (offset in CS, already truncated and checked).</summary>
+    /// <summary>
+    /// Back to the dispatcher; the instruction has retired and execution goes on at <paramref name="rip"/> (offset in CS, already truncated and checked).
+    /// </summary>
     public static Insn* LeaveTo(ProcessorState* s, Insn* i, ulong rip)
     {
         s->Retired += i->Ordinal + 1u;
@@ -105,7 +107,10 @@ internal static unsafe class Flow
         return JumpCacheLookup(s, rip);
     }
 
-    /// <summary>The block at <paramref name="rip"/> if the jump cache knows it under the current mode and address space; sets <see cref="ProcessorState.BlockRip"/> then.</summary>
+    /// <summary>
+    /// The block at <paramref name="rip"/> if the jump cache knows it under the current mode and address space; sets <see cref="ProcessorState.BlockRip"/>
+    /// then.
+    /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static Insn* JumpCacheLookup(ProcessorState* s, ulong rip)
     {

@@ -3,7 +3,10 @@ using Iced.Intel;
 
 namespace Bunraku.Processor.X86;
 
-/// <summary>Running to an exact place: blocks while the largest one cannot go past it, then single instructions, all interpreted. And running to about a place, in any way.</summary>
+/// <summary>
+/// Running to an exact place: blocks while the largest one cannot go past it, then single instructions, all interpreted. And running to about a place, in any
+/// way.
+/// </summary>
 internal sealed unsafe class Following(Processor p)
 {
     private bool _runBeyond;

@@ -1,8 +1,8 @@
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// Remembers which blocks were worth translating, beyond the moment when all code is given up: they are translated again as soon as they are decoded, and do not
-/// have to be entered many times first. A hint: it may say yes about a block that it never saw.
+/// Remembers which blocks were worth translating, beyond the moment when all code is given up: they are translated again as soon as they are decoded, and do
+/// not have to be entered many times first. A hint: it may say yes about a block that it never saw.
 /// </summary>
 internal sealed class HotBlocks
 {

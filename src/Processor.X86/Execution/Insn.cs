@@ -22,7 +22,9 @@ internal unsafe struct Insn
     [FieldOffset(12)] public ushort R2;
     [FieldOffset(14)] public ushort R3;
 
-    /// <summary>Offset of the base register, of <see cref="ProcessorState.Zero"/>, or of <see cref="ProcessorState.BlockRip"/> for RIP-relative operands.</summary>
+    /// <summary>
+    /// Offset of the base register, of <see cref="ProcessorState.Zero"/>, or of <see cref="ProcessorState.BlockRip"/> for RIP-relative operands.
+    /// </summary>
     [FieldOffset(16)] public ushort Base;
     [FieldOffset(18)] public ushort Index;
     /// <summary>Offset of the 64-bit base that is added after truncation to the address size; <see cref="ProcessorState.Zero"/> for flat segments.</summary>

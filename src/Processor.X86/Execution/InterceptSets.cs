@@ -1,8 +1,8 @@
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// Numbers for sets of intercepted instructions. Which instructions exit is decided when they are decoded, so the number is part of <see cref="ModeKey"/>: code that
-/// was decoded under another set stays, and is found again when that set is in force again.
+/// Numbers for sets of intercepted instructions. Which instructions exit is decided when they are decoded, so the number is part of <see cref="ModeKey"/>: code
+/// that was decoded under another set stays, and is found again when that set is in force again.
 /// </summary>
 internal sealed class InterceptSets
 {

@@ -1,7 +1,8 @@
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// The generations of the jump cache, which leads from linear addresses to decoded blocks. All entries are forgotten by beginning a new generation. Hits are in <see cref="Flow"/>.
+/// The generations of the jump cache, which leads from linear addresses to decoded blocks. All entries are forgotten by beginning a new generation. Hits are in
+/// <see cref="Flow"/>.
 /// </summary>
 internal sealed unsafe class JumpCache(Processor p)
 {

@@ -45,7 +45,8 @@ internal sealed unsafe class SiliconFlagRoutines
     {
         for (int width = 0; width < Widths; width++)
         {
-            if (CodeOf(operation, 8 << width, immediate: true) is not { } code || CodeOf(operation, 8 << width, immediate: false) is not { } byRegister) continue;
+            if (CodeOf(operation, 8 << width, immediate: true) is not { } code || CodeOf(operation, 8 << width, immediate: false) is not { } byRegister)
+                continue;
             Make(operation, width, byRegister, 0, memory: true);
             for (int count = 2; count < (width == 3 ? Counts : Counts / 2); count++)
             {
@@ -66,7 +67,9 @@ internal sealed unsafe class SiliconFlagRoutines
     {
         const uint fixedOne = (uint)Rflags.Fixed1;
         ulong r;
-        var after = (uint)_routines[(int)operation * Widths + width, (immediate ? (int)third : 0) + (memory ? Counts : 0)](first, second, third, flags & (uint)Rflags.Arithmetic | fixedOne, &r);
+        var after =
+            (uint)_routines[(int)operation * Widths + width, (immediate ? (int)third : 0) + (memory ? Counts : 0)](first, second, third,
+            flags & (uint)Rflags.Arithmetic | fixedOne, &r);
         result = r;
         return after;
     }
@@ -105,7 +108,8 @@ internal sealed unsafe class SiliconFlagRoutines
     private void Make(HostOperation operation, int width, Code code, int count, bool memory)
     {
         // System V: RDI, RSI, RDX, RCX, R8. The first operand goes to RAX, where the result comes from, the third to RCX as well.
-        HostRegister a = Sized(width, HostRegister.AL, HostRegister.AX), b = Sized(width, HostRegister.SIL, HostRegister.SI), first = Sized(width, HostRegister.DIL, HostRegister.DI);
+        HostRegister a = Sized(width, HostRegister.AL, HostRegister.AX), b = Sized(width, HostRegister.SIL, HostRegister.SI),
+            first = Sized(width, HostRegister.DIL, HostRegister.DI);
         Instruction instruction = operation switch
         {
             <= HostOperation.Rcr => count == 0 ? Instruction.Create(code, a, HostRegister.CL) : Instruction.Create(code, a, count),
@@ -138,7 +142,8 @@ internal sealed unsafe class SiliconFlagRoutines
         foreach (Instruction i in body) encoder.Encode(i, (ulong)_writer.Length);
         byte* made = (byte*)_memory.Append(_writer.Span);
         if (made == null) throw new InvalidOperationException("the routines for flags do not fit");
-        _routines[(int)operation * Widths + width, count + (memory ? Counts : 0)] = (delegate* unmanaged[SuppressGCTransition]<ulong, ulong, ulong, ulong, ulong*, ulong>)made;
+        _routines[(int)operation * Widths + width, count + (memory ? Counts : 0)] =
+            (delegate* unmanaged[SuppressGCTransition]<ulong, ulong, ulong, ulong, ulong*, ulong>)made;
     }
 
     private static HostRegister Sized(int width, HostRegister bytes, HostRegister words) =>

@@ -42,7 +42,8 @@ internal static unsafe class SiliconFlags
     /// <summary>TZCNT, LZCNT: OF, SF, AF, PF.</summary>
     public static readonly FlagRule Counts = Find(HostOperation.Tzcnt, HostOperation.Lzcnt);
     /// <summary>BMI1 and BMI2: AF, PF; of BEXTR SF, too.</summary>
-    public static readonly FlagRule Fields = Find(HostOperation.Andn, HostOperation.Bextr, HostOperation.Bzhi, HostOperation.Blsi, HostOperation.Blsmsk, HostOperation.Blsr);
+    public static readonly FlagRule Fields =
+        Find(HostOperation.Andn, HostOperation.Bextr, HostOperation.Bzhi, HostOperation.Blsi, HostOperation.Blsmsk, HostOperation.Blsr);
 
     /// <summary>
     /// Executes the instruction on the host and replaces the undefined flags. <paramref name="before"/> is RFLAGS before the instruction; the state has
@@ -53,11 +54,13 @@ internal static unsafe class SiliconFlags
     /// <param name="memory">The first operand of a shift or rotate is in memory.</param>
     /// <returns>The result of the host; nothing where all flags are defined.</returns>
     [MethodImpl(MethodImplOptions.NoInlining)]
-    public static ulong Ask<T>(ProcessorState* s, HostOperation operation, uint before, ulong first, ulong second, ulong third, bool immediate = false, bool memory = false) where T : unmanaged
+    public static ulong Ask<T>(ProcessorState* s, HostOperation operation, uint before, ulong first, ulong second, ulong third, bool immediate = false,
+        bool memory = false) where T : unmanaged
     {
         uint undefined = Undefined(operation, sizeof(T) * 8, (int)third);
         if (undefined == 0) return 0;
-        uint after = s_routines.Run(operation, BitOperations.Log2((uint)sizeof(T)), immediate && third > 1, memory, first, second, third, before, out ulong result);
+        uint after =
+            s_routines.Run(operation, BitOperations.Log2((uint)sizeof(T)), immediate && third > 1, memory, first, second, third, before, out ulong result);
         Flags.SetArithmetic(s, Flags.Get(s) & ~undefined | after & undefined);
         return result;
     }
@@ -142,7 +145,8 @@ internal static unsafe class SiliconFlags
         switch (operation)
         {
             case HostOperation.Shl or HostOperation.Shr or HostOperation.Sar when !amd:
-                uint byOne = operation switch { HostOperation.Shl => Bit(first, bits - 1) ^ Bit(first, bits - 2), HostOperation.Shr => Bit(first, bits - 1), _ => 0 };
+                uint byOne =
+                    operation switch { HostOperation.Shl => Bit(first, bits - 1) ^ Bit(first, bits - 2), HostOperation.Shr => Bit(first, bits - 1), _ => 0 };
                 return byOne * Of;
             case <= HostOperation.Shrd:
                 if (!amd) return ~after; // there is no second rule

@@ -12,7 +12,8 @@ namespace Bunraku.Processor.X86;
 internal sealed unsafe class ThunkEmitter
 {
     private static readonly int s_fxsave = Offset(nameof(ProcessorState.Fxsave)), s_simd = Offset(nameof(ProcessorState.Simd));
-    private static readonly int s_mxcsr = Offset(nameof(ProcessorState.ThunkMxcsr)), s_unmasked = Offset(nameof(ProcessorState.ThunkUnmasked)), s_flags = Offset(nameof(ProcessorState.ThunkFlags));
+    private static readonly int s_mxcsr = Offset(nameof(ProcessorState.ThunkMxcsr)), s_unmasked = Offset(nameof(ProcessorState.ThunkUnmasked)),
+        s_flags = Offset(nameof(ProcessorState.ThunkFlags));
 
     private static int Offset(string field) => (int)System.Runtime.InteropServices.Marshal.OffsetOf<ProcessorState>(field);
 
@@ -73,7 +74,8 @@ internal sealed unsafe class ThunkEmitter
     }
 
     // FNSTSW AX has its own handler; no host-executed form names a fixed general register as an operand.
-    private static bool IsImplicit(in Instruction instruction, int n) => instruction.OpCode.GetOpKind(n) is OpCodeOperandKind.ax or OpCodeOperandKind.eax or OpCodeOperandKind.rax or OpCodeOperandKind.al;
+    private static bool IsImplicit(in Instruction instruction, int n) =>
+        instruction.OpCode.GetOpKind(n) is OpCodeOperandKind.ax or OpCodeOperandKind.eax or OpCodeOperandKind.rax or OpCodeOperandKind.al;
 
     private static HostRegister Sized(int n, HostRegister like) => like.GetSize() switch
     {
@@ -214,7 +216,8 @@ internal sealed unsafe class ThunkEmitter
     }
 
     /// <summary>Registers that the normalised instruction uses, as bit masks by number; <paramref name="wide"/>: some are YMM.</summary>
-    private void Used(in Instruction normal, out uint vectors, out uint vectorsWritten, out uint mmx, out uint mmxWritten, out uint general, out uint generalWritten, out bool wide)
+    private void Used(in Instruction normal, out uint vectors, out uint vectorsWritten, out uint mmx, out uint mmxWritten, out uint general,
+        out uint generalWritten, out bool wide)
     {
         vectors = vectorsWritten = mmx = mmxWritten = general = generalWritten = 0;
         wide = false;

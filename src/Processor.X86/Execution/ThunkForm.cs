@@ -42,11 +42,15 @@ internal sealed class ThunkForm
         OpCodeInfo info = code.ToOpCode();
         string name = code.Mnemonic().ToString().ToUpperInvariant();
         CpuidFeature[] features = code.CpuidFeatures();
-        IsX87 = features.Any(f => f is CpuidFeature.FPU or CpuidFeature.FPU287 or CpuidFeature.FPU387) || (features.Contains(CpuidFeature.SSE3) && name == "FISTTP");
-        IsControl = IsX87 && (name.Contains("SAVE", StringComparison.Ordinal) || name.Contains("RSTOR", StringComparison.Ordinal) || name.Contains("ENV", StringComparison.Ordinal)
+        IsX87 = features.Any(f => f is CpuidFeature.FPU or CpuidFeature.FPU287 or CpuidFeature.FPU387)
+            || (features.Contains(CpuidFeature.SSE3) && name == "FISTTP");
+        IsControl = IsX87
+            && (name.Contains("SAVE", StringComparison.Ordinal) || name.Contains("RSTOR", StringComparison.Ordinal)
+            || name.Contains("ENV", StringComparison.Ordinal)
             || name.Contains("CW", StringComparison.Ordinal) || name.Contains("SW", StringComparison.Ordinal) || name.Contains("DW", StringComparison.Ordinal)
             || name.Contains("SG", StringComparison.Ordinal) || name.Contains("PM", StringComparison.Ordinal) || name.Contains("ENI", StringComparison.Ordinal)
-            || name.Contains("DISI", StringComparison.Ordinal) || name.Contains("INIT", StringComparison.Ordinal) || name.Contains("CLEX", StringComparison.Ordinal) || name == "WAIT");
+            || name.Contains("DISI", StringComparison.Ordinal) || name.Contains("INIT", StringComparison.Ordinal)
+                || name.Contains("CLEX", StringComparison.Ordinal) || name == "WAIT");
         IsSha = features.Contains(CpuidFeature.SHA);
         IsVex = info.Encoding == EncodingKind.VEX;
         HasRegisterForm = true;
@@ -69,18 +73,21 @@ internal sealed class ThunkForm
         WritesFlags = (any.RflagsModified & Arithmetic) != 0;
         ReadsFlags = (any.RflagsRead & Arithmetic) != 0;
         IsFloat = !IsX87 && ComputesFloat(IsVex && name[0] == 'V' ? name[1..] : name);
-        IsSimd = !IsX87 && info.IsInstruction && info.Encoding is EncodingKind.Legacy or EncodingKind.VEX && features.All(IsSimdFeature) && IsThunkable(info, name);
+        IsSimd = !IsX87 && info.IsInstruction && info.Encoding is EncodingKind.Legacy or EncodingKind.VEX && features.All(IsSimdFeature)
+            && IsThunkable(info, name);
         Aligned = IsVex ? MustAlignVex(name) : MemorySize == 16 && HasSimd && !MayMisalign(name);
     }
 
-    private static bool IsSimdFeature(CpuidFeature f) => f is CpuidFeature.MMX or CpuidFeature.SSE or CpuidFeature.SSE2 or CpuidFeature.SSE3 or CpuidFeature.SSSE3
+    private static bool IsSimdFeature(CpuidFeature f) =>
+        f is CpuidFeature.MMX or CpuidFeature.SSE or CpuidFeature.SSE2 or CpuidFeature.SSE3 or CpuidFeature.SSSE3
         or CpuidFeature.SSE4_1 or CpuidFeature.SSE4_2 or CpuidFeature.SSE4A or CpuidFeature.AVX or CpuidFeature.AVX2 or CpuidFeature.FMA or CpuidFeature.F16C
         or CpuidFeature.AES or CpuidFeature.PCLMULQDQ or CpuidFeature.SHA;
 
     // Gathers, masked moves and fences have handlers of their own (or, being hints, need none of this).
     private static bool IsThunkable(OpCodeInfo info, string name)
     {
-        if (name.Contains("MASKMOV", StringComparison.Ordinal) || name.Contains("GATHER", StringComparison.Ordinal) || name.Contains("FENCE", StringComparison.Ordinal)
+        if (name.Contains("MASKMOV", StringComparison.Ordinal) || name.Contains("GATHER", StringComparison.Ordinal)
+            || name.Contains("FENCE", StringComparison.Ordinal)
             || name.StartsWith("PREFETCH", StringComparison.Ordinal) || name is "PAUSE" or "CLFLUSH")
             return false;
         return info.OpCount > 0;
@@ -89,15 +96,21 @@ internal sealed class ThunkForm
     // Integer instructions begin with P or belong to a named family (AES, SHA); what is listed here and cannot raise anything is only slower.
     private static bool ComputesFloat(string name) =>
         name is not "MULX"
-        && (name.StartsWith("ADD", StringComparison.Ordinal) || name.StartsWith("SUB", StringComparison.Ordinal) || name.StartsWith("MUL", StringComparison.Ordinal)
-            || name.StartsWith("DIV", StringComparison.Ordinal) || name.StartsWith("SQRT", StringComparison.Ordinal) || name.StartsWith("MIN", StringComparison.Ordinal)
-            || name.StartsWith("MAX", StringComparison.Ordinal) || name.StartsWith("CMP", StringComparison.Ordinal) || name.StartsWith("COMI", StringComparison.Ordinal)
-            || name.StartsWith("UCOMI", StringComparison.Ordinal) || name.StartsWith("CVT", StringComparison.Ordinal) || name.StartsWith("ROUND", StringComparison.Ordinal)
-            || name.StartsWith("DPP", StringComparison.Ordinal) || name.StartsWith("HADD", StringComparison.Ordinal) || name.StartsWith("HSUB", StringComparison.Ordinal)
+        && (name.StartsWith("ADD", StringComparison.Ordinal) || name.StartsWith("SUB", StringComparison.Ordinal)
+            || name.StartsWith("MUL", StringComparison.Ordinal)
+            || name.StartsWith("DIV", StringComparison.Ordinal) || name.StartsWith("SQRT", StringComparison.Ordinal)
+                || name.StartsWith("MIN", StringComparison.Ordinal)
+            || name.StartsWith("MAX", StringComparison.Ordinal) || name.StartsWith("CMP", StringComparison.Ordinal)
+                || name.StartsWith("COMI", StringComparison.Ordinal)
+            || name.StartsWith("UCOMI", StringComparison.Ordinal) || name.StartsWith("CVT", StringComparison.Ordinal)
+                || name.StartsWith("ROUND", StringComparison.Ordinal)
+            || name.StartsWith("DPP", StringComparison.Ordinal) || name.StartsWith("HADD", StringComparison.Ordinal)
+                || name.StartsWith("HSUB", StringComparison.Ordinal)
             || name.StartsWith("FM", StringComparison.Ordinal) || name.StartsWith("FNM", StringComparison.Ordinal));
 
     // SDM vol. 2A, "Exceptions Type 4" and the notes of the instructions themselves.
-    private static bool MayMisalign(string name) => name is "MOVUPS" or "MOVUPD" or "MOVDQU" or "LDDQU" or "PCMPESTRI" or "PCMPESTRM" or "PCMPISTRI" or "PCMPISTRM"
+    private static bool MayMisalign(string name) =>
+        name is "MOVUPS" or "MOVUPD" or "MOVDQU" or "LDDQU" or "PCMPESTRI" or "PCMPESTRM" or "PCMPISTRI" or "PCMPISTRM"
         or "PCMPESTRI64" or "PCMPESTRM64" or "PCMPISTRI64" or "PCMPISTRM64";
 
     // SDM vol. 2A, "Exceptions Type 1".

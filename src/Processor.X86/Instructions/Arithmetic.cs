@@ -266,7 +266,9 @@ internal static unsafe class Unary<TOp, T> where TOp : struct, IUnaryOperation w
 /// <summary>Parts of the lazy carry vector.</summary>
 internal static unsafe class Carry
 {
-    /// <summary>Gives CF the value it has in the carry vector <paramref name="before"/>; OF and AF stay. OF is bit 63 XOR bit 62, so both flip together.</summary>
+    /// <summary>
+    /// Gives CF the value it has in the carry vector <paramref name="before"/>; OF and AF stay. OF is bit 63 XOR bit 62, so both flip together.
+    /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Keep(ProcessorState* s, ulong before)
     {

@@ -237,7 +237,10 @@ internal static unsafe class CountFlags
         s->FlagCarries = 0;
     }
 
-    /// <summary>TZCNT and LZCNT: CF for a zero source, ZF for a zero result; SF, PF and AF are cleared, OF stays on AMD's processors and is cleared on Intel's (all undefined).</summary>
+    /// <summary>
+    /// TZCNT and LZCNT: CF for a zero source, ZF for a zero result; SF, PF and AF are cleared, OF stays on AMD's processors and is cleared on Intel's (all
+    /// undefined).
+    /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Count(ProcessorState* s, bool cf, bool zf)
     {

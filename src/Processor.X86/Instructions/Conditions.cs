@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using static System.Runtime.CompilerServices.MethodImplOptions;
 
 namespace Bunraku.Processor.X86;
 
@@ -9,28 +10,28 @@ internal unsafe interface ICondition
 }
 
 #pragma warning disable IDE0055 // one condition a line, in the order of the encoding
-internal readonly unsafe struct Overflow       : ICondition { [MethodImpl(MethodImplOptions.AggressiveInlining)] public static bool Test(ProcessorState* s) => Flags.Of(s); }
-internal readonly unsafe struct NotOverflow    : ICondition { [MethodImpl(MethodImplOptions.AggressiveInlining)] public static bool Test(ProcessorState* s) => !Flags.Of(s); }
-internal readonly unsafe struct Below          : ICondition { [MethodImpl(MethodImplOptions.AggressiveInlining)] public static bool Test(ProcessorState* s) => Flags.Cf(s); }
-internal readonly unsafe struct AboveOrEqual   : ICondition { [MethodImpl(MethodImplOptions.AggressiveInlining)] public static bool Test(ProcessorState* s) => !Flags.Cf(s); }
-internal readonly unsafe struct Equal          : ICondition { [MethodImpl(MethodImplOptions.AggressiveInlining)] public static bool Test(ProcessorState* s) => Flags.Zf(s); }
-internal readonly unsafe struct NotEqual       : ICondition { [MethodImpl(MethodImplOptions.AggressiveInlining)] public static bool Test(ProcessorState* s) => !Flags.Zf(s); }
-internal readonly unsafe struct BelowOrEqual   : ICondition { [MethodImpl(MethodImplOptions.AggressiveInlining)] public static bool Test(ProcessorState* s) => Flags.Cf(s) | Flags.Zf(s); }
-internal readonly unsafe struct Above          : ICondition { [MethodImpl(MethodImplOptions.AggressiveInlining)] public static bool Test(ProcessorState* s) => !(Flags.Cf(s) | Flags.Zf(s)); }
-internal readonly unsafe struct Sign           : ICondition { [MethodImpl(MethodImplOptions.AggressiveInlining)] public static bool Test(ProcessorState* s) => Flags.Sf(s); }
-internal readonly unsafe struct NotSign        : ICondition { [MethodImpl(MethodImplOptions.AggressiveInlining)] public static bool Test(ProcessorState* s) => !Flags.Sf(s); }
-internal readonly unsafe struct ParityEven     : ICondition { [MethodImpl(MethodImplOptions.AggressiveInlining)] public static bool Test(ProcessorState* s) => Flags.Pf(s); }
-internal readonly unsafe struct ParityOdd      : ICondition { [MethodImpl(MethodImplOptions.AggressiveInlining)] public static bool Test(ProcessorState* s) => !Flags.Pf(s); }
-internal readonly unsafe struct Less           : ICondition { [MethodImpl(MethodImplOptions.AggressiveInlining)] public static bool Test(ProcessorState* s) => Condition.SignDiffersFromOverflow(s); }
-internal readonly unsafe struct GreaterOrEqual : ICondition { [MethodImpl(MethodImplOptions.AggressiveInlining)] public static bool Test(ProcessorState* s) => !Condition.SignDiffersFromOverflow(s); }
-internal readonly unsafe struct LessOrEqual    : ICondition { [MethodImpl(MethodImplOptions.AggressiveInlining)] public static bool Test(ProcessorState* s) => Flags.Zf(s) | Condition.SignDiffersFromOverflow(s); }
-internal readonly unsafe struct Greater        : ICondition { [MethodImpl(MethodImplOptions.AggressiveInlining)] public static bool Test(ProcessorState* s) => !(Flags.Zf(s) | Condition.SignDiffersFromOverflow(s)); }
+internal readonly unsafe struct Overflow       : ICondition { [MethodImpl(AggressiveInlining)] public static bool Test(ProcessorState* s) => Flags.Of(s); }
+internal readonly unsafe struct NotOverflow    : ICondition { [MethodImpl(AggressiveInlining)] public static bool Test(ProcessorState* s) => !Flags.Of(s); }
+internal readonly unsafe struct Below          : ICondition { [MethodImpl(AggressiveInlining)] public static bool Test(ProcessorState* s) => Flags.Cf(s); }
+internal readonly unsafe struct AboveOrEqual   : ICondition { [MethodImpl(AggressiveInlining)] public static bool Test(ProcessorState* s) => !Flags.Cf(s); }
+internal readonly unsafe struct Equal          : ICondition { [MethodImpl(AggressiveInlining)] public static bool Test(ProcessorState* s) => Flags.Zf(s); }
+internal readonly unsafe struct NotEqual       : ICondition { [MethodImpl(AggressiveInlining)] public static bool Test(ProcessorState* s) => !Flags.Zf(s); }
+internal readonly unsafe struct BelowOrEqual   : ICondition { [MethodImpl(AggressiveInlining)] public static bool Test(ProcessorState* s) => Flags.Cf(s) | Flags.Zf(s); }
+internal readonly unsafe struct Above          : ICondition { [MethodImpl(AggressiveInlining)] public static bool Test(ProcessorState* s) => !(Flags.Cf(s) | Flags.Zf(s)); }
+internal readonly unsafe struct Sign           : ICondition { [MethodImpl(AggressiveInlining)] public static bool Test(ProcessorState* s) => Flags.Sf(s); }
+internal readonly unsafe struct NotSign        : ICondition { [MethodImpl(AggressiveInlining)] public static bool Test(ProcessorState* s) => !Flags.Sf(s); }
+internal readonly unsafe struct ParityEven     : ICondition { [MethodImpl(AggressiveInlining)] public static bool Test(ProcessorState* s) => Flags.Pf(s); }
+internal readonly unsafe struct ParityOdd      : ICondition { [MethodImpl(AggressiveInlining)] public static bool Test(ProcessorState* s) => !Flags.Pf(s); }
+internal readonly unsafe struct Less           : ICondition { [MethodImpl(AggressiveInlining)] public static bool Test(ProcessorState* s) => Condition.SignDiffersFromOverflow(s); }
+internal readonly unsafe struct GreaterOrEqual : ICondition { [MethodImpl(AggressiveInlining)] public static bool Test(ProcessorState* s) => !Condition.SignDiffersFromOverflow(s); }
+internal readonly unsafe struct LessOrEqual    : ICondition { [MethodImpl(AggressiveInlining)] public static bool Test(ProcessorState* s) => Flags.Zf(s) | Condition.SignDiffersFromOverflow(s); }
+internal readonly unsafe struct Greater        : ICondition { [MethodImpl(AggressiveInlining)] public static bool Test(ProcessorState* s) => !(Flags.Zf(s) | Condition.SignDiffersFromOverflow(s)); }
 #pragma warning restore IDE0055
 
 internal static unsafe class Condition
 {
     /// <summary>SF XOR OF: both lie in bit 63 of vectors that can be combined before the one test.</summary>
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    [MethodImpl(AggressiveInlining)]
     public static bool SignDiffersFromOverflow(ProcessorState* s) => (long)(s->FlagSp ^ s->FlagCarries ^ (s->FlagCarries << 1)) < 0;
 }
 

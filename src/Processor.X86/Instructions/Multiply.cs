@@ -86,7 +86,10 @@ internal static unsafe class Multiply<T> where T : unmanaged, IBinaryInteger<T>
         return i + 1;
     }
 
-    /// <summary>CF and OF tell whether the low half lost something. Of SF, ZF, AF and PF AMD's processors leave all alone; Intel's set SF and PF by the low half and clear ZF and AF.</summary>
+    /// <summary>
+    /// CF and OF tell whether the low half lost something. Of SF, ZF, AF and PF AMD's processors leave all alone; Intel's set SF and PF by the low half and
+    /// clear ZF and AF.
+    /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static void SetFlags(ProcessorState* s, HostOperation operation, T a, T b, T low, bool overflow)
     {

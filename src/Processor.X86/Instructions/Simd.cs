@@ -69,7 +69,9 @@ internal static unsafe class Simd
         if (Access.Entry(s, address)->WriteTag != (((address + (ulong)(sizeof(T) - 1)) & PageMask) | s->TlbContext)) p.Mmu.CheckWrite(address, sizeof(T));
     }
 
-    /// <summary>Host pointer to a memory operand that is read: guest memory itself when its translation is cached, else a copy in <see cref="ProcessorState.Staging"/>.</summary>
+    /// <summary>
+    /// Host pointer to a memory operand that is read: guest memory itself when its translation is cached, else a copy in <see cref="ProcessorState.Staging"/>.
+    /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static byte* ReadPointer<T>(Processor p, ProcessorState* s, ulong address) where T : unmanaged
     {

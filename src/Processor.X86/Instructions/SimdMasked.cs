@@ -95,7 +95,9 @@ internal readonly record struct GatherOperands(int Index, int Scale, int Count)
 }
 
 /// <summary>AVX2 gathers: <typeparamref name="TIndex"/> is int or long, <typeparamref name="T"/> the element.</summary>
-/// <remarks>Elements are read from the lowest up; on a fault those before it are done and have their mask cleared, as the manual allows and processors do.</remarks>
+/// <remarks>
+/// Elements are read from the lowest up; on a fault those before it are done and have their mask cleared, as the manual allows and processors do.
+/// </remarks>
 internal static unsafe class Gather<TIndex, T> where TIndex : unmanaged, IBinaryInteger<TIndex> where T : unmanaged, IBinaryInteger<T>, ISignedNumber<T>
 {
     public static Insn* Run(Processor p, ProcessorState* s, Insn* i)

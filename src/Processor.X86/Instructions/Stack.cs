@@ -52,7 +52,9 @@ internal static unsafe class Stack
     public static void Store<T>(Processor p, ProcessorState* s, long offset, T value) where T : unmanaged =>
         Access.Write(p, s, Linear(p, s, s->Rsp + (ulong)offset, sizeof(T), AccessKind.Write), value);
 
-    /// <summary>Raises whatever storing <paramref name="length"/> bytes below the top would raise, so that a push of several values is all or nothing.</summary>
+    /// <summary>
+    /// Raises whatever storing <paramref name="length"/> bytes below the top would raise, so that a push of several values is all or nothing.
+    /// </summary>
     public static void CheckPush(Processor p, ProcessorState* s, int length) =>
         p.Mmu.CheckWrite(Linear(p, s, s->Rsp - (ulong)length, length, AccessKind.Write), length);
 

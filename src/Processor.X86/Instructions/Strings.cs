@@ -147,7 +147,8 @@ internal static unsafe class Strings<T> where T : unmanaged, IBinaryInteger<T>
         if (repeats && (s->Rcx & mask) == 0) return i + 1;
         while (true)
         {
-            if (!Access.ReadOrLeave(p, s, Implicit.Linear(p, s, Implicit.Segment(i), s->Rsi & mask, sizeof(T), AccessKind.Read), out T value)) return p.Exits.LeaveForExit(i);
+            if (!Access.ReadOrLeave(p, s, Implicit.Linear(p, s, Implicit.Segment(i), s->Rsi & mask, sizeof(T), AccessKind.Read), out T value))
+                return p.Exits.LeaveForExit(i);
             Register.Set(s, 0, value);
             StringRegisters.Advance(&s->Rsi, mask, s->Direction * sizeof(T));
             if (!repeats) return i + 1;
@@ -164,7 +165,8 @@ internal static unsafe class Strings<T> where T : unmanaged, IBinaryInteger<T>
         if (repeats && (s->Rcx & mask) == 0) return i + 1;
         while (true)
         {
-            if (!Access.ReadOrLeave(p, s, Implicit.Linear(p, s, Seg.Es, s->Rdi & mask, sizeof(T), AccessKind.Read), out T value)) return p.Exits.LeaveForExit(i);
+            if (!Access.ReadOrLeave(p, s, Implicit.Linear(p, s, Seg.Es, s->Rdi & mask, sizeof(T), AccessKind.Read), out T value))
+                return p.Exits.LeaveForExit(i);
             SubOperation.Apply(s, *(T*)&s->Rax, value);
             StringRegisters.Advance(&s->Rdi, mask, s->Direction * sizeof(T));
             if (!repeats) return i + 1;
@@ -181,8 +183,10 @@ internal static unsafe class Strings<T> where T : unmanaged, IBinaryInteger<T>
         if (repeats && (s->Rcx & mask) == 0) return i + 1;
         while (true)
         {
-            if (!Access.ReadOrLeave(p, s, Implicit.Linear(p, s, Implicit.Segment(i), s->Rsi & mask, sizeof(T), AccessKind.Read), out T first)) return p.Exits.LeaveForExit(i);
-            if (!Access.ReadOrLeave(p, s, Implicit.Linear(p, s, Seg.Es, s->Rdi & mask, sizeof(T), AccessKind.Read), out T second)) return p.Exits.LeaveForExit(i);
+            if (!Access.ReadOrLeave(p, s, Implicit.Linear(p, s, Implicit.Segment(i), s->Rsi & mask, sizeof(T), AccessKind.Read), out T first))
+                return p.Exits.LeaveForExit(i);
+            if (!Access.ReadOrLeave(p, s, Implicit.Linear(p, s, Seg.Es, s->Rdi & mask, sizeof(T), AccessKind.Read), out T second))
+                return p.Exits.LeaveForExit(i);
             SubOperation.Apply(s, first, second);
             StringRegisters.Advance(&s->Rsi, mask, s->Direction * sizeof(T));
             StringRegisters.Advance(&s->Rdi, mask, s->Direction * sizeof(T));
@@ -200,7 +204,9 @@ internal static unsafe class StringRegisters
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static ulong Page(ulong address) => address & ~0xFFFul;
 
-    /// <summary>Elements of <paramref name="size"/> bytes that fit into the page of <paramref name="address"/> from there in the direction; the first may cross.</summary>
+    /// <summary>
+    /// Elements of <paramref name="size"/> bytes that fit into the page of <paramref name="address"/> from there in the direction; the first may cross.
+    /// </summary>
     public static int Room(ulong address, int direction, int size)
     {
         int offset = (int)address & 0xFFF;

@@ -8,7 +8,8 @@ namespace Bunraku.Processor.X86;
 /// </summary>
 internal static unsafe class X87
 {
-    public const int ControlOffset = 0, StatusOffset = 2, TagOffset = 4, OpcodeOffset = 6, InstructionPointerOffset = 8, DataPointerOffset = 16, MxcsrOffset = 24, RegisterOffset = 32;
+    public const int ControlOffset = 0, StatusOffset = 2, TagOffset = 4, OpcodeOffset = 6, InstructionPointerOffset = 8, DataPointerOffset = 16,
+        MxcsrOffset = 24, RegisterOffset = 32;
 
     /// <summary>FCW after FNINIT.</summary>
     public const int DefaultControl = 0x37F;
@@ -56,7 +57,10 @@ internal static unsafe class X87
         SetStatus(s, Status(s) | flags);
     }
 
-    /// <summary>RESET: registers zero (SDM vol. 3A, "IA-32 and Intel 64 Processor States Following Power-up, Reset, or INIT"), and the host's default MXCSR in the image.</summary>
+    /// <summary>
+    /// RESET: registers zero (SDM vol. 3A, "IA-32 and Intel 64 Processor States Following Power-up, Reset, or INIT"), and the host's default MXCSR in the
+    /// image.
+    /// </summary>
     public static void Reset(ProcessorState* s)
     {
         new Span<byte>(s->Fxsave, 512).Clear();
@@ -178,7 +182,9 @@ internal static unsafe class X87
         s->X87Ds = ProcessorState.Segment(s, (Seg)((int)(i->Flags & InsnFlags.SegmentMask) >> 9))->Selector;
     }
 
-    /// <summary>FERR#: a waiting instruction met an x87 exception while CR0.NE is clear. Exits once for each exception; the instruction is executed afterwards.</summary>
+    /// <summary>
+    /// FERR#: a waiting instruction met an x87 exception while CR0.NE is clear. Exits once for each exception; the instruction is executed afterwards.
+    /// </summary>
     private static void AssertFerr(Processor p, ProcessorState* s)
     {
         if (s->FerrAsserted != 0) return;

@@ -156,7 +156,8 @@ internal static unsafe class Xsave
 
         int size = compacted ? XsaveLayout.CompactSize(format & (requested | XsaveLayout.Avx)) : XsaveLayout.StandardSize(requested & present);
         p.Mmu.ReadBytes(address, new Span<byte>(image, XsaveLayout.LegacySize));
-        if (size > XsaveLayout.AvxOffset) p.Mmu.ReadBytes(address + XsaveLayout.AvxOffset, new Span<byte>(image + XsaveLayout.AvxOffset, size - XsaveLayout.AvxOffset));
+        if (size > XsaveLayout.AvxOffset)
+            p.Mmu.ReadBytes(address + XsaveLayout.AvxOffset, new Span<byte>(image + XsaveLayout.AvxOffset, size - XsaveLayout.AvxOffset));
         ulong load = requested & present;
         bool loadMxcsr = compacted ? (load & XsaveLayout.Sse) != 0 : (requested & (XsaveLayout.Sse | XsaveLayout.Avx)) != 0;
         uint mxcsr = *(uint*)(image + X87.MxcsrOffset);
@@ -186,7 +187,8 @@ internal static unsafe class Xsave
         if ((requested & XsaveLayout.Avx) != 0)
         {
             for (int n = 0; n < registers; n++)
-                *(Vector128<byte>*)(ProcessorState.SimdRegister(s, n) + 16) = (load & XsaveLayout.Avx) != 0 ? Vector128.Load(image + XsaveLayout.AvxOffset + n * 16) : default;
+                *(Vector128<byte>*)(ProcessorState.SimdRegister(s, n) + 16) = (load & XsaveLayout.Avx) != 0
+                    ? Vector128.Load(image + XsaveLayout.AvxOffset + n * 16) : default;
         }
         if ((requested & XsaveLayout.Pkru) != 0) s->Pkru = (load & XsaveLayout.Pkru) != 0 ? *(uint*)(image + pkru) : 0;
     }
@@ -226,7 +228,8 @@ internal static unsafe class Xsave
     }
 
     private static bool X87InUse(ProcessorState* s) =>
-        X87.Control(s) != X87.DefaultControl || X87.Status(s) != 0 || X87.Tags(s) != 0 || X87.Opcode(s) != 0 || X87.InstructionPointer(s) != 0 || X87.DataPointer(s) != 0
+        X87.Control(s) != X87.DefaultControl || X87.Status(s) != 0 || X87.Tags(s) != 0 || X87.Opcode(s) != 0 || X87.InstructionPointer(s) != 0
+            || X87.DataPointer(s) != 0
         || new ReadOnlySpan<byte>(s->Fxsave + X87.RegisterOffset, 128).ContainsAnyExcept((byte)0);
 
     private static void SaveX87(Processor p, ProcessorState* s, byte* image, bool wide)

@@ -14,7 +14,8 @@ internal static unsafe class Access
     /// <summary>Linear address of the instruction's memory operand.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static ulong Address(ProcessorState* s, Insn* i) =>
-        ((*(ulong*)((byte*)s + i->Base) + (*(ulong*)((byte*)s + i->Index) << i->Scale) + (ulong)i->Disp) & i->AddressMask) + *(ulong*)((byte*)s + i->SegmentBase);
+        ((*(ulong*)((byte*)s + i->Base) + (*(ulong*)((byte*)s + i->Index) << i->Scale) + (ulong)i->Disp) & i->AddressMask)
+        + *(ulong*)((byte*)s + i->SegmentBase);
 
     /// <summary>The offset part of the memory operand (LEA, MPX-like uses).</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -85,7 +86,8 @@ internal static unsafe class Access
     }
 
     /// <summary>
-    /// <see cref="Read{T}"/> for handlers that return <see cref="Exits.LeaveForExit"/> when this is false: a device must be asked first. Nothing may have changed yet.
+    /// <see cref="Read{T}"/> for handlers that return <see cref="Exits.LeaveForExit"/> when this is false: a device must be asked first. Nothing may have
+    /// changed yet.
     /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static bool ReadOrLeave<T>(Processor p, ProcessorState* s, ulong address, out T value) where T : unmanaged
@@ -112,8 +114,8 @@ internal static unsafe class Access
     }
 
     /// <summary>
-    /// Host pointer for a locked read-modify-write, all write checks done: in RAM, within a page, aligned or not, since the host's own locked instructions are atomic
-    /// at any address. After the operation <see cref="Atomics.After"/> must be called. Null when the operand is in two pages or not in RAM: then
+    /// Host pointer for a locked read-modify-write, all write checks done: in RAM, within a page, aligned or not, since the host's own locked instructions are
+    /// atomic at any address. After the operation <see cref="Atomics.After"/> must be called. Null when the operand is in two pages or not in RAM: then
     /// the caller uses ReadForWrite and Write between <see cref="ProcessorGroup.LockBus"/> and <see cref="ProcessorGroup.UnlockBus"/>.
     /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

@@ -11,8 +11,8 @@ internal readonly record struct RightsInputs(ulong Cr0, ulong Cr4, ulong Efer, u
 
 /// <summary>
 /// Gives linear address spaces the numbers that the tags of the software TLB carry: one for each owner (VPID or ASID, second stage), PCID and set of inputs.
-/// To flush a space is to forget its number: entries with it never match again, and nothing has to be searched. A forgotten number is given again only after the
-/// TLB was searched for it, so that spaces in use keep their entries however fast others come and go.
+/// To flush a space is to forget its number: entries with it never match again, and nothing has to be searched. A forgotten number is given again only after
+/// the TLB was searched for it, so that spaces in use keep their entries however fast others come and go.
 /// </summary>
 /// <remarks>Invariant: a number names at most one space at a time, and no TLB entry has a number that is free.</remarks>
 internal sealed class AddressSpaces

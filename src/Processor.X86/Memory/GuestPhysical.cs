@@ -42,7 +42,9 @@ internal sealed unsafe class GuestPhysical(GuestMemory memory)
         set => _a20 = value;
     }
 
-    /// <summary>Takes over what the pin says. True: the meaning of guest-physical addresses has changed, and nothing that is cached of them is good any more.</summary>
+    /// <summary>
+    /// Takes over what the pin says. True: the meaning of guest-physical addresses has changed, and nothing that is cached of them is good any more.
+    /// </summary>
     public bool ApplyA20()
     {
         ulong mask = _a20 ? ulong.MaxValue : ~(1ul << 20);

@@ -4,7 +4,10 @@ using Iced.Intel;
 
 namespace Bunraku.Processor.X86;
 
-/// <summary>The slow side of memory accesses: TLB misses, accesses across pages, MMIO, pages with code, alignment checks, watched pages. Hits are in <see cref="Access"/>.</summary>
+/// <summary>
+/// The slow side of memory accesses: TLB misses, accesses across pages, MMIO, pages with code, alignment checks, watched pages. Hits are in
+/// <see cref="Access"/>.
+/// </summary>
 internal sealed unsafe class Mmu(Processor p)
 {
     /// <summary>Host address of an instruction byte.</summary>
@@ -97,13 +100,15 @@ internal sealed unsafe class Mmu(Processor p)
     public void WriteSystem<T>(ulong address, T value) where T : unmanaged => WriteRange(address, (byte*)&value, sizeof(T), PageWalker.ImplicitAccess);
 
     /// <summary>Raises what a supervisor access of this range would raise.</summary>
-    public void CheckSystem(ulong address, int length, bool write) => CheckRange(address, length, PageWalker.ImplicitAccess | (write ? PageWalker.WriteAccess : 0));
+    public void CheckSystem(ulong address, int length, bool write) =>
+        CheckRange(address, length, PageWalker.ImplicitAccess | (write ? PageWalker.WriteAccess : 0));
 
     /// <summary>
     /// Accesses memory with supervisor privilege on behalf of an event delivery that switches to CPL 0 to 2 before CPL is updated: explicit
     /// supervisor writes to the new stack.
     /// </summary>
-    public void WriteStack<T>(ulong address, T value, int cpl) where T : unmanaged => WriteRange(address, (byte*)&value, sizeof(T), cpl == 3 ? PageWalker.UserAccess : 0);
+    public void WriteStack<T>(ulong address, T value, int cpl) where T : unmanaged =>
+        WriteRange(address, (byte*)&value, sizeof(T), cpl == 3 ? PageWalker.UserAccess : 0);
 
     private void ReadRange(ulong address, byte* destination, int length, uint access)
     {
@@ -212,7 +217,7 @@ internal sealed unsafe class Mmu(Processor p)
         };
     }
 
-    /// <summary>Translates one page's part of an access, raises its faults, and fills the TLB.</summary>
+    /// <summary>Walks the tables for one page's part of an access, raises its faults, and fills the TLB.</summary>
     private Part Locate(ulong address, int length, uint access)
     {
         ProcessorState* s = p.State;
@@ -288,7 +293,8 @@ internal sealed unsafe class Mmu(Processor p)
     /// #GP(0), or #SS(0) for a stack segment operand of the current instruction: it is not canonical, or beyond 4 GiB. Tables and task states never lie in SS.
     /// </summary>
     private GuestFault NonCanonical(uint access) =>
-        p.Fault((access & PageWalker.ImplicitAccess) == 0 && p.State->Current != null && (p.State->Current->Flags & InsnFlags.StackSegment) != 0 ? Vector.Ss : Vector.Gp, 0);
+        p.Fault((access & PageWalker.ImplicitAccess) == 0 && p.State->Current != null
+            && (p.State->Current->Flags & InsnFlags.StackSegment) != 0 ? Vector.Ss : Vector.Gp, 0);
 
     /// <summary>#PF with CR2 set.</summary>
     private GuestFault PageFault(ulong address, uint error)

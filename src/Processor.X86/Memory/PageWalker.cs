@@ -46,7 +46,8 @@ internal sealed unsafe class PageWalker(Processor p)
     private const ulong Present = 1, Writable = 2, UserPage = 4, Accessed = 0x20, Dirty = 0x40, PageSizeBit = 0x80, ExecuteDisable = 1ul << 63;
 
     /// <summary>Access kinds, in the bits of a #PF error code.</summary>
-    public const uint ReadAccess = 0, WriteAccess = (uint)PageFaultError.Write, UserAccess = (uint)PageFaultError.User, FetchAccess = (uint)PageFaultError.Fetch;
+    public const uint ReadAccess = 0, WriteAccess = (uint)PageFaultError.Write, UserAccess = (uint)PageFaultError.User,
+        FetchAccess = (uint)PageFaultError.Fetch;
     /// <summary>A supervisor access that the instruction did not ask for (descriptor tables, TSS): SMAP ignores RFLAGS.AC for it when CPL is 3.</summary>
     public const uint ImplicitAccess = 1u << 31;
 
@@ -84,7 +85,8 @@ internal sealed unsafe class PageWalker(Processor p)
     {
         PageRights wanted = (access & FetchAccess) != 0 ? PageRights.Execute : (access & WriteAccess) != 0 ? PageRights.Write : PageRights.Read;
         PhysicalPage physical = p.Physical.Resolve(page, wanted);
-        if (physical.Kind == PhysicalKind.Refused) return new WalkResult { Outcome = WalkOutcome.Refused, Refusal = new Refusal(physical.Address, wanted, IsTableAccess: false) };
+        if (physical.Kind == PhysicalKind.Refused)
+            return new WalkResult { Outcome = WalkOutcome.Refused, Refusal = new Refusal(physical.Address, wanted, IsTableAccess: false) };
         return new WalkResult
         {
             Outcome = WalkOutcome.Mapped,
@@ -167,7 +169,8 @@ internal sealed unsafe class PageWalker(Processor p)
             // PSE-36: bits 20:13 hold physical address bits 39:32, bit 21 is reserved.
             ulong high = _paging.Pse36 ? (ulong)(entry >> 13 & 0xFF) << 32 : 0;
             ulong reserved = _paging.Pse36 ? 0x20_0000ul : 0x3F_E000ul;
-            if ((entry & reserved) != 0 || (high & ~((1ul << p.Model.PhysicalAddressBits) - 1)) != 0) return Miss(access, PageFaultError.Present | PageFaultError.Reserved);
+            if ((entry & reserved) != 0 || (high & ~((1ul << p.Model.PhysicalAddressBits) - 1)) != 0)
+                return Miss(access, PageFaultError.Present | PageFaultError.Reserved);
             frame = high | (entry & 0xFFC0_0000) | (linear & 0x3F_F000);
         }
         else

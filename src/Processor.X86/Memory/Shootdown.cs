@@ -28,8 +28,8 @@ internal sealed unsafe class Shootdown(Processor p) : IPageRightsObserver
     }
 
     /// <summary>
-    /// In the middle of an instruction, inside the guest: nothing is accessed while the vCPU waits for the bus. Nothing else changes: translated code around the
-    /// instruction may go on with addresses that it has checked before, so requests of others are not answered here.
+    /// In the middle of an instruction, inside the guest: nothing is accessed while the vCPU waits for the bus. Nothing else changes: translated code around
+    /// the instruction may go on with addresses that it has checked before, so requests of others are not answered here.
     /// </summary>
     public void WaitsForBus(bool waits)
     {
@@ -78,8 +78,8 @@ internal sealed unsafe class Shootdown(Processor p) : IPageRightsObserver
     void IPageRightsObserver.RightsTaken(Revocation revocation) => Ask(EveryPage, revocation);
 
     /// <summary>
-    /// This vCPU is to give up write access to a page, or with <see cref="EveryPage"/> every cached mapping, and to report it. Outside the guest nothing is accessed before the next
-    /// entry, which does it; so there is nothing to wait for. Any thread.
+    /// This vCPU is to give up write access to a page, or with <see cref="EveryPage"/> every cached mapping, and to report it. Outside the guest nothing is
+    /// accessed before the next entry, which does it; so there is nothing to wait for. Any thread.
     /// </summary>
     /// <param name="page">Offset of the page in the backing memory.</param>
     public void Ask(ulong page, Revocation revocation)

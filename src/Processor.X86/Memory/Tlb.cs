@@ -1,8 +1,9 @@
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// The software TLB. A tag is the page and 12 bits that name everything else a cached mapping depends on: the address space's number (<see cref="AddressSpaces"/>),
-/// privilege, SMAP override. Entries may vanish at any time, as on hardware; global pages are therefore dropped with the rest. Hits are in <see cref="Access"/>.
+/// The software TLB. A tag is the page and 12 bits that name everything else a cached mapping depends on: the address space's number
+/// (<see cref="AddressSpaces"/>), privilege, SMAP override. Entries may vanish at any time, as on hardware; global pages are therefore dropped with the rest.
+/// Hits are in <see cref="Access"/>.
 /// </summary>
 internal sealed unsafe class Tlb(Processor p)
 {
@@ -19,7 +20,10 @@ internal sealed unsafe class Tlb(Processor p)
     /// <summary>Accesses need no look each time, so that they may be cached.</summary>
     public bool AllowsFills { get; private set; } = true;
 
-    /// <summary>Regions that large pages were cached for, one for each half of the address space: INVLPG inside drops everything. Wider than need be when several owners' mappings are cached.</summary>
+    /// <summary>
+    /// Regions that large pages were cached for, one for each half of the address space: INVLPG inside drops everything. Wider than need be when several
+    /// owners' mappings are cached.
+    /// </summary>
     private readonly (ulong Low, ulong High)[] _largeRegions = [(ulong.MaxValue, 0), (ulong.MaxValue, 0)];
 
     public ulong Misses { get; private set; }

@@ -28,7 +28,9 @@ internal static unsafe class Flags
         | (Cf(s) ? (uint)Rflags.Cf : 0) | (Pf(s) ? (uint)Rflags.Pf : 0) | (Af(s) ? (uint)Rflags.Af : 0)
         | (Zf(s) ? (uint)Rflags.Zf : 0) | (Sf(s) ? (uint)Rflags.Sf : 0) | (Of(s) ? (uint)Rflags.Of : 0);
 
-    /// <summary>Replaces the whole RFLAGS; the caller has masked what may not change and calls <see cref="Processor.ModeChanged"/> if TF, AC, VM or IF changed.</summary>
+    /// <summary>
+    /// Replaces the whole RFLAGS; the caller has masked what may not change and calls <see cref="Processor.ModeChanged"/> if TF, AC, VM or IF changed.
+    /// </summary>
     public static void Set(ProcessorState* s, uint value)
     {
         SetArithmetic(s, value);
@@ -56,7 +58,10 @@ internal static unsafe class Flags
     /// <summary>Replaces ZF only.</summary>
     public static void SetZf(ProcessorState* s, bool zf) => s->FlagZ = zf ? 0ul : 1ul;
 
-    /// <summary>After an operation with the result <paramref name="result"/> and the carry-out (borrow) vector <paramref name="carries"/>, both <typeparamref name="T"/> wide.</summary>
+    /// <summary>
+    /// After an operation with the result <paramref name="result"/> and the carry-out (borrow) vector <paramref name="carries"/>, both <typeparamref name="T"/>
+    /// wide.
+    /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void SetResult<T>(ProcessorState* s, T result, T carries) where T : unmanaged, IBinaryInteger<T>
     {
@@ -100,7 +105,9 @@ internal static unsafe class Register
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static T Get<T>(ProcessorState* s, int offset) where T : unmanaged => *(T*)((byte*)s + offset);
 
-    /// <summary>Writes a general register: 32-bit writes clear the upper half, narrower ones merge (SDM vol. 1, "General-Purpose Registers in 64-Bit Mode").</summary>
+    /// <summary>
+    /// Writes a general register: 32-bit writes clear the upper half, narrower ones merge (SDM vol. 1, "General-Purpose Registers in 64-Bit Mode").
+    /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Set<T>(ProcessorState* s, int offset, T value) where T : unmanaged
     {

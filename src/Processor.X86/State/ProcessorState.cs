@@ -81,7 +81,8 @@ internal unsafe struct ProcessorState
     /// <summary>Non-zero: leave the chained blocks at the next control transfer. Set by any thread; see <see cref="Attention"/>.</summary>
     public int AttentionFlags;
     /// <summary>
-    /// Non-zero: an interrupt window is wanted and waits for RFLAGS.IF, so that whoever sets IF goes back to the dispatcher; everything else need not. Directly behind
+    /// Non-zero: an interrupt window is wanted and waits for RFLAGS.IF, so that whoever sets IF goes back to the dispatcher; everything else need not. Directly
+    /// behind
     /// <see cref="AttentionFlags"/>, so that emitted code looks at both at once.
     /// </summary>
     public int WindowAttention;
@@ -152,7 +153,9 @@ internal unsafe struct ProcessorState
     /// <summary>What translated code uses beside the interpreter.</summary>
     public TranslatorState Translator;
 
-    /// <summary>While <see cref="Retired"/> is this, interrupts wait for the next instruction to retire (blocking by STI or MOV SS); all ones: they do not.</summary>
+    /// <summary>
+    /// While <see cref="Retired"/> is this, interrupts wait for the next instruction to retire (blocking by STI or MOV SS); all ones: they do not.
+    /// </summary>
     public ulong ShadowAt;
 
     /// <summary>Pointer to GPR number <paramref name="n"/> (0 to 15).</summary>

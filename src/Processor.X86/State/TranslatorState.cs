@@ -7,7 +7,7 @@ namespace Bunraku.Processor.X86;
 /// of the jump cache: they hold nothing that the interpreter's do not allow now, and are dropped whenever the space, the rights or a mapping change.
 /// </summary>
 /// <remarks>
-/// Invariant: a first-level entry is present only while the corresponding translation could be in the software TLB under the present address space.
+/// Invariant: a first-level entry is present only while the corresponding mapping could be in the software TLB under the present address space.
 /// Tags are negated, so that adding the wanted one gives zero and a flag-free JRCXZ decides.
 /// </remarks>
 [StructLayout(LayoutKind.Sequential)]
@@ -25,7 +25,10 @@ internal unsafe struct TranslatorState
     public uint SimdMissing;
     /// <summary>0 while the guest's x87 state is in the host's, else 1.</summary>
     public uint X87Missing;
-    /// <summary>The last x87 instruction in translated code that is no control instruction, and the last one with a memory operand; null: none since x87 state was loaded.</summary>
+    /// <summary>
+    /// The last x87 instruction in translated code that is no control instruction, and the last one with a memory operand; null: none since x87 state was
+    /// loaded.
+    /// </summary>
     public ExitRecord* X87Last, X87LastMemory;
     /// <summary>Linear address of that operand.</summary>
     public ulong X87Address;
@@ -48,7 +51,8 @@ internal unsafe struct TranslatorState
     /// <summary>Entries of one first-level table.</summary>
     public const int FirstLevelBits = 9, FirstLevelSize = 1 << FirstLevelBits;
     /// <summary>Tables of one privilege: tags for reading, host minus linear addresses, the same for writing.</summary>
-    public const int ReadTag = 0, ReadAddend = FirstLevelSize * 8, WriteTag = 2 * FirstLevelSize * 8, WriteAddend = 3 * FirstLevelSize * 8, TableSize = 4 * FirstLevelSize * 8;
+    public const int ReadTag = 0, ReadAddend = FirstLevelSize * 8, WriteTag = 2 * FirstLevelSize * 8, WriteAddend = 3 * FirstLevelSize * 8,
+        TableSize = 4 * FirstLevelSize * 8;
     /// <summary>For user mode, for supervisor mode, and for supervisor mode with RFLAGS.AC set.</summary>
     public const int Privileges = 3;
 
@@ -82,25 +86,30 @@ internal enum TranslatedExit : uint
     /// <summary>The block must be looked up again: its code, or its mapping, has changed.</summary>
     Lookup,
     /// <summary>
-    /// Operation <see cref="ExitRecord.Number"/> reads (writes) at <see cref="TranslatorState.MissAddress"/>, for which there is no translation. The five bytes in front of the
-    /// record lead back to the check.
+    /// Operation <see cref="ExitRecord.Number"/> reads (writes) at <see cref="TranslatorState.MissAddress"/>, for which there is no entry. The five bytes
+    /// in front of the record lead back to the check.
     /// </summary>
     ReadMiss, WriteMiss,
     /// <summary>As Operation, and a prediction of the block has failed often.</summary>
     Predictions,
     /// <summary>
-    /// As Operation, and the page at <see cref="TranslatorState.MissAddress"/> has not the addend that <see cref="PagePrediction"/> <see cref="TranslatorState.MissLast"/> expects.
+    /// As Operation, and the page at <see cref="TranslatorState.MissAddress"/> has not the addend that <see cref="PagePrediction"/>
+    /// <see cref="TranslatorState.MissLast"/> expects.
     /// </summary>
     Mirror,
 }
 
 /// <summary>
-/// The page that an access of a loop used last, below 2 GiB like the processor state. It holds nothing that the first-level TLB does not, and is dropped with it.
+/// The page that an access of a loop used last, below 2 GiB like the processor state. It holds nothing that the first-level TLB does not, and is dropped with
+/// it.
 /// </summary>
 [StructLayout(LayoutKind.Sequential)]
 internal unsafe struct PagePrediction
 {
-    /// <summary>Negative of the page's number, shifted left by the binary logarithm of the operand's size, so that it matches an address whose lowest bits are zero only; or <see cref="Empty"/>.</summary>
+    /// <summary>
+    /// Negative of the page's number, shifted left by the binary logarithm of the operand's size, so that it matches an address whose lowest bits are zero
+    /// only; or <see cref="Empty"/>.
+    /// </summary>
     public ulong Tag;
     /// <summary>Host minus linear address.</summary>
     public ulong Addend;
@@ -142,7 +151,9 @@ internal unsafe struct TranslationLink
 }
 
 /// <summary>Host code for one block at one linear address.</summary>
-/// <remarks>Invariant: lives as long as the code cache's generation; <see cref="Operations"/> points into the block arena, which is given up together with it.</remarks>
+/// <remarks>
+/// Invariant: lives as long as the code cache's generation; <see cref="Operations"/> points into the block arena, which is given up together with it.
+/// </remarks>
 [StructLayout(LayoutKind.Sequential)]
 internal unsafe struct TranslatedBlock
 {
@@ -158,7 +169,10 @@ internal unsafe struct TranslatedBlock
     public byte* Loop, LoopStale;
     /// <summary>The same block at another address.</summary>
     public TranslatedBlock* Next;
-    /// <summary>For each operation the distance from <see cref="Main"/> to where execution goes on after it; 0: not inside this translation; <see cref="AfterGroupHead"/>: nor there, since the check of a group was not made.</summary>
+    /// <summary>
+    /// For each operation the distance from <see cref="Main"/> to where execution goes on after it; 0: not inside this translation;
+    /// <see cref="AfterGroupHead"/>: nor there, since the check of a group was not made.
+    /// </summary>
     public int* Resume;
     public const int AfterGroupHead = -1;
     /// <summary>The same, and the group is checked for writing though this access reads: the page must not become dirty by it.</summary>

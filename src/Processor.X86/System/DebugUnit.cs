@@ -1,6 +1,8 @@
 namespace Bunraku.Processor.X86;
 
-/// <summary>Debug registers, breakpoints, single step. Intel SDM vol. 3B, "Debug, Branch Profile, TSC…", sections "Debug Registers" and "Debug Exceptions".</summary>
+/// <summary>
+/// Debug registers, breakpoints, single step. Intel SDM vol. 3B, "Debug, Branch Profile, TSC…", sections "Debug Registers" and "Debug Exceptions".
+/// </summary>
 internal sealed unsafe class DebugUnit(Processor p)
 {
     public const ulong Dr6Fixed = 0xFFFF_0FF0;
@@ -53,7 +55,8 @@ internal sealed unsafe class DebugUnit(Processor p)
     public bool InstructionBreakpoint(ulong linearRip)
     {
         ProcessorState* s = p.State;
-        if ((s->Dr7 & Dr7Enables) == 0 || (s->FlagsOther & (uint)Rflags.Rf) != 0 || (p.Events.InMovSsShadow && p.Model.Behavior.MovSsHoldsBackInstructionBreakpoint)) return false;
+        if ((s->Dr7 & Dr7Enables) == 0 || (s->FlagsOther & (uint)Rflags.Rf) != 0
+            || (p.Events.InMovSsShadow && p.Model.Behavior.MovSsHoldsBackInstructionBreakpoint)) return false;
         ulong matched = 0;
         bool fires = false;
         for (int n = 0; n < 4; n++)
@@ -108,8 +111,8 @@ internal sealed unsafe class DebugUnit(Processor p)
     }
 
     /// <summary>
-    /// Delivers the #DB trap of a data or I/O breakpoint or of a task switch, with RIP behind the instruction. False when there is none, or when MOV SS or POP SS
-    /// holds it back for one instruction.
+    /// Delivers the #DB trap of a data or I/O breakpoint or of a task switch, with RIP behind the instruction. False when there is none, or when MOV SS or POP
+    /// SS holds it back for one instruction.
     /// </summary>
     public bool TakeDebugTrap()
     {

@@ -1,6 +1,8 @@
 namespace Bunraku.Processor.X86;
 
-/// <summary>One 8-byte descriptor as it lies in a descriptor table. Intel SDM vol. 3A, "Segment Descriptors", "System Descriptor Types", "Gate Descriptors".</summary>
+/// <summary>
+/// One 8-byte descriptor as it lies in a descriptor table. Intel SDM vol. 3A, "Segment Descriptors", "System Descriptor Types", "Gate Descriptors".
+/// </summary>
 internal readonly unsafe struct Descriptor(ulong raw)
 {
     public readonly ulong Raw = raw;

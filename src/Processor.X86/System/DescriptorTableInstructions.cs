@@ -51,9 +51,11 @@ internal static unsafe class DescriptorTableInstructions
         return i + 1;
     }
 
-    public static Insn* Sgdt<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> => StorePseudoDescriptor<T>(p, s, i, s->GdtrBase, s->GdtrLimit);
+    public static Insn* Sgdt<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> =>
+        StorePseudoDescriptor<T>(p, s, i, s->GdtrBase, s->GdtrLimit);
 
-    public static Insn* Sidt<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> => StorePseudoDescriptor<T>(p, s, i, s->IdtrBase, s->IdtrLimit);
+    public static Insn* Sidt<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> =>
+        StorePseudoDescriptor<T>(p, s, i, s->IdtrBase, s->IdtrLimit);
 
     private static Insn* StorePseudoDescriptor<T>(Processor p, ProcessorState* s, Insn* i, ulong tableBase, uint limit) where T : unmanaged, IBinaryInteger<T>
     {
@@ -89,15 +91,18 @@ internal static unsafe class DescriptorTableInstructions
         return i + 1;
     }
 
-    public static Insn* SldtReg<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> => StoreReg(p, s, i, T.CreateTruncating(s->Ldtr.Selector));
+    public static Insn* SldtReg<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> =>
+        StoreReg(p, s, i, T.CreateTruncating(s->Ldtr.Selector));
 
     public static Insn* SldtMem(Processor p, ProcessorState* s, Insn* i) => StoreMem(p, s, i, s->Ldtr.Selector);
 
-    public static Insn* StrReg<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> => StoreReg(p, s, i, T.CreateTruncating(s->Tr.Selector));
+    public static Insn* StrReg<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> =>
+        StoreReg(p, s, i, T.CreateTruncating(s->Tr.Selector));
 
     public static Insn* StrMem(Processor p, ProcessorState* s, Insn* i) => StoreMem(p, s, i, s->Tr.Selector);
 
-    public static Insn* SmswReg<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> => StoreReg(p, s, i, T.CreateTruncating(s->Cr0));
+    public static Insn* SmswReg<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> =>
+        StoreReg(p, s, i, T.CreateTruncating(s->Cr0));
 
     public static Insn* SmswMem(Processor p, ProcessorState* s, Insn* i) => StoreMem(p, s, i, (ushort)s->Cr0);
 
@@ -153,9 +158,11 @@ internal static unsafe class DescriptorTableInstructions
         return adjust;
     }
 
-    public static Insn* LarReg<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> => Lar<T>(p, s, i, Register.Get<ushort>(s, i->R1));
+    public static Insn* LarReg<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> =>
+        Lar<T>(p, s, i, Register.Get<ushort>(s, i->R1));
 
-    public static Insn* LarMem<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> => Lar<T>(p, s, i, Access.Read<ushort>(p, s, Access.Address(s, i)));
+    public static Insn* LarMem<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> =>
+        Lar<T>(p, s, i, Access.Read<ushort>(p, s, Access.Address(s, i)));
 
     private static Insn* Lar<T>(Processor p, ProcessorState* s, Insn* i, ushort selector) where T : unmanaged, IBinaryInteger<T>
     {
@@ -165,9 +172,11 @@ internal static unsafe class DescriptorTableInstructions
         return i + 1;
     }
 
-    public static Insn* LslReg<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> => Lsl<T>(p, s, i, Register.Get<ushort>(s, i->R1));
+    public static Insn* LslReg<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> =>
+        Lsl<T>(p, s, i, Register.Get<ushort>(s, i->R1));
 
-    public static Insn* LslMem<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> => Lsl<T>(p, s, i, Access.Read<ushort>(p, s, Access.Address(s, i)));
+    public static Insn* LslMem<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> =>
+        Lsl<T>(p, s, i, Access.Read<ushort>(p, s, Access.Address(s, i)));
 
     private static Insn* Lsl<T>(Processor p, ProcessorState* s, Insn* i, ushort selector) where T : unmanaged, IBinaryInteger<T>
     {

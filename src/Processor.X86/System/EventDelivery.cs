@@ -20,8 +20,8 @@ internal enum EventSource
 }
 
 /// <summary>
-/// Delivery of exceptions and interrupts, and what a fault of the delivery becomes. Intel SDM vol. 3A, "Interrupt and Exception Handling"; vol. 2, INT n "Operation". The way
-/// through the gates of each mode is in <see cref="InterruptGates"/>.
+/// Delivery of exceptions and interrupts, and what a fault of the delivery becomes. Intel SDM vol. 3A, "Interrupt and Exception Handling"; vol. 2, INT n
+/// "Operation". The way through the gates of each mode is in <see cref="InterruptGates"/>.
 /// </summary>
 internal sealed unsafe class EventDelivery(Processor p)
 {
@@ -31,7 +31,9 @@ internal sealed unsafe class EventDelivery(Processor p)
     /// <summary>Exceptions since power-on.</summary>
     public ulong ExceptionsDelivered { get; private set; }
 
-    /// <summary>An event of the processor or from outside is being delivered: faults go to its escalation instead of being delivered by a task switch.</summary>
+    /// <summary>
+    /// An event of the processor or from outside is being delivered: faults go to its escalation instead of being delivered by a task switch.
+    /// </summary>
     public bool IsDelivering { get; private set; }
 
     /// <summary>The event that is being delivered, until it is; what <see cref="X86Exit.Vectoring"/> tells.</summary>
@@ -42,8 +44,8 @@ internal sealed unsafe class EventDelivery(Processor p)
 
     /// <summary>
     /// Delivers an exception with <see cref="ProcessorState.Rip"/> as the address to push, escalating to #DF and shutdown as the
-    /// SDM's table "Conditions for Generating a Double Fault" says. Sets <see cref="Events.TripleFaulted"/> in the worst case. An exception of the delivery that the
-    /// exception bitmap has, and shutdown, leave an exit pending.
+    /// SDM's table "Conditions for Generating a Double Fault" says. Sets <see cref="Events.TripleFaulted"/> in the worst case. An exception of the delivery
+    /// that the exception bitmap has, and shutdown, leave an exit pending.
     /// </summary>
     public void DeliverException(Vector vector, uint? errorCode) => DeliverWithEscalation(vector, errorCode, EventSource.Exception);
 
@@ -129,7 +131,10 @@ internal sealed unsafe class EventDelivery(Processor p)
 
     private static bool IsContributory(Vector v) => v is Vector.De or Vector.Ts or Vector.Np or Vector.Ss or Vector.Gp;
 
-    /// <summary>INT n, INT3, INTO, INT1 at <paramref name="i"/>: a fault of the delivery is a fault of the instruction. <see cref="ProcessorState.Rip"/> is the handler's address afterwards.</summary>
+    /// <summary>
+    /// INT n, INT3, INTO, INT1 at <paramref name="i"/>: a fault of the delivery is a fault of the instruction. <see cref="ProcessorState.Rip"/> is the
+    /// handler's address afterwards.
+    /// </summary>
     public Insn* SoftwareInterrupt(Insn* i, byte vector, EventSource source)
     {
         ProcessorState* s = p.State;

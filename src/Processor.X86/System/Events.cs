@@ -58,8 +58,8 @@ internal sealed unsafe class Events(Processor p)
     public bool NmiWindowOpen => !NmiBlocked && CanTakeEvent;
 
     /// <summary>
-    /// While a window is wanted that the next instruction may open, every block returns to the dispatcher. An interrupt window does not open before IF is set, which only
-    /// instructions do that return there themselves.
+    /// While a window is wanted that the next instruction may open, every block returns to the dispatcher. An interrupt window does not open before IF is set,
+    /// which only instructions do that return there themselves.
     /// </summary>
     public void UpdateWindowAttention()
     {

@@ -6,10 +6,10 @@ namespace Bunraku.Processor.X86;
 /// The exit to the hypervisor that is being prepared: which one it is, whether it waits to be returned, and whether the instruction goes on afterwards.
 /// </summary>
 /// <remarks>
-/// An instruction exits in one of two ways. <b>Trap-like</b> (OUT, CR8 write, HLT): the handler calls <see cref="RequestExit"/> and returns <c>Flow.Leave</c>; the
-/// instruction has retired. <b>Completed</b> (IN, RDMSR and WRMSR of outside MSRs, CR8 read, intercepted CPUID): the handler first asks <see cref="TakeCompletion"/>.
-/// False: it returns <see cref="ExitForCompletion"/>. The hypervisor stores its answer in <see cref="Processor.Exit"/>; the next Enter executes the
-/// instruction again, <see cref="TakeCompletion"/> returns true once, and the handler finishes with the answer.
+/// An instruction exits in one of two ways. <b>Trap-like</b> (OUT, CR8 write, HLT): the handler calls <see cref="RequestExit"/> and returns <c>Flow.Leave</c>;
+/// the instruction has retired. <b>Completed</b> (IN, RDMSR and WRMSR of outside MSRs, CR8 read, intercepted CPUID): the handler first asks
+/// <see cref="TakeCompletion"/>. False: it returns <see cref="ExitForCompletion"/>. The hypervisor stores its answer in <see cref="Processor.Exit"/>; the next
+/// Enter executes the instruction again, <see cref="TakeCompletion"/> returns true once, and the handler finishes with the answer.
 /// While <see cref="CompletionPending"/> is set no event may be injected (the instruction is half done).
 /// </remarks>
 internal sealed unsafe class Exits(Processor p)
@@ -31,7 +31,9 @@ internal sealed unsafe class Exits(Processor p)
     /// <summary>The instruction at hand has asked the hypervisor for something, and goes on at the next entry.</summary>
     public bool IsHalfDone => CompletionPending || p.Mmio.ReadPending || p.Mmio.Replaying;
 
-    /// <summary>MMIO writes of earlier instructions have not exited yet: the instruction, which has changed nothing, returns <see cref="LeaveForExit"/>.</summary>
+    /// <summary>
+    /// MMIO writes of earlier instructions have not exited yet: the instruction, which has changed nothing, returns <see cref="LeaveForExit"/>.
+    /// </summary>
     public bool MustExitFirst => p.Mmio.HasPosted;
 
     /// <summary>Enter begins.</summary>
@@ -49,8 +51,8 @@ internal sealed unsafe class Exits(Processor p)
     public bool TakeHalfDone() => (CompletionPending || _leftForExit) && Take();
 
     /// <summary>
-    /// Fills <see cref="Processor.Exit"/> and leaves it pending. MMIO writes of earlier instructions exit first, and the instruction starts anew: it must not have
-    /// changed anything yet.
+    /// Fills <see cref="Processor.Exit"/> and leaves it pending. MMIO writes of earlier instructions exit first, and the instruction starts anew: it must not
+    /// have changed anything yet.
     /// </summary>
     public void RequestExit(ExitReason reason, ulong address = 0, int size = 0, bool isWrite = false, ulong data = 0, bool completes = false)
     {
@@ -86,7 +88,9 @@ internal sealed unsafe class Exits(Processor p)
         return Flow.Again(p.State, i);
     }
 
-    /// <summary>True once, when the hypervisor has completed the exit that this very instruction requested; the answer is in <see cref="Processor.Exit"/>.</summary>
+    /// <summary>
+    /// True once, when the hypervisor has completed the exit that this very instruction requested; the answer is in <see cref="Processor.Exit"/>.
+    /// </summary>
     public bool TakeCompletion(Insn* i, ExitReason reason)
     {
         if (!CompletionPending) return false;
@@ -125,8 +129,8 @@ internal sealed unsafe class Exits(Processor p)
     }
 
     /// <summary>
-    /// An access that the second stage refuses: the exit before it has had any effect. MMIO writes of earlier instructions exit first, and the instruction starts
-    /// anew.
+    /// An access that the second stage refuses: the exit before it has had any effect. MMIO writes of earlier instructions exit first, and the instruction
+    /// starts anew.
     /// </summary>
     public ExitRequest RefusedAccess(ulong linear, in Refusal refusal)
     {
@@ -141,8 +145,8 @@ internal sealed unsafe class Exits(Processor p)
     }
 
     /// <summary>
-    /// The current instruction, or the delivery of an event, was abandoned: leaves the exit pending that comes now. It is a refused access, the MMIO read that the instruction
-    /// wants, or a posted write, which stands before both.
+    /// The current instruction, or the delivery of an event, was abandoned: leaves the exit pending that comes now. It is a refused access, the MMIO read that
+    /// the instruction wants, or a posted write, which stands before both.
     /// </summary>
     public void Abandoned()
     {
@@ -167,7 +171,9 @@ internal sealed unsafe class Exits(Processor p)
         return true;
     }
 
-    /// <summary>Leaves the current instruction, which has changed nothing, for an exit; it is executed again afterwards. Returns what the handler must return.</summary>
+    /// <summary>
+    /// Leaves the current instruction, which has changed nothing, for an exit; it is executed again afterwards. Returns what the handler must return.
+    /// </summary>
     public Insn* LeaveForExit(Insn* i)
     {
         Abandoned();
@@ -179,7 +185,8 @@ internal sealed unsafe class Exits(Processor p)
     {
         X86Exit e = p.Exit;
         state.HalfDone = !CompletionPending ? null
-            : new HalfDoneInstruction(_completionReason, _completionRip, e.IsWrite, e.Size, e.Address, e.Data, e.Fault, e.Leaf, e.Subleaf, e.Eax, e.Ebx, e.Ecx, e.Edx);
+            : new HalfDoneInstruction(_completionReason, _completionRip, e.IsWrite, e.Size, e.Address, e.Data, e.Fault, e.Leaf, e.Subleaf, e.Eax, e.Ebx, e.Ecx,
+                e.Edx);
     }
 
     public void Restore(CpuState state)

@@ -33,7 +33,8 @@ internal static unsafe class FarInstructions
 
     public static Insn* Return<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> => p.FarTransfers.FarReturn<T>(i, 0);
 
-    public static Insn* ReturnImmediate<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> => p.FarTransfers.FarReturn<T>(i, (ushort)i->Imm);
+    public static Insn* ReturnImmediate<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> =>
+        p.FarTransfers.FarReturn<T>(i, (ushort)i->Imm);
 
     public static Insn* Iret<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> => p.InterruptReturns.InterruptReturn<T>(i);
 

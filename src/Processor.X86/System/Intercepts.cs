@@ -3,8 +3,9 @@ using Iced.Intel;
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// Instructions that exit because the execution controls say so (Intel SDM vol. 3C, "Instructions That Cause VM Exits Conditionally"). The exit comes before any effect,
-/// with what the instruction would read or write filled in. The next entry executes it with what the hypervisor left there, or raises #GP(0) if it set
+/// Instructions that exit because the execution controls say so (Intel SDM vol. 3C, "Instructions That Cause VM Exits Conditionally"). The exit comes before
+/// any effect, with what the instruction would read or write filled in. The next entry executes it with what the hypervisor left there, or raises #GP(0) if it
+/// set
 /// <see cref="X86Exit.Fault"/>; a hypervisor that does nothing has only watched.
 /// </summary>
 internal static unsafe class Intercepts
@@ -13,7 +14,8 @@ internal static unsafe class Intercepts
     public static bool Applies(Processor p, in Instruction instruction, in InstructionRow row)
     {
         InterceptedInstructions wanted = row.Intercept & p.Controls.Instructions & ~InterceptedInstructions.Mwait;
-        return wanted != 0 && instruction.Mnemonic == Mnemonic.Mov && instruction.Code is not (Code.Mov_r32_dr or Code.Mov_dr_r32 or Code.Mov_r64_dr or Code.Mov_dr_r64)
+        return wanted != 0 && instruction.Mnemonic == Mnemonic.Mov
+            && instruction.Code is not (Code.Mov_r32_dr or Code.Mov_dr_r32 or Code.Mov_r64_dr or Code.Mov_dr_r64)
             ? (wanted & ControlRegister(instruction)) != 0
             : wanted != 0;
     }
@@ -45,7 +47,8 @@ internal static unsafe class Intercepts
     }
 
     /// <summary>False: the exit is on its way, and the handler returns <paramref name="result"/>. True: the hypervisor has answered.</summary>
-    private static bool Answered(Processor p, Insn* i, ExitReason reason, out Insn* result, ulong address = 0, int size = 0, bool isWrite = false, ulong data = 0)
+    private static bool Answered(Processor p, Insn* i, ExitReason reason, out Insn* result, ulong address = 0, int size = 0, bool isWrite = false,
+        ulong data = 0)
     {
         result = null;
         if (!p.Exits.TakeCompletion(i, reason))

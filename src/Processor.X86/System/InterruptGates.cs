@@ -1,6 +1,8 @@
 namespace Bunraku.Processor.X86;
 
-/// <summary>The way of an event through the interrupt vector table or the gates of the IDT, in each mode. Intel SDM vol. 3A, "Interrupt and Exception Handling".</summary>
+/// <summary>
+/// The way of an event through the interrupt vector table or the gates of the IDT, in each mode. Intel SDM vol. 3A, "Interrupt and Exception Handling".
+/// </summary>
 internal sealed unsafe class InterruptGates(Processor p)
 {
     private GuestFault IdtFault(Vector fault, byte vector) => p.Fault(fault, (uint)vector << 3 | 2);
@@ -77,7 +79,8 @@ internal sealed unsafe class InterruptGates(Processor p)
     {
         ProcessorState* s = p.State;
         var gate = new Descriptor(p.Mmu.ReadSystem<ulong>(IdtEntryAddress(vector, 8)));
-        if (!gate.IsSystem || gate.Type is not (SystemType.TaskGate or SystemType.InterruptGate16 or SystemType.TrapGate16 or SystemType.InterruptGate or SystemType.TrapGate))
+        if (!gate.IsSystem
+            || gate.Type is not (SystemType.TaskGate or SystemType.InterruptGate16 or SystemType.TrapGate16 or SystemType.InterruptGate or SystemType.TrapGate))
             throw IdtFault(Vector.Gp, vector);
         if (source is EventSource.Interrupt or EventSource.Trap && gate.Dpl < s->Cpl) throw IdtFault(Vector.Gp, vector);
         if (!gate.Present) throw IdtFault(Vector.Np, vector);

@@ -23,7 +23,8 @@ internal enum MsrWrite
 }
 
 /// <summary>One MSR that the processor itself holds.</summary>
-internal readonly record struct MsrRow(uint Index, string Name, ulong Reset, ulong Writable, MsrWrite Write = MsrWrite.Checked, CpuFeature? Feature = null, MsrVendor Vendor = MsrVendor.Any)
+internal readonly record struct MsrRow(uint Index, string Name, ulong Reset, ulong Writable, MsrWrite Write = MsrWrite.Checked, CpuFeature? Feature = null,
+    MsrVendor Vendor = MsrVendor.Any)
 {
     public bool ExistsOn(CpuModel model) =>
         (Feature is not { } f || model.Has(f)) && Vendor switch { MsrVendor.Amd => model.IsAmd, MsrVendor.Intel => !model.IsAmd, _ => true };
@@ -111,7 +112,10 @@ internal static class MsrTable
 #pragma warning restore IDE0055
     ];
 
-    /// <summary>RDCL_NO, IBRS_ALL clear, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO: nothing here is executed speculatively.</summary>
+    /// <summary>
+    /// RDCL_NO, IBRS_ALL clear, SKIP_L1DFL_VMENTRY, SSB_NO, MDS_NO, PSCHANGE_MC_NO, TAA_NO, SBDR_SSDP_NO, FBSDP_NO, PSDP_NO, BHI_NO, PBRSB_NO, GDS_NO, RFDS_NO:
+    /// nothing here is executed speculatively.
+    /// </summary>
     private const ulong ArchCapabilities = 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 13 | 1 << 14 | 1 << 15 | 1 << 20 | 1 << 24 | 1 << 26 | 1 << 27;
 
     private static IEnumerable<MsrRow> VariableRangeMtrrs()
@@ -123,7 +127,9 @@ internal static class MsrTable
         }
     }
 
-    /// <summary>The four counters that every AMD processor has, fixed at zero: they can select no event, which an operating system notices and leaves them alone.</summary>
+    /// <summary>
+    /// The four counters that every AMD processor has, fixed at zero: they can select no event, which an operating system notices and leaves them alone.
+    /// </summary>
     private static IEnumerable<MsrRow> PerformanceCounters()
     {
         for (uint n = 0; n < LegacyCounters; n++)

@@ -79,7 +79,7 @@ internal static unsafe class PortInstructions
         return Next(p, s, i, mask);
     }
 
-    /// <summary>OUTS: one element and one posted exit for each execution.</summary>
+    /// <summary>OUTS: one element and one trap-like exit for each execution.</summary>
     public static Insn* Outs<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T>
     {
         ulong mask = AddressMask(i);
@@ -87,7 +87,8 @@ internal static unsafe class PortInstructions
         CheckPort(p, s, port, sizeof(T));
         if (IsDone(s, i, mask)) return Flow.Leave(s, i);
         var segment = (Seg)((int)(i->Flags & InsnFlags.SegmentMask) / (int)InsnFlags.SegmentShift9);
-        if (!Access.ReadOrLeave(p, s, p.Segments.LinearAddress(segment, s->Rsi & mask, sizeof(T), AccessKind.Read), out T value) || p.Exits.MustExitFirst) return p.Exits.LeaveForExit(i);
+        if (!Access.ReadOrLeave(p, s, p.Segments.LinearAddress(segment, s->Rsi & mask, sizeof(T), AccessKind.Read), out T value) || p.Exits.MustExitFirst)
+            return p.Exits.LeaveForExit(i);
         p.Exits.RequestExit(ExitReason.Io, port, sizeof(T), isWrite: true, data: ulong.CreateTruncating(value));
         p.Debug.PortAccessed(port, sizeof(T));
         Advance(s, &s->Rsi, mask, sizeof(T));

@@ -11,13 +11,14 @@ internal enum AccessKind
 }
 
 /// <summary>
-/// Segments: checks of accesses through them, descriptor tables, loading of segment registers, and the stacks in the TSS. Intel SDM vol. 3A, "Protection", sections "Limit
-/// Checking" and "Type Checking"; vol. 2, MOV "Operation".
+/// Segments: checks of accesses through them, descriptor tables, loading of segment registers, and the stacks in the TSS. Intel SDM vol. 3A, "Protection",
+/// sections "Limit Checking" and "Type Checking"; vol. 2, MOV "Operation".
 /// </summary>
 internal sealed unsafe class Segmentation(Processor p)
 {
     /// <summary>
-    /// Linear address of <paramref name="size"/> bytes (1 to 4096) at <paramref name="offset"/> (already truncated to the address size) in a segment, after every check that segmentation makes in the current mode.
+    /// Linear address of <paramref name="size"/> bytes (1 to 4096) at <paramref name="offset"/> (already truncated to the address size) in a segment, after
+    /// every check that segmentation makes in the current mode.
     /// </summary>
     /// <exception cref="GuestFault">#SS(0) for the stack segment, else #GP(0).</exception>
     public ulong LinearAddress(Seg seg, ulong offset, int size, AccessKind kind)
@@ -35,7 +36,8 @@ internal sealed unsafe class Segmentation(Processor p)
             int piece = p.Mmu.FirstPiece();
             // Fields that are accessed one by one: the first one's page fault comes first.
             if (piece > 0 && piece < size && SegmentAllows(s, r, offset, piece, kind))
-                p.Mmu.CheckRange((uint)(r->Base + offset), piece, p.Mmu.CurrentPrivilege | (kind == AccessKind.Write ? PageWalker.WriteAccess : PageWalker.ReadAccess));
+                p.Mmu.CheckRange((uint)(r->Base + offset), piece,
+                    p.Mmu.CurrentPrivilege | (kind == AccessKind.Write ? PageWalker.WriteAccess : PageWalker.ReadAccess));
             throw SegmentFault(seg);
         }
         return (uint)(r->Base + offset);
@@ -235,7 +237,8 @@ internal sealed unsafe class Segmentation(Processor p)
         if ((selector & 4) != 0) throw p.SelectorFault(Vector.Gp, selector);
         Descriptor d = ReadDescriptor(selector);
         bool longMode = CpuMode.IsLong(s);
-        if (!d.IsSystem || !(d.Type == SystemType.TssAvailable || (d.Type == SystemType.Tss16Available && !longMode))) throw p.SelectorFault(Vector.Gp, selector);
+        if (!d.IsSystem || !(d.Type == SystemType.TssAvailable || (d.Type == SystemType.Tss16Available && !longMode)))
+            throw p.SelectorFault(Vector.Gp, selector);
         if (!d.Present) throw p.SelectorFault(Vector.Np, selector);
         ulong upper = longMode ? ReadUpperHalf(selector) : 0;
         ulong tssBase = d.Base | upper << 32;

@@ -18,7 +18,8 @@ internal sealed unsafe class TaskSwitcher(Processor p)
     /// <summary>JMP, CALL or an event to the task of an available TSS.</summary>
     public void SwitchTask(ushort selector, Descriptor tss, TaskSwitchCause cause, ulong returnRip, uint flagsImage, uint? errorCode)
     {
-        if ((selector & 4) != 0 || !tss.IsSystem || tss.Type is not (SystemType.Tss16Available or SystemType.TssAvailable)) throw p.SelectorFault(Vector.Gp, selector);
+        if ((selector & 4) != 0 || !tss.IsSystem || tss.Type is not (SystemType.Tss16Available or SystemType.TssAvailable))
+            throw p.SelectorFault(Vector.Gp, selector);
         Switch(selector, tss, cause, returnRip, flagsImage, errorCode);
     }
 
@@ -187,7 +188,9 @@ internal sealed unsafe class TaskSwitcher(Processor p)
         }
         for (int n = 0; n < 8; n++) (&s->Rax)[n] = t.Gpr[n];
         s->Rip = t.Rip;
-        const uint defined = (uint)(Rflags.Arithmetic | Rflags.Tf | Rflags.If | Rflags.Df | Rflags.Iopl | Rflags.Nt | Rflags.Rf | Rflags.Vm | Rflags.Ac | Rflags.Vif | Rflags.Vip | Rflags.Id);
+        const uint defined =
+            (uint)(Rflags.Arithmetic | Rflags.Tf | Rflags.If | Rflags.Df | Rflags.Iopl | Rflags.Nt | Rflags.Rf | Rflags.Vm | Rflags.Ac | Rflags.Vif | Rflags.Vip
+            | Rflags.Id);
         Flags.Set(s, t.Rflags & defined | (nested ? (uint)Rflags.Nt : 0));
         // The local breakpoint enables are the old task's.
         s->Dr7 &= ~0x155ul;

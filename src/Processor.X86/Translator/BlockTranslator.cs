@@ -4,9 +4,9 @@ using Iced.Intel;
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// Makes host code of one decoded block: x86-64 to x86-64, instruction by instruction. Guest registers are where <see cref="HostRegisters"/> says, the arithmetic
-/// flags are the host's at all times, and nothing that is put between guest instructions touches them. One for each vCPU. What is emitted for each kind of
-/// instruction is in Emitters/.
+/// Makes host code of one decoded block: x86-64 to x86-64, instruction by instruction. Guest registers are where <see cref="HostRegisters"/> says, the
+/// arithmetic flags are the host's at all times, and nothing that is put between guest instructions touches them. One for each vCPU. What is emitted for each
+/// kind of instruction is in Emitters/.
 /// </summary>
 internal sealed unsafe class BlockTranslator
 {
@@ -41,9 +41,11 @@ internal sealed unsafe class BlockTranslator
     /// <returns>The translation, or null when the block is too large for the buffer, or its code has changed.</returns>
     public TranslatedBlock* Translate(Block* block, byte* code, in TranslatedBlock template, bool groups, LoopPredictions predict) =>
         // A loop whose instructions need the usual registers after all is translated once more.
-        TryTranslate(block, code, template, groups, predict, exchange: true, out TranslatedBlock* made) || TryTranslate(block, code, template, groups, predict, exchange: false, out made) ? made : null;
+        TryTranslate(block, code, template, groups, predict, exchange: true, out TranslatedBlock* made)
+            || TryTranslate(block, code, template, groups, predict, exchange: false, out made) ? made : null;
 
-    private bool TryTranslate(Block* block, byte* code, in TranslatedBlock template, bool groups, LoopPredictions predict, bool exchange, out TranslatedBlock* made)
+    private bool TryTranslate(Block* block, byte* code, in TranslatedBlock template, bool groups, LoopPredictions predict, bool exchange,
+        out TranslatedBlock* made)
     {
         made = null;
         e.Begin(block, template);

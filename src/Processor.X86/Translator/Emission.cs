@@ -5,8 +5,8 @@ using Iced.Intel;
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// The translation that is being made: the host code so far, the block that it is made of, and the emitters, which reach each other through it. One for each vCPU, used
-/// for one block after another.
+/// The translation that is being made: the host code so far, the block that it is made of, and the emitters, which reach each other through it. One for each
+/// vCPU, used for one block after another.
 /// </summary>
 internal sealed unsafe class Emission
 {

@@ -1,6 +1,9 @@
 namespace Bunraku.Processor.X86;
 
-/// <summary>The first level of the software TLB, which emitted code looks at itself: what makes its entries go. They are made by the hand-written code in <see cref="TranslatorRuntime"/>.</summary>
+/// <summary>
+/// The first level of the software TLB, which emitted code looks at itself: what makes its entries go. They are made by the hand-written code in
+/// <see cref="TranslatorRuntime"/>.
+/// </summary>
 internal sealed unsafe class FirstLevelTlb(ProcessorState* state, LinearMirror mirror)
 {
     /// <summary>Drops every entry.</summary>
@@ -55,7 +58,8 @@ internal sealed unsafe class FirstLevelTlb(ProcessorState* state, LinearMirror m
             var addends = (nint*)(table + TranslatorState.WriteAddend);
             for (int n = 0; n < TranslatorState.FirstLevelSize; n++)
             {
-                if (tags[n] != TranslatorState.EmptyTag && mirror.PageAt((byte*)((0 - tags[n] << 12) + (ulong)addends[n])) == page) tags[n] = TranslatorState.EmptyTag;
+                if (tags[n] != TranslatorState.EmptyTag && mirror.PageAt((byte*)((0 - tags[n] << 12) + (ulong)addends[n])) == page)
+                    tags[n] = TranslatorState.EmptyTag;
             }
         }
     }

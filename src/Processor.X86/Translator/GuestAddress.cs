@@ -14,7 +14,9 @@ internal readonly record struct GuestAddress(int Base, int Index, int Scale, lon
 
     public ulong Constant => Wide ? (ulong)Displacement : (uint)Displacement;
 
-    /// <summary>The memory operand of a decoded operation in a block at <paramref name="rip"/>. False: 16-bit addressing, or segmentation that needs checks.</summary>
+    /// <summary>
+    /// The memory operand of a decoded operation in a block at <paramref name="rip"/>. False: 16-bit addressing, or segmentation that needs checks.
+    /// </summary>
     public static unsafe bool TryGet(Insn* operation, ulong rip, out GuestAddress address)
     {
         address = default;
@@ -24,7 +26,8 @@ internal readonly record struct GuestAddress(int Base, int Index, int Scale, lon
         // An index alone with scale 1 is a base.
         if (@base < 0 && index >= 0 && operation->Scale == 0) (@base, index) = (index, -1);
         int segment = operation->SegmentBase == RegisterOffsets.Zero ? 0 : operation->SegmentBase;
-        address = new GuestAddress(@base, index, operation->Scale, relative ? (long)rip + operation->Disp : operation->Disp, operation->AddressMask == ulong.MaxValue, segment);
+        address = new GuestAddress(@base, index, operation->Scale, relative ? (long)rip + operation->Disp : operation->Disp,
+            operation->AddressMask == ulong.MaxValue, segment);
         return true;
 
         static int Number(ushort offset) => offset < 16 * sizeof(ulong) ? offset / sizeof(ulong) : -1;

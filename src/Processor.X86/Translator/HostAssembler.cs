@@ -47,7 +47,8 @@ internal sealed unsafe class HostAssembler : CodeWriter
     }
 
     /// <summary>A field of the processor state as an operand for Iced.</summary>
-    public MemoryOperand State(int offset, Iced.Intel.Register index = Iced.Intel.Register.None) => new(Iced.Intel.Register.None, index, 1, _state + offset, 8, false, Iced.Intel.Register.None);
+    public MemoryOperand State(int offset, Iced.Intel.Register index = Iced.Intel.Register.None) =>
+        new(Iced.Intel.Register.None, index, 1, _state + offset, 8, false, Iced.Intel.Register.None);
 
     /// <summary>Bytes written.</summary>
     public int Length { get; private set; }
@@ -94,7 +95,9 @@ internal sealed unsafe class HostAssembler : CodeWriter
     /// <summary>The 32-bit absolute address of a field of the processor state.</summary>
     public void StateAddress(int offset) => Int32(_state + offset);
 
-    /// <summary>One instruction by Iced. False: it has no encoding in 64-bit mode (an 8-bit register AH to BH beside a REX prefix, a form of 32-bit mode).</summary>
+    /// <summary>
+    /// One instruction by Iced. False: it has no encoding in 64-bit mode (an 8-bit register AH to BH beside a REX prefix, a form of 32-bit mode).
+    /// </summary>
     public bool TryEncode(in Instruction instruction)
     {
         int before = Length;

@@ -4,8 +4,8 @@ namespace Bunraku.Processor.X86;
 
 /// <summary>
 /// Pages of guest RAM as they lie in linear addresses, seen through windows of 1 GiB: all pages of one window have the same distance between host and linear
-/// address, so that a chain of dependent loads need not wait for it. It permits nothing: a first-level entry does, and may name the page's place in a window instead of the
-/// one in the guest's RAM. One thread.
+/// address, so that a chain of dependent loads need not wait for it. It permits nothing: a first-level entry does, and may name the page's place in a window
+/// instead of the one in the guest's RAM. One thread.
 /// </summary>
 /// <remarks>
 /// Invariant: while a first-level entry names a place in a window, that place shows the entry's page. Hence the first level is dropped before a place shows

@@ -6,23 +6,28 @@ namespace Bunraku.Processor.X86;
 internal static unsafe class StateOffsets
 {
     public static readonly int
-        Attention = Of(nameof(ProcessorState.AttentionFlags)), Retired = Of(nameof(ProcessorState.Retired)), ShadowAt = Of(nameof(ProcessorState.ShadowAt)), FlagsOther = Of(nameof(ProcessorState.FlagsOther)),
+        Attention = Of(nameof(ProcessorState.AttentionFlags)), Retired = Of(nameof(ProcessorState.Retired)), ShadowAt = Of(nameof(ProcessorState.ShadowAt)),
+            FlagsOther = Of(nameof(ProcessorState.FlagsOther)),
         TlbContext = Of(nameof(ProcessorState.TlbContext)), Tlb = Of(nameof(ProcessorState.TlbBytes)), Mxcsr = Of(nameof(ProcessorState.Mxcsr)),
         Simd = Of(nameof(ProcessorState.Simd)), Fxsave = Of(nameof(ProcessorState.Fxsave)), Mode = Of(nameof(ProcessorState.Mode)),
         Cpl = Of(nameof(ProcessorState.Cpl)), Direction = Of(nameof(ProcessorState.Direction)),
-        KernelGsBase = Of(nameof(ProcessorState.KernelGsBase)), Cr4 = Of(nameof(ProcessorState.Cr4)), TscOffset = Of(nameof(ProcessorState.TscOffset)), TscAux = Of(nameof(ProcessorState.TscAux)),
+        KernelGsBase = Of(nameof(ProcessorState.KernelGsBase)), Cr4 = Of(nameof(ProcessorState.Cr4)), TscOffset = Of(nameof(ProcessorState.TscOffset)),
+            TscAux = Of(nameof(ProcessorState.TscAux)),
         SystemCalls = Mine(nameof(TranslatorState.SystemCalls)),
         FsBase = RegisterOffsets.BaseOf(Seg.Fs), GsBase = RegisterOffsets.BaseOf(Seg.Gs),
         HostFlags = Mine(nameof(TranslatorState.HostFlags)), Target = Mine(nameof(TranslatorState.Target)), Exit = Mine(nameof(TranslatorState.Exit)),
-        ExitKind = Mine(nameof(TranslatorState.ExitKind)), SimdMissing = Mine(nameof(TranslatorState.SimdMissing)), X87Missing = Mine(nameof(TranslatorState.X87Missing)),
+        ExitKind = Mine(nameof(TranslatorState.ExitKind)), SimdMissing = Mine(nameof(TranslatorState.SimdMissing)),
+            X87Missing = Mine(nameof(TranslatorState.X87Missing)),
         MissAddress = Mine(nameof(TranslatorState.MissAddress)), MissLast = Mine(nameof(TranslatorState.MissLast)),
-        XsaveHeader = Of(nameof(ProcessorState.XsaveHeader)), X87Last = Mine(nameof(TranslatorState.X87Last)), X87LastMemory = Mine(nameof(TranslatorState.X87LastMemory)),
+        XsaveHeader = Of(nameof(ProcessorState.XsaveHeader)), X87Last = Mine(nameof(TranslatorState.X87Last)),
+            X87LastMemory = Mine(nameof(TranslatorState.X87LastMemory)),
         X87Address = Mine(nameof(TranslatorState.X87Address)), X87Opcode = Mine(nameof(TranslatorState.X87Opcode)),
         X87InstructionPointer = Mine(nameof(TranslatorState.X87InstructionPointer)), X87DataPointer = Mine(nameof(TranslatorState.X87DataPointer)),
         Temporary0 = Mine(nameof(TranslatorState.Temporary0)), Temporary1 = Mine(nameof(TranslatorState.Temporary1)),
         Temporary2 = Mine(nameof(TranslatorState.Temporary2)), Temporary3 = Mine(nameof(TranslatorState.Temporary3)),
         Predictions = Mine(nameof(TranslatorState.Predictions)), GroupAddends = Mine(nameof(TranslatorState.GroupAddends)),
-        FirstLevel = Mine(nameof(TranslatorState.FirstLevel)), Mappings = Mine(nameof(TranslatorState.Mappings)), Targets = Mine(nameof(TranslatorState.Targets));
+        FirstLevel = Mine(nameof(TranslatorState.FirstLevel)), Mappings = Mine(nameof(TranslatorState.Mappings)),
+            Targets = Mine(nameof(TranslatorState.Targets));
 
     public static readonly int
         TlbReadTag = (int)Marshal.OffsetOf<TlbEntry>(nameof(TlbEntry.ReadTag)), TlbWriteTag = (int)Marshal.OffsetOf<TlbEntry>(nameof(TlbEntry.WriteTag)),

@@ -1,6 +1,9 @@
 namespace Bunraku.Processor.X86;
 
-/// <summary>Runs translated code until it needs the dispatcher: the interpreter does what it cannot do itself, misses are resolved, predictions that fail too often are given up.</summary>
+/// <summary>
+/// Runs translated code until it needs the dispatcher: the interpreter does what it cannot do itself, misses are resolved, predictions that fail too often are
+/// given up.
+/// </summary>
 internal sealed unsafe class TranslatedRunner(Processor p, Translator translator, TranslatorRuntime runtime, LinearMirror mirror)
 {
     /// <summary>Runs translated code until it needs the interpreter or the dispatcher; returns what the caller, a handler, must return.</summary>
@@ -91,15 +94,18 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
         }
     }
 
-    /// <summary>The block has floating-point instructions, and one of their exceptions is unmasked: it cannot be entered in the middle, where nothing looks at that.</summary>
+    /// <summary>
+    /// The block has floating-point instructions, and one of their exceptions is unmasked: it cannot be entered in the middle, where nothing looks at that.
+    /// </summary>
     private static bool MayTrap(ProcessorState* s, TranslatedBlock* t) =>
         (t->UsesSimd && (s->Mxcsr & (uint)Mxcsr.Masks) != (uint)Mxcsr.Masks) || (t->UsesX87 && !X87.CannotTrap(s));
 
     private enum MissOutcome { Resolved, Faulted, Interpret }
 
     /// <summary>
-    /// A translated access has no translation in the software TLB: walks the tables and fills it, or delivers the page fault, which is what a fault costs least. Everything else
-    /// is left to the interpreter: two pages, MMIO, pages with code, watched ones, and a group, whose first byte need not be the operation's.
+    /// A translated access has no entry in the software TLB: walks the tables and fills it, or delivers the page fault, which is what a fault costs
+    /// least. Everything else is left to the interpreter: two pages, MMIO, pages with code, watched ones, and a group, whose first byte need not be the
+    /// operation's.
     /// </summary>
     private MissOutcome ResolveMiss(ProcessorState* s, TranslatedBlock* t, ExitRecord* record)
     {
@@ -153,7 +159,9 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
     /// <summary>A failure may come every so many instructions.</summary>
     private const ulong LeastInstructionsPerFailure = 300;
 
-    /// <summary>Fills the budgets of a block's predictions, one of which, <paramref name="budget"/> when it was full, is exhausted. False: it was too soon.</summary>
+    /// <summary>
+    /// Fills the budgets of a block's predictions, one of which, <paramref name="budget"/> when it was full, is exhausted. False: it was too soon.
+    /// </summary>
     private static bool ArePredictionsWorthIt(ProcessorState* s, TranslatedBlock* t, ulong budget)
     {
         ulong since = s->Retired - t->PredictionsSince;
@@ -163,11 +171,15 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
         return since >= budget * LeastInstructionsPerFailure;
     }
 
-    /// <summary>What failures of a loop's predicted addends may cost before somebody looks whether it is worth it: an exit costs 1, a page that the host must map more.</summary>
+    /// <summary>
+    /// What failures of a loop's predicted addends may cost before somebody looks whether it is worth it: an exit costs 1, a page that the host must map more.
+    /// </summary>
     public const int MirrorBudget = 16384;
     private const int CostOfMapping = 64;
 
-    /// <summary>An access of a loop met another addend than the predicted one: its page gets that of its window, which is what the access expects from now on.</summary>
+    /// <summary>
+    /// An access of a loop met another addend than the predicted one: its page gets that of its window, which is what the access expects from now on.
+    /// </summary>
     private void Mirror(ProcessorState* s, TranslatedBlock* t)
     {
         var prediction = (PagePrediction*)s->Translator.MissLast;

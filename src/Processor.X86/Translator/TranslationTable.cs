@@ -74,7 +74,8 @@ internal static class TranslationTable
         }
         if ((row.Flags & (Row.Sse | Row.Avx)) != 0)
         {
-            bool state = (row.Flags & Row.OwnSegmentation) != 0 || code is Code.Ldmxcsr_m32 or Code.Stmxcsr_m32 or Code.VEX_Vldmxcsr_m32 or Code.VEX_Vstmxcsr_m32;
+            bool state = (row.Flags & Row.OwnSegmentation) != 0
+                || code is Code.Ldmxcsr_m32 or Code.Stmxcsr_m32 or Code.VEX_Vldmxcsr_m32 or Code.VEX_Vstmxcsr_m32;
             return state ? TranslationKind.Interpret : TranslationKind.Simd;
         }
         return Integer(code);
@@ -110,12 +111,14 @@ internal static class TranslationTable
         {
             Mnemonic.Add or Mnemonic.Or or Mnemonic.Adc or Mnemonic.Sbb or Mnemonic.And or Mnemonic.Sub or Mnemonic.Xor or Mnemonic.Cmp or Mnemonic.Test
                 or Mnemonic.Inc or Mnemonic.Dec or Mnemonic.Neg or Mnemonic.Not
-                or Mnemonic.Shl or Mnemonic.Sal or Mnemonic.Shr or Mnemonic.Sar or Mnemonic.Rol or Mnemonic.Ror or Mnemonic.Rcl or Mnemonic.Rcr or Mnemonic.Shld or Mnemonic.Shrd
+                or Mnemonic.Shl or Mnemonic.Sal or Mnemonic.Shr or Mnemonic.Sar or Mnemonic.Rol or Mnemonic.Ror or Mnemonic.Rcl or Mnemonic.Rcr or Mnemonic.Shld
+                or Mnemonic.Shrd
                 or Mnemonic.Imul or Mnemonic.Mul
                 or Mnemonic.Movzx or Mnemonic.Movsx or Mnemonic.Movsxd or Mnemonic.Movbe or Mnemonic.Movnti or Mnemonic.Bswap
                 or Mnemonic.Xchg or Mnemonic.Xadd or Mnemonic.Cmpxchg or Mnemonic.Cmpxchg8b or Mnemonic.Cmpxchg16b
                 or Mnemonic.Bsf or Mnemonic.Bsr or Mnemonic.Tzcnt or Mnemonic.Lzcnt or Mnemonic.Popcnt
-                or Mnemonic.Andn or Mnemonic.Bextr or Mnemonic.Blsi or Mnemonic.Blsmsk or Mnemonic.Blsr or Mnemonic.Bzhi or Mnemonic.Mulx or Mnemonic.Pdep or Mnemonic.Pext
+                or Mnemonic.Andn or Mnemonic.Bextr or Mnemonic.Blsi or Mnemonic.Blsmsk or Mnemonic.Blsr or Mnemonic.Bzhi or Mnemonic.Mulx or Mnemonic.Pdep
+                or Mnemonic.Pext
                 or Mnemonic.Rorx or Mnemonic.Sarx or Mnemonic.Shlx or Mnemonic.Shrx or Mnemonic.Adcx or Mnemonic.Adox or Mnemonic.Crc32
                 or Mnemonic.Cbw or Mnemonic.Cwde or Mnemonic.Cdqe or Mnemonic.Cwd or Mnemonic.Cdq or Mnemonic.Cqo
                 or Mnemonic.Cmc or Mnemonic.Clc or Mnemonic.Stc or Mnemonic.Lahf or Mnemonic.Sahf
@@ -137,9 +140,11 @@ internal static class TranslationTable
     }
 
     // CMOVcc and SETcc.
-    private static bool IsConditional(Code code) => code.ConditionCode() != ConditionCode.None && !code.IsJccShortOrNear() && !code.IsLoop() && !code.IsLoopcc();
+    private static bool IsConditional(Code code) =>
+        code.ConditionCode() != ConditionCode.None && !code.IsJccShortOrNear() && !code.IsLoop() && !code.IsLoopcc();
 
-    private static bool Is16Bit(Code code) => code.ToString() is var name && (name.EndsWith("_16", StringComparison.Ordinal) || name.EndsWith("rel16", StringComparison.Ordinal));
+    private static bool Is16Bit(Code code) =>
+        code.ToString() is var name && (name.EndsWith("_16", StringComparison.Ordinal) || name.EndsWith("rel16", StringComparison.Ordinal));
 
     // Not control, debug or segment registers.
     private static bool MovesGeneral(Code code)
@@ -148,7 +153,8 @@ internal static class TranslationTable
         for (int n = 0; n < info.OpCount; n++)
         {
             string kind = info.GetOpKind(n).ToString();
-            if (kind.StartsWith("cr_", StringComparison.Ordinal) || kind.StartsWith("dr_", StringComparison.Ordinal) || kind.StartsWith("tr_", StringComparison.Ordinal)
+            if (kind.StartsWith("cr_", StringComparison.Ordinal) || kind.StartsWith("dr_", StringComparison.Ordinal)
+                || kind.StartsWith("tr_", StringComparison.Ordinal)
                 || kind.StartsWith("seg_", StringComparison.Ordinal))
                 return false;
         }

@@ -1,9 +1,9 @@
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// When blocks are translated, how their translations are linked, and what makes them invalid. A block that is decoded for a translating processor begins with an operation
-/// that counts and, once there is a translation, enters it; so everything that leads to a block leads to its translation. What translated code does not do itself
-/// the interpreter's handlers do, one operation at a time: <see cref="TranslatedRunner"/>.
+/// When blocks are translated, how their translations are linked, and what makes them invalid. A block that is decoded for a translating processor begins with
+/// an operation that counts and, once there is a translation, enters it; so everything that leads to a block leads to its translation. What translated code
+/// does not do itself the interpreter's handlers do, one operation at a time: <see cref="TranslatedRunner"/>.
 /// </summary>
 internal sealed unsafe class Translator : IDisposable
 {
@@ -21,7 +21,8 @@ internal sealed unsafe class Translator : IDisposable
     {
         p = processor;
         // XSAVE faults where its area is not aligned.
-        if (StateOffsets.Fxsave % 64 != 0 || StateOffsets.XsaveHeader != StateOffsets.Fxsave + 512) throw new InvalidOperationException($"the XSAVE area lies at {StateOffsets.Fxsave}");
+        if (StateOffsets.Fxsave % 64 != 0 || StateOffsets.XsaveHeader != StateOffsets.Fxsave + 512)
+            throw new InvalidOperationException($"the XSAVE area lies at {StateOffsets.Fxsave}");
         _threshold = threshold;
         _store = new TranslationStore(p.State);
         _blocks = new BlockTranslator(_store, p.State, p.Model, p.Clock.Scale);
@@ -80,7 +81,8 @@ internal sealed unsafe class Translator : IDisposable
             return;
         }
         bool code64 = (block->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64;
-        bool code32 = (block->Mode & ModeKey.CodeSizeMask) == ModeKey.Code32 && (block->Mode & (ModeKey.Flat | ModeKey.Stack32)) == (ModeKey.Flat | ModeKey.Stack32);
+        bool code32 = (block->Mode & ModeKey.CodeSizeMask) == ModeKey.Code32
+            && (block->Mode & (ModeKey.Flat | ModeKey.Stack32)) == (ModeKey.Flat | ModeKey.Stack32);
         ulong page = block->Start & ~0xFFFul, linear = rip & ~0xFFFul, secondLinear = linear + 0x1000;
         bool wraps = block->Crosses && secondLinear > (code64 ? ulong.MaxValue - 0xFFF : uint.MaxValue - 0xFFF);
         if (!block->Valid || wraps || !(code64 || code32) || (block->Mode & ModeKey.Virtual8086) != 0)
@@ -121,7 +123,9 @@ internal sealed unsafe class Translator : IDisposable
             CodeBytes.Copy(template.SecondPage, joined + first, block->Length - first);
             code = joined;
         }
-        _blocks.SystemCalls = new SystemCallSetting(s->Translator.SystemCalls, (s->Efer & (ulong)Efer.Sce) != 0, p.Msrs.Star, p.Msrs.Lstar, p.Msrs.Fmask, KeepsStack: !p.Model.Behavior.SysretLoadsStackDescriptor);
+        _blocks.SystemCalls =
+            new SystemCallSetting(s->Translator.SystemCalls, (s->Efer & (ulong)Efer.Sce) != 0, p.Msrs.Star, p.Msrs.Lstar, p.Msrs.Fmask,
+            KeepsStack: !p.Model.Behavior.SysretLoadsStackDescriptor);
         TranslatedBlock* made = _blocks.Translate(block, code, template, groups: (i->Flags & InsnFlags.Ungrouped) == 0, PredictionsFor(i->Flags));
         if (made == null)
         {
@@ -138,7 +142,8 @@ internal sealed unsafe class Translator : IDisposable
         : (flags & InsnFlags.Unmirrored) == 0 ? LoopPredictions.Addends : LoopPredictions.None;
 
     private static int MappingSlot(ulong linear, uint mode) =>
-        StateOffsets.Mappings + sizeof(uint) * (((int)(linear >> 12) & (TranslatorState.MappingSize - 1)) + (ModeKey.Cpl(mode) == 3 ? 0 : TranslatorState.MappingSize));
+        StateOffsets.Mappings + sizeof(uint) * (((int)(linear >> 12) & (TranslatorState.MappingSize - 1)) + (ModeKey.Cpl(mode) == 3 ? 0
+            : TranslatorState.MappingSize));
 
     /// <summary>The block's pages are mapped as they were when it was translated.</summary>
     private static void NoteMapping(ProcessorState* s, TranslatedBlock* t)
@@ -151,7 +156,8 @@ internal sealed unsafe class Translator : IDisposable
     public bool LookUpMapping(ProcessorState* s, TranslatedBlock* t)
     {
         s->Current = null; // a fault is the fetch's
-        if (p.Mmu.Fetch(t->Rip) != t->Page + (t->Rip & 0xFFF) || (t->SecondPage != null && p.Mmu.Fetch((t->Rip & ~0xFFFul) + 0x1000) != t->SecondPage)) return false;
+        if (p.Mmu.Fetch(t->Rip) != t->Page + (t->Rip & 0xFFF) || (t->SecondPage != null && p.Mmu.Fetch((t->Rip & ~0xFFFul) + 0x1000) != t->SecondPage))
+            return false;
         if (t->IsGivenUp) return false;
         NoteMapping(s, t);
         return true;
@@ -251,7 +257,8 @@ internal sealed unsafe class Translator : IDisposable
         _store.Clear();
         FirstLevel.Drop();
         for (int table = 0; table < TranslatorState.TargetModes; table++)
-            new Span<ulong>(p.State->Translator.Targets + table * TranslatorState.TargetTableSize, TranslatorState.TargetSize).Fill(TranslatorState.EmptyTarget);
+            new Span<ulong>(p.State->Translator.Targets + table * TranslatorState.TargetTableSize,
+                TranslatorState.TargetSize).Fill(TranslatorState.EmptyTarget);
     }
 }
 

@@ -31,19 +31,22 @@ internal sealed unsafe class TranslatorRuntime
     public readonly ulong[] Misses = new ulong[2 * TranslatorState.Privileges];
 
     /// <summary>
-    /// Called, with a jump of 5 bytes and an <see cref="ExitRecord"/> behind the call, when the mapping of a block's page is not known to be in force: looks into the software TLB
-    /// and returns, or exits for a look-up.
+    /// Called, with a jump of 5 bytes and an <see cref="ExitRecord"/> behind the call, when the mapping of a block's page is not known to be in force: looks
+    /// into the software TLB and returns, or exits for a look-up.
     /// </summary>
     public readonly ulong MappingMiss;
 
-    /// <summary>Enters at <see cref="TranslatorState.Target"/>, with vector registers and x87 state loaded where asked for, and returns at the next exit.</summary>
+    /// <summary>
+    /// Enters at <see cref="TranslatorState.Target"/>, with vector registers and x87 state loaded where asked for, and returns at the next exit.
+    /// </summary>
     public void Enter(bool vectors, bool x87) => ((delegate* unmanaged<void>)_entries[(vectors ? 1 : 0) + (x87 ? 2 : 0)])();
 
     public TranslatorRuntime(ExecutableMemory memory, ProcessorState* state)
     {
         _a = new HostAssembler(state);
         _a.Begin((ulong)memory.Next);
-        foreach (ulong constant in (ulong[])[IndexMask, PageMask, PageMask | 1, PageMask | 3, PageMask | 7, PageMask | 15, PageMask | 31, PageMask | 63, TargetMask, 1, 3, 7, 15, 31, 63, MxcsrMasks, Simd.DefaultMxcsr, X87Masks, X87.Summary, (ulong)Rflags.If,
+        foreach (ulong constant in (ulong[])[IndexMask, PageMask, PageMask | 1, PageMask | 3, PageMask | 7, PageMask | 15, PageMask | 31, PageMask | 63,
+            TargetMask, 1, 3, 7, 15, 31, 63, MxcsrMasks, Simd.DefaultMxcsr, X87Masks, X87.Summary, (ulong)Rflags.If,
             (ulong)Rflags.Ac, (ulong)Cr4.Tsd, UpperHalf, RefusedByReturn])
         {
             if (_constants.TryAdd(constant, _a.Here)) _a.Int64(constant);
@@ -282,7 +285,10 @@ internal sealed unsafe class TranslatorRuntime
         return start;
     }
 
-    /// <summary>The offset of an address' entry in the software TLB goes to RCX (see <see cref="Access.Entry"/>); where the tag is another one, execution goes on at <paramref name="no"/>. RAX is lost.</summary>
+    /// <summary>
+    /// The offset of an address' entry in the software TLB goes to RCX (see <see cref="Access.Entry"/>); where the tag is another one, execution goes on at
+    /// <paramref name="no"/>. RAX is lost.
+    /// </summary>
     private void FindTlbEntry(HostRegister address, int tag, HostLabel no)
     {
         Add(Instruction.Create(Code.Mov_r64_rm64, RCX, address));

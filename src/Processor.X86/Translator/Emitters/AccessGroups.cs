@@ -3,9 +3,9 @@ using Iced.Intel;
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// Accesses near each other through the same register need one check. It covers the first byte to the last, and the addend is kept in the state, so that the others
-/// are the access alone. When the range is not in one page, or not all of it may be accessed, the interpreter executes the rest of the block; a block to which that
-/// happens often is translated again without groups.
+/// Accesses near each other through the same register need one check. It covers the first byte to the last, and the addend is kept in the state, so that the
+/// others are the access alone. When the range is not in one page, or not all of it may be accessed, the interpreter executes the rest of the block; a block to
+/// which that happens often is translated again without groups.
 /// </summary>
 internal sealed unsafe class AccessGroups(Emission e)
 {
@@ -15,7 +15,9 @@ internal sealed unsafe class AccessGroups(Emission e)
     /// <param name="Base">Guest register.</param>
     public record struct AccessGroup(int Base, long Minimum, long Maximum, bool Write, int Members, bool Established);
 
-    /// <summary>An access that belongs to a group; its register is <paramref name="Moved"/> bytes away from where the group's displacements count from.</summary>
+    /// <summary>
+    /// An access that belongs to a group; its register is <paramref name="Moved"/> bytes away from where the group's displacements count from.
+    /// </summary>
     private readonly record struct GroupMember(int Operation, int Group, long Displacement, int Size, long Moved);
 
     private readonly AccessGroup[] _groups = new AccessGroup[TranslatorState.MostGroups];
@@ -122,7 +124,9 @@ internal sealed unsafe class AccessGroups(Emission e)
             if (g.GetOpKind(n) != OpKind.Memory) continue;
             int size = g.MemorySize.GetSize();
             if (size is 0 or > 64) return;
-            AddAccess(a.Base, a.Displacement, size, Operands.Writes(e.Information.GetInfo(g, InstructionInfoOptions.NoMemoryUsage | InstructionInfoOptions.NoRegisterUsage).GetOpAccess(n)), number, a.Base == 4 ? moved : 0);
+            AddAccess(a.Base, a.Displacement, size,
+                Operands.Writes(e.Information.GetInfo(g, InstructionInfoOptions.NoMemoryUsage | InstructionInfoOptions.NoRegisterUsage).GetOpAccess(n)), number,
+                a.Base == 4 ? moved : 0);
             return;
         }
     }

@@ -44,7 +44,9 @@ internal sealed unsafe class Addresses(Emission e)
         e.Asm.Lea(to, to, HostRegisters.Scratch, 0, 0);
     }
 
-    /// <summary>Checks that <paramref name="size"/> bytes may be accessed; what fails ends in the interpreter's hands at operation <paramref name="number"/>.</summary>
+    /// <summary>
+    /// Checks that <paramref name="size"/> bytes may be accessed; what fails ends in the interpreter's hands at operation <paramref name="number"/>.
+    /// </summary>
     /// <param name="aligned">The operand must be aligned to its size, a power of two up to 64.</param>
     public HostOperand Check(in GuestAddress g, int size, bool write, bool aligned, int number)
     {
@@ -69,7 +71,8 @@ internal sealed unsafe class Addresses(Emission e)
     {
         e.Groups.LoseAddend();
         HostLabel retry = e.NewLabel(), miss = e.NewLabel();
-        int tag = e.FirstLevelTable + (write ? TranslatorState.WriteTag : TranslatorState.ReadTag), addend = e.FirstLevelTable + (write ? TranslatorState.WriteAddend : TranslatorState.ReadAddend);
+        int tag = e.FirstLevelTable + (write ? TranslatorState.WriteTag : TranslatorState.ReadTag),
+            addend = e.FirstLevelTable + (write ? TranslatorState.WriteAddend : TranslatorState.ReadAddend);
         e.Cold.Add(new ColdPiece(ColdKind.Miss, miss, retry, number, g, size, write));
         e.Asm.Place(retry);
         if (g.IsConstant && IsInOnePage(g.Constant, size) && (!aligned || (g.Constant & (ulong)(size - 1)) == 0))

@@ -107,8 +107,8 @@ internal sealed unsafe class Branching(Emission e)
     }
 
     /// <summary>
-    /// Finds the translation for the RIP in <see cref="HostRegisters.Address"/>; afterwards its number in the jump cache is in <see cref="HostRegisters.Addend"/>. What is not
-    /// there, and what must wait for attention, the interpreter jumps to.
+    /// Finds the translation for the RIP in <see cref="HostRegisters.Address"/>; afterwards its number in the jump cache is in
+    /// <see cref="HostRegisters.Addend"/>. What is not there, and what must wait for attention, the interpreter jumps to.
     /// </summary>
     private void FindTarget(int number) => FindTarget(number, e.Translation->TargetTable);
 
@@ -127,7 +127,8 @@ internal sealed unsafe class Branching(Emission e)
 
     private int TargetCode => TargetCodeOf(e.Translation->TargetTable);
 
-    public static int TargetCodeOf(int targets) => StateOffsets.Targets + targets * TranslatorState.TargetTableSize + TranslatorState.TargetSize * sizeof(ulong);
+    public static int TargetCodeOf(int targets) =>
+        StateOffsets.Targets + targets * TranslatorState.TargetTableSize + TranslatorState.TargetSize * sizeof(ulong);
 
     /// <summary>Loads the operand of JMP or CALL r/m into <see cref="HostRegisters.Address"/>.</summary>
     private bool LoadTarget(in Instruction g, Insn* operation, int number)

@@ -7,7 +7,8 @@ internal enum ColdKind { Miss, Prediction, Mirror, Operation, Link, Attention, S
 /// <param name="Label">Leads there.</param>
 /// <param name="Back">Where execution goes on; null: not in this translation.</param>
 /// <param name="Number">Of the operation, or the link.</param>
-internal readonly record struct ColdPiece(ColdKind Kind, HostLabel Label, HostLabel? Back, int Number, GuestAddress Address = default, int Size = 0, bool Write = false, bool Aligned = false)
+internal readonly record struct ColdPiece(ColdKind Kind, HostLabel Label, HostLabel? Back, int Number, GuestAddress Address = default, int Size = 0,
+    bool Write = false, bool Aligned = false)
 {
     /// <summary>Address of a <see cref="PagePrediction"/>.</summary>
     public int Prediction { get; init; }
@@ -83,7 +84,9 @@ internal sealed unsafe class ColdCode(Emission e)
         }
     }
 
-    /// <summary>A call that comes back, or leaves for the interpreter: behind it are the jump and the record that <see cref="TranslatorRuntime.Misses"/> expects.</summary>
+    /// <summary>
+    /// A call that comes back, or leaves for the interpreter: behind it are the jump and the record that <see cref="TranslatorRuntime.Misses"/> expects.
+    /// </summary>
     private void CallAndReturn(ulong routine, in ColdPiece c)
     {
         e.Loop.ExchangeOut();

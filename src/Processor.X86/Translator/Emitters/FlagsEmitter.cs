@@ -117,7 +117,9 @@ internal sealed unsafe class FlagsEmitter(Emission e)
         return true;
     }
 
-    /// <summary>STI. What arrives from now on is seen at the next look at the attention flags, behind the shadow; what is already there makes the interpreter do it.</summary>
+    /// <summary>
+    /// STI. What arrives from now on is seen at the next look at the attention flags, behind the shadow; what is already there makes the interpreter do it.
+    /// </summary>
     public bool EmitSetInterrupts(in Instruction g, int number, int ordinal)
     {
         if (!e.IsSupervisor) return false;

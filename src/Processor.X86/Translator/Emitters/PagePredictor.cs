@@ -4,9 +4,9 @@ using Iced.Intel;
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// In a loop an access mostly stays in the page where it was last time. What is known of that page lies at a fixed place then, so that the addend does not depend on
-/// the address: a chain of dependent loads takes as long as on the host. Operands that are not aligned to their size never match, since they might reach across the
-/// page. What fails goes to the usual check, which enters the new page; a loop that fails often is translated again without predictions.
+/// In a loop an access mostly stays in the page where it was last time. What is known of that page lies at a fixed place then, so that the addend does not
+/// depend on the address: a chain of dependent loads takes as long as on the host. Operands that are not aligned to their size never match, since they might
+/// reach across the page. What fails goes to the usual check, which enters the new page; a loop that fails often is translated again without predictions.
 /// </summary>
 internal sealed unsafe class PagePredictor(Emission e)
 {
@@ -15,7 +15,10 @@ internal sealed unsafe class PagePredictor(Emission e)
     /// <param name="wanted">What the accesses of the block predict.</param>
     public void Begin(LoopPredictions wanted) => _wanted = wanted;
 
-    /// <summary>Checks an operand. The addend is in its register afterwards, and unless a host register and a displacement make the address, <see cref="HostRegisters.Address"/> has it.</summary>
+    /// <summary>
+    /// Checks an operand. The addend is in its register afterwards, and unless a host register and a displacement make the address,
+    /// <see cref="HostRegisters.Address"/> has it.
+    /// </summary>
     public bool TryPredict(in GuestAddress g, int size, bool write, bool aligned, int number)
     {
         if (_wanted != LoopPredictions.Pages || g.IsConstant || !BitOperations.IsPow2(size)) return false;
@@ -38,7 +41,8 @@ internal sealed unsafe class PagePredictor(Emission e)
     }
 
     /// <summary>
-    /// Behind the usual check of an operand whose address comes from memory: its addend must be the predicted one, which is known without the address. Pages come to have the same addend through
+    /// Behind the usual check of an operand whose address comes from memory: its addend must be the predicted one, which is known without the address. Pages
+    /// come to have the same addend through
     /// <see cref="LinearMirror"/>.
     /// </summary>
     public void PredictAddend(in GuestAddress g, int number)
@@ -62,7 +66,8 @@ internal sealed unsafe class PagePredictor(Emission e)
         for (int n = 0; n < e.InstructionCount; n++)
         {
             ref Instruction g = ref e.Instructions[n];
-            if (g.Op0Kind == OpKind.Register && g.Op1Kind == OpKind.Memory && g.Mnemonic != Mnemonic.Lea && g.Op0Register.IsGPR() && Operands.NumberOf(g.Op0Register) == register) return true;
+            if (g.Op0Kind == OpKind.Register && g.Op1Kind == OpKind.Memory && g.Mnemonic != Mnemonic.Lea && g.Op0Register.IsGPR()
+                && Operands.NumberOf(g.Op0Register) == register) return true;
         }
         return false;
     }

@@ -45,7 +45,8 @@ internal sealed unsafe class SameInstruction(Emission e)
             if (g.Mnemonic is Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc && g.GetOpKind(1) == OpKind.Register) return false;
             int size = g.MemorySize.GetSize();
             if (size is 0 or > 64 || !GuestAddress.TryGet(operation, e.Rip, out GuestAddress address)) return false;
-            operand = e.Addresses.Check(address, size, Operands.Writes(information.GetOpAccess(memory)), (flags & TranslationFlags.Aligned) != 0 && size > 1, number);
+            operand = e.Addresses.Check(address, size, Operands.Writes(information.GetOpAccess(memory)), (flags & TranslationFlags.Aligned) != 0 && size > 1,
+                number);
             h.SegmentPrefix = HostRegister.None;
             h.MemoryBase = operand.Base == Host.None ? HostRegister.None : Operands.Sized(operand.Base, 8);
             h.MemoryIndex = Operands.Sized(HostRegisters.Addend, 8);
@@ -114,20 +115,25 @@ internal sealed unsafe class SameInstruction(Emission e)
         return true;
     }
 
-    /// <summary>Makes register operand <paramref name="n"/> a memory operand, the register's place in the state, where the form has one that does the same.</summary>
+    /// <summary>
+    /// Makes register operand <paramref name="n"/> a memory operand, the register's place in the state, where the form has one that does the same.
+    /// </summary>
     private bool TryInPlace(ref Instruction h, in Instruction g, int n, bool written)
     {
         HostRegister register = g.GetOpRegister(n);
         int size = register.GetSize();
         if (Operands.IsHigh(register) || (written && size == 4)) return false; // 32 bits extend to 64 in a register only
-        if (g.OpCode.GetOpKind(n) is not (OpCodeOperandKind.r8_or_mem or OpCodeOperandKind.r16_or_mem or OpCodeOperandKind.r32_or_mem or OpCodeOperandKind.r64_or_mem)) return false;
+        if (g.OpCode.GetOpKind(n)
+            is not (OpCodeOperandKind.r8_or_mem or OpCodeOperandKind.r16_or_mem or OpCodeOperandKind.r32_or_mem or OpCodeOperandKind.r64_or_mem)) return false;
         // Processors may leave another OF, undefined, behind a rotate in memory than in a register: Intel's do by an immediate count.
         if (g.Mnemonic is Mnemonic.Rol or Mnemonic.Ror && g.GetOpKind(1) == OpKind.Immediate8) return false;
         // XCHG with memory locks the bus, and a bit string goes beyond its operand.
-        if (g.Mnemonic is Mnemonic.Xchg || (g.Mnemonic is Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc && g.GetOpKind(1) == OpKind.Register)) return false;
+        if (g.Mnemonic is Mnemonic.Xchg || (g.Mnemonic is Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc && g.GetOpKind(1) == OpKind.Register))
+            return false;
         for (int k = 0; k < g.OpCount; k++)
         {
-            if (k != n && g.GetOpKind(k) == OpKind.Register && g.GetOpRegister(k).IsGPR() && Operands.NumberOf(g.GetOpRegister(k)) == Operands.NumberOf(register)) return false;
+            if (k != n && g.GetOpKind(k) == OpKind.Register && g.GetOpRegister(k).IsGPR()
+                && Operands.NumberOf(g.GetOpRegister(k)) == Operands.NumberOf(register)) return false;
         }
         Instruction inPlace = h;
         MemoryOperand place = e.Asm.State(StateOffsets.Gpr(Operands.NumberOf(register)));

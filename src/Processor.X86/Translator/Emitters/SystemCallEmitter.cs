@@ -23,7 +23,8 @@ internal sealed unsafe class SystemCallEmitter(Emission e)
         uint mode = e.Translation->Mode;
         ulong arithmetic = Setting.Mask & (ulong)Rflags.Arithmetic;
         if (arithmetic is not (0 or (ulong)Rflags.Arithmetic)) return false;
-        if (!e.Wide || ModeKey.Cpl(mode) != 3 || !Setting.Enabled || (Setting.Mask & ClearedByCall) != ClearedByCall || !BranchTarget.SurelyCanonical(Setting.Target)) return false;
+        if (!e.Wide || ModeKey.Cpl(mode) != 3 || !Setting.Enabled || (Setting.Mask & ClearedByCall) != ClearedByCall
+            || !BranchTarget.SurelyCanonical(Setting.Target)) return false;
         LeaveUnless(StateOffsets.SystemCalls, Setting.Version, number);
         // With AC set alignment checks may be on.
         e.Asm.LoadState(Host.Rcx, StateOffsets.FlagsOther, wide: false);
@@ -109,7 +110,8 @@ internal sealed unsafe class SystemCallEmitter(Emission e)
         SetSelector(segment, selector);
     }
 
-    private void SetSelector(Seg segment, int selector) => e.Encode(Instruction.Create(Code.Mov_rm16_imm16, e.Asm.State(StateOffsets.Selector(segment)), (int)(ushort)selector));
+    private void SetSelector(Seg segment, int selector) =>
+        e.Encode(Instruction.Create(Code.Mov_rm16_imm16, e.Asm.State(StateOffsets.Selector(segment)), (int)(ushort)selector));
 
     /// <summary>The interpreter executes the operation unless a word of the state has a value.</summary>
     private void LeaveUnless(int word, uint value, int number)

@@ -3,8 +3,8 @@ using Iced.Intel;
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// x87 instructions in the host's x87 registers, which get the guest's state at the first of them and keep it until translated code is left. Exceptions are masked
-/// then. The pointers that FXSAVE shows are made from records, since the host's would tell where the code cache is.
+/// x87 instructions in the host's x87 registers, which get the guest's state at the first of them and keep it until translated code is left. Exceptions are
+/// masked then. The pointers that FXSAVE shows are made from records, since the host's would tell where the code cache is.
 /// </summary>
 internal sealed unsafe class X87Emitter(Emission e)
 {
@@ -46,7 +46,8 @@ internal sealed unsafe class X87Emitter(Emission e)
         Addresses.HostOperand operand = e.Addresses.Check(address, 2, write: false, aligned: false, number);
         MemoryOperand source = operand.Base == Host.None
             ? new MemoryOperand(Operands.Sized(HostRegisters.Addend, 8), operand.Displacement)
-            : new MemoryOperand(Operands.Sized(operand.Base, 8), Operands.Sized(HostRegisters.Addend, 8), 1, operand.Displacement, operand.Displacement == 0 ? 0 : 1);
+            : new MemoryOperand(Operands.Sized(operand.Base, 8), Operands.Sized(HostRegisters.Addend, 8), 1, operand.Displacement,
+                operand.Displacement == 0 ? 0 : 1);
         e.Encode(Instruction.Create(Code.Movzx_r32_rm8, Iced.Intel.Register.ECX, source));
         e.Asm.Pext(Host.Rcx, Host.Rcx, e.Runtime.Constant(TranslatorRuntime.X87Masks));
         e.Asm.Lea(Host.Rcx, Host.Rcx, -(int)TranslatorRuntime.X87Masks);
