@@ -31,7 +31,7 @@ internal static class MachineLoop
     public static (double Nanoseconds, double Contentions) Measure(IX86Engine engine, CpuModel model, DeviceAccess access, int cpus, bool sameDevice, int count)
     {
         using var vm = new X86Machine(engine, model, 16 << 20, cpus, new X86MachineOptions { Paravirtual = false });
-        using var log = new Bunraku.Sessions.ExitLog(cpus, null);
+        var log = new Bunraku.Sessions.ExitLog(cpus);
         using var done = new CountdownEvent(cpus);
         vm.Ports.Add(DonePort, 1, new Done(done));
         for (int n = 0; n < (sameDevice ? 1 : cpus); n++)

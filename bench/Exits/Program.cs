@@ -7,7 +7,7 @@ using Bunraku.Engines;
 // machine with devices: one vCPU, several vCPUs each with a device of its own, and several with one device.
 // Usage: Exits [rounds [repetitions [vCPUs [engine,engine,…]]]]
 int rounds = Argument(0, 9), count = Argument(1, 20_000), cpus = Argument(2, 4);
-CpuModel model = KnownEngines.ParseModel(null);
+CpuModel model = CpuModels.Parse(CpuModels.Default);
 IX86Engine[] engines = [.. KnownEngines.All.Where(e => e.Probe().Available && (args.Length < 4 || args[3].Split(',').Contains(e.Name)))];
 foreach (IX86Engine engine in engines) Console.WriteLine($"{engine.Name,-8} {engine.Probe().Detail}");
 Console.WriteLine($"{"boundary, ns",-44}{string.Concat(engines.Select(e => $"{e.Name,12}"))}    ({rounds} rounds of {count})");

@@ -100,7 +100,7 @@ internal sealed class MicroGuest : IDisposable
     /// <summary>Brings the guest to an engine. The thread that calls this is the vCPU's.</summary>
     public void On(IX86Engine engine)
     {
-        _vm = engine.CreateVm(Memory, KnownEngines.ParseModel(null), _clock);
+        _vm = engine.CreateVm(Memory, CpuModels.Parse(CpuModels.Default), _clock);
         _cpu = _vm.CreateCpu(0);
         _cpu.WriteState(State);
     }

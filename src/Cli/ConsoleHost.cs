@@ -7,7 +7,7 @@ using Bunraku.Sessions.Monitoring;
 namespace Bunraku.Cli;
 
 /// <summary>
-/// Lends this process's terminal, standard streams and signals to one <see cref="RunSession"/>: keys in, output out, escape keys and monitor,
+/// Lends this process's terminal, standard streams and signals to one <see cref="Vm"/>: keys in, output out, escape keys and monitor,
 /// and everything as it was before on every way out.
 /// </summary>
 internal sealed class ConsoleHost : IGuestConsole, IDisposable
@@ -20,7 +20,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
     private readonly OutputPump? _output;
     private readonly List<PosixSignalRegistration> _signals = [], _stoppingSignals = [];
     private readonly CancellationTokenSource _interrupted = new();
-    private volatile RunSession? _session;
+    private volatile Vm? _vm;
     private volatile int _signal;
     private SharedTerminal? _shared;
     private volatile int _outputErrno;
@@ -36,15 +36,17 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         if (options.Serial.Kind == SerialKind.File)
         {
             _file = new ReportFile(options.Serial.Path!, "--serial");
-            _output = new OutputPump(_file.Descriptor, OnOutputFailed);
+            _output = PumpTo(_file.Descriptor);
             return;
         }
-        _output = new OutputPump(Stdout, OnOutputFailed);
+        _output = PumpTo(Stdout);
         // A command whose output goes elsewhere reads lines as any other program would: the terminal stays as it is.
         if (options.Command is null || Terminal.Is(Stdout)) _terminal = Terminal.Open(Stdin);
     }
 
-    /// <summary>Cancelled when a signal asks for the end before there is a session.</summary>
+    private OutputPump PumpTo(int descriptor) => new(bytes => DescriptorWriter.WriteAll(descriptor, bytes.Span), OnOutputFailed);
+
+    /// <summary>Cancelled when a signal asks for the end before there is a VM.</summary>
     public CancellationToken Interrupted => _interrupted.Token;
 
     /// <summary>Number of the first signal that asked for the end; 0 when there was none.</summary>
@@ -73,7 +75,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         : _file is null ? StandardStreams.CannotWriteOutput(_outputErrno) : new CannotWriteException(_options.Serial.Path!, HostError.Reason(_outputErrno));
 
     /// <summary>The exit status that stands for lost output; 0 when all was written.</summary>
-    public int OutputStatus => _outputErrno switch { 0 => ExitStatus.Success, HostError.BrokenPipe => RunResult.OutputClosedStatus, _ => ExitStatus.Failure };
+    public int OutputStatus => _outputErrno switch { 0 => ExitStatus.Success, HostError.BrokenPipe => VmResult.OutputClosedStatus, _ => ExitStatus.Failure };
 
     private void Show(ReadOnlySpan<byte> bytes)
     {
@@ -86,13 +88,13 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
 
     public void Release() => _output?.Release();
 
-    /// <summary>Runs the session to its end.</summary>
-    public RunResult Run(RunSession session)
+    /// <summary>Runs the VM to its end.</summary>
+    public VmResult Run(Vm vm)
     {
-        _session = session;
-        if (_signal != 0) session.End(HostEnd.Signal, _signal);
+        _vm = vm;
+        if (_signal != 0) vm.End(HostEnd.Signal, _signal);
         if (_outputErrno != 0) EndForOutput();
-        if (_terminal is { } terminal) _shared = new SharedTerminal(session, Show, () => terminal.Size?.Columns ?? TextLayout.DefaultWidth);
+        if (_terminal is { } terminal) _shared = new SharedTerminal(vm, Show, () => terminal.Size?.Columns ?? TextLayout.DefaultWidth);
         AppDomain.CurrentDomain.UnhandledException += RestoreTerminal;
         AppDomain.CurrentDomain.ProcessExit += RestoreTerminal;
         using var input = new DescriptorReader(Stdin);
@@ -101,9 +103,9 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         {
             RegisterStoppingSignals();
             _terminal?.EnterRaw();
-            session.Start();
+            vm.Start();
             reader?.Start();
-            RunResult result = session.Wait();
+            VmResult result = vm.Wait();
             input.Stop();
             reader?.Join();
             _output?.Flush();
@@ -111,7 +113,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         }
         finally
         {
-            // The session is disposed of before this host.
+            // The VM is disposed of before this host.
             foreach (PosixSignalRegistration signal in _stoppingSignals) signal.Dispose();
             _stoppingSignals.Clear();
             // Without a reader the descriptor would be closed under it.
@@ -132,11 +134,11 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         while (input.Read(buffer) is > 0 and int n)
         {
             any = true;
-            if (_shared is null) _session!.Send(buffer.AsSpan(0, n));
+            if (_shared is null) _vm!.Send(buffer.AsSpan(0, n));
             else _shared.Feed(buffer.AsSpan(0, n));
         }
         // Without any input (/dev/null) nobody meant to type, and a shell goes on without.
-        if (_terminal is null && (any || _options.Command is not null)) _session!.SendEnd();
+        if (_terminal is null && (any || _options.Command is not null)) _vm!.SendEnd();
     }
 
     private void RegisterEndingSignals()
@@ -149,7 +151,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
                 if (Interlocked.Increment(ref _terminations) == 1)
                 {
                     _signal = number;
-                    if (_session is { } session) session.End(HostEnd.Signal, number);
+                    if (_vm is { } vm) vm.End(HostEnd.Signal, number);
                     else _interrupted.Cancel();
                     return;
                 }
@@ -166,12 +168,12 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         _stoppingSignals.Add(PosixSignalRegistration.Create(PosixSignal.SIGTSTP, context =>
         {
             context.Cancel = true;
-            bool wasPaused = _session!.Paused;
-            _session.Pause();
+            bool wasPaused = _vm!.Paused;
+            _vm.Pause();
             _terminal?.Restore();
             HostProcess.Suspend();
             Reenter();
-            if (!wasPaused) _session.Resume();
+            if (!wasPaused) _vm.Resume();
         }));
         // After a SIGSTOP, which nobody can catch, the shell has reset the modes.
         _stoppingSignals.Add(PosixSignalRegistration.Create(PosixSignal.SIGCONT, _ => Reenter()));
@@ -181,7 +183,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
     {
         try
         {
-            if (_session is { Ended: false }) _terminal?.EnterRaw();
+            if (_vm is { Ended: false }) _terminal?.EnterRaw();
         }
         catch (System.ComponentModel.Win32Exception)
         {
@@ -195,7 +197,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         EndForOutput();
     }
 
-    private void EndForOutput() => _session?.End(_outputErrno == HostError.BrokenPipe ? HostEnd.OutputClosed : HostEnd.OutputFailed);
+    private void EndForOutput() => _vm?.End(_outputErrno == HostError.BrokenPipe ? HostEnd.OutputClosed : HostEnd.OutputFailed);
 
     private void RestoreTerminal(object? sender, EventArgs e) => _terminal?.Restore();
 

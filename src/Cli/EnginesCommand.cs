@@ -1,4 +1,3 @@
-using Bunraku.Engines;
 using Spectre.Console;
 
 namespace Bunraku.Cli;

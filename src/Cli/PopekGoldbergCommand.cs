@@ -1,5 +1,4 @@
 using Bunraku.Cli.CommandLine;
-using Bunraku.Engines;
 using Bunraku.Lab.PopekGoldberg;
 
 namespace Bunraku.Cli;
@@ -19,7 +18,7 @@ internal static class PopekGoldbergCommand
         CpuModel model;
         try
         {
-            model = KnownEngines.ParseModel(options.Cpu ?? DefaultModel);
+            model = CpuModels.Parse(options.Cpu ?? DefaultModel);
         }
         catch (FormatException e)
         {

@@ -26,7 +26,7 @@ internal static class Program
                 _ => ExitStatus.InternalError,
             };
         }
-        catch (UsageException e)
+        catch (SessionException e) when (e is UsageException or VmOptionException)
         {
             return Fail(e.Message, ExitStatus.Usage);
         }

@@ -1,11 +1,12 @@
 using System.Globalization;
+using Bunraku.Cli.CommandLine;
 using Bunraku.Hypervisor;
 using Bunraku.Machine;
 using Bunraku.Platform;
 
 namespace Bunraku.Cli;
 
-/// <summary><c>bunraku run</c>: one session with this process's console, and what is said at its end.</summary>
+/// <summary><c>bunraku run</c>: one VM with this process's console, and what is said at its end.</summary>
 internal static class RunGuest
 {
     /// <summary>Lines of the guest kernel's messages that are shown with an error: a panic with registers and call trace.</summary>
@@ -18,14 +19,15 @@ internal static class RunGuest
         options = WithScript(options);
         using ReportFile? json = options.StatsJson is { } path ? new ReportFile(path, "--stats-json") : null;
         using var host = new ConsoleHost(options);
-        if (Start(options, host) is not { } started) return ExitStatus.Signal + host.Signal;
-        using RunSession session = started;
-        RunResult result = host.Run(session);
-        Explain(result, session);
-        if (session.TraceError is { } trace) lost.Add(trace);
+        using ExitTrace? trace = options.Trace is { } target ? new ExitTrace(target) : null;
+        if (Build(options, host, trace) is not { } built) return ExitStatus.Signal + host.Signal;
+        using Vm vm = built;
+        VmResult result = host.Run(vm);
+        Explain(result, vm);
+        if (trace?.Error is { } broken) lost.Add(broken);
         if (options.Stats || json is not null)
         {
-            RunStatistics statistics = session.Statistics;
+            VmStatistics statistics = result.Statistics!;
             if (options.Stats) Console.Error.Write(statistics.ToString());
             try
             {
@@ -42,12 +44,19 @@ internal static class RunGuest
     }
 
     /// <summary>Null when a signal asked for the end before; a download may have taken a minute by then.</summary>
-    private static RunSession? Start(RunOptions options, ConsoleHost host)
+    private static Vm? Build(RunOptions options, ConsoleHost host, ExitTrace? trace)
     {
         try
         {
-            return new RunSession(options with { Terminal = host.GuestTerminal, Started = StartOfProgram() }, KnownEngines.With(options.CheckInterval), KnownEngines.ParseModel, host,
-                text => Console.Error.WriteLine("bunraku: " + text), host.Interrupted);
+            return new VmBuilder(KnownEngines.With(options.CheckInterval), options)
+            {
+                Terminal = host.GuestTerminal,
+                Started = StartOfProgram() ?? HostProcess.StartTime,
+                Console = host,
+                Observers = trace is null ? [] : [trace],
+                Progress = text => Console.Error.WriteLine("bunraku: " + text),
+                Words = OptionWords.CommandLine,
+            }.Build(host.Interrupted);
         }
         // A package manager that got the same signal may have failed before it could be cancelled.
         catch (Exception e) when (host.Signal != 0 && e is (OperationCanceledException or SessionException))
@@ -58,7 +67,7 @@ internal static class RunGuest
 
     /// <summary>What the guest said is part of the result: a command whose output is lost has not succeeded. A report beside it is not.</summary>
     /// <param name="outputStatus">The status that stands for lost output; 0 when none was lost.</param>
-    internal static int Status(RunResult result, int outputStatus, bool reportLost)
+    internal static int Status(VmResult result, int outputStatus, bool reportLost)
     {
         int status = result.ExitStatus;
         if (status != ExitStatus.Success) return status;
@@ -77,15 +86,15 @@ internal static class RunGuest
             && seconds < DateTimeOffset.MaxValue.ToUnixTimeSeconds() ? DateTime.UnixEpoch.AddSeconds(seconds) : null;
 
     /// <summary>Says why a run ended, when that is not obvious.</summary>
-    private static void Explain(RunResult result, RunSession session)
+    private static void Explain(VmResult result, Vm vm)
     {
-        if (result is { WantedCommand: true, CommandStatus: null, StreamDamage: null, HostEnd: HostEnd.None or HostEnd.TimedOut }) Console.Error.Write(LastLines(session.HiddenMessages));
+        if (result is { WantedCommand: true, CommandStatus: null, StreamDamage: null, HostEnd: HostEnd.None or HostEnd.TimedOut }) Console.Error.Write(LastLines(vm.HiddenMessages));
         foreach (string reason in Reasons(result)) Console.Error.WriteLine("bunraku: " + reason);
-        if (result.Cause.Reason is StopReason.Shutdown or StopReason.EngineError) Console.Error.Write(session.CrashReport(result.Cause.Cpu));
+        if (result.Cause.Reason is StopReason.Shutdown or StopReason.EngineError) Console.Error.Write(vm.CrashReport(result.Cause.Cpu));
     }
 
     /// <summary>Why a run ended and what is missing of it, a line each; nothing when it ended as one expects.</summary>
-    internal static IEnumerable<string> Reasons(RunResult result)
+    internal static IEnumerable<string> Reasons(VmResult result)
     {
         switch (result.Cause.Reason)
         {

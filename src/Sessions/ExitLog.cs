@@ -1,36 +1,22 @@
 namespace Bunraku.Sessions;
 
 /// <summary>
-/// The last exits of a VM, for the report after a crash, and every exit as a line when somebody traces. Each vCPU's thread adds its own exits and waits for nobody, unless there is a
-/// trace; reading is for any thread.
+/// The last exits of a VM, for the report after a crash. Each vCPU's thread adds its own exits and waits for nobody; reading is for any thread.
 /// </summary>
-public sealed class ExitLog : IDisposable
+internal sealed class ExitLog
 {
     private const int Kept = 16;
 
     private readonly Ring[] _rings;
-    private readonly ExitTrace? _trace;
 
     /// <param name="cpus">Number of vCPUs.</param>
-    /// <param name="trace">Is ours from now on.</param>
-    public ExitLog(int cpus, ExitTrace? trace)
-    {
-        _rings = [.. Enumerable.Range(0, cpus).Select(_ => new Ring())];
-        _trace = trace;
-    }
+    public ExitLog(int cpus) => _rings = [.. Enumerable.Range(0, cpus).Select(_ => new Ring())];
 
     /// <summary>On the thread of the record's vCPU.</summary>
-    public void Add(in ExitRecord record)
-    {
-        _rings[record.Cpu].Add(record);
-        _trace?.Add(record);
-    }
+    public void Add(in ExitRecord record) => _rings[record.Cpu].Add(record);
 
     /// <summary>The last exits of all vCPUs, oldest first.</summary>
     public IReadOnlyList<ExitRecord> Last => [.. _rings.SelectMany(r => r.Last).OrderBy(r => r.Nanoseconds).TakeLast(Kept)];
-
-    /// <summary>Nothing may be added afterwards.</summary>
-    public void Dispose() => _trace?.Dispose();
 
     /// <summary>The last exits of one vCPU. One thread writes; a reader sees by the count what was overwritten while it read.</summary>
     private sealed class Ring

@@ -1,5 +1,4 @@
 using System.Globalization;
-using Bunraku.Engines;
 
 namespace Bunraku.Sessions;
 

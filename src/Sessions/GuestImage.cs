@@ -1,4 +1,3 @@
-using Bunraku.Engines;
 using Bunraku.Machine;
 
 namespace Bunraku.Sessions;
@@ -15,26 +14,29 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
     private const ulong LargestKernel = 1ul << 30;
 
     /// <summary>Reads or downloads what the options name.</summary>
+    /// <param name="options">What is wanted.</param>
+    /// <param name="words">How messages name options.</param>
     /// <param name="progress">Told in a few words what takes long.</param>
-    /// <exception cref="UsageException">An unknown guest, or options that do not go with it.</exception>
+    /// <exception cref="VmOptionException">An unknown guest, or options that do not go with it.</exception>
     /// <exception cref="BootException">A file or package is missing or unusable.</exception>
-    public static GuestImage Prepare(RunOptions options, Action<string>? progress, CancellationToken cancel = default)
+    public static GuestImage Prepare(VmOptions options, VmWords words, Action<string>? progress, CancellationToken cancel = default)
     {
+        Func<string, string> o = words.Option;
         if (options.Kernel is { } path)
         {
             byte[] own = BootFile.Read(path, "kernel", Math.Max(options.Memory, LargestKernel));
-            return new GuestImage(own, path, ReadModules(options, KernelLoader.Detect(own, path)), options.Append ?? "", null);
+            return new GuestImage(own, path, ReadModules(options, words, KernelLoader.Detect(own, path)), options.Append ?? "", null);
         }
-        if (!Names.Contains(options.Guest)) throw new UsageException(Nearest.Message("guest", options.Guest, Names));
-        if (options.Initrd is not null) throw new UsageException($"--initrd goes with --kernel; the guest '{options.Guest}' has its own");
-        if (options.Modules.Count > 0) throw new UsageException("--module goes with --kernel");
+        if (!Names.Contains(options.Guest)) throw new VmOptionException(nameof(VmOptions.Guest), Nearest.Message("guest", options.Guest, Names));
+        if (options.Initrd is not null) throw Wrong(nameof(VmOptions.Initrd), $"{o(nameof(VmOptions.Initrd))} goes with {o(nameof(VmOptions.Kernel))}; the guest '{options.Guest}' has its own");
+        if (options.Modules.Count > 0) throw Wrong(nameof(VmOptions.Modules), $"{o(nameof(VmOptions.Modules))} goes with {o(nameof(VmOptions.Kernel))}");
         if (options.Guest == HelloGuest.Name)
         {
-            if (options.Command is not null) throw new UsageException($"the guest '{HelloGuest.Name}' runs no commands; leave out what stands behind --");
+            if (options.Command is not null) throw Wrong(nameof(VmOptions.Command), $"the guest '{HelloGuest.Name}' runs no commands; leave out {o(nameof(VmOptions.Command))}");
             return new GuestImage(HelloGuest.Build(), HelloGuest.Name, [], options.Append ?? "", null);
         }
 
-        var packages = new DebianPackages(new GuestCache(), progress);
+        var packages = new DebianPackages(new GuestCache(), progress, alternatives: words.GuestAdvice);
         string kernel = packages.FindKernel(options.Guest, cancel), busybox = packages.FindBusybox(cancel);
         var guest = LinuxGuest.Create(BootFile.Read(kernel, "kernel", options.Memory), kernel, BootFile.Read(busybox, "busybox", options.Memory), new LinuxGuestOptions
         {
@@ -48,11 +50,13 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
         return new GuestImage(guest.Kernel, guest.KernelName, [new BootModule(guest.Initrd, "initramfs")], append, guest);
     }
 
+    private static VmOptionException Wrong(string option, string message) => new(option, message);
+
     /// <summary>Reads what goes with a kernel of the user's own. For a multiboot kernel --initrd is a list, as with QEMU; for others it is one file.</summary>
-    private static IReadOnlyList<BootModule> ReadModules(RunOptions options, BootProtocol protocol)
+    private static IReadOnlyList<BootModule> ReadModules(VmOptions options, VmWords words, BootProtocol protocol)
     {
         if (options.Modules.Count > 0 && protocol == BootProtocol.Linux)
-            throw new UsageException("--module is for multiboot and PVH kernels; a Linux kernel takes --initrd FILE");
+            throw Wrong(nameof(VmOptions.Modules), $"{words.Option(nameof(VmOptions.Modules))} is for multiboot and PVH kernels; a Linux kernel takes {words.Option(nameof(VmOptions.Initrd))}");
         if (options.Initrd is not { } initrd) return [.. options.Modules.Select(m => Read(m, "module"))];
         if (protocol == BootProtocol.Multiboot) return [.. BootModule.SplitList(initrd).Select(m => Read(m, "module"))];
         return [new BootModule(BootFile.Read(initrd, "initrd", options.Memory), initrd)];

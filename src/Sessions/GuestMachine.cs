@@ -34,7 +34,7 @@ internal sealed class GuestMachine
 
     /// <param name="warn">Told in one line what the guest does not get of what it asks for.</param>
     /// <exception cref="BootException">The guest is no kernel or does not fit.</exception>
-    public GuestMachine(X86Machine vm, GuestImage image, RunOptions options, IGuestConsole console, Action<string>? warn)
+    public GuestMachine(X86Machine vm, GuestImage image, VmBuilder options, IGuestConsole console, Action<string>? warn)
     {
         _console = console;
         _wiring = image.Linux?.Console ?? GuestConsole.Shell;
@@ -47,6 +47,7 @@ internal sealed class GuestMachine
             SecondSerialOutput = image.Linux is { SerialPorts: > 1 } ? SecondPort : null,
             DebugExit = options.DebugExit,
             TestDevice = options.TestDevice,
+            Parts = [.. options.Parts],
         });
         _inputPort = board.SecondSerial ?? board.Serial;
         board.FwCfg.AddString(FwCfgKey.CommandLineData, FwCfgKey.CommandLineSize, image.Append);

@@ -1,9 +1,7 @@
-using Bunraku.Platform;
-
 namespace Bunraku.Sessions;
 
 /// <summary>
-/// Carries the guest's output to a descriptor on a thread of its own, so that a slow terminal does not hold a device's lock. Bytes keep their
+/// Carries the guest's output to where it is written on a thread of its own, so that a slow terminal does not hold a device's lock. Bytes keep their
 /// order and none is lost: disposal writes what waits. Who writes calls <see cref="Throttle"/> where it may wait. Thread-safe.
 /// </summary>
 public sealed class OutputPump : IDisposable
@@ -16,18 +14,19 @@ public sealed class OutputPump : IDisposable
     /// </summary>
     private const int Gathered = 4096;
     private readonly object _lock = new();
-    private readonly int _fd;
     private readonly Thread _thread;
+    private readonly Func<ReadOnlyMemory<byte>, int> _write;
     private readonly Action<int> _closed;
     private byte[] _waiting = new byte[4096], _writing = new byte[4096];
     private int _length;
     private volatile bool _full;
     private bool _ending, _broken, _released, _idle = true;
 
-    /// <param name="closed">Called once, on the pump's thread, with the error number when no more can be written (broken pipe, full disk).</param>
-    public OutputPump(int fd, Action<int> closed)
+    /// <param name="write">Writes all of the bytes, on the pump's thread, and returns 0, or an error number when no more can be written (broken pipe, full disk).</param>
+    /// <param name="closed">Called once, on the pump's thread, with that number.</param>
+    public OutputPump(Func<ReadOnlyMemory<byte>, int> write, Action<int> closed)
     {
-        (_fd, _closed) = (fd, closed);
+        (_write, _closed) = (write, closed);
         _thread = new Thread(Run) { Name = "output", IsBackground = true };
         _thread.Start();
     }
@@ -92,7 +91,7 @@ public sealed class OutputPump : IDisposable
                 (n, _length, _idle, _full) = (_length, 0, false, false);
                 Monitor.PulseAll(_lock);
             }
-            int errno = DescriptorWriter.WriteAll(_fd, _writing.AsSpan(0, n));
+            int errno = _write(_writing.AsMemory(0, n));
             if (errno == 0) continue;
             // First the news, then the end of all waiting: who waits in Flush asks afterwards how it went.
             _closed(errno);

@@ -1,6 +1,5 @@
 using System.Globalization;
 using System.Text;
-using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Iced.Intel;
 

@@ -9,7 +9,7 @@ public sealed class LinuxGuestFiles
 {
     private static readonly Lazy<string> s_kernel = new(() =>
     {
-        foreach ((string guest, _) in DebianPackages.KernelNames) GuestImage.Prepare(new RunOptions { Guest = guest }, null);
+        foreach ((string guest, _) in DebianPackages.KernelNames) GuestImage.Prepare(new VmOptions { Guest = guest }, new VmWords(), null);
         return new DebianPackages(new GuestCache()).FindKernel(DebianPackages.KernelNames[0].Name);
     });
 

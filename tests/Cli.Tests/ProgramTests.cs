@@ -12,59 +12,32 @@ public class ProgramTests
 {
     private static readonly string Program = Path.Combine(AppContext.BaseDirectory, "bunraku.dll");
 
-    /// <summary>Prints text on COM1.</summary>
-    private static void Print(Assembler a, string text)
-    {
-        Out(a, 0x3FB, 3); // 8 bits
-        foreach (byte b in Encoding.ASCII.GetBytes(text)) Out(a, 0x3F8, b);
-    }
-
-    private static void Out(Assembler a, ushort port, byte value)
-    {
-        a.mov(dx, port);
-        a.mov(al, value);
-        a.@out(dx, al);
-    }
-
-    private static void Loop(Assembler a)
-    {
-        Label here = a.CreateLabel();
-        a.Label(ref here);
-        a.jmp(here);
-    }
-
     private static readonly byte[] Greets = TestKernel.Assemble(a =>
     {
-        Print(a, "hello from the guest\n");
-        Out(a, 0xF4, 0x10);
-        Loop(a);
+        TestKernel.Print(a, "hello from the guest\n");
+        TestKernel.Out(a, 0xF4, 0x10);
+        TestKernel.Loop(a);
     });
 
     private static readonly byte[] Waits = TestKernel.Assemble(a =>
     {
-        Print(a, "waiting\n");
-        Loop(a);
+        TestKernel.Print(a, "waiting\n");
+        TestKernel.Loop(a);
     });
 
     /// <summary>Sends back what it receives until a 'q' comes.</summary>
     private static readonly byte[] Echoes = TestKernel.Assemble(a =>
     {
-        Print(a, "ready\n");
-        Out(a, 0x3FC, 3); // DTR and RTS
-        Label wait = a.CreateLabel(), end = a.CreateLabel();
-        a.Label(ref wait);
-        a.mov(dx, (ushort)0x3FD);
-        a.@in(al, dx);
-        a.test(al, 1);
-        a.jz(wait);
-        a.mov(dx, (ushort)0x3F8);
-        a.@in(al, dx);
+        TestKernel.Print(a, "ready\n");
+        TestKernel.Out(a, 0x3FC, 3); // DTR and RTS
+        Label next = a.CreateLabel();
+        a.Label(ref next);
+        TestKernel.Receive(a);
         a.@out(dx, al);
         a.cmp(al, (sbyte)'q');
-        a.jne(wait);
-        a.Label(ref end);
-        Out(a, 0xF4, 0);
-        Loop(a);
+        a.jne(next);
+        TestKernel.Out(a, 0xF4, 0);
+        TestKernel.Loop(a);
     });
 
     /// <summary>An interrupt through an empty IDT.</summary>
@@ -78,7 +51,7 @@ public class ProgramTests
 
     private static readonly byte[] Floods = TestKernel.Assemble(a =>
     {
-        Out(a, 0x3FB, 3);
+        TestKernel.Out(a, 0x3FB, 3);
         a.mov(dx, (ushort)0x3F8);
         a.mov(al, (sbyte)'y');
         Label again = a.CreateLabel();

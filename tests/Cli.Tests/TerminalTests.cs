@@ -5,6 +5,9 @@ namespace Bunraku.Cli.Tests;
 
 public class TerminalTests
 {
+    private static OutputPump PumpTo(PipeStream pipe, Action<int> closed) =>
+        new(bytes => DescriptorWriter.WriteAll((int)pipe.SafePipeHandle.DangerousGetHandle(), bytes.Span), closed);
+
     [Fact]
     public void RawModePassesKeysAndKeepsLineEndsOfOutput()
     {
@@ -79,7 +82,7 @@ public class TerminalTests
     {
         using var server = new AnonymousPipeServerStream(PipeDirection.In);
         var client = new AnonymousPipeClientStream(PipeDirection.Out, server.ClientSafePipeHandle);
-        var pump = new OutputPump((int)client.SafePipeHandle.DangerousGetHandle(), _ => Assert.Fail("nobody closed it"));
+        var pump = PumpTo(client, _ => Assert.Fail("nobody closed it"));
         byte[] expected = new byte[3 << 20];
         new Random(1).NextBytes(expected);
         var writer = new Thread(() =>
@@ -108,7 +111,7 @@ public class TerminalTests
         using var client = new AnonymousPipeClientStream(PipeDirection.Out, server.ClientSafePipeHandle);
         server.Dispose();
         using var closed = new SemaphoreSlim(0);
-        using var pump = new OutputPump((int)client.SafePipeHandle.DangerousGetHandle(), _ => closed.Release());
+        using var pump = PumpTo(client, _ => closed.Release());
         pump.Write("x"u8);
         closed.Wait();
         pump.Write(new byte[4 << 20]);
@@ -122,7 +125,7 @@ public class TerminalTests
     {
         using var server = new AnonymousPipeServerStream(PipeDirection.In);
         using var client = new AnonymousPipeClientStream(PipeDirection.Out, server.ClientSafePipeHandle);
-        var pump = new OutputPump((int)client.SafePipeHandle.DangerousGetHandle(), _ => { });
+        var pump = PumpTo(client, _ => { });
         pump.Write(new byte[1 << 20]);
         pump.Write(new byte[1 << 20]); // the reader takes nothing: the queue is full
         var thread = new Thread(pump.Throttle);

@@ -68,5 +68,5 @@ public sealed class WriteErrorTests : IClassFixture<LinuxGuestFiles>
     [InlineData(0, 1, true, 1)]
     [InlineData(7, 1, true, 7)]
     public void StatusOfWhatCouldNotBeWritten(int? command, int outputStatus, bool reportLost, int expected) =>
-        Assert.Equal(expected, RunGuest.Status(new RunResult(new StopCause(StopReason.PowerOff), HostEnd.None, 0, command, command is not null), outputStatus, reportLost));
+        Assert.Equal(expected, RunGuest.Status(new VmResult(new StopCause(StopReason.PowerOff), HostEnd.None, 0, command, command is not null), outputStatus, reportLost));
 }

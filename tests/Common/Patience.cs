@@ -4,8 +4,8 @@ using Bunraku.Hypervisor;
 namespace Bunraku.Testing;
 
 /// <summary>
-/// How long a test waits for a guest that may have lost its way: wall time without what the host's scheduler kept its threads waiting. A guest is not late because the host
-/// is busy.
+/// How long a test waits for a guest that may have lost its way: wall time without what the host's scheduler kept its threads waiting. A guest is not late because the
+/// host is busy.
 /// </summary>
 internal sealed class Patience
 {
@@ -13,21 +13,24 @@ internal sealed class Patience
 
     private readonly long _start = Stopwatch.GetTimestamp();
     private readonly TimeSpan _limit;
-    private readonly Func<long> _withheld;
-    private readonly long _withheldBefore;
+    private readonly (Func<long> Waited, long Before)[] _threads;
 
-    /// <param name="withheld">Nanoseconds that the threads in question were ready to run and did not, so far.</param>
-    public Patience(TimeSpan limit, Func<long> withheld)
+    /// <param name="limit">What a guest may need on a host of its own.</param>
+    /// <param name="waited">For each thread in question, how many nanoseconds it was ready to run and did not, so far.</param>
+    public Patience(TimeSpan limit, params IEnumerable<Func<long>> waited)
     {
-        (_limit, _withheld) = (limit, withheld);
-        _withheldBefore = withheld();
+        _limit = limit;
+        _threads = [.. waited.Select(w => (w, w()))];
     }
 
-    public Patience(TimeSpan limit, VirtualMachine vm) : this(limit, () => vm.Cpus.Sum(c => c.HostTime.Wait))
+    public Patience(TimeSpan limit, VirtualMachine vm) : this(limit, vm.Cpus.Select<CpuThread, Func<long>>(c => () => c.HostTime.Wait))
     {
     }
 
-    public bool IsOver => Stopwatch.GetElapsedTime(_start) - TimeSpan.FromMicroseconds((_withheld() - _withheldBefore) / 1000) > _limit;
+    public bool IsOver => Stopwatch.GetElapsedTime(_start) - Withheld > _limit;
+
+    /// <summary>Threads wait at the same time: the longest wait is what the host took, and the sum would make a guest of many processors that hangs look patient.</summary>
+    private TimeSpan Withheld => TimeSpan.FromMicroseconds(_threads.Max(t => t.Waited() - t.Before) / 1000);
 
     /// <summary>Waits until it is so. False: patience is over.</summary>
     public bool Await(Func<bool> condition)

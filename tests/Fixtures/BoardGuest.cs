@@ -33,7 +33,7 @@ internal sealed record ApicHolder(string Engine, bool Holds, bool ForgetsService
     {
         yield return new(engine.Name, false, false);
         using var memory = new GuestMemory(Layout.MemorySize);
-        using IX86Vm vm = Find(engine.Name).CreateVm(memory, KnownEngines.ParseModel(null), new VirtualClock());
+        using IX86Vm vm = Find(engine.Name).CreateVm(memory, CpuModels.Parse(CpuModels.Default), new VirtualClock());
         if (vm.HoldLocalApics() != null) yield return new(engine.Name, true, NotRun.IsEmulatedByKernel(engine));
     }
 

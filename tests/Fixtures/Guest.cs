@@ -28,7 +28,7 @@ internal sealed class Guest : IDisposable
     {
         _mode = mode;
         _cpl = mode == Mode.Virtual8086 ? 3 : cpl;
-        Model = KnownEngines.ParseModel(model);
+        Model = CpuModels.Parse(model);
         Memory = new GuestMemory(Layout.MemorySize);
         Tables = new PageTables(Memory, mode);
         BuildTables();

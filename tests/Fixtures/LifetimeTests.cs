@@ -122,7 +122,7 @@ public sealed class LifetimeTests
     {
         void One()
         {
-            new X86Machine(TestedEngines.Find(engine), KnownEngines.ParseModel(null), MemorySize).Dispose();
+            new X86Machine(TestedEngines.Find(engine), CpuModels.Parse(CpuModels.Default), MemorySize).Dispose();
             using X86Machine vm = Start(engine, out _, 1);
         }
 
@@ -144,7 +144,7 @@ public sealed class LifetimeTests
     public void Kick_and_DMA_after_the_end_of_a_vCPU_do_nothing(string engine)
     {
         using var memory = new GuestMemory(1 << 20);
-        IX86Vm vm = TestedEngines.Find(engine).CreateVm(memory, KnownEngines.ParseModel(null), new VirtualClock());
+        IX86Vm vm = TestedEngines.Find(engine).CreateVm(memory, CpuModels.Parse(CpuModels.Default), new VirtualClock());
         IX86Cpu cpu = vm.CreateCpu(0);
         cpu.Dispose();
         vm.Dispose();

@@ -118,7 +118,7 @@ internal static class NotRun
     private static bool HonoursPageRights(IX86Engine engine)
     {
         using var memory = new GuestMemory(Layout.MemorySize);
-        using IX86Vm vm = engine.CreateVm(memory, KnownEngines.ParseModel("max"), new VirtualClock());
+        using IX86Vm vm = engine.CreateVm(memory, CpuModels.Parse("max"), new VirtualClock());
         return vm.HonoursPageRights;
     }
 }

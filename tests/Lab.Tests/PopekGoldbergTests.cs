@@ -13,7 +13,7 @@ namespace Bunraku.Lab.Tests;
 /// <summary>One run of the experiment, which the tests look at.</summary>
 public sealed class ExperimentFixture
 {
-    public static CpuModel Model => KnownEngines.ParseModel("max,+hypervisor,+monitor");
+    public static CpuModel Model => CpuModels.Parse("max,+hypervisor,+monitor");
 
     public ExperimentReport Report { get; } = Experiment.Run([new InterpreterEngine()], new InterpreterEngine(), Model);
 }

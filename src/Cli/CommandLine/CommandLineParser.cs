@@ -2,7 +2,6 @@ using System.CommandLine;
 using System.CommandLine.Completions;
 using System.CommandLine.Help;
 using System.CommandLine.Parsing;
-using Bunraku.Engines;
 
 namespace Bunraku.Cli.CommandLine;
 

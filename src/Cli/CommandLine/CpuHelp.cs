@@ -1,5 +1,4 @@
 using System.Text;
-using Bunraku.Engines;
 using Bunraku.Processor.X86;
 using Bunraku.Sessions.Monitoring;
 

@@ -1,18 +1,14 @@
 using System.Globalization;
-using Bunraku.Engines;
 using Bunraku.Hypervisor.Scheduling;
 
 namespace Bunraku.Cli.CommandLine;
 
 /// <summary>The value of an option that is on or off; an option of a boolean would take no such word.</summary>
-public enum Switch { Off, On }
+internal enum Switch { Off, On }
 
 /// <summary>Reads and writes quantities as people type them.</summary>
-public static class Quantities
+internal static class Quantities
 {
-    /// <summary>Smallest memory that a machine can have, in bytes.</summary>
-    public const ulong SmallestMemory = 1ul << 20;
-
     /// <summary>Bytes of a size such as 512M, 1.5G, 1536m or 65536K; a bare number is MiB, as in other monitors. A multiple of 4096; a fraction is rounded up to one.</summary>
     /// <exception cref="UsageException">Not a size.</exception>
     public static ulong ParseSize(string text)
@@ -37,7 +33,7 @@ public static class Quantities
         // Who writes a fraction does not count in pages.
         if (digits.Contains('.')) bytes = decimal.Ceiling(bytes / 4096) * 4096;
         if (bytes % 4096 != 0) throw new UsageException($"'{text}' is not a whole number of 4 KiB pages");
-        if (bytes < SmallestMemory) throw new UsageException($"'{text}' of memory is too small; the least is 1M");
+        if (bytes < VmOptions.SmallestMemory) throw new UsageException($"'{text}' of memory is too small; the least is 1M");
         return (ulong)bytes;
     }
 

@@ -1,6 +1,5 @@
 using System.CommandLine;
 using Bunraku.Engine.Check;
-using Bunraku.Engines;
 using Bunraku.Hypervisor.Scheduling;
 using Bunraku.Processor.X86;
 

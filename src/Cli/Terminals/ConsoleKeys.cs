@@ -1,13 +1,13 @@
 namespace Bunraku.Cli.Terminals;
 
 /// <summary>What the escape key asked for.</summary>
-public enum ConsoleCommand { Quit, ToggleMonitor, Break, Help }
+internal enum ConsoleCommand { Quit, ToggleMonitor, Break, Help }
 
 /// <summary>
 /// Splits what is typed into bytes for the guest and commands behind the escape key Ctrl-A: X quits, C toggles the monitor, B sends a break, H helps,
 /// Ctrl-A (or A) sends one Ctrl-A. An escape and another key is dropped, as a mistyped command should not reach the guest.
 /// </summary>
-public sealed class ConsoleKeys
+internal sealed class ConsoleKeys
 {
     private const byte Escape = 0x01;
     private bool _escaped;

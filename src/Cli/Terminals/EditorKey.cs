@@ -3,7 +3,7 @@ using System.Text;
 namespace Bunraku.Cli.Terminals;
 
 /// <summary>What a key does to the line that is edited.</summary>
-public enum EditorKey
+internal enum EditorKey
 {
     None, Insert, Enter, Abandon, Complete, Redraw,
     Left, Right, WordLeft, WordRight, Home, End, Earlier, Later,
@@ -11,7 +11,7 @@ public enum EditorKey
 }
 
 /// <summary>Which keys do what: those of readline's default bindings that fit one line.</summary>
-public static class EditorKeys
+internal static class EditorKeys
 {
     /// <summary>The key that one byte stands for.</summary>
     public static EditorKey Of(byte b) => b switch

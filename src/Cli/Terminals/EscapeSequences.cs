@@ -1,7 +1,7 @@
 namespace Bunraku.Cli.Terminals;
 
 /// <summary>What one or more bytes from a terminal are.</summary>
-public enum TerminalInput
+internal enum TerminalInput
 {
     /// <summary>A character or a control character: one byte.</summary>
     Byte,
@@ -19,7 +19,7 @@ public enum TerminalInput
 /// ECMA-48 (5th edition) sections 5.4 "Control sequences" and 5.6 "Control strings"; which sequences are reports: xterm, "Control Sequences". For one
 /// thread. Holds back at most one unfinished sequence.
 /// </remarks>
-public sealed class EscapeSequences
+internal sealed class EscapeSequences
 {
     private const byte Escape = 0x1B, Bell = 0x07;
     private const int Longest = 4096, MouseBytes = 3;

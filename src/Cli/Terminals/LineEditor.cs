@@ -10,7 +10,7 @@ namespace Bunraku.Cli.Terminals;
 /// <param name="columns">Width of the terminal in characters, asked anew for each key.</param>
 /// <param name="prompt">What stands before the line.</param>
 /// <param name="complete">What the word that ends a text can be completed to, and where it begins.</param>
-public sealed class LineEditor(Func<int> columns, Func<string> prompt, Func<string, (int Start, IReadOnlyList<string> Words)> complete)
+internal sealed class LineEditor(Func<int> columns, Func<string> prompt, Func<string, (int Start, IReadOnlyList<string> Words)> complete)
 {
     private const int Longest = 1000, Kept = 100;
     private const string ShortPrompt = "> ", Bell = "\a";

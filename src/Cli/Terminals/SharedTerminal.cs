@@ -4,16 +4,17 @@ using Bunraku.Sessions.Monitoring;
 namespace Bunraku.Cli.Terminals;
 
 /// <summary>Shows bytes on a terminal, in order. Never waits.</summary>
-public delegate void ShowBytes(ReadOnlySpan<byte> bytes);
+internal delegate void ShowBytes(ReadOnlySpan<byte> bytes);
 
 /// <summary>
 /// One terminal for two: the guest, and the monitor behind the escape key. Keys go to whom they are meant for, the terminal's answers always to the guest,
 /// which is the one that asks. What the guest prints while the monitor is open appears above the line that is being typed.
 /// </summary>
 /// <remarks><see cref="Feed"/> is for one thread; <see cref="GuestWrote"/> may come from any, with the lock of a serial port held.</remarks>
-public sealed class SharedTerminal
+internal sealed class SharedTerminal
 {
-    private readonly RunSession _session;
+    private const string WayBack = "Ctrl-A C";
+    private readonly Vm _vm;
     private readonly ShowBytes _show;
     private readonly Func<int> _columns;
     private readonly ConsoleKeys _keys = new();
@@ -21,7 +22,7 @@ public sealed class SharedTerminal
     private readonly MonitorShell _shell;
     private readonly LineEditor _editor;
     /// <summary>
-    /// Guards what is on the screen. Taken inside a serial port's lock; no device's lock and none of the session is taken with it held, and no command runs: commands stop vCPUs, which may
+    /// Guards what is on the screen. Taken inside a serial port's lock; no device's lock and none of the VM is taken with it held, and no command runs: commands stop vCPUs, which may
     /// be waiting for it in <see cref="GuestWrote"/>.
     /// </summary>
     private readonly Lock _screen = new();
@@ -35,10 +36,10 @@ public sealed class SharedTerminal
     private bool _breakSent;
 
     /// <param name="columns">Width of the terminal.</param>
-    public SharedTerminal(RunSession session, ShowBytes show, Func<int> columns)
+    public SharedTerminal(Vm vm, ShowBytes show, Func<int> columns)
     {
-        (_session, _show, _columns) = (session, show, columns);
-        _shell = new MonitorShell(session, columns);
+        (_vm, _show, _columns) = (vm, show, columns);
+        _shell = new MonitorShell(vm, columns, WayBack);
         _editor = new LineEditor(columns, () => _shell.Prompt, _shell.Complete);
     }
 
@@ -71,7 +72,7 @@ public sealed class SharedTerminal
         switch (what)
         {
             case TerminalInput.Report:
-                _session.Send(bytes);
+                _vm.Send(bytes);
                 break;
             case TerminalInput.Key when _keys.Escaped: // no key that sends a sequence is a command
                 _keys.Cancel();
@@ -90,7 +91,7 @@ public sealed class SharedTerminal
         if (!_open || _breakSent)
         {
             _breakSent = false;
-            _session.Send([b]);
+            _vm.Send([b]);
         }
         else if (b == 0x04 && _editor.Text.Length == 0) // Ctrl-D on an empty line, as in any shell
         {
@@ -118,7 +119,7 @@ public sealed class SharedTerminal
         {
             _executing = false;
             Show(answer);
-            if (!_session.Ended) DrawLine();
+            if (!_vm.Ended) DrawLine();
         }
     }
 
@@ -127,10 +128,10 @@ public sealed class SharedTerminal
         switch (command)
         {
             case ConsoleCommand.Quit:
-                _session.End(HostEnd.Quit);
+                _vm.End(HostEnd.Quit);
                 break;
             case ConsoleCommand.Break:
-                _session.SendBreak();
+                _vm.SendBreak();
                 _breakSent = true;
                 break;
             case ConsoleCommand.Help:
@@ -160,7 +161,7 @@ public sealed class SharedTerminal
             }
             if (_lineShown) Show(_editor.Erase());
             _lineShown = false;
-            Show(_session.Paused ? TextLayout.Paragraph("the guest is stopped; Ctrl-A C and 'cont' let it go on", _columns()) : "\n");
+            Show(_vm.Paused ? TextLayout.Paragraph("the guest is stopped; Ctrl-A C and 'cont' let it go on", _columns()) : "\n");
         }
     }
 

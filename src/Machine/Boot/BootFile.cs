@@ -23,7 +23,13 @@ public static class BootFile
             limit = Math.Min(limit, (ulong)Array.MaxLength);
             ulong length = stream.CanSeek ? (ulong)stream.Length : 0;
             byte[]? bytes = length > limit ? null : length > 0 ? ReadFile(stream, (int)length) : ReadPipe(stream, limit);
-            if (bytes is null) throw new BootException($"{role} {path}: has more than {limit >> 20} MiB, which is too much for this guest (more memory: --memory SIZE)");
+            if (bytes is null)
+            {
+                throw new BootException($"{role} {path}: has more than {limit >> 20} MiB, which is too much for this guest{(length == 0 ? "; give it more memory" : "")}")
+                {
+                    MemoryNeeded = length > 0 ? BootMemory.AlignUp(length, 1 << 20) : null,
+                };
+            }
             return bytes.Length > 0 ? bytes : throw new BootException($"{role} {path}: the file is empty");
         }
         catch (Exception e) when (e is FileNotFoundException or DirectoryNotFoundException)

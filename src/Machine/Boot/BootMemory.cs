@@ -137,7 +137,10 @@ internal sealed class BootMemory
     public BootException Failure(string what) => new($"{_request.KernelName}: {what}");
 
     private BootException TooSmall(string what, ulong needed) =>
-        Failure($"{what}: the machine has {Mebibytes(_request.Memory.Size)} of memory, at least {Mebibytes(AlignUp(needed, MiB))} is needed (--memory {AlignUp(needed, MiB) / MiB}M or more)");
+        new($"{_request.KernelName}: {what}: the machine has {Mebibytes(_request.Memory.Size)} of memory, at least {Mebibytes(AlignUp(needed, MiB))} is needed")
+        {
+            MemoryNeeded = AlignUp(needed, MiB),
+        };
 
     public static ulong AlignUp(ulong value, ulong alignment) => (value + alignment - 1) & ~(alignment - 1);
 

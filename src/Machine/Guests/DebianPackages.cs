@@ -10,9 +10,10 @@ namespace Bunraku.Machine;
 /// <param name="progress">Told in a few words what takes long.</param>
 /// <param name="searchPath">Folders where apt and dpkg are looked for, colon-separated; null for PATH.</param>
 /// <param name="root">Root of the file system whose installed kernel and busybox may serve.</param>
-public sealed class DebianPackages(GuestCache cache, Action<string>? progress = null, string? searchPath = null, string root = "/")
+/// <param name="alternatives">What a user can do where the files cannot be had, as the end of a message; null for words that every program can use.</param>
+public sealed class DebianPackages(GuestCache cache, Action<string>? progress = null, string? searchPath = null, string root = "/", string? alternatives = null)
 {
-    private const string Alternatives = "--kernel FILE boots any kernel, and `bunraku run hello` needs nothing";
+    private readonly string _alternatives = alternatives ?? "a kernel of your own can be booted as well, and the guest 'hello' needs nothing";
     private static readonly string[] BusyboxPaths = ["bin/busybox", "usr/bin/busybox", "usr/lib/initramfs-tools/bin/busybox"];
 
     /// <summary>Kernels by the name that users give: installed image names and packages (Debian's, then Ubuntu's) in order of preference.</summary>
@@ -38,7 +39,7 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
         IEnumerable<string> installed = Directory.Exists(boot) ? Directory.EnumerateFiles(boot, "vmlinuz-*" + suffix) : [];
         if (Newest(installed.Where(f => (notSuffix is null || !f.EndsWith(notSuffix, StringComparison.Ordinal)) && !f.EndsWith("-rt" + suffix, StringComparison.Ordinal) && Readable(f))) is { } own) return own;
 
-        var apt = Apt.Open(cache, progress, $"the guest '{guest}' needs a kernel from Debian packages", Alternatives, searchPath, cancel);
+        var apt = Apt.Open(cache, progress, $"the guest '{guest}' needs a kernel from Debian packages", _alternatives, searchPath, cancel);
         using IDisposable held = HoldCache(cancel);
         if (Newest(cache.Files(guest)) is { } meanwhile) return meanwhile;
         string package = apt.ResolveDependency(packages, "linux-image-");
@@ -51,7 +52,7 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
     {
         if (cache.Files("busybox").FirstOrDefault() is { } cached) return cached;
         if (BusyboxPaths.Select(p => Path.Combine(root, p)).FirstOrDefault(IsStatic) is { } own) return own;
-        var apt = Apt.Open(cache, progress, "the default Linux guest needs busybox-static", Alternatives, searchPath, cancel);
+        var apt = Apt.Open(cache, progress, "the default Linux guest needs busybox-static", _alternatives, searchPath, cancel);
         using IDisposable held = HoldCache(cancel);
         if (cache.Files("busybox").FirstOrDefault() is { } meanwhile) return meanwhile;
         return Extract(apt, apt.Resolve("busybox-static"), "busybox", entry => entry is "./bin/busybox" or "./usr/bin/busybox", "a busybox", cancel);
@@ -69,7 +70,7 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
     public string FindOther(string name, string package, string? dependency, string file, CancellationToken cancel = default)
     {
         if (Newest(cache.Files(name)) is { } cached) return cached;
-        var apt = Apt.Open(cache, progress, $"{name} is needed from Debian packages", Alternatives, searchPath, cancel);
+        var apt = Apt.Open(cache, progress, $"{name} is needed from Debian packages", _alternatives, searchPath, cancel);
         using IDisposable held = HoldCache(cancel);
         if (Newest(cache.Files(name)) is { } meanwhile) return meanwhile;
         string archive = dependency is null ? apt.Resolve(package) : apt.ResolveDependency([package], dependency);
@@ -100,8 +101,8 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
                     // The archive breaks off: the tool's own message says why.
                 }
             }, cancel);
-            if (result.Status != 0) throw new BootException($"package {package} cannot be unpacked: {result.Cause}; {Alternatives}");
-            return path ?? throw new BootException($"package {package} does not contain {what}; {Alternatives}");
+            if (result.Status != 0) throw new BootException($"package {package} cannot be unpacked: {result.Cause}; {_alternatives}");
+            return path ?? throw new BootException($"package {package} does not contain {what}; {_alternatives}");
         }
         finally
         {

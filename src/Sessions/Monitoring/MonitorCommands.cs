@@ -1,13 +1,43 @@
-using Bunraku.Engines;
-
 namespace Bunraku.Sessions.Monitoring;
 
-/// <summary>The commands that a monitor has, and how typed words find them: each word may be shortened as long as it means one thing.</summary>
-public sealed class MonitorCommands(IEnumerable<MonitorCommand> commands)
+/// <summary>The commands that a monitor has, and how typed words find them: each word may be shortened as long as it means one thing. Thread-safe.</summary>
+public sealed class MonitorCommands
 {
-    public IReadOnlyList<MonitorCommand> All { get; } = [.. commands];
+    private readonly Lock _lock = new();
+    private volatile MonitorCommand[] _all; // replaced, never changed
+
+    /// <summary>A registry with some commands.</summary>
+    /// <param name="commands">In the order in which the help shows them.</param>
+    /// <exception cref="ArgumentException">Two of them are typed alike.</exception>
+    public MonitorCommands(IEnumerable<MonitorCommand> commands)
+    {
+        _all = [];
+        foreach (MonitorCommand command in commands) Add(command);
+    }
+
+    /// <summary>All commands, in the order in which they were added.</summary>
+    public IReadOnlyList<MonitorCommand> All => _all;
+
+    /// <summary>Adds a command behind the others.</summary>
+    /// <param name="command">Its name has one or two words; no other command is typed like it.</param>
+    /// <exception cref="ArgumentException">There is one already that is typed alike, or the name has another number of words.</exception>
+    public void Add(MonitorCommand command)
+    {
+        if (command.Words.Count is not (1 or 2) || command.Words.Any(w => w.Length == 0)) throw new ArgumentException($"'{command.Name}' is no name for a command: it has one word, or two", nameof(command));
+        lock (_lock)
+        {
+            if (_all.FirstOrDefault(c => Clash(c, command)) is { } other) throw new ArgumentException($"the command '{command.Name}' is typed like '{other.Name}'", nameof(command));
+            _all = [.. _all, command];
+        }
+    }
+
+    /// <summary>A command of one word leaves no room for others that begin with it.</summary>
+    private static bool Clash(MonitorCommand a, MonitorCommand b) =>
+        a.Name == b.Name || (a.Words[0] == b.Words[0] && (a.Words.Count == 1 || b.Words.Count == 1))
+        || (a.Alias is { } alias && (alias == b.Alias || alias == b.Words[0])) || (b.Alias is { } other && other == a.Words[0]);
 
     /// <summary>The command that the words begin with, and its arguments.</summary>
+    /// <param name="words">At least one.</param>
     /// <exception cref="MonitorException">There is none, or several, or the arguments are too many or too few.</exception>
     public (MonitorCommand Command, IReadOnlyList<string> Arguments) Resolve(IReadOnlyList<string> words)
     {
@@ -20,6 +50,8 @@ public sealed class MonitorCommands(IEnumerable<MonitorCommand> commands)
     }
 
     /// <summary>What the last of the words can be completed to, the words before it being whole or shortened.</summary>
+    /// <param name="context">For the values of arguments.</param>
+    /// <param name="words">At least one; the last may be empty.</param>
     public IReadOnlyList<string> Complete(MonitorContext context, IReadOnlyList<string> words)
     {
         string begun = words[^1];

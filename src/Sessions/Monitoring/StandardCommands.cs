@@ -1,24 +1,24 @@
 using System.Globalization;
-using Bunraku.Engines;
 using Bunraku.Hypervisor;
 
 namespace Bunraku.Sessions.Monitoring;
 
-/// <summary>The commands that every session's monitor has.</summary>
+/// <summary>The commands that every VM's monitor has from the start.</summary>
 public static class StandardCommands
 {
+    /// <summary>In the order in which the help shows them.</summary>
     public static IReadOnlyList<MonitorCommand> All { get; } =
     [
         new("info status", "", "running or stopped, and what it runs on", (c, _) => Status(c)),
-        new("info registers", "[CPU]", "registers, segments, control registers, code at RIP; of processor 0 if none is given", Registers) { Complete = (c, _) => Processors(c.Session) },
-        new("info cpus", "", "what each processor does", (c, _) => Cpus(c.Session)),
-        new("info stats", "", "times, instructions, exits, memory", (c, _) => c.Session.Statistics.ToString()),
-        new("info exits", "", "the last exits", (c, _) => string.Concat(c.Session.LastExits.Select(e => e + "\n"))),
-        new("nmi", "", "send an NMI: with unknown_nmi_panic the guest's kernel panics", (c, _) => Silently(c.Session.PulseNmi)),
+        new("info registers", "[CPU]", "registers, segments, control registers, code at RIP; of processor 0 if none is given", Registers) { Complete = (c, _) => Processors(c.Vm) },
+        new("info cpus", "", "what each processor does", (c, _) => Cpus(c.Vm)),
+        new("info stats", "", "times, instructions, exits, memory", (c, _) => c.Vm.Statistics.ToString()),
+        new("info exits", "", "the last exits", (c, _) => string.Concat(c.Vm.LastExits.Select(e => e + "\n"))),
+        new("nmi", "", "send an NMI: with unknown_nmi_panic the guest's kernel panics", (c, _) => Silently(c.Vm.PulseNmi)),
         new("sysrq", "[KEY]", "send a break on the console, and the key: a SysRq command of Linux, for example h", SysRq),
         new("stop", "", "stop the guest and its clock", (c, _) => Stop(c)),
-        new("cont", "", "let it go on", (c, _) => Silently(c.Session.Resume)),
-        new("quit", "", "end the guest", (c, _) => Silently(() => c.Session.End(HostEnd.Quit))),
+        new("cont", "", "let it go on", (c, _) => Silently(c.Vm.Resume)),
+        new("quit", "", "end the guest", (c, _) => Silently(() => c.Vm.End(HostEnd.Quit))),
         new("help", "[COMMAND]", "this list, or one command", Help) { Alias = "?", Complete = (c, _) => c.Commands.All.Select(m => m.Words[0]) },
     ];
 
@@ -30,46 +30,46 @@ public static class StandardCommands
 
     private static string Stop(MonitorContext context)
     {
-        context.Session.Pause();
+        context.Vm.Pause();
         return TextLayout.Paragraph("the guest is stopped; 'cont' lets it go on", context.Width);
     }
 
     private static string Status(MonitorContext context)
     {
-        RunSession session = context.Session;
-        X86Machine vm = session.Machine;
-        string state = session.Ended ? "ended" : session.Paused ? "stopped; 'cont' lets it go on" : "running";
+        Vm vm = context.Vm;
+        X86Machine machine = vm.Machine;
+        string state = vm.Ended ? "ended" : vm.Paused ? "stopped; 'cont' lets it go on" : "running";
         return TextLayout.Paragraph(state, context.Width) + TextLayout.Paragraph(string.Create(CultureInfo.InvariantCulture,
-            $"{vm.Clock.Nanoseconds / 1e9:0.0} s of virtual time, {vm.Cpus.Count} processor{(vm.Cpus.Count == 1 ? "" : "s")} {vm.Model.Name}, {ByteSize.Format(vm.Memory.Size)}, engine {session.EngineName}"), context.Width);
+            $"{machine.Clock.Nanoseconds / 1e9:0.0} s of virtual time, {machine.Cpus.Count} processor{(machine.Cpus.Count == 1 ? "" : "s")} {machine.Model.Name}, {ByteSize.Format(machine.Memory.Size)}, engine {vm.EngineName}"), context.Width);
     }
 
     private static string SysRq(MonitorContext context, IReadOnlyList<string> arguments)
     {
         string? key = arguments.Count > 0 ? arguments[0] : null;
         if (key is { Length: not 1 } || key?[0] > 0x7E) throw new MonitorException($"'{key}' is not one key");
-        context.Session.SendBreak();
-        if (key is null) return TextLayout.Paragraph("the next key that the guest gets is the SysRq command; Ctrl-A C goes back to it", context.Width);
-        context.Session.SendConsole([(byte)key[0]]);
+        context.Vm.SendBreak();
+        if (key is null) return TextLayout.Paragraph("the next key that the guest gets is the SysRq command" + (context.WayBack is { } keys ? $"; {keys} goes back to it" : ""), context.Width);
+        context.Vm.SendConsole([(byte)key[0]]);
         return "";
     }
 
     private static string Registers(MonitorContext context, IReadOnlyList<string> arguments)
     {
-        RunSession session = context.Session;
+        Vm vm = context.Vm;
         string number = arguments.Count > 0 ? arguments[0] : "0";
-        int count = session.Machine.Cpus.Count;
+        int count = vm.Machine.Cpus.Count;
         if (!int.TryParse(number, NumberStyles.None, CultureInfo.InvariantCulture, out int cpu) || cpu >= count)
             throw new MonitorException(count == 1 ? $"there is no processor '{number}'; the only one is 0" : $"there is no processor '{number}'; they are 0 to {count - 1}");
-        CpuState state = session.ReadState(cpu);
-        return StateReport.Registers(state) + StateReport.Disassembly(session.Machine.Memory, state);
+        CpuState state = vm.ReadState(cpu);
+        return StateReport.Registers(state) + StateReport.Disassembly(vm.Machine.Memory, state);
     }
 
-    private static IEnumerable<string> Processors(RunSession session) => session.Machine.Cpus.Select((_, n) => n.ToString(CultureInfo.InvariantCulture));
+    private static IEnumerable<string> Processors(Vm vm) => vm.Machine.Cpus.Select((_, n) => n.ToString(CultureInfo.InvariantCulture));
 
-    private static string Cpus(RunSession session)
+    private static string Cpus(Vm vm)
     {
-        IReadOnlyList<CpuState> states = session.ReadStates();
-        return string.Concat(session.Machine.Cpus.Select((cpu, n) => Describe(cpu, states[n])));
+        IReadOnlyList<CpuState> states = vm.ReadStates();
+        return string.Concat(vm.Machine.Cpus.Select((cpu, n) => Describe(cpu, states[n])));
     }
 
     private static string Describe(X86CpuThread cpu, CpuState state)
@@ -90,8 +90,10 @@ public static class StandardCommands
         }
         else
         {
-            items = context.Commands.All.Select(c => (c.Usage, c.Help)).Append(("Ctrl-A C", "back to the guest"));
+            items = context.Commands.All.Select(c => (c.Usage, c.Help));
+            if (context.WayBack is { } keys) items = items.Append((keys, "back to the guest"));
         }
-        return TextLayout.Definitions([.. items], context.Width) + (arguments.Count > 0 ? "" : TextLayout.Paragraph("Words may be shortened (i r 1), Tab completes them, the arrow keys bring earlier lines back.", context.Width));
+        string shortened = "Words may be shortened (i r 1)" + (context.WayBack is null ? "." : ", Tab completes them, the arrow keys bring earlier lines back.");
+        return TextLayout.Definitions([.. items], context.Width) + (arguments.Count > 0 ? "" : TextLayout.Paragraph(shortened, context.Width));
     }
 }

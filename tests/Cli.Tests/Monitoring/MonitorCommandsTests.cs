@@ -6,7 +6,7 @@ namespace Bunraku.Cli.Tests.Monitoring;
 public class MonitorCommandsTests
 {
     private static readonly MonitorCommands Commands = new(StandardCommands.All);
-    private static readonly MonitorContext Context = new(null!, Commands, 80);
+    private static readonly MonitorContext Context = new(null!, Commands, 80, "Ctrl-A C");
 
     [Theory]
     [InlineData("info registers", "info registers")]

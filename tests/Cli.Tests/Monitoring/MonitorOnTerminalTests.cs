@@ -14,23 +14,11 @@ public sealed class MonitorOnTerminalTests
     /// <summary>Prints "ready", then the hexadecimal digits of every byte that comes on COM1, and a line end behind each 'R'.</summary>
     private static readonly byte[] ShowsBytes = TestKernel.Assemble(a =>
     {
-        void Out(ushort port, byte value)
-        {
-            a.mov(dx, port);
-            a.mov(al, value);
-            a.@out(dx, al);
-        }
-        Out(0x3FB, 3);
-        Out(0x3FC, 3);
-        foreach (byte b in "ready\n"u8) Out(0x3F8, b);
-        Label wait = a.CreateLabel();
-        a.Label(ref wait);
-        a.mov(dx, (ushort)0x3FD);
-        a.@in(al, dx);
-        a.test(al, 1);
-        a.jz(wait);
-        a.mov(dx, (ushort)0x3F8);
-        a.@in(al, dx);
+        TestKernel.Print(a, "ready\n");
+        TestKernel.Out(a, 0x3FC, 3); // DTR and RTS
+        Label next = a.CreateLabel();
+        a.Label(ref next);
+        TestKernel.Receive(a);
         a.mov(bl, al);
         a.shr(al, 4);
         Digit();
@@ -38,9 +26,9 @@ public sealed class MonitorOnTerminalTests
         a.and(al, 15);
         Digit();
         a.cmp(bl, (sbyte)'R');
-        a.jne(wait);
-        Out(0x3F8, (byte)'\n');
-        a.jmp(wait);
+        a.jne(next);
+        TestKernel.Out(a, 0x3F8, (byte)'\n');
+        a.jmp(next);
 
         void Digit()
         {

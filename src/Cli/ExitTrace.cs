@@ -1,10 +1,10 @@
 using System.Text;
 using Bunraku.Platform;
 
-namespace Bunraku.Sessions;
+namespace Bunraku.Cli;
 
-/// <summary>Every exit as a line in a file or on standard error. Thread-safe.</summary>
-public sealed class ExitTrace : IDisposable
+/// <summary>Every exit of a VM as a line in a file or on standard error. Thread-safe.</summary>
+internal sealed class ExitTrace : IVmObserver, IDisposable
 {
     private const int BufferSize = 1 << 16;
     private readonly Lock _lock = new();
@@ -28,7 +28,7 @@ public sealed class ExitTrace : IDisposable
         _writer = new StreamWriter(_stream, new UTF8Encoding(false), BufferSize, leaveOpen: true);
     }
 
-    /// <summary>Why the trace broke off; null while it is whole.</summary>
+    /// <summary>Why the trace broke off; null while it is whole. Final when the VM has ended.</summary>
     public CannotWriteException? Error
     {
         get
@@ -38,14 +38,16 @@ public sealed class ExitTrace : IDisposable
     }
 
     /// <summary>Adds a line. When it cannot be written the trace ends there, and the guest goes on.</summary>
-    public void Add(in ExitRecord record)
+    public void OnExit(Vm vm, in ExitRecord exit)
     {
-        string line = record.ToString();
+        string line = exit.ToString();
         lock (_lock) Guarded(w => w.WriteLine(line));
     }
 
-    /// <summary>Writes out what waits; <see cref="Error"/> then says how it went. Nothing is added afterwards.</summary>
-    public void End()
+    /// <summary>Writes out what waits.</summary>
+    public void OnEnd(Vm vm, VmResult result) => End();
+
+    private void End()
     {
         lock (_lock)
         {

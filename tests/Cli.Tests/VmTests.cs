@@ -8,8 +8,8 @@ using Bunraku.Sessions.Monitoring;
 
 namespace Bunraku.Cli.Tests;
 
-/// <summary>Sessions on an engine that plays back exits: everything but the processor is real.</summary>
-public class RunSessionTests
+/// <summary>VMs on an engine that plays back exits: everything but the processor is real.</summary>
+public class VmTests
 {
     private sealed class Recorder : IGuestConsole
     {
@@ -30,22 +30,22 @@ public class RunSessionTests
 
     private static readonly byte[] Kernel = TestKernel.Assemble(a => { a.nop(); a.hlt(); });
 
-    private static (RunResult Result, string Output, RunSession Session) Run(RunOptions options, params Action<X86Exit>[] script)
+    private static (VmResult Result, string Output, Vm Session) Run(VmOptions options, params Action<X86Exit>[] script)
     {
         using var kernel = new TemporaryFile(Kernel);
         var console = new Recorder();
-        var session = new RunSession(options with { Kernel = kernel.Path }, [new ScriptedEngine(script)], _ => ScriptedEngine.Model, console);
-        session.Start();
-        RunResult result = session.Wait();
-        return (result, console.Text, session);
+        Vm vm = new VmBuilder([new ScriptedEngine(script)], options) { Kernel = kernel.Path, Console = console }.Build();
+        vm.Start();
+        VmResult result = vm.Wait();
+        return (result, console.Text, vm);
     }
 
     [Fact]
     public void SerialOutputReachesTheConsole()
     {
-        (RunResult result, string output, RunSession session) = Run(
-            new RunOptions { DebugExit = true }, ScriptedEngine.Out(0x3FB, 3 /* 8 bits */), ScriptedEngine.Out(0x3F8, (byte)'H'), ScriptedEngine.Out(0x3F8, (byte)'i'), ScriptedEngine.Out(0xF4, 3));
-        session.Dispose();
+        (VmResult result, string output, Vm vm) = Run(
+            new VmOptions { DebugExit = true }, ScriptedEngine.Out(0x3FB, 3 /* 8 bits */), ScriptedEngine.Out(0x3F8, (byte)'H'), ScriptedEngine.Out(0x3F8, (byte)'i'), ScriptedEngine.Out(0xF4, 3));
+        vm.Dispose();
         Assert.Equal("Hi", output);
         Assert.Equal(StopReason.DebugExit, result.Cause.Reason);
         Assert.Equal(7, result.ExitStatus);
@@ -54,18 +54,18 @@ public class RunSessionTests
     [Fact]
     public void WithoutTheOptionThereIsNoDebugExit()
     {
-        (RunResult result, _, RunSession session) = Run(new RunOptions(), ScriptedEngine.Out(0xF4, 3), ScriptedEngine.Exit(ExitReason.TripleFault));
-        session.Dispose();
+        (VmResult result, _, Vm vm) = Run(new VmOptions(), ScriptedEngine.Out(0xF4, 3), ScriptedEngine.Exit(ExitReason.TripleFault));
+        vm.Dispose();
         Assert.Equal(3, result.ExitStatus);
     }
 
     [Fact]
     public void ACrashIsReportedWithStateCodeAndExits()
     {
-        (RunResult result, _, RunSession session) = Run(new RunOptions(), ScriptedEngine.Out(0x80, 0x42), ScriptedEngine.Exit(ExitReason.TripleFault));
+        (VmResult result, _, Vm vm) = Run(new VmOptions(), ScriptedEngine.Out(0x80, 0x42), ScriptedEngine.Exit(ExitReason.TripleFault));
         Assert.Equal(StopReason.Shutdown, result.Cause.Reason);
-        string report = session.CrashReport(0);
-        session.Dispose();
+        string report = vm.CrashReport(0);
+        vm.Dispose();
         Assert.Contains("RIP=0000000000100020", report);
         Assert.Contains("CR0=", report);
         Assert.Contains("=> 0000000000100020  90                     nop", report);
@@ -76,16 +76,16 @@ public class RunSessionTests
     [Fact]
     public void TimeoutEndsAGuestThatLoops()
     {
-        (RunResult result, _, RunSession session) = Run(new RunOptions { Timeout = TimeSpan.FromMilliseconds(20) });
-        session.Dispose();
+        (VmResult result, _, Vm vm) = Run(new VmOptions { Timeout = TimeSpan.FromMilliseconds(20) });
+        vm.Dispose();
         Assert.Equal(124, result.ExitStatus);
     }
 
     [Fact]
     public void AnEngineThatGivesUpIsAnInternalError()
     {
-        (RunResult result, _, RunSession session) = Run(new RunOptions(), e => (e.Reason, e.Message) = (ExitReason.InternalError, "lost"));
-        session.Dispose();
+        (VmResult result, _, Vm vm) = Run(new VmOptions(), e => (e.Reason, e.Message) = (ExitReason.InternalError, "lost"));
+        vm.Dispose();
         Assert.Equal((125, "lost"), (result.ExitStatus, result.Cause.Message));
     }
 
@@ -95,11 +95,11 @@ public class RunSessionTests
         foreach ((HostEnd end, int signal, int status) in ((HostEnd, int, int)[])[(HostEnd.Quit, 0, 0), (HostEnd.Signal, 15, 143), (HostEnd.OutputClosed, 0, 141)])
         {
             using var kernel = new TemporaryFile(Kernel);
-            using var session = new RunSession(new RunOptions { Kernel = kernel.Path }, [new ScriptedEngine()], _ => ScriptedEngine.Model, new Recorder());
-            session.Start();
-            session.End(end, signal);
-            session.End(HostEnd.TimedOut);
-            Assert.Equal(status, session.Wait().ExitStatus);
+            using Vm vm = new VmBuilder([new ScriptedEngine()]) { Kernel = kernel.Path }.Build();
+            vm.Start();
+            vm.End(end, signal);
+            vm.End(HostEnd.TimedOut);
+            Assert.Equal(status, vm.Wait().ExitStatus);
         }
     }
 
@@ -107,29 +107,29 @@ public class RunSessionTests
     public void TheMonitorStopsShowsAndContinues()
     {
         using var kernel = new TemporaryFile(Kernel);
-        using var session = new RunSession(new RunOptions { Kernel = kernel.Path }, [new ScriptedEngine(ScriptedEngine.Out(0x80, 1))], _ => ScriptedEngine.Model, new Recorder());
-        session.Start();
-        var monitor = new MonitorShell(session, () => 80);
+        using Vm vm = new VmBuilder([new ScriptedEngine(ScriptedEngine.Out(0x80, 1))]) { Kernel = kernel.Path }.Build();
+        vm.Start();
+        var monitor = new MonitorShell(vm, () => 80);
         Assert.Contains("RIP=0000000000100020", monitor.Execute("info registers"));
-        Assert.False(session.Paused);
+        Assert.False(vm.Paused);
         Assert.StartsWith("running\n", monitor.Execute("info status"));
         Assert.DoesNotContain("stopped", monitor.Prompt);
         Assert.Contains("stopped", monitor.Execute(" stop "));
-        Assert.True(session.Paused);
+        Assert.True(vm.Paused);
         Assert.StartsWith("stopped", monitor.Execute("info status"));
         Assert.Contains("stopped", monitor.Prompt);
-        long stood = session.Machine.Clock.Nanoseconds;
+        long stood = vm.Machine.Clock.Nanoseconds;
         Assert.Contains("RIP=", monitor.Execute("info  registers"));
-        Assert.True(session.Paused);
-        Assert.Equal(stood, session.Machine.Clock.Nanoseconds);
+        Assert.True(vm.Paused);
+        Assert.Equal(stood, vm.Machine.Clock.Nanoseconds);
         Assert.Equal("", monitor.Execute("cont"));
-        Assert.False(session.Paused);
+        Assert.False(vm.Paused);
         Assert.Contains("instructions", monitor.Execute("info stats"));
         Assert.Contains("RIP=0000000000100020", monitor.Execute("info registers 0"));
         Assert.Equal("there is no processor '1'; the only one is 0\n", monitor.Execute("info registers 1"));
         Assert.StartsWith("cpu0  active", monitor.Execute("info cpus"));
         Assert.Equal("", monitor.Execute("nmi"));
-        Assert.True(session.Machine.Cpus[0].Interrupts!.NmiPending);
+        Assert.True(vm.Machine.Cpus[0].Interrupts!.NmiPending);
         Assert.Contains("RIP=", monitor.Execute("i r 0"));
         Assert.Contains("did you mean 'info registers'?", monitor.Execute("info regsters"));
         Assert.Contains("did you mean 'quit'?", monitor.Execute("qiut"));
@@ -137,15 +137,15 @@ public class RunSessionTests
         Assert.Equal(monitor.Execute("help"), monitor.Execute("?"));
         Assert.Equal("", monitor.Execute(""));
         monitor.Execute("quit");
-        Assert.Equal(HostEnd.Quit, session.Wait().HostEnd);
+        Assert.Equal(HostEnd.Quit, vm.Wait().HostEnd);
     }
 
     [Fact]
     public void StatisticsCountExitsAndAreJson()
     {
-        (_, _, RunSession session) = Run(new RunOptions(), ScriptedEngine.Out(0x80, 1), ScriptedEngine.In(0x3FD), ScriptedEngine.Exit(ExitReason.TripleFault));
-        RunStatistics statistics = session.Statistics;
-        session.Dispose();
+        (_, _, Vm vm) = Run(new VmOptions(), ScriptedEngine.Out(0x80, 1), ScriptedEngine.In(0x3FD), ScriptedEngine.Exit(ExitReason.TripleFault));
+        VmStatistics statistics = vm.Statistics;
+        vm.Dispose();
         Assert.Equal(2ul, statistics.Exits.Single(e => e.Key == ExitReason.Io).Value);
         Assert.Equal(512ul << 20, statistics.GuestBytes);
         Assert.InRange(statistics.GuestTouchedBytes, 4096ul, 64ul << 20);
@@ -162,9 +162,12 @@ public class RunSessionTests
     public void TheTraceHasALineForEachExitWithTheValueRead()
     {
         using var file = new TemporaryFile();
-        (_, _, RunSession session) = Run(
-            new RunOptions { Trace = new TraceTarget(file.Path) }, ScriptedEngine.Out(0x80, 0x42), ScriptedEngine.In(0x3FD), ScriptedEngine.Exit(ExitReason.TripleFault));
-        session.Dispose();
+        using var kernel = new TemporaryFile(Kernel);
+        using var trace = new ExitTrace(new TraceTarget(file.Path));
+        var engine = new ScriptedEngine(ScriptedEngine.Out(0x80, 0x42), ScriptedEngine.In(0x3FD), ScriptedEngine.Exit(ExitReason.TripleFault));
+        using Vm vm = new VmBuilder([engine]) { Kernel = kernel.Path, Observers = { trace } }.Build();
+        vm.Start();
+        vm.Wait();
         string[] lines = File.ReadAllLines(file.Path);
         Assert.Equal(3, lines.Length);
         Assert.EndsWith("cpu0 Io out port 0080 size 1 value 42", lines[0]);
@@ -176,29 +179,31 @@ public class RunSessionTests
     public void MoreProcessorsThanTheEngineHasAreWrongUsage()
     {
         using var file = new TemporaryFile(Kernel);
-        var e = Assert.Throws<UsageException>(() => new RunSession(new RunOptions { Kernel = file.Path, Cpus = 2 }, [new ScriptedEngine()], _ => ScriptedEngine.Model, new Recorder()));
+        var builder = new VmBuilder([new ScriptedEngine()]) { Kernel = file.Path, Cpus = 2 };
+        var e = Assert.Throws<VmOptionException>(() => builder.Build());
+        Assert.Equal(("Cpus", "Cpus 2: the engine 'scripted' has at most 1 virtual processor"), (e.Option, e.Message));
+        e = Assert.Throws<VmOptionException>(() => (builder with { Words = OptionWords.CommandLine }).Build());
         Assert.Equal("--cpus 2: the engine 'scripted' has at most 1 virtual processor", e.Message);
     }
 
-    public static TheoryData<string, byte[]?, RunOptions> BadInput => new()
+    public static TheoryData<string, byte[]?, VmOptions> BadInput => new()
     {
-        { "no such file", null, new RunOptions() },
-        { "empty", [], new RunOptions() },
-        { "text", Encoding.ASCII.GetBytes("This is a letter, not a kernel.\n"), new RunOptions() },
-        { "zeros", new byte[4096], new RunOptions() },
-        { "truncated", [0x7F, (byte)'E', (byte)'L', (byte)'F', 2, 1, 1], new RunOptions() },
-        { "gzip", [0x1F, 0x8B, 8, 0, 0, 0, 0, 0], new RunOptions() },
-        { "initrd", Kernel, new RunOptions { Initrd = "/nonexistent/initrd" } },
-        { "this host has only", Kernel, new RunOptions { Memory = 1ul << 44 } },
-        { "--trace: cannot write", Kernel, new RunOptions { Trace = new TraceTarget("/nonexistent/trace") } },
+        { "no such file", null, new VmOptions() },
+        { "empty", [], new VmOptions() },
+        { "text", Encoding.ASCII.GetBytes("This is a letter, not a kernel.\n"), new VmOptions() },
+        { "zeros", new byte[4096], new VmOptions() },
+        { "truncated", [0x7F, (byte)'E', (byte)'L', (byte)'F', 2, 1, 1], new VmOptions() },
+        { "gzip", [0x1F, 0x8B, 8, 0, 0, 0, 0, 0], new VmOptions() },
+        { "initrd", Kernel, new VmOptions { Initrd = "/nonexistent/initrd" } },
+        { "this host has only", Kernel, new VmOptions { Memory = 1ul << 44 } },
     };
 
     [Theory]
     [MemberData(nameof(BadInput))]
-    public void BadInputIsOneClearLine(string expected, byte[]? kernel, RunOptions options)
+    public void BadInputIsOneClearLine(string expected, byte[]? kernel, VmOptions options)
     {
         using var file = new TemporaryFile(kernel);
-        var e = Assert.Throws<CannotStartException>(() => new RunSession(options with { Kernel = file.Path }, [new ScriptedEngine()], _ => ScriptedEngine.Model, new Recorder()));
+        var e = Assert.Throws<CannotStartException>(() => new VmBuilder([new ScriptedEngine()], options) { Kernel = file.Path }.Build());
         Assert.Contains(expected, e.Message);
         Assert.DoesNotContain('\n', e.Message);
     }
@@ -208,9 +213,9 @@ public class RunSessionTests
     {
         using var kernel = new TemporaryFile(Kernel);
         using var initrd = new TemporaryFile(new byte[8 << 20]);
-        var options = new RunOptions { Kernel = kernel.Path, Initrd = initrd.Path, Memory = 4ul << 20 };
-        var e = Assert.Throws<CannotStartException>(() => new RunSession(options, [new ScriptedEngine()], _ => ScriptedEngine.Model, new Recorder()));
-        Assert.Contains("--memory", e.Message);
+        var builder = new VmBuilder([new ScriptedEngine()]) { Kernel = kernel.Path, Initrd = initrd.Path, Memory = 4ul << 20, Words = OptionWords.CommandLine };
+        var e = Assert.Throws<CannotStartException>(() => builder.Build());
+        Assert.Matches(@"\(--memory [0-9]+M or more\)$", e.Message);
         Assert.DoesNotContain('\n', e.Message);
     }
 
@@ -218,9 +223,8 @@ public class RunSessionTests
     public void MemoryTooSmallForTheKernelSaysSo()
     {
         using var kernel = new TemporaryFile(Kernel);
-        var options = new RunOptions { Kernel = kernel.Path, Memory = 1ul << 20 };
-        var e = Assert.Throws<CannotStartException>(() => new RunSession(options, [new ScriptedEngine()], _ => ScriptedEngine.Model, new Recorder()));
-        Assert.Contains("--memory", e.Message);
+        var e = Assert.Throws<CannotStartException>(() => new VmBuilder([new ScriptedEngine()]) { Kernel = kernel.Path, Memory = 1ul << 20 }.Build());
+        Assert.Matches(@"\(Memory [0-9]+M or more\)$", e.Message);
     }
 
     [Fact]
@@ -228,16 +232,18 @@ public class RunSessionTests
     {
         var broken = new ScriptedEngine { Name = "broken", Answer = new EngineProbe(false, "no hardware") };
         var works = new ScriptedEngine { Name = "works" };
-        Assert.Same(works, RunSession.ChooseEngine("auto", [broken, works]));
-        Assert.Same(works, RunSession.ChooseEngine("works", [broken, works]));
-        Assert.Contains("no hardware", Assert.Throws<CannotStartException>(() => RunSession.ChooseEngine("broken", [broken, works])).Message);
-        Assert.Contains("did you mean 'works'?", Assert.Throws<UsageException>(() => RunSession.ChooseEngine("wroks", [broken, works])).Message);
-        Assert.Throws<CannotStartException>(() => RunSession.ChooseEngine("auto", [broken]));
+        Assert.Same(works, Choose("auto", broken, works));
+        Assert.Same(works, Choose("works", broken, works));
+        Assert.Contains("no hardware", Assert.Throws<CannotStartException>(() => Choose("broken", broken, works)).Message);
+        Assert.Contains("did you mean 'works'?", Assert.Throws<VmOptionException>(() => Choose("wroks", broken, works)).Message);
+        Assert.Throws<CannotStartException>(() => Choose("auto", broken));
         var text = new StringWriter();
         Assert.Equal(0, EnginesCommand.Print([broken, works], text));
         Assert.Matches("broken +no +no hardware", text.ToString());
         Assert.Matches("works +yes", text.ToString());
         Assert.All(text.ToString().Split('\n'), line => Assert.Equal(line.TrimEnd(), line));
+
+        static IX86Engine Choose(string name, params IX86Engine[] engines) => Vm.ChooseEngine(name, engines, new VmWords());
     }
 
     [Fact]
@@ -246,15 +252,15 @@ public class RunSessionTests
         using var kernel = new TemporaryFile(Kernel);
         var said = new List<string>();
         var slow = new ScriptedEngine { Name = "slow", Answer = new EngineProbe(true, "it works", Chosen: false, Warning: "it takes minutes") };
-        using var session = new RunSession(new RunOptions { Kernel = kernel.Path, Engine = "slow" }, [slow], _ => ScriptedEngine.Model, new Recorder(), said.Add);
+        using Vm vm = new VmBuilder([slow]) { Kernel = kernel.Path, Engine = "slow", Progress = said.Add }.Build();
         Assert.Equal(["engine 'slow': it takes minutes"], said);
     }
 
     [Fact]
     public void AWrongCpuIsWrongUsage()
     {
-        var e = Assert.Throws<UsageException>(() => new RunSession(new RunOptions { Cpu = "i9" }, [new ScriptedEngine()], t => throw new FormatException($"unknown CPU model '{t}'"), new Recorder()));
-        Assert.Equal("--cpu: unknown CPU model 'i9'", e.Message);
+        var e = Assert.Throws<VmOptionException>(() => new VmBuilder([new ScriptedEngine()]) { Cpu = "i9", Words = OptionWords.CommandLine }.Build());
+        Assert.StartsWith("--cpu: unknown CPU model 'i9'", e.Message);
     }
 
     [Theory]
@@ -262,14 +268,14 @@ public class RunSessionTests
     [InlineData("windows", "known: linux, linux-generic, hello")]
     public void UnknownGuestsAreNamed(string guest, string expected)
     {
-        var e = Assert.Throws<UsageException>(() => new RunSession(new RunOptions { Guest = guest }, [new ScriptedEngine()], _ => ScriptedEngine.Model, new Recorder()));
+        var e = Assert.Throws<VmOptionException>(() => new VmBuilder([new ScriptedEngine()]) { Guest = guest }.Build());
         Assert.Contains(expected, e.Message);
     }
 
     /// <summary>A console whose terminal shows the monitor's prompt behind each line of the guest, just when another thread pauses the VM.</summary>
     private sealed class PausedWhilePrinting : IGuestConsole
     {
-        public RunSession? Session { get; set; }
+        public Vm? Vm { get; set; }
 
         /// <summary>The prompt was drawn.</summary>
         public TaskCompletionSource Drawn { get; } = new();
@@ -278,9 +284,9 @@ public class RunSessionTests
 
         public void Write(ReadOnlySpan<byte> bytes)
         {
-            var terminal = new SharedTerminal(Session!, (_) => { }, () => 80);
+            var terminal = new SharedTerminal(Vm!, (_) => { }, () => 80);
             terminal.Feed([0x01, (byte)'c']);
-            Pausing = new Thread(Session!.Pause);
+            Pausing = new Thread(Vm!.Pause);
             Pausing.Start();
             SpinWait.SpinUntil(() => (Pausing.ThreadState & ThreadState.WaitSleepJoin) != 0);
             terminal.GuestWrote(bytes);
@@ -301,13 +307,13 @@ public class RunSessionTests
     {
         using var kernel = new TemporaryFile(Kernel);
         var console = new PausedWhilePrinting();
-        var session = new RunSession(new RunOptions { Kernel = kernel.Path }, [new ScriptedEngine(ScriptedEngine.Out(0x3FB, 3), ScriptedEngine.Out(0x3F8, (byte)'\n'))],
-            _ => ScriptedEngine.Model, console);
-        console.Session = session;
-        session.Start();
+        var engine = new ScriptedEngine(ScriptedEngine.Out(0x3FB, 3), ScriptedEngine.Out(0x3F8, (byte)'\n'));
+        Vm vm = new VmBuilder([engine]) { Kernel = kernel.Path, Console = console }.Build();
+        console.Vm = vm;
+        vm.Start();
         await console.Drawn.Task.WaitAsync(TimeSpan.FromSeconds(30));
         console.Pausing!.Join();
-        Assert.True(session.Paused);
-        session.Dispose();
+        Assert.True(vm.Paused);
+        vm.Dispose();
     }
 }

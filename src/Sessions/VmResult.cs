@@ -2,17 +2,34 @@ using Bunraku.Hypervisor;
 
 namespace Bunraku.Sessions;
 
-/// <summary>Why the host ended a run, when it was not the guest's doing.</summary>
-/// <remarks><see cref="OutputClosed"/>: nobody reads the output any more. <see cref="OutputFailed"/>: it cannot be written.</remarks>
-public enum HostEnd { None, Quit, TimedOut, Signal, OutputClosed, OutputFailed }
+/// <summary>Why the host ended a VM, when it was not the guest's doing.</summary>
+public enum HostEnd
+{
+    /// <summary>It did not.</summary>
+    None,
+    /// <summary>The user or the program had enough, or the VM was disposed of.</summary>
+    Quit,
+    /// <summary><see cref="VmOptions.Timeout"/> ran out.</summary>
+    TimedOut,
+    /// <summary>A signal asked for it.</summary>
+    Signal,
+    /// <summary>Nobody reads the output any more.</summary>
+    OutputClosed,
+    /// <summary>The output cannot be written.</summary>
+    OutputFailed,
+    /// <summary>The token of <see cref="Vm.RunAsync"/> was cancelled.</summary>
+    Cancelled,
+    /// <summary>A stream or an observer threw an exception, which <see cref="Vm.RunAsync"/> throws on.</summary>
+    Failed,
+}
 
-/// <summary>How a run ended.</summary>
+/// <summary>How a VM ended.</summary>
 /// <param name="Cause">What the VM says.</param>
 /// <param name="HostEnd">Who asked, when the cause is <see cref="StopReason.HostRequest"/>.</param>
 /// <param name="Signal">The signal's number for <see cref="HostEnd.Signal"/>.</param>
 /// <param name="CommandStatus">Status of the command inside the guest, when one ran to its end.</param>
 /// <param name="WantedCommand">A command was to run.</param>
-public sealed record RunResult(StopCause Cause, HostEnd HostEnd, int Signal, int? CommandStatus, bool WantedCommand)
+public sealed record VmResult(StopCause Cause, HostEnd HostEnd, int Signal, int? CommandStatus, bool WantedCommand)
 {
     private const int Sigint = 2, Sigpipe = 13;
 
@@ -22,7 +39,10 @@ public sealed record RunResult(StopCause Cause, HostEnd HostEnd, int Signal, int
     /// <summary>What is missing of the command's streams, in words; null when they came whole.</summary>
     public string? StreamDamage { get; init; }
 
-    /// <summary>The process status that stands for this end; see <see cref="Sessions.ExitStatus"/>.</summary>
+    /// <summary>The figures of the run; null in a result that no VM made.</summary>
+    public VmStatistics? Statistics { get; init; }
+
+    /// <summary>The process status that stands for this end, 0 to 255; see <see cref="Sessions.ExitStatus"/>. A command's own status where one ran.</summary>
     public int ExitStatus => Cause.Reason switch
     {
         StopReason.DebugExit => Cause.Status & 0xFF,
@@ -33,7 +53,8 @@ public sealed record RunResult(StopCause Cause, HostEnd HostEnd, int Signal, int
             HostEnd.TimedOut => Sessions.ExitStatus.TimedOut,
             HostEnd.Signal => Sessions.ExitStatus.Signal + Signal,
             HostEnd.OutputClosed => OutputClosedStatus,
-            HostEnd.OutputFailed => Sessions.ExitStatus.Failure,
+            HostEnd.OutputFailed or HostEnd.Failed => Sessions.ExitStatus.Failure,
+            HostEnd.Cancelled => Sessions.ExitStatus.Signal + Sigint,
             _ => WantedCommand ? Sessions.ExitStatus.Signal + Sigint : Sessions.ExitStatus.Success,
         },
         _ when StreamDamage is not null => Sessions.ExitStatus.InternalError,

@@ -1,7 +1,6 @@
 using System.Globalization;
 using System.Text;
 using System.Text.Json;
-using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Bunraku.Platform;
 
@@ -23,7 +22,7 @@ namespace Bunraku.Sessions;
 /// <param name="GuestBytes">RAM of the guest.</param>
 /// <param name="GuestTouchedBytes">Guest RAM that has a host page behind it.</param>
 /// <param name="MonitorBytes">Resident memory of the process beyond that.</param>
-public sealed record RunStatistics(
+public sealed record VmStatistics(
     string Engine, string Cpu,
     double VmCreatedMs, double KernelEntryMs, double? FirstUserMs, double EndMs,
     ulong Instructions, double Mips, IReadOnlyList<KeyValuePair<ExitReason, ulong>> Exits, EngineCounters Counters,

@@ -2,7 +2,7 @@ using Bunraku.Hypervisor;
 
 namespace Bunraku.Cli.Tests;
 
-public class RunResultTests
+public class VmResultTests
 {
     [Theory]
     [InlineData(StopReason.PowerOff, HostEnd.None, 0, null, false, 0)]
@@ -21,7 +21,7 @@ public class RunResultTests
     [InlineData(StopReason.HostRequest, HostEnd.Signal, 2, null, true, 130)]
     [InlineData(StopReason.HostRequest, HostEnd.OutputClosed, 0, null, false, 141)]
     public void StatusIsTheDocumentedOne(StopReason reason, HostEnd end, int signal, int? command, bool wanted, int expected) =>
-        Assert.Equal(expected, new RunResult(new StopCause(reason), end, signal, command, wanted).ExitStatus);
+        Assert.Equal(expected, new VmResult(new StopCause(reason), end, signal, command, wanted).ExitStatus);
 
     [Theory]
     [InlineData(StopReason.PowerOff, 7)]
@@ -32,7 +32,7 @@ public class RunResultTests
     [InlineData(StopReason.HostRequest, null)]
     public void DamageIsToldWhateverEndedTheRun(StopReason reason, int? command)
     {
-        var result = new RunResult(new StopCause(reason), HostEnd.None, 0, command, true) { StreamDamage = "bytes were lost" };
+        var result = new VmResult(new StopCause(reason), HostEnd.None, 0, command, true) { StreamDamage = "bytes were lost" };
         string line = Assert.Single(RunGuest.Reasons(result), l => l.StartsWith("bytes were lost", StringComparison.Ordinal));
         Assert.Equal(command is null ? "bytes were lost" : "bytes were lost; its status was 7", line);
     }
@@ -42,5 +42,5 @@ public class RunResultTests
     [InlineData(35, 35)]
     [InlineData(511, 255)]
     public void DebugExitGivesItsStatus(int status, int expected) =>
-        Assert.Equal(expected, new RunResult(new StopCause(StopReason.DebugExit, status), HostEnd.None, 0, null, false).ExitStatus);
+        Assert.Equal(expected, new VmResult(new StopCause(StopReason.DebugExit, status), HostEnd.None, 0, null, false).ExitStatus);
 }

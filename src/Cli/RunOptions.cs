@@ -1,0 +1,45 @@
+using Bunraku.Engine.Check;
+
+namespace Bunraku.Cli;
+
+/// <summary>Where the serial console goes.</summary>
+internal enum SerialKind { Stdio, File, None }
+
+/// <param name="Path">Only for <see cref="SerialKind.File"/>.</param>
+internal readonly record struct SerialTarget(SerialKind Kind, string? Path = null)
+{
+    /// <exception cref="UsageException">Not one of stdio, file:PATH, none.</exception>
+    public static SerialTarget Parse(string text) => text switch
+    {
+        "stdio" => new(SerialKind.Stdio),
+        "none" => new(SerialKind.None),
+        _ when text.StartsWith("file:", StringComparison.Ordinal) && text.Length > 5 => new(SerialKind.File, text[5..]),
+        "file" or "file:" => throw new UsageException("--serial file:PATH needs a path"),
+        _ => throw new UsageException(Nearest.Message("serial target", text.Split(':')[0], ["stdio", "file", "none"])),
+    };
+}
+
+/// <summary>Where the trace goes.</summary>
+/// <param name="Path">A file, or null for stderr.</param>
+internal sealed record TraceTarget(string? Path)
+{
+    /// <exception cref="UsageException">Not exits or exits:FILE.</exception>
+    public static TraceTarget Parse(string text)
+    {
+        (string kind, string? path) = text.IndexOf(':') is >= 0 and int colon ? (text[..colon], text[(colon + 1)..]) : (text, null);
+        if (kind != "exits") throw new UsageException(Nearest.Message("trace", kind, ["exits"]));
+        if (path is "") throw new UsageException("--trace exits:FILE needs a file");
+        return new TraceTarget(path);
+    }
+}
+
+/// <summary>What <c>bunraku run</c> was asked for: the VM, and where the command line is to leave what it sees of it.</summary>
+internal sealed record RunOptions : VmOptions
+{
+    /// <summary>How often the engine <c>check</c> compares.</summary>
+    public CheckInterval CheckInterval { get; init; } = CheckInterval.Default;
+    public SerialTarget Serial { get; init; }
+    public bool Stats { get; init; }
+    public string? StatsJson { get; init; }
+    public TraceTarget? Trace { get; init; }
+}

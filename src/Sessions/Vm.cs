@@ -1,0 +1,424 @@
+using System.ComponentModel;
+using System.Diagnostics;
+using System.Text;
+using Bunraku.Hypervisor;
+using Bunraku.Hypervisor.Scheduling;
+using Bunraku.Machine;
+using Bunraku.Machine.Board;
+using Bunraku.Platform;
+using Bunraku.Sessions.Monitoring;
+
+namespace Bunraku.Sessions;
+
+/// <summary>One VM from its description to its end. Made by <see cref="VmBuilder.Build"/>; several may live in one process.</summary>
+/// <remarks>
+/// Members are for any thread but the VM's own, on which observers and devices are called, unless they say otherwise. Disposal ends the guest and every thread that the VM has started; afterwards
+/// only <see cref="State"/>, <see cref="Ended"/>, <see cref="EngineName"/> and results that were taken before are of use.
+/// </remarks>
+public sealed class Vm : IAsyncDisposable, IDisposable
+{
+    private const int Sigint = 2;
+
+    private readonly VmOptions _options;
+    private readonly VmWords _words;
+    private readonly IGuestConsole _console;
+    private readonly StreamConsole? _streams; // the console, when it is made of streams
+    private readonly Observers? _observers; // null: there is none, and exits cost nothing for them
+    private readonly X86Machine _vm;
+    private readonly GuestMachine _machine;
+    private readonly IX86Engine _engine;
+    private readonly ExitLog _log;
+    /// <summary>Guards how the run ends; nothing waits with it held.</summary>
+    private readonly Lock _lock = new();
+    /// <summary>Guards who pauses the VM; may be held for as long as a vCPU needs to stand still. Before <see cref="_lock"/>.</summary>
+    private readonly Lock _pauseLock = new();
+    private readonly DateTime _begun;
+    private readonly TimeSpan _created;
+    private Timer? _timeout;
+    private TimeSpan _entered, _ended;
+    private Task<VmResult>? _run; // from the start on; set with the lock held, never fails
+    private HostEnd _hostEnd;
+    private int _signal;
+    private SessionException? _failure;
+    private volatile bool _paused; // written with the pause lock held
+    private volatile bool _started;
+    private bool _disposed; // guarded by the lock
+
+    /// <exception cref="SessionException">As <see cref="VmBuilder.Build"/> says.</exception>
+    internal Vm(VmBuilder builder, CancellationToken cancel)
+    {
+        _begun = builder.Started ?? DateTime.UtcNow;
+        (_options, _words) = (builder, builder.Words);
+        builder.Check(_words);
+        Commands = new MonitorCommands(builder.Commands.All);
+        _engine = ChooseEngine(builder.Engine, builder.Engines, _words);
+        if (_engine.Probe().Warning is { } warning) builder.Progress?.Invoke($"engine '{_engine.Name}': {warning}");
+        if (builder.Cpus > _engine.MaxCpus)
+            throw Wrong(nameof(VmOptions.Cpus), $" {builder.Cpus}: the engine '{_engine.Name}' has at most {_engine.MaxCpus} virtual processor{(_engine.MaxCpus == 1 ? "" : "s")}");
+        CpuModel model = ParseModel(builder.Cpu);
+        if (builder.Memory > HostProcess.TotalMemory)
+            throw new CannotStartException($"{Option(nameof(VmOptions.Memory))} {ByteSize.Format(builder.Memory)}: this host has only {ByteSize.Format(HostProcess.TotalMemory)}");
+        GuestImage image = Guarded(() => GuestImage.Prepare(builder, _words, builder.Progress, cancel));
+
+        IVmObserver[] observers = builder.OnExit is { } hook ? [.. builder.Observers, new ExitHook(hook)] : [.. builder.Observers];
+        if (observers.Length > 0) _observers = new Observers(this, observers);
+        _vm = MakeMachine(model);
+        _log = new ExitLog(builder.Cpus);
+        try
+        {
+            if (builder.Console is null) _streams = new StreamConsole(builder.Input, builder.Output, Fail);
+            _console = _streams ?? builder.Console!;
+            _machine = Guarded(() => MakeBoard(image, builder));
+        }
+        catch
+        {
+            _streams?.Dispose();
+            _vm.Dispose();
+            throw;
+        }
+        if (_observers is not null) _vm.AfterReset += _observers.Reset; // behind the board's, which boots the guest
+        foreach (X86CpuThread cpu in _vm.Cpus) cpu.OnExit = OnExit;
+        _created = SinceBeginning();
+    }
+
+    private X86Machine MakeMachine(CpuModel model)
+    {
+        try
+        {
+            return new X86Machine(_engine, model, MemoryLayout.Regions(_options.Memory), _options.Cpus, new X86MachineOptions
+            {
+                Paravirtual = _options.Paravirtual,
+                EngineApics = _options.EngineApics,
+                TscFrequency = _options.TscFrequency,
+                CpuTime = _options.CpuTime,
+            });
+        }
+        catch (Exception e) when (e is CpuTimeException or EngineException)
+        {
+            throw new CannotStartException(e.Message, e);
+        }
+        catch (Exception e) when (e is Win32Exception or OutOfMemoryException)
+        {
+            string smaller = $"try a smaller {Option(nameof(VmOptions.Memory))}";
+            throw new CannotStartException($"the host gives no {ByteSize.Format(_options.Memory)} of memory for the guest: {e.Message}; {smaller}", e);
+        }
+    }
+
+    private GuestMachine MakeBoard(GuestImage image, VmBuilder builder)
+    {
+        try
+        {
+            IGuestConsole console = _observers is null ? _console : new ObservedConsole(_console, _observers);
+            return new GuestMachine(_vm, image, builder, console, builder.Progress);
+        }
+        catch (Exception e) when (e is InvalidOperationException or ArgumentException && builder.Parts.Count > 0)
+        {
+            throw Wrong(nameof(VmBuilder.Parts), ": " + e.Message.ReplaceLineEndings(" "), e);
+        }
+    }
+
+    private string Option(string name) => _words.Option(name);
+
+    private VmOptionException Wrong(string option, string problem, Exception? inner = null) => new(option, Option(option) + problem, inner);
+
+    /// <summary>What the user can act on is told to the user as it is.</summary>
+    private T Guarded<T>(Func<T> make)
+    {
+        try
+        {
+            return make();
+        }
+        catch (BootException e)
+        {
+            string advice = e.MemoryNeeded is { } bytes ? $" ({Option(nameof(VmOptions.Memory))} {bytes >> 20}M or more)" : "";
+            throw new CannotStartException(e.Message + advice, e);
+        }
+    }
+
+    private void OnExit(X86CpuThread cpu, X86Exit exit)
+    {
+        ExitRecord record = ExitRecord.From(_vm.Clock.Nanoseconds, cpu.Cpu.Index, exit);
+        _log.Add(record);
+        _observers?.Exit(record);
+        _console.Throttle();
+    }
+
+    /// <summary>The engine that was chosen.</summary>
+    public string EngineName => _engine.Name;
+
+    /// <summary>The machine: memory, buses, vCPUs, clock, saving and restoring.</summary>
+    public X86Machine Machine => _vm;
+
+    /// <summary>The monitor's commands for this VM. More can be added at any time.</summary>
+    public MonitorCommands Commands { get; }
+
+    /// <summary>The last exits of all vCPUs, oldest first.</summary>
+    public IReadOnlyList<ExitRecord> LastExits => _log.Last;
+
+    /// <summary>The guest has come to its end.</summary>
+    public bool Ended => _vm.Stopped.IsCompleted;
+
+    /// <summary>Virtual time and all vCPUs stand still. Takes no lock: who draws the monitor's prompt may be what a vCPU waits for that is to be paused.</summary>
+    public bool Paused => _paused;
+
+    /// <summary>What the VM does at this moment. Any thread.</summary>
+    public VmState State => Ended ? VmState.Ended : _paused ? VmState.Paused : _started ? VmState.Running : VmState.Created;
+
+    /// <summary>Runs the guest to its end. Once for each VM.</summary>
+    /// <param name="cancel">Ends the guest; the task is over when all vCPUs stand still.</param>
+    /// <returns>How it ended.</returns>
+    /// <exception cref="OperationCanceledException">It was ended by <paramref name="cancel"/>.</exception>
+    /// <exception cref="ObserverException">An observer threw an exception.</exception>
+    /// <exception cref="CannotWriteException">The output cannot be written.</exception>
+    /// <exception cref="CannotReadException">The input cannot be read.</exception>
+    /// <exception cref="InvalidOperationException">It was started before, or is disposed of.</exception>
+    public async Task<VmResult> RunAsync(CancellationToken cancel = default)
+    {
+        Start();
+        VmResult result;
+        await using (cancel.UnsafeRegister(_ => Cancel(), null).ConfigureAwait(false)) result = await _run!.ConfigureAwait(false);
+        if (_failure is { } failure) throw failure;
+        if (result.HostEnd == HostEnd.Cancelled) throw new OperationCanceledException("the VM was ended by its caller", cancel);
+        return result;
+    }
+
+    /// <summary>Lets the guest run, and returns at once. Once; <see cref="RunAsync"/> does it too.</summary>
+    /// <exception cref="InvalidOperationException">It was started before, or is disposed of.</exception>
+    public void Start()
+    {
+        lock (_lock)
+        {
+            ObjectDisposedException.ThrowIf(_disposed, this);
+            if (_started) throw new InvalidOperationException("a VM runs once; build another one");
+            _started = true;
+        }
+        _entered = SinceBeginning();
+        _observers?.StateChanged(VmState.Running);
+        lock (_lock)
+        {
+            ObjectDisposedException.ThrowIf(_disposed, this);
+            if (_options.Timeout is { } timeout) _timeout = new Timer(_ => End(HostEnd.TimedOut), null, timeout, System.Threading.Timeout.InfiniteTimeSpan);
+            _vm.Start();
+            _run = Task.Run(FinishAsync);
+            _streams?.StartReading(Send, EndInput);
+        }
+    }
+
+    /// <summary>Waits for the end of the guest. The vCPUs stand still when it returns. After <see cref="Start"/>.</summary>
+    public VmResult Wait() => (_run ?? throw new InvalidOperationException("the VM was not started")).GetAwaiter().GetResult();
+
+    /// <summary>Waits for the VM's end and makes the result. Throws nothing.</summary>
+    private async Task<VmResult> FinishAsync()
+    {
+        StopCause cause = await _vm.Stopped.ConfigureAwait(false);
+        _ended = SinceBeginning();
+        _vm.Join();
+        _machine.Finish();
+        _streams?.Flush();
+        VmResult result;
+        lock (_lock)
+        {
+            HostEnd end = cause.Reason == StopReason.HostRequest ? _hostEnd : HostEnd.None;
+            result = new VmResult(cause, end, _signal, _machine.CommandStatus, _options.Command is not null) { StreamDamage = _machine.StreamDamage, Statistics = Statistics };
+        }
+        _observers?.StateChanged(VmState.Ended);
+        _observers?.End(result);
+        return result;
+    }
+
+    private void Cancel()
+    {
+        End(HostEnd.Cancelled);
+        _streams?.Abandon();
+    }
+
+    /// <summary>Something of the caller's threw an exception on one of our threads. The first one counts.</summary>
+    internal void Fail(SessionException failure)
+    {
+        Interlocked.CompareExchange(ref _failure, failure, null);
+        End(HostEnd.Failed);
+    }
+
+    /// <summary>Ends the guest from outside, and returns at once; the first end wins. Any thread.</summary>
+    /// <param name="reason">Is told in the result.</param>
+    /// <param name="signal">The number, for <see cref="HostEnd.Signal"/>.</param>
+    public void End(HostEnd reason, int signal = 0)
+    {
+        lock (_lock)
+        {
+            if (_hostEnd != HostEnd.None || _disposed) return;
+            (_hostEnd, _signal) = (reason, signal);
+            _console.Release();
+            _vm.Stop(new StopCause(StopReason.HostRequest));
+        }
+    }
+
+    /// <summary>Types for the guest; waits while it is far behind. One thread.</summary>
+    /// <param name="bytes">As a terminal or a pipe gives them.</param>
+    public void Send(ReadOnlySpan<byte> bytes)
+    {
+        if (_machine.IsEarlyInterrupt(bytes)) End(HostEnd.Signal, Sigint);
+        else _machine.Send(bytes);
+    }
+
+    /// <summary>There is no more input. Same thread as <see cref="Send"/>.</summary>
+    public void SendEnd() => _machine.SendEnd();
+
+    /// <summary>The end of the input. Without any of it nobody meant to type, and a shell goes on without.</summary>
+    private void EndInput(bool any)
+    {
+        if (any || _options.Command is not null) SendEnd();
+    }
+
+    /// <summary>Types on the guest's first serial port, where its kernel listens, whoever has the console.</summary>
+    /// <param name="bytes">What is typed.</param>
+    public void SendConsole(ReadOnlySpan<byte> bytes) => _machine.SendConsole(bytes);
+
+    /// <summary>Sends the guest an NMI, as the button of a server does.</summary>
+    public void PulseNmi() => _machine.PulseNmi();
+
+    /// <summary>Sends a break on the guest's first serial port: Linux takes it for the SysRq key.</summary>
+    public void SendBreak() => _machine.SendBreak();
+
+    /// <summary>Stops virtual time and the vCPUs, and returns when they stand still. Idempotent.</summary>
+    public void Pause()
+    {
+        lock (_pauseLock)
+        {
+            if (_paused) return;
+            _vm.Pause();
+            _paused = true;
+            if (!Ended) _observers?.StateChanged(VmState.Paused);
+        }
+    }
+
+    /// <summary>Goes on after <see cref="Pause"/>. Idempotent.</summary>
+    public void Resume()
+    {
+        lock (_pauseLock)
+        {
+            if (!_paused) return;
+            _paused = false;
+            if (!Ended && _started) _observers?.StateChanged(VmState.Running);
+            _vm.Resume();
+        }
+    }
+
+    /// <summary>A vCPU's state. It is held for the moment when it runs.</summary>
+    /// <param name="cpu">Its number, from 0.</param>
+    /// <exception cref="ArgumentOutOfRangeException">There is no such vCPU.</exception>
+    public CpuState ReadState(int cpu = 0)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(cpu);
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(cpu, _vm.Cpus.Count);
+        return ReadStates(cpu, 1)[0];
+    }
+
+    /// <summary>The states of all vCPUs at one moment.</summary>
+    public IReadOnlyList<CpuState> ReadStates() => ReadStates(0, _vm.Cpus.Count);
+
+    private CpuState[] ReadStates(int first, int count)
+    {
+        CpuState[] states = [.. Enumerable.Range(0, count).Select(_ => new CpuState())];
+        lock (_pauseLock)
+        {
+            if (_vm.Stopped.IsCompleted) _vm.Join();
+            bool hold = !_paused && !_vm.Stopped.IsCompleted;
+            if (hold) _vm.Pause();
+            for (int n = 0; n < count; n++) _vm.Cpus[first + n].Cpu.ReadState(states[n]);
+            if (hold) _vm.Resume();
+        }
+        return states;
+    }
+
+    /// <summary>The figures up to now.</summary>
+    public VmStatistics Statistics
+    {
+        get
+        {
+            TimeSpan end = _ended != default ? _ended : SinceBeginning();
+            EngineCounters counters = VmStatistics.Sum(_vm.Cpus.Select(c => c.Cpu.Counters));
+            (ulong touched, ulong monitor) = VmStatistics.Memory(_vm);
+            double seconds = (end - _entered).TotalSeconds;
+            long firstUser = _vm.Cpus.Select(c => c.Cpu.Counters.FirstUserTimestamp).Where(t => t != 0).DefaultIfEmpty().Min();
+            return new VmStatistics(
+                _engine.Name, _vm.Model.Name,
+                _created.TotalMilliseconds, _entered.TotalMilliseconds,
+                firstUser == 0 ? null : (SinceBeginning() - Stopwatch.GetElapsedTime(firstUser)).TotalMilliseconds,
+                end.TotalMilliseconds,
+                counters.InstructionsRetired, seconds > 0 ? counters.InstructionsRetired / seconds / 1e6 : 0,
+                VmStatistics.SumExits(_vm), counters,
+                _vm.Clock.Nanoseconds / 1e9, _vm.Clock.AheadOfHost / 1e3,
+                _vm.Cpus.Sum(c => c.HostTime.Run) / 1e6, _vm.Cpus.Sum(c => c.HostTime.Wait) / 1e6, _vm.Cpus.Sum(c => c.WithheldNanoseconds) / 1e6,
+                _vm.Memory.Size, touched, monitor);
+        }
+    }
+
+    /// <summary>What the guest's kernel last printed while a command had the console.</summary>
+    public string HiddenMessages => _machine.HiddenMessages;
+
+    /// <summary>What a person needs to see after the guest crashed the processor: registers, code, last exits. After the end.</summary>
+    /// <param name="cpu">The vCPU's number, from 0.</param>
+    public string CrashReport(int cpu)
+    {
+        CpuState state = ReadState(cpu);
+        var text = new StringBuilder();
+        text.Append(StateReport.Registers(state)).Append("code:\n").Append(StateReport.Disassembly(_vm.Memory, state)).Append("last exits:\n");
+        foreach (ExitRecord exit in LastExits) text.Append("  ").Append(exit).Append('\n');
+        return text.ToString();
+    }
+
+    /// <summary>The engine that a name means.</summary>
+    /// <exception cref="VmOptionException">There is none of that name.</exception>
+    /// <exception cref="CannotStartException">It cannot run here, or none can.</exception>
+    internal static IX86Engine ChooseEngine(string name, IReadOnlyList<IX86Engine> engines, VmWords words)
+    {
+        if (name == VmOptions.AutomaticEngine)
+        {
+            return engines.FirstOrDefault(e => e.Probe() is { Available: true, Chosen: true })
+                ?? throw new CannotStartException($"no engine can run on this host; {words.EnginesAdvice}");
+        }
+        IX86Engine engine = engines.FirstOrDefault(e => e.Name == name)
+            ?? throw new VmOptionException(nameof(VmOptions.Engine), Nearest.Message("engine", name, [.. engines.Select(e => e.Name), VmOptions.AutomaticEngine]));
+        EngineProbe probe = engine.Probe();
+        return probe.Available ? engine : throw new CannotStartException($"the engine '{name}' cannot run here: {probe.Detail}");
+    }
+
+    private CpuModel ParseModel(string? text)
+    {
+        try
+        {
+            return CpuModels.Parse(text ?? CpuModels.Default);
+        }
+        catch (FormatException e)
+        {
+            throw Wrong(nameof(VmOptions.Cpu), ": " + e.Message, e);
+        }
+    }
+
+    private TimeSpan SinceBeginning() => DateTime.UtcNow - _begun;
+
+    /// <summary>Ends the guest and all threads that the VM has started; what is not written of its output yet is given up. Not on a thread of the VM.</summary>
+    public void Dispose()
+    {
+        End(HostEnd.Quit);
+        Task<VmResult>? run;
+        lock (_lock)
+        {
+            if (_disposed) return;
+            // A signal or the timer may still call.
+            _disposed = true;
+            run = _run;
+        }
+        _timeout?.Dispose();
+        _console.Release();
+        _vm.Stop(new StopCause(StopReason.HostRequest));
+        _streams?.Abandon();
+        run?.Wait();
+        _streams?.Dispose();
+        _vm.Dispose();
+    }
+
+    /// <summary>The same, on a thread of the pool.</summary>
+    public ValueTask DisposeAsync() => new(Task.Run(Dispose));
+}

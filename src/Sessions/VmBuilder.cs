@@ -1,0 +1,70 @@
+using Bunraku.Machine.Board;
+using Bunraku.Sessions.Monitoring;
+
+namespace Bunraku.Sessions;
+
+/// <summary>
+/// Makes a <see cref="Vm"/>: what it is (<see cref="VmOptions"/>), and whom it is connected with. Every property has a default, and one builder can make several VMs if its streams, parts and
+/// observers can serve several.
+/// </summary>
+/// <example>
+/// <code>
+/// await using Vm vm = new VmBuilder(KnownEngines.All) { Command = ["uname", "-a"], Output = Console.OpenStandardOutput() }.Build();
+/// VmResult result = await vm.RunAsync();
+/// </code>
+/// </example>
+public sealed record VmBuilder : VmOptions
+{
+    /// <summary>A builder with all defaults.</summary>
+    /// <param name="engines">What <see cref="VmOptions.Engine"/> can name, the best first: an engine of your own, or KnownEngines of the package Bunraku.</param>
+    public VmBuilder(IReadOnlyList<IX86Engine> engines) => Engines = engines;
+
+    /// <summary>A builder with options that come from elsewhere.</summary>
+    /// <param name="engines">As in the other constructor.</param>
+    /// <param name="options">Are copied.</param>
+    public VmBuilder(IReadOnlyList<IX86Engine> engines, VmOptions options) : base(options) => Engines = engines;
+
+    /// <summary>The engines to choose from, the best first.</summary>
+    public IReadOnlyList<IX86Engine> Engines { get; init; }
+
+    /// <summary>
+    /// What the guest reads: the standard input of the command, or what is typed on its console. Null: nothing. Its end is the end of the command's input, or Ctrl-D on the console. A thread of the
+    /// VM reads it, and is not the one that closes it.
+    /// </summary>
+    public Stream? Input { get; init; }
+
+    /// <summary>Takes what the guest prints: the output of the command, or its console. Null: it is dropped. A thread of the VM writes and flushes it, and does not close it.</summary>
+    public Stream? Output { get; init; }
+
+    /// <summary>In place of <see cref="Input"/> and <see cref="Output"/>: a console of the caller's own, who gives input by <see cref="Vm.Send"/>.</summary>
+    public IGuestConsole? Console { get; init; }
+
+    /// <summary>Devices and other parts that are attached to the board behind those that every PC has, in this order.</summary>
+    public IList<IBoardPart> Parts { get; init; } = [];
+
+    /// <summary>Who sees what happens to the VM.</summary>
+    public IList<IVmObserver> Observers { get; init; } = [];
+
+    /// <summary>Called for each exit, like <see cref="IVmObserver.OnExit"/>; null: nobody is.</summary>
+    public Action<ExitRecord>? OnExit { get; init; }
+
+    /// <summary>The commands of the VM's monitor; more can be added. Each VM that is made has a copy.</summary>
+    public MonitorCommands Commands { get; init; } = new(StandardCommands.All);
+
+    /// <summary>Told in a few words what takes long before the start, and what the guest does not get of what it asks for. On the caller's thread. Null: nobody is.</summary>
+    public Action<string>? Progress { get; init; }
+
+    /// <summary>How messages name options.</summary>
+    public VmWords Words { get; init; } = new();
+
+    /// <summary>Makes the machine and loads the guest; nothing runs yet. The files of a guest by name may have to be downloaded, which can take a minute.</summary>
+    /// <param name="cancel">Ends a download.</param>
+    /// <exception cref="VmOptionException">An option is wrong.</exception>
+    /// <exception cref="CannotStartException">This host, a file or a package does not allow it.</exception>
+    /// <exception cref="OperationCanceledException">It was cancelled.</exception>
+    public Vm Build(CancellationToken cancel = default) => new(this, cancel);
+
+    /// <summary>The same on a thread of the pool.</summary>
+    /// <inheritdoc cref="Build"/>
+    public Task<Vm> BuildAsync(CancellationToken cancel = default) => Task.Run(() => Build(cancel), cancel);
+}

@@ -1,0 +1,99 @@
+using Bunraku.Hypervisor.Scheduling;
+
+namespace Bunraku.Sessions;
+
+/// <summary>What one VM is and how it runs, as plain data with defaults. Immutable.</summary>
+public record VmOptions
+{
+    /// <summary>Guest RAM where nothing else is said, in bytes: 512 MiB.</summary>
+    public const ulong DefaultMemory = 512ul << 20;
+
+    /// <summary>Smallest RAM that a machine can have, in bytes.</summary>
+    public const ulong SmallestMemory = 1ul << 20;
+
+    /// <summary>The value of <see cref="Engine"/> that means the best engine that works on this host.</summary>
+    public const string AutomaticEngine = "auto";
+
+    private const ulong PageSize = 4096;
+
+    /// <summary>A guest by name, one of <see cref="GuestImage.Names"/>; not used where there is a <see cref="Kernel"/>.</summary>
+    public string Guest { get; init; } = "linux";
+
+    /// <summary>Path of a kernel: bzImage, ELF with a PVH note, or multiboot. Null: the <see cref="Guest"/>.</summary>
+    public string? Kernel { get; init; }
+
+    /// <summary>Path of its initial RAM disk; for a multiboot kernel a list of modules, "FILE ARGUMENTS,FILE ARGUMENTS", with ",," for a comma.</summary>
+    public string? Initrd { get; init; }
+
+    /// <summary>Paths of files for a multiboot or PVH kernel, each with its command line behind the first space. Not together with <see cref="Initrd"/>.</summary>
+    public IReadOnlyList<string> Modules { get; init; } = [];
+
+    /// <summary>Added to the guest's kernel command line.</summary>
+    public string? Append { get; init; }
+
+    /// <summary>Bytes of guest RAM: at least <see cref="SmallestMemory"/>, a multiple of 4096.</summary>
+    public ulong Memory { get; init; } = DefaultMemory;
+
+    /// <summary>Number of vCPUs, from 1 to what the engine has.</summary>
+    public int Cpus { get; init; } = 1;
+
+    /// <summary>Name of an engine, or <see cref="AutomaticEngine"/>.</summary>
+    public string Engine { get; init; } = AutomaticEngine;
+
+    /// <summary>The engine holds the local APICs where it can; else the board does.</summary>
+    public bool EngineApics { get; init; } = true;
+
+    /// <summary>The processor that the guest sees, MODEL[,+feature,-feature]: see <see cref="CpuModels.Parse"/>. Null: the default model.</summary>
+    public string? Cpu { get; init; }
+
+    /// <summary>Offer the guest KVM's paravirtual interface.</summary>
+    public bool Paravirtual { get; init; } = true;
+
+    /// <summary>Hz of the guest's TSC; 0: the host's.</summary>
+    public ulong TscFrequency { get; init; }
+
+    /// <summary>What the guest gets of the host's processors.</summary>
+    public CpuTimeOptions CpuTime { get; init; } = new();
+
+    /// <summary>isa-debug-exit on port F4h: the guest ends the VM with status value*2+1.</summary>
+    public bool DebugExit { get; init; }
+
+    /// <summary>Ports, interrupt wires and device memory of QEMU's pc-testdev, for test kernels.</summary>
+    public bool TestDevice { get; init; }
+
+    /// <summary>A guest that resets the machine ends the VM, where it would boot again.</summary>
+    public bool NoReboot { get; init; }
+
+    /// <summary>The VM is ended after this time, more than zero; null: never.</summary>
+    public TimeSpan? Timeout { get; init; }
+
+    /// <summary>A command with its arguments to run inside the guest, each passed as it is; null boots to the guest's shell.</summary>
+    public IReadOnlyList<string>? Command { get; init; }
+
+    /// <summary>The user's terminal that the guest gets, or null for streams.</summary>
+    public TerminalInfo? Terminal { get; init; }
+
+    /// <summary>From when the statistics count, UTC; null: from when the VM is made.</summary>
+    public DateTime? Started { get; init; }
+
+    /// <summary>Finds what is wrong with the options by themselves, whatever the host and the engine.</summary>
+    /// <exception cref="VmOptionException">An option is wrong.</exception>
+    internal void Check(VmWords words)
+    {
+        Func<string, string> o = words.Option;
+        Require(Memory % PageSize == 0, nameof(Memory), $"{Memory} bytes are not a whole number of 4 KiB pages");
+        Require(Memory >= SmallestMemory, nameof(Memory), $"{Memory} bytes are too few; the least is {SmallestMemory}");
+        Require(Cpus >= 1, nameof(Cpus), $"{Cpus} is not a number of processors; the least is 1");
+        Require(TscFrequency == 0 || TscFrequency is >= VirtualClock.LowestFrequency and <= VirtualClock.HighestFrequency, nameof(TscFrequency),
+            $"{TscFrequency} Hz; from {VirtualClock.LowestFrequency} to {VirtualClock.HighestFrequency} is possible");
+        Require(Timeout is null || (Timeout > TimeSpan.Zero && Timeout <= TimeSpan.FromMilliseconds(int.MaxValue)), nameof(Timeout), $"{Timeout} is not a time to wait; from 1 ms to 24 days is possible");
+        Require(Command is not { Count: 0 }, nameof(Command), "it is empty; without a command the guest has a shell");
+        Require(Command is null || Kernel is null, nameof(Command), $"a command needs a guest that can run it; with {o(nameof(Kernel))}, use {o(nameof(Append))}");
+        Require(Initrd is null || Modules.Count == 0, nameof(Modules), $"give the files either with {o(nameof(Initrd))} or with {o(nameof(Modules))}, not both: a kernel goes by their order");
+
+        void Require(bool holds, string option, string problem)
+        {
+            if (!holds) throw new VmOptionException(option, $"{o(option)}: {problem}");
+        }
+    }
+}
