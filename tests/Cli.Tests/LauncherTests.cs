@@ -101,6 +101,24 @@ public sealed class LauncherTests : IDisposable
         Assert.False(Directory.Exists(Artifacts));
     }
 
+    [Fact]
+    public void AStartThatWaitsForAnothersBuildSaysSo()
+    {
+        Directory.CreateDirectory(Artifacts);
+        Sh($"touch '{Artifacts}/lock'; chmod -R a+rwX '{Checkout}'");
+        using var other = new TestProcess(new ProcessStartInfo("flock", [Path.Combine(Artifacts, "lock"), "sh", "-c", "echo held; read line"])
+        {
+            RedirectStandardInput = true,
+            RedirectStandardOutput = true,
+        });
+        Assert.Equal("held", other.StandardOutput.ReadLine());
+        using TestProcess process = Start("x");
+        Assert.Equal($"bunraku: waiting for another start, which builds in {Artifacts}", process.StandardError.ReadLine());
+        Assert.Empty(Calls);
+        other.StandardInput.Close();
+        Assert.Equal("program: x\n", process.StandardOutput.ReadToEnd());
+    }
+
     [Theory]
     [InlineData("log"), InlineData("lock")]
     public void SomebodyElsesFilesInTheCheckoutAreLeftAlone(string name)
