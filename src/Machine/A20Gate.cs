@@ -8,7 +8,7 @@ namespace Bunraku.Machine;
 /// (data sheet, "A20M#"). After power-on the keyboard controller lets it pass. With its lock held.
 /// </summary>
 /// <param name="changed">Told when the line's state changes: true means that address bit 20 reaches memory. Called on a vCPU thread, outside of any instruction.</param>
-public sealed class A20Gate(Action<bool> changed) : IDevice, IStateful<A20State>
+internal sealed class A20Gate(Action<bool> changed) : IDevice, IStateful<A20State>
 {
     private bool _keyboardController = true, _port92;
 

@@ -6,7 +6,7 @@ namespace Bunraku.Machine;
 /// <summary>
 /// Ports F0h and F1h of the AT: a write takes back the interrupt that FERR# of the x87 raised (PIIX data sheet, "Coprocessor Error Register"). With its lock held.
 /// </summary>
-public sealed class CoprocessorError(IInterruptLine line) : IPortDevice, IDevice, IStateful<NoState>
+internal sealed class CoprocessorError(IInterruptLine line) : IPortDevice, IDevice, IStateful<NoState>
 {
     public const int Irq = 13;
     private const ushort FirstPort = 0xF0;

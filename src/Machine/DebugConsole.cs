@@ -7,7 +7,7 @@ namespace Bunraku.Machine;
 /// The debug console of Bochs and QEMU at port E9h: it takes bytes and reads as E9h, by which firmware finds it. With its lock held.
 /// </summary>
 /// <param name="output">Receives the bytes, one a call, with its lock held: it must not wait for anything.</param>
-public sealed class DebugConsole(Action<ReadOnlySpan<byte>> output) : IDevice, IStateful<NoState>
+internal sealed class DebugConsole(Action<ReadOnlySpan<byte>> output) : IDevice, IStateful<NoState>
 {
     public const ushort Port = 0xE9;
 

@@ -7,8 +7,8 @@ namespace Bunraku.Machine;
 /// QEMU's isa-debug-exit (hw/misc/debugexit.c) at its customary place: a write of any width to ports F4h to F7h ends the VM with process status
 /// value × 2 + 1. Reads give 0. With its lock held.
 /// </summary>
-/// <param name="stop">Ends the VM (<see cref="X86Machine.Stop"/>).</param>
-public sealed class DebugExit(Action<StopCause> stop) : IPortDevice, IDevice, IStateful<NoState>
+/// <param name="stop">Ends the VM (<see cref="VirtualMachine.Stop"/>).</param>
+internal sealed class DebugExit(Action<StopCause> stop) : IPortDevice, IDevice, IStateful<NoState>
 {
     public const ushort FirstPort = 0xF4;
     private const int Ports = 4;

@@ -12,6 +12,7 @@ namespace Bunraku.Machine;
 /// </summary>
 public sealed partial class FwCfg : IDevice, IStateful<FwCfgState>
 {
+    /// <summary>Port of the selector, 16 bits; the data port follows it.</summary>
     public const ushort SelectorPort = 0x510;
     private const ushort DmaPort = 0x514;
     private const int DmaPorts = 8;
@@ -68,6 +69,7 @@ public sealed partial class FwCfg : IDevice, IStateful<FwCfgState>
     /// <summary>Sets an item; an earlier one with the same key is replaced.</summary>
     public void Add(FwCfgKey key, byte[] data) => _items[(ushort)key] = new Item(data, Writable: false);
 
+    /// <summary>Sets an item of 16 bits, little-endian.</summary>
     public void AddInt16(FwCfgKey key, ushort value)
     {
         byte[] data = new byte[sizeof(ushort)];
@@ -75,6 +77,7 @@ public sealed partial class FwCfg : IDevice, IStateful<FwCfgState>
         Add(key, data);
     }
 
+    /// <summary>Sets an item of 32 bits, little-endian.</summary>
     public void AddInt32(FwCfgKey key, uint value)
     {
         byte[] data = new byte[sizeof(uint)];
@@ -82,6 +85,7 @@ public sealed partial class FwCfg : IDevice, IStateful<FwCfgState>
         Add(key, data);
     }
 
+    /// <summary>Sets an item of 64 bits, little-endian.</summary>
     public void AddInt64(FwCfgKey key, ulong value)
     {
         byte[] data = new byte[sizeof(ulong)];

@@ -5,7 +5,7 @@ namespace Bunraku.Machine;
 
 /// <summary>System control port A of the PS/2: bit 0 resets the processor when it goes from 0 to 1, bit 1 is the fast A20 gate. With its lock held.</summary>
 /// <param name="reset">The guest resets the machine.</param>
-public sealed class Port92(A20Gate a20, Action reset) : IDevice, IStateful<Port92State>
+internal sealed class Port92(A20Gate a20, Action reset) : IDevice, IStateful<Port92State>
 {
     public const ushort Port = 0x92;
     private const byte FastReset = 1 << 0, FastA20 = 1 << 1;

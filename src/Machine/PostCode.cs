@@ -7,7 +7,7 @@ namespace Bunraku.Machine;
 /// The DMA page registers at ports 80h to 8Fh, plain storage without a DMA controller. The first of them is the POST code port, which guests also
 /// write for a delay. With its lock held.
 /// </summary>
-public sealed class PostCode : IDevice, IStateful<PostCodeState>
+internal sealed class PostCode : IDevice, IStateful<PostCodeState>
 {
     /// <summary>The port of the code itself, which software also writes to pass a microsecond.</summary>
     public const ushort Port = 0x80;

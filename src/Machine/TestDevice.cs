@@ -14,7 +14,7 @@ internal sealed record TestDeviceState(byte[] Scratch, byte[] Memory);
 /// QEMU's pc-testdev (hw/misc/pc-testdev.c) at its customary places, for kvm-unit-tests: four scratch bytes at ports E0h to E3h, the ISA interrupt
 /// wires at ports 2000h to 200Fh (a write of anything but 0 asserts), and memory at FF000000h that is a device. With its lock held.
 /// </summary>
-public sealed class TestDevice(IBoard board) : IMmioDevice, IDevice, IStateful<TestDeviceState>
+internal sealed class TestDevice(IBoard board) : IMmioDevice, IDevice, IStateful<TestDeviceState>
 {
     public const ushort ScratchPort = 0xE0, FlushPort = 0xE4, InterruptPort = 0x2000;
     public const ulong MemoryBase = 0xFF00_0000, MemoryLength = 0x1_0000;

@@ -7,6 +7,10 @@ namespace Bunraku.Sessions;
 public readonly record struct ExitRecord(
     long Nanoseconds, int Cpu, ExitReason Reason, bool IsWrite, int Size, ulong Address, ulong Data, bool Fault, uint Leaf, uint Subleaf, string? Message)
 {
+    /// <summary>Copies an exit.</summary>
+    /// <param name="nanoseconds">Virtual time since power-on.</param>
+    /// <param name="cpu">The vCPU's number, from 0.</param>
+    /// <param name="e">The exit after it was handled.</param>
     public static ExitRecord From(long nanoseconds, int cpu, X86Exit e) =>
         new(nanoseconds, cpu, e.Reason, e.IsWrite, e.Size, e.Address, e.Data, e.Fault, e.Leaf, e.Subleaf, e.Message);
 

@@ -15,6 +15,7 @@ public sealed record ExperimentReport(DateTime Date, string HostProcessor, strin
         Converters = { new JsonStringEnumConverter(JsonNamingPolicy.CamelCase) },
     };
 
+    /// <summary>The report as one JSON object, with a line end.</summary>
     public string ToJson() => JsonSerializer.Serialize(this, s_json) + "\n";
 }
 
@@ -45,6 +46,7 @@ public sealed record InstructionReport(
     string Name, string Bytes, bool? Privileged, IReadOnlyList<string> ControlSensitive, IReadOnlyList<string> BehaviourSensitive,
     IReadOnlyList<LevelReport> Levels, IReadOnlyList<string> Exits, bool? SingleSteps)
 {
+    /// <summary>It changes or shows system state.</summary>
     [JsonIgnore]
     public bool IsSensitive => ControlSensitive.Count + BehaviourSensitive.Count > 0;
 

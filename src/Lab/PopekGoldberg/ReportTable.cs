@@ -8,6 +8,9 @@ public static class ReportTable
 {
     private sealed record Column(string Header, int Width, Func<string, string> Cell);
 
+    /// <summary>Prints the report.</summary>
+    /// <param name="report">What was found.</param>
+    /// <param name="console">Where to; its width decides how much of a row fits.</param>
     public static void Write(ExperimentReport report, IAnsiConsole console)
     {
         ProcessorReport host = report.Processors.First(p => p.Engine == null);

@@ -8,13 +8,13 @@ using Bunraku.Machine.Timers;
 namespace Bunraku.Machine.Acpi;
 
 /// <summary>Where the guest's processor resets the machine by a byte written to a port.</summary>
-public readonly record struct ResetRegister(ushort Port, byte Value);
+internal readonly record struct ResetRegister(ushort Port, byte Value);
 
 /// <summary>
 /// The ACPI tables of a board: RSDP, RSDT, XSDT, FADT, FACS, MADT, DSDT and what its parts add, placed from <see cref="MemoryLayout.AcpiTables"/> on with the RSDP first.
 /// </summary>
 /// <remarks>ACPI Specification 6.3, chapter 5.</remarks>
-public sealed unsafe class AcpiTables
+internal sealed unsafe class AcpiTables
 {
     private const string OemId = "BUNRKU", OemTableId = "BUNRAKU ", CreatorId = "BNRK";
     private const int TableAlignment = 16, MostCpus = 0x1000;

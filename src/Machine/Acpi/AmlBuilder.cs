@@ -16,6 +16,7 @@ public sealed class AmlBuilder
 
     private readonly List<byte> _bytes = [];
 
+    /// <summary>What has been written so far; valid until more is.</summary>
     public ReadOnlySpan<byte> Bytes => System.Runtime.InteropServices.CollectionsMarshal.AsSpan(_bytes);
 
     /// <summary>Name (<paramref name="name"/>, integer).</summary>
@@ -37,10 +38,13 @@ public sealed class AmlBuilder
     /// <summary>Name (_HID or _CID, EisaId): three letters and four hexadecimal digits.</summary>
     public AmlBuilder NameEisaId(string name, string id) => Name(name, EisaId(id));
 
+    /// <summary>Scope (<paramref name="name"/>) with what <paramref name="contents"/> writes.</summary>
     public AmlBuilder Scope(string name, Action<AmlBuilder> contents) => Op(ScopeOp).Nested(b => contents(b.Path(name)));
 
+    /// <summary>Device (<paramref name="name"/>) with what <paramref name="contents"/> writes.</summary>
     public AmlBuilder Device(string name, Action<AmlBuilder> contents) => Op(ExtOpPrefix).Op(DeviceOp).Nested(b => contents(b.Path(name)));
 
+    /// <summary>Method (<paramref name="name"/>) with what <paramref name="body"/> writes.</summary>
     /// <param name="arguments">0 to 7.</param>
     /// <param name="serialized">One thread at a time.</param>
     public AmlBuilder Method(string name, int arguments, bool serialized, Action<AmlBuilder> body) =>
@@ -49,6 +53,7 @@ public sealed class AmlBuilder
     /// <summary>Store (Arg<paramref name="argument"/>, <paramref name="target"/>).</summary>
     public AmlBuilder StoreArgument(int argument, string target) => Op(StoreOp).Op((byte)(Arg0Op + argument)).Path(target);
 
+    /// <summary>Package of <paramref name="count"/> elements, 0 to 255, which <paramref name="elements"/> writes.</summary>
     public AmlBuilder Package(int count, Action<AmlBuilder> elements) => Op(PackageOp).Nested(b => elements(b.Op((byte)count)));
 
     /// <summary>The shortest encoding of an integer.</summary>
@@ -62,6 +67,7 @@ public sealed class AmlBuilder
         _ => Op(QWordPrefix).LittleEndian(value, 8),
     };
 
+    /// <summary>A string of ASCII characters.</summary>
     public AmlBuilder String(string value)
     {
         Op(StringPrefix);
@@ -69,6 +75,7 @@ public sealed class AmlBuilder
         return Op(0);
     }
 
+    /// <summary>A buffer with these bytes.</summary>
     public AmlBuilder Buffer(byte[] contents) => Op(BufferOp).Nested(b => b.Integer((ulong)contents.Length)._bytes.AddRange(contents));
 
     private AmlBuilder Op(byte value)

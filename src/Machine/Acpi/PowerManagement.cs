@@ -9,7 +9,7 @@ namespace Bunraku.Machine.Acpi;
 /// clock's alarm. Offsets: status 0, enable 2, control 4, timer 8. There is no SMI command port: the machine is in ACPI mode from the start. With its lock held.
 /// </summary>
 /// <remarks>ACPI Specification 6.3, section 4.8.3 "Fixed Hardware Registers".</remarks>
-public sealed class PowerManagement : IPortDevice, IDevice, IStateful<PowerManagementState>
+internal sealed class PowerManagement : IPortDevice, IDevice, IStateful<PowerManagementState>
 {
     /// <summary>Where the registers lie; PM1a event block, PM1a control block, PM timer block.</summary>
     public const ushort FirstPort = 0x600, EventPort = FirstPort + Status, ControlPort = FirstPort + Control, TimerPort = FirstPort + Timer;

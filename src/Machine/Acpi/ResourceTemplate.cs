@@ -29,6 +29,7 @@ public sealed class ResourceTemplate
     /// <summary>DWordMemory: uncached, writable addresses that a host bridge passes on.</summary>
     public ResourceTemplate MemoryRangeProduced(uint first, uint last) => Space(DWordSpaceTag, 4, MemoryRange, typeFlags: 1, first, last);
 
+    /// <summary>The bytes with the end tag behind them, whose checksum is 0: not checked.</summary>
     public byte[] ToArray() => [.. _bytes, EndTag, 0];
 
     /// <summary>An address space descriptor: granularity, minimum, maximum, translation, length, each of <paramref name="width"/> bytes.</summary>

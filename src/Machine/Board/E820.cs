@@ -21,11 +21,12 @@ public enum E820Type : uint
 /// <param name="Length">Bytes, not 0.</param>
 public readonly record struct E820Entry(ulong Address, ulong Length, E820Type Type)
 {
+    /// <summary>The first address behind it.</summary>
     public ulong End => Address + Length;
 }
 
 /// <summary>The memory map of a board without a BIOS.</summary>
-public static class E820
+internal static class E820
 {
     /// <summary>The map for <paramref name="memory"/>: sorted by address, without overlap, low memory as in <see cref="MemoryLayout"/>.</summary>
     public static IReadOnlyList<E820Entry> Build(GuestMemory memory)

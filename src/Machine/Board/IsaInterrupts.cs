@@ -4,7 +4,7 @@ using Bunraku.Machine.Interrupts;
 namespace Bunraku.Machine.Board;
 
 /// <summary>The ISA interrupt wires: each leads to an 8259A input and to the I/O APIC input of the same number, the timer's to input 2.</summary>
-public sealed class IsaInterrupts
+internal sealed class IsaInterrupts
 {
     /// <summary>I/O APIC input of ISA IRQ 0; its own input 0 belongs to the 8259A's output.</summary>
     public const int TimerInput = 2;

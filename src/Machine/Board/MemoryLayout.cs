@@ -14,6 +14,7 @@ public static class MemoryLayout
     public const ulong BiosDataAreaEbda = 0x40E;
     /// <summary>Word with the size of conventional memory in KiB: what lies below the EBDA.</summary>
     public const ulong BiosDataAreaMemory = 0x413;
+    /// <summary>Behind the BIOS data area.</summary>
     public const ulong BiosDataAreaEnd = 0x500;
 
     /// <summary>Word by which software tells the firmware before a reset what kind of one it wants: 1234h a warm one (IBM PC AT Technical Reference, BIOS listing, RESET_FLAG).</summary>
@@ -25,9 +26,11 @@ public static class MemoryLayout
     public const ulong VideoHole = 0xA0000;
     /// <summary>The RSDP lies at the beginning of the area that operating systems search, the tables behind it.</summary>
     public const ulong AcpiTables = 0xE0000;
+    /// <summary>Behind the room for ACPI tables.</summary>
     public const ulong AcpiTablesEnd = Rom;
     /// <summary>The last 64 KiB of the first mebibyte, where a PC's ROM shows: see <see cref="BiosState"/>.</summary>
     public const ulong Rom = 0xF0000;
+    /// <summary>Behind the ROM.</summary>
     public const ulong RomEnd = HighMemory;
     /// <summary>Address of the RSDP, for boot protocols that pass it on.</summary>
     public const ulong Rsdp = AcpiTables;
@@ -50,9 +53,12 @@ public static class MemoryLayout
 
     /// <summary>32-bit window for PCI base address registers: from the end of low RAM to the I/O APIC.</summary>
     public const ulong PciWindow = LowMemoryEnd;
+    /// <summary>Behind that window.</summary>
     public const ulong PciWindowEnd = IoApic;
 
+    /// <summary>The I/O APIC's registers.</summary>
     public const ulong IoApic = 0xFEC0_0000;
+    /// <summary>The HPET's registers.</summary>
     public const ulong Hpet = 0xFED0_0000;
     /// <summary>Local APIC page after reset; the guest may move it.</summary>
     public const ulong LocalApic = 0xFEE0_0000;

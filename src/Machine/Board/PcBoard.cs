@@ -76,24 +76,24 @@ public sealed class PcBoard : IBoard
 
     /// <inheritdoc/>
     public X86Machine Machine => _vm;
-    /// <summary>What carries messages between the interrupt controllers. With <see cref="X86Machine.InterruptLock"/> held.</summary>
-    public ApicBus Apics => _controllers.Apics;
+    /// <summary>What carries messages between the interrupt controllers. With <see cref="VirtualMachine.InterruptLock"/> held.</summary>
+    internal ApicBus Apics => _controllers.Apics;
     /// <summary>The I/O APIC.</summary>
-    public IoApic IoApic => _controllers.IoApic;
+    internal IoApic IoApic => _controllers.IoApic;
     /// <summary>The two 8259As.</summary>
-    public Pic8259Pair Pic => _controllers.Pic;
+    internal Pic8259Pair Pic => _controllers.Pic;
     /// <summary>The ISA interrupt wires.</summary>
-    public IsaInterrupts Interrupts => _controllers.Isa;
+    internal IsaInterrupts Interrupts => _controllers.Isa;
     /// <summary>The 8254.</summary>
-    public Pit8254 Timer => _timers.Pit;
+    internal Pit8254 Timer => _timers.Pit;
     /// <summary>The real-time clock.</summary>
-    public Rtc146818 Clock => _timers.Clock;
+    internal Rtc146818 Clock => _timers.Clock;
     /// <summary>The event timers.</summary>
-    public Hpet Hpet => _timers.Hpet;
+    internal Hpet Hpet => _timers.Hpet;
     /// <summary>Keyboard and mouse.</summary>
-    public I8042 Keyboard => _keyboard.Controller;
+    internal I8042 Keyboard => _keyboard.Controller;
     /// <summary>The POST code port.</summary>
-    public PostCode PostCode => _postCode.PostCode;
+    internal PostCode PostCode => _postCode.PostCode;
     /// <summary>COM1.</summary>
     public Uart16550A Serial => _serial.Port;
     /// <summary>COM2, when <see cref="PcBoardOptions.SecondSerialOutput"/> asks for it.</summary>
@@ -101,11 +101,11 @@ public sealed class PcBoard : IBoard
     /// <inheritdoc/>
     public PciHost Pci { get; }
     /// <summary>ACPI's fixed hardware.</summary>
-    public PowerManagement Power => _timers.Power;
+    internal PowerManagement Power => _timers.Power;
     /// <inheritdoc/>
     public AcpiDescription Acpi { get; } = new();
     /// <summary>The tables that lie in guest memory.</summary>
-    public AcpiTables Tables { get; }
+    internal AcpiTables Tables { get; }
     /// <summary>More items can be added before the guest runs.</summary>
     public FwCfg FwCfg { get; }
     /// <summary>What lies where in guest-physical memory.</summary>

@@ -6,7 +6,7 @@ namespace Bunraku.Machine.Board;
 /// <summary>Several sources on one interrupt wire: asserted while any of them is.</summary>
 /// <param name="id">Its name in the machine.</param>
 /// <param name="lock">That of the interrupt controllers, which guards the wire; the sources take it.</param>
-public sealed class SharedWire(string id, IInterruptLine wire, DeviceLock @lock) : IDevice, IStateful<SharedWireState>
+internal sealed class SharedWire(string id, IInterruptLine wire, DeviceLock @lock) : IDevice, IStateful<SharedWireState>
 {
     private readonly List<Source> _sources = [];
     private int _asserted;

@@ -4,7 +4,7 @@ namespace Bunraku.Machine;
 
 /// <summary>Writes a cpio archive in the "newc" format, which Linux unpacks as its initramfs.</summary>
 /// <remarks>Linux kernel documentation, "initramfs buffer format". All entries belong to root and carry the time 0, so equal input gives equal bytes.</remarks>
-public sealed class CpioArchive
+internal sealed class CpioArchive
 {
     private const uint Directory = 0x4000, CharacterDevice = 0x2000, Regular = 0x8000, SymbolicLink = 0xA000;
     private readonly MemoryStream _bytes = new();

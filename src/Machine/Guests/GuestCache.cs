@@ -15,6 +15,7 @@ public sealed class GuestCache
             ?? throw new BootException("no cache folder: neither XDG_CACHE_HOME nor HOME is set to a full path"), "bunraku");
     }
 
+    /// <summary>Full path of the folder.</summary>
     public string Root { get; }
 
     /// <summary>The files kept under <paramref name="name"/>, in no order.</summary>

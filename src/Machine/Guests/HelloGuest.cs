@@ -11,6 +11,7 @@ namespace Bunraku.Machine;
 /// </summary>
 public static class HelloGuest
 {
+    /// <summary>The guest's name for users.</summary>
     public const string Name = "hello";
 
     /// <summary>Port of PM1a_CNT, and its SLP_EN bit together with SLP_TYP for S5, as the board's ACPI tables state them.</summary>

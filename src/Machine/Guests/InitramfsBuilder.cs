@@ -12,7 +12,7 @@ namespace Bunraku.Machine;
 /// runs the command (or shell), leads the session of the terminal, and stays: when the leader of a terminal's session ends, Linux drops the
 /// output that still waits in the terminal.
 /// </remarks>
-public static class InitramfsBuilder
+internal static class InitramfsBuilder
 {
     /// <summary>Seconds between two looks at what Linux counted on the command's line. A look starts one process.</summary>
     private const int WatchPeriod = 3;

@@ -24,6 +24,7 @@ public sealed record LinuxGuestOptions
 
     /// <summary>Size of the user's terminal in characters, 0 when unknown.</summary>
     public int Columns { get; init; }
+    /// <summary>The other size, 0 when unknown.</summary>
     public int Rows { get; init; }
 
     /// <summary>TERM for the guest, null when unknown.</summary>

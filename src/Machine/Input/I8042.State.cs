@@ -12,7 +12,7 @@ internal sealed record I8042State(
     byte[] Ram, ushort[] Answers, byte Output, byte OutputSource, bool OutputFull, byte PendingCommand, bool LastWasCommand, bool A20Pass, int PolledInput, bool Released,
     Ps2KeyboardState Keyboard, Ps2MouseState Mouse);
 
-public sealed partial class I8042
+internal sealed partial class I8042
 {
     /// <inheritdoc/>
     public string Id => "i8042";

@@ -8,7 +8,7 @@ namespace Bunraku.Machine.Input;
 /// System/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary Device Controller". It works through a byte the moment it is written, so the
 /// input buffer is never seen full. With its lock held, except <see cref="Type"/>.
 /// </summary>
-public sealed partial class I8042 : IDevice, IStateful<I8042State>
+internal sealed partial class I8042 : IDevice, IStateful<I8042State>
 {
     [Flags]
     private enum Status : byte

@@ -3,7 +3,7 @@ using Bunraku.Hypervisor.X86.Paravirtual;
 namespace Bunraku.Machine.Interrupts;
 
 // Interprocessor interrupts by hypercall: several destinations, one exit.
-public sealed partial class ApicBus : IInterruptSender
+internal sealed partial class ApicBus : IInterruptSender
 {
     public bool Send(uint apicId, uint icr)
     {

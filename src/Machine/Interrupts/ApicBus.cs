@@ -5,10 +5,10 @@ namespace Bunraku.Machine.Interrupts;
 
 /// <summary>
 /// Carries messages between the interrupt controllers of one machine: I/O APICs, devices with MSI and the local APICs themselves. Also finds the
-/// local APIC of a vCPU for accesses to IA32_APIC_BASE, IA32_TSC_DEADLINE and the x2APIC registers. With <see cref="X86Machine.InterruptLock"/> held.
+/// local APIC of a vCPU for accesses to IA32_APIC_BASE, IA32_TSC_DEADLINE and the x2APIC registers. With <see cref="VirtualMachine.InterruptLock"/> held.
 /// </summary>
 /// <param name="engine">Local APICs that the engine holds; null: they are ours.</param>
-public sealed partial class ApicBus(IEngineApics? engine = null) : IMsrDevice, IDevice, IStateful<ApicBusState>
+internal sealed partial class ApicBus(IEngineApics? engine = null) : IMsrDevice, IDevice, IStateful<ApicBusState>
 {
     private LocalApic[] _localApics = [];
     private IoApic[] _ioApics = [];

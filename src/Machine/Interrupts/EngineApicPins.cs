@@ -5,9 +5,9 @@ namespace Bunraku.Machine.Interrupts;
 
 /// <summary>
 /// What is left to the board of a local APIC that the engine holds: its two pins. LINT0 is the 8259A's ExtINT, which the engine takes when the guest's LVT
-/// lets it through; LINT1 is NMI. With <see cref="X86Machine.InterruptLock"/> held.
+/// lets it through; LINT1 is NMI. With <see cref="VirtualMachine.InterruptLock"/> held.
 /// </summary>
-public sealed class EngineApicPins : IInterruptSource, IDevice, IStateful<EngineApicPinsState>
+internal sealed class EngineApicPins : IInterruptSource, IDevice, IStateful<EngineApicPinsState>
 {
     private readonly Action _wake;
     private readonly Func<byte> _acknowledgePic;

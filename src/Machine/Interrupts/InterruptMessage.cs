@@ -4,7 +4,7 @@ namespace Bunraku.Machine.Interrupts;
 
 /// <summary>What a message does at its destination; the encoding of ICR, LVT, redirection entry and MSI data.</summary>
 /// <remarks>Intel SDM vol. 3A, "Interrupt Command Register (ICR)" and "Local Vector Table".</remarks>
-public enum DeliveryMode
+internal enum DeliveryMode
 {
     Fixed = 0,
     LowestPriority = 1,
@@ -22,7 +22,7 @@ public enum DeliveryMode
 /// <param name="IsLevel">Level-triggered: EOI is broadcast to the I/O APICs.</param>
 /// <param name="Destination">8 bits, or 32 when <paramref name="IsWide"/>.</param>
 /// <param name="IsWide">Sent in x2APIC format.</param>
-public readonly record struct InterruptMessage(byte Vector, DeliveryMode Mode, bool IsLogical, bool IsLevel, uint Destination, bool IsWide)
+internal readonly record struct InterruptMessage(byte Vector, DeliveryMode Mode, bool IsLogical, bool IsLevel, uint Destination, bool IsWide)
 {
     /// <summary>The destination means every processor, in either destination mode.</summary>
     public bool IsBroadcast => Destination == (IsWide ? uint.MaxValue : 0xFF);

@@ -4,13 +4,13 @@ using Bunraku.Hypervisor;
 namespace Bunraku.Machine.Interrupts;
 
 /// <summary>
-/// I/O APIC with 24 pins: turns wires into messages for the local APICs. Offsets are from its own base (FEC00000h for the first). With <see cref="X86Machine.InterruptLock"/> held.
+/// I/O APIC with 24 pins: turns wires into messages for the local APICs. Offsets are from its own base (FEC00000h for the first). With <see cref="VirtualMachine.InterruptLock"/> held.
 /// </summary>
 /// <remarks>
 /// Intel 82093AA I/O Advanced Programmable Interrupt Controller datasheet, section 3 "Register Description"; the EOI register is that of version 20h,
 /// Intel I/O Controller Hub datasheets, "EOIR: EOI Register". A wire is asserted or not, whatever voltage stands for that: the polarity bit is stored only.
 /// </remarks>
-public sealed class IoApic : IMmioDevice, IDevice, IStateful<IoApicState>
+internal sealed class IoApic : IMmioDevice, IDevice, IStateful<IoApicState>
 {
     public const int Pins = 24;
     /// <summary>Bytes that the registers take.</summary>

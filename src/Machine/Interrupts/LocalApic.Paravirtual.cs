@@ -1,7 +1,7 @@
 namespace Bunraku.Machine.Interrupts;
 
 // The end of an interrupt that the guest does not write to a register: KVM's PV EOI.
-public sealed partial class LocalApic
+internal sealed partial class LocalApic
 {
     private bool _silentEoi; // the vCPU may have ended its interrupt in service by now
 

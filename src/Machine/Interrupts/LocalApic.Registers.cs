@@ -3,7 +3,7 @@ using Bunraku.Engines;
 namespace Bunraku.Machine.Interrupts;
 
 // The register file: the xAPIC page and the x2APIC MSRs are two views of the same registers.
-public sealed partial class LocalApic
+internal sealed partial class LocalApic
 {
     private const uint MsrApicBase = 0x1B, MsrTscDeadline = 0x6E0, MsrX2ApicFirst = 0x800, MsrX2ApicLast = 0x8FF;
 

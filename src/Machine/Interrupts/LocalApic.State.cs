@@ -15,7 +15,7 @@ internal sealed record LocalApicRecord(
     bool Lint0, bool Lint1, bool SilentEoi);
 
 // The state in the form in which engines that hold local APICs themselves have it, so that a guest can move between them and this one.
-public sealed partial class LocalApic
+internal sealed partial class LocalApic
 {
     private const int Stride = 16; // bytes from one register to the next
 

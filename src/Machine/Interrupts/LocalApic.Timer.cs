@@ -4,7 +4,7 @@ using Bunraku.Hypervisor;
 namespace Bunraku.Machine.Interrupts;
 
 // The APIC timer. Its input clock runs at 1 GHz, so that one count at divisor 1 is one nanosecond of virtual time.
-public sealed partial class LocalApic
+internal sealed partial class LocalApic
 {
     /// <summary>Frequency of the clock that the divide configuration register divides, in Hz.</summary>
     public const uint TimerFrequency = CpuidLeaves.CrystalFrequency;

@@ -7,10 +7,10 @@ namespace Bunraku.Machine.Interrupts;
 
 /// <summary>
 /// The local APIC of one vCPU and its source of interrupts: xAPIC page, x2APIC MSRs, timer, local interrupt pins. The 8259A stands behind LINT0 and
-/// reaches the processor as ExtINT, or directly while the APIC is disabled. All members with <see cref="X86Machine.InterruptLock"/> held.
+/// reaches the processor as ExtINT, or directly while the APIC is disabled. All members with <see cref="VirtualMachine.InterruptLock"/> held.
 /// </summary>
 /// <remarks>Intel SDM vol. 3A, chapter "Advanced Programmable Interrupt Controller (APIC)". A page access or MSR access comes from the own vCPU only.</remarks>
-public sealed partial class LocalApic : IMmioDevice, IInterruptSource, IDevice, IStateful<LocalApicRecord>
+internal sealed partial class LocalApic : IMmioDevice, IInterruptSource, IDevice, IStateful<LocalApicRecord>
 {
     private const ulong BaseBsp = 1 << 8, BaseExtd = 1 << 10, BaseEnable = 1 << 11;
     private const ulong PageLength = 0x1000;

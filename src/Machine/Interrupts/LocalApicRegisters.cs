@@ -36,7 +36,7 @@ internal enum LocalApicRegister
 
 /// <summary>States of a local APIC as IA32_APIC_BASE selects them.</summary>
 /// <remarks>Intel SDM vol. 3A, "Local APIC State Transitions with IA32_APIC_BASE, x2APIC".</remarks>
-public enum LocalApicMode
+internal enum LocalApicMode
 {
     Disabled,
     XApic,

@@ -1,10 +1,11 @@
 using Bunraku.Engines;
+using Bunraku.Hypervisor;
 
 namespace Bunraku.Machine.Interrupts;
 
 /// <summary>
 /// One 8259A programmable interrupt controller (Intel data sheet 231468-003) with the edge/level control of the PIIX family in place of LTIM.
-/// With <see cref="X86Machine.InterruptLock"/> held.
+/// With <see cref="VirtualMachine.InterruptLock"/> held.
 /// </summary>
 internal sealed class Pic8259
 {

@@ -5,9 +5,9 @@ namespace Bunraku.Machine.Interrupts;
 
 /// <summary>
 /// The PC's two 8259As: the slave's INT is the master's IR2. Ports 20h/21h, A0h/A1h, and the edge/level control registers 4D0h/4D1h.
-/// With <see cref="X86Machine.InterruptLock"/> held.
+/// With <see cref="VirtualMachine.InterruptLock"/> held.
 /// </summary>
-public sealed class Pic8259Pair : IDevice, IStateful<PicState>
+internal sealed class Pic8259Pair : IDevice, IStateful<PicState>
 {
     public const int Inputs = 16;
     public const ushort MasterPort = 0x20, SlavePort = 0xA0, EdgeLevelPort = 0x4D0;

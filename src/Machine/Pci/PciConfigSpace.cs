@@ -5,6 +5,7 @@ namespace Bunraku.Machine.Pci;
 /// <summary>Offsets in a type 0 configuration header: PCI Local Bus Specification 3.0, section 6.1, figure 6-1.</summary>
 public static class PciRegister
 {
+    /// <summary>Offsets in bytes. <see cref="FirstFree"/> is where capabilities may begin.</summary>
     public const int VendorId = 0x00, DeviceId = 0x02, Command = 0x04, Status = 0x06, Revision = 0x08, ClassCode = 0x09, CacheLineSize = 0x0C,
         LatencyTimer = 0x0D, HeaderType = 0x0E, FirstBar = 0x10, SubsystemVendorId = 0x2C, SubsystemId = 0x2E, Capabilities = 0x34,
         InterruptLine = 0x3C, InterruptPin = 0x3D, FirstFree = 0x40;
@@ -14,17 +15,23 @@ public static class PciRegister
 [Flags]
 public enum PciCommand : ushort
 {
+    /// <summary>The function answers on its ports.</summary>
     IoSpace = 1 << 0,
+    /// <summary>The function answers in its memory.</summary>
     MemorySpace = 1 << 1,
+    /// <summary>The function may access memory by itself.</summary>
     BusMaster = 1 << 2,
+    /// <summary>The function acts on parity errors.</summary>
     ParityErrorResponse = 1 << 6,
+    /// <summary>The function may drive SERR#.</summary>
     SerrEnable = 1 << 8,
+    /// <summary>The function must not assert INTx#.</summary>
     InterruptDisable = 1 << 10,
 }
 
 /// <summary>The status register: section 6.2.3.</summary>
 [Flags]
-public enum PciStatus : ushort
+internal enum PciStatus : ushort
 {
     /// <summary>The function wants its pin asserted, whether or not <see cref="PciCommand.InterruptDisable"/> lets it.</summary>
     Interrupt = 1 << 3,
@@ -37,6 +44,7 @@ public enum PciStatus : ushort
 /// </summary>
 public sealed class PciConfigSpace
 {
+    /// <summary>Bytes of the configuration space.</summary>
     public const int Size = 256;
 
     private readonly byte[] _bytes = new byte[Size];
@@ -46,9 +54,13 @@ public sealed class PciConfigSpace
     /// <summary>The function's own access, past the masks.</summary>
     public Span<byte> Bytes => _bytes;
 
+    /// <summary>The word at an offset as it is, whatever the guest may see of it.</summary>
     public ushort Word(int offset) => BinaryPrimitives.ReadUInt16LittleEndian(_bytes.AsSpan(offset));
+    /// <summary>The doubleword at an offset as it is.</summary>
     public uint Long(int offset) => BinaryPrimitives.ReadUInt32LittleEndian(_bytes.AsSpan(offset));
+    /// <summary>Sets a word; what the guest can write of it stays as it was said.</summary>
     public void SetWord(int offset, ushort value) => BinaryPrimitives.WriteUInt16LittleEndian(_bytes.AsSpan(offset), value);
+    /// <summary>Sets a doubleword; what the guest can write of it stays as it was said.</summary>
     public void SetLong(int offset, uint value) => BinaryPrimitives.WriteUInt32LittleEndian(_bytes.AsSpan(offset), value);
 
     /// <summary>Bits that the guest can write; all others are read-only until named here.</summary>

@@ -6,10 +6,13 @@ namespace Bunraku.Machine.Pci;
 /// <summary>What a base address register asks for: PCI Local Bus Specification 3.0, section 6.2.5.1.</summary>
 public enum PciBarKind
 {
+    /// <summary>Ports.</summary>
     Io,
+    /// <summary>Memory below 4 GiB, not prefetchable.</summary>
     Memory32,
     /// <summary>Takes two registers.</summary>
     Memory64,
+    /// <summary>Takes two registers, and its reads have no effects.</summary>
     Memory64Prefetchable,
 }
 
@@ -21,6 +24,7 @@ public sealed record PciBar(int Index, PciBarKind Kind, ulong Length)
     /// <summary>Where it decodes now; null while the command register disables its space or the address is not usable.</summary>
     public ulong? Address { get; internal set; }
 
+    /// <summary>It has ports, not memory.</summary>
     public bool IsIo => Kind == PciBarKind.Io;
     internal bool Is64 => Kind is PciBarKind.Memory64 or PciBarKind.Memory64Prefetchable;
 }
@@ -53,10 +57,13 @@ public class PciFunction
         Config.AllowWrites(PciRegister.InterruptLine, 0xFF, size: 1);
     }
 
+    /// <summary>The configuration space, with the function's lock held.</summary>
     public PciConfigSpace Config { get; } = new();
 
+    /// <summary>The base address registers, in the order in which they were added.</summary>
     public IReadOnlyList<PciBar> BaseAddresses => _bars;
 
+    /// <summary>The command register.</summary>
     public PciCommand Command => (PciCommand)Config.Word(PciRegister.Command);
 
     /// <summary>Adds a base address register.</summary>

@@ -10,6 +10,7 @@ namespace Bunraku.Machine.Pci;
 /// <param name="reset">The guest resets the machine.</param>
 public sealed class PciHost(Action reset) : IPortDevice, IDevice, IStateful<PciHostState>
 {
+    /// <summary>Port of CONFIG_ADDRESS; CONFIG_DATA is four behind it.</summary>
     public const ushort FirstPort = 0xCF8;
     private const int Ports = 8, DataOffset = 4, ResetControlOffset = 1;
     private const int Devices = 32, Functions = 8;
@@ -85,8 +86,10 @@ public sealed class PciHost(Action reset) : IPortDevice, IDevice, IStateful<PciH
         throw new InvalidOperationException($"all {Devices} PCI slots are taken");
     }
 
+    /// <summary>Puts CONFIG_ADDRESS and CONFIG_DATA on a bus. Before the guest runs.</summary>
     public void AttachTo(PortBus ports) => ports.Add(FirstPort, Ports, this);
 
+    /// <inheritdoc/>
     public uint ReadPort(ushort offset, int size)
     {
         if (offset == 0 && size == 4) return _address;
@@ -98,6 +101,7 @@ public sealed class PciHost(Action reset) : IPortDevice, IDevice, IStateful<PciH
         return value;
     }
 
+    /// <inheritdoc/>
     public void WritePort(ushort offset, int size, uint value)
     {
         if (offset == 0 && size == 4) _address = value & AddressMask;

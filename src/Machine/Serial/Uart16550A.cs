@@ -115,6 +115,7 @@ public sealed partial class Uart16550A : IDevice, IStateful<UartState>
         }
     }
 
+    /// <summary>Puts the eight registers on a bus, with the device's lock. Before the guest runs.</summary>
     public void AttachTo(PortBus ports, ushort firstPort = Com1) => ports.Add(firstPort, Ports, new ByteRegisters(Read, Write), _lock);
 
     /// <summary>Characters arrive on the line. Any thread; never blocks for the guest.</summary>

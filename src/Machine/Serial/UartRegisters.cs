@@ -76,9 +76,14 @@ internal enum UartLineStatus : byte
 [Flags]
 public enum UartModemLines : byte
 {
+    /// <summary>No line.</summary>
     None = 0,
+    /// <summary>Clear to send.</summary>
     Cts = 1 << 4,
+    /// <summary>Data set ready.</summary>
     Dsr = 1 << 5,
+    /// <summary>Ring indicator.</summary>
     Ri = 1 << 6,
+    /// <summary>Data carrier detect.</summary>
     Dcd = 1 << 7,
 }

@@ -12,7 +12,7 @@ namespace Bunraku.Machine.Timers;
 /// lateness never accumulates; edges that the host delivers late are worked off as those of the 8254 are (<see cref="Pit8254"/>), with the same bounds.
 /// A level-triggered timer's edges meet in its status bit and are one interrupt.
 /// </remarks>
-public sealed class Hpet : IMmioDevice, IDevice, IStateful<HpetState>
+internal sealed class Hpet : IMmioDevice, IDevice, IStateful<HpetState>
 {
     public const ulong Length = 0x400;
     public const int Timers = 3;

@@ -16,7 +16,7 @@ public interface ITimeSource
 }
 
 /// <summary>The time of a virtual machine for the devices of one lock, with which their timers call back.</summary>
-public sealed class MachineTime(X86Machine vm, DeviceLock @lock) : ITimeSource
+internal sealed class MachineTime(X86Machine vm, DeviceLock @lock) : ITimeSource
 {
     public long Nanoseconds => vm.Clock.Nanoseconds;
     public ulong TscFrequency => vm.Clock.TscFrequency;

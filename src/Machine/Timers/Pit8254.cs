@@ -14,7 +14,7 @@ namespace Bunraku.Machine.Timers;
 /// a guest cannot occupy the host with a period of some hundred nanoseconds; writing a control word or a count drops the backlog. The counters themselves
 /// read exact virtual time always. IRQ 0 falls right before it rises again, not in the middle of the period: a guest that is late then still finds its request.
 /// </remarks>
-public sealed class Pit8254 : IDevice, IStateful<PitState>
+internal sealed class Pit8254 : IDevice, IStateful<PitState>
 {
     public const ushort FirstPort = 0x40;
 

@@ -13,7 +13,7 @@ namespace Bunraku.Machine.Timers;
 /// Updates that nobody observes are carried out when somebody looks. A periodic interrupt that the host delivers late coalesces with the following
 /// one exactly as when the guest is slow to read register C.
 /// </remarks>
-public sealed class Rtc146818 : IDevice, IStateful<RtcState>
+internal sealed class Rtc146818 : IDevice, IStateful<RtcState>
 {
     private const int Size = 128;
     private const long Second = 1_000_000_000;

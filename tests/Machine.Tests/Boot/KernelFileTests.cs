@@ -36,7 +36,7 @@ public sealed class KernelFileTests : IDisposable
         { "gzip-compressed", [0x1F, 0x8B, 8, 0] },
         { "xz-compressed", [0xFD, 0x37, 0x7A, 0x58, 0x5A, 0] },
         { "zstd-compressed", [0x28, 0xB5, 0x2F, 0xFD] },
-        { "cpio archive (an initrd?", InitramfsBuilder.Build([], new(), GuestConsole.Shell, "t") },
+        { "cpio archive (an initial RAM disk?", InitramfsBuilder.Build([], new(), GuestConsole.Shell, "t") },
         { "AArch64", [.. new byte[0x38], .. "ARMd"u8] },
         { "boot sector", [.. new byte[0x1FE], 0x55, 0xAA] },
         { "truncated ELF", "\x7F"u8.ToArray().Concat("ELF\x02\x01"u8.ToArray()).ToArray() },

@@ -6,7 +6,7 @@ using Bunraku.Machine.Timers;
 
 namespace Bunraku.Machine.Board.Parts;
 
-/// <summary>Local APICs, the board's or the engine's, I/O APIC and 8259As, and the wires between them. All of it has <see cref="X86Machine.InterruptLock"/>.</summary>
+/// <summary>Local APICs, the board's or the engine's, I/O APIC and 8259As, and the wires between them. All of it has <see cref="VirtualMachine.InterruptLock"/>.</summary>
 internal sealed class InterruptControllers
 {
     private readonly X86Machine _vm;

@@ -6,7 +6,7 @@ namespace Bunraku.Machine.Board.Parts;
 /// <summary>COM1 or COM2.</summary>
 /// <param name="number">1 or 2.</param>
 /// <param name="output">Receives what the guest transmits, with the port's lock held: it must not wait for anything.</param>
-public sealed class SerialPart(int number, Action<ReadOnlySpan<byte>> output) : IBoardPart
+internal sealed class SerialPart(int number, Action<ReadOnlySpan<byte>> output) : IBoardPart
 {
     private readonly (ushort Port, int Irq) _place = number switch
     {

@@ -31,7 +31,7 @@ internal sealed class CoprocessorErrorPart : IBoardPart
 
 /// <summary>The debug console at port E9h.</summary>
 /// <param name="output">Receives the bytes, with the port's lock held: it must not wait for anything.</param>
-public sealed class DebugConsolePart(Action<ReadOnlySpan<byte>> output) : IBoardPart
+internal sealed class DebugConsolePart(Action<ReadOnlySpan<byte>> output) : IBoardPart
 {
     public void AttachTo(IBoard board)
     {
@@ -42,7 +42,7 @@ public sealed class DebugConsolePart(Action<ReadOnlySpan<byte>> output) : IBoard
 }
 
 /// <summary>isa-debug-exit at port F4h.</summary>
-public sealed class DebugExitPart : IBoardPart
+internal sealed class DebugExitPart : IBoardPart
 {
     public void AttachTo(IBoard board)
     {
@@ -53,7 +53,7 @@ public sealed class DebugExitPart : IBoardPart
 }
 
 /// <summary><see cref="TestDevice"/>.</summary>
-public sealed class TestDevicePart : IBoardPart
+internal sealed class TestDevicePart : IBoardPart
 {
     public void AttachTo(IBoard board) => new TestDevice(board).Attach();
 }
