@@ -178,8 +178,13 @@ internal sealed partial class ProgramGenerator
         {
             case 4: // far return
                 PushImmediate(u,
-                    (_mode, Is64) switch { (ProgramMode.Long0, _) => G.Code64, (ProgramMode.Protected0, _) => G.Code32, (_, true) => G.UserCode64,
-                    _ => G.UserCode32 });
+                    (_mode, Is64) switch
+                    {
+                        (ProgramMode.Long0, _) => G.Code64,
+                        (ProgramMode.Protected0, _) => G.Code32,
+                        (_, true) => G.UserCode64,
+                        _ => G.UserCode32
+                    });
                 _w.WithAddress(u, [0x68], u);
                 int far = u.Fixups.Count - 1;
                 forward(target => u.Fixups[far] = u.Fixups[far] with { Target = target });

@@ -16,7 +16,7 @@ internal sealed partial class ProgramGenerator
     private enum Feature
     {
         None = 0, Vector = 1, Strings = 2, Calls = 4, Indirect = 8, Mismatched = 0x10, SelfModifying = 0x20, Remapping = 0x40, Flags = 0x80,
-            SystemCalls = 0x100, Stepping = 0x200, Devices = 0x400,
+        SystemCalls = 0x100, Stepping = 0x200, Devices = 0x400,
         Interrupts = 0x800, Mmio = 0x1000, Wild = 0x2000, Segments = 0x4000, Control = 0x8000, Unbalanced = 0x1_0000, Alias = 0x2_0000, InnerLoops = 0x4_0000,
         All = 0x7_FFFF,
     }
@@ -53,8 +53,14 @@ internal sealed partial class ProgramGenerator
     {
         _rng = new Rng(seed * 0x9E37_79B9_7F4A_7C15 + 0x1234_5678);
         Rng r = _rng;
-        _mode = mode ?? r.Below(10) switch { < 3 => ProgramMode.Long3, < 6 => ProgramMode.Long0, 6 => ProgramMode.Compatibility3, 7 => ProgramMode.Protected0,
-            _ => ProgramMode.Protected3 };
+        _mode = mode ?? r.Below(10) switch
+        {
+            < 3 => ProgramMode.Long3,
+            < 6 => ProgramMode.Long0,
+            6 => ProgramMode.Compatibility3,
+            7 => ProgramMode.Protected0,
+            _ => ProgramMode.Protected3
+        };
         if (!_pools.TryGetValue(_mode, out InstructionPool? pool)) _pools[_mode] = pool = new InstructionPool(_model, _mode);
         _pool = pool;
         _w = Is64 ? _writer64 : _writer32;
@@ -108,8 +114,13 @@ internal sealed partial class ProgramGenerator
         {
             var feature = (Feature)(1 << n);
             int oneIn =
-                feature switch { Feature.Vector or Feature.Calls or Feature.InnerLoops => 2, Feature.Strings or Feature.Indirect => 3, Feature.Wild => 8,
-                _ => 6 };
+                feature switch
+                {
+                    Feature.Vector or Feature.Calls or Feature.InnerLoops => 2,
+                    Feature.Strings or Feature.Indirect => 3,
+                    Feature.Wild => 8,
+                    _ => 6
+                };
             if (_rng.OneIn(oneIn)) chosen |= feature;
         }
         return chosen;

@@ -82,8 +82,16 @@ internal sealed class FormBuilder(Rng rng, RoutineCode routine, DecoderOptions o
 
         var decoder = Decoder.Create(bitness, new ByteArrayCodeReader(encoded), rip, options);
         Instruction decoded = decoder.Decode();
-        return new TestCase { Instruction = decoded, Bitness = bitness, Encoded = encoded, Code = code.ToArray(), Entry = entry, Address = address,
-            Landing = landing };
+        return new TestCase
+        {
+            Instruction = decoded,
+            Bitness = bitness,
+            Encoded = encoded,
+            Code = code.ToArray(),
+            Entry = entry,
+            Address = address,
+            Landing = landing,
+        };
     }
 
     private static byte[] JumpTo(ulong target, int bitness, ulong from) => bitness switch

@@ -1,5 +1,5 @@
-using HostRegister = Iced.Intel.Register;
 using Iced.Intel;
+using HostRegister = Iced.Intel.Register;
 
 namespace Bunraku.Processor.X86;
 

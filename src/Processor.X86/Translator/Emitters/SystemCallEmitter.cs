@@ -1,6 +1,6 @@
 using Bunraku.Engines;
-using HostRegister = Iced.Intel.Register;
 using Iced.Intel;
+using HostRegister = Iced.Intel.Register;
 
 namespace Bunraku.Processor.X86;
 
