@@ -115,6 +115,7 @@ internal sealed class AddressSpaces
     }
 
     /// <summary>Forgets all spaces behind a second stage, whatever their VPID or ASID.</summary>
+    /// <remarks>For INVEPT, and for AMD's flush by nested CR3: tests alone call it until there are guests inside the guest.</remarks>
     public void ForgetSecondStage(ulong root)
     {
         foreach (SpaceSet set in _sets)
