@@ -6,20 +6,25 @@ namespace Bunraku.Engine.Check;
 /// The <c>check</c> engine: a subject runs the guest, and a reference follows it on a memory of its own. At each exit, and at least once an interval, registers, exits, counts of instructions
 /// and memory are compared; the first difference ends the VM with a report.
 /// </summary>
+/// <param name="subject">What is examined.</param>
+/// <param name="reference">What is believed; its vCPUs are <see cref="IFollowingCpu"/>s.</param>
 /// <remarks>For finding defects of engines: several times slower than the reference.</remarks>
 public sealed class CheckEngine(IX86Engine subject, IX86Engine reference) : IX86Engine
 {
+    /// <inheritdoc/>
     public string Name => "check";
 
     /// <summary>How long the subject runs at most before it is compared.</summary>
     public CheckInterval Interval { get; init; } = CheckInterval.Default;
 
+    /// <summary>What both can make exit.</summary>
     public ExecutionControls Intercepts => subject.Intercepts with
     {
         Instructions = subject.Intercepts.Instructions & reference.Intercepts.Instructions,
         ExceptionBitmap = subject.Intercepts.ExceptionBitmap & reference.Intercepts.ExceptionBitmap,
     };
 
+    /// <inheritdoc/>
     public EngineProbe Probe()
     {
         if (subject.Probe() is { Available: false } s) return s;
@@ -27,6 +32,7 @@ public sealed class CheckEngine(IX86Engine subject, IX86Engine reference) : IX86
         return new EngineProbe(true, $"{subject.Name} and {reference.Name} in lock step, to find where they differ; slow", Chosen: false);
     }
 
+    /// <inheritdoc/>
     public IX86Vm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new CheckVm(subject, reference, Interval, memory, model, clock);
 }
 

@@ -11,8 +11,10 @@ public readonly record struct CheckInterval
     /// <summary>The subject ends its block after so many instructions; each of its blocks goes back to its dispatcher.</summary>
     public ulong? Instructions { get; }
 
+    /// <summary>100 µs.</summary>
     public static CheckInterval Default { get; } = Every(TimeSpan.FromMicroseconds(100));
 
+    /// <summary>By time.</summary>
     /// <param name="time">1 µs to 1 s.</param>
     public static CheckInterval Every(TimeSpan time)
     {
@@ -21,6 +23,7 @@ public readonly record struct CheckInterval
         return new(time, null);
     }
 
+    /// <summary>By instructions.</summary>
     /// <param name="instructions">At least 1.</param>
     public static CheckInterval Every(ulong instructions)
     {

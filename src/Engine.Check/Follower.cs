@@ -7,7 +7,7 @@ namespace Bunraku.Engine.Check;
 /// Keeps a reference vCPU in lock step with a subject: after each exit of the subject the reference is run to the same place, and exit and state are compared.
 /// Both run on memories of their own and must see the same answers, the same time and the same writes of devices. One thread.
 /// </summary>
-public sealed class Follower(IX86Cpu subject, IFollowingCpu reference)
+internal sealed class Follower(IX86Cpu subject, IFollowingCpu reference)
 {
     private readonly CpuState _subjectState = new(), _referenceState = new();
     private Place _offset; // how far the reference's counters are behind the subject's, since states were written over

@@ -3,7 +3,7 @@ using Bunraku.Engines;
 namespace Bunraku.Engine.Check;
 
 /// <summary>Compares guest memories of one size.</summary>
-public static unsafe class MemoryComparer
+internal static unsafe class MemoryComparer
 {
     private const int PageSize = (int)GuestMemory.PageSize;
 

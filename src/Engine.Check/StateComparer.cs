@@ -4,7 +4,7 @@ using Bunraku.Engines;
 namespace Bunraku.Engine.Check;
 
 /// <summary>Compares complete architectural states and names what differs.</summary>
-public static class StateComparer
+internal static class StateComparer
 {
     private static readonly string[] s_gprs = ["RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", "R8", "R9", "R10", "R11", "R12", "R13", "R14", "R15"];
 

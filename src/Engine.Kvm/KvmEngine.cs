@@ -7,6 +7,7 @@ namespace Bunraku.Engine.Kvm;
 /// <remarks>Linux Documentation/virt/kvm/api.rst. I/O APIC, 8259A and PIT stay ours; the local APICs are in the kernel when the board asks for it.</remarks>
 public sealed class KvmEngine : IX86Engine
 {
+    /// <inheritdoc/>
     public string Name => "kvm";
 
     /// <summary>
@@ -18,12 +19,16 @@ public sealed class KvmEngine : IX86Engine
     /// <summary>KVM decides for itself which instructions exit; what MONITOR and MWAIT do is its affair too.</summary>
     public ExecutionControls Intercepts { get; } = new(InterceptedInstructions.Mwait, 0, InterruptWindowExiting: true, NmiWindowExiting: true);
 
+    /// <inheritdoc/>
     public bool UsesHostPaging => true;
 
+    /// <inheritdoc/>
     public int MaxCpus => KvmHost.MaxCpus();
 
+    /// <inheritdoc/>
     public EngineProbe Probe() => KvmHost.Probe();
 
+    /// <inheritdoc/>
     /// <exception cref="KvmException">KVM refuses; the message names the request, the error and the remedy.</exception>
     public IX86Vm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock)
     {

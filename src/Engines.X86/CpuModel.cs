@@ -1,8 +1,10 @@
 namespace Bunraku.Engines.X86;
 
 /// <summary>Features a CPU model can have, one for each CPUID bit that the project knows. The names are those of Linux's /proc/cpuinfo in upper camel case.</summary>
+/// <remarks>Intel SDM vol. 2, CPUID; AMD APM vol. 3, appendix E. What each is for is told there, under these names.</remarks>
 public enum CpuFeature
 {
+#pragma warning disable CS1591 // a table of names
     // CPUID.1:EDX
     Fpu, Vme, De, Pse, Tsc, Msr, Pae, Mce, Cx8, Apic, Sep, Mtrr, Pge, Mca, Cmov, Pat, Pse36, Clflush, Mmx, Fxsr, Sse, Sse2, Ht,
     // CPUID.1:ECX
@@ -15,6 +17,7 @@ public enum CpuFeature
     Xsaveopt, Xsavec, Xgetbv1, Xsaves, Arat, InvariantTsc,
     // CPUID.7.0:EDX, CPUID.80000008:EBX, CPUID.80000021: speculation that this processor does not do
     ArchCapabilities, SsbNo, NullSelClearsBase, AutoIbrs, SrsoNo, TsaSqNo, TsaL1No,
+#pragma warning restore CS1591
 }
 
 /// <summary>A CPU as a guest sees it: vendor, family, and exactly the features that it has.</summary>
@@ -35,5 +38,6 @@ public sealed record CpuModel(string Name, string Vendor, uint Family, uint Mode
     /// <summary>What instructions do where the vendors differ.</summary>
     public VendorBehavior Behavior => IsAmd ? VendorBehavior.Amd : VendorBehavior.Intel;
 
+    /// <summary>The model has the feature.</summary>
     public bool Has(CpuFeature feature) => Features.Contains(feature);
 }

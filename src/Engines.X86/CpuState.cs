@@ -45,13 +45,19 @@ public sealed class CpuState
 
     /// <summary>RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8 … R15.</summary>
     public ulong[] Gpr = new ulong[16];
+    /// <summary>RIP, which outside 64-bit mode is EIP or IP, and RFLAGS.</summary>
     public ulong Rip, Rflags;
+    /// <summary>The control registers, with the task priority as CR8, the XSAVE mask and IA32_EFER.</summary>
     public ulong Cr0, Cr2, Cr3, Cr4, Cr8, Xcr0, Efer;
+    /// <summary>Segment registers, local descriptor table and task register.</summary>
     public SegmentState Es, Cs, Ss, Ds, Fs, Gs, Ldtr, Tr;
+    /// <summary>Linear addresses of the descriptor and the interrupt table.</summary>
     public ulong GdtrBase, IdtrBase;
+    /// <summary>Offset of the last byte of each table.</summary>
     public ushort GdtrLimit, IdtrLimit;
     /// <summary>DR0 to DR3.</summary>
     public ulong[] Dr = new ulong[4];
+    /// <summary>Debug status and debug control.</summary>
     public ulong Dr6, Dr7;
     /// <summary>The four PDPTE registers, which need not be what memory holds now. Null: the engine does not know them; written, they are loaded from memory as MOV to CR3 does, where paging uses them.</summary>
     public ulong[]? Pdptes;

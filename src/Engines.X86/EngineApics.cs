@@ -30,6 +30,7 @@ public interface IEngineApics
 /// <remarks>Intel SDM vol. 3A, "Local APIC Register Address Map".</remarks>
 public sealed class LocalApicState
 {
+    /// <summary>Bytes of the register page that have registers.</summary>
     public const int Size = 0x400;
 
     /// <summary>IA32_APIC_BASE.</summary>
@@ -81,6 +82,7 @@ public sealed class LocalApicState
 /// <summary>Offsets in a local APIC's page that several parts of the project name.</summary>
 public static class LocalApicOffset
 {
+    /// <summary>The register of that name; all are 32 bits wide.</summary>
     public const int Id = 0x20, Version = 0x30, TaskPriority = 0x80, ProcessorPriority = 0xA0, LogicalDestination = 0xD0, DestinationFormat = 0xE0, SpuriousVector = 0xF0,
         InService = 0x100, TriggerMode = 0x180, InterruptRequest = 0x200, ErrorStatus = 0x280, InterruptCommand = 0x300, InterruptCommandHigh = 0x310,
         LvtTimer = 0x320, LvtLint0 = 0x350, LvtLint1 = 0x360, LvtError = 0x370, InitialCount = 0x380, CurrentCount = 0x390, DivideConfiguration = 0x3E0;

@@ -6,9 +6,9 @@ namespace Bunraku.Engines.X86;
 /// <remarks>Names follow Intel SDM vol. 3C, appendix "VMX Basic Exit Reasons", where one exists.</remarks>
 public enum ExitReason : byte
 {
-    /// <summary>The vCPU was asked to stop (<see cref="IX86Cpu.Kick"/>); nothing to emulate.</summary>
+    /// <summary>The vCPU was asked to stop (<see cref="IVirtualCpu.Kick"/>); nothing to emulate.</summary>
     Kicked,
-    /// <summary>IN, OUT, INS, OUTS: <see cref="X86Exit.Address"/> is the port, 1, 2 or 4 bytes.</summary>
+    /// <summary>IN, OUT, INS, OUTS: <see cref="VmExit.Address"/> is the port, 1, 2 or 4 bytes.</summary>
     Io,
     /// <summary>Access to a guest-physical address with no RAM behind it, 1 to 8 bytes, never across an 8-byte boundary.</summary>
     Mmio,
@@ -22,7 +22,7 @@ public enum ExitReason : byte
     Pause,
     /// <summary>MWAIT or MONITOR.</summary>
     Mwait,
-    /// <summary>VMCALL or VMMCALL, when execution controls ask for it: arguments in <see cref="X86Exit.Call"/>; <see cref="X86Exit.Data"/> goes to RAX.</summary>
+    /// <summary>VMCALL or VMMCALL, when execution controls ask for it: arguments in <see cref="X86Exit.Call"/>; <see cref="VmExit.Data"/> goes to RAX.</summary>
     Hypercall,
     /// <summary>MOV to or from a control register, CLTS, LMSW, that execution controls intercept. CR8 always exits as it belongs to the local APIC.</summary>
     CrAccess,
@@ -30,11 +30,11 @@ public enum ExitReason : byte
     DrAccess,
     /// <summary>LGDT, LIDT, SGDT, SIDT, LLDT, LTR, SLDT, STR.</summary>
     DescriptorTable,
-    /// <summary>RDTSC or RDTSCP: the time stamp in <see cref="X86Exit.Data"/>.</summary>
+    /// <summary>RDTSC or RDTSCP: the time stamp in <see cref="VmExit.Data"/>.</summary>
     Rdtsc,
     /// <summary>RDPMC.</summary>
     Rdpmc,
-    /// <summary>INVLPG, INVPCID: <see cref="X86Exit.Address"/> is the operand's offset in its segment.</summary>
+    /// <summary>INVLPG, INVPCID: <see cref="VmExit.Address"/> is the operand's offset in its segment.</summary>
     Invlpg,
     /// <summary>WBINVD, INVD.</summary>
     Wbinvd,
@@ -46,19 +46,19 @@ public enum ExitReason : byte
     /// <summary>FERR# was asserted: an unmasked x87 exception waits and CR0.NE is clear (Intel SDM vol. 1, "MS-DOS Compatibility Sub-mode"). Nothing to complete.</summary>
     FloatingPointError,
     /// <summary>
-    /// A guest-physical access for which <see cref="GuestMemory.Rights"/> lack a right, before it has any effect: the address is <see cref="X86Exit.Address"/>, what was wanted is in
-    /// <see cref="X86Exit.Violation"/>. The next entry tries the instruction, or the delivery of the event, again.
+    /// A guest-physical access for which <see cref="GuestMemory.Rights"/> lack a right, before it has any effect: the address is <see cref="VmExit.Address"/>, what was wanted is in
+    /// <see cref="VmExit.Violation"/>. The next entry tries the instruction, or the delivery of the event, again.
     /// </summary>
     EptViolation,
     /// <summary>The guest can take an external interrupt now.</summary>
     InterruptWindow,
     /// <summary>The guest can take an NMI now.</summary>
     NmiWindow,
-    /// <summary>EOI of a level-triggered interrupt of a routed pin: its vector in <see cref="X86Exit.Address"/>. Only from engines that hold the local APICs.</summary>
+    /// <summary>EOI of a level-triggered interrupt of a routed pin: its vector in <see cref="VmExit.Address"/>. Only from engines that hold the local APICs.</summary>
     VirtualizedEoi,
     /// <summary>A fault while delivering a double fault. The processor is in shutdown.</summary>
     TripleFault,
-    /// <summary>The engine cannot go on; <see cref="X86Exit.Message"/> says why.</summary>
+    /// <summary>The engine cannot go on; <see cref="VmExit.Message"/> says why.</summary>
     InternalError,
 }
 

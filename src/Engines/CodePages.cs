@@ -31,6 +31,7 @@ public sealed class Revocation
     /// <summary>The observer has given its access up; what it wrote before is visible to who sees <see cref="IsComplete"/>.</summary>
     public void Report() => Interlocked.Decrement(ref _outstanding);
 
+    /// <summary>All have reported.</summary>
     public bool IsComplete => Volatile.Read(ref _outstanding) == 0;
 }
 

@@ -80,6 +80,7 @@ public sealed unsafe class GuestMemory : IDisposable
     /// <summary>Bytes of RAM.</summary>
     public ulong Size { get; }
 
+    /// <summary>The memory of the host that stands behind all regions, one after the other.</summary>
     public RamBacking Backing { get; }
 
     /// <summary>Who has read code from which page.</summary>
@@ -91,6 +92,7 @@ public sealed unsafe class GuestMemory : IDisposable
     /// <summary>The log of what is written by <see cref="Write"/> and what <see cref="NotifyWritten"/> tells.</summary>
     public WrittenPages DeviceWrites { get; }
 
+    /// <summary>The regions, by ascending address.</summary>
     public IReadOnlyList<MemoryRegion> Regions => _regions;
 
     /// <summary>The region that contains <paramref name="address"/>.</summary>
@@ -201,5 +203,6 @@ public sealed unsafe class GuestMemory : IDisposable
         DeviceWrites.Mark(offset);
     }
 
+    /// <summary>Gives the memory back. Nobody uses it any more.</summary>
     public void Dispose() => Backing.Dispose();
 }

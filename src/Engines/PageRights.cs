@@ -4,10 +4,15 @@ namespace Bunraku.Engines;
 [Flags]
 public enum PageRights : byte
 {
+    /// <summary>Nothing.</summary>
     None = 0,
+    /// <summary>Reads of data.</summary>
     Read = 1,
+    /// <summary>Writes; only together with reads.</summary>
     Write = 2,
+    /// <summary>Instruction fetches.</summary>
     Execute = 4,
+    /// <summary>What a page has that nobody took anything from.</summary>
     All = Read | Write | Execute,
 }
 

@@ -10,8 +10,10 @@ namespace Bunraku.Engines;
 [StructLayout(LayoutKind.Sequential)]
 public struct TscScale
 {
+    /// <summary>Bits behind the binary point of <see cref="Multiplier"/>.</summary>
     public const int Shift = 48;
 
+    /// <summary>Factor and summand.</summary>
     public ulong Multiplier, Offset;
 }
 
@@ -39,6 +41,7 @@ public sealed unsafe class VirtualClock : IStateful<ClockState>
     private static readonly Stretch s_changing = new(false, 0, 0, 0);
 
     private const long NanosecondsPerSecond = 1_000_000_000;
+    /// <summary>What <see cref="TscFrequency"/> may be, in Hz.</summary>
     public const ulong LowestFrequency = 1_000_000, HighestFrequency = 100_000_000_000;
     /// <summary>What a clock may be bent by, in parts of the rate: what Linux allows for its own.</summary>
     private const double MostBend = 500e-6;

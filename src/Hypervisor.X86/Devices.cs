@@ -6,10 +6,15 @@ namespace Bunraku.Hypervisor.X86;
 /// </summary>
 public interface IPortDevice
 {
+    /// <summary>The guest reads; bits beyond <paramref name="size"/> do not count.</summary>
     /// <param name="offset">Offset from the registered base.</param>
     /// <param name="size">1, 2 or 4 bytes.</param>
     uint ReadPort(ushort offset, int size);
 
+    /// <summary>The guest writes.</summary>
+    /// <param name="offset">Offset from the registered base.</param>
+    /// <param name="size">1, 2 or 4 bytes.</param>
+    /// <param name="value">Bits beyond <paramref name="size"/> are 0.</param>
     void WritePort(ushort offset, int size, uint value);
 }
 

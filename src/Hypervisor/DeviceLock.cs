@@ -11,5 +11,6 @@ namespace Bunraku.Hypervisor;
 /// <param name="name">For people who look at a hang.</param>
 public sealed class DeviceLock(string name)
 {
+    /// <inheritdoc/>
     public override string ToString() => name;
 }

@@ -3,7 +3,7 @@ using Bunraku.Engines;
 namespace Bunraku.Hypervisor;
 
 /// <summary>
-/// What every device of a machine has: a name, a state that can be saved and restored, a reset. It is told to its machine by <see cref="VirtualMachine.Add(IDevice)"/>, beside the buses that it
+/// What every device of a machine has: a name, a state that can be saved and restored, a reset. It is told to its machine by <see cref="VirtualMachine.Add(IDevice, DeviceLock?)"/>, beside the buses that it
 /// answers on. While no vCPU runs, with the lock held that it was added with.
 /// </summary>
 public interface IDevice : IStateful
@@ -31,16 +31,23 @@ public interface IDevice : IStateful
 /// </summary>
 public interface IMmioDevice
 {
+    /// <summary>The guest reads; bytes beyond <paramref name="size"/> do not count.</summary>
     /// <param name="offset">Offset from the registered base.</param>
     /// <param name="size">1 to 8 bytes, never across an 8-byte boundary.</param>
     ulong ReadMmio(ulong offset, int size);
 
+    /// <summary>The guest writes.</summary>
+    /// <param name="offset">Offset from the registered base.</param>
+    /// <param name="size">1 to 8 bytes, never across an 8-byte boundary.</param>
+    /// <param name="value">Bytes beyond <paramref name="size"/> do not count.</param>
     void WriteMmio(ulong offset, int size, ulong value);
 }
 
 /// <summary>An interrupt wire. Level semantics: edges are made of two calls. A wire is moved with the lock of its device held; what it leads to takes care of itself.</summary>
 public interface IInterruptLine
 {
+    /// <summary>Moves the wire. Nothing happens when it is there already.</summary>
+    /// <param name="asserted">It is active, whichever voltage that is.</param>
     void Set(bool asserted);
 }
 
@@ -50,6 +57,7 @@ public interface IMachineTimer
     /// <summary>Calls back once <see cref="Engines.VirtualClock.Nanoseconds"/> reaches <paramref name="deadline"/>; replaces an earlier deadline. A deadline in the past fires at once.</summary>
     void Arm(long deadline);
 
+    /// <summary>It will not call back any more; nothing when it is not armed.</summary>
     void Cancel();
 
     /// <summary>When it will call back; null while it is not armed. For who saves it.</summary>

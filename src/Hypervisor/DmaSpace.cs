@@ -67,10 +67,13 @@ public unsafe ref struct DmaTransfer
 
     internal DmaTransfer(GuestMemory memory, ulong address, ulong length, bool writes) => (_memory, _address, _left, _writes) = (memory, address, length, writes);
 
+    /// <summary>For <c>foreach</c>.</summary>
     public readonly DmaTransfer GetEnumerator() => this;
 
+    /// <summary>The piece, which is guest memory itself.</summary>
     public readonly Span<byte> Current => new(_memory.PagePointer(_address) + (_address & (GuestMemory.PageSize - 1)), _length);
 
+    /// <summary>Finishes the piece before and goes to the next one. False when there is none.</summary>
     public bool MoveNext()
     {
         Finish();
@@ -81,6 +84,7 @@ public unsafe ref struct DmaTransfer
         return true;
     }
 
+    /// <summary>Finishes the last piece.</summary>
     public void Dispose() => Finish();
 
     private void Finish()

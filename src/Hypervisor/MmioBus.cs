@@ -64,11 +64,18 @@ public sealed class MmioBus(DeviceLock? defaultLock = null)
         return false;
     }
 
+    /// <summary>All ones when no device answers.</summary>
+    /// <param name="address">Guest-physical address.</param>
+    /// <param name="size">1 to 8 bytes, never across an 8-byte boundary.</param>
     public ulong Read(ulong address, int size)
     {
         TryRead(address, size, out ulong value);
         return value;
     }
 
+    /// <summary>Lost when no device answers.</summary>
+    /// <param name="address">Guest-physical address.</param>
+    /// <param name="size">1 to 8 bytes, never across an 8-byte boundary.</param>
+    /// <param name="value">In the low bytes.</param>
     public void Write(ulong address, int size, ulong value) => TryWrite(address, size, value);
 }

@@ -151,6 +151,7 @@ public sealed class TimerQueue : IDisposable
         }
     }
 
+    /// <summary>No timer calls back any more. With no device's lock held.</summary>
     public void Dispose()
     {
         lock (_lock)

@@ -18,6 +18,7 @@ public sealed unsafe class EventDescriptor : IDisposable
         if (_fd < 0) throw new Win32Exception(Marshal.GetLastPInvokeError());
     }
 
+    /// <summary>Gives back what nobody gave back.</summary>
     ~EventDescriptor() => Close();
 
     /// <summary>Its number; valid until it is disposed.</summary>
@@ -50,6 +51,7 @@ public sealed unsafe class EventDescriptor : IDisposable
         }
     }
 
+    /// <summary>Gives back what it has. Idempotent.</summary>
     public void Dispose()
     {
         Close();

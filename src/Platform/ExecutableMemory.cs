@@ -28,6 +28,7 @@ public sealed unsafe class ExecutableMemory : IDisposable
         Code = (byte*)code;
     }
 
+    /// <summary>Gives back what nobody gave back.</summary>
     ~ExecutableMemory() => Release();
 
     /// <summary>The executable view's first byte.</summary>
@@ -66,6 +67,7 @@ public sealed unsafe class ExecutableMemory : IDisposable
     /// <summary>Forgets all code behind the first <paramref name="used"/> bytes; see <see cref="Clear"/>.</summary>
     public void Rewind(ulong used) => Used = Math.Min(Used, used);
 
+    /// <summary>Gives back what it has. Idempotent.</summary>
     public void Dispose()
     {
         Release();

@@ -1,12 +1,13 @@
 namespace Bunraku.Platform;
 
 /// <summary>What this process has mapped for one owner, who gives it back: at disposal, or when nobody knows it any more.</summary>
-/// <remarks>Invariant: what <see cref="Own"/> was told belongs to this object until <see cref="Dispose"/>.</remarks>
+/// <remarks>Invariant: what <see cref="Own(void*, ulong)"/> was told belongs to this object until <see cref="Dispose"/>.</remarks>
 public abstract unsafe class HostMapping : IDisposable
 {
     private void* _start;
     private ulong _length;
 
+    /// <summary>Gives back what nobody gave back.</summary>
     ~HostMapping() => Release();
 
     /// <summary>First byte; null after disposal.</summary>
@@ -22,6 +23,7 @@ public abstract unsafe class HostMapping : IDisposable
 
     private protected void Own(void* start, ulong length) => Own(start, length, (byte*)start);
 
+    /// <summary>Gives back what it has. Idempotent.</summary>
     public void Dispose()
     {
         Release();

@@ -35,6 +35,7 @@ public sealed unsafe class ThreadAccounting : IDisposable
         return value;
     }
 
+    /// <summary>Gives back what it has. Idempotent.</summary>
     public void Dispose()
     {
         if (_file >= 0) _ = Libc.Close(_file);

@@ -9,6 +9,7 @@ namespace Bunraku.Engines.X86;
 /// </remarks>
 public static class CpuModels
 {
+    /// <summary>The model when the user names none.</summary>
     public const string Default = "x86-64-v3";
 
     private static readonly CpuFeature[] s_level1 =

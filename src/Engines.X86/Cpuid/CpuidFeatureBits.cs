@@ -2,7 +2,17 @@
 namespace Bunraku.Engines.X86;
 
 /// <summary>Result registers of CPUID by number.</summary>
-public enum CpuidRegister { Eax, Ebx, Ecx, Edx }
+public enum CpuidRegister
+{
+    /// <summary>EAX.</summary>
+    Eax,
+    /// <summary>EBX.</summary>
+    Ebx,
+    /// <summary>ECX.</summary>
+    Ecx,
+    /// <summary>EDX.</summary>
+    Edx,
+}
 
 /// <summary>Where CPUID reports a feature.</summary>
 /// <param name="HostExecuted">Its instructions run on the host's own units: without the bit on the host a model cannot have it.</param>
@@ -11,6 +21,7 @@ public readonly record struct CpuidFeatureBit(CpuFeature Feature, uint Leaf, uin
 /// <summary>One row for each feature. Intel SDM vol. 2, CPUID; AMD APM vol. 3, appendix E.</summary>
 public static class CpuidFeatureBits
 {
+    /// <summary>The rows, in no order that matters.</summary>
     public static readonly CpuidFeatureBit[] Rows =
     [
         .. Column(1, 0, CpuidRegister.Edx,

@@ -19,6 +19,7 @@ public readonly record struct CpuidSubject(
 /// <summary>CPUID leaves of a model. Intel SDM vol. 2, CPUID; AMD APM vol. 3, appendix E.</summary>
 public static class CpuidLeaves
 {
+    /// <summary>First leaf of the hypervisor, its leaf with frequencies, and first extended leaf.</summary>
     public const uint HypervisorFirst = 0x4000_0000, HypervisorTiming = 0x4000_0010, ExtendedFirst = 0x8000_0000;
 
     /// <summary>Hz of the crystal behind leaf 15h, which is also what clocks the APIC timer.</summary>

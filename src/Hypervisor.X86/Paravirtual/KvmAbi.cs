@@ -9,6 +9,7 @@ namespace Bunraku.Hypervisor.X86.Paravirtual;
 [Flags]
 public enum KvmFeatures : uint
 {
+    /// <summary>Nothing.</summary>
     None = 0,
     /// <summary>kvmclock at the old MSR numbers.</summary>
     ClockSource = 1 << 0,
@@ -16,6 +17,7 @@ public enum KvmFeatures : uint
     NopIoDelay = 1 << 1,
     /// <summary>kvmclock at the new MSR numbers.</summary>
     ClockSource2 = 1 << 3,
+    /// <summary>The guest learns how long its vCPUs wanted to run and could not.</summary>
     StealTime = 1 << 5,
     /// <summary>An end of interrupt without an exit.</summary>
     PvEoi = 1 << 6,
@@ -23,9 +25,11 @@ public enum KvmFeatures : uint
     PvUnhalt = 1 << 7,
     /// <summary>The TLB of a vCPU that does not run is flushed when it runs again. Needs steal time.</summary>
     PvTlbFlush = 1 << 9,
+    /// <summary>One call sends an interrupt to many vCPUs.</summary>
     PvSendIpi = 1 << 11,
     /// <summary>The guest says whether the host may poll when it halts.</summary>
     PollControl = 1 << 12,
+    /// <summary>A vCPU can give its time to one that it waits for.</summary>
     PvSchedYield = 1 << 13,
     /// <summary>The stable bit of a clock page is to be believed.</summary>
     ClockSourceStable = 1 << 24,
@@ -35,6 +39,7 @@ public enum KvmFeatures : uint
 [Flags]
 public enum KvmHints : uint
 {
+    /// <summary>Nothing is promised.</summary>
     None = 0,
     /// <summary>vCPUs are never preempted for long: spinning beats sleeping.</summary>
     Realtime = 1 << 0,

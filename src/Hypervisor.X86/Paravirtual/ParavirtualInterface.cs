@@ -150,6 +150,7 @@ public sealed class ParavirtualInterface : IMsrDevice, IDevice, IStateful<Paravi
 
     // ---- MSRs
 
+    /// <inheritdoc/>
     public bool TryReadMsr(int cpu, uint index, out ulong value)
     {
         if (index is not (KvmMsr.WallClock or KvmMsr.WallClockOld)) return _cpus[cpu].TryRead(index, out value);
@@ -157,6 +158,7 @@ public sealed class ParavirtualInterface : IMsrDevice, IDevice, IStateful<Paravi
         return true;
     }
 
+    /// <inheritdoc/>
     public bool TryWriteMsr(int cpu, uint index, ulong value)
     {
         if (index is not (KvmMsr.WallClock or KvmMsr.WallClockOld)) return _cpus[cpu].TryWrite(index, value);

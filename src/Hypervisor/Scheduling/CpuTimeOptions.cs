@@ -3,6 +3,7 @@ namespace Bunraku.Hypervisor.Scheduling;
 /// <summary>How much of the host's processors a VM gets, and how.</summary>
 public sealed record CpuTimeOptions
 {
+    /// <summary>What <see cref="Weight"/> may be, and what it is worth when nobody says.</summary>
     public const int LeastWeight = 1, DefaultWeight = 100, MostWeight = 10_000;
 
     /// <summary>Percent of one processor that all vCPUs together may use; null: no limit.</summary>

@@ -101,17 +101,6 @@ internal sealed partial class LocalApic : IMmioDevice, IInterruptSource, IDevice
         UpdatePriority();
     }
 
-    /// <summary>
-    /// What firmware leaves behind for the bootstrap processor: APIC enabled, the 8259A through LINT0 (virtual wire mode) and NMI on LINT1.
-    /// </summary>
-    /// <remarks>MultiProcessor Specification 1.4, section 3.6.2.2 "Virtual Wire Mode", and its appendix A.</remarks>
-    public void SetVirtualWire()
-    {
-        _svr = SvrEnable | 0xFF;
-        Lvt(LocalApicRegister.LvtLint0) = new((uint)DeliveryMode.ExtInt << 8);
-        Lvt(LocalApicRegister.LvtLint1) = new((uint)DeliveryMode.Nmi << 8);
-    }
-
     // ---- what the run loop asks
 
     public bool InterruptPending => _deliverable || ExtIntPending;

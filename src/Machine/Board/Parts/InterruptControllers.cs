@@ -61,7 +61,12 @@ internal sealed class InterruptControllers
     {
         if (_vm.EngineApics is null)
         {
-            lock (_vm.InterruptLock) Apics.LocalApics[0].SetVirtualWire();
+            lock (_vm.InterruptLock)
+            {
+                LocalApicState apic = Apics.LocalApics[0].ReadState();
+                apic.SetVirtualWire();
+                Apics.LocalApics[0].WriteState(apic);
+            }
             return;
         }
         CpuState state = Read(_vm.Cpus[0].Cpu);
