@@ -52,8 +52,8 @@ internal sealed class CheckVm : IX86Vm
         (_subject, _reference, _interval, _memory, _clock) = (subject, reference, interval, memory, clock);
         // Their results are different each time.
         CpuModel reproducible = model with { Features = model.Features.Where(f => f is not (CpuFeature.Rdrand or CpuFeature.Rdseed)).ToHashSet() };
-        _time = new SteppedCounter(clock.TscFrequency);
-        var stepped = new VirtualClock(_time, clock.TscFrequency);
+        _time = new SteppedCounter(clock.CounterFrequency);
+        var stepped = new VirtualClock(_time, clock.CounterFrequency);
         _shadow = new GuestMemory(memory.Regions, rights: memory.Rights);
         _subjectVm = subject.CreateVm(memory, reproducible, stepped);
         NarrowedModel = _subjectVm.NarrowedModel ?? reproducible;

@@ -65,7 +65,7 @@ internal sealed class CheckedCpu : IX86Cpu
     }
 
     /// <summary>Time goes on for both. Not while one of them runs.</summary>
-    private void Advance() => _time.AdvanceTo(_clock.Tsc);
+    private void Advance() => _time.AdvanceTo(_clock.Counter);
 
     private X86Exit Leave(X86Exit exit)
     {

@@ -32,7 +32,7 @@ internal sealed unsafe partial class KvmCpu
         {
             (apic[LocalApicOffset.InitialCount], apic[LocalApicOffset.CurrentCount], distance) = (t.InitialCount, t.CurrentCount, t.Deadline);
         }
-        apic.TscDeadline = distance is { } d ? Beyond(_vm.Clock.Tsc, ScaleTicks(d, _tscFrequency, _vm.Clock.TscFrequency)) : 0;
+        apic.TscDeadline = distance is { } d ? Beyond(_vm.Clock.Counter, ScaleTicks(d, _tscFrequency, _vm.Clock.CounterFrequency)) : 0;
         state.Apic = apic;
     }
 
@@ -42,7 +42,7 @@ internal sealed unsafe partial class KvmCpu
         if (!HasApic) return;
         if (state.Apic is { } apic)
         {
-            Int128? distance = apic.TscDeadline == 0 ? null : ScaleTicks((Int128)apic.TscDeadline - _vm.Clock.Tsc, _vm.Clock.TscFrequency, _tscFrequency);
+            Int128? distance = apic.TscDeadline == 0 ? null : ScaleTicks((Int128)apic.TscDeadline - _vm.Clock.Counter, _vm.Clock.CounterFrequency, _tscFrequency);
             if (_stoppedTimer == null)
             {
                 SetLapic(apic);

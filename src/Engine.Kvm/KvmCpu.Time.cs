@@ -16,9 +16,9 @@ internal sealed unsafe partial class KvmCpu
     private void SetUpTsc()
     {
         // Without scaling KVM still accepts a frequency that is the host's own within its tolerance.
-        _ = _file.TryRequest(KvmRequest.SetTscFrequency, (nuint)(_vm.Clock.TscFrequency / 1000));
+        _ = _file.TryRequest(KvmRequest.SetTscFrequency, (nuint)(_vm.Clock.CounterFrequency / 1000));
         long kilohertz = _file.TryRequest(KvmRequest.GetTscFrequency, 0);
-        _tscFrequency = kilohertz > 0 ? (ulong)kilohertz * 1000 : _vm.Clock.TscFrequency;
+        _tscFrequency = kilohertz > 0 ? (ulong)kilohertz * 1000 : _vm.Clock.CounterFrequency;
         ulong offset;
         KvmDeviceAttribute attribute = TscOffsetAttribute(&offset);
         _hasTscOffset = _file.TryRequest(KvmRequest.HasDeviceAttribute, &attribute) >= 0;
@@ -85,8 +85,8 @@ internal sealed unsafe partial class KvmCpu
     {
         X86Exit e = _last;
         if (e.Reason != ExitReason.Msr || e.Address != MsrIndex.TscDeadline || e.Fault || e.IsWrite == answer || e.Data == 0) return;
-        ulong guest = GetTsc(), clock = _vm.Clock.Tsc;
-        e.Data = answer ? Scale(e.Data, clock, guest, _vm.Clock.TscFrequency, _tscFrequency) : Scale(e.Data, guest, clock, _tscFrequency, _vm.Clock.TscFrequency);
+        ulong guest = GetTsc(), clock = _vm.Clock.Counter;
+        e.Data = answer ? Scale(e.Data, clock, guest, _vm.Clock.CounterFrequency, _tscFrequency) : Scale(e.Data, guest, clock, _tscFrequency, _vm.Clock.CounterFrequency);
     }
 
     /// <summary>A point on one scale, as far from "now" on the other; never 0, which would disarm.</summary>

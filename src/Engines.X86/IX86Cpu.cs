@@ -49,7 +49,7 @@ public interface IX86Cpu : IVirtualCpu, IStateful<CpuState>
     }
 
     /// <summary>
-    /// The guest's TSC minus <see cref="VirtualClock.Tsc"/>, modulo 2^64. The vCPU exits soon after the guest has changed it. 0 where guests read a counter that is not the clock's.
+    /// The guest's TSC minus <see cref="VirtualClock.Counter"/>, modulo 2^64. The vCPU exits soon after the guest has changed it. 0 where guests read a counter that is not the clock's.
     /// </summary>
     ulong TscOffset => 0;
 

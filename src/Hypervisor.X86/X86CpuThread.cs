@@ -124,7 +124,7 @@ public sealed class X86CpuThread : CpuThread, IInterruptAcknowledge
         }
         var state = new CpuState();
         Cpu.ReadState(state);
-        InitState.Apply(state, CpuidLeaves.Query(new CpuidSubject(_vm.Model, Cpu.Index, _vm.Cpus.Count, _vm.Clock.TscFrequency), 1, 0).Eax);
+        InitState.Apply(state, CpuidLeaves.Query(new CpuidSubject(_vm.Model, Cpu.Index, _vm.Cpus.Count, _vm.Clock.CounterFrequency), 1, 0).Eax);
         Cpu.WriteState(state);
         Paravirtual?.Reset();
         return true;

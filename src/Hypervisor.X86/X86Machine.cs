@@ -6,6 +6,13 @@ namespace Bunraku.Hypervisor.X86;
 /// <summary>What an x86 VM is made with beyond engine, CPU model and memory.</summary>
 public sealed record X86MachineOptions : VirtualMachineOptions
 {
+    /// <summary>Hz of the guest's TSC, which is the counter of virtual time; 0: the host's.</summary>
+    public ulong TscFrequency
+    {
+        get => CounterFrequency;
+        init => CounterFrequency = value;
+    }
+
     /// <summary>Offer KVM's paravirtual interface, where the model says that there is a hypervisor: ours when the engine lets hypercalls exit, else the engine's own if it has one.</summary>
     public bool Paravirtual { get; init; } = true;
 

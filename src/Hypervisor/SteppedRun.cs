@@ -49,7 +49,7 @@ public sealed class SteppedRun
                 if (_vm.Timers.NextDeadline is not { } deadline) return false;
                 end = Math.Max(end, deadline);
             }
-            _vm.Clock.Step(_vm.Clock.NanosecondsToTsc(end - now) + 1);
+            _vm.Clock.Step(_vm.Clock.ToTicks(end - now) + 1);
             _vm.Timers.RunDue();
         }
         return Retired >= retired;

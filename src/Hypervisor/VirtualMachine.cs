@@ -24,7 +24,7 @@ public enum StopReason
 public record VirtualMachineOptions
 {
     /// <summary>Hz of virtual time's counter, which is the guest's own; 0: the host's.</summary>
-    public ulong TscFrequency { get; init; }
+    public ulong CounterFrequency { get; init; }
 
     /// <summary>What the VM gets of the host's processors.</summary>
     public CpuTimeOptions CpuTime { get; init; } = new();
@@ -68,7 +68,7 @@ public abstract partial class VirtualMachine : IDisposable
         try
         {
             if (!options.CpuTime.IsDefault) _cpuTime = new CpuTimeControl(options.CpuTime, Memory, () => _cpus);
-            Clock = new VirtualClock(options.TscFrequency);
+            Clock = new VirtualClock(options.CounterFrequency);
             Timers = new TimerQueue(Clock, Fail, _cpuTime is null ? null : _cpuTime.BeginTimers);
             _discipline = new ClockDiscipline(this);
         }

@@ -92,7 +92,7 @@ public sealed class HalfDoneTests
         string kind = "nothing";
         var clock = new VirtualClock();
         clock.Stop();
-        ((IStateful<ClockState>)clock).Restore(new ClockState(clock.TscFrequency, 1_000_000)); // alike in each run
+        ((IStateful<ClockState>)clock).Restore(new ClockState(clock.CounterFrequency, 1_000_000)); // alike in each run
         using IX86Vm first = TestedEngines.Find(from).CreateVm(g.Memory, g.Model, clock);
         using IX86Cpu start = first.CreateCpu(0);
         using var other = new GuestMemory(g.Memory.Size);

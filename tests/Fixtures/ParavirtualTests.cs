@@ -42,7 +42,7 @@ public sealed class ParavirtualTests
         Assert.Equal([0x4000_0010, 0x4B4D_564B, 0x564B_4D56, 0x4Du], g.Reports.Take(4)); // "KVMKVMKVM\0\0\0"
         // Clock (0, 3, 24), no I/O delay (1), steal time (5), PV EOI (6), unhalt (7), TLB flush (9), IPI (11), poll control (12), yield (13); no page faults.
         Assert.Equal(0b1_0000_0000_0011_1010_1110_1011u, g.Reports[4]);
-        Assert.Equal([(uint)(g.Machine.Clock.TscFrequency / 1000), 1_000_000u], g.Reports.Skip(8).Take(2));
+        Assert.Equal([(uint)(g.Machine.Clock.CounterFrequency / 1000), 1_000_000u], g.Reports.Skip(8).Take(2));
     }
 
     [Theory, Engines]
@@ -61,7 +61,7 @@ public sealed class ParavirtualTests
     private static void AssertClockPage(ParavirtualGuest g, ulong timestamp, byte flags)
     {
         Assert.Equal(0u, g.Read<uint>(Page) & 1);
-        double frequency = g.Machine.Clock.TscFrequency, nanoseconds = g.Read<uint>(Page + 24) * Math.Pow(2, g.Read<sbyte>(Page + 28) - 32);
+        double frequency = g.Machine.Clock.CounterFrequency, nanoseconds = g.Read<uint>(Page + 24) * Math.Pow(2, g.Read<sbyte>(Page + 28) - 32);
         Assert.InRange(nanoseconds * frequency / 1e9, 1 - 1e-9, 1 + 1e-9);
         Assert.Equal(timestamp, g.Read<ulong>(Page + 8));
         Assert.Equal(flags, g.Read<byte>(Page + 29));
@@ -369,7 +369,7 @@ public sealed class ParavirtualTests
         Assert.Equal(0, Call(engine, 9, Page, 0, check: g =>
         {
             double then = g.Read<long>(Page) + g.Read<long>(Page + 8) / 1e9, earliest = TimeOfDay;
-            double since = (g.Machine.Clock.Tsc - g.Read<ulong>(Page + 16)) / (double)g.Machine.Clock.TscFrequency;
+            double since = (g.Machine.Clock.Counter - g.Read<ulong>(Page + 16)) / (double)g.Machine.Clock.CounterFrequency;
             Assert.InRange(then + since, earliest - 0.2, TimeOfDay + 0.2);
         }));
     }

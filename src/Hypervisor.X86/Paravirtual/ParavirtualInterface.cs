@@ -34,7 +34,7 @@ public sealed class ParavirtualInterface : IMsrDevice, IDevice, IStateful<Paravi
     {
         _vm = vm;
         _features = features;
-        (ClockMultiplier, ClockShift) = FindScale(vm.Clock.TscFrequency);
+        (ClockMultiplier, ClockShift) = FindScale(vm.Clock.CounterFrequency);
     }
 
     /// <summary>What a VM on this host offers.</summary>
@@ -236,7 +236,7 @@ public sealed class ParavirtualInterface : IMsrDevice, IDevice, IStateful<Paravi
         if (!window.IsUsable) return -(long)HypercallError.Fault;
         // The TSC between two looks at the time of day.
         long before = _vm.TimeOfDay.GetUtcNow().UtcDateTime.Ticks;
-        ulong tsc = Clock.Tsc + _cpus[cpu].TscOffset;
+        ulong tsc = Clock.Counter + _cpus[cpu].TscOffset;
         long ticks = (before + _vm.TimeOfDay.GetUtcNow().UtcDateTime.Ticks) / 2 - DateTime.UnixEpoch.Ticks;
         window.Prepare();
         *(ClockPairing*)window.Pointer = new ClockPairing { Seconds = ticks / TimeSpan.TicksPerSecond, Nanoseconds = ticks % TimeSpan.TicksPerSecond * 100, Tsc = tsc };

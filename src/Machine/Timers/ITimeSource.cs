@@ -19,6 +19,6 @@ public interface ITimeSource
 internal sealed class MachineTime(X86Machine vm, DeviceLock @lock) : ITimeSource
 {
     public long Nanoseconds => vm.Clock.Nanoseconds;
-    public ulong TscFrequency => vm.Clock.TscFrequency;
+    public ulong TscFrequency => vm.Clock.CounterFrequency;
     public IMachineTimer CreateTimer(Action callback) => vm.Timers.Create(callback, @lock);
 }

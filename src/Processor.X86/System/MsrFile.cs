@@ -35,7 +35,7 @@ internal sealed unsafe class MsrFile(Processor p)
     public bool ApicDisabled { get; set; }
 
     /// <summary>What RDTSC returns now.</summary>
-    public ulong GuestTsc => p.Clock.Tsc + TscOffset;
+    public ulong GuestTsc => p.Clock.Counter + TscOffset;
 
     /// <summary>EFER bits that a WRMSR may set on this model.</summary>
     private ulong EferAllowed =>

@@ -15,7 +15,7 @@ internal sealed unsafe class BlockTranslator
     private readonly Emission e;
 
     /// <param name="scale">The VM's clock, or null when the host's counter cannot be used.</param>
-    public BlockTranslator(TranslationStore store, ProcessorState* state, CpuModel model, TscScale* scale)
+    public BlockTranslator(TranslationStore store, ProcessorState* state, CpuModel model, CounterScale* scale)
     {
         e = new Emission(store, state, scale);
         _decoder = new GuestDecoder(_bytes, model);

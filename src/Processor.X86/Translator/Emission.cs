@@ -17,7 +17,7 @@ internal sealed unsafe class Emission
     public readonly HostAssembler Asm;
     public readonly InstructionInfoFactory Information = new();
     /// <summary>The VM's clock, or null when the host's counter cannot be used.</summary>
-    public readonly TscScale* Scale;
+    public readonly CounterScale* Scale;
     /// <summary>The number of the jump cache of a mode, or -1.</summary>
     public readonly Func<uint, int> TargetTableOf;
 
@@ -37,7 +37,7 @@ internal sealed unsafe class Emission
     private int _labelCount;
 
     /// <param name="scale">The VM's clock, or null when the host's counter cannot be used.</param>
-    public Emission(TranslationStore store, ProcessorState* state, TscScale* scale)
+    public Emission(TranslationStore store, ProcessorState* state, CounterScale* scale)
     {
         (CodeMemory, Runtime, Arena, Predictions, TargetTableOf) = (store.Memory, store.Runtime, store.Arena, store.Predictions, store.TargetTableOf);
         Scale = scale;

@@ -74,7 +74,7 @@ internal sealed class ToyMachine : VirtualMachine
 
     private const ulong PieceSize = 1 << 20;
 
-    public ToyMachine(ulong[] program, int cpus = 1) : base(new ToyEngine(), [new(0, PieceSize, 0, false), new(HighMemory, PieceSize, PieceSize, false)], new VirtualMachineOptions { TscFrequency = 1_000_000_000 })
+    public ToyMachine(ulong[] program, int cpus = 1) : base(new ToyEngine(), [new(0, PieceSize, 0, false), new(HighMemory, PieceSize, PieceSize, false)], new VirtualMachineOptions { CounterFrequency = 1_000_000_000 })
     {
         var vm = new ToyVm(Memory);
         Use(vm);

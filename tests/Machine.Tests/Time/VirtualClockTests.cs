@@ -40,12 +40,12 @@ public sealed class VirtualClockTests
     {
         var counter = new FakeCounter(2.5e9, 2.5e9);
         var clock = new VirtualClock(counter, frequency);
-        Assert.InRange(clock.Tsc, 0ul, 2ul * (frequency / 1_000_000_000 + 1));
+        Assert.InRange(clock.Counter, 0ul, 2ul * (frequency / 1_000_000_000 + 1));
         for (int n = 0; n < 50; n++)
         {
             counter.Advance(7 * Second / 3);
-            Assert.InRange(clock.Tsc / (double)frequency, counter.Nanoseconds / 1e9 - 1.1e-6, counter.Nanoseconds / 1e9 + 1e-6);
-            Assert.InRange(clock.Nanoseconds - clock.Tsc * (1e9 / frequency), -2, 1);
+            Assert.InRange(clock.Counter / (double)frequency, counter.Nanoseconds / 1e9 - 1.1e-6, counter.Nanoseconds / 1e9 + 1e-6);
+            Assert.InRange(clock.Nanoseconds - clock.Counter * (1e9 / frequency), -2, 1);
         }
     }
 
@@ -57,7 +57,7 @@ public sealed class VirtualClockTests
         void Check()
         {
             counter.Advance(1234567);
-            Assert.Equal(clock.Tsc, (ulong)((UInt128)counter.Read() * clock.Scale->Multiplier >> TscScale.Shift) + clock.Scale->Offset);
+            Assert.Equal(clock.Counter, (ulong)((UInt128)counter.Read() * clock.Scale->Multiplier >> CounterScale.Shift) + clock.Scale->Offset);
         }
         Check();
         clock.Stop();
@@ -78,12 +78,12 @@ public sealed class VirtualClockTests
         counter.Advance(Second);
         clock.Stop();
         clock.Stop();
-        ulong stopped = clock.Tsc;
+        ulong stopped = clock.Counter;
         counter.Advance(1000 * Second);
-        Assert.Equal(stopped, clock.Tsc);
+        Assert.Equal(stopped, clock.Counter);
         clock.Start();
         clock.Start();
-        Assert.InRange(clock.Tsc - stopped, 0ul, 3ul);
+        Assert.InRange(clock.Counter - stopped, 0ul, 3ul);
         counter.Advance(Second);
         Assert.InRange(clock.Nanoseconds, 1_999_999_990, 2_000_000_010);
     }
@@ -112,15 +112,15 @@ public sealed class VirtualClockTests
         for (double next = 1, now = 0; now < 600; now += 0.25)
         {
             counter.Advance(0.25 * Second);
-            Assert.InRange(clock.Tsc, last + 1, ulong.MaxValue);
-            last = clock.Tsc;
+            Assert.InRange(clock.Counter, last + 1, ulong.MaxValue);
+            last = clock.Counter;
             if (now < next) continue;
             double span = ++look < 3 ? 5 * look : 60;
             next = now + span;
             if (clock.Measure(TimeSpan.FromSeconds(span)) is { } correction)
             {
                 clock.Correct(correction);
-                Assert.InRange(clock.Tsc - last, 0ul, 10ul);
+                Assert.InRange(clock.Counter - last, 0ul, 10ul);
             }
         }
         Assert.InRange(clock.Nanoseconds - counter.Nanoseconds, -3000, 3000);

@@ -86,7 +86,7 @@ internal sealed class InterruptControllers
         foreach (X86CpuThread cpu in _vm.Cpus)
         {
             int index = cpu.Cpu.Index;
-            cpu.Interrupts = Add(new LocalApic(index, Apics, time, _vm.Model, cpu.LocalMmio, () => _vm.Clock.Tsc, () => _vm.WakeCpu(index), () => Pic!.Acknowledge()));
+            cpu.Interrupts = Add(new LocalApic(index, Apics, time, _vm.Model, cpu.LocalMmio, () => _vm.Clock.Counter, () => _vm.WakeCpu(index), () => Pic!.Acknowledge()));
         }
         return ([.. Apics.LocalApics.Select(a => a.Lint0)], [.. Apics.LocalApics.Select(a => a.Lint1)]);
     }

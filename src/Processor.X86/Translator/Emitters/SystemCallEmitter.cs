@@ -128,7 +128,7 @@ internal sealed unsafe class SystemCallEmitter(Emission e)
         e.JumpIfCountNotZero(e.Cold.OperationExit(number));
     }
 
-    /// <summary>RDTSC and RDTSCP: the host's counter, scaled; see <see cref="TscScale"/>.</summary>
+    /// <summary>RDTSC and RDTSCP: the host's counter, scaled; see <see cref="CounterScale"/>.</summary>
     public bool EmitReadTsc(in Instruction g, int number)
     {
         if (e.Scale == null || !e.Wide) return false;
@@ -146,8 +146,8 @@ internal sealed unsafe class SystemCallEmitter(Emission e)
         e.Asm.MoveImmediate(Host.Rcx, (ulong)e.Scale);
         e.Encode(Instruction.Create(Code.VEX_Mulx_r64_r64_rm64, HostRegister.R14, HostRegister.R13, new MemoryOperand(HostRegister.RCX)));
         e.Asm.Load(Host.Rax, Host.Rcx, Host.None, sizeof(ulong));
-        Shift(Code.VEX_Shlx_r64_rm64_r64, HostRegister.R14, HostRegister.R14, 64 - TscScale.Shift);
-        Shift(Code.VEX_Shrx_r64_rm64_r64, HostRegister.R13, HostRegister.R13, TscScale.Shift);
+        Shift(Code.VEX_Shlx_r64_rm64_r64, HostRegister.R14, HostRegister.R14, 64 - CounterScale.Shift);
+        Shift(Code.VEX_Shrx_r64_rm64_r64, HostRegister.R13, HostRegister.R13, CounterScale.Shift);
         e.Asm.Lea(Host.R13, Host.R13, Host.R14, 0, 0);
         e.Asm.Lea(Host.R13, Host.R13, Host.Rax, 0, 0);
         e.Asm.LoadState(Host.Rcx, StateOffsets.TscOffset);
