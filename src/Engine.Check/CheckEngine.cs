@@ -3,7 +3,8 @@ using Bunraku.Engines;
 namespace Bunraku.Engine.Check;
 
 /// <summary>
-/// The <c>check</c> engine: a subject runs the guest, and a reference follows it on a memory of its own. At each exit, and at least once an interval, registers, exits, counts of instructions
+/// The <c>check</c> engine: a subject runs the guest, and a reference follows it on a memory of its own. At each exit, and at least once an interval,
+/// registers, exits, counts of instructions
 /// and memory are compared; the first difference ends the VM with a report.
 /// </summary>
 /// <param name="subject">What is examined.</param>
@@ -66,9 +67,11 @@ internal sealed class CheckVm : IX86Vm
 
     public IX86Cpu CreateCpu(int index)
     {
-        if (_cpu != null) throw new NotSupportedException("the engine 'check' runs one vCPU: what several do to each other has no order that could be followed");
+        if (_cpu != null)
+            throw new NotSupportedException("the engine 'check' runs one vCPU: what several do to each other has no order that could be followed");
         IX86Cpu subject = _subjectVm.CreateCpu(index);
-        IFollowingCpu reference = _referenceVm.CreateCpu(index) as IFollowingCpu ?? throw new NotSupportedException($"the engine '{_reference.Name}' cannot follow another");
+        IFollowingCpu reference = _referenceVm.CreateCpu(index) as IFollowingCpu
+            ?? throw new NotSupportedException($"the engine '{_reference.Name}' cannot follow another");
         return _cpu = new CheckedCpu(subject, reference, _memory, _shadow, _clock, _time, _interval, $"{_subject.Name} and {_reference.Name}");
     }
 

@@ -27,7 +27,8 @@ internal sealed class CheckedCpu : IX86Cpu
     private long _atRest; // when everything was compared because the guest rested
     private bool _started, _failed, _disposed;
 
-    public CheckedCpu(IX86Cpu subject, IFollowingCpu reference, GuestMemory real, GuestMemory shadow, VirtualClock clock, SteppedCounter time, CheckInterval interval, string names)
+    public CheckedCpu(IX86Cpu subject, IFollowingCpu reference, GuestMemory real, GuestMemory shadow, VirtualClock clock, SteppedCounter time,
+        CheckInterval interval, string names)
     {
         (_subject, _reference, _real, _clock, _time, _interval, _names) = (subject, reference, real, clock, time, interval, names);
         _follower = new Follower(subject, reference);
@@ -75,7 +76,8 @@ internal sealed class CheckedCpu : IX86Cpu
 
     private X86Exit Run()
     {
-        if (_interval.Instructions is { } instructions && _subject is IFollowingCpu steered) return steered.EnterUntil(_subject.Counters.InstructionsRetired + instructions);
+        if (_interval.Instructions is { } instructions && _subject is IFollowingCpu steered)
+            return steered.EnterUntil(_subject.Counters.InstructionsRetired + instructions);
         _kicker?.Begin();
         try
         {

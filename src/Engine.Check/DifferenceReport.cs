@@ -6,9 +6,11 @@ using Decoder = Iced.Intel.Decoder;
 namespace Bunraku.Engine.Check;
 
 /// <summary>
-/// Tells about a difference. Both vCPUs go back to the last stop and run the stretch once more, block by block, to find the block that they do not agree on; the state is of no use afterwards.
+/// Tells about a difference. Both vCPUs go back to the last stop and run the stretch once more, block by block, to find the block that they do not agree on;
+/// the state is of no use afterwards.
 /// </summary>
-internal sealed class DifferenceReport(string names, IX86Cpu subject, IFollowingCpu reference, Follower follower, ShadowMemory memory, GuestMemory real, Stretch stretch)
+internal sealed class DifferenceReport(string names, IX86Cpu subject, IFollowingCpu reference, Follower follower, ShadowMemory memory,
+    GuestMemory real, Stretch stretch)
 {
     private const int MostLines = 40, MostTraced = 40;
 
@@ -56,7 +58,8 @@ internal sealed class DifferenceReport(string names, IX86Cpu subject, IFollowing
             IReadOnlyList<string> inMemory = memory.Compare(everything: false);
             if (differences.Count + inMemory.Count > 0)
             {
-                _text.Append($"block by block they differ after {follower.Place.Retired - before.Retired} instructions from RIP 0x{rip:X}, which is {before.Retired - start.Retired:N0} instructions into the stretch:\n");
+                _text.Append($"block by block they differ after {follower.Place.Retired - before.Retired} instructions from RIP 0x{rip:X}, "
+                    + $"which is {before.Retired - start.Retired:N0} instructions into the stretch:\n");
                 Append([.. differences, .. inMemory]);
                 Disassemble(rip, follower.Place.Retired - before.Retired + 1); // with the one that may have faulted
                 return true;

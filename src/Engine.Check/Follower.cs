@@ -37,12 +37,17 @@ internal sealed class Follower(IX86Cpu subject, IFollowingCpu reference)
         _answered = asynchronous ? null : own;
         Place there = Plus(Place.Of(reference), _offset);
         if (asynchronous ? own.Reason != ExitReason.Kicked : !ExitsEqual(exit, own))
-            return [$"exit     subject {Describe(exit)} at {Show(Place)}, reference {(own.Reason == ExitReason.Kicked ? "none" : Describe(own))} at {Show(there)}", .. States()];
+        {
+            string found = own.Reason == ExitReason.Kicked ? "none" : Describe(own);
+            return [$"exit     subject {Describe(exit)} at {Show(Place)}, reference {found} at {Show(there)}", .. States()];
+        }
         if (there != Place) return [$"place    subject {Show(Place)}, reference {Show(there)}", .. States()];
         reference.ReadState(_referenceState);
-        if (asynchronous && _subjectState.Pending is { Kind: EventKind.Nmi } && _referenceState is { NmiPending: true, Pending: null } && reference.TakeHeldNmi()) reference.ReadState(_referenceState);
+        if (asynchronous && _subjectState.Pending is { Kind: EventKind.Nmi } && _referenceState is { NmiPending: true, Pending: null }
+            && reference.TakeHeldNmi()) reference.ReadState(_referenceState);
         // A repeated instruction stops where the subject looked up: for a kick, or for a posted write that waited.
-        if ((asynchronous || exit is { Reason: ExitReason.Mmio, IsWrite: true }) && _referenceState.Rip == _subjectState.Rip && _referenceState.Gpr[1] != _subjectState.Gpr[1] && reference.IterateUntil(_subjectState.Gpr[1]))
+        if ((asynchronous || exit is { Reason: ExitReason.Mmio, IsWrite: true }) && _referenceState.Rip == _subjectState.Rip
+            && _referenceState.Gpr[1] != _subjectState.Gpr[1] && reference.IterateUntil(_subjectState.Gpr[1]))
             reference.ReadState(_referenceState);
         return StateComparer.AreEqual(_subjectState, _referenceState) ? [] : StateComparer.Differences(_subjectState, _referenceState);
     }
@@ -71,8 +76,8 @@ internal sealed class Follower(IX86Cpu subject, IFollowingCpu reference)
     {
         ExitReason.Io or ExitReason.Mmio => !exit.IsWrite,
         ExitReason.CrAccess => !exit.IsWrite || exit.Address != 8,
-        ExitReason.Msr or ExitReason.Cpuid or ExitReason.Pause or ExitReason.DrAccess or ExitReason.DescriptorTable or ExitReason.Rdtsc or ExitReason.Rdpmc or ExitReason.Invlpg or ExitReason.Wbinvd
-            or ExitReason.Hypercall => true,
+        ExitReason.Msr or ExitReason.Cpuid or ExitReason.Pause or ExitReason.DrAccess or ExitReason.DescriptorTable or ExitReason.Rdtsc
+            or ExitReason.Rdpmc or ExitReason.Invlpg or ExitReason.Wbinvd or ExitReason.Hypercall => true,
         _ => false,
     };
 
@@ -84,7 +89,8 @@ internal sealed class Follower(IX86Cpu subject, IFollowingCpu reference)
         if (a.Reason != b.Reason) return false;
         return a.Reason switch
         {
-            ExitReason.Io or ExitReason.Mmio or ExitReason.Msr or ExitReason.CrAccess => a.IsWrite == b.IsWrite && a.Size == b.Size && a.Address == b.Address && (!a.IsWrite || a.Data == b.Data),
+            ExitReason.Io or ExitReason.Mmio or ExitReason.Msr or ExitReason.CrAccess =>
+                a.IsWrite == b.IsWrite && a.Size == b.Size && a.Address == b.Address && (!a.IsWrite || a.Data == b.Data),
             ExitReason.Cpuid => (a.Leaf, a.Subleaf, a.Eax, a.Ebx, a.Ecx, a.Edx) == (b.Leaf, b.Subleaf, b.Eax, b.Ebx, b.Ecx, b.Edx),
             ExitReason.Exception => a.Address == b.Address && a.ErrorCode == b.ErrorCode && a.Vectoring == b.Vectoring,
             ExitReason.EptViolation => a.Address == b.Address && a.Violation == b.Violation && a.Vectoring == b.Vectoring,

@@ -9,7 +9,8 @@ internal static class StateComparer
     private static readonly string[] s_gprs = ["RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", "R8", "R9", "R10", "R11", "R12", "R13", "R14", "R15"];
 
     private static readonly (int Bit, string Name)[] s_flags =
-        [(0, "CF"), (2, "PF"), (4, "AF"), (6, "ZF"), (7, "SF"), (8, "TF"), (9, "IF"), (10, "DF"), (11, "OF"), (12, "IOPL.0"), (13, "IOPL.1"), (14, "NT"), (16, "RF"), (17, "VM"), (18, "AC"), (19, "VIF"), (20, "VIP"), (21, "ID")];
+        [(0, "CF"), (2, "PF"), (4, "AF"), (6, "ZF"), (7, "SF"), (8, "TF"), (9, "IF"), (10, "DF"), (11, "OF"), (12, "IOPL.0"), (13, "IOPL.1"), (14, "NT"),
+            (16, "RF"), (17, "VM"), (18, "AC"), (19, "VIF"), (20, "VIP"), (21, "ID")];
 
     /// <summary>True when nothing differs; costs little.</summary>
     public static bool AreEqual(CpuState a, CpuState b) =>
@@ -18,14 +19,17 @@ internal static class StateComparer
         && a.Es == b.Es && a.Cs == b.Cs && a.Ss == b.Ss && a.Ds == b.Ds && a.Fs == b.Fs && a.Gs == b.Gs && a.Ldtr == b.Ldtr && a.Tr == b.Tr
         && a.GdtrBase == b.GdtrBase && a.IdtrBase == b.IdtrBase && a.GdtrLimit == b.GdtrLimit && a.IdtrLimit == b.IdtrLimit
         && a.Dr.AsSpan().SequenceEqual(b.Dr) && a.Dr6 == b.Dr6 && a.Dr7 == b.Dr7
-        && a.InterruptShadow == b.InterruptShadow && a.NmiBlocked == b.NmiBlocked && a.NmiPending == b.NmiPending && a.Pending == b.Pending && a.Activity == b.Activity
+        && a.InterruptShadow == b.InterruptShadow && a.NmiBlocked == b.NmiBlocked && a.NmiPending == b.NmiPending
+        && a.Pending == b.Pending && a.Activity == b.Activity
         && a.MovSsShadow == b.MovSsShadow && a.PendingDebug == b.PendingDebug && Waiting(a) == Waiting(b) && a.X87Cs == b.X87Cs && a.X87Ds == b.X87Ds
         && a.FerrAsserted == b.FerrAsserted && a.ApicDisabled == b.ApicDisabled
-        && (a.Pdptes is null || b.Pdptes is null || a.Pdptes.AsSpan().SequenceEqual(b.Pdptes)) && Values(a).SequenceEqual(Values(b)) && a.MmioValues.Count == b.MmioValues.Count && a.PostedWrites.SequenceEqual(b.PostedWrites)
+        && (a.Pdptes is null || b.Pdptes is null || a.Pdptes.AsSpan().SequenceEqual(b.Pdptes)) && Values(a).SequenceEqual(Values(b))
+        && a.MmioValues.Count == b.MmioValues.Count && a.PostedWrites.SequenceEqual(b.PostedWrites)
         && AreEqual(a.Msrs, b.Msrs);
 
     /// <summary>Which instruction waits for an answer. The answer itself comes only when both have been compared.</summary>
-    private static (ExitReason Reason, ulong Rip, bool IsWrite)? Waiting(CpuState state) => state.HalfDone is { } half ? (half.Reason, half.Rip, half.IsWrite) : null;
+    private static (ExitReason Reason, ulong Rip, bool IsWrite)? Waiting(CpuState state) =>
+        state.HalfDone is { } half ? (half.Reason, half.Rip, half.IsWrite) : null;
 
     /// <summary>What the instruction has read from devices; the last value may be still to come.</summary>
     private static IEnumerable<ulong> Values(CpuState state) => state.MmioValues.SkipLast(1);
@@ -53,7 +57,8 @@ internal static class StateComparer
         if (subject.Rflags != reference.Rflags)
         {
             ulong changed = subject.Rflags ^ reference.Rflags;
-            found.Add($"RFLAGS   subject {Show(subject.Rflags)}, reference {Show(reference.Rflags)}: {string.Join(' ', s_flags.Where(f => (changed >> f.Bit & 1) != 0).Select(f => f.Name))}");
+            string names = string.Join(' ', s_flags.Where(f => (changed >> f.Bit & 1) != 0).Select(f => f.Name));
+            found.Add($"RFLAGS   subject {Show(subject.Rflags)}, reference {Show(reference.Rflags)}: {names}");
         }
         Compare("CR0", subject.Cr0, reference.Cr0);
         Compare("CR2", subject.Cr2, reference.Cr2);
@@ -107,11 +112,13 @@ internal static class StateComparer
         _ => value.ToString()!,
     };
 
-    // Intel SDM vol. 1, "FXSAVE Area" and "XSAVE Area": control words in the first 32 bytes, ST0 to ST7 at 32, XMM at 160, header at 512, YMM's upper halves at 576.
+    // Intel SDM vol. 1, "FXSAVE Area" and "XSAVE Area": control words in the first 32 bytes, ST0 to ST7 at 32, XMM at 160, header at 512, YMM's upper halves at
+    // 576.
     private static void CompareXsave(ReadOnlySpan<byte> subject, ReadOnlySpan<byte> reference, List<string> found)
     {
         ReadOnlySpan<(int Offset, int Size, string Name)> fields =
-            [(0, 2, "FCW"), (2, 2, "FSW"), (4, 2, "FTW"), (6, 2, "FOP"), (8, 8, "FIP"), (16, 8, "FDP"), (24, 4, "MXCSR"), (28, 4, "MXCSR_MASK"), (512, 8, "XSTATE_BV"), (520, 56, "XSAVE header")];
+            [(0, 2, "FCW"), (2, 2, "FSW"), (4, 2, "FTW"), (6, 2, "FOP"), (8, 8, "FIP"), (16, 8, "FDP"), (24, 4, "MXCSR"), (28, 4, "MXCSR_MASK"),
+                (512, 8, "XSTATE_BV"), (520, 56, "XSAVE header")];
         foreach ((int offset, int size, string name) in fields) Compare(subject, reference, offset, size, name);
         for (int n = 0; n < 8; n++) Compare(subject, reference, 32 + 16 * n, 16, $"ST{n}");
         for (int n = 0; n < 16; n++)
@@ -124,7 +131,8 @@ internal static class StateComparer
 
         void Compare(ReadOnlySpan<byte> a, ReadOnlySpan<byte> b, int offset, int size, string name)
         {
-            if (!a.Slice(offset, size).SequenceEqual(b.Slice(offset, size))) found.Add($"{name,-8} subject {Hex(a.Slice(offset, size))}, reference {Hex(b.Slice(offset, size))}");
+            if (!a.Slice(offset, size).SequenceEqual(b.Slice(offset, size)))
+                found.Add($"{name,-8} subject {Hex(a.Slice(offset, size))}, reference {Hex(b.Slice(offset, size))}");
         }
     }
 

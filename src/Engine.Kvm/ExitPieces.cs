@@ -62,7 +62,8 @@ internal sealed unsafe class ExitPieces(KvmRun* run, int size)
             case KvmExit.SetTpr: // the change of CR8 itself was an exit
                 return Single(ExitReason.Kicked);
             case KvmExit.FailEntry:
-                return Refuse($"KVM_EXIT_FAIL_ENTRY: the processor refused to enter the guest, reason 0x{run->HardwareReason:X} on host CPU {run->FailedOnHostCpu}");
+                return Refuse($"KVM_EXIT_FAIL_ENTRY: the processor refused to enter the guest, "
+                    + $"reason 0x{run->HardwareReason:X} on host CPU {run->FailedOnHostCpu}");
             case KvmExit.InternalError:
                 return Refuse(InternalError());
             case KvmExit.Unknown:

@@ -15,7 +15,8 @@ internal sealed unsafe class KvmApics : IEngineApics
     private const int HeaderSize = 8;
 
     /// <summary>What <see cref="TryCreate"/> needs.</summary>
-    private static readonly KvmCapability[] s_needed = [KvmCapability.SplitIrqChip, KvmCapability.SignalMsi, KvmCapability.InterruptRouting, KvmCapability.MultiprocessingState];
+    private static readonly KvmCapability[] s_needed = [KvmCapability.SplitIrqChip, KvmCapability.SignalMsi,
+        KvmCapability.InterruptRouting, KvmCapability.MultiprocessingState];
 
     private readonly KvmFile _vm;
     private readonly Lock _routing = new();
@@ -104,7 +105,8 @@ internal sealed unsafe class KvmApics : IEngineApics
             *(uint*)p = (uint)_routes.Count;
             var entry = (KvmMsiRoute*)(p + HeaderSize);
             foreach ((int gsi, MsiMessage m) in _routes)
-                *entry++ = new KvmMsiRoute { Gsi = (uint)gsi, Type = KvmMsiRoute.Msi, AddressLow = (uint)m.Address, AddressHigh = (uint)(m.Address >> 32), Data = m.Data };
+                *entry++ = new KvmMsiRoute { Gsi = (uint)gsi, Type = KvmMsiRoute.Msi, AddressLow = (uint)m.Address,
+                    AddressHigh = (uint)(m.Address >> 32), Data = m.Data };
             _vm.Request(KvmRequest.SetRouting, p);
         }
     }

@@ -42,7 +42,8 @@ internal sealed unsafe partial class KvmCpu
         if (!HasApic) return;
         if (state.Apic is { } apic)
         {
-            Int128? distance = apic.TscDeadline == 0 ? null : ScaleTicks((Int128)apic.TscDeadline - _vm.Clock.Counter, _vm.Clock.CounterFrequency, _tscFrequency);
+            Int128? distance = apic.TscDeadline == 0 ? null
+                : ScaleTicks((Int128)apic.TscDeadline - _vm.Clock.Counter, _vm.Clock.CounterFrequency, _tscFrequency);
             if (_stoppedTimer == null)
             {
                 SetLapic(apic);
@@ -59,7 +60,8 @@ internal sealed unsafe partial class KvmCpu
         }
         // Uninitialized, KVM takes a start-up IPI only after INIT; a processor that waits takes it at once.
         if (state.Apic != null || state.Activity == CpuActivity.Halted)
-            SetMpState(state.Apic is { WaitsForStartUp: true } ? KvmMpState.InitReceived : state.Activity == CpuActivity.Halted ? KvmMpState.Halted : KvmMpState.Runnable);
+            SetMpState(state.Apic is { WaitsForStartUp: true } ? KvmMpState.InitReceived
+                : state.Activity == CpuActivity.Halted ? KvmMpState.Halted : KvmMpState.Runnable);
     }
 
     private void GetLapic(LocalApicState apic)

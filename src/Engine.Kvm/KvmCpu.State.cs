@@ -225,13 +225,15 @@ internal sealed unsafe partial class KvmCpu
         catch (KvmException e) when (e.Error == Errno.Invalid && _vm.Cpuid.Missing.Count > 0)
         {
             throw new KvmException(e.Request, e.Error,
-                $"the state does not suit a processor without {string.Join(", ", _vm.Cpuid.Missing)}, which this KVM does not give; choose a smaller CPU model, or the engine interp");
+                $"the state does not suit a processor without {string.Join(", ", _vm.Cpuid.Missing)}, "
+                + "which this KVM does not give; choose a smaller CPU model, or the engine interp");
         }
 
         var v = new KvmVcpuEvents { Flags = KvmVcpuEvents.ValidNmiPending | KvmVcpuEvents.ValidShadow };
         v.NmiMasked = state.NmiBlocked ? (byte)1 : (byte)0;
         // VT-x allows blocking by STI only together with IF.
-        if (state.InterruptShadow) v.InterruptShadow = (state.Rflags & RflagsIf) != 0 && !state.MovSsShadow ? KvmVcpuEvents.ShadowSti : KvmVcpuEvents.ShadowMovSs;
+        if (state.InterruptShadow)
+            v.InterruptShadow = (state.Rflags & RflagsIf) != 0 && !state.MovSsShadow ? KvmVcpuEvents.ShadowSti : KvmVcpuEvents.ShadowMovSs;
         v.NmiPending = state.NmiPending ? (byte)1 : (byte)0;
         SetPending(ref v, state.Pending);
         _file.Request(KvmRequest.SetVcpuEvents, &v);
@@ -246,7 +248,8 @@ internal sealed unsafe partial class KvmCpu
     private void RefuseUnfinished(CpuState state)
     {
         if (state.HalfDone is null && state.MmioValues.Count == 0 && state.PostedWrites.Count == 0 && state.PendingDebug == 0) return;
-        throw new StateFormatException($"cpu{Index}: the state is in the middle of {Unfinished(state)}, with which KVM cannot begin; let it come to the end of its instruction before it is moved");
+        throw new StateFormatException($"cpu{Index}: the state is in the middle of {Unfinished(state)}, "
+            + "with which KVM cannot begin; let it come to the end of its instruction before it is moved");
     }
 
     private static string Unfinished(CpuState state) =>
@@ -280,18 +283,21 @@ internal sealed unsafe partial class KvmCpu
     {
         byte[] buffer = new byte[_vm.XsaveSize];
         ulong given = BinaryPrimitives.ReadUInt64LittleEndian(image[XstateBv..]);
-        ulong present = given & (XsaveLayout.Allowed(_vm.Cpuid.Model) | XsaveLayout.X87 | XsaveLayout.Sse) & (_vm.Cpuid.Components | XsaveLayout.X87 | XsaveLayout.Sse);
+        ulong present = given & (XsaveLayout.Allowed(_vm.Cpuid.Model) | XsaveLayout.X87 | XsaveLayout.Sse)
+            & (_vm.Cpuid.Components | XsaveLayout.X87 | XsaveLayout.Sse);
         image[..LegacyState].CopyTo(buffer);
         if ((given & (XsaveLayout.Sse | XsaveLayout.Avx)) == 0) BinaryPrimitives.WriteUInt32LittleEndian(buffer.AsSpan(24), 0x1F80);
         BinaryPrimitives.WriteUInt32LittleEndian(buffer.AsSpan(28), 0); // MXCSR_MASK is not state
         BinaryPrimitives.WriteUInt64LittleEndian(buffer.AsSpan(XstateBv), present);
         if ((present & XsaveLayout.Avx) != 0) image.Slice(XsaveLayout.AvxOffset, XsaveLayout.AvxSize).CopyTo(buffer.AsSpan(XsaveLayout.AvxOffset));
-        else if ((given & XsaveLayout.Avx) != 0 && image.Slice(XsaveLayout.AvxOffset, XsaveLayout.AvxSize).IndexOfAnyExcept((byte)0) >= 0) throw Lost("upper halves of YMM registers");
+        else if ((given & XsaveLayout.Avx) != 0 && image.Slice(XsaveLayout.AvxOffset, XsaveLayout.AvxSize).IndexOfAnyExcept((byte)0) >= 0)
+            throw Lost("upper halves of YMM registers");
         if ((present & XsaveLayout.Pkru) != 0) image.Slice(XsaveLayout.PkruOffset, XsaveLayout.PkruSize).CopyTo(buffer.AsSpan(_vm.Cpuid.PkruOffset));
         else if ((given & XsaveLayout.Pkru) != 0 && BinaryPrimitives.ReadUInt32LittleEndian(image[XsaveLayout.PkruOffset..]) != 0) throw Lost("PKRU");
         fixed (byte* p = buffer) _file.Request(KvmRequest.SetXsave, p);
 
-        static KvmException Lost(string what) => new(KvmRequest.SetXsave.Name, Errno.Invalid, $"the state has {what}, which this KVM cannot hold; choose a smaller CPU model, or the engine interp");
+        static KvmException Lost(string what) =>
+            new(KvmRequest.SetXsave.Name, Errno.Invalid, $"the state has {what}, which this KVM cannot hold; choose a smaller CPU model, or the engine interp");
     }
 
     // ---- MSRs
@@ -313,7 +319,8 @@ internal sealed unsafe partial class KvmCpu
     }
 
     private static KvmException MsrFailed(KvmRequest request, uint index, long result) =>
-        new($"{request.Name} of MSR 0x{index:X}", result < 0 ? (int)-result : Errno.Invalid, "this KVM does not have the register or refuses the value; choose a smaller CPU model, or the engine interp");
+        new($"{request.Name} of MSR 0x{index:X}", result < 0 ? (int)-result : Errno.Invalid,
+            "this KVM does not have the register or refuses the value; choose a smaller CPU model, or the engine interp");
 
     private bool TryGetMsr(uint index, out ulong value) => AccessMsr(KvmRequest.GetMsrs, index, 0, out value) == 1;
 

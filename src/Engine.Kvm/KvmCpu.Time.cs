@@ -61,7 +61,9 @@ internal sealed unsafe partial class KvmCpu
         return result == 1 ? tsc : throw MsrFailed(KvmRequest.GetMsrs, MsrIndex.Tsc, result);
     }
 
-    /// <remarks>By the offset where KVM has it: a write of the MSR that comes near what another vCPU has is taken by KVM for an attempt to synchronise, and altered.</remarks>
+    /// <remarks>
+    /// By the offset where KVM has it: a write of the MSR that comes near what another vCPU has is taken by KVM for an attempt to synchronise, and altered.
+    /// </remarks>
     private void SetTsc(ulong value)
     {
         if (_hasTscOffset) SetTscOffset(GetTscOffset() + (value - GetTsc()));
@@ -80,20 +82,24 @@ internal sealed unsafe partial class KvmCpu
         else SetMsr(MsrIndex.Tsc, GetTsc() - ticks);
     }
 
-    /// <summary>IA32_TSC_DEADLINE outside is in ticks of the virtual clock, inside in ticks of the guest's TSC, which has an offset and on some hosts another frequency.</summary>
+    /// <summary>
+    /// IA32_TSC_DEADLINE outside is in ticks of the virtual clock, inside in ticks of the guest's TSC, which has an offset and on some hosts another frequency.
+    /// </summary>
     private void ConvertDeadline(bool answer)
     {
         X86Exit e = _last;
         if (e.Reason != ExitReason.Msr || e.Address != MsrIndex.TscDeadline || e.Fault || e.IsWrite == answer || e.Data == 0) return;
         ulong guest = GetTsc(), clock = _vm.Clock.Counter;
-        e.Data = answer ? Scale(e.Data, clock, guest, _vm.Clock.CounterFrequency, _tscFrequency) : Scale(e.Data, guest, clock, _tscFrequency, _vm.Clock.CounterFrequency);
+        e.Data = answer ? Scale(e.Data, clock, guest, _vm.Clock.CounterFrequency, _tscFrequency)
+            : Scale(e.Data, guest, clock, _tscFrequency, _vm.Clock.CounterFrequency);
     }
 
     /// <summary>A point on one scale, as far from "now" on the other; never 0, which would disarm.</summary>
     internal static ulong Scale(ulong value, ulong now, ulong otherNow, ulong frequency, ulong otherFrequency) =>
         Beyond(otherNow, ScaleTicks((Int128)value - now, frequency, otherFrequency));
 
-    private static Int128 ScaleTicks(Int128 ticks, ulong frequency, ulong otherFrequency) => frequency == otherFrequency ? ticks : ticks * otherFrequency / frequency;
+    private static Int128 ScaleTicks(Int128 ticks, ulong frequency, ulong otherFrequency) =>
+        frequency == otherFrequency ? ticks : ticks * otherFrequency / frequency;
 
     /// <summary>The point that is so many ticks later, at least 1; saturates.</summary>
     private static ulong Beyond(ulong now, Int128 distance) => (ulong)Int128.Clamp(now + distance, 1, ulong.MaxValue);

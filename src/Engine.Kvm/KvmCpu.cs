@@ -55,7 +55,8 @@ internal sealed unsafe partial class KvmCpu : IX86Cpu
         set
         {
             if ((value.Instructions & ~InterceptedInstructions.Mwait) != 0 || value.ExceptionBitmap != 0)
-                throw new NotSupportedException($"KVM does not let {value.Instructions & ~InterceptedInstructions.Mwait} or exceptions (bitmap 0x{value.ExceptionBitmap:X}) exit; use the engine interp");
+                throw new NotSupportedException($"KVM does not let {value.Instructions & ~InterceptedInstructions.Mwait} "
+                    + $"or exceptions (bitmap 0x{value.ExceptionBitmap:X}) exit; use the engine interp");
             _controls = value;
         }
     }
@@ -264,7 +265,8 @@ internal sealed unsafe partial class KvmCpu : IX86Cpu
             KvmSystemRegisters s;
             _file.Request(KvmRequest.GetRegisters, &r);
             _file.Request(KvmRequest.GetSystemRegisters, &s);
-            where = $"RIP={s.Cs.Selector:X4}:{r.Rip:X} RFLAGS={r.Rflags:X} RSP={r.Rsp:X} CS base={s.Cs.Base:X} CR0={s.Cr0:X} CR2={s.Cr2:X} CR3={s.Cr3:X} CR4={s.Cr4:X} EFER={s.Efer:X}";
+            where = $"RIP={s.Cs.Selector:X4}:{r.Rip:X} RFLAGS={r.Rflags:X} RSP={r.Rsp:X} CS base={s.Cs.Base:X} "
+                + $"CR0={s.Cr0:X} CR2={s.Cr2:X} CR3={s.Cr3:X} CR4={s.Cr4:X} EFER={s.Efer:X}";
         }
         catch (KvmException e)
         {

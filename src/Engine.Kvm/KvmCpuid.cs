@@ -26,7 +26,8 @@ internal sealed unsafe class KvmCpuid
         Missing = [.. model.Features.Where(f => !features.Contains(f)).Order()];
         int physicalBits = (int)(Find(0x8000_0008, 0)?.Eax & 0xFF ?? 0);
         // Wider than the host's, a guest could name addresses that its page tables cannot hold.
-        Model = model with { Features = features, PhysicalAddressBits = physicalBits > 0 ? Math.Min(model.PhysicalAddressBits, physicalBits) : model.PhysicalAddressBits };
+        Model = model with { Features = features, PhysicalAddressBits = physicalBits > 0
+            ? Math.Min(model.PhysicalAddressBits, physicalBits) : model.PhysicalAddressBits };
         // XSAVE runs on the host's own units, in the host's own layout.
         PkruOffset = (int)(Find(XsaveLeaf, XsaveLayout.PkruComponent)?.Ebx ?? XsaveLayout.PkruOffset);
         KvmCpuidEntry? components = Find(XsaveLeaf, 0);
@@ -80,7 +81,8 @@ internal sealed unsafe class KvmCpuid
         {
             if (row.Feature != feature) continue;
             if (Find(row.Leaf, row.Subleaf) is not { } entry) return false;
-            uint register = row.Register switch { CpuidRegister.Eax => entry.Eax, CpuidRegister.Ebx => entry.Ebx, CpuidRegister.Ecx => entry.Ecx, _ => entry.Edx };
+            uint register = row.Register switch { CpuidRegister.Eax => entry.Eax, CpuidRegister.Ebx => entry.Ebx,
+                CpuidRegister.Ecx => entry.Ecx, _ => entry.Edx };
             return (register >> row.Bit & 1) != 0;
         }
         return false;
@@ -117,10 +119,12 @@ internal sealed unsafe class KvmCpuid
     }
 
     // KVM_FEATURE_*, bits of leaf 4000_0001h EAX.
-    private const uint ClockSource = 1 << 0, NoIoDelay = 1 << 1, ClockSource2 = 1 << 3, StealTime = 1 << 5, EndOfInterrupt = 1 << 6, Unhalt = 1 << 7, TlbFlush = 1 << 9,
+    private const uint ClockSource = 1 << 0, NoIoDelay = 1 << 1, ClockSource2 = 1 << 3, StealTime = 1 << 5, EndOfInterrupt = 1 << 6, Unhalt = 1 << 7,
+        TlbFlush = 1 << 9,
         SendIpi = 1 << 11, PollControl = 1 << 12, SchedYield = 1 << 13, ClockIsStable = 1 << 24;
     /// <summary>Asynchronous page faults are left out: an event that is under way there is in no state that could move.</summary>
-    private const uint Offered = ClockSource | NoIoDelay | ClockSource2 | StealTime | EndOfInterrupt | Unhalt | TlbFlush | SendIpi | PollControl | SchedYield | ClockIsStable;
+    private const uint Offered = ClockSource | NoIoDelay | ClockSource2 | StealTime | EndOfInterrupt | Unhalt | TlbFlush
+        | SendIpi | PollControl | SchedYield | ClockIsStable;
     private const uint NeedsApic = EndOfInterrupt | Unhalt | SendIpi | SchedYield;
 
     /// <summary>KVM's paravirtual interface, as far as this KVM has it. False when there is nothing to offer.</summary>
@@ -131,7 +135,8 @@ internal sealed unsafe class KvmCpuid
         ReadOnlySpan<byte> name = "KVMKVMKVM\0\0\0"u8;
         uint offered = (Find(features, 0)?.Eax ?? 0) & Offered & ~(hasApic ? 0 : NeedsApic);
         if (offered == 0) return false;
-        entries.Add(Entry(CpuidLeaves.HypervisorFirst, 0, 0, new(CpuidLeaves.HypervisorTiming, BitConverter.ToUInt32(name), BitConverter.ToUInt32(name[4..]), BitConverter.ToUInt32(name[8..]))));
+        entries.Add(Entry(CpuidLeaves.HypervisorFirst, 0, 0,
+            new(CpuidLeaves.HypervisorTiming, BitConverter.ToUInt32(name), BitConverter.ToUInt32(name[4..]), BitConverter.ToUInt32(name[8..]))));
         entries.Add(Entry(features, 0, 0, new(offered, 0, 0, 0)));
         return true;
     }
@@ -144,7 +149,8 @@ internal sealed unsafe class KvmCpuid
         {
             CpuidResult r = CpuidLeaves.Query(subject, XsaveLeaf, n);
             if (n == XsaveLayout.PkruComponent && (allowed & XsaveLayout.Pkru) != 0) r = r with { Ebx = (uint)PkruOffset };
-            if (n == 0 && (allowed & XsaveLayout.Pkru) != 0) r = r with { Ebx = (uint)(PkruOffset + XsaveLayout.PkruSize), Ecx = (uint)(PkruOffset + XsaveLayout.PkruSize) };
+            if (n == 0 && (allowed & XsaveLayout.Pkru) != 0)
+                r = r with { Ebx = (uint)(PkruOffset + XsaveLayout.PkruSize), Ecx = (uint)(PkruOffset + XsaveLayout.PkruSize) };
             if (n == 0) r = r with { Eax = (uint)allowed, Edx = (uint)(allowed >> 32) };
             entries.Add(Entry(XsaveLeaf, n, KvmCpuidEntry.SignificantIndex, r));
         }

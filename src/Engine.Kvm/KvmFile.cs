@@ -58,11 +58,13 @@ internal abstract unsafe class KvmFile : IDisposable
         Errno.Busy when request == KvmRequest.CreateVm => "another hypervisor holds the processor's virtualization; stop it (VirtualBox, VMware)",
         Errno.NoDevice or Errno.Io when request == KvmRequest.CreateVm => "virtualization is disabled on this host's processor; enable it in the firmware",
         Errno.Exists when request == KvmRequest.Ioeventfd || request == KvmRequest.Irqfd => "somebody has it already; this is a defect of the machine",
-        Errno.NoDevice when request == KvmRequest.Irqfd || request == KvmRequest.SignalMsi => "the VM has no local APICs in the kernel; this is a defect of the engine",
+        Errno.NoDevice when request == KvmRequest.Irqfd || request == KvmRequest.SignalMsi =>
+            "the VM has no local APICs in the kernel; this is a defect of the engine",
         Errno.Exists => "the number is taken already; this is a defect of the engine",
         Errno.NotPermitted or Errno.AccessDenied => "the host forbids it to this process: look at its seccomp or security policy",
         Errno.NotATypewriter => "this kernel is too old for it: Linux 5.10 or later is needed",
-        Errno.Invalid when request == KvmRequest.SetSystemRegisters || request == KvmRequest.SetXcrs || request == KvmRequest.SetXsave || request == KvmRequest.SetMsrs
+        Errno.Invalid when request == KvmRequest.SetSystemRegisters || request == KvmRequest.SetXcrs || request == KvmRequest.SetXsave
+                || request == KvmRequest.SetMsrs
             => "the state uses processor features that this KVM does not give its guests; choose a smaller CPU model, or the engine interp",
         Errno.Invalid when request == KvmRequest.SetCpuid => "this KVM refuses the CPU model; choose another one",
         Errno.Invalid when request == KvmRequest.CreateVcpu => "that is more processors than this KVM supports",

@@ -16,7 +16,8 @@ internal static class KvmHost
     /// <summary>Capabilities without which this engine cannot work; all are there since Linux 5.10.</summary>
     private static readonly KvmCapability[] s_needed =
     [
-        KvmCapability.UserMemory, KvmCapability.ExtendedCpuid, KvmCapability.UserNmi, KvmCapability.VcpuEvents, KvmCapability.DebugRegisters, KvmCapability.Xsave,
+        KvmCapability.UserMemory, KvmCapability.ExtendedCpuid, KvmCapability.UserNmi, KvmCapability.VcpuEvents, KvmCapability.DebugRegisters,
+        KvmCapability.Xsave,
         KvmCapability.Xcrs, KvmCapability.ImmediateExit, KvmCapability.UserSpaceMsr, KvmCapability.MsrFilter,
     ];
 
@@ -49,9 +50,12 @@ internal static class KvmHost
     internal static string CannotOpen(int errno, KvmBacking backing) => errno switch
     {
         Errno.NoEntry or Errno.NoDevice when backing == KvmBacking.None =>
-            $"no {Device}, and the processor shows neither VT-x nor AMD-V: enable it in the firmware, or take a host or cloud instance with (nested) virtualization",
-        Errno.NoEntry or Errno.NoDevice => $"no {Device} although the processor has {Name(backing)}: load the module (modprobe {Module(backing)}); in a container, pass the device in",
-        Errno.AccessDenied or Errno.NotPermitted => $"no permission to open {Device}: join the group that owns it (usermod -aG kvm USER, then log in again), or pass the device to the container",
+            $"no {Device}, and the processor shows neither VT-x nor AMD-V: "
+                + "enable it in the firmware, or take a host or cloud instance with (nested) virtualization",
+        Errno.NoEntry or Errno.NoDevice =>
+            $"no {Device} although the processor has {Name(backing)}: load the module (modprobe {Module(backing)}); in a container, pass the device in",
+        Errno.AccessDenied or Errno.NotPermitted =>
+            $"no permission to open {Device}: join the group that owns it (usermod -aG kvm USER, then log in again), or pass the device to the container",
         _ => $"{Device} does not open: {Errno.Name(errno)}",
     };
 
@@ -118,7 +122,8 @@ internal static class KvmHost
                 + $"auto does not choose it ({capabilities})", Hardware: false, Chosen: false,
                 Warning: "this KVM has no hardware behind it and emulates, about 1000 times slower than a translator: a boot takes many minutes");
         }
-        string paging = nestedPaging switch { true => "nested paging", false => "no nested paging (shadow page tables, slower)", null => "nested paging unknown" };
+        string paging = nestedPaging switch { true => "nested paging",
+            false => "no nested paging (shadow page tables, slower)", null => "nested paging unknown" };
         return new(true, $"{Name(backing)}, {paging} ({capabilities})", Hardware: true);
 
         string Has(KvmCapability capability) => YesNo(kvm.Check(capability) != 0);

@@ -111,11 +111,14 @@ internal sealed unsafe class KvmVm : IX86Vm, IDirtyPageLog
         }
     }
 
-    /// <summary>KVM says how many pages behind the run structure the ring lies; all vCPUs have the same one. It stays mapped as long as the first vCPU's structure.</summary>
+    /// <summary>
+    /// KVM says how many pages behind the run structure the ring lies; all vCPUs have the same one. It stays mapped as long as the first vCPU's structure.
+    /// </summary>
     private PostedWrites? Ring(KvmRun* run)
     {
         int page = _vm.Check(KvmCapability.CoalescedMmio);
-        return page > 0 && (page + 1) * KvmCoalescedRing.PageSize <= _runSize ? new PostedWrites((KvmCoalescedRing*)((byte*)run + page * KvmCoalescedRing.PageSize)) : null;
+        return page > 0 && (page + 1) * KvmCoalescedRing.PageSize <= _runSize
+            ? new PostedWrites((KvmCoalescedRing*)((byte*)run + page * KvmCoalescedRing.PageSize)) : null;
     }
 
     // ---- time
@@ -155,7 +158,8 @@ internal sealed unsafe class KvmVm : IX86Vm, IDirtyPageLog
         for (int n = 0; n < regions.Count; n++)
         {
             MemoryRegion r = regions[n];
-            if (r.IsReadOnly && !_readOnlyMemory) throw new InvalidOperationException("this KVM has no read-only memory, which the machine's ROM needs; use the engine interp");
+            if (r.IsReadOnly && !_readOnlyMemory)
+                throw new InvalidOperationException("this KVM has no read-only memory, which the machine's ROM needs; use the engine interp");
             var slot = new KvmMemoryRegion
             {
                 Slot = (uint)n,
@@ -181,7 +185,10 @@ internal sealed unsafe class KvmVm : IX86Vm, IDirtyPageLog
         return bitmap;
     }
 
-    /// <summary>MSRs that KVM does not know, and those of the local APIC if it is not the kernel's, come to us. x2APIC MSRs cannot be filtered, but without an APIC in the kernel it does not know them.</summary>
+    /// <summary>
+    /// MSRs that KVM does not know, and those of the local APIC if it is not the kernel's, come to us. x2APIC MSRs cannot be filtered, but without an APIC in
+    /// the kernel it does not know them.
+    /// </summary>
     private void LetMsrsExit()
     {
         _vm.Enable(KvmCapability.UserSpaceMsr, MsrExits);

@@ -4,7 +4,8 @@ namespace Bunraku.Engines.X86;
 /// <param name="Selector">16-bit selector (paragraph in real mode).</param>
 /// <param name="Base">Linear base; 64 bits for FS and GS (and TR, LDTR in long mode), else 32.</param>
 /// <param name="Limit">Byte-granular limit, already scaled by G.</param>
-/// <param name="Attributes">Access rights as in Intel SDM vol. 3C "Guest Register State": type 3:0, S 4, DPL 6:5, P 7, AVL 12, L 13, D/B 14, G 15, unusable 16.</param>
+/// <param name="Attributes">Access rights as in Intel SDM vol. 3C "Guest Register State": type 3:0, S 4, DPL 6:5, P 7, AVL 12, L 13, D/B 14, G 15, unusable
+/// 16.</param>
 public readonly record struct SegmentState(ushort Selector, ulong Base, uint Limit, uint Attributes);
 
 /// <summary>An event that the processor has accepted and delivers before it executes anything else.</summary>
@@ -20,15 +21,18 @@ public readonly record struct PendingEvent(EventKind Kind, byte Vector, uint? Er
 public readonly record struct PostedWrite(ulong Address, int Size, ulong Data);
 
 /// <summary>
-/// An instruction that has exited for an answer and has it: the fields of its <see cref="X86Exit"/>. The instruction itself begins again with the next entry and finds the answer here, so that the
+/// An instruction that has exited for an answer and has it: the fields of its <see cref="X86Exit"/>. The instruction itself begins again with the next entry
+/// and finds the answer here, so that the
 /// device is not asked twice.
 /// </summary>
 /// <param name="Rip">RIP of the instruction.</param>
 public sealed record HalfDoneInstruction(
-    ExitReason Reason, ulong Rip, bool IsWrite, int Size, ulong Address, ulong Data, bool Fault, uint Leaf, uint Subleaf, uint Eax, uint Ebx, uint Ecx, uint Edx);
+    ExitReason Reason, ulong Rip, bool IsWrite, int Size, ulong Address, ulong Data, bool Fault, uint Leaf, uint Subleaf, uint Eax, uint Ebx,
+    uint Ecx, uint Edx);
 
 /// <summary>
-/// The complete architectural state of one x86 vCPU, independent of any engine. A plain container: caches, counters and what the host needs are not in it. Exact at each instruction boundary, and
+/// The complete architectural state of one x86 vCPU, independent of any engine. A plain container: caches, counters and what the host needs are not in it.
+/// Exact at each instruction boundary, and
 /// between an exit and the next entry, once the exit is handled.
 /// </summary>
 [StateRecord("x86.cpu", version: 2)]
@@ -59,7 +63,10 @@ public sealed class CpuState
     public ulong[] Dr = new ulong[4];
     /// <summary>Debug status and debug control.</summary>
     public ulong Dr6, Dr7;
-    /// <summary>The four PDPTE registers, which need not be what memory holds now. Null: the engine does not know them; written, they are loaded from memory as MOV to CR3 does, where paging uses them.</summary>
+    /// <summary>
+    /// The four PDPTE registers, which need not be what memory holds now. Null: the engine does not know them; written, they are loaded from memory as MOV to
+    /// CR3 does, where paging uses them.
+    /// </summary>
     public ulong[]? Pdptes;
     /// <summary>XSAVE image, standard format: legacy area 512 bytes, header 64, AVX at 576, PKRU at its CPUID offset.</summary>
     public byte[] Xsave = new byte[4096];
@@ -83,7 +90,9 @@ public sealed class CpuState
     public ulong PendingDebug;
     /// <summary>An event is under way: the next entry delivers it first.</summary>
     public PendingEvent? Pending;
-    /// <summary>What the processor does. Where the board holds the local APICs, a processor that waits for its start-up IPI says so from its first look at the APIC on.</summary>
+    /// <summary>
+    /// What the processor does. Where the board holds the local APICs, a processor that waits for its start-up IPI says so from its first look at the APIC on.
+    /// </summary>
     public CpuActivity Activity;
     /// <summary>The instruction at RIP has its answer; null: it waits for none.</summary>
     public HalfDoneInstruction? HalfDone;
@@ -107,7 +116,8 @@ public sealed class CpuState
         other.Gpr.CopyTo(Gpr, 0);
         other.Dr.CopyTo(Dr, 0);
         other.Xsave.CopyTo(Xsave, 0);
-        (Rip, Rflags, Cr0, Cr2, Cr3, Cr4, Cr8, Xcr0, Efer) = (other.Rip, other.Rflags, other.Cr0, other.Cr2, other.Cr3, other.Cr4, other.Cr8, other.Xcr0, other.Efer);
+        (Rip, Rflags, Cr0, Cr2, Cr3, Cr4, Cr8, Xcr0, Efer) = (other.Rip, other.Rflags, other.Cr0, other.Cr2, other.Cr3, other.Cr4, other.Cr8,
+            other.Xcr0, other.Efer);
         (Es, Cs, Ss, Ds, Fs, Gs, Ldtr, Tr) = (other.Es, other.Cs, other.Ss, other.Ds, other.Fs, other.Gs, other.Ldtr, other.Tr);
         (GdtrBase, IdtrBase, GdtrLimit, IdtrLimit, Dr6, Dr7) = (other.GdtrBase, other.IdtrBase, other.GdtrLimit, other.IdtrLimit, other.Dr6, other.Dr7);
         Pdptes = (ulong[]?)other.Pdptes?.Clone();

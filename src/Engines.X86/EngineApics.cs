@@ -36,7 +36,9 @@ public sealed class LocalApicState
     /// <summary>IA32_APIC_BASE.</summary>
     public ulong Base;
 
-    /// <summary>The register page: 32 bits at multiples of 16. The identifier is in bits 31:24, in x2APIC mode in all bits; the current count is that of the moment.</summary>
+    /// <summary>
+    /// The register page: 32 bits at multiples of 16. The identifier is in bits 31:24, in x2APIC mode in all bits; the current count is that of the moment.
+    /// </summary>
     public byte[] Registers = new byte[Size];
 
     /// <summary>IA32_TSC_DEADLINE in ticks of the virtual clock; 0: not armed.</summary>
@@ -83,7 +85,8 @@ public sealed class LocalApicState
 public static class LocalApicOffset
 {
     /// <summary>The register of that name; all are 32 bits wide.</summary>
-    public const int Id = 0x20, Version = 0x30, TaskPriority = 0x80, ProcessorPriority = 0xA0, LogicalDestination = 0xD0, DestinationFormat = 0xE0, SpuriousVector = 0xF0,
+    public const int Id = 0x20, Version = 0x30, TaskPriority = 0x80, ProcessorPriority = 0xA0, LogicalDestination = 0xD0, DestinationFormat = 0xE0,
+        SpuriousVector = 0xF0,
         InService = 0x100, TriggerMode = 0x180, InterruptRequest = 0x200, ErrorStatus = 0x280, InterruptCommand = 0x300, InterruptCommandHigh = 0x310,
         LvtTimer = 0x320, LvtLint0 = 0x350, LvtLint1 = 0x360, LvtError = 0x370, InitialCount = 0x380, CurrentCount = 0x390, DivideConfiguration = 0x3E0;
 }

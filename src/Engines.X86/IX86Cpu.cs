@@ -24,8 +24,10 @@ public interface IX86Cpu : IVirtualCpu, IStateful<CpuState>
     void InjectInterrupt(byte vector);
 
     /// <summary>
-    /// An external interrupt waits that the next entry can take. The software processor acknowledges it when it takes it, at the beginning of that <see cref="Enter"/>: until then it stays
-    /// where it is, and may go away or be overtaken. An engine whose processor must be told the vector acknowledges at once. Requires <see cref="InterruptWindowOpen"/>. An offer is
+    /// An external interrupt waits that the next entry can take. The software processor acknowledges it when it takes it, at the beginning of that
+    /// <see cref="Enter"/>: until then it stays
+    /// where it is, and may go away or be overtaken. An engine whose processor must be told the vector acknowledges at once. Requires
+    /// <see cref="InterruptWindowOpen"/>. An offer is
     /// good for one entry.
     /// </summary>
     /// <returns>False: it has gone away already, and HLT goes on.</returns>
@@ -49,7 +51,8 @@ public interface IX86Cpu : IVirtualCpu, IStateful<CpuState>
     }
 
     /// <summary>
-    /// The guest's TSC minus <see cref="VirtualClock.Counter"/>, modulo 2^64. The vCPU exits soon after the guest has changed it. 0 where guests read a counter that is not the clock's.
+    /// The guest's TSC minus <see cref="VirtualClock.Counter"/>, modulo 2^64. The vCPU exits soon after the guest has changed it. 0 where guests read a counter
+    /// that is not the clock's.
     /// </summary>
     ulong TscOffset => 0;
 
@@ -62,8 +65,10 @@ public interface IX86Cpu : IVirtualCpu, IStateful<CpuState>
     void InjectException(byte vector, uint? errorCode);
 
     /// <summary>
-    /// Copies the architectural state out, complete. Allowed between exits; an answer that the last exit waits for must have been given. An instruction that has such an answer is half done
-    /// (<see cref="CpuState.HalfDone"/>, <see cref="CpuState.MmioValues"/>). An engine that cannot tell what it has of those, KVM, leaves them out: who moves a guest away from it kicks and enters
+    /// Copies the architectural state out, complete. Allowed between exits; an answer that the last exit waits for must have been given. An instruction that
+    /// has such an answer is half done
+    /// (<see cref="CpuState.HalfDone"/>, <see cref="CpuState.MmioValues"/>). An engine that cannot tell what it has of those, KVM, leaves them out: who moves a
+    /// guest away from it kicks and enters
     /// until <see cref="ExitReason.Kicked"/> before.
     /// </summary>
     void ReadState(CpuState state);

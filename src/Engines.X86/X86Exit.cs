@@ -22,7 +22,9 @@ public enum ExitReason : byte
     Pause,
     /// <summary>MWAIT or MONITOR.</summary>
     Mwait,
-    /// <summary>VMCALL or VMMCALL, when execution controls ask for it: arguments in <see cref="X86Exit.Call"/>; <see cref="VmExit.Data"/> goes to RAX.</summary>
+    /// <summary>
+    /// VMCALL or VMMCALL, when execution controls ask for it: arguments in <see cref="X86Exit.Call"/>; <see cref="VmExit.Data"/> goes to RAX.
+    /// </summary>
     Hypercall,
     /// <summary>MOV to or from a control register, CLTS, LMSW, that execution controls intercept. CR8 always exits as it belongs to the local APIC.</summary>
     CrAccess,
@@ -39,14 +41,18 @@ public enum ExitReason : byte
     /// <summary>WBINVD, INVD.</summary>
     Wbinvd,
     /// <summary>
-    /// An exception selected by the exception bitmap, before delivery. Also one that came up while an event was delivered (<see cref="X86Exit.Vectoring"/>): the
+    /// An exception selected by the exception bitmap, before delivery. Also one that came up while an event was delivered (<see cref="X86Exit.Vectoring"/>):
+    /// the
     /// bitmap is asked before it becomes a double fault, then for the double fault, and before shutdown (Intel SDM vol. 3C, "Other Causes of VM Exits").
     /// </summary>
     Exception,
-    /// <summary>FERR# was asserted: an unmasked x87 exception waits and CR0.NE is clear (Intel SDM vol. 1, "MS-DOS Compatibility Sub-mode"). Nothing to complete.</summary>
+    /// <summary>
+    /// FERR# was asserted: an unmasked x87 exception waits and CR0.NE is clear (Intel SDM vol. 1, "MS-DOS Compatibility Sub-mode"). Nothing to complete.
+    /// </summary>
     FloatingPointError,
     /// <summary>
-    /// A guest-physical access for which <see cref="GuestMemory.Rights"/> lack a right, before it has any effect: the address is <see cref="VmExit.Address"/>, what was wanted is in
+    /// A guest-physical access for which <see cref="GuestMemory.Rights"/> lack a right, before it has any effect: the address is <see cref="VmExit.Address"/>,
+    /// what was wanted is in
     /// <see cref="VmExit.Violation"/>. The next entry tries the instruction, or the delivery of the event, again.
     /// </summary>
     EptViolation,
@@ -54,7 +60,9 @@ public enum ExitReason : byte
     InterruptWindow,
     /// <summary>The guest can take an NMI now.</summary>
     NmiWindow,
-    /// <summary>EOI of a level-triggered interrupt of a routed pin: its vector in <see cref="VmExit.Address"/>. Only from engines that hold the local APICs.</summary>
+    /// <summary>
+    /// EOI of a level-triggered interrupt of a routed pin: its vector in <see cref="VmExit.Address"/>. Only from engines that hold the local APICs.
+    /// </summary>
     VirtualizedEoi,
     /// <summary>A fault while delivering a double fault. The processor is in shutdown.</summary>
     TripleFault,
@@ -91,11 +99,13 @@ public readonly record struct VectoredEvent(EventKind Kind, byte Vector, uint? E
 
 /// <summary>
 /// An exit of an x86 vCPU. For a read the hypervisor stores the value in <see cref="VmExit.Data"/> (or the CPUID results). Instructions that exit only because
-/// <see cref="ExecutionControls.Instructions"/> asks for it have their own result or operand filled in and are executed by the next entry with what the hypervisor left there, so that handling may be to
+/// <see cref="ExecutionControls.Instructions"/> asks for it have their own result or operand filled in and are executed by the next entry with what the
+/// hypervisor left there, so that handling may be to
 /// do nothing.
 /// </summary>
 /// <remarks>
-/// <see cref="VmExit.Address"/> is a port (Io), a guest-physical address (Mmio, EptViolation), an MSR index (Msr), a register number (CrAccess, DrAccess), an offset (Invlpg) or a vector (Exception,
+/// <see cref="VmExit.Address"/> is a port (Io), a guest-physical address (Mmio, EptViolation), an MSR index (Msr), a register number (CrAccess, DrAccess), an
+/// offset (Invlpg) or a vector (Exception,
 /// VirtualizedEoi).
 /// </remarks>
 public sealed class X86Exit : VmExit
@@ -116,7 +126,8 @@ public sealed class X86Exit : VmExit
     public uint ErrorCode;
 
     /// <summary>
-    /// Exception, EptViolation: the event during whose delivery it came up; null when an instruction did it. The event was not delivered. After an EptViolation the next entry delivers it,
+    /// Exception, EptViolation: the event during whose delivery it came up; null when an instruction did it. The event was not delivered. After an EptViolation
+    /// the next entry delivers it,
     /// or executes the instruction that asked for it, again.
     /// </summary>
     public VectoredEvent? Vectoring;

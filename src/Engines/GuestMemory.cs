@@ -68,9 +68,12 @@ public sealed unsafe class GuestMemory : IDisposable
         ulong size = 0, end = 0;
         foreach (MemoryRegion r in regions)
         {
-            if (r.Length == 0 || ((r.Start | r.Length) & (PageSize - 1)) != 0) throw new ArgumentException($"memory of {r.Length:X} bytes at {r.Start:X} is not made of pages of 4096 bytes", nameof(regions));
-            if (r.Start < end || r.Length > ulong.MaxValue - r.Start) throw new ArgumentException($"memory at {r.Start:X} overlaps what lies before it, or the end of the address space", nameof(regions));
-            if (r.Offset != size) throw new ArgumentException($"memory at {r.Start:X} does not follow the memory before it in the backing memory", nameof(regions));
+            if (r.Length == 0 || ((r.Start | r.Length) & (PageSize - 1)) != 0)
+                throw new ArgumentException($"memory of {r.Length:X} bytes at {r.Start:X} is not made of pages of 4096 bytes", nameof(regions));
+            if (r.Start < end || r.Length > ulong.MaxValue - r.Start)
+                throw new ArgumentException($"memory at {r.Start:X} overlaps what lies before it, or the end of the address space", nameof(regions));
+            if (r.Offset != size)
+                throw new ArgumentException($"memory at {r.Start:X} does not follow the memory before it in the backing memory", nameof(regions));
             size += r.Length;
             end = r.End;
         }
@@ -143,10 +146,15 @@ public sealed unsafe class GuestMemory : IDisposable
         return true;
     }
 
-    /// <summary>Told of each write by <see cref="Write"/>, and of what <see cref="NotifyWritten"/> tells, after it is done: address and bytes, inside one page. On the writer's thread; for who keeps a copy. Set while no device runs.</summary>
+    /// <summary>
+    /// Told of each write by <see cref="Write"/>, and of what <see cref="NotifyWritten"/> tells, after it is done: address and bytes, inside one page. On the
+    /// writer's thread; for who keeps a copy. Set while no device runs.
+    /// </summary>
     public DeviceWrite? OnDeviceWrite { get; set; }
 
-    /// <summary>Copies into guest memory as a device does (DMA): decoded code in the way is forgotten. False when a byte is not RAM; earlier pages are then written.</summary>
+    /// <summary>
+    /// Copies into guest memory as a device does (DMA): decoded code in the way is forgotten. False when a byte is not RAM; earlier pages are then written.
+    /// </summary>
     public bool Write(ulong address, ReadOnlySpan<byte> source)
     {
         while (source.Length > 0)
@@ -174,13 +182,20 @@ public sealed unsafe class GuestMemory : IDisposable
     /// <summary>Writes one little-endian value as a device does; false when a byte is not RAM.</summary>
     public bool TryWrite<T>(ulong address, T value) where T : unmanaged => Write(address, new ReadOnlySpan<byte>(&value, sizeof(T)));
 
-    /// <summary>A device is about to write to [<paramref name="address"/>, +<paramref name="length"/>), which is RAM, by a pointer of its own: see <see cref="PageRightsTable.DeviceWriteRefused"/>.</summary>
+    /// <summary>
+    /// A device is about to write to [<paramref name="address"/>, +<paramref name="length"/>), which is RAM, by a pointer of its own: see
+    /// <see cref="PageRightsTable.DeviceWriteRefused"/>.
+    /// </summary>
     public void PrepareWrite(ulong address, ulong length)
     {
-        for (ulong page = address & ~(PageSize - 1); page < address + length; page += PageSize) Rights.BeforeDeviceWrite((ulong)(PagePointer(page) - Backing.Pointer));
+        for (ulong page = address & ~(PageSize - 1); page < address + length; page += PageSize)
+            Rights.BeforeDeviceWrite((ulong)(PagePointer(page) - Backing.Pointer));
     }
 
-    /// <summary>Tells who has read code from there that a device wrote to [<paramref name="address"/>, +<paramref name="length"/>), which is RAM, by a pointer of its own.</summary>
+    /// <summary>
+    /// Tells who has read code from there that a device wrote to [<paramref name="address"/>, +<paramref name="length"/>), which is RAM, by a pointer of its
+    /// own.
+    /// </summary>
     public void NotifyWritten(ulong address, ulong length)
     {
         for (ulong end = address + length; address < end; address = (address & ~(PageSize - 1)) + PageSize)

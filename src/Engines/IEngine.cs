@@ -9,7 +9,8 @@ namespace Bunraku.Engines;
 public sealed record EngineProbe(bool Available, string Detail, bool Hardware = false, bool Chosen = true, string? Warning = null);
 
 /// <summary>
-/// A technique for running guests, as the user selects it with <c>--engine</c>. Stateless and thread-safe. What it needs to make a VM, a model of the processor, belongs to its architecture.
+/// A technique for running guests, as the user selects it with <c>--engine</c>. Stateless and thread-safe. What it needs to make a VM, a model of the
+/// processor, belongs to its architecture.
 /// </summary>
 public interface IEngine
 {

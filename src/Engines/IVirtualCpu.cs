@@ -1,7 +1,8 @@
 namespace Bunraku.Engines;
 
 /// <summary>
-/// A virtual processor of any architecture: runs guest code until something needs the hypervisor. All members but <see cref="Kick"/> are for the one thread that runs the vCPU. Its state is a
+/// A virtual processor of any architecture: runs guest code until something needs the hypervisor. All members but <see cref="Kick"/> are for the one thread
+/// that runs the vCPU. Its state is a
 /// record that only its architecture understands (<see cref="IStateful"/>); it may be saved and restored between exits.
 /// </summary>
 public interface IVirtualCpu : IStateful, IDisposable
@@ -16,13 +17,15 @@ public interface IVirtualCpu : IStateful, IDisposable
     VmExit Enter();
 
     /// <summary>
-    /// Makes the running or next <see cref="Enter"/> return soon with <see cref="ExitKind.Kicked"/>. Any thread, never blocks. Several kicks may become one exit; none is lost. After disposal it
+    /// Makes the running or next <see cref="Enter"/> return soon with <see cref="ExitKind.Kicked"/>. Any thread, never blocks. Several kicks may become one
+    /// exit; none is lost. After disposal it
     /// does nothing: whoever wakes a vCPU need not know that the VM has ended.
     /// </summary>
     void Kick();
 
     /// <summary>
-    /// What the vCPU does between events. A halt makes it <see cref="CpuActivity.Halted"/> before it exits, <see cref="Enter"/> makes it <see cref="CpuActivity.Active"/>; the hypervisor sets it for
+    /// What the vCPU does between events. A halt makes it <see cref="CpuActivity.Halted"/> before it exits, <see cref="Enter"/> makes it
+    /// <see cref="CpuActivity.Active"/>; the hypervisor sets it for
     /// the rest. From other threads approximate. An engine that keeps it to itself says always active here.
     /// </summary>
     CpuActivity Activity { get; set; }
@@ -55,7 +58,8 @@ public enum CpuActivity
 /// <param name="TlbFlushes">How often translations were given up.</param>
 /// <param name="ExceptionsDelivered">Exceptions that the guest got.</param>
 /// <param name="InterruptsDelivered">External interrupts and NMIs that the guest got.</param>
-/// <param name="FirstUserTimestamp"><see cref="System.Diagnostics.Stopwatch.GetTimestamp"/> when the vCPU entered the lowest privilege level for the first time; 0 before.</param>
+/// <param name="FirstUserTimestamp"><see cref="System.Diagnostics.Stopwatch.GetTimestamp"/> when the vCPU entered the lowest privilege level for the first
+/// time; 0 before.</param>
 /// <param name="BlocksTranslated">Pieces of code that were translated to the host's.</param>
 /// <param name="CodeFlushes">How often all decoded and translated code was given up.</param>
 public readonly record struct EngineCounters(

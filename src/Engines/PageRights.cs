@@ -38,7 +38,8 @@ public sealed class PageRightsTable
 
     internal PageRightsTable(ulong size) => _size = size;
 
-    /// <summary>Called before a device writes to a page without <see cref="PageRights.Write"/>, with the page's offset in the backing memory. The write happens in any case. On the thread that writes. That may be a
+    /// <summary>Called before a device writes to a page without <see cref="PageRights.Write"/>, with the page's offset in the backing memory. The write happens
+    /// in any case. On the thread that writes. That may be a
     /// vCPU's inside <see cref="IVirtualCpu.Enter"/>, with the interrupt controllers' lock held: do not call <see cref="Set"/> there.</summary>
     public Action<ulong>? DeviceWriteRefused { get; set; }
 
@@ -46,10 +47,12 @@ public sealed class PageRightsTable
     public bool WereTaken => _taken != null;
 
     /// <summary>The rights to the page of this offset in the backing memory.</summary>
-    public PageRights this[ulong offset] => _taken is { } taken ? PageRights.All & ~(PageRights)Volatile.Read(ref taken[offset >> GuestMemory.PageShift]) : PageRights.All;
+    public PageRights this[ulong offset] =>
+        _taken is { } taken ? PageRights.All & ~(PageRights)Volatile.Read(ref taken[offset >> GuestMemory.PageShift]) : PageRights.All;
 
     /// <summary>
-    /// Sets the rights to pages. When it returns, no vCPU makes use of rights that were taken away; a device may be in the middle of a write that it began before. Any thread but one inside
+    /// Sets the rights to pages. When it returns, no vCPU makes use of rights that were taken away; a device may be in the middle of a write that it began
+    /// before. Any thread but one inside
     /// <see cref="IVirtualCpu.Enter"/>, and without a lock that a vCPU may want there (that of the interrupt controllers).
     /// </summary>
     /// <param name="offset">Where the range begins in the backing memory: a multiple of 4096.</param>
@@ -59,8 +62,10 @@ public sealed class PageRightsTable
     public void Set(ulong offset, ulong length, PageRights rights)
     {
         const ulong inPage = GuestMemory.PageSize - 1;
-        if (offset > _size || length > _size - offset || ((offset | length) & inPage) != 0) throw new ArgumentOutOfRangeException(nameof(offset), $"{offset:X}, {length:X} bytes, are no pages of the memory");
-        if ((rights & (PageRights.Read | PageRights.Write)) == PageRights.Write) throw new ArgumentException("the right to write needs the right to read", nameof(rights));
+        if (offset > _size || length > _size - offset || ((offset | length) & inPage) != 0)
+            throw new ArgumentOutOfRangeException(nameof(offset), $"{offset:X}, {length:X} bytes, are no pages of the memory");
+        if ((rights & (PageRights.Read | PageRights.Write)) == PageRights.Write)
+            throw new ArgumentException("the right to write needs the right to read", nameof(rights));
         // Who takes the same rights at the same time waits for the vCPUs as well.
         lock (_lock)
         {

@@ -4,7 +4,8 @@ using Bunraku.Platform;
 namespace Bunraku.Engines;
 
 /// <summary>
-/// How a VM's counter follows from the host's: (the host's counter × <see cref="Multiplier"/> >> <see cref="Shift"/>) + <see cref="Offset"/>, with a product of 128 bits and a
+/// How a VM's counter follows from the host's: (the host's counter × <see cref="Multiplier"/> >> <see cref="Shift"/>) + <see cref="Offset"/>, with a product of
+/// 128 bits and a
 /// result modulo 2^64, before the offset that each vCPU adds. For emitted code.
 /// </summary>
 [StructLayout(LayoutKind.Sequential)]
@@ -18,7 +19,8 @@ public struct CounterScale
 }
 
 /// <summary>
-/// The VM's time: one counter, of which the counters of all its vCPUs are made (x86: the TSC; Arm: the virtual count), that starts at 0 at power-on, runs at a constant <see cref="CounterFrequency"/> and stands still while the
+/// The VM's time: one counter, of which the counters of all its vCPUs are made (x86: the TSC; Arm: the virtual count), that starts at 0 at power-on, runs at a
+/// constant <see cref="CounterFrequency"/> and stands still while the
 /// VM is stopped. It is the host's own counter, scaled. Everything else derives from it, so that clocks and timers agree with each other. Thread-safe.
 /// </summary>
 /// <remarks>
@@ -37,7 +39,10 @@ public sealed unsafe class VirtualClock : IStateful<ClockState>
     /// <param name="Frozen">The counter while it does not run.</param>
     private sealed record Stretch(bool Running, ulong Multiplier, ulong Offset, ulong Frozen);
 
-    /// <summary>Stands for the moment between two stretches: readers wait. Whoever read the counter before has then returned a value that the next stretch does not fall short of.</summary>
+    /// <summary>
+    /// Stands for the moment between two stretches: readers wait. Whoever read the counter before has then returned a value that the next stretch does not fall
+    /// short of.
+    /// </summary>
     private static readonly Stretch s_changing = new(false, 0, 0, 0);
 
     private const long NanosecondsPerSecond = 1_000_000_000;
@@ -120,7 +125,9 @@ public sealed unsafe class VirtualClock : IStateful<ClockState>
         }
     }
 
-    /// <summary>Nanoseconds that virtual time has run ahead of the host's monotonic clock since it last began to run; what <see cref="Correct"/> keeps small.</summary>
+    /// <summary>
+    /// Nanoseconds that virtual time has run ahead of the host's monotonic clock since it last began to run; what <see cref="Correct"/> keeps small.
+    /// </summary>
     public long AheadOfHost
     {
         get
@@ -145,7 +152,8 @@ public sealed unsafe class VirtualClock : IStateful<ClockState>
     {
         ulong high = Math.BigMul(ticks, _toNanoseconds, out ulong low);
         if (_toNanosecondsShift == 64) return (long)Math.Min(high, (ulong)long.MaxValue);
-        return high >> _toNanosecondsShift != 0 ? long.MaxValue : (long)Math.Min(high << (64 - _toNanosecondsShift) | low >> _toNanosecondsShift, (ulong)long.MaxValue);
+        return high >> _toNanosecondsShift != 0 ? long.MaxValue
+            : (long)Math.Min(high << (64 - _toNanosecondsShift) | low >> _toNanosecondsShift, (ulong)long.MaxValue);
     }
 
     private static ulong Scaled(Stretch stretch, ulong counter) => Scaled(stretch.Multiplier, counter) + stretch.Offset;
@@ -209,7 +217,9 @@ public sealed unsafe class VirtualClock : IStateful<ClockState>
     /// <summary>Sets the time of a stopped clock; before everything that reads it.</summary>
     void IStateful<ClockState>.Restore(ClockState state)
     {
-        if (state.Frequency != CounterFrequency) throw new StateFormatException($"the saved machine's counter has {state.Frequency} Hz, this one's {CounterFrequency}; make it with the same frequency");
+        if (state.Frequency != CounterFrequency)
+            throw new StateFormatException($"the saved machine's counter has {state.Frequency} Hz, this one's {CounterFrequency}; "
+                + "make it with the same frequency");
         lock (_lock)
         {
             if (_stretch.Running) throw new InvalidOperationException("a clock that runs is not moved by hand");

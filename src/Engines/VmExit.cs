@@ -8,14 +8,16 @@ public enum ExitKind : byte
     /// <summary>The vCPU was asked to stop (<see cref="IVirtualCpu.Kick"/>); nothing to emulate.</summary>
     Kicked,
     /// <summary>
-    /// A read or write of a guest-physical address with no RAM behind it: <see cref="VmExit.Address"/>, <see cref="VmExit.Size"/> (1 to 8 bytes, never across an 8-byte boundary),
+    /// A read or write of a guest-physical address with no RAM behind it: <see cref="VmExit.Address"/>, <see cref="VmExit.Size"/> (1 to 8 bytes, never across
+    /// an 8-byte boundary),
     /// <see cref="VmExit.IsWrite"/> and <see cref="VmExit.Data"/>.
     /// </summary>
     Access,
     /// <summary>The vCPU waits for an event; <see cref="IVirtualCpu.Activity"/> says so.</summary>
     Halt,
     /// <summary>
-    /// An access to RAM for which <see cref="GuestMemory.Rights"/> lack a right, before it has any effect: <see cref="VmExit.Address"/> and <see cref="VmExit.Violation"/>. The next entry tries it again.
+    /// An access to RAM for which <see cref="GuestMemory.Rights"/> lack a right, before it has any effect: <see cref="VmExit.Address"/> and
+    /// <see cref="VmExit.Violation"/>. The next entry tries it again.
     /// </summary>
     Refused,
     /// <summary>The processor is in a state that only a reset ends.</summary>
@@ -34,8 +36,10 @@ public enum ExitKind : byte
 public readonly record struct PageViolation(PageRights Wanted, ulong LinearAddress, bool IsTableAccess);
 
 /// <summary>
-/// One exit, filled by the engine and, for reads, completed by the hypervisor: it stores the value in <see cref="Data"/> and calls <see cref="IVirtualCpu.Enter"/> again, which finishes the
-/// instruction. An architecture derives its own exit, with its reasons and what they need. Each vCPU owns one instance and uses it again; it is valid until the next
+/// One exit, filled by the engine and, for reads, completed by the hypervisor: it stores the value in <see cref="Data"/> and calls
+/// <see cref="IVirtualCpu.Enter"/> again, which finishes the
+/// instruction. An architecture derives its own exit, with its reasons and what they need. Each vCPU owns one instance and uses it again; it is valid until the
+/// next
 /// <see cref="IVirtualCpu.Enter"/>, and only on the vCPU's thread.
 /// </summary>
 public abstract class VmExit

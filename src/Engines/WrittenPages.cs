@@ -13,7 +13,9 @@ public sealed class WrittenPages
     /// <summary>Switches the log on, when it begins empty, or off.</summary>
     public void Enable(bool on) => _bits = on ? new ulong[(_pages + PagesPerWord - 1) / PagesPerWord] : null;
 
-    /// <summary>A device has written to the page of this offset in the backing memory. After the write: who takes the log and then copies the page misses nothing.</summary>
+    /// <summary>
+    /// A device has written to the page of this offset in the backing memory. After the write: who takes the log and then copies the page misses nothing.
+    /// </summary>
     internal void Mark(ulong offset)
     {
         if (_bits is not { } bits) return;
@@ -21,7 +23,9 @@ public sealed class WrittenPages
         Interlocked.Or(ref bits[page / PagesPerWord], 1ul << (int)(page % PagesPerWord));
     }
 
-    /// <summary>Pages of a region written since the last call, one bit each, the region's first page in bit 0 of the first word. All zeros while the log is off.</summary>
+    /// <summary>
+    /// Pages of a region written since the last call, one bit each, the region's first page in bit 0 of the first word. All zeros while the log is off.
+    /// </summary>
     /// <param name="region">A region of the memory.</param>
     public ulong[] Take(in MemoryRegion region)
     {

@@ -2,7 +2,10 @@ using Bunraku.Engines;
 
 namespace Bunraku.Hypervisor.X86;
 
-/// <summary>The handlers of the exits that only x86 has, for every engine: a function of the machine, the vCPU and the exit. The buses hold a device's lock while it works.</summary>
+/// <summary>
+/// The handlers of the exits that only x86 has, for every engine: a function of the machine, the vCPU and the exit. The buses hold a device's lock while it
+/// works.
+/// </summary>
 internal static class ExitHandler
 {
     public static ExitAction Handle(X86Machine vm, X86CpuThread cpu, X86Exit exit)
@@ -30,7 +33,8 @@ internal static class ExitHandler
                 return ExitAction.Continue;
 
             case ExitReason.Msr:
-                exit.Fault = !(exit.IsWrite ? vm.Msrs.TryWrite(cpu.Cpu.Index, (uint)exit.Address, exit.Data) : vm.Msrs.TryRead(cpu.Cpu.Index, (uint)exit.Address, out exit.Data));
+                exit.Fault = !(exit.IsWrite ? vm.Msrs.TryWrite(cpu.Cpu.Index, (uint)exit.Address, exit.Data)
+                    : vm.Msrs.TryRead(cpu.Cpu.Index, (uint)exit.Address, out exit.Data));
                 cpu.LookForEvents();
                 return ExitAction.Continue;
 

@@ -19,7 +19,8 @@ public interface IInterruptSource
     bool TakeNmi();
 
     /// <summary>
-    /// The processor handles an NMI: of those that wait it holds one. Without that, two are two, though the vCPU may find them late: a processor would have begun the
+    /// The processor handles an NMI: of those that wait it holds one. Without that, two are two, though the vCPU may find them late: a processor would have
+    /// begun the
     /// first before the second came.
     /// </summary>
     void CollapseNmis();

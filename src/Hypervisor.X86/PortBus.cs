@@ -20,7 +20,8 @@ public sealed class PortBus
     }
 
     /// <summary>Two devices of equal priority at one port, in words; null: there are none.</summary>
-    public string? FindConflict() => _map.FindConflict() is { } c ? $"port {c.Address:X4} of {c.Hidden.GetType().Name} is taken by {c.Answers.GetType().Name}" : null;
+    public string? FindConflict() =>
+        _map.FindConflict() is { } c ? $"port {c.Address:X4} of {c.Hidden.GetType().Name} is taken by {c.Answers.GetType().Name}" : null;
 
     /// <summary>Reads 1, 2 or 4 bytes. An access that runs beyond its device's ports is split into bytes, as ISA does.</summary>
     public uint Read(ushort port, int size)

@@ -13,7 +13,10 @@ public sealed record X86MachineOptions : VirtualMachineOptions
         init => CounterFrequency = value;
     }
 
-    /// <summary>Offer KVM's paravirtual interface, where the model says that there is a hypervisor: ours when the engine lets hypercalls exit, else the engine's own if it has one.</summary>
+    /// <summary>
+    /// Offer KVM's paravirtual interface, where the model says that there is a hypervisor: ours when the engine lets hypercalls exit, else the engine's own if
+    /// it has one.
+    /// </summary>
     public bool Paravirtual { get; init; } = true;
 
     /// <summary>The engine holds the local APICs, if it can: see <see cref="X86Machine.EngineApics"/>. For boards that know what to do then.</summary>
@@ -33,7 +36,8 @@ public sealed class X86Machine : VirtualMachine
     /// <param name="cpus">Number of vCPUs, from 1.</param>
     /// <param name="options">The rest; null: the defaults.</param>
     /// <exception cref="Scheduling.CpuTimeException">The host does not give what <see cref="VirtualMachineOptions.CpuTime"/> asks for.</exception>
-    public X86Machine(IX86Engine engine, CpuModel model, ulong memorySize, int cpus = 1, X86MachineOptions? options = null) : this(engine, model, GuestMemory.Flat(memorySize), cpus, options)
+    public X86Machine(IX86Engine engine, CpuModel model, ulong memorySize, int cpus = 1, X86MachineOptions? options = null)
+        : this(engine, model, GuestMemory.Flat(memorySize), cpus, options)
     {
     }
 
@@ -44,13 +48,16 @@ public sealed class X86Machine : VirtualMachine
     /// <param name="cpus">Number of vCPUs, from 1.</param>
     /// <param name="options">The rest; null: the defaults.</param>
     /// <exception cref="Scheduling.CpuTimeException">The host does not give what <see cref="VirtualMachineOptions.CpuTime"/> asks for.</exception>
-    public X86Machine(IX86Engine engine, CpuModel model, IReadOnlyList<MemoryRegion> memory, int cpus = 1, X86MachineOptions? options = null) : base(engine, memory, options ??= new X86MachineOptions())
+    public X86Machine(IX86Engine engine, CpuModel model, IReadOnlyList<MemoryRegion> memory, int cpus = 1, X86MachineOptions? options = null)
+        : base(engine, memory, options ??= new X86MachineOptions())
     {
         try
         {
             KvmFeatures features = ParavirtualInterface.Offered;
-            bool paravirtual = options.Paravirtual && model.Has(CpuFeature.Hypervisor) && (engine.Intercepts.Instructions & InterceptedInstructions.Hypercall) != 0;
-            if (paravirtual) model = model with { Hypervisor = ParavirtualInterface.Describe(features, options.CpuTime.Realtime ? KvmHints.Realtime : KvmHints.None) };
+            bool paravirtual = options.Paravirtual && model.Has(CpuFeature.Hypervisor)
+                && (engine.Intercepts.Instructions & InterceptedInstructions.Hypercall) != 0;
+            if (paravirtual)
+                model = model with { Hypervisor = ParavirtualInterface.Describe(features, options.CpuTime.Realtime ? KvmHints.Realtime : KvmHints.None) };
             else if (options.Paravirtual) model = model with { Hypervisor = HypervisorInterface.OfEngine };
             _engineVm = engine.CreateVm(Memory, model, Clock);
             Use(_engineVm);
@@ -100,7 +107,10 @@ public sealed class X86Machine : VirtualMachine
     /// <summary>Ways around exits; null when the engine has none.</summary>
     public IEngineShortcuts? Shortcuts => _engineVm.Shortcuts;
 
-    /// <summary>A local APIC of the engine broadcasts an EOI: the vector. Set by the board before the start; called with <see cref="VirtualMachine.InterruptLock"/> held.</summary>
+    /// <summary>
+    /// A local APIC of the engine broadcasts an EOI: the vector. Set by the board before the start; called with <see cref="VirtualMachine.InterruptLock"/>
+    /// held.
+    /// </summary>
     public Action<byte>? EndOfInterrupt { get; set; }
 
     /// <summary>Where FERR# of the processors leads; null: nowhere. Set by the board before the start.</summary>

@@ -13,15 +13,18 @@ public interface IBusMapping
     void Move(ulong first);
 
     /// <summary>
-    /// The range is decoded no more. When this returns no further access reaches the device; one that is under way holds the device's lock, so whoever removes a range with that
+    /// The range is decoded no more. When this returns no further access reaches the device; one that is under way holds the device's lock, so whoever removes
+    /// a range with that
     /// lock held is sure that there is none.
     /// </summary>
     void Remove();
 }
 
 /// <summary>
-/// Which device answers at which address of a bus. Ranges may overlap: the one of the highest priority answers, among equals the one that was added first. Look-ups take no lock: they
-/// see one immutable table, which changes are made in a copy of. For the buses; an architecture with another address space makes one of its own with it. Thread-safe.
+/// Which device answers at which address of a bus. Ranges may overlap: the one of the highest priority answers, among equals the one that was added first.
+/// Look-ups take no lock: they
+/// see one immutable table, which changes are made in a copy of. For the buses; an architecture with another address space makes one of its own with it.
+/// Thread-safe.
 /// </summary>
 /// <typeparam name="TDevice">What the bus calls.</typeparam>
 /// <param name="lastAddress">Highest address of the bus.</param>
@@ -39,7 +42,9 @@ public sealed class AddressMap<TDevice>(ulong lastAddress, DeviceLock? defaultLo
         public readonly DeviceLock Lock;
         /// <summary>First and last address.</summary>
         public readonly ulong First, Last;
-        /// <summary>The range was moved or removed, and the table shows it. Who found the entry asks when he holds the lock, and then looks the address up again.</summary>
+        /// <summary>
+        /// The range was moved or removed, and the table shows it. Who found the entry asks when he holds the lock, and then looks the address up again.
+        /// </summary>
         public volatile bool Gone;
     }
 
@@ -120,7 +125,8 @@ public sealed class AddressMap<TDevice>(ulong lastAddress, DeviceLock? defaultLo
                 for (int k = 0; k < n; k++)
                 {
                     (Mapping answers, Mapping hidden) = (_mappings[k], _mappings[n]);
-                    if (answers.Priority != hidden.Priority || answers.Entry is not { } a || hidden.Entry is not { } b || a.First > b.Last || b.First > a.Last) continue;
+                    if (answers.Priority != hidden.Priority || answers.Entry is not { } a || hidden.Entry is not { } b || a.First > b.Last || b.First > a.Last)
+                        continue;
                     return (Math.Max(a.First, b.First), answers.Device, hidden.Device);
                 }
             }

@@ -13,7 +13,8 @@ public enum ExitAction
 }
 
 /// <summary>
-/// One vCPU's run loop on its own host thread: take what waits for it, enter, handle the exit, again. The loop itself handles the exits that every architecture has. A derived class is the
+/// One vCPU's run loop on its own host thread: take what waits for it, enter, handle the exit, again. The loop itself handles the exits that every architecture
+/// has. A derived class is the
 /// architecture's part: events, and exits of the kind <see cref="ExitKind.Architectural"/>.
 /// </summary>
 public abstract class CpuThread : IDisposable
@@ -26,7 +27,8 @@ public abstract class CpuThread : IDisposable
     private bool _woken, _paused, _started;
     private volatile bool _stop, _pauseWanted;
     /// <summary>
-    /// The interrupt source may have something to take, or to be told to the engine. Set behind each change of its state, by any thread; cleared by the vCPU's thread before it
+    /// The interrupt source may have something to take, or to be told to the engine. Set behind each change of its state, by any thread; cleared by the vCPU's
+    /// thread before it
     /// looks, so that nothing is lost and no lock is needed to see that there is nothing.
     /// </summary>
     private volatile bool _eventsMayWait = true;
@@ -55,7 +57,9 @@ public abstract class CpuThread : IDisposable
     /// <summary>Its exits by reason.</summary>
     public ExitCounters Exits { get; } = new();
 
-    /// <summary>What this vCPU alone finds in guest-physical address space, in front of <see cref="VirtualMachine.Mmio"/>: its own interrupt controller.</summary>
+    /// <summary>
+    /// What this vCPU alone finds in guest-physical address space, in front of <see cref="VirtualMachine.Mmio"/>: its own interrupt controller.
+    /// </summary>
     public MmioBus LocalMmio { get; }
 
     /// <summary>Called after each exit was handled, so that what a read returned is seen too (tracing). Set before the start.</summary>
@@ -106,7 +110,9 @@ public abstract class CpuThread : IDisposable
         Wake();
     }
 
-    /// <summary>Returns when the thread uses its vCPU no more, until <see cref="Resume"/>; a thread that is to end ends first. Not on the vCPU's thread.</summary>
+    /// <summary>
+    /// Returns when the thread uses its vCPU no more, until <see cref="Resume"/>; a thread that is to end ends first. Not on the vCPU's thread.
+    /// </summary>
     internal void Pause()
     {
         lock (_wakeLock)
@@ -228,7 +234,8 @@ public abstract class CpuThread : IDisposable
     // ---- exits
 
     /// <summary>
-    /// Handles an exit: what every architecture has here, the rest by <see cref="HandleArchitectural"/>. The buses hold a device's lock while it works. On the vCPU's thread, or by who holds the vCPU.
+    /// Handles an exit: what every architecture has here, the rest by <see cref="HandleArchitectural"/>. The buses hold a device's lock while it works. On the
+    /// vCPU's thread, or by who holds the vCPU.
     /// </summary>
     /// <param name="exit">A read gets its value there.</param>
     public ExitAction Handle(VmExit exit)
@@ -239,7 +246,8 @@ public abstract class CpuThread : IDisposable
                 return HandleArchitectural(exit);
 
             case ExitKind.Access:
-                if (exit.IsWrite ? LocalMmio.TryWrite(exit.Address, exit.Size, exit.Data) : LocalMmio.TryRead(exit.Address, exit.Size, out exit.Data)) LookForEvents();
+                if (exit.IsWrite ? LocalMmio.TryWrite(exit.Address, exit.Size, exit.Data) : LocalMmio.TryRead(exit.Address, exit.Size, out exit.Data))
+                    LookForEvents();
                 else if (exit.IsWrite) _vm.Mmio.Write(exit.Address, exit.Size, exit.Data);
                 else exit.Data = _vm.Mmio.Read(exit.Address, exit.Size);
                 return ExitAction.Continue;
@@ -256,7 +264,8 @@ public abstract class CpuThread : IDisposable
 
             case ExitKind.Refused:
                 return End(new StopCause(StopReason.EngineError, Cpu: Cpu.Index,
-                    Message: $"nobody answers for the guest's access ({exit.Violation.Wanted}) to page {exit.Address & ~(GuestMemory.PageSize - 1):X}, whose rights were taken away: set VirtualMachine.PageViolation"));
+                    Message: $"nobody answers for the guest's access ({exit.Violation.Wanted}) to page {exit.Address & ~(GuestMemory.PageSize - 1):X}, "
+                        + "whose rights were taken away: set VirtualMachine.PageViolation"));
 
             case ExitKind.Shutdown:
                 return HandleShutdown(exit);
@@ -278,7 +287,8 @@ public abstract class CpuThread : IDisposable
     // ---- the architecture's part, on the vCPU's thread or by who holds the vCPU
 
     /// <summary>
-    /// Takes what waits for the vCPU: wakes it, starts it, gives it what it can take now, and asks to be told when it can take the rest. Called when something may wait, which is said by
+    /// Takes what waits for the vCPU: wakes it, starts it, gives it what it can take now, and asks to be told when it can take the rest. Called when something
+    /// may wait, which is said by
     /// <see cref="Wake"/> and <see cref="LookForEvents"/>; what stays is asked for again by <see cref="LookForEvents"/>.
     /// </summary>
     /// <returns>False when the VM comes to its end.</returns>
@@ -335,7 +345,10 @@ public abstract class CpuThread : IDisposable
         LookForEvents();
     }
 
-    /// <summary>What the run loop does before an entry, for <see cref="SteppedRun"/>: no window is asked for, since it would open anywhere. True when the vCPU executes instructions now.</summary>
+    /// <summary>
+    /// What the run loop does before an entry, for <see cref="SteppedRun"/>: no window is asked for, since it would open anywhere. True when the vCPU executes
+    /// instructions now.
+    /// </summary>
     internal bool TakeEventsBetweenSteps()
     {
         _eventsMayWait = false;

@@ -3,18 +3,23 @@ using Bunraku.Engines;
 namespace Bunraku.Hypervisor;
 
 /// <summary>
-/// What every device of a machine has: a name, a state that can be saved and restored, a reset. It is told to its machine by <see cref="VirtualMachine.Add(IDevice, DeviceLock?)"/>, beside the buses that it
+/// What every device of a machine has: a name, a state that can be saved and restored, a reset. It is told to its machine by
+/// <see cref="VirtualMachine.Add(IDevice, DeviceLock?)"/>, beside the buses that it
 /// answers on. While no vCPU runs, with the lock held that it was added with.
 /// </summary>
 public interface IDevice : IStateful
 {
     /// <summary>
-    /// RESET of the machine: registers as after power-on, timers not armed, interrupt wires low. What is at the other side, input that waits for the guest, the time of day, stays. All devices of
+    /// RESET of the machine: registers as after power-on, timers not armed, interrupt wires low. What is at the other side, input that waits for the guest, the
+    /// time of day, stays. All devices of
     /// the machine are reset while no vCPU runs.
     /// </summary>
     void Reset();
 
-    /// <summary>The machine stands still from now on: virtual time, timers and vCPUs do already. For devices with threads or requests to the host of their own; when it returns, guest memory is left alone.</summary>
+    /// <summary>
+    /// The machine stands still from now on: virtual time, timers and vCPUs do already. For devices with threads or requests to the host of their own; when it
+    /// returns, guest memory is left alone.
+    /// </summary>
     void Pause()
     {
     }
@@ -26,7 +31,8 @@ public interface IDevice : IStateful
 }
 
 /// <summary>
-/// A device in guest-physical address space. Addresses are offsets from the beginning of the device's range. Called on vCPU threads with the device's lock held, which
+/// A device in guest-physical address space. Addresses are offsets from the beginning of the device's range. Called on vCPU threads with the device's lock
+/// held, which
 /// <see cref="MmioBus.Add"/> names.
 /// </summary>
 public interface IMmioDevice
@@ -43,7 +49,9 @@ public interface IMmioDevice
     void WriteMmio(ulong offset, int size, ulong value);
 }
 
-/// <summary>An interrupt wire. Level semantics: edges are made of two calls. A wire is moved with the lock of its device held; what it leads to takes care of itself.</summary>
+/// <summary>
+/// An interrupt wire. Level semantics: edges are made of two calls. A wire is moved with the lock of its device held; what it leads to takes care of itself.
+/// </summary>
 public interface IInterruptLine
 {
     /// <summary>Moves the wire. Nothing happens when it is there already.</summary>
@@ -54,7 +62,10 @@ public interface IInterruptLine
 /// <summary>A callback at a point of virtual time. Arm, cancel and the callback itself run with the device's lock held.</summary>
 public interface IMachineTimer
 {
-    /// <summary>Calls back once <see cref="Engines.VirtualClock.Nanoseconds"/> reaches <paramref name="deadline"/>; replaces an earlier deadline. A deadline in the past fires at once.</summary>
+    /// <summary>
+    /// Calls back once <see cref="Engines.VirtualClock.Nanoseconds"/> reaches <paramref name="deadline"/>; replaces an earlier deadline. A deadline in the past
+    /// fires at once.
+    /// </summary>
     void Arm(long deadline);
 
     /// <summary>It will not call back any more; nothing when it is not armed.</summary>

@@ -3,7 +3,8 @@ using Bunraku.Engines;
 namespace Bunraku.Hypervisor;
 
 /// <summary>
-/// Guest memory as a bus master sees it: by guest-physical address, RAM alone. What it writes is told to who has read code from there, and is in the log of written pages
+/// Guest memory as a bus master sees it: by guest-physical address, RAM alone. What it writes is told to who has read code from there, and is in the log of
+/// written pages
 /// (<see cref="GuestMemory.DeviceWrites"/>). Thread-safe; like a device's, its accesses are not ordered against those of vCPUs beyond x86-TSO.
 /// </summary>
 /// <param name="enabled">See <see cref="Enabled"/>; a device that is not on PCI is always enabled.</param>
@@ -18,7 +19,9 @@ public sealed class DmaSpace(GuestMemory memory, bool enabled = true)
         set => _enabled = value;
     }
 
-    /// <summary>Copies guest memory out. False (with <paramref name="destination"/> filled up to there) when a byte is not RAM or the device may not master the bus.</summary>
+    /// <summary>
+    /// Copies guest memory out. False (with <paramref name="destination"/> filled up to there) when a byte is not RAM or the device may not master the bus.
+    /// </summary>
     public bool Read(ulong address, Span<byte> destination) => _enabled && memory.Read(address, destination);
 
     /// <summary>Copies into guest memory. False when a byte is not RAM, with earlier pages written, or when the device may not master the bus.</summary>
@@ -65,7 +68,8 @@ public unsafe ref struct DmaTransfer
     private ulong _address, _left;
     private int _length;
 
-    internal DmaTransfer(GuestMemory memory, ulong address, ulong length, bool writes) => (_memory, _address, _left, _writes) = (memory, address, length, writes);
+    internal DmaTransfer(GuestMemory memory, ulong address, ulong length, bool writes) =>
+        (_memory, _address, _left, _writes) = (memory, address, length, writes);
 
     /// <summary>For <c>foreach</c>.</summary>
     public readonly DmaTransfer GetEnumerator() => this;

@@ -3,7 +3,8 @@ using Bunraku.Engines;
 namespace Bunraku.Hypervisor;
 
 /// <summary>
-/// A whole machine between two instructions, by value: it can be restored as often as one likes, in the machine that it came from or in others of the same shape. Immutable.
+/// A whole machine between two instructions, by value: it can be restored as often as one likes, in the machine that it came from or in others of the same
+/// shape. Immutable.
 /// </summary>
 /// <param name="Parts">Clock, paravirtual interface, devices and vCPUs, in the order in which they are restored.</param>
 /// <param name="Memory">The RAM.</param>
@@ -23,7 +24,8 @@ public sealed record MachineState(IReadOnlyList<SavedState> Parts, MemoryImage M
         if (Memory.FirstDifference(other.Memory) is { } offset)
         {
             ulong start = offset & ~15ul;
-            lines.Add($"RAM from offset {offset:X} on: at {start:X} {Convert.ToHexString(Memory.Read(start, 32))} against {Convert.ToHexString(other.Memory.Read(start, 32))}");
+            string ours = Convert.ToHexString(Memory.Read(start, 32)), others = Convert.ToHexString(other.Memory.Read(start, 32));
+            lines.Add($"RAM from offset {offset:X} on: at {start:X} {ours} against {others}");
         }
         return lines;
     }

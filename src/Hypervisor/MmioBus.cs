@@ -17,7 +17,8 @@ public sealed class MmioBus(DeviceLock? defaultLock = null)
     /// <exception cref="ArgumentException">Not multiples of 8, or nothing.</exception>
     public IBusMapping Add(ulong start, ulong length, IMmioDevice device, DeviceLock? @lock = null, int priority = 0)
     {
-        if (((start | length) & (Granule - 1)) != 0) throw new ArgumentException($"MMIO range {start:X} of {length:X} bytes is not made of multiples of {Granule}", nameof(start));
+        if (((start | length) & (Granule - 1)) != 0)
+            throw new ArgumentException($"MMIO range {start:X} of {length:X} bytes is not made of multiples of {Granule}", nameof(start));
         return _map.Add(start, length, device, @lock, priority);
     }
 

@@ -3,10 +3,15 @@ using Bunraku.Engines;
 namespace Bunraku.Hypervisor;
 
 /// <summary>
-/// Runs a paused machine by hand and reproducibly: the vCPUs one after the other on the caller's thread, each for a stretch of instructions, with a clock that moves only between the stretches.
-/// Timers come, and interrupts are taken, between stretches and while a vCPU waits only. Two machines in the same state, run so from the same seed, stay in the same state, whichever software engines they have.
+/// Runs a paused machine by hand and reproducibly: the vCPUs one after the other on the caller's thread, each for a stretch of instructions, with a clock that
+/// moves only between the stretches.
+/// Timers come, and interrupts are taken, between stretches and while a vCPU waits only. Two machines in the same state, run so from the same seed, stay in the
+/// same state, whichever software engines they have.
 /// </summary>
-/// <remarks>What may come at other places in two machines has no effect before the end of the stretch: kicks, and writes to device memory, which wait for the end of a block.</remarks>
+/// <remarks>
+/// What may come at other places in two machines has no effect before the end of the stretch: kicks, and writes to device memory, which wait for the end of a
+/// block.
+/// </remarks>
 public sealed class SteppedRun
 {
     /// <summary>The last instructions of a stretch are executed one by one, so that it ends where it shall; no block is as long.</summary>
@@ -23,7 +28,8 @@ public sealed class SteppedRun
     {
         _vm = vm;
         _random = new Random(seed);
-        _cpus = [.. vm.Cpus.Select(c => (c, c.Cpu as ISteppedCpu ?? throw new NotSupportedException($"the engine of cpu{c.Cpu.Index} cannot stop at a given instruction")))];
+        _cpus = [.. vm.Cpus.Select(c => (c, c.Cpu as ISteppedCpu
+            ?? throw new NotSupportedException($"the engine of cpu{c.Cpu.Index} cannot stop at a given instruction")))];
     }
 
     /// <summary>Longest stretch, in instructions.</summary>
@@ -35,7 +41,9 @@ public sealed class SteppedRun
     /// <summary>Instructions that all vCPUs together have retired here.</summary>
     public ulong Retired { get; private set; }
 
-    /// <summary>Runs on until so many instructions have retired here, or the machine stopped, or waits for nothing that time would bring. True in the first case.</summary>
+    /// <summary>
+    /// Runs on until so many instructions have retired here, or the machine stopped, or waits for nothing that time would bring. True in the first case.
+    /// </summary>
     public bool RunTo(ulong retired)
     {
         while (Retired < retired && !_vm.Stopped.IsCompleted)

@@ -4,7 +4,8 @@ using Bunraku.Platform;
 namespace Bunraku.Hypervisor;
 
 /// <summary>
-/// The machine's timers: one thread that sleeps until the earliest deadline in virtual time and calls back with the lock of the timer's device held. Thread-safe.
+/// The machine's timers: one thread that sleeps until the earliest deadline in virtual time and calls back with the lock of the timer's device held.
+/// Thread-safe.
 /// </summary>
 public sealed class TimerQueue : IDisposable
 {
@@ -51,7 +52,8 @@ public sealed class TimerQueue : IDisposable
     }
 
     /// <summary>
-    /// Calls back whatever is due, on this thread, while the timers are held (<see cref="VirtualMachine.Pause"/>): for who moves the stopped clock by steps. With no lock held.
+    /// Calls back whatever is due, on this thread, while the timers are held (<see cref="VirtualMachine.Pause"/>): for who moves the stopped clock by steps.
+    /// With no lock held.
     /// </summary>
     internal void RunDue()
     {
@@ -62,7 +64,8 @@ public sealed class TimerQueue : IDisposable
     }
 
     /// <summary>
-    /// Calls back the first timer, without the queue's lock. Until the device's lock is there the device may have armed the timer anew, or cancelled it: then the callback would be
+    /// Calls back the first timer, without the queue's lock. Until the device's lock is there the device may have armed the timer anew, or cancelled it: then
+    /// the callback would be
     /// one too many.
     /// </summary>
     private void Fire()

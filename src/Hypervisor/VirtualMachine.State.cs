@@ -12,7 +12,8 @@ public abstract partial class VirtualMachine
     public IReadOnlyList<IDevice> Devices => _devices;
 
     /// <summary>Makes a device part of the machine: it is saved, restored, reset, paused and resumed with it. Before the start.</summary>
-    /// <param name="lock">Held for all of that; the one that the device has on the buses and for its timers. Null: it has neither timers nor callers beside the guest.</param>
+    /// <param name="lock">Held for all of that; the one that the device has on the buses and for its timers. Null: it has neither timers nor callers beside the
+    /// guest.</param>
     /// <exception cref="InvalidOperationException">The machine has a part of that name.</exception>
     public void Add(IDevice device, DeviceLock? @lock = null)
     {
@@ -32,7 +33,10 @@ public abstract partial class VirtualMachine
         return 0;
     });
 
-    /// <summary>All parts in the order in which they are restored: time first, since timers are armed in it; the vCPUs last, since they look at memory and interrupt controllers.</summary>
+    /// <summary>
+    /// All parts in the order in which they are restored: time first, since timers are armed in it; the vCPUs last, since they look at memory and interrupt
+    /// controllers.
+    /// </summary>
     private IEnumerable<IStateful> Parts()
     {
         yield return new ShapePart(this);
@@ -56,7 +60,8 @@ public abstract partial class VirtualMachine
     }
 
     /// <summary>
-    /// Makes this machine what the saved one was. While it is paused; it may be new, or have run. It must have the same shape: RAM, number of vCPUs, devices, TSC frequency, and a CPU model that has
+    /// Makes this machine what the saved one was. While it is paused; it may be new, or have run. It must have the same shape: RAM, number of vCPUs, devices,
+    /// TSC frequency, and a CPU model that has
     /// all features of the other one. Engines may differ.
     /// </summary>
     /// <exception cref="StateFormatException">The state does not fit; the machine is of no use any more if the message names a device or a vCPU.</exception>
@@ -83,13 +88,15 @@ public abstract partial class VirtualMachine
     }
 
     /// <summary>
-    /// Asked when the guest resets the machine: true, and it boots again (<see cref="AfterReset"/>); false, and it ends with <see cref="StopReason.Reset"/>, as without this. On the thread that
+    /// Asked when the guest resets the machine: true, and it boots again (<see cref="AfterReset"/>); false, and it ends with <see cref="StopReason.Reset"/>, as
+    /// without this. On the thread that
     /// resets, with the lock of the device held that the guest used for it. Set before the start.
     /// </summary>
     public Func<bool>? RebootsOnReset { get; set; }
 
     /// <summary>
-    /// Firmware's and the loader's work after a reset, in the order in which they were added: tables, the kernel, the state in which the bootstrap processor enters it. No vCPU runs. An exception ends
+    /// Firmware's and the loader's work after a reset, in the order in which they were added: tables, the kernel, the state in which the bootstrap processor
+    /// enters it. No vCPU runs. An exception ends
     /// the machine with <see cref="StopReason.EngineError"/>.
     /// </summary>
     public Action? AfterReset { get; set; }
@@ -99,7 +106,10 @@ public abstract partial class VirtualMachine
 
     private volatile bool _resetPending;
 
-    /// <summary>The guest resets the machine: returns at once, and no vCPU executes another instruction of the old guest once it has left it. Any thread, with devices' locks held too.</summary>
+    /// <summary>
+    /// The guest resets the machine: returns at once, and no vCPU executes another instruction of the old guest once it has left it. Any thread, with devices'
+    /// locks held too.
+    /// </summary>
     public void RequestReset()
     {
         if (_resetPending) return;
@@ -132,7 +142,8 @@ public abstract partial class VirtualMachine
     }
 
     /// <summary>
-    /// RESET, as from the button: devices and vCPUs are as after power-on, and what was pending is gone. RAM stays as it is, as on a PC, but for what <see cref="AfterReset"/> writes. Virtual time goes
+    /// RESET, as from the button: devices and vCPUs are as after power-on, and what was pending is gone. RAM stays as it is, as on a PC, but for what
+    /// <see cref="AfterReset"/> writes. Virtual time goes
     /// on. Not on a vCPU's thread, nor with a device's lock held; paused or not.
     /// </summary>
     /// <remarks>Timers and I/O threads are held as well: neither calls a device that is half reset.</remarks>
@@ -179,7 +190,8 @@ public abstract partial class VirtualMachine
         public void Restore(MachineShape state)
         {
             MachineShape own = Save();
-            if (state.Architecture != own.Architecture) throw new StateFormatException($"the saved machine is of the architecture {state.Architecture}, this one of {own.Architecture}");
+            if (state.Architecture != own.Architecture)
+                throw new StateFormatException($"the saved machine is of the architecture {state.Architecture}, this one of {own.Architecture}");
             if (state.Memory != own.Memory) throw new StateFormatException($"the saved machine has {state.Memory} bytes of RAM, this one {own.Memory}");
             if (state.Cpus != own.Cpus) throw new StateFormatException($"the saved machine has {state.Cpus} vCPUs, this one {own.Cpus}");
             string[] missing = [.. state.Features.Except(own.Features)];

@@ -41,7 +41,8 @@ public record VirtualMachineOptions
 public sealed record StopCause(StopReason Reason, int Status = 0, string? Message = null, int Cpu = 0);
 
 /// <summary>
-/// One virtual machine of any architecture: memory, the memory bus, vCPUs with their threads, timers. A derived class is the architecture's part: it makes the engine's VM and the vCPUs, and adds
+/// One virtual machine of any architecture: memory, the memory bus, vCPUs with their threads, timers. A derived class is the architecture's part: it makes the
+/// engine's VM and the vCPUs, and adds
 /// what its architecture has beside. Devices come in through the buses; engines and devices do not know each other. Thread-safe where it says so.
 /// </summary>
 /// <remarks>Lock order: see <see cref="DeviceLock"/>; the engine takes no lock of ours.</remarks>
@@ -56,7 +57,9 @@ public abstract partial class VirtualMachine : IDisposable
     private IEngineVm? _engineVm;
     private bool _paused, _disposed; // guarded by _pauseLock
 
-    /// <summary>Memory, clock and timers. The derived class goes on with <see cref="Use"/> and <see cref="Add(CpuThread)"/>, and disposes of the machine when it fails.</summary>
+    /// <summary>
+    /// Memory, clock and timers. The derived class goes on with <see cref="Use"/> and <see cref="Add(CpuThread)"/>, and disposes of the machine when it fails.
+    /// </summary>
     /// <param name="engine">What will run the vCPUs.</param>
     /// <param name="memory">Where RAM lies in guest-physical address space.</param>
     /// <param name="options">The rest.</param>
@@ -116,7 +119,8 @@ public abstract partial class VirtualMachine : IDisposable
     public IDirtyPageLog? DirtyPages { get; private set; }
 
     /// <summary>
-    /// Makes a thread for what a back end does while the guest runs on. It stands still while the VM is paused and ends with it. Before the guest runs, or when a device is added.
+    /// Makes a thread for what a back end does while the guest runs on. It stands still while the VM is paused and ends with it. Before the guest runs, or when
+    /// a device is added.
     /// </summary>
     /// <param name="name">For people who look at the process.</param>
     public IoThread CreateIoThread(string name)
@@ -131,13 +135,15 @@ public abstract partial class VirtualMachine : IDisposable
     }
 
     /// <summary>
-    /// Answers accesses that <see cref="GuestMemory.Rights"/> refuse: true when the guest may try again, as a rule with the rights that it lacked. Set before the start; called on the vCPU's
+    /// Answers accesses that <see cref="GuestMemory.Rights"/> refuse: true when the guest may try again, as a rule with the rights that it lacked. Set before
+    /// the start; called on the vCPU's
     /// thread, without any lock. Null, or false: the VM ends.
     /// </summary>
     public Func<CpuThread, VmExit, bool>? PageViolation { get; set; }
 
     /// <summary>
-    /// The lock that all interrupt controllers share, those of the vCPUs and those of the board, since a message or an acknowledge passes from one to the other. Moments only.
+    /// The lock that all interrupt controllers share, those of the vCPUs and those of the board, since a message or an acknowledge passes from one to the
+    /// other. Moments only.
     /// </summary>
     public DeviceLock InterruptLock { get; } = new("interrupt controllers");
 
@@ -163,7 +169,8 @@ public abstract partial class VirtualMachine : IDisposable
     }
 
     /// <summary>
-    /// Returns when no vCPU runs any more and no reset is under way, so that state and memory can be looked at. After <see cref="Stopped"/>; not from a vCPU's thread, nor from
+    /// Returns when no vCPU runs any more and no reset is under way, so that state and memory can be looked at. After <see cref="Stopped"/>; not from a vCPU's
+    /// thread, nor from
     /// <see cref="AfterReset"/>.
     /// </summary>
     public void Join()
@@ -175,7 +182,10 @@ public abstract partial class VirtualMachine : IDisposable
         }
     }
 
-    /// <summary>Stops virtual time and all vCPUs, and returns when they stand still. Any thread but a vCPU's, with no device's lock held. Idempotent; nothing after disposal.</summary>
+    /// <summary>
+    /// Stops virtual time and all vCPUs, and returns when they stand still. Any thread but a vCPU's, with no device's lock held. Idempotent; nothing after
+    /// disposal.
+    /// </summary>
     public void Pause()
     {
         lock (_pauseLock)
@@ -212,7 +222,9 @@ public abstract partial class VirtualMachine : IDisposable
         }
     }
 
-    /// <summary>Does something while no vCPU runs and virtual time goes on. Not on a vCPU's thread, nor with a device's lock held. Nothing after disposal.</summary>
+    /// <summary>
+    /// Does something while no vCPU runs and virtual time goes on. Not on a vCPU's thread, nor with a device's lock held. Nothing after disposal.
+    /// </summary>
     internal void WhileHeld(Action action)
     {
         lock (_pauseLock)

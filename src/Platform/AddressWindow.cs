@@ -1,7 +1,10 @@
 namespace Bunraku.Platform;
 
 /// <summary>Address space in which pages of a memory can be seen again, in any order. Nothing is accessible elsewhere in it. One thread.</summary>
-/// <remarks>Invariant: [<see cref="HostMapping.Pointer"/>, +<see cref="Length"/>) belongs to this window until <see cref="HostMapping.Dispose"/>, and holds pages of its memory only.</remarks>
+/// <remarks>
+/// Invariant: [<see cref="HostMapping.Pointer"/>, +<see cref="Length"/>) belongs to this window until <see cref="HostMapping.Dispose"/>, and holds pages of its
+/// memory only.
+/// </remarks>
 public sealed unsafe class AddressWindow : HostMapping
 {
     private readonly RamBacking _memory;
@@ -23,7 +26,9 @@ public sealed unsafe class AddressWindow : HostMapping
     /// <summary>Size in bytes.</summary>
     public ulong Length { get; }
 
-    /// <summary>Shows the memory's page at <paramref name="source"/> at <paramref name="offset"/>, both multiples of 4096 and inside. False: the host refuses.</summary>
+    /// <summary>
+    /// Shows the memory's page at <paramref name="source"/> at <paramref name="offset"/>, both multiples of 4096 and inside. False: the host refuses.
+    /// </summary>
     public bool TryShow(ulong offset, ulong source)
     {
         ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(offset, Length);

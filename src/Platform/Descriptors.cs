@@ -56,7 +56,9 @@ public sealed unsafe class DescriptorReader : IDisposable
 /// <summary>Writes to a descriptor without any buffer of our own.</summary>
 public static unsafe class DescriptorWriter
 {
-    /// <summary>Writes all of <paramref name="bytes"/>, waiting as long as it takes. 0, or the error number when the rest can never be written (broken pipe, full disk).</summary>
+    /// <summary>
+    /// Writes all of <paramref name="bytes"/>, waiting as long as it takes. 0, or the error number when the rest can never be written (broken pipe, full disk).
+    /// </summary>
     public static int WriteAll(int fd, ReadOnlySpan<byte> bytes)
     {
         fixed (byte* p = bytes)

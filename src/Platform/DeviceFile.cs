@@ -2,7 +2,9 @@ using System.Runtime.InteropServices;
 
 namespace Bunraku.Platform;
 
-/// <summary>A descriptor of a device of the host, or one that such a device has made. What its requests mean is the caller's affair; this is only the way to the kernel.</summary>
+/// <summary>
+/// A descriptor of a device of the host, or one that such a device has made. What its requests mean is the caller's affair; this is only the way to the kernel.
+/// </summary>
 public sealed unsafe class DeviceFile : IDisposable
 {
     private int _fd;

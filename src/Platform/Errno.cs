@@ -4,7 +4,8 @@ namespace Bunraku.Platform;
 public static class Errno
 {
     /// <summary>EPERM, ENOENT, EINTR, EIO, E2BIG, EAGAIN, ENOMEM, EACCES, EFAULT, EBUSY, EEXIST, ENODEV, EINVAL, EMFILE, ENOTTY, ENOSPC.</summary>
-    public const int NotPermitted = 1, NoEntry = 2, Interrupted = 4, Io = 5, TooBig = 7, TryAgain = 11, NoMemory = 12, AccessDenied = 13, BadAddress = 14, Busy = 16,
+    public const int NotPermitted = 1, NoEntry = 2, Interrupted = 4, Io = 5, TooBig = 7, TryAgain = 11, NoMemory = 12, AccessDenied = 13, BadAddress = 14,
+        Busy = 16,
         Exists = 17, NoDevice = 19, Invalid = 22, TooManyFiles = 24, NotATypewriter = 25, NoSpace = 28;
 
     /// <summary>The symbol of include/uapi/asm-generic/errno-base.h, or the number.</summary>

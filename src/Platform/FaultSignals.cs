@@ -18,7 +18,10 @@ public static unsafe class FaultSignals
 
     /// <summary>The gate's code has a page, then come its variables, then the signal stack.</summary>
     private const int VariablesOffset = 0x1000, StackOffset = 0x2000;
-    /// <summary>Variables, in quadwords: first byte of the signal stack, the handler of the call, previous handlers by signal number (0: default, 1: ignore), a default action.</summary>
+    /// <summary>
+    /// Variables, in quadwords: first byte of the signal stack, the handler of the call, previous handlers by signal number (0: default, 1: ignore), a default
+    /// action.
+    /// </summary>
     private const int Stack = 0, Handler = 1, Previous = 2, PreviousLength = 16, DefaultAction = Previous + PreviousLength;
 
     /// <summary>Handlers belong to the whole process: one call at a time.</summary>
@@ -27,9 +30,11 @@ public static unsafe class FaultSignals
 
     private static ReadOnlySpan<int> Signals => [4 /* ILL */, 5 /* TRAP */, 7 /* BUS */, 8 /* FPE */, 11 /* SEGV */];
 
-    /// <summary>void gate(int signal, siginfo_t *info, ucontext_t *context). Touches neither FS nor the C library, since the faulting code may have changed anything.</summary>
+    /// <summary>
+    /// void gate(int signal, siginfo_t *info, ucontext_t *context). Touches neither FS nor the C library, since the faulting code may have changed anything.
+    /// </summary>
     private static ReadOnlySpan<byte> GateCode =>
-    [
+        [
         0x48, 0x89, 0xE0,                               // mov rax, rsp
         0x48, 0x2B, 0x05, 0xF6, 0x0F, 0x00, 0x00,       // sub rax, [Stack]
         0x48, 0x3D, 0x00, 0x00, 0x01, 0x00,             // cmp rax, StackSize

@@ -24,7 +24,9 @@ public abstract class HostCounter
     /// <summary>The counter against the monotonic clock, to some ten nanoseconds.</summary>
     public abstract CounterSample Sample();
 
-    /// <summary>Hz, measured against the monotonic clock to a few parts in a million; more exactly the longer the process has existed. May wait for 10 ms.</summary>
+    /// <summary>
+    /// Hz, measured against the monotonic clock to a few parts in a million; more exactly the longer the process has existed. May wait for 10 ms.
+    /// </summary>
     public abstract double MeasureFrequency();
 
     /// <summary>The host's CLOCK_MONOTONIC in nanoseconds.</summary>
@@ -89,7 +91,8 @@ internal sealed unsafe class TimeStampCounter : HostCounter
     {
         try
         {
-            return File.ReadAllText("/sys/devices/system/clocksource/clocksource0/current_clocksource").Trim() is "tsc" or "kvm-clock" or "hyperv_clocksource_tsc_page";
+            string source = File.ReadAllText("/sys/devices/system/clocksource/clocksource0/current_clocksource").Trim();
+            return source is "tsc" or "kvm-clock" or "hyperv_clocksource_tsc_page";
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {

@@ -13,7 +13,9 @@ public abstract unsafe class HostMapping : IDisposable
     /// <summary>First byte; null after disposal.</summary>
     public byte* Pointer { get; private set; }
 
-    /// <summary>Takes over the mapping of <paramref name="length"/> bytes at <paramref name="start"/>, in which <paramref name="first"/> is the first that is of use.</summary>
+    /// <summary>
+    /// Takes over the mapping of <paramref name="length"/> bytes at <paramref name="start"/>, in which <paramref name="first"/> is the first that is of use.
+    /// </summary>
     private protected void Own(void* start, ulong length, byte* first)
     {
         _start = start;

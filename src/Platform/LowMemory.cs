@@ -28,6 +28,7 @@ public sealed unsafe class LowMemory : HostMapping
     public void Protect(int length, bool executable)
     {
         ArgumentOutOfRangeException.ThrowIfGreaterThan(length, Length);
-        if (Libc.Mprotect(Pointer, (nuint)length, Libc.ProtRead | (executable ? Libc.ProtExec : Libc.ProtWrite)) != 0) throw new Win32Exception(Marshal.GetLastPInvokeError());
+        if (Libc.Mprotect(Pointer, (nuint)length, Libc.ProtRead | (executable ? Libc.ProtExec : Libc.ProtWrite)) != 0)
+            throw new Win32Exception(Marshal.GetLastPInvokeError());
     }
 }

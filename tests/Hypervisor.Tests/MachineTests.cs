@@ -85,7 +85,8 @@ public sealed class MachineTests
         using var vm = new ToyMachine([]);
         vm.Pause();
         MachineState state = vm.Save();
-        Assert.Equal("the saved machine has toy twice", Assert.Throws<StateFormatException>(() => vm.Restore(state with { Parts = [.. state.Parts, state.Parts.Single(p => p.Id == "toy")] })).Message);
+        Assert.Equal("the saved machine has toy twice",
+            Assert.Throws<StateFormatException>(() => vm.Restore(state with { Parts = [.. state.Parts, state.Parts.Single(p => p.Id == "toy")] })).Message);
         vm.Restore(state);
     }
 

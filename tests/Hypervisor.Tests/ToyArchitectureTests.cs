@@ -26,12 +26,14 @@ public sealed class ToyArchitectureTests
 
     private static void Until(ToyMachine vm, Func<bool> condition) => Assert.True(new Patience(s_long, vm).Await(condition));
 
-    private static ulong Word(ToyMachine vm, ulong address) => vm.Memory.TryRead(address, out ulong value) ? value : throw new InvalidOperationException($"no memory at {address:X}");
+    private static ulong Word(ToyMachine vm, ulong address) =>
+        vm.Memory.TryRead(address, out ulong value) ? value : throw new InvalidOperationException($"no memory at {address:X}");
 
     [Fact]
     public async Task Accesses_without_RAM_behind_them_reach_a_device_and_a_read_gets_its_answer()
     {
-        using var vm = new ToyMachine(Program((Set, 40), (Store, ToyDevice.Base), (Set, 2), (Store, ToyDevice.Base), (Load, ToyDevice.Base), (Store, ToyMachine.HighMemory + 8), (Off, 0)));
+        using var vm = new ToyMachine(Program((Set, 40), (Store, ToyDevice.Base), (Set, 2), (Store, ToyDevice.Base), (Load, ToyDevice.Base),
+            (Store, ToyMachine.HighMemory + 8), (Off, 0)));
         Assert.Equal(StopReason.Shutdown, (await RunAsync(vm)).Reason);
         Assert.Equal((42ul, 42ul), (vm.Device.Sum, Word(vm, ToyMachine.HighMemory + 8)));
         Assert.Equal((3ul, 1ul), (vm.Cpus[0].Exits[(byte)ToyReason.Access], vm.Cpus[0].Exits[(byte)ToyReason.Off]));
@@ -111,7 +113,8 @@ public sealed class ToyArchitectureTests
 
     /// <summary>Works, asks the device, arms its timer and waits, again and again.</summary>
     private static ulong[] Busy => Program(
-        (Load, 0x8000), (Add, 3), (Store, 0x8000), (Store, ToyDevice.Base), (Load, ToyDevice.Base), (Store, 0x8008), (Set, 700), (Store, ToyDevice.TimerRegister), (Halt, 0), (Events, 0), (JumpUnlessZero, At(0)));
+        (Load, 0x8000), (Add, 3), (Store, 0x8000), (Store, ToyDevice.Base), (Load, ToyDevice.Base), (Store, 0x8008), (Set, 700),
+        (Store, ToyDevice.TimerRegister), (Halt, 0), (Events, 0), (JumpUnlessZero, At(0)));
 
     [Fact]
     public void A_machine_saved_anywhere_goes_on_in_another_one_alike()
@@ -146,5 +149,6 @@ public sealed class ToyArchitectureTests
     [Fact]
     public void Nothing_of_x86_was_needed() =>
         Assert.Equal(["Bunraku.Engines", "Bunraku.Hypervisor"],
-            typeof(ToyMachine).Assembly.GetReferencedAssemblies().Select(a => a.Name!).Where(n => n.StartsWith("Bunraku.", StringComparison.Ordinal)).Order(StringComparer.Ordinal));
+            typeof(ToyMachine).Assembly.GetReferencedAssemblies().Select(a => a.Name!).Where(n => n.StartsWith("Bunraku.",
+            StringComparison.Ordinal)).Order(StringComparer.Ordinal));
 }

@@ -33,7 +33,8 @@ public sealed unsafe class ApicTests
 
     // ---- falling back
 
-    [Theory, InlineData(nameof(KvmCapability.SplitIrqChip)), InlineData(nameof(KvmCapability.SignalMsi)), InlineData(nameof(KvmCapability.InterruptRouting)), InlineData(nameof(KvmCapability.MultiprocessingState))]
+    [Theory, InlineData(nameof(KvmCapability.SplitIrqChip)), InlineData(nameof(KvmCapability.SignalMsi)), InlineData(nameof(KvmCapability.InterruptRouting)),
+        InlineData(nameof(KvmCapability.MultiprocessingState))]
     public void Without_a_capability_the_boards_local_APICs_are_used(string missing)
     {
         _vm.Capabilities[Enum.Parse<KvmCapability>(missing)] = 0;
@@ -153,7 +154,8 @@ public sealed unsafe class ApicTests
     public void The_local_APIC_is_part_of_the_state()
     {
         using FakeVcpu from = NewCpu(), to = NewCpu();
-        SetLapic(from, a => (a[LocalApicOffset.InService + 0x20], a[LocalApicOffset.InterruptRequest + 0x30], a[LocalApicOffset.InitialCount], a[LocalApicOffset.CurrentCount]) = (2, 4, 100, 60));
+        SetLapic(from, a => (a[LocalApicOffset.InService + 0x20], a[LocalApicOffset.InterruptRequest + 0x30], a[LocalApicOffset.InitialCount],
+            a[LocalApicOffset.CurrentCount]) = (2, 4, 100, 60));
         State<uint>(from, KvmRequest.SetMpState) = (uint)KvmMpState.Halted;
         State<KvmSystemRegisters>(from, KvmRequest.SetSystemRegisters).ApicBase = 0xFEE0_0900;
         var state = new CpuState();
@@ -225,7 +227,8 @@ public sealed unsafe class ApicTests
         kvm.Clock.Start();
         kvm.Cpu.ResumeTime();
         LocalApicState after = Lapic(kvm);
-        Assert.Equal((1000u, 400u, 2u), (after[LocalApicOffset.InitialCount], after[LocalApicOffset.CurrentCount], after[LocalApicOffset.InterruptRequest + 0x20]));
+        Assert.Equal((1000u, 400u, 2u), (after[LocalApicOffset.InitialCount],
+            after[LocalApicOffset.CurrentCount], after[LocalApicOffset.InterruptRequest + 0x20]));
         kvm.Log.Clear();
         kvm.Cpu.ResumeTime();
         Assert.DoesNotContain("KVM_SET_LAPIC", kvm.Log);
@@ -270,7 +273,8 @@ public sealed unsafe class ApicTests
         uint Debug() => State<KvmGuestDebug>(kvm, KvmRequest.SetGuestDebug).Control;
         const uint step = KvmGuestDebug.Enable | KvmGuestDebug.SingleStep;
         kvm.ThenExit(KvmExit.Debug, () => Assert.Equal(step, Debug()));
-        kvm.ThenExit(KvmExit.Debug, () => (State<KvmVcpuEvents>(kvm, KvmRequest.SetVcpuEvents).NmiPending, State<KvmVcpuEvents>(kvm, KvmRequest.SetVcpuEvents).NmiMasked) = (0, 1));
+        kvm.ThenExit(KvmExit.Debug, () => (State<KvmVcpuEvents>(kvm, KvmRequest.SetVcpuEvents).NmiPending,
+            State<KvmVcpuEvents>(kvm, KvmRequest.SetVcpuEvents).NmiMasked) = (0, 1));
         Assert.Equal(ExitReason.NmiWindow, kvm.Cpu.Enter().Reason);
         Assert.Equal(0u, Debug());
         Assert.Equal(2, kvm.Log.Count(r => r == "KVM_RUN"));
@@ -299,7 +303,10 @@ public sealed unsafe class ApicTests
         return new KvmCpuid([new KvmCpuidEntry { Function = 0x4000_0001, Eax = offered }], model).Entries(0, 1, 1_000_000_000, hasApic);
     }
 
-    /// <summary>Linux Documentation/virt/kvm/x86/cpuid.rst: clock 0, 3, 24; steal time 5; PV EOI 6, unhalt 7, IPIs 11, yield 13 need an APIC in the kernel; asynchronous page faults 4, 10, 14.</summary>
+    /// <summary>
+    /// Linux Documentation/virt/kvm/x86/cpuid.rst: clock 0, 3, 24; steal time 5; PV EOI 6, unhalt 7, IPIs 11, yield 13 need an APIC in the kernel; asynchronous
+    /// page faults 4, 10, 14.
+    /// </summary>
     [Theory]
     [InlineData(uint.MaxValue, true, 0x0100_3AEBu)]
     [InlineData(uint.MaxValue, false, 0x0100_122Bu)]
@@ -314,7 +321,8 @@ public sealed unsafe class ApicTests
     [Fact]
     public void Where_it_is_not_wanted_or_not_there_it_is_not_offered()
     {
-        foreach (KvmCpuidEntry[] guest in (KvmCpuidEntry[][])[Guest(uint.MaxValue, true, HypervisorInterface.None), Guest(0, true, HypervisorInterface.OfEngine)])
+        foreach (KvmCpuidEntry[] guest in (KvmCpuidEntry[][])[Guest(uint.MaxValue, true, HypervisorInterface.None),
+            Guest(0, true, HypervisorInterface.OfEngine)])
         {
             Assert.Equal(0x726E_7542u, guest.Single(e => e.Function == 0x4000_0000).Ebx); // Bunr
             Assert.DoesNotContain(guest, e => e.Function == 0x4000_0001 && e.Eax != 0);

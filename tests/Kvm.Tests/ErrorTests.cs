@@ -9,11 +9,13 @@ namespace Bunraku.Kvm.Tests;
 public sealed class ErrorTests
 {
     [Theory]
-    [InlineData("KVM_GET_REGS"), InlineData("KVM_GET_SREGS"), InlineData("KVM_GET_DEBUGREGS"), InlineData("KVM_GET_XCRS"), InlineData("KVM_GET_VCPU_EVENTS"), InlineData("KVM_GET_XSAVE"), InlineData("KVM_GET_MSRS")]
+    [InlineData("KVM_GET_REGS"), InlineData("KVM_GET_SREGS"), InlineData("KVM_GET_DEBUGREGS"), InlineData("KVM_GET_XCRS"), InlineData("KVM_GET_VCPU_EVENTS"),
+        InlineData("KVM_GET_XSAVE"), InlineData("KVM_GET_MSRS")]
     public void Reading_state(string request) => Fails(request, Errno.BadAddress, kvm => kvm.Cpu.ReadState(new CpuState()));
 
     [Theory]
-    [InlineData("KVM_SET_REGS"), InlineData("KVM_SET_SREGS"), InlineData("KVM_SET_DEBUGREGS"), InlineData("KVM_SET_XCRS"), InlineData("KVM_SET_VCPU_EVENTS"), InlineData("KVM_SET_XSAVE"), InlineData("KVM_SET_MSRS")]
+    [InlineData("KVM_SET_REGS"), InlineData("KVM_SET_SREGS"), InlineData("KVM_SET_DEBUGREGS"), InlineData("KVM_SET_XCRS"), InlineData("KVM_SET_VCPU_EVENTS"),
+        InlineData("KVM_SET_XSAVE"), InlineData("KVM_SET_MSRS")]
     public void Writing_state(string request) => Fails(request, Errno.Invalid, kvm =>
     {
         var state = new CpuState();
@@ -112,8 +114,9 @@ public sealed class CpuidTests
 
     /// <summary>A host with everything, whose PKRU lies behind AVX-512 state.</summary>
     private static KvmCpuidEntry[] Everything =>
-    [
-        .. CpuidFeatureBits.Rows.Select(r => (r.Leaf, r.Subleaf)).Distinct().Where(l => l.Leaf != 0x8000_0008).Select(l => Leaf(l.Leaf, l.Subleaf, ~0u, ~0u, ~0u, ~0u)),
+        [
+        .. CpuidFeatureBits.Rows.Select(r => (r.Leaf, r.Subleaf)).Distinct().Where(l => l.Leaf != 0x8000_0008).Select(l => Leaf(l.Leaf, l.Subleaf, ~0u, ~0u,
+        ~0u, ~0u)),
         Leaf(0x8000_0008, 0, 0x302D, ~0u), Leaf(0xD, 0, 0x2E7), Leaf(0xD, 9, 8, 2432),
     ];
 

@@ -13,7 +13,8 @@ public sealed unsafe class ExitTests
     {
         KvmRun* run = _kvm.Run;
         run->ReadyForInterruptInjection = 1;
-        (run->IoIsWrite, run->IoPort, run->IoSize, run->IoCount, run->IoDataOffset) = (write ? (byte)1 : (byte)0, port, size, (uint)values.Length, FakeVcpu.IoData);
+        (run->IoIsWrite, run->IoPort, run->IoSize, run->IoCount, run->IoDataOffset) = (write ? (byte)1 : (byte)0, port, size,
+            (uint)values.Length, FakeVcpu.IoData);
         for (int n = 0; n < values.Length; n++)
             for (int i = 0; i < size; i++) IoData[n * size + i] = (byte)(values[n] >> 8 * i);
     });

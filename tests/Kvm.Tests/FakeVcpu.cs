@@ -59,7 +59,8 @@ internal sealed unsafe class FakeVcpu : KvmFile
     });
 
     /// <summary>The next entry is one that returns at once.</summary>
-    public void ThenReturn() => Then(run => run->ImmediateExit != 0 ? -Errno.Interrupted : throw new InvalidOperationException("the guest was to run no further"));
+    public void ThenReturn() =>
+        Then(run => run->ImmediateExit != 0 ? -Errno.Interrupted : throw new InvalidOperationException("the guest was to run no further"));
 
     public override long TryRequest(KvmRequest request, nuint argument)
     {
@@ -88,7 +89,8 @@ internal sealed unsafe class FakeVcpu : KvmFile
             default:
                 // Structures: the size is in the number, and the code of "set" is one above that of "get".
                 int size = (int)(request.Number >> 16 & 0x3FFF);
-                if (request.Name.StartsWith("KVM_GET_", StringComparison.Ordinal)) _state.GetValueOrDefault((request.Number & 0xFF) + 1, new byte[size]).CopyTo(new Span<byte>(data, size));
+                if (request.Name.StartsWith("KVM_GET_", StringComparison.Ordinal))
+                    _state.GetValueOrDefault((request.Number & 0xFF) + 1, new byte[size]).CopyTo(new Span<byte>(data, size));
                 else _state[request.Number & 0xFF] = new ReadOnlySpan<byte>(data, size).ToArray();
                 return 0;
         }

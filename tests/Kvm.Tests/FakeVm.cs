@@ -24,7 +24,8 @@ internal sealed class FakeVm : KvmFile
     public static FakeVm WithApics()
     {
         var vm = new FakeVm();
-        foreach (KvmCapability c in (KvmCapability[])[KvmCapability.SplitIrqChip, KvmCapability.SignalMsi, KvmCapability.MultiprocessingState, KvmCapability.X2ApicApi]) vm.Capabilities[c] = 1;
+        foreach (KvmCapability c in (KvmCapability[])[KvmCapability.SplitIrqChip, KvmCapability.SignalMsi,
+            KvmCapability.MultiprocessingState, KvmCapability.X2ApicApi]) vm.Capabilities[c] = 1;
         vm.Capabilities[KvmCapability.InterruptRouting] = 26;
         return vm;
     }

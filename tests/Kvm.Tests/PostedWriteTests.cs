@@ -142,16 +142,20 @@ public sealed unsafe class PostedWriteTests : IDisposable
         (vm.Results["KVM_IOEVENTFD"], vm.Results["KVM_REGISTER_COALESCED_MMIO"], vm.Results["KVM_IRQFD"]) = (-Errno.Exists, -Errno.Invalid, -Errno.BadAddress);
         KvmApics apics = KvmApics.TryCreate(vm)!;
         var shortcuts = new KvmShortcuts(vm, () => apics);
-        Assert.Contains("KVM_IOEVENTFD failed: EEXIST; ", Assert.Throws<KvmException>(() => shortcuts.TryAddDoorbell(new Doorbell(true, 0x500, 1), e)).Message, StringComparison.Ordinal);
-        Assert.Contains("KVM_REGISTER_COALESCED_MMIO failed: EINVAL; ", Assert.Throws<KvmException>(() => shortcuts.TryPostWrites(true, 0x80, 1)).Message, StringComparison.Ordinal);
-        Assert.Contains("KVM_IRQFD failed: EFAULT; ", Assert.Throws<KvmException>(() => shortcuts.TryConnectInterrupt(e, default)).Message, StringComparison.Ordinal);
+        Assert.Contains("KVM_IOEVENTFD failed: EEXIST; ",
+            Assert.Throws<KvmException>(() => shortcuts.TryAddDoorbell(new Doorbell(true, 0x500, 1), e)).Message, StringComparison.Ordinal);
+        Assert.Contains("KVM_REGISTER_COALESCED_MMIO failed: EINVAL; ",
+            Assert.Throws<KvmException>(() => shortcuts.TryPostWrites(true, 0x80, 1)).Message, StringComparison.Ordinal);
+        Assert.Contains("KVM_IRQFD failed: EFAULT; ",
+            Assert.Throws<KvmException>(() => shortcuts.TryConnectInterrupt(e, default)).Message, StringComparison.Ordinal);
         Assert.Equal(KvmApics.Pins, apics.AddRoute(default)); // the failed one's number is free
     }
 
     private static FakeVm Capable()
     {
         FakeVm vm = FakeVm.WithApics();
-        foreach (KvmCapability c in (KvmCapability[])[KvmCapability.Ioeventfd, KvmCapability.Irqfd, KvmCapability.CoalescedMmio, KvmCapability.CoalescedPio]) vm.Capabilities[c] = 1;
+        foreach (KvmCapability c in (KvmCapability[])[KvmCapability.Ioeventfd, KvmCapability.Irqfd,
+            KvmCapability.CoalescedMmio, KvmCapability.CoalescedPio]) vm.Capabilities[c] = 1;
         return vm;
     }
 }

@@ -14,7 +14,8 @@ public static class CpuModels
 
     private static readonly CpuFeature[] s_level1 =
     [
-        CpuFeature.Fpu, CpuFeature.Vme, CpuFeature.De, CpuFeature.Pse, CpuFeature.Tsc, CpuFeature.Msr, CpuFeature.Pae, CpuFeature.Mce, CpuFeature.Cx8, CpuFeature.Apic,
+        CpuFeature.Fpu, CpuFeature.Vme, CpuFeature.De, CpuFeature.Pse, CpuFeature.Tsc, CpuFeature.Msr, CpuFeature.Pae, CpuFeature.Mce, CpuFeature.Cx8,
+        CpuFeature.Apic,
         CpuFeature.Sep, CpuFeature.Mtrr, CpuFeature.Pge, CpuFeature.Mca, CpuFeature.Cmov, CpuFeature.Pat, CpuFeature.Pse36, CpuFeature.Clflush, CpuFeature.Mmx,
         CpuFeature.Fxsr, CpuFeature.Sse, CpuFeature.Sse2, CpuFeature.Syscall, CpuFeature.Nx, CpuFeature.Lm, CpuFeature.Arat, CpuFeature.InvariantTsc,
         CpuFeature.Hypervisor, // an operating system then expects no performance counters and no hardware that needs workarounds
@@ -29,7 +30,8 @@ public static class CpuModels
     private static readonly CpuFeature[] s_level3 =
     [
         .. s_level2, CpuFeature.Avx, CpuFeature.Avx2, CpuFeature.Bmi1, CpuFeature.Bmi2, CpuFeature.Fma, CpuFeature.F16c, CpuFeature.Movbe, CpuFeature.Lzcnt,
-        CpuFeature.Aes, CpuFeature.Pclmulqdq, CpuFeature.Rdrand, CpuFeature.Rdseed, CpuFeature.Xsave, CpuFeature.Xsaveopt, CpuFeature.Xsavec, CpuFeature.Xgetbv1,
+        CpuFeature.Aes, CpuFeature.Pclmulqdq, CpuFeature.Rdrand, CpuFeature.Rdseed, CpuFeature.Xsave, CpuFeature.Xsaveopt, CpuFeature.Xsavec,
+        CpuFeature.Xgetbv1,
         CpuFeature.Fsgsbase, CpuFeature.Smep, CpuFeature.Smap, CpuFeature.Umip, CpuFeature.Pcid, CpuFeature.Invpcid, CpuFeature.Pku, CpuFeature.Erms,
         CpuFeature.Adx, CpuFeature.Clflushopt,
     ];
@@ -60,7 +62,8 @@ public static class CpuModels
         [.. s_level3, .. s_amdSpeculation, .. s_beyondLevel3, CpuFeature.ArchCapabilities, CpuFeature.Monitor];
 
     /// <summary>The model that a text like <c>x86-64-v3,+la57,-pku</c> describes.</summary>
-    /// <exception cref="FormatException">Unknown model or feature, or a feature that this host or this processor cannot give; the message is one line for the user.</exception>
+    /// <exception cref="FormatException">Unknown model or feature, or a feature that this host or this processor cannot give; the message is one line for the
+    /// user.</exception>
     public static CpuModel Parse(string text)
     {
         string[] parts = text.Split(',', StringSplitOptions.TrimEntries);
@@ -116,8 +119,10 @@ public static class CpuModels
     [
         (CpuFeature.Sse2, CpuFeature.Sse), (CpuFeature.Sse3, CpuFeature.Sse2), (CpuFeature.Ssse3, CpuFeature.Sse3), (CpuFeature.Sse41, CpuFeature.Ssse3),
         (CpuFeature.Sse42, CpuFeature.Sse41), (CpuFeature.Aes, CpuFeature.Sse2), (CpuFeature.Pclmulqdq, CpuFeature.Sse2), (CpuFeature.Sha, CpuFeature.Sse2),
-        (CpuFeature.Avx, CpuFeature.Xsave), (CpuFeature.Avx, CpuFeature.Sse42), (CpuFeature.Avx2, CpuFeature.Avx), (CpuFeature.Fma, CpuFeature.Avx), (CpuFeature.F16c, CpuFeature.Avx),
-        (CpuFeature.Pku, CpuFeature.Xsave), (CpuFeature.Xsaveopt, CpuFeature.Xsave), (CpuFeature.Xsavec, CpuFeature.Xsave), (CpuFeature.Xgetbv1, CpuFeature.Xsave),
+        (CpuFeature.Avx, CpuFeature.Xsave), (CpuFeature.Avx, CpuFeature.Sse42), (CpuFeature.Avx2, CpuFeature.Avx), (CpuFeature.Fma, CpuFeature.Avx),
+        (CpuFeature.F16c, CpuFeature.Avx),
+        (CpuFeature.Pku, CpuFeature.Xsave), (CpuFeature.Xsaveopt, CpuFeature.Xsave), (CpuFeature.Xsavec, CpuFeature.Xsave),
+        (CpuFeature.Xgetbv1, CpuFeature.Xsave),
         (CpuFeature.La57, CpuFeature.Lm), (CpuFeature.TscDeadline, CpuFeature.Apic), (CpuFeature.X2apic, CpuFeature.Apic),
     ];
 

@@ -14,7 +14,8 @@ public readonly record struct CpuidResult(uint Eax, uint Ebx, uint Ecx, uint Edx
 /// <param name="Ospke">CR4.PKE.</param>
 /// <param name="ApicDisabled">IA32_APIC_BASE.EN is clear.</param>
 public readonly record struct CpuidSubject(
-    CpuModel Model, int CpuIndex, int CpuCount, ulong TscFrequency, bool Osxsave = false, bool Ospke = false, ulong Xcr0 = XsaveLayout.X87, ulong Xss = 0, bool ApicDisabled = false);
+    CpuModel Model, int CpuIndex, int CpuCount, ulong TscFrequency, bool Osxsave = false, bool Ospke = false, ulong Xcr0 = XsaveLayout.X87,
+    ulong Xss = 0, bool ApicDisabled = false);
 
 /// <summary>CPUID leaves of a model. Intel SDM vol. 2, CPUID; AMD APM vol. 3, appendix E.</summary>
 public static class CpuidLeaves
@@ -193,7 +194,8 @@ public static class CpuidLeaves
                     var brand = new byte[48];
                     Encoding.ASCII.GetBytes(m.Brand.AsSpan(0, Math.Min(m.Brand.Length, 47)), brand);
                     int at = (int)(leaf - 0x8000_0002) * 16;
-                    return new(BitConverter.ToUInt32(brand, at), BitConverter.ToUInt32(brand, at + 4), BitConverter.ToUInt32(brand, at + 8), BitConverter.ToUInt32(brand, at + 12));
+                    return new(BitConverter.ToUInt32(brand, at), BitConverter.ToUInt32(brand, at + 4), BitConverter.ToUInt32(brand, at + 8),
+                        BitConverter.ToUInt32(brand, at + 12));
                 }
             // 32 KiB, 8 ways, 64-byte lines; 64 fully associative TLB entries.
             case 0x8000_0005: return m.IsAmd ? new(0xFF40_FF40, 0xFF40_FF40, 0x2008_0140, 0x2008_0140) : default;

@@ -1,6 +1,8 @@
 namespace Bunraku.Engines.X86;
 
-/// <summary>State components of the XSAVE area, standard format. Intel SDM vol. 1, "Managing State Using the XSAVE Feature Set"; what CPUID leaf 0Dh reports.</summary>
+/// <summary>
+/// State components of the XSAVE area, standard format. Intel SDM vol. 1, "Managing State Using the XSAVE Feature Set"; what CPUID leaf 0Dh reports.
+/// </summary>
 public static class XsaveLayout
 {
     /// <summary>XCR0 bits.</summary>

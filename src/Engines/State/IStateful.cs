@@ -6,7 +6,10 @@ namespace Bunraku.Engines;
 /// </summary>
 public interface IStateful
 {
-    /// <summary>Names it in its machine: unique there, and the same in each machine of the same shape, as "cpu0", "com1", "ioapic". Parts come behind a dot: "cpu0.apic".</summary>
+    /// <summary>
+    /// Names it in its machine: unique there, and the same in each machine of the same shape, as "cpu0", "com1", "ioapic". Parts come behind a dot:
+    /// "cpu0.apic".
+    /// </summary>
     string Id { get; }
 
     /// <summary>The type of its record.</summary>
@@ -17,7 +20,8 @@ public interface IStateful
     object Save();
 
     /// <summary>
-    /// Takes over a record that <see cref="Save"/> made in a machine of the same shape. The machine is paused. It moves no wire, sends no message and wakes nobody: those at the other end restore
+    /// Takes over a record that <see cref="Save"/> made in a machine of the same shape. The machine is paused. It moves no wire, sends no message and wakes
+    /// nobody: those at the other end restore
     /// their own state. Timers are armed again for the deadlines in the record; the clock was restored before.
     /// </summary>
     /// <exception cref="StateFormatException">The record does not fit.</exception>
@@ -26,7 +30,8 @@ public interface IStateful
 
 /// <summary><see cref="IStateful"/> with its record's type.</summary>
 /// <typeparam name="TState">
-/// A class that carries <see cref="StateRecordAttribute"/> and consists of numbers, booleans, strings, enumerations, arrays, lists, dictionaries by number, nullables and further records. All that it
+/// A class that carries <see cref="StateRecordAttribute"/> and consists of numbers, booleans, strings, enumerations, arrays, lists, dictionaries by number,
+/// nullables and further records. All that it
 /// holds is part of the format: a change of it raises the version.
 /// </typeparam>
 public interface IStateful<TState> : IStateful where TState : class

@@ -32,7 +32,8 @@ public sealed class MemoryImage
     }
 
     /// <summary>
-    /// Makes the RAM what it was. Nobody uses it meanwhile; code that vCPUs have decoded is forgotten. Pages that change are written as a device writes: who watches them is told
+    /// Makes the RAM what it was. Nobody uses it meanwhile; code that vCPUs have decoded is forgotten. Pages that change are written as a device writes: who
+    /// watches them is told
     /// (<see cref="PageRightsTable.DeviceWriteRefused"/>), and they are in the log (<see cref="GuestMemory.DeviceWrites"/>).
     /// </summary>
     /// <param name="memory">Of the same size.</param>
@@ -42,7 +43,9 @@ public sealed class MemoryImage
         if (memory.Size != Size) throw new StateFormatException($"the saved machine has {Size} bytes of RAM, this one {memory.Size}");
         byte[] window = new byte[Piece];
         ulong done = 0; // all below is as it was
-        foreach (ulong at in memory.Backing.Allocated().SelectMany(r => Windows(r.Offset, r.Length)).Concat(_pieces.SelectMany(p => Windows(p.Offset, (ulong)p.Bytes.Length))).Order())
+        IEnumerable<ulong> theirs = memory.Backing.Allocated().SelectMany(r => Windows(r.Offset, r.Length));
+        IEnumerable<ulong> ours = _pieces.SelectMany(p => Windows(p.Offset, (ulong)p.Bytes.Length));
+        foreach (ulong at in theirs.Concat(ours).Order())
         {
             if (at < done) continue;
             int count = (int)Math.Min(Piece, Size - at);
@@ -51,7 +54,8 @@ public sealed class MemoryImage
             {
                 ReadOnlySpan<byte> wanted = window.AsSpan(page, (int)GuestMemory.PageSize);
                 ulong offset = at + (ulong)page;
-                if (!wanted.SequenceEqual(new ReadOnlySpan<byte>(memory.Backing.Pointer + offset, wanted.Length))) memory.Write(memory.AddressOf(offset), wanted);
+                if (!wanted.SequenceEqual(new ReadOnlySpan<byte>(memory.Backing.Pointer + offset, wanted.Length)))
+                    memory.Write(memory.AddressOf(offset), wanted);
             }
             done = at + Piece;
         }

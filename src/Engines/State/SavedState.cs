@@ -1,6 +1,8 @@
 namespace Bunraku.Engines;
 
-/// <summary>The state of one part of a machine, as <see cref="StateSerializer"/> writes it. Immutable: nothing of the machine it came from can still change it.</summary>
+/// <summary>
+/// The state of one part of a machine, as <see cref="StateSerializer"/> writes it. Immutable: nothing of the machine it came from can still change it.
+/// </summary>
 /// <param name="Id"><see cref="IStateful.Id"/> of the part.</param>
 /// <param name="Format">Name of the record's format, <see cref="StateRecordAttribute.Name"/>.</param>
 /// <param name="Version">Version of the format.</param>

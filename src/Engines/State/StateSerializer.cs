@@ -6,7 +6,8 @@ using System.Text.Json.Serialization.Metadata;
 namespace Bunraku.Engines;
 
 /// <summary>
-/// The one way in which state records become bytes and come back. A record's format is all of its members: on reading, a missing one, an unknown one, a null where
+/// The one way in which state records become bytes and come back. A record's format is all of its members: on reading, a missing one, an unknown one, a null
+/// where
 /// none may be or a value out of range is an error; nothing is filled in silently. Thread-safe.
 /// </summary>
 public static class StateSerializer
@@ -42,15 +43,18 @@ public static class StateSerializer
     }
 
     /// <summary>Restores a part.</summary>
-    /// <exception cref="StateFormatException">The state is of something else, of a version that this program does not know, damaged, or does not fit the part.</exception>
+    /// <exception cref="StateFormatException">The state is of something else, of a version that this program does not know, damaged, or does not fit the
+    /// part.</exception>
     public static void Restore(IStateful part, SavedState saved)
     {
         if (saved.Id != part.Id) throw new StateFormatException($"the state of {saved.Id} is not that of {part.Id}");
         StateRecordAttribute format = FormatOf(part.StateType);
-        if (saved.Format != format.Name) throw new StateFormatException($"{saved.Id}: this is the state of a {saved.Format}, the machine has a {format.Name} there");
+        if (saved.Format != format.Name)
+            throw new StateFormatException($"{saved.Id}: this is the state of a {saved.Format}, the machine has a {format.Name} there");
         if (saved.Version != format.Version)
         {
-            throw new StateFormatException($"{saved.Id}: version {saved.Version} of the format {format.Name} was written by {(saved.Version > format.Version ? "a newer" : "an older")} program; "
+            string writer = saved.Version > format.Version ? "a newer" : "an older";
+            throw new StateFormatException($"{saved.Id}: version {saved.Version} of the format {format.Name} was written by {writer} program; "
                 + $"this one knows version {format.Version}");
         }
         object? state;
@@ -68,5 +72,6 @@ public static class StateSerializer
     /// <summary>Name and version of a record type's format.</summary>
     /// <exception cref="InvalidOperationException">The type is no state record.</exception>
     public static StateRecordAttribute FormatOf(Type type) =>
-        type.GetCustomAttribute<StateRecordAttribute>() ?? throw new InvalidOperationException($"{type.Name} is no state record: it has no {nameof(StateRecordAttribute)}");
+        type.GetCustomAttribute<StateRecordAttribute>()
+            ?? throw new InvalidOperationException($"{type.Name} is no state record: it has no {nameof(StateRecordAttribute)}");
 }

@@ -26,7 +26,8 @@ internal readonly unsafe struct GuestWindow
     public bool IsUsable => Pointer != null;
 
     /// <summary>
-    /// The bytes are about to be written, in place: to be called first, since the page may be watched (<see cref="PageRightsTable.DeviceWriteRefused"/>). <see cref="Written"/> belongs behind the write.
+    /// The bytes are about to be written, in place: to be called first, since the page may be watched (<see cref="PageRightsTable.DeviceWriteRefused"/>).
+    /// <see cref="Written"/> belongs behind the write.
     /// </summary>
     public void Prepare() => _memory?.PrepareWrite(_address, (ulong)_length);
 

@@ -41,7 +41,8 @@ internal sealed unsafe class ParavirtualCpu(ParavirtualInterface owner, X86CpuTh
     public string Id => $"kvm.cpu{thread.Cpu.Index}";
 
     ParavirtualCpuState IStateful<ParavirtualCpuState>.Save() => new(
-        _clockMsr, _stealMsr, _eoiMsr, _pollMsr, _clockStale, _stopped, _tscOffset, thread.StolenNanoseconds - _stolenBefore, _stealUpdated, _away, _eoiOffered, thread.UnhaltPending);
+        _clockMsr, _stealMsr, _eoiMsr, _pollMsr, _clockStale, _stopped, _tscOffset, thread.StolenNanoseconds - _stolenBefore, _stealUpdated, _away,
+        _eoiOffered, thread.UnhaltPending);
 
     void IStateful<ParavirtualCpuState>.Restore(ParavirtualCpuState state)
     {
@@ -259,4 +260,5 @@ internal sealed unsafe class ParavirtualCpu(ParavirtualInterface owner, X86CpuTh
 /// <param name="Unhalt">The next HLT ends at once.</param>
 [StateRecord("kvm.cpu", version: 1)]
 internal sealed record ParavirtualCpuState(
-    ulong Clock, ulong Steal, ulong Eoi, ulong Poll, bool ClockStale, bool Stopped, ulong TscOffset, long StolenUnreported, long StealUpdated, bool Away, bool EoiOffered, bool Unhalt);
+    ulong Clock, ulong Steal, ulong Eoi, ulong Poll, bool ClockStale, bool Stopped, ulong TscOffset, long StolenUnreported, long StealUpdated, bool Away,
+    bool EoiOffered, bool Unhalt);

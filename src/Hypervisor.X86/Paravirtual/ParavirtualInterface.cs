@@ -18,7 +18,9 @@ public interface IInterruptSender
 /// KVM's paravirtual interface for the guests of one VM: CPUID leaves, MSRs and hypercalls by which stock kernels find clock, steal time and the rest. The
 /// work between exits is in <see cref="ParavirtualCpu"/>.
 /// </summary>
-/// <remarks>Linux, Documentation/virt/kvm/x86/{cpuid,msr,hypercalls}.rst. Asynchronous page faults, page-table calls and migration control are not offered.</remarks>
+/// <remarks>
+/// Linux, Documentation/virt/kvm/x86/{cpuid,msr,hypercalls}.rst. Asynchronous page faults, page-table calls and migration control are not offered.
+/// </remarks>
 public sealed class ParavirtualInterface : IMsrDevice, IDevice, IStateful<ParavirtualState>
 {
     private const uint FeatureLeaf = 0x4000_0001;
@@ -40,7 +42,8 @@ public sealed class ParavirtualInterface : IMsrDevice, IDevice, IStateful<Paravi
     /// <summary>What a VM on this host offers.</summary>
     public static KvmFeatures Offered =>
         KvmFeatures.ClockSource | KvmFeatures.ClockSource2 | KvmFeatures.ClockSourceStable | KvmFeatures.NopIoDelay | KvmFeatures.PvEoi | KvmFeatures.PvUnhalt
-        | KvmFeatures.PvSendIpi | KvmFeatures.PollControl | KvmFeatures.PvSchedYield | (ThreadAccounting.IsAvailable ? KvmFeatures.StealTime | KvmFeatures.PvTlbFlush : 0);
+        | KvmFeatures.PvSendIpi | KvmFeatures.PollControl | KvmFeatures.PvSchedYield
+        | (ThreadAccounting.IsAvailable ? KvmFeatures.StealTime | KvmFeatures.PvTlbFlush : 0);
 
     /// <summary>What a CPU model shows of this interface.</summary>
     public static HypervisorInterface Describe(KvmFeatures features, KvmHints hints) => new(
@@ -144,7 +147,8 @@ public sealed class ParavirtualInterface : IMsrDevice, IDevice, IStateful<Paravi
 
     void IStateful<ParavirtualState>.Restore(ParavirtualState state)
     {
-        if (state.Features != (uint)_features) throw new StateFormatException($"{Id}: the saved machine offers the features {state.Features:X}, this one {(uint)_features:X}");
+        if (state.Features != (uint)_features)
+            throw new StateFormatException($"{Id}: the saved machine offers the features {state.Features:X}, this one {(uint)_features:X}");
         (_wallClockMsr, _tscDiffers) = (state.WallClock, state.TscDiffers);
     }
 
@@ -239,7 +243,8 @@ public sealed class ParavirtualInterface : IMsrDevice, IDevice, IStateful<Paravi
         ulong tsc = Clock.Counter + _cpus[cpu].TscOffset;
         long ticks = (before + _vm.TimeOfDay.GetUtcNow().UtcDateTime.Ticks) / 2 - DateTime.UnixEpoch.Ticks;
         window.Prepare();
-        *(ClockPairing*)window.Pointer = new ClockPairing { Seconds = ticks / TimeSpan.TicksPerSecond, Nanoseconds = ticks % TimeSpan.TicksPerSecond * 100, Tsc = tsc };
+        *(ClockPairing*)window.Pointer = new ClockPairing { Seconds = ticks / TimeSpan.TicksPerSecond,
+            Nanoseconds = ticks % TimeSpan.TicksPerSecond * 100, Tsc = tsc };
         window.Written();
         return 0;
     }

@@ -28,7 +28,8 @@ internal sealed class CpuCgroup : IDisposable
             // First the type: a parent with processes of its own can hand controllers down to threaded children only.
             Write(folder, "cgroup.type", "threaded");
             Write(parent, "cgroup.subtree_control", "+cpu");
-            if (options.Cap is { } cap) Write(folder, "cpu.max", string.Create(CultureInfo.InvariantCulture, $"{(long)(cap / 100 * PeriodMicroseconds)} {PeriodMicroseconds}"));
+            if (options.Cap is { } cap)
+                Write(folder, "cpu.max", string.Create(CultureInfo.InvariantCulture, $"{(long)(cap / 100 * PeriodMicroseconds)} {PeriodMicroseconds}"));
             if (options.Weight is { } weight) Write(folder, "cpu.weight", weight.ToString(CultureInfo.InvariantCulture));
             return new CpuCgroup(folder);
         }

@@ -4,7 +4,9 @@ using Bunraku.Platform;
 
 namespace Bunraku.Hypervisor.Scheduling;
 
-/// <summary>Gives a VM's threads the part of the host that <see cref="CpuTimeOptions"/> asks for, and refuses before the start what the host does not give.</summary>
+/// <summary>
+/// Gives a VM's threads the part of the host that <see cref="CpuTimeOptions"/> asks for, and refuses before the start what the host does not give.
+/// </summary>
 internal sealed class CpuTimeControl : IDisposable
 {
     /// <summary>SCHED_FIFO priorities: a vCPU that computes must not keep its own timers waiting.</summary>
@@ -24,7 +26,9 @@ internal sealed class CpuTimeControl : IDisposable
         if (options.Cap is null && options.Weight is null) return;
         _cgroup = CpuCgroup.TryCreate(options);
         if (_cgroup is not null) return;
-        if (options.Weight is not null) TryOnThread(SetWeight, "--cpu-weight", "there is no cgroup with a CPU controller that this process may change, and a weight above 100 then needs CAP_SYS_NICE");
+        if (options.Weight is not null)
+            TryOnThread(SetWeight, "--cpu-weight",
+                "there is no cgroup with a CPU controller that this process may change, and a weight above 100 then needs CAP_SYS_NICE");
         if (options.Cap is { } cap) _throttle = new CpuThrottle(cap, cpus);
     }
 
@@ -42,7 +46,8 @@ internal sealed class CpuTimeControl : IDisposable
 
     private static void PrepareRealtime(GuestMemory memory)
     {
-        TryOnThread(() => HostScheduling.UseFifo(TimerPriority), "--realtime", "the host does not allow SCHED_FIFO; it needs CAP_SYS_NICE or a limit on real-time priority (ulimit -r) of at least 2");
+        TryOnThread(() => HostScheduling.UseFifo(TimerPriority), "--realtime",
+            "the host does not allow SCHED_FIFO; it needs CAP_SYS_NICE or a limit on real-time priority (ulimit -r) of at least 2");
         try
         {
             HostScheduling.LockMemory();
@@ -50,7 +55,8 @@ internal sealed class CpuTimeControl : IDisposable
         }
         catch (Win32Exception e)
         {
-            throw new CpuTimeException($"--realtime: the host does not let this process lock its memory ({e.Message}); it needs CAP_IPC_LOCK or a limit on locked memory (ulimit -l) of the guest's size and more", e);
+            throw new CpuTimeException($"--realtime: the host does not let this process lock its memory ({e.Message}); "
+                + "it needs CAP_IPC_LOCK or a limit on locked memory (ulimit -l) of the guest's size and more", e);
         }
     }
 
@@ -75,7 +81,8 @@ internal sealed class CpuTimeControl : IDisposable
     }
 
     /// <summary>Without cgroups: the nice value whose weight in the host's scheduler, a quarter more for each step, comes next.</summary>
-    private void SetWeight() => HostScheduling.SetNice(Math.Clamp((int)Math.Round(-Math.Log((double)_options.Weight! / CpuTimeOptions.DefaultWeight, 1.25)), -20, 19));
+    private void SetWeight() =>
+        HostScheduling.SetNice(Math.Clamp((int)Math.Round(-Math.Log((double)_options.Weight! / CpuTimeOptions.DefaultWeight, 1.25)), -20, 19));
 
     /// <summary>The VM starts.</summary>
     public void Start() => _throttle?.Start();

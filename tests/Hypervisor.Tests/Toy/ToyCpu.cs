@@ -65,7 +65,8 @@ internal sealed class ToyCpu(int index, GuestMemory memory) : ISteppedCpu, IStat
         for (; ; )
         {
             if (_retired >= end || Interlocked.Exchange(ref _kick, 0) != 0) return Exit(ToyReason.Kicked);
-            if (!memory.TryRead(_pc, out ulong op) || !memory.TryRead(_pc + 8, out ulong operand)) return Exit(ToyReason.BadInstruction, $"no instruction at {_pc:X}");
+            if (!memory.TryRead(_pc, out ulong op) || !memory.TryRead(_pc + 8, out ulong operand))
+                return Exit(ToyReason.BadInstruction, $"no instruction at {_pc:X}");
             switch ((ToyOp)op)
             {
                 case ToyOp.Halt:

@@ -6,7 +6,10 @@ namespace Bunraku.Hypervisor.Tests.Toy;
 [StateRecord("toy.device", version: 1)]
 internal sealed record ToyDeviceState(ulong Sum, long? Deadline);
 
-/// <summary>A device with a sum, to which each write at offset 0 adds, and a timer, which a write at offset 8 arms for so many nanoseconds from now and which raises an event for vCPU 0.</summary>
+/// <summary>
+/// A device with a sum, to which each write at offset 0 adds, and a timer, which a write at offset 8 arms for so many nanoseconds from now and which raises an
+/// event for vCPU 0.
+/// </summary>
 internal sealed class ToyDevice : IMmioDevice, IDevice, IStateful<ToyDeviceState>
 {
     public const ulong Base = 0x8000_0000, TimerRegister = Base + 8;

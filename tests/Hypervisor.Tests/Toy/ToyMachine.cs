@@ -26,7 +26,10 @@ internal sealed class ToyVm(GuestMemory memory) : IEngineVm
     }
 }
 
-/// <summary>The toy's part of the run loop: events wake a vCPU and are counted by it; call 1 starts vCPU 1, every call is noted and answered with twice what it was given.</summary>
+/// <summary>
+/// The toy's part of the run loop: events wake a vCPU and are counted by it; call 1 starts vCPU 1, every call is noted and answered with twice what it was
+/// given.
+/// </summary>
 internal sealed class ToyThread : CpuThread
 {
     private readonly ToyMachine _vm;
@@ -74,7 +77,8 @@ internal sealed class ToyMachine : VirtualMachine
 
     private const ulong PieceSize = 1 << 20;
 
-    public ToyMachine(ulong[] program, int cpus = 1) : base(new ToyEngine(), [new(0, PieceSize, 0, false), new(HighMemory, PieceSize, PieceSize, false)], new VirtualMachineOptions { CounterFrequency = 1_000_000_000 })
+    public ToyMachine(ulong[] program, int cpus = 1) : base(new ToyEngine(),
+        [new(0, PieceSize, 0, false), new(HighMemory, PieceSize, PieceSize, false)], new VirtualMachineOptions { CounterFrequency = 1_000_000_000 })
     {
         var vm = new ToyVm(Memory);
         Use(vm);
