@@ -66,6 +66,25 @@ public sealed unsafe class GuestHypervisorTests
     }
 
     [Fact]
+    public void What_a_device_answered_to_an_instruction_that_was_taken_is_no_answer_to_the_next_one()
+    {
+        using var memory = new GuestMemory(1 << 20);
+        Assert.True(memory.Write(Start, [0x67, 0x8B, 0x06, 0x67, 0x8B, 0x06, 0xF4])); // MOV AX, [ESI] twice, HLT
+        using var processor = new X86.Processor(memory, CpuModels.Parse("max"), new VirtualClock(), new ProcessorGroup());
+        var state = new CpuState();
+        processor.ReadState(state);
+        state.Cs = state.Cs with { Selector = 0, Base = 0 };
+        state.Ds = state.Ds with { Limit = uint.MaxValue };
+        state.Rip = Start;
+        state.Gpr[6] = 0xFEC0_0000;
+        processor.WriteState(state);
+        var toy = new Toy(processor, ExitReason.Mmio, 3);
+        processor.GuestHypervisor = toy;
+        Assert.Equal(ExitReason.Hlt, processor.Enter().Reason);
+        Assert.Equal([ExitReason.Mmio, ExitReason.Mmio, ExitReason.Hlt], toy.Seen);
+    }
+
+    [Fact]
     public void An_event_during_whose_delivery_an_exit_was_taken_is_not_delivered()
     {
         using var memory = new GuestMemory(1 << 20);
