@@ -8,25 +8,25 @@ using Bunraku.Sessions;
 int reads = 0;
 await using Vm vm = new VmBuilder(KnownEngines.All)
 {
-    Command = ["sh", "-c", "dd if=/dev/port bs=1 skip=1568 count=1 2>/dev/null | od -An -tu1"], // port 620h
+    Command = ["devmem", $"{Thermometer.Address}", "8"],
     Output = Console.OpenStandardOutput(),
     Parts = [new Thermometer(21)],
-    OnExit = exit => reads += exit is { Reason: ExitReason.Io, IsWrite: false, Address: Thermometer.Port } ? 1 : 0,
+    OnExit = exit => reads += exit is { Reason: ExitReason.Mmio, IsWrite: false, Address: Thermometer.Address } ? 1 : 0,
 }.Build();
 VmResult result = await vm.RunAsync();
 Console.WriteLine($"status {result.ExitStatus}, {reads} read, engine {vm.EngineName}");
 return result.ExitStatus;
 
-/// <summary>A device: one port that says how warm it is.</summary>
-internal sealed class Thermometer(byte degrees) : IBoardPart, IPortDevice
+/// <summary>A device: a byte in guest-physical memory that says how warm it is.</summary>
+internal sealed class Thermometer(byte degrees) : IBoardPart, IMmioDevice
 {
-    public const ushort Port = 0x620;
+    public const ulong Address = 0xFED9_1000;
 
-    public void AttachTo(IBoard board) => board.Machine.Ports.Add(Port, 1, this, new DeviceLock("thermometer"));
+    public void AttachTo(IBoard board) => board.Machine.Mmio.Add(Address, 8, this, new DeviceLock("thermometer"));
 
-    public uint ReadPort(ushort offset, int size) => degrees;
+    public ulong ReadMmio(ulong offset, int size) => degrees;
 
-    public void WritePort(ushort offset, int size, uint value)
+    public void WriteMmio(ulong offset, int size, ulong value)
     {
     }
 }
