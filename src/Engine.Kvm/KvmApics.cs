@@ -105,8 +105,14 @@ internal sealed unsafe class KvmApics : IEngineApics
             *(uint*)p = (uint)_routes.Count;
             var entry = (KvmMsiRoute*)(p + HeaderSize);
             foreach ((int gsi, MsiMessage m) in _routes)
-                *entry++ = new KvmMsiRoute { Gsi = (uint)gsi, Type = KvmMsiRoute.Msi, AddressLow = (uint)m.Address,
-                    AddressHigh = (uint)(m.Address >> 32), Data = m.Data };
+                *entry++ = new KvmMsiRoute
+                {
+                    Gsi = (uint)gsi,
+                    Type = KvmMsiRoute.Msi,
+                    AddressLow = (uint)m.Address,
+                    AddressHigh = (uint)(m.Address >> 32),
+                    Data = m.Data
+                };
             _vm.Request(KvmRequest.SetRouting, p);
         }
     }

@@ -26,8 +26,12 @@ internal sealed unsafe class KvmCpuid
         Missing = [.. model.Features.Where(f => !features.Contains(f)).Order()];
         int physicalBits = (int)(Find(0x8000_0008, 0)?.Eax & 0xFF ?? 0);
         // Wider than the host's, a guest could name addresses that its page tables cannot hold.
-        Model = model with { Features = features, PhysicalAddressBits = physicalBits > 0
-            ? Math.Min(model.PhysicalAddressBits, physicalBits) : model.PhysicalAddressBits };
+        Model = model with
+        {
+            Features = features,
+            PhysicalAddressBits = physicalBits > 0
+            ? Math.Min(model.PhysicalAddressBits, physicalBits) : model.PhysicalAddressBits
+        };
         // XSAVE runs on the host's own units, in the host's own layout.
         PkruOffset = (int)(Find(XsaveLeaf, XsaveLayout.PkruComponent)?.Ebx ?? XsaveLayout.PkruOffset);
         KvmCpuidEntry? components = Find(XsaveLeaf, 0);
@@ -81,8 +85,13 @@ internal sealed unsafe class KvmCpuid
         {
             if (row.Feature != feature) continue;
             if (Find(row.Leaf, row.Subleaf) is not { } entry) return false;
-            uint register = row.Register switch { CpuidRegister.Eax => entry.Eax, CpuidRegister.Ebx => entry.Ebx,
-                CpuidRegister.Ecx => entry.Ecx, _ => entry.Edx };
+            uint register = row.Register switch
+            {
+                CpuidRegister.Eax => entry.Eax,
+                CpuidRegister.Ebx => entry.Ebx,
+                CpuidRegister.Ecx => entry.Ecx,
+                _ => entry.Edx
+            };
             return (register >> row.Bit & 1) != 0;
         }
         return false;

@@ -122,8 +122,12 @@ internal static class KvmHost
                 + $"auto does not choose it ({capabilities})", Hardware: false, Chosen: false,
                 Warning: "this KVM has no hardware behind it and emulates, about 1000 times slower than a translator: a boot takes many minutes");
         }
-        string paging = nestedPaging switch { true => "nested paging",
-            false => "no nested paging (shadow page tables, slower)", null => "nested paging unknown" };
+        string paging = nestedPaging switch
+        {
+            true => "nested paging",
+            false => "no nested paging (shadow page tables, slower)",
+            null => "nested paging unknown"
+        };
         return new(true, $"{Name(backing)}, {paging} ({capabilities})", Hardware: true);
 
         string Has(KvmCapability capability) => YesNo(kvm.Check(capability) != 0);

@@ -243,8 +243,12 @@ public sealed class ParavirtualInterface : IMsrDevice, IDevice, IStateful<Paravi
         ulong tsc = Clock.Counter + _cpus[cpu].TscOffset;
         long ticks = (before + _vm.TimeOfDay.GetUtcNow().UtcDateTime.Ticks) / 2 - DateTime.UnixEpoch.Ticks;
         window.Prepare();
-        *(ClockPairing*)window.Pointer = new ClockPairing { Seconds = ticks / TimeSpan.TicksPerSecond,
-            Nanoseconds = ticks % TimeSpan.TicksPerSecond * 100, Tsc = tsc };
+        *(ClockPairing*)window.Pointer = new ClockPairing
+        {
+            Seconds = ticks / TimeSpan.TicksPerSecond,
+            Nanoseconds = ticks % TimeSpan.TicksPerSecond * 100,
+            Tsc = tsc
+        };
         window.Written();
         return 0;
     }
