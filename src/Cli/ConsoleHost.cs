@@ -143,7 +143,8 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
 
     private void RegisterEndingSignals()
     {
-        foreach ((PosixSignal signal, int number) in ((PosixSignal, int)[])[(PosixSignal.SIGHUP, 1), (PosixSignal.SIGINT, 2), (PosixSignal.SIGQUIT, 3), (PosixSignal.SIGTERM, 15)])
+        foreach ((PosixSignal signal, int number) in ((PosixSignal, int)[])[(PosixSignal.SIGHUP, 1), (PosixSignal.SIGINT, 2), (PosixSignal.SIGQUIT, 3),
+            (PosixSignal.SIGTERM, 15)])
         {
             _signals.Add(PosixSignalRegistration.Create(signal, context =>
             {

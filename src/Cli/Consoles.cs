@@ -13,7 +13,8 @@ internal static class Consoles
     public static int Width(TextWriter output)
     {
         if (IsTerminal(output, out int columns) && columns > 0) return columns;
-        return int.TryParse(Environment.GetEnvironmentVariable("COLUMNS"), NumberStyles.None, CultureInfo.InvariantCulture, out int asked) && asked is >= 20 and <= 10_000 ? asked : TextLayout.DefaultWidth;
+        return int.TryParse(Environment.GetEnvironmentVariable("COLUMNS"), NumberStyles.None, CultureInfo.InvariantCulture, out int asked)
+            && asked is >= 20 and <= 10_000 ? asked : TextLayout.DefaultWidth;
     }
 
     /// <summary>A console on <paramref name="output"/>: with colours where there is a terminal, else without blanks at the ends of lines.</summary>

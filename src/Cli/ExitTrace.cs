@@ -19,7 +19,8 @@ internal sealed class ExitTrace : IVmObserver, IDisposable
         _name = target.Path ?? "standard error";
         try
         {
-            _stream = target.Path is { } path ? new FileStream(path, FileMode.Create, FileAccess.Write, FileShare.Read, bufferSize: 0) : Console.OpenStandardError();
+            _stream = target.Path is { } path ? new FileStream(path, FileMode.Create, FileAccess.Write, FileShare.Read, bufferSize: 0)
+                : Console.OpenStandardError();
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
         {

@@ -53,7 +53,8 @@ internal static class PopekGoldbergCommand
         var engines = new List<IX86Engine>();
         foreach (string name in names.Distinct(StringComparer.OrdinalIgnoreCase))
         {
-            IX86Engine engine = known.FirstOrDefault(e => e.Name.Equals(name, StringComparison.OrdinalIgnoreCase)) ?? throw new UsageException("--engine: " + Nearest.Message("engine", name, [.. known.Select(e => e.Name)]));
+            IX86Engine engine = known.FirstOrDefault(e => e.Name.Equals(name, StringComparison.OrdinalIgnoreCase))
+                ?? throw new UsageException("--engine: " + Nearest.Message("engine", name, [.. known.Select(e => e.Name)]));
             EngineProbe probe = engine.Probe();
             if (!probe.Available) throw new CannotStartException($"engine '{engine.Name}' cannot run here: {probe.Detail}");
             engines.Add(engine);

@@ -22,7 +22,8 @@ internal static class Program
                 Request.Help help => Print(HelpText.For(help.Command, help.Path, Consoles.Width(Console.Out))),
                 Request.CpuModels => Print(CpuHelp.Text(Consoles.Width(Console.Out))),
                 Request.Suggestions suggestions => Print(string.Concat(suggestions.Words.Select(w => w + "\n"))),
-                Request.Version version => version.Parsed.Invoke(new InvocationConfiguration { Output = Console.Out, Error = Console.Error, EnableDefaultExceptionHandler = false }),
+                Request.Version version =>
+                    version.Parsed.Invoke(new InvocationConfiguration { Output = Console.Out, Error = Console.Error, EnableDefaultExceptionHandler = false }),
                 _ => ExitStatus.InternalError,
             };
         }

@@ -88,7 +88,8 @@ internal static class RunGuest
     /// <summary>Says why a run ended, when that is not obvious.</summary>
     private static void Explain(VmResult result, Vm vm)
     {
-        if (result is { WantedCommand: true, CommandStatus: null, StreamDamage: null, HostEnd: HostEnd.None or HostEnd.TimedOut }) Console.Error.Write(LastLines(vm.HiddenMessages));
+        if (result is { WantedCommand: true, CommandStatus: null, StreamDamage: null, HostEnd: HostEnd.None or HostEnd.TimedOut })
+            Console.Error.Write(LastLines(vm.HiddenMessages));
         foreach (string reason in Reasons(result)) Console.Error.WriteLine("bunraku: " + reason);
         if (result.Cause.Reason is StopReason.Shutdown or StopReason.EngineError) Console.Error.Write(vm.CrashReport(result.Cause.Cpu));
     }

@@ -22,7 +22,8 @@ internal static class StandardStreams
     /// <summary>Standard output failed with this error number while the guest printed to it.</summary>
     public static CannotWriteException CannotWriteOutput(int errno) => new(Output, HostError.Reason(errno));
 
-    private static StreamWriter Writer(Stream stream, Action<Exception> failed) => new(new GuardedStream(stream, failed), s_utf8, bufferSize: 256) { AutoFlush = true };
+    private static StreamWriter Writer(Stream stream, Action<Exception> failed) =>
+        new(new GuardedStream(stream, failed), s_utf8, bufferSize: 256) { AutoFlush = true };
 
     private sealed class GuardedStream(Stream stream, Action<Exception> failed) : Stream
     {

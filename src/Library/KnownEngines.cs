@@ -16,5 +16,6 @@ public static class KnownEngines
     /// <summary>All engines, with an interval for <c>check</c>.</summary>
     /// <param name="interval">How often it compares its two engines.</param>
     public static IReadOnlyList<IX86Engine> With(CheckInterval interval) =>
-        [new KvmEngine(), new TranslatorEngine(), new InterpreterEngine(), new CheckEngine(new TranslatorEngine(), new InterpreterEngine()) { Interval = interval }];
+        [new KvmEngine(), new TranslatorEngine(), new InterpreterEngine(),
+            new CheckEngine(new TranslatorEngine(), new InterpreterEngine()) { Interval = interval }];
 }

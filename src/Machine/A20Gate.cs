@@ -7,7 +7,9 @@ namespace Bunraku.Machine;
 /// The address line 20 mask of the PC: the line passes when the keyboard controller's output port or port 92h lets it pass, as in the PIIX family
 /// (data sheet, "A20M#"). After power-on the keyboard controller lets it pass. With its lock held.
 /// </summary>
-/// <param name="changed">Told when the line's state changes: true means that address bit 20 reaches memory. Called on a vCPU thread, outside of any instruction.</param>
+/// <param name="changed">
+/// Told when the line's state changes: true means that address bit 20 reaches memory. Called on a vCPU thread, outside of any instruction.
+/// </param>
 internal sealed class A20Gate(Action<bool> changed) : IDevice, IStateful<A20State>
 {
     private bool _keyboardController = true, _port92;

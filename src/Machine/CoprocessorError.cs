@@ -4,7 +4,8 @@ using Bunraku.Hypervisor;
 namespace Bunraku.Machine;
 
 /// <summary>
-/// Ports F0h and F1h of the AT: a write takes back the interrupt that FERR# of the x87 raised (PIIX data sheet, "Coprocessor Error Register"). With its lock held.
+/// Ports F0h and F1h of the AT: a write takes back the interrupt that FERR# of the x87 raised (PIIX data sheet, "Coprocessor Error Register"). With its lock
+/// held.
 /// </summary>
 internal sealed class CoprocessorError(IInterruptLine line) : IPortDevice, IDevice, IStateful<NoState>
 {

@@ -2,7 +2,9 @@ using Bunraku.Engines;
 
 namespace Bunraku.Machine;
 
-/// <summary>State of a <see cref="FwCfg"/>. Items that the guest cannot write are part of the machine's shape: only their lengths are in it, for comparison.</summary>
+/// <summary>
+/// State of a <see cref="FwCfg"/>. Items that the guest cannot write are part of the machine's shape: only their lengths are in it, for comparison.
+/// </summary>
 /// <param name="FilesNumbered">The guest has looked: the files have their keys.</param>
 /// <param name="Selected">Key of the selected item.</param>
 /// <param name="Position">Offset in it.</param>
@@ -10,7 +12,8 @@ namespace Bunraku.Machine;
 /// <param name="Lengths">Bytes of each item, by key.</param>
 /// <param name="Written">Contents of the writable items, by key.</param>
 [StateRecord("fwcfg", version: 1)]
-internal sealed record FwCfgState(bool FilesNumbered, ushort Selected, long Position, uint DmaHigh, SortedDictionary<ushort, int> Lengths, SortedDictionary<ushort, byte[]> Written);
+internal sealed record FwCfgState(bool FilesNumbered, ushort Selected, long Position, uint DmaHigh, SortedDictionary<ushort, int> Lengths,
+    SortedDictionary<ushort, byte[]> Written);
 
 public sealed partial class FwCfg
 {
@@ -44,10 +47,12 @@ public sealed partial class FwCfg
         foreach ((ushort key, Item item) in _items)
         {
             if (!state.Lengths.TryGetValue(key, out int length) || length != item.Data.Length)
-                throw new StateFormatException($"{Id}: item {key:X4} has {item.Data.Length} bytes, {(state.Lengths.ContainsKey(key) ? $"{length} in the saved machine" : "and the saved machine has none")}");
+                throw new StateFormatException($"{Id}: item {key:X4} has {item.Data.Length} bytes, "
+                    + $"{(state.Lengths.ContainsKey(key) ? $"{length} in the saved machine" : "and the saved machine has none")}");
             if (item.Writable) StateCheck.Length(state.Written.GetValueOrDefault(key) ?? [], length, Id).CopyTo(item.Data, 0);
         }
-        if (state.Lengths.Count != _items.Count) throw new StateFormatException($"{Id}: the saved machine has {state.Lengths.Count} items, this one {_items.Count}");
+        if (state.Lengths.Count != _items.Count)
+            throw new StateFormatException($"{Id}: the saved machine has {state.Lengths.Count} items, this one {_items.Count}");
         (_selected, _position, _dmaHigh) = (state.Selected, StateCheck.Range(state.Position, 0, int.MaxValue, Id), state.DmaHigh);
     }
 }

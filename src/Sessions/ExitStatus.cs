@@ -6,7 +6,9 @@ public static class ExitStatus
     /// <summary>The guest powered off, or the user quit.</summary>
     public const int Success = 0;
 
-    /// <summary>The machine could not be made: a file, a package, memory or the cache is missing or unusable. Or something asked for could not be written.</summary>
+    /// <summary>
+    /// The machine could not be made: a file, a package, memory or the cache is missing or unusable. Or something asked for could not be written.
+    /// </summary>
     public const int Failure = 1;
 
     /// <summary>The command line is wrong.</summary>

@@ -28,24 +28,28 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
             return new GuestImage(own, path, ReadModules(options, words, KernelLoader.Detect(own, path)), options.Append ?? "", null);
         }
         if (!Names.Contains(options.Guest)) throw new VmOptionException(nameof(VmOptions.Guest), Nearest.Message("guest", options.Guest, Names));
-        if (options.Initrd is not null) throw Wrong(nameof(VmOptions.Initrd), $"{o(nameof(VmOptions.Initrd))} goes with {o(nameof(VmOptions.Kernel))}; the guest '{options.Guest}' has its own");
+        if (options.Initrd is not null)
+            throw Wrong(nameof(VmOptions.Initrd),
+            $"{o(nameof(VmOptions.Initrd))} goes with {o(nameof(VmOptions.Kernel))}; the guest '{options.Guest}' has its own");
         if (options.Modules.Count > 0) throw Wrong(nameof(VmOptions.Modules), $"{o(nameof(VmOptions.Modules))} goes with {o(nameof(VmOptions.Kernel))}");
         if (options.Guest == HelloGuest.Name)
         {
-            if (options.Command is not null) throw Wrong(nameof(VmOptions.Command), $"the guest '{HelloGuest.Name}' runs no commands; leave out {o(nameof(VmOptions.Command))}");
+            if (options.Command is not null)
+                throw Wrong(nameof(VmOptions.Command), $"the guest '{HelloGuest.Name}' runs no commands; leave out {o(nameof(VmOptions.Command))}");
             return new GuestImage(HelloGuest.Build(), HelloGuest.Name, [], options.Append ?? "", null);
         }
 
         var packages = new DebianPackages(new GuestCache(), progress, alternatives: words.GuestAdvice);
         string kernel = packages.FindKernel(options.Guest, cancel), busybox = packages.FindBusybox(cancel);
-        var guest = LinuxGuest.Create(BootFile.Read(kernel, "kernel", options.Memory), kernel, BootFile.Read(busybox, "busybox", options.Memory), new LinuxGuestOptions
-        {
-            Command = options.Command ?? [],
-            Terminal = options.Terminal is not null,
-            Columns = options.Terminal?.Columns ?? 0,
-            Rows = options.Terminal?.Rows ?? 0,
-            Term = options.Terminal?.Term,
-        });
+        var guest =
+            LinuxGuest.Create(BootFile.Read(kernel, "kernel", options.Memory), kernel, BootFile.Read(busybox, "busybox", options.Memory), new LinuxGuestOptions
+            {
+                Command = options.Command ?? [],
+                Terminal = options.Terminal is not null,
+                Columns = options.Terminal?.Columns ?? 0,
+                Rows = options.Terminal?.Rows ?? 0,
+                Term = options.Terminal?.Term,
+            });
         string append = options.Append is { Length: > 0 } more ? $"{guest.Append} {more}" : guest.Append;
         return new GuestImage(guest.Kernel, guest.KernelName, [new BootModule(guest.Initrd, "initramfs")], append, guest);
     }
@@ -56,7 +60,8 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
     private static IReadOnlyList<BootModule> ReadModules(VmOptions options, VmWords words, BootProtocol protocol)
     {
         if (options.Modules.Count > 0 && protocol == BootProtocol.Linux)
-            throw Wrong(nameof(VmOptions.Modules), $"{words.Option(nameof(VmOptions.Modules))} is for multiboot and PVH kernels; a Linux kernel takes {words.Option(nameof(VmOptions.Initrd))}");
+            throw Wrong(nameof(VmOptions.Modules),
+                $"{words.Option(nameof(VmOptions.Modules))} is for multiboot and PVH kernels; a Linux kernel takes {words.Option(nameof(VmOptions.Initrd))}");
         if (options.Initrd is not { } initrd) return [.. options.Modules.Select(m => Read(m, "module"))];
         if (protocol == BootProtocol.Multiboot) return [.. BootModule.SplitList(initrd).Select(m => Read(m, "module"))];
         return [new BootModule(BootFile.Read(initrd, "initrd", options.Memory), initrd)];

@@ -22,7 +22,8 @@ internal sealed class GuestMachine
     private readonly Uart16550A _inputPort;
     private readonly Task _stopped;
     /// <summary>
-    /// Guards how input goes in. Taken with the first port's lock held, or with none; inside it the second port's lock is taken, and the first port's only by who holds it.
+    /// Guards how input goes in. Taken with the first port's lock held, or with none; inside it the second port's lock is taken, and the first port's only by
+    /// who holds it.
     /// </summary>
     private readonly Lock _inputLock = new();
     private readonly CommandInput? _frames;
@@ -237,7 +238,9 @@ internal sealed class GuestMachine
         ShowFirst(CollectionsMarshal.AsSpan(_passed));
     }
 
-    /// <summary>A command whose input has lost bytes may wait for them for ever. The end is as if the guest had switched off: what it printed so far comes out.</summary>
+    /// <summary>
+    /// A command whose input has lost bytes may wait for them for ever. The end is as if the guest had switched off: what it printed so far comes out.
+    /// </summary>
     private void WatchInput()
     {
         lock (_inputLock)

@@ -3,7 +3,9 @@ namespace Bunraku.Sessions;
 /// <summary>The other end of the guest's console, as a <see cref="Vm"/> needs it.</summary>
 public interface IGuestConsole
 {
-    /// <summary>Bytes that the guest printed. On a vCPU's thread with the port's lock held, so several ports' at a time: never waits, throws or calls back.</summary>
+    /// <summary>
+    /// Bytes that the guest printed. On a vCPU's thread with the port's lock held, so several ports' at a time: never waits, throws or calls back.
+    /// </summary>
     void Write(ReadOnlySpan<byte> bytes);
 
     /// <summary>Called by each vCPU after each exit, without locks: waits while the reader is far behind.</summary>

@@ -1,12 +1,13 @@
 namespace Bunraku.Sessions;
 
 /// <summary>
-/// Sees what happens to a <see cref="Vm"/>. A VM has any number of observers, which are called one after another in the order in which <see cref="VmBuilder.Observers"/> has them;
-/// one implements what it wants to see.
+/// Sees what happens to a <see cref="Vm"/>. A VM has any number of observers, which are called one after another in the order in which
+/// <see cref="VmBuilder.Observers"/> has them; one implements what it wants to see.
 /// </summary>
 /// <remarks>
-/// Called on the VM's own threads, several at a time where the VM has several vCPUs. No method may wait for the VM (pause it, read its processors' state, dispose of it) or for anything that
-/// the VM's end has to come before; ending it (<see cref="Vm.End"/>) is allowed everywhere. An exception ends the VM, and <see cref="Vm.RunAsync"/> throws an <see cref="ObserverException"/>.
+/// Called on the VM's own threads, several at a time where the VM has several vCPUs. No method may wait for the VM (pause it, read its processors' state,
+/// dispose of it) or for anything that the VM's end has to come before; ending it (<see cref="Vm.End"/>) is allowed everywhere. An exception ends the VM, and
+/// <see cref="Vm.RunAsync"/> throws an <see cref="ObserverException"/>.
 /// </remarks>
 public interface IVmObserver
 {

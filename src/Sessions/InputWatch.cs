@@ -4,12 +4,15 @@ using Bunraku.Machine.Serial;
 namespace Bunraku.Sessions;
 
 /// <summary>
-/// Finds out while a command runs that bytes of its input were lost between the host and the command's pipe: by the guest's kernel, which counts them, by whoever made
-/// the frames unreadable, or on the line, when the guest's kernel has read all that there is and counted less than was sent. For one thread, or with a lock of the caller's.
+/// Finds out while a command runs that bytes of its input were lost between the host and the command's pipe: by the guest's kernel, which counts them, by
+/// whoever made the frames unreadable, or on the line, when the guest's kernel has read all that there is and counted less than was sent. For one thread, or
+/// with a lock of the caller's.
 /// </summary>
 internal sealed class InputWatch
 {
-    /// <summary>The driver counts a byte only after it has read it, so that a count may be behind. With this many equal ones, seconds apart, it is final.</summary>
+    /// <summary>
+    /// The driver counts a byte only after it has read it, so that a count may be behind. With this many equal ones, seconds apart, it is final.
+    /// </summary>
     private const int EqualCounts = 3;
 
     private uint _sent, _lastSent, _lastReceived;

@@ -9,8 +9,8 @@ public sealed class OutputPump : IDisposable
     private const int Capacity = 1 << 20;
 
     /// <summary>
-    /// A guest's serial port gives single bytes. To wake the thread and write for each of them takes longer than the guest needs for the next, so it waits for this many
-    /// bytes, but no longer than a millisecond.
+    /// A guest's serial port gives single bytes. To wake the thread and write for each of them takes longer than the guest needs for the next, so it waits for
+    /// this many bytes, but no longer than a millisecond.
     /// </summary>
     private const int Gathered = 4096;
     private readonly object _lock = new();
@@ -22,7 +22,9 @@ public sealed class OutputPump : IDisposable
     private volatile bool _full;
     private bool _ending, _broken, _released, _idle = true;
 
-    /// <param name="write">Writes all of the bytes, on the pump's thread, and returns 0, or an error number when no more can be written (broken pipe, full disk).</param>
+    /// <param name="write">
+    /// Writes all of the bytes, on the pump's thread, and returns 0, or an error number when no more can be written (broken pipe, full disk).
+    /// </param>
     /// <param name="closed">Called once, on the pump's thread, with that number.</param>
     public OutputPump(Func<ReadOnlyMemory<byte>, int> write, Action<int> closed)
     {

@@ -5,7 +5,9 @@ using Iced.Intel;
 
 namespace Bunraku.Sessions;
 
-/// <summary>Writes a vCPU's state for people, in lines for 80 characters: registers, segments, control registers, the code around RIP. The vCPU must stand still.</summary>
+/// <summary>
+/// Writes a vCPU's state for people, in lines for 80 characters: registers, segments, control registers, the code around RIP. The vCPU must stand still.
+/// </summary>
 public static class StateReport
 {
     private const ulong EferLma = 1 << 10;
@@ -17,10 +19,12 @@ public static class StateReport
         string[] names = ["RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", "R8 ", "R9 ", "R10", "R11", "R12", "R13", "R14", "R15"];
         for (int n = 0; n < 16; n++) Append(text, $"{names[n]}={s.Gpr[n]:x16}{(n % 3 == 2 || n == 15 ? "\n" : " ")}");
         Append(text, $"RIP={s.Rip:x16} RFLAGS={s.Rflags:x8} [{Flags(s.Rflags)}]");
-        Append(text, $" CPL={(s.Ss.Attributes >> 5) & 3}{(s.Activity == CpuActivity.Halted ? " HLT" : "")}{(s.InterruptShadow ? " shadow" : "")}{(s.NmiBlocked ? " NMI blocked" : "")}\n");
+        string halted = s.Activity == CpuActivity.Halted ? " HLT" : "";
+        Append(text, $" CPL={(s.Ss.Attributes >> 5) & 3}{halted}{(s.InterruptShadow ? " shadow" : "")}{(s.NmiBlocked ? " NMI blocked" : "")}\n");
         (string, SegmentState)[] segments = [("ES", s.Es), ("CS", s.Cs), ("SS", s.Ss), ("DS", s.Ds), ("FS", s.Fs), ("GS", s.Gs), ("LDT", s.Ldtr), ("TR", s.Tr)];
         foreach ((string name, SegmentState segment) in segments)
-            Append(text, $"{name,-4}={segment.Selector:x4} base {segment.Base:x16} limit {segment.Limit:x8} attr {segment.Attributes:x5} {Describe(segment)}\n");
+            Append(text,
+                $"{name,-4}={segment.Selector:x4} base {segment.Base:x16} limit {segment.Limit:x8} attr {segment.Attributes:x5} {Describe(segment)}\n");
         Append(text, $"GDT  base {s.GdtrBase:x16} limit {s.GdtrLimit:x4}\nIDT  base {s.IdtrBase:x16} limit {s.IdtrLimit:x4}\n");
         Append(text, $"CR0={s.Cr0:x8} CR2={s.Cr2:x16} CR3={s.Cr3:x16} CR4={s.Cr4:x8}\nCR8={s.Cr8:x} EFER={s.Efer:x4} XCR0={s.Xcr0:x}\n");
         Append(text, $"DR0={s.Dr[0]:x16} DR1={s.Dr[1]:x16} DR2={s.Dr[2]:x16}\nDR3={s.Dr[3]:x16} DR6={s.Dr6:x8} DR7={s.Dr7:x8}\n");
@@ -85,7 +89,8 @@ public static class StateReport
     {
         if ((s.Attributes & 0x1_0000) != 0) return "unusable";
         uint type = s.Attributes & 0xF;
-        string kind = (s.Attributes & 0x10) == 0 ? "system" : (type & 8) != 0 ? (s.Attributes & 0x2000) != 0 ? "code64" : (s.Attributes & 0x4000) != 0 ? "code32" : "code16" : "data";
+        string kind = (s.Attributes & 0x10) == 0 ? "system" : (type & 8) != 0 ? (s.Attributes & 0x2000) != 0 ? "code64" : (s.Attributes & 0x4000) != 0
+            ? "code32" : "code16" : "data";
         return $"{kind} type {type:x} dpl {(s.Attributes >> 5) & 3}{((s.Attributes & 0x80) != 0 ? "" : " not present")}";
     }
 

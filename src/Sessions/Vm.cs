@@ -12,8 +12,8 @@ namespace Bunraku.Sessions;
 
 /// <summary>One VM from its description to its end. Made by <see cref="VmBuilder.Build"/>; several may live in one process.</summary>
 /// <remarks>
-/// Members are for any thread but the VM's own, on which observers and devices are called, unless they say otherwise. Disposal ends the guest and every thread that the VM has started; afterwards
-/// only <see cref="State"/>, <see cref="Ended"/>, <see cref="EngineName"/> and results that were taken before are of use.
+/// Members are for any thread but the VM's own, on which observers and devices are called, unless they say otherwise. Disposal ends the guest and every thread
+/// that the VM has started; afterwards only <see cref="State"/>, <see cref="Ended"/>, <see cref="EngineName"/> and results that were taken before are of use.
 /// </remarks>
 public sealed class Vm : IAsyncDisposable, IDisposable
 {
@@ -54,10 +54,12 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         _engine = ChooseEngine(builder.Engine, builder.Engines, _words);
         if (_engine.Probe().Warning is { } warning) builder.Progress?.Invoke($"engine '{_engine.Name}': {warning}");
         if (builder.Cpus > _engine.MaxCpus)
-            throw Wrong(nameof(VmOptions.Cpus), $" {builder.Cpus}: the engine '{_engine.Name}' has at most {_engine.MaxCpus} virtual processor{(_engine.MaxCpus == 1 ? "" : "s")}");
+            throw Wrong(nameof(VmOptions.Cpus),
+                $" {builder.Cpus}: the engine '{_engine.Name}' has at most {_engine.MaxCpus} virtual processor{(_engine.MaxCpus == 1 ? "" : "s")}");
         CpuModel model = ParseModel(builder.Cpu);
         if (builder.Memory > HostProcess.TotalMemory)
-            throw new CannotStartException($"{Option(nameof(VmOptions.Memory))} {ByteSize.Format(builder.Memory)}: this host has only {ByteSize.Format(HostProcess.TotalMemory)}");
+            throw new CannotStartException($"{Option(nameof(VmOptions.Memory))} {ByteSize.Format(builder.Memory)}: this host has only "
+                + $"{ByteSize.Format(HostProcess.TotalMemory)}");
         GuestImage image = Guarded(() => GuestImage.Prepare(builder, _words, builder.Progress, cancel));
 
         IVmObserver[] observers = builder.OnExit is { } hook ? [.. builder.Observers, new ExitHook(hook)] : [.. builder.Observers];
@@ -158,7 +160,9 @@ public sealed class Vm : IAsyncDisposable, IDisposable
     /// <summary>The guest has come to its end.</summary>
     public bool Ended => _vm.Stopped.IsCompleted;
 
-    /// <summary>Virtual time and all vCPUs stand still. Takes no lock: who draws the monitor's prompt may be what a vCPU waits for that is to be paused.</summary>
+    /// <summary>
+    /// Virtual time and all vCPUs stand still. Takes no lock: who draws the monitor's prompt may be what a vCPU waits for that is to be paused.
+    /// </summary>
     public bool Paused => _paused;
 
     /// <summary>What the VM does at this moment. Any thread.</summary>
@@ -219,7 +223,11 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         lock (_lock)
         {
             HostEnd end = cause.Reason == StopReason.HostRequest ? _hostEnd : HostEnd.None;
-            result = new VmResult(cause, end, _signal, _machine.CommandStatus, _options.Command is not null) { StreamDamage = _machine.StreamDamage, Statistics = Statistics };
+            result = new VmResult(cause, end, _signal, _machine.CommandStatus, _options.Command is not null)
+            {
+                StreamDamage = _machine.StreamDamage,
+                Statistics = Statistics
+            };
         }
         _observers?.StateChanged(VmState.Ended);
         _observers?.End(result);
@@ -379,7 +387,8 @@ public sealed class Vm : IAsyncDisposable, IDisposable
                 ?? throw new CannotStartException($"no engine can run on this host; {words.EnginesAdvice}");
         }
         IX86Engine engine = engines.FirstOrDefault(e => e.Name == name)
-            ?? throw new VmOptionException(nameof(VmOptions.Engine), Nearest.Message("engine", name, [.. engines.Select(e => e.Name), VmOptions.AutomaticEngine]));
+            ?? throw new VmOptionException(nameof(VmOptions.Engine),
+                Nearest.Message("engine", name, [.. engines.Select(e => e.Name), VmOptions.AutomaticEngine]));
         EngineProbe probe = engine.Probe();
         return probe.Available ? engine : throw new CannotStartException($"the engine '{name}' cannot run here: {probe.Detail}");
     }

@@ -4,8 +4,8 @@ using Bunraku.Sessions.Monitoring;
 namespace Bunraku.Sessions;
 
 /// <summary>
-/// Makes a <see cref="Vm"/>: what it is (<see cref="VmOptions"/>), and whom it is connected with. Every property has a default, and one builder can make several VMs if its streams, parts and
-/// observers can serve several.
+/// Makes a <see cref="Vm"/>: what it is (<see cref="VmOptions"/>), and whom it is connected with. Every property has a default, and one builder can make
+/// several VMs if its streams, parts and observers can serve several.
 /// </summary>
 /// <example>
 /// <code>
@@ -16,7 +16,9 @@ namespace Bunraku.Sessions;
 public sealed record VmBuilder : VmOptions
 {
     /// <summary>A builder with all defaults.</summary>
-    /// <param name="engines">What <see cref="VmOptions.Engine"/> can name, the best first: an engine of your own, or KnownEngines of the package Bunraku.</param>
+    /// <param name="engines">
+    /// What <see cref="VmOptions.Engine"/> can name, the best first: an engine of your own, or KnownEngines of the package Bunraku.
+    /// </param>
     public VmBuilder(IReadOnlyList<IX86Engine> engines) => Engines = engines;
 
     /// <summary>A builder with options that come from elsewhere.</summary>
@@ -28,12 +30,15 @@ public sealed record VmBuilder : VmOptions
     public IReadOnlyList<IX86Engine> Engines { get; init; }
 
     /// <summary>
-    /// What the guest reads: the standard input of the command, or what is typed on its console. Null: nothing. Its end is the end of the command's input, or Ctrl-D on the console. A thread of the
-    /// VM reads it, and is not the one that closes it.
+    /// What the guest reads: the standard input of the command, or what is typed on its console. Null: nothing. Its end is the end of the command's input, or
+    /// Ctrl-D on the console. A thread of the VM reads it, and is not the one that closes it.
     /// </summary>
     public Stream? Input { get; init; }
 
-    /// <summary>Takes what the guest prints: the output of the command, or its console. Null: it is dropped. A thread of the VM writes and flushes it, and does not close it.</summary>
+    /// <summary>
+    /// Takes what the guest prints: the output of the command, or its console. Null: it is dropped. A thread of the VM writes and flushes it, and does not
+    /// close it.
+    /// </summary>
     public Stream? Output { get; init; }
 
     /// <summary>In place of <see cref="Input"/> and <see cref="Output"/>: a console of the caller's own, who gives input by <see cref="Vm.Send"/>.</summary>
@@ -51,13 +56,17 @@ public sealed record VmBuilder : VmOptions
     /// <summary>The commands of the VM's monitor; more can be added. Each VM that is made has a copy.</summary>
     public MonitorCommands Commands { get; init; } = new(StandardCommands.All);
 
-    /// <summary>Told in a few words what takes long before the start, and what the guest does not get of what it asks for. On the caller's thread. Null: nobody is.</summary>
+    /// <summary>
+    /// Told in a few words what takes long before the start, and what the guest does not get of what it asks for. On the caller's thread. Null: nobody is.
+    /// </summary>
     public Action<string>? Progress { get; init; }
 
     /// <summary>How messages name options.</summary>
     public VmWords Words { get; init; } = new();
 
-    /// <summary>Makes the machine and loads the guest; nothing runs yet. The files of a guest by name may have to be downloaded, which can take a minute.</summary>
+    /// <summary>
+    /// Makes the machine and loads the guest; nothing runs yet. The files of a guest by name may have to be downloaded, which can take a minute.
+    /// </summary>
     /// <param name="cancel">Ends a download.</param>
     /// <exception cref="VmOptionException">An option is wrong.</exception>
     /// <exception cref="CannotStartException">This host, a file or a package does not allow it.</exception>

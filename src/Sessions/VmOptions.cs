@@ -25,7 +25,9 @@ public record VmOptions
     /// <summary>Path of its initial RAM disk; for a multiboot kernel a list of modules, "FILE ARGUMENTS,FILE ARGUMENTS", with ",," for a comma.</summary>
     public string? Initrd { get; init; }
 
-    /// <summary>Paths of files for a multiboot or PVH kernel, each with its command line behind the first space. Not together with <see cref="Initrd"/>.</summary>
+    /// <summary>
+    /// Paths of files for a multiboot or PVH kernel, each with its command line behind the first space. Not together with <see cref="Initrd"/>.
+    /// </summary>
     public IReadOnlyList<string> Modules { get; init; } = [];
 
     /// <summary>Added to the guest's kernel command line.</summary>
@@ -86,10 +88,13 @@ public record VmOptions
         Require(Cpus >= 1, nameof(Cpus), $"{Cpus} is not a number of processors; the least is 1");
         Require(TscFrequency == 0 || TscFrequency is >= VirtualClock.LowestFrequency and <= VirtualClock.HighestFrequency, nameof(TscFrequency),
             $"{TscFrequency} Hz; from {VirtualClock.LowestFrequency} to {VirtualClock.HighestFrequency} is possible");
-        Require(Timeout is null || (Timeout > TimeSpan.Zero && Timeout <= TimeSpan.FromMilliseconds(int.MaxValue)), nameof(Timeout), $"{Timeout} is not a time to wait; from 1 ms to 24 days is possible");
+        Require(Timeout is null || (Timeout > TimeSpan.Zero && Timeout <= TimeSpan.FromMilliseconds(int.MaxValue)), nameof(Timeout),
+            $"{Timeout} is not a time to wait; from 1 ms to 24 days is possible");
         Require(Command is not { Count: 0 }, nameof(Command), "it is empty; without a command the guest has a shell");
-        Require(Command is null || Kernel is null, nameof(Command), $"a command needs a guest that can run it; with {o(nameof(Kernel))}, use {o(nameof(Append))}");
-        Require(Initrd is null || Modules.Count == 0, nameof(Modules), $"give the files either with {o(nameof(Initrd))} or with {o(nameof(Modules))}, not both: a kernel goes by their order");
+        Require(Command is null
+            || Kernel is null, nameof(Command), $"a command needs a guest that can run it; with {o(nameof(Kernel))}, use {o(nameof(Append))}");
+        Require(Initrd is null || Modules.Count == 0, nameof(Modules),
+            $"give the files either with {o(nameof(Initrd))} or with {o(nameof(Modules))}, not both: a kernel goes by their order");
 
         void Require(bool holds, string option, string problem)
         {

@@ -67,7 +67,9 @@ public sealed record VmStatistics(
         if (FirstUserMs is { } user) Line("first user process", $"{user:0.0} ms ({user - KernelEntryMs:0.0} ms after kernel entry)");
         Line("end", $"{EndMs:0.0} ms");
         Line("instructions", $"{Instructions:#,0} ({Mips:0.0} MIPS)");
-        Line("blocks", $"{Counters.BlocksDecoded:#,0} decoded, {Counters.BlocksTranslated:#,0} translated, {Counters.BlocksInvalidated:#,0} invalidated, all given up {Counters.CodeFlushes:#,0} times");
+        EngineCounters c = Counters;
+        Line("blocks",
+            $"{c.BlocksDecoded:#,0} decoded, {c.BlocksTranslated:#,0} translated, {c.BlocksInvalidated:#,0} invalidated, all given up {c.CodeFlushes:#,0} times");
         Line("TLB", $"{Counters.TlbMisses:#,0} misses, {Counters.TlbFlushes:#,0} flushes");
         Line("events", $"{Counters.InterruptsDelivered:#,0} interrupts, {Counters.ExceptionsDelivered:#,0} exceptions");
         Line("exits", $"{Exits.Aggregate(0ul, (sum, e) => sum + e.Value):#,0}");

@@ -20,7 +20,9 @@ public class CommandLineTests
     [Fact]
     public void EveryOptionArrives()
     {
-        RunOptions o = Run("--kernel", "k", "--initrd", "i", "--append", "a=b c", "--memory", "2G", "--cpus", "1", "--engine", "interp", "--local-apic", "board", "--cpu", "v1,-sse3",
+        RunOptions o =
+            Run("--kernel", "k", "--initrd", "i", "--append", "a=b c", "--memory", "2G", "--cpus", "1", "--engine", "interp", "--local-apic", "board", "--cpu",
+            "v1,-sse3",
             "--serial", "file:out:1", "--debug-exit", "--timeout", "2m", "--stats", "--stats-json", "s", "--trace", "exits:t");
         var expected = new RunOptions
         {
@@ -116,15 +118,20 @@ public class CommandLineTests
 
     [Fact]
     public void NothingAtAllIsWrongUsageAndNamesTheCommands() =>
-        Assert.Equal("a command is missing: run, engines, lab, help; 'bunraku help' explains them", Assert.Throws<UsageException>(() => CommandLineParser.Parse([])).Message);
+        Assert.Equal("a command is missing: run, engines, lab, help; 'bunraku help' explains them",
+            Assert.Throws<UsageException>(() => CommandLineParser.Parse([])).Message);
 
     [Fact]
     public void OfARepeatedOptionTheLastOneWins()
     {
-        RunOptions o = Run("--memory", "1G", "--kernel", "a", "--cpu", "max", "--stats", "--memory=2G", "--kernel", "b", "--timeout", "soon", "--timeout", "2s", "--stats", "--cpu", "x86-64-v2");
+        RunOptions o =
+            Run("--memory", "1G", "--kernel", "a", "--cpu", "max", "--stats", "--memory=2G", "--kernel", "b", "--timeout", "soon", "--timeout", "2s", "--stats",
+            "--cpu", "x86-64-v2");
         Assert.Equal(2ul << 30, o.Memory);
         Assert.Equal(("b", "x86-64-v2", TimeSpan.FromSeconds(2), true), (o.Kernel, o.Cpu, o.Timeout, o.Stats));
-        LabOptions lab = Assert.IsType<Request.PopekGoldberg>(CommandLineParser.Parse(["lab", "popek-goldberg", "--json", "a", "--engine", "interp", "--json", "b", "--engine", "bt"])).Options;
+        LabOptions lab =
+            Assert.IsType<Request.PopekGoldberg>(CommandLineParser.Parse(["lab", "popek-goldberg", "--json", "a", "--engine", "interp", "--json", "b",
+            "--engine", "bt"])).Options;
         Assert.Equal("b", lab.Json);
         Assert.Equal(["interp", "bt"], lab.Engines); // this one is meant to be given several times
     }
@@ -212,5 +219,6 @@ public class CommandLineTests
 
     [Fact]
     public void AllCommandsAreSuggestedAtTheBeginning() =>
-        Assert.Equal(["engines", "help", "lab", "run"], Assert.IsType<Request.Suggestions>(CommandLineParser.Parse(["[suggest]", "bunraku "])).Words.Where(w => !w.StartsWith('-')));
+        Assert.Equal(["engines", "help", "lab", "run"],
+            Assert.IsType<Request.Suggestions>(CommandLineParser.Parse(["[suggest]", "bunraku "])).Words.Where(w => !w.StartsWith('-')));
 }

@@ -54,7 +54,8 @@ public sealed class GuestStreamTests : IClassFixture<LinuxGuestFiles>
     private static void ReadAll(Stream from, Stream to) => from.CopyTo(to);
 
     [Theory]
-    [InlineData("bt", 1, 2 * MoreThanIsHeld), InlineData("bt", 2, 2 * MoreThanIsHeld), InlineData("bt", 4, MoreThanIsHeld), InlineData("interp", 2, MoreThanIsHeld / 3)]
+    [InlineData("bt", 1, 2 * MoreThanIsHeld), InlineData("bt", 2, 2 * MoreThanIsHeld), InlineData("bt", 4, MoreThanIsHeld),
+        InlineData("interp", 2, MoreThanIsHeld / 3)]
     public void ThroughPipes(string engine, int cpus, int size)
     {
         byte[] input = RandomBytes(size);
@@ -152,7 +153,8 @@ public sealed class GuestStreamTests : IClassFixture<LinuxGuestFiles>
 
     [Fact]
     public void InputWithAHoleIsAnError() =>
-        CheckError(RandomBytes(MoreThanIsHeld / 6), "bytes of the command's input were lost on their way through the guest", "head -c 3 </dev/ttyS1 >/dev/null & cat >/dev/null; wait");
+        CheckError(RandomBytes(MoreThanIsHeld / 6), "bytes of the command's input were lost on their way through the guest",
+            "head -c 3 </dev/ttyS1 >/dev/null & cat >/dev/null; wait");
 
     private static void CheckError(byte[] input, string expected, string command)
     {

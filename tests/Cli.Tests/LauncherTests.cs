@@ -17,7 +17,8 @@ public sealed class LauncherTests : IDisposable
     private string Tools => Path.Combine(_root, "tools");
     private string[] Calls => File.Exists(Path.Combine(_root, "calls")) ? File.ReadAllLines(Path.Combine(_root, "calls")) : [];
 
-    private static string Script([System.Runtime.CompilerServices.CallerFilePath] string here = "") => Path.Combine(Path.GetDirectoryName(here)!, "..", "..", "bunraku");
+    private static string Script([System.Runtime.CompilerServices.CallerFilePath] string here = "") =>
+        Path.Combine(Path.GetDirectoryName(here)!, "..", "..", "bunraku");
 
     public LauncherTests()
     {
@@ -25,7 +26,8 @@ public sealed class LauncherTests : IDisposable
         Directory.CreateDirectory(Tools);
         Directory.CreateDirectory(Cache);
         File.Copy(Script(), Path.Combine(Checkout, "bunraku"));
-        foreach (string file in (string[])["Directory.Build.props", "Directory.Packages.props", "global.json", ".editorconfig"]) File.WriteAllText(Path.Combine(Checkout, file), "");
+        foreach (string file in (string[])["Directory.Build.props", "Directory.Packages.props", "global.json", ".editorconfig"])
+            File.WriteAllText(Path.Combine(Checkout, file), "");
         Dotnet("""
             printf '#!/bin/sh\necho "program: $*"\n' >"$out/bunraku"
             chmod +x "$out/bunraku"
@@ -61,7 +63,12 @@ public sealed class LauncherTests : IDisposable
     {
         // Whoever may write everywhere sees no folder that cannot be written.
         string[] user = Environment.IsPrivilegedProcess ? ["setpriv", $"--reuid={Nobody}", $"--regid={Nobody}", "--clear-groups"] : ["env"];
-        var start = new ProcessStartInfo(user[0], [.. user[1..], "bash", Path.Combine(Checkout, "bunraku"), .. arguments]) { RedirectStandardOutput = true, RedirectStandardError = true };
+        var start =
+            new ProcessStartInfo(user[0], [.. user[1..], "bash", Path.Combine(Checkout, "bunraku"), .. arguments])
+            {
+                RedirectStandardOutput = true,
+                RedirectStandardError = true
+            };
         start.Environment["PATH"] = $"{Tools}:{Environment.GetEnvironmentVariable("PATH")}";
         start.Environment["XDG_CACHE_HOME"] = Cache;
         return new TestProcess(start);

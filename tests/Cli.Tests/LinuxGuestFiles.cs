@@ -3,7 +3,8 @@ using Bunraku.Machine;
 namespace Bunraku.Cli.Tests;
 
 /// <summary>
-/// Class fixture: the files of the Linux guests are there. The first use of a guest downloads them and says so on standard error, where tests look for complaints.
+/// Class fixture: the files of the Linux guests are there. The first use of a guest downloads them and says so on standard error, where tests look for
+/// complaints.
 /// </summary>
 public sealed class LinuxGuestFiles
 {

@@ -77,7 +77,8 @@ public sealed class LinuxGuestTests : IClassFixture<LinuxGuestFiles>
         (int status, string output) = Text("--cpus", $"{cpus}", "--", "sh", "-c", "nproc; dmesg -r");
         Assert.Equal(0, status);
         Assert.Equal($"{cpus}", output.Split('\n')[0]);
-        // Level 4 is a warning. Two are about a busy host, and right: it let a processor wait in the middle of a timer's interrupt, or longer than timers have periods.
+        // Level 4 is a warning. Two are about a busy host, and right: it let a processor wait in the middle of a timer's interrupt, or longer than timers have
+        // periods.
         Assert.DoesNotContain(output.Split('\n'),
             line => Regex.IsMatch(line, "^<[0-4]>") && !Regex.IsMatch(line, "hrtimer: interrupt took [0-9]+ ns$|hpet: Lost [0-9]+ RTC interrupts$"));
     }
@@ -86,7 +87,8 @@ public sealed class LinuxGuestTests : IClassFixture<LinuxGuestFiles>
     public void AnNmiFromTheMonitorAndASysRqFromTheConsoleReachTheKernel()
     {
         using var pty = new Pty();
-        using var process = new TestProcess(new ProcessStartInfo("sh", ["-c", $"exec dotnet '{Program}' run --cpus 2 --timeout 9m <{pty.Name} >{pty.Name} 2>&1"]));
+        using var process =
+            new TestProcess(new ProcessStartInfo("sh", ["-c", $"exec dotnet '{Program}' run --cpus 2 --timeout 9m <{pty.Name} >{pty.Name} 2>&1"]));
         pty.Type("echo 7 >/proc/sysrq-trigger; echo shell'-'ready\r"); // messages of all levels go to the console
         pty.ReadUntil("shell-ready");
         pty.Type("\x01" + "cnmi\r");
@@ -211,7 +213,9 @@ public sealed class LinuxGuestTests : IClassFixture<LinuxGuestFiles>
         using var pty = new Pty();
         // A command that leaves its process group's leader alone, prints more than a terminal holds, and takes Ctrl-C itself.
         using var process = new TestProcess(new ProcessStartInfo("setsid",
-            ["--wait", "sh", "-c", $"exec dotnet '{Program}' run --timeout 5m --cpus 2 -- sh -c 'trap \"seq 30000; exit 5\" INT; echo rea\"\"dy; while :; do sleep 1; done' <{pty.Name} >{pty.Name} 2>&1"]));
+            ["--wait", "sh", "-c",
+                $"exec dotnet '{Program}' run --timeout 5m --cpus 2 -- sh -c 'trap \"seq 30000; exit 5\" INT; echo rea\"\"dy; while :; do sleep 1; "
+                    + $"done' <{pty.Name} >{pty.Name} 2>&1"]));
         pty.ReadUntil("ready");
         pty.Type("\x03");
         string output = pty.ReadUntil("\n30000\r").Replace("\r", "");

@@ -4,7 +4,9 @@ using Bunraku.Processor.X86;
 
 namespace Bunraku.Cli.Tests;
 
-/// <summary>Linux saved while it boots and works, continued in another machine of the process: see <see cref="SaveRounds"/>. More of it: tests/fuzz-states.</summary>
+/// <summary>
+/// Linux saved while it boots and works, continued in another machine of the process: see <see cref="SaveRounds"/>. More of it: tests/fuzz-states.
+/// </summary>
 public sealed class LinuxStateTests
 {
     private const int Rounds = 4;

@@ -8,8 +8,8 @@ namespace Bunraku.Cli.Tests;
 
 /// <summary>
 /// Kernels that are no Linux, in the program as a user starts it: Debian's Xen with Linux as its domain 0, and Memtest86+. All come from the distribution's
-/// packages, which the machine's own apt downloads into the cache the first time: xen-system-amd64 says which hypervisor, linux-image-amd64 which kernel (the one
-/// for clouds has no support for a domain 0), memtest86+ has the memory test. Xen's initrd is a busybox with a script, made here.
+/// packages, which the machine's own apt downloads into the cache the first time: xen-system-amd64 says which hypervisor, linux-image-amd64 which kernel (the
+/// one for clouds has no support for a domain 0), memtest86+ has the memory test. Xen's initrd is a busybox with a script, made here.
 /// </summary>
 public sealed class OtherKernelTests : IClassFixture<LinuxGuestFiles>
 {
@@ -44,7 +44,9 @@ public sealed class OtherKernelTests : IClassFixture<LinuxGuestFiles>
         return all.ToArray();
     }
 
-    /// <summary>Xen's memory management, its traps into the kernel and the console of domain 0 work: a shell answers, and the machine powers off through ACPI.</summary>
+    /// <summary>
+    /// Xen's memory management, its traps into the kernel and the console of domain 0 work: a shell answers, and the machine powers off through ACPI.
+    /// </summary>
     [Fact]
     public async Task XenBootsLinuxAsItsFirstDomainToAShell()
     {
@@ -90,13 +92,15 @@ public sealed class OtherKernelTests : IClassFixture<LinuxGuestFiles>
     {
         string memtest = new DebianPackages(new GuestCache()).FindOther("memtest86+", "memtest86+", null, "/boot/memtest86+x64.bin");
         var start = new ProcessStartInfo("dotnet",
-            [Path.Combine(AppContext.BaseDirectory, "bunraku.dll"), "run", "--memory", "32M", "--timeout", "5m", "--kernel", memtest, "--append", "console=ttyS0,115200"])
+            [Path.Combine(AppContext.BaseDirectory, "bunraku.dll"), "run", "--memory", "32M", "--timeout", "5m", "--kernel", memtest, "--append",
+                "console=ttyS0,115200"])
         { RedirectStandardInput = true, RedirectStandardOutput = true };
         using var process = new TestProcess(start);
         var screen = new StringBuilder();
         char[] buffer = new char[1024];
         // It tests for ever: what is looked for is that it began, which the lowest of its lines says.
-        while (!screen.ToString().Contains("Status: Testing", StringComparison.Ordinal) && process.StandardOutput.Read(buffer) is > 0 and int n) screen.Append(buffer, 0, n);
+        while (!screen.ToString().Contains("Status: Testing", StringComparison.Ordinal) && process.StandardOutput.Read(buffer) is > 0 and int n)
+            screen.Append(buffer, 0, n);
         Assert.Contains("Memtest86+", screen.ToString());
         Assert.Contains("Memory  :   32MB", screen.ToString());
     }

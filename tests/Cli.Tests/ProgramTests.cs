@@ -193,11 +193,14 @@ public class ProgramTests
         Assert.Equal(1, Run(Greets, "--serial", "file:/nonexistent/file").Status);
     }
 
-    /// <summary>Starts the program in a session of its own with the terminal as its controlling one, as a shell does, with no signal ignored whoever started the tests.</summary>
+    /// <summary>
+    /// Starts the program in a session of its own with the terminal as its controlling one, as a shell does, with no signal ignored whoever started the tests.
+    /// </summary>
     private static TestProcess OnTerminal(Pty pty, byte[] kernel, out TemporaryFile file, params string[] arguments)
     {
         file = new TemporaryFile(kernel);
-        string command = string.Join(' ', ((string[])["env", "--default-signal", "dotnet", Program, "run", "--kernel", file.Path, .. arguments]).Select(a => $"'{a}'"));
+        string command =
+            string.Join(' ', ((string[])["env", "--default-signal", "dotnet", Program, "run", "--kernel", file.Path, .. arguments]).Select(a => $"'{a}'"));
         return new TestProcess(new ProcessStartInfo("sh", ["-c", $"exec {command} <{pty.Name} >{pty.Name} 2>&1"]));
     }
 

@@ -3,7 +3,9 @@ using Bunraku.Testing;
 
 namespace Bunraku.Cli.Tests;
 
-/// <summary>Linux kernel documentation, "The kernel's command-line parameters", reboot=: every way of restarting a PC resets the machine, which is status 4.</summary>
+/// <summary>
+/// Linux kernel documentation, "The kernel's command-line parameters", reboot=: every way of restarting a PC resets the machine, which is status 4.
+/// </summary>
 public sealed class RestartTests(LinuxGuestFiles files) : IClassFixture<LinuxGuestFiles>
 {
     [Theory]
@@ -16,7 +18,8 @@ public sealed class RestartTests(LinuxGuestFiles files) : IClassFixture<LinuxGue
     {
         Assert.NotNull(files.Kernel);
         var start = new ProcessStartInfo("dotnet",
-            [Path.Combine(AppContext.BaseDirectory, "bunraku.dll"), "run", "--engine", "bt", "--timeout", "5m", "--append", $"reboot={way}", "--", "reboot", "-f"])
+            [Path.Combine(AppContext.BaseDirectory, "bunraku.dll"), "run", "--engine", "bt", "--timeout", "5m", "--append", $"reboot={way}", "--", "reboot",
+                "-f"])
         { RedirectStandardInput = true, RedirectStandardError = true };
         using var process = new TestProcess(start);
         process.StandardInput.Close();

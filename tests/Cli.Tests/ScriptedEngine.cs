@@ -5,7 +5,8 @@ namespace Bunraku.Cli.Tests;
 /// <summary>An engine whose guest is a list of exits; after the last one the guest loops until somebody kicks it.</summary>
 internal sealed class ScriptedEngine(params Action<X86Exit>[] script) : IX86Engine
 {
-    public static readonly CpuModel Model = new("scripted", "GenuineIntel", 6, 1, 1, "Scripted", new HashSet<CpuFeature> { CpuFeature.Lm, CpuFeature.Pae, CpuFeature.Apic });
+    public static readonly CpuModel Model =
+        new("scripted", "GenuineIntel", 6, 1, 1, "Scripted", new HashSet<CpuFeature> { CpuFeature.Lm, CpuFeature.Pae, CpuFeature.Apic });
 
     public string Name { get; init; } = "scripted";
 

@@ -6,7 +6,8 @@ namespace Bunraku.Cli.Tests;
 /// <summary>The stress of several processors, for a few seconds on each software engine; tests/smp-stress runs it for longer.</summary>
 public sealed class SmpStressTests(LinuxGuestFiles guest) : IClassFixture<LinuxGuestFiles>
 {
-    private static string Script([System.Runtime.CompilerServices.CallerFilePath] string here = "") => Path.Combine(Path.GetDirectoryName(here)!, "..", "smp-stress");
+    private static string Script([System.Runtime.CompilerServices.CallerFilePath] string here = "") =>
+        Path.Combine(Path.GetDirectoryName(here)!, "..", "smp-stress");
 
     [Theory]
     [InlineData("interp", 2), InlineData("bt", 2), InlineData("bt", 4)]

@@ -44,7 +44,8 @@ public class VmTests
     public void SerialOutputReachesTheConsole()
     {
         (VmResult result, string output, Vm vm) = Run(
-            new VmOptions { DebugExit = true }, ScriptedEngine.Out(0x3FB, 3 /* 8 bits */), ScriptedEngine.Out(0x3F8, (byte)'H'), ScriptedEngine.Out(0x3F8, (byte)'i'), ScriptedEngine.Out(0xF4, 3));
+            new VmOptions { DebugExit = true }, ScriptedEngine.Out(0x3FB, 3 /* 8 bits */), ScriptedEngine.Out(0x3F8, (byte)'H'),
+                ScriptedEngine.Out(0x3F8, (byte)'i'), ScriptedEngine.Out(0xF4, 3));
         vm.Dispose();
         Assert.Equal("Hi", output);
         Assert.Equal(StopReason.DebugExit, result.Cause.Reason);
@@ -92,7 +93,8 @@ public class VmTests
     [Fact]
     public void QuitAndSignalsEndALoop()
     {
-        foreach ((HostEnd end, int signal, int status) in ((HostEnd, int, int)[])[(HostEnd.Quit, 0, 0), (HostEnd.Signal, 15, 143), (HostEnd.OutputClosed, 0, 141)])
+        foreach ((HostEnd end, int signal, int status) in ((HostEnd, int, int)[])[(HostEnd.Quit, 0, 0), (HostEnd.Signal, 15, 143),
+            (HostEnd.OutputClosed, 0, 141)])
         {
             using var kernel = new TemporaryFile(Kernel);
             using Vm vm = new VmBuilder([new ScriptedEngine()]) { Kernel = kernel.Path }.Build();

@@ -39,7 +39,8 @@ public sealed class WriteErrorTests : IClassFixture<LinuxGuestFiles>
     [InlineData(0)]
     [InlineData(3)]
     public void TheCommandsOwnStatusStaysWhereAReportIsLost(int status) =>
-        Assert.Equal((status, $"bunraku: cannot write /dev/full: {NoSpace}\n"), Run("/dev/null", "run", "--stats-json", "/dev/full", "--", "sh", "-c", $"exit {status}"));
+        Assert.Equal((status, $"bunraku: cannot write /dev/full: {NoSpace}\n"),
+            Run("/dev/null", "run", "--stats-json", "/dev/full", "--", "sh", "-c", $"exit {status}"));
 
     [Fact]
     public void AClosedStandardOutputIsOneLineToo() => Assert.Equal((1, "bunraku: cannot write standard output: Bad file descriptor\n"), Run("&-", "--help"));
@@ -68,5 +69,6 @@ public sealed class WriteErrorTests : IClassFixture<LinuxGuestFiles>
     [InlineData(0, 1, true, 1)]
     [InlineData(7, 1, true, 7)]
     public void StatusOfWhatCouldNotBeWritten(int? command, int outputStatus, bool reportLost, int expected) =>
-        Assert.Equal(expected, RunGuest.Status(new VmResult(new StopCause(StopReason.PowerOff), HostEnd.None, 0, command, command is not null), outputStatus, reportLost));
+        Assert.Equal(expected,
+            RunGuest.Status(new VmResult(new StopCause(StopReason.PowerOff), HostEnd.None, 0, command, command is not null), outputStatus, reportLost));
 }

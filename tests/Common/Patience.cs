@@ -4,8 +4,8 @@ using Bunraku.Hypervisor;
 namespace Bunraku.Testing;
 
 /// <summary>
-/// How long a test waits for a guest that may have lost its way: wall time without what the host's scheduler kept its threads waiting. A guest is not late because the
-/// host is busy.
+/// How long a test waits for a guest that may have lost its way: wall time without what the host's scheduler kept its threads waiting. A guest is not late
+/// because the host is busy.
 /// </summary>
 internal sealed class Patience
 {
@@ -29,7 +29,9 @@ internal sealed class Patience
 
     public bool IsOver => Stopwatch.GetElapsedTime(_start) - Withheld > _limit;
 
-    /// <summary>Threads wait at the same time: the longest wait is what the host took, and the sum would make a guest of many processors that hangs look patient.</summary>
+    /// <summary>
+    /// Threads wait at the same time: the longest wait is what the host took, and the sum would make a guest of many processors that hangs look patient.
+    /// </summary>
     private TimeSpan Withheld => TimeSpan.FromMicroseconds(_threads.Max(t => t.Waited() - t.Before) / 1000);
 
     /// <summary>Waits until it is so. False: patience is over.</summary>

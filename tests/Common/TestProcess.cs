@@ -4,8 +4,8 @@ using System.Runtime.InteropServices;
 namespace Bunraku.Testing;
 
 /// <summary>
-/// A program that a test starts, in a session and process group of its own, and that does not outlive the test. Disposal ends all that is left of the group. When the test
-/// host is ended from outside, after a hang or by Ctrl-C, nobody disposes: then <see cref="ProcessWarden"/> does it.
+/// A program that a test starts, in a session and process group of its own, and that does not outlive the test. Disposal ends all that is left of the group.
+/// When the test host is ended from outside, after a hang or by Ctrl-C, nobody disposes: then <see cref="ProcessWarden"/> does it.
 /// </summary>
 internal sealed partial class TestProcess : IDisposable
 {
@@ -65,8 +65,8 @@ internal sealed partial class TestProcess : IDisposable
 }
 
 /// <summary>
-/// Ends the process groups that are left when the test host ends, however that comes about: a shell reads the numbers of the groups from a pipe whose other end only the
-/// host has. The end of the pipe is the host's end.
+/// Ends the process groups that are left when the test host ends, however that comes about: a shell reads the numbers of the groups from a pipe whose other end
+/// only the host has. The end of the pipe is the host's end.
 /// </summary>
 internal static class ProcessWarden
 {

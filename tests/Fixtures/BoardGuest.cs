@@ -9,13 +9,16 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace Bunraku.Fixtures;
 
-/// <summary>Runs a theory for every engine with the board's local APICs, and once more for those that can hold them: arguments are the engine and whether it holds them.</summary>
+/// <summary>
+/// Runs a theory for every engine with the board's local APICs, and once more for those that can hold them: arguments are the engine and whether it holds them.
+/// </summary>
 /// <param name="inService">The fixture looks at what is in service, which KVM without hardware forgets: there the interrupt ends when it is delivered.</param>
 /// <param name="cpus">How many processors it needs.</param>
 [AttributeUsage(AttributeTargets.Method)]
 public sealed class ApicHoldersAttribute(bool inService = false, int cpus = 1) : DataAttribute
 {
-    public override IEnumerable<object[]> GetData(MethodInfo testMethod) => ApicHolder.All.Where(h => Reason(h) == null).Select(h => (object[])[h.Engine, h.Holds]);
+    public override IEnumerable<object[]> GetData(MethodInfo testMethod) =>
+        ApicHolder.All.Where(h => Reason(h) == null).Select(h => (object[])[h.Engine, h.Holds]);
 
     /// <summary>Null when the fixture runs there.</summary>
     internal string? Reason(ApicHolder holder) =>
@@ -40,14 +43,18 @@ internal sealed record ApicHolder(string Engine, bool Holds, bool ForgetsService
     public static bool Forgets(string engine, bool holds) => All.Any(h => h.ForgetsService && (h.Engine, h.Holds) == (engine, holds));
 
     /// <summary>The engine as it is tested: one that would rather leave local APICs to the board does not.</summary>
-    public static IX86Engine Find(string engine) => engine == "kvm" ? new Bunraku.Engine.Kvm.KvmEngine { HoldsApicsWithoutHardware = true } : TestedEngines.Find(engine);
+    public static IX86Engine Find(string engine) => engine == "kvm" ? new Bunraku.Engine.Kvm.KvmEngine { HoldsApicsWithoutHardware = true }
+        : TestedEngines.Find(engine);
 }
 
-/// <summary>A fixture's guest on a whole board: flat 32-bit protected mode with the APICs mapped. It says things on the debug console and ends through isa-debug-exit.</summary>
+/// <summary>
+/// A fixture's guest on a whole board: flat 32-bit protected mode with the APICs mapped. It says things on the debug console and ends through isa-debug-exit.
+/// </summary>
 internal sealed class BoardGuest : IDisposable
 {
     public const long LocalApic = 0xFEE0_0000, IoApic = 0xFEC0_0000;
-    public const int Id = 0x20, TaskPriority = 0x80, Eoi = 0xB0, SpuriousVector = 0xF0, InService = 0x100, InterruptRequest = 0x200, Icr = 0x300, IcrHigh = 0x310,
+    public const int Id = 0x20, TaskPriority = 0x80, Eoi = 0xB0, SpuriousVector = 0xF0, InService = 0x100, InterruptRequest = 0x200, Icr = 0x300,
+        IcrHigh = 0x310,
         LvtTimer = 0x320, LvtLint0 = 0x350, LvtLint1 = 0x360, InitialCount = 0x380, CurrentCount = 0x390, Divide = 0x3E0;
     /// <summary>A byte of the test device.</summary>
     public const byte ScratchPort = 0xE0;
@@ -184,7 +191,9 @@ internal sealed class BoardGuest : IDisposable
         a.ret();
     }
 
-    /// <summary>Emits: let come what comes. Hardware needs one instruction; the kernel's instruction emulator looks for interrupts now and then. Spoils ECX.</summary>
+    /// <summary>
+    /// Emits: let come what comes. Hardware needs one instruction; the kernel's instruction emulator looks for interrupts now and then. Spoils ECX.
+    /// </summary>
     public static void Settle(Assembler a)
     {
         Label wait = a.CreateLabel();

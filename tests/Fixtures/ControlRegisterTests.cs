@@ -4,10 +4,13 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace Bunraku.Fixtures;
 
-/// <summary>Intel SDM vol. 3A, "Control Registers"; vol. 4 (MSRs); vol. 2, "Operation" of the system instructions: reserved bits, canonical addresses, privilege, UMIP.</summary>
+/// <summary>
+/// Intel SDM vol. 3A, "Control Registers"; vol. 4 (MSRs); vol. 2, "Operation" of the system instructions: reserved bits, canonical addresses, privilege, UMIP.
+/// </summary>
 public sealed class ControlRegisterTests
 {
-    private static void Expect(string engine, Mode mode, bool allowed, Action<Assembler> emit, Action<Guest>? prepare = null, int cpl = 0, int vector = X.GP, string model = "max")
+    private static void Expect(string engine, Mode mode, bool allowed, Action<Assembler> emit, Action<Guest>? prepare = null, int cpl = 0, int vector = X.GP,
+        string model = "max")
     {
         using var g = new Guest(mode, cpl, model);
         prepare?.Invoke(g);
@@ -42,12 +45,17 @@ public sealed class ControlRegisterTests
         }, g => g.State.Gpr[3] = (register switch { 0 => g.State.Cr0, 3 => g.State.Cr3, _ => g.State.Cr4 }) ^ toggled);
 
     [Theory]
-    [Engines(1ul << 32, false), Engines(1ul << 29, false), Engines(3ul << 29, true), Engines(1ul << 30, true), Engines(1ul, false), Engines(1ul << 31, false), Engines(1ul << 16, true), Engines(1ul << 18, true), Engines(1ul << 6, true)]
-    public void MOV_to_CR0_checks_NW_without_CD_PG_without_PE_and_the_upper_half(string engine, ulong toggled, bool allowed) => ExpectWrite(engine, 0, toggled, allowed);
+    [Engines(1ul << 32, false), Engines(1ul << 29, false), Engines(3ul << 29, true), Engines(1ul << 30, true), Engines(1ul, false), Engines(1ul << 31, false),
+        Engines(1ul << 16, true), Engines(1ul << 18, true), Engines(1ul << 6, true)]
+    public void MOV_to_CR0_checks_NW_without_CD_PG_without_PE_and_the_upper_half(string engine, ulong toggled, bool allowed) =>
+        ExpectWrite(engine, 0, toggled, allowed);
 
     [Theory]
-    [Engines(1ul << 32, false), Engines(1ul << 13, false), Engines(1ul << 14, false), Engines(1ul << 15, false), Engines(1ul << 19, false), Engines(1ul << 23, false), Engines(1ul << 31, false), Engines(1ul << 5, false), Engines(1ul << 12, false), Engines(1ul << 20, true), Engines(1ul << 21, true), Engines(1ul << 11, true), Engines(1ul << 7, true), Engines(1ul << 17, true)]
-    public void MOV_to_CR4_checks_reserved_bits_and_PAE_and_LA57_in_long_mode(string engine, ulong toggled, bool allowed) => ExpectWrite(engine, 4, toggled, allowed);
+    [Engines(1ul << 32, false), Engines(1ul << 13, false), Engines(1ul << 14, false), Engines(1ul << 15, false), Engines(1ul << 19, false),
+        Engines(1ul << 23, false), Engines(1ul << 31, false), Engines(1ul << 5, false), Engines(1ul << 12, false), Engines(1ul << 20, true),
+        Engines(1ul << 21, true), Engines(1ul << 11, true), Engines(1ul << 7, true), Engines(1ul << 17, true)]
+    public void MOV_to_CR4_checks_reserved_bits_and_PAE_and_LA57_in_long_mode(string engine, ulong toggled, bool allowed) =>
+        ExpectWrite(engine, 4, toggled, allowed);
 
     [Theory, Engines]
     public void CR4_PCIDE_needs_long_mode_and_a_CR3_without_low_bits(string engine)
@@ -62,7 +70,8 @@ public sealed class ControlRegisterTests
 
     [Theory]
     [Engines(1ul << 46, false), Engines(1ul << 51, false), Engines(1ul << 52, false), Engines(1ul << 63, false), Engines(0x18ul, true)]
-    public void MOV_to_CR3_checks_the_bits_beyond_the_physical_address_width(string engine, ulong toggled, bool allowed) => ExpectWrite(engine, 3, toggled, allowed);
+    public void MOV_to_CR3_checks_the_bits_beyond_the_physical_address_width(string engine, ulong toggled, bool allowed) =>
+        ExpectWrite(engine, 3, toggled, allowed);
 
     [Theory]
     [Engines(1), Engines(5), Engines(6), Engines(7), Engines(9), Engines(15)]
@@ -83,9 +92,12 @@ public sealed class ControlRegisterTests
 
     [Theory]
     // index, value, allowed
-    [Engines(0xC000_0080u, 0x501ul | 1ul << 1, false), Engines(0xC000_0080u, 0xD01ul, true), Engines(0xC000_0080u, 0xC01ul, false), Engines(0xC000_0080u, 1ul << 63, false)]
-    [Engines(0xC000_0100u, 0x0100_0000_0000_0000ul, false), Engines(0xC000_0100u, 0xFFFF_8000_0000_0000ul, true), Engines(0xC000_0082u, 0x8000_0000_0000_0000ul, false), Engines(0xC000_0102u, 0x0100_0000_0000_0000ul, false), Engines(0xC000_0084u, 1ul << 32, false)]
-    [Engines(0x277u, 0x02ul, false), Engines(0x277u, 0x0007_0406_0007_0406ul, true), Engines(0x277u, 0x08ul, false), Engines(0x2FFu, 0x6ul, true), Engines(0x2FFu, 0x7ul, false), Engines(0x2FFu, 1ul << 12, false), Engines(0xFEu, 0ul, false)]
+    [Engines(0xC000_0080u, 0x501ul | 1ul << 1, false), Engines(0xC000_0080u, 0xD01ul, true), Engines(0xC000_0080u, 0xC01ul, false),
+        Engines(0xC000_0080u, 1ul << 63, false)]
+    [Engines(0xC000_0100u, 0x0100_0000_0000_0000ul, false), Engines(0xC000_0100u, 0xFFFF_8000_0000_0000ul, true),
+        Engines(0xC000_0082u, 0x8000_0000_0000_0000ul, false), Engines(0xC000_0102u, 0x0100_0000_0000_0000ul, false), Engines(0xC000_0084u, 1ul << 32, false)]
+    [Engines(0x277u, 0x02ul, false), Engines(0x277u, 0x0007_0406_0007_0406ul, true), Engines(0x277u, 0x08ul, false), Engines(0x2FFu, 0x6ul, true),
+        Engines(0x2FFu, 0x7ul, false), Engines(0x2FFu, 1ul << 12, false), Engines(0xFEu, 0ul, false)]
     public void WRMSR_checks_reserved_bits_canonical_addresses_and_memory_types(string engine, uint index, ulong value, bool allowed) =>
         Expect(engine, Mode.Long, allowed, a => a.wrmsr(), g =>
         {
@@ -95,7 +107,8 @@ public sealed class ControlRegisterTests
         });
 
     [Theory]
-    [Engines("rdmsr"), Engines("wrmsr"), Engines("clts"), Engines("lmsw"), Engines("invlpg"), Engines("wbinvd"), Engines("hlt"), Engines("lgdt"), Engines("lidt"), Engines("lldt"), Engines("ltr"), Engines("movcr"), Engines("movdr"), Engines("cli"), Engines("xsetbv")]
+    [Engines("rdmsr"), Engines("wrmsr"), Engines("clts"), Engines("lmsw"), Engines("invlpg"), Engines("wbinvd"), Engines("hlt"), Engines("lgdt"),
+        Engines("lidt"), Engines("lldt"), Engines("ltr"), Engines("movcr"), Engines("movdr"), Engines("cli"), Engines("xsetbv")]
     public void Privileged_instructions_raise_GP_above_level_0(string engine, string what)
     {
         foreach (Mode mode in (Mode[])[Mode.Protected32, Mode.Long])
@@ -129,7 +142,8 @@ public sealed class ControlRegisterTests
     [Engines(true), Engines(false)]
     public void UMIP_forbids_SGDT_SIDT_SLDT_STR_and_SMSW_above_level_0(string engine, bool umip)
     {
-        foreach (Action<Assembler> emit in (Action<Assembler>[])[a => a.sgdt(__[(int)Layout.Data]), a => a.sidt(__[(int)Layout.Data]), a => a.sldt(ax), a => a.str(ax), a => a.smsw(ax), a => a.sldt(__word_ptr[(int)Layout.Data])])
+        foreach (Action<Assembler> emit in (Action<Assembler>[])[a => a.sgdt(__[(int)Layout.Data]), a => a.sidt(__[(int)Layout.Data]), a => a.sldt(ax),
+            a => a.str(ax), a => a.smsw(ax), a => a.sldt(__word_ptr[(int)Layout.Data])])
         {
             Expect(engine, Mode.Long, !umip, emit, g => g.State.Cr4 |= umip ? 0x800ul : 0, cpl: 3);
             Expect(engine, Mode.Long, true, emit, g => g.State.Cr4 |= umip ? 0x800ul : 0, cpl: 0);
@@ -153,7 +167,8 @@ public sealed class ControlRegisterTests
     }
 
     [Theory]
-    [Engines(0ul, 0u, false), Engines(5ul, 0u, false), Engines(3ul, 0u, true), Engines(7ul, 0u, true), Engines(1ul, 0u, true), Engines(0x1_0000ul, 0u, false), Engines(3ul, 1u, false), Engines(1ul << 62 | 3, 0u, false)]
+    [Engines(0ul, 0u, false), Engines(5ul, 0u, false), Engines(3ul, 0u, true), Engines(7ul, 0u, true), Engines(1ul, 0u, true), Engines(0x1_0000ul, 0u, false),
+        Engines(3ul, 1u, false), Engines(1ul << 62 | 3, 0u, false)]
     public void XSETBV_checks_the_register_and_the_dependencies_of_its_bits(string engine, ulong value, uint register, bool allowed) =>
         Expect(engine, Mode.Long, allowed, a => a.xsetbv(), g =>
         {

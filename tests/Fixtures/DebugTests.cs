@@ -3,7 +3,10 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace Bunraku.Fixtures;
 
-/// <summary>Intel SDM vol. 3B, "Debug Registers", "Debug Exceptions": breakpoints, single step, RF, MOV SS; vol. 3A, "Masking Exceptions and Interrupts When Switching Stacks".</summary>
+/// <summary>
+/// Intel SDM vol. 3B, "Debug Registers", "Debug Exceptions": breakpoints, single step, RF, MOV SS; vol. 3A, "Masking Exceptions and Interrupts When Switching
+/// Stacks".
+/// </summary>
 public sealed class DebugTests
 {
     private const ulong Tf = 0x100, Rf = 0x1_0000, Bs = 0x4000, Bd = 0x2000;
@@ -110,7 +113,9 @@ public sealed class DebugTests
 
     [Theory]
     // type 1 = write, 3 = read or write; length 0 = 1 byte, 1 = 2, 3 = 4, 2 = 8
-    [Engines(1, 3, "write", 0, true), Engines(1, 3, "read", 0, false), Engines(3, 3, "read", 0, true), Engines(3, 3, "rmw", 0, true), Engines(1, 0, "write", 3, true), Engines(1, 0, "write", 4, false), Engines(1, 0, "write", -1, false), Engines(1, 1, "write", 4, false), Engines(1, 2, "write", 7, true), Engines(1, 3, "fetch", 0, false)]
+    [Engines(1, 3, "write", 0, true), Engines(1, 3, "read", 0, false), Engines(3, 3, "read", 0, true), Engines(3, 3, "rmw", 0, true),
+        Engines(1, 0, "write", 3, true), Engines(1, 0, "write", 4, false), Engines(1, 0, "write", -1, false), Engines(1, 1, "write", 4, false),
+        Engines(1, 2, "write", 7, true), Engines(1, 3, "fetch", 0, false)]
     public void A_data_breakpoint_is_a_trap_on_any_byte_that_the_access_touches(string engine, int type, int length, string kind, int offset, bool hits)
     {
         using var g = new Guest(Mode.Long);
@@ -245,7 +250,9 @@ public sealed class DebugTests
         g.Run(engine).Raised(X.DB, null, g["next"]);
     }
 
-    /// <summary>Intel's processors inhibit it (SDM vol. 3A, "Masking Exceptions and Interrupts When Switching Stacks"); AMD's do not, as an EPYC shows.</summary>
+    /// <summary>
+    /// Intel's processors inhibit it (SDM vol. 3A, "Masking Exceptions and Interrupts When Switching Stacks"); AMD's do not, as an EPYC shows.
+    /// </summary>
     [Theory]
     [Engines("max", true), Engines("x86-64-v3-intel", false)]
     public void An_instruction_breakpoint_right_after_MOV_SS_is_lost_on_Intel_only(string engine, string model, bool fires)

@@ -4,7 +4,9 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace Bunraku.Fixtures;
 
-/// <summary>Ports and memory-mapped devices: one exit for each access, in program order, of the width that the instruction has. Intel SDM vol. 1, "Input/Output".</summary>
+/// <summary>
+/// Ports and memory-mapped devices: one exit for each access, in program order, of the width that the instruction has. Intel SDM vol. 1, "Input/Output".
+/// </summary>
 public sealed class DeviceAccessTests
 {
     private const uint Mmio = Layout.Mmio;
@@ -54,7 +56,8 @@ public sealed class DeviceAccessTests
             a.mov(rax, __qword_ptr[rbx + 8]);
             a.mov(__qword_ptr[rbx + 16], rax);
         }, 0x8877_6655_4433_2211);
-        Assert.Equal([Read(0, 1, 0x11), Write(1, 1, 0x11), Read(2, 2, 0x2211), Write(6, 2, 0x2211), Read(4, 4, 0x4433_2211), Write(8, 4, 0x4433_2211), Read(8, 8, 0x8877_6655_4433_2211), Write(16, 8, 0x8877_6655_4433_2211)], o.Accesses);
+        Assert.Equal([Read(0, 1, 0x11), Write(1, 1, 0x11), Read(2, 2, 0x2211), Write(6, 2, 0x2211), Read(4, 4, 0x4433_2211), Write(8, 4, 0x4433_2211),
+            Read(8, 8, 0x8877_6655_4433_2211), Write(16, 8, 0x8877_6655_4433_2211)], o.Accesses);
     }
 
     [Theory]
@@ -69,7 +72,8 @@ public sealed class DeviceAccessTests
             else a.mov(__qword_ptr[rbx + (int)offset], rax);
         });
         ulong value = 0x8877_6655_4433_2211;
-        Assert.Equal([Write(offset, first, value & ((1ul << first * 8) - 1)), Write(offset + (uint)first, second, value >> first * 8 & ((1ul << second * 8) - 1))], o.Accesses);
+        Assert.Equal([Write(offset, first, value & ((1ul << first * 8) - 1)),
+            Write(offset + (uint)first, second, value >> first * 8 & ((1ul << second * 8) - 1))], o.Accesses);
         o = Run(engine, a =>
         {
             if (size == 2) a.movzx(eax, __word_ptr[rbx + (int)offset]);
@@ -83,7 +87,8 @@ public sealed class DeviceAccessTests
     public void A_read_modify_write_reads_once_and_writes_once(string engine)
     {
         foreach (Action<Assembler> emit in (Action<Assembler>[])
-            [a => a.add(__dword_ptr[rbx], 2), a => a.@lock.add(__dword_ptr[rbx], 2), a => { a.mov(eax, 2); a.xadd(__dword_ptr[rbx], eax); }, a => { a.mov(eax, 5); a.mov(ecx, 7); a.cmpxchg(__dword_ptr[rbx], ecx); }, a => { a.mov(eax, 7); a.xchg(__dword_ptr[rbx], eax); }])
+            [a => a.add(__dword_ptr[rbx], 2), a => a.@lock.add(__dword_ptr[rbx], 2), a => { a.mov(eax, 2); a.xadd(__dword_ptr[rbx], eax); },
+                a => { a.mov(eax, 5); a.mov(ecx, 7); a.cmpxchg(__dword_ptr[rbx], ecx); }, a => { a.mov(eax, 7); a.xchg(__dword_ptr[rbx], eax); }])
         {
             Assert.Equal([Read(0, 4, 5), Write(0, 4, 7)], Run(engine, emit, 5).Accesses);
         }
@@ -134,7 +139,8 @@ public sealed class DeviceAccessTests
             a.@out(0x80, al);
             a.mov(__dword_ptr[rbx + 16], 4);
         }, 9);
-        Assert.Equal([Write(0, 4, 1), Write(4, 4, 2), Read(8, 4, 9), Write(12, 4, 3), new Access(ExitReason.Io, true, 0x80, 1, 9), Write(16, 4, 4)], o.Accesses);
+        Assert.Equal([Write(0, 4, 1), Write(4, 4, 2), Read(8, 4, 9), Write(12, 4, 3), new Access(ExitReason.Io, true, 0x80, 1, 9), Write(16, 4, 4)],
+            o.Accesses);
     }
 
     [Theory, Engines]
@@ -200,7 +206,8 @@ public sealed class DeviceAccessTests
             a.@in(eax, dx);
             a.@out(dx, eax);
         }, 0x8877_6655, mode);
-        Assert.Equal([(0x10ul, 1, false, 0x55ul), (0x11, 1, true, 0x55), (0x1234, 2, false, 0x6655), (0x1234, 2, true, 0x6655), (0x1234, 4, false, 0x8877_6655), (0x1234, 4, true, 0x8877_6655)],
+        Assert.Equal([(0x10ul, 1, false, 0x55ul), (0x11, 1, true, 0x55), (0x1234, 2, false, 0x6655), (0x1234, 2, true, 0x6655), (0x1234, 4, false, 0x8877_6655),
+            (0x1234, 4, true, 0x8877_6655)],
             o.Accesses.Select(x => (x.Address, x.Size, x.IsWrite, x.Data)));
     }
 
@@ -227,7 +234,8 @@ public sealed class DeviceAccessTests
             a.hlt();
         });
         Outcome o = g.Run(engine).Done();
-        Assert.Equal([(0x60ul, 1, 0xA0ul), (0x60, 1, 0xA1), (0x60, 1, 0xA2), (0x60, 1, 0xA3), (0x60, 2, 0xA1A0), (0x60, 2, 0xA3A2)], o.Accesses.Select(x => (x.Address, x.Size, x.Data)));
+        Assert.Equal([(0x60ul, 1, 0xA0ul), (0x60, 1, 0xA1), (0x60, 1, 0xA2), (0x60, 1, 0xA3), (0x60, 2, 0xA1A0), (0x60, 2, 0xA3A2)],
+            o.Accesses.Select(x => (x.Address, x.Size, x.Data)));
         Assert.Equal((0ul, data + 4ul, data + 4ul), (o.State.Gpr[1], o.State.Gpr[6], o.State.Gpr[7]));
     }
 

@@ -33,7 +33,8 @@ public sealed class DoubleFaultTests
     }
 
     [Theory]
-    [Engines(Mode.Protected32, X.DE), Engines(Mode.Protected32, X.GP), Engines(Mode.Paged32, X.PF), Engines(Mode.Long, X.DE), Engines(Mode.Long, X.GP), Engines(Mode.Long, X.PF)]
+    [Engines(Mode.Protected32, X.DE), Engines(Mode.Protected32, X.GP), Engines(Mode.Paged32, X.PF), Engines(Mode.Long, X.DE), Engines(Mode.Long, X.GP),
+        Engines(Mode.Long, X.PF)]
     public void A_contributory_fault_while_delivering_a_contributory_or_page_fault_is_a_double_fault_with_error_code_0(string engine, Mode mode, int first)
     {
         Outcome o = Run(engine, mode, first, first);

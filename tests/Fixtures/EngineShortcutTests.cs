@@ -17,13 +17,15 @@ namespace Bunraku.Fixtures;
 public sealed class NeedsShortcutsAttribute : FactAttribute
 {
     /// <summary>Null when the fixtures run.</summary>
-    internal static string? Reason => TestedEngines.Runnable.Any(e => e.Name == EngineShortcutTests.Engine) ? null : $"the engine '{EngineShortcutTests.Engine}' does not run here";
+    internal static string? Reason => TestedEngines.Runnable.Any(e => e.Name == EngineShortcutTests.Engine) ? null
+        : $"the engine '{EngineShortcutTests.Engine}' does not run here";
 }
 
 /// <summary>Finds the fixtures of <see cref="NeedsShortcutsAttribute"/>, or none.</summary>
 public sealed class NeedsShortcutsDiscoverer(IMessageSink diagnosticMessageSink) : FactDiscoverer(diagnosticMessageSink)
 {
-    public override IEnumerable<IXunitTestCase> Discover(ITestFrameworkDiscoveryOptions discoveryOptions, ITestMethod testMethod, IAttributeInfo factAttribute) =>
+    public override IEnumerable<IXunitTestCase> Discover(ITestFrameworkDiscoveryOptions discoveryOptions, ITestMethod testMethod,
+        IAttributeInfo factAttribute) =>
         NeedsShortcutsAttribute.Reason == null ? base.Discover(discoveryOptions, testMethod, factAttribute) : [];
 }
 

@@ -8,7 +8,10 @@ using Xunit.Sdk;
 namespace Bunraku.Fixtures;
 
 /// <summary>Runs a theory once for every engine of the program that can run on this host; the engine's name is the first argument.</summary>
-/// <remarks>Arguments given here follow it. An engine that cannot run yields no test at all, so that nothing counts as passed for it; <see cref="EngineCoverage"/> says which.</remarks>
+/// <remarks>
+/// Arguments given here follow it. An engine that cannot run yields no test at all, so that nothing counts as passed for it; <see cref="EngineCoverage"/> says
+/// which.
+/// </remarks>
 [AttributeUsage(AttributeTargets.Method, AllowMultiple = true)]
 public sealed class EnginesAttribute(params object?[] arguments) : DataAttribute
 {
@@ -18,7 +21,10 @@ public sealed class EnginesAttribute(params object?[] arguments) : DataAttribute
 
 public static class TestedEngines
 {
-    /// <summary>Engines whose guests run here. On <c>check</c> a fixture shows that the two engines behind it agree at every exit, beyond what the fixture itself looks at.</summary>
+    /// <summary>
+    /// Engines whose guests run here. On <c>check</c> a fixture shows that the two engines behind it agree at every exit, beyond what the fixture itself looks
+    /// at.
+    /// </summary>
     public static IReadOnlyList<IX86Engine> Runnable { get; } = [.. KnownEngines.All.Where(e => e.Probe().Available).Select(Eager)];
 
     /// <summary>Fixtures are short: whatever can be translated is, the first time that it runs.</summary>
@@ -43,7 +49,8 @@ public sealed class EngineCoverage(ITestOutputHelper output)
             EngineProbe probe = engine.Probe();
             output.WriteLine($"{engine.Name}: {(probe.Available ? "run" : "NOT RUN")} ({probe.Detail})");
             if (!probe.Available) continue;
-            foreach (MethodInfo fixture in typeof(EngineCoverage).Assembly.GetTypes().SelectMany(t => t.GetMethods()).Where(m => m.IsDefined(typeof(EnginesAttribute))))
+            foreach (MethodInfo fixture in typeof(EngineCoverage).Assembly.GetTypes().SelectMany(t => t.GetMethods())
+                .Where(m => m.IsDefined(typeof(EnginesAttribute))))
             {
                 if (NotRun.Reason(engine, fixture) is { } reason) output.WriteLine($"  NOT RUN: {fixture.DeclaringType!.Name}.{fixture.Name}: {reason}");
             }
@@ -54,7 +61,8 @@ public sealed class EngineCoverage(ITestOutputHelper output)
             foreach (MethodInfo fixture in typeof(EngineCoverage).Assembly.GetTypes().SelectMany(t => t.GetMethods()))
             {
                 if (fixture.GetCustomAttribute<ApicHoldersAttribute>()?.Reason(holder) is { } reason)
-                    output.WriteLine($"{holder.Engine} with {(holder.Holds ? "its own" : "the board's")} local APICs: NOT RUN: {fixture.DeclaringType!.Name}.{fixture.Name}: {reason}");
+                    output.WriteLine($"{holder.Engine} with {(holder.Holds ? "its own" : "the board's")} local APICs: NOT RUN: "
+                        + $"{fixture.DeclaringType!.Name}.{fixture.Name}: {reason}");
             }
         }
         Assert.Contains(TestedEngines.Runnable, e => e.Name == "interp");

@@ -3,10 +3,14 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace Bunraku.Fixtures;
 
-/// <summary>Intel SDM vol. 3A, "Interrupt and Exception Handling", section "Exception and Interrupt Reference": each vector, its error code and the saved instruction pointer.</summary>
+/// <summary>
+/// Intel SDM vol. 3A, "Interrupt and Exception Handling", section "Exception and Interrupt Reference": each vector, its error code and the saved instruction
+/// pointer.
+/// </summary>
 /// <remarks>
-/// QEMU 7.2's TCG agrees except where it simplifies: it saves no RF with faults, sets no EXT, gives IDT entries of long mode twice their number, has neither #AC nor SIMD exceptions of
-/// masked-out kinds, raises #GP for non-canonical stack operands, and loads a null SS whenever the IST is used; the manual says the last for changes of level alone.
+/// QEMU 7.2's TCG agrees except where it simplifies: it saves no RF with faults, sets no EXT, gives IDT entries of long mode twice their number, has neither
+/// #AC nor SIMD exceptions of masked-out kinds, raises #GP for non-canonical stack operands, and loads a null SS whenever the IST is used; the manual says the
+/// last for changes of level alone.
 /// </remarks>
 public sealed class ExceptionTests
 {
@@ -27,7 +31,8 @@ public sealed class ExceptionTests
     }
 
     [Theory]
-    [Engines(Mode.Real, 0), Engines(Mode.Virtual8086, 3), Engines(Mode.Protected16, 0), Engines(Mode.Protected32, 0), Engines(Mode.Protected32, 3), Engines(Mode.Pae, 3), Engines(Mode.Compatibility, 3), Engines(Mode.Long, 0), Engines(Mode.Long, 3)]
+    [Engines(Mode.Real, 0), Engines(Mode.Virtual8086, 3), Engines(Mode.Protected16, 0), Engines(Mode.Protected32, 0), Engines(Mode.Protected32, 3),
+        Engines(Mode.Pae, 3), Engines(Mode.Compatibility, 3), Engines(Mode.Long, 0), Engines(Mode.Long, 3)]
     public void Interrupt_0_Divide_Error_is_a_fault_without_error_code(string engine, Mode mode, int cpl)
     {
         (Outcome o, Guest g) = One(engine, mode, cpl, a => a.xor(ecx, ecx), a => a.div(ecx));
@@ -35,7 +40,8 @@ public sealed class ExceptionTests
     }
 
     [Theory]
-    [Engines(Mode.Real, 0), Engines(Mode.Virtual8086, 3), Engines(Mode.Protected32, 0), Engines(Mode.Protected32, 3), Engines(Mode.Long, 0), Engines(Mode.Long, 3)]
+    [Engines(Mode.Real, 0), Engines(Mode.Virtual8086, 3), Engines(Mode.Protected32, 0), Engines(Mode.Protected32, 3), Engines(Mode.Long, 0),
+        Engines(Mode.Long, 3)]
     public void Interrupt_3_Breakpoint_is_a_trap(string engine, Mode mode, int cpl)
     {
         (Outcome o, Guest g) = One(engine, mode, cpl, a => a.nop(), a => a.int3());
@@ -93,7 +99,8 @@ public sealed class ExceptionTests
     [Engines(true, true, true), Engines(true, false, false), Engines(false, true, false)]
     public void WAIT_raises_Device_Not_Available_only_with_both_MP_and_TS(string engine, bool mp, bool ts, bool raises)
     {
-        (Outcome o, Guest g) = One(engine, Mode.Protected32, 0, a => a.nop(), a => a.wait(), g => g.State.Cr0 = g.State.Cr0 & ~0xAul | (mp ? 2ul : 0) | (ts ? 8ul : 0));
+        (Outcome o, Guest g) =
+            One(engine, Mode.Protected32, 0, a => a.nop(), a => a.wait(), g => g.State.Cr0 = g.State.Cr0 & ~0xAul | (mp ? 2ul : 0) | (ts ? 8ul : 0));
         using (g)
         {
             if (raises) o.Raised(X.NM, null, g["at"]);
@@ -105,7 +112,8 @@ public sealed class ExceptionTests
     [Engines(Mode.Protected32, 0), Engines(Mode.Protected32, 3), Engines(Mode.Compatibility, 3), Engines(Mode.Long, 0), Engines(Mode.Long, 3)]
     public void Interrupt_11_Segment_Not_Present_has_the_selector(string engine, Mode mode, int cpl)
     {
-        (Outcome o, Guest g) = One(engine, mode, cpl, a => a.mov(eax, Sel.Free | 3), a => a.mov(ds, eax), g => g.Gdt(Sel.Free, Desc.Flat(Desc.Data - Desc.NotPresent, 3)));
+        (Outcome o, Guest g) =
+            One(engine, mode, cpl, a => a.mov(eax, Sel.Free | 3), a => a.mov(ds, eax), g => g.Gdt(Sel.Free, Desc.Flat(Desc.Data - Desc.NotPresent, 3)));
         using (g) o.Raised(X.NP, Sel.Free, g["at"]);
     }
 
@@ -113,7 +121,8 @@ public sealed class ExceptionTests
     [Engines(Mode.Protected32, 0), Engines(Mode.Compatibility, 0), Engines(Mode.Long, 0)]
     public void Interrupt_12_Stack_Fault_for_an_absent_stack_segment_has_the_selector(string engine, Mode mode, int cpl)
     {
-        (Outcome o, Guest g) = One(engine, mode, cpl, a => a.mov(eax, Sel.Free), a => a.mov(ss, eax), g => g.Gdt(Sel.Free, Desc.Flat(Desc.Data - Desc.NotPresent)));
+        (Outcome o, Guest g) =
+            One(engine, mode, cpl, a => a.mov(eax, Sel.Free), a => a.mov(ss, eax), g => g.Gdt(Sel.Free, Desc.Flat(Desc.Data - Desc.NotPresent)));
         using (g) o.Raised(X.SS, Sel.Free, g["at"]);
     }
 
@@ -157,7 +166,8 @@ public sealed class ExceptionTests
     [Engines(Mode.Protected32, 0), Engines(Mode.Protected32, 3), Engines(Mode.Long, 0), Engines(Mode.Long, 3)]
     public void An_absent_gate_raises_NP_with_the_vector_and_EXT_only_for_exceptions(string engine, Mode mode, int cpl)
     {
-        (Outcome o, Guest g) = One(engine, mode, cpl, a => a.nop(), a => a.int3(), g => g.Idt(X.BP, Desc.Gate(g.StubCode, 0, Desc.IntGate - Desc.NotPresent, 3)));
+        (Outcome o, Guest g) =
+            One(engine, mode, cpl, a => a.nop(), a => a.int3(), g => g.Idt(X.BP, Desc.Gate(g.StubCode, 0, Desc.IntGate - Desc.NotPresent, 3)));
         using (g) o.Raised(X.NP, X.BP << 3 | 2, g["at"]);
 
         (o, g) = One(engine, mode, cpl, a => a.nop(), a => a.ud2(), g => g.Idt(X.UD, Desc.Gate(g.StubCode, 0, Desc.IntGate - Desc.NotPresent, 3)));
@@ -289,7 +299,8 @@ public sealed class ExceptionTests
     [Engines(1), Engines(3), Engines(7)]
     public void Interrupt_Stack_Table_switches_the_stack_without_a_change_of_level(string engine, int ist)
     {
-        (Outcome o, Guest g) = One(engine, Mode.Long, 0, a => a.nop(), a => a.ud2(), g => g.Idt(X.UD, Desc.Gate(Sel.Code64, Guest.Stub(X.UD), Desc.IntGate, 0, ist)));
+        (Outcome o, Guest g) =
+            One(engine, Mode.Long, 0, a => a.nop(), a => a.ud2(), g => g.Idt(X.UD, Desc.Gate(Sel.Code64, Guest.Stub(X.UD), Desc.IntGate, 0, ist)));
         using (g)
         {
             Assert.Equal(Layout.Ist1Top - (ulong)(ist - 1) * 0x1000 - 40, o.State.Gpr[4]);

@@ -4,11 +4,15 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace Bunraku.Fixtures;
 
-/// <summary>Execution controls: what exits, before any effect, and how each exit is completed. Intel SDM vol. 3C, "Instructions That Cause VM Exits Conditionally", "Exception Bitmap".</summary>
+/// <summary>
+/// Execution controls: what exits, before any effect, and how each exit is completed. Intel SDM vol. 3C, "Instructions That Cause VM Exits Conditionally",
+/// "Exception Bitmap".
+/// </summary>
 public sealed class ExecutionControlTests
 {
     /// <summary>Runs code whose instruction at "at" must exit; returns after the whole run.</summary>
-    private static (Outcome, List<X86Exit>) Run(string engine, InterceptedInstructions controls, Action<Guest, Assembler> emit, Action<X86Exit>? answer = null, Action<Guest>? prepare = null, int cpl = 0)
+    private static (Outcome, List<X86Exit>) Run(string engine, InterceptedInstructions controls, Action<Guest, Assembler> emit, Action<X86Exit>? answer = null,
+        Action<Guest>? prepare = null, int cpl = 0)
     {
         using var g = new Guest(Mode.Long, cpl);
         g.Code(a => emit(g, a));
@@ -20,7 +24,16 @@ public sealed class ExecutionControlTests
             if (exit.Reason is ExitReason.Hlt or ExitReason.Io) return false;
             g.Cpu.ReadState(state);
             Assert.Equal(g["at"], state.Rip);
-            seen.Add(new X86Exit { Reason = exit.Reason, IsWrite = exit.IsWrite, Address = exit.Address, Data = exit.Data, Leaf = exit.Leaf, Subleaf = exit.Subleaf, Eax = exit.Eax });
+            seen.Add(new X86Exit
+            {
+                Reason = exit.Reason,
+                IsWrite = exit.IsWrite,
+                Address = exit.Address,
+                Data = exit.Data,
+                Leaf = exit.Leaf,
+                Subleaf = exit.Subleaf,
+                Eax = exit.Eax
+            });
             answer?.Invoke(exit);
             return false;
         };
@@ -97,7 +110,9 @@ public sealed class ExecutionControlTests
             a.jmp(again);
         });
         (InterceptedInstructions Control, ExitReason Reason)[] kinds =
-            [(InterceptedInstructions.Pause, ExitReason.Pause), (InterceptedInstructions.Cpuid, ExitReason.Cpuid), (InterceptedInstructions.Rdtsc, ExitReason.Rdtsc), (InterceptedInstructions.Cr4, ExitReason.CrAccess), (InterceptedInstructions.Cr3Store, ExitReason.CrAccess)];
+            [(InterceptedInstructions.Pause, ExitReason.Pause), (InterceptedInstructions.Cpuid, ExitReason.Cpuid),
+                (InterceptedInstructions.Rdtsc, ExitReason.Rdtsc), (InterceptedInstructions.Cr4, ExitReason.CrAccess),
+                (InterceptedInstructions.Cr3Store, ExitReason.CrAccess)];
         int set = 0;
         var seen = new List<ExitReason>();
         g.OnExit = exit =>
@@ -110,7 +125,12 @@ public sealed class ExecutionControlTests
             Assert.Equal(kinds.Where((_, n) => (set >> n & 1) != 0).Select(k => k.Reason), seen);
             seen.Clear();
             set++;
-            g.Cpu.Controls = g.Cpu.Controls with { Instructions = kinds.Where((_, n) => (set >> n & 1) != 0).Aggregate(InterceptedInstructions.None, (all, k) => all | k.Control) };
+            g.Cpu.Controls =
+                g.Cpu.Controls with
+                {
+                    Instructions = kinds.Where((_, n) => (set >> n & 1) != 0)
+                .Aggregate(InterceptedInstructions.None, (all, k) => all | k.Control)
+                };
             return set == 32 * 3;
         };
         g.On(engine).Cpu.Controls = new ExecutionControls(InterceptedInstructions.None);

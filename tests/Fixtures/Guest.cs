@@ -64,7 +64,8 @@ internal sealed class Guest : IDisposable
         var a = new Assembler(bits);
         emit(a);
         var writer = new ByteWriter();
-        AssemblerResult result = a.Assemble(writer, rip ?? (IsSegmented && bits == 16 ? physical - Layout.Code : physical), BlockEncoderOptions.ReturnNewInstructionOffsets);
+        AssemblerResult result =
+            a.Assemble(writer, rip ?? (IsSegmented && bits == 16 ? physical - Layout.Code : physical), BlockEncoderOptions.ReturnNewInstructionOffsets);
         foreach ((string name, Label label) in _newMarks) _marks.Add(name, result.GetLabelRIP(label));
         _newMarks.Clear();
         Write(physical, writer.ToArray());
@@ -290,11 +291,14 @@ internal sealed class Guest : IDisposable
                 exit.Fault = exit.Reason == ExitReason.Msr;
             }
             bool stop = OnExit?.Invoke(exit) ?? false;
-            if (exit.Reason is ExitReason.Io or ExitReason.Mmio or ExitReason.Msr) accesses.Add(new Access(exit.Reason, exit.IsWrite, exit.Address, exit.Size, exit.Data & Mask(exit.Size)));
+            if (exit.Reason is ExitReason.Io or ExitReason.Mmio or ExitReason.Msr)
+                accesses.Add(new Access(exit.Reason, exit.IsWrite, exit.Address, exit.Size, exit.Data & Mask(exit.Size)));
             if (stop) return End(exit.Reason, accesses);
             switch (exit.Reason)
             {
-                case ExitReason.Io or ExitReason.Mmio or ExitReason.Msr or ExitReason.EptViolation or ExitReason.Kicked or ExitReason.CrAccess or ExitReason.Cpuid or ExitReason.Pause or ExitReason.Rdtsc or ExitReason.Rdpmc or ExitReason.Invlpg or ExitReason.Wbinvd or ExitReason.DescriptorTable or ExitReason.DrAccess or ExitReason.FloatingPointError or ExitReason.InterruptWindow or ExitReason.NmiWindow:
+                case ExitReason.Io or ExitReason.Mmio or ExitReason.Msr or ExitReason.EptViolation or ExitReason.Kicked or ExitReason.CrAccess
+                    or ExitReason.Cpuid or ExitReason.Pause or ExitReason.Rdtsc or ExitReason.Rdpmc or ExitReason.Invlpg or ExitReason.Wbinvd
+                    or ExitReason.DescriptorTable or ExitReason.DrAccess or ExitReason.FloatingPointError or ExitReason.InterruptWindow or ExitReason.NmiWindow:
                     break;
                 case ExitReason.Hlt or ExitReason.TripleFault or ExitReason.Exception:
                     return End(exit.Reason, accesses);

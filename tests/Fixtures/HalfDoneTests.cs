@@ -85,7 +85,10 @@ public sealed class HalfDoneTests
         Assert.Superset(new HashSet<string> { "answer", "device memory", "posted" }, kinds);
     }
 
-    /// <summary>Runs to the guest's end with answers that depend on the number of the exit, and moves to a new vCPU on memory of its own after exit number <paramref name="moveAt"/>.</summary>
+    /// <summary>
+    /// Runs to the guest's end with answers that depend on the number of the exit, and moves to a new vCPU on memory of its own after exit number
+    /// <paramref name="moveAt"/>.
+    /// </summary>
     private static (List<string> Log, CpuState State, string Kind) Run(Guest g, string from, string to, int moveAt)
     {
         var log = new List<string>();

@@ -3,7 +3,10 @@ using Bunraku.Engines;
 
 namespace Bunraku.Fixtures;
 
-/// <summary>A guest that accesses devices at random neither fails nor stops the monitor, and another guest in the process goes on. Seeds are fixed; <c>tests/fuzz-devices</c> runs millions.</summary>
+/// <summary>
+/// A guest that accesses devices at random neither fails nor stops the monitor, and another guest in the process goes on. Seeds are fixed;
+/// <c>tests/fuzz-devices</c> runs millions.
+/// </summary>
 public sealed class HostileDeviceTests
 {
     private const ulong Accesses = 60_000, Each = 20_000;
@@ -19,7 +22,8 @@ public sealed class HostileDeviceTests
         for (ulong seed = (ulong)series * 1_000_000; accesses < Accesses; seed++)
         {
             DeviceFuzzResult result = fuzzer.Run(seed, Each);
-            Assert.True(result.Failure == null, $"seed {result.Seed} with {cpus} processors on {engineName}, after {result.Accesses} accesses: {result.Failure}");
+            Assert.True(result.Failure == null,
+                $"seed {result.Seed} with {cpus} processors on {engineName}, after {result.Accesses} accesses: {result.Failure}");
             accesses += result.Accesses;
             interrupts += result.Interrupts;
         }

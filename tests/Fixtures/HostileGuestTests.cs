@@ -88,7 +88,8 @@ public sealed class HostileGuestTests
             a.cld();
             a.rep.lodsb();
             a.jmp(loop);
-        }, g => { if (mode == Mode.Long) g.State.Gpr[6] = 0; }).Reason is StopReason.HostRequest or StopReason.Shutdown ? StopReason.HostRequest : StopReason.EngineError);
+        }, g => { if (mode == Mode.Long) g.State.Gpr[6] = 0; }).Reason is StopReason.HostRequest or StopReason.Shutdown ? StopReason.HostRequest
+            : StopReason.EngineError);
 
     [Theory, Engines]
     public void A_flood_of_exits_stops(string engine) =>

@@ -4,7 +4,10 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace Bunraku.Fixtures;
 
-/// <summary>Interrupt delivery at the exit boundary: windows, injection, shadows, NMI blocking, HLT. Intel SDM vol. 3A, "Masking Maskable Hardware Interrupts", "Nonmaskable Interrupt (NMI)"; vol. 3C, "Interrupt-Window Exiting".</summary>
+/// <summary>
+/// Interrupt delivery at the exit boundary: windows, injection, shadows, NMI blocking, HLT. Intel SDM vol. 3A, "Masking Maskable Hardware Interrupts",
+/// "Nonmaskable Interrupt (NMI)"; vol. 3C, "Interrupt-Window Exiting".
+/// </summary>
 public sealed class InterruptTests
 {
     private const int Vector = 0x40;

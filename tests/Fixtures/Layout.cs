@@ -9,7 +9,9 @@ internal static class Layout
     public const uint MemorySize = 4 << 20;
 
     public const uint Gdt = 0x1000, GdtSize = 0x800, Ldt = 0x1800, LdtSize = 0x800, Idt = 0x2000;
-    /// <summary>The current TSS, followed by an interrupt redirection bitmap (32 bytes) and an I/O permission bitmap for 1024 ports, then the byte of ones.</summary>
+    /// <summary>
+    /// The current TSS, followed by an interrupt redirection bitmap (32 bytes) and an I/O permission bitmap for 1024 ports, then the byte of ones.
+    /// </summary>
     public const uint Tss = 0x3000, TssRedirection = Tss + 0x68, TssIoMap = TssRedirection + 32, TssEnd = TssIoMap + 128;
     /// <summary>Further task state segments, 0x100 bytes each.</summary>
     public const uint OtherTss = 0x4000;
@@ -20,7 +22,8 @@ internal static class Layout
     public const uint Code = 0x2_0000;
     public const uint Data = 0x3_0000;
     /// <summary>Stack of the code under test (top), and the one that the TSS gives for level 0.</summary>
-    public const uint StackBase = 0x4_0000, StackTop = StackBase + 0x8000, KernelStackTop = 0x5_8000, Ist1Top = 0x6_8000, Stack1Top = 0x7_8000, Stack2Top = 0x7_4000;
+    public const uint StackBase = 0x4_0000, StackTop = StackBase + 0x8000, KernelStackTop = 0x5_8000, Ist1Top = 0x6_8000, Stack1Top = 0x7_8000,
+        Stack2Top = 0x7_4000;
     /// <summary>User code that a test wants apart from <see cref="Code"/>; pages from here on belong to the user.</summary>
     public const uint Spare = 0x8_0000;
     /// <summary>Nothing is behind these physical addresses: accesses are MMIO.</summary>
@@ -63,7 +66,8 @@ public enum Mode
 /// <summary>Exception vectors. Intel SDM vol. 3A, "Exception and Interrupt Vectors".</summary>
 internal static class X
 {
-    public const int DE = 0, DB = 1, NMI = 2, BP = 3, OF = 4, BR = 5, UD = 6, NM = 7, DF = 8, TS = 10, NP = 11, SS = 12, GP = 13, PF = 14, MF = 16, AC = 17, XM = 19;
+    public const int DE = 0, DB = 1, NMI = 2, BP = 3, OF = 4, BR = 5, UD = 6, NM = 7, DF = 8, TS = 10, NP = 11, SS = 12, GP = 13, PF = 14, MF = 16, AC = 17,
+        XM = 19;
     /// <summary>Vector by which code above level 0 says that it is done.</summary>
     public const int Done = 0x80;
 

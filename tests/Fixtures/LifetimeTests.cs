@@ -52,7 +52,8 @@ public sealed class LifetimeTests
     }
 
     /// <summary>Open descriptors of guest memory; the runtime opens and closes others as it likes.</summary>
-    private static int Descriptors => Directory.GetFileSystemEntries("/proc/self/fd").Count(f => new FileInfo(f).LinkTarget?.Contains("memfd:bunraku", StringComparison.Ordinal) == true);
+    private static int Descriptors =>
+        Directory.GetFileSystemEntries("/proc/self/fd").Count(f => new FileInfo(f).LinkTarget?.Contains("memfd:bunraku", StringComparison.Ordinal) == true);
 
     private static int AllDescriptors => Directory.GetFileSystemEntries("/proc/self/fd").Length;
 
@@ -81,7 +82,8 @@ public sealed class LifetimeTests
     }
 
     /// <summary>Bytes of address space that guest memory is mapped to.</summary>
-    private static ulong MappedGuestMemory => File.ReadLines("/proc/self/maps").Where(l => l.Contains("bunraku", StringComparison.Ordinal)).Aggregate(0ul, (sum, line) =>
+    private static ulong MappedGuestMemory =>
+        File.ReadLines("/proc/self/maps").Where(l => l.Contains("bunraku", StringComparison.Ordinal)).Aggregate(0ul, (sum, line) =>
     {
         string[] range = line[..line.IndexOf(' ')].Split('-');
         return sum + Convert.ToUInt64(range[1], 16) - Convert.ToUInt64(range[0], 16);

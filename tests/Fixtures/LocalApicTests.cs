@@ -543,7 +543,8 @@ public sealed class LocalApicTests
             // A timer that went on during the pause would have come too early in virtual time. It was armed behind the exit that says so.
             long least = (deadline ? guest.Vm.Clock.ToNanoseconds(ticks) : interval) * 9 / 10;
             for (int n = 1; n < times.Count; n += 2)
-                Assert.True(times[n].At - times[n - 1].At >= least, $"{times[n].At - times[n - 1].At} ns of virtual time, interval {n / 2} of {times.Count / 2}");
+                Assert.True(times[n].At - times[n - 1].At >= least,
+                    $"{times[n].At - times[n - 1].At} ns of virtual time, interval {n / 2} of {times.Count / 2}");
         }
     }
 

@@ -6,7 +6,9 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace Bunraku.Fixtures;
 
-/// <summary>The check engine finds what differs, and only that. Which differences there are between our engines, all other fixtures tell by running on it.</summary>
+/// <summary>
+/// The check engine finds what differs, and only that. Which differences there are between our engines, all other fixtures tell by running on it.
+/// </summary>
 public sealed unsafe class LockStepTests
 {
     /// <summary>The interpreter with a processor that lacks a feature which the model has.</summary>
@@ -19,7 +21,8 @@ public sealed unsafe class LockStepTests
             _engine.CreateVm(memory, model with { Features = model.Features.Where(f => f != feature).ToHashSet() }, clock);
     }
 
-    private static CheckEngine Check(IX86Engine subject, CheckInterval? interval = null) => new(subject, new InterpreterEngine()) { Interval = interval ?? CheckInterval.Default };
+    private static CheckEngine Check(IX86Engine subject, CheckInterval? interval = null) =>
+        new(subject, new InterpreterEngine()) { Interval = interval ?? CheckInterval.Default };
 
     /// <summary>Runs until HLT or the engine's complaint, which is returned.</summary>
     private static string? Run(Guest g, IX86Engine engine, Action<X86Exit>? onExit = null)

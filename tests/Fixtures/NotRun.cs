@@ -10,8 +10,8 @@ internal static class NotRun
 {
     /// <summary>
     /// KVM without hardware runs the guest in the kernel's instruction emulator, which is made for instructions that touch devices: it lacks INT n outside
-    /// real mode, BOUND, WAIT, most of x87 and SSE, paging outside long mode (MOV to CR0 raises #GP there), locks across cache lines, and the rules for a second fault. These fixtures keep to what it does. With
-    /// hardware behind it, KVM runs all of them.
+    /// real mode, BOUND, WAIT, most of x87 and SSE, paging outside long mode (MOV to CR0 raises #GP there), locks across cache lines, and the rules for a
+    /// second fault. These fixtures keep to what it does. With hardware behind it, KVM runs all of them.
     /// </summary>
     private static readonly HashSet<string> s_withinReachOfTheEmulator =
     [
@@ -85,8 +85,8 @@ internal static class NotRun
     ];
 
     /// <summary>
-    /// Fixtures in which another thread writes to what the guest looks at in the same moment. The engine that compares two learns of the write, but not between which two instructions
-    /// of its subject it came.
+    /// Fixtures in which another thread writes to what the guest looks at in the same moment. The engine that compares two learns of the write, but not between
+    /// which two instructions of its subject it came.
     /// </summary>
     private static readonly HashSet<string> s_needNoOrder = [nameof(SelfModifyingCodeTests.DMA_into_a_running_loop_from_another_thread)];
 
@@ -105,10 +105,14 @@ internal static class NotRun
     /// <summary>Null when the engine runs the fixture.</summary>
     public static string? Reason(IX86Engine engine, MethodInfo fixture)
     {
-        if (engine.MaxCpus < 2 && (fixture.DeclaringType == typeof(SmpTests) || s_needSeveralCpus.Contains(fixture.Name))) return "the engine has one virtual processor";
-        if (engine is CheckEngine && s_needNoOrder.Contains(fixture.Name)) return "another thread's write has no place among the instructions that the reference could follow";
-        if (s_needIntercepts.Contains(fixture.DeclaringType!) && engine.Intercepts.ExceptionBitmap == 0) return "the engine lets no instruction or exception exit";
-        if (s_needHypercalls.Contains(fixture.DeclaringType!) && (engine.Intercepts.Instructions & InterceptedInstructions.Hypercall) == 0) return "the engine lets no hypercall exit";
+        if (engine.MaxCpus < 2 && (fixture.DeclaringType == typeof(SmpTests) || s_needSeveralCpus.Contains(fixture.Name)))
+            return "the engine has one virtual processor";
+        if (engine is CheckEngine && s_needNoOrder.Contains(fixture.Name))
+            return "another thread's write has no place among the instructions that the reference could follow";
+        if (s_needIntercepts.Contains(fixture.DeclaringType!) && engine.Intercepts.ExceptionBitmap == 0)
+            return "the engine lets no instruction or exception exit";
+        if (s_needHypercalls.Contains(fixture.DeclaringType!) && (engine.Intercepts.Instructions & InterceptedInstructions.Hypercall) == 0)
+            return "the engine lets no hypercall exit";
         if (s_needPageRights.Contains(fixture.DeclaringType!) && !HonoursPageRights(engine)) return "the engine knows no rights to guest-physical pages";
         if (fixture.DeclaringType == typeof(VendorBehaviorTests) && engine is KvmEngine) return "the host's processor is of one vendor";
         return IsEmulatedByKernel(engine) && !s_withinReachOfTheEmulator.Contains(fixture.Name)

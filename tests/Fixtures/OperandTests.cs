@@ -4,7 +4,8 @@ using static Iced.Intel.AssemblerRegisters;
 namespace Bunraku.Fixtures;
 
 /// <summary>
-/// Operands in every register: an engine may keep some of the guest's registers elsewhere than others. Intel SDM vol. 1, "Specifying an Offset"; vol. 2, LEA, CALL, POPF.
+/// Operands in every register: an engine may keep some of the guest's registers elsewhere than others. Intel SDM vol. 1, "Specifying an Offset"; vol. 2, LEA,
+/// CALL, POPF.
 /// </summary>
 public sealed class OperandTests
 {

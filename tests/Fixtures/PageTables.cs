@@ -35,7 +35,10 @@ internal sealed class PageTables
         return table;
     }
 
-    /// <summary>Physical address of a second root, of four levels, whose tables are the same as now but for the 4 KiB page at <paramref name="linear"/>, which has another entry.</summary>
+    /// <summary>
+    /// Physical address of a second root, of four levels, whose tables are the same as now but for the 4 KiB page at <paramref name="linear"/>, which has
+    /// another entry.
+    /// </summary>
     public uint RootWith(ulong linear, ulong entry)
     {
         for (int level = 1; level <= 4; level++)

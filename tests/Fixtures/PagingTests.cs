@@ -4,10 +4,13 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace Bunraku.Fixtures;
 
-/// <summary>Intel SDM vol. 3A, "Paging": translation in every mode, "Access Rights", "Page-Fault Exceptions", "Accessed and Dirty Flags", reserved bits, "Protection Keys".</summary>
+/// <summary>
+/// Intel SDM vol. 3A, "Paging": translation in every mode, "Access Rights", "Page-Fault Exceptions", "Accessed and Dirty Flags", reserved bits, "Protection
+/// Keys".
+/// </summary>
 /// <remarks>
-/// QEMU 7.2's TCG agrees but for these: it reports RSVD without P (the manual: "bit 3 of the error code can be set only if bit 0 is also set"), a read-modify-write's fault as a read, sets accessed flags
-/// in PDPTEs, walks them anew each time, and does not check their reserved bits.
+/// QEMU 7.2's TCG agrees but for these: it reports RSVD without P (the manual: "bit 3 of the error code can be set only if bit 0 is also set"), a
+/// read-modify-write's fault as a read, sets accessed flags in PDPTEs, walks them anew each time, and does not check their reserved bits.
 /// </remarks>
 public sealed class PagingTests
 {
@@ -46,9 +49,12 @@ public sealed class PagingTests
 
     [Theory]
     // What a fault's error code says, by access and privilege, for a page that is absent.
-    [Engines(Mode.Paged32, 0, "read", 0u), Engines(Mode.Paged32, 0, "write", W), Engines(Mode.Paged32, 3, "read", U), Engines(Mode.Paged32, 3, "write", W | U), Engines(Mode.Paged32, 3, "fetch", U)]
-    [Engines(Mode.Pae, 0, "read", 0u), Engines(Mode.Pae, 0, "write", W), Engines(Mode.Pae, 3, "rmw", W | U), Engines(Mode.Pae, 0, "fetch", I), Engines(Mode.Pae, 3, "fetch", U | I)]
-    [Engines(Mode.Long, 0, "read", 0u), Engines(Mode.Long, 0, "rmw", W), Engines(Mode.Long, 3, "write", W | U), Engines(Mode.Long, 0, "fetch", I), Engines(Mode.Long, 3, "fetch", U | I)]
+    [Engines(Mode.Paged32, 0, "read", 0u), Engines(Mode.Paged32, 0, "write", W), Engines(Mode.Paged32, 3, "read", U), Engines(Mode.Paged32, 3, "write", W | U),
+        Engines(Mode.Paged32, 3, "fetch", U)]
+    [Engines(Mode.Pae, 0, "read", 0u), Engines(Mode.Pae, 0, "write", W), Engines(Mode.Pae, 3, "rmw", W | U), Engines(Mode.Pae, 0, "fetch", I),
+        Engines(Mode.Pae, 3, "fetch", U | I)]
+    [Engines(Mode.Long, 0, "read", 0u), Engines(Mode.Long, 0, "rmw", W), Engines(Mode.Long, 3, "write", W | U), Engines(Mode.Long, 0, "fetch", I),
+        Engines(Mode.Long, 3, "fetch", U | I)]
     [Engines(Mode.Long5, 3, "read", U), Engines(Mode.Compatibility, 3, "fetch", U | I)]
     public void Page_fault_error_code_of_an_absent_page(string engine, Mode mode, int cpl, string kind, uint error)
     {
@@ -71,10 +77,12 @@ public sealed class PagingTests
 
     [Theory]
     // U/S and R/W of page and directory (or all levels above) are combined by AND; CR0.WP decides for the supervisor.
-    [Engines(3, "read", Pte.U, Pte.U, true, null), Engines(3, "write", Pte.U, Pte.U, true, P | W | U), Engines(3, "write", Pte.U | Pte.W, Pte.U | Pte.W, true, null)]
+    [Engines(3, "read", Pte.U, Pte.U, true, null), Engines(3, "write", Pte.U, Pte.U, true, P | W | U),
+        Engines(3, "write", Pte.U | Pte.W, Pte.U | Pte.W, true, null)]
     [Engines(3, "write", Pte.U | Pte.W, Pte.U, true, P | W | U), Engines(3, "write", Pte.U, Pte.U | Pte.W, true, P | W | U)]
     [Engines(3, "read", 0ul, Pte.U, true, P | U), Engines(3, "read", Pte.U, 0ul, true, P | U), Engines(3, "fetch", 0ul, Pte.U | Pte.W, true, P | U)]
-    [Engines(0, "read", 0ul, 0ul, true, null), Engines(0, "write", 0ul, Pte.W, true, P | W), Engines(0, "write", 0ul, Pte.W, false, null), Engines(0, "write", Pte.U, Pte.U, false, null), Engines(0, "rmw", Pte.U, Pte.U | Pte.W, true, P | W)]
+    [Engines(0, "read", 0ul, 0ul, true, null), Engines(0, "write", 0ul, Pte.W, true, P | W), Engines(0, "write", 0ul, Pte.W, false, null),
+        Engines(0, "write", Pte.U, Pte.U, false, null), Engines(0, "rmw", Pte.U, Pte.U | Pte.W, true, P | W)]
     public void Access_rights_are_those_of_all_levels_and_CR0_WP(string engine, int cpl, string kind, ulong page, ulong directory, bool wp, uint? error)
     {
         foreach (Mode mode in (Mode[])[Mode.Paged32, Mode.Pae, Mode.Long])
@@ -90,7 +98,8 @@ public sealed class PagingTests
     }
 
     [Theory]
-    [Engines(Mode.Pae, 1, true, P | I), Engines(Mode.Pae, 2, true, P | I), Engines(Mode.Long, 1, true, P | I), Engines(Mode.Long, 2, true, P | I), Engines(Mode.Long, 3, true, P | I), Engines(Mode.Long, 4, true, P | I)]
+    [Engines(Mode.Pae, 1, true, P | I), Engines(Mode.Pae, 2, true, P | I), Engines(Mode.Long, 1, true, P | I), Engines(Mode.Long, 2, true, P | I),
+        Engines(Mode.Long, 3, true, P | I), Engines(Mode.Long, 4, true, P | I)]
     [Engines(Mode.Long, 1, false, P | Rsvd), Engines(Mode.Long, 3, false, P | Rsvd), Engines(Mode.Pae, 1, false, P | Rsvd)]
     public void XD_at_any_level_forbids_fetches_and_is_reserved_without_EFER_NXE(string engine, Mode mode, int level, bool nxe, uint error)
     {
@@ -177,7 +186,8 @@ public sealed class PagingTests
 
     [Theory]
     // key bits: 1 = access disable, 2 = write disable
-    [Engines(3, "read", 1u, true, P | U | Pk), Engines(3, "write", 2u, true, P | W | U | Pk), Engines(3, "read", 2u, true, null), Engines(3, "fetch", 3u, true, null)]
+    [Engines(3, "read", 1u, true, P | U | Pk), Engines(3, "write", 2u, true, P | W | U | Pk), Engines(3, "read", 2u, true, null),
+        Engines(3, "fetch", 3u, true, null)]
     [Engines(0, "read", 1u, true, P | Pk), Engines(0, "write", 2u, true, P | W | Pk), Engines(0, "write", 2u, false, null), Engines(0, "fetch", 3u, true, null)]
     public void Protection_keys_of_user_pages(string engine, int cpl, string kind, uint rights, bool wp, uint? error)
     {
@@ -214,7 +224,8 @@ public sealed class PagingTests
     }
 
     [Theory]
-    [Engines(Mode.Long, 1, 1ul << 51), Engines(Mode.Long, 2, 1ul << 50), Engines(Mode.Long, 4, 1ul << 48), Engines(Mode.Long, 4, Pte.Ps), Engines(Mode.Long5, 5, Pte.Ps), Engines(Mode.Pae, 1, 1ul << 62), Engines(Mode.Pae, 2, 1ul << 52), Engines(Mode.Pae, 1, 1ul << 51)]
+    [Engines(Mode.Long, 1, 1ul << 51), Engines(Mode.Long, 2, 1ul << 50), Engines(Mode.Long, 4, 1ul << 48), Engines(Mode.Long, 4, Pte.Ps),
+        Engines(Mode.Long5, 5, Pte.Ps), Engines(Mode.Pae, 1, 1ul << 62), Engines(Mode.Pae, 2, 1ul << 52), Engines(Mode.Pae, 1, 1ul << 51)]
     public void Reserved_bits_of_an_entry_fault_with_RSVD_and_P(string engine, Mode mode, int level, ulong bit)
     {
         ulong linear = level switch { 4 => 1ul << 40, 5 => 1ul << 50, _ => 0x4000_0000ul };
@@ -225,7 +236,8 @@ public sealed class PagingTests
     }
 
     [Theory]
-    [Engines(Mode.Paged32, 2, 1ul << 21), Engines(Mode.Pae, 2, 1ul << 13), Engines(Mode.Pae, 2, 1ul << 20), Engines(Mode.Long, 2, 1ul << 13), Engines(Mode.Long, 3, 1ul << 13), Engines(Mode.Long, 3, 1ul << 29)]
+    [Engines(Mode.Paged32, 2, 1ul << 21), Engines(Mode.Pae, 2, 1ul << 13), Engines(Mode.Pae, 2, 1ul << 20), Engines(Mode.Long, 2, 1ul << 13),
+        Engines(Mode.Long, 3, 1ul << 13), Engines(Mode.Long, 3, 1ul << 29)]
     public void Reserved_address_bits_of_a_large_page_fault(string engine, Mode mode, int level, ulong bit)
     {
         using var g = new Guest(mode, 3);
@@ -269,7 +281,8 @@ public sealed class PagingTests
     [Theory]
     [Engines(Mode.Paged32, "read", Pte.A), Engines(Mode.Paged32, "write", Pte.A | Pte.D), Engines(Mode.Paged32, "fetch", Pte.A)]
     [Engines(Mode.Pae, "read", Pte.A), Engines(Mode.Pae, "rmw", Pte.A | Pte.D)]
-    [Engines(Mode.Long, "read", Pte.A), Engines(Mode.Long, "write", Pte.A | Pte.D), Engines(Mode.Long, "fetch", Pte.A), Engines(Mode.Long5, "write", Pte.A | Pte.D)]
+    [Engines(Mode.Long, "read", Pte.A), Engines(Mode.Long, "write", Pte.A | Pte.D), Engines(Mode.Long, "fetch", Pte.A),
+        Engines(Mode.Long5, "write", Pte.A | Pte.D)]
     public void Accessed_and_dirty_flags_are_set_as_the_access_needs(string engine, Mode mode, string kind, ulong flags)
     {
         const ulong linear = 0x4000_0000ul;

@@ -19,7 +19,8 @@ internal sealed class ParavirtualGuest : IDisposable
     private readonly Guest _guest;
     private readonly List<uint> _reports = [];
 
-    public ParavirtualGuest(string engine, Action<Guest, Assembler> emit, Mode mode = Mode.Long, int cpl = 0, int cpus = 1, X86MachineOptions? options = null, Action<Guest>? prepare = null)
+    public ParavirtualGuest(string engine, Action<Guest, Assembler> emit, Mode mode = Mode.Long, int cpl = 0, int cpus = 1, X86MachineOptions? options = null,
+        Action<Guest>? prepare = null)
     {
         _guest = new Guest(mode, cpl, "max,+hypervisor");
         _guest.Code(a => emit(_guest, a));
@@ -72,7 +73,8 @@ internal sealed class ParavirtualGuest : IDisposable
     }
 
     /// <summary>Waits until the guest has reported so often.</summary>
-    public void WaitForReports(int count) => Assert.True(new Patience(s_longest, Machine).Await(() => _reports.Count >= count), $"only {_reports.Count} reports");
+    public void WaitForReports(int count) =>
+        Assert.True(new Patience(s_longest, Machine).Await(() => _reports.Count >= count), $"only {_reports.Count} reports");
 
     public T Read<T>(ulong physical) where T : unmanaged
     {

@@ -7,7 +7,9 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace Bunraku.Fixtures;
 
-/// <summary>KVM's interface for guests, on the engines that offer it. Linux, Documentation/virt/kvm/x86/cpuid.rst, msr.rst and hypercalls.rst (version 6.1).</summary>
+/// <summary>
+/// KVM's interface for guests, on the engines that offer it. Linux, Documentation/virt/kvm/x86/cpuid.rst, msr.rst and hypercalls.rst (version 6.1).
+/// </summary>
 public sealed class ParavirtualTests
 {
     private const uint WallClockNew = 0x4B56_4D00, SystemTimeNew = 0x4B56_4D01, AsyncPfEnable = 0x4B56_4D02, StealTime = 0x4B56_4D03, PvEoiEnable = 0x4B56_4D04,
@@ -68,7 +70,8 @@ public sealed class ParavirtualTests
     }
 
     [Theory]
-    [Engines(SystemTimeNew, 1_000_000_000ul), Engines(SystemTimeOld, 2_600_000_000ul), Engines(SystemTimeNew, 999_999_937ul), Engines(SystemTimeNew, 1_000_000ul), Engines(SystemTimeNew, 0ul)]
+    [Engines(SystemTimeNew, 1_000_000_000ul), Engines(SystemTimeOld, 2_600_000_000ul), Engines(SystemTimeNew, 999_999_937ul),
+        Engines(SystemTimeNew, 1_000_000ul), Engines(SystemTimeNew, 0ul)]
     public void Msr_KVM_SYSTEM_TIME_describes_nanoseconds_as_a_function_of_the_TSC(string engine, uint msr, ulong frequency)
     {
         using var g = new ParavirtualGuest(engine, (_, a) =>
@@ -163,7 +166,8 @@ public sealed class ParavirtualTests
     [Engines(StealTime, 0x3Eul), Engines(StealTime, (ulong)Page | 2), Engines(StealTime, (ulong)Page | 0x21)]
     [Engines(PvEoiEnable, 2ul), Engines(PvEoiEnable, (ulong)Page | 3), Engines(PvEoiEnable, 1ul << 40 | 1)]
     [Engines(PollControl, 2ul), Engines(PollControl, 1ul << 63)]
-    [Engines(AsyncPfEnable, 0ul), Engines(AsyncPfEnable, 1ul), Engines(MigrationControl, 1ul), Engines(0x4B56_4D06u, 0ul), Engines(0x4B56_4D07u, 0ul), Engines(0x4B56_4DFFu, 0ul)]
+    [Engines(AsyncPfEnable, 0ul), Engines(AsyncPfEnable, 1ul), Engines(MigrationControl, 1ul), Engines(0x4B56_4D06u, 0ul), Engines(0x4B56_4D07u, 0ul),
+        Engines(0x4B56_4DFFu, 0ul)]
     public void Msr_values_that_are_not_allowed_raise_GP(string engine, uint msr, ulong value)
     {
         using var g = new ParavirtualGuest(engine, (_, a) => Wrmsr(a, msr, value));
@@ -277,7 +281,8 @@ public sealed class ParavirtualTests
         Assert.Equal(-1L, g.Read<long>(Layout.Data));
     }
 
-    private static long Call(string engine, uint number, ulong a0 = 0, ulong a1 = 0, ulong a2 = 0, ulong a3 = 0, Action<ParavirtualGuest>? check = null, Mode mode = Mode.Long)
+    private static long Call(string engine, uint number, ulong a0 = 0, ulong a1 = 0, ulong a2 = 0, ulong a3 = 0, Action<ParavirtualGuest>? check = null,
+        Mode mode = Mode.Long)
     {
         using var g = new ParavirtualGuest(engine, (_, a) =>
         {

@@ -71,7 +71,8 @@ public sealed class ResetTests
             // Not the counter: RAM stays over a reset.
             for (int n = 0; n < image.Length; n += 4096)
             {
-                if (Layout.Gdt + (uint)n != (Counter & ~0xFFFu)) Assert.True(vm.Memory.Write(Layout.Gdt + (ulong)n, image.AsSpan(n, Math.Min(4096, image.Length - n))));
+                if (Layout.Gdt + (uint)n != (Counter & ~0xFFFu))
+                    Assert.True(vm.Memory.Write(Layout.Gdt + (ulong)n, image.AsSpan(n, Math.Min(4096, image.Length - n))));
             }
             vm.Cpus[0].Cpu.WriteState(g.State);
         }

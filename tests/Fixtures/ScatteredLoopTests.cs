@@ -4,14 +4,16 @@ using static Iced.Intel.AssemblerRegisters;
 namespace Bunraku.Fixtures;
 
 /// <summary>
-/// Loops that go round pages whose translations have nothing in common, long enough that an engine may have learnt where they are. What it has learnt must not survive a
-/// change of the mapping, of the rights, of the address space, or of what the page is used for.
+/// Loops that go round pages whose translations have nothing in common, long enough that an engine may have learnt where they are. What it has learnt must not
+/// survive a change of the mapping, of the rights, of the address space, or of what the page is used for.
 /// </summary>
 public sealed class ScatteredLoopTests
 {
     private const int Pages = 4, Rounds = 40_000;
     private const uint Linear = 0x60_0000, Backing = Layout.Spare;
-    /// <summary>Offsets in a page: address of the next one, a number, where the loop stores, and a function that returns what is stored at its second byte.</summary>
+    /// <summary>
+    /// Offsets in a page: address of the next one, a number, where the loop stores, and a function that returns what is stored at its second byte.
+    /// </summary>
     private const int Next = 0, Number = 8, Function = 0x800, Stored = Function + 1;
 
     private static uint PageAt(int n) => Linear + (uint)n * 0x1000;

@@ -5,9 +5,13 @@ using static Iced.Intel.AssemblerRegisters;
 namespace Bunraku.Fixtures;
 
 /// <summary>
-/// The second stage: accesses to guest-physical memory that <see cref="PageRightsTable"/> refuses exit, whatever asks for them, before they have any effect, and are tried again.
+/// The second stage: accesses to guest-physical memory that <see cref="PageRightsTable"/> refuses exit, whatever asks for them, before they have any effect,
+/// and are tried again.
 /// </summary>
-/// <remarks>Intel SDM vol. 3C, "EPT Violations" and "Exit Qualification for EPT Violations": which access, at which addresses, to a paging-structure entry or to what is mapped.</remarks>
+/// <remarks>
+/// Intel SDM vol. 3C, "EPT Violations" and "Exit Qualification for EPT Violations": which access, at which addresses, to a paging-structure entry or to what is
+/// mapped.
+/// </remarks>
 public sealed class SecondStageTests
 {
     /// <summary>The page under test, and one that its neighbour's accesses reach into.</summary>
@@ -34,7 +38,8 @@ public sealed class SecondStageTests
         return (g.Run(engine), seen);
     }
 
-    public static readonly IReadOnlyDictionary<string, (Action<Assembler> Emit, PageRights Wanted, uint Linear)> Accesses = new Dictionary<string, (Action<Assembler>, PageRights, uint)>
+    public static readonly IReadOnlyDictionary<string, (Action<Assembler> Emit, PageRights Wanted, uint Linear)> Accesses = new Dictionary<string,
+        (Action<Assembler>, PageRights, uint)>
     {
         ["load"] = (a => a.mov(rax, __[rbx]), PageRights.Read, Page),
         ["load beyond a page"] = (a => a.mov(rax, __[rbx + 0xFFC - 0x1000]), PageRights.Read, Page),
@@ -164,7 +169,8 @@ public sealed class SecondStageTests
         });
         (Outcome o, var seen) = Run(engine, g, Page, PageRights.None);
         Assert.Equal((Page, 1ul), (o.Done().State.Cr3, o.State.Gpr[1]));
-        Assert.Equal(((ulong)Page, PageRights.Read, true, g["at"]), (seen.Single().Address, seen[0].Violation.Wanted, seen[0].Violation.IsTableAccess, seen[0].Rip));
+        Assert.Equal(((ulong)Page, PageRights.Read, true, g["at"]),
+            (seen.Single().Address, seen[0].Violation.Wanted, seen[0].Violation.IsTableAccess, seen[0].Rip));
     }
 
     [Theory, Engines]
@@ -280,7 +286,8 @@ public sealed class SecondStageTests
     [Theory]
     // The gate, and the stack: each part of a delivery.
     [Engines("UD2", Layout.Idt), Engines("UD2", Layout.StackTop - 0x1000), Engines("INT", Layout.Idt), Engines("INT", Layout.StackTop - 0x1000)]
-    [Engines("INT3", Layout.Gdt), Engines("interrupt", Layout.Idt), Engines("interrupt", Layout.StackTop - 0x1000), Engines("NMI", Layout.Idt), Engines("page fault", Layout.StackTop - 0x1000)]
+    [Engines("INT3", Layout.Gdt), Engines("interrupt", Layout.Idt), Engines("interrupt", Layout.StackTop - 0x1000), Engines("NMI", Layout.Idt),
+        Engines("page fault", Layout.StackTop - 0x1000)]
     public void An_event_whose_delivery_is_refused_is_delivered_once_afterwards(string engine, string what, uint refused)
     {
         using var g = new Guest(Mode.Long);
@@ -481,7 +488,9 @@ public sealed class SecondStageTests
         Assert.Throws<ArgumentException>(() => memory.Rights.Set(Page, 0x1000, PageRights.Write));
     }
 
-    /// <summary>An address whose entry of this level lies in a table that no other access of the guest uses; the root's own entries share their table.</summary>
+    /// <summary>
+    /// An address whose entry of this level lies in a table that no other access of the guest uses; the root's own entries share their table.
+    /// </summary>
     private static ulong LinearOf(Mode mode, int level) => mode switch
     {
         Mode.Paged32 or Mode.Pae => 0x4000_0000,
@@ -504,7 +513,8 @@ public sealed class SecondStageTests
         // What the code's own pages need has its flags set already.
         for (uint page = 0; page < Layout.MemorySize; page += 0x1000)
         {
-            for (int level = 1; level <= (mode switch { Mode.Paged32 => 2, Mode.Pae => 2, Mode.Long5 => 5, _ => 4 }); level++) g.Tables[page, level] |= Pte.A | (level == 1 ? Pte.D : 0);
+            for (int level = 1; level <= (mode switch { Mode.Paged32 => 2, Mode.Pae => 2, Mode.Long5 => 5, _ => 4 }); level++)
+                g.Tables[page, level] |= Pte.A | (level == 1 ? Pte.D : 0);
         }
         return g;
     }

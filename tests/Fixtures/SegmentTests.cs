@@ -8,7 +8,8 @@ namespace Bunraku.Fixtures;
 public sealed class SegmentTests
 {
     /// <summary>Loads ES (or what <paramref name="load"/> says) with <see cref="Sel.Free"/> and makes one access at EBX.</summary>
-    private static (Outcome, Guest) Access(string engine, ulong descriptor, uint offset, Action<Assembler> access, int cpl = 0, Mode mode = Mode.Protected32, int rpl = 0)
+    private static (Outcome, Guest) Access(string engine, ulong descriptor, uint offset, Action<Assembler> access, int cpl = 0, Mode mode = Mode.Protected32,
+        int rpl = 0)
     {
         var g = new Guest(mode, cpl);
         g.Gdt(Sel.Free, descriptor);
@@ -61,7 +62,8 @@ public sealed class SegmentTests
         Expect(Access(engine, Desc.Segment(Base, 0xFFF, Desc.DataDown, Desc.Size.Big), offset, Reads), allowed);
 
     [Theory]
-    [Engines(1, 0xFFFu, true), Engines(2, 0xFFFu, false), Engines(2, 0xFFEu, true), Engines(8, 0xFF8u, true), Engines(8, 0xFF9u, false), Engines(16, 0xFF0u, true), Engines(16, 0xFF1u, false)]
+    [Engines(1, 0xFFFu, true), Engines(2, 0xFFFu, false), Engines(2, 0xFFEu, true), Engines(8, 0xFF8u, true), Engines(8, 0xFF9u, false),
+        Engines(16, 0xFF0u, true), Engines(16, 0xFF1u, false)]
     public void Limit_checking_counts_every_byte_of_the_operand(string engine, int size, uint offset, bool allowed) =>
         Expect(Access(engine, Desc.Segment(Base, 0xFFF, Desc.Data, Desc.Size.Big), offset, a =>
         {
@@ -75,7 +77,8 @@ public sealed class SegmentTests
         }), allowed);
 
     [Theory]
-    [Engines(Desc.Data, true, true), Engines(Desc.DataRo, true, false), Engines(Desc.Code, true, false), Engines(Desc.CodeConforming, true, false), Engines(Desc.DataDown, true, true), Engines(Desc.DataDownRo, true, false)]
+    [Engines(Desc.Data, true, true), Engines(Desc.DataRo, true, false), Engines(Desc.Code, true, false), Engines(Desc.CodeConforming, true, false),
+        Engines(Desc.DataDown, true, true), Engines(Desc.DataDownRo, true, false)]
     public void Type_checking_of_reads_and_writes(string engine, int access, bool read, bool write)
     {
         // An expand-down segment of limit FFFh has offset 1000h, others of limit FFFFh too.

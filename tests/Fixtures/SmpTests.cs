@@ -8,7 +8,8 @@ namespace Bunraku.Fixtures;
 public sealed class SmpTests
 {
     private const int Rounds = 20_000;
-    private const uint Counter = Layout.Data + 0x100, Lock = Layout.Data + 0x200, Flag = Layout.Data + 0x300, Reached = Layout.Data + 0x340, Wrong = Layout.Data + 0x380;
+    private const uint Counter = Layout.Data + 0x100, Lock = Layout.Data + 0x200, Flag = Layout.Data + 0x300, Reached = Layout.Data + 0x340,
+        Wrong = Layout.Data + 0x380;
 
     private static void Repeat(Assembler a, int times, Action body)
     {
@@ -35,7 +36,8 @@ public sealed class SmpTests
     // ---- "Locked Atomic Operations"
 
     [Theory]
-    [Engines("add"), Engines("xadd"), Engines("inc"), Engines("sub"), Engines("cmpxchg"), Engines("cmpxchg8b"), Engines("cmpxchg16b"), Engines("xchg"), Engines("bts")]
+    [Engines("add"), Engines("xadd"), Engines("inc"), Engines("sub"), Engines("cmpxchg"), Engines("cmpxchg8b"), Engines("cmpxchg16b"), Engines("xchg"),
+        Engines("bts")]
     public void Software_Controlled_Bus_Locking_counts_right_in_data_and_beside_code(string engine, string how)
     {
         foreach (uint counter in (uint[])[Counter, Layout.Code + 0xF00])
@@ -252,8 +254,8 @@ public sealed class SmpTests
     [Theory, Engines]
     public void Code_that_is_written_while_it_is_executed_is_never_older_than_what_was_told_about_it(string engine)
     {
-        // AMD APM vol. 2, "Cross-Modifying Code": one store into an aligned quadword may meet a processor that executes it. The writer has no branch between its
-        // stores, so that nothing can be asked of it there.
+        // AMD APM vol. 2, "Cross-Modifying Code": one store into an aligned quadword may meet a processor that executes it. The writer has no branch between
+        // its stores, so that nothing can be asked of it there.
         using var g = new Guest(Mode.Long);
         const int function = (int)Layout.Spare, burst = 40;
         g.Code(a =>

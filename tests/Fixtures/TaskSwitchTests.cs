@@ -3,8 +3,14 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace Bunraku.Fixtures;
 
-/// <summary>Intel SDM vol. 3A, "Task Management": task switches by JMP, CALL, interrupts and IRET with 32- and 16-bit TSSs, busy and NT flags, the link field, CR0.TS, faults before and in the new task.</summary>
-/// <remarks>QEMU 7.2's TCG agrees about what is saved, loaded, linked and busy, but keeps the busy flag out of its copy of TR, does not know the T flag, and saves another EIP for faults in the new task.</remarks>
+/// <summary>
+/// Intel SDM vol. 3A, "Task Management": task switches by JMP, CALL, interrupts and IRET with 32- and 16-bit TSSs, busy and NT flags, the link field, CR0.TS,
+/// faults before and in the new task.
+/// </summary>
+/// <remarks>
+/// QEMU 7.2's TCG agrees about what is saved, loaded, linked and busy, but keeps the busy flag out of its copy of TR, does not know the T flag, and saves
+/// another EIP for faults in the new task.
+/// </remarks>
 public sealed class TaskSwitchTests
 {
     private const int NewTss = Sel.Free, Gate = Sel.Free + 8;
@@ -42,7 +48,8 @@ public sealed class TaskSwitchTests
     private static bool Busy(Guest g, int selector) => (g.Gdt(selector) >> 41 & 1) != 0;
 
     [Theory]
-    [Engines("jmp", true, NewTss), Engines("jmp", false, NewTss), Engines("call", true, NewTss), Engines("call", false, NewTss), Engines("jmp", true, Gate), Engines("call", true, Gate), Engines("int", true, Gate), Engines("int", false, Gate)]
+    [Engines("jmp", true, NewTss), Engines("jmp", false, NewTss), Engines("call", true, NewTss), Engines("call", false, NewTss), Engines("jmp", true, Gate),
+        Engines("call", true, Gate), Engines("int", true, Gate), Engines("int", false, Gate)]
     public void Task_switch_saves_the_old_task_and_loads_the_new_one(string engine, string how, bool wide, int selector)
     {
         using var g = new Guest(Mode.Protected32);
@@ -78,7 +85,8 @@ public sealed class TaskSwitchTests
         Assert.Equal(nested ? Sel.Tss : 0, g.Read<ushort>(Layout.OtherTss));
 
         // What the old TSS holds now.
-        Assert.Equal(((uint)g["next"], 0x203u, 0xAAAA_0001u, 0xAAAA_0007u), (g.Read<uint>(Layout.Tss + 0x20), g.Read<uint>(Layout.Tss + 0x24), g.Read<uint>(Layout.Tss + 0x28), g.Read<uint>(Layout.Tss + 0x44)));
+        Assert.Equal(((uint)g["next"], 0x203u, 0xAAAA_0001u, 0xAAAA_0007u),
+            (g.Read<uint>(Layout.Tss + 0x20), g.Read<uint>(Layout.Tss + 0x24), g.Read<uint>(Layout.Tss + 0x28), g.Read<uint>(Layout.Tss + 0x44)));
         Assert.Equal((Sel.Code32, Sel.Data32), (g.Read<ushort>(Layout.Tss + 0x4C), g.Read<ushort>(Layout.Tss + 0x54)));
         Assert.Equal(1u, o.State.Tr.Attributes >> 1 & 1);
     }
@@ -132,7 +140,8 @@ public sealed class TaskSwitchTests
     }
 
     [Theory]
-    [Engines(0x4C, Sel.Data32, X.TS), Engines(0x4C, 0, X.TS), Engines(0x50, Sel.Code32, X.TS), Engines(0x50, 0, X.TS), Engines(0x54, Sel.Free + 0x40, X.NP), Engines(0x50, Sel.Free + 0x40, X.SS), Engines(0x54, 0xFF8, X.TS), Engines(0x60, Sel.Data32, X.TS)]
+    [Engines(0x4C, Sel.Data32, X.TS), Engines(0x4C, 0, X.TS), Engines(0x50, Sel.Code32, X.TS), Engines(0x50, 0, X.TS), Engines(0x54, Sel.Free + 0x40, X.NP),
+        Engines(0x50, Sel.Free + 0x40, X.SS), Engines(0x54, 0xFF8, X.TS), Engines(0x60, Sel.Data32, X.TS)]
     public void A_bad_selector_in_the_new_TSS_faults_in_the_new_task(string engine, int field, int selector, int vector)
     {
         using var g = new Guest(Mode.Protected32);

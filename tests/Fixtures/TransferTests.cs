@@ -3,14 +3,22 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace Bunraku.Fixtures;
 
-/// <summary>Intel SDM vol. 3A, "Protection", sections "Privilege Level Checking When Transferring Program Control Between Code Segments"; vol. 2, CALL, JMP, RET, IRET, INT n.</summary>
-/// <remarks>QEMU 7.2's TCG agrees, but raises #TS where the manual has #SS for an absent stack segment, and gives IDT entries of long mode twice their number in error codes.</remarks>
+/// <summary>
+/// Intel SDM vol. 3A, "Protection", sections "Privilege Level Checking When Transferring Program Control Between Code Segments"; vol. 2, CALL, JMP, RET, IRET,
+/// INT n.
+/// </summary>
+/// <remarks>
+/// QEMU 7.2's TCG agrees, but raises #TS where the manual has #SS for an absent stack segment, and gives IDT entries of long mode twice their number in error
+/// codes.
+/// </remarks>
 public sealed class TransferTests
 {
     [Theory]
     // DPL, RPL, CPL, access, allowed
-    [Engines(0, 0, 0, Desc.Code, true), Engines(3, 3, 3, Desc.Code, true), Engines(0, 0, 3, Desc.Code, false), Engines(3, 3, 0, Desc.Code, false), Engines(0, 3, 0, Desc.Code, false)]
-    [Engines(0, 3, 3, Desc.CodeConforming, true), Engines(3, 0, 0, Desc.CodeConforming, false), Engines(0, 0, 0, Desc.Data, false), Engines(0, 0, 0, Desc.Ldt, false)]
+    [Engines(0, 0, 0, Desc.Code, true), Engines(3, 3, 3, Desc.Code, true), Engines(0, 0, 3, Desc.Code, false), Engines(3, 3, 0, Desc.Code, false),
+        Engines(0, 3, 0, Desc.Code, false)]
+    [Engines(0, 3, 3, Desc.CodeConforming, true), Engines(3, 0, 0, Desc.CodeConforming, false), Engines(0, 0, 0, Desc.Data, false),
+        Engines(0, 0, 0, Desc.Ldt, false)]
     public void Direct_far_transfers_check_DPL_RPL_and_conforming(string engine, int dpl, int rpl, int cpl, int access, bool allowed)
     {
         foreach (bool call in (bool[])[false, true])
@@ -95,7 +103,9 @@ public sealed class TransferTests
         Assert.Null(o.Vector);
         ulong mask = wide ? uint.MaxValue : 0xFFFFu;
         ulong next = (wide ? g["next"] : g["next"] - Layout.Code) & mask;
-        ulong[] expected = [next, Sel.UserCode32, .. Enumerable.Range(1, parameters).Select(n => (ulong)n * 0x11), (Layout.StackTop - (ulong)(parameters * size)) & mask, Sel.UserData32];
+        ulong[] expected =
+            [next, Sel.UserCode32, .. Enumerable.Range(1, parameters).Select(n => (ulong)n * 0x11), (Layout.StackTop - (ulong)(parameters * size)) & mask,
+            Sel.UserData32];
         Assert.Equal(expected, o.Reports);
         // RET n has released the parameters of both stacks: the frame of INT shows the outer one.
         Assert.Equal(wide ? Layout.StackTop : Layout.StackTop & 0xFFFFul, g.Read<uint>(Layout.KernelStackTop - 8));
@@ -130,11 +140,13 @@ public sealed class TransferTests
     }
 
     [Theory]
-    [Engines(0u, X.TS, 0u), Engines((uint)Sel.UserData32, X.TS, Sel.UserData32 & ~3u), Engines((uint)Sel.Code32, X.TS, (uint)Sel.Code32), Engines(Sel.Free + 8u, X.SS, Sel.Free + 8u), Engines(0xFF8u, X.TS, 0xFF8u)]
+    [Engines(0u, X.TS, 0u), Engines((uint)Sel.UserData32, X.TS, Sel.UserData32 & ~3u), Engines((uint)Sel.Code32, X.TS, (uint)Sel.Code32),
+        Engines(Sel.Free + 8u, X.SS, Sel.Free + 8u), Engines(0xFF8u, X.TS, 0xFF8u)]
     public void A_bad_stack_selector_in_the_TSS_raises_TS_and_an_absent_stack_SS(string engine, uint selector, int vector, uint error)
     {
         using var g = new Guest(Mode.Protected32, 3);
-        g.Gdt(Sel.Free, Desc.Gate(Sel.Free + 16, Layout.Code, Desc.CallGate, 3)).Gdt(Sel.Free + 8, Desc.Flat(Desc.Data - Desc.NotPresent)).Gdt(Sel.Free + 16, Desc.Flat(Desc.Code, 1));
+        g.Gdt(Sel.Free, Desc.Gate(Sel.Free + 16, Layout.Code, Desc.CallGate, 3)).Gdt(Sel.Free + 8, Desc.Flat(Desc.Data - Desc.NotPresent))
+            .Gdt(Sel.Free + 16, Desc.Flat(Desc.Code, 1));
         // Level 1 has the bad stack, so that exceptions still get theirs.
         g.Write(Layout.Tss + 12, Layout.Stack1Top);
         g.Gdt(Sel.Free + 8, Desc.Flat(Desc.Data - Desc.NotPresent, 1));
@@ -353,7 +365,8 @@ public sealed class TransferTests
         Outcome o = g.Run(engine);
         Assert.Equal(0x20, o.Vector);
         Assert.Equal(Layout.StackTop - 6ul, o.State.Gpr[4]);
-        Assert.Equal(((ushort)g["next"], Sel.Code32, (ushort)0x202), (g.Read<ushort>(Layout.StackTop - 6), g.Read<ushort>(Layout.StackTop - 4), g.Read<ushort>(Layout.StackTop - 2)));
+        Assert.Equal(((ushort)g["next"], Sel.Code32, (ushort)0x202),
+            (g.Read<ushort>(Layout.StackTop - 6), g.Read<ushort>(Layout.StackTop - 4), g.Read<ushort>(Layout.StackTop - 2)));
         Assert.Equal(type == Desc.TrapGate16 ? 0x200ul : 0, o.State.Rflags & 0x200);
     }
 

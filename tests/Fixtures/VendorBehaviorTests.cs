@@ -18,7 +18,8 @@ public sealed class VendorBehaviorTests
         g.Code(a =>
         {
             // Prefix, opcode, ZF, and whether the plain instruction jumps.
-            foreach ((byte prefix, byte opcode, bool zf) in (ReadOnlySpan<(byte, byte, bool)>)[(0xF3, 0xE0, true), (0xF2, 0xE1, false), (0xF3, 0xE1, true), (0xF2, 0xE0, false), (0xF2, 0xE0, true), (0xF3, 0xE1, false)])
+            foreach ((byte prefix, byte opcode, bool zf) in (ReadOnlySpan<(byte, byte, bool)>)[(0xF3, 0xE0, true), (0xF2, 0xE1, false), (0xF3, 0xE1, true),
+                (0xF2, 0xE0, false), (0xF2, 0xE0, true), (0xF3, 0xE1, false)])
             {
                 a.mov(eax, 1);
                 a.mov(ecx, 3);

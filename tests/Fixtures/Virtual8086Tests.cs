@@ -27,7 +27,8 @@ public sealed class Virtual8086Tests
 
     private static readonly (string Name, Action<Assembler> Emit)[] s_sensitive =
     [
-        ("CLI", a => a.cli()), ("STI", a => a.sti()), ("PUSHF", a => a.pushf()), ("POPF", a => a.popf()), ("IRET", a => a.iret()), ("INT n", a => a.@int(0x20)), ("PUSHFD", a => a.pushfd()),
+        ("CLI", a => a.cli()), ("STI", a => a.sti()), ("PUSHF", a => a.pushf()), ("POPF", a => a.popf()), ("IRET", a => a.iret()), ("INT n", a => a.@int(0x20)),
+            ("PUSHFD", a => a.pushfd()),
     ];
 
     [Theory, Engines]
@@ -52,8 +53,10 @@ public sealed class Virtual8086Tests
     {
         foreach ((Action<Assembler> emit, int vector) in ((Action<Assembler>, int)[])
             [
-                (a => a.hlt(), X.GP), (a => a.mov(eax, cr0), X.GP), (a => a.clts(), X.GP), (a => a.wbinvd(), X.GP), (a => a.lgdt(__[bx]), X.GP), (a => a.rdmsr(), X.GP),
-                (a => a.lldt(ax), X.UD), (a => a.sldt(ax), X.UD), (a => a.verr(ax), X.UD), (a => a.lar(ax, bx), X.UD), (a => a.arpl(ax, bx), X.UD), (a => a.@in(al, dx), X.GP),
+                (a => a.hlt(), X.GP), (a => a.mov(eax, cr0), X.GP), (a => a.clts(), X.GP), (a => a.wbinvd(), X.GP), (a => a.lgdt(__[bx]), X.GP),
+                    (a => a.rdmsr(), X.GP),
+                (a => a.lldt(ax), X.UD), (a => a.sldt(ax), X.UD), (a => a.verr(ax), X.UD), (a => a.lar(ax, bx), X.UD), (a => a.arpl(ax, bx), X.UD),
+                    (a => a.@in(al, dx), X.GP),
             ])
         {
             (Outcome o, Guest g) = One(engine, emit, iopl3: true);
@@ -150,7 +153,8 @@ public sealed class Virtual8086Tests
         using var g = new Guest(Mode.Protected32);
         g.Code(a =>
         {
-            foreach (int value in (int[])[0x5000, 0x4000, 0x3000, 0x2222, (int)Layout.StackBase >> 4, 0x1000, 0x2_3202, (int)Layout.Code >> 4, 0x200]) a.push(value);
+            foreach (int value in (int[])[0x5000, 0x4000, 0x3000, 0x2222, (int)Layout.StackBase >> 4, 0x1000, 0x2_3202, (int)Layout.Code >> 4, 0x200])
+                a.push(value);
             a.iretd();
         });
         g.Place(Layout.Code + 0x200, 16, a => a.ud2());

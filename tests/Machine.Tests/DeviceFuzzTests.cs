@@ -8,7 +8,9 @@ using Bunraku.Machine.Timers;
 
 namespace Bunraku.Machine.Tests;
 
-/// <summary>The guest is hostile: whatever it does to a device's registers, nothing is thrown, and each access returns. Seeds are fixed and named by the test.</summary>
+/// <summary>
+/// The guest is hostile: whatever it does to a device's registers, nothing is thrown, and each access returns. Seeds are fixed and named by the test.
+/// </summary>
 public sealed class DeviceFuzzTests : IDisposable
 {
     private const int Accesses = 300_000;

@@ -165,7 +165,10 @@ public sealed class DevicesOnQemuTests : IDisposable
         _both.Compare();
     }
 
-    /// <summary>Whole commands, each drained. Left out: status bit 3, which QEMU keeps set, the output port's interrupt bits, and IBM's commands that QEMU does not have.</summary>
+    /// <summary>
+    /// Whole commands, each drained. Left out: status bit 3, which QEMU keeps set, the output port's interrupt bits, and IBM's commands that QEMU does not
+    /// have.
+    /// </summary>
     [Fact]
     public void I8042()
     {
@@ -232,7 +235,9 @@ public sealed class DevicesOnQemuTests : IDisposable
         _both.Compare();
     }
 
-    /// <summary>The identification of the host bridge and the ISA bridge, and the rules of the two ports. Their chip-specific registers are not compared.</summary>
+    /// <summary>
+    /// The identification of the host bridge and the ISA bridge, and the rules of the two ports. Their chip-specific registers are not compared.
+    /// </summary>
     [Fact]
     public void PciConfiguration()
     {

@@ -3,7 +3,9 @@ using Bunraku.Machine.Input;
 
 namespace Bunraku.Machine.Tests;
 
-/// <summary>IBM Personal System/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary Device Controller"; the order of Linux's i8042 probe.</summary>
+/// <summary>
+/// IBM Personal System/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary Device Controller"; the order of Linux's i8042 probe.
+/// </summary>
 public class I8042Tests
 {
     private const ushort Data = 0x60, Command = 0x64;

@@ -3,7 +3,9 @@ using Bunraku.Machine.Pci;
 
 namespace Bunraku.Machine.Tests;
 
-/// <summary>PCI Local Bus Specification 3.0: section 3.2.2.3.2 "Software generation of configuration transactions" and chapter 6 "Configuration space".</summary>
+/// <summary>
+/// PCI Local Bus Specification 3.0: section 3.2.2.3.2 "Software generation of configuration transactions" and chapter 6 "Configuration space".
+/// </summary>
 public class PciTests
 {
     private const ushort Address = 0xCF8, Data = 0xCFC;
@@ -117,7 +119,8 @@ public class PciTests
         Write(3, 0x10, 0xE100_0000);
         Write(3, 0x04, 0x1);
         Write(3, 0x18, uint.MaxValue); // sizing with decoding on
-        Assert.Equal([(0, null, 0xE000_0000ul), (2, null, 0xC000ul), (0, 0xE000_0000ul, 0xE100_0000ul), (0, 0xE100_0000ul, null), (2, 0xC000ul, null)], device.Moves);
+        Assert.Equal([(0, null, 0xE000_0000ul), (2, null, 0xC000ul), (0, 0xE000_0000ul, 0xE100_0000ul), (0, 0xE100_0000ul, null), (2, 0xC000ul, null)],
+            device.Moves);
     }
 
     [Fact]

@@ -44,7 +44,8 @@ internal static class CommandLineParser
         var lab = new LabCommand();
         var words = new Argument<string[]>("COMMAND") { Arity = ArgumentArity.ZeroOrMore, Description = "a command; without one, what there is" };
         var help = new Command("help", "Explain a command") { words };
-        var root = new RootCommand("Bunraku, a virtual machine monitor: runs unmodified operating systems on a processor written in C#.") { run, engines, lab, help };
+        var root = new RootCommand("Bunraku, a virtual machine monitor: runs unmodified operating systems on a processor written in C#.") { run, engines, lab,
+            help };
         words.CompletionSources.Add([.. root.Subcommands.Select(c => c.Name)]);
         var configuration = new ParserConfiguration { EnablePosixBundling = false, ResponseFileTokenReplacer = null };
         ParseResult parsed = root.Parse(own, configuration);
@@ -61,12 +62,16 @@ internal static class CommandLineParser
 
         RejectUnknown(parsed, root, own);
         if (asked == lab) return new Request.Help(lab, lab.Name);
-        if (asked == root) throw new UsageException($"a command is missing: {string.Join(", ", root.Subcommands.Select(c => c.Name))}; 'bunraku help' explains them");
+        if (asked == root)
+            throw new UsageException($"a command is missing: {string.Join(", ", root.Subcommands.Select(c => c.Name))}; 'bunraku help' explains them");
         if (parsed.Errors.Count > 0) throw new UsageException(OneLine(parsed.Errors[0]));
-        if (asked == run) return run.AsksForCpus(parsed) ? new Request.CpuModels() : run.AsksForEngines(parsed) ? new Request.Engines() : new Request.Run(run.Read(parsed, command));
+        if (asked == run)
+            return run.AsksForCpus(parsed) ? new Request.CpuModels() : run.AsksForEngines(parsed) ? new Request.Engines()
+            : new Request.Run(run.Read(parsed, command));
         if (command is not null) throw new UsageException("a command behind -- goes with 'run'");
         if (asked == engines) return new Request.Engines();
-        return lab.AsksForCpus(parsed) ? new Request.CpuModels() : lab.AsksForEngines(parsed) ? new Request.Engines() : new Request.PopekGoldberg(lab.Read(parsed));
+        return lab.AsksForCpus(parsed) ? new Request.CpuModels() : lab.AsksForEngines(parsed) ? new Request.Engines()
+            : new Request.PopekGoldberg(lab.Read(parsed));
     }
 
     private static Request.Help HelpFor(RootCommand root, string[] words)
@@ -75,7 +80,8 @@ internal static class CommandLineParser
         var path = new List<string>();
         foreach (string word in words)
         {
-            command = command.Subcommands.FirstOrDefault(c => c.Name == word) ?? throw new UsageException(Nearest.Message("command", word, [.. command.Subcommands.Select(c => c.Name)]));
+            command = command.Subcommands.FirstOrDefault(c => c.Name == word)
+                ?? throw new UsageException(Nearest.Message("command", word, [.. command.Subcommands.Select(c => c.Name)]));
             path.Add(word);
         }
         return new Request.Help(command, string.Join(' ', path));
@@ -87,7 +93,9 @@ internal static class CommandLineParser
     private static void RejectUnknown(ParseResult parsed, RootCommand root, string[] args)
     {
         Command command = parsed.CommandResult.Command;
-        string[] options = [.. command.Options.Concat(root.Options.Where(o => o.Recursive)).SelectMany(o => o.Aliases.Append(o.Name)).Where(n => n.StartsWith("--", StringComparison.Ordinal)).Distinct()];
+        string[] options =
+            [.. command.Options.Concat(root.Options.Where(o => o.Recursive)).SelectMany(o => o.Aliases.Append(o.Name))
+            .Where(n => n.StartsWith("--", StringComparison.Ordinal)).Distinct()];
         IEnumerable<string> placed = parsed.CommandResult.Children.OfType<ArgumentResult>().SelectMany(a => a.Tokens).Select(t => t.Value);
         foreach (string word in placed.Concat(parsed.UnmatchedTokens))
         {

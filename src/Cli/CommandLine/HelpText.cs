@@ -29,7 +29,8 @@ internal static class HelpText
         foreach (string usage in Usage(command, path)) text.Append(TextLayout.Paragraph(usage, width));
         Section(text, "Commands", [.. command.Subcommands.Where(c => !c.Hidden).Select(c => (c.Name, c.Description ?? ""))], width);
         Section(text, "Arguments", [.. command.Arguments.Where(a => !a.Hidden).Select(a => (a.Name, a.Description ?? ""))], width);
-        Section(text, "Options", [.. command.Options.Where(o => !o.Hidden && o is not HelpOption).Select(o => (Term(o), o.Description ?? "")), ("-h, --help", "this text")], width);
+        Section(text, "Options",
+            [.. command.Options.Where(o => !o.Hidden && o is not HelpOption).Select(o => (Term(o), o.Description ?? "")), ("-h, --help", "this text")], width);
         if (command is RunCommand or RootCommand) Section(text, "Exit status of 'run'", s_exitStatuses, width);
         if (command.Subcommands.Any(c => !c.Hidden))
             text.Append('\n').Append(TextLayout.Paragraph($"'bunraku help{(path.Length > 0 ? " " + path : "")} COMMAND' says more about one of them.", width));

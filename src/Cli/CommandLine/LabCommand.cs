@@ -12,12 +12,23 @@ internal sealed record LabOptions(string? Json, IReadOnlyList<string> Engines, s
 internal sealed class LabCommand : Command
 {
     private readonly Option<string?> _json = SingleValue.Text("--json", "FILE", "write the result as JSON");
-    private readonly Option<string[]> _engines = new("--engine") { HelpName = "NAME", Description = "an engine from 'bunraku engines'; may be given several times (default: all that can run here)", Arity = ArgumentArity.OneOrMore, AllowMultipleArgumentsPerToken = false };
-    private readonly Option<string?> _cpu = SingleValue.Text("--cpu", "MODEL[,+FEATURE,-FEATURE]", "the processor that the guests see; help lists models and features", [.. CpuModels.All.Select(m => m.Name), RunCommand.HelpWord]);
+    private readonly Option<string[]> _engines =
+        new("--engine")
+        {
+            HelpName = "NAME",
+            Description = "an engine from 'bunraku engines'; may be given several times (default: all that can run here)",
+            Arity = ArgumentArity.OneOrMore,
+            AllowMultipleArgumentsPerToken = false
+        };
+    private readonly Option<string?> _cpu =
+        SingleValue.Text("--cpu", "MODEL[,+FEATURE,-FEATURE]", "the processor that the guests see; help lists models and features",
+        [.. CpuModels.All.Select(m => m.Name), RunCommand.HelpWord]);
 
     public LabCommand() : base("lab", "Experiments")
     {
-        PopekGoldberg = new Command("popek-goldberg", "Execute every sensitive instruction on this host's processor and on the engines, and say which of them trap") { _json, _engines, _cpu };
+        PopekGoldberg =
+            new Command("popek-goldberg",
+            "Execute every sensitive instruction on this host's processor and on the engines, and say which of them trap") { _json, _engines, _cpu };
         _engines.CompletionSources.Add([.. KnownEngines.Techniques.Select(e => e.Name)]);
         Subcommands.Add(PopekGoldberg);
     }

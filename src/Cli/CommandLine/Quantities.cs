@@ -9,7 +9,9 @@ internal enum Switch { Off, On }
 /// <summary>Reads and writes quantities as people type them.</summary>
 internal static class Quantities
 {
-    /// <summary>Bytes of a size such as 512M, 1.5G, 1536m or 65536K; a bare number is MiB, as in other monitors. A multiple of 4096; a fraction is rounded up to one.</summary>
+    /// <summary>
+    /// Bytes of a size such as 512M, 1.5G, 1536m or 65536K; a bare number is MiB, as in other monitors. A multiple of 4096; a fraction is rounded up to one.
+    /// </summary>
     /// <exception cref="UsageException">Not a size.</exception>
     public static ulong ParseSize(string text)
     {
@@ -27,7 +29,8 @@ internal static class Quantities
             };
             digits = text[..^1];
         }
-        if (digits.Length == 0 || !char.IsAsciiDigit(digits[0]) || !decimal.TryParse(digits, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out decimal number)) throw NoSize(text);
+        if (digits.Length == 0 || !char.IsAsciiDigit(digits[0])
+            || !decimal.TryParse(digits, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out decimal number)) throw NoSize(text);
         if (number > ulong.MaxValue >> (shift + 12)) throw new UsageException($"'{text}' is larger than any machine");
         decimal bytes = number * (1ul << shift);
         // Who writes a fraction does not count in pages.
@@ -75,7 +78,8 @@ internal static class Quantities
             throw new UsageException($"'{text}' is not a frequency; write for example 1GHz or 2600MHz");
         value *= scale;
         if (value is < VirtualClock.LowestFrequency or > VirtualClock.HighestFrequency)
-            throw new UsageException($"'{text}' is no frequency for a processor's counter; from {VirtualClock.LowestFrequency / 1_000_000}MHz to {VirtualClock.HighestFrequency / 1_000_000_000}GHz is possible");
+            throw new UsageException($"'{text}' is no frequency for a processor's counter; from {VirtualClock.LowestFrequency / 1_000_000}MHz to "
+                + $"{VirtualClock.HighestFrequency / 1_000_000_000}GHz is possible");
         return (ulong)value;
     }
 
@@ -92,8 +96,10 @@ internal static class Quantities
     /// <summary>A weight as cgroup v2 has them.</summary>
     /// <exception cref="UsageException">Not a number from 1 to 10000.</exception>
     public static int ParseWeight(string text) =>
-        int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out int value) && value is >= CpuTimeOptions.LeastWeight and <= CpuTimeOptions.MostWeight ? value
-            : throw new UsageException($"'{text}' is not a weight; it is a number from {CpuTimeOptions.LeastWeight} to {CpuTimeOptions.MostWeight}, {CpuTimeOptions.DefaultWeight} being the default");
+        int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out int value)
+            && value is >= CpuTimeOptions.LeastWeight and <= CpuTimeOptions.MostWeight ? value
+            : throw new UsageException($"'{text}' is not a weight; it is a number from {CpuTimeOptions.LeastWeight} to {CpuTimeOptions.MostWeight}, "
+                + $"{CpuTimeOptions.DefaultWeight} being the default");
 
     /// <summary>Processors of the host such as 0,2 or 4-7, in the order given.</summary>
     /// <exception cref="UsageException">Not a list of processors.</exception>

@@ -15,7 +15,9 @@ internal sealed class RunCommand : Command
 
     private readonly Argument<string?> _guest = new("GUEST") { Arity = ArgumentArity.ZeroOrOne, Description = "linux (default), linux-generic or hello" };
     private readonly Option<string?> _kernel = SingleValue.Text("--kernel", "FILE", "a kernel of your own: bzImage, ELF with a PVH note, or multiboot");
-    private readonly Option<string?> _initrd = SingleValue.Text("--initrd", "FILE", "its initial RAM disk; for a multiboot kernel a list of modules: \"FILE ARGUMENTS,FILE ARGUMENTS\", with ,, for a comma");
+    private readonly Option<string?> _initrd =
+        SingleValue.Text("--initrd", "FILE",
+        "its initial RAM disk; for a multiboot kernel a list of modules: \"FILE ARGUMENTS,FILE ARGUMENTS\", with ,, for a comma");
     private readonly Option<string[]?> _modules = new("--module")
     {
         HelpName = "\"FILE ARGUMENTS\"",
@@ -24,32 +26,59 @@ internal sealed class RunCommand : Command
         AllowMultipleArgumentsPerToken = false,
     };
     private readonly Option<string?> _append = SingleValue.Text("--append", "STRING", "added to the kernel's command line");
-    private readonly Option<ulong?> _memory = SingleValue.Parsed<ulong?>("--memory", "SIZE", "RAM of the guest, for example 512M, 2G or 1.5G (default 512M)", t => Quantities.ParseSize(t));
-    private readonly Option<int?> _cpus = SingleValue.Parsed<int?>("--cpus", "N", "virtual processors (default 1); how many an engine can have, it says when there are too many", t => ParseCpus(t));
-    private readonly Option<string?> _engine = SingleValue.Text("--engine", "NAME", "what executes the guest: auto or a name from 'bunraku engines' (default auto)", [.. EngineNames]);
-    private readonly Option<ApicHolder?> _localApic = SingleValue.Parsed<ApicHolder?>("--local-apic", "engine|board", "who holds the local APICs: the engine where it can (kvm), or the board (default engine)", ParseLocalApic, "engine", "board");
-    private readonly Option<CheckInterval?> _checkInterval = SingleValue.Parsed<CheckInterval?>("--check-interval", "N", "how often the engine 'check' compares at least: a number of instructions, or a time such as 20us or 1ms (default 100us)", t => ParseInterval(t));
-    private readonly Option<string?> _cpu = SingleValue.Text("--cpu", "MODEL[,+FEATURE,-FEATURE]", $"the processor that the guest sees (default {CpuModels.Default}); help lists models and features", [.. CpuModels.All.Select(m => m.Name), HelpWord]);
-    private readonly Option<Switch?> _paravirtual = SingleValue.Parsed<Switch?>("--pv", "on|off", "offer KVM's paravirtual interface to the guest: clock, steal time, hypercalls (default on)", t => Quantities.ParseSwitch(t), "on", "off");
-    private readonly Option<ulong?> _tscFrequency = SingleValue.Parsed<ulong?>("--tsc-frequency", "HZ", "rate of the guest's time stamp counter, for example 1GHz or 2600MHz (default the host's)", t => Quantities.ParseFrequency(t));
-    private readonly Option<double?> _cpuCap = SingleValue.Parsed<double?>("--cpu-cap", "PERCENT", "most processor time of all virtual processors together; 100 is one of the host's", t => Quantities.ParsePercent(t));
-    private readonly Option<int?> _cpuWeight = SingleValue.Parsed<int?>("--cpu-weight", "N", "share against others on a busy host, 1 to 10000 (default 100)", t => Quantities.ParseWeight(t));
-    private readonly Option<IReadOnlyList<int>?> _pin = SingleValue.Parsed<IReadOnlyList<int>?>("--pin", "LIST", "processors of the host for the virtual ones, in turn, for example 0,1 or 2-5", Quantities.ParseProcessors);
-    private readonly Option<bool> _realtime = SingleValue.Flag("--realtime", "real-time scheduling and locked memory, for short latencies; needs the privileges");
-    private readonly Option<SerialTarget?> _serial = SingleValue.Parsed<SerialTarget?>("--serial", "TARGET", "where the guest's console goes: stdio, file:PATH or none (default stdio)", t => SerialTarget.Parse(t), "stdio", "file:", "none");
+    private readonly Option<ulong?> _memory =
+        SingleValue.Parsed<ulong?>("--memory", "SIZE", "RAM of the guest, for example 512M, 2G or 1.5G (default 512M)", t => Quantities.ParseSize(t));
+    private readonly Option<int?> _cpus =
+        SingleValue.Parsed<int?>("--cpus", "N", "virtual processors (default 1); how many an engine can have, it says when there are too many",
+        t => ParseCpus(t));
+    private readonly Option<string?> _engine =
+        SingleValue.Text("--engine", "NAME", "what executes the guest: auto or a name from 'bunraku engines' (default auto)", [.. EngineNames]);
+    private readonly Option<ApicHolder?> _localApic =
+        SingleValue.Parsed<ApicHolder?>("--local-apic", "engine|board",
+        "who holds the local APICs: the engine where it can (kvm), or the board (default engine)", ParseLocalApic, "engine", "board");
+    private readonly Option<CheckInterval?> _checkInterval =
+        SingleValue.Parsed<CheckInterval?>("--check-interval", "N",
+        "how often the engine 'check' compares at least: a number of instructions, or a time such as 20us or 1ms (default 100us)", t => ParseInterval(t));
+    private readonly Option<string?> _cpu =
+        SingleValue.Text("--cpu", "MODEL[,+FEATURE,-FEATURE]",
+        $"the processor that the guest sees (default {CpuModels.Default}); help lists models and features", [.. CpuModels.All.Select(m => m.Name), HelpWord]);
+    private readonly Option<Switch?> _paravirtual =
+        SingleValue.Parsed<Switch?>("--pv", "on|off", "offer KVM's paravirtual interface to the guest: clock, steal time, hypercalls (default on)",
+        t => Quantities.ParseSwitch(t), "on", "off");
+    private readonly Option<ulong?> _tscFrequency =
+        SingleValue.Parsed<ulong?>("--tsc-frequency", "HZ", "rate of the guest's time stamp counter, for example 1GHz or 2600MHz (default the host's)",
+        t => Quantities.ParseFrequency(t));
+    private readonly Option<double?> _cpuCap =
+        SingleValue.Parsed<double?>("--cpu-cap", "PERCENT", "most processor time of all virtual processors together; 100 is one of the host's",
+        t => Quantities.ParsePercent(t));
+    private readonly Option<int?> _cpuWeight =
+        SingleValue.Parsed<int?>("--cpu-weight", "N", "share against others on a busy host, 1 to 10000 (default 100)", t => Quantities.ParseWeight(t));
+    private readonly Option<IReadOnlyList<int>?> _pin =
+        SingleValue.Parsed<IReadOnlyList<int>?>("--pin", "LIST", "processors of the host for the virtual ones, in turn, for example 0,1 or 2-5",
+        Quantities.ParseProcessors);
+    private readonly Option<bool> _realtime =
+        SingleValue.Flag("--realtime", "real-time scheduling and locked memory, for short latencies; needs the privileges");
+    private readonly Option<SerialTarget?> _serial =
+        SingleValue.Parsed<SerialTarget?>("--serial", "TARGET", "where the guest's console goes: stdio, file:PATH or none (default stdio)",
+        t => SerialTarget.Parse(t), "stdio", "file:", "none");
     private readonly Option<bool> _debugExit = SingleValue.Flag("--debug-exit", "isa-debug-exit on port 0xf4: the guest ends with status value*2+1");
-    private readonly Option<bool> _testDevice = SingleValue.Flag("--test-device", "ports, interrupt wires and device memory of QEMU's pc-testdev, for test kernels");
-    private readonly Option<bool> _noReboot = SingleValue.Flag("--no-reboot", "end with status 4 when the guest resets the machine, instead of booting it again; with a COMMAND it is always so");
-    private readonly Option<TimeSpan?> _timeout = SingleValue.Parsed<TimeSpan?>("--timeout", "DURATION", "end with status 124 after this time, for example 10s or 2m", t => Quantities.ParseDuration(t));
+    private readonly Option<bool> _testDevice =
+        SingleValue.Flag("--test-device", "ports, interrupt wires and device memory of QEMU's pc-testdev, for test kernels");
+    private readonly Option<bool> _noReboot =
+        SingleValue.Flag("--no-reboot", "end with status 4 when the guest resets the machine, instead of booting it again; with a COMMAND it is always so");
+    private readonly Option<TimeSpan?> _timeout =
+        SingleValue.Parsed<TimeSpan?>("--timeout", "DURATION", "end with status 124 after this time, for example 10s or 2m", t => Quantities.ParseDuration(t));
     private readonly Option<bool> _stats = SingleValue.Flag("--stats", "print times, instructions, exits and memory at the end");
     private readonly Option<string?> _statsJson = SingleValue.Text("--stats-json", "FILE", "write the same figures as JSON");
-    private readonly Option<TraceTarget?> _trace = SingleValue.Parsed<TraceTarget?>("--trace", "exits[:FILE]", "one line for each VM exit, to FILE or stderr", TraceTarget.Parse, "exits");
+    private readonly Option<TraceTarget?> _trace =
+        SingleValue.Parsed<TraceTarget?>("--trace", "exits[:FILE]", "one line for each VM exit, to FILE or stderr", TraceTarget.Parse, "exits");
 
     public RunCommand() : base("run", "Boot a guest, or run one COMMAND inside it (after --)")
     {
         _guest.CompletionSources.Add([.. GuestImage.Names]);
         Arguments.Add(_guest);
-        foreach (Option option in (Option[])[_kernel, _initrd, _modules, _append, _memory, _cpus, _engine, _localApic, _checkInterval, _cpu, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _debugExit, _testDevice, _noReboot, _timeout, _stats, _statsJson, _trace])
+        foreach (Option option in (Option[])[_kernel, _initrd, _modules, _append, _memory, _cpus, _engine, _localApic, _checkInterval, _cpu, _paravirtual,
+            _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _debugExit, _testDevice, _noReboot, _timeout, _stats, _statsJson, _trace])
             Options.Add(option);
     }
 
@@ -71,7 +100,8 @@ internal sealed class RunCommand : Command
         string engine = parsed.GetValue(_engine) ?? "auto";
         if (parsed.GetValue(_checkInterval) is not null && engine != "check") throw new UsageException("--check-interval is for --engine check");
         if (command is { Count: 0 }) throw new UsageException("a command is missing behind --");
-        if (command is not null && kernel is not null) throw new UsageException("a command behind -- needs a guest that can run it; with --kernel, use --append");
+        if (command is not null && kernel is not null)
+            throw new UsageException("a command behind -- needs a guest that can run it; with --kernel, use --append");
         return new RunOptions
         {
             Guest = guest ?? "linux",
@@ -118,7 +148,8 @@ internal sealed class RunCommand : Command
 
     private static CheckInterval ParseInterval(string text)
     {
-        (string digits, ulong microseconds) = text.EndsWith("us", StringComparison.Ordinal) ? (text[..^2], 1ul) : text.EndsWith("ms", StringComparison.Ordinal) ? (text[..^2], 1000ul) : (text, 0ul);
+        (string digits, ulong microseconds) = text.EndsWith("us", StringComparison.Ordinal) ? (text[..^2], 1ul) : text.EndsWith("ms", StringComparison.Ordinal)
+            ? (text[..^2], 1000ul) : (text, 0ul);
         if (!uint.TryParse(digits, System.Globalization.NumberStyles.None, null, out uint n) || n == 0 || n * microseconds > 1_000_000)
             throw new UsageException($"'{text}' is no interval; write for example 20us, 1ms (at most 1000ms), or 5000 for instructions");
         return microseconds == 0 ? CheckInterval.Every(n) : CheckInterval.Every(TimeSpan.FromMicroseconds(n * microseconds));
@@ -126,7 +157,8 @@ internal sealed class RunCommand : Command
 
     private static int ParseCpus(string text)
     {
-        if (!int.TryParse(text, System.Globalization.NumberStyles.None, null, out int n) || n < 1) throw new UsageException($"'{text}' is not a number of processors");
+        if (!int.TryParse(text, System.Globalization.NumberStyles.None, null, out int n) || n < 1)
+            throw new UsageException($"'{text}' is not a number of processors");
         return n;
     }
 }

@@ -8,7 +8,8 @@ internal static class SingleValue
     /// <summary>No command line is longer.</summary>
     private const int MostTimes = 100_000;
 
-    public static Option<string?> Text(string name, string value, string description, params string[] known) => Parsed<string?>(name, value, description, t => t, known);
+    public static Option<string?> Text(string name, string value, string description, params string[] known) =>
+        Parsed<string?>(name, value, description, t => t, known);
 
     /// <param name="value">What stands for the value in the help.</param>
     /// <param name="parse">Throws <see cref="UsageException"/>.</param>

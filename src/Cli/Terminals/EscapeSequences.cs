@@ -104,8 +104,11 @@ internal sealed class EscapeSequences
         _state = State.Ground;
     }
 
-    /// <summary>Cursor position (R), device attributes (c), status (n), window (t), modes and parameters (y, x), focus (I, O), and all with a private prefix.</summary>
-    private bool IsReport(byte final) => (char)final is 'R' or 'c' or 'n' or 't' or 'x' or 'y' or 'I' or 'O' || (_held.Count > 2 && _held[2] is >= (byte)'<' and <= (byte)'?');
+    /// <summary>
+    /// Cursor position (R), device attributes (c), status (n), window (t), modes and parameters (y, x), focus (I, O), and all with a private prefix.
+    /// </summary>
+    private bool IsReport(byte final) => (char)final is 'R' or 'c' or 'n' or 't' or 'x' or 'y' or 'I' or 'O'
+        || (_held.Count > 2 && _held[2] is >= (byte)'<' and <= (byte)'?');
 
     private void End(byte last, TerminalInput what, Action<TerminalInput, byte[]> complete)
     {

@@ -22,8 +22,8 @@ internal sealed class SharedTerminal
     private readonly MonitorShell _shell;
     private readonly LineEditor _editor;
     /// <summary>
-    /// Guards what is on the screen. Taken inside a serial port's lock; no device's lock and none of the VM is taken with it held, and no command runs: commands stop vCPUs, which may
-    /// be waiting for it in <see cref="GuestWrote"/>.
+    /// Guards what is on the screen. Taken inside a serial port's lock; no device's lock and none of the VM is taken with it held, and no command runs:
+    /// commands stop vCPUs, which may be waiting for it in <see cref="GuestWrote"/>.
     /// </summary>
     private readonly Lock _screen = new();
     /// <summary>The monitor has the keyboard. Written by the keyboard's thread with the lock held.</summary>

@@ -5,8 +5,8 @@ namespace Bunraku.Lab.PopekGoldberg;
 
 /// <summary>
 /// Popek and Goldberg's definitions ("Formal Requirements for Virtualizable Third Generation Architectures", CACM 17(7), 1974), applied to
-/// observations: privileged is what traps in user mode (an exit to the hypervisor is as good) and not in supervisor mode; control sensitive is what changes system state without a trap;
-/// behaviour sensitive is what gives another result in another system state or at another level.
+/// observations: privileged is what traps in user mode (an exit to the hypervisor is as good) and not in supervisor mode; control sensitive is what changes
+/// system state without a trap; behaviour sensitive is what gives another result in another system state or at another level.
 /// </summary>
 internal static class Analysis
 {
@@ -16,7 +16,8 @@ internal static class Analysis
     public static IReadOnlyList<int> Levels { get; } = [User, Deprivileged, Supervisor];
 
     /// <summary>One instruction's executions on one processor, by level and machine state, without what also changes when nothing is executed.</summary>
-    private sealed class Executions(Probe probe, Dictionary<(int Level, int State), Observation> observations, Dictionary<(int, int), HashSet<string>> noise, bool unsteady)
+    private sealed class Executions(Probe probe, Dictionary<(int Level, int State), Observation> observations, Dictionary<(int, int), HashSet<string>> noise,
+        bool unsteady)
     {
         public Probe Probe => probe;
         public Observation this[int level, int state] => observations[(level, state)];
@@ -48,11 +49,13 @@ internal static class Analysis
                 for (int state = 0; state < 2; state++) observations[(level, state)] = bench.Run(probe, new Setting(level, state, umip));
             }
             int steadyAt = observations[(User, 0)].IsCompleted ? User : Supervisor;
-            bool unsteady = observations[(steadyAt, 0)].IsCompleted && bench.Run(probe, new Setting(steadyAt, 0, umip)) is { IsCompleted: true } again && !SameResult(again, observations[(steadyAt, 0)]);
+            bool unsteady = observations[(steadyAt, 0)].IsCompleted && bench.Run(probe, new Setting(steadyAt, 0, umip)) is { IsCompleted: true } again
+                && !SameResult(again, observations[(steadyAt, 0)]);
             var executions = new Executions(probe, observations, noise, unsteady);
             bool drops = translationsObservable && bench.TranslationDropped(probe, new Setting(Supervisor, 0, umip)) == true;
             List<string> exits = [];
-            for (int state = 0; state < 2; state++) exits.AddRange(bench.Run(probe, new Setting(Supervisor, state, umip, Intercept: true)).Exits.Take(1).Select(e => e.Reason.ToString()));
+            for (int state = 0; state < 2; state++)
+                exits.AddRange(bench.Run(probe, new Setting(Supervisor, state, umip, Intercept: true)).Exits.Take(1).Select(e => e.Reason.ToString()));
             if (executions.All.FirstOrDefault(o => o.Outcome == Outcome.Failed) is { } failed) failures.Add($"{probe.Name}: {failed.Message}");
             bool steps = bench.Run(probe, new Setting(User, 0, umip, SingleStep: true)).SingleStepped;
             instructions.Add(Classify(executions, drops, [.. exits.Distinct()], steps));
@@ -60,7 +63,10 @@ internal static class Analysis
         return Conclude(umip ? engine + " with UMIP" : engine, engine, umip, instructions, failures, deprivileged: true, complete: failures.Count == 0);
     }
 
-    /// <summary>Runs every probe on the host's silicon, in user mode. Which instructions are sensitive is known from <paramref name="reference"/>, where level 0 can be observed.</summary>
+    /// <summary>
+    /// Runs every probe on the host's silicon, in user mode. Which instructions are sensitive is known from <paramref name="reference"/>, where level 0 can be
+    /// observed.
+    /// </summary>
     public static ProcessorReport Host(HostBench bench, string name, ProcessorReport reference, IReadOnlyList<Probe> probes)
     {
         var instructions = new List<InstructionReport>();
@@ -76,18 +82,23 @@ internal static class Analysis
                 [.. (known.At(User)!.Leaks is { Count: > 0 } found ? found : known.At(Supervisor)!.Leaks).Select(l => l with { Values = [Value(seen, l)] })];
             string[] changed = [.. seen.Changed], ignored = !seen.IsCompleted ? [] :
                 [.. known.At(User)!.Ignored.Where(n => seen.SystemAfter.ContainsKey(n) && !changed.Contains(n))];
-            string summary = !seen.IsCompleted ? Trap(seen)! : emulated ? Emulated : ignored.Length > 0 ? "ignored" : leaks.Length > 0 ? "leak" : changed.Length > 0 ? "changes" : known.BehaviourSensitive.Contains("level") ? "by level" : "done";
+            string summary = !seen.IsCompleted ? Trap(seen)! : emulated ? Emulated : ignored.Length > 0 ? "ignored" : leaks.Length > 0 ? "leak"
+                : changed.Length > 0 ? "changes" : known.BehaviourSensitive.Contains("level") ? "by level" : "done";
             var level = new LevelReport(User, summary, leaks, ignored, [new ExecutionReport(0, seen.Outcome, Trap(seen), [], changed, seen.Message)]);
-            instructions.Add(new InstructionReport(probe.Name, Convert.ToHexString(probe.Assemble()), privileged, known.ControlSensitive, known.BehaviourSensitive, [level], [], null));
+            instructions.Add(new InstructionReport(probe.Name, Convert.ToHexString(probe.Assemble()), privileged, known.ControlSensitive,
+                known.BehaviourSensitive, [level], [], null));
         }
         return Conclude(name, null, null, instructions, [], deprivileged: false, complete: reference.NotObserved.Count == 0);
     }
 
-    private static ProcessorReport Conclude(string name, string? engine, bool? umip, List<InstructionReport> instructions, List<string> failures, bool deprivileged, bool complete)
+    private static ProcessorReport Conclude(string name, string? engine, bool? umip, List<InstructionReport> instructions, List<string> failures,
+        bool deprivileged, bool complete)
     {
         string[] escaping = [.. instructions.Where(i => i is { IsSensitive: true, Privileged: false }).Select(i => i.Name)];
         bool? verdict = escaping.Length > 0 ? false : !complete || !instructions.Any(i => i.IsSensitive) ? null : true;
-        string[]? kernel = !deprivileged ? null : [.. instructions.Where(i => i.IsSensitive && i.At(Deprivileged)!.Executions.Any(e => e is { Outcome: Outcome.Completed, Exits.Count: 0 })).Select(i => i.Name)];
+        string[]? kernel = !deprivileged ? null
+            : [.. instructions.Where(i => i.IsSensitive && i.At(Deprivileged)!.Executions.Any(e => e is { Outcome: Outcome.Completed, Exits.Count: 0 }))
+            .Select(i => i.Name)];
         return new ProcessorReport(name, engine, umip, verdict, escaping, kernel, failures, instructions);
     }
 
@@ -109,15 +120,20 @@ internal static class Analysis
 
         var behaviour = new List<string>();
         foreach (int level in (int[])[Supervisor, User]) behaviour.AddRange(Leaks(x, level).Select(l => l.What));
-        if (completing.Any(s => x[User, s].IsCompleted && ((!x.Unsteady && !SameResult(x[Supervisor, s], x[User, s])) || !x.Changed(Supervisor, s).ToHashSet().SetEquals(x.Changed(User, s))))) behaviour.Add("level");
+        if (completing.Any(s => x[User, s].IsCompleted
+            && ((!x.Unsteady && !SameResult(x[Supervisor, s], x[User, s]))
+            || !x.Changed(Supervisor, s).ToHashSet().SetEquals(x.Changed(User, s))))) behaviour.Add("level");
 
         LevelReport[] levels = [.. Levels.Where(x.Has).Select(l => Describe(x, l))];
-        return new InstructionReport(x.Probe.Name, Convert.ToHexString(x.Probe.Assemble()), privileged, [.. control.Distinct()], [.. behaviour.Distinct()], levels, exits, steps);
+        return new InstructionReport(x.Probe.Name, Convert.ToHexString(x.Probe.Assemble()), privileged, [.. control.Distinct()], [.. behaviour.Distinct()],
+            levels, exits, steps);
     }
 
     /// <summary>An exit that is more than a question: it writes a resource, or gives the processor or control away.</summary>
     private static bool ActsOnHypervisor(ObservedExit e) =>
-        e.IsWrite || e.Reason is not (ExitReason.Io or ExitReason.Mmio or ExitReason.Msr or ExitReason.CrAccess or ExitReason.DrAccess or ExitReason.Cpuid or ExitReason.Rdtsc or ExitReason.DescriptorTable);
+        e.IsWrite || e.Reason
+            is not (ExitReason.Io or ExitReason.Mmio or ExitReason.Msr or ExitReason.CrAccess or ExitReason.DrAccess or ExitReason.Cpuid or ExitReason.Rdtsc
+            or ExitReason.DescriptorTable);
 
     private static LevelReport Describe(Executions x, int level)
     {
@@ -128,7 +144,8 @@ internal static class Analysis
         {
             if (x[level, s].IsCompleted && x[Supervisor, s].IsCompleted) ignored.UnionWith(x.Changed(Supervisor, s).Except(x.Changed(level, s)));
         }
-        bool differs = !x.Unsteady && Enumerable.Range(0, 2).Any(s => x[level, s].IsCompleted && x[Supervisor, s].IsCompleted && !SameResult(x[Supervisor, s], x[level, s]));
+        bool differs = !x.Unsteady
+            && Enumerable.Range(0, 2).Any(s => x[level, s].IsCompleted && x[Supervisor, s].IsCompleted && !SameResult(x[Supervisor, s], x[level, s]));
         Observation? failed = both.FirstOrDefault(o => o.Outcome == Outcome.Failed), trapped = both.FirstOrDefault(o => o.Outcome == Outcome.Trapped);
         string summary =
             failed != null ? "failed"
@@ -141,7 +158,9 @@ internal static class Analysis
             : "done";
         if (trapped != null && both.Any(o => o.IsCompleted)) summary = Trap(trapped) + "?";
         return new LevelReport(level, summary, leaks, [.. ignored],
-            [.. both.Select((o, s) => new ExecutionReport(s, o.Outcome, Trap(o), [.. o.Exits.Select(e => e.Reason.ToString())], o.Outcome == Outcome.Failed ? [] : x.Changed(level, s), o.Message))]);
+            [.. both.Select((o, s) =>
+                new ExecutionReport(s, o.Outcome, Trap(o), [.. o.Exits.Select(e => e.Reason.ToString())], o.Outcome == Outcome.Failed ? []
+                : x.Changed(level, s), o.Message))]);
     }
 
     /// <summary>The results are the same as far as the program can see.</summary>
@@ -161,7 +180,8 @@ internal static class Analysis
         return true;
     }
 
-    private static readonly string[] s_registers = ["RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", "R8", "R9", "R10", "R11", "R12", "R13", "R14", "R15"];
+    private static readonly string[] s_registers =
+        ["RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", "R8", "R9", "R10", "R11", "R12", "R13", "R14", "R15"];
 
     /// <summary>Parts of the result that are not the same in both machine states, named after the system state that has just these values.</summary>
     private static List<Leak> Leaks(Executions x, int level)
@@ -173,7 +193,8 @@ internal static class Analysis
         {
             if (a.Gpr[n] == b.Gpr[n] || (a.Gpr[n] == a.GprBefore[n] && b.Gpr[n] == b.GprBefore[n])) continue;
             int size = (a.Gpr[n] | b.Gpr[n]) >> 32 != 0 ? 8 : 4;
-            leaks.Add(Named(a, b, [8, 4, 2], s => a.Gpr[n] & Mask(s), s => b.Gpr[n] & Mask(s), s_registers[n]) ?? new Leak(x.Unsteady ? "time" : s_registers[n], s_registers[n], size, Pair(a.Gpr[n], b.Gpr[n])));
+            leaks.Add(Named(a, b, [8, 4, 2], s => a.Gpr[n] & Mask(s), s => b.Gpr[n] & Mask(s), s_registers[n])
+                ?? new Leak(x.Unsteady ? "time" : s_registers[n], s_registers[n], size, Pair(a.Gpr[n], b.Gpr[n])));
         }
         for (int n = 0; n < a.Memory.Length; n++)
         {
@@ -226,7 +247,8 @@ internal static class Analysis
         return value;
     }
 
-    private static readonly string?[] s_exceptions = ["DE", "DB", "NMI", "BP", "OF", "BR", "UD", "NM", "DF", null, "TS", "NP", "SS", "GP", "PF", null, "MF", "AC", "MC", "XM", "VE", "CP"];
+    private static readonly string?[] s_exceptions =
+        ["DE", "DB", "NMI", "BP", "OF", "BR", "UD", "NM", "DF", null, "TS", "NP", "SS", "GP", "PF", null, "MF", "AC", "MC", "XM", "VE", "CP"];
 
     /// <summary>As the manuals write it: #GP(0), #UD, INT 21; null when nothing trapped.</summary>
     public static string? Trap(Observation o)

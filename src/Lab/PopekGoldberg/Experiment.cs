@@ -36,7 +36,8 @@ public static class Experiment
         }
         catch (Win32Exception e)
         {
-            throw new InvalidOperationException($"the host's processor cannot be tried: {e.Message}; the system must allow a process executable memory of its own", e);
+            throw new InvalidOperationException($"the host's processor cannot be tried: {e.Message}; the system must allow a process executable memory "
+                + "of its own", e);
         }
         return new ExperimentReport(DateTime.UtcNow, name, model.Name, processors);
 

@@ -31,7 +31,9 @@ internal sealed class GuestBench : IDisposable
     /// <summary>Executes <paramref name="probe"/> once.</summary>
     public Observation Run(Probe probe, in Setting at) => Observe(probe, at, watch: false, out _);
 
-    /// <summary>Executes it at level 0 between a change to a page table and an access through it. Null: not observed; true: the access saw the change.</summary>
+    /// <summary>
+    /// Executes it at level 0 between a change to a page table and an access through it. Null: not observed; true: the access saw the change.
+    /// </summary>
     public bool? TranslationDropped(Probe probe, in Setting at)
     {
         if (probe.Bitness != 64) return null;
@@ -97,7 +99,8 @@ internal sealed class GuestBench : IDisposable
                 return AtHandler((int)exit.Address, input, before, flagsBefore, exits);
             exits.Add(new ObservedExit(exit.Reason, exit.IsWrite, exit.Address));
             // It has retired and the guest would wait; nobody wakes it. An intercepted instruction has shown what there is to see.
-            if (exit.Reason is ExitReason.Hlt or ExitReason.Mwait || at.Intercept) return Result(Outcome.Completed, null, null, _state.Rflags, _state.Cs.Selector, _state.Ss.Selector, input, before, flagsBefore, exits);
+            if (exit.Reason is ExitReason.Hlt or ExitReason.Mwait || at.Intercept)
+                return Result(Outcome.Completed, null, null, _state.Rflags, _state.Cs.Selector, _state.Ss.Selector, input, before, flagsBefore, exits);
             Answer(exit, at.State);
         }
         throw new InvalidOperationException($"{MostExits} exits without an end");
@@ -162,7 +165,8 @@ internal sealed class GuestBench : IDisposable
         }
     }
 
-    private Observation Result(Outcome outcome, int? vector, uint? error, ulong flags, ushort cs, ushort ss, ProbeInput input, Dictionary<string, ulong> before, ulong flagsBefore, List<ObservedExit> exits)
+    private Observation Result(Outcome outcome, int? vector, uint? error, ulong flags, ushort cs, ushort ss, ProbeInput input, Dictionary<string, ulong> before,
+        ulong flagsBefore, List<ObservedExit> exits)
     {
         var memory = new byte[ProbeInput.ScratchSize];
         _memory.Read(GuestImage.Scratch, memory);

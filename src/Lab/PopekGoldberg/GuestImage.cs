@@ -35,7 +35,8 @@ internal sealed class GuestImage(CpuModel model)
 
     // The GDT has one set of descriptors for each state, at the selectors of Linux where it has such.
     private const int SetSize = 0x100;
-    private const ushort KernelCode = 0x10, KernelData = 0x18, UserCode32 = 0x23, UserData = 0x2B, UserCode = 0x33, Conforming = 0x38, TssSelector = 0x40, LdtSelector = 0x50,
+    private const ushort KernelCode = 0x10, KernelData = 0x18, UserCode32 = 0x23, UserData = 0x2B, UserCode = 0x33, Conforming = 0x38, TssSelector = 0x40,
+        LdtSelector = 0x50,
         Code1 = 0x61, Data1 = 0x69, KernelCode32 = 0x70, Code132 = 0x79,
         // Each register has a descriptor of its own, so that a selector says where it comes from.
         DsData = 0x83, EsData = 0x8B, FsData = 0x93, GsData = 0x9B;
@@ -50,7 +51,8 @@ internal sealed class GuestImage(CpuModel model)
     {
         for (int n = 0; n < Banks; n++) WriteBank(memory, n);
         var stubs = new byte[Vectors * StubSize];
-        for (int vector = 0; vector < Vectors; vector++) (stubs[vector * StubSize], stubs[vector * StubSize + 1], stubs[vector * StubSize + 2]) = (0xE6 /* OUT imm8, AL */, (byte)vector, 0xF4 /* HLT */);
+        for (int vector = 0; vector < Vectors; vector++)
+            (stubs[vector * StubSize], stubs[vector * StubSize + 1], stubs[vector * StubSize + 2]) = (0xE6 /* OUT imm8, AL */, (byte)vector, 0xF4 /* HLT */);
         memory.Write(Stubs, stubs);
         memory.TryWrite(WatchedFrame, 1ul);
         memory.TryWrite(OtherFrame, 2ul);
@@ -101,7 +103,8 @@ internal sealed class GuestImage(CpuModel model)
         Put(memory, Root(n) + PageTable, table);
     }
 
-    private static void Put(GuestMemory memory, ulong address, ulong[] values) => memory.Write(address, global::System.Runtime.InteropServices.MemoryMarshal.AsBytes(values.AsSpan()));
+    private static void Put(GuestMemory memory, ulong address, ulong[] values) =>
+        memory.Write(address, global::System.Runtime.InteropServices.MemoryMarshal.AsBytes(values.AsSpan()));
 
     private static ulong Descriptor(uint attributes) => 0x000F_0000_0000_FFFF | (ulong)(attributes & 0xF0FF) << 40;
 
@@ -110,7 +113,14 @@ internal sealed class GuestImage(CpuModel model)
     private static ushort OfSet(int state, ushort selector) => (ushort)(selector + state * SetSize);
 
     private static ushort CodeSelector(in Setting at, int bitness) =>
-        OfSet(at.State, at.Level switch { 0 => bitness == 64 ? KernelCode : KernelCode32, 1 => bitness == 64 ? Code1 : Code132, _ => bitness == 64 ? UserCode : UserCode32 });
+        OfSet(at.State,
+            at.Level switch
+            {
+                0 => bitness == 64 ? KernelCode : KernelCode32,
+                1 => bitness == 64 ? Code1 : Code132,
+                _ => bitness == 64 ? UserCode
+            : UserCode32
+            });
 
     private static ushort StackSelector(in Setting at) => OfSet(at.State, at.Level switch { 0 => KernelData, 1 => Data1, _ => UserData });
 
@@ -150,7 +160,8 @@ internal sealed class GuestImage(CpuModel model)
         s.Cs = new SegmentState(CodeSelector(at, bitness), 0, uint.MaxValue, (bitness == 64 ? CodeAttributes : Code32Attributes) | dpl);
         s.Ss = new SegmentState(StackSelector(at), 0, uint.MaxValue, DataAttributes | dpl);
         SegmentState Segment(ushort selector, ulong start = 0) => new(OfSet(n, selector), start, uint.MaxValue, DataAttributes | 3 << 5);
-        (s.Ds, s.Es, s.Fs, s.Gs) = (Segment(DsData), Segment(EsData), Segment(FsData, 0x7_0000 + (ulong)n * 0x1000), Segment(GsData, 0x7_8000 + (ulong)n * 0x1000));
+        (s.Ds, s.Es, s.Fs, s.Gs) =
+            (Segment(DsData), Segment(EsData), Segment(FsData, 0x7_0000 + (ulong)n * 0x1000), Segment(GsData, 0x7_8000 + (ulong)n * 0x1000));
         s.Ldtr = new SegmentState(OfSet(n, LdtSelector), Ldt(n), 15, 0x82);
         s.Tr = new SegmentState(OfSet(n, TssSelector), Tss(n), TssLimit, 0x8B);
         (s.GdtrBase, s.GdtrLimit) = (Gdt(n), (ushort)(other ? 0x3BF : 0x3FF));

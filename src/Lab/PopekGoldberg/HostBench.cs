@@ -17,7 +17,8 @@ internal sealed unsafe class HostBench : IDisposable
     // Slots, in quadwords.
     private const int SavedStack = 0, SavedSegments = 1, FarTarget = 5, Record = 32;
     /// <summary>struct sigcontext of x86-64 from R8 to CR2; it lies at this offset in struct ucontext. Linux, arch/x86/include/uapi/asm/sigcontext.h.</summary>
-    private const int ContextOffset = 40, ContextWords = 23, ContextRsp = 15, ContextRip = 16, ContextFlags = 17, ContextSegments = 18, ContextError = 19, ContextTrap = 20;
+    private const int ContextOffset = 40, ContextWords = 23, ContextRsp = 15, ContextRip = 16, ContextFlags = 17, ContextSegments = 18, ContextError = 19,
+        ContextTrap = 20;
     /// <summary>Linux's selectors for programs. arch/x86/include/asm/segment.h.</summary>
     private const ushort Code64 = 0x33, Code32 = 0x23, Data = 0x2B, KernelData = 0x18;
     private const ulong FlagsBefore = 0x202;
@@ -89,7 +90,8 @@ internal sealed unsafe class HostBench : IDisposable
         SystemState.AddFlags(afterwards, flags);
         SystemState.AddCode(afterwards, (ushort)segments, (ushort)(segments >> 48));
         ReadOnlySpan<string> names = ["DS", "ES", "FS", "GS"];
-        for (int n = 0; n < names.Length; n++) (before[names[n]], afterwards[names[n]]) = ((ushort)((ulong*)Slot(SavedSegments))[n], (ushort)context[ContextWords + n]);
+        for (int n = 0; n < names.Length; n++)
+            (before[names[n]], afterwards[names[n]]) = ((ushort)((ulong*)Slot(SavedSegments))[n], (ushort)context[ContextWords + n]);
         ulong mask = (flags ^ FlagsBefore) & SystemState.ArithmeticFlags;
         int vector = (int)context[ContextTrap];
         return new Observation(done ? Outcome.Completed : Outcome.Trapped)

@@ -107,7 +107,8 @@ internal static class SystemState
         };
         AddFlags(fields, rflags);
         AddCode(fields, cs, ss);
-        foreach ((string name, SegmentState segment) in (ReadOnlySpan<(string, SegmentState)>)[("DS", s.Ds), ("ES", s.Es), ("FS", s.Fs), ("GS", s.Gs), ("LDTR", s.Ldtr), ("TR", s.Tr)])
+        foreach ((string name, SegmentState segment) in (ReadOnlySpan<(string, SegmentState)>)[("DS", s.Ds), ("ES", s.Es), ("FS", s.Fs), ("GS", s.Gs),
+            ("LDTR", s.Ldtr), ("TR", s.Tr)])
         {
             fields[name] = segment.Selector;
             fields[name + ".base"] = segment.Base;

@@ -20,7 +20,9 @@ internal sealed record Probe(string Name, Action<Assembler> Emit, Action<ProbeIn
     }
 }
 
-/// <summary>What a probe starts with. The same for every privilege level and machine state of one place, except for what the place has to name itself.</summary>
+/// <summary>
+/// What a probe starts with. The same for every privilege level and machine state of one place, except for what the place has to name itself.
+/// </summary>
 internal sealed class ProbeInput
 {
     /// <summary>Bytes of the scratch area; the operand lies at its start, the stack above.</summary>
@@ -72,7 +74,8 @@ internal sealed class ProbeInput
     }
 
     /// <summary>Writes the operand.</summary>
-    public void Write<T>(int offset, T value) where T : unmanaged => System.Runtime.InteropServices.MemoryMarshal.Write(Memory.AsSpan(OperandOffset + offset), value);
+    public void Write<T>(int offset, T value) where T : unmanaged =>
+        System.Runtime.InteropServices.MemoryMarshal.Write(Memory.AsSpan(OperandOffset + offset), value);
 
     /// <summary>What lies on the stack, the first value on top.</summary>
     public void Stacked(params ReadOnlySpan<ulong> values)

@@ -36,9 +36,13 @@ public sealed record ProcessorReport(
 
 /// <summary>One instruction on one processor.</summary>
 /// <param name="Bytes">Its encoding.</param>
-/// <param name="Privileged">It trapped (or exited to the hypervisor) at level 3 wherever it completed at level 0; null when it never completed at level 0 or was not observed.</param>
+/// <param name="Privileged">
+/// It trapped (or exited to the hypervisor) at level 3 wherever it completed at level 0; null when it never completed at level 0 or was not observed.
+/// </param>
 /// <param name="ControlSensitive">System state that it changed at level 0, translations that it dropped, exits by which it acts on the hypervisor.</param>
-/// <param name="BehaviourSensitive">System state on which its result depends; "level" when that is the privilege level, "time" when the result changes by itself.</param>
+/// <param name="BehaviourSensitive">
+/// System state on which its result depends; "level" when that is the privilege level, "time" when the result changes by itself.
+/// </param>
 /// <param name="Levels">What happened at each privilege level.</param>
 /// <param name="Exits">Exits at level 0 when the execution controls ask for every one.</param>
 /// <param name="SingleSteps">At level 3 a single-step trap follows right behind it; null when that was not tried.</param>
@@ -58,7 +62,8 @@ public sealed record InstructionReport(
 /// <param name="Summary">One word for the table.</param>
 /// <param name="Leaks">System state that the program could read from the result.</param>
 /// <param name="Ignored">System state that the instruction changes at level 0 and silently did not change here.</param>
-public sealed record LevelReport(int Level, string Summary, IReadOnlyList<Leak> Leaks, IReadOnlyList<string> Ignored, IReadOnlyList<ExecutionReport> Executions);
+public sealed record LevelReport(int Level, string Summary, IReadOnlyList<Leak> Leaks, IReadOnlyList<string> Ignored,
+    IReadOnlyList<ExecutionReport> Executions);
 
 /// <summary>System state in a program's hands.</summary>
 /// <param name="What">The state, or the place alone when no state had this value.</param>

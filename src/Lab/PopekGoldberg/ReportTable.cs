@@ -62,7 +62,8 @@ public static class ReportTable
         return [.. columns];
     }
 
-    private static Column Cells(string header, ProcessorReport processor, Func<InstructionReport, string> cell) => new(header, 8, n => cell(Find(processor, n)));
+    private static Column Cells(string header, ProcessorReport processor, Func<InstructionReport, string> cell) =>
+        new(header, 8, n => cell(Find(processor, n)));
 
     private static InstructionReport Find(ProcessorReport processor, string name) => processor.Instructions.First(i => i.Name == name);
 
@@ -86,7 +87,8 @@ public static class ReportTable
     private static string Coloured(string cell)
     {
         string text = Markup.Escape(cell);
-        return cell is "leak" or "ignored" or "by level" or "no" ? $"[red]{text}[/]" : cell is "yes" or Analysis.Emulated || cell.StartsWith('#') ? $"[green]{text}[/]" : text;
+        return cell is "leak" or "ignored" or "by level" or "no" ? $"[red]{text}[/]" : cell is "yes" or Analysis.Emulated || cell.StartsWith('#')
+            ? $"[green]{text}[/]" : text;
     }
 
     private static void Legend(IAnsiConsole console, string[] engines)
@@ -125,13 +127,16 @@ public static class ReportTable
         foreach (string name in escaping)
         {
             InstructionReport[] all = [.. report.Processors.Select(p => Find(p, name))];
-            string control = string.Join(' ', all.SelectMany(i => i.ControlSensitive).Distinct()), behaviour = string.Join(' ', all.SelectMany(i => i.BehaviourSensitive).Distinct());
+            string control = string.Join(' ', all.SelectMany(i => i.ControlSensitive).Distinct()),
+                behaviour = string.Join(' ', all.SelectMany(i => i.BehaviourSensitive).Distinct());
             LevelReport here = Find(host, name).At(Analysis.User)!;
             IEnumerable<string> values = here.Leaks.Select(l => $"{l.What}={l.Values[0]}").Concat(here.Ignored.Select(n => $"{n} stays"));
             // What an answering system made up is shown as such.
             if (here.Summary == Analysis.Emulated) values = values.Prepend(Analysis.Emulated);
             string seen = string.Join(' ', values);
-            table.AddRow(new Text(name), new Text(control.Length > 0 && behaviour.Length > 0 ? $"{control} / {behaviour}" : control.Length > 0 ? control : $"/ {behaviour}"), new Text(seen.Length > 0 ? seen : here.Summary));
+            table.AddRow(new Text(name),
+                new Text(control.Length > 0 && behaviour.Length > 0 ? $"{control} / {behaviour}" : control.Length > 0 ? control : $"/ {behaviour}"),
+                new Text(seen.Length > 0 ? seen : here.Summary));
         }
         if (escaping.Length == 0) return;
         console.Write(table);
@@ -144,11 +149,13 @@ public static class ReportTable
         string verdict = p.ClassicallyVirtualizable switch
         {
             true => $"classically virtualizable: all {p.Sensitive} sensitive instructions are privileged",
-            false => $"not classically virtualizable: {p.Escaping.Count} of {p.Sensitive} sensitive instructions are not privileged: {string.Join(", ", p.Escaping)}",
+            false => $"not classically virtualizable: {p.Escaping.Count} of {p.Sensitive} sensitive instructions are not privileged: "
+                + $"{string.Join(", ", p.Escaping)}",
             null => "no verdict: not enough was observed",
         };
         console.MarkupLine($"[{(p.ClassicallyVirtualizable == true ? "green" : "yellow")}]{Markup.Escape($"{name}: {verdict}")}[/]");
-        if (p.DeprivilegedEscaping is { } kernel && p.ClassicallyVirtualizable != null) console.MarkupLine(Markup.Escape($"{name}, kernel at CPL 1: {kernel.Count} sensitive instructions do not trap"));
+        if (p.DeprivilegedEscaping is { } kernel && p.ClassicallyVirtualizable != null)
+            console.MarkupLine(Markup.Escape($"{name}, kernel at CPL 1: {kernel.Count} sensitive instructions do not trap"));
         // One line a kind of failure; the JSON has every one in full.
         foreach (IGrouping<string, string[]> kind in p.NotObserved.Select(f => f.Split(": ", 2)).GroupBy(f => f[1].Split(',', ';')[0]))
             console.MarkupLine(Markup.Escape($"{name}: not observed: {string.Join(", ", kind.Select(f => f[0]))}: {kind.Key}"));

@@ -40,7 +40,8 @@ public sealed class AcpiDescription
     /// <param name="id">EISA ID for _HID: three letters and four hexadecimal digits.</param>
     /// <param name="resources">Writes _CRS.</param>
     /// <param name="uid">_UID; null: there is one such device.</param>
-    public void AddSystemDevice(string name, string id, Action<ResourceTemplate> resources, ulong? uid = null) => AddSystemDevice(name, DeviceOf(id, resources, uid));
+    public void AddSystemDevice(string name, string id, Action<ResourceTemplate> resources, ulong? uid = null) =>
+        AddSystemDevice(name, DeviceOf(id, resources, uid));
 
     /// <summary>A device directly under the system bus, whose contents <paramref name="contents"/> writes.</summary>
     public void AddSystemDevice(string name, Action<AmlBuilder> contents) => Add(_system, name, contents);
@@ -106,7 +107,8 @@ public sealed class AcpiDescription
 
     private void Add(List<(string Name, Action<AmlBuilder> Contents)> devices, string name, Action<AmlBuilder> contents)
     {
-        if (_system.Concat(_isa).Any(d => d.Name == name)) throw new ArgumentException($"the board has a device {name} in its ACPI description already", nameof(name));
+        if (_system.Concat(_isa).Any(d => d.Name == name))
+            throw new ArgumentException($"the board has a device {name} in its ACPI description already", nameof(name));
         devices.Add((name, contents));
     }
 }

@@ -11,7 +11,8 @@ namespace Bunraku.Machine.Acpi;
 internal readonly record struct ResetRegister(ushort Port, byte Value);
 
 /// <summary>
-/// The ACPI tables of a board: RSDP, RSDT, XSDT, FADT, FACS, MADT, DSDT and what its parts add, placed from <see cref="MemoryLayout.AcpiTables"/> on with the RSDP first.
+/// The ACPI tables of a board: RSDP, RSDT, XSDT, FADT, FACS, MADT, DSDT and what its parts add, placed from <see cref="MemoryLayout.AcpiTables"/> on with the
+/// RSDP first.
 /// </summary>
 /// <remarks>ACPI Specification 6.3, chapter 5.</remarks>
 internal sealed unsafe class AcpiTables
@@ -80,7 +81,8 @@ internal sealed unsafe class AcpiTables
             C2Latency = 0xFFF, // above 100 µs: there is no C2
             C3Latency = 0xFFF, // above 1000 µs: there is no C3
             Century = 0x32,
-            BootArchitecture = BootArchitecture.LegacyDevices | (description.HasKeyboardController ? BootArchitecture.I8042 : 0) | BootArchitecture.NoVga | BootArchitecture.NoPcieAspm,
+            BootArchitecture = BootArchitecture.LegacyDevices | (description.HasKeyboardController ? BootArchitecture.I8042 : 0) | BootArchitecture.NoVga
+                | BootArchitecture.NoPcieAspm,
             Flags = FadtFlags.Wbinvd | FadtFlags.ProcC1 | FadtFlags.NoFixedSleepButton | FadtFlags.TimerExtended | FadtFlags.ResetRegister,
             ResetRegister = GenericAddress.Port(description.Reset.Port, 1),
             ResetValue = description.Reset.Value,

@@ -114,7 +114,8 @@ public sealed class AmlBuilder
         }
         foreach (string segment in segments)
         {
-            if (segment.Length is 0 or > 4 || char.IsAsciiDigit(segment[0]) || !segment.All(c => char.IsAsciiLetterUpper(c) || char.IsAsciiDigit(c) || c == '_'))
+            if (segment.Length is 0 or > 4 || char.IsAsciiDigit(segment[0])
+                || !segment.All(c => char.IsAsciiLetterUpper(c) || char.IsAsciiDigit(c) || c == '_'))
                 throw new ArgumentException($"'{segment}' is no ACPI name segment");
             _bytes.AddRange(Encoding.ASCII.GetBytes(segment.PadRight(4, '_')));
         }
@@ -122,7 +123,9 @@ public sealed class AmlBuilder
     }
 
     /// <summary>PkgLength and the contents that it counts.</summary>
-    /// <remarks>Section 20.2.4: one byte up to 63; else the lead byte's bits 7:6 count the bytes that follow and 3:0 are the low bits. It includes itself.</remarks>
+    /// <remarks>
+    /// Section 20.2.4: one byte up to 63; else the lead byte's bits 7:6 count the bytes that follow and 3:0 are the low bits. It includes itself.
+    /// </remarks>
     private AmlBuilder Nested(Action<AmlBuilder> contents)
     {
         var inner = new AmlBuilder();

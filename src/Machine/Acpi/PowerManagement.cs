@@ -6,7 +6,8 @@ namespace Bunraku.Machine.Acpi;
 
 /// <summary>
 /// ACPI's fixed hardware: PM1 event and control registers, the 32-bit power management timer, a power button, the real-time
-/// clock's alarm. Offsets: status 0, enable 2, control 4, timer 8. There is no SMI command port: the machine is in ACPI mode from the start. With its lock held.
+/// clock's alarm. Offsets: status 0, enable 2, control 4, timer 8. There is no SMI command port: the machine is in ACPI mode from the start. With its lock
+/// held.
 /// </summary>
 /// <remarks>ACPI Specification 6.3, section 4.8.3 "Fixed Hardware Registers".</remarks>
 internal sealed class PowerManagement : IPortDevice, IDevice, IStateful<PowerManagementState>
@@ -66,7 +67,8 @@ internal sealed class PowerManagement : IPortDevice, IDevice, IStateful<PowerMan
         Update();
     }
 
-    PowerManagementState IStateful<PowerManagementState>.Save() => new(_status, _enable, _control, (ulong)_carriesSeen, _clockInput.Asserted, _carryTimer.Deadline);
+    PowerManagementState IStateful<PowerManagementState>.Save() =>
+        new(_status, _enable, _control, (ulong)_carriesSeen, _clockInput.Asserted, _carryTimer.Deadline);
 
     void IStateful<PowerManagementState>.Restore(PowerManagementState state)
     {

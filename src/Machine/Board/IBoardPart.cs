@@ -9,8 +9,8 @@ namespace Bunraku.Machine.Board;
 public interface IBoardPart
 {
     /// <summary>
-    /// Puts the part on a board: ports and memory on <see cref="IBoard.Machine"/>'s buses, wires, PCI functions, configuration items, and what ACPI tells of it. Once, before the guest
-    /// runs. Registers and timers of a device share one <see cref="DeviceLock"/>, with which it is
+    /// Puts the part on a board: ports and memory on <see cref="IBoard.Machine"/>'s buses, wires, PCI functions, configuration items, and what ACPI tells of
+    /// it. Once, before the guest runs. Registers and timers of a device share one <see cref="DeviceLock"/>, with which it is
     /// told to the machine, too (<see cref="VirtualMachine.Add(IDevice, DeviceLock?)"/>).
     /// </summary>
     void AttachTo(IBoard board);

@@ -8,7 +8,9 @@ namespace Bunraku.Machine.Board;
 /// </summary>
 public static class MemoryLayout
 {
-    /// <summary>BIOS data area, behind the real-mode interrupt vectors; empty but for <see cref="BiosDataAreaEbda"/> and <see cref="BiosDataAreaMemory"/>.</summary>
+    /// <summary>
+    /// BIOS data area, behind the real-mode interrupt vectors; empty but for <see cref="BiosDataAreaEbda"/> and <see cref="BiosDataAreaMemory"/>.
+    /// </summary>
     public const ulong BiosDataArea = 0x400;
     /// <summary>Word with the real-mode segment of the EBDA, where an operating system begins its search for the RSDP.</summary>
     public const ulong BiosDataAreaEbda = 0x40E;
@@ -17,7 +19,10 @@ public static class MemoryLayout
     /// <summary>Behind the BIOS data area.</summary>
     public const ulong BiosDataAreaEnd = 0x500;
 
-    /// <summary>Word by which software tells the firmware before a reset what kind of one it wants: 1234h a warm one (IBM PC AT Technical Reference, BIOS listing, RESET_FLAG).</summary>
+    /// <summary>
+    /// Word by which software tells the firmware before a reset what kind of one it wants: 1234h a warm one (IBM PC AT Technical Reference, BIOS listing,
+    /// RESET_FLAG).
+    /// </summary>
     public const ulong BiosDataAreaResetFlag = 0x472;
 
     /// <summary>End of conventional memory, beginning of the extended BIOS data area (1 KiB, empty).</summary>

@@ -11,8 +11,8 @@ using Bunraku.Machine.Timers;
 namespace Bunraku.Machine.Board;
 
 /// <summary>
-/// A PC without a BIOS on a virtual machine: a list of parts, those that every PC has and those of <see cref="PcBoardOptions"/>. What firmware would have done is done: tables lie in
-/// memory and the 8259A reaches the bootstrap processor through its local APIC.
+/// A PC without a BIOS on a virtual machine: a list of parts, those that every PC has and those of <see cref="PcBoardOptions"/>. What firmware would have done
+/// is done: tables lie in memory and the 8259A reaches the bootstrap processor through its local APIC.
 /// </summary>
 public sealed class PcBoard : IBoard
 {
@@ -30,7 +30,8 @@ public sealed class PcBoard : IBoard
     /// <exception cref="ArgumentException">RAM does not lie where a PC has it: see <see cref="MemoryLayout.Regions"/>.</exception>
     public PcBoard(X86Machine vm, PcBoardOptions options)
     {
-        if (!vm.Memory.Regions.SequenceEqual(MemoryLayout.Regions(vm.Memory.Size))) throw new ArgumentException("a PC's RAM lies elsewhere: make the machine with MemoryLayout.Regions", nameof(vm));
+        if (!vm.Memory.Regions.SequenceEqual(MemoryLayout.Regions(vm.Memory.Size)))
+            throw new ArgumentException("a PC's RAM lies elsewhere: make the machine with MemoryLayout.Regions", nameof(vm));
         _vm = vm;
         _controllers = new InterruptControllers(vm);
         _timers = new LegacyTimers(options.StartTime, () => vm.Stop(new StopCause(StopReason.PowerOff)));
@@ -153,7 +154,9 @@ public sealed class PcBoard : IBoard
     /// <inheritdoc/>
     public void Reset() => _vm.RequestReset();
 
-    /// <summary>What operating systems look for in low memory: where the EBDA is, which is empty but for its size, the ACPI tables, and the ROM's entry points.</summary>
+    /// <summary>
+    /// What operating systems look for in low memory: where the EBDA is, which is empty but for its size, the ACPI tables, and the ROM's entry points.
+    /// </summary>
     private void WriteFirmwareData()
     {
         _vm.Memory.TryWrite(MemoryLayout.BiosDataAreaResetFlag, (ushort)0);

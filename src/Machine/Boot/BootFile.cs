@@ -25,7 +25,8 @@ public static class BootFile
             byte[]? bytes = length > limit ? null : length > 0 ? ReadFile(stream, (int)length) : ReadPipe(stream, limit);
             if (bytes is null)
             {
-                throw new BootException($"{role} {path}: has more than {limit >> 20} MiB, which is too much for this guest{(length == 0 ? "; give it more memory" : "")}")
+                throw new BootException($"{role} {path}: has more than {limit >> 20} MiB, which is too much for this "
+                    + $"guest{(length == 0 ? "; give it more memory" : "")}")
                 {
                     MemoryNeeded = length > 0 ? BootMemory.AlignUp(length, 1 << 20) : null,
                 };

@@ -29,7 +29,8 @@ internal sealed class BootMemory
         foreach (E820Entry e in request.MemoryMap)
         {
             if (e.Type != E820Type.Memory || e.Length == 0 || e.End < e.Address) continue;
-            foreach (MemoryRegion region in request.Memory.Regions) AddUsable(Math.Max(Math.Max(e.Address, region.Start), MemoryLayout.BiosDataAreaEnd), Math.Min(e.End, region.End));
+            foreach (MemoryRegion region in request.Memory.Regions)
+                AddUsable(Math.Max(Math.Max(e.Address, region.Start), MemoryLayout.BiosDataAreaEnd), Math.Min(e.End, region.End));
         }
     }
 
@@ -103,8 +104,10 @@ internal sealed class BootMemory
         }
         ulong below = Math.Max(MiB, _claims.Where(c => c.End <= FourGiB).Select(c => c.End).DefaultIfEmpty(MiB).Max());
         ulong needed = AlignUp(below, GuestMemory.PageSize) + AlignUp(length, GuestMemory.PageSize);
-        if (needed > _request.Memory.Size && needed <= Math.Min(limit, MemoryLayout.LowMemoryEnd)) throw TooSmall($"{what} of {Mebibytes(length)} does not fit beside the kernel", needed);
-        throw Failure($"{what} of {Mebibytes(length)} does not fit: the kernel takes it only between 0x{below:x} and 0x{Math.Min(limit, MemoryLayout.LowMemoryEnd):x}");
+        if (needed > _request.Memory.Size && needed <= Math.Min(limit, MemoryLayout.LowMemoryEnd))
+            throw TooSmall($"{what} of {Mebibytes(length)} does not fit beside the kernel", needed);
+        throw Failure($"{what} of {Mebibytes(length)} does not fit: the kernel takes it only between 0x{below:x} and "
+            + $"0x{Math.Min(limit, MemoryLayout.LowMemoryEnd):x}");
     }
 
     /// <summary>Writes into claimed memory.</summary>

@@ -11,14 +11,18 @@ public sealed record BootModule(ReadOnlyMemory<byte> Content, string Name, strin
     /// <summary>Name and command line, as a user writes them.</summary>
     public string Text => Arguments.Length > 0 ? $"{Name} {Arguments}" : Name;
 
-    /// <summary>Takes a user's text apart: the file's name ends at the first space, the rest is the module's command line. So does GRUB's module command.</summary>
+    /// <summary>
+    /// Takes a user's text apart: the file's name ends at the first space, the rest is the module's command line. So does GRUB's module command.
+    /// </summary>
     public static (string Path, string Arguments) Parse(string text)
     {
         int space = text.IndexOf(' ');
         return space < 0 ? (text, "") : (text[..space], text[(space + 1)..]);
     }
 
-    /// <summary>Takes a list of modules apart as QEMU's -initrd does for a multiboot kernel: commas separate them, two commas stand for one in a text.</summary>
+    /// <summary>
+    /// Takes a list of modules apart as QEMU's -initrd does for a multiboot kernel: commas separate them, two commas stand for one in a text.
+    /// </summary>
     public static IReadOnlyList<string> SplitList(string list)
     {
         var modules = new List<string>();

@@ -12,7 +12,8 @@ internal static class BzImageLoader
     public const int Entry64Offset = 0x200;
 
     // boot_params fields outside the setup header.
-    private const int ParametersSize = 4096, AcpiRsdp = 0x70, RamdiskImageHigh = 0xC0, RamdiskSizeHigh = 0xC4, E820Count = 0x1E8, E820Table = 0x2D0, E820EntrySize = 20, E820Maximum = 128;
+    private const int ParametersSize = 4096, AcpiRsdp = 0x70, RamdiskImageHigh = 0xC0, RamdiskSizeHigh = 0xC4, E820Count = 0x1E8, E820Table = 0x2D0,
+        E820EntrySize = 20, E820Maximum = 128;
     private const byte UndefinedLoader = 0xFF;
     private const int Rsi = 6;
 

@@ -3,7 +3,8 @@ using System.Buffers.Binary;
 namespace Bunraku.Machine;
 
 /// <summary>A program header of an ELF file, widened to 64 bits.</summary>
-internal readonly record struct ElfSegment(uint Type, ulong Offset, ulong VirtualAddress, ulong PhysicalAddress, ulong FileSize, ulong MemorySize, ulong Alignment)
+internal readonly record struct ElfSegment(uint Type, ulong Offset, ulong VirtualAddress, ulong PhysicalAddress, ulong FileSize, ulong MemorySize,
+    ulong Alignment)
 {
     public const uint Load = 1, Interpreter = 3, Note = 4;
 }
@@ -26,7 +27,8 @@ internal sealed record ElfImage(bool Is64, ushort Machine, ulong Entry, IReadOnl
     {
         if (file.Length < 52) throw new BootException($"{name}: truncated ELF file: {file.Length} bytes");
         bool is64 = file[4] == 2;
-        if (file[4] is not (1 or 2) || is64 && file.Length < 64) throw new BootException($"{name}: malformed or truncated ELF file: class {file[4]}, {file.Length} bytes");
+        if (file[4] is not (1 or 2) || is64 && file.Length < 64)
+            throw new BootException($"{name}: malformed or truncated ELF file: class {file[4]}, {file.Length} bytes");
         if (file[5] != 1) throw new BootException($"{name}: not a kernel for this machine: {FileKind.Describe(file)}");
         ushort machine = BinaryPrimitives.ReadUInt16LittleEndian(file[18..]);
         ulong entry = is64 ? U64(file, 24) : U32(file, 24), table = is64 ? U64(file, 32) : U32(file, 28);
@@ -34,7 +36,8 @@ internal sealed record ElfImage(bool Is64, ushort Machine, ulong Entry, IReadOnl
         if (count > 0 && entrySize < least) throw new BootException($"{name}: malformed ELF file: program headers of {entrySize} bytes");
         if (count > MostSegments) throw new BootException($"{name}: malformed ELF file: {count} program headers");
         ulong tableSize = (ulong)count * (ulong)entrySize;
-        if (!Inside(file, table, tableSize)) throw new BootException($"{name}: truncated ELF file: program headers at 0x{table:x}, {tableSize} bytes; the file has {file.Length}");
+        if (!Inside(file, table, tableSize))
+            throw new BootException($"{name}: truncated ELF file: program headers at 0x{table:x}, {tableSize} bytes; the file has {file.Length}");
 
         var segments = new List<ElfSegment>(count);
         for (int n = 0; n < count; n++)
@@ -44,8 +47,10 @@ internal sealed record ElfImage(bool Is64, ushort Machine, ulong Entry, IReadOnl
                 ? new(U32(h, 0), U64(h, 8), U64(h, 16), U64(h, 24), U64(h, 32), U64(h, 40), U64(h, 48))
                 : new(U32(h, 0), U32(h, 4), U32(h, 8), U32(h, 12), U32(h, 16), U32(h, 20), U32(h, 28));
             if (s.Type is not (ElfSegment.Load or ElfSegment.Interpreter or ElfSegment.Note)) continue;
-            if (!Inside(file, s.Offset, s.FileSize)) throw new BootException($"{name}: truncated ELF file: segment {n} at 0x{s.Offset:x}, 0x{s.FileSize:x} bytes; the file has 0x{file.Length:x}");
-            if (s.Type == ElfSegment.Load && s.FileSize > s.MemorySize) throw new BootException($"{name}: malformed ELF file: segment {n} has more bytes in the file than in memory");
+            if (!Inside(file, s.Offset, s.FileSize))
+                throw new BootException($"{name}: truncated ELF file: segment {n} at 0x{s.Offset:x}, 0x{s.FileSize:x} bytes; the file has 0x{file.Length:x}");
+            if (s.Type == ElfSegment.Load && s.FileSize > s.MemorySize)
+                throw new BootException($"{name}: malformed ELF file: segment {n} has more bytes in the file than in memory");
             segments.Add(s);
         }
         return new(is64, machine, entry, segments);

@@ -49,7 +49,15 @@ internal static class FileKind
         if (file.Length < 20) return "a truncated ELF file";
         bool little = file[5] != 2;
         ushort type = Half(file, 16, little), machine = Half(file, 18, little);
-        string kind = type switch { 1 => "relocatable object", 2 => "executable", 3 => "shared object or position-independent executable", 4 => "core dump", _ => $"file of type {type}" };
+        string kind =
+            type switch
+            {
+                1 => "relocatable object",
+                2 => "executable",
+                3 => "shared object or position-independent executable",
+                4 => "core dump",
+                _ => $"file of type {type}"
+            };
         string cpu = machine switch
         {
             3 => "i386",

@@ -92,7 +92,8 @@ internal static class InitialState
     private static ulong Descriptor(SegmentState s)
     {
         uint limit = (s.Attributes & 0x8000) != 0 ? s.Limit >> 12 : s.Limit;
-        return (limit & 0xFFFF) | (s.Base & 0xFF_FFFF) << 16 | (ulong)(s.Attributes & 0xF0FF) << 40 | (ulong)(limit & 0xF_0000) << 32 | (s.Base & 0xFF00_0000) << 32;
+        return (limit & 0xFFFF) | (s.Base & 0xFF_FFFF) << 16 | (ulong)(s.Attributes & 0xF0FF) << 40 | (ulong)(limit & 0xF_0000) << 32
+            | (s.Base & 0xFF00_0000) << 32;
     }
 
     /// <summary>Page tables that map memory to itself: 512 GiB with 1 GiB pages, or 4 GiB with 2 MiB pages. Returns the address of the PML4.</summary>

@@ -24,15 +24,18 @@ public static class KernelLoader
         if (BzImageHeader.HasMagic(kernel)) return BootProtocol.Linux;
         // A file may be both multiboot and PVH; QEMU prefers multiboot too.
         if (MultibootHeader.Find(kernel) is not null) return BootProtocol.Multiboot;
-        string? second = MultibootHeader.IsSecondVersion(kernel) ? "a multiboot 2 kernel; only multiboot 1 can be booted (many kernels can have both headers)" : null;
+        string? second = MultibootHeader.IsSecondVersion(kernel) ? "a multiboot 2 kernel; only multiboot 1 can be booted (many kernels can have both headers)"
+            : null;
         if (ElfImage.HasMagic(kernel))
         {
             ElfImage elf = ElfImage.Parse(kernel, name);
             if (elf.IsX86 && elf.FindPvhEntry(kernel) is not null) return BootProtocol.Pvh;
-            throw new BootException($"{name}: not a kernel that can be booted: {second ?? FileKind.Describe(kernel)}{(elf.IsX86 && second is null ? ", without a PVH note or a multiboot header" : "")}");
+            throw new BootException($"{name}: not a kernel that can be booted: "
+                + $"{second ?? FileKind.Describe(kernel)}{(elf.IsX86 && second is null ? ", without a PVH note or a multiboot header" : "")}");
         }
         if (second is not null) throw new BootException($"{name}: not a kernel that can be booted: {second}");
-        throw new BootException($"{name}: not a kernel: {FileKind.Describe(kernel)} (expected a Linux bzImage, an ELF file with a PVH note, or a multiboot file)");
+        throw new BootException($"{name}: not a kernel: {FileKind.Describe(kernel)} (expected a Linux bzImage, an ELF file with a PVH note, or a "
+            + "multiboot file)");
     }
 
     /// <summary>Loads the kernel, and returns the state in which vCPU 0 enters it. MSRs that the state does not name keep their value.</summary>

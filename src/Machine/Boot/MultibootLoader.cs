@@ -23,7 +23,8 @@ internal static class MultibootLoader
         MultibootHeader header = MultibootHeader.Find(file) ?? throw memory.Failure("no multiboot header");
         if (header.UnknownRequirements != 0)
             throw memory.Failure($"the multiboot header requires features 0x{header.UnknownRequirements:x} that are not available");
-        if (header.WantsVideoMode) request.Warn?.Invoke($"{request.KernelName}: the multiboot header asks for a video mode; there is no display, the kernel gets none");
+        if (header.WantsVideoMode)
+            request.Warn?.Invoke($"{request.KernelName}: the multiboot header asks for a video mode; there is no display, the kernel gets none");
 
         uint entry = header.HasAddresses ? LoadByAddresses(memory, file, header) : LoadElf(memory, file, request.KernelName);
 
@@ -63,7 +64,9 @@ internal static class MultibootLoader
         return state;
     }
 
-    /// <summary>Loads the modules, each on a page of its own, and returns the address of their list. A module's string begins with its name, as QEMU's does.</summary>
+    /// <summary>
+    /// Loads the modules, each on a page of its own, and returns the address of their list. A module's string begins with its name, as QEMU's does.
+    /// </summary>
     private static ulong PlaceModules(BootMemory memory, IReadOnlyList<BootModule> modules)
     {
         byte[] list = new byte[modules.Count * ModuleSize];
@@ -88,7 +91,8 @@ internal static class MultibootLoader
         elf.LoadSegments(memory, file);
         // Linkers leave the entry point virtual; the segment that holds it says where that is in memory.
         foreach (ElfSegment s in elf.Segments)
-            if (s.Type == ElfSegment.Load && elf.Entry - s.VirtualAddress < s.MemorySize) return Narrow(memory, elf.Entry - s.VirtualAddress + s.PhysicalAddress);
+            if (s.Type == ElfSegment.Load && elf.Entry - s.VirtualAddress < s.MemorySize)
+                return Narrow(memory, elf.Entry - s.VirtualAddress + s.PhysicalAddress);
         return Narrow(memory, elf.Entry);
     }
 
@@ -98,10 +102,12 @@ internal static class MultibootLoader
     private static uint LoadByAddresses(BootMemory memory, ReadOnlySpan<byte> file, MultibootHeader h)
     {
         uint before = h.HeaderAddress - h.LoadAddress;
-        if (h.LoadAddress > h.HeaderAddress || before > h.Offset) throw memory.Failure($"malformed multiboot header: load address 0x{h.LoadAddress:x}, header at 0x{h.HeaderAddress:x}");
+        if (h.LoadAddress > h.HeaderAddress || before > h.Offset)
+            throw memory.Failure($"malformed multiboot header: load address 0x{h.LoadAddress:x}, header at 0x{h.HeaderAddress:x}");
         int start = h.Offset - (int)before;
         ulong length = h.LoadEnd == 0 ? (ulong)(file.Length - start) : h.LoadEnd - (ulong)h.LoadAddress;
-        if (h.LoadEnd != 0 && h.LoadEnd < h.LoadAddress) throw memory.Failure($"malformed multiboot header: load end 0x{h.LoadEnd:x} below load address 0x{h.LoadAddress:x}");
+        if (h.LoadEnd != 0 && h.LoadEnd < h.LoadAddress)
+            throw memory.Failure($"malformed multiboot header: load end 0x{h.LoadEnd:x} below load address 0x{h.LoadAddress:x}");
         if (length > (ulong)(file.Length - start)) throw memory.Failure($"truncated multiboot kernel: {file.Length - start} bytes of {length}");
         ulong end = h.LoadAddress + length, bssEnd = Math.Max(end, h.BssEnd);
         memory.Claim(h.LoadAddress, bssEnd - h.LoadAddress, "the kernel");

@@ -27,7 +27,9 @@ internal sealed class Apt
         return new(cache, progress, purpose, alternatives, searchPath, cancel);
     }
 
-    /// <summary>The first of <paramref name="packages"/> that the lists know, followed to the package with <paramref name="prefix"/> that it depends on.</summary>
+    /// <summary>
+    /// The first of <paramref name="packages"/> that the lists know, followed to the package with <paramref name="prefix"/> that it depends on.
+    /// </summary>
     public string ResolveDependency(string[] packages, string prefix)
     {
         while (true)
@@ -103,7 +105,8 @@ internal sealed class Apt
     /// Without retries of apt's own, whose pauses add up to a quarter of a minute where there is no network: a download that fails is tried again behind an
     /// update as it is.
     /// </summary>
-    private static readonly string[] s_common = ["-o", "APT::Sandbox::User=", "-o", "Acquire::Retries=0", "-o", "Acquire::http::Timeout=10", "-o", "Acquire::https::Timeout=10"];
+    private static readonly string[] s_common =
+        ["-o", "APT::Sandbox::User=", "-o", "Acquire::Retries=0", "-o", "Acquire::http::Timeout=10", "-o", "Acquire::https::Timeout=10"];
 
     private IEnumerable<string> Options() => _ownLists
         ? ["-o", $"Dir::State::Lists={Path.Combine(_cache.Root, "apt", "lists")}", "-o", $"Dir::Cache={Path.Combine(_cache.Root, "apt")}", .. s_common]

@@ -6,14 +6,14 @@ namespace Bunraku.Machine;
 
 /// <summary>
 /// Carries the host's standard input over the guest's COM2 in <see cref="GuestConsole.Command"/>, in frames: a line with the frame's
-/// number, from 1 on, and its number of bytes, both in decimal, then that many bytes, whatever they are. A frame of 0 bytes is the end of the input. The guest says
-/// when the command's pipe has taken a frame (<see cref="GuestMessages.FramesTaken"/>), and only then may another one follow. Behind a lost byte the guest finds no
-/// line with the number that it expects, and says so (<see cref="GuestMessages.InputBroken"/>).
+/// number, from 1 on, and its number of bytes, both in decimal, then that many bytes, whatever they are. A frame of 0 bytes is the end of the input. The guest
+/// says when the command's pipe has taken a frame (<see cref="GuestMessages.FramesTaken"/>), and only then may another one follow. Behind a lost byte the guest
+/// finds no line with the number that it expects, and says so (<see cref="GuestMessages.InputBroken"/>).
 /// </summary>
 /// <remarks>
 /// Linux's serial driver takes characters as fast as they come into a buffer of 640 KiB (TTYB_DEFAULT_MEM_LIMIT) and drops what is beyond. RTS
-/// falls only when the line discipline, another thread, finds its own buffer full, which on several processors can be too late. What is under way here fits into that
-/// buffer whenever RTS falls.
+/// falls only when the line discipline, another thread, finds its own buffer full, which on several processors can be too late. What is under way here fits
+/// into that buffer whenever RTS falls.
 /// For one thread, or with a lock of the caller's.
 /// </remarks>
 public sealed class CommandInput

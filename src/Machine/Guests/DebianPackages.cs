@@ -37,7 +37,8 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
         if (Newest(cache.Files(guest)) is { } cached) return cached;
         string boot = Path.Combine(root, "boot");
         IEnumerable<string> installed = Directory.Exists(boot) ? Directory.EnumerateFiles(boot, "vmlinuz-*" + suffix) : [];
-        if (Newest(installed.Where(f => (notSuffix is null || !f.EndsWith(notSuffix, StringComparison.Ordinal)) && !f.EndsWith("-rt" + suffix, StringComparison.Ordinal) && Readable(f))) is { } own) return own;
+        if (Newest(installed.Where(f => (notSuffix is null || !f.EndsWith(notSuffix, StringComparison.Ordinal))
+            && !f.EndsWith("-rt" + suffix, StringComparison.Ordinal) && Readable(f))) is { } own) return own;
 
         var apt = Apt.Open(cache, progress, $"the guest '{guest}' needs a kernel from Debian packages", _alternatives, searchPath, cancel);
         using IDisposable held = HoldCache(cancel);
@@ -111,7 +112,8 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
     }
 
     /// <summary>The file whose name has the highest version: digits compare as numbers, all else as text.</summary>
-    internal static string? Newest(IEnumerable<string> files) => files.OrderBy(f => Path.GetFileName(f), Comparer<string>.Create(CompareVersions)).LastOrDefault();
+    internal static string? Newest(IEnumerable<string> files) =>
+        files.OrderBy(f => Path.GetFileName(f), Comparer<string>.Create(CompareVersions)).LastOrDefault();
 
     private static int CompareVersions(string a, string b)
     {
@@ -119,7 +121,8 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
         {
             int endA = End(a, i), endB = End(b, j);
             ReadOnlySpan<char> partA = a.AsSpan(i, endA - i), partB = b.AsSpan(j, endB - j);
-            int order = ulong.TryParse(partA, out ulong numberA) && ulong.TryParse(partB, out ulong numberB) ? numberA.CompareTo(numberB) : partA.CompareTo(partB, StringComparison.Ordinal);
+            int order = ulong.TryParse(partA, out ulong numberA) && ulong.TryParse(partB, out ulong numberB) ? numberA.CompareTo(numberB)
+                : partA.CompareTo(partB, StringComparison.Ordinal);
             if (order != 0) return order;
             (i, j) = (endA, endB);
         }

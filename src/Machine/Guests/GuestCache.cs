@@ -80,7 +80,8 @@ public sealed class GuestCache
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new BootException($"the cache folder {Root} cannot be written ({e.Message.ReplaceLineEndings(" ")}); set XDG_CACHE_HOME to a folder that can", e);
+            throw new BootException($"the cache folder {Root} cannot be written ({e.Message.ReplaceLineEndings(" ")}); set XDG_CACHE_HOME to a folder that can",
+                e);
         }
     }
 

@@ -16,7 +16,8 @@ public readonly record struct GuestLineCounters(uint Sent, uint Received, uint D
         foreach (string word in text.Split(' '))
         {
             // The kernel prints its 32-bit counters as signed numbers.
-            if (word.Split(':') is not [var name, var number] || !int.TryParse(number, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out int value)) continue;
+            if (word.Split(':') is not [var name, var number]
+                || !int.TryParse(number, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out int value)) continue;
             switch (name)
             {
                 case "tx":

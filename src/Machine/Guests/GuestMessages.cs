@@ -7,8 +7,8 @@ namespace Bunraku.Machine;
 /// <c>ESC _ bunraku;TOKEN;WORDS ESC \</c>. TOKEN differs for each run, so that old output shown again is no message.
 /// </summary>
 /// <remarks>
-/// For one thread. Holds back at most one unfinished message. A message of the kernel may come between any two bytes of ours, and then ours is lost; the acknowledgement
-/// of a frame, on which the input depends, is therefore one byte that occurs in no UTF-8 text.
+/// For one thread. Holds back at most one unfinished message. A message of the kernel may come between any two bytes of ours, and then ours is lost; the
+/// acknowledgement of a frame, on which the input depends, is therefore one byte that occurs in no UTF-8 text.
 /// </remarks>
 public sealed class GuestMessages
 {

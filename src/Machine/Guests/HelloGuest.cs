@@ -27,7 +27,8 @@ public static class HelloGuest
     /// <summary>Returns the kernel file.</summary>
     public static byte[] Build()
     {
-        // Header, interrupt handler, code, texts: what is referred to by address comes first or has a fixed place, for 32-bit code has no relative data addresses.
+        // Header, interrupt handler, code, texts: what is referred to by address comes first or has a fixed place, for 32-bit code has no relative data
+        // addresses.
         byte[] handler = Assemble(InterruptHandler, Handler);
         uint entry = Handler + (uint)handler.Length;
         var texts = new List<byte>();
@@ -36,7 +37,9 @@ public static class HelloGuest
 
         byte[] file = new byte[Texts - LoadAddress + texts.Count];
         // The multiboot header with addresses: the file is loaded as it is, and memory behind it is cleared up to the stack's top.
-        ReadOnlySpan<uint> header = [MultibootMagic, AddressesFlag, unchecked(0u - MultibootMagic - AddressesFlag), LoadAddress, LoadAddress, LoadAddress + (uint)file.Length, StackTop, entry];
+        ReadOnlySpan<uint> header =
+            [MultibootMagic, AddressesFlag, unchecked(0u - MultibootMagic - AddressesFlag), LoadAddress, LoadAddress, LoadAddress + (uint)file.Length, StackTop,
+            entry];
         for (int n = 0; n < header.Length; n++) BinaryPrimitives.WriteUInt32LittleEndian(file.AsSpan(n * 4), header[n]);
         handler.CopyTo(file, Handler - LoadAddress);
         code.CopyTo(file, entry - LoadAddress);

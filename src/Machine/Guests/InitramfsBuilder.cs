@@ -19,7 +19,8 @@ internal static class InitramfsBuilder
     private const uint Executable = 0x1ED;
     private const string CommandPath = "/etc/bunraku/command", SessionPath = "/etc/bunraku/session";
 
-    private static readonly string[] Directories = ["bin", "sbin", "usr", "usr/bin", "usr/sbin", "dev", "proc", "sys", "run", "root", "tmp", "etc", "etc/bunraku", "var"];
+    private static readonly string[] Directories =
+        ["bin", "sbin", "usr", "usr/bin", "usr/sbin", "dev", "proc", "sys", "run", "root", "tmp", "etc", "etc/bunraku", "var"];
 
     /// <summary>Returns a cpio archive.</summary>
     /// <param name="busybox">A statically linked busybox for x86-64.</param>
@@ -40,7 +41,8 @@ internal static class InitramfsBuilder
         archive.AddFile("init", Encoding.UTF8.GetBytes(InitScript(options, console, token)), Executable);
         archive.AddFile(SessionPath[1..], Encoding.UTF8.GetBytes(SessionScript(console, token)), Executable);
         if (console != GuestConsole.Shell)
-            archive.AddFile(CommandPath[1..], Encoding.UTF8.GetBytes($"#!/bin/busybox sh\nexec {string.Join(' ', options.Command.Select(Quote))}\n"), Executable);
+            archive.AddFile(CommandPath[1..], Encoding.UTF8.GetBytes($"#!/bin/busybox sh\nexec {string.Join(' ', options.Command.Select(Quote))}\n"),
+                Executable);
         return archive.ToArray();
     }
 

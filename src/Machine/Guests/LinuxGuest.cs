@@ -7,9 +7,14 @@ public enum GuestConsole
 {
     /// <summary>A shell on COM1, with the kernel's messages: the user's terminal, raw. One serial port.</summary>
     Shell,
-    /// <summary>One command. COM2 carries its standard output and error as they are, and its standard input in frames (<see cref="CommandInput"/>). COM1 has the kernel's messages. Two serial ports.</summary>
+    /// <summary>
+    /// One command. COM2 carries its standard output and error as they are, and its standard input in frames (<see cref="CommandInput"/>). COM1 has the
+    /// kernel's messages. Two serial ports.
+    /// </summary>
     Command,
-    /// <summary>One command that has COM2 as its terminal: the user's terminal, raw, both ways as it is. COM1 has the kernel's messages. Two serial ports.</summary>
+    /// <summary>
+    /// One command that has COM2 as its terminal: the user's terminal, raw, both ways as it is. COM1 has the kernel's messages. Two serial ports.
+    /// </summary>
     CommandOnTerminal,
 }
 
@@ -52,7 +57,8 @@ public sealed record LinuxGuest(ReadOnlyMemory<byte> Kernel, string KernelName, 
         // Before the kernel has its console it prints on the port as it is: what kills it there would be seen by nobody.
         string append = "console=ttyS0 earlyprintk=serial,ttyS0,115200";
         // A command's caller wants an end in any case: a panic resets at once.
-        // With a shell the machine boots again when it is reset, but not after a panic, which would come again and again: the kernel is told to mark that reset as a warm one.
+        // With a shell the machine boots again when it is reset, but not after a panic, which would come again and again: the kernel is told to mark that reset
+        // as a warm one.
         append += console == GuestConsole.Shell ? " " + PanicMark : " quiet panic=-1";
         return new(kernel, kernelName, InitramfsBuilder.Build(busybox, options, console, token), append, console, token);
     }

@@ -48,7 +48,13 @@ internal static class ToolRunner
 
     private static Process Start(string tool, IEnumerable<string> arguments, string? folder)
     {
-        var info = new ProcessStartInfo(tool, arguments) { RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true, WorkingDirectory = folder ?? "" };
+        var info = new ProcessStartInfo(tool, arguments)
+        {
+            RedirectStandardInput = true,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+            WorkingDirectory = folder ?? ""
+        };
         info.Environment["LC_ALL"] = "C";
         try
         {

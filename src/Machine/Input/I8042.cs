@@ -43,7 +43,9 @@ internal sealed partial class I8042 : IDevice, IStateful<I8042State>
 
     private enum Source : byte { Controller, Keyboard, Auxiliary }
 
-    /// <summary>Commands at port 64h. C0h to C2h, D0h to D4h are IBM's, A4h to A9h the PS/2's; DDh and DFh are the A20 shortcuts that common controllers add.</summary>
+    /// <summary>
+    /// Commands at port 64h. C0h to C2h, D0h to D4h are IBM's, A4h to A9h the PS/2's; DDh and DFh are the A20 shortcuts that common controllers add.
+    /// </summary>
     private static class Command
     {
         public const byte ReadRam = 0x20, WriteRam = 0x60, TestPassword = 0xA4, DisableAuxiliary = 0xA7, EnableAuxiliary = 0xA8, TestAuxiliary = 0xA9,
@@ -238,7 +240,9 @@ internal sealed partial class I8042 : IDevice, IStateful<I8042State>
         return port;
     }
 
-    /// <summary>An answer of the controller. A guest that never reads cannot pile them up: the newest one is dropped, as the single buffer would lose it.</summary>
+    /// <summary>
+    /// An answer of the controller. A guest that never reads cannot pile them up: the newest one is dropped, as the single buffer would lose it.
+    /// </summary>
     private void Answer(byte value, Source source = Source.Controller)
     {
         const int limit = 16;

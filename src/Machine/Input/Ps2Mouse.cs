@@ -27,7 +27,8 @@ internal sealed class Ps2Mouse(Action changed) : Ps2Device(changed)
     public void Restore(Ps2MouseState state)
     {
         RestoreCommon(state.Common);
-        (_resolution, _sampleRate, _scaling, _enabled, _remote, _wrap) = (state.Resolution, state.SampleRate, state.Scaling, state.Enabled, state.Remote, state.Wrap);
+        (_resolution, _sampleRate, _scaling, _enabled, _remote, _wrap) =
+            (state.Resolution, state.SampleRate, state.Scaling, state.Enabled, state.Remote, state.Wrap);
     }
 
     protected override bool TakeArgument(byte command, byte value)

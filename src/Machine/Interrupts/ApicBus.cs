@@ -25,7 +25,8 @@ internal sealed partial class ApicBus(IEngineApics? engine = null) : IMsrDevice,
 
     ApicBusState IStateful<ApicBusState>.Save() => new(_lastLowestPriority);
 
-    void IStateful<ApicBusState>.Restore(ApicBusState state) => _lastLowestPriority = StateCheck.Range(state.LastLowestPriority, 0, Math.Max(_localApics.Length - 1, 0), Id);
+    void IStateful<ApicBusState>.Restore(ApicBusState state) =>
+        _lastLowestPriority = StateCheck.Range(state.LastLowestPriority, 0, Math.Max(_localApics.Length - 1, 0), Id);
 
     internal void Add(LocalApic apic)
     {

@@ -36,7 +36,8 @@ internal sealed class EngineApicPins : IInterruptSource, IDevice, IStateful<Engi
 
     EngineApicPinsState IStateful<EngineApicPinsState>.Save() => new(_lint0, _lint1, _lint1Rose, _nmiPending);
 
-    void IStateful<EngineApicPinsState>.Restore(EngineApicPinsState state) => (_lint0, _lint1, _lint1Rose, _nmiPending) = (state.Lint0, state.Lint1, state.Lint1Rose, state.NmiPending);
+    void IStateful<EngineApicPinsState>.Restore(EngineApicPinsState state) =>
+        (_lint0, _lint1, _lint1Rose, _nmiPending) = (state.Lint0, state.Lint1, state.Lint1Rose, state.NmiPending);
 
     /// <summary>The INTR output of the 8259A pair.</summary>
     public IInterruptLine Lint0 { get; }

@@ -4,7 +4,8 @@ using Bunraku.Hypervisor;
 namespace Bunraku.Machine.Interrupts;
 
 /// <summary>
-/// I/O APIC with 24 pins: turns wires into messages for the local APICs. Offsets are from its own base (FEC00000h for the first). With <see cref="VirtualMachine.InterruptLock"/> held.
+/// I/O APIC with 24 pins: turns wires into messages for the local APICs. Offsets are from its own base (FEC00000h for the first). With
+/// <see cref="VirtualMachine.InterruptLock"/> held.
 /// </summary>
 /// <remarks>
 /// Intel 82093AA I/O Advanced Programmable Interrupt Controller datasheet, section 3 "Register Description"; the EOI register is that of version 20h,
@@ -57,7 +58,8 @@ internal sealed class IoApic : IMmioDevice, IDevice, IStateful<IoApicState>
     public IInterruptLine GetLine(int gsi) => _lines[gsi];
 
     /// <summary>
-    /// Setting the wire to a level would change nothing: it has that level, and no message waits for being sent again. Needs no lock where only the caller moves the wire.
+    /// Setting the wire to a level would change nothing: it has that level, and no message waits for being sent again. Needs no lock where only the caller
+    /// moves the wire.
     /// </summary>
     internal bool IsSettled(int pin, bool asserted) =>
         _levels[pin] == asserted && (!asserted || _redirections[pin] is { IsLevel: false } or { IsMasked: true } or { RemoteIrr: true });

@@ -10,8 +10,10 @@ namespace Bunraku.Machine.Interrupts;
 /// <param name="Timer">ns at which the timer calls back.</param>
 [StateRecord("lapic", version: 1)]
 internal sealed record LocalApicRecord(
-    ulong Base, byte Identifier, uint[] Isr, uint[] Tmr, uint[] Irr, byte TaskPriority, uint Ldr, uint Dfr, uint Svr, ulong Icr, uint Errors, uint ErrorStatus, bool ErrorInterruptArmed, uint[] Lvt,
-    uint InitialCount, uint DivideConfiguration, bool Counting, long CountStart, ulong TscDeadline, long? Timer, int Nmis, bool InitPending, bool WaitsForStartUp, byte? StartUp, bool ExtIntReceived,
+    ulong Base, byte Identifier, uint[] Isr, uint[] Tmr, uint[] Irr, byte TaskPriority, uint Ldr, uint Dfr, uint Svr, ulong Icr, uint Errors, uint ErrorStatus,
+        bool ErrorInterruptArmed, uint[] Lvt,
+    uint InitialCount, uint DivideConfiguration, bool Counting, long CountStart, ulong TscDeadline, long? Timer, int Nmis, bool InitPending,
+        bool WaitsForStartUp, byte? StartUp, bool ExtIntReceived,
     bool Lint0, bool Lint1, bool SilentEoi);
 
 // The state in the form in which engines that hold local APICs themselves have it, so that a guest can move between them and this one.
@@ -23,8 +25,10 @@ internal sealed partial class LocalApic
     public string Id => $"cpu{Index}.apic";
 
     LocalApicRecord IStateful<LocalApicRecord>.Save() => new(
-        _base, _id, Words(_isr), Words(_tmr), Words(_irr), _tpr, _ldr, _dfr, _svr, _icr, (uint)_errors, (uint)_errorStatus, _errorInterruptArmed, [.. _lvt.Select(l => l.Value)], _initialCount,
-        _divideConfiguration, _counting, _countStart, _tscDeadline, _timer.Deadline, _nmis, _initPending, _waitsForStartUp, _startUp, _extIntReceived, _lint0, _lint1, _silentEoi);
+        _base, _id, Words(_isr), Words(_tmr), Words(_irr), _tpr, _ldr, _dfr, _svr, _icr, (uint)_errors, (uint)_errorStatus, _errorInterruptArmed,
+            [.. _lvt.Select(l => l.Value)], _initialCount,
+        _divideConfiguration, _counting, _countStart, _tscDeadline, _timer.Deadline, _nmis, _initPending, _waitsForStartUp, _startUp, _extIntReceived, _lint0,
+            _lint1, _silentEoi);
 
     void IStateful<LocalApicRecord>.Restore(LocalApicRecord state)
     {
@@ -37,7 +41,8 @@ internal sealed partial class LocalApic
         (_tpr, _ldr, _dfr, _svr, _icr) = (state.TaskPriority, state.Ldr, state.Dfr, state.Svr, state.Icr);
         (_errors, _errorStatus, _errorInterruptArmed) = ((ApicErrors)state.Errors, (ApicErrors)state.ErrorStatus, state.ErrorInterruptArmed);
         for (int n = 0; n < _lvt.Length; n++) _lvt[n] = new LvtEntry(state.Lvt[n]);
-        (_initialCount, _divideConfiguration, _counting, _countStart, _tscDeadline) = (state.InitialCount, state.DivideConfiguration, state.Counting, state.CountStart, state.TscDeadline);
+        (_initialCount, _divideConfiguration, _counting, _countStart, _tscDeadline) =
+            (state.InitialCount, state.DivideConfiguration, state.Counting, state.CountStart, state.TscDeadline);
         _timer.Restore(state.Timer);
         _nmis = StateCheck.Range(state.Nmis, 0, MostNmis, Id);
         (_initPending, _waitsForStartUp, _startUp) = (state.InitPending, state.WaitsForStartUp, state.StartUp);

@@ -160,7 +160,8 @@ internal sealed partial class LocalApic : IMmioDevice, IInterruptSource, IDevice
     }
 
     /// <summary>ExtINT goes past the priorities of the APIC; the 8259A has its own.</summary>
-    private bool ExtIntPending => _lint0 && (_extIntReceived || (_base & BaseEnable) == 0 || Lvt(LocalApicRegister.LvtLint0) is { Mode: DeliveryMode.ExtInt, IsMasked: false });
+    private bool ExtIntPending => _lint0
+        && (_extIntReceived || (_base & BaseEnable) == 0 || Lvt(LocalApicRegister.LvtLint0) is { Mode: DeliveryMode.ExtInt, IsMasked: false });
 
     // ---- messages
 

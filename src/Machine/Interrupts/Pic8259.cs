@@ -12,7 +12,8 @@ internal sealed class Pic8259
     private const int Inputs = 8, SpuriousInput = 7;
 
     // OCW2, bits 7:5: R, SL, EOI
-    private const int RotateInAutoEoiClear = 0, NonSpecificEoi = 1, SpecificEoi = 3, RotateInAutoEoiSet = 4, RotateOnNonSpecificEoi = 5, SetPriority = 6, RotateOnSpecificEoi = 7;
+    private const int RotateInAutoEoiClear = 0, NonSpecificEoi = 1, SpecificEoi = 3, RotateInAutoEoiSet = 4, RotateOnNonSpecificEoi = 5, SetPriority = 6,
+        RotateOnSpecificEoi = 7;
 
     private enum InitializationStep { Ready, Icw2, Icw3, Icw4, PowerOn }
 
@@ -42,7 +43,8 @@ internal sealed class Pic8259
     }
 
     public PicChipState Save() => new(
-        (int)_step, _lines, _edges, _mask, _inService, _levelTriggered, _icw1, _icw2, _icw3, _lowest, _icw4Needed, _single, _autoEoi, _rotateInAutoEoi, _specialMask, _specialFullyNested,
+        (int)_step, _lines, _edges, _mask, _inService, _levelTriggered, _icw1, _icw2, _icw3, _lowest, _icw4Needed, _single, _autoEoi, _rotateInAutoEoi,
+            _specialMask, _specialFullyNested,
         _microprocessor86, _readInService, _poll);
 
     public void Restore(PicChipState state, string id)
@@ -98,7 +100,10 @@ internal sealed class Pic8259
         _outputChanged();
     }
 
-    /// <summary>The INTA sequence as far as this chip takes part: the input that goes into service; with none the chip answers as if IR7 had asked, and nothing is in service.</summary>
+    /// <summary>
+    /// The INTA sequence as far as this chip takes part: the input that goes into service; with none the chip answers as if IR7 had asked, and nothing is in
+    /// service.
+    /// </summary>
     public int Acknowledge(out bool spurious)
     {
         int input = Highest();
@@ -111,7 +116,9 @@ internal sealed class Pic8259
         return input;
     }
 
-    /// <summary>What the chip drives onto the data bus for an input: in MCS-80 mode the low byte of the call address, which an x86 takes for the vector.</summary>
+    /// <summary>
+    /// What the chip drives onto the data bus for an input: in MCS-80 mode the low byte of the call address, which an x86 takes for the vector.
+    /// </summary>
     public byte Vector(int input)
     {
         if (_microprocessor86) return (byte)((_icw2 & 0xF8) | input);
@@ -256,5 +263,6 @@ internal sealed class Pic8259
 /// <summary>State of one <see cref="Pic8259"/>.</summary>
 /// <param name="Step">Which initialization command word comes next: 0 none, 1 to 3 ICW2 to ICW4, 4 it was never initialized.</param>
 internal sealed record PicChipState(
-    int Step, byte Lines, byte Edges, byte Mask, byte InService, byte LevelTriggered, byte Icw1, byte Icw2, byte Icw3, int Lowest, bool Icw4Needed, bool Single, bool AutoEoi, bool RotateInAutoEoi,
+    int Step, byte Lines, byte Edges, byte Mask, byte InService, byte LevelTriggered, byte Icw1, byte Icw2, byte Icw3, int Lowest, bool Icw4Needed, bool Single,
+        bool AutoEoi, bool RotateInAutoEoi,
     bool SpecialMask, bool SpecialFullyNested, bool Microprocessor86, bool ReadInService, bool Poll);

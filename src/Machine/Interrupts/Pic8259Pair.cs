@@ -64,7 +64,10 @@ internal sealed class Pic8259Pair : IDevice, IStateful<PicState>
         ports.Add(EdgeLevelPort, 2, new ByteRegisters(n => Chip(n).EdgeLevelControl, (n, value) => Chip(n).EdgeLevelControl = value), @lock);
     }
 
-    /// <summary>The processor's two INTA cycles. The vector; with nothing pending any more that of the master's (IRQ 7) or the slave's (IRQ 15) input 7, as the chips do.</summary>
+    /// <summary>
+    /// The processor's two INTA cycles. The vector; with nothing pending any more that of the master's (IRQ 7) or the slave's (IRQ 15) input 7, as the chips
+    /// do.
+    /// </summary>
     public byte Acknowledge()
     {
         int input = _master.Acknowledge(out bool spurious);

@@ -9,7 +9,9 @@ namespace Bunraku.Machine.Pci;
 /// <see cref="Dma"/> while the guest lets it, and it interrupts by MSI-X messages, or by its pin while the guest has not enabled those.
 /// With <see cref="Lock"/> held, which accesses to its configuration space take, too.
 /// </summary>
-/// <remarks>Where the guest puts a range upon another device's, the board's own devices answer, then who came there first: that is the guest's affair and ends nothing.</remarks>
+/// <remarks>
+/// Where the guest puts a range upon another device's, the board's own devices answer, then who came there first: that is the guest's affair and ends nothing.
+/// </remarks>
 public abstract class PciDevice : PciFunction, IDevice
 {
     private const int BehindTheBoard = -1; // priority of ranges whose place the guest chooses
@@ -179,7 +181,8 @@ public abstract class PciDevice : PciFunction, IDevice
     /// <exception cref="StateFormatException">It is the state of another device.</exception>
     internal void RestoreInterrupts(PciDeviceState state)
     {
-        if (state.Msix is null != _msix is null) throw new StateFormatException($"{Id}: the saved device {(state.Msix is null ? "has no" : "has an")} MSI-X table");
+        if (state.Msix is null != _msix is null)
+            throw new StateFormatException($"{Id}: the saved device {(state.Msix is null ? "has no" : "has an")} MSI-X table");
         _wantsPin = state.WantsPin;
         if (state.Msix is { } msix) _msix!.Restore(msix, Id);
     }

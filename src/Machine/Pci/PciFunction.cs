@@ -73,7 +73,8 @@ public class PciFunction
     {
         PciBar bar = new(index, kind, length);
         ulong least = bar.IsIo ? 4ul : 16, most = bar.IsIo ? 256ul : bar.Is64 ? 1ul << 62 : 1ul << 31;
-        if (!BitOperations.IsPow2(length) || length < least || length > most) throw new ArgumentOutOfRangeException(nameof(length), length, $"not a size for a {kind} base address register");
+        if (!BitOperations.IsPow2(length) || length < least || length > most)
+            throw new ArgumentOutOfRangeException(nameof(length), length, $"not a size for a {kind} base address register");
         ArgumentOutOfRangeException.ThrowIfGreaterThan(index, bar.Is64 ? Bars - 2 : Bars - 1);
         int offset = Offset(bar);
         ulong mask = ~(length - 1);

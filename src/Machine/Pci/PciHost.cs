@@ -40,7 +40,9 @@ public sealed class PciHost(Action reset) : IPortDevice, IDevice, IStateful<PciH
     }
 
     PciHostState IStateful<PciHostState>.Save() => new(
-        _address, _resetControl, [.. Enumerable.Range(0, _functions.Length).Where(n => _functions[n] is not null).Select(n => new PciFunctionState((byte)n, _functions[n]!.Config.Bytes.ToArray()))]);
+        _address, _resetControl,
+            [.. Enumerable.Range(0, _functions.Length).Where(n => _functions[n] is not null)
+            .Select(n => new PciFunctionState((byte)n, _functions[n]!.Config.Bytes.ToArray()))]);
 
     void IStateful<PciHostState>.Restore(PciHostState state)
     {

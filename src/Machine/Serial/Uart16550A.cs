@@ -24,8 +24,8 @@ public sealed partial class Uart16550A : IDevice, IStateful<UartState>
 
     /// <summary>
     /// The line has no speed of its own, but a receiver that never runs dry would keep a driver in its interrupt handler for ever; Linux gives up
-    /// after 131072 characters, and as the request then still stands, no edge ever comes again. So after this many characters there is a pause, in ns. The handler
-    /// is then over before the next tick of the guest's clock: while an interrupt waits behind it, the engine looks for its window after every block.
+    /// after 131072 characters, and as the request then still stands, no edge ever comes again. So after this many characters there is a pause, in ns. The
+    /// handler is then over before the next tick of the guest's clock: while an interrupt waits behind it, the engine looks for its window after every block.
     /// </summary>
     private const int LongestBurst = 512, BurstPause = 100_000;
     private const long InputClock = 1_843_200; // Hz, the PC's crystal; a bit lasts 16 × divisor periods
@@ -82,8 +82,8 @@ public sealed partial class Uart16550A : IDevice, IStateful<UartState>
     public bool HonourRequestToSend { get; init; } = true;
 
     /// <summary>
-    /// The line is as a PC's firmware leaves it, at first and after a reset: eight data bits, no parity, one stop bit. The reset of the chip alone leaves five data bits
-    /// (table "Master reset").
+    /// The line is as a PC's firmware leaves it, at first and after a reset: eight data bits, no parity, one stop bit. The reset of the chip alone leaves five
+    /// data bits (table "Master reset").
     /// </summary>
     public bool SetUpByFirmware
     {

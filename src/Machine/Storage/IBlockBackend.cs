@@ -21,11 +21,15 @@ public interface IBlockBackend : IDisposable
     /// <exception cref="IOException">The host cannot. What was written is in doubt from then on: every further flush fails, too.</exception>
     void Flush();
 
-    /// <summary>A range reads as zeros from now on. Room that it takes on the host is given back if that is possible and <paramref name="unmap"/> allows it.</summary>
+    /// <summary>
+    /// A range reads as zeros from now on. Room that it takes on the host is given back if that is possible and <paramref name="unmap"/> allows it.
+    /// </summary>
     /// <exception cref="IOException">The host cannot.</exception>
     void WriteZeroes(ulong position, ulong length, bool unmap);
 
-    /// <summary>The guest has no use for what is in a range: what is read there afterwards is anything that the guest itself has written there, or zeros.</summary>
+    /// <summary>
+    /// The guest has no use for what is in a range: what is read there afterwards is anything that the guest itself has written there, or zeros.
+    /// </summary>
     /// <exception cref="IOException">The host cannot.</exception>
     void Discard(ulong position, ulong length);
 }

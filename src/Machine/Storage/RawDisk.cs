@@ -22,7 +22,8 @@ public sealed class RawDisk : IBlockBackend
         try
         {
             if (Directory.Exists(path)) throw new DiskException($"disk {path}: is a directory, not a file");
-            SafeFileHandle file = File.OpenHandle(path, FileMode.Open, readOnly ? FileAccess.Read : FileAccess.ReadWrite, readOnly ? FileShare.Read : FileShare.None);
+            SafeFileHandle file =
+                File.OpenHandle(path, FileMode.Open, readOnly ? FileAccess.Read : FileAccess.ReadWrite, readOnly ? FileShare.Read : FileShare.None);
             long length = RandomAccess.GetLength(file);
             if (length > 0 && length % Sector == 0) return new RawDisk(file, path, (ulong)length, readOnly);
             file.Dispose();

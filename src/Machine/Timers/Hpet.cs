@@ -41,7 +41,8 @@ internal sealed class Hpet : IMmioDevice, IDevice, IStateful<HpetState>
     {
         _time = time;
         _replaceLegacy = replaceLegacy;
-        _timers = [.. Enumerable.Range(0, Timers).Select(n => new HpetTimer(this, time, routes, n < legacy.Count ? legacy[n] : null, sendMessage, periodic: n == 0))];
+        _timers = [.. Enumerable.Range(0, Timers)
+            .Select(n => new HpetTimer(this, time, routes, n < legacy.Count ? legacy[n] : null, sendMessage, periodic: n == 0))];
     }
 
     /// <inheritdoc/>
@@ -71,7 +72,9 @@ internal sealed class Hpet : IMmioDevice, IDevice, IStateful<HpetState>
     /// <summary>The main counter at a time.</summary>
     internal ulong CounterAt(long nanoseconds) => IsEnabled ? (ulong)((nanoseconds - _zero) / TickNanoseconds) + _base : _stoppedAt;
 
-    /// <summary>When the running counter is <paramref name="ticks"/> further than at <paramref name="nanoseconds"/>; <see cref="long.MaxValue"/> for never.</summary>
+    /// <summary>
+    /// When the running counter is <paramref name="ticks"/> further than at <paramref name="nanoseconds"/>; <see cref="long.MaxValue"/> for never.
+    /// </summary>
     internal long TimeOf(long nanoseconds, ulong ticks)
     {
         long whole = (nanoseconds - _zero) / TickNanoseconds; // ticks since _zero

@@ -54,7 +54,8 @@ internal sealed class HpetTimer
         var configuration = (HpetTimerConfiguration)state.Configuration;
         StateCheck.Range(Route(configuration), 0, _routes.Length - 1, id);
         StateCheck.Range(state.HeldWire, NoWire, _routes.Length - 1, id);
-        (_configuration, _comparator, _period, _fsbRoute, _due, Status) = (configuration, state.Comparator, state.Period, state.FsbRoute, state.Due, state.Status);
+        (_configuration, _comparator, _period, _fsbRoute, _due, Status) =
+            (configuration, state.Comparator, state.Period, state.FsbRoute, state.Due, state.Status);
         _asserted = state.HeldWire switch { NoWire => null, LegacyWire => _legacy, _ => _routes[state.HeldWire] };
         _timer.Restore(state.Timer);
     }
@@ -105,7 +106,8 @@ internal sealed class HpetTimer
         if ((_capabilities & HpetTimerConfiguration.PeriodicCapable) == 0) value &= ~(HpetTimerConfiguration.Periodic | HpetTimerConfiguration.ValueSet);
         // "If the value is not supported by this particular timer, then the value read back will not match what is written."
         int route = Route(value);
-        if (route >= _routes.Length || _routes[route] is null) value = (value & ~HpetTimerConfiguration.RouteMask) | (_configuration & HpetTimerConfiguration.RouteMask);
+        if (route >= _routes.Length || _routes[route] is null)
+            value = (value & ~HpetTimerConfiguration.RouteMask) | (_configuration & HpetTimerConfiguration.RouteMask);
         Settle(_time.Nanoseconds);
         Release();
         _configuration = value;

@@ -37,7 +37,8 @@ internal sealed class PitChannel
     public void Reset(bool gate) => Restore(new PitChannel(gate).Save(), "");
 
     public PitChannelState Save() => new(
-        _mode, _bcd, _gate, (int)_access, _writtenLow, _latchedStatus, _highWriteNext, _highReadNext, _statusLatched, _latched, _register, _notLoaded, _loaded, _count, _start, _held, _reloadAt, _stoppedAt);
+        _mode, _bcd, _gate, (int)_access, _writtenLow, _latchedStatus, _highWriteNext, _highReadNext, _statusLatched, _latched, _register, _notLoaded, _loaded,
+            _count, _start, _held, _reloadAt, _stoppedAt);
 
     public void Restore(PitChannelState state, string id)
     {
@@ -268,7 +269,10 @@ internal sealed class PitChannel
 
 /// <summary>State of a <see cref="PitChannel"/>. Times are CLK ticks since power-on.</summary>
 /// <param name="Latched">The latched count, -1: none.</param>
-/// <param name="ReloadAt">When a new count takes over; <see cref="long.MaxValue"/>: never. As with <paramref name="StoppedAt"/>, when counting was stopped.</param>
+/// <param name="ReloadAt">
+/// When a new count takes over; <see cref="long.MaxValue"/>: never. As with <paramref name="StoppedAt"/>, when counting was stopped.
+/// </param>
 internal sealed record PitChannelState(
-    int Mode, bool Bcd, bool Gate, int Access, byte WrittenLow, byte LatchedStatus, bool HighWriteNext, bool HighReadNext, bool StatusLatched, int Latched, int Register, bool NotLoaded, bool Loaded,
+    int Mode, bool Bcd, bool Gate, int Access, byte WrittenLow, byte LatchedStatus, bool HighWriteNext, bool HighReadNext, bool StatusLatched, int Latched,
+        int Register, bool NotLoaded, bool Loaded,
     int Count, long Start, int Held, long ReloadAt, long StoppedAt);

@@ -70,7 +70,8 @@ internal sealed class Rtc146818 : IDevice, IStateful<RtcState>
     public void Reset()
     {
         Advance();
-        _bytes[CmosAddress.RegisterB] &= (byte)~(RtcRegisterB.PeriodicInterrupt | RtcRegisterB.AlarmInterrupt | RtcRegisterB.UpdateInterrupt | RtcRegisterB.SquareWave);
+        _bytes[CmosAddress.RegisterB] &= (byte)~(RtcRegisterB.PeriodicInterrupt | RtcRegisterB.AlarmInterrupt | RtcRegisterB.UpdateInterrupt
+            | RtcRegisterB.SquareWave);
         _flags = 0;
         _index = 0;
         NmiMasked = false;
@@ -78,7 +79,8 @@ internal sealed class Rtc146818 : IDevice, IStateful<RtcState>
         Schedule();
     }
 
-    RtcState IStateful<RtcState>.Save() => new([.. _bytes], _index, NmiMasked, (byte)_flags, _dividerStart, _lastUpdate, _lastPeriod, _fellBack, _timer.Deadline);
+    RtcState IStateful<RtcState>.Save() =>
+        new([.. _bytes], _index, NmiMasked, (byte)_flags, _dividerStart, _lastUpdate, _lastPeriod, _fellBack, _timer.Deadline);
 
     void IStateful<RtcState>.Restore(RtcState state)
     {
@@ -244,7 +246,9 @@ internal sealed class Rtc146818 : IDevice, IStateful<RtcState>
 
     private bool _fellBack; // the repeated hour of October has begun
 
-    /// <summary>Register B, DSE: on the last Sunday in April 1:59:59 is followed by 3:00:00; on the last Sunday in October it is followed, the first time, by 1:00:00.</summary>
+    /// <summary>
+    /// Register B, DSE: on the last Sunday in April 1:59:59 is followed by 3:00:00; on the last Sunday in October it is followed, the first time, by 1:00:00.
+    /// </summary>
     private int DaylightCorrection(int hour)
     {
         int month = Get(CmosAddress.Month), day = Get(CmosAddress.DayOfMonth);
@@ -352,4 +356,5 @@ internal sealed class Rtc146818 : IDevice, IStateful<RtcState>
 /// <param name="FellBack">The repeated hour of October has begun.</param>
 /// <param name="Timer">ns at which the timer calls back.</param>
 [StateRecord("mc146818", version: 1)]
-internal sealed record RtcState(byte[] Bytes, byte Index, bool NmiMasked, byte Flags, long DividerStart, long LastUpdate, long LastPeriod, bool FellBack, long? Timer);
+internal sealed record RtcState(byte[] Bytes, byte Index, bool NmiMasked, byte Flags, long DividerStart, long LastUpdate, long LastPeriod, bool FellBack,
+    long? Timer);

@@ -117,7 +117,8 @@ public sealed class Block : VirtioDevice
     private void Finish(int queue, DescriptorChain buffer, RequestStatus status, ReadOnlySpan<byte> answer)
     {
         if (Live(queue)?.Generation != buffer.Generation) return; // the queue was reset meanwhile
-        if (!buffer.TryWrite(Dma, 0, answer) || !buffer.TryWrite(Dma, buffer.WritableLength - 1, [(byte)status])) throw new VirtqueueException("a buffer is not in RAM");
+        if (!buffer.TryWrite(Dma, 0, answer) || !buffer.TryWrite(Dma, buffer.WritableLength - 1, [(byte)status]))
+            throw new VirtqueueException("a buffer is not in RAM");
         Complete(queue, buffer, (uint)Math.Min(buffer.WritableLength, (ulong)answer.Length + 1));
     }
 

@@ -44,7 +44,8 @@ internal sealed class PackedQueue(DmaSpace dma, VirtqueueSetup setup, VirtioFeat
                 Add(chain, address, length, kind);
                 continue;
             }
-            if (!Features.HasFlag(VirtioFeatures.IndirectDescriptors) || pieces.Count > 1) throw new VirtqueueException("an indirect descriptor where none may be");
+            if (!Features.HasFlag(VirtioFeatures.IndirectDescriptors) || pieces.Count > 1)
+                throw new VirtqueueException("an indirect descriptor where none may be");
             AddIndirect(chain, address, length, linked: false);
         }
         Advance(ref _available, ref _availableWrap, pieces.Count);

@@ -2,7 +2,10 @@ using Bunraku.Hypervisor;
 
 namespace Bunraku.Machine.Virtio;
 
-/// <summary>The split layout: section 2.7 "Split Virtqueues". A table of linked descriptors, a ring in which the driver names chains of them, and one in which the device gives them back.</summary>
+/// <summary>
+/// The split layout: section 2.7 "Split Virtqueues". A table of linked descriptors, a ring in which the driver names chains of them, and one in which the
+/// device gives them back.
+/// </summary>
 internal sealed class SplitQueue(DmaSpace dma, VirtqueueSetup setup, VirtioFeatures features, int generation) : Virtqueue(dma, setup, features, generation)
 {
     // Both rings: flags, index, entries; behind them the other side's event index.
@@ -38,7 +41,8 @@ internal sealed class SplitQueue(DmaSpace dma, VirtqueueSetup setup, VirtioFeatu
             var flags = (DescriptorFlags)Read<ushort>(descriptor + 12);
             if (flags.HasFlag(DescriptorFlags.Indirect))
             {
-                if (!Features.HasFlag(VirtioFeatures.IndirectDescriptors) || flags.HasFlag(DescriptorFlags.Next)) throw new VirtqueueException("an indirect descriptor where none may be");
+                if (!Features.HasFlag(VirtioFeatures.IndirectDescriptors) || flags.HasFlag(DescriptorFlags.Next))
+                    throw new VirtqueueException("an indirect descriptor where none may be");
                 AddIndirect(chain, address, length, linked: true);
                 return;
             }
@@ -78,5 +82,6 @@ internal sealed class SplitQueue(DmaSpace dma, VirtqueueSetup setup, VirtioFeatu
 
     internal override VirtqueuePosition Save(int underWay) => new((ushort)(_available - underWay), _used, _sinceInterrupt);
 
-    internal override void Restore(VirtqueuePosition position) => (_available, _used, _sinceInterrupt) = (position.Available, position.Used, position.SinceInterrupt);
+    internal override void Restore(VirtqueuePosition position) =>
+        (_available, _used, _sinceInterrupt) = (position.Available, position.Used, position.SinceInterrupt);
 }

@@ -17,7 +17,8 @@ internal interface IVirtioTransport
 }
 
 /// <summary>
-/// A device of the Virtual I/O Device (VIRTIO) specification, Version 1.3, without the bus that it is on: status, features, queues, configuration space. Kinds of devices derive from it.
+/// A device of the Virtual I/O Device (VIRTIO) specification, Version 1.3, without the bus that it is on: status, features, queues, configuration space. Kinds
+/// of devices derive from it.
 /// With the device's lock held.
 /// </summary>
 public abstract class VirtioDevice
@@ -59,7 +60,9 @@ public abstract class VirtioDevice
     /// <exception cref="VirtqueueException">What stands in memory is no queue.</exception>
     protected abstract void Notified(int queue);
 
-    /// <summary>All queues are gone, with what was taken from them: a device that is busy with a buffer finds that <see cref="Virtqueue.Use"/> refuses it.</summary>
+    /// <summary>
+    /// All queues are gone, with what was taken from them: a device that is busy with a buffer finds that <see cref="Virtqueue.Use"/> refuses it.
+    /// </summary>
     protected virtual void DeviceReset()
     {
     }
@@ -111,7 +114,10 @@ public abstract class VirtioDevice
         if (Status.HasFlag(VirtioStatus.DriverOk)) _transport!.InterruptForConfiguration();
     }
 
-    /// <summary>Does something with queues for which the driver is responsible: what it did wrong makes the device ask for a reset (section 2.1.2) and ends nothing else.</summary>
+    /// <summary>
+    /// Does something with queues for which the driver is responsible: what it did wrong makes the device ask for a reset (section 2.1.2) and ends nothing
+    /// else.
+    /// </summary>
     protected void Guarded(Action work)
     {
         try
@@ -173,7 +179,8 @@ public abstract class VirtioDevice
             VirtqueueSetup s = queue.Setup;
             if (s.Size < 1 || s.Size > queue.MaxSize || !packed && !int.IsPow2(s.Size)) throw new VirtqueueException($"a queue of {s.Size} entries");
             // Section 2.7 and 2.8, alignment of the parts.
-            if ((s.Descriptors & 15) != 0 || (s.Driver & (packed ? 3u : 1u)) != 0 || (s.Device & 3) != 0) throw new VirtqueueException("a part of a queue is not aligned");
+            if ((s.Descriptors & 15) != 0 || (s.Driver & (packed ? 3u : 1u)) != 0 || (s.Device & 3) != 0)
+                throw new VirtqueueException("a part of a queue is not aligned");
             queue.Live = Virtqueue.Create(Dma, s, Features, ++_generation);
             queue.Live.EnableNotifications();
         });
@@ -203,7 +210,8 @@ public abstract class VirtioDevice
     internal void RestoreCommon(VirtioState state)
     {
         StateCheck.Length(state.Queues, _queues.Length, Id);
-        (Features, Status, ConfigurationGeneration) = ((VirtioFeatures)state.Features & OfferedFeatures, (VirtioStatus)state.Status, state.ConfigurationGeneration);
+        (Features, Status, ConfigurationGeneration) =
+            ((VirtioFeatures)state.Features & OfferedFeatures, (VirtioStatus)state.Status, state.ConfigurationGeneration);
         for (int n = 0; n < _queues.Length; n++)
         {
             (QueueRegisters queue, VirtioQueueState saved) = (_queues[n], state.Queues[n]);

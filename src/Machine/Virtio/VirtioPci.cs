@@ -7,7 +7,10 @@ using Bunraku.Machine.Pci;
 namespace Bunraku.Machine.Virtio;
 
 /// <summary>A virtio device on PCI: Virtual I/O Device (VIRTIO) Version 1.3, section 4.1 "Virtio Over PCI Bus". No legacy interface.</summary>
-/// <remarks>Base address register 0 has the structures, each on a page of its own; 1 has the MSI-X table with a vector for each queue and one for changes of configuration.</remarks>
+/// <remarks>
+/// Base address register 0 has the structures, each on a page of its own; 1 has the MSI-X table with a vector for each queue and one for changes of
+/// configuration.
+/// </remarks>
 public sealed class VirtioPci : PciDevice, IVirtioTransport, IStateful<VirtioPciState>
 {
     private const ushort Vendor = 0x1AF4, FirstDeviceId = 0x1040;
@@ -28,7 +31,8 @@ public sealed class VirtioPci : PciDevice, IVirtioTransport, IStateful<VirtioPci
 
     /// <param name="device">What it is; it serves this one place alone.</param>
     public VirtioPci(VirtioDevice device)
-        : base(device.Id, Vendor, (ushort)(FirstDeviceId + (ushort)device.Type), ClassCode(device.Type), revision: 1, Vendor, (ushort)(FirstDeviceId + (ushort)device.Type))
+        : base(device.Id, Vendor, (ushort)(FirstDeviceId + (ushort)device.Type), ClassCode(device.Type), revision: 1, Vendor,
+            (ushort)(FirstDeviceId + (ushort)device.Type))
     {
         _device = device;
         AddMemory(Structures, PciBarKind.Memory32, StructuresLength, new Registers(this));
@@ -167,8 +171,12 @@ public sealed class VirtioPci : PciDevice, IVirtioTransport, IStateful<VirtioPci
             case (CommonRegisters.QueueSize, 2): queue?.Size = (ushort)value; break;
             case (CommonRegisters.QueueVector, 2): Selected?.Vector = Vector((ushort)value); break;
             case (CommonRegisters.QueueEnable, 2) when value == 1 && queue is not null: _device.EnableQueue(_queueSelect); break;
-            case (CommonRegisters.QueueReset, 2) when value == 1 && Selected is not null && _device.Features.HasFlag(VirtioFeatures.RingReset): _device.ResetQueue(_queueSelect); break;
-            case ( >= CommonRegisters.QueueDescriptors and < CommonRegisters.QueueNotifyData, 4 or 8) when queue is not null && offset % size == 0: WriteAddress(queue, offset, size, value); break;
+            case (CommonRegisters.QueueReset, 2) when value == 1 && Selected is not null
+                && _device.Features.HasFlag(VirtioFeatures.RingReset):
+                _device.ResetQueue(_queueSelect); break;
+            case ( >= CommonRegisters.QueueDescriptors and < CommonRegisters.QueueNotifyData, 4 or 8) when queue is not null
+                && offset % size == 0:
+                WriteAddress(queue, offset, size, value); break;
         }
     }
 
@@ -204,7 +212,10 @@ public sealed class VirtioPci : PciDevice, IVirtioTransport, IStateful<VirtioPci
         TakeInterrupts();
     }
 
-    /// <summary>Section 4.1.4.9 "PCI configuration access capability": a driver without memory access, firmware, reaches the structures through a window in configuration space.</summary>
+    /// <summary>
+    /// Section 4.1.4.9 "PCI configuration access capability": a driver without memory access, firmware, reaches the structures through a window in
+    /// configuration space.
+    /// </summary>
     public override uint ReadConfig(int offset, int size)
     {
         lock (Lock)
@@ -251,7 +262,9 @@ public sealed class VirtioPci : PciDevice, IVirtioTransport, IStateful<VirtioPci
 
     /// <inheritdoc/>
     public override void Restore(object state) =>
-        ((IStateful<VirtioPciState>)this).Restore(state as VirtioPciState ?? throw new StateFormatException($"{Id}: its state is a {nameof(VirtioPciState)}, this is a {state?.GetType().Name ?? "null"}"));
+        ((IStateful<VirtioPciState>)this)
+            .Restore(state as VirtioPciState
+            ?? throw new StateFormatException($"{Id}: its state is a {nameof(VirtioPciState)}, this is a {state?.GetType().Name ?? "null"}"));
 
     VirtioPciState IStateful<VirtioPciState>.Save() =>
         new(SaveInterrupts(), _deviceFeatureSelect, _driverFeatureSelect, _queueSelect, _configurationVector, _interrupts, _device.SaveCommon());
@@ -274,8 +287,10 @@ public sealed class VirtioPci : PciDevice, IVirtioTransport, IStateful<VirtioPci
     /// <summary>Offsets: section 4.1.4.3 "Common configuration structure layout".</summary>
     private static class CommonRegisters
     {
-        public const int DeviceFeatureSelect = 0, DeviceFeature = 4, DriverFeatureSelect = 8, DriverFeature = 12, ConfigurationVector = 16, QueueCount = 18, Status = 20,
-            ConfigurationGeneration = 21, QueueSelect = 22, QueueSize = 24, QueueVector = 26, QueueEnable = 28, QueueNotifyOffset = 30, QueueDescriptors = 32, QueueDriver = 40,
+        public const int DeviceFeatureSelect = 0, DeviceFeature = 4, DriverFeatureSelect = 8, DriverFeature = 12, ConfigurationVector = 16, QueueCount = 18,
+            Status = 20,
+            ConfigurationGeneration = 21, QueueSelect = 22, QueueSize = 24, QueueVector = 26, QueueEnable = 28, QueueNotifyOffset = 30, QueueDescriptors = 32,
+                QueueDriver = 40,
             QueueDevice = 48, QueueNotifyData = 56, QueueReset = 58, Length = 64;
     }
 }
@@ -284,4 +299,5 @@ public sealed class VirtioPci : PciDevice, IVirtioTransport, IStateful<VirtioPci
 /// <param name="Causes">The interrupt status register.</param>
 [StateRecord("virtio-pci", version: 1)]
 internal sealed record VirtioPciState(
-    PciDeviceState Interrupts, uint DeviceFeatureSelect, uint DriverFeatureSelect, ushort QueueSelect, ushort ConfigurationVector, byte Causes, VirtioState Device);
+    PciDeviceState Interrupts, uint DeviceFeatureSelect, uint DriverFeatureSelect, ushort QueueSelect, ushort ConfigurationVector, byte Causes,
+        VirtioState Device);

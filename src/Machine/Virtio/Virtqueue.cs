@@ -69,7 +69,9 @@ public abstract class Virtqueue
 
     private static VirtqueueException NotRam(ulong address) => new($"{address:X} is not RAM, or the device may not master the bus");
 
-    /// <summary>Follows a table of descriptors that one entry names: section 2.7.5.3.1. Those of split rings are linked, those of packed rings lie one behind the other.</summary>
+    /// <summary>
+    /// Follows a table of descriptors that one entry names: section 2.7.5.3.1. Those of split rings are linked, those of packed rings lie one behind the other.
+    /// </summary>
     private protected void AddIndirect(DescriptorChain chain, ulong table, uint length, bool linked)
     {
         uint count = length / DescriptorSize;
@@ -94,7 +96,8 @@ public abstract class Virtqueue
 
     private protected static void Add(DescriptorChain chain, ulong address, uint length, DescriptorFlags flags)
     {
-        if (!chain.TryAdd(new(address, length), flags.HasFlag(DescriptorFlags.Write))) throw new VirtqueueException("a buffer to be read behind one to be written");
+        if (!chain.TryAdd(new(address, length), flags.HasFlag(DescriptorFlags.Write)))
+            throw new VirtqueueException("a buffer to be read behind one to be written");
     }
 }
 

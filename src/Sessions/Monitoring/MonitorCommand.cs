@@ -5,7 +5,8 @@ namespace Bunraku.Sessions.Monitoring;
 /// <param name="Arguments">Names of the arguments as the help shows them, separated by spaces, optional ones in brackets; empty for none.</param>
 /// <param name="Help">What it does, in a few words.</param>
 /// <param name="Run">
-/// Carries it out, with the arguments as they were typed, and returns what is to be shown: lines that end with a line end, or nothing. An exception is shown as its message.
+/// Carries it out, with the arguments as they were typed, and returns what is to be shown: lines that end with a line end, or nothing. An exception is shown as
+/// its message.
 /// </param>
 public sealed record MonitorCommand(string Name, string Arguments, string Help, Func<MonitorContext, IReadOnlyList<string>, string> Run)
 {

@@ -23,10 +23,12 @@ public sealed class MonitorCommands
     /// <exception cref="ArgumentException">There is one already that is typed alike, or the name has another number of words.</exception>
     public void Add(MonitorCommand command)
     {
-        if (command.Words.Count is not (1 or 2) || command.Words.Any(w => w.Length == 0)) throw new ArgumentException($"'{command.Name}' is no name for a command: it has one word, or two", nameof(command));
+        if (command.Words.Count is not (1 or 2) || command.Words.Any(w => w.Length == 0))
+            throw new ArgumentException($"'{command.Name}' is no name for a command: it has one word, or two", nameof(command));
         lock (_lock)
         {
-            if (_all.FirstOrDefault(c => Clash(c, command)) is { } other) throw new ArgumentException($"the command '{command.Name}' is typed like '{other.Name}'", nameof(command));
+            if (_all.FirstOrDefault(c => Clash(c, command)) is { } other)
+                throw new ArgumentException($"the command '{command.Name}' is typed like '{other.Name}'", nameof(command));
             _all = [.. _all, command];
         }
     }

@@ -10,7 +10,8 @@ public static class StandardCommands
     public static IReadOnlyList<MonitorCommand> All { get; } =
     [
         new("info status", "", "running or stopped, and what it runs on", (c, _) => Status(c)),
-        new("info registers", "[CPU]", "registers, segments, control registers, code at RIP; of processor 0 if none is given", Registers) { Complete = (c, _) => Processors(c.Vm) },
+        new("info registers", "[CPU]", "registers, segments, control registers, code at RIP; of processor 0 if none is given",
+            Registers) { Complete = (c, _) => Processors(c.Vm) },
         new("info cpus", "", "what each processor does", (c, _) => Cpus(c.Vm)),
         new("info stats", "", "times, instructions, exits, memory", (c, _) => c.Vm.Statistics.ToString()),
         new("info exits", "", "the last exits", (c, _) => string.Concat(c.Vm.LastExits.Select(e => e + "\n"))),
@@ -40,7 +41,8 @@ public static class StandardCommands
         X86Machine machine = vm.Machine;
         string state = vm.Ended ? "ended" : vm.Paused ? "stopped; 'cont' lets it go on" : "running";
         return TextLayout.Paragraph(state, context.Width) + TextLayout.Paragraph(string.Create(CultureInfo.InvariantCulture,
-            $"{machine.Clock.Nanoseconds / 1e9:0.0} s of virtual time, {machine.Cpus.Count} processor{(machine.Cpus.Count == 1 ? "" : "s")} {machine.Model.Name}, {ByteSize.Format(machine.Memory.Size)}, engine {vm.EngineName}"), context.Width);
+            $"{machine.Clock.Nanoseconds / 1e9:0.0} s of virtual time, {machine.Cpus.Count} processor{(machine.Cpus.Count == 1 ? "" : "s")} "
+                + $"{machine.Model.Name}, {ByteSize.Format(machine.Memory.Size)}, engine {vm.EngineName}"), context.Width);
     }
 
     private static string SysRq(MonitorContext context, IReadOnlyList<string> arguments)
@@ -48,7 +50,9 @@ public static class StandardCommands
         string? key = arguments.Count > 0 ? arguments[0] : null;
         if (key is { Length: not 1 } || key?[0] > 0x7E) throw new MonitorException($"'{key}' is not one key");
         context.Vm.SendBreak();
-        if (key is null) return TextLayout.Paragraph("the next key that the guest gets is the SysRq command" + (context.WayBack is { } keys ? $"; {keys} goes back to it" : ""), context.Width);
+        if (key is null)
+            return TextLayout.Paragraph("the next key that the guest gets is the SysRq command"
+            + (context.WayBack is { } keys ? $"; {keys} goes back to it" : ""), context.Width);
         context.Vm.SendConsole([(byte)key[0]]);
         return "";
     }
@@ -59,7 +63,8 @@ public static class StandardCommands
         string number = arguments.Count > 0 ? arguments[0] : "0";
         int count = vm.Machine.Cpus.Count;
         if (!int.TryParse(number, NumberStyles.None, CultureInfo.InvariantCulture, out int cpu) || cpu >= count)
-            throw new MonitorException(count == 1 ? $"there is no processor '{number}'; the only one is 0" : $"there is no processor '{number}'; they are 0 to {count - 1}");
+            throw new MonitorException(count == 1 ? $"there is no processor '{number}'; the only one is 0"
+                : $"there is no processor '{number}'; they are 0 to {count - 1}");
         CpuState state = vm.ReadState(cpu);
         return StateReport.Registers(state) + StateReport.Disassembly(vm.Machine.Memory, state);
     }
@@ -76,7 +81,8 @@ public static class StandardCommands
     {
         string activity = cpu.Activity switch { CpuActivity.Halted => "halted", CpuActivity.WaitForStartUp => "waits for its start", _ => "active" };
         return string.Create(CultureInfo.InvariantCulture,
-            $"cpu{cpu.Cpu.Index}  {activity}, RIP {state.Rip:x16}, CPL {(state.Ss.Attributes >> 5) & 3}\n      {cpu.Cpu.Counters.InstructionsRetired:#,0} instructions, {cpu.Exits.Total:#,0} exits\n");
+            $"cpu{cpu.Cpu.Index}  {activity}, RIP {state.Rip:x16}, CPL {(state.Ss.Attributes >> 5) & 3}\n      "
+                + $"{cpu.Cpu.Counters.InstructionsRetired:#,0} instructions, {cpu.Exits.Total:#,0} exits\n");
     }
 
     private static string Help(MonitorContext context, IReadOnlyList<string> arguments)
@@ -84,7 +90,8 @@ public static class StandardCommands
         IEnumerable<(string, string)> items;
         if (arguments.Count > 0)
         {
-            MonitorCommand[] meant = [.. context.Commands.All.Where(c => c.Words[0].StartsWith(arguments[0], StringComparison.Ordinal) || c.Alias == arguments[0])];
+            MonitorCommand[] meant =
+                [.. context.Commands.All.Where(c => c.Words[0].StartsWith(arguments[0], StringComparison.Ordinal) || c.Alias == arguments[0])];
             if (meant.Length == 0) throw new MonitorException($"unknown command '{arguments[0]}'; 'help' lists the commands");
             items = meant.Select(c => (c.Usage, c.Help));
         }
@@ -93,7 +100,8 @@ public static class StandardCommands
             items = context.Commands.All.Select(c => (c.Usage, c.Help));
             if (context.WayBack is { } keys) items = items.Append((keys, "back to the guest"));
         }
-        string shortened = "Words may be shortened (i r 1)" + (context.WayBack is null ? "." : ", Tab completes them, the arrow keys bring earlier lines back.");
+        string shortened = "Words may be shortened (i r 1)"
+            + (context.WayBack is null ? "." : ", Tab completes them, the arrow keys bring earlier lines back.");
         return TextLayout.Definitions([.. items], context.Width) + (arguments.Count > 0 ? "" : TextLayout.Paragraph(shortened, context.Width));
     }
 }

@@ -34,7 +34,8 @@ public class EscapeSequencesTests
     [InlineData("\x1BP>|XTerm(380)\x1B\\")] // the terminal's name
     [InlineData("\x1BP1$r0m\x1B\\")] // DECRPSS
     [InlineData("\x1B_Gi=31;OK\x1B\\")] // graphics
-    public void AReportIsOnePiece(string report) => Assert.Equal([(TerminalInput.Byte, "a"), (TerminalInput.Report, report), (TerminalInput.Byte, "b")], Feed("a" + report + "b"));
+    public void AReportIsOnePiece(string report) =>
+        Assert.Equal([(TerminalInput.Byte, "a"), (TerminalInput.Report, report), (TerminalInput.Byte, "b")], Feed("a" + report + "b"));
 
     [Theory]
     [InlineData("\x1B[A")]
@@ -51,7 +52,8 @@ public class EscapeSequencesTests
     [InlineData("\x1BPtyped by hand\r", "\r")]
     [InlineData("\x1B\x03y", "\x03y")]
     [InlineData("\x1B]x\x01" + "c", "\x01" + "c")]
-    public void AControlCharacterEndsWhatOnlyBeganLikeASequence(string typed, string left) => Assert.Equal(left, string.Concat(Feed(typed).Select(s => s.Bytes)));
+    public void AControlCharacterEndsWhatOnlyBeganLikeASequence(string typed, string left) =>
+        Assert.Equal(left, string.Concat(Feed(typed).Select(s => s.Bytes)));
 
     [Fact]
     public void EndlessSequencesAreGivenUp() => Assert.Contains((TerminalInput.Byte, "z"), Feed("\x1B]" + new string('x', 100_000) + "z"));

@@ -158,7 +158,9 @@ public class LineEditorTests
     {
         var typist = new Typist(columns, "registers", "stats", "status");
         var random = new Random(columns);
-        string[] keys = ["a", "b ", "cde", "\x7F", Left, Left, Right, "\x01", "\x05", "\x17", "\x0B", "\x1B" + "b", "\x1B" + "f", "re\t", "st\t", "\r", Up, Down, "\x04", "\x0C"];
+        string[] keys =
+            ["a", "b ", "cde", "\x7F", Left, Left, Right, "\x01", "\x05", "\x17", "\x0B", "\x1B" + "b", "\x1B" + "f", "re\t", "st\t", "\r", Up, Down, "\x04",
+            "\x0C"];
         for (int n = 0; n < 5000; n++)
         {
             typist.Type(keys[random.Next(keys.Length)]);

@@ -49,7 +49,8 @@ public sealed class MonitorOnTerminalTests
         using var pty = new Pty();
         using (var stty = Process.Start("stty", ["-F", pty.Name, "rows", $"{rows}", "cols", $"{columns}"])) stty.WaitForExit();
         using var kernel = new TemporaryFile(ShowsBytes);
-        using var process = new TestProcess(new ProcessStartInfo("sh", ["-c", $"exec dotnet '{Program}' run --kernel '{kernel.Path}' <{pty.Name} >{pty.Name} 2>&1"]));
+        using var process =
+            new TestProcess(new ProcessStartInfo("sh", ["-c", $"exec dotnet '{Program}' run --kernel '{kernel.Path}' <{pty.Name} >{pty.Name} 2>&1"]));
         pty.ReadUntil("ready");
         act(pty);
         pty.Type("\x01x");

@@ -30,7 +30,8 @@ public sealed class AcpiTablesTests : IDisposable
 
     public static TheoryData<string, int> TablesAndCpus => new()
     {
-        { "DSDT", 1 }, { "DSDT", 64 }, { "DSDT", 150 }, { "DSDT", 1200 }, { "FACP", 1 }, { "APIC", 1 }, { "APIC", 4 }, { "APIC", 300 }, { "FACS", 1 }, { "RSDT", 1 }, { "XSDT", 1 },
+        { "DSDT", 1 }, { "DSDT", 64 }, { "DSDT", 150 }, { "DSDT", 1200 }, { "FACP", 1 }, { "APIC", 1 }, { "APIC", 4 }, { "APIC", 300 }, { "FACS", 1 },
+            { "RSDT", 1 }, { "XSDT", 1 },
     };
 
     [Theory]

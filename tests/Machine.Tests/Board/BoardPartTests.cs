@@ -98,7 +98,8 @@ public sealed class BoardPartTests : IDisposable
 
     [Fact]
     public void APartInAnothersMemoryIsRefused() =>
-        Assert.Equal("guest-physical address FED00000 of Part is taken by Hpet", Refusal(new Intruder(b => b.Machine.Mmio.Add(0xFED0_0000, 0x1000, new Part()))));
+        Assert.Equal("guest-physical address FED00000 of Part is taken by Hpet",
+            Refusal(new Intruder(b => b.Machine.Mmio.Add(0xFED0_0000, 0x1000, new Part()))));
 
     [Fact]
     public void APartWithAnothersNameIsRefused() => Assert.Contains("com1", Refusal(new SerialPart(1, _ => { })));

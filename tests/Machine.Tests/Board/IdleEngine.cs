@@ -7,7 +7,8 @@ namespace Bunraku.Machine.Tests.Board;
 /// <param name="onDispose">Told of the end of each vCPU, and of the VM's with the number -1.</param>
 /// <param name="onEnter">What the guest does; null: the VM is not to be started.</param>
 /// <param name="cpus">How many vCPUs can be made.</param>
-internal sealed class IdleEngine(Action<int>? onKick = null, Action<int>? onDispose = null, Action<X86Exit>? onEnter = null, int cpus = int.MaxValue) : IX86Engine
+internal sealed class IdleEngine(Action<int>? onKick = null, Action<int>? onDispose = null, Action<X86Exit>? onEnter = null, int cpus = int.MaxValue)
+    : IX86Engine
 {
     public static readonly CpuModel Model =
         new("idle", "GenuineIntel", 6, 1, 1, "Idle", new HashSet<CpuFeature> { CpuFeature.Apic, CpuFeature.X2apic, CpuFeature.TscDeadline, CpuFeature.Lm });

@@ -13,7 +13,8 @@ public sealed class PcBoardTests : IDisposable
     private readonly List<byte> _serial = [];
     private readonly PcBoard _board;
 
-    public PcBoardTests() => _board = new PcBoard(_vm, new PcBoardOptions { SerialOutput = bytes => _serial.AddRange(bytes), DebugExit = true, TestDevice = true });
+    public PcBoardTests() =>
+        _board = new PcBoard(_vm, new PcBoardOptions { SerialOutput = bytes => _serial.AddRange(bytes), DebugExit = true, TestDevice = true });
 
     public void Dispose() => _vm.Dispose();
 
@@ -175,14 +176,35 @@ public sealed class PcBoardTests : IDisposable
             switch (random.Next(4))
             {
                 case 0:
-                    Handle(new X86Exit { Reason = ExitReason.Io, IsWrite = random.Next(2) == 0, Address = (ushort)random.Next(0x1000), Size = size, Data = value }, cpu);
+                    Handle(new X86Exit
+                    {
+                        Reason = ExitReason.Io,
+                        IsWrite = random.Next(2) == 0,
+                        Address = (ushort)random.Next(0x1000),
+                        Size = size,
+                        Data = value
+                    }, cpu);
                     break;
                 case 1:
-                    Handle(new X86Exit { Reason = ExitReason.Io, IsWrite = random.Next(2) == 0, Address = (ushort)random.Next(0x10000), Size = size, Data = value }, cpu);
+                    Handle(new X86Exit
+                    {
+                        Reason = ExitReason.Io,
+                        IsWrite = random.Next(2) == 0,
+                        Address = (ushort)random.Next(0x10000),
+                        Size = size,
+                        Data = value
+                    }, cpu);
                     break;
                 case 2:
                     ulong page = random.Next(2) == 0 ? MemoryLayout.IoApic : MemoryLayout.LocalApic;
-                    Handle(new X86Exit { Reason = ExitReason.Mmio, IsWrite = random.Next(2) == 0, Address = page + (ulong)(random.Next(0x1000) & -size), Size = size, Data = value }, cpu);
+                    Handle(new X86Exit
+                    {
+                        Reason = ExitReason.Mmio,
+                        IsWrite = random.Next(2) == 0,
+                        Address = page + (ulong)(random.Next(0x1000) & -size),
+                        Size = size,
+                        Data = value
+                    }, cpu);
                     break;
                 default:
                     Handle(new X86Exit { Reason = ExitReason.Msr, IsWrite = random.Next(2) == 0, Address = (uint)random.Next(0x900), Data = value }, cpu);
@@ -235,7 +257,8 @@ public sealed class PcBoardTests : IDisposable
         return exit;
     }
 
-    private void Out(ushort port, int size, uint value) => Handle(new X86Exit { Reason = ExitReason.Io, IsWrite = true, Address = port, Size = size, Data = value }, 0);
+    private void Out(ushort port, int size, uint value) =>
+        Handle(new X86Exit { Reason = ExitReason.Io, IsWrite = true, Address = port, Size = size, Data = value }, 0);
 
     private uint In(ushort port, int size) => (uint)Handle(new X86Exit { Reason = ExitReason.Io, Address = port, Size = size }, 0).Data;
 
@@ -245,7 +268,8 @@ public sealed class PcBoardTests : IDisposable
         Handle(new X86Exit { Reason = ExitReason.Mmio, IsWrite = true, Address = address, Size = 4, Data = value }, 0);
 
     /// <returns>True when it faults.</returns>
-    private bool Wrmsr(uint index, ulong value, int cpu) => Handle(new X86Exit { Reason = ExitReason.Msr, IsWrite = true, Address = index, Data = value }, cpu).Fault;
+    private bool Wrmsr(uint index, ulong value, int cpu) =>
+        Handle(new X86Exit { Reason = ExitReason.Msr, IsWrite = true, Address = index, Data = value }, cpu).Fault;
 
     private uint ConfigRead(int slot, int register)
     {
@@ -255,7 +279,8 @@ public sealed class PcBoardTests : IDisposable
 
     private void InitializePic()
     {
-        foreach ((ushort port, uint value) in ((ushort, uint)[])[(0x20, 0x11), (0x21, 0x30), (0x21, 4), (0x21, 1), (0xA0, 0x11), (0xA1, 0x38), (0xA1, 2), (0xA1, 1), (0x21, 0), (0xA1, 0)])
+        foreach ((ushort port, uint value) in ((ushort, uint)[])[(0x20, 0x11), (0x21, 0x30), (0x21, 4), (0x21, 1), (0xA0, 0x11), (0xA1, 0x38), (0xA1, 2),
+            (0xA1, 1), (0x21, 0), (0xA1, 0)])
             Out(port, 1, value);
     }
 }

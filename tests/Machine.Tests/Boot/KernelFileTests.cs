@@ -24,7 +24,13 @@ public sealed class KernelFileTests : IDisposable
     private static string ErrorOf(byte[] kernel, ulong memorySize = 64 << 20, byte[]? initrd = null, string commandLine = "")
     {
         using var memory = new GuestMemory(MemoryLayout.Regions(memorySize));
-        return ErrorOf(() => KernelLoader.Load(new(memory, LoadersOnQemuTests.Model(CpuFeature.Lm), E820.Build(memory), kernel, "k") { Modules = initrd is null ? [] : [new(initrd, "initrd")], CommandLine = commandLine }));
+        return ErrorOf(() =>
+            KernelLoader.Load(new(memory, LoadersOnQemuTests.Model(CpuFeature.Lm), E820.Build(memory), kernel, "k")
+            {
+                Modules = initrd is null ? []
+            : [new(initrd, "initrd")],
+                CommandLine = commandLine
+            }));
     }
 
     public static TheoryData<string, byte[]> Others => new()
@@ -98,7 +104,11 @@ public sealed class KernelFileTests : IDisposable
     {
         using var memory = new GuestMemory(64 << 20);
         BootModule module = new(new byte[16], "m");
-        Assert.Contains("one initrd", ErrorOf(() => KernelLoader.Load(new(memory, LoadersOnQemuTests.Model(CpuFeature.Lm), E820.Build(memory), SyntheticKernels.BzImage(), "k") { Modules = [module, module] })));
+        Assert.Contains("one initrd",
+            ErrorOf(() =>
+            KernelLoader.Load(new(memory, LoadersOnQemuTests.Model(CpuFeature.Lm), E820.Build(memory), SyntheticKernels.BzImage(),
+            "k")
+            { Modules = [module, module] })));
     }
 
     [Fact]
@@ -114,7 +124,8 @@ public sealed class KernelFileTests : IDisposable
     }
 
     [Fact]
-    public void A_multiboot_2_kernel_is_named() => Assert.Contains("multiboot 2", ErrorOf([0xD6, 0x50, 0x52, 0xE8, 0, 0, 0, 0, 16, 0, 0, 0, 0x1A, 0xAF, 0xAD, 0x17, .. new byte[60]]));
+    public void A_multiboot_2_kernel_is_named() =>
+        Assert.Contains("multiboot 2", ErrorOf([0xD6, 0x50, 0x52, 0xE8, 0, 0, 0, 0, 16, 0, 0, 0, 0x1A, 0xAF, 0xAD, 0x17, .. new byte[60]]));
 
     [Fact]
     public void Files_without_an_end_are_refused()
@@ -167,7 +178,8 @@ public sealed class KernelFileTests : IDisposable
     public void An_initrd_that_does_not_fit_says_so_and_how_much_is_needed()
     {
         byte[] kernel = SyntheticKernels.BzImage(load: 1 << 20, initSize: 55 << 20), initrd = new byte[(10 << 20) + 1];
-        Assert.Contains("initrd of 11 MiB does not fit beside the kernel: the machine has 64 MiB of memory, at least 67 MiB is needed", ErrorOf(kernel, 64 << 20, initrd));
+        Assert.Contains("initrd of 11 MiB does not fit beside the kernel: the machine has 64 MiB of memory, at least 67 MiB is needed",
+            ErrorOf(kernel, 64 << 20, initrd));
         using var enough = new GuestMemory(67 << 20);
         KernelLoader.Load(new(enough, LoadersOnQemuTests.Model(CpuFeature.Lm), E820.Build(enough), kernel, "k") { Modules = [new(initrd, "initrd")] });
         // No amount of memory helps where the kernel's own limit is the reason.
@@ -184,7 +196,10 @@ public sealed class KernelFileTests : IDisposable
     {
         byte[] initrd = Encoding.ASCII.GetBytes("the initial ram disk");
         using var memory = new GuestMemory(128 << 20);
-        CpuState state = KernelLoader.Load(new(memory, LoadersOnQemuTests.Model(CpuFeature.Lm), E820.Build(memory), SyntheticKernels.BzImage(initrdMaximum: 0x5FF_FFFF), "k") { Modules = [new(initrd, "initrd")], RsdpAddress = 0xE0000 });
+        CpuState state =
+            KernelLoader.Load(new(memory, LoadersOnQemuTests.Model(CpuFeature.Lm), E820.Build(memory), SyntheticKernels.BzImage(initrdMaximum: 0x5FF_FFFF),
+            "k")
+            { Modules = [new(initrd, "initrd")], RsdpAddress = 0xE0000 });
         byte[] parameters = new byte[4096], there = new byte[initrd.Length];
         Assert.True(memory.Read(state.Gpr[6], parameters));
         uint address = BinaryPrimitives.ReadUInt32LittleEndian(parameters.AsSpan(0x218));

@@ -26,7 +26,9 @@ public sealed class LoaderFuzzTests(ITestOutputHelper output)
         byte[][] seeds = format switch
         {
             "bzImage" => [SyntheticKernels.BzImage(), SyntheticKernels.BzImage(version: 0x202), SyntheticKernels.BzImage(version: 0x209)],
-            "multiboot" => [SyntheticKernels.MultibootElf(), SyntheticKernels.MultibootElf(flags: 7), SyntheticKernels.HeadersFirst(), SyntheticKernels.MultibootAddresses()],
+            "multiboot" =>
+                [SyntheticKernels.MultibootElf(), SyntheticKernels.MultibootElf(flags: 7), SyntheticKernels.HeadersFirst(),
+                SyntheticKernels.MultibootAddresses()],
             _ => [SyntheticKernels.Pvh(false), SyntheticKernels.Pvh(true)],
         };
         int inputs = int.TryParse(Environment.GetEnvironmentVariable("BUNRAKU_FUZZ_INPUTS"), out int n) ? n : DefaultInputs;
@@ -37,7 +39,9 @@ public sealed class LoaderFuzzTests(ITestOutputHelper output)
         using var memory = new GuestMemory(MemorySize);
         IReadOnlyList<E820Entry> map = E820.Build(memory);
         // What is not usable holds a pattern that must survive.
-        E820Entry[] forbidden = [new(0, MemoryLayout.BiosDataAreaEnd, E820Type.Reserved), .. map.Where(e => e.Type != E820Type.Memory && e.End <= MemorySize), new(0xA0000, 0x40000, E820Type.Reserved)];
+        E820Entry[] forbidden =
+            [new(0, MemoryLayout.BiosDataAreaEnd, E820Type.Reserved), .. map.Where(e => e.Type != E820Type.Memory && e.End <= MemorySize),
+            new(0xA0000, 0x40000, E820Type.Reserved)];
         byte[] pattern = new byte[Step];
         Array.Fill(pattern, (byte)0xA5);
         foreach (E820Entry range in forbidden)
@@ -51,7 +55,11 @@ public sealed class LoaderFuzzTests(ITestOutputHelper output)
             byte[] kernel = Mutate(random, seeds[random.Next(seeds.Length)]);
             try
             {
-                KernelLoader.Load(new(memory, model, map, kernel, "k") { Modules = modules[..random.Next(format == "bzImage" ? 2 : 3)], CommandLine = "console=ttyS0" });
+                KernelLoader.Load(new(memory, model, map, kernel, "k")
+                {
+                    Modules = modules[..random.Next(format == "bzImage" ? 2 : 3)],
+                    CommandLine = "console=ttyS0"
+                });
                 loaded++;
             }
             catch (BootException)
@@ -86,11 +94,14 @@ public sealed class LoaderFuzzTests(ITestOutputHelper output)
     private static byte[] Mutate(Random random, byte[] seed)
     {
         byte[] file = [.. seed];
-        uint[] interesting = [0, 1, 0xFF, 0xFFF, 0x1000, 0x7FFF, 0x8000, 0xFFFF, 0xA_0000, 0x10_0000, (uint)MemorySize, (uint)MemorySize - 1, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_F000, 0xFFFF_FFFF, (uint)seed.Length, (uint)seed.Length - 1];
+        uint[] interesting =
+            [0, 1, 0xFF, 0xFFF, 0x1000, 0x7FFF, 0x8000, 0xFFFF, 0xA_0000, 0x10_0000, (uint)MemorySize, (uint)MemorySize - 1, 0x7FFF_FFFF, 0x8000_0000,
+            0xFFFF_F000, 0xFFFF_FFFF, (uint)seed.Length, (uint)seed.Length - 1];
         for (int changes = random.Next(1, 5); changes > 0; changes--)
         {
             // bzImage keeps its header at a fixed place and has little else that a loader reads.
-            int at = file.Length == 0 ? 0 : file.Length > 0x270 && random.Next(8) != 0 ? random.Next(0x1F0, 0x268) : random.Next(file.Length), left = file.Length - at;
+            int at = file.Length == 0 ? 0 : file.Length > 0x270 && random.Next(8) != 0 ? random.Next(0x1F0, 0x268)
+                : random.Next(file.Length), left = file.Length - at;
             switch (random.Next(6))
             {
                 case 0 when left >= 1: file[at] = (byte)random.Next(256); break;

@@ -20,7 +20,12 @@ public sealed class LoadersOnQemuTests : IDisposable
         byte[] kernel = kernelOf(File.ReadAllBytes(packages.FindKernel("linux")));
         LinuxGuest guest = LinuxGuest.Create(kernel, "linux", File.ReadAllBytes(packages.FindBusybox()), new() { Command = command });
         using var memory = new GuestMemory(MemoryLayout.Regions(memorySize));
-        CpuState state = KernelLoader.Load(new(memory, model, E820.Build(memory), kernel, "linux") { Modules = [new(guest.Initrd, "initramfs")], CommandLine = guest.Append + " bunraku.end" });
+        CpuState state =
+            KernelLoader.Load(new(memory, model, E820.Build(memory), kernel, "linux")
+            {
+                Modules = [new(guest.Initrd, "initramfs")],
+                CommandLine = guest.Append + " bunraku.end"
+            });
         var messages = new GuestMessages(guest.Token);
         var console = new List<byte>();
         using var ended = new ManualResetEventSlim();
@@ -37,7 +42,8 @@ public sealed class LoadersOnQemuTests : IDisposable
         return output;
     }
 
-    private static readonly string[] Show = ["sh", "-c", "cat /proc/cmdline; grep -c . /proc/cpuinfo >/dev/null && grep RAM /proc/iomem | wc -l; dmesg | grep -E 'BIOS-e820|Xen|PVH'"];
+    private static readonly string[] Show =
+        ["sh", "-c", "cat /proc/cmdline; grep -c . /proc/cpuinfo >/dev/null && grep RAM /proc/iomem | wc -l; dmesg | grep -E 'BIOS-e820|Xen|PVH'"];
 
     private static void CheckShown(string shown)
     {

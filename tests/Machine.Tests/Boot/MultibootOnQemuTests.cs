@@ -144,7 +144,9 @@ public sealed class MultibootOnQemuTests : IDisposable
     public void Modules_come_in_order_with_their_command_lines(int count)
     {
         string kernel = Build(3, "-Ttext=0x100000", "-N");
-        string[] texts = [$"{Module("first", "content of the first")} root=/dev/ram0  two  spaces", $"{Module("second", new string('x', 5000) + " end")} a,,b,,,,c", Module("third", "3")];
+        string[] texts =
+            [$"{Module("first", "content of the first")} root=/dev/ram0  two  spaces", $"{Module("second", new string('x', 5000) + " end")} a,,b,,,,c",
+            Module("third", "3")];
         string list = string.Join(',', texts.Take(count));
         string expected = ByQemu(kernel, "option=1 --", list);
         Assert.Equal(expected, ByUs(kernel, "option=1 --", count == 0 ? [] : BootModule.SplitList(list)));
@@ -152,7 +154,9 @@ public sealed class MultibootOnQemuTests : IDisposable
         if (count > 1) Assert.Contains("second a,b,,c\nxxx", expected);
     }
 
-    /// <summary>What the linker makes without a script: a segment that begins with the file's headers, in the page before the code, where a PC has ROM.</summary>
+    /// <summary>
+    /// What the linker makes without a script: a segment that begins with the file's headers, in the page before the code, where a PC has ROM.
+    /// </summary>
     [Theory]
     [InlineData("-z", "separate-code")]
     [InlineData("-z", "noseparate-code")]

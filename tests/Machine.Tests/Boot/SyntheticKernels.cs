@@ -68,7 +68,9 @@ internal static class SyntheticKernels
 
     public static byte[] MultibootElf(uint flags = 3) => Elf(is64: false, machine: 3, segment: MultibootHeader(flags, []));
 
-    /// <summary>As a linker makes it: one segment that begins with the file's headers in the page below 1 MiB, and ends with the multiboot header and code above.</summary>
+    /// <summary>
+    /// As a linker makes it: one segment that begins with the file's headers in the page below 1 MiB, and ends with the multiboot header and code above.
+    /// </summary>
     /// <param name="inRom">A byte of the part below 1 MiB that is no header.</param>
     public static byte[] HeadersFirst(byte inRom = 0)
     {

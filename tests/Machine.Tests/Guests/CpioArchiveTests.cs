@@ -25,12 +25,14 @@ public sealed class CpioArchiveTests : IDisposable
         Assert.Matches(@"\nlrwxrwxrwx +1 0 +0 +4 Jan +1 +1970 d/link -> file\n", list);
         Assert.Matches(@"\ncrw------- +1 0 +0 +1, +3 Jan +1 +1970 d/null\n$", list);
         Run($"cd {_folder} && cpio -i --quiet 'd' 'd/file*' < {path}");
-        for (int n = 0; n < 9; n++) Assert.Equal(Enumerable.Repeat((byte)n, n).ToArray(), File.ReadAllBytes(Path.Combine(_folder, "d", "file" + new string('x', n))));
+        for (int n = 0; n < 9; n++)
+            Assert.Equal(Enumerable.Repeat((byte)n, n).ToArray(), File.ReadAllBytes(Path.Combine(_folder, "d", "file" + new string('x', n))));
     }
 
     private static string Run(string command)
     {
-        using Process process = Process.Start(new ProcessStartInfo("sh", ["-c", command]) { RedirectStandardOutput = true, Environment = { ["TZ"] = "UTC", ["LC_ALL"] = "C" } })!;
+        using Process process =
+            Process.Start(new ProcessStartInfo("sh", ["-c", command]) { RedirectStandardOutput = true, Environment = { ["TZ"] = "UTC", ["LC_ALL"] = "C" } })!;
         string output = process.StandardOutput.ReadToEnd();
         process.WaitForExit();
         Assert.Equal(0, process.ExitCode);

@@ -34,20 +34,26 @@ public sealed class DebianPackagesTests : IDisposable
         return message;
     }
 
-    private const string Knows = """case "$*" in *depends*) echo linux-image-cloud-amd64; echo '  Depends: linux-image-9-cloud-amd64';; *) echo 'Size: 26713492';; esac""";
+    private const string Knows = """case "$*" in *depends*) echo linux-image-cloud-amd64; echo '  Depends: linux-image-9-cloud-amd64';;"""
+        + """ *) echo 'Size: 26713492';; esac""";
 
     [Fact]
     public void Without_apt_the_missing_tool_is_named()
     {
-        Assert.StartsWith("the guest 'linux' needs a kernel from Debian packages, and this machine has no apt-get;", ErrorOf(() => Machine().FindKernel("linux")));
-        Assert.StartsWith("the default Linux guest needs busybox-static, and this machine has no dpkg-deb;", ErrorOf(() => Machine(("apt-get", ""), ("apt-cache", "")).FindBusybox()));
+        Assert.StartsWith("the guest 'linux' needs a kernel from Debian packages, and this machine has no apt-get;",
+            ErrorOf(() => Machine().FindKernel("linux")));
+        Assert.StartsWith("the default Linux guest needs busybox-static, and this machine has no dpkg-deb;",
+            ErrorOf(() => Machine(("apt-get", ""), ("apt-cache", "")).FindBusybox()));
     }
 
     [Fact]
     public void Without_lists_and_network_the_cause_is_apts_own()
     {
-        DebianPackages packages = Machine(("apt-get", "echo 'W: noise' >&2; echo 'E: Failed to fetch somewhere' >&2; echo 'E: more' >&2; exit 100"), ("apt-cache", "exit 100"), ("dpkg-deb", ""));
-        Assert.StartsWith("the guest 'linux-generic' needs a kernel from Debian packages, but the package lists know no linux-image-amd64 or linux-image-generic: Failed to fetch somewhere (is there a network?);",
+        DebianPackages packages =
+            Machine(("apt-get", "echo 'W: noise' >&2; echo 'E: Failed to fetch somewhere' >&2; echo 'E: more' >&2; exit 100"), ("apt-cache", "exit 100"),
+            ("dpkg-deb", ""));
+        Assert.StartsWith("the guest 'linux-generic' needs a kernel from Debian packages, but the package lists know no linux-image-amd64 or "
+            + "linux-image-generic: Failed to fetch somewhere (is there a network?);",
             ErrorOf(() => packages.FindKernel("linux-generic")));
         Assert.Equal([Update], _progress);
     }
@@ -95,7 +101,8 @@ public sealed class DebianPackagesTests : IDisposable
         File.WriteAllText(Path.Combine(tree, "vmlinuz-9-cloud-amd64"), "the kernel");
         DebianPackages packages = Machine(
             // The first call waits until the second user has found out that it has to wait; a second call would be the fault.
-            ("apt-get", $"echo x >>{calls}; [ $(wc -l <{calls}) = 1 ] || : >{_folder}/waits; until [ -e {_folder}/waits ]; do sleep 0.01; done; echo > p.deb"), ("apt-cache", Knows), ("dpkg-deb", $"tar -C {_folder}/tree -cf - ."));
+            ("apt-get", $"echo x >>{calls}; [ $(wc -l <{calls}) = 1 ] || : >{_folder}/waits; until [ -e {_folder}/waits ]; do sleep 0.01; done; echo > p.deb"),
+                ("apt-cache", Knows), ("dpkg-deb", $"tar -C {_folder}/tree -cf - ."));
         Task<string> first = Task.Run(() => packages.FindKernel("linux"));
         while (!File.Exists(calls)) Thread.Sleep(1);
         var told = new List<string>();

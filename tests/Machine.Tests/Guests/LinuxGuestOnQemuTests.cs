@@ -13,7 +13,9 @@ public sealed class LinuxGuestOnQemuTests : IDisposable
     {
         var packages = new DebianPackages(new GuestCache());
         byte[] kernel = File.ReadAllBytes(packages.FindKernel("linux"));
-        LinuxGuest guest = LinuxGuest.Create(kernel, "linux", File.ReadAllBytes(packages.FindBusybox()), new() { Command = command, Terminal = terminal, Columns = 91, Rows = 33 });
+        LinuxGuest guest =
+            LinuxGuest.Create(kernel, "linux", File.ReadAllBytes(packages.FindBusybox()),
+            new() { Command = command, Terminal = terminal, Columns = 91, Rows = 33 });
         string kernelPath = Path.Combine(_folder, "kernel"), initrdPath = Path.Combine(_folder, "initrd");
         File.WriteAllBytes(kernelPath, kernel);
         File.WriteAllBytes(initrdPath, guest.Initrd.Span);
@@ -88,7 +90,8 @@ public sealed class LinuxGuestOnQemuTests : IDisposable
     [Fact]
     public void A_command_on_a_terminal_has_the_users_window_and_job_control()
     {
-        (int? status, _, byte[] output) = Run(["sh", "-c", "tty; stty size; ps -o tty,pid,args | grep -c 'ttyS1\\|4,65'; : </dev/tty && echo controlling"], terminal: true);
+        (int? status, _, byte[] output) =
+            Run(["sh", "-c", "tty; stty size; ps -o tty,pid,args | grep -c 'ttyS1\\|4,65'; : </dev/tty && echo controlling"], terminal: true);
         string text = Encoding.UTF8.GetString(output);
         Assert.StartsWith("/dev/ttyS1\r\n33 91\r\n", text);
         Assert.EndsWith("controlling\r\n", text);

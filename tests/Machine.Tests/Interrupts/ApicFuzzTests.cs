@@ -36,7 +36,8 @@ public sealed class ApicFuzzTests
                     f.Bus.TryReadMsr(cpu, X2ApicMsr + (uint)random.Next(0x100), out _);
                     break;
                 case 5:
-                    f.Bus.TryWriteMsr(cpu, random.Next(2) == 0 ? TscDeadlineMsr : BaseMsr, random.Next(2) == 0 ? value : DefaultBase | value & (Enable | Extd | Bsp));
+                    f.Bus.TryWriteMsr(cpu, random.Next(2) == 0 ? TscDeadlineMsr : BaseMsr, random.Next(2) == 0 ? value
+                        : DefaultBase | value & (Enable | Extd | Bsp));
                     break;
                 case 6:
                     f.IoApic.WriteMmio((uint)random.Next(0x50), 1 << random.Next(4), value);

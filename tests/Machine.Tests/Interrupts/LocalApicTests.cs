@@ -3,7 +3,9 @@ using static Bunraku.Machine.Tests.Interrupts.ApicFixture;
 
 namespace Bunraku.Machine.Tests.Interrupts;
 
-/// <summary>The local APIC against Intel SDM vol. 3A (325462-083), chapter "Advanced Programmable Interrupt Controller (APIC)"; names cite its sections.</summary>
+/// <summary>
+/// The local APIC against Intel SDM vol. 3A (325462-083), chapter "Advanced Programmable Interrupt Controller (APIC)"; names cite its sections.
+/// </summary>
 public sealed class LocalApicTests
 {
     [Fact]

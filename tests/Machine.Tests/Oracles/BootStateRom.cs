@@ -71,7 +71,8 @@ internal static class BootStateRom
         c.mov(eax, 0x10);
         c.mov(ds, eax);
         c.lgdt(__[RomBase + GdtPointer + 8]);
-        foreach ((AssemblerRegisterSegment register, SegmentState segment) in new[] { (ds, state.Ds), (es, state.Es), (ss, state.Ss), (fs, state.Fs), (gs, state.Gs) })
+        foreach ((AssemblerRegisterSegment register, SegmentState segment) in new[] { (ds, state.Ds), (es, state.Es), (ss, state.Ss), (fs, state.Fs),
+            (gs, state.Gs) })
         {
             c.mov(eax, (uint)segment.Selector);
             c.mov(register, eax);

@@ -16,7 +16,8 @@ internal sealed class BoardRig : IDisposable
     /// <summary>PCI slot of the virtio device, where a test does not ask for other parts.</summary>
     public const int VirtioSlot = 5;
 
-    private static readonly CpuModel s_model = IdleEngine.Model with { Features = new HashSet<CpuFeature>(IdleEngine.Model.Features) { CpuFeature.Hypervisor } };
+    private static readonly CpuModel s_model =
+        IdleEngine.Model with { Features = new HashSet<CpuFeature>(IdleEngine.Model.Features) { CpuFeature.Hypervisor } };
 
     private readonly X86Exit _exit = new();
 

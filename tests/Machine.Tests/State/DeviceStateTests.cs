@@ -4,8 +4,8 @@ using Bunraku.Hypervisor;
 namespace Bunraku.Machine.Tests.State;
 
 /// <summary>
-/// Every device of a full board is saved at random moments of random traffic, restored in a new machine, and goes on there: it must behave as the one that was saved, which goes on too, and be equal
-/// to it in the end.
+/// Every device of a full board is saved at random moments of random traffic, restored in a new machine, and goes on there: it must behave as the one that was
+/// saved, which goes on too, and be equal to it in the end.
 /// </summary>
 public sealed class DeviceStateTests
 {

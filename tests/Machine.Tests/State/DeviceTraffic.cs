@@ -8,7 +8,10 @@ namespace Bunraku.Machine.Tests.State;
 /// <summary>Random accesses to one device of a board, and now and then to the others. One seed gives one sequence.</summary>
 internal sealed class DeviceTraffic(string device, int seed)
 {
-    /// <summary>Where the registers of each device are: I/O ports, guest-physical ranges, MSRs. A device that is not named here has no door of its own, and lives on what the others do to it.</summary>
+    /// <summary>
+    /// Where the registers of each device are: I/O ports, guest-physical ranges, MSRs. A device that is not named here has no door of its own, and lives on
+    /// what the others do to it.
+    /// </summary>
     public static IReadOnlyDictionary<string, Doors> All { get; } = new Dictionary<string, Doors>
     {
         ["kvm"] = new() { Msrs = [KvmMsr.WallClock, KvmMsr.WallClockOld, KvmMsr.SystemTime, KvmMsr.StealTime, KvmMsr.PvEoi, KvmMsr.PollControl] },
@@ -86,7 +89,8 @@ internal sealed class DeviceTraffic(string device, int seed)
     /// <summary>What random accesses alone would hardly ever do: a driver starts the device, or gives it buffers.</summary>
     private Func<BoardRig, ulong> DriverOfVirtio()
     {
-        VirtioFeatures features = VirtioFeatures.Version1 | (_random.Next(2) == 0 ? VirtioFeatures.RingPacked : 0) | (_random.Next(2) == 0 ? VirtioFeatures.EventIndex : 0);
+        VirtioFeatures features = VirtioFeatures.Version1 | (_random.Next(2) == 0 ? VirtioFeatures.RingPacked : 0)
+            | (_random.Next(2) == 0 ? VirtioFeatures.EventIndex : 0);
         int buffers = _random.Next(1, 8);
         bool notify = _random.Next(3) != 0;
         return rig =>

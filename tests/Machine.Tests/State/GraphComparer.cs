@@ -9,7 +9,8 @@ using Bunraku.Machine.Virtio;
 namespace Bunraku.Machine.Tests.State;
 
 /// <summary>
-/// Walks the objects of two machines side by side, from the board and the buses through all fields, and names each field whose values differ: state that no record holds shows up here, whoever has it.
+/// Walks the objects of two machines side by side, from the board and the buses through all fields, and names each field whose values differ: state that no
+/// record holds shows up here, whoever has it.
 /// </summary>
 internal static class GraphComparer
 {
@@ -24,8 +25,10 @@ internal static class GraphComparer
 
     /// <summary>What belongs to the host, or is compared elsewhere.</summary>
     private static bool IsForeign(Type type) =>
-        typeof(IX86Cpu).IsAssignableFrom(type) || type == typeof(X86Machine) || type == typeof(X86CpuThread) || type == typeof(GuestMemory) || type == typeof(VirtualClock)
-        || type == typeof(TimerQueue) || type == typeof(CpuModel) || type == typeof(BoardRig) || typeof(MemberInfo).IsAssignableFrom(type) || type.Namespace is { } n && (n.StartsWith("System.Threading", StringComparison.Ordinal)
+        typeof(IX86Cpu).IsAssignableFrom(type) || type == typeof(X86Machine) || type == typeof(X86CpuThread) || type == typeof(GuestMemory)
+            || type == typeof(VirtualClock)
+        || type == typeof(TimerQueue) || type == typeof(CpuModel) || type == typeof(BoardRig) || typeof(MemberInfo).IsAssignableFrom(type)
+            || type.Namespace is { } n && (n.StartsWith("System.Threading", StringComparison.Ordinal)
         || n.StartsWith("System.Reflection", StringComparison.Ordinal)) || type == typeof(object) || type.IsPointer;
 
     /// <summary>One line for each field that differs.</summary>
@@ -127,5 +130,6 @@ internal static class GraphComparer
         }
     }
 
-    private static string Show(object? value) => value is IFormattable f and not Enum ? f.ToString(value is byte or ushort or uint or ulong ? "X" : null, null) : value?.ToString() ?? "null";
+    private static string Show(object? value) => value is IFormattable f and not Enum ? f.ToString(value is byte or ushort or uint or ulong ? "X" : null, null)
+        : value?.ToString() ?? "null";
 }

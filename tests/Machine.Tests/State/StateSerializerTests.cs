@@ -37,10 +37,12 @@ public sealed class StateSerializerTests
     public void An_unknown_member_is_not_skipped() => Assert.Contains("Colour", Refused(s => s.Replace("\"Port61\":0,", "\"Port61\":0,\"Colour\":1,")));
 
     [Fact]
-    public void A_number_out_of_its_range_is_no_index() => Assert.Equal("pit: state.Mode is 9, not 0 to 5", Refused(s => s.Replace("\"Mode\":0", "\"Mode\":9")));
+    public void A_number_out_of_its_range_is_no_index() =>
+        Assert.Equal("pit: state.Mode is 9, not 0 to 5", Refused(s => s.Replace("\"Mode\":0", "\"Mode\":9")));
 
     [Fact]
-    public void An_array_of_another_length_is_refused() => Assert.Equal("pit: state.Channels has 0 elements, not 3", Refused(s => "{\"Channels\":[]," + s[s.IndexOf("\"Edge\"", StringComparison.Ordinal)..]));
+    public void An_array_of_another_length_is_refused() =>
+        Assert.Equal("pit: state.Channels has 0 elements, not 3", Refused(s => "{\"Channels\":[]," + s[s.IndexOf("\"Edge\"", StringComparison.Ordinal)..]));
 
     [Fact]
     public void Damaged_bytes_are_refused() => Assert.StartsWith("pit: its state is damaged:", Refused(s => s[..^5]));

@@ -33,7 +33,8 @@ public sealed class CpuTimeTests : IDisposable
     [Fact]
     public void A_processor_that_the_host_does_not_give_is_refused_before_the_start()
     {
-        var e = Assert.Throws<CpuTimeException>(() => new X86Machine(new IdleEngine(), IdleEngine.Model, 1 << 20, options: new X86MachineOptions { CpuTime = new CpuTimeOptions { Pins = [8000] } }));
+        var e = Assert.Throws<CpuTimeException>(() =>
+            new X86Machine(new IdleEngine(), IdleEngine.Model, 1 << 20, options: new X86MachineOptions { CpuTime = new CpuTimeOptions { Pins = [8000] } }));
         Assert.StartsWith("--pin 8000: ", e.Message);
         Assert.DoesNotContain('\n', e.Message);
     }

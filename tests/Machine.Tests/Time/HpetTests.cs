@@ -190,7 +190,15 @@ public sealed class HpetTests
             int size = 1 << random.Next(4);
             ulong offset = random.Next(3) == 0 ? (ulong)random.Next(0x400) : (ulong)random.Next(0x30) * 8;
             offset &= ~((ulong)size - 1);
-            ulong value = random.Next(5) switch { 0 => (ulong)random.NextInt64(long.MinValue, long.MaxValue), 1 => ulong.MaxValue, 2 => (ulong)random.Next(64), 3 => (ulong)random.Next(1 << 16), _ => 0 };
+            ulong value =
+                random.Next(5) switch
+                {
+                    0 => (ulong)random.NextInt64(long.MinValue, long.MaxValue),
+                    1 => ulong.MaxValue,
+                    2 => (ulong)random.Next(64),
+                    3 => (ulong)random.Next(1 << 16),
+                    _ => 0
+                };
             if (random.Next(3) == 0) Read(offset, size);
             else Write(offset, value, size);
             if (random.Next(4) == 0) _time.Advance(random.NextInt64(2_000_000));

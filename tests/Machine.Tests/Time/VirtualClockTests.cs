@@ -98,7 +98,10 @@ public sealed class VirtualClockTests
         Assert.Equal(behind, clock.BehindHost);
     }
 
-    /// <summary>Five parts in a million of error in the first measurement, then looks as <c>ClockDiscipline</c> takes them: ten minutes later time is right to a microsecond.</summary>
+    /// <summary>
+    /// Five parts in a million of error in the first measurement, then looks as <c>ClockDiscipline</c> takes them: ten minutes later time is right to a
+    /// microsecond.
+    /// </summary>
     [Theory]
     [InlineData(5e-6)]
     [InlineData(-5e-6)]

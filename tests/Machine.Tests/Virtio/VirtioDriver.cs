@@ -6,7 +6,10 @@ using Bunraku.Machine.Virtio;
 
 namespace Bunraku.Machine.Tests.Virtio;
 
-/// <summary>The driver's side of one virtio device on PCI, written from the specification (Virtual I/O Device (VIRTIO) Version 1.3): it finds the structures by their capabilities, and has its queues in guest memory.</summary>
+/// <summary>
+/// The driver's side of one virtio device on PCI, written from the specification (Virtual I/O Device (VIRTIO) Version 1.3): it finds the structures by their
+/// capabilities, and has its queues in guest memory.
+/// </summary>
 internal sealed class VirtioDriver
 {
     public const ulong Structures = 0xE000_0000, Messages = 0xE001_0000;
@@ -21,7 +24,8 @@ internal sealed class VirtioDriver
         (_rig, _slot) = (rig, slot);
         for (int at = (byte)Config(PciRegister.Capabilities, 1); at != 0; at = (int)Config(at + 1, 1))
         {
-            if (Config(at, 1) == VendorCapability && Config(at + 4, 1) == 0) _structures[(int)Config(at + 3, 1)] = (Config(at + 8, 4), Config(at + 12, 4), Config(at + 16, 4));
+            if (Config(at, 1) == VendorCapability && Config(at + 4, 1) == 0)
+                _structures[(int)Config(at + 3, 1)] = (Config(at + 8, 4), Config(at + 12, 4), Config(at + 16, 4));
         }
         WriteConfig(PciRegister.FirstBar, 4, (uint)Structures);
         WriteConfig(PciRegister.FirstBar + 4, 4, (uint)Messages);
@@ -94,7 +98,8 @@ internal sealed class VirtioDriver
     /// <summary>Puts a queue into guest memory from <paramref name="at"/> on and enables it.</summary>
     public TestQueue SetUp(int queue, ushort size, ulong at, VirtioFeatures features)
     {
-        TestQueue q = features.HasFlag(VirtioFeatures.RingPacked) ? new TestPackedQueue(new DmaSpace(_rig.Machine.Memory), size, at, features) : new TestSplitQueue(new DmaSpace(_rig.Machine.Memory), size, at, features);
+        TestQueue q = features.HasFlag(VirtioFeatures.RingPacked) ? new TestPackedQueue(new DmaSpace(_rig.Machine.Memory), size, at, features)
+            : new TestSplitQueue(new DmaSpace(_rig.Machine.Memory), size, at, features);
         WriteCommon(22, 2, (uint)queue);
         WriteCommon(24, 2, size);
         WriteCommon(32, 8, q.Descriptors);

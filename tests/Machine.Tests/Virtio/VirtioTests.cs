@@ -17,8 +17,10 @@ public sealed class VirtioTests
     /// <summary>Section 2.2: both layouts, with and without the features that change how they are used.</summary>
     public static TheoryData<VirtioFeatures> Layouts =>
     [
-        Plain, Plain | VirtioFeatures.EventIndex, Plain | VirtioFeatures.IndirectDescriptors, Plain | VirtioFeatures.EventIndex | VirtioFeatures.IndirectDescriptors,
-        Plain | VirtioFeatures.RingPacked, Plain | VirtioFeatures.RingPacked | VirtioFeatures.EventIndex, Plain | VirtioFeatures.RingPacked | VirtioFeatures.IndirectDescriptors,
+        Plain, Plain | VirtioFeatures.EventIndex, Plain | VirtioFeatures.IndirectDescriptors,
+            Plain | VirtioFeatures.EventIndex | VirtioFeatures.IndirectDescriptors,
+        Plain | VirtioFeatures.RingPacked, Plain | VirtioFeatures.RingPacked | VirtioFeatures.EventIndex,
+            Plain | VirtioFeatures.RingPacked | VirtioFeatures.IndirectDescriptors,
         Plain | VirtioFeatures.RingPacked | VirtioFeatures.EventIndex | VirtioFeatures.IndirectDescriptors,
     ];
 
@@ -46,7 +48,8 @@ public sealed class VirtioTests
             for (int n = 0; n < buffers; n++)
             {
                 var pieces = new (ulong, uint, bool)[random.Next(1, 4)];
-                for (int k = 0; k < pieces.Length; k++) pieces[k] = (Data + (ulong)(n * 4 + k) * 0x1000 + (ulong)random.Next(100), (uint)random.Next(1, 900), true);
+                for (int k = 0; k < pieces.Length; k++)
+                    pieces[k] = (Data + (ulong)(n * 4 + k) * 0x1000 + (ulong)random.Next(100), (uint)random.Next(1, 900), true);
                 bool indirect = features.HasFlag(VirtioFeatures.IndirectDescriptors) && random.Next(2) == 0;
                 underWay.Enqueue((queue.Add(pieces, indirect ? Tables + (ulong)n * 0x100 : null), pieces));
             }
@@ -137,7 +140,9 @@ public sealed class VirtioTests
         Assert.Equal(0xFFFFu, driver.Common(26, 2));
     }
 
-    /// <summary>PCI Local Bus Specification 3.0, section 6.8.3.5: a masked vector's message waits in its pending bit, and goes out when the mask is taken away.</summary>
+    /// <summary>
+    /// PCI Local Bus Specification 3.0, section 6.8.3.5: a masked vector's message waits in its pending bit, and goes out when the mask is taken away.
+    /// </summary>
     [Fact]
     public void A_masked_vector_is_pending_until_it_is_unmasked()
     {
@@ -397,7 +402,8 @@ public sealed class VirtioTests
             switch (random.Next(8))
             {
                 case 0:
-                    driver.Negotiate((ulong)(Plain | (random.Next(2) == 0 ? VirtioFeatures.RingPacked : 0) | (random.Next(2) == 0 ? VirtioFeatures.EventIndex | VirtioFeatures.IndirectDescriptors : 0)));
+                    driver.Negotiate((ulong)(Plain | (random.Next(2) == 0 ? VirtioFeatures.RingPacked : 0)
+                        | (random.Next(2) == 0 ? VirtioFeatures.EventIndex | VirtioFeatures.IndirectDescriptors : 0)));
                     driver.SetUp(0, (ushort)(1 << random.Next(9)), Queue, Plain);
                     driver.SetDriverOk();
                     break;
@@ -419,7 +425,9 @@ public sealed class VirtioTests
                     // Descriptors and rings: mostly near to something sensible.
                     ulong place = Queue + (ulong)random.Next(3) * 0x10000 + (ulong)random.Next(64) * 2;
                     rig.Machine.Memory.TryWrite(place, (ushort)(random.Next(3) == 0 ? random.Next(0x10000) : random.Next(8)));
-                    if (random.Next(4) == 0) rig.Machine.Memory.TryWrite(Queue + (ulong)random.Next(32) * 16, random.Next(3) == 0 ? (ulong)random.NextInt64() : Data + (ulong)random.Next(0x1000));
+                    if (random.Next(4) == 0)
+                        rig.Machine.Memory.TryWrite(Queue + (ulong)random.Next(32) * 16, random.Next(3) == 0 ? (ulong)random.NextInt64()
+                        : Data + (ulong)random.Next(0x1000));
                     if (random.Next(4) == 0) rig.Machine.Memory.TryWrite(Queue + (ulong)random.Next(32) * 16 + 8, (uint)random.Next(0x400));
                     break;
             }

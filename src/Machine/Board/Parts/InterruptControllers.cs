@@ -6,7 +6,9 @@ using Bunraku.Machine.Timers;
 
 namespace Bunraku.Machine.Board.Parts;
 
-/// <summary>Local APICs, the board's or the engine's, I/O APIC and 8259As, and the wires between them. All of it has <see cref="VirtualMachine.InterruptLock"/>.</summary>
+/// <summary>
+/// Local APICs, the board's or the engine's, I/O APIC and 8259As, and the wires between them. All of it has <see cref="VirtualMachine.InterruptLock"/>.
+/// </summary>
 internal sealed class InterruptControllers
 {
     private readonly X86Machine _vm;
@@ -86,7 +88,8 @@ internal sealed class InterruptControllers
         foreach (X86CpuThread cpu in _vm.Cpus)
         {
             int index = cpu.Cpu.Index;
-            cpu.Interrupts = Add(new LocalApic(index, Apics, time, _vm.Model, cpu.LocalMmio, () => _vm.Clock.Counter, () => _vm.WakeCpu(index), () => Pic!.Acknowledge()));
+            cpu.Interrupts =
+                Add(new LocalApic(index, Apics, time, _vm.Model, cpu.LocalMmio, () => _vm.Clock.Counter, () => _vm.WakeCpu(index), () => Pic!.Acknowledge()));
         }
         return ([.. Apics.LocalApics.Select(a => a.Lint0)], [.. Apics.LocalApics.Select(a => a.Lint1)]);
     }
