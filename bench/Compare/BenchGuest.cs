@@ -32,14 +32,16 @@ internal sealed record BenchGuest(string Kernel, string Initrd, IReadOnlyList<Wo
 
     // No vectors but our own, no loops turned into library calls, the same rounding everywhere; static, since the guest has no libraries.
     private static readonly string[] CompilerOptions =
-        ["-std=gnu11", "-O2", "-march=x86-64", "-static", "-Wall", "-Wextra", "-fno-tree-vectorize", "-fno-tree-loop-distribute-patterns", "-ffp-contract=off", "-fno-strict-aliasing"];
+        ["-std=gnu11", "-O2", "-march=x86-64", "-static", "-Wall", "-Wextra", "-fno-tree-vectorize", "-fno-tree-loop-distribute-patterns", "-ffp-contract=off",
+            "-fno-strict-aliasing"];
 
     /// <summary>Builds the one with our own workloads in <paramref name="folder"/>.</summary>
     /// <exception cref="BenchException">The compiler is missing or complains.</exception>
     /// <exception cref="BootException">The kernel or busybox can't be had.</exception>
     public static BenchGuest Build(string sources, string folder, CancellationToken cancel)
     {
-        string gcc = HostProgram.Find("gcc") ?? throw new BenchException("gcc compiles the guest's workloads and is not installed (apt-get install gcc libc6-dev)");
+        string gcc = HostProgram.Find("gcc")
+            ?? throw new BenchException("gcc compiles the guest's workloads and is not installed (apt-get install gcc libc6-dev)");
         Directory.CreateDirectory(folder);
         string program = Path.Combine(folder, "workloads"), fresh = program + ".new";
         HostProgram.Run(gcc, [.. CompilerOptions, "-o", fresh, .. Directory.GetFiles(sources, "*.c").Order(StringComparer.Ordinal)], cancel);

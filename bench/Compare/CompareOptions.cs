@@ -26,7 +26,8 @@ internal enum TimeBasis
 /// <param name="Json">The file for all figures; null for the usual place.</param>
 /// <param name="Prepare">Build the guest, say where it is, and measure nothing.</param>
 internal sealed record CompareOptions(
-    int Runs, IReadOnlyList<string> Subjects, IReadOnlyList<string> Only, Mitigations Mitigations, TimeBasis Time, int Milliseconds, bool Programs, int Cpus, string? Against, string? Json, bool Prepare)
+    int Runs, IReadOnlyList<string> Subjects, IReadOnlyList<string> Only, Mitigations Mitigations, TimeBasis Time, int Milliseconds, bool Programs, int Cpus,
+    string? Against, string? Json, bool Prepare)
 {
     /// <summary>The first word for who wants <see cref="Programs"/>.</summary>
     private const string ProgramsWord = "programs";
@@ -41,16 +42,43 @@ internal sealed record CompareOptions(
         if (programs) args = args[1..];
         string standard = programs ? "bt,qemu" : "bt,interp,qemu";
         var runs = new Option<int?>("--runs") { Description = "rounds, each subject once in each (default 3)", HelpName = "N" };
-        var engines = new Option<string>("--engines") { Description = $"what is compared: bt, interp, kvm, qemu, bochs (default {standard}; Bochs has one round)", HelpName = "NAMES", DefaultValueFactory = _ => standard };
+        var engines =
+            new Option<string>("--engines")
+            {
+                Description = $"what is compared: bt, interp, kvm, qemu, bochs (default {standard}; Bochs has one round)",
+                HelpName = "NAMES",
+                DefaultValueFactory = _ => standard
+            };
         var cpus = new Option<int>("--cpus") { Description = "processors of the guest (default 1)", HelpName = "N", DefaultValueFactory = _ => 1 };
-        var only = new Option<string>("--only") { Description = programs ? "programs, by name" : "workloads, or the groups integer, float, simd, compute, os, boot", HelpName = "NAMES", DefaultValueFactory = _ => "" };
-        var mitigations = new Option<string>("--mitigations") { Description = "of the guest's kernel: default, off, or both side by side", HelpName = "WHICH", DefaultValueFactory = _ => "default" };
-        var time = new Option<string>("--time") { Description = "what the table shows: wall, or cpu, the processor time that the monitor used, for a busy host", HelpName = "WHICH", DefaultValueFactory = _ => "wall" };
-        var against = new Option<string?>("--against") { Description = "another checkout of Bunraku: its engines are measured too, and ours compared with them", HelpName = "FOLDER" };
+        var only = new Option<string>("--only")
+        {
+            Description = programs ? "programs, by name"
+            : "workloads, or the groups integer, float, simd, compute, os, boot",
+            HelpName = "NAMES",
+            DefaultValueFactory = _ => ""
+        };
+        var mitigations = new Option<string>("--mitigations")
+        {
+            Description = "of the guest's kernel: default, off, or both side by side",
+            HelpName = "WHICH",
+            DefaultValueFactory = _ => "default"
+        };
+        var time = new Option<string>("--time")
+        {
+            Description = "what the table shows: wall, or cpu, the processor time that the monitor used, for a busy host",
+            HelpName = "WHICH",
+            DefaultValueFactory = _ => "wall"
+        };
+        var against = new Option<string?>("--against")
+        {
+            Description = "another checkout of Bunraku: its engines are measured too, and ours compared with them",
+            HelpName = "FOLDER"
+        };
         var json = new Option<string?>("--json") { Description = "where all figures go (default artifacts/bench/compare.json)", HelpName = "FILE" };
         var quick = new Option<bool>("--quick") { Description = "one round with short measurements" };
         var prepare = new Option<bool>("--prepare") { Description = "only build the guest and say how to boot it" };
-        var root = new RootCommand($"Runs the same {(programs ? "programs" : "workloads")} natively, under Bunraku's engines, QEMU's TCG and Bochs, in turns, and prints medians and ratios.") { runs, engines, only, mitigations, time, cpus, against, json, quick, prepare };
+        var root = new RootCommand($"Runs the same {(programs ? "programs" : "workloads")} natively, under Bunraku's engines, QEMU's TCG and Bochs, in " +
+            "turns, and prints medians and ratios.") { runs, engines, only, mitigations, time, cpus, against, json, quick, prepare };
         ParseResult parsed = root.Parse(args, new ParserConfiguration { EnablePosixBundling = false, ResponseFileTokenReplacer = null });
         if (parsed.Action is HelpAction or { Terminating: true } && parsed.Errors.Count == 0)
         {
@@ -66,7 +94,8 @@ internal sealed record CompareOptions(
         string[] subjects = List(parsed.GetValue(engines)!);
         if (subjects.FirstOrDefault(s => !Known.Contains(s)) is { } unknown) throw Usage($"--engines: '{unknown}' is none of {string.Join(", ", Known)}");
         if (programs && subjects.Contains("bochs")) throw Usage("--engines: Bochs does not run the programs");
-        return new(rounds, subjects, List(parsed.GetValue(only)!), Choice<Mitigations>(mitigations), Choice<TimeBasis>(time), fast ? 100 : 300, programs, processors, parsed.GetValue(against), parsed.GetValue(json), parsed.GetValue(prepare));
+        return new(rounds, subjects, List(parsed.GetValue(only)!), Choice<Mitigations>(mitigations), Choice<TimeBasis>(time), fast ? 100 : 300, programs,
+            processors, parsed.GetValue(against), parsed.GetValue(json), parsed.GetValue(prepare));
 
         T Choice<T>(Option<string> option) where T : struct, Enum
         {

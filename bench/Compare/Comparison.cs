@@ -4,7 +4,8 @@ using System.Globalization;
 namespace Bunraku.Compare;
 
 /// <summary>Rounds of all subjects, in turns, so that a busy minute of the host does not hit one of them alone.</summary>
-internal sealed class Comparison(CompareOptions options, BenchGuest guest, IReadOnlyList<Subject> subjects, IReadOnlyList<Workload> workloads, Results results, HostLoad load, Progress progress)
+internal sealed class Comparison(CompareOptions options, BenchGuest guest, IReadOnlyList<Subject> subjects, IReadOnlyList<Workload> workloads, Results results,
+    HostLoad load, Progress progress)
 {
     public void Run(CancellationToken cancel)
     {
@@ -19,10 +20,12 @@ internal sealed class Comparison(CompareOptions options, BenchGuest guest, IRead
                 Subject subject = subjects[(turn + run) % subjects.Count]; // another one begins each time
                 if (run >= subject.MaxRuns) continue;
                 long started = Stopwatch.GetTimestamp();
-                round.Run(subject, usual, subject.Boots ? programs : [.. programs.Where(w => w.IsCompute || w.Group == Group.Program)], boot && subject.Boots, cancel);
+                round.Run(subject, usual, subject.Boots ? programs : [.. programs.Where(w => w.IsCompute || w.Group == Group.Program)], boot && subject.Boots,
+                    cancel);
                 if (options.Mitigations == Mitigations.Both && subject.Boots) round.Run(subject, false, system, false, cancel);
                 if (workloads.Contains(Workload.True)) round.RunTrue(subject, usual, cancel);
-                progress.Line(string.Create(CultureInfo.InvariantCulture, $"round {run + 1} of {Math.Min(options.Runs, subject.MaxRuns)}, {subject.Title}: {Stopwatch.GetElapsedTime(started).TotalSeconds:0.0} s"));
+                progress.Line(string.Create(CultureInfo.InvariantCulture,
+                    $"round {run + 1} of {Math.Min(options.Runs, subject.MaxRuns)}, {subject.Title}: {Stopwatch.GetElapsedTime(started).TotalSeconds:0.0} s"));
             }
         }
     }

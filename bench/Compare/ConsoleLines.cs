@@ -64,7 +64,8 @@ internal sealed class ConsoleLines : IDisposable
 
     /// <summary>The next line, without its end.</summary>
     /// <returns>False at the end of the console, or after <paramref name="patience"/>.</returns>
-    public bool TryTake(TimeSpan patience, CancellationToken cancel, out (string Text, long Time) line) => _lines.TryTake(out line, (int)patience.TotalMilliseconds, cancel);
+    public bool TryTake(TimeSpan patience, CancellationToken cancel, out (string Text, long Time) line) =>
+        _lines.TryTake(out line, (int)patience.TotalMilliseconds, cancel);
 
     /// <summary>Nothing more will come.</summary>
     public bool Ended => _lines.IsCompleted;

@@ -23,7 +23,9 @@ internal sealed class HostLoad
         }
     }
 
-    /// <summary>In clock ticks, see proc(5): /proc/stat counts all processors; /proc/self/stat has our own time and that of the children that have ended.</summary>
+    /// <summary>
+    /// In clock ticks, see proc(5): /proc/stat counts all processors; /proc/self/stat has our own time and that of the children that have ended.
+    /// </summary>
     private static (double Busy, double Capacity, double Ours) Now()
     {
         // cpu user nice system idle iowait irq softirq steal …

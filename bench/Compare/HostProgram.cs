@@ -8,7 +8,8 @@ internal static class HostProgram
 {
     /// <summary>Path of an executable in PATH, or null.</summary>
     public static string? Find(string name) =>
-        (Environment.GetEnvironmentVariable("PATH") ?? "/usr/bin:/bin").Split(':', StringSplitOptions.RemoveEmptyEntries).Select(folder => Path.Combine(folder, name)).FirstOrDefault(File.Exists);
+        (Environment.GetEnvironmentVariable("PATH") ?? "/usr/bin:/bin").Split(':', StringSplitOptions.RemoveEmptyEntries)
+            .Select(folder => Path.Combine(folder, name)).FirstOrDefault(File.Exists);
 
     /// <summary>Standard output of a program.</summary>
     /// <exception cref="BenchException">It can't be started or ends with another status than 0.</exception>

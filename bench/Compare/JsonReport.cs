@@ -7,7 +7,8 @@ internal static class JsonReport
 {
     /// <param name="othersShare">See <see cref="HostLoad.OthersShare"/>.</param>
     /// <exception cref="BenchException">The file can't be written.</exception>
-    public static void Write(string path, CompareOptions options, BenchGuest guest, double othersShare, Results results, IReadOnlyList<Subject> subjects, IReadOnlyList<Workload> workloads)
+    public static void Write(string path, CompareOptions options, BenchGuest guest, double othersShare, Results results, IReadOnlyList<Subject> subjects,
+        IReadOnlyList<Workload> workloads)
     {
         try
         {
@@ -88,5 +89,6 @@ internal static class JsonReport
     }
 
     private static string HostProcessor() =>
-        File.ReadLines("/proc/cpuinfo").FirstOrDefault(l => l.StartsWith("model name", StringComparison.Ordinal)) is { } line ? line[(line.IndexOf(':') + 1)..].Trim() : "unknown";
+        File.ReadLines("/proc/cpuinfo").FirstOrDefault(l => l.StartsWith("model name", StringComparison.Ordinal)) is { } line
+            ? line[(line.IndexOf(':') + 1)..].Trim() : "unknown";
 }

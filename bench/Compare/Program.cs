@@ -15,7 +15,8 @@ internal static class Program
     {
         using var cancel = new CancellationTokenSource();
         // Whatever was started ends before we do.
-        using PosixSignalRegistration interrupt = OnSignal(PosixSignal.SIGINT), terminate = OnSignal(PosixSignal.SIGTERM), hangUp = OnSignal(PosixSignal.SIGHUP);
+        using PosixSignalRegistration interrupt = OnSignal(PosixSignal.SIGINT), terminate = OnSignal(PosixSignal.SIGTERM),
+            hangUp = OnSignal(PosixSignal.SIGHUP);
         var progress = new Progress();
         try
         {
@@ -55,13 +56,15 @@ internal static class Program
         if (options.Prepare)
         {
             ProcessStartInfo native = guest.Native(guest.Workloads, options.Milliseconds);
-            Console.WriteLine($"kernel={guest.Kernel}\ninitrd={guest.Initrd}\nnative={native.FileName} {string.Join(' ', native.ArgumentList)}\nappend={guest.CommandLine(guest.Workloads, options.Milliseconds, true)}");
+            Console.WriteLine($"kernel={guest.Kernel}\ninitrd={guest.Initrd}\nnative={native.FileName} " +
+                $"{string.Join(' ', native.ArgumentList)}\nappend={guest.CommandLine(guest.Workloads, options.Milliseconds, true)}");
             return 0;
         }
         Workload[] workloads = Choose(options.Only, guest.Workloads);
         var results = new Results(options.Time);
         progress.Step("building Bunraku");
-        Subject[] subjects = [new NativeSubject(), .. options.Subjects.SelectMany(name => Create(name, root, options.Against)).Where(s => IsHere(s, results, cancel))];
+        Subject[] subjects = [new NativeSubject(),
+            .. options.Subjects.SelectMany(name => Create(name, root, options.Against)).Where(s => IsHere(s, results, cancel))];
         progress.Clear();
         foreach ((string subject, string reason) in results.LeftOut) progress.Line($"left out: {subject}: {reason}");
         if (subjects.Length == 1) throw new BenchException("none of the monitors asked for can run here");
@@ -71,7 +74,8 @@ internal static class Program
 
         new TableReport(TableConsole(), results, subjects, workloads).Write(options.Mitigations, options.Time);
         double others = load.OthersShare;
-        if (others > Busy) Console.WriteLine($"the host was busy: other programs had {others:P0} of its processors meanwhile, so trust no single figure{(options.Time == TimeBasis.Wall ? "; --time cpu suffers less" : "")}");
+        if (others > Busy) Console.WriteLine($"the host was busy: other programs had {others:P0} of its processors meanwhile, so trust no single " +
+            $"figure{(options.Time == TimeBasis.Wall ? "; --time cpu suffers less" : "")}");
         string json = options.Json ?? Path.Combine(artifacts, options.Programs ? "programs.json" : "compare.json");
         JsonReport.Write(json, options, guest, others, results, subjects, workloads);
         Console.WriteLine($"all figures: {Path.GetRelativePath(Environment.CurrentDirectory, json)}");
@@ -115,5 +119,6 @@ internal static class Program
     }
 
     /// <summary>The folder that holds the project: bench/compare tells it.</summary>
-    private static string FindRoot() => Environment.GetEnvironmentVariable("BUNRAKU_ROOT") is { Length: > 0 } root ? root : throw new BenchException("start bench/compare, which builds and runs this program", exitStatus: 2);
+    private static string FindRoot() => Environment.GetEnvironmentVariable("BUNRAKU_ROOT") is { Length: > 0 } root ? root
+        : throw new BenchException("start bench/compare, which builds and runs this program", exitStatus: 2);
 }

@@ -40,7 +40,8 @@ internal static class ProgramsGuest
                 cp -r "$dotnet/dotnet" "$dotnet/host" "$2/usr/share/dotnet/"
                 cp -r "$dotnet/shared/Microsoft.NETCore.App" "$2/usr/share/dotnet/shared/"
                 """), "sh", sources, tree], cancel);
-            HostProgram.Run("dotnet", ["publish", Path.Combine(sources, "Objects"), "-c", "Release", "-v", "q", "-o", Path.Combine(tree, "bench", "objects")], cancel);
+            HostProgram.Run("dotnet", ["publish", Path.Combine(sources, "Objects"), "-c", "Release", "-v", "q", "-o", Path.Combine(tree, "bench", "objects")],
+                cancel);
             HostProgram.Run("unshare", Inside(tree, "/bench/prepare"), cancel);
             progress("packing the guest");
             HostProgram.Run("sh", ["-c", Script("""
@@ -64,7 +65,8 @@ internal static class ProgramsGuest
     private static string Script(string body) => "set -e\n" + body;
 
     private static bool IsFresh(string stamp, string sources) => File.Exists(stamp) &&
-        Directory.EnumerateFiles(sources, "*", SearchOption.AllDirectories).All(f => f.Contains("/obj/", StringComparison.Ordinal) || File.GetLastWriteTimeUtc(f) < File.GetLastWriteTimeUtc(stamp));
+        Directory.EnumerateFiles(sources, "*", SearchOption.AllDirectories)
+            .All(f => f.Contains("/obj/", StringComparison.Ordinal) || File.GetLastWriteTimeUtc(f) < File.GetLastWriteTimeUtc(stamp));
 
     /// <summary>Downloads what the list names with all that it depends on, as for a system that has nothing, and unpacks it without configuring it.</summary>
     private static void Unpack(string sources, string folder, string tree, Action<string> progress, CancellationToken cancel)
@@ -103,7 +105,9 @@ internal static class ProgramsGuest
             """), tree, .. command,
     ];
 
-    /// <summary>An archive behind the tree's: the kernel opens the console for the first process before anything is mounted, and only root could put it into the tree.</summary>
+    /// <summary>
+    /// An archive behind the tree's: the kernel opens the console for the first process before anything is mounted, and only root could put it into the tree.
+    /// </summary>
     private static byte[] Devices()
     {
         var archive = new CpioArchive();

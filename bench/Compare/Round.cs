@@ -9,7 +9,9 @@ internal sealed partial class Round(BenchGuest guest, Results results, HostLoad 
 {
     private const int MaxBoots = 4; // a guest that dies again and again is not worth the time
 
-    /// <summary>Runs all of <paramref name="workloads"/> that are not settled yet. A guest that crashes or hangs is named and booted again for the rest.</summary>
+    /// <summary>
+    /// Runs all of <paramref name="workloads"/> that are not settled yet. A guest that crashes or hangs is named and booted again for the rest.
+    /// </summary>
     public void Run(Subject subject, bool mitigations, IReadOnlyList<Workload> workloads, bool boot, CancellationToken cancel)
     {
         List<Workload> pending = [.. workloads.Where(w => !results.IsSettled(new(subject.Name, mitigations, w)))];
@@ -25,7 +27,8 @@ internal sealed partial class Round(BenchGuest guest, Results results, HostLoad 
             results.Fail(new(subject.Name, mitigations, pending[0]), trouble);
             pending.RemoveAt(0);
         }
-        if (pending.Count > 0) results.Errors.Add($"{subject.Name}: given up after {MaxBoots} attempts; not measured: {string.Join(", ", pending.Select(w => w.Name))}");
+        if (pending.Count > 0)
+            results.Errors.Add($"{subject.Name}: given up after {MaxBoots} attempts; not measured: {string.Join(", ", pending.Select(w => w.Name))}");
     }
 
     /// <summary>Measures the whole life of a monitor that runs one small command.</summary>
@@ -108,7 +111,8 @@ internal sealed partial class Round(BenchGuest guest, Results results, HostLoad 
         ulong? memory = running.MonitorMemory(guest);
         if (!running.EndsItself && ProcessorTime(running) is { } used) load.AddOurs(used);
         double? kernelEntry = null;
-        if (running.EndsItself && !running.Process.WaitForExit(TimeSpan.FromSeconds(20))) results.Errors.Add($"{subject.Name}: did not end after the guest had powered off, and was ended");
+        if (running.EndsItself && !running.Process.WaitForExit(TimeSpan.FromSeconds(20)))
+            results.Errors.Add($"{subject.Name}: did not end after the guest had powered off, and was ended");
         else if (running.EndsItself) (kernelEntry, memory) = running.Statistics() is var (e, m) ? (e, m ?? memory) : default;
         if (memory is { } bytes) results.AddMemory(subject.Name, bytes);
         if (measureBoot && subject.Boots && first is { } mark) AddBoot(subject, mitigations, running.Started, entry, kernelEntry, mark, firstCpu);
@@ -119,7 +123,8 @@ internal sealed partial class Round(BenchGuest guest, Results results, HostLoad 
     {
         double start = Stopwatch.GetElapsedTime(started, mark).TotalNanoseconds;
         results.Add(new(subject.Name, mitigations, Workload.Start), new(1, start, cpu, null));
-        if (entry is { } at) results.Add(new(subject.Name, mitigations, Workload.Kernel), new(1, Stopwatch.GetElapsedTime(at, mark).TotalNanoseconds, null, null));
+        if (entry is { } at)
+            results.Add(new(subject.Name, mitigations, Workload.Kernel), new(1, Stopwatch.GetElapsedTime(at, mark).TotalNanoseconds, null, null));
         else if (kernelEntry is { } seconds) results.Add(new(subject.Name, mitigations, Workload.Kernel), new(1, start - seconds * 1e9, null, null));
     }
 

@@ -37,11 +37,14 @@ internal sealed class TableReport(IAnsiConsole console, Results results, IReadOn
         console.WriteLine("a / b: how many times longer a takes than b" + (AnyRestless ? $"; ~: measurements differ by more than {Restless:0.0} x" : ""));
         foreach (Subject s in subjects)
         {
-            if (results.Memory(s.Name) is { } bytes) console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{s.Title}: {bytes / 1048576.0:0} MiB resident beyond the guest's memory at the end"));
+            if (results.Memory(s.Name) is { } bytes)
+                console.WriteLine(string.Create(CultureInfo.InvariantCulture,
+                    $"{s.Title}: {bytes / 1048576.0:0} MiB resident beyond the guest's memory at the end"));
         }
     }
 
-    private bool AnyRestless => workloads.Any(w => subjects.Any(s => results.Spread(new(s.Name, true, w)) > Restless || results.Spread(new(s.Name, false, w)) > Restless));
+    private bool AnyRestless => workloads.Any(w =>
+        subjects.Any(s => results.Spread(new(s.Name, true, w)) > Restless || results.Spread(new(s.Name, false, w)) > Restless));
 
     private static Column Of(Subject subject, bool mitigations) => new(subject.Name, mitigations ? subject.Title : subject.Title + " off", mitigations);
 
@@ -54,7 +57,8 @@ internal sealed class TableReport(IAnsiConsole console, Results results, IReadOn
         Table table = New(["", "time for one"], [.. columns.Select(c => c.Title), .. ratios.Select(r => $"{r.Numerator.Title} / {r.Denominator.Title}")]);
         foreach (Workload w in rows)
         {
-            table.AddRow([w.Name, w.Operation, .. columns.Select(c => Time(c[w])), .. ratios.Select(r => Number(results.Ratio(r.Numerator[w], r.Denominator[w])))]);
+            table.AddRow([w.Name, w.Operation, .. columns.Select(c => Time(c[w])),
+                .. ratios.Select(r => Number(results.Ratio(r.Numerator[w], r.Denominator[w])))]);
         }
         console.Write(table);
     }
@@ -103,7 +107,8 @@ internal sealed class TableReport(IAnsiConsole console, Results results, IReadOn
         }
         foreach (Column c in columns)
         {
-            foreach (Column other in columns.Where(o => o.Subject == c.Subject + BunrakuSubject.Other && o.Mitigations == c.Mitigations)) yield return (c, other);
+            foreach (Column other in columns.Where(o => o.Subject == c.Subject + BunrakuSubject.Other && o.Mitigations == c.Mitigations))
+                yield return (c, other);
         }
         if (columns.FirstOrDefault(c => c.Subject == NativeSubject.Id) is not { } native) yield break;
         foreach (Column c in columns.Where(c => c != native && (!leadOnly || ours.Contains(c.Subject)))) yield return (c, native);

@@ -1,6 +1,8 @@
 namespace Bunraku.Compare;
 
-/// <summary>Groups of workloads, as bench/workloads/main.c spells them; boot is measured from outside, and a program is a line of bench/Programs/list.</summary>
+/// <summary>
+/// Groups of workloads, as bench/workloads/main.c spells them; boot is measured from outside, and a program is a line of bench/Programs/list.
+/// </summary>
 internal static class Group
 {
     public const string Integer = "integer", Float = "float", Simd = "simd", OperatingSystem = "os", Boot = "boot", Program = "program";
@@ -26,5 +28,6 @@ internal sealed record Workload(string Name, string Group, ulong Operations, str
     public bool IsCompute => Compare.Group.IsCompute(Group);
 
     /// <summary>True when <paramref name="names"/> is empty or has this workload's name or group.</summary>
-    public bool IsIn(IReadOnlyList<string> names) => names.Count == 0 || names.Contains(Name) || names.Contains(Group) || (IsCompute && names.Contains(Compare.Group.Compute));
+    public bool IsIn(IReadOnlyList<string> names) =>
+        names.Count == 0 || names.Contains(Name) || names.Contains(Group) || (IsCompute && names.Contains(Compare.Group.Compute));
 }

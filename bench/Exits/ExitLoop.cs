@@ -58,7 +58,8 @@ internal sealed class ExitLoop : IDisposable
         {
             X86Exit exit = _cpu.Enter();
             if (exit.Reason == ExitReason.Hlt) break;
-            if (exit.Reason is not (ExitReason.Io or ExitReason.Mmio or ExitReason.Kicked)) throw new InvalidOperationException($"exit {exit.Reason}: {exit.Message}");
+            if (exit.Reason is not (ExitReason.Io or ExitReason.Mmio or ExitReason.Kicked))
+                throw new InvalidOperationException($"exit {exit.Reason}: {exit.Message}");
         }
         return Stopwatch.GetElapsedTime(start).TotalNanoseconds / count;
     }

@@ -18,8 +18,8 @@ internal sealed record DeviceAccess(string Name, Action<Assembler> Emit)
 }
 
 /// <summary>
-/// A whole virtual machine: each vCPU repeats an access to a device, all to one or each to its own, with run loop, buses and a record of each exit as the command line keeps it. Costs are
-/// processor time of the vCPUs' threads, so that a busy host does not count.
+/// A whole virtual machine: each vCPU repeats an access to a device, all to one or each to its own, with run loop, buses and a record of each exit as the
+/// command line keeps it. Costs are processor time of the vCPUs' threads, so that a busy host does not count.
 /// </summary>
 internal static class MachineLoop
 {

@@ -3,8 +3,8 @@ using Bunraku;
 using Bunraku.Bench.Exits;
 using Bunraku.Engines;
 
-// What exits cost on each engine that runs here, engines taking turns; medians. First the exit boundary alone: guest instruction, exit, nothing done about it, entry. Then a whole
-// machine with devices: one vCPU, several vCPUs each with a device of its own, and several with one device.
+// What exits cost on each engine that runs here, engines taking turns; medians. First the exit boundary alone: guest instruction, exit, nothing done about it,
+// entry. Then a whole machine with devices: one vCPU, several vCPUs each with a device of its own, and several with one device.
 // Usage: Exits [rounds [repetitions [vCPUs [engine,engine,…]]]]
 int rounds = Argument(0, 9), count = Argument(1, 20_000), cpus = Argument(2, 4);
 CpuModel model = CpuModels.Parse(CpuModels.Default);
@@ -54,5 +54,13 @@ foreach ((int number, bool same) in new[] { (1, false), (cpus, false), (cpus, tr
 
 int Argument(int n, int otherwise) => args.Length > n ? int.Parse(args[n], CultureInfo.InvariantCulture) : otherwise;
 
-static void Print(string name, List<double>[] values, string format = "F0") =>
-    Console.WriteLine($"{name,-44}{string.Concat(values.Select(v => v.Count == 0 ? $"{"-",12}" : v.Order().ElementAt(v.Count / 2).ToString(format, CultureInfo.InvariantCulture).PadLeft(12)))}");
+static void Print(string name, List<double>[] values, string format = "F0")
+{
+    Console.Write($"{name,-44}");
+    foreach (List<double> v in values)
+    {
+        string median = v.Count == 0 ? "-" : v.Order().ElementAt(v.Count / 2).ToString(format, CultureInfo.InvariantCulture);
+        Console.Write(median.PadLeft(12));
+    }
+    Console.WriteLine();
+}

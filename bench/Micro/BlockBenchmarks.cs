@@ -43,7 +43,9 @@ public class Blocks : EngineBenchmark
     [Benchmark(OperationsPerInvoke = Count)]
     public void Known() => Guest.Run(ExitReason.Io);
 
-    /// <summary>The same for one block that a device has overwritten since the last time: it is forgotten, decoded, and, by a translator at once, translated.</summary>
+    /// <summary>
+    /// The same for one block that a device has overwritten since the last time: it is forgotten, decoded, and, by a translator at once, translated.
+    /// </summary>
     [Benchmark(OperationsPerInvoke = Count)]
     public void WrittenAgain()
     {

@@ -19,7 +19,8 @@ internal sealed class MicroGuest : IDisposable
     public const uint Mmio = 0xD000_0000;
 
     private const uint Gdt = 0x1000, Idt = 0x2000, StackTop = 0x8000, PageMap = 0x1_0000; // PML4, PDPT, page directory, then page tables from Tables on
-    private const uint PageDirectoryPointers = PageMap + PageSize, PageDirectory = PageMap + 2 * PageSize, MmioDirectory = PageMap + 3 * PageSize, Tables = MemorySize - (MemorySize >> 9);
+    private const uint PageDirectoryPointers = PageMap + PageSize, PageDirectory = PageMap + 2 * PageSize, MmioDirectory = PageMap + 3 * PageSize,
+        Tables = MemorySize - (MemorySize >> 9);
     private const ulong Present = 1, Writable = 2, Large = 0x80;
     private const ushort CodeSelector = 8, DataSelector = 16;
 
@@ -112,7 +113,8 @@ internal sealed class MicroGuest : IDisposable
         {
             X86Exit exit = _cpu!.Enter();
             if (exit.Reason == reason) return exit;
-            if (exit.Reason != ExitReason.Kicked) throw new InvalidOperationException($"the guest exited with {exit.Reason} at {exit.Address:X}: {exit.Message}");
+            if (exit.Reason != ExitReason.Kicked)
+                throw new InvalidOperationException($"the guest exited with {exit.Reason} at {exit.Address:X}: {exit.Message}");
         }
     }
 

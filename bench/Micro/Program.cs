@@ -15,7 +15,8 @@ internal static class Program
     {
         // In this process: engines are far slower to set up than what is measured, and no second build is needed for each benchmark.
         IConfig config = DefaultConfig.Instance
-            .AddJob(Job.Default.WithToolchain(InProcessEmitToolchain.Instance).WithIterationTime(TimeInterval.FromMilliseconds(150)).WithWarmupCount(3).WithIterationCount(9))
+            .AddJob(Job.Default.WithToolchain(InProcessEmitToolchain.Instance).WithIterationTime(TimeInterval.FromMilliseconds(150)).WithWarmupCount(3)
+                .WithIterationCount(9))
             .WithOrderer(new DefaultOrderer(SummaryOrderPolicy.Declared, MethodOrderPolicy.Declared))
             .WithOptions(ConfigOptions.JoinSummary)
             .AddColumn(StatisticColumn.Median)

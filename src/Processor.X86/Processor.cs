@@ -115,7 +115,8 @@ internal sealed unsafe partial class Processor : IDisposable
 
     /// <summary>What CPUID tells about now.</summary>
     public CpuidSubject CpuidSubject => new(
-        Model, CpuIndex, Group.Count, Clock.CounterFrequency, (State->Cr4 & (ulong)Cr4.Osxsave) != 0, (State->Cr4 & (ulong)Cr4.Pke) != 0, State->Xcr0, State->Xss,
+        Model, CpuIndex, Group.Count, Clock.CounterFrequency, (State->Cr4 & (ulong)Cr4.Osxsave) != 0, (State->Cr4 & (ulong)Cr4.Pke) != 0, State->Xcr0,
+        State->Xss,
             Msrs.ApicDisabled);
 
     /// <summary>Raises an exception for the guest: <c>throw p.Fault(…)</c>. The instruction must have changed nothing yet.</summary>
@@ -210,7 +211,7 @@ internal sealed unsafe partial class Processor : IDisposable
         Signal(Attention.Event);
     }
 
-    /// <inheritdoc cref="IX86Cpu.Kick"/>
+    /// <inheritdoc cref="IVirtualCpu.Kick"/>
     public void Kick() => Signal(Attention.Kick);
 
     /// <summary>Sets attention flags from any thread; after disposal there is nothing left to be told.</summary>

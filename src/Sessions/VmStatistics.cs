@@ -69,7 +69,7 @@ public sealed record VmStatistics(
         Line("instructions", $"{Instructions:#,0} ({Mips:0.0} MIPS)");
         EngineCounters c = Counters;
         Line("blocks",
-            $"{c.BlocksDecoded:#,0} decoded, {c.BlocksTranslated:#,0} translated, {c.BlocksInvalidated:#,0} invalidated, all given up {c.CodeFlushes:#,0} times");
+            $"{c.BlocksDecoded:#,0} decoded, {c.BlocksTranslated:#,0} translated, {c.BlocksInvalidated:#,0} invalidated, given up {c.CodeFlushes:#,0} times");
         Line("TLB", $"{Counters.TlbMisses:#,0} misses, {Counters.TlbFlushes:#,0} flushes");
         Line("events", $"{Counters.InterruptsDelivered:#,0} interrupts, {Counters.ExceptionsDelivered:#,0} exceptions");
         Line("exits", $"{Exits.Aggregate(0ul, (sum, e) => sum + e.Value):#,0}");

@@ -8,8 +8,8 @@ public sealed class HouseTests
     private const string Prefix = "Bunraku.", Program = "bunraku";
 
     /// <summary>
-    /// Each project of src, the innermost first, and all others of them that it may refer to. Engines know no hypervisor, the neutral projects nothing of an architecture, and nobody knows who stands
-    /// further down in this list.
+    /// Each project of src, the innermost first, and all others of them that it may refer to. Engines know no hypervisor, the neutral projects nothing of an
+    /// architecture, and nobody knows who stands further down in this list.
     /// </summary>
     private static readonly (string Project, string[] Knows)[] s_house =
     [
@@ -24,8 +24,10 @@ public sealed class HouseTests
         ("Hypervisor.X86", ["Platform", "Engines", "Engines.X86", "Hypervisor"]),
         ("Machine", ["Platform", "Engines", "Engines.X86", "Hypervisor", "Hypervisor.X86"]),
         ("Sessions", ["Platform", "Engines", "Engines.X86", "Hypervisor", "Hypervisor.X86", "Machine"]),
-        ("Library", ["Platform", "Engines", "Engines.X86", "Engine.Kvm", "Engine.Check", "Processor.X86", "Hypervisor", "Hypervisor.X86", "Machine", "Sessions"]),
-        (Program, ["Platform", "Engines", "Engines.X86", "Engine.Kvm", "Engine.Check", "Processor.X86", "Lab", "Hypervisor", "Hypervisor.X86", "Machine", "Sessions", "Library"]),
+        ("Library", ["Platform", "Engines", "Engines.X86", "Engine.Kvm", "Engine.Check", "Processor.X86", "Hypervisor", "Hypervisor.X86", "Machine",
+        "Sessions"]),
+        (Program, ["Platform", "Engines", "Engines.X86", "Engine.Kvm", "Engine.Check", "Processor.X86", "Lab", "Hypervisor", "Hypervisor.X86", "Machine",
+        "Sessions", "Library"]),
     ];
 
     public static TheoryData<string> Projects => [.. s_house.Select(h => h.Project)];
@@ -66,7 +68,8 @@ public sealed class HouseTests
     {
         string[] words = ["X86", "Apic", "Msr", "Cpuid"];
         IEnumerable<string> names = Assembly.Load(AssemblyName(project)).GetExportedTypes()
-            .SelectMany(t => t.GetMembers(BindingFlags.Public | BindingFlags.NonPublic | BindingFlags.Instance | BindingFlags.Static | BindingFlags.DeclaredOnly).Select(m => $"{t.Name}.{m.Name}"));
+            .SelectMany(t => t.GetMembers(BindingFlags.Public | BindingFlags.NonPublic | BindingFlags.Instance | BindingFlags.Static
+                | BindingFlags.DeclaredOnly).Select(m => $"{t.Name}.{m.Name}"));
         Assert.DoesNotContain(names, n => words.Any(w => n.Contains(w, StringComparison.Ordinal)));
     }
 }

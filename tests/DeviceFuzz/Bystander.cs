@@ -10,8 +10,8 @@ using static Iced.Intel.AssemblerRegisters;
 namespace Bunraku.DeviceFuzz;
 
 /// <summary>
-/// A guest that minds its own business in the same process: it computes, prints each result on COM1, sleeps until its APIC timer wakes it, and ends with a status. What it prints is
-/// known beforehand.
+/// A guest that minds its own business in the same process: it computes, prints each result on COM1, sleeps until its APIC timer wakes it, and ends with a
+/// status. What it prints is known beforehand.
 /// </summary>
 public static class Bystander
 {

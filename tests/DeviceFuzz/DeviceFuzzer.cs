@@ -15,8 +15,8 @@ namespace Bunraku.DeviceFuzz;
 public sealed record DeviceFuzzResult(ulong Seed, ulong Accesses, ulong Interrupts, StopCause? Cause, string? Failure);
 
 /// <summary>
-/// Runs <see cref="HostileGuest"/> on a full board, one VM for each seed, while somebody types, presses the power button, pulses NMI, and pauses the VM. The guest may end its VM
-/// as guests can; the monitor must neither fail nor stand still.
+/// Runs <see cref="HostileGuest"/> on a full board, one VM for each seed, while somebody types, presses the power button, pulses NMI, and pauses the VM. The
+/// guest may end its VM as guests can; the monitor must neither fail nor stand still.
 /// </summary>
 public sealed class DeviceFuzzer(IX86Engine engine, int cpus = 1)
 {
@@ -36,7 +36,14 @@ public sealed class DeviceFuzzer(IX86Engine engine, int cpus = 1)
     public DeviceFuzzResult Run(ulong seed, ulong accesses)
     {
         var vm = new X86Machine(engine, Model, HostileGuest.MemorySize, cpus);
-        var board = new PcBoard(vm, new PcBoardOptions { DebugExit = true, TestDevice = true, SerialOutput = _ => { }, SecondSerialOutput = _ => { }, DebugOutput = _ => { } });
+        var board = new PcBoard(vm, new PcBoardOptions
+        {
+            DebugExit = true,
+            TestDevice = true,
+            SerialOutput = _ => { },
+            SecondSerialOutput = _ => { },
+            DebugOutput = _ => { }
+        });
         board.FwCfg.AddFile("opt/writable", new byte[1000], writable: true);
         HostileGuest.Load(vm, seed | 1ul << 63);
         Prepare?.Invoke(vm, board);
@@ -49,7 +56,8 @@ public sealed class DeviceFuzzer(IX86Engine engine, int cpus = 1)
         vm.Start();
         while (!vm.Stopped.IsCompleted)
         {
-            if (!Within(s_joinPatience, vm, () => Disturb(vm, board, random))) return Hung(vm, trace, seed, "the host's own requests (keys, power button, NMI, pause) do not return");
+            if (!Within(s_joinPatience, vm, () => Disturb(vm, board, random)))
+                return Hung(vm, trace, seed, "the host's own requests (keys, power button, NMI, pause) do not return");
             vm.Stopped.Wait(1);
             ulong now = Sum(vm, HostileGuest.Counter);
             // A guest that gives away what makes it the bootstrap processor (IA32_APIC_BASE) and sends itself INIT has nobody left to start it.
@@ -138,7 +146,8 @@ public sealed class DeviceFuzzer(IX86Engine engine, int cpus = 1)
             {
                 text.AppendLine(e.Message);
             }
-            text.AppendLine($"CPU {cpu.Cpu.Index} {cpu.Activity} CS:RIP {s.Cs.Selector:X4}:{s.Rip:X} RFLAGS {s.Rflags:X} RSP {s.Gpr[4]:X} RAX {s.Gpr[0]:X} RBX {s.Gpr[3]:X} RCX {s.Gpr[1]:X} RDX {s.Gpr[2]:X} RSI {s.Gpr[6]:X} RDI {s.Gpr[7]:X} CR2 {s.Cr2:X}, last exits:");
+            text.AppendLine($"CPU {cpu.Cpu.Index} {cpu.Activity} CS:RIP {s.Cs.Selector:X4}:{s.Rip:X} RFLAGS {s.Rflags:X} RSP {s.Gpr[4]:X} RAX {s.Gpr[0]:X} " +
+                $"RBX {s.Gpr[3]:X} RCX {s.Gpr[1]:X} RDX {s.Gpr[2]:X} RSI {s.Gpr[6]:X} RDI {s.Gpr[7]:X} CR2 {s.Cr2:X}, last exits:");
             foreach (string exit in trace.Last(cpu.Cpu.Index)) text.AppendLine($"  {exit}");
         }
         return text.ToString();

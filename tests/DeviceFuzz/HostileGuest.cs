@@ -12,20 +12,22 @@ using static Iced.Intel.AssemblerRegisters;
 namespace Bunraku.DeviceFuzz;
 
 /// <summary>
-/// A 64-bit guest that reads and writes ports, device memory and MSRs at random, makes hypercalls and DMA, and survives the exceptions, interrupts and NMIs that
-/// come of it. Each processor counts what it did at <see cref="Counter"/>. The sequence follows from the seed alone; when interrupts come does not.
+/// A 64-bit guest that reads and writes ports, device memory and MSRs at random, makes hypercalls and DMA, and survives the exceptions, interrupts and NMIs
+/// that come of it. Each processor counts what it did at <see cref="Counter"/>. The sequence follows from the seed alone; when interrupts come does not.
 /// </summary>
 /// <remarks>
-/// What devices write at random addresses misses it: it lies below 640 KiB and above 64 KiB, with address bit 20 clear (A20 may be masked) and not at powers of two; DMA
-/// commands come from memory that nobody else writes to. EFER is left alone. Everything else that ends or spoils the guest ends the VM.
+/// What devices write at random addresses misses it: it lies below 640 KiB and above 64 KiB, with address bit 20 clear (A20 may be masked) and not at powers of
+/// two; DMA commands come from memory that nobody else writes to. EFER is left alone. Everything else that ends or spoils the guest ends the VM.
 /// </remarks>
 public static class HostileGuest
 {
     public const ulong MemorySize = 16 << 20;
     public const int MostCpus = 16;
 
-    private const uint Trampoline = 0x2_1000, Gdt = 0x2_2000, Idt = 0x2_3000, Pml4 = 0x2_4000, Pdpt = 0x2_5000, Tss = 0x2_6000, PortTable = 0x2_8000, MmioTable = 0x2_8800, MsrTable = 0x2_9000,
-        Pointers = 0x2_9800, NumberOfCpus = 0x2_9900, Seed = 0x2_9908, Blocks = 0x2_A000, Code = 0x2_C000, CodeEnd = 0x3_0000, Stacks = 0x5_0000, Scratch = 0x8_0000, Commands = 0x9_0000;
+    private const uint Trampoline = 0x2_1000, Gdt = 0x2_2000, Idt = 0x2_3000, Pml4 = 0x2_4000, Pdpt = 0x2_5000, Tss = 0x2_6000, PortTable = 0x2_8000,
+        MmioTable = 0x2_8800, MsrTable = 0x2_9000,
+        Pointers = 0x2_9800, NumberOfCpus = 0x2_9900, Seed = 0x2_9908, Blocks = 0x2_A000, Code = 0x2_C000, CodeEnd = 0x3_0000, Stacks = 0x5_0000,
+        Scratch = 0x8_0000, Commands = 0x9_0000;
     private const int BlockSize = 64, StackTopOffset = 8, InterruptsOffset = 16, NmiTurnOffset = 24, InterruptTurnOffset = 32, StackSize = 0x1000;
     private const ushort TssSelector = 0x18;
     private const ushort DmaCommand = FwCfg.SelectorPort + 8;
@@ -63,7 +65,8 @@ public static class HostileGuest
         var program = new Program(vm.Cpus.Count);
         Write(memory, Code, program.Bytes);
         Write(memory, Trampoline, TrampolineCode(program.Application));
-        for (int vector = 0; vector < 256; vector++) Gate(memory, vector, vector == NmiVector ? program.Nmi : vector < Exceptions ? program.Exception : program.Interrupt);
+        for (int vector = 0; vector < 256; vector++)
+            Gate(memory, vector, vector == NmiVector ? program.Nmi : vector < Exceptions ? program.Exception : program.Interrupt);
         vm.Cpus[0].Cpu.WriteState(InitialState(program.Entry));
     }
 
@@ -106,10 +109,13 @@ public static class HostileGuest
         a.wrmsr();
         a.mov(eax, 0x8001_0033);
         a.mov(cr0, eax);
-        a.db(0x66, 0xEA, (byte)application, (byte)(application >> 8), (byte)(application >> 16), (byte)(application >> 24), (byte)CodeSelector, 0); // JMP ptr16:32
+        // JMP ptr16:32
+        a.db(0x66, 0xEA, (byte)application, (byte)(application >> 8), (byte)(application >> 16), (byte)(application >> 24), (byte)CodeSelector, 0);
     }, out _);
 
-    /// <summary>The 64-bit code. R15 is the generator's state, R14 the processor's block; the rest is scratch, and an exception goes on with the next access.</summary>
+    /// <summary>
+    /// The 64-bit code. R15 is the generator's state, R14 the processor's block; the rest is scratch, and an exception goes on with the next access.
+    /// </summary>
     private sealed class Program
     {
         private Label _next, _random, _value, _target, _restart;
@@ -138,7 +144,8 @@ public static class HostileGuest
                 BeginOther(a);
             }, out AssemblerResult result);
             if (Bytes.Length > CodeEnd - Code) throw new InvalidOperationException("the code does not fit");
-            (Entry, Application, Nmi, Interrupt, Exception) = (result.GetLabelRIP(entry), result.GetLabelRIP(application), result.GetLabelRIP(nmi), result.GetLabelRIP(interrupt), result.GetLabelRIP(_restart));
+            (Entry, Application, Nmi, Interrupt, Exception) = (result.GetLabelRIP(entry), result.GetLabelRIP(application), result.GetLabelRIP(nmi),
+                result.GetLabelRIP(interrupt), result.GetLabelRIP(_restart));
         }
 
         public byte[] Bytes { get; }
@@ -148,18 +155,23 @@ public static class HostileGuest
         public ulong Interrupt { get; }
         public ulong Exception { get; }
 
-        /// <summary>Begins as an operating system does, so that interrupts come: 8259A at 20h and 28h, 8254 at 1 kHz, local APIC on, its timer and COM1 too, LINT1 is NMI.</summary>
+        /// <summary>
+        /// Begins as an operating system does, so that interrupts come: 8259A at 20h and 28h, 8254 at 1 kHz, local APIC on, its timer and COM1 too, LINT1 is
+        /// NMI.
+        /// </summary>
         private static void SetUp(Assembler a)
         {
             foreach ((ushort port, byte value) in (ReadOnlySpan<(ushort, byte)>)
-                [(0x20, 0x11), (0x21, 0x20), (0x21, 4), (0x21, 1), (0x21, 0), (0xA0, 0x11), (0xA1, 0x28), (0xA1, 2), (0xA1, 1), (0xA1, 0), (0x43, 0x34), (0x40, 0xA9), (0x40, 4), (0x3F9, 0xF), (0x3FC, 8)])
+                [(0x20, 0x11), (0x21, 0x20), (0x21, 4), (0x21, 1), (0x21, 0), (0xA0, 0x11), (0xA1, 0x28), (0xA1, 2), (0xA1, 1), (0xA1, 0), (0x43, 0x34),
+                    (0x40, 0xA9), (0x40, 4), (0x3F9, 0xF), (0x3FC, 8)])
             {
                 a.mov(edx, port);
                 a.mov(al, value);
                 a.@out(dx, al);
             }
             a.mov(ebx, (uint)MemoryLayout.LocalApic);
-            foreach ((int register, uint value) in (ReadOnlySpan<(int, uint)>)[(0xF0, 0x1FF), (0x360, 0x400), (0x3E0, 0xB), (0x320, 0x2_0050), (0x380, 1_000_000)]) a.mov(__dword_ptr[rbx + register], value);
+            foreach ((int register, uint value) in (ReadOnlySpan<(int, uint)>)[(0xF0, 0x1FF), (0x360, 0x400), (0x3E0, 0xB), (0x320, 0x2_0050),
+                (0x380, 1_000_000)]) a.mov(__dword_ptr[rbx + register], value);
         }
 
         private static void StartOthers(Assembler a)
@@ -196,7 +208,8 @@ public static class HostileGuest
         {
             (int Weight, Action<Assembler> Emit)[] kinds =
             [
-                (22, Port), (21, Mmio), (9, Msr), (2, Hypercall), (1, TaskPriority), (2, FirmwareDma), (1, EndOfInterrupt), (2, Odd), (3, b => b.sti()), (1, b => b.cli()),
+                (22, Port), (21, Mmio), (9, Msr), (2, Hypercall), (1, TaskPriority), (2, FirmwareDma), (1, EndOfInterrupt), (2, Odd), (3, b => b.sti()),
+                (1, b => b.cli()),
             ];
             Label[] labels = [.. kinds.Select(_ => a.CreateLabel())];
             a.inc(__qword_ptr[r14]);
@@ -278,7 +291,8 @@ public static class HostileGuest
                 }
                 if (size == 4)
                 {
-                    // A DMA command anywhere in memory could zero the guest: it is one of those in memory that nobody else writes to (the register is big-endian).
+                    // A DMA command anywhere in memory could zero the guest: it is one of those in memory that nobody else writes to (the register is
+                    // big-endian).
                     Label other = b.CreateLabel();
                     b.cmp(dx, DmaCommand);
                     b.jne(other);
@@ -325,7 +339,8 @@ public static class HostileGuest
             a.and(ecx, 63);
             // RCX is the count: the choice goes by R8.
             a.and(r8d, 7);
-            Switch(a, r8d, b => b.jmp(_next), b => b.rep.insb(), b => b.rep.insw(), b => b.rep.insd(), b => b.rep.outsb(), b => b.rep.outsw(), b => b.rep.outsd());
+            Switch(a, r8d, b => b.jmp(_next), b => b.rep.insb(), b => b.rep.insw(), b => b.rep.insd(), b => b.rep.outsb(), b => b.rep.outsw(),
+                b => b.rep.outsd());
         }
 
         private void Mmio(Assembler a)
@@ -364,9 +379,11 @@ public static class HostileGuest
                 use(b);
             }
             OneOf(a,
-                b => b.movups(__xmmword_ptr[rbx], xmm0), b => Copy(b, true, true), b => Copy(b, true, false), b => Copy(b, false, true), b => Copy(b, false, false), Store,
+                b => b.movups(__xmmword_ptr[rbx], xmm0), b => Copy(b, true, true), b => Copy(b, true, false), b => Copy(b, false, true), b =>
+                    Copy(b, false, false), Store,
                 b => Aligned(b, c => c.fxsave(__[rbx])), b => Aligned(b, c => c.fxrstor(__[rbx])), b => Aligned(b, c => c.@lock.cmpxchg16b(__xmmword_ptr[rbx])),
-                b => b.push(__qword_ptr[rbx]), b => b.@lock.bts(__qword_ptr[rbx], r13), b => b.@lock.xadd(__word_ptr[rbx], r13w), b => b.cmp(__byte_ptr[rbx], r13b),
+                b => b.push(__qword_ptr[rbx]), b => b.@lock.bts(__qword_ptr[rbx], r13), b => b.@lock.xadd(__word_ptr[rbx], r13w), b =>
+                b.cmp(__byte_ptr[rbx], r13b),
                 b => b.sidt(__[rbx]), b => b.invlpg(__[rbx]), b => b.fld(__tword_ptr[rbx]));
         }
 
@@ -552,8 +569,8 @@ public static class HostileGuest
 
         private static void Handlers(Assembler a, ref Label nmi, ref Label interrupt)
         {
-            // Every other one goes back with interrupts off, so that no storm of them stops the guest; each handler has its own turns, since they may come in pairs.
-            // Vector 2 comes from the 8259A too.
+            // Every other one goes back with interrupts off, so that no storm of them stops the guest; each handler has its own turns, since they may come in
+            // pairs. Vector 2 comes from the 8259A too.
             a.Label(ref nmi);
             CountInterrupt(a, NmiTurnOffset);
             a.iretq();

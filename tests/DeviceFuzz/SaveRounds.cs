@@ -7,13 +7,14 @@ using Bunraku.Processor.X86;
 namespace Bunraku.DeviceFuzz;
 
 /// <summary>
-/// Linux boots and works, is saved at a random instruction, and continues in another machine: the saved one and its copy go on for a million instructions each, and must be equal then in each
-/// register, each byte of RAM and each device. Round after round, the saved machine runs freely in between.
+/// Linux boots and works, is saved at a random instruction, and continues in another machine: the saved one and its copy go on for a million instructions each,
+/// and must be equal then in each register, each byte of RAM and each device. Round after round, the saved machine runs freely in between.
 /// </summary>
 public sealed class SaveRounds : IDisposable
 {
     private const ulong Memory = 96 << 20;
-    private const string Work = "while :; do ls -lR /proc/self /sys/class > /tmp/list 2>&1; dd if=/dev/zero of=/tmp/block bs=64k count=20 2>/dev/null; sha256sum /tmp/block /tmp/list; sleep 0.03; done";
+    private const string Work = "while :; do ls -lR /proc/self /sys/class > /tmp/list 2>&1; dd if=/dev/zero of=/tmp/block bs=64k count=20 2>/dev/null; " +
+        "sha256sum /tmp/block /tmp/list; sleep 0.03; done";
 
     private readonly IX86Engine _engine, _second;
     private readonly int _cpus;
@@ -32,7 +33,8 @@ public sealed class SaveRounds : IDisposable
         _model = model with { Features = model.Features.Where(f => f is not (CpuFeature.Rdrand or CpuFeature.Rdseed)).ToHashSet() };
         var packages = new DebianPackages(new GuestCache());
         string kernel = packages.FindKernel("linux"), busybox = packages.FindBusybox();
-        _guest = LinuxGuest.Create(BootFile.Read(kernel, "kernel", Memory), kernel, BootFile.Read(busybox, "busybox", Memory), new LinuxGuestOptions { Command = ["sh", "-c", Work] });
+        _guest = LinuxGuest.Create(BootFile.Read(kernel, "kernel", Memory), kernel, BootFile.Read(busybox, "busybox", Memory),
+            new LinuxGuestOptions { Command = ["sh", "-c", Work] });
     }
 
     /// <summary>Rounds that one guest lives: then the next one boots.</summary>
@@ -82,7 +84,8 @@ public sealed class SaveRounds : IDisposable
         int told = box.Output.Count;
         SteppedRun mine = new(box.Vm, seed), theirs = new(copy.Vm, seed);
         bool a = mine.RunTo(Instructions), b = theirs.RunTo(Instructions);
-        if ((a, mine.Retired) != (b, theirs.Retired)) return $"the saved machine went on for {mine.Retired} instructions, the copy for {theirs.Retired}; {Differences(box.Vm.Save(), copy.Vm.Save(), box, copy)}";
+        if ((a, mine.Retired) != (b, theirs.Retired)) return $"the saved machine went on for {mine.Retired} instructions, the copy for {theirs.Retired}; " +
+            $"{Differences(box.Vm.Save(), copy.Vm.Save(), box, copy)}";
         if (Differences(box.Vm.Save(), copy.Vm.Save(), box, copy) is { } second) return $"after {mine.Retired} instructions: {second}";
         return box.Output.Skip(told).SequenceEqual(copy.Output) ? null : "the machines have sent different characters";
     }
@@ -108,7 +111,8 @@ public sealed class SaveRounds : IDisposable
         {
             var state = new CpuState();
             cpu.Cpu.ReadState(state);
-            string what = state.HalfDone is { } half ? $"half-done {half.Reason}" : state.MmioValues.Count > 0 ? "a device memory read" : state.PostedWrites.Count > 0 ? "a posted write"
+            string what = state.HalfDone is { } half ? $"half-done {half.Reason}" : state.MmioValues.Count > 0 ? "a device memory read"
+                : state.PostedWrites.Count > 0 ? "a posted write"
                 : state.Pending is { } pending ? $"pending {pending.Kind}" : state.InterruptShadow ? "an interrupt shadow" : state.Activity.ToString();
             Moments[what] = Moments.GetValueOrDefault(what) + 1;
         }
@@ -125,7 +129,12 @@ public sealed class SaveRounds : IDisposable
         public Box(SaveRounds owner, IX86Engine engine)
         {
             Vm = new X86Machine(engine, owner._model, Memory, owner._cpus, new X86MachineOptions { TscFrequency = 2_000_000_000, TimeOfDay = new NoTime() });
-            _board = new PcBoard(Vm, new PcBoardOptions { SerialOutput = Add, SecondSerialOutput = Add, StartTime = new DateTime(2026, 3, 4, 5, 6, 7, DateTimeKind.Utc) });
+            _board = new PcBoard(Vm, new PcBoardOptions
+            {
+                SerialOutput = Add,
+                SecondSerialOutput = Add,
+                StartTime = new DateTime(2026, 3, 4, 5, 6, 7, DateTimeKind.Utc)
+            });
         }
 
         public X86Machine Vm { get; }

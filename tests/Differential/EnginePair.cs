@@ -68,7 +68,8 @@ internal sealed unsafe class EnginePair : IDisposable
         _subject.Cpu.ReadState(_state);
         _msrs = new Dictionary<uint, ulong>(_state.Msrs);
         _watchdog = new Timer(_ => Watch(), null, WatchdogMilliseconds, WatchdogMilliseconds);
-        Follower = new Follower(_subject.Cpu, _reference.Cpu as IFollowingCpu ?? throw new NotSupportedException($"engine {reference.Name} cannot follow another"));
+        Follower = new Follower(_subject.Cpu, _reference.Cpu as IFollowingCpu
+            ?? throw new NotSupportedException($"engine {reference.Name} cannot follow another"));
     }
 
     private Follower Follower { get; }

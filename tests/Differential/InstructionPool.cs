@@ -85,8 +85,10 @@ internal sealed class InstructionPool
             string kind = info.GetOpKind(n).ToString();
             if (kind is "seg_reg" or "cr_reg" or "dr_reg" or "cr" or "dr" or "es" or "ss" or "ds" or "fs" or "gs" or "seg_rBX_al") return false;
         }
-        return info.Mnemonic is not (Mnemonic.Wrfsbase or Mnemonic.Wrgsbase or Mnemonic.Popf or Mnemonic.Popfq or Mnemonic.Popfd or Mnemonic.Enter or Mnemonic.Leave or Mnemonic.Mwait or Mnemonic.Monitor
-            or Mnemonic.Lfs or Mnemonic.Lgs or Mnemonic.Lss or Mnemonic.Lds or Mnemonic.Les or Mnemonic.Sti or Mnemonic.Cli or Mnemonic.Hlt or Mnemonic.Popa or Mnemonic.Popad or Mnemonic.Pusha or Mnemonic.Pushad
+        return info.Mnemonic is not (Mnemonic.Wrfsbase or Mnemonic.Wrgsbase or Mnemonic.Popf or Mnemonic.Popfq or Mnemonic.Popfd or Mnemonic.Enter
+            or Mnemonic.Leave or Mnemonic.Mwait or Mnemonic.Monitor
+            or Mnemonic.Lfs or Mnemonic.Lgs or Mnemonic.Lss or Mnemonic.Lds or Mnemonic.Les or Mnemonic.Sti or Mnemonic.Cli or Mnemonic.Hlt or Mnemonic.Popa
+                or Mnemonic.Popad or Mnemonic.Pusha or Mnemonic.Pushad
             or Mnemonic.Vmmcall or Mnemonic.Vmcall or Mnemonic.Wrmsr or Mnemonic.Rdmsr or Mnemonic.Swapgs or Mnemonic.Std or Mnemonic.Cld);
     }
 }

@@ -99,7 +99,8 @@ public sealed class ProgramFuzzer : IDisposable
             }
         }
         GuestProgram small = program.Without(removed);
-        text.Append($"  reduced from {program.Units.Count} to {small.Units.Count(u => u.Length > 0)} pieces, {small.Iterations} iterations: {again.Difference}\n");
+        text.Append($"  reduced from {program.Units.Count} to {small.Units.Count(u => u.Length > 0)} pieces, {small.Iterations} iterations: " +
+            $"{again.Difference}\n");
         byte[] image = _pair!.Image(small)!;
         text.Append(small.Disassemble(image));
         Renew(program.Seed);

@@ -266,7 +266,9 @@ internal sealed partial class ProgramGenerator
         {
             case < 58: return [Plain(locked)];
             case < 68: return [ConditionalBranch(forward)];
-            case < 71 when Has(Feature.InnerLoops) && depth < 3 && (function < 0 || depth < 2): return r.OneIn(2) ? InnerLoop(depth, function, locked) : TightLoop(depth, locked);
+            case < 71 when Has(Feature.InnerLoops) && depth < 3 && (function < 0 || depth < 2):
+                return r.OneIn(2) ? InnerLoop(depth, function, locked)
+                : TightLoop(depth, locked);
             case < 76 when _functions.Count > function + 1: return [Call(function)];
             case < 79: return [Stack(function, locked)];
             case < 82 when Has(Feature.Strings) && (locked & 0xC3) == 0: return [String()];

@@ -10,7 +10,8 @@ public sealed class StateComparerTests
     /// <summary>The engine that compares holds no local APICs.</summary>
     private static readonly string[] s_notCompared = [nameof(CpuState.Apic)];
 
-    public static TheoryData<string> Fields => [.. typeof(CpuState).GetFields(BindingFlags.Public | BindingFlags.Instance).Select(f => f.Name).Except(s_notCompared)];
+    public static TheoryData<string> Fields =>
+        [.. typeof(CpuState).GetFields(BindingFlags.Public | BindingFlags.Instance).Select(f => f.Name).Except(s_notCompared)];
 
     private static CpuState NewState() => new() { Pdptes = new ulong[4], MmioValues = [1, 2], Msrs = { [0x10] = 1 } };
 

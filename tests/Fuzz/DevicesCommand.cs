@@ -73,7 +73,8 @@ internal static class DevicesCommand
         Console.WriteLine($"{Line()}, seeds {first} to {seed - 1}: {(failure == null ? "nothing found" : "FAILED")}");
         return failure == null ? 0 : 1;
 
-        string Line() => $"{accesses:N0} accesses, {interrupts:N0} interrupts, {seed - first} VMs ({string.Join(", ", ends.Select(e => $"{e.Value} {e.Key}"))}), {lives} lives of the bystander, "
+        string Line() => $"{accesses:N0} accesses, {interrupts:N0} interrupts, {seed - first} VMs " +
+            $"({string.Join(", ", ends.Select(e => $"{e.Value} {e.Key}"))}), {lives} lives of the bystander, "
             + $"{watch.Elapsed.TotalSeconds:F0} s, {accesses / watch.Elapsed.TotalSeconds / 1e3:F0} thousand/s";
     }
 }

@@ -9,7 +9,8 @@ namespace Bunraku.Fuzz;
 internal static class EnginesCommand
 {
     private const string Usage =
-        "usage: fuzz-engines [--subject NAME] [--reference NAME] [--threshold N] [--count INSTRUCTIONS] [--seed N] [--programs N] [--mode MODE] [--vendor amd|intel] [--print yes]";
+        "usage: fuzz-engines [--subject NAME] [--reference NAME] [--threshold N] [--count INSTRUCTIONS] [--seed N] [--programs N] [--mode MODE] [--vendor " +
+            "amd|intel] [--print yes]";
 
     public static int Run(string[] args)
     {
@@ -33,8 +34,16 @@ internal static class EnginesCommand
                     case "--subject": subjectName = value; break;
                     case "--reference": referenceName = value; break;
                     case "--threshold": threshold = (int)Math.Clamp(Options.Number(value), 1, 1_000_000); break;
-                    case "--mode": mode = Enum.TryParse(value, ignoreCase: true, out ProgramMode m) ? m : throw new FormatException(Nearest.Message("mode", value, Enum.GetNames<ProgramMode>())); break;
-                    case "--vendor": model = value switch { "amd" => HostModel.Amd, "intel" => HostModel.Intel, _ => throw new FormatException(Nearest.Message("vendor", value, ["amd", "intel"])) }; break;
+                    case "--mode":
+                        mode = Enum.TryParse(value, ignoreCase: true, out ProgramMode m) ? m
+                        : throw new FormatException(Nearest.Message("mode", value, Enum.GetNames<ProgramMode>())); break;
+                    case "--vendor":
+                        model = value switch
+                        {
+                            "amd" => HostModel.Amd,
+                            "intel" => HostModel.Intel,
+                            _ => throw new FormatException(Nearest.Message("vendor", value, ["amd", "intel"]))
+                        }; break;
                     case "--print": print = true; break;
                     default: throw new FormatException(Usage);
                 }
@@ -72,7 +81,8 @@ internal static class EnginesCommand
         Console.WriteLine($"{Line()}, seeds {first} to {seed - 1}, {differing} differ");
         return differing == 0 ? 0 : 1;
 
-        string Line() => $"{fuzzer.Retired:N0} instructions, {fuzzer.Programs:N0} programs, {fuzzer.Exceptions:N0} exceptions, {fuzzer.Exits:N0} exits, {fuzzer.TripleFaults} shutdowns, {fuzzer.TimedOut} cut short, "
+        string Line() => $"{fuzzer.Retired:N0} instructions, {fuzzer.Programs:N0} programs, {fuzzer.Exceptions:N0} exceptions, {fuzzer.Exits:N0} exits, " +
+            $"{fuzzer.TripleFaults} shutdowns, {fuzzer.TimedOut} cut short, "
             + $"{watch.Elapsed.TotalSeconds:F0} s, {fuzzer.Retired / watch.Elapsed.TotalSeconds / 1e6:F1} million/s";
     }
 }

@@ -15,7 +15,8 @@ internal static class Options
     /// <summary>A count; M stands for a million.</summary>
     /// <exception cref="FormatException">It is not one.</exception>
     public static long Count(string text) =>
-        long.TryParse(text.Replace("M", "000000", StringComparison.Ordinal), NumberStyles.None, CultureInfo.InvariantCulture, out long count) ? count : throw new FormatException($"'{text}' is no count, for example 100M");
+        long.TryParse(text.Replace("M", "000000", StringComparison.Ordinal), NumberStyles.None, CultureInfo.InvariantCulture, out long count) ? count
+            : throw new FormatException($"'{text}' is no count, for example 100M");
 
     /// <exception cref="FormatException">It is no number.</exception>
     public static ulong Number(string text) =>

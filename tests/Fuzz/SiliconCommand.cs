@@ -64,7 +64,8 @@ internal static class SiliconCommand
             shown = watch.Elapsed;
             Console.WriteLine($"{fuzzer.Compared:N0} instructions compared, {seed - first + 1} sequences, {watch.Elapsed.TotalSeconds:F0} s");
         }
-        Console.WriteLine($"{fuzzer.Compared:N0} instructions compared in {seed - first} sequences with seeds {first} to {seed - 1}, {differing} differ, {watch.Elapsed.TotalSeconds:F0} s");
+        Console.WriteLine($"{fuzzer.Compared:N0} instructions compared in {seed - first} sequences with seeds {first} to {seed - 1}, {differing} differ, " +
+            $"{watch.Elapsed.TotalSeconds:F0} s");
         return differing == 0 ? 0 : 1;
     }
 

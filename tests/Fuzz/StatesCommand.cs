@@ -37,7 +37,8 @@ internal static class StatesCommand
             Console.Error.WriteLine($"fuzz-states: {e.Message}");
             return 2;
         }
-        Console.WriteLine($"{count:N0} rounds on {engine.Name}, copies on {(second ?? engine).Name}, {cpus} processors, {instructions:N0} instructions each, seed {seed}");
+        Console.WriteLine(
+            $"{count:N0} rounds on {engine.Name}, copies on {(second ?? engine).Name}, {cpus} processors, {instructions:N0} instructions each, seed {seed}");
         using var rounds = new SaveRounds(engine, second ?? engine, cpus, seed) { Instructions = (ulong)instructions };
         var watch = Stopwatch.StartNew();
         TimeSpan shown = TimeSpan.Zero;
@@ -52,7 +53,8 @@ internal static class StatesCommand
             shown = watch.Elapsed;
             Console.WriteLine($"{n + 1} rounds, {watch.Elapsed.TotalSeconds:F0} s");
         }
-        Console.WriteLine($"{count} rounds without a difference, {watch.Elapsed.TotalSeconds:F0} s; vCPUs were saved in: {string.Join(", ", rounds.Moments.Select(m => $"{m.Key} {m.Value}"))}");
+        Console.WriteLine($"{count} rounds without a difference, {watch.Elapsed.TotalSeconds:F0} s; vCPUs were saved in: " +
+            $"{string.Join(", ", rounds.Moments.Select(m => $"{m.Key} {m.Value}"))}");
         return 0;
     }
 }

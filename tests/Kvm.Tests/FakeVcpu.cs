@@ -82,7 +82,8 @@ internal sealed unsafe class FakeVcpu : KvmFile
                 _msrs[*(uint*)(data + 8)] = *(ulong*)(data + 16);
                 return 1;
             case "KVM_NMI":
-                ((KvmVcpuEvents*)System.Runtime.CompilerServices.Unsafe.AsPointer(ref System.Runtime.InteropServices.MemoryMarshal.GetReference(State(KvmRequest.SetVcpuEvents))))->NmiPending = 1;
+                ((KvmVcpuEvents*)System.Runtime.CompilerServices.Unsafe.AsPointer(
+                    ref System.Runtime.InteropServices.MemoryMarshal.GetReference(State(KvmRequest.SetVcpuEvents))))->NmiPending = 1;
                 return 0;
             case "KVM_KVMCLOCK_CTRL": return -Errno.Invalid;
             case "KVM_SET_CPUID2" or "KVM_INTERRUPT": return 0;

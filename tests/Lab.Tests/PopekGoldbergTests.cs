@@ -55,10 +55,14 @@ public sealed class PopekGoldbergTests(ExperimentFixture fixture) : IClassFixtur
         Assert.StartsWith("interp with UMIP:", lines[1]);
     }
 
-    /// <summary>J. S. Robin, C. E. Irvine, "Analysis of the Intel Pentium's Ability to Support a Secure Virtual Machine Monitor", USENIX Security 2000, section 3 (INT n always traps here: its gates belong to level 0).</summary>
+    /// <summary>
+    /// J. S. Robin, C. E. Irvine, "Analysis of the Intel Pentium's Ability to Support a Secure Virtual Machine Monitor", USENIX Security 2000, section 3 (INT n
+    /// always traps here: its gates belong to level 0).
+    /// </summary>
     [Theory]
     [InlineData("SGDT"), InlineData("SIDT"), InlineData("SLDT"), InlineData("SMSW"), InlineData("PUSHF"), InlineData("POPF")]
-    [InlineData("LAR"), InlineData("LSL"), InlineData("VERR"), InlineData("VERW"), InlineData("POP GS"), InlineData("PUSH CS"), InlineData("CALL far"), InlineData("JMP far"), InlineData("RET far"), InlineData("STR"), InlineData("MOV r,CS")]
+    [InlineData("LAR"), InlineData("LSL"), InlineData("VERR"), InlineData("VERW"), InlineData("POP GS"), InlineData("PUSH CS"), InlineData("CALL far"),
+        InlineData("JMP far"), InlineData("RET far"), InlineData("STR"), InlineData("MOV r,CS")]
     public void Sensitive_and_not_privileged_as_known_since_Robin_and_Irvine(string name)
     {
         InstructionReport i = Find(Processor(umip: false), name);
@@ -68,13 +72,16 @@ public sealed class PopekGoldbergTests(ExperimentFixture fixture) : IClassFixtur
 
     /// <summary>Intel SDM vol. 3A, "Privileged Instructions"; the ports and interrupt flag by I/O privilege level ("I/O Privilege Level" in vol. 1).</summary>
     [Theory]
-    [InlineData("LGDT"), InlineData("LIDT"), InlineData("LLDT"), InlineData("LTR"), InlineData("LMSW"), InlineData("CLTS"), InlineData("INVD"), InlineData("WBINVD"), InlineData("INVLPG"), InlineData("HLT"), InlineData("RDMSR"), InlineData("WRMSR"), InlineData("RDPMC")]
-    [InlineData("MOV CR0,r"), InlineData("MOV r,CR0"), InlineData("MOV CR3,r"), InlineData("MOV r,CR3"), InlineData("MOV CR4,r"), InlineData("MOV r,CR8"), InlineData("MOV DR7,r"), InlineData("MOV r,DR0"), InlineData("XSETBV"), InlineData("SWAPGS"), InlineData("SYSRET"), InlineData("INVPCID")]
+    [InlineData("LGDT"), InlineData("LIDT"), InlineData("LLDT"), InlineData("LTR"), InlineData("LMSW"), InlineData("CLTS"), InlineData("INVD"),
+        InlineData("WBINVD"), InlineData("INVLPG"), InlineData("HLT"), InlineData("RDMSR"), InlineData("WRMSR"), InlineData("RDPMC")]
+    [InlineData("MOV CR0,r"), InlineData("MOV r,CR0"), InlineData("MOV CR3,r"), InlineData("MOV r,CR3"), InlineData("MOV CR4,r"), InlineData("MOV r,CR8"),
+        InlineData("MOV DR7,r"), InlineData("MOV r,DR0"), InlineData("XSETBV"), InlineData("SWAPGS"), InlineData("SYSRET"), InlineData("INVPCID")]
     [InlineData("CLI"), InlineData("STI"), InlineData("IN"), InlineData("OUT")]
     public void Privileged_as_the_manual_lists_it(string name) => Assert.True(Find(Processor(umip: false), name).Privileged);
 
     [Theory]
-    [InlineData("SIDT", "IDTR.base"), InlineData("SIDT", "IDTR.limit"), InlineData("SGDT", "GDTR.base"), InlineData("SLDT", "LDTR"), InlineData("STR", "TR"), InlineData("SMSW", "CR0"), InlineData("PUSHF", "RFLAGS"), InlineData("MOV r,CS", "CS"), InlineData("RDTSC", "time")]
+    [InlineData("SIDT", "IDTR.base"), InlineData("SIDT", "IDTR.limit"), InlineData("SGDT", "GDTR.base"), InlineData("SLDT", "LDTR"), InlineData("STR", "TR"),
+        InlineData("SMSW", "CR0"), InlineData("PUSHF", "RFLAGS"), InlineData("MOV r,CS", "CS"), InlineData("RDTSC", "time")]
     public void The_leaked_state_is_found_by_its_value(string name, string what) =>
         Assert.Contains(Find(Processor(umip: false), name).At(Analysis.User)!.Leaks, l => l.What == what);
 
@@ -85,13 +92,17 @@ public sealed class PopekGoldbergTests(ExperimentFixture fixture) : IClassFixtur
         Assert.Equal(["IF"], Find(Host, "POPF").At(Analysis.User)!.Ignored);
     }
 
-    /// <summary>Except where the host's system decides (CR4.UMIP, PCE, TSD, OSXSAVE; the hypervisor below) the silicon traps as the software processor does, with the same error code.</summary>
+    /// <summary>
+    /// Except where the host's system decides (CR4.UMIP, PCE, TSD, OSXSAVE; the hypervisor below) the silicon traps as the software processor does, with the
+    /// same error code.
+    /// </summary>
     [Fact]
     public void The_silicon_traps_where_the_software_processor_does()
     {
         string[] decided = [.. s_umip, "RDPMC", "RDTSC", "RDTSCP", "RDPID", "CPUID", "XGETBV", "VMCALL", "VMMCALL", "MONITOR", "MWAIT", "INVPCID"];
         foreach (InstructionReport i in Host.Instructions.Where(i => !decided.Contains(i.Name)))
-            Assert.Equal((i.Name, Find(Processor(umip: false), i.Name).At(Analysis.User)!.Executions[0].Trap), (i.Name, i.At(Analysis.User)!.Executions[0].Trap));
+            Assert.Equal((i.Name, Find(Processor(umip: false), i.Name).At(Analysis.User)!.Executions[0].Trap),
+                (i.Name, i.At(Analysis.User)!.Executions[0].Trap));
     }
 
     /// <summary>Linux enables UMIP where the processor has it and answers for it (arch/x86/kernel/umip.c); nothing else is answered by the system.</summary>
@@ -182,7 +193,8 @@ public sealed class PopekGoldbergTests(ExperimentFixture fixture) : IClassFixtur
     [Fact]
     public void In_80_columns_every_instruction_has_one_row_and_no_line_is_longer()
     {
-        var twice = new ExperimentReport(Report.Date, Report.HostProcessor, Report.Model, [.. Report.Processors, .. Report.Processors.Skip(1).Select(p => p with { Name = "other", Engine = "other" })]);
+        var twice = new ExperimentReport(Report.Date, Report.HostProcessor, Report.Model,
+            [.. Report.Processors, .. Report.Processors.Skip(1).Select(p => p with { Name = "other", Engine = "other" })]);
         string[] narrow = Print(twice, 80).Split('\n'), wide = Print(twice, 500).Split('\n');
         Assert.All(narrow, l => Assert.True(l.TrimEnd().Length <= 80, l));
         foreach (Probe probe in ProbeCatalog.All)
@@ -192,7 +204,8 @@ public sealed class PopekGoldbergTests(ExperimentFixture fixture) : IClassFixtur
         }
 
         static int Rows(string[] lines, string name) =>
-            lines.TakeWhile(l => !l.StartsWith("NOT PRIVILEGED", StringComparison.Ordinal)).Count(l => l.StartsWith(name.PadRight(11) + " ", StringComparison.Ordinal));
+            lines.TakeWhile(l => !l.StartsWith("NOT PRIVILEGED", StringComparison.Ordinal))
+                .Count(l => l.StartsWith(name.PadRight(11) + " ", StringComparison.Ordinal));
     }
 
     [Theory]
@@ -240,7 +253,8 @@ public sealed class PopekGoldbergTests(ExperimentFixture fixture) : IClassFixtur
         Assert.All(report.Processors, p => Assert.Null(p.ClassicallyVirtualizable));
         string[] lines = [.. Print(report, 10_000).Split('\n').Where(l => l.StartsWith("broken", StringComparison.Ordinal))];
         Assert.Contains("broken: no verdict: not enough was observed", lines.Select(l => l.TrimEnd()));
-        Assert.Single(lines, l => l.StartsWith("broken: not observed: SGDT, ", StringComparison.Ordinal) && l.TrimEnd().EndsWith("NOP: no such thing here", StringComparison.Ordinal));
+        Assert.Single(lines, l => l.StartsWith("broken: not observed: SGDT, ", StringComparison.Ordinal)
+            && l.TrimEnd().EndsWith("NOP: no such thing here", StringComparison.Ordinal));
     }
 
     private sealed class BrokenEngine : IX86Engine
@@ -270,7 +284,8 @@ public sealed class PopekGoldbergTests(ExperimentFixture fixture) : IClassFixtur
     [Fact]
     public void A_JSON_file_that_cannot_be_written_is_said_before_anything_runs()
     {
-        var e = Assert.Throws<CannotStartException>(() => PopekGoldbergCommand.Run(new LabOptions("/nonexistent/x.json", ["interp"], null), KnownEngines.All, TextWriter.Null));
+        var e = Assert.Throws<CannotStartException>(() =>
+            PopekGoldbergCommand.Run(new LabOptions("/nonexistent/x.json", ["interp"], null), KnownEngines.All, TextWriter.Null));
         Assert.StartsWith("--json: cannot write /nonexistent/x.json", e.Message);
     }
 }

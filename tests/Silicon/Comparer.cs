@@ -63,7 +63,8 @@ public sealed unsafe class Comparer(HostSilicon host, GuestRig guest)
             else if (!equal) differences.Add(new Difference(caseOf(n), Describe(caseOf(n), parts)));
         }
         // In 16-bit code an interrupt of the host disturbs RSP (see Normalize) and through it other registers; there each trial alone decides.
-        if (differences.Count == before && caseOf(0).Bitness != 16) differences.Add(new Difference(caseOf(0), $"a batch of {trials} trials differs, but none of them alone: {first}"));
+        if (differences.Count == before && caseOf(0).Bitness != 16)
+            differences.Add(new Difference(caseOf(0), $"a batch of {trials} trials differs, but none of them alone: {first}"));
     }
 
     private string FirstDifference()
@@ -132,7 +133,8 @@ public sealed unsafe class Comparer(HostSilicon host, GuestRig guest)
         Span<byte> a = Host(Layout.Contexts, Context.Size), b = Guest(Layout.Contexts, Context.Size);
         ReadOnlySpan<string> names = ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
         text.Append("in:");
-        foreach (Register r in UsedRegisters(test.Instruction)) text.Append($" {names[r - Register.RAX]}={BitConverter.ToUInt64(a[(Context.Gpr + (r - Register.RAX) * 8)..]):X}");
+        foreach (Register r in UsedRegisters(test.Instruction))
+            text.Append($" {names[r - Register.RAX]}={BitConverter.ToUInt64(a[(Context.Gpr + (r - Register.RAX) * 8)..]):X}");
         text.Append($" flags={BitConverter.ToUInt64(a[Context.Rflags..]):X}");
         if (parts != StateParts.General)
         {
@@ -143,7 +145,9 @@ public sealed unsafe class Comparer(HostSilicon host, GuestRig guest)
                 if (test.Instruction.GetOpKind(n) == OpKind.Register && r.IsVectorRegister())
                     text.Append($" {r}={Convert.ToHexString(a.Slice(Context.Ymm + r.GetNumber() * 32, 32))}");
             }
-            if (parts.HasFlag(StateParts.X87)) text.Append($" fcw={BitConverter.ToUInt16(a[Context.Fx..]):X} fsw={BitConverter.ToUInt16(a[(Context.Fx + 2)..]):X} ftw={a[Context.Fx + 4]:X2} st={Convert.ToHexString(a.Slice(Context.Fx + 32, 10))} {Convert.ToHexString(a.Slice(Context.Fx + 48, 10))}");
+            if (parts.HasFlag(StateParts.X87)) text.Append($" fcw={BitConverter.ToUInt16(a[Context.Fx..]):X} " +
+                $"fsw={BitConverter.ToUInt16(a[(Context.Fx + 2)..]):X} ftw={a[Context.Fx + 4]:X2} st={Convert.ToHexString(a.Slice(Context.Fx + 32, 10))} " +
+                $"{Convert.ToHexString(a.Slice(Context.Fx + 48, 10))}");
         }
         text.Append("\n    silicon/guest:");
         Word("vector", Context.FaultVector, a, b);

@@ -110,8 +110,12 @@ internal sealed class FormBuilder(Rng rng, RoutineCode routine, DecoderOptions o
                 case OpKind.NearBranch16: instruction.NearBranch16 = (ushort)landing; return true;
                 case OpKind.NearBranch32: instruction.NearBranch32 = (uint)landing; return true;
                 case OpKind.NearBranch64: instruction.NearBranch64 = landing; return true;
-                case OpKind.FarBranch16: instruction.FarBranch16 = (ushort)landing; instruction.FarBranchSelector = bitness == 16 ? Layout.Code16 : Layout.Code32; return true;
-                case OpKind.FarBranch32: instruction.FarBranch32 = (uint)landing; instruction.FarBranchSelector = bitness == 16 ? Layout.Code16 : Layout.Code32; return true;
+                case OpKind.FarBranch16:
+                    instruction.FarBranch16 = (ushort)landing; instruction.FarBranchSelector = bitness == 16 ? Layout.Code16
+                    : Layout.Code32; return true;
+                case OpKind.FarBranch32:
+                    instruction.FarBranch32 = (uint)landing; instruction.FarBranchSelector = bitness == 16 ? Layout.Code16
+                    : Layout.Code32; return true;
             }
         }
         return false;
@@ -189,7 +193,9 @@ internal sealed class FormBuilder(Rng rng, RoutineCode routine, DecoderOptions o
             case "fs": instruction.SetOpRegister(n, Register.FS); break;
             case "gs": instruction.SetOpRegister(n, Register.GS); break;
             case "seg" when kind == "seg_reg": instruction.SetOpRegister(n, Reg(Register.ES, 6)); break;
-            case "seg" when kind == "seg_rSI": instruction.SetOpKind(n, addressSize switch { 64 => OpKind.MemorySegRSI, 32 => OpKind.MemorySegESI, _ => OpKind.MemorySegSI }); break;
+            case "seg" when kind == "seg_rSI":
+                instruction.SetOpKind(n,
+                addressSize switch { 64 => OpKind.MemorySegRSI, 32 => OpKind.MemorySegESI, _ => OpKind.MemorySegSI }); break;
             case "seg" when kind == "seg_rDI":
                 if (bitness == 32) addressSize = 32; // what MASKMOVQ has done to the x87 state when it faults is not architectural
                 instruction.SetOpKind(n, addressSize switch { 64 => OpKind.MemorySegRDI, 32 => OpKind.MemorySegEDI, _ => OpKind.MemorySegDI });
@@ -210,7 +216,9 @@ internal sealed class FormBuilder(Rng rng, RoutineCode routine, DecoderOptions o
             case "br64": instruction.SetOpKind(n, OpKind.NearBranch64); break;
             case "farbr2": instruction.SetOpKind(n, OpKind.FarBranch16); break;
             case "farbr4": instruction.SetOpKind(n, OpKind.FarBranch32); break;
-            case "imm8" or "imm8sex16" or "imm8sex32" or "imm8sex64" or "imm16" or "imm32" or "imm32sex64" or "imm64": SetImmediate(ref instruction, n, kind); break;
+            case "imm8" or "imm8sex16" or "imm8sex32" or "imm8sex64" or "imm16" or "imm32" or "imm32sex64"
+                or "imm64":
+                SetImmediate(ref instruction, n, kind); break;
             default: throw new NotSupportedException($"operand kind {kind} of {instruction.Code}");
         }
     }
@@ -336,6 +344,7 @@ internal sealed class FormBuilder(Rng rng, RoutineCode routine, DecoderOptions o
     /// <summary>The operand is a save area: many bytes, 64-byte aligned.</summary>
     internal static bool AlignedArea(Mnemonic mnemonic) =>
         mnemonic is Mnemonic.Fxsave or Mnemonic.Fxsave64 or Mnemonic.Fxrstor or Mnemonic.Fxrstor64 or Mnemonic.Xsave or Mnemonic.Xsave64
-        or Mnemonic.Xsavec or Mnemonic.Xsavec64 or Mnemonic.Xsaveopt or Mnemonic.Xsaveopt64 or Mnemonic.Xrstor or Mnemonic.Xrstor64 or Mnemonic.Xsaves or Mnemonic.Xsaves64 or Mnemonic.Xrstors or Mnemonic.Xrstors64
+        or Mnemonic.Xsavec or Mnemonic.Xsavec64 or Mnemonic.Xsaveopt or Mnemonic.Xsaveopt64 or Mnemonic.Xrstor or Mnemonic.Xrstor64 or Mnemonic.Xsaves
+            or Mnemonic.Xsaves64 or Mnemonic.Xrstors or Mnemonic.Xrstors64
         or Mnemonic.Fnsave or Mnemonic.Frstor or Mnemonic.Fnstenv or Mnemonic.Fldenv or Mnemonic.Fsave or Mnemonic.Fstenv;
 }

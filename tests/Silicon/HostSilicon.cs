@@ -65,7 +65,8 @@ public sealed unsafe partial class HostSilicon : IDisposable
     private static void Map(ulong address, ulong length, int protection, int flags, int fd, long offset)
     {
         void* result = Mmap((void*)address, (nuint)length, protection, flags, fd, offset);
-        if (result != (void*)address) throw new Win32Exception(Marshal.GetLastPInvokeError(), $"cannot map 0x{address:X} for the comparison with the host's processor");
+        if (result != (void*)address)
+            throw new Win32Exception(Marshal.GetLastPInvokeError(), $"cannot map 0x{address:X} for the comparison with the host's processor");
     }
 
     private static void SetLdt(int entry, uint segmentBase, uint contents)

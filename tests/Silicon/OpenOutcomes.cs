@@ -16,7 +16,8 @@ internal static class OpenOutcomes
         new("CR2 belongs to page faults alone.",
             o => { if (o.SiliconVector != 14 && o.GuestVector != 14) o.Accept(Context.FaultAddress, 8); }),
         new("Linux reports every fault on a kernel address as a protection violation, so that nobody learns what is mapped there.",
-            o => { if ((long)TrialOutcome.Word(o.Silicon, Context.FaultAddress) < 0) o.Guest[Context.FaultError] |= (byte)(o.Silicon[Context.FaultError] & 1); }),
+            o => { if ((long)TrialOutcome.Word(o.Silicon, Context.FaultAddress) < 0) o.Guest[Context.FaultError] |= (byte)(
+                o.Silicon[Context.FaultError] & 1); }),
         new("Limit of the stack segment and alignment of 16 bytes have the same priority (Intel SDM vol. 3A \"Priority Among Concurrent "
             + "Events\").", EqualPriority),
         new("Which byte of a save area is accessed first is not defined: CR2 may be that of any of its bytes. Ours begins with the first.", SaveAreaAddress),
@@ -44,10 +45,12 @@ internal static class OpenOutcomes
             + "has measured it).", DenormalToHalf),
         new("MXCSR_MASK says that the host has the misaligned SSE mode, which no model has.", ControlMask),
         new("A loaded x87 pointer is made canonical, with 48 or 57 bits by generation.", LoadedPointers),
-        new("FOP is stored for unmasked exceptions only, unless a processor always does (Intel SDM vol. 1 \"Fopcode Compatibility Sub-mode\"): it may be as it was, "
+        new("FOP is stored for unmasked exceptions only, unless a processor always does (Intel SDM vol. 1 \"Fopcode Compatibility Sub-mode\"): it may be as " +
+            "it was, "
             + "in a sequence that of an earlier instruction.",
             o => KeepX87(o, Context.OutFx + 6, 2, !HostModel.HostIsAmd)),
-        new("FDP is stored for unmasked exceptions only where CPUID.(7,0):EBX[6] says so, which no model does: it may be as it was, in a sequence that of an earlier instruction.",
+        new("FDP is stored for unmasked exceptions only where CPUID.(7,0):EBX[6] says so, which no model does: it may be as it was, in a sequence that of an " +
+            "earlier instruction.",
             o => { if (HostModel.HostKeepsDataPointer) KeepX87(o, Context.OutFx + 16, 8, true); }),
         new("Returning to a 16-bit stack segment IRET leaves RSP above bit 15 as the kernel had it (Intel SDM vol. 2A \"IRET\", operation; Linux: espfix64).",
             o => { if (o.Test.Bitness == 16) o.Accept(Context.OutGpr + 4 * 8 + 2, 6); }),

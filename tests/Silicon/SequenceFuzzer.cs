@@ -116,7 +116,8 @@ public sealed class SequenceFuzzer
         }
         List<Difference> differences = Execute(seed, kept, TrialsPerBlock);
         var text = new StringBuilder($"seed {seed}: silicon and guest differ in {differences.Count} of {TrialsPerBlock} trials after\n");
-        foreach (Piece p in kept) text.Append("    ").Append(p.Text).Append(p.Skip > 0 ? $" over {p.Skip}" : "").Append($"  [{Convert.ToHexString(p.Bytes)}]").Append('\n');
+        foreach (Piece p in kept)
+            text.Append("    ").Append(p.Text).Append(p.Skip > 0 ? $" over {p.Skip}" : "").Append($"  [{Convert.ToHexString(p.Bytes)}]").Append('\n');
         if (differences.Count > 0) text.Append("    ").Append(differences[0].Detail);
         return text.ToString();
     }
@@ -265,8 +266,10 @@ public sealed class SequenceFuzzer
             if (kind is "seg_reg" or "cr_reg" or "dr_reg" or "es" or "ss" or "ds" or "fs" or "gs" or "mem_offs" or "seg_rBX_al"
                 || kind.StartsWith("mem_vsib", StringComparison.Ordinal)) return false;
         }
-        return info.Mnemonic is not (Mnemonic.Ldmxcsr or Mnemonic.Vldmxcsr or Mnemonic.Fldcw or Mnemonic.Fldenv or Mnemonic.Frstor or Mnemonic.Fnstenv or Mnemonic.Fnsave
-            or Mnemonic.Wrfsbase or Mnemonic.Wrgsbase or Mnemonic.Rdfsbase or Mnemonic.Rdgsbase or Mnemonic.Popf or Mnemonic.Popfq or Mnemonic.Popfd or Mnemonic.Enter or Mnemonic.Leave
+        return info.Mnemonic is not (Mnemonic.Ldmxcsr or Mnemonic.Vldmxcsr or Mnemonic.Fldcw or Mnemonic.Fldenv or Mnemonic.Frstor or Mnemonic.Fnstenv
+            or Mnemonic.Fnsave
+            or Mnemonic.Wrfsbase or Mnemonic.Wrgsbase or Mnemonic.Rdfsbase or Mnemonic.Rdgsbase or Mnemonic.Popf or Mnemonic.Popfq or Mnemonic.Popfd
+                or Mnemonic.Enter or Mnemonic.Leave
             or Mnemonic.Lar or Mnemonic.Lsl or Mnemonic.Verr or Mnemonic.Verw or Mnemonic.Mwait or Mnemonic.Monitor or Mnemonic.Cmpxchg16b or Mnemonic.Clzero
             or Mnemonic.Dpps or Mnemonic.Dppd or Mnemonic.Vdpps or Mnemonic.Vdppd // see Comparer.Normalize
             or Mnemonic.Lfs or Mnemonic.Lgs or Mnemonic.Lss

@@ -155,7 +155,8 @@ internal sealed unsafe class TrialWriter(Rng rng)
         Gpr(4) = test.Bitness == 16 ? 0x8000 + offset + (ulong)rng.Below(0x4000) : Scratch + offset;
         // In which order far returns and POPA read the stack is not architectural, so it does not cross the edge.
         if (rng.OneIn(32)
-            && test.Instruction.Mnemonic is not (Mnemonic.Retf or Mnemonic.Iret or Mnemonic.Iretd or Mnemonic.Iretq or Mnemonic.Popa or Mnemonic.Popad)) Gpr(4) = (test.Bitness == 16 ? 0x10000 : Layout.DataEnd) - (ulong)rng.Below(12);
+            && test.Instruction.Mnemonic is not (Mnemonic.Retf or Mnemonic.Iret or Mnemonic.Iretd or Mnemonic.Iretq or Mnemonic.Popa or Mnemonic.Popad)) Gpr(
+                4) = (test.Bitness == 16 ? 0x10000 : Layout.DataEnd) - (ulong)rng.Below(12);
         Gpr(5) = rng.OneIn(2) ? Gpr(4) + (ulong)rng.Below(0x40) : Gpr(5);
     }
 
@@ -357,7 +358,9 @@ internal sealed unsafe class TrialWriter(Rng rng)
                 for (int n = 0; n < 5; n++) WriteSized(top + (ulong)(n * operandSize / 8), frame[n], operandSize / 8);
                 break;
             case Mnemonic.Popf or Mnemonic.Popfd or Mnemonic.Popfq when stack: *(uint*)top = *(uint*)top & ~0x4_0100u; break;
-            case Mnemonic.Pop when stack && i.Op0Kind == OpKind.Register && i.Op0Register.IsSegmentRegister(): *(ushort*)top = rng.Pick<ushort>(s_selectors); break;
+            case Mnemonic.Pop when stack && i.Op0Kind == OpKind.Register
+                && i.Op0Register.IsSegmentRegister():
+                *(ushort*)top = rng.Pick<ushort>(s_selectors); break;
             case Mnemonic.Enter or Mnemonic.Leave: Gpr(5) = Gpr(4) + (ulong)rng.Below(0x20); break;
             case Mnemonic.Loop or Mnemonic.Loope or Mnemonic.Loopne or Mnemonic.Jcxz or Mnemonic.Jecxz or Mnemonic.Jrcxz:
                 Gpr(1) = rng.Pick<ulong>(test.Bitness == 64 ? [0, 1, 2, 0x1_0000_0000, 0x1_0000_0001, ulong.MaxValue, 0x1_0000]
@@ -365,7 +368,8 @@ internal sealed unsafe class TrialWriter(Rng rng)
                 break;
             case Mnemonic.Div when rng.OneIn(2): Gpr(2) = rng.OneIn(2) ? 0 : (ulong)rng.Below(8); break;
             case Mnemonic.Idiv when rng.OneIn(2): Gpr(2) = (ulong)((long)Gpr(0) >> 63) & (test.Bitness == 64 ? ulong.MaxValue : uint.MaxValue); break;
-            case Mnemonic.Xsave or Mnemonic.Xsave64 or Mnemonic.Xsavec or Mnemonic.Xsavec64 or Mnemonic.Xsaveopt or Mnemonic.Xsaveopt64 or Mnemonic.Xrstor or Mnemonic.Xrstor64:
+            case Mnemonic.Xsave or Mnemonic.Xsave64 or Mnemonic.Xsavec or Mnemonic.Xsavec64 or Mnemonic.Xsaveopt or Mnemonic.Xsaveopt64 or Mnemonic.Xrstor
+                or Mnemonic.Xrstor64:
                 Gpr(0) = (Gpr(0) & (test.Bitness == 64 ? ~0xFFFF_FFFFul : 0)) + (uint)rng.Below(8);
                 Gpr(2) &= test.Bitness == 64 ? ~0xFFFF_FFFFul : 0;
                 break;

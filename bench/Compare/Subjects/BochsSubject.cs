@@ -10,7 +10,8 @@ namespace Bunraku.Compare;
 internal sealed class BochsSubject() : Subject("bochs", "Bochs")
 {
     private const string Isolinux = "/usr/lib/ISOLINUX/isolinux.bin", Loader = "/usr/lib/syslinux/modules/bios/ldlinux.c32";
-    private const string SeaBios = "/usr/share/seabios/bios.bin", OwnBios = "/usr/share/bochs/BIOS-bochs-latest", VgaBios = "/usr/share/bochs/VGABIOS-lgpl-latest";
+    private const string SeaBios = "/usr/share/seabios/bios.bin", OwnBios = "/usr/share/bochs/BIOS-bochs-latest",
+        VgaBios = "/usr/share/bochs/VGABIOS-lgpl-latest";
 
     public override int MaxRuns => 1;
 
@@ -47,14 +48,17 @@ internal sealed class BochsSubject() : Subject("bochs", "Bochs")
 
     private static string MakeCd(BenchGuest guest, string append, string folder)
     {
-        string tree = Path.Combine(folder, "cd"), boot = Directory.CreateDirectory(Path.Combine(tree, "isolinux")).FullName, cd = Path.Combine(folder, "boot.iso");
+        string tree = Path.Combine(folder, "cd"), boot = Directory.CreateDirectory(Path.Combine(tree, "isolinux")).FullName,
+            cd = Path.Combine(folder, "boot.iso");
         File.Copy(Isolinux, Path.Combine(boot, "isolinux.bin"));
         File.Copy(Loader, Path.Combine(boot, "ldlinux.c32"));
         File.Copy(guest.Kernel, Path.Combine(tree, "vmlinuz"));
         File.Copy(guest.Initrd, Path.Combine(tree, "initrd"));
-        File.WriteAllText(Path.Combine(boot, "isolinux.cfg"), $"SERIAL 0 115200\nDEFAULT l\nPROMPT 0\nLABEL l\nKERNEL /vmlinuz\nINITRD /initrd\nAPPEND {append}\n");
+        File.WriteAllText(Path.Combine(boot, "isolinux.cfg"),
+            $"SERIAL 0 115200\nDEFAULT l\nPROMPT 0\nLABEL l\nKERNEL /vmlinuz\nINITRD /initrd\nAPPEND {append}\n");
         HostProgram.Run("genisoimage",
-            ["-quiet", "-o", cd, "-b", "isolinux/isolinux.bin", "-c", "isolinux/boot.cat", "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table", tree], CancellationToken.None);
+            ["-quiet", "-o", cd, "-b", "isolinux/isolinux.bin", "-c", "isolinux/boot.cat", "-no-emul-boot", "-boot-load-size", "4", "-boot-info-table", tree],
+                CancellationToken.None);
         return cd;
     }
 
@@ -78,7 +82,8 @@ internal sealed class BochsSubject() : Subject("bochs", "Bochs")
 
         """;
 
-    private sealed class Running(Process process, long started, string folder, string serial) : RunningSubject(process, started, ConsoleLines.OfFile(process, serial))
+    private sealed class Running(Process process, long started, string folder, string serial)
+        : RunningSubject(process, started, ConsoleLines.OfFile(process, serial))
     {
         public override bool EndsItself => false; // a panic about power management, or the debugger's prompt
 
@@ -90,7 +95,8 @@ internal sealed class BochsSubject() : Subject("bochs", "Bochs")
                 try
                 {
                     int id = Process.Id;
-                    while (File.ReadAllText($"/proc/{id}/task/{id}/children").Split(' ')[0] is { Length: > 0 } child) id = int.Parse(child, CultureInfo.InvariantCulture);
+                    while (File.ReadAllText($"/proc/{id}/task/{id}/children").Split(' ')[0] is { Length: > 0 } child)
+                        id = int.Parse(child, CultureInfo.InvariantCulture);
                     return id == Process.Id ? null : id;
                 }
                 catch (IOException)
@@ -100,7 +106,8 @@ internal sealed class BochsSubject() : Subject("bochs", "Bochs")
             }
         }
 
-        public override bool IsBootLoadersLastWord(string line) => line.Contains("initrd", StringComparison.Ordinal) && (line.Contains("ok", StringComparison.Ordinal) || line.Contains("ready", StringComparison.Ordinal));
+        public override bool IsBootLoadersLastWord(string line) => line.Contains("initrd", StringComparison.Ordinal)
+            && (line.Contains("ok", StringComparison.Ordinal) || line.Contains("ready", StringComparison.Ordinal));
 
         public override void Dispose()
         {

@@ -36,7 +36,8 @@ internal sealed class BunrakuSubject : Subject
     }
 
     // Older states end when the guest resets the machine, and have no word for it.
-    private bool KnowsReboot => _knowsReboot ??= HostProgram.Run(_program, ["run", "--help"], CancellationToken.None).Contains("--no-reboot", StringComparison.Ordinal);
+    private bool KnowsReboot => _knowsReboot ??= HostProgram.Run(_program, ["run", "--help"], CancellationToken.None)
+        .Contains("--no-reboot", StringComparison.Ordinal);
 
     private bool? _knowsReboot;
 
@@ -65,7 +66,8 @@ internal sealed class BunrakuSubject : Subject
             try
             {
                 using JsonDocument json = JsonDocument.Parse(File.ReadAllText(statistics));
-                return (json.RootElement.GetProperty("milliseconds").GetProperty("kernelEntry").GetDouble() / 1000, json.RootElement.GetProperty("memory").GetProperty("monitor").GetUInt64());
+                return (json.RootElement.GetProperty("milliseconds").GetProperty("kernelEntry").GetDouble() / 1000,
+                    json.RootElement.GetProperty("memory").GetProperty("monitor").GetUInt64());
             }
             catch (Exception e) when (e is JsonException or KeyNotFoundException or IOException)
             {

@@ -7,7 +7,8 @@ internal sealed class QemuSubject() : Subject("qemu", "TCG")
 {
     private const string Program = "qemu-system-x86_64";
 
-    public override string? Missing(CancellationToken cancel) => HostProgram.Find(Program) is null ? $"{Program} is not installed (apt-get install qemu-system-x86)" : null;
+    public override string? Missing(CancellationToken cancel) =>
+        HostProgram.Find(Program) is null ? $"{Program} is not installed (apt-get install qemu-system-x86)" : null;
 
     public override RunningSubject Start(BenchGuest guest, IReadOnlyList<Workload> workloads, int milliseconds, bool mitigations)
     {
@@ -20,7 +21,8 @@ internal sealed class QemuSubject() : Subject("qemu", "TCG")
 
     private static ProcessStartInfo Command(BenchGuest guest, string initrd, string append) => new(Program,
     [
-        "-accel", "tcg", "-cpu", guest.QemuCpu, "-smp", $"{guest.Cpus}", "-m", $"{guest.Megabytes}", "-nographic", "-no-reboot", "-kernel", guest.Kernel, "-initrd", initrd, "-append", append,
+        "-accel", "tcg", "-cpu", guest.QemuCpu, "-smp", $"{guest.Cpus}", "-m", $"{guest.Megabytes}", "-nographic", "-no-reboot", "-kernel", guest.Kernel,
+        "-initrd", initrd, "-append", append,
     ]);
 
     private sealed class Running(Process process, long started) : RunningSubject(process, started, ConsoleLines.OfOutput(process))

@@ -6,7 +6,8 @@ namespace Bunraku.Compare;
 internal static class ResidentMemory
 {
     /// <summary>
-    /// Resident bytes of a process without those of the one mapping that is as large as the guest's RAM, or a little larger; null when there is no such mapping. /proc/PID/smaps, see proc(5).
+    /// Resident bytes of a process without those of the one mapping that is as large as the guest's RAM, or a little larger; null when there is no such
+    /// mapping. /proc/PID/smaps, see proc(5).
     /// </summary>
     public static ulong? BeyondGuest(int process, BenchGuest guest)
     {

@@ -50,7 +50,10 @@ internal class RunningSubject(Process process, long started, ConsoleLines consol
     /// <summary>True for the boot loader's last line before it enters the kernel; monitors that enter it themselves have none.</summary>
     public virtual bool IsBootLoadersLastWord(string line) => false;
 
-    /// <summary>Called at the end of the workloads, while the process still runs: what it holds in memory beyond the guest's, in bytes, or null when that cannot be seen from outside.</summary>
+    /// <summary>
+    /// Called at the end of the workloads, while the process still runs: what it holds in memory beyond the guest's, in bytes, or null when that cannot be seen
+    /// from outside.
+    /// </summary>
     public ulong? MonitorMemory(BenchGuest guest) => MonitorId is { } id ? ResidentMemory.BeyondGuest(id, guest) : null;
 
     /// <summary>Called when the process has ended: seconds from the start to the kernel's entry if the monitor tells, and its memory as above.</summary>

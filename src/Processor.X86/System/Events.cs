@@ -16,7 +16,7 @@ internal sealed unsafe class Events(Processor p)
     private bool _offeredInHlt; // an interrupt that goes away does not end HLT
     private ulong _movSsShadowAt = ulong.MaxValue; // as ProcessorState.ShadowAt
 
-    /// <inheritdoc cref="IX86Cpu.Activity"/>
+    /// <inheritdoc cref="IVirtualCpu.Activity"/>
     public CpuActivity Activity { get; set; }
 
     /// <summary>A fault occurred while a double fault was delivered: the processor is in shutdown, which only a reset ends.</summary>

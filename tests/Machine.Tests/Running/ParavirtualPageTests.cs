@@ -4,12 +4,16 @@ using Bunraku.Machine.Tests.Board;
 
 namespace Bunraku.Machine.Tests.Running;
 
-/// <summary>What the hypervisor writes into guest memory for the paravirtual interface is a device's write: it is told before to who watches the page, and is in the log behind.</summary>
+/// <summary>
+/// What the hypervisor writes into guest memory for the paravirtual interface is a device's write: it is told before to who watches the page, and is in the log
+/// behind.
+/// </summary>
 public sealed class ParavirtualPageTests : IDisposable
 {
     private const ulong WallClock = 0x10_0000, Clock = 0x10_1000, Steal = 0x10_2000, Eoi = 0x10_3000, Pairing = 0x10_4000;
 
-    private static readonly CpuModel s_model = IdleEngine.Model with { Features = new HashSet<CpuFeature>(IdleEngine.Model.Features) { CpuFeature.Hypervisor } };
+    private static readonly CpuModel s_model =
+        IdleEngine.Model with { Features = new HashSet<CpuFeature>(IdleEngine.Model.Features) { CpuFeature.Hypervisor } };
 
     private readonly X86Machine _vm = new(new IdleEngine(), s_model, 4 << 20);
     private readonly List<ulong> _refused = [];
@@ -40,7 +44,8 @@ public sealed class ParavirtualPageTests : IDisposable
     {
         Write(KvmMsr.WallClock, WallClock);
         Assert.Equal([WallClock], Told());
-        Assert.Equal(0ul, _vm.Paravirtual!.Call(0, new HypercallArguments((ulong)HypercallNumber.ClockPairing, Pairing, ClockPairing.WallClock, 0, 0, 0, true)));
+        Assert.Equal(0ul, _vm.Paravirtual!.Call(0,
+            new HypercallArguments((ulong)HypercallNumber.ClockPairing, Pairing, ClockPairing.WallClock, 0, 0, 0, true)));
         Assert.Equal([Pairing], Told());
     }
 
