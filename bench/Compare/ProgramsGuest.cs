@@ -33,7 +33,7 @@ internal static class ProgramsGuest
             progress("making the programs' inputs");
             HostProgram.Run("sh", ["-c", Script("""
                 mkdir -p "$2/bench" "$2/dev" "$2/proc" "$2/sys" "$2/tmp"
-                cp "$1"/* "$2/bench/" 2>/dev/null || true
+                find "$1" -maxdepth 1 -type f -exec cp {} "$2/bench/" +
                 gcc -O2 -static -Wall -Wextra -o "$2/bench/driver" "$1/driver.c"
                 dotnet=$(dirname "$(readlink -f "$(command -v dotnet)")")
                 mkdir -p "$2/usr/share/dotnet/shared"
@@ -90,7 +90,11 @@ internal static class ProgramsGuest
         }
         Directory.Delete(archives, recursive: true);
         // Nobody reads them there, and the kernel would unpack them at each boot.
-        foreach (string unread in (ReadOnlySpan<string>)["doc", "locale", "man"]) Directory.Delete(Path.Combine(tree, "usr", "share", unread), recursive: true);
+        foreach (string unread in (ReadOnlySpan<string>)["doc", "locale", "man"])
+        {
+            string share = Path.Combine(tree, "usr", "share", unread);
+            if (Directory.Exists(share)) Directory.Delete(share, recursive: true);
+        }
     }
 
     /// <summary>Arguments of unshare: a command that sees the tree as /, with this host's devices and processes, and a /tmp of its own.</summary>

@@ -141,11 +141,16 @@ public sealed class CpuState
         if (Pdptes is not null) StateCheck.Length(Pdptes, 4, id);
         if (Apic is not null) StateCheck.Length(Apic.Registers, LocalApicState.Size, id);
         StateCheck.Defined(Activity, id);
-        foreach (PostedWrite write in PostedWrites) StateCheck.Range(write.Size, 1, 8, id);
+        foreach (PostedWrite write in PostedWrites)
+        {
+            StateCheck.Range(write.Size, 1, 8, id);
+            StateCheck.Range((int)(write.Address & 7) + write.Size, 1, 8, id); // devices rely on it
+        }
         StateCheck.Range(MmioValues.Count, 0, MostMmioValues, id);
         StateCheck.Range(PostedWrites.Count, 0, MostPostedWrites, id);
         if (Pending is { } pending && pending.Kind is not (EventKind.ExternalInterrupt or EventKind.Nmi or EventKind.HardwareException))
             throw new StateFormatException($"{id}: an event of the kind {pending.Kind} waits, which no processor keeps");
+        if (Pending is { Kind: EventKind.HardwareException } exception) StateCheck.Range((int)exception.Vector, 0, 31, id);
         if (HalfDone is not { } half) return;
         StateCheck.Defined(half.Reason, id);
         StateCheck.Range(half.Size, 0, sizeof(ulong), id);

@@ -55,6 +55,7 @@ public abstract partial class VirtualMachine
         lock (_pauseLock)
         {
             RequirePause();
+            if (_resetPending) Reset(); // the guest was told to begin anew: it must not go on where the state is restored
             return new MachineState([.. Parts().Select(p => WithLock(p, () => StateSerializer.Save(p)))], MemoryImage.Of(Memory));
         }
     }
@@ -72,6 +73,7 @@ public abstract partial class VirtualMachine
         lock (_pauseLock)
         {
             RequirePause();
+            _resetPending = false; // of the guest that was here
             IStateful[] parts = [.. Parts()];
             Dictionary<string, SavedState> saved = [];
             foreach (SavedState part in state.Parts)

@@ -231,8 +231,14 @@ public abstract partial class VirtualMachine : IDisposable
         {
             if (_disposed) return;
             if (!_paused) foreach (CpuThread cpu in _cpus) cpu.Pause();
-            action();
-            if (!_paused) foreach (CpuThread cpu in _cpus) cpu.Resume();
+            try
+            {
+                action();
+            }
+            finally
+            {
+                if (!_paused) foreach (CpuThread cpu in _cpus) cpu.Resume();
+            }
         }
     }
 

@@ -34,15 +34,21 @@ internal sealed unsafe partial class Processor
         Mmio.BeginEntry();
         _reexecuting = Mmio.Replaying;
         Exits.BeginEntry();
-        Events.DeliverInjected();
+        bool delivered = false;
         for (; ; )
         {
             try
             {
-                if (Events.TripleFaulted && !Exits.Pending) Exits.ExitWith(ExitReason.TripleFault);
+                if (delivered && Events.TripleFaulted && !Exits.Pending) Exits.ExitWith(ExitReason.TripleFault);
                 // What came up when an event was delivered, an interrupt that went away, or shutdown.
                 if (Exits.Take()) return;
-                if (Walker.PdptesMissing) Walker.LoadMissingPdptes();
+                if (Walker.PdptesMissing) Walker.LoadMissingPdptes(); // the delivery of an event goes through them, too
+                if (!delivered)
+                {
+                    delivered = true;
+                    Events.DeliverInjected();
+                    continue;
+                }
                 if (Following.Until is { } place) Following.RunUntil(place);
                 else Run();
                 return;

@@ -127,12 +127,12 @@ internal sealed unsafe partial class Processor
         Msrs.Restore(state.Msrs);
         StateReplaced();
         AbandonInstruction();
+        Walker.Restore(state); // before the exits: where tables are refused it leaves its traces in the exit
         Exits.Restore(state);
         Mmio.Restore(state);
         Events.Restore(state);
         Debug.Restore(state);
         (s->X87Cs, s->X87Ds, s->FerrAsserted, Msrs.ApicDisabled) = (state.X87Cs, state.X87Ds, state.FerrAsserted ? (byte)1 : (byte)0, state.ApicDisabled);
-        Walker.Restore(state);
         // What waits is looked at before the next block.
         WantAttention();
     }

@@ -44,7 +44,25 @@ internal sealed class StreamConsole : IGuestConsole, IDisposable
     public void Flush() => _pump?.Flush();
 
     /// <summary>Gives up what is not written yet: nobody waits for a reader that does not read.</summary>
-    public void Abandon() => _outputEnd.Cancel();
+    public void Abandon() => Cancel(_outputEnd);
+
+    /// <summary>Output was given up: what the caller got is not all of it.</summary>
+    public bool GaveUp { get; private set; }
+
+    /// <summary>Reads no more of the caller's stream; one read may be under way and is given up.</summary>
+    public void StopReading() => Cancel(_inputEnd);
+
+    private static void Cancel(CancellationTokenSource end)
+    {
+        try
+        {
+            end.Cancel();
+        }
+        catch (ObjectDisposedException)
+        {
+            // The VM was disposed of on another thread, which ended both.
+        }
+    }
 
     private int WriteOutput(ReadOnlyMemory<byte> bytes)
     {
@@ -55,8 +73,9 @@ internal sealed class StreamConsole : IGuestConsole, IDisposable
             _output.FlushAsync(_outputEnd.Token).WaitAsync(_outputEnd.Token).GetAwaiter().GetResult();
             return 0;
         }
-        catch (OperationCanceledException)
+        catch (OperationCanceledException) when (_outputEnd.IsCancellationRequested)
         {
+            GaveUp = true;
             return 1;
         }
         catch (Exception e) // a stream of the caller's may throw anything
@@ -78,7 +97,7 @@ internal sealed class StreamConsole : IGuestConsole, IDisposable
                 send(buffer.AsSpan(0, n));
             }
         }
-        catch (OperationCanceledException)
+        catch (OperationCanceledException) when (_inputEnd.IsCancellationRequested)
         {
             return;
         }
@@ -93,7 +112,7 @@ internal sealed class StreamConsole : IGuestConsole, IDisposable
     /// <summary>Ends both threads; what is not written yet is given up. When the VM has stopped, so that <c>send</c> does not wait.</summary>
     public void Dispose()
     {
-        _inputEnd.Cancel();
+        StopReading();
         Abandon();
         _reader?.Join();
         _pump?.Dispose();

@@ -169,8 +169,8 @@ public sealed class Vm : IAsyncDisposable, IDisposable
     public VmState State => Ended ? VmState.Ended : _paused ? VmState.Paused : _started ? VmState.Running : VmState.Created;
 
     /// <summary>Runs the guest to its end. Once for each VM.</summary>
-    /// <param name="cancel">Ends the guest; the task is over when all vCPUs stand still.</param>
-    /// <returns>How it ended.</returns>
+    /// <param name="cancel">Ends the guest, and gives up output that is not written yet; the task is over when all vCPUs stand still.</param>
+    /// <returns>How it ended. All output is written then: a reader that does not read holds this up, after <see cref="VmOptions.Timeout"/> too.</returns>
     /// <exception cref="OperationCanceledException">It was ended by <paramref name="cancel"/>.</exception>
     /// <exception cref="ObserverException">An observer threw an exception.</exception>
     /// <exception cref="CannotWriteException">The output cannot be written.</exception>
@@ -182,7 +182,9 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         VmResult result;
         await using (cancel.UnsafeRegister(_ => Cancel(), null).ConfigureAwait(false)) result = await _run!.ConfigureAwait(false);
         if (_failure is { } failure) throw failure;
-        if (result.HostEnd == HostEnd.Cancelled) throw new OperationCanceledException("the VM was ended by its caller", cancel);
+        // Cancelled behind the guest's own end, too, when that cut its output off.
+        if (result.HostEnd == HostEnd.Cancelled || cancel.IsCancellationRequested && _streams is { GaveUp: true })
+            throw new OperationCanceledException("the VM was ended by its caller", cancel);
         return result;
     }
 
@@ -204,12 +206,17 @@ public sealed class Vm : IAsyncDisposable, IDisposable
             if (_options.Timeout is { } timeout) _timeout = new Timer(_ => End(HostEnd.TimedOut), null, timeout, System.Threading.Timeout.InfiniteTimeSpan);
             _vm.Start();
             _run = Task.Run(FinishAsync);
-            _streams?.StartReading(Send, EndInput);
         }
+        _streams?.StartReading(Send, EndInput);
     }
 
     /// <summary>Waits for the end of the guest. The vCPUs stand still when it returns. After <see cref="Start"/>.</summary>
-    public VmResult Wait() => (_run ?? throw new InvalidOperationException("the VM was not started")).GetAwaiter().GetResult();
+    /// <exception cref="SessionException">Something of the caller's failed, as in <see cref="RunAsync"/>.</exception>
+    public VmResult Wait()
+    {
+        VmResult result = (_run ?? throw new InvalidOperationException("the VM was not started")).GetAwaiter().GetResult();
+        return _failure is { } failure ? throw failure : result;
+    }
 
     /// <summary>Waits for the VM's end and makes the result. Throws nothing.</summary>
     private async Task<VmResult> FinishAsync()
@@ -217,6 +224,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         StopCause cause = await _vm.Stopped.ConfigureAwait(false);
         _ended = SinceBeginning();
         _vm.Join();
+        _streams?.StopReading();
         _machine.Finish();
         _streams?.Flush();
         VmResult result;
@@ -288,7 +296,10 @@ public sealed class Vm : IAsyncDisposable, IDisposable
     /// <summary>Sends a break on the guest's first serial port: Linux takes it for the SysRq key.</summary>
     public void SendBreak() => _machine.SendBreak();
 
-    /// <summary>Stops virtual time and the vCPUs, and returns when they stand still. Idempotent.</summary>
+    /// <summary>
+    /// Stops virtual time and the vCPUs, and returns when they stand still. Idempotent. A guest that has printed more than its reader has read waits for the
+    /// reader first, so the thread that reads must not be the one that pauses.
+    /// </summary>
     public void Pause()
     {
         lock (_pauseLock)
@@ -423,9 +434,15 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         _console.Release();
         _vm.Stop(new StopCause(StopReason.HostRequest));
         _streams?.Abandon();
-        run?.Wait();
-        _streams?.Dispose();
-        _vm.Dispose();
+        try
+        {
+            run?.Wait();
+        }
+        finally
+        {
+            _streams?.Dispose();
+            _vm.Dispose();
+        }
     }
 
     /// <summary>The same, on a thread of the pool.</summary>

@@ -25,10 +25,10 @@ public static class BootFile
             byte[]? bytes = length > limit ? null : length > 0 ? ReadFile(stream, (int)length) : ReadPipe(stream, limit);
             if (bytes is null)
             {
-                throw new BootException($"{role} {path}: has more than {limit >> 20} MiB, which is too much for this "
-                    + $"guest{(length == 0 ? "; give it more memory" : "")}")
+                // How long a pipe is shows only at its end; what no array holds, no guest's memory makes fit.
+                throw new BootException($"{role} {path}: has more than {limit >> 20} MiB, which is too much for this guest")
                 {
-                    MemoryNeeded = length > 0 ? BootMemory.AlignUp(length, 1 << 20) : null,
+                    MemoryNeeded = limit < (ulong)Array.MaxLength ? BootMemory.AlignUp(Math.Max(length, limit + 1), 1 << 20) : null,
                 };
             }
             return bytes.Length > 0 ? bytes : throw new BootException($"{role} {path}: the file is empty");

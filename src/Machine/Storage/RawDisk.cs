@@ -1,8 +1,9 @@
+using Bunraku.Platform;
 using Microsoft.Win32.SafeHandles;
 
 namespace Bunraku.Machine.Storage;
 
-/// <summary>A disk whose bytes are those of a file, or of a block device of the host.</summary>
+/// <summary>A disk whose bytes are those of a file.</summary>
 public sealed class RawDisk : IBlockBackend
 {
     private const int Sector = 512, ZeroChunk = 1 << 20;
@@ -19,15 +20,17 @@ public sealed class RawDisk : IBlockBackend
     /// <exception cref="DiskException">It cannot be a disk; the message says what and why.</exception>
     public static RawDisk Open(string path, bool readOnly)
     {
+        SafeFileHandle? file = null;
         try
         {
             if (Directory.Exists(path)) throw new DiskException($"disk {path}: is a directory, not a file");
-            SafeFileHandle file =
-                File.OpenHandle(path, FileMode.Open, readOnly ? FileAccess.Read : FileAccess.ReadWrite, readOnly ? FileShare.Read : FileShare.None);
+            if (HostFile.IsDevice(path)) throw new DiskException($"disk {path}: is a device, not a file");
+            file = File.OpenHandle(path, FileMode.Open, readOnly ? FileAccess.Read : FileAccess.ReadWrite, readOnly ? FileShare.Read : FileShare.None);
             long length = RandomAccess.GetLength(file);
-            if (length > 0 && length % Sector == 0) return new RawDisk(file, path, (ulong)length, readOnly);
-            file.Dispose();
-            throw new DiskException($"disk {path}: has {length} bytes, and a disk has a multiple of {Sector}");
+            if (length <= 0 || length % Sector != 0) throw new DiskException($"disk {path}: has {length} bytes, and a disk has a multiple of {Sector}");
+            var disk = new RawDisk(file, path, (ulong)length, readOnly);
+            file = null;
+            return disk;
         }
         catch (Exception e) when (e is FileNotFoundException or DirectoryNotFoundException)
         {
@@ -37,9 +40,13 @@ public sealed class RawDisk : IBlockBackend
         {
             throw new DiskException($"disk {path}: permission denied{(readOnly ? "" : " (a disk that this user may only read can be used read-only)")}", e);
         }
-        catch (IOException e)
+        catch (Exception e) when (e is IOException or NotSupportedException)
         {
             throw new DiskException($"disk {path}: cannot be opened: {e.Message.ReplaceLineEndings(" ")}", e);
+        }
+        finally
+        {
+            file?.Dispose();
         }
     }
 

@@ -13,8 +13,11 @@ namespace Bunraku.Machine.Virtio;
 public sealed class Block : VirtioDevice
 {
     private const int QueueSize = 256, SerialLength = 20, Sector = 512, HeaderLength = 16, RangeLength = 16;
-    private const uint SegmentMax = QueueSize - 2, LargestRange = 1 << 22, MostRanges = 32; // sectors of a discard, ranges of a request
+    private const uint SegmentMax = QueueSize - 2, LargestRange = 1 << 13, MostRanges = 16; // sectors of a range to be erased, ranges of a request
     private const int LargestRequest = 16 << 20; // bytes; Linux's are at most 4 MiB
+
+    /// <summary>Bytes that requests may hold at a time. What is more stays in the queue: a driver can name the same memory in any number of requests.</summary>
+    private const long MostUnderWay = 64 << 20;
 
     // Section 5.2.3.
     [Flags]
@@ -30,6 +33,7 @@ public sealed class Block : VirtioDevice
     private readonly byte[] _configuration = new byte[60];
     private IoThread? _thread;
     private DeviceLock? _lock;
+    private long _bytesUnderWay;
     private (int Generation, int Entries) _underWay; // of the life of the queue that requests came from last
 
     /// <param name="id">Its name in the machine.</param>
@@ -69,6 +73,7 @@ public sealed class Block : VirtioDevice
     {
         while (Live(queue) is { } live)
         {
+            if (_bytesUnderWay >= MostUnderWay || EntriesUnderWay(queue) >= live.Size) return; // goes on when a request is done
             if (live.Take() is { } buffer) Begin(queue, buffer);
             else if (!live.EnableNotifications()) return;
         }
@@ -88,27 +93,32 @@ public sealed class Block : VirtioDevice
             RequestType.GetId => Math.Min(buffer.WritableLength - 1, SerialLength),
             _ => 0,
         };
-        if (length > LargestRequest)
-        {
-            Finish(queue, buffer, RequestStatus.IoError, []);
-            return;
-        }
+        // In their order, those that are refused as well: requests are given back as they came.
+        bool tooLong = length > LargestRequest;
+        if (tooLong) length = 0;
         byte[] data = ArrayPool<byte>.Shared.Rent((int)length);
         Memory<byte> used = data.AsMemory(0, (int)length);
-        if (type is RequestType.Out or RequestType.Discard or RequestType.WriteZeroes && !buffer.TryRead(Dma, HeaderLength, used.Span))
+        if (!tooLong && type is RequestType.Out or RequestType.Discard or RequestType.WriteZeroes && !buffer.TryRead(Dma, HeaderLength, used.Span))
         {
             ArrayPool<byte>.Shared.Return(data);
             throw new VirtqueueException("a buffer is not in RAM");
         }
         _underWay = (buffer.Generation, buffer.Entries + (_underWay.Generation == buffer.Generation ? _underWay.Entries : 0));
+        long bytes = type == RequestType.WriteZeroes ? LargestRequest : (long)length; // erasing takes as long as a large write
+        _bytesUnderWay += bytes;
         _thread!.Post(() =>
         {
-            RequestStatus status = Do(type, sector, used.Span);
+            RequestStatus status = tooLong ? RequestStatus.IoError : Do(type, sector, used.Span);
             lock (_lock!)
             {
+                _bytesUnderWay -= bytes;
                 if (_underWay.Generation == buffer.Generation) _underWay.Entries -= buffer.Entries;
                 bool answers = status == RequestStatus.Ok && type is RequestType.In or RequestType.GetId;
-                Guarded(() => Finish(queue, buffer, status, answers ? used.Span : []));
+                Guarded(() =>
+                {
+                    Finish(queue, buffer, status, answers ? used.Span : []);
+                    Notified(queue);
+                });
             }
             ArrayPool<byte>.Shared.Return(data);
         });

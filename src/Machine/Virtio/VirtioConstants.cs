@@ -17,7 +17,7 @@ public enum VirtioType : ushort
 
 /// <summary>Device status: section 2.1 "Device Status Field".</summary>
 [Flags]
-public enum VirtioStatus : byte
+internal enum VirtioStatus : byte
 {
     /// <summary>The guest has seen the device.</summary>
     Acknowledge = 1,
@@ -45,8 +45,6 @@ public enum VirtioFeatures : ulong
     Version1 = 1ul << 32,
     /// <summary>Queues have the packed layout.</summary>
     RingPacked = 1ul << 34,
-    /// <summary>Buffers are used in the order in which they were made available.</summary>
-    InOrder = 1ul << 35,
     /// <summary>A queue can be reset by itself.</summary>
     RingReset = 1ul << 40,
 }

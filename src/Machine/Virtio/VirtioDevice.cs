@@ -45,7 +45,7 @@ public abstract class VirtioDevice
     /// <summary>What kind it is.</summary>
     public VirtioType Type { get; }
 
-    /// <summary>Features of the kind of device, bits 0 to 23 and 50 to 127 of which this class has 0 to 63.</summary>
+    /// <summary>Features of the kind of device: bits 0 to 23 and 50 to 63.</summary>
     protected virtual ulong DeviceFeatures => 0;
 
     /// <summary>Bytes of the configuration space; changes of it are told by <see cref="ConfigurationChanged"/>.</summary>
@@ -90,7 +90,12 @@ public abstract class VirtioDevice
     /// <summary>Guest memory.</summary>
     protected DmaSpace Dma => _transport!.Dma;
 
-    internal void Connect(IVirtioTransport transport) => _transport = transport;
+    /// <exception cref="InvalidOperationException">It is in a machine already.</exception>
+    internal void Connect(IVirtioTransport transport)
+    {
+        if (_transport is not null) throw new InvalidOperationException($"{Id} is in a machine already: a device serves one");
+        _transport = transport;
+    }
 
     /// <summary>The device is in a machine: time to ask for threads and timers.</summary>
     /// <param name="lock">The device's.</param>
@@ -159,7 +164,7 @@ public abstract class VirtioDevice
             Reset();
             return;
         }
-        VirtioStatus next = (Status & VirtioStatus.NeedsReset) | (VirtioStatus)value & ~VirtioStatus.NeedsReset;
+        VirtioStatus next = Status | (VirtioStatus)value & ~VirtioStatus.NeedsReset;
         bool agree = next.HasFlag(VirtioStatus.FeaturesOk) && !Status.HasFlag(VirtioStatus.FeaturesOk);
         if (agree && ((Features & ~OfferedFeatures) != 0 || !Features.HasFlag(VirtioFeatures.Version1))) next &= ~VirtioStatus.FeaturesOk;
         bool started = next.HasFlag(VirtioStatus.DriverOk) && !Status.HasFlag(VirtioStatus.DriverOk);

@@ -105,6 +105,21 @@ internal sealed unsafe class Events(Processor p)
         else _injectedInterrupt = (byte)vector;
     }
 
+    /// <summary>The event that waits for the next entry; null: none.</summary>
+    public PendingEvent? Held
+    {
+        get => _injectedException is { } e ? new PendingEvent(EventKind.HardwareException, (byte)e.Vector, e.ErrorCode)
+            : _injectedNmi ? new PendingEvent(EventKind.Nmi, (byte)Vector.Nmi)
+            : _injectedInterrupt >= 0 ? new PendingEvent(EventKind.ExternalInterrupt, (byte)_injectedInterrupt)
+            : null;
+        set
+        {
+            _injectedException = value is { Kind: EventKind.HardwareException } e ? ((Vector)e.Vector, e.ErrorCode) : null;
+            _injectedNmi = value is { Kind: EventKind.Nmi };
+            _injectedInterrupt = value is { Kind: EventKind.ExternalInterrupt } i ? i.Vector : -1;
+        }
+    }
+
     /// <summary>Forgets an event that waits for the next entry.</summary>
     public void DropHeld()
     {
@@ -150,8 +165,12 @@ internal sealed unsafe class Events(Processor p)
     /// <summary>The processor is about to take an external interrupt: acknowledges it.</summary>
     private void TakeInterrupt(IInterruptAcknowledge source)
     {
-        // Something else was injected meanwhile.
-        if (!InterruptWindowOpen) return;
+        if (!InterruptWindowOpen)
+        {
+            // Something else was injected meanwhile, and goes first.
+            p.Controls = p.Controls with { InterruptWindowExiting = true };
+            return;
+        }
         byte? vector = source.Acknowledge(out bool more);
         if (vector is { } taken)
         {
@@ -188,10 +207,7 @@ internal sealed unsafe class Events(Processor p)
         state.MovSsShadow = InMovSsShadow;
         state.NmiBlocked = NmiBlocked;
         state.NmiPending = _heldNmi;
-        state.Pending = _injectedException is { } e ? new PendingEvent(EventKind.HardwareException, (byte)e.Vector, e.ErrorCode)
-            : _injectedNmi ? new PendingEvent(EventKind.Nmi, (byte)Vector.Nmi)
-            : _injectedInterrupt >= 0 ? new PendingEvent(EventKind.ExternalInterrupt, (byte)_injectedInterrupt)
-            : null;
+        state.Pending = Held;
         state.Activity = Activity;
     }
 
@@ -202,9 +218,7 @@ internal sealed unsafe class Events(Processor p)
         _movSsShadowAt = state.MovSsShadow ? p.State->Retired : ulong.MaxValue;
         NmiBlocked = state.NmiBlocked;
         _heldNmi = state.NmiPending;
-        if (state.Pending is { Kind: EventKind.HardwareException } e) _injectedException = ((Vector)e.Vector, e.ErrorCode);
-        _injectedNmi = state.Pending is { Kind: EventKind.Nmi };
-        _injectedInterrupt = state.Pending is { Kind: EventKind.ExternalInterrupt } i ? i.Vector : -1;
+        Held = state.Pending;
         Activity = state.Activity;
     }
 }

@@ -164,10 +164,18 @@ internal sealed unsafe class Exits(Processor p)
     /// <summary>Every exit comes here before it goes out. True: a hypervisor inside the guest has taken it, and execution goes on there.</summary>
     public bool TryReflect()
     {
-        if (p.GuestHypervisor is not { } hypervisor || p.Exit.Reason == ExitReason.Kicked || !hypervisor.TakeExit(p.Exit)) return false;
+        if (p.GuestHypervisor is not { } hypervisor || p.Exit.Reason == ExitReason.Kicked) return false;
+        // What waits for the next entry is an event whose delivery was abandoned for this exit: not the guest's hypervisor's, whose own comes in its place.
+        PendingEvent? held = p.Events.Held;
+        p.Events.DropHeld();
+        if (!hypervisor.TakeExit(p.Exit))
+        {
+            p.Events.Held = held;
+            return false;
+        }
         DropCompletion();
         p.Mmio.DropRead();
-        if (p.Exit.Reason == ExitReason.EptViolation && p.Exit.Vectoring != null) p.Events.DropHeld();
+        p.Events.Activity = CpuActivity.Active; // after HLT and shutdown, too
         return true;
     }
 

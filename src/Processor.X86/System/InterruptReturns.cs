@@ -9,13 +9,23 @@ internal sealed unsafe class InterruptReturns(Processor p)
     public Insn* InterruptReturn<T>(Insn* i) where T : unmanaged, IBinaryInteger<T>
     {
         ProcessorState* s = p.State;
+        bool nmiBlocked = p.Events.NmiBlocked;
         // Also when the instruction faults (SDM vol. 3A, "Nonmaskable Interrupt (NMI)").
         p.Events.NmiBlocked = false;
-        if ((s->Cr0 & (ulong)Cr0.Pe) == 0) ReturnReal<T>();
-        else if (CpuMode.IsVirtual8086(s)) ReturnInVirtual8086<T>();
-        else if (CpuMode.IsLong(s)) ReturnLong<T>();
-        else if ((s->FlagsOther & (uint)Rflags.Nt) != 0) p.Tasks.ReturnToPreviousTask(Flow.NextRip(s, i));
-        else ReturnProtected<T>();
+        try
+        {
+            if ((s->Cr0 & (ulong)Cr0.Pe) == 0) ReturnReal<T>();
+            else if (CpuMode.IsVirtual8086(s)) ReturnInVirtual8086<T>();
+            else if (CpuMode.IsLong(s)) ReturnLong<T>();
+            else if ((s->FlagsOther & (uint)Rflags.Nt) != 0) p.Tasks.ReturnToPreviousTask(Flow.NextRip(s, i));
+            else ReturnProtected<T>();
+        }
+        catch (ExitRequest)
+        {
+            // It is executed again, and has not happened until then.
+            p.Events.NmiBlocked = nmiBlocked;
+            throw;
+        }
         if ((s->FlagsOther & (uint)Rflags.Rf) != 0) p.Debug.KeepResumeFlag(s->Retired + i->Ordinal + 1);
         p.ModeChanged();
         return Flow.LeaveTo(s, i, s->Rip);

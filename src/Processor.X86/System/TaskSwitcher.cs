@@ -76,7 +76,8 @@ internal sealed unsafe class TaskSwitcher(Processor p)
         }
         catch (GuestFault f) when (!p.Delivery.IsDelivering)
         {
-            // The instruction that switched has completed: the fault's address is the new task's, not its own.
+            // The instruction that switched has completed: the fault's address is the new task's, not its own, and an event that led here is delivered.
+            p.Delivery.ForgetVectoring();
             p.ModeChanged();
             if (!p.Exits.TryExitWithException(f.Vector, f.ErrorCode)) p.Delivery.DeliverException(f.Vector, f.ErrorCode);
         }
