@@ -35,6 +35,7 @@ public sealed unsafe class GuestMemory : IDisposable
     public const ulong PageSize = 1ul << PageShift;
 
     private readonly MemoryRegion[] _regions;
+    private readonly ulong _lowEnd; // where the region that begins at 0 ends, which also begins the backing memory; 0: there is none
 
     /// <summary>All of the memory from address 0 on.</summary>
     /// <param name="size">Bytes of RAM, a multiple of 4096, at least that.</param>
@@ -52,6 +53,7 @@ public sealed unsafe class GuestMemory : IDisposable
     {
         _regions = [.. regions];
         Size = Check(_regions);
+        if (_regions[0].Start == 0) _lowEnd = _regions[0].End;
         Backing = new RamBacking(Size, shared);
         Code = new CodePages(Size);
         Rights = rights ?? new PageRightsTable(Size);
@@ -129,6 +131,9 @@ public sealed unsafe class GuestMemory : IDisposable
     /// <summary>Host address of a guest-physical page, or null when it is not RAM. The pointer is good for that one page.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public byte* PagePointer(ulong address) =>
+        address < _lowEnd ? Backing.Pointer + (address & ~(PageSize - 1)) : PagePointerAbove(address);
+
+    private byte* PagePointerAbove(ulong address) =>
         TryFind(address, out MemoryRegion r) ? Backing.Pointer + r.Offset + ((address & ~(PageSize - 1)) - r.Start) : null;
 
     /// <summary>Copies guest memory out. False (with <paramref name="destination"/> filled up to there) when a byte is not RAM.</summary>

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using Bunraku.Engines;
 
 namespace Bunraku.Processor.X86;
@@ -51,6 +52,20 @@ internal sealed unsafe class GuestPhysical(GuestMemory memory)
         if (mask == _a20Mask) return false;
         _a20Mask = mask;
         return true;
+    }
+
+    /// <summary>
+    /// Where a byte of RAM is in the host, while nobody has taken rights to anything; null: <see cref="Resolve"/> knows. Short, since a page walk asks for each
+    /// of its entries.
+    /// </summary>
+    /// <param name="address">Becomes what it is behind A20.</param>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public byte* Unwatched(ref ulong address)
+    {
+        if (memory.Rights.WereTaken) return null;
+        address &= _a20Mask;
+        byte* page = memory.PagePointer(address);
+        return page == null ? null : page + (address & (GuestMemory.PageSize - 1));
     }
 
     /// <summary>What an access meets at a guest-physical address. Any address.</summary>

@@ -261,6 +261,17 @@ internal sealed unsafe class PageWalker(Processor p)
     /// <param name="address">Guest-physical, a multiple of the entry's size.</param>
     private bool TryRead<T>(ulong address, out TableEntry<T> entry) where T : unmanaged, IBinaryInteger<T>
     {
+        if (p.Physical.Unwatched(ref address) is var host && host != null)
+        {
+            // One access, which other processors' updates cannot tear.
+            entry = new TableEntry<T> { Address = address, Slot = (T*)host, Value = *(T*)host };
+            return true;
+        }
+        return TryReadWatched(address, out entry);
+    }
+
+    private bool TryReadWatched<T>(ulong address, out TableEntry<T> entry) where T : unmanaged, IBinaryInteger<T>
+    {
         PhysicalPage page = p.Physical.Resolve(address, PageRights.Read);
         if (page.Kind == PhysicalKind.Refused)
         {
@@ -269,7 +280,6 @@ internal sealed unsafe class PageWalker(Processor p)
             return false;
         }
         var slot = (T*)(page.Host == null ? null : page.Host + (address & 0xFFF));
-        // One access, which other processors' updates cannot tear.
         entry = new TableEntry<T> { Address = page.Address | address & 0xFFF, Slot = slot, Value = slot == null ? T.AllBitsSet : *slot };
         return true;
     }
