@@ -10,6 +10,7 @@
 // As a program:  driver NAME,NAME…      In a guest the kernel's command line has bench.only=NAME,NAME…
 // /bench/list has a line for each: NAME, a tab, and a command for sh, which starts in an empty folder. Its first run is what is measured: nothing is warm.
 #define _GNU_SOURCE
+#include "../workloads/options.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -118,17 +119,6 @@ static void measure(const char *name, const char *command)
     say(text);
 }
 
-// True when `name` is one of the comma-separated `names`, or these are null.
-static int chosen(const char *names, const char *name)
-{
-    if (!names) return 1;
-    size_t length = strlen(name);
-    for (const char *p = names; (p = strstr(p, name)) != NULL; p += length) {
-        if ((p == names || p[-1] == ',') && strchr(", \n", p[length])) return 1; // strchr finds the terminating 0 too
-    }
-    return 0;
-}
-
 static void run(const char *names)
 {
     FILE *list = fopen("/bench/list", "re");
@@ -141,15 +131,6 @@ static void run(const char *names)
         if (chosen(names, line)) measure(line, tab + 1 + strspn(tab + 1, "\t"));
     }
     say("@bench done\n");
-}
-
-static char *kernel_option(char *line, const char *name)
-{
-    char *at = strstr(line, name);
-    if (!at) return NULL;
-    at = strdup(at + strlen(name));
-    at[strcspn(at, " \n")] = 0;
-    return at;
 }
 
 static void guest(void)

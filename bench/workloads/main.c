@@ -11,6 +11,7 @@
 // In a guest the kernel's command line has bench.ms=MILLISECONDS and bench.only=NAME,NAME…
 #define _GNU_SOURCE
 #include "bench.h"
+#include "options.h"
 #include <cpuid.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -152,17 +153,6 @@ static void measure(const struct workload *w, uint64_t wanted)
     fflush(stdout);
 }
 
-// True when `name` is one of the comma-separated `names`, or these are null.
-static int chosen(const char *names, const char *name)
-{
-    if (!names) return 1;
-    size_t length = strlen(name);
-    for (const char *p = names; (p = strstr(p, name)) != NULL; p += length) {
-        if ((p == names || p[-1] == ',') && strchr(", \n", p[length])) return 1; // strchr finds the terminating 0 too
-    }
-    return 0;
-}
-
 static void run(const char *milliseconds, const char *names)
 {
     double wanted = (milliseconds ? atof(milliseconds) : 300) * 1e6;
@@ -172,16 +162,6 @@ static void run(const char *milliseconds, const char *names)
     printf("@bench done\n");
     fflush(stdout);
     tcdrain(1);
-}
-
-// The text behind NAME= on the kernel's command line, or null.
-static char *kernel_option(char *line, const char *name)
-{
-    char *at = strstr(line, name);
-    if (!at) return NULL;
-    at = strdup(at + strlen(name));
-    at[strcspn(at, " \n")] = 0;
-    return at;
 }
 
 static void guest(void)

@@ -4,8 +4,7 @@ namespace Bunraku.Engine.Check;
 
 /// <summary>
 /// The <c>check</c> engine: a subject runs the guest, and a reference follows it on a memory of its own. At each exit, and at least once an interval,
-/// registers, exits, counts of instructions
-/// and memory are compared; the first difference ends the VM with a report.
+/// registers, exits, counts of instructions and memory are compared; the first difference ends the VM with a report.
 /// </summary>
 /// <param name="subject">What is examined.</param>
 /// <param name="reference">What is believed; its vCPUs are <see cref="IFollowingCpu"/>s.</param>

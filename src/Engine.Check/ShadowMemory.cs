@@ -5,8 +5,8 @@ namespace Bunraku.Engine.Check;
 
 /// <summary>
 /// The reference's own guest memory, kept equal to the VM's. Writes of devices and loaders go to both. What the reference writes is compared at each stop, page
-/// by page; that the subject
-/// wrote nowhere else is seen by a sweep which compares some pages at each stop and all within about a second. One thread, except for device writes.
+/// by page; that the subject wrote nowhere else is seen by a sweep which compares some pages at each stop and all within about a second. One thread, except for
+/// device writes.
 /// </summary>
 internal sealed unsafe class ShadowMemory : IDisposable
 {

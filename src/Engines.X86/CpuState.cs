@@ -22,8 +22,7 @@ public readonly record struct PostedWrite(ulong Address, int Size, ulong Data);
 
 /// <summary>
 /// An instruction that has exited for an answer and has it: the fields of its <see cref="X86Exit"/>. The instruction itself begins again with the next entry
-/// and finds the answer here, so that the
-/// device is not asked twice.
+/// and finds the answer here, so that the device is not asked twice.
 /// </summary>
 /// <param name="Rip">RIP of the instruction.</param>
 public sealed record HalfDoneInstruction(
@@ -32,8 +31,7 @@ public sealed record HalfDoneInstruction(
 
 /// <summary>
 /// The complete architectural state of one x86 vCPU, independent of any engine. A plain container: caches, counters and what the host needs are not in it.
-/// Exact at each instruction boundary, and
-/// between an exit and the next entry, once the exit is handled.
+/// Exact at each instruction boundary, and between an exit and the next entry, once the exit is handled.
 /// </summary>
 [StateRecord("x86.cpu", version: 2)]
 public sealed class CpuState

@@ -27,8 +27,7 @@ public interface IFollowingCpu : IX86Cpu, ISteppedCpu
 
     /// <summary>
     /// Calls <paramref name="beforeWrite"/> with a page's offset in the backing memory before the vCPU writes to the page for the first time, and at times
-    /// although it does not; page walks that
-    /// set flags count. On the vCPU's thread.
+    /// although it does not; page walks that set flags count. On the vCPU's thread.
     /// </summary>
     /// <param name="beforeWrite">Null ends it.</param>
     void WatchWrites(Action<ulong>? beforeWrite);

@@ -66,10 +66,8 @@ public interface IX86Cpu : IVirtualCpu, IStateful<CpuState>
 
     /// <summary>
     /// Copies the architectural state out, complete. Allowed between exits; an answer that the last exit waits for must have been given. An instruction that
-    /// has such an answer is half done
-    /// (<see cref="CpuState.HalfDone"/>, <see cref="CpuState.MmioValues"/>). An engine that cannot tell what it has of those, KVM, leaves them out: who moves a
-    /// guest away from it kicks and enters
-    /// until <see cref="ExitReason.Kicked"/> before.
+    /// has such an answer is half done (<see cref="CpuState.HalfDone"/>, <see cref="CpuState.MmioValues"/>). An engine that cannot tell what it has of those,
+    /// KVM, leaves them out: who moves a guest away from it kicks and enters until <see cref="ExitReason.Kicked"/> before.
     /// </summary>
     void ReadState(CpuState state);
 

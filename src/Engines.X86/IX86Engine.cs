@@ -38,8 +38,7 @@ public interface IX86Vm : IEngineVm
 
     /// <summary>
     /// The A20M# pin of all vCPUs: while <paramref name="pass"/> is false, bit 20 of every physical address is zero (Intel SDM vol. 3B, "8086 Emulation", on
-    /// address wraparound). Any thread; a vCPU
-    /// sees it at its next entry at the latest.
+    /// address wraparound). Any thread; a vCPU sees it at its next entry at the latest.
     /// </summary>
     /// <param name="pass">Bit 20 is as software made it.</param>
     /// <returns>False: the engine has no such pin and addresses keep their bit.</returns>

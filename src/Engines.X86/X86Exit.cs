@@ -42,8 +42,7 @@ public enum ExitReason : byte
     Wbinvd,
     /// <summary>
     /// An exception selected by the exception bitmap, before delivery. Also one that came up while an event was delivered (<see cref="X86Exit.Vectoring"/>):
-    /// the
-    /// bitmap is asked before it becomes a double fault, then for the double fault, and before shutdown (Intel SDM vol. 3C, "Other Causes of VM Exits").
+    /// the bitmap is asked before it becomes a double fault, then for the double fault, and before shutdown (Intel SDM vol. 3C, "Other Causes of VM Exits").
     /// </summary>
     Exception,
     /// <summary>
@@ -100,13 +99,11 @@ public readonly record struct VectoredEvent(EventKind Kind, byte Vector, uint? E
 /// <summary>
 /// An exit of an x86 vCPU. For a read the hypervisor stores the value in <see cref="VmExit.Data"/> (or the CPUID results). Instructions that exit only because
 /// <see cref="ExecutionControls.Instructions"/> asks for it have their own result or operand filled in and are executed by the next entry with what the
-/// hypervisor left there, so that handling may be to
-/// do nothing.
+/// hypervisor left there, so that handling may be to do nothing.
 /// </summary>
 /// <remarks>
 /// <see cref="VmExit.Address"/> is a port (Io), a guest-physical address (Mmio, EptViolation), an MSR index (Msr), a register number (CrAccess, DrAccess), an
-/// offset (Invlpg) or a vector (Exception,
-/// VirtualizedEoi).
+/// offset (Invlpg) or a vector (Exception, VirtualizedEoi).
 /// </remarks>
 public sealed class X86Exit : VmExit
 {
@@ -127,8 +124,7 @@ public sealed class X86Exit : VmExit
 
     /// <summary>
     /// Exception, EptViolation: the event during whose delivery it came up; null when an instruction did it. The event was not delivered. After an EptViolation
-    /// the next entry delivers it,
-    /// or executes the instruction that asked for it, again.
+    /// the next entry delivers it, or executes the instruction that asked for it, again.
     /// </summary>
     public VectoredEvent? Vectoring;
 

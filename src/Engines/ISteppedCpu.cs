@@ -29,9 +29,8 @@ public interface ISteppedCpu : IVirtualCpu
 
     /// <summary>
     /// Like <see cref="IVirtualCpu.Enter"/>, but ends with <see cref="ExitKind.Kicked"/> at <paramref name="place"/>, where traps that were due have been
-    /// delivered. Exits before it are
-    /// returned as they come, except that posted writes to device memory wait until then: another engine may have ended its block later. Kicks and windows are
-    /// not looked at.
+    /// delivered. Exits before it are returned as they come, except that posted writes to device memory wait until then: another engine may have ended its
+    /// block later. Kicks and windows are not looked at.
     /// </summary>
     /// <param name="place">Counted from power-on.</param>
     /// <param name="beyond">

@@ -2,8 +2,7 @@ namespace Bunraku.Engines;
 
 /// <summary>
 /// A virtual processor of any architecture: runs guest code until something needs the hypervisor. All members but <see cref="Kick"/> are for the one thread
-/// that runs the vCPU. Its state is a
-/// record that only its architecture understands (<see cref="IStateful"/>); it may be saved and restored between exits.
+/// that runs the vCPU. Its state is a record that only its architecture understands (<see cref="IStateful"/>); it may be saved and restored between exits.
 /// </summary>
 public interface IVirtualCpu : IStateful, IDisposable
 {
@@ -18,8 +17,7 @@ public interface IVirtualCpu : IStateful, IDisposable
 
     /// <summary>
     /// Makes the running or next <see cref="Enter"/> return soon with <see cref="ExitKind.Kicked"/>. Any thread, never blocks. Several kicks may become one
-    /// exit; none is lost. After disposal it
-    /// does nothing: whoever wakes a vCPU need not know that the VM has ended.
+    /// exit; none is lost. After disposal it does nothing: whoever wakes a vCPU need not know that the VM has ended.
     /// </summary>
     void Kick();
 

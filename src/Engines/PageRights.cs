@@ -39,8 +39,8 @@ public sealed class PageRightsTable
     internal PageRightsTable(ulong size) => _size = size;
 
     /// <summary>Called before a device writes to a page without <see cref="PageRights.Write"/>, with the page's offset in the backing memory. The write happens
-    /// in any case. On the thread that writes. That may be a
-    /// vCPU's inside <see cref="IVirtualCpu.Enter"/>, with the interrupt controllers' lock held: do not call <see cref="Set"/> there.</summary>
+    /// in any case. On the thread that writes. That may be a vCPU's inside <see cref="IVirtualCpu.Enter"/>, with the interrupt controllers' lock held: do not
+    /// call <see cref="Set"/> there.</summary>
     public Action<ulong>? DeviceWriteRefused { get; set; }
 
     /// <summary>Rights were taken away at some time, and may have been given back.</summary>

@@ -20,8 +20,8 @@ public struct CounterScale
 
 /// <summary>
 /// The VM's time: one counter, of which the counters of all its vCPUs are made (x86: the TSC; Arm: the virtual count), that starts at 0 at power-on, runs at a
-/// constant <see cref="CounterFrequency"/> and stands still while the
-/// VM is stopped. It is the host's own counter, scaled. Everything else derives from it, so that clocks and timers agree with each other. Thread-safe.
+/// constant <see cref="CounterFrequency"/> and stands still while the VM is stopped. It is the host's own counter, scaled. Everything else derives from it, so
+/// that clocks and timers agree with each other. Thread-safe.
 /// </summary>
 /// <remarks>
 /// The rate of the host's counter is measured, and measured again as time goes by; <see cref="Measure"/> finds the correction that brings virtual time back to

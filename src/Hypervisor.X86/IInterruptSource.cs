@@ -20,8 +20,7 @@ public interface IInterruptSource
 
     /// <summary>
     /// The processor handles an NMI: of those that wait it holds one. Without that, two are two, though the vCPU may find them late: a processor would have
-    /// begun the
-    /// first before the second came.
+    /// begun the first before the second came.
     /// </summary>
     void CollapseNmis();
 

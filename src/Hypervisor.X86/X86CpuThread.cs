@@ -22,7 +22,7 @@ public sealed class X86CpuThread : CpuThread, IInterruptAcknowledge
     public IInterruptSource? Interrupts { get; set; }
 
     /// <summary>Called after each exit was handled, so that what a read returned is seen too (tracing). Set before the start.</summary>
-    public new Action<X86CpuThread, X86Exit>? OnExit { get; set; }
+    public Action<X86CpuThread, X86Exit>? OnExit { get; set; }
 
     /// <summary>The paravirtual structures that the guest has set up for this vCPU; null where the VM offers none.</summary>
     internal ParavirtualCpu? Paravirtual { get; set; }
@@ -58,15 +58,6 @@ public sealed class X86CpuThread : CpuThread, IInterruptAcknowledge
     }
 
     /// <inheritdoc/>
-    protected override VmExit Enter()
-    {
-        Paravirtual?.BeforeEntry();
-        X86Exit exit = Cpu.Enter();
-        Paravirtual?.AfterExit();
-        return exit;
-    }
-
-    /// <inheritdoc/>
     protected override void BeforeEntry() => Paravirtual?.BeforeEntry();
 
     /// <inheritdoc/>
@@ -79,11 +70,7 @@ public sealed class X86CpuThread : CpuThread, IInterruptAcknowledge
     protected override bool MayPoll => Paravirtual is not { HostMayPoll: false };
 
     /// <inheritdoc/>
-    protected override void Observe(VmExit exit)
-    {
-        OnExit?.Invoke(this, (X86Exit)exit);
-        base.Observe(exit);
-    }
+    protected override void Observe(VmExit exit) => OnExit?.Invoke(this, (X86Exit)exit);
 
     /// <inheritdoc/>
     protected override void Reset()

@@ -14,17 +14,15 @@ public interface IBusMapping
 
     /// <summary>
     /// The range is decoded no more. When this returns no further access reaches the device; one that is under way holds the device's lock, so whoever removes
-    /// a range with that
-    /// lock held is sure that there is none.
+    /// a range with that lock held is sure that there is none.
     /// </summary>
     void Remove();
 }
 
 /// <summary>
 /// Which device answers at which address of a bus. Ranges may overlap: the one of the highest priority answers, among equals the one that was added first.
-/// Look-ups take no lock: they
-/// see one immutable table, which changes are made in a copy of. For the buses; an architecture with another address space makes one of its own with it.
-/// Thread-safe.
+/// Look-ups take no lock: they see one immutable table, which changes are made in a copy of. For the buses; an architecture with another address space makes
+/// one of its own with it. Thread-safe.
 /// </summary>
 /// <typeparam name="TDevice">What the bus calls.</typeparam>
 /// <param name="lastAddress">Highest address of the bus.</param>

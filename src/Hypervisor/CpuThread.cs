@@ -14,8 +14,7 @@ public enum ExitAction
 
 /// <summary>
 /// One vCPU's run loop on its own host thread: take what waits for it, enter, handle the exit, again. The loop itself handles the exits that every architecture
-/// has. A derived class is the
-/// architecture's part: events, and exits of the kind <see cref="ExitKind.Architectural"/>.
+/// has. A derived class is the architecture's part: events, and exits of the kind <see cref="ExitKind.Architectural"/>.
 /// </summary>
 public abstract class CpuThread : IDisposable
 {
@@ -28,8 +27,7 @@ public abstract class CpuThread : IDisposable
     private volatile bool _stop, _pauseWanted;
     /// <summary>
     /// The interrupt source may have something to take, or to be told to the engine. Set behind each change of its state, by any thread; cleared by the vCPU's
-    /// thread before it
-    /// looks, so that nothing is lost and no lock is needed to see that there is nothing.
+    /// thread before it looks, so that nothing is lost and no lock is needed to see that there is nothing.
     /// </summary>
     private volatile bool _eventsMayWait = true;
     private ThreadAccounting? _accounting;
@@ -61,9 +59,6 @@ public abstract class CpuThread : IDisposable
     /// What this vCPU alone finds in guest-physical address space, in front of <see cref="VirtualMachine.Mmio"/>: its own interrupt controller.
     /// </summary>
     public MmioBus LocalMmio { get; }
-
-    /// <summary>Called after each exit was handled, so that what a read returned is seen too (tracing). Set before the start.</summary>
-    public Action<CpuThread, VmExit>? OnExit { get; set; }
 
     /// <summary>What the host's scheduler gave this thread and what it withheld, in ns since its start. Any thread.</summary>
     public (long Run, long Wait) HostTime => _ended ? _lastHostTime : _accounting?.Read() ?? default;
@@ -303,7 +298,7 @@ public abstract class CpuThread : IDisposable
     protected virtual ExitAction HandleShutdown(VmExit exit) => End(new StopCause(StopReason.Shutdown, Cpu: Cpu.Index));
 
     /// <summary>Runs the guest until the next exit.</summary>
-    protected virtual VmExit Enter()
+    private VmExit Enter()
     {
         BeforeEntry();
         VmExit exit = Cpu.Enter();
@@ -334,9 +329,11 @@ public abstract class CpuThread : IDisposable
     /// <summary>The guest lets the host poll before it sleeps.</summary>
     protected virtual bool MayPoll => true;
 
-    /// <summary>Shows a handled exit to who listens.</summary>
+    /// <summary>An exit was handled: what a read returned is in it, too. For who listens (tracing).</summary>
     /// <param name="exit">Valid until the next entry.</param>
-    protected virtual void Observe(VmExit exit) => OnExit?.Invoke(this, exit);
+    protected virtual void Observe(VmExit exit)
+    {
+    }
 
     /// <summary>RESET of the machine.</summary>
     protected internal virtual void Reset()

@@ -6,8 +6,7 @@ namespace Bunraku.Hypervisor;
 /// </summary>
 /// <remarks>
 /// Order: a device's lock; then the lock of a device that its wires or its output lead to; then <see cref="VirtualMachine.InterruptLock"/>; then the locks
-/// inside
-/// timers, I/O threads and vCPUs, which call nobody. Interrupt controllers never call a device, so a device may move its wires while it holds its lock.
+/// inside timers, I/O threads and vCPUs, which call nobody. Interrupt controllers never call a device, so a device may move its wires while it holds its lock.
 /// </remarks>
 /// <param name="name">For people who look at a hang.</param>
 public sealed class DeviceLock(string name)

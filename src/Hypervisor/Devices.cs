@@ -11,8 +11,7 @@ public interface IDevice : IStateful
 {
     /// <summary>
     /// RESET of the machine: registers as after power-on, timers not armed, interrupt wires low. What is at the other side, input that waits for the guest, the
-    /// time of day, stays. All devices of
-    /// the machine are reset while no vCPU runs.
+    /// time of day, stays. All devices of the machine are reset while no vCPU runs.
     /// </summary>
     void Reset();
 

@@ -4,8 +4,7 @@ namespace Bunraku.Hypervisor;
 
 /// <summary>
 /// Guest memory as a bus master sees it: by guest-physical address, RAM alone. What it writes is told to who has read code from there, and is in the log of
-/// written pages
-/// (<see cref="GuestMemory.DeviceWrites"/>). Thread-safe; like a device's, its accesses are not ordered against those of vCPUs beyond x86-TSO.
+/// written pages (<see cref="GuestMemory.DeviceWrites"/>). Thread-safe; like a device's, its accesses are not ordered against those of vCPUs beyond x86-TSO.
 /// </summary>
 /// <param name="enabled">See <see cref="Enabled"/>; a device that is not on PCI is always enabled.</param>
 public sealed class DmaSpace(GuestMemory memory, bool enabled = true)

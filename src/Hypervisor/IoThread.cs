@@ -2,8 +2,7 @@ namespace Bunraku.Hypervisor;
 
 /// <summary>
 /// A thread for a device's back end: it does what may wait for the host (files, sockets) while the guest runs on. Work is done in the order in which it was
-/// posted, with no lock
-/// held; to deliver a result it takes the device's lock. It stands still while the VM is paused.
+/// posted, with no lock held; to deliver a result it takes the device's lock. It stands still while the VM is paused.
 /// </summary>
 public sealed class IoThread : IDisposable
 {

@@ -4,9 +4,8 @@ namespace Bunraku.Hypervisor;
 
 /// <summary>
 /// Runs a paused machine by hand and reproducibly: the vCPUs one after the other on the caller's thread, each for a stretch of instructions, with a clock that
-/// moves only between the stretches.
-/// Timers come, and interrupts are taken, between stretches and while a vCPU waits only. Two machines in the same state, run so from the same seed, stay in the
-/// same state, whichever software engines they have.
+/// moves only between the stretches. Timers come, and interrupts are taken, between stretches and while a vCPU waits only. Two machines in the same state, run
+/// so from the same seed, stay in the same state, whichever software engines they have.
 /// </summary>
 /// <remarks>
 /// What may come at other places in two machines has no effect before the end of the stretch: kicks, and writes to device memory, which wait for the end of a

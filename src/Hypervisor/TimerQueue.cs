@@ -65,8 +65,7 @@ public sealed class TimerQueue : IDisposable
 
     /// <summary>
     /// Calls back the first timer, without the queue's lock. Until the device's lock is there the device may have armed the timer anew, or cancelled it: then
-    /// the callback would be
-    /// one too many.
+    /// the callback would be one too many.
     /// </summary>
     private void Fire()
     {

@@ -62,8 +62,7 @@ public abstract partial class VirtualMachine
 
     /// <summary>
     /// Makes this machine what the saved one was. While it is paused; it may be new, or have run. It must have the same shape: RAM, number of vCPUs, devices,
-    /// TSC frequency, and a CPU model that has
-    /// all features of the other one. Engines may differ.
+    /// counter frequency, and a CPU model that has all features of the other one. Engines may differ.
     /// </summary>
     /// <exception cref="StateFormatException">The state does not fit; the machine is of no use any more if the message names a device or a vCPU.</exception>
     /// <exception cref="InvalidOperationException">The machine is not paused.</exception>
@@ -91,15 +90,13 @@ public abstract partial class VirtualMachine
 
     /// <summary>
     /// Asked when the guest resets the machine: true, and it boots again (<see cref="AfterReset"/>); false, and it ends with <see cref="StopReason.Reset"/>, as
-    /// without this. On the thread that
-    /// resets, with the lock of the device held that the guest used for it. Set before the start.
+    /// without this. On the thread that resets, with the lock of the device held that the guest used for it. Set before the start.
     /// </summary>
     public Func<bool>? RebootsOnReset { get; set; }
 
     /// <summary>
     /// Firmware's and the loader's work after a reset, in the order in which they were added: tables, the kernel, the state in which the bootstrap processor
-    /// enters it. No vCPU runs. An exception ends
-    /// the machine with <see cref="StopReason.EngineError"/>.
+    /// enters it. No vCPU runs. An exception ends the machine with <see cref="StopReason.EngineError"/>.
     /// </summary>
     public Action? AfterReset { get; set; }
 

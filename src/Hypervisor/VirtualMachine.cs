@@ -42,8 +42,8 @@ public sealed record StopCause(StopReason Reason, int Status = 0, string? Messag
 
 /// <summary>
 /// One virtual machine of any architecture: memory, the memory bus, vCPUs with their threads, timers. A derived class is the architecture's part: it makes the
-/// engine's VM and the vCPUs, and adds
-/// what its architecture has beside. Devices come in through the buses; engines and devices do not know each other. Thread-safe where it says so.
+/// engine's VM and the vCPUs, and adds what its architecture has beside. Devices come in through the buses; engines and devices do not know each other.
+/// Thread-safe where it says so.
 /// </summary>
 /// <remarks>Lock order: see <see cref="DeviceLock"/>; the engine takes no lock of ours.</remarks>
 public abstract partial class VirtualMachine : IDisposable
@@ -136,8 +136,7 @@ public abstract partial class VirtualMachine : IDisposable
 
     /// <summary>
     /// Answers accesses that <see cref="GuestMemory.Rights"/> refuse: true when the guest may try again, as a rule with the rights that it lacked. Set before
-    /// the start; called on the vCPU's
-    /// thread, without any lock. Null, or false: the VM ends.
+    /// the start; called on the vCPU's thread, without any lock. Null, or false: the VM ends.
     /// </summary>
     public Func<CpuThread, VmExit, bool>? PageViolation { get; set; }
 

@@ -5,8 +5,7 @@ namespace Bunraku.Platform;
 
 /// <summary>
 /// A sleep of one thread that others can end, exact to what the host's scheduler can do: the runtime's own waits count in milliseconds, and the kernel's
-/// default
-/// timer slack would add 50 µs.
+/// default timer slack would add 50 µs.
 /// </summary>
 public sealed unsafe class Alarm : IDisposable
 {

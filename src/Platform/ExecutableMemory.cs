@@ -4,8 +4,8 @@ using System.Runtime.InteropServices;
 namespace Bunraku.Platform;
 
 /// <summary>
-/// A fixed-size arena for emitted host code. The same bytes are mapped twice: once writable, once executable,
-/// so that no page is ever writable and executable at the same address. Append only; not thread-safe.
+/// A fixed-size arena for emitted host code. The same bytes are mapped twice: once writable, once executable, so that no page is ever writable and executable
+/// at the same address. Append only; not thread-safe.
 /// </summary>
 /// <remarks>Invariant: [<see cref="Code"/>, <see cref="Code"/> + <see cref="Used"/>) holds finished code.</remarks>
 public sealed unsafe class ExecutableMemory : IDisposable

@@ -4,18 +4,15 @@ namespace Bunraku.Platform;
 
 /// <summary>
 /// One thread's way to wait for another without being told: whoever waits calls <see cref="Wait"/> and looks again. On an idle host that costs a microsecond.
-/// On a busy one
-/// it sleeps: a thread that yields there goes to the end of the queue and comes back only after all the others have used up their time, some milliseconds each,
-/// while
-/// one that slept is soon given a processor, as it used less than its share. Two threads that wait for each other in turns get on some hundred times faster so.
-/// For one thread at a time.
+/// On a busy one it sleeps: a thread that yields there goes to the end of the queue and comes back only after all the others have used up their time, some
+/// milliseconds each, while one that slept is soon given a processor, as it used less than its share. Two threads that wait for each other in turns get on some
+/// hundred times faster so. For one thread at a time.
 /// </summary>
 public struct HostBackoff
 {
     /// <summary>
     /// A yield that took longer gave somebody else a whole turn. By itself it takes about a microsecond, and when the one that is waited for has only this
-    /// processor, as long as
-    /// that one needs, which is no reason to sleep.
+    /// processor, as long as that one needs, which is no reason to sleep.
     /// </summary>
     private const long LongYield = 300_000; // ns
     /// <summary>For how long the host is taken for busy then. Finding out again costs a turn of all the others.</summary>

@@ -6,10 +6,9 @@ namespace Bunraku.Platform;
 
 /// <summary>
 /// A guest's RAM: zero-filled memory in huge pages where the host has them. They spare misses of the host's TLB, of which software that walks a guest's memory
-/// has
-/// as many as the guest. Shared memory lies behind a descriptor, so that a page of it can be seen at a second address as well (<see cref="AddressWindow"/>);
-/// its huge pages
-/// must be asked for one by one (<see cref="Enlarge"/>), since hosts commonly have /sys/kernel/mm/transparent_hugepage/shmem_enabled at "never".
+/// has as many as the guest. Shared memory lies behind a descriptor, so that a page of it can be seen at a second address as well
+/// (<see cref="AddressWindow"/>); its huge pages must be asked for one by one (<see cref="Enlarge"/>), since hosts commonly have
+/// /sys/kernel/mm/transparent_hugepage/shmem_enabled at "never".
 /// </summary>
 /// <remarks>
 /// Invariant: <see cref="HostMapping.Pointer"/> addresses exactly <see cref="Length"/> bytes until <see cref="HostMapping.Dispose"/>.
@@ -63,8 +62,7 @@ public sealed unsafe class RamBacking : HostMapping
 
     /// <summary>
     /// The memory around <paramref name="page"/>, which lies inside, is in use: if shared, it becomes a huge page where the host can make one. From the second
-    /// time on this costs
-    /// next to nothing. Any thread. (madvise's MADV_COLLAPSE, since Linux 6.1; an older host says no, and nothing is lost.)
+    /// time on this costs next to nothing. Any thread. (madvise's MADV_COLLAPSE, since Linux 6.1; an older host says no, and nothing is lost.)
     /// </summary>
     public void Enlarge(byte* page)
     {

@@ -4,8 +4,7 @@ using System.Runtime.InteropServices;
 namespace Bunraku.Platform;
 
 /// <summary>
-/// Zero-filled anonymous memory behind a file descriptor (memfd), mapped readable and writable.
-/// The descriptor lets another mapping of the same bytes exist.
+/// Zero-filled anonymous memory behind a file descriptor (memfd), mapped readable and writable. The descriptor lets another mapping of the same bytes exist.
 /// </summary>
 /// <remarks>
 /// Invariant: <see cref="HostMapping.Pointer"/> addresses exactly <see cref="Length"/> bytes until <see cref="HostMapping.Dispose"/>.

@@ -2,8 +2,7 @@ namespace Bunraku.Sessions;
 
 /// <summary>
 /// Two streams as a guest's console. A thread writes the output, so that a slow reader does not hold a serial port's lock, and one reads the input; both end
-/// with disposal, whatever the streams do:
-/// a read or a write that does not come back is left to its stream, and its result goes nowhere.
+/// with disposal, whatever the streams do: a read or a write that does not come back is left to its stream, and its result goes nowhere.
 /// </summary>
 internal sealed class StreamConsole : IGuestConsole, IDisposable
 {

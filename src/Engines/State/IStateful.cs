@@ -21,8 +21,7 @@ public interface IStateful
 
     /// <summary>
     /// Takes over a record that <see cref="Save"/> made in a machine of the same shape. The machine is paused. It moves no wire, sends no message and wakes
-    /// nobody: those at the other end restore
-    /// their own state. Timers are armed again for the deadlines in the record; the clock was restored before.
+    /// nobody: those at the other end restore their own state. Timers are armed again for the deadlines in the record; the clock was restored before.
     /// </summary>
     /// <exception cref="StateFormatException">The record does not fit.</exception>
     void Restore(object state);
@@ -31,8 +30,7 @@ public interface IStateful
 /// <summary><see cref="IStateful"/> with its record's type.</summary>
 /// <typeparam name="TState">
 /// A class that carries <see cref="StateRecordAttribute"/> and consists of numbers, booleans, strings, enumerations, arrays, lists, dictionaries by number,
-/// nullables and further records. All that it
-/// holds is part of the format: a change of it raises the version.
+/// nullables and further records. All that it holds is part of the format: a change of it raises the version.
 /// </typeparam>
 public interface IStateful<TState> : IStateful where TState : class
 {
@@ -46,6 +44,5 @@ public interface IStateful<TState> : IStateful where TState : class
 
     object IStateful.Save() => Save();
 
-    void IStateful.Restore(object state) =>
-        Restore(state as TState ?? throw new StateFormatException($"{Id}: its state is a {typeof(TState).Name}, this is a {state?.GetType().Name ?? "null"}"));
+    void IStateful.Restore(object state) => Restore(StateCheck.Record<TState>(state, Id));
 }

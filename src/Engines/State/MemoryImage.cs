@@ -12,9 +12,6 @@ public sealed class MemoryImage
     /// <summary>Bytes of RAM.</summary>
     public ulong Size { get; }
 
-    /// <summary>Bytes that the copy takes.</summary>
-    public ulong Stored => (ulong)_pieces.Sum(p => (long)p.Bytes.Length);
-
     /// <summary>Copies the RAM. Nobody writes to it meanwhile.</summary>
     public static unsafe MemoryImage Of(GuestMemory memory)
     {
@@ -33,8 +30,7 @@ public sealed class MemoryImage
 
     /// <summary>
     /// Makes the RAM what it was. Nobody uses it meanwhile; code that vCPUs have decoded is forgotten. Pages that change are written as a device writes: who
-    /// watches them is told
-    /// (<see cref="PageRightsTable.DeviceWriteRefused"/>), and they are in the log (<see cref="GuestMemory.DeviceWrites"/>).
+    /// watches them is told (<see cref="PageRightsTable.DeviceWriteRefused"/>), and they are in the log (<see cref="GuestMemory.DeviceWrites"/>).
     /// </summary>
     /// <param name="memory">Of the same size.</param>
     /// <exception cref="StateFormatException">The machine has another amount of RAM.</exception>

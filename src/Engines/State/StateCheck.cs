@@ -10,6 +10,11 @@ public static class StateCheck
     public static T[] Length<T>(T[] array, int length, string id, [CallerArgumentExpression(nameof(array))] string? name = null) =>
         array.Length == length ? array : throw new StateFormatException($"{id}: {name} has {array.Length} elements, not {length}");
 
+    /// <summary>The record is of the part's own type.</summary>
+    /// <exception cref="StateFormatException">It is another one's.</exception>
+    public static T Record<T>(object? state, string id) where T : class =>
+        state as T ?? throw new StateFormatException($"{id}: its state is a {typeof(T).Name}, this is a {state?.GetType().Name ?? "null"}");
+
     /// <summary>The enumeration has a name for the value.</summary>
     /// <exception cref="StateFormatException">It has none.</exception>
     public static T Defined<T>(T value, string id, [CallerArgumentExpression(nameof(value))] string? name = null) where T : struct, Enum =>

@@ -7,8 +7,7 @@ namespace Bunraku.Engines;
 
 /// <summary>
 /// The one way in which state records become bytes and come back. A record's format is all of its members: on reading, a missing one, an unknown one, a null
-/// where
-/// none may be or a value out of range is an error; nothing is filled in silently. Thread-safe.
+/// where none may be or a value out of range is an error; nothing is filled in silently. Thread-safe.
 /// </summary>
 public static class StateSerializer
 {

@@ -11,10 +11,9 @@ namespace Bunraku.Machine;
 /// finds no line with the number that it expects, and says so (<see cref="GuestMessages.InputBroken"/>).
 /// </summary>
 /// <remarks>
-/// Linux's serial driver takes characters as fast as they come into a buffer of 640 KiB (TTYB_DEFAULT_MEM_LIMIT) and drops what is beyond. RTS
-/// falls only when the line discipline, another thread, finds its own buffer full, which on several processors can be too late. What is under way here fits
-/// into that buffer whenever RTS falls.
-/// For one thread, or with a lock of the caller's.
+/// Linux's serial driver takes characters as fast as they come into a buffer of 640 KiB (TTYB_DEFAULT_MEM_LIMIT) and drops what is beyond. RTS falls only when
+/// the line discipline, another thread, finds its own buffer full, which on several processors can be too late. What is under way here fits into that buffer
+/// whenever RTS falls. For one thread, or with a lock of the caller's.
 /// </remarks>
 public sealed class CommandInput
 {

@@ -18,8 +18,7 @@ internal interface IVirtioTransport
 
 /// <summary>
 /// A device of the Virtual I/O Device (VIRTIO) specification, Version 1.3, without the bus that it is on: status, features, queues, configuration space. Kinds
-/// of devices derive from it.
-/// With the device's lock held.
+/// of devices derive from it. With the device's lock held.
 /// </summary>
 public abstract class VirtioDevice
 {

@@ -11,7 +11,7 @@ namespace Bunraku.Machine.Virtio;
 /// Base address register 0 has the structures, each on a page of its own; 1 has the MSI-X table with a vector for each queue and one for changes of
 /// configuration.
 /// </remarks>
-public sealed class VirtioPci : PciDevice, IVirtioTransport, IStateful<VirtioPciState>
+public sealed class VirtioPci : PciDevice, IVirtioTransport
 {
     private const ushort Vendor = 0x1AF4, FirstDeviceId = 0x1040;
     private const byte VendorCapability = 0x09;
@@ -258,23 +258,17 @@ public sealed class VirtioPci : PciDevice, IVirtioTransport, IStateful<VirtioPci
     public override Type StateType => typeof(VirtioPciState);
 
     /// <inheritdoc/>
-    public override object Save() => ((IStateful<VirtioPciState>)this).Save();
+    public override object Save() => new VirtioPciState(
+        SaveInterrupts(), _deviceFeatureSelect, _driverFeatureSelect, _queueSelect, _configurationVector, _interrupts, _device.SaveCommon());
 
     /// <inheritdoc/>
-    public override void Restore(object state) =>
-        ((IStateful<VirtioPciState>)this)
-            .Restore(state as VirtioPciState
-            ?? throw new StateFormatException($"{Id}: its state is a {nameof(VirtioPciState)}, this is a {state?.GetType().Name ?? "null"}"));
-
-    VirtioPciState IStateful<VirtioPciState>.Save() =>
-        new(SaveInterrupts(), _deviceFeatureSelect, _driverFeatureSelect, _queueSelect, _configurationVector, _interrupts, _device.SaveCommon());
-
-    void IStateful<VirtioPciState>.Restore(VirtioPciState state)
+    public override void Restore(object state)
     {
-        RestoreInterrupts(state.Interrupts);
-        (_deviceFeatureSelect, _driverFeatureSelect, _queueSelect) = (state.DeviceFeatureSelect, state.DriverFeatureSelect, state.QueueSelect);
-        (_configurationVector, _interrupts) = (state.ConfigurationVector, state.Causes);
-        _device.RestoreCommon(state.Device);
+        VirtioPciState saved = StateCheck.Record<VirtioPciState>(state, Id);
+        RestoreInterrupts(saved.Interrupts);
+        (_deviceFeatureSelect, _driverFeatureSelect, _queueSelect) = (saved.DeviceFeatureSelect, saved.DriverFeatureSelect, saved.QueueSelect);
+        (_configurationVector, _interrupts) = (saved.ConfigurationVector, saved.Causes);
+        _device.RestoreCommon(saved.Device);
     }
 
     private sealed class Registers(VirtioPci owner) : IMmioDevice

@@ -16,8 +16,7 @@ internal enum FlagRule
 
 /// <summary>
 /// What the host's silicon leaves in flags that the manuals leave undefined. The translator executes such instructions on the host as they are, so the
-/// interpreter
-/// takes these flags, and nothing else, from the host as well: both engines leave the same on every host. Where the host follows one of two known
+/// interpreter takes these flags, and nothing else, from the host as well: both engines leave the same on every host. Where the host follows one of two known
 /// rules, which is tried out once, the interpreter computes by the rule.
 /// </summary>
 /// <remarks>Immutable after the first use; any thread.</remarks>

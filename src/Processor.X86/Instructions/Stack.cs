@@ -3,8 +3,8 @@ using System.Runtime.CompilerServices;
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// The stack in every mode: RSP in 64-bit mode, else ESP or SP by SS.B, through SS with its base and limit.
-/// Push and Pop change the stack pointer only when the access has succeeded. Instructions of several accesses use
+/// The stack in every mode: RSP in 64-bit mode, else ESP or SP by SS.B, through SS with its base and limit. Push and Pop change the stack pointer only when the
+/// access has succeeded. Instructions of several accesses use
 /// <see cref="Store{T}"/> and <see cref="Peek{T}"/>, which leave it alone, and <see cref="Adjust"/> at the end.
 /// </summary>
 internal static unsafe class Stack

@@ -3,8 +3,8 @@ using System.Runtime.CompilerServices;
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// x87 state as it lies in <see cref="ProcessorState.Fxsave"/> (FXSAVE64 format), its exceptions, and MMX mode.
-/// Intel SDM vol. 1, "x87 FPU Execution Environment", "Programming with MMX Technology"; vol. 2, FXSAVE.
+/// x87 state as it lies in <see cref="ProcessorState.Fxsave"/> (FXSAVE64 format), its exceptions, and MMX mode. Intel SDM vol. 1, "x87 FPU Execution
+/// Environment", "Programming with MMX Technology"; vol. 2, FXSAVE.
 /// </summary>
 internal static unsafe class X87
 {

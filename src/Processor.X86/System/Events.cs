@@ -121,12 +121,7 @@ internal sealed unsafe class Events(Processor p)
     }
 
     /// <summary>Forgets an event that waits for the next entry.</summary>
-    public void DropHeld()
-    {
-        _injectedException = null;
-        _injectedInterrupt = -1;
-        _injectedNmi = false;
-    }
+    public void DropHeld() => Held = null;
 
     /// <summary>Forgets everything that waits.</summary>
     public void DropInjected()

@@ -249,8 +249,8 @@ internal sealed unsafe class Segmentation(Processor p)
     }
 
     /// <summary>
-    /// After a return to an outer level: data segments that the new privilege may not use become null.
-    /// Intel SDM vol. 2, RET "Operation", RETURN-TO-OUTER-PRIVILEGE-LEVEL.
+    /// After a return to an outer level: data segments that the new privilege may not use become null. Intel SDM vol. 2, RET "Operation",
+    /// RETURN-TO-OUTER-PRIVILEGE-LEVEL.
     /// </summary>
     public void DropPrivilegedSegments()
     {
