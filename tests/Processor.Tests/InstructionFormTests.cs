@@ -1,5 +1,6 @@
 using System.Text;
 using Bunraku.Engines;
+using Bunraku.Platform;
 using Bunraku.Silicon;
 using Iced.Intel;
 
@@ -47,5 +48,28 @@ public sealed class InstructionFormTests(SiliconFixture silicon)
             if (failed <= 20) report.Append($"{code}:\n  {differences[0]}\n");
         }
         Assert.True(failed == 0, $"{failed} forms differ, the seed is {Seed}\n{report}");
+    }
+
+    /// <summary>
+    /// A bit string may lie far from its operand's address: trials must not meet what this process has there and the guest has not.
+    /// </summary>
+    [Theory]
+    [InlineData(32)]
+    [InlineData(64)]
+    public void Bit_strings_do_not_reach_memory_of_this_process(int bitness)
+    {
+        using var memory = new LowMemory(512 << 20); // no page of it is touched unless a trial does
+        (_, Comparer comparer) = silicon.For("interp");
+        var tester = new FormTester(comparer, SiliconFixture.Model);
+        foreach (Code code in FormList.For(SiliconFixture.Model, bitness)
+            .Where(c => c.Mnemonic() is Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc))
+        {
+            for (ulong seed = Seed; seed < Seed + 20; seed++)
+            {
+                var differences = new List<Difference>();
+                tester.Run(code, bitness, seed, differences);
+                Assert.True(differences.Count == 0, differences.FirstOrDefault()?.ToString());
+            }
+        }
     }
 }

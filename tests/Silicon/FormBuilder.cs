@@ -331,6 +331,10 @@ internal sealed class FormBuilder(Rng rng, RoutineCode routine, DecoderOptions o
 
     private static ulong Truncate(ulong value, int width) => width switch { 2 => (ushort)value, 4 => (uint)value, _ => value };
 
+    /// <summary>The bit that it names may lie far from its operand's address.</summary>
+    public static bool IsBitString(in Instruction i) =>
+        i.Mnemonic is Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc && i.Op0Kind == OpKind.Memory && i.Op1Kind == OpKind.Register;
+
     /// <summary>One of the operands is named memory: not a string's, which its instruction implies.</summary>
     internal static bool HasMemory(in Instruction i)
     {

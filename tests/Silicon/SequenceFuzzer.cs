@@ -160,8 +160,7 @@ public sealed class SequenceFuzzer
             }
         }
         if (instruction.HasRepPrefix || instruction.HasRepnePrefix) Load(Register.RCX, (ulong)rng.Below(9));
-        if (instruction.Mnemonic is Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc && instruction.Op0Kind == OpKind.Memory
-            && instruction.Op1Kind == OpKind.Register)
+        if (FormBuilder.IsBitString(instruction))
         {
             Register r = instruction.Op1Register.GetFullRegister();
             if (setup.Any(s => s.Op0Register.GetFullRegister() == r)) return null;

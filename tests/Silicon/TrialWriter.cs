@@ -1,3 +1,4 @@
+using System.Numerics;
 using Iced.Intel;
 
 namespace Bunraku.Silicon;
@@ -32,7 +33,7 @@ internal sealed unsafe class TrialWriter(Rng rng)
     /// </summary>
     private bool MeetsProcess(TestCase test)
     {
-        ulong operand = *(ulong*)(_context + Context.Operand);
+        ulong operand = OperandAddress(test, BitStringOffset(test.Instruction));
         return FormBuilder.HasMemory(test.Instruction) && test.Bitness != 16 && operand is >= 0x4000_0000 and < 0x8000_0000;
     }
 
@@ -51,11 +52,21 @@ internal sealed unsafe class TrialWriter(Rng rng)
         if (FormBuilder.AlignedArea(instruction.Mnemonic) && operand - Layout.Data < Layout.DataSize - 28) *(uint*)(operand + 24) &= ~0x2_0000u;
     }
 
-    private ulong OperandAddress(TestCase test)
+    /// <summary>Where a bit string's bit lies from its operand's address on, in bytes. Intel SDM vol. 2, "Bit(BitBase, BitOffset)".</summary>
+    private ulong BitStringOffset(in Instruction i)
+    {
+        if (!FormBuilder.IsBitString(i)) return 0;
+        int size = i.Op1Register.GetSize(), unused = 64 - size * 8;
+        long bit = (long)(Gpr(i.Op1Register.GetFullRegister() - Register.RAX) << unused) >> unused;
+        return (ulong)((bit >> BitOperations.Log2((uint)size * 8)) * size);
+    }
+
+    /// <param name="further">Bytes from there on, inside the width of an address.</param>
+    private ulong OperandAddress(TestCase test, ulong further = 0)
     {
         Instruction i = test.Instruction;
         if (i.MemoryIndex >= Register.XMM0) return 0;
-        ulong offset = i.MemoryDisplacement64;
+        ulong offset = i.MemoryDisplacement64 + further;
         if (i.MemoryBase is not (Register.None or Register.RIP or Register.EIP)) offset += Gpr(i.MemoryBase.GetFullRegister() - Register.RAX);
         if (i.MemoryIndex != Register.None) offset += Gpr(i.MemoryIndex.GetFullRegister() - Register.RAX) * (ulong)i.MemoryIndexScale;
         return (offset & Low(AddressBits(test))) + SegmentBase(i, test.Bitness);
@@ -168,7 +179,7 @@ internal sealed unsafe class TrialWriter(Rng rng)
             if (i.GetOpKind(n) != OpKind.Memory) continue;
             if (i.MemoryBase is not (Register.RIP or Register.EIP)) Address(test);
         }
-        if (i.Mnemonic is Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc && i.Op0Kind == OpKind.Memory && i.Op1Kind == OpKind.Register)
+        if (FormBuilder.IsBitString(i))
         {
             int n = i.Op1Register.GetFullRegister() - Register.RAX;
             bool shared = i.MemoryBase.GetFullRegister() == i.Op1Register.GetFullRegister()
