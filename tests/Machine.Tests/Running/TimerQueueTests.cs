@@ -24,7 +24,7 @@ public sealed class TimerQueueTests : IDisposable
         }
     }
 
-    /// <summary>Returns when the timers' thread has gone on to later timers: the deadline lies behind all those of these tests, for an earlier one comes first.</summary>
+    /// <summary>Returns when the thread has gone on to later timers. The deadline is the latest of these tests, since the earliest comes first.</summary>
     private void Settle()
     {
         using var called = new ManualResetEventSlim();
