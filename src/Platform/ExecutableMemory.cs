@@ -4,68 +4,86 @@ using System.Runtime.InteropServices;
 namespace Bunraku.Platform;
 
 /// <summary>
-/// A fixed-size arena for emitted host code. The same bytes are mapped twice: once writable, once executable, so that no page is ever writable and executable
-/// at the same address. Append only; not thread-safe.
+/// A fixed-size arena for emitted host code. The same bytes, which lie behind a descriptor, are mapped twice: once writable, once executable, so that no
+/// page is ever writable and executable at the same address. Not thread-safe.
 /// </summary>
-/// <remarks>Invariant: [<see cref="Code"/>, <see cref="Code"/> + <see cref="Used"/>) holds finished code.</remarks>
 public sealed unsafe class ExecutableMemory : IDisposable
 {
-    private readonly SharedMemory _writable;
+    private int _descriptor;
+    private HugePages.Mapping _writable, _executable;
+    private readonly ExecutablePart _whole;
+    /// <summary>True for each huge page that was asked for; null: none is wanted.</summary>
+    private readonly bool[]? _enlarged;
 
     /// <summary>Maps an arena of <paramref name="length"/> bytes (rounded up to 4 KiB).</summary>
+    /// <param name="length">Bytes.</param>
+    /// <param name="hugePages">
+    /// It lies in huge pages where the host has them: several MiB of code would miss the host's instruction TLB all the time otherwise.
+    /// </param>
     /// <exception cref="Win32Exception">The host forbids executable mappings or has no memory.</exception>
-    public ExecutableMemory(ulong length)
+    public ExecutableMemory(ulong length, bool hugePages = false)
     {
-        _writable = new SharedMemory("bunraku-code", length);
-        void* code = Libc.Mmap(null, (nuint)_writable.Length, Libc.ProtRead | Libc.ProtExec, Libc.MapShared, _writable.Descriptor, 0);
-        if (code == Libc.MapFailed)
+        Length = (length + 0xFFF) & ~0xFFFul;
+        if (hugePages) _enlarged = new bool[(Length + HugePages.Size - 1) >> HugePages.Shift];
+        _descriptor = Libc.MemfdCreate("bunraku-code", Libc.MemfdCloseOnExec);
+        try
         {
-            int error = Marshal.GetLastPInvokeError();
-            _writable.Dispose();
-            GC.SuppressFinalize(this);
-            throw new Win32Exception(error);
+            if (_descriptor < 0 || Libc.Ftruncate(_descriptor, (long)Length) != 0) throw new Win32Exception(Marshal.GetLastPInvokeError());
+            _writable = HugePages.Map(Length, Libc.ProtRead | Libc.ProtWrite, Libc.MapShared | Libc.MapNoReserve, _descriptor);
+            _executable = HugePages.Map(Length, Libc.ProtRead | Libc.ProtExec, Libc.MapShared, _descriptor);
         }
-        Code = (byte*)code;
+        catch (Win32Exception)
+        {
+            Dispose();
+            throw;
+        }
+        _whole = new ExecutablePart(this, 0, Length);
     }
 
     /// <summary>Gives back what nobody gave back.</summary>
     ~ExecutableMemory() => Release();
 
-    /// <summary>The executable view's first byte.</summary>
-    public byte* Code { get; private set; }
+    /// <summary>The executable view's first byte; null after disposal.</summary>
+    public byte* Code => (byte*)_executable.First;
+
+    private byte* Writable => (byte*)_writable.First;
 
     /// <summary>Capacity in bytes.</summary>
-    public ulong Length => _writable.Length;
+    public ulong Length { get; }
 
-    /// <summary>Bytes already taken.</summary>
-    public ulong Used { get; private set; }
+    /// <summary>Appends to the whole as to one part: for who divides it by <see cref="ExecutablePart"/> himself this is not.</summary>
+    /// <returns>Its callable address, 16-byte aligned, or null when it no longer fits.</returns>
+    public void* Append(ReadOnlySpan<byte> code) => _whole.Append(code);
 
-    /// <summary>Where the next appended function will be callable; 16-byte aligned. Position-dependent code is assembled for this address.</summary>
-    public byte* Next => Code + Used;
+    /// <summary>Forgets all code that was appended. The caller guarantees that nothing runs in or will jump into the arena.</summary>
+    public void Clear() => _whole.Rewind(0);
 
-    /// <summary>Copies <paramref name="code"/> into the arena and returns its callable address, or null when it no longer fits.</summary>
-    public void* Append(ReadOnlySpan<byte> code)
+    /// <summary>Puts code at an offset. The caller guarantees that no thread runs these bytes now.</summary>
+    internal void Write(ulong offset, ReadOnlySpan<byte> code)
     {
-        if ((ulong)code.Length > Length - Used) return null;
-        code.CopyTo(new Span<byte>(_writable.Pointer + Used, code.Length));
-        byte* result = Code + Used;
-        Used = Math.Min(Length, (Used + (ulong)code.Length + 15) & ~15ul);
-        return result;
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(offset, Length);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan((ulong)code.Length, Length - offset);
+        if (_enlarged != null && code.Length > 0)
+        {
+            Enlarge(offset);
+            Enlarge(offset + (ulong)code.Length - 1);
+        }
+        code.CopyTo(new Span<byte>(Writable + offset, code.Length));
     }
 
     /// <summary>Replaces bytes of finished code. The caller guarantees that no thread runs these bytes now.</summary>
-    public void Patch(void* code, ReadOnlySpan<byte> bytes)
+    public void Patch(void* code, ReadOnlySpan<byte> bytes) => Write((ulong)((byte*)code - Code), bytes);
+
+    /// <summary>Before anything lies in the 2 MiB around <paramref name="offset"/> it costs least to make them a huge page.</summary>
+    private void Enlarge(ulong offset)
     {
-        ulong offset = (ulong)((byte*)code - Code);
-        ArgumentOutOfRangeException.ThrowIfGreaterThan(offset + (ulong)bytes.Length, Used, nameof(code));
-        bytes.CopyTo(new Span<byte>(_writable.Pointer + offset, bytes.Length));
+        ref bool enlarged = ref _enlarged![offset >> HugePages.Shift];
+        if (enlarged) return;
+        enlarged = true;
+        byte* page = Writable + (offset & ~(HugePages.Size - 1));
+        *page = 0; // only what has a page can be made a larger one
+        HugePages.Collapse(page);
     }
-
-    /// <summary>Forgets all code. The caller guarantees that nothing runs in or will jump into the arena.</summary>
-    public void Clear() => Rewind(0);
-
-    /// <summary>Forgets all code behind the first <paramref name="used"/> bytes; see <see cref="Clear"/>.</summary>
-    public void Rewind(ulong used) => Used = Math.Min(Used, used);
 
     /// <summary>Gives back what it has. Idempotent.</summary>
     public void Dispose()
@@ -76,8 +94,9 @@ public sealed unsafe class ExecutableMemory : IDisposable
 
     private void Release()
     {
-        if (Code != null) _ = Libc.Munmap(Code, (nuint)_writable.Length);
-        Code = null;
-        _writable?.Dispose();
+        HugePages.Unmap(ref _writable);
+        HugePages.Unmap(ref _executable);
+        if (_descriptor >= 0) _ = Libc.Close(_descriptor);
+        _descriptor = -1;
     }
 }

@@ -7,8 +7,7 @@ namespace Bunraku.Platform;
 /// <summary>
 /// A guest's RAM: zero-filled memory in huge pages where the host has them. They spare misses of the host's TLB, of which software that walks a guest's memory
 /// has as many as the guest. Shared memory lies behind a descriptor, so that a page of it can be seen at a second address as well
-/// (<see cref="AddressWindow"/>); its huge pages must be asked for one by one (<see cref="Enlarge"/>), since hosts commonly have
-/// /sys/kernel/mm/transparent_hugepage/shmem_enabled at "never".
+/// (<see cref="AddressWindow"/>); its huge pages must be asked for one by one (<see cref="Enlarge"/>).
 /// </summary>
 /// <remarks>
 /// Invariant: <see cref="HostMapping.Pointer"/> addresses exactly <see cref="Length"/> bytes until <see cref="HostMapping.Dispose"/>.
@@ -17,8 +16,8 @@ namespace Bunraku.Platform;
 public sealed unsafe class RamBacking : HostMapping
 {
     /// <summary>Bytes of a huge page.</summary>
-    public const ulong HugePage = 1ul << HugeShift;
-    private const int HugeShift = 21, PageShift = 12;
+    public const ulong HugePage = HugePages.Size;
+    private const int PageShift = 12;
 
     /// <summary>Not 0 for each huge page that was asked for.</summary>
     private readonly byte[] _enlarged;
@@ -29,24 +28,27 @@ public sealed unsafe class RamBacking : HostMapping
     public RamBacking(ulong length, bool shared)
     {
         Length = (length + 0xFFF) & ~0xFFFul;
-        _enlarged = new byte[(Length + HugePage - 1) >> HugeShift];
-        ulong reservedLength = Length + HugePage;
-        const int noMemory = Libc.MapPrivate | Libc.MapAnonymous | Libc.MapNoReserve, rights = Libc.ProtRead | Libc.ProtWrite;
-        void* reserved = Libc.Mmap(null, (nuint)reservedLength, Libc.ProtNone, noMemory, -1, 0);
-        if (reserved == Libc.MapFailed) throw Failed();
-        Own(reserved, reservedLength, (byte*)(((ulong)reserved + HugePage - 1) & ~(HugePage - 1)));
+        _enlarged = new byte[(Length + HugePage - 1) >> HugePages.Shift];
         if (shared)
         {
             Descriptor = Libc.MemfdCreate("guest-ram", Libc.MemfdCloseOnExec);
-            if (Descriptor < 0 || Libc.Ftruncate(Descriptor, (long)Length) != 0) throw Failed();
+            if (Descriptor < 0 || Libc.Ftruncate(Descriptor, (long)Length) != 0) throw Failed(new Win32Exception(Marshal.GetLastPInvokeError()));
         }
-        if (Libc.Mmap(Pointer, (nuint)Length, rights, Libc.MapFixed | (shared ? Libc.MapShared : noMemory), Descriptor, 0) == Libc.MapFailed) throw Failed();
+        try
+        {
+            const int noMemory = Libc.MapPrivate | Libc.MapAnonymous | Libc.MapNoReserve;
+            HugePages.Mapping made = HugePages.Map(Length, Libc.ProtRead | Libc.ProtWrite, shared ? Libc.MapShared : noMemory, Descriptor);
+            Own((void*)made.Reserved, made.ReservedLength, (byte*)made.First);
+        }
+        catch (Win32Exception e)
+        {
+            throw Failed(e);
+        }
         // A host without huge pages says no, and nothing is lost.
         _ = Libc.Madvise(Pointer, (nuint)Length, Libc.AdviceHugePage);
 
-        Win32Exception Failed()
+        Win32Exception Failed(Win32Exception error)
         {
-            var error = new Win32Exception(Marshal.GetLastPInvokeError());
             Dispose();
             return error;
         }
@@ -62,17 +64,17 @@ public sealed unsafe class RamBacking : HostMapping
 
     /// <summary>
     /// The memory around <paramref name="page"/>, which lies inside, is in use: if shared, it becomes a huge page where the host can make one. From the second
-    /// time on this costs next to nothing. Any thread. (madvise's MADV_COLLAPSE, since Linux 6.1; an older host says no, and nothing is lost.)
+    /// time on this costs next to nothing. Any thread.
     /// </summary>
     public void Enlarge(byte* page)
     {
-        ref byte enlarged = ref _enlarged[(ulong)(page - Pointer) >> HugeShift];
+        ref byte enlarged = ref _enlarged[(ulong)(page - Pointer) >> HugePages.Shift];
         if (enlarged != 0) return;
         enlarged = 1;
         if (!IsShared) return;
         // Only what has a page already can be made a larger one.
         _ = Volatile.Read(ref *page);
-        _ = Libc.Madvise((byte*)((ulong)page & ~(HugePage - 1)), (nuint)HugePage, Libc.AdviceCollapse);
+        HugePages.Collapse(page);
     }
 
     /// <summary>Ranges that take host memory or swap, by offset; all other bytes are zero, and to read them would take memory for them.</summary>

@@ -147,7 +147,7 @@ internal unsafe struct ProcessorState
 
     public const int TlbBits = 14, TlbSize = 1 << TlbBits;
     public fixed byte TlbBytes[TlbSize * 32];
-    public const int JumpBits = 12, JumpSize = 1 << JumpBits;
+    public const int JumpBits = 14, JumpSize = 1 << JumpBits;
     public fixed byte JumpBytes[JumpSize * 24];
 
     /// <summary>What translated code uses beside the interpreter.</summary>

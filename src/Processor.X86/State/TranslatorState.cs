@@ -21,10 +21,10 @@ internal unsafe struct TranslatorState
     public ExitRecord* Exit;
     /// <summary>Which <see cref="TranslatedExit"/> it was.</summary>
     public uint ExitKind;
-    /// <summary>0 while guest vector registers and MXCSR are in the host's, else 1.</summary>
-    public uint SimdMissing;
-    /// <summary>0 while the guest's x87 state is in the host's, else 1.</summary>
-    public uint X87Missing;
+    /// <summary>1 while guest vector registers and MXCSR are in the host's, else 0.</summary>
+    public uint SimdLoaded;
+    /// <summary>1 while the guest's x87 state is in the host's, else 0.</summary>
+    public uint X87Loaded;
     /// <summary>
     /// The last x87 instruction in translated code that is no control instruction, and the last one with a memory operand; null: none since x87 state was
     /// loaded.
@@ -50,7 +50,7 @@ internal unsafe struct TranslatorState
 
     /// <summary>Entries of one first-level table.</summary>
     public const int FirstLevelBits = 9, FirstLevelSize = 1 << FirstLevelBits;
-    /// <summary>Tables of one privilege: tags for reading, host minus linear addresses, the same for writing.</summary>
+    /// <summary>Tables of one privilege: tags for reading (<see cref="TagOf"/>), host minus linear addresses, the same for writing.</summary>
     public const int ReadTag = 0, ReadAddend = FirstLevelSize * 8, WriteTag = 2 * FirstLevelSize * 8, WriteAddend = 3 * FirstLevelSize * 8,
         TableSize = 4 * FirstLevelSize * 8;
     /// <summary>For user mode, for supervisor mode, and for supervisor mode with RFLAGS.AC set.</summary>
@@ -60,15 +60,23 @@ internal unsafe struct TranslatorState
     public static int PrivilegeOf(uint mode) => ModeKey.Cpl(mode) == 3 ? 0 : (mode & ModeKey.SmapOverride) != 0 ? 2 : 1;
 
     public fixed byte FirstLevel[Privileges * TableSize];
-    /// <summary>Never the negative of a page number.</summary>
-    public const ulong EmptyTag = 1ul << 60;
+    /// <summary>
+    /// The tag of entry <paramref name="n"/> when it holds nothing: of a page that this entry never holds, nor the page before it, where an access may begin.
+    /// </summary>
+    public static ulong EmptyTag(int n) => TagOf((ulong)(n + FirstLevelSize / 2 & (FirstLevelSize - 1)) << 12);
+
+    /// <summary>The tag of the page at a linear address, a multiple of 4096: its negative.</summary>
+    public static ulong TagOf(ulong page) => 0 - page;
+
+    /// <summary>Number of the entry that a linear address has.</summary>
+    public static int EntryOf(ulong address) => (int)(address >> 12) & (FirstLevelSize - 1);
 
     /// <summary>Number of the mapping (linear page, backing page) in force for code of user and of supervisor mode, by linear page; 0: unknown.</summary>
-    public const int MappingBits = 10, MappingSize = 1 << MappingBits;
+    public const int MappingBits = 12, MappingSize = 1 << MappingBits;
     public fixed uint Mappings[2 * MappingSize];
 
     /// <summary>Jump cache of translated code, one for each of the modes in use: negated RIP, and where its translation begins.</summary>
-    public const int TargetBits = 11, TargetSize = 1 << TargetBits, TargetModes = 16, TargetTableSize = 2 * TargetSize * 8;
+    public const int TargetBits = 14, TargetSize = 1 << TargetBits, TargetModes = 16, TargetTableSize = 2 * TargetSize * 8;
     public fixed byte Targets[TargetModes * TargetTableSize];
     /// <summary>Never the negative of a canonical address.</summary>
     public const ulong EmptyTarget = 1ul << 62;

@@ -31,7 +31,7 @@ internal sealed unsafe class BlockTranslator
     }
 
     /// <summary>Nothing more fits: the caller gives all code up.</summary>
-    public bool IsFull => e.CodeMemory.Length - e.CodeMemory.Used < MostCode || !e.Arena.HasRoom(MostArena);
+    public bool IsFull => e.Hot.Free < MostCode || e.ColdPart.Free < MostCode || !e.Arena.HasRoom(MostArena);
 
     /// <summary>
     /// Translates a block whose bytes are at <paramref name="code"/>; <paramref name="template"/> has what the caller knows.
@@ -40,11 +40,12 @@ internal sealed unsafe class BlockTranslator
     /// <param name="predict">What accesses of a loop predict.</param>
     /// <returns>The translation, or null when the block is too large for the buffer, or its code has changed.</returns>
     public TranslatedBlock* Translate(Block* block, byte* code, in TranslatedBlock template, bool groups, LoopPredictions predict) =>
-        // A loop whose instructions need the usual registers after all is translated once more.
-        TryTranslate(block, code, template, groups, predict, exchange: true, out TranslatedBlock* made)
-            || TryTranslate(block, code, template, groups, predict, exchange: false, out made) ? made : null;
+        // A loop whose instructions need the usual registers after all is translated once more, and a block whose exits are too far away.
+        TryTranslate(block, code, template, groups, predict, exchange: true, near: true, out TranslatedBlock* made)
+            || TryTranslate(block, code, template, groups, predict, exchange: false, near: true, out made)
+            || TryTranslate(block, code, template, groups, predict, exchange: false, near: false, out made) ? made : null;
 
-    private bool TryTranslate(Block* block, byte* code, in TranslatedBlock template, bool groups, LoopPredictions predict, bool exchange,
+    private bool TryTranslate(Block* block, byte* code, in TranslatedBlock template, bool groups, LoopPredictions predict, bool exchange, bool near,
         out TranslatedBlock* made)
     {
         made = null;
@@ -54,6 +55,7 @@ internal sealed unsafe class BlockTranslator
         Decode(code, block->Length, template.Mode);
         e.Loop.Begin(exchange);
         bool isLoop = e.Loop.Start != null;
+        e.Near.Taken = isLoop || !near;
         e.Predictor.Begin(isLoop ? predict : LoopPredictions.None);
         e.Groups.Begin(groups);
         if (isLoop)
@@ -62,6 +64,9 @@ internal sealed unsafe class BlockTranslator
             e.Asm.Place(e.Loop.Start!);
         }
         if (!EmitInstructions()) return false;
+        if (e.Near.AreOutOfReach) return false;
+        e.Near.Place(between: false);
+        e.Asm.BeginCold();
         e.Cold.Emit();
         int stale = e.Asm.Length;
         e.Exit(TranslatedExit.Lookup, 0);
@@ -73,16 +78,15 @@ internal sealed unsafe class BlockTranslator
         }
         // Another processor may have changed the code since the operations were made, and this one will hear of it.
         if (e.Asm.Full || _bytes.Checksum(block->Length) != block->Checksum) return true;
-        var start = (byte*)e.CodeMemory.Append(e.Asm.Code);
-        if (start == null) return true;
-        e.Translation->Checked = start;
-        e.Translation->Main = start + e.Main;
-        e.Translation->Stale = start + stale;
+        e.Translation->Checked = At(_checked);
+        e.Translation->Main = At(e.Main);
+        e.Translation->Stale = At(stale);
         if (isLoop)
         {
-            e.Translation->Loop = start + e.Loop.Start!.Offset;
-            e.Translation->LoopStale = start + loopStale;
+            e.Translation->Loop = At(e.Loop.Start!.Offset);
+            e.Translation->LoopStale = At(loopStale);
         }
+        if (e.Hot.Append(e.Asm.Code) == null || e.ColdPart.Append(e.Asm.ColdCode) == null) return true;
         made = e.Translation;
         return true;
     }
@@ -90,7 +94,11 @@ internal sealed unsafe class BlockTranslator
     /// <summary>The mapping of the page is compared with the one for which the code was made.</summary>
     private void EmitCheckedEntry()
     {
-        HostLabel same = e.NewLabel();
+        HostLabel same = e.NewLabel(), miss = e.NewLabel(), near = e.NewLabel();
+        // In front of the entry, since the first bytes of the main one are replaced when the block is given up.
+        e.Asm.Place(near);
+        e.Asm.Jump(miss);
+        _checked = e.Asm.Length;
         if (e.Translation->SecondPage != null)
         {
             HostLabel second = e.NewLabel();
@@ -102,14 +110,19 @@ internal sealed unsafe class BlockTranslator
         }
         e.Asm.LoadState(Host.Rcx, e.Translation->MappingSlot, wide: false);
         e.Asm.Lea(Host.Rcx, Host.Rcx, Host.None, 0, -(int)e.Translation->Mapping, wide: false);
-        e.Asm.JumpIfRcxZero(same);
-        HostLabel again = e.NewLabel();
-        e.Asm.Call(e.Runtime.MappingMiss);
-        e.Asm.Jump(again);
-        e.Record(0);
-        e.Asm.Place(again);
+        // As in NearExits.
+        e.Asm.Lea(Host.Rcx, Host.Rcx, -1);
+        e.Asm.RotateScratchRight(32);
+        e.Asm.WriteByte(0x67); // JECXZ
+        e.Asm.JumpIfRcxZero(near);
         e.Asm.Place(same);
+        e.Cold.Add(new ColdPiece(ColdKind.Mapping, miss, same, 0));
     }
+
+    /// <summary>Where the entry that checks the mapping lies in the code.</summary>
+    private int _checked;
+
+    private byte* At(int offset) => (byte*)e.Asm.AddressOf(offset);
 
     /// <summary>Decodes the block's instructions once more; each belongs to the operation that executes it.</summary>
     private void Decode(byte* code, int length, uint mode)
@@ -129,17 +142,23 @@ internal sealed unsafe class BlockTranslator
     private bool EmitInstructions()
     {
         int first = 0;
+        Span<AccessGroups.AccessGroup> groups = stackalloc AccessGroups.AccessGroup[TranslatorState.MostGroups];
         for (int n = 0; n < e.InstructionCount && !e.Asm.Full; n++)
         {
             ref Instruction instruction = ref e.Instructions[n];
             int operation = e.InstructionOperations[n], cold = e.Cold.Count;
-            e.Groups.BeginOperation();
-            // An operation with a micro-operation in front of it has an address that needs segmentation.
-            if (first != operation || !TryEmit(instruction, e.Operations + operation, operation, n))
+            Emission.Position here = e.Here;
+            e.Groups.CopyTo(groups);
+            if (!EmitOperation(instruction, first, operation, n)) return false;
+            if (e.Near.AreOutOfReach)
             {
-                if (e.Loop.IsExchanged) return false;
-                e.Exit(TranslatedExit.Operation, first);
-                e.Groups.Forget();
+                // In front of the instruction they were not.
+                if (n == 0) return false;
+                e.GoBack(here);
+                e.Groups.Restore(groups[..e.Groups.Count]);
+                e.Groups.LoseAddend();
+                e.Near.Place(between: true);
+                if (!EmitOperation(instruction, first, operation, n) || e.Near.AreOutOfReach) return false;
             }
             // What follows a conditional branch in the decoded block is its second link, which the branch has emitted.
             if ((InstructionTable.Get(instruction.Code).Flags & Row.EndsBlock) != 0) return true;
@@ -156,6 +175,20 @@ internal sealed unsafe class BlockTranslator
             first = operation + 1;
         }
         EmitEnd(e.InstructionCount);
+        return true;
+    }
+
+    /// <summary>One instruction, by the interpreter if need be.</summary>
+    /// <returns>As <see cref="EmitInstructions"/>.</returns>
+    private bool EmitOperation(in Instruction instruction, int first, int operation, int ordinal)
+    {
+        e.Groups.BeginOperation();
+        // An operation with a micro-operation in front of it has an address that needs segmentation.
+        if (first == operation && TryEmit(instruction, e.Operations + operation, operation, ordinal)) return true;
+        if (e.Loop.IsExchanged) return false;
+        e.Exit(TranslatedExit.Operation, first);
+        e.Groups.Forget();
+        if (!e.Near.AreOutOfReach) e.Near.Place(between: false);
         return true;
     }
 

@@ -10,7 +10,8 @@ namespace Bunraku.Processor.X86;
 /// </summary>
 internal sealed unsafe class Emission
 {
-    public readonly ExecutableMemory CodeMemory;
+    /// <summary>Where translations go, and what of them is rarely reached.</summary>
+    public readonly ExecutablePart Hot, ColdPart;
     public readonly TranslatorRuntime Runtime;
     public readonly TranslationArena Arena;
     public readonly PredictionArena Predictions;
@@ -22,6 +23,7 @@ internal sealed unsafe class Emission
     public readonly Func<uint, int> TargetTableOf;
 
     public readonly ColdCode Cold;
+    public readonly NearExits Near;
     public readonly Addresses Addresses;
     public readonly AccessGroups Groups;
     public readonly PagePredictor Predictor;
@@ -39,10 +41,12 @@ internal sealed unsafe class Emission
     /// <param name="scale">The VM's clock, or null when the host's counter cannot be used.</param>
     public Emission(TranslationStore store, ProcessorState* state, CounterScale* scale)
     {
-        (CodeMemory, Runtime, Arena, Predictions, TargetTableOf) = (store.Memory, store.Runtime, store.Arena, store.Predictions, store.TargetTableOf);
+        (Hot, ColdPart, Runtime) = (store.Hot, store.Cold, store.Runtime);
+        (Arena, Predictions, TargetTableOf) = (store.Arena, store.Predictions, store.TargetTableOf);
         Scale = scale;
         Asm = new HostAssembler(state);
         Cold = new ColdCode(this);
+        Near = new NearExits(this);
         Addresses = new Addresses(this);
         Groups = new AccessGroups(this);
         Predictor = new PagePredictor(this);
@@ -115,8 +119,9 @@ internal sealed unsafe class Emission
         InstructionCount = 0;
         SimdLoaded = X87Loaded = false;
         Cold.Clear();
+        Near.Clear();
         _labelCount = 0;
-        Asm.Begin((ulong)CodeMemory.Next);
+        Asm.Begin((ulong)Hot.Next, (ulong)ColdPart.Next);
     }
 
     /// <summary>The main entry is here.</summary>
@@ -142,15 +147,16 @@ internal sealed unsafe class Emission
     }
 
     /// <summary>How far the emission has come, so that an instruction that turns out to be the interpreter's can be taken back.</summary>
-    public readonly record struct Position(int Length, int Cold, int Links, bool Simd, bool X87);
+    public readonly record struct Position(int Length, int Cold, int Links, (int, int) Near, bool Simd, bool X87);
 
-    public Position Here => new(Asm.Length, Cold.Count, LinkCount, SimdLoaded, X87Loaded);
+    public Position Here => new(Asm.Length, Cold.Count, LinkCount, Near.Here, SimdLoaded, X87Loaded);
 
     /// <summary>Labels that were taken are simply not used again.</summary>
     public void GoBack(in Position to)
     {
         Asm.Rewind(to.Length);
         Cold.GoBack(to.Cold);
+        Near.GoBack(to.Near, to.Length);
         (LinkCount, SimdLoaded, X87Loaded) = (to.Links, to.Simd, to.X87);
     }
 
@@ -203,13 +209,12 @@ internal sealed unsafe class Emission
         Asm.Place(next);
     }
 
-    /// <summary>The opposite, which every check ends with: to a place that may be far away unless RCX is zero. Returns the label of what follows.</summary>
-    public HostLabel JumpIfCountNotZero(HostLabel target)
+    /// <summary>The opposite: to a place that may be far away unless RCX is zero. <see cref="Near"/> has what is better in most places.</summary>
+    public void JumpIfCountNotZero(HostLabel target)
     {
         HostLabel zero = NewLabel();
         Asm.JumpIfRcxZero(zero);
         Asm.Jump(target);
         Asm.Place(zero);
-        return zero;
     }
 }

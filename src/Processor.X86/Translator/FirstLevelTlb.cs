@@ -6,14 +6,16 @@ namespace Bunraku.Processor.X86;
 /// </summary>
 internal sealed unsafe class FirstLevelTlb(ProcessorState* state, LinearMirror mirror)
 {
+    private readonly ulong[] _empty = [.. Enumerable.Range(0, TranslatorState.FirstLevelSize).Select(TranslatorState.EmptyTag)];
+
     /// <summary>Drops every entry.</summary>
     public void Drop()
     {
         for (int privilege = 0; privilege < TranslatorState.Privileges; privilege++)
         {
             byte* table = state->Translator.FirstLevel + privilege * TranslatorState.TableSize;
-            new Span<ulong>(table + TranslatorState.ReadTag, TranslatorState.FirstLevelSize).Fill(TranslatorState.EmptyTag);
-            new Span<ulong>(table + TranslatorState.WriteTag, TranslatorState.FirstLevelSize).Fill(TranslatorState.EmptyTag);
+            _empty.CopyTo(new Span<ulong>(table + TranslatorState.ReadTag, TranslatorState.FirstLevelSize));
+            _empty.CopyTo(new Span<ulong>(table + TranslatorState.WriteTag, TranslatorState.FirstLevelSize));
         }
         new Span<uint>(state->Translator.Mappings, 2 * TranslatorState.MappingSize).Clear();
         DropPredictions();
@@ -33,16 +35,16 @@ internal sealed unsafe class FirstLevelTlb(ProcessorState* state, LinearMirror m
     /// <summary>Drops the first-level entries of one linear page.</summary>
     public void DropPage(ulong page)
     {
-        ulong number = page >> 12, tag = 0 - number;
-        int n = (int)number & (TranslatorState.FirstLevelSize - 1);
+        ulong tag = TranslatorState.TagOf(page);
+        int n = TranslatorState.EntryOf(page);
         for (int privilege = 0; privilege < TranslatorState.Privileges; privilege++)
         {
             byte* table = state->Translator.FirstLevel + privilege * TranslatorState.TableSize;
             ulong* read = (ulong*)(table + TranslatorState.ReadTag) + n, write = (ulong*)(table + TranslatorState.WriteTag) + n;
-            if (*read == tag) *read = TranslatorState.EmptyTag;
-            if (*write == tag) *write = TranslatorState.EmptyTag;
+            if (*read == tag) *read = _empty[n];
+            if (*write == tag) *write = _empty[n];
         }
-        int slot = (int)number & (TranslatorState.MappingSize - 1);
+        int slot = (int)(page >> 12) & (TranslatorState.MappingSize - 1);
         state->Translator.Mappings[slot] = state->Translator.Mappings[TranslatorState.MappingSize + slot] = 0;
         DropPredictions();
     }
@@ -58,8 +60,7 @@ internal sealed unsafe class FirstLevelTlb(ProcessorState* state, LinearMirror m
             var addends = (nint*)(table + TranslatorState.WriteAddend);
             for (int n = 0; n < TranslatorState.FirstLevelSize; n++)
             {
-                if (tags[n] != TranslatorState.EmptyTag && mirror.PageAt((byte*)((0 - tags[n] << 12) + (ulong)addends[n])) == page)
-                    tags[n] = TranslatorState.EmptyTag;
+                if (tags[n] != _empty[n] && mirror.PageAt((byte*)((0 - tags[n]) + (ulong)addends[n])) == page) tags[n] = _empty[n];
             }
         }
     }

@@ -35,7 +35,9 @@ internal sealed unsafe class HostAssembler : CodeWriter
 
     private readonly byte[] _buffer = new byte[Capacity + Reserve];
     private readonly Encoder _encoder;
-    private ulong _address;
+    private ulong _address, _coldAddress;
+    /// <summary>Where the cold part begins in the buffer.</summary>
+    private int _cold;
 
     private readonly int _state;
 
@@ -55,17 +57,29 @@ internal sealed unsafe class HostAssembler : CodeWriter
 
     public bool Full => Length >= Capacity;
 
-    public ReadOnlySpan<byte> Code => _buffer.AsSpan(0, Length);
+    /// <summary>What was written before <see cref="BeginCold"/>.</summary>
+    public ReadOnlySpan<byte> Code => _buffer.AsSpan(0, Math.Min(Length, _cold));
+
+    /// <summary>What was written behind it.</summary>
+    public ReadOnlySpan<byte> ColdCode => _buffer.AsSpan(Code.Length, Length - Code.Length);
 
     /// <summary>Where the next byte will run.</summary>
-    public ulong Here => _address + (ulong)Length;
+    public ulong Here => AddressOf(Length);
 
-    /// <summary>Begins anew for code that will run at <paramref name="address"/>.</summary>
-    public void Begin(ulong address)
+    /// <summary>Where the byte at an offset in the buffer will run.</summary>
+    public ulong AddressOf(int offset) => offset < _cold ? _address + (ulong)offset : _coldAddress + (ulong)(offset - _cold);
+
+    /// <summary>Begins anew for code that will run at <paramref name="address"/>, and code that is rarely needed at <paramref name="cold"/>.</summary>
+    public void Begin(ulong address, ulong cold = 0)
     {
         _address = address;
+        _coldAddress = cold;
         Length = 0;
+        _cold = int.MaxValue;
     }
+
+    /// <summary>From here on the code is rarely needed, and runs elsewhere. No label is here that belongs to what was written before.</summary>
+    public void BeginCold() => _cold = Length;
 
     /// <summary>Forgets what was written behind the first <paramref name="length"/> bytes.</summary>
     public void Rewind(int length) => Length = length;
@@ -295,6 +309,9 @@ internal sealed unsafe class HostAssembler : CodeWriter
         WriteByte((byte)(0x58 | (int)register & 7));
     }
 
+    /// <summary>RORX RCX, RCX.</summary>
+    public void RotateScratchRight(int bits) => Bytes(0xC4, 0xE3, 0xFB, 0xF0, 0xC9, (byte)bits);
+
     /// <summary>JRCXZ, which the label must follow within 127 bytes.</summary>
     public void JumpIfRcxZero(HostLabel label)
     {
@@ -339,11 +356,14 @@ internal sealed unsafe class HostAssembler : CodeWriter
         Int32(checked((int)((long)target - (long)(Here + 4))));
     }
 
+    /// <summary>What a relative operand of 32 bits at offset <paramref name="from"/> must be to lead to offset <paramref name="to"/>.</summary>
+    private int Distance(int from, int to) => checked((int)((long)AddressOf(to) - (long)(AddressOf(from) + 4)));
+
     private void Near(HostLabel label)
     {
         if (label.Offset >= 0)
         {
-            Int32(label.Offset - (Length + 4));
+            Int32(Distance(Length, label.Offset));
             return;
         }
         label.Waiting.Add(Length);
@@ -354,11 +374,17 @@ internal sealed unsafe class HostAssembler : CodeWriter
     {
         if (label.Offset >= 0)
         {
-            WriteByte((byte)checked((sbyte)(label.Offset - (Length + 1))));
+            WriteByte((byte)checked((sbyte)(Distance(Length, label.Offset) + 3)));
             return;
         }
         label.Waiting.Add(~Length);
         WriteByte(0);
+    }
+
+    /// <summary>What the short relative operand at offset <paramref name="site"/> leads to is here.</summary>
+    public void PlaceShort(int site)
+    {
+        if (!Full) _buffer[site] = (byte)checked((sbyte)(Distance(site, Length) + 3));
     }
 
     /// <summary>The label is here.</summary>
@@ -368,8 +394,8 @@ internal sealed unsafe class HostAssembler : CodeWriter
         if (Full) return;
         foreach (int waiting in label.Waiting)
         {
-            if (waiting < 0) _buffer[~waiting] = checked((byte)(sbyte)(Length - (~waiting + 1)));
-            else BitConverter.TryWriteBytes(_buffer.AsSpan(waiting), Length - (waiting + 4));
+            if (waiting < 0) _buffer[~waiting] = (byte)checked((sbyte)(Distance(~waiting, Length) + 3));
+            else BitConverter.TryWriteBytes(_buffer.AsSpan(waiting), Distance(waiting, Length));
         }
         label.Waiting.Clear();
     }

@@ -183,8 +183,8 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
     private void Mirror(ProcessorState* s, TranslatedBlock* t)
     {
         var prediction = (PagePrediction*)s->Translator.MissLast;
-        ulong address = s->Translator.MissAddress, number = address >> 12, tag = 0 - number;
-        int n = (int)number & (TranslatorState.FirstLevelSize - 1);
+        ulong address = s->Translator.MissAddress, tag = TranslatorState.TagOf(address & ~0xFFFul);
+        int n = TranslatorState.EntryOf(address);
         byte* table = s->Translator.FirstLevel + TranslatorState.PrivilegeOf(t->Mode) * TranslatorState.TableSize;
         ulong* readTag = (ulong*)(table + TranslatorState.ReadTag) + n, readAddend = (ulong*)(table + TranslatorState.ReadAddend) + n;
         ulong* writeTag = (ulong*)(table + TranslatorState.WriteTag) + n, writeAddend = (ulong*)(table + TranslatorState.WriteAddend) + n;

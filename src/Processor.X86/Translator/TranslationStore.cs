@@ -6,26 +6,32 @@ namespace Bunraku.Processor.X86;
 internal sealed unsafe class TranslationStore : IDisposable
 {
     // Pages are used one after another: what a small guest does not need is never there.
-    private const ulong CodeSize = 96 << 20;
+    private const ulong HotSize = 64 << 20, ColdSize = 48 << 20;
     private const int ArenaSize = 64 << 20;
 
-    public readonly ExecutableMemory Memory = new(CodeSize);
+    public readonly ExecutableMemory Memory = new(HotSize + ColdSize, hugePages: true);
+    /// <summary>The parts of it: the runtime and what runs often; what is rarely reached, at higher addresses.</summary>
+    public readonly ExecutablePart Hot, Cold;
     public readonly TranslationArena Arena = new(ArenaSize);
     public readonly PredictionArena Predictions = new();
     public readonly TranslatorRuntime Runtime;
 
-    /// <summary>Bytes at the beginning of the code that are never given up.</summary>
+    /// <summary>Bytes at the beginning of the hot part that are never given up.</summary>
     private readonly ulong _kept;
     /// <summary>Numbers of mappings (linear page, backing page).</summary>
     private readonly Dictionary<(ulong Linear, ulong Backing), uint> _mappings = [];
     /// <summary>Modes that have a jump cache.</summary>
     private readonly List<uint> _modes = [];
     private uint _nextMapping = 1;
+    private readonly ProcessorState* _state;
 
     public TranslationStore(ProcessorState* state)
     {
-        Runtime = new TranslatorRuntime(Memory, state);
-        _kept = Memory.Used;
+        _state = state;
+        Hot = new ExecutablePart(Memory, 0, HotSize);
+        Cold = new ExecutablePart(Memory, HotSize, ColdSize);
+        Runtime = new TranslatorRuntime(Hot, state);
+        _kept = Hot.Used;
     }
 
     /// <summary>The number of a mode's jump cache; -1 when there is none left.</summary>
@@ -33,8 +39,11 @@ internal sealed unsafe class TranslationStore : IDisposable
     {
         int table = _modes.IndexOf(mode);
         if (table >= 0 || _modes.Count == TranslatorState.TargetModes) return table;
+        table = _modes.Count;
         _modes.Add(mode);
-        return _modes.Count - 1;
+        // Only now: what no mode has needs no memory of the host.
+        new Span<ulong>(_state->Translator.Targets + table * TranslatorState.TargetTableSize, TranslatorState.TargetSize).Fill(TranslatorState.EmptyTarget);
+        return table;
     }
 
     /// <summary>The number of a mapping; never 0.</summary>
@@ -47,7 +56,8 @@ internal sealed unsafe class TranslationStore : IDisposable
     /// <summary>Gives everything up.</summary>
     public void Clear()
     {
-        Memory.Rewind(_kept);
+        Hot.Rewind(_kept);
+        Cold.Rewind(0);
         Arena.Clear();
         Predictions.Clear();
         _mappings.Clear();

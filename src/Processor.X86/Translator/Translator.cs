@@ -29,7 +29,6 @@ internal sealed unsafe class Translator : IDisposable
         _mirror = new LinearMirror(p.Memory.Backing, () => FirstLevel!.Drop());
         FirstLevel = new FirstLevelTlb(p.State, _mirror);
         _runner = new TranslatedRunner(p, this, _store.Runtime, _mirror);
-        p.State->Translator.SimdMissing = p.State->Translator.X87Missing = 1;
         Flush();
     }
 
@@ -256,9 +255,6 @@ internal sealed unsafe class Translator : IDisposable
         IsFull = false;
         _store.Clear();
         FirstLevel.Drop();
-        for (int table = 0; table < TranslatorState.TargetModes; table++)
-            new Span<ulong>(p.State->Translator.Targets + table * TranslatorState.TargetTableSize,
-                TranslatorState.TargetSize).Fill(TranslatorState.EmptyTarget);
     }
 }
 

@@ -41,13 +41,13 @@ internal sealed unsafe class TranslatorRuntime
     /// </summary>
     public void Enter(bool vectors, bool x87) => ((delegate* unmanaged<void>)_entries[(vectors ? 1 : 0) + (x87 ? 2 : 0)])();
 
-    public TranslatorRuntime(ExecutableMemory memory, ProcessorState* state)
+    public TranslatorRuntime(ExecutablePart memory, ProcessorState* state)
     {
         _a = new HostAssembler(state);
         _a.Begin((ulong)memory.Next);
         foreach (ulong constant in (ulong[])[IndexMask, PageMask, PageMask | 1, PageMask | 3, PageMask | 7, PageMask | 15, PageMask | 31, PageMask | 63,
             TargetMask, 1, 3, 7, 15, 31, 63, MxcsrMasks, Simd.DefaultMxcsr, X87Masks, X87.Summary, (ulong)Rflags.If,
-            (ulong)Rflags.Ac, (ulong)Cr4.Tsd, UpperHalf, RefusedByReturn])
+            (ulong)Rflags.Ac, (ulong)Cr4.Tsd, UpperHalf, HighestBit, RefusedByReturn])
         {
             if (_constants.TryAdd(constant, _a.Here)) _a.Int64(constant);
         }
@@ -90,6 +90,7 @@ internal sealed unsafe class TranslatorRuntime
     public const ulong TargetMask = (TranslatorState.TargetSize - 1ul) << 2;
     /// <summary>Bits that are zero in user addresses: canonical for certain, whatever the width.</summary>
     public const ulong UpperHalf = ~0ul << 47;
+    public const ulong HighestBit = 1ul << 63;
     /// <summary>Flags with which SYSRET changes more than emitted code does.</summary>
     public const ulong RefusedByReturn = (ulong)(Rflags.Tf | Rflags.Df | Rflags.Ac);
     /// <summary>FCW[5:0]: all x87 exceptions masked.</summary>
@@ -126,19 +127,19 @@ internal sealed unsafe class TranslatorRuntime
         _a.FlagsToAx();
         _a.StoreState(StateOffsets.HostFlags, Host.Rax);
         var noVectors = new HostLabel();
-        _a.LoadState(Host.Rcx, StateOffsets.SimdMissing, wide: false);
+        _a.LoadState(Host.Rcx, StateOffsets.SimdLoaded, wide: false);
         _a.Bytes(0x85, 0xC9); // TEST ECX, ECX
-        _a.JumpIf(5 /* NE */, noVectors);
+        _a.JumpIf(4 /* E */, noVectors);
         for (int n = 0; n < 16; n++) VectorMove(0x11, n);
         Mxcsr(3, StateOffsets.Mxcsr);
         HostDefaultMxcsr();
         _a.Bytes(0xC5, 0xF8, 0x77); // VZEROUPPER
-        _a.StoreStateImmediate(StateOffsets.SimdMissing, 1, wide: false);
+        _a.StoreStateImmediate(StateOffsets.SimdLoaded, 0, wide: false);
         _a.Place(noVectors);
         var noX87 = new HostLabel();
-        _a.LoadState(Host.Rcx, StateOffsets.X87Missing, wide: false);
+        _a.LoadState(Host.Rcx, StateOffsets.X87Loaded, wide: false);
         _a.Bytes(0x85, 0xC9);
-        _a.JumpIf(5 /* NE */, noX87);
+        _a.JumpIf(4 /* E */, noX87);
         SaveX87State();
         _a.Place(noX87);
         foreach (Host saved in (ReadOnlySpan<Host>)[Host.R15, Host.R14, Host.R13, Host.R12, Host.Rbp, Host.Rbx]) _a.Pop(saved);
@@ -171,7 +172,7 @@ internal sealed unsafe class TranslatorRuntime
     {
         Mxcsr(2, StateOffsets.Mxcsr);
         for (int n = 0; n < 16; n++) VectorMove(0x10, n);
-        _a.StoreStateImmediate(StateOffsets.SimdMissing, 0, wide: false);
+        _a.StoreStateImmediate(StateOffsets.SimdLoaded, 1, wide: false);
     }
 
     private ulong EmitLoadVectors(ulong fail)
@@ -225,7 +226,7 @@ internal sealed unsafe class TranslatorRuntime
         CopyState(StateOffsets.X87DataPointer, StateOffsets.Fxsave + X87.DataPointerOffset);
         _a.StoreStateImmediate(StateOffsets.XsaveHeader, 1, wide: true); // XSTATE_BV: x87 state is there
         X87Area(5);
-        _a.StoreStateImmediate(StateOffsets.X87Missing, 0, wide: false);
+        _a.StoreStateImmediate(StateOffsets.X87Loaded, 1, wide: false);
     }
 
     /// <summary>RAX, RCX and RDX are lost.</summary>
@@ -236,7 +237,7 @@ internal sealed unsafe class TranslatorRuntime
         CopyState(StateOffsets.Fxsave + X87.OpcodeOffset, StateOffsets.X87Opcode); // and what the next one corrects
         CopyState(StateOffsets.Fxsave + X87.InstructionPointerOffset, StateOffsets.X87InstructionPointer);
         CopyState(StateOffsets.Fxsave + X87.DataPointerOffset, StateOffsets.X87DataPointer);
-        _a.StoreStateImmediate(StateOffsets.X87Missing, 1, wide: false);
+        _a.StoreStateImmediate(StateOffsets.X87Loaded, 0, wide: false);
     }
 
     private void CopyState(int to, int from)
@@ -269,10 +270,11 @@ internal sealed unsafe class TranslatorRuntime
         FindTlbEntry(address, write ? StateOffsets.TlbWriteTag : StateOffsets.TlbReadTag, no);
         Add(Instruction.Create(Code.Mov_r64_rm64, RCX, _a.State(StateOffsets.Tlb + StateOffsets.TlbAddend, RCX)));
         Add(Instruction.Create(Code.Mov_r64_rm64, RAX, address));
-        Add(Instruction.Create(Code.Shr_rm64_imm8, RAX, 12));
         Add(Instruction.Create(Code.Mov_r64_rm64, last, RAX));
-        Add(Instruction.Create(Code.And_rm32_imm32, EAX, TranslatorState.FirstLevelSize - 1));
+        Add(Instruction.Create(Code.And_rm64_imm32, last, unchecked((int)PageMask)));
         Add(Instruction.Create(Code.Neg_rm64, last));
+        Add(Instruction.Create(Code.Shr_rm64_imm8, RAX, 12));
+        Add(Instruction.Create(Code.And_rm32_imm32, EAX, TranslatorState.FirstLevelSize - 1));
         _a.StoreTable(table + (write ? TranslatorState.WriteTag : TranslatorState.ReadTag), Host.Rax, Host.R14);
         _a.StoreTable(table + (write ? TranslatorState.WriteAddend : TranslatorState.ReadAddend), Host.Rax, Host.Rcx);
         RestoreFlags();

@@ -1,8 +1,8 @@
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// Addresses. The check of a memory operand costs eight instructions and no flags: page and entry number by PEXT, the negated tag is added to the page, and
-/// JRCXZ decides. Afterwards the addend is in <see cref="HostRegisters.Addend"/>.
+/// Addresses. The check of a memory operand needs no flags: the entry's number by PEXT, the negated tag is added to the address of the last byte, PEXT leaves
+/// zero if that is in the page, and a branch decides (<see cref="NearExits"/>). Afterwards the addend is in <see cref="HostRegisters.Addend"/>.
 /// </summary>
 internal sealed unsafe class Addresses(Emission e)
 {
@@ -60,13 +60,15 @@ internal sealed unsafe class Addresses(Emission e)
         // One register that the host has, too, and a displacement: the host's instruction can use it as it is.
         if (IsSimple(g)) return new HostOperand(e.Loop.Of(g.Base), (int)g.Displacement);
         if (g.IsConstant && (long)g.Constant == (int)g.Constant) return new HostOperand(Host.None, (int)g.Constant);
-        if (!predicted) Materialise(g, HostRegisters.Address);
         return new HostOperand(HostRegisters.Address, 0);
     }
 
     public bool IsSimple(in GuestAddress g) => g.Base >= 0 && g.Index < 0 && g.SegmentBase == 0 && g.Wide && e.Loop.Of(g.Base) != Host.None;
 
-    /// <summary>The check itself. The addend is in its register afterwards; RCX and the address are lost.</summary>
+    /// <summary>Where the address of an operand is after its check: in the register that is its base, or computed.</summary>
+    public Host AddressRegister(in GuestAddress g) => IsSimple(g) && g.Displacement == 0 ? e.Loop.Of(g.Base) : HostRegisters.Address;
+
+    /// <summary>The check itself. Addend and address are in their registers afterwards (<see cref="AddressRegister"/>); RCX is lost.</summary>
     public void CheckOne(in GuestAddress g, int size, bool write, bool aligned, int number)
     {
         e.Groups.LoseAddend();
@@ -79,26 +81,27 @@ internal sealed unsafe class Addresses(Emission e)
         {
             int entry = (int)(g.Constant >> 12) & (TranslatorState.FirstLevelSize - 1);
             e.Asm.LoadState(HostRegisters.Scratch, tag + entry * sizeof(ulong));
-            e.Asm.MoveImmediate(HostRegisters.Address, g.Constant >> 12);
+            e.Asm.MoveImmediate(HostRegisters.Address, g.Constant);
             e.Asm.LoadState(HostRegisters.Addend, addend + entry * sizeof(ulong));
+            e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Scratch, HostRegisters.Address, 0, -(int)(g.Constant & 0xFFF));
         }
         else
         {
-            Materialise(g, HostRegisters.Address);
+            Host address = AddressRegister(g);
+            if (address == HostRegisters.Address) Materialise(g, address);
             if (aligned)
             {
-                e.Asm.Pext(HostRegisters.Scratch, HostRegisters.Address, e.Runtime.Constant((ulong)(size - 1)));
-                e.JumpIfCountNotZero(e.Cold.OperationExit(number));
+                e.Asm.Pext(HostRegisters.Scratch, address, e.Runtime.Constant((ulong)(size - 1)));
+                e.Near.LeaveUnlessZero32(e.Cold.OperationExit(number));
             }
-            e.Asm.Pext(HostRegisters.Addend, HostRegisters.Address, e.Runtime.Constant(TranslatorRuntime.IndexMask));
-            // The last byte's page is compared with the first byte's entry, so that an access across pages never matches.
-            if (size > 1 && !aligned) e.Asm.Lea(HostRegisters.Address, HostRegisters.Address, size - 1);
-            e.Asm.Pext(HostRegisters.Address, HostRegisters.Address, e.Runtime.Constant(TranslatorRuntime.PageMask));
+            e.Asm.Pext(HostRegisters.Addend, address, e.Runtime.Constant(TranslatorRuntime.IndexMask));
             e.Asm.LoadTable(HostRegisters.Scratch, HostRegisters.Addend, tag);
             e.Asm.LoadTable(HostRegisters.Addend, HostRegisters.Addend, addend);
+            // The last byte is looked for in the page of the first byte's entry, so that an access across pages never matches.
+            e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Scratch, address, 0, aligned ? 0 : size - 1);
         }
-        e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Scratch, HostRegisters.Address, 0, 0);
-        e.JumpIfCountNotZero(miss);
+        e.Asm.Pext(HostRegisters.Scratch, HostRegisters.Scratch, e.Runtime.Constant(TranslatorRuntime.PageMask));
+        e.Near.LeaveUnlessZero56(miss);
     }
 
     private static bool IsInOnePage(ulong address, int size) => (address & 0xFFF) + (ulong)size <= 0x1000;

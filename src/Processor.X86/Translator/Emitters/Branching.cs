@@ -20,7 +20,7 @@ internal sealed unsafe class Branching(Emission e)
         if (backward)
         {
             ReadAttention();
-            e.JumpIfCountNotZero(e.Cold.AttentionExit(link));
+            e.Near.LeaveUnlessZero32(e.Cold.AttentionExit(link));
         }
         HostLabel stub = e.NewLabel();
         e.Asm.Jump(stub);
@@ -120,9 +120,10 @@ internal sealed unsafe class Branching(Emission e)
         e.Asm.Pext(HostRegisters.Addend, HostRegisters.Address, e.Runtime.Constant(TranslatorRuntime.TargetMask));
         e.Asm.LoadTable(HostRegisters.Scratch, HostRegisters.Addend, table);
         e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Scratch, HostRegisters.Address, 0, 0);
-        e.JumpIfCountNotZero(exit);
+        e.Near.LeaveUnlessZero(exit);
         ReadAttention(setsIf);
-        e.JumpIfCountNotZero(exit);
+        if (setsIf) e.JumpIfCountNotZero(exit);
+        else e.Near.LeaveUnlessZero32(exit);
     }
 
     private int TargetCode => TargetCodeOf(e.Translation->TargetTable);

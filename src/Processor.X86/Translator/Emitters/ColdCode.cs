@@ -1,9 +1,9 @@
 namespace Bunraku.Processor.X86;
 
 /// <summary>What a piece of <see cref="ColdCode"/> does.</summary>
-internal enum ColdKind { Miss, Prediction, Mirror, Operation, Link, Attention, Simd, X87, Record, Return }
+internal enum ColdKind { Miss, Prediction, Mirror, Mapping, Operation, Link, Attention, Simd, X87, Record, Return }
 
-/// <summary>Code that is rarely reached and stands behind the block.</summary>
+/// <summary>Code that is rarely reached.</summary>
 /// <param name="Label">Leads there.</param>
 /// <param name="Back">Where execution goes on; null: not in this translation.</param>
 /// <param name="Number">Of the operation, or the link.</param>
@@ -14,7 +14,9 @@ internal readonly record struct ColdPiece(ColdKind Kind, HostLabel Label, HostLa
     public int Prediction { get; init; }
 }
 
-/// <summary>Everything that is rarely reached: it stands behind the block, so that the usual way has no jump over it.</summary>
+/// <summary>
+/// Everything that is rarely reached. It stands in a part of the code cache of its own, so that what the host's instruction cache holds is what runs.
+/// </summary>
 internal sealed unsafe class ColdCode(Emission e)
 {
     private readonly List<ColdPiece> _pieces = [];
@@ -49,6 +51,12 @@ internal sealed unsafe class ColdCode(Emission e)
                     e.Asm.Lea(HostRegisters.Addend, HostRegisters.Address, c.Size - 1);
                     CallAndReturn(e.Runtime.Misses[e.MissRoutine + (c.Write ? 1 : 0)], c);
                     break;
+                case ColdKind.Mapping:
+                    // In front of a loop's exchange.
+                    e.Asm.Call(e.Runtime.MappingMiss);
+                    e.Asm.Jump(c.Back!);
+                    e.Record(c.Number);
+                    break;
                 case ColdKind.Prediction:
                     e.Predictor.EmitPrediction(c);
                     break;
@@ -76,7 +84,7 @@ internal sealed unsafe class ColdCode(Emission e)
                     e.Exit(TranslatedExit.Attention, c.Number);
                     break;
                 case ColdKind.Return:
-                    e.Translation->Resume[c.Number] = e.Asm.Length - e.Main;
+                    e.Translation->Resume[c.Number] = (int)(e.Asm.Here - e.Asm.AddressOf(e.Main));
                     e.Loop.ExchangeIn();
                     e.Asm.Jump(c.Back!);
                     break;
@@ -113,12 +121,13 @@ internal sealed unsafe class ColdCode(Emission e)
         _pieces.Add(new ColdPiece(ColdKind.Return, e.NewLabel(), back, operation));
     }
 
-    /// <summary>Has registers of the guest loaded unless the host has them: the state's word <paramref name="missing"/> is zero then.</summary>
-    public void EmitGuard(int missing, ColdKind load, int number)
+    /// <summary>Has registers of the guest loaded unless the host has them: the state's word <paramref name="isLoaded"/> is not zero then.</summary>
+    public void EmitGuard(int isLoaded, ColdKind load, int number)
     {
-        HostLabel cold = e.NewLabel(), loaded;
-        e.Asm.LoadState(Host.Rcx, missing, wide: false);
-        loaded = e.JumpIfCountNotZero(cold);
+        HostLabel cold = e.NewLabel(), loaded = e.NewLabel();
+        e.Asm.LoadState(Host.Rcx, isLoaded, wide: false);
+        e.Near.LeaveIfZero(cold);
+        e.Asm.Place(loaded);
         _pieces.Add(new ColdPiece(load, cold, loaded, number));
     }
 

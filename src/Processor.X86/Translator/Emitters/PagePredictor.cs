@@ -100,7 +100,8 @@ internal sealed unsafe class PagePredictor(Emission e)
         StorePrediction(&prediction->Next, HostRegisters.Scratch);
         e.Asm.StoreStateImmediate(StateOffsets.Predictions, c.Prediction, wide: true);
         e.Asm.Place(enter);
-        // The page's number is in the address register; NOT of one less is the negative.
+        e.Asm.Pext(HostRegisters.Address, e.Addresses.AddressRegister(c.Address), e.Runtime.Constant(TranslatorRuntime.PageMask));
+        // NOT of one less is the negative.
         int shift = BitOperations.Log2((uint)c.Size);
         if (shift > 3) e.Asm.Lea(HostRegisters.Address, Host.None, HostRegisters.Address, 3, 0);
         e.Asm.Lea(HostRegisters.Scratch, Host.None, HostRegisters.Address, shift > 3 ? shift - 3 : shift, -1);

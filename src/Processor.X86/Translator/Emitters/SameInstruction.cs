@@ -21,7 +21,7 @@ internal sealed unsafe class SameInstruction(Emission e)
     {
         if (!e.SimdLoaded)
         {
-            e.Cold.EmitGuard(StateOffsets.SimdMissing, ColdKind.Simd, number);
+            e.Cold.EmitGuard(StateOffsets.SimdLoaded, ColdKind.Simd, number);
             e.NoteSimd();
         }
         return EmitSame(g, operation, number, flags);

@@ -118,14 +118,14 @@ internal sealed unsafe class SystemCallEmitter(Emission e)
     {
         e.Asm.LoadState(Host.Rcx, word, wide: false);
         e.Asm.Lea(Host.Rcx, Host.Rcx, Host.None, 0, -(int)value, wide: false);
-        e.JumpIfCountNotZero(e.Cold.OperationExit(number));
+        e.Near.LeaveUnlessZero32(e.Cold.OperationExit(number));
     }
 
     /// <summary>The interpreter executes the operation if RCX has any of some bits, one of the runtime's constants.</summary>
     private void LeaveIfAny(ulong bits, int number)
     {
         e.Asm.Pext(Host.Rcx, Host.Rcx, e.Runtime.Constant(bits));
-        e.JumpIfCountNotZero(e.Cold.OperationExit(number));
+        e.Near.LeaveUnlessZero32(e.Cold.OperationExit(number));
     }
 
     /// <summary>RDTSC and RDTSCP: the host's counter, scaled; see <see cref="CounterScale"/>.</summary>

@@ -11,7 +11,7 @@ internal sealed unsafe class X87Emitter(Emission e)
     public bool EmitX87Guard(int number)
     {
         if (e.X87Loaded) return true;
-        e.Cold.EmitGuard(StateOffsets.X87Missing, ColdKind.X87, number);
+        e.Cold.EmitGuard(StateOffsets.X87Loaded, ColdKind.X87, number);
         e.NoteX87();
         return true;
     }

@@ -1,0 +1,42 @@
+namespace Bunraku.Platform;
+
+/// <summary>A part of <see cref="ExecutableMemory"/> that is filled from its beginning. Not thread-safe.</summary>
+/// <remarks>Invariant: its first <see cref="Used"/> bytes hold finished code, and parts of one memory do not overlap.</remarks>
+public sealed unsafe class ExecutablePart
+{
+    private readonly ExecutableMemory _memory;
+    private readonly ulong _start, _length;
+
+    /// <param name="memory">What it is a part of.</param>
+    /// <param name="start">Its first byte's offset there, a multiple of 16.</param>
+    /// <param name="length">Bytes.</param>
+    /// <exception cref="ArgumentOutOfRangeException">The part does not lie inside.</exception>
+    public ExecutablePart(ExecutableMemory memory, ulong start, ulong length)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(start, memory.Length);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(length, memory.Length - start);
+        (_memory, _start, _length) = (memory, start, length);
+    }
+
+    /// <summary>Bytes already taken.</summary>
+    public ulong Used { get; private set; }
+
+    /// <summary>Bytes that are left.</summary>
+    public ulong Free => _length - Used;
+
+    /// <summary>Where the next appended function will be callable; 16-byte aligned. Position-dependent code is assembled for this address.</summary>
+    public byte* Next => _memory.Code + _start + Used;
+
+    /// <summary>Copies <paramref name="code"/> into the part and returns its callable address, or null when it no longer fits.</summary>
+    public void* Append(ReadOnlySpan<byte> code)
+    {
+        if ((ulong)code.Length > Free) return null;
+        byte* result = Next;
+        _memory.Write(_start + Used, code);
+        Used = Math.Min(_length, (Used + (ulong)code.Length + 15) & ~15ul);
+        return result;
+    }
+
+    /// <summary>Forgets all code behind the first <paramref name="used"/> bytes. The caller guarantees that nothing runs there or will jump there.</summary>
+    public void Rewind(ulong used) => Used = Math.Min(Used, used);
+}
