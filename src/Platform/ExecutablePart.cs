@@ -5,17 +5,18 @@ namespace Bunraku.Platform;
 public sealed unsafe class ExecutablePart
 {
     private readonly ExecutableMemory _memory;
-    private readonly ulong _start, _length;
+    private readonly ulong _start, _length, _lead;
 
     /// <param name="memory">What it is a part of.</param>
     /// <param name="start">Its first byte's offset there, a multiple of 16.</param>
     /// <param name="length">Bytes.</param>
+    /// <param name="lead">So many bytes in front of what shall be aligned each function begins with.</param>
     /// <exception cref="ArgumentOutOfRangeException">The part does not lie inside.</exception>
-    public ExecutablePart(ExecutableMemory memory, ulong start, ulong length)
+    public ExecutablePart(ExecutableMemory memory, ulong start, ulong length, ulong lead = 0)
     {
         ArgumentOutOfRangeException.ThrowIfGreaterThan(start, memory.Length);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(length, memory.Length - start);
-        (_memory, _start, _length) = (memory, start, length);
+        (_memory, _start, _length, _lead) = (memory, start, length, lead);
     }
 
     /// <summary>Bytes already taken.</summary>
@@ -24,7 +25,7 @@ public sealed unsafe class ExecutablePart
     /// <summary>Bytes that are left.</summary>
     public ulong Free => _length - Used;
 
-    /// <summary>Where the next appended function will be callable; 16-byte aligned. Position-dependent code is assembled for this address.</summary>
+    /// <summary>Where the next appended function will be callable; 16-byte aligned behind its lead. Position-dependent code is assembled for this address.</summary>
     public byte* Next => _memory.Code + _start + Used;
 
     /// <summary>Copies <paramref name="code"/> into the part and returns its callable address, or null when it no longer fits.</summary>
@@ -33,7 +34,7 @@ public sealed unsafe class ExecutablePart
         if ((ulong)code.Length > Free) return null;
         byte* result = Next;
         _memory.Write(_start + Used, code);
-        Used = Math.Min(_length, (Used + (ulong)code.Length + 15) & ~15ul);
+        Used = Math.Min(_length, ((Used + (ulong)code.Length + _lead + 15) & ~15ul) - _lead);
         return result;
     }
 

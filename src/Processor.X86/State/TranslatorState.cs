@@ -72,7 +72,7 @@ internal unsafe struct TranslatorState
     public static int EntryOf(ulong address) => (int)(address >> 12) & (FirstLevelSize - 1);
 
     /// <summary>Number of the mapping (linear page, backing page) in force for code of user and of supervisor mode, by linear page; 0: unknown.</summary>
-    public const int MappingBits = 12, MappingSize = 1 << MappingBits;
+    public const int MappingBits = 10, MappingSize = 1 << MappingBits;
     public fixed uint Mappings[2 * MappingSize];
 
     /// <summary>Jump cache of translated code, one for each of the modes in use: negated RIP, and where its translation begins.</summary>

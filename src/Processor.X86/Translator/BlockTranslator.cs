@@ -91,6 +91,9 @@ internal sealed unsafe class BlockTranslator
         return true;
     }
 
+    /// <summary>Bytes in front of the main entry of most blocks.</summary>
+    public const int CheckedEntryLength = 31;
+
     /// <summary>The mapping of the page is compared with the one for which the code was made.</summary>
     private void EmitCheckedEntry()
     {

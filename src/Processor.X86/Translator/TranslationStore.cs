@@ -28,7 +28,7 @@ internal sealed unsafe class TranslationStore : IDisposable
     public TranslationStore(ProcessorState* state)
     {
         _state = state;
-        Hot = new ExecutablePart(Memory, 0, HotSize);
+        Hot = new ExecutablePart(Memory, 0, HotSize, BlockTranslator.CheckedEntryLength);
         Cold = new ExecutablePart(Memory, HotSize, ColdSize);
         Runtime = new TranslatorRuntime(Hot, state);
         _kept = Hot.Used;

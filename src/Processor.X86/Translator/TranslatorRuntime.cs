@@ -47,7 +47,7 @@ internal sealed unsafe class TranslatorRuntime
         _a.Begin((ulong)memory.Next);
         foreach (ulong constant in (ulong[])[IndexMask, PageMask, PageMask | 1, PageMask | 3, PageMask | 7, PageMask | 15, PageMask | 31, PageMask | 63,
             TargetMask, 1, 3, 7, 15, 31, 63, MxcsrMasks, Simd.DefaultMxcsr, X87Masks, X87.Summary, (ulong)Rflags.If,
-            (ulong)Rflags.Ac, (ulong)Cr4.Tsd, UpperHalf, HighestBit, RefusedByReturn])
+            (ulong)Rflags.Ac, (ulong)Cr4.Tsd, UpperHalf, RefusedByReturn])
         {
             if (_constants.TryAdd(constant, _a.Here)) _a.Int64(constant);
         }
@@ -90,7 +90,6 @@ internal sealed unsafe class TranslatorRuntime
     public const ulong TargetMask = (TranslatorState.TargetSize - 1ul) << 2;
     /// <summary>Bits that are zero in user addresses: canonical for certain, whatever the width.</summary>
     public const ulong UpperHalf = ~0ul << 47;
-    public const ulong HighestBit = 1ul << 63;
     /// <summary>Flags with which SYSRET changes more than emitted code does.</summary>
     public const ulong RefusedByReturn = (ulong)(Rflags.Tf | Rflags.Df | Rflags.Ac);
     /// <summary>FCW[5:0]: all x87 exceptions masked.</summary>

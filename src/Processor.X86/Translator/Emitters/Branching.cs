@@ -120,7 +120,7 @@ internal sealed unsafe class Branching(Emission e)
         e.Asm.Pext(HostRegisters.Addend, HostRegisters.Address, e.Runtime.Constant(TranslatorRuntime.TargetMask));
         e.Asm.LoadTable(HostRegisters.Scratch, HostRegisters.Addend, table);
         e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Scratch, HostRegisters.Address, 0, 0);
-        e.Near.LeaveUnlessZero(exit);
+        e.JumpIfCountNotZero(exit);
         ReadAttention(setsIf);
         if (setsIf) e.JumpIfCountNotZero(exit);
         else e.Near.LeaveUnlessZero32(exit);

@@ -104,23 +104,6 @@ internal sealed class NearExits(Emission e)
         Branch(target);
     }
 
-    /// <summary>To a place that may be far away unless RCX is zero. RCX and the address are lost.</summary>
-    public void LeaveUnlessZero(HostLabel target)
-    {
-        if (Taken)
-        {
-            e.JumpIfCountNotZero(target);
-            return;
-        }
-        PlaceIfFar();
-        // The lowest bit alone, which PDEP finds; of zero minus one the highest bit is one, of the others it is zero.
-        e.Asm.MoveImmediate(HostRegisters.Address, 1);
-        e.Asm.Bytes(0xC4, 0xE2, 0x93, 0xF5, 0xC9); // PDEP RCX, R13, RCX
-        e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Scratch, -1);
-        e.Asm.Pext(HostRegisters.Scratch, HostRegisters.Scratch, e.Runtime.Constant(TranslatorRuntime.HighestBit));
-        Branch(target);
-    }
-
     private void PlaceIfFar()
     {
         if (IsFar(Margin) && !AreOutOfReach) Place(between: true);
