@@ -9,7 +9,7 @@ namespace Bunraku.Hypervisor;
 /// </summary>
 /// <remarks>
 /// What may come at other places in two machines has no effect before the end of the stretch: kicks, and writes to device memory, which wait for the end of a
-/// block.
+/// block. A reset by the guest ends the stretch and is made here.
 /// </remarks>
 public sealed class SteppedRun
 {
@@ -45,8 +45,14 @@ public sealed class SteppedRun
     /// </summary>
     public bool RunTo(ulong retired)
     {
+        lock (_vm.PauseLock) return Run(retired);
+    }
+
+    private bool Run(ulong retired)
+    {
         while (Retired < retired && !_vm.Stopped.IsCompleted)
         {
+            if (_vm.ResetPending) _vm.Reset();
             int stretch = _random.Next(1, LongestStretch);
             bool ran = false;
             foreach ((CpuThread thread, ISteppedCpu cpu) in _cpus) ran |= Run(thread, cpu, (ulong)stretch);
@@ -65,11 +71,12 @@ public sealed class SteppedRun
     /// <summary>One stretch of one vCPU. False when it waits.</summary>
     private bool Run(CpuThread thread, ISteppedCpu cpu, ulong stretch)
     {
+        if (_vm.ResetPending) return false;
         if (!thread.TakeEventsBetweenSteps()) return false;
         ulong start = cpu.Counters.InstructionsRetired, end = start + stretch;
         thread.BeforeEntry();
         bool inside = true; // AfterExit is still to come
-        while (cpu.Activity == CpuActivity.Active && !_vm.Stopped.IsCompleted)
+        while (cpu.Activity == CpuActivity.Active && !_vm.Stopped.IsCompleted && !_vm.ResetPending)
         {
             thread.CloseWindows(); // who took an interrupt at the entry wants to see the next one
             bool near = end - cpu.Counters.InstructionsRetired <= Approach;

@@ -130,30 +130,35 @@ public abstract partial class VirtualMachine
         {
             lock (_pauseLock)
             {
-                if (!_resetPending || _disposed || _stopped.Task.IsCompleted) return;
-                Reset();
+                if (_resetPending) Reset();
             }
         }
-        catch (Exception e)
+        catch (Exception)
         {
-            Stop(new StopCause(StopReason.EngineError, Message: $"the machine could not be reset: {e.Message}"));
+            // The machine has ended by it and says so.
         }
     }
 
     /// <summary>
     /// RESET, as from the button: devices and vCPUs are as after power-on, and what was pending is gone. RAM stays as it is, as on a PC, but for what
-    /// <see cref="AfterReset"/> writes. Virtual time goes
-    /// on. Not on a vCPU's thread, nor with a device's lock held; paused or not.
+    /// <see cref="AfterReset"/> writes. Virtual time goes on. Not on a vCPU's thread, nor with a device's lock held; paused or not. Nothing once the machine has
+    /// stopped. What <see cref="AfterReset"/> throws ends the machine and comes out here.
     /// </summary>
     /// <remarks>Timers and I/O threads are held as well: neither calls a device that is half reset.</remarks>
     public void Reset() => WhileHeld(() =>
     {
+        if (_stopped.Task.IsCompleted) return;
         HoldOthers(true);
         try
         {
             ResetParts();
             AfterReset?.Invoke();
             _resetPending = false;
+        }
+        catch (Exception e)
+        {
+            Stop(new StopCause(StopReason.EngineError, Message: $"the machine could not be reset: {e.Message}"));
+            throw;
         }
         finally
         {

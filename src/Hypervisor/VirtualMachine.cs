@@ -51,6 +51,10 @@ public abstract partial class VirtualMachine : IDisposable
     private readonly List<CpuThread> _cpus = [];
     private readonly List<IoThread> _ioThreads = [];
     private readonly Lock _pauseLock = new(); // who holds the vCPUs; before every other
+
+    /// <summary>For who runs a paused machine by hand: nobody else resets it, or lets it go on, meanwhile.</summary>
+    internal Lock PauseLock => _pauseLock;
+
     private readonly ClockDiscipline _discipline;
     private readonly CpuTimeControl? _cpuTime;
     private readonly TaskCompletionSource<StopCause> _stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);

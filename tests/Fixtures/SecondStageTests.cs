@@ -173,6 +173,42 @@ public sealed class SecondStageTests
             (seen.Single().Address, seen[0].Violation.Wanted, seen[0].Violation.IsTableAccess, seen[0].Rip));
     }
 
+    /// <summary>The device has been asked and may have changed by it: nobody asks it for the same element again.</summary>
+    [Theory, Engines]
+    public void The_right_to_write_is_taken_between_the_answer_to_INS_and_its_store(string engine)
+    {
+        using var g = new Guest(Mode.Long);
+        uint next = 0xA0;
+        int violations = 0;
+        g.On(engine);
+        g.OnExit = exit =>
+        {
+            if (exit.Reason == ExitReason.EptViolation)
+            {
+                violations++;
+                Assert.Equal((Page + next - 0xA1, PageRights.Write), ((uint)exit.Address, exit.Violation.Wanted));
+                g.Memory.Rights.Set(Page, 0x1000, PageRights.All);
+            }
+            else if (exit.Reason == ExitReason.Io && !exit.IsWrite)
+            {
+                exit.Data = next++;
+                g.Memory.Rights.Set(Page, 0x1000, PageRights.Read);
+            }
+            return false;
+        };
+        g.Code(a =>
+        {
+            a.mov(edi, Page);
+            a.mov(edx, 0x60);
+            a.mov(ecx, 3);
+            a.rep.insb();
+            a.hlt();
+        });
+        Outcome o = g.Run(engine).Done();
+        Assert.Equal((3, 0xA3u, 0xA2_A1A0u), (violations, next, g.Read<uint>(Page)));
+        Assert.Equal((0ul, Page + 3ul), (o.State.Gpr[1], o.State.Gpr[7]));
+    }
+
     [Theory, Engines]
     public void PDPTEs_that_a_state_came_without_are_loaded_through_the_second_stage(string engine)
     {

@@ -111,6 +111,44 @@ public sealed class ToyArchitectureTests
         Assert.Equal(StopReason.Shutdown, (await vm.Stopped.WaitAsync(s_long)).Reason);
     }
 
+    private sealed class ResetButton(ToyMachine vm) : IMmioDevice
+    {
+        public const ulong Address = ToyDevice.Base + 0x1000;
+
+        public ulong ReadMmio(ulong offset, int size) => 0;
+
+        public void WriteMmio(ulong offset, int size, ulong value) => vm.RequestReset();
+    }
+
+    [Fact]
+    public void A_machine_that_is_run_by_hand_is_reset_by_nobody_else()
+    {
+        for (int seed = 0; seed < 50; seed++)
+        {
+            using var vm = new ToyMachine(Program((Set, 1), (Add, 1), (Store, ResetButton.Address), (JumpUnlessZero, At(1)))) { RebootsOnReset = () => true };
+            vm.Mmio.Add(ResetButton.Address, 8, new ResetButton(vm), new DeviceLock("button"));
+            var threads = new List<int>();
+            vm.AfterReset = () => threads.Add(Environment.CurrentManagedThreadId);
+            vm.Pause();
+            Assert.True(new SteppedRun(vm, seed) { LongestStretch = 50 }.RunTo(1000));
+            Assert.Equal((1000 / 3 - 1, true), (Math.Min(threads.Count, 1000 / 3 - 1), threads.TrueForAll(t => t == Environment.CurrentManagedThreadId)));
+            Assert.False(vm.Stopped.IsCompleted);
+        }
+    }
+
+    [Fact]
+    public async Task What_comes_after_a_reset_and_fails_ends_the_machine()
+    {
+        using var vm = new ToyMachine(Program((Halt, 0), (Off, 0)));
+        vm.AfterReset = () => throw new InvalidOperationException("there is no kernel any more");
+        vm.Start();
+        Assert.Throws<InvalidOperationException>(vm.Reset);
+        StopCause cause = await vm.Stopped.WaitAsync(s_long);
+        Assert.Equal(StopReason.EngineError, cause.Reason);
+        Assert.Contains("there is no kernel any more", cause.Message);
+        vm.Reset(); // it has ended
+    }
+
     /// <summary>Works, asks the device, arms its timer and waits, again and again.</summary>
     private static ulong[] Busy => Program(
         (Load, 0x8000), (Add, 3), (Store, 0x8000), (Store, ToyDevice.Base), (Load, ToyDevice.Base), (Store, 0x8008), (Set, 700),

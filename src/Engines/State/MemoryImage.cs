@@ -5,7 +5,7 @@ public sealed class MemoryImage
 {
     private const int Piece = 1 << 20;
 
-    private readonly List<(ulong Offset, byte[] Bytes)> _pieces = [];
+    private readonly List<(ulong Offset, byte[] Bytes)> _pieces = []; // in the order of their offsets, none in another
 
     private MemoryImage(ulong size) => Size = size;
 
@@ -92,10 +92,24 @@ public sealed class MemoryImage
     private void Gather(ulong start, Span<byte> window)
     {
         window.Clear();
-        foreach ((ulong offset, byte[] bytes) in _pieces)
+        for (int n = FirstBehind(start); n < _pieces.Count && _pieces[n].Offset < start + (ulong)window.Length; n++)
         {
+            (ulong offset, byte[] bytes) = _pieces[n];
             ulong from = Math.Max(offset, start), to = Math.Min(offset + (ulong)bytes.Length, start + (ulong)window.Length);
-            if (from < to) bytes.AsSpan((int)(from - offset), (int)(to - from)).CopyTo(window[(int)(from - start)..]);
+            bytes.AsSpan((int)(from - offset), (int)(to - from)).CopyTo(window[(int)(from - start)..]);
         }
+    }
+
+    /// <summary>Number of the first piece that ends behind an offset.</summary>
+    private int FirstBehind(ulong start)
+    {
+        int low = 0, high = _pieces.Count;
+        while (low < high)
+        {
+            int middle = (low + high) / 2;
+            if (_pieces[middle].Offset + (ulong)_pieces[middle].Bytes.Length > start) high = middle;
+            else low = middle + 1;
+        }
+        return low;
     }
 }

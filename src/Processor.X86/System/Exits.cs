@@ -99,6 +99,12 @@ internal sealed unsafe class Exits(Processor p)
         return _completionReason == reason && _completionRip == p.State->BlockRip + i->Offset;
     }
 
+    /// <summary>
+    /// The instruction that has taken the answer could not use it, since the second stage refused its access, and is tried again: the hypervisor is not asked
+    /// for a second one.
+    /// </summary>
+    public void KeepAnswer() => CompletionPending = true;
+
     /// <summary>Forgets a half-done instruction: an event is delivered instead, or the state was replaced.</summary>
     public void DropCompletion() => CompletionPending = false;
 

@@ -73,7 +73,15 @@ internal static unsafe class PortInstructions
             p.Mmu.CheckWrite(address, sizeof(T));
             return p.Exits.ExitForCompletion(i, ExitReason.Io, port, sizeof(T));
         }
-        Access.Write(p, s, address, T.CreateTruncating(p.Exit.Data));
+        try
+        {
+            Access.Write(p, s, address, T.CreateTruncating(p.Exit.Data));
+        }
+        catch (ExitRequest)
+        {
+            p.Exits.KeepAnswer();
+            throw;
+        }
         p.Debug.PortAccessed(port, sizeof(T));
         Advance(s, &s->Rdi, mask, sizeof(T));
         return Next(p, s, i, mask);
