@@ -50,9 +50,9 @@ public sealed class SteppedRun
 
     private bool Run(ulong retired)
     {
+        if (_vm.ResetPending) _vm.Reset();
         while (Retired < retired && !_vm.Stopped.IsCompleted)
         {
-            if (_vm.ResetPending) _vm.Reset();
             int stretch = _random.Next(1, LongestStretch);
             bool ran = false;
             foreach ((CpuThread thread, ISteppedCpu cpu) in _cpus) ran |= Run(thread, cpu, (ulong)stretch);
@@ -64,6 +64,7 @@ public sealed class SteppedRun
             }
             _vm.Clock.Step(_vm.Clock.ToTicks(end - now) + 1);
             _vm.Timers.RunDue();
+            if (_vm.ResetPending) _vm.Reset();
         }
         return Retired >= retired;
     }
