@@ -141,8 +141,8 @@ public abstract partial class VirtualMachine
 
     /// <summary>
     /// RESET, as from the button: devices and vCPUs are as after power-on, and what was pending is gone. RAM stays as it is, as on a PC, but for what
-    /// <see cref="AfterReset"/> writes. Virtual time goes on. Not on a vCPU's thread, nor with a device's lock held; paused or not. Nothing once the machine has
-    /// stopped. What <see cref="AfterReset"/> throws ends the machine and comes out here.
+    /// <see cref="AfterReset"/> writes. Virtual time goes on. Not on a vCPU's thread, nor with a device's lock held; paused or not. Nothing once the machine
+    /// has stopped. What <see cref="AfterReset"/> throws ends the machine and comes out here.
     /// </summary>
     /// <remarks>Timers and I/O threads are held as well: neither calls a device that is half reset.</remarks>
     public void Reset() => WhileHeld(() =>

@@ -25,7 +25,7 @@ public sealed unsafe class ExecutablePart
     /// <summary>Bytes that are left.</summary>
     public ulong Free => _length - Used;
 
-    /// <summary>Where the next appended function will be callable; 16-byte aligned behind its lead. Position-dependent code is assembled for this address.</summary>
+    /// <summary>Where the next function will be callable; 16-byte aligned behind its lead. Position-dependent code is assembled for this address.</summary>
     public byte* Next => _memory.Code + _start + Used;
 
     /// <summary>Copies <paramref name="code"/> into the part and returns its callable address, or null when it no longer fits.</summary>
