@@ -44,6 +44,22 @@ public sealed class FastSystemCallTests
         Assert.Equal((ulong)Layout.StackTop, o.State.Gpr[4]);
     }
 
+    /// <summary>FCS is the code segment in which the last x87 instruction was, whatever runs afterwards.</summary>
+    [Theory, Engines]
+    public void The_selector_of_the_last_x87_instruction_is_that_of_the_program(string engine)
+    {
+        using Guest g = NewGuest(Mode.Long, 3);
+        g.Code(a =>
+        {
+            a.fld1();
+            a.fstp(st0);
+            a.syscall();
+        });
+        g.Place(Entry, 64, a => a.hlt());
+        Outcome o = g.Run(engine).Done();
+        Assert.Equal((Sel.UserCode64, Sel.Code32), (o.State.X87Cs, o.State.Cs.Selector));
+    }
+
     [Theory, Engines]
     public void Behind_SYSRET_a_page_of_the_kernel_is_closed_again(string engine)
     {

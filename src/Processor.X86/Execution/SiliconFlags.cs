@@ -87,14 +87,48 @@ internal static unsafe class SiliconFlags
         foreach (FlagRule rule in (ReadOnlySpan<FlagRule>)[FlagRule.Amd, FlagRule.Intel])
         {
             bool follows = true;
-            foreach (HostOperation operation in operations) follows &= Follows(rule, operation);
+            foreach (HostOperation operation in operations) follows &= IsIntelRotate(rule, operation) ? RotatesAsIntel(operation) : Follows(rule, operation);
             if (follows) return rule;
         }
         foreach (HostOperation operation in operations)
         {
-            if (operation <= HostOperation.Shrd) s_routines.AddVariants(operation);
+            if (operation <= HostOperation.Shrd && !IsIntelRotate(FlagRule.Intel, operation)) s_routines.AddVariants(operation);
         }
         return FlagRule.Ask;
+    }
+
+    private static bool IsIntelRotate(FlagRule rule, HostOperation operation) =>
+        rule == FlagRule.Intel && operation is HostOperation.Rol or HostOperation.Ror or HostOperation.Rcl or HostOperation.Rcr;
+
+    /// <summary>Every count of a rotate, by CL and as an immediate, of registers and in memory, leaves what <see cref="IntelRotates"/> says.</summary>
+    private static bool RotatesAsIntel(HostOperation operation)
+    {
+        const int trials = 8;
+        s_routines.AddVariants(operation);
+        ulong random = 0x9E37_79B9_7F4A_7C15;
+        for (int width = 0; width < 4; width++)
+        {
+            for (int count = 2; count < (width == 3 ? 64 : 32); count++)
+            {
+                for (int n = 0; n < 4 * trials; n++)
+                {
+                    bool immediate = (n & 1) != 0, memory = (n & 2) != 0;
+                    ulong first = Next(ref random);
+                    var before = (uint)Next(ref random);
+                    uint after = s_routines.Run(operation, width, immediate, memory, first, 0, (ulong)count, before, out _);
+                    ulong of = IntelRotates.Overflow(operation, 8 << width, first, count, before & Cf, before / Of & 1, immediate && !memory);
+                    if ((after / Of & 1) != of) return false;
+                }
+            }
+        }
+        return true;
+    }
+
+    private static ulong Next(ref ulong random)
+    {
+        random ^= random << 13;
+        random ^= random >> 7;
+        return random ^= random << 17;
     }
 
     /// <summary>Many operands of each width leave what the rule says.</summary>
@@ -109,8 +143,8 @@ internal static unsafe class SiliconFlags
             for (int n = 0; n < trials; n++)
             {
                 // Few bits set, many, none: what the rules tell apart.
-                ulong first = Next() >> (n & 63), second = Next() >> (n * 7 & 63), third = Next();
-                var before = (uint)Next();
+                ulong first = Next(ref random) >> (n & 63), second = Next(ref random) >> (n * 7 & 63), third = Next(ref random);
+                var before = (uint)Next(ref random);
                 if (operation <= HostOperation.Shrd)
                 {
                     third = 2 + third % (ulong)(bits - 2);
@@ -126,13 +160,6 @@ internal static unsafe class SiliconFlags
             }
         }
         return true;
-
-        ulong Next()
-        {
-            random ^= random << 13;
-            random ^= random >> 7;
-            return random ^= random << 17;
-        }
     }
 
     /// <summary>The undefined flags as the rule says, for counts below the width; the interpreter's handlers have the same rules.</summary>

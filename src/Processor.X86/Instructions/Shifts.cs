@@ -12,11 +12,15 @@ internal unsafe interface IShiftOperation
 
     /// <summary>How the host sets its undefined flags.</summary>
     static abstract FlagRule Rule { get; }
+
+    /// <summary>It is a rotate: see <see cref="IntelRotates"/>.</summary>
+    static virtual bool IsRotate => false;
 }
 
 /// <summary>
 /// Flags of shifts and rotates. OF is defined for a count of 1 only: leftwards CF XOR the result's top bit, rightwards the XOR of the result's top two
-/// bits. AMD's processors compute it so for every count; Intel's as if the count of a shift were 1. See <see cref="SiliconFlags"/>.
+/// bits. AMD's processors compute it so for every count; Intel's as if the count of a shift were 1, and of rotates as <see cref="IntelRotates"/> says.
+/// See <see cref="SiliconFlags"/>.
 /// </summary>
 internal static unsafe class ShiftFlags
 {
@@ -135,6 +139,8 @@ internal readonly unsafe struct RolOperation : IShiftOperation
 
     public static FlagRule Rule => SiliconFlags.Rotates;
 
+    public static bool IsRotate => true;
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static T Apply<T>(ProcessorState* s, T value, int count) where T : unmanaged, IBinaryInteger<T>
     {
@@ -152,6 +158,8 @@ internal readonly unsafe struct RorOperation : IShiftOperation
     public static HostOperation Operation => HostOperation.Ror;
 
     public static FlagRule Rule => SiliconFlags.Rotates;
+
+    public static bool IsRotate => true;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static T Apply<T>(ProcessorState* s, T value, int count) where T : unmanaged, IBinaryInteger<T>
@@ -171,6 +179,8 @@ internal readonly unsafe struct RclOperation : IShiftOperation
 
     public static FlagRule Rule => SiliconFlags.Rotates;
 
+    public static bool IsRotate => true;
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static T Apply<T>(ProcessorState* s, T value, int count) where T : unmanaged, IBinaryInteger<T> => CarryRotation.Rotate(s, value, count, left: true);
 }
@@ -180,6 +190,8 @@ internal readonly unsafe struct RcrOperation : IShiftOperation
     public static HostOperation Operation => HostOperation.Rcr;
 
     public static FlagRule Rule => SiliconFlags.Rotates;
+
+    public static bool IsRotate => true;
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static T Apply<T>(ProcessorState* s, T value, int count) where T : unmanaged, IBinaryInteger<T> =>
@@ -238,8 +250,17 @@ internal static unsafe class Shift<TOp, T> where TOp : struct, IShiftOperation w
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static T Run(ProcessorState* s, T a, int count, bool immediate, bool memory) =>
-        TOp.Rule == FlagRule.Ask ? Asked(s, a, count, immediate, memory) : TOp.Apply(s, a, count);
+    private static T Run(ProcessorState* s, T a, int count, bool immediate, bool memory)
+    {
+        if (TOp.Rule == FlagRule.Ask) return Asked(s, a, count, immediate, memory);
+        if (!TOp.IsRotate || TOp.Rule != FlagRule.Intel) return TOp.Apply(s, a, count);
+        ulong carries = s->FlagCarries;
+        T r = TOp.Apply(s, a, count);
+        ulong of = IntelRotates.Overflow(TOp.Operation, sizeof(T) * 8, ulong.CreateTruncating(a), count, carries >> 63, (carries >> 63 ^ carries >> 62) & 1,
+            immediate && !memory);
+        s->FlagCarries = s->FlagCarries & ~(1ul << 62) | ((s->FlagCarries >> 63 ^ of) << 62);
+        return r;
+    }
 
     [MethodImpl(MethodImplOptions.NoInlining)]
     private static T Asked(ProcessorState* s, T a, int count, bool immediate, bool memory)
@@ -248,6 +269,34 @@ internal static unsafe class Shift<TOp, T> where TOp : struct, IShiftOperation w
         T r = TOp.Apply(s, a, count);
         SiliconFlags.Ask<T>(s, TOp.Operation, before, ulong.CreateTruncating(a), 0, (ulong)count, immediate, memory);
         return r;
+    }
+}
+
+/// <summary>OF after rotates by more than 1 on Intel's Golden Cove, where the manual leaves it undefined.</summary>
+internal static class IntelRotates
+{
+    /// <summary>
+    /// It is what a count of 1 leaves; but ROL and ROR of a register by an immediate leave it as it was, and so does a rotate through CF that comes round to
+    /// where it began.
+    /// </summary>
+    /// <param name="bits">Width of the operand.</param>
+    /// <param name="a">The operand.</param>
+    /// <param name="count">Masked, not 0.</param>
+    /// <param name="cf">CF before, 0 or 1.</param>
+    /// <param name="of">OF before, 0 or 1.</param>
+    /// <param name="immediate">Of a register, by an immediate.</param>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static ulong Overflow(HostOperation operation, int bits, ulong a, int count, ulong cf, ulong of, bool immediate)
+    {
+        ulong top = a >> (bits - 1) & 1;
+        bool throughCarry = operation is HostOperation.Rcl or HostOperation.Rcr;
+        if (throughCarry ? count % (bits + 1) == 0 : immediate && count != 1) return of;
+        return operation switch
+        {
+            HostOperation.Rol or HostOperation.Rcl => top ^ (a >> (bits - 2) & 1),
+            HostOperation.Ror => top ^ (a & 1),
+            _ => top ^ cf,
+        };
     }
 }
 

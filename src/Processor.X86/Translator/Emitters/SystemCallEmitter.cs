@@ -26,6 +26,7 @@ internal sealed unsafe class SystemCallEmitter(Emission e)
         if (!e.Wide || ModeKey.Cpl(mode) != 3 || !Setting.Enabled || (Setting.Mask & ClearedByCall) != ClearedByCall
             || !BranchTarget.SurelyCanonical(Setting.Target)) return false;
         LeaveUnless(StateOffsets.SystemCalls, Setting.Version, number);
+        LeaveIfX87(number);
         // With AC set alignment checks may be on.
         e.Asm.LoadState(Host.Rcx, StateOffsets.FlagsOther, wide: false);
         LeaveIfAny((ulong)Rflags.Ac, number);
@@ -56,6 +57,7 @@ internal sealed unsafe class SystemCallEmitter(Emission e)
         int targets = e.TargetTableOf(changed);
         if (targets < 0) return false;
         LeaveUnless(StateOffsets.SystemCalls, Setting.Version, number);
+        LeaveIfX87(number);
         e.Asm.LoadState(Host.Rcx, StateOffsets.Gpr(11));
         LeaveIfAny(TranslatorRuntime.RefusedByReturn, number);
         e.Asm.Move(Host.Rcx, HostRegisters.Count);
@@ -112,6 +114,15 @@ internal sealed unsafe class SystemCallEmitter(Emission e)
 
     private void SetSelector(Seg segment, int selector) =>
         e.Encode(Instruction.Create(Code.Mov_rm16_imm16, e.Asm.State(StateOffsets.Selector(segment)), (int)(ushort)selector));
+
+    /// <summary>
+    /// The selectors that belong to the last x87 instruction are taken from CS and DS when translated code is left, so it is left before CS changes.
+    /// </summary>
+    private void LeaveIfX87(int number)
+    {
+        e.Asm.LoadState(Host.Rcx, StateOffsets.X87Last);
+        e.Near.LeaveUnlessZero56(e.Cold.OperationExit(number));
+    }
 
     /// <summary>The interpreter executes the operation unless a word of the state has a value.</summary>
     private void LeaveUnless(int word, uint value, int number)
