@@ -51,7 +51,7 @@ public sealed unsafe class ExecutableMemory : IDisposable
     /// <summary>Capacity in bytes.</summary>
     public ulong Length { get; }
 
-    /// <summary>Appends to the whole as to one part: for who divides it by <see cref="ExecutablePart"/> himself this is not.</summary>
+    /// <summary>Appends code; all of the memory is one part then. Not for a memory that is divided into parts (<see cref="ExecutablePart"/>).</summary>
     /// <returns>Its callable address, 16-byte aligned, or null when it no longer fits.</returns>
     public void* Append(ReadOnlySpan<byte> code) => _whole.Append(code);
 

@@ -40,7 +40,7 @@ internal sealed unsafe class BlockTranslator
     /// <param name="predict">What accesses of a loop predict.</param>
     /// <returns>The translation, or null when the block is too large for the buffer, or its code has changed.</returns>
     public TranslatedBlock* Translate(Block* block, byte* code, in TranslatedBlock template, bool groups, LoopPredictions predict) =>
-        // A loop whose instructions need the usual registers after all is translated once more, and a block whose exits are too far away.
+        // Translated once more are a loop whose instructions need the usual registers after all, and a block with an exit that is too far away.
         TryTranslate(block, code, template, groups, predict, exchange: true, near: true, out TranslatedBlock* made)
             || TryTranslate(block, code, template, groups, predict, exchange: false, near: true, out made)
             || TryTranslate(block, code, template, groups, predict, exchange: false, near: false, out made) ? made : null;
@@ -155,7 +155,7 @@ internal sealed unsafe class BlockTranslator
             if (!EmitOperation(instruction, first, operation, n)) return false;
             if (e.Near.AreOutOfReach)
             {
-                // In front of the instruction they were not.
+                // In front of this instruction they were still within reach: they go there, and the instruction is emitted once more.
                 if (n == 0) return false;
                 e.GoBack(here);
                 e.Groups.Restore(groups[..e.Groups.Count]);

@@ -16,10 +16,10 @@ internal sealed class NearExits(Emission e)
 
     /// <summary>Offsets of the operands of JRCXZ, and where the jumps near by lead.</summary>
     private readonly List<(int Site, HostLabel Target)> _sites = [];
-    /// <summary>So many have their jump.</summary>
+    /// <summary>The first of them, so many, have their jump already.</summary>
     private int _placed;
 
-    /// <summary>The short form is used instead.</summary>
+    /// <summary>The shorter form is used, whose branch is taken.</summary>
     public bool Taken { get; set; }
 
     public void Clear()
@@ -30,8 +30,7 @@ internal sealed class NearExits(Emission e)
 
     public (int Count, int Placed) Here => (_sites.Count, _placed);
 
-    /// <param name="to">What was <see cref="Here"/>.</param>
-    /// <param name="length">Of the code then.</param>
+    /// <summary>Takes back what was added since <see cref="Here"/> was <paramref name="to"/> and the code had <paramref name="length"/> bytes.</summary>
     public void GoBack((int Count, int Placed) to, int length)
     {
         // Jumps that were put into what is taken back are not there any more; their labels live on.
