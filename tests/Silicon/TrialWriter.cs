@@ -33,8 +33,27 @@ internal sealed unsafe class TrialWriter(Rng rng)
     /// </summary>
     private bool MeetsProcess(TestCase test)
     {
-        ulong operand = OperandAddress(test, BitStringOffset(test.Instruction));
-        return FormBuilder.HasMemory(test.Instruction) && test.Bitness != 16 && operand is >= 0x4000_0000 and < 0x8000_0000;
+        Instruction i = test.Instruction;
+        if (!FormBuilder.HasMemory(i) || test.Bitness == 16) return false;
+        if (!IsGather(i)) return IsProcessMemory(OperandAddress(test, BitStringOffset(i)));
+        byte* lanes = Lanes(i, out int width);
+        for (int n = 0; n < 32; n += width)
+        {
+            long index = width == 8 ? *(long*)(lanes + n) : *(int*)(lanes + n);
+            if (IsProcessMemory(OperandAddress(test, (ulong)index * (ulong)i.MemoryIndexScale))) return true;
+        }
+        return false;
+    }
+
+    private static bool IsProcessMemory(ulong address) => address is >= 0x4000_0000 and < 0x8000_0000;
+
+    private static bool IsGather(in Instruction i) => i.MemoryIndex >= Register.XMM0;
+
+    /// <summary>A gather's index register in the context, and the bytes of an index.</summary>
+    private byte* Lanes(in Instruction i, out int width)
+    {
+        width = i.IsVsib64 ? 8 : 4;
+        return _context + Context.Ymm + (i.MemoryIndex >= Register.YMM0 ? i.MemoryIndex - Register.YMM0 : i.MemoryIndex - Register.XMM0) * 32;
     }
 
     private void Attempt(int trial, TestCase test)
@@ -46,7 +65,7 @@ internal sealed unsafe class TrialWriter(Rng rng)
         // Sequences matter here: explicit operands may sit in registers that implicit ones also use, then the implicit one wins.
         Explicit(test);
         Implicit(test);
-        ulong operand = OperandAddress(test);
+        ulong operand = IsGather(instruction) ? 0 : OperandAddress(test);
         *(ulong*)(_context + Context.Operand) = operand;
         // MXCSR in an image to be loaded: without the bit that no model has.
         if (FormBuilder.AlignedArea(instruction.Mnemonic) && operand - Layout.Data < Layout.DataSize - 28) *(uint*)(operand + 24) &= ~0x2_0000u;
@@ -61,14 +80,14 @@ internal sealed unsafe class TrialWriter(Rng rng)
         return (ulong)((bit >> BitOperations.Log2((uint)size * 8)) * size);
     }
 
+    /// <summary>Linear address of the memory operand; of a gather what base and displacement make of it.</summary>
     /// <param name="further">Bytes from there on, inside the width of an address.</param>
     private ulong OperandAddress(TestCase test, ulong further = 0)
     {
         Instruction i = test.Instruction;
-        if (i.MemoryIndex >= Register.XMM0) return 0;
         ulong offset = i.MemoryDisplacement64 + further;
         if (i.MemoryBase is not (Register.None or Register.RIP or Register.EIP)) offset += Gpr(i.MemoryBase.GetFullRegister() - Register.RAX);
-        if (i.MemoryIndex != Register.None) offset += Gpr(i.MemoryIndex.GetFullRegister() - Register.RAX) * (ulong)i.MemoryIndexScale;
+        if (i.MemoryIndex != Register.None && !IsGather(i)) offset += Gpr(i.MemoryIndex.GetFullRegister() - Register.RAX) * (ulong)i.MemoryIndexScale;
         return (offset & Low(AddressBits(test))) + SegmentBase(i, test.Bitness);
     }
 
@@ -195,16 +214,16 @@ internal sealed unsafe class TrialWriter(Rng rng)
     {
         Instruction i = test.Instruction;
         int size = Math.Max(1, i.MemorySize.GetSize());
-        bool vsib = i.MemoryIndex >= Register.XMM0;
+        bool vsib = IsGather(i);
         int bits = AddressBits(test);
         ulong target = Target(test, size, vsib);
         ulong segment = SegmentBase(i, test.Bitness);
         ulong offset = target - segment;
         if (vsib)
         {
-            byte* lanes = _context + Context.Ymm + (i.MemoryIndex >= Register.YMM0 ? i.MemoryIndex - Register.YMM0 : i.MemoryIndex - Register.XMM0) * 32;
-            bool wide = i.Code.ToOpCode().ToInstructionString().Contains("vm64", StringComparison.Ordinal);
-            for (int n = 0; n < 32; n += wide ? 8 : 4)
+            byte* lanes = Lanes(i, out int width);
+            bool wide = width == 8;
+            for (int n = 0; n < 32; n += width)
             {
                 // Doublewords stay within 256 MiB of the rig (see MeetsProcess).
                 long value = rng.OneIn(24) ? (long)rng.Next() >> (wide ? 0 : 38) : rng.Below(0x80) - 0x40;
