@@ -71,9 +71,6 @@ public sealed unsafe class ExecutableMemory : IDisposable
         code.CopyTo(new Span<byte>(Writable + offset, code.Length));
     }
 
-    /// <summary>Replaces bytes of finished code. The caller guarantees that no thread runs these bytes now.</summary>
-    public void Patch(void* code, ReadOnlySpan<byte> bytes) => Write((ulong)((byte*)code - Code), bytes);
-
     /// <summary>Before anything lies in the 2 MiB around <paramref name="offset"/> it costs least to make them a huge page.</summary>
     private void Enlarge(ulong offset)
     {

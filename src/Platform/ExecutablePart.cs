@@ -38,6 +38,16 @@ public sealed unsafe class ExecutablePart
         return result;
     }
 
+    /// <summary>Replaces bytes of finished code. The caller guarantees that no thread runs these bytes now.</summary>
+    /// <exception cref="ArgumentOutOfRangeException">They do not all lie in code that was appended.</exception>
+    public void Patch(void* code, ReadOnlySpan<byte> bytes)
+    {
+        ulong offset = (ulong)((byte*)code - (_memory.Code + _start));
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(offset, Used, nameof(code));
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(offset + (ulong)bytes.Length, Used, nameof(code));
+        _memory.Write(_start + offset, bytes);
+    }
+
     /// <summary>Forgets all code behind the first <paramref name="used"/> bytes. The caller guarantees that nothing runs there or will jump there.</summary>
     public void Rewind(ulong used) => Used = Math.Min(Used, used);
 }

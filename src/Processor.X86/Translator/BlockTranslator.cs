@@ -40,12 +40,13 @@ internal sealed unsafe class BlockTranslator
     /// <param name="predict">What accesses of a loop predict.</param>
     /// <returns>The translation, or null when the block is too large for the buffer, or its code has changed.</returns>
     public TranslatedBlock* Translate(Block* block, byte* code, in TranslatedBlock template, bool groups, LoopPredictions predict) =>
-        // Translated once more are a loop whose instructions need the usual registers after all, and a block with an exit that is too far away.
-        TryTranslate(block, code, template, groups, predict, exchange: true, near: true, out TranslatedBlock* made)
-            || TryTranslate(block, code, template, groups, predict, exchange: false, near: true, out made)
-            || TryTranslate(block, code, template, groups, predict, exchange: false, near: false, out made) ? made : null;
+        // Translated once more, without what does not suit it, are a loop whose instructions need the usual registers after all, and another block with an
+        // exit that is too far away.
+        TryTranslate(block, code, template, groups, predict, full: true, out TranslatedBlock* made)
+            || TryTranslate(block, code, template, groups, predict, full: false, out made) ? made : null;
 
-    private bool TryTranslate(Block* block, byte* code, in TranslatedBlock template, bool groups, LoopPredictions predict, bool exchange, bool near,
+    /// <param name="full">A loop exchanges registers; another block has its exits near by.</param>
+    private bool TryTranslate(Block* block, byte* code, in TranslatedBlock template, bool groups, LoopPredictions predict, bool full,
         out TranslatedBlock* made)
     {
         made = null;
@@ -53,9 +54,9 @@ internal sealed unsafe class BlockTranslator
         EmitCheckedEntry();
         e.BeginMain();
         Decode(code, block->Length, template.Mode);
-        e.Loop.Begin(exchange);
+        e.Loop.Begin(exchange: full);
         bool isLoop = e.Loop.Start != null;
-        e.Near.Taken = isLoop || !near;
+        e.Near.Taken = isLoop || !full;
         e.Predictor.Begin(isLoop ? predict : LoopPredictions.None);
         e.Groups.Begin(groups);
         if (isLoop)
@@ -113,10 +114,7 @@ internal sealed unsafe class BlockTranslator
         }
         e.Asm.LoadState(Host.Rcx, e.Translation->MappingSlot, wide: false);
         e.Asm.Lea(Host.Rcx, Host.Rcx, Host.None, 0, -(int)e.Translation->Mapping, wide: false);
-        // As in NearExits.
-        e.Asm.Lea(Host.Rcx, Host.Rcx, -1);
-        e.Asm.RotateScratchRight(32);
-        e.Asm.WriteByte(0x67); // JECXZ
+        e.Near.Invert(wide: false);
         e.Asm.JumpIfRcxZero(near);
         e.Asm.Place(same);
         e.Cold.Add(new ColdPiece(ColdKind.Mapping, miss, same, 0));

@@ -197,7 +197,7 @@ internal sealed unsafe class Translator : IDisposable
         bool samePage = target->SecondPage == null && link->From->Page == target->Page && ((link->From->Rip ^ target->Rip) & ~0xFFFul) == 0;
         byte* entry = samePage ? target->Main : target->Checked;
         int distance = (int)(entry - (link->Site + 4));
-        _store.Memory.Patch(link->Site, new ReadOnlySpan<byte>(&distance, sizeof(int)));
+        _store.Hot.Patch(link->Site, new ReadOnlySpan<byte>(&distance, sizeof(int)));
     }
 
     /// <summary>What did not prove good for a block is left out from now on; called when none of its code runs.</summary>
@@ -239,7 +239,7 @@ internal sealed unsafe class Translator : IDisposable
         Span<byte> jump = stackalloc byte[5];
         jump[0] = 0xE9;
         BitConverter.TryWriteBytes(jump[1..], (int)(to - (from + 5)));
-        _store.Memory.Patch(from, jump);
+        _store.Hot.Patch(from, jump);
     }
 
     /// <summary>All code is about to be given up: a block that was translated is noted.</summary>

@@ -72,7 +72,12 @@ internal sealed class NearExits(Emission e)
     }
 
     /// <summary>To a place that may be far away unless RCX, which is below 2^32, is zero. RCX is lost.</summary>
-    public void LeaveUnlessZero32(HostLabel target)
+    public void LeaveUnlessZero32(HostLabel target) => LeaveUnlessZero(target, wide: false);
+
+    /// <summary>To a place that may be far away unless RCX, which is below 2^56, is zero. RCX is lost.</summary>
+    public void LeaveUnlessZero56(HostLabel target) => LeaveUnlessZero(target, wide: true);
+
+    private void LeaveUnlessZero(HostLabel target, bool wide)
     {
         if (Taken)
         {
@@ -80,27 +85,21 @@ internal sealed class NearExits(Emission e)
             return;
         }
         PlaceIfFar();
-        // Of zero minus one the upper half is all ones, of the others it is zero.
-        e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Scratch, -1);
-        e.Asm.RotateScratchRight(32);
-        e.Asm.WriteByte(0x67); // JECXZ
+        Invert(wide);
         Branch(target);
     }
 
-    /// <summary>To a place that may be far away unless RCX, which is below 2^56, is zero. RCX is lost.</summary>
-    public void LeaveUnlessZero56(HostLabel target)
+    /// <summary>
+    /// Makes something else of zero in RCX, which is below 2^56 if <paramref name="wide"/>, else below 2^32, and zero of everything else: for the JRCXZ that
+    /// must follow, which is a JECXZ where it is not wide.
+    /// </summary>
+    public void Invert(bool wide)
     {
-        if (Taken)
-        {
-            e.JumpIfCountNotZero(target);
-            return;
-        }
-        PlaceIfFar();
-        // Of zero minus one the highest byte is all ones, of the others it is zero.
+        // Of zero minus one the highest byte, or the upper half, is all ones, of the others it is zero.
         e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Scratch, -1);
-        e.Asm.RotateScratchRight(56);
-        e.Asm.Bytes(0x0F, 0xB6, 0xC9); // MOVZX ECX, CL
-        Branch(target);
+        e.Asm.RotateScratchRight(wide ? 56 : 32);
+        if (wide) e.Asm.Bytes(0x0F, 0xB6, 0xC9); // MOVZX ECX, CL
+        else e.Asm.WriteByte(0x67); // the prefix of JECXZ
     }
 
     private void PlaceIfFar()
