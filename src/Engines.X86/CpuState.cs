@@ -9,10 +9,14 @@ namespace Bunraku.Engines.X86;
 public readonly record struct SegmentState(ushort Selector, ulong Base, uint Limit, uint Attributes);
 
 /// <summary>An event that the processor has accepted and delivers before it executes anything else.</summary>
-/// <param name="Kind">External interrupt, NMI or hardware exception; what software asked for begins again with its instruction.</param>
+/// <param name="Kind">
+/// External interrupt, NMI or hardware exception; what software asked for begins again with its
+/// instruction, unless a hypervisor inside the guest has injected it.
+/// </param>
 /// <param name="Vector">Entry of the interrupt table.</param>
 /// <param name="ErrorCode">What is pushed; null: nothing.</param>
-public readonly record struct PendingEvent(EventKind Kind, byte Vector, uint? ErrorCode = null);
+/// <param name="InstructionLength">Injected software interrupts and exceptions: distance from RIP to the address that is pushed, 0 to 15.</param>
+public readonly record struct PendingEvent(EventKind Kind, byte Vector, uint? ErrorCode = null, byte InstructionLength = 0);
 
 /// <summary>A write to guest-physical addresses without RAM whose instruction has retired; its exit is still to come.</summary>
 /// <param name="Address">Guest-physical address.</param>
@@ -146,8 +150,11 @@ public sealed class CpuState
         }
         StateCheck.Range(MmioValues.Count, 0, MostMmioValues, id);
         StateCheck.Range(PostedWrites.Count, 0, MostPostedWrites, id);
-        if (Pending is { } pending && pending.Kind is not (EventKind.ExternalInterrupt or EventKind.Nmi or EventKind.HardwareException))
-            throw new StateFormatException($"{id}: an event of the kind {pending.Kind} waits, which no processor keeps");
+        if (Pending is { } pending)
+        {
+            StateCheck.Defined(pending.Kind, id);
+            StateCheck.Range((int)pending.InstructionLength, 0, 15, id);
+        }
         if (Pending is { Kind: EventKind.HardwareException } exception) StateCheck.Range((int)exception.Vector, 0, 31, id);
         if (HalfDone is not { } half) return;
         StateCheck.Defined(half.Reason, id);

@@ -11,6 +11,9 @@ internal sealed unsafe partial class Processor
     /// <summary>Who is asked for each exit before it goes out; null: nobody.</summary>
     public IGuestHypervisor? GuestHypervisor { get; set; }
 
+    /// <summary>A hypervisor inside the guest is asked after each instruction, see <see cref="IGuestHypervisor.TakeStep"/>.</summary>
+    public bool StepsGuest { get; set; }
+
     /// <inheritdoc cref="IX86Cpu.Enter"/>
     public X86Exit Enter()
     {
@@ -34,6 +37,7 @@ internal sealed unsafe partial class Processor
         Mmio.BeginEntry();
         _reexecuting = Mmio.Replaying;
         Exits.BeginEntry();
+        Events.IretUnblockedNmis = false;
         bool delivered = false;
         for (; ; )
         {
@@ -60,6 +64,7 @@ internal sealed unsafe partial class Processor
                 _reexecuting = false;
                 Exits.Drop();
                 if (!Exits.TryExitWithException(fault.Vector, fault.ErrorCode)) Delivery.DeliverException(fault.Vector, fault.ErrorCode);
+                Events.IretUnblockedNmis = false;
             }
             catch (ExitRequest)
             {
@@ -88,7 +93,7 @@ internal sealed unsafe partial class Processor
     /// Something happens before or after the next instruction: it is executed alone. A breakpoint's trap comes right after the instruction that met it.
     /// </summary>
     public bool MustStep =>
-        ((State->FlagsOther & (uint)(Rflags.Tf | Rflags.Rf)) != 0) | Debug.HasInstructionBreakpoints | Debug.WatchesData | IsCompleting;
+        ((State->FlagsOther & (uint)(Rflags.Tf | Rflags.Rf)) != 0) | StepsGuest | Debug.HasInstructionBreakpoints | Debug.WatchesData | IsCompleting;
 
     /// <summary>The dispatcher's loop.</summary>
     private void Run()
@@ -159,6 +164,7 @@ internal sealed unsafe partial class Processor
         Mmio.ForgetReplay();
         if (resume) Debug.ClearResumeFlag();
         if (trap) Debug.AfterSingleStep();
+        if (StepsGuest && !Exits.Pending) GuestHypervisor?.TakeStep();
         return Exits.Take();
     }
 
@@ -180,6 +186,12 @@ internal sealed unsafe partial class Processor
             WantAttention(flags & Attention.Kick);
             Events.UpdateWindowAttention();
             return true;
+        }
+        if (GuestHypervisor is { } hypervisor && hypervisor.Window != GuestWindow.None && hypervisor.TakeWindow())
+        {
+            WantAttention(flags & Attention.Kick);
+            Events.UpdateWindowAttention();
+            return Exits.Take();
         }
         ExitReason? reason = (flags & Attention.Kick) != 0 || Events.TakeHeldNmi() ? ExitReason.Kicked
             : _controls.NmiWindowExiting && Events.NmiWindowOpen ? ExitReason.NmiWindow

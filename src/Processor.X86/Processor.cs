@@ -104,7 +104,7 @@ internal sealed unsafe partial class Processor : IDisposable
         InterruptReturns = new InterruptReturns(this);
         Tasks = new TaskSwitcher(this);
         if (translateAfter > 0) Translator = new Translator(this, translateAfter);
-        _interceptSets.Find(_controls.Instructions);
+        _interceptSets.Find(_controls.Instructions, GuestIntercepts);
         // From now on other threads may call.
         Code.Attach();
         memory.Rights.Add(Shootdown);
@@ -153,15 +153,26 @@ internal sealed unsafe partial class Processor : IDisposable
         }
     }
 
+    /// <summary>What a hypervisor inside the guest is asked about; none unless its guest runs.</summary>
+    public GuestIntercepts GuestIntercepts { get; private set; }
+
+    /// <summary>A guest inside the guest is entered, or left: other instructions are its hypervisor's affair.</summary>
+    public void SelectGuestIntercepts(GuestIntercepts set)
+    {
+        if (set == GuestIntercepts) return;
+        GuestIntercepts = set;
+        SelectIntercepts();
+    }
+
     /// <summary>The controls ask for other instructions: code decoded under the old ones stays, but is not what runs now.</summary>
     private void SelectIntercepts()
     {
-        uint? set = _interceptSets.Find(_controls.Instructions);
+        uint? set = _interceptSets.Find(_controls.Instructions, GuestIntercepts);
         if (set == null)
         {
             Code.Flush();
             _interceptSets.Clear();
-            set = _interceptSets.Find(_controls.Instructions);
+            set = _interceptSets.Find(_controls.Instructions, GuestIntercepts);
         }
         _interceptMode = set!.Value << ModeKey.InterceptShift;
         // No half-way link may lead from one set's code to the other's.

@@ -130,6 +130,11 @@ internal sealed unsafe class BlockDecoder
         if (Intercepts.Applies(_processor, instruction, row))
         {
             i.Handler = &Intercepts.Exit;
+            i.Flags |= InsnFlags.OtherHandler | InsnFlags.OuterIntercept;
+        }
+        if (_processor.GuestIntercepts != 0 && (GuestInterceptTable.Find(instruction) & _processor.GuestIntercepts) != 0)
+        {
+            i.Handler = &GuestInterception.Ask;
             i.Flags |= InsnFlags.OtherHandler;
         }
         FillOperands(ref i, instruction, rip);

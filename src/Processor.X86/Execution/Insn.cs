@@ -77,6 +77,8 @@ internal enum InsnFlags : ushort
     Unmirrored = 0x100,
     /// <summary>The handler is not the table's: the instruction is refused, or exits.</summary>
     OtherHandler = 0x20,
+    /// <summary>With <see cref="OtherHandler"/>: the execution controls of the hypervisor outside intercept the instruction.</summary>
+    OuterIntercept = 0x8000,
     /// <summary>Address size (string instructions, LOOP, JCXZ).</summary>
     Address16 = 0x80,
     Address32 = 0x100,

@@ -296,10 +296,20 @@ internal sealed unsafe class Mmu(Processor p)
         p.Fault((access & PageWalker.ImplicitAccess) == 0 && p.State->Current != null
             && (p.State->Current->Flags & InsnFlags.StackSegment) != 0 ? Vector.Ss : Vector.Gp, 0);
 
+    /// <summary>CR2 before the last page fault came up: an exception that is intercepted leaves the register alone.</summary>
+    public ulong Cr2BeforeFault { get; private set; }
+
+    /// <summary>A page fault comes up at a linear address.</summary>
+    public void SetCr2(ulong address)
+    {
+        Cr2BeforeFault = p.State->Cr2;
+        p.State->Cr2 = address;
+    }
+
     /// <summary>#PF with CR2 set.</summary>
     private GuestFault PageFault(ulong address, uint error)
     {
-        p.State->Cr2 = address;
+        SetCr2(address);
         return p.Fault(Vector.Pf, error);
     }
 

@@ -17,6 +17,18 @@ internal sealed unsafe class DebugUnit(Processor p)
     private ulong _resumeFlagAt = ulong.MaxValue; // IRET or a task switch set RF: cleared after the instruction that begins here
     private ulong _noSingleStepAt = ulong.MaxValue;
 
+    /// <summary>DR6 before the last debug exception came up: one that is intercepted leaves the register alone.</summary>
+    public ulong Dr6BeforeFault { get; private set; }
+
+    /// <summary>The bits of DR6 that belong to the last debug exception: breakpoints that were met, BD, BS, BT.</summary>
+    public ulong Cause { get; private set; }
+
+    private void SetDr6(ulong value, ulong cause)
+    {
+        (Dr6BeforeFault, Cause) = (p.State->Dr6, cause);
+        p.State->Dr6 = value;
+    }
+
     /// <summary>DR7 enables an instruction breakpoint: instructions are executed one at a time.</summary>
     public bool HasInstructionBreakpoints { get; private set; }
 
@@ -66,7 +78,7 @@ internal sealed unsafe class DebugUnit(Processor p)
             fires |= IsEnabled(n);
         }
         if (!fires) return false;
-        s->Dr6 = s->Dr6 & ~Dr6Breakpoints | matched;
+        SetDr6(s->Dr6 & ~Dr6Breakpoints | matched, matched);
         return true;
     }
 
@@ -153,7 +165,7 @@ internal sealed unsafe class DebugUnit(Processor p)
 
     private void DeliverDebugTrap(ulong bits)
     {
-        if ((p.Controls.ExceptionBitmap != 0 || p.Memory.Rights.WereTaken) && (p.Exits.Pending || p.Exits.MustExitFirst))
+        if ((p.Controls.ExceptionBitmap != 0 || p.Memory.Rights.WereTaken || p.GuestHypervisor != null) && (p.Exits.Pending || p.Exits.MustExitFirst))
         {
             // The instruction's own exits come first: the trap, or what comes up when it is delivered, may be one, too.
             RecordTrap(bits);
@@ -161,6 +173,7 @@ internal sealed unsafe class DebugUnit(Processor p)
         }
         _pendingDr6 |= bits;
         MergeDebugTrap();
+        if (p.Exits.TryReflectException(Vector.Db, null)) return;
         if (p.Exits.Intercepts(Vector.Db)) p.Exits.RequestExit(ExitReason.Exception, (ulong)Vector.Db);
         else p.Delivery.DeliverException(Vector.Db, null);
     }
@@ -169,7 +182,7 @@ internal sealed unsafe class DebugUnit(Processor p)
     public void MergeDebugTrap()
     {
         ProcessorState* s = p.State;
-        s->Dr6 = s->Dr6 & ~((_pendingDr6 & Dr6Breakpoints) != 0 ? Dr6Breakpoints : 0) | _pendingDr6;
+        SetDr6(s->Dr6 & ~((_pendingDr6 & Dr6Breakpoints) != 0 ? Dr6Breakpoints : 0) | _pendingDr6, _pendingDr6);
         _pendingDr6 = 0;
     }
 
@@ -204,7 +217,7 @@ internal sealed unsafe class DebugUnit(Processor p)
         }
         if ((s->Dr7 & Dr7Gd) != 0)
         {
-            s->Dr6 |= Dr6Bd;
+            SetDr6(s->Dr6 | Dr6Bd, Dr6Bd);
             throw p.Fault(Vector.Db);
         }
         return number;

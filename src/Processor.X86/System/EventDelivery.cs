@@ -64,7 +64,26 @@ internal sealed unsafe class EventDelivery(Processor p)
         DeliverWithEscalation(Vector.Nmi, null, EventSource.Nmi);
     }
 
-    private void DeliverWithEscalation(Vector vector, uint? errorCode, EventSource source)
+    /// <summary>Delivers an event that a hypervisor inside the guest injects when it enters its guest, whose state is in force.</summary>
+    /// <param name="e">
+    /// With <see cref="VectoredEvent.InstructionLength"/> the distance from RIP to the address that is pushed; 0 for what no instruction has asked for.
+    /// </param>
+    public void DeliverGuestEvent(in VectoredEvent e)
+    {
+        p.State->Current = null;
+        EventSource source = e.Kind switch
+        {
+            EventKind.ExternalInterrupt => EventSource.External,
+            EventKind.Nmi => EventSource.Nmi,
+            EventKind.SoftwareInterrupt => EventSource.Interrupt,
+            EventKind.SoftwareException => EventSource.Trap,
+            EventKind.PrivilegedSoftwareException => EventSource.Icebp,
+            _ => EventSource.Exception,
+        };
+        DeliverWithEscalation((Vector)e.Vector, e.ErrorCode, source, e.InstructionLength);
+    }
+
+    private void DeliverWithEscalation(Vector vector, uint? errorCode, EventSource source, byte instructionLength = 0)
     {
         ulong delivered = source == EventSource.Exception ? 1ul : 0;
         p.Exits.DropCompletion();
@@ -73,7 +92,7 @@ internal sealed unsafe class EventDelivery(Processor p)
             IsDelivering = true;
             try
             {
-                Deliver(vector, errorCode, source, p.State->Rip);
+                Deliver(vector, errorCode, source, (p.State->Rip + instructionLength) & Flow.RipMask(p.State), instructionLength);
                 ExceptionsDelivered += delivered;
                 return;
             }
@@ -90,6 +109,7 @@ internal sealed unsafe class EventDelivery(Processor p)
                 bool isDouble = source == EventSource.Exception
                     && ((IsContributory(vector) && IsContributory(second.Vector))
                         || (vector == Vector.Pf && (second.Vector == Vector.Pf || IsContributory(second.Vector))));
+                instructionLength = 0;
                 (vector, errorCode) = isDouble ? (Vector.Df, 0u) : (second.Vector, second.ErrorCode);
                 if (isDouble && p.Exits.TryExitWithException(Vector.Df, 0)) return;
                 source = EventSource.Exception;
@@ -100,7 +120,7 @@ internal sealed unsafe class EventDelivery(Processor p)
                 // The second stage refused an access, or a posted write comes first. Nothing has been delivered: the next entry tries again.
                 if (source != EventSource.Exception) InterruptsDelivered--;
                 if (source == EventSource.Nmi) p.Events.NmiBlocked = false;
-                p.Events.Hold(vector, errorCode, source);
+                p.Events.Hold(vector, errorCode, source, instructionLength);
                 p.Exits.Abandoned();
                 return;
             }
@@ -115,6 +135,7 @@ internal sealed unsafe class EventDelivery(Processor p)
     /// <summary>An exit of an instruction that has retired comes first; then each entry exits with the shutdown.</summary>
     private void EnterShutdown()
     {
+        if (p.GuestHypervisor is { } hypervisor && hypervisor.TakeShutdown()) return;
         p.Events.Activity = CpuActivity.Shutdown;
         if (!p.Exits.Pending) p.Exits.ExitWith(ExitReason.TripleFault);
     }
@@ -138,12 +159,18 @@ internal sealed unsafe class EventDelivery(Processor p)
     public Insn* SoftwareInterrupt(Insn* i, byte vector, EventSource source)
     {
         ProcessorState* s = p.State;
+        if (source != EventSource.Interrupt && p.GuestHypervisor is { } hypervisor && hypervisor.WantsException((Vector)vector, null))
+        {
+            Insn* next = Flow.Again(s, i);
+            hypervisor.TakeException(new VectoredEvent(Kind(source), vector, null, i->Length));
+            return next;
+        }
         if (source != EventSource.Interrupt && p.Exits.Intercepts((Vector)vector))
         {
             p.Exits.RequestExit(ExitReason.Exception, vector);
             return Flow.Again(s, i);
         }
-        Deliver((Vector)vector, null, source, Flow.NextRip(s, i));
+        Deliver((Vector)vector, null, source, Flow.NextRip(s, i), i->Length);
         // INT1 behind MOV SS is one #DB together with the breakpoint that MOV SS held back.
         if (source == EventSource.Icebp) p.Debug.MergeDebugTrap();
         p.Debug.SuppressSingleStep(i);
@@ -151,11 +178,10 @@ internal sealed unsafe class EventDelivery(Processor p)
     }
 
     /// <summary>Delivers one event; atomic: when it throws, no register has changed.</summary>
-    private void Deliver(Vector vector, uint? errorCode, EventSource source, ulong returnRip)
+    private void Deliver(Vector vector, uint? errorCode, EventSource source, ulong returnRip, byte instructionLength)
     {
         ProcessorState* s = p.State;
-        bool isSoftware = source is EventSource.Interrupt or EventSource.Trap or EventSource.Icebp;
-        Vectoring = new VectoredEvent(Kind(source), (byte)vector, errorCode, isSoftware ? s->Current->Length : (byte)0);
+        Vectoring = new VectoredEvent(Kind(source), (byte)vector, errorCode, instructionLength);
         try
         {
             uint image = FlagsImage(vector, source);

@@ -10,6 +10,7 @@ internal sealed unsafe class Events(Processor p)
 {
     private (Vector Vector, uint? ErrorCode)? _injectedException;
     private int _injectedInterrupt = -1;
+    private VectoredEvent? _injectedSoftware; // what a hypervisor inside the guest injects, and no instruction has asked for
     private bool _injectedNmi;
     private bool _heldNmi; // came with the state from an engine that holds a blocked NMI itself
     private IInterruptAcknowledge? _offeredInterrupt; // for the next entry
@@ -24,6 +25,9 @@ internal sealed unsafe class Events(Processor p)
 
     /// <summary>NMIs are held until the next IRET.</summary>
     public bool NmiBlocked { get; set; }
+
+    /// <summary>The IRET that has just been abandoned, for its own fault or exit, ended blocking of NMIs.</summary>
+    public bool IretUnblockedNmis { get; set; }
 
     /// <summary>Blocking by STI or by MOV SS/POP SS is in force for the next instruction.</summary>
     public bool InterruptShadow
@@ -51,11 +55,28 @@ internal sealed unsafe class Events(Processor p)
         _movSsShadowAt = ulong.MaxValue;
     }
 
-    private bool CanTakeEvent => !InterruptShadow && !p.Exits.IsHalfDone && _injectedException == null && !_injectedNmi && _injectedInterrupt < 0;
+    private bool CanTakeEvent => !InterruptShadow && !p.Exits.IsHalfDone && _injectedException == null && !_injectedNmi && _injectedInterrupt < 0
+        && _injectedSoftware == null;
 
-    public bool InterruptWindowOpen => (p.State->FlagsOther & (uint)Rflags.If) != 0 && CanTakeEvent;
+    /// <summary>Nothing masks external interrupts: RFLAGS.IF, or what a hypervisor inside the guest says instead.</summary>
+    private bool InterruptsEnabled
+    {
+        get
+        {
+            bool enabled = (p.State->FlagsOther & (uint)Rflags.If) != 0;
+            return p.GuestHypervisor is { } hypervisor ? hypervisor.AllowsInterrupts(enabled) : enabled;
+        }
+    }
 
-    public bool NmiWindowOpen => !NmiBlocked && CanTakeEvent;
+    public bool InterruptWindowOpen => InterruptsEnabled && CanTakeEvent;
+
+    public bool NmiWindowOpen => (p.GuestHypervisor is { } hypervisor ? hypervisor.AllowsNmis(!NmiBlocked) : !NmiBlocked) && CanTakeEvent;
+
+    /// <summary>As <see cref="InterruptWindowOpen"/>, by RFLAGS.IF whatever a hypervisor inside the guest says.</summary>
+    public bool GuestInterruptWindowOpen => (p.State->FlagsOther & (uint)Rflags.If) != 0 && CanTakeEvent;
+
+    /// <summary>Nothing but blocking of NMIs keeps an NMI from being delivered now.</summary>
+    public bool CanTakeNmiWhenUnblocked => CanTakeEvent;
 
     /// <summary>
     /// While a window is wanted that the next instruction may open, every block returns to the dispatcher. An interrupt window does not open before IF is set,
@@ -63,9 +84,16 @@ internal sealed unsafe class Events(Processor p)
     /// </summary>
     public void UpdateWindowAttention()
     {
-        bool interrupt = p.Controls.InterruptWindowExiting, enabled = (p.State->FlagsOther & (uint)Rflags.If) != 0;
-        p.State->WindowAttention = interrupt && !enabled ? 1 : 0;
-        if ((interrupt && enabled) || p.Controls.NmiWindowExiting || _heldNmi) p.WantAttention();
+        bool interrupt = p.Controls.InterruptWindowExiting, flag = (p.State->FlagsOther & (uint)Rflags.If) != 0, enabled = flag;
+        bool inner = false, always = false;
+        if (p.GuestHypervisor is { } hypervisor)
+        {
+            enabled = hypervisor.AllowsInterrupts(flag);
+            GuestWindow window = hypervisor.Window;
+            (inner, always) = ((window & GuestWindow.Interrupt) != 0, (window & GuestWindow.Always) != 0);
+        }
+        p.State->WindowAttention = (interrupt && !enabled) || (inner && !flag) ? 1 : 0;
+        if ((interrupt && enabled) || (inner && flag) || always || p.Controls.NmiWindowExiting || _heldNmi) p.WantAttention();
     }
 
     /// <summary>A wanted interrupt window waited for IF, and IF is set now.</summary>
@@ -98,8 +126,15 @@ internal sealed unsafe class Events(Processor p)
     public void InjectException(Vector vector, uint? errorCode) => _injectedException = (vector, errorCode);
 
     /// <summary>An event whose delivery was abandoned for an exit waits for the next entry.</summary>
-    public void Hold(Vector vector, uint? errorCode, EventSource source)
+    public void Hold(Vector vector, uint? errorCode, EventSource source, byte instructionLength)
     {
+        if (source is EventSource.Interrupt or EventSource.Trap or EventSource.Icebp)
+        {
+            EventKind kind = source == EventSource.Interrupt ? EventKind.SoftwareInterrupt
+                : source == EventSource.Trap ? EventKind.SoftwareException : EventKind.PrivilegedSoftwareException;
+            _injectedSoftware = new VectoredEvent(kind, (byte)vector, errorCode, instructionLength);
+            return;
+        }
         if (source == EventSource.Exception) _injectedException = (vector, errorCode);
         else if (source == EventSource.Nmi) _injectedNmi = true;
         else _injectedInterrupt = (byte)vector;
@@ -111,12 +146,15 @@ internal sealed unsafe class Events(Processor p)
         get => _injectedException is { } e ? new PendingEvent(EventKind.HardwareException, (byte)e.Vector, e.ErrorCode)
             : _injectedNmi ? new PendingEvent(EventKind.Nmi, (byte)Vector.Nmi)
             : _injectedInterrupt >= 0 ? new PendingEvent(EventKind.ExternalInterrupt, (byte)_injectedInterrupt)
+            : _injectedSoftware is { } software ? new PendingEvent(software.Kind, software.Vector, software.ErrorCode, software.InstructionLength)
             : null;
         set
         {
             _injectedException = value is { Kind: EventKind.HardwareException } e ? ((Vector)e.Vector, e.ErrorCode) : null;
             _injectedNmi = value is { Kind: EventKind.Nmi };
             _injectedInterrupt = value is { Kind: EventKind.ExternalInterrupt } i ? i.Vector : -1;
+            _injectedSoftware = value is { } s && s.Kind is EventKind.SoftwareInterrupt or EventKind.SoftwareException or EventKind.PrivilegedSoftwareException
+                ? new VectoredEvent(s.Kind, s.Vector, s.ErrorCode, s.InstructionLength) : null;
         }
     }
 
@@ -147,6 +185,7 @@ internal sealed unsafe class Events(Processor p)
         else if (_injectedNmi)
         {
             _injectedNmi = false;
+            if (p.GuestHypervisor is { } hypervisor && hypervisor.TakeNmi()) return;
             p.Delivery.DeliverNmi();
         }
         else if (_injectedInterrupt >= 0)
@@ -154,6 +193,11 @@ internal sealed unsafe class Events(Processor p)
             var vector = (byte)_injectedInterrupt;
             _injectedInterrupt = -1;
             p.Delivery.DeliverInterrupt(vector);
+        }
+        else if (_injectedSoftware is { } software)
+        {
+            _injectedSoftware = null;
+            p.Delivery.DeliverGuestEvent(software);
         }
     }
 
@@ -166,6 +210,7 @@ internal sealed unsafe class Events(Processor p)
             p.Controls = p.Controls with { InterruptWindowExiting = true };
             return;
         }
+        if (p.GuestHypervisor is { } hypervisor && hypervisor.TakeInterrupt(source)) return;
         byte? vector = source.Acknowledge(out bool more);
         if (vector is { } taken)
         {

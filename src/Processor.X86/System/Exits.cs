@@ -20,6 +20,7 @@ internal sealed unsafe class Exits(Processor p)
     private ExitReason _completionReason;
     private ulong _completionRip;
     private bool _isRefusal; // the exit is an access that the second stage refuses
+    private TaskSwitchRequest? _taskSwitch; // a hypervisor inside the guest takes it as soon as the instruction is abandoned
     private bool _leftForExit; // the pending exit does not belong to an instruction that was executed
 
     /// <summary><see cref="Processor.Exit"/> is filled and waits to be returned from Enter.</summary>
@@ -122,9 +123,21 @@ internal sealed unsafe class Exits(Processor p)
     /// <summary>The exception bitmap has this vector.</summary>
     public bool Intercepts(Vector vector) => (p.Controls.ExceptionBitmap >> (int)vector & 1) != 0;
 
-    /// <summary>Leaves an exit pending if the exception bitmap has the exception: it is not delivered then.</summary>
+    /// <summary>A hypervisor inside the guest has taken the exception, which is not delivered then.</summary>
+    public bool TryReflectException(Vector vector, uint? errorCode)
+    {
+        if (p.GuestHypervisor is not { } hypervisor || !hypervisor.WantsException(vector, errorCode)) return false;
+        hypervisor.TakeException(new VectoredEvent(EventKind.HardwareException, (byte)vector, errorCode));
+        return true;
+    }
+
+    /// <summary>
+    /// An exception of an instruction, or of the delivery of an event: true when a hypervisor inside the guest has taken it, or the exception bitmap has it, so
+    /// that an exit is pending. It is not delivered then.
+    /// </summary>
     public bool TryExitWithException(Vector vector, uint? errorCode)
     {
+        if (TryReflectException(vector, errorCode)) return true;
         if (!Intercepts(vector)) return false;
         p.Exit.Reason = ExitReason.Exception;
         p.Exit.Address = (ulong)vector;
@@ -151,11 +164,27 @@ internal sealed unsafe class Exits(Processor p)
     }
 
     /// <summary>
+    /// A task switch that is a matter for the hypervisor inside the guest: abandons what is being done. MMIO writes of earlier instructions come first.
+    /// </summary>
+    public ExitRequest ReflectedTaskSwitch(in TaskSwitchRequest request)
+    {
+        if (!MustExitFirst) _taskSwitch = request;
+        return Requested;
+    }
+
+    /// <summary>
     /// The current instruction, or the delivery of an event, was abandoned: leaves the exit pending that comes now. It is a refused access, the MMIO read that
     /// the instruction wants, or a posted write, which stands before both.
     /// </summary>
     public void Abandoned()
     {
+        if (_taskSwitch is { } request)
+        {
+            _taskSwitch = null;
+            p.Mmio.ForgetReplay();
+            p.GuestHypervisor?.TakeTaskSwitch(request);
+            return;
+        }
         Pending = true;
         if (_isRefusal)
         {

@@ -11,7 +11,11 @@ internal sealed unsafe class InterruptReturns(Processor p)
         ProcessorState* s = p.State;
         bool nmiBlocked = p.Events.NmiBlocked;
         // Also when the instruction faults (SDM vol. 3A, "Nonmaskable Interrupt (NMI)").
-        p.Events.NmiBlocked = false;
+        if (nmiBlocked && p.GuestHypervisor is not { IretUnblocksNmis: false })
+        {
+            p.Events.NmiBlocked = false;
+            p.Events.IretUnblockedNmis = true;
+        }
         try
         {
             if ((s->Cr0 & (ulong)Cr0.Pe) == 0) ReturnReal<T>();
@@ -26,6 +30,7 @@ internal sealed unsafe class InterruptReturns(Processor p)
             p.Events.NmiBlocked = nmiBlocked;
             throw;
         }
+        p.Events.IretUnblockedNmis = false;
         if ((s->FlagsOther & (uint)Rflags.Rf) != 0) p.Debug.KeepResumeFlag(s->Retired + i->Ordinal + 1);
         p.ModeChanged();
         return Flow.LeaveTo(s, i, s->Rip);

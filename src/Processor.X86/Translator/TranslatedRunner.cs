@@ -125,14 +125,15 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
             p.Tlb.Fill(address, found, access);
             return MissOutcome.Resolved;
         }
-        if (resume == TranslatedBlock.AfterGroupHead || p.Exits.Intercepts(Vector.Pf)) return MissOutcome.Interpret;
+        if (resume == TranslatedBlock.AfterGroupHead || p.Exits.Intercepts(Vector.Pf)
+            || (p.GuestHypervisor is { } hypervisor && hypervisor.WantsException(Vector.Pf, found.ErrorCode))) return MissOutcome.Interpret;
         Insn* operation = t->Operations + record->Number;
         s->Current = null;
         s->LinkFrom = null;
         s->BlockRip = t->Rip;
         s->Rip = (t->Rip + operation->Offset) & Flow.RipMask(s);
         s->Retired += operation->Ordinal;
-        s->Cr2 = address;
+        p.Mmu.SetCr2(address);
         p.Delivery.DeliverException(Vector.Pf, found.ErrorCode);
         return MissOutcome.Faulted;
     }
