@@ -26,6 +26,7 @@ internal sealed unsafe partial class Processor : IDisposable
 
     // Memory.
     public readonly GuestPhysical Physical;
+    public readonly PagingStructures PagingStructures;
     public readonly PageWalker Walker;
     public readonly Tlb Tlb;
     public readonly Mmu Mmu;
@@ -50,6 +51,9 @@ internal sealed unsafe partial class Processor : IDisposable
     public readonly DebugUnit Debug;
     public readonly Following Following;
     public readonly PauseLoops PauseLoops;
+
+    /// <summary>Guests of a hypervisor inside the guest.</summary>
+    public readonly GuestMode GuestMode;
 
     // System instructions.
     public readonly ControlRegisters ControlRegisters;
@@ -80,6 +84,8 @@ internal sealed unsafe partial class Processor : IDisposable
         State = (ProcessorState*)_stateMemory.Pointer;
         X87.Reset(State); // host-executed instructions rely on a valid image
         Physical = new GuestPhysical(memory);
+        PagingStructures = new PagingStructures(this);
+        GuestMode = new GuestMode(this);
         Walker = new PageWalker(this);
         Tlb = new Tlb(this);
         Mmu = new Mmu(this);
@@ -192,7 +198,7 @@ internal sealed unsafe partial class Processor : IDisposable
     public void ModeChanged()
     {
         ProcessorState* s = State;
-        s->Mode = ModeKey.Of(s) | _interceptMode;
+        s->Mode = ModeKey.Of(s) | _interceptMode | GuestMode.ModeBit;
         Tlb.ModeChanged();
         if (s->Cpl == 3 && _firstUserTimestamp == 0) _firstUserTimestamp = Stopwatch.GetTimestamp();
     }

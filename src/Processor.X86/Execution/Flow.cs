@@ -126,5 +126,5 @@ internal static unsafe class Flow
 
     /// <summary>What a jump-cache entry depends on: decode mode, address space and privilege, and the cache's generation.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static ulong JumpKey(ProcessorState* s) => s->Mode | (s->TlbContext << 20) | ((ulong)s->JumpEpoch << 32);
+    public static ulong JumpKey(ProcessorState* s) => s->Mode | (s->TlbContext << ModeKey.Bits) | ((ulong)s->JumpEpoch << (ModeKey.Bits + Tlb.ContextBits));
 }

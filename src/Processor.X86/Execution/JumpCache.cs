@@ -12,9 +12,9 @@ internal sealed unsafe class JumpCache(Processor p)
     public void Forget()
     {
         ProcessorState* s = p.State;
-        if (++s->JumpEpoch == 0)
+        if (++s->JumpEpoch >> (64 - ModeKey.Bits - Tlb.ContextBits) != 0)
         {
-            // After 2^32 generations old keys could match again.
+            // After 2^31 generations old keys could match again.
             new Span<byte>(s->JumpBytes, ProcessorState.JumpSize * sizeof(JumpEntry)).Clear();
             s->JumpEpoch = 1;
         }

@@ -3,7 +3,7 @@ using System.Runtime.CompilerServices;
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// The facts that decoding depends on, packed in 20 bits (<see cref="ProcessorState.Mode"/>): blocks are cached by physical address and this key,
+/// The facts that decoding depends on, packed in 21 bits (<see cref="ProcessorState.Mode"/>): blocks are cached by physical address and this key,
 /// so that handlers need not test what the decoder has already decided.
 /// </summary>
 internal static unsafe class ModeKey
@@ -35,6 +35,12 @@ internal static unsafe class ModeKey
 
     /// <summary>Bits 19:16: number of the set of intercepted instructions, see <see cref="InterceptSets"/>.</summary>
     public const int InterceptShift = 16, InterceptBits = 4;
+
+    /// <summary>A guest of a hypervisor inside the guest runs: translated code has first-level tables of its own then.</summary>
+    public const uint Guest = 1 << 20;
+
+    /// <summary>Bits of a key.</summary>
+    public const int Bits = 21;
 
     /// <summary>EIP has 32 bits in 16-bit code too: running past FFFFh meets the limit of CS and does not wrap.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

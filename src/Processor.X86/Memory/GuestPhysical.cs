@@ -68,6 +68,9 @@ internal sealed unsafe class GuestPhysical(GuestMemory memory)
         return page == null ? null : page + (address & (GuestMemory.PageSize - 1));
     }
 
+    /// <summary>Host address of a page whatever the rights to it are, or null outside RAM.</summary>
+    public byte* PageOf(ulong address) => memory.PagePointer(address & _a20Mask & ~(GuestMemory.PageSize - 1));
+
     /// <summary>What an access meets at a guest-physical address. Any address.</summary>
     /// <param name="wanted">What the access needs; at least one right.</param>
     public PhysicalPage Resolve(ulong address, PageRights wanted)

@@ -16,8 +16,9 @@ internal enum WalkOutcome : byte
     Void,
 }
 
-/// <summary>A guest-physical access that the second stage refused.</summary>
-internal readonly record struct Refusal(ulong Physical, PageRights Wanted, bool IsTableAccess);
+/// <summary>A guest-physical access that a second stage refused.</summary>
+/// <param name="Nested">Why the second stage of a hypervisor inside the guest refused it; null: it was our own, and the address is the machine's.</param>
+internal readonly record struct Refusal(ulong Physical, PageRights Wanted, bool IsTableAccess, SecondStageFault? Nested = null);
 
 /// <summary>What a page walk found.</summary>
 internal readonly unsafe struct WalkResult
@@ -84,6 +85,14 @@ internal sealed unsafe class PageWalker(Processor p)
     private WalkResult Mapped(ulong page, uint access, bool writeReady, bool large)
     {
         PageRights wanted = (access & FetchAccess) != 0 ? PageRights.Execute : (access & WriteAccess) != 0 ? PageRights.Write : PageRights.Read;
+        PageRights nested = PageRights.All;
+        if (p.GuestMode.SecondStage is { } stage)
+        {
+            SecondStageResult found = stage.Translate(page, new SecondStageAccess(wanted, IsTableAccess: false, (access & UserAccess) != 0));
+            if (found.Outcome != SecondStageOutcome.Mapped) return NotMapped(page, wanted, found);
+            page = found.Page;
+            nested = found.Rights;
+        }
         PhysicalPage physical = p.Physical.Resolve(page, wanted);
         if (physical.Kind == PhysicalKind.Refused)
             return new WalkResult { Outcome = WalkOutcome.Refused, Refusal = new Refusal(physical.Address, wanted, IsTableAccess: false) };
@@ -92,11 +101,18 @@ internal sealed unsafe class PageWalker(Processor p)
             Outcome = WalkOutcome.Mapped,
             Page = physical.Address,
             Host = physical.Host,
-            ReadReady = (physical.Rights & PageRights.Read) != 0,
-            WriteReady = writeReady && (physical.Rights & PageRights.Write) != 0,
+            ReadReady = (physical.Rights & nested & PageRights.Read) != 0,
+            WriteReady = writeReady && (physical.Rights & nested & PageRights.Write) != 0,
             Large = large,
         };
     }
+
+    private WalkResult NotMapped(ulong page, PageRights wanted, in SecondStageResult found) => found.Outcome switch
+    {
+        SecondStageOutcome.Void => new WalkResult { Outcome = WalkOutcome.Void },
+        SecondStageOutcome.Refused => new WalkResult { Outcome = WalkOutcome.Refused, Refusal = p.PagingStructures.Refusal },
+        _ => new WalkResult { Outcome = WalkOutcome.Refused, Refusal = new Refusal(page, wanted, IsTableAccess: false, found.Fault) },
+    };
 
     /// <summary>Rights collected along a walk: the AND of R/W and U/S, the OR of XD.</summary>
     private ref struct Rights
@@ -134,6 +150,12 @@ internal sealed unsafe class PageWalker(Processor p)
     {
         ProcessorState* s = p.State;
         ulong pdpte = (&s->Pdpte0)[(linear >> 30) & 3];
+        if (p.GuestMode.SecondStage is { ReadsPdptes: true })
+        {
+            if (!TryRead((s->Cr3 & 0xFFFF_FFE0) + (linear >> 30 & 3) * 8, out TableEntry<ulong> pointer)) return RefusedWalk;
+            pdpte = pointer.Value;
+            if ((pdpte & Present) != 0 && (pdpte & ReservedOfPdpte) != 0) return Miss(access, PageFaultError.Present | PageFaultError.Reserved);
+        }
         if ((pdpte & Present) == 0) return Miss(access, 0);
         ulong reserved = _paging.ReservedPhysical | 0x7FF0_0000_0000_0000 | ((s->Efer & (ulong)Efer.Nxe) == 0 ? ExecuteDisable : 0);
         var rights = new Rights { And = ulong.MaxValue };
@@ -242,80 +264,79 @@ internal sealed unsafe class PageWalker(Processor p)
         return new WalkResult { Outcome = WalkOutcome.PageFault, ErrorCode = error };
     }
 
-    /// <summary>A paging-structure entry that a walk has read.</summary>
-    private readonly struct TableEntry<T> where T : unmanaged
-    {
-        /// <summary>Guest-physical address of the entry.</summary>
-        public ulong Address { get; init; }
-        /// <summary>The entry in the host; null outside RAM, where entries cannot be updated.</summary>
-        public T* Slot { get; init; }
-        public T Value { get; init; }
-    }
-
     /// <summary>What the walk at hand was refused; see <see cref="RefusedWalk"/>.</summary>
     private Refusal _tableRefusal;
 
-    private WalkResult RefusedWalk => new() { Outcome = WalkOutcome.Refused, Refusal = _tableRefusal };
+    private WalkResult RefusedWalk => new() { Outcome = _void ? WalkOutcome.Void : WalkOutcome.Refused, Refusal = _tableRefusal };
 
-    /// <summary>Reads a paging-structure entry; outside RAM it reads as all ones. False: the second stage refuses the access.</summary>
+    /// <summary>An entry of the second stage was changed by another processor while it was walked.</summary>
+    private bool _void;
+
+    /// <summary>
+    /// Reads a paging-structure entry; outside RAM it reads as all ones. False: a second stage refuses the access, see <see cref="RefusedWalk"/>.
+    /// </summary>
     /// <param name="address">Guest-physical, a multiple of the entry's size.</param>
     private bool TryRead<T>(ulong address, out TableEntry<T> entry) where T : unmanaged, IBinaryInteger<T>
     {
-        if (p.Physical.Unwatched(ref address) is var host && host != null)
+        if (p.GuestMode.SecondStage is { } stage && !TryTranslateTable(stage, ref address))
         {
-            // One access, which other processors' updates cannot tear.
-            entry = new TableEntry<T> { Address = address, Slot = (T*)host, Value = *(T*)host };
-            return true;
-        }
-        return TryReadWatched(address, out entry);
-    }
-
-    private bool TryReadWatched<T>(ulong address, out TableEntry<T> entry) where T : unmanaged, IBinaryInteger<T>
-    {
-        PhysicalPage page = p.Physical.Resolve(address, PageRights.Read);
-        if (page.Kind == PhysicalKind.Refused)
-        {
-            _tableRefusal = new Refusal(page.Address | address & 0xFFF, PageRights.Read, IsTableAccess: true);
             entry = default;
             return false;
         }
-        var slot = (T*)(page.Host == null ? null : page.Host + (address & 0xFFF));
-        entry = new TableEntry<T> { Address = page.Address | address & 0xFFF, Slot = slot, Value = slot == null ? T.AllBitsSet : *slot };
-        return true;
+        if (p.PagingStructures.TryRead(address, out entry)) return true;
+        _void = false;
+        _tableRefusal = p.PagingStructures.Refusal;
+        return false;
     }
 
-    /// <summary>
-    /// Sets accessed and dirty flags if they are not set yet; null: done. Another processor may change the entry at the same time, and flags must not get into
-    /// what it wrote, which may be no present entry any more: the walk is void then, with nothing changed.
-    /// </summary>
-    /// <remarks>Intel SDM vol. 3A, "Accessed and Dirty Flags", and "Automatic Locking".</remarks>
+    /// <summary>From the address of a paging-structure entry to where it is in the memory of the machine.</summary>
+    private bool TryTranslateTable(SecondStage stage, ref ulong address)
+    {
+        SecondStageResult found = stage.Translate(address, new SecondStageAccess(PageRights.Read, IsTableAccess: true, IsUser: false));
+        if (found.Outcome == SecondStageOutcome.Mapped)
+        {
+            address = found.Page | address & 0xFFF;
+            return true;
+        }
+        _void = found.Outcome == SecondStageOutcome.Void;
+        _tableRefusal = found.Outcome == SecondStageOutcome.Refused ? p.PagingStructures.Refusal
+            : new Refusal(address, PageRights.Read, IsTableAccess: true, found.Fault);
+        return false;
+    }
+
+    /// <summary>Sets accessed and dirty flags if they are not set yet; null: done, else how the walk ends.</summary>
     private WalkResult? TrySetFlags<T>(in TableEntry<T> entry, T flags) where T : unmanaged, IBinaryInteger<T>
     {
-        T* slot = entry.Slot;
-        if ((entry.Value & flags) == flags || slot == null) return null;
-        if ((p.Memory.Rights[p.Code.BackingOffset((byte*)slot)] & PageRights.Write) == 0)
+        switch (p.PagingStructures.TrySetFlags(entry, flags))
         {
-            _tableRefusal = new Refusal(entry.Address, PageRights.Write, IsTableAccess: true);
-            return RefusedWalk;
+            case FlagUpdate.Void:
+                return new WalkResult { Outcome = WalkOutcome.Void };
+            case FlagUpdate.Refused:
+                _void = false;
+                _tableRefusal = p.PagingStructures.Refusal;
+                return RefusedWalk;
+            default:
+                return null;
         }
-        if (p.WriteWatch.IsOn) p.WriteWatch.Note((byte*)slot, null);
-        if (Interlocked.CompareExchange(ref *slot, entry.Value | flags, entry.Value) != entry.Value) return new WalkResult { Outcome = WalkOutcome.Void };
-        // Page tables may lie beside code.
-        if (p.Code.IsCodePage((byte*)slot)) p.Code.AfterWrite((byte*)slot, sizeof(T));
-        return null;
     }
+
+    private ulong ReservedOfPdpte => ~((1ul << p.Model.PhysicalAddressBits) - 1) | 0x1E6;
 
     /// <summary>Loads the PDPTEs from <paramref name="cr3"/>; #GP(0) when a present one has reserved bits set. Intel SDM vol. 3A, "PDPTE Registers".</summary>
     public void LoadPdptes(ulong cr3)
     {
+        if (p.GuestMode.SecondStage is { ReadsPdptes: true }) return;
         Span<ulong> entries = stackalloc ulong[4];
         ulong address = cr3 & 0xFFFF_FFE0;
-        ulong reserved = ~((1ul << p.Model.PhysicalAddressBits) - 1) | 0x1E6;
         for (int n = 0; n < 4; n++)
         {
-            if (!TryRead(address + (ulong)n * 8, out TableEntry<ulong> entry)) throw p.Exits.RefusedAccess(0, _tableRefusal);
+            TableEntry<ulong> entry;
+            while (!TryRead(address + (ulong)n * 8, out entry))
+            {
+                if (!_void) throw p.Exits.RefusedAccess(0, _tableRefusal);
+            }
             entries[n] = entry.Value;
-            if ((entries[n] & 1) != 0 && (entries[n] & reserved) != 0) throw p.GeneralProtection();
+            if ((entries[n] & 1) != 0 && (entries[n] & ReservedOfPdpte) != 0) throw p.GeneralProtection();
         }
         entries.CopyTo(new Span<ulong>(&p.State->Pdpte0, 4));
     }

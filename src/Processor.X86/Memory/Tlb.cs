@@ -11,7 +11,9 @@ internal sealed unsafe class Tlb(Processor p)
     public const ulong Empty = ulong.MaxValue;
 
     private readonly AddressSpaces _spaces = new();
-    private AddressSpaceOwner _owner; // of the address space in force: the processor's own, until there are guests inside
+    private AddressSpaceOwner _owner; // of the address space in force
+    /// <summary>The space whose mappings the first level of translated code holds, outside guest mode and in it; 0: none.</summary>
+    private readonly ulong[] _firstLevelSpaces = new ulong[2];
     private RightsInputs _inputs;
 
     /// <summary>CR0.AM, RFLAGS.AC and CPL 3: every access must be looked at.</summary>
@@ -38,9 +40,10 @@ internal sealed unsafe class Tlb(Processor p)
         const ulong cr0Bits = (ulong)(Cr0.Pg | Cr0.Wp | Cr0.Pe);
         const ulong cr4Bits = (ulong)(Cr4.Pse | Cr4.Pae | Cr4.Pge | Cr4.Smep | Cr4.Smap | Cr4.Pke | Cr4.La57 | Cr4.Pcide);
         var inputs = new RightsInputs(s->Cr0 & cr0Bits, s->Cr4 & cr4Bits, s->Efer, s->Pkru, align, watch);
-        if (inputs != _inputs)
+        if (inputs != _inputs || _ownerChanged)
         {
             _inputs = inputs;
+            _ownerChanged = false;
             ChecksAlignment = align;
             AllowsFills = !align && !watch;
             _spaces.Enter(_owner, inputs);
@@ -49,14 +52,15 @@ internal sealed unsafe class Tlb(Processor p)
     }
 
     /// <summary>From now on linear addresses are those of <paramref name="owner"/>. What is cached for others stays.</summary>
-    /// <remarks>Nobody calls it yet: guests inside the guest will, when they are entered and left.</remarks>
+    /// <remarks><see cref="Processor.ModeChanged"/> must follow, once the rest of the state is that of the owner, too.</remarks>
     public void SelectOwner(AddressSpaceOwner owner)
     {
         if (owner == _owner) return;
         _owner = owner;
-        _spaces.Enter(owner, _inputs);
-        SelectContext();
+        _ownerChanged = true;
     }
+
+    private bool _ownerChanged;
 
     private void SelectContext()
     {
@@ -68,7 +72,12 @@ internal sealed unsafe class Tlb(Processor p)
             space = _spaces.Select(CurrentPcid);
         }
         bool smapOverride = (s->FlagsOther & (uint)Rflags.Ac) != 0;
-        if (s->TlbContext >> SpaceShift != space) p.Translator?.FirstLevel.Drop();
+        ref ulong held = ref _firstLevelSpaces[p.GuestMode.IsActive ? 1 : 0];
+        if (held != space)
+        {
+            held = space;
+            p.Translator?.FirstLevel.Drop(p.GuestMode.IsActive);
+        }
         s->TlbContext = ((ulong)space << SpaceShift) | (s->Cpl == 3 ? 1ul : 0) | (smapOverride ? SmapOverrideContext : 0);
     }
 
@@ -76,6 +85,8 @@ internal sealed unsafe class Tlb(Processor p)
     public const ulong SmapOverrideContext = 2;
     /// <summary>Where the number of the address space begins in a TLB context, which is a tag's low 12 bits.</summary>
     private const int SpaceShift = 2;
+    /// <summary>Bits of a TLB context.</summary>
+    public const int ContextBits = 12;
 
     private uint CurrentPcid => (p.State->Cr4 & (ulong)Cr4.Pcide) != 0 ? (uint)p.State->Cr3 & 0xFFF : 0;
 
@@ -84,7 +95,7 @@ internal sealed unsafe class Tlb(Processor p)
     {
         _spaces.Reclaim();
         // A new number tells elsewhere; here it may be an old one again.
-        p.Translator?.FirstLevel.Drop();
+        Array.Clear(_firstLevelSpaces);
         var e = (TlbEntry*)p.State->TlbBytes;
         for (int n = 0; n < ProcessorState.TlbSize; n++)
         {
@@ -117,13 +128,32 @@ internal sealed unsafe class Tlb(Processor p)
 
     private void ForgetLargeRegions() => _largeRegions[0] = _largeRegions[1] = (ulong.MaxValue, 0);
 
+    /// <summary>Drops every cached mapping of a VPID or ASID, whatever its second stage.</summary>
+    public void FlushTag(ushort tag)
+    {
+        Flushes++;
+        _spaces.ForgetTag(tag);
+        SelectContext();
+    }
+
+    /// <summary>Drops every cached mapping behind a second stage, whatever its VPID or ASID.</summary>
+    public void FlushSecondStage(ulong root)
+    {
+        Flushes++;
+        _spaces.ForgetSecondStage(root);
+        SelectContext();
+    }
+
     /// <summary>INVLPG: drops the mapping of one page in the current PCID and global ones.</summary>
-    public void FlushPage(ulong address)
+    public void FlushPage(ulong address) => FlushPage(address, _owner.Tag);
+
+    /// <summary>INVLPGA, INVVPID: drops the mapping of one page in all spaces of a VPID or ASID. Other owners may lose theirs of this page, too.</summary>
+    public void FlushPage(ulong address, ushort tag)
     {
         (ulong low, ulong high) = _largeRegions[address >> 63];
         if (address >= low && address <= high)
         {
-            Flush();
+            FlushTag(tag);
             return;
         }
         TlbEntry* e = Access.Entry(p.State, address);

@@ -28,7 +28,7 @@ internal enum Cr4 : ulong
 [Flags]
 internal enum Efer : ulong
 {
-    Sce = 1, Lme = 0x100, Lma = 0x400, Nxe = 0x800,
+    Sce = 1, Lme = 0x100, Lma = 0x400, Nxe = 0x800, Svme = 0x1000,
 }
 
 /// <summary>Exception vectors. Intel SDM vol. 3A, "Protected-Mode Exceptions and Interrupts".</summary>

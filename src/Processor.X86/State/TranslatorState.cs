@@ -54,10 +54,13 @@ internal unsafe struct TranslatorState
     public const int ReadTag = 0, ReadAddend = FirstLevelSize * 8, WriteTag = 2 * FirstLevelSize * 8, WriteAddend = 3 * FirstLevelSize * 8,
         TableSize = 4 * FirstLevelSize * 8;
     /// <summary>For user mode, for supervisor mode, and for supervisor mode with RFLAGS.AC set.</summary>
-    public const int Privileges = 3;
+    public const int Levels = 3;
+    /// <summary>The same once more for guest mode, so that a guest's entry and exit leave both halves as they are.</summary>
+    public const int Privileges = 2 * Levels;
 
     /// <summary>Which of them code of <paramref name="mode"/> uses.</summary>
-    public static int PrivilegeOf(uint mode) => ModeKey.Cpl(mode) == 3 ? 0 : (mode & ModeKey.SmapOverride) != 0 ? 2 : 1;
+    public static int PrivilegeOf(uint mode) =>
+        (ModeKey.Cpl(mode) == 3 ? 0 : (mode & ModeKey.SmapOverride) != 0 ? 2 : 1) + ((mode & ModeKey.Guest) != 0 ? Levels : 0);
 
     public fixed byte FirstLevel[Privileges * TableSize];
     /// <summary>
@@ -71,12 +74,18 @@ internal unsafe struct TranslatorState
     /// <summary>Number of the entry that a linear address has.</summary>
     public static int EntryOf(ulong address) => (int)(address >> 12) & (FirstLevelSize - 1);
 
-    /// <summary>Number of the mapping (linear page, backing page) in force for code of user and of supervisor mode, by linear page; 0: unknown.</summary>
-    public const int MappingBits = 10, MappingSize = 1 << MappingBits;
-    public fixed uint Mappings[2 * MappingSize];
+    /// <summary>
+    /// Number of the mapping (linear page, backing page) in force for code of user and of supervisor mode, and of both in guest mode, by linear page; 0:
+    /// unknown.
+    /// </summary>
+    public const int MappingBits = 10, MappingSize = 1 << MappingBits, MappingTables = 4;
+    public fixed uint Mappings[MappingTables * MappingSize];
+
+    /// <summary>Which of them code of <paramref name="mode"/> uses.</summary>
+    public static int MappingTableOf(uint mode) => (ModeKey.Cpl(mode) == 3 ? 0 : 1) + ((mode & ModeKey.Guest) != 0 ? 2 : 0);
 
     /// <summary>Jump cache of translated code, one for each of the modes in use: negated RIP, and where its translation begins.</summary>
-    public const int TargetBits = 14, TargetSize = 1 << TargetBits, TargetModes = 16, TargetTableSize = 2 * TargetSize * 8;
+    public const int TargetBits = 14, TargetSize = 1 << TargetBits, TargetModes = 32, TargetTableSize = 2 * TargetSize * 8;
     public fixed byte Targets[TargetModes * TargetTableSize];
     /// <summary>Never the negative of a canonical address.</summary>
     public const ulong EmptyTarget = 1ul << 62;

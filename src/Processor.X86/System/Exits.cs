@@ -158,6 +158,7 @@ internal sealed unsafe class Exits(Processor p)
         p.Exit.Address = refusal.Physical | (refusal.IsTableAccess ? 0 : linear & 0xFFF);
         p.Exit.IsWrite = (refusal.Wanted & PageRights.Write) != 0;
         p.Exit.Violation = new PageViolation(refusal.Wanted, linear, refusal.IsTableAccess);
+        NestedFault = refusal.Nested;
         p.Exit.Vectoring = p.Delivery.Vectoring;
         _isRefusal = true;
         return Requested;
@@ -171,6 +172,12 @@ internal sealed unsafe class Exits(Processor p)
         if (!MustExitFirst) _taskSwitch = request;
         return Requested;
     }
+
+    /// <summary>
+    /// With an <see cref="ExitReason.EptViolation"/>: why the second stage of a hypervisor inside the guest refused the access, which is that hypervisor's
+    /// affair; null: it was our own.
+    /// </summary>
+    public SecondStageFault? NestedFault { get; private set; }
 
     /// <summary>
     /// The current instruction, or the delivery of an event, was abandoned: leaves the exit pending that comes now. It is a refused access, the MMIO read that

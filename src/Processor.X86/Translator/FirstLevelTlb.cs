@@ -11,13 +11,21 @@ internal sealed unsafe class FirstLevelTlb(ProcessorState* state, LinearMirror m
     /// <summary>Drops every entry.</summary>
     public void Drop()
     {
-        for (int privilege = 0; privilege < TranslatorState.Privileges; privilege++)
+        Drop(inGuestMode: false);
+        Drop(inGuestMode: true);
+    }
+
+    /// <summary>Drops every entry for code outside guest mode, or for code in it.</summary>
+    public void Drop(bool inGuestMode)
+    {
+        int first = inGuestMode ? TranslatorState.Levels : 0;
+        for (int privilege = first; privilege < first + TranslatorState.Levels; privilege++)
         {
             byte* table = state->Translator.FirstLevel + privilege * TranslatorState.TableSize;
             _empty.CopyTo(new Span<ulong>(table + TranslatorState.ReadTag, TranslatorState.FirstLevelSize));
             _empty.CopyTo(new Span<ulong>(table + TranslatorState.WriteTag, TranslatorState.FirstLevelSize));
         }
-        new Span<uint>(state->Translator.Mappings, 2 * TranslatorState.MappingSize).Clear();
+        new Span<uint>(state->Translator.Mappings + (inGuestMode ? 2 * TranslatorState.MappingSize : 0), 2 * TranslatorState.MappingSize).Clear();
         DropPredictions();
     }
 
@@ -45,7 +53,7 @@ internal sealed unsafe class FirstLevelTlb(ProcessorState* state, LinearMirror m
             if (*write == tag) *write = _empty[n];
         }
         int slot = (int)(page >> 12) & (TranslatorState.MappingSize - 1);
-        state->Translator.Mappings[slot] = state->Translator.Mappings[TranslatorState.MappingSize + slot] = 0;
+        for (int table = 0; table < TranslatorState.MappingTables; table++) state->Translator.Mappings[table * TranslatorState.MappingSize + slot] = 0;
         DropPredictions();
     }
 

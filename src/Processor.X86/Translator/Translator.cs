@@ -141,8 +141,8 @@ internal sealed unsafe class Translator : IDisposable
         : (flags & InsnFlags.Unmirrored) == 0 ? LoopPredictions.Addends : LoopPredictions.None;
 
     private static int MappingSlot(ulong linear, uint mode) =>
-        StateOffsets.Mappings + sizeof(uint) * (((int)(linear >> 12) & (TranslatorState.MappingSize - 1)) + (ModeKey.Cpl(mode) == 3 ? 0
-            : TranslatorState.MappingSize));
+        StateOffsets.Mappings
+            + sizeof(uint) * (((int)(linear >> 12) & (TranslatorState.MappingSize - 1)) + TranslatorState.MappingTableOf(mode) * TranslatorState.MappingSize);
 
     /// <summary>The block's pages are mapped as they were when it was translated.</summary>
     private static void NoteMapping(ProcessorState* s, TranslatedBlock* t)

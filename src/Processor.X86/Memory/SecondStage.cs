@@ -1,0 +1,56 @@
+using Bunraku.Engines;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>What a guest-physical access is for.</summary>
+/// <param name="Wanted">One right: to read, to write or to execute.</param>
+/// <param name="IsTableAccess">An access of the first stage to its own paging structures.</param>
+/// <param name="IsUser">The access is made at CPL 3.</param>
+internal readonly record struct SecondStageAccess(PageRights Wanted, bool IsTableAccess, bool IsUser);
+
+/// <summary>Why a second stage refuses an access, in the terms of its vendor.</summary>
+/// <param name="Code">Error code of a nested page fault, or exit qualification of an EPT violation as far as the second stage knows it.</param>
+/// <param name="IsMisconfiguration">An EPT misconfiguration, which has no qualification.</param>
+internal readonly record struct SecondStageFault(ulong Code, bool IsMisconfiguration = false);
+
+/// <summary>How a walk of the second stage ended.</summary>
+internal enum SecondStageOutcome : byte
+{
+    /// <summary>The access is allowed.</summary>
+    Mapped,
+    /// <summary>It is not: <see cref="SecondStageResult.Fault"/> for the hypervisor whose tables they are.</summary>
+    Fault,
+    /// <summary>Our own second stage refuses access to these tables: <see cref="PagingStructures.Refusal"/>.</summary>
+    Refused,
+    /// <summary>Another processor changed an entry meanwhile: the walk means nothing.</summary>
+    Void,
+}
+
+/// <summary>What a walk of the second stage found.</summary>
+internal readonly struct SecondStageResult
+{
+    public SecondStageOutcome Outcome { get; init; }
+    /// <summary>With <see cref="SecondStageOutcome.Mapped"/>: where the 4 KiB page lies in the memory of the machine.</summary>
+    public ulong Page { get; init; }
+    /// <summary>Everything that may be done with the page; writing only when its dirty flag is set, so that this can be cached.</summary>
+    public PageRights Rights { get; init; }
+    /// <summary>With <see cref="SecondStageOutcome.Fault"/>.</summary>
+    public SecondStageFault Fault { get; init; }
+}
+
+/// <summary>
+/// The second stage that a hypervisor inside the guest has built in memory: nested page tables (AMD) or extended page tables (Intel). Every guest-physical
+/// address of its guest passes it: data, instruction fetch, each paging-structure entry of the first stage, PDPTEs.
+/// </summary>
+/// <remarks>AMD APM vol. 2, "Nested Paging"; Intel SDM vol. 3C, "The Extended Page Table Mechanism (EPT)".</remarks>
+internal abstract class SecondStage
+{
+    /// <summary>
+    /// Where an access leads; never throws. Sets accessed and dirty flags of the second stage's own entries as the processor would, by compare and exchange.
+    /// </summary>
+    /// <param name="guestPhysical">Any address.</param>
+    public abstract SecondStageResult Translate(ulong guestPhysical, SecondStageAccess access);
+
+    /// <summary>The PAE page-directory-pointer entries of the first stage are read by each walk, and not by MOV to CR3.</summary>
+    public virtual bool ReadsPdptes => false;
+}
