@@ -20,11 +20,14 @@ internal static class RunGuest
         using ReportFile? json = options.StatsJson is { } path ? new ReportFile(path, "--stats-json") : null;
         using var host = new ConsoleHost(options);
         using ExitTrace? trace = options.Trace is { } target ? new ExitTrace(target) : null;
-        if (Build(options, host, trace) is not { } built) return ExitStatus.Signal + host.Signal;
+        using PerfMap? map = options.PerfMap ? new PerfMap("--perf-map") : null;
+        if (Build(options, host, trace, map) is not { } built) return ExitStatus.Signal + host.Signal;
         using Vm vm = built;
         VmResult result = host.Run(vm);
         Explain(result, vm);
         if (trace?.Error is { } broken) lost.Add(broken);
+        map?.Dispose();
+        if (map?.Error is { } unwritten) lost.Add(unwritten);
         if (options.Stats || json is not null)
         {
             VmStatistics statistics = result.Statistics!;
@@ -44,7 +47,7 @@ internal static class RunGuest
     }
 
     /// <summary>Null when a signal asked for the end before; a download may have taken a minute by then.</summary>
-    private static Vm? Build(RunOptions options, ConsoleHost host, ExitTrace? trace)
+    private static Vm? Build(RunOptions options, ConsoleHost host, ExitTrace? trace, PerfMap? map)
     {
         try
         {
@@ -54,6 +57,7 @@ internal static class RunGuest
                 Started = StartOfProgram() ?? HostProcess.StartTime,
                 Console = host,
                 Observers = trace is null ? [] : [trace],
+                HostCode = map,
                 Progress = text => Console.Error.WriteLine("bunraku: " + text),
                 Words = OptionWords.CommandLine,
             }.Build(host.Interrupted);

@@ -42,4 +42,6 @@ internal sealed record RunOptions : VmOptions
     public bool Stats { get; init; }
     public string? StatsJson { get; init; }
     public TraceTarget? Trace { get; init; }
+    /// <summary>Write a map of emitted code for Linux's perf.</summary>
+    public bool PerfMap { get; init; }
 }

@@ -202,6 +202,12 @@ internal sealed class CheckedCpu : IX86Cpu
 
     public EngineCounters Counters => _subject.Counters;
 
+    public CpuWork? Work => _subject.Work;
+
+    public ExecutionReport? Execution => _subject.Execution;
+
+    public bool ObserveCode(IHostCodeObserver observer) => _subject.ObserveCode(observer);
+
     public void Dispose()
     {
         if (_disposed) return;

@@ -33,6 +33,17 @@ public interface IVirtualCpu : IStateful, IDisposable
 
     /// <summary>Counters of this vCPU, which only grow. Any thread; from others than the vCPU's they are approximate.</summary>
     EngineCounters Counters { get; }
+
+    /// <summary>What the vCPU's thread does at this moment; null: the engine does not know. Any thread.</summary>
+    CpuWork? Work => null;
+
+    /// <summary>Caches and further counts; null: the engine has none. Any thread; from others than the vCPU's they are approximate.</summary>
+    ExecutionReport? Execution => null;
+
+    /// <summary>From now on somebody is told where host code lies that is made for this vCPU; what there is already is told at once. Before it runs.</summary>
+    /// <param name="observer">Lives longer than the vCPU.</param>
+    /// <returns>False: the engine makes none.</returns>
+    bool ObserveCode(IHostCodeObserver observer) => false;
 }
 
 /// <summary>What a vCPU does between events.</summary>

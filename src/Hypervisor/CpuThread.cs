@@ -73,6 +73,9 @@ public abstract class CpuThread : IDisposable
     /// <summary>Nanoseconds that a limit on processor time held the vCPU back, beyond what the host's scheduler knows of. Any thread.</summary>
     public long WithheldNanoseconds => Volatile.Read(ref _withheld);
 
+    /// <summary>It runs no more. Any thread.</summary>
+    public bool HasEnded => _ended;
+
     /// <summary>The host's number of the thread; 0 before it runs. Any thread.</summary>
     public int HostThread { get; private set; }
 

@@ -4,12 +4,12 @@ using System.Runtime.InteropServices;
 namespace Bunraku.Platform;
 
 /// <summary>
-/// A fixed-size arena for emitted host code. The same bytes, which lie behind a descriptor, are mapped twice: once writable, once executable, so that no
-/// page is ever writable and executable at the same address. Not thread-safe.
+/// A fixed-size arena for emitted host code. The same bytes are mapped twice: once writable, once executable, so that no page is ever writable and executable
+/// at the same address. They are shared anonymous memory and no memfd, since Linux's perf looks for the names of code only where there is no file. Not
+/// thread-safe.
 /// </summary>
 public sealed unsafe class ExecutableMemory : IDisposable
 {
-    private int _descriptor;
     private HugePages.Mapping _writable, _executable;
     private readonly ExecutablePart _whole;
     /// <summary>True for each huge page that was asked for; null: none is wanted.</summary>
@@ -25,12 +25,10 @@ public sealed unsafe class ExecutableMemory : IDisposable
     {
         Length = (length + 0xFFF) & ~0xFFFul;
         if (hugePages) _enlarged = new bool[(Length + HugePages.Size - 1) >> HugePages.Shift];
-        _descriptor = Libc.MemfdCreate("bunraku-code", Libc.MemfdCloseOnExec);
         try
         {
-            if (_descriptor < 0 || Libc.Ftruncate(_descriptor, (long)Length) != 0) throw new Win32Exception(Marshal.GetLastPInvokeError());
-            _writable = HugePages.Map(Length, Libc.ProtRead | Libc.ProtWrite, Libc.MapShared | Libc.MapNoReserve, _descriptor);
-            _executable = HugePages.Map(Length, Libc.ProtRead | Libc.ProtExec, Libc.MapShared, _descriptor);
+            _writable = HugePages.Map(Length, Libc.ProtRead | Libc.ProtWrite, Libc.MapShared | Libc.MapAnonymous | Libc.MapNoReserve, -1);
+            _executable = HugePages.MapAgain(_writable.First, Length, Libc.ProtRead | Libc.ProtExec);
         }
         catch (Win32Exception)
         {
@@ -93,7 +91,5 @@ public sealed unsafe class ExecutableMemory : IDisposable
     {
         HugePages.Unmap(ref _writable);
         HugePages.Unmap(ref _executable);
-        if (_descriptor >= 0) _ = Libc.Close(_descriptor);
-        _descriptor = -1;
     }
 }

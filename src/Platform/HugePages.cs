@@ -22,17 +22,36 @@ internal static unsafe class HugePages
     /// <exception cref="Win32Exception">The host refuses; nothing is left mapped.</exception>
     public static Mapping Map(ulong length, int protection, int flags, int descriptor)
     {
+        Mapping mapping = Reserve(length);
+        if (Libc.Mmap((void*)mapping.First, (nuint)length, protection, flags | Libc.MapFixed, descriptor, 0) != Libc.MapFailed) return mapping;
+        throw Failed(mapping);
+    }
+
+    /// <summary>Maps the memory behind a shared mapping once more, at another multiple of 2 MiB.</summary>
+    /// <param name="first">The first mapping's first byte; it stays.</param>
+    /// <exception cref="Win32Exception">The host refuses; nothing more is left mapped.</exception>
+    /// <remarks>mremap(2): an old size of zero makes another mapping of the same pages of a shareable one.</remarks>
+    public static Mapping MapAgain(nint first, ulong length, int protection)
+    {
+        Mapping mapping = Reserve(length);
+        void* again = Libc.Mremap((void*)first, 0, (nuint)length, Libc.MremapMayMove | Libc.MremapFixed, (void*)mapping.First);
+        if (again != Libc.MapFailed && Libc.Mprotect(again, (nuint)length, protection) == 0) return mapping;
+        throw Failed(mapping);
+    }
+
+    private static Mapping Reserve(ulong length)
+    {
         ulong reservedLength = length + Size;
         void* reserved = Libc.Mmap(null, (nuint)reservedLength, Libc.ProtNone, Libc.MapPrivate | Libc.MapAnonymous | Libc.MapNoReserve, -1, 0);
         if (reserved == Libc.MapFailed) throw new Win32Exception(Marshal.GetLastPInvokeError());
-        void* first = (void*)(((ulong)reserved + Size - 1) & ~(Size - 1));
-        if (Libc.Mmap(first, (nuint)length, protection, flags | Libc.MapFixed, descriptor, 0) == Libc.MapFailed)
-        {
-            int error = Marshal.GetLastPInvokeError();
-            _ = Libc.Munmap(reserved, (nuint)reservedLength);
-            throw new Win32Exception(error);
-        }
-        return new Mapping((nint)reserved, reservedLength, (nint)first);
+        return new Mapping((nint)reserved, reservedLength, (nint)(((ulong)reserved + Size - 1) & ~(Size - 1)));
+    }
+
+    private static Win32Exception Failed(Mapping mapping)
+    {
+        int error = Marshal.GetLastPInvokeError();
+        Unmap(ref mapping);
+        return new Win32Exception(error);
     }
 
     /// <summary>Gives back what <see cref="Map"/> has mapped; of nothing, nothing.</summary>

@@ -74,6 +74,12 @@ internal sealed class InterpretedCpu(int index, Processor processor) : IFollowin
 
     public EngineCounters Counters => processor.Counters;
 
+    public CpuWork? Work => processor.Work;
+
+    public ExecutionReport? Execution => processor.Execution;
+
+    public bool ObserveCode(IHostCodeObserver observer) => processor.ObserveCode(observer);
+
     public void Dispose()
     {
         if (_disposed) return;

@@ -5,6 +5,9 @@ namespace Bunraku.Processor.X86;
 /// <summary>The <c>interp</c> engine: every instruction is interpreted. Runs on any x86-64 host; the reference for the other engines.</summary>
 public sealed class InterpreterEngine : IX86Engine
 {
+    /// <inheritdoc cref="TranslatorEngine.Sizes"/>
+    public CodeCacheSizes Sizes { get; init; } = CodeCacheSizes.Usual;
+
     /// <inheritdoc/>
     public string Name => "interp";
 
@@ -15,5 +18,5 @@ public sealed class InterpreterEngine : IX86Engine
     public EngineProbe Probe() => new(true, "software processor, interpreted");
 
     /// <inheritdoc/>
-    public IX86Vm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new SoftwareVm(memory, model, clock, translateAfter: 0);
+    public IX86Vm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new SoftwareVm(memory, model, clock, translateAfter: 0, Sizes);
 }

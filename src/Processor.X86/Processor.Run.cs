@@ -28,6 +28,7 @@ internal sealed unsafe partial class Processor
         finally
         {
             Shootdown.LeaveGuest();
+            State->Work = CpuWork.Outside;
         }
     }
 
@@ -41,6 +42,7 @@ internal sealed unsafe partial class Processor
         bool delivered = false;
         for (; ; )
         {
+            State->Work = CpuWork.Interpreter; // whatever a fault has ended
             try
             {
                 if (delivered && Events.TripleFaulted && !Exits.Pending) Exits.ExitWith(ExitReason.TripleFault);
@@ -210,7 +212,7 @@ internal sealed unsafe partial class Processor
         Shootdown.ProcessRevocations();
         Shootdown.YieldBus();
         if (Physical.ApplyA20()) Tlb.FlushAll();
-        if (Translator is { IsFull: true }) Code.Flush();
+        if (Translator is { IsFull: true } full) Code.Flush(full.Full);
     }
 
     /// <summary>Drops a half-done instruction and events not yet delivered: the whole state is being replaced.</summary>

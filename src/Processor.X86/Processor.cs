@@ -74,8 +74,11 @@ internal sealed unsafe partial class Processor : IDisposable
 
     /// <param name="group">One for all vCPUs of a VM; the new one joins it.</param>
     /// <param name="translateAfter">How often a block is entered before it is translated; 0: never.</param>
-    public Processor(GuestMemory memory, CpuModel model, VirtualClock clock, ProcessorGroup group, int translateAfter = 0)
+    /// <param name="sizes">How large its caches of code are; null: as usual.</param>
+    public Processor(GuestMemory memory, CpuModel model, VirtualClock clock, ProcessorGroup group, int translateAfter = 0, CodeCacheSizes? sizes = null)
     {
+        sizes ??= CodeCacheSizes.Usual;
+        sizes.Check();
         Group = group;
         group.Add(this);
         (Memory, Model, Clock) = (memory, model, clock);
@@ -93,7 +96,7 @@ internal sealed unsafe partial class Processor : IDisposable
         Mmio = new Mmio(this);
         WriteWatch = new WriteWatch(this);
         Shootdown = new Shootdown(this);
-        Code = new CodeCache(this);
+        Code = new CodeCache(this, sizes);
         Blocks = new BlockFinder(this);
         JumpCache = new JumpCache(this);
         Exits = new Exits(this);
@@ -109,7 +112,7 @@ internal sealed unsafe partial class Processor : IDisposable
         FarTransfers = new FarTransfers(this);
         InterruptReturns = new InterruptReturns(this);
         Tasks = new TaskSwitcher(this);
-        if (translateAfter > 0) Translator = new Translator(this, translateAfter);
+        if (translateAfter > 0) Translator = new Translator(this, translateAfter, sizes);
         _interceptSets.Find(_controls.Instructions, GuestIntercepts);
         // From now on other threads may call.
         Code.Attach();
@@ -176,7 +179,7 @@ internal sealed unsafe partial class Processor : IDisposable
         uint? set = _interceptSets.Find(_controls.Instructions, GuestIntercepts);
         if (set == null)
         {
-            Code.Flush();
+            Code.Flush(FlushCause.Intercepts);
             _interceptSets.Clear();
             set = _interceptSets.Find(_controls.Instructions, GuestIntercepts);
         }

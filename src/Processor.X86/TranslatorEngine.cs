@@ -10,6 +10,9 @@ public sealed class TranslatorEngine(int threshold = TranslatorEngine.DefaultThr
     /// <summary>Translating pays from about so many entries on.</summary>
     public const int DefaultThreshold = 24;
 
+    /// <summary>How large the caches of each vCPU are; others than the usual ones are for tests.</summary>
+    public CodeCacheSizes Sizes { get; init; } = CodeCacheSizes.Usual;
+
     /// <inheritdoc/>
     public string Name => "bt";
 
@@ -24,5 +27,5 @@ public sealed class TranslatorEngine(int threshold = TranslatorEngine.DefaultThr
     private static string? Missing() => !Avx2.IsSupported ? "AVX2" : !Bmi2.X64.IsSupported ? "BMI2" : null;
 
     /// <inheritdoc/>
-    public IX86Vm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new SoftwareVm(memory, model, clock, threshold);
+    public IX86Vm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new SoftwareVm(memory, model, clock, threshold, Sizes);
 }

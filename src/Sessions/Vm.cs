@@ -35,6 +35,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
     private readonly DateTime _begun;
     private readonly TimeSpan _created;
     private Timer? _timeout;
+    private WorkSampler? _sampler; // null: no samples are taken
     private TimeSpan _entered, _ended;
     private Task<VmResult>? _run; // from the start on; set with the lock held, never fails
     private HostEnd _hostEnd;
@@ -66,6 +67,8 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         if (observers.Length > 0) _observers = new Observers(this, observers);
         _vm = MakeMachine(model);
         _log = new ExitLog(builder.Cpus);
+        if (builder.HostCode is { } code && _vm.Cpus.Count(c => c.Cpu.ObserveCode(code)) == 0)
+            builder.Progress?.Invoke($"{Option(nameof(VmBuilder.HostCode))}: the engine '{_engine.Name}' makes no host code, so there is nothing to be told");
         try
         {
             if (builder.Console is null) _streams = new StreamConsole(builder.Input, builder.Output, Fail);
@@ -205,6 +208,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
             ObjectDisposedException.ThrowIf(_disposed, this);
             if (_options.Timeout is { } timeout) _timeout = new Timer(_ => End(HostEnd.TimedOut), null, timeout, System.Threading.Timeout.InfiniteTimeSpan);
             _vm.Start();
+            if (_options.SampleWork) _sampler = WorkSampler.Begin(_vm, () => _paused);
             _run = Task.Run(FinishAsync);
         }
         _streams?.StartReading(Send, EndInput);
@@ -224,6 +228,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         StopCause cause = await _vm.Stopped.ConfigureAwait(false);
         _ended = SinceBeginning();
         _vm.Join();
+        _sampler?.Dispose();
         _streams?.StopReading();
         _machine.Finish();
         _streams?.Flush();
@@ -369,7 +374,8 @@ public sealed class Vm : IAsyncDisposable, IDisposable
                 VmStatistics.SumExits(_vm), counters,
                 _vm.Clock.Nanoseconds / 1e9, _vm.Clock.AheadOfHost / 1e3,
                 _vm.Cpus.Sum(c => c.HostTime.Run) / 1e6, _vm.Cpus.Sum(c => c.HostTime.Wait) / 1e6, _vm.Cpus.Sum(c => c.WithheldNanoseconds) / 1e6,
-                _vm.Memory.Size, touched, monitor);
+                _vm.Memory.Size, touched, monitor,
+                ExecutionReport.Sum(_vm.Cpus.Select(c => c.Cpu.Execution)), _sampler?.Times);
         }
     }
 

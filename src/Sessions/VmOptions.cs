@@ -75,6 +75,9 @@ public record VmOptions
     /// <summary>The user's terminal that the guest gets, or null for streams.</summary>
     public TerminalInfo? Terminal { get; init; }
 
+    /// <summary>Look a thousand times a second what the vCPUs do, for <see cref="VmStatistics.Work"/>. Takes a thread a few microseconds each time.</summary>
+    public bool SampleWork { get; init; }
+
     /// <summary>From when the statistics count, UTC; null: from when the VM is made.</summary>
     public DateTime? Started { get; init; }
 

@@ -22,13 +22,16 @@ namespace Bunraku.Sessions;
 /// <param name="GuestBytes">RAM of the guest.</param>
 /// <param name="GuestTouchedBytes">Guest RAM that has a host page behind it.</param>
 /// <param name="MonitorBytes">Resident memory of the process beyond that.</param>
+/// <param name="Execution">Caches and further counts of the engine, all vCPUs together; null: it has none.</param>
+/// <param name="Work">What the vCPUs' threads spent their time with; null: no samples were taken, or the engine does not say.</param>
 public sealed record VmStatistics(
     string Engine, string Cpu,
     double VmCreatedMs, double KernelEntryMs, double? FirstUserMs, double EndMs,
     ulong Instructions, double Mips, IReadOnlyList<KeyValuePair<ExitReason, ulong>> Exits, EngineCounters Counters,
     double ClockSeconds, double ClockAheadUs,
     double RunMs, double WaitMs, double WithheldMs,
-    ulong GuestBytes, ulong GuestTouchedBytes, ulong MonitorBytes)
+    ulong GuestBytes, ulong GuestTouchedBytes, ulong MonitorBytes,
+    ExecutionReport? Execution = null, WorkTimes? Work = null)
 {
     /// <summary>Adds up what the vCPUs counted.</summary>
     public static EngineCounters Sum(IEnumerable<EngineCounters> counters) => counters.Aggregate(default(EngineCounters), (a, b) => new EngineCounters(
@@ -57,8 +60,16 @@ public sealed record VmStatistics(
         return (touched, resident > touched ? resident - touched : 0);
     }
 
-    /// <summary>A short table for people.</summary>
-    public override string ToString()
+    /// <summary>A table for people.</summary>
+    public override string ToString() => Summary + Details;
+
+    /// <summary>The second part of the table: where time goes, caches and counts of the engine. Empty when there is nothing to tell.</summary>
+    public string Details => ExecutionText.Table(Execution, Work);
+
+    /// <summary>The first part of the table: times, instructions, exits, memory.</summary>
+    public string Summary => Summarize();
+
+    private string Summarize()
     {
         var text = new StringBuilder();
         Line("engine", $"{Engine}, cpu {Cpu}");
@@ -128,6 +139,7 @@ public sealed record VmStatistics(
             json.WriteNumber("guestTouched", GuestTouchedBytes);
             json.WriteNumber("monitor", MonitorBytes);
             json.WriteEndObject();
+            ExecutionText.Write(json, Execution, Work);
             json.WriteEndObject();
         }
         return Encoding.UTF8.GetString(stream.ToArray()) + "\n";

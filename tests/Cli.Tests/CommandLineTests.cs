@@ -23,7 +23,7 @@ public class CommandLineTests
         RunOptions o =
             Run("--kernel", "k", "--initrd", "i", "--append", "a=b c", "--memory", "2G", "--cpus", "1", "--engine", "interp", "--local-apic", "board", "--cpu",
             "v1,-sse3",
-            "--serial", "file:out:1", "--debug-exit", "--timeout", "2m", "--stats", "--stats-json", "s", "--trace", "exits:t");
+            "--serial", "file:out:1", "--debug-exit", "--timeout", "2m", "--stats", "--stats-json", "s", "--trace", "exits:t", "--perf-map");
         var expected = new RunOptions
         {
             Kernel = "k",
@@ -37,6 +37,8 @@ public class CommandLineTests
             DebugExit = true,
             Timeout = TimeSpan.FromMinutes(2),
             Stats = true,
+            SampleWork = true,
+            PerfMap = true,
             StatsJson = "s",
             Trace = new TraceTarget("t"),
         };

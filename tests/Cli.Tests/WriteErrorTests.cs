@@ -60,6 +60,27 @@ public sealed class WriteErrorTests : IClassFixture<LinuxGuestFiles>
         Assert.Matches($"^bunraku: {option}: cannot write {value.Split(':')[^1]}: ({reason})\n$", error);
     }
 
+    [Fact]
+    public void AMapForPerfThatCannotBeMadeIsToldBeforeTheGuestRuns()
+    {
+        // Its name has the number of the process, which stays the shell's.
+        string script = $"mkdir /tmp/perf-$$.map /tmp/perf-$$.map/x && exec dotnet '{Program}' run hello --engine bt --perf-map 2>&1 >/dev/null";
+        using var process = new TestProcess(new ProcessStartInfo("sh", ["-c", script]) { RedirectStandardOutput = true });
+        string map = $"/tmp/perf-{process.Id}.map";
+        try
+        {
+            string error = process.StandardOutput.ReadToEnd();
+            process.WaitForExit();
+            Assert.Equal(1, process.ExitCode);
+            Assert.Matches($"^bunraku: --perf-map: cannot write {map}: [^\n]+\n$", error);
+        }
+        finally
+        {
+            Directory.Delete(map, recursive: true);
+        }
+        Assert.Empty(Directory.GetFiles("/tmp", $"perf-{process.Id}.map*"));
+    }
+
     [Theory]
     [InlineData(null, 0, false, 0)]
     [InlineData(null, 1, false, 1)]

@@ -77,6 +77,9 @@ internal sealed unsafe class EnginePair : IDisposable
     /// <summary>Exits that were compared.</summary>
     public long Exits { get; private set; }
 
+    /// <summary>How often the subject gave all code up.</summary>
+    public ulong CodeFlushes => _subject.Cpu.Counters.CodeFlushes;
+
     private void Watch()
     {
         if (Volatile.Read(ref _running) == 0) return;

@@ -14,7 +14,7 @@ public sealed class ProgramFuzzer : IDisposable
     private readonly ProgramGenerator _generator;
     private EnginePair? _pair;
     private ulong _pairFrom;
-    private ulong _exitsBefore;
+    private ulong _exitsBefore, _flushesBefore;
 
     public ProgramFuzzer(IX86Engine subject, IX86Engine reference, CpuModel model)
     {
@@ -36,6 +36,9 @@ public sealed class ProgramFuzzer : IDisposable
     public ulong TripleFaults { get; private set; }
     /// <summary>Exits that were compared.</summary>
     public ulong Exits => _exitsBefore + (ulong)(_pair?.Exits ?? 0);
+
+    /// <summary>How often the subject gave all code up.</summary>
+    public ulong CodeFlushes => _flushesBefore + (_pair?.CodeFlushes ?? 0);
 
     /// <summary>Runs the program number <paramref name="seed"/>. Null when nothing differs, else a report with a program as small as possible.</summary>
     public string? Run(ulong seed)
@@ -67,6 +70,7 @@ public sealed class ProgramFuzzer : IDisposable
         if (_pair != null)
         {
             _exitsBefore += (ulong)_pair.Exits;
+            _flushesBefore += _pair.CodeFlushes;
             _pair.Dispose();
         }
         _pair = new EnginePair(_subject, _reference, _model);

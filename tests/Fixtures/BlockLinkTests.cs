@@ -7,6 +7,7 @@ namespace Bunraku.Fixtures;
 /// What an engine may remember about where a branch leads. Intel SDM vol. 3A, "Self-Modifying Code" and "Program or Task State on Interrupts": neither changed
 /// code nor an event between a branch and its target may be forgotten, or be remembered as the target.
 /// </summary>
+[TinyCachesToo]
 public sealed class BlockLinkTests
 {
     private const int Interrupt = 0x40;

@@ -7,6 +7,7 @@ namespace Bunraku.Fixtures;
 /// Intel SDM vol. 3B, "Debug Registers", "Debug Exceptions": breakpoints, single step, RF, MOV SS; vol. 3A, "Masking Exceptions and Interrupts When Switching
 /// Stacks".
 /// </summary>
+[TinyCachesToo]
 public sealed class DebugTests
 {
     private const ulong Tf = 0x100, Rf = 0x1_0000, Bs = 0x4000, Bd = 0x2000;

@@ -15,9 +15,18 @@ namespace Bunraku.Fixtures;
 [AttributeUsage(AttributeTargets.Method, AllowMultiple = true)]
 public sealed class EnginesAttribute(params object?[] arguments) : DataAttribute
 {
-    public override IEnumerable<object?[]> GetData(MethodInfo testMethod) =>
-        TestedEngines.Runnable.Where(e => NotRun.Reason(e, testMethod) == null).Select(e => (object?[])[e.Name, .. arguments]);
+    public override IEnumerable<object?[]> GetData(MethodInfo testMethod)
+    {
+        IEnumerable<string> names = TestedEngines.Runnable.Where(e => NotRun.Reason(e, testMethod) == null).Select(e => e.Name);
+        if (testMethod.DeclaringType!.IsDefined(typeof(TinyCachesTooAttribute)))
+            names = names.SelectMany(n => n == TestedEngines.Translator ? (string[])[n, TestedEngines.TinyCaches] : [n]);
+        return names.Select(n => (object?[])[n, .. arguments]);
+    }
 }
+
+/// <summary>Fixtures of what depends on caches of code: they run once more on a translator whose caches are full all the time.</summary>
+[AttributeUsage(AttributeTargets.Class)]
+public sealed class TinyCachesTooAttribute : Attribute;
 
 public static class TestedEngines
 {
@@ -35,7 +44,10 @@ public static class TestedEngines
         _ => engine,
     };
 
-    public static IX86Engine Find(string name) => Runnable.First(e => e.Name == name);
+    public const string Translator = "bt", TinyCaches = "bt with tiny caches";
+
+    public static IX86Engine Find(string name) => name == TinyCaches ? new TranslatorEngine(threshold: 1) { Sizes = CodeCacheSizes.Tiny }
+        : Runnable.First(e => e.Name == name);
 }
 
 /// <summary>Which engines the fixtures of this assembly ran on.</summary>

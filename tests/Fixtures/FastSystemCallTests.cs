@@ -5,6 +5,7 @@ namespace Bunraku.Fixtures;
 
 /// <summary>AMD APM vol. 2, "SYSCALL and SYSRET"; Intel SDM vol. 2, SYSCALL, SYSRET, SYSENTER, SYSEXIT, SWAPGS "Operation".</summary>
 /// <remarks>QEMU 7.2's TCG agrees, but loses the arithmetic flags at SYSCALL, which the manuals mask by FMASK only.</remarks>
+[TinyCachesToo]
 public sealed class FastSystemCallTests
 {
     private const uint Entry = Layout.Code + 0x800, EntryCompat = Layout.Code + 0x900;

@@ -8,6 +8,7 @@ namespace Bunraku.Fixtures;
 /// Interrupt delivery at the exit boundary: windows, injection, shadows, NMI blocking, HLT. Intel SDM vol. 3A, "Masking Maskable Hardware Interrupts",
 /// "Nonmaskable Interrupt (NMI)"; vol. 3C, "Interrupt-Window Exiting".
 /// </summary>
+[TinyCachesToo]
 public sealed class InterruptTests
 {
     private const int Vector = 0x40;

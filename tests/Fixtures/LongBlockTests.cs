@@ -7,6 +7,7 @@ namespace Bunraku.Fixtures;
 /// Straight code with many accesses to pages of their own, each of which once in turn has no translation, or faults: what an access does when it fails must be
 /// within its reach, wherever in the code it stands, and flags must pass it by.
 /// </summary>
+[TinyCachesToo]
 public sealed class LongBlockTests
 {
     private const int Pages = 24;

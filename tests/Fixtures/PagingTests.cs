@@ -12,6 +12,7 @@ namespace Bunraku.Fixtures;
 /// QEMU 7.2's TCG agrees but for these: it reports RSVD without P (the manual: "bit 3 of the error code can be set only if bit 0 is also set"), a
 /// read-modify-write's fault as a read, sets accessed flags in PDPTEs, walks them anew each time, and does not check their reserved bits.
 /// </remarks>
+[TinyCachesToo]
 public sealed class PagingTests
 {
     private const uint P = 1, W = 2, U = 4, Rsvd = 8, I = 0x10, Pk = 0x20;

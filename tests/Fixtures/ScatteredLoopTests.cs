@@ -7,6 +7,7 @@ namespace Bunraku.Fixtures;
 /// Loops that go round pages whose translations have nothing in common, long enough that an engine may have learnt where they are. What it has learnt must not
 /// survive a change of the mapping, of the rights, of the address space, or of what the page is used for.
 /// </summary>
+[TinyCachesToo]
 public sealed class ScatteredLoopTests
 {
     private const int Pages = 4, Rounds = 40_000;

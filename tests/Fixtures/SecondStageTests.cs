@@ -12,6 +12,7 @@ namespace Bunraku.Fixtures;
 /// Intel SDM vol. 3C, "EPT Violations" and "Exit Qualification for EPT Violations": which access, at which addresses, to a paging-structure entry or to what is
 /// mapped.
 /// </remarks>
+[TinyCachesToo]
 public sealed class SecondStageTests
 {
     /// <summary>The page under test, and one that its neighbour's accesses reach into.</summary>

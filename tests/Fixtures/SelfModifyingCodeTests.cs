@@ -8,6 +8,7 @@ namespace Bunraku.Fixtures;
 /// Intel SDM vol. 3A, "Self-Modifying Code", "Handling Self- and Cross-Modifying Code": what is written is what is executed next, by whatever address it was
 /// written.
 /// </summary>
+[TinyCachesToo]
 public sealed class SelfModifyingCodeTests
 {
     private const byte IncEcx0 = 0xFF, IncEcx1 = 0xC1, DecEcx1 = 0xC9; // FF /0, FF /1

@@ -5,6 +5,7 @@ using static Iced.Intel.AssemblerRegisters;
 namespace Bunraku.Fixtures;
 
 /// <summary>Several vCPUs at once. Intel SDM vol. 3A, "Multiple-Processor Management".</summary>
+[TinyCachesToo]
 public sealed class SmpTests
 {
     private const int Rounds = 20_000;

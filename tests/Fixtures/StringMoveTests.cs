@@ -4,6 +4,7 @@ using Iced.Intel;
 namespace Bunraku.Fixtures;
 
 /// <summary>Repeated moves over many pages.</summary>
+[TinyCachesToo]
 public sealed class StringMoveTests
 {
     private const uint Code = 0x1000, Source = 0x10_0000, Pages = 64, Length = Pages * 0x1000;

@@ -3,6 +3,7 @@ using static Iced.Intel.AssemblerRegisters;
 namespace Bunraku.Fixtures;
 
 /// <summary>Intel SDM vol. 3A, "Caching Translation Information": what INVLPG, MOV to CR3 and CR4, and INVPCID must drop, and what PCIDs keep apart.</summary>
+[TinyCachesToo]
 public sealed class TranslationCacheTests
 {
     private const uint Page = Layout.Spare, Other = Layout.Spare + 0x1000;

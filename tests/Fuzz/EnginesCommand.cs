@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using Bunraku.Differential;
 using Bunraku.Engines;
+using Bunraku.Processor.X86;
 using Bunraku.Silicon;
 
 namespace Bunraku.Fuzz;
@@ -10,7 +11,7 @@ internal static class EnginesCommand
 {
     private const string Usage =
         "usage: fuzz-engines [--subject NAME] [--reference NAME] [--threshold N] [--count INSTRUCTIONS] [--seed N] [--programs N] [--mode MODE] [--vendor " +
-            "amd|intel] [--print yes]";
+            "amd|intel] [--caches usual|tiny] [--print yes]";
 
     public static int Run(string[] args)
     {
@@ -22,6 +23,7 @@ internal static class EnginesCommand
         ProgramMode? mode = null;
         bool print = false;
         CpuModel model = HostModel.Amd;
+        CodeCacheSizes sizes = CodeCacheSizes.Usual;
         try
         {
             foreach ((string name, string value) in Options.Pairs(args, Usage))
@@ -44,11 +46,18 @@ internal static class EnginesCommand
                             "intel" => HostModel.Intel,
                             _ => throw new FormatException(Nearest.Message("vendor", value, ["amd", "intel"]))
                         }; break;
+                    case "--caches":
+                        sizes = value switch
+                        {
+                            "usual" => CodeCacheSizes.Usual,
+                            "tiny" => CodeCacheSizes.Tiny,
+                            _ => throw new FormatException(Nearest.Message("size of caches", value, ["usual", "tiny"]))
+                        }; break;
                     case "--print": print = true; break;
                     default: throw new FormatException(Usage);
                 }
             }
-            subject = SoftwareEngines.Find(subjectName, threshold);
+            subject = SoftwareEngines.Find(subjectName, threshold, sizes);
             reference = SoftwareEngines.Find(referenceName, threshold);
         }
         catch (FormatException e)
@@ -82,7 +91,7 @@ internal static class EnginesCommand
         return differing == 0 ? 0 : 1;
 
         string Line() => $"{fuzzer.Retired:N0} instructions, {fuzzer.Programs:N0} programs, {fuzzer.Exceptions:N0} exceptions, {fuzzer.Exits:N0} exits, " +
-            $"{fuzzer.TripleFaults} shutdowns, {fuzzer.TimedOut} cut short, "
+            $"{fuzzer.TripleFaults} shutdowns, {fuzzer.TimedOut} cut short, {fuzzer.CodeFlushes:N0} times all code given up, "
             + $"{watch.Elapsed.TotalSeconds:F0} s, {fuzzer.Retired / watch.Elapsed.TotalSeconds / 1e6:F1} million/s";
     }
 }

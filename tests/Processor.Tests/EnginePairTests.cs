@@ -1,5 +1,6 @@
 using Bunraku.Differential;
 using Bunraku.Engines;
+using Bunraku.Processor.X86;
 using Bunraku.Silicon;
 
 namespace Bunraku.Processor.Tests;
@@ -42,6 +43,22 @@ public sealed class EnginePairTests
         // Programs that end at once would compare nothing.
         Assert.InRange(fuzzer.Retired, programs * 2000, ulong.MaxValue);
         Assert.InRange(fuzzer.Exceptions, programs, ulong.MaxValue);
+    }
+
+    /// <summary>Code is given up every few blocks, for each of the reasons that a program can give.</summary>
+    [Theory]
+    [MemberData(nameof(Pairs))]
+    public void RandomProgramsDoTheSameWhileCachesAreFullAllTheTime(string engine, ProgramMode mode, string vendor)
+    {
+        const ulong programs = 12;
+        CpuModel model = s_models.Single(m => m.Vendor == vendor);
+        using var fuzzer = new ProgramFuzzer(SoftwareEngines.Find(engine, sizes: CodeCacheSizes.Tiny), SoftwareEngines.Reference, model) { Mode = mode };
+        for (ulong seed = FirstSeed; seed < FirstSeed + programs; seed++)
+        {
+            string? difference = fuzzer.Run(seed);
+            Assert.True(difference == null, difference);
+        }
+        Assert.InRange(fuzzer.CodeFlushes, programs * 10, ulong.MaxValue);
     }
 
     [Fact]

@@ -13,10 +13,12 @@ public static class SoftwareEngines
     public static IX86Engine Reference => All[0];
 
     /// <param name="threshold">How often a block is entered before it is translated, where an engine translates.</param>
+    /// <param name="sizes">How large its caches of code are; null: as usual.</param>
     /// <exception cref="FormatException">There is none of this name; the message is one line.</exception>
-    public static IX86Engine Find(string name, int threshold = 1)
+    public static IX86Engine Find(string name, int threshold = 1, CodeCacheSizes? sizes = null)
     {
         IX86Engine engine = All.FirstOrDefault(e => e.Name == name) ?? throw new FormatException(Nearest.Message("engine", name, [.. All.Select(e => e.Name)]));
-        return engine is TranslatorEngine ? new TranslatorEngine(threshold) : engine;
+        sizes ??= CodeCacheSizes.Usual;
+        return engine is TranslatorEngine ? new TranslatorEngine(threshold) { Sizes = sizes } : new InterpreterEngine { Sizes = sizes };
     }
 }

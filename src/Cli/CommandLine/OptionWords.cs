@@ -20,6 +20,7 @@ internal static class OptionWords
         nameof(VmOptions.Command) => "what stands behind --",
         nameof(VmOptions.EngineApics) => "--local-apic",
         nameof(VmOptions.Paravirtual) => "--pv",
+        nameof(VmBuilder.HostCode) => "--perf-map",
         _ => Dashed(property),
     };
 

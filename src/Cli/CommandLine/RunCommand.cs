@@ -68,17 +68,20 @@ internal sealed class RunCommand : Command
         SingleValue.Flag("--no-reboot", "end with status 4 when the guest resets the machine, instead of booting it again; with a COMMAND it is always so");
     private readonly Option<TimeSpan?> _timeout =
         SingleValue.Parsed<TimeSpan?>("--timeout", "DURATION", "end with status 124 after this time, for example 10s or 2m", t => Quantities.ParseDuration(t));
-    private readonly Option<bool> _stats = SingleValue.Flag("--stats", "print times, instructions, exits and memory at the end");
+    private readonly Option<bool> _stats = SingleValue.Flag("--stats", "print times, instructions, exits, memory and what took the time at the end");
     private readonly Option<string?> _statsJson = SingleValue.Text("--stats-json", "FILE", "write the same figures as JSON");
     private readonly Option<TraceTarget?> _trace =
         SingleValue.Parsed<TraceTarget?>("--trace", "exits[:FILE]", "one line for each VM exit, to FILE or stderr", TraceTarget.Parse, "exits");
+
+    private readonly Option<bool> _perfMap = SingleValue.Flag("--perf-map", "write /tmp/perf-PID.map, by which Linux's perf names translated code");
 
     public RunCommand() : base("run", "Boot a guest, or run one COMMAND inside it (after --)")
     {
         _guest.CompletionSources.Add([.. GuestImage.Names]);
         Arguments.Add(_guest);
         foreach (Option option in (Option[])[_kernel, _initrd, _modules, _append, _memory, _cpus, _engine, _localApic, _checkInterval, _cpu, _paravirtual,
-            _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _debugExit, _testDevice, _noReboot, _timeout, _stats, _statsJson, _trace])
+            _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _debugExit, _testDevice, _noReboot, _timeout, _stats, _statsJson, _trace,
+            _perfMap])
             Options.Add(option);
     }
 
@@ -132,6 +135,8 @@ internal sealed class RunCommand : Command
             Stats = parsed.GetValue(_stats),
             StatsJson = parsed.GetValue(_statsJson),
             Trace = parsed.GetValue(_trace),
+            SampleWork = parsed.GetValue(_stats),
+            PerfMap = parsed.GetValue(_perfMap),
             Command = command,
         };
     }

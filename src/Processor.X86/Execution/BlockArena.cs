@@ -6,21 +6,27 @@ namespace Bunraku.Processor.X86;
 /// <remarks>Invariant: everything handed out lies inside the two allocations; nothing is freed singly.</remarks>
 internal sealed unsafe class BlockArena : IDisposable
 {
-    public const int MaxOperations = 3 << 19, MaxBlocks = 3 << 17;
+    private readonly int _mostOperations, _mostBlocks;
     private Insn* _operations;
     private Block* _blocks;
     private int _operationCount, _blockCount;
 
-    public BlockArena()
+    public BlockArena(CodeCacheSizes sizes)
     {
-        _operations = (Insn*)NativeMemory.AlignedAlloc((nuint)MaxOperations * (nuint)sizeof(Insn), 64);
-        _blocks = (Block*)NativeMemory.AlignedAlloc((nuint)MaxBlocks * (nuint)sizeof(Block), 64);
+        (_mostOperations, _mostBlocks) = (sizes.Operations, sizes.Blocks);
+        _operations = (Insn*)NativeMemory.AlignedAlloc((nuint)_mostOperations * (nuint)sizeof(Insn), 64);
+        _blocks = (Block*)NativeMemory.AlignedAlloc((nuint)_mostBlocks * (nuint)sizeof(Block), 64);
     }
 
     ~BlockArena() => Release();
 
     /// <summary>True when a block of up to <paramref name="operations"/> operations still fits.</summary>
-    public bool HasRoom(int operations) => _operationCount + operations <= MaxOperations && _blockCount < MaxBlocks;
+    public bool HasRoom(int operations) => _operationCount + operations <= _mostOperations && _blockCount < _mostBlocks;
+
+    /// <summary>Bytes of operations and blocks, and how many there can be.</summary>
+    public (ulong Used, ulong Size) Bytes => (BytesOf(_operationCount, _blockCount), BytesOf(_mostOperations, _mostBlocks));
+
+    private static ulong BytesOf(int operations, int blocks) => (ulong)operations * (ulong)sizeof(Insn) + (ulong)blocks * (ulong)sizeof(Block);
 
     /// <summary>Copies finished operations into the arena.</summary>
     public Insn* Add(ReadOnlySpan<Insn> operations)

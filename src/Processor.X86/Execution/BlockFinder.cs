@@ -1,3 +1,5 @@
+using Bunraku.Engines;
+
 namespace Bunraku.Processor.X86;
 
 /// <summary>From RIP to the decoded block: jump cache, code cache, decoder.</summary>
@@ -40,8 +42,20 @@ internal sealed unsafe class BlockFinder(Processor p)
 
     private bool _mustLookUp; // the block that was found last may not be entered from anywhere but the dispatcher
 
+    /// <summary>Look-ups in the page tables and the table of decoded blocks since power-on.</summary>
+    public ulong LookUps { get; private set; }
+
     /// <summary>Looks RIP up in the page tables, finds the block there or decodes it. Faults leave Rip as it is, with no current instruction.</summary>
     public Insn* FindSlow(ProcessorState* s, ulong linear)
+    {
+        s->Work = CpuWork.LookUps;
+        LookUps++;
+        Insn* found = LookUp(s, linear);
+        s->Work = CpuWork.Interpreter;
+        return found;
+    }
+
+    private Insn* LookUp(ProcessorState* s, ulong linear)
     {
         bool flat = (s->Mode & ModeKey.Flat) != 0;
         bool code64 = (s->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64;
@@ -75,7 +89,8 @@ internal sealed unsafe class BlockFinder(Processor p)
 
     private Insn* DecodeAt(ProcessorState* s, ulong linear, byte* host, ulong start, uint mode, ulong room)
     {
-        if (!p.Code.HasRoom(BlockDecoder.MaxOperations)) p.Code.Flush();
+        if (!p.Code.HasRoom(BlockDecoder.MaxOperations)) p.Code.Flush(FlushCause.Operations);
+        s->Work = CpuWork.Decoding;
         int inPage = (int)(0x1000 - (linear & 0xFFF));
         int available = (int)Math.Min((ulong)inPage, room);
         int maximum = (mode & ModeKey.Single) != 0 ? 1 : int.MaxValue;
@@ -99,7 +114,7 @@ internal sealed unsafe class BlockFinder(Processor p)
         }
         if (_decoder.OutOfThunks)
         {
-            p.Code.Flush();
+            p.Code.Flush(FlushCause.Thunks);
             p.Thunks.Clear();
             return DecodeAt(s, linear, host, start, mode, room);
         }

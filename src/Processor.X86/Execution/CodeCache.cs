@@ -8,7 +8,7 @@ namespace Bunraku.Processor.X86;
 /// Decoded blocks, by where their first byte lies in guest memory. Code pages are write-protected in the software TLB; a write to a line (64 bytes) that holds
 /// decoded code turns the blocks there into stubs that lead back to the dispatcher, so that no link has to be found and undone, and a block may change itself.
 /// </summary>
-internal sealed unsafe class CodeCache(Processor p) : ICodeObserver, IDisposable
+internal sealed unsafe class CodeCache(Processor p, CodeCacheSizes sizes) : ICodeObserver, IDisposable
 {
     private const int BucketBits = 17;
 
@@ -24,7 +24,7 @@ internal sealed unsafe class CodeCache(Processor p) : ICodeObserver, IDisposable
 
     private readonly Dictionary<ulong, CodePage> _codePages = []; // by offset in the backing memory
     private readonly Block** _buckets = (Block**)NativeMemory.AllocZeroed(1 << BucketBits, (nuint)sizeof(Block*));
-    private readonly BlockArena _arena = new();
+    private readonly BlockArena _arena = new(sizes);
     private readonly ConcurrentQueue<ulong> _foreignWrites = new(); // pages, by offset in the backing memory
     private int _observer = -1; // this vCPU's number in Memory.Code
     private Block* _oneShot; // the last block that was decoded from a page with a revocation
@@ -35,8 +35,16 @@ internal sealed unsafe class CodeCache(Processor p) : ICodeObserver, IDisposable
 
     public ulong BlocksInvalidated { get; private set; }
 
+    private readonly ulong[] _flushes = new ulong[Enum.GetValues<FlushCause>().Length];
+
     /// <summary>How often all code was given up.</summary>
     public ulong Flushes { get; private set; }
+
+    /// <summary>And for this reason.</summary>
+    public ulong FlushesFor(FlushCause cause) => _flushes[(int)cause];
+
+    /// <inheritdoc cref="BlockArena.Bytes"/>
+    public (ulong Used, ulong Size) ArenaBytes => _arena.Bytes;
 
     ~CodeCache() => Release();
 
@@ -169,10 +177,15 @@ internal sealed unsafe class CodeCache(Processor p) : ICodeObserver, IDisposable
     private void Invalidate(ulong pageOffset, int begin, int length, bool forget = true)
     {
         if (!_codePages.TryGetValue(pageOffset, out CodePage? page)) return;
+        CpuWork work = p.State->Work;
+        p.State->Work = CpuWork.Evictions;
         if ((page.Lines & LinesOf(begin, begin + length)) != 0) DiscardBlocks(page, begin, length);
-        if (!forget || page.First != null || page.FirstCrossing != null) return;
-        _codePages.Remove(pageOffset);
-        p.Memory.Code.Unwatch(pageOffset, _observer);
+        if (forget && page.First == null && page.FirstCrossing == null)
+        {
+            _codePages.Remove(pageOffset);
+            p.Memory.Code.Unwatch(pageOffset, _observer);
+        }
+        p.State->Work = work;
     }
 
     /// <summary>Discards the blocks that have code in a range of a page.</summary>
@@ -243,9 +256,12 @@ internal sealed unsafe class CodeCache(Processor p) : ICodeObserver, IDisposable
     }
 
     /// <summary>Gives all decoded code up. Only between blocks.</summary>
-    public void Flush()
+    public void Flush(FlushCause cause)
     {
+        CpuWork work = p.State->Work;
+        p.State->Work = CpuWork.Evictions;
         Flushes++;
+        _flushes[(int)cause]++;
         if (p.Translator != null) NoteHotBlocks(p.Translator);
         foreach ((ulong page, _) in _codePages) p.Memory.Code.Unwatch(page, _observer);
         _codePages.Clear();
@@ -256,6 +272,7 @@ internal sealed unsafe class CodeCache(Processor p) : ICodeObserver, IDisposable
         p.State->Current = null;
         p.Translator?.Flush();
         p.JumpCache.Forget();
+        p.State->Work = work;
     }
 
     /// <inheritdoc/>

@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
+using Bunraku.Engines;
 using Iced.Intel;
 
 namespace Bunraku.Processor.X86;
@@ -225,7 +226,10 @@ internal sealed unsafe class Mmu(Processor p)
         if (!code64 && (access & PageWalker.ImplicitAccess) == 0) address &= 0xFFFF_FFFF;
         if (!p.IsCanonical(address)) throw NonCanonical(access);
         if (p.Debug.WatchesData && (access & PageWalker.ImplicitAccess) == 0) p.Debug.DataAccess(address, length, (access & PageWalker.WriteAccess) != 0);
+        CpuWork work = s->Work;
+        s->Work = CpuWork.TlbMisses;
         WalkResult t = p.Walker.Walk(address, access);
+        s->Work = work;
         if (t.Outcome == WalkOutcome.PageFault) throw PageFault(address, t.ErrorCode);
         if (t.Outcome == WalkOutcome.Refused) throw p.Exits.RefusedAccess(address, t.Refusal);
         p.Tlb.CountMiss();

@@ -104,8 +104,6 @@ internal sealed unsafe class Tlb(Processor p)
             if (!IsLive(e[n].ExecTag)) e[n].ExecTag = Empty;
         }
         p.JumpCache.Forget();
-
-        bool IsLive(ulong tag) => _spaces.IsLive((int)(tag & 0xFFF) >> SpaceShift);
     }
 
     /// <summary>Drops every cached mapping of the VPID or ASID in force, global ones included.</summary>
@@ -199,6 +197,11 @@ internal sealed unsafe class Tlb(Processor p)
         e->ReadTag = t.ReadReady ? tag : Empty;
         e->WriteTag = t.WriteReady && !p.Code.IsCodePage(page) ? tag : Empty;
     }
+
+    /// <summary>The entry holds a mapping of an address space that still has its number. Any thread, approximately.</summary>
+    public bool Holds(in TlbEntry e) => IsLive(e.ReadTag) || IsLive(e.WriteTag) || IsLive(e.ExecTag);
+
+    private bool IsLive(ulong tag) => tag != Empty && _spaces.IsLive((int)(tag & 0xFFF) >> SpaceShift);
 
     /// <summary>A miss, whether it leads to an entry or not.</summary>
     public void CountMiss() => Misses++;

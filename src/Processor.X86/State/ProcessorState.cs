@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
+using Bunraku.Engines;
 
 namespace Bunraku.Processor.X86;
 
@@ -157,6 +158,9 @@ internal unsafe struct ProcessorState
     /// While <see cref="Retired"/> is this, interrupts wait for the next instruction to retire (blocking by STI or MOV SS); all ones: they do not.
     /// </summary>
     public ulong ShadowAt;
+
+    /// <summary>What the vCPU's thread does, for whoever takes samples of it: set by it alone, read by any thread.</summary>
+    public CpuWork Work;
 
     /// <summary>Pointer to GPR number <paramref name="n"/> (0 to 15).</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

@@ -13,16 +13,15 @@ internal sealed unsafe class BlockTranslator
     private readonly CodeBytes _bytes = new();
     private readonly GuestDecoder _decoder;
     private readonly Emission e;
+    private readonly TranslationStore _store;
 
     /// <param name="scale">The VM's clock, or null when the host's counter cannot be used.</param>
     public BlockTranslator(TranslationStore store, ProcessorState* state, CpuModel model, CounterScale* scale)
     {
+        _store = store;
         e = new Emission(store, state, scale);
         _decoder = new GuestDecoder(_bytes, model);
     }
-
-    /// <summary>Room that a translation may need at most: code, and what the arena holds.</summary>
-    private const int MostCode = HostAssembler.Capacity, MostArena = 4096;
 
     /// <summary>What SYSCALL and SYSRET are emitted with; to be set before <see cref="Translate"/>.</summary>
     public SystemCallSetting SystemCalls
@@ -31,7 +30,8 @@ internal sealed unsafe class BlockTranslator
     }
 
     /// <summary>Nothing more fits: the caller gives all code up.</summary>
-    public bool IsFull => e.Hot.Free < MostCode || e.ColdPart.Free < MostCode || !e.Arena.HasRoom(MostArena);
+    public bool IsFull =>
+        e.Hot.Free < CodeCacheSizes.MostCode || e.ColdPart.Free < CodeCacheSizes.MostCode || !e.Arena.HasRoom(CodeCacheSizes.MostTables);
 
     /// <summary>
     /// Translates a block whose bytes are at <paramref name="code"/>; <paramref name="template"/> has what the caller knows.
@@ -87,7 +87,9 @@ internal sealed unsafe class BlockTranslator
             e.Translation->Loop = At(e.Loop.Start!.Offset);
             e.Translation->LoopStale = At(loopStale);
         }
-        if (e.Hot.Append(e.Asm.Code) == null || e.ColdPart.Append(e.Asm.ColdCode) == null) return true;
+        void* hot = e.Hot.Append(e.Asm.Code), cold = hot == null ? null : e.ColdPart.Append(e.Asm.ColdCode);
+        if (cold == null) return true;
+        _store.Map?.Add(template.Rip, template.Mode, hot, e.Asm.Code.Length, cold, e.Asm.ColdCode.Length);
         made = e.Translation;
         return true;
     }

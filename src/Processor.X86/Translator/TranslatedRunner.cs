@@ -1,3 +1,5 @@
+using Bunraku.Engines;
+
 namespace Bunraku.Processor.X86;
 
 /// <summary>
@@ -6,6 +8,12 @@ namespace Bunraku.Processor.X86;
 /// </summary>
 internal sealed unsafe class TranslatedRunner(Processor p, Translator translator, TranslatorRuntime runtime, LinearMirror mirror)
 {
+    /// <summary>How often translated code came back, by reason.</summary>
+    public readonly ulong[] Exits = new ulong[Enum.GetValues<TranslatedExit>().Length];
+
+    /// <summary>For which instructions the interpreter was needed, by Iced's number of the form.</summary>
+    public readonly ulong[] Interpreted = new ulong[Enum.GetValues<Iced.Intel.Code>().Length];
+
     /// <summary>Runs translated code until it needs the interpreter or the dispatcher; returns what the caller, a handler, must return.</summary>
     public Insn* Run(ProcessorState* s, byte* code)
     {
@@ -14,11 +22,14 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
         {
             s->Translator.Target = (ulong)code;
             s->Translator.HostFlags = HostFlags.From(s);
+            s->Work = CpuWork.EmittedCode;
             runtime.Enter(vectors, x87);
+            s->Work = CpuWork.Interpreter;
             HostFlags.To(s, s->Translator.HostFlags);
             if (s->Translator.X87Last != null) NoteX87(s);
             ExitRecord* record = s->Translator.Exit;
             TranslatedBlock* t = record->Block;
+            Exits[s->Translator.ExitKind]++;
             switch ((TranslatedExit)s->Translator.ExitKind)
             {
                 case TranslatedExit.Link:
@@ -40,7 +51,10 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
                     vectors = x87 = false;
                     continue;
                 case TranslatedExit.ReadMiss or TranslatedExit.WriteMiss:
-                    switch (ResolveMiss(s, t, record))
+                    s->Work = CpuWork.TlbMisses;
+                    MissOutcome outcome = ResolveMiss(s, t, record);
+                    s->Work = CpuWork.Interpreter;
+                    switch (outcome)
                     {
                         case MissOutcome.Resolved:
                             code = (byte*)record - TranslatorRuntime.JumpLength;
@@ -70,6 +84,7 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
                 if (next != operation + 1 || operation->Length != 0) break;
                 operation = next;
             }
+            if ((TranslatedExit)s->Translator.ExitKind == TranslatedExit.Operation) Interpreted[operation->Code]++;
             if ((TranslatedExit)s->Translator.ExitKind == TranslatedExit.Predictions && !ArePredictionsWorthIt(s, t, PredictionArena.Budget))
             {
                 translator.TranslateAgain(t, InsnFlags.Unpredicted);

@@ -11,6 +11,9 @@ internal sealed unsafe class TranslationArena(int length) : IDisposable
 
     ~TranslationArena() => Release();
 
+    /// <summary>Bytes that were handed out, and how many there can be.</summary>
+    public (ulong Used, ulong Size) Bytes => ((ulong)_used, (ulong)length);
+
     public bool HasRoom(int bytes) => _used + bytes <= length;
 
     /// <summary><paramref name="count"/> zeroed elements; the caller has asked for room.</summary>

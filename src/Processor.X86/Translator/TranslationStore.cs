@@ -1,3 +1,4 @@
+using Bunraku.Engines;
 using Bunraku.Platform;
 
 namespace Bunraku.Processor.X86;
@@ -6,14 +7,11 @@ namespace Bunraku.Processor.X86;
 internal sealed unsafe class TranslationStore : IDisposable
 {
     // Pages are used one after another: what a small guest does not need is never there.
-    private const ulong HotSize = 64 << 20, ColdSize = 48 << 20;
-    private const int ArenaSize = 64 << 20;
-
-    public readonly ExecutableMemory Memory = new(HotSize + ColdSize, hugePages: true);
+    public readonly ExecutableMemory Memory;
     /// <summary>The parts of it: the runtime and what runs often; what is rarely reached, at higher addresses.</summary>
     public readonly ExecutablePart Hot, Cold;
-    public readonly TranslationArena Arena = new(ArenaSize);
-    public readonly PredictionArena Predictions = new();
+    public readonly TranslationArena Arena;
+    public readonly PredictionArena Predictions;
     public readonly TranslatorRuntime Runtime;
 
     /// <summary>Bytes at the beginning of the hot part that are never given up.</summary>
@@ -25,12 +23,19 @@ internal sealed unsafe class TranslationStore : IDisposable
     private uint _nextMapping = 1;
     private readonly ProcessorState* _state;
 
-    public TranslationStore(ProcessorState* state)
+    private readonly CodeCacheSizes _sizes;
+
+    public TranslationStore(ProcessorState* state, CodeCacheSizes sizes)
     {
         _state = state;
-        Hot = new ExecutablePart(Memory, 0, HotSize, BlockTranslator.CheckedEntryLength);
-        Cold = new ExecutablePart(Memory, HotSize, ColdSize);
-        Runtime = new TranslatorRuntime(Hot, state);
+        _sizes = sizes;
+        ulong hot = (sizes.HotBytes + 15) & ~15ul;
+        Memory = new ExecutableMemory(hot + sizes.ColdBytes, hugePages: true);
+        Arena = new TranslationArena(sizes.TableBytes);
+        Predictions = new PredictionArena(sizes.Predictions);
+        Hot = new ExecutablePart(Memory, 0, hot, BlockTranslator.CheckedEntryLength);
+        Cold = new ExecutablePart(Memory, hot, sizes.ColdBytes);
+        Runtime = new TranslatorRuntime(Hot, state, sizes.JumpTargets);
         _kept = Hot.Used;
     }
 
@@ -38,7 +43,7 @@ internal sealed unsafe class TranslationStore : IDisposable
     public int TargetTableOf(uint mode)
     {
         int table = _modes.IndexOf(mode);
-        if (table >= 0 || _modes.Count == TranslatorState.TargetModes) return table;
+        if (table >= 0 || _modes.Count == _sizes.Modes) return table;
         table = _modes.Count;
         _modes.Add(mode);
         // Only now: what no mode has needs no memory of the host.
@@ -53,9 +58,26 @@ internal sealed unsafe class TranslationStore : IDisposable
         return mapping;
     }
 
+    /// <summary>Mappings that have a number, and modes that have a jump cache.</summary>
+    public int MappingCount => _mappings.Count;
+
+    /// <inheritdoc cref="MappingCount"/>
+    public int ModeCount => _modes.Count;
+
+    /// <summary>Who is told where code lies; null: nobody.</summary>
+    public CodeMap? Map { get; private set; }
+
+    /// <summary>From now on somebody is told where code lies. Before there is any but the routines.</summary>
+    public void ObserveCode(IHostCodeObserver observer)
+    {
+        Map = new CodeMap(observer);
+        Map.AddRoutines(Runtime.Routines, (ulong)Memory.Code + _kept);
+    }
+
     /// <summary>Gives everything up.</summary>
     public void Clear()
     {
+        Map?.Remove(Memory.Code + _kept, Memory.Length - _kept);
         Hot.Rewind(_kept);
         Cold.Rewind(0);
         Arena.Clear();

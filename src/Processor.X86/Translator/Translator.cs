@@ -1,3 +1,5 @@
+using Bunraku.Engines;
+
 namespace Bunraku.Processor.X86;
 
 /// <summary>
@@ -12,34 +14,56 @@ internal sealed unsafe class Translator : IDisposable
     private readonly BlockTranslator _blocks;
     private readonly LinearMirror _mirror;
     private readonly TranslatedRunner _runner;
+    private readonly TranslatorReport _report;
     private readonly int _threshold;
     private HotBlocks? _hot; // what was translated when all code was given up; null: it never was
     private TranslationLink* _openLink; // through which translated code was left last; tied when its target is entered next
 
     /// <param name="threshold">How often a block is entered before it is translated.</param>
-    public Translator(Processor processor, int threshold)
+    /// <param name="sizes">How large the caches are.</param>
+    public Translator(Processor processor, int threshold, CodeCacheSizes sizes)
     {
         p = processor;
         // XSAVE faults where its area is not aligned.
         if (StateOffsets.Fxsave % 64 != 0 || StateOffsets.XsaveHeader != StateOffsets.Fxsave + 512)
             throw new InvalidOperationException($"the XSAVE area lies at {StateOffsets.Fxsave}");
         _threshold = threshold;
-        _store = new TranslationStore(p.State);
+        _store = new TranslationStore(p.State, sizes);
         _blocks = new BlockTranslator(_store, p.State, p.Model, p.Clock.Scale);
         _mirror = new LinearMirror(p.Memory.Backing, () => FirstLevel!.Drop());
         FirstLevel = new FirstLevelTlb(p.State, _mirror);
         _runner = new TranslatedRunner(p, this, _store.Runtime, _mirror);
+        _report = new TranslatorReport(p.State, _store, sizes, _runner);
         Flush();
     }
 
     /// <summary>The part of the software TLB that emitted code looks at itself.</summary>
     public FirstLevelTlb FirstLevel { get; }
 
+    /// <summary>What its caches hold, and why translated code was left. Any thread, approximately.</summary>
+    public IEnumerable<EngineCache> Caches => _report.Caches;
+
+    /// <inheritdoc cref="Caches"/>
+    public IEnumerable<EngineCount> Counts => _report.Counts;
+
+    /// <inheritdoc cref="IVirtualCpu.ObserveCode"/>
+    public void ObserveCode(IHostCodeObserver observer) => _store.ObserveCode(observer);
+
     /// <summary>Translations since power-on.</summary>
     public ulong BlocksTranslated { get; private set; }
 
     /// <summary>There is no room: all code is to be given up, between two blocks.</summary>
     public bool IsFull { get; private set; }
+
+    /// <summary>What there is no room for.</summary>
+    public FlushCause Full { get; private set; }
+
+    private void WantFlush(FlushCause cause)
+    {
+        IsFull = true;
+        Full = cause;
+        p.WantAttention();
+    }
 
     public void Dispose()
     {
@@ -70,13 +94,19 @@ internal sealed unsafe class Translator : IDisposable
 
     private void Translate(ProcessorState* s, Insn* i)
     {
+        s->Work = CpuWork.Translating;
+        Make(s, i);
+        s->Work = CpuWork.Interpreter;
+    }
+
+    private void Make(ProcessorState* s, Insn* i)
+    {
         var block = (Block*)i->Disp;
         ulong rip = s->BlockRip;
         if (_blocks.IsFull)
         {
             // Not here: operations of blocks are in use.
-            IsFull = true;
-            p.WantAttention();
+            WantFlush(FlushCause.Translations);
             return;
         }
         bool code64 = (block->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64;
@@ -93,8 +123,7 @@ internal sealed unsafe class Translator : IDisposable
         if (table < 0)
         {
             // Modes that are gone have the places, presumably.
-            IsFull = true;
-            p.WantAttention();
+            WantFlush(FlushCause.Modes);
             return;
         }
         var template = new TranslatedBlock
@@ -155,6 +184,7 @@ internal sealed unsafe class Translator : IDisposable
     public bool LookUpMapping(ProcessorState* s, TranslatedBlock* t)
     {
         s->Current = null; // a fault is the fetch's
+        s->Work = CpuWork.LookUps;
         if (p.Mmu.Fetch(t->Rip) != t->Page + (t->Rip & 0xFFF) || (t->SecondPage != null && p.Mmu.Fetch((t->Rip & ~0xFFFul) + 0x1000) != t->SecondPage))
             return false;
         if (t->IsGivenUp) return false;
@@ -181,7 +211,7 @@ internal sealed unsafe class Translator : IDisposable
         // Whoever led here has looked at the mapping.
         NoteMapping(s, t);
         byte* table = s->Translator.Targets + t->TargetTable * TranslatorState.TargetTableSize;
-        ulong n = (rip & TranslatorRuntime.TargetMask) >> 2;
+        ulong n = (rip & _store.Runtime.TargetMask) >> 2;
         ((ulong*)table)[n] = 0 - rip;
         ((byte**)table)[TranslatorState.TargetSize + (int)n] = t->Checked;
         if (_openLink != null) TieLink(t);

@@ -36,22 +36,47 @@ internal sealed unsafe class TranslatorRuntime
     /// </summary>
     public readonly ulong MappingMiss;
 
+    private readonly ulong _constantsStart, _commonExit;
+
+    /// <summary>Where each routine begins, and its name.</summary>
+    public IEnumerable<(ulong Start, string Name)> Routines
+    {
+        get
+        {
+            yield return (_constantsStart, "constants");
+            yield return (_commonExit, "exit");
+            foreach (TranslatedExit kind in Enum.GetValues<TranslatedExit>()) yield return (Exits[(int)kind], $"exit-{kind}");
+            yield return (LoadSimd, "load-vectors");
+            yield return (LoadX87, "load-x87");
+            for (int n = 0; n < Misses.Length; n++)
+                yield return (Misses[n], $"{((n & 1) == 0 ? "read" : "write")}-miss-{NameOf(n >> 1)}");
+            yield return (MappingMiss, "mapping-miss");
+            foreach (ulong entry in _entries) yield return (entry, "enter");
+        }
+    }
+
+    private static string NameOf(int privilege) => (privilege >= TranslatorState.Levels ? "nested-" : "")
+        + (privilege % TranslatorState.Levels) switch { 0 => "user", 1 => "supervisor", _ => "supervisor-ac" };
+
     /// <summary>
     /// Enters at <see cref="TranslatorState.Target"/>, with vector registers and x87 state loaded where asked for, and returns at the next exit.
     /// </summary>
     public void Enter(bool vectors, bool x87) => ((delegate* unmanaged<void>)_entries[(vectors ? 1 : 0) + (x87 ? 2 : 0)])();
 
-    public TranslatorRuntime(ExecutablePart memory, ProcessorState* state)
+    /// <param name="targets">Entries of a mode's jump cache, a power of two.</param>
+    public TranslatorRuntime(ExecutablePart memory, ProcessorState* state, int targets)
     {
+        TargetMask = (ulong)(targets - 1) << 2;
         _a = new HostAssembler(state);
         _a.Begin((ulong)memory.Next);
+        _constantsStart = _a.Here;
         foreach (ulong constant in (ulong[])[IndexMask, PageMask, PageMask | 1, PageMask | 3, PageMask | 7, PageMask | 15, PageMask | 31, PageMask | 63,
             TargetMask, 1, 3, 7, 15, 31, 63, MxcsrMasks, Simd.DefaultMxcsr, X87Masks, X87.Summary, (ulong)Rflags.If,
             (ulong)Rflags.Ac, (ulong)Cr4.Tsd, UpperHalf, RefusedByReturn])
         {
             if (_constants.TryAdd(constant, _a.Here)) _a.Int64(constant);
         }
-        ulong common = EmitCommonExit();
+        ulong common = _commonExit = EmitCommonExit();
         var afterJump = new ulong[Exits.Length];
         foreach (TranslatedExit kind in Enum.GetValues<TranslatedExit>())
         {
@@ -87,7 +112,7 @@ internal sealed unsafe class TranslatorRuntime
     /// <summary>Bits of a linear address that choose a first-level entry, and those that are compared.</summary>
     public const ulong IndexMask = (TranslatorState.FirstLevelSize - 1ul) << 12, PageMask = ~0xFFFul;
     /// <summary>Bits of RIP that choose an entry of the jump cache: above the lowest, which entries of functions do not use.</summary>
-    public const ulong TargetMask = (TranslatorState.TargetSize - 1ul) << 2;
+    public readonly ulong TargetMask;
     /// <summary>Bits that are zero in user addresses: canonical for certain, whatever the width.</summary>
     public const ulong UpperHalf = ~0ul << 47;
     /// <summary>Flags with which SYSRET changes more than emitted code does.</summary>

@@ -13,7 +13,8 @@ public static class StandardCommands
         new("info registers", "[CPU]", "registers, segments, control registers, code at RIP; of processor 0 if none is given",
             Registers) { Complete = (c, _) => Processors(c.Vm) },
         new("info cpus", "", "what each processor does", (c, _) => Cpus(c.Vm)),
-        new("info stats", "", "times, instructions, exits, memory", (c, _) => c.Vm.Statistics.ToString()),
+        new("info stats", "", "times, instructions, exits, memory", (c, _) => c.Vm.Statistics.Summary),
+        new("info translator", "", "where time goes, how full the caches of code and addresses are, why code is given up", (c, _) => Translator(c)),
         new("info exits", "", "the last exits", (c, _) => string.Concat(c.Vm.LastExits.Select(e => e + "\n"))),
         new("nmi", "", "send an NMI: with unknown_nmi_panic the guest's kernel panics", (c, _) => Silently(c.Vm.PulseNmi)),
         new("sysrq", "[KEY]", "send a break on the console, and the key: a SysRq command of Linux, for example h", SysRq),
@@ -27,6 +28,18 @@ public static class StandardCommands
     {
         action();
         return "";
+    }
+
+    private static string Translator(MonitorContext context)
+    {
+        VmStatistics statistics = context.Vm.Statistics;
+        if (statistics.Execution is null) return TextLayout.Paragraph($"the engine '{context.Vm.EngineName}' has no caches of code", context.Width);
+        EngineCounters c = statistics.Counters;
+        return string.Create(CultureInfo.InvariantCulture,
+            $"{c.BlocksDecoded:#,0} blocks decoded, {c.BlocksTranslated:#,0} translated, {c.BlocksInvalidated:#,0} invalidated,\n"
+                + $"all code given up {c.CodeFlushes:#,0} times; {c.TlbMisses:#,0} TLB misses, {c.TlbFlushes:#,0} flushes\n")
+            + statistics.Details
+            + (statistics.Work is null ? TextLayout.Paragraph("no samples of time are taken; a run with --stats takes them", context.Width) : "");
     }
 
     private static string Stop(MonitorContext context)

@@ -117,7 +117,7 @@ internal sealed unsafe class Branching(Emission e)
         HostLabel exit = e.Cold.OperationExit(number);
         e.Groups.LoseAddend();
         int table = StateOffsets.Targets + targets * TranslatorState.TargetTableSize;
-        e.Asm.Pext(HostRegisters.Addend, HostRegisters.Address, e.Runtime.Constant(TranslatorRuntime.TargetMask));
+        e.Asm.Pext(HostRegisters.Addend, HostRegisters.Address, e.Runtime.Constant(e.Runtime.TargetMask));
         e.Asm.LoadTable(HostRegisters.Scratch, HostRegisters.Addend, table);
         e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Scratch, HostRegisters.Address, 0, 0);
         e.JumpIfCountNotZero(exit);

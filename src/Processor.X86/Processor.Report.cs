@@ -1,0 +1,78 @@
+using Bunraku.Engines;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>What the processor tells of itself while it runs, to any thread.</summary>
+internal sealed unsafe partial class Processor
+{
+    /// <inheritdoc cref="IVirtualCpu.Work"/>
+    public CpuWork? Work
+    {
+        get
+        {
+            lock (_disposal) return _disposed ? CpuWork.Outside : (CpuWork)Volatile.Read(ref *(byte*)&State->Work);
+        }
+    }
+
+    /// <inheritdoc cref="IVirtualCpu.Execution"/>
+    public ExecutionReport? Execution
+    {
+        get
+        {
+            lock (_disposal) return _disposed ? null : new ExecutionReport([.. Caches()], [.. Counts()]);
+        }
+    }
+
+    /// <inheritdoc cref="IVirtualCpu.ObserveCode"/>
+    public bool ObserveCode(IHostCodeObserver observer)
+    {
+        Translator?.ObserveCode(observer);
+        return Translator != null;
+    }
+
+    private IEnumerable<EngineCache> Caches()
+    {
+        (ulong used, ulong size) = Code.ArenaBytes;
+        yield return new EngineCache("decoded operations", used, size, InBytes: true);
+        foreach (EngineCache cache in Translator?.Caches ?? []) yield return cache;
+        yield return new EngineCache("jump cache", CountJumps(), ProcessorState.JumpSize, InBytes: false);
+        yield return new EngineCache("TLB", CountTlb(), ProcessorState.TlbSize, InBytes: false);
+    }
+
+    private IEnumerable<EngineCount> Counts()
+    {
+        yield return new EngineCount("blocks looked up", Blocks.LookUps);
+        foreach (FlushCause cause in Enum.GetValues<FlushCause>())
+        {
+            if (cause is FlushCause.Translations or FlushCause.Modes && Translator == null) continue;
+            yield return new EngineCount("given up for " + cause switch
+            {
+                FlushCause.Operations => "decoded operations",
+                FlushCause.Translations => "translated code",
+                FlushCause.Modes => "modes",
+                FlushCause.Thunks => "host routines",
+                _ => "intercepts",
+            }, Code.FlushesFor(cause));
+        }
+        foreach (EngineCount count in Translator?.Counts ?? []) yield return count;
+    }
+
+    /// <summary>Entries of the present generation.</summary>
+    private ulong CountJumps()
+    {
+        var entries = (JumpEntry*)State->JumpBytes;
+        uint epoch = State->JumpEpoch;
+        ulong count = 0;
+        for (int n = 0; n < ProcessorState.JumpSize; n++) count += entries[n].Key >> (ModeKey.Bits + Tlb.ContextBits) == epoch ? 1u : 0;
+        return count;
+    }
+
+    /// <summary>Entries of all address spaces.</summary>
+    private ulong CountTlb()
+    {
+        var entries = (TlbEntry*)State->TlbBytes;
+        ulong count = 0;
+        for (int n = 0; n < ProcessorState.TlbSize; n++) count += Tlb.Holds(entries[n]) ? 1u : 0;
+        return count;
+    }
+}
