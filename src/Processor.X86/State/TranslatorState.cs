@@ -43,6 +43,15 @@ internal unsafe struct TranslatorState
     public const int MostGroups = 8;
     public fixed ulong GroupAddends[MostGroups];
 
+    /// <summary>RSP of the caller of emitted code.</summary>
+    public ulong HostStack;
+    /// <summary>RSP of emitted code where it is entered, and where it was left: a place in the return stack of <see cref="ReturnTable"/>.</summary>
+    public ulong ReturnStack;
+    /// <summary>The mode of that return stack, by its number in the jump caches.</summary>
+    public uint ReturnTable;
+    /// <summary>The other modes' places, see <see cref="X86.ReturnStacks"/>.</summary>
+    public fixed ulong ReturnStacks[TargetModes];
+
     /// <summary>Changes with STAR, LSTAR, FMASK and EFER.SCE, which SYSCALL and SYSRET are emitted with.</summary>
     public uint SystemCalls;
     /// <summary>The predictions that hold something: address of the first, or 0.</summary>
@@ -107,6 +116,11 @@ internal enum TranslatedExit : uint
     /// in front of the record lead back to the check.
     /// </summary>
     ReadMiss, WriteMiss,
+    /// <summary>
+    /// Operation <see cref="ExitRecord.Number"/> is a RET that has been executed, to an address for which there is no translation: it is taken back, and the
+    /// interpreter executes it.
+    /// </summary>
+    Return,
     /// <summary>As Operation, and a prediction of the block has failed often.</summary>
     Predictions,
     /// <summary>
@@ -165,6 +179,8 @@ internal unsafe struct TranslationLink
     public TranslatedBlock* From;
     /// <summary>Mode of the target.</summary>
     public uint Mode;
+    /// <summary>Where a call comes back to, which may have changed the mapping of the page.</summary>
+    public bool IsReturn;
 }
 
 /// <summary>Host code for one block at one linear address.</summary>

@@ -15,6 +15,7 @@ internal sealed unsafe class Emission
     public readonly TranslatorRuntime Runtime;
     public readonly TranslationArena Arena;
     public readonly PredictionArena Predictions;
+    public readonly ReturnStacks ReturnStacks;
     public readonly HostAssembler Asm;
     public readonly InstructionInfoFactory Information = new();
     /// <summary>The VM's clock, or null when the host's counter cannot be used.</summary>
@@ -43,6 +44,7 @@ internal sealed unsafe class Emission
     {
         (Hot, ColdPart, Runtime) = (store.Hot, store.Cold, store.Runtime);
         (Arena, Predictions, TargetTableOf) = (store.Arena, store.Predictions, store.TargetTableOf);
+        ReturnStacks = store.Returns;
         Scale = scale;
         Asm = new HostAssembler(state);
         Cold = new ColdCode(this);
@@ -196,6 +198,14 @@ internal sealed unsafe class Emission
     {
         Translation->Links[LinkCount] = new TranslationLink { Rip = rip, From = Translation, Mode = mode ?? Translation->Mode };
         return LinkCount++;
+    }
+
+    /// <summary>What follows runs on the return stack of another mode. The arithmetic flags and all registers stay.</summary>
+    public void ChangeReturnStack(int table)
+    {
+        Asm.StoreState(StateOffsets.ReturnStackOf(Translation->TargetTable), Host.Rsp);
+        Asm.LoadState(Host.Rsp, StateOffsets.ReturnStackOf(table));
+        Asm.StoreStateImmediate(StateOffsets.ReturnTable, table, wide: false);
     }
 
     /// <summary>JRCXZ to a place that may be far away.</summary>

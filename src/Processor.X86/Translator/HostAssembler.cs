@@ -270,6 +270,13 @@ internal sealed unsafe class HostAssembler : CodeWriter
         Memory(4, Host.None, index, 3, _state + offset);
     }
 
+    /// <summary>CALL through a word of the processor state.</summary>
+    public void CallState(int offset)
+    {
+        WriteByte(0xFF);
+        Memory(2, Host.None, Host.None, 0, _state + offset);
+    }
+
     public void JumpState(int offset)
     {
         WriteByte(0xFF);
@@ -331,6 +338,17 @@ internal sealed unsafe class HostAssembler : CodeWriter
         WriteByte(0xEB);
         Short(label);
     }
+
+    public void Call(HostLabel label)
+    {
+        WriteByte(0xE8);
+        Near(label);
+    }
+
+    public void Return() => WriteByte(0xC3);
+
+    /// <summary>MOVZX ECX, SP.</summary>
+    public void LowStackPointerToScratch() => Bytes(0x0F, 0xB7, 0xCC);
 
     public void JumpIf(int condition, HostLabel label)
     {

@@ -27,7 +27,12 @@ internal static unsafe class StateOffsets
         Temporary2 = Mine(nameof(TranslatorState.Temporary2)), Temporary3 = Mine(nameof(TranslatorState.Temporary3)),
         Predictions = Mine(nameof(TranslatorState.Predictions)), GroupAddends = Mine(nameof(TranslatorState.GroupAddends)),
         FirstLevel = Mine(nameof(TranslatorState.FirstLevel)), Mappings = Mine(nameof(TranslatorState.Mappings)),
-            Targets = Mine(nameof(TranslatorState.Targets));
+            Targets = Mine(nameof(TranslatorState.Targets)),
+        HostStack = Mine(nameof(TranslatorState.HostStack)), ReturnStack = Mine(nameof(TranslatorState.ReturnStack)),
+            ReturnTable = Mine(nameof(TranslatorState.ReturnTable));
+
+    /// <summary>The place in a mode's return stack while another mode's is in use.</summary>
+    public static int ReturnStackOf(int table) => Mine(nameof(TranslatorState.ReturnStacks)) + table * sizeof(ulong);
 
     public static readonly int
         TlbReadTag = (int)Marshal.OffsetOf<TlbEntry>(nameof(TlbEntry.ReadTag)), TlbWriteTag = (int)Marshal.OffsetOf<TlbEntry>(nameof(TlbEntry.WriteTag)),

@@ -1,4 +1,16 @@
-using Bunraku.Engines;
+using Iced.Intel;
+            s->Translator.ReturnTable = (uint)t->TargetTable;
+            s->Translator.ReturnStack = s->Translator.ReturnStacks[t->TargetTable];
+            s->Work = CpuWork.EmittedCode;
+            runtime.Enter(vectors, x87);
+            s->Work = CpuWork.Interpreter;
+            // Emitted code may have gone on in another mode.
+            s->Translator.ReturnStacks[s->Translator.ReturnTable] = s->Translator.ReturnStack;
+            HostFlags.To(s, s->Translator.HostFlags);
+            if (s->Translator.X87Last != null) NoteX87(s);
+            ExitRecord* record = s->Translator.Exit;
+            t = record->Block;
+            Exits[s->Translator.ExitKind]++;
 
 namespace Bunraku.Processor.X86;
 
@@ -15,20 +27,25 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
     public readonly ulong[] Interpreted = new ulong[Enum.GetValues<Iced.Intel.Code>().Length];
 
     /// <summary>Runs translated code until it needs the interpreter or the dispatcher; returns what the caller, a handler, must return.</summary>
-    public Insn* Run(ProcessorState* s, byte* code)
+    public Insn* Run(ProcessorState* s, TranslatedBlock* t)
     {
+        byte* code = t->Main;
         bool vectors = false, x87 = false;
         for (; ; )
         {
             s->Translator.Target = (ulong)code;
             s->Translator.HostFlags = HostFlags.From(s);
+            s->Translator.ReturnTable = (uint)t->TargetTable;
+            s->Translator.ReturnStack = s->Translator.ReturnStacks[t->TargetTable];
             s->Work = CpuWork.EmittedCode;
             runtime.Enter(vectors, x87);
             s->Work = CpuWork.Interpreter;
+            // Emitted code may have gone on in another mode.
+            s->Translator.ReturnStacks[s->Translator.ReturnTable] = s->Translator.ReturnStack;
             HostFlags.To(s, s->Translator.HostFlags);
             if (s->Translator.X87Last != null) NoteX87(s);
             ExitRecord* record = s->Translator.Exit;
-            TranslatedBlock* t = record->Block;
+            t = record->Block;
             Exits[s->Translator.ExitKind]++;
             switch ((TranslatedExit)s->Translator.ExitKind)
             {
@@ -66,6 +83,9 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
                         default:
                             break;
                     }
+                    break;
+                case TranslatedExit.Return:
+                    TakeBackReturn(s, t, t->Operations + record->Number);
                     break;
                 case TranslatedExit.Mirror:
                     Mirror(s, t);
@@ -107,6 +127,16 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
             x87 = t->UsesX87;
             code = t->Main + resume;
         }
+    }
+
+    /// <summary>Emitted code has executed RET but for the jump.</summary>
+    private static void TakeBackReturn(ProcessorState* s, TranslatedBlock* t, Insn* operation)
+    {
+        bool wide = (t->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64;
+        ulong top = s->Rsp - (wide ? 8ul : 4);
+        if ((Code)operation->Code is Code.Retnq_imm16 or Code.Retnd_imm16) top -= (ushort)operation->Imm;
+        s->Rsp = wide ? top : (uint)top;
+        s->Retired -= operation->Ordinal + 1u;
     }
 
     /// <summary>

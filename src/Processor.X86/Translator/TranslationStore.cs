@@ -13,6 +13,7 @@ internal sealed unsafe class TranslationStore : IDisposable
     public readonly TranslationArena Arena;
     public readonly PredictionArena Predictions;
     public readonly TranslatorRuntime Runtime;
+    public readonly ReturnStacks Returns;
 
     /// <summary>Bytes at the beginning of the hot part that are never given up.</summary>
     private readonly ulong _kept;
@@ -37,9 +38,10 @@ internal sealed unsafe class TranslationStore : IDisposable
         Cold = new ExecutablePart(Memory, hot, sizes.ColdBytes);
         Runtime = new TranslatorRuntime(Hot, state, sizes.JumpTargets);
         _kept = Hot.Used;
+        Returns = new ReturnStacks(state);
     }
 
-    /// <summary>The number of a mode's jump cache; -1 when there is none left.</summary>
+    /// <summary>The number of a mode's jump cache and return stack; -1 when there is none left.</summary>
     public int TargetTableOf(uint mode)
     {
         int table = _modes.IndexOf(mode);
@@ -48,6 +50,7 @@ internal sealed unsafe class TranslationStore : IDisposable
         _modes.Add(mode);
         // Only now: what no mode has needs no memory of the host.
         new Span<ulong>(_state->Translator.Targets + table * TranslatorState.TargetTableSize, TranslatorState.TargetSize).Fill(TranslatorState.EmptyTarget);
+        Returns.Open(table, Runtime.EmptyReturns[table]);
         return table;
     }
 
@@ -92,5 +95,6 @@ internal sealed unsafe class TranslationStore : IDisposable
         Memory.Dispose();
         Arena.Dispose();
         Predictions.Dispose();
+        Returns.Dispose();
     }
 }

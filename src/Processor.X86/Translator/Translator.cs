@@ -215,7 +215,7 @@ internal sealed unsafe class Translator : IDisposable
         ((ulong*)table)[n] = 0 - rip;
         ((byte**)table)[TranslatorState.TargetSize + (int)n] = t->Checked;
         if (_openLink != null) TieLink(t);
-        return _runner.Run(s, t->Main);
+        return _runner.Run(s, t);
     }
 
     /// <summary>The jump that left translated code leads directly to its target from now on.</summary>
@@ -224,7 +224,7 @@ internal sealed unsafe class Translator : IDisposable
         TranslationLink* link = _openLink;
         _openLink = null;
         if (link->Rip != target->Rip || link->Mode != target->Mode) return;
-        bool samePage = target->SecondPage == null && link->From->Page == target->Page && ((link->From->Rip ^ target->Rip) & ~0xFFFul) == 0;
+        bool samePage = !link->IsReturn && target->SecondPage == null && link->From->Page == target->Page && ((link->From->Rip ^ target->Rip) & ~0xFFFul) == 0;
         byte* entry = samePage ? target->Main : target->Checked;
         int distance = (int)(entry - (link->Site + 4));
         _store.Hot.Patch(link->Site, new ReadOnlySpan<byte>(&distance, sizeof(int)));

@@ -59,6 +59,14 @@ internal sealed unsafe class TranslatorRuntime
         + (privilege % TranslatorState.Levels) switch { 0 => "user", 1 => "supervisor", _ => "supervisor-ac" };
 
     /// <summary>
+    /// Where a RET goes on whose target, in <see cref="HostRegisters.Address"/>, is not what its place in the return stack expects: looks into the jump cache.
+    /// The address of the RET's exit for the interpreter is in <see cref="HostRegisters.Addend"/>. Indexed by number of the jump cache.
+    /// </summary>
+    public readonly ulong[] OtherReturns = new ulong[TranslatorState.TargetModes];
+    /// <summary>The same for a RET on an empty stack.</summary>
+    public readonly ulong[] EmptyReturns = new ulong[TranslatorState.TargetModes];
+
+    /// <summary>
     /// Enters at <see cref="TranslatorState.Target"/>, with vector registers and x87 state loaded where asked for, and returns at the next exit.
     /// </summary>
     public void Enter(bool vectors, bool x87) => ((delegate* unmanaged<void>)_entries[(vectors ? 1 : 0) + (x87 ? 2 : 0)])();
@@ -89,7 +97,8 @@ internal sealed unsafe class TranslatorRuntime
                 _a.Bytes(0xEB, 1); // over the POP below, which is one byte
             }
             Exits[(int)kind] = _a.Here;
-            _a.Pop(Host.Rcx);
+            // A RET has its record at hand.
+            if (kind != TranslatedExit.Return) _a.Pop(Host.Rcx);
             _a.StoreState(StateOffsets.Exit, Host.Rcx);
             _a.StoreStateImmediate(StateOffsets.ExitKind, (int)kind, wide: false);
             _a.Jump(common);
@@ -102,12 +111,20 @@ internal sealed unsafe class TranslatorRuntime
             Misses[2 * privilege + 1] = EmitMiss(privilege, write: true, afterJump[(int)TranslatedExit.WriteMiss]);
         }
         MappingMiss = EmitMappingMiss();
+        for (int table = 0; table < TranslatorState.TargetModes; table++)
+        {
+            EmptyReturns[table] = _a.Here;
+            _a.Lea(Host.Rsp, Host.Rsp, -sizeof(ulong));
+            OtherReturns[table] = EmitOtherReturn(table);
+        }
         for (int n = 0; n < _entries.Length; n++) _entries[n] = EmitEnter(vectors: (n & 1) != 0, x87: (n & 2) != 0);
         if (memory.Append(_a.Code) == null) throw new InvalidOperationException("the code cache is too small for its own runtime");
     }
 
     /// <summary>Bytes of the jump between a call and its record.</summary>
     public const int JumpLength = 5;
+    /// <summary>Bytes of a call in front of its record.</summary>
+    private const int CallLength = 5;
 
     /// <summary>Bits of a linear address that choose a first-level entry, and those that are compared.</summary>
     public const ulong IndexMask = (TranslatorState.FirstLevelSize - 1ul) << 12, PageMask = ~0xFFFul;
@@ -127,6 +144,8 @@ internal sealed unsafe class TranslatorRuntime
     {
         ulong start = _a.Here;
         foreach (Host saved in (ReadOnlySpan<Host>)[Host.Rbx, Host.Rbp, Host.R12, Host.R13, Host.R14, Host.R15]) _a.Push(saved);
+        _a.StoreState(StateOffsets.HostStack, Host.Rsp);
+        _a.LoadState(Host.Rsp, StateOffsets.ReturnStack);
         if (vectors) LoadVectorRegisters();
         if (x87) LoadX87State();
         LoadFlags();
@@ -166,6 +185,8 @@ internal sealed unsafe class TranslatorRuntime
         _a.JumpIf(4 /* E */, noX87);
         SaveX87State();
         _a.Place(noX87);
+        _a.StoreState(StateOffsets.ReturnStack, Host.Rsp);
+        _a.LoadState(Host.Rsp, StateOffsets.HostStack);
         foreach (Host saved in (ReadOnlySpan<Host>)[Host.R15, Host.R14, Host.R13, Host.R12, Host.Rbp, Host.Rbx]) _a.Pop(saved);
         _a.Bytes(0xC3);
         return start;
@@ -325,6 +346,24 @@ internal sealed unsafe class TranslatorRuntime
         Add(Instruction.Create(Code.Or_r64_rm64, RAX, _a.State(StateOffsets.TlbContext)));
         Add(Instruction.Create(Code.Cmp_r64_rm64, RAX, _a.State(StateOffsets.Tlb + tag, RCX)));
         _a.JumpIf(5 /* NE */, no);
+    }
+
+    private ulong EmitOtherReturn(int table)
+    {
+        ulong start = _a.Here;
+        var hit = new HostLabel();
+        int targets = StateOffsets.Targets + table * TranslatorState.TargetTableSize;
+        _a.StoreState(StateOffsets.Temporary0, HostRegisters.Addend);
+        _a.Pext(HostRegisters.Addend, HostRegisters.Address, Constant(TargetMask));
+        _a.LoadTable(Host.Rcx, HostRegisters.Addend, targets);
+        _a.Lea(Host.Rcx, Host.Rcx, HostRegisters.Address, 0, 0);
+        _a.JumpIfRcxZero(hit);
+        _a.LoadState(Host.Rcx, StateOffsets.Temporary0);
+        _a.Lea(Host.Rcx, Host.Rcx, CallLength);
+        _a.Jump(Exits[(int)TranslatedExit.Return]);
+        _a.Place(hit);
+        _a.JumpTable(HostRegisters.Addend, Branching.TargetCodeOf(table));
+        return start;
     }
 
     private ulong EmitMappingMiss()

@@ -4,7 +4,8 @@ namespace Bunraku.Processor.X86;
 
 /// <summary>
 /// Ends of blocks. Direct jumps lead to a stub until the dispatcher ties them to their target; within a page to its main entry, else to the one that checks the
-/// mapping. Indirect ones go through the jump cache. Whoever can loop looks at the attention flags: backward jumps and indirect ones.
+/// mapping. Indirect ones go through the jump cache, returns through <see cref="ReturnStacks"/>. Whoever can loop looks at the attention flags: backward jumps,
+/// indirect ones and returns.
 /// </summary>
 internal sealed unsafe class Branching(Emission e)
 {
@@ -166,7 +167,9 @@ internal sealed unsafe class Branching(Emission e)
         e.Asm.StoreState(StateOffsets.Temporary0, HostRegisters.Scratch);
         PushReturnAddress(g, number);
         e.Retire(ordinal + 1);
-        e.Asm.JumpState(StateOffsets.Temporary0);
+        CheckReturnStack();
+        e.Asm.CallState(StateOffsets.Temporary0);
+        EmitContinuation(Truncate(g.NextIP));
         return true;
     }
 
@@ -192,18 +195,72 @@ internal sealed unsafe class Branching(Emission e)
         if (!HasSlotSize(g) || !IsTarget(target)) return false;
         PushReturnAddress(g, number);
         e.Retire(ordinal + 1);
-        EmitLink(target, IsBackward(target, g));
+        int link = e.AddLink(target);
+        if (IsBackward(target, g))
+        {
+            ReadAttention();
+            e.Near.LeaveUnlessZero32(e.Cold.AttentionExit(link));
+        }
+        CheckReturnStack();
+        HostLabel stub = e.NewLabel();
+        e.Asm.Call(stub);
+        e.Translation->Links[link].Site = (byte*)(e.Asm.Here - 4);
+        e.Cold.Add(new ColdPiece(ColdKind.Link, stub, null, link));
+        EmitContinuation(Truncate(g.NextIP));
         return true;
+    }
+
+    /// <summary>There is room for one more place on the return stack afterwards.</summary>
+    private void CheckReturnStack()
+    {
+        HostLabel full = e.NewLabel(), back = e.NewLabel();
+        e.Asm.LowStackPointerToScratch();
+        e.Near.LeaveIfZero(full);
+        e.Asm.Place(back);
+        e.Cold.Add(new ColdPiece(ColdKind.FullReturnStack, full, back, 0));
+    }
+
+    /// <summary>
+    /// Where a RET of the host leads that stands for a RET of the guest, with its target in <see cref="HostRegisters.Address"/>: to <paramref name="next"/> if
+    /// that is the target.
+    /// </summary>
+    private void EmitContinuation(ulong next)
+    {
+        // Only now: the jumps near by are not to be put between the call and this.
+        HostLabel expected = e.NewLabel();
+        ulong negative = 0 - next;
+        if ((long)negative == (int)negative)
+        {
+            e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Address, (int)negative);
+        }
+        else
+        {
+            e.Asm.MoveImmediate(HostRegisters.Scratch, negative);
+            e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Scratch, HostRegisters.Address, 0, 0);
+        }
+        e.Asm.JumpIfRcxZero(expected);
+        e.Asm.Jump(e.Runtime.OtherReturns[e.Translation->TargetTable]);
+        e.Asm.Place(expected);
+        int link = e.AddLink(next);
+        e.Translation->Links[link].IsReturn = true;
+        HostLabel stub = e.NewLabel();
+        e.Asm.Jump(stub);
+        e.Translation->Links[link].Site = (byte*)(e.Asm.Here - 4);
+        e.Cold.Add(new ColdPiece(ColdKind.Link, stub, null, link));
     }
 
     public bool EmitReturn(in Instruction g, int number, int ordinal)
     {
         if (!HasSlotSize(g)) return false;
+        HostLabel exit = e.Cold.OperationExit(number);
         e.Addresses.LoadOperand(HostRegisters.Address, e.Stack.CheckTop(number), e.Wide);
-        FindTarget(number);
+        e.Groups.LoseAddend();
+        ReadAttention();
+        e.Near.LeaveUnlessZero32(exit);
         e.Stack.MoveStackPointer(e.Stack.Slot + (g.OpCount > 0 ? g.Immediate16 : 0));
         e.Retire(ordinal + 1);
-        e.Asm.JumpTable(HostRegisters.Addend, TargetCode);
+        e.Asm.Lea(HostRegisters.Addend, exit);
+        e.Asm.Return();
         return true;
     }
 }

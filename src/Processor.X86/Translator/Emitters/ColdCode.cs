@@ -1,7 +1,7 @@
 namespace Bunraku.Processor.X86;
 
 /// <summary>What a piece of <see cref="ColdCode"/> does.</summary>
-internal enum ColdKind { Miss, Prediction, Mirror, Mapping, Operation, Link, Attention, Simd, X87, Record, Return }
+internal enum ColdKind { Miss, Prediction, Mirror, Mapping, Operation, Link, Attention, Simd, X87, Record, Return, FullReturnStack }
 
 /// <summary>Code that is rarely reached.</summary>
 /// <param name="Label">Leads there.</param>
@@ -68,6 +68,10 @@ internal sealed unsafe class ColdCode(Emission e)
                     break;
                 case ColdKind.X87:
                     CallAndReturn(e.Runtime.LoadX87, c);
+                    break;
+                case ColdKind.FullReturnStack:
+                    e.Asm.MoveImmediate(Host.Rsp, e.ReturnStacks.BaseOf(e.Translation->TargetTable));
+                    e.Asm.Jump(c.Back!);
                     break;
                 case ColdKind.Record:
                     e.Record(c.Number);

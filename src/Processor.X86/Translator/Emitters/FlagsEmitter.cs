@@ -143,8 +143,11 @@ internal sealed unsafe class FlagsEmitter(Emission e)
     {
         if (!e.IsSupervisor || !e.Wide) return false;
         uint mode = e.Translation->Mode, changed = set ? mode | ModeKey.SmapOverride : mode & ~ModeKey.SmapOverride;
+        int targets = e.TargetTableOf(changed);
+        if (targets < 0) return false;
         if (mode != changed)
         {
+            e.ChangeReturnStack(targets);
             int direction = set ? 1 : -1;
             e.Asm.LoadState(Host.Rcx, StateOffsets.FlagsOther, wide: false);
             e.Asm.Lea(Host.Rcx, Host.Rcx, Host.None, 0, direction << AcBit, wide: false);

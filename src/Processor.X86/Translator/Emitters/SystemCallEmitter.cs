@@ -25,6 +25,9 @@ internal sealed unsafe class SystemCallEmitter(Emission e)
         if (arithmetic is not (0 or (ulong)Rflags.Arithmetic)) return false;
         if (!e.Wide || ModeKey.Cpl(mode) != 3 || !Setting.Enabled || (Setting.Mask & ClearedByCall) != ClearedByCall
             || !BranchTarget.SurelyCanonical(Setting.Target)) return false;
+        uint changed = mode & ~(3u << ModeKey.CplShift) | ModeKey.Stack32;
+        int targets = e.TargetTableOf(changed);
+        if (targets < 0) return false;
         LeaveUnless(StateOffsets.SystemCalls, Setting.Version, number);
         LeaveIfX87(number);
         // With AC set alignment checks may be on.
@@ -39,8 +42,8 @@ internal sealed unsafe class SystemCallEmitter(Emission e)
         int selector = (int)(Setting.Star >> 32) & 0xFFFC;
         SetFlat(Seg.Cs, selector, FastSystemCalls.CodeAttributes | FastSystemCalls.Long, 0);
         SetFlat(Seg.Ss, selector + 8, FastSystemCalls.DataAttributes, 0);
-        uint changed = mode & ~(3u << ModeKey.CplShift) | ModeKey.Stack32;
         SetLevel(0, changed);
+        e.ChangeReturnStack(targets);
         if (arithmetic != 0) e.Asm.MoveImmediate(Host.Rax, 0);
         e.Flags.RestoreFlags();
         e.Asm.MoveImmediate(HostRegisters.Count, g.NextIP);
@@ -84,6 +87,7 @@ internal sealed unsafe class SystemCallEmitter(Emission e)
             SetFlat(Seg.Ss, selector + 8 | 3, FastSystemCalls.DataAttributes, 3);
         }
         SetLevel(3, changed);
+        e.ChangeReturnStack(targets);
         e.Flags.FlagsOfImage();
         e.Flags.RestoreFlags();
         e.Retire(ordinal + 1);
