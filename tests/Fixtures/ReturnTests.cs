@@ -107,25 +107,38 @@ public sealed class ReturnTests
     }
 
     [Theory, Engines]
-    public void RET_with_the_alignment_check_flag_changed_by_the_callee_goes_on_with_it(string engine)
+    public void RET_in_another_mode_than_that_of_its_CALL_goes_on_in_that_mode(string engine)
     {
         const uint user = Layout.Spare;
         using var g = new Guest(Mode.Long);
         g.State.Cr4 |= 1 << 21; // SMAP
         g.Code(a =>
         {
-            Label again = a.CreateLabel(), set = a.CreateLabel(), clear = a.CreateLabel(), read = a.CreateLabel();
-            a.mov(esi, Rounds);
+            Label again = a.CreateLabel(), body = a.CreateLabel(), noAccess = a.CreateLabel(), end = a.CreateLabel();
+            Label none = a.CreateLabel(), set = a.CreateLabel(), clear = a.CreateLabel();
             a.xor(ebx, ebx);
+            a.xor(esi, esi);
+            a.lea(rdi, __[none]);
             a.Label(ref again);
-            a.call(set);
-            a.call(read);
+            a.mov(ecx, 2 * Rounds);
+            a.Label(ref body);
+            a.call(rdi); // comes back with AC clear in the first loop, and with AC set in the second
+            a.pushfq();
+            a.bt(__dword_ptr[rsp], 18);
+            a.pop(rax);
+            a.jae(noAccess);
             a.add(ebx, __dword_ptr[(int)user]); // allowed while AC is set
+            a.Label(ref noAccess);
             a.call(clear);
-            a.dec(esi);
-            a.jne(again);
-            a.call(set);
-            a.call(clear);
+            a.dec(ecx);
+            a.jne(body);
+            a.test(esi, esi);
+            a.jne(end);
+            a.inc(esi);
+            a.lea(rdi, __[set]);
+            a.jmp(again);
+            a.Label(ref end);
+            a.nop();
             g.Mark(a, "refused");
             a.add(ebx, __dword_ptr[(int)user]);
             a.hlt();
@@ -134,13 +147,11 @@ public sealed class ReturnTests
             a.ret();
             a.Label(ref clear);
             a.clac();
-            a.ret();
-            a.Label(ref read);
-            a.add(ebx, __dword_ptr[(int)user]);
+            a.Label(ref none);
             a.ret();
         });
         g.Write(user, 5u);
-        Assert.Equal(2ul * 5 * Rounds, g.Run(engine).Raised(X.PF, error: 1, g["refused"]).State.Gpr[3]);
+        Assert.Equal(2ul * Rounds * 5, g.Run(engine).Raised(X.PF, error: 1, g["refused"]).State.Gpr[3]);
     }
 
     [Theory, Engines]
@@ -176,7 +187,8 @@ public sealed class ReturnTests
         g.Code(a =>
         {
             Label again = a.CreateLabel(), function = a.CreateLabel();
-            a.mov(esi, Rounds);
+            Label back = a.CreateLabel();
+            a.mov(esi, 2 * Rounds);
             a.xor(ebx, ebx);
             a.lea(rdi, __[function]);
             a.Label(ref again);
@@ -185,12 +197,15 @@ public sealed class ReturnTests
             a.dec(esi);
             a.jne(again);
             a.hlt();
-            a.Label(ref function); // exchanges the pages
+            a.Label(ref function); // exchanges the pages in the second half
+            a.cmp(esi, Rounds);
+            a.ja(back);
             a.mov(rax, __qword_ptr[g.Tables.EntryAddress(page)]);
             a.xchg(__qword_ptr[g.Tables.EntryAddress(other)], rax);
             a.mov(__qword_ptr[g.Tables.EntryAddress(page)], rax);
             a.invlpg(__[(int)page]);
             a.invlpg(__[(int)other]);
+            a.Label(ref back);
             a.ret();
         });
         foreach ((uint at, int value) in new[] { (page, 1), (other, 16) })
@@ -202,7 +217,7 @@ public sealed class ReturnTests
                 a.ret();
             }, page);
         }
-        // Entered in the first page and the second in turn, and left in the other one.
-        Assert.Equal(16ul + 1 + 16, g.Run(engine).Done().State.Gpr[3]);
+        // Left in the first page where it was entered; later entered in the first and the second in turn, and left in the other one.
+        Assert.Equal(Rounds * 1ul + 16 + 1 + 16, g.Run(engine).Done().State.Gpr[3]);
     }
 }
