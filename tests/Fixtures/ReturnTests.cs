@@ -7,6 +7,7 @@ namespace Bunraku.Fixtures;
 /// RET goes where the stack says at that moment, whatever CALL has put there. Intel SDM vol. 1, "CALL and RET Instructions"; vol. 2, RET "Operation". Each test
 /// goes its way several times, since an engine may remember where the first time led.
 /// </summary>
+[TinyCachesToo]
 public sealed class ReturnTests
 {
     private const int Rounds = 3;

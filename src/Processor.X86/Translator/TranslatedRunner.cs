@@ -1,16 +1,5 @@
+using Bunraku.Engines;
 using Iced.Intel;
-            s->Translator.ReturnTable = (uint)t->TargetTable;
-            s->Translator.ReturnStack = s->Translator.ReturnStacks[t->TargetTable];
-            s->Work = CpuWork.EmittedCode;
-            runtime.Enter(vectors, x87);
-            s->Work = CpuWork.Interpreter;
-            // Emitted code may have gone on in another mode.
-            s->Translator.ReturnStacks[s->Translator.ReturnTable] = s->Translator.ReturnStack;
-            HostFlags.To(s, s->Translator.HostFlags);
-            if (s->Translator.X87Last != null) NoteX87(s);
-            ExitRecord* record = s->Translator.Exit;
-            t = record->Block;
-            Exits[s->Translator.ExitKind]++;
 
 namespace Bunraku.Processor.X86;
 
