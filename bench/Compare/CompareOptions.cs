@@ -21,16 +21,21 @@ internal enum TimeBasis
 /// <param name="Only">Names of workloads and groups; empty for all.</param>
 /// <param name="Milliseconds">How long one measurement lasts at least.</param>
 /// <param name="Programs">Programs of the distribution in place of our own workloads.</param>
+/// <param name="Footprint">The same code in sizes from small to large in place of all other workloads.</param>
+/// <param name="Picture">The file for the curve of <paramref name="Footprint"/>; null for the usual place.</param>
 /// <param name="Cpus">Processors of the guest.</param>
 /// <param name="Against">The folder of another state of the project, whose engines are measured beside ours; null for none.</param>
 /// <param name="Json">The file for all figures; null for the usual place.</param>
 /// <param name="Prepare">Build the guest, say where it is, and measure nothing.</param>
 internal sealed record CompareOptions(
-    int Runs, IReadOnlyList<string> Subjects, IReadOnlyList<string> Only, Mitigations Mitigations, TimeBasis Time, int Milliseconds, bool Programs, int Cpus,
+    int Runs, IReadOnlyList<string> Subjects, IReadOnlyList<string> Only, Mitigations Mitigations, TimeBasis Time, int Milliseconds, bool Programs,
+    bool Footprint, string? Picture, int Cpus,
     string? Against, string? Json, bool Prepare)
 {
     /// <summary>The first word for who wants <see cref="Programs"/>.</summary>
     private const string ProgramsWord = "programs";
+    /// <summary>And for <see cref="Footprint"/>.</summary>
+    private const string FootprintWord = "footprint";
 
     private static readonly string[] Known = ["bt", "interp", "kvm", "qemu", "bochs"];
 
@@ -39,8 +44,9 @@ internal sealed record CompareOptions(
     public static CompareOptions? Parse(string[] args)
     {
         bool programs = args is [ProgramsWord, ..];
-        if (programs) args = args[1..];
-        string standard = programs ? "bt,qemu" : "bt,interp,qemu";
+        bool footprint = args is [FootprintWord, ..];
+        if (programs || footprint) args = args[1..];
+        string standard = programs || footprint ? "bt,qemu" : "bt,interp,qemu";
         var runs = new Option<int?>("--runs") { Description = "rounds, each subject once in each (default 3)", HelpName = "N" };
         var engines =
             new Option<string>("--engines")
@@ -53,6 +59,7 @@ internal sealed record CompareOptions(
         var only = new Option<string>("--only")
         {
             Description = programs ? "programs, by name"
+            : footprint ? "sizes: code-64k to code-64m in powers of two"
             : "workloads, or the groups integer, float, simd, compute, os, boot",
             HelpName = "NAMES",
             DefaultValueFactory = _ => ""
@@ -79,6 +86,8 @@ internal sealed record CompareOptions(
         var prepare = new Option<bool>("--prepare") { Description = "only build the guest and say how to boot it" };
         var root = new RootCommand($"Runs the same {(programs ? "programs" : "workloads")} natively, under Bunraku's engines, QEMU's TCG and Bochs, in " +
             "turns, and prints medians and ratios.") { runs, engines, only, mitigations, time, cpus, against, json, quick, prepare };
+        var picture = new Option<string?>("--picture") { Description = "where the curve goes (default artifacts/bench/footprint.svg)", HelpName = "FILE" };
+        if (footprint) root.Add(picture);
         ParseResult parsed = root.Parse(args, new ParserConfiguration { EnablePosixBundling = false, ResponseFileTokenReplacer = null });
         if (parsed.Action is HelpAction or { Terminating: true } && parsed.Errors.Count == 0)
         {
@@ -95,7 +104,7 @@ internal sealed record CompareOptions(
         if (subjects.FirstOrDefault(s => !Known.Contains(s)) is { } unknown) throw Usage($"--engines: '{unknown}' is none of {string.Join(", ", Known)}");
         if (programs && subjects.Contains("bochs")) throw Usage("--engines: Bochs does not run the programs");
         return new(rounds, subjects, List(parsed.GetValue(only)!), Choice<Mitigations>(mitigations), Choice<TimeBasis>(time), fast ? 100 : 300, programs,
-            processors, parsed.GetValue(against), parsed.GetValue(json), parsed.GetValue(prepare));
+            footprint, footprint ? parsed.GetValue(picture) : null, processors, parsed.GetValue(against), parsed.GetValue(json), parsed.GetValue(prepare));
 
         T Choice<T>(Option<string> option) where T : struct, Enum
         {

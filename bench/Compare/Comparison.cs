@@ -20,8 +20,7 @@ internal sealed class Comparison(CompareOptions options, BenchGuest guest, IRead
                 Subject subject = subjects[(turn + run) % subjects.Count]; // another one begins each time
                 if (run >= subject.MaxRuns) continue;
                 long started = Stopwatch.GetTimestamp();
-                round.Run(subject, usual, subject.Boots ? programs : [.. programs.Where(w => w.IsCompute || w.Group == Group.Program)], boot && subject.Boots,
-                    cancel);
+                round.Run(subject, usual, subject.Boots ? programs : [.. programs.Where(w => w.Group != Group.OperatingSystem)], boot && subject.Boots, cancel);
                 if (options.Mitigations == Mitigations.Both && subject.Boots) round.Run(subject, false, system, false, cancel);
                 if (workloads.Contains(Workload.True)) round.RunTrue(subject, usual, cancel);
                 progress.Line(string.Create(CultureInfo.InvariantCulture,

@@ -8,6 +8,7 @@ namespace Bunraku.Compare;
 internal static class Program
 {
     private const int Interrupted = 130;
+    private const int FootprintPatience = 5; // the largest are prepared for 20 s
     private const double Busy = 0.1; // share of the host's processors in other hands that is worth a word
 
     /// <returns>0; 1 when something failed, a wrong checksum among it; 2 for wrong usage; 130 by a signal.</returns>
@@ -51,7 +52,11 @@ internal static class Program
         progress.Step("building the guest");
         BenchGuest guest = options.Programs
             ? ProgramsGuest.Build(Path.Combine(root, "bench", "Programs"), Path.Combine(artifacts, "programs"), options.Cpus, progress.Step, cancel)
-            : BenchGuest.Build(Path.Combine(root, "bench", "workloads"), artifacts, cancel) with { Cpus = options.Cpus };
+            : BenchGuest.Build(Path.Combine(root, "bench", "workloads"), artifacts, cancel) with
+            {
+                Cpus = options.Cpus,
+                Patience = options.Footprint ? FootprintPatience : 1,
+            };
         progress.Clear();
         if (options.Prepare)
         {
@@ -60,7 +65,7 @@ internal static class Program
                 $"{string.Join(' ', native.ArgumentList)}\nappend={guest.CommandLine(guest.Workloads, options.Milliseconds, true)}");
             return 0;
         }
-        Workload[] workloads = Choose(options.Only, guest.Workloads);
+        Workload[] workloads = Choose(options, guest.Workloads);
         var results = new Results(options.Time);
         progress.Step("building Bunraku");
         Subject[] subjects = [new NativeSubject(),
@@ -76,16 +81,24 @@ internal static class Program
         double others = load.OthersShare;
         if (others > Busy) Console.WriteLine($"the host was busy: other programs had {others:P0} of its processors meanwhile, so trust no single " +
             $"figure{(options.Time == TimeBasis.Wall ? "; --time cpu suffers less" : "")}");
-        string json = options.Json ?? Path.Combine(artifacts, options.Programs ? "programs.json" : "compare.json");
+        string json = options.Json ?? Path.Combine(artifacts, options.Programs ? "programs.json" : options.Footprint ? "footprint.json" : "compare.json");
         JsonReport.Write(json, options, guest, others, results, subjects, workloads);
         Console.WriteLine($"all figures: {Path.GetRelativePath(Environment.CurrentDirectory, json)}");
+        if (options.Footprint)
+        {
+            string picture = options.Picture ?? Path.Combine(artifacts, "footprint.svg");
+            FootprintPicture.Write(picture, results, subjects, workloads);
+            Console.WriteLine($"the curve: {Path.GetRelativePath(Environment.CurrentDirectory, picture)}");
+        }
         foreach (string error in results.Errors) Console.Error.WriteLine("bench/compare: " + error);
         return results.Errors.Count > 0 ? 1 : 0;
     }
 
-    private static Workload[] Choose(IReadOnlyList<string> only, IReadOnlyList<Workload> programs)
+    private static Workload[] Choose(CompareOptions options, IReadOnlyList<Workload> programs)
     {
-        Workload[] all = programs.Any(w => w.Group == Group.Program) ? [.. programs] : [.. programs, Workload.Start, Workload.Kernel, Workload.True];
+        IReadOnlyList<string> only = options.Only;
+        Workload[] all = [.. programs.Where(w => w.Group == Group.Footprint == options.Footprint)];
+        if (!options.Footprint && !options.Programs) all = [.. all, Workload.Start, Workload.Kernel, Workload.True];
         if (only.FirstOrDefault(name => !all.Any(w => w.IsIn([name]))) is { } unknown)
             throw new BenchException($"--only: no workload or group '{unknown}'; there are {string.Join(", ", all.Select(w => w.Name))}", exitStatus: 2);
         return [.. all.Where(w => w.IsIn(only))];

@@ -30,6 +30,7 @@ internal sealed class TableReport(IAnsiConsole console, Results results, IReadOn
         Column[] all = [.. subjects.Select(s => Of(s, usual))], monitors = [.. subjects.Where(s => s.Boots).Select(s => Of(s, usual))];
         Rows("Programs" + basis, w => w.Group == Group.Program, all);
         Rows("Compute" + basis, w => w.IsCompute, all);
+        Rows("Hot code of this size" + basis, w => w.Group == Group.Footprint, all);
         Rows($"Operating system ({kernel}){basis}", w => w.Group == Group.OperatingSystem,
             mitigations == Mitigations.Both ? [.. subjects.Where(s => s.Boots).SelectMany(s => (Column[])[Of(s, true), Of(s, false)])] : monitors);
         Rows("Boot" + basis, w => w.Group == Group.Boot, monitors);

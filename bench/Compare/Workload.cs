@@ -2,10 +2,12 @@ namespace Bunraku.Compare;
 
 /// <summary>
 /// Groups of workloads, as bench/workloads/main.c spells them; boot is measured from outside, and a program is a line of bench/Programs/list.
+/// Footprints are measured by themselves.
 /// </summary>
 internal static class Group
 {
-    public const string Integer = "integer", Float = "float", Simd = "simd", OperatingSystem = "os", Boot = "boot", Program = "program";
+    public const string Integer = "integer", Float = "float", Simd = "simd", OperatingSystem = "os", Boot = "boot";
+    public const string Program = "program", Footprint = "footprint";
     public const string Compute = "compute"; // the first three
 
     public static bool IsCompute(string group) => group is Integer or Float or Simd;

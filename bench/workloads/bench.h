@@ -8,7 +8,7 @@ typedef uint64_t unit_fn(void);
 
 struct workload {
     const char *name;
-    const char *group;       // "integer", "float", "simd" (these three are compute) or "os"
+    const char *group;       // "integer", "float", "simd" (these three are compute), "os" or "footprint"
     const char *operation;   // what is counted, in the singular
     uint64_t operations;     // operations in one unit
     unit_fn *unit;
@@ -62,3 +62,12 @@ unit_fn matrix_unit, divide_unit, nbody_unit, x87_unit, sse_unit, avx2_matrix_un
 void matrix_prepare(void), vectors_prepare(void);
 unit_fn getppid_unit, read_unit, fault_unit, mmap_unit, fork_unit, exec_unit, pipe_unit, signal_unit, file_unit;
 void pipe_prepare(void), signal_prepare(void), read_prepare(void);
+
+// Sizes of hot code, and how many instructions each 3168 bytes of it execute.
+#define FOOTPRINTS(F) \
+    F(64k, 64ul << 10) F(128k, 128ul << 10) F(256k, 256ul << 10) F(512k, 512ul << 10) F(1m, 1ul << 20) F(2m, 2ul << 20) F(4m, 4ul << 20) \
+    F(8m, 8ul << 20) F(16m, 16ul << 20) F(32m, 32ul << 20) F(64m, 64ul << 20)
+#define FOOTPRINT_GROUP 3168
+#define FOOTPRINT_INSTRUCTIONS 753
+#define DECLARE_FOOTPRINT(name, bytes) unit_fn footprint_##name##_unit; void footprint_##name##_prepare(void);
+FOOTPRINTS(DECLARE_FOOTPRINT)
