@@ -3,10 +3,10 @@ namespace Bunraku.Engines;
 /// <summary>What a vCPU's thread spends its time with, as an engine in software tells it and as samples of it count.</summary>
 public enum CpuWork : byte
 {
-    /// <summary>Nothing: the vCPU is halted, or waits for its start. An engine says <see cref="Outside"/>; who takes samples knows better.</summary>
-    Idle,
     /// <summary>The vCPU is not entered: an exit is handled, by the hypervisor and the devices.</summary>
     Outside,
+    /// <summary>Nothing: the vCPU is halted, or waits for its start. An engine says <see cref="Outside"/>; who takes samples knows better.</summary>
+    Idle,
     /// <summary>Host code that was made of guest code, and what belongs to it.</summary>
     EmittedCode,
     /// <summary>Instructions are executed one by one, events are delivered, exits are prepared.</summary>
