@@ -59,7 +59,7 @@ internal static class FootprintPicture
         for (int n = 0; n < sizes.Count; n++)
         {
             svg.Add(Line(X(n), Top, X(n), bottom, "#e5e5e5"));
-            svg.Add(Text(X(n), bottom + 20, sizes[n].ToUpperInvariant() + "iB", "middle", "#444444"));
+            svg.Add(Text(X(n), bottom + 20, $"{sizes[n][..^1]} {char.ToUpperInvariant(sizes[n][^1])}iB", "middle", "#444444"));
         }
         double lastLabel = double.NegativeInfinity;
         foreach (Curve curve in curves.OrderBy(c => Y(c.Points[^1].Mips)))

@@ -17,8 +17,8 @@ public sealed record CodeCacheSizes
     {
         Operations = BlockDecoder.MaxOperations + 160,
         Blocks = 24,
-        HotBytes = MostCode + (10 << 10),
-        ColdBytes = MostCode + (6 << 10),
+        HotBytes = MostCode + (6 << 10),
+        ColdBytes = MostCode + (5 << 10),
         TableBytes = MostTables + (6 << 10),
         Predictions = 8,
         JumpTargets = 4,
@@ -31,7 +31,7 @@ public sealed record CodeCacheSizes
     /// <summary>Decoded blocks.</summary>
     public int Blocks { get; init; } = 3 << 17;
 
-    /// <summary>Bytes of translated code that runs often, with the hand-written routines in front of it; the host gives pages as they are used.</summary>
+    /// <summary>Bytes of translated code that runs often; the host gives pages as they are used.</summary>
     public ulong HotBytes { get; init; } = 64 << 20;
 
     /// <summary>Bytes of translated code that is rarely reached.</summary>

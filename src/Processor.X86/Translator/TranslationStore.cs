@@ -8,14 +8,15 @@ internal sealed unsafe class TranslationStore : IDisposable
 {
     // Pages are used one after another: what a small guest does not need is never there.
     public readonly ExecutableMemory Memory;
-    /// <summary>The parts of it: the runtime and what runs often; what is rarely reached, at higher addresses.</summary>
+    /// <summary>The parts of it behind the runtime: what runs often; what is rarely reached, at higher addresses.</summary>
     public readonly ExecutablePart Hot, Cold;
     public readonly TranslationArena Arena;
     public readonly PredictionArena Predictions;
     public readonly TranslatorRuntime Runtime;
     public readonly ReturnStacks Returns;
 
-    /// <summary>Bytes at the beginning of the hot part that are never given up.</summary>
+    /// <summary>Room for the runtime, and the bytes at the beginning of the memory that it takes, which are never given up.</summary>
+    private const ulong MostRoutines = 64 << 10;
     private readonly ulong _kept;
     /// <summary>Numbers of mappings (linear page, backing page).</summary>
     private readonly Dictionary<(ulong Linear, ulong Backing), uint> _mappings = [];
@@ -31,13 +32,14 @@ internal sealed unsafe class TranslationStore : IDisposable
         _state = state;
         _sizes = sizes;
         ulong hot = (sizes.HotBytes + 15) & ~15ul;
-        Memory = new ExecutableMemory(hot + sizes.ColdBytes, hugePages: true);
+        Memory = new ExecutableMemory(MostRoutines + hot + sizes.ColdBytes, hugePages: true);
+        var routines = new ExecutablePart(Memory, 0, MostRoutines);
+        Runtime = new TranslatorRuntime(routines, state, sizes.JumpTargets);
+        _kept = routines.Used;
         Arena = new TranslationArena(sizes.TableBytes);
         Predictions = new PredictionArena(sizes.Predictions);
-        Hot = new ExecutablePart(Memory, 0, hot, BlockTranslator.CheckedEntryLength);
-        Cold = new ExecutablePart(Memory, hot, sizes.ColdBytes);
-        Runtime = new TranslatorRuntime(Hot, state, sizes.JumpTargets);
-        _kept = Hot.Used;
+        Hot = new ExecutablePart(Memory, _kept, hot, BlockTranslator.CheckedEntryLength);
+        Cold = new ExecutablePart(Memory, _kept + hot, sizes.ColdBytes);
         Returns = new ReturnStacks(state);
     }
 
@@ -81,7 +83,7 @@ internal sealed unsafe class TranslationStore : IDisposable
     public void Clear()
     {
         Map?.Remove(Memory.Code + _kept, Memory.Length - _kept);
-        Hot.Rewind(_kept);
+        Hot.Rewind(0);
         Cold.Rewind(0);
         Arena.Clear();
         Predictions.Clear();

@@ -43,6 +43,7 @@ internal sealed unsafe class TranslatorReport(ProcessorState* state, Translation
         TranslatedExit.WriteMiss => "a write that missed",
         TranslatedExit.Predictions => "predictions that failed",
         TranslatedExit.Mirror => "a page to be mirrored",
+        TranslatedExit.Return => "a return",
         _ => kind.ToString(),
     }, runner.Exits[(int)kind]));
 

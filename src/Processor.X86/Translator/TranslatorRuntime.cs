@@ -51,6 +51,11 @@ internal sealed unsafe class TranslatorRuntime
             for (int n = 0; n < Misses.Length; n++)
                 yield return (Misses[n], $"{((n & 1) == 0 ? "read" : "write")}-miss-{NameOf(n >> 1)}");
             yield return (MappingMiss, "mapping-miss");
+            for (int table = 0; table < TranslatorState.TargetModes; table++)
+            {
+                yield return (EmptyReturns[table], $"empty-return-{table}");
+                yield return (OtherReturns[table], $"other-return-{table}");
+            }
             foreach (ulong entry in _entries) yield return (entry, "enter");
         }
     }
