@@ -19,6 +19,8 @@ public enum CpuFeature
     Xsaveopt, Xsavec, Xgetbv1, Xsaves, Arat, InvariantTsc,
     // CPUID.7.0:EDX, CPUID.80000008:EBX, CPUID.80000021: speculation that this processor does not do
     ArchCapabilities, SsbNo, NullSelClearsBase, AutoIbrs, SrsoNo, TsaSqNo, TsaL1No,
+    // CPUID.80000001:ECX, CPUID.8000000A:EDX
+    Svm, Npt, Lbrv, SvmLock, NripSave, TscScale, VmcbClean, FlushByAsid, DecodeAssists, PauseFilter, PfThreshold, VVmsaveVmload, Vgif, Gmet, Vnmi,
 #pragma warning restore CS1591
 }
 

@@ -102,6 +102,8 @@ public sealed class CpuState
     public List<ulong> MmioValues = [];
     /// <summary>Writes to addresses without RAM, in their order, whose exits come before anything else happens.</summary>
     public List<PostedWrite> PostedWrites = [];
+    /// <summary>What the processor has of SVM; null: nothing, or as after a reset.</summary>
+    public SvmState? Svm;
     /// <summary>The local APIC, when the engine holds it. Null: it is the board's, and when written stays as it is.</summary>
     public LocalApicState? Apic;
 
@@ -130,6 +132,7 @@ public sealed class CpuState
         (PendingDebug, Pending, Activity, HalfDone) = (other.PendingDebug, other.Pending, other.Activity, other.HalfDone);
         MmioValues = [.. other.MmioValues];
         PostedWrites = [.. other.PostedWrites];
+        Svm = other.Svm?.Clone();
         Apic = other.Apic?.Clone();
     }
 
@@ -142,6 +145,11 @@ public sealed class CpuState
         StateCheck.Length(Xsave, 4096, id);
         if (Pdptes is not null) StateCheck.Length(Pdptes, 4, id);
         if (Apic is not null) StateCheck.Length(Apic.Registers, LocalApicState.Size, id);
+        if (Svm is not null)
+        {
+            StateCheck.Length(Svm.Control, SvmState.ControlSize, id);
+            StateCheck.Length(Svm.HostPdptes, 4, id);
+        }
         StateCheck.Defined(Activity, id);
         foreach (PostedWrite write in PostedWrites)
         {

@@ -95,7 +95,7 @@ internal sealed unsafe partial class Processor
     /// Something happens before or after the next instruction: it is executed alone. A breakpoint's trap comes right after the instruction that met it.
     /// </summary>
     public bool MustStep =>
-        ((State->FlagsOther & (uint)(Rflags.Tf | Rflags.Rf)) != 0) | StepsGuest | Debug.HasInstructionBreakpoints | Debug.WatchesData | IsCompleting;
+        ((State->FlagsOther & (uint)(Rflags.Tf | Rflags.Rf)) != 0) | StepsGuest | LastBranch.IsOn | Debug.HasInstructionBreakpoints | Debug.WatchesData | IsCompleting;
 
     /// <summary>The dispatcher's loop.</summary>
     private void Run()
@@ -147,13 +147,16 @@ internal sealed unsafe partial class Processor
     {
         ProcessorState* s = State;
         bool trap = (s->FlagsOther & (uint)Rflags.Tf) != 0;
-        bool resume = (s->FlagsOther & (uint)Rflags.Rf) != 0;
+        bool resume = (s->FlagsOther & (uint)Rflags.Rf) != 0, records = LastBranch.IsOn;
+        ulong from = s->Rip, retired = s->Retired;
         if (Debug.HasInstructionBreakpoints && !resume && !_reexecuting && Debug.InstructionBreakpoint(s->Rip + s->Cs.Base)) throw Fault(Vector.Db);
         // Stays set while the instruction runs: no entry of the jump cache has this key, so that the instruction cannot lead into another block.
         s->Mode |= ModeKey.Single;
         try
         {
-            Execute(s, Blocks.FindSlow(s, s->Rip + BlockFinder.CodeBase(s)));
+            Insn* first = Blocks.FindSlow(s, s->Rip + BlockFinder.CodeBase(s));
+            Execute(s, first);
+            if (records && s->Retired != retired) LastBranch.Note(from, first);
         }
         finally
         {

@@ -33,6 +33,7 @@ internal sealed unsafe partial class Processor
         s->Dr6 = DebugUnit.Dr6Fixed;
         s->Dr7 = DebugUnit.Dr7Fixed;
         ResetVectorState();
+        Svm?.Reset();
         Msrs.Reset();
         StateReplaced();
     }
@@ -91,12 +92,14 @@ internal sealed unsafe partial class Processor
         Mmio.Save(state);
         Events.Save(state);
         Debug.Save(state);
+        state.Svm = Svm?.Save();
     }
 
     /// <summary>Takes everything over unchecked except what would break an invariant of ours; the privilege level is that of SS, as in the VMCS.</summary>
     public void WriteState(CpuState state)
     {
         ProcessorState* s = State;
+        Svm?.LeaveGuest();
         state.Gpr.CopyTo(new Span<ulong>(&s->Rax, 16));
         s->Rip = state.Rip;
         Flags.Set(s, (uint)state.Rflags);
@@ -132,6 +135,7 @@ internal sealed unsafe partial class Processor
         Mmio.Restore(state);
         Events.Restore(state);
         Debug.Restore(state);
+        Svm?.Restore(state.Svm);
         (s->X87Cs, s->X87Ds, s->FerrAsserted, Msrs.ApicDisabled) = (state.X87Cs, state.X87Ds, state.FerrAsserted ? (byte)1 : (byte)0, state.ApicDisabled);
         // What waits is looked at before the next block.
         WantAttention();

@@ -49,11 +49,15 @@ internal sealed unsafe partial class Processor : IDisposable
     public readonly EventDelivery Delivery;
     public readonly InterruptGates Gates;
     public readonly DebugUnit Debug;
+    public readonly LastBranch LastBranch;
     public readonly Following Following;
     public readonly PauseLoops PauseLoops;
 
     /// <summary>Guests of a hypervisor inside the guest.</summary>
     public readonly GuestMode GuestMode;
+
+    /// <summary>Null: the model has no SVM.</summary>
+    public readonly Svm? Svm;
 
     // System instructions.
     public readonly ControlRegisters ControlRegisters;
@@ -104,6 +108,7 @@ internal sealed unsafe partial class Processor : IDisposable
         Delivery = new EventDelivery(this);
         Gates = new InterruptGates(this);
         Debug = new DebugUnit(this);
+        LastBranch = new LastBranch(this);
         Following = new Following(this);
         PauseLoops = new PauseLoops(this);
         ControlRegisters = new ControlRegisters(this);
@@ -112,6 +117,7 @@ internal sealed unsafe partial class Processor : IDisposable
         FarTransfers = new FarTransfers(this);
         InterruptReturns = new InterruptReturns(this);
         Tasks = new TaskSwitcher(this);
+        if (model.Has(CpuFeature.Svm)) GuestHypervisor = Svm = new Svm(this);
         if (translateAfter > 0) Translator = new Translator(this, translateAfter, sizes);
         _interceptSets.Find(_controls.Instructions, GuestIntercepts);
         // From now on other threads may call.
@@ -213,6 +219,13 @@ internal sealed unsafe partial class Processor : IDisposable
         return (ulong)((long)(address << shift) >> shift) == address;
     }
 
+    /// <summary>The address with the bits above the top implemented one equal to it: what the processor makes of a base that VMRUN or VMLOAD loads.</summary>
+    public ulong Canonical(ulong address)
+    {
+        int shift = Model.Has(CpuFeature.La57) ? 64 - 57 : 64 - 48;
+        return (ulong)((long)(address << shift) >> shift);
+    }
+
     /// <summary>
     /// As <see cref="IsCanonical"/> for values loaded into MSRs and bases of segments and descriptor tables: what counts there is the width that the processor
     /// supports, whatever CR4.LA57 says (SDM vol. 1, "Canonical Addressing").
@@ -260,6 +273,7 @@ internal sealed unsafe partial class Processor : IDisposable
         {
             Code.Dispose();
             Thunks.Dispose();
+            Svm?.Dispose();
             Translator?.Dispose();
             Release();
         }

@@ -58,6 +58,8 @@ public static class Exclusions
         if ((info.OpCode is 0x0D or (>= 0x18 and <= 0x1F) || info.Mnemonic is Mnemonic.Endbr32 or Mnemonic.Endbr64) && info.Table == OpCodeTableKind.T0F)
             return "a hint: without its CPUID bit it decodes as one of the reserved no-operations, which are compared";
         if (code.CpuidFeatures().Any(f => f is CpuidFeature.SSE4A or CpuidFeature.XSAVES)) return "no model has the feature";
+        if (code.CpuidFeatures().Any(f => f is CpuidFeature.SVM or CpuidFeature.SKINIT_or_SVM))
+            return "a model has it when it is asked for; it needs CPL 0, and system tests cover it";
         if (info.Mnemonic == Mnemonic.Rsm) return "exists in system management mode only, which no model has";
         return null;
     }

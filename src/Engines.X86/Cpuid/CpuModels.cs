@@ -54,12 +54,19 @@ public static class CpuModels
         Amd("max", "Bunraku max", [.. s_level3, .. s_beyondLevel3]),
     ];
 
+    /// <summary>What <c>+svm</c> brings: SVM and each of its parts that this processor has. All of it is off unless it is asked for.</summary>
+    private static readonly CpuFeature[] s_svm =
+    [
+        CpuFeature.Svm, CpuFeature.Npt, CpuFeature.Lbrv, CpuFeature.SvmLock, CpuFeature.NripSave, CpuFeature.TscScale, CpuFeature.VmcbClean, CpuFeature.FlushByAsid,
+        CpuFeature.DecodeAssists, CpuFeature.PauseFilter, CpuFeature.PfThreshold, CpuFeature.VVmsaveVmload, CpuFeature.Vgif, CpuFeature.Gmet, CpuFeature.Vnmi,
+    ];
+
     /// <summary>Every model as it is defined, whatever the host can do.</summary>
     public static IReadOnlyList<CpuModel> All => s_models;
 
     /// <summary>Features that <c>+feature</c> may ask for.</summary>
     private static readonly HashSet<CpuFeature> s_supported =
-        [.. s_level3, .. s_amdSpeculation, .. s_beyondLevel3, CpuFeature.ArchCapabilities, CpuFeature.Monitor];
+        [.. s_level3, .. s_amdSpeculation, .. s_beyondLevel3, .. s_svm, CpuFeature.ArchCapabilities, CpuFeature.Monitor];
 
     /// <summary>The model that a text like <c>x86-64-v3,+la57,-pku</c> describes.</summary>
     /// <exception cref="FormatException">Unknown model or feature, or a feature that this host or this processor cannot give; the message is one line for the
@@ -82,7 +89,10 @@ public static class CpuModels
             }
             if (!s_supported.Contains(feature)) throw new FormatException($"CPU feature '{Name(feature)}' is not implemented by this processor");
             if (!HostHas(feature)) throw new FormatException($"CPU feature '{Name(feature)}' needs a host processor that has it, and this one does not");
+            if (s_svm.Contains(feature) && !model.IsAmd)
+                throw new FormatException($"'{text}': '{model.Name}' is an Intel model, and '{Name(feature)}' is AMD's: take x86-64-v3 or max");
             features.Add(feature);
+            if (feature == CpuFeature.Svm) features.UnionWith(s_svm);
         }
         DropDependents(features);
         return model with { Features = features };
@@ -123,6 +133,8 @@ public static class CpuModels
         (CpuFeature.F16c, CpuFeature.Avx),
         (CpuFeature.Pku, CpuFeature.Xsave), (CpuFeature.Xsaveopt, CpuFeature.Xsave), (CpuFeature.Xsavec, CpuFeature.Xsave),
         (CpuFeature.Xgetbv1, CpuFeature.Xsave),
+        .. s_svm.Where(f => f != CpuFeature.Svm).Select(f => (f, CpuFeature.Svm)), (CpuFeature.PfThreshold, CpuFeature.PauseFilter),
+        (CpuFeature.Gmet, CpuFeature.Npt), (CpuFeature.VVmsaveVmload, CpuFeature.Npt), (CpuFeature.Vnmi, CpuFeature.Vgif),
         (CpuFeature.La57, CpuFeature.Lm), (CpuFeature.TscDeadline, CpuFeature.Apic), (CpuFeature.X2apic, CpuFeature.Apic),
     ];
 

@@ -26,6 +26,9 @@ public static class CpuidLeaves
     /// <summary>Hz of the crystal behind leaf 15h, which is also what clocks the APIC timer.</summary>
     public const uint CrystalFrequency = 1_000_000_000;
 
+    /// <summary>SVM's revision, and its address space identifiers, 0 (the host's) included.</summary>
+    public const uint SvmRevision = 1, SvmAsids = 0x8000;
+
     /// <summary>Highest basic leaf.</summary>
     public static uint MaxBasic(CpuModel m) => m.IsAmd ? 0xDu : 0x16;
 
@@ -205,6 +208,7 @@ public static class CpuidLeaves
             case 0x8000_0008:
                 return new((uint)m.PhysicalAddressBits | (m.Has(CpuFeature.La57) ? 57u : 48u) << 8, Bits(CpuidRegister.Ebx),
                     m.IsAmd ? (uint)(p.CpuCount - 1) | (uint)CoreBits(p) << 12 : 0, 0);
+            case 0x8000_000A: return m.Has(CpuFeature.Svm) ? new(SvmRevision, SvmAsids, 0, Bits(CpuidRegister.Edx)) : default;
             case 0x8000_001D: return CacheLeaf(p, subleaf, 0);
             case 0x8000_001E: return new((uint)p.CpuIndex, (uint)p.CpuIndex & 0xFF, 0, 0);
             case 0x8000_0021:

@@ -83,6 +83,8 @@ internal static class FeatureMap
             CpuidFeature.XSAVEC             => [CpuFeature.Xsavec],
             CpuidFeature.XSAVES             => [CpuFeature.Xsaves],
             CpuidFeature.PREFETCHW          => [],
+            CpuidFeature.SKINIT_or_SVM      => [CpuFeature.Svm],
+            CpuidFeature.SMM                => [CpuFeature.Svm], // RSM, undefined outside system management mode: it can be intercepted
             CpuidFeature.VMX or CpuidFeature.SVM => [], // VMCALL and VMMCALL; the rest has no handler
             _ => null,
         };

@@ -341,6 +341,20 @@ internal sealed unsafe class PageWalker(Processor p)
         entries.CopyTo(new Span<ulong>(&p.State->Pdpte0, 4));
     }
 
+    /// <summary>Reads the PDPTEs at <paramref name="cr3"/>, whose memory has no second stage. False: a present one has reserved bits set.</summary>
+    /// <exception cref="ExitRequest">Our own second stage refuses the access.</exception>
+    public bool TryReadPdptes(ulong cr3, Span<ulong> entries)
+    {
+        for (int n = 0; n < 4; n++)
+        {
+            if (!p.PagingStructures.TryRead((cr3 & 0xFFFF_FFE0) + (ulong)n * 8, out TableEntry<ulong> entry))
+                throw p.Exits.RefusedAccess(0, p.PagingStructures.Refusal);
+            entries[n] = entry.Value;
+            if ((entries[n] & Present) != 0 && (entries[n] & ReservedOfPdpte) != 0) return false;
+        }
+        return true;
+    }
+
     /// <summary>As <see cref="LoadPdptes"/>, where there is nobody to tell of reserved bits: no entry is present then.</summary>
     /// <exception cref="ExitRequest">The second stage refuses the access.</exception>
     public void LoadPdptesOrNone()

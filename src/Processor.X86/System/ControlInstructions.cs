@@ -51,14 +51,19 @@ internal static unsafe class ControlInstructions
         return Flow.Leave(s, i);
     }
 
-    public static Insn* Invlpg(Processor p, ProcessorState* s, Insn* i)
+    /// <summary>Linear address of INVLPG's operand. No segmentation checks: the row says so, and the operand is without its base.</summary>
+    public static ulong InvlpgAddress(ProcessorState* s, Insn* i)
     {
-        // No segmentation checks: the row says so, and the operand is without its base.
         ulong address = Access.EffectiveAddress(s, i);
         var segment = (Seg)((int)(i->Flags & InsnFlags.SegmentMask) / (int)InsnFlags.SegmentShift9);
         bool flat = CpuMode.Is64Bit(s);
         if (!flat || segment is Seg.Fs or Seg.Gs) address += ProcessorState.Segment(s, segment)->Base;
-        if (!flat) address = (uint)address;
+        return flat ? address : (uint)address;
+    }
+
+    public static Insn* Invlpg(Processor p, ProcessorState* s, Insn* i)
+    {
+        ulong address = InvlpgAddress(s, i);
         if (p.IsCanonical(address)) p.Tlb.FlushPage(address);
         return Flow.Leave(s, i);
     }
@@ -212,7 +217,7 @@ internal static unsafe class ControlInstructions
     public static Insn* Hlt(Processor p, ProcessorState* s, Insn* i)
     {
         // A debug trap of the instruction itself ends the halt at once.
-        if ((s->FlagsOther & (uint)Rflags.Tf) == 0 && !p.Debug.DebugTrapPending)
+        if ((s->FlagsOther & (uint)Rflags.Tf) == 0 && !p.Debug.DebugTrapPending && p.GuestHypervisor is not { EndsHalt: true })
         {
             p.Exits.RequestExit(ExitReason.Hlt);
             p.Events.Activity = CpuActivity.Halted;

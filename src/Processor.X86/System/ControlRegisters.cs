@@ -3,7 +3,7 @@ namespace Bunraku.Processor.X86;
 /// <summary>MOV to control registers, and XCR0. Intel SDM vol. 3A, "Control Registers"; vol. 2, MOV—Move to/from Control Registers.</summary>
 internal sealed unsafe class ControlRegisters(Processor p)
 {
-    private const ulong Cr0Defined = (ulong)(Cr0.Pe | Cr0.Mp | Cr0.Em | Cr0.Ts | Cr0.Et | Cr0.Ne | Cr0.Wp | Cr0.Am | Cr0.Nw | Cr0.Cd | Cr0.Pg);
+    public const ulong Cr0Defined = (ulong)(Cr0.Pe | Cr0.Mp | Cr0.Em | Cr0.Ts | Cr0.Et | Cr0.Ne | Cr0.Wp | Cr0.Am | Cr0.Nw | Cr0.Cd | Cr0.Pg);
 
     /// <summary>CR4 bits that this model has; the others raise #GP.</summary>
     public ulong Cr4Allowed

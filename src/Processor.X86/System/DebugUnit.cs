@@ -223,6 +223,15 @@ internal sealed unsafe class DebugUnit(Processor p)
         return number;
     }
 
+    /// <summary>DR6, DR7 with their fixed bits.</summary>
+    public static ulong Dr6Of(ulong value) => value & (Dr6Breakpoints | Dr6Bd | Dr6Bs | Dr6Bt) | Dr6Fixed;
+
+    /// <inheritdoc cref="Dr6Of"/>
+    public static ulong Dr7Of(ulong value) => value & ~0xFFFF_FFFF_0000_D800ul | Dr7Fixed;
+
+    /// <summary>Raises what an access to a debug register raises before any intercept.</summary>
+    public void CheckAccess(int number) => ResolveDebugRegister(number);
+
     public ulong ReadDebugRegister(int number)
     {
         number = ResolveDebugRegister(number);
@@ -236,8 +245,8 @@ internal sealed unsafe class DebugUnit(Processor p)
         if (number >= 6 && value >> 32 != 0) throw p.GeneralProtection();
         switch (number)
         {
-            case 6: s->Dr6 = value & (Dr6Breakpoints | Dr6Bd | Dr6Bs | Dr6Bt) | Dr6Fixed; break;
-            case 7: s->Dr7 = value & ~0xD800ul | Dr7Fixed; break;
+            case 6: s->Dr6 = Dr6Of(value); break;
+            case 7: s->Dr7 = Dr7Of(value); break;
             default: (&s->Dr0)[number] = value; break;
         }
         UpdateBreakpoints();
@@ -245,6 +254,9 @@ internal sealed unsafe class DebugUnit(Processor p)
     }
 
     /// <summary>The instruction loads TF together with a new privilege (INT n, SYSCALL): no single-step trap follows it.</summary>
+    public void SuppressSingleStep() => _noSingleStepAt = p.State->Retired;
+
+    /// <inheritdoc cref="SuppressSingleStep()"/>
     public void SuppressSingleStep(Insn* i) => _noSingleStepAt = p.State->Retired + i->Ordinal + 1;
 }
 

@@ -68,7 +68,8 @@ internal sealed unsafe class EventDelivery(Processor p)
     /// <param name="e">
     /// With <see cref="VectoredEvent.InstructionLength"/> the distance from RIP to the address that is pushed; 0 for what no instruction has asked for.
     /// </param>
-    public void DeliverGuestEvent(in VectoredEvent e)
+    /// <param name="returnRip">That address, where it is given as such.</param>
+    public void DeliverGuestEvent(in VectoredEvent e, ulong? returnRip = null)
     {
         p.State->Current = null;
         EventSource source = e.Kind switch
@@ -80,10 +81,13 @@ internal sealed unsafe class EventDelivery(Processor p)
             EventKind.PrivilegedSoftwareException => EventSource.Icebp,
             _ => EventSource.Exception,
         };
-        DeliverWithEscalation((Vector)e.Vector, e.ErrorCode, source, e.InstructionLength);
+        DeliverWithEscalation((Vector)e.Vector, e.ErrorCode, source, e.InstructionLength, returnRip);
     }
 
-    private void DeliverWithEscalation(Vector vector, uint? errorCode, EventSource source, byte instructionLength = 0)
+    /// <summary>A guest inside the guest has exited: the state is another one though no instruction has retired.</summary>
+    public void CountGuestExit() => ExceptionsDelivered++;
+
+    private void DeliverWithEscalation(Vector vector, uint? errorCode, EventSource source, byte instructionLength = 0, ulong? returnRip = null)
     {
         ulong delivered = source == EventSource.Exception ? 1ul : 0;
         p.Exits.DropCompletion();
@@ -92,7 +96,7 @@ internal sealed unsafe class EventDelivery(Processor p)
             IsDelivering = true;
             try
             {
-                Deliver(vector, errorCode, source, (p.State->Rip + instructionLength) & Flow.RipMask(p.State), instructionLength);
+                Deliver(vector, errorCode, source, returnRip ?? (p.State->Rip + instructionLength) & Flow.RipMask(p.State), instructionLength);
                 ExceptionsDelivered += delivered;
                 return;
             }
@@ -110,6 +114,7 @@ internal sealed unsafe class EventDelivery(Processor p)
                     && ((IsContributory(vector) && IsContributory(second.Vector))
                         || (vector == Vector.Pf && (second.Vector == Vector.Pf || IsContributory(second.Vector))));
                 instructionLength = 0;
+                returnRip = null;
                 (vector, errorCode) = isDouble ? (Vector.Df, 0u) : (second.Vector, second.ErrorCode);
                 if (isDouble && p.Exits.TryExitWithException(Vector.Df, 0)) return;
                 source = EventSource.Exception;

@@ -224,6 +224,13 @@ internal sealed unsafe class Events(Processor p)
         if (p.Controls.InterruptWindowExiting != more) p.Controls = p.Controls with { InterruptWindowExiting = more };
     }
 
+    /// <summary>An NMI that a hypervisor inside the guest has seen as an exit of its guest waits until the processor can take it.</summary>
+    public void HoldNmi()
+    {
+        _heldNmi = true;
+        p.WantAttention();
+    }
+
     /// <inheritdoc cref="IFollowingCpu.TakeHeldNmi"/>
     public bool TakeHeldNmi()
     {

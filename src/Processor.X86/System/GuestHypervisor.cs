@@ -81,6 +81,9 @@ internal unsafe interface IGuestHypervisor
     /// <summary>After each instruction while <see cref="Processor.StepsGuest"/> is set, behind its own traps.</summary>
     bool TakeStep() => false;
 
+    /// <summary>A virtual event ends HLT of the guest before it has begun.</summary>
+    bool EndsHalt => false;
+
     /// <summary>IRET ends blocking of NMIs, as it does unless the hypervisor says so.</summary>
     bool IretUnblocksNmis => true;
 }

@@ -25,7 +25,7 @@ internal sealed unsafe class MsrFile(Processor p)
 
     public ulong SysenterEip { get; private set; }
 
-    public ulong DebugCtl { get; private set; }
+    public ulong DebugCtl { get; set; }
 
     /// <summary>Guest TSC minus the clock's TSC, modulo 2^64.</summary>
     public ref ulong TscOffset => ref p.State->TscOffset;
@@ -35,14 +35,18 @@ internal sealed unsafe class MsrFile(Processor p)
     public bool ApicDisabled { get; set; }
 
     /// <summary>What RDTSC returns now.</summary>
-    public ulong GuestTsc => p.Clock.Counter + TscOffset;
+    public ulong GuestTsc => p.Svm is { ScalesTsc: true } svm ? svm.ScaledTsc(UnscaledTsc) : UnscaledTsc;
+
+    /// <summary>The same outside a guest whose counter is scaled.</summary>
+    private ulong UnscaledTsc => p.Clock.Counter + TscOffset;
 
     /// <summary>EFER bits that a WRMSR may set on this model.</summary>
-    private ulong EferAllowed =>
+    public ulong EferAllowed =>
         (p.Model.Has(CpuFeature.Syscall) ? (ulong)Efer.Sce : 0)
         | (p.Model.Has(CpuFeature.Lm) ? (ulong)(Efer.Lme | Efer.Lma) : 0)
         | (p.Model.Has(CpuFeature.Nx) ? (ulong)Efer.Nxe : 0)
-        | (p.Model.Has(CpuFeature.AutoIbrs) ? EferAutomaticIbrs : 0);
+        | (p.Model.Has(CpuFeature.AutoIbrs) ? EferAutomaticIbrs : 0)
+        | (p.Svm is { } svm && (svm.VmCr & SvmMsrs.Disable) == 0 ? (ulong)Efer.Svme : 0);
 
     /// <summary>EFER.AIBRSE. It has no effect: indirect branches are never predicted from other privilege levels here.</summary>
     private const ulong EferAutomaticIbrs = 1ul << 21;
@@ -62,7 +66,77 @@ internal sealed unsafe class MsrFile(Processor p)
     }
 
     /// <summary>STAR, LSTAR, FMASK or EFER.SCE changed: code that was emitted with their values stops using them.</summary>
-    private void SystemCallsChanged() => p.State->Translator.SystemCalls++;
+    public void SystemCallsChanged()
+    {
+        // The same values have the same number, so that code of a host and of its guest is good for both.
+        var setting = new SystemCallValues(Star, Lstar, Fmask, (p.State->Efer & (ulong)Efer.Sce) != 0);
+        int known = _systemCalls.IndexOf(setting);
+        if (known < 0)
+        {
+            if (_systemCalls.Count == MostSystemCalls)
+            {
+                _systemCalls.Clear();
+                _firstSystemCalls += MostSystemCalls;
+            }
+            known = _systemCalls.Count;
+            _systemCalls.Add(setting);
+        }
+        p.State->Translator.SystemCalls = _firstSystemCalls + (uint)known;
+    }
+
+    private readonly record struct SystemCallValues(ulong Star, ulong Lstar, ulong Fmask, bool Enabled);
+
+    private const int MostSystemCalls = 16;
+    private readonly List<SystemCallValues> _systemCalls = [];
+    private uint _firstSystemCalls;
+
+    /// <summary>VMLOAD: the values are what a WRMSR would accept.</summary>
+    public void LoadSystemCalls(ulong star, ulong lstar, ulong cstar, uint fmask)
+    {
+        bool changed = (Star, Lstar, Fmask) != (star, lstar, fmask);
+        (Star, Lstar, Cstar, Fmask) = (star, lstar, cstar, fmask);
+        if (changed) SystemCallsChanged();
+    }
+
+    /// <inheritdoc cref="LoadSystemCalls"/>
+    public void LoadSysenter(ulong cs, ulong esp, ulong eip) => (SysenterCs, SysenterEsp, SysenterEip) = ((uint)cs, esp, eip);
+
+    /// <summary>IA32_PAT.</summary>
+    public ulong Pat
+    {
+        get => _msrs[s_pat];
+        set => _msrs[s_pat] = value;
+    }
+
+    /// <summary>LASTBRANCHFROMIP, LASTBRANCHTOIP, LASTINTFROMIP, LASTINTTOIP.</summary>
+    public ulong LastBranchFrom
+    {
+        get => _msrs[s_lastBranch];
+        set => _msrs[s_lastBranch] = value;
+    }
+
+    /// <inheritdoc cref="LastBranchFrom"/>
+    public ulong LastBranchTo
+    {
+        get => _msrs[s_lastBranch + 1];
+        set => _msrs[s_lastBranch + 1] = value;
+    }
+
+    /// <inheritdoc cref="LastBranchFrom"/>
+    public ulong LastInterruptFrom
+    {
+        get => _msrs[s_lastBranch + 2];
+        set => _msrs[s_lastBranch + 2] = value;
+    }
+
+    /// <inheritdoc cref="LastBranchFrom"/>
+    public ulong LastInterruptTo
+    {
+        get => _msrs[s_lastBranch + 3];
+        set => _msrs[s_lastBranch + 3] = value;
+    }
+
+    private static readonly int s_pat = MsrTable.Slots[MsrIndex.Pat], s_lastBranch = MsrTable.Slots[0x1DB];
 
     /// <summary>The row of an MSR that this model has and the processor holds.</summary>
     private bool TryFind(uint index, out int slot) =>
@@ -72,6 +146,7 @@ internal sealed unsafe class MsrFile(Processor p)
     public bool TryRead(uint index, out ulong value)
     {
         value = 0;
+        if (p.Svm is { } svm && SvmMsrs.IsOne(index)) return SvmMsrs.TryRead(svm, index, out value);
         if (!TryFind(index, out int slot)) return false;
         ProcessorState* s = p.State;
         value = index switch
@@ -100,6 +175,7 @@ internal sealed unsafe class MsrFile(Processor p)
     /// <summary>WRMSR. False raises #GP; nothing has changed then.</summary>
     public bool TryWrite(uint index, ulong value)
     {
+        if (p.Svm is { } svm && SvmMsrs.IsOne(index)) return SvmMsrs.TryWrite(svm, index, value, p.Model, p.State->Efer);
         if (!TryFind(index, out int slot)) return false;
         if (index == MsrIndex.Efer) return TryWriteEfer(value);
         ref readonly MsrRow row = ref MsrTable.Rows[slot];
@@ -149,7 +225,8 @@ internal sealed unsafe class MsrFile(Processor p)
             case MsrIndex.Tsc:
                 {
                     // Writing the TSC moves IA32_TSC_ADJUST by the same amount (SDM vol. 3B, "IA32_TSC_ADJUST Register and TSC Writes").
-                    ulong delta = value - GuestTsc;
+                    // A guest inside the guest writes the counter that its offset is added to.
+                    ulong delta = value - UnscaledTsc + (p.Svm is { InGuest: true, ScalesTsc: false } svm ? svm.TscOffset : 0);
                     TscOffset += delta;
                     _tscAdjust += delta;
                     break;
@@ -184,6 +261,7 @@ internal sealed unsafe class MsrFile(Processor p)
         // LMA is a status bit: writes to it are ignored.
         s->Efer = value & ~(ulong)Efer.Lma | s->Efer & (ulong)Efer.Lma;
         if ((changed & (ulong)Efer.Sce) != 0) SystemCallsChanged();
+        if ((changed & ~value & (ulong)Efer.Svme) != 0) p.Svm!.GlobalInterruptFlag = true;
         if ((changed & (ulong)Efer.Nxe) != 0) p.Tlb.Flush();
         p.ModeChanged();
         return true;
@@ -195,7 +273,7 @@ internal sealed unsafe class MsrFile(Processor p)
         msrs.Clear();
         foreach (MsrRow row in MsrTable.Rows)
         {
-            if (TryRead(row.Index, out ulong value)) msrs[row.Index] = value;
+            if (TryRead(row.Index, out ulong value)) msrs[row.Index] = row.Index == MsrIndex.Tsc ? UnscaledTsc : value;
         }
     }
 

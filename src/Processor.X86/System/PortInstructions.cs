@@ -104,7 +104,7 @@ internal static unsafe class PortInstructions
     }
 
     /// <summary>#GP(0) unless CPL is within IOPL or the I/O permission bitmap of the TSS allows all of the access.</summary>
-    private static void CheckPort(Processor p, ProcessorState* s, ushort port, int size)
+    public static void CheckPort(Processor p, ProcessorState* s, ushort port, int size)
     {
         if ((s->Cr0 & (ulong)Cr0.Pe) == 0) return;
         bool virtual8086 = CpuMode.IsVirtual8086(s);

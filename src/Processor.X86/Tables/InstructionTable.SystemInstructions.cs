@@ -183,6 +183,20 @@ internal static unsafe partial class InstructionTable
         t.Add(Code.Stac,               &ControlInstructions.Stac,                           null,                                            flags: Row.EndsBlock);
         t.Add(Code.Vmcall,             &ControlInstructions.Hypercall,                      null,                                            flags: Row.EndsBlock);
         t.Add(Code.Vmmcall,            &ControlInstructions.Hypercall,                      null,                                            flags: Row.EndsBlock);
+        t.Add(Code.Vmrunw,             &SvmInstructions.Vmrun,                              null,                                            flags: Row.EndsBlock | Row.ProtectedOnly);
+        t.Add(Code.Vmrund,             &SvmInstructions.Vmrun,                              null,                                            flags: Row.EndsBlock | Row.ProtectedOnly);
+        t.Add(Code.Vmrunq,             &SvmInstructions.Vmrun,                              null,                                            flags: Row.EndsBlock | Row.ProtectedOnly);
+        t.Add(Code.Vmloadw,            &SvmInstructions.Vmload,                             null,                                            flags: Row.EndsBlock | Row.ProtectedOnly);
+        t.Add(Code.Vmloadd,            &SvmInstructions.Vmload,                             null,                                            flags: Row.EndsBlock | Row.ProtectedOnly);
+        t.Add(Code.Vmloadq,            &SvmInstructions.Vmload,                             null,                                            flags: Row.EndsBlock | Row.ProtectedOnly);
+        t.Add(Code.Vmsavew,            &SvmInstructions.Vmsave,                             null,                                            flags: Row.EndsBlock | Row.ProtectedOnly);
+        t.Add(Code.Vmsaved,            &SvmInstructions.Vmsave,                             null,                                            flags: Row.EndsBlock | Row.ProtectedOnly);
+        t.Add(Code.Vmsaveq,            &SvmInstructions.Vmsave,                             null,                                            flags: Row.EndsBlock | Row.ProtectedOnly);
+        t.Add(Code.Stgi,               &SvmInstructions.Stgi,                               null,                                            flags: Row.EndsBlock | Row.ProtectedOnly);
+        t.Add(Code.Clgi,               &SvmInstructions.Clgi,                               null,                                            flags: Row.EndsBlock | Row.ProtectedOnly);
+        t.Add(Code.Invlpgaw,           &SvmInstructions.Invlpga,                            null,                                            flags: Row.EndsBlock | Row.ProtectedOnly);
+        t.Add(Code.Invlpgad,           &SvmInstructions.Invlpga,                            null,                                            flags: Row.EndsBlock | Row.ProtectedOnly);
+        t.Add(Code.Invlpgaq,           &SvmInstructions.Invlpga,                            null,                                            flags: Row.EndsBlock | Row.ProtectedOnly);
         t.Add(Code.Rsm,                &ControlInstructions.Rsm,                            null);
 
         // Ports

@@ -1,0 +1,46 @@
+namespace Bunraku.Engines.X86;
+
+/// <summary>
+/// What a processor with SVM has beside its registers. What the host of a guest goes on with lies in its host save area in memory; the guest's registers are
+/// those of the processor. A plain container.
+/// </summary>
+/// <remarks>AMD APM vol. 2, "Secure Virtual Machine".</remarks>
+public sealed class SvmState
+{
+    /// <summary>Bytes of a VMCB's control area.</summary>
+    public const int ControlSize = 1024;
+
+    /// <summary>GIF: clear, it holds interrupts, NMIs and INIT back.</summary>
+    public bool GlobalInterruptFlag = true;
+    /// <summary>VM_CR, VM_HSAVE_PA, the key of VM_CR's lock, and the TSC ratio as 8 and 32 bits of a fixed-point number.</summary>
+    public ulong VmCr, HostSaveArea, Key, TscRatio = 1ul << 32;
+
+    /// <summary>A guest runs. Everything below counts only then.</summary>
+    public bool InGuest;
+    /// <summary>Physical address of the guest's VMCB.</summary>
+    public ulong Vmcb;
+    /// <summary>The VMCB's control area as VMRUN has read it, with what has changed since: the virtual interrupt, the TLB control that is done.</summary>
+    public byte[] Control = new byte[ControlSize];
+    /// <summary>CR0, CR4 and EFER of the host: how nested page tables are read.</summary>
+    public ulong HostCr0, HostCr4, HostEfer;
+    /// <summary>PAT of the host while nested paging gives the guest its own.</summary>
+    public ulong HostPat;
+    /// <summary>PDPTEs of a host with PAE paging.</summary>
+    public ulong[] HostPdptes = new ulong[4];
+    /// <summary>RFLAGS.IF of the host, which holds physical interrupts back where those of the guest are virtual.</summary>
+    public bool HostInterruptFlag;
+
+    /// <summary>PAUSE may still be executed so often before it exits.</summary>
+    public int PauseCount;
+    /// <summary>Instructions since the last PAUSE.</summary>
+    public ulong SincePause;
+
+    /// <summary>A copy that nothing is shared with.</summary>
+    public SvmState Clone()
+    {
+        var copy = (SvmState)MemberwiseClone();
+        copy.Control = [.. Control];
+        copy.HostPdptes = [.. HostPdptes];
+        return copy;
+    }
+}

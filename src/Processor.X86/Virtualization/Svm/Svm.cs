@@ -1,0 +1,184 @@
+using Bunraku.Engines;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>
+/// Secure Virtual Machine: what the processor has of it beside the registers, and the guest's hypervisor as the rest of the processor knows it. Entering and
+/// leaving is in <see cref="SvmWorldSwitch"/>, intercepted instructions in <see cref="SvmInstructionIntercepts"/>, events in <see cref="SvmEvents"/>.
+/// </summary>
+/// <remarks>AMD APM vol. 2, "Secure Virtual Machine".</remarks>
+internal sealed unsafe class Svm : IGuestHypervisor, IDisposable
+{
+    private readonly Processor p;
+
+    public Svm(Processor processor)
+    {
+        p = processor;
+        Control = (VmcbControl*)System.Runtime.InteropServices.NativeMemory.AllocZeroed((nuint)sizeof(VmcbControl));
+        Memory = new SvmMemory(p);
+        NestedPages = new NestedPageTables(p);
+        WorldSwitch = new SvmWorldSwitch(p, this);
+        Instructions = new SvmInstructionIntercepts(p, this);
+        Events = new SvmEvents(p, this);
+    }
+
+    public readonly SvmMemory Memory;
+    public readonly NestedPageTables NestedPages;
+    public readonly SvmWorldSwitch WorldSwitch;
+    public readonly SvmInstructionIntercepts Instructions;
+    public readonly SvmEvents Events;
+
+    /// <summary>GIF.</summary>
+    public bool GlobalInterruptFlag { get; set; } = true;
+
+    public ulong VmCr { get; set; }
+    public ulong HostSaveArea { get; set; }
+    public ulong Key { get; set; }
+
+    /// <summary>Guests' time stamp counters by the host's, as a fixed-point number of 8 and 32 bits.</summary>
+    public ulong TscRatio { get; set; } = 1ul << SvmMsrs.RatioShift;
+
+    /// <summary>A guest runs.</summary>
+    public bool InGuest { get; set; }
+
+    /// <summary>Physical address of its VMCB.</summary>
+    public ulong VmcbAddress { get; set; }
+
+    /// <summary>The control area as VMRUN has read it, with what has changed since; native memory, never null before disposal.</summary>
+    public readonly VmcbControl* Control;
+
+    /// <summary>CR0, CR4 and EFER of the host.</summary>
+    public (ulong Cr0, ulong Cr4, ulong Efer) Host { get; set; }
+    public ulong HostPat { get; set; }
+    public bool HostInterruptFlag { get; set; }
+    public ulong[] HostPdptes { get; } = new ulong[4];
+
+    public bool HasNestedPaging => (Control->NestedControl & VmcbControl.NestedPaging) != 0;
+
+    /// <summary>The guest has its own last branch record.</summary>
+    public bool HasOwnBranches => (Control->VirtualExtensions & VmcbControl.LbrVirtualization) != 0 && p.Model.Has(CpuFeature.Lbrv);
+
+    /// <summary>What is added to the guest's time stamp counter.</summary>
+    public ulong TscOffset => Control->TscOffset;
+
+    /// <summary>The guest's counters are scaled now.</summary>
+    public bool ScalesTsc => InGuest && TscRatio != 1ul << SvmMsrs.RatioShift && p.Model.Has(CpuFeature.TscScale);
+
+    /// <summary>What RDTSC tells in a guest whose counter is scaled, by what it tells outside.</summary>
+    public ulong ScaledTsc(ulong tsc) => (ulong)((UInt128)tsc * TscRatio >> SvmMsrs.RatioShift) + Control->TscOffset;
+
+    /// <summary>RESET and INIT.</summary>
+    public void Reset()
+    {
+        GlobalInterruptFlag = true;
+        VmCr = HostSaveArea = Key = 0;
+        TscRatio = 1ul << SvmMsrs.RatioShift;
+        LeaveGuest();
+    }
+
+    /// <summary>The processor is not in a guest any more, or its state is replaced.</summary>
+    public void LeaveGuest()
+    {
+        if (!InGuest) return;
+        InGuest = false;
+        p.GuestMode.Leave();
+        p.SelectGuestIntercepts(GuestIntercepts.None);
+    }
+
+    public SvmState Save()
+    {
+        var state = new SvmState
+        {
+            GlobalInterruptFlag = GlobalInterruptFlag,
+            VmCr = VmCr,
+            HostSaveArea = HostSaveArea,
+            Key = Key,
+            TscRatio = TscRatio,
+            InGuest = InGuest,
+        };
+        if (!InGuest) return state;
+        (state.Vmcb, state.HostPat, state.HostInterruptFlag) = (VmcbAddress, HostPat, HostInterruptFlag);
+        (state.HostCr0, state.HostCr4, state.HostEfer) = Host;
+        HostPdptes.CopyTo(state.HostPdptes, 0);
+        (state.PauseCount, state.SincePause) = (Instructions.PauseCount, p.State->Retired - Instructions.LastPause);
+        new ReadOnlySpan<byte>(Control, SvmState.ControlSize).CopyTo(state.Control);
+        return state;
+    }
+
+    /// <summary>The registers are those of the state already.</summary>
+    public void Restore(SvmState? state)
+    {
+        LeaveGuest();
+        state ??= new SvmState();
+        GlobalInterruptFlag = state.GlobalInterruptFlag;
+        (VmCr, HostSaveArea, Key, TscRatio) = (state.VmCr, state.HostSaveArea, state.Key, state.TscRatio);
+        if (!state.InGuest) return;
+        (VmcbAddress, HostPat, HostInterruptFlag) = (state.Vmcb, state.HostPat, state.HostInterruptFlag);
+        Host = (state.HostCr0, state.HostCr4, state.HostEfer);
+        state.HostPdptes.CopyTo(HostPdptes, 0);
+        (Instructions.PauseCount, Instructions.LastPause) = (state.PauseCount, p.State->Retired - state.SincePause);
+        state.Control.CopyTo(new Span<byte>(Control, SvmState.ControlSize));
+        WorldSwitch.PutInForce();
+    }
+
+    public void Dispose() => System.Runtime.InteropServices.NativeMemory.Free(Control);
+
+    // ---- what the processor asks
+
+    /// <inheritdoc/>
+    public bool TakeExit(X86Exit exit)
+    {
+        if (!InGuest || exit.Reason != ExitReason.EptViolation || p.Exits.NestedFault is not { } fault) return false;
+        WorldSwitch.Exit(SvmExit.NestedPageFault, fault.Code, exit.Address, SvmEvents.Encode(exit.Vectoring), fetchInstruction: true);
+        return true;
+    }
+
+    /// <inheritdoc/>
+    public bool TakeInstruction(GuestIntercepts kind, Insn* i, out Insn* next)
+    {
+        next = null;
+        if (!InGuest) return false;
+        return Instructions.Take(kind, i);
+    }
+
+    /// <inheritdoc/>
+    public bool WantsException(Vector vector, uint? errorCode) => InGuest && (Control->Exceptions >> (int)vector & 1) != 0;
+
+    /// <inheritdoc/>
+    public void TakeException(in VectoredEvent exception) => Events.TakeException(exception);
+
+    /// <inheritdoc/>
+    public bool TakeShutdown()
+    {
+        if (!InGuest || (Control->Intercepts1 & SvmIntercepts1.Shutdown) == 0) return false;
+        WorldSwitch.Exit(SvmExit.Shutdown);
+        return true;
+    }
+
+    /// <inheritdoc/>
+    public bool WantsTaskSwitches => InGuest && (Control->Intercepts1 & SvmIntercepts1.TaskSwitch) != 0;
+
+    /// <inheritdoc/>
+    public void TakeTaskSwitch(in TaskSwitchRequest request) => Events.TakeTaskSwitch(request);
+
+    /// <inheritdoc/>
+    public bool AllowsInterrupts(bool enabled) => GlobalInterruptFlag && (InGuest && Events.MasksPhysicalInterrupts ? HostInterruptFlag : enabled);
+
+    /// <inheritdoc/>
+    public bool AllowsNmis(bool unblocked) => GlobalInterruptFlag && unblocked;
+
+    /// <inheritdoc/>
+    public bool TakeInterrupt(IInterruptAcknowledge source) => InGuest && Events.TakeInterrupt();
+
+    /// <inheritdoc/>
+    public bool TakeNmi() => InGuest && Events.TakeNmi();
+
+    /// <inheritdoc/>
+    public GuestWindow Window => InGuest ? Events.Window : GuestWindow.None;
+
+    /// <inheritdoc/>
+    public bool EndsHalt => InGuest && Events.EndsHalt;
+
+    /// <inheritdoc/>
+    public bool TakeWindow() => Events.TakeWindow();
+}
