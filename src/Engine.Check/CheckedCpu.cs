@@ -154,6 +154,41 @@ internal sealed class CheckedCpu : IX86Cpu
         _reference.FlushTlb();
     }
 
+    /// <summary>The reference, which follows, finds the answer that the subject got; where the subject did not ask, neither does it.</summary>
+    public bool OfferInterrupt(IInterruptAcknowledge source)
+    {
+        if (_subject is not IFollowingCpu)
+        {
+            byte? taken = source.Acknowledge(out bool more);
+            if (taken is { } vector) InjectInterrupt(vector);
+            if (Controls.InterruptWindowExiting != more) Controls = Controls with { InterruptWindowExiting = more };
+            return taken != null;
+        }
+        var recorded = new RecordedAcknowledge(source);
+        _subject.OfferInterrupt(recorded);
+        ((IX86Cpu)_reference).OfferInterrupt(recorded.Again);
+        return true;
+    }
+
+    /// <summary>Notes what an interrupt's source answers, for a second one who asks.</summary>
+    private sealed class RecordedAcknowledge(IInterruptAcknowledge source) : IInterruptAcknowledge
+    {
+        private byte? _vector;
+
+        byte? IInterruptAcknowledge.Acknowledge(out bool more) => _vector = source.Acknowledge(out more);
+
+        public IInterruptAcknowledge Again => new Answer(this);
+
+        private sealed class Answer(RecordedAcknowledge recorded) : IInterruptAcknowledge
+        {
+            byte? IInterruptAcknowledge.Acknowledge(out bool more)
+            {
+                more = false; // windows are the subject's
+                return recorded._vector;
+            }
+        }
+    }
+
     public void InjectInterrupt(byte vector) => Inject(c => c.InjectInterrupt(vector));
 
     public void InjectNmi() => Inject(c => c.InjectNmi());

@@ -7,8 +7,8 @@ namespace Bunraku.Engines.X86;
 /// <remarks>AMD APM vol. 2, "Secure Virtual Machine".</remarks>
 public sealed class SvmState
 {
-    /// <summary>Bytes of a VMCB's control area.</summary>
-    public const int ControlSize = 1024;
+    /// <summary>Bytes of a VMCB's control area that mean anything.</summary>
+    public const int ControlSize = 256;
 
     /// <summary>GIF: clear, it holds interrupts, NMIs and INIT back.</summary>
     public bool GlobalInterruptFlag = true;

@@ -95,7 +95,8 @@ internal sealed unsafe partial class Processor
     /// Something happens before or after the next instruction: it is executed alone. A breakpoint's trap comes right after the instruction that met it.
     /// </summary>
     public bool MustStep =>
-        ((State->FlagsOther & (uint)(Rflags.Tf | Rflags.Rf)) != 0) | StepsGuest | LastBranch.IsOn | Debug.HasInstructionBreakpoints | Debug.WatchesData | IsCompleting;
+        ((State->FlagsOther & (uint)(Rflags.Tf | Rflags.Rf)) != 0) | StepsGuest | LastBranch.IsOn | Debug.HasInstructionBreakpoints | Debug.WatchesData
+            | IsCompleting;
 
     /// <summary>The dispatcher's loop.</summary>
     private void Run()

@@ -57,7 +57,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         if (builder.Cpus > _engine.MaxCpus)
             throw Wrong(nameof(VmOptions.Cpus),
                 $" {builder.Cpus}: the engine '{_engine.Name}' has at most {_engine.MaxCpus} virtual processor{(_engine.MaxCpus == 1 ? "" : "s")}");
-        CpuModel model = ParseModel(builder.Cpu);
+        CpuModel model = ParseModel(builder.Cpu, builder.Nested);
         if (builder.Memory > HostProcess.TotalMemory)
             throw new CannotStartException($"{Option(nameof(VmOptions.Memory))} {ByteSize.Format(builder.Memory)}: this host has only "
                 + $"{ByteSize.Format(HostProcess.TotalMemory)}");
@@ -410,11 +410,11 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         return probe.Available ? engine : throw new CannotStartException($"the engine '{name}' cannot run here: {probe.Detail}");
     }
 
-    private CpuModel ParseModel(string? text)
+    private CpuModel ParseModel(string? text, NestedVirtualization? nested)
     {
         try
         {
-            return CpuModels.Parse(text ?? CpuModels.Default);
+            return CpuModels.Parse(text, nested);
         }
         catch (FormatException e)
         {

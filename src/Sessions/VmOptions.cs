@@ -45,8 +45,11 @@ public record VmOptions
     /// <summary>The engine holds the local APICs where it can; else the board does.</summary>
     public bool EngineApics { get; init; } = true;
 
-    /// <summary>The processor that the guest sees, MODEL[,+feature,-feature]: see <see cref="CpuModels.Parse"/>. Null: the default model.</summary>
+    /// <summary>The processor that the guest sees, MODEL[,+feature,-feature]: see <see cref="CpuModels.Parse(string)"/>. Null: the default model.</summary>
     public string? Cpu { get; init; }
+
+    /// <summary>Virtualization that hypervisors inside the guest find. Null: what <see cref="Cpu"/> says, which is none unless it asks.</summary>
+    public NestedVirtualization? Nested { get; init; }
 
     /// <summary>Offer the guest KVM's paravirtual interface.</summary>
     public bool Paravirtual { get; init; } = true;

@@ -99,6 +99,9 @@ internal static class NotRun
     /// <summary>Fixtures of rights to guest-physical pages, which engines must honour.</summary>
     private static readonly HashSet<Type> s_needPageRights = [typeof(SecondStageTests)];
 
+    /// <summary>Fixtures of hypervisors inside the guest.</summary>
+    private static readonly HashSet<Type> s_needSvm = [typeof(SvmEntryTests), typeof(SvmEventTests), typeof(SvmInterceptTests), typeof(NestedPagingTests)];
+
     /// <summary>KVM without hardware behind it.</summary>
     public static bool IsEmulatedByKernel(IX86Engine engine) => engine is KvmEngine && engine.Probe() is { Available: true, Hardware: false, Chosen: false };
 
@@ -114,6 +117,7 @@ internal static class NotRun
         if (s_needHypercalls.Contains(fixture.DeclaringType!) && (engine.Intercepts.Instructions & InterceptedInstructions.Hypercall) == 0)
             return "the engine lets no hypercall exit";
         if (s_needPageRights.Contains(fixture.DeclaringType!) && !HonoursPageRights(engine)) return "the engine knows no rights to guest-physical pages";
+        if (s_needSvm.Contains(fixture.DeclaringType!) && engine is KvmEngine) return "its SVM would be the host's own";
         if (fixture.DeclaringType == typeof(VendorBehaviorTests) && engine is KvmEngine) return "the host's processor is of one vendor";
         return IsEmulatedByKernel(engine) && !s_withinReachOfTheEmulator.Contains(fixture.Name)
             ? "the kernel's instruction emulator does not get that far" : null;

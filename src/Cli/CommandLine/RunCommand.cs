@@ -42,6 +42,10 @@ internal sealed class RunCommand : Command
     private readonly Option<string?> _cpu =
         SingleValue.Text("--cpu", "MODEL[,+FEATURE,-FEATURE]",
         $"the processor that the guest sees (default {CpuModels.Default}); help lists models and features", [.. CpuModels.All.Select(m => m.Name), HelpWord]);
+    private readonly Option<NestedVirtualization?> _nested =
+        SingleValue.Parsed<NestedVirtualization?>("--nested", "svm|off",
+        "virtualization that hypervisors inside the guest find: AMD's SVM, or none (default off)",
+        ParseNested, "svm", "off");
     private readonly Option<Switch?> _paravirtual =
         SingleValue.Parsed<Switch?>("--pv", "on|off", "offer KVM's paravirtual interface to the guest: clock, steal time, hypercalls (default on)",
         t => Quantities.ParseSwitch(t), "on", "off");
@@ -79,8 +83,8 @@ internal sealed class RunCommand : Command
     {
         _guest.CompletionSources.Add([.. GuestImage.Names]);
         Arguments.Add(_guest);
-        foreach (Option option in (Option[])[_kernel, _initrd, _modules, _append, _memory, _cpus, _engine, _localApic, _checkInterval, _cpu, _paravirtual,
-            _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _debugExit, _testDevice, _noReboot, _timeout, _stats, _statsJson, _trace,
+        foreach (Option option in (Option[])[_kernel, _initrd, _modules, _append, _memory, _cpus, _engine, _localApic, _checkInterval, _cpu, _nested,
+            _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _debugExit, _testDevice, _noReboot, _timeout, _stats, _statsJson, _trace,
             _perfMap])
             Options.Add(option);
     }
@@ -118,6 +122,7 @@ internal sealed class RunCommand : Command
             EngineApics = parsed.GetValue(_localApic) != ApicHolder.Board,
             CheckInterval = parsed.GetValue(_checkInterval) ?? CheckInterval.Default,
             Cpu = parsed.GetValue(_cpu),
+            Nested = parsed.GetValue(_nested),
             Paravirtual = parsed.GetValue(_paravirtual) != Switch.Off,
             TscFrequency = parsed.GetValue(_tscFrequency) ?? 0,
             CpuTime = new CpuTimeOptions
@@ -149,6 +154,13 @@ internal sealed class RunCommand : Command
         "engine" => ApicHolder.Engine,
         "board" => ApicHolder.Board,
         _ => throw new UsageException(Nearest.Message("holder of the local APICs", text, ["engine", "board"])),
+    };
+
+    private static NestedVirtualization? ParseNested(string text) => text switch
+    {
+        "svm" => NestedVirtualization.Svm,
+        "off" => NestedVirtualization.Off,
+        _ => throw new UsageException(Nearest.Message("nested virtualization", text, ["svm", "off"])),
     };
 
     private static CheckInterval ParseInterval(string text)

@@ -57,8 +57,8 @@ public static class CpuModels
     /// <summary>What <c>+svm</c> brings: SVM and each of its parts that this processor has. All of it is off unless it is asked for.</summary>
     private static readonly CpuFeature[] s_svm =
     [
-        CpuFeature.Svm, CpuFeature.Npt, CpuFeature.Lbrv, CpuFeature.SvmLock, CpuFeature.NripSave, CpuFeature.TscScale, CpuFeature.VmcbClean, CpuFeature.FlushByAsid,
-        CpuFeature.DecodeAssists, CpuFeature.PauseFilter, CpuFeature.PfThreshold, CpuFeature.VVmsaveVmload, CpuFeature.Vgif, CpuFeature.Gmet, CpuFeature.Vnmi,
+        CpuFeature.Svm, CpuFeature.Npt, CpuFeature.Lbrv, CpuFeature.SvmLock, CpuFeature.NripSave, CpuFeature.TscScale, CpuFeature.VmcbClean,
+        CpuFeature.FlushByAsid, CpuFeature.DecodeAssists, CpuFeature.PauseFilter, CpuFeature.PfThreshold, CpuFeature.VVmsaveVmload, CpuFeature.Vgif, CpuFeature.Gmet, CpuFeature.Vnmi,
     ];
 
     /// <summary>Every model as it is defined, whatever the host can do.</summary>
@@ -96,6 +96,26 @@ public static class CpuModels
         }
         DropDependents(features);
         return model with { Features = features };
+    }
+
+    /// <summary>The model of a text, which need not say anything of virtualization, with the one that is asked for beside it.</summary>
+    /// <param name="text">As for <see cref="Parse(string)"/>; null: the default model.</param>
+    /// <param name="nested">Null: what the text says.</param>
+    /// <exception cref="FormatException">As there; or the two contradict each other.</exception>
+    public static CpuModel Parse(string? text, NestedVirtualization? nested)
+    {
+        CpuModel model = Parse(text ?? Default);
+        switch (nested)
+        {
+            case NestedVirtualization.Off when model.Has(CpuFeature.Svm):
+                throw new FormatException($"'{text}' asks for SVM, and nested virtualization is to be off");
+            case NestedVirtualization.Svm when !model.IsAmd:
+                throw new FormatException($"'{model.Name}' is an Intel model, and SVM is AMD's: take x86-64-v3 or max");
+            case NestedVirtualization.Svm when !model.Has(CpuFeature.Svm):
+                return Parse($"{text ?? Default},+{Name(CpuFeature.Svm)}");
+            default:
+                return model;
+        }
     }
 
     /// <summary>Words of the features that <c>+feature</c> may ask for, in alphabetical order.</summary>

@@ -83,6 +83,17 @@ internal sealed unsafe class Following(Processor p)
         bool there = s->Retired >= place.Retired && p.Delivery.ExceptionsDelivered >= place.Exceptions;
         if (there && p.Mmio.TakePosted()) return true;
         if (p.Debug.TakeDebugTrap() && p.Exits.Take()) return true;
+        // What a guest's hypervisor waits for comes about by instructions: the subject took it where it came about, unless it stopped there before.
+        if (!there && p.GuestHypervisor is { } hypervisor && hypervisor.Window != GuestWindow.None)
+        {
+            bool taken = hypervisor.TakeWindow();
+            p.Events.UpdateWindowAttention();
+            if (taken)
+            {
+                p.WantAttention();
+                return p.Exits.Take();
+            }
+        }
         ulong exceptions = _runBeyond ? place.Exceptions + 1 : place.Exceptions;
         if (s->Retired < place.Retired || (s->Retired == place.Retired && p.Delivery.ExceptionsDelivered < exceptions)) return false;
         if (p.Mmio.TakePosted()) return true;

@@ -84,8 +84,8 @@ internal sealed unsafe class EventDelivery(Processor p)
         DeliverWithEscalation((Vector)e.Vector, e.ErrorCode, source, e.InstructionLength, returnRip);
     }
 
-    /// <summary>A guest inside the guest has exited: the state is another one though no instruction has retired.</summary>
-    public void CountGuestExit() => ExceptionsDelivered++;
+    /// <summary>A guest inside the guest has exited, or taken a virtual event: the state is another one though no instruction has retired.</summary>
+    public void CountGuestEvent() => ExceptionsDelivered++;
 
     private void DeliverWithEscalation(Vector vector, uint? errorCode, EventSource source, byte instructionLength = 0, ulong? returnRip = null)
     {

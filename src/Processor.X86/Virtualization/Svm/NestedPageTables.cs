@@ -67,7 +67,7 @@ internal sealed class NestedPageTables(Processor p) : SecondStage
         }
     }
 
-    /// <summary>Bits that must be zero in an entry. AMD APM vol. 2, "Long-Mode Page Translation", the figures: bit 8 of entries above page directories.</summary>
+    /// <summary>Bits that must be zero in an entry. AMD APM vol. 2, "Long-Mode Page Translation", the figures; bit 8 of the topmost.</summary>
     private ulong ReservedBits(int level, int shift, bool leaf)
     {
         ulong reserved = _reserved;

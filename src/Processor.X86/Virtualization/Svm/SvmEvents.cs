@@ -67,7 +67,8 @@ internal sealed unsafe class SvmEvents(Processor p, Svm svm)
     /// <summary>HLT of the guest ends at once.</summary>
     public bool EndsHalt => GlobalInterruptFlag && (NmiWaits || (InterruptWaits && (p.State->FlagsOther & (uint)Rflags.If) != 0));
 
-    public GuestWindow Window => !GlobalInterruptFlag ? GuestWindow.None : NmiWaits ? GuestWindow.Always : InterruptWaits ? GuestWindow.Interrupt : GuestWindow.None;
+    public GuestWindow Window => !GlobalInterruptFlag ? GuestWindow.None
+        : NmiWaits ? GuestWindow.Always : InterruptWaits ? GuestWindow.Interrupt : GuestWindow.None;
 
     /// <summary>Between two blocks: a virtual event that the guest can take.</summary>
     public bool TakeWindow()
@@ -77,6 +78,7 @@ internal sealed unsafe class SvmEvents(Processor p, Svm svm)
         {
             Set(VirtualInterruptBits.Nmi, false);
             Set(VirtualInterruptBits.NmiMask, true);
+            p.Delivery.CountGuestEvent();
             p.Delivery.DeliverGuestEvent(new VectoredEvent(EventKind.Nmi, (byte)Vector.Nmi, null));
             return true;
         }
@@ -87,6 +89,7 @@ internal sealed unsafe class SvmEvents(Processor p, Svm svm)
             return true;
         }
         Set(VirtualInterruptBits.Irq, false);
+        p.Delivery.CountGuestEvent();
         p.Delivery.DeliverInterrupt((byte)(svm.Control->VirtualInterrupt >> VirtualInterruptBits.VectorShift));
         return true;
     }

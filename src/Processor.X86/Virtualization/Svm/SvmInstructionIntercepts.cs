@@ -51,7 +51,20 @@ internal sealed unsafe class SvmInstructionIntercepts(Processor p, Svm svm)
     public ulong LastPause { get; set; }
 
     /// <summary>A guest is entered, or its state was restored: from now on the processor asks about the instructions that concern the VMCB.</summary>
-    public void PutInForce() => p.SelectGuestIntercepts(Wanted());
+    public void PutInForce()
+    {
+        var asked = new Asked(*(ulong*)&svm.Control->CrReads, svm.Control->Intercepts1, svm.Control->Intercepts2, svm.Control->Intercepts3,
+            svm.Events.MasksPhysicalInterrupts, svm.Events.HasVirtualNmi, svm.ScalesTsc);
+        if (asked != _asked) (_asked, _wanted) = (asked, Wanted());
+        p.SelectGuestIntercepts(_wanted);
+    }
+
+    /// <summary>All that the set depends on.</summary>
+    private readonly record struct Asked(ulong Registers, SvmIntercepts1 First, SvmIntercepts2 Second, SvmIntercepts3 Third, bool Masks, bool VirtualNmi,
+        bool Scales);
+
+    private Asked _asked;
+    private GuestIntercepts _wanted = GuestIntercepts.Vmmcall | GuestIntercepts.Vmcall; // what nothing asks for
 
     /// <summary>VMRUN loads the pause filter.</summary>
     public void BeginPauses()

@@ -56,7 +56,9 @@ internal sealed unsafe class SvmWorldSwitch(Processor p, Svm svm)
         p.Events.EndShadows();
         if ((svm.Control->InterruptShadow & VmcbControl.ShadowBit) != 0) p.Events.InterruptShadow = true;
         PutInForce();
-        p.WantAttention();
+        // What was looked at for the host need not hold for the guest.
+        p.Events.UpdateWindowAttention();
+        if (p.Events.InterruptShadow) p.WantAttention();
         svm.Events.Inject();
         return true;
     }
@@ -135,13 +137,13 @@ internal sealed unsafe class SvmWorldSwitch(Processor p, Svm svm)
         p.GuestMode.Leave();
         new ReadOnlySpan<ulong>(svm.HostPdptes).CopyTo(new Span<ulong>(&s->Pdpte0, 4));
         p.Events.EndShadows();
-        p.Delivery.CountGuestExit();
+        p.Delivery.CountGuestEvent();
         s->Current = null;
         s->LinkFrom = null;
         LoadHost();
         p.SelectGuestIntercepts(GuestIntercepts.None);
         p.ModeChanged();
-        p.WantAttention();
+        p.Events.UpdateWindowAttention();
     }
 
     private void SaveHost(VmcbSave* save)

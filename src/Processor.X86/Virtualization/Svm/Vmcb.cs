@@ -11,8 +11,8 @@ internal unsafe struct Vmcb
     [FieldOffset(0x400)] public VmcbSave Save;
 }
 
-/// <summary>VMCB, control area.</summary>
-[StructLayout(LayoutKind.Explicit, Size = 0x400)]
+/// <summary>VMCB, control area, as far as it means anything here.</summary>
+[StructLayout(LayoutKind.Explicit, Size = SvmState.ControlSize)]
 internal unsafe struct VmcbControl
 {
     /// <summary>Reads of CR0 to CR15, and writes.</summary>
@@ -60,8 +60,8 @@ internal unsafe struct VmcbControl
     public const ulong ShadowBit = 1, GuestInterruptMask = 2;
 }
 
-/// <summary>VMCB, state save area.</summary>
-[StructLayout(LayoutKind.Explicit, Size = 0xC00)]
+/// <summary>VMCB, state save area, as far as it means anything here.</summary>
+[StructLayout(LayoutKind.Explicit, Size = 0x298)]
 internal struct VmcbSave
 {
     [FieldOffset(0x000)] public VmcbSegment Es;
