@@ -42,14 +42,16 @@ internal sealed unsafe partial class Processor
     private IEnumerable<EngineCount> Counts()
     {
         yield return new EngineCount("blocks looked up", Blocks.LookUps);
+        yield return new EngineCount("generations", (ulong)Code.GenerationCount);
         foreach (FlushCause cause in Enum.GetValues<FlushCause>())
         {
-            if (cause is FlushCause.Translations or FlushCause.Modes && Translator == null) continue;
+            if (cause is FlushCause.Translations or FlushCause.Modes or FlushCause.Mappings && Translator == null) continue;
             yield return new EngineCount("given up for " + cause switch
             {
                 FlushCause.Operations => "decoded operations",
                 FlushCause.Translations => "translated code",
                 FlushCause.Modes => "modes",
+                FlushCause.Mappings => "mappings",
                 FlushCause.Thunks => "host routines",
                 _ => "intercepts",
             }, Code.FlushesFor(cause));

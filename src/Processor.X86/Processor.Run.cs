@@ -216,7 +216,11 @@ internal sealed unsafe partial class Processor
         Shootdown.ProcessRevocations();
         Shootdown.YieldBus();
         if (Physical.ApplyA20()) Tlb.FlushAll();
-        if (Translator is { IsFull: true } full) Code.Flush(full.Full);
+        if (Translator is { IsFull: true } full)
+        {
+            if (full.Full == FlushCause.Translations) Code.MakeRoom(full.Full);
+            else Code.Flush(full.Full);
+        }
     }
 
     /// <summary>Drops a half-done instruction and events not yet delivered: the whole state is being replaced.</summary>

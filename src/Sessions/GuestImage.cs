@@ -64,12 +64,12 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
                 $"{words.Option(nameof(VmOptions.Modules))} is for multiboot and PVH kernels; a Linux kernel takes {words.Option(nameof(VmOptions.Initrd))}");
         if (options.Initrd is not { } initrd) return [.. options.Modules.Select(m => Read(m, "module"))];
         if (protocol == BootProtocol.Multiboot) return [.. BootModule.SplitList(initrd).Select(m => Read(m, "module"))];
-        return [new BootModule(BootFile.Read(initrd, "initrd", options.Memory), initrd)];
+        return [new BootModule(BootFile.Open(initrd, "initrd", options.Memory), initrd)];
 
         BootModule Read(string text, string role)
         {
             (string path, string arguments) = BootModule.Parse(text);
-            return new BootModule(BootFile.Read(path, role, options.Memory), path, arguments);
+            return new BootModule(BootFile.Open(path, role, options.Memory), path, arguments);
         }
     }
 }

@@ -14,24 +14,54 @@ public static class BootFile
     /// <exception cref="BootException">It is missing, empty, not readable, not a file or pipe, or larger than <paramref name="limit"/> or an array.</exception>
     public static byte[] Read(string path, string role, ulong limit)
     {
+        return Explain(path, role, () =>
+        {
+            using FileStream stream = OpenChecked(path, role, ref limit, out ulong length);
+            return NotEmpty(length > 0 ? ReadFile(stream, (int)length) : ReadPipe(stream, limit) ?? throw TooLarge(path, role, length, limit), path, role);
+        });
+    }
+
+    /// <summary>The same for what is loaded as it is: a file is read when it is loaded, a pipe now.</summary>
+    /// <inheritdoc cref="Read"/>
+    public static BootContent Open(string path, string role, ulong limit) => Explain<BootContent>(path, role, () =>
+    {
+        using FileStream stream = OpenChecked(path, role, ref limit, out ulong length);
+        return length > 0 ? new BootContent.OfFile(stream, path, role)
+            : NotEmpty(ReadPipe(stream, limit) ?? throw TooLarge(path, role, length, limit), path, role);
+    });
+
+    internal static FileStream OpenFile(string path) => new(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite, bufferSize: 0);
+
+    /// <param name="length">Of a file; 0: of what has none, or is empty.</param>
+    private static FileStream OpenChecked(string path, string role, ref ulong limit, out ulong length)
+    {
+        if (Directory.Exists(path)) throw new BootException($"{role} {path}: is a directory, not a file");
+        // Some devices have no end, others wait for ever.
+        if (HostFile.IsDevice(path)) throw new BootException($"{role} {path}: is a device, not a file");
+        FileStream stream = OpenFile(path);
+        limit = Math.Min(limit, (ulong)Array.MaxLength);
+        length = stream.CanSeek ? (ulong)stream.Length : 0;
+        if (length <= limit) return stream;
+        stream.Dispose();
+        throw TooLarge(path, role, length, limit);
+    }
+
+    private static byte[] NotEmpty(byte[] bytes, string path, string role) =>
+        bytes.Length > 0 ? bytes : throw new BootException($"{role} {path}: the file is empty");
+
+    // How long a pipe is shows only at its end; what no array holds, no guest's memory makes fit.
+    private static BootException TooLarge(string path, string role, ulong length, ulong limit) =>
+        new($"{role} {path}: has more than {limit >> 20} MiB, which is too much for this guest")
+        {
+            MemoryNeeded = limit < (ulong)Array.MaxLength ? BootMemory.AlignUp(Math.Max(length, limit + 1), 1 << 20) : null,
+        };
+
+    /// <summary>Does something with a file; what goes wrong becomes one line.</summary>
+    internal static T Explain<T>(string path, string role, Func<T> read)
+    {
         try
         {
-            if (Directory.Exists(path)) throw new BootException($"{role} {path}: is a directory, not a file");
-            // Some devices have no end, others wait for ever.
-            if (HostFile.IsDevice(path)) throw new BootException($"{role} {path}: is a device, not a file");
-            using var stream = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite, bufferSize: 0);
-            limit = Math.Min(limit, (ulong)Array.MaxLength);
-            ulong length = stream.CanSeek ? (ulong)stream.Length : 0;
-            byte[]? bytes = length > limit ? null : length > 0 ? ReadFile(stream, (int)length) : ReadPipe(stream, limit);
-            if (bytes is null)
-            {
-                // How long a pipe is shows only at its end; what no array holds, no guest's memory makes fit.
-                throw new BootException($"{role} {path}: has more than {limit >> 20} MiB, which is too much for this guest")
-                {
-                    MemoryNeeded = limit < (ulong)Array.MaxLength ? BootMemory.AlignUp(Math.Max(length, limit + 1), 1 << 20) : null,
-                };
-            }
-            return bytes.Length > 0 ? bytes : throw new BootException($"{role} {path}: the file is empty");
+            return read();
         }
         catch (Exception e) when (e is FileNotFoundException or DirectoryNotFoundException)
         {

@@ -116,6 +116,10 @@ internal sealed class BootMemory
         if (!_request.Memory.Write(address, bytes)) throw new InvalidOperationException("a claim lies outside RAM");
     }
 
+    /// <inheritdoc cref="Write(ulong, ReadOnlySpan{byte})"/>
+    /// <exception cref="BootException">It cannot be read any more.</exception>
+    public void Write(ulong address, BootContent content) => content.Read((offset, bytes) => Write(address + offset, bytes));
+
     /// <summary>Fills claimed memory with zeros.</summary>
     public void Clear(ulong address, ulong length)
     {

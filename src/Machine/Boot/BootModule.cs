@@ -3,10 +3,10 @@ using System.Text;
 namespace Bunraku.Machine;
 
 /// <summary>A file that is loaded beside the kernel: an initial RAM disk, or what a multiboot kernel calls a module.</summary>
-/// <param name="Content">The file's bytes.</param>
+/// <param name="Content">The file's bytes; an array of them will do.</param>
 /// <param name="Name">The file's name as the user wrote it.</param>
 /// <param name="Arguments">The module's command line without the name; empty when there is none.</param>
-public sealed record BootModule(ReadOnlyMemory<byte> Content, string Name, string Arguments = "")
+public sealed record BootModule(BootContent Content, string Name, string Arguments = "")
 {
     /// <summary>Name and command line, as a user writes them.</summary>
     public string Text => Arguments.Length > 0 ? $"{Name} {Arguments}" : Name;

@@ -40,8 +40,8 @@ internal static class BzImageLoader
         if (request.Modules.Count > 1) throw memory.Failure($"a Linux kernel takes one initrd, and there are {request.Modules.Count} files");
         if (request.Modules is [BootModule initrd])
         {
-            ulong length = (ulong)initrd.Content.Length, address = memory.AllocateHigh(length, header.InitrdLimit, $"the initrd {initrd.Name}");
-            memory.Write(address, initrd.Content.Span);
+            ulong length = initrd.Content.Length, address = memory.AllocateHigh(length, header.InitrdLimit, $"the initrd {initrd.Name}");
+            memory.Write(address, initrd.Content);
             WriteSplit(parameters, BzImageHeader.RamdiskImage, RamdiskImageHigh, address);
             WriteSplit(parameters, BzImageHeader.RamdiskSize, RamdiskSizeHigh, length);
         }

@@ -73,8 +73,8 @@ internal static class MultibootLoader
         for (int n = 0; n < modules.Count; n++)
         {
             BootModule module = modules[n];
-            ulong length = (ulong)module.Content.Length, address = memory.AllocateHigh(length, BootMemory.FourGiB, $"the module {module.Name}");
-            memory.Write(address, module.Content.Span);
+            ulong length = module.Content.Length, address = memory.AllocateHigh(length, BootMemory.FourGiB, $"the module {module.Name}");
+            memory.Write(address, module.Content);
             Span<byte> entry = list.AsSpan(n * ModuleSize, ModuleSize);
             Put(entry, 0, address);
             Put(entry, 4, address + length);

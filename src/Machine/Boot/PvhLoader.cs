@@ -30,11 +30,11 @@ internal static class PvhLoader
             for (int n = 0; n < request.Modules.Count; n++)
             {
                 BootModule module = request.Modules[n];
-                ulong address = memory.AllocateHigh((ulong)module.Content.Length, BootMemory.FourGiB, $"the module {module.Name}");
-                memory.Write(address, module.Content.Span);
+                ulong address = memory.AllocateHigh(module.Content.Length, BootMemory.FourGiB, $"the module {module.Name}");
+                memory.Write(address, module.Content);
                 Span<byte> item = list.AsSpan(n * ModuleSize, ModuleSize);
                 BinaryPrimitives.WriteUInt64LittleEndian(item, address);
-                BinaryPrimitives.WriteUInt64LittleEndian(item[8..], (ulong)module.Content.Length);
+                BinaryPrimitives.WriteUInt64LittleEndian(item[8..], module.Content.Length);
                 if (module.Arguments.Length > 0)
                     BinaryPrimitives.WriteUInt64LittleEndian(item[16..], memory.PlaceString(module.Arguments, $"the command line of module {module.Name}"));
             }

@@ -2,7 +2,9 @@ using System.Runtime.InteropServices;
 
 namespace Bunraku.Processor.X86;
 
-/// <summary>Native memory for operations and blocks, given up as a whole when it is full. The host gives pages when they are first used. One thread.</summary>
+/// <summary>
+/// Native memory for the operations and blocks of a generation, given up as a whole when it is full. The host gives pages when they are first used. One thread.
+/// </summary>
 /// <remarks>Invariant: everything handed out lies inside the two allocations; nothing is freed singly.</remarks>
 internal sealed unsafe class BlockArena : IDisposable
 {
@@ -27,6 +29,15 @@ internal sealed unsafe class BlockArena : IDisposable
     public (ulong Used, ulong Size) Bytes => (BytesOf(_operationCount, _blockCount), BytesOf(_mostOperations, _mostBlocks));
 
     private static ulong BytesOf(int operations, int blocks) => (ulong)operations * (ulong)sizeof(Insn) + (ulong)blocks * (ulong)sizeof(Block);
+
+    /// <summary>Nothing was handed out.</summary>
+    public bool IsEmpty => _blockCount == 0;
+
+    /// <summary>The operation lies here.</summary>
+    public bool Holds(Insn* operation) => operation >= _operations && operation < _operations + _operationCount;
+
+    /// <summary>Blocks that were handed out.</summary>
+    public Span<Block> Blocks => new(_blocks, _blockCount);
 
     /// <summary>Copies finished operations into the arena.</summary>
     public Insn* Add(ReadOnlySpan<Insn> operations)

@@ -36,7 +36,8 @@ internal sealed unsafe class BlockFinder(Processor p)
             p.JumpCache.NotePage(linear);
         }
         // Within one linear page the mapping is the running block's own; nothing else guards a link.
-        if (link != null && (link->Flags & InsnFlags.NoLink) == 0 && ((linear ^ (linear - (ulong)link->Imm)) & ~0xFFFul) == 0) link->Link = first;
+        if (link != null && (link->Flags & InsnFlags.NoLink) == 0 && ((linear ^ (linear - (ulong)link->Imm)) & ~0xFFFul) == 0 && p.Code.MayLink(link, first))
+            link->Link = first;
         return first;
     }
 
@@ -89,7 +90,7 @@ internal sealed unsafe class BlockFinder(Processor p)
 
     private Insn* DecodeAt(ProcessorState* s, ulong linear, byte* host, ulong start, uint mode, ulong room)
     {
-        if (!p.Code.HasRoom(BlockDecoder.MaxOperations)) p.Code.Flush(FlushCause.Operations);
+        if (!p.Code.HasRoom(BlockDecoder.MaxOperations)) p.Code.MakeRoom(FlushCause.Operations);
         s->Work = CpuWork.Decoding;
         int inPage = (int)(0x1000 - (linear & 0xFFF));
         int available = (int)Math.Min((ulong)inPage, room);

@@ -24,7 +24,7 @@ internal sealed unsafe class CodeCache(Processor p, CodeCacheSizes sizes) : ICod
 
     private readonly Dictionary<ulong, CodePage> _codePages = []; // by offset in the backing memory
     private readonly Block** _buckets = (Block**)NativeMemory.AllocZeroed(1 << BucketBits, (nuint)sizeof(Block*));
-    private readonly BlockArena _arena = new(sizes);
+    private readonly Generations _generations = new(sizes);
     private readonly ConcurrentQueue<ulong> _foreignWrites = new(); // pages, by offset in the backing memory
     private int _observer = -1; // this vCPU's number in Memory.Code
     private Block* _oneShot; // the last block that was decoded from a page with a revocation
@@ -37,14 +37,17 @@ internal sealed unsafe class CodeCache(Processor p, CodeCacheSizes sizes) : ICod
 
     private readonly ulong[] _flushes = new ulong[Enum.GetValues<FlushCause>().Length];
 
-    /// <summary>How often all code was given up.</summary>
+    /// <summary>How often code was given up, a generation or all of it.</summary>
     public ulong Flushes { get; private set; }
 
     /// <summary>And for this reason.</summary>
     public ulong FlushesFor(FlushCause cause) => _flushes[(int)cause];
 
     /// <inheritdoc cref="BlockArena.Bytes"/>
-    public (ulong Used, ulong Size) ArenaBytes => _arena.Bytes;
+    public (ulong Used, ulong Size) ArenaBytes => _generations.Bytes;
+
+    /// <summary>Generations that there are.</summary>
+    public int GenerationCount => _generations.Count;
 
     ~CodeCache() => Release();
 
@@ -55,7 +58,7 @@ internal sealed unsafe class CodeCache(Processor p, CodeCacheSizes sizes) : ICod
 
     public void Dispose()
     {
-        _arena.Dispose();
+        _generations.Dispose();
         Release();
         GC.SuppressFinalize(this);
     }
@@ -92,18 +95,24 @@ internal sealed unsafe class CodeCache(Processor p, CodeCacheSizes sizes) : ICod
         return (int)(h >> (64 - BucketBits));
     }
 
-    /// <summary>Room for a block of up to so many operations; what is not enough is made by <see cref="Flush"/>.</summary>
-    public bool HasRoom(int operations) => _arena.HasRoom(operations);
+    /// <summary>Room for a block of up to so many operations; what is not enough is made by <see cref="MakeRoom"/>.</summary>
+    public bool HasRoom(int operations) => _generations.Current.HasRoom(operations);
+
+    /// <summary>
+    /// One operation may hold the address of the other: they are given up together, so that nobody has to look for links when a generation is given up.
+    /// </summary>
+    public bool MayLink(Insn* from, Insn* to) => _generations.AreTogether(from, to);
 
     /// <summary>Takes a decoded block over: <paramref name="block"/> has everything but its operations.</summary>
     /// <param name="keep">False: the next execution decodes it again.</param>
     public Block* Add(in Block block, ReadOnlySpan<Insn> operations, bool keep)
     {
-        Block* b = _arena.AddBlock();
+        Block* b = _generations.Current.AddBlock();
         *b = block;
         b->Count = (ushort)operations.Length;
-        b->First = _arena.Add(operations);
-        p.Translator?.NoteBlock(b);
+        b->First = _generations.Current.Add(operations);
+        b->Generation = (byte)_generations.Number;
+        _generations.NoteDecoded(wasHot: p.Translator != null && p.Translator.NoteBlock(b));
         Register(b);
         if (!keep) _oneShot = b;
         return b;
@@ -242,16 +251,101 @@ internal sealed unsafe class CodeCache(Processor p, CodeCacheSizes sizes) : ICod
     private void Discard(Block* b)
     {
         if (!b->Valid) return;
-        b->Valid = false;
         BlocksInvalidated++;
-        Block** link = &_buckets[Bucket(b->Start, b->Mode)];
-        while (*link != b) link = &(*link)->NextInBucket;
-        *link = b->NextInBucket;
-        p.Translator?.GiveUp(b);
+        Forget(b);
         for (int n = 0; n < b->Count; n++)
         {
             b->First[n].Handler = &Operations.Resync;
             b->First[n].Flags |= InsnFlags.Stale;
+        }
+    }
+
+    /// <summary>The block is found no more, nor are its translations.</summary>
+    private void Forget(Block* b)
+    {
+        b->Valid = false;
+        Block** link = &_buckets[Bucket(b->Start, b->Mode)];
+        while (*link != b) link = &(*link)->NextInBucket;
+        *link = b->NextInBucket;
+        p.Translator?.GiveUp(b);
+    }
+
+    /// <summary>
+    /// Goes on with an empty generation: one that was not used yet, one more where most of what was decoded last had been given up before, or else the oldest,
+    /// whose code is given up. Only between blocks.
+    /// </summary>
+    public void MakeRoom(FlushCause cause)
+    {
+        CpuWork work = p.State->Work;
+        p.State->Work = CpuWork.Evictions;
+        bool isEmpty = _generations.Advance();
+        p.Translator?.SelectGeneration(_generations.Number);
+        if (!isEmpty)
+        {
+            Flushes++;
+            _flushes[(int)cause]++;
+            GiveUpCurrent();
+        }
+        p.State->Work = work;
+    }
+
+    /// <summary>Gives the code of the generation up that is to be filled next.</summary>
+    private void GiveUpCurrent()
+    {
+        int number = _generations.Number;
+        var pages = new HashSet<ulong>();
+        foreach (ref Block block in _generations.Current.Blocks)
+        {
+            if (!block.Valid) continue;
+            fixed (Block* b = &block)
+            {
+                p.Translator?.NoteHot(b);
+                Forget(b);
+            }
+            pages.Add(block.Start & ~0xFFFul);
+            if (block.Crosses) pages.Add(block.SecondPage);
+        }
+        foreach (ulong page in pages)
+        {
+            CodePage known = _codePages[page];
+            KeepValid(known);
+            if (known.First != null || known.FirstCrossing != null) continue;
+            _codePages.Remove(page);
+            p.Memory.Code.Unwatch(page, _observer);
+        }
+        if (_oneShot != null && _oneShot->Generation == number) _oneShot = null;
+        _generations.Current.Clear();
+        p.Translator?.GiveUpGeneration();
+        p.State->LinkFrom = null;
+        p.State->Current = null;
+        p.JumpCache.Forget();
+    }
+
+    /// <summary>Takes the blocks that are not valid any more out of a page's lists.</summary>
+    private static void KeepValid(CodePage page)
+    {
+        page.Lines = 0;
+        Block* next;
+        Block* blocks = page.First;
+        page.First = null;
+        for (Block* b = blocks; b != null; b = next)
+        {
+            next = b->NextInPage;
+            if (!b->Valid) continue;
+            int from = (int)(b->Start & 0xFFF);
+            page.Lines |= LinesOf(from, Math.Min(from + b->Length, 0x1000));
+            b->NextInPage = page.First;
+            page.First = b;
+        }
+        blocks = page.FirstCrossing;
+        page.FirstCrossing = null;
+        for (Block* b = blocks; b != null; b = next)
+        {
+            next = b->NextInSecondPage;
+            if (!b->Valid) continue;
+            page.Lines |= LinesOf(0, (int)(b->Start & 0xFFF) + b->Length - 0x1000);
+            b->NextInSecondPage = page.FirstCrossing;
+            page.FirstCrossing = b;
         }
     }
 
@@ -267,10 +361,11 @@ internal sealed unsafe class CodeCache(Processor p, CodeCacheSizes sizes) : ICod
         _codePages.Clear();
         _oneShot = null;
         new Span<byte>(_buckets, (1 << BucketBits) * sizeof(Block*)).Clear();
-        _arena.Clear();
+        _generations.Clear();
         p.State->LinkFrom = null;
         p.State->Current = null;
         p.Translator?.Flush();
+        p.Translator?.SelectGeneration(_generations.Number);
         p.JumpCache.Forget();
         p.State->Work = work;
     }

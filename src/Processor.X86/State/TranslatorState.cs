@@ -177,6 +177,12 @@ internal unsafe struct TranslationLink
     /// <summary>RIP of the target.</summary>
     public ulong Rip;
     public TranslatedBlock* From;
+    /// <summary>Where the jump leads while it is not tied.</summary>
+    public byte* Stub;
+    /// <summary>What it is tied to; null: nothing.</summary>
+    public TranslatedBlock* Target;
+    /// <summary>Other links that are tied to <see cref="Target"/>.</summary>
+    public TranslationLink* NextOfTarget, PreviousOfTarget;
     /// <summary>Mode of the target.</summary>
     public uint Mode;
     /// <summary>Where a call comes back to, which may have changed the mapping of the page.</summary>
@@ -185,7 +191,8 @@ internal unsafe struct TranslationLink
 
 /// <summary>Host code for one block at one linear address.</summary>
 /// <remarks>
-/// Invariant: lives as long as the code cache's generation; <see cref="Operations"/> points into the block arena, which is given up together with it.
+/// Invariant: lives as long as the generation that was filled when it was made. <see cref="Operations"/> points into the arena of that generation or an older
+/// one, which is given up before; then nothing enters the translation any more.
 /// </remarks>
 [StructLayout(LayoutKind.Sequential)]
 internal unsafe struct TranslatedBlock
@@ -211,6 +218,11 @@ internal unsafe struct TranslatedBlock
     /// <summary>The same, and the group is checked for writing though this access reads: the page must not become dirty by it.</summary>
     public const int AfterReadingGroupHead = -2;
     public TranslationLink* Links;
+    public int LinkCount;
+    /// <summary>Links that are tied to this, the first of them.</summary>
+    public TranslationLink* Incoming;
+    /// <summary>Another translation of the same generation.</summary>
+    public TranslatedBlock* NextOfGeneration;
     /// <summary>Host address of the code page.</summary>
     public byte* Page;
     public uint Mode;

@@ -29,9 +29,10 @@ internal sealed unsafe class BlockTranslator
         set => e.SystemCalls.Setting = value;
     }
 
-    /// <summary>Nothing more fits: the caller gives all code up.</summary>
+    /// <summary>Nothing more fits: the caller goes on with another generation.</summary>
     public bool IsFull =>
-        e.Hot.Free < CodeCacheSizes.MostCode || e.ColdPart.Free < CodeCacheSizes.MostCode || !e.Arena.HasRoom(CodeCacheSizes.MostTables);
+        e.Generation.Hot.Free < CodeCacheSizes.MostCode || e.Generation.Cold.Free < CodeCacheSizes.MostCode
+            || !e.Generation.Arena.HasRoom(CodeCacheSizes.MostTables);
 
     /// <summary>
     /// Translates a block whose bytes are at <paramref name="code"/>; <paramref name="template"/> has what the caller knows.
@@ -87,10 +88,13 @@ internal sealed unsafe class BlockTranslator
             e.Translation->Loop = At(e.Loop.Start!.Offset);
             e.Translation->LoopStale = At(loopStale);
         }
-        void* hot = e.Hot.Append(e.Asm.Code), cold = hot == null ? null : e.ColdPart.Append(e.Asm.ColdCode);
+        void* hot = e.Generation.Hot.Append(e.Asm.Code), cold = hot == null ? null : e.Generation.Cold.Append(e.Asm.ColdCode);
         if (cold == null) return true;
         _store.Map?.Add(template.Rip, template.Mode, hot, e.Asm.Code.Length, cold, e.Asm.ColdCode.Length);
         made = e.Translation;
+        made->LinkCount = e.LinkCount;
+        e.Generation.Arena.GiveBack<TranslationLink>(Emission.MostLinks - e.LinkCount); // nothing was added behind them
+        e.Generation.Add(made);
         return true;
     }
 

@@ -10,11 +10,8 @@ namespace Bunraku.Processor.X86;
 /// </summary>
 internal sealed unsafe class Emission
 {
-    /// <summary>Where translations go, and what of them is rarely reached.</summary>
-    public readonly ExecutablePart Hot, ColdPart;
+    private readonly TranslationStore _store;
     public readonly TranslatorRuntime Runtime;
-    public readonly TranslationArena Arena;
-    public readonly PredictionArena Predictions;
     public readonly ReturnStacks ReturnStacks;
     public readonly HostAssembler Asm;
     public readonly InstructionInfoFactory Information = new();
@@ -42,8 +39,7 @@ internal sealed unsafe class Emission
     /// <param name="scale">The VM's clock, or null when the host's counter cannot be used.</param>
     public Emission(TranslationStore store, ProcessorState* state, CounterScale* scale)
     {
-        (Hot, ColdPart, Runtime) = (store.Hot, store.Cold, store.Runtime);
-        (Arena, Predictions, TargetTableOf) = (store.Arena, store.Predictions, store.TargetTableOf);
+        (_store, Runtime, TargetTableOf) = (store, store.Runtime, store.TargetTableOf);
         ReturnStacks = store.Returns;
         Scale = scale;
         Asm = new HostAssembler(state);
@@ -60,6 +56,9 @@ internal sealed unsafe class Emission
         Flags = new FlagsEmitter(this);
         SystemCalls = new SystemCallEmitter(this);
     }
+
+    /// <summary>Where translations go.</summary>
+    public TranslationGeneration Generation => _store.Current;
 
     /// <summary>What is being filled.</summary>
     public TranslatedBlock* Translation { get; private set; }
@@ -82,6 +81,9 @@ internal sealed unsafe class Emission
 
     /// <summary>Number of the routine for its read misses; write misses have the next.</summary>
     public int MissRoutine { get; private set; }
+
+    /// <summary>Links that a block has at most.</summary>
+    public const int MostLinks = 2;
 
     /// <summary>Links that were added.</summary>
     public int LinkCount { get; private set; }
@@ -106,7 +108,7 @@ internal sealed unsafe class Emission
     /// <summary>Nothing is known of the block before.</summary>
     public void Begin(Block* block, in TranslatedBlock template)
     {
-        Translation = Arena.Add<TranslatedBlock>(1);
+        Translation = Generation.Arena.Add<TranslatedBlock>(1);
         *Translation = template;
         Operations = Translation->Operations;
         OperationCount = block->Count - 1;
@@ -115,15 +117,15 @@ internal sealed unsafe class Emission
         int privilege = TranslatorState.PrivilegeOf(template.Mode);
         FirstLevelTable = StateOffsets.FirstLevel + privilege * TranslatorState.TableSize;
         MissRoutine = 2 * privilege;
-        Translation->Resume = Arena.Add<int>(OperationCount);
-        Translation->Links = Arena.Add<TranslationLink>(2);
+        Translation->Resume = Generation.Arena.Add<int>(OperationCount);
+        Translation->Links = Generation.Arena.Add<TranslationLink>(MostLinks);
         LinkCount = 0;
         InstructionCount = 0;
         SimdLoaded = X87Loaded = false;
         Cold.Clear();
         Near.Clear();
         _labelCount = 0;
-        Asm.Begin((ulong)Hot.Next, (ulong)ColdPart.Next);
+        Asm.Begin((ulong)Generation.Hot.Next, (ulong)Generation.Cold.Next);
     }
 
     /// <summary>The main entry is here.</summary>

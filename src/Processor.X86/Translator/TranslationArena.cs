@@ -27,6 +27,9 @@ internal sealed unsafe class TranslationArena(int length) : IDisposable
         return result;
     }
 
+    /// <summary>Takes back the last <paramref name="count"/> elements of what was added last.</summary>
+    public void GiveBack<T>(int count) where T : unmanaged => _used -= (count * sizeof(T)) & ~7;
+
     public void Clear() => _used = 0;
 
     public void Dispose()

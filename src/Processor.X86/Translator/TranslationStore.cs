@@ -3,21 +3,23 @@ using Bunraku.Platform;
 
 namespace Bunraku.Processor.X86;
 
-/// <summary>Where translated code and what belongs to it lives, and the numbers that it contains. Given up as a whole.</summary>
+/// <summary>Where translated code and what belongs to it lives, in generations, and the numbers that it contains.</summary>
 internal sealed unsafe class TranslationStore : IDisposable
 {
+    /// <summary>Room for the hand-written routines.</summary>
+    private const ulong RuntimeBytes = HostAssembler.Capacity;
+
+    /// <summary>So many mappings may have a number: those of code that is long gone keep theirs until all is given up.</summary>
+    private const int MostMappings = 1 << 20;
+
     // Pages are used one after another: what a small guest does not need is never there.
-    public readonly ExecutableMemory Memory;
-    /// <summary>The parts of it behind the runtime: what runs often; what is rarely reached, at higher addresses.</summary>
-    public readonly ExecutablePart Hot, Cold;
-    public readonly TranslationArena Arena;
-    public readonly PredictionArena Predictions;
+    private readonly ExecutableMemory _memory;
+    private readonly ExecutablePart _routines;
+    /// <summary>By number; null: never used.</summary>
+    private readonly TranslationGeneration?[] _generations;
     public readonly TranslatorRuntime Runtime;
     public readonly ReturnStacks Returns;
 
-    /// <summary>Room for the runtime, and the bytes at the beginning of the memory that it takes, which are never given up.</summary>
-    private const ulong MostRoutines = 64 << 10;
-    private readonly ulong _kept;
     /// <summary>Numbers of mappings (linear page, backing page).</summary>
     private readonly Dictionary<(ulong Linear, ulong Backing), uint> _mappings = [];
     /// <summary>Modes that have a jump cache.</summary>
@@ -31,16 +33,55 @@ internal sealed unsafe class TranslationStore : IDisposable
     {
         _state = state;
         _sizes = sizes;
-        ulong hot = (sizes.HotBytes + 15) & ~15ul;
-        Memory = new ExecutableMemory(MostRoutines + hot + sizes.ColdBytes, hugePages: true);
-        var routines = new ExecutablePart(Memory, 0, MostRoutines);
-        Runtime = new TranslatorRuntime(routines, state, sizes.JumpTargets);
-        _kept = routines.Used;
-        Arena = new TranslationArena(sizes.TableBytes);
-        Predictions = new PredictionArena(sizes.Predictions);
-        Hot = new ExecutablePart(Memory, _kept, hot, BlockTranslator.CheckedEntryLength);
-        Cold = new ExecutablePart(Memory, _kept + hot, sizes.ColdBytes);
+        _generations = new TranslationGeneration?[sizes.MostGenerations];
+        _memory = new ExecutableMemory(RuntimeBytes + (ulong)sizes.MostGenerations * (sizes.HotBytes + sizes.ColdBytes), hugePages: true);
+        _routines = new ExecutablePart(_memory, 0, RuntimeBytes);
+        Runtime = new TranslatorRuntime(_routines, state, sizes.JumpTargets);
         Returns = new ReturnStacks(state);
+        Current = Open(0);
+    }
+
+    /// <summary>What is filled now.</summary>
+    public TranslationGeneration Current { get; private set; }
+
+    /// <summary>All that were ever used. Any thread.</summary>
+    public IEnumerable<TranslationGeneration> All => _generations.OfType<TranslationGeneration>();
+
+    private ulong HotStart(int number) => RuntimeBytes + (ulong)number * _sizes.HotBytes;
+
+    private ulong ColdStart(int number) => HotStart(_sizes.MostGenerations) + (ulong)number * _sizes.ColdBytes;
+
+    private TranslationGeneration Open(int number) => _generations[number] ??= new TranslationGeneration(
+        new ExecutablePart(_memory, HotStart(number), _sizes.HotBytes, BlockTranslator.CheckedEntryLength),
+        new ExecutablePart(_memory, ColdStart(number), _sizes.ColdBytes), _sizes);
+
+    /// <summary>What is translated from now on belongs to this generation.</summary>
+    public void Select(int number) => Current = Open(number);
+
+    /// <summary>Replaces bytes of translated code that runs often.</summary>
+    public void Patch(byte* code, ReadOnlySpan<byte> bytes)
+    {
+        ulong number = ((ulong)(code - _memory.Code) - RuntimeBytes) / _sizes.HotBytes;
+        _generations[number]!.Hot.Patch(code, bytes);
+    }
+
+    /// <summary>The translations of the present generation are not there any more: nothing leads to them but the jump caches and the return stacks.</summary>
+    public void ClearCurrent()
+    {
+        int number = Array.IndexOf(_generations, Current);
+        ulong first = (ulong)_memory.Code + HotStart(number);
+        Map?.Remove((void*)first, _sizes.HotBytes);
+        Map?.Remove(_memory.Code + ColdStart(number), _sizes.ColdBytes);
+        for (int table = 0; table < _modes.Count; table++)
+        {
+            var keys = (ulong*)(_state->Translator.Targets + table * TranslatorState.TargetTableSize);
+            for (int n = 0; n < _sizes.JumpTargets; n++)
+            {
+                if (keys[TranslatorState.TargetSize + n] - first < _sizes.HotBytes) keys[n] = TranslatorState.EmptyTarget;
+            }
+            Returns.Open(table, Runtime.EmptyReturns[table]);
+        }
+        Current.Clear();
     }
 
     /// <summary>The number of a mode's jump cache and return stack; -1 when there is none left.</summary>
@@ -63,6 +104,9 @@ internal sealed unsafe class TranslationStore : IDisposable
         return mapping;
     }
 
+    /// <summary>There is no number left for another mapping: all code is to be given up.</summary>
+    public bool HasManyMappings => _mappings.Count >= MostMappings;
+
     /// <summary>Mappings that have a number, and modes that have a jump cache.</summary>
     public int MappingCount => _mappings.Count;
 
@@ -76,17 +120,14 @@ internal sealed unsafe class TranslationStore : IDisposable
     public void ObserveCode(IHostCodeObserver observer)
     {
         Map = new CodeMap(observer);
-        Map.AddRoutines(Runtime.Routines, (ulong)Memory.Code + _kept);
+        Map.AddRoutines(Runtime.Routines, (ulong)_routines.Next);
     }
 
     /// <summary>Gives everything up.</summary>
     public void Clear()
     {
-        Map?.Remove(Memory.Code + _kept, Memory.Length - _kept);
-        Hot.Rewind(0);
-        Cold.Rewind(0);
-        Arena.Clear();
-        Predictions.Clear();
+        Map?.Remove(_memory.Code + RuntimeBytes, _memory.Length - RuntimeBytes);
+        foreach (TranslationGeneration generation in All) generation.Clear();
         _mappings.Clear();
         _modes.Clear();
         _nextMapping = 1;
@@ -94,9 +135,8 @@ internal sealed unsafe class TranslationStore : IDisposable
 
     public void Dispose()
     {
-        Memory.Dispose();
-        Arena.Dispose();
-        Predictions.Dispose();
+        _memory.Dispose();
+        foreach (TranslationGeneration generation in All) generation.Dispose();
         Returns.Dispose();
     }
 }

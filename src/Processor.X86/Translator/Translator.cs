@@ -33,7 +33,7 @@ internal sealed unsafe class Translator : IDisposable
         _mirror = new LinearMirror(p.Memory.Backing, () => FirstLevel!.Drop());
         FirstLevel = new FirstLevelTlb(p.State, _mirror);
         _runner = new TranslatedRunner(p, this, _store.Runtime, _mirror);
-        _report = new TranslatorReport(p.State, _store, sizes, _runner);
+        _report = new TranslatorReport(p.State, _store, sizes, _runner, () => p.Code.GenerationCount);
         Flush();
     }
 
@@ -77,11 +77,14 @@ internal sealed unsafe class Translator : IDisposable
     public void ForgetOpenLink() => _openLink = null;
 
     /// <summary>The counting operation needs its block.</summary>
-    public void NoteBlock(Block* block)
+    /// <returns>It was translated when it was given up the last time.</returns>
+    public bool NoteBlock(Block* block)
     {
-        if ((block->First->Flags & InsnFlags.Counted) == 0) return;
+        if ((block->First->Flags & InsnFlags.Counted) == 0) return false;
         block->First->Disp = (long)block;
-        if (_hot != null && _hot.Contains(block->Start, block->Mode)) block->First->Imm = _threshold - 1;
+        if (_hot == null || !_hot.Contains(block->Start, block->Mode)) return false;
+        block->First->Imm = _threshold - 1;
+        return true;
     }
 
     /// <summary>The block is entered once more.</summary>
@@ -103,6 +106,11 @@ internal sealed unsafe class Translator : IDisposable
     {
         var block = (Block*)i->Disp;
         ulong rip = s->BlockRip;
+        if (_store.HasManyMappings)
+        {
+            WantFlush(FlushCause.Mappings);
+            return;
+        }
         if (_blocks.IsFull)
         {
             // Not here: operations of blocks are in use.
@@ -223,11 +231,38 @@ internal sealed unsafe class Translator : IDisposable
     {
         TranslationLink* link = _openLink;
         _openLink = null;
-        if (link->Rip != target->Rip || link->Mode != target->Mode) return;
+        if (link->Target != null || link->From->IsGivenUp || link->Rip != target->Rip || link->Mode != target->Mode) return;
         bool samePage = !link->IsReturn && target->SecondPage == null && link->From->Page == target->Page && ((link->From->Rip ^ target->Rip) & ~0xFFFul) == 0;
         byte* entry = samePage ? target->Main : target->Checked;
-        int distance = (int)(entry - (link->Site + 4));
-        _store.Hot.Patch(link->Site, new ReadOnlySpan<byte>(&distance, sizeof(int)));
+        Lead(link, entry);
+        link->Target = target;
+        link->PreviousOfTarget = null;
+        link->NextOfTarget = target->Incoming;
+        if (target->Incoming != null) target->Incoming->PreviousOfTarget = link;
+        target->Incoming = link;
+    }
+
+    /// <summary>The link's jump leads there from now on.</summary>
+    private void Lead(TranslationLink* link, byte* to)
+    {
+        int distance = (int)(to - (link->Site + 4));
+        _store.Patch(link->Site, new ReadOnlySpan<byte>(&distance, sizeof(int)));
+    }
+
+    /// <summary>The link leads to its stub again.</summary>
+    private void Untie(TranslationLink* link)
+    {
+        Lead(link, link->Stub);
+        Forget(link);
+    }
+
+    /// <summary>The link is none of its target's any more.</summary>
+    private static void Forget(TranslationLink* link)
+    {
+        if (link->PreviousOfTarget != null) link->PreviousOfTarget->NextOfTarget = link->NextOfTarget;
+        else link->Target->Incoming = link->NextOfTarget;
+        if (link->NextOfTarget != null) link->NextOfTarget->PreviousOfTarget = link->PreviousOfTarget;
+        link->Target = null;
     }
 
     /// <summary>What did not prove good for a block is left out from now on; called when none of its code runs.</summary>
@@ -259,6 +294,7 @@ internal sealed unsafe class Translator : IDisposable
     private void GiveUp(TranslatedBlock* t)
     {
         t->IsGivenUp = true;
+        while (t->Incoming != null) Untie(t->Incoming);
         Redirect(t->Main, t->Stale);
         if (t->Loop != null) Redirect(t->Loop, t->LoopStale);
     }
@@ -269,13 +305,39 @@ internal sealed unsafe class Translator : IDisposable
         Span<byte> jump = stackalloc byte[5];
         jump[0] = 0xE9;
         BitConverter.TryWriteBytes(jump[1..], (int)(to - (from + 5)));
-        _store.Hot.Patch(from, jump);
+        _store.Patch(from, jump);
     }
 
-    /// <summary>All code is about to be given up: a block that was translated is noted.</summary>
+    /// <summary>Code is about to be given up: a block that was translated is noted.</summary>
     public void NoteHot(Block* b)
     {
         if ((b->First->Flags & InsnFlags.Counted) != 0 && b->First->Extra != 0) (_hot ??= new HotBlocks()).Add(b->Start, b->Mode);
+    }
+
+    /// <summary>What is translated from now on belongs to this generation.</summary>
+    public void SelectGeneration(int number)
+    {
+        _store.Select(number);
+        IsFull = false;
+    }
+
+    /// <summary>
+    /// Gives the translations of the present generation up, whose blocks are given up already; called when none of them runs. Those of the same blocks that are
+    /// younger stay where they are, and nothing leads to them.
+    /// </summary>
+    public void GiveUpGeneration()
+    {
+        _openLink = null;
+        for (TranslatedBlock* t = _store.Current.First; t != null; t = t->NextOfGeneration)
+        {
+            while (t->Incoming != null) Untie(t->Incoming);
+            for (int n = 0; n < t->LinkCount; n++)
+            {
+                if (t->Links[n].Target != null) Forget(&t->Links[n]);
+            }
+        }
+        _store.ClearCurrent();
+        FirstLevel.Drop();
     }
 
     /// <summary>Gives all translations up; called when none of them runs.</summary>

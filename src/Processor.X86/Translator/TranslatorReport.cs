@@ -4,20 +4,27 @@ using Iced.Intel;
 namespace Bunraku.Processor.X86;
 
 /// <summary>What the translator tells of its caches. Any thread, approximately.</summary>
-internal sealed unsafe class TranslatorReport(ProcessorState* state, TranslationStore store, CodeCacheSizes sizes, TranslatedRunner runner)
+internal sealed unsafe class TranslatorReport(ProcessorState* state, TranslationStore store, CodeCacheSizes sizes, TranslatedRunner runner,
+    Func<int> generationCount)
 {
     public IEnumerable<EngineCache> Caches
     {
         get
         {
-            yield return new EngineCache("translated code", store.Hot.Used, sizes.HotBytes, InBytes: true);
-            yield return new EngineCache("translated code, cold", store.Cold.Used, sizes.ColdBytes, InBytes: true);
-            (ulong used, ulong size) = store.Arena.Bytes;
-            yield return new EngineCache("tables of translations", used, size, InBytes: true);
-            (used, size) = store.Predictions.Fill;
-            yield return new EngineCache("predicted pages", used, size, InBytes: false);
+            (ulong hot, ulong cold, ulong tables, ulong predictions, ulong generations) = (0, 0, 0, 0, (ulong)generationCount());
+            foreach (TranslationGeneration generation in store.All)
+            {
+                hot += generation.Hot.Used;
+                cold += generation.Cold.Used;
+                tables += generation.Arena.Bytes.Used;
+                predictions += generation.Predictions.Fill.Used;
+            }
+            yield return new EngineCache("translated code", hot, generations * sizes.HotBytes, InBytes: true);
+            yield return new EngineCache("translated code, cold", cold, generations * sizes.ColdBytes, InBytes: true);
+            yield return new EngineCache("tables of translations", tables, generations * (ulong)sizes.TableBytes, InBytes: true);
+            yield return new EngineCache("predicted pages", predictions, generations * (ulong)sizes.Predictions, InBytes: false);
             yield return new EngineCache("numbered mappings", (ulong)store.MappingCount, 0, InBytes: false);
-            (used, size) = (CountTargets(out int modes), (ulong)(modes * sizes.JumpTargets));
+            (ulong used, ulong size) = (CountTargets(out int modes), (ulong)(modes * sizes.JumpTargets));
             yield return new EngineCache("jump cache, translated", used, size, InBytes: false);
             yield return new EngineCache("TLB, first level", CountFirstLevel(), TranslatorState.Privileges * TranslatorState.FirstLevelSize, InBytes: false);
         }

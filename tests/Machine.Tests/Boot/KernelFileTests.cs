@@ -152,6 +152,32 @@ public sealed class KernelFileTests : IDisposable
         process.WaitForExit();
     }
 
+    [Fact]
+    public void A_file_beside_the_kernel_is_read_anew_each_time_and_must_be_the_same()
+    {
+        string path = Path.Combine(_folder, "initrd");
+        byte[] bytes = new byte[(2 << 20) + 17];
+        new Random(1).NextBytes(bytes);
+        File.WriteAllBytes(path, bytes);
+        BootContent content = BootFile.Open(path, "initrd", 64 << 20);
+        for (int round = 0; round < 2; round++)
+        {
+            using var all = new MemoryStream();
+            content.Read((offset, piece) =>
+            {
+                Assert.Equal((ulong)all.Length, offset);
+                all.Write(piece);
+            });
+            Assert.Equal(bytes, all.ToArray());
+        }
+        File.SetLastWriteTimeUtc(path, DateTime.UtcNow.AddHours(1));
+        Assert.StartsWith($"initrd {path}: the file was changed while the machine used it", ErrorOf(() => content.Read((_, _) => { })));
+        File.AppendAllText(path, "x");
+        Assert.StartsWith($"initrd {path}: the file was changed while the machine used it", ErrorOf(() => content.Read((_, _) => { })));
+        File.Delete(path);
+        Assert.Equal($"initrd {path}: no such file", ErrorOf(() => content.Read((_, _) => { })));
+    }
+
     [Theory]
     [InlineData("a", "a")]
     [InlineData("a b c,d", "a b c", "d")]

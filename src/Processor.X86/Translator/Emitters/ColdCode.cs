@@ -81,6 +81,7 @@ internal sealed unsafe class ColdCode(Emission e)
                     e.Exit(TranslatedExit.Operation, c.Number);
                     break;
                 case ColdKind.Link:
+                    e.Translation->Links[c.Number].Stub = (byte*)e.Asm.Here;
                     e.Exit(TranslatedExit.Link, c.Number);
                     break;
                 case ColdKind.Attention:

@@ -22,7 +22,7 @@ internal sealed unsafe class PagePredictor(Emission e)
     public bool TryPredict(in GuestAddress g, int size, bool write, bool aligned, int number)
     {
         if (_wanted != LoopPredictions.Pages || g.IsConstant || !BitOperations.IsPow2(size)) return false;
-        PagePrediction* prediction = e.Predictions.Add();
+        PagePrediction* prediction = e.Generation.Predictions.Add();
         if (prediction == null) return false;
         if (e.Translation->PredictionCount++ == 0) e.Translation->Predictions = prediction;
         e.Groups.LoseAddend();
@@ -48,7 +48,7 @@ internal sealed unsafe class PagePredictor(Emission e)
     public void PredictAddend(in GuestAddress g, int number)
     {
         if (_wanted != LoopPredictions.Addends || !IsLoaded(g.Base) && !IsLoaded(g.Index)) return;
-        PagePrediction* prediction = e.Predictions.Add();
+        PagePrediction* prediction = e.Generation.Predictions.Add();
         if (prediction == null) return;
         if (e.Translation->PredictionCount++ == 0) e.Translation->Predictions = prediction;
         HostLabel other = e.NewLabel();

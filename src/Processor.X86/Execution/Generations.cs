@@ -1,0 +1,93 @@
+namespace Bunraku.Processor.X86;
+
+/// <summary>
+/// The arenas of decoded code, of which one is filled at a time. What was decoded and translated while it was is given up together: first in, first out. So the
+/// working set of a program that fits stays, but for what comes round, and no guest waits until everything is made anew. One thread.
+/// </summary>
+/// <remarks>Invariant: a block lies in the arena of its number, and its translations were made when that or a younger one was filled.</remarks>
+internal sealed unsafe class Generations : IDisposable
+{
+    private readonly CodeCacheSizes _sizes;
+    /// <summary>By number; null: never used.</summary>
+    private readonly BlockArena?[] _arenas;
+    /// <summary>Numbers in the order in which they are filled, the one that is filled now at <see cref="_position"/>.</summary>
+    private readonly List<int> _order = [];
+    private int _position;
+    private int _decoded, _decodedAgain; // in the present generation: blocks, and those that were translated once before
+
+    public Generations(CodeCacheSizes sizes)
+    {
+        _sizes = sizes;
+        _arenas = new BlockArena?[sizes.MostGenerations];
+        for (int n = 0; n < sizes.Generations; n++) _order.Add(n);
+        Current = Open(0);
+    }
+
+    /// <summary>What is filled now.</summary>
+    public BlockArena Current { get; private set; }
+
+    public int Number => _order[_position];
+
+    public int Count => _order.Count;
+
+    /// <summary>Bytes of operations and blocks, and how many there can be as things stand. Any thread, approximately.</summary>
+    public (ulong Used, ulong Size) Bytes
+    {
+        get
+        {
+            ulong used = 0;
+            foreach (BlockArena? arena in _arenas) used += arena?.Bytes.Used ?? 0;
+            return (used, (ulong)Count * Current.Bytes.Size);
+        }
+    }
+
+    private BlockArena Open(int number) => _arenas[number] ??= new BlockArena(_sizes);
+
+    /// <summary>A block was decoded.</summary>
+    /// <param name="wasHot">It had been translated when it was given up not long ago.</param>
+    public void NoteDecoded(bool wasHot)
+    {
+        _decoded++;
+        if (wasHot) _decodedAgain++;
+    }
+
+    /// <summary>The next generation is filled from now on. False: it holds code, which is to be given up.</summary>
+    public bool Advance()
+    {
+        int next = (_position + 1) % _order.Count;
+        bool isEmpty = _arenas[_order[next]] is not { IsEmpty: false };
+        if (!isEmpty && Count < _sizes.MostGenerations && 2 * _decodedAgain > _decoded)
+        {
+            // What fills it was here before: the program needs more than there is.
+            next = _position + 1;
+            _order.Insert(next, Count);
+            isEmpty = true;
+        }
+        _position = next;
+        Current = Open(Number);
+        _decoded = _decodedAgain = 0;
+        return isEmpty;
+    }
+
+    /// <summary>Both operations lie in the same arena.</summary>
+    public bool AreTogether(Insn* one, Insn* other)
+    {
+        foreach (BlockArena? arena in _arenas)
+        {
+            if (arena != null && arena.Holds(one)) return arena.Holds(other);
+        }
+        return false;
+    }
+
+    /// <summary>Nothing is left in any.</summary>
+    public void Clear()
+    {
+        foreach (BlockArena? arena in _arenas) arena?.Clear();
+        _decoded = _decodedAgain = 0;
+    }
+
+    public void Dispose()
+    {
+        foreach (BlockArena? arena in _arenas) arena?.Dispose();
+    }
+}
