@@ -232,6 +232,7 @@ internal sealed unsafe class BlockTranslator
             TranslationKind.SystemCall => e.SystemCalls.EmitSystemCall(g, number, ordinal),
             TranslationKind.SystemReturn => e.SystemCalls.EmitSystemReturn(number, ordinal),
             TranslationKind.ReadTsc => e.SystemCalls.EmitReadTsc(g, number),
+            TranslationKind.RepeatedString => e.Strings.EmitRepeated(g, number),
             TranslationKind.PushFlags => e.Flags.EmitPushFlags(number),
             TranslationKind.PopFlags => e.Flags.EmitPopFlags(g, number, ordinal),
             TranslationKind.ClearInterrupts => e.Flags.EmitClearInterrupts(),

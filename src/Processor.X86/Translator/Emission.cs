@@ -32,6 +32,7 @@ internal sealed unsafe class Emission
     public readonly X87Emitter X87;
     public readonly FlagsEmitter Flags;
     public readonly SystemCallEmitter SystemCalls;
+    public readonly StringEmitter Strings;
 
     private readonly List<HostLabel> _labels = [];
     private int _labelCount;
@@ -55,6 +56,7 @@ internal sealed unsafe class Emission
         X87 = new X87Emitter(this);
         Flags = new FlagsEmitter(this);
         SystemCalls = new SystemCallEmitter(this);
+        Strings = new StringEmitter(this);
     }
 
     /// <summary>Where translations go.</summary>

@@ -15,7 +15,7 @@ internal enum TranslationKind : byte
     X87, LoadX87Control, WaitX87,
     Lea, Push, Pop, Leave, Divide, Nop,
     Jump, JumpIndirect, JumpConditional, JumpIfCountZero, Loop, Call, CallIndirect, Return,
-    SystemCall, SystemReturn, ReadTsc,
+    SystemCall, SystemReturn, ReadTsc, RepeatedString,
     PushFlags, PopFlags, ClearInterrupts, SetInterrupts, SetAlignmentCheck, ClearAlignmentCheck, MoveFromSegment, SwapGs,
 }
 
@@ -103,6 +103,8 @@ internal static class TranslationTable
             case Code.Syscall:                                                                        return TranslationKind.SystemCall;
             case Code.Sysretq:                                                                        return TranslationKind.SystemReturn;
             case Code.Rdtsc or Code.Rdtscp:                                                           return TranslationKind.ReadTsc;
+            case Code.Stosb_m8_AL or Code.Stosw_m16_AX or Code.Stosd_m32_EAX or Code.Stosq_m64_RAX:           return TranslationKind.RepeatedString;
+            case Code.Movsb_m8_m8 or Code.Movsw_m16_m16 or Code.Movsd_m32_m32 or Code.Movsq_m64_m64:          return TranslationKind.RepeatedString;
             case Code.Swapgs:                                                                         return TranslationKind.SwapGs;
             case Code.Div_rm32 or Code.Div_rm64 or Code.Idiv_rm32 or Code.Idiv_rm64:                  return TranslationKind.Divide;
         }

@@ -83,7 +83,7 @@ internal sealed unsafe class TranslatorRuntime
         _a = new HostAssembler(state);
         _a.Begin((ulong)memory.Next);
         _constantsStart = _a.Here;
-        foreach (ulong constant in (ulong[])[IndexMask, PageMask, PageMask | 1, PageMask | 3, PageMask | 7, PageMask | 15, PageMask | 31, PageMask | 63,
+        foreach (ulong constant in (ulong[])[IndexMask, OffsetMask, PageMask, PageMask | 1, PageMask | 3, PageMask | 7, PageMask | 15, PageMask | 31, PageMask | 63,
             TargetMask, 1, 3, 7, 15, 31, 63, MxcsrMasks, Simd.DefaultMxcsr, X87Masks, X87.Summary, (ulong)Rflags.If,
             (ulong)Rflags.Ac, (ulong)Cr4.Tsd, UpperHalf, RefusedByReturn])
         {
@@ -135,6 +135,8 @@ internal sealed unsafe class TranslatorRuntime
     public const ulong IndexMask = (TranslatorState.FirstLevelSize - 1ul) << 12, PageMask = ~0xFFFul;
     /// <summary>Bits of RIP that choose an entry of the jump cache: above the lowest, which entries of functions do not use.</summary>
     public readonly ulong TargetMask;
+    /// <summary>Bits of an address within its page.</summary>
+    public const ulong OffsetMask = 0xFFF;
     /// <summary>Bits that are zero in user addresses: canonical for certain, whatever the width.</summary>
     public const ulong UpperHalf = ~0ul << 47;
     /// <summary>Flags with which SYSRET changes more than emitted code does.</summary>
