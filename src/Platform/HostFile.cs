@@ -1,3 +1,7 @@
+using System.Runtime.InteropServices;
+using System.Text;
+using Microsoft.Win32.SafeHandles;
+
 namespace Bunraku.Platform;
 
 /// <summary>What .NET does not tell about a file.</summary>
@@ -11,5 +15,79 @@ public static unsafe class HostFile
     {
         Libc.FileStatus status;
         return Libc.Statx(Libc.CurrentFolder, path, 0, Libc.StatxType, &status) == 0 && (status.Mode & TypeMask) is CharacterDevice or BlockDevice;
+    }
+
+    /// <summary>Which file it is, whatever its name: two with the same answer are one.</summary>
+    /// <remarks>Linux manual page statx(2): device and inode numbers.</remarks>
+    public static (ulong Device, ulong Inode) Identity(SafeFileHandle file)
+    {
+        Libc.FileStatus status;
+        _ = Libc.Statx(file, "", Libc.EmptyPath, Libc.StatxIdentity, &status);
+        return ((ulong)status.DeviceMajor << 32 | status.DeviceMinor, status.Inode);
+    }
+
+    /// <summary>Bytes that a file takes on the host.</summary>
+    public static ulong AllocatedBytes(SafeFileHandle file)
+    {
+        const ulong unit = 512;
+        Libc.FileStatus status;
+        return Libc.Statx(file, "", Libc.EmptyPath, Libc.StatxBlocks, &status) == 0 ? status.Blocks * unit : 0;
+    }
+
+    /// <summary>The range reads as zeros and takes no room any more. False: the file system cannot.</summary>
+    /// <remarks>Linux manual page fallocate(2), "Deallocating file space".</remarks>
+    public static bool TryPunchHole(SafeFileHandle file, ulong position, ulong length) =>
+        Libc.Fallocate(file, Libc.PunchHole | Libc.KeepSize, (long)position, (long)length) == 0;
+
+    /// <summary>The range reads as zeros and keeps its room. False: the file system cannot.</summary>
+    /// <remarks>Linux manual page fallocate(2), "Zeroing file space".</remarks>
+    public static bool TryZeroRange(SafeFileHandle file, ulong position, ulong length) =>
+        Libc.Fallocate(file, Libc.ZeroRange | Libc.KeepSize, (long)position, (long)length) == 0;
+
+    /// <summary>Where the next byte that is stored lies; null: none from here on, or the file system does not tell.</summary>
+    /// <remarks>Linux manual page lseek(2), "Seeking file data and holes". It moves the file's position, which nobody here uses.</remarks>
+    public static ulong? NextData(SafeFileHandle file, ulong position)
+    {
+        long at = Libc.Lseek(file, (long)position, Libc.SeekData);
+        return at >= 0 ? (ulong)at : Marshal.GetLastPInvokeError() == Libc.NoSuchAddress ? null : position;
+    }
+
+    /// <summary>Takes a shared lock on one byte, which lasts until the file is closed. False: somebody has an exclusive one.</summary>
+    /// <remarks>Linux manual page fcntl(2), "Open file description locks".</remarks>
+    public static bool TryLockByte(SafeFileHandle file, long at)
+    {
+        var request = new Libc.FileLock { Kind = Libc.SharedLock, Start = at, Length = 1 };
+        if (Libc.Fcntl(file, Libc.SetFileLock, &request) == 0) return true;
+        // File systems without such locks are used without them, as other monitors do.
+        return Marshal.GetLastPInvokeError() is not (Errno.TryAgain or Errno.AccessDenied);
+    }
+
+    /// <summary>Gives a lock on one byte back.</summary>
+    public static void UnlockByte(SafeFileHandle file, long at)
+    {
+        var request = new Libc.FileLock { Kind = Libc.NoLock, Start = at, Length = 1 };
+        _ = Libc.Fcntl(file, Libc.SetFileLock, &request);
+    }
+
+    /// <summary>Somebody else has a lock on a byte.</summary>
+    public static bool IsByteLocked(SafeFileHandle file, long at)
+    {
+        var request = new Libc.FileLock { Kind = Libc.ExclusiveLock, Start = at, Length = 1 };
+        return Libc.Fcntl(file, Libc.GetFileLock, &request) == 0 && request.Kind != Libc.NoLock;
+    }
+
+    /// <summary>An extended attribute of up to 255 bytes of text; null: there is none.</summary>
+    public static string? GetAttribute(SafeFileHandle file, string name)
+    {
+        byte* value = stackalloc byte[256];
+        nint length = Libc.GetAttribute(file, name, value, 255);
+        return length < 0 ? null : Encoding.UTF8.GetString(value, (int)length);
+    }
+
+    /// <summary>Sets an extended attribute. False: the file system or the rights do not allow it.</summary>
+    public static bool TrySetAttribute(SafeFileHandle file, string name, string value)
+    {
+        byte[] bytes = Encoding.UTF8.GetBytes(value);
+        fixed (byte* first = bytes) return Libc.SetAttribute(file, name, first, (nuint)bytes.Length, 0) == 0;
     }
 }

@@ -19,15 +19,16 @@ public sealed class HouseTests
         ("Engine.Kvm", ["Platform", "Engines", "Engines.X86"]),
         ("Engine.Check", ["Platform", "Engines", "Engines.X86"]),
         ("Processor.X86", ["Platform", "Engines", "Engines.X86"]),
+        ("Storage", ["Platform"]),
         ("Lab", ["Platform", "Engines", "Engines.X86"]),
         ("Hypervisor", ["Platform", "Engines"]),
         ("Hypervisor.X86", ["Platform", "Engines", "Engines.X86", "Hypervisor"]),
-        ("Machine", ["Platform", "Engines", "Engines.X86", "Hypervisor", "Hypervisor.X86"]),
-        ("Sessions", ["Platform", "Engines", "Engines.X86", "Hypervisor", "Hypervisor.X86", "Machine"]),
-        ("Library", ["Platform", "Engines", "Engines.X86", "Engine.Kvm", "Engine.Check", "Processor.X86", "Hypervisor", "Hypervisor.X86", "Machine",
-        "Sessions"]),
-        (Program, ["Platform", "Engines", "Engines.X86", "Engine.Kvm", "Engine.Check", "Processor.X86", "Lab", "Hypervisor", "Hypervisor.X86", "Machine",
-        "Sessions", "Library"]),
+        ("Machine", ["Platform", "Storage", "Engines", "Engines.X86", "Hypervisor", "Hypervisor.X86"]),
+        ("Sessions", ["Platform", "Storage", "Engines", "Engines.X86", "Hypervisor", "Hypervisor.X86", "Machine"]),
+        ("Library", ["Platform", "Storage", "Engines", "Engines.X86", "Engine.Kvm", "Engine.Check", "Processor.X86", "Hypervisor", "Hypervisor.X86",
+        "Machine", "Sessions"]),
+        (Program, ["Platform", "Storage", "Engines", "Engines.X86", "Engine.Kvm", "Engine.Check", "Processor.X86", "Lab", "Hypervisor", "Hypervisor.X86",
+        "Machine", "Sessions", "Library"]),
     ];
 
     public static TheoryData<string> Projects => [.. s_house.Select(h => h.Project)];

@@ -1,19 +1,26 @@
 using System.Buffers;
 using System.Buffers.Binary;
+using System.Numerics;
 using System.Text;
+using Bunraku.Engines;
 using Bunraku.Hypervisor;
-using Bunraku.Machine.Storage;
+using Bunraku.Storage;
 
 namespace Bunraku.Machine.Virtio;
 
 /// <summary>
-/// The block device: Virtual I/O Device (VIRTIO) Version 1.3, section 5.2. Requests are taken with the device's lock held and done on a thread of their own,
-/// one after the other, between the disk and memory of ours: a device that is reset meanwhile finds nothing of old requests in guest memory.
+/// The block device: Virtual I/O Device (VIRTIO) Version 1.3, section 5.2. Requests are taken with the device's lock held and done on a thread for each queue,
+/// in their order, between the disk and memory of ours: a device that is reset meanwhile finds nothing of old requests in guest memory.
 /// </summary>
+/// <remarks>
+/// What a queue's thread has not begun when its queue or the device is reset is dropped. What it has begun ends before anything begins that came after the
+/// reset: no old write lands upon a new one, whichever queue that came by.
+/// </remarks>
 public sealed class Block : VirtioDevice
 {
     private const int QueueSize = 256, SerialLength = 20, Sector = 512, HeaderLength = 16, RangeLength = 16;
-    private const uint SegmentMax = QueueSize - 2, LargestRange = 1 << 13, MostRanges = 16; // sectors of a range to be erased, ranges of a request
+    // In sectors: of a range to be discarded, which costs little, and to be zeroed, which may be written; ranges of a request.
+    private const uint SegmentMax = QueueSize - 2, LargestDiscard = 1 << 21, LargestZeroes = 1 << 15, MostRanges = 16;
     private const int LargestRequest = 16 << 20; // bytes; Linux's are at most 4 MiB
 
     /// <summary>Bytes that requests may hold at a time. What is more stays in the queue: a driver can name the same memory in any number of requests.</summary>
@@ -21,7 +28,18 @@ public sealed class Block : VirtioDevice
 
     // Section 5.2.3.
     [Flags]
-    private enum Feature : ulong { SegmentMax = 1 << 2, ReadOnly = 1 << 5, BlockSize = 1 << 6, Flush = 1 << 9, Discard = 1 << 13, WriteZeroes = 1 << 14 }
+    private enum Feature : ulong
+    {
+        SegmentMax = 1 << 2, ReadOnly = 1 << 5, BlockSize = 1 << 6, Flush = 1 << 9, Topology = 1 << 10, WriteCache = 1 << 11, Queues = 1 << 12,
+        Discard = 1 << 13, WriteZeroes = 1 << 14,
+    }
+
+    // Section 5.2.4.
+    private static class Field
+    {
+        public const int Capacity = 0, SegmentMax = 12, BlockSize = 20, PhysicalBlock = 24, MinimalIo = 26, OptimalIo = 28, WriteBack = 32, Queues = 34,
+            DiscardSectors = 36, DiscardSegments = 40, DiscardAlignment = 44, ZeroesSectors = 48, ZeroesSegments = 52, ZeroesUnmap = 56, Length = 60;
+    }
 
     // Section 5.2.6.
     private enum RequestType : uint { In = 0, Out = 1, Flush = 4, GetId = 8, Discard = 11, WriteZeroes = 13 }
@@ -30,50 +48,108 @@ public sealed class Block : VirtioDevice
 
     private readonly IBlockBackend _disk;
     private readonly byte[] _serial = new byte[SerialLength];
-    private readonly byte[] _configuration = new byte[60];
-    private IoThread? _thread;
+    private readonly byte[] _configuration = new byte[Field.Length];
+    private readonly QueueWork[] _work;
     private DeviceLock? _lock;
     private long _bytesUnderWay;
-    private (int Generation, int Entries) _underWay; // of the life of the queue that requests came from last
+    private int _epoch; // goes up with each reset of a queue or the device
 
     /// <param name="id">Its name in the machine.</param>
     /// <param name="disk">Closed by who opened it, after the machine's end.</param>
     /// <param name="serial">Serial number, up to 20 ASCII characters.</param>
-    public Block(string id, IBlockBackend disk, string serial = "") : base(id, VirtioType.Block, QueueSize)
+    /// <param name="queues">1 to 64: a driver has one for each processor, if there are as many.</param>
+    public Block(string id, IBlockBackend disk, string serial = "", int queues = 1)
+        : base(id, VirtioType.Block, [.. Enumerable.Repeat((ushort)QueueSize, queues)])
     {
         _disk = disk;
+        _work = [.. Enumerable.Range(0, queues).Select(_ => new QueueWork())];
         Encoding.ASCII.GetBytes(serial.AsSpan(0, Math.Min(serial.Length, SerialLength)), _serial);
-        // Section 5.2.4: capacity 0, seg_max 12, blk_size 20, max_discard_sectors 36, max_discard_seg 40, discard_sector_alignment 44,
-        // max_write_zeroes_sectors 48, max_write_zeroes_seg 52, write_zeroes_may_unmap 56.
-        BinaryPrimitives.WriteUInt64LittleEndian(_configuration, disk.Length / Sector);
-        foreach ((int at, uint value) in (ReadOnlySpan<(int, uint)>)
-            [(12, SegmentMax), (20, Sector), (36, LargestRange), (40, MostRanges), (44, 1), (48, LargestRange), (52, MostRanges), (56, 1)])
-            BinaryPrimitives.WriteUInt32LittleEndian(_configuration.AsSpan(at), value);
+        uint granule = Math.Max(disk.Granularity, Sector), page = Math.Min(granule, 4096);
+        SetCapacity();
+        Put32(Field.SegmentMax, SegmentMax);
+        Put32(Field.BlockSize, Sector);
+        _configuration[Field.PhysicalBlock] = (byte)BitOperations.Log2(page / Sector);
+        BinaryPrimitives.WriteUInt16LittleEndian(_configuration.AsSpan(Field.MinimalIo), (ushort)(page / Sector));
+        Put32(Field.OptimalIo, granule / Sector);
+        _configuration[Field.WriteBack] = 1;
+        BinaryPrimitives.WriteUInt16LittleEndian(_configuration.AsSpan(Field.Queues), (ushort)queues);
+        Put32(Field.DiscardSectors, LargestDiscard);
+        Put32(Field.DiscardSegments, MostRanges);
+        Put32(Field.DiscardAlignment, granule / Sector);
+        Put32(Field.ZeroesSectors, LargestZeroes);
+        Put32(Field.ZeroesSegments, MostRanges);
+        _configuration[Field.ZeroesUnmap] = 1;
+    }
+
+    private void Put32(int at, uint value) => BinaryPrimitives.WriteUInt32LittleEndian(_configuration.AsSpan(at), value);
+
+    private void SetCapacity() => BinaryPrimitives.WriteUInt64LittleEndian(_configuration.AsSpan(Field.Capacity), _disk.Length / Sector);
+
+    /// <summary>The disk has another size: the driver is told. Any thread.</summary>
+    public void DiskResized()
+    {
+        if (_lock is null) return;
+        lock (_lock)
+        {
+            SetCapacity();
+            ConfigurationChanged();
+        }
     }
 
     /// <inheritdoc/>
-    protected override ulong DeviceFeatures => (ulong)(Feature.SegmentMax | Feature.BlockSize | Feature.Flush |
-        (_disk.IsReadOnly ? Feature.ReadOnly : Feature.Discard | Feature.WriteZeroes));
+    protected override ulong DeviceFeatures => (ulong)(Feature.SegmentMax | Feature.BlockSize | Feature.Flush | Feature.Topology | Feature.WriteCache |
+        (_work.Length > 1 ? Feature.Queues : 0) | (_disk.IsReadOnly ? Feature.ReadOnly : Feature.Discard | Feature.WriteZeroes));
 
     /// <inheritdoc/>
     protected override ReadOnlySpan<byte> Configuration => _configuration;
+
+    /// <summary>Section 5.2.5: the one field that a driver writes says whether writes may wait for a flush.</summary>
+    protected override void WriteConfiguration(int offset, ReadOnlySpan<byte> bytes)
+    {
+        if (offset == Field.WriteBack && bytes.Length == 1 && ((Feature)Features).HasFlag(Feature.WriteCache)) _configuration[offset] = (byte)(bytes[0] & 1);
+    }
 
     /// <inheritdoc/>
     protected internal override void AttachTo(X86Machine machine, DeviceLock @lock)
     {
         _lock = @lock;
-        _thread = machine.CreateIoThread(Id);
+        for (int n = 0; n < _work.Length; n++) _work[n].Thread = machine.CreateIoThread(_work.Length == 1 ? Id : $"{Id}.{n}");
     }
 
     /// <inheritdoc/>
-    protected override int EntriesUnderWay(int queue) => Live(queue)?.Generation == _underWay.Generation ? _underWay.Entries : 0;
+    protected override int EntriesUnderWay(int queue) => Live(queue)?.Generation == _work[queue].Generation ? _work[queue].Entries : 0;
+
+    /// <inheritdoc/>
+    protected override void DeviceReset()
+    {
+        _epoch++;
+        _configuration[Field.WriteBack] = 1;
+    }
+
+    /// <inheritdoc/>
+    protected override void QueueWasReset(int queue) => _epoch++;
+
+    /// <inheritdoc/>
+    protected override byte[] SaveOwn() => [_configuration[Field.WriteBack]];
+
+    /// <inheritdoc/>
+    protected override void RestoreOwn(byte[] state)
+    {
+        _configuration[Field.WriteBack] = (byte)(StateCheck.Length(state, 1, Id)[0] & 1);
+        _epoch++;
+    }
 
     /// <inheritdoc/>
     protected override void Notified(int queue)
     {
         while (Live(queue) is { } live)
         {
-            if (_bytesUnderWay >= MostUnderWay || EntriesUnderWay(queue) >= live.Size) return; // goes on when a request is done
+            if (_bytesUnderWay >= MostUnderWay)
+            {
+                _work[queue].Waits = true; // goes on when a request is done, whichever queue had it
+                return;
+            }
+            if (EntriesUnderWay(queue) >= live.Size) return;
             if (live.Take() is { } buffer) Begin(queue, buffer);
             else if (!live.EnableNotifications()) return;
         }
@@ -103,25 +179,82 @@ public sealed class Block : VirtioDevice
             ArrayPool<byte>.Shared.Return(data);
             throw new VirtqueueException("a buffer is not in RAM");
         }
-        _underWay = (buffer.Generation, buffer.Entries + (_underWay.Generation == buffer.Generation ? _underWay.Entries : 0));
+        QueueWork work = _work[queue];
+        (work.Generation, work.Entries) = (buffer.Generation, buffer.Entries + (work.Generation == buffer.Generation ? work.Entries : 0));
         long bytes = type == RequestType.WriteZeroes ? LargestRequest : (long)length; // erasing takes as long as a large write
         _bytesUnderWay += bytes;
-        _thread!.Post(() =>
+        bool lasting = !((Feature)Features).HasFlag(Feature.Flush) || _configuration[Field.WriteBack] == 0;
+        int epoch = _epoch;
+        work.Thread!.Post(() =>
         {
-            RequestStatus status = tooLong ? RequestStatus.IoError : Do(type, sector, used.Span);
-            lock (_lock!)
-            {
-                _bytesUnderWay -= bytes;
-                if (_underWay.Generation == buffer.Generation) _underWay.Entries -= buffer.Entries;
-                bool answers = status == RequestStatus.Ok && type is RequestType.In or RequestType.GetId;
-                Guarded(() =>
-                {
-                    Finish(queue, buffer, status, answers ? used.Span : []);
-                    Notified(queue);
-                });
-            }
+            bool does = Enter(queue, buffer, epoch) && !tooLong;
+            RequestStatus status = does ? Do(type, sector, used.Span, lasting) : RequestStatus.IoError;
+            bool answers = status == RequestStatus.Ok && type is RequestType.In or RequestType.GetId;
+            Leave(queue, buffer, bytes, status, answers ? used : default);
             ArrayPool<byte>.Shared.Return(data);
         });
+    }
+
+    /// <summary>On a queue's thread, before a request is done. False: its queue is gone. Waits for what older lives of queues have begun.</summary>
+    private bool Enter(int queue, DescriptorChain buffer, int epoch)
+    {
+        lock (_lock!)
+        {
+            while (true)
+            {
+                if (Live(queue)?.Generation != buffer.Generation) return false;
+                if (!Array.Exists(_work, w => w.Running < epoch))
+                {
+                    _work[queue].Running = epoch;
+                    return true;
+                }
+                Monitor.Wait(_lock);
+            }
+        }
+    }
+
+    private void Leave(int queue, DescriptorChain buffer, long bytes, RequestStatus status, Memory<byte> answer)
+    {
+        lock (_lock!)
+        {
+            QueueWork work = _work[queue];
+            work.Running = QueueWork.Idle;
+            Monitor.PulseAll(_lock);
+            _bytesUnderWay -= bytes;
+            if (work.Generation == buffer.Generation) work.Entries -= buffer.Entries;
+            Guarded(() =>
+            {
+                Finish(queue, buffer, status, answer.Span);
+                Notified(queue);
+            });
+            for (int n = 0; n < _work.Length; n++)
+            {
+                if (!_work[n].Waits) continue;
+                (_work[n].Waits, int other) = (false, n);
+                Guarded(() => Notified(other));
+            }
+        }
+    }
+
+    /// <summary>What one queue has under way. With the device's lock held.</summary>
+    private sealed class QueueWork
+    {
+        /// <summary>No request is being done.</summary>
+        public const int Idle = int.MaxValue;
+
+        public IoThread? Thread { get; set; }
+
+        /// <summary>In which life of the queue the entries were taken that are counted.</summary>
+        public int Generation { get; set; }
+
+        /// <summary>Entries that were taken and not given back.</summary>
+        public int Entries { get; set; }
+
+        /// <summary>The epoch of the request that the thread does, or <see cref="Idle"/>.</summary>
+        public int Running { get; set; } = Idle;
+
+        /// <summary>There may be more to be taken.</summary>
+        public bool Waits { get; set; }
     }
 
     private void Finish(int queue, DescriptorChain buffer, RequestStatus status, ReadOnlySpan<byte> answer)
@@ -133,7 +266,7 @@ public sealed class Block : VirtioDevice
     }
 
     /// <summary>On the device's thread, without its lock.</summary>
-    private RequestStatus Do(RequestType type, ulong sector, Span<byte> data)
+    private RequestStatus Do(RequestType type, ulong sector, Span<byte> data, bool lasting)
     {
         try
         {
@@ -145,7 +278,7 @@ public sealed class Block : VirtioDevice
                 case RequestType.Out when !_disk.IsReadOnly && IsInside(sector, (ulong)data.Length):
                     _disk.Write(sector * Sector, data);
                     // Without the feature the driver never asks for a flush: then each write is lasting (section 5.2.6.2).
-                    if (!((Feature)Features).HasFlag(Feature.Flush)) _disk.Flush();
+                    if (lasting) _disk.Flush();
                     return RequestStatus.Ok;
                 case RequestType.Flush:
                     if (!_disk.IsReadOnly) _disk.Flush();
@@ -180,7 +313,7 @@ public sealed class Block : VirtioDevice
                 if (pass == 0)
                 {
                     if ((flags & ~unmap) != 0 || discard && flags != 0) return RequestStatus.Unsupported;
-                    if (count > LargestRange || !IsInside(sector, (ulong)count * Sector)) return RequestStatus.IoError;
+                    if (count > (discard ? LargestDiscard : LargestZeroes) || !IsInside(sector, (ulong)count * Sector)) return RequestStatus.IoError;
                 }
                 else if (discard) _disk.Discard(sector * Sector, (ulong)count * Sector);
                 else _disk.WriteZeroes(sector * Sector, (ulong)count * Sector, (flags & unmap) != 0);

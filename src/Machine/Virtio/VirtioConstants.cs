@@ -45,6 +45,8 @@ public enum VirtioFeatures : ulong
     Version1 = 1ul << 32,
     /// <summary>Queues have the packed layout.</summary>
     RingPacked = 1ul << 34,
+    /// <summary>Buffers come back in the order in which they were made available.</summary>
+    InOrder = 1ul << 35,
     /// <summary>A queue can be reset by itself.</summary>
     RingReset = 1ul << 40,
 }

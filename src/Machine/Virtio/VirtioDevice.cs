@@ -23,7 +23,8 @@ internal interface IVirtioTransport
 public abstract class VirtioDevice
 {
     private const VirtioFeatures Common =
-        VirtioFeatures.IndirectDescriptors | VirtioFeatures.EventIndex | VirtioFeatures.Version1 | VirtioFeatures.RingPacked | VirtioFeatures.RingReset;
+        VirtioFeatures.IndirectDescriptors | VirtioFeatures.EventIndex | VirtioFeatures.Version1 | VirtioFeatures.RingPacked
+            | VirtioFeatures.InOrder | VirtioFeatures.RingReset;
 
     private readonly QueueRegisters[] _queues;
     private IVirtioTransport? _transport;
@@ -65,6 +66,18 @@ public abstract class VirtioDevice
     protected virtual void DeviceReset()
     {
     }
+
+    /// <summary>One queue is gone by itself, with what was taken from it.</summary>
+    protected virtual void QueueWasReset(int queue)
+    {
+    }
+
+    /// <summary>State of the kind of device, as bytes of its own.</summary>
+    protected virtual byte[] SaveOwn() => [];
+
+    /// <summary>Takes it back, behind features, status and queues. The bytes are not trusted.</summary>
+    /// <exception cref="StateFormatException">They are not of this device.</exception>
+    protected virtual void RestoreOwn(byte[] state) => StateCheck.Length(state, 0, Id);
 
     /// <summary>Entries of a queue that were taken last and not given back yet; a device that answers at once has none.</summary>
     protected virtual int EntriesUnderWay(int queue) => 0;
@@ -191,7 +204,11 @@ public abstract class VirtioDevice
     }
 
     /// <summary>Resets a queue by itself (section 2.6.1).</summary>
-    internal void ResetQueue(int number) => _queues[number].Reset();
+    internal void ResetQueue(int number)
+    {
+        _queues[number].Reset();
+        QueueWasReset(number);
+    }
 
     /// <summary>As after power-on.</summary>
     internal void Reset()
@@ -208,7 +225,7 @@ public abstract class VirtioDevice
     }
 
     internal VirtioState SaveCommon() => new((ulong)Features, (byte)Status, ConfigurationGeneration,
-        [.. _queues.Select((q, n) => new VirtioQueueState(q.Size, q.Descriptors, q.Driver, q.Device, q.Vector, q.Live?.Save(EntriesUnderWay(n))))]);
+        [.. _queues.Select((q, n) => new VirtioQueueState(q.Size, q.Descriptors, q.Driver, q.Device, q.Vector, q.Live?.Save(EntriesUnderWay(n))))], SaveOwn());
 
     /// <exception cref="StateFormatException">It is the state of another device.</exception>
     internal void RestoreCommon(VirtioState state)
@@ -228,6 +245,7 @@ public abstract class VirtioDevice
             queue.Live = Virtqueue.Create(Dma, queue.Setup, Features, ++_generation);
             queue.Live.Restore(position);
         }
+        RestoreOwn(state.Own);
     }
 }
 
@@ -258,7 +276,8 @@ internal sealed class QueueRegisters(ushort maxSize)
 }
 
 /// <summary>State that all virtio devices have.</summary>
-internal sealed record VirtioState(ulong Features, byte Status, byte ConfigurationGeneration, VirtioQueueState[] Queues);
+/// <param name="Own">What the kind of device has beside.</param>
+internal sealed record VirtioState(ulong Features, byte Status, byte ConfigurationGeneration, VirtioQueueState[] Queues, byte[] Own);
 
 /// <summary>State of one queue.</summary>
 /// <param name="Position">Null while it is not enabled.</param>

@@ -291,7 +291,7 @@ public sealed class VirtioPci : PciDevice, IVirtioTransport
 
 /// <summary>State of a virtio device on PCI.</summary>
 /// <param name="Causes">The interrupt status register.</param>
-[StateRecord("virtio-pci", version: 1)]
+[StateRecord("virtio-pci", version: 2)]
 internal sealed record VirtioPciState(
     PciDeviceState Interrupts, uint DeviceFeatureSelect, uint DriverFeatureSelect, ushort QueueSelect, ushort ConfigurationVector, byte Causes,
         VirtioState Device);

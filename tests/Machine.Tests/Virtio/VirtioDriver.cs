@@ -52,6 +52,8 @@ internal sealed class VirtioDriver
 
     public ulong Device(uint offset, int size) => _rig.Mmio(0, Structures + _structures[4].Offset + offset, size, false, 0);
 
+    public void WriteDevice(uint offset, int size, ulong value) => _rig.Mmio(0, Structures + _structures[4].Offset + offset, size, true, value);
+
     public byte TakeInterrupt() => (byte)_rig.Mmio(0, Structures + _structures[3].Offset, 1, false, 0);
 
     public VirtioStatus Status

@@ -1,9 +1,9 @@
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Bunraku.Machine.Pci;
-using Bunraku.Machine.Storage;
 using Bunraku.Machine.Tests.State;
 using Bunraku.Machine.Virtio;
+using Bunraku.Storage;
 
 namespace Bunraku.Machine.Tests.Virtio;
 
@@ -392,7 +392,7 @@ public sealed class VirtioTests
     public void A_hostile_driver_harms_itself_alone(int seed, bool isDisk)
     {
         using var disk = new MemoryDisk(64 * 512);
-        using BoardRig rig = Rig(isDisk ? new Block("disk", disk) : new Entropy("rng"));
+        using BoardRig rig = Rig(isDisk ? new Block("disk", disk, queues: 2) : new Entropy("rng"));
         var driver = new VirtioDriver(rig, Slot);
         rig.Machine.Resume();
         var random = new Random(seed);
@@ -442,6 +442,8 @@ public sealed class VirtioTests
         public byte[] Bytes { get; } = new byte[length];
         public ulong Length => (ulong)Bytes.Length;
         public bool IsReadOnly => false;
+        public uint Granularity => 512;
+        public ulong KnownZeros(ulong position) => 0;
         public void Read(ulong position, Span<byte> destination) => Bytes.AsSpan((int)position, destination.Length).CopyTo(destination);
         public void Write(ulong position, ReadOnlySpan<byte> source) => source.CopyTo(Bytes.AsSpan((int)position));
         public void Flush() { }

@@ -1,13 +1,19 @@
-namespace Bunraku.Machine.Storage;
+namespace Bunraku.Storage;
 
-/// <summary>What is behind a disk: bytes by position. From one thread at a time; each call waits for the host.</summary>
+/// <summary>
+/// What is behind a disk: bytes by position. Any number of threads at a time; each call waits for the host. Of accesses to the same bytes at the same time
+/// each byte is that of one of them.
+/// </summary>
 public interface IBlockBackend : IDisposable
 {
-    /// <summary>Size of the disk in bytes: a multiple of 512.</summary>
+    /// <summary>Size of the disk in bytes: a multiple of 512. It changes only where an owner resizes the disk.</summary>
     ulong Length { get; }
 
     /// <summary>True: the guest may not write.</summary>
     bool IsReadOnly { get; }
+
+    /// <summary>What is discarded or zeroed in pieces of so many bytes, aligned, costs nothing to write: a power of two, at least 512.</summary>
+    uint Granularity { get; }
 
     /// <summary>Reads exactly so many bytes. Inside the disk.</summary>
     /// <exception cref="IOException">The host cannot.</exception>
@@ -32,4 +38,8 @@ public interface IBlockBackend : IDisposable
     /// </summary>
     /// <exception cref="IOException">The host cannot.</exception>
     void Discard(ulong position, ulong length);
+
+    /// <summary>How many bytes from a position on are known to be zero without being read; 0: nothing is known.</summary>
+    /// <exception cref="IOException">The host cannot.</exception>
+    ulong KnownZeros(ulong position);
 }
