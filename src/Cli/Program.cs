@@ -18,6 +18,7 @@ internal static class Program
             {
                 Request.Run run => RunGuest.Run(run.Options, lost),
                 Request.Engines => EnginesCommand.Print(KnownEngines.All, Console.Out),
+                Request.Image image => ImageCommands.Run(image.What, Console.Out),
                 Request.PopekGoldberg lab => PopekGoldbergCommand.Run(lab.Options, KnownEngines.Techniques, Console.Out),
                 Request.Help help => Print(HelpText.For(help.Command, help.Path, Consoles.Width(Console.Out))),
                 Request.CpuModels => Print(CpuHelp.Text(Consoles.Width(Console.Out))),
@@ -32,6 +33,10 @@ internal static class Program
             return Fail(e.Message, ExitStatus.Usage);
         }
         catch (SessionException e)
+        {
+            return Fail(e.Message, ExitStatus.Failure);
+        }
+        catch (Bunraku.Storage.DiskException e)
         {
             return Fail(e.Message, ExitStatus.Failure);
         }

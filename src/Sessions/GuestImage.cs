@@ -41,6 +41,8 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
 
         var packages = new DebianPackages(new GuestCache(), progress, alternatives: words.GuestAdvice);
         string kernel = packages.FindKernel(options.Guest, cancel), busybox = packages.FindBusybox(cancel);
+        // A kernel of the distribution has drivers for what is not in every PC as modules.
+        IReadOnlyList<string> modules = options.Disks.Count > 0 || options.Rng ? packages.FindModules(kernel, cancel) : [];
         var guest =
             LinuxGuest.Create(BootFile.Read(kernel, "kernel", options.Memory), kernel, BootFile.Read(busybox, "busybox", options.Memory), new LinuxGuestOptions
             {
@@ -49,6 +51,7 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
                 Columns = options.Terminal?.Columns ?? 0,
                 Rows = options.Terminal?.Rows ?? 0,
                 Term = options.Terminal?.Term,
+                Modules = [.. modules.Select(m => (ReadOnlyMemory<byte>)BootFile.Read(m, "kernel module", options.Memory))],
             });
         string append = options.Append is { Length: > 0 } more ? $"{guest.Append} {more}" : guest.Append;
         return new GuestImage(guest.Kernel, guest.KernelName, [new BootModule(guest.Initrd, "initramfs")], append, guest);

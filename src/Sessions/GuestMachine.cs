@@ -33,9 +33,11 @@ internal sealed class GuestMachine
     private uint _commandOutput; // bytes that COM2 sent
     private readonly InputWatch _watch = new();
 
+    /// <param name="devices">Parts that the options ask for; the caller's own come behind them.</param>
     /// <param name="warn">Told in one line what the guest does not get of what it asks for.</param>
     /// <exception cref="BootException">The guest is no kernel or does not fit.</exception>
-    public GuestMachine(X86Machine vm, GuestImage image, VmBuilder options, IGuestConsole console, Action<string>? warn)
+    public GuestMachine(
+        X86Machine vm, GuestImage image, VmBuilder options, IReadOnlyList<IBoardPart> devices, IGuestConsole console, Action<string>? warn)
     {
         _console = console;
         _wiring = image.Linux?.Console ?? GuestConsole.Shell;
@@ -48,7 +50,7 @@ internal sealed class GuestMachine
             SecondSerialOutput = image.Linux is { SerialPorts: > 1 } ? SecondPort : null,
             DebugExit = options.DebugExit,
             TestDevice = options.TestDevice,
-            Parts = [.. options.Parts],
+            Parts = [.. devices, .. options.Parts],
         });
         _inputPort = board.SecondSerial ?? board.Serial;
         board.FwCfg.AddString(FwCfgKey.CommandLineData, FwCfgKey.CommandLineSize, image.Append);

@@ -26,6 +26,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
     private readonly Observers? _observers; // null: there is none, and exits cost nothing for them
     private readonly X86Machine _vm;
     private readonly GuestMachine _machine;
+    private readonly GuestDisks _disks;
     private readonly IX86Engine _engine;
     private readonly ExitLog _log;
     /// <summary>Guards how the run ends; nothing waits with it held.</summary>
@@ -65,7 +66,16 @@ public sealed class Vm : IAsyncDisposable, IDisposable
 
         IVmObserver[] observers = builder.OnExit is { } hook ? [.. builder.Observers, new ExitHook(hook)] : [.. builder.Observers];
         if (observers.Length > 0) _observers = new Observers(this, observers);
-        _vm = MakeMachine(model);
+        _disks = new GuestDisks(builder);
+        try
+        {
+            _vm = MakeMachine(model);
+        }
+        catch
+        {
+            _disks.Dispose();
+            throw;
+        }
         _log = new ExitLog(builder.Cpus);
         if (builder.HostCode is { } code && _vm.Cpus.Count(c => c.Cpu.ObserveCode(code)) == 0)
             builder.Progress?.Invoke($"{Option(nameof(VmBuilder.HostCode))}: the engine '{_engine.Name}' makes no host code, so there is nothing to be told");
@@ -79,6 +89,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         {
             _streams?.Dispose();
             _vm.Dispose();
+            _disks.Dispose();
             throw;
         }
         if (_observers is not null) _vm.AfterReset += _observers.Reset; // behind the board's, which boots the guest
@@ -114,7 +125,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         try
         {
             IGuestConsole console = _observers is null ? _console : new ObservedConsole(_console, _observers);
-            return new GuestMachine(_vm, image, builder, console, builder.Progress);
+            return new GuestMachine(_vm, image, builder, _disks.Parts, console, builder.Progress);
         }
         catch (Exception e) when (e is InvalidOperationException or ArgumentException && builder.Parts.Count > 0)
         {
@@ -176,7 +187,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
     /// <returns>How it ended. All output is written then: a reader that does not read holds this up, after <see cref="VmOptions.Timeout"/> too.</returns>
     /// <exception cref="OperationCanceledException">It was ended by <paramref name="cancel"/>.</exception>
     /// <exception cref="ObserverException">An observer threw an exception.</exception>
-    /// <exception cref="CannotWriteException">The output cannot be written.</exception>
+    /// <exception cref="CannotWriteException">The output cannot be written, or a disk.</exception>
     /// <exception cref="CannotReadException">The input cannot be read.</exception>
     /// <exception cref="InvalidOperationException">It was started before, or is disposed of.</exception>
     public async Task<VmResult> RunAsync(CancellationToken cancel = default)
@@ -232,6 +243,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         _streams?.StopReading();
         _machine.Finish();
         _streams?.Flush();
+        if (_disks.Flush() is { } lost) Interlocked.CompareExchange(ref _failure, lost, null);
         VmResult result;
         lock (_lock)
         {
@@ -448,6 +460,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         {
             _streams?.Dispose();
             _vm.Dispose();
+            _disks.Dispose();
         }
     }
 

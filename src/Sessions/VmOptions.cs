@@ -66,6 +66,12 @@ public record VmOptions
     /// <summary>Ports, interrupt wires and device memory of QEMU's pc-testdev, for test kernels.</summary>
     public bool TestDevice { get; init; }
 
+    /// <summary>Disks, which Linux calls vda, vdb and so on.</summary>
+    public IReadOnlyList<VmDisk> Disks { get; init; } = [];
+
+    /// <summary>A virtio device that gives the guest random numbers of the host.</summary>
+    public bool Rng { get; init; }
+
     /// <summary>A guest that resets the machine ends the VM, where it would boot again.</summary>
     public bool NoReboot { get; init; }
 
@@ -101,6 +107,14 @@ public record VmOptions
             || Kernel is null, nameof(Command), $"a command needs a guest that can run it; with {o(nameof(Kernel))}, use {o(nameof(Append))}");
         Require(Initrd is null || Modules.Count == 0, nameof(Modules),
             $"give the files either with {o(nameof(Initrd))} or with {o(nameof(Modules))}, not both: a kernel goes by their order");
+
+        foreach (VmDisk disk in Disks)
+        {
+            Require(disk.Serial.Length <= VmDisk.LongestSerial && !disk.Serial.AsSpan().ContainsAnyExceptInRange('!', '~'), nameof(Disks),
+                $"'{disk.Serial}' is no serial number; it has up to {VmDisk.LongestSerial} printable characters without spaces");
+        }
+        const int mostDisks = 24;
+        Require(Disks.Count <= mostDisks, nameof(Disks), $"{Disks.Count} disks are too many; the board has slots for {mostDisks}");
 
         void Require(bool holds, string option, string problem)
         {

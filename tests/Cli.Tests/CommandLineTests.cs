@@ -120,7 +120,7 @@ public class CommandLineTests
 
     [Fact]
     public void NothingAtAllIsWrongUsageAndNamesTheCommands() =>
-        Assert.Equal("a command is missing: run, engines, lab, help; 'bunraku help' explains them",
+        Assert.Equal("a command is missing: run, engines, image, lab, help; 'bunraku help' explains them",
             Assert.Throws<UsageException>(() => CommandLineParser.Parse([])).Message);
 
     [Fact]
@@ -173,7 +173,8 @@ public class CommandLineTests
     /// <summary>Every help text at a width; the commands are those that the texts name.</summary>
     private static IEnumerable<string> HelpTexts(int width)
     {
-        foreach (string[] path in (string[][])[[], ["run"], ["engines"], ["lab"], ["lab", "popek-goldberg"], ["help"]])
+        foreach (string[] path in (string[][])[[], ["run"], ["engines"], ["lab"], ["lab", "popek-goldberg"], ["help"],
+            ["image"], ["image", "create"], ["image", "snapshot"]])
         {
             var help = Assert.IsType<Request.Help>(CommandLineParser.Parse(["help", .. path]));
             yield return HelpText.For(help.Command, help.Path, width);
@@ -221,6 +222,6 @@ public class CommandLineTests
 
     [Fact]
     public void AllCommandsAreSuggestedAtTheBeginning() =>
-        Assert.Equal(["engines", "help", "lab", "run"],
+        Assert.Equal(["engines", "help", "image", "lab", "run"],
             Assert.IsType<Request.Suggestions>(CommandLineParser.Parse(["[suggest]", "bunraku "])).Words.Where(w => !w.StartsWith('-')));
 }

@@ -12,6 +12,8 @@ internal abstract record Request
 
     internal sealed record Engines : Request;
 
+    internal sealed record Image(ImageRequest What) : Request;
+
     internal sealed record PopekGoldberg(LabOptions Options) : Request;
 
     /// <summary>The help of one command.</summary>
@@ -42,10 +44,11 @@ internal static class CommandLineParser
         var run = new RunCommand();
         var engines = new Command("engines", "Say which engines can run here, and why the others cannot");
         var lab = new LabCommand();
+        var image = new ImageCommand();
         var words = new Argument<string[]>("COMMAND") { Arity = ArgumentArity.ZeroOrMore, Description = "a command; without one, what there is" };
         var help = new Command("help", "Explain a command") { words };
-        var root = new RootCommand("Bunraku, a virtual machine monitor: runs unmodified operating systems on a processor written in C#.") { run, engines, lab,
-            help };
+        var root = new RootCommand("Bunraku, a virtual machine monitor: runs unmodified operating systems on a processor written in C#.") { run, engines, image,
+            lab, help };
         words.CompletionSources.Add([.. root.Subcommands.Select(c => c.Name)]);
         var configuration = new ParserConfiguration { EnablePosixBundling = false, ResponseFileTokenReplacer = null };
         ParseResult parsed = root.Parse(own, configuration);
@@ -61,7 +64,7 @@ internal static class CommandLineParser
         if (asked == help) return HelpFor(root, parsed.GetValue(words) ?? []);
 
         RejectUnknown(parsed, root, own);
-        if (asked == lab) return new Request.Help(lab, lab.Name);
+        if (asked == lab || asked == image) return new Request.Help(asked, asked.Name);
         if (asked == root)
             throw new UsageException($"a command is missing: {string.Join(", ", root.Subcommands.Select(c => c.Name))}; 'bunraku help' explains them");
         if (parsed.Errors.Count > 0) throw new UsageException(OneLine(parsed.Errors[0]));
@@ -70,6 +73,7 @@ internal static class CommandLineParser
             : new Request.Run(run.Read(parsed, command));
         if (command is not null) throw new UsageException("a command behind -- goes with 'run'");
         if (asked == engines) return new Request.Engines();
+        if (image.Subcommands.Contains(asked)) return new Request.Image(image.Read(parsed));
         return lab.AsksForCpus(parsed) ? new Request.CpuModels() : lab.AsksForEngines(parsed) ? new Request.Engines()
             : new Request.PopekGoldberg(lab.Read(parsed));
     }
@@ -108,6 +112,7 @@ internal static class CommandLineParser
         foreach (string word in parsed.UnmatchedTokens)
         {
             if (command == root) throw new UsageException(Nearest.Message("command", word, [.. root.Subcommands.Select(c => c.Name)]));
+            if (command is ImageCommand) throw new UsageException(Nearest.Message("command", word, [.. command.Subcommands.Select(c => c.Name)]));
             if (command is LabCommand) throw new UsageException(Nearest.Message("experiment", word, [.. command.Subcommands.Select(c => c.Name)]));
             throw new UsageException(command is RunCommand ? $"unexpected '{word}'; a command for the guest goes behind --" : $"unexpected '{word}'");
         }

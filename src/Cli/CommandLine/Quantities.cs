@@ -40,6 +40,20 @@ internal static class Quantities
         return (ulong)bytes;
     }
 
+    /// <summary>Bytes of a disk: a number with K, M, G or T, or of bytes without a unit.</summary>
+    /// <exception cref="UsageException">Not a size of whole bytes.</exception>
+    public static ulong ParseBytes(string text)
+    {
+        int shift = text.Length == 0 ? 0 : char.ToUpperInvariant(text[^1]) switch { 'K' => 10, 'M' => 20, 'G' => 30, 'T' => 40, _ => 0 };
+        string digits = shift == 0 ? text : text[..^1];
+        if (digits.Length == 0 || !char.IsAsciiDigit(digits[0])
+            || !decimal.TryParse(digits, NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out decimal number))
+            throw new UsageException($"'{text}' is not a size; write for example 10G, 512M or 1.5G");
+        if (number > long.MaxValue >> shift) throw new UsageException($"'{text}' is larger than any disk");
+        decimal bytes = number * (1ul << shift);
+        return bytes == decimal.Truncate(bytes) ? (ulong)bytes : throw new UsageException($"'{text}' is not a whole number of bytes");
+    }
+
     private static UsageException NoSize(string text) => new($"'{text}' is not a size; write for example 512M, 2G or 1.5G");
 
     /// <summary>A duration such as 10s, 2m, 1h, 500ms or 1.5s; a bare number is seconds. More than zero, at most 24 days.</summary>

@@ -65,6 +65,14 @@ internal sealed class RunCommand : Command
     private readonly Option<SerialTarget?> _serial =
         SingleValue.Parsed<SerialTarget?>("--serial", "TARGET", "where the guest's console goes: stdio, file:PATH or none (default stdio)",
         t => SerialTarget.Parse(t), "stdio", "file:", "none");
+    private readonly Option<string[]?> _disks = new("--disk")
+    {
+        HelpName = "FILE[,NAME=VALUE]...",
+        Description = "a disk image, raw or qcow2; once for each disk (vda, vdb, ...). NAME: format, readonly, serial, snapshot, backing, discard",
+        Arity = ArgumentArity.OneOrMore,
+        AllowMultipleArgumentsPerToken = false,
+    };
+    private readonly Option<bool> _rng = SingleValue.Flag("--rng", "a virtio device with random numbers of the host");
     private readonly Option<bool> _debugExit = SingleValue.Flag("--debug-exit", "isa-debug-exit on port 0xf4: the guest ends with status value*2+1");
     private readonly Option<bool> _testDevice =
         SingleValue.Flag("--test-device", "ports, interrupt wires and device memory of QEMU's pc-testdev, for test kernels");
@@ -84,8 +92,8 @@ internal sealed class RunCommand : Command
         _guest.CompletionSources.Add([.. GuestImage.Names]);
         Arguments.Add(_guest);
         foreach (Option option in (Option[])[_kernel, _initrd, _modules, _append, _memory, _cpus, _engine, _localApic, _checkInterval, _cpu, _nested,
-            _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _debugExit, _testDevice, _noReboot, _timeout, _stats, _statsJson, _trace,
-            _perfMap])
+            _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _rng, _debugExit, _testDevice, _noReboot, _timeout, _stats,
+            _statsJson, _trace, _perfMap])
             Options.Add(option);
     }
 
@@ -133,6 +141,8 @@ internal sealed class RunCommand : Command
                 Realtime = parsed.GetValue(_realtime),
             },
             Serial = parsed.GetValue(_serial) ?? new SerialTarget(SerialKind.Stdio),
+            Disks = parsed.GetValue(_disks) is { Length: > 0 } disks ? [.. disks.Select(DiskArgument.Parse)] : [],
+            Rng = parsed.GetValue(_rng),
             DebugExit = parsed.GetValue(_debugExit),
             TestDevice = parsed.GetValue(_testDevice),
             NoReboot = parsed.GetValue(_noReboot),

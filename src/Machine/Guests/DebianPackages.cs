@@ -47,6 +47,46 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
         return Extract(apt, package, guest, entry => entry.StartsWith("./boot/vmlinuz-", StringComparison.Ordinal), "a kernel image", cancel);
     }
 
+    /// <summary>
+    /// Kernel modules for virtio devices on PCI and for ext4, in the order in which they can be loaded. What a kernel has built in has no module.
+    /// </summary>
+    private static readonly string[] Modules =
+    [
+        "virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk", "rng-core", "virtio-rng",
+        "crc16", "crc32c_generic", "mbcache", "jbd2", "ext4",
+    ];
+
+    /// <summary>Paths of a kernel's modules for virtio disks and what is on them, in the order in which they are to be loaded.</summary>
+    /// <param name="kernel">Path that <see cref="FindKernel"/> returned.</param>
+    /// <exception cref="BootException">They can't be had; the message says what is missing.</exception>
+    public IReadOnlyList<string> FindModules(string kernel, CancellationToken cancel = default)
+    {
+        const string prefix = "vmlinuz-";
+        string version = Path.GetFileName(kernel)[prefix.Length..], name = "modules-" + version;
+        if (Ordered(cache.Files(name)) is { Count: > 0 } cached) return cached;
+        string installed = Path.Combine(root, "lib/modules", version, "kernel");
+        if (Directory.Exists(installed) && Ordered(Directory.EnumerateFiles(installed, "*.ko", SearchOption.AllDirectories)) is { Count: > 0 } own) return own;
+
+        var apt = Apt.Open(cache, progress, $"virtio devices need the modules of kernel {version} from its Debian package", _alternatives, searchPath, cancel);
+        using IDisposable held = HoldCache(cancel);
+        if (Ordered(cache.Files(name)) is { Count: > 0 } meanwhile) return meanwhile;
+        var found = new List<string>();
+        Extract(apt, apt.Resolve("linux-image-" + version), name, entry =>
+        {
+            if (entry.StartsWith("./lib/modules/", StringComparison.Ordinal) && Modules.Contains(Path.GetFileNameWithoutExtension(entry))
+                && entry.EndsWith(".ko", StringComparison.Ordinal)) found.Add(entry);
+            return found.Count > 0 && found[^1] == entry;
+        }, "kernel modules", cancel, all: true);
+        return Ordered(cache.Files(name));
+    }
+
+    private static List<string> Ordered(IEnumerable<string> files)
+    {
+        var byName = new Dictionary<string, string>();
+        foreach (string file in files) byName.TryAdd(Path.GetFileNameWithoutExtension(file), file);
+        return [.. Modules.Where(byName.ContainsKey).Select(m => byName[m])];
+    }
+
     /// <summary>Path of a statically linked busybox for x86-64.</summary>
     /// <exception cref="BootException">It can't be had; the message says what is missing.</exception>
     public string FindBusybox(CancellationToken cancel = default)
@@ -78,8 +118,8 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
         return Extract(apt, archive, name, entry => FileSystemName.MatchesSimpleExpression("." + file, entry, ignoreCase: false), file, cancel);
     }
 
-    /// <summary>Takes one file out of a package into the cache.</summary>
-    private string Extract(Apt apt, string package, string name, Func<string, bool> wanted, string what, CancellationToken cancel)
+    /// <summary>Takes one file out of a package into the cache, the first that is wanted, or all that are. Returns the path of the last.</summary>
+    private string Extract(Apt apt, string package, string name, Func<string, bool> wanted, string what, CancellationToken cancel, bool all = false)
     {
         string archive = apt.Download(package);
         try
@@ -90,7 +130,7 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
                 try
                 {
                     using var tar = new TarReader(stream, leaveOpen: true);
-                    while (path is null && tar.GetNextEntry() is { } entry)
+                    while ((path is null || all) && tar.GetNextEntry() is { } entry)
                     {
                         string entryName = entry.Name.StartsWith("./", StringComparison.Ordinal) ? entry.Name : "./" + entry.Name;
                         if (entry.EntryType is TarEntryType.RegularFile or TarEntryType.V7RegularFile && entry.DataStream is { } data && wanted(entryName))

@@ -17,10 +17,10 @@ internal static class InitramfsBuilder
     /// <summary>Seconds between two looks at what Linux counted on the command's line. A look starts one process.</summary>
     private const int WatchPeriod = 3;
     private const uint Executable = 0x1ED;
-    private const string CommandPath = "/etc/bunraku/command", SessionPath = "/etc/bunraku/session";
+    private const string CommandPath = "/etc/bunraku/command", SessionPath = "/etc/bunraku/session", ModuleFolder = "/etc/bunraku/modules";
 
     private static readonly string[] Directories =
-        ["bin", "sbin", "usr", "usr/bin", "usr/sbin", "dev", "proc", "sys", "run", "root", "tmp", "etc", "etc/bunraku", "var"];
+        ["bin", "sbin", "usr", "usr/bin", "usr/sbin", "dev", "proc", "sys", "run", "root", "tmp", "etc", "etc/bunraku", ModuleFolder[1..], "var"];
 
     /// <summary>Returns a cpio archive.</summary>
     /// <param name="busybox">A statically linked busybox for x86-64.</param>
@@ -40,6 +40,7 @@ internal static class InitramfsBuilder
         archive.AddFile("etc/profile", Encoding.UTF8.GetBytes(Profile(token)));
         archive.AddFile("init", Encoding.UTF8.GetBytes(InitScript(options, console, token)), Executable);
         archive.AddFile(SessionPath[1..], Encoding.UTF8.GetBytes(SessionScript(console, token)), Executable);
+        for (int n = 0; n < options.Modules.Count; n++) archive.AddFile($"{ModuleFolder[1..]}/{n:00}.ko", options.Modules[n].Span);
         if (console != GuestConsole.Shell)
             archive.AddFile(CommandPath[1..], Encoding.UTF8.GetBytes($"#!/bin/busybox sh\nexec {string.Join(' ', options.Command.Select(Quote))}\n"),
                 Executable);
@@ -89,6 +90,7 @@ internal static class InitramfsBuilder
             ln -sf /proc/self/fd /dev/fd
             hostname -F /etc/hostname
             ip link set lo up 2>/dev/null
+            {{(options.Modules.Count > 0 ? $"for module in {ModuleFolder}/*; do insmod $module; done" : "")}}
             mkfifo /run/ended
             # The session writes its status; when it is killed, the pipe ends without one.
             (read -r status </run/ended; echo "${status:-137}" >/run/status) &

@@ -34,6 +34,9 @@ public sealed record LinuxGuestOptions
 
     /// <summary>TERM for the guest, null when unknown.</summary>
     public string? Term { get; init; }
+
+    /// <summary>Kernel modules that are loaded before anything runs, in this order.</summary>
+    public IReadOnlyList<ReadOnlyMemory<byte>> Modules { get; init; } = [];
 }
 
 /// <summary>A Linux guest ready to be booted.</summary>

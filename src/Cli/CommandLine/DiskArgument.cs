@@ -1,0 +1,53 @@
+using Bunraku.Storage;
+
+namespace Bunraku.Cli.CommandLine;
+
+/// <summary>What stands behind <c>--disk</c>: a file and words about it, with commas between; two commas are one in a name.</summary>
+internal static class DiskArgument
+{
+    private const string Comma = "\0";
+    private static readonly string[] s_names = ["format", "readonly", "serial", "snapshot", "backing", "discard"];
+
+    /// <exception cref="UsageException">It is no description of a disk.</exception>
+    public static VmDisk Parse(string text)
+    {
+        string[] parts = [.. text.Replace(",,", Comma, StringComparison.Ordinal).Split(',').Select(p => p.Replace(Comma, ",", StringComparison.Ordinal))];
+        string path = parts[0].StartsWith("file=", StringComparison.Ordinal) ? parts[0]["file=".Length..] : parts[0];
+        if (path.Length == 0) throw new UsageException("--disk needs a file");
+        var image = new DiskOptions(path) { BackingAdvice = "backing=on behind --disk opens it" };
+        var disk = new VmDisk(image);
+        foreach (string part in parts.Skip(1))
+        {
+            (string name, string value) = part.IndexOf('=') is > 0 and int at ? (part[..at], part[(at + 1)..]) : (part, "on");
+            switch (name)
+            {
+                case "format":
+                    image = image with
+                    {
+                        Format = DiskImage.ParseFormat(value) ?? throw new UsageException(Nearest.Message("format of a disk", value, ["raw", "qcow2"]))
+                    };
+                    break;
+                case "readonly": image = image with { ReadOnly = IsOn(name, value) }; break;
+                case "backing": image = image with { AllowBacking = IsOn(name, value) }; break;
+                case "discard": image = image with { Discard = IsOn(name, value) }; break;
+                case "serial": disk = disk with { Serial = value }; break;
+                case "snapshot": disk = disk with { Throwaway = IsOn(name, value) }; break;
+                default: throw new UsageException(Nearest.Message("word behind --disk", name, s_names));
+            }
+        }
+        if (disk.Throwaway && image.ReadOnly) throw new UsageException($"--disk {path}: give either snapshot or readonly, not both");
+        return disk with { Image = image };
+    }
+
+    private static bool IsOn(string name, string value)
+    {
+        try
+        {
+            return Quantities.ParseSwitch(value) == Switch.On;
+        }
+        catch (UsageException e)
+        {
+            throw new UsageException($"--disk: {name}={value}: {e.Message}");
+        }
+    }
+}
