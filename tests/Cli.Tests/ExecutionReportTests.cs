@@ -34,7 +34,13 @@ public sealed class ExecutionReportTests
         using var file = new TemporaryFile(kernel);
         using Vm vm = new VmBuilder(KnownEngines.All)
         {
-            Engine = engine, Kernel = file.Path, Memory = 16 << 20, Cpus = cpus, DebugExit = true, SampleWork = sample, Timeout = TimeSpan.FromSeconds(1),
+            Engine = engine,
+            Kernel = file.Path,
+            Memory = 16 << 20,
+            Cpus = cpus,
+            DebugExit = true,
+            SampleWork = sample,
+            Timeout = TimeSpan.FromSeconds(1),
         }.Build();
         vm.Start();
         return vm.Wait().Statistics!;

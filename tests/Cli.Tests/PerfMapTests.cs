@@ -86,7 +86,12 @@ public sealed class PerfMapTests : IDisposable
                 var told = new List<string>();
                 using Vm vm = new VmBuilder(KnownEngines.All)
                 {
-                    Engine = engine, Kernel = kernel.Path, Memory = 16 << 20, DebugExit = true, HostCode = map, Progress = told.Add,
+                    Engine = engine,
+                    Kernel = kernel.Path,
+                    Memory = 16 << 20,
+                    DebugExit = true,
+                    HostCode = map,
+                    Progress = told.Add,
                 }.Build();
                 vm.Start();
                 vm.Wait();
