@@ -91,7 +91,7 @@ internal static class EnginesCommand
         return differing == 0 ? 0 : 1;
 
         string Line() => $"{fuzzer.Retired:N0} instructions, {fuzzer.Programs:N0} programs, {fuzzer.Exceptions:N0} exceptions, {fuzzer.Exits:N0} exits, " +
-            $"{fuzzer.TripleFaults} shutdowns, {fuzzer.TimedOut} cut short, {fuzzer.CodeFlushes:N0} times all code given up, "
+            $"{fuzzer.TripleFaults} shutdowns, {fuzzer.TimedOut} cut short, {fuzzer.CodeFlushes:N0} times code given up, "
             + $"{watch.Elapsed.TotalSeconds:F0} s, {fuzzer.Retired / watch.Elapsed.TotalSeconds / 1e6:F1} million/s";
     }
 }

@@ -58,7 +58,7 @@ public sealed class EnginePairTests
             string? difference = fuzzer.Run(seed);
             Assert.True(difference == null, difference);
         }
-        Assert.InRange(fuzzer.CodeFlushes, programs * 10, ulong.MaxValue);
+        Assert.InRange(fuzzer.CodeFlushes, programs / 2, ulong.MaxValue);
     }
 
     [Fact]
