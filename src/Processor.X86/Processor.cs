@@ -172,11 +172,13 @@ internal sealed unsafe partial class Processor : IDisposable
     public GuestIntercepts GuestIntercepts { get; private set; }
 
     /// <summary>A guest inside the guest is entered, or left: other instructions are its hypervisor's affair.</summary>
-    public void SelectGuestIntercepts(GuestIntercepts set)
+    /// <returns>True: it is another set, and <see cref="ModeChanged"/> was called.</returns>
+    public bool SelectGuestIntercepts(GuestIntercepts set)
     {
-        if (set == GuestIntercepts) return;
+        if (set == GuestIntercepts) return false;
         GuestIntercepts = set;
         SelectIntercepts();
+        return true;
     }
 
     /// <summary>The controls ask for other instructions: code decoded under the old ones stays, but is not what runs now.</summary>

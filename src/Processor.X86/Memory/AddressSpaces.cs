@@ -37,13 +37,13 @@ internal sealed class AddressSpaces
     private readonly List<SpaceSet> _sets = [new()];
     private readonly long[] _selected = new long[Last + 1]; // when; 0: the number is free, or forgotten
     private readonly Stack<ushort> _free = new();
-    private SpaceSet _current;
+    private SpaceSet _current, _previous;
     private ushort _number; // that was selected last
     private long _clock;
 
     public AddressSpaces()
     {
-        _current = _sets[0];
+        _current = _previous = _sets[0];
         FillFree();
     }
 
@@ -53,7 +53,12 @@ internal sealed class AddressSpaces
     /// <summary>From now on spaces are selected for this owner and these inputs.</summary>
     public void Enter(AddressSpaceOwner owner, in RightsInputs inputs)
     {
-        if (_current.Owner != owner || _current.Inputs != inputs) _current = Find(owner, inputs);
+        if (_current.Owner != owner || _current.Inputs != inputs)
+        {
+            // A guest's hypervisor and its guest take turns.
+            SpaceSet next = _previous.Owner == owner && _previous.Inputs == inputs ? _previous : Find(owner, inputs);
+            (_previous, _current) = (_current, next);
+        }
         _current.Entered = ++_clock;
     }
 

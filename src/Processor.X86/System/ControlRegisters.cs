@@ -6,33 +6,32 @@ internal sealed unsafe class ControlRegisters(Processor p)
     public const ulong Cr0Defined = (ulong)(Cr0.Pe | Cr0.Mp | Cr0.Em | Cr0.Ts | Cr0.Et | Cr0.Ne | Cr0.Wp | Cr0.Am | Cr0.Nw | Cr0.Cd | Cr0.Pg);
 
     /// <summary>CR4 bits that this model has; the others raise #GP.</summary>
-    public ulong Cr4Allowed
+    public readonly ulong Cr4Allowed = Cr4Of(p.Model);
+
+    private static ulong Cr4Of(CpuModel model)
     {
-        get
+        Cr4 bits = Cr4.Tsd | Cr4.Pce;
+        void Bit(CpuFeature feature, Cr4 bit)
         {
-            Cr4 bits = Cr4.Tsd | Cr4.Pce;
-            void Bit(CpuFeature feature, Cr4 bit)
-            {
-                if (p.Model.Has(feature)) bits |= bit;
-            }
-            Bit(CpuFeature.Vme, Cr4.Vme | Cr4.Pvi);
-            Bit(CpuFeature.De, Cr4.De);
-            Bit(CpuFeature.Pse, Cr4.Pse);
-            Bit(CpuFeature.Pae, Cr4.Pae);
-            Bit(CpuFeature.Mce, Cr4.Mce);
-            Bit(CpuFeature.Pge, Cr4.Pge);
-            Bit(CpuFeature.Fxsr, Cr4.Osfxsr);
-            Bit(CpuFeature.Sse, Cr4.Osxmmexcpt);
-            Bit(CpuFeature.Umip, Cr4.Umip);
-            Bit(CpuFeature.La57, Cr4.La57);
-            Bit(CpuFeature.Fsgsbase, Cr4.Fsgsbase);
-            Bit(CpuFeature.Pcid, Cr4.Pcide);
-            Bit(CpuFeature.Xsave, Cr4.Osxsave);
-            Bit(CpuFeature.Smep, Cr4.Smep);
-            Bit(CpuFeature.Smap, Cr4.Smap);
-            Bit(CpuFeature.Pku, Cr4.Pke);
-            return (ulong)bits;
+            if (model.Has(feature)) bits |= bit;
         }
+        Bit(CpuFeature.Vme, Cr4.Vme | Cr4.Pvi);
+        Bit(CpuFeature.De, Cr4.De);
+        Bit(CpuFeature.Pse, Cr4.Pse);
+        Bit(CpuFeature.Pae, Cr4.Pae);
+        Bit(CpuFeature.Mce, Cr4.Mce);
+        Bit(CpuFeature.Pge, Cr4.Pge);
+        Bit(CpuFeature.Fxsr, Cr4.Osfxsr);
+        Bit(CpuFeature.Sse, Cr4.Osxmmexcpt);
+        Bit(CpuFeature.Umip, Cr4.Umip);
+        Bit(CpuFeature.La57, Cr4.La57);
+        Bit(CpuFeature.Fsgsbase, Cr4.Fsgsbase);
+        Bit(CpuFeature.Pcid, Cr4.Pcide);
+        Bit(CpuFeature.Xsave, Cr4.Osxsave);
+        Bit(CpuFeature.Smep, Cr4.Smep);
+        Bit(CpuFeature.Smap, Cr4.Smap);
+        Bit(CpuFeature.Pku, Cr4.Pke);
+        return (ulong)bits;
     }
 
     /// <summary>MOV to CR0, also LMSW and CLTS.</summary>

@@ -38,6 +38,11 @@ internal sealed unsafe class DebugUnit(Processor p)
     /// <summary>To be called when DR7 has changed, before <see cref="Processor.ModeChanged"/>.</summary>
     public void UpdateBreakpoints()
     {
+        if ((p.State->Dr7 & Dr7Enables) == 0)
+        {
+            HasInstructionBreakpoints = WatchesData = false;
+            return;
+        }
         HasInstructionBreakpoints = HasBreakpoints(type: 0);
         WatchesData = HasBreakpoints(type: 1) || HasBreakpoints(type: 3);
     }

@@ -41,12 +41,13 @@ internal sealed unsafe class MsrFile(Processor p)
     private ulong UnscaledTsc => p.Clock.Counter + TscOffset;
 
     /// <summary>EFER bits that a WRMSR may set on this model.</summary>
-    public ulong EferAllowed =>
+    public ulong EferAllowed => p.Svm is { } svm && (svm.VmCr & SvmMsrs.Disable) == 0 ? _eferOfModel | (ulong)Efer.Svme : _eferOfModel;
+
+    private readonly ulong _eferOfModel =
         (p.Model.Has(CpuFeature.Syscall) ? (ulong)Efer.Sce : 0)
         | (p.Model.Has(CpuFeature.Lm) ? (ulong)(Efer.Lme | Efer.Lma) : 0)
         | (p.Model.Has(CpuFeature.Nx) ? (ulong)Efer.Nxe : 0)
-        | (p.Model.Has(CpuFeature.AutoIbrs) ? EferAutomaticIbrs : 0)
-        | (p.Svm is { } svm && (svm.VmCr & SvmMsrs.Disable) == 0 ? (ulong)Efer.Svme : 0);
+        | (p.Model.Has(CpuFeature.AutoIbrs) ? EferAutomaticIbrs : 0);
 
     /// <summary>EFER.AIBRSE. It has no effect: indirect branches are never predicted from other privilege levels here.</summary>
     private const ulong EferAutomaticIbrs = 1ul << 21;

@@ -17,8 +17,9 @@ internal sealed class NestedPageTables(Processor p) : SecondStage
 
     private ulong _root;
     private int _levels; // 5, 4: long mode; 3: PAE; 2: 32-bit entries
-    private bool _executeDisable, _largePages32, _gigabytePages, _reportsFetches, _executeTrap;
+    private bool _executeDisable, _largePages32, _reportsFetches, _executeTrap;
     private ulong _reserved;
+    private readonly bool _gigabytePages = p.Model.Has(CpuFeature.Pdpe1gb);
 
     /// <summary>The tables that the next guest is entered with.</summary>
     /// <param name="executeTrap">Guest mode execute trap (GMET): supervisor code runs from pages that are not the user's alone.</param>
@@ -30,7 +31,6 @@ internal sealed class NestedPageTables(Processor p) : SecondStage
         _executeDisable = pae && (hostEfer & (ulong)Efer.Nxe) != 0;
         _largePages32 = (hostCr4 & (ulong)Cr4.Pse) != 0;
         _reportsFetches = _executeDisable || (hostCr4 & (ulong)Cr4.Smep) != 0;
-        _gigabytePages = p.Model.Has(CpuFeature.Pdpe1gb);
         _executeTrap = executeTrap;
         _reserved = AddressBits & ~((1ul << p.Model.PhysicalAddressBits) - 1) | (_executeDisable ? 0 : ExecuteDisable);
     }

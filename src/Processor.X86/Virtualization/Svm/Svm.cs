@@ -14,6 +14,7 @@ internal sealed unsafe class Svm : IGuestHypervisor, IDisposable
     public Svm(Processor processor)
     {
         p = processor;
+        Features = new SvmFeatures(p.Model);
         Control = (VmcbControl*)System.Runtime.InteropServices.NativeMemory.AllocZeroed((nuint)sizeof(VmcbControl));
         Memory = new SvmMemory(p);
         NestedPages = new NestedPageTables(p);
@@ -22,6 +23,7 @@ internal sealed unsafe class Svm : IGuestHypervisor, IDisposable
         Events = new SvmEvents(p, this);
     }
 
+    public readonly SvmFeatures Features;
     public readonly SvmMemory Memory;
     public readonly NestedPageTables NestedPages;
     public readonly SvmWorldSwitch WorldSwitch;
@@ -56,13 +58,13 @@ internal sealed unsafe class Svm : IGuestHypervisor, IDisposable
     public bool HasNestedPaging => (Control->NestedControl & VmcbControl.NestedPaging) != 0;
 
     /// <summary>The guest has its own last branch record.</summary>
-    public bool HasOwnBranches => (Control->VirtualExtensions & VmcbControl.LbrVirtualization) != 0 && p.Model.Has(CpuFeature.Lbrv);
+    public bool HasOwnBranches => (Control->VirtualExtensions & VmcbControl.LbrVirtualization) != 0 && Features.LastBranch;
 
     /// <summary>What is added to the guest's time stamp counter.</summary>
     public ulong TscOffset => Control->TscOffset;
 
     /// <summary>The guest's counters are scaled now.</summary>
-    public bool ScalesTsc => InGuest && TscRatio != 1ul << SvmMsrs.RatioShift && p.Model.Has(CpuFeature.TscScale);
+    public bool ScalesTsc => InGuest && TscRatio != 1ul << SvmMsrs.RatioShift && Features.TscRatio;
 
     /// <summary>What RDTSC tells in a guest whose counter is scaled, by what it tells outside.</summary>
     public ulong ScaledTsc(ulong tsc) => (ulong)((UInt128)tsc * TscRatio >> SvmMsrs.RatioShift) + Control->TscOffset;

@@ -23,12 +23,12 @@ internal sealed unsafe class SvmEvents(Processor p, Svm svm)
         set
         {
             svm.Control->VirtualInterrupt = svm.Control->VirtualInterrupt & ~VirtualInterruptBits.Tpr | value & 0xF;
-            p.WantAttention();
+            p.Events.UpdateWindowAttention();
         }
     }
 
     /// <summary>STGI and CLGI of the guest are for its virtual GIF.</summary>
-    public bool HasVirtualGif => svm.InGuest && p.Model.Has(CpuFeature.Vgif) && Has(VirtualInterruptBits.GifEnable);
+    public bool HasVirtualGif => svm.InGuest && svm.Features.VirtualGif && Has(VirtualInterruptBits.GifEnable);
 
     /// <summary>GIF as the instruction stream at hand has it.</summary>
     public bool GlobalInterruptFlag
@@ -38,11 +38,11 @@ internal sealed unsafe class SvmEvents(Processor p, Svm svm)
         {
             if (HasVirtualGif) Set(VirtualInterruptBits.Gif, value);
             else svm.GlobalInterruptFlag = value;
-            p.WantAttention();
+            p.Events.UpdateWindowAttention();
         }
     }
 
-    public bool HasVirtualNmi => p.Model.Has(CpuFeature.Vnmi) && Has(VirtualInterruptBits.NmiEnable);
+    public bool HasVirtualNmi => svm.Features.VirtualNmi && Has(VirtualInterruptBits.NmiEnable);
 
     /// <summary>IRET of the guest ends the blocking of its virtual NMIs.</summary>
     public void EndVirtualNmi()
@@ -117,7 +117,7 @@ internal sealed unsafe class SvmEvents(Processor p, Svm svm)
         }
         // What an instruction asked for returns behind it.
         bool asked = kind == EventKind.SoftwareInterrupt || (kind == EventKind.HardwareException && (Vector)vector is Vector.Bp or Vector.Of);
-        ulong? returnRip = asked && p.Model.Has(CpuFeature.NripSave) ? svm.Control->NextRip : null;
+        ulong? returnRip = asked && svm.Features.NextRip ? svm.Control->NextRip : null;
         p.Delivery.DeliverGuestEvent(new VectoredEvent(kind, vector, errorCode), returnRip);
     }
 

@@ -51,12 +51,13 @@ internal sealed unsafe class SvmInstructionIntercepts(Processor p, Svm svm)
     public ulong LastPause { get; set; }
 
     /// <summary>A guest is entered, or its state was restored: from now on the processor asks about the instructions that concern the VMCB.</summary>
-    public void PutInForce()
+    /// <returns>As <see cref="Processor.SelectGuestIntercepts"/>.</returns>
+    public bool PutInForce()
     {
         var asked = new Asked(*(ulong*)&svm.Control->CrReads, svm.Control->Intercepts1, svm.Control->Intercepts2, svm.Control->Intercepts3,
             svm.Events.MasksPhysicalInterrupts, svm.Events.HasVirtualNmi, svm.ScalesTsc);
         if (asked != _asked) (_asked, _wanted) = (asked, Wanted());
-        p.SelectGuestIntercepts(_wanted);
+        return p.SelectGuestIntercepts(_wanted);
     }
 
     /// <summary>All that the set depends on.</summary>
@@ -218,22 +219,22 @@ internal sealed unsafe class SvmInstructionIntercepts(Processor p, Svm svm)
     }
 
     /// <summary>EXITINFO1 of MOV: the general register's number.</summary>
-    private ulong MoveInfo(int registerOffset) => p.Model.Has(CpuFeature.DecodeAssists) ? MovFlag | (uint)registerOffset / sizeof(ulong) : 0;
+    private ulong MoveInfo(int registerOffset) => svm.Features.DecodeAssists ? MovFlag | (uint)registerOffset / sizeof(ulong) : 0;
 
     private bool TakeDebugRegister(Insn* i, int number, int register, ushort intercepts, SvmExit first)
     {
         if ((intercepts >> number & 1) == 0) return false;
         p.Debug.CheckAccess(number);
-        return Exit(i, (SvmExit)((ulong)first + (uint)number), p.Model.Has(CpuFeature.DecodeAssists) ? (uint)register / sizeof(ulong) : 0u);
+        return Exit(i, (SvmExit)((ulong)first + (uint)number), svm.Features.DecodeAssists ? (uint)register / sizeof(ulong) : 0u);
     }
 
     /// <summary>AMD APM vol. 2, "Pause Intercept Filtering".</summary>
     private bool PassesPauseFilter(Insn* i)
     {
-        if (!p.Model.Has(CpuFeature.PauseFilter)) return false;
+        if (!svm.Features.PauseFilter) return false;
         ulong now = p.State->Retired + i->Ordinal;
         ushort threshold = svm.Control->PauseFilterThreshold;
-        if (threshold != 0 && p.Model.Has(CpuFeature.PfThreshold) && now - LastPause > threshold) PauseCount = svm.Control->PauseFilterCount;
+        if (threshold != 0 && svm.Features.PauseThreshold && now - LastPause > threshold) PauseCount = svm.Control->PauseFilterCount;
         LastPause = now;
         if (PauseCount == 0) return false;
         PauseCount--;

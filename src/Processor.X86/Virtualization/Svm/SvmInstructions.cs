@@ -46,7 +46,7 @@ internal static unsafe class SvmInstructions
     {
         ulong address = PageInRax(p, s, i);
         if (svm.InGuest && (svm.Control->VirtualExtensions & VmcbControl.VirtualLoadSave) != 0 && p.GuestMode.SecondStage is { } stage
-            && p.Model.Has(CpuFeature.VVmsaveVmload))
+            && svm.Features.VirtualLoadSave)
         {
             SecondStageResult found;
             do found = stage.Translate(address, new SecondStageAccess(wanted, IsTableAccess: false, IsUser: false));

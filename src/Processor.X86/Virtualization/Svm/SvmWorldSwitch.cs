@@ -5,7 +5,7 @@ namespace Bunraku.Processor.X86;
 /// <summary>From the host into its guest, and back. AMD APM vol. 2, "VMRUN Instruction" and "#VMEXIT".</summary>
 internal sealed unsafe class SvmWorldSwitch(Processor p, Svm svm)
 {
-    private readonly VmrunChecks _checks = new(p);
+    private readonly VmrunChecks _checks = new(p, svm.Features);
 
     /// <summary>
     /// VMRUN, whose registers are those behind the instruction. Afterwards the guest's state is in force, or the host's again. What other processors write to
@@ -71,10 +71,10 @@ internal sealed unsafe class SvmWorldSwitch(Processor p, Svm svm)
         VmcbControl* c = svm.Control;
         svm.InGuest = true;
         if (svm.HasNestedPaging)
-            svm.NestedPages.Select(c->NestedCr3, svm.Host.Cr4, svm.Host.Efer, (c->NestedControl & VmcbControl.GuestModeExecuteTrap) != 0);
+            svm.NestedPages.Select(c->NestedCr3, svm.Host.Cr4, svm.Host.Efer,
+                svm.Features.ExecuteTrap && (c->NestedControl & VmcbControl.GuestModeExecuteTrap) != 0);
         p.GuestMode.Enter(new AddressSpaceOwner((ushort)c->Asid, svm.HasNestedPaging ? svm.NestedPages.Key : 0), svm.HasNestedPaging ? svm.NestedPages : null);
-        svm.Instructions.PutInForce();
-        p.ModeChanged();
+        if (!svm.Instructions.PutInForce()) p.ModeChanged();
     }
 
     private void FlushBeforeEntry()
@@ -83,7 +83,7 @@ internal sealed unsafe class SvmWorldSwitch(Processor p, Svm svm)
         {
             case TlbControl.None:
                 break;
-            case TlbControl.FlushAsid or TlbControl.FlushAsidNonGlobal when p.Model.Has(CpuFeature.FlushByAsid):
+            case TlbControl.FlushAsid or TlbControl.FlushAsidNonGlobal when svm.Features.FlushByAsid:
                 p.Tlb.FlushTag((ushort)svm.Control->Asid);
                 break;
             default:
@@ -111,7 +111,7 @@ internal sealed unsafe class SvmWorldSwitch(Processor p, Svm svm)
     {
         ProcessorState* s = p.State;
         VmcbControl* control = svm.Control;
-        var instruction = fetchInstruction && p.Model.Has(CpuFeature.DecodeAssists) ? new GuestInstruction(p) : default;
+        var instruction = fetchInstruction && svm.Features.DecodeAssists ? new GuestInstruction(p) : default;
         svm.GlobalInterruptFlag = false;
         var vmcb = (Vmcb*)svm.Memory.Page(svm.VmcbAddress);
         if (vmcb != null)
@@ -125,8 +125,8 @@ internal sealed unsafe class SvmWorldSwitch(Processor p, Svm svm)
             c->EventInjection = 0;
             c->InterruptShadow = p.Events.InterruptShadow ? VmcbControl.ShadowBit : 0;
             c->VirtualInterrupt = control->VirtualInterrupt;
-            if (p.Model.Has(CpuFeature.NripSave)) c->NextRip = nextRip;
-            if (p.Model.Has(CpuFeature.DecodeAssists)) instruction.Store(c);
+            if (svm.Features.NextRip) c->NextRip = nextRip;
+            if (svm.Features.DecodeAssists) instruction.Store(c);
             SaveGuest(&vmcb->Save);
             svm.Memory.AfterWrite((byte*)vmcb, sizeof(Vmcb));
         }
@@ -141,8 +141,7 @@ internal sealed unsafe class SvmWorldSwitch(Processor p, Svm svm)
         s->Current = null;
         s->LinkFrom = null;
         LoadHost();
-        p.SelectGuestIntercepts(GuestIntercepts.None);
-        p.ModeChanged();
+        if (!p.SelectGuestIntercepts(GuestIntercepts.None)) p.ModeChanged();
         p.Events.UpdateWindowAttention();
     }
 

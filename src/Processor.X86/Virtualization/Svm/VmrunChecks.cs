@@ -2,7 +2,7 @@ namespace Bunraku.Processor.X86;
 
 /// <summary>What VMRUN checks before it loads anything; whatever fails ends it with VMEXIT_INVALID.</summary>
 /// <remarks>AMD APM vol. 2, "VMRUN Instruction", "Canonicalization and Consistency Checks"; "Event Injection".</remarks>
-internal sealed unsafe class VmrunChecks(Processor p)
+internal sealed unsafe class VmrunChecks(Processor p, SvmFeatures features)
 {
     /// <summary>Bytes that the two permission maps have; the I/O map's last byte is for accesses that begin at its last ports.</summary>
     private const ulong MsrpmSize = 2 * 0x1000, IopmSize = 3 * 0x1000;
@@ -19,10 +19,10 @@ internal sealed unsafe class VmrunChecks(Processor p)
         if ((c->Intercepts2 & SvmIntercepts2.Vmrun) == 0 || c->Asid == 0 || c->Asid >= CpuidLeaves.SvmAsids) return false;
         if ((c->Intercepts1 & SvmIntercepts1.Msr) != 0 && !IsMap(c->MsrpmBase, MsrpmSize, mustBeRam: true)) return false;
         if ((c->Intercepts1 & SvmIntercepts1.Io) != 0 && !IsMap(c->IopmBase, IopmSize, mustBeRam: false)) return false;
-        bool virtualNmi = p.Model.Has(CpuFeature.Vnmi) && (c->VirtualInterrupt & VirtualInterruptBits.NmiEnable) != 0;
+        bool virtualNmi = features.VirtualNmi && (c->VirtualInterrupt & VirtualInterruptBits.NmiEnable) != 0;
         if (virtualNmi && (c->Intercepts1 & SvmIntercepts1.Nmi) == 0) return false;
         if ((c->NestedControl & VmcbControl.NestedPaging) == 0) return true;
-        bool exists = p.Model.Has(CpuFeature.Npt) && (hostCr0 & (ulong)Cr0.Pg) != 0;
+        bool exists = features.NestedPaging && (hostCr0 & (ulong)Cr0.Pg) != 0;
         return exists && (c->NestedCr3 & ~0xFFFul) < PhysicalLimit;
     }
 
