@@ -12,6 +12,7 @@ public static class StandardCommands
         new("info status", "", "running or stopped, and what it runs on", (c, _) => Status(c)),
         new("info registers", "[CPU]", "registers, segments, control registers, code at RIP; of processor 0 if none is given",
             Registers) { Complete = (c, _) => Processors(c.Vm) },
+        new("info svm", "[CPU]", "what the processor has of SVM, and the VMCB of the guest that runs inside", SvmOf) { Complete = (c, _) => Processors(c.Vm) },
         new("info cpus", "", "what each processor does", (c, _) => Cpus(c.Vm)),
         new("info stats", "", "times, instructions, exits, memory", (c, _) => c.Vm.Statistics.Summary),
         new("info translator", "", "where time goes, how full the caches of code and addresses are, why code is given up", (c, _) => Translator(c)),
@@ -72,14 +73,22 @@ public static class StandardCommands
 
     private static string Registers(MonitorContext context, IReadOnlyList<string> arguments)
     {
-        Vm vm = context.Vm;
+        CpuState state = StateOf(context.Vm, arguments);
+        return StateReport.Registers(state) + StateReport.Disassembly(context.Vm.Machine.Memory, state);
+    }
+
+    private static string SvmOf(MonitorContext context, IReadOnlyList<string> arguments) =>
+        SvmReport.Write(StateOf(context.Vm, arguments)) ?? TextLayout.Paragraph("the processor has no SVM; a run with --nested svm has", context.Width);
+
+    /// <summary>The state of the processor that the first argument names; of processor 0 without one.</summary>
+    private static CpuState StateOf(Vm vm, IReadOnlyList<string> arguments)
+    {
         string number = arguments.Count > 0 ? arguments[0] : "0";
         int count = vm.Machine.Cpus.Count;
         if (!int.TryParse(number, NumberStyles.None, CultureInfo.InvariantCulture, out int cpu) || cpu >= count)
             throw new MonitorException(count == 1 ? $"there is no processor '{number}'; the only one is 0"
                 : $"there is no processor '{number}'; they are 0 to {count - 1}");
-        CpuState state = vm.ReadState(cpu);
-        return StateReport.Registers(state) + StateReport.Disassembly(vm.Machine.Memory, state);
+        return vm.ReadState(cpu);
     }
 
     private static IEnumerable<string> Processors(Vm vm) => vm.Machine.Cpus.Select((_, n) => n.ToString(CultureInfo.InvariantCulture));

@@ -72,7 +72,7 @@ public sealed class SvmInterceptTests
         ["MWAIT"]         = new(Field.Intercepts2, 11, 0x8B, a => { a.xor(ecx, ecx); a.mwait(); }),
         ["MWAIT, armed"]  = new(Field.Intercepts2, 12, 0x8C, a => { a.xor(ecx, ecx); a.mwait(); }),
         ["XSETBV"]        = new(Field.Intercepts2, 13, 0x8D, a => a.xsetbv()),
-        ["INVPCID"]       = new(Field.Intercepts3,  2, 0xA2, a => a.invpcid(rbx, __xmmword_ptr[rsp - 16])),
+        ["INVPCID"]       = new(Field.Intercepts3,  2, 0xA2, a => a.invpcid(rbx, __xmmword_ptr[rsp - 16]), GuestStack - 16),
 #pragma warning restore IDE0055
     };
 

@@ -13,34 +13,33 @@ internal sealed unsafe class SvmInstructionIntercepts(Processor p, Svm svm)
     private const ulong MovFlag = 1ul << 63;
 
     /// <summary>Intercepts that depend on nothing but their bit.</summary>
-    private static readonly FrozenDictionary<GuestIntercepts, (SvmIntercepts1 First, SvmIntercepts2 Second, SvmIntercepts3 Third, SvmExit Exit)> s_plain =
-        new Dictionary<GuestIntercepts, (SvmIntercepts1, SvmIntercepts2, SvmIntercepts3, SvmExit)>
+    private static readonly FrozenDictionary<GuestIntercepts, (SvmIntercepts1 First, SvmIntercepts2 Second, SvmExit Exit)> s_plain =
+        new Dictionary<GuestIntercepts, (SvmIntercepts1, SvmIntercepts2, SvmExit)>
         {
 #pragma warning disable IDE0055 // one aligned row an intercept
-            [GuestIntercepts.Cpuid]   = (SvmIntercepts1.Cpuid,     0, 0, SvmExit.Cpuid),
-            [GuestIntercepts.Rdtsc]   = (SvmIntercepts1.Rdtsc,     0, 0, SvmExit.Rdtsc),
-            [GuestIntercepts.Rdpmc]   = (SvmIntercepts1.Rdpmc,     0, 0, SvmExit.Rdpmc),
-            [GuestIntercepts.Pushf]   = (SvmIntercepts1.Pushf,     0, 0, SvmExit.Pushf),
-            [GuestIntercepts.Popf]    = (SvmIntercepts1.Popf,      0, 0, SvmExit.Popf),
-            [GuestIntercepts.Rsm]     = (SvmIntercepts1.Rsm,       0, 0, SvmExit.Rsm),
-            [GuestIntercepts.Iret]    = (SvmIntercepts1.Iret,      0, 0, SvmExit.Iret),
-            [GuestIntercepts.Invd]    = (SvmIntercepts1.Invd,      0, 0, SvmExit.Invd),
-            [GuestIntercepts.Hlt]     = (SvmIntercepts1.Hlt,       0, 0, SvmExit.Hlt),
-            [GuestIntercepts.Sidt]    = (SvmIntercepts1.IdtrRead,  0, 0, SvmExit.IdtrRead),
-            [GuestIntercepts.Sgdt]    = (SvmIntercepts1.GdtrRead,  0, 0, SvmExit.GdtrRead),
-            [GuestIntercepts.Sldt]    = (SvmIntercepts1.LdtrRead,  0, 0, SvmExit.LdtrRead),
-            [GuestIntercepts.Str]     = (SvmIntercepts1.TrRead,    0, 0, SvmExit.TrRead),
-            [GuestIntercepts.Lidt]    = (SvmIntercepts1.IdtrWrite, 0, 0, SvmExit.IdtrWrite),
-            [GuestIntercepts.Lgdt]    = (SvmIntercepts1.GdtrWrite, 0, 0, SvmExit.GdtrWrite),
-            [GuestIntercepts.Lldt]    = (SvmIntercepts1.LdtrWrite, 0, 0, SvmExit.LdtrWrite),
-            [GuestIntercepts.Ltr]     = (SvmIntercepts1.TrWrite,   0, 0, SvmExit.TrWrite),
-            [GuestIntercepts.Rdtscp]  = (0, SvmIntercepts2.Rdtscp,    0, SvmExit.Rdtscp),
-            [GuestIntercepts.Icebp]   = (0, SvmIntercepts2.Icebp,     0, SvmExit.Icebp),
-            [GuestIntercepts.Wbinvd]  = (0, SvmIntercepts2.Wbinvd,    0, SvmExit.Wbinvd),
-            [GuestIntercepts.Monitor] = (0, SvmIntercepts2.Monitor,   0, SvmExit.Monitor),
-            [GuestIntercepts.Xsetbv]  = (0, SvmIntercepts2.Xsetbv,    0, SvmExit.Xsetbv),
-            [GuestIntercepts.Vmmcall] = (0, SvmIntercepts2.Vmmcall,   0, SvmExit.Vmmcall),
-            [GuestIntercepts.Invpcid] = (0, 0, SvmIntercepts3.Invpcid,   SvmExit.Invpcid),
+            [GuestIntercepts.Cpuid]   = (SvmIntercepts1.Cpuid,     0, SvmExit.Cpuid),
+            [GuestIntercepts.Rdtsc]   = (SvmIntercepts1.Rdtsc,     0, SvmExit.Rdtsc),
+            [GuestIntercepts.Rdpmc]   = (SvmIntercepts1.Rdpmc,     0, SvmExit.Rdpmc),
+            [GuestIntercepts.Pushf]   = (SvmIntercepts1.Pushf,     0, SvmExit.Pushf),
+            [GuestIntercepts.Popf]    = (SvmIntercepts1.Popf,      0, SvmExit.Popf),
+            [GuestIntercepts.Rsm]     = (SvmIntercepts1.Rsm,       0, SvmExit.Rsm),
+            [GuestIntercepts.Iret]    = (SvmIntercepts1.Iret,      0, SvmExit.Iret),
+            [GuestIntercepts.Invd]    = (SvmIntercepts1.Invd,      0, SvmExit.Invd),
+            [GuestIntercepts.Hlt]     = (SvmIntercepts1.Hlt,       0, SvmExit.Hlt),
+            [GuestIntercepts.Sidt]    = (SvmIntercepts1.IdtrRead,  0, SvmExit.IdtrRead),
+            [GuestIntercepts.Sgdt]    = (SvmIntercepts1.GdtrRead,  0, SvmExit.GdtrRead),
+            [GuestIntercepts.Sldt]    = (SvmIntercepts1.LdtrRead,  0, SvmExit.LdtrRead),
+            [GuestIntercepts.Str]     = (SvmIntercepts1.TrRead,    0, SvmExit.TrRead),
+            [GuestIntercepts.Lidt]    = (SvmIntercepts1.IdtrWrite, 0, SvmExit.IdtrWrite),
+            [GuestIntercepts.Lgdt]    = (SvmIntercepts1.GdtrWrite, 0, SvmExit.GdtrWrite),
+            [GuestIntercepts.Lldt]    = (SvmIntercepts1.LdtrWrite, 0, SvmExit.LdtrWrite),
+            [GuestIntercepts.Ltr]     = (SvmIntercepts1.TrWrite,   0, SvmExit.TrWrite),
+            [GuestIntercepts.Rdtscp]  = (0, SvmIntercepts2.Rdtscp,    SvmExit.Rdtscp),
+            [GuestIntercepts.Icebp]   = (0, SvmIntercepts2.Icebp,     SvmExit.Icebp),
+            [GuestIntercepts.Wbinvd]  = (0, SvmIntercepts2.Wbinvd,    SvmExit.Wbinvd),
+            [GuestIntercepts.Monitor] = (0, SvmIntercepts2.Monitor,   SvmExit.Monitor),
+            [GuestIntercepts.Xsetbv]  = (0, SvmIntercepts2.Xsetbv,    SvmExit.Xsetbv),
+            [GuestIntercepts.Vmmcall] = (0, SvmIntercepts2.Vmmcall,   SvmExit.Vmmcall),
 #pragma warning restore IDE0055
         }.ToFrozenDictionary();
 
@@ -79,9 +78,9 @@ internal sealed unsafe class SvmInstructionIntercepts(Processor p, Svm svm)
         VmcbControl* c = svm.Control;
         // VMMCALL that is not intercepted raises #UD, and is no call to whoever runs the host.
         GuestIntercepts set = GuestIntercepts.Vmmcall | GuestIntercepts.Vmcall;
-        foreach ((GuestIntercepts kind, (SvmIntercepts1 first, SvmIntercepts2 second, SvmIntercepts3 third, _)) in s_plain)
+        foreach ((GuestIntercepts kind, (SvmIntercepts1 first, SvmIntercepts2 second, _)) in s_plain)
         {
-            if ((c->Intercepts1 & first) != 0 || (c->Intercepts2 & second) != 0 || (c->Intercepts3 & third) != 0) set |= kind;
+            if ((c->Intercepts1 & first) != 0 || (c->Intercepts2 & second) != 0) set |= kind;
         }
         for (int n = 0; n < 5; n++)
         {
@@ -96,6 +95,7 @@ internal sealed unsafe class SvmInstructionIntercepts(Processor p, Svm svm)
         if (c->DrReads != 0) set |= GuestIntercepts.ReadDr;
         if (c->DrWrites != 0) set |= GuestIntercepts.WriteDr;
         if (Has1(SvmIntercepts1.SoftwareInterrupt)) set |= GuestIntercepts.Int;
+        if ((c->Intercepts3 & SvmIntercepts3.Invpcid) != 0) set |= GuestIntercepts.Invpcid;
         if (Has1(SvmIntercepts1.Pause)) set |= GuestIntercepts.Pause;
         if (Has1(SvmIntercepts1.Invlpg)) set |= GuestIntercepts.Invlpg;
         if (Has1(SvmIntercepts1.Io)) set |= GuestIntercepts.Io | GuestIntercepts.IoString;
@@ -140,6 +140,9 @@ internal sealed unsafe class SvmInstructionIntercepts(Processor p, Svm svm)
                 return !PassesPauseFilter(i) && Exit(i, SvmExit.Pause);
             case GuestIntercepts.Invlpg:
                 return Exit(i, SvmExit.Invlpg, ControlInstructions.InvlpgAddress(s, i));
+            case GuestIntercepts.Invpcid:
+                ulong type = (Code)i->Code == Code.Invpcid_r64_m128 ? X86.Register.Get<ulong>(s, i->R0) : X86.Register.Get<uint>(s, i->R0);
+                return Exit(i, SvmExit.Invpcid, Access.Address(s, i), type);
             case GuestIntercepts.Io or GuestIntercepts.IoString:
                 return TakePort(i, kind == GuestIntercepts.IoString);
             case GuestIntercepts.Rdmsr or GuestIntercepts.Wrmsr:
@@ -154,9 +157,9 @@ internal sealed unsafe class SvmInstructionIntercepts(Processor p, Svm svm)
 
     private bool TakePlain(GuestIntercepts kind, Insn* i)
     {
-        if (!s_plain.TryGetValue(kind, out (SvmIntercepts1 First, SvmIntercepts2 Second, SvmIntercepts3 Third, SvmExit Exit) row)) return false;
+        if (!s_plain.TryGetValue(kind, out (SvmIntercepts1 First, SvmIntercepts2 Second, SvmExit Exit) row)) return false;
         VmcbControl* c = svm.Control;
-        if ((c->Intercepts1 & row.First) == 0 && (c->Intercepts2 & row.Second) == 0 && (c->Intercepts3 & row.Third) == 0) return false;
+        if ((c->Intercepts1 & row.First) == 0 && (c->Intercepts2 & row.Second) == 0) return false;
         return !HasEarlierException(kind) && Exit(i, row.Exit);
     }
 
