@@ -12,19 +12,20 @@ public sealed unsafe class ExecutableMemory : IDisposable
 {
     private HugePages.Mapping _writable, _executable;
     private readonly ExecutablePart _whole;
-    /// <summary>True for each huge page that was asked for; null: none is wanted.</summary>
-    private readonly bool[]? _enlarged;
+    /// <summary>True for each huge page that was asked for, of those that are wanted.</summary>
+    private readonly bool[] _enlarged;
 
     /// <summary>Maps an arena of <paramref name="length"/> bytes (rounded up to 4 KiB).</summary>
     /// <param name="length">Bytes.</param>
-    /// <param name="hugePages">
-    /// It lies in huge pages where the host has them: several MiB of code would miss the host's instruction TLB all the time otherwise.
+    /// <param name="hugeBytes">
+    /// So many bytes at the beginning, rounded down to 2 MiB, lie in huge pages where the host has them: several MiB of code that runs would miss the host's
+    /// instruction TLB all the time otherwise.
     /// </param>
     /// <exception cref="Win32Exception">The host forbids executable mappings or has no memory.</exception>
-    public ExecutableMemory(ulong length, bool hugePages = false)
+    public ExecutableMemory(ulong length, ulong hugeBytes = 0)
     {
         Length = (length + 0xFFF) & ~0xFFFul;
-        if (hugePages) _enlarged = new bool[(Length + HugePages.Size - 1) >> HugePages.Shift];
+        _enlarged = new bool[hugeBytes >> HugePages.Shift];
         try
         {
             _writable = HugePages.Map(Length, Libc.ProtRead | Libc.ProtWrite, Libc.MapShared | Libc.MapAnonymous | Libc.MapNoReserve, -1);
@@ -61,7 +62,7 @@ public sealed unsafe class ExecutableMemory : IDisposable
     {
         ArgumentOutOfRangeException.ThrowIfGreaterThan(offset, Length);
         ArgumentOutOfRangeException.ThrowIfGreaterThan((ulong)code.Length, Length - offset);
-        if (_enlarged != null && code.Length > 0)
+        if (code.Length > 0)
         {
             Enlarge(offset);
             Enlarge(offset + (ulong)code.Length - 1);
@@ -72,7 +73,8 @@ public sealed unsafe class ExecutableMemory : IDisposable
     /// <summary>Before anything lies in the 2 MiB around <paramref name="offset"/> it costs least to make them a huge page.</summary>
     private void Enlarge(ulong offset)
     {
-        ref bool enlarged = ref _enlarged![offset >> HugePages.Shift];
+        if (offset >> HugePages.Shift >= (ulong)_enlarged.Length) return;
+        ref bool enlarged = ref _enlarged[offset >> HugePages.Shift];
         if (enlarged) return;
         enlarged = true;
         byte* page = Writable + (offset & ~(HugePages.Size - 1));

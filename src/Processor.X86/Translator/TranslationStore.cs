@@ -34,7 +34,8 @@ internal sealed unsafe class TranslationStore : IDisposable
         _state = state;
         _sizes = sizes;
         _generations = new TranslationGeneration?[sizes.MostGenerations];
-        _memory = new ExecutableMemory(RuntimeBytes + (ulong)sizes.MostGenerations * (sizes.HotBytes + sizes.ColdBytes), hugePages: true);
+        ulong hot = HotStart(sizes.MostGenerations);
+        _memory = new ExecutableMemory(hot + (ulong)sizes.MostGenerations * sizes.ColdBytes, hugeBytes: hot);
         _routines = new ExecutablePart(_memory, 0, RuntimeBytes);
         Runtime = new TranslatorRuntime(_routines, state, sizes.JumpTargets);
         Returns = new ReturnStacks(state);
