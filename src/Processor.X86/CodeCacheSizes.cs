@@ -15,10 +15,10 @@ public sealed record CodeCacheSizes
     /// <summary>So small that code is given up after every few blocks: for tests of how that goes.</summary>
     public static CodeCacheSizes Tiny { get; } = new()
     {
-        Generations = 3,
-        MostGenerations = 4,
+        Generations = 2,
+        MostGenerations = 3,
         Operations = BlockDecoder.MaxOperations + 160,
-        Blocks = 24,
+        Blocks = 8,
         HotBytes = MostCode + (6 << 10),
         ColdBytes = MostCode + (5 << 10),
         TableBytes = MostTables + (6 << 10),
