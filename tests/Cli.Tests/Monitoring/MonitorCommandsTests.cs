@@ -43,7 +43,7 @@ public class MonitorCommandsTests
     [Theory]
     [InlineData("", "cont", "help", "info", "nmi", "quit", "stop", "sysrq")]
     [InlineData("s", "stop", "sysrq")]
-    [InlineData("info ", "cpus", "exits", "registers", "stats", "status", "translator")]
+    [InlineData("info ", "cpus", "exits", "registers", "stats", "status", "svm", "translator")]
     [InlineData("i st", "stats", "status")]
     [InlineData("help n", "nmi")]
     [InlineData("nmi ")]
