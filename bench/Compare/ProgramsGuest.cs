@@ -33,7 +33,7 @@ internal static class ProgramsGuest
             progress("making the programs' inputs");
             HostProgram.Run("sh", ["-c", Script("""
                 mkdir -p "$2/bench" "$2/dev" "$2/proc" "$2/sys" "$2/tmp"
-                find "$1" -maxdepth 1 -type f -exec cp {} "$2/bench/" +
+                find "$1" -maxdepth 1 -type f -exec cp -t "$2/bench/" {} +
                 gcc -O2 -static -Wall -Wextra -o "$2/bench/driver" "$1/driver.c"
                 dotnet=$(dirname "$(readlink -f "$(command -v dotnet)")")
                 mkdir -p "$2/usr/share/dotnet/shared"
