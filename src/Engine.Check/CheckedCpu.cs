@@ -157,7 +157,8 @@ internal sealed class CheckedCpu : IX86Cpu
     /// <summary>The reference, which follows, finds the answer that the subject got; where the subject did not ask, neither does it.</summary>
     public bool OfferInterrupt(IInterruptAcknowledge source)
     {
-        if (_subject is not IFollowingCpu)
+        // What the acknowledgement writes to memory must be there before either runs.
+        if (_subject is not IFollowingCpu || !LeavesInterruptsAlone())
         {
             byte? taken = source.Acknowledge(out bool more);
             if (taken is { } vector) InjectInterrupt(vector);
@@ -168,6 +169,19 @@ internal sealed class CheckedCpu : IX86Cpu
         _subject.OfferInterrupt(recorded);
         ((IX86Cpu)_reference).OfferInterrupt(recorded.Again);
         return true;
+    }
+
+    private bool? _mayHaveGuests; // null: not known yet
+    private readonly CpuState _offered = new();
+
+    /// <summary>A guest inside the guest runs, whose hypervisor intercepts interrupts: they stay unacknowledged. AMD APM vol. 2, "INTR Intercept".</summary>
+    private bool LeavesInterruptsAlone()
+    {
+        if (_mayHaveGuests == false) return false;
+        _subject.ReadState(_offered);
+        _mayHaveGuests = _offered.Svm != null;
+        const int intercepts = 0xC, interrupts = 1;
+        return _offered.Svm is { InGuest: true } svm && (svm.Control[intercepts] & interrupts) != 0;
     }
 
     /// <summary>Notes what an interrupt's source answers, for a second one who asks.</summary>
