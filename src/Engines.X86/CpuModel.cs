@@ -10,7 +10,7 @@ public enum CpuFeature
     // CPUID.1:EDX
     Fpu, Vme, De, Pse, Tsc, Msr, Pae, Mce, Cx8, Apic, Sep, Mtrr, Pge, Mca, Cmov, Pat, Pse36, Clflush, Mmx, Fxsr, Sse, Sse2, Ht,
     // CPUID.1:ECX
-    Sse3, Pclmulqdq, Monitor, Ssse3, Fma, Cx16, Pcid, Sse41, Sse42, X2apic, Movbe, Popcnt, TscDeadline, Aes, Xsave, Osxsave, Avx, F16c, Rdrand, Hypervisor,
+    Sse3, Pclmulqdq, Monitor, Vmx, Ssse3, Fma, Cx16, Pcid, Sse41, Sse42, X2apic, Movbe, Popcnt, TscDeadline, Aes, Xsave, Osxsave, Avx, F16c, Rdrand, Hypervisor,
     // CPUID.7.0:EBX, ECX
     Fsgsbase, TscAdjust, Bmi1, Avx2, Smep, Bmi2, Erms, Invpcid, Rdseed, Adx, Smap, Clflushopt, Clwb, Sha, Umip, Pku, Ospke, La57, Rdpid,
     // CPUID.80000001

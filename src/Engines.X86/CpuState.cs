@@ -37,7 +37,7 @@ public sealed record HalfDoneInstruction(
 /// The complete architectural state of one x86 vCPU, independent of any engine. A plain container: caches, counters and what the host needs are not in it.
 /// Exact at each instruction boundary, and between an exit and the next entry, once the exit is handled.
 /// </summary>
-[StateRecord("x86.cpu", version: 2)]
+[StateRecord("x86.cpu", version: 3)]
 public sealed class CpuState
 {
     private const ulong EferLma = 1 << 10;
@@ -107,6 +107,9 @@ public sealed class CpuState
     /// <summary>The local APIC, when the engine holds it. Null: it is the board's, and when written stays as it is.</summary>
     public LocalApicState? Apic;
 
+    /// <summary>VMX; null: the processor has none, or the engine cannot tell.</summary>
+    public VmxState? Vmx;
+
     /// <summary>The processor is in 64-bit mode: IA-32e mode is active and CS is a 64-bit code segment.</summary>
     /// <remarks>Intel SDM vol. 3A, "IA-32e Mode Operation"; CS.L is bit 13 of the attributes.</remarks>
     public bool Is64BitMode => (Efer & EferLma) != 0 && (Cs.Attributes & LongCode) != 0;
@@ -134,6 +137,7 @@ public sealed class CpuState
         PostedWrites = [.. other.PostedWrites];
         Svm = other.Svm?.Clone();
         Apic = other.Apic?.Clone();
+        Vmx = other.Vmx?.Clone();
     }
 
     /// <summary>Checks what a state from outside must be before anything indexes with it.</summary>
@@ -151,6 +155,7 @@ public sealed class CpuState
             StateCheck.Length(Svm.HostPdptes, 4, id);
         }
         StateCheck.Defined(Activity, id);
+        Vmx?.Check(id);
         foreach (PostedWrite write in PostedWrites)
         {
             StateCheck.Range(write.Size, 1, 8, id);

@@ -67,6 +67,7 @@ internal sealed unsafe partial class Processor
                 Exits.Drop();
                 if (!Exits.TryExitWithException(fault.Vector, fault.ErrorCode)) Delivery.DeliverException(fault.Vector, fault.ErrorCode);
                 Events.IretUnblockedNmis = false;
+                if (StepsGuest) GuestHypervisor?.TakeStep();
             }
             catch (ExitRequest)
             {
@@ -169,8 +170,15 @@ internal sealed unsafe partial class Processor
         _reexecuting = false;
         Mmio.ForgetReplay();
         if (resume) Debug.ClearResumeFlag();
-        if (trap) Debug.AfterSingleStep();
-        if (StepsGuest && !Exits.Pending) GuestHypervisor?.TakeStep();
+        if (StepsGuest)
+        {
+            if (trap) Debug.NoteSingleStep(); // it waits, and the hypervisor is told of it
+            GuestHypervisor?.TakeStep();
+        }
+        else if (trap)
+        {
+            Debug.AfterSingleStep();
+        }
         return Exits.Take();
     }
 
@@ -185,6 +193,11 @@ internal sealed unsafe partial class Processor
         {
             WantAttention(flags | Attention.Event);
             return true;
+        }
+        if (GuestHypervisor is { } trapping && trapping.TakeTrap())
+        {
+            WantAttention(flags & Attention.Kick);
+            return Exits.Take();
         }
         // A trap that its own handler runs into again must not keep a kick from being seen.
         if (Debug.TakeDebugTrap() && Exits.Take())

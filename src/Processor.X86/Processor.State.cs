@@ -35,6 +35,7 @@ internal sealed unsafe partial class Processor
         ResetVectorState();
         Svm?.Reset();
         Msrs.Reset();
+        Vmx?.Reset();
         StateReplaced();
     }
 
@@ -87,6 +88,7 @@ internal sealed unsafe partial class Processor
         ReadXsave(state.Xsave);
         Msrs.Save(state.Msrs);
         (state.X87Cs, state.X87Ds, state.FerrAsserted, state.ApicDisabled) = (s->X87Cs, s->X87Ds, s->FerrAsserted != 0, Msrs.ApicDisabled);
+        state.Vmx = Vmx?.Save();
         Walker.Save(state);
         Exits.Save(state);
         Mmio.Save(state);
@@ -128,6 +130,7 @@ internal sealed unsafe partial class Processor
         WriteXsave(state.Xsave);
         // FS and GS bases are in the segments; MSRs, if given, say the same.
         Msrs.Restore(state.Msrs);
+        Vmx?.Restore(state.Vmx);
         StateReplaced();
         AbandonInstruction();
         Walker.Restore(state); // before the exits: where tables are refused it leaves its traces in the exit

@@ -53,6 +53,9 @@ internal sealed unsafe partial class Processor : IDisposable
     public readonly Following Following;
     public readonly PauseLoops PauseLoops;
 
+    /// <summary>VMX; null: the model has none.</summary>
+    public readonly Vmx? Vmx;
+
     /// <summary>Guests of a hypervisor inside the guest.</summary>
     public readonly GuestMode GuestMode;
 
@@ -119,6 +122,7 @@ internal sealed unsafe partial class Processor : IDisposable
         Tasks = new TaskSwitcher(this);
         if (model.Has(CpuFeature.Svm)) GuestHypervisor = Svm = new Svm(this);
         if (translateAfter > 0) Translator = new Translator(this, translateAfter, sizes);
+        if (model.Has(CpuFeature.Vmx)) GuestHypervisor = Vmx = new Vmx(this);
         _interceptSets.Find(_controls.Instructions, GuestIntercepts);
         // From now on other threads may call.
         Code.Attach();
@@ -269,6 +273,7 @@ internal sealed unsafe partial class Processor : IDisposable
     public void Dispose()
     {
         if (_disposed) return;
+        Vmx?.Timer.Dispose(); // its thread asks for attention
         Code.Detach();
         Memory.Rights.Remove(Shootdown);
         lock (_disposal)

@@ -48,6 +48,11 @@ public static class Exclusions
         || model.Behavior.PrefetchOfRegisterIsUndefined
             && code is Code.Reservednop_rm16_r16_0F0D or Code.Reservednop_rm32_r32_0F0D or Code.Reservednop_rm64_r64_0F0D;
 
+    /// <summary>Instructions of hardware-assisted virtualization.</summary>
+    public static bool IsOfHypervisors(Code code) =>
+        code.CpuidFeatures().Any(f => f is CpuidFeature.SVM or CpuidFeature.VMX or CpuidFeature.INVEPT or CpuidFeature.INVVPID
+            or CpuidFeature.SKINIT_or_SVM);
+
     /// <summary>Why an implemented form is not among those of the model that the tests use, or null when it should be.</summary>
     public static string? OtherModels(CpuModel model, Code code)
     {
@@ -58,8 +63,7 @@ public static class Exclusions
         if ((info.OpCode is 0x0D or (>= 0x18 and <= 0x1F) || info.Mnemonic is Mnemonic.Endbr32 or Mnemonic.Endbr64) && info.Table == OpCodeTableKind.T0F)
             return "a hint: without its CPUID bit it decodes as one of the reserved no-operations, which are compared";
         if (code.CpuidFeatures().Any(f => f is CpuidFeature.SSE4A or CpuidFeature.XSAVES)) return "no model has the feature";
-        if (code.CpuidFeatures().Any(f => f is CpuidFeature.SVM or CpuidFeature.SKINIT_or_SVM))
-            return "a model has it when it is asked for; it needs CPL 0, and system tests cover it";
+        if (IsOfHypervisors(code)) return "needs VMX or SVM, which the process that asks the silicon has not; fixtures test it";
         if (info.Mnemonic == Mnemonic.Rsm) return "exists in system management mode only, which no model has";
         return null;
     }

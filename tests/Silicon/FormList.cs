@@ -32,8 +32,8 @@ public static class FormList
                 _ => info.IntelDecoder16,
             };
             if (!decodes) continue;
-            // VMCALL and VMMCALL are implemented as hypercalls without the CPUID bits, the others do not exist in any model.
-            if (code.CpuidFeatures().Any(f => f is CpuidFeature.SVM or CpuidFeature.VMX) && Exclusions.Reason(code) == null) continue;
+            // VMCALL and VMMCALL are implemented as hypercalls without the CPUID bits; the others exist in models that are asked for.
+            if (Exclusions.IsOfHypervisors(code) && Exclusions.Reason(code) == null) continue;
             if (info.DecoderOption is not (DecoderOptions.None or DecoderOptions.AMD)) continue;
             // Iced's list names all features of a group of instructions; without one of them the form does not exist.
             if (code.CpuidFeatures().All(f => features[(int)f])) result.Add(code);

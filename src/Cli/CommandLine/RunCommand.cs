@@ -43,9 +43,9 @@ internal sealed class RunCommand : Command
         SingleValue.Text("--cpu", "MODEL[,+FEATURE,-FEATURE]",
         $"the processor that the guest sees (default {CpuModels.Default}); help lists models and features", [.. CpuModels.All.Select(m => m.Name), HelpWord]);
     private readonly Option<NestedVirtualization?> _nested =
-        SingleValue.Parsed<NestedVirtualization?>("--nested", "svm|off",
-        "virtualization that hypervisors inside the guest find: AMD's SVM, or none (default off)",
-        ParseNested, "svm", "off");
+        SingleValue.Parsed<NestedVirtualization?>("--nested", "vmx|svm|off",
+        "virtualization that hypervisors inside the guest find: Intel's VMX, AMD's SVM, or none (default off)",
+        ParseNested, "vmx", "svm", "off");
     private readonly Option<Switch?> _paravirtual =
         SingleValue.Parsed<Switch?>("--pv", "on|off", "offer KVM's paravirtual interface to the guest: clock, steal time, hypercalls (default on)",
         t => Quantities.ParseSwitch(t), "on", "off");
@@ -168,9 +168,10 @@ internal sealed class RunCommand : Command
 
     private static NestedVirtualization? ParseNested(string text) => text switch
     {
+        "vmx" => NestedVirtualization.Vmx,
         "svm" => NestedVirtualization.Svm,
         "off" => NestedVirtualization.Off,
-        _ => throw new UsageException(Nearest.Message("nested virtualization", text, ["svm", "off"])),
+        _ => throw new UsageException(Nearest.Message("nested virtualization", text, ["vmx", "svm", "off"])),
     };
 
     private static CheckInterval ParseInterval(string text)

@@ -66,7 +66,7 @@ public static class CpuModels
 
     /// <summary>Features that <c>+feature</c> may ask for.</summary>
     private static readonly HashSet<CpuFeature> s_supported =
-        [.. s_level3, .. s_amdSpeculation, .. s_beyondLevel3, .. s_svm, CpuFeature.ArchCapabilities, CpuFeature.Monitor];
+        [.. s_level3, .. s_amdSpeculation, .. s_beyondLevel3, .. s_svm, CpuFeature.ArchCapabilities, CpuFeature.Monitor, CpuFeature.Vmx];
 
     /// <summary>The model that a text like <c>x86-64-v3,+la57,-pku</c> describes.</summary>
     /// <exception cref="FormatException">Unknown model or feature, or a feature that this host or this processor cannot give; the message is one line for the
@@ -95,7 +95,22 @@ public static class CpuModels
             if (feature == CpuFeature.Svm) features.UnionWith(s_svm);
         }
         DropDependents(features);
-        return model with { Features = features };
+        if (features.Contains(CpuFeature.Vmx) && features.Contains(CpuFeature.Svm))
+            throw new FormatException($"'{text}' asks for VMX, which is Intel's, and SVM, which is AMD's: take one");
+        model = model with { Features = features };
+        return features.Contains(CpuFeature.Vmx) ? AsIntel(model) : model;
+    }
+
+    /// <summary>The same model with Intel's behaviour: who asks for VMX gets a processor that could have it.</summary>
+    private static CpuModel AsIntel(CpuModel model)
+    {
+        if (!model.IsAmd) return model;
+        CpuFeature[] amd = [.. s_amdSpeculation, CpuFeature.Sse4a, CpuFeature.Misalignsse, CpuFeature.CmpLegacy, CpuFeature.Cr8Legacy];
+        return model with
+        {
+            Vendor = "GenuineIntel", Family = 6, Model = 0x6A, Stepping = 6,
+            Features = model.Features.Except(amd).Append(CpuFeature.ArchCapabilities).ToHashSet(),
+        };
     }
 
     /// <summary>The model of a text, which need not say anything of virtualization, with the one that is asked for beside it.</summary>
@@ -109,6 +124,14 @@ public static class CpuModels
         {
             case NestedVirtualization.Off when model.Has(CpuFeature.Svm):
                 throw new FormatException($"'{text}' asks for SVM, and nested virtualization is to be off");
+            case NestedVirtualization.Off when model.Has(CpuFeature.Vmx):
+                throw new FormatException($"'{text}' asks for VMX, and nested virtualization is to be off");
+            case NestedVirtualization.Vmx when model.Has(CpuFeature.Svm):
+                throw new FormatException($"'{text}' asks for SVM, and nested virtualization is to be VMX");
+            case NestedVirtualization.Vmx when !model.Has(CpuFeature.Vmx):
+                return Parse($"{text ?? Default},+{Name(CpuFeature.Vmx)}");
+            case NestedVirtualization.Svm when model.Has(CpuFeature.Vmx):
+                throw new FormatException($"'{text}' asks for VMX, and nested virtualization is to be SVM");
             case NestedVirtualization.Svm when !model.IsAmd:
                 throw new FormatException($"'{model.Name}' is an Intel model, and SVM is AMD's: take x86-64-v3 or max");
             case NestedVirtualization.Svm when !model.Has(CpuFeature.Svm):

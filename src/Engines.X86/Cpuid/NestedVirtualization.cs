@@ -5,6 +5,8 @@ public enum NestedVirtualization
 {
     /// <summary>None.</summary>
     Off,
+    /// <summary>Intel's VMX, on a model with Intel's behaviour.</summary>
+    Vmx,
     /// <summary>AMD's SVM, with everything of it that this processor has.</summary>
     Svm,
 }

@@ -85,7 +85,8 @@ internal static class FeatureMap
             CpuidFeature.PREFETCHW          => [],
             CpuidFeature.SKINIT_or_SVM      => [CpuFeature.Svm],
             CpuidFeature.SMM                => [CpuFeature.Svm], // RSM, undefined outside system management mode: it can be intercepted
-            CpuidFeature.VMX or CpuidFeature.SVM => [], // VMCALL and VMMCALL; the rest has no handler
+            // VMCALL and VMMCALL are every model's; the rest raises #UD in its handler.
+            CpuidFeature.VMX or CpuidFeature.SVM or CpuidFeature.INVEPT or CpuidFeature.INVVPID => [],
             _ => null,
         };
 #pragma warning restore IDE0055

@@ -82,6 +82,7 @@ internal sealed unsafe class Following(Processor p)
         // Where a posted write and a debug trap wait together, the write exits first.
         bool there = s->Retired >= place.Retired && p.Delivery.ExceptionsDelivered >= place.Exceptions;
         if (there && p.Mmio.TakePosted()) return true;
+        if (!there && p.GuestHypervisor is { } trapping && trapping.TakeTrap()) return p.Exits.Take();
         if (p.Debug.TakeDebugTrap() && p.Exits.Take()) return true;
         // What a guest's hypervisor waits for comes about by instructions: the subject took it where it came about, unless it stopped there before.
         if (!there && p.GuestHypervisor is { } hypervisor && hypervisor.Window != GuestWindow.None)

@@ -300,7 +300,8 @@ internal static unsafe class ControlInstructions
     /// <summary>VMCALL, VMMCALL: for a hypervisor that takes calls.</summary>
     public static Insn* Hypercall(Processor p, ProcessorState* s, Insn* i)
     {
-        if ((p.Controls.Instructions & InterceptedInstructions.Hypercall) == 0) throw p.InvalidOpcode();
+        // What a guest of a hypervisor inside the guest calls is no affair of ours.
+        if ((p.Controls.Instructions & InterceptedInstructions.Hypercall) == 0 || p.GuestMode.IsActive) throw p.InvalidOpcode();
         if (!p.Exits.TakeCompletion(i, ExitReason.Hypercall))
         {
             p.Exit.Call = new(s->Rax, s->Rbx, s->Rcx, s->Rdx, s->Rsi, s->Cpl, CpuMode.Is64Bit(s));

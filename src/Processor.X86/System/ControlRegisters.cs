@@ -31,6 +31,7 @@ internal sealed unsafe class ControlRegisters(Processor p)
         Bit(CpuFeature.Smep, Cr4.Smep);
         Bit(CpuFeature.Smap, Cr4.Smap);
         Bit(CpuFeature.Pku, Cr4.Pke);
+        Bit(CpuFeature.Vmx, Cr4.Vmxe);
         return (ulong)bits;
     }
 
@@ -43,6 +44,7 @@ internal sealed unsafe class ControlRegisters(Processor p)
         ulong old = s->Cr0;
         if ((value & (ulong)Cr0.Pg) != 0 && (value & (ulong)Cr0.Pe) == 0) throw p.GeneralProtection();
         if ((value & (ulong)Cr0.Nw) != 0 && (value & (ulong)Cr0.Cd) == 0) throw p.GeneralProtection();
+        if (p.Vmx is { } vmx && (vmx.RequiredCr0 & ~value) != 0) throw p.GeneralProtection();
         bool pgOn = (value & ~old & (ulong)Cr0.Pg) != 0, pgOff = (old & ~value & (ulong)Cr0.Pg) != 0;
         bool pae = (s->Cr4 & (ulong)Cr4.Pae) != 0;
         bool lme = (s->Efer & (ulong)Efer.Lme) != 0;
@@ -95,6 +97,7 @@ internal sealed unsafe class ControlRegisters(Processor p)
         ProcessorState* s = p.State;
         ulong old = s->Cr4, changed = old ^ value;
         if ((value & ~Cr4Allowed) != 0) throw p.GeneralProtection();
+        if (p.Vmx is { } vmx && (vmx.RequiredCr4 & ~value) != 0) throw p.GeneralProtection();
         bool longMode = CpuMode.IsLong(s);
         if (longMode && ((value & (ulong)Cr4.Pae) == 0 || (changed & (ulong)Cr4.La57) != 0)) throw p.GeneralProtection();
         if ((value & ~old & (ulong)Cr4.Pcide) != 0 && (!longMode || (s->Cr3 & 0xFFF) != 0)) throw p.GeneralProtection();

@@ -168,6 +168,12 @@ internal sealed unsafe class DebugUnit(Processor p)
         DeliverDebugTrap(Dr6Bs);
     }
 
+    /// <summary>As <see cref="AfterSingleStep"/>, but the trap waits.</summary>
+    public void NoteSingleStep()
+    {
+        if (!p.Events.InMovSsShadow && _noSingleStepAt != p.State->Retired) RecordTrap(Dr6Bs);
+    }
+
     private void DeliverDebugTrap(ulong bits)
     {
         if ((p.Controls.ExceptionBitmap != 0 || p.Memory.Rights.WereTaken || p.GuestHypervisor != null) && (p.Exits.Pending || p.Exits.MustExitFirst))
@@ -196,6 +202,34 @@ internal sealed unsafe class DebugUnit(Processor p)
     {
         _noSingleStepAt = _resumeFlagAt = ulong.MaxValue;
         _pendingDr6 = 0;
+        UpdateBreakpoints();
+    }
+
+    /// <summary>What waits, in the bits of the pending debug exceptions of a VMCS; it waits no longer.</summary>
+    public ulong TakePending()
+    {
+        ulong pending = _pendingDr6;
+        _pendingDr6 = 0;
+        return (pending & (Dr6Breakpoints | Dr6Bs)) | ((pending & Dr6Breakpoints) != 0 ? PendingEnabled : 0);
+    }
+
+    /// <summary>Bit of the pending debug exceptions: at least one of the breakpoints that were met is enabled.</summary>
+    private const ulong PendingEnabled = 1 << 12;
+
+    /// <summary>The pending debug exceptions of a VMCS that is entered.</summary>
+    /// <param name="isDropped">An event was injected that they do not outlive.</param>
+    public void SetPending(ulong pending, bool isDropped)
+    {
+        if (isDropped || (pending & (PendingEnabled | Dr6Bs)) == 0) return;
+        RecordTrap(pending & (Dr6Breakpoints | Dr6Bs));
+    }
+
+    /// <summary>Another program's state is in force, with its own debug registers; the instruction before was not this program's.</summary>
+    public void EnterOtherMode()
+    {
+        _noSingleStepAt = ulong.MaxValue;
+        _pendingDr6 = 0;
+        _resumeFlagAt = (p.State->FlagsOther & (uint)Rflags.Rf) != 0 ? p.State->Retired : ulong.MaxValue;
         UpdateBreakpoints();
     }
 

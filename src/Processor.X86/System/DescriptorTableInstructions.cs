@@ -104,6 +104,13 @@ internal static unsafe class DescriptorTableInstructions
     public static Insn* SmswReg<T>(Processor p, ProcessorState* s, Insn* i) where T : unmanaged, IBinaryInteger<T> =>
         StoreReg(p, s, i, T.CreateTruncating(s->Cr0));
 
+    /// <summary>SMSW where a hypervisor shows its guest another CR0.</summary>
+    public static Insn* StoreMachineStatus(Processor p, ProcessorState* s, Insn* i, ulong cr0) =>
+        (i->Flags & InsnFlags.HasMemory) != 0 ? StoreMem(p, s, i, (ushort)cr0)
+        : (Iced.Intel.Code)i->Code == Iced.Intel.Code.Smsw_rm16 ? StoreReg(p, s, i, (ushort)cr0)
+        : (Iced.Intel.Code)i->Code == Iced.Intel.Code.Smsw_r32m16 ? StoreReg(p, s, i, (uint)cr0)
+        : StoreReg(p, s, i, cr0);
+
     public static Insn* SmswMem(Processor p, ProcessorState* s, Insn* i) => StoreMem(p, s, i, (ushort)s->Cr0);
 
     private static Insn* StoreReg<T>(Processor p, ProcessorState* s, Insn* i, T value) where T : unmanaged

@@ -37,7 +37,7 @@ internal sealed unsafe class EventDelivery(Processor p)
     public bool IsDelivering { get; private set; }
 
     /// <summary>The event that is being delivered, until it is; what <see cref="X86Exit.Vectoring"/> tells.</summary>
-    public VectoredEvent? Vectoring { get; private set; }
+    public VectoredEvent? Vectoring { get; set; }
 
     /// <summary>The instruction that asked for an event (INT n, INT3, INTO, INT1) is abandoned.</summary>
     public void ForgetVectoring() => Vectoring = null;

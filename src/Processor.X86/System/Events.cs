@@ -48,6 +48,17 @@ internal sealed unsafe class Events(Processor p)
         if (movSs) _movSsShadowAt = p.State->ShadowAt;
     }
 
+    /// <summary>The blocking that a VMCS says is in force.</summary>
+    public void LoadBlocking(Interruptibility blocking)
+    {
+        EndShadows();
+        bool movSs = (blocking & Interruptibility.BlockingByMovSs) != 0;
+        if (movSs || (blocking & Interruptibility.BlockingBySti) != 0) InterruptShadow = true;
+        if (movSs) _movSsShadowAt = p.State->Retired;
+        NmiBlocked = (blocking & Interruptibility.BlockingByNmi) != 0;
+        if (InterruptShadow) p.WantAttention();
+    }
+
     /// <summary>An event was delivered, or the state replaced.</summary>
     public void EndShadows()
     {

@@ -78,7 +78,12 @@ internal unsafe interface IGuestHypervisor
     /// <summary>Between two blocks, while <see cref="Window"/> is wanted.</summary>
     bool TakeWindow() => false;
 
-    /// <summary>After each instruction while <see cref="Processor.StepsGuest"/> is set, behind its own traps.</summary>
+    /// <summary>Between two blocks, before debug traps of the instruction before are delivered.</summary>
+    bool TakeTrap() => false;
+
+    /// <summary>
+    /// After each instruction, or its fault, while <see cref="Processor.StepsGuest"/> is set; an exit that the instruction asked for may be pending.
+    /// </summary>
     bool TakeStep() => false;
 
     /// <summary>A virtual event ends HLT of the guest before it has begun.</summary>

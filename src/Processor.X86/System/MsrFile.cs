@@ -58,6 +58,7 @@ internal sealed unsafe class MsrFile(Processor p)
         for (int n = 0; n < _msrs.Length; n++) _msrs[n] = MsrTable.Rows[n].Reset;
         TscOffset = 0; // the clock counts from power-on, for all vCPUs alike
         _tscAdjust = 0;
+        if (p.Model.Has(CpuFeature.Vmx)) _msrs[s_featureControl] = 0; // unlocked, for whoever boots the machine
         ApicDisabled = false;
         TscAux = 0;
         Star = Lstar = Cstar = Fmask = KernelGsBase = 0;
@@ -168,6 +169,7 @@ internal sealed unsafe class MsrFile(Processor p)
             MsrIndex.GsBase => s->Gs.Base,
             MsrIndex.KernelGsBase => KernelGsBase,
             MsrIndex.TscAux => TscAux,
+            >= VmxCapabilities.Basic and <= VmxCapabilities.VmFunctions => VmxCapabilities.Read(index, p.Model, p.ControlRegisters.Cr4Allowed),
             _ => _msrs[slot],
         };
         return true;
@@ -179,6 +181,7 @@ internal sealed unsafe class MsrFile(Processor p)
         if (p.Svm is { } svm && SvmMsrs.IsOne(index)) return SvmMsrs.TryWrite(svm, index, value, p.Model, p.State->Efer);
         if (!TryFind(index, out int slot)) return false;
         if (index == MsrIndex.Efer) return TryWriteEfer(value);
+        if (index == VmxCapabilities.FeatureControl) return TryWriteFeatureControl(value);
         ref readonly MsrRow row = ref MsrTable.Rows[slot];
         switch (row.Write)
         {
@@ -209,7 +212,7 @@ internal sealed unsafe class MsrFile(Processor p)
 
     private static bool IsMemoryType(byte type, bool uncachedMinus) => type is 0 or 1 or 4 or 5 or 6 || (uncachedMinus && type == 7);
 
-    private static bool AreMemoryTypes(ulong value, bool uncachedMinus)
+    public static bool AreMemoryTypes(ulong value, bool uncachedMinus)
     {
         for (int n = 0; n < 64; n += 8)
         {
@@ -252,6 +255,24 @@ internal sealed unsafe class MsrFile(Processor p)
             default: _msrs[slot] = value; break;
         }
     }
+
+    private static readonly int s_featureControl = MsrTable.Slots[VmxCapabilities.FeatureControl];
+
+    /// <summary>Registers that VM entries and exits load together, with values that have been checked.</summary>
+    public void SetSysenter(ulong cs, ulong esp, ulong eip, ulong debugCtl) => (SysenterCs, SysenterEsp, SysenterEip, DebugCtl) = (cs, esp, eip, debugCtl);
+
+    /// <summary>Until it is locked, and where there is VMX. Intel SDM vol. 3C, "Enabling and Entering VMX Operation".</summary>
+    private bool TryWriteFeatureControl(ulong value)
+    {
+        const ulong bits = VmxCapabilities.FeatureControlLock | VmxCapabilities.FeatureControlVmxOutsideSmx;
+        ref ulong register = ref _msrs[s_featureControl];
+        if (!p.Model.Has(CpuFeature.Vmx) || (register & VmxCapabilities.FeatureControlLock) != 0 || (value & ~bits) != 0) return false;
+        register = value;
+        return true;
+    }
+
+    /// <summary>A VM entry or exit may load this value by its list of MSRs: LME does not change while paging is on.</summary>
+    public bool IsEferLoadable(ulong value) => (value & ~EferAllowed) == 0;
 
     private bool TryWriteEfer(ulong value)
     {

@@ -37,7 +37,7 @@ internal static class MsrTable
     public const int VariableMtrrs = 8, MachineCheckBanks = 10, LegacyCounters = 4;
 
     /// <summary>Rows in no particular order; the position is the storage slot.</summary>
-    public static readonly MsrRow[] Rows = [.. Fixed(), .. VariableRangeMtrrs(), .. MachineCheck(), .. PerformanceCounters()];
+    public static readonly MsrRow[] Rows = [.. Fixed(), .. VmxRows(), .. VariableRangeMtrrs(), .. MachineCheck(), .. PerformanceCounters()];
 
     public static readonly FrozenDictionary<uint, int> Slots = Rows.Select((row, slot) => (row.Index, slot)).ToFrozenDictionary(x => x.Index, x => x.slot);
 
@@ -68,7 +68,7 @@ internal static class MsrTable
         new(0x0000_017B, "MCG_CTL",           0,                     All,          MsrWrite.Checked,     CpuFeature.Mca),
         // BTS and PEBS are unavailable; these bits are read-only.
         new(0x0000_01A0, "MISC_ENABLE",       0x1801,                0x4_00C5_0009, MsrWrite.Masked,     null, MsrVendor.Intel),
-        new(0x0000_01D9, "DEBUGCTL",          0,                     3,            MsrWrite.Checked),
+        new(0x0000_01D9, "DEBUGCTL",          0,                     DebugCtlBits, MsrWrite.Checked),
         new(0x0000_01DB, "LASTBRANCHFROMIP",  0,                     0,            MsrWrite.ReadOnly),
         new(0x0000_01DC, "LASTBRANCHTOIP",    0,                     0,            MsrWrite.ReadOnly),
         new(0x0000_01DD, "LASTINTFROMIP",     0,                     0,            MsrWrite.ReadOnly),
@@ -117,6 +117,12 @@ internal static class MsrTable
     /// nothing here is executed speculatively.
     /// </summary>
     private const ulong ArchCapabilities = 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 13 | 1 << 14 | 1 << 15 | 1 << 20 | 1 << 24 | 1 << 26 | 1 << 27;
+
+    /// <summary>LBR and BTF.</summary>
+    public const ulong DebugCtlBits = 3;
+
+    private static IEnumerable<MsrRow> VmxRows() =>
+        VmxCapabilities.Names.Select((name, n) => new MsrRow(VmxCapabilities.Basic + (uint)n, name, 0, 0, MsrWrite.ReadOnly, CpuFeature.Vmx));
 
     private static IEnumerable<MsrRow> VariableRangeMtrrs()
     {

@@ -171,7 +171,7 @@ internal static unsafe class GuestInterception
     {
         var code = (Code)i->Code;
         bool writes = code is Code.Mov_cr_r32 or Code.Mov_cr_r64;
-        if (p.GuestHypervisor is { } hypervisor
+        if (!p.Exits.CompletionPending && p.GuestHypervisor is { } hypervisor
             && hypervisor.TakeInstruction(GuestInterceptTable.Find(code, writes ? i->R0 : i->R1), i, out Insn* next)) return next;
         ref readonly InstructionRow row = ref InstructionTable.Get(code);
         if ((i->Flags & InsnFlags.OuterIntercept) != 0) return Intercepts.Exit(p, s, i);

@@ -1,0 +1,61 @@
+using System.Runtime.CompilerServices;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>
+/// The current VMCS, held by the processor while it is current. Its region in memory is brought up to date when it is cleared, or another becomes current.
+/// </summary>
+/// <remarks>
+/// Intel SDM vol. 3C, "Format of the VMCS Region". The data behind the first eight bytes is ours to arrange: the launch state, then each field in eight bytes.
+/// </remarks>
+internal sealed unsafe class Vmcs
+{
+    /// <summary>Revision identifier, bits 30:0 of the first doubleword; bit 31 there marks a shadow VMCS.</summary>
+    public const uint Revision = 0x42_0001, ShadowIndicator = 1u << 31;
+
+    /// <summary>Offsets in the region.</summary>
+    public const int AbortOffset = 4, LaunchedOffset = 8, FieldsOffset = 16;
+
+    /// <summary>Bytes of a VMCS region, as IA32_VMX_BASIC tells.</summary>
+    public const int RegionSize = 4096;
+
+    private readonly ulong[] _values = new ulong[VmcsFields.Slots];
+
+    /// <summary>VMLAUNCH has been executed since the last VMCLEAR.</summary>
+    public bool Launched { get; set; }
+
+    public ref ulong this[VmcsField field]
+    {
+        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        get => ref _values[VmcsFields.Slot(field)];
+    }
+
+    /// <summary>Takes a region's data over; any content will do.</summary>
+    public void Load(byte* region)
+    {
+        Launched = *(ulong*)(region + LaunchedOffset) == 1;
+        for (int n = 0; n < VmcsFields.All.Length; n++)
+        {
+            VmcsField field = VmcsFields.All[n];
+            this[field] = *(ulong*)(region + FieldsOffset + n * 8) & VmcsFields.Mask(field);
+        }
+    }
+
+    /// <summary>Brings a region's data up to date.</summary>
+    public void Store(byte* region)
+    {
+        *(ulong*)(region + LaunchedOffset) = Launched ? 1ul : 0;
+        for (int n = 0; n < VmcsFields.All.Length; n++) *(ulong*)(region + FieldsOffset + n * 8) = this[VmcsFields.All[n]];
+    }
+
+    /// <summary>Where a field of a VMCS that is not current, as a shadow VMCS, lies in its region.</summary>
+    public static int OffsetOf(VmcsField field) => FieldsOffset + VmcsFields.Ordinal(field) * 8;
+
+    /// <summary>Every field in the order of <see cref="VmcsFields.All"/>.</summary>
+    public ulong[] Save() => [.. VmcsFields.All.Select(f => this[f])];
+
+    public void Restore(ulong[] values)
+    {
+        for (int n = 0; n < VmcsFields.All.Length && n < values.Length; n++) this[VmcsFields.All[n]] = values[n] & VmcsFields.Mask(VmcsFields.All[n]);
+    }
+}
