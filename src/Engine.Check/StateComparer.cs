@@ -25,7 +25,7 @@ internal static class StateComparer
         && a.FerrAsserted == b.FerrAsserted && a.ApicDisabled == b.ApicDisabled
         && (a.Pdptes is null || b.Pdptes is null || a.Pdptes.AsSpan().SequenceEqual(b.Pdptes)) && Values(a).SequenceEqual(Values(b))
         && a.MmioValues.Count == b.MmioValues.Count && a.PostedWrites.SequenceEqual(b.PostedWrites)
-        && VmxState.AreEqual(a.Vmx, b.Vmx) && AreEqual(a.Msrs, b.Msrs);
+        && VmxState.AreEqual(a.Vmx, b.Vmx) && SvmState.AreEqual(a.Svm, b.Svm) && AreEqual(a.Msrs, b.Msrs);
 
     /// <summary>Which instruction waits for an answer. The answer itself comes only when both have been compared.</summary>
     private static (ExitReason Reason, ulong Rip, bool IsWrite)? Waiting(CpuState state) =>
@@ -97,6 +97,7 @@ internal static class StateComparer
         Compare("MMIO read", string.Join(' ', Values(subject)), string.Join(' ', Values(reference)));
         Compare("posted", string.Join(' ', subject.PostedWrites), string.Join(' ', reference.PostedWrites));
         if (!VmxState.AreEqual(subject.Vmx, reference.Vmx)) found.Add($"VMX      subject {Show(subject.Vmx)}, reference {Show(reference.Vmx)}");
+        if (!SvmState.AreEqual(subject.Svm, reference.Svm)) found.Add($"SVM      subject {Show(subject.Svm)}, reference {Show(reference.Svm)}");
         foreach (uint index in subject.Msrs.Keys.Union(reference.Msrs.Keys).Order()) Compare($"MSR {index:X}", Msr(subject, index), Msr(reference, index));
         CompareXsave(subject.Xsave, reference.Xsave, found);
         return found;

@@ -35,6 +35,23 @@ public sealed class SvmState
     /// <summary>Instructions since the last PAUSE.</summary>
     public ulong SincePause;
 
+    /// <summary>Nothing differs that both engines must agree on at an exit: not how long ago a PAUSE was.</summary>
+    /// <param name="a">One.</param>
+    /// <param name="b">The other; neither need be there.</param>
+    public static bool AreEqual(SvmState? a, SvmState? b)
+    {
+        if (a is null || b is null) return a is null && b is null;
+        return (a.GlobalInterruptFlag, a.VmCr, a.HostSaveArea, a.Key, a.TscRatio, a.InGuest)
+                == (b.GlobalInterruptFlag, b.VmCr, b.HostSaveArea, b.Key, b.TscRatio, b.InGuest)
+            && (!a.InGuest || ((a.Vmcb, a.HostCr0, a.HostCr4, a.HostEfer, a.HostPat, a.HostInterruptFlag, a.PauseCount)
+                    == (b.Vmcb, b.HostCr0, b.HostCr4, b.HostEfer, b.HostPat, b.HostInterruptFlag, b.PauseCount)
+                && a.Control.AsSpan().SequenceEqual(b.Control) && a.HostPdptes.AsSpan().SequenceEqual(b.HostPdptes)));
+    }
+
+    /// <summary>One line about it.</summary>
+    public override string ToString() =>
+        $"{(InGuest ? $"guest of VMCB 0x{Vmcb:X}" : "host")}, GIF {(GlobalInterruptFlag ? 1 : 0)}, VM_CR 0x{VmCr:X}, control {Convert.ToHexString(Control)}";
+
     /// <summary>A copy that nothing is shared with.</summary>
     public SvmState Clone()
     {

@@ -1,8 +1,8 @@
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// How large the caches for decoded and translated code of one vCPU are. They consist of generations, which are filled one after another; when all are full, the
-/// oldest is given up and filled anew. The usual sizes suit guests; others are for tests, which want caches that are full all the time. Immutable.
+/// How large the caches for decoded and translated code of one vCPU are. They consist of generations, which are filled one after another; when all are full,
+/// the oldest is given up and filled anew. The usual sizes suit guests; others are for tests, which want caches that are full all the time. Immutable.
 /// </summary>
 public sealed record CodeCacheSizes
 {

@@ -81,10 +81,11 @@ public sealed class PerfMapTests : IDisposable
         }));
         using (var map = new PerfMap())
         {
+            var running = new List<Vm>(); // together, so that no address is used twice
             foreach (string engine in (string[])["bt", "interp", "bt"])
             {
                 var told = new List<string>();
-                using Vm vm = new VmBuilder(KnownEngines.All)
+                Vm vm = new VmBuilder(KnownEngines.All)
                 {
                     Engine = engine,
                     Kernel = kernel.Path,
@@ -93,10 +94,12 @@ public sealed class PerfMapTests : IDisposable
                     HostCode = map,
                     Progress = told.Add,
                 }.Build();
+                running.Add(vm);
                 vm.Start();
                 vm.Wait();
                 Assert.Equal(engine == "interp" ? ["HostCode: the engine 'interp' makes no host code, so there is nothing to be told"] : [], told);
             }
+            running.ForEach(vm => vm.Dispose());
         }
         // The loop behind the first instruction, which is five bytes long; each VM has routines of its own.
         Assert.Equal(2, Lines.Count(l => l.EndsWith(" kernel32:0x100025", StringComparison.Ordinal)));

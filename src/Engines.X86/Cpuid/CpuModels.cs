@@ -58,7 +58,8 @@ public static class CpuModels
     private static readonly CpuFeature[] s_svm =
     [
         CpuFeature.Svm, CpuFeature.Npt, CpuFeature.Lbrv, CpuFeature.SvmLock, CpuFeature.NripSave, CpuFeature.TscScale, CpuFeature.VmcbClean,
-        CpuFeature.FlushByAsid, CpuFeature.DecodeAssists, CpuFeature.PauseFilter, CpuFeature.PfThreshold, CpuFeature.VVmsaveVmload, CpuFeature.Vgif, CpuFeature.Gmet, CpuFeature.Vnmi,
+        CpuFeature.FlushByAsid, CpuFeature.DecodeAssists, CpuFeature.PauseFilter, CpuFeature.PfThreshold, CpuFeature.VVmsaveVmload, CpuFeature.Vgif,
+        CpuFeature.Gmet, CpuFeature.Vnmi,
     ];
 
     /// <summary>Every model as it is defined, whatever the host can do.</summary>
@@ -108,7 +109,10 @@ public static class CpuModels
         CpuFeature[] amd = [.. s_amdSpeculation, CpuFeature.Sse4a, CpuFeature.Misalignsse, CpuFeature.CmpLegacy, CpuFeature.Cr8Legacy];
         return model with
         {
-            Vendor = "GenuineIntel", Family = 6, Model = 0x6A, Stepping = 6,
+            Vendor = "GenuineIntel",
+            Family = 6,
+            Model = 0x6A,
+            Stepping = 6,
             Features = model.Features.Except(amd).Append(CpuFeature.ArchCapabilities).ToHashSet(),
         };
     }

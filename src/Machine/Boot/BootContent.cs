@@ -1,8 +1,8 @@
 namespace Bunraku.Machine;
 
 /// <summary>
-/// The bytes of a file that is loaded beside a kernel, at the start and again at each reset of the machine. What lies in a file is read from there each time, so
-/// that hundreds of MiB need not be kept for a reset that seldom comes.
+/// The bytes of a file that is loaded beside a kernel, at the start and again at each reset of the machine. What lies in a file is read from there each time,
+/// so that hundreds of MiB need not be kept for a reset that seldom comes.
 /// </summary>
 public abstract class BootContent
 {

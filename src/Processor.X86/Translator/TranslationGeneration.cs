@@ -2,7 +2,9 @@ using Bunraku.Platform;
 
 namespace Bunraku.Processor.X86;
 
-/// <summary>The translations that were made while one of <see cref="Generations"/> was filled: their code and what belongs to it. Given up as a whole.</summary>
+/// <summary>
+/// The translations that were made while one of <see cref="Generations"/> was filled: their code and what belongs to it. Given up as a whole.
+/// </summary>
 internal sealed unsafe class TranslationGeneration : IDisposable
 {
     /// <summary>What runs often; what is rarely reached, at higher addresses.</summary>

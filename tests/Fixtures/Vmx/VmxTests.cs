@@ -66,7 +66,7 @@ public sealed class VmxTests
 
     [Theory]
     [Engines(VmField.GuestCr0, 0x8000_0001ul), Engines(VmField.GuestCr4, 0x20ul), Engines(VmField.GuestCr3, 1ul << 60), Engines(VmField.GuestEfer, 0ul),
-        Engines(VmField.GuestRflags, 0ul), Engines(VmField.GuestRip, 1ul << 60), Engines(VmField.Activity, 4ul), Engines(VmField.Interruptibility, 3ul),
+        Engines(VmField.GuestRflags, 0ul), Engines(VmField.GuestRip, 1ul << 60), Engines(VmField.Activity, 2ul), Engines(VmField.Interruptibility, 3ul),
         Engines(VmField.GuestRights + 2, 0ul), Engines(VmField.GuestRights + 14, 0x83ul), Engines(VmField.GuestSelector + 14, 4ul), Engines(0x6816u, 1ul << 60),
         Engines(0x4810u, 0x1_0000ul), Engines(VmField.PendingDebug, 0x10ul), Engines(VmField.GuestBase + 2, 1ul << 40)]
     public void Checks_on_guest_state_end_in_an_exit_of_a_failed_entry(string engine, uint field, ulong value)

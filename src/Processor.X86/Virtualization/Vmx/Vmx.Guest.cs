@@ -217,21 +217,15 @@ internal sealed unsafe partial class Vmx
 
     public void NoteActive() => _halted = false;
 
-    /// <summary>The guest is entered in an activity state other than active, or goes on.</summary>
+    /// <summary>The guest is entered in the activity state HLT, or goes on.</summary>
     public void EnterActivity(uint activity)
     {
         if (activity == 0) return;
-        if (activity == 1)
-        {
-            _p.Events.Activity = CpuActivity.Halted;
-            _p.Exits.ExitWith(ExitReason.Hlt);
-            BeginHalt();
-            // What is due wakes it at once.
-            if (Window != GuestWindow.None && TakeWindow()) _p.Exits.Drop();
-            return;
-        }
-        _p.Events.Activity = activity == 2 ? CpuActivity.Shutdown : CpuActivity.WaitForStartUp;
-        _p.Exits.ExitWith(ExitReason.Kicked);
+        _p.Events.Activity = CpuActivity.Halted;
+        _p.Exits.ExitWith(ExitReason.Hlt);
+        BeginHalt();
+        // What is due wakes it at once.
+        if (Window != GuestWindow.None && TakeWindow()) _p.Exits.Drop();
     }
 
     /// <summary>The exit is of an instruction that was about to execute: RF is saved as 0.</summary>

@@ -184,8 +184,16 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
 
     public VmxState Save() => new()
     {
-        InOperation = InOperation, InGuest = InGuest, OperationPointer = OperationPointer, CurrentPointer = CurrentPointer, Launched = Current.Launched,
-        IsShadow = CurrentIsShadow, Fields = HasCurrent ? Current.Save() : [], TrapPending = TrapPending, IsHalted = IsHalted, TimerDeadline = Timer.Deadline,
+        InOperation = InOperation,
+        InGuest = InGuest,
+        OperationPointer = OperationPointer,
+        CurrentPointer = CurrentPointer,
+        Launched = Current.Launched,
+        IsShadow = CurrentIsShadow,
+        Fields = HasCurrent ? Current.Save() : [],
+        TrapPending = TrapPending,
+        IsHalted = IsHalted,
+        TimerDeadline = Timer.Deadline,
     };
 
     /// <summary>The state is another one; the registers are replaced already. <see cref="Processor.ModeChanged"/> must follow.</summary>

@@ -84,8 +84,8 @@ internal static class VmxCapabilities
         ProcessorBased => Pair((uint)ProcessorControls.Default1, (uint)Processor),
         Exit => Pair((uint)ExitControls.Default1, (uint)ExitBits),
         Entry => Pair((uint)EntryControls.Default1, (uint)EntryBits),
-        // LMA is saved; activity states HLT, shutdown, wait-for-SIPI; CR3 targets; VMWRITE to any field; injection with length 0.
-        Misc => PreemptionTimerShift | 1 << 5 | 7 << 6 | Cr3Targets << 16 | 1ul << 29 | 1ul << 30,
+        // LMA is saved; activity state HLT; CR3 targets; VMWRITE to any field; injection with length 0.
+        Misc => PreemptionTimerShift | 1 << 5 | 1 << 6 | Cr3Targets << 16 | 1ul << 29 | 1ul << 30,
         Cr0Fixed0 => Cr0Required,
         Cr0Fixed1 => uint.MaxValue,
         Cr4Fixed0 => Cr4Required,

@@ -103,7 +103,10 @@ internal sealed unsafe class VmxEntry(Processor p, Vmx vmx)
 
     private static SegmentRegister Segment(Vmcs v, VmcsField selector, VmcsField @base, VmcsField limit, VmcsField rights) => new()
     {
-        Selector = (ushort)v[selector], Base = v[@base], Limit = (uint)v[limit], Attributes = (uint)v[rights] & (0xF0FF | SegmentRegister.Unusable),
+        Selector = (ushort)v[selector],
+        Base = v[@base],
+        Limit = (uint)v[limit],
+        Attributes = (uint)v[rights] & (0xF0FF | SegmentRegister.Unusable),
     };
 
     private const uint Valid = 1u << 31, DeliverErrorCode = 1 << 11;

@@ -118,7 +118,7 @@ internal sealed unsafe partial class VmxEntryChecks
         new("RFLAGS.VM", c => !c.Virtual8086 || (!c.LongGuest && (c.GuestCr0 & (ulong)Cr0.Pe) != 0)),
         new("RFLAGS.IF for an injected interrupt", c => !c.Injects || c.InjectedType != 0 || (c._v[VmcsField.GuestRflags] & (ulong)Rflags.If) != 0),
         // Non-register state
-        new("Activity state", c => c.Activity <= 3),
+        new("Activity state", c => c.Activity <= 1),
         new("HLT with CPL", c => c.Activity != 1 || c.Dpl(S.Ss) == 0),
         new("Activity state with blocking by STI or MOV SS", c => c.Activity == 0
             || (c.Blocking & (Interruptibility.BlockingBySti | Interruptibility.BlockingByMovSs)) == 0),
@@ -169,7 +169,6 @@ internal sealed unsafe partial class VmxEntryChecks
     {
         0 => true,
         1 => InjectedType is 0 or 2 || (InjectedType == 3 && InjectedVector is 1 or 18) || (InjectedType == 7 && InjectedVector == 0),
-        2 => InjectedType == 2 || (InjectedType == 3 && InjectedVector == 18),
         _ => false,
     };
 
