@@ -169,6 +169,7 @@ internal sealed unsafe class Translator : IDisposable
             return;
         }
         i->Extra = (ulong)made;
+        LimitAddresses(made);
         i->Handler = &TranslatedBlocks.Enter;
         BlocksTranslated++;
     }
@@ -206,8 +207,7 @@ internal sealed unsafe class Translator : IDisposable
         // Translated code goes on from block to block, past the place that is to be met exactly.
         if (p.Following.IsFollowing) return i + 1;
         ulong rip = s->BlockRip;
-        var t = (TranslatedBlock*)i->Extra;
-        while (t != null && t->Rip != rip) t = t->Next;
+        TranslatedBlock* t = FindTranslation(i, rip);
         if (t == null)
         {
             // The same code at another address.
@@ -224,6 +224,39 @@ internal sealed unsafe class Translator : IDisposable
         ((byte**)table)[TranslatorState.TargetSize + (int)n] = t->Checked;
         if (_openLink != null) TieLink(t);
         return _runner.Run(s, t);
+    }
+
+    /// <summary>
+    /// Translations that a block may have, for different addresses. Programs that start all the time have the same libraries at addresses that do not come
+    /// again: without a limit each entry at a new one would look through hundreds.
+    /// </summary>
+    private const int MostAddresses = 8;
+
+    /// <summary>The block's translation for an address, which becomes the first of its list; null: there is none.</summary>
+    private static TranslatedBlock* FindTranslation(Insn* counting, ulong rip)
+    {
+        var first = (TranslatedBlock*)counting->Extra;
+        if (first == null || first->Rip == rip) return first;
+        for (TranslatedBlock* before = first; before->Next != null; before = before->Next)
+        {
+            TranslatedBlock* t = before->Next;
+            if (t->Rip != rip) continue;
+            before->Next = t->Next;
+            t->Next = first;
+            counting->Extra = (ulong)t;
+            return t;
+        }
+        return null;
+    }
+
+    /// <summary>Gives the translation up that was not entered for longest if there are more than there may be.</summary>
+    private void LimitAddresses(TranslatedBlock* first)
+    {
+        TranslatedBlock* last = first;
+        for (int n = 1; n < MostAddresses && last->Next != null; n++) last = last->Next;
+        if (last->Next == null) return;
+        GiveUp(last->Next);
+        last->Next = null;
     }
 
     /// <summary>The jump that left translated code leads directly to its target from now on.</summary>
