@@ -31,7 +31,7 @@ public sealed record CodeCacheSizes
     public int Generations { get; init; } = 8;
 
     /// <summary>Generations that there may come to be: one more each time that most of what fills one was given up not long ago.</summary>
-    public int MostGenerations { get; init; } = 24;
+    public int MostGenerations { get; init; } = 40;
 
     /// <summary>Decoded operations of a generation, of 64 bytes each.</summary>
     public int Operations { get; init; } = 3 << 16;

@@ -112,7 +112,7 @@ internal sealed unsafe class CodeCache(Processor p, CodeCacheSizes sizes) : ICod
         b->Count = (ushort)operations.Length;
         b->First = _generations.Current.Add(operations);
         b->Generation = (byte)_generations.Number;
-        _generations.NoteDecoded(wasHot: p.Translator != null && p.Translator.NoteBlock(b));
+        _generations.NoteDecoded(wasThere: p.Translator != null && p.Translator.NoteBlock(b));
         Register(b);
         if (!keep) _oneShot = b;
         return b;

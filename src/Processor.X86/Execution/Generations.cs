@@ -13,7 +13,7 @@ internal sealed unsafe class Generations : IDisposable
     /// <summary>Numbers in the order in which they are filled, the one that is filled now at <see cref="_position"/>.</summary>
     private readonly List<int> _order = [];
     private int _position;
-    private int _decoded, _decodedAgain; // in the present generation: blocks, and those that were translated once before
+    private int _decoded, _decodedAgain; // in the present generation: blocks, and those that had been given up before
 
     public Generations(CodeCacheSizes sizes)
     {
@@ -44,11 +44,11 @@ internal sealed unsafe class Generations : IDisposable
     private BlockArena Open(int number) => _arenas[number] ??= new BlockArena(_sizes);
 
     /// <summary>A block was decoded.</summary>
-    /// <param name="wasHot">It had been translated when it was given up not long ago.</param>
-    public void NoteDecoded(bool wasHot)
+    /// <param name="wasThere">It had been given up not long ago.</param>
+    public void NoteDecoded(bool wasThere)
     {
         _decoded++;
-        if (wasHot) _decodedAgain++;
+        if (wasThere) _decodedAgain++;
     }
 
     /// <summary>The next generation is filled from now on. False: it holds code, which is to be given up.</summary>

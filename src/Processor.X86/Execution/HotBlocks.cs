@@ -1,12 +1,12 @@
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// Remembers which blocks were worth translating, beyond the moment when all code is given up: they are translated again as soon as they are decoded, and do
+/// Remembers which blocks there were, beyond the moment when their code is given up: those that come again are translated as soon as they are decoded, and do
 /// not have to be entered many times first. A hint: it may say yes about a block that it never saw.
 /// </summary>
 internal sealed class HotBlocks
 {
-    private const int Bits = 20; // 128 KiB
+    private const int Bits = 22; // 512 KiB
     /// <summary>Fuller than this it would say yes too often, and begins anew.</summary>
     private const int Most = 1 << (Bits - 2);
 

@@ -16,7 +16,7 @@ internal sealed unsafe class Translator : IDisposable
     private readonly TranslatedRunner _runner;
     private readonly TranslatorReport _report;
     private readonly int _threshold;
-    private HotBlocks? _hot; // what was translated when all code was given up; null: it never was
+    private HotBlocks? _hot; // what was given up; null: nothing ever was
     private TranslationLink* _openLink; // through which translated code was left last; tied when its target is entered next
 
     /// <param name="threshold">How often a block is entered before it is translated.</param>
@@ -77,7 +77,7 @@ internal sealed unsafe class Translator : IDisposable
     public void ForgetOpenLink() => _openLink = null;
 
     /// <summary>The counting operation needs its block.</summary>
-    /// <returns>It was translated when it was given up the last time.</returns>
+    /// <returns>It was given up before.</returns>
     public bool NoteBlock(Block* block)
     {
         if ((block->First->Flags & InsnFlags.Counted) == 0) return false;
@@ -341,10 +341,13 @@ internal sealed unsafe class Translator : IDisposable
         _store.Patch(from, jump);
     }
 
-    /// <summary>Code is about to be given up: a block that was translated is noted.</summary>
+    /// <summary>
+    /// Code is about to be given up: its blocks are noted. One that comes again is not counted first: where code is given up sooner than it is entered often
+    /// enough, nothing would ever be translated.
+    /// </summary>
     public void NoteHot(Block* b)
     {
-        if ((b->First->Flags & InsnFlags.Counted) != 0 && b->First->Extra != 0) (_hot ??= new HotBlocks()).Add(b->Start, b->Mode);
+        if ((b->First->Flags & InsnFlags.Counted) != 0) (_hot ??= new HotBlocks()).Add(b->Start, b->Mode);
     }
 
     /// <summary>What is translated from now on belongs to this generation.</summary>
