@@ -54,6 +54,47 @@ public sealed class SelfModifyingCodeTests
         Assert.Equal(999ul * 1000 / 2, g.Run(engine).Done().State.Gpr[2]);
     }
 
+    [Theory, Engines]
+    public void Functions_across_page_boundaries_rewritten_on_either_side(string engine)
+    {
+        // Each write makes code invalid that lies in two pages; what stays behind in the other page's lists must be gone before its memory is used for other code.
+        using var g = new Guest(Mode.Long);
+        uint[] boundaries = [.. Enumerable.Range(0, 12).Select(n => Layout.Spare + 0x1000 + 0x2000 * (uint)n)];
+        var returned = new uint[boundaries.Length];
+        // mov eax, 0 with the boundary in the middle of its immediate; ret
+        foreach (uint boundary in boundaries) g.Write(boundary - 3, (byte[])[0xB8, 0, 0, 0, 0, 0xC3]);
+        var random = new Random(20);
+        uint sum = 0;
+        g.Code(a =>
+        {
+            a.xor(ebx, ebx);
+            for (int step = 0; step < 3000; step++)
+            {
+                int n = random.Next(boundaries.Length);
+                uint value = (uint)random.Next(1 << 15);
+                switch (random.Next(8))
+                {
+                    case < 4:
+                        returned[n] = (returned[n] & 0xFFFF_0000) | value;
+                        a.mov(__word_ptr[(int)boundaries[n] - 2], (short)value);
+                        break;
+                    case 4:
+                        returned[n] = (returned[n] & 0xFFFF) | value << 16;
+                        a.mov(__word_ptr[(int)boundaries[n]], (short)value);
+                        break;
+                    default:
+                        sum += returned[n];
+                        a.mov(ecx, boundaries[n] - 3);
+                        a.call(rcx);
+                        a.add(ebx, eax);
+                        break;
+                }
+            }
+            a.hlt();
+        });
+        Assert.Equal(sum, (uint)g.Run(engine).Done().State.Gpr[3]);
+    }
+
     [Theory]
     [Engines("alias"), Engines("string"), Engines("sse"), Engines("push"), Engines("locked"), Engines("x87")]
     public void A_function_rewritten_through_another_mapping_or_another_kind_of_store(string engine, string how)

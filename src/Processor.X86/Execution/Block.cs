@@ -27,8 +27,6 @@ internal unsafe struct Block
     /// <summary>Bytes of guest code.</summary>
     public ushort Length;
     public bool Valid;
-    /// <summary>Number of the generation whose arena it lies in.</summary>
-    public byte Generation;
 
     public const ulong NoPage = ulong.MaxValue;
 

@@ -111,7 +111,6 @@ internal sealed unsafe class CodeCache(Processor p, CodeCacheSizes sizes) : ICod
         *b = block;
         b->Count = (ushort)operations.Length;
         b->First = _generations.Current.Add(operations);
-        b->Generation = (byte)_generations.Number;
         _generations.NoteDecoded(wasThere: p.Translator != null && p.Translator.NoteBlock(b));
         Register(b);
         if (!keep) _oneShot = b;
@@ -182,62 +181,36 @@ internal sealed unsafe class CodeCache(Processor p, CodeCacheSizes sizes) : ICod
         Invalidate(offset & ~0xFFFul, (int)(offset & 0xFFF), length);
     }
 
-    /// <param name="forget">A page without code left is no code page any more.</param>
+    /// <param name="forget">Whether a page without code left is a code page no more.</param>
     private void Invalidate(ulong pageOffset, int begin, int length, bool forget = true)
     {
         if (!_codePages.TryGetValue(pageOffset, out CodePage? page)) return;
         CpuWork work = p.State->Work;
         p.State->Work = CpuWork.Evictions;
         if ((page.Lines & LinesOf(begin, begin + length)) != 0) DiscardBlocks(page, begin, length);
-        if (forget && page.First == null && page.FirstCrossing == null)
-        {
-            _codePages.Remove(pageOffset);
-            p.Memory.Code.Unwatch(pageOffset, _observer);
-        }
+        if (forget) ForgetIfEmpty(pageOffset, page);
         p.State->Work = work;
+    }
+
+    /// <summary>A page without code left is no code page any more.</summary>
+    private void ForgetIfEmpty(ulong pageOffset, CodePage page)
+    {
+        if (page.First != null || page.FirstCrossing != null) return;
+        _codePages.Remove(pageOffset);
+        p.Memory.Code.Unwatch(pageOffset, _observer);
     }
 
     /// <summary>Discards the blocks that have code in a range of a page.</summary>
     private void DiscardBlocks(CodePage page, int begin, int length)
     {
-        ulong kept = 0;
-        Block* previous = null;
-        for (Block* b = page.First; b != null;)
+        for (Block* b = page.First; b != null; b = b->NextInPage)
         {
-            Block* next = b->NextInPage;
-            int from = (int)(b->Start & 0xFFF), to = Math.Min(from + b->Length, 0x1000);
-            if (!b->Valid || (begin < to && from < begin + length))
-            {
-                Discard(b);
-                if (previous == null) page.First = next;
-                else previous->NextInPage = next;
-            }
-            else
-            {
-                kept |= LinesOf(from, to);
-                previous = b;
-            }
-            b = next;
+            int from = (int)(b->Start & 0xFFF);
+            if (begin < Math.Min(from + b->Length, 0x1000) && from < begin + length) Discard(b);
         }
-        previous = null;
-        for (Block* b = page.FirstCrossing; b != null;)
-        {
-            Block* next = b->NextInSecondPage;
-            int to = (int)(b->Start & 0xFFF) + b->Length - 0x1000;
-            if (!b->Valid || begin < to)
-            {
-                Discard(b);
-                if (previous == null) page.FirstCrossing = next;
-                else previous->NextInSecondPage = next;
-            }
-            else
-            {
-                kept |= LinesOf(0, to);
-                previous = b;
-            }
-            b = next;
-        }
-        page.Lines = kept;
+        for (Block* b = page.FirstCrossing; b != null; b = b->NextInSecondPage)
+            if (begin < (int)(b->Start & 0xFFF) + b->Length - 0x1000) Discard(b);
+        KeepValid(page);
     }
 
     private static ulong LinesOf(int begin, int end)
@@ -292,28 +265,28 @@ internal sealed unsafe class CodeCache(Processor p, CodeCacheSizes sizes) : ICod
     /// <summary>Gives the code of the generation up that is to be filled next.</summary>
     private void GiveUpCurrent()
     {
-        int number = _generations.Number;
         var pages = new HashSet<ulong>();
         foreach (ref Block block in _generations.Current.Blocks)
         {
-            if (!block.Valid) continue;
-            fixed (Block* b = &block)
+            if (block.Valid)
             {
-                p.Translator?.NoteHot(b);
-                Forget(b);
+                fixed (Block* b = &block)
+                {
+                    p.Translator?.NoteHot(b);
+                    Forget(b);
+                }
             }
+            // Also of a block that was written to: it went out of the lists of the page that was written, and stays in those of its other page.
             pages.Add(block.Start & ~0xFFFul);
             if (block.Crosses) pages.Add(block.SecondPage);
         }
         foreach (ulong page in pages)
         {
-            CodePage known = _codePages[page];
+            if (!_codePages.TryGetValue(page, out CodePage? known)) continue;
             KeepValid(known);
-            if (known.First != null || known.FirstCrossing != null) continue;
-            _codePages.Remove(page);
-            p.Memory.Code.Unwatch(page, _observer);
+            ForgetIfEmpty(page, known);
         }
-        if (_oneShot != null && _oneShot->Generation == number) _oneShot = null;
+        if (_oneShot != null && !_oneShot->Valid) _oneShot = null;
         _generations.Current.Clear();
         p.Translator?.GiveUpGeneration();
         p.State->LinkFrom = null;
