@@ -1,3 +1,4 @@
+using Bunraku.Processor.X86;
 using Spectre.Console;
 
 namespace Bunraku.Cli;
@@ -19,6 +20,8 @@ internal static class EnginesCommand
             any |= probe.Available;
             table.AddRow(Markup.Escape(engine.Name), probe.Available ? "[green]yes[/]" : "[red]no[/]", Markup.Escape(probe.Detail));
         }
+        string direct = TranslatorEngine.WhyNotDirect() is { } reason ? $"not here: {reason}" : "works here";
+        table.AddRow("", "", Markup.Escape($"(bt with direct execution of programs, --direct: {direct})"));
         console.Write(table);
         return any ? ExitStatus.Success : ExitStatus.Failure;
     }

@@ -51,7 +51,7 @@ internal static class RunGuest
     {
         try
         {
-            return new VmBuilder(KnownEngines.With(options.CheckInterval), options)
+            return new VmBuilder(KnownEngines.With(options.CheckInterval, options.Direct), options)
             {
                 Terminal = host.GuestTerminal,
                 Started = StartOfProgram() ?? HostProcess.StartTime,

@@ -1,4 +1,5 @@
 using Bunraku.Engine.Check;
+using Bunraku.Processor.X86;
 
 namespace Bunraku.Cli;
 
@@ -38,6 +39,8 @@ internal sealed record RunOptions : VmOptions
 {
     /// <summary>How often the engine <c>check</c> compares.</summary>
     public CheckInterval CheckInterval { get; init; } = CheckInterval.Default;
+    /// <summary>Which programs of the guest run directly on the host's processor.</summary>
+    public DirectUse Direct { get; init; } = DirectUse.WherePays;
     public SerialTarget Serial { get; init; }
     public bool Stats { get; init; }
     public string? StatsJson { get; init; }

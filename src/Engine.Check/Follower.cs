@@ -84,7 +84,8 @@ internal sealed class Follower(IX86Cpu subject, IFollowingCpu reference)
     /// <summary>The exit says nothing about the guest: it comes where the engine happens to look.</summary>
     private static bool IsAsynchronous(ExitReason reason) => reason is ExitReason.Kicked or ExitReason.InterruptWindow or ExitReason.NmiWindow;
 
-    private static bool ExitsEqual(X86Exit a, X86Exit b)
+    /// <summary>The exits ask for the same.</summary>
+    public static bool ExitsEqual(X86Exit a, X86Exit b)
     {
         if (a.Reason != b.Reason) return false;
         return a.Reason switch

@@ -9,6 +9,8 @@ public enum CpuWork : byte
     Idle,
     /// <summary>Host code that was made of guest code, and what belongs to it.</summary>
     EmittedCode,
+    /// <summary>A program of the guest runs on the host's processor as it is.</summary>
+    Direct,
     /// <summary>Instructions are executed one by one, events are delivered, exits are prepared.</summary>
     Interpreter,
     /// <summary>The code to be executed next is looked for.</summary>

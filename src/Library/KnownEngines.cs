@@ -15,7 +15,8 @@ public static class KnownEngines
 
     /// <summary>All engines, with an interval for <c>check</c>.</summary>
     /// <param name="interval">How often it compares its two engines.</param>
-    public static IReadOnlyList<IX86Engine> With(CheckInterval interval) =>
-        [new KvmEngine(), new TranslatorEngine(), new InterpreterEngine(),
+    /// <param name="direct">Which programs of the guest the translating engine runs directly on the host's processor.</param>
+    public static IReadOnlyList<IX86Engine> With(CheckInterval interval, DirectUse direct = DirectUse.None) =>
+        [new KvmEngine(), new TranslatorEngine { Direct = direct }, new InterpreterEngine(),
             new CheckEngine(new TranslatorEngine(), new InterpreterEngine()) { Interval = interval }];
 }

@@ -56,6 +56,7 @@ internal sealed unsafe partial class Processor
                 _ => "intercepts",
             }, Code.FlushesFor(cause));
         }
+        foreach (EngineCount count in Direct?.Counters.All ?? []) yield return count;
         foreach (EngineCount count in Translator?.Counts ?? []) yield return count;
     }
 

@@ -114,6 +114,12 @@ internal sealed unsafe partial class Processor
                 if (Attend()) return;
                 single = Events.InterruptShadow;
             }
+            if (Direct is { IsDue: true } direct && !single)
+            {
+                DirectOutcome outcome = direct.Run();
+                if (outcome == DirectOutcome.Attention) continue;
+                single = outcome == DirectOutcome.Step;
+            }
             if (single || MustStep)
             {
                 if (Step()) return;

@@ -140,6 +140,7 @@ internal sealed unsafe partial class Processor
         Debug.Restore(state);
         Svm?.Restore(state.Svm);
         (s->X87Cs, s->X87Ds, s->FerrAsserted, Msrs.ApicDisabled) = (state.X87Cs, state.X87Ds, state.FerrAsserted ? (byte)1 : (byte)0, state.ApicDisabled);
+        Direct?.ReturnedToUser();
         // What waits is looked at before the next block.
         WantAttention();
     }

@@ -42,6 +42,8 @@ internal sealed unsafe partial class Processor : IDisposable
     public readonly Thunks Thunks = new();
     /// <summary>Null: nothing is translated.</summary>
     public readonly Translator? Translator;
+    /// <summary>Null: programs of the guest do not run directly on the host's processor.</summary>
+    public readonly DirectExecution? Direct;
 
     // Execution.
     public readonly Exits Exits;
@@ -82,7 +84,9 @@ internal sealed unsafe partial class Processor : IDisposable
     /// <param name="group">One for all vCPUs of a VM; the new one joins it.</param>
     /// <param name="translateAfter">How often a block is entered before it is translated; 0: never.</param>
     /// <param name="sizes">How large its caches of code are; null: as usual.</param>
-    public Processor(GuestMemory memory, CpuModel model, VirtualClock clock, ProcessorGroup group, int translateAfter = 0, CodeCacheSizes? sizes = null)
+    /// <param name="direct">Which programs run directly on the host's processor.</param>
+    public Processor(GuestMemory memory, CpuModel model, VirtualClock clock, ProcessorGroup group, int translateAfter = 0, CodeCacheSizes? sizes = null,
+        DirectUse direct = DirectUse.None)
     {
         sizes ??= CodeCacheSizes.Usual;
         sizes.Check();
@@ -122,6 +126,7 @@ internal sealed unsafe partial class Processor : IDisposable
         Tasks = new TaskSwitcher(this);
         if (model.Has(CpuFeature.Svm)) GuestHypervisor = Svm = new Svm(this);
         if (translateAfter > 0) Translator = new Translator(this, translateAfter, sizes);
+        if (direct != DirectUse.None && memory.Backing.IsShared) Direct = new DirectExecution(this, always: direct == DirectUse.Always);
         if (model.Has(CpuFeature.Vmx)) GuestHypervisor = Vmx = new Vmx(this);
         _interceptSets.Find(_controls.Instructions, GuestIntercepts);
         // From now on other threads may call.
@@ -258,7 +263,9 @@ internal sealed unsafe partial class Processor : IDisposable
     {
         lock (_disposal)
         {
-            if (!_disposed) Interlocked.Or(ref State->AttentionFlags, (int)flags);
+            if (_disposed) return;
+            Interlocked.Or(ref State->AttentionFlags, (int)flags);
+            Direct?.Interrupt();
         }
     }
 
@@ -281,6 +288,7 @@ internal sealed unsafe partial class Processor : IDisposable
             Code.Dispose();
             Thunks.Dispose();
             Svm?.Dispose();
+            Direct?.Dispose();
             Translator?.Dispose();
             Release();
         }

@@ -5,7 +5,9 @@ namespace Bunraku.Processor.X86;
 /// <summary>The software engines' part of one VM.</summary>
 /// <param name="translateAfter">See <see cref="Processor"/>.</param>
 /// <param name="sizes">Of each vCPU's caches.</param>
-internal sealed class SoftwareVm(GuestMemory memory, CpuModel model, VirtualClock clock, int translateAfter, CodeCacheSizes sizes) : IX86Vm
+/// <param name="direct">Which programs run directly on the host's processor.</param>
+internal sealed class SoftwareVm(GuestMemory memory, CpuModel model, VirtualClock clock, int translateAfter, CodeCacheSizes sizes,
+    DirectUse direct = DirectUse.None) : IX86Vm
 {
     private readonly List<InterpretedCpu> _cpus = [];
     private readonly ProcessorGroup _group = new();
@@ -15,7 +17,7 @@ internal sealed class SoftwareVm(GuestMemory memory, CpuModel model, VirtualCloc
 
     public IX86Cpu CreateCpu(int index)
     {
-        var cpu = new InterpretedCpu(index, new Processor(memory, model, clock, _group, translateAfter, sizes) { CpuIndex = index });
+        var cpu = new InterpretedCpu(index, new Processor(memory, model, clock, _group, translateAfter, sizes, direct) { CpuIndex = index });
         cpu.SetA20(_a20);
         _cpus.Add(cpu);
         return cpu;

@@ -72,6 +72,7 @@ internal static class ExecutionText
     {
         CpuWork.Idle => "halted",
         CpuWork.Outside => "exits and devices",
+        CpuWork.Direct => "direct execution",
         CpuWork.EmittedCode => "translated code",
         CpuWork.Interpreter => "interpreter",
         CpuWork.LookUps => "look-ups of code",

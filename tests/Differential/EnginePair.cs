@@ -51,6 +51,7 @@ internal sealed unsafe class EnginePair : IDisposable
     private const int WatchdogMilliseconds = 4;
 
     private readonly World _subject, _reference;
+    private readonly bool _synchronous;
     private readonly VirtualClock _clock = new();
     private readonly Dictionary<(ProgramMode, bool), byte[]> _images = [];
     private readonly CpuState _state = new();
@@ -60,8 +61,12 @@ internal sealed unsafe class EnginePair : IDisposable
     private int _running;
     private volatile bool _late;
 
-    public EnginePair(IX86Engine subject, IX86Engine reference, CpuModel model)
+    /// <param name="synchronous">
+    /// The subject does not count instructions, since it runs programs directly: the two are compared at exits alone, and nothing comes from outside in between.
+    /// </param>
+    public EnginePair(IX86Engine subject, IX86Engine reference, CpuModel model, bool synchronous = false)
     {
+        _synchronous = synchronous;
         _clock.Stop(); // both read the same time
         _subject = new World(subject, model, _clock);
         _reference = new World(reference, model, _clock);
@@ -79,6 +84,9 @@ internal sealed unsafe class EnginePair : IDisposable
 
     /// <summary>How often the subject gave all code up.</summary>
     public ulong CodeFlushes => _subject.Cpu.Counters.CodeFlushes;
+
+    /// <summary>How often the subject ran programs directly.</summary>
+    public ulong DirectEntries => _subject.Cpu.Execution?.Counts.FirstOrDefault(c => c.Name == "direct: entries")?.Value ?? 0;
 
     private void Watch()
     {
@@ -100,6 +108,8 @@ internal sealed unsafe class EnginePair : IDisposable
         rng.Fill(image.AsSpan((int)G.Data, (int)(G.DataSize + 0x6000)));
         rng.Fill(image.AsSpan((int)G.Stack, (int)G.StackSize));
         // The other page of code differs in the bytes that may be changed.
+        // A posted write exits when the processor sees to it: at different places where nobody counts.
+        if (_synchronous) Supervisor.Store(image, Supervisor.Entry(G.Mmio), 0ul);
         image.AsSpan((int)G.Variant, 0x1000).CopyTo(image.AsSpan((int)G.OtherVariant));
         image.AsSpan((int)(G.Lengths + G.Variant - G.Code), 0x1000).CopyTo(image.AsSpan((int)(G.Lengths + G.OtherVariant - G.Code)));
         foreach (PatchSite site in program.Sites)
@@ -137,6 +147,7 @@ internal sealed unsafe class EnginePair : IDisposable
         Volatile.Write(ref _running, 1);
         try
         {
+            if (_synchronous) return RunSynchronously(program, rng);
             (string? difference, ExitReason ending) = Run(program, rng, place.Retired);
             var end = Place.Of(_subject.Cpu);
             if (difference != null && ending is not ExitReason.InternalError) Resynchronise();
@@ -199,6 +210,60 @@ internal sealed unsafe class EnginePair : IDisposable
             }
             if (subject.Controls.InterruptWindowExiting != wanted) subject.Controls = subject.Controls with { InterruptWindowExiting = wanted };
         }
+    }
+
+    /// <summary>The reference goes first: it can be stopped where a program has lost its way.</summary>
+    private ProgramResult RunSynchronously(GuestProgram program, Rng rng)
+    {
+        IX86Cpu subject = _subject.Cpu;
+        var reference = (IFollowingCpu)_reference.Cpu;
+        subject.Controls = reference.Controls;
+        var start = Place.Of(reference);
+        CpuState a = new(), b = new();
+        for (; ; )
+        {
+            X86Exit own = reference.EnterUntil(start.Retired + MostInstructions);
+            var place = Place.Of(reference);
+            ulong retired = place.Retired - start.Retired, exceptions = place.Exceptions - start.Exceptions;
+            if (own.Reason == ExitReason.Kicked || exceptions > MostExceptions) return new ProgramResult(null, own.Reason, retired, exceptions, true);
+            X86Exit exit = subject.Enter();
+            Exits++;
+            subject.ReadState(a);
+            reference.ReadState(b);
+            ForgetPointers(a);
+            ForgetPointers(b);
+            IReadOnlyList<string> differences = !Follower.ExitsEqual(exit, own) ? [$"exit subject {exit.Reason}, reference {own.Reason}", .. StateComparer.Differences(a, b)]
+                : StateComparer.Differences(a, b);
+            string? difference = differences.Count > 0
+                ? $"after {retired:N0} instructions of {program.Mode}, at {exit.Reason}, RIP 0x{a.Rip:X}\n" + string.Join('\n', differences.Select(d => "    " + d))
+                : CompareMemory(program, exit, start.Retired);
+            if (difference != null || exit.Reason is ExitReason.Hlt or ExitReason.TripleFault or ExitReason.InternalError or ExitReason.Exception)
+            {
+                IsBroken |= difference != null;
+                return new ProgramResult(difference, exit.Reason, retired, exceptions, false);
+            }
+            if (exit is { Reason: ExitReason.Io, IsWrite: true, Address: G.WritePort }) DeviceWrites(program, rng);
+            exit.Fault = false;
+            if (!exit.IsWrite && exit.Reason is ExitReason.Io or ExitReason.Mmio or ExitReason.Msr or ExitReason.CrAccess) exit.Data = rng.Value();
+            (own.Data, own.Fault) = (exit.Data, exit.Fault);
+        }
+    }
+
+    /// <summary>What processors keep of the last x87 instruction when nothing was the matter with it depends on the vendor.</summary>
+    private static void ForgetPointers(CpuState s)
+    {
+        s.Xsave.AsSpan(6, 18).Clear();
+        (s.X87Cs, s.X87Ds) = (0, 0);
+    }
+
+    /// <summary>What programs need of a system so that they run directly.</summary>
+    private static void MakeDirect(CpuState s)
+    {
+        s.Rflags = s.Rflags & 0xCD5 | 0x202;
+        s.Cr0 |= 0x4_0000;
+        s.Cr4 |= 0x2_0000;
+        s.Ds = s.Es = new SegmentState(0, 0, 0, 1 << 16);
+        s.Fs = s.Gs = s.Ds with { Base = G.SegmentBase };
     }
 
     private static ulong Stretch(Rng rng) => 1 + (ulong)rng.Below(rng.OneIn(2) ? 300 : 5000);
@@ -294,6 +359,7 @@ internal sealed unsafe class EnginePair : IDisposable
         s.Msrs[MsrIndex.SysenterCs] = G.SysenterCode;
         s.Msrs[MsrIndex.SysenterEip] = entry;
         s.Msrs[MsrIndex.SysenterEsp] = G.Kernel + G.KernelStackTop;
+        if (_synchronous) MakeDirect(s);
         s.Msrs[MsrIndex.FsBase] = s.Fs.Base;
         s.Msrs[MsrIndex.GsBase] = s.Gs.Base;
         s.Msrs[MsrIndex.KernelGsBase] = G.SegmentBase;

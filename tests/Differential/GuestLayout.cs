@@ -62,7 +62,7 @@ internal static class GuestLayout
     public const uint Lengths = 0x8_0000;
 
     // Vectors and ports.
-    public const int DoneVector = 0x80, ServiceVector = 0x82, RoundTripVector = 0x83, FirstInterrupt = 0x40;
+    public const int DoneVector = 0x81, ServiceVector = 0x82, RoundTripVector = 0x83, FirstInterrupt = 0x40;
     public const int WritePort = 0xE1, InterruptPort = 0xE2, DataPort = 0xE3;
 
     // Selectors, as SYSCALL and SYSRET want them, then as SYSENTER does.

@@ -14,7 +14,7 @@ public sealed class ProgramFuzzer : IDisposable
     private readonly ProgramGenerator _generator;
     private EnginePair? _pair;
     private ulong _pairFrom;
-    private ulong _exitsBefore, _flushesBefore;
+    private ulong _exitsBefore, _flushesBefore, _entriesBefore;
 
     public ProgramFuzzer(IX86Engine subject, IX86Engine reference, CpuModel model)
     {
@@ -26,6 +26,9 @@ public sealed class ProgramFuzzer : IDisposable
 
     /// <summary>Only programs of this mode, or of all modes.</summary>
     public ProgramMode? Mode { get; init; }
+
+    /// <summary>The subject runs programs directly: see <see cref="EnginePair"/>.</summary>
+    public bool Synchronous { get; init; }
 
     /// <summary>Instructions that the subject has retired so far; of a program that lost its way no more than it was allowed.</summary>
     public ulong Retired { get; private set; }
@@ -39,6 +42,9 @@ public sealed class ProgramFuzzer : IDisposable
 
     /// <summary>How often the subject gave all code up.</summary>
     public ulong CodeFlushes => _flushesBefore + (_pair?.CodeFlushes ?? 0);
+
+    /// <summary>How often the subject ran programs directly.</summary>
+    public ulong DirectEntries => _entriesBefore + (_pair?.DirectEntries ?? 0);
 
     /// <summary>Runs the program number <paramref name="seed"/>. Null when nothing differs, else a report with a program as small as possible.</summary>
     public string? Run(ulong seed)
@@ -71,9 +77,10 @@ public sealed class ProgramFuzzer : IDisposable
         {
             _exitsBefore += (ulong)_pair.Exits;
             _flushesBefore += _pair.CodeFlushes;
+            _entriesBefore += _pair.DirectEntries;
             _pair.Dispose();
         }
-        _pair = new EnginePair(_subject, _reference, _model);
+        _pair = new EnginePair(_subject, _reference, _model, Synchronous);
         _pairFrom = seed;
     }
 

@@ -72,6 +72,7 @@ internal static class Supervisor
         Descriptor(G.UserCode64, 0x00AF_FB00_0000_FFFF);
         const ulong tss = G.Kernel + G.Tss;
         Descriptor(G.TssSelector, (G.TssSize - 1) | (tss & 0xFF_FFFF) << 16 | 0x8Bul << 40 | (tss >> 24 & 0xFF) << 56);
+        Descriptor(0x78, 0x0040_F500_0000_0000); // the processor's number, as Linux has it
         Descriptor(G.SysenterCode, 0x00CF_9B00_0000_FFFF);
         Descriptor(G.SysenterCode + 8, 0x00CF_9300_0000_FFFF);
         Descriptor(G.SysenterCode + 16, 0x00CF_FB00_0000_FFFF);

@@ -20,6 +20,8 @@ public sealed class EnginesAttribute(params object?[] arguments) : DataAttribute
         IEnumerable<string> names = TestedEngines.Runnable.Where(e => NotRun.Reason(e, testMethod) == null).Select(e => e.Name);
         if (testMethod.DeclaringType!.IsDefined(typeof(TinyCachesTooAttribute)))
             names = names.SelectMany(n => n == TestedEngines.Translator ? (string[])[n, TestedEngines.TinyCaches] : [n]);
+        if (testMethod.DeclaringType!.IsDefined(typeof(DirectTooAttribute)) && TranslatorEngine.WhyNotDirect() == null)
+            names = names.SelectMany(n => n == TestedEngines.Translator ? (string[])[n, TestedEngines.Direct] : [n]);
         return names.Select(n => (object?[])[n, .. arguments]);
     }
 }
@@ -27,6 +29,10 @@ public sealed class EnginesAttribute(params object?[] arguments) : DataAttribute
 /// <summary>Fixtures of what depends on caches of code: they run once more on a translator whose caches are full all the time.</summary>
 [AttributeUsage(AttributeTargets.Class)]
 public sealed class TinyCachesTooAttribute : Attribute;
+
+/// <summary>Fixtures of what programs do: they run once more on a translator that runs programs directly on the host's processor, where it can.</summary>
+[AttributeUsage(AttributeTargets.Class)]
+public sealed class DirectTooAttribute : Attribute;
 
 public static class TestedEngines
 {
@@ -44,9 +50,10 @@ public static class TestedEngines
         _ => engine,
     };
 
-    public const string Translator = "bt", TinyCaches = "bt with tiny caches";
+    public const string Translator = "bt", TinyCaches = "bt with tiny caches", Direct = "bt with direct execution";
 
     public static IX86Engine Find(string name) => name == TinyCaches ? new TranslatorEngine(threshold: 1) { Sizes = CodeCacheSizes.Tiny }
+        : name == Direct ? new TranslatorEngine(threshold: 1) { Direct = DirectUse.Always }
         : Runnable.First(e => e.Name == name);
 }
 

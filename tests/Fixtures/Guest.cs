@@ -144,6 +144,7 @@ internal sealed class Guest : IDisposable
         Gdt(Sel.UserCode32, Desc.Flat(Desc.Code, 3, big)).Gdt(Sel.UserData32, Desc.Flat(Desc.Data, 3, big));
         Gdt(Sel.UserCode16, Desc.Segment(Layout.Code, 0xFFFF, Desc.Code, small, 3)).Gdt(Sel.UserData16, Desc.Segment(Layout.Data, 0xFFFF, Desc.Data, small, 3));
         Gdt(Sel.UserCode64, Desc.Flat(Desc.Code, 3, Desc.Size.Long));
+        Gdt(Sel.UserNumber, 0x0040_F500_0000_0000); // read-only, expand-down, as Linux has it
         Gdt(Sel.Tss, Desc.Segment(Layout.Tss, Layout.TssEnd - Layout.Tss, Desc.Tss32Busy));
         Gdt(Sel.Ldt, Desc.Segment(Layout.Ldt, Layout.LdtSize - 1, Desc.Ldt));
 

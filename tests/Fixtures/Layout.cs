@@ -30,14 +30,17 @@ internal static class Layout
     public const uint Mmio = 0xD000_0000;
 }
 
-/// <summary>Selectors of the descriptors that every guest's GDT has; levels are DPLs.</summary>
+/// <summary>
+/// Selectors of the descriptors that every guest's GDT has; levels are DPLs. Those of user mode are Linux's, so that what is special for its programs is tested.
+/// </summary>
 internal static class Sel
 {
     public const ushort
-        Code32 = 0x08, Data32 = 0x10, Code16 = 0x18, Data16 = 0x20, Code64 = 0x28,
-        UserCode32 = 0x33, UserData32 = 0x3B, UserCode16 = 0x43, UserData16 = 0x4B, UserCode64 = 0x53,
-        Tss = 0x60, // two slots, for long mode
-        Ldt = 0x70, // two slots
+        Code32 = 0x08, Data32 = 0x10, Code64 = 0x18, UserCode32 = 0x23, UserData32 = 0x2B, UserCode64 = 0x33,
+        Code16 = 0x38, Data16 = 0x40, UserCode16 = 0x4B, UserData16 = 0x53,
+        Tss = 0x58, // two slots, for long mode
+        Ldt = 0x68, // two slots
+        UserNumber = 0x7B, // a small data segment, whose limit programs read
         /// <summary>First slot for a test's own descriptors.</summary>
         Free = 0x80;
 }

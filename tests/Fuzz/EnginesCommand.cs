@@ -11,7 +11,7 @@ internal static class EnginesCommand
 {
     private const string Usage =
         "usage: fuzz-engines [--subject NAME] [--reference NAME] [--threshold N] [--count INSTRUCTIONS] [--seed N] [--programs N] [--mode MODE] [--vendor " +
-            "amd|intel] [--caches usual|tiny] [--print yes]";
+            "amd|intel] [--caches usual|tiny] [--direct yes] [--print yes]";
 
     public static int Run(string[] args)
     {
@@ -21,7 +21,7 @@ internal static class EnginesCommand
         int threshold = 2;
         IX86Engine subject, reference;
         ProgramMode? mode = null;
-        bool print = false;
+        bool print = false, direct = false;
         CpuModel model = HostModel.Amd;
         CodeCacheSizes sizes = CodeCacheSizes.Usual;
         try
@@ -53,11 +53,13 @@ internal static class EnginesCommand
                             "tiny" => CodeCacheSizes.Tiny,
                             _ => throw new FormatException(Nearest.Message("size of caches", value, ["usual", "tiny"]))
                         }; break;
+                    case "--direct": direct = true; break;
                     case "--print": print = true; break;
                     default: throw new FormatException(Usage);
                 }
             }
-            subject = SoftwareEngines.Find(subjectName, threshold, sizes);
+            subject = direct ? new TranslatorEngine(threshold) { Direct = DirectUse.Always, Sizes = sizes } : SoftwareEngines.Find(subjectName, threshold, sizes);
+            if (direct && TranslatorEngine.WhyNotDirect() is { } reason) throw new FormatException($"direct execution does not work here: {reason}");
             reference = SoftwareEngines.Find(referenceName, threshold);
         }
         catch (FormatException e)
@@ -65,7 +67,7 @@ internal static class EnginesCommand
             Console.Error.WriteLine($"fuzz-engines: {e.Message}");
             return 2;
         }
-        using var fuzzer = new ProgramFuzzer(subject, reference, model) { Mode = mode };
+        using var fuzzer = new ProgramFuzzer(subject, reference, model) { Mode = direct ? ProgramMode.Long3 : mode, Synchronous = direct };
         if (print)
         {
             Console.WriteLine(fuzzer.Print(seed));
@@ -92,6 +94,7 @@ internal static class EnginesCommand
 
         string Line() => $"{fuzzer.Retired:N0} instructions, {fuzzer.Programs:N0} programs, {fuzzer.Exceptions:N0} exceptions, {fuzzer.Exits:N0} exits, " +
             $"{fuzzer.TripleFaults} shutdowns, {fuzzer.TimedOut} cut short, {fuzzer.CodeFlushes:N0} times code given up, "
+            + (direct ? $"{fuzzer.DirectEntries:N0} direct entries, " : "")
             + $"{watch.Elapsed.TotalSeconds:F0} s, {fuzzer.Retired / watch.Elapsed.TotalSeconds / 1e6:F1} million/s";
     }
 }

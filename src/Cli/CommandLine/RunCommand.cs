@@ -39,6 +39,10 @@ internal sealed class RunCommand : Command
     private readonly Option<CheckInterval?> _checkInterval =
         SingleValue.Parsed<CheckInterval?>("--check-interval", "N",
         "how often the engine 'check' compares at least: a number of instructions, or a time such as 20us or 1ms (default 100us)", t => ParseInterval(t));
+    private readonly Option<DirectChoice?> _direct =
+        SingleValue.Parsed<DirectChoice?>("--direct", "auto|on|off",
+        "run computing programs of the guest on the host's processor as they are: where possible, or else not at all (on), or never (default auto)",
+        ParseDirect, "auto", "on", "off");
     private readonly Option<string?> _cpu =
         SingleValue.Text("--cpu", "MODEL[,+FEATURE,-FEATURE]",
         $"the processor that the guest sees (default {CpuModels.Default}); help lists models and features", [.. CpuModels.All.Select(m => m.Name), HelpWord]);
@@ -91,7 +95,7 @@ internal sealed class RunCommand : Command
     {
         _guest.CompletionSources.Add([.. GuestImage.Names]);
         Arguments.Add(_guest);
-        foreach (Option option in (Option[])[_kernel, _initrd, _modules, _append, _memory, _cpus, _engine, _localApic, _checkInterval, _cpu, _nested,
+        foreach (Option option in (Option[])[_kernel, _initrd, _modules, _append, _memory, _cpus, _engine, _localApic, _checkInterval, _direct, _cpu, _nested,
             _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _rng, _debugExit, _testDevice, _noReboot, _timeout, _stats,
             _statsJson, _trace, _perfMap])
             Options.Add(option);
@@ -114,6 +118,7 @@ internal sealed class RunCommand : Command
             throw new UsageException("give the files either with --initrd or with --module, not both: a kernel goes by their order");
         string engine = parsed.GetValue(_engine) ?? "auto";
         if (parsed.GetValue(_checkInterval) is not null && engine != "check") throw new UsageException("--check-interval is for --engine check");
+        DirectUse direct = ChooseDirect(parsed.GetValue(_direct), engine, parsed.GetValue(_cpuCap) is not null);
         if (command is { Count: 0 }) throw new UsageException("a command is missing behind --");
         if (command is not null && kernel is not null)
             throw new UsageException("a command behind -- needs a guest that can run it; with --kernel, use --append");
@@ -129,6 +134,7 @@ internal sealed class RunCommand : Command
             Engine = engine,
             EngineApics = parsed.GetValue(_localApic) != ApicHolder.Board,
             CheckInterval = parsed.GetValue(_checkInterval) ?? CheckInterval.Default,
+            Direct = direct,
             Cpu = parsed.GetValue(_cpu),
             Nested = parsed.GetValue(_nested),
             Paravirtual = parsed.GetValue(_paravirtual) != Switch.Off,
@@ -165,6 +171,25 @@ internal sealed class RunCommand : Command
         "board" => ApicHolder.Board,
         _ => throw new UsageException(Nearest.Message("holder of the local APICs", text, ["engine", "board"])),
     };
+
+    private enum DirectChoice { Auto, On, Off }
+
+    private static DirectChoice? ParseDirect(string text) => text switch
+    {
+        "auto" => DirectChoice.Auto,
+        "on" => DirectChoice.On,
+        "off" => DirectChoice.Off,
+        _ => throw new UsageException(Nearest.Message("direct execution", text, ["auto", "on", "off"])),
+    };
+
+    /// <summary>Whether it is wanted and works; where it was asked for by name and cannot be had, a message says why.</summary>
+    private static DirectUse ChooseDirect(DirectChoice? choice, string engine, bool isCapped)
+    {
+        if (choice != DirectChoice.On) return choice == DirectChoice.Off || isCapped ? DirectUse.None : DirectUse.WherePays;
+        if (engine is not ("auto" or "bt")) throw new UsageException($"--direct on is for --engine bt, not for {engine}");
+        if (isCapped) throw new UsageException("--direct on does not go with --cpu-cap, which counts the time of virtual processors alone");
+        return TranslatorEngine.WhyNotDirect() is { } reason ? throw new UsageException($"--direct on does not work here: {reason}") : DirectUse.WherePays;
+    }
 
     private static NestedVirtualization? ParseNested(string text) => text switch
     {

@@ -188,6 +188,7 @@ internal sealed unsafe class CodeCache(Processor p, CodeCacheSizes sizes) : ICod
         CpuWork work = p.State->Work;
         p.State->Work = CpuWork.Evictions;
         if ((page.Lines & LinesOf(begin, begin + length)) != 0) DiscardBlocks(page, begin, length);
+        p.Direct?.CodeWritten(pageOffset);
         if (forget) ForgetIfEmpty(pageOffset, page);
         p.State->Work = work;
     }
@@ -195,7 +196,7 @@ internal sealed unsafe class CodeCache(Processor p, CodeCacheSizes sizes) : ICod
     /// <summary>A page without code left is no code page any more.</summary>
     private void ForgetIfEmpty(ulong pageOffset, CodePage page)
     {
-        if (page.First != null || page.FirstCrossing != null) return;
+        if (page.First != null || page.FirstCrossing != null || p.Direct?.Executes(pageOffset) == true) return;
         _codePages.Remove(pageOffset);
         p.Memory.Code.Unwatch(pageOffset, _observer);
     }
@@ -330,6 +331,7 @@ internal sealed unsafe class CodeCache(Processor p, CodeCacheSizes sizes) : ICod
         Flushes++;
         _flushes[(int)cause]++;
         if (p.Translator != null) NoteHotBlocks(p.Translator);
+        p.Direct?.CodeForgotten();
         foreach ((ulong page, _) in _codePages) p.Memory.Code.Unwatch(page, _observer);
         _codePages.Clear();
         _oneShot = null;

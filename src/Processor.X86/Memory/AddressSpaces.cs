@@ -36,6 +36,8 @@ internal sealed class AddressSpaces
 
     private readonly List<SpaceSet> _sets = [new()];
     private readonly long[] _selected = new long[Last + 1]; // when; 0: the number is free, or forgotten
+    private readonly ulong[] _births = new ulong[Last + 1];
+    private ulong _lastBirth;
     private readonly Stack<ushort> _free = new();
     private SpaceSet _current, _previous;
     private ushort _number; // that was selected last
@@ -49,6 +51,18 @@ internal sealed class AddressSpaces
 
     /// <summary>The number names a space. TLB entries with another can never match.</summary>
     public bool IsLive(int number) => number <= Last && _selected[number] != 0;
+
+    private const int BirthShift = 10;
+
+    /// <summary>When a space got its number, with the number: two spaces never have the same.</summary>
+    public ulong BirthOf(int number) => _births[number];
+
+    /// <summary>The space of that birth still has its number.</summary>
+    public bool IsAlive(ulong birth)
+    {
+        int number = (int)(birth & (1ul << BirthShift) - 1);
+        return _births[number] == birth && IsLive(number);
+    }
 
     /// <summary>From now on spaces are selected for this owner and these inputs.</summary>
     public void Enter(AddressSpaceOwner owner, in RightsInputs inputs)
@@ -91,6 +105,7 @@ internal sealed class AddressSpaces
         {
             if (!_free.TryPop(out ushort free)) return 0;
             number = free;
+            _births[number] = ++_lastBirth << BirthShift | number;
             _current.Pcids.Add((ushort)pcid);
         }
         if (number != _number || _selected[number] == 0)

@@ -78,8 +78,21 @@ internal sealed unsafe class Tlb(Processor p)
             held = space;
             p.Translator?.FirstLevel.Drop(p.GuestMode.IsActive);
         }
+        if (p.Direct is { } direct && space != _directSpace)
+        {
+            _directSpace = space;
+            direct.SpaceSelected();
+        }
         s->TlbContext = ((ulong)space << SpaceShift) | (s->Cpl == 3 ? 1ul : 0) | (smapOverride ? SmapOverrideContext : 0);
     }
+
+    private ushort _directSpace; // the space that direct execution was told of
+
+    /// <summary>Names the address space in force for as long as it has its number: another one never has the same.</summary>
+    public ulong SpaceBirth => _spaces.BirthOf((int)((p.State->TlbContext & 0xFFF) >> SpaceShift));
+
+    /// <summary>The space of that birth still has its number.</summary>
+    public bool IsAlive(ulong birth) => _spaces.IsAlive(birth);
 
     /// <summary>Bit of the TLB context that stands for RFLAGS.AC.</summary>
     public const ulong SmapOverrideContext = 2;
@@ -160,6 +173,7 @@ internal sealed unsafe class Tlb(Processor p)
         if ((e->WriteTag & ~0xFFFul) == page) e->WriteTag = Empty;
         if ((e->ExecTag & ~0xFFFul) == page) e->ExecTag = Empty;
         p.Translator?.FirstLevel.DropPage(page);
+        p.Direct?.DropPage(page);
         if (p.JumpCache.MayHold(address)) p.JumpCache.Forget();
     }
 
@@ -229,5 +243,6 @@ internal sealed unsafe class Tlb(Processor p)
             if (e[n].WriteTag != Empty && (byte*)(e[n].Addend + (nint)(e[n].WriteTag & ~0xFFFul)) == page) e[n].WriteTag = Empty;
         }
         p.Translator?.FirstLevel.RevokeWrites(page);
+        p.Direct?.RevokeWrites(p.Code.BackingOffset(page));
     }
 }

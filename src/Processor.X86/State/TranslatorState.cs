@@ -54,6 +54,8 @@ internal unsafe struct TranslatorState
 
     /// <summary>Changes with STAR, LSTAR, FMASK and EFER.SCE, which SYSCALL and SYSRET are emitted with.</summary>
     public uint SystemCalls;
+    /// <summary>The same for SYSRET; another value while software is to hear of each return to the program.</summary>
+    public uint SystemReturns;
     /// <summary>The predictions that hold something: address of the first, or 0.</summary>
     public ulong Predictions;
 

@@ -83,6 +83,7 @@ internal static unsafe class FastSystemCalls
         if ((s->FlagsOther & (uint)Rflags.Tf) != 0) p.Debug.SingleStepNow();
         else p.Debug.SuppressSingleStep(i);
         p.ModeChanged();
+        p.Direct?.ReturnedToUser();
         return Flow.LeaveTo(s, i, target);
     }
 

@@ -33,6 +33,7 @@ internal sealed unsafe class InterruptReturns(Processor p)
         p.Events.IretUnblockedNmis = false;
         if ((s->FlagsOther & (uint)Rflags.Rf) != 0) p.Debug.KeepResumeFlag(s->Retired + i->Ordinal + 1);
         p.ModeChanged();
+        p.Direct?.ReturnedToUser();
         return Flow.LeaveTo(s, i, s->Rip);
     }
 

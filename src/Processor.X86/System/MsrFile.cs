@@ -84,6 +84,17 @@ internal sealed unsafe class MsrFile(Processor p)
             _systemCalls.Add(setting);
         }
         p.State->Translator.SystemCalls = _firstSystemCalls + (uint)known;
+        HearOfReturns(_hearsOfReturns);
+    }
+
+    private bool _hearsOfReturns;
+
+    /// <summary>Whether each SYSRET goes through its handler, or may be translated.</summary>
+    public void HearOfReturns(bool hear)
+    {
+        _hearsOfReturns = hear;
+        uint version = p.State->Translator.SystemCalls;
+        p.State->Translator.SystemReturns = hear ? ~version : version;
     }
 
     private readonly record struct SystemCallValues(ulong Star, ulong Lstar, ulong Fmask, bool Enabled);

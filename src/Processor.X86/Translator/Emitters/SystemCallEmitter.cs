@@ -59,7 +59,7 @@ internal sealed unsafe class SystemCallEmitter(Emission e)
         uint changed = mode & ~ModeKey.SmapOverride | 3u << ModeKey.CplShift | (Setting.KeepsStack ? 0 : ModeKey.Stack32);
         int targets = e.TargetTableOf(changed);
         if (targets < 0) return false;
-        LeaveUnless(StateOffsets.SystemCalls, Setting.Version, number);
+        LeaveUnless(StateOffsets.SystemReturns, Setting.Version, number);
         LeaveIfX87(number);
         e.Asm.LoadState(Host.Rcx, StateOffsets.Gpr(11));
         LeaveIfAny(TranslatorRuntime.RefusedByReturn, number);

@@ -1,0 +1,24 @@
+using Bunraku.Engines;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>What direct execution of one vCPU has done. Written by its thread, read by any.</summary>
+internal sealed class DirectCounters
+{
+    public ulong HelpersStarted, Entries, SystemCalls, Faults, Traps, Interruptions, Fills, Dropped, PagesRefused;
+    public ulong Stretches, Unsuitable;
+
+    public IEnumerable<EngineCount> All =>
+    [
+        new("direct: helpers started", HelpersStarted),
+        new("direct: stretches", Stretches),
+        new("direct: not suitable", Unsuitable),
+        new("direct: entries", Entries),
+        new("direct: left for a system call", SystemCalls),
+        new("direct: left for a page", Faults),
+        new("direct: left for a trap", Traps),
+        new("direct: left for attention", Interruptions),
+        new("direct: mappings made", Fills),
+        new("direct: pages of code refused", PagesRefused),
+    ];
+}

@@ -1,0 +1,500 @@
+using System.ComponentModel;
+using System.Diagnostics;
+using Bunraku.Engines;
+using Bunraku.Platform;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>What the dispatcher has to do after direct execution.</summary>
+internal enum DirectOutcome : byte
+{
+    /// <summary>Go on in software: the program cannot, or should not, run directly now.</summary>
+    Software,
+    /// <summary>Execute one instruction, which something was the matter with, and come back.</summary>
+    Step,
+    /// <summary>Look at the attention flags.</summary>
+    Attention,
+}
+
+/// <summary>
+/// Runs programs of the guest on the host's processor as they are, in helper processes whose address spaces shadow the guest's page tables. Whatever stops a
+/// program there is decided in software: the instruction is executed again by the interpreter, which raises the fault or finds the page, makes the system
+/// call, and sees all that the host's processor must not show. For the vCPU's thread alone, but for <see cref="Interrupt"/>.
+/// </summary>
+internal sealed unsafe class DirectExecution(Processor p, bool always) : IDisposable
+{
+    /// <summary>Helpers of one vCPU; programs beyond take turns.</summary>
+    private const int MostHelpers = 6;
+    /// <summary>Pages that a helper maps at most: a host lets a process have 65,530 mappings.</summary>
+    private const int MostPages = 60_000;
+    /// <summary>So many pages around a fault are mapped with it, if they can be: a power of two.</summary>
+    private const ulong PagesAround = 16;
+    private const ulong PageSize = 0x1000;
+    /// <summary>Hosts do not map below (vm.mmap_min_addr, as distributions set it).</summary>
+    private const ulong AddressBegin = 0x1_0000;
+    /// <summary>After so many blocks in pages that must not run directly a program is not watched any more.</summary>
+    private const int LongestExcursion = 512;
+
+    private readonly DirectRegisters _registers = new(p.State);
+    private readonly ShadowPeek _peek = new(p);
+    private readonly DirectPolicy _policy = new(always);
+    private readonly List<ShadowSpace> _spaces = [];
+    private ShadowSpace? _current;
+    private ulong _fault; // address of the access that the helper could not make; 0: none
+    private bool _faultFetches;
+    private ulong _turn;
+    private int _excursion; // blocks since the program has come to a page that must not run directly
+    private bool _unusable; // the host refused
+    private int _owner = -1; // the thread that traces the helpers
+    private TracedProcess? _inside; // runs guest code now; read by any thread
+
+    /// <summary>What was done, for statistics. Any thread, approximately.</summary>
+    public DirectCounters Counters { get; } = new();
+
+    /// <summary>Why it does not work on this host; null: it does, as far as was seen.</summary>
+    public string? Refusal { get; private set; }
+
+    /// <summary>The dispatcher should call <see cref="Run"/> before the next block.</summary>
+    public bool IsDue { get; private set; }
+
+    /// <summary>Any thread, after it has set attention flags: the program stops where it is.</summary>
+    public void Interrupt() => Volatile.Read(ref _inside)?.Interrupt();
+
+    /// <summary>What a program is known by.</summary>
+    private ulong Root => p.State->Cr3 & 0x000F_FFFF_FFFF_F000;
+
+    /// <summary>The processor has returned from the kernel to a program.</summary>
+    public void ReturnedToUser()
+    {
+        if (_unusable || p.State->Cpl != 3 || !_policy.IsWorthTrying(Root)) return;
+        IsDue = true;
+        Counters.Stretches++;
+        p.WantAttention(Attention.BlockEnd);
+    }
+
+    /// <summary>Another address space is in force.</summary>
+    public void SpaceSelected() => p.Msrs.HearOfReturns(!_unusable && _policy.IsWorthwhile(Root));
+
+    /// <summary>Runs the program until it needs software.</summary>
+    public DirectOutcome Run()
+    {
+        ProcessorState* s = p.State;
+        // After a fault the kernel returns with RF set, which lasts for one instruction.
+        if (s->Cpl == 3 && (s->FlagsOther & (uint)(Rflags.Rf | Rflags.Tf)) == (uint)Rflags.Rf) return DirectOutcome.Step;
+        if (!CanRun(s))
+        {
+            // Also when a fault is delivered, and the kernel goes on.
+            if (s->Cpl == 3) Counters.Unsuitable++;
+            End();
+            return DirectOutcome.Software;
+        }
+        if (!TrySelectSpace()) return Software();
+        if (_fault != 0)
+        {
+            ulong address = _fault;
+            _fault = 0;
+            // An instruction that ends in a page that must not run directly is executed in software; what it leads to comes next.
+            if (!TryFill(address, _faultFetches)) return _current!.IsRefused(address) ? DirectOutcome.Step : Software();
+        }
+        if (_current!.IsRefused(s->Rip & ~(PageSize - 1)))
+        {
+            if (++_excursion == LongestExcursion || !_policy.MayGoOn) return Software();
+            // Back here at the next jump, which may lead elsewhere.
+            p.WantAttention(Attention.BlockEnd);
+            return DirectOutcome.Software;
+        }
+        _excursion = 0;
+        CheckFlags();
+        long begin = Stopwatch.GetTimestamp();
+        CpuWork work = s->Work;
+        s->Work = CpuWork.Direct;
+        TracedStop stop = RunHelper(out TracedRegisters registers, out bool interrupted);
+        s->Work = work;
+        _policy.Count(begin, Stopwatch.GetTimestamp());
+        if (stop == TracedStop.Ended) return interrupted ? DirectOutcome.Attention : Software();
+        return Decide(s, stop, registers);
+    }
+
+    private DirectOutcome Software()
+    {
+        End();
+        return DirectOutcome.Software;
+    }
+
+    private void End()
+    {
+        if (!IsDue) return;
+        IsDue = false;
+        _fault = 0;
+        _excursion = 0;
+        _policy.End(Root);
+        SpaceSelected();
+    }
+
+    /// <summary>Everything that a program could see of its processor is the same in the helper.</summary>
+    private bool CanRun(ProcessorState* s)
+    {
+        const uint mode = ModeKey.CodeSizeMask | ModeKey.Em | ModeKey.Ts | ModeKey.Guest | ModeKey.Single | 3u << ModeKey.CplShift;
+        const ulong pkru = 1 << 9;
+        const uint wantedMode = ModeKey.Code64 | 3u << ModeKey.CplShift;
+        if ((s->Mode & mode) != wantedMode || (s->Mode & ModeKey.AvxEnabled) == 0 || (s->Xcr0 & ~pkru) != 7) return false;
+        const ulong cr0 = (ulong)(Cr0.Pg | Cr0.Am | Cr0.Ne), cr4 = (ulong)(Cr4.Pcide | Cr4.Fsgsbase | Cr4.Osfxsr | Cr4.Osxmmexcpt);
+        if ((s->Cr0 & cr0) != cr0 || (s->Cr4 & cr4) != cr4 || (s->Cr4 & (ulong)Cr4.La57) != 0 || (s->Efer & (ulong)Efer.Sce) == 0) return false;
+        // Pages with another protection key than 0 are not mapped.
+        if ((s->Cr4 & (ulong)Cr4.Pke) != 0 && (s->Pkru & 3) != 0) return false;
+        if ((Flags.Get(s) & ~DirectRegisters.Free) != DirectRegisters.Required) return false;
+        if (s->Cs.Selector != DirectRegisters.Code64 || s->Ss.Selector != DirectRegisters.Data || s->Fs.Selector != 0 || s->Gs.Selector != 0
+            || s->Ds.Selector is not (0 or DirectRegisters.Data) || s->Es.Selector is not (0 or DirectRegisters.Data)) return false;
+        if (p.MustStep || p.Events.InterruptShadow || p.WriteWatch.IsOn || p.Following.Until != null || p.Memory.Rights.WereTaken || !p.Tlb.AllowsFills) return false;
+        if ((s->Mxcsr & ~0xFFFFu) != 0 || s->Rip >= DirectHelper.AddressEnd || s->Fs.Base >= DirectHelper.AddressEnd || s->Gs.Base >= DirectHelper.AddressEnd) return false;
+        return HasEqualDescriptors();
+    }
+
+    /// <summary>
+    /// Behind the selectors that the host accepts from a program lie the descriptors that the guest has there, so that loading one does the same. The host's
+    /// others cannot be loaded, nor has a helper an LDT.
+    /// </summary>
+    private bool HasEqualDescriptors()
+    {
+        const ushort processorNumber = 0x7B;
+        const uint flatCode64 = 0xA0FB, flatCode32 = 0xC0FB, flatData = 0xC0F3, accessed = 1, dataOfPrograms = 0xF0, kind = 0xFA;
+        return IsFlat(DirectRegisters.Code64, flatCode64) && IsFlat(DirectRegisters.Code32, flatCode32) && IsFlat(DirectRegisters.Data, flatData)
+            && TryRead(processorNumber, out Descriptor number) && (number.Attributes & kind) == dataOfPrograms;
+
+        bool IsFlat(ushort selector, uint attributes) => TryRead(selector, out Descriptor d) && d.Base == 0 && d.Limit == uint.MaxValue
+            && (d.Attributes | accessed) == attributes;
+
+        bool TryRead(ushort selector, out Descriptor descriptor)
+        {
+            ulong raw = 0;
+            bool isThere = p.Segments.DescriptorAddress(selector) is { } address && (address & 7) == 0 && _peek.TryRead(address, out raw);
+            descriptor = new Descriptor(raw);
+            return isThere;
+        }
+    }
+
+    private bool TrySelectSpace()
+    {
+        int thread = Environment.CurrentManagedThreadId;
+        if (thread != _owner)
+        {
+            // Only the thread that has started a helper can trace it.
+            DropHelpers();
+            _owner = thread;
+        }
+        ulong birth = p.Tlb.SpaceBirth;
+        ShadowSpace? space = _current?.Birth == birth ? _current : _spaces.Find(known => known.Birth == birth);
+        if (space == null)
+        {
+            // One whose space was flushed, or the one that was used longest ago.
+            space = _spaces.Find(known => !p.Tlb.IsAlive(known.Birth)) ?? (_spaces.Count < MostHelpers ? TryStart(birth) : _spaces.MinBy(known => known.Used));
+            if (space == null) return false;
+            space.BeginAnew(birth);
+        }
+        if (space.Count > MostPages) space.Clear();
+        space.Used = ++_turn;
+        _current = space;
+        return true;
+    }
+
+    private ShadowSpace? TryStart(ulong birth)
+    {
+        try
+        {
+            var space = new ShadowSpace(new DirectHelper(p.Memory.Backing, _registers), birth);
+            _spaces.Add(space);
+            Counters.HelpersStarted++;
+            return space;
+        }
+        catch (Win32Exception e)
+        {
+            _unusable = true;
+            Refusal = e.Message;
+            return null;
+        }
+    }
+
+    /// <summary>Runs guest code in the helper; the state is what it left.</summary>
+    /// <param name="interrupted">With <see cref="TracedStop.Ended"/>: nothing ran, since somebody wants attention.</param>
+    private TracedStop RunHelper(out TracedRegisters registers, out bool interrupted)
+    {
+        ShadowSpace space = _current!;
+        TracedProcess process = space.Helper.Process;
+        registers = default;
+        interrupted = false;
+        if (!space.Helper.TryFinish() || !_registers.TrySet(process, space.Helper.HiddenBy))
+        {
+            Discard(space);
+            return TracedStop.Ended;
+        }
+        // Who sets attention flags looks at _inside afterwards.
+        Interlocked.Exchange(ref _inside, process);
+        if (p.State->AttentionFlags != 0)
+        {
+            Volatile.Write(ref _inside, null);
+            interrupted = true;
+            return TracedStop.Ended;
+        }
+        Counters.Entries++;
+        TracedStop stop = process.Run();
+        Volatile.Write(ref _inside, null);
+        if (stop != TracedStop.Ended && _registers.TryGet(process, out registers)) return stop;
+        // What the program has done since it was entered is lost.
+        Discard(space);
+        throw new EngineException("a process that runs code of the guest directly was ended from outside, and its registers with it");
+    }
+
+    private void Discard(ShadowSpace space)
+    {
+        _spaces.Remove(space);
+        if (_current == space) _current = null;
+        space.Dispose();
+    }
+
+    private DirectOutcome Decide(ProcessorState* s, TracedStop stop, in TracedRegisters r)
+    {
+        TracedProcess process = _current!.Helper.Process;
+        if (r.Cs != DirectRegisters.Code64 || r.Ds != s->Ds.Selector || r.Es != s->Es.Selector || (r.Fs | r.Gs) != 0 || r.Ss != DirectRegisters.Data)
+            TakeSegments(s, r);
+        else p.ModeChanged(); // AC, TF
+        switch (stop)
+        {
+            case TracedStop.Ending:
+                Discard(_current!);
+                End();
+                return DirectOutcome.Software;
+            case TracedStop.SystemCall:
+                Counters.SystemCalls++;
+                s->Rip = (s->Rip - SystemCallLength) & Flow.RipMask(s);
+                return DirectOutcome.Step;
+        }
+        if (process.WasInterrupted)
+        {
+            Counters.Interruptions++;
+            return DirectOutcome.Attention;
+        }
+        const int segmentationFault = 11, trap = 5, badSystemCall = 31, mapError = 1, accessError = 2, keyError = 4;
+        if (!process.TryGetSignal(out int code, out ulong address)) return DirectOutcome.Step;
+        switch (process.Signal)
+        {
+            case segmentationFault when code is mapError or accessError or keyError:
+                Counters.Faults++;
+                _fault = address & ~(PageSize - 1);
+                _faultFetches = address - s->Rip < 16;
+                if (!_policy.MayGoOn) return Software();
+                // What the tables allow already needs no instruction in software.
+                return TryFillBefore(s, address) ? DirectOutcome.Attention : DirectOutcome.Step;
+            case trap:
+                Counters.Traps++;
+                return TakeTrap(s, code);
+            case badSystemCall:
+                // In the host's page of old system calls, which it has carried out the return of.
+                s->Rip = address;
+                s->Rsp -= 8;
+                return DirectOutcome.Step;
+            default:
+                return DirectOutcome.Step;
+        }
+    }
+
+    /// <summary>SYSCALL, or INT 80h, of which the host tells when RIP is behind them.</summary>
+    private const ulong SystemCallLength = 2;
+
+    /// <summary>A fault in a page that only the helper does not know yet: no flag of the guest's tables would change.</summary>
+    private bool TryFillBefore(ProcessorState* s, ulong address)
+    {
+        ShadowSource source = _peek.Find(address);
+        HelperProtection known = _current![address & ~(PageSize - 1)].Rights;
+        HelperProtection wanted = _faultFetches ? HelperProtection.Execute : known != HelperProtection.None ? HelperProtection.Write : HelperProtection.Read;
+        // Once it is mapped, software has to say what else is wanted.
+        return (source.Rights & wanted) != 0 && (known & wanted) == 0 && known == HelperProtection.None;
+    }
+
+    /// <summary>The program has loaded segment registers: software loads them, too.</summary>
+    private void TakeSegments(ProcessorState* s, in TracedRegisters r)
+    {
+        (ulong fsBase, ulong gsBase) = (r.FsBase, r.GsBase);
+        Load(Seg.Ds, r.Ds);
+        Load(Seg.Es, r.Es);
+        Load(Seg.Fs, r.Fs);
+        Load(Seg.Gs, r.Gs);
+        if (r.Ss != s->Ss.Selector) Load(Seg.Ss, r.Ss);
+        if (r.Cs != s->Cs.Selector && p.Segments.TryReadDescriptor((ushort)r.Cs, out Descriptor code))
+            code.CopyTo(&s->Cs, (ushort)r.Cs);
+        (s->Fs.Base, s->Gs.Base) = (fsBase, gsBase);
+        p.ModeChanged();
+
+        void Load(Seg segment, ulong selector)
+        {
+            if (ProcessorState.Segment(s, segment)->Selector != (ushort)selector) p.Segments.LoadSegment(segment, (ushort)selector);
+        }
+    }
+
+    /// <summary>INT3 and INT1, which the host tells of when they are over; or a single step that the program has asked for.</summary>
+    private DirectOutcome TakeTrap(ProcessorState* s, int code)
+    {
+        const int kernel = 0x80, breakpoint = 1;
+        if ((s->FlagsOther & (uint)Rflags.Tf) != 0 && code is not (kernel or breakpoint))
+        {
+            p.Debug.NoteSingleStep();
+            return DirectOutcome.Attention;
+        }
+        byte* last = p.Mmu.Fetch(s->Rip - 1);
+        s->Rip -= *last is 0xCC or 0xF1 ? 1ul : 2;
+        return DirectOutcome.Step;
+    }
+
+    /// <summary>
+    /// Maps the page of an address and what lies around it, as far as the guest's tables allow. False: the page cannot be mapped for this access.
+    /// </summary>
+    private bool TryFill(ulong address, bool fetches)
+    {
+        ShadowSpace space = _current!;
+        ulong page = address & ~(PageSize - 1);
+        if (!IsMappable(page)) return false;
+        ShadowSource source = _peek.Find(page);
+        if (source.Rights == HelperProtection.None) return false;
+        HelperProtection rights = RightsOf(page, source, fetches);
+        if (fetches && (rights & HelperProtection.Execute) == 0)
+        {
+            Counters.PagesRefused++;
+            space.Refuse(page);
+            return false;
+        }
+        ShadowSpace.Entry known = space[page];
+        if (known.Offset == source.Offset && (rights & ~known.Rights) == 0) return false;
+        if (fetches)
+        {
+            space.Map(page, PageSize, source.Offset, rights);
+            Counters.Fills++;
+            return true;
+        }
+        FillAround(space, page, source.Length);
+        return true;
+    }
+
+    /// <summary>A helper can have guest memory at this address.</summary>
+    private bool IsMappable(ulong page) => page is >= AddressBegin and < DirectHelper.AddressEnd && !_current!.Helper.IsOwn(page);
+
+    /// <summary>Rights that a helper may have to a page.</summary>
+    private HelperProtection RightsOf(ulong page, in ShadowSource source, bool executes)
+    {
+        HelperProtection rights = source.Rights & HelperProtection.Read;
+        byte* host = p.Memory.Backing.Pointer + source.Offset;
+        if (executes && (source.Rights & HelperProtection.Execute) != 0 && IsInnocent(page, source.Offset)) return rights | HelperProtection.Execute;
+        if ((source.Rights & HelperProtection.Write) != 0 && !p.Code.IsCodePage(host)) rights |= HelperProtection.Write;
+        return rights;
+    }
+
+    /// <summary>The code of a page may run; from here on whoever writes there tells first.</summary>
+    private bool IsInnocent(ulong page, ulong offset)
+    {
+        ShadowSpace space = _current!;
+        // Every other way to write there goes before the bytes are looked at.
+        if (!p.Code.WatchCode(offset)) return false;
+        byte* ram = p.Memory.Backing.Pointer;
+        var code = new ReadOnlySpan<byte>(ram + offset, (int)PageSize);
+        ReadOnlySpan<byte> next = default;
+        ShadowSpace.Entry behind = space[page + PageSize], before = space[page - PageSize];
+        if ((behind.Rights & HelperProtection.Execute) != 0) next = new ReadOnlySpan<byte>(ram + behind.Offset, (int)PageSize);
+        bool cpuid = space.Helper.CpuidFaults;
+        if (!NativeCode.IsInnocent(code, next, cpuid)) return false;
+        ulong rip = p.State->Rip;
+        if (!NativeCode.IsStraightCodeInnocent(code, (rip & ~(PageSize - 1)) == page ? (int)(rip & (PageSize - 1)) : 0)) return false;
+        return (before.Rights & HelperProtection.Execute) == 0
+            || NativeCode.IsSeamInnocent(new ReadOnlySpan<byte>(ram + before.Offset, (int)PageSize), code, cpuid);
+    }
+
+    /// <summary>Maps the pages of an aligned window that lead to RAM, as few mappings as will do. Nothing there becomes executable, nor loses that.</summary>
+    private void FillAround(ShadowSpace space, ulong page, ulong length)
+    {
+        ulong window = Math.Clamp(length, PagesAround * PageSize, 512 * PageSize);
+        ulong from = page & ~(window - 1), to = Math.Min(from + window, DirectHelper.AddressEnd);
+        ulong start = 0, mapped = 0, offset = 0;
+        HelperProtection rights = HelperProtection.None;
+        for (ulong at = from; at < to; at += PageSize)
+        {
+            ShadowSource source = IsMappable(at) ? _peek.Find(at) : default;
+            ShadowSpace.Entry known = space[at];
+            HelperProtection wanted = source.Rights == HelperProtection.None || (known.Rights & HelperProtection.Execute) != 0 ? HelperProtection.None
+                : RightsOf(at, source, executes: false);
+            if (at == page && wanted == HelperProtection.None && source.Rights != HelperProtection.None) wanted = RightsOf(at, source, executes: false);
+            if (known.Offset == source.Offset && known.Rights == wanted) wanted = HelperProtection.None; // as it should be
+            if (mapped != 0 && wanted == rights && source.Offset == offset + mapped)
+            {
+                mapped += PageSize;
+                continue;
+            }
+            Flush();
+            if (wanted == HelperProtection.None) continue;
+            (start, mapped, offset, rights) = (at, PageSize, source.Offset, wanted);
+        }
+        Flush();
+
+        void Flush()
+        {
+            if (mapped == 0) return;
+            space.Map(start, mapped, offset, rights);
+            Counters.Fills++;
+            mapped = 0;
+        }
+    }
+
+    /// <summary>
+    /// Operating systems clear accessed flags and do not say so, counting on entries that do not stay for ever; and a page may be another one since.
+    /// </summary>
+    private void CheckFlags()
+    {
+        ShadowSpace space = _current!;
+        if (!_policy.IsTimeToCheck(Root)) return;
+        foreach (ulong page in space.Pages.ToArray())
+        {
+            ShadowSpace.Entry known = space[page];
+            ShadowSource source = _peek.Find(page);
+            if (source.Offset != known.Offset || (known.Rights & ~source.Rights) != 0) space.Drop(page);
+        }
+    }
+
+    /// <summary>INVLPG.</summary>
+    public void DropPage(ulong page)
+    {
+        foreach (ShadowSpace space in _spaces) space.Drop(page);
+    }
+
+    /// <summary>The page of the backing memory holds code from now on: programs must not write to it without software's knowing.</summary>
+    public void RevokeWrites(ulong offset)
+    {
+        foreach (ShadowSpace space in _spaces) space.DropOffset(offset, HelperProtection.Write);
+    }
+
+    /// <summary>The page of the backing memory was written to: what was known of its code is not true any more.</summary>
+    public void CodeWritten(ulong offset)
+    {
+        foreach (ShadowSpace space in _spaces) space.DropOffset(offset, HelperProtection.Execute);
+    }
+
+    /// <summary>No page's writes are watched any more.</summary>
+    public void CodeForgotten()
+    {
+        foreach (ShadowSpace space in _spaces) space.DropAll(HelperProtection.Execute);
+    }
+
+    /// <summary>A program may execute the page of the backing memory directly: its writes must stay watched.</summary>
+    public bool Executes(ulong offset)
+    {
+        foreach (ShadowSpace space in _spaces)
+        {
+            if (space.Holds(offset, HelperProtection.Execute)) return true;
+        }
+        return false;
+    }
+
+    private void DropHelpers()
+    {
+        foreach (ShadowSpace space in _spaces) space.Dispose();
+        _spaces.Clear();
+        _current = null;
+    }
+
+    public void Dispose() => DropHelpers();
+}

@@ -1,0 +1,121 @@
+using System.ComponentModel;
+
+namespace Bunraku.Processor.X86;
+
+/// <summary>
+/// The shadow of one address space: what of it a helper has mapped, entry by entry as the guest's tables say. It is a cache, as a TLB is: entries come by
+/// faults and go by INVLPG, by flushes, and when code is found on a page.
+/// </summary>
+internal sealed class ShadowSpace(DirectHelper helper, ulong birth) : IDisposable
+{
+    /// <summary>A page that is mapped: what of the backing memory, and how.</summary>
+    public readonly record struct Entry(ulong Offset, HelperProtection Rights);
+
+    private const ulong PageSize = 0x1000;
+
+    private readonly Dictionary<ulong, Entry> _entries = []; // by linear address
+    private readonly Dictionary<ulong, List<ulong>> _byOffset = []; // linear addresses, by place in the backing memory
+
+    private readonly HashSet<ulong> _refused = []; // linear pages whose code must not run directly
+
+    public DirectHelper Helper => helper;
+
+    /// <summary>The page's code must not run directly, as far as is known.</summary>
+    public bool IsRefused(ulong page) => _refused.Contains(page);
+
+    public void Refuse(ulong page) => _refused.Add(page);
+
+    /// <summary>When the space that is shadowed got its number; another one: nothing of this is worth anything.</summary>
+    public ulong Birth { get; private set; } = birth;
+
+    /// <summary>When it was entered last, in turns.</summary>
+    public ulong Used { get; set; }
+
+    public int Count => _entries.Count;
+
+    public Entry this[ulong page] => _entries.GetValueOrDefault(page);
+
+    public IEnumerable<ulong> Pages => _entries.Keys;
+
+    /// <summary>The shadow is one of another space from now on.</summary>
+    public void BeginAnew(ulong birth)
+    {
+        Birth = birth;
+        Clear();
+    }
+
+    /// <summary>Nothing is mapped any more.</summary>
+    public void Clear()
+    {
+        _refused.Clear();
+        if (_entries.Count == 0) return;
+        _entries.Clear();
+        _byOffset.Clear();
+        helper.UnmapLater();
+    }
+
+    /// <summary>Maps pages that follow each other in the guest and in the backing memory.</summary>
+    /// <param name="from">First linear address.</param>
+    public void Map(ulong from, ulong length, ulong offset, HelperProtection rights)
+    {
+        for (ulong done = 0; done < length; done += PageSize)
+        {
+            ulong page = from + done;
+            Forget(page);
+            _entries[page] = new Entry(offset + done, rights);
+            if (!_byOffset.TryGetValue(offset + done, out List<ulong>? places)) _byOffset[offset + done] = places = new List<ulong>(1);
+            places.Add(page);
+        }
+        helper.Later(HelperImage.Map(from, length, rights, helper.Process.MemoryDescriptor, offset));
+    }
+
+    private bool Forget(ulong page)
+    {
+        if (!_entries.Remove(page, out Entry known)) return false;
+        List<ulong> places = _byOffset[known.Offset];
+        places.Remove(page);
+        if (places.Count == 0) _byOffset.Remove(known.Offset);
+        return true;
+    }
+
+    /// <summary>A linear page is mapped no more.</summary>
+    public void Drop(ulong page)
+    {
+        _refused.Remove(page);
+        if (Forget(page)) helper.Later(HelperImage.Unmap(page, PageSize));
+    }
+
+    /// <summary>A page of the backing memory is nowhere mapped with these rights any more.</summary>
+    public void DropOffset(ulong offset, HelperProtection rights)
+    {
+        // Where the page was refused nobody remembers: it was because of what was written over now.
+        if ((rights & HelperProtection.Execute) != 0) _refused.Clear();
+        if (!_byOffset.TryGetValue(offset, out List<ulong>? places)) return;
+        foreach (ulong page in places.ToArray())
+        {
+            if ((_entries[page].Rights & rights) != 0) Drop(page);
+        }
+    }
+
+    /// <summary>Nothing is mapped with these rights any more.</summary>
+    public void DropAll(HelperProtection rights)
+    {
+        foreach ((ulong page, Entry e) in _entries.ToArray())
+        {
+            if ((e.Rights & rights) != 0) Drop(page);
+        }
+    }
+
+    /// <summary>The page of the backing memory is mapped with these rights somewhere.</summary>
+    public bool Holds(ulong offset, HelperProtection rights)
+    {
+        if (!_byOffset.TryGetValue(offset, out List<ulong>? places)) return false;
+        foreach (ulong page in places)
+        {
+            if ((_entries[page].Rights & rights) != 0) return true;
+        }
+        return false;
+    }
+
+    public void Dispose() => helper.Dispose();
+}

@@ -1,0 +1,382 @@
+using System.Runtime.Intrinsics.X86;
+using Bunraku.Engines;
+using Iced.Intel;
+using static Iced.Intel.AssemblerRegisters;
+
+namespace Bunraku.Fixtures;
+
+/// <summary>
+/// Programs of a system like Linux, as they run directly on the host's processor: what a program can do, see and break is the same on every engine. The guest's
+/// kernel is a handler for each event, which reports and returns.
+/// </summary>
+[DirectToo]
+public sealed class DirectTests
+{
+    private const uint Entry = Layout.Spare + 0x8_0000, Handler = Entry + 0x1000; // supervisor pages
+    private const uint Program = Layout.Code;
+    private const uint Star = 0xC000_0081, Lstar = 0xC000_0082, Fmask = 0xC000_0084;
+    private const ulong If = 0x200;
+    /// <summary>"Genu" of GenuineIntel.</summary>
+    private const int IntelVendor = 0x756E_6547;
+
+    /// <summary>A guest whose program has what Linux gives it. SYSCALL ends the run with RAX as it is.</summary>
+    private static Guest NewGuest(string model = "max")
+    {
+        var g = new Guest(Mode.Long, 3, model);
+        CpuState s = g.State;
+        s.Rflags |= If;
+        s.Cr0 |= 0x4_0000; // AM
+        s.Cr4 |= 0x7_0000; // FSGSBASE, PCIDE, OSXSAVE
+        s.Cr4 |= 0x80;
+        s.Xcr0 = 7;
+        s.Ds = s.Es = s.Fs = s.Gs = new SegmentState(0, 0, 0, 0x1_0000);
+        s.Msrs[Star] = (ulong)(Sel.UserCode32) << 48 | (ulong)Sel.Code32 << 32;
+        s.Msrs[Lstar] = Entry;
+        s.Msrs[Fmask] = 0x4_0700;
+        for (uint page = Entry; page < Layout.MemorySize; page += 0x1000) g.Tables[page] &= ~Pte.U;
+        g.Place(Entry, 64, a => a.hlt());
+        return g;
+    }
+
+    /// <summary>On that engine the program must have run directly, or the test says nothing.</summary>
+    private static void AssertRanDirectly(string engine, Guest g)
+    {
+        if (engine != TestedEngines.Direct) return;
+        ulong entries = g.Cpu.Execution!.Counts.Single(c => c.Name == "direct: entries").Value;
+        Assert.True(entries > 0, "the program did not run directly");
+    }
+
+    private static Outcome Run(string engine, Guest g)
+    {
+        Outcome o = g.Run(engine);
+        AssertRanDirectly(engine, g);
+        return o;
+    }
+
+    [Theory, Engines]
+    public void Registers_of_every_kind_come_out_as_the_program_left_them(string engine)
+    {
+        using Guest g = NewGuest();
+        g.Write(Layout.Data, Enumerable.Range(1, 32).Select(n => (byte)n).ToArray());
+        g.Code(a =>
+        {
+            a.mov(rbx, Layout.Data);
+            a.vmovdqu(ymm15, __[rbx]);
+            a.vpaddb(ymm3, ymm15, ymm15);
+            a.fld1();
+            a.fldpi();
+            a.mov(r15, 0x1234_5678_9ABC_DEF0);
+            a.mov(rbp, r15);
+            a.ror(rbp, 12);
+            a.mov(rsi, 0x7000_1234_5678);
+            a.wrfsbase(rsi);
+            a.std();
+            a.stc();
+            a.mov(eax, -1);
+            a.adc(eax, 0);
+            a.syscall();
+        });
+        Outcome o = Run(engine, g).Done();
+        CpuState s = o.State;
+        Assert.Equal((0x1234_5678_9ABC_DEF0ul, 0xEF01_2345_6789_ABCDul, 0ul), (s.Gpr[15], s.Gpr[5], s.Gpr[0]));
+        Assert.Equal(0x7000_1234_5678ul, s.Fs.Base);
+        // DF; CF, ZF, PF, AF of FFFFFFFFh + 0 + 1
+        Assert.Equal(If | 0x400 | 0x55 | 2, s.Gpr[11]);
+        Assert.Equal(2, s.Xsave[160 + 3 * 16]);
+        Assert.Equal(1, s.Xsave[160 + 15 * 16]);
+        Assert.Equal(64, s.Xsave[576 + 3 * 16 + 15]);
+        Assert.Equal(0x30, s.Xsave[3] & 0x38); // TOP is 6
+    }
+
+    [Theory, Engines]
+    public void A_sum_over_many_pages_sets_their_accessed_flags_and_dirty_flags_only_where_it_writes(string engine)
+    {
+        using Guest g = NewGuest();
+        for (uint n = 0; n < 64; n++) g.Write(Layout.Spare + n * 0x1000 + 8 * n, (ulong)n);
+        g.Code(a =>
+        {
+            Label next = a.CreateLabel();
+            a.mov(ebx, Layout.Spare);
+            a.xor(eax, eax);
+            a.mov(ecx, 64);
+            a.Label(ref next);
+            a.add(rax, __[rbx]);
+            a.add(rbx, 0x1008);
+            a.dec(ecx);
+            a.jnz(next);
+            a.mov(__qword_ptr[Layout.Spare + 0x5010], rax);
+            a.syscall();
+        });
+        Assert.Equal(64ul * 63 / 2, Run(engine, g).Done().State.Gpr[0]);
+        Assert.Equal(64ul * 63 / 2, g.Read<ulong>(Layout.Spare + 0x5010));
+        for (uint n = 0; n < 64; n++)
+            Assert.Equal(n == 5 ? Pte.A | Pte.D : Pte.A, g.Tables[Layout.Spare + n * 0x1000] & (Pte.A | Pte.D));
+        Assert.Equal(0ul, g.Tables[Layout.Spare + 0x4_1000] & (Pte.A | Pte.D));
+    }
+
+    [Theory]
+    [Engines("divide", X.DE), Engines("undefined", X.UD), Engines("int3", X.BP, 1), Engines("privileged", X.GP), Engines("not canonical", X.GP),
+        Engines("stack not canonical", X.SS), Engines("int", X.GP), Engines("out", X.GP), Engines("unaligned", X.AC), Engines("alignment", X.GP)]
+    public void Faults_have_the_vector_and_place_that_they_have_everywhere(string engine, string what, int vector, int after = 0)
+    {
+        using Guest g = NewGuest();
+        g.Code(a =>
+        {
+            a.xor(ecx, ecx);
+            a.mov(rbx, 0x8000_0000_0000);
+            a.mov(r8d, Layout.Data + 1);
+            if (what == "unaligned")
+            {
+                a.pushfq();
+                a.or(__dword_ptr[rsp], 0x4_0000);
+                a.popfq();
+            }
+            g.Mark(a, "at");
+            switch (what)
+            {
+                case "divide": a.div(ecx); break;
+                case "undefined": a.ud2(); break;
+                case "int3": a.int3(); break;
+                case "privileged": a.hlt(); break;
+                case "not canonical": a.mov(eax, __dword_ptr[rbx]); break;
+                case "stack not canonical":
+                    a.mov(rbp, rbx);
+                    a.mov(eax, __dword_ptr[rbp]);
+                    break;
+                case "int": a.@int(0x41); break;
+                case "out": a.@out(0x80, al); break;
+                case "unaligned": a.mov(eax, __dword_ptr[r8]); break;
+                default: a.movaps(xmm0, __[r8]); break;
+            }
+        });
+        Outcome o = Run(engine, g);
+        Assert.Equal(vector, o.Vector);
+        Assert.Equal(g["at"] + (ulong)after + (what == "stack not canonical" ? 3ul : 0), o.Frame.Rip);
+    }
+
+    [Theory]
+    [Engines("read", 4u), Engines("write", 6u), Engines("write to what may be read", 7u), Engines("fetch", 0x14u), Engines("fetch from data", 0x15u), Engines("supervisor's", 5u)]
+    public void Page_faults_tell_address_and_kind(string engine, string what, uint error)
+    {
+        const ulong absent = 0x1234_5000;
+        using Guest g = NewGuest();
+        g.Tables[Layout.Spare] |= Pte.Nx;
+        g.Tables[Layout.Spare + 0x1000] &= ~Pte.W;
+        ulong address = what switch { "write to what may be read" => Layout.Spare + 0x1008, "fetch from data" => Layout.Spare, "supervisor's" => Entry, _ => absent + 8 };
+        g.Code(a =>
+        {
+            a.mov(rbx, address);
+            a.mov(r9d, Layout.Spare + 0x1000);
+            a.mov(r10, __[r9]);
+            g.Mark(a, "at");
+            if (what.StartsWith("write", StringComparison.Ordinal)) a.mov(__[rbx], rax);
+            else if (what.StartsWith("fetch", StringComparison.Ordinal)) a.jmp(rbx);
+            else a.mov(rax, __[rbx]);
+        });
+        Outcome o = Run(engine, g);
+        Assert.Equal((X.PF, (uint?)error, address), (o.Vector, o.Frame.Error, o.State.Cr2));
+        Assert.Equal(what.StartsWith("fetch", StringComparison.Ordinal) ? address : g["at"], o.Frame.Rip);
+    }
+
+    [Theory, Engines]
+    public void A_single_step_that_the_program_asks_for_traps_behind_the_next_instruction(string engine)
+    {
+        using Guest g = NewGuest();
+        g.Code(a =>
+        {
+            a.pushfq();
+            a.or(__dword_ptr[rsp], 0x100);
+            a.popfq();
+            a.inc(eax);
+            g.Mark(a, "after");
+            a.inc(eax);
+        });
+        Outcome o = Run(engine, g);
+        Assert.Equal((X.DB, g["after"], 1ul), (o.Vector, o.Frame.Rip, o.State.Gpr[0]));
+        Assert.Equal(0x4000ul, o.State.Dr6 & 0x4000);
+    }
+
+    [Theory]
+    [Engines("cpuid"), Engines("rdtsc"), Engines("xgetbv"), Engines("rdpid")]
+    public void Instructions_that_would_show_the_host_show_the_guest(string engine, string what)
+    {
+        bool isIntel = X86Base.CpuId(0, 0).Ebx == IntelVendor;
+        using Guest g = NewGuest(what == "cpuid" && !isIntel ? "x86-64-v3-intel" : "max");
+        g.State.Msrs[0x10] = 1ul << 60;
+        g.State.Msrs[0xC000_0103] = 0x4711;
+        g.Code(a =>
+        {
+            // Direct execution begins before, and comes to the instruction.
+            Label loop = a.CreateLabel();
+            a.mov(esi, 1000);
+            a.Label(ref loop);
+            a.dec(esi);
+            a.jnz(loop);
+            a.jmp(Layout.Spare);
+        });
+        g.Place(Layout.Spare, 64, a =>
+        {
+            a.xor(eax, eax);
+            a.xor(ecx, ecx);
+            switch (what)
+            {
+                case "cpuid": a.cpuid(); break;
+                case "rdtsc": a.rdtsc(); break;
+                case "xgetbv": a.xgetbv(); break;
+                default: a.rdpid(rax); break;
+            }
+            a.syscall();
+        });
+        CpuState s = Run(engine, g).Done().State;
+        switch (what)
+        {
+            case "cpuid":
+                Assert.Equal(!isIntel, s.Gpr[3] == IntelVendor);
+                break;
+            case "rdtsc":
+                Assert.InRange(s.Gpr[2] << 32 | (uint)s.Gpr[0], 1ul << 60, (1ul << 60) + (1ul << 50));
+                break;
+            case "xgetbv":
+                Assert.Equal(7ul, s.Gpr[0]);
+                break;
+            default:
+                Assert.Equal(0x4711ul, s.Gpr[0]);
+                break;
+        }
+    }
+
+    /// <summary>Twice: SYSCALL to a kernel that gives the page another frame.</summary>
+    [Theory, Engines]
+    public void A_page_that_the_kernel_maps_elsewhere_is_seen_elsewhere(string engine)
+    {
+        using Guest g = NewGuest();
+        const uint page = Layout.Spare + 0x2000, other = Layout.Spare + 0x7000;
+        g.Write(page, 0x11u);
+        g.Write(other, 0x22u);
+        ulong entry = g.Tables.EntryAddress(page);
+        g.Place(Entry, 64, a =>
+        {
+            Label end = a.CreateLabel();
+            a.test(edi, edi);
+            a.jnz(end);
+            a.mov(__qword_ptr[(int)entry], (int)(other | Pte.P | Pte.W | Pte.U));
+            a.invlpg(__[(int)page]);
+            a.sysretq();
+            a.Label(ref end);
+            a.hlt();
+        });
+        g.Code(a =>
+        {
+            a.mov(ebx, page);
+            a.mov(eax, __dword_ptr[rbx]);
+            a.xor(edi, edi);
+            a.syscall();
+            a.shl(eax, 8);
+            a.or(eax, __dword_ptr[rbx]);
+            a.mov(__dword_ptr[rbx + 4], eax);
+            a.inc(edi);
+            a.syscall();
+        });
+        Assert.Equal(0x1122ul, Run(engine, g).Done().State.Gpr[0]);
+        Assert.Equal((0x1122u, 0u), (g.Read<uint>(other + 4), g.Read<uint>(page + 4)));
+    }
+
+    [Theory]
+    [Engines(0u), Engines(0x3000u)]
+    public void Code_that_the_program_writes_is_what_it_runs(string engine, uint alias)
+    {
+        using Guest g = NewGuest();
+        const uint function = Layout.Spare + 0x1000;
+        // mov eax, imm32; ret
+        g.Write(function, (byte[])[0xB8, 0, 0, 0, 0, 0xC3]);
+        if (alias != 0) g.Tables[function + alias] = function | Pte.P | Pte.W | Pte.U;
+        g.Code(a =>
+        {
+            Label next = a.CreateLabel();
+            a.mov(ebx, function);
+            a.mov(ebp, function + alias);
+            a.mov(ecx, 50);
+            a.xor(edx, edx);
+            a.Label(ref next);
+            a.mov(__dword_ptr[rbp + 1], ecx);
+            a.call(rbx);
+            a.add(edx, eax);
+            a.dec(ecx);
+            a.jnz(next);
+            a.mov(eax, edx);
+            a.syscall();
+        });
+        Assert.Equal(50ul * 51 / 2, Run(engine, g).Done().State.Gpr[0]);
+    }
+
+    /// <summary>Whatever number a system call has, and however it is made, it is the guest's kernel's.</summary>
+    [Theory, Engines]
+    public void No_system_call_reaches_the_host(string engine)
+    {
+        using Guest g = NewGuest();
+        const uint counter = Layout.Spare + 0x2000;
+        g.Place(Entry, 64, a =>
+        {
+            a.inc(__dword_ptr[(int)counter]);
+            a.sysretq();
+        });
+        g.Place(Handler, 64, a =>
+        {
+            a.inc(__dword_ptr[(int)counter + 4]);
+            a.iretq();
+        });
+        g.Idt(X.Done, Desc.Gate(g.StubCode, Handler, Desc.IntGate, 3));
+        g.Code(a =>
+        {
+            Label next = a.CreateLabel();
+            a.xor(ebx, ebx);
+            a.Label(ref next);
+            a.mov(eax, ebx);
+            // exit, exit_group, kill and their like would end a process with these arguments.
+            a.xor(edi, edi);
+            a.mov(esi, 9);
+            a.syscall();
+            a.mov(eax, ebx);
+            a.mov(r8d, Layout.Spare);
+            a.call(r8);
+            a.inc(ebx);
+            a.cmp(ebx, 450);
+            a.jne(next);
+            a.ud2();
+        });
+        // On a page of its own, which does not run directly.
+        g.Place(Layout.Spare, 64, a =>
+        {
+            a.@int(X.Done);
+            a.ret();
+        });
+        Outcome o = Run(engine, g);
+        Assert.Equal((X.UD, 450ul), (o.Vector, o.State.Gpr[3]));
+        Assert.Equal((450u, 450u), (g.Read<uint>(counter), g.Read<uint>(counter + 4)));
+    }
+
+    [Theory, Engines]
+    public void A_kick_stops_a_program_that_never_calls_its_kernel(string engine)
+    {
+        using Guest g = NewGuest();
+        g.Code(a =>
+        {
+            Label forever = a.CreateLabel();
+            a.Label(ref forever);
+            a.inc(rax);
+            a.jmp(forever);
+        });
+        g.On(engine);
+        ulong before = 0;
+        for (int n = 0; n < 3; n++)
+        {
+            using var kicker = new Timer(_ => g.Cpu.Kick(), null, 50, Timeout.Infinite);
+            Assert.Equal(ExitReason.Kicked, g.Cpu.Enter().Reason);
+            var s = new CpuState();
+            g.Cpu.ReadState(s);
+            Assert.True(s.Gpr[0] > before, "the program did not go on");
+            before = s.Gpr[0];
+        }
+        AssertRanDirectly(engine, g);
+    }
+}
