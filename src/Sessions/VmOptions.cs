@@ -1,4 +1,5 @@
 using Bunraku.Hypervisor.Scheduling;
+using Bunraku.Machine.Firmware;
 
 namespace Bunraku.Sessions;
 
@@ -18,6 +19,12 @@ public record VmOptions
 
     /// <summary>A guest by name, one of <see cref="GuestImage.Names"/>; not used where there is a <see cref="Kernel"/>.</summary>
     public string Guest { get; init; } = "linux";
+
+    /// <summary>
+    /// Firmware that finds something to boot by itself: one of <see cref="FirmwareImage.Names"/>, or the path of a ROM's contents. Neither <see cref="Guest"/>
+    /// nor <see cref="Kernel"/> is used then. Null: there is none.
+    /// </summary>
+    public string? Bios { get; init; }
 
     /// <summary>Path of a kernel: bzImage, ELF with a PVH note, or multiboot. Null: the <see cref="Guest"/>.</summary>
     public string? Kernel { get; init; }
@@ -107,6 +114,14 @@ public record VmOptions
             || Kernel is null, nameof(Command), $"a command needs a guest that can run it; with {o(nameof(Kernel))}, use {o(nameof(Append))}");
         Require(Initrd is null || Modules.Count == 0, nameof(Modules),
             $"give the files either with {o(nameof(Initrd))} or with {o(nameof(Modules))}, not both: a kernel goes by their order");
+
+        if (Bios is not null)
+        {
+            Require(Kernel is null && Command is null && Append is null && Initrd is null && Modules.Count == 0, nameof(Bios),
+                $"the firmware boots by itself, so that {o(nameof(Kernel))}, {o(nameof(Initrd))}, {o(nameof(Modules))}, {o(nameof(Append))} and a command are of "
+                + "no use");
+            Require(Memory > SmallestMemory, nameof(Memory), "a machine with firmware needs more than 1 MiB");
+        }
 
         foreach (VmDisk disk in Disks)
         {

@@ -1,6 +1,7 @@
 using System.CommandLine;
 using Bunraku.Engine.Check;
 using Bunraku.Hypervisor.Scheduling;
+using Bunraku.Machine.Firmware;
 using Bunraku.Processor.X86;
 
 namespace Bunraku.Cli.CommandLine;
@@ -14,6 +15,8 @@ internal sealed class RunCommand : Command
     private static readonly string[] EngineNames = [.. KnownEngines.All.Select(e => e.Name), "auto"];
 
     private readonly Argument<string?> _guest = new("GUEST") { Arity = ArgumentArity.ZeroOrOne, Description = "linux (default), linux-generic or hello" };
+    private readonly Option<string?> _bios = SingleValue.Text("--bios", "NAME|FILE", "firmware that boots from a disk by itself: seabios, or a ROM's contents",
+        [.. FirmwareImage.Names]);
     private readonly Option<string?> _kernel = SingleValue.Text("--kernel", "FILE", "a kernel of your own: bzImage, ELF with a PVH note, or multiboot");
     private readonly Option<string?> _initrd =
         SingleValue.Text("--initrd", "FILE",
@@ -91,7 +94,7 @@ internal sealed class RunCommand : Command
     {
         _guest.CompletionSources.Add([.. GuestImage.Names]);
         Arguments.Add(_guest);
-        foreach (Option option in (Option[])[_kernel, _initrd, _modules, _append, _memory, _cpus, _engine, _localApic, _checkInterval, _cpu, _nested,
+        foreach (Option option in (Option[])[_bios, _kernel, _initrd, _modules, _append, _memory, _cpus, _engine, _localApic, _checkInterval, _cpu, _nested,
             _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _rng, _debugExit, _testDevice, _noReboot, _timeout, _stats,
             _statsJson, _trace, _perfMap])
             Options.Add(option);
@@ -109,6 +112,9 @@ internal sealed class RunCommand : Command
     {
         string? guest = parsed.GetValue(_guest), kernel = parsed.GetValue(_kernel), initrd = parsed.GetValue(_initrd);
         if (guest is not null && kernel is not null) throw new UsageException($"give either the guest '{guest}' or --kernel, not both");
+        string? bios = parsed.GetValue(_bios);
+        if (guest is not null && bios is not null) throw new UsageException($"give either the guest '{guest}' or --bios, not both");
+        if (bios == "") throw new UsageException("the firmware's name is empty");
         if (guest == "") throw new UsageException("the guest's name is empty");
         if (initrd is not null && parsed.GetValue(_modules) is { Length: > 0 })
             throw new UsageException("give the files either with --initrd or with --module, not both: a kernel goes by their order");
@@ -120,6 +126,7 @@ internal sealed class RunCommand : Command
         return new RunOptions
         {
             Guest = guest ?? "linux",
+            Bios = bios,
             Kernel = kernel,
             Initrd = initrd,
             Modules = parsed.GetValue(_modules) is { Length: > 0 } modules ? modules : [],
