@@ -19,7 +19,9 @@ public enum PageRights : byte
 /// <summary>A cache of mappings: a vCPU of a software engine. Told when rights were taken away, or memory lies elsewhere.</summary>
 public interface IPageRightsObserver
 {
-    /// <summary>Rights to some pages were taken away, or the map has changed: every cached mapping must go, and then be reported. Any thread, must not wait.</summary>
+    /// <summary>
+    /// Rights to some pages were taken away, or the map has changed: every cached mapping must go, and then be reported. Any thread, must not wait.
+    /// </summary>
     void RightsTaken(Revocation revocation);
 }
 

@@ -1,4 +1,5 @@
 using Bunraku.Hypervisor.Scheduling;
+using Bunraku.Machine.Ahci;
 using Bunraku.Machine.Firmware;
 
 namespace Bunraku.Sessions;
@@ -73,6 +74,9 @@ public record VmOptions
     /// <summary>Ports, interrupt wires and device memory of QEMU's pc-testdev, for test kernels.</summary>
     public bool TestDevice { get; init; }
 
+    /// <summary>Images of compact discs or DVDs, each in a drive of its own on a SATA controller; Linux calls the drives sr0, sr1 and so on.</summary>
+    public IReadOnlyList<string> CompactDiscs { get; init; } = [];
+
     /// <summary>Disks, which Linux calls vda, vdb and so on.</summary>
     public IReadOnlyList<VmDisk> Disks { get; init; } = [];
 
@@ -118,8 +122,8 @@ public record VmOptions
         if (Bios is not null)
         {
             Require(Kernel is null && Command is null && Append is null && Initrd is null && Modules.Count == 0, nameof(Bios),
-                $"the firmware boots by itself, so that {o(nameof(Kernel))}, {o(nameof(Initrd))}, {o(nameof(Modules))}, {o(nameof(Append))} and a command are of "
-                + "no use");
+                $"the firmware boots by itself, so that {o(nameof(Kernel))}, {o(nameof(Initrd))}, {o(nameof(Modules))}, {o(nameof(Append))} and a command "
+                + "are of no use");
             Require(Memory > SmallestMemory, nameof(Memory), "a machine with firmware needs more than 1 MiB");
         }
 
@@ -128,6 +132,9 @@ public record VmOptions
             Require(disk.Serial.Length <= VmDisk.LongestSerial && !disk.Serial.AsSpan().ContainsAnyExceptInRange('!', '~'), nameof(Disks),
                 $"'{disk.Serial}' is no serial number; it has up to {VmDisk.LongestSerial} printable characters without spaces");
         }
+        int drives = CompactDiscs.Count + Disks.Count(d => d.Bus == DiskBus.Ahci);
+        Require(drives <= AhciController.Ports, nameof(CompactDiscs),
+            $"{drives} drives are too many for the SATA controller; with disks on it, it has {AhciController.Ports}");
         const int mostDisks = 24;
         Require(Disks.Count <= mostDisks, nameof(Disks), $"{Disks.Count} disks are too many; the board has slots for {mostDisks}");
 

@@ -41,6 +41,16 @@ internal sealed class GrubImages : IDisposable
         return disk;
     }
 
+    /// <summary>A CD that boots GRUB, which carries out <paramref name="script"/> on COM1.</summary>
+    public string CompactDisc(string script)
+    {
+        string root = Path.Combine(_folder, "root"), disc = Path.Combine(_folder, "grub.iso");
+        Directory.CreateDirectory(Path.Combine(root, "boot/grub"));
+        File.WriteAllText(Path.Combine(root, "boot/grub/grub.cfg"), Serial + script);
+        Run("grub-mkrescue", ["-d", Modules, "-o", disc, root]);
+        return disc;
+    }
+
     public static void Run(string program, IEnumerable<string> arguments)
     {
         using var process = new TestProcess(new ProcessStartInfo(program, arguments) { RedirectStandardOutput = true, RedirectStandardError = true });

@@ -57,6 +57,36 @@ public sealed class SeaBiosTests
         Assert.Contains("found virtio-blk at", log, StringComparison.OrdinalIgnoreCase);
     }
 
+    /// <summary>SeaBIOS's driver for AHCI reads CD and disk: nothing can be booted from the disk, so that the CD's turn comes.</summary>
+    [Theory]
+    [InlineData("interp")]
+    [InlineData("bt")]
+    public async Task GRUB_boots_from_a_CD_and_reads_a_SATA_disk(string engine)
+    {
+        using var grub = new GrubImages();
+        string disc = grub.CompactDisc("cat (hd0)2047+1\nhalt\n"), disk = Path.Combine(grub.Folder, "sata.img");
+        byte[] image = new byte[1 << 20];
+        "WHAT-IS-ON-THE-LAST-SECTOR\n"u8.CopyTo(image.AsSpan(2047 * 512));
+        File.WriteAllBytes(disk, image);
+        var output = new MemoryStream();
+        await using Vm vm = new VmBuilder(KnownEngines.All)
+        {
+            Bios = "seabios",
+            Engine = engine,
+            Memory = 128 << 20,
+            Disks = [new VmDisk(new DiskOptions(disk) { Format = ImageFormat.Raw }) { Bus = DiskBus.Ahci }],
+            CompactDiscs = [disc],
+            Output = output,
+            Timeout = TimeSpan.FromMinutes(3),
+        }.Build();
+        VmResult result = await vm.RunAsync();
+        string console = Encoding.UTF8.GetString(output.ToArray());
+        Assert.True(result.Cause.Reason == StopReason.PowerOff, $"{result.Cause}: {console}");
+        Assert.Contains("Boot failed: not a bootable disk", console, StringComparison.Ordinal);
+        Assert.Contains("Booting from DVD/CD", console, StringComparison.Ordinal);
+        Assert.Contains("WHAT-IS-ON-THE-LAST-SECTOR", console, StringComparison.Ordinal);
+    }
+
     /// <summary>Ends a run when the guest has printed a text.</summary>
     private sealed class Until(string text, CancellationTokenSource end) : MemoryStream
     {

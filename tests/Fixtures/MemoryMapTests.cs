@@ -4,8 +4,8 @@ using static Iced.Intel.AssemblerRegisters;
 namespace Bunraku.Fixtures;
 
 /// <summary>
-/// ROM, and memory that comes to lie elsewhere while the guest runs: what firmware on a PC meets (Intel 440FX data sheet, "PAM[6:0] - Programmable Attribute Map
-/// Registers").
+/// ROM, and memory that comes to lie elsewhere while the guest runs: what firmware on a PC meets (Intel 440FX data sheet, "PAM[6:0] - Programmable Attribute
+/// Map Registers").
 /// </summary>
 public sealed class MemoryMapTests
 {

@@ -71,7 +71,14 @@ internal sealed class RunCommand : Command
     private readonly Option<string[]?> _disks = new("--disk")
     {
         HelpName = "FILE[,NAME=VALUE]...",
-        Description = "a disk image, raw or qcow2; once for each disk (vda, vdb, ...). NAME: format, readonly, serial, snapshot, backing, discard",
+        Description = "a disk image, raw or qcow2; once for each disk (vda, vdb, ...). NAME: format, readonly, serial, snapshot, backing, discard, bus",
+        Arity = ArgumentArity.OneOrMore,
+        AllowMultipleArgumentsPerToken = false,
+    };
+    private readonly Option<string[]?> _compactDiscs = new("--cdrom")
+    {
+        HelpName = "FILE",
+        Description = "an image of a CD or DVD; once for each drive",
         Arity = ArgumentArity.OneOrMore,
         AllowMultipleArgumentsPerToken = false,
     };
@@ -95,8 +102,8 @@ internal sealed class RunCommand : Command
         _guest.CompletionSources.Add([.. GuestImage.Names]);
         Arguments.Add(_guest);
         foreach (Option option in (Option[])[_bios, _kernel, _initrd, _modules, _append, _memory, _cpus, _engine, _localApic, _checkInterval, _cpu, _nested,
-            _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _rng, _debugExit, _testDevice, _noReboot, _timeout, _stats,
-            _statsJson, _trace, _perfMap])
+            _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _compactDiscs, _rng, _debugExit, _testDevice, _noReboot, _timeout,
+            _stats, _statsJson, _trace, _perfMap])
             Options.Add(option);
     }
 
@@ -149,6 +156,7 @@ internal sealed class RunCommand : Command
             },
             Serial = parsed.GetValue(_serial) ?? new SerialTarget(SerialKind.Stdio),
             Disks = parsed.GetValue(_disks) is { Length: > 0 } disks ? [.. disks.Select(DiskArgument.Parse)] : [],
+            CompactDiscs = parsed.GetValue(_compactDiscs) is { Length: > 0 } discs ? discs : [],
             Rng = parsed.GetValue(_rng),
             DebugExit = parsed.GetValue(_debugExit),
             TestDevice = parsed.GetValue(_testDevice),

@@ -65,7 +65,8 @@ public static class MemoryLayout
     {
         ArgumentOutOfRangeException.ThrowIfLessThanOrEqual(size, HighMemory);
         ulong low = Math.Min(size, LowMemoryEnd);
-        List<MemoryRegion> regions = [new(0, HighMemory, 0, false), new(HighMemory, low - HighMemory, HighMemory, false), new(FirmwareEnd - rom, rom, low, true)];
+        List<MemoryRegion> regions =
+            [new(0, HighMemory, 0, false), new(HighMemory, low - HighMemory, HighMemory, false), new(FirmwareEnd - rom, rom, low, true)];
         if (size > low) regions.Add(new(HighMemoryStart, size - low, low + rom, false));
         return regions;
     }

@@ -97,7 +97,9 @@ internal sealed class ShadowRam : IMmioDevice
     /// <summary>Nothing shows there.</summary>
     public ulong ReadMmio(ulong offset, int size) => ulong.MaxValue;
 
-    /// <summary>Writes to what shows as ROM or as nothing; they reach RAM where the map says so, as firmware that copies itself into its shadow expects.</summary>
+    /// <summary>
+    /// Writes to what shows as ROM or as nothing; they reach RAM where the map says so, as firmware that copies itself into its shadow expects.
+    /// </summary>
     public void WriteMmio(ulong offset, int size, ulong value)
     {
         Attribute attribute = _attributes[offset / Segment];

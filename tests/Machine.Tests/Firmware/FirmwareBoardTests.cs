@@ -183,7 +183,8 @@ public sealed class FirmwareBoardTests : IDisposable
             if (!table.StartsWith("FACS"u8)) Assert.Equal(0, Sum(table));
             return table;
         }
-        ReadOnlySpan<byte> xsdt = Table(BinaryPrimitives.ReadUInt64LittleEndian(rsdp.AsSpan(24))), rsdt = Table(BinaryPrimitives.ReadUInt32LittleEndian(rsdp.AsSpan(16)));
+        ReadOnlySpan<byte> xsdt = Table(BinaryPrimitives.ReadUInt64LittleEndian(rsdp.AsSpan(24)));
+        ReadOnlySpan<byte> rsdt = Table(BinaryPrimitives.ReadUInt32LittleEndian(rsdp.AsSpan(16)));
         List<string> found = [];
         for (int n = 0; 36 + 8 * n < xsdt.Length; n++)
         {
@@ -227,7 +228,8 @@ public sealed class FirmwareBoardTests : IDisposable
             at = end + 2;
         }
         Assert.Equal([1, 3, 4, 4, 4, 16, 17, 19, 32, 127], types);
-        Assert.Equal((types.Count, largest), (BinaryPrimitives.ReadUInt16LittleEndian(anchor.AsSpan(28)), BinaryPrimitives.ReadUInt16LittleEndian(anchor.AsSpan(8))));
+        Assert.Equal(types.Count, BinaryPrimitives.ReadUInt16LittleEndian(anchor.AsSpan(28)));
+        Assert.Equal(largest, BinaryPrimitives.ReadUInt16LittleEndian(anchor.AsSpan(8)));
     }
 
     [Fact]
