@@ -37,7 +37,7 @@ public sealed class CheckEngine(IX86Engine subject, IX86Engine reference) : IX86
 }
 
 /// <summary>Subject and reference of one VM. They share a clock that stands still while one of them runs, so that both see the same time.</summary>
-internal sealed class CheckVm : IX86Vm
+internal sealed class CheckVm : IX86Vm, IMemoryMapObserver
 {
     private readonly IX86Engine _subject, _reference;
     private readonly CheckInterval _interval;
@@ -54,11 +54,16 @@ internal sealed class CheckVm : IX86Vm
         CpuModel reproducible = model with { Features = model.Features.Where(f => f is not (CpuFeature.Rdrand or CpuFeature.Rdseed)).ToHashSet() };
         _time = new SteppedCounter(clock.CounterFrequency);
         var stepped = new VirtualClock(_time, clock.CounterFrequency);
-        _shadow = new GuestMemory(memory.Regions, rights: memory.Rights);
+        _shadow = new GuestMemory(memory.InitialRegions, rights: memory.Rights);
+        _shadow.Map(memory.Regions);
         _subjectVm = subject.CreateVm(memory, reproducible, stepped);
         NarrowedModel = _subjectVm.NarrowedModel ?? reproducible;
         _referenceVm = reference.CreateVm(_shadow, NarrowedModel, stepped);
+        memory.Add(this);
     }
+
+    /// <inheritdoc/>
+    public void MapChanged(IReadOnlyList<MemoryRegion> before) => _shadow.Map(_memory.Regions);
 
     public CpuModel? NarrowedModel { get; }
 
@@ -82,6 +87,7 @@ internal sealed class CheckVm : IX86Vm
 
     public void Dispose()
     {
+        _memory.Remove(this);
         _cpu?.Dispose();
         _subjectVm.Dispose();
         _referenceVm.Dispose();

@@ -18,7 +18,7 @@ internal sealed unsafe class ShadowMemory : IDisposable
     private readonly GuestMemory _real;
     private readonly IFollowingCpu _reference;
     private readonly Lock _lock = new();
-    private readonly List<(ulong Address, byte[] Bytes)> _late = []; // device writes while the subject ran; under the lock
+    private readonly List<(ulong Offset, byte[] Bytes)> _late = []; // device writes while the subject ran; under the lock
     private bool _running; // under the lock
     private readonly Dictionary<ulong, byte[]> _before = []; // what pages held at the last checkpoint that were written since
     private readonly Stack<byte[]> _buffers = [];
@@ -37,12 +37,12 @@ internal sealed unsafe class ShadowMemory : IDisposable
     /// <summary>The reference's memory.</summary>
     public GuestMemory Own { get; }
 
-    private void DeviceWrote(ulong address, ReadOnlySpan<byte> bytes)
+    private void DeviceWrote(ulong offset, ReadOnlySpan<byte> bytes)
     {
         lock (_lock)
         {
-            if (_running) _late.Add((address, bytes.ToArray()));
-            else Own.Write(address, bytes);
+            if (_running) _late.Add((offset, bytes.ToArray()));
+            else Own.WriteBacking(offset, bytes);
         }
     }
 
@@ -71,7 +71,7 @@ internal sealed unsafe class ShadowMemory : IDisposable
         {
             _running = false;
             // When exactly they came, nobody knows: a guest that looked at the place at the same time may have seen either.
-            foreach ((ulong address, byte[] bytes) in _late) Own.Write(address, bytes);
+            foreach ((ulong offset, byte[] bytes) in _late) Own.WriteBacking(offset, bytes);
             _late.Clear();
         }
         foreach (ulong page in _before.Keys)
@@ -129,7 +129,7 @@ internal sealed unsafe class ShadowMemory : IDisposable
     public void Rewind()
     {
         _real.OnDeviceWrite = null;
-        foreach ((ulong page, byte[] bytes) in _before) Own.Write(Own.AddressOf(page), bytes);
+        foreach ((ulong page, byte[] bytes) in _before) Own.WriteBacking(page, bytes);
         foreach ((ulong offset, ulong length) in Allocated(_real, Own))
         {
             for (ulong at = offset; at < offset + length; at += (ulong)PageSize)
@@ -142,7 +142,7 @@ internal sealed unsafe class ShadowMemory : IDisposable
     }
 
     private static void CopyPage(GuestMemory from, GuestMemory to, ulong offset) =>
-        to.Write(to.AddressOf(offset), new ReadOnlySpan<byte>(from.Backing.Pointer + offset, PageSize));
+        to.WriteBacking(offset, new ReadOnlySpan<byte>(from.Backing.Pointer + offset, PageSize));
 
     public void Dispose()
     {

@@ -24,10 +24,11 @@ internal sealed record KvmShared(GuestMemory Memory, VirtualClock Clock, KvmCpui
 }
 
 /// <summary>One KVM virtual machine: memory slots over the guest's regions, and what all vCPUs share.</summary>
-internal sealed unsafe class KvmVm : IX86Vm, IDirtyPageLog
+internal sealed unsafe class KvmVm : IX86Vm, IDirtyPageLog, IMemoryMapObserver
 {
-    /// <summary>Three pages for VT-x without unrestricted guests, and one for its identity map: in the hole below 4 GiB where no device of ours lies.</summary>
-    private const ulong TssAddress = 0xFFFB_D000, IdentityMapAddress = 0xFFFB_C000;
+    /// <summary>Three pages for VT-x without unrestricted guests, and one for its identity map: between the APICs and the firmware's ROM, where no device
+    /// lies.</summary>
+    private const ulong TssAddress = 0xFEFF_D000, IdentityMapAddress = 0xFEFF_C000;
     /// <summary>KVM_MSR_EXIT_REASON_INVAL, _UNKNOWN and _FILTER.</summary>
     private const ulong MsrExits = 1 | 2 | 4;
 
@@ -59,7 +60,8 @@ internal sealed unsafe class KvmVm : IX86Vm, IDirtyPageLog
                 _vm.Request(KvmRequest.SetIdentityMapAddress, &address);
             }
             if (kvm.Check(KvmCapability.SetTssAddress) != 0) _vm.Request(KvmRequest.SetTssAddress, unchecked((nuint)TssAddress));
-            SetMemory(log: false);
+            SetMemory([], _memory.Regions);
+            _memory.Add(this);
             Shortcuts = new KvmShortcuts(_vm, () => _shared.Apics);
             _hasClock = kvm.Check(KvmCapability.AdjustClock) != 0;
             if (_hasClock) SetClock((ulong)clock.Nanoseconds);
@@ -151,35 +153,73 @@ internal sealed unsafe class KvmVm : IX86Vm, IDirtyPageLog
 
     // ---- memory
 
-    /// <summary>Slot n is region n of the guest's memory.</summary>
-    private void SetMemory(bool log)
+    private readonly List<MemoryRegion?> _slots = []; // what each slot of KVM shows; null: it is free
+    private bool _log;
+
+    /// <summary>Slots of regions that there are no more go before others come, since KVM refuses an overlap. A region that stays keeps its slot.</summary>
+    private void SetMemory(IReadOnlyList<MemoryRegion> before, IReadOnlyList<MemoryRegion> after)
     {
-        IReadOnlyList<MemoryRegion> regions = _memory.Regions;
-        for (int n = 0; n < regions.Count; n++)
+        foreach (MemoryRegion r in before.Except(after))
         {
-            MemoryRegion r = regions[n];
-            if (r.IsReadOnly && !_readOnlyMemory)
-                throw new InvalidOperationException("this KVM has no read-only memory, which the machine's ROM needs; use the engine interp");
-            var slot = new KvmMemoryRegion
+            int slot = _slots.IndexOf(r);
+            // Nobody can ask for its log any more: what was written there is told as the devices' writes are.
+            if (_log) _memory.MarkWritten(r, ReadLog(slot, r));
+            SetSlot(slot, r with { Length = 0 });
+            _slots[slot] = null;
+        }
+        foreach (MemoryRegion r in after.Except(before))
+        {
+            int slot = _slots.IndexOf(null);
+            if (slot < 0)
             {
-                Slot = (uint)n,
-                Flags = (r.IsReadOnly ? KvmMemoryRegion.ReadOnly : 0) | (log ? KvmMemoryRegion.LogDirtyPages : 0),
-                GuestAddress = r.Start,
-                Size = r.Length,
-                HostAddress = (ulong)(_memory.Backing.Pointer + r.Offset),
-            };
-            _vm.Request(KvmRequest.SetMemoryRegion, &slot);
+                slot = _slots.Count;
+                _slots.Add(null);
+            }
+            SetSlot(slot, r);
+            _slots[slot] = r;
         }
     }
 
-    public void Enable(bool on) => SetMemory(on);
+    private void SetSlot(int slot, MemoryRegion r)
+    {
+        if (r.IsReadOnly && !_readOnlyMemory)
+            throw new InvalidOperationException("this KVM has no read-only memory, which the machine's ROM needs; use the engine interp");
+        var request = new KvmMemoryRegion
+        {
+            Slot = (uint)slot,
+            Flags = (r.IsReadOnly ? KvmMemoryRegion.ReadOnly : 0) | (_log && !r.IsReadOnly ? KvmMemoryRegion.LogDirtyPages : 0),
+            GuestAddress = r.Start,
+            Size = r.Length,
+            HostAddress = (ulong)(_memory.Backing.Pointer + r.Offset),
+        };
+        _vm.Request(KvmRequest.SetMemoryRegion, &request);
+    }
+
+    /// <inheritdoc/>
+    public void MapChanged(IReadOnlyList<MemoryRegion> before) => SetMemory(before, _memory.Regions);
+
+    public void Enable(bool on)
+    {
+        _log = on;
+        for (int slot = 0; slot < _slots.Count; slot++)
+        {
+            if (_slots[slot] is { } r) SetSlot(slot, r);
+        }
+    }
 
     public ulong[] Take(int region)
     {
-        var bitmap = new ulong[((_memory.Regions[region].Length >> GuestMemory.PageShift) + 63) / 64];
+        MemoryRegion r = _memory.Regions[region];
+        return ReadLog(_slots.IndexOf(r), r);
+    }
+
+    private ulong[] ReadLog(int slot, MemoryRegion r)
+    {
+        var bitmap = new ulong[((r.Length >> GuestMemory.PageShift) + 63) / 64];
+        if (slot < 0 || r.IsReadOnly) return bitmap; // nobody writes to ROM
         fixed (ulong* p = bitmap)
         {
-            var log = new KvmDirtyLog { Slot = (uint)region, Bitmap = p };
+            var log = new KvmDirtyLog { Slot = (uint)slot, Bitmap = p };
             _vm.Request(KvmRequest.GetDirtyLog, &log);
         }
         return bitmap;
@@ -205,6 +245,7 @@ internal sealed unsafe class KvmVm : IX86Vm, IDirtyPageLog
     {
         if (_disposed) return;
         _disposed = true;
+        _memory.Remove(this);
         foreach (KvmCpu cpu in _cpus) cpu.Release();
         _vm.Dispose();
     }

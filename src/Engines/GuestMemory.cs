@@ -7,7 +7,9 @@ namespace Bunraku.Engines;
 /// <param name="Start">First guest-physical address, a multiple of 4096.</param>
 /// <param name="Length">Bytes, a multiple of 4096.</param>
 /// <param name="Offset">Where the range begins inside the backing memory.</param>
-/// <param name="IsReadOnly">Guest writes are ignored (ROM).</param>
+/// <param name="IsReadOnly">
+/// ROM: what a vCPU writes there exits as a write to a device at that address does, so that one may answer or nobody; bus masters are refused.
+/// </param>
 public readonly record struct MemoryRegion(ulong Start, ulong Length, ulong Offset, bool IsReadOnly)
 {
     /// <summary>First address behind the range.</summary>
@@ -19,13 +21,25 @@ public readonly record struct MemoryRegion(ulong Start, ulong Length, ulong Offs
 }
 
 /// <summary>Bytes that something other than a vCPU wrote to guest memory.</summary>
-public delegate void DeviceWrite(ulong address, ReadOnlySpan<byte> bytes);
+/// <param name="offset">Where, in the backing memory.</param>
+public delegate void DeviceWrite(ulong offset, ReadOnlySpan<byte> bytes);
+
+/// <summary>An engine's VM that keeps mappings of its own: told when guest memory lies elsewhere.</summary>
+public interface IMemoryMapObserver
+{
+    /// <summary>Regions have come, gone or moved: from the return on no vCPU makes use of the old ones. On the thread that changed them.</summary>
+    /// <param name="before">What <see cref="GuestMemory.Regions"/> were.</param>
+    void MapChanged(IReadOnlyList<MemoryRegion> before);
+}
 
 /// <summary>
 /// The guest-physical address space that has memory behind it; everything else is for devices. Where which piece of memory lies is the board's affair.
 /// Reads and writes may come from any thread (devices, vCPUs); like DMA they are not ordered against accesses of vCPUs beyond what the architecture promises.
 /// </summary>
-/// <remarks>Invariant: every region lies inside <see cref="Backing"/>; all guest-controlled addresses go through <see cref="TryFind"/> first.</remarks>
+/// <remarks>
+/// Invariant: every region lies inside <see cref="Backing"/>, before and after each change; all guest-controlled addresses go through <see cref="TryFind"/>
+/// first. Who has found a page while the map changes reaches the old one, which is memory of this guest as well.
+/// </remarks>
 public sealed unsafe class GuestMemory : IDisposable
 {
     /// <summary>log2 of <see cref="PageSize"/>.</summary>
@@ -34,8 +48,12 @@ public sealed unsafe class GuestMemory : IDisposable
     /// <summary>Bytes of a page: what code pages, rights and logs count in.</summary>
     public const ulong PageSize = 1ul << PageShift;
 
-    private readonly MemoryRegion[] _regions;
-    private readonly ulong _lowEnd; // where the region that begins at 0 ends, which also begins the backing memory; 0: there is none
+    private readonly MemoryRegion[] _home; // where each byte of the backing memory lies at the start
+    private volatile MemoryRegion[] _regions;
+    /// <summary>The largest region whose addresses are its offsets: it is there always, so that most look-ups are one comparison.</summary>
+    private readonly ulong _flatStart, _flatLength;
+    private readonly Lock _mapLock = new();
+    private volatile IMemoryMapObserver[] _mapObservers = [];
 
     /// <summary>All of the memory from address 0 on.</summary>
     /// <param name="size">Bytes of RAM, a multiple of 4096, at least that.</param>
@@ -51,9 +69,10 @@ public sealed unsafe class GuestMemory : IDisposable
     /// <exception cref="ArgumentException">The regions are not made of pages, or not in order.</exception>
     public GuestMemory(IReadOnlyList<MemoryRegion> regions, bool shared = true, PageRightsTable? rights = null)
     {
-        _regions = [.. regions];
-        Size = Check(_regions);
-        if (_regions[0].Start == 0) _lowEnd = _regions[0].End;
+        _regions = _home = [.. regions];
+        Size = Check(_home);
+        MemoryRegion flat = _home.Where(IsFlat).DefaultIfEmpty().MaxBy(r => r.Length);
+        (_flatStart, _flatLength) = (flat.Start, flat.Length);
         Backing = new RamBacking(Size, shared);
         Code = new CodePages(Size);
         Rights = rights ?? new PageRightsTable(Size);
@@ -67,23 +86,74 @@ public sealed unsafe class GuestMemory : IDisposable
     /// <summary>Bytes of all regions together.</summary>
     private static ulong Check(MemoryRegion[] regions)
     {
-        ulong size = 0, end = 0;
+        CheckPlaces(regions);
+        ulong size = 0;
         foreach (MemoryRegion r in regions)
         {
-            if (r.Length == 0 || ((r.Start | r.Length) & (PageSize - 1)) != 0)
-                throw new ArgumentException($"memory of {r.Length:X} bytes at {r.Start:X} is not made of pages of 4096 bytes", nameof(regions));
-            if (r.Start < end || r.Length > ulong.MaxValue - r.Start)
-                throw new ArgumentException($"memory at {r.Start:X} overlaps what lies before it, or the end of the address space", nameof(regions));
             if (r.Offset != size)
                 throw new ArgumentException($"memory at {r.Start:X} does not follow the memory before it in the backing memory", nameof(regions));
             size += r.Length;
-            end = r.End;
         }
         return size > 0 ? size : throw new ArgumentException("there is no memory", nameof(regions));
     }
 
-    /// <summary>Bytes of RAM.</summary>
+    private static void CheckPlaces(MemoryRegion[] regions)
+    {
+        ulong end = 0;
+        foreach (MemoryRegion r in regions)
+        {
+            if (r.Length == 0 || ((r.Start | r.Length | r.Offset) & (PageSize - 1)) != 0)
+                throw new ArgumentException($"memory of {r.Length:X} bytes at {r.Start:X} is not made of pages of 4096 bytes", nameof(regions));
+            if (r.Start < end || r.Length > ulong.MaxValue - r.Start)
+                throw new ArgumentException($"memory at {r.Start:X} overlaps what lies before it, or the end of the address space", nameof(regions));
+            end = r.End;
+        }
+    }
+
+    private static bool IsFlat(MemoryRegion r) => r.Start == r.Offset && !r.IsReadOnly;
+
+    /// <summary>
+    /// Memory lies elsewhere from now on: regions come, go, move, show the same bytes at several addresses, become ROM or RAM. What is in the backing memory
+    /// stays. When this returns, no vCPU makes use of the old map; a device may be in the middle of a write that it began before. Any thread but one inside
+    /// <see cref="IVirtualCpu.Enter"/>, and without a lock that a vCPU may want there (that of the interrupt controllers).
+    /// </summary>
+    /// <param name="regions">By ascending address, without overlap, each inside the backing memory.</param>
+    /// <exception cref="ArgumentException">The regions are not in order or not inside, or the largest one of the beginning is not among them.</exception>
+    public void Map(IReadOnlyList<MemoryRegion> regions)
+    {
+        MemoryRegion[] next = [.. regions];
+        CheckPlaces(next);
+        if (Array.Exists(next, r => r.Offset > Size || r.Length > Size - r.Offset))
+            throw new ArgumentException("a region reaches beyond the backing memory", nameof(regions));
+        if (_flatLength != 0 && !Array.Exists(next, r => IsFlat(r) && r.Start <= _flatStart && r.End >= _flatStart + _flatLength))
+            throw new ArgumentException($"the RAM from {_flatStart:X} on has to stay where it is", nameof(regions));
+        lock (_mapLock)
+        {
+            MemoryRegion[] before = _regions;
+            if (next.AsSpan().SequenceEqual(before)) return;
+            _regions = next;
+            foreach (IMemoryMapObserver observer in _mapObservers) observer.MapChanged(before);
+            Rights.ForgetMappings();
+        }
+    }
+
+    /// <summary>Registers an observer. Not while guests run.</summary>
+    public void Add(IMemoryMapObserver observer)
+    {
+        lock (_mapLock) _mapObservers = [.. _mapObservers, observer];
+    }
+
+    /// <summary>Forgets an observer, whose vCPUs do not run any more.</summary>
+    public void Remove(IMemoryMapObserver observer)
+    {
+        lock (_mapLock) _mapObservers = [.. _mapObservers.Where(o => o != observer)];
+    }
+
+    /// <summary>Bytes of the backing memory: RAM and what else the regions of the beginning hold.</summary>
     public ulong Size { get; }
+
+    /// <summary>Bytes of the regions of the beginning that were no ROM.</summary>
+    public ulong RamSize => _home.Where(r => !r.IsReadOnly).Aggregate(0ul, (sum, r) => sum + r.Length);
 
     /// <summary>The memory of the host that stands behind all regions, one after the other.</summary>
     public RamBacking Backing { get; }
@@ -97,7 +167,10 @@ public sealed unsafe class GuestMemory : IDisposable
     /// <summary>The log of what is written by <see cref="Write"/> and what <see cref="NotifyWritten"/> tells.</summary>
     public WrittenPages DeviceWrites { get; }
 
-    /// <summary>The regions, by ascending address.</summary>
+    /// <summary>The regions that it was made with, which fill the backing memory.</summary>
+    public IReadOnlyList<MemoryRegion> InitialRegions => _home;
+
+    /// <summary>The regions as they are now, by ascending address.</summary>
     public IReadOnlyList<MemoryRegion> Regions => _regions;
 
     /// <summary>The region that contains <paramref name="address"/>.</summary>
@@ -116,25 +189,38 @@ public sealed unsafe class GuestMemory : IDisposable
         return false;
     }
 
-    /// <summary>Guest-physical address of a byte of the backing memory.</summary>
+    /// <summary>Guest-physical address of a byte of the backing memory in the regions of the beginning, whatever the map is now.</summary>
     /// <param name="offset">Below <see cref="Size"/>.</param>
     /// <exception cref="ArgumentOutOfRangeException">It is not.</exception>
     public ulong AddressOf(ulong offset)
     {
-        foreach (MemoryRegion r in _regions)
+        foreach (MemoryRegion r in _home)
         {
             if (offset - r.Offset < r.Length) return r.Start + (offset - r.Offset);
         }
         throw new ArgumentOutOfRangeException(nameof(offset));
     }
 
-    /// <summary>Host address of a guest-physical page, or null when it is not RAM. The pointer is good for that one page.</summary>
+    /// <summary>Host address of a guest-physical page, or null when it is neither RAM nor ROM. The pointer is good for that one page.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public byte* PagePointer(ulong address) =>
-        address < _lowEnd ? Backing.Pointer + (address & ~(PageSize - 1)) : PagePointerAbove(address);
+        address - _flatStart < _flatLength ? Backing.Pointer + (address & ~(PageSize - 1)) : PagePointerElsewhere(address, out _);
 
-    private byte* PagePointerAbove(ulong address) =>
-        TryFind(address, out MemoryRegion r) ? Backing.Pointer + r.Offset + ((address & ~(PageSize - 1)) - r.Start) : null;
+    /// <inheritdoc cref="PagePointer(ulong)"/>
+    /// <param name="isReadOnly">It is ROM.</param>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public byte* PagePointer(ulong address, out bool isReadOnly)
+    {
+        isReadOnly = false;
+        return address - _flatStart < _flatLength ? Backing.Pointer + (address & ~(PageSize - 1)) : PagePointerElsewhere(address, out isReadOnly);
+    }
+
+    private byte* PagePointerElsewhere(ulong address, out bool isReadOnly)
+    {
+        bool found = TryFind(address, out MemoryRegion r);
+        isReadOnly = r.IsReadOnly;
+        return found ? Backing.Pointer + r.Offset + ((address & ~(PageSize - 1)) - r.Start) : null;
+    }
 
     /// <summary>Copies guest memory out. False (with <paramref name="destination"/> filled up to there) when a byte is not RAM.</summary>
     public bool Read(ulong address, Span<byte> destination)
@@ -152,8 +238,8 @@ public sealed unsafe class GuestMemory : IDisposable
     }
 
     /// <summary>
-    /// Told of each write by <see cref="Write"/>, and of what <see cref="NotifyWritten"/> tells, after it is done: address and bytes, inside one page. On the
-    /// writer's thread; for who keeps a copy. Set while no device runs.
+    /// Told of each write by <see cref="Write"/> and <see cref="WriteBacking"/>, and of what <see cref="NotifyWritten"/> tells, after it is done: offset and
+    /// bytes, inside one page. On the writer's thread; for who keeps a copy. Set while no device runs.
     /// </summary>
     public DeviceWrite? OnDeviceWrite { get; set; }
 
@@ -164,17 +250,31 @@ public sealed unsafe class GuestMemory : IDisposable
     {
         while (source.Length > 0)
         {
-            byte* page = PagePointer(address);
-            if (page == null) return false;
-            int offset = (int)(address & (PageSize - 1)), n = Math.Min(source.Length, (int)PageSize - offset);
-            Rights.BeforeDeviceWrite((ulong)(page - Backing.Pointer));
-            source[..n].CopyTo(new Span<byte>(page + offset, n));
-            NotifyWrite(address);
-            OnDeviceWrite?.Invoke(address, source[..n]);
+            byte* page = PagePointer(address, out bool isReadOnly);
+            if (page == null || isReadOnly) return false;
+            int inPage = (int)(address & (PageSize - 1)), n = Math.Min(source.Length, (int)PageSize - inPage);
+            WriteBacking((ulong)(page - Backing.Pointer) + (ulong)inPage, source[..n]);
             source = source[n..];
             address += (ulong)n;
         }
         return true;
+    }
+
+    /// <summary>Writes to the backing memory, whatever address it is seen at, and be it ROM; else like <see cref="Write"/>.</summary>
+    /// <param name="offset">With the length of <paramref name="source"/> at most <see cref="Size"/>.</param>
+    public void WriteBacking(ulong offset, ReadOnlySpan<byte> source)
+    {
+        if (offset > Size || (ulong)source.Length > Size - offset) throw new ArgumentOutOfRangeException(nameof(offset));
+        while (source.Length > 0)
+        {
+            int inPage = (int)(offset & (PageSize - 1)), n = Math.Min(source.Length, (int)PageSize - inPage);
+            Rights.BeforeDeviceWrite(offset - (ulong)inPage);
+            source[..n].CopyTo(new Span<byte>(Backing.Pointer + offset, n));
+            NotifyWrite(offset);
+            OnDeviceWrite?.Invoke(offset, source[..n]);
+            source = source[n..];
+            offset += (ulong)n;
+        }
     }
 
     /// <summary>Reads one little-endian value; false when a byte is not RAM.</summary>
@@ -187,38 +287,43 @@ public sealed unsafe class GuestMemory : IDisposable
     /// <summary>Writes one little-endian value as a device does; false when a byte is not RAM.</summary>
     public bool TryWrite<T>(ulong address, T value) where T : unmanaged => Write(address, new ReadOnlySpan<byte>(&value, sizeof(T)));
 
-    /// <summary>
-    /// A device is about to write to [<paramref name="address"/>, +<paramref name="length"/>), which is RAM, by a pointer of its own: see
-    /// <see cref="PageRightsTable.DeviceWriteRefused"/>.
-    /// </summary>
-    public void PrepareWrite(ulong address, ulong length)
+    /// <summary>A device is about to write by a pointer of its own: see <see cref="PageRightsTable.DeviceWriteRefused"/>.</summary>
+    /// <param name="offset">Where, in the backing memory.</param>
+    /// <param name="length">Bytes; all inside.</param>
+    public void PrepareWrite(ulong offset, ulong length)
     {
-        for (ulong page = address & ~(PageSize - 1); page < address + length; page += PageSize)
-            Rights.BeforeDeviceWrite((ulong)(PagePointer(page) - Backing.Pointer));
+        for (ulong page = offset & ~(PageSize - 1); page < offset + length; page += PageSize) Rights.BeforeDeviceWrite(page);
     }
 
-    /// <summary>
-    /// Tells who has read code from there that a device wrote to [<paramref name="address"/>, +<paramref name="length"/>), which is RAM, by a pointer of its
-    /// own.
-    /// </summary>
-    public void NotifyWritten(ulong address, ulong length)
+    /// <summary>Tells who has read code from there that a device wrote by a pointer of its own.</summary>
+    /// <param name="offset">Where, in the backing memory.</param>
+    /// <param name="length">Bytes; all inside.</param>
+    public void NotifyWritten(ulong offset, ulong length)
     {
-        for (ulong end = address + length; address < end; address = (address & ~(PageSize - 1)) + PageSize)
+        for (ulong end = offset + length; offset < end; offset = (offset & ~(PageSize - 1)) + PageSize)
         {
-            NotifyWrite(address);
-            if (OnDeviceWrite is not { } told) continue;
-            int offset = (int)(address & (PageSize - 1));
-            told(address, new ReadOnlySpan<byte>(PagePointer(address) + offset, (int)Math.Min(end - address, PageSize - (ulong)offset)));
+            NotifyWrite(offset);
+            OnDeviceWrite?.Invoke(
+                offset, new ReadOnlySpan<byte>(Backing.Pointer + offset, (int)Math.Min(end - offset, PageSize - (offset & (PageSize - 1)))));
         }
     }
 
-    /// <summary>Tells who has read code from the page of <paramref name="address"/>, which is RAM, that a device wrote there.</summary>
-    private void NotifyWrite(ulong address)
+    /// <summary>Enters pages in <see cref="DeviceWrites"/>, for a vCPU's writes that nobody else can tell of any more.</summary>
+    /// <param name="region">A region that was or is in the map.</param>
+    /// <param name="pages">One bit each, the region's first page in bit 0 of the first word.</param>
+    public void MarkWritten(in MemoryRegion region, ReadOnlySpan<ulong> pages)
+    {
+        for (ulong page = 0; page < region.Length >> PageShift; page++)
+        {
+            if ((pages[(int)(page / 64)] >> (int)(page % 64) & 1) != 0) DeviceWrites.Mark(region.Offset + (page << PageShift));
+        }
+    }
+
+    /// <summary>Tells who has read code from the page of <paramref name="offset"/> in the backing memory that a device wrote there.</summary>
+    private void NotifyWrite(ulong offset)
     {
         // The store comes before the look at the page: see CodePages.
         Interlocked.MemoryBarrier();
-        if (!TryFind(address, out MemoryRegion r)) return;
-        ulong offset = r.Offset + (address - r.Start);
         Code.Written(offset);
         DeviceWrites.Mark(offset);
     }

@@ -16,10 +16,12 @@ public enum PageRights : byte
     All = Read | Write | Execute,
 }
 
-/// <summary>A cache of mappings: a vCPU of a software engine. Told when rights were taken away.</summary>
+/// <summary>A cache of mappings: a vCPU of a software engine. Told when rights were taken away, or memory lies elsewhere.</summary>
 public interface IPageRightsObserver
 {
-    /// <summary>Rights to some pages were taken away: every cached mapping must go, and then be reported. Any thread, must not wait.</summary>
+    /// <summary>
+    /// Rights to some pages were taken away, or the map has changed: every cached mapping must go, and then be reported. Any thread, must not wait.
+    /// </summary>
     void RightsTaken(Revocation revocation);
 }
 
@@ -85,6 +87,12 @@ public sealed class PageRightsTable
             Volatile.Write(ref taken[page], now);
         }
         return isLess;
+    }
+
+    /// <summary>The map has changed: when this returns, no vCPU makes use of a mapping that it had cached before.</summary>
+    internal void ForgetMappings()
+    {
+        lock (_lock) Revoke();
     }
 
     private void Revoke()

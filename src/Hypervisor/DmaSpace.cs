@@ -47,7 +47,7 @@ public sealed class DmaSpace(GuestMemory memory, bool enabled = true)
         if (!_enabled || length > ulong.MaxValue - address) return false;
         for (ulong at = address, left = length; left > 0;)
         {
-            if (!memory.TryFind(at, out MemoryRegion region)) return false;
+            if (!memory.TryFind(at, out MemoryRegion region) || (writes && region.IsReadOnly)) return false;
             ulong piece = Math.Min(left, region.End - at);
             at += piece;
             left -= piece;
@@ -64,7 +64,7 @@ public unsafe ref struct DmaTransfer
 
     private readonly GuestMemory _memory;
     private readonly bool _writes;
-    private ulong _address, _left;
+    private ulong _address, _left, _offset; // the last: of the piece, in the backing memory
     private int _length;
 
     internal DmaTransfer(GuestMemory memory, ulong address, ulong length, bool writes) =>
@@ -74,16 +74,22 @@ public unsafe ref struct DmaTransfer
     public readonly DmaTransfer GetEnumerator() => this;
 
     /// <summary>The piece, which is guest memory itself.</summary>
-    public readonly Span<byte> Current => new(_memory.PagePointer(_address) + (_address & (GuestMemory.PageSize - 1)), _length);
+    public readonly Span<byte> Current => new(_memory.Backing.Pointer + _offset, _length);
 
     /// <summary>Finishes the piece before and goes to the next one. False when there is none.</summary>
     public bool MoveNext()
     {
         Finish();
         if (_left == 0) return false;
-        _memory.TryFind(_address, out MemoryRegion region);
+        // The guest may have changed the map meanwhile: what lies there no more is left out, as when memory is taken away under a running transfer.
+        if (!_memory.TryFind(_address, out MemoryRegion region) || (_writes && region.IsReadOnly))
+        {
+            _left = 0;
+            return false;
+        }
+        _offset = region.Offset + (_address - region.Start);
         _length = (int)Math.Min(Math.Min(_left, region.End - _address), LongestPiece);
-        if (_writes) _memory.PrepareWrite(_address, (ulong)_length);
+        if (_writes) _memory.PrepareWrite(_offset, (ulong)_length);
         return true;
     }
 
@@ -93,7 +99,7 @@ public unsafe ref struct DmaTransfer
     private void Finish()
     {
         if (_length == 0) return;
-        if (_writes) _memory.NotifyWritten(_address, (ulong)_length);
+        if (_writes) _memory.NotifyWritten(_offset, (ulong)_length);
         _address += (ulong)_length;
         _left -= (ulong)_length;
         _length = 0;

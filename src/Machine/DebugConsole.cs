@@ -10,9 +10,11 @@ namespace Bunraku.Machine;
 internal sealed class DebugConsole(Action<ReadOnlySpan<byte>> output) : IDevice, IStateful<NoState>
 {
     public const ushort Port = 0xE9;
+    /// <summary>Where SeaBIOS and OVMF look for one for their log.</summary>
+    public const ushort FirmwarePort = 0x402;
 
     /// <inheritdoc/>
-    public string Id => "debugcon";
+    public string Id { get; init; } = "debugcon";
 
     /// <inheritdoc/>
     public void Reset()

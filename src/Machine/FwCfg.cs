@@ -51,7 +51,7 @@ public sealed partial class FwCfg : IDevice, IStateful<FwCfgState>
         Add(FwCfgKey.Signature, "QEMU"u8.ToArray());
         AddInt32(FwCfgKey.Id, IdTraditional | IdDma);
         Add(FwCfgKey.Uuid, new byte[16]);
-        AddInt64(FwCfgKey.RamSize, memory.Size);
+        AddInt64(FwCfgKey.RamSize, memory.RamSize);
         AddInt16(FwCfgKey.NoGraphic, 1);
         AddInt16(FwCfgKey.CpuCount, (ushort)cpus);
         AddInt16(FwCfgKey.MaximumCpuCount, (ushort)cpus);

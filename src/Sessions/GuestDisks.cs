@@ -1,3 +1,4 @@
+using Bunraku.Machine.Ahci;
 using Bunraku.Machine.Board;
 using Bunraku.Machine.Virtio;
 using Bunraku.Platform;
@@ -5,7 +6,16 @@ using Bunraku.Storage;
 
 namespace Bunraku.Sessions;
 
-/// <summary>A disk of a VM: a virtio block device, which Linux calls vda, vdb and so on in the order of the list.</summary>
+/// <summary>What a disk is connected to.</summary>
+public enum DiskBus
+{
+    /// <summary>virtio: Linux calls the disks vda, vdb and so on.</summary>
+    Virtio,
+    /// <summary>A SATA controller, for which any system has a driver: Linux calls the disks sda, sdb and so on.</summary>
+    Ahci,
+}
+
+/// <summary>A disk of a VM; those of one bus have its order of the list.</summary>
 /// <param name="Image">Where its bytes are.</param>
 public sealed record VmDisk(DiskOptions Image)
 {
@@ -14,6 +24,9 @@ public sealed record VmDisk(DiskOptions Image)
 
     /// <summary>Serial number that the guest sees, up to <see cref="LongestSerial"/> printable ASCII characters.</summary>
     public string Serial { get; init; } = "";
+
+    /// <summary>What it is connected to.</summary>
+    public DiskBus Bus { get; init; }
 
     /// <summary>What the guest writes is gone at the end: the image is only read.</summary>
     public bool Throwaway { get; init; }
@@ -24,18 +37,28 @@ internal sealed class GuestDisks : IDisposable
 {
     private const int MostQueues = 8;
 
-    private readonly List<(string Path, IBlockBackend Disk, Block Device)> _disks = [];
+    private readonly List<(string Path, IBlockBackend Disk)> _disks = [];
 
     /// <exception cref="CannotStartException">A disk cannot be had.</exception>
     public GuestDisks(VmOptions options)
     {
+        var parts = new List<IBoardPart>();
+        var drives = new List<SataDrive>();
         try
         {
             foreach (VmDisk disk in options.Disks)
             {
                 IBlockBackend backend = disk.Throwaway ? DiskImage.OpenThrowaway(disk.Image) : DiskImage.Open(disk.Image);
-                var device = new Block($"disk{_disks.Count}", backend, disk.Serial, Math.Min(options.Cpus, MostQueues));
-                _disks.Add((disk.Image.Path, backend, device));
+                string id = $"disk{_disks.Count}";
+                _disks.Add((disk.Image.Path, backend));
+                if (disk.Bus == DiskBus.Ahci) drives.Add(SataDrive.Disk(backend, disk.Serial.Length > 0 ? disk.Serial : id));
+                else parts.Add(new VirtioPart(new Block(id, backend, disk.Serial, Math.Min(options.Cpus, MostQueues))));
+            }
+            foreach (string path in options.CompactDiscs)
+            {
+                IBlockBackend disc = DiskImage.Open(new DiskOptions(path) { Format = ImageFormat.Raw, ReadOnly = true });
+                _disks.Add((path, disc));
+                drives.Add(SataDrive.CompactDisc(disc));
             }
         }
         catch (IOException e)
@@ -43,8 +66,9 @@ internal sealed class GuestDisks : IDisposable
             Dispose();
             throw new CannotStartException(e.Message, e);
         }
-        Parts = [.. _disks.Select(d => new VirtioPart(d.Device))];
-        if (options.Rng) Parts = [.. Parts, new VirtioPart(new Entropy("rng"))];
+        if (drives.Count > 0) parts.Add(new AhciPart(drives));
+        if (options.Rng) parts.Add(new VirtioPart(new Entropy("rng")));
+        Parts = parts;
     }
 
     /// <summary>What goes on the board.</summary>
@@ -54,7 +78,7 @@ internal sealed class GuestDisks : IDisposable
     public CannotWriteException? Flush()
     {
         CannotWriteException? failure = null;
-        foreach ((string path, IBlockBackend disk, _) in _disks)
+        foreach ((string path, IBlockBackend disk) in _disks)
         {
             try
             {
@@ -71,6 +95,6 @@ internal sealed class GuestDisks : IDisposable
     /// <summary>Closes the images. Behind the machine's end.</summary>
     public void Dispose()
     {
-        foreach ((_, IBlockBackend disk, _) in _disks) disk.Dispose();
+        foreach ((_, IBlockBackend disk) in _disks) disk.Dispose();
     }
 }

@@ -1,4 +1,5 @@
 using Bunraku.Machine;
+using Bunraku.Machine.Firmware;
 
 namespace Bunraku.Sessions;
 
@@ -7,6 +8,9 @@ namespace Bunraku.Sessions;
 /// <param name="Linux">Set when our own init runs in the guest and reports.</param>
 public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, IReadOnlyList<BootModule> Modules, string Append, LinuxGuest? Linux)
 {
+    /// <summary>Firmware, which is all that there is then; null: a boot protocol enters the kernel.</summary>
+    public FirmwareImage? Firmware { get; init; }
+
     /// <summary>Names that <c>run</c> takes, the default first.</summary>
     public static IReadOnlyList<string> Names { get; } = [.. DebianPackages.KernelNames.Select(k => k.Name), HelloGuest.Name];
 
@@ -22,6 +26,7 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
     public static GuestImage Prepare(VmOptions options, VmWords words, Action<string>? progress, CancellationToken cancel = default)
     {
         Func<string, string> o = words.Option;
+        if (options.Bios is { } bios) return new GuestImage(default, bios, [], "", null) { Firmware = FirmwareImage.Read(bios) };
         if (options.Kernel is { } path)
         {
             byte[] own = BootFile.Read(path, "kernel", Math.Max(options.Memory, LargestKernel));

@@ -48,12 +48,14 @@ internal sealed class GuestMachine
         {
             SerialOutput = FirstPort,
             SecondSerialOutput = image.Linux is { SerialPorts: > 1 } ? SecondPort : null,
+            Firmware = image.Firmware,
+            FirmwareLog = options.FirmwareLog,
             DebugExit = options.DebugExit,
             TestDevice = options.TestDevice,
             Parts = [.. devices, .. options.Parts],
         });
         _inputPort = board.SecondSerial ?? board.Serial;
-        board.FwCfg.AddString(FwCfgKey.CommandLineData, FwCfgKey.CommandLineSize, image.Append);
+        if (image.Firmware is null) board.FwCfg.AddString(FwCfgKey.CommandLineData, FwCfgKey.CommandLineSize, image.Append);
         Boot(image, warn);
         if (options.Command is null && !options.NoReboot)
         {
@@ -79,6 +81,7 @@ internal sealed class GuestMachine
         {
             lock (_inputLock) _held ??= [];
         }
+        if (image.Firmware is not null) return; // a reset leads into it
         var request = new BootRequest(_vm.Memory, _vm.Model, _board.MemoryMap, image.Kernel, image.KernelName)
         {
             Modules = image.Modules,

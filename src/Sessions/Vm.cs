@@ -5,6 +5,7 @@ using Bunraku.Hypervisor;
 using Bunraku.Hypervisor.Scheduling;
 using Bunraku.Machine;
 using Bunraku.Machine.Board;
+using Bunraku.Machine.Firmware;
 using Bunraku.Platform;
 using Bunraku.Sessions.Monitoring;
 
@@ -69,7 +70,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         _disks = new GuestDisks(builder);
         try
         {
-            _vm = MakeMachine(model);
+            _vm = MakeMachine(model, image.Firmware);
         }
         catch
         {
@@ -97,11 +98,13 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         _created = SinceBeginning();
     }
 
-    private X86Machine MakeMachine(CpuModel model)
+    private X86Machine MakeMachine(CpuModel model, FirmwareImage? firmware)
     {
+        IReadOnlyList<MemoryRegion> memory =
+            firmware is null ? MemoryLayout.Regions(_options.Memory) : MemoryLayout.WithFirmware(_options.Memory, (ulong)firmware.Bytes.Length);
         try
         {
-            return new X86Machine(_engine, model, MemoryLayout.Regions(_options.Memory), _options.Cpus, new X86MachineOptions
+            return new X86Machine(_engine, model, memory, _options.Cpus, new X86MachineOptions
             {
                 Paravirtual = _options.Paravirtual,
                 EngineApics = _options.EngineApics,
@@ -386,7 +389,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
                 VmStatistics.SumExits(_vm), counters,
                 _vm.Clock.Nanoseconds / 1e9, _vm.Clock.AheadOfHost / 1e3,
                 _vm.Cpus.Sum(c => c.HostTime.Run) / 1e6, _vm.Cpus.Sum(c => c.HostTime.Wait) / 1e6, _vm.Cpus.Sum(c => c.WithheldNanoseconds) / 1e6,
-                _vm.Memory.Size, touched, monitor,
+                _vm.Memory.RamSize, touched, monitor,
                 ExecutionReport.Sum(_vm.Cpus.Select(c => c.Cpu.Execution)), _sampler?.Times);
         }
     }

@@ -47,6 +47,9 @@ public sealed record VmBuilder : VmOptions
     /// <summary>Devices and other parts that are attached to the board behind those that every PC has, in this order.</summary>
     public IList<IBoardPart> Parts { get; init; } = [];
 
+    /// <summary>Takes what the firmware writes to its log, on a vCPU's thread, and does not wait. Null: it keeps none.</summary>
+    public Action<ReadOnlySpan<byte>>? FirmwareLog { get; init; }
+
     /// <summary>Who sees what happens to the VM.</summary>
     public IList<IVmObserver> Observers { get; init; } = [];
 

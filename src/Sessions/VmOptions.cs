@@ -1,4 +1,6 @@
 using Bunraku.Hypervisor.Scheduling;
+using Bunraku.Machine.Ahci;
+using Bunraku.Machine.Firmware;
 
 namespace Bunraku.Sessions;
 
@@ -18,6 +20,12 @@ public record VmOptions
 
     /// <summary>A guest by name, one of <see cref="GuestImage.Names"/>; not used where there is a <see cref="Kernel"/>.</summary>
     public string Guest { get; init; } = "linux";
+
+    /// <summary>
+    /// Firmware that finds something to boot by itself: one of <see cref="FirmwareImage.Names"/>, or the path of a ROM's contents. Neither <see cref="Guest"/>
+    /// nor <see cref="Kernel"/> is used then. Null: there is none.
+    /// </summary>
+    public string? Bios { get; init; }
 
     /// <summary>Path of a kernel: bzImage, ELF with a PVH note, or multiboot. Null: the <see cref="Guest"/>.</summary>
     public string? Kernel { get; init; }
@@ -66,6 +74,9 @@ public record VmOptions
     /// <summary>Ports, interrupt wires and device memory of QEMU's pc-testdev, for test kernels.</summary>
     public bool TestDevice { get; init; }
 
+    /// <summary>Images of compact discs or DVDs, each in a drive of its own on a SATA controller; Linux calls the drives sr0, sr1 and so on.</summary>
+    public IReadOnlyList<string> CompactDiscs { get; init; } = [];
+
     /// <summary>Disks, which Linux calls vda, vdb and so on.</summary>
     public IReadOnlyList<VmDisk> Disks { get; init; } = [];
 
@@ -108,11 +119,22 @@ public record VmOptions
         Require(Initrd is null || Modules.Count == 0, nameof(Modules),
             $"give the files either with {o(nameof(Initrd))} or with {o(nameof(Modules))}, not both: a kernel goes by their order");
 
+        if (Bios is not null)
+        {
+            Require(Kernel is null && Command is null && Append is null && Initrd is null && Modules.Count == 0, nameof(Bios),
+                $"the firmware boots by itself, so that {o(nameof(Kernel))}, {o(nameof(Initrd))}, {o(nameof(Modules))}, {o(nameof(Append))} and a command "
+                + "are of no use");
+            Require(Memory > SmallestMemory, nameof(Memory), "a machine with firmware needs more than 1 MiB");
+        }
+
         foreach (VmDisk disk in Disks)
         {
             Require(disk.Serial.Length <= VmDisk.LongestSerial && !disk.Serial.AsSpan().ContainsAnyExceptInRange('!', '~'), nameof(Disks),
                 $"'{disk.Serial}' is no serial number; it has up to {VmDisk.LongestSerial} printable characters without spaces");
         }
+        int drives = CompactDiscs.Count + Disks.Count(d => d.Bus == DiskBus.Ahci);
+        Require(drives <= AhciController.Ports, nameof(CompactDiscs),
+            $"{drives} drives are too many for the SATA controller; with disks on it, it has {AhciController.Ports}");
         const int mostDisks = 24;
         Require(Disks.Count <= mostDisks, nameof(Disks), $"{Disks.Count} disks are too many; the board has slots for {mostDisks}");
 

@@ -40,6 +40,39 @@ public sealed class MemoryTests
         Assert.Contains(why, Assert.Throws<ArgumentException>(() => new GuestMemory(regions)).Message, StringComparison.Ordinal);
     }
 
+    [Fact]
+    public void A_map_may_show_the_same_bytes_twice_and_takes_nothing_that_is_not_there()
+    {
+        using var memory = new GuestMemory([new(Page, 2 * Page, 0, false), new(0x10_0000, 4 * Page, 2 * Page, false)]);
+        MemoryRegion large = new(0x10_0000, 4 * Page, 2 * Page, false);
+        memory.Map([new(Page, Page, 0, false), large, new(0x20_0000, Page, 0, true)]);
+        Assert.True(memory.TryWrite(Page, 0x55));
+        Assert.True(memory.TryRead(0x20_0000, out int twice));
+        Assert.Equal(0x55, twice);
+        Assert.False(memory.TryWrite(0x20_0000, 1));
+        Assert.False(memory.TryWrite(0, 1));
+        memory.WriteBacking(0, [1, 2]);
+        Assert.Equal(0x0201, memory.TryRead(0x20_0000, out short s) ? s : 0);
+        MemoryRegion[] before = [.. memory.Regions];
+        Assert.Throws<ArgumentException>(() => memory.Map([new(0, Page, 6 * Page, false)]));
+        Assert.Throws<ArgumentException>(() => memory.Map([new(0, 2 * Page, 5 * Page, false)]));
+        Assert.Throws<ArgumentException>(() => memory.Map([new(0, Page, ulong.MaxValue - Page + 1, false)]));
+        Assert.Throws<ArgumentException>(() => memory.Map([large, new(0, Page, 0, false)]));
+        Assert.Throws<ArgumentOutOfRangeException>(() => memory.WriteBacking(6 * Page - 1, [1, 2]));
+        Assert.Equal(before, memory.Regions);
+    }
+
+    [Fact]
+    public void The_largest_RAM_at_its_own_offset_stays()
+    {
+        using var memory = new GuestMemory([new(0, Page, 0, false), new(Page, 4 * Page, Page, false)]);
+        memory.Map([new(Page, 4 * Page, Page, false)]);
+        Assert.Throws<ArgumentException>(() => memory.Map([new(0, Page, 0, false)]));
+        Assert.Throws<ArgumentException>(() => memory.Map([new(Page, 4 * Page, Page, true)]));
+        Assert.Throws<ArgumentException>(() => memory.Map([new(Page, 3 * Page, Page, false)]));
+        memory.Map([new(0, 5 * Page, 0, false)]);
+    }
+
     /// <summary>Numbers of the pages in a bitmap.</summary>
     private static IEnumerable<int> Pages(ulong[] bitmap) => Enumerable.Range(0, bitmap.Length * 64).Where(n => (bitmap[n / 64] >> n % 64 & 1) != 0);
 

@@ -6,7 +6,7 @@ namespace Bunraku.Cli.CommandLine;
 internal static class DiskArgument
 {
     private const string Comma = "\0";
-    private static readonly string[] s_names = ["format", "readonly", "serial", "snapshot", "backing", "discard"];
+    private static readonly string[] s_names = ["format", "readonly", "serial", "snapshot", "backing", "discard", "bus"];
 
     /// <exception cref="UsageException">It is no description of a disk.</exception>
     public static VmDisk Parse(string text)
@@ -30,6 +30,7 @@ internal static class DiskArgument
                 case "readonly": image = image with { ReadOnly = IsOn(name, value) }; break;
                 case "backing": image = image with { AllowBacking = IsOn(name, value) }; break;
                 case "discard": image = image with { Discard = IsOn(name, value) }; break;
+                case "bus": disk = disk with { Bus = ParseBus(value) }; break;
                 case "serial": disk = disk with { Serial = value }; break;
                 case "snapshot": disk = disk with { Throwaway = IsOn(name, value) }; break;
                 default: throw new UsageException(Nearest.Message("word behind --disk", name, s_names));
@@ -38,6 +39,13 @@ internal static class DiskArgument
         if (disk.Throwaway && image.ReadOnly) throw new UsageException($"--disk {path}: give either snapshot or readonly, not both");
         return disk with { Image = image };
     }
+
+    private static DiskBus ParseBus(string value) => value switch
+    {
+        "virtio" => DiskBus.Virtio,
+        "ahci" => DiskBus.Ahci,
+        _ => throw new UsageException(Nearest.Message("bus of a disk", value, ["virtio", "ahci"])),
+    };
 
     private static bool IsOn(string name, string value)
     {

@@ -1,6 +1,7 @@
 using System.CommandLine;
 using Bunraku.Engine.Check;
 using Bunraku.Hypervisor.Scheduling;
+using Bunraku.Machine.Firmware;
 using Bunraku.Processor.X86;
 
 namespace Bunraku.Cli.CommandLine;
@@ -14,6 +15,8 @@ internal sealed class RunCommand : Command
     private static readonly string[] EngineNames = [.. KnownEngines.All.Select(e => e.Name), "auto"];
 
     private readonly Argument<string?> _guest = new("GUEST") { Arity = ArgumentArity.ZeroOrOne, Description = "linux (default), linux-generic or hello" };
+    private readonly Option<string?> _bios = SingleValue.Text("--bios", "NAME|FILE", "firmware that boots from a disk by itself: seabios, or a ROM's contents",
+        [.. FirmwareImage.Names]);
     private readonly Option<string?> _kernel = SingleValue.Text("--kernel", "FILE", "a kernel of your own: bzImage, ELF with a PVH note, or multiboot");
     private readonly Option<string?> _initrd =
         SingleValue.Text("--initrd", "FILE",
@@ -72,7 +75,14 @@ internal sealed class RunCommand : Command
     private readonly Option<string[]?> _disks = new("--disk")
     {
         HelpName = "FILE[,NAME=VALUE]...",
-        Description = "a disk image, raw or qcow2; once for each disk (vda, vdb, ...). NAME: format, readonly, serial, snapshot, backing, discard",
+        Description = "a disk image, raw or qcow2; once for each disk (vda, vdb, ...). NAME: format, readonly, serial, snapshot, backing, discard, bus",
+        Arity = ArgumentArity.OneOrMore,
+        AllowMultipleArgumentsPerToken = false,
+    };
+    private readonly Option<string[]?> _compactDiscs = new("--cdrom")
+    {
+        HelpName = "FILE",
+        Description = "an image of a CD or DVD; once for each drive",
         Arity = ArgumentArity.OneOrMore,
         AllowMultipleArgumentsPerToken = false,
     };
@@ -95,9 +105,9 @@ internal sealed class RunCommand : Command
     {
         _guest.CompletionSources.Add([.. GuestImage.Names]);
         Arguments.Add(_guest);
-        foreach (Option option in (Option[])[_kernel, _initrd, _modules, _append, _memory, _cpus, _engine, _localApic, _checkInterval, _direct, _cpu, _nested,
-            _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _rng, _debugExit, _testDevice, _noReboot, _timeout, _stats,
-            _statsJson, _trace, _perfMap])
+        foreach (Option option in (Option[])[_bios, _kernel, _initrd, _modules, _append, _memory, _cpus, _engine, _localApic, _checkInterval, _direct, _cpu,
+            _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _compactDiscs, _rng, _debugExit, _testDevice, _noReboot, _timeout,
+            _stats, _statsJson, _trace, _perfMap])
             Options.Add(option);
     }
 
@@ -113,6 +123,9 @@ internal sealed class RunCommand : Command
     {
         string? guest = parsed.GetValue(_guest), kernel = parsed.GetValue(_kernel), initrd = parsed.GetValue(_initrd);
         if (guest is not null && kernel is not null) throw new UsageException($"give either the guest '{guest}' or --kernel, not both");
+        string? bios = parsed.GetValue(_bios);
+        if (guest is not null && bios is not null) throw new UsageException($"give either the guest '{guest}' or --bios, not both");
+        if (bios == "") throw new UsageException("the firmware's name is empty");
         if (guest == "") throw new UsageException("the guest's name is empty");
         if (initrd is not null && parsed.GetValue(_modules) is { Length: > 0 })
             throw new UsageException("give the files either with --initrd or with --module, not both: a kernel goes by their order");
@@ -125,6 +138,7 @@ internal sealed class RunCommand : Command
         return new RunOptions
         {
             Guest = guest ?? "linux",
+            Bios = bios,
             Kernel = kernel,
             Initrd = initrd,
             Modules = parsed.GetValue(_modules) is { Length: > 0 } modules ? modules : [],
@@ -148,6 +162,7 @@ internal sealed class RunCommand : Command
             },
             Serial = parsed.GetValue(_serial) ?? new SerialTarget(SerialKind.Stdio),
             Disks = parsed.GetValue(_disks) is { Length: > 0 } disks ? [.. disks.Select(DiskArgument.Parse)] : [],
+            CompactDiscs = parsed.GetValue(_compactDiscs) is { Length: > 0 } discs ? discs : [],
             Rng = parsed.GetValue(_rng),
             DebugExit = parsed.GetValue(_debugExit),
             TestDevice = parsed.GetValue(_testDevice),

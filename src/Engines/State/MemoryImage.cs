@@ -51,7 +51,7 @@ public sealed class MemoryImage
                 ReadOnlySpan<byte> wanted = window.AsSpan(page, (int)GuestMemory.PageSize);
                 ulong offset = at + (ulong)page;
                 if (!wanted.SequenceEqual(new ReadOnlySpan<byte>(memory.Backing.Pointer + offset, wanted.Length)))
-                    memory.Write(memory.AddressOf(offset), wanted);
+                    memory.WriteBacking(offset, wanted);
             }
             done = at + Piece;
         }

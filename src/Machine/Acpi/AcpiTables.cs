@@ -10,9 +10,12 @@ namespace Bunraku.Machine.Acpi;
 /// <summary>Where the guest's processor resets the machine by a byte written to a port.</summary>
 internal readonly record struct ResetRegister(ushort Port, byte Value);
 
+/// <summary>A byte that makes others sum to 0, itself among them. All are offsets from the beginning of the tables.</summary>
+internal readonly record struct AcpiChecksum(int Place, int Start, int Length);
+
 /// <summary>
-/// The ACPI tables of a board: RSDP, RSDT, XSDT, FADT, FACS, MADT, DSDT and what its parts add, placed from <see cref="MemoryLayout.AcpiTables"/> on with the
-/// RSDP first.
+/// The ACPI tables of a board: RSDP, RSDT, XSDT, FADT, FACS, MADT, DSDT and what its parts add, with the RSDP first. Where pointers and checksums are is known,
+/// for firmware that moves the tables.
 /// </summary>
 /// <remarks>ACPI Specification 6.3, chapter 5.</remarks>
 internal sealed unsafe class AcpiTables
@@ -20,28 +23,56 @@ internal sealed unsafe class AcpiTables
     private const string OemId = "BUNRKU", OemTableId = "BUNRAKU ", CreatorId = "BNRK";
     private const int TableAlignment = 16, MostCpus = 0x1000;
 
+    /// <summary>Bytes of the RSDP.</summary>
+    public static int RsdpLength => sizeof(Rsdp);
+
+    /// <summary>What the tables' beginning must be a multiple of.</summary>
+    public const int LargestAlignment = Facs.Alignment;
+
+    private readonly uint _address;
+    private readonly List<(int Offset, int Size)> _pointers = [];
+    private readonly List<AcpiChecksum> _checksums = [];
     private readonly byte[] _image = new byte[MemoryLayout.AcpiTablesEnd - MemoryLayout.AcpiTables];
     private readonly List<(string, int, int)> _tables = [];
     private int _next;
 
     /// <param name="description">With 1 to 4096 processors.</param>
+    /// <param name="address">Where they are to lie.</param>
     /// <exception cref="ArgumentOutOfRangeException">More vCPUs than the tables' area has room for.</exception>
-    public AcpiTables(AcpiDescription description)
+    public AcpiTables(AcpiDescription description, uint address = (uint)MemoryLayout.AcpiTables)
     {
+        _address = address;
         ArgumentOutOfRangeException.ThrowIfLessThan(description.Cpus, 1, "processors");
         ArgumentOutOfRangeException.ThrowIfGreaterThan(description.Cpus, MostCpus, "processors");
         Allocate(sizeof(Rsdp), TableAlignment);
         uint facs = Place("FACS", MakeFacs(), Facs.Alignment);
         uint dsdt = PlaceTable("DSDT", 2, Concatenate(default(TableHeader), Dsdt.Build(description)));
         uint fadt = PlaceTable("FACP", 6, MakeFadt(facs, dsdt, description));
+        Fadt layout;
+        Point(fadt, (int)((byte*)&layout.FirmwareControl - (byte*)&layout), sizeof(uint));
+        Point(fadt, (int)((byte*)&layout.Dsdt - (byte*)&layout), sizeof(uint));
+        Point(fadt, (int)((byte*)&layout.XDsdt - (byte*)&layout), sizeof(ulong));
         uint madt = PlaceTable("APIC", 5, MakeMadt(description));
         List<uint> tables = [fadt, madt];
         foreach ((string signature, byte tableRevision, byte[] body) in description.ExtraTables)
             tables.Add(PlaceTable(signature, tableRevision, Concatenate(default(TableHeader), body)));
         uint rsdt = PlaceTable("RSDT", 1, Concatenate(default(TableHeader), MemoryMarshal.AsBytes<uint>([.. tables])));
         uint xsdt = PlaceTable("XSDT", 1, Concatenate(default(TableHeader), MemoryMarshal.AsBytes<ulong>([.. tables.Select(t => (ulong)t)])));
+        for (int n = 0; n < tables.Count; n++)
+        {
+            Point(rsdt, sizeof(TableHeader) + n * sizeof(uint), sizeof(uint));
+            Point(xsdt, sizeof(TableHeader) + n * sizeof(ulong), sizeof(ulong));
+        }
         PlaceRsdp(rsdt, xsdt);
     }
+
+    /// <summary>Where addresses of tables are, and how many bytes they have.</summary>
+    public IReadOnlyList<(int Offset, int Size)> Pointers => _pointers;
+
+    /// <summary>The checksums, in the order in which they can be made.</summary>
+    public IReadOnlyList<AcpiChecksum> Checksums => _checksums;
+
+    private void Point(uint table, int field, int size) => _pointers.Add(((int)(table - _address) + field, size));
 
     /// <summary>The bytes from <see cref="MemoryLayout.AcpiTables"/> on.</summary>
     public ReadOnlySpan<byte> Image => _image.AsSpan(0, _next);
@@ -110,6 +141,10 @@ internal sealed unsafe class AcpiTables
         rsdp.Checksum = Checksum(new ReadOnlySpan<byte>(&rsdp, Rsdp.FirstPart));
         rsdp.ExtendedChecksum = Checksum(new ReadOnlySpan<byte>(&rsdp, sizeof(Rsdp)));
         new ReadOnlySpan<byte>(&rsdp, sizeof(Rsdp)).CopyTo(_image);
+        Point(_address, (int)((byte*)&rsdp.RsdtAddress - (byte*)&rsdp), sizeof(uint));
+        Point(_address, (int)((byte*)&rsdp.XsdtAddress - (byte*)&rsdp), sizeof(ulong));
+        _checksums.Add(new((int)(&rsdp.Checksum - (byte*)&rsdp), 0, Rsdp.FirstPart));
+        _checksums.Add(new((int)(&rsdp.ExtendedChecksum - (byte*)&rsdp), 0, sizeof(Rsdp)));
     }
 
     /// <summary>Completes the header and the checksum, and places the table.</summary>
@@ -129,7 +164,11 @@ internal sealed unsafe class AcpiTables
             h->CreatorRevision = 1;
             h->Checksum = Checksum(table);
         }
-        return Place(signature, table, TableAlignment);
+        uint placed = Place(signature, table, TableAlignment);
+        TableHeader layout;
+        int offset = (int)(placed - _address);
+        _checksums.Add(new(offset + (int)(&layout.Checksum - (byte*)&layout), offset, table.Length));
+        return placed;
     }
 
     private uint Place(string signature, byte[] bytes, int alignment)
@@ -137,7 +176,7 @@ internal sealed unsafe class AcpiTables
         int offset = Allocate(bytes.Length, alignment);
         bytes.CopyTo(_image, offset);
         _tables.Add((signature, offset, bytes.Length));
-        return (uint)MemoryLayout.AcpiTables + (uint)offset;
+        return _address + (uint)offset;
     }
 
     private int Allocate(int length, int alignment)

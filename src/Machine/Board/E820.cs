@@ -28,6 +28,13 @@ public readonly record struct E820Entry(ulong Address, ulong Length, E820Type Ty
 /// <summary>The memory map of a board without a BIOS.</summary>
 internal static class E820
 {
+    /// <summary>RAM as a board with firmware tells of it: what the firmware needs of it, it reserves itself.</summary>
+    public static IReadOnlyList<E820Entry> ForFirmware(ulong size)
+    {
+        ulong low = Math.Min(size, MemoryLayout.LowMemoryEnd);
+        return size > low ? [new(0, low, E820Type.Memory), new(1ul << 32, size - low, E820Type.Memory)] : [new(0, low, E820Type.Memory)];
+    }
+
     /// <summary>The map for <paramref name="memory"/>: sorted by address, without overlap, low memory as in <see cref="MemoryLayout"/>.</summary>
     public static IReadOnlyList<E820Entry> Build(GuestMemory memory)
     {
@@ -39,6 +46,7 @@ internal static class E820
         ];
         foreach (MemoryRegion region in memory.Regions)
         {
+            if (region.IsReadOnly) continue;
             ulong start = Math.Max(region.Start, MemoryLayout.HighMemory);
             if (region.End > start) map.Add(new(start, region.End - start, E820Type.Memory));
         }

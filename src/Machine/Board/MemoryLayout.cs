@@ -56,6 +56,24 @@ public static class MemoryLayout
         return size > low ? [new(0, low, 0, false), new(HighMemoryStart, size - low, low, false)] : GuestMemory.Flat(size);
     }
 
+    /// <summary>
+    /// The same for a board with firmware: its ROM ends at 4 GiB, and what lies below 1 MiB has a region of its own, since it changes while the guest runs.
+    /// </summary>
+    /// <param name="size">Bytes of RAM, as for <see cref="Regions"/>, more than 1 MiB.</param>
+    /// <param name="rom">Bytes of the ROM, a multiple of 4096, at most 16 MiB.</param>
+    public static IReadOnlyList<MemoryRegion> WithFirmware(ulong size, ulong rom)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThanOrEqual(size, HighMemory);
+        ulong low = Math.Min(size, LowMemoryEnd);
+        List<MemoryRegion> regions =
+            [new(0, HighMemory, 0, false), new(HighMemory, low - HighMemory, HighMemory, false), new(FirmwareEnd - rom, rom, low, true)];
+        if (size > low) regions.Add(new(HighMemoryStart, size - low, low + rom, false));
+        return regions;
+    }
+
+    /// <summary>Behind the firmware's ROM.</summary>
+    public const ulong FirmwareEnd = 0x1_0000_0000;
+
     /// <summary>32-bit window for PCI base address registers: from the end of low RAM to the I/O APIC.</summary>
     public const ulong PciWindow = LowMemoryEnd;
     /// <summary>Behind that window.</summary>

@@ -1,18 +1,21 @@
+using System.Text;
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Bunraku.Machine.Acpi;
 using Bunraku.Machine.Board.Parts;
+using Bunraku.Machine.Firmware;
 using Bunraku.Machine.Input;
 using Bunraku.Machine.Interrupts;
 using Bunraku.Machine.Pci;
 using Bunraku.Machine.Serial;
+using Bunraku.Machine.Smbios;
 using Bunraku.Machine.Timers;
 
 namespace Bunraku.Machine.Board;
 
 /// <summary>
-/// A PC without a BIOS on a virtual machine: a list of parts, those that every PC has and those of <see cref="PcBoardOptions"/>. What firmware would have done
-/// is done: tables lie in memory and the 8259A reaches the bootstrap processor through its local APIC.
+/// A PC on a virtual machine: a list of parts, those that every PC has and those of <see cref="PcBoardOptions"/>. Without firmware, what that would have done
+/// is done: tables lie in memory and the 8259A reaches the bootstrap processor through its local APIC. With firmware it does all of it itself.
 /// </summary>
 public sealed class PcBoard : IBoard
 {
@@ -30,8 +33,13 @@ public sealed class PcBoard : IBoard
     /// <exception cref="ArgumentException">RAM does not lie where a PC has it: see <see cref="MemoryLayout.Regions"/>.</exception>
     public PcBoard(X86Machine vm, PcBoardOptions options)
     {
-        if (!vm.Memory.Regions.SequenceEqual(MemoryLayout.Regions(vm.Memory.Size)))
-            throw new ArgumentException("a PC's RAM lies elsewhere: make the machine with MemoryLayout.Regions", nameof(vm));
+        ulong rom = (ulong)(options.Firmware?.Bytes.Length ?? 0);
+        IReadOnlyList<MemoryRegion> regions = rom == 0 ? MemoryLayout.Regions(vm.Memory.Size) : MemoryLayout.WithFirmware(vm.Memory.Size - rom, rom);
+        if (!vm.Memory.Regions.SequenceEqual(regions))
+        {
+            throw new ArgumentException(
+                $"a PC's RAM lies elsewhere: make the machine with MemoryLayout.{(rom == 0 ? "Regions" : "WithFirmware")}", nameof(vm));
+        }
         _vm = vm;
         _controllers = new InterruptControllers(vm);
         _timers = new LegacyTimers(options.StartTime, () => vm.Stop(new StopCause(StopReason.PowerOff)));
@@ -44,11 +52,34 @@ public sealed class PcBoard : IBoard
         foreach (IBoardPart part in Parts(options)) part.AttachTo(this);
         if ((vm.Ports.FindConflict() ?? vm.Mmio.FindConflict()) is { } conflict) throw new InvalidOperationException(conflict);
 
+        if (options.Firmware is { } firmware)
+        {
+            // Tables and the state of devices are the firmware's affair.
+            MemoryMap = E820.ForFirmware(vm.Memory.RamSize);
+            FwCfg.AddE820(MemoryMap);
+            InstallFirmware(firmware, options.BootOrder);
+            return;
+        }
         MemoryMap = E820.Build(vm.Memory);
-        Tables = new AcpiTables(Acpi);
+        _tables = new AcpiTables(Acpi);
         FwCfg.AddE820(MemoryMap);
         RunFirmware();
         vm.AfterReset += RunFirmware;
+    }
+
+    /// <summary>The ROM, and what the firmware in it wants to know.</summary>
+    private void InstallFirmware(FirmwareImage firmware, IReadOnlyList<string> bootOrder)
+    {
+        const byte disk = 2, compactDisc = 3, network = 4;
+        MemoryRegion rom = _vm.Memory.Regions.First(r => r.IsReadOnly && r.End == MemoryLayout.FirmwareEnd);
+        _vm.Memory.WriteBacking(rom.Offset, firmware.Bytes);
+        Clock[CmosAddress.BootOrder] = compactDisc << 4 | disk;
+        Clock[CmosAddress.BootOrderThird] = network << 4 | 1;
+        Clock[CmosAddress.OtherCpus] = (byte)Math.Min(_vm.Cpus.Count - 1, byte.MaxValue);
+        FirmwareTables.AddTo(FwCfg, Acpi, new SmbiosTables(_vm.Cpus.Count, _vm.Memory.RamSize, Guid.Empty));
+        if (bootOrder.Count > 0) FwCfg.AddFile("bootorder", Encoding.ASCII.GetBytes(string.Join('\n', bootOrder) + '\0'));
+        // Without a display, what is shown on the text screen goes to COM1, and what is typed there counts as typed on the keyboard.
+        FwCfg.AddFile("etc/sercon-port", BitConverter.GetBytes((ulong)Uart16550A.Com1));
     }
 
     /// <summary>What firmware does after power-on and after each reset.</summary>
@@ -68,9 +99,10 @@ public sealed class PcBoard : IBoard
         yield return _serial;
         if (_secondSerial != null) yield return _secondSerial;
         if (options.DebugOutput is { } debug) yield return new DebugConsolePart(debug);
+        if (options.FirmwareLog is { } log) yield return new DebugConsolePart(log, "firmware log", DebugConsole.FirmwarePort);
         if (options.DebugExit) yield return new DebugExitPart();
         if (options.TestDevice) yield return new TestDevicePart();
-        yield return new PciPart();
+        yield return new PciPart(options.Firmware is not null);
         yield return new FwCfgPart();
         foreach (IBoardPart part in options.Parts) yield return part;
     }
@@ -105,8 +137,11 @@ public sealed class PcBoard : IBoard
     internal PowerManagement Power => _timers.Power;
     /// <inheritdoc/>
     public AcpiDescription Acpi { get; } = new();
-    /// <summary>The tables that lie in guest memory.</summary>
-    internal AcpiTables Tables { get; }
+    /// <summary>The tables that lie in guest memory, of a board without firmware.</summary>
+    internal AcpiTables Tables => _tables ?? throw new InvalidOperationException("the firmware places the tables");
+
+    private readonly AcpiTables? _tables;
+
     /// <summary>More items can be added before the guest runs.</summary>
     public FwCfg FwCfg { get; }
     /// <summary>What lies where in guest-physical memory.</summary>

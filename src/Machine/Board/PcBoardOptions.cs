@@ -1,3 +1,5 @@
+using Bunraku.Machine.Firmware;
+
 namespace Bunraku.Machine.Board;
 
 /// <summary>What a board is built with.</summary>
@@ -11,6 +13,15 @@ public sealed record PcBoardOptions
 
     /// <summary>Receives what the guest writes to the debug console at port E9h, like <see cref="SerialOutput"/>. Null: there is no such port.</summary>
     public Action<ReadOnlySpan<byte>>? DebugOutput { get; init; }
+
+    /// <summary>The ROM that the processor begins in; null: there is none, and a boot protocol enters a kernel.</summary>
+    public FirmwareImage? Firmware { get; init; }
+
+    /// <summary>Receives the firmware's log, which it writes to port 402h, like <see cref="SerialOutput"/>. Null: there is no such port.</summary>
+    public Action<ReadOnlySpan<byte>>? FirmwareLog { get; init; }
+
+    /// <summary>Open Firmware paths of what the firmware is to boot from, the first first; empty: it has its own order.</summary>
+    public IReadOnlyList<string> BootOrder { get; init; } = [];
 
     /// <summary>isa-debug-exit at port F4h.</summary>
     public bool DebugExit { get; init; }

@@ -23,8 +23,11 @@ public sealed class PciHost(Action reset) : IPortDevice, IDevice, IStateful<PciH
     private uint _address;
     private byte _resetControl;
 
-    /// <summary>A 440FX-like host bridge (8086:1237), which guests expect at 00:00.0.</summary>
-    public static PciFunction CreateHostBridge() => new(0x8086, 0x1237, classCode: 0x060000, revision: 2);
+    /// <summary>8086:1237 is the 440FX; subsystem 1AF4:1100 tells firmware that fw_cfg is there, as on QEMU's machines.</summary>
+    internal const ushort Intel = 0x8086, HostBridge = 0x1237, QemuVendor = 0x1AF4, QemuSubsystem = 0x1100;
+
+    /// <summary>A 440FX-like host bridge, which guests expect at 00:00.0.</summary>
+    public static PciFunction CreateHostBridge() => new(Intel, HostBridge, classCode: 0x060000, revision: 2);
 
     /// <summary>A PIIX3-like ISA bridge (8086:7000), the parent of the legacy devices.</summary>
     public static PciFunction CreateIsaBridge() => new(0x8086, 0x7000, classCode: 0x060100);

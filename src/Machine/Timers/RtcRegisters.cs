@@ -19,6 +19,13 @@ internal static class CmosAddress
     public const int Century = 0x32;
     /// <summary>64-KiB blocks above 16 MiB, two bytes, at most 65535.</summary>
     public const int MemoryAbove16M = 0x34;
+    /// <summary>
+    /// The order of booting for Bochs's and QEMU's firmware, a nibble each: first and second in the former, third in the latter's upper half; whose bit 0 lets
+    /// it boot a diskette without a signature.
+    /// </summary>
+    public const int BootOrder = 0x3D, BootOrderThird = 0x38;
+    /// <summary>How many processors there are beside the first.</summary>
+    public const int OtherCpus = 0x5F;
     /// <summary>64-KiB blocks above 4 GiB, three bytes.</summary>
     public const int MemoryAbove4G = 0x5B;
 }

@@ -8,7 +8,7 @@ internal enum PhysicalKind : byte
 {
     /// <summary>RAM, and the access is allowed.</summary>
     Ram,
-    /// <summary>Nothing but devices.</summary>
+    /// <summary>Nothing but devices, or a write to ROM, which goes to them.</summary>
     Mmio,
     /// <summary>The second stage refuses the access: an exit, and not a fault of the guest.</summary>
     Refused,
@@ -68,18 +68,35 @@ internal sealed unsafe class GuestPhysical(GuestMemory memory)
         return page == null ? null : page + (address & (GuestMemory.PageSize - 1));
     }
 
-    /// <summary>Host address of a page whatever the rights to it are, or null outside RAM.</summary>
-    public byte* PageOf(ulong address) => memory.PagePointer(address & _a20Mask & ~(GuestMemory.PageSize - 1));
+    /// <summary>Host address of a page whatever the rights to it are, or null outside RAM; ROM, which cannot be written, is none.</summary>
+    public byte* PageOf(ulong address)
+    {
+        byte* page = memory.PagePointer(address & _a20Mask & ~(GuestMemory.PageSize - 1), out bool isReadOnly);
+        return isReadOnly ? null : page;
+    }
+
+    /// <summary>Writes to an address behind A20 change nothing.</summary>
+    public bool IsReadOnly(ulong address)
+    {
+        memory.PagePointer(address, out bool isReadOnly);
+        return isReadOnly;
+    }
+
+    /// <summary>Host address of a byte of RAM or ROM at an address behind A20; null outside.</summary>
+    public byte* ReadOnlyPointer(ulong address) =>
+        memory.PagePointer(address) is var page && page != null ? page + (address & (GuestMemory.PageSize - 1)) : null;
 
     /// <summary>What an access meets at a guest-physical address. Any address.</summary>
     /// <param name="wanted">What the access needs; at least one right.</param>
     public PhysicalPage Resolve(ulong address, PageRights wanted)
     {
         ulong page = address & _a20Mask & ~(GuestMemory.PageSize - 1);
-        byte* host = memory.PagePointer(page);
-        if (host == null) return new PhysicalPage { Kind = PhysicalKind.Mmio, Address = page, Rights = PageRights.All };
+        byte* host = memory.PagePointer(page, out bool isReadOnly);
+        if (host == null || (isReadOnly && (wanted & PageRights.Write) != 0))
+            return new PhysicalPage { Kind = PhysicalKind.Mmio, Address = page, Rights = PageRights.All };
         PageRights rights = memory.Rights[(ulong)(host - memory.Backing.Pointer)];
         if ((wanted & ~rights) != 0) return new PhysicalPage { Kind = PhysicalKind.Refused, Address = page, Rights = rights };
+        if (isReadOnly) rights &= ~PageRights.Write;
         return new PhysicalPage { Kind = PhysicalKind.Ram, Address = page, Host = host, Rights = rights };
     }
 }

@@ -31,7 +31,13 @@ internal sealed unsafe class Mmio(Processor p)
         {
             int n = Chunk(physical, length);
             ulong value;
-            if (_replayIndex < _replay.Count)
+            if (p.Physical.ReadOnlyPointer(physical) is var rom && rom != null)
+            {
+                // An instruction that reads and then writes: ROM is read where it is, and the write goes to the devices.
+                value = 0;
+                for (int k = 0; k < n; k++) value |= (ulong)rom[k] << (8 * k);
+            }
+            else if (_replayIndex < _replay.Count)
             {
                 value = _replay[_replayIndex++];
             }

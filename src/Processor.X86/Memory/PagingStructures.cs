@@ -74,6 +74,7 @@ internal sealed unsafe class PagingStructures(Processor p)
             Refusal = new Refusal(entry.Address, PageRights.Write, IsTableAccess: true);
             return FlagUpdate.Refused;
         }
+        if (p.Physical.IsReadOnly(entry.Address)) return FlagUpdate.Done; // the write vanishes
         if (p.WriteWatch.IsOn) p.WriteWatch.Note((byte*)slot, null);
         if (Interlocked.CompareExchange(ref *slot, entry.Value | flags, entry.Value) != entry.Value) return FlagUpdate.Void;
         // Page tables may lie beside code.

@@ -56,7 +56,7 @@ public static class StandardCommands
         string state = vm.Ended ? "ended" : vm.Paused ? "stopped; 'cont' lets it go on" : "running";
         return TextLayout.Paragraph(state, context.Width) + TextLayout.Paragraph(string.Create(CultureInfo.InvariantCulture,
             $"{machine.Clock.Nanoseconds / 1e9:0.0} s of virtual time, {machine.Cpus.Count} processor{(machine.Cpus.Count == 1 ? "" : "s")} "
-                + $"{machine.Model.Name}, {ByteSize.Format(machine.Memory.Size)}, engine {vm.EngineName}"), context.Width);
+                + $"{machine.Model.Name}, {ByteSize.Format(machine.Memory.RamSize)}, engine {vm.EngineName}"), context.Width);
     }
 
     private static string SysRq(MonitorContext context, IReadOnlyList<string> arguments)

@@ -36,7 +36,8 @@ internal sealed class LegacyTimers(DateTime startTime, Action powerOff) : IBoard
         vm.Ports.Add(PowerManagement.FirstPort, PowerManagement.Ports, Power, PowerLock);
         vm.Add(Power, PowerLock);
 
-        Clock = new Rtc146818(new FanOut([clockWire, new LockedWire(Power.RealTimeClock, PowerLock)]), board.CreateTime(clockLock), startTime, vm.Memory.Size);
+        var clockWires = new FanOut([clockWire, new LockedWire(Power.RealTimeClock, PowerLock)]);
+        Clock = new Rtc146818(clockWires, board.CreateTime(clockLock), startTime, vm.Memory.RamSize);
         Clock.AttachTo(vm.Ports, clockLock);
         vm.Add(Clock, clockLock);
         vm.Shortcuts?.TryPostWrites(isPort: true, Rtc146818.IndexPort, 1); // what it does shows only when the data port is read

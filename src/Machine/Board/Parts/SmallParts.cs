@@ -1,5 +1,6 @@
 using Bunraku.Hypervisor;
 using Bunraku.Machine.Acpi;
+using Bunraku.Machine.Firmware;
 
 namespace Bunraku.Machine.Board.Parts;
 
@@ -31,12 +32,14 @@ internal sealed class CoprocessorErrorPart : IBoardPart
 
 /// <summary>The debug console at port E9h.</summary>
 /// <param name="output">Receives the bytes, with the port's lock held: it must not wait for anything.</param>
-internal sealed class DebugConsolePart(Action<ReadOnlySpan<byte>> output) : IBoardPart
+/// <param name="id">Its name in the machine.</param>
+/// <param name="port">Where it is.</param>
+internal sealed class DebugConsolePart(Action<ReadOnlySpan<byte>> output, string id = "debugcon", ushort port = DebugConsole.Port) : IBoardPart
 {
     public void AttachTo(IBoard board)
     {
-        var console = new DebugConsole(output);
-        console.AttachTo(board.Machine.Ports);
+        var console = new DebugConsole(output) { Id = id };
+        console.AttachTo(board.Machine.Ports, port);
         board.Machine.Add(console);
     }
 }
@@ -74,14 +77,25 @@ internal sealed class FwCfgPart : IBoardPart
 }
 
 /// <summary>Configuration mechanism 1, host bridge and ISA bridge.</summary>
-internal sealed class PciPart : IBoardPart
+/// <param name="hasFirmware">The host bridge shows ROM and RAM below 1 MiB as firmware wants them.</param>
+internal sealed class PciPart(bool hasFirmware) : IBoardPart
 {
     /// <summary>Slot of the bridge under which the legacy devices are described.</summary>
     public const int IsaBridgeSlot = 1;
 
     public void AttachTo(IBoard board)
     {
-        board.Pci.Add(0, 0, Pci.PciHost.CreateHostBridge());
+        if (hasFirmware)
+        {
+            const int behindDevices = -2;
+            var shadow = new ShadowRam(board.Machine.Memory);
+            board.Machine.Mmio.Add(ShadowRam.Start, ShadowRam.Length, shadow, new DeviceLock("shadow RAM"), behindDevices);
+            board.Pci.Add(0, 0, new HostBridge440Fx(shadow));
+        }
+        else
+        {
+            board.Pci.Add(0, 0, Pci.PciHost.CreateHostBridge());
+        }
         board.Pci.Add(IsaBridgeSlot, 0, Pci.PciHost.CreateIsaBridge());
         board.Pci.AttachTo(board.Machine.Ports);
         board.Machine.Add(board.Pci);

@@ -1,0 +1,38 @@
+namespace Bunraku.Machine.Firmware;
+
+/// <summary>The contents of the ROM that ends at 4 GiB, where the processor begins after a reset.</summary>
+/// <param name="Name">As the user named it.</param>
+/// <param name="Bytes">A multiple of 4096, from <see cref="Smallest"/> to <see cref="Largest"/>.</param>
+public sealed record FirmwareImage(string Name, byte[] Bytes)
+{
+    /// <summary>A PC shows the last 64 KiB below 1 MiB as well.</summary>
+    public const int Smallest = 64 << 10;
+
+    /// <summary>What lies between the local APICs and 4 GiB.</summary>
+    public const int Largest = 16 << 20;
+
+    /// <summary>Firmware that a name stands for: the name, where its Debian package puts it, and the package.</summary>
+    private static readonly (string Name, string Path, string Package)[] s_known =
+    [
+        ("seabios", "/usr/share/seabios/bios-256k.bin", "seabios"),
+    ];
+
+    /// <summary>Names that <see cref="Read"/> takes beside paths of files.</summary>
+    public static IReadOnlyList<string> Names { get; } = [.. s_known.Select(k => k.Name)];
+
+    /// <summary>Reads firmware by its name, or a file.</summary>
+    /// <exception cref="BootException">It is missing, or cannot be a PC's ROM.</exception>
+    public static FirmwareImage Read(string nameOrPath)
+    {
+        (string? name, string path, string package) = Array.Find(s_known, k => k.Name == nameOrPath);
+        if (name is not null && !File.Exists(path))
+            throw new BootException($"firmware {name}: {path} is missing (install the Debian package {package}, or name a file)");
+        byte[] bytes = BootFile.Read(name is null ? nameOrPath : path, "firmware", Largest);
+        if (bytes.Length < Smallest || bytes.Length % (4 << 10) != 0)
+        {
+            throw new BootException($"firmware {nameOrPath}: {bytes.Length} bytes are no PC's ROM, which has a whole number of 4 KiB pages and at least "
+                + $"{Smallest >> 10} KiB");
+        }
+        return new FirmwareImage(nameOrPath, bytes);
+    }
+}
