@@ -42,7 +42,9 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
         var packages = new DebianPackages(new GuestCache(), progress, alternatives: words.GuestAdvice);
         string kernel = packages.FindKernel(options.Guest, cancel), busybox = packages.FindBusybox(cancel);
         // A kernel of the distribution has drivers for what is not in every PC as modules.
-        IReadOnlyList<string> modules = options.Disks.Count > 0 || options.Rng ? packages.FindModules(kernel, cancel) : [];
+        GuestDrivers drivers = (options.Disks.Count > 0 ? GuestDrivers.Disk : 0) | (options.Rng ? GuestDrivers.Rng : 0)
+            | (options.Networks.Count > 0 ? GuestDrivers.Net : 0);
+        IReadOnlyList<string> modules = drivers == 0 ? [] : packages.FindModules(kernel, drivers, cancel);
         var guest =
             LinuxGuest.Create(BootFile.Read(kernel, "kernel", options.Memory), kernel, BootFile.Read(busybox, "busybox", options.Memory), new LinuxGuestOptions
             {
@@ -51,6 +53,7 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
                 Columns = options.Terminal?.Columns ?? 0,
                 Rows = options.Terminal?.Rows ?? 0,
                 Term = options.Terminal?.Term,
+                Networks = [.. options.Networks.Select(n => n is UserNetwork)],
                 Modules = [.. modules.Select(m => (ReadOnlyMemory<byte>)BootFile.Read(m, "kernel module", options.Memory))],
             });
         string append = options.Append is { Length: > 0 } more ? $"{guest.Append} {more}" : guest.Append;

@@ -18,6 +18,7 @@ internal static class OptionWords
         nameof(VmOptions.Guest) => "the guest",
         nameof(VmOptions.Modules) => "--module",
         nameof(VmOptions.Disks) => "--disk",
+        nameof(VmOptions.Networks) => "--net",
         nameof(VmOptions.Command) => "what stands behind --",
         nameof(VmOptions.EngineApics) => "--local-apic",
         nameof(VmOptions.Paravirtual) => "--pv",

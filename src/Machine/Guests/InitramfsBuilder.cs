@@ -17,7 +17,7 @@ internal static class InitramfsBuilder
     /// <summary>Seconds between two looks at what Linux counted on the command's line. A look starts one process.</summary>
     private const int WatchPeriod = 3;
     private const uint Executable = 0x1ED;
-    private const string CommandPath = "/etc/bunraku/command", SessionPath = "/etc/bunraku/session", ModuleFolder = "/etc/bunraku/modules";
+    private const string CommandPath = "/etc/bunraku/command", SessionPath = "/etc/bunraku/session", DhcpPath = "/etc/bunraku/dhcp", ModuleFolder = "/etc/bunraku/modules";
 
     private static readonly string[] Directories =
         ["bin", "sbin", "usr", "usr/bin", "usr/sbin", "dev", "proc", "sys", "run", "root", "tmp", "etc", "etc/bunraku", ModuleFolder[1..], "var"];
@@ -40,6 +40,7 @@ internal static class InitramfsBuilder
         archive.AddFile("etc/profile", Encoding.UTF8.GetBytes(Profile(token)));
         archive.AddFile("init", Encoding.UTF8.GetBytes(InitScript(options, console, token)), Executable);
         archive.AddFile(SessionPath[1..], Encoding.UTF8.GetBytes(SessionScript(console, token)), Executable);
+        if (options.Networks.Count > 0) archive.AddFile(DhcpPath[1..], Encoding.UTF8.GetBytes(DhcpScript), Executable);
         for (int n = 0; n < options.Modules.Count; n++) archive.AddFile($"{ModuleFolder[1..]}/{n:00}.ko", options.Modules[n].Span);
         if (console != GuestConsole.Shell)
             archive.AddFile(CommandPath[1..], Encoding.UTF8.GetBytes($"#!/bin/busybox sh\nexec {string.Join(' ', options.Command.Select(Quote))}\n"),
@@ -69,6 +70,27 @@ internal static class InitramfsBuilder
 
         """;
 
+    /// <summary>What busybox's udhcpc calls with what it was told.</summary>
+    private const string DhcpScript = """
+        #!/bin/busybox sh
+        case $1 in
+            bound | renew)
+                ip addr flush dev $interface scope global
+                ip addr add $ip/$mask dev $interface
+                [ "$mtu" ] && ip link set $interface mtu $mtu
+                for gateway in $router; do ip route add default via $gateway dev $interface && break; done
+                for server in $dns; do echo nameserver $server; done >/etc/resolv.conf
+                [ "$domain" ] && echo "search $domain" >>/etc/resolv.conf ;;
+        esac
+
+        """;
+
+    private static string Network(bool answers, int number) => $"""
+        ip link set eth{number} up
+        udhcpc -i eth{number} -q -n -t {(answers ? "5 -T 1" : "10 -T 3")} -s {DhcpPath} >/dev/null 2>&1{(answers ? "" : " &")}
+
+        """;
+
     private static string InitScript(LinuxGuestOptions options, GuestConsole console, string token)
     {
         string size = options is { Columns: > 0, Rows: > 0 } ? $" cols {options.Columns} rows {options.Rows}" : "";
@@ -91,6 +113,7 @@ internal static class InitramfsBuilder
             hostname -F /etc/hostname
             ip link set lo up 2>/dev/null
             {{(options.Modules.Count > 0 ? $"for module in {ModuleFolder}/*; do insmod $module; done" : "")}}
+            {{string.Concat(options.Networks.Select(Network))}}
             mkfifo /run/ended
             # The session writes its status; when it is killed, the pipe ends without one.
             (read -r status </run/ended; echo "${status:-137}" >/run/status) &

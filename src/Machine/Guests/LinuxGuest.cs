@@ -35,6 +35,11 @@ public sealed record LinuxGuestOptions
     /// <summary>TERM for the guest, null when unknown.</summary>
     public string? Term { get; init; }
 
+    /// <summary>
+    /// Network cards, eth0 and so on: true where a DHCP server is sure to answer, so that nothing runs before; the others get their address when they get it.
+    /// </summary>
+    public IReadOnlyList<bool> Networks { get; init; } = [];
+
     /// <summary>Kernel modules that are loaded before anything runs, in this order.</summary>
     public IReadOnlyList<ReadOnlyMemory<byte>> Modules { get; init; } = [];
 }

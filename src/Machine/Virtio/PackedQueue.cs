@@ -58,16 +58,23 @@ internal sealed class PackedQueue(DmaSpace dma, VirtqueueSetup setup, VirtioFeat
         return flags.HasFlag(DescriptorFlags.Available) == _availableWrap && flags.HasFlag(DescriptorFlags.Used) != _availableWrap;
     }
 
-    private protected override void Return(DescriptorChain buffer, uint written)
+    private protected override void Return(ReadOnlySpan<DescriptorChain> buffers, ReadOnlySpan<uint> written)
     {
-        ulong descriptor = Setup.Descriptors + (ulong)_used * DescriptorSize;
-        Write(descriptor + 8, written);
-        Write(descriptor + 12, buffer.Id);
-        DescriptorFlags flags = (_usedWrap ? DescriptorFlags.Available | DescriptorFlags.Used : 0) | (written > 0 ? DescriptorFlags.Write : 0);
-        Thread.MemoryBarrier(); // the flags come last
-        Write(descriptor + 14, (ushort)flags);
-        Advance(ref _used, ref _usedWrap, buffer.Entries);
-        _sinceInterrupt += (ushort)buffer.Entries;
+        // The driver goes on where the first one is used: its flags come last of all.
+        (ulong Address, ushort Flags) first = default;
+        for (int n = 0; n < buffers.Length; n++)
+        {
+            ulong descriptor = Setup.Descriptors + (ulong)_used * DescriptorSize;
+            Write(descriptor + 8, written[n]);
+            Write(descriptor + 12, buffers[n].Id);
+            var flags = (ushort)((_usedWrap ? DescriptorFlags.Available | DescriptorFlags.Used : 0) | (written[n] > 0 ? DescriptorFlags.Write : 0));
+            if (n == 0) first = (descriptor + 14, flags);
+            else Write(descriptor + 14, flags);
+            Advance(ref _used, ref _usedWrap, buffers[n].Entries);
+            _sinceInterrupt += (ushort)buffers[n].Entries;
+        }
+        Thread.MemoryBarrier();
+        Write(first.Address, first.Flags);
     }
 
     private void Advance(ref int index, ref bool wrap, int by)

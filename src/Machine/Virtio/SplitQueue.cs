@@ -53,13 +53,16 @@ internal sealed class SplitQueue(DmaSpace dma, VirtqueueSetup setup, VirtioFeatu
         throw new VirtqueueException("a chain of descriptors goes in circles");
     }
 
-    private protected override void Return(DescriptorChain buffer, uint written)
+    private protected override void Return(ReadOnlySpan<DescriptorChain> buffers, ReadOnlySpan<uint> written)
     {
-        ulong entry = Setup.Device + RingOffset + (ulong)(_used % Size) * UsedEntry;
-        Write(entry, (uint)buffer.Id);
-        Write(entry + 4, written);
-        _used++;
-        _sinceInterrupt++;
+        for (int n = 0; n < buffers.Length; n++)
+        {
+            ulong entry = Setup.Device + RingOffset + (ulong)(_used % Size) * UsedEntry;
+            Write(entry, (uint)buffers[n].Id);
+            Write(entry + 4, written[n]);
+            _used++;
+            _sinceInterrupt++;
+        }
         Thread.MemoryBarrier(); // the index comes last
         Write(Setup.Device + IndexOffset, _used);
     }

@@ -43,7 +43,19 @@ public abstract class Virtqueue
         return true;
     }
 
-    private protected abstract void Return(DescriptorChain buffer, uint written);
+    /// <summary>Gives several buffers back that belong together: the driver sees all of them or none. All were taken in this life of the queue, or none.</summary>
+    /// <param name="written">Bytes that the device wrote, for each.</param>
+    /// <inheritdoc cref="Use(DescriptorChain, uint)"/>
+    public bool Use(ReadOnlySpan<DescriptorChain> buffers, ReadOnlySpan<uint> written)
+    {
+        if (buffers.IsEmpty || buffers[0].Generation != Generation) return false;
+        Return(buffers, written);
+        return true;
+    }
+
+    private void Return(DescriptorChain buffer, uint written) => Return(new ReadOnlySpan<DescriptorChain>(in buffer), new ReadOnlySpan<uint>(in written));
+
+    private protected abstract void Return(ReadOnlySpan<DescriptorChain> buffers, ReadOnlySpan<uint> written);
 
     /// <summary>The driver wants to be told of what was used since this was asked the last time.</summary>
     public abstract bool WantsInterrupt();
