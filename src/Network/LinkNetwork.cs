@@ -38,17 +38,25 @@ public sealed class UnixLink : INetworkBackend
                 _peer = socket;
                 return;
             }
-            catch (SocketException e) when (e.SocketErrorCode is SocketError.ConnectionRefused or SocketError.AddressNotAvailable or SocketError.HostNotFound
-                || !File.Exists(path))
+            // A file that is no socket refuses as well, and is not ours to delete.
+            catch (SocketException) when (!File.Exists(path) || HostFile.IsSocket(path))
             {
                 socket.Dispose();
             }
-            if (File.Exists(path)) File.Delete(path); // a socket that nobody listens on: File.Exists is false for other kinds of folders
-            _listener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-            _listener.Bind(end);
+            if (File.Exists(path)) File.Delete(path); // a socket that nobody listens on
+            socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified) { Blocking = false };
+            try
+            {
+                socket.Bind(end);
+            }
+            catch
+            {
+                socket.Dispose();
+                throw;
+            }
+            _listener = socket; // from here on the file is ours
             File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
             _listener.Listen(Backlog);
-            _listener.Blocking = false;
         }
         catch (Exception e) when (e is SocketException or IOException or UnauthorizedAccessException or ArgumentException)
         {

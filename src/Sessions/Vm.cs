@@ -63,7 +63,8 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         if (builder.Memory > HostProcess.TotalMemory)
             throw new CannotStartException($"{Option(nameof(VmOptions.Memory))} {ByteSize.Format(builder.Memory)}: this host has only "
                 + $"{ByteSize.Format(HostProcess.TotalMemory)}");
-        GuestImage image = Guarded(() => GuestImage.Prepare(builder, _words, builder.Progress, cancel));
+        GuestImage image = Guarded(() => GuestImage.Prepare(
+            builder, _words, builder.Progress, cancel, separateErrors: builder.Console is not null || builder.Errors is not null));
 
         IVmObserver[] observers = builder.OnExit is { } hook ? [.. builder.Observers, new ExitHook(hook)] : [.. builder.Observers];
         if (observers.Length > 0) _observers = new Observers(this, observers);
@@ -91,7 +92,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
             builder.Progress?.Invoke($"{Option(nameof(VmBuilder.HostCode))}: the engine '{_engine.Name}' makes no host code, so there is nothing to be told");
         try
         {
-            if (builder.Console is null) _streams = new StreamConsole(builder.Input, builder.Output, Fail);
+            if (builder.Console is null) _streams = new StreamConsole(builder.Input, builder.Output, builder.Errors, Fail);
             _console = _streams ?? builder.Console!;
             _machine = Guarded(() => MakeBoard(image, builder));
         }

@@ -47,6 +47,9 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
         return Extract(apt, package, guest, entry => entry.StartsWith("./boot/vmlinuz-", StringComparison.Ordinal), "a kernel image", cancel);
     }
 
+    /// <summary>Name of the virtio console's driver among them.</summary>
+    public const string ConsoleModule = "virtio_console";
+
     /// <summary>
     /// Kernel modules, in an order in which they can be loaded, and what each is for. What a kernel has built in has no module.
     /// </summary>
@@ -65,7 +68,7 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
         ("net_failover",          GuestDrivers.Net),
         ("virtio_net",            GuestDrivers.Net),
         ("af_packet",             GuestDrivers.Net), // for DHCP
-        ("virtio_console",        GuestDrivers.Console),
+        (ConsoleModule,           GuestDrivers.Console),
         ("netfs",                 GuestDrivers.Share),
         ("fscache",               GuestDrivers.Share),
         ("fuse",                  GuestDrivers.Share),

@@ -39,7 +39,7 @@ internal static class InitramfsBuilder
         archive.AddFile("etc/hosts", "127.0.0.1 localhost bunraku\n"u8);
         archive.AddFile("etc/profile", Encoding.UTF8.GetBytes(Profile(token)));
         archive.AddFile("init", Encoding.UTF8.GetBytes(InitScript(options, console, token)), Executable);
-        archive.AddFile(SessionPath[1..], Encoding.UTF8.GetBytes(SessionScript(console, token)), Executable);
+        archive.AddFile(SessionPath[1..], Encoding.UTF8.GetBytes(SessionScript(options, console, token)), Executable);
         if (options.Networks.Count > 0) archive.AddFile(DhcpPath[1..], Encoding.UTF8.GetBytes(DhcpScript), Executable);
         for (int n = 0; n < options.Modules.Count; n++) archive.AddFile($"{ModuleFolder[1..]}/{n:00}.ko", options.Modules[n].Span);
         if (console != GuestConsole.Shell)
@@ -172,6 +172,25 @@ internal static class InitramfsBuilder
                 setsid setsid {{SessionPath}} 3>&-
 
                 """,
+            // The command has pipes here as well: a port can be opened once, and programs open /dev/stdout again.
+            GuestConsole.CommandOnPorts => $$"""
+                dmesg -n 1
+                mkfifo /run/input /run/output /run/errors
+                # The driver is told of its ports one by one.
+                for n in 0 1 2 3 4 5 6 7 8 9; do
+                    set -- /dev/vport*p{{LinuxGuest.ErrorPort}}
+                    [ -e "$1" ] && break
+                    sleep 0.$n
+                done
+                port=${1%{{LinuxGuest.ErrorPort}}}
+                dd bs=65536 <${port}{{LinuxGuest.InputPort}} >/run/input 2>/dev/null &
+                dd bs=65536 </run/output >${port}{{LinuxGuest.OutputPort}} 2>/dev/null &
+                drain=$!
+                {{(options.SeparateErrors ? $"dd bs=65536 </run/errors >${{port}}{LinuxGuest.ErrorPort} 2>/dev/null & drain=\"$drain $!\"" : "")}}
+                tell input
+                setsid setsid {{SessionPath}}
+
+                """,
             GuestConsole.CommandOnTerminal => $$"""
                 dmesg -n 1
                 exec 3<>/dev/ttyS1
@@ -207,6 +226,8 @@ internal static class InitramfsBuilder
                 tell "line $(grep ^1: /proc/tty/driver/serial)"
 
                 """,
+            // A port is closed behind all that was written to it, and the host has taken that before it is.
+            GuestConsole.CommandOnPorts => "wait $drain\n",
             _ => "stty -F /dev/ttyS1 sane\n",
         };
         return start + work + end + report + """
@@ -217,13 +238,15 @@ internal static class InitramfsBuilder
     }
 
     /// <summary>The leader of the session: runs the command, hands its status over and stays.</summary>
-    private static string SessionScript(GuestConsole console, string token)
+    private static string SessionScript(LinuxGuestOptions options, GuestConsole console, string token)
     {
         string run = console switch
         {
             GuestConsole.Shell => "sh -l 9>&-",
             // A session of its own, so that a command that signals its process group does not reach us. The redirections wait for the other ends of the pipes.
             GuestConsole.Command => $"(exec setsid {CommandPath} </run/input >/run/output 2>&1 9>&-)",
+            GuestConsole.CommandOnPorts =>
+                $"(exec setsid {CommandPath} </run/input >/run/output 2>{(options.SeparateErrors ? "/run/errors" : "&1")} 9>&-)",
             // The terminal is the command's before anything is typed into it: a Ctrl-C that comes before would be lost. Here it reaches whoever is in
             // the foreground, ourselves too; the traps keep us, and are not the command's.
             _ => $"(tell input; exec {CommandPath} 9>&-)",

@@ -52,10 +52,31 @@ internal sealed class PackedQueue(DmaSpace dma, VirtqueueSetup setup, VirtioFeat
         return chain;
     }
 
-    private bool IsAvailable()
+    /// <summary>The entry that is taken after so many others is available; then they are as well, since the driver goes by their order.</summary>
+    private bool IsAvailable(int behind = 0)
     {
-        var flags = (DescriptorFlags)Read<ushort>(Setup.Descriptors + (ulong)_available * DescriptorSize + 14);
-        return flags.HasFlag(DescriptorFlags.Available) == _availableWrap && flags.HasFlag(DescriptorFlags.Used) != _availableWrap;
+        (int index, bool wrap) = Behind(behind);
+        var flags = (DescriptorFlags)Read<ushort>(Setup.Descriptors + (ulong)index * DescriptorSize + 14);
+        return flags.HasFlag(DescriptorFlags.Available) == wrap && flags.HasFlag(DescriptorFlags.Used) != wrap;
+    }
+
+    private (int Index, bool Wrap) Behind(int entries)
+    {
+        int index = _available + entries;
+        return index < Size ? (index, _availableWrap) : (index - Size, !_availableWrap);
+    }
+
+    public override int Available
+    {
+        get
+        {
+            int count = 0;
+            for (int step = 1 << 15; step > 0; step >>= 1)
+            {
+                if (count + step <= Size && IsAvailable(count + step - 1)) count += step;
+            }
+            return count;
+        }
     }
 
     private protected override void Return(ReadOnlySpan<DescriptorChain> buffers, ReadOnlySpan<uint> written)
@@ -98,12 +119,14 @@ internal sealed class PackedQueue(DmaSpace dma, VirtqueueSetup setup, VirtioFeat
         return IsPassed((ushort)wanted, (ushort)_used, (ushort)(_used - passed));
     }
 
-    public override bool EnableNotifications()
+    public override bool EnableNotifications(int after = 1)
     {
-        if (HasEventIndex) Write(Setup.Device, Packed(_available, _availableWrap));
+        if (!HasEventIndex) after = 1;
+        (int index, bool wrap) = Behind(after - 1);
+        if (HasEventIndex) Write(Setup.Device, Packed(index, wrap));
         Write(Setup.Device + EventFlagsOffset, HasEventIndex ? AtDescriptor : Enable);
         Thread.MemoryBarrier();
-        return IsAvailable();
+        return IsAvailable(after - 1);
     }
 
     private static ushort Packed(int index, bool wrap) => (ushort)(index | (wrap ? WrapBit : 0));

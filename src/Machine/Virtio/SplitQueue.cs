@@ -76,11 +76,13 @@ internal sealed class SplitQueue(DmaSpace dma, VirtqueueSetup setup, VirtioFeatu
         return HasEventIndex ? IsPassed(Read<ushort>(UsedEvent), _used, before) : (Read<ushort>(Setup.Driver) & NoInterrupt) == 0;
     }
 
-    public override bool EnableNotifications()
+    public override int Available => Math.Min(Size, (ushort)(Read<ushort>(Setup.Driver + IndexOffset) - _available));
+
+    public override bool EnableNotifications(int after = 1)
     {
-        if (HasEventIndex) Write(AvailableEvent, _available);
+        if (HasEventIndex) Write(AvailableEvent, (ushort)(_available + after - 1));
         Thread.MemoryBarrier();
-        return Read<ushort>(Setup.Driver + IndexOffset) != _available;
+        return (ushort)(Read<ushort>(Setup.Driver + IndexOffset) - _available) >= (HasEventIndex ? after : 1);
     }
 
     internal override VirtqueuePosition Save(int underWay) => new((ushort)(_available - underWay), _used, _sinceInterrupt);

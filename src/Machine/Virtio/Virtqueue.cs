@@ -61,8 +61,14 @@ public abstract class Virtqueue
     public abstract bool WantsInterrupt();
 
     /// <summary>The driver is to tell of what it makes available from now on.</summary>
-    /// <returns>True: something is available already, of which it may not tell.</returns>
-    public abstract bool EnableNotifications();
+    /// <param name="after">
+    /// Only when there is so much (as <see cref="Available"/> counts), if the driver has a way to say so. It must be sure to make so much available.
+    /// </param>
+    /// <returns>True: so much is available already, of which it may not tell.</returns>
+    public abstract bool EnableNotifications(int after = 1);
+
+    /// <summary>How much is available: buffers in the split layout, entries of the ring in the packed one. There may be more.</summary>
+    public abstract int Available { get; }
 
     /// <param name="underWay">Entries that the device has taken last and not given back: whoever takes the state over takes them again.</param>
     internal abstract VirtqueuePosition Save(int underWay);
