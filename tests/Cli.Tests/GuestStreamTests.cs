@@ -62,6 +62,35 @@ public sealed class GuestStreamTests : IClassFixture<LinuxGuestFiles>
         Check(input, s => s.Write(input), ReadAll, "--engine", engine, "--cpus", $"{cpus}", "--", "sh", "-c", "cat; exit 42");
     }
 
+    /// <summary>Standard output and error come apart, and one of them ends where the other goes on.</summary>
+    [Fact]
+    public void StandardErrorComesApart()
+    {
+        byte[] input = RandomBytes(MoreThanIsHeld / 3);
+        using var process = new TestProcess(new ProcessStartInfo("dotnet",
+            [Program, "run", "--timeout", "10m", "--", "sh", "-c", "tee /tmp/f; exec >&-; cat /tmp/f >&2; echo end >/dev/stderr; exit 42"])
+        {
+            RedirectStandardInput = true,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        });
+        var errors = new MemoryStream();
+        Task reading = process.StandardError.BaseStream.CopyToAsync(errors);
+        Task typing = Task.Run(() =>
+        {
+            process.StandardInput.BaseStream.Write(input);
+            process.StandardInput.Close();
+        });
+        var output = new MemoryStream();
+        process.StandardOutput.BaseStream.CopyTo(output);
+        process.WaitForExit();
+        reading.Wait();
+        typing.Wait();
+        Same(input, output.ToArray());
+        Same([.. input, .. "end\n"u8], errors.ToArray());
+        Assert.Equal(42, process.ExitCode);
+    }
+
     [Fact]
     public void FromAFileToAFile()
     {

@@ -4,6 +4,7 @@ using Bunraku.Machine.Pci;
 using Bunraku.Machine.Tests.State;
 using Bunraku.Machine.Virtio;
 using Bunraku.Machine.Virtio.Net;
+using Bunraku.Machine.Virtio.Ports;
 using Bunraku.Network;
 using Bunraku.Storage;
 
@@ -393,6 +394,7 @@ public sealed class VirtioTests
     [InlineData(4, "disk")]
     [InlineData(5, "net")]
     [InlineData(6, "net")]
+    [InlineData(7, "console")]
     public void A_hostile_driver_harms_itself_alone(int seed, string kind)
     {
         using var disk = new MemoryDisk(64 * 512);
@@ -400,6 +402,7 @@ public sealed class VirtioTests
         using BoardRig rig = Rig(kind switch
         {
             "disk" => new Block("disk", disk, queues: 2),
+            "console" => new ConsoleDevice("console", new ConsolePort("a", true), new ConsolePort("b") { Output = _ => { } }),
             "net" => new NetworkCard("net", echo, [2, 0, 0, 0, 0, 1], 2),
             _ => new Entropy("rng"),
         });
@@ -414,7 +417,7 @@ public sealed class VirtioTests
                 case 0:
                     driver.Negotiate((ulong)(Plain | (random.Next(2) == 0 ? VirtioFeatures.RingPacked : 0)
                         | (random.Next(2) == 0 ? VirtioFeatures.EventIndex | VirtioFeatures.IndirectDescriptors : 0)));
-                    driver.SetUp(random.Next(kind == "net" ? 5 : 1), (ushort)(1 << random.Next(9)), Queue, Plain);
+                    driver.SetUp(random.Next(kind is "net" or "console" ? 5 : 1), (ushort)(1 << random.Next(9)), Queue, Plain);
                     driver.SetDriverOk();
                     break;
                 case 1:
