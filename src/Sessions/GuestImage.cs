@@ -46,7 +46,7 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
         // A kernel of the distribution has drivers for what is not in every PC as modules.
         GuestDrivers drivers = (options.Disks.Count > 0 ? GuestDrivers.Disk : 0) | (options.Rng ? GuestDrivers.Rng : 0)
             | (options.Networks.Count > 0 ? GuestDrivers.Net : 0);
-        bool wantsPorts = options.Command is not null && options.Terminal is null;
+        bool wantsPorts = options is { Command: not null, Terminal: null, SerialStreams: false };
         IReadOnlyList<string> modules = FindModules(packages, kernel, drivers, wantsPorts, cancel);
         var guest =
             LinuxGuest.Create(BootFile.Read(kernel, "kernel", options.Memory), kernel, BootFile.Read(busybox, "busybox", options.Memory), new LinuxGuestOptions

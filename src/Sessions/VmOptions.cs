@@ -84,6 +84,9 @@ public record VmOptions
     /// <summary>A command with its arguments to run inside the guest, each passed as it is; null boots to the guest's shell.</summary>
     public IReadOnlyList<string>? Command { get; init; }
 
+    /// <summary>For tests: a command's streams go over serial ports, as they do where the driver of the virtio console cannot be had.</summary>
+    internal bool SerialStreams { get; init; }
+
     /// <summary>The user's terminal that the guest gets, or null for streams.</summary>
     public TerminalInfo? Terminal { get; init; }
 

@@ -133,10 +133,14 @@ public sealed class LinuxNetworkTests : IClassFixture<LinuxGuestFiles>
     public async Task Two_machines_talk_over_a_cable()
     {
         string path = Path.Combine(Directory.CreateTempSubdirectory("bunraku-net").FullName, "cable");
-        const string left = "ip addr add 192.168.9.1/24 dev eth0; nc -l -p 9 </dev/null | sha256sum";
+        const string left = """
+            ip addr add 192.168.9.1/24 dev eth0; head -c 3000000 /dev/urandom >/tmp/f; sha256sum </tmp/f
+            nc -l -p 9 -e cat /tmp/f
+            """;
+        // Nobody tells when the other one listens.
         const string right = """
-            ip addr add 192.168.9.2/24 dev eth0; until ping -c 1 -W 1 192.168.9.1 >/dev/null; do sleep 1; done
-            head -c 3000000 /dev/urandom >/tmp/f; until nc 192.168.9.1 9 </tmp/f 2>/dev/null; do sleep 1; done; sha256sum </tmp/f
+            ip addr add 192.168.9.2/24 dev eth0; until [ -s /tmp/f ]; do nc -w 5 192.168.9.1 9 </dev/null >/tmp/f 2>/dev/null || sleep 1; done
+            sha256sum </tmp/f
             """;
         Task<string> first = Run("bt", 1, [new UnixCable(path)], left), second = Run("bt", 1, [new UnixCable(path)], right);
         string[] both = await Task.WhenAll(first, second);
