@@ -64,7 +64,7 @@ public sealed class GuestStreamTests : IClassFixture<LinuxGuestFiles>
 
     /// <summary>Standard output and error come apart, and one of them ends where the other goes on.</summary>
     [Fact]
-    public void StandardErrorComesApart()
+    public async Task StandardErrorComesApart()
     {
         byte[] input = RandomBytes(MoreThanIsHeld / 3);
         using var process = new TestProcess(new ProcessStartInfo("dotnet",
@@ -82,10 +82,10 @@ public sealed class GuestStreamTests : IClassFixture<LinuxGuestFiles>
             process.StandardInput.Close();
         });
         var output = new MemoryStream();
-        process.StandardOutput.BaseStream.CopyTo(output);
-        process.WaitForExit();
-        reading.Wait();
-        typing.Wait();
+        await process.StandardOutput.BaseStream.CopyToAsync(output);
+        await process.WaitForExitAsync();
+        await reading;
+        await typing;
         Same(input, output.ToArray());
         Same([.. input, .. "end\n"u8], errors.ToArray());
         Assert.Equal(42, process.ExitCode);

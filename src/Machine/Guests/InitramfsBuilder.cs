@@ -110,6 +110,7 @@ internal static class InitramfsBuilder
             mount -t tmpfs -o mode=1777 tmpfs /tmp
             mount -t tmpfs -o mode=755 tmpfs /run
             ln -sf /proc/self/fd /dev/fd
+            for n in 0:stdin 1:stdout 2:stderr; do ln -sf /proc/self/fd/${n%%:*} /dev/${n#*:}; done
             hostname -F /etc/hostname
             ip link set lo up 2>/dev/null
             {{(options.Modules.Count > 0 ? $"for module in {ModuleFolder}/*; do insmod $module; done" : "")}}
