@@ -83,7 +83,7 @@ public sealed class GuestStreamTests : IClassFixture<LinuxGuestFiles>
         });
         var output = new MemoryStream();
         await process.StandardOutput.BaseStream.CopyToAsync(output);
-        await process.WaitForExitAsync();
+        process.WaitForExit();
         await reading;
         await typing;
         Same(input, output.ToArray());
