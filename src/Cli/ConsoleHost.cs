@@ -12,12 +12,13 @@ namespace Bunraku.Cli;
 /// </summary>
 internal sealed class ConsoleHost : IGuestConsole, IDisposable
 {
-    internal const int Stdin = 0, Stdout = 1;
+    internal const int Stdin = 0, Stdout = 1, Stderr = 2;
+    private const int InputBuffer = 64 << 10;
 
     private readonly RunOptions _options;
     private readonly Terminal? _terminal;
     private readonly ReportFile? _file;
-    private readonly OutputPump? _output;
+    private readonly OutputPump? _output, _errors; // errors: of a command, where they come apart
     private readonly List<PosixSignalRegistration> _signals = [], _stoppingSignals = [];
     private readonly CancellationTokenSource _interrupted = new();
     private volatile Vm? _vm;
@@ -40,6 +41,8 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
             return;
         }
         _output = PumpTo(Stdout);
+        // Who reads no errors loses them alone.
+        if (options.Command is not null) _errors = new OutputPump(bytes => DescriptorWriter.WriteAll(Stderr, bytes.Span), _ => { });
         // A command whose output goes elsewhere reads lines as any other program would: the terminal stays as it is.
         if (options.Command is null || Terminal.Is(Stdout)) _terminal = Terminal.Open(Stdin);
     }
@@ -70,6 +73,13 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         else Show(bytes);
     }
 
+    /// <summary>Takes what the guest's command writes to its standard error.</summary>
+    public void WriteError(ReadOnlySpan<byte> bytes)
+    {
+        if (_errors is null) Write(bytes);
+        else _errors.Write(bytes);
+    }
+
     /// <summary>What the guest printed could not be written; null when it was, and when nobody wanted to read it. After <see cref="Run"/>.</summary>
     public CannotWriteException? OutputError => _outputErrno is 0 or HostError.BrokenPipe ? null
         : _file is null ? StandardStreams.CannotWriteOutput(_outputErrno) : new CannotWriteException(_options.Serial.Path!, HostError.Reason(_outputErrno));
@@ -84,9 +94,17 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         _output?.Write(bytes);
     }
 
-    public void Throttle() => _output?.Throttle();
+    public void Throttle()
+    {
+        _output?.Throttle();
+        _errors?.Throttle();
+    }
 
-    public void Release() => _output?.Release();
+    public void Release()
+    {
+        _output?.Release();
+        _errors?.Release();
+    }
 
     /// <summary>Runs the VM to its end.</summary>
     public VmResult Run(Vm vm)
@@ -109,6 +127,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
             input.Stop();
             reader?.Join();
             _output?.Flush();
+            _errors?.Flush();
             return result;
         }
         finally
@@ -122,6 +141,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
             _terminal?.Restore();
             if (_lastByte != '\n' && Terminal.Is(Stdout) && _outputErrno == 0) _output?.Write("\n"u8);
             _output?.Flush();
+            _errors?.Flush();
             AppDomain.CurrentDomain.UnhandledException -= RestoreTerminal;
             AppDomain.CurrentDomain.ProcessExit -= RestoreTerminal;
         }
@@ -129,7 +149,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
 
     private void ReadInput(DescriptorReader input)
     {
-        byte[] buffer = new byte[4096];
+        byte[] buffer = new byte[InputBuffer];
         bool any = false;
         while (input.Read(buffer) is > 0 and int n)
         {
@@ -208,6 +228,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         _interrupted.Dispose();
         _terminal?.Dispose();
         _output?.Dispose();
+        _errors?.Dispose();
         _file?.Dispose();
     }
 }

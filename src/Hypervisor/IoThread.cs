@@ -11,12 +11,14 @@ public sealed class IoThread : IDisposable
     private readonly Queue<Action> _work = new();
     private readonly Thread _thread;
     private readonly Action<Exception> _failed;
+    private readonly Action? _wake;
     private bool _working, _paused, _ending;
 
     /// <param name="failed">Told of what work throws, which is a defect of ours; the thread ends then.</param>
-    internal IoThread(string name, Action<Exception> failed)
+    /// <param name="wake">See <see cref="VirtualMachine.CreateIoThread"/>.</param>
+    internal IoThread(string name, Action<Exception> failed, Action? wake = null)
     {
-        _failed = failed;
+        (_failed, _wake) = (failed, wake);
         _thread = new Thread(Run) { Name = name, IsBackground = true };
         _thread.Start();
     }
@@ -39,6 +41,10 @@ public sealed class IoThread : IDisposable
         {
             _paused = paused;
             Monitor.PulseAll(_lock);
+        }
+        if (paused) _wake?.Invoke();
+        lock (_lock)
+        {
             while (_paused && _working) Monitor.Wait(_lock);
         }
     }
@@ -84,6 +90,7 @@ public sealed class IoThread : IDisposable
             _ending = true;
             Monitor.PulseAll(_lock);
         }
+        _wake?.Invoke();
         if (Thread.CurrentThread != _thread) _thread.Join();
     }
 }

@@ -127,9 +127,12 @@ public abstract partial class VirtualMachine : IDisposable
     /// a device is added.
     /// </summary>
     /// <param name="name">For people who look at the process.</param>
-    public IoThread CreateIoThread(string name)
+    /// <param name="wake">
+    /// Makes work that waits for the host return soon, on any thread: it is called when the VM is paused or ends. Null: work waits for nothing long.
+    /// </param>
+    public IoThread CreateIoThread(string name, Action? wake = null)
     {
-        var thread = new IoThread(name, Fail);
+        var thread = new IoThread(name, Fail, wake);
         lock (_pauseLock)
         {
             if (_paused) thread.Pause(true);

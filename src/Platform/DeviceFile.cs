@@ -38,6 +38,26 @@ public sealed unsafe class DeviceFile : IDisposable
         return result >= 0 ? result : -Marshal.GetLastPInvokeError();
     }
 
+    /// <summary>Its number, for <see cref="PollSet"/>; valid until it is disposed of.</summary>
+    public int Descriptor => _fd;
+
+    /// <summary>From now on <see cref="Read"/> and <see cref="Write"/> return where they would wait. False: the kernel refuses.</summary>
+    public bool TrySetNonBlocking() => Libc.Fcntl(_fd, Libc.SetStatusFlags, Libc.NonBlocking) == 0;
+
+    /// <summary>Reads once. The number of bytes, or minus the error number.</summary>
+    public int Read(Span<byte> buffer)
+    {
+        fixed (byte* p = buffer) return Result(Libc.Read(_fd, p, (nuint)buffer.Length));
+    }
+
+    /// <summary>Writes once. The number of bytes, or minus the error number.</summary>
+    public int Write(ReadOnlySpan<byte> bytes)
+    {
+        fixed (byte* p = bytes) return Result(Libc.Write(_fd, p, (nuint)bytes.Length));
+    }
+
+    private static int Result(nint n) => n >= 0 ? (int)n : -Marshal.GetLastPInvokeError();
+
     /// <summary>Maps the device's memory from offset 0 on, shared, for reading and writing. Null when the kernel refuses.</summary>
     /// <param name="length">Bytes.</param>
     /// <param name="errno">The error number; 0 when there was none.</param>

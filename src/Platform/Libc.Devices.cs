@@ -7,6 +7,12 @@ internal static unsafe partial class Libc
 {
     public const int OpenReadWrite = 2, OpenCloseOnExec = 0x80000;
 
+    /// <summary>fcntl: F_SETFL and O_NONBLOCK.</summary>
+    public const int SetStatusFlags = 4, NonBlocking = 0x800;
+
+    [LibraryImport("libc", EntryPoint = "fcntl", SetLastError = true)]
+    public static partial int Fcntl(int fd, int command, nint argument);
+
     /// <summary>glibc's struct sigaction of x86-64.</summary>
     [StructLayout(LayoutKind.Sequential)]
     public struct SignalAction

@@ -21,9 +21,11 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
     /// <param name="options">What is wanted.</param>
     /// <param name="words">How messages name options.</param>
     /// <param name="progress">Told in a few words what takes long.</param>
+    /// <param name="separateErrors">A command's standard error is wanted apart from its output.</param>
     /// <exception cref="VmOptionException">An unknown guest, or options that do not go with it.</exception>
     /// <exception cref="BootException">A file or package is missing or unusable.</exception>
-    public static GuestImage Prepare(VmOptions options, VmWords words, Action<string>? progress, CancellationToken cancel = default)
+    public static GuestImage Prepare(
+        VmOptions options, VmWords words, Action<string>? progress, CancellationToken cancel = default, bool separateErrors = false)
     {
         Func<string, string> o = words.Option;
         if (options.Bios is { } bios) return new GuestImage(default, bios, [], "", null) { Firmware = FirmwareImage.Read(bios) };
@@ -47,7 +49,10 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
         var packages = new DebianPackages(new GuestCache(), progress, alternatives: words.GuestAdvice);
         string kernel = packages.FindKernel(options.Guest, cancel), busybox = packages.FindBusybox(cancel);
         // A kernel of the distribution has drivers for what is not in every PC as modules.
-        IReadOnlyList<string> modules = options.Disks.Count > 0 || options.Rng ? packages.FindModules(kernel, cancel) : [];
+        GuestDrivers drivers = (options.Disks.Count > 0 ? GuestDrivers.Disk : 0) | (options.Rng ? GuestDrivers.Rng : 0)
+            | (options.Networks.Count > 0 ? GuestDrivers.Net : 0);
+        bool wantsPorts = options is { Command: not null, Terminal: null, SerialStreams: false };
+        IReadOnlyList<string> modules = FindModules(packages, kernel, drivers, wantsPorts, cancel);
         var guest =
             LinuxGuest.Create(BootFile.Read(kernel, "kernel", options.Memory), kernel, BootFile.Read(busybox, "busybox", options.Memory), new LinuxGuestOptions
             {
@@ -56,10 +61,28 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
                 Columns = options.Terminal?.Columns ?? 0,
                 Rows = options.Terminal?.Rows ?? 0,
                 Term = options.Terminal?.Term,
+                StreamPorts = wantsPorts && modules.Any(m => Path.GetFileNameWithoutExtension(m) == DebianPackages.ConsoleModule),
+                SeparateErrors = separateErrors,
+                Networks = [.. options.Networks.Select(n => n is UserNetwork)],
                 Modules = [.. modules.Select(m => (ReadOnlyMemory<byte>)BootFile.Read(m, "kernel module", options.Memory))],
             });
         string append = options.Append is { Length: > 0 } more ? $"{guest.Append} {more}" : guest.Append;
         return new GuestImage(guest.Kernel, guest.KernelName, [new BootModule(guest.Initrd, "initramfs")], append, guest);
+    }
+
+    /// <summary>A command's streams go over serial ports where the driver for faster ones cannot be had.</summary>
+    private static IReadOnlyList<string> FindModules(
+        DebianPackages packages, string kernel, GuestDrivers drivers, bool wantsPorts, CancellationToken cancel)
+    {
+        try
+        {
+            if (wantsPorts) return packages.FindModules(kernel, drivers | GuestDrivers.Console, cancel);
+        }
+        catch (BootException) when (drivers == 0)
+        {
+            return [];
+        }
+        return drivers == 0 ? [] : packages.FindModules(kernel, drivers, cancel);
     }
 
     private static VmOptionException Wrong(string option, string message) => new(option, message);

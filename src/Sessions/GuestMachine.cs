@@ -4,13 +4,15 @@ using Bunraku.Hypervisor;
 using Bunraku.Machine;
 using Bunraku.Machine.Board;
 using Bunraku.Machine.Serial;
+using Bunraku.Machine.Virtio;
+using Bunraku.Machine.Virtio.Ports;
 
 namespace Bunraku.Sessions;
 
 /// <summary>The board around a VM with its guest loaded, and the guest's serial ports wired to a console.</summary>
 internal sealed class GuestMachine
 {
-    private const int MostQueuedInput = 1 << 16, KeptMessages = 1 << 14;
+    private const int MostQueuedInput = 1 << 16, MostPortInput = 1 << 20, KeptMessages = 1 << 14;
 
     private readonly IGuestConsole _console;
     private readonly GuestConsole _wiring;
@@ -32,6 +34,7 @@ internal sealed class GuestMachine
     private List<byte>? _held;
     private uint _commandOutput; // bytes that COM2 sent
     private readonly InputWatch _watch = new();
+    private readonly ConsolePort? _commandInput; // with ports
 
     /// <param name="devices">Parts that the options ask for; the caller's own come behind them.</param>
     /// <param name="warn">Told in one line what the guest does not get of what it asks for.</param>
@@ -42,7 +45,14 @@ internal sealed class GuestMachine
         _console = console;
         _wiring = image.Linux?.Console ?? GuestConsole.Shell;
         _vm = vm;
-        if (_wiring == GuestConsole.Command) _frames = new CommandInput();
+        if (_wiring == GuestConsole.CommandOnPorts)
+        {
+            _commandInput = new ConsolePort("org.bunraku.stdin");
+            var output = new ConsolePort("org.bunraku.stdout") { Output = console.Write };
+            var errors = new ConsolePort("org.bunraku.stderr") { Output = console.WriteError };
+            devices = [.. devices, new VirtioPart(new ConsoleDevice("streams", null, _commandInput, output, errors))];
+        }
+        else if (_wiring == GuestConsole.Command) _frames = new CommandInput();
         else _holdsInput = image.Linux is not null && !StartsAnotherInit(options.Append);
         PcBoard board = _board = new PcBoard(vm, new PcBoardOptions
         {
@@ -119,6 +129,15 @@ internal sealed class GuestMachine
     /// <summary>Types for the guest; waits while much is queued.</summary>
     public void Send(ReadOnlySpan<byte> bytes)
     {
+        if (_commandInput is not null)
+        {
+            const int look = 100; // ms
+            while (!_commandInput.AwaitRoom(MostPortInput, look) && !_stopped.IsCompleted)
+            {
+            }
+            _commandInput.Send(bytes);
+            return;
+        }
         // Nobody tells when the guest has read; looking again now and then is enough for a flood of input.
         while (Waiting > MostQueuedInput && !_stopped.Wait(1))
         {
@@ -143,6 +162,11 @@ internal sealed class GuestMachine
     /// <summary>The end of input: for a terminal's reader that is Ctrl-D.</summary>
     public void SendEnd()
     {
+        if (_commandInput is not null)
+        {
+            _commandInput.End();
+            return;
+        }
         if (_frames is null)
         {
             Send([0x04]);

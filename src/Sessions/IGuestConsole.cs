@@ -8,6 +8,12 @@ public interface IGuestConsole
     /// </summary>
     void Write(ReadOnlySpan<byte> bytes);
 
+    /// <summary>
+    /// Bytes that the guest's command wrote to its standard error, where that comes apart from its output; as <see cref="Write"/>, which takes them if nothing
+    /// else is said.
+    /// </summary>
+    void WriteError(ReadOnlySpan<byte> bytes) => Write(bytes);
+
     /// <summary>Called by each vCPU after each exit, without locks: waits while the reader is far behind.</summary>
     void Throttle();
 

@@ -47,6 +47,12 @@ internal sealed class ObservedConsole(IGuestConsole console, Observers observers
         observers.Output(bytes);
     }
 
+    public void WriteError(ReadOnlySpan<byte> bytes)
+    {
+        console.WriteError(bytes);
+        observers.Output(bytes);
+    }
+
     public void Throttle() => console.Throttle();
 
     public void Release() => console.Release();

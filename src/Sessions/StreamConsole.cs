@@ -6,17 +6,20 @@ namespace Bunraku.Sessions;
 /// </summary>
 internal sealed class StreamConsole : IGuestConsole, IDisposable
 {
-    private readonly Stream? _input, _output;
-    private readonly OutputPump? _pump;
+    private const int InputBuffer = 64 << 10;
+
+    private readonly Stream? _input;
+    private readonly OutputPump? _pump, _errors;
     private readonly CancellationTokenSource _inputEnd = new(), _outputEnd = new();
     private readonly Action<SessionException> _failed;
     private Thread? _reader;
 
     /// <param name="failed">Told on a thread of this console that a stream threw an exception: it is not used any more.</param>
-    public StreamConsole(Stream? input, Stream? output, Action<SessionException> failed)
+    public StreamConsole(Stream? input, Stream? output, Stream? errors, Action<SessionException> failed)
     {
-        (_input, _output, _failed) = (input, output, failed);
-        if (output is not null) _pump = new OutputPump(WriteOutput, _ => { });
+        (_input, _failed) = (input, failed);
+        if (output is not null) _pump = new OutputPump(bytes => WriteOutput(output, bytes), _ => { });
+        if (errors is not null) _errors = new OutputPump(bytes => WriteOutput(errors, bytes), _ => { });
     }
 
     /// <summary>Begins to read. Once.</summary>
@@ -35,12 +38,26 @@ internal sealed class StreamConsole : IGuestConsole, IDisposable
 
     public void Write(ReadOnlySpan<byte> bytes) => _pump?.Write(bytes);
 
-    public void Throttle() => _pump?.Throttle();
+    public void WriteError(ReadOnlySpan<byte> bytes) => _errors?.Write(bytes);
 
-    public void Release() => _pump?.Release();
+    public void Throttle()
+    {
+        _pump?.Throttle();
+        _errors?.Throttle();
+    }
+
+    public void Release()
+    {
+        _pump?.Release();
+        _errors?.Release();
+    }
 
     /// <summary>Returns when all output is written.</summary>
-    public void Flush() => _pump?.Flush();
+    public void Flush()
+    {
+        _pump?.Flush();
+        _errors?.Flush();
+    }
 
     /// <summary>Gives up what is not written yet: nobody waits for a reader that does not read.</summary>
     public void Abandon() => Cancel(_outputEnd);
@@ -63,13 +80,13 @@ internal sealed class StreamConsole : IGuestConsole, IDisposable
         }
     }
 
-    private int WriteOutput(ReadOnlyMemory<byte> bytes)
+    private int WriteOutput(Stream output, ReadOnlyMemory<byte> bytes)
     {
         try
         {
             // Not Write: a thread that waits in it for a reader can be ended by nobody.
-            _output!.WriteAsync(bytes, _outputEnd.Token).AsTask().WaitAsync(_outputEnd.Token).GetAwaiter().GetResult();
-            _output.FlushAsync(_outputEnd.Token).WaitAsync(_outputEnd.Token).GetAwaiter().GetResult();
+            output.WriteAsync(bytes, _outputEnd.Token).AsTask().WaitAsync(_outputEnd.Token).GetAwaiter().GetResult();
+            output.FlushAsync(_outputEnd.Token).WaitAsync(_outputEnd.Token).GetAwaiter().GetResult();
             return 0;
         }
         catch (OperationCanceledException) when (_outputEnd.IsCancellationRequested)
@@ -86,7 +103,7 @@ internal sealed class StreamConsole : IGuestConsole, IDisposable
 
     private void ReadInput(SendBytes send, Action<bool> end)
     {
-        byte[] buffer = new byte[4096];
+        byte[] buffer = new byte[InputBuffer];
         bool any = false;
         try
         {
@@ -115,6 +132,7 @@ internal sealed class StreamConsole : IGuestConsole, IDisposable
         Abandon();
         _reader?.Join();
         _pump?.Dispose();
+        _errors?.Dispose();
         _inputEnd.Dispose();
         _outputEnd.Dispose();
     }

@@ -28,6 +28,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
     private readonly X86Machine _vm;
     private readonly GuestMachine _machine;
     private readonly GuestDisks _disks;
+    private readonly GuestNetworks _networks;
     private readonly IX86Engine _engine;
     private readonly ExitLog _log;
     /// <summary>Guards how the run ends; nothing waits with it held.</summary>
@@ -63,18 +64,28 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         if (builder.Memory > HostProcess.TotalMemory)
             throw new CannotStartException($"{Option(nameof(VmOptions.Memory))} {ByteSize.Format(builder.Memory)}: this host has only "
                 + $"{ByteSize.Format(HostProcess.TotalMemory)}");
-        GuestImage image = Guarded(() => GuestImage.Prepare(builder, _words, builder.Progress, cancel));
+        GuestImage image = Guarded(() => GuestImage.Prepare(
+            builder, _words, builder.Progress, cancel, separateErrors: builder.Console is not null || builder.Errors is not null));
 
         IVmObserver[] observers = builder.OnExit is { } hook ? [.. builder.Observers, new ExitHook(hook)] : [.. builder.Observers];
         if (observers.Length > 0) _observers = new Observers(this, observers);
         _disks = new GuestDisks(builder);
         try
         {
-            _vm = MakeMachine(model, image.Firmware);
+            _networks = new GuestNetworks(builder);
         }
         catch
         {
             _disks.Dispose();
+            throw;
+        }
+        try
+        {
+            _vm = MakeMachine(model, image.Firmware);
+        }
+        catch
+        {
+            CloseBackends();
             throw;
         }
         _log = new ExitLog(builder.Cpus);
@@ -82,7 +93,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
             builder.Progress?.Invoke($"{Option(nameof(VmBuilder.HostCode))}: the engine '{_engine.Name}' makes no host code, so there is nothing to be told");
         try
         {
-            if (builder.Console is null) _streams = new StreamConsole(builder.Input, builder.Output, Fail);
+            if (builder.Console is null) _streams = new StreamConsole(builder.Input, builder.Output, builder.Errors, Fail);
             _console = _streams ?? builder.Console!;
             _machine = Guarded(() => MakeBoard(image, builder));
         }
@@ -90,12 +101,18 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         {
             _streams?.Dispose();
             _vm.Dispose();
-            _disks.Dispose();
+            CloseBackends();
             throw;
         }
         if (_observers is not null) _vm.AfterReset += _observers.Reset; // behind the board's, which boots the guest
         foreach (X86CpuThread cpu in _vm.Cpus) cpu.OnExit = OnExit;
         _created = SinceBeginning();
+    }
+
+    private void CloseBackends()
+    {
+        _disks.Dispose();
+        _networks.Dispose();
     }
 
     private X86Machine MakeMachine(CpuModel model, FirmwareImage? firmware)
@@ -128,7 +145,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         try
         {
             IGuestConsole console = _observers is null ? _console : new ObservedConsole(_console, _observers);
-            return new GuestMachine(_vm, image, builder, _disks.Parts, console, builder.Progress);
+            return new GuestMachine(_vm, image, builder, [.. _disks.Parts, .. _networks.Parts], console, builder.Progress);
         }
         catch (Exception e) when (e is InvalidOperationException or ArgumentException && builder.Parts.Count > 0)
         {
@@ -310,6 +327,17 @@ public sealed class Vm : IAsyncDisposable, IDisposable
     /// <param name="bytes">What is typed.</param>
     public void SendConsole(ReadOnlySpan<byte> bytes) => _machine.SendConsole(bytes);
 
+    /// <summary>Plugs the cable of a network card in or out: what came out on its way is lost.</summary>
+    /// <param name="card">Its number, from 0.</param>
+    /// <param name="up">In.</param>
+    /// <exception cref="ArgumentOutOfRangeException">There is no such card.</exception>
+    public void SetLink(int card, bool up)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(card);
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(card, _networks.Cards.Count);
+        _networks.Cards[card].SetLink(up);
+    }
+
     /// <summary>Sends the guest an NMI, as the button of a server does.</summary>
     public void PulseNmi() => _machine.PulseNmi();
 
@@ -463,7 +491,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         {
             _streams?.Dispose();
             _vm.Dispose();
-            _disks.Dispose();
+            CloseBackends();
         }
     }
 

@@ -41,6 +41,12 @@ public sealed record VmBuilder : VmOptions
     /// </summary>
     public Stream? Output { get; init; }
 
+    /// <summary>
+    /// Takes what the command writes to its standard error. Null: that comes with the <see cref="Output"/>, in the order in which it was written. Used like
+    /// that.
+    /// </summary>
+    public Stream? Errors { get; init; }
+
     /// <summary>In place of <see cref="Input"/> and <see cref="Output"/>: a console of the caller's own, who gives input by <see cref="Vm.Send"/>.</summary>
     public IGuestConsole? Console { get; init; }
 

@@ -83,6 +83,9 @@ public record VmOptions
     /// <summary>A virtio device that gives the guest random numbers of the host.</summary>
     public bool Rng { get; init; }
 
+    /// <summary>Network cards, which Linux calls eth0, eth1 and so on.</summary>
+    public IReadOnlyList<VmNetwork> Networks { get; init; } = [];
+
     /// <summary>A guest that resets the machine ends the VM, where it would boot again.</summary>
     public bool NoReboot { get; init; }
 
@@ -91,6 +94,9 @@ public record VmOptions
 
     /// <summary>A command with its arguments to run inside the guest, each passed as it is; null boots to the guest's shell.</summary>
     public IReadOnlyList<string>? Command { get; init; }
+
+    /// <summary>For tests: a command's streams go over serial ports, as they do where the driver of the virtio console cannot be had.</summary>
+    internal bool SerialStreams { get; init; }
 
     /// <summary>The user's terminal that the guest gets, or null for streams.</summary>
     public TerminalInfo? Terminal { get; init; }
@@ -135,8 +141,19 @@ public record VmOptions
         int drives = CompactDiscs.Count + Disks.Count(d => d.Bus == DiskBus.Ahci);
         Require(drives <= AhciController.Ports, nameof(CompactDiscs),
             $"{drives} drives are too many for the SATA controller; with disks on it, it has {AhciController.Ports}");
-        const int mostDisks = 24;
-        Require(Disks.Count <= mostDisks, nameof(Disks), $"{Disks.Count} disks are too many; the board has slots for {mostDisks}");
+        foreach (VmNetwork network in Networks)
+        {
+            Require(network.Mac is null || network.Mac.GetAddressBytes() is { Length: 6 } mac && (mac[0] & 1) == 0 && mac.AsSpan().ContainsAnyExcept((byte)0),
+                nameof(Networks), $"{network.Mac} is no address of a network card; it has 6 bytes, the first of them even");
+            Require(network.Mtu is null or >= VmNetwork.SmallestMtu and <= VmNetwork.LargestMtu, nameof(Networks),
+                $"an MTU of {network.Mtu} bytes; from {VmNetwork.SmallestMtu} to {VmNetwork.LargestMtu} is possible");
+            Require(network.Queues is null or >= 1 and <= VmNetwork.MostQueues, nameof(Networks),
+                $"{network.Queues} queues; from 1 to {VmNetwork.MostQueues} are possible");
+        }
+        const int slots = 24;
+        Require(Disks.Count <= slots, nameof(Disks), $"{Disks.Count} disks are too many; the board has slots for {slots}");
+        Require(Disks.Count + Networks.Count <= slots, nameof(Networks), $"{Disks.Count} disks and {Networks.Count} network cards are too many; "
+            + $"the board has slots for {slots}");
 
         void Require(bool holds, string option, string problem)
         {

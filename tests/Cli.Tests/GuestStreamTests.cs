@@ -62,6 +62,53 @@ public sealed class GuestStreamTests : IClassFixture<LinuxGuestFiles>
         Check(input, s => s.Write(input), ReadAll, "--engine", engine, "--cpus", $"{cpus}", "--", "sh", "-c", "cat; exit 42");
     }
 
+    /// <summary>Standard output and error come apart, and one of them ends where the other goes on.</summary>
+    [Fact]
+    public async Task StandardErrorComesApart()
+    {
+        byte[] input = RandomBytes(MoreThanIsHeld / 3);
+        using var process = new TestProcess(new ProcessStartInfo("dotnet",
+            [Program, "run", "--timeout", "10m", "--", "sh", "-c", "tee /tmp/f; exec >&-; cat /tmp/f >&2; echo end >/dev/stderr; exit 42"])
+        {
+            RedirectStandardInput = true,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        });
+        var errors = new MemoryStream();
+        Task reading = process.StandardError.BaseStream.CopyToAsync(errors);
+        Task typing = Task.Run(() =>
+        {
+            process.StandardInput.BaseStream.Write(input);
+            process.StandardInput.Close();
+        });
+        var output = new MemoryStream();
+        await process.StandardOutput.BaseStream.CopyToAsync(output);
+        process.WaitForExit();
+        await reading;
+        await typing;
+        Same(input, output.ToArray());
+        Same([.. input, .. "end\n"u8], errors.ToArray());
+        Assert.Equal(42, process.ExitCode);
+    }
+
+    [Fact]
+    public async Task OverSerialPortsWhereThereIsNoDriver()
+    {
+        byte[] input = RandomBytes(300_000);
+        var output = new MemoryStream();
+        await using Vm vm = new VmBuilder(KnownEngines.All)
+        {
+            Command = ["sh", "-c", "cat; echo end >&2; ls /dev/vport* 2>/dev/null; exit 42"],
+            Input = new MemoryStream(input),
+            Output = output,
+            SerialStreams = true,
+            Timeout = TimeSpan.FromMinutes(10),
+        }.Build();
+        VmResult result = await vm.RunAsync();
+        Same([.. input, .. "end\n"u8], output.ToArray());
+        Assert.Equal(42, result.ExitStatus);
+    }
+
     [Fact]
     public void FromAFileToAFile()
     {
@@ -148,40 +195,28 @@ public sealed class GuestStreamTests : IClassFixture<LinuxGuestFiles>
     [InlineData("true", "tx:9 rx:9", "the guest sent 9 bytes of the command's output and 0 came")]
     // The line was told "1 0\n": there is no input.
     [InlineData("sleep 100000", "tx:0 rx:1", "3 bytes of the command's input were lost on the line to the guest")]
-    public void WhatLinuxMissesIsAnError(string command, string counted, string expected) =>
+    public Task WhatLinuxMissesIsAnError(string command, string counted, string expected) =>
         CheckError([], expected, $"echo '1: uart:16550A port:000002F8 irq:3 {counted}' >/tmp/line; mount --bind /tmp/line /proc/tty/driver/serial; {command}");
 
     [Fact]
-    public void InputWithAHoleIsAnError() =>
+    public Task InputWithAHoleIsAnError() =>
         CheckError(RandomBytes(MoreThanIsHeld / 6), "bytes of the command's input were lost on their way through the guest",
             "head -c 3 </dev/ttyS1 >/dev/null & cat >/dev/null; wait");
 
-    private static void CheckError(byte[] input, string expected, string command)
+    /// <summary>Bytes can be lost on serial ports alone.</summary>
+    private static async Task CheckError(byte[] input, string expected, string command)
     {
-        using var process = new TestProcess(new ProcessStartInfo("dotnet", [Program, "run", "--timeout", "5m", "--", "sh", "-c", command])
+        await using Vm vm = new VmBuilder(KnownEngines.All)
         {
-            RedirectStandardInput = true,
-            RedirectStandardOutput = true,
-            RedirectStandardError = true,
-        });
-        Task<string> error = process.StandardError.ReadToEndAsync();
-        Task typing = Task.Run(() =>
-        {
-            try
-            {
-                process.StandardInput.BaseStream.Write(input);
-                process.StandardInput.Close();
-            }
-            catch (IOException)
-            {
-                // The program ended before it read all.
-            }
-        });
-        process.StandardOutput.ReadToEnd();
-        process.WaitForExit();
+            Command = ["sh", "-c", command],
+            Input = new MemoryStream(input),
+            SerialStreams = true,
+            Timeout = TimeSpan.FromMinutes(5),
+        }.Build();
+        VmResult result = await vm.RunAsync();
+        Assert.Equal(expected, result.StreamDamage);
+        Assert.Equal(125, result.ExitStatus);
         // Whether the command came to its end before the loss was seen is a race.
-        Assert.Matches($"^bunraku: {expected}(; its status was 0)?\n$", error.Result);
-        Assert.Equal(125, process.ExitCode);
-        typing.Wait();
+        Assert.Matches($"^{expected}(; its status was 0)?$", string.Join('\n', RunGuest.Reasons(result)));
     }
 }

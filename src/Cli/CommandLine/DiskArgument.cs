@@ -27,12 +27,12 @@ internal static class DiskArgument
                         Format = DiskImage.ParseFormat(value) ?? throw new UsageException(Nearest.Message("format of a disk", value, ["raw", "qcow2"]))
                     };
                     break;
-                case "readonly": image = image with { ReadOnly = IsOn(name, value) }; break;
-                case "backing": image = image with { AllowBacking = IsOn(name, value) }; break;
-                case "discard": image = image with { Discard = IsOn(name, value) }; break;
+                case "readonly": image = image with { ReadOnly = Quantities.IsOn("--disk", name, value) }; break;
+                case "backing": image = image with { AllowBacking = Quantities.IsOn("--disk", name, value) }; break;
+                case "discard": image = image with { Discard = Quantities.IsOn("--disk", name, value) }; break;
                 case "bus": disk = disk with { Bus = ParseBus(value) }; break;
                 case "serial": disk = disk with { Serial = value }; break;
-                case "snapshot": disk = disk with { Throwaway = IsOn(name, value) }; break;
+                case "snapshot": disk = disk with { Throwaway = Quantities.IsOn("--disk", name, value) }; break;
                 default: throw new UsageException(Nearest.Message("word behind --disk", name, s_names));
             }
         }
@@ -46,16 +46,4 @@ internal static class DiskArgument
         "ahci" => DiskBus.Ahci,
         _ => throw new UsageException(Nearest.Message("bus of a disk", value, ["virtio", "ahci"])),
     };
-
-    private static bool IsOn(string name, string value)
-    {
-        try
-        {
-            return Quantities.ParseSwitch(value) == Switch.On;
-        }
-        catch (UsageException e)
-        {
-            throw new UsageException($"--disk: {name}={value}: {e.Message}");
-        }
-    }
 }

@@ -19,6 +19,7 @@ internal static class OptionWords
         nameof(VmOptions.Modules) => "--module",
         nameof(VmOptions.Disks) => "--disk",
         nameof(VmOptions.CompactDiscs) => "--cdrom",
+        nameof(VmOptions.Networks) => "--net",
         nameof(VmOptions.Command) => "what stands behind --",
         nameof(VmOptions.EngineApics) => "--local-apic",
         nameof(VmOptions.Paravirtual) => "--pv",

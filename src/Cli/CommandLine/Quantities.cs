@@ -139,4 +139,18 @@ internal static class Quantities
         "off" => Switch.Off,
         _ => throw new UsageException($"'{text}' is neither on nor off"),
     };
+
+    /// <summary>A word behind an option, NAME=on or NAME=off.</summary>
+    /// <exception cref="UsageException">Neither on nor off.</exception>
+    public static bool IsOn(string option, string name, string value)
+    {
+        try
+        {
+            return ParseSwitch(value) == Switch.On;
+        }
+        catch (UsageException e)
+        {
+            throw new UsageException($"{option}: {name}={value}: {e.Message}");
+        }
+    }
 }

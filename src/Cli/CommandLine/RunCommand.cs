@@ -86,6 +86,14 @@ internal sealed class RunCommand : Command
         Arity = ArgumentArity.OneOrMore,
         AllowMultipleArgumentsPerToken = false,
     };
+    private readonly Option<string[]?> _networks = new("--net")
+    {
+        HelpName = "KIND[,NAME=VALUE]...",
+        Description = "a network card; once for each (eth0, eth1, ...). KIND: user (needs nothing), tap:NAME, unix:PATH or udp:PORT-PORT (cables to another VM). "
+            + "NAME: mac, mtu, queues; for user also hostfwd=[tcp|udp]:[ADDRESS:]PORT-[ADDRESS]:PORT, restrict, loopback, ipv6",
+        Arity = ArgumentArity.OneOrMore,
+        AllowMultipleArgumentsPerToken = false,
+    };
     private readonly Option<bool> _rng = SingleValue.Flag("--rng", "a virtio device with random numbers of the host");
     private readonly Option<bool> _debugExit = SingleValue.Flag("--debug-exit", "isa-debug-exit on port 0xf4: the guest ends with status value*2+1");
     private readonly Option<bool> _testDevice =
@@ -106,8 +114,8 @@ internal sealed class RunCommand : Command
         _guest.CompletionSources.Add([.. GuestImage.Names]);
         Arguments.Add(_guest);
         foreach (Option option in (Option[])[_bios, _kernel, _initrd, _modules, _append, _memory, _cpus, _engine, _localApic, _checkInterval, _direct, _cpu,
-            _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _compactDiscs, _rng, _debugExit, _testDevice, _noReboot, _timeout,
-            _stats, _statsJson, _trace, _perfMap])
+            _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _compactDiscs, _networks, _rng, _debugExit, _testDevice, _noReboot,
+            _timeout, _stats, _statsJson, _trace, _perfMap])
             Options.Add(option);
     }
 
@@ -163,6 +171,7 @@ internal sealed class RunCommand : Command
             Serial = parsed.GetValue(_serial) ?? new SerialTarget(SerialKind.Stdio),
             Disks = parsed.GetValue(_disks) is { Length: > 0 } disks ? [.. disks.Select(DiskArgument.Parse)] : [],
             CompactDiscs = parsed.GetValue(_compactDiscs) is { Length: > 0 } discs ? discs : [],
+            Networks = parsed.GetValue(_networks) is { Length: > 0 } networks ? [.. networks.Select(NetworkArgument.Parse)] : [],
             Rng = parsed.GetValue(_rng),
             DebugExit = parsed.GetValue(_debugExit),
             TestDevice = parsed.GetValue(_testDevice),

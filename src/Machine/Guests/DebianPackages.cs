@@ -47,44 +47,72 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
         return Extract(apt, package, guest, entry => entry.StartsWith("./boot/vmlinuz-", StringComparison.Ordinal), "a kernel image", cancel);
     }
 
+    /// <summary>Name of the virtio console's driver among them.</summary>
+    public const string ConsoleModule = "virtio_console";
+
     /// <summary>
-    /// Kernel modules for virtio devices on PCI and for ext4, in the order in which they can be loaded. What a kernel has built in has no module.
+    /// Kernel modules, in an order in which they can be loaded, and what each is for. What a kernel has built in has no module.
     /// </summary>
-    private static readonly string[] Modules =
+    private static readonly (string Module, GuestDrivers For)[] Modules =
     [
-        "virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk", "rng-core", "virtio-rng",
-        "crc16", "crc32c_generic", "mbcache", "jbd2", "ext4",
+#pragma warning disable IDE0055 // table
+        ("virtio_ring",           GuestDrivers.All),
+        ("virtio",                GuestDrivers.All),
+        ("virtio_pci_legacy_dev", GuestDrivers.All),
+        ("virtio_pci_modern_dev", GuestDrivers.All),
+        ("virtio_pci",            GuestDrivers.All),
+        ("virtio_blk",            GuestDrivers.Disk),
+        ("rng-core",              GuestDrivers.Rng),
+        ("virtio-rng",            GuestDrivers.Rng),
+        ("failover",              GuestDrivers.Net),
+        ("net_failover",          GuestDrivers.Net),
+        ("virtio_net",            GuestDrivers.Net),
+        ("af_packet",             GuestDrivers.Net), // for DHCP
+        (ConsoleModule,           GuestDrivers.Console),
+        ("netfs",                 GuestDrivers.Share),
+        ("fscache",               GuestDrivers.Share),
+        ("fuse",                  GuestDrivers.Share),
+        ("virtiofs",              GuestDrivers.Share),
+        ("crc16",                 GuestDrivers.Disk), // from here on for ext4
+        ("crc32c_generic",        GuestDrivers.Disk),
+        ("mbcache",               GuestDrivers.Disk),
+        ("jbd2",                  GuestDrivers.Disk),
+        ("ext4",                  GuestDrivers.Disk),
+#pragma warning restore IDE0055
     ];
 
-    /// <summary>Paths of a kernel's modules for virtio disks and what is on them, in the order in which they are to be loaded.</summary>
+    /// <summary>Paths of a kernel's modules for devices that not every PC has, in the order in which they are to be loaded.</summary>
     /// <param name="kernel">Path that <see cref="FindKernel"/> returned.</param>
+    /// <param name="wanted">For which devices.</param>
     /// <exception cref="BootException">They can't be had; the message says what is missing.</exception>
-    public IReadOnlyList<string> FindModules(string kernel, CancellationToken cancel = default)
+    public IReadOnlyList<string> FindModules(string kernel, GuestDrivers wanted, CancellationToken cancel = default)
     {
         const string prefix = "vmlinuz-";
-        string version = Path.GetFileName(kernel)[prefix.Length..], name = "modules-" + version;
-        if (Ordered(cache.Files(name)) is { Count: > 0 } cached) return cached;
+        // With another table above other files belong into the cache.
+        string version = Path.GetFileName(kernel)[prefix.Length..], name = "drivers-" + version;
+        if (Ordered(cache.Files(name), wanted) is { Count: > 0 } cached) return cached;
         string installed = Path.Combine(root, "lib/modules", version, "kernel");
-        if (Directory.Exists(installed) && Ordered(Directory.EnumerateFiles(installed, "*.ko", SearchOption.AllDirectories)) is { Count: > 0 } own) return own;
+        if (Directory.Exists(installed) && Ordered(Directory.EnumerateFiles(installed, "*.ko", SearchOption.AllDirectories), wanted) is { Count: > 0 } own)
+            return own;
 
         var apt = Apt.Open(cache, progress, $"virtio devices need the modules of kernel {version} from its Debian package", _alternatives, searchPath, cancel);
         using IDisposable held = HoldCache(cancel);
-        if (Ordered(cache.Files(name)) is { Count: > 0 } meanwhile) return meanwhile;
+        if (Ordered(cache.Files(name), wanted) is { Count: > 0 } meanwhile) return meanwhile;
         var found = new List<string>();
         Extract(apt, apt.Resolve("linux-image-" + version), name, entry =>
         {
-            if (entry.StartsWith("./lib/modules/", StringComparison.Ordinal) && Modules.Contains(Path.GetFileNameWithoutExtension(entry))
-                && entry.EndsWith(".ko", StringComparison.Ordinal)) found.Add(entry);
+            if (entry.StartsWith("./lib/modules/", StringComparison.Ordinal) && entry.EndsWith(".ko", StringComparison.Ordinal)
+                && Modules.Any(m => m.Module == Path.GetFileNameWithoutExtension(entry))) found.Add(entry);
             return found.Count > 0 && found[^1] == entry;
         }, "kernel modules", cancel, all: true);
-        return Ordered(cache.Files(name));
+        return Ordered(cache.Files(name), wanted);
     }
 
-    private static List<string> Ordered(IEnumerable<string> files)
+    private static List<string> Ordered(IEnumerable<string> files, GuestDrivers wanted)
     {
         var byName = new Dictionary<string, string>();
         foreach (string file in files) byName.TryAdd(Path.GetFileNameWithoutExtension(file), file);
-        return [.. Modules.Where(byName.ContainsKey).Select(m => byName[m])];
+        return [.. Modules.Where(m => (m.For & wanted) != 0 && byName.ContainsKey(m.Module)).Select(m => byName[m.Module])];
     }
 
     /// <summary>Path of a statically linked busybox for x86-64.</summary>
@@ -203,4 +231,24 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
             return false;
         }
     }
+}
+
+/// <summary>Devices that a distribution's kernel has drivers for as modules.</summary>
+[Flags]
+public enum GuestDrivers
+{
+    /// <summary>None.</summary>
+    None = 0,
+    /// <summary>virtio disks, and file systems on them.</summary>
+    Disk = 1,
+    /// <summary>The virtio entropy device.</summary>
+    Rng = 2,
+    /// <summary>virtio network cards.</summary>
+    Net = 4,
+    /// <summary>The virtio console.</summary>
+    Console = 8,
+    /// <summary>Shared folders.</summary>
+    Share = 16,
+    /// <summary>All of them.</summary>
+    All = Disk | Rng | Net | Console | Share,
 }

@@ -17,7 +17,7 @@ internal static class InitramfsBuilder
     /// <summary>Seconds between two looks at what Linux counted on the command's line. A look starts one process.</summary>
     private const int WatchPeriod = 3;
     private const uint Executable = 0x1ED;
-    private const string CommandPath = "/etc/bunraku/command", SessionPath = "/etc/bunraku/session", ModuleFolder = "/etc/bunraku/modules";
+    private const string CommandPath = "/etc/bunraku/command", SessionPath = "/etc/bunraku/session", DhcpPath = "/etc/bunraku/dhcp", ModuleFolder = "/etc/bunraku/modules";
 
     private static readonly string[] Directories =
         ["bin", "sbin", "usr", "usr/bin", "usr/sbin", "dev", "proc", "sys", "run", "root", "tmp", "etc", "etc/bunraku", ModuleFolder[1..], "var"];
@@ -39,7 +39,8 @@ internal static class InitramfsBuilder
         archive.AddFile("etc/hosts", "127.0.0.1 localhost bunraku\n"u8);
         archive.AddFile("etc/profile", Encoding.UTF8.GetBytes(Profile(token)));
         archive.AddFile("init", Encoding.UTF8.GetBytes(InitScript(options, console, token)), Executable);
-        archive.AddFile(SessionPath[1..], Encoding.UTF8.GetBytes(SessionScript(console, token)), Executable);
+        archive.AddFile(SessionPath[1..], Encoding.UTF8.GetBytes(SessionScript(options, console, token)), Executable);
+        if (options.Networks.Count > 0) archive.AddFile(DhcpPath[1..], Encoding.UTF8.GetBytes(DhcpScript), Executable);
         for (int n = 0; n < options.Modules.Count; n++) archive.AddFile($"{ModuleFolder[1..]}/{n:00}.ko", options.Modules[n].Span);
         if (console != GuestConsole.Shell)
             archive.AddFile(CommandPath[1..], Encoding.UTF8.GetBytes($"#!/bin/busybox sh\nexec {string.Join(' ', options.Command.Select(Quote))}\n"),
@@ -69,6 +70,27 @@ internal static class InitramfsBuilder
 
         """;
 
+    /// <summary>What busybox's udhcpc calls with what it was told.</summary>
+    private const string DhcpScript = """
+        #!/bin/busybox sh
+        case $1 in
+            bound | renew)
+                ip addr flush dev $interface scope global
+                ip addr add $ip/$mask dev $interface
+                [ "$mtu" ] && ip link set $interface mtu $mtu
+                for gateway in $router; do ip route add default via $gateway dev $interface && break; done
+                for server in $dns; do echo nameserver $server; done >/etc/resolv.conf
+                [ "$domain" ] && echo "search $domain" >>/etc/resolv.conf ;;
+        esac
+
+        """;
+
+    private static string Network(bool answers, int number) => $"""
+        ip link set eth{number} up
+        udhcpc -i eth{number} -q -n -t {(answers ? "5 -T 1" : "10 -T 3")} -s {DhcpPath} >/dev/null 2>&1{(answers ? "" : " &")}
+
+        """;
+
     private static string InitScript(LinuxGuestOptions options, GuestConsole console, string token)
     {
         string size = options is { Columns: > 0, Rows: > 0 } ? $" cols {options.Columns} rows {options.Rows}" : "";
@@ -88,9 +110,11 @@ internal static class InitramfsBuilder
             mount -t tmpfs -o mode=1777 tmpfs /tmp
             mount -t tmpfs -o mode=755 tmpfs /run
             ln -sf /proc/self/fd /dev/fd
+            for n in 0:stdin 1:stdout 2:stderr; do ln -sf /proc/self/fd/${n%%:*} /dev/${n#*:}; done
             hostname -F /etc/hostname
             ip link set lo up 2>/dev/null
             {{(options.Modules.Count > 0 ? $"for module in {ModuleFolder}/*; do insmod $module; done" : "")}}
+            {{string.Concat(options.Networks.Select(Network))}}
             mkfifo /run/ended
             # The session writes its status; when it is killed, the pipe ends without one.
             (read -r status </run/ended; echo "${status:-137}" >/run/status) &
@@ -149,6 +173,25 @@ internal static class InitramfsBuilder
                 setsid setsid {{SessionPath}} 3>&-
 
                 """,
+            // The command has pipes here as well: a port can be opened once, and programs open /dev/stdout again.
+            GuestConsole.CommandOnPorts => $$"""
+                dmesg -n 1
+                mkfifo /run/input /run/output /run/errors
+                # The driver is told of its ports one by one.
+                for n in 0 1 2 3 4 5 6 7 8 9; do
+                    set -- /dev/vport*p{{LinuxGuest.ErrorPort}}
+                    [ -e "$1" ] && break
+                    sleep 0.$n
+                done
+                port=${1%{{LinuxGuest.ErrorPort}}}
+                dd bs=65536 <${port}{{LinuxGuest.InputPort}} >/run/input 2>/dev/null &
+                dd bs=65536 </run/output >${port}{{LinuxGuest.OutputPort}} 2>/dev/null &
+                drain=$!
+                {{(options.SeparateErrors ? $"dd bs=65536 </run/errors >${{port}}{LinuxGuest.ErrorPort} 2>/dev/null & drain=\"$drain $!\"" : "")}}
+                tell input
+                setsid setsid {{SessionPath}}
+
+                """,
             GuestConsole.CommandOnTerminal => $$"""
                 dmesg -n 1
                 exec 3<>/dev/ttyS1
@@ -184,6 +227,8 @@ internal static class InitramfsBuilder
                 tell "line $(grep ^1: /proc/tty/driver/serial)"
 
                 """,
+            // A port is closed behind all that was written to it, and the host has taken that before it is.
+            GuestConsole.CommandOnPorts => "wait $drain\n",
             _ => "stty -F /dev/ttyS1 sane\n",
         };
         return start + work + end + report + """
@@ -194,13 +239,15 @@ internal static class InitramfsBuilder
     }
 
     /// <summary>The leader of the session: runs the command, hands its status over and stays.</summary>
-    private static string SessionScript(GuestConsole console, string token)
+    private static string SessionScript(LinuxGuestOptions options, GuestConsole console, string token)
     {
         string run = console switch
         {
             GuestConsole.Shell => "sh -l 9>&-",
             // A session of its own, so that a command that signals its process group does not reach us. The redirections wait for the other ends of the pipes.
             GuestConsole.Command => $"(exec setsid {CommandPath} </run/input >/run/output 2>&1 9>&-)",
+            GuestConsole.CommandOnPorts =>
+                $"(exec setsid {CommandPath} </run/input >/run/output 2>{(options.SeparateErrors ? "/run/errors" : "&1")} 9>&-)",
             // The terminal is the command's before anything is typed into it: a Ctrl-C that comes before would be lost. Here it reaches whoever is in
             // the foreground, ourselves too; the traps keep us, and are not the command's.
             _ => $"(tell input; exec {CommandPath} 9>&-)",

@@ -13,6 +13,11 @@ public enum GuestConsole
     /// </summary>
     Command,
     /// <summary>
+    /// One command whose standard input, output and error have a port of a virtio console each: <see cref="LinuxGuest.InputPort"/>. COM1 has the kernel's
+    /// messages. One serial port.
+    /// </summary>
+    CommandOnPorts,
+    /// <summary>
     /// One command that has COM2 as its terminal: the user's terminal, raw, both ways as it is. COM1 has the kernel's messages. Two serial ports.
     /// </summary>
     CommandOnTerminal,
@@ -35,6 +40,17 @@ public sealed record LinuxGuestOptions
     /// <summary>TERM for the guest, null when unknown.</summary>
     public string? Term { get; init; }
 
+    /// <summary>
+    /// Network cards, eth0 and so on: true where a DHCP server is sure to answer, so that nothing runs before; the others get their address when they get it.
+    /// </summary>
+    public IReadOnlyList<bool> Networks { get; init; } = [];
+
+    /// <summary>The machine has a virtio console, and the modules have its driver.</summary>
+    public bool StreamPorts { get; init; }
+
+    /// <summary>With ports, the command's standard error comes apart from its output; else both come by the output's.</summary>
+    public bool SeparateErrors { get; init; }
+
     /// <summary>Kernel modules that are loaded before anything runs, in this order.</summary>
     public IReadOnlyList<ReadOnlyMemory<byte>> Modules { get; init; } = [];
 }
@@ -47,7 +63,10 @@ public sealed record LinuxGuestOptions
 public sealed record LinuxGuest(ReadOnlyMemory<byte> Kernel, string KernelName, ReadOnlyMemory<byte> Initrd, string Append, GuestConsole Console, string Token)
 {
     /// <summary>16550A ports that the guest needs: COM1 at 3F8 IRQ 4, and COM2 at 2F8 IRQ 3.</summary>
-    public int SerialPorts => Console == GuestConsole.Shell ? 1 : 2;
+    public int SerialPorts => Console is GuestConsole.Shell or GuestConsole.CommandOnPorts ? 1 : 2;
+
+    /// <summary>Numbers of the ports in <see cref="GuestConsole.CommandOnPorts"/>: 0 is left to terminals.</summary>
+    public const int InputPort = 1, OutputPort = 2, ErrorPort = 3;
 
     /// <summary>Linux, Documentation/admin-guide/kernel-parameters.txt, "reboot=": the mode of a reboot after a panic, where panic=N asks for one.</summary>
     private const string PanicMark = "reboot=panic_warm";
@@ -56,7 +75,8 @@ public sealed record LinuxGuest(ReadOnlyMemory<byte> Kernel, string KernelName, 
     public static LinuxGuest Create(ReadOnlyMemory<byte> kernel, string kernelName, ReadOnlySpan<byte> busybox, LinuxGuestOptions options)
     {
         string token = RandomNumberGenerator.GetHexString(8, lowercase: true);
-        GuestConsole console = options.Command.Count == 0 ? GuestConsole.Shell : options.Terminal ? GuestConsole.CommandOnTerminal : GuestConsole.Command;
+        GuestConsole console = options.Command.Count == 0 ? GuestConsole.Shell : options.Terminal ? GuestConsole.CommandOnTerminal
+            : options.StreamPorts ? GuestConsole.CommandOnPorts : GuestConsole.Command;
         // Before the kernel has its console it prints on the port as it is: what kills it there would be seen by nobody.
         string append = "console=ttyS0 earlyprintk=serial,ttyS0,115200";
         // A command's caller wants an end in any case: a panic resets at once.

@@ -16,7 +16,7 @@ public sealed class DescriptorChain
     /// <summary>Entries of the ring that it takes: those of a packed ring are given back as many at a time.</summary>
     internal int Entries { get; set; }
 
-    /// <summary>In which life of the queue it was made available; see <see cref="Virtqueue.Use"/>.</summary>
+    /// <summary>In which life of the queue it was made available; see <see cref="Virtqueue.Use(DescriptorChain, uint)"/>.</summary>
     internal int Generation { get; init; }
 
     /// <summary>What the device reads.</summary>

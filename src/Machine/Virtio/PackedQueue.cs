@@ -52,22 +52,50 @@ internal sealed class PackedQueue(DmaSpace dma, VirtqueueSetup setup, VirtioFeat
         return chain;
     }
 
-    private bool IsAvailable()
+    /// <summary>The entry that is taken after so many others is available; then they are as well, since the driver goes by their order.</summary>
+    private bool IsAvailable(int behind = 0)
     {
-        var flags = (DescriptorFlags)Read<ushort>(Setup.Descriptors + (ulong)_available * DescriptorSize + 14);
-        return flags.HasFlag(DescriptorFlags.Available) == _availableWrap && flags.HasFlag(DescriptorFlags.Used) != _availableWrap;
+        (int index, bool wrap) = Behind(behind);
+        var flags = (DescriptorFlags)Read<ushort>(Setup.Descriptors + (ulong)index * DescriptorSize + 14);
+        return flags.HasFlag(DescriptorFlags.Available) == wrap && flags.HasFlag(DescriptorFlags.Used) != wrap;
     }
 
-    private protected override void Return(DescriptorChain buffer, uint written)
+    private (int Index, bool Wrap) Behind(int entries)
     {
-        ulong descriptor = Setup.Descriptors + (ulong)_used * DescriptorSize;
-        Write(descriptor + 8, written);
-        Write(descriptor + 12, buffer.Id);
-        DescriptorFlags flags = (_usedWrap ? DescriptorFlags.Available | DescriptorFlags.Used : 0) | (written > 0 ? DescriptorFlags.Write : 0);
-        Thread.MemoryBarrier(); // the flags come last
-        Write(descriptor + 14, (ushort)flags);
-        Advance(ref _used, ref _usedWrap, buffer.Entries);
-        _sinceInterrupt += (ushort)buffer.Entries;
+        int index = _available + entries;
+        return index < Size ? (index, _availableWrap) : (index - Size, !_availableWrap);
+    }
+
+    public override int Available
+    {
+        get
+        {
+            int count = 0;
+            for (int step = 1 << 15; step > 0; step >>= 1)
+            {
+                if (count + step <= Size && IsAvailable(count + step - 1)) count += step;
+            }
+            return count;
+        }
+    }
+
+    private protected override void Return(ReadOnlySpan<DescriptorChain> buffers, ReadOnlySpan<uint> written)
+    {
+        // The driver goes on where the first one is used: its flags come last of all.
+        (ulong Address, ushort Flags) first = default;
+        for (int n = 0; n < buffers.Length; n++)
+        {
+            ulong descriptor = Setup.Descriptors + (ulong)_used * DescriptorSize;
+            Write(descriptor + 8, written[n]);
+            Write(descriptor + 12, buffers[n].Id);
+            var flags = (ushort)((_usedWrap ? DescriptorFlags.Available | DescriptorFlags.Used : 0) | (written[n] > 0 ? DescriptorFlags.Write : 0));
+            if (n == 0) first = (descriptor + 14, flags);
+            else Write(descriptor + 14, flags);
+            Advance(ref _used, ref _usedWrap, buffers[n].Entries);
+            _sinceInterrupt += (ushort)buffers[n].Entries;
+        }
+        Thread.MemoryBarrier();
+        Write(first.Address, first.Flags);
     }
 
     private void Advance(ref int index, ref bool wrap, int by)
@@ -91,12 +119,14 @@ internal sealed class PackedQueue(DmaSpace dma, VirtqueueSetup setup, VirtioFeat
         return IsPassed((ushort)wanted, (ushort)_used, (ushort)(_used - passed));
     }
 
-    public override bool EnableNotifications()
+    public override bool EnableNotifications(int after = 1)
     {
-        if (HasEventIndex) Write(Setup.Device, Packed(_available, _availableWrap));
+        if (!HasEventIndex) after = 1;
+        (int index, bool wrap) = Behind(after - 1);
+        if (HasEventIndex) Write(Setup.Device, Packed(index, wrap));
         Write(Setup.Device + EventFlagsOffset, HasEventIndex ? AtDescriptor : Enable);
         Thread.MemoryBarrier();
-        return IsAvailable();
+        return IsAvailable(after - 1);
     }
 
     private static ushort Packed(int index, bool wrap) => (ushort)(index | (wrap ? WrapBit : 0));

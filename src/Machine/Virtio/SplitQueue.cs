@@ -53,13 +53,16 @@ internal sealed class SplitQueue(DmaSpace dma, VirtqueueSetup setup, VirtioFeatu
         throw new VirtqueueException("a chain of descriptors goes in circles");
     }
 
-    private protected override void Return(DescriptorChain buffer, uint written)
+    private protected override void Return(ReadOnlySpan<DescriptorChain> buffers, ReadOnlySpan<uint> written)
     {
-        ulong entry = Setup.Device + RingOffset + (ulong)(_used % Size) * UsedEntry;
-        Write(entry, (uint)buffer.Id);
-        Write(entry + 4, written);
-        _used++;
-        _sinceInterrupt++;
+        for (int n = 0; n < buffers.Length; n++)
+        {
+            ulong entry = Setup.Device + RingOffset + (ulong)(_used % Size) * UsedEntry;
+            Write(entry, (uint)buffers[n].Id);
+            Write(entry + 4, written[n]);
+            _used++;
+            _sinceInterrupt++;
+        }
         Thread.MemoryBarrier(); // the index comes last
         Write(Setup.Device + IndexOffset, _used);
     }
@@ -73,11 +76,13 @@ internal sealed class SplitQueue(DmaSpace dma, VirtqueueSetup setup, VirtioFeatu
         return HasEventIndex ? IsPassed(Read<ushort>(UsedEvent), _used, before) : (Read<ushort>(Setup.Driver) & NoInterrupt) == 0;
     }
 
-    public override bool EnableNotifications()
+    public override int Available => Math.Min(Size, (ushort)(Read<ushort>(Setup.Driver + IndexOffset) - _available));
+
+    public override bool EnableNotifications(int after = 1)
     {
-        if (HasEventIndex) Write(AvailableEvent, _available);
+        if (HasEventIndex) Write(AvailableEvent, (ushort)(_available + after - 1));
         Thread.MemoryBarrier();
-        return Read<ushort>(Setup.Driver + IndexOffset) != _available;
+        return (ushort)(Read<ushort>(Setup.Driver + IndexOffset) - _available) >= (HasEventIndex ? after : 1);
     }
 
     internal override VirtqueuePosition Save(int underWay) => new((ushort)(_available - underWay), _used, _sinceInterrupt);

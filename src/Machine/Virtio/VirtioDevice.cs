@@ -61,7 +61,7 @@ public abstract class VirtioDevice
     protected abstract void Notified(int queue);
 
     /// <summary>
-    /// All queues are gone, with what was taken from them: a device that is busy with a buffer finds that <see cref="Virtqueue.Use"/> refuses it.
+    /// All queues are gone, with what was taken from them: a device that is busy with a buffer finds that <see cref="Virtqueue.Use(DescriptorChain, uint)"/> refuses it.
     /// </summary>
     protected virtual void DeviceReset()
     {
@@ -69,6 +69,11 @@ public abstract class VirtioDevice
 
     /// <summary>One queue is gone by itself, with what was taken from it.</summary>
     protected virtual void QueueWasReset(int queue)
+    {
+    }
+
+    /// <summary>The driver has agreed on features and says that it is ready.</summary>
+    protected virtual void DriverIsReady()
     {
     }
 
@@ -96,8 +101,11 @@ public abstract class VirtioDevice
 
     internal QueueRegisters Queue(int number) => _queues[number];
 
+    /// <summary>The driver is ready, and has done nothing wrong.</summary>
+    protected bool IsReady => (Status & (VirtioStatus.DriverOk | VirtioStatus.NeedsReset)) == VirtioStatus.DriverOk;
+
     /// <summary>The queue, when the driver has enabled it and is ready; else null.</summary>
-    protected Virtqueue? Live(int queue) => Status.HasFlag(VirtioStatus.DriverOk) && !Status.HasFlag(VirtioStatus.NeedsReset) ? _queues[queue].Live : null;
+    protected Virtqueue? Live(int queue) => IsReady ? _queues[queue].Live : null;
 
     /// <summary>Guest memory.</summary>
     protected DmaSpace Dma => _transport!.Dma;
@@ -116,10 +124,19 @@ public abstract class VirtioDevice
     }
 
     /// <summary>Gives a buffer back and tells the driver if it wants to know. False: the queue that it came from is gone.</summary>
-    /// <inheritdoc cref="Virtqueue.Use"/>
+    /// <inheritdoc cref="Virtqueue.Use(DescriptorChain, uint)"/>
     protected bool Complete(int queue, DescriptorChain buffer, uint written)
     {
         if (Live(queue) is not { } live || !live.Use(buffer, written)) return false;
+        if (live.WantsInterrupt()) _transport!.InterruptForQueue(queue);
+        return true;
+    }
+
+    /// <summary>Gives several buffers back that belong together.</summary>
+    /// <inheritdoc cref="Virtqueue.Use(ReadOnlySpan{DescriptorChain}, ReadOnlySpan{uint})"/>
+    protected bool Complete(int queue, ReadOnlySpan<DescriptorChain> buffers, ReadOnlySpan<uint> written)
+    {
+        if (Live(queue) is not { } live || !live.Use(buffers, written)) return false;
         if (live.WantsInterrupt()) _transport!.InterruptForQueue(queue);
         return true;
     }
@@ -143,9 +160,15 @@ public abstract class VirtioDevice
         }
         catch (VirtqueueException)
         {
-            Status |= VirtioStatus.NeedsReset;
-            if (Status.HasFlag(VirtioStatus.DriverOk)) _transport!.InterruptForConfiguration();
+            AskForReset();
         }
+    }
+
+    /// <summary>The driver has done something wrong: nothing is done any more until it resets the device.</summary>
+    protected void AskForReset()
+    {
+        Status |= VirtioStatus.NeedsReset;
+        if (Status.HasFlag(VirtioStatus.DriverOk)) _transport!.InterruptForConfiguration();
     }
 
     internal void Notify(int queue)
@@ -181,6 +204,7 @@ public abstract class VirtioDevice
         if (agree && ((Features & ~OfferedFeatures) != 0 || !Features.HasFlag(VirtioFeatures.Version1))) next &= ~VirtioStatus.FeaturesOk;
         bool started = next.HasFlag(VirtioStatus.DriverOk) && !Status.HasFlag(VirtioStatus.DriverOk);
         Status = next;
+        if (started) DriverIsReady();
         // A driver may have made buffers available before.
         for (int n = 0; started && n < _queues.Length; n++) Notify(n);
     }

@@ -43,14 +43,32 @@ public abstract class Virtqueue
         return true;
     }
 
-    private protected abstract void Return(DescriptorChain buffer, uint written);
+    /// <summary>Gives several buffers back that belong together: the driver sees all of them or none. All were taken in this life of the queue, or none.</summary>
+    /// <param name="written">Bytes that the device wrote, for each.</param>
+    /// <inheritdoc cref="Use(DescriptorChain, uint)"/>
+    public bool Use(ReadOnlySpan<DescriptorChain> buffers, ReadOnlySpan<uint> written)
+    {
+        if (buffers.IsEmpty || buffers[0].Generation != Generation) return false;
+        Return(buffers, written);
+        return true;
+    }
+
+    private void Return(DescriptorChain buffer, uint written) => Return(new ReadOnlySpan<DescriptorChain>(in buffer), new ReadOnlySpan<uint>(in written));
+
+    private protected abstract void Return(ReadOnlySpan<DescriptorChain> buffers, ReadOnlySpan<uint> written);
 
     /// <summary>The driver wants to be told of what was used since this was asked the last time.</summary>
     public abstract bool WantsInterrupt();
 
     /// <summary>The driver is to tell of what it makes available from now on.</summary>
-    /// <returns>True: something is available already, of which it may not tell.</returns>
-    public abstract bool EnableNotifications();
+    /// <param name="after">
+    /// Only when there is so much (as <see cref="Available"/> counts), if the driver has a way to say so. It must be sure to make so much available.
+    /// </param>
+    /// <returns>True: so much is available already, of which it may not tell.</returns>
+    public abstract bool EnableNotifications(int after = 1);
+
+    /// <summary>How much is available: buffers in the split layout, entries of the ring in the packed one. There may be more.</summary>
+    public abstract int Available { get; }
 
     /// <param name="underWay">Entries that the device has taken last and not given back: whoever takes the state over takes them again.</param>
     internal abstract VirtqueuePosition Save(int underWay);

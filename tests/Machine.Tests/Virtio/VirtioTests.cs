@@ -3,6 +3,9 @@ using Bunraku.Hypervisor;
 using Bunraku.Machine.Pci;
 using Bunraku.Machine.Tests.State;
 using Bunraku.Machine.Virtio;
+using Bunraku.Machine.Virtio.Net;
+using Bunraku.Machine.Virtio.Ports;
+using Bunraku.Network;
 using Bunraku.Storage;
 
 namespace Bunraku.Machine.Tests.Virtio;
@@ -385,14 +388,24 @@ public sealed class VirtioTests
 
     /// <summary>A hostile driver: any access to registers, anything in memory where queues are. Nothing is thrown, and the board answers.</summary>
     [Theory]
-    [InlineData(1, false)]
-    [InlineData(2, false)]
-    [InlineData(3, true)]
-    [InlineData(4, true)]
-    public void A_hostile_driver_harms_itself_alone(int seed, bool isDisk)
+    [InlineData(1, "rng")]
+    [InlineData(2, "rng")]
+    [InlineData(3, "disk")]
+    [InlineData(4, "disk")]
+    [InlineData(5, "net")]
+    [InlineData(6, "net")]
+    [InlineData(7, "console")]
+    public void A_hostile_driver_harms_itself_alone(int seed, string kind)
     {
         using var disk = new MemoryDisk(64 * 512);
-        using BoardRig rig = Rig(isDisk ? new Block("disk", disk, queues: 2) : new Entropy("rng"));
+        using var echo = new EchoCable();
+        using BoardRig rig = Rig(kind switch
+        {
+            "disk" => new Block("disk", disk, queues: 2),
+            "console" => new ConsoleDevice("console", new ConsolePort("a", true), new ConsolePort("b") { Output = _ => { } }),
+            "net" => new NetworkCard("net", echo, [2, 0, 0, 0, 0, 1], 2),
+            _ => new Entropy("rng"),
+        });
         var driver = new VirtioDriver(rig, Slot);
         rig.Machine.Resume();
         var random = new Random(seed);
@@ -404,7 +417,7 @@ public sealed class VirtioTests
                 case 0:
                     driver.Negotiate((ulong)(Plain | (random.Next(2) == 0 ? VirtioFeatures.RingPacked : 0)
                         | (random.Next(2) == 0 ? VirtioFeatures.EventIndex | VirtioFeatures.IndirectDescriptors : 0)));
-                    driver.SetUp(0, (ushort)(1 << random.Next(9)), Queue, Plain);
+                    driver.SetUp(random.Next(kind is "net" or "console" ? 5 : 1), (ushort)(1 << random.Next(9)), Queue, Plain);
                     driver.SetDriverOk();
                     break;
                 case 1:
@@ -435,6 +448,38 @@ public sealed class VirtioTests
         Assert.Equal(version, rig.Mmio(0, 0xFEE0_0030, 4, false, 0));
         Assert.True(driver.Negotiate((ulong)Plain));
         rig.Machine.Pause(); // what was under way ends
+    }
+
+    /// <summary>What goes out comes in again, and something else as well.</summary>
+    private sealed class EchoCable : INetworkBackend
+    {
+        private readonly AutoResetEvent _wake = new(false);
+        private readonly Queue<byte[]> _frames = new();
+
+        public int Mtu => 1500;
+        public bool HasOffloads => false;
+        public bool TakesLargeFrames => false;
+        public bool IsConnected => true;
+
+        public void Accept(bool checksums, bool segments4, bool segments6)
+        {
+        }
+
+        public void Send(in FrameWork work, ReadOnlySpan<byte> frame)
+        {
+            if (_frames.Count < 100) _frames.Enqueue(frame.ToArray());
+        }
+
+        public void Serve(IFrameReceiver receiver, bool waits)
+        {
+            if (waits) _wake.WaitOne();
+            receiver.Receive(default, new byte[100]);
+            while (_frames.TryDequeue(out byte[]? frame)) receiver.Receive(default, frame);
+        }
+
+        public void Wake() => _wake.Set();
+
+        public void Dispose() => _wake.Dispose();
     }
 
     private sealed class MemoryDisk(int length) : IBlockBackend

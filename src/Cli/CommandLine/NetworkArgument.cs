@@ -1,0 +1,85 @@
+using System.Globalization;
+using System.Net;
+using System.Net.NetworkInformation;
+using Bunraku.Network.Slirp;
+
+namespace Bunraku.Cli.CommandLine;
+
+/// <summary>What stands behind <c>--net</c>: a kind, and words about it, with commas between; two commas are one in a path.</summary>
+internal static class NetworkArgument
+{
+    private const string Comma = "\0";
+    private static readonly string[] s_kinds = ["user", "tap:", "unix:", "udp:"], s_names = ["mac", "mtu", "queues"],
+        s_userNames = ["hostfwd", "restrict", "loopback", "ipv6"];
+
+    /// <exception cref="UsageException">It is no description of a network.</exception>
+    public static VmNetwork Parse(string text)
+    {
+        string[] parts = [.. text.Replace(",,", Comma, StringComparison.Ordinal).Split(',').Select(p => p.Replace(Comma, ",", StringComparison.Ordinal))];
+        VmNetwork network = Kind(parts[0]);
+        foreach (string part in parts.Skip(1))
+        {
+            (string name, string value) = part.IndexOf('=') is > 0 and int at ? (part[..at], part[(at + 1)..]) : (part, "on");
+            network = name switch
+            {
+                "mac" => network with { Mac = Mac(value) },
+                "mtu" => network with { Mtu = Number(name, value) },
+                "queues" => network with { Queues = Number(name, value) },
+                _ when network is UserNetwork user && s_userNames.Contains(name) => user with { Options = UserWord(user.Options, name, value) },
+                _ => throw new UsageException(Nearest.Message("word behind --net", name, network is UserNetwork ? [.. s_names, .. s_userNames] : s_names)),
+            };
+        }
+        return network;
+    }
+
+    private static VmNetwork Kind(string text)
+    {
+        (string kind, string? value) = text.IndexOf(':') is >= 0 and int colon ? (text[..colon], text[(colon + 1)..]) : (text, null);
+        return kind switch
+        {
+            "user" when value is null => new UserNetwork(new SlirpOptions()),
+            "tap" when value is { Length: > 0 } => new TapInterface(value),
+            "unix" when value is { Length: > 0 } => new UnixCable(value),
+            "udp" when value is { Length: > 0 } => Udp(value),
+            "tap" or "unix" or "udp" => throw new UsageException($"--net {text}: write tap:NAME, unix:PATH or udp:[ADDRESS:]PORT-[ADDRESS:]PORT"),
+            _ => throw new UsageException(Nearest.Message("network", text, s_kinds)),
+        };
+    }
+
+    private static UdpCable Udp(string text)
+    {
+        string[] ends = text.Split('-');
+        return ends.Length == 2 && EndPoint(ends[0]) is { } local && EndPoint(ends[1]) is { } remote && local.AddressFamily == remote.AddressFamily
+            ? new UdpCable(local, remote)
+            : throw new UsageException($"--net udp:{text}: write udp:[ADDRESS:]PORT-[ADDRESS:]PORT, for example udp:7001-7002 here and udp:7002-7001 there");
+    }
+
+    private static IPEndPoint? EndPoint(string text) =>
+        ushort.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out ushort port) ? new IPEndPoint(IPAddress.Loopback, port)
+        : IPEndPoint.TryParse(text, out IPEndPoint? end) && end.Port != 0 ? end : null;
+
+    private static SlirpOptions UserWord(SlirpOptions options, string name, string value)
+    {
+        switch (name)
+        {
+            case "restrict": return options with { Restricted = Quantities.IsOn("--net", name, value) };
+            case "loopback": return options with { HostLoopback = Quantities.IsOn("--net", name, value) };
+            case "ipv6": return options with { Ip6 = Quantities.IsOn("--net", name, value) };
+            default:
+                try
+                {
+                    return options with { Forwards = [.. options.Forwards, HostForward.Parse(value)] };
+                }
+                catch (FormatException e)
+                {
+                    throw new UsageException($"--net: hostfwd={e.Message}");
+                }
+        }
+    }
+
+    private static PhysicalAddress Mac(string text) => PhysicalAddress.TryParse(text.ToUpperInvariant(), out PhysicalAddress? mac) ? mac
+        : throw new UsageException($"--net: mac={text} is no address of a network card; write for example 52:54:00:12:34:56");
+
+    private static int Number(string name, string text) => int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out int number) ? number
+        : throw new UsageException($"--net: {name}={text} is no number");
+}

@@ -1,0 +1,49 @@
+using System.Security.Cryptography;
+using Bunraku.Machine.Board;
+using Bunraku.Machine.Virtio;
+using Bunraku.Machine.Virtio.Net;
+using Bunraku.Network;
+
+namespace Bunraku.Sessions;
+
+/// <summary>The network cards of one VM and what is at the other ends of their cables, from before its start until it is disposed of.</summary>
+internal sealed class GuestNetworks : IDisposable
+{
+    private const int MostQueues = 8;
+
+    private readonly List<INetworkBackend> _backends = [];
+    private readonly List<NetworkCard> _cards = [];
+
+    /// <exception cref="CannotStartException">A network cannot be had.</exception>
+    public GuestNetworks(VmOptions options)
+    {
+        try
+        {
+            foreach (VmNetwork network in options.Networks)
+            {
+                INetworkBackend backend = network.Open();
+                _backends.Add(backend);
+                byte[] mac = network.Mac?.GetAddressBytes() ?? [0x52, 0x54, 0x00, .. RandomNumberGenerator.GetBytes(3)];
+                _cards.Add(new NetworkCard($"net{_cards.Count}", backend, mac, network.Queues ?? Math.Min(options.Cpus, MostQueues)));
+            }
+        }
+        catch (NetworkException e)
+        {
+            Dispose();
+            throw new CannotStartException(e.Message, e);
+        }
+        Parts = [.. _cards.Select(c => new VirtioPart(c))];
+    }
+
+    /// <summary>What goes on the board.</summary>
+    public IReadOnlyList<IBoardPart> Parts { get; } = [];
+
+    /// <summary>By their numbers.</summary>
+    public IReadOnlyList<NetworkCard> Cards => _cards;
+
+    /// <summary>Behind the machine's end.</summary>
+    public void Dispose()
+    {
+        foreach (INetworkBackend backend in _backends) backend.Dispose();
+    }
+}

@@ -1,0 +1,59 @@
+using System.Net;
+using System.Net.NetworkInformation;
+using Bunraku.Network;
+using Bunraku.Network.Slirp;
+
+namespace Bunraku.Sessions;
+
+/// <summary>A network card of a VM, by what is at the other end of its cable.</summary>
+public abstract record VmNetwork
+{
+    /// <summary>Bounds of <see cref="Mtu"/>: IPv6 has no smaller packets (RFC 8200 section 5).</summary>
+    public const int SmallestMtu = 1280, LargestMtu = SlirpOptions.DefaultMtu;
+
+    /// <summary>Most of <see cref="Queues"/>.</summary>
+    public const int MostQueues = 32;
+
+    /// <summary>Address of the card; null: a random one of those that QEMU's cards have (52:54:00).</summary>
+    public PhysicalAddress? Mac { get; init; }
+
+    /// <summary>Largest packet, in bytes; null: what suits the kind.</summary>
+    public int? Mtu { get; init; }
+
+    /// <summary>Pairs of queues; null: one for each vCPU, up to 8.</summary>
+    public int? Queues { get; init; }
+
+    /// <exception cref="NetworkException">It cannot be had.</exception>
+    internal abstract INetworkBackend Open();
+
+    private protected const int EthernetMtu = 1500;
+}
+
+/// <summary>The user-mode network: no privileges, no device of the host. See <see cref="SlirpNetwork"/>.</summary>
+/// <param name="Options">What it may do. <see cref="SlirpOptions.Mtu"/> comes from <see cref="VmNetwork.Mtu"/>.</param>
+public sealed record UserNetwork(SlirpOptions Options) : VmNetwork
+{
+    internal override INetworkBackend Open() => new SlirpNetwork(Options with { Mtu = Mtu ?? SlirpOptions.DefaultMtu });
+}
+
+/// <summary>A tap interface of the host: see <see cref="TapNetwork"/>.</summary>
+/// <param name="Name">Of the interface.</param>
+public sealed record TapInterface(string Name) : VmNetwork
+{
+    internal override INetworkBackend Open() => new TapNetwork(Name, Mtu ?? EthernetMtu);
+}
+
+/// <summary>A cable to another VM by a Unix socket: see <see cref="UnixLink"/>.</summary>
+/// <param name="Path">Of the socket.</param>
+public sealed record UnixCable(string Path) : VmNetwork
+{
+    internal override INetworkBackend Open() => new UnixLink(Path, Mtu ?? EthernetMtu);
+}
+
+/// <summary>A cable to another VM made of UDP packets: see <see cref="UdpLink"/>.</summary>
+/// <param name="Local">Where frames come in.</param>
+/// <param name="Remote">Where they go.</param>
+public sealed record UdpCable(IPEndPoint Local, IPEndPoint Remote) : VmNetwork
+{
+    internal override INetworkBackend Open() => new UdpLink(Local, Remote, Mtu ?? EthernetMtu);
+}

@@ -1,0 +1,149 @@
+using System.Net;
+using System.Net.Sockets;
+using System.Security.Cryptography;
+using System.Text;
+using Bunraku.Network.Slirp;
+
+namespace Bunraku.Cli.Tests;
+
+/// <summary>Linux's own network driver on our card, in user mode: everything stays on this host's loopback.</summary>
+public sealed class LinuxNetworkTests : IClassFixture<LinuxGuestFiles>
+{
+    private static Vm Build(string engine, int cpus, VmNetwork[] networks, string script, Stream output) => new VmBuilder(KnownEngines.All)
+    {
+        Engine = engine,
+        Cpus = cpus,
+        Memory = 256 << 20,
+        Networks = networks,
+        Command = ["sh", "-ec", script],
+        Output = output,
+        Timeout = TimeSpan.FromMinutes(9),
+    }.Build();
+
+    private static async Task<string> Run(string engine, int cpus, VmNetwork[] networks, string script)
+    {
+        var output = new MemoryStream();
+        await using Vm vm = Build(engine, cpus, networks, script, output);
+        VmResult result = await vm.RunAsync();
+        string text = Encoding.UTF8.GetString(output.ToArray());
+        Assert.True(result.ExitStatus == 0, $"status {result.ExitStatus}: {text}");
+        return text;
+    }
+
+    private static TcpListener Listen()
+    {
+        var listener = new TcpListener(IPAddress.Loopback, 0);
+        listener.Start();
+        return listener;
+    }
+
+    /// <summary>Answers GET with a file, and other requests with the sum of what was sent, so many times.</summary>
+    private static async Task ServeHttp(TcpListener listener, byte[] file, int requests)
+    {
+        for (int n = 0; n < requests; n++)
+        {
+            using TcpClient client = await listener.AcceptTcpClientAsync();
+            NetworkStream stream = client.GetStream();
+            var head = new StringBuilder();
+            while (!head.ToString().EndsWith("\r\n\r\n", StringComparison.Ordinal)) head.Append((char)stream.ReadByte());
+            byte[] answer = file;
+            if (!head.ToString().StartsWith("GET", StringComparison.Ordinal))
+            {
+                const string length = "Content-Length: ";
+                string rest = head.ToString()[(head.ToString().IndexOf(length, StringComparison.Ordinal) + length.Length)..];
+                byte[] body = new byte[int.Parse(rest[..rest.IndexOf('\r')], System.Globalization.CultureInfo.InvariantCulture)];
+                await stream.ReadExactlyAsync(body);
+                answer = Encoding.ASCII.GetBytes(Convert.ToHexStringLower(SHA256.HashData(body)));
+            }
+            await stream.WriteAsync(Encoding.ASCII.GetBytes($"HTTP/1.0 200 OK\r\nContent-Length: {answer.Length}\r\n\r\n"));
+            await stream.WriteAsync(answer);
+        }
+    }
+
+    /// <summary>What was fetched and what was sent has its checksum, with large packets and with common ones; the guest has set itself up by DHCP.</summary>
+    [Theory]
+    [InlineData("bt", 2, null, 64 << 20)]
+    [InlineData("bt", 1, 1500, 16 << 20)]
+    [InlineData("interp", 1, null, 4 << 20)]
+    public async Task A_file_comes_whole_from_the_hosts_loopback(string engine, int cpus, int? mtu, int length)
+    {
+        byte[] file = new byte[length];
+        new Random(4).NextBytes(file);
+        using TcpListener listener = Listen();
+        Task server = ServeHttp(listener, file, 2);
+        int port = ((IPEndPoint)listener.LocalEndpoint).Port;
+        string text = await Run(engine, cpus, [new UserNetwork(new SlirpOptions { HostLoopback = true }) { Mtu = mtu }], $"""
+            ip -4 -o addr show eth0 | grep -o 'inet [^ ]*'; cat /sys/class/net/eth0/mtu; cat /etc/resolv.conf; ip route | grep -o 'default via [^ ]*'
+            wget -q -O /tmp/f http://10.0.2.2:{port}/f; sha256sum </tmp/f
+            (printf 'POST / HTTP/1.0\r\nContent-Length: {length / 4}\r\n\r\n'; head -c {length / 4} /tmp/f) | nc 10.0.2.2 {port} | tail -n 1
+            """);
+        await server;
+        Assert.Equal($"""
+            inet 10.0.2.15/24
+            {mtu ?? 65520}
+            nameserver 10.0.2.3
+            default via 10.0.2.2
+            {Convert.ToHexStringLower(SHA256.HashData(file))}  -
+            {Convert.ToHexStringLower(SHA256.HashData(file.AsSpan(0, length / 4)))}
+            """, text);
+    }
+
+    /// <summary>A port of the host leads to a server of the guest; the host's loopback is closed to the guest.</summary>
+    [Fact]
+    public async Task A_forwarded_port_leads_into_the_guest()
+    {
+        using TcpListener secret = Listen();
+        int tcp = FreePort(), port = ((IPEndPoint)secret.LocalEndpoint).Port;
+        var options = new SlirpOptions { Forwards = [HostForward.Parse($"tcp::{tcp}-:80")] };
+        var output = new MemoryStream();
+        await using Vm vm = Build("bt", 1, [new UserNetwork(options)], $"""
+            ! nc -w 5 10.0.2.2 {port} </dev/null >/dev/null 2>&1
+            dd if=/dev/urandom of=/tmp/f bs=1M count=8 2>/dev/null; sha256sum </tmp/f
+            nc -l -p 80 -e cat /tmp/f
+            """, output);
+        Task<VmResult> run = vm.RunAsync();
+        var fetched = new MemoryStream();
+        for (int n = 0; n < 600 && fetched.Length == 0 && !run.IsCompleted; n++)
+        {
+            using var client = new TcpClient();
+            await client.ConnectAsync(IPAddress.Loopback, tcp);
+            try
+            {
+                await client.GetStream().CopyToAsync(fetched);
+            }
+            catch (IOException)
+            {
+                await Task.Delay(100); // nobody listens yet: the guest has reset the connection
+            }
+        }
+        VmResult result = await run;
+        Assert.Equal(0, result.ExitStatus);
+        Assert.Equal($"{Convert.ToHexStringLower(SHA256.HashData(fetched.ToArray()))}  -\n", Encoding.ASCII.GetString(output.ToArray()));
+        Assert.False(secret.Pending());
+    }
+
+    private static int FreePort()
+    {
+        using TcpListener listener = Listen();
+        return ((IPEndPoint)listener.LocalEndpoint).Port;
+    }
+
+    /// <summary>Two machines on a cable.</summary>
+    [Fact]
+    public async Task Two_machines_talk_over_a_cable()
+    {
+        string path = Path.Combine(Directory.CreateTempSubdirectory("bunraku-net").FullName, "cable");
+        const string left = """
+            ip addr add 192.168.9.1/24 dev eth0; head -c 3000000 /dev/urandom >/tmp/f; sha256sum </tmp/f
+            nc -l -p 9 -e cat /tmp/f
+            """;
+        // Nobody tells when the other one listens.
+        const string right = """
+            ip addr add 192.168.9.2/24 dev eth0; until [ -s /tmp/f ]; do nc -w 5 192.168.9.1 9 </dev/null >/tmp/f 2>/dev/null || sleep 1; done
+            sha256sum </tmp/f
+            """;
+        Task<string> first = Run("bt", 1, [new UnixCable(path)], left), second = Run("bt", 1, [new UnixCable(path)], right);
+        string[] both = await Task.WhenAll(first, second);
+        Assert.Equal(both[0], both[1]);
+    }
+}
