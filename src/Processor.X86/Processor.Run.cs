@@ -149,7 +149,7 @@ internal sealed unsafe partial class Processor
     {
         ProcessorState* s = State;
         bool trap = (s->FlagsOther & (uint)Rflags.Tf) != 0;
-        bool resume = (s->FlagsOther & (uint)Rflags.Rf) != 0, records = LastBranch.IsOn;
+        bool resume = (s->FlagsOther & (uint)Rflags.Rf) != 0, records = LastBranch.IsOn, steps = StepsGuest;
         ulong from = s->Rip, retired = s->Retired;
         if (Debug.HasInstructionBreakpoints && !resume && !_reexecuting && Debug.InstructionBreakpoint(s->Rip + s->Cs.Base)) throw Fault(Vector.Db);
         // Stays set while the instruction runs: no entry of the jump cache has this key, so that the instruction cannot lead into another block.
@@ -170,7 +170,7 @@ internal sealed unsafe partial class Processor
         _reexecuting = false;
         Mmio.ForgetReplay();
         if (resume) Debug.ClearResumeFlag();
-        if (StepsGuest)
+        if (steps && StepsGuest) // the entry into the guest is no step of it
         {
             if (trap) Debug.NoteSingleStep(); // it waits, and the hypervisor is told of it
             GuestHypervisor?.TakeStep();

@@ -17,6 +17,9 @@ internal sealed unsafe class Following(Processor p)
     /// <summary>The place is met exactly.</summary>
     public bool IsFollowing { get; private set; }
 
+    /// <summary>The place that is followed to is reached.</summary>
+    public bool IsThere => IsFollowing && Until is { } place && p.State->Retired >= place.Retired && p.Delivery.ExceptionsDelivered >= place.Exceptions;
+
     /// <inheritdoc cref="IFollowingCpu.EnterUntil"/>
     public X86Exit EnterUntil(ulong retired) => EnterUntil(new Place(retired, 0), following: false, beyond: false);
 

@@ -264,14 +264,9 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
     {
         uint source = request.Cause switch { TaskSwitchCause.Call => 0u, TaskSwitchCause.Iret => 1u, TaskSwitchCause.Jump => 2u, _ => 3u };
         VectoredEvent? vectoring = _p.Delivery.Vectoring;
-        uint length = vectoring is { } v ? v.InstructionLength : _instructionLength;
+        uint length = vectoring is { } v ? v.InstructionLength : request.InstructionLength;
         Exit.Leave(VmxExitReason.TaskSwitch, request.Selector | (ulong)source << 30, length);
     }
-
-    private uint _instructionLength; // of the instruction that is about to switch tasks
-
-    /// <summary>An instruction that may switch tasks begins.</summary>
-    public void NoteInstruction(byte length) => _instructionLength = length;
 
     public bool AllowsInterrupts(bool enabled) => enabled || (InGuest && Has(PinControls.ExternalInterruptExiting));
 
@@ -346,9 +341,9 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
     public bool TakeStep()
     {
         if (!InGuest || !Has(ProcessorControls.MonitorTrapFlag)) return false;
-        if (_p.Exits.Pending)
+        if (_p.Exits.Pending || _p.Following.IsThere)
         {
-            // The instruction's own exit comes first.
+            // The instruction's own exit comes first; who follows another processor stops where that one did.
             TrapPending = true;
             _p.WantAttention();
             return false;

@@ -57,6 +57,7 @@ internal sealed unsafe class VmxExit(Processor p, Vmx vmx)
         v[VmcsField.ExitInstructionLength] = length;
         v[VmcsField.EntryInterruptionInformation] &= ~(ulong)Valid;
         SaveGuest(v);
+        Tell(v);
         if (!StoreMsrs(v, tsc))
         {
             Abort(VmxAbort.SavingMsrs);
@@ -74,10 +75,15 @@ internal sealed unsafe class VmxExit(Processor p, Vmx vmx)
         Vmcs v = vmx.Current;
         v[VmcsField.ExitReason] = (uint)reason | 1u << 31;
         v[VmcsField.ExitQualification] = qualification;
+        Tell(v, vmx.Entry.FailedCheck);
         bool blocked = p.Events.NmiBlocked;
         if (vmx.InGuest) vmx.EndGuest();
         LoadHost(v, blocked);
     }
+
+    private void Tell(Vmcs v, string? failed = null) => p.NestedObserver?.Crossed(new NestedCrossing(p.CpuIndex, IsVmx: true, IsEntry: false,
+        vmx.CurrentPointer, v[VmcsField.ExitReason], v[VmcsField.ExitQualification], v[VmcsField.GuestPhysicalAddress], v[VmcsField.GuestRip],
+        p.State->Retired, failed));
 
     // ---- saving the guest
 
