@@ -39,6 +39,8 @@ internal sealed unsafe partial class Processor
         _reexecuting = Mmio.Replaying;
         Exits.BeginEntry();
         Events.IretUnblockedNmis = false;
+        // Time may have gone on, and with it what a hypervisor inside the guest waits for.
+        if (GuestHypervisor is { Window: not GuestWindow.None }) Events.UpdateWindowAttention();
         bool delivered = false;
         for (; ; )
         {

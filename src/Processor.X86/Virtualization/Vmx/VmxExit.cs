@@ -43,6 +43,7 @@ internal sealed unsafe class VmxExit(Processor p, Vmx vmx)
     private void Leave(uint reason, ulong qualification, uint length, uint information)
     {
         Vmcs v = vmx.Current;
+        p.Delivery.CountGuestEvent();
         // What a list of MSRs stores of the TSC is the time of the exit, not of the work that it makes.
         ulong tsc = v[VmcsField.ExitMsrStoreCount] != 0 ? p.Msrs.GuestTsc - vmx.AddedTscOffset : 0;
         v[VmcsField.ExitReason] = reason;
@@ -73,6 +74,7 @@ internal sealed unsafe class VmxExit(Processor p, Vmx vmx)
     public void FailEntry(VmxExitReason reason, ulong qualification)
     {
         Vmcs v = vmx.Current;
+        p.Delivery.CountGuestEvent();
         v[VmcsField.ExitReason] = (uint)reason | 1u << 31;
         v[VmcsField.ExitQualification] = qualification;
         Tell(v, vmx.Entry.FailedCheck);
@@ -192,7 +194,6 @@ internal sealed unsafe class VmxExit(Processor p, Vmx vmx)
         s->Cpl = 0;
         s->Current = null;
         s->LinkFrom = null;
-        p.Delivery.CountGuestEvent();
         p.Events.EndShadows();
         p.Events.NmiBlocked = nmiBlocked;
         p.Events.Activity = CpuActivity.Active;
