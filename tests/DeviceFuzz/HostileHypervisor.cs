@@ -61,7 +61,7 @@ internal sealed class HostileHypervisor(GuestMemory memory, bool isVmx, CpuModel
     private void Tables(Random random)
     {
         // Second stage: EPT or nested tables, both with four levels; the first MiBs by pages of 4 KiB.
-        ulong rights = isVmx ? 7ul : 7ul, leaf = isVmx ? 7ul | 6 << 3 : 7ul;
+        ulong rights = isVmx ? 0x407ul : 7ul, leaf = isVmx ? 0x407ul | 6 << 3 : 7ul; // with mode-based execute control, too
         Set(NestedLayout.SecondStage, NestedLayout.SecondStage + 0x1000 | rights);
         Set(NestedLayout.SecondStage + 0x1000, NestedLayout.SecondStage + 0x2000 | rights);
         for (uint n = 0; n < 2; n++) Set(NestedLayout.SecondStage + 0x2000 + n * 8, NestedLayout.SecondStage + 0x3000 + n * 0x1000 | rights);
@@ -214,8 +214,8 @@ internal sealed class HostileHypervisor(GuestMemory memory, bool isVmx, CpuModel
     private enum VmxMsr : uint { Secondary = 0x48B }
 
     /// <summary>Bits that this processor's entries take; others are tried seldom enough by chance.</summary>
-    private uint Allowed(VmxMsr _) => model.Has(CpuFeature.Xsaves) ? uint.MaxValue & ~(1u << 0 | 1 << 4 | 1 << 8 | 1 << 9 | 1 << 15 | 1 << 18 | 1 << 19 | 1 << 21
-        | 1 << 22 | 1 << 23 | 1 << 24) : uint.MaxValue;
+    private uint Allowed(VmxMsr _) => model.Has(CpuFeature.Xsaves) ? uint.MaxValue & ~(1u << 0 | 1 << 4 | 1 << 8 | 1 << 9 | 1 << 15 | 1 << 19 | 1 << 21
+        | 1 << 23 | 1 << 24) : uint.MaxValue;
 
     private void Svm(Random random)
     {

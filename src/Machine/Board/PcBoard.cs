@@ -47,6 +47,7 @@ public sealed class PcBoard : IBoard
         MemoryMap = E820.Build(vm.Memory);
         Tables = new AcpiTables(Acpi);
         FwCfg.AddE820(MemoryMap);
+        if (vm.Model.Has(CpuFeature.Vmx)) FwCfg.AddFeatureControl();
         RunFirmware();
         vm.AfterReset += RunFirmware;
     }

@@ -84,7 +84,8 @@ internal sealed unsafe partial class VmxEntryChecks(Processor p, Vmx vmx)
     public bool IsEptPointer(ulong pointer)
     {
         // Write-back or uncacheable, four levels; bit 6 accessed and dirty flags.
-        return (pointer & 7) is 0 or 6 && (pointer >> 3 & 7) == 3 && (pointer & 0xF80) == 0 && (pointer & _beyondPhysical) == 0;
+        ulong reserved = p.Model.Has(CpuFeature.VmxEptad) ? 0xF80ul : 0xFC0;
+        return (pointer & 7) is 0 or 6 && (pointer >> 3 & 7) == 3 && (pointer & reserved) == 0 && (pointer & _beyondPhysical) == 0;
     }
 
     /// <summary>The checks on VM-execution, VM-exit and VM-entry control fields.</summary>
@@ -144,7 +145,7 @@ internal sealed unsafe partial class VmxEntryChecks(Processor p, Vmx vmx)
         if ((info & 1u << 31) == 0) return true;
         uint type = info >> 8 & 7, vector = info & 0xFF;
         if (type == 1 || (info & 0x7FFF_F000) != 0) return false;
-        if (type == 7 && !((VmxCapabilities.Processor & ProcessorControls.MonitorTrapFlag) != 0 && vector == 0)) return false;
+        if (type == 7 && !(p.Model.Has(CpuFeature.VmxMtf) && vector == 0)) return false;
         if ((type == 2 && vector != 2) || (type == 3 && vector > 31)) return false;
         bool deliversError = (info & 1 << 11) != 0;
         bool unrestrictedReal = Has(SecondaryControls.UnrestrictedGuest) && (_v[VmcsField.GuestCr0] & (ulong)Cr0.Pe) == 0;
