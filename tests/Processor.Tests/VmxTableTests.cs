@@ -71,7 +71,8 @@ public sealed class VmxTableTests
     [Fact]
     public void Entry_checks_have_names()
     {
-        string[] names = [.. VmxEntryChecks.Controls.Concat(VmxEntryChecks.Host).Concat(VmxEntryChecks.Guest).Select(c => c.Name)];
+        string[] names = [.. VmxEntryChecks.Controls.Concat(VmxEntryChecks.Host).Concat(VmxEntryChecks.GuestRegisters)
+            .Concat(VmxEntryChecks.GuestSegments).Concat(VmxEntryChecks.GuestRest).Select(c => c.Name)];
         Assert.Equal(names.Length, names.Distinct().Count());
     }
 

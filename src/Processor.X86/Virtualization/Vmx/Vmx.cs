@@ -40,6 +40,8 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
     /// <summary>The VMXON pointer.</summary>
     public ulong OperationPointer { get; private set; } = NoPointer;
 
+    private GuestIntercepts _intercepts; // of the current VMCS, unless it has changed
+
     /// <summary>VMX non-root operation: a guest runs.</summary>
     public bool InGuest { get; private set; }
 
@@ -111,6 +113,7 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
         CurrentPointer = pointer;
         CurrentIsShadow = (Memory.Read<uint>(pointer) & Vmcs.ShadowIndicator) != 0;
         byte* region = Memory.Region(pointer, write: false);
+        Current.Changed = VmcsParts.All;
         if (region != null) Current.Load(region);
     }
 
@@ -140,7 +143,9 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
         TakeControls();
         SelectAddressSpace();
         _p.Msrs.TscOffset += AddedTscOffset;
-        _p.SelectGuestIntercepts(_interception.Choose());
+        if ((Current.Changed & VmcsParts.Intercepts) != 0) _intercepts = _interception.Choose();
+        Current.Changed &= ~VmcsParts.Intercepts;
+        _p.SelectGuestIntercepts(_intercepts);
         _p.StepsGuest = Has(ProcessorControls.MonitorTrapFlag);
         TrapPending = false;
     }

@@ -88,6 +88,8 @@ internal sealed unsafe partial class VmxEntryChecks(Processor p, Vmx vmx)
         return (pointer & 7) is 0 or 6 && (pointer >> 3 & 7) == 3 && (pointer & reserved) == 0 && (pointer & _beyondPhysical) == 0;
     }
 
+    private const string TprThreshold = "TPR threshold";
+
     /// <summary>The checks on VM-execution, VM-exit and VM-entry control fields.</summary>
     public static readonly VmxEntryCheck[] Controls =
     [
@@ -99,7 +101,7 @@ internal sealed unsafe partial class VmxEntryChecks(Processor p, Vmx vmx)
         new("I/O-bitmap addresses", c => !c.Has(ProcessorControls.UseIoBitmaps) || (c.IsAddress(VmcsField.IoBitmapA) && c.IsAddress(VmcsField.IoBitmapB))),
         new("MSR-bitmap address", c => !c.Has(ProcessorControls.UseMsrBitmaps) || c.IsAddress(VmcsField.MsrBitmaps)),
         new("Virtual-APIC address", c => !c.Has(ProcessorControls.UseTprShadow) || c.IsAddress(VmcsField.VirtualApicAddress)),
-        new("TPR threshold", c => !c.Has(ProcessorControls.UseTprShadow) || c.Has(SecondaryControls.VirtualInterruptDelivery)
+        new(TprThreshold, c => !c.Has(ProcessorControls.UseTprShadow) || c.Has(SecondaryControls.VirtualInterruptDelivery)
             || (c._v[VmcsField.TprThreshold] >> 4 == 0 && (c.Has(SecondaryControls.VirtualizeApicAccesses)
                 || c._v[VmcsField.TprThreshold] <= (ulong)(c.VirtualTpr >> 4)))),
         new("APIC virtualization without TPR shadow", c => c.Has(ProcessorControls.UseTprShadow)
@@ -135,6 +137,9 @@ internal sealed unsafe partial class VmxEntryChecks(Processor p, Vmx vmx)
         new("VM-entry MSR-load list", c => c.IsMsrList(VmcsField.EntryMsrLoadCount, VmcsField.EntryMsrLoadAddress)),
         new("Entry to SMM outside SMM", c => !c.Has(EntryControls.EntryToSmm) && !c.Has(EntryControls.DeactivateDualMonitor)),
     ];
+
+    /// <summary>Those of them that depend on more than the VMCS.</summary>
+    public static readonly VmxEntryCheck[] ControlsInMemory = [.. Controls.Where(c => c.Name == TprThreshold)];
 
     /// <summary>VTPR in the virtual-APIC page.</summary>
     private byte VirtualTpr => vmx.Memory.Read<byte>(_v[VmcsField.VirtualApicAddress] + 0x80);

@@ -117,7 +117,7 @@ internal sealed unsafe class VmxExit(Processor p, Vmx vmx)
         if ((exit & ExitControls.SavePreemptionTimer) != 0 && vmx.Timer.Runs)
             v[VmcsField.PreemptionTimer] = (VmxExitReason)v[VmcsField.ExitReason] == VmxExitReason.PreemptionTimer ? 0 : vmx.Timer.Remaining;
         ulong entry = v[VmcsField.EntryControls] & ~(ulong)EntryControls.Ia32eModeGuest;
-        v[VmcsField.EntryControls] = entry | (CpuMode.IsLong(s) ? (ulong)EntryControls.Ia32eModeGuest : 0);
+        v.Write(VmcsField.EntryControls, entry | (CpuMode.IsLong(s) ? (ulong)EntryControls.Ia32eModeGuest : 0));
         Interruptibility blocking = p.Events.InMovSsShadow ? Interruptibility.BlockingByMovSs : p.Events.InterruptShadow ? Interruptibility.BlockingBySti : 0;
         if (p.Events.NmiBlocked) blocking |= Interruptibility.BlockingByNmi;
         v[VmcsField.GuestInterruptibility] = (uint)blocking;
@@ -181,9 +181,10 @@ internal sealed unsafe class VmxExit(Processor p, Vmx vmx)
         s->Cr4 = v[VmcsField.HostCr4];
         if (wide) s->Cr4 |= (ulong)Cr4.Pae;
         else s->Cr4 &= ~(ulong)Cr4.Pcide;
+        bool systemCalls = (s->Efer & (ulong)Efer.Sce) != 0;
         s->Efer = s->Efer & ~(ulong)(Efer.Lma | Efer.Lme) | (wide ? (ulong)(Efer.Lma | Efer.Lme) : 0);
         if ((exit & ExitControls.LoadEfer) != 0) s->Efer = v[VmcsField.HostEfer];
-        p.Msrs.SystemCallsChanged();
+        if ((s->Efer & (ulong)Efer.Sce) != 0 != systemCalls) p.Msrs.SystemCallsChanged();
         if ((exit & ExitControls.LoadPat) != 0) p.Msrs.Pat = v[VmcsField.HostPat];
         s->Dr7 = DebugUnit.Dr7Fixed;
         p.Msrs.SetSysenter(v[VmcsField.HostSysenterCs], v[VmcsField.HostSysenterEsp], v[VmcsField.HostSysenterEip], debugCtl: 0);
