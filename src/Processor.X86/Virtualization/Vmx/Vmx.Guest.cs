@@ -283,7 +283,7 @@ internal sealed unsafe partial class Vmx
         high = false;
         if (Current[VmcsField.VmcsLinkPointer] == NoPointer) return VmxInstructions.FailedInvalid;
         if (VmcsFields.TryFind(encoding, out field, out high)) return null;
-        WriteShadow(VmcsField.InstructionError, high: false, (uint)VmxError.UnsupportedField);
+        Current[VmcsField.InstructionError] = (uint)VmxError.UnsupportedField; // of the current VMCS, not of its shadow
         return VmxInstructions.Failed;
     }
 
