@@ -19,7 +19,7 @@ public sealed class NestedFuzzer(IX86Engine engine, bool isVmx)
     private const ulong InstructionsOfARound = 800;
     private const int MostExits = 300; // to us, in a round
     private const int LookMilliseconds = 20;
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(30);
+    private static readonly TimeSpan s_patience = TimeSpan.FromMinutes(5);
 
     private static CpuModel ModelOf(bool isVmx) => CpuModels.Parse(isVmx ? "max,+vmx,+monitor" : "max,+svm,+monitor");
 
