@@ -3,13 +3,14 @@ using Bunraku.Platform;
 
 namespace Bunraku.Cli;
 
-/// <summary>Every exit of a VM as a line in a file or on standard error. Thread-safe.</summary>
-internal sealed class ExitTrace : IVmObserver, IDisposable
+/// <summary>Every exit of a VM, or of the guests inside its guest, as a line in a file or on standard error. Thread-safe.</summary>
+internal sealed class ExitTrace : IVmObserver, INestedObserver, IDisposable
 {
     private const int BufferSize = 1 << 16;
     private readonly Lock _lock = new();
     private readonly Stream _stream;
     private readonly string _name;
+    private readonly TraceKind _kind;
     private StreamWriter? _writer;
     private CannotWriteException? _error;
 
@@ -17,6 +18,7 @@ internal sealed class ExitTrace : IVmObserver, IDisposable
     public ExitTrace(TraceTarget target)
     {
         _name = target.Path ?? "standard error";
+        _kind = target.Kind;
         try
         {
             _stream = target.Path is { } path ? new FileStream(path, FileMode.Create, FileAccess.Write, FileShare.Read, bufferSize: 0)
@@ -41,7 +43,14 @@ internal sealed class ExitTrace : IVmObserver, IDisposable
     /// <summary>Adds a line. When it cannot be written the trace ends there, and the guest goes on.</summary>
     public void OnExit(Vm vm, in ExitRecord exit)
     {
-        string line = exit.ToString();
+        if (_kind == TraceKind.Exits) Add(exit.ToString());
+    }
+
+    /// <inheritdoc cref="OnExit"/>
+    public void Crossed(in NestedCrossing crossing) => Add(crossing.ToString());
+
+    private void Add(string line)
+    {
         lock (_lock) Guarded(w => w.WriteLine(line));
     }
 

@@ -58,6 +58,7 @@ internal static class RunGuest
                 Console = host,
                 Observers = trace is null ? [] : [trace],
                 HostCode = map,
+                Nesting = options.Trace is { Kind: TraceKind.Nested } ? trace : null,
                 Progress = text => Console.Error.WriteLine("bunraku: " + text),
                 Words = OptionWords.CommandLine,
             }.Build(host.Interrupted);

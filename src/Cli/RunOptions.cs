@@ -20,17 +20,20 @@ internal readonly record struct SerialTarget(SerialKind Kind, string? Path = nul
     };
 }
 
-/// <summary>Where the trace goes.</summary>
+/// <summary>What is traced: exits to us, or entries and exits of guests inside the guest.</summary>
+internal enum TraceKind { Exits, Nested }
+
+/// <summary>What is traced, and where the trace goes.</summary>
 /// <param name="Path">A file, or null for stderr.</param>
-internal sealed record TraceTarget(string? Path)
+internal sealed record TraceTarget(TraceKind Kind, string? Path)
 {
-    /// <exception cref="UsageException">Not exits or exits:FILE.</exception>
+    /// <exception cref="UsageException">Not exits, nested, or one of them with :FILE.</exception>
     public static TraceTarget Parse(string text)
     {
         (string kind, string? path) = text.IndexOf(':') is >= 0 and int colon ? (text[..colon], text[(colon + 1)..]) : (text, null);
-        if (kind != "exits") throw new UsageException(Nearest.Message("trace", kind, ["exits"]));
-        if (path is "") throw new UsageException("--trace exits:FILE needs a file");
-        return new TraceTarget(path);
+        if (kind is not ("exits" or "nested")) throw new UsageException(Nearest.Message("trace", kind, ["exits", "nested"]));
+        if (path is "") throw new UsageException($"--trace {kind}:FILE needs a file");
+        return new TraceTarget(kind == "exits" ? TraceKind.Exits : TraceKind.Nested, path);
     }
 }
 

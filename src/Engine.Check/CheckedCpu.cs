@@ -174,13 +174,17 @@ internal sealed class CheckedCpu : IX86Cpu
     private bool? _mayHaveGuests; // null: not known yet
     private readonly CpuState _offered = new();
 
-    /// <summary>A guest inside the guest runs, whose hypervisor intercepts interrupts: they stay unacknowledged. AMD APM vol. 2, "INTR Intercept".</summary>
+    /// <summary>
+    /// A guest inside the guest runs, whose hypervisor intercepts interrupts: they are not acknowledged, or not before the exit. AMD APM vol. 2, "INTR
+    /// Intercept"; Intel SDM vol. 3C, "External-interrupt exiting".
+    /// </summary>
     private bool LeavesInterruptsAlone()
     {
         if (_mayHaveGuests == false) return false;
         _subject.ReadState(_offered);
-        _mayHaveGuests = _offered.Svm != null;
+        _mayHaveGuests = _offered.Svm != null || _offered.Vmx != null;
         const int intercepts = 0xC, interrupts = 1;
+        if (_offered.Vmx is { InGuest: true } vmx) return ((PinControls)vmx[VmcsField.PinBasedControls] & PinControls.ExternalInterruptExiting) != 0;
         return _offered.Svm is { InGuest: true } svm && (svm.Control[intercepts] & interrupts) != 0;
     }
 
@@ -254,6 +258,10 @@ internal sealed class CheckedCpu : IX86Cpu
     public CpuWork? Work => _subject.Work;
 
     public ExecutionReport? Execution => _subject.Execution;
+
+    public bool ObserveNested(INestedObserver observer) => _subject.ObserveNested(observer);
+
+    public IReadOnlyList<TlbMapping>? ReadTlb() => _subject.ReadTlb();
 
     public bool ObserveCode(IHostCodeObserver observer) => _subject.ObserveCode(observer);
 

@@ -1,7 +1,7 @@
 namespace Bunraku.Engines.X86;
 
 /// <summary>
-/// Features a CPU model can have, one for each CPUID bit that the project knows. The names are those of Linux's /proc/cpuinfo in upper camel case.
+/// Features a CPU model can have, one for each CPUID bit that the project knows, and for capabilities of VMX that can be absent. The names are those of Linux's /proc/cpuinfo in upper camel case.
 /// </summary>
 /// <remarks>Intel SDM vol. 2, CPUID; AMD APM vol. 3, appendix E. What each is for is told there, under these names.</remarks>
 public enum CpuFeature
@@ -21,6 +21,9 @@ public enum CpuFeature
     ArchCapabilities, SsbNo, NullSelClearsBase, AutoIbrs, SrsoNo, TsaSqNo, TsaL1No,
     // CPUID.80000001:ECX, CPUID.8000000A:EDX
     Svm, Npt, Lbrv, SvmLock, NripSave, TscScale, VmcbClean, FlushByAsid, DecodeAssists, PauseFilter, PfThreshold, VVmsaveVmload, Vgif, Gmet, Vnmi,
+    // Capability MSRs of VMX, by QEMU's names: IA32_VMX_PINBASED_CTLS, IA32_VMX_PROCBASED_CTLS, IA32_VMX_PROCBASED_CTLS2, IA32_VMX_EPT_VPID_CAP
+    VmxVnmi, VmxPreemptionTimer, VmxFlexpriority, VmxMtf, VmxEpt, VmxDescExit, VmxVpid, VmxUnrestrictedGuest, VmxPle, VmxVmfunc, VmxShadowVmcs, VmxPml,
+    VmxEptViolationVe, VmxMbec, VmxTscScaling, VmxEptExeconly, VmxEpt1gb, VmxEptad,
 #pragma warning restore CS1591
 }
 

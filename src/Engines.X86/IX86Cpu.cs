@@ -64,6 +64,14 @@ public interface IX86Cpu : IVirtualCpu, IStateful<CpuState>
     /// <summary>Delivers an exception at the next entry.</summary>
     void InjectException(byte vector, uint? errorCode);
 
+    /// <summary>From now on somebody is told of guests inside the guest. Before the vCPU runs.</summary>
+    /// <param name="observer">Lives longer than the vCPU.</param>
+    /// <returns>False: the vCPU has no hardware for them, or the engine does not see it.</returns>
+    bool ObserveNested(INestedObserver observer) => false;
+
+    /// <summary>What the TLB holds, in no order; null: the engine cannot tell. Between exits.</summary>
+    IReadOnlyList<TlbMapping>? ReadTlb() => null;
+
     /// <summary>
     /// Copies the architectural state out, complete. Allowed between exits; an answer that the last exit waits for must have been given. An instruction that
     /// has such an answer is half done (<see cref="CpuState.HalfDone"/>, <see cref="CpuState.MmioValues"/>). An engine that cannot tell what it has of those,

@@ -116,6 +116,16 @@ public sealed partial class FwCfg : IDevice, IStateful<FwCfgState>
         else _writableFiles.Remove(name);
     }
 
+    /// <summary>
+    /// Adds "etc/msr_feature_control": what firmware writes to IA32_FEATURE_CONTROL of each processor, so that VMX is there and stays. docs/specs/fw_cfg and
+    /// SeaBIOS's use of it are QEMU's; bits: Intel SDM vol. 3C, "Enabling and Entering VMX Operation".
+    /// </summary>
+    public void AddFeatureControl()
+    {
+        const ulong locked = 1, vmxOutsideSmx = 4;
+        AddFile("etc/msr_feature_control", BitConverter.GetBytes(locked | vmxOutsideSmx));
+    }
+
     /// <summary>Adds "etc/e820", the memory map in the layout of the BIOS call: 64-bit address, 64-bit length, 32-bit type.</summary>
     public void AddE820(IEnumerable<E820Entry> entries)
     {

@@ -78,6 +78,10 @@ internal sealed class InterpretedCpu(int index, Processor processor) : IFollowin
 
     public ExecutionReport? Execution => processor.Execution;
 
+    public bool ObserveNested(INestedObserver observer) => processor.ObserveNested(observer);
+
+    public IReadOnlyList<TlbMapping> ReadTlb() => processor.Tlb.Read();
+
     public bool ObserveCode(IHostCodeObserver observer) => processor.ObserveCode(observer);
 
     public void Dispose()

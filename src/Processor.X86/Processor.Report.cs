@@ -30,6 +30,16 @@ internal sealed unsafe partial class Processor
         return Translator != null;
     }
 
+    /// <summary>Sees guests inside the guest come and go; null: nobody does.</summary>
+    public INestedObserver? NestedObserver { get; private set; }
+
+    /// <inheritdoc cref="IX86Cpu.ObserveNested"/>
+    public bool ObserveNested(INestedObserver observer)
+    {
+        NestedObserver = observer;
+        return GuestHypervisor != null;
+    }
+
     private IEnumerable<EngineCache> Caches()
     {
         (ulong used, ulong size) = Code.ArenaBytes;

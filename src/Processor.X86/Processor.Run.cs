@@ -39,6 +39,8 @@ internal sealed unsafe partial class Processor
         _reexecuting = Mmio.Replaying;
         Exits.BeginEntry();
         Events.IretUnblockedNmis = false;
+        // Time may have gone on, and with it what a hypervisor inside the guest waits for.
+        if (GuestHypervisor is { Window: not GuestWindow.None }) Events.UpdateWindowAttention();
         bool delivered = false;
         for (; ; )
         {
@@ -155,7 +157,7 @@ internal sealed unsafe partial class Processor
     {
         ProcessorState* s = State;
         bool trap = (s->FlagsOther & (uint)Rflags.Tf) != 0;
-        bool resume = (s->FlagsOther & (uint)Rflags.Rf) != 0, records = LastBranch.IsOn;
+        bool resume = (s->FlagsOther & (uint)Rflags.Rf) != 0, records = LastBranch.IsOn, steps = StepsGuest;
         ulong from = s->Rip, retired = s->Retired;
         if (Debug.HasInstructionBreakpoints && !resume && !_reexecuting && Debug.InstructionBreakpoint(s->Rip + s->Cs.Base)) throw Fault(Vector.Db);
         // Stays set while the instruction runs: no entry of the jump cache has this key, so that the instruction cannot lead into another block.
@@ -176,7 +178,7 @@ internal sealed unsafe partial class Processor
         _reexecuting = false;
         Mmio.ForgetReplay();
         if (resume) Debug.ClearResumeFlag();
-        if (StepsGuest)
+        if (steps && StepsGuest) // the entry into the guest is no step of it
         {
             if (trap) Debug.NoteSingleStep(); // it waits, and the hypervisor is told of it
             GuestHypervisor?.TakeStep();

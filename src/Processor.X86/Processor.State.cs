@@ -46,7 +46,7 @@ internal sealed unsafe partial class Processor
         Debug.Reset();
         Walker.Reset();
         Exits.DropCompletion();
-        Tlb.Flush();
+        Tlb.FlushAll(); // guests inside the guest had mappings, too
         ModeChanged();
     }
 

@@ -93,6 +93,7 @@ internal sealed unsafe partial class Processor : IDisposable
         Group = group;
         group.Add(this);
         (Memory, Model, Clock) = (memory, model, clock);
+        _baseShift = model.Has(CpuFeature.La57) ? 64 - 57 : 64 - 48;
         // Emitted code has 32-bit absolute addresses of it.
         _stateMemory = new LowMemory(sizeof(ProcessorState));
         State = (ProcessorState*)_stateMemory.Pointer;
@@ -223,6 +224,8 @@ internal sealed unsafe partial class Processor : IDisposable
         if (s->Cpl == 3 && _firstUserTimestamp == 0) _firstUserTimestamp = Stopwatch.GetTimestamp();
     }
 
+    private readonly int _baseShift; // bits above the linear addresses that the model has
+
     /// <summary>Bits 63 down to the top implemented linear-address bit are equal: 48 bits, or 57 with CR4.LA57.</summary>
     public bool IsCanonical(ulong address)
     {
@@ -233,8 +236,7 @@ internal sealed unsafe partial class Processor : IDisposable
     /// <summary>The address with the bits above the top implemented one equal to it: what the processor makes of a base that VMRUN or VMLOAD loads.</summary>
     public ulong Canonical(ulong address)
     {
-        int shift = Model.Has(CpuFeature.La57) ? 64 - 57 : 64 - 48;
-        return (ulong)((long)(address << shift) >> shift);
+        return (ulong)((long)(address << _baseShift) >> _baseShift);
     }
 
     /// <summary>
@@ -243,8 +245,7 @@ internal sealed unsafe partial class Processor : IDisposable
     /// </summary>
     public bool IsCanonicalBase(ulong address)
     {
-        int shift = Model.Has(CpuFeature.La57) ? 64 - 57 : 64 - 48;
-        return (ulong)((long)(address << shift) >> shift) == address;
+        return (ulong)((long)(address << _baseShift) >> _baseShift) == address;
     }
 
     /// <summary>The A20M# pin. Any thread; takes effect before the next block.</summary>

@@ -91,6 +91,10 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         _log = new ExitLog(builder.Cpus);
         if (builder.HostCode is { } code && _vm.Cpus.Count(c => c.Cpu.ObserveCode(code)) == 0)
             builder.Progress?.Invoke($"{Option(nameof(VmBuilder.HostCode))}: the engine '{_engine.Name}' makes no host code, so there is nothing to be told");
+        if (builder.Nesting is { } nesting && _vm.Cpus.Count(c => ((IX86Cpu)c.Cpu).ObserveNested(nesting)) == 0)
+            builder.Progress?.Invoke($"{Option(nameof(VmBuilder.Nesting))}: there is nothing to be told: " + (model.Has(CpuFeature.Vmx) || model.Has(CpuFeature.Svm)
+                ? $"the engine '{_engine.Name}' does not see guests inside the guest"
+                : $"the guest's processor has neither VMX nor SVM; {Option(nameof(VmOptions.Nested))} gives it one"));
         try
         {
             if (builder.Console is null) _streams = new StreamConsole(builder.Input, builder.Output, builder.Errors, Fail);
@@ -381,21 +385,45 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         return ReadStates(cpu, 1)[0];
     }
 
+    /// <summary>What a vCPU's TLB holds; null: the engine cannot tell. It is held for the moment when it runs.</summary>
+    /// <param name="cpu">Its number, from 0.</param>
+    public IReadOnlyList<TlbMapping>? ReadTlb(int cpu)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(cpu);
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(cpu, _vm.Cpus.Count);
+        return WhileStill(() => _vm.Cpus[cpu].Cpu.ReadTlb());
+    }
+
     /// <summary>The states of all vCPUs at one moment.</summary>
     public IReadOnlyList<CpuState> ReadStates() => ReadStates(0, _vm.Cpus.Count);
 
     private CpuState[] ReadStates(int first, int count)
     {
         CpuState[] states = [.. Enumerable.Range(0, count).Select(_ => new CpuState())];
+        return WhileStill(() =>
+        {
+            for (int n = 0; n < count; n++) _vm.Cpus[first + n].Cpu.ReadState(states[n]);
+            return states;
+        });
+    }
+
+    /// <summary>Reads something of the vCPUs while none of them runs.</summary>
+    private T WhileStill<T>(Func<T> read)
+    {
         lock (_pauseLock)
         {
             if (_vm.Stopped.IsCompleted) _vm.Join();
             bool hold = !_paused && !_vm.Stopped.IsCompleted;
             if (hold) _vm.Pause();
-            for (int n = 0; n < count; n++) _vm.Cpus[first + n].Cpu.ReadState(states[n]);
-            if (hold) _vm.Resume();
+            try
+            {
+                return read();
+            }
+            finally
+            {
+                if (hold) _vm.Resume();
+            }
         }
-        return states;
     }
 
     /// <summary>The figures up to now.</summary>

@@ -65,6 +65,9 @@ public sealed record VmBuilder : VmOptions
     /// <summary>Who is told where the engine puts host code that it makes: a <see cref="PerfMap"/>, for example. Outlives the VM. Null: nobody is.</summary>
     public IHostCodeObserver? HostCode { get; init; }
 
+    /// <summary>Who is told of entries into guests of a hypervisor inside the guest, and of exits from them. Outlives the VM. Null: nobody is.</summary>
+    public INestedObserver? Nesting { get; init; }
+
     /// <summary>The commands of the VM's monitor; more can be added. Each VM that is made has a copy.</summary>
     public MonitorCommands Commands { get; init; } = new(StandardCommands.All);
 

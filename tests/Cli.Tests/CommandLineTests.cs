@@ -40,7 +40,7 @@ public class CommandLineTests
             SampleWork = true,
             PerfMap = true,
             StatsJson = "s",
-            Trace = new TraceTarget("t"),
+            Trace = new TraceTarget(TraceKind.Exits, "t"),
         };
         Assert.Equal(expected, o);
     }
@@ -53,7 +53,7 @@ public class CommandLineTests
     }
 
     [Fact]
-    public void TraceWithoutFileGoesToStderr() => Assert.Equal(new TraceTarget(null), Run("--trace", "exits").Trace);
+    public void TraceWithoutFileGoesToStderr() => Assert.Equal(new TraceTarget(TraceKind.Exits, null), Run("--trace", "exits").Trace);
 
     [Fact]
     public void TheIntervalOfTheCheckEngineIsATimeOrANumberOfInstructions()

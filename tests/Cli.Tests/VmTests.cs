@@ -165,7 +165,7 @@ public class VmTests
     {
         using var file = new TemporaryFile();
         using var kernel = new TemporaryFile(Kernel);
-        using var trace = new ExitTrace(new TraceTarget(file.Path));
+        using var trace = new ExitTrace(new TraceTarget(TraceKind.Exits, file.Path));
         var engine = new ScriptedEngine(ScriptedEngine.Out(0x80, 0x42), ScriptedEngine.In(0x3FD), ScriptedEngine.Exit(ExitReason.TripleFault));
         using Vm vm = new VmBuilder([engine]) { Kernel = kernel.Path, Observers = { trace } }.Build();
         vm.Start();

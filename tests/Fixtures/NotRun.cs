@@ -93,15 +93,6 @@ internal static class NotRun
     /// </summary>
     private static readonly HashSet<string> s_needNoOrder = [nameof(SelfModifyingCodeTests.DMA_into_a_running_loop_from_another_thread)];
 
-    /// <summary>
-    /// Exits of VMX that do not belong to an instruction both engines have counted: the engine that compares does not find the place of one in the other.
-    /// </summary>
-    private static readonly HashSet<string> s_needNoCount =
-    [
-        nameof(VmxTests.A_preemption_timer_of_0_exits_before_the_first_instruction),
-        nameof(VmxTests.The_monitor_trap_flag_exits_after_one_instruction),
-    ];
-
     /// <summary>Fixtures of controls: classes whose engines must be able to make any instruction exit.</summary>
     private static readonly HashSet<Type> s_needIntercepts = [typeof(ExecutionControlTests), typeof(EventExitTests)];
 
@@ -112,7 +103,8 @@ internal static class NotRun
     private static readonly HashSet<Type> s_needPageRights = [typeof(SecondStageTests)];
 
     /// <summary>Fixtures of hypervisors inside the guest.</summary>
-    private static readonly HashSet<Type> s_needSvm = [typeof(SvmEntryTests), typeof(SvmEventTests), typeof(SvmInterceptTests), typeof(NestedPagingTests)];
+    private static readonly HashSet<Type> s_needSvm = [typeof(SvmEntryTests), typeof(SvmEventTests), typeof(SvmInterceptTests), typeof(NestedPagingTests),
+        typeof(SvmStateTests), typeof(NestedObservationTests)];
 
     /// <summary>KVM without hardware behind it.</summary>
     public static bool IsEmulatedByKernel(IX86Engine engine) => engine is KvmEngine && engine.Probe() is { Available: true, Hardware: false, Chosen: false };
@@ -124,15 +116,13 @@ internal static class NotRun
             return "the engine has one virtual processor";
         if (engine is CheckEngine && s_needNoOrder.Contains(fixture.Name))
             return "another thread's write has no place among the instructions that the reference could follow";
-        if (engine is CheckEngine && s_needNoCount.Contains(fixture.Name))
-            return "the exit has no place in the count of instructions that the reference follows";
         if (s_needIntercepts.Contains(fixture.DeclaringType!) && engine.Intercepts.ExceptionBitmap == 0)
             return "the engine lets no instruction or exception exit";
         if (s_needHypercalls.Contains(fixture.DeclaringType!) && (engine.Intercepts.Instructions & InterceptedInstructions.Hypercall) == 0)
             return "the engine lets no hypercall exit";
         if (s_needPageRights.Contains(fixture.DeclaringType!) && !HonoursPageRights(engine)) return "the engine knows no rights to guest-physical pages";
-        if (s_needSvm.Contains(fixture.DeclaringType!) && engine is KvmEngine) return "its SVM would be the host's own";
-        if ((fixture.DeclaringType == typeof(VmxTests) || fixture.DeclaringType == typeof(VmxFeatureTests)) && engine is KvmEngine)
+        if (s_needSvm.Contains(fixture.DeclaringType!) && engine is KvmEngine) return "its virtualization hardware would be the host's own";
+        if (fixture.DeclaringType!.Name.StartsWith("Vmx", StringComparison.Ordinal) && engine is KvmEngine)
             return "the engine passes VMX on only where the host has it";
         if (fixture.DeclaringType == typeof(VendorBehaviorTests) && engine is KvmEngine) return "the host's processor is of one vendor";
         return IsEmulatedByKernel(engine) && !s_withinReachOfTheEmulator.Contains(fixture.Name)

@@ -1,17 +1,18 @@
 using Bunraku.Fuzz;
 
-// fuzz-silicon, fuzz-engines, fuzz-devices and fuzz-states are scripts that start this with their word.
+// fuzz-silicon, fuzz-engines, fuzz-devices, fuzz-nested and fuzz-states are scripts that start this with their word.
 return args switch
 {
     ["silicon", .. string[] rest] => SiliconCommand.Run(rest),
     ["engines", .. string[] rest] => EnginesCommand.Run(rest),
     ["devices", .. string[] rest] => DevicesCommand.Run(rest),
+    ["nested", .. string[] rest] => NestedCommand.Run(rest),
     ["states", .. string[] rest] => StatesCommand.Run(rest),
     _ => Usage(),
 };
 
 static int Usage()
 {
-    Console.Error.WriteLine("usage: fuzz silicon|engines|devices|states [options]");
+    Console.Error.WriteLine("usage: fuzz silicon|engines|devices|nested|states [options]");
     return 2;
 }

@@ -86,6 +86,15 @@ public sealed class FwCfgTests : IDisposable
         Assert.Equal((byte)'Q', Read(0, 1)[0]);
     }
 
+    /// <summary>Locked, and VMX enabled outside SMX: bits 0 and 2.</summary>
+    [Fact]
+    public void Firmware_finds_what_to_write_to_IA32_FEATURE_CONTROL()
+    {
+        _device.AddFeatureControl();
+        (int key, int size) = Directory()["etc/msr_feature_control"];
+        Assert.Equal((8, 5ul), (size, BinaryPrimitives.ReadUInt64LittleEndian(Read(key, 8))));
+    }
+
     [Fact]
     public void Files_are_listed_with_big_endian_sizes_and_keys()
     {

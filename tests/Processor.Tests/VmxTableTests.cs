@@ -71,7 +71,27 @@ public sealed class VmxTableTests
     [Fact]
     public void Entry_checks_have_names()
     {
-        string[] names = [.. VmxEntryChecks.Controls.Concat(VmxEntryChecks.Host).Concat(VmxEntryChecks.Guest).Select(c => c.Name)];
+        string[] names = [.. VmxEntryChecks.Controls.Concat(VmxEntryChecks.Host).Concat(VmxEntryChecks.GuestRegisters)
+            .Concat(VmxEntryChecks.GuestSegments).Concat(VmxEntryChecks.GuestRest).Select(c => c.Name)];
         Assert.Equal(names.Length, names.Distinct().Count());
+    }
+
+    /// <summary>Each word takes something away, and with it what builds on it; all are there unless they are taken away.</summary>
+    [Fact]
+    public void Capabilities_are_switched_by_their_words()
+    {
+        foreach (CpuFeature feature in Enum.GetValues<CpuFeature>().Where(f => f.ToString().StartsWith("Vmx", StringComparison.Ordinal) && f != CpuFeature.Vmx))
+        {
+            Assert.True(s_model.Has(feature), $"+vmx does not bring {feature}");
+            CpuModel without = CpuModels.Parse($"max,+vmx,-{CpuModels.Name(feature)}");
+            ulong[] of(CpuModel model) => [.. Enumerable.Range(0, VmxCapabilities.Names.Length)
+                .Select(n => VmxCapabilities.Read(VmxCapabilities.Basic + (uint)n, model, 0))];
+            Assert.True(!of(s_model).SequenceEqual(of(without)), $"-{CpuModels.Name(feature)} changes nothing");
+        }
+        CpuModel noEpt = CpuModels.Parse("max,+vmx,-vmx-ept");
+        Assert.Equal(0ul, VmxCapabilities.Read(VmxCapabilities.EptVpid, noEpt, 0) & uint.MaxValue);
+        Assert.Equal((SecondaryControls)0, VmxCapabilities.SecondaryBits(noEpt) & (SecondaryControls.EnableEpt | SecondaryControls.UnrestrictedGuest
+            | SecondaryControls.EnablePml | SecondaryControls.EnableVmFunctions | SecondaryControls.ModeBasedExecute | SecondaryControls.EptViolationVe));
+        Assert.False(CpuModels.Parse("max").Has(CpuFeature.VmxEpt));
     }
 }

@@ -24,6 +24,7 @@ internal static class OptionWords
         nameof(VmOptions.EngineApics) => "--local-apic",
         nameof(VmOptions.Paravirtual) => "--pv",
         nameof(VmBuilder.HostCode) => "--perf-map",
+        nameof(VmBuilder.Nesting) => "--trace nested",
         _ => Dashed(property),
     };
 

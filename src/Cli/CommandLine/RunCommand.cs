@@ -105,7 +105,9 @@ internal sealed class RunCommand : Command
     private readonly Option<bool> _stats = SingleValue.Flag("--stats", "print times, instructions, exits, memory and what took the time at the end");
     private readonly Option<string?> _statsJson = SingleValue.Text("--stats-json", "FILE", "write the same figures as JSON");
     private readonly Option<TraceTarget?> _trace =
-        SingleValue.Parsed<TraceTarget?>("--trace", "exits[:FILE]", "one line for each VM exit, to FILE or stderr", TraceTarget.Parse, "exits");
+        SingleValue.Parsed<TraceTarget?>("--trace", "KIND[:FILE]",
+        "one line for each VM exit (exits), or for each entry and exit of a guest inside the guest (nested), to FILE or stderr", TraceTarget.Parse,
+        "exits", "nested");
 
     private readonly Option<bool> _perfMap = SingleValue.Flag("--perf-map", "write /tmp/perf-PID.map, by which Linux's perf names translated code");
 

@@ -62,12 +62,21 @@ public static class CpuModels
         CpuFeature.Gmet, CpuFeature.Vnmi,
     ];
 
+    /// <summary>What <c>+vmx</c> brings: VMX and each of its parts that can be left out.</summary>
+    private static readonly CpuFeature[] s_vmx =
+    [
+        CpuFeature.Vmx, CpuFeature.VmxVnmi, CpuFeature.VmxPreemptionTimer, CpuFeature.VmxFlexpriority, CpuFeature.VmxMtf, CpuFeature.VmxEpt,
+        CpuFeature.VmxDescExit, CpuFeature.VmxVpid, CpuFeature.VmxUnrestrictedGuest, CpuFeature.VmxPle, CpuFeature.VmxVmfunc, CpuFeature.VmxShadowVmcs,
+        CpuFeature.VmxPml, CpuFeature.VmxEptViolationVe, CpuFeature.VmxMbec, CpuFeature.VmxTscScaling, CpuFeature.VmxEptExeconly, CpuFeature.VmxEpt1gb,
+        CpuFeature.VmxEptad,
+    ];
+
     /// <summary>Every model as it is defined, whatever the host can do.</summary>
     public static IReadOnlyList<CpuModel> All => s_models;
 
     /// <summary>Features that <c>+feature</c> may ask for.</summary>
     private static readonly HashSet<CpuFeature> s_supported =
-        [.. s_level3, .. s_amdSpeculation, .. s_beyondLevel3, .. s_svm, CpuFeature.ArchCapabilities, CpuFeature.Monitor, CpuFeature.Vmx];
+        [.. s_level3, .. s_amdSpeculation, .. s_beyondLevel3, .. s_svm, .. s_vmx, CpuFeature.ArchCapabilities, CpuFeature.Monitor];
 
     /// <summary>The model that a text like <c>x86-64-v3,+la57,-pku</c> describes.</summary>
     /// <exception cref="FormatException">Unknown model or feature, or a feature that this host or this processor cannot give; the message is one line for the
@@ -94,6 +103,7 @@ public static class CpuModels
                 throw new FormatException($"'{text}': '{model.Name}' is an Intel model, and '{Name(feature)}' is AMD's: take x86-64-v3 or max");
             features.Add(feature);
             if (feature == CpuFeature.Svm) features.UnionWith(s_svm);
+            if (feature == CpuFeature.Vmx) features.UnionWith(s_vmx);
         }
         DropDependents(features);
         if (features.Contains(CpuFeature.Vmx) && features.Contains(CpuFeature.Svm))
@@ -182,6 +192,10 @@ public static class CpuModels
         (CpuFeature.Xgetbv1, CpuFeature.Xsave),
         .. s_svm.Where(f => f != CpuFeature.Svm).Select(f => (f, CpuFeature.Svm)), (CpuFeature.PfThreshold, CpuFeature.PauseFilter),
         (CpuFeature.Gmet, CpuFeature.Npt), (CpuFeature.VVmsaveVmload, CpuFeature.Npt), (CpuFeature.Vnmi, CpuFeature.Vgif),
+        .. s_vmx.Where(f => f != CpuFeature.Vmx).Select(f => (f, CpuFeature.Vmx)), (CpuFeature.VmxUnrestrictedGuest, CpuFeature.VmxEpt),
+        (CpuFeature.VmxVmfunc, CpuFeature.VmxEpt), (CpuFeature.VmxEptViolationVe, CpuFeature.VmxEpt), (CpuFeature.VmxMbec, CpuFeature.VmxEpt),
+        (CpuFeature.VmxEptExeconly, CpuFeature.VmxEpt), (CpuFeature.VmxEpt1gb, CpuFeature.VmxEpt), (CpuFeature.VmxEptad, CpuFeature.VmxEpt),
+        (CpuFeature.VmxPml, CpuFeature.VmxEptad),
         (CpuFeature.La57, CpuFeature.Lm), (CpuFeature.TscDeadline, CpuFeature.Apic), (CpuFeature.X2apic, CpuFeature.Apic),
     ];
 

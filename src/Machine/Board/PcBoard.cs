@@ -63,6 +63,7 @@ public sealed class PcBoard : IBoard
         MemoryMap = E820.Build(vm.Memory);
         _tables = new AcpiTables(Acpi);
         FwCfg.AddE820(MemoryMap);
+        if (vm.Model.Has(CpuFeature.Vmx)) FwCfg.AddFeatureControl();
         RunFirmware();
         vm.AfterReset += RunFirmware;
     }

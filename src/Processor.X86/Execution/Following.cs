@@ -17,6 +17,9 @@ internal sealed unsafe class Following(Processor p)
     /// <summary>The place is met exactly.</summary>
     public bool IsFollowing { get; private set; }
 
+    /// <summary>The place that is followed to is reached.</summary>
+    public bool IsThere => IsFollowing && Until is { } place && p.State->Retired >= place.Retired && p.Delivery.ExceptionsDelivered >= place.Exceptions;
+
     /// <inheritdoc cref="IFollowingCpu.EnterUntil"/>
     public X86Exit EnterUntil(ulong retired) => EnterUntil(new Place(retired, 0), following: false, beyond: false);
 
@@ -82,17 +85,18 @@ internal sealed unsafe class Following(Processor p)
         // Where a posted write and a debug trap wait together, the write exits first.
         bool there = s->Retired >= place.Retired && p.Delivery.ExceptionsDelivered >= place.Exceptions;
         if (there && p.Mmio.TakePosted()) return true;
-        if (!there && p.GuestHypervisor is { } trapping && trapping.TakeTrap()) return p.Exits.Take();
+        if (!there && p.GuestHypervisor is { } trapping && trapping.TakeTrap()) return p.Exits.Take() || AttendFollowing(place); // it may be there now
         if (p.Debug.TakeDebugTrap() && p.Exits.Take()) return true;
-        // What a guest's hypervisor waits for comes about by instructions: the subject took it where it came about, unless it stopped there before.
-        if (!there && p.GuestHypervisor is { } hypervisor && hypervisor.Window != GuestWindow.None)
+        // What a guest's hypervisor waits for comes about by instructions: the subject took it where it came about, unless it stopped there before, or had an
+        // exit that was first. Then it is looked at after the next instruction.
+        if (p.GuestHypervisor is { } hypervisor && hypervisor.Window != GuestWindow.None)
         {
-            bool taken = hypervisor.TakeWindow();
+            bool taken = !there && hypervisor.TakeWindow();
             p.Events.UpdateWindowAttention();
             if (taken)
             {
                 p.WantAttention();
-                return p.Exits.Take();
+                return p.Exits.Take() || AttendFollowing(place);
             }
         }
         ulong exceptions = _runBeyond ? place.Exceptions + 1 : place.Exceptions;

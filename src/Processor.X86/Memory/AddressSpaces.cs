@@ -116,6 +116,19 @@ internal sealed class AddressSpaces
         return number;
     }
 
+    /// <summary>Whose a number is; null: it is free.</summary>
+    public (AddressSpaceOwner Owner, uint Pcid)? Find(int number)
+    {
+        foreach (SpaceSet set in _sets)
+        {
+            foreach (ushort pcid in set.Pcids)
+            {
+                if (set.OfPcid[pcid] == number) return (set.Owner, pcid);
+            }
+        }
+        return null;
+    }
+
     /// <summary>Forgets every space.</summary>
     public void ForgetAll()
     {

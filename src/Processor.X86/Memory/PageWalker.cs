@@ -75,20 +75,20 @@ internal sealed unsafe class PageWalker(Processor p)
     private WalkResult WalkOnce(ulong linear, uint access)
     {
         ProcessorState* s = p.State;
-        if ((s->Cr0 & (ulong)Cr0.Pg) == 0) return Mapped(linear & 0xFFFF_F000, access, writeReady: true, large: false);
+        if ((s->Cr0 & (ulong)Cr0.Pg) == 0) return Mapped(linear & 0xFFFF_F000, access, writeReady: true, large: false, userAddress: true);
         if ((s->Cr4 & (ulong)Cr4.Pae) == 0) return Walk32(linear, access);
         if ((s->Efer & (ulong)Efer.Lma) == 0) return WalkPae(linear, access);
         return Walk64(linear, access);
     }
 
     /// <summary>The first stage allows the access and leads to <paramref name="page"/>: what the second stage says.</summary>
-    private WalkResult Mapped(ulong page, uint access, bool writeReady, bool large)
+    private WalkResult Mapped(ulong page, uint access, bool writeReady, bool large, bool userAddress)
     {
         PageRights wanted = (access & FetchAccess) != 0 ? PageRights.Execute : (access & WriteAccess) != 0 ? PageRights.Write : PageRights.Read;
         PageRights nested = PageRights.All;
         if (p.GuestMode.SecondStage is { } stage)
         {
-            SecondStageResult found = stage.Translate(page, new SecondStageAccess(wanted, IsTableAccess: false, (access & UserAccess) != 0));
+            SecondStageResult found = stage.Translate(page, new SecondStageAccess(wanted, IsTableAccess: false, (access & UserAccess) != 0, userAddress));
             if (found.Outcome != SecondStageOutcome.Mapped) return NotMapped(page, wanted, found);
             page = found.Page;
             nested = found.Rights;
@@ -208,7 +208,7 @@ internal sealed unsafe class PageWalker(Processor p)
         if (error != 0) return Miss(access, error);
         bool write = (access & WriteAccess) != 0;
         if (TrySetFlags(slot, (uint)(write ? Accessed | Dirty : Accessed)) is { } failure) return failure;
-        return Mapped(frame, access, writable && (write || (entry & Dirty) != 0), large);
+        return Mapped(frame, access, writable && (write || (entry & Dirty) != 0), large, (rights.And & UserPage) != 0);
     }
 
     private WalkResult Finish64(ulong linear, uint access, in TableEntry<ulong> slot, Rights rights, int shift)
@@ -221,7 +221,7 @@ internal sealed unsafe class PageWalker(Processor p)
         if (TrySetFlags(slot, write ? Accessed | Dirty : Accessed) is { } failure) return failure;
         ulong mask = (1ul << shift) - 1;
         ulong page = (entry & 0x000F_FFFF_FFFF_F000 & ~mask) | (linear & mask & ~0xFFFul);
-        return Mapped(page, access, writable && (write || (entry & Dirty) != 0), large: shift > 12);
+        return Mapped(page, access, writable && (write || (entry & Dirty) != 0), large: shift > 12, (rights.And & UserPage) != 0);
     }
 
     /// <summary>SDM vol. 3A "Determination of Access Rights" and "Protection Keys". <paramref name="key"/> is -1 where keys do not exist.</summary>

@@ -6,12 +6,14 @@ namespace Bunraku.Processor.X86;
 /// <param name="Wanted">One right: to read, to write or to execute.</param>
 /// <param name="IsTableAccess">An access of the first stage to its own paging structures.</param>
 /// <param name="IsUser">The access is made at CPL 3.</param>
-internal readonly record struct SecondStageAccess(PageRights Wanted, bool IsTableAccess, bool IsUser);
+/// <param name="IsUserAddress">The linear address is one of user mode: the first stage's entries say so, or there is no paging.</param>
+internal readonly record struct SecondStageAccess(PageRights Wanted, bool IsTableAccess, bool IsUser, bool IsUserAddress = false);
 
 /// <summary>Why a second stage refuses an access, in the terms of its vendor.</summary>
 /// <param name="Code">Error code of a nested page fault, or exit qualification of an EPT violation as far as the second stage knows it.</param>
 /// <param name="IsMisconfiguration">An EPT misconfiguration, which has no qualification.</param>
-internal readonly record struct SecondStageFault(ulong Code, bool IsMisconfiguration = false);
+/// <param name="IsConvertible">The entry of EPT lets the violation become a virtualization exception.</param>
+internal readonly record struct SecondStageFault(ulong Code, bool IsMisconfiguration = false, bool IsConvertible = false);
 
 /// <summary>How a walk of the second stage ended.</summary>
 internal enum SecondStageOutcome : byte

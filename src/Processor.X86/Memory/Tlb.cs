@@ -1,3 +1,5 @@
+using Bunraku.Engines;
+
 namespace Bunraku.Processor.X86;
 
 /// <summary>
@@ -214,6 +216,25 @@ internal sealed unsafe class Tlb(Processor p)
 
     /// <summary>The entry holds a mapping of an address space that still has its number. Any thread, approximately.</summary>
     public bool Holds(in TlbEntry e) => IsLive(e.ReadTag) || IsLive(e.WriteTag) || IsLive(e.ExecTag);
+
+    /// <summary>What is in it. Between exits.</summary>
+    public IReadOnlyList<TlbMapping> Read()
+    {
+        var found = new List<TlbMapping>();
+        var e = (TlbEntry*)p.State->TlbBytes;
+        for (int n = 0; n < ProcessorState.TlbSize; n++)
+        {
+            PageRights rights = (IsLive(e[n].ReadTag) ? PageRights.Read : 0) | (IsLive(e[n].WriteTag) ? PageRights.Write : 0)
+                | (IsLive(e[n].ExecTag) ? PageRights.Execute : 0);
+            if (rights == 0) continue;
+            ulong tag = (rights & PageRights.Read) != 0 ? e[n].ReadTag : (rights & PageRights.Write) != 0 ? e[n].WriteTag : e[n].ExecTag;
+            if (_spaces.Find((int)(tag & 0xFFF) >> SpaceShift) is not { } space) continue;
+            ulong linear = tag & ~0xFFFul;
+            var offset = (ulong)((byte*)(e[n].Addend + (nint)linear) - p.Memory.Backing.Pointer);
+            found.Add(new TlbMapping(space.Owner.Tag, space.Owner.SecondStageRoot, space.Pcid, linear, p.Memory.AddressOf(offset), rights, (tag & 1) != 0));
+        }
+        return found;
+    }
 
     private bool IsLive(ulong tag) => tag != Empty && _spaces.IsLive((int)(tag & 0xFFF) >> SpaceShift);
 

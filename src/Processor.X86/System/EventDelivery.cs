@@ -112,7 +112,7 @@ internal sealed unsafe class EventDelivery(Processor p)
                 }
                 bool isDouble = source == EventSource.Exception
                     && ((IsContributory(vector) && IsContributory(second.Vector))
-                        || (vector == Vector.Pf && (second.Vector == Vector.Pf || IsContributory(second.Vector))));
+                        || (vector is Vector.Pf or Vector.Ve && (second.Vector is Vector.Pf or Vector.Ve || IsContributory(second.Vector))));
                 instructionLength = 0;
                 returnRip = null;
                 (vector, errorCode) = isDouble ? (Vector.Df, 0u) : (second.Vector, second.ErrorCode);

@@ -96,7 +96,8 @@ internal unsafe interface IGuestHypervisor
 /// <summary>A task switch that is about to begin.</summary>
 /// <param name="Selector">Of the new task's TSS.</param>
 /// <param name="ErrorCode">What the event behind it would push in the new task.</param>
-internal readonly record struct TaskSwitchRequest(ushort Selector, TaskSwitchCause Cause, uint? ErrorCode);
+/// <param name="InstructionLength">Of the instruction that switches; 0 for events.</param>
+internal readonly record struct TaskSwitchRequest(ushort Selector, TaskSwitchCause Cause, uint? ErrorCode, byte InstructionLength);
 
 /// <summary>What a hypervisor inside the guest waits for.</summary>
 [Flags]

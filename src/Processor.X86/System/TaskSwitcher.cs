@@ -50,7 +50,11 @@ internal sealed unsafe class TaskSwitcher(Processor p)
         if (!tss.Present) throw p.SelectorFault(Vector.Np, selector);
         bool wide = (tss.Type & 8) != 0;
         if (tss.Limit < (wide ? Tss32MinimumLimit : Tss16MinimumLimit)) throw p.SelectorFault(Vector.Ts, selector);
-        if (p.GuestHypervisor is { WantsTaskSwitches: true }) throw p.Exits.ReflectedTaskSwitch(new TaskSwitchRequest(selector, cause, errorCode));
+        if (p.GuestHypervisor is { WantsTaskSwitches: true })
+        {
+            byte length = cause == TaskSwitchCause.Event || s->Current == null ? (byte)0 : s->Current->Length;
+            throw p.Exits.ReflectedTaskSwitch(new TaskSwitchRequest(selector, cause, errorCode, length));
+        }
         TaskImage image = ReadTask(tss.Base, wide);
 
         // What faults up to here, or on the old TSS and the descriptors, belongs to the old task: it is saved again at the next try.

@@ -12,7 +12,11 @@ public static class StandardCommands
         new("info status", "", "running or stopped, and what it runs on", (c, _) => Status(c)),
         new("info registers", "[CPU]", "registers, segments, control registers, code at RIP; of processor 0 if none is given",
             Registers) { Complete = (c, _) => Processors(c.Vm) },
+        new("info vmx", "[CPU]", "what the processor has of VMX, and the current VMCS field by field", VmxOf) { Complete = (c, _) => Processors(c.Vm) },
         new("info svm", "[CPU]", "what the processor has of SVM, and the VMCB of the guest that runs inside", SvmOf) { Complete = (c, _) => Processors(c.Vm) },
+        new("info paging", "ADDRESS [CPU]", "the page walk for a linear address, entry by entry, with that of a second stage",
+            PagingOf) { Complete = (c, n) => n == 1 ? Processors(c.Vm) : [] },
+        new("info tlb", "[CPU]", "the mappings that the TLB holds", TlbOf) { Complete = (c, _) => Processors(c.Vm) },
         new("info cpus", "", "what each processor does", (c, _) => Cpus(c.Vm)),
         new("info stats", "", "times, instructions, exits, memory", (c, _) => c.Vm.Statistics.Summary),
         new("info translator", "", "where time goes, how full the caches of code and addresses are, why code is given up", (c, _) => Translator(c)),
@@ -80,15 +84,36 @@ public static class StandardCommands
     private static string SvmOf(MonitorContext context, IReadOnlyList<string> arguments) =>
         SvmReport.Write(StateOf(context.Vm, arguments)) ?? TextLayout.Paragraph("the processor has no SVM; a run with --nested svm has", context.Width);
 
+    private static string VmxOf(MonitorContext context, IReadOnlyList<string> arguments) =>
+        VmxReport.Write(StateOf(context.Vm, arguments), context.Width)
+            ?? TextLayout.Paragraph("the processor has no VMX; a run with --nested vmx has", context.Width);
+
+    private static string PagingOf(MonitorContext context, IReadOnlyList<string> arguments)
+    {
+        ReadOnlySpan<char> digits = arguments[0].StartsWith("0x", StringComparison.OrdinalIgnoreCase) ? arguments[0].AsSpan(2) : arguments[0];
+        if (!ulong.TryParse(digits, NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out ulong linear))
+            throw new MonitorException($"'{arguments[0]}' is no linear address; it is written in hexadecimal digits, at most 16");
+        return PagingReport.Walk(context.Vm.Machine.Memory, StateOf(context.Vm, [.. arguments.Skip(1)]), linear);
+    }
+
+    private static string TlbOf(MonitorContext context, IReadOnlyList<string> arguments)
+    {
+        IReadOnlyList<TlbMapping>? mappings = context.Vm.ReadTlb(NumberOf(context.Vm, arguments));
+        return mappings is null ? TextLayout.Paragraph($"the engine '{context.Vm.EngineName}' cannot tell what its TLB holds", context.Width)
+            : PagingReport.Tlb(mappings);
+    }
+
     /// <summary>The state of the processor that the first argument names; of processor 0 without one.</summary>
-    private static CpuState StateOf(Vm vm, IReadOnlyList<string> arguments)
+    private static CpuState StateOf(Vm vm, IReadOnlyList<string> arguments) => vm.ReadState(NumberOf(vm, arguments));
+
+    private static int NumberOf(Vm vm, IReadOnlyList<string> arguments)
     {
         string number = arguments.Count > 0 ? arguments[0] : "0";
         int count = vm.Machine.Cpus.Count;
         if (!int.TryParse(number, NumberStyles.None, CultureInfo.InvariantCulture, out int cpu) || cpu >= count)
             throw new MonitorException(count == 1 ? $"there is no processor '{number}'; the only one is 0"
                 : $"there is no processor '{number}'; they are 0 to {count - 1}");
-        return vm.ReadState(cpu);
+        return cpu;
     }
 
     private static IEnumerable<string> Processors(Vm vm) => vm.Machine.Cpus.Select((_, n) => n.ToString(CultureInfo.InvariantCulture));

@@ -142,6 +142,22 @@ public sealed class NestedPagingTests
         static AssemblerMemoryOperand dword(uint address) => __dword_ptr[address];
     }
 
+    /// <summary>A processor that gets another state, as at a reset, has no mapping of guests that ran before.</summary>
+    [Theory, Engines]
+    public void Another_state_of_the_processor_knows_no_mappings_of_guests_that_ran_before(string engine)
+    {
+        using var g = new SvmGuest();
+        g.Nested();
+        g.Host.Write(Page, 0x1111u);
+        g.Host.Write(Page + 0x2000, 0x2222u);
+        g.Code(a => { a.mov(ebx, __dword_ptr[Page]); a.vmmcall(); });
+        Assert.Equal(0x1111ul, g.Run(engine).Done().State.Gpr[3]);
+        g.Host.Write(NestedEntry(Page), (Page + 0x2000) | All);
+        g.Set(Field.Rip, (ulong)GuestCode);
+        g.Host.Cpu.WriteState(g.Host.State);
+        Assert.Equal(0x2222ul, g.Host.Run(engine).Done().State.Gpr[3]);
+    }
+
     [Theory, Engines]
     public void VMSAVE_in_the_guest_writes_where_its_own_address_leads(string engine)
     {

@@ -34,6 +34,7 @@ public sealed class SvmInterceptTests
         ["LMSW"]          = new(Field.CrWrites,     0, 0x10, a => a.lmsw(bx)),
         ["MOV from DR0"]  = new(Field.DrReads,      0, 0x20, a => a.mov(rbx, dr0), 3),
         ["MOV from DR7"]  = new(Field.DrReads,      7, 0x27, a => a.mov(r10, dr7), 10),
+        ["MOV to DR0"]    = new(Field.DrWrites,     0, 0x30, a => a.mov(dr0, r12), 12),
         ["MOV to DR1"]    = new(Field.DrWrites,     1, 0x31, a => a.mov(dr1, rbx), 3),
         ["MOV to DR6"]    = new(Field.DrWrites,     6, 0x36, a => a.mov(dr6, rcx), 1),
         ["selective CR0"] = new(Field.Intercepts1,  5, 0x65, a => { a.mov(rbx, cr0); a.btc(rbx, 18); a.mov(cr0, rbx); }, Move | 3),
@@ -84,6 +85,7 @@ public sealed class SvmInterceptTests
         [(Field.Intercepts1, 4)] = nameof(SvmEventTests.A_virtual_interrupt_exits_when_it_could_be_taken),
         [(Field.Intercepts1, 27)] = nameof(Ports_exit_by_the_permission_map),
         [(Field.Intercepts1, 28)] = nameof(MSRs_exit_by_the_permission_map),
+        [(Field.Intercepts1, 29)] = nameof(SvmStateTests.A_task_switch_exits_with_its_source),
         [(Field.Intercepts1, 31)] = nameof(SvmEventTests.A_triple_fault_of_the_guest_is_its_hosts_affair),
     };
 
@@ -92,12 +94,15 @@ public sealed class SvmInterceptTests
     {
         [(Field.Intercepts1, 2)] = "SMI: there is no system management mode",
         [(Field.Intercepts1, 3)] = "INIT: the board resets the machine",
-        [(Field.Intercepts1, 29)] = "task switches: long mode has none",
         [(Field.Intercepts1, 30)] = "FERR_FREEZE: no frozen processor",
         [(Field.Intercepts2, 6)] = "SKINIT is absent",
         [(Field.Intercepts2, 14)] = "RDPRU is absent",
         [(Field.Intercepts2, 15)] = "the trap after a write of EFER belongs to encrypted state, which is absent",
     };
+
+    /// <summary>Exit codes that this class has a test or a reason for.</summary>
+    internal static IEnumerable<SvmExit> ExitCodes => s_cases.Values.Select(c => (SvmExit)c.Exit).Concat(s_elsewhere.Keys.Concat(s_absent.Keys)
+        .Select(i => (SvmExit)((i.Word == Field.Intercepts1 ? (ulong)SvmExit.Intr : (ulong)SvmExit.Vmrun) + (ulong)i.Bit)));
 
     public static IEnumerable<object[]> Names() => s_cases.Keys.Select(n => (object[])[n]);
 

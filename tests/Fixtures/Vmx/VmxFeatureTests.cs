@@ -125,6 +125,29 @@ public sealed class VmxFeatureTests
         Assert.Equal(0x1234ul, v.Run(engine).Is(23, length: 3).Rax);
     }
 
+    /// <summary>VMfailValid puts its number into the current VMCS, which the guest has none of its own for.</summary>
+    [Theory]
+    [Engines(true), Engines(false)]
+    public void A_shadowed_access_to_no_field_fails_with_the_number_in_the_current_VMCS(string engine, bool write)
+    {
+        using VmxGuest v = With(Shadowing);
+        v.G.Write(VmxGuest.OtherVmcs, 0x8042_0001u);
+        v.Guest(a =>
+        {
+            a.mov(ecx, 1); // the upper half of a 16-bit field
+            if (write) a.vmwrite(rcx, rdx);
+            else a.vmread(rdx, rcx);
+            a.pushfq();
+            a.pop(rax);
+            a.vmcall();
+        });
+        v.Fields[VmField.Link] = VmxGuest.OtherVmcs;
+        v.Fields[0x2026] = VmxGuest.Zeros;
+        v.Fields[0x2028] = VmxGuest.Zeros;
+        VmxExitResult r = v.Run(engine).Is(18);
+        Assert.Equal((0x40ul, 12ul), (r.Rax & 0x41, r[VmField.Error]));
+    }
+
     [Theory, Engines]
     public void PAUSE_loop_exiting(string engine)
     {

@@ -55,16 +55,18 @@ internal sealed class VmxGuest : IDisposable
 
     public Guest G { get; }
 
-    public VmxGuest()
+    public VmxGuest(string model = Model)
     {
-        G = new Guest(Mode.Long, model: Model);
+        G = new Guest(Mode.Long, model: model);
         G.State.Cr4 |= 0x2000; // VMXE
         foreach (uint region in (uint[])[OperationRegion, Vmcs, OtherVmcs]) G.Write(region, Revision);
         G.Write<ulong>(Pointers, OperationRegion);
         G.Write<ulong>(Pointers + 8, Vmcs);
         SetDefaults();
-        Hypervisor();
     }
+
+    /// <summary>Code of the hypervisor in front of its first entry, with a current VMCS.</summary>
+    public Action<Assembler> Before { get; set; } = a => { };
 
     private void SetDefaults()
     {
@@ -96,6 +98,8 @@ internal sealed class VmxGuest : IDisposable
         (f[0x681A], f[VmField.GuestRsp], f[VmField.GuestRip], f[VmField.GuestRflags]) = (0x400, GuestStackTop, GuestCode, 2);
     }
 
+    private bool _isPlaced; // the hypervisor's code is there
+
     private void Hypervisor()
     {
         G.Code(a =>
@@ -109,6 +113,7 @@ internal sealed class VmxGuest : IDisposable
             a.vmxon(__qword_ptr[Pointers]);
             a.vmclear(__qword_ptr[Pointers + 8]);
             a.vmptrld(__qword_ptr[Pointers + 8]);
+            Before(a);
             G.Mark(a, "again");
             a.mov(esi, Writes);
             a.Label(ref write);
@@ -147,7 +152,7 @@ internal sealed class VmxGuest : IDisposable
             a.jmp(__qword_ptr[Pointers + 40]);
         });
         G.Write(Pointers + 40, G["again"]);
-        Fields[0x6C16] = G["exit"];
+        Fields.TryAdd(0x6C16, G["exit"]);
         for (int n = 0; n < s_read.Length; n++) G.Write<ulong>(Reads + (uint)n * 16, s_read[n]);
         G.Write(Reads + (uint)s_read.Length * 16, End);
     }
@@ -191,6 +196,8 @@ internal sealed class VmxGuest : IDisposable
     /// <summary>As <see cref="Run"/>, up to an exit to the hypervisor outside that <see cref="Guest.OnExit"/> ends the run with.</summary>
     public Outcome Begin(string engine)
     {
+        if (!_isPlaced) Hypervisor();
+        _isPlaced = true;
         uint at = Writes;
         foreach ((uint field, ulong value) in Fields)
         {

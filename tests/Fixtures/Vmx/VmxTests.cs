@@ -77,6 +77,26 @@ public sealed class VmxTests
         v.Run(engine).Is(0x8000_0021);
     }
 
+    /// <summary>What an earlier entry has found valid is looked at again when it was written.</summary>
+    [Theory]
+    [Engines(VmField.GuestRights + 2, 0ul, 0x8000_0021u), Engines(VmField.GuestRflags, 0x2_0002ul, 0x8000_0021u), Engines(VmField.GuestRip, 1ul << 60, 0x8000_0021u),
+        Engines(VmField.GuestCr0, 0x8000_0001ul, 0x8000_0021u), Engines(VmField.Primary, 0ul, 7u), Engines(0x6C00u, 0ul, 8u), Engines(0x2012u, 0ul, 0u)]
+    public void A_later_entry_checks_what_was_written_since(string engine, uint field, ulong value, uint outcome)
+    {
+        using var v = new VmxGuest();
+        v.Guest(a => a.cpuid());
+        ulong valid = v.Fields.GetValueOrDefault(field);
+        v.Run(engine).Is(10);
+        v.Run(engine).Is(10);
+        v.Fields[field] = value;
+        VmxExitResult r = v.Run(engine);
+        if (outcome == 0) r.Is(10);
+        else if (outcome < 16) r.FailedWith(outcome);
+        else r.Is(outcome);
+        v.Fields[field] = valid;
+        v.Run(engine).Is(10);
+    }
+
     [Theory, Engines]
     public void A_link_pointer_that_names_no_shadow_VMCS_fails_with_qualification_4(string engine)
     {

@@ -59,6 +59,7 @@ internal sealed unsafe class SvmWorldSwitch(Processor p, Svm svm)
         // What was looked at for the host need not hold for the guest.
         p.Events.UpdateWindowAttention();
         if (p.Events.InterruptShadow) p.WantAttention();
+        p.NestedObserver?.Crossed(new NestedCrossing(p.CpuIndex, IsVmx: false, IsEntry: true, address, 0, 0, 0, s->Rip, s->Retired));
         svm.Events.Inject();
         return true;
     }
@@ -97,6 +98,8 @@ internal sealed unsafe class SvmWorldSwitch(Processor p, Svm svm)
         svm.GlobalInterruptFlag = false;
         svm.Memory.BeforeWrite((byte*)vmcb);
         VmcbControl* c = &vmcb->Control;
+        p.NestedObserver?.Crossed(new NestedCrossing(p.CpuIndex, IsVmx: false, IsEntry: false, svm.VmcbAddress, (ulong)SvmExit.Invalid, 0, 0,
+            vmcb->Save.Rip, p.State->Retired));
         (c->ExitCode, c->ExitInfo1, c->ExitInfo2, c->ExitIntInfo) = ((ulong)SvmExit.Invalid, 0, 0, 0);
         svm.Memory.AfterWrite((byte*)c, sizeof(VmcbControl));
     }
@@ -113,6 +116,7 @@ internal sealed unsafe class SvmWorldSwitch(Processor p, Svm svm)
         VmcbControl* control = svm.Control;
         var instruction = fetchInstruction && svm.Features.DecodeAssists ? new GuestInstruction(p) : default;
         svm.GlobalInterruptFlag = false;
+        p.NestedObserver?.Crossed(new NestedCrossing(p.CpuIndex, IsVmx: false, IsEntry: false, svm.VmcbAddress, (ulong)code, info1, info2, s->Rip, s->Retired));
         var vmcb = (Vmcb*)svm.Memory.Page(svm.VmcbAddress);
         if (vmcb != null)
         {

@@ -31,7 +31,7 @@ internal unsafe struct VmcbControl
     [FieldOffset(0x040)] public ulong IopmBase;
     [FieldOffset(0x048)] public ulong MsrpmBase;
     [FieldOffset(0x050)] public ulong TscOffset;
-    [FieldOffset(0x058)] public uint Asid;
+    [FieldOffset(SvmState.AsidOffset)] public uint Asid;
     [FieldOffset(0x05C)] public byte TlbControl;
     [FieldOffset(0x060)] public ulong VirtualInterrupt;
     [FieldOffset(0x068)] public ulong InterruptShadow;
@@ -40,10 +40,10 @@ internal unsafe struct VmcbControl
     [FieldOffset(0x080)] public ulong ExitInfo2;
     [FieldOffset(0x088)] public ulong ExitIntInfo;
     /// <summary>NP_ENABLE and what belongs to it.</summary>
-    [FieldOffset(0x090)] public ulong NestedControl;
+    [FieldOffset(SvmState.NestedControlOffset)] public ulong NestedControl;
     [FieldOffset(0x098)] public ulong AvicApicBar;
     [FieldOffset(0x0A8)] public ulong EventInjection;
-    [FieldOffset(0x0B0)] public ulong NestedCr3;
+    [FieldOffset(SvmState.NestedCr3Offset)] public ulong NestedCr3;
     /// <summary>LBR virtualization, virtualized VMLOAD and VMSAVE.</summary>
     [FieldOffset(0x0B8)] public ulong VirtualExtensions;
     [FieldOffset(0x0C0)] public uint Clean;
@@ -55,7 +55,7 @@ internal unsafe struct VmcbControl
     [FieldOffset(0x0F0)] public ulong AvicLogicalTable;
     [FieldOffset(0x0F8)] public ulong AvicPhysicalTable;
 
-    public const ulong NestedPaging = 1, GuestModeExecuteTrap = 1 << 3;
+    public const ulong NestedPaging = SvmState.NestedPaging, GuestModeExecuteTrap = 1 << 3;
     public const ulong LbrVirtualization = 1, VirtualLoadSave = 2;
     public const ulong ShadowBit = 1, GuestInterruptMask = 2;
 }
@@ -180,16 +180,4 @@ internal static class SvmEvent
 internal enum TlbControl : byte
 {
     None = 0, FlushAll = 1, FlushAsid = 3, FlushAsidNonGlobal = 7,
-}
-
-/// <summary>Exit codes. AMD APM vol. 2, appendix "SVM Intercept Exit Codes".</summary>
-internal enum SvmExit : ulong
-{
-    ReadCr0 = 0x00, WriteCr0 = 0x10, ReadDr0 = 0x20, WriteDr0 = 0x30, Exception0 = 0x40,
-    Intr = 0x60, Nmi, Smi, Init, Vintr, Cr0SelectiveWrite, IdtrRead, GdtrRead, LdtrRead, TrRead, IdtrWrite, GdtrWrite, LdtrWrite, TrWrite,
-    Rdtsc, Rdpmc, Pushf, Popf, Cpuid, Rsm, Iret, SoftwareInterrupt, Invd, Pause, Hlt, Invlpg, Invlpga, Io, Msr, TaskSwitch, FerrFreeze, Shutdown,
-    Vmrun = 0x80, Vmmcall, Vmload, Vmsave, Stgi, Clgi, Skinit, Rdtscp, Icebp, Wbinvd, Monitor, Mwait, MwaitConditional, Xsetbv, Rdpru, EferWriteTrap,
-    Cr0WriteTrap = 0x90, Invpcid = 0xA2,
-    NestedPageFault = 0x400, AvicIncompleteIpi, AvicNoAccelerate,
-    Invalid = ulong.MaxValue,
 }

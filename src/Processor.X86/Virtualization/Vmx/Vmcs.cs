@@ -24,6 +24,33 @@ internal sealed unsafe class Vmcs
     /// <summary>VMLAUNCH has been executed since the last VMCLEAR.</summary>
     public bool Launched { get; set; }
 
+    /// <summary>What VMWRITE and VMPTRLD have changed since it was last looked at.</summary>
+    public VmcsParts Changed { get; set; } = VmcsParts.All;
+
+    /// <summary>VMWRITE: the field gets another value.</summary>
+    public void Write(VmcsField field, ulong value)
+    {
+        ref ulong slot = ref this[field];
+        if (slot == value) return;
+        Changed |= PartsOf(field, slot ^ value);
+        slot = value;
+    }
+
+    /// <summary>What a VM entry has to look at again when these bits of a field have changed. What is not named here it always looks at.</summary>
+    private static VmcsParts PartsOf(VmcsField field, ulong bits) => field switch
+    {
+        VmcsField.GuestRip or VmcsField.GuestRsp or VmcsField.GuestCr3 or VmcsField.GuestInterruptibility or VmcsField.GuestActivity
+            or VmcsField.GuestPendingDebug or VmcsField.GuestSysenterCs or VmcsField.GuestSysenterEsp or VmcsField.GuestSysenterEip or VmcsField.GuestDr7
+            or VmcsField.GuestDebugCtl or VmcsField.GuestPat or VmcsField.VmcsLinkPointer or VmcsField.PreemptionTimer => 0,
+        VmcsField.GuestRflags => (bits & (ulong)Rflags.Vm) != 0 ? VmcsParts.Segments : 0,
+        _ => VmcsFields.Group(field) switch
+        {
+            VmcsGroup.ReadOnly => 0,
+            VmcsGroup.Guest => VmcsParts.Segments,
+            _ => VmcsParts.All, // controls decide what is asked of everything else
+        },
+    };
+
     public ref ulong this[VmcsField field]
     {
         [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -33,6 +60,7 @@ internal sealed unsafe class Vmcs
     /// <summary>Takes a region's data over; any content will do.</summary>
     public void Load(byte* region)
     {
+        Changed = VmcsParts.All;
         Launched = *(ulong*)(region + LaunchedOffset) == 1;
         for (int n = 0; n < VmcsFields.All.Length; n++)
         {
@@ -56,6 +84,20 @@ internal sealed unsafe class Vmcs
 
     public void Restore(ulong[] values)
     {
+        Changed = VmcsParts.All;
         for (int n = 0; n < VmcsFields.All.Length && n < values.Length; n++) this[VmcsFields.All[n]] = values[n] & VmcsFields.Mask(VmcsFields.All[n]);
     }
+}
+
+/// <summary>Parts of a VMCS that are looked at together.</summary>
+[Flags]
+internal enum VmcsParts
+{
+    /// <summary>Controls and host state, for the checks of a VM entry.</summary>
+    Controls = 1,
+    /// <summary>The guest's segments, with what decides what they may be.</summary>
+    Segments = 2,
+    /// <summary>What decides which instructions of the guest its hypervisor is asked about.</summary>
+    Intercepts = 4,
+    All = Controls | Segments | Intercepts,
 }

@@ -28,17 +28,26 @@ internal sealed unsafe partial class Vmx
             return;
         }
         _ept ??= new ExtendedPageTables(_p, this);
-        _ept.Pointer = v[VmcsField.EptPointer];
-        _p.GuestMode.Enter(new AddressSpaceOwner(vpid, _ept.Pointer), _ept);
+        bool modeBased = Has(SecondaryControls.ModeBasedExecute);
+        _ept.Select(v[VmcsField.EptPointer], modeBased);
+        _p.GuestMode.Enter(new AddressSpaceOwner(vpid, _ept.Pointer | (modeBased ? ModeBased : 0)), _ept);
     }
+
+    /// <summary>With mode-based execute control the same tables mean other rights, so that what is cached of them is not the same.</summary>
+    private const ulong ModeBased = 1ul << 62;
 
     /// <summary>Stands for the second stage of guests without EPT, so that they are told from the host, which has none either.</summary>
     private const ulong GuestRoot = 1ul << 63;
 
     public void InvalidateEpt(ulong? pointer)
     {
-        if (pointer is { } p) _p.Tlb.FlushSecondStage(p);
-        else _p.Tlb.FlushAll();
+        if (pointer is not { } p)
+        {
+            _p.Tlb.FlushAll();
+            return;
+        }
+        _p.Tlb.FlushSecondStage(p);
+        _p.Tlb.FlushSecondStage(p | ModeBased);
     }
 
     /// <param name="vpid">Null: all but 0, which are never cached across an entry or exit.</param>
@@ -86,6 +95,7 @@ internal sealed unsafe partial class Vmx
         if (!InGuest || exit.Reason != ExitReason.EptViolation || _p.Exits.NestedFault is not { } fault) return false;
         Vmcs v = Current;
         PageViolation violation = exit.Violation;
+        if (fault.IsConvertible && Has(SecondaryControls.EptViolationVe) && exit.Vectoring == null && TryRaiseVirtualizationException(exit, fault)) return true;
         v[VmcsField.GuestPhysicalAddress] = exit.Address;
         v[VmcsField.GuestLinearAddress] = violation.LinearAddress;
         // The event whose delivery was abandoned is told as IDT vectoring.
@@ -102,13 +112,37 @@ internal sealed unsafe partial class Vmx
                 Exit.Leave(VmxExitReason.PmlFull, UnblockingOfNmis(exit), 0);
                 return true;
             }
-            ulong qualification = fault.Code | 1 << 7 | (violation.IsTableAccess ? 0u : 1u << 8);
-            Exit.Leave(VmxExitReason.EptViolation, qualification | UnblockingOfNmis(exit), 0);
+            Exit.Leave(VmxExitReason.EptViolation, Qualification(fault, violation) | UnblockingOfNmis(exit), 0);
         }
         finally
         {
             _p.Delivery.Vectoring = null;
         }
+        return true;
+    }
+
+    /// <summary>Bit 7: there is a linear address; bit 8: the access is its own, and not that of a paging structure.</summary>
+    private static ulong Qualification(in SecondStageFault fault, in PageViolation violation) => fault.Code | 1 << 7 | (violation.IsTableAccess ? 0u : 1u << 8);
+
+    /// <summary>
+    /// The EPT violation becomes an exception of the guest: what would be told to the hypervisor stands in the guest's memory. Not while the guest has not
+    /// taken the last one's information, and not in real mode.
+    /// </summary>
+    /// <remarks>Intel SDM vol. 3C, "Virtualization Exceptions".</remarks>
+    private bool TryRaiseVirtualizationException(X86Exit exit, in SecondStageFault fault)
+    {
+        if ((_p.State->Cr0 & (ulong)Cr0.Pe) == 0) return false;
+        byte* area = Memory.Pointer(Current[VmcsField.VirtualizationExceptionAddress] & ~0xFFFul, PageRights.Read | PageRights.Write);
+        if (area == null || *(uint*)(area + 4) != 0) return false;
+        Memory.BeforeWrite(area);
+        *(uint*)area = (uint)VmxExitReason.EptViolation;
+        *(uint*)(area + 4) = uint.MaxValue;
+        *(ulong*)(area + 8) = Qualification(fault, exit.Violation);
+        *(ulong*)(area + 16) = exit.Violation.LinearAddress;
+        *(ulong*)(area + 24) = exit.Address;
+        *(ushort*)(area + 32) = (ushort)Current[VmcsField.EptpIndex];
+        Memory.Written(area, 34);
+        if (!_p.Exits.TryExitWithException(Vector.Ve, null)) _p.Delivery.DeliverException(Vector.Ve, null);
         return true;
     }
 
@@ -249,7 +283,7 @@ internal sealed unsafe partial class Vmx
         high = false;
         if (Current[VmcsField.VmcsLinkPointer] == NoPointer) return VmxInstructions.FailedInvalid;
         if (VmcsFields.TryFind(encoding, out field, out high)) return null;
-        WriteShadow(VmcsField.InstructionError, high: false, (uint)VmxError.UnsupportedField);
+        Current[VmcsField.InstructionError] = (uint)VmxError.UnsupportedField; // of the current VMCS, not of its shadow
         return VmxInstructions.Failed;
     }
 

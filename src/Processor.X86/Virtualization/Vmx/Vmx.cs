@@ -40,6 +40,8 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
     /// <summary>The VMXON pointer.</summary>
     public ulong OperationPointer { get; private set; } = NoPointer;
 
+    private GuestIntercepts _intercepts; // of the current VMCS, unless it has changed
+
     /// <summary>VMX non-root operation: a guest runs.</summary>
     public bool InGuest { get; private set; }
 
@@ -111,6 +113,7 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
         CurrentPointer = pointer;
         CurrentIsShadow = (Memory.Read<uint>(pointer) & Vmcs.ShadowIndicator) != 0;
         byte* region = Memory.Region(pointer, write: false);
+        Current.Changed = VmcsParts.All;
         if (region != null) Current.Load(region);
     }
 
@@ -140,7 +143,9 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
         TakeControls();
         SelectAddressSpace();
         _p.Msrs.TscOffset += AddedTscOffset;
-        _p.SelectGuestIntercepts(_interception.Choose());
+        if ((Current.Changed & VmcsParts.Intercepts) != 0) _intercepts = _interception.Choose();
+        Current.Changed &= ~VmcsParts.Intercepts;
+        _p.SelectGuestIntercepts(_intercepts);
         _p.StepsGuest = Has(ProcessorControls.MonitorTrapFlag);
         TrapPending = false;
     }
@@ -264,14 +269,9 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
     {
         uint source = request.Cause switch { TaskSwitchCause.Call => 0u, TaskSwitchCause.Iret => 1u, TaskSwitchCause.Jump => 2u, _ => 3u };
         VectoredEvent? vectoring = _p.Delivery.Vectoring;
-        uint length = vectoring is { } v ? v.InstructionLength : _instructionLength;
+        uint length = vectoring is { } v ? v.InstructionLength : request.InstructionLength;
         Exit.Leave(VmxExitReason.TaskSwitch, request.Selector | (ulong)source << 30, length);
     }
-
-    private uint _instructionLength; // of the instruction that is about to switch tasks
-
-    /// <summary>An instruction that may switch tasks begins.</summary>
-    public void NoteInstruction(byte length) => _instructionLength = length;
 
     public bool AllowsInterrupts(bool enabled) => enabled || (InGuest && Has(PinControls.ExternalInterruptExiting));
 
@@ -346,9 +346,9 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
     public bool TakeStep()
     {
         if (!InGuest || !Has(ProcessorControls.MonitorTrapFlag)) return false;
-        if (_p.Exits.Pending)
+        if (_p.Exits.Pending || _p.Following.IsThere)
         {
-            // The instruction's own exit comes first.
+            // The instruction's own exit comes first; who follows another processor stops where that one did.
             TrapPending = true;
             _p.WantAttention();
             return false;

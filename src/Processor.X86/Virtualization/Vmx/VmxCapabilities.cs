@@ -38,15 +38,19 @@ internal static class VmxCapabilities
     /// <summary>Values of CR3 that load without an exit.</summary>
     public const int Cr3Targets = 4;
 
-    public const PinControls Pin = PinControls.Default1 | PinControls.ExternalInterruptExiting | PinControls.NmiExiting | PinControls.VirtualNmis
-        | PinControls.PreemptionTimer;
+    /// <summary>Pin-based controls that the model has.</summary>
+    public static PinControls PinBits(CpuModel model) => PinControls.Default1 | PinControls.ExternalInterruptExiting | PinControls.NmiExiting
+        | When(model, CpuFeature.VmxVnmi, PinControls.VirtualNmis) | When(model, CpuFeature.VmxPreemptionTimer, PinControls.PreemptionTimer);
 
-    public const ProcessorControls Processor = ProcessorControls.Default1 | ProcessorControls.InterruptWindowExiting | ProcessorControls.UseTscOffsetting
+    private const ProcessorControls Processor = ProcessorControls.Default1 | ProcessorControls.InterruptWindowExiting | ProcessorControls.UseTscOffsetting
         | ProcessorControls.HltExiting | ProcessorControls.InvlpgExiting | ProcessorControls.MwaitExiting | ProcessorControls.RdpmcExiting
-        | ProcessorControls.RdtscExiting | ProcessorControls.Cr8LoadExiting | ProcessorControls.Cr8StoreExiting | ProcessorControls.NmiWindowExiting
-        | ProcessorControls.MovDrExiting | ProcessorControls.UnconditionalIoExiting | ProcessorControls.UseIoBitmaps | ProcessorControls.MonitorTrapFlag
-        | ProcessorControls.UseTprShadow | ProcessorControls.UseMsrBitmaps
+        | ProcessorControls.RdtscExiting | ProcessorControls.Cr8LoadExiting | ProcessorControls.Cr8StoreExiting
+        | ProcessorControls.MovDrExiting | ProcessorControls.UnconditionalIoExiting | ProcessorControls.UseIoBitmaps | ProcessorControls.UseMsrBitmaps
         | ProcessorControls.MonitorExiting | ProcessorControls.PauseExiting | ProcessorControls.ActivateSecondaryControls;
+
+    /// <summary>Primary processor-based controls that the model has.</summary>
+    public static ProcessorControls PrimaryBits(CpuModel model) => Processor | When(model, CpuFeature.VmxVnmi, ProcessorControls.NmiWindowExiting)
+        | When(model, CpuFeature.VmxMtf, ProcessorControls.MonitorTrapFlag) | When(model, CpuFeature.VmxFlexpriority, ProcessorControls.UseTprShadow);
 
     public const ExitControls ExitBits = ExitControls.Default1 | ExitControls.HostAddressSpaceSize | ExitControls.AcknowledgeInterruptOnExit
         | ExitControls.SavePat | ExitControls.LoadPat | ExitControls.SaveEfer | ExitControls.LoadEfer | ExitControls.SavePreemptionTimer;
@@ -56,9 +60,13 @@ internal static class VmxCapabilities
     /// <summary>Secondary controls that the model's features allow.</summary>
     public static SecondaryControls SecondaryBits(CpuModel model)
     {
-        SecondaryControls bits = SecondaryControls.EnableEpt | SecondaryControls.DescriptorTableExiting | SecondaryControls.EnableVpid
-            | SecondaryControls.WbinvdExiting | SecondaryControls.UnrestrictedGuest | SecondaryControls.UseTscScaling | SecondaryControls.PauseLoopExiting
-            | SecondaryControls.VmcsShadowing | SecondaryControls.EnableVmFunctions | SecondaryControls.EnablePml;
+        SecondaryControls bits = SecondaryControls.WbinvdExiting | When(model, CpuFeature.VmxEpt, SecondaryControls.EnableEpt)
+            | When(model, CpuFeature.VmxDescExit, SecondaryControls.DescriptorTableExiting) | When(model, CpuFeature.VmxVpid, SecondaryControls.EnableVpid)
+            | When(model, CpuFeature.VmxUnrestrictedGuest, SecondaryControls.UnrestrictedGuest)
+            | When(model, CpuFeature.VmxTscScaling, SecondaryControls.UseTscScaling) | When(model, CpuFeature.VmxPle, SecondaryControls.PauseLoopExiting)
+            | When(model, CpuFeature.VmxShadowVmcs, SecondaryControls.VmcsShadowing) | When(model, CpuFeature.VmxVmfunc, SecondaryControls.EnableVmFunctions)
+            | When(model, CpuFeature.VmxPml, SecondaryControls.EnablePml) | When(model, CpuFeature.VmxMbec, SecondaryControls.ModeBasedExecute)
+            | When(model, CpuFeature.VmxEptViolationVe, SecondaryControls.EptViolationVe);
         if (model.Has(CpuFeature.Rdtscp) || model.Has(CpuFeature.Rdpid)) bits |= SecondaryControls.EnableRdtscp;
         if (model.Has(CpuFeature.Invpcid)) bits |= SecondaryControls.EnableInvpcid;
         if (model.Has(CpuFeature.Rdrand)) bits |= SecondaryControls.RdrandExiting;
@@ -67,21 +75,23 @@ internal static class VmxCapabilities
         return bits;
     }
 
-    /// <summary>IA32_VMX_EPT_VPID_CAP.</summary>
-    private const ulong EptVpidBits = 1 << 0 // execute-only
-        | 1 << 6 // page-walk length 4
-        | 1 << 8 | 1 << 14 // uncacheable, write-back
-        | 1 << 16 | 1 << 17 // 2 MiB and 1 GiB pages
-        | 1 << 20 | 1 << 25 | 1 << 26 // INVEPT: single context, all contexts
-        | 1 << 21 // accessed and dirty flags
-        | 1ul << 32 | 1ul << 40 | 1ul << 41 | 1ul << 42 | 1ul << 43; // INVVPID: all four types
+    private static T When<T>(CpuModel model, CpuFeature feature, T bits) where T : struct => model.Has(feature) ? bits : default;
+
+    /// <summary>IA32_VMX_EPT_VPID_CAP: page walks of length 4, uncacheable and write-back memory, pages of 2 MiB, INVEPT for one context and for all.</summary>
+    private const ulong EptBits = 1 << 6 | 1 << 8 | 1 << 14 | 1 << 16 | 1 << 20 | 1 << 25 | 1 << 26;
+
+    /// <summary>All four types of INVVPID.</summary>
+    private const ulong VpidBits = 1ul << 32 | 1ul << 40 | 1ul << 41 | 1ul << 42 | 1ul << 43;
+
+    private static ulong EptVpidBits(CpuModel model) => When(model, CpuFeature.VmxEpt, EptBits) | When(model, CpuFeature.VmxVpid, VpidBits)
+        | When(model, CpuFeature.VmxEptExeconly, 1ul << 0) | When(model, CpuFeature.VmxEpt1gb, 1ul << 17) | When(model, CpuFeature.VmxEptad, 1ul << 21);
 
     public static ulong Read(uint index, CpuModel model, ulong cr4Allowed) => index switch
     {
         // Write-back regions of 4096 bytes; INS and OUTS tell more; the TRUE controls exist.
         Basic => Vmcs.Revision | (ulong)Vmcs.RegionSize << 32 | 6ul << 50 | 1ul << 54 | 1ul << 55 | 1ul << 56,
-        PinBased => Pair((uint)PinControls.Default1, (uint)Pin),
-        ProcessorBased => Pair((uint)ProcessorControls.Default1, (uint)Processor),
+        PinBased => Pair((uint)PinControls.Default1, (uint)PinBits(model)),
+        ProcessorBased => Pair((uint)ProcessorControls.Default1, (uint)PrimaryBits(model)),
         Exit => Pair((uint)ExitControls.Default1, (uint)ExitBits),
         Entry => Pair((uint)EntryControls.Default1, (uint)EntryBits),
         // LMA is saved; activity state HLT; CR3 targets; VMWRITE to any field; injection with length 0.
@@ -92,12 +102,12 @@ internal static class VmxCapabilities
         Cr4Fixed1 => cr4Allowed,
         VmcsEnum => VmcsFields.HighestIndex,
         Secondary => Pair(0, (uint)SecondaryBits(model)),
-        EptVpid => EptVpidBits,
-        TruePinBased => Pair((uint)PinControls.Default1, (uint)Pin),
+        EptVpid => EptVpidBits(model),
+        TruePinBased => Pair((uint)PinControls.Default1, (uint)PinBits(model)),
         TrueProcessorBased => Pair((uint)(ProcessorControls.Default1 & ~(ProcessorControls.Cr3LoadExiting | ProcessorControls.Cr3StoreExiting)),
-            (uint)Processor),
+            (uint)PrimaryBits(model)),
         TrueExit => Pair((uint)(ExitControls.Default1 & ~ExitControls.SaveDebugControls), (uint)ExitBits),
-        VmFunctions => EptpSwitching,
+        VmFunctions => When(model, CpuFeature.VmxVmfunc, EptpSwitching),
         TrueEntry => Pair((uint)(EntryControls.Default1 & ~EntryControls.LoadDebugControls), (uint)EntryBits),
         _ => 0,
     };

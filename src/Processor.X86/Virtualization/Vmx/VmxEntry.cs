@@ -15,10 +15,31 @@ internal sealed unsafe class VmxEntry(Processor p, Vmx vmx)
     public VmxError? CheckControls()
     {
         _checks.Begin();
+        bool isLong = CpuMode.IsLong(p.State);
+        if ((vmx.Current.Changed & VmcsParts.Controls) == 0 && isLong == _checkedInLongMode)
+        {
+            FailedCheck = _checks.FirstFailure(VmxEntryChecks.ControlsInMemory);
+            return FailedCheck != null ? VmxError.EntryInvalidControls : null;
+        }
         FailedCheck = _checks.FirstFailure(VmxEntryChecks.Controls);
         if (FailedCheck != null) return VmxError.EntryInvalidControls;
         FailedCheck = _checks.FirstFailure(VmxEntryChecks.Host);
-        return FailedCheck != null ? VmxError.EntryInvalidHostState : null;
+        if (FailedCheck != null) return VmxError.EntryInvalidHostState;
+        _checkedInLongMode = isLong;
+        vmx.Current.Changed &= ~VmcsParts.Controls;
+        return null;
+    }
+
+    private bool _checkedInLongMode; // controls and host state, when they were found to be valid
+
+    /// <summary>The checks of guest state. Segments that the last exit saved, and nobody has written to, are those that a guest had.</summary>
+    private string? FirstFailureOfGuest()
+    {
+        bool segments = (vmx.Current.Changed & VmcsParts.Segments) != 0;
+        string? failed = _checks.FirstFailure(VmxEntryChecks.GuestRegisters) ?? (segments ? _checks.FirstFailure(VmxEntryChecks.GuestSegments) : null)
+            ?? _checks.FirstFailure(VmxEntryChecks.GuestRest);
+        if (failed == null) vmx.Current.Changed &= ~VmcsParts.Segments;
+        return failed;
     }
 
     /// <summary>An EPT pointer that this processor takes.</summary>
@@ -31,7 +52,7 @@ internal sealed unsafe class VmxEntry(Processor p, Vmx vmx)
         ProcessorState* s = p.State;
         s->Current = null;
         v[VmcsField.ExitInterruptionInformation] = 0;
-        FailedCheck = _checks.FirstFailure(VmxEntryChecks.Guest);
+        FailedCheck = FirstFailureOfGuest();
         if (FailedCheck != null)
         {
             vmx.Exit.FailEntry(VmxExitReason.EntryInvalidGuestState, _checks.Qualification);
@@ -54,6 +75,7 @@ internal sealed unsafe class VmxEntry(Processor p, Vmx vmx)
         }
         if (launch) vmx.Current.Launched = true;
         vmx.Timer.Start();
+        p.NestedObserver?.Crossed(new NestedCrossing(p.CpuIndex, IsVmx: true, IsEntry: true, vmx.CurrentPointer, 0, 0, 0, s->Rip, s->Retired));
         Inject(v);
     }
 
@@ -68,7 +90,7 @@ internal sealed unsafe class VmxEntry(Processor p, Vmx vmx)
         if ((entry & EntryControls.LoadDebugControls) != 0) s->Dr7 = v[VmcsField.GuestDr7] & ~0xD800ul & uint.MaxValue | DebugUnit.Dr7Fixed;
         p.Msrs.SetSysenter(v[VmcsField.GuestSysenterCs], v[VmcsField.GuestSysenterEsp], v[VmcsField.GuestSysenterEip],
             (entry & EntryControls.LoadDebugControls) != 0 ? v[VmcsField.GuestDebugCtl] : p.Msrs.DebugCtl);
-        bool longMode = (entry & EntryControls.Ia32eModeGuest) != 0;
+        bool longMode = (entry & EntryControls.Ia32eModeGuest) != 0, systemCalls = (s->Efer & (ulong)Efer.Sce) != 0;
         if ((entry & EntryControls.LoadEfer) != 0)
         {
             s->Efer = v[VmcsField.GuestEfer];
@@ -79,7 +101,7 @@ internal sealed unsafe class VmxEntry(Processor p, Vmx vmx)
             // LME follows where paging is on; else it stays.
             if ((cr0 & (ulong)Cr0.Pg) != 0) s->Efer = s->Efer & ~(ulong)Efer.Lme | (longMode ? (ulong)Efer.Lme : 0);
         }
-        p.Msrs.SystemCallsChanged();
+        if ((s->Efer & (ulong)Efer.Sce) != 0 != systemCalls) p.Msrs.SystemCallsChanged();
         if ((entry & EntryControls.LoadPat) != 0) p.Msrs.Pat = v[VmcsField.GuestPat];
         s->Es = Segment(v, VmcsField.GuestEsSelector, VmcsField.GuestEsBase, VmcsField.GuestEsLimit, VmcsField.GuestEsRights);
         s->Cs = Segment(v, VmcsField.GuestCsSelector, VmcsField.GuestCsBase, VmcsField.GuestCsLimit, VmcsField.GuestCsRights);

@@ -61,9 +61,9 @@ internal sealed unsafe partial class VmxEntryChecks
         return true;
     }
 
-    public static readonly VmxEntryCheck[] Guest =
+    /// <summary>Control registers, debug registers, MSRs.</summary>
+    public static readonly VmxEntryCheck[] GuestRegisters =
     [
-        // Control registers, debug registers, MSRs
         new("Guest CR0", c => (c.RequiredCr0 & ~c.GuestCr0) == 0 && c.GuestCr0 >> 32 == 0),
         new("Guest CR0.PG without PE", c => !c.PagingOn || (c.GuestCr0 & (ulong)Cr0.Pe) != 0),
         new("Guest CR4", c => (VmxCapabilities.Cr4Required & ~c.GuestCr4) == 0 && (c.GuestCr4 & ~c.Cr4Allowed) == 0),
@@ -75,7 +75,11 @@ internal sealed unsafe partial class VmxEntryChecks
         new("Guest IA32_SYSENTER_ESP and EIP", c => c.IsCanonical(VmcsField.GuestSysenterEsp) && c.IsCanonical(VmcsField.GuestSysenterEip)),
         new("Guest IA32_PAT", c => !c.Has(EntryControls.LoadPat) || ArePatTypes(c._v[VmcsField.GuestPat])),
         new("Guest IA32_EFER", c => !c.Has(EntryControls.LoadEfer) || c.IsEfer(c._v[VmcsField.GuestEfer], c.LongGuest, c.PagingOn)),
-        // Segment registers
+    ];
+
+    /// <summary>Segment registers, LDTR, TR.</summary>
+    public static readonly VmxEntryCheck[] GuestSegments =
+    [
         new("TI of TR's selector", c => (c.Selector(S.Tr) & 4) == 0),
         new("TI of LDTR's selector", c => !c.IsUsable(S.Ldtr) || (c.Selector(S.Ldtr) & 4) == 0),
         new("RPL of SS's selector", c => c.Virtual8086 || c.Unrestricted || (c.Selector(S.Ss) & 3) == (c.Selector(S.Cs) & 3)),
@@ -108,6 +112,11 @@ internal sealed unsafe partial class VmxEntryChecks
         new("Granularity of TR", c => c.IsGranularityValid(S.Tr)),
         new("Access rights of LDTR", c => !c.IsUsable(S.Ldtr) || (c.Type(S.Ldtr) == 2 && !c.Bit(S.Ldtr, SystemBit) && c.Bit(S.Ldtr, PresentBit)
             && (c.Rights(S.Ldtr) & 0xFFFE_0F00) == 0 && c.IsGranularityValid(S.Ldtr))),
+    ];
+
+    /// <summary>Descriptor tables, RIP and RFLAGS, non-register state, PDPTEs.</summary>
+    public static readonly VmxEntryCheck[] GuestRest =
+    [
         // Descriptor tables
         new("GDTR and IDTR bases", c => c.IsCanonicalAddress(c._v[VmcsField.GuestGdtrBase]) && c.IsCanonicalAddress(c._v[VmcsField.GuestIdtrBase])),
         new("GDTR and IDTR limits", c => c._v[VmcsField.GuestGdtrLimit] >> 16 == 0 && c._v[VmcsField.GuestIdtrLimit] >> 16 == 0),

@@ -84,8 +84,11 @@ internal sealed unsafe partial class VmxEntryChecks(Processor p, Vmx vmx)
     public bool IsEptPointer(ulong pointer)
     {
         // Write-back or uncacheable, four levels; bit 6 accessed and dirty flags.
-        return (pointer & 7) is 0 or 6 && (pointer >> 3 & 7) == 3 && (pointer & 0xF80) == 0 && (pointer & _beyondPhysical) == 0;
+        ulong reserved = p.Model.Has(CpuFeature.VmxEptad) ? 0xF80ul : 0xFC0;
+        return (pointer & 7) is 0 or 6 && (pointer >> 3 & 7) == 3 && (pointer & reserved) == 0 && (pointer & _beyondPhysical) == 0;
     }
+
+    private const string TprThreshold = "TPR threshold";
 
     /// <summary>The checks on VM-execution, VM-exit and VM-entry control fields.</summary>
     public static readonly VmxEntryCheck[] Controls =
@@ -98,7 +101,7 @@ internal sealed unsafe partial class VmxEntryChecks(Processor p, Vmx vmx)
         new("I/O-bitmap addresses", c => !c.Has(ProcessorControls.UseIoBitmaps) || (c.IsAddress(VmcsField.IoBitmapA) && c.IsAddress(VmcsField.IoBitmapB))),
         new("MSR-bitmap address", c => !c.Has(ProcessorControls.UseMsrBitmaps) || c.IsAddress(VmcsField.MsrBitmaps)),
         new("Virtual-APIC address", c => !c.Has(ProcessorControls.UseTprShadow) || c.IsAddress(VmcsField.VirtualApicAddress)),
-        new("TPR threshold", c => !c.Has(ProcessorControls.UseTprShadow) || c.Has(SecondaryControls.VirtualInterruptDelivery)
+        new(TprThreshold, c => !c.Has(ProcessorControls.UseTprShadow) || c.Has(SecondaryControls.VirtualInterruptDelivery)
             || (c._v[VmcsField.TprThreshold] >> 4 == 0 && (c.Has(SecondaryControls.VirtualizeApicAccesses)
                 || c._v[VmcsField.TprThreshold] <= (ulong)(c.VirtualTpr >> 4)))),
         new("APIC virtualization without TPR shadow", c => c.Has(ProcessorControls.UseTprShadow)
@@ -135,6 +138,9 @@ internal sealed unsafe partial class VmxEntryChecks(Processor p, Vmx vmx)
         new("Entry to SMM outside SMM", c => !c.Has(EntryControls.EntryToSmm) && !c.Has(EntryControls.DeactivateDualMonitor)),
     ];
 
+    /// <summary>Those of them that depend on more than the VMCS.</summary>
+    public static readonly VmxEntryCheck[] ControlsInMemory = [.. Controls.Where(c => c.Name == TprThreshold)];
+
     /// <summary>VTPR in the virtual-APIC page.</summary>
     private byte VirtualTpr => vmx.Memory.Read<byte>(_v[VmcsField.VirtualApicAddress] + 0x80);
 
@@ -144,7 +150,7 @@ internal sealed unsafe partial class VmxEntryChecks(Processor p, Vmx vmx)
         if ((info & 1u << 31) == 0) return true;
         uint type = info >> 8 & 7, vector = info & 0xFF;
         if (type == 1 || (info & 0x7FFF_F000) != 0) return false;
-        if (type == 7 && !((VmxCapabilities.Processor & ProcessorControls.MonitorTrapFlag) != 0 && vector == 0)) return false;
+        if (type == 7 && !(p.Model.Has(CpuFeature.VmxMtf) && vector == 0)) return false;
         if ((type == 2 && vector != 2) || (type == 3 && vector > 31)) return false;
         bool deliversError = (info & 1 << 11) != 0;
         bool unrestrictedReal = Has(SecondaryControls.UnrestrictedGuest) && (_v[VmcsField.GuestCr0] & (ulong)Cr0.Pe) == 0;

@@ -43,6 +43,7 @@ internal sealed unsafe class VmxExit(Processor p, Vmx vmx)
     private void Leave(uint reason, ulong qualification, uint length, uint information)
     {
         Vmcs v = vmx.Current;
+        p.Delivery.CountGuestEvent();
         // What a list of MSRs stores of the TSC is the time of the exit, not of the work that it makes.
         ulong tsc = v[VmcsField.ExitMsrStoreCount] != 0 ? p.Msrs.GuestTsc - vmx.AddedTscOffset : 0;
         v[VmcsField.ExitReason] = reason;
@@ -57,6 +58,7 @@ internal sealed unsafe class VmxExit(Processor p, Vmx vmx)
         v[VmcsField.ExitInstructionLength] = length;
         v[VmcsField.EntryInterruptionInformation] &= ~(ulong)Valid;
         SaveGuest(v);
+        Tell(v);
         if (!StoreMsrs(v, tsc))
         {
             Abort(VmxAbort.SavingMsrs);
@@ -72,12 +74,18 @@ internal sealed unsafe class VmxExit(Processor p, Vmx vmx)
     public void FailEntry(VmxExitReason reason, ulong qualification)
     {
         Vmcs v = vmx.Current;
+        p.Delivery.CountGuestEvent();
         v[VmcsField.ExitReason] = (uint)reason | 1u << 31;
         v[VmcsField.ExitQualification] = qualification;
+        Tell(v, vmx.Entry.FailedCheck);
         bool blocked = p.Events.NmiBlocked;
         if (vmx.InGuest) vmx.EndGuest();
         LoadHost(v, blocked);
     }
+
+    private void Tell(Vmcs v, string? failed = null) => p.NestedObserver?.Crossed(new NestedCrossing(p.CpuIndex, IsVmx: true, IsEntry: false,
+        vmx.CurrentPointer, v[VmcsField.ExitReason], v[VmcsField.ExitQualification], v[VmcsField.GuestPhysicalAddress], v[VmcsField.GuestRip],
+        p.State->Retired, failed));
 
     // ---- saving the guest
 
@@ -109,7 +117,7 @@ internal sealed unsafe class VmxExit(Processor p, Vmx vmx)
         if ((exit & ExitControls.SavePreemptionTimer) != 0 && vmx.Timer.Runs)
             v[VmcsField.PreemptionTimer] = (VmxExitReason)v[VmcsField.ExitReason] == VmxExitReason.PreemptionTimer ? 0 : vmx.Timer.Remaining;
         ulong entry = v[VmcsField.EntryControls] & ~(ulong)EntryControls.Ia32eModeGuest;
-        v[VmcsField.EntryControls] = entry | (CpuMode.IsLong(s) ? (ulong)EntryControls.Ia32eModeGuest : 0);
+        v.Write(VmcsField.EntryControls, entry | (CpuMode.IsLong(s) ? (ulong)EntryControls.Ia32eModeGuest : 0));
         Interruptibility blocking = p.Events.InMovSsShadow ? Interruptibility.BlockingByMovSs : p.Events.InterruptShadow ? Interruptibility.BlockingBySti : 0;
         if (p.Events.NmiBlocked) blocking |= Interruptibility.BlockingByNmi;
         v[VmcsField.GuestInterruptibility] = (uint)blocking;
@@ -173,9 +181,10 @@ internal sealed unsafe class VmxExit(Processor p, Vmx vmx)
         s->Cr4 = v[VmcsField.HostCr4];
         if (wide) s->Cr4 |= (ulong)Cr4.Pae;
         else s->Cr4 &= ~(ulong)Cr4.Pcide;
+        bool systemCalls = (s->Efer & (ulong)Efer.Sce) != 0;
         s->Efer = s->Efer & ~(ulong)(Efer.Lma | Efer.Lme) | (wide ? (ulong)(Efer.Lma | Efer.Lme) : 0);
         if ((exit & ExitControls.LoadEfer) != 0) s->Efer = v[VmcsField.HostEfer];
-        p.Msrs.SystemCallsChanged();
+        if ((s->Efer & (ulong)Efer.Sce) != 0 != systemCalls) p.Msrs.SystemCallsChanged();
         if ((exit & ExitControls.LoadPat) != 0) p.Msrs.Pat = v[VmcsField.HostPat];
         s->Dr7 = DebugUnit.Dr7Fixed;
         p.Msrs.SetSysenter(v[VmcsField.HostSysenterCs], v[VmcsField.HostSysenterEsp], v[VmcsField.HostSysenterEip], debugCtl: 0);
@@ -186,7 +195,6 @@ internal sealed unsafe class VmxExit(Processor p, Vmx vmx)
         s->Cpl = 0;
         s->Current = null;
         s->LinkFrom = null;
-        p.Delivery.CountGuestEvent();
         p.Events.EndShadows();
         p.Events.NmiBlocked = nmiBlocked;
         p.Events.Activity = CpuActivity.Active;

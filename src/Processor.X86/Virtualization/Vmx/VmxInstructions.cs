@@ -136,7 +136,7 @@ internal static unsafe class VmxInstructions
         if (!vmx.HasCurrent) return Finish(s, i, FailedInvalid);
         ulong value = Source();
         if (!VmcsFields.TryFind(encoding, out VmcsField field, out bool high)) return Fail(vmx, s, i, VmxError.UnsupportedField);
-        vmx.Current[field] = Vmx.Merge(vmx.Current[field], field, high, value, sizeof(T) == sizeof(ulong));
+        vmx.Current.Write(field, Vmx.Merge(vmx.Current[field], field, high, value, sizeof(T) == sizeof(ulong)));
         return Succeed(s, i);
 
         ulong Source() => ulong.CreateTruncating((i->Flags & InsnFlags.HasMemory) == 0 ? Register.Get<T>(s, i->R1)

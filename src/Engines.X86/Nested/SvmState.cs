@@ -10,6 +10,12 @@ public sealed class SvmState
     /// <summary>Bytes of a VMCB's control area that mean anything.</summary>
     public const int ControlSize = 256;
 
+    /// <summary>Where the guest's ASID, NP_ENABLE with what belongs to it, and N_CR3 lie in a VMCB's control area.</summary>
+    public const int AsidOffset = 0x58, NestedControlOffset = 0x90, NestedCr3Offset = 0xB0;
+
+    /// <summary>NP_ENABLE.</summary>
+    public const ulong NestedPaging = 1;
+
     /// <summary>GIF: clear, it holds interrupts, NMIs and INIT back.</summary>
     public bool GlobalInterruptFlag = true;
     /// <summary>VM_CR, VM_HSAVE_PA, the key of VM_CR's lock, and the TSC ratio as 8 and 32 bits of a fixed-point number.</summary>
@@ -29,6 +35,15 @@ public sealed class SvmState
     public ulong[] HostPdptes = new ulong[4];
     /// <summary>RFLAGS.IF of the host, which holds physical interrupts back where those of the guest are virtual.</summary>
     public bool HostInterruptFlag;
+
+    /// <summary>The guest's addresses go through nested page tables.</summary>
+    public bool HasNestedPaging => InGuest && (BitConverter.ToUInt64(Control, NestedControlOffset) & NestedPaging) != 0;
+
+    /// <summary>N_CR3, which names its nested page tables, and the guest's ASID.</summary>
+    public ulong NestedCr3 => BitConverter.ToUInt64(Control, NestedCr3Offset);
+
+    /// <inheritdoc cref="NestedCr3"/>
+    public uint Asid => BitConverter.ToUInt32(Control, AsidOffset);
 
     /// <summary>PAUSE may still be executed so often before it exits.</summary>
     public int PauseCount;

@@ -1,13 +1,13 @@
-using System.Runtime.CompilerServices;
+namespace Bunraku.Engines.X86;
 
-namespace Bunraku.Processor.X86;
+#pragma warning disable CS1591 // names of the manual
 
 /// <summary>The fields of a VMCS that this processor has, by their encoding.</summary>
 /// <remarks>
 /// Intel SDM vol. 3D, appendix "Field Encoding in VMCS": bit 0 access to the upper half, bits 9:1 index, 11:10 type (control, read-only data, guest, host),
 /// 14:13 width (16, 64, 32 bits, natural).
 /// </remarks>
-internal enum VmcsField : ushort
+public enum VmcsField : ushort
 {
     // 16-bit control fields
     VirtualProcessorIdentifier = 0x0000, PostedInterruptNotificationVector = 0x0002, EptpIndex = 0x0004,
@@ -60,55 +60,8 @@ internal enum VmcsField : ushort
     HostIdtrBase = 0x6C0E, HostSysenterEsp = 0x6C10, HostSysenterEip = 0x6C12, HostRsp = 0x6C14, HostRip = 0x6C16,
 }
 
-/// <summary>What an encoding says about a field.</summary>
-internal static class VmcsFields
-{
-    /// <summary>Every field, in the order in which a VMCS region holds them.</summary>
-    public static readonly VmcsField[] All = [.. Enum.GetValues<VmcsField>().Order()];
-
-    private static readonly short[] s_ordinals = Ordinals();
-
-    /// <summary>Numbers of slots: two bits of width, two of type, five of index.</summary>
-    public const int Slots = 512;
-
-    /// <summary>Where a field lies among <see cref="Slots"/>; a constant for a constant field.</summary>
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static int Slot(VmcsField field) => ((int)field >> 13 & 3) << 7 | ((int)field >> 10 & 3) << 5 | ((int)field >> 1 & 31);
-
-    /// <summary>The field of an encoding as VMREAD and VMWRITE get it; false: there is none.</summary>
-    /// <param name="high">The upper half of a 64-bit field is meant.</param>
-    public static bool TryFind(ulong encoding, out VmcsField field, out bool high)
-    {
-        field = (VmcsField)(encoding & 0x7FFE);
-        high = (encoding & 1) != 0;
-        return encoding <= 0x7FFF && (encoding & 0x3FE) < 64 && s_ordinals[Slot(field)] >= 0 && (!high || Width(field) == VmcsWidth.Quadword)
-            && (encoding & 0x1000) == 0;
-    }
-
-    /// <summary>Position in <see cref="All"/>.</summary>
-    public static int Ordinal(VmcsField field) => s_ordinals[Slot(field)];
-
-    public static VmcsWidth Width(VmcsField field) => (VmcsWidth)((int)field >> 13 & 3);
-
-    public static VmcsGroup Group(VmcsField field) => (VmcsGroup)((int)field >> 10 & 3);
-
-    /// <summary>The highest index of any field, as IA32_VMX_VMCS_ENUM tells it in bits 9:1.</summary>
-    public static ulong HighestIndex => All.Max(f => (ulong)f & 0x3FE);
-
-    /// <summary>The bits that a field has: 16, 32 or 64.</summary>
-    public static ulong Mask(VmcsField field) => Width(field) switch { VmcsWidth.Word => 0xFFFF, VmcsWidth.Doubleword => uint.MaxValue, _ => ulong.MaxValue };
-
-    private static short[] Ordinals()
-    {
-        var ordinals = new short[Slots];
-        Array.Fill(ordinals, (short)-1);
-        for (int n = 0; n < All.Length; n++) ordinals[Slot(All[n])] = (short)n;
-        return ordinals;
-    }
-}
-
 /// <summary>Bits 14:13 of an encoding.</summary>
-internal enum VmcsWidth { Word, Quadword, Doubleword, Natural }
+public enum VmcsWidth { Word, Quadword, Doubleword, Natural }
 
 /// <summary>Bits 11:10 of an encoding.</summary>
-internal enum VmcsGroup { Control, ReadOnly, Guest, Host }
+public enum VmcsGroup { Control, ReadOnly, Guest, Host }

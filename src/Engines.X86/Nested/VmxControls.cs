@@ -1,8 +1,10 @@
-namespace Bunraku.Processor.X86;
+namespace Bunraku.Engines.X86;
+
+#pragma warning disable CS1591 // names of the manual
 
 /// <summary>Pin-based VM-execution controls. Intel SDM vol. 3C, section of that name.</summary>
 [Flags]
-internal enum PinControls : uint
+public enum PinControls : uint
 {
     ExternalInterruptExiting = 1 << 0, NmiExiting = 1 << 3, VirtualNmis = 1 << 5, PreemptionTimer = 1 << 6, ProcessPostedInterrupts = 1 << 7,
     Default1 = 1 << 1 | 1 << 2 | 1 << 4,
@@ -10,7 +12,7 @@ internal enum PinControls : uint
 
 /// <summary>Primary processor-based VM-execution controls. Intel SDM vol. 3C, "Processor-Based VM-Execution Controls".</summary>
 [Flags]
-internal enum ProcessorControls : uint
+public enum ProcessorControls : uint
 {
     InterruptWindowExiting = 1 << 2, UseTscOffsetting = 1 << 3, HltExiting = 1 << 7, InvlpgExiting = 1 << 9, MwaitExiting = 1 << 10,
     RdpmcExiting = 1 << 11, RdtscExiting = 1 << 12, Cr3LoadExiting = 1 << 15, Cr3StoreExiting = 1 << 16, Cr8LoadExiting = 1 << 19,
@@ -22,7 +24,7 @@ internal enum ProcessorControls : uint
 
 /// <summary>Secondary processor-based VM-execution controls. Intel SDM vol. 3C, "Processor-Based VM-Execution Controls".</summary>
 [Flags]
-internal enum SecondaryControls : uint
+public enum SecondaryControls : uint
 {
     VirtualizeApicAccesses = 1 << 0, EnableEpt = 1 << 1, DescriptorTableExiting = 1 << 2, EnableRdtscp = 1 << 3, VirtualizeX2Apic = 1 << 4,
     EnableVpid = 1 << 5, WbinvdExiting = 1 << 6, UnrestrictedGuest = 1 << 7, ApicRegisterVirtualization = 1 << 8, VirtualInterruptDelivery = 1 << 9,
@@ -32,7 +34,7 @@ internal enum SecondaryControls : uint
 
 /// <summary>VM-exit controls. Intel SDM vol. 3C, section of that name.</summary>
 [Flags]
-internal enum ExitControls : uint
+public enum ExitControls : uint
 {
     SaveDebugControls = 1 << 2, HostAddressSpaceSize = 1 << 9, AcknowledgeInterruptOnExit = 1 << 15, SavePat = 1 << 18, LoadPat = 1 << 19,
     SaveEfer = 1 << 20, LoadEfer = 1 << 21, SavePreemptionTimer = 1 << 22,
@@ -41,14 +43,14 @@ internal enum ExitControls : uint
 
 /// <summary>VM-entry controls. Intel SDM vol. 3C, section of that name.</summary>
 [Flags]
-internal enum EntryControls : uint
+public enum EntryControls : uint
 {
     LoadDebugControls = 1 << 2, Ia32eModeGuest = 1 << 9, EntryToSmm = 1 << 10, DeactivateDualMonitor = 1 << 11, LoadPat = 1 << 14, LoadEfer = 1 << 15,
     Default1 = 0x1FF | 1 << 12,
 }
 
 /// <summary>Basic exit reasons. Intel SDM vol. 3D, appendix "VMX Basic Exit Reasons".</summary>
-internal enum VmxExitReason : uint
+public enum VmxExitReason : uint
 {
     ExceptionOrNmi = 0, ExternalInterrupt = 1, TripleFault = 2, Init = 3, StartupIpi = 4, InterruptWindow = 7, NmiWindow = 8, TaskSwitch = 9, Cpuid = 10,
     Hlt = 12, Invd = 13, Invlpg = 14, Rdpmc = 15, Rdtsc = 16, Rsm = 17, Vmcall = 18, Vmclear = 19, Vmlaunch = 20, Vmptrld = 21, Vmptrst = 22, Vmread = 23,
@@ -59,7 +61,7 @@ internal enum VmxExitReason : uint
 }
 
 /// <summary>VM-instruction error numbers. Intel SDM vol. 3C, "VM Instruction Error Numbers".</summary>
-internal enum VmxError : uint
+public enum VmxError : uint
 {
     VmcallInRoot = 1, VmclearInvalidAddress = 2, VmclearVmxonPointer = 3, VmlaunchNotClear = 4, VmresumeNotLaunched = 5, VmresumeAfterVmxoff = 6,
     EntryInvalidControls = 7, EntryInvalidHostState = 8, VmptrldInvalidAddress = 9, VmptrldVmxonPointer = 10, VmptrldRevision = 11,
@@ -67,8 +69,8 @@ internal enum VmxError : uint
 }
 
 /// <summary>Numbers of VMX aborts. Intel SDM vol. 3C, "VMX Aborts".</summary>
-internal enum VmxAbort : uint { SavingMsrs = 1, HostPdpte = 2, LoadingMsrs = 4 }
+public enum VmxAbort : uint { SavingMsrs = 1, HostPdpte = 2, LoadingMsrs = 4 }
 
 /// <summary>Bits of the guest-interruptibility field. Intel SDM vol. 3C, "Guest Non-Register State".</summary>
 [Flags]
-internal enum Interruptibility : uint { BlockingBySti = 1, BlockingByMovSs = 2, BlockingBySmi = 4, BlockingByNmi = 8, EnclaveInterruption = 16 }
+public enum Interruptibility : uint { BlockingBySti = 1, BlockingByMovSs = 2, BlockingBySmi = 4, BlockingByNmi = 8, EnclaveInterruption = 16 }

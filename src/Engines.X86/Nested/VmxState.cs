@@ -28,6 +28,19 @@ public sealed class VmxState
     /// <summary>When the VMX-preemption timer reaches zero, in ticks of the virtual clock; all ones: it does not run.</summary>
     public ulong TimerDeadline = None;
 
+    /// <summary>A field of the current VMCS; 0 where there is none.</summary>
+    public ulong this[VmcsField field] => VmcsFields.Ordinal(field) is var n && n < Fields.Length ? Fields[n] : 0;
+
+    /// <summary>The EPT pointer of the guest that runs; null: it has no EPT, or none runs.</summary>
+    public ulong? EptPointer
+    {
+        get
+        {
+            if (!InGuest || ((ProcessorControls)this[VmcsField.ProcessorBasedControls] & ProcessorControls.ActivateSecondaryControls) == 0) return null;
+            return ((SecondaryControls)this[VmcsField.SecondaryControls] & SecondaryControls.EnableEpt) != 0 ? this[VmcsField.EptPointer] : null;
+        }
+    }
+
     /// <summary>A copy that nothing is shared with.</summary>
     public VmxState Clone()
     {
