@@ -1,7 +1,8 @@
 namespace Bunraku.Engines.X86;
 
 /// <summary>
-/// Features a CPU model can have, one for each CPUID bit that the project knows, and for capabilities of VMX that can be absent. The names are those of Linux's /proc/cpuinfo in upper camel case.
+/// Features a CPU model can have, one for each CPUID bit that the project knows, and for capabilities of VMX that can be absent.
+/// The names are those of Linux's /proc/cpuinfo in upper camel case.
 /// </summary>
 /// <remarks>Intel SDM vol. 2, CPUID; AMD APM vol. 3, appendix E. What each is for is told there, under these names.</remarks>
 public enum CpuFeature

@@ -51,7 +51,8 @@ public sealed class PagingWalk
         (_memory, _steps) = (memory, steps);
         _second = SecondStage(state);
         // With nested page tables PDPTEs are read from memory, as AMD's processors do.
-        if ((state.Cr0 & Cr0Paging) != 0) _first = OfRegisters(1, state.Cr3, state.Cr4, state.Efer, state.Svm is { HasNestedPaging: true } ? null : state.Pdptes);
+        if ((state.Cr0 & Cr0Paging) != 0)
+            _first = OfRegisters(1, state.Cr3, state.Cr4, state.Efer, state.Svm is { HasNestedPaging: true } ? null : state.Pdptes);
     }
 
     private static Tables OfRegisters(int stage, ulong cr3, ulong cr4, ulong efer, ulong[]? pdptes)

@@ -92,9 +92,10 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         if (builder.HostCode is { } code && _vm.Cpus.Count(c => c.Cpu.ObserveCode(code)) == 0)
             builder.Progress?.Invoke($"{Option(nameof(VmBuilder.HostCode))}: the engine '{_engine.Name}' makes no host code, so there is nothing to be told");
         if (builder.Nesting is { } nesting && _vm.Cpus.Count(c => ((IX86Cpu)c.Cpu).ObserveNested(nesting)) == 0)
-            builder.Progress?.Invoke($"{Option(nameof(VmBuilder.Nesting))}: there is nothing to be told: " + (model.Has(CpuFeature.Vmx) || model.Has(CpuFeature.Svm)
-                ? $"the engine '{_engine.Name}' does not see guests inside the guest"
-                : $"the guest's processor has neither VMX nor SVM; {Option(nameof(VmOptions.Nested))} gives it one"));
+            builder.Progress?.Invoke($"{Option(nameof(VmBuilder.Nesting))}: there is nothing to be told: "
+                + (model.Has(CpuFeature.Vmx) || model.Has(CpuFeature.Svm)
+                    ? $"the engine '{_engine.Name}' does not see guests inside the guest"
+                    : $"the guest's processor has neither VMX nor SVM; {Option(nameof(VmOptions.Nested))} gives it one"));
         try
         {
             if (builder.Console is null) _streams = new StreamConsole(builder.Input, builder.Output, builder.Errors, Fail);

@@ -28,8 +28,8 @@ public sealed class HouseTests
         ("Sessions", ["Platform", "Storage", "Network", "Engines", "Engines.X86", "Hypervisor", "Hypervisor.X86", "Machine"]),
         ("Library", ["Platform", "Storage", "Network", "Engines", "Engines.X86", "Engine.Kvm", "Engine.Check", "Processor.X86", "Hypervisor", "Hypervisor.X86",
         "Machine", "Sessions"]),
-        (Program, ["Platform", "Storage", "Network", "Engines", "Engines.X86", "Engine.Kvm", "Engine.Check", "Processor.X86", "Lab", "Hypervisor", "Hypervisor.X86",
-        "Machine", "Sessions", "Library"]),
+        (Program, ["Platform", "Storage", "Network", "Engines", "Engines.X86", "Engine.Kvm", "Engine.Check", "Processor.X86", "Lab", "Hypervisor",
+        "Hypervisor.X86", "Machine", "Sessions", "Library"]),
     ];
 
     public static TheoryData<string> Projects => [.. s_house.Select(h => h.Project)];

@@ -62,7 +62,8 @@ internal sealed unsafe class EnginePair : IDisposable
     private volatile bool _late;
 
     /// <param name="synchronous">
-    /// The subject does not count instructions, since it runs programs directly: the two are compared at exits alone, and nothing comes from outside in between.
+    /// The subject does not count instructions, since it runs programs directly: the two are compared at exits alone, and nothing comes from outside in
+    /// between.
     /// </param>
     public EnginePair(IX86Engine subject, IX86Engine reference, CpuModel model, bool synchronous = false)
     {
@@ -109,7 +110,12 @@ internal sealed unsafe class EnginePair : IDisposable
         rng.Fill(image.AsSpan((int)G.Stack, (int)G.StackSize));
         // The other page of code differs in the bytes that may be changed.
         // A posted write exits when the processor sees to it: at different places where nobody counts.
-        if (_synchronous) Supervisor.Store(image, Supervisor.Entry(G.Mmio), 0ul);
+        if (_synchronous)
+        {
+            Supervisor.Store(image, Supervisor.Entry(G.Mmio), 0ul);
+            // IRET and its like read descriptors of the host's, and no flag of the guest's tables tells.
+            Supervisor.SetAccessed(image, G.Gdt);
+        }
         image.AsSpan((int)G.Variant, 0x1000).CopyTo(image.AsSpan((int)G.OtherVariant));
         image.AsSpan((int)(G.Lengths + G.Variant - G.Code), 0x1000).CopyTo(image.AsSpan((int)(G.Lengths + G.OtherVariant - G.Code)));
         foreach (PatchSite site in program.Sites)
@@ -232,11 +238,11 @@ internal sealed unsafe class EnginePair : IDisposable
             reference.ReadState(b);
             ForgetPointers(a);
             ForgetPointers(b);
-            IReadOnlyList<string> differences = !Follower.ExitsEqual(exit, own) ? [$"exit subject {exit.Reason}, reference {own.Reason}", .. StateComparer.Differences(a, b)]
-                : StateComparer.Differences(a, b);
-            string? difference = differences.Count > 0
-                ? $"after {retired:N0} instructions of {program.Mode}, at {exit.Reason}, RIP 0x{a.Rip:X}\n" + string.Join('\n', differences.Select(d => "    " + d))
-                : CompareMemory(program, exit, start.Retired);
+            IReadOnlyList<string> differences = StateComparer.Differences(a, b);
+            if (!Follower.ExitsEqual(exit, own)) differences = [$"exit subject {exit.Reason}, reference {own.Reason}", .. differences];
+            string? difference = differences.Count == 0 ? CompareMemory(program, exit, start.Retired)
+                : $"after {retired:N0} instructions of {program.Mode}, at {exit.Reason}, RIP 0x{a.Rip:X}\n"
+                    + string.Join('\n', differences.Select(d => "    " + d));
             if (difference != null || exit.Reason is ExitReason.Hlt or ExitReason.TripleFault or ExitReason.InternalError or ExitReason.Exception)
             {
                 IsBroken |= difference != null;

@@ -58,6 +58,12 @@ internal static class Supervisor
         }
     }
 
+    /// <summary>The supervisor's page counts as accessed from the beginning.</summary>
+    public static void SetAccessed(byte[] image, uint page)
+    {
+        foreach (uint entry in (uint[])[G.Pd + (G.Kernel >> 21) * 8, G.KernelPt + (page >> 12) * 8]) image[entry] |= 0x20;
+    }
+
     /// <summary>Physical address of the page-table entry of an address of the program's part.</summary>
     public static uint Entry(uint offset) => G.ProgramPt + (offset >> 12) * 8;
 

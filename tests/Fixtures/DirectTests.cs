@@ -155,14 +155,21 @@ public sealed class DirectTests
     }
 
     [Theory]
-    [Engines("read", 4u), Engines("write", 6u), Engines("write to what may be read", 7u), Engines("fetch", 0x14u), Engines("fetch from data", 0x15u), Engines("supervisor's", 5u)]
+    [Engines("read", 4u), Engines("write", 6u), Engines("write to what may be read", 7u), Engines("fetch", 0x14u), Engines("fetch from data", 0x15u),
+        Engines("supervisor's", 5u)]
     public void Page_faults_tell_address_and_kind(string engine, string what, uint error)
     {
         const ulong absent = 0x1234_5000;
         using Guest g = NewGuest();
         g.Tables[Layout.Spare] |= Pte.Nx;
         g.Tables[Layout.Spare + 0x1000] &= ~Pte.W;
-        ulong address = what switch { "write to what may be read" => Layout.Spare + 0x1008, "fetch from data" => Layout.Spare, "supervisor's" => Entry, _ => absent + 8 };
+        ulong address = what switch
+        {
+            "write to what may be read" => Layout.Spare + 0x1008,
+            "fetch from data" => Layout.Spare,
+            "supervisor's" => Entry,
+            _ => absent + 8,
+        };
         g.Code(a =>
         {
             a.mov(rbx, address);
@@ -367,16 +374,15 @@ public sealed class DirectTests
             a.jmp(forever);
         });
         g.On(engine);
-        ulong before = 0;
-        for (int n = 0; n < 3; n++)
+        var s = new CpuState();
+        // A kick may come before the program does anything: on a busy host several times.
+        for (int n = 0; s.Gpr[0] == 0 && n < 1000; n++)
         {
-            using var kicker = new Timer(_ => g.Cpu.Kick(), null, 50, Timeout.Infinite);
+            using var kicker = new Timer(_ => g.Cpu.Kick(), null, 20, Timeout.Infinite);
             Assert.Equal(ExitReason.Kicked, g.Cpu.Enter().Reason);
-            var s = new CpuState();
             g.Cpu.ReadState(s);
-            Assert.True(s.Gpr[0] > before, "the program did not go on");
-            before = s.Gpr[0];
         }
+        Assert.NotEqual(0ul, s.Gpr[0]);
         AssertRanDirectly(engine, g);
     }
 }

@@ -31,7 +31,8 @@ internal static class Layout
 }
 
 /// <summary>
-/// Selectors of the descriptors that every guest's GDT has; levels are DPLs. Those of user mode are Linux's, so that what is special for its programs is tested.
+/// Selectors of the descriptors that every guest's GDT has; levels are DPLs. Those of user mode are Linux's, so that what is special for
+/// its programs is tested.
 /// </summary>
 internal static class Sel
 {

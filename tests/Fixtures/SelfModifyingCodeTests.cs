@@ -57,7 +57,8 @@ public sealed class SelfModifyingCodeTests
     [Theory, Engines]
     public void Functions_across_page_boundaries_rewritten_on_either_side(string engine)
     {
-        // Each write makes code invalid that lies in two pages; what stays behind in the other page's lists must be gone before its memory is used for other code.
+        // Each write makes code invalid that lies in two pages; what stays behind in the other page's lists must be gone before its memory
+        // is used for other code.
         using var g = new Guest(Mode.Long);
         uint[] boundaries = [.. Enumerable.Range(0, 12).Select(n => Layout.Spare + 0x1000 + 0x2000 * (uint)n)];
         var returned = new uint[boundaries.Length];

@@ -58,7 +58,8 @@ internal static class EnginesCommand
                     default: throw new FormatException(Usage);
                 }
             }
-            subject = direct ? new TranslatorEngine(threshold) { Direct = DirectUse.Always, Sizes = sizes } : SoftwareEngines.Find(subjectName, threshold, sizes);
+            subject = direct ? new TranslatorEngine(threshold) { Direct = DirectUse.Always, Sizes = sizes }
+                : SoftwareEngines.Find(subjectName, threshold, sizes);
             if (direct && TranslatorEngine.WhyNotDirect() is { } reason) throw new FormatException($"direct execution does not work here: {reason}");
             reference = SoftwareEngines.Find(referenceName, threshold);
         }

@@ -9,7 +9,8 @@ namespace Bunraku.Fuzz;
 /// <summary>Hostile hypervisors inside guests, one after the other, beside a guest that must not notice.</summary>
 internal static class NestedCommand
 {
-    private const string Usage = "usage: fuzz-nested [--engine NAME] [--count ENTRIES] [--seed N] [--vendor amd|intel|both] [--rounds N] [--first ROUND] [--alone on|off]";
+    private const string Usage = "usage: fuzz-nested [--engine NAME] [--count ENTRIES] [--seed N] [--vendor amd|intel|both] "
+        + "[--rounds N] [--first ROUND] [--alone on|off]";
     private const int BystanderRounds = 200, RestMilliseconds = 1000;
 
     /// <summary>Both engines, which must agree at each exit and every few hundred instructions.</summary>
@@ -75,7 +76,8 @@ internal static class NestedCommand
                 string name = isVmx ? VmxNames.Of((VmxExitReason)(ushort)reason) : SvmNames.Of((SvmExit)reason);
                 reasons[name] = reasons.GetValueOrDefault(name) + times;
             }
-            if (result.Failure != null) failure = $"seed {seed}, {(isVmx ? "VMX" : "SVM")}, {(scribbles ? "with" : "without")} another processor: {result.Failure}";
+            if (result.Failure != null)
+                failure = $"seed {seed}, {(isVmx ? "VMX" : "SVM")}, {(scribbles ? "with" : "without")} another processor: {result.Failure}";
             if (watch.Elapsed - shown < TimeSpan.FromSeconds(10)) continue;
             shown = watch.Elapsed;
             Console.WriteLine(Line());

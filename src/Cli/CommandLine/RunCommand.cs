@@ -89,7 +89,8 @@ internal sealed class RunCommand : Command
     private readonly Option<string[]?> _networks = new("--net")
     {
         HelpName = "KIND[,NAME=VALUE]...",
-        Description = "a network card; once for each (eth0, eth1, ...). KIND: user (needs nothing), tap:NAME, unix:PATH or udp:PORT-PORT (cables to another VM). "
+        Description = "a network card; once for each (eth0, eth1, ...). "
+            + "KIND: user (needs nothing), tap:NAME, unix:PATH or udp:PORT-PORT (cables to another VM). "
             + "NAME: mac, mtu, queues; for user also hostfwd=[tcp|udp]:[ADDRESS:]PORT-[ADDRESS]:PORT, restrict, loopback, ipv6",
         Arity = ArgumentArity.OneOrMore,
         AllowMultipleArgumentsPerToken = false,
@@ -116,8 +117,8 @@ internal sealed class RunCommand : Command
         _guest.CompletionSources.Add([.. GuestImage.Names]);
         Arguments.Add(_guest);
         foreach (Option option in (Option[])[_bios, _kernel, _initrd, _modules, _append, _memory, _cpus, _engine, _localApic, _checkInterval, _direct, _cpu,
-            _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _compactDiscs, _networks, _rng, _debugExit, _testDevice, _noReboot,
-            _timeout, _stats, _statsJson, _trace, _perfMap])
+            _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _compactDiscs, _networks, _rng,
+            _debugExit, _testDevice, _noReboot, _timeout, _stats, _statsJson, _trace, _perfMap])
             Options.Add(option);
     }
 

@@ -28,7 +28,8 @@ public readonly record struct NestedCrossing(
 
     /// <summary>One line: instructions, vCPU, what happened.</summary>
     public override string ToString() =>
-        string.Create(CultureInfo.InvariantCulture, $"{Instructions,14} cpu{Cpu} {(IsEntry ? "entry" : "exit ")} rip {Rip:x16} {(IsVmx ? "vmcs" : "vmcb")} {Control:x}{Details()}");
+        string.Create(CultureInfo.InvariantCulture,
+            $"{Instructions,14} cpu{Cpu} {(IsEntry ? "entry" : "exit ")} rip {Rip:x16} {(IsVmx ? "vmcs" : "vmcb")} {Control:x}{Details()}");
 
     private string Details()
     {

@@ -103,7 +103,8 @@ public static class VmxNames
     {
         if (s_fields.TryGetValue(field, out string? name)) return name;
         string words = Enum.GetName(field) ?? $"{(int)field:X4}H";
-        foreach (string register in (string[])["Cs", "Esp", "Eip"]) words = words.Replace("Sysenter" + register, $" IA32_SYSENTER_{register.ToUpperInvariant()}");
+        foreach (string register in (string[])["Cs", "Esp", "Eip"])
+            words = words.Replace("Sysenter" + register, $" IA32_SYSENTER_{register.ToUpperInvariant()}");
         return Words(words.Replace("DebugCtl", "Debugctl"));
     }
 

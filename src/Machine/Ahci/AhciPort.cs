@@ -165,7 +165,8 @@ internal sealed partial class AhciPort(AhciController owner, int number, AtaDevi
     // ---- state
 
     public AhciPortState Save() => new(
-        _commandList, _receivedFis, (uint)_status, (uint)_enable, (uint)_command, _taskFile, _signature, _sataControl, _sataError, _active, _issued, _failed, _softReset, device?.Save());
+        _commandList, _receivedFis, (uint)_status, (uint)_enable, (uint)_command, _taskFile, _signature, _sataControl, _sataError,
+        _active, _issued, _failed, _softReset, device?.Save());
 
     public void Restore(AhciPortState state, string id)
     {

@@ -17,7 +17,8 @@ internal static class InitramfsBuilder
     /// <summary>Seconds between two looks at what Linux counted on the command's line. A look starts one process.</summary>
     private const int WatchPeriod = 3;
     private const uint Executable = 0x1ED;
-    private const string CommandPath = "/etc/bunraku/command", SessionPath = "/etc/bunraku/session", DhcpPath = "/etc/bunraku/dhcp", ModuleFolder = "/etc/bunraku/modules";
+    private const string CommandPath = "/etc/bunraku/command", SessionPath = "/etc/bunraku/session", DhcpPath = "/etc/bunraku/dhcp",
+        ModuleFolder = "/etc/bunraku/modules";
 
     private static readonly string[] Directories =
         ["bin", "sbin", "usr", "usr/bin", "usr/sbin", "dev", "proc", "sys", "run", "root", "tmp", "etc", "etc/bunraku", ModuleFolder[1..], "var"];

@@ -61,7 +61,8 @@ public abstract class VirtioDevice
     protected abstract void Notified(int queue);
 
     /// <summary>
-    /// All queues are gone, with what was taken from them: a device that is busy with a buffer finds that <see cref="Virtqueue.Use(DescriptorChain, uint)"/> refuses it.
+    /// All queues are gone, with what was taken from them: a device that is busy with a buffer finds that <see cref="Virtqueue.Use(DescriptorChain, uint)"/>
+    /// refuses it.
     /// </summary>
     protected virtual void DeviceReset()
     {

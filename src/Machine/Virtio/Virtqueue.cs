@@ -43,7 +43,9 @@ public abstract class Virtqueue
         return true;
     }
 
-    /// <summary>Gives several buffers back that belong together: the driver sees all of them or none. All were taken in this life of the queue, or none.</summary>
+    /// <summary>
+    /// Gives several buffers back that belong together: the driver sees all of them or none. All were taken in this life of the queue, or none.
+    /// </summary>
     /// <param name="written">Bytes that the device wrote, for each.</param>
     /// <inheritdoc cref="Use(DescriptorChain, uint)"/>
     public bool Use(ReadOnlySpan<DescriptorChain> buffers, ReadOnlySpan<uint> written)

@@ -21,7 +21,8 @@ public sealed record HostForward(bool IsUdp, IPEndPoint Host, IPEndPoint Guest)
         if (ends.Length != 2) throw new FormatException($"'{text}' does not lead anywhere; write for example tcp:127.0.0.1:2222-:22");
         IPEndPoint host = EndPoint(ends[0], IPAddress.Loopback, text);
         IPEndPoint guest = EndPoint(ends[1], IPAddress.Any, text);
-        if (guest.AddressFamily != host.AddressFamily) throw new FormatException($"'{text}': both addresses must be of IPv4, or both of IPv6, where the guest's has to be named");
+        if (guest.AddressFamily != host.AddressFamily)
+            throw new FormatException($"'{text}': both addresses must be of IPv4, or both of IPv6, where the guest's has to be named");
         if (guest.Port == 0) throw new FormatException($"'{text}': the guest's port is missing");
         return new HostForward(udp, host, guest);
     }

@@ -145,8 +145,10 @@ internal sealed unsafe class DirectExecution(Processor p, bool always) : IDispos
         if ((Flags.Get(s) & ~DirectRegisters.Free) != DirectRegisters.Required) return false;
         if (s->Cs.Selector != DirectRegisters.Code64 || s->Ss.Selector != DirectRegisters.Data || s->Fs.Selector != 0 || s->Gs.Selector != 0
             || s->Ds.Selector is not (0 or DirectRegisters.Data) || s->Es.Selector is not (0 or DirectRegisters.Data)) return false;
-        if (p.MustStep || p.Events.InterruptShadow || p.WriteWatch.IsOn || p.Following.Until != null || p.Memory.Rights.WereTaken || !p.Tlb.AllowsFills) return false;
-        if ((s->Mxcsr & ~0xFFFFu) != 0 || s->Rip >= DirectHelper.AddressEnd || s->Fs.Base >= DirectHelper.AddressEnd || s->Gs.Base >= DirectHelper.AddressEnd) return false;
+        if (p.MustStep || p.Events.InterruptShadow || p.WriteWatch.IsOn || p.Following.Until != null || p.Memory.Rights.WereTaken
+            || !p.Tlb.AllowsFills) return false;
+        if ((s->Mxcsr & ~0xFFFFu) != 0 || s->Rip >= DirectHelper.AddressEnd || s->Fs.Base >= DirectHelper.AddressEnd
+            || s->Gs.Base >= DirectHelper.AddressEnd) return false;
         return HasEqualDescriptors();
     }
 
@@ -238,7 +240,9 @@ internal sealed unsafe class DirectExecution(Processor p, bool always) : IDispos
         Counters.Entries++;
         TracedStop stop = process.Run();
         Volatile.Write(ref _inside, null);
-        if (stop != TracedStop.Ended && _registers.TryGet(process, out registers)) return stop;
+        // Nobody counts there; but what was to happen at the next instruction is over.
+        p.State->Retired++;
+        if (stop != TracedStop.Ended && _registers.TryGet(process, stop == TracedStop.SystemCall, out registers)) return stop;
         // What the program has done since it was entered is lost.
         Discard(space);
         throw new EngineException("a process that runs code of the guest directly was ended from outside, and its registers with it");

@@ -100,7 +100,9 @@ internal sealed unsafe class DirectHelper : IDisposable
         yield return (ram + 1, uint.MaxValue);
     }
 
-    /// <summary>A struct sock_fprog and its program (linux/filter.h, linux/seccomp.h): mmap and munmap of 64-bit code pass, everything else is a signal.</summary>
+    /// <summary>
+    /// A struct sock_fprog and its program (linux/filter.h, linux/seccomp.h): mmap and munmap of 64-bit code pass, everything else is a signal.
+    /// </summary>
     private void WriteFilter(Span<byte> room)
     {
         const ushort load = 0x20, jumpIfEqual = 0x15, result = 0x06;

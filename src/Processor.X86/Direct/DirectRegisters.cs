@@ -23,6 +23,8 @@ internal sealed unsafe class DirectRegisters(ProcessorState* s)
     private readonly byte[] _area = new byte[16384];
     private nuint _areaLength;
 
+    private static void Copy(byte* from, byte* to, int length) => new ReadOnlySpan<byte>(from, length).CopyTo(new Span<byte>(to, length));
+
     private bool TryPrepareArea(TracedProcess process, byte* area)
     {
         if (_areaLength != 0) return true;
@@ -52,14 +54,14 @@ internal sealed unsafe class DirectRegisters(ProcessorState* s)
         fixed (byte* area = _area)
         {
             if (!TryPrepareArea(process, area)) return false;
-            new ReadOnlySpan<byte>(s->Fxsave, ControlLength).CopyTo(new Span<byte>(area, ControlLength));
+            Copy(s->Fxsave, area, ControlLength);
             *(uint*)(area + MxcsrOffset) = s->Mxcsr;
-            new ReadOnlySpan<byte>(s->Fxsave + RegistersOffset, XmmOffset - RegistersOffset).CopyTo(new Span<byte>(area + RegistersOffset, XmmOffset - RegistersOffset));
+            Copy(s->Fxsave + RegistersOffset, area + RegistersOffset, XmmOffset - RegistersOffset);
             for (int n = 0; n < XmmCount; n++)
             {
                 byte* register = ProcessorState.SimdRegister(s, n);
-                new ReadOnlySpan<byte>(register, 16).CopyTo(new Span<byte>(area + XmmOffset + 16 * n, 16));
-                new ReadOnlySpan<byte>(register + 16, 16).CopyTo(new Span<byte>(area + s_upperOffset + 16 * n, 16));
+                Copy(register, area + XmmOffset + 16 * n, 16);
+                Copy(register + 16, area + s_upperOffset + 16 * n, 16);
             }
             // What is not listed here gets its initial value.
             *(ulong*)(area + HeaderOffset) = Components | (hiddenBy == 0 ? 0 : 1ul << PkruComponent);
@@ -75,7 +77,8 @@ internal sealed unsafe class DirectRegisters(ProcessorState* s)
     }
 
     /// <summary>Out of the helper, as they are; of RFLAGS what a program can change. False: it is gone, and the state is as it was.</summary>
-    public bool TryGet(TracedProcess process, out TracedRegisters registers)
+    /// <param name="inSystemCall">It stands behind a system call that the host did not carry out.</param>
+    public bool TryGet(TracedProcess process, bool inSystemCall, out TracedRegisters registers)
     {
         TracedRegisters r;
         registers = default;
@@ -84,21 +87,21 @@ internal sealed unsafe class DirectRegisters(ProcessorState* s)
         {
             nuint length = _areaLength;
             if (!process.TryGetExtended(area, ref length)) return false;
-            new ReadOnlySpan<byte>(area, ControlLength).CopyTo(new Span<byte>(s->Fxsave, ControlLength));
+            Copy(area, s->Fxsave, ControlLength);
             s->Mxcsr = *(uint*)(area + MxcsrOffset);
-            new ReadOnlySpan<byte>(area + RegistersOffset, XmmOffset - RegistersOffset).CopyTo(new Span<byte>(s->Fxsave + RegistersOffset, XmmOffset - RegistersOffset));
+            Copy(area + RegistersOffset, s->Fxsave + RegistersOffset, XmmOffset - RegistersOffset);
             for (int n = 0; n < XmmCount; n++)
             {
                 byte* register = ProcessorState.SimdRegister(s, n);
-                new ReadOnlySpan<byte>(area + XmmOffset + 16 * n, 16).CopyTo(new Span<byte>(register, 16));
-                new ReadOnlySpan<byte>(area + s_upperOffset + 16 * n, 16).CopyTo(new Span<byte>(register + 16, 16));
+                Copy(area + XmmOffset + 16 * n, register, 16);
+                Copy(area + s_upperOffset + 16 * n, register + 16, 16);
             }
             new Span<byte>(area + HeaderOffset, (int)_areaLength - HeaderOffset).Clear();
         }
         (s->R15, s->R14, s->R13, s->R12, s->Rbp, s->Rbx, s->R11, s->R10) = (r.R15, r.R14, r.R13, r.R12, r.Rbp, r.Rbx, r.R11, r.R10);
         (s->R9, s->R8, s->Rcx, s->Rdx, s->Rsi, s->Rdi) = (r.R9, r.R8, r.Rcx, r.Rdx, r.Rsi, r.Rdi);
         // In a system call RAX is the host's answer already.
-        s->Rax = r.OriginalRax == ulong.MaxValue ? r.Rax : r.OriginalRax;
+        s->Rax = inSystemCall ? r.OriginalRax : r.Rax;
         (s->Rip, s->Rsp) = (r.Rip, r.Rsp);
         const uint fromProgram = (uint)(Rflags.Arithmetic | Rflags.Df | Rflags.Tf | Rflags.Nt | Rflags.Ac | Rflags.Id);
         Flags.Set(s, Flags.Get(s) & ~fromProgram | (uint)r.Rflags & fromProgram);

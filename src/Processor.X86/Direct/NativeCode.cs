@@ -70,9 +70,9 @@ internal static class NativeCode
     }
 
     /// <summary>
-    /// No instruction from an entry on, one behind the other to the end of the page, is one that would show the host and is too short to be refused wherever its
-    /// bytes stand: every fifth page has such bytes by chance, in the middle of others. What a jump into the middle of an instruction could show is a leak that
-    /// docs/direct.md names.
+    /// No instruction from an entry on, one behind the other to the end of the page, is one that would show the host and is too short to be refused wherever
+    /// its bytes stand: every fifth page has such bytes by chance, in the middle of others. What a jump into the middle of an instruction could show is a leak
+    /// that docs/direct.md names.
     /// </summary>
     /// <param name="entry">Offset in the page.</param>
     public static bool IsStraightCodeInnocent(ReadOnlySpan<byte> page, int entry)

@@ -48,7 +48,8 @@ public static class PagingReport
         string entry = step.Entry.ToString($"x{digits}", CultureInfo.InvariantCulture);
         string place = step.Address == 0 ? "register" : step.Address.ToString("x", CultureInfo.InvariantCulture);
         if (step.Stage == 2)
-            text.Append(CultureInfo.InvariantCulture, $"    {step.For:x12} {(step.Format == PagingFormat.Extended ? "EPT" : "N")} {step.Name,-5} {place,12} {entry} {Flags(step)}\n");
+            text.Append(CultureInfo.InvariantCulture,
+                $"    {step.For:x12} {(step.Format == PagingFormat.Extended ? "EPT" : "N")} {step.Name,-5} {place,12} {entry} {Flags(step)}\n");
         else text.Append(CultureInfo.InvariantCulture, $"  {step.Name,-5} {place,16}  {entry} {Flags(step)}\n");
     }
 
@@ -62,7 +63,8 @@ public static class PagingReport
             string type = (e >> 3 & 7) switch { 0 => "UC", 1 => "WC", 4 => "WT", 5 => "WP", 6 => "WB", _ => "reserved type" };
             return $"{rights} {type}{(step.Level > 1 ? " large" : "")}{((e & 3) == 2 ? " misconfigured" : "")}";
         }
-        string flags = $"{Letter(e, 0, 'P')}{Letter(e, 1, 'W')}{Letter(e, 2, 'U')}{Letter(e, 5, 'A')}{Letter(e, 6, 'D')}{Letter(e, 8, 'G')}{Letter(e, 63, 'N')}";
+        string flags = $"{Letter(e, 0, 'P')}{Letter(e, 1, 'W')}{Letter(e, 2, 'U')}{Letter(e, 5, 'A')}"
+            + $"{Letter(e, 6, 'D')}{Letter(e, 8, 'G')}{Letter(e, 63, 'N')}";
         return flags + (step is { IsLeaf: true, Level: > 1 } ? " large" : "");
     }
 
@@ -76,7 +78,8 @@ public static class PagingReport
         if (walk.Levels > 0)
         {
             bool writes = own.All(s => (s.Entry & 2) != 0), user = own.All(s => (s.Entry & 4) != 0), noExecute = own.Any(s => s.Entry >> 63 != 0);
-            text.Append(user ? ", user" : ", supervisor").Append(writes ? ", read and write" : ", read only").Append(noExecute ? ", no execution" : ", execution");
+            text.Append(user ? ", user" : ", supervisor").Append(writes ? ", read and write" : ", read only")
+                .Append(noExecute ? ", no execution" : ", execution");
         }
         if (walk.SecondFormat is { } format && walk.GuestPhysical is { } address)
         {

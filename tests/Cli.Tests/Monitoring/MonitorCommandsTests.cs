@@ -21,7 +21,8 @@ public class MonitorCommandsTests
     [InlineData("h i", "help", "i")]
     [InlineData("st", "stop")]
     [InlineData("s", null, "'s' may be sysrq or stop")]
-    [InlineData("info", null, "info what? info status, info registers, info vmx, info svm, info paging, info tlb, info cpus, info stats, info translator, info exits")]
+    [InlineData("info", null,
+        "info what? info status, info registers, info vmx, info svm, info paging, info tlb, info cpus, info stats, info translator, info exits")]
     [InlineData("info regsters", null, "unknown command 'info regsters'; did you mean 'info registers'?")]
     [InlineData("qiut", null, "unknown command 'qiut'; did you mean 'quit'?")]
     [InlineData("frobnicate", null, "unknown command 'frobnicate'; 'help' lists the commands")]

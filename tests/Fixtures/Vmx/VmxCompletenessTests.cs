@@ -213,7 +213,8 @@ public sealed class VmxCompletenessTests
     }
 
     /// <summary>Names of all fixtures of VMX.</summary>
-    private static HashSet<string> Tests() => [.. typeof(VmxCompletenessTests).Assembly.GetTypes().Where(t => t.Name.StartsWith("Vmx", StringComparison.Ordinal))
+    private static HashSet<string> Tests() => [.. typeof(VmxCompletenessTests).Assembly.GetTypes()
+        .Where(t => t.Name.StartsWith("Vmx", StringComparison.Ordinal))
         .SelectMany(t => t.GetMethods()).Where(m => m.IsDefined(typeof(FactAttribute), inherit: true)).Select(m => m.Name)];
 
     [Theory]

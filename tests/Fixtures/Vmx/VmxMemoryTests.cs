@@ -24,7 +24,8 @@ public sealed class VmxMemoryTests
     /// <summary>Pages from <see cref="Layout.Spare"/> on are the user's in the guest's tables, those below the supervisor's; the guest is at CPL 0.</summary>
     [Theory]
     // User-mode addresses by bit 10, the others by bit 2; without the control all by bit 2.
-    [Engines(true, Layout.Spare, 7ul, 4u | 7 << 3), Engines(true, Layout.Spare, 3ul | 1 << 10, null), Engines(true, Layout.Data, 3ul | 1 << 10, 4u | 3 << 3 | 1 << 6),
+    [Engines(true, Layout.Spare, 7ul, 4u | 7 << 3), Engines(true, Layout.Spare, 3ul | 1 << 10, null),
+        Engines(true, Layout.Data, 3ul | 1 << 10, 4u | 3 << 3 | 1 << 6),
         Engines(true, Layout.Data, 7ul, null), Engines(false, Layout.Spare, 3ul | 1 << 10, 4u | 3 << 3), Engines(false, Layout.Spare, 7ul, null),
         Engines(true, Layout.Spare, 1ul << 10, null)]
     public void Mode_based_execute_control_tells_user_mode_addresses_from_the_others(string engine, bool control, uint page, ulong rights, uint? violation)

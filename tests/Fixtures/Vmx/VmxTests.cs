@@ -79,7 +79,8 @@ public sealed class VmxTests
 
     /// <summary>What an earlier entry has found valid is looked at again when it was written.</summary>
     [Theory]
-    [Engines(VmField.GuestRights + 2, 0ul, 0x8000_0021u), Engines(VmField.GuestRflags, 0x2_0002ul, 0x8000_0021u), Engines(VmField.GuestRip, 1ul << 60, 0x8000_0021u),
+    [Engines(VmField.GuestRights + 2, 0ul, 0x8000_0021u), Engines(VmField.GuestRflags, 0x2_0002ul, 0x8000_0021u),
+        Engines(VmField.GuestRip, 1ul << 60, 0x8000_0021u),
         Engines(VmField.GuestCr0, 0x8000_0001ul, 0x8000_0021u), Engines(VmField.Primary, 0ul, 7u), Engines(0x6C00u, 0ul, 8u), Engines(0x2012u, 0ul, 0u)]
     public void A_later_entry_checks_what_was_written_since(string engine, uint field, ulong value, uint outcome)
     {

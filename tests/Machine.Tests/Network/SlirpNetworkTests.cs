@@ -184,7 +184,8 @@ public sealed class SlirpNetworkTests
             byte[] frame = new byte[random.Next(Frame.HeaderLength, 200)];
             random.NextBytes(frame);
             good.AsSpan(0, Math.Min(good.Length, random.Next(frame.Length + 1))).CopyTo(frame);
-            if (random.Next(4) == 0) (frame[12], frame[13]) = random.Next(3) switch { 0 => ((byte)0x86, (byte)0xDD), 1 => ((byte)8, (byte)6), _ => ((byte)8, (byte)0) };
+            if (random.Next(4) == 0)
+                (frame[12], frame[13]) = random.Next(3) switch { 0 => ((byte)0x86, (byte)0xDD), 1 => ((byte)8, (byte)6), _ => ((byte)8, (byte)0) };
             network.Send(default, frame);
             if (n % 64 == 0) network.Serve(receiver, waits: false);
         }

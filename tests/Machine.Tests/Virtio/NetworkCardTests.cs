@@ -232,7 +232,9 @@ public sealed class NetworkCardTests
         Assert.Equal(good, Assert.Single(cable.Sent));
     }
 
-    /// <summary>Section 5.1.6.2.1: a large TCP frame leaves as segments that a receiver takes; FIN and PSH on the last one, CWR on the first (RFC 3168).</summary>
+    /// <summary>
+    /// Section 5.1.6.2.1: a large TCP frame leaves as segments that a receiver takes; FIN and PSH on the last one, CWR on the first (RFC 3168).
+    /// </summary>
     [Theory, InlineData(false), InlineData(true)]
     public void A_large_frame_leaves_in_segments(bool is6)
     {

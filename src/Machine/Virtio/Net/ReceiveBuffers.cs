@@ -47,7 +47,9 @@ internal sealed class ReceiveBuffers
         return Outcome.Ready;
     }
 
-    /// <summary>Writes a frame that fits. The buffers that it is in, with what was written to each, are to be completed before anything else is asked.</summary>
+    /// <summary>
+    /// Writes a frame that fits. The buffers that it is in, with what was written to each, are to be completed before anything else is asked.
+    /// </summary>
     /// <exception cref="VirtqueueException">A buffer is not in RAM.</exception>
     public (DescriptorChain[] Buffers, uint[] Written) Fill(DmaSpace dma, in FrameWork work, ReadOnlySpan<byte> frame)
     {
@@ -63,7 +65,8 @@ internal sealed class ReceiveBuffers
             DescriptorChain buffer = buffers[n];
             ulong at = n == 0 ? (ulong)FrameWork.Length : 0;
             int length = (int)Math.Min(buffer.WritableLength - at, (ulong)frame.Length);
-            if (n == 0 && !buffer.TryWrite(dma, 0, header) || !buffer.TryWrite(dma, at, frame[..length])) throw new VirtqueueException("a buffer is not in RAM");
+            if (n == 0 && !buffer.TryWrite(dma, 0, header) || !buffer.TryWrite(dma, at, frame[..length]))
+                throw new VirtqueueException("a buffer is not in RAM");
             frame = frame[length..];
             _written[n] = (uint)at + (uint)length;
             _bytes -= buffer.WritableLength;

@@ -43,7 +43,8 @@ public sealed class ConsoleDevice : VirtioDevice
     /// <param name="id">Its name in the machine.</param>
     /// <param name="ports">By number; null: no such port. A driver without the feature has the first one alone.</param>
     public ConsoleDevice(string id, params IReadOnlyList<ConsolePort?> ports)
-        : base(id, VirtioType.Console, [.. Enumerable.Range(0, 2 * (ports.Count + 1)).Select(n => (ushort)(n is ControlIn or ControlOut ? ControlSize : QueueSize))])
+        : base(id, VirtioType.Console,
+            [.. Enumerable.Range(0, 2 * (ports.Count + 1)).Select(n => (ushort)(n is ControlIn or ControlOut ? ControlSize : QueueSize))])
     {
         _ports = [.. ports];
         _work = Work;

@@ -34,7 +34,8 @@ internal sealed unsafe class ExtendedPageTables(Processor p, Vmx vmx) : SecondSt
     public override SecondStageResult Translate(ulong guestPhysical, SecondStageAccess access)
     {
         bool flags = (Pointer & PointerAccessedDirty) != 0;
-        ulong wanted = (access.Wanted & PageRights.Execute) != 0 ? _modeBased && access.IsUserAddress ? UserExecuteBit : ExecuteBit : (access.Wanted & PageRights.Write) != 0 ? WriteBit : ReadBit;
+        ulong wanted = (access.Wanted & PageRights.Execute) != 0 ? _modeBased && access.IsUserAddress ? UserExecuteBit : ExecuteBit
+            : (access.Wanted & PageRights.Write) != 0 ? WriteBit : ReadBit;
         // With accessed and dirty flags the processor's accesses to paging structures count as writes.
         if (access.IsTableAccess && flags) wanted = ReadBit | WriteBit;
         if (guestPhysical >> 48 != 0) return Violation(wanted, 0, SuppressExceptionBit);
