@@ -43,7 +43,7 @@ internal sealed record RunOptions : VmOptions
     /// <summary>How often the engine <c>check</c> compares.</summary>
     public CheckInterval CheckInterval { get; init; } = CheckInterval.Default;
     /// <summary>Which programs of the guest run directly on the host's processor.</summary>
-    public DirectUse Direct { get; init; } = DirectUse.WherePays;
+    public DirectUse Direct { get; init; }
     public SerialTarget Serial { get; init; }
     public bool Stats { get; init; }
     public string? StatsJson { get; init; }

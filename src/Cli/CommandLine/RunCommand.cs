@@ -44,7 +44,7 @@ internal sealed class RunCommand : Command
         "how often the engine 'check' compares at least: a number of instructions, or a time such as 20us or 1ms (default 100us)", t => ParseInterval(t));
     private readonly Option<DirectChoice?> _direct =
         SingleValue.Parsed<DirectChoice?>("--direct", "auto|on|off",
-        "run computing programs of the guest on the host's processor as they are: with one processor where possible (auto, the default), always, or never",
+        "run computing programs of the guest on the host's processor as they are: with one processor and where possible (auto), or else not at all (on)",
         ParseDirect, "auto", "on", "off");
     private readonly Option<string?> _cpu =
         SingleValue.Text("--cpu", "MODEL[,+FEATURE,-FEATURE]",
@@ -213,7 +213,8 @@ internal sealed class RunCommand : Command
     /// <remarks>Several vCPUs take pages from each other too often; so far nobody measures when that pays.</remarks>
     private static DirectUse ChooseDirect(DirectChoice? choice, string engine, bool isCapped, int cpus)
     {
-        if (choice != DirectChoice.On) return choice == DirectChoice.Off || isCapped || cpus > 1 ? DirectUse.None : DirectUse.WherePays;
+        if (choice is null or DirectChoice.Off) return DirectUse.None;
+        if (choice == DirectChoice.Auto) return isCapped || cpus > 1 ? DirectUse.None : DirectUse.WherePays;
         if (engine is not ("auto" or "bt")) throw new UsageException($"--direct on is for --engine bt, not for {engine}");
         if (isCapped) throw new UsageException("--direct on does not go with --cpu-cap, which counts the time of virtual processors alone");
         return TranslatorEngine.WhyNotDirect() is { } reason ? throw new UsageException($"--direct on does not work here: {reason}") : DirectUse.WherePays;

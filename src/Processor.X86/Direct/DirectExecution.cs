@@ -206,6 +206,7 @@ internal sealed unsafe class DirectExecution(Processor p, bool always) : IDispos
             var space = new ShadowSpace(new DirectHelper(p.Memory.Backing, _registers), birth);
             _spaces.Add(space);
             Counters.HelpersStarted++;
+            MeasureEntry(space.Helper);
             return space;
         }
         catch (Win32Exception e)
@@ -214,6 +215,21 @@ internal sealed unsafe class DirectExecution(Processor p, bool always) : IDispos
             Refusal = e.Message;
             return null;
         }
+    }
+
+    /// <summary>Enters for nothing a few times: the median is what an entry costs here and now.</summary>
+    private void MeasureEntry(DirectHelper helper)
+    {
+        const int times = 9;
+        Span<long> taken = stackalloc long[times];
+        for (int n = 0; n < times; n++)
+        {
+            long begin = Stopwatch.GetTimestamp();
+            if (!helper.TryEnterForNothing()) return;
+            taken[n] = Stopwatch.GetTimestamp() - begin;
+        }
+        taken.Sort();
+        _policy.EntryCost = taken[times / 2];
     }
 
     /// <summary>Runs guest code in the helper; the state is what it left.</summary>

@@ -180,6 +180,17 @@ internal sealed unsafe class DirectHelper : IDisposable
         return true;
     }
 
+    /// <summary>Does all that an entry does, up to a system call in the routines that is not carried out. False: the process is gone.</summary>
+    public bool TryEnterForNothing()
+    {
+        TracedRegisters r;
+        if (!_registers.TryShowAll(_process) || !_process.TryGetRegisters(&r)) return false;
+        r.Rip = _image.SystemCallAddress;
+        r.OriginalRax = ulong.MaxValue;
+        return _process.TrySetRegisters(&r) && _process.Run() == TracedStop.SystemCall && _process.TryGetRegisters(&r)
+            && _registers.TryReadArea(_process);
+    }
+
     /// <summary>Executes the first calls of the table. False: one failed, or the process is gone.</summary>
     private bool Execute(int count, out ulong result)
     {

@@ -9,8 +9,8 @@ namespace Bunraku.Processor.X86;
 /// <param name="always">Every program always, for tests.</param>
 internal sealed class DirectPolicy(bool always)
 {
-    /// <summary>What one entry and exit costs, in ticks of <see cref="Stopwatch"/>. Measured on hosts that are virtual machines themselves.</summary>
-    private static readonly long s_entryCost = Stopwatch.Frequency / 100_000; // 10 µs
+    /// <summary>What one entry and exit costs, in ticks of <see cref="Stopwatch"/>, as was measured when a helper was started.</summary>
+    public long EntryCost { get; set; } = Stopwatch.Frequency / 50_000; // 20 µs
     /// <summary>A program that is younger is not worth a helper.</summary>
     private static readonly long s_leastAge = Stopwatch.Frequency / 100; // 10 ms
     /// <summary>A shadow is compared with the guest's tables so often.</summary>
@@ -62,11 +62,13 @@ internal sealed class DirectPolicy(bool always)
     public void Count(long begin, long end)
     {
         _entries++;
-        _direct += Math.Max(end - begin - s_entryCost, 0);
+        _direct += Math.Max(end - begin - EntryCost, 0);
     }
 
-    /// <summary>What was computed directly is worth what it cost. Translated it would have taken at least three times as long.</summary>
-    private bool Pays => 2 * _direct >= _entries * s_entryCost;
+    /// <summary>
+    /// What was computed directly is worth what it cost: translated it would have taken about three times as long, and the caches are cold after each entry.
+    /// </summary>
+    private bool Pays => _direct >= 2 * _entries * EntryCost;
 
     /// <summary>The program may be entered once more in this stretch.</summary>
     public bool MayGoOn => always || _entries < EntriesForNothing || Pays;

@@ -46,6 +46,18 @@ internal sealed unsafe class DirectRegisters(ProcessorState* s)
         }
     }
 
+    /// <summary>Reads vector registers and x87 state for nothing. False: the process is gone.</summary>
+    public bool TryReadArea(TracedProcess process)
+    {
+        fixed (byte* area = _area)
+        {
+            nuint length = _areaLength;
+            bool done = process.TryGetExtended(area, ref length);
+            new Span<byte>(area + HeaderOffset, (int)_areaLength - HeaderOffset).Clear();
+            return done;
+        }
+    }
+
     /// <summary>Into the helper. False: it is gone.</summary>
     /// <param name="hiddenBy">Protection key of pages to which the program has no right; 0: none.</param>
     public bool TrySet(TracedProcess process, int hiddenBy)

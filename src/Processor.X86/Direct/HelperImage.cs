@@ -47,6 +47,9 @@ internal sealed unsafe class HelperImage : IDisposable
     /// <summary>In the program that the helper begins with: a system call and a breakpoint behind it.</summary>
     public readonly ulong FirstSystemCall;
 
+    /// <summary>In the routines: the instruction that makes system calls.</summary>
+    public readonly ulong SystemCallAddress;
+
     public HelperImage()
     {
         byte[] program = Assemble(LoadAddress + HeaderLength + SegmentLength, a =>
@@ -65,7 +68,7 @@ internal sealed unsafe class HelperImage : IDisposable
         var file = new Span<byte>(Bytes.Pointer, (int)PageSize);
         WriteHeader(file, program.Length);
         program.CopyTo(file[(HeaderLength + SegmentLength)..]);
-        Assemble(Address, a =>
+        byte[] routine = Assemble(Address, a =>
         {
             Label next = a.CreateLabel(), stop = a.CreateLabel();
             a.Label(ref next);
@@ -84,7 +87,9 @@ internal sealed unsafe class HelperImage : IDisposable
             a.jne(next);
             a.Label(ref stop);
             a.int3();
-        }).CopyTo(new Span<byte>(Bytes.Pointer + Routines, (int)PageSize));
+        });
+        routine.CopyTo(new Span<byte>(Bytes.Pointer + Routines, (int)PageSize));
+        SystemCallAddress = Address + (ulong)routine.AsSpan().IndexOf((ReadOnlySpan<byte>)[0x0F, 0x05]);
     }
 
     /// <summary>Address of the table in the helper.</summary>
