@@ -4,13 +4,13 @@ namespace Bunraku.Cli.Tests;
 
 /// <summary>
 /// Class fixture: the files of the Linux guests are there. The first use of a guest downloads them and says so on standard error, where tests look for
-/// complaints.
+/// complaints. A guest with a command wants drivers, too.
 /// </summary>
 public sealed class LinuxGuestFiles
 {
     private static readonly Lazy<string> s_kernel = new(() =>
     {
-        foreach ((string guest, _) in DebianPackages.KernelNames) GuestImage.Prepare(new VmOptions { Guest = guest }, new VmWords(), null);
+        foreach ((string guest, _) in DebianPackages.KernelNames) GuestImage.Prepare(new VmOptions { Guest = guest, Command = ["true"] }, new VmWords(), null);
         return new DebianPackages(new GuestCache()).FindKernel(DebianPackages.KernelNames[0].Name);
     });
 
