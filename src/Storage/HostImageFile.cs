@@ -88,7 +88,23 @@ public sealed class HostImageFile : IImageFile
     /// QEMU's locks (block/file-posix.c in its sources): a byte for each thing that a user does with the file, and one for each that it does not let others do.
     /// Each takes its own and then looks whether somebody has the opposite one.
     /// </summary>
+    /// <remarks>
+    /// A lock of this process that was given up may be held for a moment longer by a child of it that has not come to its exec yet: what is taken is tried again
+    /// for a second.
+    /// </remarks>
     private void Lock()
+    {
+        const int attempts = 50, pauseMilliseconds = 20;
+        for (int n = 0; !TryLock(); n++)
+        {
+            if (n == attempts)
+                throw new DiskException($"disk {Name}: is in use by another virtual machine or tool{(IsReadOnly ? ", which writes" : "")}; end that first"
+                    + (IsReadOnly ? "" : ", or use the disk read-only if it only reads"));
+            Thread.Sleep(pauseMilliseconds);
+        }
+    }
+
+    private bool TryLock()
     {
         const int doesBase = 100, forbidsBase = 200, read = 0, write = 1, resize = 3;
         ReadOnlySpan<int> does = IsReadOnly ? [read] : [read, write, resize], forbids = [write, resize];
@@ -97,9 +113,7 @@ public sealed class HostImageFile : IImageFile
         foreach (int what in forbids) taken &= HostFile.TryLockByte(_file, forbidsBase + what);
         foreach (int what in does) taken &= !HostFile.IsByteLocked(_file, forbidsBase + what);
         foreach (int what in forbids) taken &= !HostFile.IsByteLocked(_file, doesBase + what);
-        if (!taken)
-            throw new DiskException($"disk {Name}: is in use by another virtual machine or tool{(IsReadOnly ? ", which writes" : "")}; end that first"
-                + (IsReadOnly ? "" : ", or use the disk read-only if it only reads"));
+        return taken;
     }
 
     /// <inheritdoc/>
