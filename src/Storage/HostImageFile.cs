@@ -89,8 +89,8 @@ public sealed class HostImageFile : IImageFile
     /// Each takes its own and then looks whether somebody has the opposite one.
     /// </summary>
     /// <remarks>
-    /// A lock of this process that was given up may be held for a moment longer by a child of it that has not come to its exec yet: what is taken is tried again
-    /// for a second.
+    /// A lock of this process that was given up may be held for a moment longer by a child of it that has not come to its exec yet: what is taken is tried
+    /// again for a second.
     /// </remarks>
     private void Lock()
     {

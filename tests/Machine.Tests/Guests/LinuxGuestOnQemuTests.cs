@@ -28,7 +28,7 @@ public sealed class LinuxGuestOnQemuTests : IDisposable
             bool ready = messages.InputReady;
             messages.Filter(com1, console);
             if (ready != messages.InputReady || taken != messages.FramesTaken) mayContinue.Release();
-        // On a busy host QEMU's timer may come too late for Linux's check.
+            // On a busy host QEMU's timer may come too late for Linux's check.
         }, "-m", "512M", "-kernel", kernelPath, "-initrd", initrdPath, "-append", guest.Append + " no_timer_check");
         if (input is not null)
         {
