@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using Bunraku.Platform;
+using Microsoft.Win32.SafeHandles;
 
 namespace Bunraku.Engines;
 
@@ -317,6 +318,17 @@ public sealed unsafe class GuestMemory : IDisposable
         {
             if ((pages[(int)(page / 64)] >> (int)(page % 64) & 1) != 0) DeviceWrites.Mark(region.Offset + (page << PageShift));
         }
+    }
+
+    /// <summary>
+    /// Makes the memory what a file says: see <see cref="RamBacking.Load"/>. Nobody uses it meanwhile. Code that vCPUs have decoded is forgotten; rights and
+    /// logs are as they were.
+    /// </summary>
+    /// <inheritdoc cref="RamBacking.Load"/>
+    public void Load(SafeFileHandle file, IReadOnlyList<FileRange> ranges)
+    {
+        Backing.Load(file, ranges);
+        Code.AllWritten();
     }
 
     /// <summary>Tells who has read code from the page of <paramref name="offset"/> in the backing memory that a device wrote there.</summary>

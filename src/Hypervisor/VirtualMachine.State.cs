@@ -60,6 +60,20 @@ public abstract partial class VirtualMachine
         }
     }
 
+    /// <summary>Copies out the state of all parts, and has the RAM copied: as <see cref="Save()"/>, without a copy of the RAM in this process.</summary>
+    /// <param name="memory">Called with the RAM, which stands still until it returns. An exception of its own comes out here.</param>
+    /// <inheritdoc cref="Save()"/>
+    public IReadOnlyList<SavedState> Save(Action<GuestMemory> memory)
+    {
+        lock (_pauseLock)
+        {
+            RequirePause();
+            if (_resetPending) Reset();
+            memory(Memory);
+            return [.. Parts().Select(p => WithLock(p, () => StateSerializer.Save(p)))];
+        }
+    }
+
     /// <summary>
     /// Makes this machine what the saved one was. While it is paused; it may be new, or have run. It must have the same shape: RAM, number of vCPUs, devices,
     /// counter frequency, and a CPU model that has all features of the other one. Engines may differ.
@@ -67,24 +81,29 @@ public abstract partial class VirtualMachine
     /// <exception cref="StateFormatException">The state does not fit; the machine is of no use any more if the message names a device or a vCPU.</exception>
     /// <exception cref="InvalidOperationException">The machine is not paused.</exception>
     /// <exception cref="ObjectDisposedException">It has come to its end.</exception>
-    public void Restore(MachineState state)
+    public void Restore(MachineState state) => Restore(state.Parts, state.Memory);
+
+    /// <param name="saved">The parts.</param>
+    /// <param name="memory">What the RAM is to hold.</param>
+    /// <inheritdoc cref="Restore(MachineState)"/>
+    public void Restore(IReadOnlyList<SavedState> saved, IMemoryContent memory)
     {
         lock (_pauseLock)
         {
             RequirePause();
             _resetPending = false; // of the guest that was here
             IStateful[] parts = [.. Parts()];
-            Dictionary<string, SavedState> saved = [];
-            foreach (SavedState part in state.Parts)
+            Dictionary<string, SavedState> states = [];
+            foreach (SavedState part in saved)
             {
-                if (!saved.TryAdd(part.Id, part)) throw new StateFormatException($"the saved machine has {part.Id} twice");
+                if (!states.TryAdd(part.Id, part)) throw new StateFormatException($"the saved machine has {part.Id} twice");
             }
-            string[] missing = [.. parts.Where(p => !saved.ContainsKey(p.Id)).Select(p => p.Id)], unknown = [.. saved.Keys.Except(parts.Select(p => p.Id))];
+            string[] missing = [.. parts.Where(p => !states.ContainsKey(p.Id)).Select(p => p.Id)], unknown = [.. states.Keys.Except(parts.Select(p => p.Id))];
             if (missing.Length > 0) throw new StateFormatException($"the saved machine has no {string.Join(", ", missing)}");
             if (unknown.Length > 0) throw new StateFormatException($"this machine has no {string.Join(", ", unknown)}, the saved one has");
-            StateSerializer.Restore(parts[0], saved[parts[0].Id]); // before anything is changed
-            state.Memory.CopyTo(Memory);
-            foreach (IStateful part in parts.Skip(1)) WithLock(part, () => StateSerializer.Restore(part, saved[part.Id]));
+            StateSerializer.Restore(parts[0], states[parts[0].Id]); // before anything is changed
+            memory.CopyTo(Memory);
+            foreach (IStateful part in parts.Skip(1)) WithLock(part, () => StateSerializer.Restore(part, states[part.Id]));
         }
     }
 

@@ -31,6 +31,12 @@ public record VirtualMachineOptions
 
     /// <summary>Where the guest's wall clock comes from.</summary>
     public TimeProvider TimeOfDay { get; init; } = TimeProvider.System;
+
+    /// <summary>
+    /// The RAM can show a file's pages (<see cref="GuestMemory.Load"/>), so that a machine is restored without reading it. Engines do without what needs its
+    /// pages at other addresses of the host.
+    /// </summary>
+    public bool PrivateMemory { get; init; }
 }
 
 /// <summary>Why a VM ended.</summary>
@@ -71,7 +77,7 @@ public abstract partial class VirtualMachine : IDisposable
     protected VirtualMachine(IEngine engine, IReadOnlyList<MemoryRegion> memory, VirtualMachineOptions options)
     {
         TimeOfDay = options.TimeOfDay;
-        Memory = new GuestMemory(memory, shared: !engine.UsesHostPaging);
+        Memory = new GuestMemory(memory, shared: !engine.UsesHostPaging && !options.PrivateMemory);
         try
         {
             if (!options.CpuTime.IsDefault) _cpuTime = new CpuTimeControl(options.CpuTime, Memory, () => _cpus);

@@ -7,7 +7,7 @@ namespace Bunraku.Platform;
 /// <summary>What .NET does not tell about a file.</summary>
 public static unsafe class HostFile
 {
-    private const ushort TypeMask = 0xF000, CharacterDevice = 0x2000, BlockDevice = 0x6000, Socket = 0xC000;
+    private const ushort TypeMask = 0xF000, CharacterDevice = 0x2000, BlockDevice = 0x6000, Socket = 0xC000, Regular = 0x8000;
 
     /// <summary>The path leads to a Unix socket. False when there is no such file.</summary>
     /// <remarks>Linux manual page statx(2).</remarks>
@@ -15,6 +15,14 @@ public static unsafe class HostFile
     {
         Libc.FileStatus status;
         return Libc.Statx(Libc.CurrentFolder, path, 0, Libc.StatxType, &status) == 0 && (status.Mode & TypeMask) == Socket;
+    }
+
+    /// <summary>The path leads to something that is no regular file: a folder, a pipe, a device, a socket. False when there is nothing.</summary>
+    /// <remarks>Linux manual page statx(2); asked without opening, for opening a pipe waits.</remarks>
+    public static bool IsSpecial(string path)
+    {
+        Libc.FileStatus status;
+        return Libc.Statx(Libc.CurrentFolder, path, 0, Libc.StatxType, &status) == 0 && (status.Mode & TypeMask) != Regular;
     }
 
     /// <summary>The path leads to a character or block device. False when there is no such file.</summary>

@@ -1,8 +1,15 @@
 using System.Buffers.Binary;
 using System.ComponentModel;
 using System.Runtime.InteropServices;
+using Microsoft.Win32.SafeHandles;
 
 namespace Bunraku.Platform;
+
+/// <summary>A piece of memory that a file holds.</summary>
+/// <param name="Offset">Where it lies in the memory.</param>
+/// <param name="Length">Bytes.</param>
+/// <param name="Position">Where it begins in the file.</param>
+public readonly record struct FileRange(ulong Offset, ulong Length, long Position);
 
 /// <summary>
 /// A guest's RAM: zero-filled memory in huge pages where the host has them. They spare misses of the host's TLB, of which software that walks a guest's memory
@@ -21,6 +28,7 @@ public sealed unsafe class RamBacking : HostMapping
 
     /// <summary>Not 0 for each huge page that was asked for.</summary>
     private readonly byte[] _enlarged;
+    private IReadOnlyList<FileRange> _loaded = []; // what a file stands behind until it is written to
 
     /// <summary>Maps <paramref name="length"/> bytes (rounded up to 4 KiB), aligned to 2 MiB.</summary>
     /// <param name="shared">Pages can be seen at a second address.</param>
@@ -77,10 +85,90 @@ public sealed unsafe class RamBacking : HostMapping
         HugePages.Collapse(page);
     }
 
-    /// <summary>Ranges that take host memory or swap, by offset; all other bytes are zero, and to read them would take memory for them.</summary>
+    /// <summary>
+    /// Makes the memory what a file says: what lies in no range is zero. Memory that is not shared shows the file's pages from then on, and a page is read when
+    /// it is touched, and copied when it is written to; so the file must stay as it is for as long as this lives (it can be unlinked). Shared memory is read in.
+    /// Nobody uses the memory meanwhile.
+    /// </summary>
+    /// <param name="file">To be read. Can be closed afterwards.</param>
+    /// <param name="ranges">By ascending offset, made of pages of 4096 bytes at positions that are multiples of that, none in another, each inside.</param>
+    /// <exception cref="ArgumentException">The ranges are not like that.</exception>
+    /// <exception cref="Win32Exception">The host refuses; what the memory holds is not defined then.</exception>
+    /// <exception cref="IOException">The file cannot be read, or is too short.</exception>
+    public void Load(SafeFileHandle file, IReadOnlyList<FileRange> ranges)
+    {
+        const ulong inPage = (1ul << PageShift) - 1;
+        ulong end = 0;
+        foreach (FileRange range in ranges)
+        {
+            if (range.Length == 0 || ((range.Offset | range.Length | (ulong)range.Position) & inPage) != 0 || range.Position < 0 || range.Offset < end
+                || range.Offset > Length || range.Length > Length - range.Offset)
+                throw new ArgumentException($"the range of {range.Length:X} bytes at {range.Offset:X} is not inside, not in order, or not made of pages",
+                    nameof(ranges));
+            end = range.Offset + range.Length;
+        }
+        if (IsShared)
+        {
+            if (Libc.Ftruncate(Descriptor, 0) != 0 || Libc.Ftruncate(Descriptor, (long)Length) != 0)
+                throw new Win32Exception(Marshal.GetLastPInvokeError());
+            foreach (FileRange range in ranges) ReadIn(file, range);
+            return;
+        }
+        const int noMemory = Libc.MapPrivate | Libc.MapAnonymous | Libc.MapNoReserve | Libc.MapFixed;
+        Require(Libc.Mmap(Pointer, (nuint)Length, Libc.ProtRead | Libc.ProtWrite, noMemory, -1, 0));
+        _ = Libc.Madvise(Pointer, (nuint)Length, Libc.AdviceHugePage);
+        bool held = false;
+        try
+        {
+            file.DangerousAddRef(ref held);
+            foreach (FileRange range in ranges)
+                Require(Libc.Mmap(Pointer + range.Offset, (nuint)range.Length, Libc.ProtRead | Libc.ProtWrite,
+                    Libc.MapPrivate | Libc.MapNoReserve | Libc.MapFixed, (int)file.DangerousGetHandle(), range.Position));
+        }
+        finally
+        {
+            if (held) file.DangerousRelease();
+        }
+        _loaded = [.. ranges];
+
+        static void Require(void* mapped)
+        {
+            if (mapped == Libc.MapFailed) throw new Win32Exception(Marshal.GetLastPInvokeError());
+        }
+    }
+
+    private void ReadIn(SafeFileHandle file, FileRange range)
+    {
+        const ulong most = 1 << 30;
+        for (ulong done = 0; done < range.Length;)
+        {
+            int read = RandomAccess.Read(file, new Span<byte>(Pointer + range.Offset + done, (int)Math.Min(most, range.Length - done)),
+                range.Position + (long)done);
+            if (read == 0) throw new EndOfStreamException($"the file ends at {range.Position + (long)done}");
+            done += (ulong)read;
+        }
+    }
+
+    /// <summary>
+    /// Ranges that take host memory or swap, or that a file stands behind (<see cref="Load"/>), by offset; all other bytes are zero, and to read them would
+    /// take memory for them.
+    /// </summary>
     /// <exception cref="IOException">/proc/self/pagemap cannot be read.</exception>
     /// <exception cref="Win32Exception">The host does not tell.</exception>
-    public IReadOnlyList<(ulong Offset, ulong Length)> Allocated() => IsShared ? AllocatedInFile() : AllocatedInProcess();
+    public IReadOnlyList<(ulong Offset, ulong Length)> Allocated()
+    {
+        if (IsShared) return AllocatedInFile();
+        List<(ulong Offset, ulong Length)> touched = AllocatedInProcess();
+        if (_loaded.Count == 0) return touched;
+        var all = new List<(ulong Offset, ulong Length)>();
+        foreach ((ulong offset, ulong length) in touched.Concat(_loaded.Select(r => (r.Offset, r.Length))).OrderBy(r => r.Offset))
+        {
+            ulong last = all.Count == 0 ? 0 : all[^1].Offset + all[^1].Length;
+            if (all.Count == 0 || offset > last) all.Add((offset, length));
+            else if (offset + length > last) all[^1] = (all[^1].Offset, offset + length - all[^1].Offset);
+        }
+        return all;
+    }
 
     private List<(ulong Offset, ulong Length)> AllocatedInFile()
     {

@@ -40,4 +40,15 @@ internal sealed class InputWatch
         else if (_equal >= EqualCounts) Damage ??= $"{_sent - line.Received} bytes of the command's input were lost on the line to the guest";
         return Damage is not null;
     }
+
+    /// <summary>What it has seen.</summary>
+    public InputWatchState Save() => new(_sent, _lastSent, _lastReceived, _looks, _equal, Damage);
+
+    /// <summary>Goes on as another one that was saved.</summary>
+    public void Restore(InputWatchState state) =>
+        (_sent, _lastSent, _lastReceived, _looks, _equal, Damage) =
+            (state.Sent, state.LastSent, state.LastReceived, state.Looks, state.Equal, state.Damage);
 }
+
+/// <summary>State of <see cref="InputWatch"/>.</summary>
+internal sealed record InputWatchState(uint Sent, uint LastSent, uint LastReceived, int Looks, int Equal, string? Damage);

@@ -1,7 +1,16 @@
 namespace Bunraku.Engines;
 
+/// <summary>What a guest's RAM is to hold.</summary>
+public interface IMemoryContent
+{
+    /// <summary>Makes the RAM what it was. Nobody uses it meanwhile; code that vCPUs have decoded is forgotten.</summary>
+    /// <param name="memory">Of the same size.</param>
+    /// <exception cref="StateFormatException">The machine has another amount of RAM, or the content cannot be had.</exception>
+    void CopyTo(GuestMemory memory);
+}
+
 /// <summary>A copy of a guest's RAM, of what takes host memory: the rest is zero. Immutable.</summary>
-public sealed class MemoryImage
+public sealed class MemoryImage : IMemoryContent
 {
     private const int Piece = 1 << 20;
 

@@ -54,6 +54,23 @@ public sealed class CommandInput
         _ended = true;
     }
 
+    /// <summary>What waits and what is under way.</summary>
+    public CommandInputState Save() => new([.. _waiting], _sent, _taken, _ending, _ended);
+
+    /// <summary>Goes on as another one that was saved.</summary>
+    /// <exception cref="Engines.StateFormatException">Its numbers make no sense.</exception>
+    public void Restore(CommandInputState state, string id)
+    {
+        _waiting.Clear();
+        _waiting.AddRange(state.Waiting);
+        _sent = Engines.StateCheck.Range(state.Sent, 0, int.MaxValue, id);
+        _taken = Engines.StateCheck.Range(state.Taken, 0, _sent, id);
+        (_ending, _ended) = (state.Ending, state.Ended);
+    }
+
     private static void Header(List<byte> line, int number, int size) =>
         line.AddRange(Encoding.ASCII.GetBytes(string.Create(CultureInfo.InvariantCulture, $"{number} {size}\n")));
 }
+
+/// <summary>State of <see cref="CommandInput"/>.</summary>
+public sealed record CommandInputState(byte[] Waiting, int Sent, int Taken, bool Ending, bool Ended);

@@ -31,6 +31,9 @@ public sealed class GuestMessages
     /// <summary>The first user process runs.</summary>
     public bool InitStarted { get; private set; }
 
+    /// <summary>The guest has booted and waits for its command: see <see cref="LinuxGuest.CommandPort"/>.</summary>
+    public bool Waits { get; private set; }
+
     /// <summary>The command is about to start, or the shell shows its first prompt: input is taken; what is sent before may be lost or echoed.</summary>
     public bool InputReady { get; private set; }
 
@@ -56,6 +59,21 @@ public sealed class GuestMessages
 
     /// <summary>Raised on the caller's thread of <see cref="Filter"/> for each message: "init", "input", "exit 3".</summary>
     public event Action<string>? Received;
+
+    /// <summary>What was said so far.</summary>
+    public GuestMessagesState Save() => new(InitStarted, Waits, InputReady, ExitStatus, FramesTaken, Line, InputBroken, LineSoFar, Looks, [.. _held]);
+
+    /// <summary>Goes on as another one that was saved.</summary>
+    /// <exception cref="Engines.StateFormatException">Its numbers make no sense.</exception>
+    public void Restore(GuestMessagesState state, string id)
+    {
+        (InitStarted, Waits, InputReady, ExitStatus, Line, InputBroken, LineSoFar) =
+            (state.InitStarted, state.Waits, state.InputReady, state.ExitStatus, state.Line, state.InputBroken, state.LineSoFar);
+        FramesTaken = Engines.StateCheck.Range(state.FramesTaken, 0, int.MaxValue, id);
+        Looks = Engines.StateCheck.Range(state.Looks, 0, int.MaxValue, id);
+        _held.Clear();
+        _held.AddRange(state.Held.AsSpan(0, Engines.StateCheck.Range(state.Held.Length, 0, LongestMessage, id)));
+    }
 
     /// <summary>Passes console bytes on to <paramref name="output"/>, without the messages.</summary>
     public void Filter(ReadOnlySpan<byte> console, List<byte> output)
@@ -101,6 +119,7 @@ public sealed class GuestMessages
     private void Take(string message)
     {
         if (message == "init") InitStarted = true;
+        else if (message == "waits") Waits = true;
         else if (message == "input") InputReady = true;
         else if (message.StartsWith("exit ", StringComparison.Ordinal) && byte.TryParse(message.AsSpan(5), out byte status)) ExitStatus = status;
         else if (message == "broken") InputBroken = true;
@@ -109,3 +128,9 @@ public sealed class GuestMessages
         Received?.Invoke(message);
     }
 }
+
+/// <summary>State of <see cref="GuestMessages"/>.</summary>
+/// <param name="Held">The beginning of a message.</param>
+public sealed record GuestMessagesState(
+    bool InitStarted, bool Waits, bool InputReady, int? ExitStatus, int FramesTaken, GuestLineCounters? Line, bool InputBroken, GuestLineCounters? LineSoFar,
+    int Looks, byte[] Held);

@@ -1,0 +1,229 @@
+using System.Buffers.Binary;
+using System.ComponentModel;
+using System.IO.Hashing;
+using System.Runtime.InteropServices;
+using System.Security.Cryptography;
+using System.Text.Json;
+using Bunraku.Platform;
+using Microsoft.Win32.SafeHandles;
+
+namespace Bunraku.Sessions.Snapshots;
+
+/// <summary>
+/// A saved VM in a file, open to be restored: docs/snapshots.md has the format. The file comes from anywhere: nothing of it is used before it was checked. The
+/// state's own contents are checked by whom they are restored to.
+/// </summary>
+/// <remarks>For one thread. A restored VM needs the file's contents as long as it lives, but not this object.</remarks>
+internal sealed class SnapshotFile : IMemoryContent, IDisposable
+{
+    /// <summary>The format that this program writes and reads.</summary>
+    public const int Version = 1;
+
+    /// <summary>Bytes that one checksum is for.</summary>
+    public const int Chunk = 1 << 20;
+
+    /// <summary>Where the memory begins in the file.</summary>
+    public const int FirstPage = 4096;
+
+    /// <summary>Bounds of what is read before anything is checked, in bytes.</summary>
+    private const long MostState = 256 << 20, MostManifest = 64 << 20;
+
+    private const int PageMask = (int)GuestMemory.PageSize - 1;
+
+    private readonly string _path;
+    private readonly SafeFileHandle _file;
+    private readonly long _stateStart;
+
+    private SnapshotFile(string path, SafeFileHandle file, SnapshotManifest manifest, long stateStart, SavedState[] parts) =>
+        (_path, _file, Manifest, _stateStart, Parts) = (path, file, manifest, stateStart, parts);
+
+    /// <summary>What the file says of itself.</summary>
+    public SnapshotManifest Manifest { get; }
+
+    /// <summary>The state tree.</summary>
+    public IReadOnlyList<SavedState> Parts { get; }
+
+    /// <summary>Opens a snapshot and checks all but the memory's contents.</summary>
+    /// <param name="path">As the user wrote it.</param>
+    /// <exception cref="CannotStartException">It is none, or damaged, or of another version: one line.</exception>
+    public static SnapshotFile Open(string path)
+    {
+        SafeFileHandle? file = null;
+        try
+        {
+            if (HostFile.IsSpecial(path)) throw Unusable(path, "is no regular file");
+            file = File.OpenHandle(path, FileMode.Open, FileAccess.Read, FileShare.Read | FileShare.Delete);
+            return Read(path, file);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            file?.Dispose();
+            throw Unusable(path, e is FileNotFoundException or DirectoryNotFoundException ? "no such file" : HostError.Reason(e), e);
+        }
+        catch
+        {
+            file?.Dispose();
+            throw;
+        }
+    }
+
+    private static CannotStartException Unusable(string path, string why, Exception? inner = null) => new($"snapshot {path}: {why}", inner);
+
+    private static SnapshotFile Read(string path, SafeFileHandle file)
+    {
+        Span<byte> bytes = stackalloc byte[Marshal.SizeOf<SnapshotHeader>()];
+        long length = RandomAccess.GetLength(file);
+        if (length < bytes.Length || RandomAccess.Read(file, bytes, 0) != bytes.Length) throw Unusable(path, "is no snapshot of a VM");
+        SnapshotHeader header = MemoryMarshal.Read<SnapshotHeader>(bytes);
+        if (header.Magic != SnapshotHeader.Mark) throw Unusable(path, "is no snapshot of a VM");
+        if (header.Version != Version)
+        {
+            string writer = header.Version > Version ? "a newer" : "an older";
+            throw Unusable(path, $"version {header.Version} of the format was written by {writer} program; this one knows version {Version}");
+        }
+        if (header.StateStart < FirstPage || (header.StateStart & PageMask) != 0 || header.ManifestStart < header.StateStart || header.End < header.ManifestStart
+            || header.ManifestStart - header.StateStart > MostState || header.End - header.ManifestStart > MostManifest)
+            throw Unusable(path, "is damaged: its header makes no sense");
+        if (header.End != length) throw Unusable(path, $"is damaged: it has {length} bytes and was written with {header.End}");
+        byte[] tail = new byte[header.End - header.StateStart];
+        for (int done = 0; done < tail.Length;)
+        {
+            int read = RandomAccess.Read(file, tail.AsSpan(done), header.StateStart + done);
+            if (read == 0) throw Unusable(path, "was made shorter while it was read");
+            done += read;
+        }
+        Span<byte> digest = stackalloc byte[SHA256.HashSizeInBytes];
+        SHA256.HashData(tail, digest);
+        if (!digest.SequenceEqual(header.Digest)) throw Unusable(path, "is damaged: its state is not what was written");
+        int stateLength = (int)(header.ManifestStart - header.StateStart);
+        SnapshotManifest manifest;
+        try
+        {
+            manifest = JsonSerializer.Deserialize(tail.AsSpan(stateLength), SnapshotJson.Default.SnapshotManifest) ?? throw new JsonException("it is empty");
+        }
+        catch (JsonException e)
+        {
+            throw Unusable(path, $"its description cannot be read: {e.Message.ReplaceLineEndings(" ")}", e);
+        }
+        Check(path, manifest, header);
+        var parts = new SavedState[manifest.Parts.Length];
+        for (int n = 0; n < parts.Length; n++)
+        {
+            SnapshotPart part = manifest.Parts[n];
+            long start = part.Position - header.StateStart;
+            if (start < 0 || part.Length < 0 || start > stateLength - part.Length)
+                throw Unusable(path, $"is damaged: the state of {part.Id} lies outside");
+            parts[n] = new SavedState(part.Id, part.Format, part.Version, tail.AsMemory((int)start, part.Length));
+        }
+        return new SnapshotFile(path, file, manifest, header.StateStart, parts);
+    }
+
+    private static void Check(string path, SnapshotManifest manifest, in SnapshotHeader header)
+    {
+        ulong end = 0;
+        foreach (SnapshotRange r in manifest.Memory)
+        {
+            if (r.Length == 0 || ((r.Offset | r.Length) & PageMask) != 0 || r.Offset < end || r.Offset > manifest.MemorySize
+                || r.Length > manifest.MemorySize - r.Offset || (r.Position & PageMask) != 0 || r.Position < FirstPage || r.Position > header.StateStart
+                || r.Length > (ulong)(header.StateStart - r.Position))
+                throw Unusable(path, $"is damaged: its piece of memory at {r.Offset:X} lies outside");
+            end = r.Offset + r.Length;
+        }
+        long chunks = (header.StateStart - FirstPage + Chunk - 1) / Chunk;
+        if (manifest.Checksums.Length != chunks) throw Unusable(path, $"is damaged: it has {manifest.Checksums.Length} checksums and needs {chunks}");
+        manifest.Machine.Check(problem => Unusable(path, problem));
+    }
+
+    /// <summary>Reads the memory's contents and compares them with their checksums.</summary>
+    /// <exception cref="CannotStartException">They differ, or cannot be read.</exception>
+    public void Verify()
+    {
+        int first = FirstDamaged(_file, _stateStart, Manifest.Checksums);
+        if (first >= 0) throw Unusable(_path, $"is damaged: its memory is not what was written, from byte {FirstPage + (long)first * Chunk} on");
+    }
+
+    private int FirstDamaged(SafeFileHandle file, long end, ulong[] checksums)
+    {
+        try
+        {
+            ulong[] now = Checksums(file, end);
+            for (int n = 0; n < checksums.Length; n++)
+            {
+                if (now[n] != checksums[n]) return n;
+            }
+            return -1;
+        }
+        catch (IOException e)
+        {
+            throw Unusable(_path, HostError.Reason(e), e);
+        }
+    }
+
+    /// <summary>The checksums of what lies between the header and <paramref name="end"/>.</summary>
+    public static ulong[] Checksums(SafeFileHandle file, long end)
+    {
+        var sums = new ulong[(end - FirstPage + Chunk - 1) / Chunk];
+        Parallel.For(0, sums.Length, () => new byte[Chunk], (n, _, buffer) =>
+        {
+            long start = FirstPage + (long)n * Chunk;
+            Span<byte> chunk = buffer.AsSpan(0, (int)Math.Min(Chunk, end - start));
+            for (int done = 0; done < chunk.Length;)
+            {
+                int read = RandomAccess.Read(file, chunk[done..], start + done);
+                if (read == 0) throw new EndOfStreamException("it ends too early");
+                done += read;
+            }
+            sums[n] = XxHash3.HashToUInt64(chunk);
+            return buffer;
+        }, _ => { });
+        return sums;
+    }
+
+    /// <inheritdoc/>
+    public void CopyTo(GuestMemory memory)
+    {
+        if (memory.Size != Manifest.MemorySize)
+            throw new StateFormatException($"the saved machine has {Manifest.MemorySize} bytes of memory, this one {memory.Size}");
+        try
+        {
+            memory.Load(_file, [.. Manifest.Memory.Select(r => new FileRange(r.Offset, r.Length, r.Position))]);
+        }
+        catch (Exception e) when (e is IOException or Win32Exception)
+        {
+            throw new StateFormatException($"its memory cannot be had: {e.Message}", e);
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => _file.Dispose();
+}
+
+/// <summary>The first bytes of a snapshot's file, little-endian.</summary>
+[StructLayout(LayoutKind.Sequential, Pack = 1)]
+internal struct SnapshotHeader
+{
+    /// <summary>"BNRKSNAP".</summary>
+    public const ulong Mark = 0x50414E534B524E42;
+
+    /// <summary><see cref="Mark"/>.</summary>
+    public ulong Magic;
+    /// <summary>Version of the format.</summary>
+    public int Version;
+    /// <summary>0.</summary>
+    public int Reserved;
+    /// <summary>Where the memory ends and the state begins; a multiple of 4096.</summary>
+    public long StateStart;
+    /// <summary>Where the manifest begins, which reaches to the end.</summary>
+    public long ManifestStart;
+    /// <summary>Bytes of the file.</summary>
+    public long End;
+    /// <summary>SHA-256 of state and manifest.</summary>
+    public DigestBytes Digest;
+}
+
+/// <summary>SHA-256.</summary>
+[System.Runtime.CompilerServices.InlineArray(SHA256.HashSizeInBytes)]
+internal struct DigestBytes
+{
+    private byte _first;
+}

@@ -1,0 +1,33 @@
+using System.Text.Json;
+using System.Text.Json.Serialization;
+
+namespace Bunraku.Sessions.Snapshots;
+
+/// <summary>What a snapshot's file says of itself: docs/snapshots.md.</summary>
+/// <param name="Program">Version of the program that wrote it, for people.</param>
+/// <param name="Saved">When.</param>
+/// <param name="Machine">What has to be there again before the state is restored.</param>
+/// <param name="MemorySize">Bytes of RAM, ROM included.</param>
+/// <param name="Memory">Where its contents are; what lies in no range is zero.</param>
+/// <param name="Checksums">XXH3 of each <see cref="SnapshotFile.Chunk"/> of the file between header and state; the last one may be shorter.</param>
+/// <param name="Parts">The state tree, in the order in which it is restored.</param>
+internal sealed record SnapshotManifest(
+    string Program, DateTime Saved, MachineDescription Machine, ulong MemorySize, SnapshotRange[] Memory, ulong[] Checksums, SnapshotPart[] Parts);
+
+/// <summary>A piece of the RAM.</summary>
+/// <param name="Offset">In the RAM, a multiple of 4096.</param>
+/// <param name="Length">Bytes, a multiple of 4096.</param>
+/// <param name="Position">In the file, a multiple of 4096.</param>
+internal readonly record struct SnapshotRange(ulong Offset, ulong Length, long Position);
+
+/// <summary>The state of one part: see <see cref="SavedState"/>.</summary>
+/// <param name="Position">Of its record in the file.</param>
+/// <param name="Length">Bytes of it.</param>
+internal sealed record SnapshotPart(string Id, string Format, int Version, long Position, int Length);
+
+/// <summary>Generated ahead of time, since the first use of a serializer made at run time takes longer than all the rest of a restore.</summary>
+[JsonSourceGenerationOptions(
+    UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow, RespectNullableAnnotations = true, RespectRequiredConstructorParameters = true,
+    AllowDuplicateProperties = false, UseStringEnumConverter = true)]
+[JsonSerializable(typeof(SnapshotManifest))]
+internal sealed partial class SnapshotJson : JsonSerializerContext;

@@ -1,0 +1,199 @@
+using System.Reflection;
+using System.Runtime.InteropServices;
+using System.Security.Cryptography;
+using System.Text.Json;
+using Bunraku.Platform;
+using Microsoft.Win32.SafeHandles;
+
+namespace Bunraku.Sessions.Snapshots;
+
+/// <summary>
+/// Writes a snapshot beside the place where it is to be, and moves it there when it is whole: whatever happens before, an old one stays, and there is no half
+/// one under that name. For one thread.
+/// </summary>
+internal sealed class SnapshotWriter : IDisposable
+{
+    /// <summary>Pages that are zero between two that are not are written too, up to so many: a range costs a mapping of the host.</summary>
+    private const int ShortestGap = 16;
+    /// <summary>The host allows 65,530 mappings of a process (vm.max_map_count).</summary>
+    private const int MostRanges = 1 << 14;
+    private const int Piece = 1 << 20;
+
+    private readonly string _path, _temporary;
+    private readonly SafeFileHandle _file;
+    private readonly List<SnapshotRange> _ranges = [];
+    private long _end = SnapshotFile.FirstPage;
+    private bool _done;
+
+    /// <param name="path">As the user wrote it; what is there is replaced.</param>
+    /// <exception cref="CannotWriteException">It cannot be written there.</exception>
+    public SnapshotWriter(string path)
+    {
+        _path = path;
+        string full = Path.GetFullPath(path);
+        _temporary = Path.Combine(Path.GetDirectoryName(full) ?? "/", $".{Path.GetFileName(full)}.{Guid.NewGuid():n}");
+        _file = Guard(() =>
+        {
+            if (HostFile.IsSpecial(path)) throw new IOException("it is no regular file");
+            return File.OpenHandle(_temporary, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.Read | FileShare.Delete);
+        });
+        // What a guest had in its memory is nobody else's business.
+        File.SetUnixFileMode(_file, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+    }
+
+    /// <summary>Bytes that the file has so far, or has when it is complete.</summary>
+    public long Length => _end;
+
+    /// <summary>Writes all of the memory that is not zero. Nobody writes to it meanwhile, or what is written is written again (<see cref="Update"/>).</summary>
+    /// <exception cref="CannotWriteException">The disk is full, or something like that.</exception>
+    public unsafe void Write(GuestMemory memory)
+    {
+        foreach ((ulong offset, ulong length) in Content(memory))
+        {
+            Write(memory.Backing.Pointer + offset, length, _end);
+            _ranges.Add(new SnapshotRange(offset, length, _end));
+            _end += (long)length;
+        }
+    }
+
+    /// <summary>Writes pages again that have changed since; what was zero then gets a place.</summary>
+    /// <param name="pages">Numbers of pages of the backing memory, ascending.</param>
+    /// <exception cref="CannotWriteException">As above.</exception>
+    public unsafe void Update(GuestMemory memory, IEnumerable<ulong> pages)
+    {
+        var added = new List<SnapshotRange>();
+        int at = 0;
+        foreach (ulong page in pages)
+        {
+            ulong offset = page << GuestMemory.PageShift;
+            while (at < _ranges.Count && _ranges[at].Offset + _ranges[at].Length <= offset) at++;
+            long position;
+            if (at < _ranges.Count && _ranges[at].Offset <= offset)
+            {
+                position = _ranges[at].Position + (long)(offset - _ranges[at].Offset);
+            }
+            else
+            {
+                position = _end;
+                if (added.Count > 0 && added[^1] is var last && last.Offset + last.Length == offset && last.Position + (long)last.Length == _end)
+                    added[^1] = last with { Length = last.Length + GuestMemory.PageSize };
+                else added.Add(new SnapshotRange(offset, GuestMemory.PageSize, _end));
+                _end += (long)GuestMemory.PageSize;
+            }
+            Write(memory.Backing.Pointer + offset, GuestMemory.PageSize, position);
+        }
+        if (added.Count == 0) return;
+        _ranges.AddRange(added);
+        _ranges.Sort((a, b) => a.Offset.CompareTo(b.Offset));
+    }
+
+    /// <summary>Completes the file and puts it in its place.</summary>
+    /// <param name="machine">What has to be there before the state is restored.</param>
+    /// <param name="memory">Bytes of RAM.</param>
+    /// <param name="parts">The state tree.</param>
+    /// <param name="lasting">When this returns, the file survives a loss of power.</param>
+    /// <exception cref="CannotWriteException">As above.</exception>
+    public void Complete(MachineDescription machine, ulong memory, IReadOnlyList<SavedState> parts, bool lasting)
+    {
+        long state = _end;
+        using var tail = new MemoryStream();
+        var places = new SnapshotPart[parts.Count];
+        for (int n = 0; n < places.Length; n++)
+        {
+            SavedState part = parts[n];
+            places[n] = new SnapshotPart(part.Id, part.Format, part.Version, state + tail.Length, part.Data.Length);
+            tail.Write(part.Data.Span);
+        }
+        long manifest = state + tail.Length;
+        ulong[] checksums = Guard(() => SnapshotFile.Checksums(_file, state));
+        string program = typeof(SnapshotWriter).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion ?? "";
+        JsonSerializer.Serialize(tail, new SnapshotManifest(program, DateTime.UtcNow, machine, memory, [.. _ranges], checksums, places),
+            SnapshotJson.Default.SnapshotManifest);
+        ReadOnlySpan<byte> bytes = tail.GetBuffer().AsSpan(0, (int)tail.Length);
+        var header = new SnapshotHeader
+        {
+            Magic = SnapshotHeader.Mark,
+            Version = SnapshotFile.Version,
+            StateStart = state,
+            ManifestStart = manifest,
+            End = state + tail.Length,
+        };
+        SHA256.HashData(bytes, header.Digest);
+        Span<byte> first = stackalloc byte[Marshal.SizeOf<SnapshotHeader>()];
+        MemoryMarshal.Write(first, header);
+        try
+        {
+            RandomAccess.Write(_file, bytes, state);
+            RandomAccess.Write(_file, first, 0);
+            if (lasting) RandomAccess.FlushToDisk(_file);
+            File.Move(_temporary, _path, overwrite: true);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw Failed(e);
+        }
+        _end = header.End;
+        _done = true;
+    }
+
+    /// <summary>Ranges of the memory with something in them, ascending.</summary>
+    private static unsafe List<(ulong Offset, ulong Length)> Content(GuestMemory memory)
+    {
+        IReadOnlyList<(ulong Offset, ulong Length)> allocated = memory.Backing.Allocated();
+        for (ulong gap = ShortestGap; ; gap *= 2)
+        {
+            var ranges = new List<(ulong Offset, ulong Length)>();
+            foreach ((ulong offset, ulong length) in allocated)
+            {
+                for (ulong at = offset; at < offset + length; at += GuestMemory.PageSize)
+                {
+                    if (!new ReadOnlySpan<byte>(memory.Backing.Pointer + at, (int)GuestMemory.PageSize).ContainsAnyExcept((byte)0)) continue;
+                    if (ranges.Count > 0 && at - (ranges[^1].Offset + ranges[^1].Length) < gap * GuestMemory.PageSize)
+                        ranges[^1] = (ranges[^1].Offset, at + GuestMemory.PageSize - ranges[^1].Offset);
+                    else ranges.Add((at, GuestMemory.PageSize));
+                }
+            }
+            if (ranges.Count <= MostRanges) return ranges;
+        }
+    }
+
+    private unsafe void Write(byte* from, ulong length, long position) => Guard(() =>
+    {
+        for (ulong done = 0; done < length;)
+        {
+            int count = (int)Math.Min(Piece, length - done);
+            RandomAccess.Write(_file, new ReadOnlySpan<byte>(from + done, count), position + (long)done);
+            done += (ulong)count;
+        }
+        return 0;
+    });
+
+    private T Guard<T>(Func<T> action)
+    {
+        try
+        {
+            return action();
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw Failed(e);
+        }
+    }
+
+    private CannotWriteException Failed(Exception e) => new($"snapshot {_path}", HostError.Reason(e), e);
+
+    /// <summary>A file that is not complete is gone.</summary>
+    public void Dispose()
+    {
+        _file.Dispose();
+        if (_done) return;
+        try
+        {
+            File.Delete(_temporary);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // It is not under the name that anybody opens.
+        }
+    }
+}
