@@ -2,6 +2,7 @@ using System.Runtime.InteropServices;
 using System.Text;
 using Bunraku.Hypervisor;
 using Bunraku.Machine;
+using Bunraku.Machine.Acpi;
 using Bunraku.Machine.Board;
 using Bunraku.Machine.Serial;
 using Bunraku.Machine.Virtio;
@@ -108,6 +109,9 @@ internal sealed class GuestMachine
 
     /// <summary>What the guest's kernel last printed where nobody saw it, because a command has the console.</summary>
     public string HiddenMessages => Encoding.UTF8.GetString([.. _kernelMessages]);
+
+    /// <summary>The guest's generation.</summary>
+    public VmGeneration Generation => _board.Generation;
 
     /// <summary>A pulse on the machine's NMI wire.</summary>
     public void PulseNmi() => _board.PulseNmi();

@@ -4,6 +4,7 @@ using System.Text;
 using Bunraku.Hypervisor;
 using Bunraku.Hypervisor.Scheduling;
 using Bunraku.Machine;
+using Bunraku.Machine.Acpi;
 using Bunraku.Machine.Board;
 using Bunraku.Machine.Firmware;
 using Bunraku.Platform;
@@ -342,6 +343,12 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(card, _networks.Cards.Count);
         _networks.Cards[card].SetLink(up);
     }
+
+    /// <summary>
+    /// Gives the guest a new generation ID and tells it, so that it draws no random numbers that a copy of it draws too: see <see cref="VmGeneration"/>.
+    /// </summary>
+    /// <param name="id">Null: a random one.</param>
+    public void RenewGeneration(Guid? id = null) => _machine.Generation.Renew(id);
 
     /// <summary>Sends the guest an NMI, as the button of a server does.</summary>
     public void PulseNmi() => _machine.PulseNmi();

@@ -16,13 +16,13 @@ public sealed class AcpiDescription
 
     private readonly List<(string Name, Action<AmlBuilder> Contents)> _system = [], _isa = [];
     private readonly List<Action<ResourceTemplate>> _reserved = [];
-    private readonly List<(string Signature, byte Revision, byte[] Body)> _tables = [];
+    private readonly List<ExtraTable> _tables = [];
     private readonly List<byte[]> _controllers = [];
 
     internal int Cpus { get; private set; }
     internal IEnumerable<(string Name, Action<AmlBuilder> Contents)> SystemDevices => _system;
     internal IEnumerable<(string Name, Action<AmlBuilder> Contents)> IsaDevices => _isa;
-    internal IEnumerable<(string Signature, byte Revision, byte[] Body)> ExtraTables => _tables;
+    internal IEnumerable<ExtraTable> ExtraTables => _tables;
 
     /// <summary>There is an 8042 or its like at ports 60h and 64h.</summary>
     internal bool HasKeyboardController { get; set; }
@@ -58,7 +58,11 @@ public sealed class AcpiDescription
     /// <summary>A table of its own.</summary>
     /// <param name="signature">Four characters.</param>
     /// <param name="body">What follows the header, which is written for it.</param>
-    public void AddTable(string signature, byte revision, ReadOnlySpan<byte> body) => _tables.Add((signature, revision, body.ToArray()));
+    public void AddTable(string signature, byte revision, ReadOnlySpan<byte> body) => AddTable(signature, revision, body, pointer: null);
+
+    /// <summary>A table with a place in its body that firmware completes.</summary>
+    internal void AddTable(string signature, byte revision, ReadOnlySpan<byte> body, AcpiPointer? pointer) =>
+        _tables.Add(new(signature, revision, body.ToArray(), pointer));
 
     /// <summary>An ISA interrupt that arrives at another input of the I/O APIC, or in another way, than its number says.</summary>
     /// <param name="flags">0: as ISA has it; or <see cref="ActiveHighLevel"/>.</param>

@@ -10,6 +10,17 @@ namespace Bunraku.Machine.Acpi;
 /// <summary>Where the guest's processor resets the machine by a byte written to a port.</summary>
 internal readonly record struct ResetRegister(ushort Port, byte Value);
 
+/// <summary>A place that holds an address, to which firmware adds where it has put what it points into.</summary>
+/// <param name="Offset">Of the place, from the beginning of the tables, or of the body of the table.</param>
+/// <param name="Size">Bytes of the place: 4 or 8.</param>
+/// <param name="File">The fw_cfg file that it points into; null: the tables.</param>
+internal readonly record struct AcpiPointer(int Offset, int Size, string? File = null);
+
+/// <summary>A table that a part of the board adds.</summary>
+/// <param name="Body">Behind the header.</param>
+/// <param name="Pointer">The place in the body that firmware completes; null: there is none.</param>
+internal sealed record ExtraTable(string Signature, byte Revision, byte[] Body, AcpiPointer? Pointer);
+
 /// <summary>A byte that makes others sum to 0, itself among them. All are offsets from the beginning of the tables.</summary>
 internal readonly record struct AcpiChecksum(int Place, int Start, int Length);
 
@@ -30,7 +41,7 @@ internal sealed unsafe class AcpiTables
     public const int LargestAlignment = Facs.Alignment;
 
     private readonly uint _address;
-    private readonly List<(int Offset, int Size)> _pointers = [];
+    private readonly List<AcpiPointer> _pointers = [];
     private readonly List<AcpiChecksum> _checksums = [];
     private readonly byte[] _image = new byte[MemoryLayout.AcpiTablesEnd - MemoryLayout.AcpiTables];
     private readonly List<(string, int, int)> _tables = [];
@@ -54,8 +65,11 @@ internal sealed unsafe class AcpiTables
         Point(fadt, (int)((byte*)&layout.XDsdt - (byte*)&layout), sizeof(ulong));
         uint madt = PlaceTable("APIC", 5, MakeMadt(description));
         List<uint> tables = [fadt, madt];
-        foreach ((string signature, byte tableRevision, byte[] body) in description.ExtraTables)
-            tables.Add(PlaceTable(signature, tableRevision, Concatenate(default(TableHeader), body)));
+        foreach (ExtraTable extra in description.ExtraTables)
+        {
+            tables.Add(PlaceTable(extra.Signature, extra.Revision, Concatenate(default(TableHeader), extra.Body)));
+            if (extra.Pointer is { } p) _pointers.Add(p with { Offset = (int)(tables[^1] - _address) + sizeof(TableHeader) + p.Offset });
+        }
         uint rsdt = PlaceTable("RSDT", 1, Concatenate(default(TableHeader), MemoryMarshal.AsBytes<uint>([.. tables])));
         uint xsdt = PlaceTable("XSDT", 1, Concatenate(default(TableHeader), MemoryMarshal.AsBytes<ulong>([.. tables.Select(t => (ulong)t)])));
         for (int n = 0; n < tables.Count; n++)
@@ -66,13 +80,13 @@ internal sealed unsafe class AcpiTables
         PlaceRsdp(rsdt, xsdt);
     }
 
-    /// <summary>Where addresses of tables are, and how many bytes they have.</summary>
-    public IReadOnlyList<(int Offset, int Size)> Pointers => _pointers;
+    /// <summary>Where addresses of tables and of what firmware places beside them are.</summary>
+    public IReadOnlyList<AcpiPointer> Pointers => _pointers;
 
     /// <summary>The checksums, in the order in which they can be made.</summary>
     public IReadOnlyList<AcpiChecksum> Checksums => _checksums;
 
-    private void Point(uint table, int field, int size) => _pointers.Add(((int)(table - _address) + field, size));
+    private void Point(uint table, int field, int size) => _pointers.Add(new((int)(table - _address) + field, size));
 
     /// <summary>The bytes from <see cref="MemoryLayout.AcpiTables"/> on.</summary>
     public ReadOnlySpan<byte> Image => _image.AsSpan(0, _next);
@@ -103,12 +117,15 @@ internal sealed unsafe class AcpiTables
             Pm1aEventBlock = PowerManagement.EventPort,
             Pm1aControlBlock = PowerManagement.ControlPort,
             PmTimerBlock = PowerManagement.TimerPort,
+            Gpe0Block = PowerManagement.GeneralEventPort,
             Pm1EventLength = PowerManagement.EventLength,
             Pm1ControlLength = PowerManagement.ControlLength,
             PmTimerLength = PowerManagement.TimerLength,
+            Gpe0BlockLength = PowerManagement.GeneralEventLength,
             XPm1aEventBlock = GenericAddress.Port(PowerManagement.EventPort, PowerManagement.EventLength) with { AccessSize = 2 },
             XPm1aControlBlock = GenericAddress.Port(PowerManagement.ControlPort, PowerManagement.ControlLength),
             XPmTimerBlock = GenericAddress.Port(PowerManagement.TimerPort, PowerManagement.TimerLength),
+            XGpe0Block = GenericAddress.Port(PowerManagement.GeneralEventPort, PowerManagement.GeneralEventLength) with { AccessSize = 1 },
             C2Latency = 0xFFF, // above 100 µs: there is no C2
             C3Latency = 0xFFF, // above 1000 µs: there is no C3
             Century = 0x32,

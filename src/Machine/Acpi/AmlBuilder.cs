@@ -11,7 +11,7 @@ public sealed class AmlBuilder
 {
     private const byte ZeroOp = 0x00, OneOp = 0x01, NameOp = 0x08, BytePrefix = 0x0A, WordPrefix = 0x0B, DWordPrefix = 0x0C, StringPrefix = 0x0D,
         QWordPrefix = 0x0E, ScopeOp = 0x10, BufferOp = 0x11, PackageOp = 0x12, MethodOp = 0x14, DualNamePrefix = 0x2E, MultiNamePrefix = 0x2F,
-        ExtOpPrefix = 0x5B, DeviceOp = 0x82, Arg0Op = 0x68, StoreOp = 0x70;
+        ExtOpPrefix = 0x5B, DeviceOp = 0x82, Arg0Op = 0x68, StoreOp = 0x70, NotifyOp = 0x86;
     private const byte SerializedFlag = 0x08;
 
     private readonly List<byte> _bytes = [];
@@ -53,6 +53,9 @@ public sealed class AmlBuilder
     /// <summary>Store (Arg<paramref name="argument"/>, <paramref name="target"/>).</summary>
     public AmlBuilder StoreArgument(int argument, string target) => Op(StoreOp).Op((byte)(Arg0Op + argument)).Path(target);
 
+    /// <summary>Notify (<paramref name="device"/>, <paramref name="value"/>).</summary>
+    public AmlBuilder Notify(string device, byte value) => Op(NotifyOp).Path(device).Integer(value);
+
     /// <summary>Package of <paramref name="count"/> elements, 0 to 255, which <paramref name="elements"/> writes.</summary>
     public AmlBuilder Package(int count, Action<AmlBuilder> elements) => Op(PackageOp).Nested(b => elements(b.Op((byte)count)));
 
@@ -66,6 +69,9 @@ public sealed class AmlBuilder
         <= uint.MaxValue => Op(DWordPrefix).LittleEndian(value, 4),
         _ => Op(QWordPrefix).LittleEndian(value, 8),
     };
+
+    /// <summary>An integer of 32 bits in as many, for firmware to change.</summary>
+    public AmlBuilder DWord(uint value) => Op(DWordPrefix).LittleEndian(value, sizeof(uint));
 
     /// <summary>A string of ASCII characters.</summary>
     public AmlBuilder String(string value)

@@ -6,16 +6,20 @@ namespace Bunraku.Machine.Acpi;
 
 /// <summary>
 /// ACPI's fixed hardware: PM1 event and control registers, the 32-bit power management timer, a power button, the real-time
-/// clock's alarm. Offsets: status 0, enable 2, control 4, timer 8. There is no SMI command port: the machine is in ACPI mode from the start. With its lock
-/// held.
+/// clock's alarm, and general-purpose events of parts of the board. Offsets: status 0, enable 2, control 4, timer 8, general-purpose status 12, enable 14.
+/// There is no SMI command port: the machine is in ACPI mode from the start. With its lock held.
 /// </summary>
-/// <remarks>ACPI Specification 6.3, section 4.8.3 "Fixed Hardware Registers".</remarks>
+/// <remarks>ACPI Specification 6.3, sections 4.8.3 "Fixed Hardware Registers" and 4.8.4.1 "General-Purpose Event Register Blocks".</remarks>
 internal sealed class PowerManagement : IPortDevice, IDevice, IStateful<PowerManagementState>
 {
-    /// <summary>Where the registers lie; PM1a event block, PM1a control block, PM timer block.</summary>
-    public const ushort FirstPort = 0x600, EventPort = FirstPort + Status, ControlPort = FirstPort + Control, TimerPort = FirstPort + Timer;
-    public const int Ports = 12;
-    public const byte EventLength = 4, ControlLength = 2, TimerLength = 4;
+    /// <summary>Where the registers lie; PM1a event block, PM1a control block, PM timer block, GPE0 block.</summary>
+    public const ushort FirstPort = 0x600, EventPort = FirstPort + Status, ControlPort = FirstPort + Control, TimerPort = FirstPort + Timer,
+        GeneralEventPort = FirstPort + GeneralStatus;
+    public const int Ports = 16;
+    public const byte EventLength = 4, ControlLength = 2, TimerLength = 4, GeneralEventLength = 4;
+
+    /// <summary>How many general-purpose events there are.</summary>
+    public const int GeneralEvents = 8 * GeneralEventLength / 2;
 
     /// <summary>The ISA interrupt and global system interrupt that raises the SCI, level-triggered.</summary>
     public const int SciInterrupt = 9;
@@ -26,7 +30,7 @@ internal sealed class PowerManagement : IPortDevice, IDevice, IStateful<PowerMan
     /// <summary>Frequency of the PM timer in Hz.</summary>
     public const uint TimerFrequency = 3_579_545;
 
-    private const int Status = 0, Enable = 2, Control = 4, Timer = 8;
+    private const int Status = 0, Enable = 2, Control = 4, Timer = 8, GeneralStatus = 12, GeneralEnable = 14;
     private const ushort TimerEvent = 1 << 0, GlobalEvent = 1 << 5, PowerButtonEvent = 1 << 8, ClockEvent = 1 << 10;
     private const ushort WritableEnables = TimerEvent | GlobalEvent | PowerButtonEvent | ClockEvent;
     private const ushort SciEnable = 1 << 0, BusMasterReload = 1 << 1, SleepEnable = 1 << 13;
@@ -38,7 +42,7 @@ internal sealed class PowerManagement : IPortDevice, IDevice, IStateful<PowerMan
     private readonly IInterruptLine _sci;
     private readonly Action _powerOff;
     private readonly IMachineTimer _carryTimer;
-    private ushort _status, _enable, _control;
+    private ushort _status, _enable, _control, _generalStatus, _generalEnable;
     private UInt128 _carriesSeen;
 
     /// <param name="powerOff">The guest entered S5.</param>
@@ -62,17 +66,18 @@ internal sealed class PowerManagement : IPortDevice, IDevice, IStateful<PowerMan
     /// <summary>Registers are cleared; the timer counts on, as the clock that drives it.</summary>
     public void Reset()
     {
-        _status = _enable = _control = 0;
+        _status = _enable = _control = _generalStatus = _generalEnable = 0;
         _carriesSeen = Ticks >> CarryBit;
         Update();
     }
 
     PowerManagementState IStateful<PowerManagementState>.Save() =>
-        new(_status, _enable, _control, (ulong)_carriesSeen, _clockInput.Asserted, _carryTimer.Deadline);
+        new(_status, _enable, _control, (ulong)_carriesSeen, _clockInput.Asserted, _carryTimer.Deadline, _generalStatus, _generalEnable);
 
     void IStateful<PowerManagementState>.Restore(PowerManagementState state)
     {
         (_status, _enable, _control, _carriesSeen, _clockInput.Asserted) = (state.Status, state.Enable, state.Control, state.CarriesSeen, state.ClockAsserted);
+        (_generalStatus, _generalEnable) = (state.GeneralStatus, state.GeneralEnable);
         _carryTimer.Restore(state.Timer);
     }
 
@@ -80,6 +85,15 @@ internal sealed class PowerManagement : IPortDevice, IDevice, IStateful<PowerMan
     public void PressPowerButton()
     {
         _status |= PowerButtonEvent;
+        Update();
+    }
+
+    /// <summary>A general-purpose event happens: the SCI is raised where the guest has enabled it. With its lock held.</summary>
+    /// <param name="number">Below <see cref="GeneralEvents"/>.</param>
+    public void RaiseGeneralEvent(int number)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual((uint)number, (uint)GeneralEvents, nameof(number));
+        _generalStatus |= (ushort)(1 << number);
         Update();
     }
 
@@ -99,9 +113,11 @@ internal sealed class PowerManagement : IPortDevice, IDevice, IStateful<PowerMan
                 < Control => _enable,
                 < Control + ControlLength => (uint)_control | SciEnable,
                 >= Timer and < Timer + TimerLength => timer,
+                >= GeneralStatus and < GeneralEnable => _generalStatus,
+                >= GeneralEnable and < GeneralEnable + GeneralEventLength / 2 => _generalEnable,
                 _ => 0,
             };
-            int lane = at < Timer ? at & 1 : at & 3;
+            int lane = at is >= Timer and < Timer + TimerLength ? at & 3 : at & 1;
             value |= (register >> (8 * lane) & 0xFF) << (8 * n);
         }
         return value;
@@ -126,11 +142,17 @@ internal sealed class PowerManagement : IPortDevice, IDevice, IStateful<PowerMan
                 case < Control + ControlLength:
                     WriteControl((ushort)((_control & ~lane) | bits));
                     break;
+                case >= GeneralStatus and < GeneralEnable: // write 1 to clear
+                    _generalStatus &= (ushort)~bits;
+                    break;
+                case >= GeneralEnable and < GeneralEnable + GeneralEventLength / 2:
+                    _generalEnable = (ushort)((_generalEnable & ~lane) | bits);
+                    break;
                 default:
                     break;
             }
         }
-        if (offset < Control) Update();
+        if (offset < Control || offset + size > GeneralStatus) Update();
     }
 
     private void WriteControl(ushort value)
@@ -164,7 +186,7 @@ internal sealed class PowerManagement : IPortDevice, IDevice, IStateful<PowerMan
     private void Update()
     {
         NoteCarry();
-        _sci.Set((_status & _enable) != 0);
+        _sci.Set((_status & _enable | _generalStatus & _generalEnable) != 0);
         if ((_enable & TimerEvent) != 0 && (_status & TimerEvent) == 0)
             _carryTimer.Arm((long)((((_carriesSeen + 1) << CarryBit) * 1_000_000_000 + TimerFrequency - 1) / TimerFrequency));
         else _carryTimer.Cancel();
@@ -175,5 +197,6 @@ internal sealed class PowerManagement : IPortDevice, IDevice, IStateful<PowerMan
 /// <param name="CarriesSeen">Changes of the timer's highest bit that the status register has taken note of.</param>
 /// <param name="ClockAsserted">The level of the real-time clock's interrupt.</param>
 /// <param name="Timer">ns at which the timer of the next carry calls back.</param>
-[StateRecord("acpi.pm", version: 1)]
-internal sealed record PowerManagementState(ushort Status, ushort Enable, ushort Control, ulong CarriesSeen, bool ClockAsserted, long? Timer);
+[StateRecord("acpi.pm", version: 2)]
+internal sealed record PowerManagementState(ushort Status, ushort Enable, ushort Control, ulong CarriesSeen, bool ClockAsserted, long? Timer,
+    ushort GeneralStatus, ushort GeneralEnable);

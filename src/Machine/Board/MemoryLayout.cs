@@ -32,7 +32,9 @@ public static class MemoryLayout
     /// <summary>The RSDP lies at the beginning of the area that operating systems search, the tables behind it.</summary>
     public const ulong AcpiTables = 0xE0000;
     /// <summary>Behind the room for ACPI tables.</summary>
-    public const ulong AcpiTablesEnd = Rom;
+    public const ulong AcpiTablesEnd = VmGeneration;
+    /// <summary>A page for the generation ID, of a board without firmware: see <see cref="Acpi.VmGeneration"/>.</summary>
+    public const ulong VmGeneration = Rom - GuestMemory.PageSize;
     /// <summary>The last 64 KiB of the first mebibyte, where a PC's ROM shows: see <see cref="BiosState"/>.</summary>
     public const ulong Rom = 0xF0000;
     /// <summary>Behind the ROM.</summary>

@@ -26,6 +26,7 @@ public sealed class PcBoard : IBoard
     private readonly PostCodePart _postCode = new();
     private readonly SerialPart _serial;
     private readonly SerialPart? _secondSerial;
+    private readonly VmGenerationPart _generation;
     private readonly Dictionary<int, SharedWire> _pciInterrupts = [];
 
     /// <summary>Assembles the board. Before the VM starts; once a VM.</summary>
@@ -45,6 +46,7 @@ public sealed class PcBoard : IBoard
         _timers = new LegacyTimers(options.StartTime, () => vm.Stop(new StopCause(StopReason.PowerOff)));
         _serial = new SerialPart(1, options.SerialOutput ?? (_ => { }));
         if (options.SecondSerialOutput is { } second) _secondSerial = new SerialPart(2, second);
+        _generation = new VmGenerationPart(vm.Memory, _timers, options.Generation, options.Firmware is not null);
         Pci = new PciHost(Reset);
         FwCfg = new FwCfg(vm.Memory, vm.Cpus.Count);
         Acpi.Reset = new(PciHost.FirstPort + 1, 0x06); // hard reset through the PIIX reset control register
@@ -105,6 +107,7 @@ public sealed class PcBoard : IBoard
         if (options.TestDevice) yield return new TestDevicePart();
         yield return new PciPart(options.Firmware is not null);
         yield return new FwCfgPart();
+        yield return _generation;
         foreach (IBoardPart part in options.Parts) yield return part;
     }
 
@@ -134,6 +137,8 @@ public sealed class PcBoard : IBoard
     public Uart16550A? SecondSerial => _secondSerial?.Port;
     /// <inheritdoc/>
     public PciHost Pci { get; }
+    /// <summary>By which the guest learns that it is a copy, or that it was taken back to an earlier state.</summary>
+    public VmGeneration Generation => _generation.Device;
     /// <summary>ACPI's fixed hardware.</summary>
     internal PowerManagement Power => _timers.Power;
     /// <inheritdoc/>
@@ -200,6 +205,7 @@ public sealed class PcBoard : IBoard
         _vm.Memory.TryWrite(MemoryLayout.BiosDataAreaMemory, (ushort)(MemoryLayout.Ebda >> 10));
         _vm.Memory.TryWrite(MemoryLayout.Ebda, (byte)((MemoryLayout.VideoHole - MemoryLayout.Ebda) >> 10));
         Tables.WriteTo(_vm.Memory);
+        Generation.WriteId();
         BiosState.WriteRom(_vm.Memory, Acpi.Reset);
     }
 

@@ -32,6 +32,9 @@ public sealed record PcBoardOptions
     /// <summary>Parts that the caller adds to those of every PC; they are attached last, in this order.</summary>
     public IReadOnlyList<IBoardPart> Parts { get; init; } = [];
 
+    /// <summary>What the guest reads as the generation of its VM at first.</summary>
+    public Guid Generation { get; init; } = Guid.NewGuid();
+
     /// <summary>What the real-time clock shows at the start.</summary>
     public DateTime StartTime { get; init; } = DateTime.UtcNow;
 }

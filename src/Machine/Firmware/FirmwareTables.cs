@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using System.Text;
+using Bunraku.Engines;
 using Bunraku.Machine.Acpi;
 using Bunraku.Machine.Smbios;
 
@@ -16,7 +17,7 @@ internal static class FirmwareTables
 {
     private const string TablesFile = "etc/acpi/tables", RsdpFile = "etc/acpi/rsdp";
     private const int EntrySize = 128, NameSize = 56;
-    private const uint Allocate = 1, AddPointer = 2, AddChecksum = 3;
+    private const uint Allocate = 1, AddPointer = 2, AddChecksum = 3, WritePointer = 4;
     private const byte HighZone = 1, FSegment = 2;
 
     /// <summary>Adds the files to <paramref name="fwCfg"/>.</summary>
@@ -29,8 +30,10 @@ internal static class FirmwareTables
         var script = new List<byte>();
         AddAllocate(script, RsdpFile, 16, FSegment);
         AddAllocate(script, TablesFile, AcpiTables.LargestAlignment, HighZone);
-        foreach ((int offset, int size) in tables.Pointers)
-            AddPointerEntry(script, offset < rsdp.Length ? RsdpFile : TablesFile, TablesFile, offset, size);
+        AddAllocate(script, VmGeneration.IdFile, (uint)GuestMemory.PageSize, HighZone);
+        foreach ((int offset, int size, string? file) in tables.Pointers)
+            AddPointerEntry(script, offset < rsdp.Length ? RsdpFile : TablesFile, file ?? TablesFile, offset, size);
+        AddWritePointer(script, VmGeneration.AddressFile, VmGeneration.IdFile, VmGeneration.IdOffset);
         foreach (AcpiChecksum sum in tables.Checksums)
         {
             bool ofRsdp = sum.Place < rsdp.Length;
@@ -60,6 +63,17 @@ internal static class FirmwareTables
         Encoding.ASCII.GetBytes(pointee, entry[(4 + NameSize)..]);
         BinaryPrimitives.WriteInt32LittleEndian(entry[(4 + 2 * NameSize)..], offset);
         entry[4 + 2 * NameSize + 4] = (byte)size;
+        script.AddRange(entry);
+    }
+
+    /// <summary>The firmware writes where it has put an offset of one file into the first bytes of another one, for the device to read.</summary>
+    private static void AddWritePointer(List<byte> script, string file, string pointee, int offset)
+    {
+        Span<byte> entry = stackalloc byte[EntrySize];
+        Begin(entry, WritePointer, file);
+        Encoding.ASCII.GetBytes(pointee, entry[(4 + NameSize)..]);
+        BinaryPrimitives.WriteInt32LittleEndian(entry[(4 + 2 * NameSize + 4)..], offset);
+        entry[4 + 2 * NameSize + 8] = sizeof(ulong);
         script.AddRange(entry);
     }
 

@@ -25,13 +25,14 @@ public sealed class AcpiTablesTests : IDisposable
         KeyboardPart.Describe(description);
         for (int port = 1; port <= Math.Min(cpus, 2); port++) new SerialPart(port, _ => { }).Describe(description);
         FwCfgPart.Describe(description);
+        VmGenerationPart.Describe(description, (uint)MemoryLayout.VmGeneration + VmGeneration.IdOffset);
         return new AcpiTables(description);
     }
 
     public static TheoryData<string, int> TablesAndCpus => new()
     {
         { "DSDT", 1 }, { "DSDT", 64 }, { "DSDT", 150 }, { "DSDT", 1200 }, { "FACP", 1 }, { "APIC", 1 }, { "APIC", 4 }, { "APIC", 300 }, { "FACS", 1 },
-            { "RSDT", 1 }, { "XSDT", 1 },
+            { "RSDT", 1 }, { "XSDT", 1 }, { "SSDT", 1 },
     };
 
     [Theory]
@@ -104,6 +105,7 @@ public sealed class AcpiTablesTests : IDisposable
         IReadOnlyList<E820Entry> map = E820.Build(memory);
         for (int n = 1; n < map.Count; n++) Assert.True(map[n].Address >= map[n - 1].End);
         Assert.Contains(map, e => e.Type == E820Type.Reserved && e.Address <= MemoryLayout.AcpiTables && e.End >= MemoryLayout.AcpiTablesEnd);
+        Assert.Contains(map, e => e.Type == E820Type.Reserved && e.Address <= MemoryLayout.VmGeneration && e.End >= MemoryLayout.VmGeneration + 4096);
         Assert.Equal(memory.Size, map[^1].End);
     }
 

@@ -5,7 +5,7 @@ namespace Bunraku.Machine.Tests.Acpi;
 /// <summary>ACPI Specification 6.3, section 4.8.3 "Fixed Hardware Registers".</summary>
 public sealed class PowerManagementTests
 {
-    private const ushort Status = 0, Enable = 2, Control = 4, Timer = 8;
+    private const ushort Status = 0, Enable = 2, Control = 4, Timer = 8, GeneralStatus = 12, GeneralEnable = 14;
     private const uint TimerEvent = 1, PowerButton = 1 << 8, ClockAlarm = 1 << 10;
 
     private readonly TestTime _time = new();
@@ -89,6 +89,28 @@ public sealed class PowerManagementTests
     }
 
     [Fact]
+    public void GeneralPurposeEvents()
+    {
+        // 4.8.4.1: the first half of the block is status, set by hardware and cleared by writing 1; the second half enables the SCI for each bit.
+        _power.RaiseGeneralEvent(5);
+        _power.RaiseGeneralEvent(15);
+        Assert.Equal(0x8020u, _power.ReadPort(GeneralStatus, 2));
+        Assert.Equal(0x80u, _power.ReadPort(GeneralStatus + 1, 1));
+        Assert.False(_sci.Asserted);
+        _power.WritePort(GeneralEnable, 1, 1 << 5);
+        Assert.Equal(1u << 5, _power.ReadPort(GeneralEnable, 2));
+        Assert.True(_sci.Asserted);
+        _power.WritePort(GeneralStatus, 1, 0xDF);
+        Assert.True(_sci.Asserted);
+        _power.WritePort(GeneralStatus, 1, 1 << 5);
+        Assert.False(_sci.Asserted);
+        Assert.Equal(0x8000u, _power.ReadPort(GeneralStatus, 2));
+        _power.Reset();
+        Assert.Equal(0u, _power.ReadPort(GeneralStatus, 4));
+        Assert.Throws<ArgumentOutOfRangeException>(() => _power.RaiseGeneralEvent(PowerManagement.GeneralEvents));
+    }
+
+    [Fact]
     public void AcpiModeIsAlwaysOn()
     {
         // 4.8.3.2: SCI_EN is set while power management events raise the SCI.
@@ -119,7 +141,9 @@ public sealed class PowerManagementTests
             if (random.Next(2) == 0) _power.WritePort(offset, size, (uint)random.Next());
             else Assert.Equal(0u, size == 4 ? 0 : _power.ReadPort(offset, size) >> (8 * size));
             _time.Advance(random.Next());
-            Assert.Equal((_power.ReadPort(Status, 2) & _power.ReadPort(Enable, 2)) != 0, _sci.Asserted);
+            if (random.Next(100) == 0) _power.RaiseGeneralEvent(random.Next(PowerManagement.GeneralEvents));
+            uint general = _power.ReadPort(GeneralStatus, 2) & _power.ReadPort(GeneralEnable, 2);
+            Assert.Equal((_power.ReadPort(Status, 2) & _power.ReadPort(Enable, 2) | general) != 0, _sci.Asserted);
         }
     }
 }

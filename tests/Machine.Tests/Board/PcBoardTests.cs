@@ -67,6 +67,30 @@ public sealed class PcBoardTests : IDisposable
         Assert.Equal(MemoryLayout.Ebda, (ulong)ebda << 4);
     }
 
+    /// <summary>Microsoft, "Virtual Machine Generation ID": the ID is in reserved memory, 8-byte aligned, and changes before the notification.</summary>
+    [Fact]
+    public void ANewGenerationIsInMemoryAndRaisesItsEvent()
+    {
+        ulong address = BitConverter.ToUInt32(_board.Tables.Tables.Single(t => t.Signature == "SSDT").Bytes.AsSpan()[^5..]);
+        Assert.Equal(0ul, address % 8);
+        Assert.Contains(_board.MemoryMap, e => e.Type == E820Type.Reserved && e.Address <= address && e.End >= address + 16);
+        byte[] id = new byte[16];
+        Assert.True(_vm.Memory.Read(address, id));
+        Assert.Equal(_board.Generation.Current, new Guid(id));
+        byte[] fadt = _board.Tables.Tables.Single(t => t.Signature == "FACP").Bytes;
+        var events = (ushort)BitConverter.ToUInt32(fadt, 80); // GPE0_BLK
+        Assert.Equal((0u, 4), (In(events, 2), fadt[92])); // GPE0_BLK_LEN
+        _vm.Memory.DeviceWrites.Enable(true);
+
+        var next = Guid.NewGuid();
+        _board.Generation.Renew(next);
+        Assert.True(_vm.Memory.Read(address, id));
+        Assert.Equal((next, 1u << 5), (new Guid(id), In(events, 2)));
+        Assert.NotEqual(0ul, _vm.Memory.DeviceWrites.Take(_vm.Memory.Regions[0])[address >> 12 >> 6] & 1ul << (int)(address >> 12 & 63));
+        _board.Generation.Renew();
+        Assert.NotEqual(next, _board.Generation.Current);
+    }
+
     [Fact]
     public void EachVcpuFindsItsOwnLocalApic()
     {

@@ -167,6 +167,10 @@ public sealed class FirmwareBoardTests : IDisposable
                     Assert.Equal(0, file[Int(60)]);
                     file[Int(60)] = (byte)-file.AsSpan((int)Int(64), (int)Int(68)).ToArray().Sum(b => b);
                     break;
+                case 4:
+                    BitConverter.GetBytes((ulong)places[Name(at + 60)] + Int(120)).CopyTo(files[Name(at + 4)], Int(116));
+                    Assert.Equal(8, script[at + 124]);
+                    break;
                 default:
                     Assert.Fail($"command {Int(0)}");
                     break;
@@ -192,13 +196,17 @@ public sealed class FirmwareBoardTests : IDisposable
             Assert.Equal(address, BinaryPrimitives.ReadUInt32LittleEndian(rsdt[(36 + 4 * n)..]));
             ReadOnlySpan<byte> table = Table(address);
             found.Add(Encoding.ASCII.GetString(table[..4]));
+            // The generation ID: what the operating system finds in ADDR, and what the device is told of the same place.
+            if (found[^1] == "SSDT")
+                Assert.Equal(BinaryPrimitives.ReadUInt64LittleEndian(files["etc/vmgenid_addr"]), BinaryPrimitives.ReadUInt32LittleEndian(table[^5..]));
             if (found[^1] != "FACP") continue;
             Assert.True(Table(BinaryPrimitives.ReadUInt32LittleEndian(table[36..])).StartsWith("FACS"u8));
             Assert.True(Table(BinaryPrimitives.ReadUInt32LittleEndian(table[40..])).StartsWith("DSDT"u8));
             Assert.True(Table(BinaryPrimitives.ReadUInt64LittleEndian(table[140..])).StartsWith("DSDT"u8));
             Assert.Equal(0, (int)(BinaryPrimitives.ReadUInt32LittleEndian(table[36..]) % 64)); // section 5.2.10: the FACS is aligned to 64
         }
-        Assert.Equal(["FACP", "APIC", "HPET"], found);
+        Assert.Equal(["FACP", "APIC", "HPET", "SSDT"], found);
+        Assert.Equal(places["etc/vmgenid_guid"] + 40ul, BinaryPrimitives.ReadUInt64LittleEndian(files["etc/vmgenid_addr"]));
     }
 
     private static int Sum(ReadOnlySpan<byte> bytes)
