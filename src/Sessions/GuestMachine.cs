@@ -20,6 +20,7 @@ internal sealed class GuestMachine
     private readonly X86Machine _vm;
     private readonly GuestImage? _bootAgain; // what a reset boots; null: it ends the run
     private readonly bool _holdsInput;
+    private bool _waits; // for its command
     private GuestMessages? _messages;
     private readonly PcBoard _board;
     private readonly Uart16550A _inputPort;
@@ -67,12 +68,14 @@ internal sealed class GuestMachine
         });
         _inputPort = board.SecondSerial ?? board.Serial;
         if (image.Firmware is null) board.FwCfg.AddString(FwCfgKey.CommandLineData, FwCfgKey.CommandLineSize, image.Append);
-        Boot(image, warn);
+        vm.Add(new Session(this));
+        if (image.Again is not null) Begin(image);
+        else Boot(image, warn);
         if (options.Command is null && !options.NoReboot)
         {
             _bootAgain = image;
             vm.RebootsOnReset = MayReboot;
-            vm.AfterReset += () => Boot(image);
+            vm.AfterReset += () => Boot(image.Again?.Invoke() ?? image);
         }
         _stopped = vm.Stopped;
     }
@@ -83,15 +86,7 @@ internal sealed class GuestMachine
     /// <summary>Loads the guest, for the first time or after a reset. No vCPU runs.</summary>
     private void Boot(GuestImage image, Action<string>? warn = null)
     {
-        if (image.Linux is { } linux)
-        {
-            if (_messages is not null) Finish();
-            _messages = new GuestMessages(linux.Token, linux.Console);
-        }
-        if (_holdsInput)
-        {
-            lock (_inputLock) _held ??= [];
-        }
+        Begin(image);
         if (image.Firmware is not null) return; // a reset leads into it
         var request = new BootRequest(_vm.Memory, _vm.Model, _board.MemoryMap, image.Kernel, image.KernelName)
         {
@@ -104,8 +99,61 @@ internal sealed class GuestMachine
         _vm.Cpus[0].Cpu.WriteState(KernelLoader.Load(request));
     }
 
+    /// <summary>The host's side of a guest that begins anew.</summary>
+    private void Begin(GuestImage image)
+    {
+        if (image.Linux is { } linux)
+        {
+            if (_messages is not null) Finish();
+            _messages = new GuestMessages(linux.Token, linux.Console);
+        }
+        if (_holdsInput)
+        {
+            lock (_inputLock) _held ??= [];
+        }
+    }
+
+    /// <summary>What the host knows of the guest's console, as a part of the machine: the guest at the other end goes on with it.</summary>
+    private sealed class Session(GuestMachine owner) : IDevice, IStateful<SessionState>
+    {
+        public string Id => "session";
+
+        /// <summary>A boot begins anew: <see cref="Begin"/>.</summary>
+        public void Reset()
+        {
+        }
+
+        public SessionState Save()
+        {
+            lock (owner._inputLock)
+            {
+                return new SessionState(owner._messages?.Save(), owner._frames?.Save(), owner._watch.Save(), owner._held?.ToArray(), owner._commandOutput,
+                    [.. owner._kernelMessages]);
+            }
+        }
+
+        public void Restore(SessionState state)
+        {
+            if (state.Messages is null != owner._messages is null) throw new StateFormatException($"{Id}: the saved guest is another kind of guest");
+            if (state.Frames is null != owner._frames is null) throw new StateFormatException($"{Id}: the saved guest's streams are wired in another way");
+            lock (owner._inputLock)
+            {
+                if (state.Messages is not null) owner._messages!.Restore(state.Messages, Id);
+                if (state.Frames is not null) owner._frames!.Restore(state.Frames, Id);
+                owner._watch.Restore(state.Watch);
+                owner._held = state.Held is null ? null : [.. state.Held];
+                owner._commandOutput = state.CommandOutput;
+                owner._kernelMessages.Clear();
+                owner._kernelMessages.AddRange(state.KernelMessages);
+            }
+        }
+    }
+
     /// <summary>Status of the command inside the guest, once it ended.</summary>
     public int? CommandStatus => _wiring == GuestConsole.Shell ? null : _messages!.ExitStatus;
+
+    /// <summary>The guest has booted, and has no command yet.</summary>
+    public bool WaitsForCommand => _waits;
 
     /// <summary>What the guest's kernel last printed where nobody saw it, because a command has the console.</summary>
     public string HiddenMessages => Encoding.UTF8.GetString([.. _kernelMessages]);
@@ -293,3 +341,14 @@ internal sealed class GuestMachine
         if (_kernelMessages.Count > 2 * KeptMessages) _kernelMessages.RemoveRange(0, _kernelMessages.Count - KeptMessages);
     }
 }
+
+/// <summary>What the host knows of a guest's console.</summary>
+/// <param name="Messages">What our init said; null: it is another guest's.</param>
+/// <param name="Frames">The command's input where it goes over a serial line.</param>
+/// <param name="Watch">What that line has seen.</param>
+/// <param name="Held">Input that waits until the guest's terminal is set up for it; null: it is.</param>
+/// <param name="CommandOutput">Bytes of the command's output that came over a serial line, modulo 2^32.</param>
+/// <param name="KernelMessages">The last of what the kernel printed where nobody saw it.</param>
+[StateRecord("session", version: 1)]
+internal sealed record SessionState(
+    GuestMessagesState? Messages, CommandInputState? Frames, InputWatchState Watch, byte[]? Held, uint CommandOutput, byte[] KernelMessages);

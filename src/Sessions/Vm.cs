@@ -9,6 +9,7 @@ using Bunraku.Machine.Board;
 using Bunraku.Machine.Firmware;
 using Bunraku.Platform;
 using Bunraku.Sessions.Monitoring;
+using Bunraku.Sessions.Snapshots;
 
 namespace Bunraku.Sessions;
 
@@ -17,7 +18,7 @@ namespace Bunraku.Sessions;
 /// Members are for any thread but the VM's own, on which observers and devices are called, unless they say otherwise. Disposal ends the guest and every thread
 /// that the VM has started; afterwards only <see cref="State"/>, <see cref="Ended"/>, <see cref="EngineName"/> and results that were taken before are of use.
 /// </remarks>
-public sealed class Vm : IAsyncDisposable, IDisposable
+public sealed partial class Vm : IAsyncDisposable, IDisposable
 {
     private const int Sigint = 2;
 
@@ -31,6 +32,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
     private readonly GuestDisks _disks;
     private readonly GuestNetworks _networks;
     private readonly IX86Engine _engine;
+    private readonly GuestImage _image;
     private readonly ExitLog _log;
     /// <summary>Guards how the run ends; nothing waits with it held.</summary>
     private readonly Lock _lock = new();
@@ -53,8 +55,11 @@ public sealed class Vm : IAsyncDisposable, IDisposable
     internal Vm(VmBuilder builder, CancellationToken cancel)
     {
         _begun = builder.Started ?? DateTime.UtcNow;
-        (_options, _words) = (builder, builder.Words);
+        _words = builder.Words;
         builder.Check(_words);
+        using SnapshotFile? snapshot = builder.RestoreFrom is { } saved ? OpenSnapshot(saved, verify: !builder.TrustsSnapshot) : null;
+        if (snapshot is not null) (builder = snapshot.Manifest.Machine.Apply(builder)).Check(_words);
+        _options = builder;
         Commands = new MonitorCommands(builder.Commands.All);
         _engine = ChooseEngine(builder.Engine, builder.Engines, _words);
         if (_engine.Probe().Warning is { } warning) builder.Progress?.Invoke($"engine '{_engine.Name}': {warning}");
@@ -65,7 +70,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         if (builder.Memory > HostProcess.TotalMemory)
             throw new CannotStartException($"{Option(nameof(VmOptions.Memory))} {ByteSize.Format(builder.Memory)}: this host has only "
                 + $"{ByteSize.Format(HostProcess.TotalMemory)}");
-        GuestImage image = Guarded(() => GuestImage.Prepare(
+        GuestImage image = _image = Guarded(() => snapshot is not null ? snapshot.Manifest.Machine.Image(builder, cancel) : GuestImage.Prepare(
             builder, _words, builder.Progress, cancel, separateErrors: builder.Console is not null || builder.Errors is not null));
 
         IVmObserver[] observers = builder.OnExit is { } hook ? [.. builder.Observers, new ExitHook(hook)] : [.. builder.Observers];
@@ -82,7 +87,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         }
         try
         {
-            _vm = MakeMachine(model, image.Firmware);
+            _vm = MakeMachine(model, image.Firmware, isPrivate: snapshot is not null && builder.MemoryBacking == MemoryBacking.Lazy);
         }
         catch
         {
@@ -102,6 +107,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
             if (builder.Console is null) _streams = new StreamConsole(builder.Input, builder.Output, builder.Errors, Fail);
             _console = _streams ?? builder.Console!;
             _machine = Guarded(() => MakeBoard(image, builder));
+            if (snapshot is not null) Restore(snapshot, builder.RestoreFrom!);
         }
         catch
         {
@@ -121,7 +127,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         _networks.Dispose();
     }
 
-    private X86Machine MakeMachine(CpuModel model, FirmwareImage? firmware)
+    private X86Machine MakeMachine(CpuModel model, FirmwareImage? firmware, bool isPrivate)
     {
         IReadOnlyList<MemoryRegion> memory =
             firmware is null ? MemoryLayout.Regions(_options.Memory) : MemoryLayout.WithFirmware(_options.Memory, (ulong)firmware.Bytes.Length);
@@ -133,6 +139,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
                 EngineApics = _options.EngineApics,
                 TscFrequency = _options.TscFrequency,
                 CpuTime = _options.CpuTime,
+                PrivateMemory = isPrivate,
             });
         }
         catch (Exception e) when (e is CpuTimeException or EngineException)
@@ -245,6 +252,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
             ObjectDisposedException.ThrowIf(_disposed, this);
             if (_options.Timeout is { } timeout) _timeout = new Timer(_ => End(HostEnd.TimedOut), null, timeout, System.Threading.Timeout.InfiniteTimeSpan);
             _vm.Start();
+            LetRestoredRun();
             if (_options.SampleWork) _sampler = WorkSampler.Begin(_vm, () => _paused);
             _run = Task.Run(FinishAsync);
         }

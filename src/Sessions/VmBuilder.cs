@@ -50,6 +50,18 @@ public sealed record VmBuilder : VmOptions
     /// <summary>In place of <see cref="Input"/> and <see cref="Output"/>: a console of the caller's own, who gives input by <see cref="Vm.Send"/>.</summary>
     public IGuestConsole? Console { get; init; }
 
+    /// <summary>
+    /// Path of a snapshot (<see cref="Vm.SaveAsync"/>) that the VM goes on from. What the guest can tell comes from there, in place of the options: memory,
+    /// processors, devices, guest, command. Null: the guest is booted.
+    /// </summary>
+    public string? RestoreFrom { get; init; }
+
+    /// <summary>How a restored VM comes to its memory.</summary>
+    public MemoryBacking MemoryBacking { get; init; }
+
+    /// <summary>The snapshot is this user's own and was not touched since: what its memory holds is not compared with its checksums.</summary>
+    internal bool TrustsSnapshot { get; init; }
+
     /// <summary>Devices and other parts that are attached to the board behind those that every PC has, in this order.</summary>
     public IList<IBoardPart> Parts { get; init; } = [];
 

@@ -63,10 +63,16 @@ public sealed record LinuxGuestOptions
 public sealed record LinuxGuest(ReadOnlyMemory<byte> Kernel, string KernelName, ReadOnlyMemory<byte> Initrd, string Append, GuestConsole Console, string Token)
 {
     /// <summary>16550A ports that the guest needs: COM1 at 3F8 IRQ 4, and COM2 at 2F8 IRQ 3.</summary>
-    public int SerialPorts => Console is GuestConsole.Shell or GuestConsole.CommandOnPorts ? 1 : 2;
+    public int SerialPorts => Console == GuestConsole.Shell || Console == GuestConsole.CommandOnPorts && !Waits ? 1 : 2;
+
+    /// <summary>
+    /// It boots up to where it takes its command, and takes that by <see cref="CommandPort"/>: a script of <see cref="InitramfsBuilder.Handover"/>. It has COM2
+    /// and all ports, and only then is it decided whether the command has a terminal.
+    /// </summary>
+    public bool Waits { get; init; }
 
     /// <summary>Numbers of the ports in <see cref="GuestConsole.CommandOnPorts"/>: 0 is left to terminals.</summary>
-    public const int InputPort = 1, OutputPort = 2, ErrorPort = 3;
+    public const int InputPort = 1, OutputPort = 2, ErrorPort = 3, CommandPort = 4;
 
     /// <summary>Linux, Documentation/admin-guide/kernel-parameters.txt, "reboot=": the mode of a reboot after a panic, where panic=N asks for one.</summary>
     private const string PanicMark = "reboot=panic_warm";

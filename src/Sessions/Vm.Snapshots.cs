@@ -1,0 +1,156 @@
+using Bunraku.Hypervisor;
+using Bunraku.Sessions.Snapshots;
+
+namespace Bunraku.Sessions;
+
+// Saving to a file, and going on from one.
+public sealed partial class Vm
+{
+    /// <summary>What may still change when a live save stops the guest, in pages: 16 MiB, which take some milliseconds to write.</summary>
+    private const int FewPages = 4096;
+    private const int MostRounds = 6;
+
+    /// <summary>One save at a time; before the pause lock.</summary>
+    private readonly Lock _saveLock = new();
+    private bool _waitsRestored; // restored, and did not go on yet; guarded by the pause lock
+
+    private static SnapshotFile OpenSnapshot(string path, bool verify)
+    {
+        SnapshotFile file = SnapshotFile.Open(path);
+        try
+        {
+            if (verify) file.Verify();
+            return file;
+        }
+        catch
+        {
+            file.Dispose();
+            throw;
+        }
+    }
+
+    private void Restore(SnapshotFile snapshot, string path)
+    {
+        try
+        {
+            _vm.Pause();
+            _vm.Restore(snapshot.Parts, snapshot);
+            _waitsRestored = true;
+        }
+        catch (StateFormatException e)
+        {
+            throw new CannotStartException($"snapshot {path}: {e.Message}", e);
+        }
+    }
+
+    /// <summary>The vCPUs' threads are there: a restored guest learns that it may be a copy, and goes on.</summary>
+    private void LetRestoredRun()
+    {
+        lock (_pauseLock)
+        {
+            if (!_waitsRestored) return;
+            _waitsRestored = false;
+            RenewGeneration();
+            if (!_paused) _vm.Resume();
+        }
+    }
+
+    /// <summary>
+    /// Saves the VM to a file, from which it can go on (<see cref="VmBuilder.RestoreFrom"/>), on any engine and as often as one likes. An old file of that name
+    /// stays as it is until the new one is complete. The VM goes on afterwards, if it ran. Not before <see cref="Start"/>.
+    /// </summary>
+    /// <param name="path">Of the file, which only its user may read.</param>
+    /// <param name="live">
+    /// Most of the memory is written while the guest runs, which then stands still for moments; else it stands still until the memory is written.
+    /// </param>
+    /// <returns>The file's length in bytes.</returns>
+    /// <exception cref="CannotWriteException">The file cannot be written, or the VM has something that cannot be saved.</exception>
+    /// <exception cref="InvalidOperationException">The VM was not started, or has ended.</exception>
+    public Task<long> SaveAsync(string path, bool live = false) => Task.Run(() => Save(path, live, lasting: true));
+
+    /// <inheritdoc cref="SaveAsync"/>
+    /// <param name="lasting">The file survives a loss of power.</param>
+    internal long Save(string path, bool live, bool lasting)
+    {
+        lock (_saveLock)
+        {
+            if (!_started || Ended) throw new InvalidOperationException(Ended ? "the VM has ended" : "the VM was not started");
+            try
+            {
+                using var writer = new SnapshotWriter(path);
+                bool logs = live && !_paused && _vm.DirtyPages is not null;
+                if (logs) WriteAhead(writer, _vm.DirtyPages!);
+                (MachineDescription machine, IReadOnlyList<SavedState> parts) = WhileStopped(() =>
+                {
+                    IReadOnlyList<SavedState> saved = _vm.Save(memory =>
+                    {
+                        if (logs) writer.Update(memory, TakeDirty(_vm.DirtyPages!));
+                        else writer.Write(memory);
+                    });
+                    if (logs) _vm.DirtyPages!.Enable(false);
+                    if (_disks.Flush() is { } lost) throw lost;
+                    return (MachineDescription.Of(_options, _vm, _image, _machine.WaitsForCommand), saved);
+                });
+                writer.Complete(machine, _vm.Memory.Size, parts, lasting);
+                return writer.Length;
+            }
+            catch (CannotSaveException e)
+            {
+                throw new CannotWriteException($"snapshot {path}", e.Message, e);
+            }
+        }
+    }
+
+    /// <summary>Writes the memory while the guest runs, and what has changed meanwhile, until that is little.</summary>
+    private void WriteAhead(SnapshotWriter writer, IDirtyPageLog log)
+    {
+        WhileStopped(() =>
+        {
+            log.Enable(true);
+            return true;
+        });
+        writer.Write(_vm.Memory);
+        for (int round = 0; round < MostRounds; round++)
+        {
+            List<ulong> dirty = TakeDirty(log);
+            writer.Update(_vm.Memory, dirty);
+            if (dirty.Count <= FewPages) return;
+        }
+    }
+
+    /// <summary>Pages of the backing memory that were written to, ascending.</summary>
+    private List<ulong> TakeDirty(IDirtyPageLog log)
+    {
+        var pages = new SortedSet<ulong>();
+        IReadOnlyList<MemoryRegion> regions = _vm.Memory.Regions;
+        for (int n = 0; n < regions.Count; n++)
+        {
+            ulong[] bits = log.Take(n);
+            for (int word = 0; word < bits.Length; word++)
+            {
+                for (ulong left = bits[word]; left != 0; left &= left - 1)
+                    pages.Add((regions[n].Offset >> GuestMemory.PageShift) + (ulong)word * 64 + (ulong)System.Numerics.BitOperations.TrailingZeroCount(left));
+            }
+        }
+        return [.. pages];
+    }
+
+    /// <summary>Does something while virtual time and everything else of the VM stands still.</summary>
+    private T WhileStopped<T>(Func<T> action)
+    {
+        lock (_pauseLock)
+        {
+            if (Ended) throw new InvalidOperationException("the VM has ended");
+            bool hold = !_paused;
+            if (hold) _vm.Pause();
+            try
+            {
+                return action();
+            }
+            finally
+            {
+                if (hold) _vm.Resume();
+            }
+        }
+    }
+}
