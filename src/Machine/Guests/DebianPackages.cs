@@ -44,8 +44,25 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
         using IDisposable held = HoldCache(cancel);
         if (Newest(cache.Files(guest)) is { } meanwhile) return meanwhile;
         string package = apt.ResolveDependency(packages, "linux-image-");
-        return Extract(apt, package, guest, entry => entry.StartsWith("./boot/vmlinuz-", StringComparison.Ordinal), "a kernel image", cancel);
+        // With its drivers, which a next look may be for: a package is some 30 MB to download.
+        string kernel = Extract(apt, package, guest, "a kernel image",
+            entry => entry.StartsWith("./boot/" + KernelPrefix, StringComparison.Ordinal) ? guest : DriversOf(entry), all: true, cancel);
+        cache.Folder(DriversName(kernel)); // empty: the package has none
+        return kernel;
     }
+
+    // With another table below, other files belong into the cache: then another name of their folders.
+    private const string KernelPrefix = "vmlinuz-", DriversPrefix = "drivers-";
+
+    /// <summary>Version of a kernel by the name of its file.</summary>
+    private static string VersionOf(string kernel) => Path.GetFileName(kernel)[KernelPrefix.Length..];
+
+    /// <summary>Under which the cache has the modules of a kernel.</summary>
+    private static string DriversName(string kernel) => DriversPrefix + VersionOf(kernel);
+
+    /// <summary>Under which the cache is to have a file of a kernel's package; null: it is none of the <see cref="Modules"/>.</summary>
+    private static string? DriversOf(string entry) => entry.Split('/') is [".", "lib", "modules", string version, .., string file]
+        && Path.GetExtension(file) == ".ko" && Modules.Any(m => m.Module == Path.GetFileNameWithoutExtension(file)) ? DriversPrefix + version : null;
 
     /// <summary>Name of the virtio console's driver among them.</summary>
     public const string ConsoleModule = "virtio_console";
@@ -87,26 +104,23 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
     /// <exception cref="BootException">They can't be had; the message says what is missing.</exception>
     public IReadOnlyList<string> FindModules(string kernel, GuestDrivers wanted, CancellationToken cancel = default)
     {
-        const string prefix = "vmlinuz-";
-        // With another table above other files belong into the cache.
-        string version = Path.GetFileName(kernel)[prefix.Length..], name = "drivers-" + version;
-        if (Ordered(cache.Files(name), wanted) is { Count: > 0 } cached) return cached;
+        string version = VersionOf(kernel), name = DriversName(kernel), package = "linux-image-" + version;
         string installed = Path.Combine(root, "lib/modules", version, "kernel");
         if (Directory.Exists(installed) && Ordered(Directory.EnumerateFiles(installed, "*.ko", SearchOption.AllDirectories), wanted) is { Count: > 0 } own)
             return own;
-
+        if (Cached() is { } cached) return cached;
+        // The kernel is installed without them, or its package was opened for it alone.
         var apt = Apt.Open(cache, progress, $"virtio devices need the modules of kernel {version} from its Debian package", _alternatives, searchPath, cancel);
         using IDisposable held = HoldCache(cancel);
-        if (Ordered(cache.Files(name), wanted) is { Count: > 0 } meanwhile) return meanwhile;
-        var found = new List<string>();
-        Extract(apt, apt.Resolve("linux-image-" + version), name, entry =>
-        {
-            if (entry.StartsWith("./lib/modules/", StringComparison.Ordinal) && entry.EndsWith(".ko", StringComparison.Ordinal)
-                && Modules.Any(m => m.Module == Path.GetFileNameWithoutExtension(entry))) found.Add(entry);
-            return found.Count > 0 && found[^1] == entry;
-        }, "kernel modules", cancel, all: true);
+        if (Cached() is { } meanwhile) return meanwhile;
+        Extract(apt, apt.Resolve(package), name, WhatModules, DriversOf, all: true, cancel);
         return Ordered(cache.Files(name), wanted);
+
+        IReadOnlyList<string>? Cached() => !cache.Has(name) ? null
+            : cache.Files(name) is { Count: > 0 } files ? Ordered(files, wanted) : throw Lacks(package, WhatModules);
     }
+
+    private const string WhatModules = "kernel modules";
 
     private static List<string> Ordered(IEnumerable<string> files, GuestDrivers wanted)
     {
@@ -124,7 +138,8 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
         var apt = Apt.Open(cache, progress, "the default Linux guest needs busybox-static", _alternatives, searchPath, cancel);
         using IDisposable held = HoldCache(cancel);
         if (cache.Files("busybox").FirstOrDefault() is { } meanwhile) return meanwhile;
-        return Extract(apt, apt.Resolve("busybox-static"), "busybox", entry => entry is "./bin/busybox" or "./usr/bin/busybox", "a busybox", cancel);
+        return Extract(apt, apt.Resolve("busybox-static"), "busybox", "a busybox",
+            entry => entry is "./bin/busybox" or "./usr/bin/busybox" ? "busybox" : null, all: false, cancel);
     }
 
     /// <summary>One at a time: apt refuses a second process that reads package lists into the same folder, and nothing needs to be downloaded twice.</summary>
@@ -143,26 +158,33 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
         using IDisposable held = HoldCache(cancel);
         if (Newest(cache.Files(name)) is { } meanwhile) return meanwhile;
         string archive = dependency is null ? apt.Resolve(package) : apt.ResolveDependency([package], dependency);
-        return Extract(apt, archive, name, entry => FileSystemName.MatchesSimpleExpression("." + file, entry, ignoreCase: false), file, cancel);
+        return Extract(apt, archive, name, file,
+            entry => FileSystemName.MatchesSimpleExpression("." + file, entry, ignoreCase: false) ? name : null, all: false, cancel);
     }
 
-    /// <summary>Takes one file out of a package into the cache, the first that is wanted, or all that are. Returns the path of the last.</summary>
-    private string Extract(Apt apt, string package, string name, Func<string, bool> wanted, string what, CancellationToken cancel, bool all = false)
+    /// <summary>Takes files out of a package into the cache, once all of them are out. Returns the path of one under <paramref name="name"/>.</summary>
+    /// <param name="name">Under which there has to be a file.</param>
+    /// <param name="what">That file, for a message.</param>
+    /// <param name="place">By its path in the package, from "./" on, under which name the cache is to have a file; null: it is not wanted.</param>
+    /// <param name="all">All files that are wanted; else the first.</param>
+    private string Extract(Apt apt, string package, string name, string what, Func<string, string?> place, bool all, CancellationToken cancel)
     {
-        string archive = apt.Download(package);
+        string archive = apt.Download(package), folder = Path.GetDirectoryName(archive)!;
         try
         {
-            string? path = null;
+            var found = new HashSet<string>();
             ToolRunner.Result result = ToolRunner.Pipe(ToolRunner.Find("dpkg-deb", searchPath)!, ["--fsys-tarfile", archive], stream =>
             {
                 try
                 {
                     using var tar = new TarReader(stream, leaveOpen: true);
-                    while ((path is null || all) && tar.GetNextEntry() is { } entry)
+                    while ((all || found.Count == 0) && tar.GetNextEntry() is { } entry)
                     {
+                        if (entry.EntryType is not (TarEntryType.RegularFile or TarEntryType.V7RegularFile) || entry.DataStream is not { } data) continue;
                         string entryName = entry.Name.StartsWith("./", StringComparison.Ordinal) ? entry.Name : "./" + entry.Name;
-                        if (entry.EntryType is TarEntryType.RegularFile or TarEntryType.V7RegularFile && entry.DataStream is { } data && wanted(entryName))
-                            path = cache.Store(name, Path.GetFileName(entryName), data);
+                        if (place(entryName) is not { } target) continue;
+                        cache.Write(Path.Combine(folder, target, Path.GetFileName(entryName)), data);
+                        found.Add(target);
                     }
                 }
                 catch (Exception e) when (e is InvalidDataException or EndOfStreamException)
@@ -171,13 +193,18 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
                 }
             }, cancel);
             if (result.Status != 0) throw new BootException($"package {package} cannot be unpacked: {result.Cause}; {_alternatives}");
-            return path ?? throw new BootException($"package {package} does not contain {what}; {_alternatives}");
+            if (!found.Contains(name)) throw Lacks(package, what);
+            // What the others go with comes last: who finds it has them.
+            foreach (string target in found.OrderBy(target => target == name)) cache.Store(target, Path.Combine(folder, target));
+            return Newest(cache.Files(name))!;
         }
         finally
         {
-            Directory.Delete(Path.GetDirectoryName(archive)!, recursive: true);
+            Directory.Delete(folder, recursive: true);
         }
     }
+
+    private BootException Lacks(string package, string what) => new($"package {package} does not contain {what}; {_alternatives}");
 
     /// <summary>The file whose name has the highest version: digits compare as numbers, all else as text.</summary>
     internal static string? Newest(IEnumerable<string> files) =>

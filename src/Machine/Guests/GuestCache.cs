@@ -25,21 +25,25 @@ public sealed class GuestCache
         return Directory.Exists(folder) ? [.. Directory.EnumerateFiles(folder).Where(f => !Path.GetFileName(f).StartsWith('.'))] : [];
     }
 
-    /// <summary>Stores one file under <paramref name="name"/>, whole, and returns its path.</summary>
-    public string Store(string name, string fileName, Stream content) => Guard(() =>
+    /// <summary>There is a folder for <paramref name="name"/>, be it empty.</summary>
+    public bool Has(string name) => Directory.Exists(Path.Combine(Root, name));
+
+    /// <summary>Writes a file into a folder inside the cache that is not finished yet; the folder is created.</summary>
+    internal void Write(string path, Stream content) => Guard(() =>
     {
-        string folder = Path.Combine(Root, name), path = Path.Combine(folder, fileName), temporary = Path.Combine(folder, $".{fileName}.{Guid.NewGuid():n}");
-        Directory.CreateDirectory(folder);
-        try
-        {
-            using (FileStream file = File.Create(temporary)) content.CopyTo(file);
-            File.Move(temporary, path, overwrite: true);
-        }
-        finally
-        {
-            File.Delete(temporary);
-        }
+        Directory.CreateDirectory(Path.GetDirectoryName(path)!);
+        using FileStream file = File.Create(path);
+        content.CopyTo(file);
         return path;
+    });
+
+    /// <summary>Keeps the files of a finished folder inside the cache under <paramref name="name"/>, in place of what was there.</summary>
+    internal void Store(string name, string folder) => Guard(() =>
+    {
+        string kept = Path.Combine(Root, name);
+        if (Directory.Exists(kept)) Directory.Delete(kept, recursive: true);
+        Directory.Move(folder, kept);
+        return kept;
     });
 
     /// <summary>Creates a folder inside the cache.</summary>

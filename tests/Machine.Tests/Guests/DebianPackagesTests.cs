@@ -70,11 +70,10 @@ public sealed class DebianPackagesTests : IDisposable
     public void Stale_lists_are_renewed_in_the_cache_and_the_download_tried_again()
     {
         // The system's lists name a file that is gone; with lists in the cache the download succeeds.
-        string tree = Directory.CreateDirectory(Path.Combine(_folder, "tree", "boot")).FullName;
-        File.WriteAllText(Path.Combine(tree, "vmlinuz-9-cloud-amd64"), "the kernel");
+        MakeKernelPackage();
         DebianPackages packages = Machine(
             ("apt-get", $$"""case "$*" in *State::Lists={{Cache}}/apt/lists*download*) echo > p.deb;; *download*) echo 'E: 404' >&2; exit 100;; esac"""),
-            ("apt-cache", Knows), ("dpkg-deb", $"tar -C {_folder}/tree -cf - ."));
+            ("apt-cache", Knows), ("dpkg-deb", Unpack));
         string kernel = packages.FindKernel("linux");
         Assert.Equal("the kernel", File.ReadAllText(kernel));
         Assert.Equal(["downloading linux-image-9-cloud-amd64 (27 MB)", Update, "downloading linux-image-9-cloud-amd64 (27 MB)"], _progress);
@@ -83,13 +82,57 @@ public sealed class DebianPackagesTests : IDisposable
         Assert.Equal(kernel, new DebianPackages(new GuestCache(Cache), null, _folder, _folder).FindKernel("linux"));
     }
 
+    /// <summary>A kernel's package, as far as anybody looks into it.</summary>
+    private void MakeKernelPackage(params string[] modules)
+    {
+        string tree = Path.Combine(_folder, "tree"), folder = Path.Combine(tree, "lib", "modules", Kernel, "kernel", "drivers");
+        Directory.CreateDirectory(folder);
+        File.WriteAllText(Path.Combine(Directory.CreateDirectory(Path.Combine(tree, "boot")).FullName, "vmlinuz-" + Kernel), "the kernel");
+        foreach (string module in modules) File.WriteAllText(Path.Combine(folder, module), module);
+    }
+
+    private const string Kernel = "9-cloud-amd64";
+
+    private string Unpack => $"tar -C {_folder}/tree -cf - .";
+
+    [Fact]
+    public void The_modules_of_a_kernel_come_with_it()
+    {
+        MakeKernelPackage("virtio_blk.ko", "other.ko", "virtio_pci.ko", "virtio_console.ko");
+        DebianPackages packages = Machine(("apt-get", "echo > p.deb"), ("apt-cache", Knows), ("dpkg-deb", Unpack));
+        string kernel = packages.FindKernel("linux");
+        Assert.Equal(["virtio_pci.ko", "virtio_blk.ko"], packages.FindModules(kernel, GuestDrivers.Disk).Select(File.ReadAllText));
+        Assert.Equal(["virtio_pci.ko", "virtio_console.ko"], packages.FindModules(kernel, GuestDrivers.Console).Select(File.ReadAllText));
+        Assert.Single(_progress); // one download
+        Assert.DoesNotContain("other.ko", Directory.GetFiles(Cache, "*", SearchOption.AllDirectories).Select(Path.GetFileName));
+        Assert.Empty(Directory.GetFileSystemEntries(Path.Combine(Cache, "download")));
+        // A cache that has the kernel alone, as an older one.
+        Directory.Delete(Path.Combine(Cache, "drivers-" + Kernel), recursive: true);
+        Assert.Single(packages.FindModules(kernel, GuestDrivers.Net));
+        Assert.Equal(2, _progress.Count);
+    }
+
+    [Fact]
+    public void A_kernel_without_modules_is_not_searched_for_them_twice()
+    {
+        MakeKernelPackage();
+        DebianPackages packages = Machine(("apt-get", "echo > p.deb"), ("apt-cache", Knows), ("dpkg-deb", Unpack));
+        string kernel = packages.FindKernel("linux");
+        Assert.StartsWith("package linux-image-9-cloud-amd64 does not contain kernel modules;", ErrorOf(() => packages.FindModules(kernel, GuestDrivers.Net)));
+        Assert.Single(_progress);
+    }
+
     [Theory]
     [InlineData("echo 'dpkg-deb: error: bad archive' >&2; exit 2", "cannot be unpacked: dpkg-deb: error: bad archive;")]
     [InlineData("head -c 700 /dev/zero | tr '\\0' x", "does not contain a kernel image;")]
     [InlineData("tar -cf - -T /dev/null", "does not contain a kernel image;")]
+    [InlineData("tar -C TREE --exclude=boot -cf - .", "does not contain a kernel image;")]
+    [InlineData("tar -C TREE -cf - .; exit 2", "cannot be unpacked: exit status 2;")]
     public void A_broken_package_leaves_nothing_in_the_cache(string unpack, string expected)
     {
-        DebianPackages packages = Machine(("apt-get", "echo > p.deb"), ("apt-cache", Knows), ("dpkg-deb", unpack));
+        MakeKernelPackage("virtio_blk.ko");
+        DebianPackages packages =
+            Machine(("apt-get", "echo > p.deb"), ("apt-cache", Knows), ("dpkg-deb", unpack.Replace("TREE", Path.Combine(_folder, "tree"))));
         Assert.StartsWith("package linux-image-9-cloud-amd64 " + expected, ErrorOf(() => packages.FindKernel("linux")));
         Assert.Equal([Path.Combine(Cache, ".lock")], Directory.GetFiles(Cache, "*", SearchOption.AllDirectories));
     }
@@ -97,12 +140,12 @@ public sealed class DebianPackagesTests : IDisposable
     [Fact]
     public async Task Two_first_uses_at_the_same_time_download_once()
     {
-        string tree = Directory.CreateDirectory(Path.Combine(_folder, "tree", "boot")).FullName, calls = Path.Combine(_folder, "calls");
-        File.WriteAllText(Path.Combine(tree, "vmlinuz-9-cloud-amd64"), "the kernel");
+        string calls = Path.Combine(_folder, "calls");
+        MakeKernelPackage();
         DebianPackages packages = Machine(
             // The first call waits until the second user has found out that it has to wait; a second call would be the fault.
             ("apt-get", $"echo x >>{calls}; [ $(wc -l <{calls}) = 1 ] || : >{_folder}/waits; until [ -e {_folder}/waits ]; do sleep 0.01; done; echo > p.deb"),
-                ("apt-cache", Knows), ("dpkg-deb", $"tar -C {_folder}/tree -cf - ."));
+                ("apt-cache", Knows), ("dpkg-deb", Unpack));
         Task<string> first = Task.Run(() => packages.FindKernel("linux"));
         while (!File.Exists(calls)) Thread.Sleep(1);
         var told = new List<string>();
