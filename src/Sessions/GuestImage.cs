@@ -49,44 +49,30 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
             return new GuestImage(HelloGuest.Build(), HelloGuest.Name, [], options.Append ?? "", null);
         }
 
-        var packages = new DebianPackages(new GuestCache(), progress, alternatives: words.GuestAdvice);
-        string kernel = packages.FindKernel(options.Guest, cancel), busybox = packages.FindBusybox(cancel);
-        // A kernel of the distribution has drivers for what is not in every PC as modules.
-        GuestDrivers drivers = (options.Disks.Count > 0 ? GuestDrivers.Disk : 0) | (options.Rng ? GuestDrivers.Rng : 0)
-            | (options.Networks.Count > 0 ? GuestDrivers.Net : 0);
-        bool wantsPorts = options is { Command: not null, Terminal: null, SerialStreams: false };
-        IReadOnlyList<string> modules = FindModules(packages, kernel, drivers, wantsPorts, cancel);
-        var guest =
-            LinuxGuest.Create(BootFile.Read(kernel, "kernel", options.Memory), kernel, BootFile.Read(busybox, "busybox", options.Memory), new LinuxGuestOptions
+        bool waits = KeptGuests.Fit(options);
+        GuestFiles files = GuestFiles.Find(options, words, progress, cancel);
+        var guest = LinuxGuest.Create(BootFile.Read(files.Kernel, "kernel", options.Memory), files.Kernel, BootFile.Read(files.Busybox, "busybox", options.Memory),
+            Describe(options, separateErrors) with
             {
-                Command = options.Command ?? [],
-                Terminal = options.Terminal is not null,
-                Columns = options.Terminal?.Columns ?? 0,
-                Rows = options.Terminal?.Rows ?? 0,
-                Term = options.Terminal?.Term,
-                StreamPorts = wantsPorts && modules.Any(m => Path.GetFileNameWithoutExtension(m) == DebianPackages.ConsoleModule),
-                SeparateErrors = separateErrors,
-                Networks = [.. options.Networks.Select(n => n is UserNetwork)],
-                Modules = [.. modules.Select(m => (ReadOnlyMemory<byte>)BootFile.Read(m, "kernel module", options.Memory))],
+                StreamPorts = files.HavePorts,
+                Waits = waits,
+                Modules = [.. files.Modules.Select(m => (ReadOnlyMemory<byte>)BootFile.Read(m, "kernel module", options.Memory))],
             });
         string append = options.Append is { Length: > 0 } more ? $"{guest.Append} {more}" : guest.Append;
         return new GuestImage(guest.Kernel, guest.KernelName, [new BootModule(guest.Initrd, "initramfs")], append, guest);
     }
 
-    /// <summary>A command's streams go over serial ports where the driver for faster ones cannot be had.</summary>
-    private static IReadOnlyList<string> FindModules(
-        DebianPackages packages, string kernel, GuestDrivers drivers, bool wantsPorts, CancellationToken cancel)
+    /// <summary>What the user space of our guest is to do, but for its drivers.</summary>
+    internal static LinuxGuestOptions Describe(VmOptions options, bool separateErrors) => new()
     {
-        try
-        {
-            if (wantsPorts) return packages.FindModules(kernel, drivers | GuestDrivers.Console, cancel);
-        }
-        catch (BootException) when (drivers == 0)
-        {
-            return [];
-        }
-        return drivers == 0 ? [] : packages.FindModules(kernel, drivers, cancel);
-    }
+        Command = options.Command ?? [],
+        Terminal = options.Terminal is not null,
+        Columns = options.Terminal?.Columns ?? 0,
+        Rows = options.Terminal?.Rows ?? 0,
+        Term = options.Terminal?.Term,
+        SeparateErrors = separateErrors,
+        Networks = [.. options.Networks.Select(n => n is UserNetwork)],
+    };
 
     private static VmOptionException Wrong(string option, string message) => new(option, message);
 

@@ -20,7 +20,6 @@ internal sealed class GuestMachine
     private readonly X86Machine _vm;
     private readonly GuestImage? _bootAgain; // what a reset boots; null: it ends the run
     private readonly bool _holdsInput;
-    private bool _waits; // for its command
     private GuestMessages? _messages;
     private readonly PcBoard _board;
     private readonly Uart16550A _inputPort;
@@ -34,9 +33,12 @@ internal sealed class GuestMachine
     private readonly List<byte> _passed = [], _kernelMessages = [], _line = [];
     /// <summary>Input that waits until the guest's terminal is set up for it, which would lose or echo it; null from then on.</summary>
     private List<byte>? _held;
+    private bool _toldWaiting;
     private uint _commandOutput; // bytes that COM2 sent
     private readonly InputWatch _watch = new();
     private readonly ConsolePort? _commandInput; // with ports
+    private readonly ConsolePort? _command; // of a guest that waits for its command
+    private readonly ManualResetEventSlim _handedOver = new(); // the command, where it waits for one
 
     /// <param name="devices">Parts that the options ask for; the caller's own come behind them.</param>
     /// <param name="warn">Told in one line what the guest does not get of what it asks for.</param>
@@ -47,15 +49,18 @@ internal sealed class GuestMachine
         _console = console;
         _wiring = image.Linux?.Console ?? GuestConsole.Shell;
         _vm = vm;
-        if (_wiring == GuestConsole.CommandOnPorts)
+        bool waits = image.Linux is { Waits: true };
+        if (_wiring == GuestConsole.CommandOnPorts || waits)
         {
             _commandInput = new ConsolePort("org.bunraku.stdin");
             var output = new ConsolePort("org.bunraku.stdout") { Output = console.Write };
             var errors = new ConsolePort("org.bunraku.stderr") { Output = console.WriteError };
-            devices = [.. devices, new VirtioPart(new ConsoleDevice("streams", null, _commandInput, output, errors))];
+            if (waits) _command = new ConsolePort("org.bunraku.command");
+            ConsolePort?[] ports = [null, _commandInput, output, errors, .. _command is null ? Array.Empty<ConsolePort>() : [_command]];
+            devices = [.. devices, new VirtioPart(new ConsoleDevice("streams", ports))];
         }
-        else if (_wiring == GuestConsole.Command) _frames = new CommandInput();
-        else _holdsInput = image.Linux is not null && !StartsAnotherInit(options.Append);
+        if (_wiring == GuestConsole.Command) _frames = new CommandInput();
+        else if (_wiring != GuestConsole.CommandOnPorts) _holdsInput = image.Linux is not null && !StartsAnotherInit(options.Append);
         PcBoard board = _board = new PcBoard(vm, new PcBoardOptions
         {
             SerialOutput = FirstPort,
@@ -127,7 +132,9 @@ internal sealed class GuestMachine
         {
             lock (owner._inputLock)
             {
-                return new SessionState(owner._messages?.Save(), owner._frames?.Save(), owner._watch.Save(), owner._held?.ToArray(), owner._commandOutput,
+                // What was typed ahead is for a command that the saved guest does not have yet.
+                byte[]? held = owner.WaitsForCommand ? null : owner._held?.ToArray();
+                return new SessionState(owner._messages?.Save(), owner._frames?.Save(), owner._watch.Save(), held, owner._commandOutput,
                     [.. owner._kernelMessages]);
             }
         }
@@ -141,7 +148,8 @@ internal sealed class GuestMachine
                 if (state.Messages is not null) owner._messages!.Restore(state.Messages, Id);
                 if (state.Frames is not null) owner._frames!.Restore(state.Frames, Id);
                 owner._watch.Restore(state.Watch);
-                owner._held = state.Held is null ? null : [.. state.Held];
+                if (!owner.WaitsForCommand) owner._held = state.Held is null ? null : [.. state.Held];
+                owner._toldWaiting = owner._messages is { Waits: true };
                 owner._commandOutput = state.CommandOutput;
                 owner._kernelMessages.Clear();
                 owner._kernelMessages.AddRange(state.KernelMessages);
@@ -153,7 +161,20 @@ internal sealed class GuestMachine
     public int? CommandStatus => _wiring == GuestConsole.Shell ? null : _messages!.ExitStatus;
 
     /// <summary>The guest has booted, and has no command yet.</summary>
-    public bool WaitsForCommand => _waits;
+    public bool WaitsForCommand => _command is not null && _messages!.Waits && !_handedOver.IsSet;
+
+    /// <summary>The guest begins to wait for its command. On a vCPU's thread with a port's lock held: does not wait. Set before the start.</summary>
+    public Action? WaitsNow { get; set; }
+
+    /// <summary>Gives a guest that waits its command; input goes to it from now on. Once; nothing where the guest does not wait.</summary>
+    /// <param name="script">From <see cref="LinuxGuest.Handover"/>.</param>
+    public void HandOver(ReadOnlySpan<byte> script)
+    {
+        if (_command is null || _handedOver.IsSet) return;
+        _command.Send(script);
+        _command.End();
+        _handedOver.Set();
+    }
 
     /// <summary>What the guest's kernel last printed where nobody saw it, because a command has the console.</summary>
     public string HiddenMessages => Encoding.UTF8.GetString([.. _kernelMessages]);
@@ -181,10 +202,11 @@ internal sealed class GuestMachine
     /// <summary>Types for the guest; waits while much is queued.</summary>
     public void Send(ReadOnlySpan<byte> bytes)
     {
-        if (_commandInput is not null)
+        if (_wiring == GuestConsole.CommandOnPorts)
         {
             const int look = 100; // ms
-            while (!_commandInput.AwaitRoom(MostPortInput, look) && !_stopped.IsCompleted)
+            AwaitHandover();
+            while (!_commandInput!.AwaitRoom(MostPortInput, look) && !_stopped.IsCompleted)
             {
             }
             _commandInput.Send(bytes);
@@ -211,12 +233,23 @@ internal sealed class GuestMachine
         _inputPort.Enqueue(bytes);
     }
 
+    /// <summary>What the guest has before its command would go on with every copy of it.</summary>
+    private void AwaitHandover()
+    {
+        const int look = 100; // ms
+        if (_command is null) return;
+        while (!_handedOver.Wait(look) && !_stopped.IsCompleted)
+        {
+        }
+    }
+
     /// <summary>The end of input: for a terminal's reader that is Ctrl-D.</summary>
     public void SendEnd()
     {
-        if (_commandInput is not null)
+        if (_wiring == GuestConsole.CommandOnPorts)
         {
-            _commandInput.End();
+            AwaitHandover();
+            _commandInput!.End();
             return;
         }
         if (_frames is null)
@@ -315,6 +348,11 @@ internal sealed class GuestMachine
         _passed.Clear();
         _messages.Filter(bytes, _passed);
         if (_messages.InputReady) ReleaseInput();
+        if (_messages.Waits && !_toldWaiting)
+        {
+            _toldWaiting = true;
+            WaitsNow?.Invoke();
+        }
         if (_frames is not null) WatchInput();
         ShowFirst(CollectionsMarshal.AsSpan(_passed));
     }

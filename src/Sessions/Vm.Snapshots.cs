@@ -1,4 +1,5 @@
 using Bunraku.Hypervisor;
+using Bunraku.Machine;
 using Bunraku.Sessions.Snapshots;
 
 namespace Bunraku.Sessions;
@@ -14,22 +15,49 @@ public sealed partial class Vm
     private readonly Lock _saveLock = new();
     private bool _waitsRestored; // restored, and did not go on yet; guarded by the pause lock
 
-    private static SnapshotFile OpenSnapshot(string path, bool verify)
+    /// <summary>The snapshot to go on from, and where the guest is to be kept that has to be booted.</summary>
+    private static (SnapshotFile? Snapshot, string? KeepAt) FindSnapshot(VmBuilder builder, CancellationToken cancel)
     {
-        SnapshotFile file = SnapshotFile.Open(path);
+        if (builder.RestoreFrom is { } path)
+        {
+            SnapshotFile file = SnapshotFile.Open(path);
+            try
+            {
+                file.Verify();
+                return (file, null);
+            }
+            catch
+            {
+                file.Dispose();
+                throw;
+            }
+        }
+        if (!KeptGuests.Fit(builder) || builder.Parts.Count > 0) return (null, null);
+        GuestFiles files;
         try
         {
-            if (verify) file.Verify();
-            return file;
+            files = GuestFiles.Find(builder, builder.Words, builder.Progress, cancel);
         }
-        catch
+        catch (BootException e)
         {
-            file.Dispose();
-            throw;
+            throw new CannotStartException(e.Message, e);
+        }
+        if (!files.HavePorts) return (null, null);
+        IX86Engine engine = ChooseEngine(builder.Engine, builder.Engines, builder.Words);
+        string kept = KeptGuests.PathOf(builder, files, CpuModels.Parse(builder.Cpu, builder.Nested), engine.UsesHostPaging ? engine.Name : "software");
+        if (!File.Exists(kept)) return (null, kept);
+        KeptGuests.Use(kept);
+        try
+        {
+            return (SnapshotFile.Open(kept), null);
+        }
+        catch (CannotStartException e)
+        {
+            throw new KeptGuestException(kept, e);
         }
     }
 
-    private void Restore(SnapshotFile snapshot, string path)
+    private void Restore(SnapshotFile snapshot)
     {
         try
         {
@@ -37,9 +65,52 @@ public sealed partial class Vm
             _vm.Restore(snapshot.Parts, snapshot);
             _waitsRestored = true;
         }
+        catch (StateFormatException e) when (_kept)
+        {
+            throw new KeptGuestException(snapshot.Path, e);
+        }
         catch (StateFormatException e)
         {
-            throw new CannotStartException($"snapshot {path}: {e.Message}", e);
+            throw new CannotStartException($"snapshot {snapshot.Path}: {e.Message}", e);
+        }
+    }
+
+    /// <summary>The guest has booted and waits for its command: it is kept where it is to be, and gets the command in any case.</summary>
+    private void KeepAndHandOver()
+    {
+        try
+        {
+            if (_keepAt is null) return;
+            AwaitIdle();
+            Directory.CreateDirectory(Path.GetDirectoryName(_keepAt)!);
+            long length = Save(_keepAt, live: false, lasting: false);
+            KeptGuests.Trim(_keepAt);
+            _progress?.Invoke($"the booted guest is kept in {_keepAt} ({ByteSize.Format((ulong)length)}): the next run begins there");
+        }
+        catch (Exception e) when (e is SessionException or IOException or UnauthorizedAccessException)
+        {
+            _progress?.Invoke($"the booted guest cannot be kept: {e.Message}");
+        }
+        catch (InvalidOperationException)
+        {
+            // It has ended.
+        }
+        finally
+        {
+            HandOver(null);
+        }
+    }
+
+    private void HandOver(DateTimeOffset? time) => _machine.HandOver(LinuxGuest.Handover(GuestImage.Describe(_options, _separateErrors), time));
+
+    /// <summary>Waits for moments until all of the guest waits for the command: what is under way would be under way in each copy.</summary>
+    private void AwaitIdle()
+    {
+        const int looks = 100, pause = 3; // ms
+        for (int n = 0, idle = 0; n < looks && idle < 3; n++)
+        {
+            Thread.Sleep(pause);
+            idle = _vm.Cpus.All(c => c.Cpu.Activity != CpuActivity.Active) ? idle + 1 : 0;
         }
     }
 
@@ -51,6 +122,7 @@ public sealed partial class Vm
             if (!_waitsRestored) return;
             _waitsRestored = false;
             RenewGeneration();
+            if (_machine.WaitsForCommand) HandOver(DateTimeOffset.UtcNow);
             if (!_paused) _vm.Resume();
         }
     }
@@ -121,7 +193,7 @@ public sealed partial class Vm
     /// <summary>Pages of the backing memory that were written to, ascending.</summary>
     private List<ulong> TakeDirty(IDirtyPageLog log)
     {
-        var pages = new SortedSet<ulong>();
+        var pages = new List<ulong>();
         IReadOnlyList<MemoryRegion> regions = _vm.Memory.Regions;
         for (int n = 0; n < regions.Count; n++)
         {
@@ -132,7 +204,8 @@ public sealed partial class Vm
                     pages.Add((regions[n].Offset >> GuestMemory.PageShift) + (ulong)word * 64 + (ulong)System.Numerics.BitOperations.TrailingZeroCount(left));
             }
         }
-        return [.. pages];
+        // Memory that shows at several addresses is in several regions.
+        return [.. pages.Order().Distinct()];
     }
 
     /// <summary>Does something while virtual time and everything else of the VM stands still.</summary>

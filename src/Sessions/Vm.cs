@@ -33,6 +33,10 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
     private readonly GuestNetworks _networks;
     private readonly IX86Engine _engine;
     private readonly GuestImage _image;
+    private readonly Action<string>? _progress;
+    private readonly bool _separateErrors; // of a command
+    private readonly string? _keepAt; // where the guest is kept when it has booted; null: it is not
+    private readonly bool _kept; // it goes on from a kept guest
     private readonly ExitLog _log;
     /// <summary>Guards how the run ends; nothing waits with it held.</summary>
     private readonly Lock _lock = new();
@@ -57,7 +61,9 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         _begun = builder.Started ?? DateTime.UtcNow;
         _words = builder.Words;
         builder.Check(_words);
-        using SnapshotFile? snapshot = builder.RestoreFrom is { } saved ? OpenSnapshot(saved, verify: !builder.TrustsSnapshot) : null;
+        (SnapshotFile? opened, _keepAt) = FindSnapshot(builder, cancel);
+        using SnapshotFile? snapshot = opened;
+        _kept = snapshot is not null && builder.RestoreFrom is null;
         if (snapshot is not null) (builder = snapshot.Manifest.Machine.Apply(builder)).Check(_words);
         _options = builder;
         Commands = new MonitorCommands(builder.Commands.All);
@@ -70,8 +76,10 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         if (builder.Memory > HostProcess.TotalMemory)
             throw new CannotStartException($"{Option(nameof(VmOptions.Memory))} {ByteSize.Format(builder.Memory)}: this host has only "
                 + $"{ByteSize.Format(HostProcess.TotalMemory)}");
-        GuestImage image = _image = Guarded(() => snapshot is not null ? snapshot.Manifest.Machine.Image(builder, cancel) : GuestImage.Prepare(
-            builder, _words, builder.Progress, cancel, separateErrors: builder.Console is not null || builder.Errors is not null));
+        _progress = builder.Progress;
+        _separateErrors = builder.Console is not null || builder.Errors is not null;
+        GuestImage image = _image = Guarded(() => snapshot is not null ? snapshot.Manifest.Machine.Image(builder, cancel)
+            : GuestImage.Prepare(builder, _words, builder.Progress, cancel, _separateErrors));
 
         IVmObserver[] observers = builder.OnExit is { } hook ? [.. builder.Observers, new ExitHook(hook)] : [.. builder.Observers];
         if (observers.Length > 0) _observers = new Observers(this, observers);
@@ -107,7 +115,8 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
             if (builder.Console is null) _streams = new StreamConsole(builder.Input, builder.Output, builder.Errors, Fail);
             _console = _streams ?? builder.Console!;
             _machine = Guarded(() => MakeBoard(image, builder));
-            if (snapshot is not null) Restore(snapshot, builder.RestoreFrom!);
+            if (snapshot is not null) Restore(snapshot);
+            else if (image.Linux is { Waits: true }) _machine.WaitsNow = () => ThreadPool.UnsafeQueueUserWorkItem(static vm => vm.KeepAndHandOver(), this, false);
         }
         catch
         {

@@ -59,9 +59,6 @@ public sealed record VmBuilder : VmOptions
     /// <summary>How a restored VM comes to its memory.</summary>
     public MemoryBacking MemoryBacking { get; init; }
 
-    /// <summary>The snapshot is this user's own and was not touched since: what its memory holds is not compared with its checksums.</summary>
-    internal bool TrustsSnapshot { get; init; }
-
     /// <summary>Devices and other parts that are attached to the board behind those that every PC has, in this order.</summary>
     public IList<IBoardPart> Parts { get; init; } = [];
 
@@ -84,7 +81,8 @@ public sealed record VmBuilder : VmOptions
     public MonitorCommands Commands { get; init; } = new(StandardCommands.All);
 
     /// <summary>
-    /// Told in a few words what takes long before the start, and what the guest does not get of what it asks for. On the caller's thread. Null: nobody is.
+    /// Told in a few words what takes long before the start, what the guest does not get of what it asks for, and that it was kept. On the caller's thread, or
+    /// one of the pool's. Null: nobody is.
     /// </summary>
     public Action<string>? Progress { get; init; }
 
@@ -98,7 +96,19 @@ public sealed record VmBuilder : VmOptions
     /// <exception cref="VmOptionException">An option is wrong.</exception>
     /// <exception cref="CannotStartException">This host, a file or a package does not allow it.</exception>
     /// <exception cref="OperationCanceledException">It was cancelled.</exception>
-    public Vm Build(CancellationToken cancel = default) => new(this, cancel);
+    public Vm Build(CancellationToken cancel = default)
+    {
+        try
+        {
+            return new Vm(this, cancel);
+        }
+        catch (KeptGuestException e)
+        {
+            Progress?.Invoke($"the kept guest {e.Path} is of no use and is booted anew: {e.Message}");
+            File.Delete(e.Path);
+            return new Vm(this, cancel);
+        }
+    }
 
     /// <summary>The same on a thread of the pool.</summary>
     /// <inheritdoc cref="Build"/>

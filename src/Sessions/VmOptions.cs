@@ -95,6 +95,12 @@ public record VmOptions
     /// <summary>A command with its arguments to run inside the guest, each passed as it is; null boots to the guest's shell.</summary>
     public IReadOnlyList<string>? Command { get; init; }
 
+    /// <summary>
+    /// A guest of ours that is to run a command is kept in the cache when it has booted, and the next one like it goes on from there: see
+    /// <see cref="KeptGuests"/>. Else it is booted.
+    /// </summary>
+    public bool KeepBooted { get; init; }
+
     /// <summary>For tests: a command's streams go over serial ports, as they do where the driver of the virtio console cannot be had.</summary>
     internal bool SerialStreams { get; init; }
 

@@ -110,6 +110,7 @@ internal sealed class RunCommand : Command
         "one line for each VM exit (exits), or for each entry and exit of a guest inside the guest (nested), to FILE or stderr", TraceTarget.Parse,
         "exits", "nested");
 
+    private readonly Option<bool> _fresh = SingleValue.Flag("--fresh", "boot the guest of a COMMAND, where one that was booted before is kept");
     private readonly Option<bool> _perfMap = SingleValue.Flag("--perf-map", "write /tmp/perf-PID.map, by which Linux's perf names translated code");
 
     public RunCommand() : base("run", "Boot a guest, or run one COMMAND inside it (after --)")
@@ -118,7 +119,7 @@ internal sealed class RunCommand : Command
         Arguments.Add(_guest);
         foreach (Option option in (Option[])[_bios, _kernel, _initrd, _modules, _append, _memory, _cpus, _engine, _localApic, _checkInterval, _direct, _cpu,
             _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _compactDiscs, _networks, _rng,
-            _debugExit, _testDevice, _noReboot, _timeout, _stats, _statsJson, _trace, _perfMap])
+            _debugExit, _testDevice, _noReboot, _timeout, _stats, _statsJson, _trace, _perfMap, _fresh])
             Options.Add(option);
     }
 
@@ -186,6 +187,7 @@ internal sealed class RunCommand : Command
             SampleWork = parsed.GetValue(_stats),
             PerfMap = parsed.GetValue(_perfMap),
             Command = command,
+            KeepBooted = !parsed.GetValue(_fresh),
         };
     }
 

@@ -59,7 +59,7 @@ public sealed class VmGeneration : IDevice, IStateful<VmGenerationState>
 
     /// <summary>
     /// Writes another ID into the guest's memory and notifies the guest. To be called before the guest goes on from a state that may go on more than once; the
-    /// VM may be paused, and is not in the middle of <see cref="VirtualMachine.Restore"/>.
+    /// VM may be paused, and is not in the middle of <see cref="VirtualMachine.Restore(MachineState)"/>.
     /// </summary>
     /// <param name="id">Null: a random one.</param>
     public void Renew(Guid? id = null)

@@ -17,7 +17,7 @@ internal static class InitramfsBuilder
     /// <summary>Seconds between two looks at what Linux counted on the command's line. A look starts one process.</summary>
     private const int WatchPeriod = 3;
     private const uint Executable = 0x1ED;
-    private const string CommandPath = "/etc/bunraku/command", SessionPath = "/etc/bunraku/session", DhcpPath = "/etc/bunraku/dhcp",
+    private const string CommandPath = "/etc/bunraku/command", CopyPath = "/etc/bunraku/copy", SessionPath = "/etc/bunraku/session", DhcpPath = "/etc/bunraku/dhcp",
         ModuleFolder = "/etc/bunraku/modules";
 
     private static readonly string[] Directories =
@@ -44,10 +44,31 @@ internal static class InitramfsBuilder
         if (options.Networks.Count > 0) archive.AddFile(DhcpPath[1..], Encoding.UTF8.GetBytes(DhcpScript), Executable);
         for (int n = 0; n < options.Modules.Count; n++) archive.AddFile($"{ModuleFolder[1..]}/{n:00}.ko", options.Modules[n].Span);
         if (console != GuestConsole.Shell)
-            archive.AddFile(CommandPath[1..], Encoding.UTF8.GetBytes($"#!/bin/busybox sh\nexec {string.Join(' ', options.Command.Select(Quote))}\n"),
-                Executable);
+            archive.AddFile(CommandPath[1..], options.Waits ? [] : Encoding.UTF8.GetBytes(CommandScript(options)), Executable);
+        if (options.Waits) archive.AddFile(CopyPath[1..], CopyProgram.Build(), Executable);
         return archive.ToArray();
     }
+
+    private static string CommandScript(LinuxGuestOptions options) => $"#!/bin/busybox sh\nexec {string.Join(' ', options.Command.Select(Quote))}\n";
+
+    /// <summary>See <see cref="LinuxGuest.Handover"/>. The script that waits reads it as part of itself.</summary>
+    public static byte[] Handover(LinuxGuestOptions options, DateTimeOffset? time)
+    {
+        var script = new StringBuilder();
+        // A program of the guest's user must not see what is for this script alone: no export.
+        script.Append($"mode={(options.Terminal ? "terminal" : options.SeparateErrors ? "separate" : "joined")}\n");
+        if (options.Terminal) script.Append($"size='{Size(options)}'\n");
+        script.Append($"TERM={Quote(options.Term ?? "linux")}\n");
+        script.Append($"printf %s {Quote(CommandScript(options))} >{CommandPath}\n");
+        if (time is { } now)
+        {
+            string bytes = string.Concat(CopyProgram.Input(now).Select(b => $"\\{Convert.ToString(b, 8).PadLeft(3, '0')}"));
+            script.Append($"printf '{bytes}' >/run/copy; {CopyPath} </run/copy; rm /run/copy\n");
+        }
+        return Encoding.UTF8.GetBytes(script.ToString());
+    }
+
+    private static string Size(LinuxGuestOptions options) => options is { Columns: > 0, Rows: > 0 } ? $" cols {options.Columns} rows {options.Rows}" : "";
 
     /// <summary>Quotes a word for the POSIX shell: any bytes but NUL come out as they are.</summary>
     public static string Quote(string word) => $"'{word.Replace("'", "'\\''")}'";
@@ -94,7 +115,7 @@ internal static class InitramfsBuilder
 
     private static string InitScript(LinuxGuestOptions options, GuestConsole console, string token)
     {
-        string size = options is { Columns: > 0, Rows: > 0 } ? $" cols {options.Columns} rows {options.Rows}" : "";
+        string size = Size(options);
         string start = $$"""
             #!/bin/busybox sh
             export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root USER=root SHELL=/bin/sh TERM={{Quote(options.Term ?? "linux")}}
@@ -128,7 +149,26 @@ internal static class InitramfsBuilder
         // crtscts: the host holds back while the terminal's buffer is full.
         // Twice setsid: the second one finds itself the leader of a process group, so it forks and does not wait. With & the shell would have the
         // command ignore SIGINT and SIGQUIT.
-        string work = console switch
+        string work = options.Waits ? $$"""
+            {{Ports(LinuxGuest.CommandPort)}}
+            dd bs=65536 <${port}{{LinuxGuest.InputPort}} >/run/input 2>/dev/null &
+            dd bs=65536 </run/output >${port}{{LinuxGuest.OutputPort}} 2>/dev/null &
+            drain=$!
+            dd bs=65536 </run/errors >${port}{{LinuxGuest.ErrorPort}} 2>/dev/null &
+            errors=$!
+            tell waits
+            . ${port}{{LinuxGuest.CommandPort}}
+            if [ $mode = terminal ]; then
+                exec 3<>/dev/ttyS1
+                stty -F /dev/ttyS1 115200 sane crtscts $size
+                setsid setsid -c {{SessionPath}} $mode <&3 >&3 2>&3 3>&-
+            else
+                [ $mode = joined ] || drain="$drain $errors"
+                tell input
+                setsid setsid {{SessionPath}} $mode
+            fi
+
+            """ : console switch
         {
             // cttyhack gives the session the real terminal behind /dev/console, and with it job control.
             GuestConsole.Shell => $$"""
@@ -176,15 +216,7 @@ internal static class InitramfsBuilder
                 """,
             // The command has pipes here as well: a port can be opened once, and programs open /dev/stdout again.
             GuestConsole.CommandOnPorts => $$"""
-                dmesg -n 1
-                mkfifo /run/input /run/output /run/errors
-                # The driver is told of its ports one by one.
-                for n in 0 1 2 3 4 5 6 7 8 9; do
-                    set -- /dev/vport*p{{LinuxGuest.ErrorPort}}
-                    [ -e "$1" ] && break
-                    sleep 0.$n
-                done
-                port=${1%{{LinuxGuest.ErrorPort}}}
+                {{Ports(LinuxGuest.ErrorPort)}}
                 dd bs=65536 <${port}{{LinuxGuest.InputPort}} >/run/input 2>/dev/null &
                 dd bs=65536 </run/output >${port}{{LinuxGuest.OutputPort}} 2>/dev/null &
                 drain=$!
@@ -214,7 +246,10 @@ internal static class InitramfsBuilder
             done 2>/dev/null
 
             """;
-        string report = console switch
+        string report = options.Waits ? """
+            if [ $mode = terminal ]; then stty -F /dev/ttyS1 sane; else wait $drain; fi
+
+            """ : console switch
         {
             GuestConsole.Shell => """
                 stty -F /dev/console onlcr
@@ -239,19 +274,39 @@ internal static class InitramfsBuilder
             """;
     }
 
+    /// <summary>Pipes for the streams, and in $port what the names of the ports begin with.</summary>
+    /// <param name="last">The port with the highest number: the driver is told of them one by one.</param>
+    private static string Ports(int last) => $$"""
+        dmesg -n 1
+        mkfifo /run/input /run/output /run/errors
+        for n in 0 1 2 3 4 5 6 7 8 9; do
+            set -- /dev/vport*p{{last}}
+            [ -e "$1" ] && break
+            sleep 0.$n
+        done
+        port=${1%{{last}}}
+        """;
+
     /// <summary>The leader of the session: runs the command, hands its status over and stays.</summary>
     private static string SessionScript(LinuxGuestOptions options, GuestConsole console, string token)
     {
-        string run = console switch
+        // A session of its own, so that a command that signals its process group does not reach us. The redirections wait for the other ends of the pipes.
+        // The terminal is the command's before anything is typed into it: a Ctrl-C that comes before would be lost. Here it reaches whoever is in the
+        // foreground, ourselves too; the traps keep us, and are not the command's.
+        const string onTerminal = $"(tell input; exec {CommandPath} 9>&-)", joined = $"(exec setsid {CommandPath} </run/input >/run/output 2>&1 9>&-)",
+            separate = $"(exec setsid {CommandPath} </run/input >/run/output 2>/run/errors 9>&-)";
+        string run = options.Waits ? $"""
+            case $1 in
+                terminal) {onTerminal} ;;
+                joined) {joined} ;;
+                *) {separate} ;;
+            esac
+            """ : console switch
         {
             GuestConsole.Shell => "sh -l 9>&-",
-            // A session of its own, so that a command that signals its process group does not reach us. The redirections wait for the other ends of the pipes.
-            GuestConsole.Command => $"(exec setsid {CommandPath} </run/input >/run/output 2>&1 9>&-)",
-            GuestConsole.CommandOnPorts =>
-                $"(exec setsid {CommandPath} </run/input >/run/output 2>{(options.SeparateErrors ? "/run/errors" : "&1")} 9>&-)",
-            // The terminal is the command's before anything is typed into it: a Ctrl-C that comes before would be lost. Here it reaches whoever is in
-            // the foreground, ourselves too; the traps keep us, and are not the command's.
-            _ => $"(tell input; exec {CommandPath} 9>&-)",
+            GuestConsole.Command => joined,
+            GuestConsole.CommandOnPorts => options.SeparateErrors ? separate : joined,
+            _ => onTerminal,
         };
         return $$"""
             #!/bin/busybox sh

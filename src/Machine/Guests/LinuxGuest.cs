@@ -48,6 +48,9 @@ public sealed record LinuxGuestOptions
     /// <summary>The machine has a virtio console, and the modules have its driver.</summary>
     public bool StreamPorts { get; init; }
 
+    /// <summary>See <see cref="LinuxGuest.Waits"/>; with <see cref="StreamPorts"/>, and whatever the command and its terminal are.</summary>
+    public bool Waits { get; init; }
+
     /// <summary>With ports, the command's standard error comes apart from its output; else both come by the output's.</summary>
     public bool SeparateErrors { get; init; }
 
@@ -66,8 +69,8 @@ public sealed record LinuxGuest(ReadOnlyMemory<byte> Kernel, string KernelName, 
     public int SerialPorts => Console == GuestConsole.Shell || Console == GuestConsole.CommandOnPorts && !Waits ? 1 : 2;
 
     /// <summary>
-    /// It boots up to where it takes its command, and takes that by <see cref="CommandPort"/>: a script of <see cref="InitramfsBuilder.Handover"/>. It has COM2
-    /// and all ports, and only then is it decided whether the command has a terminal.
+    /// It boots up to where it takes its command, and takes that by <see cref="CommandPort"/>: a <see cref="Handover"/>. It has COM2 and all ports, and only
+    /// then is it decided whether the command has a terminal.
     /// </summary>
     public bool Waits { get; init; }
 
@@ -84,11 +87,23 @@ public sealed record LinuxGuest(ReadOnlyMemory<byte> Kernel, string KernelName, 
         GuestConsole console = options.Command.Count == 0 ? GuestConsole.Shell : options.Terminal ? GuestConsole.CommandOnTerminal
             : options.StreamPorts ? GuestConsole.CommandOnPorts : GuestConsole.Command;
         // Before the kernel has its console it prints on the port as it is: what kills it there would be seen by nobody.
+        bool waits = options is { Waits: true, StreamPorts: true };
         string append = "console=ttyS0 earlyprintk=serial,ttyS0,115200";
         // A command's caller wants an end in any case: a panic resets at once.
         // With a shell the machine boots again when it is reset, but not after a panic, which would come again and again: the kernel is told to mark that reset
         // as a warm one.
         append += console == GuestConsole.Shell ? " " + PanicMark : " quiet panic=-1";
-        return new(kernel, kernelName, InitramfsBuilder.Build(busybox, options, console, token), append, console, token);
+        return new(kernel, kernelName, InitramfsBuilder.Build(busybox, options with { Waits = waits }, console, token), append, console, token)
+        {
+            Waits = waits,
+        };
     }
+
+    /// <summary>What a guest that <see cref="Waits"/> is sent by <see cref="CommandPort"/>, UTF-8.</summary>
+    /// <param name="options">The command and its terminal.</param>
+    /// <param name="time">
+    /// For a guest that may be a copy, and stood still for who knows how long: the time of day, with which random numbers of its own come. Null: it booted by
+    /// itself.
+    /// </param>
+    public static byte[] Handover(LinuxGuestOptions options, DateTimeOffset? time) => InitramfsBuilder.Handover(options, time);
 }

@@ -30,12 +30,14 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
 
     private const int PageMask = (int)GuestMemory.PageSize - 1;
 
-    private readonly string _path;
     private readonly SafeFileHandle _file;
     private readonly long _stateStart;
 
     private SnapshotFile(string path, SafeFileHandle file, SnapshotManifest manifest, long stateStart, SavedState[] parts) =>
-        (_path, _file, Manifest, _stateStart, Parts) = (path, file, manifest, stateStart, parts);
+        (Path, _file, Manifest, _stateStart, Parts) = (path, file, manifest, stateStart, parts);
+
+    /// <summary>As it was opened.</summary>
+    public string Path { get; }
 
     /// <summary>What the file says of itself.</summary>
     public SnapshotManifest Manifest { get; }
@@ -139,7 +141,7 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
     public void Verify()
     {
         int first = FirstDamaged(_file, _stateStart, Manifest.Checksums);
-        if (first >= 0) throw Unusable(_path, $"is damaged: its memory is not what was written, from byte {FirstPage + (long)first * Chunk} on");
+        if (first >= 0) throw Unusable(Path, $"is damaged: its memory is not what was written, from byte {FirstPage + (long)first * Chunk} on");
     }
 
     private int FirstDamaged(SafeFileHandle file, long end, ulong[] checksums)
@@ -155,7 +157,7 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
         }
         catch (IOException e)
         {
-            throw Unusable(_path, HostError.Reason(e), e);
+            throw Unusable(Path, HostError.Reason(e), e);
         }
     }
 

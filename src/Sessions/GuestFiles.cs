@@ -1,0 +1,38 @@
+using Bunraku.Machine;
+
+namespace Bunraku.Sessions;
+
+/// <summary>Paths of the files that a Linux guest of ours is made of.</summary>
+/// <param name="Modules">Drivers of the kernel, in the order in which they are loaded.</param>
+/// <param name="HavePorts">A command can have ports of a virtio console.</param>
+internal sealed record GuestFiles(string Kernel, string Busybox, IReadOnlyList<string> Modules, bool HavePorts)
+{
+    /// <summary>Finds the files, or downloads them.</summary>
+    /// <exception cref="BootException">They cannot be had.</exception>
+    public static GuestFiles Find(VmOptions options, VmWords words, Action<string>? progress, CancellationToken cancel)
+    {
+        var packages = new DebianPackages(new GuestCache(), progress, alternatives: words.GuestAdvice);
+        string kernel = packages.FindKernel(options.Guest, cancel), busybox = packages.FindBusybox(cancel);
+        // A kernel of the distribution has drivers for what is not in every PC as modules.
+        GuestDrivers drivers = (options.Disks.Count > 0 ? GuestDrivers.Disk : 0) | (options.Rng ? GuestDrivers.Rng : 0)
+            | (options.Networks.Count > 0 ? GuestDrivers.Net : 0);
+        bool wantsPorts = options is { Command: not null, SerialStreams: false } && (options.Terminal is null || KeptGuests.Fit(options));
+        IReadOnlyList<string> modules = FindModules(packages, kernel, drivers, wantsPorts, cancel);
+        return new GuestFiles(kernel, busybox, modules, wantsPorts && modules.Any(m => Path.GetFileNameWithoutExtension(m) == DebianPackages.ConsoleModule));
+    }
+
+    /// <summary>A command's streams go over serial ports where the driver for faster ones cannot be had.</summary>
+    private static IReadOnlyList<string> FindModules(
+        DebianPackages packages, string kernel, GuestDrivers drivers, bool wantsPorts, CancellationToken cancel)
+    {
+        try
+        {
+            if (wantsPorts) return packages.FindModules(kernel, drivers | GuestDrivers.Console, cancel);
+        }
+        catch (BootException) when (drivers == 0)
+        {
+            return [];
+        }
+        return drivers == 0 ? [] : packages.FindModules(kernel, drivers, cancel);
+    }
+}
