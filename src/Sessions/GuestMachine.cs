@@ -348,6 +348,8 @@ internal sealed class GuestMachine
         _passed.Clear();
         _messages.Filter(bytes, _passed);
         if (_messages.InputReady) ReleaseInput();
+        // Such a guest has nothing that outlives it: how it would switch itself off is of no interest to anybody.
+        if (_messages.ExitStatus is not null && _command is not null) _vm.Stop(new StopCause(StopReason.PowerOff));
         if (_messages.Waits && !_toldWaiting)
         {
             _toldWaiting = true;

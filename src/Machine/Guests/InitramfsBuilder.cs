@@ -58,12 +58,24 @@ internal static class InitramfsBuilder
         // A program of the guest's user must not see what is for this script alone: no export.
         script.Append($"mode={(options.Terminal ? "terminal" : options.SeparateErrors ? "separate" : "joined")}\n");
         if (options.Terminal) script.Append($"size='{Size(options)}'\n");
-        script.Append($"TERM={Quote(options.Term ?? "linux")}\n");
-        script.Append($"printf %s {Quote(CommandScript(options))} >{CommandPath}\n");
+        // The session's leader reads it: a function that is given what is to run the command.
+        string words = string.Join(' ', options.Command.Select(Quote)), name = Quote(options.Command[0]);
+        string run = $$"""
+            export TERM={{Quote(options.Term ?? "linux")}}
+            run() {
+                case {{name}} in
+                    */*) ;;
+                    *) command -v {{name}} >/dev/null || { printf '%s: not found\n' {{name}} >&2; exit 127; } ;;
+                esac
+                exec "$@" {{words}}
+            }
+
+            """;
+        script.Append($"printf %s {Quote(run)} >{CommandPath}\n");
         if (time is { } now)
         {
             string bytes = string.Concat(CopyProgram.Input(now).Select(b => $"\\{Convert.ToString(b, 8).PadLeft(3, '0')}"));
-            script.Append($"printf '{bytes}' >/run/copy; {CopyPath} </run/copy; rm /run/copy\n");
+            script.Append($"printf '{bytes}' >/run/copy; {CopyPath} </run/copy; : >/run/copy\n");
         }
         return Encoding.UTF8.GetBytes(script.ToString());
     }
@@ -149,26 +161,7 @@ internal static class InitramfsBuilder
         // crtscts: the host holds back while the terminal's buffer is full.
         // Twice setsid: the second one finds itself the leader of a process group, so it forks and does not wait. With & the shell would have the
         // command ignore SIGINT and SIGQUIT.
-        string work = options.Waits ? $$"""
-            {{Ports(LinuxGuest.CommandPort)}}
-            dd bs=65536 <${port}{{LinuxGuest.InputPort}} >/run/input 2>/dev/null &
-            dd bs=65536 </run/output >${port}{{LinuxGuest.OutputPort}} 2>/dev/null &
-            drain=$!
-            dd bs=65536 </run/errors >${port}{{LinuxGuest.ErrorPort}} 2>/dev/null &
-            errors=$!
-            tell waits
-            . ${port}{{LinuxGuest.CommandPort}}
-            if [ $mode = terminal ]; then
-                exec 3<>/dev/ttyS1
-                stty -F /dev/ttyS1 115200 sane crtscts $size
-                setsid setsid -c {{SessionPath}} $mode <&3 >&3 2>&3 3>&-
-            else
-                [ $mode = joined ] || drain="$drain $errors"
-                tell input
-                setsid setsid {{SessionPath}} $mode
-            fi
-
-            """ : console switch
+        string work = options.Waits ? WaitingWork : console switch
         {
             // cttyhack gives the session the real terminal behind /dev/console, and with it job control.
             GuestConsole.Shell => $$"""
@@ -234,22 +227,13 @@ internal static class InitramfsBuilder
                 """,
             _ => throw new ArgumentOutOfRangeException(nameof(console)),
         };
-        // What the command leaves running would hold its pipes open: all in another session than ours, 0, ends with it, but for the leader.
         string end = $$"""
             wait $reader
             read -r status </run/status || status=137
-            read -r leader </run/leader
-            for process in /proc/[0-9]*; do
-                read -r state <$process/stat || continue
-                set -- ${state##*) }
-                [ $4 = 0 ] || [ $process = /proc/$leader ] || kill -9 ${process#/proc/}
-            done 2>/dev/null
+            {{(options.Waits ? "" : KillSession)}}
 
             """;
-        string report = options.Waits ? """
-            if [ $mode = terminal ]; then stty -F /dev/ttyS1 sane; else wait $drain; fi
-
-            """ : console switch
+        string report = options.Waits ? WaitingReport : console switch
         {
             GuestConsole.Shell => """
                 stty -F /dev/console onlcr
@@ -287,25 +271,75 @@ internal static class InitramfsBuilder
         port=${1%{{last}}}
         """;
 
+    /// <summary>What the command leaves running would hold its pipes open: all in another session than ours, 0, ends with it, but for the leader.</summary>
+    private const string KillSession = """
+        read -r leader </run/leader
+        for process in /proc/[0-9]*; do
+            read -r state <$process/stat || continue
+            set -- ${state##*) }
+            [ $4 = 0 ] || [ $process = /proc/$leader ] || kill -9 ${process#/proc/}
+        done 2>/dev/null
+        """;
+
+    /// <summary>
+    /// For a guest that waits. All that does not need the command is done before, and the processes are there that it needs: who goes on from here has little left
+    /// to do, in code that is cold.
+    /// </summary>
+    private static readonly string WaitingWork = $$"""
+        {{Ports(LinuxGuest.CommandPort)}}
+        mkfifo /run/go /run/never /run/output.end /run/errors.end
+        exec 5<>/run/output.end 6<>/run/errors.end
+        dd bs=65536 <${port}{{LinuxGuest.InputPort}} >/run/input 2>/dev/null 5>&- 6>&- &
+        (dd bs=65536 </run/output >${port}{{LinuxGuest.OutputPort}} 2>/dev/null; echo >&5) &
+        (dd bs=65536 </run/errors >${port}{{LinuxGuest.ErrorPort}} 2>/dev/null; echo >&6) &
+        setsid setsid {{SessionPath}} 5>&- 6>&-
+        tell waits
+        . ${port}{{LinuxGuest.CommandPort}}
+        if [ $mode = terminal ]; then
+            exec 3<>/dev/ttyS1
+            stty -F /dev/ttyS1 115200 sane crtscts $size
+        fi
+        echo $mode >/run/go
+
+        """;
+
+    /// <summary>Most runs leave nothing behind, and are over when their pipes are.</summary>
+    private static readonly string WaitingReport = $$"""
+        kill_session() {
+            {{KillSession}}
+        }
+        if [ $mode = terminal ]; then
+            kill_session
+            stty -F /dev/ttyS1 sane
+        else
+            read -r -t 0.2 ended <&5 || { kill_session; read -r ended <&5; }
+            [ $mode = joined ] || read -r -t 0.2 ended <&6 || { kill_session; read -r ended <&6; }
+        fi
+
+        """;
+
     /// <summary>The leader of the session: runs the command, hands its status over and stays.</summary>
     private static string SessionScript(LinuxGuestOptions options, GuestConsole console, string token)
     {
         // A session of its own, so that a command that signals its process group does not reach us. The redirections wait for the other ends of the pipes.
         // The terminal is the command's before anything is typed into it: a Ctrl-C that comes before would be lost. Here it reaches whoever is in the
         // foreground, ourselves too; the traps keep us, and are not the command's.
-        const string onTerminal = $"(tell input; exec {CommandPath} 9>&-)", joined = $"(exec setsid {CommandPath} </run/input >/run/output 2>&1 9>&-)",
-            separate = $"(exec setsid {CommandPath} </run/input >/run/output 2>/run/errors 9>&-)";
-        string run = options.Waits ? $"""
-            case $1 in
-                terminal) {onTerminal} ;;
-                joined) {joined} ;;
-                *) {separate} ;;
+        const string onTerminal = $"(tell input; exec {CommandPath} 9>&-)", streams = $"exec setsid {CommandPath} </run/input >/run/output 9>&-";
+        string run = options.Waits ? $$"""
+            read -r mode </run/go
+            # The first terminal that the leader of a session opens is that session's.
+            [ $mode != terminal ] || exec 0<>/dev/ttyS1 >&0 2>&0
+            . {{CommandPath}}
+            case $mode in
+                terminal) (tell input; run 9>&-) ;;
+                joined) (run setsid </run/input >/run/output 2>&1 9>&-) ;;
+                *) (run setsid </run/input >/run/output 2>/run/errors 9>&-) ;;
             esac
             """ : console switch
         {
             GuestConsole.Shell => "sh -l 9>&-",
-            GuestConsole.Command => joined,
-            GuestConsole.CommandOnPorts => options.SeparateErrors ? separate : joined,
+            GuestConsole.Command => $"({streams} 2>&1)",
+            GuestConsole.CommandOnPorts => $"({streams} 2>{(options.SeparateErrors ? "/run/errors" : "&1")})",
             _ => onTerminal,
         };
         return $$"""
@@ -316,7 +350,7 @@ internal static class InitramfsBuilder
             trap : HUP INT QUIT TERM USR1 USR2
             {{run}}
             echo $? >&9
-            exec sleep 2147483647
+            {{(options.Waits ? "read -r nothing </run/never" : "exec sleep 2147483647")}}
 
             """;
     }
