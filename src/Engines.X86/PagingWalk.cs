@@ -1,3 +1,5 @@
+using static Bunraku.Engines.X86.PagingBits;
+
 namespace Bunraku.Engines.X86;
 
 /// <summary>Formats of paging-structure entries.</summary>
@@ -31,7 +33,6 @@ public readonly record struct PagingStep(int Stage, int Level, PagingFormat Form
 public sealed class PagingWalk
 {
     private const ulong Cr0Paging = 1ul << 31, Cr4Pse = 1ul << 4, Cr4Pae = 1ul << 5, Cr4La57 = 1ul << 12, EferLma = 1ul << 10;
-    private const ulong Present = 1, EptRights = 7, LargePage = 0x80, AddressMask = 0x000F_FFFF_FFFF_F000;
 
     private readonly GuestMemory _memory;
     private readonly List<PagingStep>? _steps;
@@ -58,8 +59,8 @@ public sealed class PagingWalk
     private static Tables OfRegisters(int stage, ulong cr3, ulong cr4, ulong efer, ulong[]? pdptes)
     {
         if ((efer & EferLma) != 0) return new Tables(stage, PagingFormat.Long, cr3 & AddressMask, (cr4 & Cr4La57) != 0 ? 5 : 4, true, null);
-        if ((cr4 & Cr4Pae) != 0) return new Tables(stage, PagingFormat.Long, cr3 & 0xFFFF_FFE0, 3, true, pdptes);
-        return new Tables(stage, PagingFormat.Legacy, cr3 & 0xFFFF_F000, 2, (cr4 & Cr4Pse) != 0, null);
+        if ((cr4 & Cr4Pae) != 0) return new Tables(stage, PagingFormat.Long, cr3 & PdptAddressMask, 3, true, pdptes);
+        return new Tables(stage, PagingFormat.Legacy, cr3 & AddressMask32, 2, (cr4 & Cr4Pse) != 0, null);
     }
 
     private static Tables? SecondStage(CpuState state)
@@ -140,19 +141,18 @@ public sealed class PagingWalk
             ulong index = address >> shift & (isRegister ? 3u : wide ? 0x1FFu : 0x3FFu), at = table + index * (wide ? 8u : 4u), entry;
             if (isRegister && t.Registers is { } pdptes) (at, entry) = (0, pdptes[index]);
             else if (!TryRead(t, at, wide, out entry)) return false;
-            bool present = (entry & (t.Format == PagingFormat.Extended ? EptRights : Present)) != 0;
+            bool present = (entry & (t.Format == PagingFormat.Extended ? EptBits.AnyAccess : Present)) != 0;
             bool leaf = level == 1 || (!isRegister && level <= (wide ? 3 : 2) && t.LargePages && (entry & LargePage) != 0);
             _steps?.Add(new PagingStep(t.Stage, level, t.Format, at, entry, address, leaf && present));
             if (!present) return Fail(t.Format == PagingFormat.Extended ? "no right is given" : "not present");
             if (leaf)
             {
                 ulong offset = (1ul << shift) - 1, frame = entry & AddressMask;
-                // PSE-36: bits 20:13 of the entry are bits 39:32 of the address.
-                if (!wide) frame = entry & 0xFFFF_F000 | (level == 2 ? (entry >> 13 & 0xFF) << 32 : 0);
+                if (!wide) frame = entry & AddressMask32 | (level == 2 ? HighAddress32(entry) : 0);
                 result = frame & ~offset | address & offset;
                 return true;
             }
-            table = wide ? entry & AddressMask : entry & 0xFFFF_F000;
+            table = wide ? entry & AddressMask : entry & AddressMask32;
         }
     }
 

@@ -16,8 +16,6 @@ public record VmOptions
     /// <summary>The value of <see cref="Engine"/> that means the best engine that works on this host.</summary>
     public const string AutomaticEngine = "auto";
 
-    private const ulong PageSize = 4096;
-
     /// <summary>A guest by name, one of <see cref="GuestImage.Names"/>; not used where there is a <see cref="Kernel"/>.</summary>
     public string Guest { get; init; } = "linux";
 
@@ -118,7 +116,7 @@ public record VmOptions
     internal void Check(VmWords words)
     {
         Func<string, string> o = words.Option;
-        Require(Memory % PageSize == 0, nameof(Memory), $"{Memory} bytes are not a whole number of 4 KiB pages");
+        Require(Memory % GuestMemory.PageSize == 0, nameof(Memory), $"{Memory} bytes are not a whole number of 4 KiB pages");
         Require(Memory >= SmallestMemory, nameof(Memory), $"{Memory} bytes are too few; the least is {SmallestMemory}");
         Require(Cpus >= 1, nameof(Cpus), $"{Cpus} is not a number of processors; the least is 1");
         Require(TscFrequency == 0 || TscFrequency is >= VirtualClock.LowestFrequency and <= VirtualClock.HighestFrequency, nameof(TscFrequency),

@@ -384,27 +384,13 @@ public sealed class InterruptTests
         g.Run(engine).Done();
     }
 
-    /// <summary>An interrupt controller that counts how often it was asked.</summary>
-    private sealed class Offered(params byte?[] vectors) : IInterruptAcknowledge
-    {
-        public int Asked { get; private set; }
-
-        public byte? Acknowledge(out bool more)
-        {
-            byte? vector = Asked < vectors.Length ? vectors[Asked] : null;
-            Asked++;
-            more = Asked < vectors.Length;
-            return vector;
-        }
-    }
-
     [Theory, Engines]
     public void An_offered_interrupt_is_acknowledged_once_and_delivered(string engine)
     {
         using var g = new Guest(Mode.Long);
         g.State.Rflags |= 0x200;
         g.Code(a => a.nop());
-        var source = new Offered(Vector);
+        var source = new OfferedInterrupts(Vector);
         Assert.True(g.On(engine).Cpu.OfferInterrupt(source));
         g.Run(engine).Raised(Vector, null, Layout.Code);
         Assert.Equal(1, source.Asked);
@@ -416,7 +402,7 @@ public sealed class InterruptTests
         using var g = new Guest(Mode.Long);
         g.State.Rflags |= 0x200;
         g.Code(a => a.nop());
-        var source = new Offered(Vector);
+        var source = new OfferedInterrupts(Vector);
         g.On(engine).Cpu.OfferInterrupt(source);
         Assert.Equal(0, source.Asked);
         g.Run(engine).Raised(Vector, null, Layout.Code);
@@ -432,7 +418,7 @@ public sealed class InterruptTests
             a.inc(ecx);
             a.hlt();
         });
-        g.On(engine).Cpu.OfferInterrupt(new Offered());
+        g.On(engine).Cpu.OfferInterrupt(new OfferedInterrupts());
         Assert.Equal(1ul, g.Run(engine).Done().State.Gpr[1]);
     }
 
@@ -448,7 +434,7 @@ public sealed class InterruptTests
             a.hlt();
         });
         g.Run(engine).Done();
-        var source = new Offered();
+        var source = new OfferedInterrupts();
         for (int n = 0; n < offers; n++)
         {
             // As the run loop does.
@@ -457,7 +443,7 @@ public sealed class InterruptTests
         }
         Outcome o = g.Run(engine);
         Assert.Equal((ExitReason.Hlt, 0ul, 1, CpuActivity.Halted), (o.Reason, o.State.Gpr[1], source.Asked, g.Cpu.Activity));
-        g.Cpu.OfferInterrupt(new Offered(Vector));
+        g.Cpu.OfferInterrupt(new OfferedInterrupts(Vector));
         Assert.Equal(Vector, g.Run(engine).Vector);
     }
 
@@ -476,7 +462,7 @@ public sealed class InterruptTests
             a.iretq();
         });
         g.Handle(Vector, "handler");
-        var source = new Offered(Vector, Vector, Vector);
+        var source = new OfferedInterrupts(Vector, Vector, Vector);
         int windows = 0;
         g.OnExit = exit =>
         {

@@ -10,7 +10,6 @@ namespace Bunraku.Fuzz;
 internal static class DevicesCommand
 {
     private const string Usage = "usage: fuzz-devices [--engine NAME] [--count ACCESSES] [--seed N] [--cpus N] [--each ACCESSES]";
-    private const int BystanderRounds = 200, RestMilliseconds = 1000;
 
     public static int Run(string[] args)
     {
@@ -44,19 +43,9 @@ internal static class DevicesCommand
         TimeSpan shown = TimeSpan.Zero;
         ulong first = seed, accesses = 0, interrupts = 0;
         var ends = new SortedDictionary<StopReason, int>();
-        using var stop = new CancellationTokenSource();
-        int lives = 0;
-        Task<string?> bystander = Task.Factory.StartNew(() =>
-        {
-            for (; ; )
-            {
-                if (Bystander.Run(engine, BystanderRounds) is { } trouble) return trouble;
-                lives++;
-                if (stop.Token.WaitHandle.WaitOne(RestMilliseconds)) return null;
-            }
-        }, TaskCreationOptions.LongRunning);
+        var bystander = new BystanderLives(engine);
         string? failure = null;
-        for (; accesses < (ulong)count && failure == null && !bystander.IsCompleted; seed++)
+        for (; accesses < (ulong)count && failure == null && !bystander.HasEnded; seed++)
         {
             DeviceFuzzResult result = fuzzer.Run(seed, (ulong)each);
             accesses += result.Accesses;
@@ -67,14 +56,14 @@ internal static class DevicesCommand
             shown = watch.Elapsed;
             Console.WriteLine(Line());
         }
-        stop.Cancel();
-        if (failure == null) failure = bystander.Result;
+        string? trouble = bystander.Stop();
+        failure ??= trouble;
         if (failure != null) Console.WriteLine(failure);
         Console.WriteLine($"{Line()}, seeds {first} to {seed - 1}: {(failure == null ? "nothing found" : "FAILED")}");
         return failure == null ? 0 : 1;
 
         string Line() => $"{accesses:N0} accesses, {interrupts:N0} interrupts, {seed - first} VMs " +
-            $"({string.Join(", ", ends.Select(e => $"{e.Value} {e.Key}"))}), {lives} lives of the bystander, "
+            $"({string.Join(", ", ends.Select(e => $"{e.Value} {e.Key}"))}), {bystander.Count} lives of the bystander, "
             + $"{watch.Elapsed.TotalSeconds:F0} s, {accesses / watch.Elapsed.TotalSeconds / 1e3:F0} thousand/s";
     }
 }

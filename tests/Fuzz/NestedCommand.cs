@@ -11,7 +11,6 @@ internal static class NestedCommand
 {
     private const string Usage = "usage: fuzz-nested [--engine NAME] [--count ENTRIES] [--seed N] [--vendor amd|intel|both] "
         + "[--rounds N] [--first ROUND] [--alone on|off]";
-    private const int BystanderRounds = 200, RestMilliseconds = 1000;
 
     /// <summary>Both engines, which must agree at each exit and every few hundred instructions.</summary>
     private static CheckEngine Compared => new(SoftwareEngines.Find("bt", threshold: 2), SoftwareEngines.Reference) { Interval = CheckInterval.Every(300) };
@@ -47,23 +46,13 @@ internal static class NestedCommand
             return 2;
         }
         Console.WriteLine($"{count:N0} entries into guests of hostile hypervisors on {engine.Name}, seeds from {seed} on");
-        using var stop = new CancellationTokenSource();
-        int lives = 0;
-        Task<string?> bystander = Task.Factory.StartNew(() =>
-        {
-            for (; ; )
-            {
-                if (Bystander.Run(engine, BystanderRounds) is { } trouble) return trouble;
-                lives++;
-                if (stop.Token.WaitHandle.WaitOne(RestMilliseconds)) return null;
-            }
-        }, TaskCreationOptions.LongRunning);
+        var bystander = new BystanderLives(engine);
         var watch = Stopwatch.StartNew();
         TimeSpan shown = TimeSpan.Zero;
         ulong first = seed, entries = 0, exits = 0;
         var reasons = new SortedDictionary<string, ulong>();
         string? failure = null;
-        for (; entries < (ulong)count && failure == null && !bystander.IsCompleted; seed++)
+        for (; entries < (ulong)count && failure == null && !bystander.HasEnded; seed++)
         {
             bool isVmx = vendors[seed % (ulong)vendors.Length];
             // Half of the machines have no other processor, so that what they find can be found again.
@@ -82,14 +71,14 @@ internal static class NestedCommand
             shown = watch.Elapsed;
             Console.WriteLine(Line());
         }
-        stop.Cancel();
-        failure ??= bystander.Result;
+        string? trouble = bystander.Stop();
+        failure ??= trouble;
         Console.WriteLine(string.Join(", ", reasons.OrderByDescending(r => r.Value).Select(r => $"{r.Key} {r.Value:N0}")));
         if (failure != null) Console.WriteLine(failure);
         Console.WriteLine($"{Line()}, seeds {first} to {seed - 1}: {(failure == null ? "nothing found" : "FAILED")}");
         return failure == null ? 0 : 1;
 
-        string Line() => $"{entries:N0} entries, {exits:N0} exits, {seed - first} machines, {lives} lives of the bystander, {watch.Elapsed.TotalSeconds:F0} s, "
-            + $"{entries / watch.Elapsed.TotalSeconds / 1e3:F1} thousand/s";
+        string Line() => $"{entries:N0} entries, {exits:N0} exits, {seed - first} machines, {bystander.Count} lives of the bystander, "
+            + $"{watch.Elapsed.TotalSeconds:F0} s, {entries / watch.Elapsed.TotalSeconds / 1e3:F1} thousand/s";
     }
 }

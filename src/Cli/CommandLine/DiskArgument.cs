@@ -2,23 +2,21 @@ using Bunraku.Storage;
 
 namespace Bunraku.Cli.CommandLine;
 
-/// <summary>What stands behind <c>--disk</c>: a file and words about it, with commas between; two commas are one in a name.</summary>
+/// <summary>What stands behind <c>--disk</c>: a file and words about it.</summary>
 internal static class DiskArgument
 {
-    private const string Comma = "\0";
     private static readonly string[] s_names = ["format", "readonly", "serial", "snapshot", "backing", "discard", "bus"];
 
     /// <exception cref="UsageException">It is no description of a disk.</exception>
     public static VmDisk Parse(string text)
     {
-        string[] parts = [.. text.Replace(",,", Comma, StringComparison.Ordinal).Split(',').Select(p => p.Replace(Comma, ",", StringComparison.Ordinal))];
-        string path = parts[0].StartsWith("file=", StringComparison.Ordinal) ? parts[0]["file=".Length..] : parts[0];
+        (string path, IReadOnlyList<(string, string)> words) = WordList.Parse(text);
+        if (path.StartsWith("file=", StringComparison.Ordinal)) path = path["file=".Length..];
         if (path.Length == 0) throw new UsageException("--disk needs a file");
         var image = new DiskOptions(path) { BackingAdvice = "backing=on behind --disk opens it" };
         var disk = new VmDisk(image);
-        foreach (string part in parts.Skip(1))
+        foreach ((string name, string value) in words)
         {
-            (string name, string value) = part.IndexOf('=') is > 0 and int at ? (part[..at], part[(at + 1)..]) : (part, "on");
             switch (name)
             {
                 case "format":

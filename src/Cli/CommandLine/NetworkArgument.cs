@@ -5,21 +5,19 @@ using Bunraku.Network.Slirp;
 
 namespace Bunraku.Cli.CommandLine;
 
-/// <summary>What stands behind <c>--net</c>: a kind, and words about it, with commas between; two commas are one in a path.</summary>
+/// <summary>What stands behind <c>--net</c>: a kind, and words about it.</summary>
 internal static class NetworkArgument
 {
-    private const string Comma = "\0";
     private static readonly string[] s_kinds = ["user", "tap:", "unix:", "udp:"], s_names = ["mac", "mtu", "queues"],
         s_userNames = ["hostfwd", "restrict", "loopback", "ipv6"];
 
     /// <exception cref="UsageException">It is no description of a network.</exception>
     public static VmNetwork Parse(string text)
     {
-        string[] parts = [.. text.Replace(",,", Comma, StringComparison.Ordinal).Split(',').Select(p => p.Replace(Comma, ",", StringComparison.Ordinal))];
-        VmNetwork network = Kind(parts[0]);
-        foreach (string part in parts.Skip(1))
+        (string kind, IReadOnlyList<(string, string)> words) = WordList.Parse(text);
+        VmNetwork network = Kind(kind);
+        foreach ((string name, string value) in words)
         {
-            (string name, string value) = part.IndexOf('=') is > 0 and int at ? (part[..at], part[(at + 1)..]) : (part, "on");
             network = name switch
             {
                 "mac" => network with { Mac = Mac(value) },

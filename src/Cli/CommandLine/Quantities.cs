@@ -34,8 +34,8 @@ internal static class Quantities
         if (number > ulong.MaxValue >> (shift + 12)) throw new UsageException($"'{text}' is larger than any machine");
         decimal bytes = number * (1ul << shift);
         // Who writes a fraction does not count in pages.
-        if (digits.Contains('.')) bytes = decimal.Ceiling(bytes / 4096) * 4096;
-        if (bytes % 4096 != 0) throw new UsageException($"'{text}' is not a whole number of 4 KiB pages");
+        if (digits.Contains('.')) bytes = decimal.Ceiling(bytes / GuestMemory.PageSize) * GuestMemory.PageSize;
+        if (bytes % GuestMemory.PageSize != 0) throw new UsageException($"'{text}' is not a whole number of 4 KiB pages");
         if (bytes < VmOptions.SmallestMemory) throw new UsageException($"'{text}' of memory is too small; the least is 1M");
         return (ulong)bytes;
     }

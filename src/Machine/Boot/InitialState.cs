@@ -16,7 +16,7 @@ internal static class InitialState
     private const uint FlatLimit = 0xFFFF_FFFF, TaskLimit = 0x67;
 
     private const ulong Cr0Pe = 1, Cr0Et = 1 << 4, Cr0Pg = 1ul << 31, Cr4Pae = 1 << 5, EferLme = 1 << 8, EferLma = 1 << 10;
-    private const ulong PresentWritable = 3, LargePage = 1 << 7;
+    private const ulong PresentWritable = PagingBits.Present | PagingBits.Writable;
     private const uint MtrrDefType = 0x2FF;
     /// <summary>MTRRs on, all memory write-back, as firmware leaves RAM.</summary>
     private const ulong MtrrWriteBack = 1 << 11 | 6;
@@ -106,12 +106,12 @@ internal static class InitialState
         memory.Write(pml4, table);
         if (gigabytePages)
         {
-            memory.Write(pdpt, Fill(table, 512, 0, 1ul << 30, LargePage));
+            memory.Write(pdpt, Fill(table, 512, 0, 1ul << 30, PagingBits.LargePage));
             return pml4;
         }
         const int directories = 4;
         ulong first = memory.AllocateLow(directories * GuestMemory.PageSize, "the page tables");
-        for (ulong n = 0; n < directories; n++) memory.Write(first + n * GuestMemory.PageSize, Fill(table, 512, n << 30, 1ul << 21, LargePage));
+        for (ulong n = 0; n < directories; n++) memory.Write(first + n * GuestMemory.PageSize, Fill(table, 512, n << 30, 1ul << 21, PagingBits.LargePage));
         memory.Write(pdpt, Fill(table, directories, first, GuestMemory.PageSize, 0));
         return pml4;
     }

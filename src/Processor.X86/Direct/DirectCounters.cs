@@ -5,8 +5,7 @@ namespace Bunraku.Processor.X86;
 /// <summary>What direct execution of one vCPU has done. Written by its thread, read by any.</summary>
 internal sealed class DirectCounters
 {
-    public ulong HelpersStarted, Entries, SystemCalls, Faults, Traps, Interruptions, Fills, Dropped, PagesRefused;
-    public ulong Stretches, Unsuitable;
+    public ulong HelpersStarted, Entries, SystemCalls, Faults, Traps, Interruptions, Fills, PagesRefused, Stretches, Unsuitable;
 
     public IEnumerable<EngineCount> All =>
     [

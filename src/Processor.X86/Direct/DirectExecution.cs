@@ -21,17 +21,12 @@ internal enum DirectOutcome : byte
 /// program there is decided in software: the instruction is executed again by the interpreter, which raises the fault or finds the page, makes the system
 /// call, and sees all that the host's processor must not show. For the vCPU's thread alone, but for <see cref="Interrupt"/>.
 /// </summary>
-internal sealed unsafe class DirectExecution(Processor p, bool always) : IDisposable
+internal sealed unsafe partial class DirectExecution(Processor p, bool always) : IDisposable
 {
     /// <summary>Helpers of one vCPU; programs beyond take turns.</summary>
     private const int MostHelpers = 6;
     /// <summary>Pages that a helper maps at most: a host lets a process have 65,530 mappings.</summary>
     private const int MostPages = 60_000;
-    /// <summary>So many pages around a fault are mapped with it, if they can be: a power of two.</summary>
-    private const ulong PagesAround = 16;
-    private const ulong PageSize = 0x1000;
-    /// <summary>Hosts do not map below (vm.mmap_min_addr, as distributions set it).</summary>
-    private const ulong AddressBegin = 0x1_0000;
     /// <summary>After so many blocks in pages that must not run directly a program is not watched any more.</summary>
     private const int LongestExcursion = 512;
 
@@ -51,9 +46,6 @@ internal sealed unsafe class DirectExecution(Processor p, bool always) : IDispos
     /// <summary>What was done, for statistics. Any thread, approximately.</summary>
     public DirectCounters Counters { get; } = new();
 
-    /// <summary>Why it does not work on this host; null: it does, as far as was seen.</summary>
-    public string? Refusal { get; private set; }
-
     /// <summary>The dispatcher should call <see cref="Run"/> before the next block.</summary>
     public bool IsDue { get; private set; }
 
@@ -61,7 +53,7 @@ internal sealed unsafe class DirectExecution(Processor p, bool always) : IDispos
     public void Interrupt() => Volatile.Read(ref _inside)?.Interrupt();
 
     /// <summary>What a program is known by.</summary>
-    private ulong Root => p.State->Cr3 & 0x000F_FFFF_FFFF_F000;
+    private ulong Root => p.State->Cr3 & PagingBits.AddressMask;
 
     /// <summary>The processor has returned from the kernel to a program.</summary>
     public void ReturnedToUser()
@@ -96,7 +88,7 @@ internal sealed unsafe class DirectExecution(Processor p, bool always) : IDispos
             // An instruction that ends in a page that must not run directly is executed in software; what it leads to comes next.
             if (!TryFill(address, _faultFetches)) return _current!.IsRefused(address) ? DirectOutcome.Step : Software();
         }
-        if (_current!.IsRefused(s->Rip & ~(PageSize - 1)))
+        if (_current!.IsRefused(PageOf(s->Rip)))
         {
             if (++_excursion == LongestExcursion || !_policy.MayGoOn) return Software();
             // Back here at the next jump, which may lead elsewhere.
@@ -209,10 +201,9 @@ internal sealed unsafe class DirectExecution(Processor p, bool always) : IDispos
             MeasureEntry(space.Helper);
             return space;
         }
-        catch (Win32Exception e)
+        catch (Win32Exception)
         {
             _unusable = true;
-            Refusal = e.Message;
             return null;
         }
     }
@@ -299,11 +290,11 @@ internal sealed unsafe class DirectExecution(Processor p, bool always) : IDispos
         {
             case segmentationFault when code is mapError or accessError or keyError:
                 Counters.Faults++;
-                _fault = address & ~(PageSize - 1);
+                _fault = PageOf(address);
                 _faultFetches = address - s->Rip < 16;
                 if (!_policy.MayGoOn) return Software();
                 // What the tables allow already needs no instruction in software.
-                return TryFillBefore(s, address) ? DirectOutcome.Attention : DirectOutcome.Step;
+                return TryFillBefore(address) ? DirectOutcome.Attention : DirectOutcome.Step;
             case trap:
                 Counters.Traps++;
                 return TakeTrap(s, code);
@@ -319,16 +310,6 @@ internal sealed unsafe class DirectExecution(Processor p, bool always) : IDispos
 
     /// <summary>SYSCALL, or INT 80h, of which the host tells when RIP is behind them.</summary>
     private const ulong SystemCallLength = 2;
-
-    /// <summary>A fault in a page that only the helper does not know yet: no flag of the guest's tables would change.</summary>
-    private bool TryFillBefore(ProcessorState* s, ulong address)
-    {
-        ShadowSource source = _peek.Find(address);
-        HelperProtection known = _current![address & ~(PageSize - 1)].Rights;
-        HelperProtection wanted = _faultFetches ? HelperProtection.Execute : known != HelperProtection.None ? HelperProtection.Write : HelperProtection.Read;
-        // Once it is mapped, software has to say what else is wanted.
-        return (source.Rights & wanted) != 0 && (known & wanted) == 0 && known == HelperProtection.None;
-    }
 
     /// <summary>The program has loaded segment registers: software loads them, too.</summary>
     private void TakeSegments(ProcessorState* s, in TracedRegisters r)
@@ -362,151 +343,6 @@ internal sealed unsafe class DirectExecution(Processor p, bool always) : IDispos
         byte* last = p.Mmu.Fetch(s->Rip - 1);
         s->Rip -= *last is 0xCC or 0xF1 ? 1ul : 2;
         return DirectOutcome.Step;
-    }
-
-    /// <summary>
-    /// Maps the page of an address and what lies around it, as far as the guest's tables allow. False: the page cannot be mapped for this access.
-    /// </summary>
-    private bool TryFill(ulong address, bool fetches)
-    {
-        ShadowSpace space = _current!;
-        ulong page = address & ~(PageSize - 1);
-        if (!IsMappable(page)) return false;
-        ShadowSource source = _peek.Find(page);
-        if (source.Rights == HelperProtection.None) return false;
-        HelperProtection rights = RightsOf(page, source, fetches);
-        if (fetches && (rights & HelperProtection.Execute) == 0)
-        {
-            Counters.PagesRefused++;
-            space.Refuse(page);
-            return false;
-        }
-        ShadowSpace.Entry known = space[page];
-        if (known.Offset == source.Offset && (rights & ~known.Rights) == 0) return false;
-        if (fetches)
-        {
-            space.Map(page, PageSize, source.Offset, rights);
-            Counters.Fills++;
-            return true;
-        }
-        FillAround(space, page, source.Length);
-        return true;
-    }
-
-    /// <summary>A helper can have guest memory at this address.</summary>
-    private bool IsMappable(ulong page) => page is >= AddressBegin and < DirectHelper.AddressEnd && !_current!.Helper.IsOwn(page);
-
-    /// <summary>Rights that a helper may have to a page.</summary>
-    private HelperProtection RightsOf(ulong page, in ShadowSource source, bool executes)
-    {
-        HelperProtection rights = source.Rights & HelperProtection.Read;
-        byte* host = p.Memory.Backing.Pointer + source.Offset;
-        if (executes && (source.Rights & HelperProtection.Execute) != 0 && IsInnocent(page, source.Offset)) return rights | HelperProtection.Execute;
-        if ((source.Rights & HelperProtection.Write) != 0 && !p.Code.IsCodePage(host)) rights |= HelperProtection.Write;
-        return rights;
-    }
-
-    /// <summary>The code of a page may run; from here on whoever writes there tells first.</summary>
-    private bool IsInnocent(ulong page, ulong offset)
-    {
-        ShadowSpace space = _current!;
-        // Every other way to write there goes before the bytes are looked at.
-        if (!p.Code.WatchCode(offset)) return false;
-        byte* ram = p.Memory.Backing.Pointer;
-        var code = new ReadOnlySpan<byte>(ram + offset, (int)PageSize);
-        ReadOnlySpan<byte> next = default;
-        ShadowSpace.Entry behind = space[page + PageSize], before = space[page - PageSize];
-        if ((behind.Rights & HelperProtection.Execute) != 0) next = new ReadOnlySpan<byte>(ram + behind.Offset, (int)PageSize);
-        bool cpuid = space.Helper.CpuidFaults;
-        if (!NativeCode.IsInnocent(code, next, cpuid)) return false;
-        ulong rip = p.State->Rip;
-        if (!NativeCode.IsStraightCodeInnocent(code, (rip & ~(PageSize - 1)) == page ? (int)(rip & (PageSize - 1)) : 0)) return false;
-        return (before.Rights & HelperProtection.Execute) == 0
-            || NativeCode.IsSeamInnocent(new ReadOnlySpan<byte>(ram + before.Offset, (int)PageSize), code, cpuid);
-    }
-
-    /// <summary>Maps the pages of an aligned window that lead to RAM, as few mappings as will do. Nothing there becomes executable, nor loses that.</summary>
-    private void FillAround(ShadowSpace space, ulong page, ulong length)
-    {
-        ulong window = Math.Clamp(length, PagesAround * PageSize, 512 * PageSize);
-        ulong from = page & ~(window - 1), to = Math.Min(from + window, DirectHelper.AddressEnd);
-        ulong start = 0, mapped = 0, offset = 0;
-        HelperProtection rights = HelperProtection.None;
-        for (ulong at = from; at < to; at += PageSize)
-        {
-            ShadowSource source = IsMappable(at) ? _peek.Find(at) : default;
-            ShadowSpace.Entry known = space[at];
-            HelperProtection wanted = source.Rights == HelperProtection.None || (known.Rights & HelperProtection.Execute) != 0 ? HelperProtection.None
-                : RightsOf(at, source, executes: false);
-            if (at == page && wanted == HelperProtection.None && source.Rights != HelperProtection.None) wanted = RightsOf(at, source, executes: false);
-            if (known.Offset == source.Offset && known.Rights == wanted) wanted = HelperProtection.None; // as it should be
-            if (mapped != 0 && wanted == rights && source.Offset == offset + mapped)
-            {
-                mapped += PageSize;
-                continue;
-            }
-            Flush();
-            if (wanted == HelperProtection.None) continue;
-            (start, mapped, offset, rights) = (at, PageSize, source.Offset, wanted);
-        }
-        Flush();
-
-        void Flush()
-        {
-            if (mapped == 0) return;
-            space.Map(start, mapped, offset, rights);
-            Counters.Fills++;
-            mapped = 0;
-        }
-    }
-
-    /// <summary>
-    /// Operating systems clear accessed flags and do not say so, counting on entries that do not stay for ever; and a page may be another one since.
-    /// </summary>
-    private void CheckFlags()
-    {
-        ShadowSpace space = _current!;
-        if (!_policy.IsTimeToCheck(Root)) return;
-        foreach (ulong page in space.Pages.ToArray())
-        {
-            ShadowSpace.Entry known = space[page];
-            ShadowSource source = _peek.Find(page);
-            if (source.Offset != known.Offset || (known.Rights & ~source.Rights) != 0) space.Drop(page);
-        }
-    }
-
-    /// <summary>INVLPG.</summary>
-    public void DropPage(ulong page)
-    {
-        foreach (ShadowSpace space in _spaces) space.Drop(page);
-    }
-
-    /// <summary>The page of the backing memory holds code from now on: programs must not write to it without software's knowing.</summary>
-    public void RevokeWrites(ulong offset)
-    {
-        foreach (ShadowSpace space in _spaces) space.DropOffset(offset, HelperProtection.Write);
-    }
-
-    /// <summary>The page of the backing memory was written to: what was known of its code is not true any more.</summary>
-    public void CodeWritten(ulong offset)
-    {
-        foreach (ShadowSpace space in _spaces) space.DropOffset(offset, HelperProtection.Execute);
-    }
-
-    /// <summary>No page's writes are watched any more.</summary>
-    public void CodeForgotten()
-    {
-        foreach (ShadowSpace space in _spaces) space.DropAll(HelperProtection.Execute);
-    }
-
-    /// <summary>A program may execute the page of the backing memory directly: its writes must stay watched.</summary>
-    public bool Executes(ulong offset)
-    {
-        foreach (ShadowSpace space in _spaces)
-        {
-            if (space.Holds(offset, HelperProtection.Execute)) return true;
-        }
-        return false;
     }
 
     private void DropHelpers()

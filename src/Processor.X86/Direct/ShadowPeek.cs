@@ -1,3 +1,6 @@
+using Bunraku.Engines;
+using static Bunraku.Engines.X86.PagingBits;
+
 namespace Bunraku.Processor.X86;
 
 /// <summary>What a guest's 4-level tables say about a page of a program, as far as a processor may have cached it already.</summary>
@@ -11,61 +14,58 @@ internal readonly record struct ShadowSource(ulong Offset, HelperProtection Righ
 /// </summary>
 internal sealed unsafe class ShadowPeek(Processor p)
 {
-    private const ulong Present = 1, Writable = 2, User = 4, Accessed = 0x20, Dirty = 0x40, Large = 0x80, ExecuteDisable = 1ul << 63;
-    private const ulong ProtectionKey = 0xFul << 59;
-    private const ulong Frame = 0x000F_FFFF_FFFF_F000;
-
     /// <summary>A quadword of the kernel's, read without leaving a trace. False: it is not there.</summary>
     /// <param name="linear">A multiple of 8.</param>
     public bool TryRead(ulong linear, out ulong value)
     {
-        ulong table = p.State->Cr3 & Frame;
-        value = 0;
-        for (int level = 4; ; level--)
-        {
-            int shift = 3 + 9 * level;
-            if (!p.PagingStructures.TryRead(table + ((linear >> shift & 0x1FF) << 3), out TableEntry<ulong> slot) || slot.Slot == null
-                || (slot.Value & Present) == 0) return false;
-            if (level == 1 || (level < 4 && (slot.Value & Large) != 0))
-            {
-                ulong rest = (1ul << shift) - 1;
-                ulong physical = (slot.Value & Frame & ~rest) | (linear & rest);
-                byte* host = p.Physical.PageOf(physical);
-                if (host == null) return false;
-                value = *(ulong*)(host + (physical & 0xFF8));
-                return true;
-            }
-            table = slot.Value & Frame;
-        }
+        bool isThere = TryWalk(linear, out Mapping found);
+        value = isThere ? *(ulong*)(found.Host + (found.Physical & (GuestMemory.PageSize - 8))) : 0;
+        return isThere;
     }
 
+    /// <summary>What a processor may have cached of a page.</summary>
+    /// <param name="linear">An address in it.</param>
     public ShadowSource Find(ulong linear)
     {
         ProcessorState* s = p.State;
-        ulong table = s->Cr3 & Frame, and = ulong.MaxValue, or = 0;
+        if (!TryWalk(linear, out Mapping found) || (found.And & (User | Accessed)) != (User | Accessed)
+            || ((found.Entry & ProtectionKeyMask) != 0 && (s->Cr4 & (ulong)Cr4.Pke) != 0)) return default;
+        HelperProtection rights = HelperProtection.Read;
+        bool isReadOnly = !p.Memory.TryFind(found.Physical, out MemoryRegion region) || region.IsReadOnly;
+        if ((found.And & Writable) != 0 && (found.Entry & Dirty) != 0 && !isReadOnly) rights |= HelperProtection.Write;
+        if ((found.Or & ExecuteDisable) == 0 || (s->Efer & (ulong)Efer.Nxe) == 0) rights |= HelperProtection.Execute;
+        return new ShadowSource(p.Code.BackingOffset(found.Host), rights, found.Length);
+    }
+
+    /// <summary>Where the tables lead to, whatever they allow.</summary>
+    private ref struct Mapping
+    {
+        /// <summary>The last entry, and all of them together.</summary>
+        public ulong Entry, And, Or;
+        /// <summary>The guest-physical address, and the bytes that the last entry maps.</summary>
+        public ulong Physical, Length;
+        /// <summary>The page of the address.</summary>
+        public byte* Host;
+    }
+
+    /// <summary>False: nothing is mapped there, or an entry or the page lies outside RAM.</summary>
+    private bool TryWalk(ulong linear, out Mapping found)
+    {
+        found = new Mapping { And = ulong.MaxValue };
+        ulong table = p.State->Cr3 & AddressMask;
         for (int level = 4; ; level--)
         {
             int shift = 3 + 9 * level;
-            if (!p.PagingStructures.TryRead(table + ((linear >> shift & 0x1FF) << 3), out TableEntry<ulong> slot) || slot.Slot == null) return default;
+            if (!p.PagingStructures.TryRead(table + ((linear >> shift & 0x1FF) << 3), out TableEntry<ulong> slot) || slot.Slot == null) return false;
             ulong entry = slot.Value;
-            if ((entry & (Present | Accessed)) != (Present | Accessed)) return default;
-            and &= entry;
-            or |= entry;
-            bool leaf = level == 1 || (level < 4 && (entry & Large) != 0);
-            if (!leaf)
-            {
-                table = entry & Frame;
-                continue;
-            }
-            if ((and & User) == 0 || ((entry & ProtectionKey) != 0 && (s->Cr4 & (ulong)Cr4.Pke) != 0)) return default;
-            ulong length = 1ul << shift, physical = (entry & Frame & ~(length - 1)) | (linear & (length - 1) & ~0xFFFul);
-            byte* host = p.Physical.PageOf(physical);
-            if (host == null) return default;
-            HelperProtection rights = HelperProtection.Read;
-            bool isReadOnly = !p.Memory.TryFind(physical, out Engines.MemoryRegion region) || region.IsReadOnly;
-            if ((and & Writable) != 0 && (entry & Dirty) != 0 && !isReadOnly) rights |= HelperProtection.Write;
-            if ((or & ExecuteDisable) == 0 || (s->Efer & (ulong)Efer.Nxe) == 0) rights |= HelperProtection.Execute;
-            return new ShadowSource(p.Code.BackingOffset(host), rights, length);
+            if ((entry & Present) == 0) return false;
+            (found.Entry, found.And, found.Or) = (entry, found.And & entry, found.Or | entry);
+            table = entry & AddressMask;
+            if (level > 1 && (level == 4 || (entry & LargePage) == 0)) continue;
+            found.Length = 1ul << shift;
+            found.Physical = (table & ~(found.Length - 1)) | (linear & (found.Length - 1));
+            found.Host = p.Physical.PageOf(found.Physical);
+            return found.Host != null;
         }
     }
 }

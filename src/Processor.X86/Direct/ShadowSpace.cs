@@ -1,4 +1,4 @@
-using System.ComponentModel;
+using Bunraku.Engines;
 
 namespace Bunraku.Processor.X86;
 
@@ -10,8 +10,6 @@ internal sealed class ShadowSpace(DirectHelper helper, ulong birth) : IDisposabl
 {
     /// <summary>A page that is mapped: what of the backing memory, and how.</summary>
     public readonly record struct Entry(ulong Offset, HelperProtection Rights);
-
-    private const ulong PageSize = 0x1000;
 
     private readonly Dictionary<ulong, Entry> _entries = []; // by linear address
     private readonly Dictionary<ulong, List<ulong>> _byOffset = []; // linear addresses, by place in the backing memory
@@ -58,7 +56,7 @@ internal sealed class ShadowSpace(DirectHelper helper, ulong birth) : IDisposabl
     /// <param name="from">First linear address.</param>
     public void Map(ulong from, ulong length, ulong offset, HelperProtection rights)
     {
-        for (ulong done = 0; done < length; done += PageSize)
+        for (ulong done = 0; done < length; done += GuestMemory.PageSize)
         {
             ulong page = from + done;
             Forget(page);
@@ -82,7 +80,7 @@ internal sealed class ShadowSpace(DirectHelper helper, ulong birth) : IDisposabl
     public void Drop(ulong page)
     {
         _refused.Remove(page);
-        if (Forget(page)) helper.Later(HelperImage.Unmap(page, PageSize));
+        if (Forget(page)) helper.Later(HelperImage.Unmap(page, GuestMemory.PageSize));
     }
 
     /// <summary>A page of the backing memory is nowhere mapped with these rights any more.</summary>

@@ -75,7 +75,7 @@ internal sealed unsafe class BlockFinder(Processor p)
         ulong start = p.Code.BackingOffset(host);
         p.Code.DropOneShot();
         Block* block = p.Code.Find(start, mode);
-        ulong room = !code64 && !flat ? s->Cs.Limit - s->Rip + 1 : 0x1000; // bytes that the CS limit allows
+        ulong room = !code64 && !flat ? s->Cs.Limit - s->Rip + 1 : GuestMemory.PageSize; // bytes that the CS limit allows
         if (block != null && block->Length <= room && (!block->Crosses || SecondPageMatches(block, linear)))
         {
             _mustLookUp = block->Crosses;
@@ -86,13 +86,13 @@ internal sealed unsafe class BlockFinder(Processor p)
     }
 
     private bool SecondPageMatches(Block* block, ulong linear) =>
-        p.Code.BackingOffset(p.Mmu.Fetch(p.Mmu.Wrap((linear & ~0xFFFul) + 0x1000))) == block->SecondPage;
+        p.Code.BackingOffset(p.Mmu.Fetch(p.Mmu.Wrap((linear & ~0xFFFul) + GuestMemory.PageSize))) == block->SecondPage;
 
     private Insn* DecodeAt(ProcessorState* s, ulong linear, byte* host, ulong start, uint mode, ulong room)
     {
         if (!p.Code.HasRoom(BlockDecoder.MaxOperations)) p.Code.MakeRoom(FlushCause.Operations);
         s->Work = CpuWork.Decoding;
-        int inPage = (int)(0x1000 - (linear & 0xFFF));
+        int inPage = (int)(GuestMemory.PageSize - (linear & 0xFFF));
         int available = (int)Math.Min((ulong)inPage, room);
         int maximum = (mode & ModeKey.Single) != 0 ? 1 : int.MaxValue;
         ulong second = Block.NoPage;
@@ -103,7 +103,7 @@ internal sealed unsafe class BlockFinder(Processor p)
         {
             // The instruction reaches into the next page, or beyond the CS limit.
             if (room <= (ulong)inPage) throw p.GeneralProtection();
-            byte* next = p.Mmu.Fetch(p.Mmu.Wrap((linear & ~0xFFFul) + 0x1000));
+            byte* next = p.Mmu.Fetch(p.Mmu.Wrap((linear & ~0xFFFul) + GuestMemory.PageSize));
             keep &= p.Code.WatchCode(p.Code.BackingOffset(next));
             counted &= keep;
             byte* bytes = stackalloc byte[32];

@@ -10,7 +10,7 @@ namespace Bunraku.Processor.X86;
 /// </summary>
 internal sealed unsafe class CodeCache(Processor p, CodeCacheSizes sizes) : ICodeObserver, IDisposable
 {
-    private const int BucketBits = 17;
+    private const int BucketBits = 17, PageSize = (int)GuestMemory.PageSize;
 
     /// <summary>What is known about one guest page that holds decoded code.</summary>
     private sealed class CodePage
@@ -139,13 +139,13 @@ internal sealed unsafe class CodeCache(Processor p, CodeCacheSizes sizes) : ICod
         CodePage first = _codePages[page];
         b->NextInPage = first.First;
         first.First = b;
-        int begin = (int)(b->Start & 0xFFF), end = Math.Min(begin + b->Length, 0x1000);
+        int begin = (int)(b->Start & 0xFFF), end = Math.Min(begin + b->Length, PageSize);
         first.Lines |= LinesOf(begin, end);
         if (!b->Crosses) return;
         CodePage second = _codePages[b->SecondPage];
         b->NextInSecondPage = second.FirstCrossing;
         second.FirstCrossing = b;
-        second.Lines |= LinesOf(0, begin + b->Length - 0x1000);
+        second.Lines |= LinesOf(0, begin + b->Length - PageSize);
     }
 
     /// <summary>Code is about to be read from a page, whose writes are watched from now on. False: what is read must not be kept.</summary>
@@ -207,10 +207,10 @@ internal sealed unsafe class CodeCache(Processor p, CodeCacheSizes sizes) : ICod
         for (Block* b = page.First; b != null; b = b->NextInPage)
         {
             int from = (int)(b->Start & 0xFFF);
-            if (begin < Math.Min(from + b->Length, 0x1000) && from < begin + length) Discard(b);
+            if (begin < Math.Min(from + b->Length, PageSize) && from < begin + length) Discard(b);
         }
         for (Block* b = page.FirstCrossing; b != null; b = b->NextInSecondPage)
-            if (begin < (int)(b->Start & 0xFFF) + b->Length - 0x1000) Discard(b);
+            if (begin < (int)(b->Start & 0xFFF) + b->Length - PageSize) Discard(b);
         KeepValid(page);
     }
 
@@ -307,7 +307,7 @@ internal sealed unsafe class CodeCache(Processor p, CodeCacheSizes sizes) : ICod
             next = b->NextInPage;
             if (!b->Valid) continue;
             int from = (int)(b->Start & 0xFFF);
-            page.Lines |= LinesOf(from, Math.Min(from + b->Length, 0x1000));
+            page.Lines |= LinesOf(from, Math.Min(from + b->Length, PageSize));
             b->NextInPage = page.First;
             page.First = b;
         }
@@ -317,7 +317,7 @@ internal sealed unsafe class CodeCache(Processor p, CodeCacheSizes sizes) : ICod
         {
             next = b->NextInSecondPage;
             if (!b->Valid) continue;
-            page.Lines |= LinesOf(0, (int)(b->Start & 0xFFF) + b->Length - 0x1000);
+            page.Lines |= LinesOf(0, (int)(b->Start & 0xFFF) + b->Length - PageSize);
             b->NextInSecondPage = page.FirstCrossing;
             page.FirstCrossing = b;
         }
@@ -357,7 +357,7 @@ internal sealed unsafe class CodeCache(Processor p, CodeCacheSizes sizes) : ICod
 
     public void ProcessForeignWrites()
     {
-        while (_foreignWrites.TryDequeue(out ulong page)) Invalidate(page, 0, (int)GuestMemory.PageSize);
+        while (_foreignWrites.TryDequeue(out ulong page)) Invalidate(page, 0, PageSize);
     }
 
     /// <summary>

@@ -1,5 +1,6 @@
 using System.Numerics;
 using System.Runtime.CompilerServices;
+using Bunraku.Engines;
 
 namespace Bunraku.Processor.X86;
 
@@ -210,9 +211,9 @@ internal static unsafe class StringRegisters
     public static int Room(ulong address, int direction, int size)
     {
         int offset = (int)address & 0xFFF;
-        if (direction > 0) return (0x1000 - offset) / size;
+        if (direction > 0) return ((int)GuestMemory.PageSize - offset) / size;
         // Downwards: the first element must not reach into the next page; the last must begin inside this one.
-        return offset + size > 0x1000 ? 0 : offset / size + 1;
+        return offset + size > (int)GuestMemory.PageSize ? 0 : offset / size + 1;
     }
 
     /// <summary>Adds to a register in the address size; a 32-bit one clears the upper half.</summary>

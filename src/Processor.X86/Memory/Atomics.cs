@@ -1,3 +1,5 @@
+using Bunraku.Engines;
+
 namespace Bunraku.Processor.X86;
 
 /// <summary>The slow side of locked operations.</summary>
@@ -11,7 +13,7 @@ internal sealed unsafe class Atomics(Processor p)
     {
         p.Mmu.CheckAlignment<T>(address, PageWalker.WriteAccess);
         uint access = p.Mmu.CurrentPrivilege | PageWalker.WriteAccess;
-        if ((address & 0xFFF) + (ulong)sizeof(T) > 0x1000)
+        if ((address & 0xFFF) + (ulong)sizeof(T) > GuestMemory.PageSize)
         {
             p.Mmu.CheckRange(address, sizeof(T), access);
             return null;

@@ -119,7 +119,7 @@ internal sealed unsafe class Mmu(Processor p)
     /// <summary>False: an exit comes first, see <see cref="Mmio.TryRead"/>.</summary>
     private bool TryReadRange(ulong address, byte* destination, int length, uint access)
     {
-        int first = (int)Math.Min(0x1000 - (address & 0xFFF), (ulong)length);
+        int first = (int)Math.Min(GuestMemory.PageSize - (address & 0xFFF), (ulong)length);
         ulong second = first < length ? SecondPage(address, first, access) : 0;
         Part a = Locate(address, first, access);
         if (first == length) return TryReadPart(a, destination);
@@ -130,7 +130,7 @@ internal sealed unsafe class Mmu(Processor p)
     private void WriteRange(ulong address, byte* source, int length, uint access)
     {
         access |= PageWalker.WriteAccess;
-        int first = (int)Math.Min(0x1000 - (address & 0xFFF), (ulong)length);
+        int first = (int)Math.Min(GuestMemory.PageSize - (address & 0xFFF), (ulong)length);
         ulong second = first < length ? SecondPage(address, first, access) : 0;
         Part a = Locate(address, first, access);
         if (first == length)
@@ -145,7 +145,7 @@ internal sealed unsafe class Mmu(Processor p)
 
     public void CheckRange(ulong address, int length, uint access)
     {
-        int first = (int)Math.Min(0x1000 - (address & 0xFFF), (ulong)length);
+        int first = (int)Math.Min(GuestMemory.PageSize - (address & 0xFFF), (ulong)length);
         ulong second = first < length ? SecondPage(address, first, access) : 0;
         _ = Locate(address, first, access);
         if (first < length) _ = Locate(second, length - first, access);
@@ -187,7 +187,7 @@ internal sealed unsafe class Mmu(Processor p)
     /// <param name="address">Linear address of the first field.</param>
     public void CheckStructure(ulong address, int length)
     {
-        int first = (int)Math.Min(0x1000 - (address & 0xFFF), (ulong)length);
+        int first = (int)Math.Min(GuestMemory.PageSize - (address & 0xFFF), (ulong)length);
         if (first < length) _ = SecondPage(address, first, PageWalker.ReadAccess);
     }
 
@@ -197,7 +197,7 @@ internal sealed unsafe class Mmu(Processor p)
     private GuestFault BeyondTheEdge(ulong address, uint access)
     {
         int piece = FirstPiece();
-        bool fits = piece > 0 && (address & 0xFFF) + (ulong)piece <= 0x1000;
+        bool fits = piece > 0 && (address & 0xFFF) + (ulong)piece <= GuestMemory.PageSize;
         if (fits && (access & PageWalker.ImplicitAccess) == 0) _ = Locate(address, piece, CurrentPrivilege | (access & PageWalker.WriteAccess));
         return NonCanonical(access);
     }

@@ -1,5 +1,6 @@
 using System.Numerics;
 using Bunraku.Engines;
+using static Bunraku.Engines.X86.PagingBits;
 
 namespace Bunraku.Processor.X86;
 
@@ -44,8 +45,6 @@ internal readonly unsafe struct WalkResult
 /// </summary>
 internal sealed unsafe class PageWalker(Processor p)
 {
-    private const ulong Present = 1, Writable = 2, UserPage = 4, Accessed = 0x20, Dirty = 0x40, PageSizeBit = 0x80, ExecuteDisable = 1ul << 63;
-
     /// <summary>Access kinds, in the bits of a #PF error code.</summary>
     public const uint ReadAccess = 0, WriteAccess = (uint)PageFaultError.Write, UserAccess = (uint)PageFaultError.User,
         FetchAccess = (uint)PageFaultError.Fetch;
@@ -56,7 +55,7 @@ internal sealed unsafe class PageWalker(Processor p)
     private readonly struct PagingModel(CpuModel model)
     {
         /// <summary>Reserved physical address bits of a paging-structure entry.</summary>
-        public readonly ulong ReservedPhysical = 0x000F_FFFF_FFFF_F000ul & ~((1ul << model.PhysicalAddressBits) - 1);
+        public readonly ulong ReservedPhysical = AddressMask & ~((1ul << model.PhysicalAddressBits) - 1);
         public readonly bool GigabytePages = model.Has(CpuFeature.Pdpe1gb);
         public readonly bool Pse36 = model.Has(CpuFeature.Pse36);
     }
@@ -123,7 +122,7 @@ internal sealed unsafe class PageWalker(Processor p)
     private WalkResult Walk64(ulong linear, uint access)
     {
         ProcessorState* s = p.State;
-        ulong table = s->Cr3 & 0x000F_FFFF_FFFF_F000;
+        ulong table = s->Cr3 & AddressMask;
         var rights = new Rights { And = ulong.MaxValue };
         int level = (s->Cr4 & (ulong)Cr4.La57) != 0 ? 5 : 4;
         for (; ; level--)
@@ -132,17 +131,17 @@ internal sealed unsafe class PageWalker(Processor p)
             if (!TryRead(table + (((linear >> shift) & 0x1FF) << 3), out TableEntry<ulong> slot)) return RefusedWalk;
             ulong entry = slot.Value;
             if ((entry & Present) == 0) return Miss(access, 0);
-            bool leaf = level == 1 || ((entry & PageSizeBit) != 0 && level is 2 or 3);
+            bool leaf = level == 1 || ((entry & LargePage) != 0 && level is 2 or 3);
             ulong reserved = _paging.ReservedPhysical | ((s->Efer & (ulong)Efer.Nxe) == 0 ? ExecuteDisable : 0);
-            if (level >= 4 || (level == 3 && !_paging.GigabytePages)) reserved |= PageSizeBit;
-            if (leaf && level > 1) reserved |= ((1ul << shift) - 1) & ~0x1FFFul; // bit 12 is PAT
+            if (level >= 4 || (level == 3 && !_paging.GigabytePages)) reserved |= LargePage;
+            if (leaf && level > 1) reserved |= ReservedOfLargePage(shift);
             if (level == 3 && !_paging.GigabytePages) leaf = false;
             if ((entry & reserved) != 0) return Miss(access, PageFaultError.Present | PageFaultError.Reserved);
             rights.And &= entry;
             rights.Or |= entry;
             if (leaf) return Finish64(linear, access, slot, rights, shift);
             if (TrySetFlags(slot, Accessed) is { } failure) return failure;
-            table = entry & 0x000F_FFFF_FFFF_F000;
+            table = entry & AddressMask;
         }
     }
 
@@ -152,23 +151,23 @@ internal sealed unsafe class PageWalker(Processor p)
         ulong pdpte = (&s->Pdpte0)[(linear >> 30) & 3];
         if (p.GuestMode.SecondStage is { ReadsPdptes: true })
         {
-            if (!TryRead((s->Cr3 & 0xFFFF_FFE0) + (linear >> 30 & 3) * 8, out TableEntry<ulong> pointer)) return RefusedWalk;
+            if (!TryRead((s->Cr3 & PdptAddressMask) + (linear >> 30 & 3) * 8, out TableEntry<ulong> pointer)) return RefusedWalk;
             pdpte = pointer.Value;
-            if ((pdpte & Present) != 0 && (pdpte & ReservedOfPdpte) != 0) return Miss(access, PageFaultError.Present | PageFaultError.Reserved);
+            if ((pdpte & Present) != 0 && (pdpte & PdpteReserved) != 0) return Miss(access, PageFaultError.Present | PageFaultError.Reserved);
         }
         if ((pdpte & Present) == 0) return Miss(access, 0);
-        ulong reserved = _paging.ReservedPhysical | 0x7FF0_0000_0000_0000 | ((s->Efer & (ulong)Efer.Nxe) == 0 ? ExecuteDisable : 0);
+        ulong reserved = _paging.ReservedPhysical | ReservedOfPae | ((s->Efer & (ulong)Efer.Nxe) == 0 ? ExecuteDisable : 0);
         var rights = new Rights { And = ulong.MaxValue };
-        if (!TryRead((pdpte & 0x000F_FFFF_FFFF_F000) + (((linear >> 21) & 0x1FF) << 3), out TableEntry<ulong> slot)) return RefusedWalk;
+        if (!TryRead((pdpte & AddressMask) + (((linear >> 21) & 0x1FF) << 3), out TableEntry<ulong> slot)) return RefusedWalk;
         ulong entry = slot.Value;
         if ((entry & Present) == 0) return Miss(access, 0);
-        bool large = (entry & PageSizeBit) != 0;
-        if ((entry & (large ? reserved | 0x1F_E000 : reserved)) != 0) return Miss(access, PageFaultError.Present | PageFaultError.Reserved);
+        bool large = (entry & LargePage) != 0;
+        if ((entry & (large ? reserved | ReservedOfLargePage(21) : reserved)) != 0) return Miss(access, PageFaultError.Present | PageFaultError.Reserved);
         rights.And &= entry;
         rights.Or |= entry;
         if (large) return Finish64(linear, access, slot, rights, 21);
         if (TrySetFlags(slot, Accessed) is { } failure) return failure;
-        if (!TryRead((entry & 0x000F_FFFF_FFFF_F000) + (((linear >> 12) & 0x1FF) << 3), out slot)) return RefusedWalk;
+        if (!TryRead((entry & AddressMask) + (((linear >> 12) & 0x1FF) << 3), out slot)) return RefusedWalk;
         entry = slot.Value;
         if ((entry & Present) == 0) return Miss(access, 0);
         if ((entry & reserved) != 0) return Miss(access, PageFaultError.Present | PageFaultError.Reserved);
@@ -180,55 +179,55 @@ internal sealed unsafe class PageWalker(Processor p)
     private WalkResult Walk32(ulong linear, uint access)
     {
         ProcessorState* s = p.State;
-        if (!TryRead((s->Cr3 & 0xFFFF_F000) + (((linear >> 22) & 0x3FF) << 2), out TableEntry<uint> slot)) return RefusedWalk;
+        if (!TryRead((s->Cr3 & AddressMask32) + (((linear >> 22) & 0x3FF) << 2), out TableEntry<uint> slot)) return RefusedWalk;
         uint entry = slot.Value;
         if ((entry & Present) == 0) return Miss(access, 0);
         var rights = new Rights { And = entry, Or = 0 };
         ulong frame;
-        bool large = (entry & PageSizeBit) != 0 && (s->Cr4 & (ulong)Cr4.Pse) != 0;
+        bool large = (entry & LargePage) != 0 && (s->Cr4 & (ulong)Cr4.Pse) != 0;
         if (large)
         {
             // PSE-36: bits 20:13 hold physical address bits 39:32, bit 21 is reserved.
-            ulong high = _paging.Pse36 ? (ulong)(entry >> 13 & 0xFF) << 32 : 0;
-            ulong reserved = _paging.Pse36 ? 0x20_0000ul : 0x3F_E000ul;
+            ulong high = _paging.Pse36 ? HighAddress32(entry) : 0;
+            ulong reserved = _paging.Pse36 ? ReservedOfLargePage32 : ReservedOfLargePage(22);
             if ((entry & reserved) != 0 || (high & ~((1ul << p.Model.PhysicalAddressBits) - 1)) != 0)
                 return Miss(access, PageFaultError.Present | PageFaultError.Reserved);
-            frame = high | (entry & 0xFFC0_0000) | (linear & 0x3F_F000);
+            frame = high | (entry & LargePageAddressMask32) | (linear & 0x3F_F000);
         }
         else
         {
             if (TrySetFlags(slot, (uint)Accessed) is { } failed) return failed;
-            if (!TryRead((entry & 0xFFFF_F000) + (((linear >> 12) & 0x3FF) << 2), out slot)) return RefusedWalk;
+            if (!TryRead((entry & AddressMask32) + (((linear >> 12) & 0x3FF) << 2), out slot)) return RefusedWalk;
             entry = slot.Value;
             if ((entry & Present) == 0) return Miss(access, 0);
             rights.And &= entry;
-            frame = entry & 0xFFFF_F000;
+            frame = entry & AddressMask32;
         }
         PageFaultError error = CheckRights(access, rights.And, 0, -1, out bool writable);
         if (error != 0) return Miss(access, error);
         bool write = (access & WriteAccess) != 0;
         if (TrySetFlags(slot, (uint)(write ? Accessed | Dirty : Accessed)) is { } failure) return failure;
-        return Mapped(frame, access, writable && (write || (entry & Dirty) != 0), large, (rights.And & UserPage) != 0);
+        return Mapped(frame, access, writable && (write || (entry & Dirty) != 0), large, (rights.And & User) != 0);
     }
 
     private WalkResult Finish64(ulong linear, uint access, in TableEntry<ulong> slot, Rights rights, int shift)
     {
         ulong entry = slot.Value;
         bool longMode = (p.State->Efer & (ulong)Efer.Lma) != 0;
-        PageFaultError error = CheckRights(access, rights.And, rights.Or, longMode ? (int)(entry >> 59) & 0xF : -1, out bool writable);
+        PageFaultError error = CheckRights(access, rights.And, rights.Or, longMode ? (int)(entry >> ProtectionKeyShift) & 0xF : -1, out bool writable);
         if (error != 0) return Miss(access, error);
         bool write = (access & WriteAccess) != 0;
         if (TrySetFlags(slot, write ? Accessed | Dirty : Accessed) is { } failure) return failure;
         ulong mask = (1ul << shift) - 1;
-        ulong page = (entry & 0x000F_FFFF_FFFF_F000 & ~mask) | (linear & mask & ~0xFFFul);
-        return Mapped(page, access, writable && (write || (entry & Dirty) != 0), large: shift > 12, (rights.And & UserPage) != 0);
+        ulong page = (entry & AddressMask & ~mask) | (linear & mask & ~0xFFFul);
+        return Mapped(page, access, writable && (write || (entry & Dirty) != 0), large: shift > 12, (rights.And & User) != 0);
     }
 
     /// <summary>SDM vol. 3A "Determination of Access Rights" and "Protection Keys". <paramref name="key"/> is -1 where keys do not exist.</summary>
     private PageFaultError CheckRights(uint access, ulong and, ulong or, int key, out bool writable)
     {
         ProcessorState* s = p.State;
-        bool userPage = (and & UserPage) != 0, userAccess = (access & UserAccess) != 0;
+        bool userPage = (and & User) != 0, userAccess = (access & UserAccess) != 0;
         writable = (and & Writable) != 0 || (!userAccess && (s->Cr0 & (ulong)Cr0.Wp) == 0);
         if (userAccess && !userPage) return PageFaultError.Present;
         if ((access & FetchAccess) != 0)
@@ -320,14 +319,14 @@ internal sealed unsafe class PageWalker(Processor p)
         }
     }
 
-    private ulong ReservedOfPdpte => ~((1ul << p.Model.PhysicalAddressBits) - 1) | 0x1E6;
+    private ulong PdpteReserved => ~((1ul << p.Model.PhysicalAddressBits) - 1) | ReservedOfPdpte;
 
     /// <summary>Loads the PDPTEs from <paramref name="cr3"/>; #GP(0) when a present one has reserved bits set. Intel SDM vol. 3A, "PDPTE Registers".</summary>
     public void LoadPdptes(ulong cr3)
     {
         if (p.GuestMode.SecondStage is { ReadsPdptes: true }) return;
         Span<ulong> entries = stackalloc ulong[4];
-        ulong address = cr3 & 0xFFFF_FFE0;
+        ulong address = cr3 & PdptAddressMask;
         for (int n = 0; n < 4; n++)
         {
             TableEntry<ulong> entry;
@@ -336,7 +335,7 @@ internal sealed unsafe class PageWalker(Processor p)
                 if (!_void) throw p.Exits.RefusedAccess(0, _tableRefusal);
             }
             entries[n] = entry.Value;
-            if ((entries[n] & 1) != 0 && (entries[n] & ReservedOfPdpte) != 0) throw p.GeneralProtection();
+            if ((entries[n] & Present) != 0 && (entries[n] & PdpteReserved) != 0) throw p.GeneralProtection();
         }
         entries.CopyTo(new Span<ulong>(&p.State->Pdpte0, 4));
     }
@@ -347,10 +346,10 @@ internal sealed unsafe class PageWalker(Processor p)
     {
         for (int n = 0; n < 4; n++)
         {
-            if (!p.PagingStructures.TryRead((cr3 & 0xFFFF_FFE0) + (ulong)n * 8, out TableEntry<ulong> entry))
+            if (!p.PagingStructures.TryRead((cr3 & PdptAddressMask) + (ulong)n * 8, out TableEntry<ulong> entry))
                 throw p.Exits.RefusedAccess(0, p.PagingStructures.Refusal);
             entries[n] = entry.Value;
-            if ((entries[n] & Present) != 0 && (entries[n] & ReservedOfPdpte) != 0) return false;
+            if ((entries[n] & Present) != 0 && (entries[n] & PdpteReserved) != 0) return false;
         }
         return true;
     }

@@ -120,7 +120,7 @@ internal sealed unsafe class Translator : IDisposable
         bool code64 = (block->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64;
         bool code32 = (block->Mode & ModeKey.CodeSizeMask) == ModeKey.Code32
             && (block->Mode & (ModeKey.Flat | ModeKey.Stack32)) == (ModeKey.Flat | ModeKey.Stack32);
-        ulong page = block->Start & ~0xFFFul, linear = rip & ~0xFFFul, secondLinear = linear + 0x1000;
+        ulong page = block->Start & ~0xFFFul, linear = rip & ~0xFFFul, secondLinear = linear + GuestMemory.PageSize;
         bool wraps = block->Crosses && secondLinear > (code64 ? ulong.MaxValue - 0xFFF : uint.MaxValue - 0xFFF);
         if (!block->Valid || wraps || !(code64 || code32) || (block->Mode & ModeKey.Virtual8086) != 0)
         {
@@ -154,7 +154,7 @@ internal sealed unsafe class Translator : IDisposable
             template.SecondPage = p.Memory.Backing.Pointer + block->SecondPage;
             template.SecondMapping = _store.MappingOf(secondLinear, block->SecondPage);
             template.SecondMappingSlot = MappingSlot(secondLinear, block->Mode);
-            int first = 0x1000 - (int)(block->Start & 0xFFF);
+            int first = (int)GuestMemory.PageSize - (int)(block->Start & 0xFFF);
             CodeBytes.Copy(code, joined, first);
             CodeBytes.Copy(template.SecondPage, joined + first, block->Length - first);
             code = joined;
@@ -194,7 +194,8 @@ internal sealed unsafe class Translator : IDisposable
     {
         s->Current = null; // a fault is the fetch's
         s->Work = CpuWork.LookUps;
-        if (p.Mmu.Fetch(t->Rip) != t->Page + (t->Rip & 0xFFF) || (t->SecondPage != null && p.Mmu.Fetch((t->Rip & ~0xFFFul) + 0x1000) != t->SecondPage))
+        if (p.Mmu.Fetch(t->Rip) != t->Page + (t->Rip & 0xFFF)
+            || (t->SecondPage != null && p.Mmu.Fetch((t->Rip & ~0xFFFul) + GuestMemory.PageSize) != t->SecondPage))
             return false;
         if (t->IsGivenUp) return false;
         NoteMapping(s, t);

@@ -1,14 +1,13 @@
 using System.Globalization;
 using System.Text;
 using Bunraku.Hypervisor;
+using static Bunraku.Engines.X86.PagingBits;
 
 namespace Bunraku.Sessions.Monitoring;
 
 /// <summary>A page walk for people, entry by entry, in one or two dimensions; and what a vCPU's TLB holds. Lines for 80 characters.</summary>
 public static class PagingReport
 {
-    private const ulong EptAddress = 0x000F_FFFF_FFFF_F000;
-
     /// <summary>The walk for a linear address. The vCPU must stand still.</summary>
     public static string Walk(GuestMemory memory, CpuState state, ulong linear)
     {
@@ -58,17 +57,21 @@ public static class PagingReport
         ulong e = step.Entry;
         if (step.Format == PagingFormat.Extended)
         {
-            string rights = $"{Letter(e, 0, 'R')}{Letter(e, 1, 'W')}{Letter(e, 2, 'X')}{Letter(e, 8, 'A')}{Letter(e, 9, 'D')}";
+            string rights = $"{EptRights(e)}{Letter(e, EptBits.Accessed, 'A')}{Letter(e, EptBits.Dirty, 'D')}";
             if (!step.IsLeaf) return rights.TrimEnd();
-            string type = (e >> 3 & 7) switch { 0 => "UC", 1 => "WC", 4 => "WT", 5 => "WP", 6 => "WB", _ => "reserved type" };
-            return $"{rights} {type}{(step.Level > 1 ? " large" : "")}{((e & 3) == 2 ? " misconfigured" : "")}";
+            string type = EptBits.MemoryType(e) switch { 0 => "UC", 1 => "WC", 4 => "WT", 5 => "WP", 6 => "WB", _ => "reserved type" };
+            bool isMisconfigured = (e & (EptBits.ReadAccess | EptBits.WriteAccess)) == EptBits.WriteAccess;
+            return $"{rights} {type}{(step.Level > 1 ? " large" : "")}{(isMisconfigured ? " misconfigured" : "")}";
         }
-        string flags = $"{Letter(e, 0, 'P')}{Letter(e, 1, 'W')}{Letter(e, 2, 'U')}{Letter(e, 5, 'A')}"
-            + $"{Letter(e, 6, 'D')}{Letter(e, 8, 'G')}{Letter(e, 63, 'N')}";
+        string flags = $"{Letter(e, Present, 'P')}{Letter(e, Writable, 'W')}{Letter(e, User, 'U')}{Letter(e, Accessed, 'A')}"
+            + $"{Letter(e, Dirty, 'D')}{Letter(e, Global, 'G')}{Letter(e, ExecuteDisable, 'N')}";
         return flags + (step is { IsLeaf: true, Level: > 1 } ? " large" : "");
     }
 
-    private static char Letter(ulong entry, int bit, char letter) => (entry >> bit & 1) != 0 ? letter : '-';
+    private static string EptRights(ulong entry) =>
+        $"{Letter(entry, EptBits.ReadAccess, 'R')}{Letter(entry, EptBits.WriteAccess, 'W')}{Letter(entry, EptBits.ExecuteAccess, 'X')}";
+
+    private static char Letter(ulong entry, ulong bit, char letter) => (entry & bit) != 0 ? letter : '-';
 
     /// <summary>What the entries allow together: each stage its own.</summary>
     private static string Rights(PagingWalk walk)
@@ -77,24 +80,23 @@ public static class PagingReport
         IEnumerable<PagingStep> own = walk.Steps.Where(s => s.Stage == 1 && !IsPdpteOfPae(walk, s));
         if (walk.Levels > 0)
         {
-            bool writes = own.All(s => (s.Entry & 2) != 0), user = own.All(s => (s.Entry & 4) != 0), noExecute = own.Any(s => s.Entry >> 63 != 0);
+            bool writes = own.All(s => (s.Entry & Writable) != 0), user = own.All(s => (s.Entry & User) != 0),
+                noExecute = own.Any(s => (s.Entry & ExecuteDisable) != 0);
             text.Append(user ? ", user" : ", supervisor").Append(writes ? ", read and write" : ", read only")
                 .Append(noExecute ? ", no execution" : ", execution");
         }
         if (walk.SecondFormat is { } format && walk.GuestPhysical is { } address)
         {
-            PagingStep[] steps = [.. walk.Steps.Where(s => s.Stage == 2 && s.For == address).TakeLast(5)];
-            string rights = format == PagingFormat.Extended
-                ? $"{(All(steps, 1) ? 'R' : '-')}{(All(steps, 2) ? 'W' : '-')}{(All(steps, 4) ? 'X' : '-')}"
-                : $"{(All(steps, 1) ? 'R' : '-')}{(All(steps, 2) ? 'W' : '-')}{(steps.Any(s => s.Entry >> 63 != 0) ? '-' : 'X')}";
+            ulong[] entries = [.. walk.Steps.Where(s => s.Stage == 2 && s.For == address).TakeLast(5).Select(s => s.Entry)];
+            ulong and = entries.Aggregate(ulong.MaxValue, (a, b) => a & b), or = entries.Aggregate(0ul, (a, b) => a | b);
+            string rights = format == PagingFormat.Extended ? EptRights(and)
+                : $"{Letter(and, Present, 'R')}{Letter(and, Writable, 'W')}{Letter(~or, ExecuteDisable, 'X')}";
             text.Append(CultureInfo.InvariantCulture, $"; second stage {rights}");
         }
         return text.ToString();
     }
 
     private static bool IsPdpteOfPae(PagingWalk walk, in PagingStep step) => walk.Levels == 3 && step.Level == 3;
-
-    private static bool All(PagingStep[] steps, ulong bit) => Array.TrueForAll(steps, s => (s.Entry & bit) != 0);
 
     /// <summary>The mappings of a TLB, by address space; pages that follow each other are one line.</summary>
     public static string Tlb(IReadOnlyList<TlbMapping> mappings)
@@ -104,7 +106,7 @@ public static class PagingReport
         {
             (ushort tag, ulong second, uint pcid) = space.Key;
             string owner = tag == 0 && second == 0 ? "the processor's own" : string.Create(CultureInfo.InvariantCulture, $"VPID or ASID {tag}");
-            if (second != 0 && second >> 63 == 0) owner += string.Create(CultureInfo.InvariantCulture, $", second stage {second & EptAddress:x}");
+            if (second != 0 && second >> 63 == 0) owner += string.Create(CultureInfo.InvariantCulture, $", second stage {second & AddressMask:x}");
             text.Append(CultureInfo.InvariantCulture, $"{owner}, PCID {pcid:x}: {space.Count()} entries\n");
             TlbMapping? first = null;
             ulong pages = 0;

@@ -73,8 +73,8 @@ public static class VmxReport
         VmcsField.InstructionError when value != 0 => ((VmxError)value).ToString(),
         VmcsField.EntryInterruptionInformation or VmcsField.ExitInterruptionInformation or VmcsField.IdtVectoringInformation => Event(value),
         VmcsField.EptPointer when value != 0 => string.Create(CultureInfo.InvariantCulture,
-            $"PML4 at {value & 0x000F_FFFF_FFFF_F000:x}, {(value >> 3 & 7) + 1} levels, "
-                + $"{((value >> 6 & 1) != 0 ? "accessed and dirty flags" : "no accessed and dirty flags")}"),
+            $"PML4 at {value & PagingBits.AddressMask:x}, {EptBits.PointerLevels(value)} levels, "
+                + $"{((value & EptBits.PointerAccessedDirty) != 0 ? "accessed and dirty flags" : "no accessed and dirty flags")}"),
         _ => "",
     };
 

@@ -11,18 +11,6 @@ public sealed class SvmEventTests
     private const ulong Valid = 1ul << 31, HasErrorCode = 1 << 11;
     private const int External = 0, Nmi = 2 << 8, Exception = 3 << 8, Software = 4 << 8;
 
-    private sealed class Interrupt(byte vector) : IInterruptAcknowledge
-    {
-        public int Acknowledged { get; private set; }
-
-        byte? IInterruptAcknowledge.Acknowledge(out bool more)
-        {
-            more = false;
-            Acknowledged++;
-            return vector;
-        }
-    }
-
     /// <summary>The handler of a vector: leaves its number in RBX and exits.</summary>
     private static void HandleWith(SvmGuest g, int vector, Action<Assembler>? emit = null)
     {
@@ -119,7 +107,7 @@ public sealed class SvmEventTests
         using var g = new SvmGuest();
         g.Intercept(Field.Intercepts1, 0);
         g.Set(Field.Rflags, 0x202ul);
-        var source = new Interrupt(0x41);
+        var source = new OfferedInterrupts(0x41);
         g.Code(a =>
         {
             a.@out(Guest.ReportPort, al);
@@ -133,7 +121,7 @@ public sealed class SvmEventTests
             return false;
         };
         g.Run(engine).Done();
-        Assert.Equal((0x60ul, g.Host["at"], 0), (g.ExitCode, g.Get<ulong>(Field.Rip), source.Acknowledged));
+        Assert.Equal((0x60ul, g.Host["at"], 0), (g.ExitCode, g.Get<ulong>(Field.Rip), source.Asked));
     }
 
     [Theory]

@@ -11,18 +11,6 @@ public sealed class VmxStateTests
 {
     private const uint Valid = 1u << 31, Marker = 0x55;
 
-    private sealed class Interrupt(byte vector) : IInterruptAcknowledge
-    {
-        public int Acknowledged { get; private set; }
-
-        byte? IInterruptAcknowledge.Acknowledge(out bool more)
-        {
-            more = false;
-            Acknowledged++;
-            return vector;
-        }
-    }
-
     /// <summary>Values of the guest-state area that differ from the host's and that a guest may have.</summary>
     public static IReadOnlyDictionary<VmcsField, ulong> GuestValues { get; } = new Dictionary<VmcsField, ulong>
     {
@@ -202,7 +190,7 @@ public sealed class VmxStateTests
         });
         v.Fields[VmField.Pin] |= VmControl.ExternalInterrupt;
         if (acknowledges) v.Fields[VmField.Exit] |= (ulong)ExitControls.AcknowledgeInterruptOnExit;
-        var source = new Interrupt(0x41);
+        var source = new OfferedInterrupts(0x41);
         v.G.OnExit = e =>
         {
             if (e is { Reason: ExitReason.Io, Address: Marker }) v.G.Cpu.OfferInterrupt(source);
@@ -211,7 +199,7 @@ public sealed class VmxStateTests
         // RFLAGS.IF is clear: the control makes it exit all the same.
         VmxExitResult r = v.Run(engine).Is(1);
         Assert.Equal((VmxGuest.GuestCode + 2ul, acknowledges ? Valid | 0x41ul : 0, acknowledges ? 1 : 0),
-            (r[VmField.GuestRip], r[VmField.Interruption], source.Acknowledged));
+            (r[VmField.GuestRip], r[VmField.Interruption], source.Asked));
     }
 
     [Theory, Engines]

@@ -1,3 +1,5 @@
+using Bunraku.Engines;
+
 namespace Bunraku.Processor.X86;
 
 /// <summary>
@@ -104,7 +106,7 @@ internal sealed unsafe class Addresses(Emission e)
         e.Near.LeaveUnlessZero56(miss);
     }
 
-    private static bool IsInOnePage(ulong address, int size) => (address & 0xFFF) + (ulong)size <= 0x1000;
+    private static bool IsInOnePage(ulong address, int size) => (address & 0xFFF) + (ulong)size <= GuestMemory.PageSize;
 
     public void LoadOperand(Host to, HostOperand o, bool wide)
     {

@@ -1,3 +1,5 @@
+using Bunraku.Engines;
+
 namespace Bunraku.Processor.X86;
 
 /// <summary>The bytes of the guest's instruction at RIP, as far as they can be fetched: 0 to 15. AMD APM vol. 2, "Decode Assists".</summary>
@@ -17,7 +19,7 @@ internal unsafe struct GuestInstruction
             if (!p.IsCanonical(at)) return;
             WalkResult page = p.Walker.Walk(at, p.Mmu.CurrentPrivilege | PageWalker.FetchAccess);
             if (page.Outcome != WalkOutcome.Mapped || page.Host == null) return;
-            int n = Math.Min(Most - _count, 0x1000 - (int)(at & 0xFFF));
+            int n = Math.Min(Most - _count, (int)GuestMemory.PageSize - (int)(at & 0xFFF));
             for (int k = 0; k < n; k++) _bytes[_count++] = page.Host[(at & 0xFFF) + (ulong)k];
         }
     }

@@ -1,4 +1,5 @@
 using Bunraku.Engines;
+using static Bunraku.Engines.X86.PagingBits;
 
 namespace Bunraku.Processor.X86;
 
@@ -9,9 +10,6 @@ namespace Bunraku.Processor.X86;
 /// <remarks>AMD APM vol. 2, "Nested Paging" and "Nested Page Faults vs. Intercepts".</remarks>
 internal sealed class NestedPageTables(Processor p) : SecondStage
 {
-    private const ulong Present = 1, Writable = 2, UserPage = 4, Accessed = 0x20, Dirty = 0x40, PageSizeBit = 0x80, GlobalBit = 0x100,
-        ExecuteDisable = 1ul << 63, AddressBits = 0x000F_FFFF_FFFF_F000;
-
     /// <summary>Bits of the error code beyond those of #PF: the guest's own address was translated, or that of one of its paging structures.</summary>
     public const ulong FinalAccess = 1ul << 32, TableWalk = 1ul << 33;
 
@@ -32,11 +30,11 @@ internal sealed class NestedPageTables(Processor p) : SecondStage
         _largePages32 = (hostCr4 & (ulong)Cr4.Pse) != 0;
         _reportsFetches = _executeDisable || (hostCr4 & (ulong)Cr4.Smep) != 0;
         _executeTrap = executeTrap;
-        _reserved = AddressBits & ~((1ul << p.Model.PhysicalAddressBits) - 1) | (_executeDisable ? 0 : ExecuteDisable);
+        _reserved = AddressMask & ~((1ul << p.Model.PhysicalAddressBits) - 1) | (_executeDisable ? 0 : ExecuteDisable);
     }
 
     /// <summary>For the tag of cached mappings: nCR3 in its address bits, and below them what else says how its tables are read.</summary>
-    public ulong Key => _root & AddressBits | (uint)_levels | (_executeDisable ? 8u : 0) | (_largePages32 ? 16u : 0) | (_executeTrap ? 32u : 0);
+    public ulong Key => _root & AddressMask | (uint)_levels | (_executeDisable ? 8u : 0) | (_largePages32 ? 16u : 0) | (_executeTrap ? 32u : 0);
 
     public override bool ReadsPdptes => true;
 
@@ -47,14 +45,14 @@ internal sealed class NestedPageTables(Processor p) : SecondStage
     {
         int bits = _levels == 3 ? 32 : 12 + 9 * _levels;
         if (address >> bits != 0) return Fault(access, 0);
-        ulong table = _levels == 3 ? _root & 0xFFFF_FFE0 : _root & AddressBits, and = ulong.MaxValue, or = 0;
+        ulong table = _levels == 3 ? _root & PdptAddressMask : _root & AddressMask, and = ulong.MaxValue, or = 0;
         for (int level = _levels; ; level--)
         {
             int shift = 3 + 9 * level;
             if (!p.PagingStructures.TryRead(table + ((address >> shift & 0x1FF) << 3), out TableEntry<ulong> slot)) return Refused;
             ulong entry = slot.Value;
             if ((entry & Present) == 0) return Fault(access, 0);
-            bool leaf = level == 1 || ((entry & PageSizeBit) != 0 && (level == 2 || (level == 3 && _levels > 3 && _gigabytePages)));
+            bool leaf = level == 1 || ((entry & LargePage) != 0 && (level == 2 || (level == 3 && _levels > 3 && _gigabytePages)));
             if ((entry & ReservedBits(level, shift, leaf)) != 0) return Fault(access, PageFaultError.Present | PageFaultError.Reserved);
             if (level != 3 || _levels > 3)
             {
@@ -63,7 +61,7 @@ internal sealed class NestedPageTables(Processor p) : SecondStage
             }
             if (leaf) return Finish(slot, and, or, shift, address, access);
             if ((level != 3 || _levels > 3) && Update(slot, Accessed) is { } failure) return failure;
-            table = entry & AddressBits;
+            table = entry & AddressMask;
         }
     }
 
@@ -71,11 +69,11 @@ internal sealed class NestedPageTables(Processor p) : SecondStage
     private ulong ReservedBits(int level, int shift, bool leaf)
     {
         ulong reserved = _reserved;
-        if (level == 3 && _levels == 3) return reserved | ExecuteDisable | 0x7FF0_0000_0000_0000 | 0x1E6;
-        if (_levels == 3) reserved |= 0x7FF0_0000_0000_0000;
-        if (level >= 4 || (level == 3 && !_gigabytePages)) reserved |= PageSizeBit;
-        if (level >= 4) reserved |= GlobalBit;
-        if (leaf && level > 1) reserved |= ((1ul << shift) - 1) & ~0x1FFFul; // bit 12 is PAT
+        if (level == 3 && _levels == 3) return reserved | ExecuteDisable | ReservedOfPae | ReservedOfPdpte;
+        if (_levels == 3) reserved |= ReservedOfPae;
+        if (level >= 4 || (level == 3 && !_gigabytePages)) reserved |= LargePage;
+        if (level >= 4) reserved |= Global;
+        if (leaf && level > 1) reserved |= ReservedOfLargePage(shift);
         return reserved;
     }
 
@@ -92,14 +90,14 @@ internal sealed class NestedPageTables(Processor p) : SecondStage
         return new SecondStageResult
         {
             Outcome = SecondStageOutcome.Mapped,
-            Page = entry & AddressBits & ~mask | address & mask & ~0xFFFul,
+            Page = entry & AddressMask & ~mask | address & mask & ~0xFFFul,
             Rights = allowed,
         };
     }
 
     private PageRights Allowed(ulong and, ulong or, bool isUser)
     {
-        bool userPage = (and & UserPage) != 0;
+        bool userPage = (and & User) != 0;
         // The trap makes the bit one of execution alone: the user's pages for the user, the others for the supervisor.
         if (!userPage && !_executeTrap) return 0;
         PageRights data = PageRights.Read | ((and & Writable) != 0 ? PageRights.Write : 0);
@@ -111,28 +109,29 @@ internal sealed class NestedPageTables(Processor p) : SecondStage
     private SecondStageResult Walk32(ulong address, SecondStageAccess access)
     {
         if (address >> 32 != 0) return Fault(access, 0);
-        if (!p.PagingStructures.TryRead((_root & 0xFFFF_F000) + ((address >> 22 & 0x3FF) << 2), out TableEntry<uint> slot)) return Refused;
+        if (!p.PagingStructures.TryRead((_root & AddressMask32) + ((address >> 22 & 0x3FF) << 2), out TableEntry<uint> slot)) return Refused;
         uint entry = slot.Value, and = entry;
         if ((entry & Present) == 0) return Fault(access, 0);
-        bool large = _largePages32 && (entry & PageSizeBit) != 0;
+        bool large = _largePages32 && (entry & LargePage) != 0;
         ulong frame;
         if (large)
         {
-            ulong high = (ulong)(entry >> 13 & 0xFF) << 32;
-            if ((entry & 0x20_0000) != 0 || high >> p.Model.PhysicalAddressBits != 0) return Fault(access, PageFaultError.Present | PageFaultError.Reserved);
-            frame = high | entry & 0xFFC0_0000 | address & 0x3F_F000;
+            ulong high = HighAddress32(entry);
+            if ((entry & ReservedOfLargePage32) != 0 || high >> p.Model.PhysicalAddressBits != 0)
+                return Fault(access, PageFaultError.Present | PageFaultError.Reserved);
+            frame = high | entry & LargePageAddressMask32 | address & 0x3F_F000;
         }
         else
         {
             if (Update(slot, (uint)Accessed) is { } failed) return failed;
-            if (!p.PagingStructures.TryRead((entry & 0xFFFF_F000) + ((address >> 12 & 0x3FF) << 2), out slot)) return Refused;
+            if (!p.PagingStructures.TryRead((entry & AddressMask32) + ((address >> 12 & 0x3FF) << 2), out slot)) return Refused;
             entry = slot.Value;
             if ((entry & Present) == 0) return Fault(access, 0);
             and &= entry;
-            frame = entry & 0xFFFF_F000;
+            frame = entry & AddressMask32;
         }
         bool write = access.IsTableAccess || access.Wanted == PageRights.Write;
-        if ((and & UserPage) == 0 || (write && (and & Writable) == 0)) return Fault(access, PageFaultError.Present);
+        if ((and & User) == 0 || (write && (and & Writable) == 0)) return Fault(access, PageFaultError.Present);
         if (Update(slot, (uint)(write ? Accessed | Dirty : Accessed)) is { } failure) return failure;
         bool writable = (and & Writable) != 0 && (write || (entry & Dirty) != 0);
         return new SecondStageResult

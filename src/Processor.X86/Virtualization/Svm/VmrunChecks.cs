@@ -1,3 +1,5 @@
+using Bunraku.Engines;
+
 namespace Bunraku.Processor.X86;
 
 /// <summary>What VMRUN checks before it loads anything; whatever fails ends it with VMEXIT_INVALID.</summary>
@@ -5,7 +7,7 @@ namespace Bunraku.Processor.X86;
 internal sealed unsafe class VmrunChecks(Processor p, SvmFeatures features)
 {
     /// <summary>Bytes that the two permission maps have; the I/O map's last byte is for accesses that begin at its last ports.</summary>
-    private const ulong MsrpmSize = 2 * 0x1000, IopmSize = 3 * 0x1000;
+    private const ulong MsrpmSize = 2 * GuestMemory.PageSize, IopmSize = 3 * GuestMemory.PageSize;
 
     private ulong PhysicalLimit => 1ul << p.Model.PhysicalAddressBits;
 

@@ -1,26 +1,20 @@
 using Bunraku.Engines;
+using static Bunraku.Engines.X86.EptBits;
 
 namespace Bunraku.Processor.X86;
 
 /// <summary>A walk of the extended page tables that an EPT pointer names. Intel SDM vol. 3C, "The Extended Page Table Mechanism (EPT)".</summary>
 internal sealed unsafe class ExtendedPageTables(Processor p, Vmx vmx) : SecondStage
 {
-    private const ulong ReadBit = 1, WriteBit = 2, ExecuteBit = 4, AnyRight = 7, LargeBit = 1 << 7, AccessedBit = 1 << 8, DirtyBit = 1 << 9,
-        UserExecuteBit = 1 << 10, SuppressExceptionBit = 1ul << 63;
-    private const ulong AddressBits = 0x000F_FFFF_FFFF_F000;
-
     /// <summary>Stands for a page-modification log that is full, which is no qualification of a violation.</summary>
     public const ulong LogFull = 1ul << 63;
 
-    /// <summary>EPT pointer: bits 2:0 memory type, 5:3 levels minus one, 6 accessed and dirty flags.</summary>
-    public const ulong PointerAccessedDirty = 1 << 6;
-
-    private readonly ulong _reservedPhysical = AddressBits & ~((1ul << p.Model.PhysicalAddressBits) - 1);
+    private readonly ulong _reservedPhysical = PagingBits.AddressMask & ~((1ul << p.Model.PhysicalAddressBits) - 1);
 
     /// <summary>The EPT pointer in force.</summary>
     public ulong Pointer { get; private set; }
 
-    private ulong _present = AnyRight; // bits of which an entry has one, unless it is not present
+    private ulong _present = AnyAccess; // bits of which an entry has one, unless it is not present
     private bool _modeBased; // mode-based execute control: bit 2 is for supervisor-mode linear addresses, bit 10 for those of user mode
     private readonly bool _executeOnly = p.Model.Has(CpuFeature.VmxEptExeconly), _gigabytePages = p.Model.Has(CpuFeature.VmxEpt1gb);
 
@@ -28,18 +22,18 @@ internal sealed unsafe class ExtendedPageTables(Processor p, Vmx vmx) : SecondSt
     public void Select(ulong pointer, bool modeBasedExecute)
     {
         (Pointer, _modeBased) = (pointer, modeBasedExecute);
-        _present = modeBasedExecute ? AnyRight | UserExecuteBit : AnyRight;
+        _present = modeBasedExecute ? AnyAccess | UserExecuteAccess : AnyAccess;
     }
 
     public override SecondStageResult Translate(ulong guestPhysical, SecondStageAccess access)
     {
         bool flags = (Pointer & PointerAccessedDirty) != 0;
-        ulong wanted = (access.Wanted & PageRights.Execute) != 0 ? _modeBased && access.IsUserAddress ? UserExecuteBit : ExecuteBit
-            : (access.Wanted & PageRights.Write) != 0 ? WriteBit : ReadBit;
+        ulong execute = _modeBased && access.IsUserAddress ? UserExecuteAccess : ExecuteAccess;
+        ulong wanted = (access.Wanted & PageRights.Execute) != 0 ? execute : (access.Wanted & PageRights.Write) != 0 ? WriteAccess : ReadAccess;
         // With accessed and dirty flags the processor's accesses to paging structures count as writes.
-        if (access.IsTableAccess && flags) wanted = ReadBit | WriteBit;
-        if (guestPhysical >> 48 != 0) return Violation(wanted, 0, SuppressExceptionBit);
-        ulong rights = _present, table = Pointer & AddressBits;
+        if (access.IsTableAccess && flags) wanted = ReadAccess | WriteAccess;
+        if (guestPhysical >> 48 != 0) return Violation(wanted, 0, SuppressException);
+        ulong rights = _present, table = Pointer & PagingBits.AddressMask;
         TableEntry<ulong>* path = stackalloc TableEntry<ulong>[4];
         for (int level = 4; ; level--)
         {
@@ -48,22 +42,22 @@ internal sealed unsafe class ExtendedPageTables(Processor p, Vmx vmx) : SecondSt
                 return new SecondStageResult { Outcome = SecondStageOutcome.Refused };
             ulong entry = path[4 - level].Value;
             if ((entry & _present) == 0) return Violation(wanted, 0, entry);
-            bool leaf = level == 1 || (level < (_gigabytePages ? 4 : 3) && (entry & LargeBit) != 0);
+            bool leaf = level == 1 || (level < (_gigabytePages ? 4 : 3) && (entry & LargePage) != 0);
             if (IsMisconfigured(entry, level, leaf))
                 return new SecondStageResult { Outcome = SecondStageOutcome.Fault, Fault = new SecondStageFault(0, IsMisconfiguration: true) };
             rights &= entry;
             if (!leaf)
             {
-                table = entry & AddressBits;
+                table = entry & PagingBits.AddressMask;
                 continue;
             }
             if ((wanted & ~rights) != 0) return Violation(wanted, rights, entry);
-            bool write = (wanted & WriteBit) != 0;
-            bool logs = flags && write && vmx.Has(SecondaryControls.EnablePml) && (entry & DirtyBit) == 0;
+            bool write = (wanted & WriteAccess) != 0;
+            bool logs = flags && write && vmx.Has(SecondaryControls.EnablePml) && (entry & Dirty) == 0;
             if (logs && vmx.PageLogIsFull) return new SecondStageResult { Outcome = SecondStageOutcome.Fault, Fault = new SecondStageFault(LogFull) };
             for (int n = 0; flags && n <= 4 - level; n++)
             {
-                FlagUpdate update = p.PagingStructures.TrySetFlags(path[n], n == 4 - level && write ? AccessedBit | DirtyBit : AccessedBit);
+                FlagUpdate update = p.PagingStructures.TrySetFlags(path[n], n == 4 - level && write ? Accessed | Dirty : Accessed);
                 if (update != FlagUpdate.Done)
                     return new SecondStageResult { Outcome = update == FlagUpdate.Void ? SecondStageOutcome.Void : SecondStageOutcome.Refused };
             }
@@ -72,14 +66,14 @@ internal sealed unsafe class ExtendedPageTables(Processor p, Vmx vmx) : SecondSt
             return new SecondStageResult
             {
                 Outcome = SecondStageOutcome.Mapped,
-                Page = (entry & AddressBits & ~mask) | (guestPhysical & mask & ~0xFFFul),
-                Rights = Rights(rights, _modeBased && access.IsUserAddress ? UserExecuteBit : ExecuteBit, mayWrite: !flags || write || (entry & DirtyBit) != 0),
+                Page = (entry & PagingBits.AddressMask & ~mask) | (guestPhysical & mask & ~0xFFFul),
+                Rights = Rights(rights, execute, mayWrite: !flags || write || (entry & Dirty) != 0),
             };
         }
     }
 
-    private static PageRights Rights(ulong rights, ulong execute, bool mayWrite) => ((rights & ReadBit) != 0 ? PageRights.Read : 0)
-        | ((rights & WriteBit) != 0 && mayWrite ? PageRights.Write : 0) | ((rights & execute) != 0 ? PageRights.Execute : 0);
+    private static PageRights Rights(ulong rights, ulong execute, bool mayWrite) => ((rights & ReadAccess) != 0 ? PageRights.Read : 0)
+        | ((rights & WriteAccess) != 0 && mayWrite ? PageRights.Write : 0) | ((rights & execute) != 0 ? PageRights.Execute : 0);
 
     /// <summary>
     /// Exit qualification: bits 2:0 the access, 5:3 what the entries allow, with mode-based execute control bit 6 execution at user-mode addresses.
@@ -87,19 +81,18 @@ internal sealed unsafe class ExtendedPageTables(Processor p, Vmx vmx) : SecondSt
     /// <param name="last">The entry that ended the walk.</param>
     private static SecondStageResult Violation(ulong wanted, ulong rights, ulong last)
     {
-        ulong code = (wanted & UserExecuteBit) != 0 ? ExecuteBit : wanted;
-        code |= (rights & AnyRight) << 3 | ((rights & UserExecuteBit) != 0 ? 1ul << 6 : 0);
-        return new() { Outcome = SecondStageOutcome.Fault, Fault = new SecondStageFault(code, IsConvertible: (last & SuppressExceptionBit) == 0) };
+        ulong code = (wanted & UserExecuteAccess) != 0 ? ExecuteAccess : wanted;
+        code |= (rights & AnyAccess) << 3 | ((rights & UserExecuteAccess) != 0 ? 1ul << 6 : 0);
+        return new() { Outcome = SecondStageOutcome.Fault, Fault = new SecondStageFault(code, IsConvertible: (last & SuppressException) == 0) };
     }
 
     /// <summary>SDM vol. 3C, "EPT Misconfigurations".</summary>
     private bool IsMisconfigured(ulong entry, int level, bool leaf)
     {
-        if ((entry & (ReadBit | WriteBit)) == WriteBit || (entry & _reservedPhysical) != 0) return true;
-        if (!_executeOnly && (entry & ReadBit) == 0) return true; // what is left is execution alone
+        if ((entry & (ReadAccess | WriteAccess)) == WriteAccess || (entry & _reservedPhysical) != 0) return true;
+        if (!_executeOnly && (entry & ReadAccess) == 0) return true; // what is left is execution alone
         if (!leaf) return (entry & (level == 4 || (level == 3 && !_gigabytePages) ? 0xF8ul : 0x78ul)) != 0;
-        ulong type = entry >> 3 & 7;
-        if (type is 2 or 3 or 7) return true;
+        if (MemoryType(entry) is 2 or 3 or 7) return true;
         return level > 1 && (entry & ((1ul << (3 + 9 * level)) - 1) & ~0xFFFul) != 0;
     }
 }

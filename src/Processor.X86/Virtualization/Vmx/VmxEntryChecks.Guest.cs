@@ -212,7 +212,7 @@ internal sealed unsafe partial class VmxEntryChecks
         for (int n = 0; n < 4; n++)
         {
             ulong entry = _v[VmcsField.GuestPdpte0 + (ushort)(2 * n)];
-            if ((entry & 1) == 0 || (entry & (_beyondPhysical | 0x1E6)) == 0) continue;
+            if ((entry & PagingBits.Present) == 0 || (entry & (_beyondPhysical | PagingBits.ReservedOfPdpte)) == 0) continue;
             Qualification = 2;
             return false;
         }

@@ -1,3 +1,5 @@
+using Bunraku.Engines;
+
 namespace Bunraku.Processor.X86;
 
 /// <summary>One check of a VM entry.</summary>
@@ -72,7 +74,7 @@ internal sealed unsafe partial class VmxEntryChecks(Processor p, Vmx vmx)
     private static bool Allows(ulong capability, uint value) => (~value & (uint)capability) == 0 && (value & ~(uint)(capability >> 32)) == 0;
 
     /// <summary>A physical address that is a multiple of <paramref name="alignment"/> and within the address width.</summary>
-    private bool IsAddress(VmcsField field, ulong alignment = 4096) => (_v[field] & (alignment - 1)) == 0 && (_v[field] & _beyondPhysical) == 0;
+    private bool IsAddress(VmcsField field, ulong alignment = GuestMemory.PageSize) => (_v[field] & (alignment - 1)) == 0 && (_v[field] & _beyondPhysical) == 0;
 
     private bool IsMsrList(VmcsField count, VmcsField address) => _v[count] == 0
         || (IsAddress(address, 16) && ((_v[address] + _v[count] * 16 - 1) & _beyondPhysical) == 0);
@@ -83,9 +85,9 @@ internal sealed unsafe partial class VmxEntryChecks(Processor p, Vmx vmx)
 
     public bool IsEptPointer(ulong pointer)
     {
-        // Write-back or uncacheable, four levels; bit 6 accessed and dirty flags.
-        ulong reserved = p.Model.Has(CpuFeature.VmxEptad) ? 0xF80ul : 0xFC0;
-        return (pointer & 7) is 0 or 6 && (pointer >> 3 & 7) == 3 && (pointer & reserved) == 0 && (pointer & _beyondPhysical) == 0;
+        // Write-back or uncacheable, four levels.
+        ulong reserved = p.Model.Has(CpuFeature.VmxEptad) ? 0xF80 : 0xF80 | EptBits.PointerAccessedDirty;
+        return (pointer & 7) is 0 or 6 && EptBits.PointerLevels(pointer) == 4 && (pointer & reserved) == 0 && (pointer & _beyondPhysical) == 0;
     }
 
     private const string TprThreshold = "TPR threshold";
