@@ -67,12 +67,13 @@ internal sealed class GuestMachine
         });
         _inputPort = board.SecondSerial ?? board.Serial;
         if (image.Firmware is null) board.FwCfg.AddString(FwCfgKey.CommandLineData, FwCfgKey.CommandLineSize, image.Append);
-        Boot(image, warn);
+        if (image.Again is null) Boot(image, warn);
+        else if (image.Linux is { } linux) _messages = new GuestMessages(linux.Token, linux.Console);
         if (options.Command is null && !options.NoReboot)
         {
             _bootAgain = image;
             vm.RebootsOnReset = MayReboot;
-            vm.AfterReset += () => Boot(image);
+            vm.AfterReset += () => Boot(image.Again?.Invoke() ?? image);
         }
         _stopped = vm.Stopped;
     }
