@@ -130,5 +130,5 @@ public sealed class X86Machine : VirtualMachine
     protected override IEnumerable<IStateful> ArchitectureParts => Paravirtual?.Cpus ?? [];
 
     /// <inheritdoc/>
-    protected override void BeforeResume() => Paravirtual?.Resumed();
+    protected override void BeforeResume() => Paravirtual?.NoteStopped();
 }

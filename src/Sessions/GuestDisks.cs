@@ -74,6 +74,9 @@ internal sealed class GuestDisks : IDisposable
     /// <summary>What goes on the board.</summary>
     public IReadOnlyList<IBoardPart> Parts { get; } = [];
 
+    /// <summary>Bytes of each, of the disks first and then of the discs.</summary>
+    public IReadOnlyList<ulong> Sizes => [.. _disks.Select(d => d.Disk.Length)];
+
     /// <summary>Writes what the guest has written and not asked to be lasting. Null, or what went wrong.</summary>
     public CannotWriteException? Flush()
     {

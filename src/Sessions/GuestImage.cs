@@ -11,8 +11,11 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
     /// <summary>Firmware, which is all that there is then; null: a boot protocol enters the kernel.</summary>
     public FirmwareImage? Firmware { get; init; }
 
-    /// <summary>Set for a machine that is restored, which needs the files only when its guest is booted again: gets them. As <see cref="Prepare"/>.</summary>
-    internal Func<GuestImage>? Again { get; init; }
+    /// <summary>
+    /// What a reset boots; the guest itself is there already, with memory and state that come from elsewhere. Null: this image is loaded, at the start and
+    /// after a reset.
+    /// </summary>
+    public Func<GuestImage>? Again { get; init; }
 
     /// <summary>Names that <c>run</c> takes, the default first.</summary>
     public static IReadOnlyList<string> Names { get; } = [.. DebianPackages.KernelNames.Select(k => k.Name), HelloGuest.Name];

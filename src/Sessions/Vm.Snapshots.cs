@@ -49,7 +49,10 @@ public sealed partial class Vm
         KeptGuests.Use(kept);
         try
         {
-            return (SnapshotFile.Open(kept), null);
+            SnapshotFile file = SnapshotFile.Open(kept);
+            if (file.Manifest.Waits is not null) return (file, null);
+            file.Dispose();
+            throw new CannotStartException($"snapshot {kept}: its guest does not wait for a command");
         }
         catch (CannotStartException e)
         {
@@ -152,7 +155,7 @@ public sealed partial class Vm
                 using var writer = new SnapshotWriter(path);
                 bool logs = live && !_paused && _vm.DirtyPages is not null;
                 if (logs) WriteAhead(writer, _vm.DirtyPages!);
-                (MachineDescription machine, IReadOnlyList<SavedState> parts) = WhileStopped(() =>
+                SnapshotContents contents = WhileStopped(() =>
                 {
                     IReadOnlyList<SavedState> saved = _vm.Save(memory =>
                     {
@@ -161,9 +164,9 @@ public sealed partial class Vm
                     });
                     if (logs) _vm.DirtyPages!.Enable(false);
                     if (_disks.Flush() is { } lost) throw lost;
-                    return (MachineDescription.Of(_options, _vm, _image, _machine.WaitsForCommand), saved);
+                    return Describe(saved);
                 });
-                writer.Complete(machine, _vm.Memory.Size, parts, lasting);
+                writer.Complete(contents, _vm.Memory.Size, lasting);
                 return writer.Length;
             }
             catch (CannotSaveException e)
@@ -171,6 +174,39 @@ public sealed partial class Vm
                 throw new CannotWriteException($"snapshot {path}", e.Message, e);
             }
         }
+    }
+
+    private SnapshotContents Describe(IReadOnlyList<SavedState> parts)
+    {
+        foreach (VmDisk disk in _options.Disks)
+        {
+            if (disk.Throwaway)
+                throw new CannotSaveException($"disk {disk.Image.Path}", "what the guest wrote to it is in no file; without 'snapshot=on' it would be");
+        }
+        return new SnapshotContents(parts, MachineDescription.Of(_options, _image, _vm, _engine.Name, _disks.Sizes),
+            [.. _options.Disks.Select(d => d.Image.Path).Concat(_options.CompactDiscs).Select(FileMark.Of)],
+            _machine.WaitsForCommand ? new WaitingGuest(_vm.Clock.CounterFrequency, _image.Append, _image.Linux!.Token) : null);
+    }
+
+    /// <summary>The machine that takes a snapshot's state.</summary>
+    private static VmBuilder Fit(VmBuilder builder, SnapshotFile snapshot)
+    {
+        if (builder.RestoreFrom is null) return builder with { TscFrequency = snapshot.Manifest.Waits!.TscFrequency };
+        VmBuilder fit = snapshot.Machine().ApplyTo(builder);
+        return snapshot.Manifest.Waits is null ? fit : fit with { Command = builder.Command ?? fit.Command, Terminal = builder.Terminal };
+    }
+
+    /// <summary>A guest that is there already.</summary>
+    private static GuestImage ImageOf(SnapshotFile snapshot, VmBuilder builder, bool separateErrors, CancellationToken cancel)
+    {
+        if (snapshot.Manifest.Waits is not { } waits)
+            return snapshot.Machine().ToImage(() => GuestImage.Prepare(builder, builder.Words, null, cancel, separateErrors));
+        var linux = new LinuxGuest(default, builder.Guest, default, waits.CommandLine,
+            builder.Terminal is null ? GuestConsole.CommandOnPorts : GuestConsole.CommandOnTerminal, waits.Token) { Waits = true };
+        return new GuestImage(default, builder.Guest, [], waits.CommandLine, linux)
+        {
+            Again = () => throw new InvalidOperationException("a guest with a command is not booted again"),
+        };
     }
 
     /// <summary>Writes the memory while the guest runs, and what has changed meanwhile, until that is little.</summary>

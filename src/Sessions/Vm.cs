@@ -64,7 +64,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         (SnapshotFile? opened, _keepAt) = FindSnapshot(builder, cancel);
         using SnapshotFile? snapshot = opened;
         _kept = snapshot is not null && builder.RestoreFrom is null;
-        if (snapshot is not null) (builder = snapshot.Manifest.Machine.Apply(builder)).Check(_words);
+        if (snapshot is not null) (builder = Fit(builder, snapshot)).Check(_words);
         _options = builder;
         Commands = new MonitorCommands(builder.Commands.All);
         _engine = ChooseEngine(builder.Engine, builder.Engines, _words);
@@ -78,7 +78,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
                 + $"{ByteSize.Format(HostProcess.TotalMemory)}");
         _progress = builder.Progress;
         _separateErrors = builder.Console is not null || builder.Errors is not null;
-        GuestImage image = _image = Guarded(() => snapshot is not null ? snapshot.Manifest.Machine.Image(builder, cancel)
+        GuestImage image = _image = Guarded(() => snapshot is not null ? ImageOf(snapshot, builder, _separateErrors, cancel)
             : GuestImage.Prepare(builder, _words, builder.Progress, cancel, _separateErrors));
 
         IVmObserver[] observers = builder.OnExit is { } hook ? [.. builder.Observers, new ExitHook(hook)] : [.. builder.Observers];

@@ -144,6 +144,48 @@ public sealed class ParavirtualTests
         Assert.Equal(3, g.Read<byte>(Page + 29));
     }
 
+    /// <summary>
+    /// Documentation/virt/kvm/x86/msr.rst, MSR_KVM_SYSTEM_TIME_NEW: "guest vcpu has been paused by the host"; the guest clears the bit. A guest that goes on in
+    /// another machine is told as well.
+    /// </summary>
+    [Theory, Engines]
+    public void A_guest_that_goes_on_in_another_machine_is_told_once(string engine)
+    {
+        const uint stopped = 2, flags = 29;
+        static void Code(Guest _, Assembler a)
+        {
+            Label wait = a.CreateLabel(), clear = a.CreateLabel();
+            Wrmsr(a, SystemTimeNew, Page | 1);
+            a.mov(eax, 1);
+            Report(a);
+            a.Label(ref wait);
+            a.pause();
+            a.test(__byte_ptr[Page + flags], stopped);
+            a.je(wait);
+            a.and(__byte_ptr[Page + flags], ~(int)stopped & 0xFF);
+            a.mov(eax, 2);
+            Report(a);
+            a.Label(ref clear);
+            a.pause();
+            a.jmp(clear);
+        }
+        using var from = new ParavirtualGuest(engine, Code);
+        from.Machine.Start();
+        from.WaitForReports(1);
+        from.Machine.Pause();
+        MachineState state = from.Machine.Save();
+
+        using var to = new ParavirtualGuest(engine, Code);
+        to.Machine.Pause();
+        to.Machine.Restore(state);
+        to.Machine.Start();
+        to.Machine.Resume();
+        to.WaitForReports(1);
+        Assert.Equal([2u], to.Reports);
+        to.Machine.Pause();
+        Assert.Equal(0u, to.Read<byte>(Page + flags) & stopped);
+    }
+
     /// <summary>The host's time of day, in seconds.</summary>
     private static double TimeOfDay => (DateTime.UtcNow - DateTime.UnixEpoch).TotalSeconds;
 

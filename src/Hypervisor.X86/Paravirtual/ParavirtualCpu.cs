@@ -85,6 +85,7 @@ internal sealed unsafe class ParavirtualCpu(ParavirtualInterface owner, X86CpuTh
                 _clockMsr = value;
                 _clockPage = Window(value, sizeof(ClockPage));
                 _clockStale = true;
+                if (!_clockPage.IsUsable) _stopped = false;
                 return true;
             case KvmMsr.StealTime when owner.Has(KvmFeatures.StealTime) && (value & KvmMsr.StealTimeReserved) == 0:
                 _stealMsr = value;
@@ -162,7 +163,7 @@ internal sealed unsafe class ParavirtualCpu(ParavirtualInterface owner, X86CpuTh
     /// <param name="stopped">Time stood still in between.</param>
     public void ClockChanged(bool stopped)
     {
-        if (stopped) _stopped = true;
+        if (stopped && _clockPage.IsUsable) _stopped = true; // a page that comes later has missed nothing
         _clockStale = true;
     }
 

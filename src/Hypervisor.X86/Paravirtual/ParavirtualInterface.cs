@@ -104,8 +104,12 @@ public sealed class ParavirtualInterface : IMsrDevice, IDevice, IStateful<Paravi
         }
     }
 
-    /// <summary>Time goes on after it stood still. No vCPU runs.</summary>
-    internal void Resumed()
+    /// <summary>
+    /// Each vCPU that has a clock page is told, once, that the host stopped the guest for a while, so that its watchdogs look for nothing that hangs: bit 1 of
+    /// the page's flags (PVCLOCK_GUEST_STOPPED), which the guest clears. No vCPU runs. <see cref="VirtualMachine.Resume"/> does it; so does who lets a guest go
+    /// on that was held in another way.
+    /// </summary>
+    public void NoteStopped()
     {
         foreach (ParavirtualCpu cpu in _cpus) cpu.ClockChanged(stopped: true);
     }

@@ -33,8 +33,11 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
     private readonly SafeFileHandle _file;
     private readonly long _stateStart;
 
-    private SnapshotFile(string path, SafeFileHandle file, SnapshotManifest manifest, long stateStart, SavedState[] parts) =>
-        (Path, _file, Manifest, _stateStart, Parts) = (path, file, manifest, stateStart, parts);
+    private readonly ReadOnlyMemory<byte> _machine;
+
+    private SnapshotFile(
+        string path, SafeFileHandle file, SnapshotManifest manifest, long stateStart, SavedState[] parts, ReadOnlyMemory<byte> machine) =>
+        (Path, _file, Manifest, _stateStart, Parts, _machine) = (path, file, manifest, stateStart, parts, machine);
 
     /// <summary>As it was opened.</summary>
     public string Path { get; }
@@ -108,16 +111,38 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
             throw Unusable(path, $"its description cannot be read: {e.Message.ReplaceLineEndings(" ")}", e);
         }
         Check(path, manifest, header);
-        var parts = new SavedState[manifest.Parts.Length];
-        for (int n = 0; n < parts.Length; n++)
+        long stateStart = header.StateStart;
+        return new SnapshotFile(path, file, manifest, stateStart, [.. manifest.Parts.Select(Part)], Part(manifest.Machine).Data);
+
+        SavedState Part(SnapshotPart part)
         {
-            SnapshotPart part = manifest.Parts[n];
-            long start = part.Position - header.StateStart;
+            long start = part.Position - stateStart;
             if (start < 0 || part.Length < 0 || start > stateLength - part.Length)
                 throw Unusable(path, $"is damaged: the state of {part.Id} lies outside");
-            parts[n] = new SavedState(part.Id, part.Format, part.Version, tail.AsMemory((int)start, part.Length));
+            return new SavedState(part.Id, part.Format, part.Version, tail.AsMemory((int)start, part.Length));
         }
-        return new SnapshotFile(path, file, manifest, header.StateStart, parts);
+    }
+
+    /// <summary>What has to be there before the state is restored.</summary>
+    /// <exception cref="CannotStartException">It cannot be read, or a disk is not what it was.</exception>
+    public MachineDescription Machine()
+    {
+        MachineDescription machine;
+        try
+        {
+            machine = MachineDescription.Parse(_machine.Span);
+        }
+        catch (StateFormatException e)
+        {
+            throw Unusable(Path, e.Message, e);
+        }
+        string[] disks = [.. machine.Disks.Select(d => d.Image.Path), .. machine.CompactDiscs];
+        if (disks.Length != Manifest.Disks.Length) throw Unusable(Path, "is damaged: its disks have no marks");
+        for (int n = 0; n < disks.Length; n++)
+        {
+            if (Manifest.Disks[n].Problem(disks[n]) is { } problem) throw Unusable(Path, problem);
+        }
+        return machine;
     }
 
     private static void Check(string path, SnapshotManifest manifest, in SnapshotHeader header)
@@ -133,7 +158,6 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
         }
         long chunks = (header.StateStart - FirstPage + Chunk - 1) / Chunk;
         if (manifest.Checksums.Length != chunks) throw Unusable(path, $"is damaged: it has {manifest.Checksums.Length} checksums and needs {chunks}");
-        manifest.Machine.Check(problem => Unusable(path, problem));
     }
 
     /// <summary>Reads the memory's contents and compares them with their checksums.</summary>

@@ -6,13 +6,22 @@ namespace Bunraku.Sessions.Snapshots;
 /// <summary>What a snapshot's file says of itself: docs/snapshots.md.</summary>
 /// <param name="Program">Version of the program that wrote it, for people.</param>
 /// <param name="Saved">When.</param>
-/// <param name="Machine">What has to be there again before the state is restored.</param>
 /// <param name="MemorySize">Bytes of RAM, ROM included.</param>
 /// <param name="Memory">Where its contents are; what lies in no range is zero.</param>
 /// <param name="Checksums">XXH3 of each <see cref="SnapshotFile.Chunk"/> of the file between header and state; the last one may be shorter.</param>
 /// <param name="Parts">The state tree, in the order in which it is restored.</param>
+/// <param name="Machine">What has to be there again before the state is restored: a <see cref="MachineDescription"/>.</param>
+/// <param name="Disks">The files of the disks, and then of the discs, as they were.</param>
+/// <param name="Waits">Of a guest that has booted and waits for a command; null: it is none.</param>
 internal sealed record SnapshotManifest(
-    string Program, DateTime Saved, MachineDescription Machine, ulong MemorySize, SnapshotRange[] Memory, ulong[] Checksums, SnapshotPart[] Parts);
+    string Program, DateTime Saved, ulong MemorySize, SnapshotRange[] Memory, ulong[] Checksums, SnapshotPart[] Parts, SnapshotPart Machine, FileMark[] Disks,
+    WaitingGuest? Waits);
+
+/// <summary>What of a <see cref="MachineDescription"/> the machine needs that has the same options anyway.</summary>
+/// <param name="TscFrequency">Hz.</param>
+/// <param name="CommandLine">Of the kernel.</param>
+/// <param name="Token">See <see cref="Bunraku.Machine.LinuxGuest.Token"/>.</param>
+internal sealed record WaitingGuest(ulong TscFrequency, string CommandLine, string Token);
 
 /// <summary>A piece of the RAM.</summary>
 /// <param name="Offset">In the RAM, a multiple of 4096.</param>

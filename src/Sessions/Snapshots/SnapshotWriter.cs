@@ -88,27 +88,21 @@ internal sealed class SnapshotWriter : IDisposable
     }
 
     /// <summary>Completes the file and puts it in its place.</summary>
-    /// <param name="machine">What has to be there before the state is restored.</param>
+    /// <param name="contents">What the file says beside.</param>
     /// <param name="memory">Bytes of RAM.</param>
-    /// <param name="parts">The state tree.</param>
     /// <param name="lasting">When this returns, the file survives a loss of power.</param>
     /// <exception cref="CannotWriteException">As above.</exception>
-    public void Complete(MachineDescription machine, ulong memory, IReadOnlyList<SavedState> parts, bool lasting)
+    public void Complete(SnapshotContents contents, ulong memory, bool lasting)
     {
         long state = _end;
         using var tail = new MemoryStream();
-        var places = new SnapshotPart[parts.Count];
-        for (int n = 0; n < places.Length; n++)
-        {
-            SavedState part = parts[n];
-            places[n] = new SnapshotPart(part.Id, part.Format, part.Version, state + tail.Length, part.Data.Length);
-            tail.Write(part.Data.Span);
-        }
+        SnapshotPart[] places = [.. contents.Parts.Select(p => Place(p.Id, p.Format, p.Version, p.Data.Span))];
+        SnapshotPart machine = Place("description", "description", MachineDescription.CurrentVersion, contents.Machine.ToJson());
         long manifest = state + tail.Length;
         ulong[] checksums = Guard(() => SnapshotFile.Checksums(_file, state));
         string program = typeof(SnapshotWriter).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion ?? "";
-        JsonSerializer.Serialize(tail, new SnapshotManifest(program, DateTime.UtcNow, machine, memory, [.. _ranges], checksums, places),
-            SnapshotJson.Default.SnapshotManifest);
+        JsonSerializer.Serialize(tail, new SnapshotManifest(
+            program, DateTime.UtcNow, memory, [.. _ranges], checksums, places, machine, contents.Disks, contents.Waits), SnapshotJson.Default.SnapshotManifest);
         ReadOnlySpan<byte> bytes = tail.GetBuffer().AsSpan(0, (int)tail.Length);
         var header = new SnapshotHeader
         {
@@ -134,6 +128,13 @@ internal sealed class SnapshotWriter : IDisposable
         }
         _end = header.End;
         _done = true;
+
+        SnapshotPart Place(string id, string format, int version, ReadOnlySpan<byte> data)
+        {
+            long position = state + tail.Length;
+            tail.Write(data);
+            return new SnapshotPart(id, format, version, position, data.Length);
+        }
     }
 
     /// <summary>Ranges of the memory with something in them, ascending.</summary>
@@ -197,3 +198,6 @@ internal sealed class SnapshotWriter : IDisposable
         }
     }
 }
+
+/// <summary>What a snapshot's file says beside the memory.</summary>
+internal sealed record SnapshotContents(IReadOnlyList<SavedState> Parts, MachineDescription Machine, FileMark[] Disks, WaitingGuest? Waits);

@@ -68,6 +68,30 @@ public sealed class ParavirtualPageTests : IDisposable
         Assert.Equal([Steal], Told());
     }
 
+    /// <summary>Documentation/virt/kvm/x86/msr.rst, MSR_KVM_SYSTEM_TIME_NEW: "guest vcpu has been paused by the host".</summary>
+    [Fact]
+    public void AStopIsToldOnceAndOnlyToPagesThatWereThere()
+    {
+        ParavirtualCpu cpu = _vm.Cpus[0].Paravirtual!;
+        byte Flags()
+        {
+            cpu.BeforeEntry();
+            Assert.True(_vm.Memory.TryRead(Clock + 29, out byte flags));
+            return flags;
+        }
+        _vm.Paravirtual!.NoteStopped();
+        Write(KvmMsr.SystemTime, Clock | KvmMsr.Enable);
+        Assert.Equal(ClockPage.TscStable, Flags());
+        _vm.Paravirtual.NoteStopped();
+        Assert.Equal(ClockPage.TscStable | ClockPage.GuestStopped, Flags());
+        Assert.True(_vm.Memory.TryWrite(Clock + 29, ClockPage.TscStable)); // the guest has taken note
+        Assert.Equal(ClockPage.TscStable, Flags());
+        _vm.Paravirtual.NoteStopped();
+        Write(KvmMsr.SystemTime, 0);
+        Write(KvmMsr.SystemTime, Clock | KvmMsr.Enable);
+        Assert.Equal(ClockPage.TscStable, Flags());
+    }
+
     [Fact]
     public void EndOfInterruptFlag()
     {

@@ -1,0 +1,289 @@
+using System.Globalization;
+using System.Net;
+using System.Net.NetworkInformation;
+using System.Text.Json;
+using System.Text.Json.Serialization;
+using System.Text.Json.Serialization.Metadata;
+using Bunraku.Machine;
+using Bunraku.Machine.Firmware;
+
+namespace Bunraku.Sessions;
+
+/// <summary>
+/// All that a machine has to be made with, so that the state of another one fits it: what of <see cref="VmOptions"/> shows in the guest, and what became of
+/// its defaults. It is written beside a state, as JSON, and read as input that nobody has checked. Immutable.
+/// </summary>
+internal sealed record MachineDescription
+{
+    /// <summary>The version that this program writes and reads.</summary>
+    internal const int CurrentVersion = 1;
+
+    private const int LongestText = 1 << 16, MostDevices = 64;
+
+    private static readonly JsonSerializerOptions s_options = new()
+    {
+        UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow,
+        RespectNullableAnnotations = true,
+        RespectRequiredConstructorParameters = true,
+        AllowDuplicateProperties = false,
+        MaxDepth = 16,
+        Converters = { new JsonStringEnumConverter(allowIntegerValues: false), new AddressConverter(), new EndPointConverter(), new CardAddressConverter() },
+        TypeInfoResolver = new DefaultJsonTypeInfoResolver { Modifiers = { NameNetworks } },
+    };
+
+    /// <summary>Of this format.</summary>
+    public required int Version { get; init; }
+
+    /// <summary>Name of the engine that ran it; another one may go on.</summary>
+    public required string Engine { get; init; }
+
+    /// <summary>Bytes of RAM.</summary>
+    public required ulong Memory { get; init; }
+
+    /// <summary>Number of vCPUs.</summary>
+    public required int Cpus { get; init; }
+
+    /// <summary>As for <see cref="CpuModels.Parse(string)"/>, with the model's name.</summary>
+    public required string Cpu { get; init; }
+
+    /// <inheritdoc cref="VmOptions.Nested"/>
+    public required NestedVirtualization? Nested { get; init; }
+
+    /// <inheritdoc cref="VmOptions.Paravirtual"/>
+    public required bool Paravirtual { get; init; }
+
+    /// <summary>Hz of the guest's TSC, which is never 0.</summary>
+    public required ulong TscFrequency { get; init; }
+
+    /// <summary>The engine held the local APICs: their state is not that of the board's.</summary>
+    public required bool EngineApics { get; init; }
+
+    /// <inheritdoc cref="VmOptions.DebugExit"/>
+    public required bool DebugExit { get; init; }
+
+    /// <inheritdoc cref="VmOptions.TestDevice"/>
+    public required bool TestDevice { get; init; }
+
+    /// <inheritdoc cref="VmOptions.CompactDiscs"/>
+    public required IReadOnlyList<string> CompactDiscs { get; init; }
+
+    /// <inheritdoc cref="VmOptions.Disks"/>
+    public required IReadOnlyList<VmDisk> Disks { get; init; }
+
+    /// <summary>Bytes of each image, of the disks first and then of the discs: with another size it is another one.</summary>
+    public required IReadOnlyList<ulong> DiskSizes { get; init; }
+
+    /// <inheritdoc cref="VmOptions.Rng"/>
+    public required bool Rng { get; init; }
+
+    /// <inheritdoc cref="VmOptions.Networks"/>
+    public required IReadOnlyList<VmNetwork> Networks { get; init; }
+
+    /// <inheritdoc cref="VmOptions.NoReboot"/>
+    public required bool NoReboot { get; init; }
+
+    /// <summary>What is booted after a reset, as in <see cref="VmOptions"/>.</summary>
+    public required string Guest { get; init; }
+
+    /// <inheritdoc cref="VmOptions.Bios"/>
+    public required string? Bios { get; init; }
+
+    /// <summary>Bytes of the firmware's ROM; 0: there is none.</summary>
+    public required int RomSize { get; init; }
+
+    /// <inheritdoc cref="VmOptions.Kernel"/>
+    public required string? Kernel { get; init; }
+
+    /// <inheritdoc cref="VmOptions.Initrd"/>
+    public required string? Initrd { get; init; }
+
+    /// <inheritdoc cref="VmOptions.Modules"/>
+    public required IReadOnlyList<string> Modules { get; init; }
+
+    /// <inheritdoc cref="VmOptions.Append"/>
+    public required string? Append { get; init; }
+
+    /// <summary>The kernel's whole command line.</summary>
+    public required string CommandLine { get; init; }
+
+    /// <inheritdoc cref="VmOptions.Command"/>
+    public required IReadOnlyList<string>? Command { get; init; }
+
+    /// <summary>How the guest's console is wired, when our init runs in it.</summary>
+    public required GuestConsole? Console { get; init; }
+
+    /// <summary>By which our init's messages are known: <see cref="LinuxGuest.Token"/>.</summary>
+    public required string? Token { get; init; }
+
+    /// <summary>Describes a machine that was made.</summary>
+    /// <param name="options">As it was asked for.</param>
+    /// <param name="image">What was booted.</param>
+    /// <param name="machine">What came of it.</param>
+    /// <param name="engine">Name of its engine.</param>
+    /// <param name="diskSizes">See <see cref="DiskSizes"/>.</param>
+    public static MachineDescription Of(VmOptions options, GuestImage image, X86Machine machine, string engine, IReadOnlyList<ulong> diskSizes) => new()
+    {
+        Version = CurrentVersion,
+        Engine = engine,
+        Memory = options.Memory,
+        Cpus = options.Cpus,
+        Cpu = options.Cpu ?? CpuModels.Default,
+        Nested = options.Nested,
+        Paravirtual = options.Paravirtual,
+        TscFrequency = machine.Clock.CounterFrequency,
+        EngineApics = machine.EngineApics is not null,
+        DebugExit = options.DebugExit,
+        TestDevice = options.TestDevice,
+        CompactDiscs = [.. options.CompactDiscs.Select(Path.GetFullPath)],
+        Disks = [.. options.Disks.Select(d => d with { Image = d.Image with { Path = Path.GetFullPath(d.Image.Path) } })],
+        DiskSizes = diskSizes,
+        Rng = options.Rng,
+        Networks = options.Networks,
+        NoReboot = options.NoReboot,
+        Guest = options.Guest,
+        Bios = options.Bios is { } bios && !FirmwareImage.Names.Contains(bios) ? Path.GetFullPath(bios) : options.Bios,
+        RomSize = image.Firmware?.Bytes.Length ?? 0,
+        Kernel = options.Kernel is { } kernel ? Path.GetFullPath(kernel) : null,
+        Initrd = options.Initrd,
+        Modules = options.Modules,
+        Append = options.Append,
+        CommandLine = image.Append,
+        Command = options.Command,
+        Console = image.Linux?.Console,
+        Token = image.Linux?.Token,
+    };
+
+    /// <summary>A builder's properties become those of the machine; what a program has beside, streams and observers, stays.</summary>
+    /// <param name="builder">Its engine is used where it names one.</param>
+    public VmBuilder ApplyTo(VmBuilder builder) => builder with
+    {
+        Memory = Memory,
+        Cpus = Cpus,
+        Cpu = Cpu,
+        Nested = Nested,
+        Paravirtual = Paravirtual,
+        TscFrequency = TscFrequency,
+        EngineApics = EngineApics,
+        DebugExit = DebugExit,
+        TestDevice = TestDevice,
+        CompactDiscs = CompactDiscs,
+        Disks = Disks,
+        Rng = Rng,
+        Networks = Networks,
+        NoReboot = NoReboot,
+        Guest = Guest,
+        Bios = Bios,
+        Kernel = Kernel,
+        Initrd = Initrd,
+        Modules = Modules,
+        Append = Append,
+        Command = Command,
+    };
+
+    /// <summary>The guest in a machine that gets its memory from elsewhere: nothing is loaded until a reset boots it again, as <paramref name="again"/> says.</summary>
+    public GuestImage ToImage(Func<GuestImage> again) => new(default, Kernel ?? Guest, [], CommandLine,
+        Console is { } console ? new LinuxGuest(default, Guest, default, "", console, Token ?? "") : null)
+    {
+        Firmware = RomSize > 0 ? new FirmwareImage(Bios ?? "", new byte[RomSize]) : null,
+        Again = again,
+    };
+
+    /// <summary>As UTF-8.</summary>
+    public byte[] ToJson() => JsonSerializer.SerializeToUtf8Bytes(this, s_options);
+
+    /// <summary>Reads a description, and checks what it says by itself; the builder checks the rest.</summary>
+    /// <exception cref="StateFormatException">It is none, or one of another version.</exception>
+    public static MachineDescription Parse(ReadOnlySpan<byte> json)
+    {
+        MachineDescription? read;
+        try
+        {
+            var reader = new Utf8JsonReader(json);
+            if (JsonDocument.TryParseValue(ref reader, out JsonDocument? document))
+            {
+                using (document)
+                {
+                    if (document.RootElement.ValueKind == JsonValueKind.Object && document.RootElement.TryGetProperty(nameof(Version), out JsonElement version)
+                        && version.TryGetInt32(out int number) && number != CurrentVersion)
+                    {
+                        throw new StateFormatException($"the machine is described in version {number} of the format, "
+                            + $"which {(number > CurrentVersion ? "a newer" : "an older")} program wrote; this one knows version {CurrentVersion}");
+                    }
+                }
+            }
+            read = JsonSerializer.Deserialize<MachineDescription>(json, s_options);
+        }
+        catch (Exception e) when (e is JsonException or InvalidOperationException or NotSupportedException)
+        {
+            throw new StateFormatException($"the description of the machine is damaged: {e.Message.ReplaceLineEndings(" ")}", e);
+        }
+        if (read is null) throw new StateFormatException("the description of the machine is empty");
+        read.Check();
+        return read;
+    }
+
+    private void Check()
+    {
+        StateCheck.Range(RomSize, 0, FirmwareImage.Largest, "description");
+        StateCheck.Range(Cpus, 1, 1 << 16, "description");
+        StateCheck.Range(Disks.Count + CompactDiscs.Count, 0, MostDevices, "description", "number of disks");
+        StateCheck.Range(DiskSizes.Count, Disks.Count + CompactDiscs.Count, Disks.Count + CompactDiscs.Count, "description", "number of sizes of disks");
+        StateCheck.Range(Networks.Count, 0, MostDevices, "description", "number of networks");
+        if (RomSize % (4 << 10) != 0 || RomSize > 0 != Bios is not null)
+            throw new StateFormatException("the description of the machine contradicts itself: firmware");
+        if (TscFrequency == 0) throw new StateFormatException("the description of the machine has no frequency of the TSC");
+        if (Console is null != Token is null || Token is { Length: 0 or > 64 } || Token?.Any(c => !char.IsAsciiLetterOrDigit(c)) == true)
+            throw new StateFormatException("the description of the machine contradicts itself: console");
+        foreach (string? text in (IEnumerable<string?>)[Engine, Cpu, Guest, Bios, Kernel, Initrd, Append, CommandLine, .. Modules, .. CompactDiscs,
+            .. Command ?? []])
+        {
+            if (text?.Length > LongestText || text?.Contains('\0') == true)
+                throw new StateFormatException("the description of the machine has a text that is too long, or that ends early");
+        }
+        foreach (VmDisk disk in Disks) StateCheck.Defined(disk.Bus, "description");
+    }
+
+    private static void NameNetworks(JsonTypeInfo type)
+    {
+        if (type.Type != typeof(VmNetwork)) return;
+        type.PolymorphismOptions = new JsonPolymorphismOptions
+        {
+            TypeDiscriminatorPropertyName = "Kind",
+            DerivedTypes =
+            {
+                new(typeof(UserNetwork), "user"), new(typeof(TapInterface), "tap"), new(typeof(UnixCable), "unix"), new(typeof(UdpCable), "udp"),
+            },
+        };
+    }
+
+    private abstract class TextConverter<T> : JsonConverter<T> where T : class
+    {
+        protected abstract string Write(T value);
+        protected abstract T? Read(string text);
+
+        public sealed override T Read(ref Utf8JsonReader reader, Type typeToConvert, JsonSerializerOptions options) =>
+            reader.TokenType == JsonTokenType.String && Read(reader.GetString()!) is { } value ? value
+                : throw new JsonException($"no {typeof(T).Name}");
+
+        public sealed override void Write(Utf8JsonWriter writer, T value, JsonSerializerOptions options) => writer.WriteStringValue(Write(value));
+    }
+
+    private sealed class AddressConverter : TextConverter<IPAddress>
+    {
+        protected override string Write(IPAddress value) => value.ToString();
+        protected override IPAddress? Read(string text) => IPAddress.TryParse(text, out IPAddress? value) ? value : null;
+    }
+
+    private sealed class EndPointConverter : TextConverter<IPEndPoint>
+    {
+        protected override string Write(IPEndPoint value) => value.ToString();
+        protected override IPEndPoint? Read(string text) => IPEndPoint.TryParse(text, out IPEndPoint? value) ? value : null;
+    }
+
+    private sealed class CardAddressConverter : TextConverter<PhysicalAddress>
+    {
+        protected override string Write(PhysicalAddress value) => value.ToString();
+        protected override PhysicalAddress? Read(string text) =>
+            text.Length == 12 && ulong.TryParse(text, NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out _) ? PhysicalAddress.Parse(text) : null;
+    }
+}

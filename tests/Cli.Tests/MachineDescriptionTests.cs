@@ -1,0 +1,107 @@
+using System.Net;
+using System.Net.NetworkInformation;
+using System.Text;
+using Bunraku.Engines;
+using Bunraku.Engines.X86;
+using Bunraku.Machine;
+using Bunraku.Network.Slirp;
+using Bunraku.Storage;
+
+namespace Bunraku.Cli.Tests;
+
+/// <summary>The description of a machine goes through JSON whole, and what is no description is one line.</summary>
+public sealed class MachineDescriptionTests
+{
+    private static MachineDescription Whole() => new()
+    {
+        Version = 1,
+        Engine = "bt",
+        Memory = 64 << 20,
+        Cpus = 2,
+        Cpu = "max,-avx",
+        Nested = NestedVirtualization.Svm,
+        Paravirtual = true,
+        TscFrequency = 2_000_000_000,
+        EngineApics = false,
+        DebugExit = true,
+        TestDevice = true,
+        CompactDiscs = ["/tmp/a.iso"],
+        Disks = [new VmDisk(new DiskOptions("/tmp/a.qcow2") { Format = ImageFormat.Qcow2, AllowBacking = true }) { Serial = "S", Bus = DiskBus.Ahci }],
+        DiskSizes = [1 << 20, 2048],
+        Rng = true,
+        Networks =
+        [
+            new UserNetwork(new SlirpOptions { Forwards = [new HostForward(true, IPEndPoint.Parse("127.0.0.1:53"), IPEndPoint.Parse("0.0.0.0:53"))] })
+            {
+                Mac = PhysicalAddress.Parse("525400123456"),
+                Mtu = 1500,
+            },
+            new TapInterface("tap0"), new UnixCable("/tmp/cable"), new UdpCable(IPEndPoint.Parse("[::1]:1"), IPEndPoint.Parse("[::1]:2")),
+        ],
+        NoReboot = true,
+        Guest = "linux",
+        Bios = "seabios",
+        RomSize = 128 << 10,
+        Kernel = null,
+        Initrd = null,
+        Modules = ["a b"],
+        Append = "x",
+        CommandLine = "y x",
+        Command = ["true"],
+        Console = GuestConsole.CommandOnPorts,
+        Token = "0123abcd",
+    };
+
+    [Fact]
+    public void Nothing_is_lost()
+    {
+        byte[] json = Whole().ToJson();
+        MachineDescription read = MachineDescription.Parse(json);
+        Assert.Equal(Encoding.UTF8.GetString(json), Encoding.UTF8.GetString(read.ToJson()));
+        Assert.Equal(Whole().Disks, read.Disks);
+        Assert.Equal(Whole().Networks.Skip(1), read.Networks.Skip(1));
+        var user = Assert.IsType<UserNetwork>(read.Networks[0]);
+        Assert.Equal(Whole().Networks[0].Mac, user.Mac);
+        Assert.Equal(((UserNetwork)Whole().Networks[0]).Options.Forwards, user.Options.Forwards);
+    }
+
+    [Theory]
+    [InlineData("\"Version\":1", "\"Version\":2", "a newer program")]
+    [InlineData("\"Cpus\":2,", "", "damaged")]
+    [InlineData("\"Cpus\":2", "\"Cpus\":-1", "Cpus is -1")]
+    [InlineData("\"Cpus\":2", "\"Cpus\":2,\"Spare\":1", "damaged")]
+    [InlineData("\"Bus\":\"Ahci\"", "\"Bus\":7", "damaged")]
+    [InlineData("\"Kind\":\"tap\"", "\"Kind\":\"any\"", "damaged")]
+    [InlineData("525400123456", "5254", "damaged")]
+    [InlineData("0123abcd", "../..", "contradicts itself")]
+    [InlineData("\"RomSize\":131072", "\"RomSize\":2147483647", "RomSize")]
+    [InlineData("[1048576,2048]", "[1048576]", "sizes")]
+    public void What_is_no_description_is_refused_in_one_line(string good, string bad, string says)
+    {
+        string json = Encoding.UTF8.GetString(Whole().ToJson());
+        Assert.Contains(good, json, StringComparison.Ordinal);
+        var e = Assert.Throws<StateFormatException>(() => MachineDescription.Parse(Encoding.UTF8.GetBytes(json.Replace(good, bad, StringComparison.Ordinal))));
+        Assert.Contains(says, e.Message, StringComparison.Ordinal);
+        Assert.DoesNotContain('\n', e.Message);
+    }
+
+    [Fact]
+    public void Bytes_changed_at_random_are_read_or_refused()
+    {
+        byte[] json = Whole().ToJson();
+        var random = new Random(1);
+        for (int n = 0; n < 20_000; n++)
+        {
+            byte[] bytes = [.. json.AsSpan(0, random.Next(4) == 0 ? random.Next(json.Length) : json.Length)];
+            for (int k = random.Next(4); k >= 0 && bytes.Length > 0; k--) bytes[random.Next(bytes.Length)] = (byte)random.Next(256);
+            try
+            {
+                MachineDescription.Parse(bytes);
+            }
+            catch (StateFormatException e)
+            {
+                Assert.DoesNotContain('\n', e.Message);
+            }
+        }
+    }
+}
