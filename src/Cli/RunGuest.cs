@@ -59,6 +59,12 @@ internal static class RunGuest
                 Observers = trace is null ? [] : [trace],
                 HostCode = map,
                 Nesting = options.Trace is { Kind: TraceKind.Nested } ? trace : null,
+                RestoreFrom = options.RestoreFrom,
+                // Programs that run directly see the memory from a process of their own.
+                MemoryBacking = options.Direct == Processor.X86.DirectUse.None ? options.MemoryBacking : MemoryBacking.Copy,
+                SaveTo = options.SaveTo,
+                // It is of no use to a program that reads the errors.
+                Kept = Terminal.Is(ConsoleHost.Stderr) ? text => Console.Error.WriteLine("bunraku: " + text) : null,
                 Progress = text => Console.Error.WriteLine("bunraku: " + text),
                 Words = OptionWords.CommandLine,
             }.Build(host.Interrupted);
@@ -82,7 +88,7 @@ internal static class RunGuest
 
     /// <summary>Standard input that is no terminal is a script for the guest's shell: clean output, its own status, and an end.</summary>
     private static RunOptions WithScript(RunOptions options) =>
-        options is { Command: null, Kernel: null, Bios: null, Serial.Kind: SerialKind.Stdio } && options.Guest != HelloGuest.Name
+        options is { Command: null, Kernel: null, Bios: null, RestoreFrom: null, Serial.Kind: SerialKind.Stdio } && options.Guest != HelloGuest.Name
             && !Terminal.Is(ConsoleHost.Stdin) ? options with { Command = ["sh"] } : options;
 
     /// <summary>When the script ./bunraku handed over, which may have built for a minute in the same process before; null without the script.</summary>
@@ -96,6 +102,7 @@ internal static class RunGuest
         if (result is { WantedCommand: true, CommandStatus: null, StreamDamage: null, HostEnd: HostEnd.None or HostEnd.TimedOut })
             Console.Error.Write(LastLines(vm.HiddenMessages));
         foreach (string reason in Reasons(result)) Console.Error.WriteLine("bunraku: " + reason);
+        if (vm.SavedTo is { } saved) Console.Error.WriteLine($"bunraku: saved to {saved}; 'bunraku restore {saved}' goes on");
         if (result.Cause.Reason is StopReason.Shutdown or StopReason.EngineError) Console.Error.Write(vm.CrashReport(result.Cause.Cpu));
     }
 

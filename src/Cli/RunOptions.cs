@@ -45,6 +45,11 @@ internal sealed record RunOptions : VmOptions
     /// <summary>Which programs of the guest run directly on the host's processor.</summary>
     public DirectUse Direct { get; init; }
     public SerialTarget Serial { get; init; }
+    /// <summary>The snapshot that the VM goes on from; the command is then the one that it runs, or is to be given.</summary>
+    public string? RestoreFrom { get; init; }
+    public MemoryBacking MemoryBacking { get; init; }
+    /// <summary>Where the VM is saved when it is ended from outside.</summary>
+    public string? SaveTo { get; init; }
     public bool Stats { get; init; }
     public string? StatsJson { get; init; }
     public TraceTarget? Trace { get; init; }

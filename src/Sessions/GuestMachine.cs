@@ -37,7 +37,7 @@ internal sealed class GuestMachine
     private uint _commandOutput; // bytes that COM2 sent
     private readonly InputWatch _watch = new();
     private readonly ConsolePort? _commandInput; // with ports
-    private readonly ConsolePort? _command; // of a guest that waits for its command
+    private readonly ConsolePort? _command, _copy; // of a guest that waits for its command
     private readonly ManualResetEventSlim _handedOver = new(); // the command, where it waits for one
 
     /// <param name="devices">Parts that the options ask for; the caller's own come behind them.</param>
@@ -55,8 +55,8 @@ internal sealed class GuestMachine
             _commandInput = new ConsolePort("org.bunraku.stdin");
             var output = new ConsolePort("org.bunraku.stdout") { Output = console.Write };
             var errors = new ConsolePort("org.bunraku.stderr") { Output = console.WriteError };
-            if (waits) _command = new ConsolePort("org.bunraku.command");
-            ConsolePort?[] ports = [null, _commandInput, output, errors, .. _command is null ? Array.Empty<ConsolePort>() : [_command]];
+            if (waits) (_command, _copy) = (new ConsolePort("org.bunraku.command"), new ConsolePort("org.bunraku.copy"));
+            ConsolePort?[] ports = [null, _commandInput, output, errors, .. waits ? (ConsolePort?[])[_command, _copy] : []];
             devices = [.. devices, new VirtioPart(new ConsoleDevice("streams", ports))];
         }
         if (_wiring == GuestConsole.Command) _frames = new CommandInput();
@@ -135,7 +135,7 @@ internal sealed class GuestMachine
                 // What was typed ahead is for a command that the saved guest does not have yet.
                 byte[]? held = owner.WaitsForCommand ? null : owner._held?.ToArray();
                 return new SessionState(owner._messages?.Save(), owner._frames?.Save(), owner._watch.Save(), held, owner._commandOutput,
-                    [.. owner._kernelMessages]);
+                    [.. owner._kernelMessages], owner._handedOver.IsSet);
             }
         }
 
@@ -148,6 +148,7 @@ internal sealed class GuestMachine
                 if (state.Messages is not null) owner._messages!.Restore(state.Messages, Id);
                 if (state.Frames is not null) owner._frames!.Restore(state.Frames, Id);
                 owner._watch.Restore(state.Watch);
+                if (state.HandedOver) owner._handedOver.Set();
                 if (!owner.WaitsForCommand) owner._held = state.Held is null ? null : [.. state.Held];
                 owner._toldWaiting = owner._messages is { Waits: true };
                 owner._commandOutput = state.CommandOutput;
@@ -165,6 +166,13 @@ internal sealed class GuestMachine
 
     /// <summary>The guest begins to wait for its command. On a vCPU's thread with a port's lock held: does not wait. Set before the start.</summary>
     public Action? WaitsNow { get; set; }
+
+    /// <summary>The guest may be a copy, and stood still: it gets the time of day and random numbers of its own, where it takes them.</summary>
+    public void BecomeCopy()
+    {
+        Generation.Renew();
+        _copy?.Send(LinuxGuest.CopyInput(DateTimeOffset.UtcNow));
+    }
 
     /// <summary>Gives a guest that waits its command; input goes to it from now on. Once; nothing where the guest does not wait.</summary>
     /// <param name="script">From <see cref="LinuxGuest.Handover"/>.</param>
@@ -389,6 +397,8 @@ internal sealed class GuestMachine
 /// <param name="Held">Input that waits until the guest's terminal is set up for it; null: it is.</param>
 /// <param name="CommandOutput">Bytes of the command's output that came over a serial line, modulo 2^32.</param>
 /// <param name="KernelMessages">The last of what the kernel printed where nobody saw it.</param>
+/// <param name="HandedOver">The guest has its command, where it waits for one.</param>
 [StateRecord("session", version: 1)]
 internal sealed record SessionState(
-    GuestMessagesState? Messages, CommandInputState? Frames, InputWatchState Watch, byte[]? Held, uint CommandOutput, byte[] KernelMessages);
+    GuestMessagesState? Messages, CommandInputState? Frames, InputWatchState Watch, byte[]? Held, uint CommandOutput, byte[] KernelMessages,
+    bool HandedOver);

@@ -41,7 +41,7 @@ public static class KeptGuests
         text.Append(CultureInfo.InvariantCulture, $"{SnapshotFile.Version} {o.Guest} {o.Memory} {o.Cpus} {o.Paravirtual} {o.TscFrequency} {o.Rng} {o.Nested}\n");
         text.Append(CultureInfo.InvariantCulture, $"{o.Cpu} {model.Name} {string.Join(' ', model.Features)}\n{shape}\n");
         string name = Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text.ToString())).AsSpan(0, 16));
-        return Path.Combine(new GuestCache().Root, Folder, name + Suffix);
+        return Path.Combine(o.KeptFolder ?? Path.Combine(new GuestCache().Root, Folder), name + Suffix);
     }
 
     /// <summary>The kept guests: path, bytes, time of the last use.</summary>
@@ -55,6 +55,11 @@ public static class KeptGuests
     /// <param name="stays">The one that was just stored.</param>
     internal static void Trim(string stays) => Ignoring(() =>
     {
+        // What a run left that was killed while it saved.
+        foreach (string left in Directory.EnumerateFiles(Path.GetDirectoryName(stays)!, ".*"))
+        {
+            if (DateTime.UtcNow - File.GetLastWriteTimeUtc(left) > TimeSpan.FromHours(1)) File.Delete(left);
+        }
         long sum = 0;
         foreach (FileInfo file in All(new GuestCache()))
         {

@@ -112,6 +112,9 @@ internal sealed record MachineDescription
     /// <summary>How the guest's console is wired, when our init runs in it.</summary>
     public required GuestConsole? Console { get; init; }
 
+    /// <summary>It was booted up to where it takes its command, and has what that takes: <see cref="LinuxGuest.Waits"/>.</summary>
+    public required bool TakesCommandLate { get; init; }
+
     /// <summary>By which our init's messages are known: <see cref="LinuxGuest.Token"/>.</summary>
     public required string? Token { get; init; }
 
@@ -150,6 +153,7 @@ internal sealed record MachineDescription
         CommandLine = image.Append,
         Command = options.Command,
         Console = image.Linux?.Console,
+        TakesCommandLate = image.Linux is { Waits: true },
         Token = image.Linux?.Token,
     };
 
@@ -182,7 +186,7 @@ internal sealed record MachineDescription
 
     /// <summary>The guest in a machine that gets its memory from elsewhere: nothing is loaded until a reset boots it again, as <paramref name="again"/> says.</summary>
     public GuestImage ToImage(Func<GuestImage> again) => new(default, Kernel ?? Guest, [], CommandLine,
-        Console is { } console ? new LinuxGuest(default, Guest, default, "", console, Token ?? "") : null)
+        Console is { } console ? new LinuxGuest(default, Guest, default, "", console, Token ?? "") { Waits = TakesCommandLate } : null)
     {
         Firmware = RomSize > 0 ? new FirmwareImage(Bios ?? "", new byte[RomSize]) : null,
         Again = again,

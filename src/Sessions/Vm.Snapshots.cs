@@ -88,23 +88,22 @@ public sealed partial class Vm
             Directory.CreateDirectory(Path.GetDirectoryName(_keepAt)!);
             long length = Save(_keepAt, live: false, lasting: false);
             KeptGuests.Trim(_keepAt);
-            _progress?.Invoke($"the booted guest is kept in {_keepAt} ({ByteSize.Format((ulong)length)}): the next run begins there");
+            _toldKept?.Invoke($"the booted guest is kept in {_keepAt} ({ByteSize.Format((ulong)length)}): the next run begins there");
         }
-        catch (Exception e) when (e is SessionException or IOException or UnauthorizedAccessException)
+        catch (InvalidOperationException) when (Ended)
         {
-            _progress?.Invoke($"the booted guest cannot be kept: {e.Message}");
         }
-        catch (InvalidOperationException)
+        catch (Exception e) // whatever it is: the guest runs without
         {
-            // It has ended.
+            _toldKept?.Invoke($"the booted guest cannot be kept: {e.Message.ReplaceLineEndings(" ")}");
         }
         finally
         {
-            HandOver(null);
+            HandOver(isCopy: false);
         }
     }
 
-    private void HandOver(DateTimeOffset? time) => _machine.HandOver(LinuxGuest.Handover(GuestImage.Describe(_options, _separateErrors), time));
+    private void HandOver(bool isCopy) => _machine.HandOver(LinuxGuest.Handover(GuestImage.Describe(_options, _separateErrors), isCopy));
 
     /// <summary>Waits for moments until all of the guest waits for the command: what is under way would be under way in each copy.</summary>
     private void AwaitIdle()
@@ -124,8 +123,8 @@ public sealed partial class Vm
         {
             if (!_waitsRestored) return;
             _waitsRestored = false;
-            RenewGeneration();
-            if (_machine.WaitsForCommand) HandOver(DateTimeOffset.UtcNow);
+            _machine.BecomeCopy();
+            if (_machine.WaitsForCommand) HandOver(isCopy: true);
             if (!_paused) _vm.Resume();
         }
     }
@@ -208,6 +207,35 @@ public sealed partial class Vm
             Again = () => throw new InvalidOperationException("a guest with a command is not booted again"),
         };
     }
+
+    /// <summary>Saves the VM before it ends from outside, and lets it end.</summary>
+    private void SaveAndStop(string path)
+    {
+        try
+        {
+            Save(path, live: false, lasting: true);
+            SavedTo = path;
+        }
+        catch (InvalidOperationException) when (Ended)
+        {
+            // The guest came to its own end before.
+        }
+        catch (Exception e) // on a thread of the pool: nobody else would tell
+        {
+            SessionException failure = e as SessionException ?? new CannotWriteException($"snapshot {path}", e.Message.ReplaceLineEndings(" "), e);
+            Interlocked.CompareExchange(ref _failure, failure, null);
+        }
+        finally
+        {
+            Stop();
+        }
+    }
+
+    /// <summary>The snapshot that was made when the VM was ended (<see cref="VmBuilder.SaveTo"/>); null: none was.</summary>
+    public string? SavedTo { get; private set; }
+
+    /// <summary>Where the monitor saves when it is told no other place.</summary>
+    internal string? DefaultSnapshot => _saveTo;
 
     /// <summary>Writes the memory while the guest runs, and what has changed meanwhile, until that is little.</summary>
     private void WriteAhead(SnapshotWriter writer, IDirtyPageLog log)

@@ -33,7 +33,8 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
     private readonly GuestNetworks _networks;
     private readonly IX86Engine _engine;
     private readonly GuestImage _image;
-    private readonly Action<string>? _progress;
+    private readonly Action<string>? _toldKept;
+    private readonly string? _saveTo;
     private readonly bool _separateErrors; // of a command
     private readonly string? _keepAt; // where the guest is kept when it has booted; null: it is not
     private readonly bool _kept; // it goes on from a kept guest
@@ -76,7 +77,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         if (builder.Memory > HostProcess.TotalMemory)
             throw new CannotStartException($"{Option(nameof(VmOptions.Memory))} {ByteSize.Format(builder.Memory)}: this host has only "
                 + $"{ByteSize.Format(HostProcess.TotalMemory)}");
-        _progress = builder.Progress;
+        (_toldKept, _saveTo) = (builder.Kept, builder.SaveTo);
         _separateErrors = builder.Console is not null || builder.Errors is not null;
         GuestImage image = _image = Guarded(() => snapshot is not null ? ImageOf(snapshot, builder, _separateErrors, cancel)
             : GuestImage.Prepare(builder, _words, builder.Progress, cancel, _separateErrors));
@@ -324,9 +325,20 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         {
             if (_hostEnd != HostEnd.None || _disposed) return;
             (_hostEnd, _signal) = (reason, signal);
-            _console.Release();
-            _vm.Stop(new StopCause(StopReason.HostRequest));
+            if (_saveTo is { } path && _run is not null && reason is HostEnd.TimedOut or HostEnd.Signal or HostEnd.Quit)
+            {
+                // Not here: this may be a thread that the guest waits for.
+                ThreadPool.UnsafeQueueUserWorkItem(_ => SaveAndStop(path), null);
+                return;
+            }
+            Stop();
         }
+    }
+
+    private void Stop()
+    {
+        _console.Release();
+        _vm.Stop(new StopCause(StopReason.HostRequest));
     }
 
     /// <summary>Types for the guest; waits while it is far behind. One thread.</summary>
@@ -523,13 +535,13 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
     /// <summary>Ends the guest and all threads that the VM has started; what is not written of its output yet is given up. Not on a thread of the VM.</summary>
     public void Dispose()
     {
-        End(HostEnd.Quit);
         Task<VmResult>? run;
         lock (_lock)
         {
             if (_disposed) return;
             // A signal or the timer may still call.
             _disposed = true;
+            if (_hostEnd == HostEnd.None) _hostEnd = HostEnd.Quit;
             run = _run;
         }
         _timeout?.Dispose();

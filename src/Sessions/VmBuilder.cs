@@ -81,10 +81,19 @@ public sealed record VmBuilder : VmOptions
     public MonitorCommands Commands { get; init; } = new(StandardCommands.All);
 
     /// <summary>
-    /// Told in a few words what takes long before the start, what the guest does not get of what it asks for, and that it was kept. On the caller's thread, or
-    /// one of the pool's. Null: nobody is.
+    /// Told in a few words what takes long before the start, and what the guest does not get of what it asks for. On the caller's thread. Null: nobody is.
     /// </summary>
     public Action<string>? Progress { get; init; }
+
+    /// <summary>Told that the guest was kept (<see cref="VmOptions.KeepBooted"/>), in a few words, or why it could not be. On a thread of the pool. Null: nobody is.
+    /// </summary>
+    public Action<string>? Kept { get; init; }
+
+    /// <summary>
+    /// Where the VM is saved (<see cref="Vm.SaveAsync"/>) before it ends because somebody outside wants it: a time limit, a signal, the monitor's quit. Null:
+    /// it is not.
+    /// </summary>
+    public string? SaveTo { get; init; }
 
     /// <summary>How messages name options.</summary>
     public VmWords Words { get; init; } = new();
@@ -105,7 +114,14 @@ public sealed record VmBuilder : VmOptions
         catch (KeptGuestException e)
         {
             Progress?.Invoke($"the kept guest {e.Path} is of no use and is booted anew: {e.Message}");
-            File.Delete(e.Path);
+            try
+            {
+                File.Delete(e.Path);
+            }
+            catch (Exception denied) when (denied is IOException or UnauthorizedAccessException)
+            {
+                return new Vm(this with { KeepBooted = false }, cancel);
+            }
             return new Vm(this, cancel);
         }
     }

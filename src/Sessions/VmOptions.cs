@@ -99,6 +99,9 @@ public record VmOptions
     /// </summary>
     public bool KeepBooted { get; init; }
 
+    /// <summary>For tests: where guests are kept. Null: in the cache.</summary>
+    internal string? KeptFolder { get; init; }
+
     /// <summary>For tests: a command's streams go over serial ports, as they do where the driver of the virtio console cannot be had.</summary>
     internal bool SerialStreams { get; init; }
 

@@ -49,6 +49,7 @@ public sealed class MachineDescriptionTests
         CommandLine = "y x",
         Command = ["true"],
         Console = GuestConsole.CommandOnPorts,
+        TakesCommandLate = false,
         Token = "0123abcd",
     };
 

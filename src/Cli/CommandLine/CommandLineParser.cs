@@ -14,6 +14,8 @@ internal abstract record Request
 
     internal sealed record Image(ImageRequest What) : Request;
 
+    internal sealed record Cache(CacheRequest What) : Request;
+
     internal sealed record PopekGoldberg(LabOptions Options) : Request;
 
     /// <summary>The help of one command.</summary>
@@ -45,10 +47,12 @@ internal static class CommandLineParser
         var engines = new Command("engines", "Say which engines can run here, and why the others cannot");
         var lab = new LabCommand();
         var image = new ImageCommand();
+        var restore = new RestoreCommand();
+        var cache = new CacheCommand();
         var words = new Argument<string[]>("COMMAND") { Arity = ArgumentArity.ZeroOrMore, Description = "a command; without one, what there is" };
         var help = new Command("help", "Explain a command") { words };
-        var root = new RootCommand("Bunraku, a virtual machine monitor: runs unmodified operating systems on a processor written in C#.") { run, engines, image,
-            lab, help };
+        var root = new RootCommand("Bunraku, a virtual machine monitor: runs unmodified operating systems on a processor written in C#.") { run, restore, engines,
+            image, cache, lab, help };
         words.CompletionSources.Add([.. root.Subcommands.Select(c => c.Name)]);
         var configuration = new ParserConfiguration { EnablePosixBundling = false, ResponseFileTokenReplacer = null };
         ParseResult parsed = root.Parse(own, configuration);
@@ -64,14 +68,16 @@ internal static class CommandLineParser
         if (asked == help) return HelpFor(root, parsed.GetValue(words) ?? []);
 
         RejectUnknown(parsed, root, own);
-        if (asked == lab || asked == image) return new Request.Help(asked, asked.Name);
+        if (asked == lab || asked == image || asked == cache) return new Request.Help(asked, asked.Name);
         if (asked == root)
             throw new UsageException($"a command is missing: {string.Join(", ", root.Subcommands.Select(c => c.Name))}; 'bunraku help' explains them");
         if (parsed.Errors.Count > 0) throw new UsageException(OneLine(parsed.Errors[0]));
         if (asked == run)
             return run.AsksForCpus(parsed) ? new Request.CpuModels() : run.AsksForEngines(parsed) ? new Request.Engines()
             : new Request.Run(run.Read(parsed, command));
-        if (command is not null) throw new UsageException("a command behind -- goes with 'run'");
+        if (asked == restore) return new Request.Run(restore.Read(parsed, command));
+        if (command is not null) throw new UsageException("a command behind -- goes with 'run' or 'restore'");
+        if (cache.Subcommands.Contains(asked)) return new Request.Cache(cache.Read(parsed));
         if (asked == engines) return new Request.Engines();
         if (image.Subcommands.Contains(asked)) return new Request.Image(image.Read(parsed));
         return lab.AsksForCpus(parsed) ? new Request.CpuModels() : lab.AsksForEngines(parsed) ? new Request.Engines()
@@ -112,7 +118,7 @@ internal static class CommandLineParser
         foreach (string word in parsed.UnmatchedTokens)
         {
             if (command == root) throw new UsageException(Nearest.Message("command", word, [.. root.Subcommands.Select(c => c.Name)]));
-            if (command is ImageCommand) throw new UsageException(Nearest.Message("command", word, [.. command.Subcommands.Select(c => c.Name)]));
+            if (command is ImageCommand or CacheCommand) throw new UsageException(Nearest.Message("command", word, [.. command.Subcommands.Select(c => c.Name)]));
             if (command is LabCommand) throw new UsageException(Nearest.Message("experiment", word, [.. command.Subcommands.Select(c => c.Name)]));
             throw new UsageException(command is RunCommand ? $"unexpected '{word}'; a command for the guest goes behind --" : $"unexpected '{word}'");
         }

@@ -111,6 +111,8 @@ internal sealed class RunCommand : Command
         "exits", "nested");
 
     private readonly Option<bool> _fresh = SingleValue.Flag("--fresh", "boot the guest of a COMMAND, where one that was booted before is kept");
+    private readonly Option<string?> _saveTo =
+        SingleValue.Text("--save-to", "FILE", "save the VM there when it is ended from outside: by a time limit, a signal or the monitor's quit");
     private readonly Option<bool> _perfMap = SingleValue.Flag("--perf-map", "write /tmp/perf-PID.map, by which Linux's perf names translated code");
 
     public RunCommand() : base("run", "Boot a guest, or run one COMMAND inside it (after --)")
@@ -119,7 +121,7 @@ internal sealed class RunCommand : Command
         Arguments.Add(_guest);
         foreach (Option option in (Option[])[_bios, _kernel, _initrd, _modules, _append, _memory, _cpus, _engine, _localApic, _checkInterval, _direct, _cpu,
             _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _compactDiscs, _networks, _rng,
-            _debugExit, _testDevice, _noReboot, _timeout, _stats, _statsJson, _trace, _perfMap, _fresh])
+            _debugExit, _testDevice, _noReboot, _timeout, _stats, _statsJson, _trace, _perfMap, _fresh, _saveTo])
             Options.Add(option);
     }
 
@@ -187,7 +189,8 @@ internal sealed class RunCommand : Command
             SampleWork = parsed.GetValue(_stats),
             PerfMap = parsed.GetValue(_perfMap),
             Command = command,
-            KeepBooted = !parsed.GetValue(_fresh),
+            KeepBooted = !parsed.GetValue(_fresh) && engine != "check",
+            SaveTo = parsed.GetValue(_saveTo),
         };
     }
 

@@ -6,9 +6,9 @@ using static Iced.Intel.AssemblerRegisters;
 namespace Bunraku.Machine;
 
 /// <summary>
-/// A program for Linux that makes a copy of a guest differ from the others: it reads the time of day and random numbers from its standard input, sets the clock,
-/// and has the kernel's random number generator begin anew with them, before it returns. A device's notification (<see cref="Acpi.VmGeneration"/>) does the
-/// latter too, but nobody can wait for it.
+/// A program for Linux that makes a copy of a guest differ from the others: each time that it reads the time of day and random numbers from its standard input, it
+/// sets the clock, has the kernel's random number generator begin anew with them, and then writes a line end to its standard output. A device's notification
+/// (<see cref="Acpi.VmGeneration"/>) does part of it too, but nobody can wait for that, and Debian's kernel for virtual machines has no driver for it.
 /// </summary>
 /// <remarks>
 /// Linux, Documentation/admin-guide/devices and random(4), "/dev/random interface": RNDADDENTROPY takes a struct rand_pool_info, RNDRESEEDCRNG applies what came
@@ -20,7 +20,7 @@ internal static class CopyProgram
     private const ulong Address = 0x40_0000, Headers = 0x78;
 
     // Linux, arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/linux/random.h.
-    private const int Read = 0, Open = 2, Ioctl = 16, Exit = 60, ClockSetTime = 227;
+    private const int Read = 0, Write = 1, Open = 2, Ioctl = 16, Exit = 60, ClockSetTime = 227;
     private const int AddEntropy = 0x4008_5203, ReseedCrng = 0x5207;
 
     /// <summary>What the program reads: a struct timespec, and a struct rand_pool_info with random numbers that nobody else has.</summary>
@@ -68,8 +68,13 @@ internal static class CopyProgram
     private static byte[] Assemble()
     {
         var c = new Assembler(64);
-        Label end = c.CreateLabel("end"), device = c.CreateLabel("device");
+        Label again = c.CreateLabel("again"), end = c.CreateLabel("end"), device = c.CreateLabel("device"), line = c.CreateLabel("line");
         c.sub(rsp, InputLength);
+        c.lea(rdi, __[device]);
+        c.mov(esi, 1); // O_WRONLY
+        Call(Open);
+        c.mov(ebx, eax);
+        c.Label(ref again);
         c.xor(edi, edi);
         c.mov(rsi, rsp);
         c.mov(edx, InputLength);
@@ -79,10 +84,6 @@ internal static class CopyProgram
         c.xor(edi, edi); // CLOCK_REALTIME
         c.mov(rsi, rsp);
         Call(ClockSetTime);
-        c.lea(rdi, __[device]);
-        c.mov(esi, 1); // O_WRONLY
-        Call(Open);
-        c.mov(ebx, eax);
         c.mov(edi, ebx);
         c.mov(esi, AddEntropy);
         c.lea(rdx, __[rsp + PoolInfo]);
@@ -91,11 +92,18 @@ internal static class CopyProgram
         c.mov(esi, ReseedCrng);
         c.xor(edx, edx);
         Call(Ioctl);
+        c.mov(edi, 1);
+        c.lea(rsi, __[line]);
+        c.mov(edx, 1);
+        Call(Write);
+        c.jmp(again);
         c.Label(ref end);
         c.xor(edi, edi);
         Call(Exit);
         c.Label(ref device);
         c.db("/dev/urandom\0"u8.ToArray());
+        c.Label(ref line);
+        c.db((byte)'\n');
         using var code = new MemoryStream();
         c.Assemble(new StreamCodeWriter(code), Address + Headers);
         return code.ToArray();

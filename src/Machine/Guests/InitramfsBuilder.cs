@@ -52,7 +52,7 @@ internal static class InitramfsBuilder
     private static string CommandScript(LinuxGuestOptions options) => $"#!/bin/busybox sh\nexec {string.Join(' ', options.Command.Select(Quote))}\n";
 
     /// <summary>See <see cref="LinuxGuest.Handover"/>. The script that waits reads it as part of itself.</summary>
-    public static byte[] Handover(LinuxGuestOptions options, DateTimeOffset? time)
+    public static byte[] Handover(LinuxGuestOptions options, bool isCopy)
     {
         var script = new StringBuilder();
         // A program of the guest's user must not see what is for this script alone: no export.
@@ -72,11 +72,7 @@ internal static class InitramfsBuilder
 
             """;
         script.Append($"printf %s {Quote(run)} >{CommandPath}\n");
-        if (time is { } now)
-        {
-            string bytes = string.Concat(CopyProgram.Input(now).Select(b => $"\\{Convert.ToString(b, 8).PadLeft(3, '0')}"));
-            script.Append($"printf '{bytes}' >/run/copy; {CopyPath} </run/copy; : >/run/copy\n");
-        }
+        if (isCopy) script.Append("read -r copied <&7\n");
         return Encoding.UTF8.GetBytes(script.ToString());
     }
 
@@ -286,13 +282,14 @@ internal static class InitramfsBuilder
     /// to do, in code that is cold.
     /// </summary>
     private static readonly string WaitingWork = $$"""
-        {{Ports(LinuxGuest.CommandPort)}}
-        mkfifo /run/go /run/never /run/output.end /run/errors.end
-        exec 5<>/run/output.end 6<>/run/errors.end
-        dd bs=65536 <${port}{{LinuxGuest.InputPort}} >/run/input 2>/dev/null 5>&- 6>&- &
+        {{Ports(LinuxGuest.CopyPort)}}
+        mkfifo /run/go /run/never /run/output.end /run/errors.end /run/copied
+        exec 5<>/run/output.end 6<>/run/errors.end 7<>/run/copied
+        {{CopyPath}} <${port}{{LinuxGuest.CopyPort}} >&7 2>/dev/null 5>&- 6>&- 7>&- &
+        dd bs=65536 <${port}{{LinuxGuest.InputPort}} >/run/input 2>/dev/null 5>&- 6>&- 7>&- &
         (dd bs=65536 </run/output >${port}{{LinuxGuest.OutputPort}} 2>/dev/null; echo >&5) &
         (dd bs=65536 </run/errors >${port}{{LinuxGuest.ErrorPort}} 2>/dev/null; echo >&6) &
-        setsid setsid {{SessionPath}} 5>&- 6>&-
+        setsid setsid {{SessionPath}} 5>&- 6>&- 7>&-
         tell waits
         . ${port}{{LinuxGuest.CommandPort}}
         if [ $mode = terminal ]; then

@@ -75,7 +75,7 @@ public sealed record LinuxGuest(ReadOnlyMemory<byte> Kernel, string KernelName, 
     public bool Waits { get; init; }
 
     /// <summary>Numbers of the ports in <see cref="GuestConsole.CommandOnPorts"/>: 0 is left to terminals.</summary>
-    public const int InputPort = 1, OutputPort = 2, ErrorPort = 3, CommandPort = 4;
+    public const int InputPort = 1, OutputPort = 2, ErrorPort = 3, CommandPort = 4, CopyPort = 5;
 
     /// <summary>Linux, Documentation/admin-guide/kernel-parameters.txt, "reboot=": the mode of a reboot after a panic, where panic=N asks for one.</summary>
     private const string PanicMark = "reboot=panic_warm";
@@ -101,9 +101,10 @@ public sealed record LinuxGuest(ReadOnlyMemory<byte> Kernel, string KernelName, 
 
     /// <summary>What a guest that <see cref="Waits"/> is sent by <see cref="CommandPort"/>, UTF-8.</summary>
     /// <param name="options">The command and its terminal.</param>
-    /// <param name="time">
-    /// For a guest that may be a copy, and stood still for who knows how long: the time of day, with which random numbers of its own come. Null: it booted by
-    /// itself.
-    /// </param>
-    public static byte[] Handover(LinuxGuestOptions options, DateTimeOffset? time) => InitramfsBuilder.Handover(options, time);
+    /// <param name="isCopy">It waits until <see cref="CopyInput"/> has come by <see cref="CopyPort"/>.</param>
+    public static byte[] Handover(LinuxGuestOptions options, bool isCopy) => InitramfsBuilder.Handover(options, isCopy);
+
+    /// <summary>What a guest with <see cref="CopyPort"/> is sent by that when it may be a copy, and stood still for who knows how long.</summary>
+    /// <param name="time">The time of day; random numbers of its own come with it.</param>
+    public static byte[] CopyInput(DateTimeOffset time) => CopyProgram.Input(time);
 }

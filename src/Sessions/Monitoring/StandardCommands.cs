@@ -25,6 +25,8 @@ public static class StandardCommands
         new("sysrq", "[KEY]", "send a break on the console, and the key: a SysRq command of Linux, for example h", SysRq),
         new("stop", "", "stop the guest and its clock", (c, _) => Stop(c)),
         new("cont", "", "let it go on", (c, _) => Silently(c.Vm.Resume)),
+        new("save", "[FILE] [live]", "save the VM to a file, from which 'bunraku restore' goes on; live: the guest runs meanwhile",
+            Save) { Complete = (_, n) => n == 1 ? ["live"] : [] },
         new("quit", "", "end the guest", (c, _) => Silently(() => c.Vm.End(HostEnd.Quit))),
         new("help", "[COMMAND]", "this list, or one command", Help) { Alias = "?", Complete = (c, _) => c.Commands.All.Select(m => m.Words[0]) },
     ];
@@ -51,6 +53,16 @@ public static class StandardCommands
     {
         context.Vm.Pause();
         return TextLayout.Paragraph("the guest is stopped; 'cont' lets it go on", context.Width);
+    }
+
+    private static string Save(MonitorContext context, IReadOnlyList<string> arguments)
+    {
+        const string word = "live";
+        bool live = arguments.Count > 0 && arguments[^1] == word;
+        string path = arguments.Count > (live ? 1 : 0) ? arguments[0] : context.Vm.DefaultSnapshot ?? throw new MonitorException("name the file");
+        if (arguments.Count == 2 && !live) throw new MonitorException($"'{arguments[1]}' is not '{word}'");
+        long bytes = context.Vm.Save(path, live, lasting: true);
+        return TextLayout.Paragraph($"saved to {path}, {ByteSize.Format((ulong)bytes)}", context.Width);
     }
 
     private static string Status(MonitorContext context)

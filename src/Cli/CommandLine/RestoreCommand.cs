@@ -1,0 +1,61 @@
+using System.CommandLine;
+
+namespace Bunraku.Cli.CommandLine;
+
+/// <summary>The options of <c>bunraku restore</c>: what is the host's choice; the rest is in the snapshot.</summary>
+internal sealed class RestoreCommand : Command
+{
+    private readonly Argument<string?> _file = new("FILE") { Arity = ArgumentArity.ZeroOrOne, Description = "the snapshot" };
+    private readonly Option<string?> _engine = SingleValue.Text("--engine", "NAME", "what executes the guest: auto or a name from 'bunraku engines' (default auto)",
+        [.. KnownEngines.All.Select(e => e.Name), "auto"]);
+    private readonly Option<MemoryBacking?> _backing =
+        SingleValue.Parsed<MemoryBacking?>("--memory-backing", "lazy|copy",
+        "read pages of memory when they are touched, or all before the guest runs (default lazy; the file must stay as it is)", ParseBacking, "lazy", "copy");
+    private readonly Option<SerialTarget?> _serial =
+        SingleValue.Parsed<SerialTarget?>("--serial", "TARGET", "where the guest's console goes: stdio, file:PATH or none (default stdio)",
+        t => SerialTarget.Parse(t), "stdio", "file:", "none");
+    private readonly Option<TimeSpan?> _timeout =
+        SingleValue.Parsed<TimeSpan?>("--timeout", "DURATION", "end with status 124 after this time, for example 10s or 2m", t => Quantities.ParseDuration(t));
+    private readonly Option<string?> _saveTo =
+        SingleValue.Text("--save-to", "FILE", "save the VM there when it is ended from outside: by a time limit, a signal or the monitor's quit");
+    private readonly Option<bool> _stats = SingleValue.Flag("--stats", "print times, instructions, exits, memory and what took the time at the end");
+
+    public RestoreCommand() : base("restore", "Go on with a VM that was saved, or run one COMMAND in one that waits for it (after --)")
+    {
+        Arguments.Add(_file);
+        foreach (Option option in (Option[])[_engine, _backing, _serial, _timeout, _saveTo, _stats]) Options.Add(option);
+    }
+
+    /// <param name="command">What stood behind <c>--</c>, or null.</param>
+    /// <exception cref="UsageException">Options that do not go together, or with the snapshot.</exception>
+    /// <exception cref="CannotStartException">The file is no snapshot.</exception>
+    public RunOptions Read(ParseResult parsed, IReadOnlyList<string>? command)
+    {
+        if (parsed.GetValue(_file) is not { Length: > 0 } file) throw new UsageException("name the snapshot's file");
+        if (command is { Count: 0 }) throw new UsageException("a command is missing behind --");
+        SnapshotInfo saved = SnapshotInfo.Read(file);
+        if (saved.Waits && command is null) throw new UsageException($"the guest in {file} waits for a command: give one behind --");
+        if (!saved.Waits && command is not null) throw new UsageException($"the guest in {file} takes no command behind --: it goes on with what it did");
+        return new RunOptions
+        {
+            RestoreFrom = file,
+            MemoryBacking = parsed.GetValue(_backing) ?? MemoryBacking.Lazy,
+            Memory = saved.Memory,
+            Cpus = saved.Cpus,
+            Engine = parsed.GetValue(_engine) ?? "auto",
+            Serial = parsed.GetValue(_serial) ?? new SerialTarget(SerialKind.Stdio),
+            Timeout = parsed.GetValue(_timeout),
+            SaveTo = parsed.GetValue(_saveTo),
+            Stats = parsed.GetValue(_stats),
+            SampleWork = parsed.GetValue(_stats),
+            Command = command ?? saved.Command,
+        };
+    }
+
+    private static MemoryBacking? ParseBacking(string text) => text switch
+    {
+        "lazy" => MemoryBacking.Lazy,
+        "copy" => MemoryBacking.Copy,
+        _ => throw new UsageException(Nearest.Message("memory backing", text, ["lazy", "copy"])),
+    };
+}
