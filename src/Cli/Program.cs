@@ -19,6 +19,7 @@ internal static class Program
                 Request.Run run => RunGuest.Run(run.Options, lost),
                 Request.Engines => EnginesCommand.Print(KnownEngines.All, Console.Out),
                 Request.Image image => ImageCommands.Run(image.What, Console.Out),
+                Request.Control control => ControlClients.Run(control.What, Console.Out),
                 Request.PopekGoldberg lab => PopekGoldbergCommand.Run(lab.Options, KnownEngines.Techniques, Console.Out),
                 Request.Help help => Print(HelpText.For(help.Command, help.Path, Consoles.Width(Console.Out))),
                 Request.CpuModels => Print(CpuHelp.Text(Consoles.Width(Console.Out))),

@@ -52,11 +52,18 @@ public abstract partial class VirtualMachine
     /// <exception cref="ObjectDisposedException">It has come to its end.</exception>
     public MachineState Save()
     {
+        lock (_pauseLock) return new MachineState(SaveParts(), MemoryImage.Of(Memory));
+    }
+
+    /// <summary>The same without RAM, which is not to be looked at before: a reset that was under way is done here, and writes there.</summary>
+    /// <inheritdoc cref="Save"/>
+    public IReadOnlyList<SavedState> SaveParts()
+    {
         lock (_pauseLock)
         {
             RequirePause();
             if (_resetPending) Reset(); // the guest was told to begin anew: it must not go on where the state is restored
-            return new MachineState([.. Parts().Select(p => WithLock(p, () => StateSerializer.Save(p)))], MemoryImage.Of(Memory));
+            return [.. Parts().Select(p => WithLock(p, () => StateSerializer.Save(p)))];
         }
     }
 
@@ -67,7 +74,14 @@ public abstract partial class VirtualMachine
     /// <exception cref="StateFormatException">The state does not fit; the machine is of no use any more if the message names a device or a vCPU.</exception>
     /// <exception cref="InvalidOperationException">The machine is not paused.</exception>
     /// <exception cref="ObjectDisposedException">It has come to its end.</exception>
-    public void Restore(MachineState state)
+    public void Restore(MachineState state) => Restore(state.Parts, () => state.Memory.CopyTo(Memory));
+
+    /// <summary>The same, for who has written the RAM already, as a device writes.</summary>
+    /// <param name="saved">See <see cref="SaveParts"/>.</param>
+    /// <inheritdoc cref="Restore(MachineState)"/>
+    public void RestoreParts(IReadOnlyList<SavedState> saved) => Restore(saved, Memory.Code.AllWritten);
+
+    private void Restore(IReadOnlyList<SavedState> states, Action restoreMemory)
     {
         lock (_pauseLock)
         {
@@ -75,7 +89,7 @@ public abstract partial class VirtualMachine
             _resetPending = false; // of the guest that was here
             IStateful[] parts = [.. Parts()];
             Dictionary<string, SavedState> saved = [];
-            foreach (SavedState part in state.Parts)
+            foreach (SavedState part in states)
             {
                 if (!saved.TryAdd(part.Id, part)) throw new StateFormatException($"the saved machine has {part.Id} twice");
             }
@@ -83,7 +97,7 @@ public abstract partial class VirtualMachine
             if (missing.Length > 0) throw new StateFormatException($"the saved machine has no {string.Join(", ", missing)}");
             if (unknown.Length > 0) throw new StateFormatException($"this machine has no {string.Join(", ", unknown)}, the saved one has");
             StateSerializer.Restore(parts[0], saved[parts[0].Id]); // before anything is changed
-            state.Memory.CopyTo(Memory);
+            restoreMemory();
             foreach (IStateful part in parts.Skip(1)) WithLock(part, () => StateSerializer.Restore(part, saved[part.Id]));
         }
     }

@@ -17,7 +17,7 @@ namespace Bunraku.Sessions;
 /// Members are for any thread but the VM's own, on which observers and devices are called, unless they say otherwise. Disposal ends the guest and every thread
 /// that the VM has started; afterwards only <see cref="State"/>, <see cref="Ended"/>, <see cref="EngineName"/> and results that were taken before are of use.
 /// </remarks>
-public sealed class Vm : IAsyncDisposable, IDisposable
+public sealed partial class Vm : IAsyncDisposable, IDisposable
 {
     private const int Sigint = 2;
 
@@ -65,12 +65,13 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         if (builder.Memory > HostProcess.TotalMemory)
             throw new CannotStartException($"{Option(nameof(VmOptions.Memory))} {ByteSize.Format(builder.Memory)}: this host has only "
                 + $"{ByteSize.Format(HostProcess.TotalMemory)}");
-        GuestImage image = Guarded(() => GuestImage.Prepare(
-            builder, _words, builder.Progress, cancel, separateErrors: builder.Console is not null || builder.Errors is not null));
+        bool separateErrors = builder.Console is not null || builder.Errors is not null;
+        GuestImage image = builder.Incoming is { } incoming ? incoming.ToImage(() => GuestImage.Prepare(builder, _words, null, separateErrors: separateErrors))
+            : Guarded(() => GuestImage.Prepare(builder, _words, builder.Progress, cancel, separateErrors));
 
         IVmObserver[] observers = builder.OnExit is { } hook ? [.. builder.Observers, new ExitHook(hook)] : [.. builder.Observers];
         if (observers.Length > 0) _observers = new Observers(this, observers);
-        _disks = new GuestDisks(builder);
+        _disks = new GuestDisks(builder, builder.Incoming?.DiskShapes);
         try
         {
             _networks = new GuestNetworks(builder);
@@ -112,6 +113,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         }
         if (_observers is not null) _vm.AfterReset += _observers.Reset; // behind the board's, which boots the guest
         foreach (X86CpuThread cpu in _vm.Cpus) cpu.OnExit = OnExit;
+        _description = builder.Parts.Count > 0 ? null : MachineDescription.Of(builder, image, _vm, _engine.Name, _disks.Shapes);
         _created = SinceBeginning();
     }
 
@@ -245,6 +247,7 @@ public sealed class Vm : IAsyncDisposable, IDisposable
             ObjectDisposedException.ThrowIf(_disposed, this);
             if (_options.Timeout is { } timeout) _timeout = new Timer(_ => End(HostEnd.TimedOut), null, timeout, System.Threading.Timeout.InfiniteTimeSpan);
             _vm.Start();
+            GoOnFromElsewhere();
             if (_options.SampleWork) _sampler = WorkSampler.Begin(_vm, () => _paused);
             _run = Task.Run(FinishAsync);
         }
@@ -349,6 +352,9 @@ public sealed class Vm : IAsyncDisposable, IDisposable
     /// </summary>
     /// <param name="id">Null: a random one.</param>
     public void RenewGeneration(Guid? id = null) => _machine.Generation.Renew(id);
+
+    /// <summary>Presses the power button: an operating system that listens to it shuts down.</summary>
+    public void PressPowerButton() => _machine.PressPowerButton();
 
     /// <summary>Sends the guest an NMI, as the button of a server does.</summary>
     public void PulseNmi() => _machine.PulseNmi();

@@ -14,6 +14,8 @@ internal abstract record Request
 
     internal sealed record Image(ImageRequest What) : Request;
 
+    internal sealed record Control(ControlRequests What) : Request;
+
     internal sealed record PopekGoldberg(LabOptions Options) : Request;
 
     /// <summary>The help of one command.</summary>
@@ -45,10 +47,11 @@ internal static class CommandLineParser
         var engines = new Command("engines", "Say which engines can run here, and why the others cannot");
         var lab = new LabCommand();
         var image = new ImageCommand();
+        var control = new ControlCommands();
         var words = new Argument<string[]>("COMMAND") { Arity = ArgumentArity.ZeroOrMore, Description = "a command; without one, what there is" };
         var help = new Command("help", "Explain a command") { words };
         var root = new RootCommand("Bunraku, a virtual machine monitor: runs unmodified operating systems on a processor written in C#.") { run, engines, image,
-            lab, help };
+            control.List, control.Stop, control.Kill, control.Monitor, control.Migrate, control.Receive, lab, help };
         words.CompletionSources.Add([.. root.Subcommands.Select(c => c.Name)]);
         var configuration = new ParserConfiguration { EnablePosixBundling = false, ResponseFileTokenReplacer = null };
         ParseResult parsed = root.Parse(own, configuration);
@@ -71,7 +74,10 @@ internal static class CommandLineParser
         if (asked == run)
             return run.AsksForCpus(parsed) ? new Request.CpuModels() : run.AsksForEngines(parsed) ? new Request.Engines()
             : new Request.Run(run.Read(parsed, command));
-        if (command is not null) throw new UsageException("a command behind -- goes with 'run'");
+        if (asked == control.Monitor) return new Request.Control(control.ReadMonitor(parsed, command));
+        if (command is not null) throw new UsageException("a command behind -- goes with 'run' and 'monitor'");
+        if (asked == control.Receive) return new Request.Run(control.ReadReceive(parsed));
+        if (control.Has(asked)) return new Request.Control(control.Read(parsed));
         if (asked == engines) return new Request.Engines();
         if (image.Subcommands.Contains(asked)) return new Request.Image(image.Read(parsed));
         return lab.AsksForCpus(parsed) ? new Request.CpuModels() : lab.AsksForEngines(parsed) ? new Request.Engines()
