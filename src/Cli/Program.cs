@@ -20,6 +20,7 @@ internal static class Program
                 Request.Engines => EnginesCommand.Print(KnownEngines.All, Console.Out),
                 Request.Image image => ImageCommands.Run(image.What, Console.Out),
                 Request.Cache cache => CacheCommands.Run(cache.What, Console.Out),
+                Request.Control control => ControlClients.Run(control.What, Console.Out),
                 Request.PopekGoldberg lab => PopekGoldbergCommand.Run(lab.Options, KnownEngines.Techniques, Console.Out),
                 Request.Help help => Print(HelpText.For(help.Command, help.Path, Consoles.Width(Console.Out))),
                 Request.CpuModels => Print(CpuHelp.Text(Consoles.Width(Console.Out))),

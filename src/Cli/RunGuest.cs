@@ -3,6 +3,7 @@ using Bunraku.Cli.CommandLine;
 using Bunraku.Hypervisor;
 using Bunraku.Machine;
 using Bunraku.Platform;
+using Bunraku.Sessions.Control;
 
 namespace Bunraku.Cli;
 
@@ -17,12 +18,14 @@ internal static class RunGuest
     public static int Run(RunOptions options, List<CannotWriteException> lost)
     {
         options = WithScript(options);
+        using ControlServer? control = options.Name is { } name ? new ControlServer(ControlClients.Folder, name) : null;
         using ReportFile? json = options.StatsJson is { } path ? new ReportFile(path, "--stats-json") : null;
         using var host = new ConsoleHost(options);
         using ExitTrace? trace = options.Trace is { } target ? new ExitTrace(target) : null;
         using PerfMap? map = options.PerfMap ? new PerfMap("--perf-map") : null;
         if (Build(options, host, trace, map) is not { } built) return ExitStatus.Signal + host.Signal;
         using Vm vm = built;
+        control?.Attach(vm);
         VmResult result = host.Run(vm);
         Explain(result, vm);
         if (trace?.Error is { } broken) lost.Add(broken);
@@ -51,7 +54,7 @@ internal static class RunGuest
     {
         try
         {
-            return new VmBuilder(KnownEngines.With(options.CheckInterval, options.Direct), options)
+            VmBuilder builder = new VmBuilder(KnownEngines.With(options.CheckInterval, options.Direct), options)
             {
                 Terminal = host.GuestTerminal,
                 Started = StartOfProgram() ?? HostProcess.StartTime,
@@ -67,7 +70,10 @@ internal static class RunGuest
                 Kept = Terminal.Is(ConsoleHost.Stderr) ? text => Console.Error.WriteLine("bunraku: " + text) : null,
                 Progress = text => Console.Error.WriteLine("bunraku: " + text),
                 Words = OptionWords.CommandLine,
-            }.Build(host.Interrupted);
+            };
+            if (options.Incoming is not { } from) return builder.Build(host.Interrupted);
+            using Stream stream = from.Accept(host.Interrupted);
+            return Vm.ReceiveAsync(stream, builder, cancel: host.Interrupted).GetAwaiter().GetResult();
         }
         // A package manager that got the same signal may have failed before it could be cancelled.
         catch (Exception e) when (host.Signal != 0 && e is (OperationCanceledException or SessionException))
@@ -88,7 +94,7 @@ internal static class RunGuest
 
     /// <summary>Standard input that is no terminal is a script for the guest's shell: clean output, its own status, and an end.</summary>
     private static RunOptions WithScript(RunOptions options) =>
-        options is { Command: null, Kernel: null, Bios: null, RestoreFrom: null, Serial.Kind: SerialKind.Stdio } && options.Guest != HelloGuest.Name
+        options is { Command: null, Kernel: null, Bios: null, RestoreFrom: null, Incoming: null, Serial.Kind: SerialKind.Stdio } && options.Guest != HelloGuest.Name
             && !Terminal.Is(ConsoleHost.Stdin) ? options with { Command = ["sh"] } : options;
 
     /// <summary>When the script ./bunraku handed over, which may have built for a minute in the same process before; null without the script.</summary>
@@ -116,6 +122,9 @@ internal static class RunGuest
                 break;
             case StopReason.EngineError:
                 yield return $"internal error, please report it: {result.Cause.Message}";
+                break;
+            case StopReason.HostRequest when result.HostEnd == HostEnd.Migrated:
+                yield return "the guest goes on where it was moved to";
                 break;
             case StopReason.Reset when result.CommandStatus is null:
                 yield return "the guest reset the machine";

@@ -1,5 +1,6 @@
 using Bunraku.Engine.Check;
 using Bunraku.Processor.X86;
+using Bunraku.Sessions.Migration;
 
 namespace Bunraku.Cli;
 
@@ -53,6 +54,10 @@ internal sealed record RunOptions : VmOptions
     public bool Stats { get; init; }
     public string? StatsJson { get; init; }
     public TraceTarget? Trace { get; init; }
+    /// <summary>The VM answers at a control socket of this name; null: it has none.</summary>
+    public string? Name { get; init; }
+    /// <summary>Where a VM that runs elsewhere comes from, which says what it is; null: one is booted.</summary>
+    public MigrationAddress? Incoming { get; init; }
     /// <summary>Write a map of emitted code for Linux's perf.</summary>
     public bool PerfMap { get; init; }
 }

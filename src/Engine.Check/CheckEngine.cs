@@ -69,6 +69,9 @@ internal sealed class CheckVm : IX86Vm, IMemoryMapObserver
 
     public bool HonoursPageRights => _subjectVm.HonoursPageRights && _referenceVm.HonoursPageRights;
 
+    /// <summary>The reference would find them gone at another instruction than the subject did.</summary>
+    public bool LosesRightsAnyTime => false;
+
     public IX86Cpu CreateCpu(int index)
     {
         if (_cpu != null)

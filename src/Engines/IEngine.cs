@@ -39,6 +39,9 @@ public interface IEngineVm : IDisposable
     /// <summary>vCPUs obey <see cref="GuestMemory.Rights"/>.</summary>
     bool HonoursPageRights => false;
 
+    /// <summary>Rights may be taken away at any moment while vCPUs run, by any thread, as a log of written pages does.</summary>
+    bool LosesRightsAnyTime => HonoursPageRights;
+
     /// <summary>Virtual time stopped, no vCPU runs: clocks and timers that the engine keeps for the guest stand still until <see cref="ResumeTime"/>.</summary>
     void SuspendTime()
     {

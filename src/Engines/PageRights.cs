@@ -1,3 +1,5 @@
+using System.Numerics;
+
 namespace Bunraku.Engines;
 
 /// <summary>What may be done with a page of guest memory.</summary>
@@ -42,7 +44,7 @@ public sealed class PageRightsTable
 
     /// <summary>Called before a device writes to a page without <see cref="PageRights.Write"/>, with the page's offset in the backing memory. The write happens
     /// in any case. On the thread that writes. That may be a vCPU's inside <see cref="IVirtualCpu.Enter"/>, with the interrupt controllers' lock held: do not
-    /// call <see cref="Set"/> there.</summary>
+    /// call <see cref="Set(ulong, ulong, PageRights)"/> there.</summary>
     public Action<ulong>? DeviceWriteRefused { get; set; }
 
     /// <summary>Rights were taken away at some time, and may have been given back.</summary>
@@ -72,6 +74,27 @@ public sealed class PageRightsTable
         lock (_lock)
         {
             if (Store(offset, length, rights)) Revoke();
+        }
+    }
+
+    /// <summary>The same for single pages, all at once.</summary>
+    /// <param name="offset">Of the first page in the backing memory: a multiple of 4096.</param>
+    /// <param name="pages">One bit for each page, the first one's in bit 0 of the first word. Those whose bit is clear keep their rights.</param>
+    public void Set(ulong offset, ReadOnlySpan<ulong> pages, PageRights rights)
+    {
+        const int pagesPerWord = 64;
+        lock (_lock)
+        {
+            bool isLess = false;
+            for (int word = 0; word < pages.Length; word++)
+            {
+                for (ulong left = pages[word]; left != 0; left &= left - 1)
+                {
+                    ulong page = (ulong)(word * pagesPerWord + BitOperations.TrailingZeroCount(left));
+                    isLess |= Store(offset + (page << GuestMemory.PageShift), GuestMemory.PageSize, rights);
+                }
+            }
+            if (isLess) Revoke();
         }
     }
 

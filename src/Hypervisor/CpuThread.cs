@@ -257,7 +257,7 @@ public abstract class CpuThread : IDisposable
                 LookForEvents(); // the vCPU itself remembers that it waits, but it may have been told to go on before
                 return ExitAction.Continue;
 
-            case ExitKind.Refused when _vm.PageViolation is { } answer && answer(this, exit):
+            case ExitKind.Refused when _vm.Allows(this, exit):
                 return ExitAction.Continue;
 
             case ExitKind.Refused:

@@ -52,11 +52,18 @@ public abstract partial class VirtualMachine
     /// <exception cref="ObjectDisposedException">It has come to its end.</exception>
     public MachineState Save()
     {
+        lock (_pauseLock) return new MachineState(SaveParts(), MemoryImage.Of(Memory));
+    }
+
+    /// <summary>The same without RAM, which is not to be looked at before: a reset that was under way is done here, and writes there.</summary>
+    /// <inheritdoc cref="Save()"/>
+    public IReadOnlyList<SavedState> SaveParts()
+    {
         lock (_pauseLock)
         {
             RequirePause();
             if (_resetPending) Reset(); // the guest was told to begin anew: it must not go on where the state is restored
-            return new MachineState([.. Parts().Select(p => WithLock(p, () => StateSerializer.Save(p)))], MemoryImage.Of(Memory));
+            return [.. Parts().Select(p => WithLock(p, () => StateSerializer.Save(p)))];
         }
     }
 
@@ -67,10 +74,9 @@ public abstract partial class VirtualMachine
     {
         lock (_pauseLock)
         {
-            RequirePause();
-            if (_resetPending) Reset();
+            IReadOnlyList<SavedState> parts = SaveParts();
             memory(Memory);
-            return [.. Parts().Select(p => WithLock(p, () => StateSerializer.Save(p)))];
+            return parts;
         }
     }
 
@@ -83,10 +89,18 @@ public abstract partial class VirtualMachine
     /// <exception cref="ObjectDisposedException">It has come to its end.</exception>
     public void Restore(MachineState state) => Restore(state.Parts, state.Memory);
 
+    /// <summary>The same from parts that were kept apart.</summary>
     /// <param name="saved">The parts.</param>
     /// <param name="memory">What the RAM is to hold.</param>
     /// <inheritdoc cref="Restore(MachineState)"/>
-    public void Restore(IReadOnlyList<SavedState> saved, IMemoryContent memory)
+    public void Restore(IReadOnlyList<SavedState> saved, IMemoryContent memory) => Restore(saved, () => memory.CopyTo(Memory));
+
+    /// <summary>The same, for who has written the RAM already, as a device writes.</summary>
+    /// <param name="saved">See <see cref="SaveParts"/>.</param>
+    /// <inheritdoc cref="Restore(MachineState)"/>
+    public void RestoreParts(IReadOnlyList<SavedState> saved) => Restore(saved, Memory.Code.AllWritten);
+
+    private void Restore(IReadOnlyList<SavedState> saved, Action restoreMemory)
     {
         lock (_pauseLock)
         {
@@ -102,7 +116,7 @@ public abstract partial class VirtualMachine
             if (missing.Length > 0) throw new StateFormatException($"the saved machine has no {string.Join(", ", missing)}");
             if (unknown.Length > 0) throw new StateFormatException($"this machine has no {string.Join(", ", unknown)}, the saved one has");
             StateSerializer.Restore(parts[0], states[parts[0].Id]); // before anything is changed
-            memory.CopyTo(Memory);
+            restoreMemory();
             foreach (IStateful part in parts.Skip(1)) WithLock(part, () => StateSerializer.Restore(part, states[part.Id]));
         }
     }

@@ -65,6 +65,7 @@ public abstract partial class VirtualMachine : IDisposable
     private readonly CpuTimeControl? _cpuTime;
     private readonly TaskCompletionSource<StopCause> _stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private IEngineVm? _engineVm;
+    private ProtectedPageLog? _protectedPages; // null: the engine has a log of its own
     private bool _paused, _disposed; // guarded by _pauseLock
 
     /// <summary>
@@ -97,7 +98,8 @@ public abstract partial class VirtualMachine : IDisposable
     protected void Use(IEngineVm vm)
     {
         _engineVm = vm;
-        if (vm.DirtyPages is { } dirty) DirtyPages = new DirtyPageLog(dirty, Memory);
+        if (vm.DirtyPages is null && vm.LosesRightsAnyTime) _protectedPages = new ProtectedPageLog(Memory);
+        if ((vm.DirtyPages ?? _protectedPages) is { } dirty) DirtyPages = new DirtyPageLog(dirty, Memory);
     }
 
     /// <summary>Adds the next vCPU. Before the start; the machine disposes of it.</summary>
@@ -125,7 +127,10 @@ public abstract partial class VirtualMachine : IDisposable
     /// <summary>How the host is to schedule the vCPUs; null when it just does.</summary>
     internal CpuTimeControl? CpuTime => _cpuTime;
 
-    /// <summary>Which pages the guest's processors and its devices write to; null when the engine does not say.</summary>
+    /// <summary>
+    /// Which pages the guest's processors and its devices write to; null when the engine neither says it nor honours rights to pages. It uses those of
+    /// <see cref="GuestMemory.Rights"/> where the engine has no log: nobody else changes them while it is on.
+    /// </summary>
     public IDirtyPageLog? DirtyPages { get; private set; }
 
     /// <summary>
@@ -152,6 +157,9 @@ public abstract partial class VirtualMachine : IDisposable
     /// the start; called on the vCPU's thread, without any lock. Null, or false: the VM ends.
     /// </summary>
     public Func<CpuThread, VmExit, bool>? PageViolation { get; set; }
+
+    /// <summary>Answers a refused access by the log of pages, or as <see cref="PageViolation"/> says.</summary>
+    internal bool Allows(CpuThread cpu, VmExit exit) => _protectedPages?.Note(exit) == true || PageViolation?.Invoke(cpu, exit) == true;
 
     /// <summary>
     /// The lock that all interrupt controllers share, those of the vCPUs and those of the board, since a message or an acknowledge passes from one to the

@@ -25,6 +25,15 @@ public static unsafe class HostFile
         return Libc.Statx(Libc.CurrentFolder, path, 0, Libc.StatxType, &status) == 0 && (status.Mode & TypeMask) != Regular;
     }
 
+    /// <summary>The path is a folder, and no symbolic link to one, that belongs to this process's user and that nobody else can look or write into.</summary>
+    public static bool IsPrivateFolder(string path)
+    {
+        const ushort folder = 0x4000, others = 0x3F;
+        Libc.FileStatus status;
+        return Libc.Statx(Libc.CurrentFolder, path, Libc.NoFollow, Libc.StatxType | Libc.StatxMode | Libc.StatxOwner, &status) == 0
+            && (status.Mode & TypeMask) == folder && (status.Mode & others) == 0 && status.Owner == Libc.UserId();
+    }
+
     /// <summary>The path leads to a character or block device. False when there is no such file.</summary>
     /// <remarks>Linux manual page statx(2); asked without opening, for opening some devices waits or does something.</remarks>
     public static bool IsDevice(string path)

@@ -38,6 +38,9 @@ public static unsafe class HostProcess
         }
     }
 
+    /// <summary>The number of the user as whom this process acts.</summary>
+    public static uint UserId => Libc.UserId();
+
     /// <summary>Stops this process as SIGSTOP does; returns when it was continued.</summary>
     public static void Suspend()
     {

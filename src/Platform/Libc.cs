@@ -40,12 +40,18 @@ internal static unsafe partial class Libc
     public static partial int Close(int fd);
 
     public const int CurrentFolder = -100;
-    public const uint StatxType = 1;
+    public const uint StatxType = 1, StatxMode = 2, StatxOwner = 8;
+    /// <summary>statx: a symbolic link itself.</summary>
+    public const int NoFollow = 0x100;
+
+    [LibraryImport("libc", EntryPoint = "geteuid")]
+    public static partial uint UserId();
 
     /// <summary>struct statx of linux/stat.h, as far as it is read.</summary>
     [StructLayout(LayoutKind.Explicit, Size = 256)]
     public struct FileStatus
     {
+        [FieldOffset(20)] public uint Owner;
         [FieldOffset(28)] public ushort Mode;
         [FieldOffset(32)] public ulong Inode;
         [FieldOffset(48)] public ulong Blocks;

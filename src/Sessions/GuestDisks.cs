@@ -37,10 +37,11 @@ internal sealed class GuestDisks : IDisposable
 {
     private const int MostQueues = 8;
 
-    private readonly List<(string Path, IBlockBackend Disk)> _disks = [];
+    private readonly List<(string Path, GuestDisk Disk)> _disks = [];
 
+    /// <param name="shapes">Of the disks, and the discs behind them, which are opened later: another machine has them. Null: they are opened at once.</param>
     /// <exception cref="CannotStartException">A disk cannot be had.</exception>
-    public GuestDisks(VmOptions options)
+    public GuestDisks(VmOptions options, IReadOnlyList<DiskShape>? shapes = null)
     {
         var parts = new List<IBoardPart>();
         var drives = new List<SataDrive>();
@@ -48,16 +49,14 @@ internal sealed class GuestDisks : IDisposable
         {
             foreach (VmDisk disk in options.Disks)
             {
-                IBlockBackend backend = disk.Throwaway ? DiskImage.OpenThrowaway(disk.Image) : DiskImage.Open(disk.Image);
-                string id = $"disk{_disks.Count}";
-                _disks.Add((disk.Image.Path, backend));
+                GuestDisk backend = Make(disk.Image.Path, () => disk.Throwaway ? DiskImage.OpenThrowaway(disk.Image) : DiskImage.Open(disk.Image));
+                string id = $"disk{_disks.Count - 1}";
                 if (disk.Bus == DiskBus.Ahci) drives.Add(SataDrive.Disk(backend, disk.Serial.Length > 0 ? disk.Serial : id));
                 else parts.Add(new VirtioPart(new Block(id, backend, disk.Serial, Math.Min(options.Cpus, MostQueues))));
             }
             foreach (string path in options.CompactDiscs)
             {
-                IBlockBackend disc = DiskImage.Open(new DiskOptions(path) { Format = ImageFormat.Raw, ReadOnly = true });
-                _disks.Add((path, disc));
+                GuestDisk disc = Make(path, () => DiskImage.Open(new DiskOptions(path) { Format = ImageFormat.Raw, ReadOnly = true }));
                 drives.Add(SataDrive.CompactDisc(disc));
             }
         }
@@ -69,23 +68,44 @@ internal sealed class GuestDisks : IDisposable
         if (drives.Count > 0) parts.Add(new AhciPart(drives));
         if (options.Rng) parts.Add(new VirtioPart(new Entropy("rng")));
         Parts = parts;
+
+        GuestDisk Make(string path, Func<IBlockBackend> open)
+        {
+            GuestDisk disk = shapes is null ? new(path, open) : new(path, open, shapes[_disks.Count]);
+            _disks.Add((path, disk));
+            return disk;
+        }
+    }
+
+    /// <summary>What the guest sees of the disks, and of the discs behind them.</summary>
+    public IReadOnlyList<DiskShape> Shapes => [.. _disks.Select(d => d.Disk.Shape)];
+
+    /// <summary>Opens those that are closed. While the machine is paused.</summary>
+    /// <exception cref="IOException">One cannot be had, or is another one.</exception>
+    public void Open()
+    {
+        foreach ((_, GuestDisk disk) in _disks) disk.Open();
+    }
+
+    /// <summary>Closes all, for another machine. While the machine is paused.</summary>
+    /// <exception cref="IOException">What was written cannot be made lasting.</exception>
+    public void Close()
+    {
+        foreach ((_, GuestDisk disk) in _disks) disk.Close();
     }
 
     /// <summary>What goes on the board.</summary>
     public IReadOnlyList<IBoardPart> Parts { get; } = [];
 
-    /// <summary>Bytes of each, of the disks first and then of the discs.</summary>
-    public IReadOnlyList<ulong> Sizes => [.. _disks.Select(d => d.Disk.Length)];
-
     /// <summary>Writes what the guest has written and not asked to be lasting. Null, or what went wrong.</summary>
     public CannotWriteException? Flush()
     {
         CannotWriteException? failure = null;
-        foreach ((string path, IBlockBackend disk) in _disks)
+        foreach ((string path, GuestDisk disk) in _disks)
         {
             try
             {
-                if (!disk.IsReadOnly) disk.Flush();
+                if (disk is { IsReadOnly: false, IsOpen: true }) disk.Flush();
             }
             catch (IOException e)
             {
@@ -98,6 +118,6 @@ internal sealed class GuestDisks : IDisposable
     /// <summary>Closes the images. Behind the machine's end.</summary>
     public void Dispose()
     {
-        foreach ((_, IBlockBackend disk) in _disks) disk.Dispose();
+        foreach ((_, GuestDisk disk) in _disks) disk.Dispose();
     }
 }

@@ -187,8 +187,23 @@ internal sealed class GuestMachine
     /// <summary>What the guest's kernel last printed where nobody saw it, because a command has the console.</summary>
     public string HiddenMessages => Encoding.UTF8.GetString([.. _kernelMessages]);
 
+    /// <summary>
+    /// Why the guest cannot go on in another process: what its console, or a command's streams, have under way is in this one. Null: it can.
+    /// </summary>
+    public string? WhyItStays
+    {
+        get
+        {
+            if (_wiring != GuestConsole.Shell) return "it runs a command, whose streams and status belong to this process";
+            lock (_inputLock) return _held is null ? null : "it is still booting, and what was typed waits here";
+        }
+    }
+
     /// <summary>The guest's generation.</summary>
     public VmGeneration Generation => _board.Generation;
+
+    /// <summary>Asks the guest to shut down.</summary>
+    public void PressPowerButton() => _board.PressPowerButton();
 
     /// <summary>A pulse on the machine's NMI wire.</summary>
     public void PulseNmi() => _board.PulseNmi();

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Net;
 using System.Net.NetworkInformation;
+using System.Numerics;
 using System.Text.Json;
 using System.Text.Json.Serialization;
 using System.Text.Json.Serialization.Metadata;
@@ -70,8 +71,8 @@ internal sealed record MachineDescription
     /// <inheritdoc cref="VmOptions.Disks"/>
     public required IReadOnlyList<VmDisk> Disks { get; init; }
 
-    /// <summary>Bytes of each image, of the disks first and then of the discs: with another size it is another one.</summary>
-    public required IReadOnlyList<ulong> DiskSizes { get; init; }
+    /// <summary>Of the disks, and of the discs behind them.</summary>
+    public required IReadOnlyList<DiskShape> DiskShapes { get; init; }
 
     /// <inheritdoc cref="VmOptions.Rng"/>
     public required bool Rng { get; init; }
@@ -123,8 +124,8 @@ internal sealed record MachineDescription
     /// <param name="image">What was booted.</param>
     /// <param name="machine">What came of it.</param>
     /// <param name="engine">Name of its engine.</param>
-    /// <param name="diskSizes">See <see cref="DiskSizes"/>.</param>
-    public static MachineDescription Of(VmOptions options, GuestImage image, X86Machine machine, string engine, IReadOnlyList<ulong> diskSizes) => new()
+    /// <param name="disks">Its disks.</param>
+    public static MachineDescription Of(VmOptions options, GuestImage image, X86Machine machine, string engine, IReadOnlyList<DiskShape> disks) => new()
     {
         Version = CurrentVersion,
         Engine = engine,
@@ -139,7 +140,7 @@ internal sealed record MachineDescription
         TestDevice = options.TestDevice,
         CompactDiscs = [.. options.CompactDiscs.Select(Path.GetFullPath)],
         Disks = [.. options.Disks.Select(d => d with { Image = d.Image with { Path = Path.GetFullPath(d.Image.Path) } })],
-        DiskSizes = diskSizes,
+        DiskShapes = disks,
         Rng = options.Rng,
         Networks = options.Networks,
         NoReboot = options.NoReboot,
@@ -231,7 +232,7 @@ internal sealed record MachineDescription
         StateCheck.Range(RomSize, 0, FirmwareImage.Largest, "description");
         StateCheck.Range(Cpus, 1, 1 << 16, "description");
         StateCheck.Range(Disks.Count + CompactDiscs.Count, 0, MostDevices, "description", "number of disks");
-        StateCheck.Range(DiskSizes.Count, Disks.Count + CompactDiscs.Count, Disks.Count + CompactDiscs.Count, "description", "number of sizes of disks");
+        StateCheck.Range(DiskShapes.Count, Disks.Count + CompactDiscs.Count, Disks.Count + CompactDiscs.Count, "description", "number of sizes of disks");
         StateCheck.Range(Networks.Count, 0, MostDevices, "description", "number of networks");
         if (RomSize % (4 << 10) != 0 || RomSize > 0 != Bios is not null)
             throw new StateFormatException("the description of the machine contradicts itself: firmware");
@@ -243,6 +244,12 @@ internal sealed record MachineDescription
         {
             if (text?.Length > LongestText || text?.Contains('\0') == true)
                 throw new StateFormatException("the description of the machine has a text that is too long, or that ends early");
+        }
+        foreach (DiskShape shape in DiskShapes)
+        {
+            const uint sector = 512;
+            if (shape.Length == 0 || shape.Length % sector != 0 || shape.Granularity < sector || !BitOperations.IsPow2(shape.Granularity))
+                throw new StateFormatException("the description of the machine has a disk that is none");
         }
         foreach (VmDisk disk in Disks) StateCheck.Defined(disk.Bus, "description");
     }

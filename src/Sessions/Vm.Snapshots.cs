@@ -182,9 +182,8 @@ public sealed partial class Vm
             if (disk.Throwaway)
                 throw new CannotSaveException($"disk {disk.Image.Path}", "what the guest wrote to it is in no file; without 'snapshot=on' it would be");
         }
-        return new SnapshotContents(parts, MachineDescription.Of(_options, _image, _vm, _engine.Name, _disks.Sizes),
-            [.. _options.Disks.Select(d => d.Image.Path).Concat(_options.CompactDiscs).Select(FileMark.Of)],
-            _machine.WaitsForCommand ? new WaitingGuest(_vm.Clock.CounterFrequency, _image.Append, _image.Linux!.Token) : null);
+        MachineDescription machine = _description ?? throw new CannotSaveException("the VM", "it has parts of the program that made it");
+        return new SnapshotContents(parts, machine, [.. _options.Disks.Select(d => d.Image.Path).Concat(_options.CompactDiscs).Select(FileMark.Of)], _machine.WaitsForCommand ? new WaitingGuest(_vm.Clock.CounterFrequency, _image.Append, _image.Linux!.Token) : null);
     }
 
     /// <summary>The machine that takes a snapshot's state.</summary>

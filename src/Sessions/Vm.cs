@@ -79,12 +79,14 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
                 + $"{ByteSize.Format(HostProcess.TotalMemory)}");
         (_toldKept, _saveTo) = (builder.Kept, builder.SaveTo);
         _separateErrors = builder.Console is not null || builder.Errors is not null;
-        GuestImage image = _image = Guarded(() => snapshot is not null ? ImageOf(snapshot, builder, _separateErrors, cancel)
-            : GuestImage.Prepare(builder, _words, builder.Progress, cancel, _separateErrors));
+        GuestImage image = _image = builder.Incoming is { } incoming
+            ? incoming.ToImage(() => GuestImage.Prepare(builder, _words, null, separateErrors: _separateErrors))
+            : Guarded(() => snapshot is not null ? ImageOf(snapshot, builder, _separateErrors, cancel)
+                : GuestImage.Prepare(builder, _words, builder.Progress, cancel, _separateErrors));
 
         IVmObserver[] observers = builder.OnExit is { } hook ? [.. builder.Observers, new ExitHook(hook)] : [.. builder.Observers];
         if (observers.Length > 0) _observers = new Observers(this, observers);
-        _disks = new GuestDisks(builder);
+        _disks = new GuestDisks(builder, builder.Incoming?.DiskShapes);
         try
         {
             _networks = new GuestNetworks(builder);
@@ -128,6 +130,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         }
         if (_observers is not null) _vm.AfterReset += _observers.Reset; // behind the board's, which boots the guest
         foreach (X86CpuThread cpu in _vm.Cpus) cpu.OnExit = OnExit;
+        _description = builder.Parts.Count > 0 ? null : MachineDescription.Of(builder, image, _vm, _engine.Name, _disks.Shapes);
         _created = SinceBeginning();
     }
 
@@ -263,6 +266,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
             if (_options.Timeout is { } timeout) _timeout = new Timer(_ => End(HostEnd.TimedOut), null, timeout, System.Threading.Timeout.InfiniteTimeSpan);
             _vm.Start();
             LetRestoredRun();
+            GoOnFromElsewhere();
             if (_options.SampleWork) _sampler = WorkSampler.Begin(_vm, () => _paused);
             _run = Task.Run(FinishAsync);
         }
@@ -378,6 +382,9 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
     /// </summary>
     /// <param name="id">Null: a random one.</param>
     public void RenewGeneration(Guid? id = null) => _machine.Generation.Renew(id);
+
+    /// <summary>Presses the power button: an operating system that listens to it shuts down.</summary>
+    public void PressPowerButton() => _machine.PressPowerButton();
 
     /// <summary>Sends the guest an NMI, as the button of a server does.</summary>
     public void PulseNmi() => _machine.PulseNmi();

@@ -95,6 +95,9 @@ public sealed record VmBuilder : VmOptions
     /// </summary>
     public string? SaveTo { get; init; }
 
+    /// <summary>The machine whose state this one is to take over: nothing is loaded, and disks are opened later. Null: a guest is booted.</summary>
+    internal MachineDescription? Incoming { get; init; }
+
     /// <summary>How messages name options.</summary>
     public VmWords Words { get; init; } = new();
 

@@ -19,6 +19,8 @@ public enum HostEnd
     OutputFailed,
     /// <summary>The token of <see cref="Vm.RunAsync"/> was cancelled.</summary>
     Cancelled,
+    /// <summary>It goes on in another machine: see <see cref="Vm.MigrateAsync(Stream, Migration.MigrationOptions, CancellationToken)"/>.</summary>
+    Migrated,
     /// <summary>A stream or an observer threw an exception, which <see cref="Vm.RunAsync"/> throws on.</summary>
     Failed,
 }

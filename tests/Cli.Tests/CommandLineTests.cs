@@ -123,7 +123,7 @@ public class CommandLineTests
 
     [Fact]
     public void NothingAtAllIsWrongUsageAndNamesTheCommands() =>
-        Assert.Equal("a command is missing: run, engines, image, lab, help; 'bunraku help' explains them",
+        Assert.Equal("a command is missing: run, engines, image, ps, stop, kill, monitor, migrate, receive, lab, help; 'bunraku help' explains them",
             Assert.Throws<UsageException>(() => CommandLineParser.Parse([])).Message);
 
     [Fact]

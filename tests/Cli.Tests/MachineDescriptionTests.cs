@@ -27,7 +27,7 @@ public sealed class MachineDescriptionTests
         TestDevice = true,
         CompactDiscs = ["/tmp/a.iso"],
         Disks = [new VmDisk(new DiskOptions("/tmp/a.qcow2") { Format = ImageFormat.Qcow2, AllowBacking = true }) { Serial = "S", Bus = DiskBus.Ahci }],
-        DiskSizes = [1 << 20, 2048],
+        DiskShapes = [new(1 << 20, 1 << 16, false), new(2048, 4096, true)],
         Rng = true,
         Networks =
         [
@@ -76,7 +76,8 @@ public sealed class MachineDescriptionTests
     [InlineData("525400123456", "5254", "damaged")]
     [InlineData("0123abcd", "../..", "contradicts itself")]
     [InlineData("\"RomSize\":131072", "\"RomSize\":2147483647", "RomSize")]
-    [InlineData("[1048576,2048]", "[1048576]", "sizes")]
+    [InlineData(",{\"Length\":2048,\"Granularity\":4096,\"IsReadOnly\":true}", "", "sizes")]
+    [InlineData("\"Length\":2048", "\"Length\":2047", "a disk that is none")]
     public void What_is_no_description_is_refused_in_one_line(string good, string bad, string says)
     {
         string json = Encoding.UTF8.GetString(Whole().ToJson());

@@ -16,6 +16,8 @@ internal abstract record Request
 
     internal sealed record Cache(CacheRequest What) : Request;
 
+    internal sealed record Control(ControlRequests What) : Request;
+
     internal sealed record PopekGoldberg(LabOptions Options) : Request;
 
     /// <summary>The help of one command.</summary>
@@ -49,10 +51,11 @@ internal static class CommandLineParser
         var image = new ImageCommand();
         var restore = new RestoreCommand();
         var cache = new CacheCommand();
+        var control = new ControlCommands();
         var words = new Argument<string[]>("COMMAND") { Arity = ArgumentArity.ZeroOrMore, Description = "a command; without one, what there is" };
         var help = new Command("help", "Explain a command") { words };
         var root = new RootCommand("Bunraku, a virtual machine monitor: runs unmodified operating systems on a processor written in C#.") { run, restore, engines,
-            image, cache, lab, help };
+            image, cache, control.List, control.Stop, control.Kill, control.Monitor, control.Migrate, control.Receive, lab, help };
         words.CompletionSources.Add([.. root.Subcommands.Select(c => c.Name)]);
         var configuration = new ParserConfiguration { EnablePosixBundling = false, ResponseFileTokenReplacer = null };
         ParseResult parsed = root.Parse(own, configuration);
@@ -76,8 +79,11 @@ internal static class CommandLineParser
             return run.AsksForCpus(parsed) ? new Request.CpuModels() : run.AsksForEngines(parsed) ? new Request.Engines()
             : new Request.Run(run.Read(parsed, command));
         if (asked == restore) return new Request.Run(restore.Read(parsed, command));
-        if (command is not null) throw new UsageException("a command behind -- goes with 'run' or 'restore'");
+        if (asked == control.Monitor) return new Request.Control(control.ReadMonitor(parsed, command));
+        if (command is not null) throw new UsageException("a command behind -- goes with 'run', 'restore' and 'monitor'");
         if (cache.Subcommands.Contains(asked)) return new Request.Cache(cache.Read(parsed));
+        if (asked == control.Receive) return new Request.Run(control.ReadReceive(parsed));
+        if (control.Has(asked)) return new Request.Control(control.Read(parsed));
         if (asked == engines) return new Request.Engines();
         if (image.Subcommands.Contains(asked)) return new Request.Image(image.Read(parsed));
         return lab.AsksForCpus(parsed) ? new Request.CpuModels() : lab.AsksForEngines(parsed) ? new Request.Engines()

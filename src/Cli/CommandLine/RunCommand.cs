@@ -29,6 +29,8 @@ internal sealed class RunCommand : Command
         AllowMultipleArgumentsPerToken = false,
     };
     private readonly Option<string?> _append = SingleValue.Text("--append", "STRING", "added to the kernel's command line");
+    private readonly Option<string?> _name = SingleValue.Parsed<string?>("--name", "NAME",
+        "answer to this name: 'bunraku ps', stop, kill, monitor and migrate reach the VM by it", ControlRequests.ParseName);
     private readonly Option<ulong?> _memory =
         SingleValue.Parsed<ulong?>("--memory", "SIZE", "RAM of the guest, for example 512M, 2G or 1.5G (default 512M)", t => Quantities.ParseSize(t));
     private readonly Option<int?> _cpus =
@@ -119,7 +121,7 @@ internal sealed class RunCommand : Command
     {
         _guest.CompletionSources.Add([.. GuestImage.Names]);
         Arguments.Add(_guest);
-        foreach (Option option in (Option[])[_bios, _kernel, _initrd, _modules, _append, _memory, _cpus, _engine, _localApic, _checkInterval, _direct, _cpu,
+        foreach (Option option in (Option[])[_bios, _kernel, _initrd, _modules, _append, _name, _memory, _cpus, _engine, _localApic, _checkInterval, _direct, _cpu,
             _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _compactDiscs, _networks, _rng,
             _debugExit, _testDevice, _noReboot, _timeout, _stats, _statsJson, _trace, _perfMap, _fresh, _saveTo])
             Options.Add(option);
@@ -191,6 +193,7 @@ internal sealed class RunCommand : Command
             Command = command,
             KeepBooted = !parsed.GetValue(_fresh) && engine != "check",
             SaveTo = parsed.GetValue(_saveTo),
+            Name = parsed.GetValue(_name),
         };
     }
 

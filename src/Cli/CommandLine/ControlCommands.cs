@@ -1,0 +1,107 @@
+using System.CommandLine;
+using Bunraku.Sessions.Control;
+using Bunraku.Sessions.Migration;
+
+namespace Bunraku.Cli.CommandLine;
+
+/// <summary>What a command asks of VMs that run.</summary>
+internal abstract record ControlRequests
+{
+    internal sealed record List : ControlRequests;
+
+    /// <param name="Wait">How long the guest has to shut down before it is ended.</param>
+    internal sealed record Stop(string Name, TimeSpan Wait) : ControlRequests;
+
+    internal sealed record Kill(string Name) : ControlRequests;
+
+    internal sealed record Monitor(string Name, string Line) : ControlRequests;
+
+    internal sealed record Migrate(string Name, MigrationAddress To) : ControlRequests;
+
+    /// <exception cref="UsageException">No VM can have that name.</exception>
+    public static string ParseName(string text) => ControlFolder.IsName(text) ? text
+        : throw new UsageException($"'{text}' is no name of a VM; it has 1 to 64 letters, digits, dots, dashes and underscores");
+}
+
+/// <summary>The commands for VMs that run: <c>bunraku ps</c>, <c>stop</c>, <c>kill</c>, <c>monitor</c>, <c>migrate</c>, and <c>receive</c>.</summary>
+internal sealed class ControlCommands
+{
+    private static readonly TimeSpan s_defaultWait = TimeSpan.FromSeconds(30);
+
+    private readonly Argument<string?> _name = new("NAME") { Arity = ArgumentArity.ZeroOrOne, Description = "of a VM that was started with --name" };
+    private readonly Argument<string?> _target = new("TO")
+    {
+        Arity = ArgumentArity.ZeroOrOne,
+        Description = "unix:PATH or tcp:127.0.0.1:PORT, where 'bunraku receive' waits",
+    };
+    private readonly Argument<string?> _place = new("AT") { Arity = ArgumentArity.ZeroOrOne, Description = "unix:PATH or tcp:127.0.0.1:PORT" };
+    private readonly Option<TimeSpan?> _wait = SingleValue.Parsed<TimeSpan?>("--wait", "DURATION",
+        "how long the guest has to shut down before it is ended, for example 10s or 2m (default 30s)", t => Quantities.ParseDuration(t));
+    private readonly Option<string?> _engine = SingleValue.Text("--engine", "NAME",
+        "what executes the guest: auto or a name from 'bunraku engines' (default auto)", [.. KnownEngines.All.Select(e => e.Name), "auto"]);
+    private readonly Option<string?> _newName =
+        SingleValue.Parsed<string?>("--name", "NAME", "answer to this name, as with 'run'", ControlRequests.ParseName);
+    private readonly Option<SerialTarget?> _serial = SingleValue.Parsed<SerialTarget?>("--serial", "TARGET",
+        "where the guest's console goes: stdio, file:PATH or none (default stdio)", t => SerialTarget.Parse(t), "stdio", "file:", "none");
+    private readonly Option<bool> _stats = SingleValue.Flag("--stats", "print times, instructions, exits and memory at the end");
+
+    public ControlCommands()
+    {
+        List = new Command("ps", "List the VMs that run under a name");
+        Stop = new Command("stop", "Press a VM's power button, and end it if that does not help") { _name, _wait };
+        Kill = new Command("kill", "End a VM at once") { _name };
+        Monitor = new Command("monitor", "Give a VM's monitor one command (after --) and print its answer") { _name };
+        Migrate = new Command("migrate", "Move a VM to another process, while it runs") { _name, _target };
+        Receive = new Command("receive", "Wait for a VM that is moved, and run it on") { _place, _engine, _newName, _serial, _stats };
+    }
+
+    public Command List { get; }
+    public Command Stop { get; }
+    public Command Kill { get; }
+    public Command Monitor { get; }
+    public Command Migrate { get; }
+    public Command Receive { get; }
+
+    /// <summary>It is one of these.</summary>
+    public bool Has(Command command) => command == List || command == Stop || command == Kill || command == Migrate;
+
+    /// <exception cref="UsageException">Words are missing.</exception>
+    public ControlRequests Read(ParseResult parsed)
+    {
+        Command asked = parsed.CommandResult.Command;
+        if (asked == List) return new ControlRequests.List();
+        if (asked == Stop) return new ControlRequests.Stop(NameIn(parsed), parsed.GetValue(_wait) ?? s_defaultWait);
+        return asked == Kill ? new ControlRequests.Kill(NameIn(parsed))
+            : new ControlRequests.Migrate(NameIn(parsed), AddressIn(parsed, _target));
+    }
+
+    /// <param name="command">What stood behind <c>--</c>, or null.</param>
+    public ControlRequests ReadMonitor(ParseResult parsed, IReadOnlyList<string>? command) =>
+        new ControlRequests.Monitor(NameIn(parsed), command is { Count: > 0 } ? string.Join(' ', command)
+            : throw new UsageException("a command is missing behind --, for example: bunraku monitor NAME -- info status"));
+
+    /// <summary>A VM that comes from elsewhere is run like any other.</summary>
+    public RunOptions ReadReceive(ParseResult parsed) => new()
+    {
+        Incoming = AddressIn(parsed, _place),
+        Engine = parsed.GetValue(_engine) ?? VmOptions.AutomaticEngine,
+        Name = parsed.GetValue(_newName),
+        Serial = parsed.GetValue(_serial) ?? new SerialTarget(SerialKind.Stdio),
+        Stats = parsed.GetValue(_stats),
+    };
+
+    private string NameIn(ParseResult parsed) => ControlRequests.ParseName(parsed.GetValue(_name)
+        ?? throw new UsageException("the VM's name is missing; 'bunraku ps' lists those that run"));
+
+    private static MigrationAddress AddressIn(ParseResult parsed, Argument<string?> argument)
+    {
+        try
+        {
+            return MigrationAddress.Parse(parsed.GetValue(argument) ?? throw new UsageException($"the place is missing; {MigrationAddress.Forms}"));
+        }
+        catch (MigrationException e)
+        {
+            throw new UsageException(e.Message);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+using Bunraku.Storage;
+
+namespace Bunraku.Sessions;
+
+/// <summary>What of an image shows in the guest: with another one it is another disk.</summary>
+/// <param name="Length">Bytes of the disk.</param>
+/// <param name="Granularity">See <see cref="IBlockBackend.Granularity"/>.</param>
+internal readonly record struct DiskShape(ulong Length, uint Granularity, bool IsReadOnly);
+
+/// <summary>
+/// A disk whose image is opened when it is needed, and closed for another machine that goes on with it: two never have it open. Any number of threads, as
+/// <see cref="IBlockBackend"/> says; opened and closed while the machine is paused.
+/// </summary>
+internal sealed class GuestDisk : IBlockBackend
+{
+    private readonly Func<IBlockBackend> _open;
+    private readonly string _path;
+    private volatile IBlockBackend? _image;
+    private DiskShape _shape; // as long as it is closed
+
+    /// <summary>Opens it at once.</summary>
+    /// <exception cref="IOException">It cannot be had.</exception>
+    public GuestDisk(string path, Func<IBlockBackend> open)
+    {
+        (_path, _open) = (path, open);
+        _image = open();
+    }
+
+    /// <summary>Closed so far.</summary>
+    public GuestDisk(string path, Func<IBlockBackend> open, DiskShape shape) => (_path, _open, _shape) = (path, open, shape);
+
+    /// <summary>What the guest sees of it.</summary>
+    public DiskShape Shape => _image is { } image ? new(image.Length, image.Granularity, image.IsReadOnly) : _shape;
+
+    /// <summary>The image is open here.</summary>
+    public bool IsOpen => _image is not null;
+
+    /// <summary>Opens a closed disk.</summary>
+    /// <exception cref="IOException">It cannot be had, or is another one.</exception>
+    public void Open()
+    {
+        if (_image is not null) return;
+        IBlockBackend image = _open();
+        if (new DiskShape(image.Length, image.Granularity, image.IsReadOnly) != _shape)
+        {
+            image.Dispose();
+            throw new DiskException($"disk {_path}: is another one than the machine had, or has another size");
+        }
+        _image = image;
+    }
+
+    /// <summary>Makes lasting what was written, and closes it.</summary>
+    /// <exception cref="IOException">The host cannot; it stays open.</exception>
+    public void Close()
+    {
+        if (_image is not { } image) return;
+        if (!image.IsReadOnly) image.Flush();
+        _shape = Shape;
+        _image = null;
+        image.Dispose();
+    }
+
+    private IBlockBackend Image => _image ?? throw new IOException($"disk {_path}: another machine has it");
+
+    public ulong Length => Shape.Length;
+    public bool IsReadOnly => Shape.IsReadOnly;
+    public uint Granularity => Shape.Granularity;
+    public void Read(ulong position, Span<byte> destination) => Image.Read(position, destination);
+    public void Write(ulong position, ReadOnlySpan<byte> source) => Image.Write(position, source);
+    public void Flush() => Image.Flush();
+    public void WriteZeroes(ulong position, ulong length, bool unmap) => Image.WriteZeroes(position, length, unmap);
+    public void Discard(ulong position, ulong length) => Image.Discard(position, length);
+    public ulong KnownZeros(ulong position) => Image.KnownZeros(position);
+    public void Dispose() => _image?.Dispose();
+}

@@ -1,0 +1,143 @@
+using Bunraku.Hypervisor;
+using Bunraku.Sessions.Migration;
+using Bunraku.Storage;
+
+namespace Bunraku.Sessions;
+
+// Moving a VM to another machine while it runs.
+public sealed partial class Vm
+{
+    private static readonly TimeSpan s_longestGap = TimeSpan.FromHours(1);
+
+    private readonly MachineDescription? _description; // null: it has parts that nobody can describe
+    private DateTime? _pausedAt; // where the guest came from, and until when it ran there; null: it was booted here
+    private int _migrating;
+
+    /// <summary>
+    /// Moves the guest to where <see cref="ReceiveAsync(Stream, VmBuilder, MigrationOptions, CancellationToken)"/> is at the other end of a stream, on the same host. It runs on meanwhile but for a short pause at the
+    /// end. This VM ends (<see cref="HostEnd.Migrated"/>) when the other one has taken the guest over; whatever else happens, it goes on, and the other one
+    /// does not. A VM that is paused by hand, has a command, a network, throwaway disks or parts of the caller's stays where it is.
+    /// </summary>
+    /// <param name="stream">Of both directions; the caller closes it.</param>
+    /// <param name="options">Null: the defaults.</param>
+    /// <exception cref="MigrationException">It was not moved, and goes on here.</exception>
+    /// <exception cref="CannotStartException">It was not moved, and cannot go on here: its disks are somebody else's now. It is ended.</exception>
+    /// <exception cref="OperationCanceledException">It was cancelled, and goes on here.</exception>
+    public Task<MigrationResult> MigrateAsync(Stream stream, MigrationOptions? options = null, CancellationToken cancel = default) =>
+        MigrateAsync(stream, options, beforeSend: null, cancel);
+
+    /// <param name="beforeSend">See <see cref="MigrationChannel.BeforeSend"/>.</param>
+    internal Task<MigrationResult> MigrateAsync(Stream stream, MigrationOptions? options, Action<MigrationMessage>? beforeSend, CancellationToken cancel) =>
+        Task.Factory.StartNew(() =>
+        {
+            if (Interlocked.Exchange(ref _migrating, 1) != 0) throw new MigrationException("it is being moved already");
+            try
+            {
+                options ??= new MigrationOptions();
+                return new MigrationSender(this, new MigrationChannel(stream, options.AnswerLimit, cancel) { BeforeSend = beforeSend }, options).Run();
+            }
+            finally
+            {
+                Volatile.Write(ref _migrating, 0);
+            }
+        }, cancel, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+
+    /// <summary>The same, to who waits at an address.</summary>
+    /// <inheritdoc cref="MigrateAsync(Stream, MigrationOptions, CancellationToken)"/>
+    public async Task<MigrationResult> MigrateAsync(MigrationAddress target, MigrationOptions? options = null, CancellationToken cancel = default)
+    {
+        Stream stream = await target.ConnectAsync(cancel).ConfigureAwait(false);
+        await using (stream.ConfigureAwait(false)) return await MigrateAsync(stream, options, cancel).ConfigureAwait(false);
+    }
+
+    /// <summary>
+    /// Takes a guest over that <see cref="MigrateAsync(Stream, MigrationOptions, CancellationToken)"/> sends. What comes is checked, as from a stranger: but who
+    /// sends decides what machine is made, and which files of this user are its disks.
+    /// </summary>
+    /// <param name="stream">Of both directions; the caller closes it.</param>
+    /// <param name="builder">Engines, the engine's name, console, observers, words. What the machine is comes by the stream.</param>
+    /// <param name="options">Null: the defaults.</param>
+    /// <returns>The VM, which is this end's now: <see cref="Start"/> or <see cref="RunAsync"/> lets the guest go on. It stands still until then.</returns>
+    /// <exception cref="MigrationException">None came; the other end goes on.</exception>
+    /// <exception cref="OperationCanceledException">It was cancelled.</exception>
+    public static Task<Vm> ReceiveAsync(Stream stream, VmBuilder builder, MigrationOptions? options = null, CancellationToken cancel = default) =>
+        ReceiveAsync(stream, builder, options, beforeSend: null, cancel);
+
+    /// <param name="beforeSend">See <see cref="MigrationChannel.BeforeSend"/>.</param>
+    internal static Task<Vm> ReceiveAsync(
+        Stream stream, VmBuilder builder, MigrationOptions? options, Action<MigrationMessage>? beforeSend, CancellationToken cancel) =>
+        Task.Factory.StartNew(() => new MigrationReceiver(
+            new MigrationChannel(stream, (options ?? new MigrationOptions()).AnswerLimit, cancel) { BeforeSend = beforeSend }, builder, cancel).Run(),
+            cancel, TaskCreationOptions.LongRunning, TaskScheduler.Default);
+
+    /// <summary>What a machine has to be to take this one's state.</summary>
+    /// <exception cref="MigrationException">This one stays where it is; why, in one line.</exception>
+    internal MachineDescription DescribeForMove()
+    {
+        string? reason = _description is null ? "it has parts of the program that made it"
+            : _options.Networks.Count > 0 ? "the connections of its network end in this process"
+            : _options.Disks.Any(d => d.Throwaway) ? "what was written to its throwaway disks is in this process"
+            : _vm.DirtyPages is null ? $"the engine '{_engine.Name}' does not say which pages it writes to"
+            : State != VmState.Running ? "it does not run"
+            : _machine.WhyItStays;
+        return reason is null ? _description! : throw new MigrationException($"the VM cannot be moved: {reason}");
+    }
+
+    internal GuestDisks Disks => _disks;
+
+    /// <summary>Does something while no vCPU runs.</summary>
+    internal void WhileStill(Action action) => WhileStill(() =>
+    {
+        action();
+        return 0;
+    });
+
+    /// <summary>
+    /// Pauses the VM for the last part of a move; nobody else pauses it, or lets it go on, meanwhile.
+    /// </summary>
+    /// <param name="move">True: the guest is somewhere else now, and this VM ends. False, or an exception: it goes on.</param>
+    internal void WhileMoved(Func<bool> move)
+    {
+        lock (_pauseLock)
+        {
+            if (_paused || Ended) throw new MigrationException("the VM cannot be moved: it does not run any more");
+            _vm.Pause();
+            bool moved = false;
+            try
+            {
+                moved = move();
+            }
+            finally
+            {
+                if (moved) End(HostEnd.Migrated);
+                else _vm.Resume();
+            }
+        }
+    }
+
+    // ---- the other end
+
+    /// <summary>Holds a new machine, which is to take over a state.</summary>
+    internal void HoldForState() => _vm.Pause();
+
+    /// <summary>Takes over all but memory, which was written. While it is held.</summary>
+    /// <exception cref="IOException">A disk cannot be had.</exception>
+    internal void TakeOver(IReadOnlyList<SavedState> parts)
+    {
+        _vm.RestoreParts(parts);
+        _disks.Open();
+    }
+
+    /// <summary>The guest is this VM's. Before the start.</summary>
+    /// <param name="pausedAt">When it stood still, UTC.</param>
+    internal void Own(DateTime pausedAt) => _pausedAt = pausedAt;
+
+    /// <summary>At the start of a guest that came from elsewhere: it learns of the time that has gone by, and runs.</summary>
+    private void GoOnFromElsewhere()
+    {
+        if (_pausedAt is not { } since) return;
+        TimeSpan gap = DateTime.UtcNow - since;
+        if (gap > TimeSpan.Zero) _vm.Clock.Step(_vm.Clock.ToTicks((gap < s_longestGap ? gap : s_longestGap).Ticks * 100));
+        _vm.Resume();
+    }
+}
