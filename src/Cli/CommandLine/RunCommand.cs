@@ -3,6 +3,7 @@ using Bunraku.Engine.Check;
 using Bunraku.Hypervisor.Scheduling;
 using Bunraku.Machine.Firmware;
 using Bunraku.Processor.X86;
+using Bunraku.Sessions.Debugging;
 
 namespace Bunraku.Cli.CommandLine;
 
@@ -110,6 +111,11 @@ internal sealed class RunCommand : Command
         "one line for each VM exit (exits), or for each entry and exit of a guest inside the guest (nested), to FILE or stderr", TraceTarget.Parse,
         "exits", "nested");
 
+    private readonly Option<DebugEndpoint?> _gdb =
+        SingleValue.Parsed<DebugEndpoint?>("--gdb", "127.0.0.1:PORT|unix:PATH",
+        "listen for gdb or lldb (target remote), which stops the guest when it connects", ParseEndpoint, "127.0.0.1:1234", "unix:");
+    private readonly Option<bool> _stopped = SingleValue.Flag("--stopped", "with --gdb: the guest waits before its first instruction");
+
     private readonly Option<bool> _perfMap = SingleValue.Flag("--perf-map", "write /tmp/perf-PID.map, by which Linux's perf names translated code");
 
     public RunCommand() : base("run", "Boot a guest, or run one COMMAND inside it (after --)")
@@ -118,7 +124,8 @@ internal sealed class RunCommand : Command
         Arguments.Add(_guest);
         foreach (Option option in (Option[])[_bios, _kernel, _initrd, _modules, _append, _memory, _cpus, _engine, _localApic, _checkInterval, _direct, _cpu,
             _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _compactDiscs, _networks, _rng,
-            _debugExit, _testDevice, _noReboot, _timeout, _stats, _statsJson, _trace, _perfMap])
+            _debugExit, _testDevice, _noReboot, _timeout, _stats, _statsJson, _trace, _gdb, _stopped,
+            _perfMap])
             Options.Add(option);
     }
 
@@ -141,6 +148,7 @@ internal sealed class RunCommand : Command
         if (initrd is not null && parsed.GetValue(_modules) is { Length: > 0 })
             throw new UsageException("give the files either with --initrd or with --module, not both: a kernel goes by their order");
         string engine = parsed.GetValue(_engine) ?? "auto";
+        if (parsed.GetValue(_stopped) && parsed.GetValue(_gdb) is null) throw new UsageException("--stopped goes with --gdb: nobody else lets the guest run");
         if (parsed.GetValue(_checkInterval) is not null && engine != "check") throw new UsageException("--check-interval is for --engine check");
         DirectUse direct = ChooseDirect(parsed.GetValue(_direct), engine, parsed.GetValue(_cpuCap) is not null, parsed.GetValue(_cpus) ?? 1);
         if (command is { Count: 0 }) throw new UsageException("a command is missing behind --");
@@ -180,6 +188,8 @@ internal sealed class RunCommand : Command
             TestDevice = parsed.GetValue(_testDevice),
             NoReboot = parsed.GetValue(_noReboot),
             Timeout = parsed.GetValue(_timeout),
+            Debugger = parsed.GetValue(_gdb),
+            StartsStopped = parsed.GetValue(_stopped),
             Stats = parsed.GetValue(_stats),
             StatsJson = parsed.GetValue(_statsJson),
             Trace = parsed.GetValue(_trace),
@@ -198,6 +208,18 @@ internal sealed class RunCommand : Command
         "board" => ApicHolder.Board,
         _ => throw new UsageException(Nearest.Message("holder of the local APICs", text, ["engine", "board"])),
     };
+
+    private static DebugEndpoint ParseEndpoint(string text)
+    {
+        try
+        {
+            return DebugEndpoint.Parse(text);
+        }
+        catch (FormatException e)
+        {
+            throw new UsageException($"--gdb: {e.Message}");
+        }
+    }
 
     private enum DirectChoice { Auto, On, Off }
 

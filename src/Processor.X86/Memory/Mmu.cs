@@ -232,6 +232,8 @@ internal sealed unsafe class Mmu(Processor p)
         s->Work = work;
         if (t.Outcome == WalkOutcome.PageFault) throw PageFault(address, t.ErrorCode);
         if (t.Outcome == WalkOutcome.Refused) throw p.Exits.RefusedAccess(address, t.Refusal);
+        if (p.Debugger.WatchesPage(address) && (access & (PageWalker.ImplicitAccess | PageWalker.FetchAccess)) == 0
+            && p.Debugger.MustStepForAccess(address, length, (access & PageWalker.WriteAccess) != 0)) throw p.Exits.StepForDebugger();
         p.Tlb.CountMiss();
         ulong physical = t.Page | (address & 0xFFF);
         if (t.Host == null) return new Part(null, physical, length);

@@ -24,7 +24,7 @@ public static class StandardCommands
         new("nmi", "", "send an NMI: with unknown_nmi_panic the guest's kernel panics", (c, _) => Silently(c.Vm.PulseNmi)),
         new("sysrq", "[KEY]", "send a break on the console, and the key: a SysRq command of Linux, for example h", SysRq),
         new("stop", "", "stop the guest and its clock", (c, _) => Stop(c)),
-        new("cont", "", "let it go on", (c, _) => Silently(c.Vm.Resume)),
+        new("cont", "", "let it go on", (c, _) => Continue(c)),
         new("quit", "", "end the guest", (c, _) => Silently(() => c.Vm.End(HostEnd.Quit))),
         new("help", "[COMMAND]", "this list, or one command", Help) { Alias = "?", Complete = (c, _) => c.Commands.All.Select(m => m.Words[0]) },
     ];
@@ -51,6 +51,13 @@ public static class StandardCommands
     {
         context.Vm.Pause();
         return TextLayout.Paragraph("the guest is stopped; 'cont' lets it go on", context.Width);
+    }
+
+    private static string Continue(MonitorContext context)
+    {
+        if (context.Vm.Debugger is { HasStopped: true }) throw new MonitorException("a debugger has stopped the guest, and lets it go on");
+        context.Vm.Resume();
+        return "";
     }
 
     private static string Status(MonitorContext context)
