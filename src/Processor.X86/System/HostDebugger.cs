@@ -118,20 +118,30 @@ internal sealed unsafe class HostDebugger(Processor p)
     /// <summary>Accesses to the page are looked at.</summary>
     public bool WatchesPage(ulong linear) => Watches && _watchedPages.Contains(PageOf(linear));
 
-    /// <summary>
-    /// An access to a page of RAM or of devices by an instruction, or by the delivery of an event, that has changed nothing yet.
-    /// </summary>
-    /// <returns>True: the instruction must be abandoned, and executed once more by itself.</returns>
+    /// <summary>An instruction that is not executed alone, and has changed nothing yet, is going to access what is watched.</summary>
+    /// <returns>True: it must be abandoned, and executed once more by itself.</returns>
     public bool MustStepForAccess(ulong linear, int length, bool write)
+    {
+        // The delivery of an event is no instruction, and ends by itself.
+        if (p.State->Current == null || (p.State->Mode & ModeKey.Single) != 0 || Find(linear, length, write) is null) return false;
+        return _stepsToAccess = true;
+    }
+
+    /// <summary>An access that will not fault: the vCPU exits behind it if it is watched.</summary>
+    public void NoteAccess(ulong linear, int length, bool write)
+    {
+        if (Find(linear, length, write) is not { } watch) return;
+        _accessed ??= watch.Address;
+        p.WantAttention();
+    }
+
+    private Watchpoint? Find(ulong linear, int length, bool write)
     {
         foreach (ref readonly Watchpoint watch in _watchpoints.AsSpan())
         {
-            if (!(write ? watch.Writes : watch.Reads) || !Overlap(watch, linear, length)) continue;
-            if (p.State->Current != null && (p.State->Mode & ModeKey.Single) == 0) return _stepsToAccess = true;
-            _accessed ??= watch.Address;
-            p.WantAttention();
+            if ((write ? watch.Writes : watch.Reads) && Overlap(watch, linear, length)) return watch;
         }
-        return false;
+        return null;
     }
 
     private static bool Overlap(in Watchpoint watch, ulong linear, int length) => linear - watch.Address < watch.Length || watch.Address - linear < (ulong)length;
