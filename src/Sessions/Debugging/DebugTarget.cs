@@ -213,13 +213,24 @@ internal sealed class DebugTarget
     public void ForgetStates() => Array.Clear(_states);
 
     /// <summary>What the vCPU does, in a few words.</summary>
-    public string Describe(int cpu) => _machine.Cpus[cpu].Activity switch
+    public string Describe(int cpu)
     {
-        CpuActivity.Halted => "halted",
-        CpuActivity.WaitForStartUp => "waits for its start",
-        CpuActivity.Shutdown => "shut down",
-        _ => "running",
-    };
+        const string waits = "waits for its start";
+        if (_machine.Cpus[cpu].Interrupts is { } interrupts)
+        {
+            lock (_machine.InterruptLock)
+            {
+                if (interrupts.WaitsForStartUp) return waits; // the vCPU itself may not know yet
+            }
+        }
+        return _machine.Cpus[cpu].Activity switch
+        {
+            CpuActivity.Halted => "halted",
+            CpuActivity.WaitForStartUp => waits,
+            CpuActivity.Shutdown => "shut down",
+            _ => "running",
+        };
+    }
 
     // ---- memory
 

@@ -19,7 +19,9 @@ internal static class PrivateSocket
     public static Socket Listen(string path, int backlog)
     {
         RemoveAbandoned(path);
-        string folder = Path.Combine(Path.GetDirectoryName(Path.GetFullPath(path))!, "." + RandomNumberGenerator.GetHexString(6, lowercase: true));
+        string parent = Path.GetDirectoryName(Path.GetFullPath(path))!;
+        if (!Directory.Exists(parent)) throw new DirectoryNotFoundException(); // it would be made
+        string folder = Path.Combine(parent, "." + RandomNumberGenerator.GetHexString(6, lowercase: true));
         _ = new UnixDomainSocketEndPoint(path); // too long? the user's path is told, not ours
         Directory.CreateDirectory(folder, OwnerOnly | UnixFileMode.UserExecute);
         string inside = Path.Combine(folder, "s");
