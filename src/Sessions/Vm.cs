@@ -116,7 +116,12 @@ public sealed class Vm : IAsyncDisposable, IDisposable
         foreach (X86CpuThread cpu in _vm.Cpus) cpu.OnExit = OnExit;
         try
         {
-            if (builder.Debugger is { } endpoint) ServeDebugger(endpoint);
+            if (builder.Debugger is { } endpoint)
+            {
+                DebugServer server = ServeDebugger(endpoint);
+                // Else the user knows.
+                if (builder.StartsStopped || endpoint.Address is { Port: 0 }) builder.Progress?.Invoke($"for the debugger: target remote {server.Endpoint}");
+            }
         }
         catch
         {

@@ -64,6 +64,17 @@ public sealed class DebugEndpointTests : IDisposable
     }
 
     [Fact]
+    public void AnEngineThatCannotBeDebuggedIsToldOrPassedOver()
+    {
+        var scripted = new ScriptedEngine();
+        var builder = new VmBuilder([scripted]) { Engine = "scripted", Cpu = null, Guest = "hello", Debugger = DebugEndpoint.Loopback() };
+        var e = Assert.Throws<VmOptionException>(() => builder.Build());
+        Assert.Equal((nameof(VmOptions.Debugger), "Debugger: the engine 'scripted' cannot be debugged yet"), (e.Option, e.Message));
+        using Vm vm = (Builder(DebugEndpoint.Loopback()) with { Engines = [scripted, .. KnownEngines.All], Engine = VmOptions.AutomaticEngine }).Build();
+        Assert.NotEqual("scripted", vm.EngineName);
+    }
+
+    [Fact]
     public void APortOfTheSystemsChoiceIsTold()
     {
         using Vm vm = Builder(DebugEndpoint.Loopback()).Build();
