@@ -65,10 +65,8 @@ internal sealed class RemoteProtocol
         switch (packet[0])
         {
             case (byte)'?': return new RemoteAnswer([Tell(_last)]);
-            case (byte)'g': return RemoteAnswer.Text(Hex.Of(Registers.Read(_target.StateOf(Cpu))));
-            case (byte)'G': return WriteAll(text);
-            case (byte)'p': return ReadOne(text);
-            case (byte)'P': return WriteOne(text);
+            case (byte)'g' or (byte)'G' or (byte)'p' or (byte)'P':
+                return TakeSuffix(ref text) is { } cpu ? AnswerRegisters(packet[0], text, cpu) : RemoteAnswer.Impossible;
             case (byte)'m': return ReadMemory(text);
             case (byte)'M': return WriteMemory(text, binary: false);
             case (byte)'X': return WriteMemory(text, binary: true);
@@ -107,10 +105,30 @@ internal sealed class RemoteProtocol
 
     // ---- registers
 
-    private RemoteAnswer WriteAll(ReadOnlySpan<byte> text)
+    /// <summary>LLDB says behind a packet of registers whose they are: it takes memory for the same in all threads, and selects none.</summary>
+    /// <returns>The vCPU; null: there is no such thread.</returns>
+    private int? TakeSuffix(ref ReadOnlySpan<byte> text)
+    {
+        ReadOnlySpan<byte> word = ";thread:"u8;
+        int at = text.IndexOf(word);
+        if (at < 0) return Cpu;
+        ReadOnlySpan<byte> thread = text[(at + word.Length)..];
+        text = text[..at];
+        return ResumeRequest.TryTakeThread(ref thread, _target.CpuCount, out int? cpu) ? cpu ?? Cpu : null;
+    }
+
+    private RemoteAnswer AnswerRegisters(byte packet, ReadOnlySpan<byte> text, int cpu) => packet switch
+    {
+        (byte)'g' => RemoteAnswer.Text(Hex.Of(Registers.Read(_target.StateOf(cpu)))),
+        (byte)'G' => WriteAll(text, cpu),
+        (byte)'p' => ReadOne(text, cpu),
+        _ => WriteOne(text, cpu),
+    };
+
+    private RemoteAnswer WriteAll(ReadOnlySpan<byte> text, int cpu)
     {
         if (!Hex.TryReadBytes(text, out byte[] all) || all.Length != Registers.Size) return RemoteAnswer.Malformed;
-        _target.Change(Cpu, state =>
+        _target.Change(cpu, state =>
         {
             Registers.Write(state, all);
             return true;
@@ -118,24 +136,24 @@ internal sealed class RemoteProtocol
         return RemoteAnswer.Ok;
     }
 
-    private RemoteAnswer ReadOne(ReadOnlySpan<byte> text)
+    private RemoteAnswer ReadOne(ReadOnlySpan<byte> text, int cpu)
     {
         if (!Hex.TryTakeNumber(ref text, out ulong number) || !text.IsEmpty) return RemoteAnswer.Malformed;
         if (number >= (ulong)Registers.All.Count) return RemoteAnswer.Impossible;
         DebugRegister register = Registers.All[(int)number];
         var value = new byte[register.Size];
-        register.Read(_target.StateOf(Cpu), value);
+        register.Read(_target.StateOf(cpu), value);
         return RemoteAnswer.Text(Hex.Of(value));
     }
 
-    private RemoteAnswer WriteOne(ReadOnlySpan<byte> text)
+    private RemoteAnswer WriteOne(ReadOnlySpan<byte> text, int cpu)
     {
         if (!Hex.TryTakeNumber(ref text, out ulong number) || !Hex.TryTake(ref text, '=') || !Hex.TryReadBytes(text, out byte[] value))
             return RemoteAnswer.Malformed;
         if (number >= (ulong)Registers.All.Count) return RemoteAnswer.Impossible;
         DebugRegister register = Registers.All[(int)number];
         if (value.Length != register.Size) return RemoteAnswer.Malformed;
-        return _target.Change(Cpu, state => register.Write(state, value)) ? RemoteAnswer.Ok : RemoteAnswer.Impossible;
+        return _target.Change(cpu, state => register.Write(state, value)) ? RemoteAnswer.Ok : RemoteAnswer.Impossible;
     }
 
     // ---- memory
@@ -235,6 +253,7 @@ internal sealed class RemoteProtocol
                 return ResumeRequest.TryTakeThread(ref rest, _target.CpuCount, out int? cpu) && cpu is { } known
                     ? RemoteAnswer.Text(Hex.OfText($"cpu{known} {_target.Describe(known)}")) : RemoteAnswer.Impossible;
             case "qAttached": return RemoteAnswer.Text("1"); // the guest was there before: a debugger that leaves lets it run
+            case "QThreadSuffixSupported": return RemoteAnswer.Ok;
             case "qSymbol": return RemoteAnswer.Ok;
             case "qRcmd": return RunMonitor(rest);
             default: return RemoteAnswer.Unknown;

@@ -306,6 +306,11 @@ public sealed class RemoteSessionTests : IDisposable
         Assert.Equal("OK", gdb.Ask($"Z0,{_loop:x},1"));
         Assert.Equal("T05thread:1;", gdb.Ask("vCont;c"));
         Assert.Equal(_loop, Register(gdb, Eip));
+        // LLDB's way to name the thread of a register.
+        Assert.Equal("OK", gdb.Ask("QThreadSuffixSupported"));
+        Assert.Equal((gdb.Ask("Hg2"), gdb.Ask("g"), "E01"), ("OK", gdb.Ask("g;thread:0002;"), gdb.Ask("g;thread:9;")));
+        Assert.Equal("OK", gdb.Ask($"P{Ebx:x}=01020304;thread:0001;"));
+        Assert.Equal("01020304", gdb.Ask($"p{Ebx:x};thread:0001;"));
         foreach (string wrong in (string[])["vCont", "vCont;", "vCont;x", "vCont;c:", $"vCont;c:{cpus + 1:x}", "vCont;C", "vContc", "vCont;c:1:2"])
             Assert.Equal("E02", gdb.Ask(wrong));
     }
