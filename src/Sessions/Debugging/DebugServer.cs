@@ -21,7 +21,8 @@ public sealed class DebugServer : IDisposable
     private readonly TaskCompletionSource<int> _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly Lock _lock = new();
     private readonly Task _accepting;
-    private Task _session = Task.CompletedTask;
+    private Task _session = Task.CompletedTask; // never fails; under the lock, as is the next
+    private Socket? _served; // its connection
     private bool _disposed; // under the lock
 
     /// <exception cref="CannotStartException">It cannot listen there.</exception>
@@ -93,16 +94,37 @@ public sealed class DebugServer : IDisposable
             }
             lock (_lock)
             {
-                if (_disposed || !_session.IsCompleted) connection.Dispose();
-                else _session = Task.Run(() => ServeAsync(connection));
+                if (_disposed || !(_session.IsCompleted || IsParting()))
+                {
+                    connection.Dispose();
+                    continue;
+                }
+                Task before = _session;
+                _served = connection;
+                _session = Task.Run(() => ServeAsync(connection, before));
             }
         }
     }
 
-    private async Task ServeAsync(Socket connection)
+    /// <summary>The debugger has closed its end, and its session is about to see that: who comes at once after it is not turned away.</summary>
+    private bool IsParting()
     {
         try
         {
+            return _served is { } socket && socket.Poll(0, SelectMode.SelectRead) && socket.Available == 0;
+        }
+        catch (Exception e) when (e is ObjectDisposedException or SocketException)
+        {
+            return true;
+        }
+    }
+
+    /// <param name="before">The session of the one before.</param>
+    private async Task ServeAsync(Socket connection, Task before)
+    {
+        try
+        {
+            await before.ConfigureAwait(false);
             if (connection.AddressFamily != AddressFamily.Unix) connection.NoDelay = true;
             await using var stream = new NetworkStream(connection, ownsSocket: true);
             await new RemoteSession(stream, _target, _monitor, _ended.Task).RunAsync(_cancel.Token).ConfigureAwait(false);
