@@ -25,6 +25,9 @@ public sealed class CheckEngine(IX86Engine subject, IX86Engine reference) : IX86
     };
 
     /// <inheritdoc/>
+    public string? WhyNoDebugger => subject.WhyNoDebugger;
+
+    /// <inheritdoc/>
     public EngineProbe Probe()
     {
         if (subject.Probe() is { Available: false } s) return s;

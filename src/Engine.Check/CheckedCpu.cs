@@ -261,6 +261,9 @@ internal sealed class CheckedCpu : IX86Cpu
 
     public bool ObserveNested(INestedObserver observer) => _subject.ObserveNested(observer);
 
+    /// <summary>The subject's alone; the reference is brought to where it stopped.</summary>
+    public void SetDebugControls(DebugControls? controls) => _subject.SetDebugControls(controls);
+
     public IReadOnlyList<TlbMapping>? ReadTlb() => _subject.ReadTlb();
 
     public bool ObserveCode(IHostCodeObserver observer) => _subject.ObserveCode(observer);

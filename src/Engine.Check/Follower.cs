@@ -32,7 +32,7 @@ internal sealed class Follower(IX86Cpu subject, IFollowingCpu reference)
     {
         Place = Place.Of(subject);
         subject.ReadState(_subjectState);
-        bool asynchronous = IsAsynchronous(exit.Reason);
+        bool asynchronous = exit.IsAsynchronous;
         X86Exit own = reference.FollowTo(Minus(Place, _offset), beyond: !asynchronous);
         _answered = asynchronous ? null : own;
         Place there = Plus(Place.Of(reference), _offset);
@@ -80,9 +80,6 @@ internal sealed class Follower(IX86Cpu subject, IFollowingCpu reference)
             or ExitReason.Rdpmc or ExitReason.Invlpg or ExitReason.Wbinvd or ExitReason.Hypercall => true,
         _ => false,
     };
-
-    /// <summary>The exit says nothing about the guest: it comes where the engine happens to look.</summary>
-    private static bool IsAsynchronous(ExitReason reason) => reason is ExitReason.Kicked or ExitReason.InterruptWindow or ExitReason.NmiWindow;
 
     /// <summary>The exits ask for the same.</summary>
     public static bool ExitsEqual(X86Exit a, X86Exit b)

@@ -1,7 +1,7 @@
 namespace Bunraku.Engines.X86;
 
 /// <summary>
-/// Reads guest memory by linear address for people who debug: no permission checks, no accessed or dirty bits, no engine.
+/// Reads and writes guest memory by linear address for people who debug: no permission checks, no accessed or dirty bits, no engine.
 /// The vCPU that the state belongs to must stand still.
 /// </summary>
 /// <remarks>How addresses are translated: <see cref="PagingWalk"/>.</remarks>
@@ -16,6 +16,24 @@ public static class LinearMemory
             if (!TryTranslate(memory, state, linear, out ulong physical)) break;
             int n = Math.Min(destination.Length - done, (int)(GuestMemory.PageSize - (linear & (GuestMemory.PageSize - 1))));
             if (!memory.Read(physical, destination.Slice(done, n))) break;
+            done += n;
+            linear += (ulong)n;
+        }
+        return done;
+    }
+
+    /// <summary>
+    /// Writes bytes from <paramref name="linear"/> on, as a device would, whether or not the page may be written; returns how many could be written before an
+    /// unmapped page, ROM or a device.
+    /// </summary>
+    public static int Write(GuestMemory memory, CpuState state, ulong linear, ReadOnlySpan<byte> source)
+    {
+        int done = 0;
+        while (done < source.Length)
+        {
+            if (!TryTranslate(memory, state, linear, out ulong physical)) break;
+            int n = Math.Min(source.Length - done, (int)(GuestMemory.PageSize - (linear & (GuestMemory.PageSize - 1))));
+            if (!memory.Write(physical, source.Slice(done, n))) break;
             done += n;
             linear += (ulong)n;
         }

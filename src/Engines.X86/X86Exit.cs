@@ -67,6 +67,8 @@ public enum ExitReason : byte
     TripleFault,
     /// <summary>The engine cannot go on; <see cref="VmExit.Message"/> says why.</summary>
     InternalError,
+    /// <summary>A debugger's breakpoint, watchpoint or step: <see cref="VmExit.DebugCause"/>, <see cref="VmExit.Address"/> is linear.</summary>
+    Debug,
 }
 
 /// <summary>What a guest calls its hypervisor with: RAX, RBX, RCX, RDX and RSI as they are, and from where.</summary>
@@ -137,7 +139,7 @@ public sealed class X86Exit : VmExit
     }
 
     /// <inheritdoc/>
-    public override bool IsAsynchronous => Reason is ExitReason.Kicked or ExitReason.InterruptWindow or ExitReason.NmiWindow;
+    public override bool IsAsynchronous => Reason is ExitReason.Kicked or ExitReason.InterruptWindow or ExitReason.NmiWindow or ExitReason.Debug;
 
     /// <summary>What a reason asks of the hypervisor.</summary>
     /// <param name="reason">Any.</param>
@@ -150,6 +152,7 @@ public sealed class X86Exit : VmExit
         ExitReason.EptViolation => ExitKind.Refused,
         ExitReason.TripleFault => ExitKind.Shutdown,
         ExitReason.InternalError => ExitKind.InternalError,
+        ExitReason.Debug => ExitKind.Debug,
         _ => ExitKind.Architectural,
     };
 }

@@ -26,6 +26,9 @@ public interface IEngine
     /// <summary>How many vCPUs one VM can have at most.</summary>
     int MaxCpus => 1;
 
+    /// <summary>Why a debugger cannot stop the engine's vCPUs, in one line; null: it can (<see cref="IVirtualCpu.SetDebugControls"/>).</summary>
+    string? WhyNoDebugger => $"the engine '{Name}' cannot be debugged yet";
+
     /// <summary>Looks at the host; never throws.</summary>
     EngineProbe Probe();
 }

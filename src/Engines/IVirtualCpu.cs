@@ -40,6 +40,14 @@ public interface IVirtualCpu : IStateful, IDisposable
     /// <summary>Caches and further counts; null: the engine has none. Any thread; from others than the vCPU's they are approximate.</summary>
     ExecutionReport? Execution => null;
 
+    /// <summary>
+    /// What exits for a debugger, from the next <see cref="Enter"/> on; resets and restored states leave it as it is. Between exits. Where nothing is asked
+    /// for, nothing costs anything.
+    /// </summary>
+    /// <param name="controls">Null: there is no debugger.</param>
+    /// <exception cref="NotSupportedException">The engine cannot (<see cref="IEngine.WhyNoDebugger"/>).</exception>
+    void SetDebugControls(DebugControls? controls) => throw new NotSupportedException("the engine's vCPUs cannot be debugged");
+
     /// <summary>From now on somebody is told where host code lies that is made for this vCPU; what there is already is told at once. Before it runs.</summary>
     /// <param name="observer">Lives longer than the vCPU.</param>
     /// <returns>False: the engine makes none.</returns>

@@ -24,6 +24,11 @@ public enum ExitKind : byte
     Shutdown,
     /// <summary>The engine cannot go on; <see cref="VmExit.Message"/> says why.</summary>
     InternalError,
+    /// <summary>
+    /// Something came that the vCPU's debugger waits for (<see cref="IVirtualCpu.SetDebugControls"/>): <see cref="VmExit.DebugCause"/> and, but for steps,
+    /// <see cref="VmExit.Address"/>.
+    /// </summary>
+    Debug,
     /// <summary>Something that only the architecture's own handlers understand: ports, system registers, calls of the guest.</summary>
     Architectural,
 }
@@ -65,11 +70,14 @@ public abstract class VmExit
     /// <summary><see cref="ExitKind.Refused"/>: what was refused.</summary>
     public PageViolation Violation;
 
+    /// <summary><see cref="ExitKind.Debug"/>: what came.</summary>
+    public DebugCause DebugCause;
+
     /// <summary><see cref="ExitKind.InternalError"/>: one line for a person.</summary>
     public string? Message;
 
     /// <summary>The exit says nothing about the guest: it comes where the engine happens to look.</summary>
-    public virtual bool IsAsynchronous => Kind == ExitKind.Kicked;
+    public virtual bool IsAsynchronous => Kind is ExitKind.Kicked or ExitKind.Debug;
 
     /// <summary>Sets the reason. For the architecture's exit.</summary>
     /// <param name="kind">What is to be done.</param>

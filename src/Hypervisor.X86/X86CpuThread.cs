@@ -21,6 +21,22 @@ public sealed class X86CpuThread : CpuThread, IInterruptAcknowledge
     /// <summary>Where external interrupts and NMIs come from; set by the board before the start.</summary>
     public IInterruptSource? Interrupts { get; set; }
 
+    /// <summary>
+    /// Interrupts and NMIs wait while the vCPU executes instructions: who steps through a program does not want to land in handlers. A halt still ends. While
+    /// the vCPU stands still.
+    /// </summary>
+    public bool HoldsInterrupts
+    {
+        get => _holdsInterrupts;
+        set
+        {
+            _holdsInterrupts = value;
+            LookForEvents();
+        }
+    }
+
+    private bool _holdsInterrupts;
+
     /// <summary>Called after each exit was handled, so that what a read returned is seen too (tracing). Set before the start.</summary>
     public Action<X86CpuThread, X86Exit>? OnExit { get; set; }
 
@@ -136,6 +152,12 @@ public sealed class X86CpuThread : CpuThread, IInterruptAcknowledge
     private bool InjectPending(IInterruptSource source)
     {
         bool injected = false;
+        if (_holdsInterrupts && Cpu.Activity == CpuActivity.Active)
+        {
+            Cpu.SetTaskPriority(source.Cr8);
+            CloseWindows();
+            return false;
+        }
         if (Cpu.NmiBlocked) source.CollapseNmis();
         if (source.NmiPending && Cpu.NmiWindowOpen && source.TakeNmi())
         {

@@ -24,7 +24,7 @@ public abstract class CpuThread : IDisposable
     private readonly object _wakeLock = new();
     private readonly Thread _thread;
     private bool _woken, _paused, _started;
-    private volatile bool _stop, _pauseWanted;
+    private volatile bool _stop, _pauseWanted, _held;
     /// <summary>
     /// The interrupt source may have something to take, or to be told to the engine. Set behind each change of its state, by any thread; cleared by the vCPU's
     /// thread before it looks, so that nothing is lost and no lock is needed to see that there is nothing.
@@ -138,6 +138,22 @@ public abstract class CpuThread : IDisposable
         }
     }
 
+    /// <summary>
+    /// A debugger keeps the vCPU out of the guest until <see cref="Release"/>, whether the machine is paused or not. Takes effect when the vCPU next leaves the
+    /// guest: who has to know that it has pauses the machine. Any thread.
+    /// </summary>
+    public void Hold() => _held = true;
+
+    /// <summary>The debugger lets the vCPU run, once the machine is not paused either. Any thread.</summary>
+    public void Release()
+    {
+        lock (_wakeLock)
+        {
+            _held = false;
+            Monitor.PulseAll(_wakeLock);
+        }
+    }
+
     private void Run()
     {
         try
@@ -148,7 +164,7 @@ public abstract class CpuThread : IDisposable
             HostThread = HostScheduling.CurrentThread;
             while (!_stop)
             {
-                if (_pauseWanted || _vm.ResetPending)
+                if (_pauseWanted || _held || _vm.ResetPending)
                 {
                     WaitWhilePaused();
                     continue; // what ended the wait may be the end: who paused has the vCPU then
@@ -202,7 +218,7 @@ public abstract class CpuThread : IDisposable
     {
         lock (_wakeLock)
         {
-            while ((_pauseWanted || _vm.ResetPending) && !_stop)
+            while ((_pauseWanted || _held || _vm.ResetPending) && !_stop)
             {
                 _paused = true;
                 Monitor.PulseAll(_wakeLock);
@@ -255,6 +271,11 @@ public abstract class CpuThread : IDisposable
 
             case ExitKind.Halt:
                 LookForEvents(); // the vCPU itself remembers that it waits, but it may have been told to go on before
+                _vm.DebugStop?.Invoke(this, exit);
+                return ExitAction.Continue;
+
+            case ExitKind.Debug when _vm.DebugStop is { } stop:
+                stop(this, exit);
                 return ExitAction.Continue;
 
             case ExitKind.Refused when _vm.Allows(this, exit):

@@ -162,6 +162,12 @@ public abstract partial class VirtualMachine : IDisposable
     internal bool Allows(CpuThread cpu, VmExit exit) => _protectedPages?.Note(exit) == true || PageViolation?.Invoke(cpu, exit) == true;
 
     /// <summary>
+    /// Called for what a debugger has asked a vCPU for (<see cref="IVirtualCpu.SetDebugControls"/>), and for halts, since a step may end with one. On the vCPU's
+    /// thread, without any lock; it may <see cref="CpuThread.Hold"/> the vCPU. Null: there is no debugger.
+    /// </summary>
+    public Action<CpuThread, VmExit>? DebugStop { get; set; }
+
+    /// <summary>
     /// The lock that all interrupt controllers share, those of the vCPUs and those of the board, since a message or an acknowledge passes from one to the
     /// other. Moments only.
     /// </summary>

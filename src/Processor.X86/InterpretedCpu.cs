@@ -80,6 +80,8 @@ internal sealed class InterpretedCpu(int index, Processor processor) : IFollowin
 
     public bool ObserveNested(INestedObserver observer) => processor.ObserveNested(observer);
 
+    public void SetDebugControls(DebugControls? controls) => processor.Debugger.Set(controls);
+
     public IReadOnlyList<TlbMapping> ReadTlb() => processor.Tlb.Read();
 
     public bool ObserveCode(IHostCodeObserver observer) => processor.ObserveCode(observer);

@@ -15,6 +15,9 @@ public sealed class InterpreterEngine : IX86Engine
     public int MaxCpus => ProcessorGroup.MostMembers;
 
     /// <inheritdoc/>
+    public string? WhyNoDebugger => null;
+
+    /// <inheritdoc/>
     public EngineProbe Probe() => new(true, "software processor, interpreted");
 
     /// <inheritdoc/>

@@ -74,7 +74,7 @@ internal sealed unsafe partial class Processor
             catch (ExitRequest)
             {
                 StepBack();
-                Exits.Abandoned();
+                if (!Exits.TakeStepRequest()) Exits.Abandoned();
             }
             Delivery.ForgetVectoring();
         }
@@ -99,7 +99,7 @@ internal sealed unsafe partial class Processor
     /// </summary>
     public bool MustStep =>
         ((State->FlagsOther & (uint)(Rflags.Tf | Rflags.Rf)) != 0) | StepsGuest | LastBranch.IsOn | Debug.HasInstructionBreakpoints | Debug.WatchesData
-            | IsCompleting;
+            | Debugger.MustStep | IsCompleting;
 
     /// <summary>The dispatcher's loop.</summary>
     private void Run()
@@ -110,13 +110,18 @@ internal sealed unsafe partial class Processor
             s->Current = null;
             bool single = false;
             // Rare things are behind one test each.
-            if ((s->AttentionFlags != 0 || Events.WindowIsDue) && !IsCompleting)
+            if ((s->AttentionFlags != 0 || Events.WindowIsDue || Debugger.MustLook) && !IsCompleting)
             {
                 s->LinkFrom = null; // an event may be delivered instead of what the link leads to
                 if (Attend()) return;
+                if (Debugger.IsDue)
+                {
+                    Debugger.TakeExit();
+                    return;
+                }
                 single = Events.InterruptShadow;
             }
-            if (Direct is { IsDue: true } direct && !single)
+            if (Direct is { IsDue: true } direct && !single && !Debugger.IsOn)
             {
                 DirectOutcome outcome = direct.Run();
                 if (outcome == DirectOutcome.Attention) continue;
@@ -177,6 +182,7 @@ internal sealed unsafe partial class Processor
         if (Exits.TakeHalfDone()) return true;
         _reexecuting = false;
         Mmio.ForgetReplay();
+        if (Debugger.MustStep) Debugger.NoteStep();
         if (resume) Debug.ClearResumeFlag();
         if (steps && StepsGuest) // the entry into the guest is no step of it
         {

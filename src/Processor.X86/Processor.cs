@@ -51,6 +51,7 @@ internal sealed unsafe partial class Processor : IDisposable
     public readonly EventDelivery Delivery;
     public readonly InterruptGates Gates;
     public readonly DebugUnit Debug;
+    public readonly HostDebugger Debugger;
     public readonly LastBranch LastBranch;
     public readonly Following Following;
     public readonly PauseLoops PauseLoops;
@@ -116,6 +117,7 @@ internal sealed unsafe partial class Processor : IDisposable
         Delivery = new EventDelivery(this);
         Gates = new InterruptGates(this);
         Debug = new DebugUnit(this);
+        Debugger = new HostDebugger(this);
         LastBranch = new LastBranch(this);
         Following = new Following(this);
         PauseLoops = new PauseLoops(this);

@@ -23,6 +23,9 @@ public sealed class TranslatorEngine(int threshold = TranslatorEngine.DefaultThr
     public int MaxCpus => ProcessorGroup.MostMembers;
 
     /// <inheritdoc/>
+    public string? WhyNoDebugger => null;
+
+    /// <inheritdoc/>
     public EngineProbe Probe() =>
         Missing() is { } missing ? new(false, $"the host's processor lacks {missing}, which translated code needs")
             : new(true, "software processor, hot code translated to the host's");

@@ -8,6 +8,7 @@ using Bunraku.Machine.Acpi;
 using Bunraku.Machine.Board;
 using Bunraku.Machine.Firmware;
 using Bunraku.Platform;
+using Bunraku.Sessions.Debugging;
 using Bunraku.Sessions.Monitoring;
 using Bunraku.Sessions.Snapshots;
 
@@ -54,6 +55,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
     private SessionException? _failure;
     private volatile bool _paused; // written with the pause lock held
     private volatile bool _started;
+    private volatile DebugServer? _debugger; // null: nobody was asked to listen
     private bool _disposed; // guarded by the lock
 
     /// <exception cref="SessionException">As <see cref="VmBuilder.Build"/> says.</exception>
@@ -68,7 +70,8 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         if (snapshot is not null) (builder = Fit(builder, snapshot)).Check(_words);
         _options = builder;
         Commands = new MonitorCommands(builder.Commands.All);
-        _engine = ChooseEngine(builder.Engine, builder.Engines, _words);
+        _engine = ChooseEngine(builder.Engine, builder.Debugger is null ? builder.Engines : DebugServer.Preferred(builder.Engines), _words);
+        if (builder.Debugger is not null && _engine.WhyNoDebugger is { } reason) throw Wrong(nameof(VmOptions.Debugger), $": {reason}");
         if (_engine.Probe().Warning is { } warning) builder.Progress?.Invoke($"engine '{_engine.Name}': {warning}");
         if (builder.Cpus > _engine.MaxCpus)
             throw Wrong(nameof(VmOptions.Cpus),
@@ -131,6 +134,22 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         if (_observers is not null) _vm.AfterReset += _observers.Reset; // behind the board's, which boots the guest
         foreach (X86CpuThread cpu in _vm.Cpus) cpu.OnExit = OnExit;
         _description = builder.Parts.Count > 0 ? null : MachineDescription.Of(builder, image, _vm, _engine.Name, _disks.Shapes);
+        try
+        {
+            if (builder.Debugger is { } endpoint)
+            {
+                DebugServer server = ServeDebugger(endpoint);
+                // Else the user knows.
+                if (builder.StartsStopped || endpoint.Address is { Port: 0 }) builder.Progress?.Invoke($"for the debugger: target remote {server.Endpoint}");
+            }
+        }
+        catch
+        {
+            _streams?.Dispose();
+            _vm.Dispose();
+            CloseBackends();
+            throw;
+        }
         _created = SinceBeginning();
     }
 
@@ -260,6 +279,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         }
         _entered = SinceBeginning();
         _observers?.StateChanged(VmState.Running);
+        if (_options.StartsStopped) Pause();
         lock (_lock)
         {
             ObjectDisposedException.ThrowIf(_disposed, this);
@@ -302,6 +322,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
                 Statistics = Statistics
             };
         }
+        _debugger?.GuestEnded(result.ExitStatus);
         _observers?.StateChanged(VmState.Ended);
         _observers?.End(result);
         return result;
@@ -418,6 +439,27 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
             _vm.Resume();
         }
     }
+
+    /// <summary>
+    /// Listens for a debugger, GDB or LLDB, until the VM ends or the server is disposed of. One that comes stops the guest. Once for each VM at a time, before
+    /// the start or while it runs; <see cref="VmOptions.Debugger"/> does it too.
+    /// </summary>
+    /// <param name="where">A loopback address or a Unix socket.</param>
+    /// <exception cref="CannotStartException">It cannot listen there, or the engine cannot be debugged.</exception>
+    /// <exception cref="InvalidOperationException">It listens already, or the VM has ended.</exception>
+    public DebugServer ServeDebugger(DebugEndpoint where)
+    {
+        if (_engine.WhyNoDebugger is { } reason) throw new CannotStartException(reason);
+        lock (_lock)
+        {
+            ObjectDisposedException.ThrowIf(_disposed, this);
+            if (Ended || _debugger is { IsOver: false }) throw new InvalidOperationException(Ended ? "the VM has ended" : "the VM listens for a debugger already");
+            return _debugger = new DebugServer(this, where);
+        }
+    }
+
+    /// <summary>Who listens for debuggers; null: nobody.</summary>
+    public DebugServer? Debugger => _debugger is { IsOver: false } server ? server : null;
 
     /// <summary>A vCPU's state. It is held for the moment when it runs.</summary>
     /// <param name="cpu">Its number, from 0.</param>
@@ -553,6 +595,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         }
         _timeout?.Dispose();
         _console.Release();
+        _debugger?.Dispose();
         _vm.Stop(new StopCause(StopReason.HostRequest));
         _streams?.Abandon();
         try

@@ -1,6 +1,7 @@
 using Bunraku.Hypervisor.Scheduling;
 using Bunraku.Machine.Ahci;
 using Bunraku.Machine.Firmware;
+using Bunraku.Sessions.Debugging;
 
 namespace Bunraku.Sessions;
 
@@ -86,6 +87,12 @@ public record VmOptions
 
     /// <summary>A guest that resets the machine ends the VM, where it would boot again.</summary>
     public bool NoReboot { get; init; }
+
+    /// <summary>Where it listens for a debugger (GDB, LLDB), which then has all of the guest; null: nowhere.</summary>
+    public DebugEndpoint? Debugger { get; init; }
+
+    /// <summary>The guest stands still before its first instruction, until a debugger lets it go on, or <see cref="Vm.Resume"/>.</summary>
+    public bool StartsStopped { get; init; }
 
     /// <summary>The VM is ended after this time, more than zero; null: never.</summary>
     public TimeSpan? Timeout { get; init; }

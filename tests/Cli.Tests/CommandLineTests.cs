@@ -1,6 +1,7 @@
 using Bunraku.Cli.CommandLine;
 using Bunraku.Engine.Check;
 using Bunraku.Processor.X86;
+using Bunraku.Sessions.Debugging;
 
 namespace Bunraku.Cli.Tests;
 
@@ -50,6 +51,16 @@ public class CommandLineTests
     {
         Assert.Equal(["a console=x --opt", "-b"], Run("--kernel", "k", "--module", "a console=x --opt", "--module", "-b").Modules);
         Assert.Contains("--initrd or with --module", Assert.Throws<UsageException>(() => Run("--kernel", "k", "--initrd", "i", "--module", "m")).Message);
+    }
+
+    [Fact]
+    public void ADebuggerIsListenedForAtALoopbackAddressOrASocket()
+    {
+        RunOptions o = Run("--gdb", "127.0.0.1:1234", "--stopped");
+        Assert.Equal((DebugEndpoint.Loopback(1234), true), (o.Debugger, o.StartsStopped));
+        Assert.Equal(DebugEndpoint.Unix("a b"), Run("--gdb", "unix:a b").Debugger);
+        Assert.Contains("is no loopback address", Assert.Throws<UsageException>(() => Run("--gdb", "0.0.0.0:1")).Message);
+        Assert.Equal("--stopped goes with --gdb: nobody else lets the guest run", Assert.Throws<UsageException>(() => Run("--stopped")).Message);
     }
 
     [Fact]

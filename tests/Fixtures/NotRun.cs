@@ -122,6 +122,7 @@ internal static class NotRun
         if (s_needHypercalls.Contains(fixture.DeclaringType!) && (engine.Intercepts.Instructions & InterceptedInstructions.Hypercall) == 0)
             return "the engine lets no hypercall exit";
         if (s_needPageRights.Contains(fixture.DeclaringType!) && !HonoursPageRights(engine)) return "the engine knows no rights to guest-physical pages";
+        if (fixture.DeclaringType == typeof(HostDebuggerTests) && engine.WhyNoDebugger is { } undebugged) return undebugged;
         if (s_needSvm.Contains(fixture.DeclaringType!) && engine is KvmEngine) return "its virtualization hardware would be the host's own";
         if (fixture.DeclaringType!.Name.StartsWith("Vmx", StringComparison.Ordinal) && engine is KvmEngine)
             return "the engine passes VMX on only where the host has it";

@@ -23,6 +23,8 @@ internal static class OptionWords
         nameof(VmOptions.Command) => "what stands behind --",
         nameof(VmOptions.EngineApics) => "--local-apic",
         nameof(VmOptions.Paravirtual) => "--pv",
+        nameof(VmOptions.Debugger) => "--gdb",
+        nameof(VmOptions.StartsStopped) => "--stopped",
         nameof(VmBuilder.HostCode) => "--perf-map",
         nameof(VmBuilder.Nesting) => "--trace nested",
         _ => Dashed(property),

@@ -3,6 +3,7 @@ using Bunraku.Engine.Check;
 using Bunraku.Hypervisor.Scheduling;
 using Bunraku.Machine.Firmware;
 using Bunraku.Processor.X86;
+using Bunraku.Sessions.Debugging;
 
 namespace Bunraku.Cli.CommandLine;
 
@@ -115,6 +116,11 @@ internal sealed class RunCommand : Command
     private readonly Option<bool> _fresh = SingleValue.Flag("--fresh", "boot the guest of a COMMAND, where one that was booted before is kept");
     private readonly Option<string?> _saveTo =
         SingleValue.Text("--save-to", "FILE", "save the VM there when it is ended from outside: by a time limit, a signal or the monitor's quit");
+    private readonly Option<DebugEndpoint?> _gdb =
+        SingleValue.Parsed<DebugEndpoint?>("--gdb", "127.0.0.1:PORT|unix:PATH",
+        "listen for gdb or lldb (target remote), which stops the guest when it connects", ParseEndpoint, "127.0.0.1:1234", "unix:");
+    private readonly Option<bool> _stopped = SingleValue.Flag("--stopped", "with --gdb: the guest waits before its first instruction");
+
     private readonly Option<bool> _perfMap = SingleValue.Flag("--perf-map", "write /tmp/perf-PID.map, by which Linux's perf names translated code");
 
     public RunCommand() : base("run", "Boot a guest, or run one COMMAND inside it (after --)")
@@ -123,7 +129,7 @@ internal sealed class RunCommand : Command
         Arguments.Add(_guest);
         foreach (Option option in (Option[])[_bios, _kernel, _initrd, _modules, _append, _name, _memory, _cpus, _engine, _localApic, _checkInterval, _direct, _cpu,
             _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _compactDiscs, _networks, _rng,
-            _debugExit, _testDevice, _noReboot, _timeout, _stats, _statsJson, _trace, _perfMap, _fresh, _saveTo])
+            _debugExit, _testDevice, _noReboot, _timeout, _saveTo, _fresh, _stats, _statsJson, _trace, _gdb, _stopped, _perfMap])
             Options.Add(option);
     }
 
@@ -146,6 +152,7 @@ internal sealed class RunCommand : Command
         if (initrd is not null && parsed.GetValue(_modules) is { Length: > 0 })
             throw new UsageException("give the files either with --initrd or with --module, not both: a kernel goes by their order");
         string engine = parsed.GetValue(_engine) ?? "auto";
+        if (parsed.GetValue(_stopped) && parsed.GetValue(_gdb) is null) throw new UsageException("--stopped goes with --gdb: nobody else lets the guest run");
         if (parsed.GetValue(_checkInterval) is not null && engine != "check") throw new UsageException("--check-interval is for --engine check");
         DirectUse direct = ChooseDirect(parsed.GetValue(_direct), engine, parsed.GetValue(_cpuCap) is not null, parsed.GetValue(_cpus) ?? 1);
         if (command is { Count: 0 }) throw new UsageException("a command is missing behind --");
@@ -185,6 +192,8 @@ internal sealed class RunCommand : Command
             TestDevice = parsed.GetValue(_testDevice),
             NoReboot = parsed.GetValue(_noReboot),
             Timeout = parsed.GetValue(_timeout),
+            Debugger = parsed.GetValue(_gdb),
+            StartsStopped = parsed.GetValue(_stopped),
             Stats = parsed.GetValue(_stats),
             StatsJson = parsed.GetValue(_statsJson),
             Trace = parsed.GetValue(_trace),
@@ -206,6 +215,18 @@ internal sealed class RunCommand : Command
         "board" => ApicHolder.Board,
         _ => throw new UsageException(Nearest.Message("holder of the local APICs", text, ["engine", "board"])),
     };
+
+    private static DebugEndpoint ParseEndpoint(string text)
+    {
+        try
+        {
+            return DebugEndpoint.Parse(text);
+        }
+        catch (FormatException e)
+        {
+            throw new UsageException($"--gdb: {e.Message}");
+        }
+    }
 
     private enum DirectChoice { Auto, On, Off }
 

@@ -8,9 +8,9 @@ namespace Bunraku.Processor.X86;
 /// </summary>
 internal sealed unsafe class BlockDecoder
 {
-    /// <summary>Most instructions in a block; with a micro-operation for each, the count and the end, the buffer below is never exceeded.</summary>
+    /// <summary>Most instructions in a block; with two micro-operations for each, the count and the end, the buffer below is never exceeded.</summary>
     public const int MaxInstructions = 64;
-    public const int MaxOperations = 2 * MaxInstructions + 3;
+    public const int MaxOperations = 3 * MaxInstructions + 3;
 
     private readonly Processor _processor;
     private readonly bool[] _features;
@@ -44,10 +44,11 @@ internal sealed unsafe class BlockDecoder
     /// next page.
     /// </summary>
     /// <param name="rip">RIP of the first byte, for branch targets only.</param>
+    /// <param name="offset">Of the first byte in its page.</param>
     /// <param name="maxInstructions">1 for single steps and for instructions across pages.</param>
     /// <param name="crosses">The block lies in two pages: its end must not be linked.</param>
     /// <param name="counted">An operation that counts, and enters the block's translation once there is one, comes first.</param>
-    public bool Decode(byte* code, int available, ulong rip, uint mode, int maxInstructions, bool crosses, bool counted = false)
+    public bool Decode(byte* code, int available, ulong rip, int offset, uint mode, int maxInstructions, bool crosses, bool counted = false)
     {
         _count = 0;
         Length = 0;
@@ -69,6 +70,7 @@ internal sealed unsafe class BlockDecoder
                 if (ordinal == 0) return false;
                 break;
             }
+            if (_processor.Debugger.MayBreakAt((offset + Length) & 0xFFF)) EmitBreakpoint(ordinal);
             if (!Emit(instruction, mode, ordinal, rip, code + Length)) return Finish(crosses);
             Length += instruction.Length;
         }
@@ -83,6 +85,13 @@ internal sealed unsafe class BlockDecoder
             foreach (ref Insn i in _operations.AsSpan(0, _count)) i.Flags |= InsnFlags.NoLink;
         }
         return true;
+    }
+
+    private void EmitBreakpoint(int ordinal)
+    {
+        ref Insn i = ref New(ordinal);
+        i.Handler = &HostDebugger.Check;
+        i.Code = Insn.BreakpointCode;
     }
 
     private void EndOfBlock(int ordinal)

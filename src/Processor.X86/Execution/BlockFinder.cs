@@ -99,7 +99,7 @@ internal sealed unsafe class BlockFinder(Processor p)
         bool keep = p.Code.WatchCode(start & ~0xFFFul);
         // What is decoded for one run is not worth counting.
         bool counted = p.Translator != null && maximum > 1 && keep;
-        if (!_decoder.Decode(host, available, s->Rip, mode & ~ModeKey.Single, maximum, crosses: false, counted))
+        if (!_decoder.Decode(host, available, s->Rip, (int)(linear & 0xFFF), mode & ~ModeKey.Single, maximum, crosses: false, counted))
         {
             // The instruction reaches into the next page, or beyond the CS limit.
             if (room <= (ulong)inPage) throw p.GeneralProtection();
@@ -110,7 +110,7 @@ internal sealed unsafe class BlockFinder(Processor p)
             int rest = (int)Math.Min(16, room - (ulong)inPage);
             CodeBytes.Copy(host, bytes, inPage);
             CodeBytes.Copy(next, bytes + inPage, rest);
-            if (!_decoder.Decode(bytes, inPage + rest, s->Rip, mode & ~ModeKey.Single, 1, crosses: true, counted)) throw p.GeneralProtection();
+            if (!_decoder.Decode(bytes, inPage + rest, s->Rip, (int)(linear & 0xFFF), mode & ~ModeKey.Single, 1, crosses: true, counted)) throw p.GeneralProtection();
             second = p.Code.BackingOffset(next);
         }
         if (_decoder.OutOfThunks)

@@ -214,6 +214,18 @@ internal sealed unsafe class CodeCache(Processor p, CodeCacheSizes sizes) : ICod
         KeepValid(page);
     }
 
+    /// <summary>Discards the blocks that have code at this offset of any page. Outside the guest, or between blocks.</summary>
+    public void DiscardAt(int offset)
+    {
+        foreach (CodePage page in _codePages.Values)
+        {
+            if ((page.Lines & LinesOf(offset, offset + 1)) != 0) DiscardBlocks(page, offset, 1);
+        }
+        if (_oneShot != null && !_oneShot->Valid) _oneShot = null;
+        p.State->LinkFrom = null;
+        p.Translator?.ForgetOpenLink();
+    }
+
     private static ulong LinesOf(int begin, int end)
     {
         ulong lines = 0;

@@ -57,6 +57,11 @@ internal sealed unsafe class Following(Processor p)
                 if (!p.IsCompleting && (IsFollowing ? AttendFollowing(place) : AttendUntil(place))) return;
                 p.WantAttention(Attention.BlockEnd);
             }
+            if (p.Debugger.MustLook && p.Debugger.IsDue && !p.IsCompleting)
+            {
+                p.Debugger.TakeExit();
+                return;
+            }
             if ((IsFollowing && s->Retired + BlockDecoder.MaxInstructions > place.Retired) || p.Events.InterruptShadow || p.MustStep)
             {
                 if (p.Step()) return;

@@ -49,6 +49,12 @@ internal unsafe struct Insn
     /// <summary>Iced's Code of the instruction.</summary>
     [FieldOffset(54)] public ushort Code;
 
+    /// <summary>The micro-operation of a breakpoint: no number of Iced's.</summary>
+    public const ushort BreakpointCode = ushort.MaxValue;
+
+    /// <summary>It looks whether a debugger has a breakpoint at the next instruction.</summary>
+    public readonly bool IsBreakpointCheck => Code == BreakpointCode;
+
     /// <summary>Control transfers: the target's first operation when it may be entered directly.</summary>
     [FieldOffset(56)] public Insn* Link;
     /// <summary>Host-executed instructions: the emitted thunk.</summary>

@@ -226,12 +226,16 @@ internal sealed unsafe class Mmu(Processor p)
         if (!code64 && (access & PageWalker.ImplicitAccess) == 0) address &= 0xFFFF_FFFF;
         if (!p.IsCanonical(address)) throw NonCanonical(access);
         if (p.Debug.WatchesData && (access & PageWalker.ImplicitAccess) == 0) p.Debug.DataAccess(address, length, (access & PageWalker.WriteAccess) != 0);
+        bool watched = p.Debugger.WatchesPage(address) && (access & (PageWalker.ImplicitAccess | PageWalker.FetchAccess)) == 0;
+        // Before the walk, which leaves its traces in the page tables.
+        if (watched && p.Debugger.MustStepForAccess(address, length, (access & PageWalker.WriteAccess) != 0)) throw p.Exits.StepForDebugger();
         CpuWork work = s->Work;
         s->Work = CpuWork.TlbMisses;
         WalkResult t = p.Walker.Walk(address, access);
         s->Work = work;
         if (t.Outcome == WalkOutcome.PageFault) throw PageFault(address, t.ErrorCode);
         if (t.Outcome == WalkOutcome.Refused) throw p.Exits.RefusedAccess(address, t.Refusal);
+        if (watched) p.Debugger.NoteAccess(address, length, (access & PageWalker.WriteAccess) != 0);
         p.Tlb.CountMiss();
         ulong physical = t.Page | (address & 0xFFF);
         if (t.Host == null) return new Part(null, physical, length);

@@ -199,6 +199,7 @@ internal sealed unsafe class Tlb(Processor p)
         ProcessorState* s = p.State;
         // A stack push during event delivery runs with another privilege than the context says.
         if (((access & PageWalker.UserAccess) != 0) != (s->Cpl == 3)) return;
+        if (p.Debugger.WatchesPage(address) && (access & PageWalker.FetchAccess) == 0) return; // each access is looked at
         if (t.Large) NoteLarge(address);
         p.Memory.Backing.Enlarge(page);
         TlbEntry* e = Access.Entry(s, address);

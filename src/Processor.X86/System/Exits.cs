@@ -19,6 +19,7 @@ internal sealed unsafe class Exits(Processor p)
 
     private ExitReason _completionReason;
     private ulong _completionRip;
+    private bool _isStepRequest; // the instruction was abandoned for a step of its own
     private bool _isRefusal; // the exit is an access that the second stage refuses
     private TaskSwitchRequest? _taskSwitch; // a hypervisor inside the guest takes it as soon as the instruction is abandoned
     private bool _leftForExit; // the pending exit does not belong to an instruction that was executed
@@ -164,6 +165,21 @@ internal sealed unsafe class Exits(Processor p)
         return Requested;
     }
 
+    /// <summary>The instruction accesses what a debugger watches, and has changed nothing yet: it is executed once more by itself, without an exit.</summary>
+    public ExitRequest StepForDebugger()
+    {
+        _isStepRequest = true;
+        return Requested;
+    }
+
+    /// <summary>The instruction was abandoned for <see cref="StepForDebugger"/>. What devices have already answered stays.</summary>
+    public bool TakeStepRequest()
+    {
+        bool isRequest = _isStepRequest;
+        _isStepRequest = false;
+        return isRequest;
+    }
+
     /// <summary>
     /// A task switch that is a matter for the hypervisor inside the guest: abandons what is being done. MMIO writes of earlier instructions come first.
     /// </summary>
@@ -206,7 +222,7 @@ internal sealed unsafe class Exits(Processor p)
     /// <summary>Every exit comes here before it goes out. True: a hypervisor inside the guest has taken it, and execution goes on there.</summary>
     public bool TryReflect()
     {
-        if (p.GuestHypervisor is not { } hypervisor || p.Exit.Reason == ExitReason.Kicked) return false;
+        if (p.GuestHypervisor is not { } hypervisor || p.Exit.Reason is ExitReason.Kicked or ExitReason.Debug) return false;
         // What waits for the next entry is an event whose delivery was abandoned for this exit: not the guest's hypervisor's, whose own comes in its place.
         PendingEvent? held = p.Events.Held;
         p.Events.DropHeld();
@@ -228,6 +244,19 @@ internal sealed unsafe class Exits(Processor p)
     {
         Abandoned();
         _leftForExit = true;
+        return Flow.Again(p.State, i);
+    }
+
+    /// <summary>
+    /// Leaves in front of an instruction that a debugger waits for. No posted write may wait (<see cref="MustExitFirst"/>). Returns what the handler must return.
+    /// </summary>
+    public Insn* LeaveForDebugger(Insn* i, ulong linear)
+    {
+        ExitWith(ExitReason.Debug);
+        p.Exit.DebugCause = DebugCause.Breakpoint;
+        p.Exit.Address = linear;
+        p.Debugger.EndStep();
+        _leftForExit = true; // nothing of what follows an instruction happens
         return Flow.Again(p.State, i);
     }
 

@@ -154,6 +154,7 @@ internal sealed unsafe class BlockTranslator
         {
             ref Instruction instruction = ref e.Instructions[n];
             int operation = e.InstructionOperations[n], cold = e.Cold.Count;
+            while (e.Operations[first].IsBreakpointCheck) first++; // there is none at this address
             Emission.Position here = e.Here;
             e.Groups.CopyTo(groups);
             if (!EmitOperation(instruction, first, operation, n)) return false;

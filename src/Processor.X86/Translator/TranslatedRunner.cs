@@ -144,7 +144,8 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
     private MissOutcome ResolveMiss(ProcessorState* s, TranslatedBlock* t, ExitRecord* record)
     {
         ulong address = s->Translator.MissAddress;
-        if (((address ^ s->Translator.MissLast) & ~0xFFFul) != 0 || !p.Tlb.AllowsFills || !p.IsCanonical(address)) return MissOutcome.Interpret;
+        if (((address ^ s->Translator.MissLast) & ~0xFFFul) != 0 || !p.Tlb.AllowsFills || !p.IsCanonical(address)
+            || p.Debugger.WatchesPage(address)) return MissOutcome.Interpret;
         if (MayTrap(s, t)) return MissOutcome.Interpret;
         int resume = t->Resume[record->Number];
         if (resume == TranslatedBlock.AfterReadingGroupHead) return MissOutcome.Interpret;

@@ -127,6 +127,11 @@ internal sealed unsafe class Translator : IDisposable
             i->Handler = &TranslatedBlocks.Never;
             return;
         }
+        if (p.Debugger.BreaksIn(rip, block->Length))
+        {
+            i->Imm = 0; // the interpreter stops there; counted anew for when the breakpoint is gone
+            return;
+        }
         int table = _store.TargetTableOf(block->Mode);
         if (table < 0)
         {

@@ -24,7 +24,7 @@ public static class StandardCommands
         new("nmi", "", "send an NMI: with unknown_nmi_panic the guest's kernel panics", (c, _) => Silently(c.Vm.PulseNmi)),
         new("sysrq", "[KEY]", "send a break on the console, and the key: a SysRq command of Linux, for example h", SysRq),
         new("stop", "", "stop the guest and its clock", (c, _) => Stop(c)),
-        new("cont", "", "let it go on", (c, _) => Silently(c.Vm.Resume)),
+        new("cont", "", "let it go on", (c, _) => Continue(c)),
         new("save", "[FILE] [live]", "save the VM to a file, from which 'bunraku restore' goes on; live: the guest runs meanwhile",
             Save) { Complete = (_, n) => n == 1 ? ["live"] : [] },
         new("quit", "", "end the guest", (c, _) => Silently(() => c.Vm.End(HostEnd.Quit))),
@@ -63,6 +63,13 @@ public static class StandardCommands
         if (arguments.Count == 2 && !live) throw new MonitorException($"'{arguments[1]}' is not '{word}'");
         long bytes = context.Vm.Save(path, live, lasting: true);
         return TextLayout.Paragraph($"saved to {path}, {ByteSize.Format((ulong)bytes)}", context.Width);
+    }
+
+    private static string Continue(MonitorContext context)
+    {
+        if (context.Vm.Debugger is { HasStopped: true }) throw new MonitorException("a debugger has stopped the guest, and lets it go on");
+        context.Vm.Resume();
+        return "";
     }
 
     private static string Status(MonitorContext context)
