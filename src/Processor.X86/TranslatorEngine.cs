@@ -10,10 +10,12 @@ public sealed class TranslatorEngine(int threshold = TranslatorEngine.DefaultThr
     /// <summary>Translating pays from about so many entries on.</summary>
     public const int DefaultThreshold = 24;
 
+    private readonly Lazy<string?> _whyNotDirect = new(WhyNotDirect);
+
     /// <summary>How large the caches of each vCPU are; others than the usual ones are for tests.</summary>
     public CodeCacheSizes Sizes { get; init; } = CodeCacheSizes.Usual;
 
-    /// <summary>Which programs of the guest run directly on the host's processor instead.</summary>
+    /// <summary>Which programs of the guest run directly on the host's processor instead; none where <see cref="WhyNotDirect"/> has a reason.</summary>
     public DirectUse Direct { get; init; }
 
     /// <inheritdoc/>
@@ -27,26 +29,19 @@ public sealed class TranslatorEngine(int threshold = TranslatorEngine.DefaultThr
 
     /// <inheritdoc/>
     public EngineProbe Probe() =>
-        Missing() is { } missing ? new(false, $"the host's processor lacks {missing}, which translated code needs")
-            : new(true, "software processor, hot code translated to the host's");
+        Lacking() is { } reason ? new(false, reason) : new(true, "software processor, hot code translated to the host's");
 
-    /// <summary>Why programs cannot run directly on this host; null: they can.</summary>
-    public static unsafe string? WhyNotDirect()
-    {
-        try
-        {
-            using var memory = new Platform.RamBacking(GuestMemory.PageSize, shared: true);
-            using var helper = new DirectHelper(memory, new DirectRegisters(null));
-            return null;
-        }
-        catch (System.ComponentModel.Win32Exception e)
-        {
-            return e.Message;
-        }
-    }
+    /// <summary>
+    /// Why programs cannot run directly on this host, in one line; null: they can. What direct execution counts on is tried out each time, in a process of its
+    /// own and within milliseconds. Any thread.
+    /// </summary>
+    public static string? WhyNotDirect() => Lacking() ?? DirectProbe.WhyNot();
+
+    private static string? Lacking() => Missing() is { } missing ? $"the host's processor lacks {missing}, which translated code needs" : null;
 
     private static string? Missing() => !Avx2.IsSupported ? "AVX2" : !Bmi2.X64.IsSupported ? "BMI2" : null;
 
     /// <inheritdoc/>
-    public IX86Vm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new SoftwareVm(memory, model, clock, threshold, Sizes, Direct);
+    public IX86Vm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new SoftwareVm(memory, model, clock, threshold, Sizes,
+        Direct != DirectUse.None && _whyNotDirect.Value == null ? Direct : DirectUse.None);
 }

@@ -132,6 +132,21 @@ public class CommandLineTests
         Assert.DoesNotContain('\n', e.Message);
     }
 
+    /// <summary>By name it runs directly or says in one line why not; where it pays, silently.</summary>
+    [Fact]
+    public void WhereDirectExecutionDoesNotWorkItSaysWhyIfAskedForByName()
+    {
+        Assert.Equal(DirectUse.WherePays, Run("--direct", "auto").Direct);
+        string[] byName = ["run", "--direct", "on"];
+        if (TranslatorEngine.WhyNotDirect() is not { } reason)
+        {
+            Assert.Equal(DirectUse.WherePays, Run(byName[1..]).Direct);
+            return;
+        }
+        Assert.DoesNotContain('\n', reason);
+        Assert.Equal($"--direct on does not work here: {reason}", Assert.Throws<UsageException>(() => CommandLineParser.Parse(byName)).Message);
+    }
+
     [Fact]
     public void NothingAtAllIsWrongUsageAndNamesTheCommands() =>
         Assert.Equal("a command is missing: run, engines, image, ps, stop, kill, monitor, migrate, receive, lab, help; 'bunraku help' explains them",

@@ -4,6 +4,7 @@ using Bunraku.Cli.CommandLine;
 using Bunraku.Cli.Terminals;
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
+using Bunraku.Processor.X86;
 using Bunraku.Sessions.Monitoring;
 
 namespace Bunraku.Cli.Tests;
@@ -243,6 +244,8 @@ public class VmTests
         Assert.Equal(0, EnginesCommand.Print([broken, works], text));
         Assert.Matches("broken +no +no hardware", text.ToString());
         Assert.Matches("works +yes", text.ToString());
+        string direct = TranslatorEngine.WhyNotDirect() is { } reason ? $"not here: {reason}" : "works here";
+        Assert.Contains($"--direct: {direct})", string.Join(' ', text.ToString().Split((char[])[' ', '\n'], StringSplitOptions.RemoveEmptyEntries)));
         Assert.All(text.ToString().Split('\n'), line => Assert.Equal(line.TrimEnd(), line));
 
         static IX86Engine Choose(string name, params IX86Engine[] engines) => Vm.ChooseEngine(name, engines, new VmWords());

@@ -20,7 +20,7 @@ public sealed class EnginesAttribute(params object?[] arguments) : DataAttribute
         IEnumerable<string> names = TestedEngines.Runnable.Where(e => NotRun.Reason(e, testMethod) == null).Select(e => e.Name);
         if (testMethod.DeclaringType!.IsDefined(typeof(TinyCachesTooAttribute)))
             names = names.SelectMany(n => n == TestedEngines.Translator ? (string[])[n, TestedEngines.TinyCaches] : [n]);
-        if (testMethod.DeclaringType!.IsDefined(typeof(DirectTooAttribute)) && TranslatorEngine.WhyNotDirect() == null)
+        if (testMethod.DeclaringType!.IsDefined(typeof(DirectTooAttribute)) && TestedEngines.WhyNotDirect == null)
             names = names.SelectMany(n => n == TestedEngines.Translator ? (string[])[n, TestedEngines.Direct] : [n]);
         return names.Select(n => (object?[])[n, .. arguments]);
     }
@@ -52,6 +52,9 @@ public static class TestedEngines
 
     public const string Translator = "bt", TinyCaches = "bt with tiny caches", Direct = "bt with direct execution";
 
+    /// <summary>Why no fixture runs with <see cref="Direct"/>; null: they do.</summary>
+    public static string? WhyNotDirect { get; } = TranslatorEngine.WhyNotDirect();
+
     public static IX86Engine Find(string name) => name == TinyCaches ? new TranslatorEngine(threshold: 1) { Sizes = CodeCacheSizes.Tiny }
         : name == Direct ? new TranslatorEngine(threshold: 1) { Direct = DirectUse.Always }
         : Runnable.First(e => e.Name == name);
@@ -74,6 +77,7 @@ public sealed class EngineCoverage(ITestOutputHelper output)
                 if (NotRun.Reason(engine, fixture) is { } reason) output.WriteLine($"  NOT RUN: {fixture.DeclaringType!.Name}.{fixture.Name}: {reason}");
             }
         }
+        if (TestedEngines.WhyNotDirect is { } reasonNotDirect) output.WriteLine($"{TestedEngines.Direct}: NOT RUN ({reasonNotDirect})");
         if (NeedsShortcutsAttribute.Reason is { } missing) output.WriteLine($"NOT RUN: {nameof(EngineShortcutTests)}: {missing}");
         foreach (ApicHolder holder in ApicHolder.All)
         {

@@ -150,10 +150,9 @@ internal sealed unsafe partial class DirectExecution(Processor p, bool always) :
     /// </summary>
     private bool HasEqualDescriptors()
     {
-        const ushort processorNumber = 0x7B;
         const uint flatCode64 = 0xA0FB, flatCode32 = 0xC0FB, flatData = 0xC0F3, accessed = 1, dataOfPrograms = 0xF0, kind = 0xFA;
         return IsFlat(DirectRegisters.Code64, flatCode64) && IsFlat(DirectRegisters.Code32, flatCode32) && IsFlat(DirectRegisters.Data, flatData)
-            && TryRead(processorNumber, out Descriptor number) && (number.Attributes & kind) == dataOfPrograms;
+            && TryRead(DirectRegisters.ProcessorNumber, out Descriptor number) && (number.Attributes & kind) == dataOfPrograms;
 
         bool IsFlat(ushort selector, uint attributes) => TryRead(selector, out Descriptor d) && d.Base == 0 && d.Limit == uint.MaxValue
             && (d.Attributes | accessed) == attributes;

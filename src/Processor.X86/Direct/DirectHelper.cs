@@ -82,6 +82,9 @@ internal sealed unsafe class DirectHelper : IDisposable
     /// <summary>The protection key of what is not the guest's; 0: there are no keys.</summary>
     public int HiddenBy { get; private set; }
 
+    /// <summary>First byte of routines and table.</summary>
+    public ulong OwnAddress => _image.Address;
+
     /// <summary>Routines or table lie there.</summary>
     public bool IsOwn(ulong address) => address >= _image.Address && address < _image.End;
 

@@ -7,7 +7,7 @@ namespace Bunraku.Processor.X86;
 internal sealed unsafe class DirectRegisters(ProcessorState* s)
 {
     /// <summary>Selectors of a 64-bit program on Linux, as host: arch/x86/include/asm/segment.h.</summary>
-    public const ushort Code64 = 0x33, Code32 = 0x23, Data = 0x2B;
+    public const ushort Code64 = 0x33, Code32 = 0x23, Data = 0x2B, ProcessorNumber = 0x7B;
 
     /// <summary>Flags that are the same in the helper as in the guest; all others must have one value.</summary>
     public const uint Free = (uint)(Rflags.Arithmetic | Rflags.Df);

@@ -155,7 +155,8 @@ internal sealed unsafe class HelperImage : IDisposable
         BinaryPrimitives.WriteUInt64LittleEndian(segment[48..], PageSize);
     }
 
-    private static byte[] Assemble(ulong address, Action<Assembler> write)
+    /// <summary>The instructions for this address.</summary>
+    public static byte[] Assemble(ulong address, Action<Assembler> write)
     {
         var assembler = new Assembler(64);
         write(assembler);
