@@ -28,6 +28,8 @@ internal static class RunGuest
         control?.Attach(vm);
         VmResult result = host.Run(vm);
         Explain(result, vm);
+        // For people; a program that reads the errors of its command has no use for it.
+        if (host.AtEnd is { } kept && Terminal.Is(ConsoleHost.Stderr)) Console.Error.WriteLine("bunraku: " + kept);
         if (trace?.Error is { } broken) lost.Add(broken);
         map?.Dispose();
         if (map?.Error is { } unwritten) lost.Add(unwritten);
@@ -66,8 +68,7 @@ internal static class RunGuest
                 // Programs that run directly see the memory from a process of their own.
                 MemoryBacking = options.Direct == Processor.X86.DirectUse.None ? options.MemoryBacking : MemoryBacking.Copy,
                 SaveTo = options.SaveTo,
-                // It is of no use to a program that reads the errors.
-                Kept = Terminal.Is(ConsoleHost.Stderr) ? text => Console.Error.WriteLine("bunraku: " + text) : null,
+                Kept = text => host.AtEnd = text,
                 Progress = text => Console.Error.WriteLine("bunraku: " + text),
                 Words = OptionWords.CommandLine,
             };

@@ -115,9 +115,19 @@ public abstract partial class VirtualMachine
             string[] missing = [.. parts.Where(p => !states.ContainsKey(p.Id)).Select(p => p.Id)], unknown = [.. states.Keys.Except(parts.Select(p => p.Id))];
             if (missing.Length > 0) throw new StateFormatException($"the saved machine has no {string.Join(", ", missing)}");
             if (unknown.Length > 0) throw new StateFormatException($"this machine has no {string.Join(", ", unknown)}, the saved one has");
-            StateSerializer.Restore(parts[0], states[parts[0].Id]); // before anything is changed
+            // All before anything is changed. On two threads: most of it is the serializer's code on its way through the compiler, the first time in a process.
+            int half = parts.Length / 2;
+            Task<object[]> others = Task.Run(() => Read(parts[half..]));
+            object[] records = [.. Read(parts[..half]), .. others.GetAwaiter().GetResult()];
+            parts[0].Restore(records[0]); // the shape, before the rest
             restoreMemory();
-            foreach (IStateful part in parts.Skip(1)) WithLock(part, () => StateSerializer.Restore(part, states[part.Id]));
+            for (int n = 1; n < parts.Length; n++)
+            {
+                (IStateful part, object record) = (parts[n], records[n]);
+                WithLock(part, () => part.Restore(record));
+            }
+
+            object[] Read(IStateful[] some) => [.. some.Select(p => StateSerializer.Read(p, states[p.Id]))];
         }
     }
 

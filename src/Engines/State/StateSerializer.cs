@@ -44,7 +44,11 @@ public static class StateSerializer
     /// <summary>Restores a part.</summary>
     /// <exception cref="StateFormatException">The state is of something else, of a version that this program does not know, damaged, or does not fit the
     /// part.</exception>
-    public static void Restore(IStateful part, SavedState saved)
+    public static void Restore(IStateful part, SavedState saved) => part.Restore(Read(part, saved));
+
+    /// <summary>Reads a part's record, for <see cref="IStateful.Restore"/>. The part is only asked what it is.</summary>
+    /// <exception cref="StateFormatException">The state is of something else, of a version that this program does not know, or damaged.</exception>
+    public static object Read(IStateful part, SavedState saved)
     {
         if (saved.Id != part.Id) throw new StateFormatException($"the state of {saved.Id} is not that of {part.Id}");
         StateRecordAttribute format = FormatOf(part.StateType);
@@ -56,16 +60,14 @@ public static class StateSerializer
             throw new StateFormatException($"{saved.Id}: version {saved.Version} of the format {format.Name} was written by {writer} program; "
                 + $"this one knows version {format.Version}");
         }
-        object? state;
         try
         {
-            state = JsonSerializer.Deserialize(saved.Data.Span, part.StateType, s_options);
+            return JsonSerializer.Deserialize(saved.Data.Span, part.StateType, s_options) ?? throw new StateFormatException($"{saved.Id}: its state is empty");
         }
         catch (JsonException e)
         {
             throw new StateFormatException($"{saved.Id}: its state is damaged: {e.Message}", e);
         }
-        part.Restore(state ?? throw new StateFormatException($"{saved.Id}: its state is empty"));
     }
 
     /// <summary>Name and version of a record type's format.</summary>
