@@ -21,7 +21,8 @@ internal static class CacheCommands
             throw new CannotStartException(e.Message, e);
         }
         IReadOnlyList<FileInfo> kept = KeptGuests.All(cache);
-        FileInfo[] downloaded = [.. Folders(cache).SelectMany(f => cache.Files(f)).Select(f => new FileInfo(f)).OrderBy(f => f.FullName, StringComparer.Ordinal)];
+        FileInfo[] downloaded =
+            [.. Folders(cache).SelectMany(f => cache.Files(f)).Select(f => new FileInfo(f)).OrderBy(f => f.FullName, StringComparer.Ordinal)];
         switch (request)
         {
             case CacheRequest.List:

@@ -87,8 +87,8 @@ public sealed unsafe class RamBacking : HostMapping
 
     /// <summary>
     /// Makes the memory what a file says: what lies in no range is zero. Memory that is not shared shows the file's pages from then on, and a page is read when
-    /// it is touched, and copied when it is written to; so the file must stay as it is for as long as this lives (it can be unlinked). Shared memory is read in.
-    /// Nobody uses the memory meanwhile.
+    /// it is touched, and copied when it is written to; so the file must stay as it is for as long as this lives (it can be unlinked). Shared memory is read
+    /// in. Nobody uses the memory meanwhile.
     /// </summary>
     /// <param name="file">To be read. Can be closed afterwards.</param>
     /// <param name="ranges">By ascending offset, made of pages of 4096 bytes at positions that are multiples of that, none in another, each inside.</param>

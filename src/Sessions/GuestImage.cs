@@ -54,8 +54,8 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
 
         bool waits = KeptGuests.Fit(options);
         GuestFiles files = GuestFiles.Find(options, words, progress, cancel);
-        var guest = LinuxGuest.Create(BootFile.Read(files.Kernel, "kernel", options.Memory), files.Kernel, BootFile.Read(files.Busybox, "busybox", options.Memory),
-            Describe(options, separateErrors) with
+        byte[] kernel = BootFile.Read(files.Kernel, "kernel", options.Memory), busybox = BootFile.Read(files.Busybox, "busybox", options.Memory);
+        var guest = LinuxGuest.Create(kernel, files.Kernel, busybox, Describe(options, separateErrors) with
             {
                 StreamPorts = files.HavePorts,
                 Waits = waits,

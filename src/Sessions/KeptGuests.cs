@@ -38,15 +38,15 @@ public static class KeptGuests
             var file = new FileInfo(path);
             text.Append(CultureInfo.InvariantCulture, $"{path} {file.Length} {file.LastWriteTimeUtc.Ticks}\n");
         }
-        text.Append(CultureInfo.InvariantCulture, $"{SnapshotFile.Version} {o.Guest} {o.Memory} {o.Cpus} {o.Paravirtual} {o.TscFrequency} {o.Rng} {o.Nested}\n");
-        text.Append(CultureInfo.InvariantCulture, $"{o.Cpu} {model.Name} {string.Join(' ', model.Features)}\n{shape}\n");
+        text.Append(CultureInfo.InvariantCulture, $"{SnapshotFile.Version} {o.Guest} {o.Memory} {o.Cpus} {o.Paravirtual} {o.TscFrequency} {o.Rng} {o.Nested}");
+        text.Append(CultureInfo.InvariantCulture, $" {o.Cpu} {model.Name} {string.Join(' ', model.Features)}\n{shape}\n");
         string name = Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text.ToString())).AsSpan(0, 16));
         return Path.Combine(o.KeptFolder ?? Path.Combine(new GuestCache().Root, Folder), name + Suffix);
     }
 
     /// <summary>The kept guests: path, bytes, time of the last use.</summary>
-    public static IReadOnlyList<FileInfo> All(GuestCache cache) =>
-        [.. cache.Files(Folder).Where(f => f.EndsWith(Suffix, StringComparison.Ordinal)).Select(f => new FileInfo(f)).OrderByDescending(f => f.LastAccessTimeUtc)];
+    public static IReadOnlyList<FileInfo> All(GuestCache cache) => [.. cache.Files(Folder).Where(f => f.EndsWith(Suffix, StringComparison.Ordinal))
+        .Select(f => new FileInfo(f)).OrderByDescending(f => f.LastAccessTimeUtc)];
 
     /// <summary>A kept guest is used.</summary>
     internal static void Use(string path) => Ignoring(() => File.SetLastAccessTimeUtc(path, DateTime.UtcNow));

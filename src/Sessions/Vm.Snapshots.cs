@@ -183,7 +183,9 @@ public sealed partial class Vm
                 throw new CannotSaveException($"disk {disk.Image.Path}", "what the guest wrote to it is in no file; without 'snapshot=on' it would be");
         }
         MachineDescription machine = _description ?? throw new CannotSaveException("the VM", "it has parts of the program that made it");
-        return new SnapshotContents(parts, machine, [.. _options.Disks.Select(d => d.Image.Path).Concat(_options.CompactDiscs).Select(FileMark.Of)], _machine.WaitsForCommand ? new WaitingGuest(_vm.Clock.CounterFrequency, _image.Append, _image.Linux!.Token) : null);
+        FileMark[] disks = [.. _options.Disks.Select(d => d.Image.Path).Concat(_options.CompactDiscs).Select(FileMark.Of)];
+        return new SnapshotContents(parts, machine, disks, !_machine.WaitsForCommand ? null
+            : new WaitingGuest(_vm.Clock.CounterFrequency, _image.Append, _image.Linux!.Token));
     }
 
     /// <summary>The machine that takes a snapshot's state.</summary>
@@ -212,6 +214,7 @@ public sealed partial class Vm
     {
         try
         {
+            _console.Release(); // a guest whose output nobody reads could not be paused
             Save(path, live: false, lasting: true);
             SavedTo = path;
         }

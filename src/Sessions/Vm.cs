@@ -122,7 +122,8 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
             _console = _streams ?? builder.Console!;
             _machine = Guarded(() => MakeBoard(image, builder));
             if (snapshot is not null) Restore(snapshot);
-            else if (image.Linux is { Waits: true }) _machine.WaitsNow = () => ThreadPool.UnsafeQueueUserWorkItem(static vm => vm.KeepAndHandOver(), this, false);
+            else if (image.Linux is { Waits: true })
+                _machine.WaitsNow = () => ThreadPool.UnsafeQueueUserWorkItem(static vm => vm.KeepAndHandOver(), this, false);
         }
         catch
         {

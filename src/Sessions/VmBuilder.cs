@@ -85,7 +85,8 @@ public sealed record VmBuilder : VmOptions
     /// </summary>
     public Action<string>? Progress { get; init; }
 
-    /// <summary>Told that the guest was kept (<see cref="VmOptions.KeepBooted"/>), in a few words, or why it could not be. On a thread of the pool. Null: nobody is.
+    /// <summary>
+    /// Told that the guest was kept (<see cref="VmOptions.KeepBooted"/>), in a few words, or why it could not be. On a thread of the pool. Null: nobody is.
     /// </summary>
     public Action<string>? Kept { get; init; }
 

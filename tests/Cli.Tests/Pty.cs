@@ -55,6 +55,8 @@ internal sealed unsafe partial class Pty : IDisposable
         byte* buffer = stackalloc byte[4096];
         while (!seen.ToString().Contains(text, StringComparison.Ordinal))
         {
+            var wait = new PollDescriptor { Descriptor = Master, Events = 1 }; // POLLIN
+            Assert.True(Poll(&wait, 1, LongestWait) > 0, $"'{text}' did not come:\n{seen}");
             nint n = Read(Master, buffer, 4096);
             Assert.True(n > 0, $"the terminal closed before '{text}' came:\n{seen}");
             seen.Append(Encoding.Latin1.GetString(buffer, (int)n));
@@ -67,6 +69,18 @@ internal sealed unsafe partial class Pty : IDisposable
         _ = Close(Slave);
         _ = Close(Master);
     }
+
+    /// <summary>Milliseconds without a byte, after which nothing is going to come.</summary>
+    private const int LongestWait = 180_000;
+
+    private struct PollDescriptor
+    {
+        public int Descriptor;
+        public short Events, Returned;
+    }
+
+    [LibraryImport("libc", EntryPoint = "poll")]
+    private static partial int Poll(PollDescriptor* descriptors, nuint count, int milliseconds);
 
     [LibraryImport("libc", EntryPoint = "posix_openpt")]
     private static partial int PosixOpenpt(int flags);

@@ -49,8 +49,8 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
     };
 
     /// <summary>
-    /// A guest that computes and writes to memory is saved in the middle, and two copies go on: nothing is lost, nothing comes twice, memory is what it was, and
-    /// the copies' random numbers differ.
+    /// A guest that computes and writes to memory is saved in the middle, and two copies go on: nothing is lost, nothing comes twice, memory is what it was,
+    /// and the copies' random numbers differ.
     /// </summary>
     [Theory]
     [InlineData("bt", "bt", 2, true, MemoryBacking.Lazy, true)]
@@ -192,7 +192,8 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
         return file;
     }
 
-    private static string Refusal(string file) => Assert.Throws<CannotStartException>(() => new VmBuilder(KnownEngines.All) { RestoreFrom = file }.Build()).Message;
+    private static string Refusal(string file) =>
+        Assert.Throws<CannotStartException>(() => new VmBuilder(KnownEngines.All) { RestoreFrom = file }.Build()).Message;
 
     [Fact]
     public async Task Files_that_are_no_snapshots_are_refused_in_one_line()

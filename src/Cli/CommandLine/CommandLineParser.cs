@@ -54,8 +54,10 @@ internal static class CommandLineParser
         var control = new ControlCommands();
         var words = new Argument<string[]>("COMMAND") { Arity = ArgumentArity.ZeroOrMore, Description = "a command; without one, what there is" };
         var help = new Command("help", "Explain a command") { words };
-        var root = new RootCommand("Bunraku, a virtual machine monitor: runs unmodified operating systems on a processor written in C#.") { run, restore, engines,
-            image, cache, control.List, control.Stop, control.Kill, control.Monitor, control.Migrate, control.Receive, lab, help };
+        var root = new RootCommand("Bunraku, a virtual machine monitor: runs unmodified operating systems on a processor written in C#.")
+        {
+            run, restore, engines, image, cache, control.List, control.Stop, control.Kill, control.Monitor, control.Migrate, control.Receive, lab, help
+        };
         words.CompletionSources.Add([.. root.Subcommands.Select(c => c.Name)]);
         var configuration = new ParserConfiguration { EnablePosixBundling = false, ResponseFileTokenReplacer = null };
         ParseResult parsed = root.Parse(own, configuration);
@@ -124,7 +126,8 @@ internal static class CommandLineParser
         foreach (string word in parsed.UnmatchedTokens)
         {
             if (command == root) throw new UsageException(Nearest.Message("command", word, [.. root.Subcommands.Select(c => c.Name)]));
-            if (command is ImageCommand or CacheCommand) throw new UsageException(Nearest.Message("command", word, [.. command.Subcommands.Select(c => c.Name)]));
+            if (command is ImageCommand or CacheCommand)
+                throw new UsageException(Nearest.Message("command", word, [.. command.Subcommands.Select(c => c.Name)]));
             if (command is LabCommand) throw new UsageException(Nearest.Message("experiment", word, [.. command.Subcommands.Select(c => c.Name)]));
             throw new UsageException(command is RunCommand ? $"unexpected '{word}'; a command for the guest goes behind --" : $"unexpected '{word}'");
         }

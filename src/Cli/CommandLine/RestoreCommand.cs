@@ -6,7 +6,8 @@ namespace Bunraku.Cli.CommandLine;
 internal sealed class RestoreCommand : Command
 {
     private readonly Argument<string?> _file = new("FILE") { Arity = ArgumentArity.ZeroOrOne, Description = "the snapshot" };
-    private readonly Option<string?> _engine = SingleValue.Text("--engine", "NAME", "what executes the guest: auto or a name from 'bunraku engines' (default auto)",
+    private readonly Option<string?> _engine =
+        SingleValue.Text("--engine", "NAME", "what executes the guest: auto or a name from 'bunraku engines' (default auto)",
         [.. KnownEngines.All.Select(e => e.Name), "auto"]);
     private readonly Option<MemoryBacking?> _backing =
         SingleValue.Parsed<MemoryBacking?>("--memory-backing", "lazy|copy",

@@ -6,13 +6,14 @@ using static Iced.Intel.AssemblerRegisters;
 namespace Bunraku.Machine;
 
 /// <summary>
-/// A program for Linux that makes a copy of a guest differ from the others: each time that it reads the time of day and random numbers from its standard input, it
-/// sets the clock, has the kernel's random number generator begin anew with them, and then writes a line end to its standard output. A device's notification
-/// (<see cref="Acpi.VmGeneration"/>) does part of it too, but nobody can wait for that, and Debian's kernel for virtual machines has no driver for it.
+/// A program for Linux that makes a copy of a guest differ from the others: each time that it reads the time of day and random numbers from its standard input,
+/// it sets the clock, has the kernel's random number generator begin anew with them, and then writes a line end to its standard output. A device's
+/// notification (<see cref="Acpi.VmGeneration"/>) does part of it too, but nobody can wait for that, and Debian's kernel for virtual machines has no driver for
+/// it.
 /// </summary>
 /// <remarks>
-/// Linux, Documentation/admin-guide/devices and random(4), "/dev/random interface": RNDADDENTROPY takes a struct rand_pool_info, RNDRESEEDCRNG applies what came
-/// at once. Executable and Linkable Format (ELF), Portable Formats Specification 1.1, with 64-bit headers.
+/// Linux manual page random(4), "/dev/random interface": RNDADDENTROPY takes a struct rand_pool_info, RNDRESEEDCRNG applies what came at once.
+/// Executable and Linkable Format (ELF), Portable Formats Specification 1.1, with 64-bit headers.
 /// </remarks>
 internal static class CopyProgram
 {

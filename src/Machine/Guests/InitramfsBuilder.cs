@@ -17,8 +17,8 @@ internal static class InitramfsBuilder
     /// <summary>Seconds between two looks at what Linux counted on the command's line. A look starts one process.</summary>
     private const int WatchPeriod = 3;
     private const uint Executable = 0x1ED;
-    private const string CommandPath = "/etc/bunraku/command", CopyPath = "/etc/bunraku/copy", SessionPath = "/etc/bunraku/session", DhcpPath = "/etc/bunraku/dhcp",
-        ModuleFolder = "/etc/bunraku/modules";
+    private const string CommandPath = "/etc/bunraku/command", CopyPath = "/etc/bunraku/copy", SessionPath = "/etc/bunraku/session",
+        DhcpPath = "/etc/bunraku/dhcp", ModuleFolder = "/etc/bunraku/modules";
 
     private static readonly string[] Directories =
         ["bin", "sbin", "usr", "usr/bin", "usr/sbin", "dev", "proc", "sys", "run", "root", "tmp", "etc", "etc/bunraku", ModuleFolder[1..], "var"];
@@ -278,8 +278,8 @@ internal static class InitramfsBuilder
         """;
 
     /// <summary>
-    /// For a guest that waits. All that does not need the command is done before, and the processes are there that it needs: who goes on from here has little left
-    /// to do, in code that is cold.
+    /// For a guest that waits. All that does not need the command is done before, and the processes are there that it needs: who goes on from here has little
+    /// left to do, in code that is cold.
     /// </summary>
     private static readonly string WaitingWork = $$"""
         {{Ports(LinuxGuest.CopyPort)}}

@@ -86,8 +86,8 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
             string writer = header.Version > Version ? "a newer" : "an older";
             throw Unusable(path, $"version {header.Version} of the format was written by {writer} program; this one knows version {Version}");
         }
-        if (header.StateStart < FirstPage || (header.StateStart & PageMask) != 0 || header.ManifestStart < header.StateStart || header.End < header.ManifestStart
-            || header.ManifestStart - header.StateStart > MostState || header.End - header.ManifestStart > MostManifest)
+        if (header.StateStart < FirstPage || (header.StateStart & PageMask) != 0 || header.ManifestStart < header.StateStart
+            || header.End < header.ManifestStart || header.ManifestStart - header.StateStart > MostState || header.End - header.ManifestStart > MostManifest)
             throw Unusable(path, "is damaged: its header makes no sense");
         if (header.End != length) throw Unusable(path, $"is damaged: it has {length} bytes and was written with {header.End}");
         byte[] tail = new byte[header.End - header.StateStart];

@@ -133,7 +133,7 @@ public sealed class MonitorOnTerminalTests
         pty.Type("\x01" + "c");
         help += pty.ReadUntil("(bunraku) ");
         pty.Type("s\r");
-        help += pty.ReadUntil("or stop\r\n\r(bunraku) ");
+        help += pty.ReadUntil("or save\r\n\r(bunraku) ");
         pty.Type("help\r");
         help += pty.ReadUntil("lines back.\r\n\r(bunraku) ");
         foreach (string line in help.Split('\n')) Assert.True(line.TrimEnd('\r').Split('\r')[^1].TrimEnd().Length <= 40, line);
