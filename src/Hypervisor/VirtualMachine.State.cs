@@ -81,6 +81,25 @@ public abstract partial class VirtualMachine
     }
 
     /// <summary>
+    /// Lets the next <see cref="SaveParts"/> be quick: the first one takes a tenth of a second, in which the runtime compiles what writes the records. While
+    /// the machine is paused.
+    /// </summary>
+    /// <returns>What takes long, to be done while the machine runs on.</returns>
+    /// <inheritdoc cref="Save"/>
+    public Action PrepareSave()
+    {
+        lock (_pauseLock)
+        {
+            RequirePause();
+            (IStateful Part, object State)[] states = [.. Parts().Select(p => (p, WithLock(p, p.Save)))];
+            return () =>
+            {
+                foreach ((IStateful part, object state) in states) StateSerializer.Write(part, state);
+            };
+        }
+    }
+
+    /// <summary>
     /// Makes this machine what the saved one was. While it is paused; it may be new, or have run. It must have the same shape: RAM, number of vCPUs, devices,
     /// counter frequency, and a CPU model that has all features of the other one. Engines may differ.
     /// </summary>

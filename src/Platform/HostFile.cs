@@ -34,6 +34,22 @@ public static unsafe class HostFile
             && (status.Mode & TypeMask) == folder && (status.Mode & others) == 0 && status.Owner == Libc.UserId();
     }
 
+    /// <summary>Makes a folder that nobody else can look or write into, and those above it that are missing; one that is there stays as it is.</summary>
+    /// <exception cref="IOException">It cannot be made.</exception>
+    /// <exception cref="UnauthorizedAccessException">Nor that.</exception>
+    public static void MakePrivateFolder(string path)
+    {
+        if (OperatingSystem.IsLinux()) Directory.CreateDirectory(path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+    }
+
+    /// <summary>Nobody else can open the file, or connect with the socket, from now on.</summary>
+    /// <exception cref="IOException">The rights cannot be set.</exception>
+    /// <exception cref="UnauthorizedAccessException">Nor that.</exception>
+    public static void MakePrivate(string path)
+    {
+        if (OperatingSystem.IsLinux()) File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+    }
+
     /// <summary>The path leads to a character or block device. False when there is no such file.</summary>
     /// <remarks>Linux manual page statx(2); asked without opening, for opening some devices waits or does something.</remarks>
     public static bool IsDevice(string path)

@@ -185,7 +185,8 @@ internal sealed record MachineDescription
         Command = Command,
     };
 
-    /// <summary>The guest in a machine that gets its memory from elsewhere: nothing is loaded until a reset boots it again, as <paramref name="again"/> says.</summary>
+    /// <summary>The guest in a machine that gets its memory from elsewhere: nothing is loaded until a reset.</summary>
+    /// <param name="again">What a reset boots.</param>
     public GuestImage ToImage(Func<GuestImage> again) => new(default, Kernel ?? Guest, [], CommandLine,
         Console is { } console ? new LinuxGuest(default, Guest, default, "", console, Token ?? "") { Waits = TakesCommandLate } : null)
     {

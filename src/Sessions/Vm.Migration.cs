@@ -14,9 +14,10 @@ public sealed partial class Vm
     private int _migrating;
 
     /// <summary>
-    /// Moves the guest to where <see cref="ReceiveAsync(Stream, VmBuilder, MigrationOptions, CancellationToken)"/> is at the other end of a stream, on the same host. It runs on meanwhile but for a short pause at the
-    /// end. This VM ends (<see cref="HostEnd.Migrated"/>) when the other one has taken the guest over; whatever else happens, it goes on, and the other one
-    /// does not. A VM that is paused by hand, has a command, a network, throwaway disks or parts of the caller's stays where it is.
+    /// Moves the guest to where <see cref="ReceiveAsync(Stream, VmBuilder, MigrationOptions, CancellationToken)"/> is at the other end of a stream, on the
+    /// same host. It runs on meanwhile but for a short pause at the end. This VM ends (<see cref="HostEnd.Migrated"/>) when the other one has taken the guest
+    /// over; whatever else happens, it goes on, and the other one does not. A VM that is paused by hand, has a command, a network, throwaway disks or parts of
+    /// the caller's stays where it is.
     /// </summary>
     /// <param name="stream">Of both directions; the caller closes it.</param>
     /// <param name="options">Null: the defaults.</param>
@@ -51,8 +52,8 @@ public sealed partial class Vm
     }
 
     /// <summary>
-    /// Takes a guest over that <see cref="MigrateAsync(Stream, MigrationOptions, CancellationToken)"/> sends. What comes is checked, as from a stranger: but who
-    /// sends decides what machine is made, and which files of this user are its disks.
+    /// Takes a guest over that <see cref="MigrateAsync(Stream, MigrationOptions, CancellationToken)"/> sends. What comes is checked, as from a stranger: but
+    /// who sends decides what machine is made, and which files of this user are its disks.
     /// </summary>
     /// <param name="stream">Of both directions; the caller closes it.</param>
     /// <param name="builder">Engines, the engine's name, console, observers, words. What the machine is comes by the stream.</param>
@@ -118,7 +119,13 @@ public sealed partial class Vm
     // ---- the other end
 
     /// <summary>Holds a new machine, which is to take over a state.</summary>
-    internal void HoldForState() => _vm.Pause();
+    /// <remarks>It takes its own state over first: what is compiled for that is there when the guest stands still.</remarks>
+    internal void HoldForState()
+    {
+        _vm.Pause();
+        byte[] state = MigrationState.Write(DateTime.UtcNow, _vm.SaveParts());
+        _vm.RestoreParts(MigrationState.Read(state).Parts);
+    }
 
     /// <summary>Takes over all but memory, which was written. While it is held.</summary>
     /// <exception cref="IOException">A disk cannot be had.</exception>

@@ -251,6 +251,6 @@ public class CommandLineTests
 
     [Fact]
     public void AllCommandsAreSuggestedAtTheBeginning() =>
-        Assert.Equal(["engines", "help", "image", "lab", "run"],
+        Assert.Equal(["engines", "help", "image", "kill", "lab", "migrate", "monitor", "ps", "receive", "run", "stop"],
             Assert.IsType<Request.Suggestions>(CommandLineParser.Parse(["[suggest]", "bunraku "])).Words.Where(w => !w.StartsWith('-')));
 }

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Net.Sockets;
+using System.Runtime.Versioning;
 using System.Text;
 using Bunraku.Cli.CommandLine;
 using Bunraku.Sessions.Control;
@@ -8,6 +9,7 @@ using Bunraku.Testing;
 namespace Bunraku.Cli.Tests;
 
 /// <summary>Named VMs and who asks them: docs/control.md.</summary>
+[SupportedOSPlatform("linux")]
 public sealed class ControlTests : IDisposable
 {
     private static readonly TimeSpan s_limit = TimeSpan.FromSeconds(30);

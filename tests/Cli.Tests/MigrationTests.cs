@@ -329,7 +329,8 @@ public sealed class MigrationTests : IClassFixture<LinuxGuestFiles>, IDisposable
         Assert.Contains("it does not run", (await Assert.ThrowsAsync<MigrationException>(() => vm.MigrateAsync(one))).Message, StringComparison.Ordinal);
         vm.Resume();
         Assert.Contains("nobody waits",
-            (await Assert.ThrowsAsync<MigrationException>(() => vm.MigrateAsync(MigrationAddress.Parse($"unix:{_folder}/none")))).Message, StringComparison.Ordinal);
+            (await Assert.ThrowsAsync<MigrationException>(() => vm.MigrateAsync(MigrationAddress.Parse($"unix:{_folder}/none")))).Message,
+            StringComparison.Ordinal);
         vm.SendConsole("q"u8);
         await run;
         await using Vm command = new VmBuilder(KnownEngines.All) { Engine = "bt", Command = ["true"] }.Build();

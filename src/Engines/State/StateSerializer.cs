@@ -34,9 +34,11 @@ public static class StateSerializer
 
     /// <summary>Saves a part.</summary>
     /// <exception cref="CannotSaveException">The part says that it cannot.</exception>
-    public static SavedState Save(IStateful part)
+    public static SavedState Save(IStateful part) => Write(part, part.Save());
+
+    /// <summary>Writes what <see cref="IStateful.Save"/> of a part returned.</summary>
+    public static SavedState Write(IStateful part, object state)
     {
-        object state = part.Save();
         StateRecordAttribute format = FormatOf(part.StateType);
         return new SavedState(part.Id, format.Name, format.Version, JsonSerializer.SerializeToUtf8Bytes(state, part.StateType, s_options));
     }

@@ -32,9 +32,12 @@ public sealed class ControlFolder(string path)
     }
 
     /// <summary>The names for which there is a socket, in their order; whether somebody answers there is another question.</summary>
-    public IReadOnlyList<string> Names() => Directory.Exists(Path) && HostFile.IsPrivateFolder(Path)
-        ? [.. Directory.EnumerateFiles(Path, "*" + Suffix).Select(f => System.IO.Path.GetFileNameWithoutExtension(f)).Where(IsName).Order(StringComparer.Ordinal)]
-        : [];
+    public IReadOnlyList<string> Names()
+    {
+        if (!HostFile.IsPrivateFolder(Path)) return [];
+        IEnumerable<string> names = Directory.EnumerateFiles(Path, "*" + Suffix).Select(f => System.IO.Path.GetFileName(f)[..^Suffix.Length]);
+        return [.. names.Where(IsName).Order(StringComparer.Ordinal)];
+    }
 
     /// <summary>Makes the folder, or sees that it is the user's alone.</summary>
     /// <exception cref="ControlException">It cannot be had.</exception>
@@ -42,14 +45,14 @@ public sealed class ControlFolder(string path)
     {
         try
         {
-            Directory.CreateDirectory(Path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+            HostFile.MakePrivateFolder(Path);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             throw new ControlException($"the folder for control sockets {Path} cannot be made: {HostError.Reason(e)}", e);
         }
         if (!HostFile.IsPrivateFolder(Path))
-            throw new ControlException($"the folder for control sockets {Path} is not yours alone (mode 0700); remove it, or set XDG_RUNTIME_DIR to another place");
+            throw new ControlException($"the folder for control sockets {Path} is not yours alone (mode 0700); remove it, or let it be elsewhere");
     }
 
     /// <summary>Listens at a VM's socket. One that a process has left behind which is no more is replaced.</summary>
@@ -66,7 +69,7 @@ public sealed class ControlFolder(string path)
         {
             File.Delete(path);
             socket.Bind(new UnixDomainSocketEndPoint(path));
-            File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+            HostFile.MakePrivate(path);
             socket.Listen(waiting);
             return socket;
         }

@@ -12,7 +12,8 @@ namespace Bunraku.Sessions.Control;
 public sealed class ControlServer : IDisposable
 {
     private const int MostClients = 32, DefaultWidth = 80, NarrowestWidth = 20, WidestWidth = 1000;
-    private static readonly TimeSpan s_requestLimit = TimeSpan.FromMinutes(1), s_answerLimit = TimeSpan.FromSeconds(10), s_lastAnswers = TimeSpan.FromSeconds(2);
+    private static readonly TimeSpan s_requestLimit = TimeSpan.FromMinutes(1), s_answerLimit = TimeSpan.FromSeconds(10),
+        s_lastAnswers = TimeSpan.FromSeconds(2);
 
     private readonly ControlFolder _folder;
     private readonly string _name;

@@ -4,7 +4,9 @@ using Bunraku.Platform;
 
 namespace Bunraku.Sessions.Migration;
 
-/// <summary>Where a VM that is moved is waited for: a Unix socket, or a TCP port of this host. Whoever can connect there decides what runs. Immutable.</summary>
+/// <summary>
+/// Where a VM that is moved is waited for: a Unix socket, or a TCP port of this host. Whoever can connect there decides what runs. Immutable.
+/// </summary>
 public sealed record MigrationAddress
 {
     /// <summary>What can be written, for messages.</summary>
@@ -89,7 +91,7 @@ public sealed record MigrationAddress
             if (Path is not null && HostFile.IsSocket(Path) && !Answers()) File.Delete(Path); // of a process that is no more
             listener.Bind(EndPoint);
             bound = true;
-            if (Path is not null) File.SetUnixFileMode(Path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+            if (Path is not null) HostFile.MakePrivate(Path);
             listener.Listen(1);
             return new NetworkStream(listener.AcceptAsync(cancel).AsTask().GetAwaiter().GetResult(), ownsSocket: true);
         }

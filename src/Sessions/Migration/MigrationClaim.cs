@@ -18,12 +18,7 @@ internal sealed record MigrationClaim(string Token)
     public static MigrationClaim Create()
     {
         var claim = new MigrationClaim(RandomNumberGenerator.GetHexString(Digits, lowercase: true));
-        new FileStream(claim.File, new FileStreamOptions
-        {
-            Mode = FileMode.CreateNew,
-            Access = FileAccess.Write,
-            UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite,
-        }).Dispose();
+        new FileStream(claim.File, FileMode.CreateNew, FileAccess.Write).Dispose(); // empty: what counts is its name
         return claim;
     }
 

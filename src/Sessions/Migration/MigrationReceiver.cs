@@ -69,14 +69,16 @@ internal sealed class MigrationReceiver(MigrationChannel channel, VmBuilder buil
         {
             (MigrationMessage kind, ReadOnlyMemory<byte> body) = channel.Receive();
             if (kind == MigrationMessage.State) return MigrationState.Read(body.Span);
-            if (kind is not (MigrationMessage.Pages or MigrationMessage.Zeros)) throw new StateFormatException($"a message of the kind {kind} came among the pages");
+            if (kind is not (MigrationMessage.Pages or MigrationMessage.Zeros))
+                throw new StateFormatException($"a message of the kind {kind} came among the pages");
             ReadOnlySpan<byte> bytes = body.Span;
             if (bytes.Length < sizeof(ulong)) throw new StateFormatException("a message with pages is too short");
             ulong first = BinaryPrimitives.ReadUInt64LittleEndian(bytes), count;
             bytes = bytes[sizeof(ulong)..];
             if (kind == MigrationMessage.Zeros) count = bytes.Length == sizeof(ulong) ? BinaryPrimitives.ReadUInt64LittleEndian(bytes) : 0;
             else count = bytes.Length % PageSize == 0 ? (ulong)(bytes.Length / PageSize) : 0;
-            if (count == 0 || first >= pages || count > pages - first) throw new StateFormatException($"{count} pages from page {first} on are not in the memory");
+            if (count == 0 || first >= pages || count > pages - first)
+                throw new StateFormatException($"{count} pages from page {first} on are not in the memory");
             if (count > allowed) throw new StateFormatException("the pages come again and again");
             allowed -= count;
             for (ulong n = 0; n < count; n++)

@@ -22,13 +22,15 @@ public sealed record MigrationOptions
 
 /// <summary>How a VM was moved.</summary>
 /// <param name="Pause">How long it stood still: from the last instruction here until it may go on there.</param>
+/// <param name="Preparation">How long it stood still before, at the beginning.</param>
 /// <param name="Total">All of it.</param>
 /// <param name="Rounds">How often the pages that had changed were sent while it ran.</param>
 /// <param name="Pages">4 KiB each, that were sent in all.</param>
 /// <param name="LastPages">Those of them that were sent during the pause.</param>
-public sealed record MigrationResult(TimeSpan Pause, TimeSpan Total, int Rounds, long Pages, long LastPages)
+public sealed record MigrationResult(TimeSpan Pause, TimeSpan Preparation, TimeSpan Total, int Rounds, long Pages, long LastPages)
 {
     /// <inheritdoc/>
     public override string ToString() => string.Create(CultureInfo.InvariantCulture,
-        $"moved in {Total.TotalSeconds:0.00} s, paused for {Pause.TotalMilliseconds:0.0} ms; {Pages} pages in {Rounds} rounds, {LastPages} of them in the pause");
+        $"moved in {Total.TotalSeconds:0.00} s, paused for {Pause.TotalMilliseconds:0.0} ms, and {Preparation.TotalMilliseconds:0.0} ms at the beginning; "
+            + $"{Pages} pages in {Rounds} rounds, {LastPages} of them in the pause");
 }

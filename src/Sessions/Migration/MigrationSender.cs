@@ -16,7 +16,7 @@ internal sealed class MigrationSender(Vm vm, MigrationChannel channel, Migration
     private ulong _runFirst; // number of the first page of the run
     private int _runPages;
     private long _pages, _lastPages;
-    private TimeSpan _pause;
+    private TimeSpan _pause, _preparation;
 
     /// <exception cref="MigrationException">The VM goes on here.</exception>
     public MigrationResult Run()
@@ -30,7 +30,15 @@ internal sealed class MigrationSender(Vm vm, MigrationChannel channel, Migration
             claim = MigrationClaim.Create();
             channel.Send(MigrationMessage.Hello, MigrationHello.Write(claim, description));
             channel.Receive(MigrationMessage.Ready);
-            vm.WhileStill(() => vm.Machine.DirtyPages!.Enable(true));
+            Action prepare = () => { };
+            vm.WhileStill(() =>
+            {
+                long held = Stopwatch.GetTimestamp();
+                prepare = vm.Machine.PrepareSave();
+                vm.Machine.DirtyPages!.Enable(true);
+                _preparation = Stopwatch.GetElapsedTime(held);
+            });
+            prepare();
             try
             {
                 rounds = SendWhileItRuns();
@@ -49,7 +57,7 @@ internal sealed class MigrationSender(Vm vm, MigrationChannel channel, Migration
         {
             claim?.TryTake(); // nobody else is to take it any more; gone where the guest has gone
         }
-        return new MigrationResult(_pause, Stopwatch.GetElapsedTime(start), rounds, _pages, _lastPages);
+        return new MigrationResult(_pause, _preparation, Stopwatch.GetElapsedTime(start), rounds, _pages, _lastPages);
     }
 
     /// <summary>Sends all pages, and then those that have changed meanwhile, until the rest is small.</summary>
