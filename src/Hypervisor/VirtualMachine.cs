@@ -162,8 +162,8 @@ public abstract partial class VirtualMachine : IDisposable
     internal bool Allows(CpuThread cpu, VmExit exit) => _protectedPages?.Note(exit) == true || PageViolation?.Invoke(cpu, exit) == true;
 
     /// <summary>
-    /// Called for what a debugger has asked a vCPU for (<see cref="IVirtualCpu.SetDebugControls"/>), and for halts, since a step may end with one. On the vCPU's
-    /// thread, without any lock; it may <see cref="CpuThread.Hold"/> the vCPU. Null: there is no debugger.
+    /// Called for what a debugger has asked a vCPU for (<see cref="IVirtualCpu.SetDebugControls"/>), and for halts, since a step may end with one. On the
+    /// vCPU's thread, without any lock; it may <see cref="CpuThread.Hold"/> the vCPU. Null: there is no debugger.
     /// </summary>
     public Action<CpuThread, VmExit>? DebugStop { get; set; }
 

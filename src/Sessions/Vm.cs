@@ -454,7 +454,8 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         lock (_lock)
         {
             ObjectDisposedException.ThrowIf(_disposed, this);
-            if (Ended || _debugger is { IsOver: false }) throw new InvalidOperationException(Ended ? "the VM has ended" : "the VM listens for a debugger already");
+            if (Ended) throw new InvalidOperationException("the VM has ended");
+            if (_debugger is { IsOver: false }) throw new InvalidOperationException("the VM listens for a debugger already");
             return _debugger = new DebugServer(this, where);
         }
     }

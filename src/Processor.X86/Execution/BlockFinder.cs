@@ -110,7 +110,8 @@ internal sealed unsafe class BlockFinder(Processor p)
             int rest = (int)Math.Min(16, room - (ulong)inPage);
             CodeBytes.Copy(host, bytes, inPage);
             CodeBytes.Copy(next, bytes + inPage, rest);
-            if (!_decoder.Decode(bytes, inPage + rest, s->Rip, (int)(linear & 0xFFF), mode & ~ModeKey.Single, 1, crosses: true, counted)) throw p.GeneralProtection();
+            if (!_decoder.Decode(bytes, inPage + rest, s->Rip, (int)(linear & 0xFFF), mode & ~ModeKey.Single, 1, crosses: true, counted))
+                throw p.GeneralProtection();
             second = p.Code.BackingOffset(next);
         }
         if (_decoder.OutOfThunks)

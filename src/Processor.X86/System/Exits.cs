@@ -248,7 +248,8 @@ internal sealed unsafe class Exits(Processor p)
     }
 
     /// <summary>
-    /// Leaves in front of an instruction that a debugger waits for. No posted write may wait (<see cref="MustExitFirst"/>). Returns what the handler must return.
+    /// Leaves in front of an instruction that a debugger waits for. No posted write may wait (<see cref="MustExitFirst"/>). Returns what the handler must
+    /// return.
     /// </summary>
     public Insn* LeaveForDebugger(Insn* i, ulong linear)
     {

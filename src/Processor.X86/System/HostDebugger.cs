@@ -144,7 +144,8 @@ internal sealed unsafe class HostDebugger(Processor p)
         return null;
     }
 
-    private static bool Overlap(in Watchpoint watch, ulong linear, int length) => linear - watch.Address < watch.Length || watch.Address - linear < (ulong)length;
+    private static bool Overlap(in Watchpoint watch, ulong linear, int length) =>
+        linear - watch.Address < watch.Length || watch.Address - linear < (ulong)length;
 
     /// <summary>An instruction that was executed alone has retired, or a piece of it.</summary>
     public void NoteStep()

@@ -21,19 +21,23 @@ internal sealed record DebugRegister(string Name, int Size, string Type, DebugRe
     /// <param name="set">Null: it cannot be set, but to what it is.</param>
     public static DebugRegister Number(string name, int size, string type, Func<CpuState, ulong> get, Func<CpuState, ulong, bool>? set)
     {
-        return new DebugRegister(name, size, type, (state, value) =>
+        return new DebugRegister(name, size, type, Read, Write);
+
+        void Read(CpuState state, Span<byte> value)
         {
             Span<byte> all = stackalloc byte[sizeof(ulong)];
             BinaryPrimitives.WriteUInt64LittleEndian(all, get(state));
             all[..size].CopyTo(value);
-        }, (state, value) =>
+        }
+
+        bool Write(CpuState state, ReadOnlySpan<byte> value)
         {
             Span<byte> all = stackalloc byte[sizeof(ulong)];
             all.Clear();
             value.CopyTo(all);
             ulong number = BinaryPrimitives.ReadUInt64LittleEndian(all), mask = size == sizeof(ulong) ? ulong.MaxValue : (1ul << (8 * size)) - 1;
             return number == (get(state) & mask) || (set?.Invoke(state, number) ?? false);
-        });
+        }
     }
 
     /// <summary>Bytes of the XSAVE image.</summary>

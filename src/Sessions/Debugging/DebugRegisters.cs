@@ -140,33 +140,39 @@ internal sealed class DebugRegisters
     private static IEnumerable<DebugRegister> X87(bool wide)
     {
         for (int n = 0; n < 8; n++) yield return DebugRegister.Image($"st{n}", 10, "i387_ext", StOffset + 16 * n);
-        yield return Float("fctrl", 0);
-        yield return Float("fstat", StatusOffset);
-        yield return DebugRegister.Number("ftag", 4, "int", s => X87Tags.Full(s.Xsave), (s, v) => X87Tags.Set(s.Xsave, (ushort)v)) with { Group = "float" };
-        yield return Pointer("fiseg", InstructionOffset + 4, s => s.X87Cs, (s, v) => s.X87Cs = v);
-        yield return Offset("fioff", InstructionOffset);
-        yield return Pointer("foseg", DataOffset + 4, s => s.X87Ds, (s, v) => s.X87Ds = v);
-        yield return Offset("fooff", DataOffset);
-        yield return Float("fop", OpcodeOffset);
-
         // In 64-bit mode the pointers have 64 bits and no selectors: GDB has their upper halves there.
-        DebugRegister Pointer(string name, int upper, Func<CpuState, ushort> get, Action<CpuState, ushort> set) => (wide
-            ? DebugRegister.Number(name, 4, "int", s => BinaryPrimitives.ReadUInt32LittleEndian(s.Xsave.AsSpan(upper)), (s, v) => Store32(s, upper, v))
-            : DebugRegister.Number(name, 4, "int", s => get(s), (s, v) =>
-            {
-                set(s, (ushort)v);
-                return true;
-            })) with { Group = "float" };
+        DebugRegister[] control =
+        [
+            Word("fctrl", 0),
+            Word("fstat", StatusOffset),
+            DebugRegister.Number("ftag", 4, "int", s => X87Tags.Full(s.Xsave), (s, v) => X87Tags.Set(s.Xsave, (ushort)v)),
+            wide ? Doubleword("fiseg", InstructionOffset + 4) : DebugRegister.Number("fiseg", 4, "int", s => s.X87Cs, (s, v) => Set(ref s.X87Cs, v)),
+            Doubleword("fioff", InstructionOffset),
+            wide ? Doubleword("foseg", DataOffset + 4) : DebugRegister.Number("foseg", 4, "int", s => s.X87Ds, (s, v) => Set(ref s.X87Ds, v)),
+            Doubleword("fooff", DataOffset),
+            Word("fop", OpcodeOffset),
+        ];
+        foreach (DebugRegister register in control) yield return register with { Group = "float" };
+    }
 
-        static DebugRegister Offset(string name, int at) => DebugRegister.Number(name, 4, "int",
-            s => BinaryPrimitives.ReadUInt32LittleEndian(s.Xsave.AsSpan(at)), (s, v) => Store32(s, at, v)) with { Group = "float" };
+    private static bool Set(ref ushort register, ulong value)
+    {
+        register = (ushort)value;
+        return true;
+    }
 
-        static DebugRegister Float(string name, int at) => DebugRegister.Number(name, 4, "int",
-            s => BinaryPrimitives.ReadUInt16LittleEndian(s.Xsave.AsSpan(at)), (s, v) =>
-            {
-                BinaryPrimitives.WriteUInt16LittleEndian(s.Xsave.AsSpan(at), (ushort)v);
-                return true;
-            }) with { Group = "float" };
+    /// <summary>A doubleword of the XSAVE image.</summary>
+    private static DebugRegister Doubleword(string name, int at) =>
+        DebugRegister.Number(name, 4, "int", s => BinaryPrimitives.ReadUInt32LittleEndian(s.Xsave.AsSpan(at)), (s, v) => Store32(s, at, v));
+
+    /// <summary>A word of the XSAVE image.</summary>
+    private static DebugRegister Word(string name, int at) =>
+        DebugRegister.Number(name, 4, "int", s => BinaryPrimitives.ReadUInt16LittleEndian(s.Xsave.AsSpan(at)), (s, v) => Store16(s, at, v));
+
+    private static bool Store16(CpuState state, int at, ulong value)
+    {
+        BinaryPrimitives.WriteUInt16LittleEndian(state.Xsave.AsSpan(at), (ushort)value);
+        return true;
     }
 
     private static bool Store32(CpuState state, int at, ulong value)
@@ -180,8 +186,9 @@ internal sealed class DebugRegisters
     private static IEnumerable<DebugRegister> Sse(int count)
     {
         for (int n = 0; n < count; n++) yield return DebugRegister.Image($"xmm{n}", 16, "vec128", XmmOffset + 16 * n);
-        yield return DebugRegister.Number("mxcsr", 4, "i386_mxcsr", s => BinaryPrimitives.ReadUInt32LittleEndian(s.Xsave.AsSpan(MxcsrOffset)),
-            (s, v) => Store32(s, MxcsrOffset, v & MxcsrBits)) with { Group = "vector" };
+        DebugRegister control = Doubleword("mxcsr", MxcsrOffset);
+        DebugRegister.Writer write = (s, v) => Store32(s, MxcsrOffset, BinaryPrimitives.ReadUInt32LittleEndian(v) & MxcsrBits);
+        yield return control with { Type = "i386_mxcsr", Group = "vector", Write = write };
     }
 
     private static IEnumerable<DebugRegister> Avx(int count)

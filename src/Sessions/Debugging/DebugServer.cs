@@ -36,7 +36,8 @@ public sealed class DebugServer : IDisposable
         }
         catch (Exception e) when (e is SocketException or IOException or UnauthorizedAccessException or ArgumentException)
         {
-            throw new CannotStartException($"the debugger's {(where.Path is null ? "port" : "socket")} {where} cannot be listened on: {HostError.Reason(e)}", e);
+            string what = where.Path is null ? "port" : "socket";
+            throw new CannotStartException($"the debugger's {what} {where} cannot be listened on: {HostError.Reason(e)}", e);
         }
         Endpoint = where.Address is { } address
             ? DebugEndpoint.Parse(new System.Net.IPEndPoint(address.Address, ((System.Net.IPEndPoint)_listener.LocalEndPoint!).Port).ToString()) : where;

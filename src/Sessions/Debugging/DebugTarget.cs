@@ -7,7 +7,8 @@ namespace Bunraku.Sessions.Debugging;
 /// <see cref="Stopped"/>; what reads or changes anything is for while the guest stands still.
 /// </summary>
 /// <remarks>
-/// While the debugger has stopped the guest, the VM is paused and each vCPU is held besides: should somebody resume the VM, none runs under the debugger's eyes.
+/// While the debugger has stopped the guest, the VM is paused and each vCPU is held besides: should somebody resume the VM, none runs under the debugger's
+/// eyes.
 /// </remarks>
 internal sealed class DebugTarget
 {
@@ -116,8 +117,8 @@ internal sealed class DebugTarget
     }
 
     /// <summary>
-    /// What one of the vCPUs has met. Others at breakpoints meet them again when they go on, or not, should the breakpoint be gone; a watchpoint that another one
-    /// has met is kept until that is told to go on.
+    /// What one of the vCPUs has met. Others at breakpoints meet them again when they go on, or not, should the breakpoint be gone; a watchpoint that another
+    /// one has met is kept until that is told to go on.
     /// </summary>
     private DebugStop? TakeMet(Func<int, bool> isAskedFor)
     {

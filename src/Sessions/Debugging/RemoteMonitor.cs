@@ -32,7 +32,9 @@ internal sealed class RemoteMonitor
             case ["arch", _] when TryParse(words[1], out DebugArchitecture? wanted):
                 _architecture = wanted;
                 return "";
-            case ["phys" or "arch", ..]: return TextLayout.Paragraph($"usage: {s_own.First(o => o.Usage.StartsWith(words[0], StringComparison.Ordinal)).Usage}", Width);
+            case ["phys" or "arch", ..]:
+                string usage = s_own.First(o => o.Usage.StartsWith(words[0], StringComparison.Ordinal)).Usage;
+                return TextLayout.Paragraph($"usage: {usage}", Width);
             case ["help" or "?"]: return TextLayout.Definitions(s_own, Width) + new MonitorShell(target.Vm, () => Width).Execute(line);
             default: return new MonitorShell(target.Vm, () => Width).Execute(line);
         }

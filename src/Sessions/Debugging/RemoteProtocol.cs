@@ -73,8 +73,7 @@ internal sealed class RemoteProtocol
             case (byte)'Z': return SetPoint(text, set: true);
             case (byte)'z': return SetPoint(text, set: false);
             case (byte)'H': return SelectThread(text);
-            case (byte)'T': return ResumeRequest.TryTakeThread(ref text, _target.CpuCount, out int? alive) && alive is not null
-                ? RemoteAnswer.Ok : RemoteAnswer.Impossible;
+            case (byte)'T': return IsThread(text) ? RemoteAnswer.Ok : RemoteAnswer.Impossible;
             case (byte)'c': return Resume(text, CpuOrder.Run, hasSignal: false);
             case (byte)'C': return Resume(text, CpuOrder.Run, hasSignal: true);
             case (byte)'s': return Resume(text, CpuOrder.Step, hasSignal: false);
@@ -88,6 +87,8 @@ internal sealed class RemoteProtocol
     }
 
     // ---- threads
+
+    private bool IsThread(ReadOnlySpan<byte> text) => ResumeRequest.TryTakeThread(ref text, _target.CpuCount, out int? cpu) && cpu is not null;
 
     private RemoteAnswer SelectThread(ReadOnlySpan<byte> text)
     {

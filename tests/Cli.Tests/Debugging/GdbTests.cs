@@ -46,7 +46,8 @@ public sealed class GdbTests(LinuxGuestFiles files) : IClassFixture<LinuxGuestFi
         Timeout = s_longest,
     };
 
-    private static void Prints(string output, string pattern) => Assert.True(Regex.IsMatch(output, pattern, RegexOptions.Multiline), $"no {pattern} in:\n{output}");
+    private static void Prints(string output, string pattern) =>
+        Assert.True(Regex.IsMatch(output, pattern, RegexOptions.Multiline), $"no {pattern} in:\n{output}");
 
     public static TheoryData<string> Engines => ["interp", "bt", "check"];
 

@@ -10,9 +10,10 @@ internal sealed class RemoteFuzzer(Vm vm, int seed)
 {
     private static readonly string[] s_begins =
     [
-        "?", "g", "G", "p", "P", "m", "M", "X", "Z0,", "Z1,", "Z2,", "Z3,", "Z4,", "z0,", "z1,", "z2,", "z4,", "H", "Hg", "Hc", "T", "c", "C", "s", "S", "vCont;c", "vCont;s:1",
-        "vCont;s:2;c", "vCont;t;c", "vCont?", "vCont", "vRun", "qSupported:swbreak+;hwbreak+", "qC", "qfThreadInfo", "qsThreadInfo", "qThreadExtraInfo,", "qAttached",
-        "qXfer:features:read:target.xml:", "qXfer:", "qRcmd,", "q", "Q", "QStartNoAckMode", "i", "R", "b", "!", "",
+        "?", "g", "G", "p", "P", "m", "M", "X", "Z0,", "Z1,", "Z2,", "Z3,", "Z4,", "z0,", "z1,", "z2,", "z4,", "H", "Hg", "Hc", "T", "c", "C", "s",
+        "S", "vCont;c", "vCont;s:1", "vCont;s:2;c", "vCont;t;c", "vCont?", "vCont", "vRun", "qSupported:swbreak+;hwbreak+", "qC", "qfThreadInfo",
+        "qsThreadInfo", "qThreadExtraInfo,", "qAttached", "qXfer:features:read:target.xml:", "qXfer:", "qRcmd,", "q", "Q", "QStartNoAckMode", "i",
+        "R", "b", "!", "",
     ];
     private static readonly string[] s_commands = ["phys on", "phys off", "arch auto", "arch i8086", "arch x86-64", "info registers", "info cpus", "help", "x"];
 

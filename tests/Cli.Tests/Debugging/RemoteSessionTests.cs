@@ -183,7 +183,8 @@ public sealed class RemoteSessionTests : IDisposable
         {
             Assert.Equal("", gdb.Monitor($"arch {word}"));
             string xml = "";
-            for (string? piece = null; piece is null || piece[0] == 'm'; xml += piece[1..]) piece = gdb.Ask($"qXfer:features:read:target.xml:{xml.Length:x},400");
+            for (string? piece = null; piece is null || piece[0] == 'm'; xml += piece[1..])
+                piece = gdb.Ask($"qXfer:features:read:target.xml:{xml.Length:x},400");
             XElement target = XDocument.Parse(xml.Replace("<!DOCTYPE target SYSTEM \"gdb-target.dtd\">", "")).Root!;
             Assert.Equal(name, target.Element("architecture")!.Value);
             var registers = target.Descendants("reg").Select(r => (Name: (string)r.Attribute("name")!, Bits: (int)r.Attribute("bitsize")!)).ToList();
@@ -333,7 +334,8 @@ public sealed class RemoteSessionTests : IDisposable
             fuzzer.Run(packets: 400);
             resumed += fuzzer.Resumed;
             // Registers and memory have random contents by then.
-            if (vm.Ended) Assert.Contains((await run).Cause.Reason, (StopReason[])[StopReason.Shutdown, StopReason.DebugExit, StopReason.Reset, StopReason.PowerOff]);
+            StopReason[] possible = [StopReason.Shutdown, StopReason.DebugExit, StopReason.Reset, StopReason.PowerOff];
+            if (vm.Ended) Assert.Contains((await run).Cause.Reason, possible);
         }
         Assert.True(resumed > 10);
     }
