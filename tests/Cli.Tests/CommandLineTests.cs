@@ -47,6 +47,23 @@ public class CommandLineTests
     }
 
     [Fact]
+    public void AGuestWithACommandIsKeptUnlessAFreshOneIsWanted()
+    {
+        Assert.True(Run("--", "true").KeepBooted);
+        Assert.False(Run("--fresh", "--", "true").KeepBooted);
+        Assert.False(Run("--engine", "check", "--", "true").KeepBooted);
+        Assert.Equal("f", Run("--save-to", "f").SaveTo);
+    }
+
+    [Theory]
+    [InlineData("name the snapshot's file", "restore")]
+    [InlineData("snapshot /nowhere/f: no such file", "restore", "/nowhere/f")]
+    [InlineData("memory backing 'x'", "restore", "f", "--memory-backing", "x")]
+    [InlineData("command 'clear'", "cache", "clear")]
+    public void WhatIsWrongWithSnapshotsIsSaid(string says, params string[] arguments) =>
+        Assert.Contains(says, Assert.ThrowsAny<SessionException>(() => CommandLineParser.Parse(arguments)).Message);
+
+    [Fact]
     public void ModulesKeepTheirOrderAndTheirCommandLines()
     {
         Assert.Equal(["a console=x --opt", "-b"], Run("--kernel", "k", "--module", "a console=x --opt", "--module", "-b").Modules);
@@ -149,7 +166,8 @@ public class CommandLineTests
 
     [Fact]
     public void NothingAtAllIsWrongUsageAndNamesTheCommands() =>
-        Assert.Equal("a command is missing: run, engines, image, ps, stop, kill, monitor, migrate, receive, lab, help; 'bunraku help' explains them",
+        Assert.Equal("a command is missing: run, restore, engines, image, cache, ps, stop, kill, monitor, migrate, receive, lab, help; "
+            + "'bunraku help' explains them",
             Assert.Throws<UsageException>(() => CommandLineParser.Parse([])).Message);
 
     [Fact]
@@ -251,6 +269,6 @@ public class CommandLineTests
 
     [Fact]
     public void AllCommandsAreSuggestedAtTheBeginning() =>
-        Assert.Equal(["engines", "help", "image", "kill", "lab", "migrate", "monitor", "ps", "receive", "run", "stop"],
+        Assert.Equal(["cache", "engines", "help", "image", "kill", "lab", "migrate", "monitor", "ps", "receive", "restore", "run", "stop"],
             Assert.IsType<Request.Suggestions>(CommandLineParser.Parse(["[suggest]", "bunraku "])).Words.Where(w => !w.StartsWith('-')));
 }

@@ -221,7 +221,7 @@ public sealed class ControlTests : IDisposable
     [InlineData("a command is missing behind --", "monitor", "v")]
     [InlineData("no place for a VM", "migrate", "v", "file:x")]
     [InlineData("not of this host", "receive", "tcp:192.0.2.1:80")]
-    [InlineData("goes with 'run' and 'monitor'", "stop", "v", "--", "x")]
+    [InlineData("goes with 'run', 'restore' and 'monitor'", "stop", "v", "--", "x")]
     public void Wrong_words_are_named(string says, params string[] arguments) =>
         Assert.Contains(says, Assert.Throws<UsageException>(() => CommandLineParser.Parse(arguments)).Message, StringComparison.Ordinal);
 }

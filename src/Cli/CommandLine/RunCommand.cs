@@ -200,7 +200,7 @@ internal sealed class RunCommand : Command
             SampleWork = parsed.GetValue(_stats),
             PerfMap = parsed.GetValue(_perfMap),
             Command = command,
-            KeepBooted = !parsed.GetValue(_fresh) && engine != "check",
+            KeepBooted = command is not null && !parsed.GetValue(_fresh) && engine != "check",
             SaveTo = parsed.GetValue(_saveTo),
             Name = parsed.GetValue(_name),
         };

@@ -20,7 +20,7 @@ public class MonitorCommandsTests
     [InlineData("?", "help")]
     [InlineData("h i", "help", "i")]
     [InlineData("st", "stop")]
-    [InlineData("s", null, "'s' may be sysrq or stop")]
+    [InlineData("s", null, "'s' may be sysrq or stop or save")]
     [InlineData("info", null,
         "info what? info status, info registers, info vmx, info svm, info paging, info tlb, info cpus, info stats, info translator, info exits")]
     [InlineData("info regsters", null, "unknown command 'info regsters'; did you mean 'info registers'?")]
@@ -42,8 +42,8 @@ public class MonitorCommandsTests
     }
 
     [Theory]
-    [InlineData("", "cont", "help", "info", "nmi", "quit", "stop", "sysrq")]
-    [InlineData("s", "stop", "sysrq")]
+    [InlineData("", "cont", "help", "info", "nmi", "quit", "save", "stop", "sysrq")]
+    [InlineData("s", "save", "stop", "sysrq")]
     [InlineData("info ", "cpus", "exits", "paging", "registers", "stats", "status", "svm", "tlb", "translator", "vmx")]
     [InlineData("i st", "stats", "status")]
     [InlineData("help n", "nmi")]
