@@ -85,7 +85,7 @@ public abstract partial class VirtualMachine
     /// the machine is paused.
     /// </summary>
     /// <returns>What takes long, to be done while the machine runs on.</returns>
-    /// <inheritdoc cref="Save"/>
+    /// <inheritdoc cref="Save()"/>
     public Action PrepareSave()
     {
         lock (_pauseLock)
