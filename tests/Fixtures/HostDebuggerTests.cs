@@ -158,6 +158,40 @@ public sealed class HostDebuggerTests
         Assert.Equal(100ul, State(g).Gpr[2]);
     }
 
+    [Fact]
+    public void A_breakpoint_elsewhere_leaves_translated_code_as_it_is()
+    {
+        using var g = new Guest(Mode.Long);
+        TwoLoops(g, 10_000);
+        // The decoder looks at each instruction of the loop, since there is a breakpoint at its offset of another page.
+        ulong page = Layout.Code + 0x1000;
+        X86Exit exit = Continue(g, TestedEngines.Translator, At([.. Enumerable.Range(0, 0x100).Select(n => page + (ulong)n)]));
+        Assert.Equal(ExitReason.Hlt, exit.Reason);
+        Assert.Equal(10_001u * 10_000, (uint)State(g).Gpr[3]);
+        ulong left = g.Cpu.Execution!.Counts.Where(c => c.Name.StartsWith("left for", StringComparison.Ordinal)).Aggregate(0ul, (sum, c) => sum + c.Value);
+        Assert.InRange(left, 1ul, 100ul);
+    }
+
+    [Fact]
+    public void A_watched_page_leaves_the_others_to_translated_code()
+    {
+        using var g = new Guest(Mode.Long);
+        g.Code(a =>
+        {
+            Label loop = a.CreateLabel();
+            a.mov(rbx, Layout.Data);
+            a.mov(ecx, 10_000);
+            a.Label(ref loop);
+            a.mov(__dword_ptr[rbx + 0x20], ecx);
+            a.dec(ecx);
+            a.jne(loop);
+            a.hlt();
+        });
+        Assert.Equal(ExitReason.Hlt, Continue(g, TestedEngines.Translator, Watching(Layout.Data + 0x1020, 4, writes: true)).Reason);
+        ulong left = g.Cpu.Execution!.Counts.Where(c => c.Name.StartsWith("left for", StringComparison.Ordinal)).Aggregate(0ul, (sum, c) => sum + c.Value);
+        Assert.InRange(left, 1ul, 100ul);
+    }
+
     [Theory, Engines]
     public void The_guest_reads_its_own_bytes_where_a_breakpoint_is(string engine)
     {
