@@ -70,9 +70,11 @@ internal static class Analysis
     public static ProcessorReport Host(HostBench bench, string name, ProcessorReport reference, IReadOnlyList<Probe> probes)
     {
         var instructions = new List<InstructionReport>();
+        bool has32BitCode = bench.Has32BitCode;
         foreach (Probe probe in probes)
         {
             Observation seen = bench.Run(probe);
+            string? message = probe.Bitness == 32 && !has32BitCode ? "the host's system has no segment for 32-bit code" : seen.Message;
             InstructionReport known = reference.Instructions.First(i => i.Name == probe.Name);
             // The processor trapped, and the system below the program made the result up.
             bool emulated = seen.IsCompleted && known.SingleSteps == true && !bench.SingleSteps(probe);
@@ -84,7 +86,7 @@ internal static class Analysis
                 [.. known.At(User)!.Ignored.Where(n => seen.SystemAfter.ContainsKey(n) && !changed.Contains(n))];
             string summary = !seen.IsCompleted ? Trap(seen)! : emulated ? Emulated : ignored.Length > 0 ? "ignored" : leaks.Length > 0 ? "leak"
                 : changed.Length > 0 ? "changes" : known.BehaviourSensitive.Contains("level") ? "by level" : "done";
-            var level = new LevelReport(User, summary, leaks, ignored, [new ExecutionReport(0, seen.Outcome, Trap(seen), [], changed, seen.Message)]);
+            var level = new LevelReport(User, summary, leaks, ignored, [new ExecutionReport(0, seen.Outcome, Trap(seen), [], changed, message)]);
             instructions.Add(new InstructionReport(probe.Name, Convert.ToHexString(probe.Assemble()), privileged, known.ControlSensitive,
                 known.BehaviourSensitive, [level], [], null));
         }
