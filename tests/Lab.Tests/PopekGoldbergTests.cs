@@ -113,14 +113,15 @@ public sealed class PopekGoldbergTests(ExperimentFixture fixture) : IClassFixtur
     }
 
     /// <summary>
-    /// Linux enables UMIP where the processor has it and answers for it (arch/x86/kernel/umip.c); nothing else is answered by the system, but for CPUID, where a
-    /// hypervisor below can.
+    /// Linux enables UMIP where the processor has it and answers for it (arch/x86/kernel/umip.c); nothing else is answered by the system, but for CPUID, where
+    /// a hypervisor below can.
     /// </summary>
     [Fact]
     public void What_the_hosts_system_answers_is_told_from_what_the_silicon_executes()
     {
         bool umip = File.ReadLines("/proc/cpuinfo").First(l => l.StartsWith("flags", StringComparison.Ordinal)).Split(' ').Contains("umip");
-        Assert.All(Host.Instructions.Where(i => i.Name != "CPUID" && !s_umip.Contains(i.Name)), i => Assert.NotEqual(Analysis.Emulated, i.At(Analysis.User)!.Summary));
+        Assert.All(Host.Instructions.Where(i => i.Name != "CPUID" && !s_umip.Contains(i.Name)),
+            i => Assert.NotEqual(Analysis.Emulated, i.At(Analysis.User)!.Summary));
         Assert.All(s_umip, n => Assert.Equal(umip, Find(Host, n).Privileged));
         string[] decided = ["RDTSC", "RDTSCP", "RDPID", "CPUID", "XGETBV", "RDPMC", .. WithoutSegment()];
         Assert.Equal(Processor(umip).Escaping.Except(decided), Host.Escaping.Except(decided));

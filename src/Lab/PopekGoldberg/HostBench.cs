@@ -34,8 +34,8 @@ internal sealed unsafe class HostBench : IDisposable
     private ulong ProbeAddress => (ulong)_memory.Pointer + ProbeOffset;
 
     /// <summary>
-    /// The host's system has Linux's 32-bit code segment for user mode. Systems without it, as some hypervisors' own kernels, trap a probe of 32 bits on its way
-    /// there: that says nothing about its instruction.
+    /// The host's system has Linux's 32-bit code segment for user mode. Systems without it, as some hypervisors' own kernels, trap a probe of 32 bits on its
+    /// way there: that says nothing about its instruction.
     /// </summary>
     public bool Has32BitCode => Run(ProbeCatalog.Control with { Bitness = 32 }).IsCompleted;
 
