@@ -38,6 +38,11 @@ internal static class SiliconCommand
             Console.Error.WriteLine($"fuzz-silicon: {e.Message}");
             return 2;
         }
+        if (HostSilicon.WhyNot() is { } reason)
+        {
+            Console.Error.WriteLine($"nothing can be compared here: {reason}");
+            return 2;
+        }
         CpuModel model = HostModel.Like;
         using var host = new HostSilicon();
         using var guest = new GuestRig(engine, model);

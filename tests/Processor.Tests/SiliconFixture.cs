@@ -12,6 +12,9 @@ public sealed class SiliconFixture : IDisposable
     /// <summary>The model that must do what this host's silicon does.</summary>
     public static CpuModel Model => HostModel.Like;
 
+    /// <summary>Why these tests cannot run on this host; their one row says so. Null: they can.</summary>
+    public static string? WhyNot { get; } = HostSilicon.WhyNot();
+
     /// <summary>Engines that these tests run on.</summary>
     public static IReadOnlyList<IX86Engine> Engines => SoftwareEngines.All;
 

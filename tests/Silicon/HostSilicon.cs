@@ -15,6 +15,35 @@ public sealed unsafe partial class HostSilicon : IDisposable
 
     private byte* _code;                     // writable view of the routine and the cases
 
+    /// <summary>
+    /// Why nothing can be compared on this host; null: it can. Its system must have Linux's segment for 32-bit code and give a process an LDT: kernels that run
+    /// under a hypervisor without its hardware may have neither, and hand on other faults than the processor's.
+    /// </summary>
+    public static string? WhyNot()
+    {
+        // lar eax, edi; setz al; movzx eax, al; ret
+        ReadOnlySpan<byte> code = [0x0F, 0x02, 0xC7, 0x0F, 0x94, 0xC0, 0x0F, 0xB6, 0xC0, 0xC3];
+        void* page = Mmap(null, 4096, ProtRead | ProtWrite, MapPrivate | MapAnonymous, -1, 0);
+        if (page == (void*)-1) throw new Win32Exception(Marshal.GetLastPInvokeError());
+        try
+        {
+            code.CopyTo(new Span<byte>(page, code.Length));
+            if (Mprotect(page, 4096, ProtRead | ProtExec) != 0) throw new Win32Exception(Marshal.GetLastPInvokeError());
+            SetLdt(Layout.Code16 >> 3, (uint)Layout.Cases, contents: 2);
+            var isThere = (delegate* unmanaged<uint, int>)page;
+            return isThere(Layout.Code32) == 0 ? "the host's system has no segment for 32-bit code"
+                : isThere(Layout.Code16) == 0 ? "the host's system gives a process no LDT" : null;
+        }
+        catch (Win32Exception e)
+        {
+            return $"the host's system refuses it: {e.Message}";
+        }
+        finally
+        {
+            _ = Munmap(page, 4096);
+        }
+    }
+
     /// <exception cref="Win32Exception">The host refuses the fixed address range or the LDT entries.</exception>
     public HostSilicon()
     {
