@@ -56,11 +56,11 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
         GuestFiles files = GuestFiles.Find(options, words, progress, cancel);
         byte[] kernel = BootFile.Read(files.Kernel, "kernel", options.Memory), busybox = BootFile.Read(files.Busybox, "busybox", options.Memory);
         var guest = LinuxGuest.Create(kernel, files.Kernel, busybox, Describe(options, separateErrors) with
-            {
-                StreamPorts = files.HavePorts,
-                Waits = waits,
-                Modules = [.. files.Modules.Select(m => (ReadOnlyMemory<byte>)BootFile.Read(m, "kernel module", options.Memory))],
-            });
+        {
+            StreamPorts = files.HavePorts,
+            Waits = waits,
+            Modules = [.. files.Modules.Select(m => (ReadOnlyMemory<byte>)BootFile.Read(m, "kernel module", options.Memory))],
+        });
         string append = options.Append is { Length: > 0 } more ? $"{guest.Append} {more}" : guest.Append;
         return new GuestImage(guest.Kernel, guest.KernelName, [new BootModule(guest.Initrd, "initramfs")], append, guest);
     }

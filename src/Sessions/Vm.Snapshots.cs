@@ -202,7 +202,8 @@ public sealed partial class Vm
         if (snapshot.Manifest.Waits is not { } waits)
             return snapshot.Machine().ToImage(() => GuestImage.Prepare(builder, builder.Words, null, cancel, separateErrors));
         var linux = new LinuxGuest(default, builder.Guest, default, waits.CommandLine,
-            builder.Terminal is null ? GuestConsole.CommandOnPorts : GuestConsole.CommandOnTerminal, waits.Token) { Waits = true };
+            builder.Terminal is null ? GuestConsole.CommandOnPorts : GuestConsole.CommandOnTerminal, waits.Token)
+        { Waits = true };
         return new GuestImage(default, builder.Guest, [], waits.CommandLine, linux)
         {
             Again = () => throw new InvalidOperationException("a guest with a command is not booted again"),

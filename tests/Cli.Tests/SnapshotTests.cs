@@ -135,7 +135,12 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
             var input = new MemoryStream(Encoding.ASCII.GetBytes($"input {n}\n"));
             VmBuilder builder = Builder("bt", output) with
             {
-                KeepBooted = true, KeptFolder = _folder, Command = ["sh", "-c", script], Input = input, Errors = errors, Kept = kept.Add,
+                KeepBooted = true,
+                KeptFolder = _folder,
+                Command = ["sh", "-c", script],
+                Input = input,
+                Errors = errors,
+                Kept = kept.Add,
             };
             await using Vm vm = builder.Build();
             VmResult result = await vm.RunAsync();
@@ -280,7 +285,9 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
         var output = new Listener();
         await using Vm vm = (Builder("interp", output) with
         {
-            Guest = "hello", Memory = 16 << 20, Disks = [new VmDisk(new Storage.DiskOptions(disk) { Format = Storage.ImageFormat.Raw }) { Throwaway = true }],
+            Guest = "hello",
+            Memory = 16 << 20,
+            Disks = [new VmDisk(new Storage.DiskOptions(disk) { Format = Storage.ImageFormat.Raw }) { Throwaway = true }],
         }).Build();
         await Assert.ThrowsAsync<InvalidOperationException>(() => vm.SaveAsync(In("x.snap")));
         Task<VmResult> run = vm.RunAsync();
@@ -300,7 +307,9 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
         var output = new Listener();
         await using (Vm vm = (Builder("interp", output) with
         {
-            Guest = "hello", Memory = 16 << 20, Disks = [new VmDisk(new Storage.DiskOptions(disk) { Format = Storage.ImageFormat.Raw })],
+            Guest = "hello",
+            Memory = 16 << 20,
+            Disks = [new VmDisk(new Storage.DiskOptions(disk) { Format = Storage.ImageFormat.Raw })],
         }).Build())
         {
             Task<VmResult> run = vm.RunAsync();
