@@ -21,50 +21,53 @@ internal static class CacheCommands
             throw new CannotStartException(e.Message, e);
         }
         IReadOnlyList<FileInfo> kept = KeptGuests.All(cache);
-        FileInfo[] downloaded =
-            [.. Folders(cache).SelectMany(f => cache.Files(f)).Select(f => new FileInfo(f)).OrderBy(f => f.FullName, StringComparer.Ordinal)];
-        switch (request)
+        if (request == CacheRequest.List) List(cache, kept, output);
+        else Clean(cache, kept, all: request == CacheRequest.CleanAll);
+        return ExitStatus.Success;
+    }
+
+    /// <summary>The folders with what was downloaded: not the programs that were built, nor the guests.</summary>
+    private static IEnumerable<DirectoryInfo> Downloaded(GuestCache cache) => !Directory.Exists(cache.Root) ? []
+        : new DirectoryInfo(cache.Root).EnumerateDirectories().Where(d => d.Name is not ("build" or KeptGuests.Folder))
+            .OrderBy(d => d.Name, StringComparer.Ordinal);
+
+    private static void List(GuestCache cache, IReadOnlyList<FileInfo> kept, TextWriter output)
+    {
+        FileInfo[] downloaded = [.. Downloaded(cache).SelectMany(d => cache.Files(d.Name)).Select(f => new FileInfo(f))];
+        Write("booted guests, which later runs go on from", kept, f => f.LastAccessTimeUtc);
+        Write("from packages", downloaded, f => f.LastWriteTimeUtc);
+        if (kept.Count + downloaded.Length == 0) output.WriteLine($"{cache.Root} is empty");
+
+        void Write(string title, IReadOnlyList<FileInfo> files, Func<FileInfo, DateTime> time)
         {
-            case CacheRequest.List:
-                List(output, "booted guests, which later runs go on from", kept, f => f.LastAccessTimeUtc);
-                List(output, "from packages", downloaded, f => f.LastWriteTimeUtc);
-                if (kept.Count + downloaded.Length == 0) output.WriteLine($"{cache.Root} is empty");
-                return ExitStatus.Success;
-            default:
-                Remove(kept);
-                if (request == CacheRequest.CleanAll) Remove(downloaded);
-                return ExitStatus.Success;
+            if (files.Count == 0) return;
+            ulong sum = files.Aggregate(0ul, (all, f) => all + (ulong)f.Length);
+            output.WriteLine($"{title}: {ByteSize.Format(sum)} in {cache.Root}");
+            foreach (FileInfo file in files)
+            {
+                string when = time(file).ToLocalTime().ToString("yyyy-MM-dd HH:mm", CultureInfo.InvariantCulture);
+                output.WriteLine($"  {when}  {ByteSize.Format((ulong)file.Length),9}  {file.Directory!.Name}/{file.Name}");
+            }
         }
     }
 
-    /// <summary>The folders with files of packages: not the programs that were built, nor what others keep there.</summary>
-    private static IEnumerable<string> Folders(GuestCache cache) =>
-        !Directory.Exists(cache.Root) ? [] : Directory.EnumerateDirectories(cache.Root).Select(d => Path.GetFileName(d)!)
-            .Where(name => name is not ("build" or "kept"));
-
-    private static void List(TextWriter output, string title, IReadOnlyList<FileInfo> files, Func<FileInfo, DateTime> time)
+    private static void Clean(GuestCache cache, IReadOnlyList<FileInfo> kept, bool all)
     {
-        if (files.Count == 0) return;
-        ulong sum = files.Aggregate(0ul, (all, f) => all + (ulong)f.Length);
-        output.WriteLine($"{title}: {ByteSize.Format(sum)} in {Path.GetDirectoryName(Path.GetDirectoryName(files[0].FullName))}");
-        foreach (FileInfo file in files)
-        {
-            string when = time(file).ToLocalTime().ToString("yyyy-MM-dd HH:mm", CultureInfo.InvariantCulture);
-            output.WriteLine($"  {when}  {ByteSize.Format((ulong)file.Length),9}  {file.Directory!.Name}/{file.Name}");
-        }
-    }
+        foreach (FileInfo file in kept) Remove(file.FullName, file.Delete);
+        if (!all || !Directory.Exists(cache.Root)) return;
+        using IDisposable held = cache.Hold(); // nobody stores there meanwhile
+        // The folders, too: one without files says that a package has none.
+        foreach (DirectoryInfo folder in Downloaded(cache)) Remove(folder.FullName, () => folder.Delete(recursive: true));
 
-    private static void Remove(IEnumerable<FileInfo> files)
-    {
-        foreach (FileInfo file in files)
+        static void Remove(string path, Action remove)
         {
             try
             {
-                file.Delete();
+                remove();
             }
             catch (Exception e) when (e is IOException or UnauthorizedAccessException)
             {
-                throw new CannotWriteException(file.FullName, Platform.HostError.Reason(e), e);
+                throw new CannotWriteException(path, Platform.HostError.Reason(e), e);
             }
         }
     }

@@ -52,9 +52,6 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
     /// <summary>Cancelled when a signal asks for the end before there is a VM.</summary>
     public CancellationToken Interrupted => _interrupted.Token;
 
-    /// <summary>What is to be said when the terminal is ours again.</summary>
-    public string? AtEnd { get; set; }
-
     /// <summary>Number of the first signal that asked for the end; 0 when there was none.</summary>
     public int Signal => _signal;
 

@@ -23,13 +23,14 @@ internal static class RunGuest
         using var host = new ConsoleHost(options);
         using ExitTrace? trace = options.Trace is { } target ? new ExitTrace(target) : null;
         using PerfMap? map = options.PerfMap ? new PerfMap("--perf-map") : null;
-        if (Build(options, host, trace, map) is not { } built) return ExitStatus.Signal + host.Signal;
+        string? kept = null; // what is to be said of it when the terminal is ours again
+        if (Build(options, host, trace, map, text => kept = text) is not { } built) return ExitStatus.Signal + host.Signal;
         using Vm vm = built;
         control?.Attach(vm);
         VmResult result = host.Run(vm);
         Explain(result, vm);
         // For people; a program that reads the errors of its command has no use for it.
-        if (host.AtEnd is { } kept && Terminal.Is(ConsoleHost.Stderr)) Console.Error.WriteLine("bunraku: " + kept);
+        if (kept is not null && Terminal.Is(ConsoleHost.Stderr)) Console.Error.WriteLine("bunraku: " + kept);
         if (trace?.Error is { } broken) lost.Add(broken);
         map?.Dispose();
         if (map?.Error is { } unwritten) lost.Add(unwritten);
@@ -52,7 +53,7 @@ internal static class RunGuest
     }
 
     /// <summary>Null when a signal asked for the end before; a download may have taken a minute by then.</summary>
-    private static Vm? Build(RunOptions options, ConsoleHost host, ExitTrace? trace, PerfMap? map)
+    private static Vm? Build(RunOptions options, ConsoleHost host, ExitTrace? trace, PerfMap? map, Action<string> kept)
     {
         try
         {
@@ -68,7 +69,7 @@ internal static class RunGuest
                 // Programs that run directly see the memory from a process of their own.
                 MemoryBacking = options.Direct == Processor.X86.DirectUse.None ? options.MemoryBacking : MemoryBacking.Copy,
                 SaveTo = options.SaveTo,
-                Kept = text => host.AtEnd = text,
+                Kept = kept,
                 Progress = text => Console.Error.WriteLine("bunraku: " + text),
                 Words = OptionWords.CommandLine,
             };

@@ -1,6 +1,6 @@
 namespace Bunraku.Engines;
 
-/// <summary>Which pages of guest memory devices write to (DMA), while somebody wants to know. Thread-safe.</summary>
+/// <summary>Which pages of guest memory are written to, while somebody wants to know; by devices (DMA), or by whom the owner notes. Thread-safe.</summary>
 public sealed class WrittenPages
 {
     private const int PagesPerWord = 64;
@@ -8,15 +8,16 @@ public sealed class WrittenPages
     private readonly ulong _pages;
     private volatile ulong[]? _bits; // by the page's place in the backing memory; null: off
 
-    internal WrittenPages(ulong size) => _pages = size >> GuestMemory.PageShift;
+    /// <param name="size">Bytes of the backing memory.</param>
+    public WrittenPages(ulong size) => _pages = size >> GuestMemory.PageShift;
 
     /// <summary>Switches the log on, when it begins empty, or off.</summary>
     public void Enable(bool on) => _bits = on ? new ulong[(_pages + PagesPerWord - 1) / PagesPerWord] : null;
 
     /// <summary>
-    /// A device has written to the page of this offset in the backing memory. After the write: who takes the log and then copies the page misses nothing.
+    /// The page of this offset in the backing memory was written to. After the write: who takes the log and then copies the page misses nothing.
     /// </summary>
-    internal void Mark(ulong offset)
+    public void Mark(ulong offset)
     {
         if (_bits is not { } bits) return;
         ulong page = offset >> GuestMemory.PageShift;

@@ -12,18 +12,19 @@ namespace Bunraku.Hypervisor;
 /// </remarks>
 internal sealed class ProtectedPageLog(GuestMemory memory) : IDirtyPageLog
 {
-    private const int PagesPerWord = 64;
     private const PageRights Protected = PageRights.All & ~PageRights.Write;
 
     private readonly Lock _lock = new();
-    private ulong[]? _written; // by the page's place in the backing memory; null: off
+    private readonly WrittenPages _written = new(memory.Size);
+    private bool _on;
 
     public void Enable(bool on)
     {
         lock (_lock)
         {
-            if (on == _written is not null && !on) return;
-            _written = on ? new ulong[(memory.Size / GuestMemory.PageSize + PagesPerWord - 1) / PagesPerWord] : null;
+            if (!on && !_on) return;
+            _on = on;
+            _written.Enable(on);
             memory.Rights.Set(0, memory.Size, on ? Protected : PageRights.All);
         }
     }
@@ -35,9 +36,8 @@ internal sealed class ProtectedPageLog(GuestMemory memory) : IDirtyPageLog
         ulong offset = (region.Offset + (exit.Address - region.Start)) & ~(GuestMemory.PageSize - 1);
         lock (_lock)
         {
-            if (_written is not { } written) return (memory.Rights[offset] & PageRights.Write) != 0; // the log was switched off meanwhile
-            ulong page = offset >> GuestMemory.PageShift;
-            written[page / PagesPerWord] |= 1ul << (int)(page % PagesPerWord);
+            if (!_on) return (memory.Rights[offset] & PageRights.Write) != 0; // the log was switched off meanwhile
+            _written.Mark(offset);
             memory.Rights.Set(offset, GuestMemory.PageSize, PageRights.All);
             return true;
         }
@@ -46,28 +46,11 @@ internal sealed class ProtectedPageLog(GuestMemory memory) : IDirtyPageLog
     public ulong[] Take(int region)
     {
         MemoryRegion r = memory.Regions[region];
-        ulong first = r.Offset >> GuestMemory.PageShift, count = r.Length >> GuestMemory.PageShift;
-        var taken = new ulong[(count + PagesPerWord - 1) / PagesPerWord];
         lock (_lock)
         {
-            if (_written is not { } written) return taken;
-            bool any = false;
-            for (ulong n = 0; n < count; n++)
-            {
-                ref ulong word = ref written[(first + n) / PagesPerWord];
-                if (word == 0 && (first + n) % PagesPerWord == 0)
-                {
-                    n += PagesPerWord - 1; // none of these
-                    continue;
-                }
-                ulong bit = 1ul << (int)((first + n) % PagesPerWord);
-                if ((word & bit) == 0) continue;
-                word &= ~bit;
-                taken[n / PagesPerWord] |= 1ul << (int)(n % PagesPerWord);
-                any = true;
-            }
-            if (any) memory.Rights.Set(r.Offset, taken, Protected);
+            ulong[] taken = _written.Take(r);
+            if (taken.AsSpan().ContainsAnyExcept(0ul)) memory.Rights.Set(r.Offset, taken, Protected);
+            return taken;
         }
-        return taken;
     }
 }

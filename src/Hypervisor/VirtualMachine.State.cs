@@ -56,7 +56,7 @@ public abstract partial class VirtualMachine
     }
 
     /// <summary>The same without RAM, which is not to be looked at before: a reset that was under way is done here, and writes there.</summary>
-    /// <inheritdoc cref="Save()"/>
+    /// <inheritdoc cref="Save"/>
     public IReadOnlyList<SavedState> SaveParts()
     {
         lock (_pauseLock)
@@ -67,25 +67,12 @@ public abstract partial class VirtualMachine
         }
     }
 
-    /// <summary>Copies out the state of all parts, and has the RAM copied: as <see cref="Save()"/>, without a copy of the RAM in this process.</summary>
-    /// <param name="memory">Called with the RAM, which stands still until it returns. An exception of its own comes out here.</param>
-    /// <inheritdoc cref="Save()"/>
-    public IReadOnlyList<SavedState> Save(Action<GuestMemory> memory)
-    {
-        lock (_pauseLock)
-        {
-            IReadOnlyList<SavedState> parts = SaveParts();
-            memory(Memory);
-            return parts;
-        }
-    }
-
     /// <summary>
     /// Lets the next <see cref="SaveParts"/> be quick: the first one takes a tenth of a second, in which the runtime compiles what writes the records. While
     /// the machine is paused.
     /// </summary>
     /// <returns>What takes long, to be done while the machine runs on.</returns>
-    /// <inheritdoc cref="Save()"/>
+    /// <inheritdoc cref="Save"/>
     public Action PrepareSave()
     {
         lock (_pauseLock)

@@ -1,3 +1,4 @@
+using System.Numerics;
 using Bunraku.Engines;
 using Bunraku.Hypervisor.Scheduling;
 
@@ -132,6 +133,34 @@ public abstract partial class VirtualMachine : IDisposable
     /// <see cref="GuestMemory.Rights"/> where the engine has no log: nobody else changes them while it is on.
     /// </summary>
     public IDirtyPageLog? DirtyPages { get; private set; }
+
+    /// <summary>
+    /// Takes from <see cref="DirtyPages"/>, which must be there and on, all pages of the backing memory that were written since the last call: their numbers,
+    /// ascending, each once. Any thread but one inside <see cref="IVirtualCpu.Enter"/>.
+    /// </summary>
+    public IReadOnlyList<ulong> TakeDirtyPages()
+    {
+        const int pagesPerWord = 64;
+        var pages = new List<ulong>();
+        bool sorted = true;
+        IReadOnlyList<MemoryRegion> regions = Memory.Regions;
+        for (int n = 0; n < regions.Count; n++)
+        {
+            ulong[] bits = DirtyPages!.Take(n);
+            ulong first = regions[n].Offset >> GuestMemory.PageShift;
+            for (int word = 0; word < bits.Length; word++)
+            {
+                for (ulong left = bits[word]; left != 0; left &= left - 1)
+                {
+                    ulong page = first + (ulong)(word * pagesPerWord + BitOperations.TrailingZeroCount(left));
+                    sorted &= pages.Count == 0 || pages[^1] < page;
+                    pages.Add(page);
+                }
+            }
+        }
+        // Memory that shows at several addresses is in several regions.
+        return sorted ? pages : [.. pages.Order().Distinct()];
+    }
 
     /// <summary>
     /// Makes a thread for what a back end does while the guest runs on. It stands still while the VM is paused and ends with it. Before the guest runs, or when

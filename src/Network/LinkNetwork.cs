@@ -43,20 +43,8 @@ public sealed class UnixLink : INetworkBackend
             {
                 socket.Dispose();
             }
-            if (File.Exists(path)) File.Delete(path); // a socket that nobody listens on
-            socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified) { Blocking = false };
-            try
-            {
-                socket.Bind(end);
-            }
-            catch
-            {
-                socket.Dispose();
-                throw;
-            }
-            _listener = socket; // from here on the file is ours
-            File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
-            _listener.Listen(Backlog);
+            _listener = LocalSocket.Listen(path, Backlog); // from here on the file is ours
+            _listener.Blocking = false;
         }
         catch (Exception e) when (e is SocketException or IOException or UnauthorizedAccessException or ArgumentException)
         {

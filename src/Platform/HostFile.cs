@@ -11,19 +11,11 @@ public static unsafe class HostFile
 
     /// <summary>The path leads to a Unix socket. False when there is no such file.</summary>
     /// <remarks>Linux manual page statx(2).</remarks>
-    public static bool IsSocket(string path)
-    {
-        Libc.FileStatus status;
-        return Libc.Statx(Libc.CurrentFolder, path, 0, Libc.StatxType, &status) == 0 && (status.Mode & TypeMask) == Socket;
-    }
+    public static bool IsSocket(string path) => TypeOf(path) == Socket;
 
     /// <summary>The path leads to something that is no regular file: a folder, a pipe, a device, a socket. False when there is nothing.</summary>
     /// <remarks>Linux manual page statx(2); asked without opening, for opening a pipe waits.</remarks>
-    public static bool IsSpecial(string path)
-    {
-        Libc.FileStatus status;
-        return Libc.Statx(Libc.CurrentFolder, path, 0, Libc.StatxType, &status) == 0 && (status.Mode & TypeMask) != Regular;
-    }
+    public static bool IsSpecial(string path) => TypeOf(path) is not (null or Regular);
 
     /// <summary>The path is a folder, and no symbolic link to one, that belongs to this process's user and that nobody else can look or write into.</summary>
     public static bool IsPrivateFolder(string path)
@@ -39,23 +31,32 @@ public static unsafe class HostFile
     /// <exception cref="UnauthorizedAccessException">Nor that.</exception>
     public static void MakePrivateFolder(string path)
     {
-        if (OperatingSystem.IsLinux()) Directory.CreateDirectory(path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
-    }
-
-    /// <summary>Nobody else can open the file, or connect with the socket, from now on.</summary>
-    /// <exception cref="IOException">The rights cannot be set.</exception>
-    /// <exception cref="UnauthorizedAccessException">Nor that.</exception>
-    public static void MakePrivate(string path)
-    {
-        if (OperatingSystem.IsLinux()) File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+        Directory.CreateDirectory(path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
     }
 
     /// <summary>The path leads to a character or block device. False when there is no such file.</summary>
     /// <remarks>Linux manual page statx(2); asked without opening, for opening some devices waits or does something.</remarks>
-    public static bool IsDevice(string path)
+    public static bool IsDevice(string path) => TypeOf(path) is CharacterDevice or BlockDevice;
+
+    /// <summary>What the path leads to; null: nothing.</summary>
+    private static int? TypeOf(string path)
     {
         Libc.FileStatus status;
-        return Libc.Statx(Libc.CurrentFolder, path, 0, Libc.StatxType, &status) == 0 && (status.Mode & TypeMask) is CharacterDevice or BlockDevice;
+        return Libc.Statx(Libc.CurrentFolder, path, 0, Libc.StatxType, &status) == 0 ? status.Mode & TypeMask : null;
+    }
+
+    /// <summary>Reads from a place in the file until the destination is full or the file ends; returns how many bytes there were.</summary>
+    /// <exception cref="IOException">It cannot be read.</exception>
+    public static int Read(SafeFileHandle file, Span<byte> destination, long position)
+    {
+        int done = 0;
+        while (done < destination.Length)
+        {
+            int n = RandomAccess.Read(file, destination[done..], position + done);
+            if (n == 0) break;
+            done += n;
+        }
+        return done;
     }
 
     /// <summary>Which file it is, whatever its name: two with the same answer are one.</summary>

@@ -142,10 +142,9 @@ public sealed unsafe class RamBacking : HostMapping
         const ulong most = 1 << 30;
         for (ulong done = 0; done < range.Length;)
         {
-            int read = RandomAccess.Read(file, new Span<byte>(Pointer + range.Offset + done, (int)Math.Min(most, range.Length - done)),
-                range.Position + (long)done);
-            if (read == 0) throw new EndOfStreamException($"the file ends at {range.Position + (long)done}");
-            done += (ulong)read;
+            var piece = new Span<byte>(Pointer + range.Offset + done, (int)Math.Min(most, range.Length - done));
+            if (HostFile.Read(file, piece, range.Position + (long)done) < piece.Length) throw new EndOfStreamException("the file ends too early");
+            done += (ulong)piece.Length;
         }
     }
 

@@ -32,6 +32,12 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
     /// <exception cref="BootException">A file or package is missing or unusable.</exception>
     public static GuestImage Prepare(
         VmOptions options, VmWords words, Action<string>? progress, CancellationToken cancel = default, bool separateErrors = false)
+        => Prepare(options, words, progress, cancel, separateErrors, files: null);
+
+    /// <param name="files">Those of a guest of ours, where they were found already.</param>
+    /// <inheritdoc cref="Prepare(VmOptions, VmWords, Action{string}?, CancellationToken, bool)"/>
+    internal static GuestImage Prepare(
+        VmOptions options, VmWords words, Action<string>? progress, CancellationToken cancel, bool separateErrors, GuestFiles? files)
     {
         Func<string, string> o = words.Option;
         if (options.Bios is { } bios) return new GuestImage(default, bios, [], "", null) { Firmware = FirmwareImage.Read(bios) };
@@ -52,13 +58,12 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
             return new GuestImage(HelloGuest.Build(), HelloGuest.Name, [], options.Append ?? "", null);
         }
 
-        bool waits = KeptGuests.Fit(options);
-        GuestFiles files = GuestFiles.Find(options, words, progress, cancel);
+        files ??= GuestFiles.Find(options, words, progress, cancel);
         byte[] kernel = BootFile.Read(files.Kernel, "kernel", options.Memory), busybox = BootFile.Read(files.Busybox, "busybox", options.Memory);
         var guest = LinuxGuest.Create(kernel, files.Kernel, busybox, Describe(options, separateErrors) with
         {
             StreamPorts = files.HavePorts,
-            Waits = waits,
+            Waits = KeptGuests.Fit(options),
             Modules = [.. files.Modules.Select(m => (ReadOnlyMemory<byte>)BootFile.Read(m, "kernel module", options.Memory))],
         });
         string append = options.Append is { Length: > 0 } more ? $"{guest.Append} {more}" : guest.Append;

@@ -33,7 +33,6 @@ internal sealed class GuestMachine
     private readonly List<byte> _passed = [], _kernelMessages = [], _line = [];
     /// <summary>Input that waits until the guest's terminal is set up for it, which would lose or echo it; null from then on.</summary>
     private List<byte>? _held;
-    private bool _toldWaiting;
     private uint _commandOutput; // bytes that COM2 sent
     private readonly InputWatch _watch = new();
     private readonly ConsolePort? _commandInput; // with ports
@@ -111,11 +110,20 @@ internal sealed class GuestMachine
         {
             if (_messages is not null) Finish();
             _messages = new GuestMessages(linux.Token, linux.Console);
+            if (linux.Waits) _messages.Received += Said;
         }
         if (_holdsInput)
         {
             lock (_inputLock) _held ??= [];
         }
+    }
+
+    /// <summary>A guest that waits for its command has said something.</summary>
+    private void Said(string message)
+    {
+        if (message == GuestMessages.WaitsMessage && WaitsForCommand) WaitsNow?.Invoke(); // the command could say so as well
+        // It has nothing that outlives it: how it would switch itself off is of no interest to anybody.
+        if (_messages!.ExitStatus is not null) _vm.Stop(new StopCause(StopReason.PowerOff));
     }
 
     /// <summary>What the host knows of the guest's console, as a part of the machine: the guest at the other end goes on with it.</summary>
@@ -150,7 +158,6 @@ internal sealed class GuestMachine
                 owner._watch.Restore(state.Watch);
                 if (state.HandedOver) owner._handedOver.Set();
                 if (!owner.WaitsForCommand) owner._held = state.Held is null ? null : [.. state.Held];
-                owner._toldWaiting = owner._messages is { Waits: true };
                 owner._commandOutput = state.CommandOutput;
                 owner._kernelMessages.Clear();
                 owner._kernelMessages.AddRange(state.KernelMessages);
@@ -371,13 +378,6 @@ internal sealed class GuestMachine
         _passed.Clear();
         _messages.Filter(bytes, _passed);
         if (_messages.InputReady) ReleaseInput();
-        // Such a guest has nothing that outlives it: how it would switch itself off is of no interest to anybody.
-        if (_messages.ExitStatus is not null && _command is not null) _vm.Stop(new StopCause(StopReason.PowerOff));
-        if (_messages.Waits && !_toldWaiting)
-        {
-            _toldWaiting = true;
-            WaitsNow?.Invoke();
-        }
         if (_frames is not null) WatchInput();
         ShowFirst(CollectionsMarshal.AsSpan(_passed));
     }

@@ -16,7 +16,10 @@ public static class KeptGuests
     /// <summary>Bytes that all of them may take on disk; who was not used for the longest time goes first.</summary>
     public const long MostBytes = 2L << 30;
 
-    private const string Folder = "kept", Suffix = ".snap";
+    /// <summary>Of the cache, where they are.</summary>
+    public const string Folder = "kept";
+
+    private const string Suffix = ".snap";
 
     /// <summary>The guest is one that can be kept before it takes its command: nothing of the outside has gone into it by then.</summary>
     internal static bool Fit(VmOptions o) => o is
@@ -26,8 +29,7 @@ public static class KeptGuests
     };
 
     /// <summary>Where the guest for a run is kept, or is to be.</summary>
-    /// <exception cref="BootException">Its files cannot be had.</exception>
-    internal static string PathOf(VmOptions o, GuestFiles files, CpuModel model, string shape)
+    internal static string PathOf(VmOptions o, GuestFiles files, CpuModel model, IX86Engine engine)
     {
         var text = new StringBuilder();
         // Whatever of the program has a say in a guest's devices and first steps: its assemblies differ when it does.
@@ -39,7 +41,8 @@ public static class KeptGuests
             text.Append(CultureInfo.InvariantCulture, $"{path} {file.Length} {file.LastWriteTimeUtc.Ticks}\n");
         }
         text.Append(CultureInfo.InvariantCulture, $"{SnapshotFile.Version} {o.Guest} {o.Memory} {o.Cpus} {o.Paravirtual} {o.TscFrequency} {o.Rng} {o.Nested}");
-        text.Append(CultureInfo.InvariantCulture, $" {o.Cpu} {model.Name} {string.Join(' ', model.Features)}\n{shape}\n");
+        text.Append(CultureInfo.InvariantCulture, $" {o.Cpu} {model.Name} {string.Join(' ', model.Features)}\n");
+        text.Append(engine.UsesHostPaging ? engine.Name : "software");
         string name = Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text.ToString())).AsSpan(0, 16));
         return Path.Combine(o.KeptFolder ?? Path.Combine(new GuestCache().Root, Folder), name + Suffix);
     }
@@ -48,8 +51,25 @@ public static class KeptGuests
     public static IReadOnlyList<FileInfo> All(GuestCache cache) => [.. cache.Files(Folder).Where(f => f.EndsWith(Suffix, StringComparison.Ordinal))
         .Select(f => new FileInfo(f)).OrderByDescending(f => f.LastAccessTimeUtc)];
 
-    /// <summary>A kept guest is used.</summary>
-    internal static void Use(string path) => Ignoring(() => File.SetLastAccessTimeUtc(path, DateTime.UtcNow));
+    /// <summary>Opens a kept guest, which was used then; null: there is none.</summary>
+    /// <param name="path">From <see cref="PathOf"/>.</param>
+    /// <exception cref="KeptGuestException">It is of no use.</exception>
+    internal static SnapshotFile? Open(string path)
+    {
+        if (!File.Exists(path)) return null;
+        Ignoring(() => File.SetLastAccessTimeUtc(path, DateTime.UtcNow));
+        try
+        {
+            SnapshotFile file = SnapshotFile.Open(path);
+            if (file.Manifest.Waits is not null) return file;
+            file.Dispose();
+            throw new CannotStartException($"snapshot {path}: its guest does not wait for a command");
+        }
+        catch (CannotStartException e)
+        {
+            throw new KeptGuestException(path, e);
+        }
+    }
 
     /// <summary>Makes room for one more.</summary>
     /// <param name="stays">The one that was just stored.</param>

@@ -21,12 +21,8 @@ internal sealed record MachineDescription
 
     private const int LongestText = 1 << 16, MostDevices = 64;
 
-    private static readonly JsonSerializerOptions s_options = new()
+    private static readonly JsonSerializerOptions s_options = new(JsonSerializerDefaults.Strict)
     {
-        UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow,
-        RespectNullableAnnotations = true,
-        RespectRequiredConstructorParameters = true,
-        AllowDuplicateProperties = false,
         MaxDepth = 16,
         Converters = { new JsonStringEnumConverter(allowIntegerValues: false), new AddressConverter(), new EndPointConverter(), new CardAddressConverter() },
         TypeInfoResolver = new DefaultJsonTypeInfoResolver { Modifiers = { NameNetworks } },

@@ -35,7 +35,8 @@ public sealed partial class Vm
             try
             {
                 options ??= new MigrationOptions();
-                return new MigrationSender(this, new MigrationChannel(stream, options.AnswerLimit, cancel) { BeforeSend = beforeSend }, options).Run();
+                lock (_saveLock) // a live save uses the same log of pages
+                    return new MigrationSender(this, new MigrationChannel(stream, options.AnswerLimit, cancel) { BeforeSend = beforeSend }, options).Run();
             }
             finally
             {
@@ -120,9 +121,9 @@ public sealed partial class Vm
 
     /// <summary>Holds a new machine, which is to take over a state.</summary>
     /// <remarks>It takes its own state over first: what is compiled for that is there when the guest stands still.</remarks>
-    internal void HoldForState()
+    internal void HoldForMove()
     {
-        _vm.Pause();
+        HoldForState();
         byte[] state = MigrationState.Write(DateTime.UtcNow, _vm.SaveParts());
         _vm.RestoreParts(MigrationState.Read(state).Parts);
     }
@@ -138,13 +139,4 @@ public sealed partial class Vm
     /// <summary>The guest is this VM's. Before the start.</summary>
     /// <param name="pausedAt">When it stood still, UTC.</param>
     internal void Own(DateTime pausedAt) => _pausedAt = pausedAt;
-
-    /// <summary>At the start of a guest that came from elsewhere: it learns of the time that has gone by, and runs.</summary>
-    private void GoOnFromElsewhere()
-    {
-        if (_pausedAt is not { } since) return;
-        TimeSpan gap = DateTime.UtcNow - since;
-        if (gap > TimeSpan.Zero) _vm.Clock.Step(_vm.Clock.ToTicks((gap < s_longestGap ? gap : s_longestGap).Ticks * 100));
-        _vm.Resume();
-    }
 }

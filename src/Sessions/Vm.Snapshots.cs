@@ -13,69 +13,65 @@ public sealed partial class Vm
 
     /// <summary>One save at a time; before the pause lock.</summary>
     private readonly Lock _saveLock = new();
-    private bool _waitsRestored; // restored, and did not go on yet; guarded by the pause lock
+    private bool _heldForState; // it has, or is to take over, a state, and did not go on yet; guarded by the pause lock
 
-    /// <summary>The snapshot to go on from, and where the guest is to be kept that has to be booted.</summary>
-    private static (SnapshotFile? Snapshot, string? KeepAt) FindSnapshot(VmBuilder builder, CancellationToken cancel)
+    private static SnapshotFile OpenSaved(string path)
     {
-        if (builder.RestoreFrom is { } path)
-        {
-            SnapshotFile file = SnapshotFile.Open(path);
-            try
-            {
-                file.Verify();
-                return (file, null);
-            }
-            catch
-            {
-                file.Dispose();
-                throw;
-            }
-        }
-        if (!KeptGuests.Fit(builder) || builder.Parts.Count > 0) return (null, null);
-        GuestFiles files;
+        SnapshotFile file = SnapshotFile.Open(path);
         try
         {
-            files = GuestFiles.Find(builder, builder.Words, builder.Progress, cancel);
+            file.Verify();
+            return file;
         }
-        catch (BootException e)
+        catch
         {
-            throw new CannotStartException(e.Message, e);
-        }
-        if (!files.HavePorts) return (null, null);
-        IX86Engine engine = ChooseEngine(builder.Engine, builder.Engines, builder.Words);
-        string kept = KeptGuests.PathOf(builder, files, CpuModels.Parse(builder.Cpu, builder.Nested), engine.UsesHostPaging ? engine.Name : "software");
-        if (!File.Exists(kept)) return (null, kept);
-        KeptGuests.Use(kept);
-        try
-        {
-            SnapshotFile file = SnapshotFile.Open(kept);
-            if (file.Manifest.Waits is not null) return (file, null);
             file.Dispose();
-            throw new CannotStartException($"snapshot {kept}: its guest does not wait for a command");
-        }
-        catch (CannotStartException e)
-        {
-            throw new KeptGuestException(kept, e);
+            throw;
         }
     }
 
-    private void Restore(SnapshotFile snapshot)
+    private void Restore(SnapshotFile snapshot, bool isKept)
     {
         try
         {
-            _vm.Pause();
+            HoldForState();
             _vm.Restore(snapshot.Parts, snapshot);
-            _waitsRestored = true;
-        }
-        catch (StateFormatException e) when (_kept)
-        {
-            throw new KeptGuestException(snapshot.Path, e);
         }
         catch (StateFormatException e)
         {
-            throw new CannotStartException($"snapshot {snapshot.Path}: {e.Message}", e);
+            throw isKept ? new KeptGuestException(snapshot.Path, e) : new CannotStartException($"snapshot {snapshot.Path}: {e.Message}", e);
         }
+    }
+
+    /// <summary>Holds a new machine, which is to take over a state, until it is started.</summary>
+    internal void HoldForState()
+    {
+        lock (_pauseLock)
+        {
+            _vm.Pause();
+            _heldForState = true;
+        }
+    }
+
+    /// <summary>
+    /// The vCPUs' threads are there. A guest that was moved learns of the time that has gone by; one that was restored may be a copy, and learns that. With the
+    /// pause lock held.
+    /// </summary>
+    private void GoOnFromState()
+    {
+        if (!_heldForState) return;
+        _heldForState = false;
+        if (_pausedAt is { } since)
+        {
+            TimeSpan gap = DateTime.UtcNow - since;
+            if (gap > TimeSpan.Zero) _vm.Clock.Step(_vm.Clock.ToTicks((gap < s_longestGap ? gap : s_longestGap).Ticks * 100));
+        }
+        else
+        {
+            _machine.BecomeCopy();
+            if (_machine.WaitsForCommand) HandOver(isCopy: true);
+        }
+        if (!_paused) _vm.Resume();
     }
 
     /// <summary>The guest has booted and waits for its command: it is kept where it is to be, and gets the command in any case.</summary>
@@ -116,19 +112,6 @@ public sealed partial class Vm
         }
     }
 
-    /// <summary>The vCPUs' threads are there: a restored guest learns that it may be a copy, and goes on.</summary>
-    private void LetRestoredRun()
-    {
-        lock (_pauseLock)
-        {
-            if (!_waitsRestored) return;
-            _waitsRestored = false;
-            _machine.BecomeCopy();
-            if (_machine.WaitsForCommand) HandOver(isCopy: true);
-            if (!_paused) _vm.Resume();
-        }
-    }
-
     /// <summary>
     /// Saves the VM to a file, from which it can go on (<see cref="VmBuilder.RestoreFrom"/>), on any engine and as often as one likes. An old file of that name
     /// stays as it is until the new one is complete. The VM goes on afterwards, if it ran. Not before <see cref="Start"/>.
@@ -144,26 +127,28 @@ public sealed partial class Vm
 
     /// <inheritdoc cref="SaveAsync"/>
     /// <param name="lasting">The file survives a loss of power.</param>
-    internal long Save(string path, bool live, bool lasting)
+    /// <param name="ends">The VM is ended where it was saved.</param>
+    internal long Save(string path, bool live, bool lasting, bool ends = false)
     {
         lock (_saveLock)
         {
-            if (!_started || Ended) throw new InvalidOperationException(Ended ? "the VM has ended" : "the VM was not started");
+            RequireRunning();
+            bool logs = live && !_paused && _vm.DirtyPages is not null;
             try
             {
                 using var writer = new SnapshotWriter(path);
-                bool logs = live && !_paused && _vm.DirtyPages is not null;
-                if (logs) WriteAhead(writer, _vm.DirtyPages!);
-                SnapshotContents contents = WhileStopped(() =>
+                if (logs) WriteAhead(writer);
+                SnapshotContents contents = WhileStill(() =>
                 {
-                    IReadOnlyList<SavedState> saved = _vm.Save(memory =>
-                    {
-                        if (logs) writer.Update(memory, TakeDirty(_vm.DirtyPages!));
-                        else writer.Write(memory);
-                    });
-                    if (logs) _vm.DirtyPages!.Enable(false);
+                    RequireRunning();
+                    // The state first: a reset that was under way is done with it, and writes memory.
+                    IReadOnlyList<SavedState> parts = _vm.SaveParts();
+                    if (logs) writer.Update(_vm.Memory, _vm.TakeDirtyPages());
+                    else writer.Write(_vm.Memory);
                     if (_disks.Flush() is { } lost) throw lost;
-                    return Describe(saved);
+                    SnapshotContents described = Describe(parts);
+                    if (ends) Stop(); // nothing of what it does from here on is in the file
+                    return described;
                 });
                 writer.Complete(contents, _vm.Memory.Size, lasting);
                 return writer.Length;
@@ -172,7 +157,16 @@ public sealed partial class Vm
             {
                 throw new CannotWriteException($"snapshot {path}", e.Message, e);
             }
+            finally
+            {
+                if (logs) WhileStill(() => _vm.DirtyPages!.Enable(false));
+            }
         }
+    }
+
+    private void RequireRunning()
+    {
+        if (!_started || Ended) throw new InvalidOperationException(Ended ? "the VM has ended" : "the VM was not started");
     }
 
     private SnapshotContents Describe(IReadOnlyList<SavedState> parts)
@@ -191,8 +185,7 @@ public sealed partial class Vm
     /// <summary>The machine that takes a snapshot's state.</summary>
     private static VmBuilder Fit(VmBuilder builder, SnapshotFile snapshot)
     {
-        if (builder.RestoreFrom is null) return builder with { TscFrequency = snapshot.Manifest.Waits!.TscFrequency };
-        VmBuilder fit = snapshot.Machine().ApplyTo(builder);
+        VmBuilder fit = snapshot.Machine.ApplyTo(builder);
         return snapshot.Manifest.Waits is null ? fit : fit with { Command = builder.Command ?? fit.Command, Terminal = builder.Terminal };
     }
 
@@ -200,7 +193,7 @@ public sealed partial class Vm
     private static GuestImage ImageOf(SnapshotFile snapshot, VmBuilder builder, bool separateErrors, CancellationToken cancel)
     {
         if (snapshot.Manifest.Waits is not { } waits)
-            return snapshot.Machine().ToImage(() => GuestImage.Prepare(builder, builder.Words, null, cancel, separateErrors));
+            return snapshot.Machine.ToImage(() => GuestImage.Prepare(builder, builder.Words, null, cancel, separateErrors));
         var linux = new LinuxGuest(default, builder.Guest, default, waits.CommandLine,
             builder.Terminal is null ? GuestConsole.CommandOnPorts : GuestConsole.CommandOnTerminal, waits.Token)
         { Waits = true };
@@ -216,7 +209,7 @@ public sealed partial class Vm
         try
         {
             _console.Release(); // a guest whose output nobody reads could not be paused
-            Save(path, live: false, lasting: true);
+            Save(path, live: false, lasting: true, ends: true);
             SavedTo = path;
         }
         catch (InvalidOperationException) when (Ended)
@@ -241,56 +234,15 @@ public sealed partial class Vm
     internal string? DefaultSnapshot => _saveTo;
 
     /// <summary>Writes the memory while the guest runs, and what has changed meanwhile, until that is little.</summary>
-    private void WriteAhead(SnapshotWriter writer, IDirtyPageLog log)
+    private void WriteAhead(SnapshotWriter writer)
     {
-        WhileStopped(() =>
-        {
-            log.Enable(true);
-            return true;
-        });
+        WhileStill(() => _vm.DirtyPages!.Enable(true));
         writer.Write(_vm.Memory);
         for (int round = 0; round < MostRounds; round++)
         {
-            List<ulong> dirty = TakeDirty(log);
+            IReadOnlyList<ulong> dirty = _vm.TakeDirtyPages();
             writer.Update(_vm.Memory, dirty);
             if (dirty.Count <= FewPages) return;
-        }
-    }
-
-    /// <summary>Pages of the backing memory that were written to, ascending.</summary>
-    private List<ulong> TakeDirty(IDirtyPageLog log)
-    {
-        var pages = new List<ulong>();
-        IReadOnlyList<MemoryRegion> regions = _vm.Memory.Regions;
-        for (int n = 0; n < regions.Count; n++)
-        {
-            ulong[] bits = log.Take(n);
-            for (int word = 0; word < bits.Length; word++)
-            {
-                for (ulong left = bits[word]; left != 0; left &= left - 1)
-                    pages.Add((regions[n].Offset >> GuestMemory.PageShift) + (ulong)word * 64 + (ulong)System.Numerics.BitOperations.TrailingZeroCount(left));
-            }
-        }
-        // Memory that shows at several addresses is in several regions.
-        return [.. pages.Order().Distinct()];
-    }
-
-    /// <summary>Does something while virtual time and everything else of the VM stands still.</summary>
-    private T WhileStopped<T>(Func<T> action)
-    {
-        lock (_pauseLock)
-        {
-            if (Ended) throw new InvalidOperationException("the VM has ended");
-            bool hold = !_paused;
-            if (hold) _vm.Pause();
-            try
-            {
-                return action();
-            }
-            finally
-            {
-                if (hold) _vm.Resume();
-            }
         }
     }
 }

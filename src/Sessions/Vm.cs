@@ -38,7 +38,6 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
     private readonly string? _saveTo;
     private readonly bool _separateErrors; // of a command
     private readonly string? _keepAt; // where the guest is kept when it has booted; null: it is not
-    private readonly bool _kept; // it goes on from a kept guest
     private readonly ExitLog _log;
     /// <summary>Guards how the run ends; nothing waits with it held.</summary>
     private readonly Lock _lock = new();
@@ -50,6 +49,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
     private WorkSampler? _sampler; // null: no samples are taken
     private TimeSpan _entered, _ended;
     private Task<VmResult>? _run; // from the start on; set with the lock held, never fails
+    private Task? _saving; // the VM before it ends; set with the lock held, never fails
     private HostEnd _hostEnd;
     private int _signal;
     private SessionException? _failure;
@@ -64,11 +64,8 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         _begun = builder.Started ?? DateTime.UtcNow;
         _words = builder.Words;
         builder.Check(_words);
-        (SnapshotFile? opened, _keepAt) = FindSnapshot(builder, cancel);
-        using SnapshotFile? snapshot = opened;
-        _kept = snapshot is not null && builder.RestoreFrom is null;
-        if (snapshot is not null) (builder = Fit(builder, snapshot)).Check(_words);
-        _options = builder;
+        using SnapshotFile? saved = builder.RestoreFrom is { } path ? OpenSaved(path) : null;
+        if (saved is not null) (builder = Fit(builder, saved)).Check(_words);
         Commands = new MonitorCommands(builder.Commands.All);
         _engine = ChooseEngine(builder.Engine, builder.Debugger is null ? builder.Engines : DebugServer.Preferred(builder.Engines), _words);
         if (builder.Debugger is not null && _engine.WhyNoDebugger is { } reason) throw Wrong(nameof(VmOptions.Debugger), $": {reason}");
@@ -82,10 +79,16 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
                 + $"{ByteSize.Format(HostProcess.TotalMemory)}");
         (_toldKept, _saveTo) = (builder.Kept, builder.SaveTo);
         _separateErrors = builder.Console is not null || builder.Errors is not null;
+        GuestFiles? files = saved is null && KeptGuests.Fit(builder) ? Guarded(() => GuestFiles.Find(builder, _words, builder.Progress, cancel)) : null;
+        if (files is { HavePorts: true } && builder.Parts.Count == 0) _keepAt = KeptGuests.PathOf(builder, files, model, _engine);
+        using SnapshotFile? kept = _keepAt is null ? null : KeptGuests.Open(_keepAt);
+        if (kept is not null) builder = builder with { TscFrequency = kept.Manifest.Waits!.TscFrequency };
+        SnapshotFile? snapshot = saved ?? kept;
+        _options = builder;
         GuestImage image = _image = builder.Incoming is { } incoming
             ? incoming.ToImage(() => GuestImage.Prepare(builder, _words, null, separateErrors: _separateErrors))
             : Guarded(() => snapshot is not null ? ImageOf(snapshot, builder, _separateErrors, cancel)
-                : GuestImage.Prepare(builder, _words, builder.Progress, cancel, _separateErrors));
+                : GuestImage.Prepare(builder, _words, builder.Progress, cancel, _separateErrors, files));
 
         IVmObserver[] observers = builder.OnExit is { } hook ? [.. builder.Observers, new ExitHook(hook)] : [.. builder.Observers];
         if (observers.Length > 0) _observers = new Observers(this, observers);
@@ -121,22 +124,12 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
             if (builder.Console is null) _streams = new StreamConsole(builder.Input, builder.Output, builder.Errors, Fail);
             _console = _streams ?? builder.Console!;
             _machine = Guarded(() => MakeBoard(image, builder));
-            if (snapshot is not null) Restore(snapshot);
+            if (snapshot is not null) Restore(snapshot, isKept: kept is not null);
             else if (image.Linux is { Waits: true })
                 _machine.WaitsNow = () => ThreadPool.UnsafeQueueUserWorkItem(static vm => vm.KeepAndHandOver(), this, false);
-        }
-        catch
-        {
-            _streams?.Dispose();
-            _vm.Dispose();
-            CloseBackends();
-            throw;
-        }
-        if (_observers is not null) _vm.AfterReset += _observers.Reset; // behind the board's, which boots the guest
-        foreach (X86CpuThread cpu in _vm.Cpus) cpu.OnExit = OnExit;
-        _description = builder.Parts.Count > 0 ? null : MachineDescription.Of(builder, image, _vm, _engine.Name, _disks.Shapes);
-        try
-        {
+            if (_observers is not null) _vm.AfterReset += _observers.Reset; // behind the board's, which boots the guest
+            foreach (X86CpuThread cpu in _vm.Cpus) cpu.OnExit = OnExit;
+            _description = builder.Parts.Count > 0 ? null : MachineDescription.Of(builder, image, _vm, _engine.Name, _disks.Shapes);
             if (builder.Debugger is { } endpoint)
             {
                 DebugServer server = ServeDebugger(endpoint);
@@ -281,13 +274,13 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         _entered = SinceBeginning();
         _observers?.StateChanged(VmState.Running);
         if (_options.StartsStopped) Pause();
+        lock (_pauseLock)
         lock (_lock)
         {
             ObjectDisposedException.ThrowIf(_disposed, this);
             if (_options.Timeout is { } timeout) _timeout = new Timer(_ => End(HostEnd.TimedOut), null, timeout, System.Threading.Timeout.InfiniteTimeSpan);
             _vm.Start();
-            LetRestoredRun();
-            GoOnFromElsewhere();
+            GoOnFromState();
             if (_options.SampleWork) _sampler = WorkSampler.Begin(_vm, () => _paused);
             _run = Task.Run(FinishAsync);
         }
@@ -306,6 +299,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
     private async Task<VmResult> FinishAsync()
     {
         StopCause cause = await _vm.Stopped.ConfigureAwait(false);
+        if (_saving is { } saving) await saving.ConfigureAwait(false);
         _ended = SinceBeginning();
         _vm.Join();
         _sampler?.Dispose();
@@ -354,7 +348,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
             if (_saveTo is { } path && _run is not null && reason is HostEnd.TimedOut or HostEnd.Signal or HostEnd.Quit)
             {
                 // Not here: this may be a thread that the guest waits for.
-                ThreadPool.UnsafeQueueUserWorkItem(_ => SaveAndStop(path), null);
+                _saving = Task.Run(() => SaveAndStop(path));
                 return;
             }
             Stop();

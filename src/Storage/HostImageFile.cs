@@ -140,13 +140,7 @@ public sealed class HostImageFile : IImageFile
     /// <inheritdoc/>
     public int Read(ulong position, Span<byte> destination)
     {
-        int done = 0;
-        while (done < destination.Length)
-        {
-            int n = RandomAccess.Read(_file, destination[done..], (long)position + done);
-            if (n == 0) break;
-            done += n;
-        }
+        int done = HostFile.Read(_file, destination, (long)position);
         destination[done..].Clear();
         return done;
     }

@@ -20,7 +20,7 @@ internal abstract record ControlRequests
 
     /// <exception cref="UsageException">No VM can have that name.</exception>
     public static string ParseName(string text) => ControlFolder.IsName(text) ? text
-        : throw new UsageException($"'{text}' is no name of a VM; it has 1 to 64 letters, digits, dots, dashes and underscores");
+        : throw new UsageException(ControlFolder.NoName(text));
 }
 
 /// <summary>The commands for VMs that run: <c>bunraku ps</c>, <c>stop</c>, <c>kill</c>, <c>monitor</c>, <c>migrate</c>, and <c>receive</c>.</summary>
@@ -37,13 +37,10 @@ internal sealed class ControlCommands
     private readonly Argument<string?> _place = new("AT") { Arity = ArgumentArity.ZeroOrOne, Description = "unix:PATH or tcp:127.0.0.1:PORT" };
     private readonly Option<TimeSpan?> _wait = SingleValue.Parsed<TimeSpan?>("--wait", "DURATION",
         "how long the guest has to shut down before it is ended, for example 10s or 2m (default 30s)", t => Quantities.ParseDuration(t));
-    private readonly Option<string?> _engine = SingleValue.Text("--engine", "NAME",
-        "what executes the guest: auto or a name from 'bunraku engines' (default auto)", [.. KnownEngines.All.Select(e => e.Name), "auto"]);
-    private readonly Option<string?> _newName =
-        SingleValue.Parsed<string?>("--name", "NAME", "answer to this name, as with 'run'", ControlRequests.ParseName);
-    private readonly Option<SerialTarget?> _serial = SingleValue.Parsed<SerialTarget?>("--serial", "TARGET",
-        "where the guest's console goes: stdio, file:PATH or none (default stdio)", t => SerialTarget.Parse(t), "stdio", "file:", "none");
-    private readonly Option<bool> _stats = SingleValue.Flag("--stats", "print times, instructions, exits and memory at the end");
+    private readonly Option<string?> _engine = SharedOptions.Engine();
+    private readonly Option<string?> _newName = SharedOptions.Name();
+    private readonly Option<SerialTarget?> _serial = SharedOptions.Serial();
+    private readonly Option<bool> _stats = SharedOptions.Stats();
 
     public ControlCommands()
     {
@@ -88,6 +85,7 @@ internal sealed class ControlCommands
         Name = parsed.GetValue(_newName),
         Serial = parsed.GetValue(_serial) ?? new SerialTarget(SerialKind.Stdio),
         Stats = parsed.GetValue(_stats),
+        SampleWork = parsed.GetValue(_stats),
     };
 
     private string NameIn(ParseResult parsed) => ControlRequests.ParseName(parsed.GetValue(_name)

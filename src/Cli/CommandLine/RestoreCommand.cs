@@ -6,20 +6,14 @@ namespace Bunraku.Cli.CommandLine;
 internal sealed class RestoreCommand : Command
 {
     private readonly Argument<string?> _file = new("FILE") { Arity = ArgumentArity.ZeroOrOne, Description = "the snapshot" };
-    private readonly Option<string?> _engine =
-        SingleValue.Text("--engine", "NAME", "what executes the guest: auto or a name from 'bunraku engines' (default auto)",
-        [.. KnownEngines.All.Select(e => e.Name), "auto"]);
+    private readonly Option<string?> _engine = SharedOptions.Engine();
     private readonly Option<MemoryBacking?> _backing =
         SingleValue.Parsed<MemoryBacking?>("--memory-backing", "lazy|copy",
         "read pages of memory when they are touched, or all before the guest runs (default lazy; the file must stay as it is)", ParseBacking, "lazy", "copy");
-    private readonly Option<SerialTarget?> _serial =
-        SingleValue.Parsed<SerialTarget?>("--serial", "TARGET", "where the guest's console goes: stdio, file:PATH or none (default stdio)",
-        t => SerialTarget.Parse(t), "stdio", "file:", "none");
-    private readonly Option<TimeSpan?> _timeout =
-        SingleValue.Parsed<TimeSpan?>("--timeout", "DURATION", "end with status 124 after this time, for example 10s or 2m", t => Quantities.ParseDuration(t));
-    private readonly Option<string?> _saveTo =
-        SingleValue.Text("--save-to", "FILE", "save the VM there when it is ended from outside: by a time limit, a signal or the monitor's quit");
-    private readonly Option<bool> _stats = SingleValue.Flag("--stats", "print times, instructions, exits, memory and what took the time at the end");
+    private readonly Option<SerialTarget?> _serial = SharedOptions.Serial();
+    private readonly Option<TimeSpan?> _timeout = SharedOptions.Timeout();
+    private readonly Option<string?> _saveTo = SharedOptions.SaveTo();
+    private readonly Option<bool> _stats = SharedOptions.Stats();
 
     public RestoreCommand() : base("restore", "Go on with a VM that was saved, or run one COMMAND in one that waits for it (after --)")
     {

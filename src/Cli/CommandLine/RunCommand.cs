@@ -13,8 +13,6 @@ internal sealed class RunCommand : Command
     /// <summary>The value that lists what an option can have.</summary>
     public const string HelpWord = "help";
 
-    private static readonly string[] EngineNames = [.. KnownEngines.All.Select(e => e.Name), "auto"];
-
     private readonly Argument<string?> _guest = new("GUEST") { Arity = ArgumentArity.ZeroOrOne, Description = "linux (default), linux-generic or hello" };
     private readonly Option<string?> _bios = SingleValue.Text("--bios", "NAME|FILE", "firmware that boots from a disk by itself: seabios, or a ROM's contents",
         [.. FirmwareImage.Names]);
@@ -30,15 +28,13 @@ internal sealed class RunCommand : Command
         AllowMultipleArgumentsPerToken = false,
     };
     private readonly Option<string?> _append = SingleValue.Text("--append", "STRING", "added to the kernel's command line");
-    private readonly Option<string?> _name = SingleValue.Parsed<string?>("--name", "NAME",
-        "answer to this name: 'bunraku ps', stop, kill, monitor and migrate reach the VM by it", ControlRequests.ParseName);
+    private readonly Option<string?> _name = SharedOptions.Name();
     private readonly Option<ulong?> _memory =
         SingleValue.Parsed<ulong?>("--memory", "SIZE", "RAM of the guest, for example 512M, 2G or 1.5G (default 512M)", t => Quantities.ParseSize(t));
     private readonly Option<int?> _cpus =
         SingleValue.Parsed<int?>("--cpus", "N", "virtual processors (default 1); how many an engine can have, it says when there are too many",
         t => ParseCpus(t));
-    private readonly Option<string?> _engine =
-        SingleValue.Text("--engine", "NAME", "what executes the guest: auto or a name from 'bunraku engines' (default auto)", [.. EngineNames]);
+    private readonly Option<string?> _engine = SharedOptions.Engine();
     private readonly Option<ApicHolder?> _localApic =
         SingleValue.Parsed<ApicHolder?>("--local-apic", "engine|board",
         "who holds the local APICs: the engine where it can (kvm), or the board (default engine)", ParseLocalApic, "engine", "board");
@@ -72,9 +68,7 @@ internal sealed class RunCommand : Command
         Quantities.ParseProcessors);
     private readonly Option<bool> _realtime =
         SingleValue.Flag("--realtime", "real-time scheduling and locked memory, for short latencies; needs the privileges");
-    private readonly Option<SerialTarget?> _serial =
-        SingleValue.Parsed<SerialTarget?>("--serial", "TARGET", "where the guest's console goes: stdio, file:PATH or none (default stdio)",
-        t => SerialTarget.Parse(t), "stdio", "file:", "none");
+    private readonly Option<SerialTarget?> _serial = SharedOptions.Serial();
     private readonly Option<string[]?> _disks = new("--disk")
     {
         HelpName = "FILE[,NAME=VALUE]...",
@@ -104,9 +98,8 @@ internal sealed class RunCommand : Command
         SingleValue.Flag("--test-device", "ports, interrupt wires and device memory of QEMU's pc-testdev, for test kernels");
     private readonly Option<bool> _noReboot =
         SingleValue.Flag("--no-reboot", "end with status 4 when the guest resets the machine, instead of booting it again; with a COMMAND it is always so");
-    private readonly Option<TimeSpan?> _timeout =
-        SingleValue.Parsed<TimeSpan?>("--timeout", "DURATION", "end with status 124 after this time, for example 10s or 2m", t => Quantities.ParseDuration(t));
-    private readonly Option<bool> _stats = SingleValue.Flag("--stats", "print times, instructions, exits, memory and what took the time at the end");
+    private readonly Option<TimeSpan?> _timeout = SharedOptions.Timeout();
+    private readonly Option<bool> _stats = SharedOptions.Stats();
     private readonly Option<string?> _statsJson = SingleValue.Text("--stats-json", "FILE", "write the same figures as JSON");
     private readonly Option<TraceTarget?> _trace =
         SingleValue.Parsed<TraceTarget?>("--trace", "KIND[:FILE]",
@@ -114,8 +107,7 @@ internal sealed class RunCommand : Command
         "exits", "nested");
 
     private readonly Option<bool> _fresh = SingleValue.Flag("--fresh", "boot the guest of a COMMAND, where one that was booted before is kept");
-    private readonly Option<string?> _saveTo =
-        SingleValue.Text("--save-to", "FILE", "save the VM there when it is ended from outside: by a time limit, a signal or the monitor's quit");
+    private readonly Option<string?> _saveTo = SharedOptions.SaveTo();
     private readonly Option<DebugEndpoint?> _gdb =
         SingleValue.Parsed<DebugEndpoint?>("--gdb", "127.0.0.1:PORT|unix:PATH",
         "listen for gdb or lldb (target remote), which stops the guest when it connects", ParseEndpoint, "127.0.0.1:1234", "unix:");

@@ -11,13 +11,9 @@ namespace Bunraku.Engines;
 /// </summary>
 public static class StateSerializer
 {
-    private static readonly JsonSerializerOptions s_options = new()
+    private static readonly JsonSerializerOptions s_options = new(JsonSerializerDefaults.Strict)
     {
         IncludeFields = true,
-        UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow,
-        RespectNullableAnnotations = true,
-        RespectRequiredConstructorParameters = true,
-        AllowDuplicateProperties = false,
         TypeInfoResolver = new DefaultJsonTypeInfoResolver { Modifiers = { RequireAll } },
     };
 

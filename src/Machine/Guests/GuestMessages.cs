@@ -15,6 +15,9 @@ public sealed class GuestMessages
     /// <summary>The guest has taken a frame of <see cref="CommandInput"/>.</summary>
     public const byte FrameTaken = 0xFF;
 
+    /// <summary>Says that the guest has booted and waits for its command.</summary>
+    public const string WaitsMessage = "waits";
+
     private const int LongestMessage = 256;
     private readonly byte[] _prefix;
     private readonly bool _frames;
@@ -119,7 +122,7 @@ public sealed class GuestMessages
     private void Take(string message)
     {
         if (message == "init") InitStarted = true;
-        else if (message == "waits") Waits = true;
+        else if (message == WaitsMessage) Waits = true;
         else if (message == "input") InputReady = true;
         else if (message.StartsWith("exit ", StringComparison.Ordinal) && byte.TryParse(message.AsSpan(5), out byte status)) ExitStatus = status;
         else if (message == "broken") InputBroken = true;

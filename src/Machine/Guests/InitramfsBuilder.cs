@@ -290,7 +290,7 @@ internal static class InitramfsBuilder
         (dd bs=65536 </run/output >${port}{{LinuxGuest.OutputPort}} 2>/dev/null; echo >&5) &
         (dd bs=65536 </run/errors >${port}{{LinuxGuest.ErrorPort}} 2>/dev/null; echo >&6) &
         setsid setsid {{SessionPath}} 5>&- 6>&- 7>&-
-        tell waits
+        tell {{GuestMessages.WaitsMessage}}
         . ${port}{{LinuxGuest.CommandPort}}
         if [ $mode = terminal ]; then
             exec 3<>/dev/ttyS1

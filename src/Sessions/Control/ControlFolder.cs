@@ -21,11 +21,14 @@ public sealed class ControlFolder(string path)
     /// <summary>A VM may have the name: 1 to 64 of the characters A to Z, a to z, 0 to 9, '.', '_' and '-'.</summary>
     public static bool IsName(string name) => name.Length is > 0 and <= LongestName && name.All(c => char.IsAsciiLetterOrDigit(c) || c is '.' or '_' or '-');
 
+    /// <summary>Says of a text that <see cref="IsName"/> refuses what a name is.</summary>
+    public static string NoName(string text) => $"'{text}' is no name of a VM; it has 1 to {LongestName} letters, digits, dots, dashes and underscores";
+
     /// <summary>Path of a VM's socket.</summary>
     /// <exception cref="ControlException">No VM can have that name.</exception>
     internal string SocketOf(string name)
     {
-        if (!IsName(name)) throw new ControlException($"'{name}' is no name of a VM; it has 1 to {LongestName} letters, digits, dots, dashes and underscores");
+        if (!IsName(name)) throw new ControlException(NoName(name));
         string socket = System.IO.Path.Combine(Path, name + Suffix);
         return System.Text.Encoding.UTF8.GetByteCount(socket) <= LongestSocketPath ? socket
             : throw new ControlException($"the path of the control socket is too long for a socket: {socket}; take a shorter name");
@@ -63,19 +66,14 @@ public sealed class ControlFolder(string path)
         string path = SocketOf(name);
         Prepare();
         using FileStream held = Hold();
-        if (Answers(path)) throw new ControlException($"a VM named '{name}' runs already; 'bunraku ps' lists them");
-        var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        if (LocalSocket.Answers(path)) throw new ControlException($"a VM named '{name}' runs already; 'bunraku ps' lists them");
         try
         {
-            File.Delete(path);
-            socket.Bind(new UnixDomainSocketEndPoint(path));
-            HostFile.MakePrivate(path);
-            socket.Listen(waiting);
-            return socket;
+            File.Delete(path); // whatever it is: the folder is ours
+            return LocalSocket.Listen(path, waiting);
         }
         catch (Exception e) when (e is SocketException or IOException or UnauthorizedAccessException)
         {
-            socket.Dispose();
             throw new ControlException($"the control socket {path} cannot be made: {e.Message.ReplaceLineEndings(" ")}", e);
         }
     }
@@ -87,7 +85,7 @@ public sealed class ControlFolder(string path)
         {
             using FileStream held = Hold();
             socket.Dispose();
-            if (!Answers(SocketOf(name))) File.Delete(SocketOf(name)); // if it was removed meanwhile, another VM may have the name
+            if (!LocalSocket.Answers(SocketOf(name))) File.Delete(SocketOf(name)); // if it was removed meanwhile, another VM may have the name
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or ControlException)
         {
@@ -96,20 +94,6 @@ public sealed class ControlFolder(string path)
         finally
         {
             socket.Dispose();
-        }
-    }
-
-    private static bool Answers(string path)
-    {
-        using var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified) { Blocking = false };
-        try
-        {
-            socket.Connect(new UnixDomainSocketEndPoint(path));
-            return true;
-        }
-        catch (SocketException e)
-        {
-            return e.SocketErrorCode == SocketError.WouldBlock; // more wait than its queue holds
         }
     }
 

@@ -32,14 +32,10 @@ internal static class ControlProtocol
     /// <summary>Bytes of a request and of an answer, with their line ends.</summary>
     public const int LongestRequest = 1 << 16, LongestAnswer = 1 << 24;
 
-    private static readonly JsonSerializerOptions s_options = new()
+    private static readonly JsonSerializerOptions s_options = new(JsonSerializerDefaults.Strict)
     {
         PropertyNamingPolicy = JsonNamingPolicy.CamelCase,
         DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull,
-        RespectNullableAnnotations = true,
-        RespectRequiredConstructorParameters = true,
-        UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow,
-        AllowDuplicateProperties = false,
         MaxDepth = 4,
     };
 

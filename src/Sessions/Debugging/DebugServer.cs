@@ -32,7 +32,7 @@ public sealed class DebugServer : IDisposable
         _target = new DebugTarget(vm);
         try
         {
-            _listener = where.Path is { } path ? PrivateSocket.Listen(path, Backlog) : Listen(where);
+            _listener = where.Path is { } path ? LocalSocket.Listen(path, Backlog) : LocalSocket.Listen(where.Address!, Backlog);
         }
         catch (Exception e) when (e is SocketException or IOException or UnauthorizedAccessException or ArgumentException)
         {
@@ -42,22 +42,6 @@ public sealed class DebugServer : IDisposable
         Endpoint = where.Address is { } address
             ? DebugEndpoint.Parse(new System.Net.IPEndPoint(address.Address, ((System.Net.IPEndPoint)_listener.LocalEndPoint!).Port).ToString()) : where;
         _accepting = Task.Run(AcceptAsync);
-    }
-
-    private static Socket Listen(DebugEndpoint where)
-    {
-        var socket = new Socket(where.Address!.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
-        try
-        {
-            socket.Bind(where.Address);
-            socket.Listen(Backlog);
-            return socket;
-        }
-        catch
-        {
-            socket.Dispose();
-            throw;
-        }
     }
 
     /// <summary>Where it listens, with the port that was chosen.</summary>
@@ -161,7 +145,7 @@ public sealed class DebugServer : IDisposable
         }
         _cancel.Cancel();
         _listener.Dispose();
-        if (Endpoint.Path is { } path) PrivateSocket.Remove(path);
+        if (Endpoint.Path is { } path) LocalSocket.Remove(path);
         _accepting.Wait();
         session.Wait();
         _cancel.Dispose();

@@ -84,38 +84,20 @@ public sealed record MigrationAddress
     /// <exception cref="OperationCanceledException">It was cancelled.</exception>
     public Stream Accept(CancellationToken cancel)
     {
-        using Socket listener = Create();
-        bool bound = false;
+        Socket? listener = null;
         try
         {
-            if (Path is not null && HostFile.IsSocket(Path) && !Answers()) File.Delete(Path); // of a process that is no more
-            listener.Bind(EndPoint);
-            bound = true;
-            if (Path is not null) HostFile.MakePrivate(Path);
-            listener.Listen(1);
+            listener = Path is { } path ? LocalSocket.Listen(path, 1) : LocalSocket.Listen(Port!, 1);
             return new NetworkStream(listener.AcceptAsync(cancel).AsTask().GetAwaiter().GetResult(), ownsSocket: true);
         }
-        catch (Exception e) when (e is SocketException or IOException or UnauthorizedAccessException)
+        catch (Exception e) when (e is SocketException or IOException or UnauthorizedAccessException or ArgumentException)
         {
             throw new MigrationException($"a VM cannot be waited for at {this}: {e.Message.ReplaceLineEndings(" ")}", e);
         }
         finally
         {
-            if (bound && Path is not null) File.Delete(Path);
-        }
-    }
-
-    private bool Answers()
-    {
-        using Socket socket = Create();
-        try
-        {
-            socket.Connect(EndPoint);
-            return true;
-        }
-        catch (SocketException)
-        {
-            return false;
+            listener?.Dispose();
+            if (listener is not null && Path is not null) LocalSocket.Remove(Path);
         }
     }
 

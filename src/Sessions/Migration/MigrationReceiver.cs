@@ -22,7 +22,7 @@ internal sealed class MigrationReceiver(MigrationChannel channel, VmBuilder buil
             if (!claim.Exists)
                 throw new MigrationException($"the two ends do not see the same folder for temporary files ({Path.GetTempPath()}), by which one VM stays one");
             vm = (description.ApplyTo(builder) with { Incoming = description }).Build(cancel);
-            vm.HoldForState();
+            vm.HoldForMove();
             channel.Send(MigrationMessage.Ready);
             (DateTime pausedAt, IReadOnlyList<SavedState> parts) = TakePages(vm.Machine.Memory);
             vm.TakeOver(parts);

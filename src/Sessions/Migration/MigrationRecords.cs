@@ -47,12 +47,8 @@ internal static class MigrationState
 
     private sealed record Whole(DateTime PausedAt, IReadOnlyList<Part> Parts);
 
-    private static readonly JsonSerializerOptions s_options = new()
+    private static readonly JsonSerializerOptions s_options = new(JsonSerializerDefaults.Strict)
     {
-        UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow,
-        RespectNullableAnnotations = true,
-        RespectRequiredConstructorParameters = true,
-        AllowDuplicateProperties = false,
         MaxDepth = 8,
     };
 

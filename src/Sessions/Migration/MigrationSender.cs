@@ -1,7 +1,5 @@
 using System.Buffers.Binary;
 using System.Diagnostics;
-using System.Numerics;
-using System.Runtime.InteropServices;
 using Bunraku.Engines;
 
 namespace Bunraku.Sessions.Migration;
@@ -74,36 +72,18 @@ internal sealed class MigrationSender(Vm vm, MigrationChannel channel, Migration
         for (; round < options.MostRounds; round++)
         {
             if (vm.Ended) throw new MigrationException("the VM was not moved: it has ended");
-            List<(ulong Offset, ulong[] Pages)> written = TakeWritten();
+            IReadOnlyList<ulong> written = vm.Machine.TakeDirtyPages();
             double rate = _pages / Math.Max(Stopwatch.GetElapsedTime(start).TotalSeconds, 1e-6);
-            long left = written.Sum(w => w.Pages.Sum(BitOperations.PopCount));
             SendWritten(written);
             // What is written while these were sent is about as much as while those before were sent, or less.
-            if (left <= rate * options.PauseBound.TotalSeconds) break;
+            if (written.Count <= rate * options.PauseBound.TotalSeconds) break;
         }
         return round;
     }
 
-    /// <summary>What was written since the last look: by the offset of a region, a bit for each of its pages.</summary>
-    private List<(ulong Offset, ulong[] Pages)> TakeWritten()
+    private void SendWritten(IReadOnlyList<ulong> pages)
     {
-        IReadOnlyList<MemoryRegion> regions = _memory.Regions;
-        var written = new List<(ulong, ulong[])>();
-        for (int n = 0; n < regions.Count; n++) written.Add((regions[n].Offset, vm.Machine.DirtyPages!.Take(n)));
-        return written;
-    }
-
-    private void SendWritten(List<(ulong Offset, ulong[] Pages)> written)
-    {
-        const int pagesPerWord = 64;
-        foreach ((ulong offset, ulong[] pages) in written)
-        {
-            for (int word = 0; word < pages.Length; word++)
-            {
-                for (ulong left = pages[word]; left != 0; left &= left - 1)
-                    SendPage(offset / PageSize + (ulong)(word * pagesPerWord + BitOperations.TrailingZeroCount(left)), isNew: false);
-            }
-        }
+        foreach (ulong page in pages) SendPage(page, isNew: false);
         FlushRun();
     }
 
@@ -151,7 +131,7 @@ internal sealed class MigrationSender(Vm vm, MigrationChannel channel, Migration
         {
             // The state first: a reset that was under way is done with it, and writes memory.
             IReadOnlyList<SavedState> parts = vm.Machine.SaveParts();
-            SendWritten(TakeWritten());
+            SendWritten(vm.Machine.TakeDirtyPages());
             _lastPages = _pages - before;
             vm.Disks.Close();
             channel.Send(MigrationMessage.State, MigrationState.Write(pausedAt, parts));

@@ -33,11 +33,12 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
     private readonly SafeFileHandle _file;
     private readonly long _stateStart;
 
-    private readonly ReadOnlyMemory<byte> _machine;
+    private readonly ReadOnlyMemory<byte> _machineText;
+    private MachineDescription? _machine; // once it was asked for
 
     private SnapshotFile(
         string path, SafeFileHandle file, SnapshotManifest manifest, long stateStart, SavedState[] parts, ReadOnlyMemory<byte> machine) =>
-        (Path, _file, Manifest, _stateStart, Parts, _machine) = (path, file, manifest, stateStart, parts, machine);
+        (Path, _file, Manifest, _stateStart, Parts, _machineText) = (path, file, manifest, stateStart, parts, machine);
 
     /// <summary>As it was opened.</summary>
     public string Path { get; }
@@ -78,7 +79,7 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
     {
         Span<byte> bytes = stackalloc byte[Marshal.SizeOf<SnapshotHeader>()];
         long length = RandomAccess.GetLength(file);
-        if (length < bytes.Length || RandomAccess.Read(file, bytes, 0) != bytes.Length) throw Unusable(path, "is no snapshot of a VM");
+        if (length < bytes.Length || HostFile.Read(file, bytes, 0) != bytes.Length) throw Unusable(path, "is no snapshot of a VM");
         SnapshotHeader header = MemoryMarshal.Read<SnapshotHeader>(bytes);
         if (header.Magic != SnapshotHeader.Mark) throw Unusable(path, "is no snapshot of a VM");
         if (header.Version != Version)
@@ -91,12 +92,7 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
             throw Unusable(path, "is damaged: its header makes no sense");
         if (header.End != length) throw Unusable(path, $"is damaged: it has {length} bytes and was written with {header.End}");
         byte[] tail = new byte[header.End - header.StateStart];
-        for (int done = 0; done < tail.Length;)
-        {
-            int read = RandomAccess.Read(file, tail.AsSpan(done), header.StateStart + done);
-            if (read == 0) throw Unusable(path, "was made shorter while it was read");
-            done += read;
-        }
+        if (HostFile.Read(file, tail, header.StateStart) < tail.Length) throw Unusable(path, "was made shorter while it was read");
         Span<byte> digest = stackalloc byte[SHA256.HashSizeInBytes];
         SHA256.HashData(tail, digest);
         if (!digest.SequenceEqual(header.Digest)) throw Unusable(path, "is damaged: its state is not what was written");
@@ -125,12 +121,14 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
 
     /// <summary>What has to be there before the state is restored.</summary>
     /// <exception cref="CannotStartException">It cannot be read, or a disk is not what it was.</exception>
-    public MachineDescription Machine()
+    public MachineDescription Machine => _machine ??= ReadMachine();
+
+    private MachineDescription ReadMachine()
     {
         MachineDescription machine;
         try
         {
-            machine = MachineDescription.Parse(_machine.Span);
+            machine = MachineDescription.Parse(_machineText.Span);
         }
         catch (StateFormatException e)
         {
@@ -164,44 +162,39 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
     /// <exception cref="CannotStartException">They differ, or cannot be read.</exception>
     public void Verify()
     {
-        int first = FirstDamaged(_file, _stateStart, Manifest.Checksums);
-        if (first >= 0) throw Unusable(Path, $"is damaged: its memory is not what was written, from byte {FirstPage + (long)first * Chunk} on");
-    }
-
-    private int FirstDamaged(SafeFileHandle file, long end, ulong[] checksums)
-    {
+        ulong[] now;
         try
         {
-            ulong[] now = Checksums(file, end);
-            for (int n = 0; n < checksums.Length; n++)
-            {
-                if (now[n] != checksums[n]) return n;
-            }
-            return -1;
+            now = Checksums(_file, _stateStart);
         }
         catch (IOException e)
         {
             throw Unusable(Path, HostError.Reason(e), e);
         }
+        int same = now.AsSpan().CommonPrefixLength(Manifest.Checksums);
+        if (same < now.Length) throw Unusable(Path, $"is damaged: its memory is not what was written, from byte {FirstPage + (long)same * Chunk} on");
     }
 
     /// <summary>The checksums of what lies between the header and <paramref name="end"/>.</summary>
+    /// <exception cref="IOException">The file cannot be read, or ends before.</exception>
     public static ulong[] Checksums(SafeFileHandle file, long end)
     {
         var sums = new ulong[(end - FirstPage + Chunk - 1) / Chunk];
-        Parallel.For(0, sums.Length, () => new byte[Chunk], (n, _, buffer) =>
+        try
         {
-            long start = FirstPage + (long)n * Chunk;
-            Span<byte> chunk = buffer.AsSpan(0, (int)Math.Min(Chunk, end - start));
-            for (int done = 0; done < chunk.Length;)
+            Parallel.For(0, sums.Length, () => new byte[Chunk], (n, _, buffer) =>
             {
-                int read = RandomAccess.Read(file, chunk[done..], start + done);
-                if (read == 0) throw new EndOfStreamException("it ends too early");
-                done += read;
-            }
-            sums[n] = XxHash3.HashToUInt64(chunk);
-            return buffer;
-        }, _ => { });
+                long start = FirstPage + (long)n * Chunk;
+                Span<byte> chunk = buffer.AsSpan(0, (int)Math.Min(Chunk, end - start));
+                if (HostFile.Read(file, chunk, start) < chunk.Length) throw new EndOfStreamException("it ends too early");
+                sums[n] = XxHash3.HashToUInt64(chunk);
+                return buffer;
+            }, _ => { });
+        }
+        catch (AggregateException e) when (e.InnerExceptions[0] is IOException inner)
+        {
+            throw new IOException(inner.Message, inner);
+        }
         return sums;
     }
 

@@ -21,7 +21,7 @@ public sealed record SnapshotInfo(
     public static SnapshotInfo Read(string path)
     {
         using SnapshotFile file = SnapshotFile.Open(path);
-        MachineDescription machine = file.Machine();
+        MachineDescription machine = file.Machine;
         bool waits = file.Manifest.Waits is not null;
         return new SnapshotInfo(file.Manifest.Saved, new FileInfo(path).Length, machine.Memory, machine.Cpus, machine.Engine, waits ? null : machine.Command,
             machine.Console == GuestConsole.CommandOnTerminal && !waits, waits);

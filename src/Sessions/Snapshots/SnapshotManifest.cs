@@ -35,8 +35,6 @@ internal readonly record struct SnapshotRange(ulong Offset, ulong Length, long P
 internal sealed record SnapshotPart(string Id, string Format, int Version, long Position, int Length);
 
 /// <summary>Generated ahead of time, since the first use of a serializer made at run time takes longer than all the rest of a restore.</summary>
-[JsonSourceGenerationOptions(
-    UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow, RespectNullableAnnotations = true, RespectRequiredConstructorParameters = true,
-    AllowDuplicateProperties = false, UseStringEnumConverter = true)]
+[JsonSourceGenerationOptions(JsonSerializerDefaults.Strict)]
 [JsonSerializable(typeof(SnapshotManifest))]
 internal sealed partial class SnapshotJson : JsonSerializerContext;

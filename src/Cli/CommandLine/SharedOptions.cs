@@ -1,0 +1,24 @@
+using System.CommandLine;
+
+namespace Bunraku.Cli.CommandLine;
+
+/// <summary>Options of all commands that run a VM, be it booted, restored or received: each call makes one.</summary>
+internal static class SharedOptions
+{
+    public static Option<string?> Engine() => SingleValue.Text("--engine", "NAME",
+        "what executes the guest: auto or a name from 'bunraku engines' (default auto)", [.. KnownEngines.All.Select(e => e.Name), VmOptions.AutomaticEngine]);
+
+    public static Option<string?> Name() => SingleValue.Parsed<string?>("--name", "NAME",
+        "answer to this name: 'bunraku ps', stop, kill, monitor and migrate reach the VM by it", ControlRequests.ParseName);
+
+    public static Option<SerialTarget?> Serial() => SingleValue.Parsed<SerialTarget?>("--serial", "TARGET",
+        "where the guest's console goes: stdio, file:PATH or none (default stdio)", t => SerialTarget.Parse(t), "stdio", "file:", "none");
+
+    public static Option<TimeSpan?> Timeout() => SingleValue.Parsed<TimeSpan?>("--timeout", "DURATION",
+        "end with status 124 after this time, for example 10s or 2m", t => Quantities.ParseDuration(t));
+
+    public static Option<string?> SaveTo() => SingleValue.Text("--save-to", "FILE",
+        "save the VM there when it is ended from outside: by a time limit, a signal or the monitor's quit");
+
+    public static Option<bool> Stats() => SingleValue.Flag("--stats", "print times, instructions, exits, memory and what took the time at the end");
+}

@@ -1,0 +1,104 @@
+using System.Net;
+using System.Net.Sockets;
+using System.Security.Cryptography;
+
+namespace Bunraku.Platform;
+
+/// <summary>Sockets that only this host, or only this user, can connect to.</summary>
+public static class LocalSocket
+{
+    private const UnixFileMode OwnerOnly = UnixFileMode.UserRead | UnixFileMode.UserWrite;
+
+    /// <summary>Listens at a port.</summary>
+    /// <param name="where">A loopback address; port 0: any that is free.</param>
+    /// <param name="backlog">How many may wait to be accepted.</param>
+    /// <exception cref="ArgumentException">It is no loopback address.</exception>
+    /// <exception cref="SocketException">The system refuses.</exception>
+    public static Socket Listen(IPEndPoint where, int backlog)
+    {
+        if (!IPAddress.IsLoopback(where.Address)) throw new ArgumentException($"{where} is no loopback address", nameof(where));
+        var socket = new Socket(where.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
+        try
+        {
+            socket.Bind(where);
+            socket.Listen(backlog);
+            return socket;
+        }
+        catch
+        {
+            socket.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>
+    /// Listens at a Unix socket that nobody but its owner can connect to, not for a moment either: it is made in a folder of its own that only the owner may
+    /// enter, gets its rights there, and then its place. The process's umask, which other threads share, is left alone. A socket that is there and that nobody
+    /// listens on is replaced; everything else stays.
+    /// </summary>
+    /// <param name="path">Where it is to be.</param>
+    /// <param name="backlog">How many may wait to be accepted.</param>
+    /// <exception cref="IOException">Something is there, or the folder cannot be written.</exception>
+    /// <exception cref="SocketException">The system refuses.</exception>
+    /// <exception cref="ArgumentException">The path is too long for a socket.</exception>
+    public static Socket Listen(string path, int backlog)
+    {
+        if (HostFile.IsSocket(path))
+        {
+            if (Answers(path)) throw new IOException("somebody listens there already");
+            File.Delete(path);
+        }
+        string parent = Path.GetDirectoryName(Path.GetFullPath(path))!;
+        if (!Directory.Exists(parent)) throw new DirectoryNotFoundException(); // it would be made
+        string folder = Path.Combine(parent, "." + RandomNumberGenerator.GetHexString(6, lowercase: true));
+        _ = new UnixDomainSocketEndPoint(path); // too long? the user's path is told, not ours
+        Directory.CreateDirectory(folder, OwnerOnly | UnixFileMode.UserExecute);
+        string inside = Path.Combine(folder, "s");
+        var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        try
+        {
+            socket.Bind(new UnixDomainSocketEndPoint(inside));
+            File.SetUnixFileMode(inside, OwnerOnly);
+            socket.Listen(backlog);
+            File.Move(inside, path, overwrite: false);
+            return socket;
+        }
+        catch
+        {
+            socket.Dispose();
+            throw;
+        }
+        finally
+        {
+            if (Directory.Exists(folder)) Directory.Delete(folder, recursive: true);
+        }
+    }
+
+    /// <summary>Somebody listens at a Unix socket, or may: who is not let in cannot tell. Waits for nobody.</summary>
+    public static bool Answers(string path)
+    {
+        using var probe = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified) { Blocking = false };
+        try
+        {
+            probe.Connect(new UnixDomainSocketEndPoint(path));
+            return true;
+        }
+        catch (SocketException e)
+        {
+            return File.Exists(path) && e.SocketErrorCode != SocketError.ConnectionRefused;
+        }
+    }
+
+    /// <summary>Takes the file away, if it is still a socket.</summary>
+    public static void Remove(string path)
+    {
+        try
+        {
+            if (HostFile.IsSocket(path)) File.Delete(path);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // It is only a name.
+        }
+    }
+}
