@@ -182,7 +182,8 @@ internal sealed unsafe partial class Processor
         if (Exits.TakeHalfDone()) return true;
         _reexecuting = false;
         Mmio.ForgetReplay();
-        if (Debugger.MustStep) Debugger.NoteStep();
+        // When a repeated instruction gives others a turn in its middle is chance: for a debugger it is one step.
+        if (Debugger.MustStep && (s->Retired != retired || s->Rip != from)) Debugger.NoteStep();
         if (resume) Debug.ClearResumeFlag();
         if (steps && StepsGuest) // the entry into the guest is no step of it
         {

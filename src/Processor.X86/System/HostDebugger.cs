@@ -147,7 +147,7 @@ internal sealed unsafe class HostDebugger(Processor p)
     private static bool Overlap(in Watchpoint watch, ulong linear, int length) =>
         linear - watch.Address < watch.Length || watch.Address - linear < (ulong)length;
 
-    /// <summary>An instruction that was executed alone has retired, or a piece of it.</summary>
+    /// <summary>An instruction that was executed alone has retired, or something else came in its place.</summary>
     public void NoteStep()
     {
         _hasStepped = true;
