@@ -275,15 +275,15 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         _observers?.StateChanged(VmState.Running);
         if (_options.StartsStopped) Pause();
         lock (_pauseLock)
-        lock (_lock)
-        {
-            ObjectDisposedException.ThrowIf(_disposed, this);
-            if (_options.Timeout is { } timeout) _timeout = new Timer(_ => End(HostEnd.TimedOut), null, timeout, System.Threading.Timeout.InfiniteTimeSpan);
-            _vm.Start();
-            GoOnFromState();
-            if (_options.SampleWork) _sampler = WorkSampler.Begin(_vm, () => _paused);
-            _run = Task.Run(FinishAsync);
-        }
+            lock (_lock)
+            {
+                ObjectDisposedException.ThrowIf(_disposed, this);
+                if (_options.Timeout is { } timeout) _timeout = new Timer(_ => End(HostEnd.TimedOut), null, timeout, System.Threading.Timeout.InfiniteTimeSpan);
+                _vm.Start();
+                GoOnFromState();
+                if (_options.SampleWork) _sampler = WorkSampler.Begin(_vm, () => _paused);
+                _run = Task.Run(FinishAsync);
+            }
         _streams?.StartReading(Send, EndInput);
     }
 

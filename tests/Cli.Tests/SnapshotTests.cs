@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.IO.Pipelines;
 using System.Security.Cryptography;
 using System.Text;
 using Bunraku.Sessions.Snapshots;
@@ -103,8 +104,9 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
         const int last = 3000;
         string file = In("ended.snap");
         var output = new Listener();
-        string script = $"i=0; while [ $i -lt {last} ]; do i=$((i + 1)); echo $i; done; exit 3";
-        await using (Vm vm = (Builder("bt", output) with { SaveTo = file, Command = ["sh", "-c", script] }).Build())
+        string script = $"i=0; while [ $i -lt {last} ]; do i=$((i + 1)); echo $i; [ $i != 1000 ] || read word; done; [ $word = go ] && exit 3";
+        var silent = new Pipe(); // the guest cannot come to its end before it is ended: it waits for a line
+        await using (Vm vm = (Builder("bt", output) with { SaveTo = file, Command = ["sh", "-c", script], Input = silent.Reader.AsStream() }).Build())
         {
             Task<VmResult> run = vm.RunAsync();
             await output.Until("\n20\n", run);
@@ -113,7 +115,7 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
             Assert.Equal(file, vm.SavedTo);
         }
         var rest = new MemoryStream();
-        await using Vm copy = (Builder("bt", rest) with { RestoreFrom = file }).Build();
+        await using Vm copy = (Builder("bt", rest) with { RestoreFrom = file, Input = new MemoryStream("go\n"u8.ToArray()) }).Build();
         Assert.Equal(3, (await copy.RunAsync()).ExitStatus);
         Assert.Equal(string.Concat(Enumerable.Range(1, last).Select(n => $"{n}\n")), output.Text + Encoding.UTF8.GetString(rest.ToArray()));
         Assert.Equal(["ended.snap"], Directory.EnumerateFiles(_folder).Select(Path.GetFileName)); // nothing half-written
