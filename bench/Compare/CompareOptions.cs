@@ -37,7 +37,7 @@ internal sealed record CompareOptions(
     /// <summary>And for <see cref="Footprint"/>.</summary>
     private const string FootprintWord = "footprint";
 
-    private static readonly string[] Known = ["bt", "interp", "kvm", "qemu", "bochs"];
+    private static readonly string[] Known = ["bt", BunrakuSubject.Direct, "interp", "kvm", "qemu", "bochs"];
 
     /// <returns>Null when help was asked for and printed.</returns>
     /// <exception cref="BenchException">Wrong usage.</exception>
@@ -51,7 +51,7 @@ internal sealed record CompareOptions(
         var engines =
             new Option<string>("--engines")
             {
-                Description = $"what is compared: bt, interp, kvm, qemu, bochs (default {standard}; Bochs has one round)",
+                Description = $"what is compared: bt, direct (bt with --direct auto), interp, kvm, qemu, bochs (default {standard}; Bochs has one round)",
                 HelpName = "NAMES",
                 DefaultValueFactory = _ => standard
             };

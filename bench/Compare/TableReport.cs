@@ -9,7 +9,7 @@ namespace Bunraku.Compare;
 internal sealed class TableReport(IAnsiConsole console, Results results, IReadOnlyList<Subject> subjects, IReadOnlyList<Workload> workloads)
 {
     private const double Restless = 1.3; // measurements further apart are marked
-    private static readonly string[] Ours = ["bt", "interp", "kvm"], Others = ["qemu", "bochs"];
+    private static readonly string[] Ours = [BunrakuSubject.Direct, "bt", "interp", "kvm"], Others = ["qemu", "bochs"];
 
     /// <summary>A subject, and a choice of mitigations for its guest.</summary>
     private sealed record Column(string Subject, string Title, bool Mitigations)

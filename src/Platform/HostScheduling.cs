@@ -6,7 +6,8 @@ namespace Bunraku.Platform;
 /// <summary>How the host schedules the calling thread. What the host refuses is a <see cref="Win32Exception"/> with its error number.</summary>
 public static unsafe class HostScheduling
 {
-    private const int MaskBytes = 8192 / 8;
+    /// <summary>Of a set of processors; more than any host has.</summary>
+    internal const int MaskBytes = 8192 / 8;
     private const int ThreadCpuClock = 6; // CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED
 
     /// <summary>Numbers of the processors that this process may run on.</summary>
@@ -33,9 +34,22 @@ public static unsafe class HostScheduling
     public static void Pin(int processor)
     {
         byte* mask = stackalloc byte[MaskBytes];
-        new Span<byte>(mask, MaskBytes).Clear();
-        mask[processor >> 3] = (byte)(1 << (processor & 7));
+        SetOnly(new Span<byte>(mask, MaskBytes), processor);
         Check(Libc.SchedSetAffinity(0, MaskBytes, mask));
+    }
+
+    /// <summary>A set of one processor.</summary>
+    internal static void SetOnly(Span<byte> mask, int processor)
+    {
+        mask.Clear();
+        mask[processor >> 3] = (byte)(1 << (processor & 7));
+    }
+
+    /// <summary>The set has this processor and no other.</summary>
+    internal static bool IsOnly(ReadOnlySpan<byte> mask, int processor)
+    {
+        int place = processor >> 3;
+        return mask[place] == 1 << (processor & 7) && !mask[..place].ContainsAnyExcept((byte)0) && !mask[(place + 1)..].ContainsAnyExcept((byte)0);
     }
 
     /// <summary>Schedules the calling thread by SCHED_FIFO.</summary>

@@ -30,6 +30,9 @@ internal static unsafe partial class Libc
     [LibraryImport("libc", EntryPoint = "sched_getaffinity", SetLastError = true)]
     public static partial int SchedGetAffinity(int thread, nuint size, void* mask);
 
+    [LibraryImport("libc", EntryPoint = "sched_getcpu"), SuppressGCTransition]
+    public static partial int SchedGetCpu();
+
     [LibraryImport("libc", EntryPoint = "sched_setscheduler", SetLastError = true)]
     public static partial int SchedSetScheduler(int thread, int policy, int* priority);
 

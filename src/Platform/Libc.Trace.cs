@@ -6,11 +6,13 @@ namespace Bunraku.Platform;
 internal static unsafe partial class Libc
 {
     // sys/ptrace.h and linux/elf.h.
-    public const int TraceContinue = 7, TraceGetRegisters = 12, TraceSetRegisters = 13, TraceSystemCallsEmulated = 31,
+    public const int TracePokeUser = 6, TraceContinue = 7, TraceGetRegisters = 12, TraceSetRegisters = 13, TraceSystemCallsEmulated = 31,
         TraceSetOptions = 0x4200, TraceGetSignal = 0x4202, TraceGetRegisterSet = 0x4204, TraceSetRegisterSet = 0x4205;
     public const int TraceOptionMarkSystemCalls = 1, TraceOptionStopAtExit = 0x40, TraceOptionKillAtExit = 0x0010_0000;
     public const int TraceEventExit = 6;
     public const int XstateNote = 0x202;
+    /// <summary>Where struct user has u_debugreg (sys/user.h).</summary>
+    public const int UserDebugRegisters = 848;
     /// <summary>__WALL: whatever signal the process ends with.</summary>
     public const int WaitForAll = 0x4000_0000;
     public const int Sigkill = 9, SigUser1 = 10;

@@ -156,6 +156,31 @@ public sealed unsafe class TracedProcess : IDisposable
         return Succeeded(Libc.Ptrace(Libc.TraceSetRegisterSet, _id, (void*)Libc.XstateNote, &vector));
     }
 
+    /// <summary>Most places of <see cref="TrySetBreakpoints"/>.</summary>
+    public const int MostBreakpoints = 4;
+
+    /// <summary>
+    /// Makes the processor stop, with SIGTRAP, before an instruction that begins at one of these places is executed, and nowhere else (Intel SDM vol. 3B,
+    /// "Debug Registers"). False: the process is gone, or the host does not do it.
+    /// </summary>
+    /// <param name="places">Linear addresses, at most <see cref="MostBreakpoints"/>.</param>
+    public bool TrySetBreakpoints(ReadOnlySpan<ulong> places)
+    {
+        const int control = 7;
+        // Off first: the host refuses to move one that is on to where it must not be, even for a moment.
+        ulong enabled = 0;
+        if (!TryPoke(control, 0)) return false;
+        for (int n = 0; n < places.Length; n++)
+        {
+            if (!TryPoke(n, places[n])) return false;
+            enabled |= 1ul << 2 * n; // L0 to L3; R/W and LEN of zero are execution
+        }
+        return places.Length == 0 || TryPoke(control, enabled);
+
+        bool TryPoke(int register, ulong value) =>
+            Succeeded(Libc.Ptrace(Libc.TracePokeUser, _id, (void*)(Libc.UserDebugRegisters + 8 * register), (void*)value));
+    }
+
     /// <summary>The siginfo_t of the last signal: its code and address (si_code, si_addr). False: the process is gone.</summary>
     public bool TryGetSignal(out int code, out ulong address)
     {

@@ -28,6 +28,7 @@ internal sealed unsafe partial class Processor
         finally
         {
             Shootdown.LeaveGuest();
+            if (Exit.Reason == ExitReason.Hlt) Direct?.Halts();
             State->Work = CpuWork.Outside;
         }
     }

@@ -10,12 +10,17 @@ internal sealed class BunrakuSubject : Subject
     /// <summary>What the name of an engine of another checkout ends with.</summary>
     public const string Other = "-other";
 
+    /// <summary>The translator with programs that run directly where it pays.</summary>
+    public const string Direct = "direct";
+
     private readonly string _program, _engine;
+    private readonly string[] _direct; // the options for it
 
     private BunrakuSubject(string folder, string engine, string name) : base(name, name)
     {
         _program = Path.Combine(folder, "bunraku");
-        _engine = engine;
+        _engine = engine == Direct ? "bt" : engine;
+        _direct = engine switch { Direct => ["--direct", "auto"], "bt" => ["--direct", "off"], _ => [] };
     }
 
     /// <param name="root">The folder of this project.</param>
@@ -26,8 +31,10 @@ internal sealed class BunrakuSubject : Subject
 
     public override string? Missing(CancellationToken cancel)
     {
+        string engines = HostProgram.Run(_program, ["engines"], cancel);
+        if (Name == Direct && !engines.Contains("--direct: works here", StringComparison.Ordinal)) return "direct execution does not work here";
         // The first column is the name, the second says whether it can run here.
-        foreach (string line in HostProgram.Run(_program, ["engines"], cancel).Split('\n'))
+        foreach (string line in engines.Split('\n'))
         {
             string[] words = line.Split(' ', 3, StringSplitOptions.RemoveEmptyEntries | StringSplitOptions.TrimEntries);
             if (words.Length >= 2 && words[0] == _engine) return words[1] == "yes" ? null : $"the engine cannot run here: {words.ElementAtOrDefault(2)}";
@@ -49,7 +56,7 @@ internal sealed class BunrakuSubject : Subject
         long started = Stopwatch.GetTimestamp();
         Process process = HostProgram.Start(new ProcessStartInfo(_program,
         [
-            "run", .. KnowsReboot ? (string[])["--no-reboot"] : [], "--engine", _engine, "--cpus", $"{guest.Cpus}", "--memory", $"{guest.Megabytes}M",
+            "run", .. KnowsReboot ? (string[])["--no-reboot"] : [], "--engine", _engine, .. _direct, "--cpus", $"{guest.Cpus}", "--memory", $"{guest.Megabytes}M",
             "--kernel", guest.Kernel, "--initrd", guest.Initrd, "--stats-json", statistics, "--timeout", limit,
             "--append", guest.CommandLine(workloads, milliseconds, mitigations),
         ]));
@@ -57,7 +64,7 @@ internal sealed class BunrakuSubject : Subject
     }
 
     public override ProcessStartInfo? StartTrue(BenchGuest guest, bool mitigations) => guest.TrueInitrd is null ? null :
-        new(_program, ["run", "--engine", _engine, "--timeout", "120s", .. mitigations ? (string[])[] : ["--append", "mitigations=off"], "--", "true"]);
+        new(_program, ["run", "--engine", _engine, .. _direct, "--timeout", "120s", .. mitigations ? (string[])[] : ["--append", "mitigations=off"], "--", "true"]);
 
     private sealed class Running(Process process, long started, string statistics) : RunningSubject(process, started, ConsoleLines.OfOutput(process))
     {

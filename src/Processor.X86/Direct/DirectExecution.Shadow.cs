@@ -1,4 +1,5 @@
 using Bunraku.Engines;
+using Bunraku.Platform;
 
 namespace Bunraku.Processor.X86;
 
@@ -30,21 +31,22 @@ internal sealed unsafe partial class DirectExecution
         if (!IsMappable(page)) return false;
         ShadowSource source = _peek.Find(page);
         if (source.Rights == HelperProtection.None) return false;
-        HelperProtection rights = RightsOf(page, source, fetches);
-        if (fetches && (rights & HelperProtection.Execute) == 0)
-        {
-            Counters.PagesRefused++;
-            space.Refuse(page);
-            return false;
-        }
         ShadowSpace.Entry known = space[page];
-        if (known.Offset == source.Offset && (rights & ~known.Rights) == 0) return false;
         if (fetches)
         {
-            space.Map(page, GuestMemory.PageSize, source.Offset, rights);
+            if ((source.Rights & HelperProtection.Execute) == 0 || !MayExecute(page, source.Offset, out ulong[] places))
+            {
+                Counters.PagesRefused++;
+                space.Refuse(page);
+                return false;
+            }
+            if (known.Offset == source.Offset && (known.Rights & HelperProtection.Execute) != 0) return false;
+            space.Map(page, GuestMemory.PageSize, source.Offset, HelperProtection.Read | HelperProtection.Execute);
+            space.Guard(page, places);
             Counters.Fills++;
             return true;
         }
+        if (known.Offset == source.Offset && (RightsOf(source) & ~known.Rights) == 0) return false;
         FillAround(space, page, source.Length);
         return true;
     }
@@ -52,34 +54,47 @@ internal sealed unsafe partial class DirectExecution
     /// <summary>A helper can have guest memory at this address.</summary>
     private bool IsMappable(ulong page) => page is >= AddressBegin and < DirectHelper.AddressEnd && !_current!.Helper.IsOwn(page);
 
-    /// <summary>Rights that a helper may have to a page.</summary>
-    private HelperProtection RightsOf(ulong page, in ShadowSource source, bool executes)
+    /// <summary>Rights that a helper may have to a page of data.</summary>
+    private HelperProtection RightsOf(in ShadowSource source)
     {
         HelperProtection rights = source.Rights & HelperProtection.Read;
         byte* host = p.Memory.Backing.Pointer + source.Offset;
-        if (executes && (source.Rights & HelperProtection.Execute) != 0 && IsInnocent(page, source.Offset)) return rights | HelperProtection.Execute;
         if ((source.Rights & HelperProtection.Write) != 0 && !p.Code.IsCodePage(host)) rights |= HelperProtection.Write;
         return rights;
     }
 
+    private readonly HashSet<int> _found = [];
+
     /// <summary>The code of a page may run; from here on whoever writes there tells first.</summary>
-    private bool IsInnocent(ulong page, ulong offset)
+    /// <param name="places">Where the processor has to stop; known to have room in the space.</param>
+    private bool MayExecute(ulong page, ulong offset, out ulong[] places)
     {
+        const int margin = NativeCode.Margin;
         ShadowSpace space = _current!;
+        places = [];
         // Every other way to write there goes before the bytes are looked at.
         if (!p.Code.WatchCode(offset)) return false;
-        byte* ram = p.Memory.Backing.Pointer;
-        var code = new ReadOnlySpan<byte>(ram + offset, (int)GuestMemory.PageSize);
-        ReadOnlySpan<byte> next = default;
+        Span<byte> code = stackalloc byte[(int)GuestMemory.PageSize + 2 * margin];
+        PageAt(offset).CopyTo(code[margin..]);
         ShadowSpace.Entry behind = space[page + GuestMemory.PageSize], before = space[page - GuestMemory.PageSize];
-        if ((behind.Rights & HelperProtection.Execute) != 0) next = new ReadOnlySpan<byte>(ram + behind.Offset, (int)GuestMemory.PageSize);
-        bool cpuid = space.Helper.CpuidFaults;
-        if (!NativeCode.IsInnocent(code, next, cpuid)) return false;
+        if ((before.Rights & HelperProtection.Execute) != 0) PageAt(before.Offset)[^margin..].CopyTo(code);
+        else code[..margin].Clear();
+        if ((behind.Rights & HelperProtection.Execute) != 0) PageAt(behind.Offset)[..margin].CopyTo(code[^margin..]);
+        else code[^margin..].Clear();
         ulong rip = p.State->Rip;
-        if (!NativeCode.IsStraightCodeInnocent(code, PageOf(rip) == page ? (int)(rip - page) : 0)) return false;
-        return (before.Rights & HelperProtection.Execute) == 0
-            || NativeCode.IsSeamInnocent(new ReadOnlySpan<byte>(ram + before.Offset, (int)GuestMemory.PageSize), code, cpuid);
+        _found.Clear();
+        NativeCode.FindSensitive(code, space.Helper.CpuidFaults, _found);
+        NativeCode.FindShort(code[margin..^margin], PageOf(rip) == page ? (int)(rip - page) : 0, _found);
+        if (_found.Count == 0) return true;
+        if (_found.Count > TracedProcess.MostBreakpoints || !CanGuard(space)) return false;
+        places = [.. _found.Select(found => page + (ulong)found)];
+        return space.TryMakeRoom(places);
     }
+
+    private ReadOnlySpan<byte> PageAt(ulong offset) => new(p.Memory.Backing.Pointer + offset, (int)GuestMemory.PageSize);
+
+    /// <summary>The host's processor stops at places where it is told to; tried out once for each helper.</summary>
+    private static bool CanGuard(ShadowSpace space) => space.Helper.StopsAtBreakpoints ??= space.Helper.TryStopAtBreakpoint();
 
     /// <summary>Maps the pages of an aligned window that lead to RAM, as few mappings as will do. Nothing there becomes executable, nor loses that.</summary>
     private void FillAround(ShadowSpace space, ulong page, ulong length)
@@ -93,8 +108,8 @@ internal sealed unsafe partial class DirectExecution
             ShadowSource source = IsMappable(at) ? _peek.Find(at) : default;
             ShadowSpace.Entry known = space[at];
             HelperProtection wanted = source.Rights == HelperProtection.None || (known.Rights & HelperProtection.Execute) != 0 ? HelperProtection.None
-                : RightsOf(at, source, executes: false);
-            if (at == page && wanted == HelperProtection.None && source.Rights != HelperProtection.None) wanted = RightsOf(at, source, executes: false);
+                : RightsOf(source);
+            if (at == page && wanted == HelperProtection.None && source.Rights != HelperProtection.None) wanted = RightsOf(source);
             if (known.Offset == source.Offset && known.Rights == wanted) wanted = HelperProtection.None; // as it should be
             if (mapped != 0 && wanted == rights && source.Offset == offset + mapped)
             {
@@ -123,6 +138,7 @@ internal sealed unsafe partial class DirectExecution
     {
         ShadowSpace space = _current!;
         if (!_policy.IsTimeToCheck(Root)) return;
+        space.Reconsider();
         foreach (ulong page in space.Pages.ToArray())
         {
             ShadowSpace.Entry known = space[page];

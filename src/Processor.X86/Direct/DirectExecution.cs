@@ -42,6 +42,7 @@ internal sealed unsafe partial class DirectExecution(Processor p, bool always) :
     private bool _unusable; // the host refused
     private int _owner = -1; // the thread that traces the helpers
     private TracedProcess? _inside; // runs guest code now; read by any thread
+    private readonly ProcessorLease _lease = new();
 
     /// <summary>What was done, for statistics. Any thread, approximately.</summary>
     public DirectCounters Counters { get; } = new();
@@ -230,7 +231,7 @@ internal sealed unsafe partial class DirectExecution(Processor p, bool always) :
         TracedProcess process = space.Helper.Process;
         registers = default;
         interrupted = false;
-        if (!space.Helper.TryFinish() || !_registers.TrySet(process, space.Helper.HiddenBy))
+        if (!space.TryFinish() || !_registers.TrySet(process, space.Helper.HiddenBy))
         {
             Discard(space);
             return TracedStop.Ended;
@@ -244,6 +245,7 @@ internal sealed unsafe partial class DirectExecution(Processor p, bool always) :
             return TracedStop.Ended;
         }
         Counters.Entries++;
+        _lease.Hold(process, ref space.Helper.Placed);
         TracedStop stop = process.Run();
         Volatile.Write(ref _inside, null);
         // Nobody counts there; but what was to happen at the next instruction is over.
@@ -334,6 +336,11 @@ internal sealed unsafe partial class DirectExecution(Processor p, bool always) :
     private DirectOutcome TakeTrap(ProcessorState* s, int code)
     {
         const int kernel = 0x80, breakpoint = 1;
+        if (code == DirectHelper.BreakpointCode)
+        {
+            Counters.Guarded++;
+            return DirectOutcome.Step;
+        }
         if ((s->FlagsOther & (uint)Rflags.Tf) != 0 && code is not (kernel or breakpoint))
         {
             p.Debug.NoteSingleStep();
@@ -343,6 +350,9 @@ internal sealed unsafe partial class DirectExecution(Processor p, bool always) :
         s->Rip -= *last is 0xCC or 0xF1 ? 1ul : 2;
         return DirectOutcome.Step;
     }
+
+    /// <summary>The vCPU halts: its thread will sleep.</summary>
+    public void Halts() => _lease.LetGo();
 
     private void DropHelpers()
     {

@@ -187,12 +187,42 @@ internal sealed unsafe class DirectHelper : IDisposable
     public bool TryEnterForNothing()
     {
         TracedRegisters r;
-        if (!_registers.TryShowAll(_process) || !_process.TryGetRegisters(&r)) return false;
+        return EnterRoutines() == TracedStop.SystemCall && _process.TryGetRegisters(&r) && _registers.TryReadArea(_process);
+    }
+
+    /// <summary>Runs from the system call in the routines, which is not carried out, to the next stop that is no interruption.</summary>
+    private TracedStop EnterRoutines()
+    {
+        TracedRegisters r;
+        if (!_registers.TryShowAll(_process) || !_process.TryGetRegisters(&r)) return TracedStop.Ended;
         r.Rip = _image.SystemCallAddress;
         r.OriginalRax = ulong.MaxValue;
-        return _process.TrySetRegisters(&r) && _process.Run() == TracedStop.SystemCall && _process.TryGetRegisters(&r)
-            && _registers.TryReadArea(_process);
+        if (!_process.TrySetRegisters(&r)) return TracedStop.Ended;
+        TracedStop stop;
+        do stop = _process.Run();
+        while (stop == TracedStop.Signal && _process.WasInterrupted);
+        return stop;
     }
+
+    /// <summary>The processor stops at breakpoints; null: nobody has tried yet.</summary>
+    public bool? StopsAtBreakpoints { get; set; }
+
+    /// <summary>Tries whether the processor stops before an instruction with a breakpoint: some hosts take the request and do nothing.</summary>
+    public bool TryStopAtBreakpoint()
+    {
+        ulong place = _image.SystemCallAddress;
+        bool stops = _process.TrySetBreakpoints([place]) && EnterRoutines() == TracedStop.Signal && _process.Signal == TrapSignal
+            && _process.TryGetSignal(out int code, out _) && code == BreakpointCode;
+        return _process.TrySetBreakpoints([]) && stops;
+    }
+
+    private const int TrapSignal = 5;
+
+    /// <summary>TRAP_HWBKPT, the si_code of a breakpoint of the processor (asm-generic/siginfo.h).</summary>
+    public const int BreakpointCode = 4;
+
+    /// <summary>Where the host has put it, see <see cref="ProcessorLease"/>.</summary>
+    public int Placed = -1;
 
     /// <summary>Executes the first calls of the table. False: one failed, or the process is gone.</summary>
     private bool Execute(int count, out ulong result)

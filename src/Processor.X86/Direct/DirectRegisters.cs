@@ -22,8 +22,20 @@ internal sealed unsafe class DirectRegisters(ProcessorState* s)
 
     private readonly byte[] _area = new byte[16384];
     private nuint _areaLength;
+    private TracedProcess? _known; // its registers are those in the area; null: nobody's
+    private ulong _left; // the components in use that it was left with
 
     private static void Copy(byte* from, byte* to, int length) => new ReadOnlySpan<byte>(from, length).CopyTo(new Span<byte>(to, length));
+
+    /// <summary>Copies. True: it was the same.</summary>
+    private static bool Update(byte* from, byte* to, int length)
+    {
+        var wanted = new ReadOnlySpan<byte>(from, length);
+        var there = new Span<byte>(to, length);
+        if (wanted.SequenceEqual(there)) return true;
+        wanted.CopyTo(there);
+        return false;
+    }
 
     private bool TryPrepareArea(TracedProcess process, byte* area)
     {
@@ -41,6 +53,7 @@ internal sealed unsafe class DirectRegisters(ProcessorState* s)
         fixed (byte* area = _area)
         {
             if (!TryPrepareArea(process, area)) return false;
+            _known = null;
             *(ulong*)(area + HeaderOffset) = 0;
             return process.TrySetExtended(area, _areaLength);
         }
@@ -52,9 +65,8 @@ internal sealed unsafe class DirectRegisters(ProcessorState* s)
         fixed (byte* area = _area)
         {
             nuint length = _areaLength;
-            bool done = process.TryGetExtended(area, ref length);
-            new Span<byte>(area + HeaderOffset, (int)_areaLength - HeaderOffset).Clear();
-            return done;
+            _known = null;
+            return process.TryGetExtended(area, ref length);
         }
     }
 
@@ -66,19 +78,32 @@ internal sealed unsafe class DirectRegisters(ProcessorState* s)
         fixed (byte* area = _area)
         {
             if (!TryPrepareArea(process, area)) return false;
-            Copy(s->Fxsave, area, ControlLength);
+            ulong components = Components | (hiddenBy == 0 ? 0 : 1ul << PkruComponent);
+            // Kernels seldom touch these registers: most programs go on with what they were left with.
+            bool same = _known == process && (_left & ~components) == 0;
+            same &= Update(s->Fxsave, area, ControlLength);
+            same &= *(uint*)(area + MxcsrOffset) == s->Mxcsr;
             *(uint*)(area + MxcsrOffset) = s->Mxcsr;
-            Copy(s->Fxsave + RegistersOffset, area + RegistersOffset, XmmOffset - RegistersOffset);
+            same &= Update(s->Fxsave + RegistersOffset, area + RegistersOffset, XmmOffset - RegistersOffset);
             for (int n = 0; n < XmmCount; n++)
             {
                 byte* register = ProcessorState.SimdRegister(s, n);
-                Copy(register, area + XmmOffset + 16 * n, 16);
-                Copy(register + 16, area + s_upperOffset + 16 * n, 16);
+                same &= Update(register, area + XmmOffset + 16 * n, 16);
+                same &= Update(register + 16, area + s_upperOffset + 16 * n, 16);
             }
-            // What is not listed here gets its initial value.
-            *(ulong*)(area + HeaderOffset) = Components | (hiddenBy == 0 ? 0 : 1ul << PkruComponent);
-            if (hiddenBy != 0) *(uint*)(area + s_pkruOffset) = 3u << 2 * hiddenBy;
-            if (!process.TrySetExtended(area, _areaLength)) return false;
+            if (hiddenBy != 0)
+            {
+                uint rights = 3u << 2 * hiddenBy;
+                same &= *(uint*)(area + s_pkruOffset) == rights;
+                *(uint*)(area + s_pkruOffset) = rights;
+            }
+            if (!same)
+            {
+                // What is not listed here gets its initial value.
+                *(ulong*)(area + HeaderOffset) = components;
+                _known = null;
+                if (!process.TrySetExtended(area, _areaLength)) return false;
+            }
         }
         (r.R15, r.R14, r.R13, r.R12, r.Rbp, r.Rbx, r.R11, r.R10) = (s->R15, s->R14, s->R13, s->R12, s->Rbp, s->Rbx, s->R11, s->R10);
         (r.R9, r.R8, r.Rax, r.Rcx, r.Rdx, r.Rsi, r.Rdi) = (s->R9, s->R8, s->Rax, s->Rcx, s->Rdx, s->Rsi, s->Rdi);
@@ -98,7 +123,9 @@ internal sealed unsafe class DirectRegisters(ProcessorState* s)
         fixed (byte* area = _area)
         {
             nuint length = _areaLength;
+            _known = null;
             if (!process.TryGetExtended(area, ref length)) return false;
+            (_known, _left) = (process, *(ulong*)(area + HeaderOffset));
             Copy(area, s->Fxsave, ControlLength);
             s->Mxcsr = *(uint*)(area + MxcsrOffset);
             Copy(area + RegistersOffset, s->Fxsave + RegistersOffset, XmmOffset - RegistersOffset);
@@ -108,7 +135,6 @@ internal sealed unsafe class DirectRegisters(ProcessorState* s)
                 Copy(area + XmmOffset + 16 * n, register, 16);
                 Copy(area + s_upperOffset + 16 * n, register + 16, 16);
             }
-            new Span<byte>(area + HeaderOffset, (int)_areaLength - HeaderOffset).Clear();
         }
         (s->R15, s->R14, s->R13, s->R12, s->Rbp, s->Rbx, s->R11, s->R10) = (r.R15, r.R14, r.R13, r.R12, r.Rbp, r.Rbx, r.R11, r.R10);
         (s->R9, s->R8, s->Rcx, s->Rdx, s->Rsi, s->Rdi) = (r.R9, r.R8, r.Rcx, r.Rdx, r.Rsi, r.Rdi);

@@ -1,4 +1,6 @@
+using System.Diagnostics;
 using Bunraku.Engines;
+using Bunraku.Platform;
 
 namespace Bunraku.Processor.X86;
 
@@ -15,6 +17,9 @@ internal sealed class ShadowSpace(DirectHelper helper, ulong birth) : IDisposabl
     private readonly Dictionary<ulong, List<ulong>> _byOffset = []; // linear addresses, by place in the backing memory
 
     private readonly HashSet<ulong> _refused = []; // linear pages whose code must not run directly
+    private readonly Dictionary<ulong, ulong[]> _guards = []; // by linear page: where the processor has to stop when code of it runs
+    private long _roomMade; // when pages were given up for the guards of others
+    private bool _guardsChanged;
 
     public DirectHelper Helper => helper;
 
@@ -22,6 +27,45 @@ internal sealed class ShadowSpace(DirectHelper helper, ulong birth) : IDisposabl
     public bool IsRefused(ulong page) => _refused.Contains(page);
 
     public void Refuse(ulong page) => _refused.Add(page);
+
+    /// <summary>Pages that were refused may be tried again: what was in the way may be gone.</summary>
+    public void Reconsider() => _refused.Clear();
+
+    /// <summary>The processor has to stop somewhere.</summary>
+    public bool IsGuarded => _guards.Count > 0;
+
+    /// <summary>Pages that share the processor's few breakpoints take turns, but not more often.</summary>
+    private static readonly long s_turn = Stopwatch.Frequency / 100; // 10 ms
+
+    /// <summary>There is room for so many guards more, if need be by giving up the pages that have some.</summary>
+    public bool TryMakeRoom(ulong[] places)
+    {
+        if (_guards.Values.SelectMany(known => known).Union(places).Count() <= TracedProcess.MostBreakpoints) return true;
+        long now = Stopwatch.GetTimestamp();
+        if (now - _roomMade < s_turn) return false;
+        _roomMade = now;
+        foreach (ulong page in _guards.Keys.ToArray()) Drop(page);
+        return true;
+    }
+
+    /// <summary>The processor has to stop at these places from the next entry on, as long as the page is mapped. After <see cref="TryMakeRoom"/>.</summary>
+    public void Guard(ulong page, ulong[] places)
+    {
+        if (places.Length == 0) return;
+        _guards[page] = places;
+        _guardsChanged = true;
+    }
+
+    /// <summary>Makes the helper what the maps say. False: it is of no use any more.</summary>
+    public bool TryFinish()
+    {
+        if (_guardsChanged)
+        {
+            if (!helper.Process.TrySetBreakpoints([.. _guards.Values.SelectMany(known => known).Distinct()])) return false;
+            _guardsChanged = false;
+        }
+        return helper.TryFinish();
+    }
 
     /// <summary>When the space that is shadowed got its number; another one: nothing of this is worth anything.</summary>
     public ulong Birth { get; private set; } = birth;
@@ -49,6 +93,8 @@ internal sealed class ShadowSpace(DirectHelper helper, ulong birth) : IDisposabl
         if (_entries.Count == 0) return;
         _entries.Clear();
         _byOffset.Clear();
+        _guardsChanged |= _guards.Count > 0;
+        _guards.Clear();
         helper.UnmapLater();
     }
 
@@ -70,6 +116,7 @@ internal sealed class ShadowSpace(DirectHelper helper, ulong birth) : IDisposabl
     private bool Forget(ulong page)
     {
         if (!_entries.Remove(page, out Entry known)) return false;
+        _guardsChanged |= _guards.Remove(page);
         List<ulong> places = _byOffset[known.Offset];
         places.Remove(page);
         if (places.Count == 0) _byOffset.Remove(known.Offset);

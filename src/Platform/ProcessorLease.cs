@@ -1,0 +1,64 @@
+using System.Diagnostics;
+
+namespace Bunraku.Platform;
+
+/// <summary>
+/// Keeps the calling thread and a process that it waits for on one processor of the host, for moments: where each wakes the other on a processor that
+/// sleeps, taking turns costs several times as much. After each lease the host may put both elsewhere. What the host refuses is left as it is. For one thread.
+/// </summary>
+public sealed unsafe class ProcessorLease
+{
+    private const int MaskBytes = HostScheduling.MaskBytes;
+    private static readonly long s_length = Stopwatch.Frequency / 20; // 50 ms: how long another processor may be idle for nothing
+
+    private readonly byte[] _mask = new byte[MaskBytes]; // of the thread, as it was
+    private int _processor = -1; // -1: not held
+    private long _end;
+
+    /// <summary>Before the thread lets the process run and waits for it.</summary>
+    /// <param name="placed">Where the process was put the last time; -1 at first.</param>
+    public void Hold(TracedProcess process, ref int placed)
+    {
+        long now = Stopwatch.GetTimestamp();
+        if (_processor >= 0 && now > _end)
+        {
+            LetGo();
+            return; // the host decides now; where it wakes the thread the next lease begins
+        }
+        if (_processor < 0) Begin(now);
+        if (_processor < 0 || placed == _processor) return;
+        Put(process.Id, placed = _processor);
+    }
+
+    private void Begin(long now)
+    {
+        int here = Libc.SchedGetCpu();
+        if (here < 0 || here >= MaskBytes * 8) return;
+        fixed (byte* mask = _mask)
+        {
+            new Span<byte>(mask, MaskBytes).Clear();
+            if (Libc.SchedGetAffinity(0, MaskBytes, mask) < 0 || !Put(0, here)) return;
+        }
+        (_processor, _end) = (here, now + s_length);
+    }
+
+    /// <summary>The thread may be put anywhere again, where it was allowed before. Before it sleeps for long.</summary>
+    public void LetGo()
+    {
+        if (_processor < 0) return;
+        byte* now = stackalloc byte[MaskBytes];
+        new Span<byte>(now, MaskBytes).Clear();
+        // Who has changed it meanwhile means it.
+        bool isOurs = Libc.SchedGetAffinity(0, MaskBytes, now) >= 0 && HostScheduling.IsOnly(new ReadOnlySpan<byte>(now, MaskBytes), _processor);
+        _processor = -1;
+        if (!isOurs) return;
+        fixed (byte* mask = _mask) _ = Libc.SchedSetAffinity(0, MaskBytes, mask);
+    }
+
+    private static bool Put(int thread, int processor)
+    {
+        byte* mask = stackalloc byte[MaskBytes];
+        HostScheduling.SetOnly(new Span<byte>(mask, MaskBytes), processor);
+        return Libc.SchedSetAffinity(thread, MaskBytes, mask) == 0;
+    }
+}
