@@ -252,6 +252,88 @@ public sealed class DirectTests
         }
     }
 
+    /// <summary>
+    /// A page with a few instructions that would show the host runs directly, but for those: also where they have prefixes, and where they lie across pages.
+    /// With more of them than the processor has breakpoints it does not; and breakpoints go with their page.
+    /// </summary>
+    [Theory]
+    [Engines("few", true), Engines("prefixes", true), Engines("across pages", true), Engines("prefixes before the page", true), Engines("many", false),
+        Engines("in turns", true), Engines("single step", true)]
+    public void Sensitive_instructions_in_a_page_that_runs_directly_are_the_guests(string engine, string where, bool direct)
+    {
+        const uint first = Layout.Spare, second = Layout.Spare + 0x1000;
+        const int rounds = 50;
+        using Guest g = NewGuest("max");
+        g.State.Msrs[0xC000_0103] = 0x4711;
+        byte[] rdpid = [0xF3, 0x0F, 0xC7, 0xF8], ret = [0xC3];
+        const byte dataSize = 0x66;
+        var places = new List<uint>(); // of subroutines that read the processor's number into RAX
+        switch (where)
+        {
+            case "few":
+                Add(first + 0x100, rdpid);
+                Add(first + 0x200, rdpid);
+                break;
+            case "prefixes":
+                Add(first + 0x100, [dataSize, .. rdpid]);
+                break;
+            case "across pages":
+                Add(second - 2, rdpid);
+                break;
+            case "prefixes before the page":
+                Add(second - 1, rdpid);
+                break;
+            case "many":
+                for (uint n = 0; n < 5; n++) Add(first + 0x100 * n, rdpid);
+                break;
+            case "in turns":
+                // Two places each: where an instruction begins with its prefix, and without.
+                for (uint n = 0; n < 2; n++) Add(first + 0x100 * n, rdpid);
+                for (uint n = 0; n < 2; n++) Add(second + 0x100 * n, rdpid);
+                break;
+            default:
+                Add(first + 0x100, rdpid);
+                break;
+        }
+        g.Code(a =>
+        {
+            Label next = a.CreateLabel();
+            a.mov(esi, rounds);
+            a.xor(ebx, ebx);
+            a.Label(ref next);
+            foreach (uint place in places)
+            {
+                a.xor(eax, eax);
+                a.mov(edi, place);
+                a.call(rdi);
+                a.add(rbx, rax);
+            }
+            a.dec(esi);
+            a.jnz(next);
+            if (where == "single step")
+            {
+                a.mov(edi, places[0]);
+                a.pushfq();
+                a.or(__dword_ptr[rsp], 0x100);
+                a.popfq();
+                a.jmp(rdi);
+            }
+            else a.syscall();
+        });
+        Outcome o = g.Run(engine);
+        Assert.Equal(0x4711ul * (ulong)(rounds * places.Count), o.State.Gpr[3]);
+        if (where == "single step") Assert.Equal((X.DB, (ulong)places[0]), (o.Vector, o.Frame.Rip)); // behind the jump
+        else o.Done();
+        if (engine != TestedEngines.Direct) return;
+        Assert.Equal(direct, g.Cpu.Execution!.Counts.Single(c => c.Name == "direct: left for a guarded place").Value > 0);
+
+        void Add(uint address, byte[] code)
+        {
+            g.Write(address, (byte[])[.. code, .. ret]);
+            places.Add(address);
+        }
+    }
+
     /// <summary>Twice: SYSCALL to a kernel that gives the page another frame.</summary>
     [Theory, Engines]
     public void A_page_that_the_kernel_maps_elsewhere_is_seen_elsewhere(string engine)

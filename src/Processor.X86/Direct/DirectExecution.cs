@@ -91,19 +91,17 @@ internal sealed unsafe partial class DirectExecution(Processor p, bool always) :
         }
         if (_current!.IsRefused(PageOf(s->Rip)))
         {
-            if (++_excursion == LongestExcursion || !_policy.MayGoOn) return Software();
+            if (++_excursion == LongestExcursion || !_policy.MayGoOn(Root)) return Software();
             // Back here at the next jump, which may lead elsewhere.
             p.WantAttention(Attention.BlockEnd);
             return DirectOutcome.Software;
         }
         _excursion = 0;
         CheckFlags();
-        long begin = Stopwatch.GetTimestamp();
         CpuWork work = s->Work;
         s->Work = CpuWork.Direct;
         TracedStop stop = RunHelper(out TracedRegisters registers, out bool interrupted);
         s->Work = work;
-        _policy.Count(begin, Stopwatch.GetTimestamp());
         if (stop == TracedStop.Ended) return interrupted ? DirectOutcome.Attention : Software();
         return Decide(s, stop, registers);
     }
@@ -114,13 +112,13 @@ internal sealed unsafe partial class DirectExecution(Processor p, bool always) :
         return DirectOutcome.Software;
     }
 
-    private void End()
+    private void End(bool lacksPages = false)
     {
         if (!IsDue) return;
         IsDue = false;
         _fault = 0;
         _excursion = 0;
-        _policy.End(Root);
+        _policy.End(Root, lacksPages);
         SpaceSelected();
     }
 
@@ -208,25 +206,25 @@ internal sealed unsafe partial class DirectExecution(Processor p, bool always) :
         }
     }
 
-    /// <summary>Enters for nothing a few times: the median is what an entry costs here and now.</summary>
+    /// <summary>Enters for nothing a few times: the median is what switching costs here and now.</summary>
     private void MeasureEntry(DirectHelper helper)
     {
         const int times = 9;
         Span<long> taken = stackalloc long[times];
         for (int n = 0; n < times; n++)
         {
-            long begin = Stopwatch.GetTimestamp();
-            if (!helper.TryEnterForNothing()) return;
-            taken[n] = Stopwatch.GetTimestamp() - begin;
+            if (!helper.TryEnterForNothing(out long inside)) return;
+            taken[n] = inside;
         }
         taken.Sort();
-        _policy.EntryCost = taken[times / 2];
+        _policy.SwitchCost = taken[times / 2];
     }
 
     /// <summary>Runs guest code in the helper; the state is what it left.</summary>
     /// <param name="interrupted">With <see cref="TracedStop.Ended"/>: nothing ran, since somebody wants attention.</param>
     private TracedStop RunHelper(out TracedRegisters registers, out bool interrupted)
     {
+        long begin = Stopwatch.GetTimestamp();
         ShadowSpace space = _current!;
         TracedProcess process = space.Helper.Process;
         registers = default;
@@ -246,11 +244,17 @@ internal sealed unsafe partial class DirectExecution(Processor p, bool always) :
         }
         Counters.Entries++;
         _lease.Hold(process, ref space.Helper.Placed);
+        long entered = Stopwatch.GetTimestamp();
         TracedStop stop = process.Run();
+        long left = Stopwatch.GetTimestamp();
         Volatile.Write(ref _inside, null);
         // Nobody counts there; but what was to happen at the next instruction is over.
         p.State->Retired++;
-        if (stop != TracedStop.Ended && _registers.TryGet(process, stop == TracedStop.SystemCall, out registers)) return stop;
+        if (stop != TracedStop.Ended && _registers.TryGet(process, stop == TracedStop.SystemCall, out registers))
+        {
+            _policy.Count(Root, Stopwatch.GetTimestamp() - begin, left - entered);
+            return stop;
+        }
         // What the program has done since it was entered is lost.
         Discard(space);
         throw new EngineException("a process that runs code of the guest directly was ended from outside, and its registers with it");
@@ -293,7 +297,11 @@ internal sealed unsafe partial class DirectExecution(Processor p, bool always) :
                 Counters.Faults++;
                 _fault = PageOf(address);
                 _faultFetches = address - s->Rip < 16;
-                if (!_policy.MayGoOn) return Software();
+                if (!_policy.MayGoOn(Root))
+                {
+                    End(lacksPages: _peek.Find(address).Rights != HelperProtection.None);
+                    return DirectOutcome.Software;
+                }
                 // What the tables allow already needs no instruction in software.
                 return TryFillBefore(address) ? DirectOutcome.Attention : DirectOutcome.Step;
             case trap:

@@ -1,4 +1,5 @@
 using System.ComponentModel;
+using System.Diagnostics;
 using System.Runtime.InteropServices;
 using Bunraku.Platform;
 
@@ -184,22 +185,29 @@ internal sealed unsafe class DirectHelper : IDisposable
     }
 
     /// <summary>Does all that an entry does, up to a system call in the routines that is not carried out. False: the process is gone.</summary>
-    public bool TryEnterForNothing()
+    /// <param name="inside">What switching took, in ticks of <see cref="Stopwatch"/>.</param>
+    public bool TryEnterForNothing(out long inside)
     {
         TracedRegisters r;
-        return EnterRoutines() == TracedStop.SystemCall && _process.TryGetRegisters(&r) && _registers.TryReadArea(_process);
+        return EnterRoutines(out inside) == TracedStop.SystemCall && _process.TryGetRegisters(&r) && _registers.TryReadArea(_process);
     }
 
     /// <summary>Runs from the system call in the routines, which is not carried out, to the next stop that is no interruption.</summary>
-    private TracedStop EnterRoutines()
+    private TracedStop EnterRoutines(out long inside)
     {
         TracedRegisters r;
+        inside = 0;
         if (!_registers.TryShowAll(_process) || !_process.TryGetRegisters(&r)) return TracedStop.Ended;
         r.Rip = _image.SystemCallAddress;
         r.OriginalRax = ulong.MaxValue;
         if (!_process.TrySetRegisters(&r)) return TracedStop.Ended;
         TracedStop stop;
-        do stop = _process.Run();
+        do
+        {
+            long begin = Stopwatch.GetTimestamp();
+            stop = _process.Run();
+            inside = Stopwatch.GetTimestamp() - begin;
+        }
         while (stop == TracedStop.Signal && _process.WasInterrupted);
         return stop;
     }
@@ -211,7 +219,7 @@ internal sealed unsafe class DirectHelper : IDisposable
     public bool TryStopAtBreakpoint()
     {
         ulong place = _image.SystemCallAddress;
-        bool stops = _process.TrySetBreakpoints([place]) && EnterRoutines() == TracedStop.Signal && _process.Signal == TrapSignal
+        bool stops = _process.TrySetBreakpoints([place]) && EnterRoutines(out _) == TracedStop.Signal && _process.Signal == TrapSignal
             && _process.TryGetSignal(out int code, out _) && code == BreakpointCode;
         return _process.TrySetBreakpoints([]) && stops;
     }
