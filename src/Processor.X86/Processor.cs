@@ -85,9 +85,9 @@ internal sealed unsafe partial class Processor : IDisposable
     /// <param name="group">One for all vCPUs of a VM; the new one joins it.</param>
     /// <param name="translateAfter">How often a block is entered before it is translated; 0: never.</param>
     /// <param name="sizes">How large its caches of code are; null: as usual.</param>
-    /// <param name="direct">Which programs run directly on the host's processor.</param>
+    /// <param name="direct">Which programs run directly on the host's processor; null: none.</param>
     public Processor(GuestMemory memory, CpuModel model, VirtualClock clock, ProcessorGroup group, int translateAfter = 0, CodeCacheSizes? sizes = null,
-        DirectUse direct = DirectUse.None)
+        DirectSetup? direct = null)
     {
         sizes ??= CodeCacheSizes.Usual;
         sizes.Check();
@@ -129,7 +129,7 @@ internal sealed unsafe partial class Processor : IDisposable
         Tasks = new TaskSwitcher(this);
         if (model.Has(CpuFeature.Svm)) GuestHypervisor = Svm = new Svm(this);
         if (translateAfter > 0) Translator = new Translator(this, translateAfter, sizes);
-        if (direct != DirectUse.None && memory.Backing.IsShared) Direct = new DirectExecution(this, always: direct == DirectUse.Always);
+        if (direct != null && memory.Backing.IsShared) Direct = new DirectExecution(this, direct);
         if (model.Has(CpuFeature.Vmx)) GuestHypervisor = Vmx = new Vmx(this);
         _interceptSets.Find(_controls.Instructions, GuestIntercepts);
         // From now on other threads may call.

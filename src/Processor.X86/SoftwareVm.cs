@@ -5,9 +5,9 @@ namespace Bunraku.Processor.X86;
 /// <summary>The software engines' part of one VM.</summary>
 /// <param name="translateAfter">See <see cref="Processor"/>.</param>
 /// <param name="sizes">Of each vCPU's caches.</param>
-/// <param name="direct">Which programs run directly on the host's processor.</param>
+/// <param name="direct">Which programs run directly on the host's processor; null: none.</param>
 internal sealed class SoftwareVm(GuestMemory memory, CpuModel model, VirtualClock clock, int translateAfter, CodeCacheSizes sizes,
-    DirectUse direct = DirectUse.None) : IX86Vm
+    DirectSetup? direct = null) : IX86Vm
 {
     private readonly List<InterpretedCpu> _cpus = [];
     private readonly ProcessorGroup _group = new();

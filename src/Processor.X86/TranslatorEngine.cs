@@ -10,7 +10,7 @@ public sealed class TranslatorEngine(int threshold = TranslatorEngine.DefaultThr
     /// <summary>Translating pays from about so many entries on.</summary>
     public const int DefaultThreshold = 24;
 
-    private readonly Lazy<string?> _whyNotDirect = new(WhyNotDirect);
+    private readonly Lazy<DirectHost> _directHost = new(ProbeDirect);
 
     /// <summary>How large the caches of each vCPU are; others than the usual ones are for tests.</summary>
     public CodeCacheSizes Sizes { get; init; } = CodeCacheSizes.Usual;
@@ -35,7 +35,9 @@ public sealed class TranslatorEngine(int threshold = TranslatorEngine.DefaultThr
     /// Why programs cannot run directly on this host, in one line; null: they can. What direct execution counts on is tried out each time, in a process of its
     /// own and within milliseconds. Any thread.
     /// </summary>
-    public static string? WhyNotDirect() => Lacking() ?? DirectProbe.WhyNot();
+    public static string? WhyNotDirect() => ProbeDirect().WhyNot;
+
+    private static DirectHost ProbeDirect() => Lacking() is { } lacking ? new(lacking, SensitiveInstructions.None, 0, false) : DirectProbe.Run();
 
     private static string? Lacking() => Missing() is { } missing ? $"the host's processor lacks {missing}, which translated code needs" : null;
 
@@ -43,5 +45,5 @@ public sealed class TranslatorEngine(int threshold = TranslatorEngine.DefaultThr
 
     /// <inheritdoc/>
     public IX86Vm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new SoftwareVm(memory, model, clock, threshold, Sizes,
-        Direct != DirectUse.None && _whyNotDirect.Value == null ? Direct : DirectUse.None);
+        Direct != DirectUse.None && _directHost.Value is { WhyNot: null } host ? new DirectSetup(Direct, host) : null);
 }

@@ -8,6 +8,8 @@ internal sealed unsafe partial class DirectExecution
 {
     /// <summary>So many pages around a fault are mapped with it, if they can be: a power of two.</summary>
     private const ulong PagesAround = 16;
+    /// <summary>And so many where one window after the other is touched.</summary>
+    private const ulong LargestWindow = 256;
     /// <summary>Hosts do not map below (vm.mmap_min_addr, as distributions set it).</summary>
     private const ulong AddressBegin = 0x1_0000;
 
@@ -34,6 +36,7 @@ internal sealed unsafe partial class DirectExecution
         ShadowSpace.Entry known = space[page];
         if (fetches)
         {
+            if (space.IsRefused(page)) return false;
             if ((source.Rights & HelperProtection.Execute) == 0 || !MayExecute(page, source.Offset, out ulong[] places))
             {
                 Counters.PagesRefused++;
@@ -41,14 +44,19 @@ internal sealed unsafe partial class DirectExecution
                 return false;
             }
             if (known.Offset == source.Offset && (known.Rights & HelperProtection.Execute) != 0) return false;
-            space.Map(page, GuestMemory.PageSize, source.Offset, HelperProtection.Read | HelperProtection.Execute);
+            Map(page, source.Offset, HelperProtection.Read | HelperProtection.Execute);
             space.Guard(page, places);
-            Counters.Fills++;
+            FillCodeAround(page);
             return true;
         }
         if (known.Offset == source.Offset && (RightsOf(source) & ~known.Rights) == 0) return false;
-        FillAround(space, page, source.Length);
+        FillAround(page, source.Length);
         return true;
+    }
+
+    private void Map(ulong page, ulong offset, HelperProtection rights)
+    {
+        if (_current!.Map(page, offset, rights)) Counters.Fills++;
     }
 
     /// <summary>A helper can have guest memory at this address.</summary>
@@ -67,7 +75,8 @@ internal sealed unsafe partial class DirectExecution
 
     /// <summary>The code of a page may run; from here on whoever writes there tells first.</summary>
     /// <param name="places">Where the processor has to stop; known to have room in the space.</param>
-    private bool MayExecute(ulong page, ulong offset, out ulong[] places)
+    /// <param name="unguarded">Not if there are such places.</param>
+    private bool MayExecute(ulong page, ulong offset, out ulong[] places, bool unguarded = false)
     {
         const int margin = NativeCode.Margin;
         ShadowSpace space = _current!;
@@ -83,51 +92,62 @@ internal sealed unsafe partial class DirectExecution
         else code[^margin..].Clear();
         ulong rip = p.State->Rip;
         _found.Clear();
-        NativeCode.FindSensitive(code, space.Helper.CpuidFaults, _found);
-        NativeCode.FindShort(code[margin..^margin], PageOf(rip) == page ? (int)(rip - page) : 0, _found);
+        SensitiveInstructions sensitive = setup.Host.Sensitive(_xcr0);
+        if (!space.Helper.CpuidFaults) sensitive |= SensitiveInstructions.Cpuid;
+        NativeCode.FindSensitive(code, sensitive, _found);
+        // What is before is only to be decoded: it need not be mapped there.
+        ShadowSource previous = _peek.Find(page - GuestMemory.PageSize);
+        int known = previous.Rights == HelperProtection.None ? 0 : NativeCode.RunUp;
+        Span<byte> straight = stackalloc byte[NativeCode.RunUp + (int)GuestMemory.PageSize];
+        if (known > 0) PageAt(previous.Offset)[^known..].CopyTo(straight);
+        PageAt(offset).CopyTo(straight[known..]);
+        NativeCode.FindShort(straight[..(known + (int)GuestMemory.PageSize)], known, PageOf(rip) == page ? (int)(rip - page) : -1, _found);
         if (_found.Count == 0) return true;
-        if (_found.Count > TracedProcess.MostBreakpoints || !CanGuard(space)) return false;
+        if (unguarded || _found.Count > TracedProcess.MostBreakpoints || !setup.Host.StopsAtBreakpoints) return false;
         places = [.. _found.Select(found => page + (ulong)found)];
         return space.TryMakeRoom(places);
     }
 
     private ReadOnlySpan<byte> PageAt(ulong offset) => new(p.Memory.Backing.Pointer + offset, (int)GuestMemory.PageSize);
 
-    /// <summary>The host's processor stops at places where it is told to; tried out once for each helper.</summary>
-    private static bool CanGuard(ShadowSpace space) => space.Helper.StopsAtBreakpoints ??= space.Helper.TryStopAtBreakpoint();
-
-    /// <summary>Maps the pages of an aligned window that lead to RAM, as few mappings as will do. Nothing there becomes executable, nor loses that.</summary>
-    private void FillAround(ShadowSpace space, ulong page, ulong length)
+    /// <summary>The aligned window of pages that a fault is answered with.</summary>
+    private static (ulong From, ulong To) Window(ulong page, ulong pages)
     {
-        ulong window = Math.Clamp(length, PagesAround * GuestMemory.PageSize, 512 * GuestMemory.PageSize);
-        ulong from = page & ~(window - 1), to = Math.Min(from + window, DirectHelper.AddressEnd);
-        ulong start = 0, mapped = 0, offset = 0;
-        HelperProtection rights = HelperProtection.None;
+        ulong length = pages * GuestMemory.PageSize, from = page & ~(length - 1);
+        return (from, Math.Min(from + length, DirectHelper.AddressEnd));
+    }
+
+    /// <summary>Maps the pages of data around one. Nothing there becomes executable, nor loses that.</summary>
+    /// <param name="length">Bytes that the guest maps with it.</param>
+    private void FillAround(ulong page, ulong length)
+    {
+        ShadowSpace space = _current!;
+        ulong most = LargestWindow, pages = Math.Clamp(length / GuestMemory.PageSize, space.PagesWanted(page, PagesAround, most), 2 * most);
+        (ulong from, ulong to) = Window(page, pages);
         for (ulong at = from; at < to; at += GuestMemory.PageSize)
         {
-            ShadowSource source = IsMappable(at) ? _peek.Find(at) : default;
+            if (!IsMappable(at)) continue;
+            ShadowSource source = _peek.Find(at);
             ShadowSpace.Entry known = space[at];
-            HelperProtection wanted = source.Rights == HelperProtection.None || (known.Rights & HelperProtection.Execute) != 0 ? HelperProtection.None
-                : RightsOf(source);
-            if (at == page && wanted == HelperProtection.None && source.Rights != HelperProtection.None) wanted = RightsOf(source);
-            if (known.Offset == source.Offset && known.Rights == wanted) wanted = HelperProtection.None; // as it should be
-            if (mapped != 0 && wanted == rights && source.Offset == offset + mapped)
-            {
-                mapped += GuestMemory.PageSize;
-                continue;
-            }
-            Flush();
-            if (wanted == HelperProtection.None) continue;
-            (start, mapped, offset, rights) = (at, GuestMemory.PageSize, source.Offset, wanted);
+            if (source.Rights == HelperProtection.None || ((known.Rights & HelperProtection.Execute) != 0 && at != page)) continue;
+            HelperProtection wanted = RightsOf(source);
+            if (known.Offset == source.Offset && known.Rights == wanted) continue; // as it should be
+            Map(at, source.Offset, wanted);
         }
-        Flush();
+    }
 
-        void Flush()
+    /// <summary>Maps the pages of code around one that has been mapped, but for those that need guards or are written to.</summary>
+    private void FillCodeAround(ulong page)
+    {
+        ShadowSpace space = _current!;
+        (ulong from, ulong to) = Window(page, PagesAround);
+        for (ulong at = from; at < to; at += GuestMemory.PageSize)
         {
-            if (mapped == 0) return;
-            space.Map(start, mapped, offset, rights);
-            Counters.Fills++;
-            mapped = 0;
+            if (!IsMappable(at) || (space[at].Rights & HelperProtection.Execute) != 0) continue;
+            ShadowSource source = _peek.Find(at);
+            if ((source.Rights & (HelperProtection.Execute | HelperProtection.Write)) != HelperProtection.Execute) continue;
+            if (MayExecute(at, source.Offset, out ulong[] places, unguarded: true))
+                Map(at, source.Offset, HelperProtection.Read | HelperProtection.Execute);
         }
     }
 

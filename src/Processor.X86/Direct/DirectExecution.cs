@@ -21,7 +21,7 @@ internal enum DirectOutcome : byte
 /// program there is decided in software: the instruction is executed again by the interpreter, which raises the fault or finds the page, makes the system
 /// call, and sees all that the host's processor must not show. For the vCPU's thread alone, but for <see cref="Interrupt"/>.
 /// </summary>
-internal sealed unsafe partial class DirectExecution(Processor p, bool always) : IDisposable
+internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup setup) : IDisposable
 {
     /// <summary>Helpers of one vCPU; programs beyond take turns.</summary>
     private const int MostHelpers = 6;
@@ -32,11 +32,13 @@ internal sealed unsafe partial class DirectExecution(Processor p, bool always) :
 
     private readonly DirectRegisters _registers = new(p.State);
     private readonly ShadowPeek _peek = new(p);
-    private readonly DirectPolicy _policy = new(always);
+    private readonly DirectPolicy _policy = new(always: setup.Use == DirectUse.Always);
     private readonly List<ShadowSpace> _spaces = [];
     private ShadowSpace? _current;
     private ulong _fault; // address of the access that the helper could not make; 0: none
     private bool _faultFetches;
+    private ulong _awaited, _awaitedBirth; // the last access that was left to the guest's kernel, and the space; 0: none
+    private bool _awaitedFetches;
     private ulong _turn;
     private int _excursion; // blocks since the program has come to a page that must not run directly
     private bool _unusable; // the host refused
@@ -82,6 +84,13 @@ internal sealed unsafe partial class DirectExecution(Processor p, bool always) :
             return DirectOutcome.Software;
         }
         if (!TrySelectSpace()) return Software();
+        if (_awaited != 0)
+        {
+            // The guest's kernel has seen to it: what its tables say now is mapped at once.
+            ulong address = _awaited;
+            _awaited = 0;
+            if (_awaitedBirth == _current!.Birth) _ = TryFill(address, _awaitedFetches);
+        }
         if (_fault != 0)
         {
             ulong address = _fault;
@@ -116,6 +125,7 @@ internal sealed unsafe partial class DirectExecution(Processor p, bool always) :
     {
         if (!IsDue) return;
         IsDue = false;
+        if (_fault != 0 && _current != null) (_awaited, _awaitedBirth, _awaitedFetches) = (_fault, _current.Birth, _faultFetches);
         _fault = 0;
         _excursion = 0;
         _policy.End(Root, lacksPages);
@@ -140,8 +150,16 @@ internal sealed unsafe partial class DirectExecution(Processor p, bool always) :
             || !p.Tlb.AllowsFills) return false;
         if ((s->Mxcsr & ~0xFFFFu) != 0 || s->Rip >= DirectHelper.AddressEnd || s->Fs.Base >= DirectHelper.AddressEnd
             || s->Gs.Base >= DirectHelper.AddressEnd) return false;
+        if (s->Xcr0 != _xcr0)
+        {
+            // What may run depends on it.
+            _xcr0 = s->Xcr0;
+            foreach (ShadowSpace space in _spaces) space.Clear();
+        }
         return HasEqualDescriptors();
     }
+
+    private ulong _xcr0; // that the shadows were made for
 
     /// <summary>
     /// Behind the selectors that the host accepts from a program lie the descriptors that the guest has there, so that loading one does the same. The host's

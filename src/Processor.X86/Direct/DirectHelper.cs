@@ -1,6 +1,7 @@
 using System.ComponentModel;
 using System.Diagnostics;
 using System.Runtime.InteropServices;
+using Bunraku.Engines;
 using Bunraku.Platform;
 
 namespace Bunraku.Processor.X86;
@@ -170,6 +171,23 @@ internal sealed unsafe class DirectHelper : IDisposable
     /// <summary>To be made before guest code runs there.</summary>
     public void Later(in HelperCall call) => _calls.Add(call);
 
+    /// <summary>A page to be mapped before guest code runs there. False: it is part of the call before.</summary>
+    public bool MapLater(ulong page, ulong offset, HelperProtection rights)
+    {
+        if (_calls.Count > 0)
+        {
+            ref HelperCall last = ref CollectionsMarshal.AsSpan(_calls)[^1];
+            if (last.Number == (ulong)SystemCall.Mmap && last.Argument0 + last.Argument1 == page && last.Argument5 + last.Argument1 == offset
+                && last.Argument2 == (ulong)rights)
+            {
+                last.Argument1 += GuestMemory.PageSize;
+                return false;
+            }
+        }
+        Later(HelperImage.Map(page, GuestMemory.PageSize, rights, _process.MemoryDescriptor, offset));
+        return true;
+    }
+
     /// <summary>Makes what waits. False: the host refused something, or the process is gone: it is of no use any more.</summary>
     public bool TryFinish()
     {
@@ -192,7 +210,7 @@ internal sealed unsafe class DirectHelper : IDisposable
         return EnterRoutines(out inside) == TracedStop.SystemCall && _process.TryGetRegisters(&r) && _registers.TryReadArea(_process);
     }
 
-    /// <summary>Runs from the system call in the routines, which is not carried out, to the next stop that is no interruption.</summary>
+    /// <summary>Runs from the system call in the routines to the next stop that is no interruption: the same system call, which is not carried out.</summary>
     private TracedStop EnterRoutines(out long inside)
     {
         TracedRegisters r;
@@ -211,20 +229,6 @@ internal sealed unsafe class DirectHelper : IDisposable
         while (stop == TracedStop.Signal && _process.WasInterrupted);
         return stop;
     }
-
-    /// <summary>The processor stops at breakpoints; null: nobody has tried yet.</summary>
-    public bool? StopsAtBreakpoints { get; set; }
-
-    /// <summary>Tries whether the processor stops before an instruction with a breakpoint: some hosts take the request and do nothing.</summary>
-    public bool TryStopAtBreakpoint()
-    {
-        ulong place = _image.SystemCallAddress;
-        bool stops = _process.TrySetBreakpoints([place]) && EnterRoutines(out _) == TracedStop.Signal && _process.Signal == TrapSignal
-            && _process.TryGetSignal(out int code, out _) && code == BreakpointCode;
-        return _process.TrySetBreakpoints([]) && stops;
-    }
-
-    private const int TrapSignal = 5;
 
     /// <summary>TRAP_HWBKPT, the si_code of a breakpoint of the processor (asm-generic/siginfo.h).</summary>
     public const int BreakpointCode = 4;

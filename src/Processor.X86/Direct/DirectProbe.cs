@@ -74,18 +74,22 @@ internal sealed unsafe class DirectProbe : IDisposable
         _helper.Later(HelperImage.Map(ReadOnly, PageSize, HelperProtection.Read, descriptor, PageSize));
     }
 
-    /// <summary>What this host does not do as direct execution needs it, the first such thing in one line; null: nothing is known to be wrong.</summary>
-    public static string? WhyNot()
+    /// <summary>What this host does, and the first thing that it does not do as direct execution needs it.</summary>
+    public static DirectHost Run()
     {
         try
         {
             using var probe = new DirectProbe();
-            return probe.FirstFailure();
+            if (probe.FirstFailure() is { } failure) return No(failure);
+            (ulong xcr0, bool stops) = (probe.ReadXcr0(), probe.StopsAtBreakpoints());
+            return new DirectHost(null, probe.TrappingInstructions(), xcr0, stops);
         }
         catch (Win32Exception e)
         {
-            return e.Message;
+            return No(e.Message);
         }
+
+        static DirectHost No(string why) => new(why, SensitiveInstructions.None, 0, false);
     }
 
     private string? FirstFailure() => Trials().Where(trial => !IsMet(trial)).Select(trial => trial.Failure).FirstOrDefault()
@@ -336,6 +340,48 @@ internal sealed unsafe class DirectProbe : IDisposable
         foreach (ushort selector in new ReadOnlySpan<ushort>(DataPage + (Selectors - Data), (int)(_s->Rdi - Selectors) / sizeof(ushort)))
             if (selector is not (DirectRegisters.Code64 or DirectRegisters.Code32 or DirectRegisters.Data or DirectRegisters.ProcessorNumber)) return selector;
         return null;
+    }
+
+    /// <summary>What this host, or this processor, does not let programs execute.</summary>
+    private SensitiveInstructions TrappingInstructions()
+    {
+        var traps = SensitiveInstructions.None;
+        // Last what enters the host's kernel on some processors. MWAITX might wait, VMCALL and VMMCALL do something somewhere: they are not tried.
+        foreach ((SensitiveInstructions kind, byte[] code) in ((SensitiveInstructions, byte[])[])[(SensitiveInstructions.Cpuid, [0x0F, 0xA2]),
+            (SensitiveInstructions.Rdpmc, [0x0F, 0x33]), (SensitiveInstructions.Rdpid, [0xF3, 0x0F, 0xC7, 0xF8]),
+            (SensitiveInstructions.ProtectionKeys, [0x0F, 0x01, 0xEE]), (SensitiveInstructions.Monitorx, [0x0F, 0x01, 0xFA]),
+            (SensitiveInstructions.Rdpru, [0x0F, 0x01, 0xFD]), (SensitiveInstructions.Sysenter, [0x0F, 0x34])])
+            if (IsMet(new DirectTrial("", code, Data))) traps |= kind;
+        return traps;
+    }
+
+    private ulong ReadXcr0()
+    {
+        Prepare();
+        return RunsToEnd(a =>
+        {
+            a.xgetbv();
+            a.int3();
+        }) ? _s->Rdx << 32 | (uint)_s->Rax : 0;
+    }
+
+    /// <summary>Where it is told to, and as often as it comes there: some hosts take the request and do nothing.</summary>
+    private bool StopsAtBreakpoints()
+    {
+        byte[] code = [0x90, 0x90, 0x90, 0x90];
+        ulong start = Place(code);
+        if (!_helper.Process.TrySetBreakpoints([start, start + 3])) return false;
+        return Stops(start, start) && Stops(start + 1, start + 3) && Stops(start, start)
+            && _helper.Process.TrySetBreakpoints([]) && Run(Prepared(start)) == TracedStop.SystemCall;
+
+        bool Stops(ulong from, ulong at) => Run(Prepared(from)) == TracedStop.Signal && _helper.Process.Signal == Trap && _s->Rip == at
+            && _helper.Process.TryGetSignal(out int told, out _) && told == DirectHelper.BreakpointCode;
+
+        ulong Prepared(ulong address)
+        {
+            Prepare();
+            return address;
+        }
     }
 
     public void Dispose()

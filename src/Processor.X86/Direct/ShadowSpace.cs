@@ -98,19 +98,27 @@ internal sealed class ShadowSpace(DirectHelper helper, ulong birth) : IDisposabl
         helper.UnmapLater();
     }
 
-    /// <summary>Maps pages that follow each other in the guest and in the backing memory.</summary>
-    /// <param name="from">First linear address.</param>
-    public void Map(ulong from, ulong length, ulong offset, HelperProtection rights)
+    private ulong _windowEnd, _windowPages; // of the last one
+
+    /// <summary>How many pages to map around one: twice as many where it lies behind the last window.</summary>
+    public ulong PagesWanted(ulong page, ulong least, ulong most)
     {
-        for (ulong done = 0; done < length; done += GuestMemory.PageSize)
-        {
-            ulong page = from + done;
-            Forget(page);
-            _entries[page] = new Entry(offset + done, rights);
-            if (!_byOffset.TryGetValue(offset + done, out List<ulong>? places)) _byOffset[offset + done] = places = new List<ulong>(1);
-            places.Add(page);
-        }
-        helper.Later(HelperImage.Map(from, length, rights, helper.Process.MemoryDescriptor, offset));
+        bool isNext = page >= _windowEnd && page - _windowEnd < least * GuestMemory.PageSize;
+        _windowPages = isNext ? Math.Min(2 * _windowPages, most) : least;
+        _windowEnd = (page & ~(_windowPages * GuestMemory.PageSize - 1)) + _windowPages * GuestMemory.PageSize;
+        return _windowPages;
+    }
+
+    /// <summary>Maps a page. False: by the same call as the page before.</summary>
+    /// <param name="page">Linear address.</param>
+    /// <param name="offset">In the backing memory.</param>
+    public bool Map(ulong page, ulong offset, HelperProtection rights)
+    {
+        Forget(page);
+        _entries[page] = new Entry(offset, rights);
+        if (!_byOffset.TryGetValue(offset, out List<ulong>? places)) _byOffset[offset] = places = new List<ulong>(1);
+        places.Add(page);
+        return helper.MapLater(page, offset, rights);
     }
 
     private bool Forget(ulong page)
