@@ -37,7 +37,7 @@ public sealed class TranslatorEngine(int threshold = TranslatorEngine.DefaultThr
     /// </summary>
     public static string? WhyNotDirect() => ProbeDirect().WhyNot;
 
-    private static DirectHost ProbeDirect() => Lacking() is { } lacking ? new(lacking, SensitiveInstructions.None, 0, false) : DirectProbe.Run();
+    private static DirectHost ProbeDirect() => Lacking() is { } lacking ? new(lacking, SensitiveInstructions.None, 0, 0, false) : DirectProbe.Run();
 
     private static string? Lacking() => Missing() is { } missing ? $"the host's processor lacks {missing}, which translated code needs" : null;
 

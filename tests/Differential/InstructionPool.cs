@@ -32,9 +32,13 @@ internal sealed class InstructionPool
         Mnemonic.Vaddpd, Mnemonic.Vmulpd, Mnemonic.Vzeroupper, Mnemonic.Vpcmpeqb, Mnemonic.Vpmovmskb, Mnemonic.Vmovups, Mnemonic.Vfmadd231sd,
     ];
 
-    public InstructionPool(CpuModel model, ProgramMode mode)
+    /// <param name="interrupted">
+    /// One side is stopped where the other is not: on many processors the pointers to the last x87 instruction and its operand do not survive that, so that
+    /// what shows them is left out.
+    /// </param>
+    public InstructionPool(CpuModel model, ProgramMode mode, bool interrupted = false)
     {
-        List<Code> usable = [.. FormList.For(model, mode.Bits()).Where(c => IsUsable(c, mode))];
+        List<Code> usable = [.. FormList.For(model, mode.Bits()).Where(c => IsUsable(c, mode) && !(interrupted && ShowsX87Pointers(c)))];
         ILookup<Mnemonic, Code> byMnemonic = usable.ToLookup(c => c.ToOpCode().Mnemonic);
         _common = Groups(s_common);
         _vector = Groups(s_frequentVector);
@@ -60,6 +64,9 @@ internal sealed class InstructionPool
             from = _common;
         }
     }
+
+    private static bool ShowsX87Pointers(Code code) => code.ToOpCode().Mnemonic is Mnemonic.Fnstenv or Mnemonic.Fstenv or Mnemonic.Fnsave or Mnemonic.Fsave
+        or Mnemonic.Fxsave or Mnemonic.Fxsave64;
 
     private static int Family(Code code)
     {

@@ -28,7 +28,15 @@ public sealed class ProgramFuzzer : IDisposable
     public ProgramMode? Mode { get; init; }
 
     /// <summary>The subject runs programs directly: see <see cref="EnginePair"/>.</summary>
-    public bool Synchronous { get; init; }
+    public bool Synchronous
+    {
+        get;
+        init
+        {
+            field = value;
+            _generator = new ProgramGenerator(_model) { Interrupted = value };
+        }
+    }
 
     /// <summary>Instructions that the subject has retired so far; of a program that lost its way no more than it was allowed.</summary>
     public ulong Retired { get; private set; }

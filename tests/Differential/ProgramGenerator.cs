@@ -43,6 +43,9 @@ internal sealed partial class ProgramGenerator
 
     public ProgramGenerator(CpuModel model) => _model = model;
 
+    /// <summary>See <see cref="InstructionPool"/>.</summary>
+    public bool Interrupted { get; init; }
+
     private bool Is64 => _mode.Bits() == 64;
     private int WordSize => Is64 ? 8 : 4;
     private int Registers => Is64 ? 16 : 8;
@@ -61,7 +64,7 @@ internal sealed partial class ProgramGenerator
             7 => ProgramMode.Protected0,
             _ => ProgramMode.Protected3
         };
-        if (!_pools.TryGetValue(_mode, out InstructionPool? pool)) _pools[_mode] = pool = new InstructionPool(_model, _mode);
+        if (!_pools.TryGetValue(_mode, out InstructionPool? pool)) _pools[_mode] = pool = new InstructionPool(_model, _mode, Interrupted);
         _pool = pool;
         _w = Is64 ? _writer64 : _writer32;
         _forms = new FormBuilder(r, null!, FormList.Options(_model));

@@ -235,7 +235,7 @@ internal sealed class RunCommand : Command
     private static DirectUse ChooseDirect(DirectChoice? choice, string engine, bool isCapped, int cpus)
     {
         if (choice is null or DirectChoice.Off) return DirectUse.None;
-        if (choice == DirectChoice.Auto) return isCapped || cpus > 1 ? DirectUse.None : DirectUse.WherePays;
+        if (choice == DirectChoice.Auto) return isCapped ? DirectUse.None : DirectUse.WherePays;
         if (engine is not ("auto" or "bt")) throw new UsageException($"--direct on is for --engine bt, not for {engine}");
         if (isCapped) throw new UsageException("--direct on does not go with --cpu-cap, which counts the time of virtual processors alone");
         return TranslatorEngine.WhyNotDirect() is { } reason ? throw new UsageException($"--direct on does not work here: {reason}") : DirectUse.WherePays;

@@ -19,20 +19,28 @@ internal enum SensitiveInstructions : ushort
     Rdpru = 1 << 8,
     /// <summary>VMCALL and VMMCALL, which reach a hypervisor below the host.</summary>
     Hypercall = 1 << 9,
-    All = (1 << 10) - 1,
+    /// <summary>FXSAVE, which tells MXCSR_MASK.</summary>
+    Fxsave = 1 << 10,
+    All = (1 << 11) - 1,
 }
 
 /// <summary>What <see cref="DirectProbe"/> has found about this host.</summary>
 /// <param name="WhyNot">Why nothing can run directly, in one line; null: it can.</param>
 /// <param name="Traps">Of the sensitive instructions those that trap in a helper.</param>
 /// <param name="Xcr0">What XGETBV tells a helper of XCR0.</param>
+/// <param name="MxcsrMask">MXCSR_MASK, as FXSAVE and XSAVE write it.</param>
 /// <param name="StopsAtBreakpoints">The processor stops before instructions where it is told to.</param>
-internal sealed record DirectHost(string? WhyNot, SensitiveInstructions Traps, ulong Xcr0, bool StopsAtBreakpoints)
+internal sealed record DirectHost(string? WhyNot, SensitiveInstructions Traps, ulong Xcr0, uint MxcsrMask, bool StopsAtBreakpoints)
 {
     /// <summary>What must not be executed in a helper.</summary>
-    /// <param name="xcr0">The guest's: where it is the host's too, areas and XGETBV are as in the guest.</param>
-    public SensitiveInstructions Sensitive(ulong xcr0) => SensitiveInstructions.All & ~Traps
-        & ~(xcr0 == Xcr0 ? SensitiveInstructions.Xgetbv | SensitiveInstructions.Xsave : SensitiveInstructions.None);
+    /// <param name="xcr0">The guest's: where it is the host's too, areas and XGETBV can be as in the guest.</param>
+    public SensitiveInstructions Sensitive(ulong xcr0)
+    {
+        SensitiveInstructions same = SensitiveInstructions.None;
+        if (xcr0 == Xcr0) same |= SensitiveInstructions.Xgetbv;
+        if (MxcsrMask == Simd.MxcsrMask) same |= SensitiveInstructions.Fxsave | (xcr0 == Xcr0 ? SensitiveInstructions.Xsave : SensitiveInstructions.None);
+        return SensitiveInstructions.All & ~Traps & ~same;
+    }
 }
 
 /// <summary>Direct execution for the vCPUs of a VM.</summary>

@@ -81,15 +81,15 @@ internal sealed unsafe class DirectProbe : IDisposable
         {
             using var probe = new DirectProbe();
             if (probe.FirstFailure() is { } failure) return No(failure);
-            (ulong xcr0, bool stops) = (probe.ReadXcr0(), probe.StopsAtBreakpoints());
-            return new DirectHost(null, probe.TrappingInstructions(), xcr0, stops);
+            (ulong xcr0, uint mask, bool stops) = (probe.ReadXcr0(), probe.ReadMxcsrMask(), probe.StopsAtBreakpoints());
+            return new DirectHost(null, probe.TrappingInstructions(), xcr0, mask, stops);
         }
         catch (Win32Exception e)
         {
             return No(e.Message);
         }
 
-        static DirectHost No(string why) => new(why, SensitiveInstructions.None, 0, false);
+        static DirectHost No(string why) => new(why, SensitiveInstructions.None, 0, 0, false);
     }
 
     private string? FirstFailure() => Trials().Where(trial => !IsMet(trial)).Select(trial => trial.Failure).FirstOrDefault()
@@ -363,6 +363,18 @@ internal sealed unsafe class DirectProbe : IDisposable
             a.xgetbv();
             a.int3();
         }) ? _s->Rdx << 32 | (uint)_s->Rax : 0;
+    }
+
+    private uint ReadMxcsrMask()
+    {
+        const int maskOffset = 28, area = 0x200;
+        Prepare();
+        _s->Rbx = Data + area;
+        return RunsToEnd(a =>
+        {
+            a.fxsave(__[rbx]);
+            a.int3();
+        }) ? *(uint*)(DataPage + area + maskOffset) : 0;
     }
 
     /// <summary>Where it is told to, and as often as it comes there: some hosts take the request and do nothing.</summary>

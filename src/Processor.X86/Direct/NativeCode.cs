@@ -38,7 +38,12 @@ internal static class NativeCode
                 0xFD => SensitiveInstructions.Rdpru,
                 _ => SensitiveInstructions.None,
             },
-            0xAE => isMemory && register is 4 or 5 or 6 ? SensitiveInstructions.Xsave : SensitiveInstructions.None,
+            0xAE when isMemory => register switch
+            {
+                0 => SensitiveInstructions.Fxsave,
+                4 or 5 or 6 => SensitiveInstructions.Xsave,
+                _ => SensitiveInstructions.None,
+            },
             // With F3; else the register form is RDSEED.
             0xC7 => isMemory ? register is 4 ? SensitiveInstructions.Xsave : SensitiveInstructions.None
                 : register is 7 ? SensitiveInstructions.Rdpid : SensitiveInstructions.None,
