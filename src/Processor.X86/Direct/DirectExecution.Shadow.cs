@@ -157,7 +157,7 @@ internal sealed unsafe partial class DirectExecution
     private void CheckFlags()
     {
         ShadowSpace space = _current!;
-        if (!_policy.IsTimeToCheck(Root)) return;
+        if (!space.IsTimeToCheck()) return;
         space.Reconsider();
         foreach (ulong page in space.Pages.ToArray())
         {

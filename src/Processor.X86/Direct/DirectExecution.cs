@@ -61,7 +61,12 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
     /// <summary>The processor has returned from the kernel to a program.</summary>
     public void ReturnedToUser()
     {
-        if (_unusable || p.State->Cpl != 3 || !_policy.IsWorthTrying(Root)) return;
+        if (_unusable || p.State->Cpl != 3) return;
+        if (!_policy.IsWorthTrying(Root, p.State->Fs.Base))
+        {
+            SpaceSelected();
+            return;
+        }
         IsDue = true;
         Counters.Stretches++;
         p.WantAttention(Attention.BlockEnd);
@@ -100,7 +105,7 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
         }
         if (_current!.IsRefused(PageOf(s->Rip)))
         {
-            if (++_excursion == LongestExcursion || !_policy.MayGoOn(Root)) return Software();
+            if (++_excursion == LongestExcursion || !_policy.MayGoOn) return Software();
             // Back here at the next jump, which may lead elsewhere.
             p.WantAttention(Attention.BlockEnd);
             return DirectOutcome.Software;
@@ -128,7 +133,7 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
         if (_fault != 0 && _current != null) (_awaited, _awaitedBirth, _awaitedFetches) = (_fault, _current.Birth, _faultFetches);
         _fault = 0;
         _excursion = 0;
-        _policy.End(Root, lacksPages);
+        _policy.End(lacksPages);
         SpaceSelected();
     }
 
@@ -270,7 +275,7 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
         p.State->Retired++;
         if (stop != TracedStop.Ended && _registers.TryGet(process, stop == TracedStop.SystemCall, out registers))
         {
-            _policy.Count(Root, Stopwatch.GetTimestamp() - begin, left - entered);
+            _policy.Count(Stopwatch.GetTimestamp() - begin, left - entered);
             return stop;
         }
         // What the program has done since it was entered is lost.
@@ -315,7 +320,7 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
                 Counters.Faults++;
                 _fault = PageOf(address);
                 _faultFetches = address - s->Rip < 16;
-                if (!_policy.MayGoOn(Root))
+                if (!_policy.MayGoOn)
                 {
                     End(lacksPages: _peek.Find(address).Rights != HelperProtection.None);
                     return DirectOutcome.Software;

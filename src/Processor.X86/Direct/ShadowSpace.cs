@@ -28,6 +28,17 @@ internal sealed class ShadowSpace(DirectHelper helper, ulong birth) : IDisposabl
 
     public void Refuse(ulong page) => _refused.Add(page);
 
+    private long _checked = Stopwatch.GetTimestamp();
+
+    /// <summary>A second has passed since the shadow was compared with the guest's tables.</summary>
+    public bool IsTimeToCheck()
+    {
+        long now = Stopwatch.GetTimestamp();
+        if (now - _checked < Stopwatch.Frequency) return false;
+        _checked = now;
+        return true;
+    }
+
     /// <summary>Pages that were refused may be tried again: what was in the way may be gone.</summary>
     public void Reconsider() => _refused.Clear();
 
