@@ -6,7 +6,8 @@ namespace Bunraku.Platform;
 /// Keeps the calling thread and a process that it waits for on one processor of the host, for moments: where each wakes the other on a processor that
 /// sleeps, taking turns costs several times as much. After each lease the host may put both elsewhere. What the host refuses is left as it is. For one thread.
 /// </summary>
-public sealed unsafe class ProcessorLease
+/// <param name="leased">Those that others hold: two of a VM's threads on one processor would wait for each other.</param>
+public sealed unsafe class ProcessorLease(LeasedProcessors leased)
 {
     private const int MaskBytes = HostScheduling.MaskBytes;
     private static readonly long s_length = Stopwatch.Frequency / 20; // 50 ms: how long another processor may be idle for nothing
@@ -20,24 +21,29 @@ public sealed unsafe class ProcessorLease
     public void Hold(TracedProcess process, ref int placed)
     {
         long now = Stopwatch.GetTimestamp();
-        if (_processor >= 0 && now > _end)
+        if (_processor >= 0 && now > _end) LetGo(); // the host decides now; where it wakes the thread the next lease begins
+        else if (_processor < 0) Begin(now);
+        if (placed == _processor) return;
+        placed = _processor;
+        if (placed >= 0) Put(process.Id, placed);
+        else
         {
-            LetGo();
-            return; // the host decides now; where it wakes the thread the next lease begins
+            fixed (byte* mask = _mask) _ = Libc.SchedSetAffinity(process.Id, MaskBytes, mask);
         }
-        if (_processor < 0) Begin(now);
-        if (_processor < 0 || placed == _processor) return;
-        Put(process.Id, placed = _processor);
     }
 
     private void Begin(long now)
     {
         int here = Libc.SchedGetCpu();
-        if (here < 0 || here >= MaskBytes * 8) return;
+        if (here < 0 || here >= MaskBytes * 8 || !leased.TryTake(here)) return;
         fixed (byte* mask = _mask)
         {
             new Span<byte>(mask, MaskBytes).Clear();
-            if (Libc.SchedGetAffinity(0, MaskBytes, mask) < 0 || !Put(0, here)) return;
+            if (Libc.SchedGetAffinity(0, MaskBytes, mask) < 0 || !Put(0, here))
+            {
+                leased.GiveBack(here);
+                return;
+            }
         }
         (_processor, _end) = (here, now + s_length);
     }
@@ -50,9 +56,17 @@ public sealed unsafe class ProcessorLease
         new Span<byte>(now, MaskBytes).Clear();
         // Who has changed it meanwhile means it.
         bool isOurs = Libc.SchedGetAffinity(0, MaskBytes, now) >= 0 && HostScheduling.IsOnly(new ReadOnlySpan<byte>(now, MaskBytes), _processor);
+        leased.GiveBack(_processor);
         _processor = -1;
         if (!isOurs) return;
         fixed (byte* mask = _mask) _ = Libc.SchedSetAffinity(0, MaskBytes, mask);
+    }
+
+    /// <summary>The thread is gone, or going. Any thread, after the last <see cref="Hold"/>.</summary>
+    public void Abandon()
+    {
+        if (_processor >= 0) leased.GiveBack(_processor);
+        _processor = -1;
     }
 
     private static bool Put(int thread, int processor)
@@ -60,5 +74,21 @@ public sealed unsafe class ProcessorLease
         byte* mask = stackalloc byte[MaskBytes];
         HostScheduling.SetOnly(new Span<byte>(mask, MaskBytes), processor);
         return Libc.SchedSetAffinity(thread, MaskBytes, mask) == 0;
+    }
+}
+
+/// <summary>The processors of the host that leases of one VM hold. Any thread.</summary>
+public sealed class LeasedProcessors
+{
+    private readonly HashSet<int> _taken = [];
+
+    internal bool TryTake(int processor)
+    {
+        lock (_taken) return _taken.Add(processor);
+    }
+
+    internal void GiveBack(int processor)
+    {
+        lock (_taken) _taken.Remove(processor);
     }
 }

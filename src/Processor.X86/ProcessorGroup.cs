@@ -12,6 +12,9 @@ internal sealed class ProcessorGroup
     private volatile Processor[] _members = [];
     private volatile Processor? _busOwner; // changes with _bus held
 
+    /// <summary>Processors of the host that vCPUs keep to for moments.</summary>
+    public Platform.LeasedProcessors LeasedProcessors { get; } = new();
+
     /// <summary>How many processors the VM has.</summary>
     public int Count => _members.Length;
 

@@ -44,7 +44,7 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
     private bool _unusable; // the host refused
     private int _owner = -1; // the thread that traces the helpers
     private TracedProcess? _inside; // runs guest code now; read by any thread
-    private readonly ProcessorLease _lease = new();
+    private readonly ProcessorLease _lease = new(p.Group.LeasedProcessors);
 
     /// <summary>What was done, for statistics. Any thread, approximately.</summary>
     public DirectCounters Counters { get; } = new();
@@ -392,5 +392,9 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
         _current = null;
     }
 
-    public void Dispose() => DropHelpers();
+    public void Dispose()
+    {
+        DropHelpers();
+        _lease.Abandon();
+    }
 }
