@@ -67,7 +67,7 @@ internal static class RunGuest
                 Nesting = options.Trace is { Kind: TraceKind.Nested } ? trace : null,
                 RestoreFrom = options.RestoreFrom,
                 // Programs that run directly see the memory from a process of their own.
-                MemoryBacking = options.Direct == Processor.X86.DirectUse.None ? options.MemoryBacking : MemoryBacking.Copy,
+                MemoryBacking = options.MemoryBacking,
                 SaveTo = options.SaveTo,
                 Kept = kept,
                 Progress = text => Console.Error.WriteLine("bunraku: " + text),

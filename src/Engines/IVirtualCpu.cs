@@ -52,6 +52,14 @@ public interface IVirtualCpu : IStateful, IDisposable
     /// <param name="observer">Lives longer than the vCPU.</param>
     /// <returns>False: the engine makes none.</returns>
     bool ObserveCode(IHostCodeObserver observer) => false;
+
+    /// <summary>
+    /// From now on somebody is told, once and on the vCPU's thread, that the guest would run faster if its memory were shared (a page of it can be seen at a second address). Before
+    /// it runs.
+    /// </summary>
+    void ObserveMemoryWish(Action wish)
+    {
+    }
 }
 
 /// <summary>What a vCPU does between events.</summary>

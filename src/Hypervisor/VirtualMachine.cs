@@ -1,3 +1,4 @@
+using System.ComponentModel;
 using System.Numerics;
 using Bunraku.Engines;
 using Bunraku.Hypervisor.Scheduling;
@@ -105,7 +106,34 @@ public abstract partial class VirtualMachine : IDisposable
 
     /// <summary>Adds the next vCPU. Before the start; the machine disposes of it.</summary>
     /// <param name="cpu">Its number is that of the vCPUs so far.</param>
-    protected void Add(CpuThread cpu) => _cpus.Add(cpu);
+    protected void Add(CpuThread cpu)
+    {
+        _cpus.Add(cpu);
+        cpu.Cpu.ObserveMemoryWish(() => ThreadPool.UnsafeQueueUserWorkItem(static vm => vm.ShareMemory(), this, false));
+    }
+
+    /// <summary>A vCPU would gain from it: the guest stands still for the time that copying its memory takes, and does not notice.</summary>
+    private void ShareMemory()
+    {
+        lock (_pauseLock)
+        {
+            if (_disposed || Memory.Backing.IsShared) return;
+            bool paused = _paused;
+            Pause();
+            try
+            {
+                Memory.Backing.Share();
+            }
+            catch (Exception e) when (e is Win32Exception or IOException)
+            {
+                // The host has no room for it: the guest goes on as it is.
+            }
+            finally
+            {
+                if (!paused) Resume();
+            }
+        }
+    }
 
     /// <summary>A defect of ours on one of the VM's threads: it ends this VM with a message, never the process. Any thread.</summary>
     private void Fail(Exception e) => Stop(new StopCause(StopReason.EngineError, Message: e.ToString()));

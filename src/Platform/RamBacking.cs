@@ -25,6 +25,8 @@ public sealed unsafe class RamBacking : HostMapping
     /// <summary>Bytes of a huge page.</summary>
     public const ulong HugePage = HugePages.Size;
     private const int PageShift = 12;
+    /// <summary>What shared memory is called in lists of the host.</summary>
+    private const string SharedName = "guest-ram";
 
     /// <summary>Not 0 for each huge page that was asked for.</summary>
     private readonly byte[] _enlarged;
@@ -39,7 +41,7 @@ public sealed unsafe class RamBacking : HostMapping
         _enlarged = new byte[(Length + HugePage - 1) >> HugePages.Shift];
         if (shared)
         {
-            Descriptor = Libc.MemfdCreate("guest-ram", Libc.MemfdCloseOnExec);
+            Descriptor = Libc.MemfdCreate(SharedName, Libc.MemfdCloseOnExec);
             if (Descriptor < 0 || Libc.Ftruncate(Descriptor, (long)Length) != 0) throw Failed(new Win32Exception(Marshal.GetLastPInvokeError()));
         }
         try
@@ -134,6 +136,44 @@ public sealed unsafe class RamBacking : HostMapping
         static void Require(void* mapped)
         {
             if (mapped == Libc.MapFailed) throw new Win32Exception(Marshal.GetLastPInvokeError());
+        }
+    }
+
+    /// <summary>
+    /// Makes the memory shared where it was not, at the same address and with what it holds. Nobody uses it meanwhile. No-op if it is shared.
+    /// </summary>
+    /// <exception cref="Win32Exception">The host refuses; the memory is as it was.</exception>
+    /// <exception cref="IOException">Likewise: no room, or the file behind the memory cannot be read.</exception>
+    public void Share()
+    {
+        if (IsShared) return;
+        int descriptor = Libc.MemfdCreate(SharedName, Libc.MemfdCloseOnExec);
+        if (descriptor < 0) throw new Win32Exception(Marshal.GetLastPInvokeError());
+        try
+        {
+            if (Libc.Ftruncate(descriptor, (long)Length) != 0) throw new Win32Exception(Marshal.GetLastPInvokeError());
+            using var file = new SafeFileHandle(descriptor, ownsHandle: false);
+            Parallel.ForEach(Pieces(Allocated()), piece =>
+                RandomAccess.Write(file, new ReadOnlySpan<byte>(Pointer + piece.Offset, (int)piece.Length), (long)piece.Offset));
+            if (Libc.Mmap(Pointer, (nuint)Length, Libc.ProtRead | Libc.ProtWrite, Libc.MapShared | Libc.MapFixed, descriptor, 0) == Libc.MapFailed)
+                throw new Win32Exception(Marshal.GetLastPInvokeError());
+        }
+        catch (Exception e)
+        {
+            _ = Libc.Close(descriptor);
+            // One piece's failure says enough.
+            if (e is AggregateException { InnerException: IOException inner }) throw inner;
+            throw;
+        }
+        _ = Libc.Madvise(Pointer, (nuint)Length, Libc.AdviceHugePage);
+        _enlarged.AsSpan().Clear();
+        (Descriptor, _loaded) = (descriptor, []);
+
+        static IEnumerable<(ulong Offset, ulong Length)> Pieces(IEnumerable<(ulong Offset, ulong Length)> ranges)
+        {
+            const ulong most = 4 << 20;
+            foreach ((ulong offset, ulong length) in ranges)
+                for (ulong done = 0; done < length; done += most) yield return (offset + done, Math.Min(most, length - done));
         }
     }
 

@@ -86,6 +86,11 @@ internal sealed class InterpretedCpu(int index, Processor processor) : IFollowin
 
     public bool ObserveCode(IHostCodeObserver observer) => processor.ObserveCode(observer);
 
+    public void ObserveMemoryWish(Action wish)
+    {
+        if (processor.Direct is { } direct) direct.WishForMemory = wish;
+    }
+
     public void Dispose()
     {
         if (_disposed) return;

@@ -129,7 +129,7 @@ internal sealed unsafe partial class Processor : IDisposable
         Tasks = new TaskSwitcher(this);
         if (model.Has(CpuFeature.Svm)) GuestHypervisor = Svm = new Svm(this);
         if (translateAfter > 0) Translator = new Translator(this, translateAfter, sizes);
-        if (direct != null && memory.Backing.IsShared) Direct = new DirectExecution(this, direct);
+        if (direct != null) Direct = new DirectExecution(this, direct);
         if (model.Has(CpuFeature.Vmx)) GuestHypervisor = Vmx = new Vmx(this);
         _interceptSets.Find(_controls.Instructions, GuestIntercepts);
         // From now on other threads may call.

@@ -49,6 +49,11 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
     /// <summary>What was done, for statistics. Any thread, approximately.</summary>
     public DirectCounters Counters { get; } = new();
 
+    private Action? _wish;
+
+    /// <summary>What is to happen when programs are worth running directly and cannot, since the memory is not shared; once. Before the vCPU runs.</summary>
+    public Action WishForMemory { set => _wish = value; }
+
     /// <summary>The dispatcher should call <see cref="Run"/> before the next block.</summary>
     public bool IsDue { get; private set; }
 
@@ -62,6 +67,12 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
     public void ReturnedToUser()
     {
         if (_unusable || p.State->Cpl != 3) return;
+        if (!p.Memory.Backing.IsShared)
+        {
+            p.Msrs.HearOfReturns(_policy.WouldGain(p.State->Fs.Base, out bool much));
+            if (much) Interlocked.Exchange(ref _wish, null)?.Invoke();
+            return;
+        }
         if (!_policy.IsWorthTrying(Root, p.State->Fs.Base))
         {
             SpaceSelected();

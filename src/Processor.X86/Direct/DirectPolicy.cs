@@ -66,6 +66,27 @@ internal sealed class DirectPolicy(bool always)
         return record.Account > 0;
     }
 
+    /// <summary>A thread that has computed for so long, with hardly a word to the kernel, is worth moving the guest's memory for.</summary>
+    private static readonly long s_much = 250 * s_millisecond;
+
+    private ulong _computes; // FS base of the thread that is watched
+    private long _computed;
+
+    /// <summary>
+    /// While nothing can run directly: whether that would be good for a thread to which the kernel returns. True: look at each return.
+    /// </summary>
+    /// <param name="much">It computes, and has for long.</param>
+    public bool WouldGain(ulong fsBase, out bool much)
+    {
+        long now = Stopwatch.GetTimestamp(), passed = Math.Min(now - _seen, s_longest);
+        _seen = now;
+        if (fsBase != _computes) (_computes, _computed) = (fsBase, 0);
+        // Since the last return: short times are paid for.
+        else _computed = passed > s_millisecond ? _computed + passed : Math.Max(_computed - s_millisecond, 0);
+        much = always || _computed > s_much;
+        return _computed > 0 || much;
+    }
+
     private void Note()
     {
         if (_current.Account > 0) _worthwhile.Add(_root);
