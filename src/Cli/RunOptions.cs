@@ -44,7 +44,7 @@ internal sealed record RunOptions : VmOptions
     /// <summary>How often the engine <c>check</c> compares.</summary>
     public CheckInterval CheckInterval { get; init; } = CheckInterval.Default;
     /// <summary>Which programs of the guest run directly on the host's processor.</summary>
-    public DirectUse Direct { get; init; }
+    public DirectUse Direct { get; init; } = DirectUse.WherePays;
     public SerialTarget Serial { get; init; }
     /// <summary>The snapshot that the VM goes on from; the command is then the one that it runs, or is to be given.</summary>
     public string? RestoreFrom { get; init; }

@@ -45,5 +45,5 @@ public sealed class TranslatorEngine(int threshold = TranslatorEngine.DefaultThr
 
     /// <inheritdoc/>
     public IX86Vm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new SoftwareVm(memory, model, clock, threshold, Sizes,
-        Direct != DirectUse.None && _directHost.Value is { WhyNot: null } host ? new DirectSetup(Direct, host) : null);
+        Direct != DirectUse.None ? new DirectSetup(Direct, _directHost) : null);
 }

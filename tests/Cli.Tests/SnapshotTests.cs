@@ -2,6 +2,8 @@ using System.Globalization;
 using System.IO.Pipelines;
 using System.Security.Cryptography;
 using System.Text;
+using Bunraku.Engine.Check;
+using Bunraku.Processor.X86;
 using Bunraku.Sessions.Snapshots;
 
 namespace Bunraku.Cli.Tests;
@@ -174,6 +176,31 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
         await using (Vm vm = (Builder("bt", Stream.Null) with { KeepBooted = true, KeptFolder = _folder, Command = ["true"], Kept = kept.Add }).Build())
             Assert.Equal(0, (await vm.RunAsync()).ExitStatus);
         Assert.Equal(2, kept.Count);
+    }
+
+    /// <summary>Programs of a kept guest that compute run directly, as they do after a boot: its memory becomes shared for that, and nothing in it changes.</summary>
+    [Fact]
+    public async Task Programs_of_a_kept_guest_run_directly()
+    {
+        const string script = "head -c 3000000 /dev/urandom >/tmp/f; a=$(sha256sum </tmp/f); awk 'BEGIN { while (n < 3e6) n++; print n }'; "
+            + "[ \"$a\" = \"$(sha256sum </tmp/f)\" ] && echo same";
+        for (int n = 0; n < 2; n++)
+        {
+            var output = new MemoryStream();
+            VmBuilder builder = Builder("bt", output) with
+            {
+                Engines = KnownEngines.With(CheckInterval.Default, DirectUse.WherePays),
+                Cpus = 2,
+                KeepBooted = true,
+                KeptFolder = _folder,
+                Command = ["sh", "-c", script],
+            };
+            await using Vm vm = builder.Build();
+            VmResult result = await vm.RunAsync();
+            Assert.Equal("3000000\nsame\n", Encoding.ASCII.GetString(output.ToArray()));
+            if (TranslatorEngine.WhyNotDirect() is null)
+                Assert.NotEqual(0ul, result.Statistics!.Execution!.Counts.Single(c => c.Name == "direct: entries").Value);
+        }
     }
 
     /// <summary>A command that cannot be started says so as a shell does, also in a kept guest.</summary>

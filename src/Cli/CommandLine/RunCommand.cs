@@ -43,7 +43,7 @@ internal sealed class RunCommand : Command
         "how often the engine 'check' compares at least: a number of instructions, or a time such as 20us or 1ms (default 100us)", t => ParseInterval(t));
     private readonly Option<DirectChoice?> _direct =
         SingleValue.Parsed<DirectChoice?>("--direct", "auto|on|off",
-        "run computing programs of the guest on the host's processor as they are: with one processor and where possible (auto), or else not at all (on)",
+        "run computing programs of the guest on the host's processor as they are: where possible (auto, the default), or else not at all (on)",
         ParseDirect, "auto", "on", "off");
     private readonly Option<string?> _cpu =
         SingleValue.Text("--cpu", "MODEL[,+FEATURE,-FEATURE]",
@@ -146,7 +146,7 @@ internal sealed class RunCommand : Command
         string engine = parsed.GetValue(_engine) ?? "auto";
         if (parsed.GetValue(_stopped) && parsed.GetValue(_gdb) is null) throw new UsageException("--stopped goes with --gdb: nobody else lets the guest run");
         if (parsed.GetValue(_checkInterval) is not null && engine != "check") throw new UsageException("--check-interval is for --engine check");
-        DirectUse direct = ChooseDirect(parsed.GetValue(_direct), engine, parsed.GetValue(_cpuCap) is not null, parsed.GetValue(_cpus) ?? 1);
+        DirectUse direct = ChooseDirect(parsed.GetValue(_direct) ?? DirectChoice.Auto, engine, parsed.GetValue(_cpuCap) is not null);
         if (command is { Count: 0 }) throw new UsageException("a command is missing behind --");
         if (command is not null && kernel is not null)
             throw new UsageException("a command behind -- needs a guest that can run it; with --kernel, use --append");
@@ -231,10 +231,9 @@ internal sealed class RunCommand : Command
     };
 
     /// <summary>Whether it is wanted and works; where it was asked for by name and cannot be had, a message says why.</summary>
-    /// <remarks>Several vCPUs take pages from each other too often; so far nobody measures when that pays.</remarks>
-    private static DirectUse ChooseDirect(DirectChoice? choice, string engine, bool isCapped, int cpus)
+    private static DirectUse ChooseDirect(DirectChoice choice, string engine, bool isCapped)
     {
-        if (choice is null or DirectChoice.Off) return DirectUse.None;
+        if (choice == DirectChoice.Off) return DirectUse.None;
         if (choice == DirectChoice.Auto) return isCapped ? DirectUse.None : DirectUse.WherePays;
         if (engine is not ("auto" or "bt")) throw new UsageException($"--direct on is for --engine bt, not for {engine}");
         if (isCapped) throw new UsageException("--direct on does not go with --cpu-cap, which counts the time of virtual processors alone");

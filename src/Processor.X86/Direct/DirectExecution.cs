@@ -70,7 +70,9 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
         if (!p.Memory.Backing.IsShared)
         {
             p.Msrs.HearOfReturns(_policy.WouldGain(p.State->Fs.Base, out bool much));
-            if (much) Interlocked.Exchange(ref _wish, null)?.Invoke();
+            if (!much) return;
+            if (setup.Host.WhyNot == null) Interlocked.Exchange(ref _wish, null)?.Invoke();
+            else _unusable = true;
             return;
         }
         if (!_policy.IsWorthTrying(Root, p.State->Fs.Base))
@@ -225,6 +227,11 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
 
     private ShadowSpace? TryStart(ulong birth)
     {
+        if (setup.Host.WhyNot != null)
+        {
+            _unusable = true;
+            return null;
+        }
         try
         {
             var space = new ShadowSpace(new DirectHelper(p.Memory.Backing, _registers), birth);

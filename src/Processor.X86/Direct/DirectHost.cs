@@ -45,4 +45,8 @@ internal sealed record DirectHost(string? WhyNot, SensitiveInstructions Traps, u
 
 /// <summary>Direct execution for the vCPUs of a VM.</summary>
 /// <param name="Use">Which programs.</param>
-internal sealed record DirectSetup(DirectUse Use, DirectHost Host);
+/// <param name="Probe">What this host does: tried out when it is first asked for, which takes some milliseconds.</param>
+internal sealed record DirectSetup(DirectUse Use, Lazy<DirectHost> Probe)
+{
+    public DirectHost Host => Probe.Value;
+}
