@@ -158,7 +158,11 @@ internal sealed unsafe class DirectHelper : IDisposable
     private bool Try(in HelperCall call, out ulong result)
     {
         _image.Calls[0] = call;
-        return Execute(1, out result);
+        TracedRegisters r;
+        result = 0;
+        if (!Execute(1) || !_process.TryGetRegisters(&r)) return false;
+        result = r.Rax;
+        return true;
     }
 
     private static Win32Exception Lost() => new(Errno.NotPermitted, "the host refuses what a confined process needs");
@@ -195,7 +199,7 @@ internal sealed unsafe class DirectHelper : IDisposable
         {
             int count = Math.Min(_calls.Count - done, HelperImage.MostCalls);
             CollectionsMarshal.AsSpan(_calls).Slice(done, count).CopyTo(_image.Calls);
-            if (!Execute(count, out _)) return false;
+            if (!Execute(count)) return false;
             done += count;
         }
         _calls.Clear();
@@ -236,18 +240,23 @@ internal sealed unsafe class DirectHelper : IDisposable
     /// <summary>Where the host has put it, see <see cref="ProcessorLease"/>.</summary>
     public int Placed = -1;
 
+    private TracedRegisters _plain; // as they are set to execute calls, but for those that the routine reads
+    private bool _hasPlain;
+
     /// <summary>Executes the first calls of the table. False: one failed, or the process is gone.</summary>
-    private bool Execute(int count, out ulong result)
+    private bool Execute(int count)
     {
-        TracedRegisters r;
-        result = 0;
+        const int trap = 5; // where all are done; one that fails is an undefined instruction
         if (HiddenBy != 0 && !_registers.TryShowAll(_process)) return false;
-        if (!_process.TryGetRegisters(&r)) return false;
-        r.Rip = _image.Address;
-        r.OriginalRax = ulong.MaxValue;
-        r.R12 = _image.TableAddress;
-        r.R13 = (ulong)count;
-        r.Rflags &= ~(ulong)(Rflags.Tf | Rflags.Df);
+        TracedRegisters r = _plain;
+        if (!_hasPlain)
+        {
+            if (!_process.TryGetRegisters(&r)) return false;
+            r.OriginalRax = ulong.MaxValue;
+            r.Rflags &= ~(ulong)(Rflags.Tf | Rflags.Df);
+            (_plain, _hasPlain) = (r, true);
+        }
+        (r.Rip, r.R12, r.R13) = (_image.Address, _image.TableAddress, (ulong)count);
         if (!_process.TrySetRegisters(&r)) return false;
         do
         {
@@ -255,9 +264,7 @@ internal sealed unsafe class DirectHelper : IDisposable
             // An interruption that was meant for guest code comes at any time, and means nothing here.
         }
         while (_process.WasInterrupted);
-        if (!_process.TryGetRegisters(&r)) return false;
-        result = r.Rax;
-        return r.R13 == 0;
+        return _process.Signal == trap;
     }
 
     public void Dispose()

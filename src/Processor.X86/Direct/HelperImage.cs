@@ -70,7 +70,7 @@ internal sealed unsafe class HelperImage : IDisposable
         program.CopyTo(file[(HeaderLength + SegmentLength)..]);
         byte[] routine = Assemble(Address, a =>
         {
-            Label next = a.CreateLabel(), stop = a.CreateLabel();
+            Label next = a.CreateLabel(), failed = a.CreateLabel();
             a.Label(ref next);
             a.mov(rax, __[r12]);
             a.mov(rdi, __[r12 + 8]);
@@ -81,12 +81,13 @@ internal sealed unsafe class HelperImage : IDisposable
             a.mov(r9, __[r12 + 48]);
             a.syscall();
             a.cmp(rax, -4096);
-            a.ja(stop);
+            a.ja(failed);
             a.add(r12, sizeof(HelperCall));
             a.dec(r13);
             a.jne(next);
-            a.Label(ref stop);
             a.int3();
+            a.Label(ref failed);
+            a.ud2();
         });
         routine.CopyTo(new Span<byte>(Bytes.Pointer + Routines, (int)PageSize));
         SystemCallAddress = Address + (ulong)routine.AsSpan().IndexOf((ReadOnlySpan<byte>)[0x0F, 0x05]);
