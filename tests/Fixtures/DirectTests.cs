@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Runtime.Intrinsics.X86;
 using Bunraku.Engines;
 using Iced.Intel;
@@ -467,5 +468,132 @@ public sealed class DirectTests
         }
         Assert.NotEqual(0ul, s.Gpr[0]);
         AssertRanDirectly(engine, g);
+    }
+
+    /// <summary>A program that counts in RAX for ever, with what the processor runs it in.</summary>
+    private static Guest Counting(string engine)
+    {
+        Guest g = NewGuest();
+        g.Code(a =>
+        {
+            Label forever = a.CreateLabel();
+            a.Label(ref forever);
+            a.inc(rax);
+            a.mov(__[Layout.Data], rax);
+            a.jmp(forever);
+        });
+        g.On(engine);
+        return g;
+    }
+
+    /// <summary>The processes that run code of this guest, by their numbers. Other tests run at the same time, and have processes of their own.</summary>
+    private static unsafe int[] Helpers(Guest g)
+    {
+        var address = (ulong)g.Memory.Backing.Pointer;
+        string ours = File.ReadLines("/proc/self/maps").Single(line => Range(line) is var (from, to) && from <= address && address < to);
+        string inode = ours.Split(' ', StringSplitOptions.RemoveEmptyEntries)[4];
+        return [.. Directory.GetDirectories("/proc/self/task").SelectMany(Children).Where(IsOne)];
+
+        static (ulong From, ulong To) Range(string line)
+        {
+            string[] ends = line[..line.IndexOf(' ', StringComparison.Ordinal)].Split('-');
+            return (Convert.ToUInt64(ends[0], 16), Convert.ToUInt64(ends[1], 16));
+        }
+
+        static IEnumerable<int> Children(string thread)
+        {
+            string list = Path.Combine(thread, "children");
+            try
+            {
+                return [.. File.ReadAllText(list).Split(' ', StringSplitOptions.RemoveEmptyEntries).Select(w => int.Parse(w, CultureInfo.InvariantCulture))];
+            }
+            catch (IOException)
+            {
+                return []; // a thread that has just ended
+            }
+        }
+
+        bool IsOne(int id)
+        {
+            try
+            {
+                return File.ReadLines($"/proc/{id}/maps").Any(line => line.Contains($" {inode} ", StringComparison.Ordinal));
+            }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+            {
+                return false;
+            }
+        }
+    }
+
+    /// <summary>Enters until the program has counted up from where it was.</summary>
+    private static void Advance(Guest g, CpuState s, Action? meanwhile = null)
+    {
+        g.Cpu.ReadState(s);
+        ulong before = s.Gpr[0];
+        for (int n = 0; s.Gpr[0] == before && n < 1000; n++)
+        {
+            using var kicker = new Timer(_ =>
+            {
+                meanwhile?.Invoke();
+                meanwhile = null;
+                g.Cpu.Kick();
+            }, null, 20, Timeout.Infinite);
+            Assert.Equal(ExitReason.Kicked, g.Cpu.Enter().Reason);
+            g.Cpu.ReadState(s);
+        }
+        Assert.True(s.Gpr[0] > before);
+        Assert.InRange(s.Gpr[0] - g.Read<ulong>(Layout.Data), 0ul, 1ul); // nothing is lost, and nothing is done twice
+    }
+
+    /// <summary>The process has guest RAM and its own pages, and can do nothing with them but compute.</summary>
+    [Theory, Engines]
+    public void A_helper_has_nothing_but_memory_of_the_guest(string engine)
+    {
+        if (engine != TestedEngines.Direct) return; // there is none elsewhere
+        using Guest g = Counting(engine);
+        var s = new CpuState();
+        Advance(g, s);
+        int helper = Assert.Single(Helpers(g));
+        int own = 0;
+        foreach (string line in File.ReadAllLines($"/proc/{helper}/maps"))
+        {
+            string[] words = line.Split(' ', StringSplitOptions.RemoveEmptyEntries);
+            string name = words.Length > 5 ? words[5] : "";
+            if (name == "[vsyscall]") continue; // the filter below keeps it out
+            Assert.True(name.StartsWith("/memfd:", StringComparison.Ordinal), line);
+            Assert.DoesNotContain("wx", words[1], StringComparison.Ordinal);
+            if (name.StartsWith("/memfd:guest-ram", StringComparison.Ordinal)) continue;
+            own++;
+            Assert.DoesNotContain('w', words[1]);
+        }
+        Assert.Equal(2, own); // routines, and a table
+        string status = File.ReadAllText($"/proc/{helper}/status");
+        Assert.Contains("NoNewPrivs:\t1", status, StringComparison.Ordinal);
+        Assert.Contains("Seccomp:\t2", status, StringComparison.Ordinal);
+        Assert.Matches(@"Threads:\t1\b", status);
+        Assert.Equal("0", File.ReadLines($"/proc/{helper}/limits").Single(l => l.StartsWith("Max core", StringComparison.Ordinal)).Split(' ',
+            StringSplitOptions.RemoveEmptyEntries)[4]);
+    }
+
+    /// <summary>
+    /// A helper that somebody ends, or stops and lets go on, is no loss: the program has done all that it has done, goes on in software, and later in another one.
+    /// </summary>
+    [Theory]
+    [Engines("KILL"), Engines("TERM"), Engines("STOP"), Engines("SEGV"), Engines("TRAP"), Engines("ILL"), Engines("SYS"), Engines("USR2")]
+    public void A_helper_that_gets_a_signal_from_outside_is_no_loss(string engine, string signal)
+    {
+        if (engine != TestedEngines.Direct) return; // there is none elsewhere
+        using Guest g = Counting(engine);
+        var s = new CpuState();
+        Advance(g, s);
+        for (int n = 0; n < 3; n++)
+        {
+            Advance(g, s, () =>
+            {
+                using var kill = System.Diagnostics.Process.Start("/bin/sh", ["-c", $"kill -{signal} {string.Join(' ', Helpers(g))}"]);
+                kill.WaitForExit();
+            });
+        }
     }
 }

@@ -332,6 +332,8 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
         }
         const int segmentationFault = 11, trap = 5, badSystemCall = 31, mapError = 1, accessError = 2, keyError = 4;
         if (!process.TryGetSignal(out int code, out ulong address)) return DirectOutcome.Step;
+        // Sent by somebody (si_code, signal.h): the program has nothing to do with it.
+        if (code <= 0) return DirectOutcome.Attention;
         switch (process.Signal)
         {
             case segmentationFault when code is mapError or accessError or keyError:
