@@ -96,12 +96,14 @@ internal sealed unsafe partial class DirectExecution
         if (!space.Helper.CpuidFaults) sensitive |= SensitiveInstructions.Cpuid;
         NativeCode.FindSensitive(code, sensitive, _found);
         // What is before is only to be decoded: it need not be mapped there.
-        ShadowSource previous = _peek.Find(page - GuestMemory.PageSize);
+        ShadowSource previous = _peek.Find(page - GuestMemory.PageSize), next = _peek.Find(page + GuestMemory.PageSize);
         int known = previous.Rights == HelperProtection.None ? 0 : NativeCode.RunUp;
-        Span<byte> straight = stackalloc byte[NativeCode.RunUp + (int)GuestMemory.PageSize];
+        Span<byte> straight = stackalloc byte[NativeCode.RunUp + (int)GuestMemory.PageSize + NativeCode.LongestInstruction];
+        straight = straight[..(known + (int)GuestMemory.PageSize + (next.Rights == HelperProtection.None ? 0 : NativeCode.LongestInstruction))];
         if (known > 0) PageAt(previous.Offset)[^known..].CopyTo(straight);
         PageAt(offset).CopyTo(straight[known..]);
-        NativeCode.FindShort(straight[..(known + (int)GuestMemory.PageSize)], known, PageOf(rip) == page ? (int)(rip - page) : -1, _found);
+        if (next.Rights != HelperProtection.None) PageAt(next.Offset)[..NativeCode.LongestInstruction].CopyTo(straight[^NativeCode.LongestInstruction..]);
+        NativeCode.FindShort(straight, known, PageOf(rip) == page ? (int)(rip - page) : -1, _found);
         if (_found.Count == 0) return true;
         if (unguarded || _found.Count > TracedProcess.MostBreakpoints || !setup.Host.StopsAtBreakpoints) return false;
         places = [.. _found.Select(found => page + (ulong)found)];

@@ -1,3 +1,4 @@
+using Bunraku.Engines;
 using Iced.Intel;
 
 namespace Bunraku.Processor.X86;
@@ -91,15 +92,15 @@ internal static class NativeCode
     /// fifth page has such bytes by chance, in the middle of others. What a jump into the middle of an instruction could show is a leak that docs/direct.md
     /// names.
     /// </summary>
-    /// <param name="code">The page, and what is known of the bytes before it.</param>
-    /// <param name="before">How many those are.</param>
+    /// <param name="code">The page, what is known of the bytes before it, and bytes behind it.</param>
+    /// <param name="before">Where the page begins.</param>
     /// <param name="entry">Offset in the page; negative: nobody knows yet where it will be entered.</param>
     /// <param name="found">Offsets in the page are added.</param>
     public static void FindShort(ReadOnlySpan<byte> code, int before, int entry, HashSet<int> found)
     {
-        int from = before;
+        int from = before, behind = before + (int)GuestMemory.PageSize, end = code.Length - 1;
         if (entry >= 0) entry += before;
-        while (from < code.Length - 1 && code[from..^1].IndexOfAny(Escape, Interrupt) is var next and >= 0)
+        while (from < end && code[from..end].IndexOfAny(Escape, Interrupt) is var next and >= 0)
         {
             int at = from + next;
             from = at + 1;
@@ -120,13 +121,15 @@ internal static class NativeCode
                 {
                     int start = first + (int)decoder.IP;
                     decoder.Decode(out Instruction instruction);
-                    if (first + (int)decoder.IP > at && start >= before && IsShort(instruction)) found.Add(start - before);
+                    if (first + (int)decoder.IP > at && start >= before && start < behind && IsShort(instruction)) found.Add(start - before);
                 }
             }
         }
     }
 
-    private const int NearEntry = 512, LongestInstruction = 15;
+    private const int NearEntry = 512;
+    /// <summary>Bytes.</summary>
+    public const int LongestInstruction = 15;
 
     /// <summary>Bytes from which on decoders have fallen into step.</summary>
     public const int RunUp = 96;
