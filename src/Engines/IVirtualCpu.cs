@@ -54,8 +54,8 @@ public interface IVirtualCpu : IStateful, IDisposable
     bool ObserveCode(IHostCodeObserver observer) => false;
 
     /// <summary>
-    /// From now on somebody is told, once and on the vCPU's thread, that the guest would run faster if its memory were shared (a page of it can be seen at a second address). Before
-    /// it runs.
+    /// From now on somebody is told, once and on the vCPU's thread, that the guest would run faster if its memory were shared, so that a page can be seen at a
+    /// second address. Before it runs.
     /// </summary>
     void ObserveMemoryWish(Action wish)
     {

@@ -178,7 +178,7 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
         Assert.Equal(2, kept.Count);
     }
 
-    /// <summary>Programs of a kept guest that compute run directly, as they do after a boot: its memory becomes shared for that, and nothing in it changes.</summary>
+    /// <summary>Programs of a kept guest that compute run directly, as after a boot: its memory becomes shared for that, and holds what it held.</summary>
     [Fact]
     public async Task Programs_of_a_kept_guest_run_directly()
     {

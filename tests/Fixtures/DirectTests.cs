@@ -577,7 +577,7 @@ public sealed class DirectTests
     }
 
     /// <summary>
-    /// A helper that somebody ends, or stops and lets go on, is no loss: the program has done all that it has done, goes on in software, and later in another one.
+    /// A helper that somebody ends, or stops, or interrupts, is no loss: what the program has done is done, and it goes on in software, and later in another.
     /// </summary>
     [Theory]
     [Engines("KILL"), Engines("TERM"), Engines("STOP"), Engines("SEGV"), Engines("TRAP"), Engines("ILL"), Engines("SYS"), Engines("USR2")]

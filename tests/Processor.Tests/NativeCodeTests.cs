@@ -32,7 +32,7 @@ public sealed class NativeCodeTests
         _ => SensitiveInstructions.None,
     };
 
-    /// <summary>Wherever a decoder finds a sensitive instruction that lies in a page at least in part, its first byte is found; without neighbours, too.</summary>
+    /// <summary>Wherever a decoder finds a sensitive instruction that lies in a page, if only in part, its first byte is found.</summary>
     [Fact]
     public void No_sensitive_instruction_is_missed_wherever_it_begins()
     {

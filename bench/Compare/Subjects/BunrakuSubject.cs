@@ -56,7 +56,8 @@ internal sealed class BunrakuSubject : Subject
         long started = Stopwatch.GetTimestamp();
         Process process = HostProgram.Start(new ProcessStartInfo(_program,
         [
-            "run", .. KnowsReboot ? (string[])["--no-reboot"] : [], "--engine", _engine, .. _direct, "--cpus", $"{guest.Cpus}", "--memory", $"{guest.Megabytes}M",
+            "run", .. KnowsReboot ? (string[])["--no-reboot"] : [], "--engine", _engine, .. _direct,
+            "--cpus", $"{guest.Cpus}", "--memory", $"{guest.Megabytes}M",
             "--kernel", guest.Kernel, "--initrd", guest.Initrd, "--stats-json", statistics, "--timeout", limit,
             "--append", guest.CommandLine(workloads, milliseconds, mitigations),
         ]));
@@ -64,7 +65,8 @@ internal sealed class BunrakuSubject : Subject
     }
 
     public override ProcessStartInfo? StartTrue(BenchGuest guest, bool mitigations) => guest.TrueInitrd is null ? null :
-        new(_program, ["run", "--engine", _engine, .. _direct, "--timeout", "120s", .. mitigations ? (string[])[] : ["--append", "mitigations=off"], "--", "true"]);
+        new(_program, ["run", "--engine", _engine, .. _direct, "--timeout", "120s",
+            .. mitigations ? (string[])[] : ["--append", "mitigations=off"], "--", "true"]);
 
     private sealed class Running(Process process, long started, string statistics) : RunningSubject(process, started, ConsoleLines.OfOutput(process))
     {

@@ -41,7 +41,7 @@ internal sealed class DirectPolicy(bool always)
     private ulong _root;
     private long _seen; // when a program was looked at last
 
-    /// <summary>What switching to a helper and back costs without anything else, in ticks of <see cref="Stopwatch"/>, as was measured when one was started.</summary>
+    /// <summary>What switching to a helper and back costs by itself, in ticks of <see cref="Stopwatch"/>, as measured when one was started.</summary>
     public long SwitchCost { get; set; } = Stopwatch.Frequency / 100_000; // 10 µs
 
     /// <summary>The kernel returns to a thread, which may run directly.</summary>
