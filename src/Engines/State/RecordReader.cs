@@ -12,7 +12,7 @@ namespace Bunraku.Engines;
 /// may be. The library's own reader is generic in each record and each member, and the runtime compiles all of that anew in each process, which takes longer than
 /// the rest of a restore; here is no code for each type. Thread-safe.
 /// </summary>
-internal static class RecordReader
+public static class RecordReader
 {
     private const int LongestQuote = 64;
 
@@ -69,6 +69,7 @@ internal static class RecordReader
             TypeCode.UInt32 => number && reader.TryGetUInt32(out uint v) ? v : null,
             TypeCode.Int32 => number && reader.TryGetInt32(out int v) ? v : null,
             TypeCode.UInt64 => number && reader.TryGetUInt64(out ulong v) ? v : null,
+            TypeCode.DateTime => reader.TokenType == JsonTokenType.String && reader.TryGetDateTime(out DateTime v) ? v : null,
             _ => number && reader.TryGetInt64(out long v) ? v : null,
         };
         if (value is null) throw Wrong(name, shape);
@@ -192,7 +193,7 @@ internal static class RecordReader
             Code = Type.GetTypeCode(underlying);
             if (Code is not TypeCode.Object)
             {
-                if (Code is TypeCode.Char or TypeCode.Single or TypeCode.Double or TypeCode.Decimal or TypeCode.DateTime) throw Unknown(type);
+                if (Code is TypeCode.Char or TypeCode.Single or TypeCode.Double or TypeCode.Decimal or TypeCode.DBNull) throw Unknown(type);
                 Kind = Kind.Scalar;
             }
             else if (type.IsArray)
