@@ -47,6 +47,9 @@ internal static class CommandLineParser
         IReadOnlyList<string>? command = dashes < 0 ? null : [.. args.Skip(dashes + 1)];
         string[] own = [.. dashes < 0 ? args : args.Take(dashes)];
 
+        // What is started most often is not worth the library, which takes longer for it than a guest for a small command.
+        if (own is [RunCommand.Word] && command is { Count: > 0 }) return new Request.Run(RunCommand.WithDefaults(command));
+
         var configuration = new ParserConfiguration { EnablePosixBundling = false, ResponseFileTokenReplacer = null };
         var run = new RunCommand();
         if (own is [RunCommand.Word, ..]) return ParseRun(run, own, command, configuration);

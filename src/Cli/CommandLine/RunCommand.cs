@@ -134,6 +134,9 @@ internal sealed class RunCommand : Command
     /// <summary>The engines are asked for, not a run.</summary>
     public bool AsksForEngines(ParseResult parsed) => parsed.GetValue(_engine) == HelpWord;
 
+    /// <summary>What <see cref="Read"/> makes of no options at all.</summary>
+    public static RunOptions WithDefaults(IReadOnlyList<string> command) => new() { Command = command, KeepBooted = true };
+
     /// <param name="command">What stood behind <c>--</c>, or null.</param>
     /// <exception cref="UsageException">Options that do not go together.</exception>
     public RunOptions Read(ParseResult parsed, IReadOnlyList<string>? command)
