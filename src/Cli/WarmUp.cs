@@ -4,8 +4,8 @@ using Bunraku.Processor.X86;
 namespace Bunraku.Cli;
 
 /// <summary>
-/// Has the runtime load, on a processor of the host that would be idle, what every VM needs on the software engines: a few instructions are executed in a VM that
-/// nobody sees, while the command line is read and the guest's files are found. Nothing depends on it.
+/// Has the runtime load, on a processor of the host that would be idle, what every VM needs on the software engines: a few instructions are executed in a VM
+/// that nobody sees, while the command line is read and the guest's files are found. Nothing depends on it.
 /// </summary>
 internal static class WarmUp
 {

@@ -8,9 +8,9 @@ using System.Text.Json;
 namespace Bunraku.Engines;
 
 /// <summary>
-/// Reads records that <see cref="JsonSerializer"/> wrote, by their shape alone: members as they are declared, nothing missing, unknown, twice, or null where none
-/// may be. The library's own reader is generic in each record and each member, and the runtime compiles all of that anew in each process, which takes longer than
-/// the rest of a restore; here is no code for each type. Thread-safe.
+/// Reads records that <see cref="JsonSerializer"/> wrote, by their shape alone: members as they are declared, nothing missing, unknown, twice, or null where
+/// none may be. The library's own reader is generic in each record and each member, and the runtime compiles all of that anew in each process, which takes
+/// longer than the rest of a restore; here is no code for each type. Thread-safe.
 /// </summary>
 public static class RecordReader
 {
@@ -255,7 +255,8 @@ public static class RecordReader
             foreach (PropertyInfo p in Type.GetProperties(BindingFlags.Instance | BindingFlags.Public))
             {
                 // What has no way back is computed.
-                if (p.SetMethod is { IsPublic: true } && !Has(parameters, p.Name)) members.Add(new Member(p.Name, p.PropertyType, c => c.Create(p).WriteState, p.SetValue));
+                if (p.SetMethod is { IsPublic: true } && !Has(parameters, p.Name))
+                    members.Add(new Member(p.Name, p.PropertyType, c => c.Create(p).WriteState, p.SetValue));
             }
             foreach (FieldInfo f in Type.GetFields(BindingFlags.Instance | BindingFlags.Public))
             {
