@@ -7,6 +7,7 @@ internal static class Program
 {
     public static int Main(string[] args)
     {
+        if (args is [RunCommand.Word or RestoreCommand.Word, ..]) WarmUp.Begin();
         var lost = new List<CannotWriteException>();
         StandardStreams.Guard(e =>
         {

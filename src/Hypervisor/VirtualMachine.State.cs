@@ -121,7 +121,7 @@ public abstract partial class VirtualMachine
             string[] missing = [.. parts.Where(p => !states.ContainsKey(p.Id)).Select(p => p.Id)], unknown = [.. states.Keys.Except(parts.Select(p => p.Id))];
             if (missing.Length > 0) throw new StateFormatException($"the saved machine has no {string.Join(", ", missing)}");
             if (unknown.Length > 0) throw new StateFormatException($"this machine has no {string.Join(", ", unknown)}, the saved one has");
-            // All before anything is changed. On two threads: most of it is the serializer's code on its way through the compiler, the first time in a process.
+            // All before anything is changed. On two threads: the first look at each type of record takes most of it.
             int half = parts.Length / 2;
             Task<object[]> others = Task.Run(() => Read(parts[half..]));
             object[] records = [.. Read(parts[..half]), .. others.GetAwaiter().GetResult()];

@@ -546,6 +546,10 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         return text.ToString();
     }
 
+    /// <summary>The engine that runs a VM whose options name none; null: none can.</summary>
+    /// <param name="engines">In the order in which they are preferred.</param>
+    public static IX86Engine? ChosenEngine(IReadOnlyList<IX86Engine> engines) => engines.FirstOrDefault(e => e.Probe() is { Available: true, Chosen: true });
+
     /// <summary>The engine that a name means.</summary>
     /// <exception cref="VmOptionException">There is none of that name.</exception>
     /// <exception cref="CannotStartException">It cannot run here, or none can.</exception>
@@ -553,7 +557,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
     {
         if (name == VmOptions.AutomaticEngine)
         {
-            return engines.FirstOrDefault(e => e.Probe() is { Available: true, Chosen: true })
+            return ChosenEngine(engines)
                 ?? throw new CannotStartException($"no engine can run on this host; {words.EnginesAdvice}");
         }
         IX86Engine engine = engines.FirstOrDefault(e => e.Name == name)

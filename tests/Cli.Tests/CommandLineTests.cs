@@ -1,5 +1,8 @@
+using System.Collections;
+using System.Reflection;
 using Bunraku.Cli.CommandLine;
 using Bunraku.Engine.Check;
+using Bunraku.Hypervisor.Scheduling;
 using Bunraku.Processor.X86;
 using Bunraku.Sessions.Debugging;
 
@@ -8,6 +11,26 @@ namespace Bunraku.Cli.Tests;
 public class CommandLineTests
 {
     private static RunOptions Run(params string[] args) => Assert.IsType<Request.Run>(CommandLineParser.Parse(["run", .. args])).Options;
+
+    [Fact]
+    public void WarmingUpComesToItsEnd()
+    {
+        if (Vm.ChosenEngine(KnownEngines.All) is Processor.X86.TranslatorEngine) Assert.True(WarmUp.Execute());
+    }
+
+    /// <summary>A command alone does not go through the parser.</summary>
+    [Fact]
+    public void ACommandAloneHasTheDefaultsOfAllOptions()
+    {
+        RunOptions alone = Run("--", "true", "x"), parsed = Run("linux", "--", "true", "x");
+        foreach (PropertyInfo property in typeof(RunOptions).GetProperties(BindingFlags.Instance | BindingFlags.Public | BindingFlags.NonPublic))
+        {
+            object? a = property.GetValue(alone), b = property.GetValue(parsed);
+            if (a is CpuTimeOptions x && b is CpuTimeOptions y) (a, b) = (x.IsDefault, y.IsDefault);
+            if (a is IEnumerable p && b is IEnumerable q) Assert.Equal(p.Cast<object>(), q.Cast<object>());
+            else Assert.Equal(a, b);
+        }
+    }
 
     [Fact]
     public void DefaultsAreThoseOfTheReadme()

@@ -98,7 +98,7 @@ public sealed class ExecutionReportTests
         Assert.Contains(statistics.Execution.Caches, c => c is { Name: "TLB", InBytes: false, Used: > 0 });
         // The guest says how many CPUID it executes; the first rounds, before the loop is translated, are the interpreter's alone.
         ulong counted = statistics.Execution.Counts.Single(c => c.Name == "interpreted CPUID").Value;
-        Assert.InRange(counted, (ulong)(Instructions - 100), (ulong)Instructions);
+        Assert.InRange(counted, (ulong)(Instructions - 500), (ulong)Instructions);
     }
 
     [Fact]

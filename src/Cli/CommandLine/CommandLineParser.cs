@@ -37,6 +37,8 @@ internal abstract record Request
 /// <summary>Turns arguments into a <see cref="Request"/>, or into one line that says what is wrong with them.</summary>
 internal static class CommandLineParser
 {
+    private const string Description = "Bunraku, a virtual machine monitor: runs unmodified operating systems on a processor written in C#.";
+
     /// <exception cref="UsageException">Wrong usage; the message is one line.</exception>
     public static Request Parse(IReadOnlyList<string> args)
     {
@@ -45,7 +47,12 @@ internal static class CommandLineParser
         IReadOnlyList<string>? command = dashes < 0 ? null : [.. args.Skip(dashes + 1)];
         string[] own = [.. dashes < 0 ? args : args.Take(dashes)];
 
+        // What is started most often is not worth the library, which takes longer for it than a guest for a small command.
+        if (own is [RunCommand.Word] && command is { Count: > 0 }) return new Request.Run(RunCommand.WithDefaults(command));
+
+        var configuration = new ParserConfiguration { EnablePosixBundling = false, ResponseFileTokenReplacer = null };
         var run = new RunCommand();
+        if (own is [RunCommand.Word, ..]) return ParseRun(run, own, command, configuration);
         var engines = new Command("engines", "Say which engines can run here, and why the others cannot");
         var lab = new LabCommand();
         var image = new ImageCommand();
@@ -54,12 +61,11 @@ internal static class CommandLineParser
         var control = new ControlCommands();
         var words = new Argument<string[]>("COMMAND") { Arity = ArgumentArity.ZeroOrMore, Description = "a command; without one, what there is" };
         var help = new Command("help", "Explain a command") { words };
-        var root = new RootCommand("Bunraku, a virtual machine monitor: runs unmodified operating systems on a processor written in C#.")
+        var root = new RootCommand(Description)
         {
             run, restore, engines, image, cache, control.List, control.Stop, control.Kill, control.Monitor, control.Migrate, control.Receive, lab, help
         };
         words.CompletionSources.Add([.. root.Subcommands.Select(c => c.Name)]);
-        var configuration = new ParserConfiguration { EnablePosixBundling = false, ResponseFileTokenReplacer = null };
         ParseResult parsed = root.Parse(own, configuration);
         if (root.Directives.OfType<SuggestDirective>().Select(parsed.GetResult).FirstOrDefault(r => r is not null) is { } suggest)
         {
@@ -77,9 +83,7 @@ internal static class CommandLineParser
         if (asked == root)
             throw new UsageException($"a command is missing: {string.Join(", ", root.Subcommands.Select(c => c.Name))}; 'bunraku help' explains them");
         if (parsed.Errors.Count > 0) throw new UsageException(OneLine(parsed.Errors[0]));
-        if (asked == run)
-            return run.AsksForCpus(parsed) ? new Request.CpuModels() : run.AsksForEngines(parsed) ? new Request.Engines()
-            : new Request.Run(run.Read(parsed, command));
+        if (asked == run) return Asked(run, parsed, command);
         if (asked == restore) return new Request.Run(restore.Read(parsed, command));
         if (asked == control.Monitor) return new Request.Control(control.ReadMonitor(parsed, command));
         if (command is not null) throw new UsageException("a command behind -- goes with 'run', 'restore' and 'monitor'");
@@ -91,6 +95,20 @@ internal static class CommandLineParser
         return lab.AsksForCpus(parsed) ? new Request.CpuModels() : lab.AsksForEngines(parsed) ? new Request.Engines()
             : new Request.PopekGoldberg(lab.Read(parsed));
     }
+
+    /// <summary>The same for 'run', without the other commands and their options, which take longer to be made than this one to be parsed.</summary>
+    private static Request ParseRun(RunCommand run, string[] args, IReadOnlyList<string>? command, ParserConfiguration configuration)
+    {
+        var root = new RootCommand(Description) { run };
+        ParseResult parsed = root.Parse(args, configuration);
+        if (parsed.Action is HelpAction) return new Request.Help(run, run.Name);
+        RejectUnknown(parsed, root, args);
+        if (parsed.Errors.Count > 0) throw new UsageException(OneLine(parsed.Errors[0]));
+        return Asked(run, parsed, command);
+    }
+
+    private static Request Asked(RunCommand run, ParseResult parsed, IReadOnlyList<string>? command) =>
+        run.AsksForCpus(parsed) ? new Request.CpuModels() : run.AsksForEngines(parsed) ? new Request.Engines() : new Request.Run(run.Read(parsed, command));
 
     private static Request.Help HelpFor(RootCommand root, string[] words)
     {

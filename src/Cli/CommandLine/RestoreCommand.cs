@@ -5,6 +5,9 @@ namespace Bunraku.Cli.CommandLine;
 /// <summary>The options of <c>bunraku restore</c>: what is the host's choice; the rest is in the snapshot.</summary>
 internal sealed class RestoreCommand : Command
 {
+    /// <summary>The command's own name.</summary>
+    public const string Word = "restore";
+
     private readonly Argument<string?> _file = new("FILE") { Arity = ArgumentArity.ZeroOrOne, Description = "the snapshot" };
     private readonly Option<string?> _engine = SharedOptions.Engine();
     private readonly Option<MemoryBacking?> _backing =
@@ -15,7 +18,7 @@ internal sealed class RestoreCommand : Command
     private readonly Option<string?> _saveTo = SharedOptions.SaveTo();
     private readonly Option<bool> _stats = SharedOptions.Stats();
 
-    public RestoreCommand() : base("restore", "Go on with a VM that was saved, or run one COMMAND in one that waits for it (after --)")
+    public RestoreCommand() : base(Word, "Go on with a VM that was saved, or run one COMMAND in one that waits for it (after --)")
     {
         Arguments.Add(_file);
         foreach (Option option in (Option[])[_engine, _backing, _serial, _timeout, _saveTo, _stats]) Options.Add(option);

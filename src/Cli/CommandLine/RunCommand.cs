@@ -10,6 +10,9 @@ namespace Bunraku.Cli.CommandLine;
 /// <summary>The options of <c>bunraku run</c> and how they become <see cref="RunOptions"/>.</summary>
 internal sealed class RunCommand : Command
 {
+    /// <summary>The command's own name.</summary>
+    public const string Word = "run";
+
     /// <summary>The value that lists what an option can have.</summary>
     public const string HelpWord = "help";
 
@@ -115,7 +118,7 @@ internal sealed class RunCommand : Command
 
     private readonly Option<bool> _perfMap = SingleValue.Flag("--perf-map", "write /tmp/perf-PID.map, by which Linux's perf names translated code");
 
-    public RunCommand() : base("run", "Boot a guest, or run one COMMAND inside it (after --)")
+    public RunCommand() : base(Word, "Boot a guest, or run one COMMAND inside it (after --)")
     {
         _guest.CompletionSources.Add([.. GuestImage.Names]);
         Arguments.Add(_guest);
@@ -130,6 +133,9 @@ internal sealed class RunCommand : Command
 
     /// <summary>The engines are asked for, not a run.</summary>
     public bool AsksForEngines(ParseResult parsed) => parsed.GetValue(_engine) == HelpWord;
+
+    /// <summary>What <see cref="Read"/> makes of no options at all.</summary>
+    public static RunOptions WithDefaults(IReadOnlyList<string> command) => new() { Command = command, KeepBooted = true };
 
     /// <param name="command">What stood behind <c>--</c>, or null.</param>
     /// <exception cref="UsageException">Options that do not go together.</exception>

@@ -60,7 +60,7 @@ public static class StateSerializer
         }
         try
         {
-            return JsonSerializer.Deserialize(saved.Data.Span, part.StateType, s_options) ?? throw new StateFormatException($"{saved.Id}: its state is empty");
+            return RecordReader.Read(saved.Data.Span, part.StateType);
         }
         catch (JsonException e)
         {

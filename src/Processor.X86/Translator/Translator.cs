@@ -15,7 +15,13 @@ internal sealed unsafe class Translator : IDisposable
     private readonly LinearMirror _mirror;
     private readonly TranslatedRunner _runner;
     private readonly TranslatorReport _report;
-    private readonly int _threshold;
+    /// <summary>
+    /// Instructions at the beginning, in which almost all code is new and little of it is executed often: a guest that was restored for one short command has
+    /// come to its end by then.
+    /// </summary>
+    private const ulong Youth = 6_000_000;
+
+    private readonly int _threshold, _youngThreshold;
     private HotBlocks? _hot; // what was given up; null: nothing ever was
     private TranslationLink* _openLink; // through which translated code was left last; tied when its target is entered next
 
@@ -28,6 +34,7 @@ internal sealed unsafe class Translator : IDisposable
         if (StateOffsets.Fxsave % 64 != 0 || StateOffsets.XsaveHeader != StateOffsets.Fxsave + 512)
             throw new InvalidOperationException($"the XSAVE area lies at {StateOffsets.Fxsave}");
         _threshold = threshold;
+        _youngThreshold = threshold < TranslatorEngine.DefaultThreshold ? threshold : 16 * threshold; // a low one is for tests
         _store = new TranslationStore(p.State, sizes);
         _blocks = new BlockTranslator(_store, p.State, p.Model, p.Clock.Scale);
         _mirror = new LinearMirror(p.Memory.Backing, () => FirstLevel!.Drop());
@@ -90,7 +97,7 @@ internal sealed unsafe class Translator : IDisposable
     /// <summary>The block is entered once more.</summary>
     public Insn* CountEntry(ProcessorState* s, Insn* i)
     {
-        if (++i->Imm < _threshold || p.Following.IsFollowing) return i + 1;
+        if (++i->Imm < _threshold || p.Following.IsFollowing || i->Imm < _youngThreshold && s->Retired < Youth) return i + 1;
         Translate(s, i);
         return i->Extra != 0 ? EnterTranslation(s, i) : i + 1;
     }

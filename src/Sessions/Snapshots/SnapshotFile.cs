@@ -100,7 +100,7 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
         SnapshotManifest manifest;
         try
         {
-            manifest = JsonSerializer.Deserialize(tail.AsSpan(stateLength), SnapshotJson.Default.SnapshotManifest) ?? throw new JsonException("it is empty");
+            manifest = (SnapshotManifest)RecordReader.Read(tail.AsSpan(stateLength), typeof(SnapshotManifest));
         }
         catch (JsonException e)
         {

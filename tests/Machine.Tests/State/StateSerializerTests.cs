@@ -36,6 +36,31 @@ public sealed class StateSerializerTests
     [Fact]
     public void An_unknown_member_is_not_skipped() => Assert.Contains("Colour", Refused(s => s.Replace("\"Port61\":0,", "\"Port61\":0,\"Colour\":1,")));
 
+    [Theory]
+    [InlineData("\"Port61\":0,\"Port61\":0", "Port61 is there twice")]
+    [InlineData("\"Port61\":null", "Port61 is null")]
+    [InlineData("\"Port61\":256", "Port61 is no Byte")]
+    [InlineData("\"Port61\":-1", "Port61 is no Byte")]
+    [InlineData("\"Port61\":1.5", "Port61 is no Byte")]
+    [InlineData("\"Port61\":\"0\"", "Port61 is no Byte")]
+    [InlineData("\"port61\":0", "it has a member 'port61', which is not known")]
+    [InlineData("\"a\\nb\":0", "it has a member 'a\\nb', which is not known")]
+    public void A_member_is_of_its_type_and_there_once(string written, string message) =>
+        Assert.Equal("pit: its state is damaged: " + message, Refused(s => s.Replace("\"Port61\":0", written)));
+
+    [Theory]
+    [InlineData("null", "it is null")]
+    [InlineData("[]", "it is no PitState")]
+    public void A_record_is_one(string written, string message) => Assert.Equal("pit: its state is damaged: " + message, Refused(_ => written));
+
+    [Fact]
+    public void Nothing_follows_a_record() => Assert.StartsWith("pit: its state is damaged:", Refused(s => s + "{}"));
+
+    [Fact]
+    public void Null_is_no_record_among_several() =>
+        Assert.Equal("pit: its state is damaged: one of Channels is null",
+            Refused(s => "{\"Channels\":[null]," + s[s.IndexOf("\"Edge\"", StringComparison.Ordinal)..]));
+
     [Fact]
     public void A_number_out_of_its_range_is_no_index() =>
         Assert.Equal("pit: state.Mode is 9, not 0 to 5", Refused(s => s.Replace("\"Mode\":0", "\"Mode\":9")));
