@@ -71,6 +71,17 @@ public static unsafe class HostScheduling
         Check(Libc.Madvise(memory.Pointer, (nuint)memory.Length, Libc.AdvicePopulateWrite));
     }
 
+    /// <summary>Nanoseconds that a processor of the host has spent on the calling thread so far.</summary>
+    public static long OwnProcessorTime
+    {
+        get
+        {
+            const int ownThread = 3; // CLOCK_THREAD_CPUTIME_ID
+            Libc.TimeSpec time;
+            return Libc.ClockGetTime(ownThread, &time) == 0 ? time.Seconds * 1_000_000_000 + time.Nanoseconds : 0;
+        }
+    }
+
     /// <summary>The kernel's number of the calling thread.</summary>
     public static int CurrentThread => Libc.Gettid();
 

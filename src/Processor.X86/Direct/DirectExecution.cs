@@ -265,8 +265,8 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
     /// <param name="interrupted">With <see cref="TracedStop.Ended"/>: nothing ran, since somebody wants attention.</param>
     private TracedStop RunHelper(out TracedRegisters registers, out bool interrupted)
     {
-        long begin = Stopwatch.GetTimestamp();
         ShadowSpace space = _current!;
+        long begin = HostScheduling.OwnProcessorTime, spent = space.Helper.Process.ProcessorTime;
         TracedProcess process = space.Helper.Process;
         registers = default;
         interrupted = false;
@@ -285,15 +285,15 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
         }
         Counters.Entries++;
         _lease.Hold(process, ref space.Helper.Placed);
-        long entered = Stopwatch.GetTimestamp();
+        long before = process.ProcessorTime;
         TracedStop stop = process.Run();
-        long left = Stopwatch.GetTimestamp();
         Volatile.Write(ref _inside, null);
         // Nobody counts there; but what was to happen at the next instruction is over.
         p.State->Retired++;
         if (stop != TracedStop.Ended && _registers.TryGet(process, stop == TracedStop.SystemCall, out registers))
         {
-            _policy.Count(Stopwatch.GetTimestamp() - begin, left - entered);
+            long now = process.ProcessorTime;
+            _policy.Count(HostScheduling.OwnProcessorTime - begin + now - spent, now - before);
             return stop;
         }
         // What the program has done since it was entered is lost.

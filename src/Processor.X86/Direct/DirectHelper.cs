@@ -1,5 +1,4 @@
 using System.ComponentModel;
-using System.Diagnostics;
 using System.Runtime.InteropServices;
 using Bunraku.Engines;
 using Bunraku.Platform;
@@ -207,7 +206,7 @@ internal sealed unsafe class DirectHelper : IDisposable
     }
 
     /// <summary>Does all that an entry does, up to a system call in the routines that is not carried out. False: the process is gone.</summary>
-    /// <param name="inside">What switching took, in ticks of <see cref="Stopwatch"/>.</param>
+    /// <param name="inside">What switching took of the helper's processor time, in nanoseconds.</param>
     public bool TryEnterForNothing(out long inside)
     {
         TracedRegisters r;
@@ -226,9 +225,9 @@ internal sealed unsafe class DirectHelper : IDisposable
         TracedStop stop;
         do
         {
-            long begin = Stopwatch.GetTimestamp();
+            long before = _process.ProcessorTime;
             stop = _process.Run();
-            inside = Stopwatch.GetTimestamp() - begin;
+            inside = _process.ProcessorTime - before;
         }
         while (stop == TracedStop.Signal && _process.WasInterrupted);
         return stop;

@@ -3,8 +3,8 @@ using System.Diagnostics;
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// Which programs run directly. Each has an account, in time: what it computes in a helper is earned, since translated it would have taken about twice as
-/// long; what it costs to enter, to leave and to map pages is paid; and of the time that passes a small part is given to it, so that it can try. A program
+/// Which programs run directly. Each has an account, in time: what it computes in a helper is earned twice, since translated it would have taken about three
+/// times as long; what it costs to enter, to leave and to map pages is paid; and of the time that passes a small part is given to it, so that it can try. A program
 /// runs directly while there is something in its account: so nothing that a guest does gets slower by more than that part, whatever it is. What has an
 /// account is a thread, known by its page tables and its FS base, which is where systems keep what belongs to a thread: of the threads of one program some
 /// may compute and others call the kernel all the time.
@@ -12,10 +12,10 @@ namespace Bunraku.Processor.X86;
 /// <param name="always">Every program always, for tests.</param>
 internal sealed class DirectPolicy(bool always)
 {
-    /// <summary>One part in so many of the time that passes is given to a program: 2 %.</summary>
-    private const long Given = 50;
-    /// <summary>And to one that the last time only ran out of pages that were not mapped yet: 12.5 %.</summary>
-    private const long GivenToPromising = 8;
+    /// <summary>One part in so many of the time that passes is given to a thread: 1 %.</summary>
+    private const long Given = 100;
+    /// <summary>And to one that the last time only ran out of pages that were not mapped yet: 6 %.</summary>
+    private const long GivenToPromising = 16;
     /// <summary>More threads than this are forgotten.</summary>
     private const int MostRecords = 1024;
 
@@ -41,8 +41,8 @@ internal sealed class DirectPolicy(bool always)
     private ulong _root;
     private long _seen; // when a program was looked at last
 
-    /// <summary>What switching to a helper and back costs by itself, in ticks of <see cref="Stopwatch"/>, as measured when one was started.</summary>
-    public long SwitchCost { get; set; } = Stopwatch.Frequency / 100_000; // 10 µs
+    /// <summary>What switching costs of the helper's processor time, in nanoseconds, as measured when one was started.</summary>
+    public long SwitchCost { get; set; } = 5000;
 
     /// <summary>The kernel returns to a thread, which may run directly.</summary>
     /// <param name="root">Address of its page tables.</param>
@@ -97,15 +97,17 @@ internal sealed class DirectPolicy(bool always)
     public bool IsWorthwhile(ulong root) => always || _worthwhile.Contains(root);
 
     /// <summary>The thread ran in the helper.</summary>
-    /// <param name="total">What it took, in ticks of <see cref="Stopwatch"/>, with everything that belongs to it.</param>
-    /// <param name="inside">The part of it from letting the helper go on to its stop.</param>
+    /// <param name="total">Processor time of both, in nanoseconds: waiting for a processor of the host is no gain, and no cost.</param>
+    /// <param name="inside">The helper's part, from letting it go on to its stop.</param>
     public void Count(long total, long inside)
     {
         long computed = Math.Max(inside - SwitchCost, 0), paid = total - computed;
         // Caches are cold afterwards, on both sides.
-        _current.Account = Math.Clamp(_current.Account + computed - paid - paid / 4, s_least, s_most);
+        _current.Account = Math.Clamp(_current.Account + ToTicks(2 * computed - paid - paid / 4), s_least, s_most);
         _seen = Stopwatch.GetTimestamp();
     }
+
+    private static long ToTicks(long nanoseconds) => (long)(nanoseconds * (Stopwatch.Frequency / 1e9));
 
     /// <summary>The thread may be entered once more.</summary>
     public bool MayGoOn => always || _current.Account > 0;
