@@ -128,6 +128,6 @@ internal static class ProbeCatalog
 /// <summary>Indexes of model-specific registers. AMD APM vol. 2, appendix "MSR Cross-Reference".</summary>
 internal static class Msr
 {
-    public const uint Tsc = 0x10, Efer = 0xC000_0080, Star = 0xC000_0081, Lstar = 0xC000_0082, FsBase = 0xC000_0100, GsBase = 0xC000_0101,
+    public const uint Tsc = 0x10, Efer = 0xC000_0080, Star = 0xC000_0081, Lstar = 0xC000_0082, Fmask = 0xC000_0084, FsBase = 0xC000_0100, GsBase = 0xC000_0101,
         KernelGsBase = 0xC000_0102, TscAux = 0xC000_0103;
 }
