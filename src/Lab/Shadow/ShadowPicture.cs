@@ -18,7 +18,8 @@ public static class ShadowPicture
             new XAttribute("height", N(height)), new XAttribute("font-family", "sans-serif"), new XAttribute("font-size", "12"),
             new XElement(s_svg + "title", "A program's page table and its shadow, step by step"),
             new XElement(s_svg + "rect", new XAttribute("width", "100%"), new XAttribute("height", "100%"), new XAttribute("fill", "white")),
-            Text(Left, 24, "the guest's page table", "start", "#222222", 15), Text(right, 24, "its shadow, which the host's processor walks", "start", "#222222", 15),
+            Text(Left, 24, "the guest's page table", "start", "#222222", 15),
+            Text(right, 24, "its shadow, which the host's processor walks", "start", "#222222", 15),
             Text(Left, 42, "frame, and flags of the entry", "start", "#666666", 11),
             Text(right, 42, "r, w, x; ! guarded; refused: stays translated; framed: changed", "start", "#666666", 11));
         for (int n = 0; n < pages; n++)

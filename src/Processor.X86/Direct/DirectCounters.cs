@@ -5,7 +5,8 @@ namespace Bunraku.Processor.X86;
 /// <summary>What direct execution of one vCPU has done. Written by its thread, read by any.</summary>
 internal sealed class DirectCounters
 {
-    public ulong HelpersStarted, Entries, SystemCalls, Faults, Traps, Interruptions, Guarded, Fills, PagesRefused, Stretches, Unsuitable, PagesMapped, PagesDropped;
+    public ulong HelpersStarted, Entries, SystemCalls, Faults, Traps, Interruptions, Guarded, Fills, PagesRefused, Stretches, Unsuitable;
+    public ulong PagesMapped, PagesDropped;
 
     public IEnumerable<EngineCount> All =>
     [
