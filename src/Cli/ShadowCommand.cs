@@ -9,11 +9,14 @@ internal static class ShadowCommand
 {
     /// <exception cref="CannotStartException">Programs cannot run directly on this host, or a file cannot be made.</exception>
     /// <exception cref="CannotWriteException">The result cannot be written.</exception>
-    public static int Run(ShadowOptions options, TextWriter output)
+    public static int Run(ShadowOptions options, TextWriter output) => Run(options, TranslatorEngine.WhyNotDirect, output);
+
+    /// <param name="whyNot">Says why programs cannot run directly; null: they can.</param>
+    internal static int Run(ShadowOptions options, Func<string?> whyNot, TextWriter output)
     {
         using ReportFile? json = options.Json is { } path ? new ReportFile(path, "--json") : null;
         using ReportFile? picture = options.Picture is { } drawn ? new ReportFile(drawn, "--picture") : null;
-        if (TranslatorEngine.WhyNotDirect() is { } reason) throw new CannotStartException("programs cannot run directly on this host: " + reason);
+        if (whyNot() is { } reason) throw new CannotStartException("programs cannot run directly on this host: " + reason);
         ShadowReport report;
         try
         {

@@ -140,6 +140,14 @@ public sealed class ShadowTests(ShadowFixture fixture) : IClassFixture<ShadowFix
     }
 
     [Fact]
+    public void Where_programs_cannot_run_directly_the_command_says_why()
+    {
+        const string reason = "RDTSC cannot be made to trap";
+        var e = Assert.Throws<CannotStartException>(() => ShadowCommand.Run(new ShadowOptions(null, null), () => reason, TextWriter.Null));
+        Assert.Equal("programs cannot run directly on this host: " + reason, e.Message);
+    }
+
+    [Fact]
     public void Options_are_read_and_files_made_before_anything_runs()
     {
         ShadowOptions options = Assert.IsType<Request.Shadow>(CommandLineParser.Parse(["lab", "shadow", "--json", "a", "--picture", "b"])).Options;
