@@ -1,5 +1,6 @@
 using Bunraku.Cli.CommandLine;
 using Bunraku.Lab.PopekGoldberg;
+using Bunraku.Processor.X86;
 
 namespace Bunraku.Cli;
 
@@ -31,7 +32,7 @@ internal static class PopekGoldbergCommand
         {
             // The last one is preferred by nobody: the interpreter, the reference for the others.
             IX86Engine reference = known.Last(e => e.Probe().Available);
-            report = Experiment.Run(engines, reference, model, progress is null ? null : progress.Show);
+            report = Experiment.Run(engines, reference, model, progress is null ? null : progress.Show, DirectSubject());
         }
         catch (InvalidOperationException e)
         {
@@ -42,6 +43,9 @@ internal static class PopekGoldbergCommand
         json?.Write(report.ToJson());
         return ExitStatus.Success;
     }
+
+    private static DirectSubject DirectSubject() => TranslatorEngine.WhyNotDirect() is { } reason ? new DirectSubject(null, reason)
+        : new DirectSubject(new TranslatorEngine(threshold: 1) { Direct = DirectUse.Always }, null);
 
     private static IX86Engine[] Select(IReadOnlyList<string> names, IReadOnlyList<IX86Engine> known)
     {

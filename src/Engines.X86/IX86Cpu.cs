@@ -72,6 +72,9 @@ public interface IX86Cpu : IVirtualCpu, IStateful<CpuState>
     /// <summary>What the TLB holds, in no order; null: the engine cannot tell. Between exits.</summary>
     IReadOnlyList<TlbMapping>? ReadTlb() => null;
 
+    /// <summary>What shadows of the guest's page tables hold, one for each address space that has one; null: the engine has none. Between exits.</summary>
+    IReadOnlyList<ShadowTable>? ReadShadows() => null;
+
     /// <summary>
     /// Copies the architectural state out, complete. Allowed between exits; an answer that the last exit waits for must have been given. An instruction that
     /// has such an answer is half done (<see cref="CpuState.HalfDone"/>, <see cref="CpuState.MmioValues"/>). An engine that cannot tell what it has of those,

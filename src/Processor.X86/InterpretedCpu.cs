@@ -84,6 +84,8 @@ internal sealed class InterpretedCpu(int index, Processor processor) : IFollowin
 
     public IReadOnlyList<TlbMapping> ReadTlb() => processor.Tlb.Read();
 
+    public IReadOnlyList<ShadowTable>? ReadShadows() => processor.Direct?.Read();
+
     public bool ObserveCode(IHostCodeObserver observer) => processor.ObserveCode(observer);
 
     public void ObserveMemoryWish(Action wish)

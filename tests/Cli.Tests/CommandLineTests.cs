@@ -219,6 +219,7 @@ public class CommandLineTests
     [InlineData("lab", "help", "lab")]
     [InlineData("lab popek-goldberg", "help", "lab", "popek-goldberg")]
     [InlineData("lab popek-goldberg", "lab", "popek-goldberg", "--help")]
+    [InlineData("lab shadow", "lab", "shadow", "--help")]
     [InlineData("help", "help", "help")]
     public void HelpIsNoError(string path, params string[] args) => Assert.Equal(path, Assert.IsType<Request.Help>(CommandLineParser.Parse(args)).Path);
 
@@ -243,7 +244,7 @@ public class CommandLineTests
     /// <summary>Every help text at a width; the commands are those that the texts name.</summary>
     private static IEnumerable<string> HelpTexts(int width)
     {
-        foreach (string[] path in (string[][])[[], ["run"], ["engines"], ["lab"], ["lab", "popek-goldberg"], ["help"],
+        foreach (string[] path in (string[][])[[], ["run"], ["engines"], ["lab"], ["lab", "popek-goldberg"], ["lab", "shadow"], ["help"],
             ["image"], ["image", "create"], ["image", "snapshot"]])
         {
             var help = Assert.IsType<Request.Help>(CommandLineParser.Parse(["help", .. path]));

@@ -20,6 +20,8 @@ internal abstract record Request
 
     internal sealed record PopekGoldberg(LabOptions Options) : Request;
 
+    internal sealed record Shadow(ShadowOptions Options) : Request;
+
     /// <summary>The help of one command.</summary>
     /// <param name="Path">Its name behind the program's; empty for the program.</param>
     internal sealed record Help(Command Command, string Path) : Request;
@@ -92,6 +94,7 @@ internal static class CommandLineParser
         if (control.Has(asked)) return new Request.Control(control.Read(parsed));
         if (asked == engines) return new Request.Engines();
         if (image.Subcommands.Contains(asked)) return new Request.Image(image.Read(parsed));
+        if (asked == lab.Shadow) return new Request.Shadow(lab.ReadShadow(parsed));
         return lab.AsksForCpus(parsed) ? new Request.CpuModels() : lab.AsksForEngines(parsed) ? new Request.Engines()
             : new Request.PopekGoldberg(lab.Read(parsed));
     }

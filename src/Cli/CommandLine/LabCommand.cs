@@ -8,6 +8,11 @@ namespace Bunraku.Cli.CommandLine;
 /// <param name="Engines">Engines to try; empty: every one that can run here.</param>
 internal sealed record LabOptions(string? Json, IReadOnlyList<string> Engines, string? Cpu);
 
+/// <summary>What <c>bunraku lab shadow</c> is asked for.</summary>
+/// <param name="Json">File for the result as JSON, or null.</param>
+/// <param name="Picture">File for the result as SVG, or null.</param>
+internal sealed record ShadowOptions(string? Json, string? Picture);
+
 /// <summary><c>bunraku lab</c>: experiments.</summary>
 internal sealed class LabCommand : Command
 {
@@ -24,6 +29,8 @@ internal sealed class LabCommand : Command
         SingleValue.Text("--cpu", "MODEL[,+FEATURE,-FEATURE]", "the processor that the guests see; help lists models and features",
         [.. CpuModels.All.Select(m => m.Name), RunCommand.HelpWord]);
 
+    private readonly Option<string?> _picture = SingleValue.Text("--picture", "FILE", "draw the result as SVG");
+
     public LabCommand() : base("lab", "Experiments")
     {
         PopekGoldberg =
@@ -31,7 +38,11 @@ internal sealed class LabCommand : Command
             "Execute every sensitive instruction on this host's processor and on the engines, and say which of them trap") { _json, _engines, _cpu };
         _engines.CompletionSources.Add([.. KnownEngines.Techniques.Select(e => e.Name)]);
         Subcommands.Add(PopekGoldberg);
+        Shadow = new Command("shadow", "Show a program's page table and the shadow of it that direct execution makes, step by step") { _json, _picture };
+        Subcommands.Add(Shadow);
     }
+
+    public Command Shadow { get; }
 
     public Command PopekGoldberg { get; }
 
@@ -42,4 +53,6 @@ internal sealed class LabCommand : Command
     public bool AsksForEngines(ParseResult parsed) => parsed.GetValue(_engines) is [RunCommand.HelpWord];
 
     public LabOptions Read(ParseResult parsed) => new(parsed.GetValue(_json), parsed.GetValue(_engines) ?? [], parsed.GetValue(_cpu));
+
+    public ShadowOptions ReadShadow(ParseResult parsed) => new(parsed.GetValue(_json), parsed.GetValue(_picture));
 }

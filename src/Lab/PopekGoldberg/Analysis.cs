@@ -185,6 +185,9 @@ internal static class Analysis
     private static readonly string[] s_registers =
         ["RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", "R8", "R9", "R10", "R11", "R12", "R13", "R14", "R15"];
 
+    /// <summary>RAX and the others, by their numbers.</summary>
+    public static string RegisterName(int number) => s_registers[number];
+
     /// <summary>Parts of the result that are not the same in both machine states, named after the system state that has just these values.</summary>
     private static List<Leak> Leaks(Executions x, int level)
     {

@@ -10,9 +10,11 @@ public static class Experiment
     /// <param name="engines">Engines that can run here.</param>
     /// <param name="reference">The engine on whose guests it is observed what the host's instructions do at level 0; one of them or another.</param>
     /// <param name="model">CPU model of the guests. UMIP is switched where it has it.</param>
+    /// <param name="direct">What of programs that run directly on the host's processor; null: nothing.</param>
     /// <param name="progress">Told what is being done, for each instruction anew; an engine may take a minute.</param>
     /// <exception cref="InvalidOperationException">The host forbids executable memory; the message is one line.</exception>
-    public static ExperimentReport Run(IReadOnlyList<IX86Engine> engines, IX86Engine reference, CpuModel model, Action<string>? progress = null)
+    public static ExperimentReport Run(IReadOnlyList<IX86Engine> engines, IX86Engine reference, CpuModel model, Action<string>? progress = null,
+        DirectSubject? direct = null)
     {
         IReadOnlyList<Probe> probes = ProbeCatalog.All;
         var processors = new List<ProcessorReport>();
@@ -39,7 +41,10 @@ public static class Experiment
             throw new InvalidOperationException($"the host's processor cannot be tried: {e.Message}; the system must allow a process executable memory "
                 + "of its own", e);
         }
-        return new ExperimentReport(DateTime.UtcNow, name, model.Name, processors);
+        return new ExperimentReport(DateTime.UtcNow, name, model.Name, processors)
+        {
+            Direct = direct is null ? null : DirectAnalysis.Run(direct, reference, model, [.. probes.Where(p => known.Escaping.Contains(p.Name))]),
+        };
 
         Action<int>? Step(IX86Engine engine, bool umip) =>
             progress is null ? null : done => progress($"{engine.Name}{(umip ? " with UMIP" : "")}: {done} of {probes.Count} instructions");

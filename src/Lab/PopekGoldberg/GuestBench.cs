@@ -146,9 +146,8 @@ internal sealed class GuestBench : IDisposable
     private Observation AtHandler(int vector, ProbeInput input, Dictionary<string, ulong> before, ulong flagsBefore, List<ObservedExit> exits)
     {
         // Intel SDM vol. 3A, "64-Bit Mode Stack Frame".
-        bool hasError = vector is 8 or 10 or 11 or 12 or 13 or 14 or 17 or 21;
         ulong at = _state.Gpr[(int)Gp.Rsp];
-        uint? error = hasError ? (uint)Read(ref at) : null;
+        uint? error = PushesError(vector) ? (uint)Read(ref at) : null;
         ulong rip = Read(ref at);
         ushort cs = (ushort)Read(ref at);
         ulong flags = Read(ref at), rsp = Read(ref at);
@@ -164,6 +163,9 @@ internal sealed class GuestBench : IDisposable
             return value;
         }
     }
+
+    /// <summary>The exception has an error code.</summary>
+    public static bool PushesError(int vector) => vector is 8 or 10 or 11 or 12 or 13 or 14 or 17 or 21;
 
     private Observation Result(Outcome outcome, int? vector, uint? error, ulong flags, ushort cs, ushort ss, ProbeInput input, Dictionary<string, ulong> before,
         ulong flagsBefore, List<ObservedExit> exits)

@@ -103,6 +103,40 @@ internal static class ProbeCatalog
         Control,
     ];
 
+    /// <summary>
+    /// Instructions that direct execution has to keep from showing the host, beside those that the experiment finds sensitive and not privileged. Their areas
+    /// reach beyond the scratch memory of the other places.
+    /// </summary>
+    public static IReadOnlyList<Probe> DirectToo { get; } =
+    [
+#pragma warning disable IDE0055
+        new("XSAVE",       a => a.xsave(__[rsi]),           i => i[Gp.Rax] = 7),
+        new("FXSAVE",      a => a.fxsave(__[rsi])),
+        new("INT 80h",     a => a.@int(0x80)),
+        .. All.Where(p => p.Name is "VMCALL" or "VMMCALL"),
+        Control,
+#pragma warning restore IDE0055
+    ];
+
+    /// <summary>
+    /// What docs/direct.md says a program could see that looks for it: instructions in the middle of MOV EAX,imm32, behind a jump there; and one that an IRET
+    /// leads to which sets RF, as is done to pass a breakpoint.
+    /// </summary>
+    public static IReadOnlyList<Probe> DirectLeaks { get; } =
+    [
+#pragma warning disable IDE0055
+        new("SGDT hidden",  a => a.db(0xEB, 1, 0xB8, 0x0F, 0x01, 0x06, 0x90)),
+        new("INT80 hidden", a => a.db(0xEB, 1, 0xB8, 0xCD, 0x80, 0x90, 0x90), i => i[Gp.Rax] = 0x1234_5678_0000_0000),
+        new("CPUID by RF",  a => { a.iretq(); a.cpuid(); }, i =>
+        {
+            i[Gp.Rax] = 1;
+            i.Stacked(i.After - CpuidLength, i.Code, ResumeFlag | ProbeInput.FlagsWithoutIf, i[Gp.Rsp], i.Stack);
+        }),
+#pragma warning restore IDE0055
+    ];
+
+    private const ulong CpuidLength = 2, ResumeFlag = 0x1_0000;
+
     /// <summary>A pseudo-descriptor.</summary>
     private static void Table(ProbeInput i, ushort limit, ulong start)
     {
@@ -128,6 +162,6 @@ internal static class ProbeCatalog
 /// <summary>Indexes of model-specific registers. AMD APM vol. 2, appendix "MSR Cross-Reference".</summary>
 internal static class Msr
 {
-    public const uint Tsc = 0x10, Efer = 0xC000_0080, Star = 0xC000_0081, Lstar = 0xC000_0082, FsBase = 0xC000_0100, GsBase = 0xC000_0101,
+    public const uint Tsc = 0x10, Efer = 0xC000_0080, Star = 0xC000_0081, Lstar = 0xC000_0082, Fmask = 0xC000_0084, FsBase = 0xC000_0100, GsBase = 0xC000_0101,
         KernelGsBase = 0xC000_0102, TscAux = 0xC000_0103;
 }

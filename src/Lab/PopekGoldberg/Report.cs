@@ -8,6 +8,9 @@ namespace Bunraku.Lab.PopekGoldberg;
 /// <param name="Model">CPU model of the guests.</param>
 public sealed record ExperimentReport(DateTime Date, string HostProcessor, string Model, IReadOnlyList<ProcessorReport> Processors)
 {
+    /// <summary>Programs that run directly on the host's processor; null: nobody asked.</summary>
+    public DirectReport? Direct { get; init; }
+
     private static readonly JsonSerializerOptions s_json = new()
     {
         PropertyNamingPolicy = JsonNamingPolicy.CamelCase,
@@ -74,3 +77,33 @@ public sealed record Leak(string What, string Where, int Size, IReadOnlyList<str
 
 /// <summary>One execution in one machine state.</summary>
 public sealed record ExecutionReport(int State, Outcome Outcome, string? Trap, IReadOnlyList<string> Exits, IReadOnlyList<string> Changed, string? Message);
+
+/// <summary>Sensitive instructions in a program that runs directly on the host's processor.</summary>
+/// <param name="WhyNot">Why that does not work here, in one line; null: it does.</param>
+/// <param name="Reference">The engine with whose results they are compared.</param>
+public sealed record DirectReport(string? WhyNot, string Reference, IReadOnlyList<DirectInstruction> Instructions);
+
+/// <summary>One of them.</summary>
+/// <param name="Bytes">Its encoding.</param>
+/// <param name="Difference">What the program saw other than on the reference, in a few words; null: all was equal.</param>
+/// <param name="IsUnsteady">Something is another time by time on the reference, too, and was not compared.</param>
+/// <param name="Counted">What direct execution counted from the first instruction to the last.</param>
+public sealed record DirectInstruction(string Name, string Bytes, DirectWay Way, string? Difference, bool IsUnsteady,
+    IReadOnlyDictionary<string, ulong> Counted);
+
+/// <summary>What became of an instruction on its way through a helper.</summary>
+public enum DirectWay
+{
+    /// <summary>The host's processor executed it, and the program saw what it would have seen in the guest.</summary>
+    Same,
+    /// <summary>The host's processor executed it, and the program saw something else.</summary>
+    Leak,
+    /// <summary>The host's processor trapped, and software executed it.</summary>
+    Traps,
+    /// <summary>The host's processor stopped before it, at a breakpoint, and software executed it.</summary>
+    Guarded,
+    /// <summary>The page with it stayed in software.</summary>
+    Refused,
+    /// <summary>The program did not run directly at all.</summary>
+    Translated,
+}

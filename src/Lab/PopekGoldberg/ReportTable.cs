@@ -42,6 +42,7 @@ public static class ReportTable
         bool Fits(IEnumerable<Column> columns) => columns.Sum(c => c.Width + 1) - 1 <= console.Profile.Width;
         Legend(console, engines);
         Details(console, report, host);
+        if (report.Direct is { } direct) DirectTable.Write(console, direct);
         foreach (ProcessorReport p in report.Processors) WriteVerdict(console, p, report);
     }
 

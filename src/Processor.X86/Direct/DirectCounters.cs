@@ -6,6 +6,7 @@ namespace Bunraku.Processor.X86;
 internal sealed class DirectCounters
 {
     public ulong HelpersStarted, Entries, SystemCalls, Faults, Traps, Interruptions, Guarded, Fills, PagesRefused, Stretches, Unsuitable;
+    public ulong PagesMapped, PagesDropped;
 
     public IEnumerable<EngineCount> All =>
     [
@@ -19,6 +20,8 @@ internal sealed class DirectCounters
         new("direct: left for a guarded place", Guarded),
         new("direct: left for attention", Interruptions),
         new("direct: mappings made", Fills),
+        new("direct: pages mapped", PagesMapped),
+        new("direct: pages dropped", PagesDropped),
         new("direct: pages of code refused", PagesRefused),
     ];
 }

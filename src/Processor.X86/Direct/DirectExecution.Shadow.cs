@@ -202,4 +202,13 @@ internal sealed unsafe partial class DirectExecution
         }
         return false;
     }
+
+    /// <summary>What the shadows hold, for people.</summary>
+    public IReadOnlyList<ShadowTable> Read()
+    {
+        ulong inForce = p.Tlb.SpaceBirth;
+        return [.. _spaces.Where(space => p.Tlb.IsAlive(space.Birth)).Select(space => new ShadowTable(space.Birth, space.Birth == inForce,
+            [.. space.Pages.Select(page => new ShadowMapping(page, space[page].Offset, (ShadowRights)space[page].Rights, space.GuardsOf(page)))],
+            [.. space.RefusedPages]))];
+    }
 }

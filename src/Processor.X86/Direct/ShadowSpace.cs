@@ -102,6 +102,7 @@ internal sealed class ShadowSpace(DirectHelper helper, ulong birth) : IDisposabl
     {
         _refused.Clear();
         if (_entries.Count == 0) return;
+        Counters.PagesDropped += (ulong)_entries.Count;
         _entries.Clear();
         _byOffset.Clear();
         _guardsChanged |= _guards.Count > 0;
@@ -126,6 +127,7 @@ internal sealed class ShadowSpace(DirectHelper helper, ulong birth) : IDisposabl
     public bool Map(ulong page, ulong offset, HelperProtection rights)
     {
         Forget(page);
+        Counters.PagesMapped++;
         _entries[page] = new Entry(offset, rights);
         if (!_byOffset.TryGetValue(offset, out List<ulong>? places)) _byOffset[offset] = places = new List<ulong>(1);
         places.Add(page);
@@ -146,7 +148,9 @@ internal sealed class ShadowSpace(DirectHelper helper, ulong birth) : IDisposabl
     public void Drop(ulong page)
     {
         _refused.Remove(page);
-        if (Forget(page)) helper.Later(HelperImage.Unmap(page, GuestMemory.PageSize));
+        if (!Forget(page)) return;
+        Counters.PagesDropped++;
+        helper.Later(HelperImage.Unmap(page, GuestMemory.PageSize));
     }
 
     /// <summary>A page of the backing memory is nowhere mapped with these rights any more.</summary>
@@ -182,4 +186,13 @@ internal sealed class ShadowSpace(DirectHelper helper, ulong birth) : IDisposabl
     }
 
     public void Dispose() => helper.Dispose();
+
+    /// <summary>Where pages are counted that are mapped, and that are no more.</summary>
+    public required DirectCounters Counters { get; init; }
+
+    /// <summary>The places of a page where the processor has to stop.</summary>
+    public IReadOnlyList<ulong> GuardsOf(ulong page) => _guards.GetValueOrDefault(page) ?? [];
+
+    /// <summary>Pages whose code must not run directly.</summary>
+    public IEnumerable<ulong> RefusedPages => _refused;
 }
