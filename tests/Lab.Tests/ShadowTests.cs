@@ -7,14 +7,6 @@ using Bunraku.Processor.X86;
 
 namespace Bunraku.Lab.Tests;
 
-/// <summary>A test that needs a host on which programs can run directly; elsewhere its reason is shown.</summary>
-public sealed class DirectFactAttribute : FactAttribute
-{
-    internal static readonly string? WhyNot = TranslatorEngine.WhyNotDirect();
-
-    public DirectFactAttribute() => Skip = WhyNot is { } reason ? "programs cannot run directly: " + reason : null;
-}
-
 /// <summary>One run of the experiment, which the tests look at.</summary>
 public sealed class ShadowFixture
 {
