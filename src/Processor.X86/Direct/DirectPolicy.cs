@@ -4,9 +4,9 @@ namespace Bunraku.Processor.X86;
 
 /// <summary>
 /// Which programs run directly. Each has an account, in time: what it computes in a helper is earned twice, since translated it would have taken about three
-/// times as long; what it costs to enter, to leave and to map pages is paid; and of the time that passes a small part is given to it, so that it can try. A program
-/// runs directly while there is something in its account: so nothing that a guest does gets slower by more than that part, whatever it is. What has an
-/// account is a thread, known by its page tables and its FS base, which is where systems keep what belongs to a thread: of the threads of one program some
+/// times as long; what it costs to enter, to leave and to map pages is paid; and of the time that passes a small part is given to it, so that it can try. A
+/// program runs directly while there is something in its account: so nothing that a guest does gets slower by more than that part, whatever it is. What has
+/// an account is a thread, known by its page tables and its FS base, which is where systems keep what belongs to a thread: of the threads of one program some
 /// may compute and others call the kernel all the time.
 /// </summary>
 /// <param name="always">Every program always, for tests.</param>
