@@ -124,7 +124,8 @@ public sealed class GuestStreamTests : IClassFixture<LinuxGuestFiles>
             string error = process.StandardError.ReadToEnd();
             process.WaitForExit();
             Same(input, File.ReadAllBytes(to));
-            Assert.Equal((42, ""), (process.ExitCode, error));
+            // The end of it says why.
+            Assert.True(process.ExitCode == 42 && error.Length == 0, $"status {process.ExitCode}: …{error[^Math.Min(error.Length, 2000)..]}");
         }
         finally
         {

@@ -247,9 +247,14 @@ internal static class InitramfsBuilder
             GuestConsole.CommandOnPorts => "wait $drain\n",
             _ => "stty -F /dev/ttyS1 sane\n",
         };
-        return start + work + end + report + """
+        // A guest that waits is stopped by the host as soon as its status is there. One that goes on says it again: what it said before was lost on the way.
+        string again = options.Waits ? """
+            [ "$ending" ] || { sleep 1; tell "exit $status"; sleep 1; }
+
+            """ : "";
+        return start + work + end + report + $$"""
             [ "$ending" ] || tell "exit $status"
-            exec ${ending:-poweroff} -f
+            {{again}}exec ${ending:-poweroff} -f
 
             """;
     }
