@@ -98,8 +98,8 @@ public sealed class LinuxGuestTests : IClassFixture<LinuxGuestFiles>
         pty.Type("\x01" + "c\x01" + "bh");
         pty.ReadUntil("sysrq: HELP");
         pty.Type("echo l >/proc/sysrq-trigger\r"); // an NMI to every processor, which answers with its stack
-        pty.Type("echo back'-'traced\r");
-        Assert.Equal(2, Regex.Count(pty.ReadUntil("back-traced"), "NMI backtrace for cpu [01]"));
+        // Each prints once, in any order, and on a busy host the second after the shell has its prompt again.
+        for (int cpu = 0; cpu < 2; cpu++) pty.ReadUntil("NMI backtrace for cpu");
         pty.Type("exit\r");
         pty.ReadUntil("Power down");
         process.WaitForExit();
