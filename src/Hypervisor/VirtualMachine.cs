@@ -128,6 +128,10 @@ public abstract partial class VirtualMachine : IDisposable
             {
                 // The host has no room for it: the guest goes on as it is.
             }
+            catch (Exception e)
+            {
+                Fail(e);
+            }
             finally
             {
                 if (!paused) Resume();

@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using System.ComponentModel;
+using System.Runtime.ExceptionServices;
 using System.Runtime.InteropServices;
 using Microsoft.Win32.SafeHandles;
 
@@ -162,7 +163,7 @@ public sealed unsafe class RamBacking : HostMapping
         {
             _ = Libc.Close(descriptor);
             // One piece's failure says enough.
-            if (e is AggregateException { InnerException: IOException inner }) throw inner;
+            if (e is AggregateException { InnerException: { } inner }) ExceptionDispatchInfo.Throw(inner);
             throw;
         }
         _ = Libc.Madvise(Pointer, (nuint)Length, Libc.AdviceHugePage);
