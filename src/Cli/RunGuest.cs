@@ -66,7 +66,6 @@ internal static class RunGuest
                 HostCode = map,
                 Nesting = options.Trace is { Kind: TraceKind.Nested } ? trace : null,
                 RestoreFrom = options.RestoreFrom,
-                // Programs that run directly see the memory from a process of their own.
                 MemoryBacking = options.MemoryBacking,
                 SaveTo = options.SaveTo,
                 Kept = kept,

@@ -9,6 +9,8 @@ public static unsafe class HostScheduling
     /// <summary>Of a set of processors; more than any host has.</summary>
     internal const int MaskBytes = 8192 / 8;
     private const int ThreadCpuClock = 6; // CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED
+    private const int ProcessCpuClock = 2; // CPUCLOCK_SCHED
+    private const int OwnThreadClock = 3; // CLOCK_THREAD_CPUTIME_ID
 
     /// <summary>Numbers of the processors that this process may run on.</summary>
     public static IReadOnlyList<int> AllowedProcessors
@@ -33,16 +35,17 @@ public static unsafe class HostScheduling
     /// <summary>Keeps the calling thread on one processor of the host.</summary>
     public static void Pin(int processor)
     {
-        byte* mask = stackalloc byte[MaskBytes];
-        SetOnly(new Span<byte>(mask, MaskBytes), processor);
-        Check(Libc.SchedSetAffinity(0, MaskBytes, mask));
+        Check(PinThread(0, processor));
     }
 
-    /// <summary>A set of one processor.</summary>
-    internal static void SetOnly(Span<byte> mask, int processor)
+    /// <summary>Keeps a thread on one processor of the host. Not 0: the host refuses.</summary>
+    /// <param name="thread">The kernel's number of it; 0 for the calling one.</param>
+    internal static int PinThread(int thread, int processor)
     {
-        mask.Clear();
+        byte* mask = stackalloc byte[MaskBytes];
+        new Span<byte>(mask, MaskBytes).Clear();
         mask[processor >> 3] = (byte)(1 << (processor & 7));
+        return Libc.SchedSetAffinity(thread, MaskBytes, mask);
     }
 
     /// <summary>The set has this processor and no other.</summary>
@@ -72,25 +75,24 @@ public static unsafe class HostScheduling
     }
 
     /// <summary>Nanoseconds that a processor of the host has spent on the calling thread so far.</summary>
-    public static long OwnProcessorTime
-    {
-        get
-        {
-            const int ownThread = 3; // CLOCK_THREAD_CPUTIME_ID
-            Libc.TimeSpec time;
-            return Libc.ClockGetTime(ownThread, &time) == 0 ? time.Seconds * 1_000_000_000 + time.Nanoseconds : 0;
-        }
-    }
+    public static long OwnProcessorTime => Read(OwnThreadClock);
 
     /// <summary>The kernel's number of the calling thread.</summary>
     public static int CurrentThread => Libc.Gettid();
 
     /// <summary>Nanoseconds that a thread of this process has been on a processor, up to now; 0 when it is gone.</summary>
     /// <param name="thread">The kernel's number of it.</param>
-    public static long ProcessorTime(int thread)
+    public static long ProcessorTime(int thread) => Read(~thread << 3 | ThreadCpuClock);
+
+    /// <summary>Nanoseconds that a process has been on processors, up to now; 0 when it is gone.</summary>
+    /// <param name="process">The kernel's number of it.</param>
+    internal static long ProcessTime(int process) => Read(~process << 3 | ProcessCpuClock);
+
+    /// <summary>Nanoseconds; 0 when there is no such clock.</summary>
+    private static long Read(int clock)
     {
         Libc.TimeSpec time = default;
-        return Libc.ClockGetTime(~thread << 3 | ThreadCpuClock, &time) == 0 ? time.Seconds * 1_000_000_000 + time.Nanoseconds : 0;
+        return Libc.ClockGetTime(clock, &time) == 0 ? time.Seconds * 1_000_000_000 + time.Nanoseconds : 0;
     }
 
     /// <summary>Sleeps; returns early on a signal. See <see cref="Alarm.MakePunctual"/>.</summary>

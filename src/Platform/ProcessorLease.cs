@@ -25,7 +25,7 @@ public sealed unsafe class ProcessorLease(LeasedProcessors leased)
         else if (_processor < 0) Begin(now);
         if (placed == _processor) return;
         placed = _processor;
-        if (placed >= 0) Put(process.Id, placed);
+        if (placed >= 0) _ = HostScheduling.PinThread(process.Id, placed);
         else
         {
             fixed (byte* mask = _mask) _ = Libc.SchedSetAffinity(process.Id, MaskBytes, mask);
@@ -39,7 +39,7 @@ public sealed unsafe class ProcessorLease(LeasedProcessors leased)
         fixed (byte* mask = _mask)
         {
             new Span<byte>(mask, MaskBytes).Clear();
-            if (Libc.SchedGetAffinity(0, MaskBytes, mask) < 0 || !Put(0, here))
+            if (Libc.SchedGetAffinity(0, MaskBytes, mask) < 0 || HostScheduling.PinThread(0, here) != 0)
             {
                 leased.GiveBack(here);
                 return;
@@ -67,13 +67,6 @@ public sealed unsafe class ProcessorLease(LeasedProcessors leased)
     {
         if (_processor >= 0) leased.GiveBack(_processor);
         _processor = -1;
-    }
-
-    private static bool Put(int thread, int processor)
-    {
-        byte* mask = stackalloc byte[MaskBytes];
-        HostScheduling.SetOnly(new Span<byte>(mask, MaskBytes), processor);
-        return Libc.SchedSetAffinity(thread, MaskBytes, mask) == 0;
     }
 }
 

@@ -157,15 +157,7 @@ public sealed unsafe class TracedProcess : IDisposable
     }
 
     /// <summary>Nanoseconds that a processor of the host has spent on it so far; 0 if it is gone.</summary>
-    public long ProcessorTime
-    {
-        get
-        {
-            const int schedulerClock = 2; // CPUCLOCK_SCHED of the process, linux/posix-timers.h
-            Libc.TimeSpec time;
-            return _id != 0 && Libc.ClockGetTime(~_id << 3 | schedulerClock, &time) == 0 ? time.Seconds * 1_000_000_000 + time.Nanoseconds : 0;
-        }
-    }
+    public long ProcessorTime => _id == 0 ? 0 : HostScheduling.ProcessTime(_id);
 
     /// <summary>Most places of <see cref="TrySetBreakpoints"/>.</summary>
     public const int MostBreakpoints = 4;

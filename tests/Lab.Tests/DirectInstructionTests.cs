@@ -81,14 +81,5 @@ public sealed class DirectInstructionTests(ExperimentFixture fixture) : IClassFi
         Assert.Contains("direct execution: NOT RUN (RDTSC cannot be made to trap)", Print(fixture.Report with { Direct = none }));
     }
 
-    private static string[] Print(ExperimentReport report)
-    {
-        var text = new StringWriter { NewLine = "\n" };
-        var console = Consoles.For(text);
-        console.Profile.Width = 80;
-        ReportTable.Write(report, console);
-        string[] lines = text.ToString().Split('\n');
-        Assert.All(lines, l => Assert.InRange(l.Length, 0, 80));
-        return lines;
-    }
+    private static string[] Print(ExperimentReport report) => NarrowConsole.Lines(console => ReportTable.Write(report, console));
 }

@@ -97,12 +97,7 @@ public sealed class ShadowTests(ShadowFixture fixture) : IClassFixture<ShadowFix
     [DirectFact]
     public void The_table_names_each_step_and_fits_80_columns()
     {
-        var text = new StringWriter { NewLine = "\n" };
-        var console = Consoles.For(text);
-        console.Profile.Width = 80;
-        ShadowTables.Write(Report, console);
-        string[] lines = text.ToString().Split('\n');
-        Assert.All(lines, l => Assert.InRange(l.Length, 0, 80));
+        string[] lines = NarrowConsole.Lines(console => ShadowTables.Write(Report, console));
         for (int n = 0; n < Report.Steps.Count; n++) Assert.Single(lines, l => l.StartsWith($"{n}. ", StringComparison.Ordinal));
         Assert.Contains("   401000 data     PWUADNX 101000   rw   101000", lines);
     }

@@ -234,7 +234,7 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
         }
         try
         {
-            var space = new ShadowSpace(new DirectHelper(p.Memory.Backing, _registers), birth) { Counters = Counters };
+            var space = new ShadowSpace(new DirectHelper(p.Memory.Backing, _registers), birth, Counters);
             _spaces.Add(space);
             Counters.HelpersStarted++;
             MeasureEntry(space.Helper);

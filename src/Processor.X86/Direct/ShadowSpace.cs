@@ -8,7 +8,8 @@ namespace Bunraku.Processor.X86;
 /// The shadow of one address space: what of it a helper has mapped, entry by entry as the guest's tables say. It is a cache, as a TLB is: entries come by
 /// faults and go by INVLPG, by flushes, and when code is found on a page.
 /// </summary>
-internal sealed class ShadowSpace(DirectHelper helper, ulong birth) : IDisposable
+/// <param name="counters">Where pages are counted that are mapped, and that are no more.</param>
+internal sealed class ShadowSpace(DirectHelper helper, ulong birth, DirectCounters counters) : IDisposable
 {
     /// <summary>A page that is mapped: what of the backing memory, and how.</summary>
     public readonly record struct Entry(ulong Offset, HelperProtection Rights);
@@ -41,9 +42,6 @@ internal sealed class ShadowSpace(DirectHelper helper, ulong birth) : IDisposabl
 
     /// <summary>Pages that were refused may be tried again: what was in the way may be gone.</summary>
     public void Reconsider() => _refused.Clear();
-
-    /// <summary>The processor has to stop somewhere.</summary>
-    public bool IsGuarded => _guards.Count > 0;
 
     /// <summary>Pages that share the processor's few breakpoints take turns, but not more often.</summary>
     private static readonly long s_turn = Stopwatch.Frequency / 100; // 10 ms
@@ -102,7 +100,7 @@ internal sealed class ShadowSpace(DirectHelper helper, ulong birth) : IDisposabl
     {
         _refused.Clear();
         if (_entries.Count == 0) return;
-        Counters.PagesDropped += (ulong)_entries.Count;
+        counters.PagesDropped += (ulong)_entries.Count;
         _entries.Clear();
         _byOffset.Clear();
         _guardsChanged |= _guards.Count > 0;
@@ -127,7 +125,7 @@ internal sealed class ShadowSpace(DirectHelper helper, ulong birth) : IDisposabl
     public bool Map(ulong page, ulong offset, HelperProtection rights)
     {
         Forget(page);
-        Counters.PagesMapped++;
+        counters.PagesMapped++;
         _entries[page] = new Entry(offset, rights);
         if (!_byOffset.TryGetValue(offset, out List<ulong>? places)) _byOffset[offset] = places = new List<ulong>(1);
         places.Add(page);
@@ -149,7 +147,7 @@ internal sealed class ShadowSpace(DirectHelper helper, ulong birth) : IDisposabl
     {
         _refused.Remove(page);
         if (!Forget(page)) return;
-        Counters.PagesDropped++;
+        counters.PagesDropped++;
         helper.Later(HelperImage.Unmap(page, GuestMemory.PageSize));
     }
 
@@ -185,14 +183,11 @@ internal sealed class ShadowSpace(DirectHelper helper, ulong birth) : IDisposabl
         return false;
     }
 
-    public void Dispose() => helper.Dispose();
-
-    /// <summary>Where pages are counted that are mapped, and that are no more.</summary>
-    public required DirectCounters Counters { get; init; }
-
     /// <summary>The places of a page where the processor has to stop.</summary>
     public IReadOnlyList<ulong> GuardsOf(ulong page) => _guards.GetValueOrDefault(page) ?? [];
 
     /// <summary>Pages whose code must not run directly.</summary>
     public IEnumerable<ulong> RefusedPages => _refused;
+
+    public void Dispose() => helper.Dispose();
 }
