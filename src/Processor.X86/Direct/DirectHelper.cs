@@ -75,9 +75,14 @@ internal sealed unsafe class DirectHelper : IDisposable
     private void HideImage()
     {
         if (!Try(new() { Number = (ulong)SystemCall.PkeyAlloc }, out ulong key)) return;
-        const ulong keep = (ulong)(HelperProtection.Read | HelperProtection.Execute);
-        Call(new() { Number = (ulong)SystemCall.PkeyMprotect, Argument0 = _image.Address, Argument1 = HelperImage.Length, Argument2 = keep, Argument3 = key });
+        Hide(_image.Address, _image.TableAddress, HelperProtection.Read | HelperProtection.Execute);
+        Hide(_image.TableAddress, _image.End, HelperProtection.Read);
         HiddenBy = (int)key;
+
+        void Hide(ulong from, ulong to, HelperProtection rights) => Call(new()
+        {
+            Number = (ulong)SystemCall.PkeyMprotect, Argument0 = from, Argument1 = to - from, Argument2 = (ulong)rights, Argument3 = key,
+        });
     }
 
     /// <summary>The protection key of what is not the guest's; 0: there are no keys.</summary>

@@ -29,7 +29,7 @@ internal sealed unsafe class HelperImage : IDisposable
     private const int FilterRoom = 256;
 
     /// <summary>Bytes of routines and table together.</summary>
-    public const ulong Length = (1 + TablePages) * PageSize;
+    private const ulong Length = (1 + TablePages) * PageSize;
 
     /// <summary>
     /// Where routines and table lie in the helper: somewhere far from where Linux puts programs, libraries and stacks. Programs cannot know where.
