@@ -1,3 +1,4 @@
+using System.Runtime.Intrinsics.X86;
 using Bunraku.Engines;
 
 namespace Bunraku.Processor.X86;
@@ -13,7 +14,7 @@ internal sealed unsafe class Atomics(Processor p)
     {
         p.Mmu.CheckAlignment<T>(address, PageWalker.WriteAccess);
         uint access = p.Mmu.CurrentPrivilege | PageWalker.WriteAccess;
-        if ((address & 0xFFF) + (ulong)sizeof(T) > GuestMemory.PageSize)
+        if ((address & 0xFFF) + (ulong)sizeof(T) > GuestMemory.PageSize || HostLocks.MustNot(address, sizeof(T)))
         {
             p.Mmu.CheckRange(address, sizeof(T), access);
             return null;
@@ -33,6 +34,22 @@ internal sealed unsafe class Atomics(Processor p)
         _atomicPastTlb = null;
         p.Code.AfterWrite(host, length);
     }
+}
+
+/// <summary>What the host makes of locked operations across cache lines.</summary>
+internal static class HostLocks
+{
+    /// <summary>
+    /// The processor can report them (Intel SDM vol. 3B, "Bus Lock Detection", and vol. 3A, "Features to Disable Bus Locks"; AMD APM vol. 2, "Bus Lock Trap"), and
+    /// Linux then lets a thread that makes one wait for some 10 ms. So they are done here with the other vCPUs standing still, as those across pages are.
+    /// </summary>
+    public static readonly bool ReportsSplit = X86Base.CpuId(0, 0).Eax >= Features
+        && ((X86Base.CpuId(Features, 0).Ecx & BusLockDetect) != 0 || (X86Base.CpuId(Features, 0).Edx & CoreCapabilities) != 0);
+
+    private const int Features = 7, BusLockDetect = 1 << 24, CoreCapabilities = 1 << 30, LineSize = 64;
+
+    /// <summary>A locked operation of the host must not be made there.</summary>
+    public static bool MustNot(ulong address, int length) => ReportsSplit && ((uint)address & LineSize - 1) + (uint)length > LineSize;
 }
 
 /// <summary>What a locked read-modify-write makes of the old value.</summary>

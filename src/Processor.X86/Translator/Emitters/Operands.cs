@@ -27,6 +27,9 @@ internal static class Operands
 
     public static bool Writes(OpAccess access) => access is OpAccess.Write or OpAccess.CondWrite or OpAccess.ReadWrite or OpAccess.ReadCondWrite;
 
+    /// <summary>A locked operation on a host that minds those across cache lines: what is not aligned is left to the interpreter.</summary>
+    public static bool MustNotSplit(in Instruction g) => HostLocks.ReportsSplit && (g.HasLockPrefix || g.Mnemonic == Mnemonic.Xchg);
+
     /// <summary>Forms that 64-bit mode lacks, as others that do the same.</summary>
     public static Code In64BitMode(Code code) => code switch
     {

@@ -45,8 +45,8 @@ internal sealed unsafe class SameInstruction(Emission e)
             if (g.Mnemonic is Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc && g.GetOpKind(1) == OpKind.Register) return false;
             int size = g.MemorySize.GetSize();
             if (size is 0 or > 64 || !GuestAddress.TryGet(operation, e.Rip, out GuestAddress address)) return false;
-            operand = e.Addresses.Check(address, size, Operands.Writes(information.GetOpAccess(memory)), (flags & TranslationFlags.Aligned) != 0 && size > 1,
-                number);
+            bool aligned = (flags & TranslationFlags.Aligned) != 0 || Operands.MustNotSplit(g);
+            operand = e.Addresses.Check(address, size, Operands.Writes(information.GetOpAccess(memory)), aligned && size > 1, number);
             h.SegmentPrefix = HostRegister.None;
             h.MemoryBase = operand.Base == Host.None ? HostRegister.None : Operands.Sized(operand.Base, 8);
             h.MemoryIndex = Operands.Sized(HostRegisters.Addend, 8);
