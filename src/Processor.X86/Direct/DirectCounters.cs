@@ -7,10 +7,14 @@ internal sealed class DirectCounters
 {
     public ulong HelpersStarted, Entries, SystemCalls, Faults, Traps, Interruptions, Guarded, Fills, PagesRefused, Stretches, Unsuitable;
     public ulong PagesMapped, PagesDropped;
+    /// <summary>Processor time in nanoseconds: what programs computed, and what starting, entering, leaving and mapping took.</summary>
+    public ulong Computed, Paid;
 
     public IEnumerable<EngineCount> All =>
     [
         new("direct: helpers started", HelpersStarted),
+        new("direct: computed, microseconds", Computed / 1000),
+        new("direct: paid for it, microseconds", Paid / 1000),
         new("direct: stretches", Stretches),
         new("direct: not suitable", Unsuitable),
         new("direct: entries", Entries),

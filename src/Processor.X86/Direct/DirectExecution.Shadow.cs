@@ -36,11 +36,13 @@ internal sealed unsafe partial class DirectExecution
         ShadowSpace.Entry known = space[page];
         if (fetches)
         {
-            if (space.IsRefused(page)) return false;
-            if ((source.Rights & HelperProtection.Execute) == 0 || !MayExecute(page, source.Offset, out ulong[] places))
+            if (space.MustWait(page)) return false;
+            ulong[] places = [];
+            if ((source.Rights & HelperProtection.Execute) == 0 || !MayExecute(page, source.Offset, out places))
             {
                 Counters.PagesRefused++;
-                space.Refuse(page);
+                if (places.Length > 0) space.Wait(page);
+                else space.Refuse(page);
                 return false;
             }
             if (known.Offset == source.Offset && (known.Rights & HelperProtection.Execute) != 0) return false;
@@ -107,7 +109,7 @@ internal sealed unsafe partial class DirectExecution
         if (_found.Count == 0) return true;
         if (unguarded || _found.Count > TracedProcess.MostBreakpoints || !setup.Host.StopsAtBreakpoints) return false;
         places = [.. _found.Select(found => page + (ulong)found)];
-        return space.TryMakeRoom(places);
+        return space.TryMakeRoom(page, places);
     }
 
     private ReadOnlySpan<byte> PageAt(ulong offset) => new(p.Memory.Backing.Pointer + offset, (int)GuestMemory.PageSize);
@@ -161,6 +163,13 @@ internal sealed unsafe partial class DirectExecution
         ShadowSpace space = _current!;
         if (!space.IsTimeToCheck()) return;
         space.Reconsider();
+        space.Age();
+        Compare(space);
+    }
+
+    /// <summary>Drops what the guest's tables do not say any more.</summary>
+    private void Compare(ShadowSpace space)
+    {
         foreach (ulong page in space.Pages.ToArray())
         {
             ShadowSpace.Entry known = space[page];

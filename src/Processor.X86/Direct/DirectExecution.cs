@@ -40,6 +40,7 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
     private ulong _awaited, _awaitedBirth; // the last access that was left to the guest's kernel, and the space; 0: none
     private bool _awaitedFetches;
     private ulong _turn;
+    private long _begin; // the thread's processor time when it came here; ns
     private int _excursion; // blocks since the program has come to a page that must not run directly
     private bool _unusable; // the host refused
     private int _owner = -1; // the thread that traces the helpers
@@ -69,13 +70,10 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
         if (_unusable || p.State->Cpl != 3) return;
         if (!p.Memory.Backing.IsShared)
         {
-            p.Msrs.HearOfReturns(_policy.WouldGain(p.State->Fs.Base, out bool much));
-            if (!much) return;
-            if (setup.Host.WhyNot == null) Interlocked.Exchange(ref _wish, null)?.Invoke();
-            else _unusable = true;
+            _policy.Returns(p.State->Translator.Returns);
             return;
         }
-        if (!_policy.IsWorthTrying(Root, p.State->Fs.Base))
+        if (!_policy.IsWorthTrying(Root, p.State->Fs.Base, p.State->Translator.Returns) || !setup.IsKnown)
         {
             SpaceSelected();
             return;
@@ -85,6 +83,20 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
         p.WantAttention(Attention.BlockEnd);
     }
 
+    /// <summary>An exception or interrupt of a program is about to be delivered.</summary>
+    public void LeavesUser()
+    {
+        if (_unusable) return;
+        if (p.Memory.Backing.IsShared)
+        {
+            _policy.Leaves(Root, p.State->Fs.Base, p.State->Translator.Returns);
+            return;
+        }
+        if (!_policy.WouldGain(p.State->Fs.Base, p.State->Translator.Returns) || !setup.IsKnown) return;
+        if (setup.Host.WhyNot == null) Interlocked.Exchange(ref _wish, null)?.Invoke();
+        else _unusable = true;
+    }
+
     /// <summary>Another address space is in force.</summary>
     public void SpaceSelected() => p.Msrs.HearOfReturns(!_unusable && _policy.IsWorthwhile(Root));
 
@@ -92,6 +104,7 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
     public DirectOutcome Run()
     {
         ProcessorState* s = p.State;
+        _begin = HostScheduling.OwnProcessorTime;
         // After a fault the kernel returns with RF set, which lasts for one instruction.
         if (s->Cpl == 3 && (s->FlagsOther & (uint)(Rflags.Rf | Rflags.Tf)) == (uint)Rflags.Rf) return DirectOutcome.Step;
         if (!CanRun(s))
@@ -139,14 +152,14 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
         return DirectOutcome.Software;
     }
 
-    private void End(bool lacksPages = false)
+    private void End()
     {
         if (!IsDue) return;
         IsDue = false;
         if (_fault != 0 && _current != null) (_awaited, _awaitedBirth, _awaitedFetches) = (_fault, _current.Birth, _faultFetches);
         _fault = 0;
         _excursion = 0;
-        _policy.End(lacksPages);
+        _policy.End();
         SpaceSelected();
     }
 
@@ -212,12 +225,19 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
         }
         ulong birth = p.Tlb.SpaceBirth;
         ShadowSpace? space = _current?.Birth == birth ? _current : _spaces.Find(known => known.Birth == birth);
+        if (space == null && _spaces.Find(known => known.Root == Root) is { } flushed)
+        {
+            // The same tables after a flush of the TLB: most of what they said they still say.
+            space = flushed;
+            space.Refresh(birth);
+            Compare(space);
+        }
         if (space == null)
         {
             // One whose space was flushed, or the one that was used longest ago.
             space = _spaces.Find(known => !p.Tlb.IsAlive(known.Birth)) ?? (_spaces.Count < MostHelpers ? TryStart(birth) : _spaces.MinBy(known => known.Used));
             if (space == null) return false;
-            space.BeginAnew(birth);
+            space.BeginAnew(birth, Root);
         }
         if (space.Count > MostPages) space.Clear();
         space.Used = ++_turn;
@@ -234,10 +254,14 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
         }
         try
         {
-            var space = new ShadowSpace(new DirectHelper(p.Memory.Backing, _registers), birth, Counters);
+            var space = new ShadowSpace(new DirectHelper(p.Memory.Backing, _registers), Counters);
             _spaces.Add(space);
             Counters.HelpersStarted++;
             MeasureEntry(space.Helper);
+            long cost = HostScheduling.OwnProcessorTime - _begin + space.Helper.Process.ProcessorTime;
+            _policy.Pay(cost);
+            Counters.Paid += (ulong)cost;
+            _begin += cost;
             return space;
         }
         catch (Win32Exception)
@@ -266,7 +290,7 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
     private TracedStop RunHelper(out TracedRegisters registers, out bool interrupted)
     {
         ShadowSpace space = _current!;
-        long begin = HostScheduling.OwnProcessorTime, spent = space.Helper.Process.ProcessorTime;
+        long spent = space.Helper.Process.ProcessorTime;
         TracedProcess process = space.Helper.Process;
         registers = default;
         interrupted = false;
@@ -293,7 +317,9 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
         if (stop != TracedStop.Ended && _registers.TryGet(process, stop == TracedStop.SystemCall, out registers))
         {
             long now = process.ProcessorTime;
-            _policy.Count(HostScheduling.OwnProcessorTime - begin + now - spent, now - before);
+            long total = HostScheduling.OwnProcessorTime - _begin + now - spent, computed = _policy.Count(total, now - before);
+            Counters.Computed += (ulong)computed;
+            Counters.Paid += (ulong)Math.Max(total - computed, 0);
             return stop;
         }
         // What the program has done since it was entered is lost.
@@ -340,11 +366,7 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
                 Counters.Faults++;
                 _fault = PageOf(address);
                 _faultFetches = address - s->Rip < 16;
-                if (!_policy.MayGoOn)
-                {
-                    End(lacksPages: _peek.Find(address).Rights != HelperProtection.None);
-                    return DirectOutcome.Software;
-                }
+                if (!_policy.MayGoOn) return Software();
                 // What the tables allow already needs no instruction in software.
                 return TryFillBefore(address) ? DirectOutcome.Attention : DirectOutcome.Step;
             case trap:

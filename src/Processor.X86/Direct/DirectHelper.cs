@@ -251,7 +251,6 @@ internal sealed unsafe class DirectHelper : IDisposable
     private bool Execute(int count)
     {
         const int trap = 5; // where all are done; one that fails is an undefined instruction
-        if (HiddenBy != 0 && !_registers.TryShowAll(_process)) return false;
         TracedRegisters r = _plain;
         if (!_hasPlain)
         {
@@ -260,7 +259,7 @@ internal sealed unsafe class DirectHelper : IDisposable
             r.Rflags &= ~(ulong)(Rflags.Tf | Rflags.Df);
             (_plain, _hasPlain) = (r, true);
         }
-        (r.Rip, r.R12, r.R13) = (_image.Address, _image.TableAddress, (ulong)count);
+        (r.Rip, r.R12, r.R13, r.R14, r.R15) = (_image.Address, _image.TableAddress, (ulong)count, DirectRegisters.RightsWithout(HiddenBy), (ulong)HiddenBy);
         if (!_process.TrySetRegisters(&r)) return false;
         do
         {

@@ -45,8 +45,22 @@ internal sealed record DirectHost(string? WhyNot, SensitiveInstructions Traps, u
 
 /// <summary>Direct execution for the vCPUs of a VM.</summary>
 /// <param name="Use">Which programs.</param>
-/// <param name="Probe">What this host does: tried out when it is first asked for, which takes some milliseconds.</param>
+/// <param name="Probe">What this host does: tried out when it is first asked for, which takes up to 100 ms.</param>
 internal sealed record DirectSetup(DirectUse Use, Lazy<DirectHost> Probe)
 {
+    private readonly Lazy<Task> _trying = new(() => Task.Run(() => Probe.Value));
+
+    /// <summary>What this host does.</summary>
     public DirectHost Host => Probe.Value;
+
+    /// <summary>It is known. False: it is being tried out, on another thread.</summary>
+    public bool IsKnown
+    {
+        get
+        {
+            if (Probe.IsValueCreated || Use == DirectUse.Always) return true;
+            _ = _trying.Value;
+            return false;
+        }
+    }
 }

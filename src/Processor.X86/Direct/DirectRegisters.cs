@@ -70,6 +70,9 @@ internal sealed unsafe class DirectRegisters(ProcessorState* s)
         }
     }
 
+    /// <summary>PKRU with all rights but those to pages with a protection key; 0: there is none.</summary>
+    public static uint RightsWithout(int key) => key == 0 ? 0 : 3u << 2 * key;
+
     /// <summary>Into the helper. False: it is gone.</summary>
     /// <param name="hiddenBy">Protection key of pages to which the program has no right; 0: none.</param>
     public bool TrySet(TracedProcess process, int hiddenBy)
@@ -93,7 +96,7 @@ internal sealed unsafe class DirectRegisters(ProcessorState* s)
             }
             if (hiddenBy != 0)
             {
-                uint rights = 3u << 2 * hiddenBy;
+                uint rights = RightsWithout(hiddenBy);
                 same &= *(uint*)(area + s_pkruOffset) == rights;
                 *(uint*)(area + s_pkruOffset) = rights;
             }

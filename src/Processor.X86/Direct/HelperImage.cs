@@ -70,7 +70,16 @@ internal sealed unsafe class HelperImage : IDisposable
         program.CopyTo(file[(HeaderLength + SegmentLength)..]);
         byte[] routine = Assemble(Address, a =>
         {
-            Label next = a.CreateLabel(), failed = a.CreateLabel();
+            Label next = a.CreateLabel(), failed = a.CreateLabel(), end = a.CreateLabel(), begin = a.CreateLabel();
+            // Where protection keys hide the table, the right to it is taken (R15 tells) and given back (R14).
+            a.test(r15d, r15d);
+            a.je(begin);
+            a.xor(ecx, ecx);
+            a.xor(edx, edx);
+            a.xor(eax, eax);
+            a.wrpkru();
+            a.Label(ref begin);
+            a.nop();
             a.Label(ref next);
             a.mov(rax, __[r12]);
             a.mov(rdi, __[r12 + 8]);
@@ -85,6 +94,13 @@ internal sealed unsafe class HelperImage : IDisposable
             a.add(r12, sizeof(HelperCall));
             a.dec(r13);
             a.jne(next);
+            a.test(r15d, r15d);
+            a.je(end);
+            a.xor(ecx, ecx);
+            a.xor(edx, edx);
+            a.mov(eax, r14d);
+            a.wrpkru();
+            a.Label(ref end);
             a.int3();
             a.Label(ref failed);
             a.ud2();

@@ -9,7 +9,7 @@ namespace Bunraku.Processor.X86;
 /// faults and go by INVLPG, by flushes, and when code is found on a page.
 /// </summary>
 /// <param name="counters">Where pages are counted that are mapped, and that are no more.</param>
-internal sealed class ShadowSpace(DirectHelper helper, ulong birth, DirectCounters counters) : IDisposable
+internal sealed class ShadowSpace(DirectHelper helper, DirectCounters counters) : IDisposable
 {
     /// <summary>A page that is mapped: what of the backing memory, and how.</summary>
     public readonly record struct Entry(ulong Offset, HelperProtection Rights);
@@ -18,16 +18,40 @@ internal sealed class ShadowSpace(DirectHelper helper, ulong birth, DirectCounte
     private readonly Dictionary<ulong, List<ulong>> _byOffset = []; // linear addresses, by place in the backing memory
 
     private readonly HashSet<ulong> _refused = []; // linear pages whose code must not run directly
+    private readonly HashSet<ulong> _waiting = []; // linear pages that could, if there were room for their guards
     private readonly Dictionary<ulong, ulong[]> _guards = []; // by linear page: where the processor has to stop when code of it runs
-    private long _roomMade; // when pages were given up for the guards of others
+    private readonly Dictionary<ulong, int> _visits = []; // to pages that need guards, while they had none
     private bool _guardsChanged;
 
     public DirectHelper Helper => helper;
 
     /// <summary>The page's code must not run directly, as far as is known.</summary>
-    public bool IsRefused(ulong page) => _refused.Contains(page);
+    public bool IsRefused(ulong page) => _refused.Contains(page) || _waiting.Contains(page);
 
     public void Refuse(ulong page) => _refused.Add(page);
+
+    /// <summary>There is no room for the guards that the page needs.</summary>
+    public void Wait(ulong page) => _waiting.Add(page);
+
+    /// <summary>The program comes to a page. True: it is refused, and there is nothing to be gained by looking at it again.</summary>
+    public bool MustWait(ulong page)
+    {
+        if (_refused.Contains(page)) return true;
+        if (!_waiting.Contains(page)) return false;
+        int visits = _visits[page] = VisitsOf(page) + 1;
+        foreach (ulong guarded in _guards.Keys)
+        {
+            if (GivesWay(guarded, visits)) return false;
+        }
+        return _guards.Count > 0;
+    }
+
+    private int VisitsOf(ulong page) => _visits.GetValueOrDefault(page);
+
+    /// <summary>So many visits more than to another a page must have had to take its place: moving costs several of them.</summary>
+    private const int WorthMoving = 4;
+
+    private bool GivesWay(ulong guarded, int visits) => VisitsOf(guarded) + WorthMoving < visits;
 
     private long _checked = Stopwatch.GetTimestamp();
 
@@ -41,19 +65,35 @@ internal sealed class ShadowSpace(DirectHelper helper, ulong birth, DirectCounte
     }
 
     /// <summary>Pages that were refused may be tried again: what was in the way may be gone.</summary>
-    public void Reconsider() => _refused.Clear();
-
-    /// <summary>Pages that share the processor's few breakpoints take turns, but not more often.</summary>
-    private static readonly long s_turn = Stopwatch.Frequency / 100; // 10 ms
-
-    /// <summary>There is room for so many guards more, if need be by giving up the pages that have some.</summary>
-    public bool TryMakeRoom(ulong[] places)
+    public void Reconsider()
     {
-        if (_guards.Values.SelectMany(known => known).Union(places).Count() <= TracedProcess.MostBreakpoints) return true;
-        long now = Stopwatch.GetTimestamp();
-        if (now - _roomMade < s_turn) return false;
-        _roomMade = now;
-        foreach (ulong page in _guards.Keys.ToArray()) Drop(page);
+        _refused.Clear();
+        _waiting.Clear();
+    }
+
+    /// <summary>What was visited long ago counts less.</summary>
+    public void Age()
+    {
+        foreach ((ulong page, int visits) in _visits.ToArray())
+        {
+            if (visits > 1) _visits[page] = visits / 2;
+            else _visits.Remove(page);
+        }
+    }
+
+    /// <summary>
+    /// There is room for a page's guards, if need be by giving up pages that were visited less often: the processor's few breakpoints go where the program is.
+    /// </summary>
+    public bool TryMakeRoom(ulong page, ulong[] places)
+    {
+        int visits = VisitsOf(page);
+        var kept = new List<ulong>(_guards.Keys.OrderByDescending(VisitsOf));
+        while (kept.SelectMany(other => _guards[other]).Union(places).Count() > TracedProcess.MostBreakpoints)
+        {
+            if (kept.Count == 0 || !GivesWay(kept[^1], visits)) return false;
+            kept.RemoveAt(kept.Count - 1);
+        }
+        foreach (ulong other in _guards.Keys.Except(kept).ToArray()) Drop(other);
         return true;
     }
 
@@ -77,7 +117,10 @@ internal sealed class ShadowSpace(DirectHelper helper, ulong birth, DirectCounte
     }
 
     /// <summary>When the space that is shadowed got its number; another one: nothing of this is worth anything.</summary>
-    public ulong Birth { get; private set; } = birth;
+    public ulong Birth { get; private set; }
+
+    /// <summary>Address of the tables that are shadowed.</summary>
+    public ulong Root { get; private set; }
 
     /// <summary>When it was entered last, in turns.</summary>
     public ulong Used { get; set; }
@@ -89,16 +132,24 @@ internal sealed class ShadowSpace(DirectHelper helper, ulong birth, DirectCounte
     public IEnumerable<ulong> Pages => _entries.Keys;
 
     /// <summary>The shadow is one of another space from now on.</summary>
-    public void BeginAnew(ulong birth)
+    public void BeginAnew(ulong birth, ulong root)
+    {
+        (Birth, Root) = (birth, root);
+        Clear();
+    }
+
+    /// <summary>The space of the same tables after a flush: what is mapped has to be compared with them.</summary>
+    public void Refresh(ulong birth)
     {
         Birth = birth;
-        Clear();
+        Reconsider();
     }
 
     /// <summary>Nothing is mapped any more.</summary>
     public void Clear()
     {
-        _refused.Clear();
+        Reconsider();
+        _visits.Clear();
         if (_entries.Count == 0) return;
         counters.PagesDropped += (ulong)_entries.Count;
         _entries.Clear();
@@ -146,6 +197,7 @@ internal sealed class ShadowSpace(DirectHelper helper, ulong birth, DirectCounte
     public void Drop(ulong page)
     {
         _refused.Remove(page);
+        _waiting.Remove(page);
         if (!Forget(page)) return;
         counters.PagesDropped++;
         helper.Later(HelperImage.Unmap(page, GuestMemory.PageSize));
@@ -155,7 +207,7 @@ internal sealed class ShadowSpace(DirectHelper helper, ulong birth, DirectCounte
     public void DropOffset(ulong offset, HelperProtection rights)
     {
         // Where the page was refused nobody remembers: it was because of what was written over now.
-        if ((rights & HelperProtection.Execute) != 0) _refused.Clear();
+        if ((rights & HelperProtection.Execute) != 0) Reconsider();
         if (!_byOffset.TryGetValue(offset, out List<ulong>? places)) return;
         foreach (ulong page in places.ToArray())
         {
@@ -187,7 +239,7 @@ internal sealed class ShadowSpace(DirectHelper helper, ulong birth, DirectCounte
     public IReadOnlyList<ulong> GuardsOf(ulong page) => _guards.GetValueOrDefault(page) ?? [];
 
     /// <summary>Pages whose code must not run directly.</summary>
-    public IEnumerable<ulong> RefusedPages => _refused;
+    public IEnumerable<ulong> RefusedPages => _refused.Union(_waiting);
 
     public void Dispose() => helper.Dispose();
 }

@@ -56,6 +56,8 @@ internal unsafe struct TranslatorState
     public uint SystemCalls;
     /// <summary>The same for SYSRET; another value while software is to hear of each return to the program.</summary>
     public uint SystemReturns;
+    /// <summary>SYSRETs that emitted code has executed; wraps around.</summary>
+    public uint Returns;
     /// <summary>The predictions that hold something: address of the first, or 0.</summary>
     public ulong Predictions;
 

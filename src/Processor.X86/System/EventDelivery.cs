@@ -89,6 +89,7 @@ internal sealed unsafe class EventDelivery(Processor p)
 
     private void DeliverWithEscalation(Vector vector, uint? errorCode, EventSource source, byte instructionLength = 0, ulong? returnRip = null)
     {
+        if (p.State->Cpl == 3) p.Direct?.LeavesUser();
         ulong delivered = source == EventSource.Exception ? 1ul : 0;
         p.Exits.DropCompletion();
         while (true)

@@ -14,6 +14,7 @@ internal static unsafe class StateOffsets
         KernelGsBase = Of(nameof(ProcessorState.KernelGsBase)), Cr4 = Of(nameof(ProcessorState.Cr4)), TscOffset = Of(nameof(ProcessorState.TscOffset)),
             TscAux = Of(nameof(ProcessorState.TscAux)),
         SystemCalls = Mine(nameof(TranslatorState.SystemCalls)), SystemReturns = Mine(nameof(TranslatorState.SystemReturns)),
+            Returns = Mine(nameof(TranslatorState.Returns)),
         FsBase = RegisterOffsets.BaseOf(Seg.Fs), GsBase = RegisterOffsets.BaseOf(Seg.Gs),
         HostFlags = Mine(nameof(TranslatorState.HostFlags)), Target = Mine(nameof(TranslatorState.Target)), Exit = Mine(nameof(TranslatorState.Exit)),
         ExitKind = Mine(nameof(TranslatorState.ExitKind)), SimdLoaded = Mine(nameof(TranslatorState.SimdLoaded)),

@@ -88,6 +88,7 @@ internal sealed unsafe class SystemCallEmitter(Emission e)
         }
         SetLevel(3, changed);
         e.ChangeReturnStack(targets);
+        e.Encode(Instruction.Create(Code.Inc_rm32, e.Asm.State(StateOffsets.Returns)));
         e.Flags.FlagsOfImage();
         e.Flags.RestoreFlags();
         e.Retire(ordinal + 1);
