@@ -336,9 +336,10 @@ public sealed class DirectTests
         }
     }
 
-    /// <summary>Twice: SYSCALL to a kernel that gives the page another frame.</summary>
-    [Theory, Engines]
-    public void A_page_that_the_kernel_maps_elsewhere_is_seen_elsewhere(string engine)
+    /// <summary>Twice: SYSCALL to a kernel that gives the page another frame, and says so for the page alone or for the whole address space.</summary>
+    [Theory]
+    [Engines(false), Engines(true)]
+    public void A_page_that_the_kernel_maps_elsewhere_is_seen_elsewhere(string engine, bool flush)
     {
         using Guest g = NewGuest();
         const uint page = Layout.Spare + 0x2000, other = Layout.Spare + 0x7000;
@@ -351,7 +352,15 @@ public sealed class DirectTests
             a.test(edi, edi);
             a.jnz(end);
             a.mov(__qword_ptr[(int)entry], (int)(other | Pte.P | Pte.W | Pte.U));
-            a.invlpg(__[(int)page]);
+            if (flush)
+            {
+                a.mov(rdx, cr3);
+                a.mov(cr3, rdx);
+            }
+            else
+            {
+                a.invlpg(__[(int)page]);
+            }
             a.sysretq();
             a.Label(ref end);
             a.hlt();
