@@ -27,7 +27,7 @@ internal sealed class DirectPolicy(bool always)
     /// <summary>What a new program owes: it has to compute for 10 ms.</summary>
     private static readonly long s_first = -10 * s_millisecond / GivenToComputing;
     /// <summary>What a thread that computes is given in advance; only what it gains makes it whole again.</summary>
-    private static readonly long s_credit = 400 * s_millisecond;
+    private static readonly long s_credit = 200 * s_millisecond;
     /// <summary>Time between two looks counts up to this.</summary>
     private static readonly long s_longest = 20 * s_millisecond;
     /// <summary>A thread computes where so much passes from a return from the kernel to a fault or interrupt: several times what an entry and a mapping take.</summary>
