@@ -80,6 +80,7 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
         Term = options.Terminal?.Term,
         SeparateErrors = separateErrors,
         Networks = [.. options.Networks.Select(n => n is UserNetwork)],
+        Shares = [.. options.Shares.Select((s, n) => new LinuxGuestShare(s.TagOf(n), s.Place, s.ReadOnly))],
     };
 
     private static VmOptionException Wrong(string option, string message) => new(option, message);
