@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Text;
 using Bunraku.Machine.Virtio.Files;
 using Bunraku.Platform;
+using Bunraku.Sessions.Migration;
 using Bunraku.Testing;
 
 namespace Bunraku.Cli.Tests;

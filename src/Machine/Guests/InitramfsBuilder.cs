@@ -62,6 +62,14 @@ internal static class InitramfsBuilder
 
         """));
 
+    /// <summary>What waits in the guest to be written goes to the host at the end. Else there is nothing to wait for.</summary>
+    private static string LeaveShares(LinuxGuestOptions options) => $$"""
+        leave() {
+            {{string.Concat(options.Shares.Where(s => s.WritesLater).Select(s => $"umount {Quote(s.At)} 2>/dev/null || sync; "))}}:
+        }
+
+        """;
+
     /// <summary>Where a command or a shell starts.</summary>
     private static string EnterShare(LinuxGuestOptions options, string otherwise) => options.Shares.Count == 0 ? "" : $$"""
         [ ! -e {{NotMounted}} ] || { cat {{NotMounted}} >&2; {{otherwise}}; }
@@ -91,7 +99,7 @@ internal static class InitramfsBuilder
 
             """;
         script.Append($"printf %s {Quote(run)} >{CommandPath}\n");
-        script.Append(MountShares(options));
+        script.Append(MountShares(options)).Append(LeaveShares(options));
         if (isCopy) script.Append("read -r copied <&7\n");
         return Encoding.UTF8.GetBytes(script.ToString());
     }
@@ -165,6 +173,7 @@ internal static class InitramfsBuilder
             ip link set lo up 2>/dev/null
             {{(options.Modules.Count > 0 ? $"for module in {ModuleFolder}/*; do insmod $module; done" : "")}}
             {{string.Concat(options.Networks.Select(Network))}}
+            {{LeaveShares(options)}}
             {{(options.Waits ? "" : MountShares(options))}}
             mkfifo /run/ended
             # The session writes its status; when it is killed, the pipe ends without one.
@@ -274,6 +283,7 @@ internal static class InitramfsBuilder
 
             """ : "";
         return start + work + end + report + $$"""
+            leave
             [ "$ending" ] || tell "exit $status"
             {{again}}exec ${ending:-poweroff} -f
 

@@ -65,7 +65,8 @@ public sealed record LinuxGuestOptions
 /// <param name="Tag">Of the virtio device.</param>
 /// <param name="At">Where it is mounted: a path from / on.</param>
 /// <param name="IsReadOnly">Nothing in it can be changed.</param>
-public sealed record LinuxGuestShare(string Tag, string At, bool IsReadOnly);
+/// <param name="WritesLater">What programs write may wait in the guest.</param>
+public sealed record LinuxGuestShare(string Tag, string At, bool IsReadOnly, bool WritesLater);
 
 /// <summary>A Linux guest ready to be booted.</summary>
 /// <param name="Kernel">The kernel file.</param>
