@@ -8,8 +8,8 @@ namespace Bunraku.Platform;
 /// follows a symbolic link. Each returns 0 or an error number (errno(3)); there are no exceptions. Thread-safe; descriptors are the caller's to close.
 /// </summary>
 /// <remarks>
-/// A descriptor of <see cref="OpenChild"/> (O_PATH) names a file without having it open: nothing happens to a device or a FIFO by that. What needs an open file,
-/// or a path, goes through /proc/self/fd, where the descriptor, and not a name that could have come to mean something else, says which file it is.
+/// A descriptor of <see cref="OpenChild"/> (O_PATH) names a file without having it open: nothing happens to a device or a FIFO by that. What needs an open
+/// file, or a path, goes through /proc/self/fd, where the descriptor, and not a name that could have come to mean something else, says which file it is.
 /// </remarks>
 public static unsafe class FolderCalls
 {

@@ -35,9 +35,9 @@ public sealed record VmShare(string Folder)
     internal string TagOf(int number) => Tag ?? $"share{number}";
 
     /// <summary>Where a guest of ours mounts it.</summary>
-    internal string Place => At is { } at ? Normal(at) : Path.GetFullPath(Folder) is var full && full.Length > 1 ? full.TrimEnd('/') : full;
+    internal string Place => Normal(At ?? Path.GetFullPath(Folder));
 
-    private static string Normal(string at) => at.StartsWith('/') && Path.GetFullPath(at) is var full && full.Length > 1 ? Path.GetFullPath(at).TrimEnd('/') : at;
+    private static string Normal(string at) => at.StartsWith('/') && Path.GetFullPath(at) is { Length: > 1 } full ? full.TrimEnd('/') : at;
 
     /// <summary>What is wrong with the shares of a VM by themselves; null: nothing.</summary>
     /// <param name="mounts">The guest is one that mounts them.</param>
@@ -53,11 +53,11 @@ public sealed record VmShare(string Folder)
             if (Enumerable.Range(0, n).Any(other => shares[other].TagOf(other) == tag)) return $"two folders have the tag {tag}";
             if (!mounts)
             {
-                if (share.At is not null) return $"{share.At}: this guest mounts by itself; leave 'at' out, and mount the tag {tag} in it";
+                if (share.At is not null) return $"{share.At}: this guest mounts by itself; leave 'at' out and mount the tag {tag} in it";
                 continue;
             }
             string at = share.Place;
-            if (!at.StartsWith('/') || at.Length > LongestPath || at.AsSpan().ContainsAny('\0', '\n')) return $"'{at}' is no path from / on to mount a folder at";
+            if (!at.StartsWith('/') || at.Length > LongestPath || at.AsSpan().ContainsAny('\0', '\n')) return $"'{at}' is no path from / on";
             if (s_taken.Contains(at) || s_takenWhole.Any(t => at.StartsWith(t, StringComparison.Ordinal)))
                 return share.At is null ? $"{share.Folder}: the guest has a {at} of its own; say with 'at' where it shall be"
                     : $"'at' {at}: the guest has a {at} of its own; choose another place";

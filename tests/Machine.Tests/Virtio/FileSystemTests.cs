@@ -400,7 +400,8 @@ public sealed class FileSystemTests : IDisposable
         Assert.Equal((7u, 50u, 0x45EDu), Seen(FuseGuest.Entry(guest.Call(FuseOpcode.MakeFolder, folder, FuseGuest.Bytes(0x1EDu, 0u, "sub"), 128, 7, 8)).Node));
 
         // Device nodes, FIFOs and sockets are files of the host, and devices of the guest.
-        foreach ((string name, uint mode, uint device) in ((string, uint, uint)[])[("c", 0x21A4, 0x0501), ("b", 0x6180, 0x10_0834), ("p", 0x11A4, 0), ("s", 0xC1FF, 0)])
+        foreach ((string name, uint mode, uint device) in ((string, uint, uint)[])
+            [("c", 0x21A4, 0x0501), ("b", 0x6180, 0x10_0834), ("p", 0x11A4, 0), ("s", 0xC1FF, 0)])
         {
             FuseEntryOut node = FuseGuest.Entry(guest.Call(FuseOpcode.MakeNode, Root, FuseGuest.Bytes(mode, device, 0u, 0u, name), 128));
             Assert.Equal((mode, device), (node.Attributes.Mode, node.Attributes.Device));
@@ -418,7 +419,8 @@ public sealed class FileSystemTests : IDisposable
         // What is no such text says nothing.
         using (FileStream file = File.Open(_host["plain"], FileMode.Open))
         {
-            foreach (string text in (string[])["", "100644", "100644 1 1 0", "100644 1 1 0 0 0", "40755 1 1 0 0", "120777 1 1 0 0", "9 1 1 0 0", "100644 -1 1 0 0", "777777777 1 1 1 1"])
+            foreach (string text in (string[])["", "100644", "100644 1 1 0", "100644 1 1 0 0 0", "40755 1 1 0 0", "120777 1 1 0 0", "9 1 1 0 0",
+                "100644 -1 1 0 0", "777777777 1 1 1 1"])
             {
                 Assert.True(HostFile.TrySetAttribute(file.SafeFileHandle, name2, text));
                 Assert.Equal((0u, 0u, 0x81EDu), Seen(plain));
@@ -657,7 +659,8 @@ public sealed class FileSystemTests : IDisposable
     {
         string[] names =
         [
-            "a", "b", "c", "d", "out", "fifo", "user.x", "\u00e4", "..", ".", "", "a/b", "../outside", "/", "c\nd", new('x', 255), new('y', 300), "user.bunraku.status",
+            "a", "b", "c", "d", "out", "fifo", "user.x", "\u00e4", "..", ".", "", "a/b", "../outside", "/", "c\nd", new('x', 255), new('y', 300),
+            "user.bunraku.status",
         ];
         File.CreateSymbolicLink(_host["out"], "../outside");
         Directory.CreateDirectory(_host["a"]);
@@ -672,7 +675,8 @@ public sealed class FileSystemTests : IDisposable
         for (int n = 0; n < 25_000; n++)
         {
             FuseOpcode opcode = random.Next(20) == 0 ? (FuseOpcode)others[random.Next(others.Length)] : known[random.Next(known.Length)];
-            if (opcode is FuseOpcode.Destroy or FuseOpcode.Init or FuseOpcode.SyncFileSystem or FuseOpcode.Sync or FuseOpcode.SyncFolder && random.Next(50) != 0)
+            if (opcode is FuseOpcode.Destroy or FuseOpcode.Init or FuseOpcode.SyncFileSystem or FuseOpcode.Sync or FuseOpcode.SyncFolder
+                && random.Next(50) != 0)
                 continue;
             byte[] body = random.Next(4) == 0 ? AnyBody() : Spoilt(Body(opcode));
             byte[] message = FuseGuest.Bytes(random.Next(50) == 0 ? (uint)random.NextInt64(1L << 32) : (uint)(40 + body.Length), (uint)opcode, (ulong)n, Node(),
@@ -683,7 +687,8 @@ public sealed class FileSystemTests : IDisposable
             Assert.InRange(written, 16u, (uint)room);
             if (BinaryPrimitives.ReadInt32LittleEndian(answer.AsSpan(4)) != 0) continue;
             answered[opcode] = answered.GetValueOrDefault(opcode) + 1;
-            if (opcode is FuseOpcode.Lookup or FuseOpcode.Create or FuseOpcode.MakeFolder or FuseOpcode.MakeNode) nodes.Add(FuseGuest.Entry(answer[16..]).Node);
+            if (opcode is FuseOpcode.Lookup or FuseOpcode.Create or FuseOpcode.MakeFolder or FuseOpcode.MakeNode)
+                nodes.Add(FuseGuest.Entry(answer[16..]).Node);
             if (opcode is FuseOpcode.Open or FuseOpcode.OpenFolder) handles.Add(BinaryPrimitives.ReadUInt64LittleEndian(answer.AsSpan(16)));
             if (opcode is FuseOpcode.Create) handles.Add(BinaryPrimitives.ReadUInt64LittleEndian(answer.AsSpan(16 + 128)));
             if (opcode != FuseOpcode.Destroy) continue;
@@ -707,7 +712,8 @@ public sealed class FileSystemTests : IDisposable
         {
             FuseOpcode.Lookup or FuseOpcode.Unlink or FuseOpcode.RemoveFolder or FuseOpcode.RemoveXattr => FuseGuest.Bytes(Name()),
             FuseOpcode.Init => FuseGuest.Bytes(7u, 37u, 0u, (uint)random.Next(), new byte[48]),
-            FuseOpcode.SetAttributes => FuseGuest.SetBody((FuseSet)random.Next(1 << 12), (uint)random.Next(1 << 16), Small(), Small(), Offset(), Handle(), Offset()),
+            FuseOpcode.SetAttributes =>
+                FuseGuest.SetBody((FuseSet)random.Next(1 << 12), (uint)random.Next(1 << 16), Small(), Small(), Offset(), Handle(), Offset()),
             FuseOpcode.SymbolicLink => FuseGuest.Bytes(Name(), Name()),
             FuseOpcode.MakeNode => FuseGuest.Bytes((uint)random.Next(16) << 12 | 0x1A4, (uint)random.Next(), 0u, 0u, Name()),
             FuseOpcode.MakeFolder => FuseGuest.Bytes((uint)random.Next(0x1000), 0u, Name()),

@@ -14,8 +14,8 @@ namespace Bunraku.Machine.Virtio.Files;
 /// </summary>
 /// <remarks>
 /// A reset ends the guest's connection: what it knew and had open is gone. Requests that were not begun before are dropped, and nothing that came after begins
-/// before those that were begun are over. While the guest has the folder mounted the device cannot be saved, since what it knows and has open are descriptors of
-/// this process.
+/// before those that were begun are over. While the guest has the folder mounted the device cannot be saved, since what it knows and has open are descriptors
+/// of this process.
 /// </remarks>
 public sealed class FileSystemDevice : VirtioDevice, IDisposable
 {
@@ -112,7 +112,7 @@ public sealed class FileSystemDevice : VirtioDevice, IDisposable
         }
     }
 
-    /// <summary>Reads the request out of guest memory and hands it to the thread. Section 5.11.6: header and data are what FUSE has, read parts first.</summary>
+    /// <summary>Reads the request out of guest memory and hands it to the thread. Section 5.11.6: header and data are what FUSE has.</summary>
     private void Begin(int queue, DescriptorChain buffer)
     {
         const ulong largest = FuseServer.LargestTransfer + FuseServer.LargestRest;

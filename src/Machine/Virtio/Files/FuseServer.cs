@@ -5,14 +5,14 @@ using Bunraku.Platform;
 namespace Bunraku.Machine.Virtio.Files;
 
 /// <summary>
-/// Answers the requests of one guest's FUSE client for a <see cref="SharedFolder"/>: which operations there are, and how a connection begins and ends. The guest
-/// is hostile: it names files by numbers that it was given and by single names, and whatever it sends, nothing outside of the folder is touched. Any number of
-/// threads.
+/// Answers the requests of one guest's FUSE client for a <see cref="SharedFolder"/>: which operations there are, and how a connection begins and ends. The
+/// guest is hostile: it names files by numbers that it was given and by single names, and whatever it sends, nothing outside of the folder is touched. Any
+/// number of threads.
 /// </summary>
 /// <remarks>
-/// Why nothing leads out of the folder: all that the guest can say of a file is the number of one that it was told of, and one name in such a folder. Names have
-/// no '/', and are neither "." nor ".."; each is looked up by itself, from the folder's descriptor, without following a link (<see cref="FolderCalls"/>). A
-/// link's target is the guest's to follow, in the guest. What is opened was seen to be a regular file or a folder by the same descriptor that is opened.
+/// Why nothing leads out of the folder: all that the guest can say of a file is the number of one that it was told of, and one name in such a folder. Names
+/// have no '/', and are neither "." nor ".."; each is looked up by itself, from the folder's descriptor, without following a link (<see cref="FolderCalls"/>).
+/// A link's target is the guest's to follow, in the guest. What is opened was seen to be a regular file or a folder by the same descriptor that is opened.
 /// </remarks>
 internal sealed class FuseServer(SharedFolder folder) : IDisposable
 {
@@ -176,7 +176,9 @@ internal sealed class FuseServer(SharedFolder folder) : IDisposable
         }
     }
 
-    /// <summary>The connection is over: the guest has unmounted, or its machine begins anew. What is left of it is to be disposed of, which takes its time.</summary>
+    /// <summary>
+    /// The connection is over: the guest has unmounted, or its machine begins anew. What is left of it is to be disposed of, which takes its time.
+    /// </summary>
     public IDisposable? Reset() => Interlocked.Exchange(ref _connection, null) is { } old ? new Remains(this, old) : null;
 
     private sealed class Remains(FuseServer owner, FuseConnection connection) : IDisposable

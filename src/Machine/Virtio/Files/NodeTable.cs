@@ -62,8 +62,8 @@ internal readonly struct NodeUse(NodeTable? table, FileNode? node, int descripto
 }
 
 /// <summary>
-/// The files that the guest knows: <c>nodeid</c> of the protocol. Each has a descriptor while there are few enough; the others are found again by the names that
-/// they were last seen under, from the nearest folder on that has one, and only if that leads to the same file. Thread-safe.
+/// The files that the guest knows: <c>nodeid</c> of the protocol. Each has a descriptor while there are few enough; the others are found again by the names
+/// that they were last seen under, from the nearest folder on that has one, and only if that leads to the same file. Thread-safe.
 /// </summary>
 internal sealed class NodeTable : IDisposable
 {

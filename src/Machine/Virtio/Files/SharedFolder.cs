@@ -17,7 +17,9 @@ public enum FileOwners
 /// <summary>How long the guest goes by what it has read.</summary>
 public enum FileCache
 {
-    /// <summary>A second for names and attributes; what a file holds, until it is opened again or was seen to have changed. Writes go to the host at once.</summary>
+    /// <summary>
+    /// A second for names and attributes; what a file holds, until it is opened again or was seen to have changed. Writes go to the host at once.
+    /// </summary>
     Auto,
     /// <summary>For ever, and writes wait in the guest: for folders that nobody else changes meanwhile.</summary>
     Always,
@@ -81,7 +83,9 @@ public sealed class SharedFolder : IDisposable
     /// </summary>
     public int MostDescriptors { get; init; } = DescriptorsFor(1);
 
-    /// <summary>A fair number of <see cref="MostDescriptors"/>: half of those that this process may have, for all folders together, up to 65,536 for each.</summary>
+    /// <summary>
+    /// A fair number of <see cref="MostDescriptors"/>: half of those that this process may have, for all folders together, up to 65,536 for each.
+    /// </summary>
     public static int DescriptorsFor(int folders) => (int)Math.Clamp(FolderCalls.MostDescriptors / 2 / (ulong)folders, SmallestShare, 65_536);
 
     internal int Root { get; }
