@@ -153,7 +153,7 @@ public sealed class LinuxShareTests : IClassFixture<LinuxGuestFiles>, IDisposabl
             done
             echo made >/mnt/other/made
             mkdir /tmp/again; mount -t virtiofs mine /tmp/again -o rw; echo x >/tmp/again/file || echo refused
-            """, shares: [new VmShare(_folder) { ReadOnly = true, At = "/data/ro" , Tag = "mine" }, new VmShare(other) { At = "/mnt/other/" }]);
+            """, shares: [new VmShare(_folder) { ReadOnly = true, At = "/data/ro", Tag = "mine" }, new VmShare(other) { At = "/mnt/other/" }]);
         Assert.Equal(["/data/ro", "text"], text.Split('\n')[..1].Append(text.Split('\n')[1][..4]));
         Assert.EndsWith("refused\n", text, StringComparison.Ordinal);
         Assert.DoesNotContain("went well", text, StringComparison.Ordinal);

@@ -69,7 +69,16 @@ public sealed class MachineDescriptionTests
         Assert.Equal(((UserNetwork)Whole().Networks[0]).Options.Forwards, user.Options.Forwards);
     }
 
+    [Fact]
+    public void A_machine_from_before_there_were_shared_folders_has_none()
+    {
+        string json = Encoding.UTF8.GetString((Whole() with { Shares = [] }).ToJson());
+        Assert.Contains("\"Shares\":[],", json, StringComparison.Ordinal);
+        Assert.Empty(MachineDescription.Parse(Encoding.UTF8.GetBytes(json.Replace("\"Shares\":[],", "", StringComparison.Ordinal))).Shares);
+    }
+
     [Theory]
+    [InlineData("\"Owners\":\"Host\"", "\"Owners\":\"Nobody\"", "damaged")]
     [InlineData("\"Version\":1", "\"Version\":2", "a newer program")]
     [InlineData("\"Cpus\":2,", "", "damaged")]
     [InlineData("\"Cpus\":2", "\"Cpus\":-1", "Cpus is -1")]
