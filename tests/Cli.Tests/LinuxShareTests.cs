@@ -183,6 +183,24 @@ public sealed class LinuxShareTests : IClassFixture<LinuxGuestFiles>, IDisposabl
         Assert.Single(Directory.GetFiles(kept));
     }
 
+    /// <summary>Where a folder cannot be mounted nothing runs that would take another one for it.</summary>
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public async Task A_command_does_not_run_without_its_folder(bool keeps)
+    {
+        var errors = new MemoryStream();
+        await using Vm vm = (Builder(Stream.Null, "rm -rf *", new VmShare(_folder) { At = "/etc/passwd" }) with
+        {
+            KeepBooted = keeps,
+            KeptFolder = Path.Combine(_folder, "kept"),
+            Errors = errors,
+        }).Build();
+        VmResult result = await vm.RunAsync();
+        Assert.Equal(126, result.ExitStatus);
+        Assert.Equal("bunraku: the guest cannot mount the shared folder at /etc/passwd\n", Encoding.UTF8.GetString(errors.ToArray()));
+    }
+
     /// <summary>A VM with a mounted folder stays where it is, and says why.</summary>
     [Fact]
     public async Task A_mounted_folder_is_neither_saved_nor_moved()

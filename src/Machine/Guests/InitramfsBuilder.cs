@@ -173,7 +173,7 @@ internal static class InitramfsBuilder
             ip link set lo up 2>/dev/null
             {{(options.Modules.Count > 0 ? $"for module in {ModuleFolder}/*; do insmod $module; done" : "")}}
             {{string.Concat(options.Networks.Select(Network))}}
-            {{LeaveShares(options)}}
+            {{LeaveShares(options.Waits ? options with { Shares = [] } : options)}}
             {{(options.Waits ? "" : MountShares(options))}}
             mkfifo /run/ended
             # The session writes its status; when it is killed, the pipe ends without one.
