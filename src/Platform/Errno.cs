@@ -8,6 +8,10 @@ public static class Errno
         Busy = 16,
         Exists = 17, NoDevice = 19, Invalid = 22, TooManyFiles = 24, NotATypewriter = 25, NoSpace = 28;
 
+    /// <summary>EBADF, ENOTDIR, EISDIR, ENFILE, EROFS, ERANGE, ENAMETOOLONG, ENOSYS, ELOOP, ENODATA, EPROTO, EOVERFLOW, EOPNOTSUPP, ESTALE.</summary>
+    public const int BadDescriptor = 9, NotAFolder = 20, IsAFolder = 21, TooManyFilesOfAll = 23, ReadOnly = 30, OutOfRange = 34, NameTooLong = 36,
+        NotImplemented = 38, Loop = 40, NoData = 61, Protocol = 71, Overflow = 75, NotSupported = 95, Stale = 116;
+
     /// <summary>The symbol of include/uapi/asm-generic/errno-base.h, or the number.</summary>
     /// <param name="errno">Above 0.</param>
     public static string Name(int errno) => errno switch

@@ -1,5 +1,6 @@
 using Bunraku.Machine;
 using Bunraku.Machine.Firmware;
+using Bunraku.Machine.Virtio.Files;
 
 namespace Bunraku.Sessions;
 
@@ -80,6 +81,7 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
         Term = options.Terminal?.Term,
         SeparateErrors = separateErrors,
         Networks = [.. options.Networks.Select(n => n is UserNetwork)],
+        Shares = [.. options.Shares.Select((s, n) => new LinuxGuestShare(s.TagOf(n), s.Place, s.ReadOnly, !s.ReadOnly && s.Cache == FileCache.Always))],
     };
 
     private static VmOptionException Wrong(string option, string message) => new(option, message);

@@ -42,6 +42,8 @@ public static class KeptGuests
         }
         text.Append(CultureInfo.InvariantCulture, $"{SnapshotFile.Version} {o.Guest} {o.Memory} {o.Cpus} {o.Paravirtual} {o.TscFrequency} {o.Rng} {o.Nested}");
         text.Append(CultureInfo.InvariantCulture, $" {o.Cpu} {model.Name} {string.Join(' ', model.Features)}\n");
+        // Which folders they are comes with the command, but the guest's driver has read the tags.
+        for (int n = 0; n < o.Shares.Count; n++) text.Append(o.Shares[n].TagOf(n)).Append('\n');
         text.Append(engine.UsesHostPaging ? engine.Name : "software");
         string name = Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text.ToString())).AsSpan(0, 16));
         return Path.Combine(o.KeptFolder ?? Path.Combine(new GuestCache().Root, Folder), name + Suffix);

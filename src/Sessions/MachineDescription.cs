@@ -76,6 +76,9 @@ internal sealed record MachineDescription
     /// <inheritdoc cref="VmOptions.Networks"/>
     public required IReadOnlyList<VmNetwork> Networks { get; init; }
 
+    /// <inheritdoc cref="VmOptions.Shares"/>
+    public IReadOnlyList<VmShare> Shares { get; init; } = []; // older descriptions have none
+
     /// <inheritdoc cref="VmOptions.NoReboot"/>
     public required bool NoReboot { get; init; }
 
@@ -139,6 +142,7 @@ internal sealed record MachineDescription
         DiskShapes = disks,
         Rng = options.Rng,
         Networks = options.Networks,
+        Shares = [.. options.Shares.Select(s => s with { Folder = Path.GetFullPath(s.Folder) })],
         NoReboot = options.NoReboot,
         Guest = options.Guest,
         Bios = options.Bios is { } bios && !FirmwareImage.Names.Contains(bios) ? Path.GetFullPath(bios) : options.Bios,
@@ -171,6 +175,7 @@ internal sealed record MachineDescription
         Disks = Disks,
         Rng = Rng,
         Networks = Networks,
+        Shares = Shares,
         NoReboot = NoReboot,
         Guest = Guest,
         Bios = Bios,
@@ -231,6 +236,7 @@ internal sealed record MachineDescription
         StateCheck.Range(Disks.Count + CompactDiscs.Count, 0, MostDevices, "description", "number of disks");
         StateCheck.Range(DiskShapes.Count, Disks.Count + CompactDiscs.Count, Disks.Count + CompactDiscs.Count, "description", "number of sizes of disks");
         StateCheck.Range(Networks.Count, 0, MostDevices, "description", "number of networks");
+        StateCheck.Range(Shares.Count, 0, MostDevices, "description", "number of shared folders");
         if (RomSize % (4 << 10) != 0 || RomSize > 0 != Bios is not null)
             throw new StateFormatException("the description of the machine contradicts itself: firmware");
         if (TscFrequency == 0) throw new StateFormatException("the description of the machine has no frequency of the TSC");
@@ -249,6 +255,11 @@ internal sealed record MachineDescription
                 throw new StateFormatException("the description of the machine has a disk that is none");
         }
         foreach (VmDisk disk in Disks) StateCheck.Defined(disk.Bus, "description");
+        foreach (VmShare share in Shares)
+        {
+            StateCheck.Defined(share.Owners, "description");
+            StateCheck.Defined(share.Cache, "description");
+        }
     }
 
     private static void NameNetworks(JsonTypeInfo type)

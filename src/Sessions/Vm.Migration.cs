@@ -16,8 +16,8 @@ public sealed partial class Vm
     /// <summary>
     /// Moves the guest to where <see cref="ReceiveAsync(Stream, VmBuilder, MigrationOptions, CancellationToken)"/> is at the other end of a stream, on the
     /// same host. It runs on meanwhile but for a short pause at the end. This VM ends (<see cref="HostEnd.Migrated"/>) when the other one has taken the guest
-    /// over; whatever else happens, it goes on, and the other one does not. A VM that is paused by hand, has a command, a network, throwaway disks or parts of
-    /// the caller's stays where it is.
+    /// over; whatever else happens, it goes on, and the other one does not. A VM that is paused by hand, has a command, a network, shared folders, throwaway
+    /// disks or parts of the caller's stays where it is.
     /// </summary>
     /// <param name="stream">Of both directions; the caller closes it.</param>
     /// <param name="options">Null: the defaults.</param>
@@ -78,6 +78,7 @@ public sealed partial class Vm
     {
         string? reason = _description is null ? "it has parts of the program that made it"
             : _options.Networks.Count > 0 ? "the connections of its network end in this process"
+            : _options.Shares.Count > 0 ? "what its guest has open in shared folders is in this process"
             : _options.Disks.Any(d => d.Throwaway) ? "what was written to its throwaway disks is in this process"
             : _vm.DirtyPages is null ? $"the engine '{_engine.Name}' does not say which pages it writes to"
             : State != VmState.Running ? "it does not run"

@@ -32,6 +32,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
     private readonly GuestMachine _machine;
     private readonly GuestDisks _disks;
     private readonly GuestNetworks _networks;
+    private readonly GuestShares _shares;
     private readonly IX86Engine _engine;
     private readonly GuestImage _image;
     private readonly Action<string>? _toldKept;
@@ -104,6 +105,16 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         }
         try
         {
+            _shares = new GuestShares(builder);
+        }
+        catch
+        {
+            _disks.Dispose();
+            _networks.Dispose();
+            throw;
+        }
+        try
+        {
             _vm = MakeMachine(model, image.Firmware, isPrivate: snapshot is not null && builder.MemoryBacking == MemoryBacking.Lazy);
         }
         catch
@@ -151,6 +162,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
     {
         _disks.Dispose();
         _networks.Dispose();
+        _shares.Dispose();
     }
 
     private X86Machine MakeMachine(CpuModel model, FirmwareImage? firmware, bool isPrivate)
@@ -184,7 +196,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         try
         {
             IGuestConsole console = _observers is null ? _console : new ObservedConsole(_console, _observers);
-            return new GuestMachine(_vm, image, builder, [.. _disks.Parts, .. _networks.Parts], console, builder.Progress);
+            return new GuestMachine(_vm, image, builder, [.. _disks.Parts, .. _networks.Parts, .. _shares.Parts], console, builder.Progress);
         }
         catch (Exception e) when (e is InvalidOperationException or ArgumentException && builder.Parts.Count > 0)
         {

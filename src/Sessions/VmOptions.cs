@@ -1,4 +1,5 @@
 using Bunraku.Hypervisor.Scheduling;
+using Bunraku.Machine;
 using Bunraku.Machine.Ahci;
 using Bunraku.Machine.Firmware;
 using Bunraku.Sessions.Debugging;
@@ -85,6 +86,9 @@ public record VmOptions
     /// <summary>Network cards, which Linux calls eth0, eth1 and so on.</summary>
     public IReadOnlyList<VmNetwork> Networks { get; init; } = [];
 
+    /// <summary>Folders of the host, each with a virtio device by which the guest mounts it.</summary>
+    public IReadOnlyList<VmShare> Shares { get; init; } = [];
+
     /// <summary>A guest that resets the machine ends the VM, where it would boot again.</summary>
     public bool NoReboot { get; init; }
 
@@ -164,10 +168,14 @@ public record VmOptions
             Require(network.Queues is null or >= 1 and <= VmNetwork.MostQueues, nameof(Networks),
                 $"{network.Queues} queues; from 1 to {VmNetwork.MostQueues} are possible");
         }
+        bool mounts = Kernel is null && Bios is null && Guest != HelloGuest.Name;
+        if (VmShare.Problem(Shares, mounts) is { } problemOfShare) Require(false, nameof(Shares), problemOfShare);
         const int slots = 24;
         Require(Disks.Count <= slots, nameof(Disks), $"{Disks.Count} disks are too many; the board has slots for {slots}");
         Require(Disks.Count + Networks.Count <= slots, nameof(Networks), $"{Disks.Count} disks and {Networks.Count} network cards are too many; "
             + $"the board has slots for {slots}");
+        Require(Disks.Count + Networks.Count + Shares.Count <= slots, nameof(Shares),
+            $"{Disks.Count} disks, {Networks.Count} network cards and {Shares.Count} shared folders are too many; the board has slots for {slots}");
 
         void Require(bool holds, string option, string problem)
         {

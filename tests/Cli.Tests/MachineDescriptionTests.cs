@@ -4,6 +4,7 @@ using System.Text;
 using Bunraku.Engines;
 using Bunraku.Engines.X86;
 using Bunraku.Machine;
+using Bunraku.Machine.Virtio.Files;
 using Bunraku.Network.Slirp;
 using Bunraku.Storage;
 
@@ -38,6 +39,7 @@ public sealed class MachineDescriptionTests
             },
             new TapInterface("tap0"), new UnixCable("/tmp/cable"), new UdpCable(IPEndPoint.Parse("[::1]:1"), IPEndPoint.Parse("[::1]:2")),
         ],
+        Shares = [new VmShare("/data") { Tag = "t", At = "/mnt", ReadOnly = true, Owners = FileOwners.Host, Cache = FileCache.Always }],
         NoReboot = true,
         Guest = "linux",
         Bios = "seabios",
@@ -61,12 +63,22 @@ public sealed class MachineDescriptionTests
         Assert.Equal(Encoding.UTF8.GetString(json), Encoding.UTF8.GetString(read.ToJson()));
         Assert.Equal(Whole().Disks, read.Disks);
         Assert.Equal(Whole().Networks.Skip(1), read.Networks.Skip(1));
+        Assert.Equal(Whole().Shares, read.Shares);
         var user = Assert.IsType<UserNetwork>(read.Networks[0]);
         Assert.Equal(Whole().Networks[0].Mac, user.Mac);
         Assert.Equal(((UserNetwork)Whole().Networks[0]).Options.Forwards, user.Options.Forwards);
     }
 
+    [Fact]
+    public void A_machine_from_before_there_were_shared_folders_has_none()
+    {
+        string json = Encoding.UTF8.GetString((Whole() with { Shares = [] }).ToJson());
+        Assert.Contains("\"Shares\":[],", json, StringComparison.Ordinal);
+        Assert.Empty(MachineDescription.Parse(Encoding.UTF8.GetBytes(json.Replace("\"Shares\":[],", "", StringComparison.Ordinal))).Shares);
+    }
+
     [Theory]
+    [InlineData("\"Owners\":\"Host\"", "\"Owners\":\"Nobody\"", "damaged")]
     [InlineData("\"Version\":1", "\"Version\":2", "a newer program")]
     [InlineData("\"Cpus\":2,", "", "damaged")]
     [InlineData("\"Cpus\":2", "\"Cpus\":-1", "Cpus is -1")]

@@ -20,6 +20,7 @@ internal static class OptionWords
         nameof(VmOptions.Disks) => "--disk",
         nameof(VmOptions.CompactDiscs) => "--cdrom",
         nameof(VmOptions.Networks) => "--net",
+        nameof(VmOptions.Shares) => "--share",
         nameof(VmOptions.Command) => "what stands behind --",
         nameof(VmOptions.EngineApics) => "--local-apic",
         nameof(VmOptions.Paravirtual) => "--pv",

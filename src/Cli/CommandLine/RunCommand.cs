@@ -95,6 +95,14 @@ internal sealed class RunCommand : Command
         Arity = ArgumentArity.OneOrMore,
         AllowMultipleArgumentsPerToken = false,
     };
+    private readonly Option<string[]?> _shares = new("--share")
+    {
+        HelpName = "FOLDER[,NAME=VALUE]...",
+        Description = "a folder that the guest can use, by virtio-fs; once for each. The built-in guests mount it and start in the first one. "
+            + "NAME: ro, at=PATH (in the guest; default the same path), tag, ids=map|host, cache=auto|always|none",
+        Arity = ArgumentArity.OneOrMore,
+        AllowMultipleArgumentsPerToken = false,
+    };
     private readonly Option<bool> _rng = SingleValue.Flag("--rng", "a virtio device with random numbers of the host");
     private readonly Option<bool> _debugExit = SingleValue.Flag("--debug-exit", "isa-debug-exit on port 0xf4: the guest ends with status value*2+1");
     private readonly Option<bool> _testDevice =
@@ -123,7 +131,7 @@ internal sealed class RunCommand : Command
         _guest.CompletionSources.Add([.. GuestImage.Names]);
         Arguments.Add(_guest);
         foreach (Option option in (Option[])[_bios, _kernel, _initrd, _modules, _append, _name, _memory, _cpus, _engine, _localApic, _checkInterval, _direct,
-            _cpu, _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _compactDiscs, _networks, _rng,
+            _cpu, _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _compactDiscs, _networks, _shares, _rng,
             _debugExit, _testDevice, _noReboot, _timeout, _saveTo, _fresh, _stats, _statsJson, _trace, _gdb, _stopped, _perfMap])
             Options.Add(option);
     }
@@ -185,6 +193,7 @@ internal sealed class RunCommand : Command
             Disks = parsed.GetValue(_disks) is { Length: > 0 } disks ? [.. disks.Select(DiskArgument.Parse)] : [],
             CompactDiscs = parsed.GetValue(_compactDiscs) is { Length: > 0 } discs ? discs : [],
             Networks = parsed.GetValue(_networks) is { Length: > 0 } networks ? [.. networks.Select(NetworkArgument.Parse)] : [],
+            Shares = parsed.GetValue(_shares) is { Length: > 0 } shares ? [.. shares.Select(ShareArgument.Parse)] : [],
             Rng = parsed.GetValue(_rng),
             DebugExit = parsed.GetValue(_debugExit),
             TestDevice = parsed.GetValue(_testDevice),

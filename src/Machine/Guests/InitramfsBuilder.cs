@@ -49,7 +49,33 @@ internal static class InitramfsBuilder
         return archive.ToArray();
     }
 
-    private static string CommandScript(LinuxGuestOptions options) => $"#!/bin/busybox sh\nexec {string.Join(' ', options.Command.Select(Quote))}\n";
+    private static string CommandScript(LinuxGuestOptions options) =>
+        $"#!/bin/busybox sh\n{EnterShare(options, "exit 126")}exec {string.Join(' ', options.Command.Select(Quote))}\n";
+
+    /// <summary>What could not be mounted is told by who would work in it.</summary>
+    private const string NotMounted = "/run/not-mounted";
+
+    /// <summary>Mounts the shared folders.</summary>
+    private static string MountShares(LinuxGuestOptions options) => string.Concat(options.Shares.Select(s => $$"""
+        mkdir -p {{Quote(s.At)}} && mount -t virtiofs -o {{(s.IsReadOnly ? "ro" : "rw")}} {{Quote(s.Tag)}} {{Quote(s.At)}} ||
+            printf 'bunraku: the guest cannot mount the shared folder at %s\n' {{Quote(s.At)}} >>{{NotMounted}}
+
+        """));
+
+    /// <summary>What waits in the guest to be written goes to the host at the end. Else there is nothing to wait for.</summary>
+    private static string LeaveShares(LinuxGuestOptions options) => $$"""
+        leave() {
+            {{string.Concat(options.Shares.Where(s => s.WritesLater).Select(s => $"umount {Quote(s.At)} 2>/dev/null || sync; "))}}:
+        }
+
+        """;
+
+    /// <summary>Where a command or a shell starts.</summary>
+    private static string EnterShare(LinuxGuestOptions options, string otherwise) => options.Shares.Count == 0 ? "" : $$"""
+        [ ! -e {{NotMounted}} ] || { cat {{NotMounted}} >&2; {{otherwise}}; }
+        cd {{Quote(options.Shares[0].At)}} || {{otherwise}}
+
+        """;
 
     /// <summary>See <see cref="LinuxGuest.Handover"/>. The script that waits reads it as part of itself.</summary>
     public static byte[] Handover(LinuxGuestOptions options, bool isCopy)
@@ -63,6 +89,7 @@ internal static class InitramfsBuilder
         string run = $$"""
             export TERM={{Quote(options.Term ?? "linux")}}
             run() {
+                {{EnterShare(options, "exit 126")}}
                 case {{name}} in
                     */*) ;;
                     *) command -v {{name}} >/dev/null || { printf '%s: not found\n' {{name}} >&2; exit 127; } ;;
@@ -72,6 +99,7 @@ internal static class InitramfsBuilder
 
             """;
         script.Append($"printf %s {Quote(run)} >{CommandPath}\n");
+        script.Append(MountShares(options)).Append(LeaveShares(options));
         if (isCopy) script.Append("read -r copied <&7\n");
         return Encoding.UTF8.GetBytes(script.ToString());
     }
@@ -145,6 +173,8 @@ internal static class InitramfsBuilder
             ip link set lo up 2>/dev/null
             {{(options.Modules.Count > 0 ? $"for module in {ModuleFolder}/*; do insmod $module; done" : "")}}
             {{string.Concat(options.Networks.Select(Network))}}
+            {{LeaveShares(options.Waits ? options with { Shares = [] } : options)}}
+            {{(options.Waits ? "" : MountShares(options))}}
             mkfifo /run/ended
             # The session writes its status; when it is killed, the pipe ends without one.
             (read -r status </run/ended; echo "${status:-137}" >/run/status) &
@@ -253,6 +283,7 @@ internal static class InitramfsBuilder
 
             """ : "";
         return start + work + end + report + $$"""
+            leave
             [ "$ending" ] || tell "exit $status"
             {{again}}exec ${ending:-poweroff} -f
 
@@ -339,7 +370,7 @@ internal static class InitramfsBuilder
             esac
             """ : console switch
         {
-            GuestConsole.Shell => "sh -l 9>&-",
+            GuestConsole.Shell => EnterShare(options, ":") + "sh -l 9>&-",
             GuestConsole.Command => $"({streams} 2>&1)",
             GuestConsole.CommandOnPorts => $"({streams} 2>{(options.SeparateErrors ? "/run/errors" : "&1")})",
             _ => onTerminal,

@@ -45,6 +45,9 @@ public sealed record LinuxGuestOptions
     /// </summary>
     public IReadOnlyList<bool> Networks { get; init; } = [];
 
+    /// <summary>Shared folders, which are mounted before anything runs; the command starts in the first of them.</summary>
+    public IReadOnlyList<LinuxGuestShare> Shares { get; init; } = [];
+
     /// <summary>The machine has a virtio console, and the modules have its driver.</summary>
     public bool StreamPorts { get; init; }
 
@@ -57,6 +60,13 @@ public sealed record LinuxGuestOptions
     /// <summary>Kernel modules that are loaded before anything runs, in this order.</summary>
     public IReadOnlyList<ReadOnlyMemory<byte>> Modules { get; init; } = [];
 }
+
+/// <summary>A shared folder of a guest.</summary>
+/// <param name="Tag">Of the virtio device.</param>
+/// <param name="At">Where it is mounted: a path from / on.</param>
+/// <param name="IsReadOnly">Nothing in it can be changed.</param>
+/// <param name="WritesLater">What programs write may wait in the guest.</param>
+public sealed record LinuxGuestShare(string Tag, string At, bool IsReadOnly, bool WritesLater);
 
 /// <summary>A Linux guest ready to be booted.</summary>
 /// <param name="Kernel">The kernel file.</param>

@@ -49,10 +49,10 @@ public sealed class Block : VirtioDevice
     private readonly IBlockBackend _disk;
     private readonly byte[] _serial = new byte[SerialLength];
     private readonly byte[] _configuration = new byte[Field.Length];
-    private readonly QueueWork[] _work;
+    private readonly RequestThreads _threads;
+    private readonly int _queues;
     private DeviceLock? _lock;
     private long _bytesUnderWay;
-    private int _epoch; // goes up with each reset of a queue or the device
 
     /// <param name="id">Its name in the machine.</param>
     /// <param name="disk">Closed by who opened it, after the machine's end.</param>
@@ -62,7 +62,7 @@ public sealed class Block : VirtioDevice
         : base(id, VirtioType.Block, [.. Enumerable.Repeat((ushort)QueueSize, queues)])
     {
         _disk = disk;
-        _work = [.. Enumerable.Range(0, queues).Select(_ => new QueueWork())];
+        (_queues, _threads) = (queues, new RequestThreads(queues, Live));
         Encoding.ASCII.GetBytes(serial.AsSpan(0, Math.Min(serial.Length, SerialLength)), _serial);
         uint granule = Math.Max(disk.Granularity, Sector), page = Math.Min(granule, 4096);
         SetCapacity();
@@ -98,7 +98,7 @@ public sealed class Block : VirtioDevice
 
     /// <inheritdoc/>
     protected override ulong DeviceFeatures => (ulong)(Feature.SegmentMax | Feature.BlockSize | Feature.Flush | Feature.Topology | Feature.WriteCache |
-        (_work.Length > 1 ? Feature.Queues : 0) | (_disk.IsReadOnly ? Feature.ReadOnly : Feature.Discard | Feature.WriteZeroes));
+        (_queues > 1 ? Feature.Queues : 0) | (_disk.IsReadOnly ? Feature.ReadOnly : Feature.Discard | Feature.WriteZeroes));
 
     /// <inheritdoc/>
     protected override ReadOnlySpan<byte> Configuration => _configuration;
@@ -113,21 +113,21 @@ public sealed class Block : VirtioDevice
     protected internal override void AttachTo(X86Machine machine, DeviceLock @lock)
     {
         _lock = @lock;
-        for (int n = 0; n < _work.Length; n++) _work[n].Thread = machine.CreateIoThread(_work.Length == 1 ? Id : $"{Id}.{n}");
+        _threads.Start(n => machine.CreateIoThread(_queues == 1 ? Id : $"{Id}.{n}"), @lock);
     }
 
     /// <inheritdoc/>
-    protected override int EntriesUnderWay(int queue) => Live(queue)?.Generation == _work[queue].Generation ? _work[queue].Entries : 0;
+    protected override int EntriesUnderWay(int queue) => _threads.Entries(queue);
 
     /// <inheritdoc/>
     protected override void DeviceReset()
     {
-        _epoch++;
+        _threads.Forget();
         _configuration[Field.WriteBack] = 1;
     }
 
     /// <inheritdoc/>
-    protected override void QueueWasReset(int queue) => _epoch++;
+    protected override void QueueWasReset(int queue) => _threads.Forget();
 
     /// <inheritdoc/>
     protected override byte[] SaveOwn() => [_configuration[Field.WriteBack]];
@@ -136,7 +136,7 @@ public sealed class Block : VirtioDevice
     protected override void RestoreOwn(byte[] state)
     {
         _configuration[Field.WriteBack] = (byte)(StateCheck.Length(state, 1, Id)[0] & 1);
-        _epoch++;
+        _threads.Forget();
     }
 
     /// <inheritdoc/>
@@ -146,7 +146,7 @@ public sealed class Block : VirtioDevice
         {
             if (_bytesUnderWay >= MostUnderWay)
             {
-                _work[queue].Waits = true; // goes on when a request is done, whichever queue had it
+                _threads.MarkWaiting(queue); // goes on when a request is done, whichever queue had it
                 return;
             }
             if (EntriesUnderWay(queue) >= live.Size) return;
@@ -179,15 +179,12 @@ public sealed class Block : VirtioDevice
             ArrayPool<byte>.Shared.Return(data);
             throw new VirtqueueException("a buffer is not in RAM");
         }
-        QueueWork work = _work[queue];
-        (work.Generation, work.Entries) = (buffer.Generation, buffer.Entries + (work.Generation == buffer.Generation ? work.Entries : 0));
         long bytes = type == RequestType.WriteZeroes ? LargestRequest : (long)length; // erasing takes as long as a large write
         _bytesUnderWay += bytes;
         bool lasting = !((Feature)Features).HasFlag(Feature.Flush) || _configuration[Field.WriteBack] == 0;
-        int epoch = _epoch;
-        work.Thread!.Post(() =>
+        _threads.Begin(queue, buffer, isLive =>
         {
-            bool does = Enter(queue, buffer, epoch) && !tooLong;
+            bool does = isLive() && !tooLong;
             RequestStatus status = does ? Do(type, sector, used.Span, lasting) : RequestStatus.IoError;
             bool answers = status == RequestStatus.Ok && type is RequestType.In or RequestType.GetId;
             Leave(queue, buffer, bytes, status, answers ? used : default);
@@ -195,66 +192,23 @@ public sealed class Block : VirtioDevice
         });
     }
 
-    /// <summary>On a queue's thread, before a request is done. False: its queue is gone. Waits for what older lives of queues have begun.</summary>
-    private bool Enter(int queue, DescriptorChain buffer, int epoch)
-    {
-        lock (_lock!)
-        {
-            while (true)
-            {
-                if (Live(queue)?.Generation != buffer.Generation) return false;
-                if (!Array.Exists(_work, w => w.Running < epoch))
-                {
-                    _work[queue].Running = epoch;
-                    return true;
-                }
-                Monitor.Wait(_lock);
-            }
-        }
-    }
-
     private void Leave(int queue, DescriptorChain buffer, long bytes, RequestStatus status, Memory<byte> answer)
     {
         lock (_lock!)
         {
-            QueueWork work = _work[queue];
-            work.Running = QueueWork.Idle;
-            Monitor.PulseAll(_lock);
+            _threads.End(queue, buffer);
             _bytesUnderWay -= bytes;
-            if (work.Generation == buffer.Generation) work.Entries -= buffer.Entries;
             Guarded(() =>
             {
                 Finish(queue, buffer, status, answer.Span);
                 Notified(queue);
             });
-            for (int n = 0; n < _work.Length; n++)
+            for (int n = 0; n < _queues; n++)
             {
-                if (!_work[n].Waits) continue;
-                (_work[n].Waits, int other) = (false, n);
-                Guarded(() => Notified(other));
+                int other = n;
+                if (_threads.TakeWaiting(other)) Guarded(() => Notified(other));
             }
         }
-    }
-
-    /// <summary>What one queue has under way. With the device's lock held.</summary>
-    private sealed class QueueWork
-    {
-        /// <summary>No request is being done.</summary>
-        public const int Idle = int.MaxValue;
-
-        public IoThread? Thread { get; set; }
-
-        /// <summary>In which life of the queue the entries were taken that are counted.</summary>
-        public int Generation { get; set; }
-
-        /// <summary>Entries that were taken and not given back.</summary>
-        public int Entries { get; set; }
-
-        /// <summary>The epoch of the request that the thread does, or <see cref="Idle"/>.</summary>
-        public int Running { get; set; } = Idle;
-
-        /// <summary>There may be more to be taken.</summary>
-        public bool Waits { get; set; }
     }
 
     private void Finish(int queue, DescriptorChain buffer, RequestStatus status, ReadOnlySpan<byte> answer)

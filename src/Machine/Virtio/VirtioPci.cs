@@ -51,7 +51,7 @@ public sealed class VirtioPci : PciDevice, IVirtioTransport
     private static uint ClassCode(VirtioType type) => type switch
     {
         VirtioType.Network => 0x020000,
-        VirtioType.Block => 0x018000,
+        VirtioType.Block or VirtioType.FileSystem => 0x018000,
         VirtioType.Console => 0x078000,
         _ => 0x00FF00,
     };

@@ -3,6 +3,7 @@ using Bunraku.Hypervisor;
 using Bunraku.Machine.Pci;
 using Bunraku.Machine.Tests.State;
 using Bunraku.Machine.Virtio;
+using Bunraku.Machine.Virtio.Files;
 using Bunraku.Machine.Virtio.Net;
 using Bunraku.Machine.Virtio.Ports;
 using Bunraku.Network;
@@ -395,12 +396,18 @@ public sealed class VirtioTests
     [InlineData(5, "net")]
     [InlineData(6, "net")]
     [InlineData(7, "console")]
+    [InlineData(8, "fs")]
+    [InlineData(9, "fs")]
     public void A_hostile_driver_harms_itself_alone(int seed, string kind)
     {
         using var disk = new MemoryDisk(64 * 512);
         using var echo = new EchoCable();
+        using var host = new HostFolder();
+        using var folder = new SharedFolder(host.Path);
+        using var files = new FileSystemDevice("fs", folder, "tag", 2);
         using BoardRig rig = Rig(kind switch
         {
+            "fs" => files,
             "disk" => new Block("disk", disk, queues: 2),
             "console" => new ConsoleDevice("console", new ConsolePort("a", true), new ConsolePort("b") { Output = _ => { } }),
             "net" => new NetworkCard("net", echo, [2, 0, 0, 0, 0, 1], 2),
@@ -417,7 +424,7 @@ public sealed class VirtioTests
                 case 0:
                     driver.Negotiate((ulong)(Plain | (random.Next(2) == 0 ? VirtioFeatures.RingPacked : 0)
                         | (random.Next(2) == 0 ? VirtioFeatures.EventIndex | VirtioFeatures.IndirectDescriptors : 0)));
-                    driver.SetUp(random.Next(kind is "net" or "console" ? 5 : 1), (ushort)(1 << random.Next(9)), Queue, Plain);
+                    driver.SetUp(random.Next(kind is "net" or "console" or "fs" ? 5 : 1), (ushort)(1 << random.Next(9)), Queue, Plain);
                     driver.SetDriverOk();
                     break;
                 case 1:
