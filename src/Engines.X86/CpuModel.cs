@@ -24,7 +24,8 @@ public enum CpuFeature
     Svm, Npt, Lbrv, SvmLock, NripSave, TscScale, VmcbClean, FlushByAsid, DecodeAssists, PauseFilter, PfThreshold, VVmsaveVmload, Vgif, Gmet, Vnmi,
     // Capability MSRs of VMX, by QEMU's names: IA32_VMX_PINBASED_CTLS, IA32_VMX_PROCBASED_CTLS, IA32_VMX_PROCBASED_CTLS2, IA32_VMX_EPT_VPID_CAP
     VmxVnmi, VmxPreemptionTimer, VmxFlexpriority, VmxMtf, VmxEpt, VmxDescExit, VmxVpid, VmxUnrestrictedGuest, VmxPle, VmxVmfunc, VmxShadowVmcs, VmxPml,
-    VmxEptViolationVe, VmxMbec, VmxTscScaling, VmxEptExeconly, VmxEpt1gb, VmxEptad,
+    VmxEptViolationVe, VmxMbec, VmxTscScaling, VmxEptExeconly, VmxEpt1gb, VmxEptad, VmxApicvXapic, VmxApicvX2apic, VmxApicvRegister,
+    VmxApicvVid, VmxPostedIntr,
 #pragma warning restore CS1591
 }
 

@@ -68,7 +68,8 @@ public static class CpuModels
         CpuFeature.Vmx, CpuFeature.VmxVnmi, CpuFeature.VmxPreemptionTimer, CpuFeature.VmxFlexpriority, CpuFeature.VmxMtf, CpuFeature.VmxEpt,
         CpuFeature.VmxDescExit, CpuFeature.VmxVpid, CpuFeature.VmxUnrestrictedGuest, CpuFeature.VmxPle, CpuFeature.VmxVmfunc, CpuFeature.VmxShadowVmcs,
         CpuFeature.VmxPml, CpuFeature.VmxEptViolationVe, CpuFeature.VmxMbec, CpuFeature.VmxTscScaling, CpuFeature.VmxEptExeconly, CpuFeature.VmxEpt1gb,
-        CpuFeature.VmxEptad,
+        CpuFeature.VmxEptad, CpuFeature.VmxApicvXapic, CpuFeature.VmxApicvX2apic, CpuFeature.VmxApicvRegister, CpuFeature.VmxApicvVid,
+        CpuFeature.VmxPostedIntr,
     ];
 
     /// <summary>Every model as it is defined, whatever the host can do.</summary>
@@ -195,7 +196,9 @@ public static class CpuModels
         .. s_vmx.Where(f => f != CpuFeature.Vmx).Select(f => (f, CpuFeature.Vmx)), (CpuFeature.VmxUnrestrictedGuest, CpuFeature.VmxEpt),
         (CpuFeature.VmxVmfunc, CpuFeature.VmxEpt), (CpuFeature.VmxEptViolationVe, CpuFeature.VmxEpt), (CpuFeature.VmxMbec, CpuFeature.VmxEpt),
         (CpuFeature.VmxEptExeconly, CpuFeature.VmxEpt), (CpuFeature.VmxEpt1gb, CpuFeature.VmxEpt), (CpuFeature.VmxEptad, CpuFeature.VmxEpt),
-        (CpuFeature.VmxPml, CpuFeature.VmxEptad),
+        (CpuFeature.VmxPml, CpuFeature.VmxEptad), (CpuFeature.VmxApicvX2apic, CpuFeature.VmxFlexpriority),
+        (CpuFeature.VmxApicvRegister, CpuFeature.VmxFlexpriority), (CpuFeature.VmxApicvVid, CpuFeature.VmxFlexpriority),
+        (CpuFeature.VmxPostedIntr, CpuFeature.VmxApicvVid),
         (CpuFeature.La57, CpuFeature.Lm), (CpuFeature.TscDeadline, CpuFeature.Apic), (CpuFeature.X2apic, CpuFeature.Apic),
     ];
 

@@ -12,15 +12,22 @@ internal sealed class GuestMode(Processor p)
     /// <summary>What its guest-physical addresses go through; null: they are the machine's.</summary>
     public SecondStage? SecondStage { get; private set; }
 
+    /// <summary>No page.</summary>
+    public const ulong NoPage = ulong.MaxValue;
+
+    /// <summary>The page of the machine's memory that stands for its local APIC, see <see cref="VirtualApicAccess"/>; <see cref="NoPage"/>: none does.</summary>
+    public ulong ApicPage { get; private set; } = NoPage;
+
     /// <summary>For <see cref="ProcessorState.Mode"/>.</summary>
     public uint ModeBit => IsActive ? ModeKey.Guest : 0;
 
     /// <summary>The guest is entered: <see cref="Processor.ModeChanged"/> must follow, once its state is loaded.</summary>
-    public void Enter(AddressSpaceOwner owner, SecondStage? secondStage)
+    public void Enter(AddressSpaceOwner owner, SecondStage? secondStage, ulong apicPage = NoPage)
     {
         IsActive = true;
         SecondStage = secondStage;
-        p.Tlb.SelectOwner(owner);
+        ApicPage = apicPage;
+        p.Tlb.SelectOwner(apicPage == NoPage ? owner : owner with { ApicPage = apicPage | AddressSpaceOwner.HasApicPage });
     }
 
     /// <summary>The guest is left: <see cref="Processor.ModeChanged"/> must follow, once the hypervisor's state is loaded.</summary>
@@ -28,6 +35,7 @@ internal sealed class GuestMode(Processor p)
     {
         IsActive = false;
         SecondStage = null;
+        ApicPage = NoPage;
         p.Tlb.SelectOwner(default);
     }
 }
