@@ -268,6 +268,25 @@ public sealed class VmxApicTests
         Assert.Equal(v.G["next"], v.Run(engine).Is(43)[VmField.GuestRip]);
     }
 
+    /// <summary>Whoever keeps a log of written pages, for a migration, is told of those that the processor writes to by itself.</summary>
+    [Theory, Engines]
+    public void Writes_to_the_virtual_APIC_page_are_told_of_and_made_where_rights_were_taken(string engine)
+    {
+        using VmxGuest v = With(0);
+        v.Guest(a =>
+        {
+            a.mov(eax, 6);
+            a.mov(cr8, rax);
+            a.vmcall();
+        });
+        var told = new List<ulong>();
+        v.G.On(engine);
+        v.G.Memory.Rights.DeviceWriteRefused = offset => told.Add(offset);
+        v.G.Memory.Rights.Set(Page, 0x1000, PageRights.Read | PageRights.Execute);
+        v.Run(engine).Is(18);
+        Assert.Equal((0x60u, true), (v.G.Read<uint>(Page + 0x80), told.Contains(Page)));
+    }
+
     // ---- x2APIC mode
 
     /// <summary>Without APIC-register virtualization only the task priority is read from the page.</summary>

@@ -363,8 +363,9 @@ public sealed class VmxVirtualInterruptTests
             return false;
         };
         Assert.Equal((ulong)VmxGuest.GuestCode, v.Run(engine).Is(3)[VmField.GuestRip]);
-        // Blocked, then kicked when the guest was entered.
-        Assert.Equal([InitResponse.Blocked, InitResponse.Taken], responses);
+        // Blocked, then kicked when the guest was entered; who has an INIT that waits is kicked more often on an engine that is two.
+        Assert.Equal([InitResponse.Blocked, InitResponse.Taken], responses.Distinct());
+        Assert.Equal(InitResponse.Taken, responses[^1]);
         v.Run(engine).Is(3);
         Assert.Equal(InitResponse.Blocked, v.G.Cpu.TakeInit());
         using var plain = new Guest(Mode.Long, model: VmxGuest.Model);
