@@ -98,7 +98,7 @@ internal sealed unsafe partial class Processor
     /// <summary>
     /// Nothing comes before the next instruction: it completes, or it was abandoned to be executed alone, and its page walks have left their traces already.
     /// </summary>
-    public bool IsUnderWay => IsCompleting | Vmx is { ApicAccess.MustStep: true };
+    public bool IsUnderWay => IsCompleting | GuestMode.StepsApicWrite;
 
     /// <summary>
     /// Something happens before or after the next instruction: it is executed alone. A breakpoint's trap comes right after the instruction that met it.
@@ -182,7 +182,7 @@ internal sealed unsafe partial class Processor
         finally
         {
             s->Mode &= ~ModeKey.Single;
-            Vmx?.ApicAccess.EndStep();
+            GuestMode.StepsApicWrite = false;
         }
         s->LinkFrom = null;
         s->Current = null;
@@ -197,7 +197,7 @@ internal sealed unsafe partial class Processor
             if (trap) Debug.NoteSingleStep(); // it waits, and the hypervisor is told of it
             GuestHypervisor?.TakeStep();
         }
-        else if (trap && Vmx is { Apic.PendingExit: not null })
+        else if (trap && GuestHypervisor is { HasTrap: true })
         {
             Debug.NoteSingleStep();
         }

@@ -177,10 +177,7 @@ internal sealed class HostileHypervisor(GuestMemory memory, bool isVmx, CpuModel
         for (uint field = 0x201C; field < 0x2024; field += 2) Put(field, random.Next(2) == 0 ? 0 : (ulong)random.NextInt64());
         Put(0x810, random.Next(2) == 0 ? 0 : (ulong)random.Next(0x1_0000));
         Put(0x401C, random.Next(2) == 0 ? 0 : (ulong)random.Next(16));
-        for (uint register = 0x80; register <= 0x280; register += 16)
-        {
-            if (random.Next(4) == 0) SetWord(NestedLayout.VirtualApic + register, (uint)random.NextInt64(1L << 32) & (uint)random.NextInt64(1L << 32));
-        }
+        Registers(random);
         Put(0x2018, 1);
         Put(0x2024, NestedLayout.Lists);
         Set(NestedLayout.Lists, NestedLayout.SecondStage | 0x1E);
@@ -281,6 +278,7 @@ internal sealed class HostileHypervisor(GuestMemory memory, bool isVmx, CpuModel
         SetWord(v + 0x58, (uint)random.Next(1, 4));
         SetWord(v + 0x5C, random.Next(4) == 0 ? (uint)random.Next(8) : 0);
         if (random.Next(2) == 0) Set(v + 0x60, (ulong)random.NextInt64() & 0xFF_071F_1BFF);
+        if (nested && random.Next(2) == 0) Avic(random);
         Set(v + 0x68, (ulong)random.Next(2));
         Set(v + 0x90, nested ? 1ul | (ulong)random.Next(2) << 3 : 0);
         if (random.Next(3) == 0)
@@ -313,6 +311,29 @@ internal sealed class HostileHypervisor(GuestMemory memory, bool isVmx, CpuModel
         }
         Set(NestedLayout.Pointers, random.Next(16) == 0 ? Interesting(random) : v);
         Set(NestedLayout.Pointers + 24, MostEntries);
+    }
+
+    /// <summary>A backing page with requests, and tables whose entries lead to it and elsewhere.</summary>
+    private void Avic(Random random)
+    {
+        const uint v = NestedLayout.Vmcb;
+        Set(v + 0x60, 1ul << 31 | 1 << 24 | (ulong)random.Next(16));
+        Set(v + 0x98, ApicPage(random));
+        Set(v + 0xE0, NestedLayout.VirtualApic);
+        Set(v + 0xF0, NestedLayout.Lists);
+        Set(v + 0xF8, NestedLayout.Lists | (ulong)random.Next(256));
+        for (uint n = 0; n < 16; n++)
+            Set(NestedLayout.Lists + n * 8, random.Next(4) == 0 ? Interesting(random) : (ulong)random.Next(4) << 62 | NestedLayout.VirtualApic | 1ul << 31);
+        Registers(random);
+    }
+
+    /// <summary>What an APIC's page has.</summary>
+    private void Registers(Random random)
+    {
+        for (uint register = 0x80; register <= 0x280; register += 16)
+        {
+            if (random.Next(4) == 0) SetWord(NestedLayout.VirtualApic + register, (uint)random.NextInt64(1L << 32) & (uint)random.NextInt64(1L << 32));
+        }
     }
 
     private void Segment(uint at, ushort selector, ushort attributes, uint limit, ulong @base)

@@ -258,7 +258,7 @@ internal sealed unsafe class Mmu(Processor p)
         ulong physical = t.Page | (address & 0xFFF);
         if (t.IsApicPage)
         {
-            p.Vmx!.ApicAccess.Check((uint)address & 0xFFF, length, access, address, t.Page);
+            p.GuestMode.Apic!.Check((uint)address & 0xFFF, length, access, address, t.Page);
             return new Part(null, physical, length, isVirtualApic: true);
         }
         if (t.Host == null) return new Part(null, physical, length);
@@ -274,7 +274,7 @@ internal sealed unsafe class Mmu(Processor p)
     {
         if (part.IsVirtualApic)
         {
-            p.Vmx!.Apic.ReadPage((uint)part.Physical & 0xFFF, destination, part.Length);
+            p.GuestMode.Apic!.Read((uint)part.Physical & 0xFFF, destination, part.Length);
             return true;
         }
         if (part.Host == null) return p.Mmio.TryRead(part.Physical, destination, part.Length);
@@ -286,7 +286,7 @@ internal sealed unsafe class Mmu(Processor p)
     {
         if (part.IsVirtualApic)
         {
-            p.Vmx!.Apic.WritePage((uint)part.Physical & 0xFFF, source, part.Length);
+            p.GuestMode.Apic!.Write((uint)part.Physical & 0xFFF, source, part.Length);
             return;
         }
         if (part.Host == null)

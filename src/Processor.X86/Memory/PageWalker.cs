@@ -29,7 +29,7 @@ internal readonly unsafe struct WalkResult
     public ulong Page { get; init; }
     /// <summary>That page in the host, or null when it is device memory.</summary>
     public byte* Host { get; init; }
-    /// <summary>It is the page that stands for the guest's local APIC: <see cref="VirtualApicAccess"/> decides. There is no host address.</summary>
+    /// <summary>It is the page that stands for the guest's local APIC: <see cref="IGuestApicPage"/> decides. There is no host address.</summary>
     public bool IsApicPage { get; init; }
     /// <summary>A write with the same privilege would be allowed and its dirty flag is already set.</summary>
     public bool WriteReady { get; init; }
@@ -89,6 +89,7 @@ internal sealed unsafe class PageWalker(Processor p)
     {
         PageRights wanted = (access & FetchAccess) != 0 ? PageRights.Execute : (access & WriteAccess) != 0 ? PageRights.Write : PageRights.Read;
         PageRights nested = PageRights.All;
+        bool isApic = page == p.GuestMode.ApicGuestPage;
         if (p.GuestMode.SecondStage is { } stage)
         {
             SecondStageResult found = stage.Translate(page, new SecondStageAccess(wanted, IsTableAccess: false, (access & UserAccess) != 0, userAddress));
@@ -96,7 +97,7 @@ internal sealed unsafe class PageWalker(Processor p)
             page = found.Page;
             nested = found.Rights;
         }
-        if (page == p.GuestMode.ApicPage) return new WalkResult { Outcome = WalkOutcome.Mapped, Page = page, IsApicPage = true };
+        if (isApic || page == p.GuestMode.ApicPage) return new WalkResult { Outcome = WalkOutcome.Mapped, Page = page, IsApicPage = true };
         PhysicalPage physical = p.Physical.Resolve(page, wanted);
         if (physical.Kind == PhysicalKind.Refused)
             return new WalkResult { Outcome = WalkOutcome.Refused, Refusal = new Refusal(physical.Address, wanted, IsTableAccess: false) };

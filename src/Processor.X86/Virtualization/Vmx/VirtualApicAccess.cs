@@ -7,7 +7,7 @@ namespace Bunraku.Processor.X86;
 /// each of them comes here.
 /// </summary>
 /// <remarks>Intel SDM vol. 3C, "Virtualizing Memory-Mapped APIC Accesses".</remarks>
-internal sealed unsafe class VirtualApicAccess(Processor p, Vmx vmx)
+internal sealed unsafe class VirtualApicAccess(Processor p, Vmx vmx) : IGuestApicPage
 {
     /// <summary>Stands for an access to the page that exits, among what a second stage refuses; no qualification of a violation.</summary>
     public const ulong Refused = 1ul << 62;
@@ -27,21 +27,7 @@ internal sealed unsafe class VirtualApicAccess(Processor p, Vmx vmx)
 
     private static ulong Registers(uint first, uint last) => (Register(last) << 1) - Register(first);
 
-    /// <summary>The next instruction, which writes there, is executed alone.</summary>
-    public bool MustStep { get; private set; }
-
-    /// <summary>An instruction was executed alone.</summary>
-    public void EndStep() => MustStep = false;
-
-    /// <summary>
-    /// An access to the page that both stages allow is about to be made. When it returns, the access is virtualized.
-    /// </summary>
-    /// <param name="offset">0 to 4095.</param>
-    /// <param name="length">Bytes of it in the page, at least 1.</param>
-    /// <param name="access">As for a page walk.</param>
-    /// <param name="linear">Its linear address.</param>
-    /// <param name="page">The page.</param>
-    /// <exception cref="ExitRequest">It exits, or its instruction must be executed alone. Nothing has changed.</exception>
+    /// <inheritdoc/>
     public void Check(uint offset, int length, uint access, ulong linear, ulong page)
     {
         bool write = (access & PageWalker.WriteAccess) != 0, fetch = (access & PageWalker.FetchAccess) != 0;
@@ -52,9 +38,15 @@ internal sealed unsafe class VirtualApicAccess(Processor p, Vmx vmx)
             throw p.Exits.RefusedAccess(linear, new Refusal(page, wanted, IsTableAccess: false, new SecondStageFault(Refused)));
         }
         if (!write || p.State->Current == null || (p.State->Mode & ModeKey.Single) != 0 || !vmx.Apic.MayInterrupt(offset)) return;
-        MustStep = true;
+        p.GuestMode.StepsApicWrite = true;
         throw p.Exits.ExecuteAlone();
     }
+
+    /// <inheritdoc/>
+    public void Read(uint offset, byte* destination, int length) => vmx.Apic.ReadPage(offset, destination, length);
+
+    /// <inheritdoc/>
+    public void Write(uint offset, byte* source, int length) => vmx.Apic.WritePage(offset, source, length);
 
     private bool IsVirtualized(uint offset, int length, bool write)
     {

@@ -21,7 +21,8 @@ internal sealed unsafe partial class Vmx
             return;
         }
         Vmcs v = Current;
-        ulong apicPage = Has(SecondaryControls.VirtualizeApicAccesses) ? v[VmcsField.ApicAccessAddress] & ~0xFFFul : GuestMode.NoPage;
+        GuestApicPage apicPage = Has(SecondaryControls.VirtualizeApicAccesses)
+            ? new GuestApicPage(ApicAccess, v[VmcsField.ApicAccessAddress] & ~0xFFFul, IsGuestPhysical: false) : default;
         ushort vpid = Has(SecondaryControls.EnableVpid) ? (ushort)v[VmcsField.VirtualProcessorIdentifier] : (ushort)0;
         if (!Has(SecondaryControls.EnableEpt))
         {

@@ -365,6 +365,8 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
 
     private bool WaitsForTimer => Timer.Runs && IsHalted;
 
+    public bool HasTrap => InGuest && Apic.PendingExit != null;
+
     public bool TakeTrap()
     {
         if (!InGuest || _p.Exits.IsHalfDone) return false;
