@@ -62,7 +62,8 @@ internal sealed class CheckedCpu : IX86Cpu
             if (differences.Count > 0) return Fail(exit, differences);
             _stretch.Begin(_follower, exit);
             // Kicks of our own end here; a vCPU whose TSC has moved kicks itself, for others to see it.
-            if (exit.Reason != ExitReason.Kicked || Interlocked.Exchange(ref _kicked, 0) != 0 || _subject.TscOffset != _tscOffset || _initWaits) return Leave(exit);
+            if (exit.Reason != ExitReason.Kicked || Interlocked.Exchange(ref _kicked, 0) != 0 || _subject.TscOffset != _tscOffset || _initWaits)
+                return Leave(exit);
         }
     }
 

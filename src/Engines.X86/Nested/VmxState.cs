@@ -71,7 +71,8 @@ public sealed class VmxState
         : (a.InOperation, a.InGuest, a.OperationPointer, a.CurrentPointer, a.Launched, a.IsShadow, a.TrapPending)
             == (b.InOperation, b.InGuest, b.OperationPointer, b.CurrentPointer, b.Launched, b.IsShadow, b.TrapPending)
         && (a.IsHalted, a.WaitsForStartUp, a.InitDue, a.StartUpDue, a.RecognizesInterrupt, a.PendingExit, a.PendingExitQualification)
-            == (b.IsHalted, b.WaitsForStartUp, b.InitDue, b.StartUpDue, b.RecognizesInterrupt, b.PendingExit, b.PendingExitQualification) && a.Fields.AsSpan().SequenceEqual(b.Fields);
+            == (b.IsHalted, b.WaitsForStartUp, b.InitDue, b.StartUpDue, b.RecognizesInterrupt, b.PendingExit, b.PendingExitQualification)
+        && a.Fields.AsSpan().SequenceEqual(b.Fields);
 
     /// <summary>One line about it.</summary>
     public override string ToString() => !InOperation ? "off"

@@ -5,7 +5,9 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace Bunraku.Fixtures;
 
-/// <summary>Intel SDM vol. 3C, "Virtualizing Memory-Mapped APIC Accesses", "Virtualizing MSR-Based APIC Accesses", and the checks that belong to them.</summary>
+/// <summary>
+/// Intel SDM vol. 3C, "Virtualizing Memory-Mapped APIC Accesses", "Virtualizing MSR-Based APIC Accesses", and the checks that belong to them.
+/// </summary>
 public sealed class VmxApicTests
 {
     private const uint ApicAccess = 44, ApicWrite = 56, Write = 1 << 12, Fetch = 2 << 12, Event = 3 << 12, TableInEvent = 10 << 12, Table = 15 << 12;

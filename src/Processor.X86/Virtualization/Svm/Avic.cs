@@ -23,7 +23,8 @@ internal sealed unsafe class Avic(Processor p, Svm svm) : IGuestApicPage
         InService = 0x100, Trigger = 0x180, Request = 0x200, InterruptCommand = 0x300, InterruptCommandHigh = 0x310;
 
     // A bit for each register of 16 bytes in the page's first KiB; AMD APM vol. 2, "Guest vAPIC Register Access Behavior".
-    private static readonly ulong s_read = Bits(0x20, 0x30) | Bits(0x80, 0x80) | Bits(0xA0, 0xF0) | Bits(0x100, 0x280) | Bits(0x300, 0x380) | Bits(0x3E0, 0x3E0);
+    private static readonly ulong s_read = Bits(0x20, 0x30) | Bits(0x80, 0x80) | Bits(0xA0, 0xF0) | Bits(0x100, 0x280) | Bits(0x300, 0x380)
+        | Bits(0x3E0, 0x3E0);
     private static readonly ulong s_accelerated = Bits(TaskPriority, TaskPriority) | Bits(EndOfInterrupt, EndOfInterrupt)
         | Bits(InterruptCommand, InterruptCommandHigh);
     private static readonly ulong s_trapped = Bits(0x20, 0x20) | Bits(0xD0, 0xF0) | Bits(0x280, 0x280) | Bits(0x320, 0x380) | Bits(0x3E0, 0x3E0);
@@ -215,7 +216,8 @@ internal sealed unsafe class Avic(Processor p, Svm svm) : IGuestApicPage
         ulong allowed = write ? s_accelerated | s_trapped : s_read;
         if (!inside || (allowed >> (int)(offset >> 4) & 1) == 0)
         {
-            throw p.Exits.RefusedAccess(linear, new Refusal(page, write ? PageRights.Write : PageRights.Read, IsTableAccess: false, new SecondStageFault(Refused)));
+            PageRights wanted = write ? PageRights.Write : PageRights.Read;
+            throw p.Exits.RefusedAccess(linear, new Refusal(page, wanted, IsTableAccess: false, new SecondStageFault(Refused)));
         }
         if (!write || p.State->Current == null || (p.State->Mode & ModeKey.Single) != 0 || (offset & ~0xFu) == InterruptCommandHigh) return;
         p.GuestMode.StepsApicWrite = true;

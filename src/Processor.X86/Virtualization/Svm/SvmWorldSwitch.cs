@@ -31,7 +31,8 @@ internal sealed unsafe class SvmWorldSwitch(Processor p, Svm svm)
         VmcbSave save = vmcb->Save;
         Span<ulong> pdptes = stackalloc ulong[4];
         bool pae = IsPae(save) && !svm.HasNestedPaging;
-        if (!_checks.Pass(svm.Control, &save, s->Cr0) || !svm.Avic.IsValid(svm.Control, 1ul << p.Model.PhysicalAddressBits) || (pae && !p.Walker.TryReadPdptes(save.Cr3, pdptes)))
+        if (!_checks.Pass(svm.Control, &save, s->Cr0) || !svm.Avic.IsValid(svm.Control, 1ul << p.Model.PhysicalAddressBits)
+            || (pae && !p.Walker.TryReadPdptes(save.Cr3, pdptes)))
         {
             Refuse(vmcb);
             return false;
