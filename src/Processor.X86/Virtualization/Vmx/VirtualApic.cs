@@ -275,7 +275,7 @@ internal sealed unsafe class VirtualApic(Processor p, Vmx vmx)
                 return;
             default:
                 Write(register, value);
-                ExitBehind(VmxExitReason.ApicWrite, register);
+                ExitBehind(VmxExitReason.ApicWrite, offset);
                 return;
         }
     }
