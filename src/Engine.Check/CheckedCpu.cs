@@ -24,6 +24,7 @@ internal sealed class CheckedCpu : IX86Cpu
     private X86Exit? _last; // whose answer is still to be passed on
     private int _kicked;
     private ulong _tscOffset;
+    private bool _initWaits; // a kick of the vCPU's own may mean that INIT waits no more
     private long _atRest; // when everything was compared because the guest rested
     private bool _started, _failed, _disposed;
 
@@ -61,7 +62,8 @@ internal sealed class CheckedCpu : IX86Cpu
             if (differences.Count > 0) return Fail(exit, differences);
             _stretch.Begin(_follower, exit);
             // Kicks of our own end here; a vCPU whose TSC has moved kicks itself, for others to see it.
-            if (exit.Reason != ExitReason.Kicked || Interlocked.Exchange(ref _kicked, 0) != 0 || _subject.TscOffset != _tscOffset) return Leave(exit);
+            if (exit.Reason != ExitReason.Kicked || Interlocked.Exchange(ref _kicked, 0) != 0 || _subject.TscOffset != _tscOffset || _initWaits)
+                return Leave(exit);
         }
     }
 
@@ -171,6 +173,20 @@ internal sealed class CheckedCpu : IX86Cpu
         return true;
     }
 
+    public InitResponse TakeInit()
+    {
+        InitResponse response = _subject.TakeInit();
+        ((IX86Cpu)_reference).TakeInit();
+        _initWaits = response == InitResponse.Blocked;
+        return response;
+    }
+
+    public bool TakeStartUp(byte vector)
+    {
+        ((IX86Cpu)_reference).TakeStartUp(vector);
+        return _subject.TakeStartUp(vector);
+    }
+
     private bool? _mayHaveGuests; // null: not known yet
     private readonly CpuState _offered = new();
 
@@ -195,6 +211,8 @@ internal sealed class CheckedCpu : IX86Cpu
 
         byte? IInterruptAcknowledge.Acknowledge(out bool more) => _vector = source.Acknowledge(out more);
 
+        void IInterruptAcknowledge.EndOfInterrupt(out bool more) => source.EndOfInterrupt(out more);
+
         public IInterruptAcknowledge Again => new Answer(this);
 
         private sealed class Answer(RecordedAcknowledge recorded) : IInterruptAcknowledge
@@ -204,6 +222,8 @@ internal sealed class CheckedCpu : IX86Cpu
                 more = false; // windows are the subject's
                 return recorded._vector;
             }
+
+            void IInterruptAcknowledge.EndOfInterrupt(out bool more) => more = false;
         }
     }
 

@@ -37,7 +37,7 @@ public sealed record HalfDoneInstruction(
 /// The complete architectural state of one x86 vCPU, independent of any engine. A plain container: caches, counters and what the host needs are not in it.
 /// Exact at each instruction boundary, and between an exit and the next entry, once the exit is handled.
 /// </summary>
-[StateRecord("x86.cpu", version: 3)]
+[StateRecord("x86.cpu", version: 4)]
 public sealed class CpuState
 {
     private const ulong EferLma = 1 << 10;

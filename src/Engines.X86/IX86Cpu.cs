@@ -43,6 +43,16 @@ public interface IX86Cpu : IVirtualCpu, IStateful<CpuState>
     void InjectNmi();
 
     /// <summary>
+    /// INIT has come, between exits. Of a guest inside the guest it is its hypervisor's affair. While it is blocked the vCPU exits with
+    /// <see cref="ExitReason.Kicked"/> when that ends, and is to be asked again.
+    /// </summary>
+    InitResponse TakeInit() => InitResponse.Initialize;
+
+    /// <summary>A start-up IPI has come for a processor that waits for it.</summary>
+    /// <returns>True: a guest inside the guest waits, and the IPI is its hypervisor's affair.</returns>
+    bool TakeStartUp(byte vector) => false;
+
+    /// <summary>
     /// Tells what CR8 is, before each entry: the task priority belongs to the local APIC, which has other doors to it. Engines that exit on every access to
     /// CR8 need not know.
     /// </summary>
@@ -109,4 +119,19 @@ public interface IInterruptAcknowledge
     /// <param name="more">Another one waits: the vCPU exits with <see cref="ExitReason.InterruptWindow"/> as soon as it could take it.</param>
     /// <returns>Its vector; null when it went away.</returns>
     byte? Acknowledge(out bool more);
+
+    /// <summary>The processor itself writes to the EOI register: the interrupt in service is dealt with. On the vCPU's thread, as above.</summary>
+    /// <param name="more">As above.</param>
+    void EndOfInterrupt(out bool more);
+}
+
+/// <summary>What becomes of an INIT.</summary>
+public enum InitResponse
+{
+    /// <summary>The processor is to be initialized.</summary>
+    Initialize,
+    /// <summary>A hypervisor inside the guest has it.</summary>
+    Taken,
+    /// <summary>It waits.</summary>
+    Blocked,
 }

@@ -41,6 +41,24 @@ public interface IInterruptSource
     /// <summary>The task priority as CR8 shows it (TPR bits 7:4), 0 to 15.</summary>
     ulong Cr8 { get; set; }
 
+    /// <summary>The processor itself ends its interrupt in service, as a write to the EOI register does.</summary>
+    void EndOfInterrupt()
+    {
+    }
+
+    /// <summary>INIT waits.</summary>
+    bool InitPending => false;
+
+    /// <summary>The processor has dealt with an INIT that waited: what belongs to the source stays as it is.</summary>
+    void DropInit()
+    {
+    }
+
+    /// <summary>From now on the processor waits for a start-up IPI: it is in that state though there was no INIT.</summary>
+    void WaitForStartUp()
+    {
+    }
+
     /// <summary>Takes a pending INIT, if any; what belongs to the source itself is then in its state after INIT.</summary>
     bool TakeInit();
 

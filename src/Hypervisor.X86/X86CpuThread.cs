@@ -110,11 +110,28 @@ public sealed class X86CpuThread : CpuThread, IInterruptAcknowledge
         if (Interrupts is not { } source) return true;
         lock (_vm.InterruptLock)
         {
-            if (source.TakeInit() && !Initialize(source)) return false;
+            if (source.InitPending && !TakeInit(source)) return false;
+            if (Cpu.Activity == CpuActivity.WaitForStartUp && !source.WaitsForStartUp) source.WaitForStartUp();
             if (source.WaitsForStartUp && !StartUp(source)) return true;
             if (InjectPending(source) || (Cpu.Activity == CpuActivity.Halted && TakeUnhalt())) Cpu.Activity = CpuActivity.Active;
         }
         return true;
+    }
+
+    /// <summary>False when the VM comes to its end.</summary>
+    private bool TakeInit(IInterruptSource source)
+    {
+        switch (Cpu.TakeInit())
+        {
+            case InitResponse.Initialize:
+                return !source.TakeInit() || Initialize(source);
+            case InitResponse.Taken:
+                source.DropInit();
+                return true;
+            default:
+                LookForEvents(); // until it is blocked no more
+                return true;
+        }
     }
 
     /// <summary>INIT. The firmware that it sends the bootstrap processor to is not there: it would reset the machine, and so do we.</summary>
@@ -141,6 +158,7 @@ public sealed class X86CpuThread : CpuThread, IInterruptAcknowledge
             Cpu.Activity = CpuActivity.WaitForStartUp;
             return false;
         }
+        if (Cpu.TakeStartUp(vector)) return true;
         var state = new CpuState();
         Cpu.ReadState(state);
         InitState.StartUp(state, vector);
@@ -185,6 +203,17 @@ public sealed class X86CpuThread : CpuThread, IInterruptAcknowledge
             more = Interrupts.InterruptPending;
             if (vector != null) Paravirtual?.InterruptTaken();
             return vector;
+        }
+    }
+
+    /// <inheritdoc/>
+    void IInterruptAcknowledge.EndOfInterrupt(out bool more)
+    {
+        lock (_vm.InterruptLock)
+        {
+            Paravirtual?.AfterExit(); // the guest cannot end it any more
+            Interrupts!.EndOfInterrupt();
+            more = Interrupts.InterruptPending;
         }
     }
 }

@@ -58,6 +58,10 @@ internal sealed class InterpretedCpu(int index, Processor processor) : IFollowin
         return true;
     }
 
+    public InitResponse TakeInit() => processor.Vmx?.TakeInit() ?? InitResponse.Initialize;
+
+    public bool TakeStartUp(byte vector) => processor.Vmx?.TakeStartUp(vector) ?? false;
+
     public void InjectNmi() => processor.Events.InjectNmi();
 
     public void InjectException(byte vector, uint? errorCode) => processor.Events.InjectException((Vector)vector, errorCode);

@@ -96,11 +96,16 @@ internal sealed unsafe partial class Processor
     public bool IsCompleting => _reexecuting | Exits.CompletionPending;
 
     /// <summary>
+    /// Nothing comes before the next instruction: it completes, or it was abandoned to be executed alone, and its page walks have left their traces already.
+    /// </summary>
+    public bool IsUnderWay => IsCompleting | GuestMode.StepsApicWrite;
+
+    /// <summary>
     /// Something happens before or after the next instruction: it is executed alone. A breakpoint's trap comes right after the instruction that met it.
     /// </summary>
     public bool MustStep =>
         ((State->FlagsOther & (uint)(Rflags.Tf | Rflags.Rf)) != 0) | StepsGuest | LastBranch.IsOn | Debug.HasInstructionBreakpoints | Debug.WatchesData
-            | Debugger.MustStep | IsCompleting;
+            | Debugger.MustStep | IsUnderWay;
 
     /// <summary>The dispatcher's loop.</summary>
     private void Run()
@@ -111,7 +116,7 @@ internal sealed unsafe partial class Processor
             s->Current = null;
             bool single = false;
             // Rare things are behind one test each.
-            if ((s->AttentionFlags != 0 || Events.WindowIsDue || Debugger.MustLook) && !IsCompleting)
+            if ((s->AttentionFlags != 0 || Events.WindowIsDue || Debugger.MustLook) && !IsUnderWay)
             {
                 s->LinkFrom = null; // an event may be delivered instead of what the link leads to
                 if (Attend()) return;
@@ -177,6 +182,7 @@ internal sealed unsafe partial class Processor
         finally
         {
             s->Mode &= ~ModeKey.Single;
+            GuestMode.StepsApicWrite = false;
         }
         s->LinkFrom = null;
         s->Current = null;
@@ -190,6 +196,10 @@ internal sealed unsafe partial class Processor
         {
             if (trap) Debug.NoteSingleStep(); // it waits, and the hypervisor is told of it
             GuestHypervisor?.TakeStep();
+        }
+        else if (trap && GuestHypervisor is { HasTrap: true })
+        {
+            Debug.NoteSingleStep();
         }
         else if (trap)
         {

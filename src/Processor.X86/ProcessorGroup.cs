@@ -18,6 +18,9 @@ internal sealed class ProcessorGroup
     /// <summary>How many processors the VM has.</summary>
     public int Count => _members.Length;
 
+    /// <summary>The processor with this number, which is its APIC ID; null: there is none.</summary>
+    public Processor? Find(uint id) => Array.Find(_members, m => (uint)m.CpuIndex == id);
+
     /// <summary>Before the VM runs.</summary>
     public void Add(Processor processor) => _members = [.. _members, processor];
 

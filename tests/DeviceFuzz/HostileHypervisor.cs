@@ -94,7 +94,7 @@ internal sealed class HostileHypervisor(GuestMemory memory, bool isVmx, CpuModel
         }
         Set(NestedLayout.GuestGdt + 8, GuestParts.CodeDescriptor64);
         Set(NestedLayout.GuestGdt + 16, GuestParts.DataDescriptor);
-        for (uint vector = 0; vector < 32; vector++)
+        for (uint vector = 0; vector < 256; vector++)
             Set(NestedLayout.GuestIdt + vector * 16, (NestedLayout.GuestCode + 0x800ul & 0xFFFF) | 8ul << 16 | 0x8Eul << 40
                 | (ulong)((NestedLayout.GuestCode + 0x800) >> 16) << 48);
     }
@@ -121,6 +121,8 @@ internal sealed class HostileHypervisor(GuestMemory memory, bool isVmx, CpuModel
         [0x66, 0x0F, 0x38, 0x82, 0x03], [0x66, 0x0F, 0x38, 0x80, 0x03], // … INVPCID
         [0x0F, 0x01, 0xC8], [0x0F, 0x01, 0xC9], [0x0F, 0x01, 0xD1], // MONITOR MWAIT XSETBV
         [0x0F, 0xC7, 0xF0], [0x0F, 0xC7, 0xF8], [0x0F, 0xAE, 0x03], // RDRAND FXSAVE
+        [0x8B, 0x83, 0x80, 0, 0, 0], [0x89, 0x83, 0x80, 0, 0, 0], [0x89, 0x83, 0xB0, 0, 0, 0], [0x89, 0x87, 0x00, 3, 0, 0], // registers of an APIC
+        [0xB8, 0x51, 0, 4, 0], [0x31, 0xC0], [0x31, 0xD2], [0xB9, 0x08, 8, 0, 0], [0xB9, 0x0B, 8, 0, 0], [0xB9, 0x3F, 8, 0, 0], // … self-IPI, x2APIC
         [0xEB, 0xF0], [0x75, 0xE0], [0x66, 0x0F, 0x6F, 0x03], [0xF3, 0x0F, 0x7F, 0x07], [0xC8, 8, 0, 0], [0xC9], // jumps back, SSE, ENTER LEAVE
     ];
 
@@ -155,6 +157,7 @@ internal sealed class HostileHypervisor(GuestMemory memory, bool isVmx, CpuModel
         if ((pin & 0x20) == 0) primary &= ~(1ul << 22);
         bool ept = random.Next(4) != 0, paged = !ept || random.Next(4) != 0;
         if (!ept) secondary &= ~(1ul << 1 | 1 << 7 | 1 << 13 | 1 << 17);
+        if (random.Next(2) == 0) Apic(random, ref pin, ref primary, ref secondary, ref exit);
         Put(0x4000, pin);
         Put(0x4002, primary);
         Put(0x401E, secondary & Allowed(VmxMsr.Secondary));
@@ -168,7 +171,13 @@ internal sealed class HostileHypervisor(GuestMemory memory, bool isVmx, CpuModel
         Put(0x812, (ulong)random.Next(520));
         Put(0x2010, (ulong)random.NextInt64());
         Put(0x2012, NestedLayout.VirtualApic);
-        Put(0x2014, NestedLayout.Zeros);
+        Put(0x2014, ApicPage(random));
+        Put(0x2016, NestedLayout.Lists + 0x40 * (ulong)random.Next(8));
+        Put(2, NotificationVector);
+        for (uint field = 0x201C; field < 0x2024; field += 2) Put(field, random.Next(2) == 0 ? 0 : (ulong)random.NextInt64());
+        Put(0x810, random.Next(2) == 0 ? 0 : (ulong)random.Next(0x1_0000));
+        Put(0x401C, random.Next(2) == 0 ? 0 : (ulong)random.Next(16));
+        Registers(random);
         Put(0x2018, 1);
         Put(0x2024, NestedLayout.Lists);
         Set(NestedLayout.Lists, NestedLayout.SecondStage | 0x1E);
@@ -195,7 +204,7 @@ internal sealed class HostileHypervisor(GuestMemory memory, bool isVmx, CpuModel
             (0x2806, paged ? s.Efer & 0xD01 : 0), (0x2804, 0x0007_0406_0007_0406), (0x802, 8), (0x804, 16), (0x800, 16), (0x806, 16), (0x80E, 0x18),
             (0x4802, uint.MaxValue), (0x4804, uint.MaxValue), (0x4800, uint.MaxValue), (0x4806, uint.MaxValue), (0x480E, 0x67), (0x680E + 6, 0xA000),
             (0x4816, paged ? 0xA09Bu : 0xC09B), (0x4818, 0xC093), (0x4814, 0xC093), (0x481A, 0xC093), (0x481C, 0x1_0000), (0x481E, 0x1_0000),
-            (0x4820, 0x1_0000), (0x4822, 0x8B), (0x6816, NestedLayout.GuestGdt), (0x6818, NestedLayout.GuestIdt), (0x4810, 0x7F), (0x4812, 0x1FF),
+            (0x4820, 0x1_0000), (0x4822, 0x8B), (0x6816, NestedLayout.GuestGdt), (0x6818, NestedLayout.GuestIdt), (0x4810, 0x7F), (0x4812, 0xFFF),
             (0x681A, 0x400), (0x681C, NestedLayout.GuestStack + 0xF00), (0x681E, NestedLayout.GuestCode), (0x6820, 2ul | (ulong)random.Next(2) << 9),
         ];
         foreach ((uint field, ulong value) in same) Put(field, value);
@@ -219,11 +228,41 @@ internal sealed class HostileHypervisor(GuestMemory memory, bool isVmx, CpuModel
         Set(NestedLayout.Pointers + 24, MostEntries);
     }
 
+    /// <summary>The interrupt that notifies of those that are posted.</summary>
+    public const byte NotificationVector = 0xF2;
+
+    /// <summary>Controls of APIC virtualization that go together.</summary>
+    private static void Apic(Random random, ref ulong pin, ref ulong primary, ref ulong secondary, ref ulong exit)
+    {
+        const ulong accesses = 1, x2 = 1 << 4, registers = 1 << 8, delivery = 1 << 9;
+        primary |= 1 << 21;
+        pin |= 1;
+        secondary &= ~(accesses | x2 | registers | delivery);
+        secondary |= random.Next(3) == 0 ? x2 : accesses;
+        if (random.Next(2) == 0) secondary |= registers;
+        if (random.Next(3) == 0) return;
+        secondary |= delivery;
+        primary &= ~(1ul << 2);
+        if (random.Next(2) == 0) return;
+        pin |= 1 << 7;
+        exit |= 1 << 15;
+    }
+
+    /// <summary>What the guest uses most, or one of its tables.</summary>
+    private static uint ApicPage(Random random) => random.Next(8) switch
+    {
+        0 => NestedLayout.GuestTables + 0x3000,
+        1 => NestedLayout.GuestIdt,
+        2 => NestedLayout.VirtualApic,
+        3 => NestedLayout.GuestCode,
+        4 or 5 => NestedLayout.Lists,
+        _ => NestedLayout.GuestStack,
+    };
+
     private enum VmxMsr : uint { Secondary = 0x48B }
 
     /// <summary>Bits that this processor's entries take; others are tried seldom enough by chance.</summary>
-    private uint Allowed(VmxMsr _) => model.Has(CpuFeature.Xsaves) ? uint.MaxValue & ~(1u << 0 | 1 << 4 | 1 << 8 | 1 << 9 | 1 << 15 | 1 << 19 | 1 << 21
-        | 1 << 23 | 1 << 24) : uint.MaxValue;
+    private uint Allowed(VmxMsr _) => model.Has(CpuFeature.Xsaves) ? uint.MaxValue & ~(1u << 15 | 1 << 19 | 1 << 21 | 1 << 23 | 1 << 24) : uint.MaxValue;
 
     private void Svm(Random random)
     {
@@ -239,6 +278,7 @@ internal sealed class HostileHypervisor(GuestMemory memory, bool isVmx, CpuModel
         SetWord(v + 0x58, (uint)random.Next(1, 4));
         SetWord(v + 0x5C, random.Next(4) == 0 ? (uint)random.Next(8) : 0);
         if (random.Next(2) == 0) Set(v + 0x60, (ulong)random.NextInt64() & 0xFF_071F_1BFF);
+        if (nested && random.Next(2) == 0) Avic(random);
         Set(v + 0x68, (ulong)random.Next(2));
         Set(v + 0x90, nested ? 1ul | (ulong)random.Next(2) << 3 : 0);
         if (random.Next(3) == 0)
@@ -250,7 +290,7 @@ internal sealed class HostileHypervisor(GuestMemory memory, bool isVmx, CpuModel
         foreach (uint at in (uint[])[0x400, 0x420, 0x430, 0x440, 0x450]) Segment(v + at, 16, 0xC93, uint.MaxValue, 0);
         Segment(v + 0x410, 8, 0xA9B, uint.MaxValue, 0);
         Segment(v + 0x460, 0, 0, 0x7F, NestedLayout.GuestGdt);
-        Segment(v + 0x480, 0, 0, 0x1FF, NestedLayout.GuestIdt);
+        Segment(v + 0x480, 0, 0, 0xFFF, NestedLayout.GuestIdt);
         Segment(v + 0x490, 0x18, 0x8B, 0x67, 0xA000);
         bool paged = !nested || random.Next(4) != 0;
         Set(v + 0x4D0, paged ? s.Efer : 0x1000);
@@ -271,6 +311,29 @@ internal sealed class HostileHypervisor(GuestMemory memory, bool isVmx, CpuModel
         }
         Set(NestedLayout.Pointers, random.Next(16) == 0 ? Interesting(random) : v);
         Set(NestedLayout.Pointers + 24, MostEntries);
+    }
+
+    /// <summary>A backing page with requests, and tables whose entries lead to it and elsewhere.</summary>
+    private void Avic(Random random)
+    {
+        const uint v = NestedLayout.Vmcb;
+        Set(v + 0x60, 1ul << 31 | 1 << 24 | (ulong)random.Next(16));
+        Set(v + 0x98, ApicPage(random));
+        Set(v + 0xE0, NestedLayout.VirtualApic);
+        Set(v + 0xF0, NestedLayout.Lists);
+        Set(v + 0xF8, NestedLayout.Lists | (ulong)random.Next(256));
+        for (uint n = 0; n < 16; n++)
+            Set(NestedLayout.Lists + n * 8, random.Next(4) == 0 ? Interesting(random) : (ulong)random.Next(4) << 62 | NestedLayout.VirtualApic | 1ul << 31);
+        Registers(random);
+    }
+
+    /// <summary>What an APIC's page has.</summary>
+    private void Registers(Random random)
+    {
+        for (uint register = 0x80; register <= 0x280; register += 16)
+        {
+            if (random.Next(4) == 0) SetWord(NestedLayout.VirtualApic + register, (uint)random.NextInt64(1L << 32) & (uint)random.NextInt64(1L << 32));
+        }
     }
 
     private void Segment(uint at, ushort selector, ushort attributes, uint limit, ulong @base)

@@ -47,6 +47,8 @@ public sealed class NestedFuzzer(IX86Engine engine, bool isVmx)
             more = false;
             return vector;
         }
+
+        void IInterruptAcknowledge.EndOfInterrupt(out bool more) => more = false;
     }
 
     /// <summary>One machine for so many rounds.</summary>
@@ -147,7 +149,8 @@ public sealed class NestedFuzzer(IX86Engine engine, bool isVmx)
                 default:
                     break;
             }
-            if (random.Next(4) == 0 && cpu.InterruptWindowOpen) cpu.OfferInterrupt(new Interrupt((byte)random.Next(16, 256)));
+            if (random.Next(4) == 0 && cpu.InterruptWindowOpen)
+                cpu.OfferInterrupt(new Interrupt(random.Next(2) == 0 ? HostileHypervisor.NotificationVector : (byte)random.Next(16, 256)));
             else if (random.Next(16) == 0 && cpu.NmiWindowOpen) cpu.InjectNmi();
             // The state is complete, and may be given back at any place.
             if (random.Next(8) == 0 && Move(cpu) is { } wrong) return wrong;

@@ -12,4 +12,13 @@ internal sealed class OfferedInterrupts(params byte?[] vectors) : IInterruptAckn
         more = Asked < vectors.Length;
         return vector;
     }
+
+    /// <summary>How often the processor has ended one itself.</summary>
+    public int Ended { get; private set; }
+
+    public void EndOfInterrupt(out bool more)
+    {
+        Ended++;
+        more = Asked < vectors.Length;
+    }
 }

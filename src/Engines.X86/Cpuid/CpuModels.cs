@@ -58,7 +58,8 @@ public static class CpuModels
     private static readonly CpuFeature[] s_svm =
     [
         CpuFeature.Svm, CpuFeature.Npt, CpuFeature.Lbrv, CpuFeature.SvmLock, CpuFeature.NripSave, CpuFeature.TscScale, CpuFeature.VmcbClean,
-        CpuFeature.FlushByAsid, CpuFeature.DecodeAssists, CpuFeature.PauseFilter, CpuFeature.PfThreshold, CpuFeature.VVmsaveVmload, CpuFeature.Vgif,
+        CpuFeature.FlushByAsid, CpuFeature.DecodeAssists, CpuFeature.PauseFilter, CpuFeature.PfThreshold, CpuFeature.Avic, CpuFeature.VVmsaveVmload,
+        CpuFeature.Vgif,
         CpuFeature.Gmet, CpuFeature.Vnmi,
     ];
 
@@ -68,7 +69,8 @@ public static class CpuModels
         CpuFeature.Vmx, CpuFeature.VmxVnmi, CpuFeature.VmxPreemptionTimer, CpuFeature.VmxFlexpriority, CpuFeature.VmxMtf, CpuFeature.VmxEpt,
         CpuFeature.VmxDescExit, CpuFeature.VmxVpid, CpuFeature.VmxUnrestrictedGuest, CpuFeature.VmxPle, CpuFeature.VmxVmfunc, CpuFeature.VmxShadowVmcs,
         CpuFeature.VmxPml, CpuFeature.VmxEptViolationVe, CpuFeature.VmxMbec, CpuFeature.VmxTscScaling, CpuFeature.VmxEptExeconly, CpuFeature.VmxEpt1gb,
-        CpuFeature.VmxEptad,
+        CpuFeature.VmxEptad, CpuFeature.VmxApicvXapic, CpuFeature.VmxApicvX2apic, CpuFeature.VmxApicvRegister, CpuFeature.VmxApicvVid,
+        CpuFeature.VmxPostedIntr,
     ];
 
     /// <summary>Every model as it is defined, whatever the host can do.</summary>
@@ -191,11 +193,13 @@ public static class CpuModels
         (CpuFeature.Pku, CpuFeature.Xsave), (CpuFeature.Xsaveopt, CpuFeature.Xsave), (CpuFeature.Xsavec, CpuFeature.Xsave),
         (CpuFeature.Xgetbv1, CpuFeature.Xsave),
         .. s_svm.Where(f => f != CpuFeature.Svm).Select(f => (f, CpuFeature.Svm)), (CpuFeature.PfThreshold, CpuFeature.PauseFilter),
-        (CpuFeature.Gmet, CpuFeature.Npt), (CpuFeature.VVmsaveVmload, CpuFeature.Npt), (CpuFeature.Vnmi, CpuFeature.Vgif),
+        (CpuFeature.Gmet, CpuFeature.Npt), (CpuFeature.VVmsaveVmload, CpuFeature.Npt), (CpuFeature.Avic, CpuFeature.Npt), (CpuFeature.Vnmi, CpuFeature.Vgif),
         .. s_vmx.Where(f => f != CpuFeature.Vmx).Select(f => (f, CpuFeature.Vmx)), (CpuFeature.VmxUnrestrictedGuest, CpuFeature.VmxEpt),
         (CpuFeature.VmxVmfunc, CpuFeature.VmxEpt), (CpuFeature.VmxEptViolationVe, CpuFeature.VmxEpt), (CpuFeature.VmxMbec, CpuFeature.VmxEpt),
         (CpuFeature.VmxEptExeconly, CpuFeature.VmxEpt), (CpuFeature.VmxEpt1gb, CpuFeature.VmxEpt), (CpuFeature.VmxEptad, CpuFeature.VmxEpt),
-        (CpuFeature.VmxPml, CpuFeature.VmxEptad),
+        (CpuFeature.VmxPml, CpuFeature.VmxEptad), (CpuFeature.VmxApicvX2apic, CpuFeature.VmxFlexpriority),
+        (CpuFeature.VmxApicvRegister, CpuFeature.VmxFlexpriority), (CpuFeature.VmxApicvVid, CpuFeature.VmxFlexpriority),
+        (CpuFeature.VmxPostedIntr, CpuFeature.VmxApicvVid),
         (CpuFeature.La57, CpuFeature.Lm), (CpuFeature.TscDeadline, CpuFeature.Apic), (CpuFeature.X2apic, CpuFeature.Apic),
     ];
 

@@ -36,6 +36,11 @@ public sealed class SvmState
     /// <summary>RFLAGS.IF of the host, which holds physical interrupts back where those of the guest are virtual.</summary>
     public bool HostInterruptFlag;
 
+    /// <summary>AVIC: an interrupt is recognized, or a doorbell was rung.</summary>
+    public bool AvicRecognized;
+    /// <summary>Code and EXITINFO of an exit that comes behind the last instruction; 0: none does.</summary>
+    public ulong PendingExit, PendingExitInfo1, PendingExitInfo2;
+
     /// <summary>The guest's addresses go through nested page tables.</summary>
     public bool HasNestedPaging => InGuest && (BitConverter.ToUInt64(Control, NestedControlOffset) & NestedPaging) != 0;
 
@@ -58,8 +63,8 @@ public sealed class SvmState
         if (a is null || b is null) return a is null && b is null;
         return (a.GlobalInterruptFlag, a.VmCr, a.HostSaveArea, a.Key, a.TscRatio, a.InGuest)
                 == (b.GlobalInterruptFlag, b.VmCr, b.HostSaveArea, b.Key, b.TscRatio, b.InGuest)
-            && (!a.InGuest || ((a.Vmcb, a.HostCr0, a.HostCr4, a.HostEfer, a.HostPat, a.HostInterruptFlag, a.PauseCount)
-                    == (b.Vmcb, b.HostCr0, b.HostCr4, b.HostEfer, b.HostPat, b.HostInterruptFlag, b.PauseCount)
+            && (!a.InGuest || ((a.Vmcb, a.HostCr0, a.HostCr4, a.HostEfer, a.HostPat, a.HostInterruptFlag, a.PauseCount, a.AvicRecognized, a.PendingExit)
+                    == (b.Vmcb, b.HostCr0, b.HostCr4, b.HostEfer, b.HostPat, b.HostInterruptFlag, b.PauseCount, b.AvicRecognized, b.PendingExit)
                 && a.Control.AsSpan().SequenceEqual(b.Control) && a.HostPdptes.AsSpan().SequenceEqual(b.HostPdptes)));
     }
 

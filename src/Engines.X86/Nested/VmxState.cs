@@ -25,6 +25,21 @@ public sealed class VmxState
     /// <summary>An exit by the monitor trap flag is due. The guest has halted.</summary>
     public bool TrapPending, IsHalted;
 
+    /// <summary>It was entered in the activity state wait-for-SIPI; INIT is to exit.</summary>
+    public bool WaitsForStartUp, InitDue;
+
+    /// <summary>Vector of a start-up IPI that is to exit; null: there is none.</summary>
+    public byte? StartUpDue;
+
+    /// <summary>A pending virtual interrupt is recognized.</summary>
+    public bool RecognizesInterrupt;
+
+    /// <summary>Basic reason and qualification of an exit that comes behind the last instruction; 0: none does.</summary>
+    public uint PendingExit;
+
+    /// <inheritdoc cref="PendingExit"/>
+    public ulong PendingExitQualification;
+
     /// <summary>When the VMX-preemption timer reaches zero, in ticks of the virtual clock; all ones: it does not run.</summary>
     public ulong TimerDeadline = None;
 
@@ -55,7 +70,9 @@ public sealed class VmxState
     public static bool AreEqual(VmxState? a, VmxState? b) => a is null || b is null ? a is null && b is null
         : (a.InOperation, a.InGuest, a.OperationPointer, a.CurrentPointer, a.Launched, a.IsShadow, a.TrapPending)
             == (b.InOperation, b.InGuest, b.OperationPointer, b.CurrentPointer, b.Launched, b.IsShadow, b.TrapPending)
-        && a.IsHalted == b.IsHalted && a.Fields.AsSpan().SequenceEqual(b.Fields);
+        && (a.IsHalted, a.WaitsForStartUp, a.InitDue, a.StartUpDue, a.RecognizesInterrupt, a.PendingExit, a.PendingExitQualification)
+            == (b.IsHalted, b.WaitsForStartUp, b.InitDue, b.StartUpDue, b.RecognizesInterrupt, b.PendingExit, b.PendingExitQualification)
+        && a.Fields.AsSpan().SequenceEqual(b.Fields);
 
     /// <summary>One line about it.</summary>
     public override string ToString() => !InOperation ? "off"
@@ -66,6 +83,8 @@ public sealed class VmxState
     public void Check(string id)
     {
         StateCheck.Range(Fields.Length, 0, MostFields, id);
+        if (PendingExit is not (0 or (uint)VmxExitReason.TprBelowThreshold or (uint)VmxExitReason.VirtualizedEoi or (uint)VmxExitReason.ApicWrite))
+            throw new StateFormatException($"{id}: no exit with reason {PendingExit} comes behind an instruction");
         if (InGuest && (!InOperation || CurrentPointer == None)) throw new StateFormatException($"{id}: a guest runs without VMX operation or VMCS");
     }
 }

@@ -141,6 +141,14 @@ internal sealed partial class LocalApic : IMmioDevice, IInterruptSource, IDevice
         }
     }
 
+    public bool InitPending => _initPending;
+
+    public void DropInit() => (_initPending, _startUp) = (false, null);
+
+    public void WaitForStartUp() => (_waitsForStartUp, _startUp) = (true, null);
+
+    void IInterruptSource.EndOfInterrupt() => EndOfInterrupt();
+
     public bool TakeInit()
     {
         if (!_initPending) return false;

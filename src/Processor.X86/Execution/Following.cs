@@ -54,10 +54,10 @@ internal sealed unsafe class Following(Processor p)
             // Every block comes back here, and a repeated instruction after each piece.
             if (s->AttentionFlags != (int)Attention.BlockEnd || s->Retired >= place.Retired || p.Events.WindowIsDue)
             {
-                if (!p.IsCompleting && (IsFollowing ? AttendFollowing(place) : AttendUntil(place))) return;
+                if (!p.IsUnderWay && (IsFollowing ? AttendFollowing(place) : AttendUntil(place))) return;
                 p.WantAttention(Attention.BlockEnd);
             }
-            if (p.Debugger.MustLook && p.Debugger.IsDue && !p.IsCompleting)
+            if (p.Debugger.MustLook && p.Debugger.IsDue && !p.IsUnderWay)
             {
                 p.Debugger.TakeExit();
                 return;

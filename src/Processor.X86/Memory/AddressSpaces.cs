@@ -3,8 +3,9 @@ namespace Bunraku.Processor.X86;
 /// <summary>Whose linear addresses they are, apart from the PCID.</summary>
 /// <param name="Tag">VPID or ASID; 0 for the processor's own (root or host) mode.</param>
 /// <param name="SecondStageRoot">EPTP or nested CR3; 0 without a second stage.</param>
+/// <param name="ApicPage">The page that is never cached, since each access to it is looked at: <see cref="GuestApicPage.Key"/>.</param>
 /// <remarks>Intel SDM vol. 3C, "Caching Translation Information"; AMD APM vol. 2, "TLB Control".</remarks>
-internal readonly record struct AddressSpaceOwner(ushort Tag, ulong SecondStageRoot);
+internal readonly record struct AddressSpaceOwner(ushort Tag, ulong SecondStageRoot, ulong ApicPage = 0);
 
 /// <summary>State of the processor that cached rights depend on: under other values the same space has another number.</summary>
 internal readonly record struct RightsInputs(ulong Cr0, ulong Cr4, ulong Efer, uint Pkru, bool ChecksAlignment, bool WatchesData);

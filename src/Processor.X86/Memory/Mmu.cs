@@ -29,12 +29,15 @@ internal sealed unsafe class Mmu(Processor p)
         public readonly byte* Host;
         public readonly ulong Physical;
         public readonly int Length;
+        /// <summary>The access goes to the virtual APIC of a guest.</summary>
+        public readonly bool IsVirtualApic;
 
-        public Part(byte* host, ulong physical, int length)
+        public Part(byte* host, ulong physical, int length, bool isVirtualApic = false)
         {
             Host = host;
             Physical = physical;
             Length = length;
+            IsVirtualApic = isVirtualApic;
         }
     }
 
@@ -120,7 +123,12 @@ internal sealed unsafe class Mmu(Processor p)
     private bool TryReadRange(ulong address, byte* destination, int length, uint access)
     {
         int first = (int)Math.Min(GuestMemory.PageSize - (address & 0xFFF), (ulong)length);
-        ulong second = first < length ? SecondPage(address, first, access) : 0;
+        ulong second = 0;
+        if (first < length)
+        {
+            second = SecondPage(address, first, access);
+            access |= PageWalker.InTwoPages;
+        }
         Part a = Locate(address, first, access);
         if (first == length) return TryReadPart(a, destination);
         Part b = Locate(second, length - first, access);
@@ -131,7 +139,12 @@ internal sealed unsafe class Mmu(Processor p)
     {
         access |= PageWalker.WriteAccess;
         int first = (int)Math.Min(GuestMemory.PageSize - (address & 0xFFF), (ulong)length);
-        ulong second = first < length ? SecondPage(address, first, access) : 0;
+        ulong second = 0;
+        if (first < length)
+        {
+            second = SecondPage(address, first, access);
+            access |= PageWalker.InTwoPages;
+        }
         Part a = Locate(address, first, access);
         if (first == length)
         {
@@ -146,9 +159,14 @@ internal sealed unsafe class Mmu(Processor p)
     public void CheckRange(ulong address, int length, uint access)
     {
         int first = (int)Math.Min(GuestMemory.PageSize - (address & 0xFFF), (ulong)length);
-        ulong second = first < length ? SecondPage(address, first, access) : 0;
-        _ = Locate(address, first, access);
-        if (first < length) _ = Locate(second, length - first, access);
+        if (first == length)
+        {
+            _ = Locate(address, first, access);
+            return;
+        }
+        ulong second = SecondPage(address, first, access);
+        _ = Locate(address, first, access | PageWalker.InTwoPages);
+        _ = Locate(second, length - first, access | PageWalker.InTwoPages);
     }
 
     public ulong Wrap(ulong address) => (p.State->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64 ? address : address & 0xFFFF_FFFF;
@@ -228,7 +246,7 @@ internal sealed unsafe class Mmu(Processor p)
         if (p.Debug.WatchesData && (access & PageWalker.ImplicitAccess) == 0) p.Debug.DataAccess(address, length, (access & PageWalker.WriteAccess) != 0);
         bool watched = p.Debugger.WatchesPage(address) && (access & (PageWalker.ImplicitAccess | PageWalker.FetchAccess)) == 0;
         // Before the walk, which leaves its traces in the page tables.
-        if (watched && p.Debugger.MustStepForAccess(address, length, (access & PageWalker.WriteAccess) != 0)) throw p.Exits.StepForDebugger();
+        if (watched && p.Debugger.MustStepForAccess(address, length, (access & PageWalker.WriteAccess) != 0)) throw p.Exits.ExecuteAlone();
         CpuWork work = s->Work;
         s->Work = CpuWork.TlbMisses;
         WalkResult t = p.Walker.Walk(address, access);
@@ -238,6 +256,11 @@ internal sealed unsafe class Mmu(Processor p)
         if (watched) p.Debugger.NoteAccess(address, length, (access & PageWalker.WriteAccess) != 0);
         p.Tlb.CountMiss();
         ulong physical = t.Page | (address & 0xFFF);
+        if (t.IsApicPage)
+        {
+            p.GuestMode.Apic!.Check((uint)address & 0xFFF, length, access, address, t.Page);
+            return new Part(null, physical, length, isVirtualApic: true);
+        }
         if (t.Host == null) return new Part(null, physical, length);
         if (p.WriteWatch.IsOn && (t.WriteReady || (access & PageWalker.WriteAccess) != 0)) p.WriteWatch.Note(t.Host, Access.Entry(s, address));
         if ((access & PageWalker.ImplicitAccess) == 0 && p.Tlb.AllowsFills) p.Tlb.Fill(address, t, access);
@@ -249,6 +272,11 @@ internal sealed unsafe class Mmu(Processor p)
 
     private bool TryReadPart(Part part, byte* destination)
     {
+        if (part.IsVirtualApic)
+        {
+            p.GuestMode.Apic!.Read((uint)part.Physical & 0xFFF, destination, part.Length);
+            return true;
+        }
         if (part.Host == null) return p.Mmio.TryRead(part.Physical, destination, part.Length);
         Copy(destination, part.Host, part.Length);
         return true;
@@ -256,6 +284,11 @@ internal sealed unsafe class Mmu(Processor p)
 
     private void WritePart(Part part, byte* source)
     {
+        if (part.IsVirtualApic)
+        {
+            p.GuestMode.Apic!.Write((uint)part.Physical & 0xFFF, source, part.Length);
+            return;
+        }
         if (part.Host == null)
         {
             p.Mmio.Post(part.Physical, source, part.Length);

@@ -29,6 +29,8 @@ internal readonly unsafe struct WalkResult
     public ulong Page { get; init; }
     /// <summary>That page in the host, or null when it is device memory.</summary>
     public byte* Host { get; init; }
+    /// <summary>It is the page that stands for the guest's local APIC: <see cref="IGuestApicPage"/> decides. There is no host address.</summary>
+    public bool IsApicPage { get; init; }
     /// <summary>A write with the same privilege would be allowed and its dirty flag is already set.</summary>
     public bool WriteReady { get; init; }
     /// <summary>A read would be allowed, too.</summary>
@@ -48,6 +50,8 @@ internal sealed unsafe class PageWalker(Processor p)
     /// <summary>Access kinds, in the bits of a #PF error code.</summary>
     public const uint ReadAccess = 0, WriteAccess = (uint)PageFaultError.Write, UserAccess = (uint)PageFaultError.User,
         FetchAccess = (uint)PageFaultError.Fetch;
+    /// <summary>The access reaches into another page, too.</summary>
+    public const uint InTwoPages = 1u << 30;
     /// <summary>A supervisor access that the instruction did not ask for (descriptor tables, TSS): SMAP ignores RFLAGS.AC for it when CPL is 3.</summary>
     public const uint ImplicitAccess = 1u << 31;
 
@@ -85,6 +89,7 @@ internal sealed unsafe class PageWalker(Processor p)
     {
         PageRights wanted = (access & FetchAccess) != 0 ? PageRights.Execute : (access & WriteAccess) != 0 ? PageRights.Write : PageRights.Read;
         PageRights nested = PageRights.All;
+        bool isApic = page == p.GuestMode.ApicGuestPage;
         if (p.GuestMode.SecondStage is { } stage)
         {
             SecondStageResult found = stage.Translate(page, new SecondStageAccess(wanted, IsTableAccess: false, (access & UserAccess) != 0, userAddress));
@@ -92,6 +97,7 @@ internal sealed unsafe class PageWalker(Processor p)
             page = found.Page;
             nested = found.Rights;
         }
+        if (isApic || page == p.GuestMode.ApicPage) return new WalkResult { Outcome = WalkOutcome.Mapped, Page = page, IsApicPage = true };
         PhysicalPage physical = p.Physical.Resolve(page, wanted);
         if (physical.Kind == PhysicalKind.Refused)
             return new WalkResult { Outcome = WalkOutcome.Refused, Refusal = new Refusal(physical.Address, wanted, IsTableAccess: false) };
@@ -292,14 +298,15 @@ internal sealed unsafe class PageWalker(Processor p)
     private bool TryTranslateTable(SecondStage stage, ref ulong address)
     {
         SecondStageResult found = stage.Translate(address, new SecondStageAccess(PageRights.Read, IsTableAccess: true, IsUser: false));
-        if (found.Outcome == SecondStageOutcome.Mapped)
+        if (found.Outcome == SecondStageOutcome.Mapped && found.Page != p.GuestMode.ApicPage)
         {
             address = found.Page | address & 0xFFF;
             return true;
         }
+        SecondStageFault fault = found.Outcome == SecondStageOutcome.Mapped ? new SecondStageFault(VirtualApicAccess.Refused) : found.Fault;
         _void = found.Outcome == SecondStageOutcome.Void;
         _tableRefusal = found.Outcome == SecondStageOutcome.Refused ? p.PagingStructures.Refusal
-            : new Refusal(address, PageRights.Read, IsTableAccess: true, found.Fault);
+            : new Refusal(address, PageRights.Read, IsTableAccess: true, fault);
         return false;
     }
 

@@ -160,19 +160,23 @@ internal sealed unsafe class Exits(Processor p)
         p.Exit.IsWrite = (refusal.Wanted & PageRights.Write) != 0;
         p.Exit.Violation = new PageViolation(refusal.Wanted, linear, refusal.IsTableAccess);
         NestedFault = refusal.Nested;
+        RefusedInstructionLength = p.State->Current != null ? p.State->Current->Length : 0u;
         p.Exit.Vectoring = p.Delivery.Vectoring;
         _isRefusal = true;
         return Requested;
     }
 
-    /// <summary>The instruction accesses what a debugger watches, and has changed nothing yet: it is executed once more by itself, without an exit.</summary>
-    public ExitRequest StepForDebugger()
+    /// <summary>
+    /// The instruction accesses what a debugger watches, or what the next one must not come before, and has changed nothing yet: it is executed once more by
+    /// itself, without an exit.
+    /// </summary>
+    public ExitRequest ExecuteAlone()
     {
         _isStepRequest = true;
         return Requested;
     }
 
-    /// <summary>The instruction was abandoned for <see cref="StepForDebugger"/>. What devices have already answered stays.</summary>
+    /// <summary>The instruction was abandoned for <see cref="ExecuteAlone"/>. What devices have already answered stays.</summary>
     public bool TakeStepRequest()
     {
         bool isRequest = _isStepRequest;
@@ -194,6 +198,9 @@ internal sealed unsafe class Exits(Processor p)
     /// affair; null: it was our own.
     /// </summary>
     public SecondStageFault? NestedFault { get; private set; }
+
+    /// <summary>Bytes of the instruction whose access was refused; 0: no instruction's was.</summary>
+    public uint RefusedInstructionLength { get; private set; }
 
     /// <summary>
     /// The current instruction, or the delivery of an event, was abandoned: leaves the exit pending that comes now. It is a refused access, the MMIO read that

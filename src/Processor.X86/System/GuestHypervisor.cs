@@ -78,6 +78,9 @@ internal unsafe interface IGuestHypervisor
     /// <summary>Between two blocks, while <see cref="Window"/> is wanted.</summary>
     bool TakeWindow() => false;
 
+    /// <summary>An exit of the instruction before is due, which comes before its debug traps.</summary>
+    bool HasTrap => false;
+
     /// <summary>Between two blocks, before debug traps of the instruction before are delivered.</summary>
     bool TakeTrap() => false;
 

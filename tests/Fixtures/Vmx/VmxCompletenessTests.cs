@@ -24,6 +24,11 @@ public sealed class VmxCompletenessTests
     private const string Undefined = nameof(VmxStateTests.Instructions_that_secondary_controls_do_not_enable_raise_UD);
     private const string Delivery = nameof(VmxTests.An_exit_during_event_delivery_tells_of_the_event);
 
+    private const string Posted = nameof(VmxVirtualInterruptTests.A_notification_is_processed_while_the_guest_runs);
+    private const string ApicAccesses = nameof(VmxApicTests.APIC_access_VM_exits_have_the_offset_and_the_type_of_the_access);
+    private const string EoiExits = nameof(VmxVirtualInterruptTests.EOI_exit_bitmaps);
+    private const string VirtualInterrupts = nameof(VmxVirtualInterruptTests.A_virtual_interrupt_that_waits_is_delivered_behind_the_entry);
+
     private static readonly Dictionary<VmcsField, string> s_fields = Fields();
 
     private static Dictionary<VmcsField, string> Fields()
@@ -31,16 +36,16 @@ public sealed class VmxCompletenessTests
         var fields = new Dictionary<VmcsField, string>
         {
             [VmcsField.VirtualProcessorIdentifier] = nameof(VmxTests.Neither_entry_nor_exit_drops_mappings_of_a_VPID_and_INVEPT_does),
-            [VmcsField.PostedInterruptNotificationVector] = Absent + "posted interrupts",
-            [VmcsField.PostedInterruptDescriptor] = Absent + "posted interrupts",
+            [VmcsField.PostedInterruptNotificationVector] = Posted,
+            [VmcsField.PostedInterruptDescriptor] = Posted,
             [VmcsField.EptpIndex] = nameof(VmxMemoryTests.An_EPT_violation_whose_entry_allows_it_is_an_exception_of_the_guest),
             [VmcsField.VirtualizationExceptionAddress] = nameof(VmxMemoryTests.An_EPT_violation_whose_entry_allows_it_is_an_exception_of_the_guest),
-            [VmcsField.ApicAccessAddress] = Absent + "APIC accesses",
-            [VmcsField.EoiExitBitmap0] = Absent + "virtual-interrupt delivery",
-            [VmcsField.EoiExitBitmap1] = Absent + "virtual-interrupt delivery",
-            [VmcsField.EoiExitBitmap2] = Absent + "virtual-interrupt delivery",
-            [VmcsField.EoiExitBitmap3] = Absent + "virtual-interrupt delivery",
-            [VmcsField.GuestInterruptStatus] = Absent + "virtual-interrupt delivery",
+            [VmcsField.ApicAccessAddress] = ApicAccesses,
+            [VmcsField.EoiExitBitmap0] = EoiExits,
+            [VmcsField.EoiExitBitmap1] = EoiExits,
+            [VmcsField.EoiExitBitmap2] = EoiExits,
+            [VmcsField.EoiExitBitmap3] = EoiExits,
+            [VmcsField.GuestInterruptStatus] = VirtualInterrupts,
             [VmcsField.XssExitingBitmap] = Absent + "components of IA32_XSS",
             [VmcsField.ExecutiveVmcsPointer] = Absent + "system management mode",
             [VmcsField.GuestSmbase] = Absent + "system management mode",
@@ -126,6 +131,7 @@ public sealed class VmxCompletenessTests
         [PinControls.NmiExiting] = nameof(VmxStateTests.An_NMI_exits_and_blocks_NMIs_of_the_host),
         [PinControls.VirtualNmis] = Windows,
         [PinControls.PreemptionTimer] = nameof(VmxTests.A_preemption_timer_of_0_exits_before_the_first_instruction),
+        [PinControls.ProcessPostedInterrupts] = Posted,
         [ProcessorControls.InterruptWindowExiting] = nameof(VmxTests.Interrupt_window_exiting_waits_for_IF_and_the_end_of_blocking_by_STI),
         [ProcessorControls.UseTscOffsetting] = nameof(VmxTests.TSC_offsetting_and_RDTSC_exiting),
         [ProcessorControls.HltExiting] = Instructions,
@@ -147,6 +153,10 @@ public sealed class VmxCompletenessTests
         [ProcessorControls.MonitorExiting] = Instructions,
         [ProcessorControls.PauseExiting] = Instructions,
         [ProcessorControls.ActivateSecondaryControls] = Instructions,
+        [SecondaryControls.VirtualizeApicAccesses] = ApicAccesses,
+        [SecondaryControls.VirtualizeX2Apic] = nameof(VmxApicTests.RDMSR_in_virtual_x2APIC_mode),
+        [SecondaryControls.ApicRegisterVirtualization] = nameof(VmxApicTests.APIC_register_virtualization_has_these_registers_to_read),
+        [SecondaryControls.VirtualInterruptDelivery] = VirtualInterrupts,
         [SecondaryControls.EnableEpt] = nameof(VmxTests.EPT_violations),
         [SecondaryControls.DescriptorTableExiting] = Instructions,
         [SecondaryControls.EnableRdtscp] = Undefined,
@@ -183,6 +193,7 @@ public sealed class VmxCompletenessTests
     {
         [(0x485, 5)] = GuestState, // IA-32e mode guest is saved
         [(0x485, 6)] = nameof(VmxTests.HLT_as_an_activity_state_and_HLT_exiting),
+        [(0x485, 8)] = nameof(VmxVirtualInterruptTests.A_guest_in_wait_for_SIPI_exits_with_the_vector_of_the_start_up_IPI),
         [(0x485, 29)] = nameof(VMWRITE_to_a_read_only_field),
         [(0x485, 30)] = nameof(Injection_with_instruction_length_0),
         [(0x48C, 0)] = nameof(VmxTests.EPT_violations),

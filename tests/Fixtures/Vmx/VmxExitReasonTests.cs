@@ -80,6 +80,12 @@ public sealed class VmxExitReasonTests
         [VmxExitReason.ExceptionOrNmi] = nameof(VmxTests.The_exception_bitmap_takes_exceptions_and_the_error_code_mask_and_match_page_faults),
         [VmxExitReason.ExternalInterrupt] = nameof(VmxStateTests.An_external_interrupt_exits_and_is_acknowledged_if_the_exit_controls_say_so),
         [VmxExitReason.TripleFault] = nameof(VmxTests.A_triple_fault_exits),
+        [VmxExitReason.Init] = nameof(VmxVirtualInterruptTests.INIT_exits_from_a_guest_and_waits_in_VMX_root_operation),
+        [VmxExitReason.StartupIpi] = nameof(VmxVirtualInterruptTests.A_guest_in_wait_for_SIPI_exits_with_the_vector_of_the_start_up_IPI),
+        [VmxExitReason.ApicAccess] = nameof(VmxApicTests.APIC_access_VM_exits_have_the_offset_and_the_type_of_the_access),
+        [VmxExitReason.ApicWrite] =
+            nameof(VmxApicTests.APIC_register_virtualization_has_these_registers_to_write_and_APIC_write_VM_exits_follow),
+        [VmxExitReason.VirtualizedEoi] = nameof(VmxVirtualInterruptTests.EOI_exit_bitmaps),
         [VmxExitReason.InterruptWindow] = nameof(VmxTests.Interrupt_window_exiting_waits_for_IF_and_the_end_of_blocking_by_STI),
         [VmxExitReason.NmiWindow] = nameof(VmxStateTests.NMI_window_exiting_with_virtual_NMIs),
         [VmxExitReason.TaskSwitch] = nameof(VmxStateTests.A_task_switch_exits_with_its_source),
@@ -97,13 +103,8 @@ public sealed class VmxExitReasonTests
     /// <summary>Reasons that no guest of this processor exits for.</summary>
     private static readonly Dictionary<VmxExitReason, string> s_absent = new()
     {
-        [VmxExitReason.Init] = "the board takes INIT before the processor sees it",
-        [VmxExitReason.StartupIpi] = "the activity state wait-for-SIPI is not offered",
         [VmxExitReason.Rsm] = "RSM raises #UD outside system management mode, which there is not",
         [VmxExitReason.EntryMachineCheck] = "there are no machine checks",
-        [VmxExitReason.ApicAccess] = "the control is not offered",
-        [VmxExitReason.VirtualizedEoi] = "the control is not offered",
-        [VmxExitReason.ApicWrite] = "the control is not offered",
         [VmxExitReason.Xsaves] = "IA32_XSS has no bits, so that no component can be chosen",
         [VmxExitReason.Xrstors] = "IA32_XSS has no bits, so that no component can be chosen",
     };

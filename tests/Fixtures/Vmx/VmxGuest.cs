@@ -13,7 +13,11 @@ internal static class VmField
         InjectLength = 0x401A, Secondary = 0x401E, Error = 0x4400, Reason = 0x4402, Interruption = 0x4404, InterruptionError = 0x4406, Vectoring = 0x4408,
         VectoringError = 0x440A, Length = 0x440C, Information = 0x440E, Interruptibility = 0x4824, Activity = 0x4826, Timer = 0x482E, Cr0Mask = 0x6000,
         Cr4Mask = 0x6002, Cr0Shadow = 0x6004, Cr4Shadow = 0x6006, Cr3Target0 = 0x6008, Qualification = 0x6400, Linear = 0x640A, GuestCr0 = 0x6800,
-        GuestCr3 = 0x6802, GuestCr4 = 0x6804, GuestRsp = 0x681C, GuestRip = 0x681E, GuestRflags = 0x6820, PendingDebug = 0x6822;
+        GuestCr3 = 0x6802, GuestCr4 = 0x6804, GuestIdt = 0x6818, GuestRsp = 0x681C, GuestRip = 0x681E, GuestRflags = 0x6820, PendingDebug = 0x6822;
+
+    // APIC virtualization
+    public const uint NotificationVector = 0x2, InterruptStatus = 0x810, VirtualApic = 0x2012, ApicAccess = 0x2014, PostedDescriptor = 0x2016,
+        EoiExitBitmap = 0x201C, TprThreshold = 0x401C;
 
     // ES, CS, SS, DS, FS, GS, LDTR, TR follow each other by 2.
     public const uint GuestSelector = 0x800, GuestLimit = 0x4800, GuestRights = 0x4814, GuestBase = 0x6806, HostSelector = 0xC00;
@@ -48,7 +52,8 @@ internal sealed class VmxGuest : IDisposable
         VmField.Length, VmField.Information, VmField.Qualification, VmField.Linear, VmField.GuestPhysical, VmField.GuestRip, VmField.GuestRsp,
         VmField.GuestRflags,
         VmField.Activity,
-        VmField.Interruptibility, VmField.GuestCr0, VmField.GuestCr3, VmField.GuestCr4, VmField.PendingDebug, VmField.Inject, VmField.Timer];
+        VmField.Interruptibility, VmField.GuestCr0, VmField.GuestCr3, VmField.GuestCr4, VmField.PendingDebug, VmField.Inject, VmField.Timer,
+        VmField.InterruptStatus];
 
     /// <summary>Fields to be written before the next entry. After the first run, what the test adds.</summary>
     public Dictionary<uint, ulong> Fields { get; } = [];

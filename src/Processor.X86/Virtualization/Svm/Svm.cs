@@ -21,6 +21,7 @@ internal sealed unsafe class Svm : IGuestHypervisor, IDisposable
         WorldSwitch = new SvmWorldSwitch(p, this);
         Instructions = new SvmInstructionIntercepts(p, this);
         Events = new SvmEvents(p, this);
+        Avic = new Avic(p, this);
     }
 
     public readonly SvmFeatures Features;
@@ -29,6 +30,7 @@ internal sealed unsafe class Svm : IGuestHypervisor, IDisposable
     public readonly SvmWorldSwitch WorldSwitch;
     public readonly SvmInstructionIntercepts Instructions;
     public readonly SvmEvents Events;
+    public readonly Avic Avic;
 
     /// <summary>GIF.</summary>
     public bool GlobalInterruptFlag { get; set; } = true;
@@ -99,6 +101,7 @@ internal sealed unsafe class Svm : IGuestHypervisor, IDisposable
             InGuest = InGuest,
         };
         if (!InGuest) return state;
+        Avic.Save(state);
         (state.Vmcb, state.HostPat, state.HostInterruptFlag) = (VmcbAddress, HostPat, HostInterruptFlag);
         (state.HostCr0, state.HostCr4, state.HostEfer) = Host;
         HostPdptes.CopyTo(state.HostPdptes, 0);
@@ -121,6 +124,7 @@ internal sealed unsafe class Svm : IGuestHypervisor, IDisposable
         (Instructions.PauseCount, Instructions.LastPause) = (state.PauseCount, p.State->Retired - state.SincePause);
         state.Control.CopyTo(new Span<byte>(Control, SvmState.ControlSize));
         WorldSwitch.PutInForce();
+        Avic.Restore(state);
     }
 
     public void Dispose() => System.Runtime.InteropServices.NativeMemory.Free(Control);
@@ -131,6 +135,11 @@ internal sealed unsafe class Svm : IGuestHypervisor, IDisposable
     public bool TakeExit(X86Exit exit)
     {
         if (!InGuest || exit.Reason != ExitReason.EptViolation || p.Exits.NestedFault is not { } fault) return false;
+        if (fault.Code == Avic.Refused)
+        {
+            Avic.Refuse(exit);
+            return true;
+        }
         WorldSwitch.Exit(SvmExit.NestedPageFault, fault.Code, exit.Address, SvmEvents.Encode(exit.Vectoring), fetchInstruction: true);
         return true;
     }
@@ -180,6 +189,12 @@ internal sealed unsafe class Svm : IGuestHypervisor, IDisposable
 
     /// <inheritdoc/>
     public bool EndsHalt => InGuest && Events.EndsHalt;
+
+    /// <inheritdoc/>
+    public bool HasTrap => InGuest && Avic.PendingExit != null;
+
+    /// <inheritdoc/>
+    public bool TakeTrap() => InGuest && !p.Exits.IsHalfDone && Avic.TakeExit();
 
     /// <inheritdoc/>
     public bool TakeWindow() => Events.TakeWindow();

@@ -23,6 +23,7 @@ internal sealed unsafe class SvmEvents(Processor p, Svm svm)
         set
         {
             svm.Control->VirtualInterrupt = svm.Control->VirtualInterrupt & ~VirtualInterruptBits.Tpr | value & 0xF;
+            if (svm.Avic.IsOn) svm.Avic.SetTaskPriority((uint)value << 4);
             p.Events.UpdateWindowAttention();
         }
     }
@@ -56,6 +57,7 @@ internal sealed unsafe class SvmEvents(Processor p, Svm svm)
     {
         get
         {
+            if (svm.Avic.IsOn) return svm.Avic.IsRecognized; // what V_IRQ says does not count
             ulong v = svm.Control->VirtualInterrupt;
             if ((v & VirtualInterruptBits.Irq) == 0) return false;
             return (v & VirtualInterruptBits.IgnoreTpr) != 0 || (v >> VirtualInterruptBits.PriorityShift & 0xF) > (v & 0xF);
@@ -64,15 +66,16 @@ internal sealed unsafe class SvmEvents(Processor p, Svm svm)
 
     private bool NmiWaits => HasVirtualNmi && Has(VirtualInterruptBits.Nmi) && !Has(VirtualInterruptBits.NmiMask);
 
-    /// <summary>HLT of the guest ends at once.</summary>
-    public bool EndsHalt => GlobalInterruptFlag && (NmiWaits || (InterruptWaits && (p.State->FlagsOther & (uint)Rflags.If) != 0));
+    /// <summary>HLT of the guest ends at once. With AVIC it always does: a doorbell wakes nobody who waits outside.</summary>
+    public bool EndsHalt => svm.Avic.IsOn || GlobalInterruptFlag && (NmiWaits || (InterruptWaits && (p.State->FlagsOther & (uint)Rflags.If) != 0));
 
-    public GuestWindow Window => !GlobalInterruptFlag ? GuestWindow.None
+    public GuestWindow Window => svm.Avic.IsRung ? GuestWindow.Always : !GlobalInterruptFlag ? GuestWindow.None
         : NmiWaits ? GuestWindow.Always : InterruptWaits ? GuestWindow.Interrupt : GuestWindow.None;
 
     /// <summary>Between two blocks: a virtual event that the guest can take.</summary>
     public bool TakeWindow()
     {
+        svm.Avic.Answer();
         if (!GlobalInterruptFlag) return false;
         if (NmiWaits && p.Events.CanTakeNmiWhenUnblocked)
         {
@@ -83,6 +86,11 @@ internal sealed unsafe class SvmEvents(Processor p, Svm svm)
             return true;
         }
         if (!InterruptWaits || !p.Events.GuestInterruptWindowOpen) return false;
+        if (svm.Avic.IsOn)
+        {
+            svm.Avic.Deliver();
+            return true;
+        }
         if ((svm.Control->Intercepts1 & SvmIntercepts1.Vintr) != 0)
         {
             svm.WorldSwitch.Exit(SvmExit.Vintr);

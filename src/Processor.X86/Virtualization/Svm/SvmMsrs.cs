@@ -12,11 +12,13 @@ internal static class SvmMsrs
     public const ulong RatioBits = (1ul << 40) - 1;
     public const int RatioShift = 32;
 
-    public static bool IsOne(uint index) => index is TscRatio or VmCr or HostSaveArea or Key;
+    public static bool IsOne(uint index) => index is TscRatio or VmCr or HostSaveArea or Key or Avic.DoorbellMsr;
 
     /// <summary>False raises #GP.</summary>
     public static bool TryRead(Svm svm, uint index, out ulong value)
     {
+        value = 0;
+        if (index == Avic.DoorbellMsr) return false; // write-only
         value = index switch { TscRatio => svm.TscRatio, VmCr => svm.VmCr, HostSaveArea => svm.HostSaveArea, _ => 0 };
         return true;
     }
@@ -26,6 +28,10 @@ internal static class SvmMsrs
     {
         switch (index)
         {
+            case Avic.DoorbellMsr:
+                if (!svm.Features.Avic || value > uint.MaxValue) return false;
+                svm.Avic.RingAt((uint)value);
+                return true;
             case TscRatio:
                 if ((value & ~RatioBits) != 0) return false;
                 svm.TscRatio = value;

@@ -31,7 +31,8 @@ internal sealed unsafe class SvmWorldSwitch(Processor p, Svm svm)
         VmcbSave save = vmcb->Save;
         Span<ulong> pdptes = stackalloc ulong[4];
         bool pae = IsPae(save) && !svm.HasNestedPaging;
-        if (!_checks.Pass(svm.Control, &save, s->Cr0) || (pae && !p.Walker.TryReadPdptes(save.Cr3, pdptes)))
+        if (!_checks.Pass(svm.Control, &save, s->Cr0) || !svm.Avic.IsValid(svm.Control, 1ul << p.Model.PhysicalAddressBits)
+            || (pae && !p.Walker.TryReadPdptes(save.Cr3, pdptes)))
         {
             Refuse(vmcb);
             return false;
@@ -56,6 +57,7 @@ internal sealed unsafe class SvmWorldSwitch(Processor p, Svm svm)
         p.Events.EndShadows();
         if ((svm.Control->InterruptShadow & VmcbControl.ShadowBit) != 0) p.Events.InterruptShadow = true;
         PutInForce();
+        svm.Avic.Begin();
         // What was looked at for the host need not hold for the guest.
         p.Events.UpdateWindowAttention();
         if (p.Events.InterruptShadow) p.WantAttention();
@@ -74,7 +76,8 @@ internal sealed unsafe class SvmWorldSwitch(Processor p, Svm svm)
         if (svm.HasNestedPaging)
             svm.NestedPages.Select(c->NestedCr3, svm.Host.Cr4, svm.Host.Efer,
                 svm.Features.ExecuteTrap && (c->NestedControl & VmcbControl.GuestModeExecuteTrap) != 0);
-        p.GuestMode.Enter(new AddressSpaceOwner((ushort)c->Asid, svm.HasNestedPaging ? svm.NestedPages.Key : 0), svm.HasNestedPaging ? svm.NestedPages : null);
+        p.GuestMode.Enter(new AddressSpaceOwner((ushort)c->Asid, svm.HasNestedPaging ? svm.NestedPages.Key : 0), svm.HasNestedPaging ? svm.NestedPages : null,
+            svm.Avic.Page);
         if (!svm.Instructions.PutInForce()) p.ModeChanged();
     }
 

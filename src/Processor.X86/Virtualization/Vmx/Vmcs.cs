@@ -41,7 +41,8 @@ internal sealed unsafe class Vmcs
     {
         VmcsField.GuestRip or VmcsField.GuestRsp or VmcsField.GuestCr3 or VmcsField.GuestInterruptibility or VmcsField.GuestActivity
             or VmcsField.GuestPendingDebug or VmcsField.GuestSysenterCs or VmcsField.GuestSysenterEsp or VmcsField.GuestSysenterEip or VmcsField.GuestDr7
-            or VmcsField.GuestDebugCtl or VmcsField.GuestPat or VmcsField.VmcsLinkPointer or VmcsField.PreemptionTimer => 0,
+            or VmcsField.GuestDebugCtl or VmcsField.GuestPat or VmcsField.VmcsLinkPointer or VmcsField.PreemptionTimer
+            or VmcsField.GuestInterruptStatus => 0,
         VmcsField.GuestRflags => (bits & (ulong)Rflags.Vm) != 0 ? VmcsParts.Segments : 0,
         _ => VmcsFields.Group(field) switch
         {

@@ -21,16 +21,18 @@ internal sealed unsafe partial class Vmx
             return;
         }
         Vmcs v = Current;
+        GuestApicPage apicPage = Has(SecondaryControls.VirtualizeApicAccesses)
+            ? new GuestApicPage(ApicAccess, v[VmcsField.ApicAccessAddress] & ~0xFFFul, IsGuestPhysical: false) : default;
         ushort vpid = Has(SecondaryControls.EnableVpid) ? (ushort)v[VmcsField.VirtualProcessorIdentifier] : (ushort)0;
         if (!Has(SecondaryControls.EnableEpt))
         {
-            _p.GuestMode.Enter(new AddressSpaceOwner(vpid, GuestRoot), null);
+            _p.GuestMode.Enter(new AddressSpaceOwner(vpid, GuestRoot), null, apicPage);
             return;
         }
         _ept ??= new ExtendedPageTables(_p, this);
         bool modeBased = Has(SecondaryControls.ModeBasedExecute);
         _ept.Select(v[VmcsField.EptPointer], modeBased);
-        _p.GuestMode.Enter(new AddressSpaceOwner(vpid, _ept.Pointer | (modeBased ? ModeBased : 0)), _ept);
+        _p.GuestMode.Enter(new AddressSpaceOwner(vpid, _ept.Pointer | (modeBased ? ModeBased : 0)), _ept, apicPage);
     }
 
     /// <summary>With mode-based execute control the same tables mean other rights, so that what is cached of them is not the same.</summary>
@@ -95,6 +97,7 @@ internal sealed unsafe partial class Vmx
         if (!InGuest || exit.Reason != ExitReason.EptViolation || _p.Exits.NestedFault is not { } fault) return false;
         Vmcs v = Current;
         PageViolation violation = exit.Violation;
+        if (fault.Code == VirtualApicAccess.Refused) return TakeApicAccess(exit);
         if (fault.IsConvertible && Has(SecondaryControls.EptViolationVe) && exit.Vectoring == null && TryRaiseVirtualizationException(exit, fault)) return true;
         v[VmcsField.GuestPhysicalAddress] = exit.Address;
         v[VmcsField.GuestLinearAddress] = violation.LinearAddress;
@@ -118,6 +121,22 @@ internal sealed unsafe partial class Vmx
         {
             _p.Delivery.Vectoring = null;
         }
+        return true;
+    }
+
+    /// <summary>An access to the APIC-access page that is not virtualized. Intel SDM vol. 3C, "Exit Qualification for APIC-Access VM Exits".</summary>
+    private bool TakeApicAccess(X86Exit exit)
+    {
+        PageViolation violation = exit.Violation;
+        bool delivers = exit.Vectoring != null;
+        // Of an access to a paging structure no offset is told.
+        ulong type = violation.IsTableAccess ? (delivers ? 10u : 15u) : delivers ? 3u
+            : violation.Wanted switch { PageRights.Read => 0u, PageRights.Write => 1u, _ => 2u };
+        ulong offset = violation.IsTableAccess ? 0 : exit.Address & 0xFFF;
+        _p.Delivery.Vectoring = exit.Vectoring;
+        // Hypervisors rely on the length of an instruction that accesses the page.
+        Exit.Leave(VmxExitReason.ApicAccess, offset | type << 12, delivers ? 0 : _p.Exits.RefusedInstructionLength);
+        _p.Delivery.Vectoring = null;
         return true;
     }
 
@@ -169,24 +188,7 @@ internal sealed unsafe partial class Vmx
         index = (ushort)(index - 1);
     }
 
-    // ---- TPR shadow
-
-    private const ulong VirtualTpr = 0x80;
-
-    /// <summary>CR8 of a guest with a TPR shadow.</summary>
-    public ulong ReadVirtualTpr() => (ulong)(Memory.Read<byte>(Current[VmcsField.VirtualApicAddress] + VirtualTpr) >> 4);
-
-    /// <summary>MOV to CR8 with a TPR shadow. An exit for a priority below the threshold comes behind the instruction.</summary>
-    public void WriteVirtualTpr(ulong cr8)
-    {
-        Memory.Write(Current[VmcsField.VirtualApicAddress] + VirtualTpr, (uint)cr8 << 4);
-        if (cr8 >= (Current[VmcsField.TprThreshold] & 0xF)) return;
-        TprIsLow = true;
-        _p.WantAttention();
-    }
-
-    /// <summary>An exit is due since the virtual task priority has fallen below the threshold.</summary>
-    public bool TprIsLow { get; private set; }
+    // ---- VM functions
 
     /// <summary>VMFUNC: leaf 0, EPTP switching.</summary>
     public Insn* Function(Insn* i)
@@ -251,15 +253,86 @@ internal sealed unsafe partial class Vmx
 
     public void NoteActive() => _halted = false;
 
-    /// <summary>The guest is entered in the activity state HLT, or goes on.</summary>
+    /// <summary>A notification of posted interrupts has been taken: of a guest that waits it ends the halt only with an interrupt that it can take.</summary>
+    private void GoOnHalting()
+    {
+        if (!IsHalted || EndsHalt) return;
+        BeginHalt();
+        if (Timer.Runs) return;
+        _p.Events.Activity = CpuActivity.Halted;
+        _p.Exits.ExitWith(ExitReason.Hlt);
+    }
+
+    private const uint HaltedActivity = 1, WaitForStartUpActivity = 3;
+
+    /// <summary>The activity state that an exit saves.</summary>
+    public uint Activity => WaitsForStartUp ? WaitForStartUpActivity : IsHalted ? HaltedActivity : 0;
+
+    /// <summary>The guest is entered in an activity state, or goes on.</summary>
     public void EnterActivity(uint activity)
     {
-        if (activity == 0) return;
+        if (activity == WaitForStartUpActivity)
+        {
+            WaitsForStartUp = true;
+            _p.Events.Activity = CpuActivity.WaitForStartUp;
+            _p.Exits.ExitWith(ExitReason.Hlt);
+            return;
+        }
+        // An interrupt that waits ends the halt before it has begun.
+        if (activity != HaltedActivity || (Apic.IsRecognized && _p.Events.GuestInterruptWindowOpen)) return;
         _p.Events.Activity = CpuActivity.Halted;
         _p.Exits.ExitWith(ExitReason.Hlt);
         BeginHalt();
         // What is due wakes it at once.
-        if (Window != GuestWindow.None && TakeWindow()) _p.Exits.Drop();
+        if (TakeTrap() || (Window != GuestWindow.None && TakeWindow())) _p.Exits.Drop();
+    }
+
+    // ---- INIT and the start-up IPI
+
+    private bool _initWaits; // it is blocked, and whoever has it wants to hear when it is not
+    private bool _initDue; // it exits
+    private byte? _startUpDue; // vector of the start-up IPI that exits
+
+    /// <summary>The guest was entered in the activity state wait-for-SIPI: nothing but a start-up IPI comes through.</summary>
+    public bool WaitsForStartUp { get; private set; }
+
+    /// <summary>INIT comes. Between exits.</summary>
+    /// <remarks>Intel SDM vol. 3C, "Other Causes of VM Exits"; vol. 3A, "Interrupts in VMX Operation": VMX root operation blocks it.</remarks>
+    public InitResponse TakeInit()
+    {
+        if (!InOperation) return InitResponse.Initialize;
+        if (!InGuest || WaitsForStartUp)
+        {
+            _initWaits = true;
+            return InitResponse.Blocked;
+        }
+        _initDue = true;
+        _p.Events.Activity = CpuActivity.Active;
+        _p.WantAttention();
+        return InitResponse.Taken;
+    }
+
+    /// <summary>A start-up IPI comes. False: the processor does not wait for one inside a guest.</summary>
+    public bool TakeStartUp(byte vector)
+    {
+        if (!WaitsForStartUp) return false;
+        _startUpDue = vector;
+        _p.Events.Activity = CpuActivity.Active;
+        _p.WantAttention();
+        return true;
+    }
+
+    /// <summary>What blocked INIT has ended: whoever has one that waits is to ask again.</summary>
+    private void InitIsFree()
+    {
+        if (_initWaits) _p.Kick();
+        _initWaits = false;
+    }
+
+    private bool TakeSignals()
+    {
+        if (_startUpDue is { } vector) return LeaveFor(VmxExitReason.StartupIpi, vector);
+        return _initDue && LeaveFor(VmxExitReason.Init);
     }
 
     /// <summary>The exit is of an instruction that was about to execute: RF is saved as 0.</summary>

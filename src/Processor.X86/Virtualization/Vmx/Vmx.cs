@@ -23,6 +23,8 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
         Entry = new VmxEntry(p, this);
         Exit = new VmxExit(p, this);
         Timer = new VmxTimer(p, this);
+        Apic = new VirtualApic(p, this);
+        ApicAccess = new VirtualApicAccess(p, this);
         _interception = new VmxInterception(p, this);
     }
 
@@ -33,6 +35,10 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
     public VmxExit Exit { get; }
 
     public VmxTimer Timer { get; }
+
+    public VirtualApic Apic { get; }
+
+    public VirtualApicAccess ApicAccess { get; }
 
     /// <summary>Between VMXON and VMXOFF.</summary>
     public bool InOperation { get; private set; }
@@ -90,6 +96,7 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
     {
         StoreCurrent();
         (InOperation, OperationPointer, CurrentPointer) = (false, NoPointer, NoPointer);
+        InitIsFree();
     }
 
     /// <summary>VMCLEAR.</summary>
@@ -148,6 +155,8 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
         _p.SelectGuestIntercepts(_intercepts);
         _p.StepsGuest = Has(ProcessorControls.MonitorTrapFlag);
         TrapPending = false;
+        Apic.Begin();
+        InitIsFree();
     }
 
     private void TakeControls()
@@ -166,7 +175,9 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
         _p.Msrs.TscOffset -= AddedTscOffset;
         AddedTscOffset = 0;
         _p.SelectGuestIntercepts(GuestIntercepts.None);
-        _p.StepsGuest = TrapPending = TprIsLow = false;
+        _p.StepsGuest = TrapPending = false;
+        Apic.Begin();
+        (_initDue, _startUpDue, WaitsForStartUp) = (false, null, false);
         Timer.Stop();
         if (!Has(SecondaryControls.EnableVpid)) _p.Tlb.Flush();
         (Pin, Primary, Secondary) = (0, 0, 0);
@@ -187,19 +198,27 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
     /// <summary>RESET.</summary>
     public void Reset() => Restore(null);
 
-    public VmxState Save() => new()
+    public VmxState Save()
     {
-        InOperation = InOperation,
-        InGuest = InGuest,
-        OperationPointer = OperationPointer,
-        CurrentPointer = CurrentPointer,
-        Launched = Current.Launched,
-        IsShadow = CurrentIsShadow,
-        Fields = HasCurrent ? Current.Save() : [],
-        TrapPending = TrapPending,
-        IsHalted = IsHalted,
-        TimerDeadline = Timer.Deadline,
-    };
+        var state = new VmxState
+        {
+            InOperation = InOperation,
+            InGuest = InGuest,
+            OperationPointer = OperationPointer,
+            CurrentPointer = CurrentPointer,
+            Launched = Current.Launched,
+            IsShadow = CurrentIsShadow,
+            Fields = HasCurrent ? Current.Save() : [],
+            TrapPending = TrapPending,
+            IsHalted = IsHalted,
+            WaitsForStartUp = WaitsForStartUp,
+            InitDue = _initDue,
+            StartUpDue = _startUpDue,
+            TimerDeadline = Timer.Deadline,
+        };
+        Apic.Save(state);
+        return state;
+    }
 
     /// <summary>The state is another one; the registers are replaced already. <see cref="Processor.ModeChanged"/> must follow.</summary>
     public void Restore(VmxState? state)
@@ -215,7 +234,8 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
         _p.StepsGuest = Has(ProcessorControls.MonitorTrapFlag);
         TrapPending = state.TrapPending;
         NoteActive();
-        TprIsLow = false;
+        Apic.Restore(state);
+        (_initDue, _startUpDue, WaitsForStartUp) = (state.InitDue, state.StartUpDue, state.WaitsForStartUp);
         if (state.IsHalted) BeginHalt();
         Timer.Restore(state.TimerDeadline);
     }
@@ -290,6 +310,14 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
             return true;
         }
         if (source.Acknowledge(out bool more) is not { } vector) return false;
+        if (Has(PinControls.ProcessPostedInterrupts) && vector == Current[VmcsField.PostedInterruptNotificationVector])
+        {
+            source.EndOfInterrupt(out more);
+            Apic.TakePosted();
+            GoOnHalting();
+            if (_p.Controls.InterruptWindowExiting != more) _p.Controls = _p.Controls with { InterruptWindowExiting = more };
+            return true;
+        }
         Exit.LeaveForEvent(new VectoredEvent(EventKind.ExternalInterrupt, vector, null), 0);
         if (_p.Controls.InterruptWindowExiting != more) _p.Controls = _p.Controls with { InterruptWindowExiting = more };
         return true;
@@ -307,8 +335,9 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
         get
         {
             if (!InGuest) return GuestWindow.None;
-            GuestWindow window = Has(ProcessorControls.InterruptWindowExiting) ? GuestWindow.Interrupt : GuestWindow.None;
-            if (Has(ProcessorControls.NmiWindowExiting) || TrapPending || Timer.IsDue || WaitsForTimer) window |= GuestWindow.Always;
+            GuestWindow window = Has(ProcessorControls.InterruptWindowExiting) || Apic.IsRecognized ? GuestWindow.Interrupt : GuestWindow.None;
+            if (Has(ProcessorControls.NmiWindowExiting) || TrapPending || Timer.IsDue || WaitsForTimer || _initDue || _startUpDue != null)
+                window |= GuestWindow.Always;
             return window;
         }
     }
@@ -318,9 +347,15 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
     public bool TakeWindow()
     {
         if (!InGuest || _p.Exits.IsHalfDone) return false;
+        if (TakeSignals()) return true;
         if (Timer.IsDue) return LeaveFor(VmxExitReason.PreemptionTimer);
         if (Has(ProcessorControls.NmiWindowExiting) && !_p.Events.NmiBlocked && _p.Events.CanTakeNmiWhenUnblocked) return LeaveFor(VmxExitReason.NmiWindow);
         if (Has(ProcessorControls.InterruptWindowExiting) && _p.Events.GuestInterruptWindowOpen) return LeaveFor(VmxExitReason.InterruptWindow);
+        if (Apic.IsRecognized && _p.Events.GuestInterruptWindowOpen)
+        {
+            Apic.Deliver();
+            return true;
+        }
         if (!WaitsForTimer) return false;
         Thread.Sleep(1);
         _p.WantAttention();
@@ -330,18 +365,22 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
 
     private bool WaitsForTimer => Timer.Runs && IsHalted;
 
+    public bool HasTrap => InGuest && Apic.PendingExit != null;
+
     public bool TakeTrap()
     {
         if (!InGuest || _p.Exits.IsHalfDone) return false;
-        if (TprIsLow) return LeaveFor(VmxExitReason.TprBelowThreshold);
+        if (Apic.TakeExit(out VmxExitReason reason, out ulong qualification)) return LeaveFor(reason, qualification);
         return TrapPending && LeaveFor(VmxExitReason.MonitorTrapFlag);
     }
 
-    private bool LeaveFor(VmxExitReason reason)
+    private bool LeaveFor(VmxExitReason reason, ulong qualification = 0)
     {
-        Exit.Leave(reason, 0, 0);
+        Exit.Leave(reason, qualification, 0);
         return true;
     }
+
+    public bool EndsHalt => InGuest && Apic.IsRecognized && (_p.State->FlagsOther & (uint)Rflags.If) != 0;
 
     public bool TakeStep()
     {
@@ -353,6 +392,7 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
             _p.WantAttention();
             return false;
         }
-        return LeaveFor(VmxExitReason.MonitorTrapFlag);
+        // What an access to the virtual APIC brings about comes before the flag.
+        return Apic.TakeExit(out VmxExitReason reason, out ulong qualification) ? LeaveFor(reason, qualification) : LeaveFor(VmxExitReason.MonitorTrapFlag);
     }
 }

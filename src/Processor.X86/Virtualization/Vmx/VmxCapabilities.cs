@@ -40,7 +40,8 @@ internal static class VmxCapabilities
 
     /// <summary>Pin-based controls that the model has.</summary>
     public static PinControls PinBits(CpuModel model) => PinControls.Default1 | PinControls.ExternalInterruptExiting | PinControls.NmiExiting
-        | When(model, CpuFeature.VmxVnmi, PinControls.VirtualNmis) | When(model, CpuFeature.VmxPreemptionTimer, PinControls.PreemptionTimer);
+        | When(model, CpuFeature.VmxVnmi, PinControls.VirtualNmis) | When(model, CpuFeature.VmxPreemptionTimer, PinControls.PreemptionTimer)
+        | When(model, CpuFeature.VmxPostedIntr, PinControls.ProcessPostedInterrupts);
 
     private const ProcessorControls Processor = ProcessorControls.Default1 | ProcessorControls.InterruptWindowExiting | ProcessorControls.UseTscOffsetting
         | ProcessorControls.HltExiting | ProcessorControls.InvlpgExiting | ProcessorControls.MwaitExiting | ProcessorControls.RdpmcExiting
@@ -66,7 +67,11 @@ internal static class VmxCapabilities
             | When(model, CpuFeature.VmxTscScaling, SecondaryControls.UseTscScaling) | When(model, CpuFeature.VmxPle, SecondaryControls.PauseLoopExiting)
             | When(model, CpuFeature.VmxShadowVmcs, SecondaryControls.VmcsShadowing) | When(model, CpuFeature.VmxVmfunc, SecondaryControls.EnableVmFunctions)
             | When(model, CpuFeature.VmxPml, SecondaryControls.EnablePml) | When(model, CpuFeature.VmxMbec, SecondaryControls.ModeBasedExecute)
-            | When(model, CpuFeature.VmxEptViolationVe, SecondaryControls.EptViolationVe);
+            | When(model, CpuFeature.VmxEptViolationVe, SecondaryControls.EptViolationVe)
+            | When(model, CpuFeature.VmxApicvXapic, SecondaryControls.VirtualizeApicAccesses)
+            | When(model, CpuFeature.VmxApicvX2apic, SecondaryControls.VirtualizeX2Apic)
+            | When(model, CpuFeature.VmxApicvRegister, SecondaryControls.ApicRegisterVirtualization)
+            | When(model, CpuFeature.VmxApicvVid, SecondaryControls.VirtualInterruptDelivery);
         if (model.Has(CpuFeature.Rdtscp) || model.Has(CpuFeature.Rdpid)) bits |= SecondaryControls.EnableRdtscp;
         if (model.Has(CpuFeature.Invpcid)) bits |= SecondaryControls.EnableInvpcid;
         if (model.Has(CpuFeature.Rdrand)) bits |= SecondaryControls.RdrandExiting;
@@ -94,8 +99,8 @@ internal static class VmxCapabilities
         ProcessorBased => Pair((uint)ProcessorControls.Default1, (uint)PrimaryBits(model)),
         Exit => Pair((uint)ExitControls.Default1, (uint)ExitBits),
         Entry => Pair((uint)EntryControls.Default1, (uint)EntryBits),
-        // LMA is saved; activity state HLT; CR3 targets; VMWRITE to any field; injection with length 0.
-        Misc => PreemptionTimerShift | 1 << 5 | 1 << 6 | Cr3Targets << 16 | 1ul << 29 | 1ul << 30,
+        // LMA is saved; activity states HLT and wait-for-SIPI; CR3 targets; VMWRITE to any field; injection with length 0.
+        Misc => PreemptionTimerShift | 1 << 5 | 1 << 6 | 1 << 8 | Cr3Targets << 16 | 1ul << 29 | 1ul << 30,
         Cr0Fixed0 => Cr0Required,
         Cr0Fixed1 => uint.MaxValue,
         Cr4Fixed0 => Cr4Required,

@@ -75,6 +75,7 @@ internal sealed unsafe class VmxEntry(Processor p, Vmx vmx)
         }
         if (launch) vmx.Current.Launched = true;
         vmx.Timer.Start();
+        vmx.Apic.Enter();
         p.NestedObserver?.Crossed(new NestedCrossing(p.CpuIndex, IsVmx: true, IsEntry: true, vmx.CurrentPointer, 0, 0, 0, s->Rip, s->Retired));
         Inject(v);
     }

@@ -127,7 +127,7 @@ internal sealed unsafe partial class VmxEntryChecks
         new("RFLAGS.VM", c => !c.Virtual8086 || (!c.LongGuest && (c.GuestCr0 & (ulong)Cr0.Pe) != 0)),
         new("RFLAGS.IF for an injected interrupt", c => !c.Injects || c.InjectedType != 0 || (c._v[VmcsField.GuestRflags] & (ulong)Rflags.If) != 0),
         // Non-register state
-        new("Activity state", c => c.Activity <= 1),
+        new("Activity state", c => c.Activity is 0 or 1 or 3),
         new("HLT with CPL", c => c.Activity != 1 || c.Dpl(S.Ss) == 0),
         new("Activity state with blocking by STI or MOV SS", c => c.Activity == 0
             || (c.Blocking & (Interruptibility.BlockingBySti | Interruptibility.BlockingByMovSs)) == 0),

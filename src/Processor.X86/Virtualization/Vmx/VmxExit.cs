@@ -121,7 +121,7 @@ internal sealed unsafe class VmxExit(Processor p, Vmx vmx)
         Interruptibility blocking = p.Events.InMovSsShadow ? Interruptibility.BlockingByMovSs : p.Events.InterruptShadow ? Interruptibility.BlockingBySti : 0;
         if (p.Events.NmiBlocked) blocking |= Interruptibility.BlockingByNmi;
         v[VmcsField.GuestInterruptibility] = (uint)blocking;
-        v[VmcsField.GuestActivity] = vmx.IsHalted ? 1u : 0;
+        v[VmcsField.GuestActivity] = vmx.Activity;
         v[VmcsField.GuestPendingDebug] = p.Debug.TakePending();
         if (vmx.Has(SecondaryControls.EnableEpt) && (s->Cr0 & (ulong)Cr0.Pg) != 0 && (s->Cr4 & (ulong)Cr4.Pae) != 0 && !CpuMode.IsLong(s))
         {

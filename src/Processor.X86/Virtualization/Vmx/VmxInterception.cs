@@ -205,7 +205,24 @@ internal sealed unsafe class VmxInterception(Processor p, Vmx vmx)
             next = Flow.Leave(s, i);
             return true;
         }
-        return Decline(out next);
+        return write ? WriteApic(s, i, index, out next) : ReadApic(s, i, index, out next);
+    }
+
+    private bool ReadApic(ProcessorState* s, Insn* i, uint msr, out Insn* next)
+    {
+        if (!vmx.Apic.TryReadMsr(msr, out ulong value)) return Decline(out next);
+        s->Rax = (uint)value;
+        s->Rdx = value >> 32;
+        next = Flow.Leave(s, i);
+        return true;
+    }
+
+    private bool WriteApic(ProcessorState* s, Insn* i, uint msr, out Insn* next)
+    {
+        if (vmx.Apic.WriteMsr(msr, (uint)s->Rax | s->Rdx << 32) is not { } done) return Decline(out next);
+        if (!done) throw p.GeneralProtection();
+        next = Flow.Leave(s, i);
+        return true;
     }
 
     private bool Port(ProcessorState* s, Insn* i, bool isString, out Insn* next)
@@ -301,7 +318,7 @@ internal sealed unsafe class VmxInterception(Processor p, Vmx vmx)
             case GuestIntercepts.ReadCr8:
                 if (vmx.Has(ProcessorControls.Cr8StoreExiting)) return Leave(i, VmxExitReason.CrAccess, out next, 8u | 1u << 4 | VmxOperand.Number(i->R0) << 8);
                 if (!vmx.Has(ProcessorControls.UseTprShadow)) return Decline(out next);
-                SetResult(s, i, vmx.ReadVirtualTpr());
+                SetResult(s, i, vmx.Apic.ReadCr8());
                 next = Flow.Leave(s, i);
                 return true;
             case GuestIntercepts.Clts:
@@ -321,7 +338,7 @@ internal sealed unsafe class VmxInterception(Processor p, Vmx vmx)
         ulong value = Source(s, i);
         if (value > 0xF) throw p.GeneralProtection();
         next = Flow.Leave(s, i);
-        vmx.WriteVirtualTpr(value);
+        vmx.Apic.WriteCr8(value);
         return true;
     }
 

@@ -4,16 +4,18 @@ namespace Bunraku.Processor.X86;
 
 /// <summary>
 /// What the processor itself reads and writes at guest-physical addresses: VMCS regions, bitmaps, lists of MSRs. These addresses are the hypervisor's own, so
-/// no second stage of its guest applies. Outside RAM reads give all ones and writes vanish.
+/// no second stage of its guest applies. Outside RAM reads give all ones and writes vanish. Rights that our hypervisor has taken are its affair as with a
+/// device: it is told before a write, which is made in any case, since a guest cannot be half left.
 /// </summary>
 /// <remarks>Invariant: an address is resolved at each access and never kept, and no access crosses a page.</remarks>
 internal sealed unsafe class VmxMemory(Processor p)
 {
-    /// <summary>Host address of a byte of RAM; null when there is none, or the right is not given.</summary>
+    /// <summary>Host address of a byte of RAM, or of ROM that is only read; null when there is none.</summary>
     public byte* Pointer(ulong address, PageRights wanted)
     {
-        PhysicalPage page = p.Physical.Resolve(address, wanted);
-        return page.Kind == PhysicalKind.Ram ? page.Host + (address & 0xFFF) : null;
+        byte* page = p.Physical.PageOf(address);
+        if (page == null && (wanted & PageRights.Write) == 0) page = p.Physical.Resolve(address, wanted).Host;
+        return page == null ? null : page + (address & 0xFFF);
     }
 
     /// <summary>A naturally aligned value.</summary>
@@ -35,6 +37,7 @@ internal sealed unsafe class VmxMemory(Processor p)
     /// <summary>Whoever watches writes is told, before memory changes.</summary>
     public void BeforeWrite(byte* at)
     {
+        if (p.Memory.Rights.WereTaken) p.Memory.Rights.BeforeDeviceWrite(p.Code.BackingOffset(at));
         if (p.WriteWatch.IsOn) p.WriteWatch.Note(at, null);
     }
 
