@@ -17,7 +17,7 @@ internal static class DebianGuest
     /// <exception cref="SessionException">It cannot be had.</exception>
     public static VmBuilder Expand(VmBuilder builder, CancellationToken cancel)
     {
-        if (!Is(builder) || builder.RestoreFrom is not null || builder.Incoming is not null) return builder;
+        if (!Is(builder) || builder is not { RestoreFrom: null, Incoming: null, Debian: null }) return builder;
         builder.Check(builder.Words);
         try
         {
@@ -31,7 +31,7 @@ internal static class DebianGuest
     }
 
     /// <summary>The disk of a run: a throwaway one over the image, or one that stays.</summary>
-    private static VmDisk DiskOf(VmBuilder builder, DebianFiles files)
+    internal static VmDisk DiskOf(VmBuilder builder, DebianFiles files)
     {
         ulong? size = builder.DiskSize;
         var image = new DiskOptions(files.Disk) { Format = ImageFormat.Qcow2 };
@@ -45,8 +45,8 @@ internal static class DebianGuest
             ImageInfo info = ImageTools.Info(path);
             // Another image has other bytes, and another kernel: nothing on the disk would be right.
             if (info.Backing is not { } backing)
-                throw new CannotStartException($"disk {path}: is none of the guest '{DebianImages.Name}'; {builder.Words.Option(nameof(VmOptions.Disks))} takes "
-                    + "other disks");
+                throw new CannotStartException($"disk {path}: is none of the guest '{DebianImages.Name}'; "
+                    + $"{builder.Words.Option(nameof(VmOptions.Disks))} takes other disks");
             if (Path.GetFileName(backing) != Path.GetFileName(files.Disk))
                 throw new CannotStartException($"disk {path}: was begun with another image of the guest '{DebianImages.Name}' ({backing}), and goes with that "
                     + $"one alone; the one that is there is {files.Disk}");

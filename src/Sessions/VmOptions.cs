@@ -157,7 +157,7 @@ public record VmOptions
         Require(DebianGuest.Is(this) || KeepDisk is null, nameof(KeepDisk), $"it is for the guest 'debian' alone; {o(nameof(Disks))} takes disks of your own");
         Require(KeepDisk is null or { Length: > 0 }, nameof(KeepDisk), "the file's name is empty");
         Require(DiskSize is null || DiskSize >= Machine.DebianImages.DiskSize && DiskSize % 512 == 0, nameof(DiskSize),
-            $"{DiskSize} bytes; the disk has at least {Machine.DebianImages.DiskSize >> 30}G, of which it takes what is written alone, in whole sectors of 512");
+            $"{DiskSize} bytes; the disk has at least {Machine.DebianImages.DiskSize >> 30}G, of which it takes what is written alone, in sectors of 512");
 
         if (Bios is not null)
         {

@@ -22,7 +22,11 @@ internal sealed class RunCommand : Command
     /// <summary>The value that lists what an option can have.</summary>
     public const string HelpWord = "help";
 
-    private readonly Argument<string?> _guest = new("GUEST") { Arity = ArgumentArity.ZeroOrOne, Description = "linux (default), linux-generic, debian (a whole system on a disk) or hello" };
+    private readonly Argument<string?> _guest = new("GUEST")
+    {
+        Arity = ArgumentArity.ZeroOrOne,
+        Description = "linux (default), linux-generic, debian (a whole system on a disk) or hello",
+    };
     private readonly Option<string?> _bios = SingleValue.Text("--bios", "NAME|FILE", "firmware that boots from a disk by itself: seabios, or a ROM's contents",
         [.. FirmwareImage.Names]);
     private readonly Option<string?> _kernel = SingleValue.Text("--kernel", "FILE", "a kernel of your own: bzImage, ELF with a PVH note, or multiboot");
@@ -39,7 +43,8 @@ internal sealed class RunCommand : Command
     private readonly Option<string?> _append = SingleValue.Text("--append", "STRING", "added to the kernel's command line");
     private readonly Option<string?> _name = SharedOptions.Name();
     private readonly Option<ulong?> _memory =
-        SingleValue.Parsed<ulong?>("--memory", "SIZE", "RAM of the guest, for example 512M, 2G or 1.5G (default 512M; debian 1G)", t => Quantities.ParseSize(t));
+        SingleValue.Parsed<ulong?>("--memory", "SIZE", "RAM of the guest, for example 512M, 2G or 1.5G (default 512M; debian 1G)",
+        t => Quantities.ParseSize(t));
     private readonly Option<int?> _cpus =
         SingleValue.Parsed<int?>("--cpus", "N", "virtual processors (default 1); how many an engine can have, it says when there are too many",
         t => ParseCpus(t));

@@ -54,7 +54,8 @@ public sealed class GuestCache
     /// <param name="part">What of the cache; null: what packages are stored in.</param>
     public IDisposable Hold(Action? waits = null, CancellationToken cancel = default, string? part = null)
     {
-        string path = Path.Combine(Folder(), part is null ? ".lock" : $".lock-{part}"); // stays: whoever removed it would let two hold the cache by different files
+        // The file stays: whoever removed it would let two hold the cache by different files.
+        string path = Path.Combine(Folder(), part is null ? ".lock" : $".lock-{part}");
         for (bool told = false; ; cancel.ThrowIfCancellationRequested())
         {
             if (Guard(() => TryHold(path)) is { } held) return held;

@@ -29,8 +29,8 @@ public sealed class PackageTreeTests : IDisposable
     {
         string root = Path.Combine(_folder, "build", name);
         Directory.CreateDirectory(Path.Combine(root, "DEBIAN"));
-        File.WriteAllText(Path.Combine(root, "DEBIAN/control"), $"Package: {name}\nVersion: 1.2-3\nArchitecture: amd64\nMaintainer: nobody <nobody@example.org>\n"
-            + $"{fields}Description: a test\n of more than\n .\n one line\n");
+        File.WriteAllText(Path.Combine(root, "DEBIAN/control"), $"Package: {name}\nVersion: 1.2-3\nArchitecture: amd64\n"
+            + $"Maintainer: nobody <nobody@example.org>\n{fields}Description: a test\n of more than\n .\n one line\n");
         foreach ((string path, string text) in files)
         {
             string full = Path.Combine(root, path);
@@ -117,8 +117,8 @@ public sealed class PackageTreeTests : IDisposable
             Run("dpkg-query", $"--root={ours}", "-W", "-f", "${binary:Package} ${Status}\\n"));
         // A line for each file that is changed or missing: none but what was left out. The configuration file is known as one.
         Assert.Equal("", Run("dpkg", $"--root={ours}", "--verify", "libsame"));
-        Assert.Equal(" /etc/plain.conf 5f6b2a1dcb4ea5e3d2fe21d3ba1b3e5c".Length, Run("dpkg-query", $"--root={ours}", "-W", "-f", "${Conffiles}", "plain").Trim('\n').Length);
-        Assert.Contains(Run("md5sum", Path.Combine(ours, "etc/plain.conf")).Split(' ')[0], Run("dpkg-query", $"--root={ours}", "-W", "-f", "${Conffiles}", "plain"));
+        string sum = Run("md5sum", Path.Combine(ours, "etc/plain.conf")).Split(' ')[0];
+        Assert.Equal($" /etc/plain.conf {sum}", Run("dpkg-query", $"--root={ours}", "-W", "-f", "${Conffiles}", "plain").Trim('\n'));
     }
 
     [Fact]

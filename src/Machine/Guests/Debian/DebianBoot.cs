@@ -13,7 +13,7 @@ internal static class DebianBoot
     public const string Folder = "/run/bunraku";
 
     private const string Stage = "bunraku"; // of the initramfs, what becomes the folder
-    private const string Units = "/run/systemd/system", CommandUnit = "bunraku-command.service";
+    private const string Units = "/run/systemd/system", CommandUnit = "bunraku-command.service", CommandTarget = "bunraku.target";
     private const uint Executable = 0x1ED;
 
     /// <summary>A file in the guest that is there when the network has told of a name server.</summary>
@@ -22,13 +22,12 @@ internal static class DebianBoot
     /// <summary>Seconds that a command waits for the first network card's address.</summary>
     private const int NetworkWait = 5;
 
-    /// <summary>The part of the initramfs that is the same for every run: busybox and drivers.</summary>
+    /// <summary>The part of the initramfs that goes with the kernel: busybox and drivers.</summary>
     /// <param name="modules">In the order in which they are loaded.</param>
     public static byte[] Base(ReadOnlySpan<byte> busybox, IReadOnlyList<ReadOnlyMemory<byte>> modules)
     {
         CpioArchive archive = Start(busybox, modules);
-        foreach (string directory in (string[])["root", Stage]) archive.AddDirectory(directory);
-        archive.AddFile("init", Encoding.UTF8.GetBytes(InitScript), Executable);
+        archive.AddDirectory("root");
         return archive.ToArray();
     }
 
@@ -82,6 +81,20 @@ internal static class DebianBoot
         busybox mount -t ext4 -o relatime /dev/vda /root || { echo "bunraku: the disk of the system cannot be mounted"; busybox poweroff -f; }
         busybox mount -t tmpfs -o mode=755,nosuid,nodev run /root/run
         busybox cp -a /{{Stage}}/. /root/run/
+        # What systemd has units for, each of which is a program to start.
+        while read -r module name device; do
+            number=${device#c}
+            case $module$device in
+                '#'* | *b*:*) ;;
+                *)
+                    case $name in
+                        */*) busybox mkdir -p "/dev/${name%/*}" ;;
+                    esac
+                    [ -e "/dev/$name" ] || busybox mknod -m 600 "/dev/$name" c "${number%:*}" "${number#*:}"
+                    ;;
+            esac
+        done </root/lib/modules/$(busybox uname -r)/modules.devname 2>/dev/null
+        busybox mount --move /dev /root/dev
         exec busybox switch_root /root /sbin/init
         """ + "\n";
 
@@ -90,13 +103,15 @@ internal static class DebianBoot
     /// <param name="grows">The disk may be larger than its file system.</param>
     /// <param name="lasts">What is on the disk is of use afterwards.</param>
     public static LinuxGuest Create(
-        ReadOnlyMemory<byte> kernel, string kernelName, ReadOnlySpan<byte> initramfs, ReadOnlySpan<byte> busybox, LinuxGuestOptions options, bool grows, bool lasts)
+        ReadOnlyMemory<byte> kernel, string kernelName, ReadOnlySpan<byte> initramfs, ReadOnlySpan<byte> busybox, LinuxGuestOptions options, bool grows,
+        bool lasts)
     {
         string token = RandomNumberGenerator.GetHexString(8, lowercase: true);
         GuestConsole console = options.Command.Count == 0 ? GuestConsole.Shell
             : options.Terminal ? GuestConsole.CommandOnTerminal : GuestConsole.CommandOnPorts;
-        string append = "console=ttyS0 root=/dev/vda rw quiet net.ifnames=0" + (grows ? " bunraku.grow" : "")
-            + (console == GuestConsole.Shell ? " " + LinuxGuest.PanicMark : " panic=-1 systemd.getty_auto=no");
+        string append = "console=ttyS0 root=/dev/vda rw quiet audit=0 net.ifnames=0" + (grows ? " bunraku.grow" : "")
+            + (console == GuestConsole.Shell ? " " + LinuxGuest.PanicMark : " panic=-1 systemd.getty_auto=no")
+            + (console == GuestConsole.Shell || lasts ? "" : " systemd.unit=" + CommandTarget);
         return new(kernel, kernelName, (byte[])[.. initramfs, .. Additions(options, console, token, busybox, lasts)], append, console, token)
         {
             EndsWithStatus = !lasts && console != GuestConsole.Shell,
@@ -107,16 +122,29 @@ internal static class DebianBoot
     {
         var archive = new CpioArchive();
         string stage = Stage + Folder["/run".Length..], units = Stage + Units["/run".Length..];
+        archive.AddFile("init", Utf8(InitScript), Executable);
+        archive.AddDirectory(Stage);
         archive.AddDirectory(stage);
         archive.AddDirectory(Stage + "/systemd");
         archive.AddDirectory(units);
+        foreach (string unit in (string[])[.. s_needless, .. lasts ? [] : s_ofLastingSystems]) archive.AddSymbolicLink($"{units}/{unit}", "/dev/null");
+        archive.AddDirectory(Stage + "/systemd/system-generators");
+        foreach (string generator in s_needlessGenerators)
+            archive.AddSymbolicLink($"{Stage}/systemd/system-generators/systemd-{generator}-generator", "/dev/null");
+        archive.AddDirectory(units + "/systemd-udev-trigger.service.d");
+        archive.AddFile(units + "/systemd-udev-trigger.service.d/bunraku.conf", Utf8(s_coldPlug));
+        if (!lasts)
+        {
+            archive.AddDirectory(Stage + "/systemd/journald.conf.d");
+            archive.AddFile(Stage + "/systemd/journald.conf.d/bunraku.conf", "[Journal]\nStorage=volatile\n"u8);
+        }
         if (console == GuestConsole.Shell)
         {
             archive.AddDirectory(units + "/serial-getty@ttyS0.service.d");
             archive.AddFile(units + "/serial-getty@ttyS0.service.d/bunraku.conf", Utf8($"""
                 [Service]
                 ExecStart=
-                ExecStart=-/sbin/agetty -o '-p -- \\u' --autologin root --noclear --noissue --keep-baud ttyS0 {Word(options.Term ?? "linux")}
+                ExecStart=-/sbin/agetty -o '-p -f -- \\u' --autologin root --noclear --noissue --keep-baud ttyS0 {Word(options.Term ?? "linux")}
 
                 """));
             archive.AddFile(stage + "/profile", Utf8(Profile(options, token)));
@@ -141,10 +169,58 @@ internal static class DebianBoot
             OOMPolicy=continue
 
             """));
-        archive.AddDirectory(units + "/multi-user.target.wants");
-        archive.AddSymbolicLink($"{units}/multi-user.target.wants/{CommandUnit}", "../" + CommandUnit);
+        string target = lasts ? "multi-user.target" : CommandTarget;
+        archive.AddDirectory($"{units}/{target}.wants");
+        archive.AddSymbolicLink($"{units}/{target}.wants/{CommandUnit}", "../" + CommandUnit);
+        if (!lasts) archive.AddFile($"{units}/{CommandTarget}", Utf8("""
+            [Unit]
+            Description=A system that runs one command
+            Requires=basic.target
+            After=basic.target
+            Wants=systemd-networkd.service bunraku-resolv.path bunraku-grow.service
+            AllowIsolate=yes
+
+            """));
         return archive.ToArray();
     }
+
+    /// <summary>
+    /// Units that do nothing of use in a machine that is as it is here: file systems and drivers are mounted and loaded by who uses them, there is no screen,
+    /// and who has logged in before is of no interest.
+    /// </summary>
+    private static readonly string[] s_needless =
+    [
+        "modprobe@.service", "kmod-static-nodes.service", "getty@tty1.service", "systemd-remount-fs.service", "systemd-update-utmp.service",
+        "systemd-update-utmp-runlevel.service", "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "sys-kernel-config.mount",
+        "sys-fs-fuse-connections.mount", "systemd-pstore.service", "systemd-repart.service",
+    ];
+
+    /// <summary>Units that keep something for the next start, or look what the one before has left to be done.</summary>
+    private static readonly string[] s_ofLastingSystems =
+    [
+        "systemd-journal-flush.service", "systemd-random-seed.service", "systemd-modules-load.service", "dpkg-db-backup.timer",
+        "systemd-tmpfiles-clean.timer",
+    ];
+
+    /// <summary>Programs that look for disks and settings which this machine does not have.</summary>
+    private static readonly string[] s_needlessGenerators =
+        ["bless-boot", "cryptsetup", "gpt-auto", "hibernate-resume", "integritysetup", "system-update", "veritysetup"];
+
+    private static readonly string[] s_subsystems = ["virtio", "block", "net", "pci", "virtio-ports", "misc", "rtc", "scsi", "usb"];
+
+    /// <summary>
+    /// Which devices udev is told of that were there before it: those that have drivers to be loaded, and those that somebody opens. A kernel has hundreds of
+    /// others.
+    /// </summary>
+    private static readonly string s_coldPlug = $"""
+        [Service]
+        ExecStart=
+        ExecStart=-udevadm trigger --type=subsystems --action=add
+        ExecStart=-udevadm trigger --type=devices --action=add --prioritized-subsystem=virtio,block,net {string.Join(' ', s_subsystems
+            .Select(n => "--subsystem-match=" + n))}
+        ExecStart=-udevadm trigger --type=devices --action=add --subsystem-match=tty --sysname-match=ttyS[01] --sysname-match=hvc*
+
+        """;
 
     private static byte[] Utf8(string text) => Encoding.UTF8.GetBytes(text);
 
@@ -174,6 +250,7 @@ internal static class DebianBoot
             done
 
             """;
+        string errors = options.SeparateErrors ? Folder + "/errors" : "&1";
         string start = $$"""
             #!{{Folder}}/busybox sh
             busybox() { {{Folder}}/busybox "$@"; }
@@ -228,7 +305,7 @@ internal static class DebianBoot
             {{(options.SeparateErrors ? $"busybox dd bs=65536 <errors >${{port}}{LinuxGuest.ErrorPort} 2>/dev/null &\ndrain=\"$drain $!\"" : "")}}
             tell input
             # Not with &, which would have the command ignore SIGINT and SIGQUIT.
-            (echo 0 >$group/cgroup.procs; cd /; exec {{Folder}}/busybox setsid {{Folder}}/command <{{Folder}}/input >{{Folder}}/output 2>{{(options.SeparateErrors ? Folder + "/errors" : "&1")}})
+            (echo 0 >$group/cgroup.procs; cd /; exec {{Folder}}/busybox setsid {{Folder}}/command <{{Folder}}/input >{{Folder}}/output 2>{{errors}})
             status=$?
             echo 1 >$group/cgroup.kill
             wait $drain

@@ -103,7 +103,7 @@ public sealed class DebianImages(GuestCache cache, Action<string>? progress, str
             archives = apt.DownloadSystem(Small ? DebianRecipe.SmallPackages : DebianRecipe.Packages, DebianRecipe.OptionalPackages, downloads);
             // Ubuntu has them in two.
             string[] kernelPackages = [kernelPackage, .. apt.Optional(kernelPackage.Replace("linux-image-", "linux-modules-", StringComparison.Ordinal))];
-            kernelArchives = [.. kernelPackages.Select(apt.Download)];
+            kernelArchives = [.. kernelPackages.Select(p => MoveTo(downloads, apt.Download(p)))];
             sources = apt.Sources();
         }
         try
@@ -112,9 +112,17 @@ public sealed class DebianImages(GuestCache cache, Action<string>? progress, str
         }
         finally
         {
-            foreach (string archive in kernelArchives) Directory.Delete(Path.GetDirectoryName(archive)!, recursive: true);
             Directory.Delete(downloads, recursive: true);
         }
+    }
+
+    /// <summary>Takes an archive out of the folder of its own in which it came.</summary>
+    private static string MoveTo(string folder, string archive)
+    {
+        string target = Path.Combine(folder, Path.GetFileName(archive));
+        File.Move(archive, target);
+        Directory.Delete(Path.GetDirectoryName(archive)!, recursive: true);
+        return target;
     }
 
     private DebianMaking LayOut(
@@ -254,6 +262,7 @@ public sealed class DebianImages(GuestCache cache, Action<string>? progress, str
     /// <param name="grows">The disk may be larger than its file system.</param>
     /// <param name="lasts">What is on the disk is of use afterwards.</param>
     public static LinuxGuest Guest(
-        ReadOnlyMemory<byte> kernel, string kernelName, ReadOnlySpan<byte> initramfs, ReadOnlySpan<byte> busybox, LinuxGuestOptions options, bool grows, bool lasts)
+        ReadOnlyMemory<byte> kernel, string kernelName, ReadOnlySpan<byte> initramfs, ReadOnlySpan<byte> busybox, LinuxGuestOptions options, bool grows,
+        bool lasts)
         => DebianBoot.Create(kernel, kernelName, initramfs, busybox, options, grows, lasts);
 }

@@ -196,6 +196,8 @@ internal static class DebianRecipe
         rm -f /target/usr/sbin/policy-rc.d /target/var/lib/dpkg/*-old /target/var/cache/debconf/*-old /target/var/log/*.log
         rm -rf /target/var/log/apt /target/var/cache/apt/*.bin
         : >/target/etc/machine-id
+        # What is to be done after an update of /usr is done.
+        touch /target/etc/.updated /target/var/.updated
         # Nobody has a password; the console lets root in without one.
         umount /target/run /target/dev /target/sys /target/proc
         umount /target || fail "writing the file system"

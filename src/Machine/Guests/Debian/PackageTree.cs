@@ -9,8 +9,8 @@ namespace Bunraku.Machine;
 /// before a package is unpacked (preinst), which are <see cref="Preinst"/>. So nothing has to be decompressed inside a guest.
 /// </summary>
 /// <remarks>
-/// dpkg(1), "Package states"; dpkg's sources, src/main/unpack.c and lib/dpkg/triglib.c, for what there is in /var/lib/dpkg. /usr is merged, as in Debian from 12
-/// on: what packages put in /bin, /sbin and /lib is in /usr. For one thread.
+/// dpkg(1), "Package states"; dpkg's sources, src/main/unpack.c and lib/dpkg/triglib.c, for what there is in /var/lib/dpkg. /usr is merged, as in Debian from
+/// 12 on: what packages put in /bin, /sbin and /lib is in /usr. For one thread.
 /// </remarks>
 internal sealed class PackageTree(TarStream tar, Func<string, bool> wanted)
 {
@@ -52,7 +52,7 @@ internal sealed class PackageTree(TarStream tar, Func<string, bool> wanted)
     /// <summary>Adds a package.</summary>
     /// <param name="control">Archive with its control file and scripts.</param>
     /// <param name="files">Archive with its files.</param>
-    /// <param name="see">Called for each file that is put into the tree, with its path there and its bytes, and for each symbolic link, with its target.</param>
+    /// <param name="see">Called for each file that is put into the tree, with its path and bytes, and for each symbolic link, with its target.</param>
     /// <exception cref="InvalidDataException">It is no package.</exception>
     public void Add(Action<Action<Stream>> control, Action<Action<Stream>> files, Action<string, ReadOnlyMemory<byte>, bool>? see = null)
     {
