@@ -60,7 +60,8 @@ public sealed class PackageTreeTests : IDisposable
         string root = Directory.CreateDirectory(Path.Combine(_folder, "dpkg")).FullName;
         foreach (string folder in (string[])["info", "updates", "triggers"]) Directory.CreateDirectory(Path.Combine(Database(root), folder));
         File.WriteAllText(Path.Combine(Database(root), "status"), "");
-        Run("dpkg", [$"--root={root}", "--force-not-root", "--force-script-chrootless", "--force-bad-path", "--log=/dev/null", "--unpack", .. packages]);
+        Run("dpkg", [$"--root={root}", "--force-not-root", "--force-script-chrootless", "--force-bad-path", "--log=/dev/null",
+            "--path-exclude=/usr/share/doc/*", "--unpack", .. packages]);
         return root;
     }
 

@@ -68,12 +68,21 @@ internal sealed class PackageTree(TarStream tar, Func<string, bool> wanted)
         string[] conffiles = [.. Lines(members, "conffiles").Where(l => l.StartsWith('/'))];
         var sums = new List<(string, string)>();
         var list = new StringBuilder();
+        // dpkg computes sums where a package has none.
+        bool hasSums = members.ContainsKey("md5sums");
+        var computed = new StringBuilder();
         files(stream => Read(stream, (entry, data) =>
         {
             string path = Place(entry.Name), own = "/" + (entry.Name.StartsWith("./", StringComparison.Ordinal) ? entry.Name[2..] : entry.Name).Trim('/');
             list.Append(own == "/" ? "/." : own).Append('\n');
             if (path.Length == 0 || !wanted(path)) return;
-            if (IsFile(entry) && conffiles.Contains(own)) sums.Add((own, Convert.ToHexStringLower(MD5.HashData(data.Span))));
+            bool isConffile = conffiles.Contains(own);
+            if (IsFile(entry) && (isConffile || !hasSums))
+            {
+                string sum = Convert.ToHexStringLower(MD5.HashData(data.Span));
+                if (isConffile) sums.Add((own, sum));
+                computed.Append(sum).Append("  ").Append(own[1..]).Append('\n');
+            }
             // A symbolic link leads where it did: its target may be behind a link of ours, which is the same place.
             tar.Copy(entry, path, entry.EntryType == TarEntryType.HardLink ? Place(entry.LinkName) : entry.LinkName, data);
             if (entry.EntryType is TarEntryType.SymbolicLink) see?.Invoke(path, Encoding.UTF8.GetBytes(entry.LinkName), true);
@@ -86,6 +95,7 @@ internal sealed class PackageTree(TarStream tar, Func<string, bool> wanted)
             if (name != "control") tar.AddFile($"{Info}{stanza.InfoName}.{name}", bytes, mode);
         }
         tar.AddFile($"{Info}{stanza.InfoName}.list", list.ToString());
+        if (!hasSums) tar.AddFile($"{Info}{stanza.InfoName}.md5sums", computed.ToString());
         if (members.ContainsKey("preinst")) _preinst.Add(stanza.InfoName);
         foreach (string line in Lines(members, "triggers")) AddTrigger(stanza, line);
     }
