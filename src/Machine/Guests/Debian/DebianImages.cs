@@ -189,8 +189,21 @@ public sealed class DebianImages(GuestCache cache, Action<string>? progress, str
         void Pipe(string what, string archive, Action<Stream> read)
         {
             cancel.ThrowIfCancellationRequested();
-            ToolRunner.Result result = ToolRunner.Pipe(dpkg, [what, archive], read, cancel);
-            if (result.Status != 0) throw new InvalidDataException($"{Path.GetFileName(archive)} cannot be unpacked: {result.Cause}");
+            InvalidDataException? broken = null;
+            ToolRunner.Result result = ToolRunner.Pipe(dpkg, [what, archive], stream =>
+            {
+                try
+                {
+                    read(stream);
+                }
+                catch (InvalidDataException e)
+                {
+                    broken = e; // the tool's own message says why, where it has one
+                }
+            }, cancel);
+            if (result.Status == 0 && broken is null) return;
+            string cause = result.Status != 0 ? result.Cause : broken!.Message;
+            throw new InvalidDataException($"{Path.GetFileName(archive)} cannot be unpacked: {cause}", broken);
         }
     }
 
