@@ -28,7 +28,7 @@ internal static class CacheCommands
 
     /// <summary>The folders with what was downloaded: not the programs that were built, nor the guests.</summary>
     private static IEnumerable<DirectoryInfo> Downloaded(GuestCache cache) => !Directory.Exists(cache.Root) ? []
-        : new DirectoryInfo(cache.Root).EnumerateDirectories().Where(d => d.Name is not ("build" or KeptGuests.Folder))
+        : new DirectoryInfo(cache.Root).EnumerateDirectories().Where(d => d.Name is not ("build" or KeptGuests.Folder) && !d.Name.StartsWith('.'))
             .OrderBy(d => d.Name, StringComparer.Ordinal);
 
     private static void List(GuestCache cache, IReadOnlyList<FileInfo> kept, TextWriter output)
@@ -55,7 +55,8 @@ internal static class CacheCommands
     {
         foreach (FileInfo file in kept) Remove(file.FullName, file.Delete);
         if (!all || !Directory.Exists(cache.Root)) return;
-        using IDisposable held = cache.Hold(); // nobody stores there meanwhile
+        // Nobody stores there meanwhile, nor makes what would be stored.
+        using IDisposable making = new DebianImages(cache, Console.Error.WriteLine, "").Hold(default), held = cache.Hold();
         // The folders, too: one without files says that a package has none.
         foreach (DirectoryInfo folder in Downloaded(cache)) Remove(folder.FullName, () => folder.Delete(recursive: true));
 

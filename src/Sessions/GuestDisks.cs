@@ -30,6 +30,10 @@ public sealed record VmDisk(DiskOptions Image)
 
     /// <summary>What the guest writes is gone at the end: the image is only read.</summary>
     public bool Throwaway { get; init; }
+
+    /// <summary>Bytes of a throwaway disk, at least those of its image; null: the same.</summary>
+    [System.Text.Json.Serialization.JsonIgnore(Condition = System.Text.Json.Serialization.JsonIgnoreCondition.WhenWritingNull)]
+    public ulong? Size { get; init; }
 }
 
 /// <summary>The disks of one VM, open from before its start until it is disposed of.</summary>
@@ -49,7 +53,7 @@ internal sealed class GuestDisks : IDisposable
         {
             foreach (VmDisk disk in options.Disks)
             {
-                GuestDisk backend = Make(disk.Image.Path, () => disk.Throwaway ? DiskImage.OpenThrowaway(disk.Image) : DiskImage.Open(disk.Image));
+                GuestDisk backend = Make(disk.Image.Path, () => disk.Throwaway ? DiskImage.OpenThrowaway(disk.Image, disk.Size) : DiskImage.Open(disk.Image));
                 string id = $"disk{_disks.Count - 1}";
                 if (disk.Bus == DiskBus.Ahci) drives.Add(SataDrive.Disk(backend, disk.Serial.Length > 0 ? disk.Serial : id));
                 else parts.Add(new VirtioPart(new Block(id, backend, disk.Serial, Math.Min(options.Cpus, MostQueues))));

@@ -19,7 +19,7 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
     public Func<GuestImage>? Again { get; init; }
 
     /// <summary>Names that <c>run</c> takes, the default first.</summary>
-    public static IReadOnlyList<string> Names { get; } = [.. DebianPackages.KernelNames.Select(k => k.Name), HelloGuest.Name];
+    public static IReadOnlyList<string> Names { get; } = [.. DebianPackages.KernelNames.Select(k => k.Name), DebianImages.Name, HelloGuest.Name];
 
     /// <summary>A kernel's file may hold more than is loaded, as symbols for a debugger.</summary>
     private const ulong LargestKernel = 1ul << 30;
@@ -59,6 +59,7 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
             return new GuestImage(HelloGuest.Build(), HelloGuest.Name, [], options.Append ?? "", null);
         }
 
+        if (options.Guest == DebianImages.Name) return Debian(options, separateErrors);
         files ??= GuestFiles.Find(options, words, progress, cancel);
         byte[] kernel = BootFile.Read(files.Kernel, "kernel", options.Memory), busybox = BootFile.Read(files.Busybox, "busybox", options.Memory);
         var guest = LinuxGuest.Create(kernel, files.Kernel, busybox, Describe(options, separateErrors) with
@@ -67,6 +68,19 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
             Waits = KeptGuests.Fit(options),
             Modules = [.. files.Modules.Select(m => (ReadOnlyMemory<byte>)BootFile.Read(m, "kernel module", options.Memory))],
         });
+        string append = options.Append is { Length: > 0 } more ? $"{guest.Append} {more}" : guest.Append;
+        return new GuestImage(guest.Kernel, guest.KernelName, [new BootModule(guest.Initrd, "initramfs")], append, guest);
+    }
+
+    private static GuestImage Debian(VmOptions options, bool separateErrors)
+    {
+        // One that goes on from a snapshot and is reset has not looked for them.
+        DebianFiles files = options.Debian ?? new DebianImages(new GuestCache(), null, "").Find()
+            ?? throw new BootException($"the image of the guest '{DebianImages.Name}' is not in the cache any more");
+        byte[] kernel = BootFile.Read(files.Kernel, "kernel", options.Memory), initramfs = BootFile.Read(files.Initramfs, "initramfs", options.Memory);
+        byte[] busybox = BootFile.Read(files.Busybox, "busybox", options.Memory);
+        LinuxGuest guest = DebianImages.Guest(kernel, files.Kernel, initramfs, busybox, Describe(options, separateErrors),
+            grows: options.DiskSize is not null, lasts: options.KeepDisk is not null);
         string append = options.Append is { Length: > 0 } more ? $"{guest.Append} {more}" : guest.Append;
         return new GuestImage(guest.Kernel, guest.KernelName, [new BootModule(guest.Initrd, "initramfs")], append, guest);
     }

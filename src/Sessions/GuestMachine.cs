@@ -110,7 +110,7 @@ internal sealed class GuestMachine
         {
             if (_messages is not null) Finish();
             _messages = new GuestMessages(linux.Token, linux.Console);
-            if (linux.Waits) _messages.Received += Said;
+            if (linux.Waits || linux.EndsWithStatus) _messages.Received += Said;
         }
         if (_holdsInput)
         {

@@ -111,6 +111,8 @@ public sealed record VmBuilder : VmOptions
     /// <exception cref="OperationCanceledException">It was cancelled.</exception>
     public Vm Build(CancellationToken cancel = default)
     {
+        VmBuilder builder = DebianGuest.Expand(this, cancel);
+        if (!ReferenceEquals(builder, this)) return new Vm(builder, cancel);
         try
         {
             return new Vm(this, cancel);

@@ -80,6 +80,20 @@ public record VmOptions
     /// <summary>Disks, which Linux calls vda, vdb and so on.</summary>
     public IReadOnlyList<VmDisk> Disks { get; init; } = [];
 
+    /// <summary>
+    /// Bytes of the disk that the guest 'debian' has, at least <see cref="Machine.DebianImages.DiskSize"/>; its file system fills it. Null: as many as those,
+    /// or as the disk has that was kept.
+    /// </summary>
+    public ulong? DiskSize { get; init; }
+
+    /// <summary>
+    /// Path of the image where the guest 'debian' keeps what it writes: a qcow2 overlay of its image, made where there is none. Null: it is gone at the end.
+    /// </summary>
+    public string? KeepDisk { get; init; }
+
+    /// <summary>What the guest 'debian' is booted from; its disk is then the first of <see cref="Disks"/>. Null: it is still to be found.</summary>
+    internal Machine.DebianFiles? Debian { get; init; }
+
     /// <summary>A virtio device that gives the guest random numbers of the host.</summary>
     public bool Rng { get; init; }
 
@@ -142,6 +156,12 @@ public record VmOptions
             || Kernel is null, nameof(Command), $"a command needs a guest that can run it; with {o(nameof(Kernel))}, use {o(nameof(Append))}");
         Require(Initrd is null || Modules.Count == 0, nameof(Modules),
             $"give the files either with {o(nameof(Initrd))} or with {o(nameof(Modules))}, not both: a kernel goes by their order");
+
+        Require(DebianGuest.Is(this) || DiskSize is null, nameof(DiskSize), "it is for the guest 'debian' alone, whose disk is made for it");
+        Require(DebianGuest.Is(this) || KeepDisk is null, nameof(KeepDisk), $"it is for the guest 'debian' alone; {o(nameof(Disks))} takes disks of your own");
+        Require(KeepDisk is null or { Length: > 0 }, nameof(KeepDisk), "the file's name is empty");
+        Require(DiskSize is null || DiskSize >= Machine.DebianImages.DiskSize && DiskSize % 512 == 0, nameof(DiskSize),
+            $"{DiskSize} bytes; the disk has at least {Machine.DebianImages.DiskSize >> 30}G, of which it takes what is written alone, in sectors of 512");
 
         if (Bios is not null)
         {

@@ -18,7 +18,7 @@ internal sealed class CacheCommand : Command
 {
     private readonly Command _list = new("list", "Say what is kept, how large it is and when it was used");
     private readonly Command _clean = new("clean", "Forget the booted guests that are kept");
-    private readonly Option<bool> _all = SingleValue.Flag("--all", "and the kernels and programs that were downloaded");
+    private readonly Option<bool> _all = SingleValue.Flag("--all", "and what was downloaded, with the guest debian, which was made of it");
 
     public CacheCommand() : base("cache", "Show or forget what is kept between runs")
     {

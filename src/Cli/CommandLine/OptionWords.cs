@@ -18,6 +18,7 @@ internal static class OptionWords
         nameof(VmOptions.Guest) => "the guest",
         nameof(VmOptions.Modules) => "--module",
         nameof(VmOptions.Disks) => "--disk",
+        nameof(VmOptions.KeepDisk) => "--keep",
         nameof(VmOptions.CompactDiscs) => "--cdrom",
         nameof(VmOptions.Networks) => "--net",
         nameof(VmOptions.Shares) => "--share",

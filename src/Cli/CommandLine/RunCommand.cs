@@ -1,5 +1,6 @@
 using System.CommandLine;
 using Bunraku.Engine.Check;
+using Bunraku.Machine;
 using Bunraku.Hypervisor.Scheduling;
 using Bunraku.Machine.Firmware;
 using Bunraku.Processor.X86;
@@ -13,10 +14,19 @@ internal sealed class RunCommand : Command
     /// <summary>The command's own name.</summary>
     public const string Word = "run";
 
+    /// <summary>Bytes of memory of the guest 'debian' where nothing else is said.</summary>
+    private const ulong DebianMemory = 1ul << 30;
+
+    private const string NoNetwork = "none";
+
     /// <summary>The value that lists what an option can have.</summary>
     public const string HelpWord = "help";
 
-    private readonly Argument<string?> _guest = new("GUEST") { Arity = ArgumentArity.ZeroOrOne, Description = "linux (default), linux-generic or hello" };
+    private readonly Argument<string?> _guest = new("GUEST")
+    {
+        Arity = ArgumentArity.ZeroOrOne,
+        Description = "linux (default), linux-generic, debian (a whole system on a disk) or hello",
+    };
     private readonly Option<string?> _bios = SingleValue.Text("--bios", "NAME|FILE", "firmware that boots from a disk by itself: seabios, or a ROM's contents",
         [.. FirmwareImage.Names]);
     private readonly Option<string?> _kernel = SingleValue.Text("--kernel", "FILE", "a kernel of your own: bzImage, ELF with a PVH note, or multiboot");
@@ -33,7 +43,8 @@ internal sealed class RunCommand : Command
     private readonly Option<string?> _append = SingleValue.Text("--append", "STRING", "added to the kernel's command line");
     private readonly Option<string?> _name = SharedOptions.Name();
     private readonly Option<ulong?> _memory =
-        SingleValue.Parsed<ulong?>("--memory", "SIZE", "RAM of the guest, for example 512M, 2G or 1.5G (default 512M)", t => Quantities.ParseSize(t));
+        SingleValue.Parsed<ulong?>("--memory", "SIZE", "RAM of the guest, for example 512M, 2G or 1.5G (default 512M; debian 1G)",
+        t => Quantities.ParseSize(t));
     private readonly Option<int?> _cpus =
         SingleValue.Parsed<int?>("--cpus", "N", "virtual processors (default 1); how many an engine can have, it says when there are too many",
         t => ParseCpus(t));
@@ -79,6 +90,10 @@ internal sealed class RunCommand : Command
         Arity = ArgumentArity.OneOrMore,
         AllowMultipleArgumentsPerToken = false,
     };
+    private readonly Option<ulong?> _diskSize =
+        SingleValue.Parsed<ulong?>("--disk-size", "SIZE", "with the guest debian: its disk's size (default 8G)", t => Quantities.ParseSize(t));
+    private readonly Option<string?> _keep =
+        SingleValue.Text("--keep", "FILE", "with the guest debian: what it writes stays in FILE, a qcow2 image over its own; else it is gone at the end");
     private readonly Option<string[]?> _compactDiscs = new("--cdrom")
     {
         HelpName = "FILE",
@@ -90,7 +105,7 @@ internal sealed class RunCommand : Command
     {
         HelpName = "KIND[,NAME=VALUE]...",
         Description = "a network card; once for each (eth0, eth1, ...). "
-            + "KIND: user (needs nothing), tap:NAME, unix:PATH or udp:PORT-PORT (cables to another VM). "
+            + "KIND: user (needs nothing), tap:NAME, unix:PATH or udp:PORT-PORT (cables to another VM), or none. "
             + "NAME: mac, mtu, queues; for user also hostfwd=[tcp|udp]:[ADDRESS:]PORT-[ADDRESS]:PORT, restrict, loopback, ipv6",
         Arity = ArgumentArity.OneOrMore,
         AllowMultipleArgumentsPerToken = false,
@@ -131,8 +146,8 @@ internal sealed class RunCommand : Command
         _guest.CompletionSources.Add([.. GuestImage.Names]);
         Arguments.Add(_guest);
         foreach (Option option in (Option[])[_bios, _kernel, _initrd, _modules, _append, _name, _memory, _cpus, _engine, _localApic, _checkInterval, _direct,
-            _cpu, _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _compactDiscs, _networks, _shares, _rng,
-            _debugExit, _testDevice, _noReboot, _timeout, _saveTo, _fresh, _stats, _statsJson, _trace, _gdb, _stopped, _perfMap])
+            _cpu, _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _diskSize, _keep, _compactDiscs, _networks,
+            _shares, _rng, _debugExit, _testDevice, _noReboot, _timeout, _saveTo, _fresh, _stats, _statsJson, _trace, _gdb, _stopped, _perfMap])
             Options.Add(option);
     }
 
@@ -164,6 +179,7 @@ internal sealed class RunCommand : Command
         if (command is { Count: 0 }) throw new UsageException("a command is missing behind --");
         if (command is not null && kernel is not null)
             throw new UsageException("a command behind -- needs a guest that can run it; with --kernel, use --append");
+        bool isDebian = guest == DebianImages.Name;
         return new RunOptions
         {
             Guest = guest ?? "linux",
@@ -172,7 +188,7 @@ internal sealed class RunCommand : Command
             Initrd = initrd,
             Modules = parsed.GetValue(_modules) is { Length: > 0 } modules ? modules : [],
             Append = parsed.GetValue(_append),
-            Memory = parsed.GetValue(_memory) ?? RunOptions.DefaultMemory,
+            Memory = parsed.GetValue(_memory) ?? (isDebian ? DebianMemory : RunOptions.DefaultMemory),
             Cpus = parsed.GetValue(_cpus) ?? 1,
             Engine = engine,
             EngineApics = parsed.GetValue(_localApic) != ApicHolder.Board,
@@ -191,8 +207,10 @@ internal sealed class RunCommand : Command
             },
             Serial = parsed.GetValue(_serial) ?? new SerialTarget(SerialKind.Stdio),
             Disks = parsed.GetValue(_disks) is { Length: > 0 } disks ? [.. disks.Select(DiskArgument.Parse)] : [],
+            DiskSize = parsed.GetValue(_diskSize),
+            KeepDisk = parsed.GetValue(_keep),
             CompactDiscs = parsed.GetValue(_compactDiscs) is { Length: > 0 } discs ? discs : [],
-            Networks = parsed.GetValue(_networks) is { Length: > 0 } networks ? [.. networks.Select(NetworkArgument.Parse)] : [],
+            Networks = Networks(parsed.GetValue(_networks) ?? [], isDebian),
             Shares = parsed.GetValue(_shares) is { Length: > 0 } shares ? [.. shares.Select(ShareArgument.Parse)] : [],
             Rng = parsed.GetValue(_rng),
             DebugExit = parsed.GetValue(_debugExit),
@@ -211,6 +229,15 @@ internal sealed class RunCommand : Command
             SaveTo = parsed.GetValue(_saveTo),
             Name = parsed.GetValue(_name),
         };
+    }
+
+    /// <summary>A whole system has a network, where nothing else is said and the host can give one.</summary>
+    private static IReadOnlyList<VmNetwork> Networks(string[] given, bool isDebian)
+    {
+        if (given is [NoNetwork]) return [];
+        if (given.Contains(NoNetwork)) throw new UsageException($"--net {NoNetwork} goes with no other network");
+        if (given.Length > 0) return [.. given.Select(NetworkArgument.Parse)];
+        return isDebian ? [NetworkArgument.Parse("user")] : [];
     }
 
     /// <summary>Whose the local APICs are.</summary>

@@ -51,6 +51,9 @@ internal sealed class Apt
         return package;
     }
 
+    /// <summary>A package that need not be there: itself, or nothing.</summary>
+    public IEnumerable<string> Optional(string package) => Size(package) is null ? [] : [package];
+
     /// <summary>Downloads a package's archive into a fresh folder of its own, which the caller deletes.</summary>
     public string Download(string package)
     {
@@ -75,6 +78,63 @@ internal sealed class Apt
                 if (!complete) Directory.Delete(folder, recursive: true);
             }
         }
+    }
+
+    /// <summary>
+    /// Downloads packages and all that they depend on, for a system that has none yet. Essential packages come with them.
+    /// </summary>
+    /// <param name="packages">Names; those in <paramref name="optional"/> are left out where the lists do not know them.</param>
+    /// <param name="folder">Inside the cache: the archives come into it.</param>
+    /// <returns>Paths of the archives, by their names.</returns>
+    public IReadOnlyList<string> DownloadSystem(IReadOnlyList<string> packages, IReadOnlyList<string> optional, string folder)
+    {
+        Directory.CreateDirectory(Path.Combine(folder, "archives", "partial"));
+        string status = Path.Combine(folder, "status");
+        File.WriteAllText(status, "");
+        while (true)
+        {
+            string[] arguments =
+            [
+                "-q", "-y", "--no-install-recommends", "-o", "Dir::State::status=" + status, "-o", "Dir::State::extended_states=" + status + ".extended",
+                "-o", "Dir::Cache::archives=" + Path.Combine(folder, "archives"), "-o", "Debug::NoLocking=1", "-o", "APT::Architectures=amd64",
+                "-o", "APT::Install-Suggests=0", "-o", "Dpkg::Use-Pty=0", "install", "?essential", .. packages, .. optional.SelectMany(Optional)
+            ];
+            // What it would fetch: 'ADDRESS' NAME SIZE CHECKSUM, a line each.
+            ToolRunner.Result plan = Run("apt-get", folder, ["--print-uris", .. arguments]);
+            string[][] lines = [.. plan.Output.Split('\n').Where(l => l.StartsWith('\'')).Select(l => l.Split(' '))];
+            if (plan.Status == 0 && lines.Length > 0)
+            {
+                long bytes = lines.Sum(l => l.Length > 2 && long.TryParse(l[2], out long size) ? size : 0);
+                _progress?.Invoke($"downloading {lines.Length} packages ({(bytes + 999_999) / 1_000_000} MB)");
+                ToolRunner.Result result = Run("apt-get", folder, ["--download-only", .. arguments]);
+                string[] archives = [.. Directory.GetFiles(Path.Combine(folder, "archives"), "*.deb").Order(StringComparer.Ordinal)];
+                if (result.Status == 0 && archives.Length >= lines.Length) return archives;
+                UpdateOrFail("its packages cannot be downloaded", result.Cause);
+            }
+            else
+            {
+                UpdateOrFail("its packages cannot be chosen", plan.Status == 0 ? "the package lists are empty" : plan.Cause);
+            }
+        }
+    }
+
+    /// <summary>
+    /// Where the distribution's packages come from, as lines of sources.list(5): without others' packages, without what only this machine can reach, and
+    /// without passwords.
+    /// </summary>
+    public IReadOnlyList<string> Sources()
+    {
+        const string format = "$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN)";
+        string[][] targets = [.. Run("apt-get", null, ["indextargets", "--format", format, "Created-By: Packages"]).Output
+            .Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(l => l.Split(' ', 4)).Where(t => t.Length == 4)];
+        var lines = new List<string>();
+        foreach (var source in targets.Where(t => t[3] is "Debian" or "Ubuntu").GroupBy(t => (Uri: t[0], Release: t[1])))
+        {
+            if (!Uri.TryCreate(source.Key.Uri, UriKind.Absolute, out Uri? uri) || uri.Scheme is not ("http" or "https")) continue;
+            string address = uri.GetComponents(UriComponents.AbsoluteUri & ~UriComponents.UserInfo, UriFormat.UriEscaped);
+            lines.Add($"deb {address} {source.Key.Release} {string.Join(' ', source.Select(t => t[2]).Distinct())}");
+        }
+        return lines;
     }
 
     private long? Size(string package)

@@ -52,10 +52,11 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
     }
 
     // With another table below, other files belong into the cache: then another name of their folders.
-    private const string KernelPrefix = "vmlinuz-", DriversPrefix = "drivers-";
+    internal const string KernelPrefix = "vmlinuz-";
+    private const string DriversPrefix = "drivers-";
 
     /// <summary>Version of a kernel by the name of its file.</summary>
-    private static string VersionOf(string kernel) => Path.GetFileName(kernel)[KernelPrefix.Length..];
+    internal static string VersionOf(string kernel) => Path.GetFileName(kernel)[KernelPrefix.Length..];
 
     /// <summary>Under which the cache has the modules of a kernel.</summary>
     private static string DriversName(string kernel) => DriversPrefix + VersionOf(kernel);
@@ -122,7 +123,11 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
 
     private const string WhatModules = "kernel modules";
 
-    private static List<string> Ordered(IEnumerable<string> files, GuestDrivers wanted)
+    /// <summary>Packages of the kernel that a guest's name means, by preference.</summary>
+    internal static string[] KernelPackages(string guest) => Kernels.First(k => k.Guest == guest).Packages;
+
+    /// <summary>Those of files that are modules for devices, in the order in which they are to be loaded.</summary>
+    internal static List<string> Ordered(IEnumerable<string> files, GuestDrivers wanted)
     {
         var byName = new Dictionary<string, string>();
         foreach (string file in files) byName.TryAdd(Path.GetFileNameWithoutExtension(file), file);

@@ -51,9 +51,11 @@ public sealed class GuestCache
 
     /// <summary>Waits until no other user of the cache, in this process or another, holds it, and holds it until disposal.</summary>
     /// <param name="waits">Called once when there is another.</param>
-    public IDisposable Hold(Action? waits = null, CancellationToken cancel = default)
+    /// <param name="part">What of the cache; null: what packages are stored in.</param>
+    public IDisposable Hold(Action? waits = null, CancellationToken cancel = default, string? part = null)
     {
-        string path = Path.Combine(Folder(), ".lock"); // stays: whoever removed it would let two hold the cache by different files
+        // The file stays: whoever removed it would let two hold the cache by different files.
+        string path = Path.Combine(Folder(), part is null ? ".lock" : $".lock-{part}");
         for (bool told = false; ; cancel.ThrowIfCancellationRequested())
         {
             if (Guard(() => TryHold(path)) is { } held) return held;

@@ -104,7 +104,8 @@ internal static class InitramfsBuilder
         return Encoding.UTF8.GetBytes(script.ToString());
     }
 
-    private static string Size(LinuxGuestOptions options) => options is { Columns: > 0, Rows: > 0 } ? $" cols {options.Columns} rows {options.Rows}" : "";
+    /// <summary>Words for stty: the terminal's size, where it is known.</summary>
+    public static string Size(LinuxGuestOptions options) => options is { Columns: > 0, Rows: > 0 } ? $" cols {options.Columns} rows {options.Rows}" : "";
 
     /// <summary>Quotes a word for the POSIX shell: any bytes but NUL come out as they are.</summary>
     public static string Quote(string word) => $"'{word.Replace("'", "'\\''")}'";

@@ -84,11 +84,14 @@ public sealed record LinuxGuest(ReadOnlyMemory<byte> Kernel, string KernelName, 
     /// </summary>
     public bool Waits { get; init; }
 
+    /// <summary>The machine is of no use to anybody when the command's status is there: the host ends it.</summary>
+    public bool EndsWithStatus { get; init; }
+
     /// <summary>Numbers of the ports in <see cref="GuestConsole.CommandOnPorts"/>: 0 is left to terminals.</summary>
     public const int InputPort = 1, OutputPort = 2, ErrorPort = 3, CommandPort = 4, CopyPort = 5;
 
     /// <summary>Linux, Documentation/admin-guide/kernel-parameters.txt, "reboot=": the mode of a reboot after a panic, where panic=N asks for one.</summary>
-    private const string PanicMark = "reboot=panic_warm";
+    internal const string PanicMark = "reboot=panic_warm";
 
     /// <summary>Makes the guest of a kernel file and a statically linked busybox.</summary>
     public static LinuxGuest Create(ReadOnlyMemory<byte> kernel, string kernelName, ReadOnlySpan<byte> busybox, LinuxGuestOptions options)
