@@ -1,7 +1,7 @@
 using System.CommandLine;
 using Bunraku.Engine.Check;
-using Bunraku.Machine;
 using Bunraku.Hypervisor.Scheduling;
+using Bunraku.Machine;
 using Bunraku.Machine.Firmware;
 using Bunraku.Processor.X86;
 using Bunraku.Sessions.Debugging;

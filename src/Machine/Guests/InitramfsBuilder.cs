@@ -56,14 +56,20 @@ internal static class InitramfsBuilder
     private const string NotMounted = "/run/not-mounted";
 
     /// <summary>Mounts the shared folders.</summary>
-    private static string MountShares(LinuxGuestOptions options) => string.Concat(options.Shares.Select(s => $$"""
-        mkdir -p {{Quote(s.At)}} && mount -t virtiofs -o {{(s.IsReadOnly ? "ro" : "rw")}} {{Quote(s.Tag)}} {{Quote(s.At)}} ||
-            printf 'bunraku: the guest cannot mount the shared folder at %s\n' {{Quote(s.At)}} >>{{NotMounted}}
+    private static string MountShares(LinuxGuestOptions options) => MountShares(options, "", "");
+
+    /// <summary>The same below another system's root, whose drivers are not loaded yet, with nothing but busybox.</summary>
+    public static string MountSharesIn(string root, LinuxGuestOptions options) => options.Shares.Count == 0 ? ""
+        : $"busybox chroot {root} /sbin/modprobe virtiofs\n" + MountShares(options, root, "busybox ");
+
+    private static string MountShares(LinuxGuestOptions options, string root, string tool) => string.Concat(options.Shares.Select(s => $$"""
+        {{tool}}mkdir -p {{Quote(root + s.At)}} && {{tool}}mount -t virtiofs -o {{(s.IsReadOnly ? "ro" : "rw")}} {{Quote(s.Tag)}} {{Quote(root + s.At)}} ||
+            printf 'bunraku: the guest cannot mount the shared folder at %s\n' {{Quote(s.At)}} >>{{root}}{{NotMounted}}
 
         """));
 
     /// <summary>What waits in the guest to be written goes to the host at the end. Else there is nothing to wait for.</summary>
-    private static string LeaveShares(LinuxGuestOptions options) => $$"""
+    public static string LeaveShares(LinuxGuestOptions options) => $$"""
         leave() {
             {{string.Concat(options.Shares.Where(s => s.WritesLater).Select(s => $"umount {Quote(s.At)} 2>/dev/null || sync; "))}}:
         }
@@ -71,7 +77,7 @@ internal static class InitramfsBuilder
         """;
 
     /// <summary>Where a command or a shell starts.</summary>
-    private static string EnterShare(LinuxGuestOptions options, string otherwise) => options.Shares.Count == 0 ? "" : $$"""
+    public static string EnterShare(LinuxGuestOptions options, string otherwise) => options.Shares.Count == 0 ? "" : $$"""
         [ ! -e {{NotMounted}} ] || { cat {{NotMounted}} >&2; {{otherwise}}; }
         cd {{Quote(options.Shares[0].At)}} || {{otherwise}}
 

@@ -81,7 +81,11 @@ internal sealed unsafe class DirectHelper : IDisposable
 
         void Hide(ulong from, ulong to, HelperProtection rights) => Call(new()
         {
-            Number = (ulong)SystemCall.PkeyMprotect, Argument0 = from, Argument1 = to - from, Argument2 = (ulong)rights, Argument3 = key,
+            Number = (ulong)SystemCall.PkeyMprotect,
+            Argument0 = from,
+            Argument1 = to - from,
+            Argument2 = (ulong)rights,
+            Argument3 = key,
         });
     }
 

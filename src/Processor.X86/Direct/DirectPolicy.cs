@@ -5,9 +5,10 @@ namespace Bunraku.Processor.X86;
 /// <summary>
 /// Which programs run directly. Each has an account, in time: what it computes in a helper is earned twice, since translated it would have taken about three
 /// times as long; what it costs to start a helper, to enter, to leave and to map pages is paid; and of the time that passes a part is given to it, so that it
-/// can try: a large one while it computes for long without the kernel, as long as that is not lost, and else next to nothing. A program runs directly while there is something in its account: so nothing that a guest does gets slower by much more than that, whatever it is. What has
-/// an account is a thread, known by its page tables and its FS base, which is where systems keep what belongs to a thread: of the threads of one program some
-/// may compute and others call the kernel all the time.
+/// can try: a large one while it computes for long without the kernel, as long as that is not lost, and else next to nothing. A program runs directly while
+/// there is something in its account: so nothing that a guest does gets slower by much more than that, whatever it is. What has an account is a thread, known
+/// by its page tables and its FS base, which is where systems keep what belongs to a thread: of the threads of one program some may compute and others call
+/// the kernel all the time.
 /// </summary>
 /// <param name="always">Every program always, for tests.</param>
 internal sealed class DirectPolicy(bool always)
@@ -30,7 +31,7 @@ internal sealed class DirectPolicy(bool always)
     private static readonly long s_credit = 200 * s_millisecond;
     /// <summary>Time between two looks counts up to this.</summary>
     private static readonly long s_longest = 20 * s_millisecond;
-    /// <summary>A thread computes where so much passes from a return from the kernel to a fault or interrupt: several times what an entry and a mapping take.</summary>
+    /// <summary>A thread computes where so much passes from a return to a fault or interrupt: several times what an entry and a mapping take.</summary>
     private static readonly long s_stretch = s_millisecond / 5;
 
     private sealed class Record

@@ -116,7 +116,8 @@ internal static unsafe class Access
     /// <summary>
     /// Host pointer for a locked read-modify-write, all write checks done: in RAM, within a page, aligned or not, since the host's own locked instructions are
     /// atomic at any address. After the operation <see cref="Atomics.After"/> must be called. Null when the operand is in two pages or not in RAM, or in two
-    /// cache lines where the host minds (<see cref="HostLocks"/>): then the caller uses ReadForWrite and Write between <see cref="ProcessorGroup.LockBus"/> and <see cref="ProcessorGroup.UnlockBus"/>.
+    /// cache lines where the host minds (<see cref="HostLocks"/>): then the caller uses
+    /// ReadForWrite and Write between <see cref="ProcessorGroup.LockBus"/> and <see cref="ProcessorGroup.UnlockBus"/>.
     /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static T* PointerForAtomic<T>(Processor p, ProcessorState* s, ulong address) where T : unmanaged

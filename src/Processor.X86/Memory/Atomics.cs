@@ -40,8 +40,8 @@ internal sealed unsafe class Atomics(Processor p)
 internal static class HostLocks
 {
     /// <summary>
-    /// The processor can report them (Intel SDM vol. 3B, "Bus Lock Detection", and vol. 3A, "Features to Disable Bus Locks"; AMD APM vol. 2, "Bus Lock Trap"), and
-    /// Linux then lets a thread that makes one wait for some 10 ms. So they are done here with the other vCPUs standing still, as those across pages are.
+    /// The processor can report them (Intel SDM vol. 3B, "Bus Lock Detection", and vol. 3A, "Features to Disable Bus Locks"; AMD APM vol. 2, "Bus Lock Trap"),
+    /// and Linux then lets a thread that makes one wait for some 10 ms. So they are done here with the other vCPUs standing still, as those across pages are.
     /// </summary>
     public static readonly bool ReportsSplit = X86Base.CpuId(0, 0).Eax >= Features
         && ((X86Base.CpuId(Features, 0).Ecx & BusLockDetect) != 0 || (X86Base.CpuId(Features, 0).Edx & CoreCapabilities) != 0);

@@ -65,7 +65,7 @@ internal static class DebianBoot
     }
 
     /// <summary>The built-in commands of the shell start no program, which is most of what takes time here.</summary>
-    private const string InitScript = $$"""
+    private static string InitScript(LinuxGuestOptions options) => $$"""
         #!/bin/busybox sh
         export PATH=/usr/bin
         busybox mount -t devtmpfs -o mode=755,nosuid dev /dev
@@ -94,6 +94,7 @@ internal static class DebianBoot
                     ;;
             esac
         done </root/lib/modules/$(busybox uname -r)/modules.devname 2>/dev/null
+        {{InitramfsBuilder.MountSharesIn("/root", options)}}
         busybox mount --move /dev /root/dev
         exec busybox switch_root /root /sbin/init
         """ + "\n";
@@ -122,7 +123,7 @@ internal static class DebianBoot
     {
         var archive = new CpioArchive();
         string stage = Stage + Folder["/run".Length..], units = Stage + Units["/run".Length..];
-        archive.AddFile("init", Utf8(InitScript), Executable);
+        archive.AddFile("init", Utf8(InitScript(options)), Executable);
         archive.AddDirectory(Stage);
         archive.AddDirectory(stage);
         archive.AddDirectory(Stage + "/systemd");
@@ -151,7 +152,8 @@ internal static class DebianBoot
             return archive.ToArray();
         }
         archive.AddFile(stage + "/busybox", busybox, Executable);
-        archive.AddFile(stage + "/command", Utf8($"#!/bin/sh\nexec {string.Join(' ', options.Command.Select(InitramfsBuilder.Quote))}\n"), Executable);
+        string command = string.Join(' ', options.Command.Select(InitramfsBuilder.Quote));
+        archive.AddFile(stage + "/command", Utf8($"#!/bin/sh\n{InitramfsBuilder.EnterShare(options, "exit 126")}exec {command}\n"), Executable);
         archive.AddFile(stage + "/run", Utf8(RunScript(options, console, token, lasts)), Executable);
         archive.AddFile($"{units}/{CommandUnit}", Utf8($"""
             [Unit]
@@ -234,6 +236,7 @@ internal static class DebianBoot
         return $$"""
             if [ "$(tty)" = /dev/ttyS0 ]; then
                 {{(size.Length > 0 ? "stty" + size : ":")}}
+                {{InitramfsBuilder.EnterShare(options, ":").ReplaceLineEndings("; ")}}
                 PS1='\[\e_bunraku;{{token}};input\e\\\\\]'"$PS1"
             fi
 
@@ -311,7 +314,8 @@ internal static class DebianBoot
             wait $drain
 
             """;
-        return start + work + $$"""
+        return start + InitramfsBuilder.LeaveShares(options) + work + $$"""
+            leave
             tell "exit $status"
             {{(lasts ? "systemctl poweroff --no-block\nbusybox sleep 60" : "busybox poweroff -n -f\nbusybox sleep 60")}}
 
