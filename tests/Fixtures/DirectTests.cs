@@ -409,6 +409,65 @@ public sealed class DirectTests
         Assert.Equal(50ul * 51 / 2, Run(engine, g).Done().State.Gpr[0]);
     }
 
+    /// <summary>
+    /// One vCPU writes functions in many pages, another calls them, in turns: the first loses its rights to write there while it is outside the guest, more of
+    /// them at once than it is told one by one.
+    /// </summary>
+    [Theory, Engines]
+    public void Code_in_many_pages_that_another_vCPU_writes_is_what_one_runs(string engine)
+    {
+        if (engine == "check") return; // it cannot tell what another vCPU has written meanwhile
+        const int functions = 40;
+        using Guest g = NewGuest();
+        // mov eax, imm32; ret
+        for (uint n = 0; n < functions; n++) g.Write(Layout.Spare + n * 0x1000, (byte[])[0xB8, 0, 0, 0, 0, 0xC3]);
+        g.Code(a =>
+        {
+            Label calls = a.CreateLabel(), write = a.CreateLabel(), call = a.CreateLabel();
+            a.mov(ebx, Layout.Spare);
+            a.mov(ecx, functions);
+            a.xor(edx, edx);
+            a.test(edi, edi);
+            a.jz(calls);
+            a.Label(ref write);
+            a.mov(__dword_ptr[rbx + 1], edi);
+            a.add(rbx, 0x1000);
+            a.dec(ecx);
+            a.jnz(write);
+            a.syscall();
+            a.Label(ref calls);
+            a.nop();
+            a.Label(ref call);
+            a.call(rbx);
+            a.add(edx, eax);
+            a.add(rbx, 0x1000);
+            a.dec(ecx);
+            a.jnz(call);
+            a.syscall();
+        });
+        using IX86Vm vm = TestedEngines.Find(engine).CreateVm(g.Memory, g.Model, new VirtualClock());
+        using IX86Cpu writer = vm.CreateCpu(0), caller = vm.CreateCpu(1);
+        for (uint round = 1; round < 5; round++)
+        {
+            _ = RunOn(writer, round);
+            Assert.Equal(functions * round, RunOn(caller, 0));
+        }
+
+        uint RunOn(IX86Cpu cpu, uint what)
+        {
+            g.State.Gpr[7] = what;
+            // Without AM a program never runs directly: the caller's code is decoded, and must not stay as it was.
+            g.State.Cr0 = what == 0 ? g.State.Cr0 & ~0x4_0000ul : g.State.Cr0 | 0x4_0000;
+            cpu.WriteState(g.State);
+            while (cpu.Enter().Reason != ExitReason.Hlt)
+            {
+            }
+            var s = new CpuState();
+            cpu.ReadState(s);
+            return (uint)s.Gpr[2];
+        }
+    }
+
     /// <summary>Whatever number a system call has, and however it is made, it is the guest's kernel's.</summary>
     [Theory, Engines]
     public void No_system_call_reaches_the_host(string engine)

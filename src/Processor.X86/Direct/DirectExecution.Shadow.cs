@@ -41,7 +41,7 @@ internal sealed unsafe partial class DirectExecution
             if ((source.Rights & HelperProtection.Execute) == 0 || !MayExecute(page, source.Offset, out places))
             {
                 Counters.PagesRefused++;
-                if (places.Length > 0) space.Wait(page);
+                if (places.Length > 0) space.Wait(page, places);
                 else space.Refuse(page);
                 return false;
             }
@@ -167,15 +167,25 @@ internal sealed unsafe partial class DirectExecution
         Compare(space);
     }
 
-    /// <summary>Drops what the guest's tables do not say any more.</summary>
+    private readonly List<ulong> _gone = [];
+
+    /// <summary>
+    /// Drops what the guest's tables do not say any more, and rights to write where code is known since: of many such pages at once a flush is all that tells.
+    /// </summary>
     private void Compare(ShadowSpace space)
     {
-        foreach (ulong page in space.Pages.ToArray())
+        _gone.Clear();
+        foreach (ulong page in space.Pages)
         {
             ShadowSpace.Entry known = space[page];
             ShadowSource source = _peek.Find(page);
-            if (source.Offset != known.Offset || (known.Rights & ~source.Rights) != 0) space.Drop(page);
+            HelperProtection rights = source.Rights == HelperProtection.None ? HelperProtection.None
+                : RightsOf(source) | source.Rights & HelperProtection.Execute;
+            if (source.Offset != known.Offset || (known.Rights & ~rights) != 0) _gone.Add(page);
         }
+        // Page by page is a call of the host for each.
+        if (_gone.Count > space.Count / 2) space.Clear();
+        else foreach (ulong page in _gone) space.Drop(page);
     }
 
     /// <summary>INVLPG.</summary>

@@ -37,7 +37,8 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
     private ShadowSpace? _current;
     private ulong _fault; // address of the access that the helper could not make; 0: none
     private bool _faultFetches;
-    private ulong _awaited, _awaitedBirth; // the last access that was left to the guest's kernel, and the space; 0: none
+    private ulong _awaited; // the last access that was left to the guest's kernel; 0: none
+    private ShadowSpace? _awaitedIn;
     private bool _awaitedFetches;
     private ulong _turn;
     private long _begin; // the thread's processor time when it came here; ns
@@ -61,13 +62,16 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
     /// <summary>Any thread, after it has set attention flags: the program stops where it is.</summary>
     public void Interrupt() => Volatile.Read(ref _inside)?.Interrupt();
 
+    /// <summary>Programs of guests inside the guest never run directly.</summary>
+    private bool InGuest => (p.State->Mode & ModeKey.Guest) != 0;
+
     /// <summary>What a program is known by.</summary>
     private ulong Root => p.State->Cr3 & PagingBits.AddressMask;
 
     /// <summary>The processor has returned from the kernel to a program.</summary>
     public void ReturnedToUser()
     {
-        if (_unusable || p.State->Cpl != 3) return;
+        if (_unusable || p.State->Cpl != 3 || InGuest) return;
         if (!p.Memory.Backing.IsShared)
         {
             _policy.Returns(p.State->Translator.Returns);
@@ -86,7 +90,7 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
     /// <summary>An exception or interrupt of a program is about to be delivered.</summary>
     public void LeavesUser()
     {
-        if (_unusable) return;
+        if (_unusable || InGuest) return;
         if (p.Memory.Backing.IsShared)
         {
             _policy.Leaves(Root, p.State->Fs.Base, p.State->Translator.Returns);
@@ -98,7 +102,7 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
     }
 
     /// <summary>Another address space is in force.</summary>
-    public void SpaceSelected() => p.Msrs.HearOfReturns(!_unusable && _policy.IsWorthwhile(Root));
+    public void SpaceSelected() => p.Msrs.HearOfReturns(!_unusable && !InGuest && _policy.IsWorthwhile(Root));
 
     /// <summary>Runs the program until it needs software.</summary>
     public DirectOutcome Run()
@@ -110,7 +114,11 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
         if (!CanRun(s))
         {
             // Also when a fault is delivered, and the kernel goes on.
-            if (s->Cpl == 3) Counters.Unsuitable++;
+            if (s->Cpl == 3)
+            {
+                Counters.Unsuitable++;
+                Charge();
+            }
             End();
             return DirectOutcome.Software;
         }
@@ -120,14 +128,19 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
             // The guest's kernel has seen to it: what its tables say now is mapped at once.
             ulong address = _awaited;
             _awaited = 0;
-            if (_awaitedBirth == _current!.Birth) _ = TryFill(address, _awaitedFetches);
+            if (_awaitedIn == _current) _ = TryFill(address, _awaitedFetches);
         }
         if (_fault != 0)
         {
             ulong address = _fault;
             _fault = 0;
             // An instruction that ends in a page that must not run directly is executed in software; what it leads to comes next.
-            if (!TryFill(address, _faultFetches)) return _current!.IsRefused(address) ? DirectOutcome.Step : Software();
+            if (!TryFill(address, _faultFetches))
+            {
+                if (!_current!.IsRefused(address)) return Software();
+                Charge();
+                return DirectOutcome.Step;
+            }
         }
         if (_current!.IsRefused(PageOf(s->Rip)))
         {
@@ -146,8 +159,19 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
         return Decide(s, stop, registers);
     }
 
+    /// <summary>What was done since the thread came here is paid for, whether the program ran or not.</summary>
+    /// <param name="more">Processor time of others for it, in nanoseconds.</param>
+    private void Charge(long more = 0)
+    {
+        long now = HostScheduling.OwnProcessorTime, cost = now - _begin + more;
+        _begin = now;
+        _policy.Pay(cost);
+        Counters.Paid += (ulong)cost;
+    }
+
     private DirectOutcome Software()
     {
+        Charge();
         End();
         return DirectOutcome.Software;
     }
@@ -156,7 +180,7 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
     {
         if (!IsDue) return;
         IsDue = false;
-        if (_fault != 0 && _current != null) (_awaited, _awaitedBirth, _awaitedFetches) = (_fault, _current.Birth, _faultFetches);
+        if (_fault != 0 && _current != null) (_awaited, _awaitedIn, _awaitedFetches) = (_fault, _current, _faultFetches);
         _fault = 0;
         _excursion = 0;
         _policy.End();
@@ -234,8 +258,8 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
         }
         if (space == null)
         {
-            // One whose space was flushed, or the one that was used longest ago.
-            space = _spaces.Find(known => !p.Tlb.IsAlive(known.Birth)) ?? (_spaces.Count < MostHelpers ? TryStart(birth) : _spaces.MinBy(known => known.Used));
+            // At most the one that was used longest ago is lost.
+            space = _spaces.Count < MostHelpers ? TryStart() : _spaces.MinBy(known => known.Used);
             if (space == null) return false;
             space.BeginAnew(birth, Root);
         }
@@ -245,7 +269,7 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
         return true;
     }
 
-    private ShadowSpace? TryStart(ulong birth)
+    private ShadowSpace? TryStart()
     {
         if (setup.Host.WhyNot != null)
         {
@@ -258,10 +282,7 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
             _spaces.Add(space);
             Counters.HelpersStarted++;
             MeasureEntry(space.Helper);
-            long cost = HostScheduling.OwnProcessorTime - _begin + space.Helper.Process.ProcessorTime;
-            _policy.Pay(cost);
-            Counters.Paid += (ulong)cost;
-            _begin += cost;
+            Charge(space.Helper.Process.ProcessorTime);
             return space;
         }
         catch (Win32Exception)
@@ -316,8 +337,9 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
         p.State->Retired++;
         if (stop != TracedStop.Ended && _registers.TryGet(process, stop == TracedStop.SystemCall, out registers))
         {
-            long now = process.ProcessorTime;
-            long total = HostScheduling.OwnProcessorTime - _begin + now - spent, computed = _policy.Count(total, now - before);
+            long now = process.ProcessorTime, own = HostScheduling.OwnProcessorTime;
+            long total = own - _begin + now - spent, computed = _policy.Count(total, now - before);
+            _begin = own;
             Counters.Computed += (ulong)computed;
             Counters.Paid += (ulong)Math.Max(total - computed, 0);
             return stop;

@@ -84,7 +84,7 @@ internal sealed unsafe class DirectProbe : IDisposable
             (ulong xcr0, uint mask, bool stops) = (probe.ReadXcr0(), probe.ReadMxcsrMask(), probe.StopsAtBreakpoints());
             return new DirectHost(null, probe.TrappingInstructions(), xcr0, mask, stops);
         }
-        catch (Win32Exception e)
+        catch (Exception e) when (e is Win32Exception or IOException or InvalidOperationException or EngineException)
         {
             return No(e.Message);
         }

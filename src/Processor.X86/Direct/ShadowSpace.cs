@@ -18,7 +18,7 @@ internal sealed class ShadowSpace(DirectHelper helper, DirectCounters counters) 
     private readonly Dictionary<ulong, List<ulong>> _byOffset = []; // linear addresses, by place in the backing memory
 
     private readonly HashSet<ulong> _refused = []; // linear pages whose code must not run directly
-    private readonly HashSet<ulong> _waiting = []; // linear pages that could, if there were room for their guards
+    private readonly Dictionary<ulong, ulong[]> _waiting = []; // linear pages that could, if there were room for these guards
     private readonly Dictionary<ulong, ulong[]> _guards = []; // by linear page: where the processor has to stop when code of it runs
     private readonly Dictionary<ulong, int> _visits = []; // to pages that need guards, while they had none
     private bool _guardsChanged;
@@ -26,24 +26,20 @@ internal sealed class ShadowSpace(DirectHelper helper, DirectCounters counters) 
     public DirectHelper Helper => helper;
 
     /// <summary>The page's code must not run directly, as far as is known.</summary>
-    public bool IsRefused(ulong page) => _refused.Contains(page) || _waiting.Contains(page);
+    public bool IsRefused(ulong page) => _refused.Contains(page) || _waiting.ContainsKey(page);
 
     public void Refuse(ulong page) => _refused.Add(page);
 
     /// <summary>There is no room for the guards that the page needs.</summary>
-    public void Wait(ulong page) => _waiting.Add(page);
+    public void Wait(ulong page, ulong[] places) => _waiting[page] = places;
 
     /// <summary>The program comes to a page. True: it is refused, and there is nothing to be gained by looking at it again.</summary>
     public bool MustWait(ulong page)
     {
         if (_refused.Contains(page)) return true;
-        if (!_waiting.Contains(page)) return false;
-        int visits = _visits[page] = VisitsOf(page) + 1;
-        foreach (ulong guarded in _guards.Keys)
-        {
-            if (GivesWay(guarded, visits)) return false;
-        }
-        return _guards.Count > 0;
+        if (!_waiting.TryGetValue(page, out ulong[]? places)) return false;
+        _visits[page] = VisitsOf(page) + 1;
+        return !HasRoom(page, places, out _);
     }
 
     private int VisitsOf(ulong page) => _visits.GetValueOrDefault(page);
@@ -81,18 +77,24 @@ internal sealed class ShadowSpace(DirectHelper helper, DirectCounters counters) 
         }
     }
 
-    /// <summary>
-    /// There is room for a page's guards, if need be by giving up pages that were visited less often: the processor's few breakpoints go where the program is.
-    /// </summary>
-    public bool TryMakeRoom(ulong page, ulong[] places)
+    /// <summary>There is room for a page's guards, if need be in place of those of pages that were visited less often.</summary>
+    /// <param name="kept">Those that stay.</param>
+    private bool HasRoom(ulong page, ulong[] places, out List<ulong> kept)
     {
         int visits = VisitsOf(page);
-        var kept = new List<ulong>(_guards.Keys.OrderByDescending(VisitsOf));
+        kept = [.. _guards.Keys.OrderByDescending(VisitsOf)];
         while (kept.SelectMany(other => _guards[other]).Union(places).Count() > TracedProcess.MostBreakpoints)
         {
             if (kept.Count == 0 || !GivesWay(kept[^1], visits)) return false;
             kept.RemoveAt(kept.Count - 1);
         }
+        return true;
+    }
+
+    /// <summary>Makes room for a page's guards, where there is: the processor's few breakpoints go where the program is.</summary>
+    public bool TryMakeRoom(ulong page, ulong[] places)
+    {
+        if (!HasRoom(page, places, out List<ulong> kept)) return false;
         foreach (ulong other in _guards.Keys.Except(kept).ToArray()) Drop(other);
         return true;
     }
@@ -239,7 +241,7 @@ internal sealed class ShadowSpace(DirectHelper helper, DirectCounters counters) 
     public IReadOnlyList<ulong> GuardsOf(ulong page) => _guards.GetValueOrDefault(page) ?? [];
 
     /// <summary>Pages whose code must not run directly.</summary>
-    public IEnumerable<ulong> RefusedPages => _refused.Union(_waiting);
+    public IEnumerable<ulong> RefusedPages => _refused.Union(_waiting.Keys);
 
     public void Dispose() => helper.Dispose();
 }
