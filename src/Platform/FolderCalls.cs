@@ -310,6 +310,34 @@ public static unsafe class FolderCalls
         return errno;
     }
 
+    /// <summary>
+    /// Whether a descriptor's file is on a file system that is a way into the kernel or other processes, where a regular file may be somebody's memory: proc, sys
+    /// and what is mounted below (numbers: linux/magic.h).
+    /// </summary>
+    public static bool IsKernels(int fd)
+    {
+        const uint proc = 0x9FA0, sysfs = 0x6265_6572, debugfs = 0x6462_6720, tracefs = 0x7472_6163, securityfs = 0x7363_6673, cgroup = 0x27_E0EB,
+            cgroup2 = 0x6367_7270, configfs = 0x6265_6570, bpf = 0xCAFE_4A11, efivarfs = 0xDE5E_81E4, selinux = 0xF97C_FF8C, smack = 0x4341_5D53,
+            binfmt = 0x4249_4E4D;
+        Libc.FileSystemStatus s;
+        return Libc.Fstatfs(fd, &s) != 0 || (uint)s.Kind is proc or sysfs or debugfs or tracefs or securityfs or cgroup or cgroup2 or configfs or bpf or efivarfs
+            or selinux or smack or binfmt;
+    }
+
+    /// <summary>
+    /// For the calling thread, whoever runs it: writing to a file with set-user-ID or set-group-ID, or changing its size, takes these away, as it does for
+    /// everybody but root (CAP_FSETID, capabilities(7)).
+    /// </summary>
+    public static void WritesTakePrivileges()
+    {
+        const uint version3 = 0x2008_0522, fileSetId = 1u << 4;
+        uint* header = stackalloc uint[2], sets = stackalloc uint[6]; // version and thread; effective, permitted, inheritable of 32 capabilities, twice
+        (header[0], header[1]) = (version3, 0);
+        if (Libc.SystemCall(Libc.SystemCapget, (nint)header, (nint)sets, 0, 0, 0, 0) != 0 || (sets[0] & fileSetId) == 0) return;
+        sets[0] &= ~fileSetId;
+        _ = Libc.SystemCall(Libc.SystemCapset, (nint)header, (nint)sets, 0, 0, 0, 0);
+    }
+
     /// <summary>An extended attribute.</summary>
     /// <param name="name">Without NUL, up to <see cref="LongestName"/> bytes.</param>
     /// <param name="value">Empty: only its length is asked for.</param>

@@ -11,7 +11,7 @@ internal static unsafe partial class Libc
     public const ulong NoMagicLinks = 2, NoSymbolicLinks = 4, Beneath = 8;
 
     /// <summary>Numbers of system calls of x86-64 that the C library has no function for, or not in each version.</summary>
-    public const nint SystemOpenat2 = 437, SystemGetdents64 = 217, SystemRenameat2 = 316, SystemCopyFileRange = 326;
+    public const nint SystemCapget = 125, SystemCapset = 126, SystemOpenat2 = 437, SystemGetdents64 = 217, SystemRenameat2 = 316, SystemCopyFileRange = 326;
 
     /// <summary>struct open_how of linux/openat2.h.</summary>
     public struct OpenHow
@@ -23,6 +23,7 @@ internal static unsafe partial class Libc
     [StructLayout(LayoutKind.Explicit, Size = 120)]
     public struct FileSystemStatus
     {
+        [FieldOffset(0)] public long Kind;
         [FieldOffset(8)] public long BlockSize;
         [FieldOffset(16)] public ulong Blocks;
         [FieldOffset(24)] public ulong Free;

@@ -4,6 +4,7 @@ using System.Runtime.InteropServices;
 using System.Text;
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
+using Bunraku.Platform;
 
 namespace Bunraku.Machine.Virtio.Files;
 
@@ -36,6 +37,7 @@ public sealed class FileSystemDevice : VirtioDevice, IDisposable
     private readonly byte[] _configuration = new byte[ConfigurationLength];
     private readonly RequestThreads _threads;
     private readonly int _queues;
+    private readonly bool _isMapped;
     private DeviceLock? _lock;
     private long _bytesUnderWay;
 
@@ -52,6 +54,7 @@ public sealed class FileSystemDevice : VirtioDevice, IDisposable
         name.CopyTo(_configuration, 0);
         BinaryPrimitives.WriteUInt32LittleEndian(_configuration.AsSpan(QueuesAt), (uint)queues);
         _server = new FuseServer(folder);
+        _isMapped = folder.Owners == FileOwners.Mapped;
         (_queues, _threads) = (queues, new RequestThreads(queues + 1, Live));
     }
 
@@ -66,7 +69,11 @@ public sealed class FileSystemDevice : VirtioDevice, IDisposable
     {
         _lock = @lock;
         _threads.Start(n => machine.CreateIoThread(n == 0 ? Id : $"{Id}.{n}"), @lock);
+        if (!_isMapped) return;
+        for (int n = 0; n <= _queues; n++) _threads.Post(n, FolderCalls.WritesTakePrivileges);
     }
+
+    private const int RequestSize = 512, DescriptorSize = 32; // about, in bytes
 
     /// <inheritdoc/>
     protected override int EntriesUnderWay(int queue) => _threads.Entries(queue);
@@ -125,7 +132,8 @@ public sealed class FileSystemDevice : VirtioDevice, IDisposable
             ArrayPool<byte>.Shared.Return(message);
             throw new VirtqueueException(isRead ? "a request without room for its answer" : "a buffer is not in RAM");
         }
-        long bytes = length + room;
+        // With what the request itself takes here: lists of descriptors may be long where their buffers are short.
+        long bytes = length + room + RequestSize + (long)DescriptorSize * (buffer.Readable.Count + buffer.Writable.Count);
         _bytesUnderWay += bytes;
         _threads.Begin(queue, buffer, isLive =>
         {

@@ -82,6 +82,8 @@ internal sealed class FuseConnection(SharedFolder folder, FuseFeature features) 
     {
         node = null;
         int errno = FolderCalls.Status(descriptor, out HostFileStatus status);
+        if (errno == 0 && (status.DeviceMajor, status.DeviceMinor) != (folder.RootStatus.DeviceMajor, folder.RootStatus.DeviceMinor)
+            && FolderCalls.IsKernels(descriptor)) errno = Errno.AccessDenied;
         if (errno != 0)
         {
             FolderCalls.Close(descriptor);

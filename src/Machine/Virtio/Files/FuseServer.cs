@@ -145,7 +145,8 @@ internal sealed class FuseServer(SharedFolder folder) : IDisposable
         FuseFeature agreed = offered & wanted;
         var connection = new FuseConnection(folder, agreed);
         lock (_lock) _all.Add(connection);
-        Volatile.Write(ref _connection, connection);
+        // Two may begin at the same time, by two queues.
+        if (Interlocked.Exchange(ref _connection, connection) is { } other) new Remains(this, other).Dispose();
         uint largest = agreed.HasFlag(FuseFeature.MaxPages) ? LargestTransfer : 32 * PageSize;
         reply.Put(new FuseInitOut
         {

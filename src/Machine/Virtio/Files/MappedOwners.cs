@@ -122,8 +122,8 @@ internal sealed class MappedOwners : OwnerPolicy
         uint hostKind = status.Mode & FileBits.Kind;
         // Nobody asks for a link's owner; programs that unpack archives only must not fail.
         if (seen == wanted || hostKind == FileBits.Link) return 0;
-        if (hostKind is not (FileBits.Regular or FileBits.Folder))
-            return seen with { Mode = wanted.Mode } == wanted ? FolderCalls.SetMode(descriptor, wanted.Mode & FileBits.Permissions) : Errno.NotPermitted;
+        // A device node, FIFO or socket of the host's is another's door: who may use it is not for a guest to say.
+        if (hostKind is not (FileBits.Regular or FileBits.Folder)) return Errno.NotPermitted;
         HostFileStatus next = status;
         next.Mode = (ushort)(hostKind | (_hasNone ? wanted.Mode & FileBits.Permissions : FirstMode(wanted)));
         if (next.Mode != status.Mode && FolderCalls.SetMode(descriptor, next.Mode & FileBits.All) is var denied and not 0) return denied;

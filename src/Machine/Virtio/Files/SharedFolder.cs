@@ -45,6 +45,7 @@ public sealed class SharedFolder : IDisposable
         {
             Check(FolderCalls.Status(root, out HostFileStatus status), path);
             RootStatus = status;
+            if (FolderCalls.IsKernels(root)) throw new IOException($"folder {path}: it is the kernel's, and no guest may have it");
             // What all of it stands on: better now than in the guest.
             int errno = FolderCalls.OpenChild(root, "."u8, out int again);
             if (errno == 0) FolderCalls.Close(again);
