@@ -311,8 +311,8 @@ public static unsafe class FolderCalls
     }
 
     /// <summary>
-    /// Whether a descriptor's file is on a file system that is a way into the kernel or other processes, where a regular file may be somebody's memory: proc, sys
-    /// and what is mounted below (numbers: linux/magic.h).
+    /// Whether a descriptor's file is on a file system that is a way into the kernel or other processes, where a regular file may be somebody's memory: proc,
+    /// sys and what is mounted below (numbers: linux/magic.h).
     /// </summary>
     public static bool IsKernels(int fd)
     {
@@ -320,8 +320,8 @@ public static unsafe class FolderCalls
             cgroup2 = 0x6367_7270, configfs = 0x6265_6570, bpf = 0xCAFE_4A11, efivarfs = 0xDE5E_81E4, selinux = 0xF97C_FF8C, smack = 0x4341_5D53,
             binfmt = 0x4249_4E4D;
         Libc.FileSystemStatus s;
-        return Libc.Fstatfs(fd, &s) != 0 || (uint)s.Kind is proc or sysfs or debugfs or tracefs or securityfs or cgroup or cgroup2 or configfs or bpf or efivarfs
-            or selinux or smack or binfmt;
+        return Libc.Fstatfs(fd, &s) != 0 || (uint)s.Kind is proc or sysfs or debugfs or tracefs or securityfs or cgroup or cgroup2 or configfs or bpf
+            or efivarfs or selinux or smack or binfmt;
     }
 
     /// <summary>
