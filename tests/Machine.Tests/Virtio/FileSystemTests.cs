@@ -334,7 +334,33 @@ public sealed class FileSystemTests : IDisposable
             Assert.Equal(Errno.AccessDenied, guest.Error(FuseOpcode.Create, Root, FuseGuest.Bytes(0x242u, 0x81A4u, 0u, 0u, name)));
             Assert.Equal(Errno.Invalid, guest.Error(FuseOpcode.SetAttributes, entry.Node, FuseGuest.SetBody(FuseSet.Size)));
             Assert.Equal(Errno.NotAFolder, guest.Error(FuseOpcode.OpenFolder, entry.Node, new byte[8]));
+            // Nor may the guest say who of the host may use it.
+            Assert.Equal(Errno.NotPermitted, guest.Error(FuseOpcode.SetAttributes, entry.Node, FuseGuest.SetBody(FuseSet.Mode, mode: 0x1B6)));
         }
+    }
+
+    /// <summary>There a regular file may be the memory of a process.</summary>
+    [Fact]
+    public void The_kernels_own_file_systems_belong_to_no_folder()
+    {
+        Assert.Throws<IOException>(() => new SharedFolder("/proc"));
+        using var guest = new FuseGuest(new SharedFolder("/"));
+        Assert.Equal(Errno.AccessDenied, guest.Error(FuseOpcode.Lookup, Root, FuseGuest.Bytes("proc")));
+        Assert.NotEqual(0ul, guest.Lookup(Root, "usr").Node);
+    }
+
+    /// <summary>For root of the host as well, whose writes would leave them.</summary>
+    [Fact]
+    public void Privileges_of_a_program_of_the_host_go_when_the_guest_writes_to_it()
+    {
+        const UnixFileMode all = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute;
+        string program = _host["program"];
+        File.WriteAllText(program, "old");
+        File.SetUnixFileMode(program, all | UnixFileMode.SetUser);
+        using FuseGuest guest = Guest();
+        ulong node = guest.Lookup(Root, "program").Node;
+        Assert.Equal(3u, guest.Write(node, guest.Open(node, ReadWrite), 0, Text("new")));
+        Assert.Equal((all, "new"), (File.GetUnixFileMode(program), File.ReadAllText(program)));
     }
 
     [Fact]
