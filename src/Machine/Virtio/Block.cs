@@ -23,8 +23,6 @@ public sealed class Block : VirtioDevice
     private const uint SegmentMax = QueueSize - 2, LargestDiscard = 1 << 21, LargestZeroes = 1 << 15, MostRanges = 16;
     private const int LargestRequest = 16 << 20; // bytes; Linux's are at most 4 MiB
 
-    /// <summary>Bytes that requests may hold at a time. What is more stays in the queue: a driver can name the same memory in any number of requests.</summary>
-    private const long MostUnderWay = 64 << 20;
 
     // Section 5.2.3.
     [Flags]
@@ -52,7 +50,6 @@ public sealed class Block : VirtioDevice
     private readonly RequestThreads _threads;
     private readonly int _queues;
     private DeviceLock? _lock;
-    private long _bytesUnderWay;
 
     /// <param name="id">Its name in the machine.</param>
     /// <param name="disk">Closed by who opened it, after the machine's end.</param>
@@ -62,7 +59,7 @@ public sealed class Block : VirtioDevice
         : base(id, VirtioType.Block, [.. Enumerable.Repeat((ushort)QueueSize, queues)])
     {
         _disk = disk;
-        (_queues, _threads) = (queues, new RequestThreads(queues, Live));
+        (_queues, _threads) = (queues, new RequestThreads(queues, Live, Guarded, Begin));
         Encoding.ASCII.GetBytes(serial.AsSpan(0, Math.Min(serial.Length, SerialLength)), _serial);
         uint granule = Math.Max(disk.Granularity, Sector), page = Math.Min(granule, 4096);
         SetCapacity();
@@ -140,20 +137,7 @@ public sealed class Block : VirtioDevice
     }
 
     /// <inheritdoc/>
-    protected override void Notified(int queue)
-    {
-        while (Live(queue) is { } live)
-        {
-            if (_bytesUnderWay >= MostUnderWay)
-            {
-                _threads.MarkWaiting(queue); // goes on when a request is done, whichever queue had it
-                return;
-            }
-            if (EntriesUnderWay(queue) >= live.Size) return;
-            if (live.Take() is { } buffer) Begin(queue, buffer);
-            else if (!live.EnableNotifications()) return;
-        }
-    }
+    protected override void Notified(int queue) => _threads.Take(queue);
 
     /// <summary>Reads the request out of guest memory and hands it to the thread.</summary>
     private void Begin(int queue, DescriptorChain buffer)
@@ -180,40 +164,20 @@ public sealed class Block : VirtioDevice
             throw new VirtqueueException("a buffer is not in RAM");
         }
         long bytes = type == RequestType.WriteZeroes ? LargestRequest : (long)length; // erasing takes as long as a large write
-        _bytesUnderWay += bytes;
         bool lasting = !((Feature)Features).HasFlag(Feature.Flush) || _configuration[Field.WriteBack] == 0;
-        _threads.Begin(queue, buffer, isLive =>
+        _threads.Begin(queue, buffer, bytes, isLive =>
         {
             bool does = isLive() && !tooLong;
             RequestStatus status = does ? Do(type, sector, used.Span, lasting) : RequestStatus.IoError;
             bool answers = status == RequestStatus.Ok && type is RequestType.In or RequestType.GetId;
-            Leave(queue, buffer, bytes, status, answers ? used : default);
+            Memory<byte> answer = answers ? used : default;
+            _threads.End(queue, buffer, bytes, () => Finish(queue, buffer, status, answer.Span));
             ArrayPool<byte>.Shared.Return(data);
         });
     }
 
-    private void Leave(int queue, DescriptorChain buffer, long bytes, RequestStatus status, Memory<byte> answer)
-    {
-        lock (_lock!)
-        {
-            _threads.End(queue, buffer);
-            _bytesUnderWay -= bytes;
-            Guarded(() =>
-            {
-                Finish(queue, buffer, status, answer.Span);
-                Notified(queue);
-            });
-            for (int n = 0; n < _queues; n++)
-            {
-                int other = n;
-                if (_threads.TakeWaiting(other)) Guarded(() => Notified(other));
-            }
-        }
-    }
-
     private void Finish(int queue, DescriptorChain buffer, RequestStatus status, ReadOnlySpan<byte> answer)
     {
-        if (Live(queue)?.Generation != buffer.Generation) return; // the queue was reset meanwhile
         if (!buffer.TryWrite(Dma, 0, answer) || !buffer.TryWrite(Dma, buffer.WritableLength - 1, [(byte)status]))
             throw new VirtqueueException("a buffer is not in RAM");
         Complete(queue, buffer, (uint)Math.Min(buffer.WritableLength, (ulong)answer.Length + 1));

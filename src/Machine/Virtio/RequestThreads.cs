@@ -8,11 +8,19 @@ namespace Bunraku.Machine.Virtio;
 /// </summary>
 /// <remarks>With the device's lock held, but for what is called on the threads.</remarks>
 /// <param name="live">A queue of the device, where it is enabled: asked with the lock held.</param>
-internal sealed class RequestThreads(int queues, Func<int, Virtqueue?> live)
+/// <param name="guarded"><see cref="VirtioDevice.Guarded"/> of the device.</param>
+/// <param name="begin">Reads a request out of guest memory and calls <see cref="Begin"/>: with the lock held.</param>
+internal sealed class RequestThreads(int queues, Func<int, Virtqueue?> live, Action<Action> guarded, Action<int, DescriptorChain> begin)
 {
+    /// <summary>Bytes that requests may hold at a time. What is more stays in the queue: a driver can name the same memory in any number of requests.</summary>
+    private const long MostUnderWay = 64 << 20;
+    /// <summary>What a request and each of its descriptors take themselves, about: lists of descriptors may be long where their buffers are short.</summary>
+    private const int RequestSize = 512, DescriptorSize = 32;
+
     private readonly QueueWork[] _work = [.. Enumerable.Range(0, queues).Select(_ => new QueueWork())];
     private DeviceLock? _lock;
     private int _epoch; // goes up with each reset
+    private long _bytesUnderWay;
 
     /// <summary>What one queue has under way.</summary>
     private sealed class QueueWork
@@ -51,23 +59,32 @@ internal sealed class RequestThreads(int queues, Func<int, Virtqueue?> live)
     /// <summary>Has a queue's thread do something else, behind what it has.</summary>
     public void Post(int queue, Action action) => _work[queue].Thread?.Post(action);
 
-    /// <summary>There is more in a queue than can be taken now.</summary>
-    public void MarkWaiting(int queue) => _work[queue].Waits = true;
-
-    /// <summary>A queue waits so. Tells it once.</summary>
-    public bool TakeWaiting(int queue)
+    /// <summary>Takes what a queue has, as far as there is room for it.</summary>
+    public void Take(int queue)
     {
-        bool waits = _work[queue].Waits;
-        _work[queue].Waits = false;
-        return waits;
+        while (live(queue) is { } from)
+        {
+            if (_bytesUnderWay >= MostUnderWay)
+            {
+                _work[queue].Waits = true; // goes on when a request is done, whichever queue had it
+                return;
+            }
+            if (Entries(queue) >= from.Size) return;
+            if (from.Take() is { } buffer) begin(queue, buffer);
+            else if (!from.EnableNotifications()) return;
+        }
     }
 
+    private static long Room(DescriptorChain buffer, long bytes) => bytes + RequestSize + (long)DescriptorSize * (buffer.Readable.Count + buffer.Writable.Count);
+
     /// <summary>Has a queue's thread do a request.</summary>
+    /// <param name="bytes">That it holds meanwhile.</param>
     /// <param name="do">On the thread; first asks what it is given whether the request is to be done, and calls <see cref="End"/> at the end.</param>
-    public void Begin(int queue, DescriptorChain buffer, Action<Func<bool>> @do)
+    public void Begin(int queue, DescriptorChain buffer, long bytes, Action<Func<bool>> @do)
     {
         QueueWork work = _work[queue];
         (work.Generation, work.Entries) = (buffer.Generation, buffer.Entries + (work.Generation == buffer.Generation ? work.Entries : 0));
+        _bytesUnderWay += Room(buffer, bytes);
         int epoch = _epoch;
         work.Thread!.Post(() => @do(() => Enter(queue, buffer, epoch)));
     }
@@ -90,12 +107,30 @@ internal sealed class RequestThreads(int queues, Func<int, Virtqueue?> live)
         }
     }
 
-    /// <summary>On a queue's thread, with the lock held: a request is over.</summary>
-    public void End(int queue, DescriptorChain buffer)
+    /// <summary>On a queue's thread, without the lock: a request is over. What waits goes on.</summary>
+    /// <param name="bytes">As it began.</param>
+    /// <param name="answer">Gives the buffer back, with the lock held; not called where its queue was reset meanwhile.</param>
+    public void End(int queue, DescriptorChain buffer, long bytes, Action answer)
     {
-        QueueWork work = _work[queue];
-        work.Running = QueueWork.Idle;
-        Monitor.PulseAll(_lock!);
-        if (work.Generation == buffer.Generation) work.Entries -= buffer.Entries;
+        lock (_lock!)
+        {
+            QueueWork work = _work[queue];
+            work.Running = QueueWork.Idle;
+            Monitor.PulseAll(_lock);
+            if (work.Generation == buffer.Generation) work.Entries -= buffer.Entries;
+            _bytesUnderWay -= Room(buffer, bytes);
+            guarded(() =>
+            {
+                if (live(queue)?.Generation == buffer.Generation) answer();
+                Take(queue);
+            });
+            for (int n = 0; n < _work.Length; n++)
+            {
+                if (!_work[n].Waits) continue;
+                _work[n].Waits = false;
+                int other = n;
+                guarded(() => Take(other));
+            }
+        }
     }
 }

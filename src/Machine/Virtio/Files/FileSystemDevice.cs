@@ -30,16 +30,11 @@ public sealed class FileSystemDevice : VirtioDevice, IDisposable
     private const int UrgentQueueSize = 128, QueueSize = 1024;
     private const int QueuesAt = LongestTag, ConfigurationLength = QueuesAt + 4;
 
-    /// <summary>Bytes that requests may hold at a time. What is more stays in the queue.</summary>
-    private const long MostUnderWay = 64 << 20;
-
     private readonly FuseServer _server;
     private readonly byte[] _configuration = new byte[ConfigurationLength];
     private readonly RequestThreads _threads;
     private readonly int _queues;
     private readonly bool _isMapped;
-    private DeviceLock? _lock;
-    private long _bytesUnderWay;
 
     /// <param name="id">Its name in the machine.</param>
     /// <param name="folder">Closed by who opened it, after the machine's end.</param>
@@ -55,7 +50,7 @@ public sealed class FileSystemDevice : VirtioDevice, IDisposable
         BinaryPrimitives.WriteUInt32LittleEndian(_configuration.AsSpan(QueuesAt), (uint)queues);
         _server = new FuseServer(folder);
         _isMapped = folder.Owners == FileOwners.Mapped;
-        (_queues, _threads) = (queues, new RequestThreads(queues + 1, Live));
+        (_queues, _threads) = (queues, new RequestThreads(queues + 1, Live, Guarded, Begin));
     }
 
     /// <summary>The server, for tests.</summary>
@@ -67,13 +62,10 @@ public sealed class FileSystemDevice : VirtioDevice, IDisposable
     /// <inheritdoc/>
     protected internal override void AttachTo(X86Machine machine, DeviceLock @lock)
     {
-        _lock = @lock;
         _threads.Start(n => machine.CreateIoThread(n == 0 ? Id : $"{Id}.{n}"), @lock);
         if (!_isMapped) return;
         for (int n = 0; n <= _queues; n++) _threads.Post(n, FolderCalls.WritesTakePrivileges);
     }
-
-    private const int RequestSize = 512, DescriptorSize = 32; // about, in bytes
 
     /// <inheritdoc/>
     protected override int EntriesUnderWay(int queue) => _threads.Entries(queue);
@@ -104,20 +96,7 @@ public sealed class FileSystemDevice : VirtioDevice, IDisposable
     }
 
     /// <inheritdoc/>
-    protected override void Notified(int queue)
-    {
-        while (Live(queue) is { } live)
-        {
-            if (_bytesUnderWay >= MostUnderWay)
-            {
-                _threads.MarkWaiting(queue); // goes on when a request is done, whichever queue had it
-                return;
-            }
-            if (EntriesUnderWay(queue) >= live.Size) return;
-            if (live.Take() is { } buffer) Begin(queue, buffer);
-            else if (!live.EnableNotifications()) return;
-        }
-    }
+    protected override void Notified(int queue) => _threads.Take(queue);
 
     /// <summary>Reads the request out of guest memory and hands it to the thread. Section 5.11.6: header and data are what FUSE has.</summary>
     private void Begin(int queue, DescriptorChain buffer)
@@ -132,10 +111,8 @@ public sealed class FileSystemDevice : VirtioDevice, IDisposable
             ArrayPool<byte>.Shared.Return(message);
             throw new VirtqueueException(isRead ? "a request without room for its answer" : "a buffer is not in RAM");
         }
-        // With what the request itself takes here: lists of descriptors may be long where their buffers are short.
-        long bytes = length + room + RequestSize + (long)DescriptorSize * (buffer.Readable.Count + buffer.Writable.Count);
-        _bytesUnderWay += bytes;
-        _threads.Begin(queue, buffer, isLive =>
+        long bytes = length + room;
+        _threads.Begin(queue, buffer, bytes, isLive =>
         {
             byte[]? answer = null;
             int used = 0;
@@ -144,35 +121,15 @@ public sealed class FileSystemDevice : VirtioDevice, IDisposable
                 answer = ArrayPool<byte>.Shared.Rent(Math.Max(room, FuseOutHeader.Size));
                 used = _server.Handle(message.AsSpan(0, length), answer.AsSpan(0, room));
             }
-            Leave(queue, buffer, bytes, answer.AsSpan(0, used));
+            _threads.End(queue, buffer, bytes, () => Answer(queue, buffer, answer.AsSpan(0, used)));
             ArrayPool<byte>.Shared.Return(message);
             if (answer is not null) ArrayPool<byte>.Shared.Return(answer);
         });
     }
 
-    private void Leave(int queue, DescriptorChain buffer, long bytes, ReadOnlySpan<byte> answer)
+    private void Answer(int queue, DescriptorChain buffer, ReadOnlySpan<byte> answer)
     {
-        lock (_lock!)
-        {
-            _threads.End(queue, buffer);
-            _bytesUnderWay -= bytes;
-            try
-            {
-                if (Live(queue)?.Generation == buffer.Generation) // else the queue was reset meanwhile
-                {
-                    if (!buffer.TryWrite(Dma, 0, answer)) throw new VirtqueueException("a buffer is not in RAM");
-                    Complete(queue, buffer, (uint)answer.Length);
-                }
-                Notified(queue);
-                for (int n = 0; n <= _queues; n++)
-                {
-                    if (_threads.TakeWaiting(n)) Notified(n);
-                }
-            }
-            catch (VirtqueueException)
-            {
-                AskForReset();
-            }
-        }
+        if (!buffer.TryWrite(Dma, 0, answer)) throw new VirtqueueException("a buffer is not in RAM");
+        Complete(queue, buffer, (uint)answer.Length);
     }
 }
