@@ -183,7 +183,7 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
         if (_fault != 0 && _current != null) (_awaited, _awaitedIn, _awaitedFetches) = (_fault, _current, _faultFetches);
         _fault = 0;
         _excursion = 0;
-        _policy.End();
+        _policy.Note();
         SpaceSelected();
     }
 

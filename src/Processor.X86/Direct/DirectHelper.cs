@@ -169,7 +169,7 @@ internal sealed unsafe class DirectHelper : IDisposable
         TracedRegisters r;
         result = 0;
         if (!Execute(1) || !_process.TryGetRegisters(&r)) return false;
-        result = r.Rax;
+        result = r.Rbx; // where the routine leaves it
         return true;
     }
 

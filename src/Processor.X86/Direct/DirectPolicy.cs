@@ -78,8 +78,10 @@ internal sealed class DirectPolicy(bool always)
     /// <summary>A fault or an interrupt takes a thread to the kernel. True: it has computed since it was returned to, for long.</summary>
     private bool Computed(uint returns, out long passed)
     {
+        passed = 0;
+        if (returns != _returns) return false;
         passed = Stopwatch.GetTimestamp() - _seen;
-        return returns == _returns && passed >= s_stretch;
+        return passed >= s_stretch;
     }
 
     /// <summary>A fault or an interrupt takes a thread, which may run directly, to the kernel.</summary>
@@ -112,7 +114,8 @@ internal sealed class DirectPolicy(bool always)
         return always || _computed > s_much;
     }
 
-    private void Note()
+    /// <summary>The thread runs directly from now on if there is something in its account, and else does not.</summary>
+    public void Note()
     {
         if (_current.Account > 0) _worthwhile.Add(_root);
         else _worthwhile.Remove(_root);
@@ -147,7 +150,4 @@ internal sealed class DirectPolicy(bool always)
 
     /// <summary>The thread may be entered once more.</summary>
     public bool MayGoOn => always || _current.Account > 0;
-
-    /// <summary>The thread does not run directly for now.</summary>
-    public void End() => Note();
 }

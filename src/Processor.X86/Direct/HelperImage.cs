@@ -70,16 +70,9 @@ internal sealed unsafe class HelperImage : IDisposable
         program.CopyTo(file[(HeaderLength + SegmentLength)..]);
         byte[] routine = Assemble(Address, a =>
         {
-            Label next = a.CreateLabel(), failed = a.CreateLabel(), end = a.CreateLabel(), begin = a.CreateLabel();
-            // Where protection keys hide the table, the right to it is taken (R15 tells) and given back (R14).
-            a.test(r15d, r15d);
-            a.je(begin);
-            a.xor(ecx, ecx);
-            a.xor(edx, edx);
+            Label next = a.CreateLabel(), failed = a.CreateLabel();
             a.xor(eax, eax);
-            a.wrpkru();
-            a.Label(ref begin);
-            a.nop();
+            SetRights();
             a.Label(ref next);
             a.mov(rax, __[r12]);
             a.mov(rdi, __[r12 + 8]);
@@ -94,16 +87,25 @@ internal sealed unsafe class HelperImage : IDisposable
             a.add(r12, sizeof(HelperCall));
             a.dec(r13);
             a.jne(next);
-            a.test(r15d, r15d);
-            a.je(end);
-            a.xor(ecx, ecx);
-            a.xor(edx, edx);
+            a.mov(rbx, rax); // the last one's result
             a.mov(eax, r14d);
-            a.wrpkru();
-            a.Label(ref end);
+            SetRights();
             a.int3();
             a.Label(ref failed);
             a.ud2();
+
+            // Where protection keys hide the table (R15 tells), the right to it is taken, and given back: PKRU becomes EAX.
+            void SetRights()
+            {
+                Label behind = a.CreateLabel();
+                a.test(r15d, r15d);
+                a.je(behind);
+                a.xor(ecx, ecx);
+                a.xor(edx, edx);
+                a.wrpkru();
+                a.Label(ref behind);
+                a.nop(); // two labels cannot be at one place
+            }
         });
         routine.CopyTo(new Span<byte>(Bytes.Pointer + Routines, (int)PageSize));
         SystemCallAddress = Address + (ulong)routine.AsSpan().IndexOf((ReadOnlySpan<byte>)[0x0F, 0x05]);
