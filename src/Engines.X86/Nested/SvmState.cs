@@ -63,7 +63,8 @@ public sealed class SvmState
         if (a is null || b is null) return a is null && b is null;
         return (a.GlobalInterruptFlag, a.VmCr, a.HostSaveArea, a.Key, a.TscRatio, a.InGuest)
                 == (b.GlobalInterruptFlag, b.VmCr, b.HostSaveArea, b.Key, b.TscRatio, b.InGuest)
-            && (!a.InGuest || ((a.Vmcb, a.HostCr0, a.HostCr4, a.HostEfer, a.HostPat, a.HostInterruptFlag, a.PauseCount, a.AvicRecognized, a.PendingExit)
+            && (!a.InGuest || ((a.PendingExitInfo1, a.PendingExitInfo2) == (b.PendingExitInfo1, b.PendingExitInfo2)
+                && (a.Vmcb, a.HostCr0, a.HostCr4, a.HostEfer, a.HostPat, a.HostInterruptFlag, a.PauseCount, a.AvicRecognized, a.PendingExit)
                     == (b.Vmcb, b.HostCr0, b.HostCr4, b.HostEfer, b.HostPat, b.HostInterruptFlag, b.PauseCount, b.AvicRecognized, b.PendingExit)
                 && a.Control.AsSpan().SequenceEqual(b.Control) && a.HostPdptes.AsSpan().SequenceEqual(b.HostPdptes)));
     }

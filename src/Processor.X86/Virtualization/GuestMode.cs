@@ -4,7 +4,7 @@ namespace Bunraku.Processor.X86;
 /// Whether a guest of a hypervisor inside the guest runs, and what the memory side has to know of it. Entering and leaving is the vendor's affair; code and
 /// mappings of both sides stay where they are, since mode keys and TLB tags tell them apart.
 /// </summary>
-internal sealed class GuestMode(Processor p)
+internal sealed unsafe class GuestMode(Processor p)
 {
     private const ulong NoPage = ulong.MaxValue;
 
@@ -25,6 +25,15 @@ internal sealed class GuestMode(Processor p)
 
     /// <summary>The next instruction, which writes to the APIC, is executed alone: what follows from the write comes before another instruction.</summary>
     public bool StepsApicWrite { get; set; }
+
+    /// <summary>An instruction is about to write to the APIC what brings something about: unless it is executed alone already, it is abandoned for that.</summary>
+    /// <exception cref="ExitRequest">It is. Nothing has changed.</exception>
+    public void RequireAlone()
+    {
+        if (p.State->Current == null || (p.State->Mode & ModeKey.Single) != 0) return;
+        StepsApicWrite = true;
+        throw p.Exits.ExecuteAlone();
+    }
 
     /// <summary>For <see cref="ProcessorState.Mode"/>.</summary>
     public uint ModeBit => IsActive ? ModeKey.Guest : 0;

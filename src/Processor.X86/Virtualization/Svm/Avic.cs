@@ -11,7 +11,7 @@ namespace Bunraku.Processor.X86;
 /// AMD APM vol. 2, "Advanced Virtual Interrupt Controller". All pages and tables are the host's memory, whatever it holds: an index that comes from there is a
 /// vector or is compared with the table's size.
 /// </remarks>
-internal sealed unsafe class Avic(Processor p, Svm svm) : IGuestApicPage
+internal sealed unsafe class Avic(Processor p, Svm svm) : ApicRegisterPage, IGuestApicPage
 {
     /// <summary>Stands for an access that exits before it is made, among what a second stage refuses.</summary>
     public const ulong Refused = 1ul << 62;
@@ -19,17 +19,12 @@ internal sealed unsafe class Avic(Processor p, Svm svm) : IGuestApicPage
     /// <summary>Doorbell: tells the processor with this APIC ID that its guest's backing page has changed. Write-only.</summary>
     public const uint DoorbellMsr = 0xC001_011B;
 
-    private const uint TaskPriority = 0x80, ProcessorPriority = 0xA0, EndOfInterrupt = 0xB0, LogicalDestination = 0xD0, DestinationFormat = 0xE0,
-        InService = 0x100, Trigger = 0x180, Request = 0x200, InterruptCommand = 0x300, InterruptCommandHigh = 0x310;
-
-    // A bit for each register of 16 bytes in the page's first KiB; AMD APM vol. 2, "Guest vAPIC Register Access Behavior".
-    private static readonly ulong s_read = Bits(0x20, 0x30) | Bits(0x80, 0x80) | Bits(0xA0, 0xF0) | Bits(0x100, 0x280) | Bits(0x300, 0x380)
-        | Bits(0x3E0, 0x3E0);
-    private static readonly ulong s_accelerated = Bits(TaskPriority, TaskPriority) | Bits(EndOfInterrupt, EndOfInterrupt)
-        | Bits(InterruptCommand, InterruptCommandHigh);
-    private static readonly ulong s_trapped = Bits(0x20, 0x20) | Bits(0xD0, 0xF0) | Bits(0x280, 0x280) | Bits(0x320, 0x380) | Bits(0x3E0, 0x3E0);
-
-    private static ulong Bits(uint first, uint last) => (1ul << (int)(last >> 4) << 1) - (1ul << (int)(first >> 4));
+    // AMD APM vol. 2, "Guest vAPIC Register Access Behavior".
+    private static readonly ulong s_read = Registers(0x20, 0x30) | Registers(0x80, 0x80) | Registers(0xA0, 0xF0) | Registers(0x100, 0x280) | Registers(0x300, 0x380)
+        | Registers(0x3E0, 0x3E0);
+    private static readonly ulong s_accelerated = Registers(TaskPriority, TaskPriority) | Registers(EndOfInterrupt, EndOfInterrupt)
+        | Registers(InterruptCommand, InterruptCommandHigh);
+    private static readonly ulong s_trapped = Registers(0x20, 0x20) | Registers(0xD0, 0xF0) | Registers(0x280, 0x280) | Registers(0x320, 0x380) | Registers(0x3E0, 0x3E0);
 
     private volatile bool _rung; // by any thread
 
@@ -99,7 +94,8 @@ internal sealed unsafe class Avic(Processor p, Svm svm) : IGuestApicPage
 
     private ulong BackingPage => svm.Control->AvicBackingPage & AddressBits;
 
-    private uint Get(uint offset)
+    /// <inheritdoc/>
+    public override uint Get(uint offset)
     {
         byte* page = svm.Memory.Page(BackingPage);
         return page == null ? uint.MaxValue : Volatile.Read(ref *(uint*)(page + offset));
@@ -116,7 +112,7 @@ internal sealed unsafe class Avic(Processor p, Svm svm) : IGuestApicPage
 
     private void SetBit(byte* page, uint register, byte vector, bool value)
     {
-        uint offset = register + (vector & 0xE0u) / 2, bit = 1u << (vector & 31);
+        uint offset = RegisterOf(register, vector), bit = BitOf(vector);
         svm.Memory.BeforeWrite(page);
         if (value) Interlocked.Or(ref *(uint*)(page + offset), bit);
         else Interlocked.And(ref *(uint*)(page + offset), ~bit);
@@ -129,18 +125,7 @@ internal sealed unsafe class Avic(Processor p, Svm svm) : IGuestApicPage
         if (page != null) SetBit(page, register, vector, value);
     }
 
-    private bool HasBit(uint register, byte vector) => (Get(register + (vector & 0xE0u) / 2) >> (vector & 31) & 1) != 0;
-
-    /// <summary>0: none.</summary>
-    private byte Highest(uint register)
-    {
-        for (uint n = 8; n-- > 0;)
-        {
-            uint bits = Get(register + n * 16);
-            if (bits != 0) return (byte)(n * 32 + (uint)BitOperations.Log2(bits));
-        }
-        return 0;
-    }
+    private bool HasBit(uint register, byte vector) => (Get(RegisterOf(register, vector)) & BitOf(vector)) != 0;
 
     // ---- interrupts
 
@@ -219,9 +204,7 @@ internal sealed unsafe class Avic(Processor p, Svm svm) : IGuestApicPage
             PageRights wanted = write ? PageRights.Write : PageRights.Read;
             throw p.Exits.RefusedAccess(linear, new Refusal(page, wanted, IsTableAccess: false, new SecondStageFault(Refused)));
         }
-        if (!write || p.State->Current == null || (p.State->Mode & ModeKey.Single) != 0 || (offset & ~0xFu) == InterruptCommandHigh) return;
-        p.GuestMode.StepsApicWrite = true;
-        throw p.Exits.ExecuteAlone();
+        if (write && (offset & ~0xFu) != InterruptCommandHigh) p.GuestMode.RequireAlone();
     }
 
     /// <summary>The exit of an access that was refused: EXITINFO1 has its offset and whether it writes.</summary>
@@ -229,21 +212,9 @@ internal sealed unsafe class Avic(Processor p, Svm svm) : IGuestApicPage
         SvmEvents.Encode(exit.Vectoring));
 
     /// <inheritdoc/>
-    public void Read(uint offset, byte* destination, int length)
-    {
-        uint value = Get(offset & ~3u) >> (int)(8 * (offset & 3));
-        for (int n = 0; n < length; n++) destination[n] = (byte)(value >> (8 * n));
-    }
-
-    /// <inheritdoc/>
     public void Write(uint offset, byte* source, int length)
     {
-        uint register = offset & ~3u, value = Get(register);
-        for (int n = 0; n < length; n++)
-        {
-            int shift = (int)(8 * ((offset & 3) + (uint)n));
-            value = value & ~(0xFFu << shift) | (uint)source[n] << shift;
-        }
+        uint register = offset & ~3u, value = Changed(offset, source, length);
         switch (register)
         {
             case TaskPriority:

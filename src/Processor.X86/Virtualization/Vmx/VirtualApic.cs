@@ -11,13 +11,8 @@ namespace Bunraku.Processor.X86;
 /// Intel SDM vol. 3C, "APIC Virtualization and Virtual Interrupts". The page is the hypervisor's: whatever it holds, no index comes from it that is not one of
 /// 256 vectors. RVI and SVI are where the VMCS has them while the guest runs.
 /// </remarks>
-internal sealed unsafe class VirtualApic(Processor p, Vmx vmx)
+internal sealed unsafe class VirtualApic(Processor p, Vmx vmx) : ApicRegisterPage
 {
-    /// <summary>Offsets of registers on the page.</summary>
-    public const uint Id = 0x20, Version = 0x30, TaskPriority = 0x80, ProcessorPriority = 0xA0, EndOfInterrupt = 0xB0, LogicalDestination = 0xD0,
-        DestinationFormat = 0xE0, SpuriousVector = 0xF0, InService = 0x100, Request = 0x200, ErrorStatus = 0x280, InterruptCommand = 0x300,
-        InterruptCommandHigh = 0x310, LvtTimer = 0x320, LvtError = 0x370, InitialCount = 0x380, DivideConfiguration = 0x3E0, SelfIpi = 0x3F0;
-
     /// <summary>
     /// An exit that comes behind the instruction that has brought it about, before anything else happens; with its qualification. Null: none does.
     /// </summary>
@@ -50,7 +45,8 @@ internal sealed unsafe class VirtualApic(Processor p, Vmx vmx)
 
     private ulong Page => vmx.Current[VmcsField.VirtualApicAddress];
 
-    public uint Read(uint offset) => vmx.Memory.Read<uint>(Page + offset);
+    /// <inheritdoc/>
+    public override uint Get(uint offset) => vmx.Memory.Read<uint>(Page + offset);
 
     private ulong ReadWide(uint offset) => vmx.Memory.Read<ulong>(Page + offset);
 
@@ -59,18 +55,8 @@ internal sealed unsafe class VirtualApic(Processor p, Vmx vmx)
     /// <summary>A bit of VISR or VIRR: 32 of them stand in each 16 bytes.</summary>
     private void SetBit(uint register, byte vector, bool value)
     {
-        uint offset = register + (vector & 0xE0u) / 2, bit = 1u << (vector & 31);
-        Write(offset, value ? Read(offset) | bit : Read(offset) & ~bit);
-    }
-
-    private byte Highest(uint register)
-    {
-        for (uint n = 8; n-- > 0;)
-        {
-            uint bits = Read(register + n * 16);
-            if (bits != 0) return (byte)(n * 32 + (uint)BitOperations.Log2(bits));
-        }
-        return 0;
+        uint offset = RegisterOf(register, vector), bit = BitOf(vector);
+        Write(offset, value ? Get(offset) | bit : Get(offset) & ~bit);
     }
 
     // ---- entering and leaving
@@ -128,7 +114,7 @@ internal sealed unsafe class VirtualApic(Processor p, Vmx vmx)
     // ---- priorities
 
     /// <summary>CR8 of the guest.</summary>
-    public ulong ReadCr8() => Read(TaskPriority) >> 4 & 0xF;
+    public ulong ReadCr8() => Get(TaskPriority) >> 4 & 0xF;
 
     /// <summary>MOV to CR8.</summary>
     public void WriteCr8(ulong cr8) => WriteTaskPriority((uint)cr8 << 4);
@@ -153,13 +139,13 @@ internal sealed unsafe class VirtualApic(Processor p, Vmx vmx)
 
     private void CheckThreshold()
     {
-        if ((Read(TaskPriority) >> 4 & 0xF) < (vmx.Current[VmcsField.TprThreshold] & 0xF)) ExitBehind(VmxExitReason.TprBelowThreshold, 0);
+        if ((Get(TaskPriority) >> 4 & 0xF) < (vmx.Current[VmcsField.TprThreshold] & 0xF)) ExitBehind(VmxExitReason.TprBelowThreshold, 0);
     }
 
     /// <summary>PPR virtualization.</summary>
     private void UpdatePriority()
     {
-        uint task = Read(TaskPriority) & 0xFF, served = Served;
+        uint task = Get(TaskPriority) & 0xFF, served = Served;
         Write(ProcessorPriority, task >> 4 >= served >> 4 ? task : served & 0xF0);
     }
 
@@ -168,7 +154,7 @@ internal sealed unsafe class VirtualApic(Processor p, Vmx vmx)
     /// <summary>Evaluation of pending virtual interrupts.</summary>
     private void Evaluate()
     {
-        IsRecognized = !vmx.Has(ProcessorControls.InterruptWindowExiting) && Requested >> 4 > (int)(Read(ProcessorPriority) >> 4 & 0xF);
+        IsRecognized = !vmx.Has(ProcessorControls.InterruptWindowExiting) && Requested >> 4 > (int)(Get(ProcessorPriority) >> 4 & 0xF);
         p.Events.UpdateWindowAttention();
     }
 
@@ -231,7 +217,7 @@ internal sealed unsafe class VirtualApic(Processor p, Vmx vmx)
             {
                 uint posted = Interlocked.Exchange(ref *(uint*)(descriptor + n * sizeof(uint)), 0);
                 if (posted == 0) continue;
-                Write(Request + n * 16, Read(Request + n * 16) | posted);
+                Write(Request + n * 16, Get(Request + n * 16) | posted);
                 Requested = Math.Max(Requested, (byte)(n * 32 + (uint)BitOperations.Log2(posted)));
             }
             vmx.Memory.Written(descriptor, OutstandingNotification + sizeof(uint));
@@ -241,22 +227,10 @@ internal sealed unsafe class VirtualApic(Processor p, Vmx vmx)
 
     // ---- the APIC's page
 
-    /// <summary>What the access to the APIC's page, which is virtualized, reads.</summary>
-    public void ReadPage(uint offset, byte* destination, int length)
-    {
-        uint value = Read(offset & ~3u) >> (int)(8 * (offset & 3));
-        for (int n = 0; n < length; n++) destination[n] = (byte)(value >> (8 * n));
-    }
-
     /// <summary>The access, which is virtualized, writes; with what follows ("APIC-write emulation").</summary>
     public void WritePage(uint offset, byte* source, int length)
     {
-        uint register = offset & ~3u, value = Read(register);
-        for (int n = 0; n < length; n++)
-        {
-            int shift = (int)(8 * ((offset & 3) + (uint)n));
-            value = value & ~(0xFFu << shift) | (uint)source[n] << shift;
-        }
+        uint register = offset & ~3u, value = Changed(offset, source, length);
         switch (register)
         {
             case TaskPriority:

@@ -12,20 +12,18 @@ internal sealed unsafe class VirtualApicAccess(Processor p, Vmx vmx) : IGuestApi
     /// <summary>Stands for an access to the page that exits, among what a second stage refuses; no qualification of a violation.</summary>
     public const ulong Refused = 1ul << 62;
 
-    // Sets of registers: a bit for each 16 bytes of the page's first KiB.
-    private const ulong TaskPriority = 1ul << (int)(VirtualApic.TaskPriority >> 4);
-    private const ulong Delivery = TaskPriority | 1ul << (int)(VirtualApic.EndOfInterrupt >> 4) | 1ul << (int)(VirtualApic.InterruptCommand >> 4);
+    // Sets of registers.
+    private static readonly ulong s_taskPriority = Register(ApicRegisterPage.TaskPriority);
+    private static readonly ulong s_delivery = s_taskPriority | Register(ApicRegisterPage.EndOfInterrupt) | Register(ApicRegisterPage.InterruptCommand);
 
-    private static readonly ulong s_written = Delivery | Register(VirtualApic.Id) | Register(VirtualApic.LogicalDestination)
-        | Register(VirtualApic.DestinationFormat) | Register(VirtualApic.SpuriousVector) | Register(VirtualApic.ErrorStatus)
-        | Register(VirtualApic.InterruptCommandHigh) | Registers(VirtualApic.LvtTimer, VirtualApic.LvtError) | Register(VirtualApic.InitialCount)
-        | Register(VirtualApic.DivideConfiguration);
+    private static readonly ulong s_written = s_delivery | Register(ApicRegisterPage.Id) | Register(ApicRegisterPage.LogicalDestination)
+        | Register(ApicRegisterPage.DestinationFormat) | Register(ApicRegisterPage.SpuriousVector) | Register(ApicRegisterPage.ErrorStatus)
+        | Register(ApicRegisterPage.InterruptCommandHigh) | ApicRegisterPage.Registers(ApicRegisterPage.LvtTimer, ApicRegisterPage.LvtError) | Register(ApicRegisterPage.InitialCount)
+        | Register(ApicRegisterPage.DivideConfiguration);
 
-    private static readonly ulong s_read = s_written | Register(VirtualApic.Version) | Registers(VirtualApic.InService, VirtualApic.Request + 0x70);
+    private static readonly ulong s_read = s_written | Register(ApicRegisterPage.Version) | ApicRegisterPage.Registers(ApicRegisterPage.InService, ApicRegisterPage.Request + 0x70);
 
-    private static ulong Register(uint offset) => 1ul << (int)(offset >> 4);
-
-    private static ulong Registers(uint first, uint last) => (Register(last) << 1) - Register(first);
+    private static ulong Register(uint offset) => ApicRegisterPage.Registers(offset, offset);
 
     /// <inheritdoc/>
     public void Check(uint offset, int length, uint access, ulong linear, ulong page)
@@ -37,13 +35,11 @@ internal sealed unsafe class VirtualApicAccess(Processor p, Vmx vmx) : IGuestApi
             PageRights wanted = fetch ? PageRights.Execute : write ? PageRights.Write : PageRights.Read;
             throw p.Exits.RefusedAccess(linear, new Refusal(page, wanted, IsTableAccess: false, new SecondStageFault(Refused)));
         }
-        if (!write || p.State->Current == null || (p.State->Mode & ModeKey.Single) != 0 || !vmx.Apic.MayInterrupt(offset)) return;
-        p.GuestMode.StepsApicWrite = true;
-        throw p.Exits.ExecuteAlone();
+        if (write && vmx.Apic.MayInterrupt(offset)) p.GuestMode.RequireAlone();
     }
 
     /// <inheritdoc/>
-    public void Read(uint offset, byte* destination, int length) => vmx.Apic.ReadPage(offset, destination, length);
+    public void Read(uint offset, byte* destination, int length) => vmx.Apic.Read(offset, destination, length);
 
     /// <inheritdoc/>
     public void Write(uint offset, byte* source, int length) => vmx.Apic.WritePage(offset, source, length);
@@ -52,6 +48,6 @@ internal sealed unsafe class VirtualApicAccess(Processor p, Vmx vmx) : IGuestApi
     {
         if (!vmx.Has(ProcessorControls.UseTprShadow) || (offset & 0xF) + length > sizeof(uint) || offset >= 0x400) return false;
         if (vmx.Has(SecondaryControls.ApicRegisterVirtualization)) return ((write ? s_written : s_read) & Register(offset)) != 0;
-        return (offset & 0xF) == 0 && ((vmx.Has(SecondaryControls.VirtualInterruptDelivery) ? Delivery : TaskPriority) & Register(offset)) != 0;
+        return (offset & 0xF) == 0 && ((vmx.Has(SecondaryControls.VirtualInterruptDelivery) ? s_delivery : s_taskPriority) & Register(offset)) != 0;
     }
 }
