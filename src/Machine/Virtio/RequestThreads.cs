@@ -75,7 +75,8 @@ internal sealed class RequestThreads(int queues, Func<int, Virtqueue?> live, Act
         }
     }
 
-    private static long Room(DescriptorChain buffer, long bytes) => bytes + RequestSize + (long)DescriptorSize * (buffer.Readable.Count + buffer.Writable.Count);
+    private static long Room(DescriptorChain buffer, long bytes) =>
+        bytes + RequestSize + (long)DescriptorSize * (buffer.Readable.Count + buffer.Writable.Count);
 
     /// <summary>Has a queue's thread do a request.</summary>
     /// <param name="bytes">That it holds meanwhile.</param>

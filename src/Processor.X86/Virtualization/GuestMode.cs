@@ -26,7 +26,9 @@ internal sealed unsafe class GuestMode(Processor p)
     /// <summary>The next instruction, which writes to the APIC, is executed alone: what follows from the write comes before another instruction.</summary>
     public bool StepsApicWrite { get; set; }
 
-    /// <summary>An instruction is about to write to the APIC what brings something about: unless it is executed alone already, it is abandoned for that.</summary>
+    /// <summary>
+    /// An instruction is about to write to the APIC what brings something about: unless it is executed alone already, it is abandoned for that.
+    /// </summary>
     /// <exception cref="ExitRequest">It is. Nothing has changed.</exception>
     public void RequireAlone()
     {

@@ -20,11 +20,12 @@ internal sealed unsafe class Avic(Processor p, Svm svm) : ApicRegisterPage, IGue
     public const uint DoorbellMsr = 0xC001_011B;
 
     // AMD APM vol. 2, "Guest vAPIC Register Access Behavior".
-    private static readonly ulong s_read = Registers(0x20, 0x30) | Registers(0x80, 0x80) | Registers(0xA0, 0xF0) | Registers(0x100, 0x280) | Registers(0x300, 0x380)
-        | Registers(0x3E0, 0x3E0);
+    private static readonly ulong s_read = Registers(0x20, 0x30) | Registers(0x80, 0x80) | Registers(0xA0, 0xF0) | Registers(0x100, 0x280)
+        | Registers(0x300, 0x380) | Registers(0x3E0, 0x3E0);
     private static readonly ulong s_accelerated = Registers(TaskPriority, TaskPriority) | Registers(EndOfInterrupt, EndOfInterrupt)
         | Registers(InterruptCommand, InterruptCommandHigh);
-    private static readonly ulong s_trapped = Registers(0x20, 0x20) | Registers(0xD0, 0xF0) | Registers(0x280, 0x280) | Registers(0x320, 0x380) | Registers(0x3E0, 0x3E0);
+    private static readonly ulong s_trapped = Registers(0x20, 0x20) | Registers(0xD0, 0xF0) | Registers(0x280, 0x280) | Registers(0x320, 0x380)
+        | Registers(0x3E0, 0x3E0);
 
     private volatile bool _rung; // by any thread
 

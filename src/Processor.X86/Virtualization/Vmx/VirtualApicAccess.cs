@@ -1,4 +1,5 @@
 using Bunraku.Engines;
+using static Bunraku.Processor.X86.ApicRegisterPage;
 
 namespace Bunraku.Processor.X86;
 
@@ -13,17 +14,17 @@ internal sealed unsafe class VirtualApicAccess(Processor p, Vmx vmx) : IGuestApi
     public const ulong Refused = 1ul << 62;
 
     // Sets of registers.
-    private static readonly ulong s_taskPriority = Register(ApicRegisterPage.TaskPriority);
-    private static readonly ulong s_delivery = s_taskPriority | Register(ApicRegisterPage.EndOfInterrupt) | Register(ApicRegisterPage.InterruptCommand);
+    private static readonly ulong s_taskPriority = Register(TaskPriority);
+    private static readonly ulong s_delivery = s_taskPriority | Register(EndOfInterrupt) | Register(InterruptCommand);
 
-    private static readonly ulong s_written = s_delivery | Register(ApicRegisterPage.Id) | Register(ApicRegisterPage.LogicalDestination)
-        | Register(ApicRegisterPage.DestinationFormat) | Register(ApicRegisterPage.SpuriousVector) | Register(ApicRegisterPage.ErrorStatus)
-        | Register(ApicRegisterPage.InterruptCommandHigh) | ApicRegisterPage.Registers(ApicRegisterPage.LvtTimer, ApicRegisterPage.LvtError) | Register(ApicRegisterPage.InitialCount)
-        | Register(ApicRegisterPage.DivideConfiguration);
+    private static readonly ulong s_written = s_delivery | Register(Id) | Register(LogicalDestination)
+        | Register(DestinationFormat) | Register(SpuriousVector) | Register(ErrorStatus)
+        | Register(InterruptCommandHigh) | Registers(LvtTimer, LvtError) | Register(InitialCount)
+        | Register(DivideConfiguration);
 
-    private static readonly ulong s_read = s_written | Register(ApicRegisterPage.Version) | ApicRegisterPage.Registers(ApicRegisterPage.InService, ApicRegisterPage.Request + 0x70);
+    private static readonly ulong s_read = s_written | Register(ApicRegisterPage.Version) | Registers(InService, Request + 0x70);
 
-    private static ulong Register(uint offset) => ApicRegisterPage.Registers(offset, offset);
+    private static ulong Register(uint offset) => Registers(offset, offset);
 
     /// <inheritdoc/>
     public void Check(uint offset, int length, uint access, ulong linear, ulong page)
