@@ -261,6 +261,20 @@ public sealed unsafe class GuestMemory : IDisposable
         return true;
     }
 
+    /// <summary>
+    /// All of an area of RAM will be written: what it has of the host's huge pages is made one by one before. Made when the guest comes there, they would be
+    /// copied from small pages.
+    /// </summary>
+    public void ExpectWrites(ulong address, ulong length)
+    {
+        const ulong inPage = RamBacking.HugePage - 1;
+        for (ulong page = (address + inPage) & ~inPage; page + RamBacking.HugePage <= address + length; page += RamBacking.HugePage)
+        {
+            byte* host = PagePointer(page);
+            if (host != null) Backing.Enlarge(host);
+        }
+    }
+
     /// <summary>Writes to the backing memory, whatever address it is seen at, and be it ROM; else like <see cref="Write"/>.</summary>
     /// <param name="offset">With the length of <paramref name="source"/> at most <see cref="Size"/>.</param>
     public void WriteBacking(ulong offset, ReadOnlySpan<byte> source)

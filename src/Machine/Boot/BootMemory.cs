@@ -118,7 +118,11 @@ internal sealed class BootMemory
 
     /// <inheritdoc cref="Write(ulong, ReadOnlySpan{byte})"/>
     /// <exception cref="BootException">It cannot be read any more.</exception>
-    public void Write(ulong address, BootContent content) => content.Read((offset, bytes) => Write(address + offset, bytes));
+    public void Write(ulong address, BootContent content)
+    {
+        _request.Memory.ExpectWrites(address, content.Length);
+        content.Read((offset, bytes) => Write(address + offset, bytes));
+    }
 
     /// <summary>Fills claimed memory with zeros.</summary>
     public void Clear(ulong address, ulong length)
