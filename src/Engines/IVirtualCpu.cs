@@ -41,6 +41,13 @@ public interface IVirtualCpu : IStateful, IDisposable
     ExecutionReport? Execution => null;
 
     /// <summary>
+    /// What processes of the host that run guest code for this vCPU got of the host's processors so far, and how long they were ready to run and waited for
+    /// one, in nanoseconds. What the vCPU's own thread waits while it and they take turns is taken off, so that the second may be below 0. Any thread, also
+    /// after disposal.
+    /// </summary>
+    (long Run, long Wait) HelperTime => default;
+
+    /// <summary>
     /// What exits for a debugger, from the next <see cref="Enter"/> on; resets and restored states leave it as it is. Between exits. Where nothing is asked
     /// for, nothing costs anything.
     /// </summary>

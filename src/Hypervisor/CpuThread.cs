@@ -60,13 +60,26 @@ public abstract class CpuThread : IDisposable
     /// </summary>
     public MmioBus LocalMmio { get; }
 
-    /// <summary>What the host's scheduler gave this thread and what it withheld, in ns since its start. Any thread.</summary>
-    public (long Run, long Wait) HostTime => _ended ? _lastHostTime : _accounting?.Read() ?? default;
+    /// <summary>
+    /// What the host's scheduler gave this thread, and the processes that run guest code for it, and what it withheld, in ns since its start. Any thread.
+    /// </summary>
+    public (long Run, long Wait) HostTime
+    {
+        get
+        {
+            if (_ended) return _lastHostTime;
+            (long run, long wait) = _accounting?.Read() ?? default;
+            (long helperRun, long helperWait) = Cpu.HelperTime;
+            return (run + helperRun, Math.Max(wait + helperWait, 0));
+        }
+    }
 
     /// <summary>Nanoseconds since its start in which the vCPU wanted to run and could not. On its thread, or while it stands still.</summary>
     public long StolenNanoseconds => _stolenAtPause ?? Withheld;
 
-    private long Withheld => HostTime.Wait + WithheldNanoseconds - _notStolen;
+    // Of what is measured a part is estimated and taken off (IVirtualCpu.HelperTime): it must not run backwards for that.
+    private long Withheld => _mostWithheld = Math.Max(_mostWithheld, HostTime.Wait + WithheldNanoseconds - _notStolen);
+    private long _mostWithheld;
     private long? _stolenAtPause; // while it is paused
     private long _notStolen; // what it waited for the host's processors while it was paused: nobody wanted to run then
 
@@ -129,7 +142,11 @@ public abstract class CpuThread : IDisposable
     internal void Resume()
     {
         _eventsMayWait = true; // what was restored meanwhile, for example
-        if (_stolenAtPause is { } stolen) _notStolen += Withheld - stolen;
+        if (_stolenAtPause is { } stolen)
+        {
+            _notStolen += Withheld - stolen;
+            _mostWithheld = stolen;
+        }
         _stolenAtPause = null;
         lock (_wakeLock)
         {

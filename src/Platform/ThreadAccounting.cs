@@ -1,6 +1,8 @@
+using System.Globalization;
+
 namespace Bunraku.Platform;
 
-/// <summary>What the host's scheduler says about one thread of this process: /proc/self/task/TID/schedstat.</summary>
+/// <summary>What the host's scheduler says about one thread of this process, or about the first thread of another: /proc/…/schedstat.</summary>
 public sealed unsafe class ThreadAccounting : IDisposable
 {
     private const int OpenReadOnly = 0;
@@ -12,15 +14,23 @@ public sealed unsafe class ThreadAccounting : IDisposable
     public static bool IsAvailable { get; } = File.Exists("/proc/self/schedstat");
 
     /// <summary>The accounts of the calling thread, which any thread can read; null where there are none.</summary>
-    public static ThreadAccounting? OfCurrentThread()
+    public static ThreadAccounting? OfCurrentThread() => Open($"/proc/self/task/{ThreadSignal.CurrentThread()}/schedstat");
+
+    /// <summary>The accounts of a process's first thread, which any thread can read; null where there are none.</summary>
+    /// <param name="process">The host's number of it.</param>
+    public static ThreadAccounting? Of(int process) => Open(string.Create(CultureInfo.InvariantCulture, $"/proc/{process}/schedstat"));
+
+    private static ThreadAccounting? Open(string path)
     {
-        int file = Libc.Open($"/proc/self/task/{ThreadSignal.CurrentThread()}/schedstat", OpenReadOnly | Libc.OpenCloseOnExec, 0);
+        int file = Libc.Open(path, OpenReadOnly | Libc.OpenCloseOnExec, 0);
         return file < 0 ? null : new ThreadAccounting(file);
     }
 
-    /// <summary>Nanoseconds on a processor, and nanoseconds that the thread was ready to run and waited for one. Both 0 when the thread is gone.</summary>
+    /// <summary>Nanoseconds on a processor, and nanoseconds that the thread was ready to run and waited for one. Both 0 when the thread is gone,
+    /// or this is disposed of; not while somebody does that.</summary>
     public (long Run, long Wait) Read()
     {
+        if (_file < 0) return default;
         byte* text = stackalloc byte[96];
         nint length = Libc.Pread(_file, text, 96, 0);
         int at = 0;

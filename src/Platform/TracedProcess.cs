@@ -103,8 +103,12 @@ public sealed unsafe class TracedProcess : IDisposable
     /// <summary>Runs it until a signal stops it; its system calls are real.</summary>
     public TracedStop RunTrusted() => Continue(Libc.TraceContinue);
 
+    /// <summary>How often it was let run, and waited for.</summary>
+    public long Turns { get; private set; }
+
     private TracedStop Continue(int request)
     {
+        Turns++;
         if (_id == 0 || Libc.Ptrace(request, _id, null, null) != 0) return Lost();
         return Wait();
     }

@@ -88,6 +88,8 @@ internal sealed class InterpretedCpu(int index, Processor processor) : IFollowin
 
     public IReadOnlyList<TlbMapping> ReadTlb() => processor.Tlb.Read();
 
+    public (long Run, long Wait) HelperTime => processor.Direct?.Time.Read() ?? default;
+
     public IReadOnlyList<ShadowTable>? ReadShadows() => processor.Direct?.Read();
 
     public bool ObserveCode(IHostCodeObserver observer) => processor.ObserveCode(observer);

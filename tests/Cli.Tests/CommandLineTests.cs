@@ -151,7 +151,6 @@ public class CommandLineTests
     [InlineData("for --engine check", "run", "--check-interval", "5000")]
     [InlineData("unknown direct execution 'of'; did you mean 'on'?", "run", "--direct", "of")]
     [InlineData("--direct on is for --engine bt, not for interp", "run", "--direct", "on", "--engine", "interp")]
-    [InlineData("--direct on does not go with --cpu-cap", "run", "--direct", "on", "--cpu-cap", "50")]
     [InlineData("did you mean 'stdio'?", "run", "--serial", "stdoi")]
     [InlineData("did you mean 'file'?", "run", "--serial", "fil:x")]
     [InlineData("needs a path", "run", "--serial", "file:")]

@@ -663,4 +663,23 @@ public sealed class DirectTests
             });
         }
     }
+
+    /// <summary>A limit on a VM's processor time counts what its programs use in helpers, those that are gone included.</summary>
+    [Theory, Engines]
+    public void What_helpers_use_of_the_host_is_told(string engine)
+    {
+        if (engine != TestedEngines.Direct) return; // there is none elsewhere
+        using Guest g = Counting(engine);
+        var s = new CpuState();
+        Advance(g, s);
+        int helper = Assert.Single(Helpers(g));
+        long told = g.Cpu.HelperTime.Run;
+        Assert.Equal(RunTime(helper), told);
+        Assert.True(told > 0);
+        Advance(g, s, () => System.Diagnostics.Process.GetProcessById(helper).Kill());
+        Assert.Empty(Helpers(g));
+        Assert.True(g.Cpu.HelperTime.Run > told);
+
+        static long RunTime(int process) => long.Parse(File.ReadAllText($"/proc/{process}/schedstat").Split(' ')[0], CultureInfo.InvariantCulture);
+    }
 }

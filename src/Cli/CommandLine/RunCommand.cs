@@ -175,7 +175,7 @@ internal sealed class RunCommand : Command
         string engine = parsed.GetValue(_engine) ?? "auto";
         if (parsed.GetValue(_stopped) && parsed.GetValue(_gdb) is null) throw new UsageException("--stopped goes with --gdb: nobody else lets the guest run");
         if (parsed.GetValue(_checkInterval) is not null && engine != "check") throw new UsageException("--check-interval is for --engine check");
-        DirectUse direct = ChooseDirect(parsed.GetValue(_direct) ?? DirectChoice.Auto, engine, parsed.GetValue(_cpuCap) is not null);
+        DirectUse direct = ChooseDirect(parsed.GetValue(_direct) ?? DirectChoice.Auto, engine);
         if (command is { Count: 0 }) throw new UsageException("a command is missing behind --");
         if (command is not null && kernel is not null)
             throw new UsageException("a command behind -- needs a guest that can run it; with --kernel, use --append");
@@ -273,12 +273,11 @@ internal sealed class RunCommand : Command
     };
 
     /// <summary>Whether it is wanted and works; where it was asked for by name and cannot be had, a message says why.</summary>
-    private static DirectUse ChooseDirect(DirectChoice choice, string engine, bool isCapped)
+    private static DirectUse ChooseDirect(DirectChoice choice, string engine)
     {
         if (choice == DirectChoice.Off) return DirectUse.None;
-        if (choice == DirectChoice.Auto) return isCapped ? DirectUse.None : DirectUse.WherePays;
+        if (choice == DirectChoice.Auto) return DirectUse.WherePays;
         if (engine is not ("auto" or "bt")) throw new UsageException($"--direct on is for --engine bt, not for {engine}");
-        if (isCapped) throw new UsageException("--direct on does not go with --cpu-cap, which counts the time of virtual processors alone");
         return TranslatorEngine.WhyNotDirect() is { } reason ? throw new UsageException($"--direct on does not work here: {reason}") : DirectUse.WherePays;
     }
 

@@ -32,7 +32,7 @@ internal sealed class CpuThrottle : IDisposable
     {
         long used = 0;
         foreach (CpuThread cpu in _cpus())
-            if (cpu.HostThread != 0) used += HostScheduling.ProcessorTime(cpu.HostThread);
+            if (cpu.HostThread != 0) used += HostScheduling.ProcessorTime(cpu.HostThread) + cpu.Cpu.HelperTime.Run;
         return used;
     }
 

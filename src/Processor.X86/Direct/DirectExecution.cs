@@ -51,6 +51,9 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
     /// <summary>What was done, for statistics. Any thread, approximately.</summary>
     public DirectCounters Counters { get; } = new();
 
+    /// <summary>What the host's scheduler gave the helpers.</summary>
+    public HelperTime Time { get; } = new();
+
     private Action? _wish;
 
     /// <summary>What is to happen when programs are worth running directly and cannot, since the memory is not shared; once. Before the vCPU runs.</summary>
@@ -266,6 +269,7 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
         if (space.Count > MostPages) space.Clear();
         space.Used = ++_turn;
         _current = space;
+        Time.Select(space.Helper);
         return true;
     }
 
@@ -296,14 +300,24 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
     private void MeasureEntry(DirectHelper helper)
     {
         const int times = 9;
-        Span<long> taken = stackalloc long[times];
+        Span<long> taken = stackalloc long[times], waited = stackalloc long[times];
+        using ThreadAccounting? own = ThreadAccounting.OfCurrentThread();
         for (int n = 0; n < times; n++)
         {
+            long before = Waited();
             if (!helper.TryEnterForNothing(out long inside)) return;
-            taken[n] = inside;
+            (taken[n], waited[n]) = (inside, Waited() - before);
         }
         taken.Sort();
+        waited.Sort();
         _policy.SwitchCost = taken[times / 2];
+        if (Time.HandOver == 0)
+        {
+            Time.Select(null);
+            Time.HandOver = waited[times / 2];
+        }
+
+        long Waited() => (own?.Read().Wait ?? 0) + (helper.Accounting?.Read().Wait ?? 0);
     }
 
     /// <summary>Runs guest code in the helper; the state is what it left.</summary>
@@ -351,6 +365,7 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
 
     private void Discard(ShadowSpace space)
     {
+        Time.Select(null);
         _spaces.Remove(space);
         if (_current == space) _current = null;
         space.Dispose();
@@ -451,6 +466,7 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
 
     private void DropHelpers()
     {
+        Time.Select(null);
         foreach (ShadowSpace space in _spaces) space.Dispose();
         _spaces.Clear();
         _current = null;

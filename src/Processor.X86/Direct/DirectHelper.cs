@@ -35,6 +35,7 @@ internal sealed unsafe class DirectHelper : IDisposable
         try
         {
             Confine();
+            Accounting = ThreadAccounting.Of(_process.Id);
         }
         catch (Win32Exception)
         {
@@ -45,6 +46,12 @@ internal sealed unsafe class DirectHelper : IDisposable
 
     /// <summary>The process; for running guest code.</summary>
     public TracedProcess Process => _process;
+
+    /// <summary>Its accounts with the host's scheduler; null: the host keeps none.</summary>
+    public ThreadAccounting? Accounting { get; }
+
+    /// <summary>For <see cref="HelperTime"/>: what it has counted of this one when it left it.</summary>
+    public (long Run, long Wait) Counted { get; set; }
 
     /// <summary>CPUID raises a fault there, so that pages that have it may be executed.</summary>
     public bool CpuidFaults { get; private set; }
@@ -276,6 +283,7 @@ internal sealed unsafe class DirectHelper : IDisposable
 
     public void Dispose()
     {
+        Accounting?.Dispose();
         _process?.Dispose();
         _image.Dispose();
     }
