@@ -1,5 +1,6 @@
 // The only program of a guest that measures time: init of a Linux guest, told by the kernel's command line what to do.
 //   latency SECONDS   how late a thread wakes up that sleeps until absolute times 1 ms apart, in microseconds
+//   busy-latency S    the same while a program computes
 //   clocks SECONDS    readings of all the machine's clocks, one line a second
 //   steal SECONDS     computes without a pause, and prints what /proc/stat says before and after
 //   idle SECONDS      sleeps
@@ -152,6 +153,11 @@ int main(int argc, char **argv)
     int64_t seconds = argc > 2 ? atol(argv[2]) : 10;
     printf("\n@ start %s %ld\n", mode, (long)seconds);
     fflush(stdout);
+    if (!strcmp(mode, "busy-latency")) {
+        if (!fork()) for (;;) __asm__ volatile("");
+        sleep_until(now() + 1000000000); // it computes for a while first
+        latency(seconds);
+    }
     if (!strcmp(mode, "latency")) latency(seconds);
     else if (!strcmp(mode, "clocks")) clocks(seconds);
     else if (!strcmp(mode, "steal")) steal(seconds);
