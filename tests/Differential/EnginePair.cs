@@ -18,12 +18,13 @@ internal sealed unsafe class EnginePair : IDisposable
 {
     private sealed class World : IDisposable
     {
-        public readonly GuestMemory Memory = new(G.MemorySize);
+        public readonly GuestMemory Memory;
         public readonly IX86Cpu Cpu;
         private readonly IX86Vm _vm;
 
-        public World(IX86Engine engine, CpuModel model, VirtualClock clock)
+        public World(IX86Engine engine, CpuModel model, VirtualClock clock, ulong size)
         {
+            Memory = new GuestMemory(size);
             _vm = engine.CreateVm(Memory, model, clock);
             Cpu = _vm.CreateCpu(0);
         }
@@ -69,8 +70,10 @@ internal sealed unsafe class EnginePair : IDisposable
     {
         _synchronous = synchronous;
         _clock.Stop(); // both read the same time
-        _subject = new World(subject, model, _clock);
-        _reference = new World(reference, model, _clock);
+        // What a large page shows beyond would be posted writes as well (see Image).
+        ulong size = synchronous ? G.LargeAlias : G.MemorySize;
+        _subject = new World(subject, model, _clock, size);
+        _reference = new World(reference, model, _clock, size);
         _subject.Cpu.ReadState(_state);
         _msrs = new Dictionary<uint, ulong>(_state.Msrs);
         _watchdog = new Timer(_ => Watch(), null, WatchdogMilliseconds, WatchdogMilliseconds);
@@ -298,9 +301,9 @@ internal sealed unsafe class EnginePair : IDisposable
 
     private string? CompareMemory(GuestProgram program, X86Exit exit, ulong start)
     {
-        if (new ReadOnlySpan<byte>(_subject.Memory.Backing.Pointer,
-            (int)G.MemorySize).SequenceEqual(new ReadOnlySpan<byte>(_reference.Memory.Backing.Pointer, (int)G.MemorySize))) return null;
-        return Report(program, exit, MemoryComparer.Differences(_subject.Memory, _reference.Memory, [(0, G.MemorySize)]), start);
+        ulong size = _subject.Memory.Size;
+        if (new ReadOnlySpan<byte>(_subject.Memory.Backing.Pointer, (int)size).SequenceEqual(new(_reference.Memory.Backing.Pointer, (int)size))) return null;
+        return Report(program, exit, MemoryComparer.Differences(_subject.Memory, _reference.Memory, [(0, size)]), start);
     }
 
     private string Report(GuestProgram program, X86Exit exit, IReadOnlyList<string> differences, ulong start) =>
