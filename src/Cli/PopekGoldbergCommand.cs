@@ -15,7 +15,7 @@ internal static class PopekGoldbergCommand
     /// <exception cref="CannotWriteException">The result cannot be written.</exception>
     public static int Run(LabOptions options, IReadOnlyList<IX86Engine> known, TextWriter output)
     {
-        IX86Engine[] engines = Select(options.Engines, known);
+        IX86Engine[] engines = LabEngines.Select(options.Engines, known);
         CpuModel model;
         try
         {
@@ -46,23 +46,4 @@ internal static class PopekGoldbergCommand
 
     private static DirectSubject DirectSubject() => TranslatorEngine.WhyNotDirect() is { } reason ? new DirectSubject(null, reason)
         : new DirectSubject(new TranslatorEngine(threshold: 1) { Direct = DirectUse.Always }, null);
-
-    private static IX86Engine[] Select(IReadOnlyList<string> names, IReadOnlyList<IX86Engine> known)
-    {
-        if (names.Count == 0)
-        {
-            IX86Engine[] available = [.. known.Where(e => e.Probe().Available)];
-            return available.Length > 0 ? available : throw new CannotStartException("no engine can run here; 'bunraku engines' says why");
-        }
-        var engines = new List<IX86Engine>();
-        foreach (string name in names.Distinct(StringComparer.OrdinalIgnoreCase))
-        {
-            IX86Engine engine = known.FirstOrDefault(e => e.Name.Equals(name, StringComparison.OrdinalIgnoreCase))
-                ?? throw new UsageException("--engine: " + Nearest.Message("engine", name, [.. known.Select(e => e.Name)]));
-            EngineProbe probe = engine.Probe();
-            if (!probe.Available) throw new CannotStartException($"engine '{engine.Name}' cannot run here: {probe.Detail}");
-            engines.Add(engine);
-        }
-        return [.. engines];
-    }
 }

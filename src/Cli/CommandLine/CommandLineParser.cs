@@ -22,6 +22,8 @@ internal abstract record Request
 
     internal sealed record Shadow(ShadowOptions Options) : Request;
 
+    internal sealed record Nested(NestedOptions Options) : Request;
+
     /// <summary>The help of one command.</summary>
     /// <param name="Path">Its name behind the program's; empty for the program.</param>
     internal sealed record Help(Command Command, string Path) : Request;
@@ -95,8 +97,9 @@ internal static class CommandLineParser
         if (asked == engines) return new Request.Engines();
         if (image.Subcommands.Contains(asked)) return new Request.Image(image.Read(parsed));
         if (asked == lab.Shadow) return new Request.Shadow(lab.ReadShadow(parsed));
-        return lab.AsksForCpus(parsed) ? new Request.CpuModels() : lab.AsksForEngines(parsed) ? new Request.Engines()
-            : new Request.PopekGoldberg(lab.Read(parsed));
+        if (lab.AsksForEngines(parsed)) return new Request.Engines();
+        if (asked == lab.Nested) return new Request.Nested(lab.ReadNested(parsed));
+        return lab.AsksForCpus(parsed) ? new Request.CpuModels() : new Request.PopekGoldberg(lab.Read(parsed));
     }
 
     /// <summary>The same for 'run', without the other commands and their options, which take longer to be made than this one to be parsed.</summary>

@@ -13,6 +13,12 @@ internal sealed record LabOptions(string? Json, IReadOnlyList<string> Engines, s
 /// <param name="Picture">File for the result as SVG, or null.</param>
 internal sealed record ShadowOptions(string? Json, string? Picture);
 
+/// <summary>What <c>bunraku lab nested</c> is asked for.</summary>
+/// <param name="Json">File for the result as JSON, or null.</param>
+/// <param name="Picture">File for the result as SVG, or null.</param>
+/// <param name="Engines">Engines to run on; empty: every one that can.</param>
+internal sealed record NestedOptions(string? Json, string? Picture, IReadOnlyList<string> Engines);
+
 /// <summary><c>bunraku lab</c>: experiments.</summary>
 internal sealed class LabCommand : Command
 {
@@ -40,7 +46,14 @@ internal sealed class LabCommand : Command
         Subcommands.Add(PopekGoldberg);
         Shadow = new Command("shadow", "Show a program's page table and the shadow of it that direct execution makes, step by step") { _json, _picture };
         Subcommands.Add(Shadow);
+        Nested = new Command("nested", "Show what one exit of a guest becomes when hypervisors run inside each other, and what it costs")
+        {
+            _json, _picture, _engines
+        };
+        Subcommands.Add(Nested);
     }
+
+    public Command Nested { get; }
 
     public Command Shadow { get; }
 
@@ -53,6 +66,8 @@ internal sealed class LabCommand : Command
     public bool AsksForEngines(ParseResult parsed) => parsed.GetValue(_engines) is [RunCommand.HelpWord];
 
     public LabOptions Read(ParseResult parsed) => new(parsed.GetValue(_json), parsed.GetValue(_engines) ?? [], parsed.GetValue(_cpu));
+
+    public NestedOptions ReadNested(ParseResult parsed) => new(parsed.GetValue(_json), parsed.GetValue(_picture), parsed.GetValue(_engines) ?? []);
 
     public ShadowOptions ReadShadow(ParseResult parsed) => new(parsed.GetValue(_json), parsed.GetValue(_picture));
 }

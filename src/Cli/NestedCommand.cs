@@ -1,0 +1,33 @@
+using Bunraku.Cli.CommandLine;
+using Bunraku.Lab.Nested;
+
+namespace Bunraku.Cli;
+
+/// <summary><c>bunraku lab nested</c>.</summary>
+internal static class NestedCommand
+{
+    /// <exception cref="UsageException">An unknown engine.</exception>
+    /// <exception cref="CannotStartException">No engine can run the experiment here, or a file cannot be made.</exception>
+    /// <exception cref="CannotWriteException">The result cannot be written.</exception>
+    public static int Run(NestedOptions options, IReadOnlyList<IX86Engine> known, TextWriter output, bool measure = true)
+    {
+        IX86Engine[] engines = LabEngines.Select(options.Engines, known);
+        using ReportFile? json = options.Json is { } path ? new ReportFile(path, "--json") : null;
+        using ReportFile? picture = options.Picture is { } drawn ? new ReportFile(drawn, "--picture") : null;
+        NestedReport report;
+        using var progress = ProgressLine.OnTerminal();
+        try
+        {
+            report = NestedExperiment.Run(engines, measure, progress is null ? null : progress.Show);
+        }
+        catch (InvalidOperationException e)
+        {
+            throw new CannotStartException(e.Message, e);
+        }
+        progress?.Dispose();
+        NestedTables.Write(report, Consoles.For(output));
+        json?.Write(report.ToJson());
+        picture?.Write(NestedPicture.Draw(report));
+        return ExitStatus.Success;
+    }
+}
