@@ -182,4 +182,27 @@ public sealed class VendorBehaviorTests
             Assert.Equal((target + 1ul, Layout.StackTop - 16ul + (ulong)(narrow ? amd : intel)), (o.State.Rip, o.State.Gpr[4]));
         }
     }
+
+    /// <summary>Intel SDM vol. 3A, "Determining the Signature": zero is written, CPUID executed, and the signature is in bits 63:32. Xen does it when it boots.</summary>
+    [Theory]
+    [Engines(Amd, false), Engines(Intel, true)]
+    public void The_revision_of_microcode_is_read_as_each_vendor_says(string engine, string model, bool isAbove)
+    {
+        using var g = new Guest(Mode.Long, model: model);
+        g.Code(a =>
+        {
+            a.mov(ecx, 0x8B);
+            a.xor(eax, eax);
+            a.xor(edx, edx);
+            if (isAbove) a.wrmsr();
+            a.mov(eax, 1);
+            a.cpuid();
+            a.mov(ecx, 0x8B);
+            a.rdmsr();
+            a.hlt();
+        });
+        Outcome o = g.Run(engine).Done();
+        Assert.True(o.State.Gpr[isAbove ? 2 : 0] != 0, "no revision");
+        if (isAbove) Assert.Equal(0ul, o.State.Gpr[0]);
+    }
 }

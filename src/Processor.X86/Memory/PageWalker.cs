@@ -283,21 +283,29 @@ internal sealed unsafe class PageWalker(Processor p)
     /// <param name="address">Guest-physical, a multiple of the entry's size.</param>
     private bool TryRead<T>(ulong address, out TableEntry<T> entry) where T : unmanaged, IBinaryInteger<T>
     {
-        if (p.GuestMode.SecondStage is { } stage && !TryTranslateTable(stage, ref address))
+        ulong guestAddress = address;
+        bool mayWrite = true;
+        if (p.GuestMode.SecondStage is { } stage && !TryTranslateTable(stage, ref address, PageRights.Read, out mayWrite))
         {
             entry = default;
             return false;
         }
-        if (p.PagingStructures.TryRead(address, out entry)) return true;
+        if (p.PagingStructures.TryRead(address, out entry))
+        {
+            if (!mayWrite) entry = entry with { ReadOnlyAddress = guestAddress };
+            return true;
+        }
         _void = false;
         _tableRefusal = p.PagingStructures.Refusal;
         return false;
     }
 
     /// <summary>From the address of a paging-structure entry to where it is in the memory of the machine.</summary>
-    private bool TryTranslateTable(SecondStage stage, ref ulong address)
+    /// <param name="mayWrite">Its flags may be set, too.</param>
+    private bool TryTranslateTable(SecondStage stage, ref ulong address, PageRights wanted, out bool mayWrite)
     {
-        SecondStageResult found = stage.Translate(address, new SecondStageAccess(PageRights.Read, IsTableAccess: true, IsUser: false));
+        SecondStageResult found = stage.Translate(address, new SecondStageAccess(wanted, IsTableAccess: true, IsUser: false));
+        mayWrite = (found.Rights & PageRights.Write) != 0;
         if (found.Outcome == SecondStageOutcome.Mapped && found.Page != p.GuestMode.ApicPage)
         {
             address = found.Page | address & 0xFFF;
@@ -306,13 +314,16 @@ internal sealed unsafe class PageWalker(Processor p)
         SecondStageFault fault = found.Outcome == SecondStageOutcome.Mapped ? new SecondStageFault(VirtualApicAccess.Refused) : found.Fault;
         _void = found.Outcome == SecondStageOutcome.Void;
         _tableRefusal = found.Outcome == SecondStageOutcome.Refused ? p.PagingStructures.Refusal
-            : new Refusal(address, PageRights.Read, IsTableAccess: true, fault);
+            : new Refusal(address, wanted, IsTableAccess: true, fault);
         return false;
     }
 
     /// <summary>Sets accessed and dirty flags if they are not set yet; null: done, else how the walk ends.</summary>
     private WalkResult? TrySetFlags<T>(in TableEntry<T> entry, T flags) where T : unmanaged, IBinaryInteger<T>
     {
+        // Without accessed and dirty flags of EPT a walk reads the guest's tables, and writes to them only here.
+        if (entry.ReadOnlyAddress is { } address && (entry.Value & flags) != flags && p.GuestMode.SecondStage is { } stage
+            && !TryTranslateTable(stage, ref address, PageRights.Write, out _)) return RefusedWalk;
         switch (p.PagingStructures.TrySetFlags(entry, flags))
         {
             case FlagUpdate.Void:

@@ -11,6 +11,10 @@ internal readonly unsafe struct TableEntry<T> where T : unmanaged
     /// <summary>The entry in the host; null outside RAM, where entries cannot be updated.</summary>
     public T* Slot { get; init; }
     public T Value { get; init; }
+    /// <summary>
+    /// Where the second stage of a hypervisor inside the guest lets it be read and not written: its address in front of that stage. Else null.
+    /// </summary>
+    public ulong? ReadOnlyAddress { get; init; }
 }
 
 /// <summary>What became of an attempt to set flags in a paging-structure entry.</summary>

@@ -58,6 +58,7 @@ internal sealed unsafe class MsrFile(Processor p)
         for (int n = 0; n < _msrs.Length; n++) _msrs[n] = MsrTable.Rows[n].Reset;
         TscOffset = 0; // the clock counts from power-on, for all vCPUs alike
         _tscAdjust = 0;
+        if (!p.Model.IsAmd) _msrs[MsrTable.Slots[MsrIndex.PatchLevel]] = MsrTable.IntelUpdateSignature;
         if (p.Model.Has(CpuFeature.Vmx)) _msrs[s_featureControl] = 0; // unlocked, for whoever boots the machine
         ApicDisabled = false;
         TscAux = 0;

@@ -57,7 +57,8 @@ internal static class MsrTable
         new(0x0000_0017, "PLATFORM_ID",       0,                     0,            MsrWrite.ReadOnly,    null, MsrVendor.Intel),
         new(0x0000_003A, "FEATURE_CONTROL",   1,                     0,            MsrWrite.ReadOnly,    null, MsrVendor.Intel),
         new(0x0000_003B, "TSC_ADJUST",        0,                     All,          MsrWrite.Checked,     CpuFeature.TscAdjust),
-        new(0x0000_008B, "PATCH_LEVEL",       0x0A00_11D5,           0,            MsrWrite.Masked,      null, MsrVendor.Amd),
+        // Intel's processors: software writes zero and executes CPUID, after which the revision is in bits 63:32.
+        new(MsrIndex.PatchLevel, "PATCH_LEVEL, BIOS_SIGN_ID", AmdPatchLevel, 0,    MsrWrite.Masked),
         new(0x0000_00FE, "MTRRcap",           0x500 | VariableMtrrs, 0,            MsrWrite.ReadOnly,    CpuFeature.Mtrr),
         new(0x0000_010A, "ARCH_CAPABILITIES", ArchCapabilities,      0,            MsrWrite.ReadOnly,    CpuFeature.ArchCapabilities),
         new(0x0000_0174, "SYSENTER_CS",       0,                     Dword,        MsrWrite.Masked,      CpuFeature.Sep),
@@ -117,6 +118,9 @@ internal static class MsrTable
     /// nothing here is executed speculatively.
     /// </summary>
     private const ulong ArchCapabilities = 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 13 | 1 << 14 | 1 << 15 | 1 << 20 | 1 << 24 | 1 << 26 | 1 << 27;
+
+    /// <summary>Revisions of the microcode. AMD's tells of processors whose microcode has the known mends; Intel's is what hypervisors show.</summary>
+    public const ulong AmdPatchLevel = 0x0A00_11D5, IntelUpdateSignature = 1ul << 32;
 
     /// <summary>LBR and BTF.</summary>
     public const ulong DebugCtlBits = 3;

@@ -338,6 +338,30 @@ public sealed class VmxTests
         Assert.Equal((v.G.State.Cr3, (ulong)VmxGuest.GuestCode), (r[VmField.GuestPhysical] & ~0xFFFul, r[VmField.Linear]));
     }
 
+    /// <summary>Without accessed and dirty flags of EPT. Intel SDM vol. 3C, "Exit Qualification for EPT Violations".</summary>
+    [Theory]
+    [Engines(0ul, false, true), Engines(Pte.A, false, false), Engines(Pte.A, true, true), Engines(Pte.A | Pte.D, true, false)]
+    public void Flags_of_a_paging_structure_that_EPT_lets_only_be_read_are_not_set(string engine, ulong flags, bool writes, bool violates)
+    {
+        const ulong linear = 0x8000_0000;
+        using var v = new VmxGuest();
+        v.WithEpt();
+        uint entry = v.G.Tables.EntryAddress(linear);
+        v.G.Write(entry, Layout.Spare | Pte.P | Pte.W | flags);
+        v.G.Write(VmxGuest.EptEntry(entry), entry & ~0xFFFul | 1 | 6 << 3);
+        v.Guest(a =>
+        {
+            a.mov(rbx, linear);
+            if (writes) a.mov(__dword_ptr[rbx], eax);
+            else a.mov(eax, __dword_ptr[rbx]);
+            a.cpuid();
+        });
+        VmxExitResult r = v.Run(engine);
+        if (violates) Assert.Equal((entry, linear), (r.Is(48, 3 | 1 << 3 | 1 << 7)[VmField.GuestPhysical], r[VmField.Linear]));
+        else r.Is(10);
+        Assert.Equal(flags, v.G.Read<ulong>(entry) & (Pte.A | Pte.D));
+    }
+
     [Theory]
     [Engines(2ul | 6 << 3), Engines(6ul | 6 << 3), Engines(7ul | 2 << 3), Engines(7ul | 6 << 3 | 1ul << 51)]
     public void EPT_misconfigurations(string engine, ulong entry)

@@ -30,8 +30,8 @@ internal sealed unsafe class ExtendedPageTables(Processor p, Vmx vmx) : SecondSt
         bool flags = (Pointer & PointerAccessedDirty) != 0;
         ulong execute = _modeBased && access.IsUserAddress ? UserExecuteAccess : ExecuteAccess;
         ulong wanted = (access.Wanted & PageRights.Execute) != 0 ? execute : (access.Wanted & PageRights.Write) != 0 ? WriteAccess : ReadAccess;
-        // With accessed and dirty flags the processor's accesses to paging structures count as writes.
-        if (access.IsTableAccess && flags) wanted = ReadAccess | WriteAccess;
+        // With accessed and dirty flags the processor's accesses to paging structures count as writes; without, it reads and writes where it sets a flag.
+        if (access.IsTableAccess && (flags || access.Wanted == PageRights.Write)) wanted = ReadAccess | WriteAccess;
         if (guestPhysical >> 48 != 0) return Violation(wanted, 0, SuppressException);
         ulong rights = _present, table = Pointer & PagingBits.AddressMask;
         TableEntry<ulong>* path = stackalloc TableEntry<ulong>[4];
