@@ -38,6 +38,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
     private readonly Action<string>? _toldKept;
     private readonly string? _saveTo;
     private readonly bool _separateErrors; // of a command
+    private readonly bool _measures; // the result has statistics
     private readonly string? _keepAt; // where the guest is kept when it has booted; null: it is not
     private readonly ExitLog _log;
     /// <summary>Guards how the run ends; nothing waits with it held.</summary>
@@ -78,7 +79,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         if (builder.Memory > HostProcess.TotalMemory)
             throw new CannotStartException($"{Option(nameof(VmOptions.Memory))} {ByteSize.Format(builder.Memory)}: this host has only "
                 + $"{ByteSize.Format(HostProcess.TotalMemory)}");
-        (_toldKept, _saveTo) = (builder.Kept, builder.SaveTo);
+        (_toldKept, _saveTo, _measures) = (builder.Kept, builder.SaveTo, builder.Measures);
         _separateErrors = builder.Console is not null || builder.Errors is not null;
         GuestFiles? files = saved is null && KeptGuests.Fit(builder) ? Guarded(() => GuestFiles.Find(builder, _words, builder.Progress, cancel)) : null;
         if (files is { HavePorts: true } && builder.Parts.Count == 0) _keepAt = KeptGuests.PathOf(builder, files, model, _engine);
@@ -326,7 +327,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
             result = new VmResult(cause, end, _signal, _machine.CommandStatus, _options.Command is not null)
             {
                 StreamDamage = _machine.StreamDamage,
-                Statistics = Statistics
+                Statistics = _measures ? Statistics : null,
             };
         }
         _debugger?.GuestEnded(result.ExitStatus);
