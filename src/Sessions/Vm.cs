@@ -67,7 +67,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         _words = builder.Words;
         builder.Check(_words);
         using SnapshotFile? saved = builder.RestoreFrom is { } path ? OpenSaved(path) : null;
-        if (saved is not null) (builder = Fit(builder, saved)).Check(_words);
+        if (saved is not null) (builder = WithItsDisk(Fit(builder, saved), saved)).Check(_words);
         Commands = new MonitorCommands(builder.Commands.All);
         _engine = ChooseEngine(builder.Engine, builder.Debugger is null ? builder.Engines : DebugServer.Preferred(builder.Engines), _words);
         if (builder.Debugger is not null && _engine.WhyNoDebugger is { } reason) throw Wrong(nameof(VmOptions.Debugger), $": {reason}");
@@ -81,10 +81,10 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
                 + $"{ByteSize.Format(HostProcess.TotalMemory)}");
         (_toldKept, _saveTo, _measures) = (builder.Kept, builder.SaveTo, builder.Measures);
         _separateErrors = builder.Console is not null || builder.Errors is not null;
-        GuestFiles? files = saved is null && KeptGuests.Fit(builder) ? Guarded(() => GuestFiles.Find(builder, _words, builder.Progress, cancel)) : null;
+        GuestFiles? files = saved is null && KeptGuests.Fit(builder) ? Guarded(() => GuestFiles.Of(builder, _words, builder.Progress, cancel)) : null;
         if (files is { HavePorts: true } && builder.Parts.Count == 0) _keepAt = KeptGuests.PathOf(builder, files, model, _engine);
         using SnapshotFile? kept = _keepAt is null ? null : KeptGuests.Open(_keepAt);
-        if (kept is not null) builder = builder with { TscFrequency = kept.Manifest.Waits!.TscFrequency };
+        if (kept is not null) builder = GoingOn(builder, kept.Manifest.Waits!);
         SnapshotFile? snapshot = saved ?? kept;
         _options = builder;
         GuestImage image = _image = builder.Incoming is { } incoming
@@ -157,6 +157,26 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
             throw;
         }
         _created = SinceBeginning();
+    }
+
+    /// <summary>What a guest goes on with that was kept.</summary>
+    private VmBuilder GoingOn(VmBuilder builder, WaitingGuest waits)
+    {
+        builder = builder with { TscFrequency = waits.TscFrequency };
+        if (builder.Disks.Count == 0) return builder;
+        string disk = KeptGuests.DiskOf(_keepAt!, waits.Token);
+        if (!File.Exists(disk)) throw new KeptGuestException(_keepAt!, new CannotStartException($"its disk {disk} is not there"));
+        return builder with { Disks = [builder.Disks[0] with { Begun = disk }] };
+    }
+
+    /// <summary>A disk whose contents are in no file that it names goes with a guest that was kept alone, and lies beside it.</summary>
+    private static VmBuilder WithItsDisk(VmBuilder builder, SnapshotFile saved)
+    {
+        if (!builder.Disks.Any(d => d.Throwaway)) return builder;
+        string? disk = saved.Manifest.Waits is { } waits ? KeptGuests.DiskOf(saved.Path, waits.Token) : null;
+        if (disk is null || builder.Disks.Count != 1 || !File.Exists(disk))
+            throw new CannotStartException($"snapshot {saved.Path}: what its guest wrote to its disk is not beside it" + (disk is null ? "" : $", in {disk}"));
+        return builder with { Disks = [builder.Disks[0] with { Begun = disk }] };
     }
 
     private void CloseBackends()

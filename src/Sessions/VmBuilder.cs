@@ -115,10 +115,9 @@ public sealed record VmBuilder : VmOptions
     public Vm Build(CancellationToken cancel = default)
     {
         VmBuilder builder = DebianGuest.Expand(this, cancel);
-        if (!ReferenceEquals(builder, this)) return new Vm(builder, cancel);
         try
         {
-            return new Vm(this, cancel);
+            return new Vm(builder, cancel);
         }
         catch (KeptGuestException e)
         {
@@ -129,9 +128,9 @@ public sealed record VmBuilder : VmOptions
             }
             catch (Exception denied) when (denied is IOException or UnauthorizedAccessException)
             {
-                return new Vm(this with { KeepBooted = false }, cancel);
+                return new Vm(builder with { KeepBooted = false }, cancel);
             }
-            return new Vm(this, cancel);
+            return new Vm(builder, cancel);
         }
     }
 

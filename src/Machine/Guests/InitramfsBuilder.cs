@@ -1,3 +1,5 @@
+using System.Globalization;
+using System.Security.Cryptography;
 using System.Text;
 
 namespace Bunraku.Machine;
@@ -67,7 +69,13 @@ internal static class InitramfsBuilder
 
     /// <summary>The same below another system's root, whose drivers are not loaded yet, with nothing but busybox.</summary>
     public static string MountSharesIn(string root, LinuxGuestOptions options) => options.Shares.Count == 0 ? ""
-        : $"busybox chroot {root} /sbin/modprobe virtiofs\n" + MountShares(options, root, "busybox ");
+        : LoadShareDriver(root) + MountShares(options, root, "busybox ");
+
+    /// <summary>For who mounts them later: <see cref="MountSharesLate"/>.</summary>
+    public static string LoadShareDriver(string root) => $"busybox chroot {root} /sbin/modprobe virtiofs\n";
+
+    /// <summary>Mounts the shared folders where their driver is there.</summary>
+    public static string MountSharesLate(LinuxGuestOptions options) => MountShares(options, "", "busybox ");
 
     private static string MountShares(LinuxGuestOptions options, string root, string tool) => string.Concat(options.Shares.Select(s => $$"""
         {{tool}}mkdir -p {{Quote(root + s.At)}} && {{tool}}mount -t virtiofs -o {{(s.IsReadOnly ? "ro" : "rw")}} {{Quote(s.Tag)}} {{Quote(root + s.At)}} ||
@@ -98,8 +106,12 @@ internal static class InitramfsBuilder
     {
         var script = new StringBuilder();
         // A program of the guest's user must not see what is for this script alone: no export.
-        script.Append("mode=").Append(options.Terminal ? "terminal" : options.SeparateErrors ? "separate" : "joined").Append('\n');
-        if (options.Terminal) script.Append("size=").Append(Quote(Size(options))).Append('\n');
+        script.Append(Streams(options));
+        for (int n = 0; n < options.Networks.Count; n++)
+        {
+            if (isCopy && !options.HasOwnAddress[n]) script.Append($"ip link set eth{n} address {NewAddress()}\n");
+            script.Append(Network(options.Networks[n], n));
+        }
         script.Append(MountShares(options));
         if (LeaveCommands(options) is { Length: > 0 } leave) script.Append("echo ").Append(Quote(leave)).Append(" >").Append(LeavePath).Append('\n');
         if (isCopy) script.Append("read -r copied <&7\n");
@@ -112,6 +124,13 @@ internal static class InitramfsBuilder
         script.Append("\n}\n");
         return Encoding.UTF8.GetBytes(script.ToString());
     }
+
+    /// <summary>How the command is wired, for the script that waits for it.</summary>
+    public static string Streams(LinuxGuestOptions options) => options.Terminal ? $"mode=terminal\nsize={Quote(Size(options))}\n"
+        : options.SeparateErrors ? "mode=separate\n" : "mode=joined\n";
+
+    /// <summary>An address for a network card, of those that QEMU's cards have.</summary>
+    public static string NewAddress() => $"52:54:00:{string.Join(':', RandomNumberGenerator.GetBytes(3).Select(b => b.ToString("x2", CultureInfo.InvariantCulture)))}";
 
     /// <summary>Words for stty: the terminal's size, where it is known.</summary>
     public static string Size(LinuxGuestOptions options) => options is { Columns: > 0, Rows: > 0 } ? $" cols {options.Columns} rows {options.Rows}" : "";
@@ -190,7 +209,7 @@ internal static class InitramfsBuilder
             hostname -F /etc/hostname
             ip link set lo up 2>/dev/null
             {{(options.Modules.Count > 0 ? $"for module in {ModuleFolder}/*; do insmod $module; done" : "")}}
-            {{string.Concat(options.Networks.Select(Network))}}
+            {{(options.Waits ? "" : string.Concat(options.Networks.Select(Network)))}}
             mkfifo /run/ended
             {{(options.Waits ? Report : Reader(options))}}
             # What poweroff, reboot and halt send without -f. Nobody could do anything with a halted machine, so it is switched off.
