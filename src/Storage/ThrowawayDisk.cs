@@ -46,13 +46,14 @@ public sealed class ThrowawayDisk : IBlockBackend
         }
     }
 
-    /// <summary>Writes what was written to the disk into a new file. While nobody writes to the disk.</summary>
+    /// <summary>Writes what was written to the disk into a new file, which only its user may read. While nobody writes to the disk.</summary>
     /// <param name="path">Of the file, which is not there yet.</param>
     /// <exception cref="IOException">It cannot be written.</exception>
     public void CopyTo(string path)
     {
         _disk.Flush();
         using HostImageFile copy = HostImageFile.Create(path, replace: false);
+        File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
         copy.Resize(_file.Length);
         byte[] piece = new byte[Piece];
         for (ulong at = 0, end = _file.Length; at < end;)

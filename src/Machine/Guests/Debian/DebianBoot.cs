@@ -268,6 +268,10 @@ internal static class DebianBoot
             busybox mount --bind boot_id /proc/sys/kernel/random/boot_id
 
             """);
+        for (int n = 0; n < options.Networks.Count; n++)
+        {
+            if (isCopy && !options.HasOwnAddress[n]) script.Append($"ip link set eth{n} address {InitramfsBuilder.NewAddress()}\n");
+        }
         return Utf8(script.ToString());
     }
 
