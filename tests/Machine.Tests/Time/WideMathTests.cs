@@ -23,7 +23,7 @@ public class WideMathTests
         }
 
         // Of any length, and often at an edge.
-        ulong Next() => ((ulong)random.NextInt64() << 1 | (ulong)random.Next(2)) >> random.Next(64) is var value && random.Next(4) > 0 ? value
+        ulong Next() => ((ulong)random.NextInt64() << 1 | (uint)random.Next(2)) >> random.Next(64) is var value && random.Next(4) > 0 ? value
             : random.Next(2) == 0 ? ulong.MaxValue >> random.Next(64) : 1ul << random.Next(64);
     }
 }
