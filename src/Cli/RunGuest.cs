@@ -69,6 +69,7 @@ internal static class RunGuest
                 MemoryBacking = options.MemoryBacking,
                 SaveTo = options.SaveTo,
                 Kept = kept,
+                Measures = options.Stats || options.StatsJson is not null,
                 Progress = text => Console.Error.WriteLine("bunraku: " + text),
                 Words = OptionWords.CommandLine,
             };

@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Text;
 using Bunraku.Platform;
 
@@ -15,15 +16,34 @@ internal static class StandardStreams
     /// </summary>
     public static void Guard(Action<CannotWriteException> errorLost)
     {
-        Console.SetOut(Writer(Console.OpenStandardOutput(), e => throw new CannotWriteException(Output, HostError.Reason(e), e)));
-        Console.SetError(Writer(Console.OpenStandardError(), e => errorLost(new CannotWriteException(Error, HostError.Reason(e), e))));
+        Console.SetOut(new LateWriter(Console.OpenStandardOutput, e => throw new CannotWriteException(Output, HostError.Reason(e), e)));
+        Console.SetError(new LateWriter(Console.OpenStandardError, e => errorLost(new CannotWriteException(Error, HostError.Reason(e), e))));
     }
 
     /// <summary>Standard output failed with this error number while the guest printed to it.</summary>
     public static CannotWriteException CannotWriteOutput(int errno) => new(Output, HostError.Reason(errno));
 
-    private static StreamWriter Writer(Stream stream, Action<Exception> failed) =>
-        new(new GuardedStream(stream, failed), s_utf8, bufferSize: 256) { AutoFlush = true };
+    /// <summary>Opened when there is something to write: most runs of a command print nothing of their own.</summary>
+    private sealed class LateWriter(Func<Stream> open, Action<Exception> failed) : TextWriter(CultureInfo.InvariantCulture)
+    {
+        private StreamWriter? _writer;
+
+        private StreamWriter Writer => _writer ??= new StreamWriter(new GuardedStream(open(), failed), s_utf8, bufferSize: 256) { AutoFlush = true };
+
+        public override Encoding Encoding => s_utf8;
+
+        public override void Write(char value) => Writer.Write(value);
+
+        public override void Write(char[] buffer, int index, int count) => Writer.Write(buffer, index, count);
+
+        public override void Write(ReadOnlySpan<char> buffer) => Writer.Write(buffer);
+
+        public override void Write(string? value) => Writer.Write(value);
+
+        public override void WriteLine(string? value) => Writer.WriteLine(value);
+
+        public override void Flush() => _writer?.Flush();
+    }
 
     private sealed class GuardedStream(Stream stream, Action<Exception> failed) : Stream
     {

@@ -64,8 +64,12 @@ internal static class KvmHost
     {
         long version = kvm.TryRequest(KvmRequest.GetApiVersion, 0);
         if (version != ApiVersion) return $"{Device} has API version {version}, {ApiVersion} is needed: it is not KVM, or from before Linux 2.6.22";
-        KvmCapability[] missing = [.. s_needed.Where(c => kvm.Check(c) == 0)];
-        return missing.Length == 0 ? null : $"KVM lacks {string.Join(", ", missing)}: Linux 5.10 or later is needed";
+        string missing = "";
+        foreach (KvmCapability needed in s_needed)
+        {
+            if (kvm.Check(needed) == 0) missing += (missing == "" ? "" : ", ") + needed;
+        }
+        return missing == "" ? null : $"KVM lacks {missing}: Linux 5.10 or later is needed";
     }
 
     /// <summary>Virtualization that the processor shows, as CPUID says.</summary>

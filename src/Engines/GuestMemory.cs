@@ -72,7 +72,11 @@ public sealed unsafe class GuestMemory : IDisposable
     {
         _regions = _home = [.. regions];
         Size = Check(_home);
-        MemoryRegion flat = _home.Where(IsFlat).DefaultIfEmpty().MaxBy(r => r.Length);
+        MemoryRegion flat = default;
+        foreach (MemoryRegion r in _home)
+        {
+            if (IsFlat(r) && r.Length > flat.Length) flat = r;
+        }
         (_flatStart, _flatLength) = (flat.Start, flat.Length);
         Backing = new RamBacking(Size, shared);
         Code = new CodePages(Size);
@@ -154,7 +158,18 @@ public sealed unsafe class GuestMemory : IDisposable
     public ulong Size { get; }
 
     /// <summary>Bytes of the regions of the beginning that were no ROM.</summary>
-    public ulong RamSize => _home.Where(r => !r.IsReadOnly).Aggregate(0ul, (sum, r) => sum + r.Length);
+    public ulong RamSize
+    {
+        get
+        {
+            ulong sum = 0;
+            foreach (MemoryRegion r in _home)
+            {
+                if (!r.IsReadOnly) sum += r.Length;
+            }
+            return sum;
+        }
+    }
 
     /// <summary>The memory of the host that stands behind all regions, one after the other.</summary>
     public RamBacking Backing { get; }

@@ -79,9 +79,9 @@ public sealed unsafe class VirtualClock : IStateful<ClockState>
         ArgumentOutOfRangeException.ThrowIfGreaterThan(CounterFrequency, HighestFrequency, nameof(frequency));
         // The widest factor that fits 64 bits. Rounded down, so that nothing is ever early.
         _toNanosecondsShift = 64;
-        UInt128 factor = ((UInt128)NanosecondsPerSecond << 64) / CounterFrequency;
-        for (; factor > ulong.MaxValue; factor >>= 1) _toNanosecondsShift--;
-        _toNanoseconds = (ulong)factor;
+        (ulong whole, ulong rest) = Math.DivRem((ulong)NanosecondsPerSecond, CounterFrequency);
+        _toNanoseconds = WideMath.Divide(rest, 0, CounterFrequency, out _);
+        for (; whole > 0; whole >>= 1, _toNanosecondsShift--) _toNanoseconds = whole << 63 | _toNanoseconds >> 1;
         _stretch = new Stretch(false, (ulong)Math.Round(CounterFrequency / hostFrequency * (1ul << CounterScale.Shift)), 0, 0);
         Start();
     }
@@ -145,7 +145,7 @@ public sealed unsafe class VirtualClock : IStateful<ClockState>
         ToNanoseconds(Scaled(stretch, now.Counter)) - _startedAt - (now.Nanoseconds - _started.Nanoseconds);
 
     /// <summary>Ticks of the counter in <paramref name="nanoseconds"/>, rounded down.</summary>
-    public ulong ToTicks(long nanoseconds) => (ulong)((UInt128)(ulong)nanoseconds * CounterFrequency / NanosecondsPerSecond);
+    public ulong ToTicks(long nanoseconds) => WideMath.MultiplyDivide((ulong)nanoseconds, CounterFrequency, NanosecondsPerSecond);
 
     /// <summary>Nanoseconds in <paramref name="ticks"/> of the counter, rounded down; saturates.</summary>
     public long ToNanoseconds(ulong ticks)

@@ -1,4 +1,6 @@
+using System.Buffers.Text;
 using System.Globalization;
+using Microsoft.Win32.SafeHandles;
 
 namespace Bunraku.Platform;
 
@@ -9,7 +11,7 @@ public static unsafe class HostProcess
     public static ulong TotalMemory { get; } = FindTotalMemory();
 
     /// <summary>Resident bytes of the whole process.</summary>
-    public static ulong ResidentBytes => StatusField("/proc/self/status", "VmRSS:");
+    public static ulong ResidentBytes => StatusField("/proc/self/status", "VmRSS:"u8);
 
     /// <summary>Bytes of <paramref name="memory"/> that have a host page behind them: what the guest (or who loaded it) touched.</summary>
     public static ulong TouchedBytes(RamBacking memory)
@@ -50,26 +52,40 @@ public static unsafe class HostProcess
 
     private static ulong FindTotalMemory()
     {
-        ulong total = StatusField("/proc/meminfo", "MemTotal:");
-        try
-        {
-            if (ulong.TryParse(File.ReadAllText("/sys/fs/cgroup/memory.max"), out ulong limit)) total = Math.Min(total, limit);
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            // No such cgroup: no such limit.
-        }
+        ulong total = StatusField("/proc/meminfo", "MemTotal:"u8);
+        // No such cgroup: no such limit.
+        if (Utf8Parser.TryParse(ReadSmall("/sys/fs/cgroup/memory.max"), out ulong limit, out _)) total = Math.Min(total, limit);
         return total;
     }
 
     /// <summary>A "Name:  123 kB" line of a /proc file, in bytes.</summary>
-    private static ulong StatusField(string file, string name)
+    private static ulong StatusField(string file, ReadOnlySpan<byte> name)
     {
-        foreach (string line in File.ReadLines(file))
+        ReadOnlySpan<byte> text = ReadSmall(file);
+        for (int end; text.Length > 0; text = end < 0 ? default : text[(end + 1)..])
         {
-            if (!line.StartsWith(name, StringComparison.Ordinal)) continue;
-            return ulong.Parse(line.AsSpan(name.Length).Trim().ToString().Split(' ')[0], CultureInfo.InvariantCulture) << 10;
+            end = text.IndexOf((byte)'\n');
+            ReadOnlySpan<byte> line = end < 0 ? text : text[..end];
+            if (line.StartsWith(name)) return Utf8Parser.TryParse(line[name.Length..].TrimStart(" \t"u8), out ulong value, out _) ? value << 10 : 0;
         }
         return 0;
     }
+
+    /// <summary>The beginning of a small file of the kernel's; empty: there is none, or it cannot be read. Without what an exception would cost.</summary>
+    private static ReadOnlySpan<byte> ReadSmall(string file)
+    {
+        if (!File.Exists(file)) return default;
+        try
+        {
+            using SafeFileHandle handle = File.OpenHandle(file);
+            byte[] text = new byte[SmallFile];
+            return text.AsSpan(0, RandomAccess.Read(handle, text, 0));
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return default;
+        }
+    }
+
+    private const int SmallFile = 8192;
 }

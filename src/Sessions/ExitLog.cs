@@ -10,7 +10,11 @@ internal sealed class ExitLog
     private readonly Ring[] _rings;
 
     /// <param name="cpus">Number of vCPUs.</param>
-    public ExitLog(int cpus) => _rings = [.. Enumerable.Range(0, cpus).Select(_ => new Ring())];
+    public ExitLog(int cpus)
+    {
+        _rings = new Ring[cpus];
+        for (int n = 0; n < cpus; n++) _rings[n] = new Ring();
+    }
 
     /// <summary>On the thread of the record's vCPU.</summary>
     public void Add(in ExitRecord record) => _rings[record.Cpu].Add(record);

@@ -60,6 +60,9 @@ internal sealed class GuestDisk : IBlockBackend
         image.Dispose();
     }
 
+    /// <summary>See <see cref="ThrowawayDisk.CopyTo"/>.</summary>
+    public void CopyTo(string path) => ((ThrowawayDisk)Image).CopyTo(path);
+
     private IBlockBackend Image => _image ?? throw new IOException($"disk {_path}: another machine has it");
 
     public ulong Length => Shape.Length;

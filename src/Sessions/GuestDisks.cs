@@ -31,6 +31,9 @@ public sealed record VmDisk(DiskOptions Image)
     /// <summary>What the guest writes is gone at the end: the image is only read.</summary>
     public bool Throwaway { get; init; }
 
+    /// <summary>What a throwaway disk has over its image at the beginning: a file from <see cref="ThrowawayDisk.CopyTo"/>; null: nothing.</summary>
+    internal string? Begun { get; init; }
+
     /// <summary>Bytes of a throwaway disk, at least those of its image; null: the same.</summary>
     [System.Text.Json.Serialization.JsonIgnore(Condition = System.Text.Json.Serialization.JsonIgnoreCondition.WhenWritingNull)]
     public ulong? Size { get; init; }
@@ -53,7 +56,7 @@ internal sealed class GuestDisks : IDisposable
         {
             foreach (VmDisk disk in options.Disks)
             {
-                GuestDisk backend = Make(disk.Image.Path, () => disk.Throwaway ? DiskImage.OpenThrowaway(disk.Image, disk.Size) : DiskImage.Open(disk.Image));
+                GuestDisk backend = Make(disk.Image.Path, () => Open(disk));
                 string id = $"disk{_disks.Count - 1}";
                 if (disk.Bus == DiskBus.Ahci) drives.Add(SataDrive.Disk(backend, disk.Serial.Length > 0 ? disk.Serial : id));
                 else parts.Add(new VirtioPart(new Block(id, backend, disk.Serial, Math.Min(options.Cpus, MostQueues))));
@@ -81,8 +84,23 @@ internal sealed class GuestDisks : IDisposable
         }
     }
 
+    private static IBlockBackend Open(VmDisk disk) =>
+        disk.Throwaway ? new ThrowawayDisk(disk.Image, disk.Size, disk.Begun) : DiskImage.Open(disk.Image);
+
     /// <summary>What the guest sees of the disks, and of the discs behind them.</summary>
-    public IReadOnlyList<DiskShape> Shapes => [.. _disks.Select(d => d.Disk.Shape)];
+    public IReadOnlyList<DiskShape> Shapes
+    {
+        get
+        {
+            var shapes = new DiskShape[_disks.Count];
+            for (int n = 0; n < shapes.Length; n++) shapes[n] = _disks[n].Disk.Shape;
+            return shapes;
+        }
+    }
+
+    /// <summary>Writes what was written to the first disk, a throwaway one, into a new file. While the machine is paused.</summary>
+    /// <exception cref="IOException">It cannot be written.</exception>
+    public void CopyFirst(string path) => _disks[0].Disk.CopyTo(path);
 
     /// <summary>Opens those that are closed. While the machine is paused.</summary>
     /// <exception cref="IOException">One cannot be had, or is another one.</exception>

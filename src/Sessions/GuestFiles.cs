@@ -7,6 +7,12 @@ namespace Bunraku.Sessions;
 /// <param name="HavePorts">A command can have ports of a virtio console.</param>
 internal sealed record GuestFiles(string Kernel, string Busybox, IReadOnlyList<string> Modules, bool HavePorts)
 {
+    /// <summary>Those of a guest that may be kept.</summary>
+    /// <inheritdoc cref="Find"/>
+    public static GuestFiles Of(VmOptions options, VmWords words, Action<string>? progress, CancellationToken cancel) =>
+        options.Debian is { } debian ? new(debian.Kernel, debian.Busybox, [debian.Initramfs, debian.Disk], HavePorts: true)
+            : Find(options, words, progress, cancel);
+
     /// <summary>Finds the files, or downloads them.</summary>
     /// <exception cref="BootException">They cannot be had.</exception>
     public static GuestFiles Find(VmOptions options, VmWords words, Action<string>? progress, CancellationToken cancel)

@@ -79,7 +79,7 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
             ?? throw new BootException($"the image of the guest '{DebianImages.Name}' is not in the cache any more");
         byte[] kernel = BootFile.Read(files.Kernel, "kernel", options.Memory), initramfs = BootFile.Read(files.Initramfs, "initramfs", options.Memory);
         byte[] busybox = BootFile.Read(files.Busybox, "busybox", options.Memory);
-        LinuxGuest guest = DebianImages.Guest(kernel, files.Kernel, initramfs, busybox, Describe(options, separateErrors),
+        LinuxGuest guest = DebianImages.Guest(kernel, files.Kernel, initramfs, busybox, Describe(options, separateErrors) with { StreamPorts = true, Waits = KeptGuests.Fit(options) },
             grows: options.DiskSize is not null, lasts: options.KeepDisk is not null);
         string append = options.Append is { Length: > 0 } more ? $"{guest.Append} {more}" : guest.Append;
         return new GuestImage(guest.Kernel, guest.KernelName, [new BootModule(guest.Initrd, "initramfs")], append, guest);
@@ -95,6 +95,7 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
         Term = options.Terminal?.Term,
         SeparateErrors = separateErrors,
         Networks = [.. options.Networks.Select(n => n is UserNetwork)],
+        HasOwnAddress = [.. options.Networks.Select(n => n.Mac is not null)],
         Shares = [.. options.Shares.Select((s, n) => new LinuxGuestShare(s.TagOf(n), s.Place, s.ReadOnly, !s.ReadOnly && s.Cache == FileCache.Always))],
     };
 

@@ -82,8 +82,9 @@ public sealed partial class Vm
             if (_keepAt is null) return;
             AwaitIdle();
             Directory.CreateDirectory(Path.GetDirectoryName(_keepAt)!);
-            long length = Save(_keepAt, live: false, lasting: false);
-            KeptGuests.Trim(_keepAt);
+            string disk = KeptGuests.DiskOf(_keepAt, _image.Linux!.Token);
+            long length = Save(_keepAt, live: false, lasting: false, disk: _options.Disks.Count > 0 ? disk : null);
+            KeptGuests.Trim(_keepAt, disk);
             _toldKept?.Invoke($"the booted guest is kept in {_keepAt} ({ByteSize.Format((ulong)length)}): the next run begins there");
         }
         catch (InvalidOperationException) when (Ended)
@@ -99,7 +100,8 @@ public sealed partial class Vm
         }
     }
 
-    private void HandOver(bool isCopy) => _machine.HandOver(LinuxGuest.Handover(GuestImage.Describe(_options, _separateErrors), isCopy));
+    private void HandOver(bool isCopy) => _machine.HandOver(LinuxGuest.Handover(
+        GuestImage.Describe(_options, _separateErrors), isCopy, isDebian: DebianGuest.Is(_options)));
 
     /// <summary>Waits for moments until all of the guest waits for the command: what is under way would be under way in each copy.</summary>
     private void AwaitIdle()
@@ -128,7 +130,8 @@ public sealed partial class Vm
     /// <inheritdoc cref="SaveAsync"/>
     /// <param name="lasting">The file survives a loss of power.</param>
     /// <param name="ends">The VM is ended where it was saved.</param>
-    internal long Save(string path, bool live, bool lasting, bool ends = false)
+    /// <param name="disk">Where what the guest has written to its throwaway disk is kept; null: it has none.</param>
+    internal long Save(string path, bool live, bool lasting, bool ends = false, string? disk = null)
     {
         lock (_saveLock)
         {
@@ -146,7 +149,8 @@ public sealed partial class Vm
                     if (logs) writer.Update(_vm.Memory, _vm.TakeDirtyPages());
                     else writer.Write(_vm.Memory);
                     if (_disks.Flush() is { } lost) throw lost;
-                    SnapshotContents described = Describe(parts);
+                    if (disk is not null) _disks.CopyFirst(disk);
+                    SnapshotContents described = Describe(parts, keepsDisk: disk is not null);
                     if (ends) Stop(); // nothing of what it does from here on is in the file
                     return described;
                 });
@@ -169,11 +173,11 @@ public sealed partial class Vm
         if (!_started || Ended) throw new InvalidOperationException(Ended ? "the VM has ended" : "the VM was not started");
     }
 
-    private SnapshotContents Describe(IReadOnlyList<SavedState> parts)
+    private SnapshotContents Describe(IReadOnlyList<SavedState> parts, bool keepsDisk)
     {
         foreach (VmDisk disk in _options.Disks)
         {
-            if (disk.Throwaway)
+            if (disk.Throwaway && !keepsDisk)
                 throw new CannotSaveException($"disk {disk.Image.Path}", "what the guest wrote to it is in no file; without 'snapshot=on' it would be");
         }
         MachineDescription machine = _description ?? throw new CannotSaveException("the VM", "it has parts of the program that made it");

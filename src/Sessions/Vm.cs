@@ -38,6 +38,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
     private readonly Action<string>? _toldKept;
     private readonly string? _saveTo;
     private readonly bool _separateErrors; // of a command
+    private readonly bool _measures; // the result has statistics
     private readonly string? _keepAt; // where the guest is kept when it has booted; null: it is not
     private readonly ExitLog _log;
     /// <summary>Guards how the run ends; nothing waits with it held.</summary>
@@ -66,7 +67,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         _words = builder.Words;
         builder.Check(_words);
         using SnapshotFile? saved = builder.RestoreFrom is { } path ? OpenSaved(path) : null;
-        if (saved is not null) (builder = Fit(builder, saved)).Check(_words);
+        if (saved is not null) (builder = WithItsDisk(Fit(builder, saved), saved)).Check(_words);
         Commands = new MonitorCommands(builder.Commands.All);
         _engine = ChooseEngine(builder.Engine, builder.Debugger is null ? builder.Engines : DebugServer.Preferred(builder.Engines), _words);
         if (builder.Debugger is not null && _engine.WhyNoDebugger is { } reason) throw Wrong(nameof(VmOptions.Debugger), $": {reason}");
@@ -78,12 +79,12 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         if (builder.Memory > HostProcess.TotalMemory)
             throw new CannotStartException($"{Option(nameof(VmOptions.Memory))} {ByteSize.Format(builder.Memory)}: this host has only "
                 + $"{ByteSize.Format(HostProcess.TotalMemory)}");
-        (_toldKept, _saveTo) = (builder.Kept, builder.SaveTo);
+        (_toldKept, _saveTo, _measures) = (builder.Kept, builder.SaveTo, builder.Measures);
         _separateErrors = builder.Console is not null || builder.Errors is not null;
-        GuestFiles? files = saved is null && KeptGuests.Fit(builder) ? Guarded(() => GuestFiles.Find(builder, _words, builder.Progress, cancel)) : null;
+        GuestFiles? files = saved is null && KeptGuests.Fit(builder) ? Guarded(() => GuestFiles.Of(builder, _words, builder.Progress, cancel)) : null;
         if (files is { HavePorts: true } && builder.Parts.Count == 0) _keepAt = KeptGuests.PathOf(builder, files, model, _engine);
         using SnapshotFile? kept = _keepAt is null ? null : KeptGuests.Open(_keepAt);
-        if (kept is not null) builder = builder with { TscFrequency = kept.Manifest.Waits!.TscFrequency };
+        if (kept is not null) builder = GoingOn(builder, kept.Manifest.Waits!);
         SnapshotFile? snapshot = saved ?? kept;
         _options = builder;
         GuestImage image = _image = builder.Incoming is { } incoming
@@ -156,6 +157,26 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
             throw;
         }
         _created = SinceBeginning();
+    }
+
+    /// <summary>What a guest goes on with that was kept.</summary>
+    private VmBuilder GoingOn(VmBuilder builder, WaitingGuest waits)
+    {
+        builder = builder with { TscFrequency = waits.TscFrequency };
+        if (builder.Disks.Count == 0) return builder;
+        string disk = KeptGuests.DiskOf(_keepAt!, waits.Token);
+        if (!File.Exists(disk)) throw new KeptGuestException(_keepAt!, new CannotStartException($"its disk {disk} is not there"));
+        return builder with { Disks = [builder.Disks[0] with { Begun = disk }] };
+    }
+
+    /// <summary>A disk whose contents are in no file that it names goes with a guest that was kept alone, and lies beside it.</summary>
+    private static VmBuilder WithItsDisk(VmBuilder builder, SnapshotFile saved)
+    {
+        if (!builder.Disks.Any(d => d.Throwaway)) return builder;
+        string? disk = saved.Manifest.Waits is { } waits ? KeptGuests.DiskOf(saved.Path, waits.Token) : null;
+        if (disk is null || builder.Disks.Count != 1 || !File.Exists(disk))
+            throw new CannotStartException($"snapshot {saved.Path}: what its guest wrote to its disk is not beside it" + (disk is null ? "" : $", in {disk}"));
+        return builder with { Disks = [builder.Disks[0] with { Begun = disk }] };
     }
 
     private void CloseBackends()
@@ -326,7 +347,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
             result = new VmResult(cause, end, _signal, _machine.CommandStatus, _options.Command is not null)
             {
                 StreamDamage = _machine.StreamDamage,
-                Statistics = Statistics
+                Statistics = _measures ? Statistics : null,
             };
         }
         _debugger?.GuestEnded(result.ExitStatus);

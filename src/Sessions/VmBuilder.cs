@@ -96,6 +96,9 @@ public sealed record VmBuilder : VmOptions
     /// </summary>
     public string? SaveTo { get; init; }
 
+    /// <summary>The result has <see cref="VmResult.Statistics"/>. They take some milliseconds at the end, which a command of moments notices.</summary>
+    public bool Measures { get; init; } = true;
+
     /// <summary>The machine whose state this one is to take over: nothing is loaded, and disks are opened later. Null: a guest is booted.</summary>
     internal MachineDescription? Incoming { get; init; }
 
@@ -112,10 +115,9 @@ public sealed record VmBuilder : VmOptions
     public Vm Build(CancellationToken cancel = default)
     {
         VmBuilder builder = DebianGuest.Expand(this, cancel);
-        if (!ReferenceEquals(builder, this)) return new Vm(builder, cancel);
         try
         {
-            return new Vm(this, cancel);
+            return new Vm(builder, cancel);
         }
         catch (KeptGuestException e)
         {
@@ -126,9 +128,9 @@ public sealed record VmBuilder : VmOptions
             }
             catch (Exception denied) when (denied is IOException or UnauthorizedAccessException)
             {
-                return new Vm(this with { KeepBooted = false }, cancel);
+                return new Vm(builder with { KeepBooted = false }, cancel);
             }
-            return new Vm(this, cancel);
+            return new Vm(builder, cancel);
         }
     }
 

@@ -41,7 +41,7 @@ public sealed record VmResult(StopCause Cause, HostEnd HostEnd, int Signal, int?
     /// <summary>What is missing of the command's streams, in words; null when they came whole.</summary>
     public string? StreamDamage { get; init; }
 
-    /// <summary>The figures of the run; null in a result that no VM made.</summary>
+    /// <summary>The figures of the run; null where nobody wants them (<see cref="VmBuilder.Measures"/>), and in a result that no VM made.</summary>
     public VmStatistics? Statistics { get; init; }
 
     /// <summary>The process status that stands for this end, 0 to 255; see <see cref="Sessions.ExitStatus"/>. A command's own status where one ran.</summary>

@@ -20,30 +20,6 @@ public static class DiskImage
     /// <exception cref="DiskException">It cannot be had; the message is one line.</exception>
     public static IBlockBackend Open(DiskOptions options) => Open(options, []);
 
-    /// <summary>Opens a disk to be read; what is written goes into a file that nobody else sees and that is gone at the end.</summary>
-    /// <param name="size">Bytes of the disk, at least those of the image; null: the same.</param>
-    /// <exception cref="DiskException">It cannot be had; the message is one line.</exception>
-    public static IBlockBackend OpenThrowaway(DiskOptions options, ulong? size = null)
-    {
-        IBlockBackend below = Open(options with { ReadOnly = true });
-        HostImageFile? file = null;
-        try
-        {
-            string path = Path.Combine(Path.GetTempPath(), $"bunraku-disk-{Guid.NewGuid():N}");
-            file = HostImageFile.Create(path, replace: false);
-            File.Delete(path);
-            if (size < below.Length) throw new DiskException($"disk {options.Path}: has {below.Length} bytes, and a disk over it is no smaller");
-            Qcow2Creator.Create(file, size ?? below.Length, new Qcow2CreateOptions { Backing = "below" });
-            return Qcow2Disk.Open(file, new Qcow2OpenOptions { Discard = options.Discard, OpenBacking = (_, _) => below });
-        }
-        catch
-        {
-            below.Dispose();
-            file?.Dispose();
-            throw;
-        }
-    }
-
     private static IBlockBackend Open(DiskOptions options, List<(ulong, ulong)> above)
     {
         HostImageFile file = HostImageFile.Open(options.Path, options.ReadOnly);

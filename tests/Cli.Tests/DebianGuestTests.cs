@@ -59,7 +59,7 @@ public sealed class DebianGuestTests : IDisposable
         VmDisk disk = DebianGuest.DiskOf(Builder(null, Size + (1ul << 30)), image);
         Assert.True(disk.Throwaway);
         byte[] before = File.ReadAllBytes(image.Disk);
-        using (IBlockBackend open = DiskImage.OpenThrowaway(disk.Image, disk.Size))
+        using (var open = new ThrowawayDisk(disk.Image, disk.Size))
         {
             Assert.Equal(Size + (1ul << 30), open.Length);
             open.Write(Size, new byte[512]);

@@ -93,6 +93,47 @@ public sealed class LinuxNetworkTests : IClassFixture<LinuxGuestFiles>
             """, text);
     }
 
+    /// <summary>A guest that was kept has a card with another address each time, gets its own by DHCP, and reaches what this run lets it reach.</summary>
+    [Fact]
+    public async Task A_kept_guest_has_a_network_of_its_own()
+    {
+        string folder = Directory.CreateTempSubdirectory("bunraku-kept").FullName;
+        try
+        {
+            using TcpListener listener = Listen();
+            byte[] file = RandomNumberGenerator.GetBytes(100_000);
+            Task server = ServeHttp(listener, file, 2);
+            var addresses = new HashSet<string>();
+            for (int n = 0; n < 2; n++)
+            {
+                var output = new MemoryStream();
+                await using Vm vm = new VmBuilder(KnownEngines.All)
+                {
+                    Memory = 256 << 20,
+                    Networks = [new UserNetwork(new SlirpOptions { HostLoopback = true })],
+                    Command = ["sh", "-ec", $"cat /sys/class/net/eth0/address; ip -4 -o addr show eth0 | grep -o 'inet [^ ]*'; "
+                        + $"wget -q -O - http://10.0.2.2:{((IPEndPoint)listener.LocalEndpoint).Port}/f | sha256sum"],
+                    KeepBooted = true,
+                    KeptFolder = folder,
+                    Output = output,
+                    Timeout = TimeSpan.FromMinutes(4),
+                }.Build();
+                VmResult result = await vm.RunAsync();
+                Assert.Equal(0, result.ExitStatus);
+                if (n > 0) Assert.InRange(result.Statistics!.Instructions, 1ul, 200_000_000ul); // a boot takes a billion
+                string[] lines = Encoding.ASCII.GetString(output.ToArray()).Split('\n');
+                addresses.Add(lines[0]);
+                Assert.Equal(["inet 10.0.2.15/24", Convert.ToHexStringLower(SHA256.HashData(file)) + "  -"], lines[1..3]);
+            }
+            await server;
+            Assert.Equal(2, addresses.Count);
+        }
+        finally
+        {
+            Directory.Delete(folder, recursive: true);
+        }
+    }
+
     /// <summary>A port of the host leads to a server of the guest; the host's loopback is closed to the guest.</summary>
     [Fact]
     public async Task A_forwarded_port_leads_into_the_guest()

@@ -42,15 +42,15 @@ public static class CpuModels
     /// <summary>What <c>max</c> has beyond x86-64-v3.</summary>
     private static readonly CpuFeature[] s_beyondLevel3 = [CpuFeature.La57, CpuFeature.Rdpid, CpuFeature.Clwb, CpuFeature.Sha];
 
-    private static CpuModel Amd(string name, string brand, IEnumerable<CpuFeature> features) =>
-        new(name, "AuthenticAMD", 0x19, 0x01, 1, brand, new HashSet<CpuFeature>([.. features, .. s_amdSpeculation]));
+    private static CpuModel Amd(string name, string brand, CpuFeature[] features) =>
+        new(name, "AuthenticAMD", 0x19, 0x01, 1, brand, new HashSet<CpuFeature>((CpuFeature[])[.. features, .. s_amdSpeculation]));
 
     private static readonly CpuModel[] s_models =
     [
         Amd("x86-64-v1", "Bunraku x86-64-v1", s_level1),
         Amd("x86-64-v2", "Bunraku x86-64-v2", s_level2),
         Amd("x86-64-v3", "Bunraku x86-64-v3", s_level3),
-        new("x86-64-v3-intel", "GenuineIntel", 6, 0x6A, 6, "Bunraku x86-64-v3 (Intel)", new HashSet<CpuFeature>([.. s_level3, CpuFeature.ArchCapabilities])),
+        new("x86-64-v3-intel", "GenuineIntel", 6, 0x6A, 6, "Bunraku x86-64-v3 (Intel)", new HashSet<CpuFeature>((CpuFeature[])[.. s_level3, CpuFeature.ArchCapabilities])),
         Amd("max", "Bunraku max", [.. s_level3, .. s_beyondLevel3]),
     ];
 
@@ -77,7 +77,7 @@ public static class CpuModels
     public static IReadOnlyList<CpuModel> All => s_models;
 
     /// <summary>Features that <c>+feature</c> may ask for.</summary>
-    private static readonly HashSet<CpuFeature> s_supported =
+    private static readonly CpuFeature[] s_supported =
         [.. s_level3, .. s_amdSpeculation, .. s_beyondLevel3, .. s_svm, .. s_vmx, CpuFeature.ArchCapabilities, CpuFeature.Monitor];
 
     /// <summary>The model that a text like <c>x86-64-v3,+la57,-pku</c> describes.</summary>
@@ -89,7 +89,8 @@ public static class CpuModels
         CpuModel? model = Array.Find(s_models, m => m.Name.Equals(parts[0], StringComparison.OrdinalIgnoreCase));
         if (model == null)
             throw new FormatException(Nearest.Message("CPU model", parts[0], [.. s_models.Select(m => m.Name)]));
-        var features = model.Features.Where(HostHas).ToHashSet();
+        var features = new HashSet<CpuFeature>(model.Features);
+        RemoveWhatTheHostLacks(features);
         foreach (string part in parts[1..])
         {
             if (part.Length < 2 || part[0] is not ('+' or '-')) throw new FormatException($"'{part}' in '{text}': write +feature or -feature");
@@ -158,7 +159,7 @@ public static class CpuModels
     }
 
     /// <summary>Words of the features that <c>+feature</c> may ask for, in alphabetical order.</summary>
-    public static IReadOnlyList<string> FeatureNames { get; } = [.. s_supported.Select(Name).Order()];
+    public static IReadOnlyList<string> FeatureNames => [.. s_supported.Select(Name).Order()];
 
     /// <summary>Whether this host can give what <see cref="FeatureNames"/> has; a model is made without what it cannot.</summary>
     public static bool OnThisHost(string name) => HostHas(ParseFeature(name));
@@ -192,9 +193,9 @@ public static class CpuModels
         (CpuFeature.F16c, CpuFeature.Avx),
         (CpuFeature.Pku, CpuFeature.Xsave), (CpuFeature.Xsaveopt, CpuFeature.Xsave), (CpuFeature.Xsavec, CpuFeature.Xsave),
         (CpuFeature.Xgetbv1, CpuFeature.Xsave),
-        .. s_svm.Where(f => f != CpuFeature.Svm).Select(f => (f, CpuFeature.Svm)), (CpuFeature.PfThreshold, CpuFeature.PauseFilter),
+        (CpuFeature.PfThreshold, CpuFeature.PauseFilter),
         (CpuFeature.Gmet, CpuFeature.Npt), (CpuFeature.VVmsaveVmload, CpuFeature.Npt), (CpuFeature.Avic, CpuFeature.Npt), (CpuFeature.Vnmi, CpuFeature.Vgif),
-        .. s_vmx.Where(f => f != CpuFeature.Vmx).Select(f => (f, CpuFeature.Vmx)), (CpuFeature.VmxUnrestrictedGuest, CpuFeature.VmxEpt),
+        (CpuFeature.VmxUnrestrictedGuest, CpuFeature.VmxEpt),
         (CpuFeature.VmxVmfunc, CpuFeature.VmxEpt), (CpuFeature.VmxEptViolationVe, CpuFeature.VmxEpt), (CpuFeature.VmxMbec, CpuFeature.VmxEpt),
         (CpuFeature.VmxEptExeconly, CpuFeature.VmxEpt), (CpuFeature.VmxEpt1gb, CpuFeature.VmxEpt), (CpuFeature.VmxEptad, CpuFeature.VmxEpt),
         (CpuFeature.VmxPml, CpuFeature.VmxEptad), (CpuFeature.VmxApicvX2apic, CpuFeature.VmxFlexpriority),
@@ -205,6 +206,8 @@ public static class CpuModels
 
     private static void DropDependents(HashSet<CpuFeature> features)
     {
+        if (!features.Contains(CpuFeature.Svm)) features.ExceptWith(s_svm);
+        if (!features.Contains(CpuFeature.Vmx)) features.ExceptWith(s_vmx);
         bool changed;
         do
         {
@@ -213,6 +216,14 @@ public static class CpuModels
                 changed |= !features.Contains(needs) && features.Remove(feature);
         }
         while (changed);
+    }
+
+    private static void RemoveWhatTheHostLacks(HashSet<CpuFeature> features)
+    {
+        foreach (CpuidFeatureBit row in CpuidFeatureBits.Rows)
+        {
+            if (row.HostExecuted && features.Contains(row.Feature) && !HostHas(row.Feature)) features.Remove(row.Feature);
+        }
     }
 
     /// <summary>True unless the feature's instructions run on host units that this host lacks.</summary>

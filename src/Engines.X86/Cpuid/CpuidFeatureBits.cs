@@ -61,11 +61,18 @@ public static class CpuidFeatureBits
         .. Column(0x8000_0021, 0, CpuidRegister.Ecx, (CpuFeature.TsaSqNo, 1), (CpuFeature.TsaL1No, 2)),
     ];
 
-    private static IEnumerable<CpuidFeatureBit> Column(uint leaf, uint subleaf, CpuidRegister register, params (CpuFeature Feature, int Bit)[] bits) =>
-        bits.Select(b => new CpuidFeatureBit(b.Feature, leaf, subleaf, register, b.Bit));
+    private static CpuidFeatureBit[] Column(uint leaf, uint subleaf, CpuidRegister register, params (CpuFeature Feature, int Bit)[] bits) =>
+        Column(leaf, subleaf, register, hostExecuted: false, bits);
 
-    private static IEnumerable<CpuidFeatureBit> HostColumn(uint leaf, uint subleaf, CpuidRegister register, params (CpuFeature Feature, int Bit)[] bits) =>
-        bits.Select(b => new CpuidFeatureBit(b.Feature, leaf, subleaf, register, b.Bit, HostExecuted: true));
+    private static CpuidFeatureBit[] HostColumn(uint leaf, uint subleaf, CpuidRegister register, params (CpuFeature Feature, int Bit)[] bits) =>
+        Column(leaf, subleaf, register, hostExecuted: true, bits);
+
+    private static CpuidFeatureBit[] Column(uint leaf, uint subleaf, CpuidRegister register, bool hostExecuted, (CpuFeature Feature, int Bit)[] bits)
+    {
+        var rows = new CpuidFeatureBit[bits.Length];
+        for (int n = 0; n < rows.Length; n++) rows[n] = new(bits[n].Feature, leaf, subleaf, register, bits[n].Bit, hostExecuted);
+        return rows;
+    }
 
     /// <summary>The model's feature bits in one CPUID register.</summary>
     public static uint Of(CpuModel model, uint leaf, uint subleaf, CpuidRegister register)

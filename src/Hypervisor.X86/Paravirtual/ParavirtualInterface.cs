@@ -79,14 +79,19 @@ public sealed class ParavirtualInterface : IMsrDevice, IDevice, IStateful<Paravi
     internal static (uint Multiplier, sbyte Shift) FindScale(ulong frequency)
     {
         // ns = ticks × 10^9 / frequency, written as ticks × 2^shift × multiplier / 2^32.
+        const ulong second = 1_000_000_000;
         int shift = 0;
-        UInt128 one = (UInt128)1_000_000_000 << 64;
-        UInt128 factor = one / frequency; // 64 bits behind the point
-        for (; factor >= (UInt128)1 << 64; factor >>= 1) shift++;
-        for (; factor < (UInt128)1 << 63; factor <<= 1) shift--;
-        // The bits that were shifted out: a whole division at the right place, to the nearest.
-        UInt128 exact = shift >= 0 ? one / frequency >> shift : (one << -shift) / frequency;
-        return ((uint)UInt128.Min((exact + (1u << 31)) >> 32, uint.MaxValue), (sbyte)shift);
+        for (; second >> shift >= frequency; shift++)
+        {
+        }
+        for (; shift <= 0 && second << -shift < frequency / 2; shift--)
+        {
+        }
+        // 64 bits behind the point, all of them in use, to the nearest of 32.
+        (ulong whole, ulong rest) = Math.DivRem(shift >= 0 ? second : second << -shift, frequency);
+        ulong exact = WideMath.Divide(rest, 0, frequency, out _);
+        if (shift > 0) exact = whole << (64 - shift) | exact >> shift;
+        return (exact > ulong.MaxValue - (1u << 31) ? uint.MaxValue : (uint)((exact + (1u << 31)) >> 32), (sbyte)shift);
     }
 
     /// <summary>A vCPU's TSC was set: all clock pages tell whether the TSCs still agree. On a vCPU's thread.</summary>

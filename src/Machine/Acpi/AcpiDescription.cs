@@ -111,7 +111,7 @@ public sealed class AcpiDescription
 
     private void Add(List<(string Name, Action<AmlBuilder> Contents)> devices, string name, Action<AmlBuilder> contents)
     {
-        if (_system.Concat(_isa).Any(d => d.Name == name))
+        if (_system.Exists(d => d.Name == name) || _isa.Exists(d => d.Name == name))
             throw new ArgumentException($"the board has a device {name} in its ACPI description already", nameof(name));
         devices.Add((name, contents));
     }

@@ -70,8 +70,10 @@ internal sealed unsafe class AcpiTables
             tables.Add(PlaceTable(extra.Signature, extra.Revision, Concatenate(default(TableHeader), extra.Body)));
             if (extra.Pointer is { } p) _pointers.Add(p with { Offset = (int)(tables[^1] - _address) + sizeof(TableHeader) + p.Offset });
         }
+        var wide = new ulong[tables.Count];
+        for (int n = 0; n < wide.Length; n++) wide[n] = tables[n];
         uint rsdt = PlaceTable("RSDT", 1, Concatenate(default(TableHeader), MemoryMarshal.AsBytes<uint>([.. tables])));
-        uint xsdt = PlaceTable("XSDT", 1, Concatenate(default(TableHeader), MemoryMarshal.AsBytes<ulong>([.. tables.Select(t => (ulong)t)])));
+        uint xsdt = PlaceTable("XSDT", 1, Concatenate(default(TableHeader), MemoryMarshal.AsBytes<ulong>(wide)));
         for (int n = 0; n < tables.Count; n++)
         {
             Point(rsdt, sizeof(TableHeader) + n * sizeof(uint), sizeof(uint));
@@ -139,8 +141,12 @@ internal sealed unsafe class AcpiTables
         return Concatenate(fadt, []);
     }
 
-    private static byte[] MakeMadt(AcpiDescription description) =>
-        Concatenate(new Madt { LocalApicAddress = (uint)MemoryLayout.LocalApic, Flags = 1 }, [.. description.Controllers.SelectMany(e => e)]);
+    private static byte[] MakeMadt(AcpiDescription description)
+    {
+        var entries = new MemoryStream();
+        foreach (byte[] entry in description.Controllers) entries.Write(entry);
+        return Concatenate(new Madt { LocalApicAddress = (uint)MemoryLayout.LocalApic, Flags = 1 }, entries.ToArray());
+    }
 
     /// <summary>The HPET's table behind its header.</summary>
     internal static byte[] MakeHpet() => Concatenate(new HpetTable

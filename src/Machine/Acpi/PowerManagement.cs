@@ -1,6 +1,7 @@
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Bunraku.Machine.Timers;
+using Bunraku.Platform;
 
 namespace Bunraku.Machine.Acpi;
 
@@ -43,7 +44,7 @@ internal sealed class PowerManagement : IPortDevice, IDevice, IStateful<PowerMan
     private readonly Action _powerOff;
     private readonly IMachineTimer _carryTimer;
     private ushort _status, _enable, _control, _generalStatus, _generalEnable;
-    private UInt128 _carriesSeen;
+    private ulong _carriesSeen;
 
     /// <param name="powerOff">The guest entered S5.</param>
     public PowerManagement(ITimeSource time, IInterruptLine sci, Action powerOff)
@@ -72,7 +73,7 @@ internal sealed class PowerManagement : IPortDevice, IDevice, IStateful<PowerMan
     }
 
     PowerManagementState IStateful<PowerManagementState>.Save() =>
-        new(_status, _enable, _control, (ulong)_carriesSeen, _clockInput.Asserted, _carryTimer.Deadline, _generalStatus, _generalEnable);
+        new(_status, _enable, _control, _carriesSeen, _clockInput.Asserted, _carryTimer.Deadline, _generalStatus, _generalEnable);
 
     void IStateful<PowerManagementState>.Restore(PowerManagementState state)
     {
@@ -98,7 +99,7 @@ internal sealed class PowerManagement : IPortDevice, IDevice, IStateful<PowerMan
     }
 
     /// <summary>PM timer ticks since power-on.</summary>
-    private UInt128 Ticks => (UInt128)(ulong)_time.Nanoseconds * TimerFrequency / 1_000_000_000;
+    private ulong Ticks => WideMath.MultiplyDivide((ulong)_time.Nanoseconds, TimerFrequency, 1_000_000_000);
 
     public uint ReadPort(ushort offset, int size)
     {
@@ -177,7 +178,7 @@ internal sealed class PowerManagement : IPortDevice, IDevice, IStateful<PowerMan
 
     private void NoteCarry()
     {
-        UInt128 carries = Ticks >> CarryBit;
+        ulong carries = Ticks >> CarryBit;
         if (carries != _carriesSeen) _status |= TimerEvent;
         _carriesSeen = carries;
     }
@@ -188,7 +189,7 @@ internal sealed class PowerManagement : IPortDevice, IDevice, IStateful<PowerMan
         NoteCarry();
         _sci.Set((_status & _enable | _generalStatus & _generalEnable) != 0);
         if ((_enable & TimerEvent) != 0 && (_status & TimerEvent) == 0)
-            _carryTimer.Arm((long)((((_carriesSeen + 1) << CarryBit) * 1_000_000_000 + TimerFrequency - 1) / TimerFrequency));
+            _carryTimer.Arm((long)WideMath.MultiplyDivide((_carriesSeen + 1) << CarryBit, 1_000_000_000, TimerFrequency, TimerFrequency - 1));
         else _carryTimer.Cancel();
     }
 }

@@ -1,3 +1,5 @@
+using System.Globalization;
+using System.Security.Cryptography;
 using System.Text;
 
 namespace Bunraku.Machine;
@@ -17,8 +19,8 @@ internal static class InitramfsBuilder
     /// <summary>Seconds between two looks at what Linux counted on the command's line. A look starts one process.</summary>
     private const int WatchPeriod = 3;
     private const uint Executable = 0x1ED;
-    private const string CommandPath = "/etc/bunraku/command", CopyPath = "/etc/bunraku/copy", SessionPath = "/etc/bunraku/session",
-        DhcpPath = "/etc/bunraku/dhcp", ModuleFolder = "/etc/bunraku/modules";
+    private const string CommandPath = "/etc/bunraku/command", CopyPath = "/etc/bunraku/copy", PumpPath = "/etc/bunraku/pump",
+        SessionPath = "/etc/bunraku/session", DhcpPath = "/etc/bunraku/dhcp", ModuleFolder = "/etc/bunraku/modules";
 
     private static readonly string[] Directories =
         ["bin", "sbin", "usr", "usr/bin", "usr/sbin", "dev", "proc", "sys", "run", "root", "tmp", "etc", "etc/bunraku", ModuleFolder[1..], "var"];
@@ -44,8 +46,12 @@ internal static class InitramfsBuilder
         if (options.Networks.Count > 0) archive.AddFile(DhcpPath[1..], Encoding.UTF8.GetBytes(DhcpScript), Executable);
         for (int n = 0; n < options.Modules.Count; n++) archive.AddFile($"{ModuleFolder[1..]}/{n:00}.ko", options.Modules[n].Span);
         if (console != GuestConsole.Shell)
-            archive.AddFile(CommandPath[1..], options.Waits ? [] : Encoding.UTF8.GetBytes(CommandScript(options)), Executable);
-        if (options.Waits) archive.AddFile(CopyPath[1..], CopyProgram.Build(), Executable);
+            archive.AddFile(CommandPath[1..], Encoding.UTF8.GetBytes(options.Waits ? WaitingScript(token) : CommandScript(options)), Executable);
+        if (options.Waits)
+        {
+            archive.AddFile(CopyPath[1..], CopyProgram.Build(), Executable);
+            archive.AddFile(PumpPath[1..], PumpProgram.Build(), Executable);
+        }
         return archive.ToArray();
     }
 
@@ -55,12 +61,21 @@ internal static class InitramfsBuilder
     /// <summary>What could not be mounted is told by who would work in it.</summary>
     private const string NotMounted = "/run/not-mounted";
 
+    /// <summary>Of a guest that waits: what is to be done with its shared folders at the end; missing where that is nothing.</summary>
+    private const string LeavePath = "/run/leave";
+
     /// <summary>Mounts the shared folders.</summary>
     private static string MountShares(LinuxGuestOptions options) => MountShares(options, "", "");
 
     /// <summary>The same below another system's root, whose drivers are not loaded yet, with nothing but busybox.</summary>
     public static string MountSharesIn(string root, LinuxGuestOptions options) => options.Shares.Count == 0 ? ""
-        : $"busybox chroot {root} /sbin/modprobe virtiofs\n" + MountShares(options, root, "busybox ");
+        : LoadShareDriver(root) + MountShares(options, root, "busybox ");
+
+    /// <summary>For who mounts them later: <see cref="MountSharesLate"/>.</summary>
+    public static string LoadShareDriver(string root) => $"busybox chroot {root} /sbin/modprobe virtiofs\n";
+
+    /// <summary>Mounts the shared folders where their driver is there.</summary>
+    public static string MountSharesLate(LinuxGuestOptions options) => MountShares(options, "", "busybox ");
 
     private static string MountShares(LinuxGuestOptions options, string root, string tool) => string.Concat(options.Shares.Select(s => $$"""
         {{tool}}mkdir -p {{Quote(root + s.At)}} && {{tool}}mount -t virtiofs -o {{(s.IsReadOnly ? "ro" : "rw")}} {{Quote(s.Tag)}} {{Quote(root + s.At)}} ||
@@ -71,10 +86,13 @@ internal static class InitramfsBuilder
     /// <summary>What waits in the guest to be written goes to the host at the end. Else there is nothing to wait for.</summary>
     public static string LeaveShares(LinuxGuestOptions options) => $$"""
         leave() {
-            {{string.Concat(options.Shares.Where(s => s.WritesLater).Select(s => $"umount {Quote(s.At)} 2>/dev/null || sync; "))}}:
+            {{LeaveCommands(options)}}:
         }
 
         """;
+
+    private static string LeaveCommands(LinuxGuestOptions options) =>
+        string.Concat(options.Shares.Where(s => s.WritesLater).Select(s => $"umount {Quote(s.At)} 2>/dev/null || sync; "));
 
     /// <summary>Where a command or a shell starts.</summary>
     public static string EnterShare(LinuxGuestOptions options, string otherwise) => options.Shares.Count == 0 ? "" : $$"""
@@ -83,32 +101,36 @@ internal static class InitramfsBuilder
 
         """;
 
-    /// <summary>See <see cref="LinuxGuest.Handover"/>. The script that waits reads it as part of itself.</summary>
+    /// <summary>See <see cref="LinuxGuest.Handover"/>. <see cref="WaitingScript"/> reads it as part of itself.</summary>
     public static byte[] Handover(LinuxGuestOptions options, bool isCopy)
     {
         var script = new StringBuilder();
         // A program of the guest's user must not see what is for this script alone: no export.
-        script.Append($"mode={(options.Terminal ? "terminal" : options.SeparateErrors ? "separate" : "joined")}\n");
-        if (options.Terminal) script.Append($"size='{Size(options)}'\n");
-        // The session's leader reads it: a function that is given what is to run the command.
-        string words = string.Join(' ', options.Command.Select(Quote)), name = Quote(options.Command[0]);
-        string run = $$"""
-            export TERM={{Quote(options.Term ?? "linux")}}
-            run() {
-                {{EnterShare(options, "exit 126")}}
-                case {{name}} in
-                    */*) ;;
-                    *) command -v {{name}} >/dev/null || { printf '%s: not found\n' {{name}} >&2; exit 127; } ;;
-                esac
-                exec "$@" {{words}}
-            }
-
-            """;
-        script.Append($"printf %s {Quote(run)} >{CommandPath}\n");
-        script.Append(MountShares(options)).Append(LeaveShares(options));
+        script.Append(Streams(options));
+        for (int n = 0; n < options.Networks.Count; n++)
+        {
+            if (isCopy && !options.HasOwnAddress[n]) script.Append($"ip link set eth{n} address {NewAddress()}\n");
+            script.Append(Network(options.Networks[n], n));
+        }
+        script.Append(MountShares(options));
+        if (LeaveCommands(options) is { Length: > 0 } leave) script.Append("echo ").Append(Quote(leave)).Append(" >").Append(LeavePath).Append('\n');
         if (isCopy) script.Append("read -r copied <&7\n");
+        string name = Quote(options.Command[0]);
+        script.Append("export TERM=").Append(Quote(options.Term ?? "linux")).Append("\nrun() {\n").Append(EnterShare(options, "exit 126"));
+        if (!options.Command[0].Contains('/'))
+            script.Append("command -v ").Append(name).Append(" >/dev/null || { printf '%s: not found\\n' ").Append(name).Append(" >&2; exit 127; }\n");
+        script.Append("exec");
+        foreach (string word in options.Command) script.Append(' ').Append(Quote(word));
+        script.Append("\n}\n");
         return Encoding.UTF8.GetBytes(script.ToString());
     }
+
+    /// <summary>How the command is wired, for the script that waits for it.</summary>
+    public static string Streams(LinuxGuestOptions options) => options.Terminal ? $"mode=terminal\nsize={Quote(Size(options))}\n"
+        : options.SeparateErrors ? "mode=separate\n" : "mode=joined\n";
+
+    /// <summary>An address for a network card, of those that QEMU's cards have.</summary>
+    public static string NewAddress() => $"52:54:00:{string.Join(':', RandomNumberGenerator.GetBytes(3).Select(b => b.ToString("x2", CultureInfo.InvariantCulture)))}";
 
     /// <summary>Words for stty: the terminal's size, where it is known.</summary>
     public static string Size(LinuxGuestOptions options) => options is { Columns: > 0, Rows: > 0 } ? $" cols {options.Columns} rows {options.Rows}" : "";
@@ -156,6 +178,14 @@ internal static class InitramfsBuilder
 
         """;
 
+    private static string Reader(LinuxGuestOptions options) => $$"""
+        {{LeaveShares(options)}}
+        {{MountShares(options)}}
+        # The session writes its status; when it is killed, the pipe ends without one.
+        (read -r status </run/ended; echo "${status:-137}" >/run/status) &
+        reader=$!
+        """;
+
     private static string InitScript(LinuxGuestOptions options, GuestConsole console, string token)
     {
         string size = Size(options);
@@ -179,22 +209,19 @@ internal static class InitramfsBuilder
             hostname -F /etc/hostname
             ip link set lo up 2>/dev/null
             {{(options.Modules.Count > 0 ? $"for module in {ModuleFolder}/*; do insmod $module; done" : "")}}
-            {{string.Concat(options.Networks.Select(Network))}}
-            {{LeaveShares(options.Waits ? options with { Shares = [] } : options)}}
-            {{(options.Waits ? "" : MountShares(options))}}
+            {{(options.Waits ? "" : string.Concat(options.Networks.Select(Network)))}}
             mkfifo /run/ended
-            # The session writes its status; when it is killed, the pipe ends without one.
-            (read -r status </run/ended; echo "${status:-137}" >/run/status) &
-            reader=$!
+            {{(options.Waits ? Report : Reader(options))}}
             # What poweroff, reboot and halt send without -f. Nobody could do anything with a halted machine, so it is switched off.
             trap 'ending=poweroff; kill $reader' USR1 USR2
             trap 'ending=reboot; kill $reader' TERM
 
             """;
+        if (options.Waits) return start + WaitingWork;
         // crtscts: the host holds back while the terminal's buffer is full.
         // Twice setsid: the second one finds itself the leader of a process group, so it forks and does not wait. With & the shell would have the
         // command ignore SIGINT and SIGQUIT.
-        string work = options.Waits ? WaitingWork : console switch
+        string work = console switch
         {
             // cttyhack gives the session the real terminal behind /dev/console, and with it job control.
             GuestConsole.Shell => $$"""
@@ -263,10 +290,10 @@ internal static class InitramfsBuilder
         string end = $$"""
             wait $reader
             read -r status </run/status || status=137
-            {{(options.Waits ? "" : KillSession)}}
+            {{KillSession}}
 
             """;
-        string report = options.Waits ? WaitingReport : console switch
+        string report = console switch
         {
             GuestConsole.Shell => """
                 stty -F /dev/console onlcr
@@ -284,15 +311,10 @@ internal static class InitramfsBuilder
             GuestConsole.CommandOnPorts => "wait $drain\n",
             _ => "stty -F /dev/ttyS1 sane\n",
         };
-        // A guest that waits is stopped by the host as soon as its status is there. One that goes on says it again: what it said before was lost on the way.
-        string again = options.Waits ? """
-            [ "$ending" ] || { sleep 1; tell "exit $status"; sleep 1; }
-
-            """ : "";
         return start + work + end + report + $$"""
             leave
             [ "$ending" ] || tell "exit $status"
-            {{again}}exec ${ending:-poweroff} -f
+            exec ${ending:-poweroff} -f
 
             """;
     }
@@ -321,40 +343,81 @@ internal static class InitramfsBuilder
         """;
 
     /// <summary>
-    /// For a guest that waits. All that does not need the command is done before, and the processes are there that it needs: who goes on from here has little
-    /// left to do, in code that is cold.
+    /// For a guest that waits. All that does not need the command is done before, and the processes are there that it needs, with their files open: who goes on
+    /// from here has little left to do, in code that is cold.
     /// </summary>
     private static readonly string WaitingWork = $$"""
         {{Ports(LinuxGuest.CopyPort)}}
-        mkfifo /run/go /run/never /run/output.end /run/errors.end /run/copied
+        mkfifo /run/never /run/output.end /run/errors.end /run/copied
         exec 5<>/run/output.end 6<>/run/errors.end 7<>/run/copied
         {{CopyPath}} <${port}{{LinuxGuest.CopyPort}} >&7 2>/dev/null 5>&- 6>&- 7>&- &
-        dd bs=65536 <${port}{{LinuxGuest.InputPort}} >/run/input 2>/dev/null 5>&- 6>&- 7>&- &
-        (dd bs=65536 </run/output >${port}{{LinuxGuest.OutputPort}} 2>/dev/null; echo >&5) &
-        (dd bs=65536 </run/errors >${port}{{LinuxGuest.ErrorPort}} 2>/dev/null; echo >&6) &
-        setsid setsid {{SessionPath}} 5>&- 6>&- 7>&-
+        {{PumpPath}} <${port}{{LinuxGuest.InputPort}} >/run/input 2>/dev/null 5>&- 6>&- 7>&- &
+        {{PumpPath}} </run/output >${port}{{LinuxGuest.OutputPort}} 2>&5 5>&- 6>&- 7>&- &
+        output=$!
+        {{PumpPath}} </run/errors >${port}{{LinuxGuest.ErrorPort}} 2>&6 5>&- 6>&- 7>&- &
+        errors=$!
+        # The session writes its status; when it is killed, the pipe ends without one.
+        (read -r status mode </run/ended; report ${status:-137} $mode) &
+        reader=$!
+        setsid setsid {{SessionPath}} ${port}{{LinuxGuest.CommandPort}} 5>&- 6>&-
         tell {{GuestMessages.WaitsMessage}}
-        . ${port}{{LinuxGuest.CommandPort}}
-        if [ $mode = terminal ]; then
-            exec 3<>/dev/ttyS1
-            stty -F /dev/ttyS1 115200 sane crtscts $size
-        fi
-        echo $mode >/run/go
+        wait $reader || [ "$ending" ] || report 137
+        exec ${ending:-poweroff} -f
 
         """;
 
-    /// <summary>Most runs leave nothing behind, and are over when their pipes are.</summary>
-    private static readonly string WaitingReport = $$"""
+    /// <summary>
+    /// Most runs leave nothing behind, and are over when their pipes are. The host stops a guest that waited as soon as its status is there. One that goes on
+    /// says it again: what it said before was lost on the way.
+    /// </summary>
+    private static readonly string Report = $$"""
         kill_session() {
             {{KillSession}}
         }
-        if [ $mode = terminal ]; then
+        drained() { # the descriptor that tells, and who writes to it
+            read -r -t 0.2 ended <&$1 && return
             kill_session
-            stty -F /dev/ttyS1 sane
-        else
-            read -r -t 0.2 ended <&5 || { kill_session; read -r ended <&5; }
-            [ $mode = joined ] || read -r -t 0.2 ended <&6 || { kill_session; read -r ended <&6; }
+            until read -r -t 1 ended <&$1; do kill -0 $2 2>/dev/null || return; done
+        }
+        report() {
+            if [ "$2" ]; then
+                kill_session
+                stty -F /dev/ttyS1 sane
+            else
+                drained 5 $output
+                drained 6 $errors
+            fi
+            [ ! -e {{LeavePath}} ] || . {{LeavePath}}
+            for n in 1 2; do
+                tell "exit $1"
+                sleep 1
+            done
+        }
+        """;
+
+    /// <summary>
+    /// For a guest that waits: becomes the command. Its streams are open before; where it has a terminal, it leads that terminal's session, and the command is a
+    /// process of its own.
+    /// </summary>
+    private static string WaitingScript(string token) => $$"""
+        #!/bin/busybox sh
+        {{Tell(token)}}
+        exec 3</run/input 4>/run/output 8>/run/errors
+        . "$1"
+        if [ $mode != terminal ]; then
+            [ $mode = separate ] || exec 8>&4
+            exec <&3 >&4 2>&8 3<&- 4>&- 7>&- 8>&- 9>&-
+            run
         fi
+        exec 3<&- 4>&- 7>&- 8>&-
+        echo $$ >/run/leader
+        trap : HUP INT QUIT TERM USR1 USR2
+        # The first terminal that the leader of a session opens is that session's.
+        exec 0<>/dev/ttyS1 >&0 2>&0
+        stty 115200 sane crtscts $size
+        (tell input; run 9>&-)
+        echo $? terminal >&9
+        read -r nothing </run/never
 
         """;
 
@@ -365,17 +428,7 @@ internal static class InitramfsBuilder
         // The terminal is the command's before anything is typed into it: a Ctrl-C that comes before would be lost. Here it reaches whoever is in the
         // foreground, ourselves too; the traps keep us, and are not the command's.
         const string onTerminal = $"(tell input; exec {CommandPath} 9>&-)", streams = $"exec setsid {CommandPath} </run/input >/run/output 9>&-";
-        string run = options.Waits ? $$"""
-            read -r mode </run/go
-            # The first terminal that the leader of a session opens is that session's.
-            [ $mode != terminal ] || exec 0<>/dev/ttyS1 >&0 2>&0
-            . {{CommandPath}}
-            case $mode in
-                terminal) (tell input; run 9>&-) ;;
-                joined) (run setsid </run/input >/run/output 2>&1 9>&-) ;;
-                *) (run setsid </run/input >/run/output 2>/run/errors 9>&-) ;;
-            esac
-            """ : console switch
+        string run = options.Waits ? $"setsid {CommandPath} \"$1\"" : console switch
         {
             GuestConsole.Shell => EnterShare(options, ":") + "sh -l 9>&-",
             GuestConsole.Command => $"({streams} 2>&1)",

@@ -45,6 +45,9 @@ public sealed record LinuxGuestOptions
     /// </summary>
     public IReadOnlyList<bool> Networks { get; init; } = [];
 
+    /// <summary>Network cards whose addresses were chosen by somebody, and stay as they are in a copy of the guest.</summary>
+    public IReadOnlyList<bool> HasOwnAddress { get; init; } = [];
+
     /// <summary>Shared folders, which are mounted before anything runs; the command starts in the first of them.</summary>
     public IReadOnlyList<LinuxGuestShare> Shares { get; init; } = [];
 
@@ -115,7 +118,9 @@ public sealed record LinuxGuest(ReadOnlyMemory<byte> Kernel, string KernelName, 
     /// <summary>What a guest that <see cref="Waits"/> is sent by <see cref="CommandPort"/>, UTF-8.</summary>
     /// <param name="options">The command and its terminal.</param>
     /// <param name="isCopy">It waits until <see cref="CopyInput"/> has come by <see cref="CopyPort"/>.</param>
-    public static byte[] Handover(LinuxGuestOptions options, bool isCopy) => InitramfsBuilder.Handover(options, isCopy);
+    /// <param name="isDebian">It is the guest 'debian'.</param>
+    public static byte[] Handover(LinuxGuestOptions options, bool isCopy, bool isDebian = false) =>
+        isDebian ? DebianBoot.Handover(options, isCopy) : InitramfsBuilder.Handover(options, isCopy);
 
     /// <summary>What a guest with <see cref="CopyPort"/> is sent by that when it may be a copy, and stood still for who knows how long.</summary>
     /// <param name="time">The time of day; random numbers of its own come with it.</param>

@@ -1,5 +1,6 @@
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
+using Bunraku.Platform;
 
 namespace Bunraku.Machine.Interrupts;
 
@@ -149,7 +150,7 @@ internal sealed partial class LocalApic
             return;
         }
         // Rounded up: at that time the guest reads at least the deadline.
-        UInt128 wait = ((UInt128)(_tscDeadline - tsc) * 1_000_000_000 + (_time.TscFrequency - 1)) / _time.TscFrequency;
-        _timer.Arm(_time.Nanoseconds + (long)UInt128.Min(wait, long.MaxValue / 2));
+        ulong wait = Math.Min(WideMath.MultiplyDivide(_tscDeadline - tsc, 1_000_000_000, _time.TscFrequency, _time.TscFrequency - 1), long.MaxValue / 2);
+        _timer.Arm(_time.Nanoseconds + (long)wait);
     }
 }

@@ -1,6 +1,7 @@
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Bunraku.Machine.Board;
+using Bunraku.Platform;
 
 namespace Bunraku.Machine.Timers;
 
@@ -187,7 +188,7 @@ internal sealed class Rtc146818 : IDevice, IStateful<RtcState>
     private long Periods(long now)
     {
         int ticks = PeriodTicks;
-        return ticks == 0 ? 0 : (long)((Int128)(now - _dividerStart) * 32_768 / Second / ticks);
+        return ticks == 0 ? 0 : (long)WideMath.MultiplyDivide((ulong)(now - _dividerStart), 32_768, Second) / ticks;
     }
 
     /// <summary>Brings the registers up to the present.</summary>

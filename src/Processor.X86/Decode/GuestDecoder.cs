@@ -11,8 +11,11 @@ internal sealed class GuestDecoder(CodeBytes bytes, CpuModel model)
 {
     private readonly VendorBehavior _behavior = model.Behavior;
     private readonly DecoderOptions _options = FeatureMap.Options(model);
-    private readonly Decoder[] _decoders = [.. ((int[])[16, 32, 64]).Select(bits => Decoder.Create(bits, bytes, FeatureMap.Options(model)))];
+    private readonly Decoder[] _decoders = DecodersFor(bytes, FeatureMap.Options(model));
     private Decoder? _current;
+
+    private static Decoder[] DecodersFor(CodeBytes bytes, DecoderOptions options) =>
+        [Decoder.Create(16, bytes, options), Decoder.Create(32, bytes, options), Decoder.Create(64, bytes, options)];
 
     /// <summary>Starts at the first of <c>bytes</c>, which is at <paramref name="rip"/>.</summary>
     public void Begin(uint mode, ulong rip)

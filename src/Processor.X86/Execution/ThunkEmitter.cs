@@ -41,11 +41,11 @@ internal sealed unsafe class ThunkEmitter
     /// The instruction with its memory operand at [RSI] and its general-register operands in R8 and R9, and as the key its encoding (at most
     /// 8 bytes without a displacement), its length and the original general registers.
     /// </summary>
-    public Instruction Normalise(in Instruction instruction, out UInt128 key)
+    public Instruction Normalise(in Instruction instruction, out ThunkKey key)
     {
         Instruction normal = instruction;
         normal.HasRepPrefix = normal.HasRepnePrefix = normal.HasLockPrefix = false;
-        UInt128 registers = 0;
+        uint registers = 0;
         int next = 0;
         for (int n = 0; n < instruction.OpCount; n++)
         {
@@ -67,9 +67,9 @@ internal sealed unsafe class ThunkEmitter
         }
         _writer.Length = 0;
         _encoder.Encode(normal, 0);
-        key = registers;
-        foreach (byte b in _writer.Span) key = (key << 8) | b;
-        key |= (UInt128)(uint)_writer.Length << 120;
+        ulong code = 0;
+        foreach (byte b in _writer.Span) code = (code << 8) | b;
+        key = new ThunkKey(code, (uint)_writer.Length << 24 | registers);
         return normal;
     }
 

@@ -15,7 +15,7 @@ internal sealed unsafe class Thunks : IDisposable
     private const ulong ArenaSize = 4 << 20;
 
     private ExecutableMemory? _arena; // made when the first instruction needs it
-    private readonly Dictionary<UInt128, nint> _cache = [];
+    private readonly Dictionary<ThunkKey, nint> _cache = [];
     private readonly ThunkEmitter _emitter = new();
 
     /// <summary>
@@ -29,7 +29,7 @@ internal sealed unsafe class Thunks : IDisposable
             insn->Extra = Gathered(instruction).Packed;
             return true;
         }
-        Instruction normal = _emitter.Normalise(instruction, out UInt128 key);
+        Instruction normal = _emitter.Normalise(instruction, out ThunkKey key);
         if (!_cache.TryGetValue(key, out nint code))
         {
             code = (nint)(_arena ??= new ExecutableMemory(ArenaSize)).Append(_emitter.Emit(instruction, normal));
@@ -57,3 +57,8 @@ internal sealed unsafe class Thunks : IDisposable
 
     public void Dispose() => _arena?.Dispose();
 }
+
+/// <summary>By what a thunk is found again: <see cref="ThunkEmitter.Normalise"/>.</summary>
+/// <param name="Code">The bytes of the normalised instruction.</param>
+/// <param name="Operands">Their number, and the general registers that were there.</param>
+internal readonly record struct ThunkKey(ulong Code, uint Operands);

@@ -10,7 +10,8 @@ internal unsafe interface IBmiOperation
     static abstract T Apply<T>(ProcessorState* s, T first, T second) where T : unmanaged, IBinaryInteger<T>;
 
     /// <summary>For its undefined flags, null where there are none.</summary>
-    static virtual HostOperation? Operation => null;
+    /// <remarks>Not virtual with a default: code for that cannot be compiled ahead of time.</remarks>
+    static abstract HostOperation? Operation { get; }
 }
 
 internal static unsafe class BmiFlags
@@ -73,18 +74,24 @@ internal readonly unsafe struct ZeroHigh : IBmiOperation
 
 internal readonly unsafe struct ShiftLeftNoFlags : IBmiOperation
 {
+    public static HostOperation? Operation => null;
+
     public static T Apply<T>(ProcessorState* s, T first, T second) where T : unmanaged, IBinaryInteger<T> =>
         first << (int.CreateTruncating(second) & (sizeof(T) * 8 - 1));
 }
 
 internal readonly unsafe struct ShiftRightNoFlags : IBmiOperation
 {
+    public static HostOperation? Operation => null;
+
     public static T Apply<T>(ProcessorState* s, T first, T second) where T : unmanaged, IBinaryInteger<T> =>
         first >>> (int.CreateTruncating(second) & (sizeof(T) * 8 - 1));
 }
 
 internal readonly unsafe struct ShiftArithmeticNoFlags : IBmiOperation
 {
+    public static HostOperation? Operation => null;
+
     public static T Apply<T>(ProcessorState* s, T first, T second) where T : unmanaged, IBinaryInteger<T> =>
         T.CreateTruncating((long)Width.SignExtend(first) >> (int.CreateTruncating(second) & (sizeof(T) * 8 - 1)));
 }
@@ -92,18 +99,24 @@ internal readonly unsafe struct ShiftArithmeticNoFlags : IBmiOperation
 /// <summary>RORX, the count as second source.</summary>
 internal readonly unsafe struct RotateRightNoFlags : IBmiOperation
 {
+    public static HostOperation? Operation => null;
+
     public static T Apply<T>(ProcessorState* s, T first, T second) where T : unmanaged, IBinaryInteger<T> =>
         T.RotateRight(first, int.CreateTruncating(second) & (sizeof(T) * 8 - 1));
 }
 
 internal readonly unsafe struct Deposit : IBmiOperation
 {
+    public static HostOperation? Operation => null;
+
     public static T Apply<T>(ProcessorState* s, T first, T second) where T : unmanaged, IBinaryInteger<T> =>
         T.CreateTruncating(BitField.Deposit(ulong.CreateTruncating(first), ulong.CreateTruncating(second)));
 }
 
 internal readonly unsafe struct Extract : IBmiOperation
 {
+    public static HostOperation? Operation => null;
+
     public static T Apply<T>(ProcessorState* s, T first, T second) where T : unmanaged, IBinaryInteger<T> =>
         T.CreateTruncating(BitField.Extract(ulong.CreateTruncating(first), ulong.CreateTruncating(second)));
 }

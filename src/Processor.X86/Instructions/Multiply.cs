@@ -1,5 +1,6 @@
 using System.Numerics;
 using System.Runtime.CompilerServices;
+using Bunraku.Platform;
 
 namespace Bunraku.Processor.X86;
 
@@ -181,9 +182,7 @@ internal static unsafe class Multiply<T> where T : unmanaged, IBinaryInteger<T>
             }
             else
             {
-                (UInt128 q, UInt128 r) = UInt128.DivRem(new UInt128(high, low), d);
-                s->Rax = (ulong)q;
-                s->Rdx = (ulong)r;
+                s->Rax = WideMath.Divide(high, low, d, out s->Rdx);
             }
         }
         else
@@ -209,13 +208,13 @@ internal static unsafe class Multiply<T> where T : unmanaged, IBinaryInteger<T>
             }
             else
             {
-                Int128 dividend = new(s->Rdx, s->Rax);
-                // The most negative dividend divided by -1 overflows Int128 itself.
-                if (d == -1 && dividend == Int128.MinValue) throw p.Fault(Vector.De);
-                Int128 q = dividend / d;
-                if (q != (long)q) throw p.Fault(Vector.De);
-                s->Rdx = (ulong)(long)(dividend - q * d);
-                s->Rax = (ulong)(long)q;
+                bool isNegative = (long)rdx < 0, differs = isNegative != d < 0;
+                ulong low = isNegative ? 0 - rax : rax, high = isNegative ? ~rdx + (rax == 0 ? 1ul : 0) : rdx, by = d < 0 ? 0 - (ulong)d : (ulong)d;
+                if (high >= by) throw p.Fault(Vector.De);
+                ulong q = WideMath.Divide(high, low, by, out ulong r);
+                if (q > (differs ? 1ul << 63 : long.MaxValue)) throw p.Fault(Vector.De);
+                s->Rdx = isNegative ? 0 - r : r;
+                s->Rax = differs ? 0 - q : q;
             }
         }
         else

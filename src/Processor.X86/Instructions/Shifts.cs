@@ -14,7 +14,8 @@ internal unsafe interface IShiftOperation
     static abstract FlagRule Rule { get; }
 
     /// <summary>It is a rotate: see <see cref="IntelRotates"/>.</summary>
-    static virtual bool IsRotate => false;
+    /// <remarks>Not virtual with a default: code for that cannot be compiled ahead of time.</remarks>
+    static abstract bool IsRotate { get; }
 }
 
 /// <summary>
@@ -85,6 +86,8 @@ internal static unsafe class ShiftFlags
 
 internal readonly unsafe struct ShlOperation : IShiftOperation
 {
+    public static bool IsRotate => false;
+
     public static HostOperation Operation => HostOperation.Shl;
 
     public static FlagRule Rule => SiliconFlags.Shifts;
@@ -103,6 +106,8 @@ internal readonly unsafe struct ShlOperation : IShiftOperation
 
 internal readonly unsafe struct ShrOperation : IShiftOperation
 {
+    public static bool IsRotate => false;
+
     public static HostOperation Operation => HostOperation.Shr;
 
     public static FlagRule Rule => SiliconFlags.Shifts;
@@ -119,6 +124,8 @@ internal readonly unsafe struct ShrOperation : IShiftOperation
 
 internal readonly unsafe struct SarOperation : IShiftOperation
 {
+    public static bool IsRotate => false;
+
     public static HostOperation Operation => HostOperation.Sar;
 
     public static FlagRule Rule => SiliconFlags.Shifts;

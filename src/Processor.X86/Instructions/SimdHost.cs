@@ -10,7 +10,8 @@ internal interface IHostMemory
     static abstract bool Stores { get; }
     static abstract bool Aligned { get; }
     /// <summary>The CPU model's vendor decides whether <see cref="Aligned"/> counts: SHA.</summary>
-    static virtual bool AlignedByVendor => false;
+    /// <remarks>Not virtual with a default: code for that cannot be compiled ahead of time.</remarks>
+    static abstract bool AlignedByVendor { get; }
 }
 
 /// <summary>The memory operand of SHA instructions.</summary>
@@ -27,6 +28,7 @@ internal readonly struct NoAccess : IHostMemory
     public static bool Loads => false;
     public static bool Stores => false;
     public static bool Aligned => false;
+    public static bool AlignedByVendor => false;
 }
 
 internal readonly struct Load : IHostMemory
@@ -34,6 +36,7 @@ internal readonly struct Load : IHostMemory
     public static bool Loads => true;
     public static bool Stores => false;
     public static bool Aligned => false;
+    public static bool AlignedByVendor => false;
 }
 
 internal readonly struct AlignedLoad : IHostMemory
@@ -41,6 +44,7 @@ internal readonly struct AlignedLoad : IHostMemory
     public static bool Loads => true;
     public static bool Stores => false;
     public static bool Aligned => true;
+    public static bool AlignedByVendor => false;
 }
 
 internal readonly struct Store : IHostMemory
@@ -48,6 +52,7 @@ internal readonly struct Store : IHostMemory
     public static bool Loads => false;
     public static bool Stores => true;
     public static bool Aligned => false;
+    public static bool AlignedByVendor => false;
 }
 
 internal readonly struct AlignedStore : IHostMemory
@@ -55,6 +60,7 @@ internal readonly struct AlignedStore : IHostMemory
     public static bool Loads => false;
     public static bool Stores => true;
     public static bool Aligned => true;
+    public static bool AlignedByVendor => false;
 }
 
 /// <summary>What a host-executed instruction does besides writing registers.</summary>

@@ -1,5 +1,3 @@
-using System.Collections.Frozen;
-
 namespace Bunraku.Processor.X86;
 
 /// <summary>Whose processors have an MSR.</summary>
@@ -39,7 +37,14 @@ internal static class MsrTable
     /// <summary>Rows in no particular order; the position is the storage slot.</summary>
     public static readonly MsrRow[] Rows = [.. Fixed(), .. VmxRows(), .. VariableRangeMtrrs(), .. MachineCheck(), .. PerformanceCounters()];
 
-    public static readonly FrozenDictionary<uint, int> Slots = Rows.Select((row, slot) => (row.Index, slot)).ToFrozenDictionary(x => x.Index, x => x.slot);
+    public static readonly Dictionary<uint, int> Slots = FindSlots();
+
+    private static Dictionary<uint, int> FindSlots()
+    {
+        var slots = new Dictionary<uint, int>(Rows.Length);
+        for (int n = 0; n < Rows.Length; n++) slots.Add(Rows[n].Index, n);
+        return slots;
+    }
 
     /// <summary>MSRs of the local APIC and of the hypervisor's own interface: they exit with <see cref="ExitReason.Msr"/>.</summary>
     public static bool IsOutside(uint index, CpuModel model) =>
@@ -125,8 +130,11 @@ internal static class MsrTable
     /// <summary>LBR and BTF.</summary>
     public const ulong DebugCtlBits = 3;
 
-    private static IEnumerable<MsrRow> VmxRows() =>
-        VmxCapabilities.Names.Select((name, n) => new MsrRow(VmxCapabilities.Basic + (uint)n, name, 0, 0, MsrWrite.ReadOnly, CpuFeature.Vmx));
+    private static IEnumerable<MsrRow> VmxRows()
+    {
+        uint index = VmxCapabilities.Basic;
+        foreach (string name in VmxCapabilities.Names) yield return new(index++, name, 0, 0, MsrWrite.ReadOnly, CpuFeature.Vmx);
+    }
 
     private static IEnumerable<MsrRow> VariableRangeMtrrs()
     {

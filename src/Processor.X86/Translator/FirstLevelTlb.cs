@@ -6,7 +6,14 @@ namespace Bunraku.Processor.X86;
 /// </summary>
 internal sealed unsafe class FirstLevelTlb(ProcessorState* state, LinearMirror mirror)
 {
-    private readonly ulong[] _empty = [.. Enumerable.Range(0, TranslatorState.FirstLevelSize).Select(TranslatorState.EmptyTag)];
+    private readonly ulong[] _empty = EmptyTags();
+
+    private static ulong[] EmptyTags()
+    {
+        var tags = new ulong[TranslatorState.FirstLevelSize];
+        for (int n = 0; n < tags.Length; n++) tags[n] = TranslatorState.EmptyTag(n);
+        return tags;
+    }
 
     /// <summary>Drops every entry.</summary>
     public void Drop()

@@ -23,7 +23,16 @@ internal static class HostRegisters
     public static Host Of(int number) => s_map[number];
 
     /// <summary>Guest registers that have a host register.</summary>
-    public static IEnumerable<(int Guest, Host Host)> Mapped => s_map.Select((h, n) => (n, h)).Where(r => r.h != Host.None);
+    public static IEnumerable<(int Guest, Host Host)> Mapped
+    {
+        get
+        {
+            for (int n = 0; n < s_map.Length; n++)
+            {
+                if (s_map[n] != Host.None) yield return (n, s_map[n]);
+            }
+        }
+    }
 
     /// <summary>Whether a host register is a guest's.</summary>
     public static bool IsGuests(Host register) => Array.IndexOf(s_map, register) >= 0;

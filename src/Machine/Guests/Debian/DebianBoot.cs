@@ -94,7 +94,7 @@ internal static class DebianBoot
                     ;;
             esac
         done </root/lib/modules/$(busybox uname -r)/modules.devname 2>/dev/null
-        {{InitramfsBuilder.MountSharesIn("/root", options)}}
+        {{(!options.Waits ? InitramfsBuilder.MountSharesIn("/root", options) : options.Shares.Count > 0 ? InitramfsBuilder.LoadShareDriver("/root") : "")}}
         busybox mount --move /dev /root/dev
         exec busybox switch_root /root /sbin/init
         """ + "\n";
@@ -116,6 +116,7 @@ internal static class DebianBoot
         return new(kernel, kernelName, (byte[])[.. initramfs, .. Additions(options, console, token, busybox, lasts)], append, console, token)
         {
             EndsWithStatus = !lasts && console != GuestConsole.Shell,
+            Waits = options.Waits,
         };
     }
 
@@ -152,8 +153,12 @@ internal static class DebianBoot
             return archive.ToArray();
         }
         archive.AddFile(stage + "/busybox", busybox, Executable);
-        string command = string.Join(' ', options.Command.Select(InitramfsBuilder.Quote));
-        archive.AddFile(stage + "/command", Utf8($"#!/bin/sh\n{InitramfsBuilder.EnterShare(options, "exit 126")}exec {command}\n"), Executable);
+        archive.AddFile(stage + "/command", options.Waits ? [] : Utf8(CommandScript(options)), Executable);
+        if (options.Waits)
+        {
+            archive.AddFile(stage + "/copy", CopyProgram.Build(), Executable);
+            archive.AddFile(stage + "/pump", PumpProgram.Build(), Executable);
+        }
         archive.AddFile(stage + "/run", Utf8(RunScript(options, console, token, lasts)), Executable);
         archive.AddFile($"{units}/{CommandUnit}", Utf8($"""
             [Unit]
@@ -243,6 +248,33 @@ internal static class DebianBoot
             """;
     }
 
+    private static string CommandScript(LinuxGuestOptions options) =>
+        $"#!/bin/sh\n{InitramfsBuilder.EnterShare(options, "exit 126")}exec {string.Join(' ', options.Command.Select(InitramfsBuilder.Quote))}\n";
+
+    /// <summary>See <see cref="LinuxGuest.Handover"/>: <see cref="RunScript"/> reads it as part of itself.</summary>
+    public static byte[] Handover(LinuxGuestOptions options, bool isCopy)
+    {
+        var script = new StringBuilder(InitramfsBuilder.Streams(options));
+        script.Append($"export TERM={InitramfsBuilder.Quote(options.Term ?? "linux")}\n");
+        script.Append($"printf %s {InitramfsBuilder.Quote(CommandScript(options))} >command\n");
+        script.Append(InitramfsBuilder.MountSharesLate(options)).Append(InitramfsBuilder.LeaveShares(options));
+        // What a start would have made anew, behind the new random numbers.
+        if (isCopy) script.Append("""
+            read -r copied <&7
+            read -r id </proc/sys/kernel/random/uuid
+            echo "${id//-/}" >/etc/machine-id
+            read -r id </proc/sys/kernel/random/uuid
+            echo "$id" >boot_id
+            busybox mount --bind boot_id /proc/sys/kernel/random/boot_id
+
+            """);
+        for (int n = 0; n < options.Networks.Count; n++)
+        {
+            if (isCopy && !options.HasOwnAddress[n]) script.Append($"ip link set eth{n} address {InitramfsBuilder.NewAddress()}\n");
+        }
+        return Utf8(script.ToString());
+    }
+
     private static string RunScript(LinuxGuestOptions options, GuestConsole console, string token, bool lasts)
     {
         string wait = !options.Networks.Contains(true) ? "" : $$"""
@@ -271,9 +303,9 @@ internal static class DebianBoot
             busybox mkdir $group
             {{wait}}
             """;
-        string work = console == GuestConsole.CommandOnTerminal ? $$"""
+        string onTerminal = $$"""
             exec 3<>/dev/ttyS1
-            busybox stty -F /dev/ttyS1 115200 sane crtscts{{InitramfsBuilder.Size(options)}}
+            busybox stty -F /dev/ttyS1 115200 sane crtscts{{(options.Waits ? " $size" : InitramfsBuilder.Size(options))}}
             busybox mkfifo status
             # The leader of the terminal's session stays until all is sent: at its end Linux drops what still waits.
             cat >leader <<'END'
@@ -292,15 +324,9 @@ internal static class DebianBoot
             busybox stty -F /dev/ttyS1 sane
             echo 1 >$group/cgroup.kill
 
-            """ : $$"""
-            n=0
-            while set -- /dev/vport*p{{LinuxGuest.ErrorPort}}; do
-                [ -e "$1" ] && break
-                [ $n -lt 200 ] || exit 1
-                busybox sleep 0.05
-                n=$((n + 1))
-            done
-            port=${1%{{LinuxGuest.ErrorPort}}}
+            """;
+        string work = options.Waits ? WaitForCommand + onTerminal + WaitedOnStreams : console == GuestConsole.CommandOnTerminal ? onTerminal : $$"""
+            {{Ports(LinuxGuest.ErrorPort)}}
             busybox mkfifo input output errors
             busybox dd bs=65536 <${port}{{LinuxGuest.InputPort}} >input 2>/dev/null &
             busybox dd bs=65536 <output >${port}{{LinuxGuest.OutputPort}} 2>/dev/null &
@@ -314,11 +340,57 @@ internal static class DebianBoot
             wait $drain
 
             """;
-        return start + InitramfsBuilder.LeaveShares(options) + work + $$"""
+        return start + (options.Waits ? "" : InitramfsBuilder.LeaveShares(options)) + work + $$"""
             leave
             tell "exit $status"
             {{(lasts ? "systemctl poweroff --no-block\nbusybox sleep 60" : "busybox poweroff -n -f\nbusybox sleep 60")}}
 
             """;
     }
+
+    /// <summary>In $port what the names of the ports begin with.</summary>
+    /// <param name="last">The one with the highest number.</param>
+    private static string Ports(int last) => $$"""
+        n=0
+        while set -- /dev/vport*p{{last}}; do
+            [ -e "$1" ] && break
+            [ $n -lt 200 ] || exit 1
+            busybox sleep 0.05
+            n=$((n + 1))
+        done
+        port=${1%{{last}}}
+        """;
+
+    /// <summary>Of a guest that is kept before it has its command: everything is there that it needs.</summary>
+    private static readonly string WaitForCommand = $$"""
+        {{Ports(LinuxGuest.CopyPort)}}
+        busybox mkfifo input output errors output.end errors.end copied
+        exec 5<>output.end 6<>errors.end 7<>copied
+        ./copy <${port}{{LinuxGuest.CopyPort}} >&7 2>/dev/null 5>&- 6>&- 7>&- &
+        ./pump <${port}{{LinuxGuest.InputPort}} >input 2>/dev/null 5>&- 6>&- 7>&- &
+        ./pump <output >${port}{{LinuxGuest.OutputPort}} 2>&5 5>&- 6>&- 7>&- &
+        ./pump <errors >${port}{{LinuxGuest.ErrorPort}} 2>&6 5>&- 6>&- 7>&- &
+        tell {{GuestMessages.WaitsMessage}}
+        . ${port}{{LinuxGuest.CommandPort}}
+        if [ $mode = terminal ]; then
+
+        """;
+
+    private static readonly string WaitedOnStreams = $$"""
+        else
+            # Not with &, which would have the command ignore SIGINT and SIGQUIT.
+            (
+                echo 0 >$group/cgroup.procs
+                cd /
+                exec 5>&- 6>&- 7>&- <{{Folder}}/input >{{Folder}}/output
+                [ $mode = separate ] && exec 2>{{Folder}}/errors || exec 2>&1
+                exec {{Folder}}/busybox setsid {{Folder}}/command
+            )
+            status=$?
+            echo 1 >$group/cgroup.kill
+            read -r ended <&5
+            [ $mode = joined ] || read -r ended <&6
+        fi
+
+        """;
 }

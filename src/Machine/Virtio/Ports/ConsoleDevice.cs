@@ -43,12 +43,18 @@ public sealed class ConsoleDevice : VirtioDevice
     /// <param name="id">Its name in the machine.</param>
     /// <param name="ports">By number; null: no such port. A driver without the feature has the first one alone.</param>
     public ConsoleDevice(string id, params IReadOnlyList<ConsolePort?> ports)
-        : base(id, VirtioType.Console,
-            [.. Enumerable.Range(0, 2 * (ports.Count + 1)).Select(n => (ushort)(n is ControlIn or ControlOut ? ControlSize : QueueSize))])
+        : base(id, VirtioType.Console, QueueSizes(2 * (ports.Count + 1)))
     {
         _ports = [.. ports];
         _work = Work;
         BinaryPrimitives.WriteInt32LittleEndian(_configuration.AsSpan(Field.Ports), _ports.Length);
+    }
+
+    private static ushort[] QueueSizes(int count)
+    {
+        var sizes = new ushort[count];
+        for (int n = 0; n < count; n++) sizes[n] = n is ControlIn or ControlOut ? (ushort)ControlSize : (ushort)QueueSize;
+        return sizes;
     }
 
     /// <summary>Section 5.3.2: receive and transmit queue of port 0, those for messages, then those of the other ports.</summary>
