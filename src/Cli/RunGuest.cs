@@ -4,6 +4,7 @@ using Bunraku.Hypervisor;
 using Bunraku.Machine;
 using Bunraku.Platform;
 using Bunraku.Sessions.Control;
+using Bunraku.Sessions.Screens;
 
 namespace Bunraku.Cli;
 
@@ -20,6 +21,8 @@ internal static class RunGuest
         options = WithScript(options);
         using ControlServer? control = options.Name is { } name ? new ControlServer(ControlClients.Folder, name) : null;
         using ReportFile? json = options.StatsJson is { } path ? new ReportFile(path, "--stats-json") : null;
+        if (options is { Screenshot: not null, HasDisplay: false })
+            throw new UsageException("--screenshot: the machine has no screen; --vga std or --bios gives it one");
         using var host = new ConsoleHost(options);
         using ExitTrace? trace = options.Trace is { } target ? new ExitTrace(target) : null;
         using PerfMap? map = options.PerfMap ? new PerfMap("--perf-map") : null;
@@ -29,6 +32,17 @@ internal static class RunGuest
         control?.Attach(vm);
         VmResult result = host.Run(vm);
         Explain(result, vm);
+        if (options.Screenshot is { } picture && vm.Display is { } display)
+        {
+            try
+            {
+                PngFile.Write(picture, display.Paint());
+            }
+            catch (CannotWriteException e)
+            {
+                lost.Add(e);
+            }
+        }
         // For people; a program that reads the errors of its command has no use for it.
         if (kept is not null && Terminal.Is(ConsoleHost.Stderr)) Console.Error.WriteLine("bunraku: " + kept);
         if (trace?.Error is { } broken) lost.Add(broken);

@@ -51,6 +51,8 @@ internal sealed record RunOptions : VmOptions
     public MemoryBacking MemoryBacking { get; init; }
     /// <summary>Where the VM is saved when it is ended from outside.</summary>
     public string? SaveTo { get; init; }
+    /// <summary>Where a picture of the screen at the end goes; null: nowhere.</summary>
+    public string? Screenshot { get; init; }
     public bool Stats { get; init; }
     public string? StatsJson { get; init; }
     public TraceTarget? Trace { get; init; }

@@ -11,7 +11,8 @@ namespace Bunraku.Engines;
 /// <param name="IsReadOnly">
 /// ROM: what a vCPU writes there exits as a write to a device at that address does, so that one may answer or nobody; bus masters are refused.
 /// </param>
-public readonly record struct MemoryRegion(ulong Start, ulong Length, ulong Offset, bool IsReadOnly)
+/// <param name="IsDevice">Memory of a device, as of a display: it can be read and written like RAM, and is no RAM to the guest's systems.</param>
+public readonly record struct MemoryRegion(ulong Start, ulong Length, ulong Offset, bool IsReadOnly, bool IsDevice = false)
 {
     /// <summary>First address behind the range.</summary>
     public ulong End => Start + Length;
@@ -157,7 +158,7 @@ public sealed unsafe class GuestMemory : IDisposable
     /// <summary>Bytes of the backing memory: RAM and what else the regions of the beginning hold.</summary>
     public ulong Size { get; }
 
-    /// <summary>Bytes of the regions of the beginning that were no ROM.</summary>
+    /// <summary>Bytes of the regions of the beginning that were neither ROM nor a device's.</summary>
     public ulong RamSize
     {
         get
@@ -165,7 +166,7 @@ public sealed unsafe class GuestMemory : IDisposable
             ulong sum = 0;
             foreach (MemoryRegion r in _home)
             {
-                if (!r.IsReadOnly) sum += r.Length;
+                if (!r.IsReadOnly && !r.IsDevice) sum += r.Length;
             }
             return sum;
         }
@@ -305,6 +306,15 @@ public sealed unsafe class GuestMemory : IDisposable
             source = source[n..];
             offset += (ulong)n;
         }
+    }
+
+    /// <summary>What is in the backing memory, whatever address it is seen at; it may change while it is looked at.</summary>
+    /// <param name="offset">With <paramref name="length"/> at most <see cref="Size"/>.</param>
+    /// <param name="length">Bytes.</param>
+    public ReadOnlySpan<byte> ReadBacking(ulong offset, int length)
+    {
+        if (offset > Size || (ulong)length > Size - offset) throw new ArgumentOutOfRangeException(nameof(offset));
+        return new ReadOnlySpan<byte>(Backing.Pointer + offset, length);
     }
 
     /// <summary>Reads one little-endian value; false when a byte is not RAM.</summary>

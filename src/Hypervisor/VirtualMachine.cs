@@ -190,6 +190,16 @@ public abstract partial class VirtualMachine : IDisposable
                 }
             }
         }
+        // What devices have written where nothing shows it at this moment.
+        ulong[] hidden = Memory.DeviceWrites.Take(new MemoryRegion(0, Memory.Size, 0, IsReadOnly: false));
+        for (int word = 0; word < hidden.Length; word++)
+        {
+            for (ulong left = hidden[word]; left != 0; left &= left - 1)
+            {
+                pages.Add((ulong)(word * pagesPerWord + BitOperations.TrailingZeroCount(left)));
+                sorted = false;
+            }
+        }
         // Memory that shows at several addresses is in several regions.
         return sorted ? pages : [.. pages.Order().Distinct()];
     }

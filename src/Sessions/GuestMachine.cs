@@ -4,6 +4,8 @@ using Bunraku.Hypervisor;
 using Bunraku.Machine;
 using Bunraku.Machine.Acpi;
 using Bunraku.Machine.Board;
+using Bunraku.Machine.Display;
+using Bunraku.Machine.Firmware;
 using Bunraku.Machine.Serial;
 using Bunraku.Machine.Virtio;
 using Bunraku.Machine.Virtio.Ports;
@@ -66,6 +68,7 @@ internal sealed class GuestMachine
             SecondSerialOutput = image.Linux is { SerialPorts: > 1 } ? SecondPort : null,
             Firmware = image.Firmware,
             FirmwareLog = options.FirmwareLog,
+            DisplayRom = options.HasDisplay ? DisplayRom.Read(options.Bios is not null) : null,
             DebugExit = options.DebugExit,
             TestDevice = options.TestDevice,
             Parts = [.. devices, .. options.Parts],
@@ -208,6 +211,9 @@ internal sealed class GuestMachine
 
     /// <summary>The guest's generation.</summary>
     public VmGeneration Generation => _board.Generation;
+
+    /// <summary>The screen; null: the machine has none.</summary>
+    public VgaController? Display => _board.Display;
 
     /// <summary>Asks the guest to shut down.</summary>
     public void PressPowerButton() => _board.PressPowerButton();

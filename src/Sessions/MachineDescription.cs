@@ -61,6 +61,9 @@ internal sealed record MachineDescription
     /// <inheritdoc cref="VmOptions.TestDevice"/>
     public required bool TestDevice { get; init; }
 
+    /// <summary>It has a display.</summary>
+    public bool HasDisplay { get; init; } // older machines have none
+
     /// <inheritdoc cref="VmOptions.CompactDiscs"/>
     public required IReadOnlyList<string> CompactDiscs { get; init; }
 
@@ -137,6 +140,7 @@ internal sealed record MachineDescription
         EngineApics = machine.EngineApics is not null,
         DebugExit = options.DebugExit,
         TestDevice = options.TestDevice,
+        HasDisplay = options.HasDisplay,
         CompactDiscs = [.. options.CompactDiscs.Select(Path.GetFullPath)],
         Disks = [.. options.Disks.Select(d => d with { Image = d.Image with { Path = Path.GetFullPath(d.Image.Path) } })],
         DiskShapes = disks,
@@ -171,6 +175,7 @@ internal sealed record MachineDescription
         EngineApics = EngineApics,
         DebugExit = DebugExit,
         TestDevice = TestDevice,
+        Display = HasDisplay ? DisplayKind.Standard : DisplayKind.None,
         CompactDiscs = CompactDiscs,
         Disks = Disks,
         Rng = Rng,

@@ -6,6 +6,7 @@ using Bunraku.Hypervisor.Scheduling;
 using Bunraku.Machine;
 using Bunraku.Machine.Acpi;
 using Bunraku.Machine.Board;
+using Bunraku.Machine.Display;
 using Bunraku.Machine.Firmware;
 using Bunraku.Platform;
 using Bunraku.Sessions.Debugging;
@@ -188,8 +189,9 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
 
     private X86Machine MakeMachine(CpuModel model, FirmwareImage? firmware, bool isPrivate)
     {
-        IReadOnlyList<MemoryRegion> memory =
-            firmware is null ? MemoryLayout.Regions(_options.Memory) : MemoryLayout.WithFirmware(_options.Memory, (ulong)firmware.Bytes.Length);
+        ulong display = _options.HasDisplay ? VgaController.MemorySize : 0;
+        IReadOnlyList<MemoryRegion> memory = firmware is null ? MemoryLayout.Regions(_options.Memory, display)
+            : MemoryLayout.WithFirmware(_options.Memory, (ulong)firmware.Bytes.Length, display);
         try
         {
             return new X86Machine(_engine, model, memory, _options.Cpus, new X86MachineOptions
@@ -256,6 +258,9 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
 
     /// <summary>The machine: memory, buses, vCPUs, clock, saving and restoring.</summary>
     public X86Machine Machine => _vm;
+
+    /// <summary>The screen; null: the VM has none.</summary>
+    public VgaController? Display => _machine.Display;
 
     /// <summary>The monitor's commands for this VM. More can be added at any time.</summary>
     public MonitorCommands Commands { get; }

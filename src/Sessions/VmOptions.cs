@@ -6,6 +6,17 @@ using Bunraku.Sessions.Debugging;
 
 namespace Bunraku.Sessions;
 
+/// <summary>What display a VM has.</summary>
+public enum DisplayKind
+{
+    /// <summary>A standard one where something needs it: firmware, or who looks at it over a network; else none.</summary>
+    Automatic,
+    /// <summary>None.</summary>
+    None,
+    /// <summary>A VGA with the Bochs display registers: <see cref="Machine.Display.VgaController"/>.</summary>
+    Standard,
+}
+
 /// <summary>What one VM is and how it runs, as plain data with defaults. Immutable.</summary>
 public record VmOptions
 {
@@ -67,6 +78,12 @@ public record VmOptions
 
     /// <summary>What the guest gets of the host's processors.</summary>
     public CpuTimeOptions CpuTime { get; init; } = new();
+
+    /// <summary>The display; what it shows is <see cref="Vm.Display"/>'s to tell.</summary>
+    public DisplayKind Display { get; init; }
+
+    /// <summary>There is a display.</summary>
+    public bool HasDisplay => Display == DisplayKind.Standard || Display == DisplayKind.Automatic && Bios is not null;
 
     /// <summary>isa-debug-exit on port F4h: the guest ends the VM with status value*2+1.</summary>
     public bool DebugExit { get; init; }
@@ -163,6 +180,7 @@ public record VmOptions
         Require(DiskSize is null || DiskSize >= Machine.DebianImages.DiskSize && DiskSize % 512 == 0, nameof(DiskSize),
             $"{DiskSize} bytes; the disk has at least {Machine.DebianImages.DiskSize >> 30}G, of which it takes what is written alone, in sectors of 512");
 
+        Require(!HasDisplay || Memory > SmallestMemory, nameof(Memory), "a machine with a display needs more than 1 MiB");
         if (Bios is not null)
         {
             Require(Kernel is null && Command is null && Append is null && Initrd is null && Modules.Count == 0, nameof(Bios),

@@ -25,6 +25,7 @@ internal static class OptionWords
         nameof(VmOptions.Command) => "what stands behind --",
         nameof(VmOptions.EngineApics) => "--local-apic",
         nameof(VmOptions.Paravirtual) => "--pv",
+        nameof(VmOptions.Display) => "--vga",
         nameof(VmOptions.Debugger) => "--gdb",
         nameof(VmOptions.StartsStopped) => "--stopped",
         nameof(VmBuilder.HostCode) => "--perf-map",

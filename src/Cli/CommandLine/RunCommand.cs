@@ -118,6 +118,15 @@ internal sealed class RunCommand : Command
         Arity = ArgumentArity.OneOrMore,
         AllowMultipleArgumentsPerToken = false,
     };
+    private readonly Option<DisplayKind?> _vga =
+        SingleValue.Parsed<DisplayKind?>("--vga", "std|none", "the display: a VGA as QEMU's standard one, or none (default std with --bios, else none)",
+        t => t switch
+        {
+            "std" => DisplayKind.Standard,
+            "none" => DisplayKind.None,
+            _ => throw new UsageException(Nearest.Message("display", t, ["std", "none"])),
+        }, "std", "none");
+    private readonly Option<string?> _screenshot = SingleValue.Text("--screenshot", "FILE", "at the end, write a picture of the screen to a PNG file");
     private readonly Option<bool> _rng = SingleValue.Flag("--rng", "a virtio device with random numbers of the host");
     private readonly Option<bool> _debugExit = SingleValue.Flag("--debug-exit", "isa-debug-exit on port 0xf4: the guest ends with status value*2+1");
     private readonly Option<bool> _testDevice =
@@ -147,7 +156,7 @@ internal sealed class RunCommand : Command
         Arguments.Add(_guest);
         foreach (Option option in (Option[])[_bios, _kernel, _initrd, _modules, _append, _name, _memory, _cpus, _engine, _localApic, _checkInterval, _direct,
             _cpu, _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _diskSize, _keep, _compactDiscs, _networks,
-            _shares, _rng, _debugExit, _testDevice, _noReboot, _timeout, _saveTo, _fresh, _stats, _statsJson, _trace, _gdb, _stopped, _perfMap])
+            _shares, _vga, _screenshot, _rng, _debugExit, _testDevice, _noReboot, _timeout, _saveTo, _fresh, _stats, _statsJson, _trace, _gdb, _stopped, _perfMap])
             Options.Add(option);
     }
 
@@ -213,6 +222,8 @@ internal sealed class RunCommand : Command
             Networks = Networks(parsed.GetValue(_networks) ?? [], isDebian),
             Shares = parsed.GetValue(_shares) is { Length: > 0 } shares ? [.. shares.Select(ShareArgument.Parse)] : [],
             Rng = parsed.GetValue(_rng),
+            Display = parsed.GetValue(_vga) ?? DisplayKind.Automatic,
+            Screenshot = parsed.GetValue(_screenshot),
             DebugExit = parsed.GetValue(_debugExit),
             TestDevice = parsed.GetValue(_testDevice),
             NoReboot = parsed.GetValue(_noReboot),

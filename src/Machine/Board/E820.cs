@@ -46,7 +46,7 @@ internal static class E820
         ];
         foreach (MemoryRegion region in memory.Regions)
         {
-            if (region.IsReadOnly) continue;
+            if (region.IsReadOnly || region.IsDevice) continue;
             ulong start = Math.Max(region.Start, MemoryLayout.HighMemory);
             if (region.End > start) map.Add(new(start, region.End - start, E820Type.Memory));
         }

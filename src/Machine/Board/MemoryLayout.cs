@@ -29,6 +29,8 @@ public static class MemoryLayout
     public const ulong Ebda = 0x9FC00;
     /// <summary>A0000 to BFFFF: legacy video memory, not in the memory map.</summary>
     public const ulong VideoHole = 0xA0000;
+    /// <summary>Behind it.</summary>
+    public const ulong VideoHoleEnd = 0xC0000;
     /// <summary>The RSDP lies at the beginning of the area that operating systems search, the tables behind it.</summary>
     public const ulong AcpiTables = 0xE0000;
     /// <summary>Behind the room for ACPI tables.</summary>
@@ -50,10 +52,12 @@ public static class MemoryLayout
     private const ulong HighMemoryStart = 0x1_0000_0000;
 
     /// <summary>Where a PC's RAM lies: up to 3 GiB at 0, the rest from 4 GiB on.</summary>
-    /// <param name="size">Bytes, a multiple of 4096, at least 1 MiB.</param>
-    public static IReadOnlyList<MemoryRegion> Regions(ulong size)
+    /// <param name="size">Bytes, a multiple of 4096, at least 1 MiB, with a display more.</param>
+    /// <param name="display">Bytes of a display's memory, a power of two from 1 MiB to 64 MiB; 0: there is no display.</param>
+    public static IReadOnlyList<MemoryRegion> Regions(ulong size, ulong display = 0)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(size, HighMemory);
+        if (display > 0) return Make(size, rom: 0, display);
         ulong low = Math.Min(size, LowMemoryEnd);
         return size > low ? [new(0, low, 0, false), new(HighMemoryStart, size - low, low, false)] : GuestMemory.Flat(size);
     }
@@ -63,13 +67,18 @@ public static class MemoryLayout
     /// </summary>
     /// <param name="size">Bytes of RAM, as for <see cref="Regions"/>, more than 1 MiB.</param>
     /// <param name="rom">Bytes of the ROM, a multiple of 4096, at most 16 MiB.</param>
-    public static IReadOnlyList<MemoryRegion> WithFirmware(ulong size, ulong rom)
+    /// <param name="display">As for <see cref="Regions"/>.</param>
+    public static IReadOnlyList<MemoryRegion> WithFirmware(ulong size, ulong rom, ulong display = 0) => Make(size, rom, display);
+
+    /// <summary>A display's memory has a place among the regions, so that it is there; where it shows is the guest's affair.</summary>
+    private static List<MemoryRegion> Make(ulong size, ulong rom, ulong display)
     {
         ArgumentOutOfRangeException.ThrowIfLessThanOrEqual(size, HighMemory);
         ulong low = Math.Min(size, LowMemoryEnd);
-        List<MemoryRegion> regions =
-            [new(0, HighMemory, 0, false), new(HighMemory, low - HighMemory, HighMemory, false), new(FirmwareEnd - rom, rom, low, true)];
-        if (size > low) regions.Add(new(HighMemoryStart, size - low, low + rom, false));
+        List<MemoryRegion> regions = [new(0, HighMemory, 0, false), new(HighMemory, low - HighMemory, HighMemory, false)];
+        if (display > 0) regions.Add(new(PciWindow, display, low, false, IsDevice: true));
+        if (rom > 0) regions.Add(new(FirmwareEnd - rom, rom, low + display, true));
+        if (size > low) regions.Add(new(HighMemoryStart, size - low, low + display + rom, false));
         return regions;
     }
 

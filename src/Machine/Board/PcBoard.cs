@@ -3,6 +3,7 @@ using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Bunraku.Machine.Acpi;
 using Bunraku.Machine.Board.Parts;
+using Bunraku.Machine.Display;
 using Bunraku.Machine.Firmware;
 using Bunraku.Machine.Input;
 using Bunraku.Machine.Interrupts;
@@ -26,6 +27,8 @@ public sealed class PcBoard : IBoard
     private readonly PostCodePart _postCode = new();
     private readonly SerialPart _serial;
     private readonly SerialPart? _secondSerial;
+    private readonly MemoryMap _map;
+    private readonly DisplayPart? _display;
     private readonly VmGenerationPart _generation;
     private readonly Dictionary<int, SharedWire> _pciInterrupts = [];
 
@@ -35,13 +38,16 @@ public sealed class PcBoard : IBoard
     public PcBoard(X86Machine vm, PcBoardOptions options)
     {
         ulong rom = (ulong)(options.Firmware?.Bytes.Length ?? 0);
-        IReadOnlyList<MemoryRegion> regions = rom == 0 ? MemoryLayout.Regions(vm.Memory.Size) : MemoryLayout.WithFirmware(vm.Memory.Size - rom, rom);
+        ulong display = vm.Memory.InitialRegions.FirstOrDefault(r => r.IsDevice).Length, ram = vm.Memory.Size - rom - display;
+        IReadOnlyList<MemoryRegion> regions = rom == 0 ? MemoryLayout.Regions(ram, display) : MemoryLayout.WithFirmware(ram, rom, display);
         if (!vm.Memory.Regions.SequenceEqual(regions))
         {
             throw new ArgumentException(
                 $"a PC's RAM lies elsewhere: make the machine with MemoryLayout.{(rom == 0 ? "Regions" : "WithFirmware")}", nameof(vm));
         }
         _vm = vm;
+        _map = new MemoryMap(vm.Memory);
+        if (display > 0) _display = new DisplayPart(vm.Memory, _map, options.DisplayRom);
         _controllers = new InterruptControllers(vm);
         _timers = new LegacyTimers(options.StartTime, () => vm.Stop(new StopCause(StopReason.PowerOff)));
         _serial = new SerialPart(1, options.SerialOutput ?? (_ => { }));
@@ -49,6 +55,7 @@ public sealed class PcBoard : IBoard
         _generation = new VmGenerationPart(vm.Memory, _timers, options.Generation, options.Firmware is not null);
         Pci = new PciHost(Reset);
         FwCfg = new FwCfg(vm.Memory, vm.Cpus.Count);
+        if (display > 0) FwCfg.AddInt16(FwCfgKey.NoGraphic, 0);
         Acpi.Reset = new(PciHost.FirstPort + 1, 0x06); // hard reset through the PIIX reset control register
         InterruptControllers.Describe(Acpi, vm.Cpus.Count);
         foreach (IBoardPart part in Parts(options)) part.AttachTo(this);
@@ -105,7 +112,8 @@ public sealed class PcBoard : IBoard
         if (options.FirmwareLog is { } log) yield return new DebugConsolePart(log, "firmware log", DebugConsole.FirmwarePort);
         if (options.DebugExit) yield return new DebugExitPart();
         if (options.TestDevice) yield return new TestDevicePart();
-        yield return new PciPart(options.Firmware is not null);
+        yield return new PciPart(options.Firmware is null ? null : _map);
+        if (_display is not null) yield return _display;
         yield return new FwCfgPart();
         yield return _generation;
         foreach (IBoardPart part in options.Parts) yield return part;
@@ -135,6 +143,8 @@ public sealed class PcBoard : IBoard
     public Uart16550A Serial => _serial.Port;
     /// <summary>COM2, when <see cref="PcBoardOptions.SecondSerialOutput"/> asks for it.</summary>
     public Uart16550A? SecondSerial => _secondSerial?.Port;
+    /// <summary>The display, of a machine whose memory has a region for one.</summary>
+    public VgaController? Display => _display?.Controller;
     /// <inheritdoc/>
     public PciHost Pci { get; }
     /// <summary>By which the guest learns that it is a copy, or that it was taken back to an earlier state.</summary>
@@ -181,6 +191,10 @@ public sealed class PcBoard : IBoard
     public bool WantsWarmReset => _vm.Memory.TryRead(MemoryLayout.BiosDataAreaResetFlag, out ushort flag) && flag == WarmReset;
 
     private const ushort WarmReset = 0x1234;
+
+    /// <summary>Keyboard and pointer for a person.</summary>
+    /// <param name="tablet">Of this board; null: there is the mouse alone.</param>
+    public UserInput CreateUserInput(Virtio.Tablet? tablet) => new(Keyboard, tablet);
 
     /// <summary>Asks the guest to shut down, as a press of the power button does. Any thread.</summary>
     public void PressPowerButton()

@@ -23,6 +23,11 @@ public sealed record PcBoardOptions
     /// <summary>Open Firmware paths of what the firmware is to boot from, the first first; empty: it has its own order.</summary>
     public IReadOnlyList<string> BootOrder { get; init; } = [];
 
+    /// <summary>
+    /// With a machine whose memory has a display's region: the display's option ROM, by which firmware uses it; null: it has none.
+    /// </summary>
+    public byte[]? DisplayRom { get; init; }
+
     /// <summary>isa-debug-exit at port F4h.</summary>
     public bool DebugExit { get; init; }
 

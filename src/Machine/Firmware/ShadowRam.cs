@@ -50,16 +50,16 @@ internal sealed class ShadowRam : IMmioDevice
     }
 
     private readonly GuestMemory _memory;
-    private readonly MemoryRegion[] _above; // from 1 MiB on
+    private readonly MemoryMap _map;
     private readonly ulong _romEnd, _shown; // offset of the ROM's end in the backing memory, and how much of it shows below 1 MiB
     private readonly Attribute[] _attributes = new Attribute[Length / Segment];
 
     /// <param name="memory">With the regions of <see cref="MemoryLayout.WithFirmware"/>.</param>
-    public ShadowRam(GuestMemory memory)
+    /// <param name="map">Shows what this says.</param>
+    public ShadowRam(GuestMemory memory, MemoryMap map)
     {
-        _memory = memory;
-        _above = [.. memory.Regions.Where(r => r.Start >= MemoryLayout.HighMemory)];
-        MemoryRegion rom = _above.First(r => r.End == MemoryLayout.FirmwareEnd);
+        (_memory, _map) = (memory, map);
+        MemoryRegion rom = memory.InitialRegions.First(r => r.End == MemoryLayout.FirmwareEnd);
         _romEnd = rom.Offset + rom.Length;
         _shown = Math.Min(rom.Length, MemoryLayout.HighMemory - Bios);
     }
@@ -83,7 +83,7 @@ internal sealed class ShadowRam : IMmioDevice
                 map[^1] = last with { Length = last.Length + region.Length };
             else map.Add(region);
         }
-        _memory.Map([.. map, .. _above]);
+        _map.ShowLow(map);
     }
 
     private MemoryRegion? Shown(ulong at)

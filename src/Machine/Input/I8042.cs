@@ -98,10 +98,19 @@ internal sealed partial class I8042 : IDevice, IStateful<I8042State>
         ports.Add(0x64, 1, new ByteRegisters(_ => ReadStatus(), (_, value) => WriteCommand(value)), _lock);
     }
 
-    /// <summary>A key goes down or up: its sequence in scan code set 2. Any thread. Lost when the keyboard's buffer of 16 bytes is full.</summary>
-    public void Type(ReadOnlySpan<byte> scanCodes)
+    /// <summary>
+    /// A key goes down or up: its sequence in scan code set 2. Any thread. Lost when the keyboard's buffer of 16 bytes is full, and then false.
+    /// </summary>
+    public bool Type(ReadOnlySpan<byte> scanCodes)
     {
-        lock (_lock) _keyboard.Type(scanCodes);
+        lock (_lock) return _keyboard.Type(scanCodes);
+    }
+
+    /// <summary>The mouse moves, or a button of it goes down or up. Any thread. False: its buffer is full, or the guest does not listen.</summary>
+    /// <inheritdoc cref="Ps2Mouse.Move"/>
+    public bool MoveMouse(int right, int up, byte buttons)
+    {
+        lock (_lock) return _mouse.Move(right, up, buttons);
     }
 
     private CommandByte Control

@@ -58,11 +58,12 @@ internal abstract class Ps2Device
     }
 
     /// <summary>Something that the device tells by itself; lost as a whole when the buffer has no room for it.</summary>
-    protected void Report(ReadOnlySpan<byte> bytes)
+    protected bool Report(ReadOnlySpan<byte> bytes)
     {
-        if (_reports.Count + bytes.Length > BufferSize) return;
+        if (_reports.Count + bytes.Length > BufferSize) return false;
         foreach (byte b in bytes) _reports.Enqueue(b);
         _changed();
+        return true;
     }
 
     protected void Resend() => Respond(_last);

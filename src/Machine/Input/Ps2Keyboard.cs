@@ -19,11 +19,10 @@ internal sealed class Ps2Keyboard(Action changed) : Ps2Device(changed)
     /// <summary>The indicators as the guest set them: bit 0 Scroll Lock, bit 1 Num Lock, bit 2 Caps Lock.</summary>
     public byte Indicators { get; private set; }
 
-    /// <summary>A key goes down or up: one sequence of scan code set 2, lost as a whole when scanning is off or the buffer is full.</summary>
-    public void Type(ReadOnlySpan<byte> scanCodes)
-    {
-        if (_scanning) Report(scanCodes);
-    }
+    /// <summary>
+    /// A key goes down or up: one sequence of scan code set 2, lost as a whole when scanning is off or the buffer is full. False: it is full.
+    /// </summary>
+    public bool Type(ReadOnlySpan<byte> scanCodes) => !_scanning || Report(scanCodes);
 
     public override void Reset()
     {

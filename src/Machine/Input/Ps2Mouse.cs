@@ -1,7 +1,8 @@
 namespace Bunraku.Machine.Input;
 
 /// <summary>
-/// The PS/2 mouse: commands of the IBM Personal System/2 Mouse Technical Reference. It lies still: it answers everything, and reports no motion of its own.
+/// The PS/2 mouse: commands of the IBM Personal System/2 Mouse Technical Reference. It reports motion in stream mode alone; who reads it in remote mode finds
+/// it lying still.
 /// </summary>
 internal sealed class Ps2Mouse(Action changed) : Ps2Device(changed)
 {
@@ -15,6 +16,22 @@ internal sealed class Ps2Mouse(Action changed) : Ps2Device(changed)
     private const byte DeviceId = 0x00, DefaultResolution = 2, DefaultSampleRate = 100;
     private byte _resolution = DefaultResolution, _sampleRate = DefaultSampleRate;
     private bool _scaling, _enabled, _remote, _wrap;
+
+    /// <summary>
+    /// A packet of three bytes, while the guest wants them: buttons, signs and overflows; motion. False when it was not sent.
+    /// </summary>
+    /// <param name="right">Counts, cut to what a packet holds.</param>
+    /// <param name="up">Counts, likewise.</param>
+    /// <param name="buttons">Bit 0 the left one, bit 1 the right one, bit 2 the middle one.</param>
+    public bool Move(int right, int up, byte buttons)
+    {
+        const int most = 255;
+        const byte always = 1 << 3, negativeX = 1 << 4, negativeY = 1 << 5;
+        if (!_enabled || _remote || _wrap) return false;
+        (right, up) = (Math.Clamp(right, -most, most), Math.Clamp(up, -most, most));
+        byte first = (byte)(always | buttons & 7 | (right < 0 ? negativeX : 0) | (up < 0 ? negativeY : 0));
+        return Report([first, (byte)right, (byte)up]);
+    }
 
     public override void Reset()
     {

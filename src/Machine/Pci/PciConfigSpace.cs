@@ -7,7 +7,7 @@ public static class PciRegister
 {
     /// <summary>Offsets in bytes. <see cref="FirstFree"/> is where capabilities may begin.</summary>
     public const int VendorId = 0x00, DeviceId = 0x02, Command = 0x04, Status = 0x06, Revision = 0x08, ClassCode = 0x09, CacheLineSize = 0x0C,
-        LatencyTimer = 0x0D, HeaderType = 0x0E, FirstBar = 0x10, SubsystemVendorId = 0x2C, SubsystemId = 0x2E, Capabilities = 0x34,
+        LatencyTimer = 0x0D, HeaderType = 0x0E, FirstBar = 0x10, SubsystemVendorId = 0x2C, SubsystemId = 0x2E, RomAddress = 0x30, Capabilities = 0x34,
         InterruptLine = 0x3C, InterruptPin = 0x3D, FirstFree = 0x40;
 }
 

@@ -1,3 +1,4 @@
+using System.Numerics;
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Bunraku.Machine.Board;
@@ -87,6 +88,29 @@ public abstract class PciDevice : PciFunction, IDevice
         return bar;
     }
 
+    /// <summary>An expansion ROM, which firmware copies and runs. Before <see cref="AttachTo"/>, once.</summary>
+    /// <param name="contents">At most 16 MiB.</param>
+    protected void AddRom(byte[] contents)
+    {
+        const uint least = 2 << 10;
+        ulong length = Math.Max(BitOperations.RoundUpToPowerOf2((uint)contents.Length), least);
+        _ranges.Add(new Range(AddRomBar(length), (machine, first) => machine.Mmio.Add(first, length, new Rom(contents), Lock, BehindTheBoard)));
+    }
+
+    private sealed class Rom(byte[] contents) : IMmioDevice
+    {
+        public ulong ReadMmio(ulong offset, int size)
+        {
+            ulong value = 0;
+            for (int n = 0; n < size; n++) value |= (ulong)(offset + (ulong)n < (ulong)contents.Length ? contents[offset + (ulong)n] : 0xFF) << 8 * n;
+            return value;
+        }
+
+        public void WriteMmio(ulong offset, int size, ulong value)
+        {
+        }
+    }
+
     /// <summary>An MSI-X table in a base address register of its own. Before <see cref="AttachTo"/>, once.</summary>
     /// <param name="bar">Index of the register.</param>
     /// <param name="vectors">1 to 128.</param>
@@ -147,7 +171,16 @@ public abstract class PciDevice : PciFunction, IDevice
     }
 
     /// <inheritdoc/>
-    protected sealed override void BarMoved(PciBar bar, ulong? before) => _ranges.Find(r => r.Bar == bar)?.Place(_machine, bar.Address);
+    protected sealed override void BarMoved(PciBar bar, ulong? before)
+    {
+        _ranges.Find(r => r.Bar == bar)?.Place(_machine, bar.Address);
+        BarPlaced(bar);
+    }
+
+    /// <summary>A base address register begins, ceases or moves decoding, and what was added with it has followed.</summary>
+    protected virtual void BarPlaced(PciBar bar)
+    {
+    }
 
     /// <inheritdoc/>
     public virtual void Reset()

@@ -14,10 +14,12 @@ public enum PciBarKind
     Memory64,
     /// <summary>Takes two registers, and its reads have no effects.</summary>
     Memory64Prefetchable,
+    /// <summary>Memory below 4 GiB whose reads have no effects.</summary>
+    Memory32Prefetchable,
 }
 
 /// <summary>A base address register as the guest programmed it.</summary>
-/// <param name="Index">Number of the (first) register, 0 to 5.</param>
+/// <param name="Index">Number of the (first) register, 0 to 5; 8 is the expansion ROM's, which is that far behind.</param>
 /// <param name="Length">Bytes or ports, a power of two.</param>
 public sealed record PciBar(int Index, PciBarKind Kind, ulong Length)
 {
@@ -26,6 +28,8 @@ public sealed record PciBar(int Index, PciBarKind Kind, ulong Length)
 
     /// <summary>It has ports, not memory.</summary>
     public bool IsIo => Kind == PciBarKind.Io;
+    internal bool IsRom => Index == RomIndex;
+    internal const int RomIndex = 8;
     internal bool Is64 => Kind is PciBarKind.Memory64 or PciBarKind.Memory64Prefetchable;
 }
 
@@ -36,7 +40,7 @@ public sealed record PciBar(int Index, PciBarKind Kind, ulong Length)
 public class PciFunction
 {
     private const int Bars = 6;
-    private const uint IoFlag = 1, Memory64Flag = 4, PrefetchableFlag = 8;
+    private const uint IoFlag = 1, Memory64Flag = 4, PrefetchableFlag = 8, RomEnable = 1;
 
     private readonly List<PciBar> _bars = [];
     // A function without a space of a kind has its enable bit hard-wired to 0.
@@ -84,12 +88,30 @@ public class PciFunction
             PciBarKind.Io => IoFlag,
             PciBarKind.Memory64 => Memory64Flag,
             PciBarKind.Memory64Prefetchable => Memory64Flag | PrefetchableFlag,
+            PciBarKind.Memory32Prefetchable => PrefetchableFlag,
             _ => 0,
         });
         Config.AllowWrites(offset, (uint)mask);
         if (bar.Is64) Config.AllowWrites(offset + 4, (uint)(mask >> 32));
-        _writableCommand |= bar.IsIo ? PciCommand.IoSpace : PciCommand.MemorySpace;
+        AllowCommand(bar.IsIo ? PciCommand.IoSpace : PciCommand.MemorySpace);
+        _bars.Add(bar);
+        return bar;
+    }
+
+    /// <summary>The guest can write these bits of the command register, for a space that the function has without a base address register, too.</summary>
+    internal void AllowCommand(PciCommand bits)
+    {
+        _writableCommand |= bits;
         Config.AllowWrites(PciRegister.Command, (uint)_writableCommand, size: 2);
+    }
+
+    /// <summary>Adds the expansion ROM base address register (section 6.2.5.2), which has an enable bit of its own.</summary>
+    /// <param name="length">A power of two from 2 KiB on.</param>
+    internal PciBar AddRomBar(ulong length)
+    {
+        PciBar bar = new(PciBar.RomIndex, PciBarKind.Memory32, length);
+        Config.AllowWrites(Offset(bar), (uint)~(length - 1) | RomEnable);
+        AllowCommand(PciCommand.MemorySpace);
         _bars.Add(bar);
         return bar;
     }
@@ -118,7 +140,8 @@ public class PciFunction
         Config.Write(offset, size, value);
         bool command = offset < PciRegister.Status && offset + size > PciRegister.Command;
         bool bars = offset + size > PciRegister.FirstBar && offset < PciRegister.FirstBar + 4 * Bars;
-        if (command || bars) UpdateBars();
+        bool rom = offset + size > PciRegister.RomAddress && offset < PciRegister.RomAddress + 4;
+        if (command || bars || rom) UpdateBars();
         ConfigChanged(restored: false);
     }
 
@@ -168,6 +191,7 @@ public class PciFunction
     {
         if (!Command.HasFlag(bar.IsIo ? PciCommand.IoSpace : PciCommand.MemorySpace)) return null;
         ulong address = Config.Long(Offset(bar));
+        if (bar.IsRom && (address & RomEnable) == 0) return null;
         if (bar.Is64) address |= (ulong)Config.Long(Offset(bar) + 4) << 32;
         address &= ~(bar.Length - 1);
         ulong end = bar.IsIo ? 0x1_0000 : bar.Is64 ? ulong.MaxValue : 0x1_0000_0000;

@@ -53,6 +53,7 @@ public sealed class VirtioPci : PciDevice, IVirtioTransport
         VirtioType.Network => 0x020000,
         VirtioType.Block or VirtioType.FileSystem => 0x018000,
         VirtioType.Console => 0x078000,
+        VirtioType.Input => 0x098000,
         _ => 0x00FF00,
     };
 

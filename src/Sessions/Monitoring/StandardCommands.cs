@@ -1,5 +1,7 @@
 using System.Globalization;
 using Bunraku.Hypervisor;
+using Bunraku.Machine.Display;
+using Bunraku.Sessions.Screens;
 
 namespace Bunraku.Sessions.Monitoring;
 
@@ -21,6 +23,8 @@ public static class StandardCommands
         new("info stats", "", "times, instructions, exits, memory", (c, _) => c.Vm.Statistics.Summary),
         new("info translator", "", "where time goes, how full the caches of code and addresses are, why code is given up", (c, _) => Translator(c)),
         new("info exits", "", "the last exits", (c, _) => string.Concat(c.Vm.LastExits.Select(e => e + "\n"))),
+        new("info screen", "", "the characters on the screen", (c, _) => Screen(c)),
+        new("screenshot", "FILE", "write a picture of the screen to a PNG file", Screenshot),
         new("nmi", "", "send an NMI: with unknown_nmi_panic the guest's kernel panics", (c, _) => Silently(c.Vm.PulseNmi)),
         new("sysrq", "[KEY]", "send a break on the console, and the key: a SysRq command of Linux, for example h", SysRq),
         new("stop", "", "stop the guest and its clock", (c, _) => Stop(c)),
@@ -47,6 +51,30 @@ public static class StandardCommands
                 + $"all code given up {c.CodeFlushes:#,0} times; {c.TlbMisses:#,0} TLB misses, {c.TlbFlushes:#,0} flushes\n")
             + statistics.Details
             + (statistics.Work is null ? TextLayout.Paragraph("no samples of time are taken; a run with --stats takes them", context.Width) : "");
+    }
+
+    private static VgaController DisplayOf(MonitorContext context) =>
+        context.Vm.Display ?? throw new MonitorException("the machine has no screen; with firmware it has one, or where it is asked for");
+
+    private static string Screen(MonitorContext context)
+    {
+        VgaController display = DisplayOf(context);
+        if (display.ReadText() is { } text)
+        {
+            // What is empty at the end is of no interest.
+            int lines = text.Lines.Count;
+            while (lines > 0 && text.Lines[lines - 1].Length == 0) lines--;
+            return string.Concat(text.Lines.Take(lines).Select(l => l + "\n"));
+        }
+        ScreenImage image = display.Paint();
+        return TextLayout.Paragraph($"the screen shows pixels, {image.Width} by {image.Height}; 'screenshot FILE' writes them", context.Width);
+    }
+
+    private static string Screenshot(MonitorContext context, IReadOnlyList<string> arguments)
+    {
+        ScreenImage image = DisplayOf(context).Paint();
+        PngFile.Write(arguments[0], image);
+        return TextLayout.Paragraph($"{image.Width} by {image.Height} pixels are in {arguments[0]}", context.Width);
     }
 
     private static string Stop(MonitorContext context)

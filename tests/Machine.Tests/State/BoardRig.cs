@@ -10,7 +10,7 @@ namespace Bunraku.Machine.Tests.State;
 /// <summary>A full board on an engine whose guest does nothing, with time that only the test moves, and accesses that it makes up.</summary>
 internal sealed class BoardRig : IDisposable
 {
-    public const ulong Memory = 4 << 20;
+    public const ulong Memory = 4 << 20, DisplayMemory = 1 << 20;
     public const int Cpus = 2;
 
     /// <summary>PCI slot of the virtio device, where a test does not ask for other parts.</summary>
@@ -23,7 +23,7 @@ internal sealed class BoardRig : IDisposable
 
     public BoardRig(ulong startTsc = 0, params IBoardPart[] parts)
     {
-        Machine = new X86Machine(new IdleEngine(), s_model, Memory, Cpus, new X86MachineOptions { TscFrequency = 1_000_000_000 });
+        Machine = new X86Machine(new IdleEngine(), s_model, MemoryLayout.Regions(Memory, DisplayMemory), Cpus, new X86MachineOptions { TscFrequency = 1_000_000_000 });
         Machine.Pause();
         Machine.Clock.Step(startTsc);
         Board = new PcBoard(Machine, new PcBoardOptions

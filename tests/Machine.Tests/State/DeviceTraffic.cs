@@ -43,6 +43,7 @@ internal sealed class DeviceTraffic(string device, int seed)
         ["debugexit"] = new() { Ports = [(0xF4, 4)] },
         ["testdev"] = new() { Ports = [(0xE0, 8), (0x2000, 16)], Memory = [(TestDevice.MemoryBase, TestDevice.MemoryLength)] },
         ["rng"] = new() { Memory = [(VirtioDriver.Structures, 0x4000), (VirtioDriver.Messages, 0x20)] },
+        ["vga"] = new() { Ports = [(0x3B4, 2), (0x3BA, 1), (0x3C0, 16), (0x3D4, 2), (0x3DA, 1), (0x1CE, 3)], Memory = [(0xA_0000, 0x2_0000)] },
         ["pci"] = new() { Ports = [(0xCF8, 8)] },
         ["fwcfg"] = new() { Ports = [(0x510, 2), (0x514, 8)] },
     };
@@ -69,6 +70,7 @@ internal sealed class DeviceTraffic(string device, int seed)
     {
         int choice = _random.Next(100);
         if (device == "rng" && choice < 25) return DriverOfVirtio();
+        if (device == "vga" && choice < 30) return DriverOfDisplay();
         if (choice < 70) return AccessTo(All.GetValueOrDefault(device) ?? new Doors());
         if (choice < 78) return AccessTo(All.Values.ElementAt(_random.Next(All.Count)));
         int cpu = _random.Next(BoardRig.Cpus);
@@ -102,6 +104,29 @@ internal sealed class DeviceTraffic(string device, int seed)
             for (int n = 0; n < buffers; n++) queue.Add([(0x28_0000 + (ulong)n * 0x100, 0x40, true)]);
             if (notify) driver.Notify(0);
             return queue.TryTakeUsed(out int id, out uint written) ? (ulong)id << 32 | written : driver.TakeInterrupt();
+        };
+    }
+
+    /// <summary>Registers that depend on each other, set in the order in which a driver does.</summary>
+    private Func<BoardRig, ulong> DriverOfDisplay()
+    {
+        const int bits = 3, enable = 4, count = 10;
+        (ushort index, ushort value, byte low, byte high) = ((ushort)_random.Next(1, count), (ushort)_random.Next(2000), (byte)_random.Next(25), (byte)Value());
+        ushort port = (ushort)(_random.Next(3) switch { 0 => 0x3C4, 1 => 0x3CE, _ => 0x3D4 });
+        if (index == bits) value = (ushort)(8 * _random.Next(5));
+        if (index == enable) value = (ushort)_random.Next(0x100);
+        bool isBochs = _random.Next(2) == 0;
+        return rig =>
+        {
+            if (!isBochs)
+            {
+                rig.Io(0x3C2, 1, true, 0x63);
+                rig.Io(port, 2, true, (ulong)(high << 8 | low));
+                return rig.Io((ushort)(port + 1), 1, false, 0);
+            }
+            rig.Io(0x1CE, 2, true, index);
+            rig.Io(0x1CF, 2, true, value);
+            return rig.Io(0x1CF, 2, false, 0);
         };
     }
 

@@ -77,18 +77,18 @@ internal sealed class FwCfgPart : IBoardPart
 }
 
 /// <summary>Configuration mechanism 1, host bridge and ISA bridge.</summary>
-/// <param name="hasFirmware">The host bridge shows ROM and RAM below 1 MiB as firmware wants them.</param>
-internal sealed class PciPart(bool hasFirmware) : IBoardPart
+/// <param name="map">With firmware: the host bridge shows ROM and RAM there below 1 MiB as the firmware wants them.</param>
+internal sealed class PciPart(MemoryMap? map) : IBoardPart
 {
     /// <summary>Slot of the bridge under which the legacy devices are described.</summary>
     public const int IsaBridgeSlot = 1;
 
     public void AttachTo(IBoard board)
     {
-        if (hasFirmware)
+        if (map is not null)
         {
             const int behindDevices = -2;
-            var shadow = new ShadowRam(board.Machine.Memory);
+            var shadow = new ShadowRam(board.Machine.Memory, map);
             board.Machine.Mmio.Add(ShadowRam.Start, ShadowRam.Length, shadow, new DeviceLock("shadow RAM"), behindDevices);
             board.Pci.Add(0, 0, new HostBridge440Fx(shadow));
         }
