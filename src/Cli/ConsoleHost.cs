@@ -19,11 +19,12 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
     private readonly Terminal? _terminal;
     private readonly ReportFile? _file;
     private readonly OutputPump? _output, _errors; // errors: of a command, where they come apart
-    private readonly List<PosixSignalRegistration> _signals = [], _stoppingSignals = [];
+    private readonly List<PosixSignalRegistration> _signals = [];
     private readonly CancellationTokenSource _interrupted = new();
     private volatile Vm? _vm;
     private volatile int _signal;
     private SharedTerminal? _shared;
+    private JobControl? _jobControl;
     private volatile int _outputErrno;
     private int _lastByte = '\n';
     private int _terminations;
@@ -119,7 +120,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         Thread? reader = _options.Serial.Kind == SerialKind.Stdio ? new Thread(() => ReadInput(input)) { Name = "input", IsBackground = true } : null;
         try
         {
-            RegisterStoppingSignals();
+            _jobControl = new JobControl(vm, _terminal, t => t.EnterRaw());
             _terminal?.EnterRaw();
             vm.Start();
             reader?.Start();
@@ -133,8 +134,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         finally
         {
             // The VM is disposed of before this host.
-            foreach (PosixSignalRegistration signal in _stoppingSignals) signal.Dispose();
-            _stoppingSignals.Clear();
+            _jobControl?.Dispose();
             // Without a reader the descriptor would be closed under it.
             input.Stop();
             if (reader is { IsAlive: true }) reader.Join();
@@ -180,35 +180,6 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
                 _terminal?.Restore();
                 Environment.Exit(ExitStatus.Signal + number);
             }));
-        }
-    }
-
-    private void RegisterStoppingSignals()
-    {
-        // Stopping by job control gives the terminal back for as long as it lasts, and the guest's clock stands still.
-        _stoppingSignals.Add(PosixSignalRegistration.Create(PosixSignal.SIGTSTP, context =>
-        {
-            context.Cancel = true;
-            bool wasPaused = _vm!.Paused;
-            _vm.Pause();
-            _terminal?.Restore();
-            HostProcess.Suspend();
-            Reenter();
-            if (!wasPaused) _vm.Resume();
-        }));
-        // After a SIGSTOP, which nobody can catch, the shell has reset the modes.
-        _stoppingSignals.Add(PosixSignalRegistration.Create(PosixSignal.SIGCONT, _ => Reenter()));
-    }
-
-    private void Reenter()
-    {
-        try
-        {
-            if (_vm is { Ended: false }) _terminal?.EnterRaw();
-        }
-        catch (System.ComponentModel.Win32Exception)
-        {
-            // The terminal went away; SIGHUP or the end of input follows.
         }
     }
 

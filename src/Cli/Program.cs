@@ -1,5 +1,7 @@
 using System.CommandLine;
 using Bunraku.Cli.CommandLine;
+using Bunraku.Cli.Qemu;
+using Bunraku.Platform;
 
 namespace Bunraku.Cli;
 
@@ -7,7 +9,9 @@ internal static class Program
 {
     public static int Main(string[] args)
     {
-        if (args is [RunCommand.Word or RestoreCommand.Word, ..]) WarmUp.Begin();
+        Background.Enter();
+        if (QemuCommand.IsName(HostProcess.StartedAs)) args = [QemuCommand.Word, .. args];
+        if (args is [RunCommand.Word or RestoreCommand.Word or QemuCommand.Word, ..]) WarmUp.Begin();
         var lost = new List<CannotWriteException>();
         StandardStreams.Guard(e =>
         {
@@ -15,6 +19,7 @@ internal static class Program
         });
         try
         {
+            if (args is [QemuCommand.Word, .. string[] words]) return QemuCommand.Run(words, lost);
             return CommandLineParser.Parse(args) switch
             {
                 Request.Run run => RunGuest.Run(run.Options, lost),

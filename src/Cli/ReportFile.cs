@@ -10,13 +10,13 @@ internal sealed class ReportFile : IDisposable
     private readonly string _path;
 
     /// <exception cref="CannotStartException">It cannot be created.</exception>
-    public ReportFile(string path, string option)
+    public ReportFile(string path, string option, bool append = false)
     {
         _path = path;
         try
         {
             // Without a buffer nothing is left for Dispose to fail with.
-            _file = new FileStream(path, FileMode.Create, FileAccess.Write, FileShare.Read, bufferSize: 0);
+            _file = new FileStream(path, append ? FileMode.Append : FileMode.Create, FileAccess.Write, FileShare.Read, bufferSize: 0);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
         {
@@ -28,11 +28,14 @@ internal sealed class ReportFile : IDisposable
     public int Descriptor => (int)_file.SafeFileHandle.DangerousGetHandle();
 
     /// <exception cref="CannotWriteException">A full disk, for example.</exception>
-    public void Write(string text)
+    public void Write(string text) => Write(Encoding.UTF8.GetBytes(text));
+
+    /// <inheritdoc cref="Write(string)"/>
+    public void Write(ReadOnlySpan<byte> bytes)
     {
         try
         {
-            _file.Write(Encoding.UTF8.GetBytes(text));
+            _file.Write(bytes);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {

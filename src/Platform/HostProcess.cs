@@ -43,6 +43,48 @@ public static unsafe class HostProcess
     /// <summary>The number of the user as whom this process acts.</summary>
     public static uint UserId => Libc.UserId();
 
+    /// <summary>The name that this program was started by, which a link has for itself; empty: it is not known.</summary>
+    public static string StartedAs
+    {
+        get
+        {
+            try
+            {
+                byte[] line = File.ReadAllBytes("/proc/self/cmdline");
+                int end = Array.IndexOf(line, (byte)0);
+                return System.Text.Encoding.UTF8.GetString(line, 0, end < 0 ? line.Length : end);
+            }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+            {
+                return "";
+            }
+        }
+    }
+
+    /// <summary>This process gets a session of its own, without a terminal, unless it leads a group already: Linux manual page setsid(2).</summary>
+    public static void BeginSession() => _ = Libc.NewSession();
+
+    /// <summary>Standard error goes where standard output goes.</summary>
+    public static void ErrorsToOutput() => _ = Libc.Duplicate(1, 2);
+
+    /// <summary>Standard input, output and error lead to nobody from now on, and their other ends see that.</summary>
+    /// <param name="errors">Path of a file that is to take standard error, at its end; null: nothing is.</param>
+    /// <exception cref="IOException">The file cannot be written.</exception>
+    public static void LeaveStreams(string? errors = null)
+    {
+        using SafeFileHandle nobody = File.OpenHandle("/dev/null", FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite);
+        int fd = (int)nobody.DangerousGetHandle();
+        _ = Libc.Duplicate(fd, 0);
+        _ = Libc.Duplicate(fd, 1);
+        if (errors is null)
+        {
+            _ = Libc.Duplicate(fd, 2);
+            return;
+        }
+        using SafeFileHandle file = File.OpenHandle(errors, FileMode.Append, FileAccess.Write, FileShare.ReadWrite);
+        _ = Libc.Duplicate((int)file.DangerousGetHandle(), 2);
+    }
+
     /// <summary>Stops this process as SIGSTOP does; returns when it was continued.</summary>
     public static void Suspend()
     {

@@ -7,7 +7,7 @@ internal static unsafe partial class Libc
 {
     public const int Eintr = 4, Eio = 5, Eagain = 11, Epipe = 32;
     public const short PollIn = 1, PollErr = 8, PollHup = 16, PollInvalid = 32;
-    public const nuint Tcgets = 0x5401, Tcsets = 0x5402, Tiocgwinsz = 0x5413;
+    public const nuint Tcgets = 0x5401, Tcsets = 0x5402, Tiocgwinsz = 0x5413, Tiocsptlck = 0x4004_5431, Tiocgptn = 0x8004_5430;
     public const int Sigstop = 19;
 
     /// <summary>The kernel's struct termios of x86, include/uapi/asm-generic/termbits.h.</summary>
@@ -46,6 +46,12 @@ internal static unsafe partial class Libc
 
     [LibraryImport("libc", EntryPoint = "eventfd", SetLastError = true)]
     public static partial int EventFd(uint initial, int flags);
+
+    [LibraryImport("libc", EntryPoint = "setsid", SetLastError = true)]
+    public static partial int NewSession();
+
+    [LibraryImport("libc", EntryPoint = "dup2", SetLastError = true)]
+    public static partial int Duplicate(int from, int to);
 
     [LibraryImport("libc", EntryPoint = "raise", SetLastError = true)]
     public static partial int Raise(int signal);

@@ -50,8 +50,9 @@ public sealed unsafe class Terminal : IDisposable
     }
 
     /// <summary>Enters raw mode. Idempotent; after disposal it does nothing.</summary>
+    /// <param name="signals">The keys that send signals go on to do so.</param>
     /// <exception cref="Win32Exception">The terminal is gone.</exception>
-    public void EnterRaw()
+    public void EnterRaw(bool signals = false)
     {
         lock (_lock)
         {
@@ -60,7 +61,7 @@ public sealed unsafe class Terminal : IDisposable
             raw.InputModes &= ~(Ignbrk | Brkint | Parmrk | Istrip | Inlcr | Igncr | Icrnl | Ixon);
             raw.OutputModes |= Opost;
             raw.ControlModes = (raw.ControlModes & ~(Csize | Parenb)) | Cs8;
-            raw.LocalModes &= ~(Isig | Icanon | Echo | Echonl | Iexten);
+            raw.LocalModes &= ~((signals ? 0 : Isig) | Icanon | Echo | Echonl | Iexten);
             raw.Characters[Vmin] = 1;
             raw.Characters[Vtime] = 0;
             if (!Set(raw)) throw new Win32Exception(Marshal.GetLastPInvokeError());

@@ -6,6 +6,7 @@ using System.Text.Json;
 using System.Text.Json.Serialization;
 using System.Text.Json.Serialization.Metadata;
 using Bunraku.Machine;
+using Bunraku.Machine.Board;
 using Bunraku.Machine.Firmware;
 
 namespace Bunraku.Sessions;
@@ -82,6 +83,12 @@ internal sealed record MachineDescription
     /// <inheritdoc cref="VmOptions.Shares"/>
     public IReadOnlyList<VmShare> Shares { get; init; } = []; // older descriptions have none
 
+    /// <inheritdoc cref="VmOptions.BootDevices"/>
+    public IReadOnlyList<BootDevice> BootDevices { get; init; } = []; // as well
+
+    /// <inheritdoc cref="VmOptions.Identity"/>
+    public MachineIdentity Identity { get; init; } = new(); // as well
+
     /// <inheritdoc cref="VmOptions.NoReboot"/>
     public required bool NoReboot { get; init; }
 
@@ -147,6 +154,8 @@ internal sealed record MachineDescription
         Rng = options.Rng,
         Networks = options.Networks,
         Shares = [.. options.Shares.Select(s => s with { Folder = Path.GetFullPath(s.Folder) })],
+        BootDevices = options.BootDevices,
+        Identity = options.Identity,
         NoReboot = options.NoReboot,
         Guest = options.Guest,
         Bios = options.Bios is { } bios && !FirmwareImage.Names.Contains(bios) ? Path.GetFullPath(bios) : options.Bios,
@@ -181,6 +190,8 @@ internal sealed record MachineDescription
         Rng = Rng,
         Networks = Networks,
         Shares = Shares,
+        BootDevices = BootDevices,
+        Identity = Identity,
         NoReboot = NoReboot,
         Guest = Guest,
         Bios = Bios,
@@ -259,6 +270,8 @@ internal sealed record MachineDescription
             if (shape.Length == 0 || shape.Length % sector != 0 || shape.Granularity < sector || !BitOperations.IsPow2(shape.Granularity))
                 throw new StateFormatException("the description of the machine has a disk that is none");
         }
+        foreach (BootDevice kind in BootDevices) StateCheck.Defined(kind, "description");
+        if (Identity.Problem is not null) throw new StateFormatException("the description of the machine has names that are none");
         foreach (VmDisk disk in Disks) StateCheck.Defined(disk.Bus, "description");
         foreach (VmShare share in Shares)
         {

@@ -48,6 +48,9 @@ public sealed class OutputPump : IDisposable
         }
     }
 
+    /// <summary>A mebibyte is queued: who need not have all of it written can leave the rest out. Any thread.</summary>
+    public bool IsFull => _full;
+
     /// <summary>Waits while a mebibyte is queued: a guest that prints faster than anybody reads is held up instead of filling the host's memory.</summary>
     public void Throttle()
     {

@@ -1,6 +1,7 @@
 using Bunraku.Hypervisor.Scheduling;
 using Bunraku.Machine;
 using Bunraku.Machine.Ahci;
+using Bunraku.Machine.Board;
 using Bunraku.Machine.Firmware;
 using Bunraku.Sessions.Debugging;
 
@@ -120,6 +121,15 @@ public record VmOptions
     /// <summary>Folders of the host, each with a virtio device by which the guest mounts it.</summary>
     public IReadOnlyList<VmShare> Shares { get; init; } = [];
 
+    /// <summary>Kinds of devices that the firmware tries, the first first; empty: disks, discs, network.</summary>
+    public IReadOnlyList<BootDevice> BootDevices { get; init; } = [];
+
+    /// <summary>What the machine tells of itself. Without firmware, it tells nothing unless something is said here.</summary>
+    public MachineIdentity Identity { get; init; } = new();
+
+    /// <summary>What the real-time clock shows when the VM is made; null: the time of day, UTC.</summary>
+    public DateTime? ClockStart { get; init; }
+
     /// <summary>A guest that resets the machine ends the VM, where it would boot again.</summary>
     public bool NoReboot { get; init; }
 
@@ -181,6 +191,8 @@ public record VmOptions
             $"{DiskSize} bytes; the disk has at least {Machine.DebianImages.DiskSize >> 30}G, of which it takes what is written alone, in sectors of 512");
 
         Require(!HasDisplay || Memory > SmallestMemory, nameof(Memory), "a machine with a display needs more than 1 MiB");
+        if (Identity.Problem is { } problemOfIdentity) Require(false, nameof(Identity), problemOfIdentity);
+        Require(BootDevices.Distinct().Count() == BootDevices.Count, nameof(BootDevices), "a kind of devices is named twice");
         if (Bios is not null)
         {
             Require(Kernel is null && Command is null && Append is null && Initrd is null && Modules.Count == 0, nameof(Bios),

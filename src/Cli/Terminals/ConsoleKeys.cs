@@ -4,12 +4,16 @@ namespace Bunraku.Cli.Terminals;
 internal enum ConsoleCommand { Quit, ToggleMonitor, Break, Help }
 
 /// <summary>
-/// Splits what is typed into bytes for the guest and commands behind the escape key Ctrl-A: X quits, C toggles the monitor, B sends a break, H helps,
-/// Ctrl-A (or A) sends one Ctrl-A. An escape and another key is dropped, as a mistyped command should not reach the guest.
+/// Splits what is typed into bytes for the guest and commands behind the escape key, Ctrl-A where nothing else is said: X quits, C toggles the monitor, B
+/// sends a
+/// break, H helps, the escape key (or A) sends itself once. An escape and another key is dropped, as a mistyped command should not reach the guest.
 /// </summary>
-internal sealed class ConsoleKeys
+/// <param name="escape">The escape key; 0: there is none, and all is the guest's.</param>
+internal sealed class ConsoleKeys(byte escape = ConsoleKeys.DefaultEscape)
 {
-    private const byte Escape = 0x01;
+    /// <summary>Ctrl-A.</summary>
+    public const byte DefaultEscape = 0x01;
+
     private bool _escaped;
 
     /// <summary>The escape key was typed, and what it is for has not come yet.</summary>
@@ -19,14 +23,19 @@ internal sealed class ConsoleKeys
     public void Cancel() => _escaped = false;
 
     /// <summary>What the keys do.</summary>
-    public static IReadOnlyCollection<(string Keys, string What)> Help { get; } =
+    public IReadOnlyCollection<(string Keys, string What)> Help =>
     [
-        ("Ctrl-A X", "quit"),
-        ("Ctrl-A C", "monitor on, and off again"),
-        ("Ctrl-A B", "send a break: the next key is a SysRq command for Linux"),
-        ("Ctrl-A Ctrl-A", "send one Ctrl-A to the guest"),
-        ("Ctrl-A H", "this help"),
+        ($"{Key} X", "quit"),
+        (WayBack, "monitor on, and off again"),
+        ($"{Key} B", "send a break: the next key is a SysRq command for Linux"),
+        ($"{Key} {Key}", $"send one {Key} to the guest"),
+        ($"{Key} H", "this help"),
     ];
+
+    /// <summary>The keys that lead from the monitor to the guest.</summary>
+    public string WayBack => $"{Key} C";
+
+    private string Key => escape is > 0 and < 32 ? $"Ctrl-{(char)(escape + 64)}" : $"{(char)escape}";
 
     /// <summary>Calls back in the order of typing.</summary>
     public void Feed(ReadOnlySpan<byte> typed, Action<byte> guest, Action<ConsoleCommand> command)
@@ -35,11 +44,16 @@ internal sealed class ConsoleKeys
         {
             if (!_escaped)
             {
-                if (b == Escape) _escaped = true;
+                if (b == escape && escape != 0) _escaped = true;
                 else guest(b);
                 continue;
             }
             _escaped = false;
+            if (b == escape)
+            {
+                guest(escape);
+                continue;
+            }
             switch (char.ToLowerInvariant((char)b))
             {
                 case 'x':
@@ -54,8 +68,8 @@ internal sealed class ConsoleKeys
                 case 'h' or '?':
                     command(ConsoleCommand.Help);
                     break;
-                case 'a' or (char)Escape:
-                    guest(Escape);
+                case 'a':
+                    guest(escape);
                     break;
             }
         }

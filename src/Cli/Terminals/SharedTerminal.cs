@@ -13,11 +13,11 @@ internal delegate void ShowBytes(ReadOnlySpan<byte> bytes);
 /// <remarks><see cref="Feed"/> is for one thread; <see cref="GuestWrote"/> may come from any, with the lock of a serial port held.</remarks>
 internal sealed class SharedTerminal
 {
-    private const string WayBack = "Ctrl-A C";
     private readonly Vm _vm;
     private readonly ShowBytes _show;
     private readonly Func<int> _columns;
-    private readonly ConsoleKeys _keys = new();
+    private readonly ConsoleKeys _keys;
+    private readonly ShowBytes _send;
     private readonly EscapeSequences _sequences = new();
     private readonly MonitorShell _shell;
     private readonly LineEditor _editor;
@@ -36,10 +36,13 @@ internal sealed class SharedTerminal
     private bool _breakSent;
 
     /// <param name="columns">Width of the terminal.</param>
-    public SharedTerminal(Vm vm, ShowBytes show, Func<int> columns)
+    /// <param name="name">What the monitor's prompt says; null: the program's.</param>
+    /// <param name="escape">The key before commands; 0: there is none.</param>
+    /// <param name="send">Takes what is typed for the guest; null: its console does.</param>
+    public SharedTerminal(Vm vm, ShowBytes show, Func<int> columns, string? name = null, byte escape = ConsoleKeys.DefaultEscape, ShowBytes? send = null)
     {
-        (_vm, _show, _columns) = (vm, show, columns);
-        _shell = new MonitorShell(vm, columns, WayBack);
+        (_vm, _show, _columns, _send, _keys) = (vm, show, columns, send ?? vm.Send, new ConsoleKeys(escape));
+        _shell = name is null ? new MonitorShell(vm, columns, _keys.WayBack) : new MonitorShell(vm, columns, _keys.WayBack, name);
         _editor = new LineEditor(columns, () => _shell.Prompt, _shell.Complete);
     }
 
@@ -72,7 +75,7 @@ internal sealed class SharedTerminal
         switch (what)
         {
             case TerminalInput.Report:
-                _vm.Send(bytes);
+                _send(bytes);
                 break;
             case TerminalInput.Key when _keys.Escaped: // no key that sends a sequence is a command
                 _keys.Cancel();
@@ -91,7 +94,7 @@ internal sealed class SharedTerminal
         if (!_open || _breakSent)
         {
             _breakSent = false;
-            _vm.Send([b]);
+            _send([b]);
         }
         else if (b == 0x04 && _editor.Text.Length == 0) // Ctrl-D on an empty line, as in any shell
         {
@@ -137,7 +140,7 @@ internal sealed class SharedTerminal
             case ConsoleCommand.Help:
                 lock (_screen)
                 {
-                    Show("\n" + TextLayout.Definitions(ConsoleKeys.Help, _columns()));
+                    Show("\n" + TextLayout.Definitions(_keys.Help, _columns()));
                     if (_open) DrawLine();
                 }
                 break;
@@ -155,13 +158,13 @@ internal sealed class SharedTerminal
             _open = !_open;
             if (_open)
             {
-                Show("\n" + TextLayout.Paragraph("monitor: 'help' lists the commands, Ctrl-A C goes back", _columns()));
+                Show("\n" + TextLayout.Paragraph($"monitor: 'help' lists the commands, {_keys.WayBack} goes back", _columns()));
                 DrawLine();
                 return;
             }
             if (_lineShown) Show(_editor.Erase());
             _lineShown = false;
-            Show(_vm.Paused ? TextLayout.Paragraph("the guest is stopped; Ctrl-A C and 'cont' let it go on", _columns()) : "\n");
+            Show(_vm.Paused ? TextLayout.Paragraph($"the guest is stopped; {_keys.WayBack} and 'cont' let it go on", _columns()) : "\n");
         }
     }
 

@@ -66,11 +66,12 @@ public sealed class PcBoard : IBoard
             // Tables and the state of devices are the firmware's affair.
             MemoryMap = E820.ForFirmware(vm.Memory.RamSize);
             FwCfg.AddE820(MemoryMap);
-            InstallFirmware(firmware, options.BootOrder);
+            InstallFirmware(firmware, options);
             return;
         }
         MemoryMap = E820.Build(vm.Memory);
         _tables = new AcpiTables(Acpi);
+        if (options.Identity.IsGiven) _smbios = new SmbiosTables(vm.Cpus.Count, vm.Memory.RamSize, options.Identity, hasFirmware: false);
         FwCfg.AddE820(MemoryMap);
         if (vm.Model.Has(CpuFeature.Vmx)) FwCfg.AddFeatureControl();
         RunFirmware();
@@ -78,16 +79,18 @@ public sealed class PcBoard : IBoard
     }
 
     /// <summary>The ROM, and what the firmware in it wants to know.</summary>
-    private void InstallFirmware(FirmwareImage firmware, IReadOnlyList<string> bootOrder)
+    private void InstallFirmware(FirmwareImage firmware, PcBoardOptions options)
     {
-        const byte disk = 2, compactDisc = 3, network = 4;
         MemoryRegion rom = _vm.Memory.Regions.First(r => r.IsReadOnly && r.End == MemoryLayout.FirmwareEnd);
         _vm.Memory.WriteBacking(rom.Offset, firmware.Bytes);
-        Clock[CmosAddress.BootOrder] = compactDisc << 4 | disk;
-        Clock[CmosAddress.BootOrderThird] = network << 4 | 1;
+        // Numbers of kinds in CMOS: Bochs's, which SeaBIOS reads; the low bit of the second byte turns the check of floppies off.
+        IReadOnlyList<BootDevice> kinds = options.BootDevices is { Count: > 0 } given ? given : [BootDevice.Disk, BootDevice.CompactDisc, BootDevice.Network];
+        byte[] numbers = [.. kinds.Select(k => k switch { BootDevice.Disk => (byte)2, BootDevice.CompactDisc => (byte)3, _ => (byte)4 }), 0, 0, 0];
+        Clock[CmosAddress.BootOrder] = (byte)(numbers[1] << 4 | numbers[0]);
+        Clock[CmosAddress.BootOrderThird] = (byte)(numbers[2] << 4 | 1);
         Clock[CmosAddress.OtherCpus] = (byte)Math.Min(_vm.Cpus.Count - 1, byte.MaxValue);
-        FirmwareTables.AddTo(FwCfg, Acpi, new SmbiosTables(_vm.Cpus.Count, _vm.Memory.RamSize, Guid.Empty));
-        if (bootOrder.Count > 0) FwCfg.AddFile("bootorder", Encoding.ASCII.GetBytes(string.Join('\n', bootOrder) + '\0'));
+        FirmwareTables.AddTo(FwCfg, Acpi, new SmbiosTables(_vm.Cpus.Count, _vm.Memory.RamSize, options.Identity));
+        if (options.BootOrder.Count > 0) FwCfg.AddFile("bootorder", Encoding.ASCII.GetBytes(string.Join('\n', options.BootOrder) + '\0'));
         // Without a display, what is shown on the text screen goes to COM1, and what is typed there counts as typed on the keyboard.
         FwCfg.AddFile("etc/sercon-port", BitConverter.GetBytes((ulong)Uart16550A.Com1));
     }
@@ -157,6 +160,7 @@ public sealed class PcBoard : IBoard
     internal AcpiTables Tables => _tables ?? throw new InvalidOperationException("the firmware places the tables");
 
     private readonly AcpiTables? _tables;
+    private readonly SmbiosTables? _smbios; // of a board without firmware; null: it is not told who it is
 
     /// <summary>More items can be added before the guest runs.</summary>
     public FwCfg FwCfg { get; }
@@ -221,6 +225,7 @@ public sealed class PcBoard : IBoard
         Tables.WriteTo(_vm.Memory);
         Generation.WriteId();
         BiosState.WriteRom(_vm.Memory, Acpi.Reset);
+        _smbios?.WriteTo(_vm.Memory);
     }
 
     private void PrepareApplicationProcessor(IX86Cpu cpu)

@@ -28,6 +28,14 @@ public sealed record PcBoardOptions
     /// </summary>
     public byte[]? DisplayRom { get; init; }
 
+    /// <summary>
+    /// Kinds of devices that the firmware is to try, where <see cref="BootOrder"/> names none, the first first; empty: disks, discs, network.
+    /// </summary>
+    public IReadOnlyList<BootDevice> BootDevices { get; init; } = [];
+
+    /// <summary>What the machine tells of itself.</summary>
+    public MachineIdentity Identity { get; init; } = new();
+
     /// <summary>isa-debug-exit at port F4h.</summary>
     public bool DebugExit { get; init; }
 

@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using System.Text;
+using Bunraku.Engines;
 using Bunraku.Machine.Board;
 
 namespace Bunraku.Machine.Smbios;
@@ -20,13 +21,18 @@ internal sealed class SmbiosTables
 
     /// <param name="cpus">Processors, each in a socket of its own.</param>
     /// <param name="memory">Bytes of RAM.</param>
-    /// <param name="uuid">The machine's.</param>
-    public SmbiosTables(int cpus, ulong memory, Guid uuid)
+    /// <param name="identity">What the machine is called.</param>
+    /// <param name="hasFirmware">It says itself what it is (type 0).</param>
+    public SmbiosTables(int cpus, ulong memory, MachineIdentity identity, bool hasFirmware = true)
     {
+        if (!hasFirmware) AddBios(identity);
         Span<byte> id = stackalloc byte[16];
-        uuid.TryWriteBytes(id); // the first three fields little-endian, as section 7.2.1 wants them
+        (identity.Uuid ?? Guid.Empty).TryWriteBytes(id); // the first three fields little-endian, as section 7.2.1 wants them
         // Type 1 System Information: manufacturer, product, version, serial, UUID, wake-up by power switch, SKU, family
-        Add(1, 0x100, [1, 2, 0, 0, .. id, 6, 0, 0], Manufacturer, Product);
+        var texts = new List<string>();
+        byte manufacturer = Number(identity.Manufacturer ?? Manufacturer), product = Number(identity.Product ?? Product), version = Number(identity.Version),
+            serial = Number(identity.Serial), sku = Number(identity.Sku), family = Number(identity.Family);
+        Add(1, 0x100, [manufacturer, product, version, serial, .. id, 6, sku, family], [.. texts]);
         // Type 3 Chassis: manufacturer, type other, no version, serial, asset tag; states safe; OEM, height, power cords, contained elements; SKU
         Add(3, Chassis, [1, 1, 0, 0, 0, 3, 3, 3, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0], Manufacturer);
         for (int n = 0; n < cpus; n++) AddProcessor(n);
@@ -39,9 +45,27 @@ internal sealed class SmbiosTables
         ulong low = Math.Min(memory, MemoryLayout.LowMemoryEnd);
         AddMappedRange(0, 0, low);
         if (memory > low) AddMappedRange(1, 1ul << 32, memory - low);
+        // Type 11 OEM Strings: their number
+        if (identity.Strings.Count > 0) Add(11, 0xB00, [(byte)identity.Strings.Count], [.. identity.Strings]);
         // Type 32 System Boot Information: no error
         Add(32, 0x2000, [0, 0, 0, 0, 0, 0, 0]);
         Add(127, 0x7F00, []);
+
+        byte Number(string? text)
+        {
+            if (text is null) return 0;
+            texts.Add(text);
+            return (byte)texts.Count;
+        }
+    }
+
+    /// <summary>Type 0 BIOS Information: vendor, version, segment, date, 64 KiB; characteristics unknown, ACPI, a virtual machine; no versions of its
+    /// parts.</summary>
+    private void AddBios(MachineIdentity identity)
+    {
+        const byte unknown = 1 << 3, acpi = 1, virtualMachine = 1 << 4, noVersion = 0xFF;
+        Add(0, 0, [1, 2, .. Int16(0xF000), 3, 0, .. Int64(unknown), acpi, virtualMachine, noVersion, noVersion, noVersion, noVersion],
+            identity.BiosVendor ?? Manufacturer, identity.BiosVersion ?? "1", identity.BiosDate ?? "01/01/2026");
     }
 
     /// <summary>All structures, one behind the other.</summary>
@@ -65,6 +89,21 @@ internal sealed class SmbiosTables
         e[4] = Negated(e);
         return e;
     }
+
+    /// <summary>
+    /// Writes them where an operating system looks (section 5.2 "Table convention"), the entry point first. The ROM's own entry points lie behind them.
+    /// </summary>
+    /// <exception cref="ArgumentException">There is no room for them.</exception>
+    public void WriteTo(GuestMemory memory)
+    {
+        if (_bytes.Count > MostBytes) throw new ArgumentException($"{_bytes.Count} bytes of SMBIOS tables are too many; there is room for {MostBytes}");
+        const ulong structures = MemoryLayout.Rom + 0x20;
+        memory.Write(structures, Structures);
+        memory.Write(MemoryLayout.Rom, EntryPoint((uint)structures));
+    }
+
+    /// <summary>The room for structures in the ROM.</summary>
+    public const int MostBytes = 0xE000 - 0x20;
 
     private void AddProcessor(int n)
     {
@@ -103,7 +142,7 @@ internal sealed class SmbiosTables
         _bytes.AddRange(body);
         foreach (string text in strings)
         {
-            _bytes.AddRange(Encoding.ASCII.GetBytes(text));
+            _bytes.AddRange(Encoding.UTF8.GetBytes(text));
             _bytes.Add(0);
         }
         if (strings.Length == 0) _bytes.Add(0);

@@ -9,7 +9,8 @@ namespace Bunraku.Network.Slirp;
 
 /// <summary>
 /// A network that needs no privileges: libslirp, a TCP/IP stack in this process, turns what the guest sends into sockets of the host. The guest is 10.0.2.15
-/// (by DHCP) and fec0::/64 (by router advertisements), the host 10.0.2.2 and fec0::2, the name server 10.0.2.3 and fec0::3, as with QEMU.
+/// (by DHCP) and fec0::/64 (by router advertisements), the host 10.0.2.2 and fec0::2, the name server 10.0.2.3 and fec0::3, as with QEMU, unless others
+/// are asked for.
 /// </summary>
 /// <remarks>
 /// The library is the distribution's. What the guest sends it is any bytes; we give it whole frames of bounded length, and none that is for an address of the
@@ -18,9 +19,8 @@ namespace Bunraku.Network.Slirp;
 /// </remarks>
 public sealed unsafe class SlirpNetwork : INetworkBackend
 {
-    private static readonly IPAddress s_network = IPAddress.Parse("10.0.2.0"), s_mask = IPAddress.Parse("255.255.255.0"),
-        s_host = IPAddress.Parse("10.0.2.2"), s_nameServer = IPAddress.Parse("10.0.2.3"), s_guest = IPAddress.Parse("10.0.2.15"),
-        s_prefix6 = IPAddress.Parse("fec0::"), s_host6 = IPAddress.Parse("fec0::2"), s_nameServer6 = IPAddress.Parse("fec0::3");
+    private static readonly IPAddress s_mask = IPAddress.Parse("255.255.255.0"), s_prefix6 = IPAddress.Parse("fec0::"),
+        s_host6 = IPAddress.Parse("fec0::2"), s_nameServer6 = IPAddress.Parse("fec0::3");
 
     /// <summary>The library sets up its own statics when the first network is made.</summary>
     private static readonly Lock s_making = new();
@@ -39,6 +39,7 @@ public sealed unsafe class SlirpNetwork : INetworkBackend
     /// <exception cref="NetworkException">The library is missing, or a port cannot be had.</exception>
     public SlirpNetwork(SlirpOptions options)
     {
+        if (options.Problem is { } problem) throw new NetworkException($"network user: {problem}");
         _library = new LibslirpFunctions();
         Mtu = options.Mtu;
         _self = GCHandle.Alloc(this);
@@ -60,15 +61,15 @@ public sealed unsafe class SlirpNetwork : INetworkBackend
             Version = 1,
             Restricted = options.Restricted ? 1 : 0,
             Ip4 = 1,
-            Network = Ip4(s_network),
+            Network = Ip4(options.Network),
             Mask = Ip4(s_mask),
-            Host = Ip4(s_host),
+            Host = Ip4(options.HostAddress),
             Ip6 = (byte)(options.Ip6 ? 1 : 0),
             Prefix = Ip6Address.Of(s_prefix6),
             PrefixLength = 64,
             Host6 = Ip6Address.Of(s_host6),
-            FirstDhcp = Ip4(s_guest),
-            NameServer = Ip4(s_nameServer),
+            FirstDhcp = Ip4(options.FirstDhcpAddress),
+            NameServer = Ip4(options.NameServerAddress),
             NameServer6 = Ip6Address.Of(s_nameServer6),
             Mtu = (nuint)options.Mtu,
             Mru = SlirpOptions.DefaultMtu, // segments of the guest's that its card would have cut

@@ -4,10 +4,14 @@ namespace Bunraku.Sessions.Monitoring;
 /// <param name="vm">What it looks at, with its commands.</param>
 /// <param name="width">Characters of a line, asked anew for each.</param>
 /// <param name="wayBack">The keys that lead from the monitor to the guest; null where there are none.</param>
-public sealed class MonitorShell(Vm vm, Func<int> width, string? wayBack = null)
+/// <param name="name">What the prompt says.</param>
+public sealed class MonitorShell(Vm vm, Func<int> width, string? wayBack = null, string name = MonitorShell.DefaultName)
 {
     /// <summary>What stands before the line that is typed; it says when the guest stands still.</summary>
-    public string Prompt => vm.Paused ? "(bunraku, stopped) " : "(bunraku) ";
+    public string Prompt => vm.Paused && name == DefaultName ? $"({name}, stopped) " : $"({name}) ";
+
+    // Programs look for QEMU's prompt, which is always the same.
+    internal const string DefaultName = "bunraku";
 
     /// <summary>Carries one line out; the answer ends with a line end or is empty. Throws nothing.</summary>
     /// <param name="line">As it was typed.</param>

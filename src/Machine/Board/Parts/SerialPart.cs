@@ -6,7 +6,7 @@ namespace Bunraku.Machine.Board.Parts;
 /// <summary>COM1 or COM2.</summary>
 /// <param name="number">1 or 2.</param>
 /// <param name="output">Receives what the guest transmits, with the port's lock held: it must not wait for anything.</param>
-internal sealed class SerialPart(int number, Action<ReadOnlySpan<byte>> output) : IBoardPart
+public sealed class SerialPart(int number, Action<ReadOnlySpan<byte>> output) : IBoardPart
 {
     private readonly (ushort Port, int Irq) _place = number switch
     {
@@ -18,6 +18,7 @@ internal sealed class SerialPart(int number, Action<ReadOnlySpan<byte>> output) 
     /// <summary>The port, once the part is attached.</summary>
     public Uart16550A Port { get; private set; } = null!;
 
+    /// <inheritdoc/>
     public void AttachTo(IBoard board)
     {
         var @lock = new DeviceLock($"COM{number}");

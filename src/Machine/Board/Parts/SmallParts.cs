@@ -34,8 +34,9 @@ internal sealed class CoprocessorErrorPart : IBoardPart
 /// <param name="output">Receives the bytes, with the port's lock held: it must not wait for anything.</param>
 /// <param name="id">Its name in the machine.</param>
 /// <param name="port">Where it is.</param>
-internal sealed class DebugConsolePart(Action<ReadOnlySpan<byte>> output, string id = "debugcon", ushort port = DebugConsole.Port) : IBoardPart
+public sealed class DebugConsolePart(Action<ReadOnlySpan<byte>> output, string id = "debugcon", ushort port = DebugConsole.Port) : IBoardPart
 {
+    /// <inheritdoc/>
     public void AttachTo(IBoard board)
     {
         var console = new DebugConsole(output) { Id = id };
@@ -44,13 +45,16 @@ internal sealed class DebugConsolePart(Action<ReadOnlySpan<byte>> output, string
     }
 }
 
-/// <summary>isa-debug-exit at port F4h.</summary>
-internal sealed class DebugExitPart : IBoardPart
+/// <summary>QEMU's isa-debug-exit: what the guest writes there ends the VM with process status value × 2 + 1.</summary>
+/// <param name="port">Its first port.</param>
+/// <param name="count">Number of its ports, 1 to 4.</param>
+public sealed class DebugExitPart(ushort port = DebugExit.FirstPort, int count = DebugExit.Ports) : IBoardPart
 {
+    /// <inheritdoc/>
     public void AttachTo(IBoard board)
     {
-        var exit = new DebugExit(board.Machine.Stop);
-        exit.AttachTo(board.Machine.Ports);
+        var exit = new DebugExit(board.Machine.Stop) { Id = port == DebugExit.FirstPort ? DebugExit.Name : $"{DebugExit.Name}.{port:x}" };
+        exit.AttachTo(board.Machine.Ports, port, count);
         board.Machine.Add(exit);
     }
 }

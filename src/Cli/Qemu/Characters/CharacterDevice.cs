@@ -1,0 +1,86 @@
+using Bunraku.Cli.Terminals;
+
+namespace Bunraku.Cli.Qemu.Characters;
+
+/// <summary>
+/// A stream of bytes in both directions whose other end is outside: a terminal, a file, a pipe, a socket. Who uses it sets what takes its input and then starts
+/// it. Writing is for any thread; input comes on a thread of the device's own, which may be held up.
+/// </summary>
+internal abstract class CharacterDevice : IDisposable
+{
+    private readonly ReportFile? _log;
+    private readonly Lock _logLock = new();
+
+    protected CharacterDevice(CharacterSpec spec)
+    {
+        Spec = spec;
+        if (spec.LogFile is { } path) _log = new ReportFile(path, "logfile=", spec.LogAppend);
+    }
+
+    /// <summary>What it was asked to be.</summary>
+    public CharacterSpec Spec { get; }
+
+    /// <summary>Takes what comes in. Set before the start.</summary>
+    public ShowBytes? Received { get; set; }
+
+    /// <summary>Told that somebody is at the other end from now on. As <see cref="Received"/>, and on the same thread or before it.</summary>
+    public Action? Connected { get; set; }
+
+    /// <summary>What cannot be written in time is left out, where nobody may be held up by a reader that does not read: as on a serial line.</summary>
+    public bool MayLose { get; set; }
+
+    /// <summary>Begins to read.</summary>
+    public abstract void Start();
+
+    /// <summary>Queues bytes without waiting. They are lost where nobody is at the other end.</summary>
+    public void Write(ReadOnlySpan<byte> bytes)
+    {
+        if (_log is not null)
+        {
+            lock (_logLock)
+            {
+                try
+                {
+                    _log.Write(bytes);
+                }
+                catch (CannotWriteException)
+                {
+                    // The log is a copy.
+                }
+            }
+        }
+        Send(bytes);
+    }
+
+    protected abstract void Send(ReadOnlySpan<byte> bytes);
+
+    /// <summary>Waits while much is queued.</summary>
+    public virtual void Throttle()
+    {
+    }
+
+    /// <summary>Nobody may wait in <see cref="Throttle"/> any more.</summary>
+    public virtual void Release()
+    {
+    }
+
+    /// <summary>Waits until what was written is out, as far as somebody takes it.</summary>
+    public virtual void Flush()
+    {
+    }
+
+    /// <summary>Ends its threads and closes what it has opened.</summary>
+    public virtual void Dispose() => _log?.Dispose();
+}
+
+/// <summary>Nobody is at the other end.</summary>
+internal sealed class NullCharacters(CharacterSpec spec) : CharacterDevice(spec)
+{
+    public override void Start()
+    {
+    }
+
+    protected override void Send(ReadOnlySpan<byte> bytes)
+    {
+    }
+}

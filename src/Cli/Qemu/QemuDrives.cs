@@ -1,0 +1,212 @@
+using Bunraku.Storage;
+
+namespace Bunraku.Cli.Qemu;
+
+/// <summary>
+/// Drives and block nodes of a command line, and what devices make of them. A drive that says itself what it is connected to becomes a disk when all is read;
+/// one of "none" waits for its device.
+/// </summary>
+internal sealed class QemuDrives(QemuMachine machine)
+{
+    private sealed record Drive(string Option, string Id, string Interface, int Index)
+    {
+        public string? File { get; init; }
+        public ImageFormat? Format { get; init; }
+        public bool IsCompactDisc { get; init; }
+        public bool IsReadOnly { get; init; }
+        public bool? Throwaway { get; init; }
+        public bool Discard { get; init; }
+        public string Serial { get; init; } = "";
+        public bool IsTaken { get; set; }
+    }
+
+    private sealed record Node(string Name, string Driver)
+    {
+        public string? File { get; init; }
+        public string? Child { get; init; }
+        public bool IsReadOnly { get; init; }
+        public bool Discard { get; init; }
+    }
+
+    private readonly List<Drive> _drives = [];
+    private readonly Dictionary<string, Node> _nodes = new(StringComparer.Ordinal);
+    private readonly List<(int Place, VmDisk Disk)> _virtio = [], _sata = [];
+    private readonly List<(int Place, string Path)> _discs = [];
+    private int _place;
+
+    /// <summary>All disks are thrown away at the end (-snapshot).</summary>
+    public bool Throwaway { get; set; }
+
+    /// <summary>-hda to -hdd, -cdrom and a file that stands alone: drives of the first bus, by their number.</summary>
+    public void AddNumbered(string option, string file, int index, bool isCompactDisc = false) =>
+        _drives.Add(new Drive(option, "", "ide", index) { File = Plain(option, file), IsCompactDisc = isCompactDisc });
+
+    /// <summary>-drive.</summary>
+    public void Add(string text)
+    {
+        QemuWords words = QemuWords.Parse("-drive", text, "file");
+        string kind = words.Take("if") ?? "ide", media = words.Take("media") ?? "disk";
+        if (media is not ("disk" or "cdrom")) throw new UsageException($"-drive: media={media} is neither disk nor cdrom");
+        int unit = words.TakeNumber("unit") ?? 0, bus = words.TakeNumber("bus") ?? 0;
+        string? id = words.Take("id"), file = words.Take("file");
+        string? driver = words.Take("driver");
+        string? format = words.Take("format") ?? (driver == "file" ? "raw" : driver);
+        if (words.Take("file.filename") is { } name) file = name;
+        if (file is not null && words.Take("file.driver") is not (null or "file" or "host_device")) throw Absent("-drive", "file.driver other than file");
+        int index = words.TakeNumber("index") ?? (kind == "ide" ? 2 * bus + unit : -1);
+        var drive = new Drive("-drive", id ?? "", kind, words.Option.Length > 0 ? index : 0)
+        {
+            File = file is null ? null : Plain("-drive", file),
+            Format = FormatOf("-drive", format),
+            IsCompactDisc = media == "cdrom",
+            IsReadOnly = (words.TakeSwitch("readonly") ?? words.TakeSwitch("read-only")) == true,
+            Throwaway = words.TakeSwitch("snapshot"),
+            Discard = words.Take("discard") is "unmap" or "on",
+            Serial = words.Take("serial") ?? "",
+        };
+        // What is flushed is safe here in each of them; what is faster beside that, the host decides.
+        words.Drop("cache", "aio", "copy-on-read", "detect-zeroes", "cache.writeback", "cache.direct", "cache.no-flush", "auto-read-only", "file.locking",
+            "locking");
+        words.Drop("l2-cache-size", "cache-size", "refcount-cache-size", "node-name");
+        foreach (string policy in (string[])["werror", "rerror"])
+        {
+            if (words.Take(policy) is { } what and not ("report" or "enospc" or "auto"))
+                machine.Notes.Add($"-drive: {policy}={what}: the guest is told of the error, and goes on");
+        }
+        foreach ((string key, string _) in (IEnumerable<(string, string)>)[.. words.TakeBeginning("throttling."), .. words.TakeBeginning("bps"),
+            .. words.TakeBeginning("iops")])
+            machine.Notes.Add($"-drive: '{key}' is passed over: disks are as fast as the host");
+        words.Finish();
+        switch (kind)
+        {
+            case "ide" or "sata" or "virtio" or "none":
+                break;
+            case "pflash":
+                throw Absent("-drive", "if=pflash; -bios takes a ROM's contents, and SeaBIOS is the default");
+            case "scsi" or "floppy" or "sd" or "mtd" or "xen":
+                throw Absent("-drive", $"if={kind}: disks are on virtio or SATA (if=virtio, if=ide)");
+            default:
+                throw new UsageException(Nearest.Message("interface of -drive", kind, ["none", "virtio", "ide"]));
+        }
+        _drives.Add(drive);
+    }
+
+    /// <summary>-blockdev: a node, which is the file or the format over it.</summary>
+    public void AddNode(string text)
+    {
+        const string option = "-blockdev";
+        QemuWords words = QemuWords.Parse(option, text, "driver");
+        string driver = words.Need("driver");
+        string name = words.Need("node-name");
+        string? file = words.Take("filename") ?? words.Take("file.filename"), child = words.Take("file");
+        if (words.Take("file.driver") is { } below and not ("file" or "host_device")) throw Absent(option, $"driver={below}");
+        if (driver is not ("file" or "host_device" or "raw" or "qcow2")) throw Absent(option, $"driver={driver}");
+        _nodes[name] = new Node(name, driver)
+        {
+            File = file,
+            Child = child,
+            IsReadOnly = words.TakeSwitch("read-only") == true,
+            Discard = words.Take("discard") is "unmap" or "on",
+        };
+        words.Drop("cache.direct", "cache.no-flush", "aio", "auto-read-only", "detect-zeroes", "locking", "force-share", "pr-manager", "l2-cache-size",
+            "cache-size",
+            "refcount-cache-size", "lazy-refcounts", "pass-discard-request", "pass-discard-snapshot", "pass-discard-other", "overlap-check", "file.aio",
+            "file.cache.direct", "file.locking", "file.node-name", "file.discard", "file.auto-read-only", "file.read-only", "x-check-cache-dropped",
+            "file.cache.no-flush");
+        words.Finish();
+    }
+
+    /// <summary>A device takes a drive or a node.</summary>
+    /// <param name="option">For messages.</param>
+    /// <param name="id">As its word drive= has it.</param>
+    /// <param name="bus">Where the disk is; null: it is a CD drive.</param>
+    /// <param name="serial">Of the device.</param>
+    public void Take(string option, string id, DiskBus? bus, string? serial)
+    {
+        if (_drives.Find(d => d.Id == id) is { } drive)
+        {
+            if (drive.Interface != "none")
+                throw new UsageException($"{option}: the drive '{id}' is connected by if={drive.Interface} already; -drive if=none leaves it to a device");
+            if (drive.IsTaken) throw new UsageException($"{option}: the drive '{id}' has a device already");
+            drive.IsTaken = true;
+            Connect(drive with { Serial = serial ?? drive.Serial }, bus ?? (drive.IsCompactDisc ? null : bus), _place++);
+            return;
+        }
+        if (!_nodes.TryGetValue(id, out Node? node)) throw new UsageException($"{option}: there is no drive and no node '{id}'");
+        (string path, ImageFormat? format, bool isReadOnly, bool discard) = Resolve(option, node);
+        Connect(new Drive(option, id, "none", 0) { File = path, Format = format, IsReadOnly = isReadOnly, Discard = discard, Serial = serial ?? "" }, bus,
+            _place++);
+    }
+
+    /// <summary>What is at the bottom of nodes that stand on each other.</summary>
+    private (string Path, ImageFormat? Format, bool IsReadOnly, bool Discard) Resolve(string option, Node top)
+    {
+        bool isReadOnly = false, discard = false;
+        ImageFormat format = ImageFormat.Raw;
+        var seen = new HashSet<string>(StringComparer.Ordinal);
+        for (Node node = top; ;)
+        {
+            if (!seen.Add(node.Name)) throw new UsageException($"-blockdev: the node '{node.Name}' stands on itself");
+            isReadOnly |= node.IsReadOnly;
+            discard |= node.Discard;
+            if (node.Driver == "qcow2") format = ImageFormat.Qcow2;
+            if (node.File is { } path) return (path, format, isReadOnly, discard);
+            if (node.Child is null) throw new UsageException($"{option}: the node '{node.Name}' has no file");
+            node = _nodes.TryGetValue(node.Child, out Node? below) ? below : throw new UsageException($"-blockdev: there is no node '{node.Child}'");
+        }
+    }
+
+    /// <summary>All is read: the rest becomes disks.</summary>
+    public void Finish()
+    {
+        var used = new HashSet<int>();
+        foreach (Drive drive in _drives.Where(d => d.Interface is "ide" or "sata" && d.Index >= 0))
+        {
+            if (!used.Add(drive.Index) && drive.Option != "-cdrom")
+                throw new UsageException($"{drive.Option}: drive {drive.Index} of the first bus is named twice");
+        }
+        const int behindNumbered = 1000;
+        foreach (Drive drive in _drives.Where(d => !d.IsTaken))
+        {
+            if (drive.Interface == "none") continue; // QEMU leaves it lying about, too
+            if (drive.File is null or "")
+            {
+                if (!drive.IsCompactDisc) throw new UsageException($"{drive.Option}: a file is missing");
+                continue; // a drive without a disc in it
+            }
+            DiskBus? bus = drive.IsCompactDisc ? null : drive.Interface == "virtio" ? DiskBus.Virtio : DiskBus.Ahci;
+            Connect(drive, bus, drive.Index >= 0 ? drive.Index : behindNumbered + _place++);
+        }
+        machine.Disks.AddRange(_virtio.OrderBy(d => d.Place).Concat(_sata.OrderBy(d => d.Place)).Select(d => d.Disk));
+        machine.CompactDiscs.AddRange(_discs.OrderBy(d => d.Place).Select(d => d.Path));
+    }
+
+    private void Connect(Drive drive, DiskBus? bus, int place)
+    {
+        string path = drive.File is { Length: > 0 } some ? some : throw new UsageException($"{drive.Option}: the drive '{drive.Id}' has no file");
+        if (bus is not { } where)
+        {
+            _discs.Add((place, path));
+            return;
+        }
+        var image = new DiskOptions(path) { Format = drive.Format, ReadOnly = drive.IsReadOnly, AllowBacking = true, Discard = drive.Discard };
+        bool throwaway = (drive.Throwaway ?? Throwaway) && !drive.IsReadOnly;
+        (where == DiskBus.Virtio ? _virtio : _sata).Add((place, new VmDisk(image) { Bus = where, Serial = drive.Serial, Throwaway = throwaway }));
+    }
+
+    private static ImageFormat? FormatOf(string option, string? format) => format is null ? null
+        : DiskImage.ParseFormat(format) ?? throw Absent(option, $"format={format}: images are raw or qcow2");
+
+    /// <summary>A file by its name; other places that QEMU can reach have a word before a colon.</summary>
+    private static string Plain(string option, string file)
+    {
+        if (file.StartsWith("file:", StringComparison.Ordinal)) return file["file:".Length..];
+        int colon = file.IndexOf(':');
+        if (colon <= 0 || file[..colon].Contains('/') || File.Exists(file)) return file;
+        string protocol = file[..colon];
+        return protocol is "nbd" or "http" or "https" or "ftp" or "ssh" or "rbd" or "iscsi" or "json" or "fat" or "vvfat" or "nfs" or "gluster" or "blkdebug"
+            ? throw Absent(option, $"'{protocol}:'; images are files of this host") : file;
+    }
+
+    private static UsageException Absent(string option, string what) => new($"{option}: not had: {what}");
+}

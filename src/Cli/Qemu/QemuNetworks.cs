@@ -1,0 +1,233 @@
+using System.Globalization;
+using System.Net;
+using System.Net.NetworkInformation;
+using Bunraku.Network.Slirp;
+
+namespace Bunraku.Cli.Qemu;
+
+/// <summary>Networks and cards of a command line: back ends by their names, those of the old hub, and the cards that are to have them.</summary>
+internal sealed class QemuNetworks(QemuMachine machine)
+{
+    private readonly Dictionary<string, VmNetwork> _backends = new(StringComparer.Ordinal);
+    private readonly HashSet<string> _taken = new(StringComparer.Ordinal);
+    private readonly List<VmNetwork> _hub = [];
+    private readonly List<PhysicalAddress?> _hubCards = [];
+    private bool _isGiven;
+
+    /// <summary>Cards that are virtio's, or are replaced by one, since there are no others.</summary>
+    private static readonly string[] s_virtio =
+        ["virtio", "virtio-net", "virtio-net-pci", "virtio-net-pci-transitional", "virtio-net-pci-non-transitional", "virtio-net-device"],
+        s_others = ["e1000", "e1000-82545em", "e1000e", "rtl8139", "ne2k_pci", "pcnet", "i82551", "i82557b", "i82559er", "igb", "vmxnet3", "tulip", "usb-net"];
+
+    /// <summary>A model of a card.</summary>
+    public static bool IsCard(string model) => s_virtio.Contains(model) || s_others.Contains(model);
+
+    /// <summary>-netdev.</summary>
+    public void AddBackend(string text)
+    {
+        _isGiven = true;
+        QemuWords words = QemuWords.Parse("-netdev", text, "type");
+        string id = words.Need("id");
+        if (!_backends.TryAdd(id, Backend(words, words.Need("type")))) throw new UsageException($"-netdev: the name '{id}' is given twice");
+    }
+
+    /// <summary>-nic: a back end and its card in one.</summary>
+    public void AddPair(string text)
+    {
+        _isGiven = true;
+        QemuWords words = QemuWords.Parse("-nic", text, "type");
+        string kind = words.Take("type") ?? "user";
+        if (kind == "none") return;
+        string? mac = words.Take("mac") ?? words.Take("macaddr"), model = words.Take("model");
+        words.Drop("id", "addr");
+        CheckModel("-nic", model);
+        machine.Networks.Add(Backend(words, kind) with { Mac = Mac("-nic", mac) });
+    }
+
+    /// <summary>-net: a card, or a back end, on the hub that all of them share.</summary>
+    public void AddToHub(string text)
+    {
+        _isGiven = true;
+        QemuWords words = QemuWords.Parse("-net", text, "type");
+        string kind = words.Need("type");
+        switch (kind)
+        {
+            case "none":
+                return;
+            case "nic":
+                CheckModel("-net", words.Take("model"));
+                PhysicalAddress? mac = Mac("-net", words.Take("macaddr"));
+                string? backend = words.Take("netdev");
+                words.Drop("name", "addr", "vectors", "id");
+                words.Finish();
+                if (backend is not null) Connect("-net", backend, mac, null, null);
+                else _hubCards.Add(mac);
+                return;
+            default:
+                words.Drop("name", "id");
+                _hub.Add(Backend(words, kind));
+                return;
+        }
+    }
+
+    /// <summary>-device with a card.</summary>
+    public void AddCard(string model, QemuWords words)
+    {
+        CheckModel("-device", model);
+        int? mtu = words.TakeNumber("host_mtu"), vectors = words.TakeNumber("vectors");
+        bool several = words.TakeSwitch("mq") == true;
+        words.Drop("mrg_rxbuf", "csum", "gso", "guest_csum", "guest_tso4", "guest_tso6", "guest_ecn", "guest_ufo", "host_tso4", "host_tso6", "host_ecn",
+            "host_ufo",
+            "status", "ctrl_vq", "ctrl_rx", "ctrl_vlan", "ctrl_mac_addr", "rx_queue_size", "tx_queue_size", "tx", "ioeventfd", "event_idx", "indirect_desc",
+                "packed");
+        string? mac = words.Take("mac");
+        if (words.Take("netdev") is not { } backend)
+        {
+            machine.Notes.Add($"-device: {model}: a card without netdev= has no cable, and is left out");
+            return;
+        }
+        int? queues = several && vectors is > 2 ? Math.Clamp((vectors.Value - 2) / 2, 1, VmNetwork.MostQueues) : null;
+        Connect("-device", backend, Mac("-device", mac), mtu, queues);
+    }
+
+    private void Connect(string option, string id, PhysicalAddress? mac, int? mtu, int? queues)
+    {
+        if (!_backends.TryGetValue(id, out VmNetwork? backend)) throw new UsageException($"{option}: there is no -netdev with id={id}");
+        if (!_taken.Add(id)) throw new UsageException($"{option}: the network '{id}' has a card already");
+        machine.Networks.Add(backend with { Mac = mac, Mtu = mtu ?? backend.Mtu, Queues = queues ?? backend.Queues });
+    }
+
+    /// <summary>All is read: the hub's cards get what is on it.</summary>
+    /// <param name="hasDefaults">A machine of whose network nothing is said has a card with the user-mode network.</param>
+    public void Finish(bool hasDefaults)
+    {
+        if (_hub.Count > 1 || _hubCards.Count > 1)
+            throw new UsageException("-net: a hub with several cards or networks is not had; -nic, or -netdev with -device, connects each card by itself");
+        if (_hub is [var backend])
+        {
+            if (_hubCards is [var mac]) machine.Networks.Add(backend with { Mac = mac });
+            else machine.Notes.Add("-net: a network without '-net nic' has no card, and is left out");
+        }
+        else if (_hubCards.Count > 0)
+        {
+            machine.Notes.Add("-net nic: a card without a network has no cable, and is left out");
+        }
+        if (_isGiven || !hasDefaults) return;
+        machine.HasDefaultNetwork = true;
+        machine.Networks.Add(new UserNetwork(new SlirpOptions { HostLoopback = true }));
+    }
+
+    private void CheckModel(string option, string? model)
+    {
+        if (model is null || s_virtio.Contains(model)) return;
+        if (!s_others.Contains(model)) throw new UsageException(Nearest.Message($"model of {option}", model, [.. s_virtio]));
+        machine.Notes.Add($"{option}: there is no {model}; the guest gets a virtio network card in its place");
+    }
+
+    private VmNetwork Backend(QemuWords words, string kind)
+    {
+        string option = words.Option;
+        VmNetwork network;
+        switch (kind)
+        {
+            case "user":
+                network = User(words);
+                break;
+            case "tap":
+                if (words.Take("fd") is not null || words.Take("fds") is not null) throw new UsageException($"{option}: not had: tap with fd=; name it by "
+                    + "ifname=");
+                foreach (string script in (string[])["script", "downscript"])
+                {
+                    if (words.Take(script) is { } program and not "no") machine.Notes.Add($"{option}: {script}={program} is not run: the interface is to be "
+                        + "up already");
+                }
+                if (words.TakeSwitch("vhost") == true) machine.Notes.Add($"{option}: vhost=on is passed over: the card is this process's");
+                words.Drop("vhostforce", "sndbuf", "vnet_hdr", "queues", "br", "helper");
+                network = new TapInterface(words.Need("ifname"));
+                break;
+            case "socket" when words.Take("udp") is { } remote:
+                network = new UdpCable(EndPoint(option, words.Need("localaddr")), EndPoint(option, remote));
+                break;
+            case "dgram":
+                if (words.Take("local.type") is not "inet" || words.Take("remote.type") is not "inet")
+                    throw new UsageException($"{option}: not had: dgram of another kind than local.type=inet with remote.type=inet");
+                network = new UdpCable(EndPoint(option, $"{words.Need("local.host")}:{words.Need("local.port")}"),
+                    EndPoint(option, $"{words.Need("remote.host")}:{words.Need("remote.port")}"));
+                break;
+            case "socket":
+                throw new UsageException($"{option}: not had: socket with listen=, connect=, mcast= or fd=; udp= with localaddr= connects two machines");
+            default:
+                throw new UsageException(kind is "bridge" or "hubport" or "vde" or "l2tpv3" or "vhost-user" or "vhost-vdpa" or "stream" or "netmap"
+                    ? $"{option}: not had: {kind}; there are user, tap, socket,udp= and dgram" : Nearest.Message($"network of {option}", kind,
+                        ["user", "tap", "socket", "dgram"]));
+        }
+        words.Finish();
+        return network;
+    }
+
+    private UserNetwork User(QemuWords words)
+    {
+        string option = words.Option;
+        var forwards = new List<HostForward>();
+        foreach (string text in words.TakeAll("hostfwd"))
+        {
+            try
+            {
+                forwards.Add(HostForward.Parse(text));
+            }
+            catch (FormatException e)
+            {
+                throw new UsageException($"{option}: hostfwd={e.Message}");
+            }
+        }
+        bool restricted = words.TakeSwitch("restrict") == true, ip6 = words.TakeSwitch("ipv6") ?? true;
+        if (words.TakeSwitch("ipv4") == false) throw new UsageException($"{option}: not had: ipv4=off");
+        IPAddress? host = Address("host"), network = Address("net"), firstDhcp = Address("dhcpstart"), nameServer = Address("dns");
+        foreach (string absent in (string[])["tftp", "bootfile", "smb", "guestfwd"])
+        {
+            if (words.Take(absent) is not null) throw new UsageException($"{option}: not had: {absent}=");
+        }
+        foreach (string passed in (string[])["hostname", "dnssearch", "domainname", "tftp-server-name", "smbserver", "ipv6-net", "ipv6-prefix", "ipv6-host",
+            "ipv6-dns",
+            "ipv6-prefixlen"])
+        {
+            if (words.TakeAll(passed).Count > 0) machine.Notes.Add($"{option}: '{passed}' is passed over: the network tells its guests nothing of the kind");
+        }
+        return new UserNetwork(new SlirpOptions
+        {
+            Forwards = forwards,
+            Restricted = restricted,
+            Ip6 = ip6,
+            // As with QEMU: 10.0.2.2 is the host, its loopback included.
+            HostLoopback = !restricted,
+            Network = network ?? SlirpOptions.DefaultNetwork,
+            Host = host,
+            NameServer = nameServer,
+            FirstDhcp = firstDhcp,
+        });
+
+        IPAddress? Address(string key)
+        {
+            if (words.Take(key) is not { } text) return null;
+            int slash = text.IndexOf('/');
+            if (slash >= 0 && text[slash..] is not ("/24" or "/255.255.255.0")) throw new UsageException($"{option}: {key}={text}: a network has 24 bits");
+            return IPAddress.TryParse(slash < 0 ? text : text[..slash], out IPAddress? address)
+                && address.AddressFamily == System.Net.Sockets.AddressFamily.InterNetwork
+                ? address : throw new UsageException($"{option}: {key}={text} is no address");
+        }
+    }
+
+    private static IPEndPoint EndPoint(string option, string text)
+    {
+        int colon = text.LastIndexOf(':');
+        string host = colon > 0 ? text[..colon] : "127.0.0.1";
+        if (host == "localhost") host = "127.0.0.1";
+        return ushort.TryParse(text.AsSpan(colon + 1), NumberStyles.None, CultureInfo.InvariantCulture, out ushort port) && port != 0
+            && IPAddress.TryParse(host, out IPAddress? address) ? new IPEndPoint(address, port)
+                : throw new UsageException($"{option}: '{text}' is no address with a port");
+    }
+
+    private static PhysicalAddress? Mac(string option, string? text) => text is null ? null
+        : PhysicalAddress.TryParse(text.ToUpperInvariant(), out PhysicalAddress? mac) && mac.GetAddressBytes().Length == 6 ? mac
+        : throw new UsageException($"{option}: '{text}' is no address of a network card");
+}
