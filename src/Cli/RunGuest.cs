@@ -18,6 +18,7 @@ internal static class RunGuest
     public static int Run(RunOptions options, List<CannotWriteException> lost)
     {
         options = WithScript(options);
+        if (options.Detached) HostProcess.LeaveSession();
         using ControlServer? control = options.Name is { } name ? new ControlServer(ControlClients.Folder, name) : null;
         using ReportFile? json = options.StatsJson is { } path ? new ReportFile(path, "--stats-json") : null;
         using var host = new ConsoleHost(options);
@@ -68,6 +69,7 @@ internal static class RunGuest
                 RestoreFrom = options.RestoreFrom,
                 MemoryBacking = options.MemoryBacking,
                 SaveTo = options.SaveTo,
+                CompressSaves = options.Compress,
                 Kept = kept,
                 Progress = text => Console.Error.WriteLine("bunraku: " + text),
                 Words = OptionWords.CommandLine,

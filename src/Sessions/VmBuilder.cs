@@ -96,6 +96,9 @@ public sealed record VmBuilder : VmOptions
     /// </summary>
     public string? SaveTo { get; init; }
 
+    /// <summary>What is saved there has its memory packed by zstd.</summary>
+    public bool CompressSaves { get; init; }
+
     /// <summary>The machine whose state this one is to take over: nothing is loaded, and disks are opened later. Null: a guest is booted.</summary>
     internal MachineDescription? Incoming { get; init; }
 
