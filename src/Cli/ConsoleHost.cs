@@ -3,6 +3,7 @@ using Bunraku.Cli.CommandLine;
 using Bunraku.Cli.Terminals;
 using Bunraku.Platform;
 using Bunraku.Sessions.Monitoring;
+using Microsoft.Win32.SafeHandles;
 
 namespace Bunraku.Cli;
 
@@ -124,6 +125,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
             _terminal?.EnterRaw();
             vm.Start();
             reader?.Start();
+            if (_options.Detached) LeaveStreams();
             VmResult result = vm.Wait();
             input.Stop();
             reader?.Join();
@@ -145,6 +147,17 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
             AppDomain.CurrentDomain.UnhandledException -= RestoreTerminal;
             AppDomain.CurrentDomain.ProcessExit -= RestoreTerminal;
         }
+    }
+
+    /// <summary>Who has started this process learns that the guest runs, and nothing more. What is said later goes where the guest's console goes.</summary>
+    private void LeaveStreams()
+    {
+        Console.Out.WriteLine(RestoreCommand.Runs);
+        using SafeFileHandle nothing = File.OpenHandle("/dev/null", FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite);
+        int descriptor = (int)nothing.DangerousGetHandle();
+        foreach (int place in (int[])[Stdin, Stdout]) HostProcess.Redirect(descriptor, place);
+        HostProcess.Redirect(_file?.Descriptor ?? descriptor, Stderr);
+        StandardStreams.Guard(_ => { });
     }
 
     private void ReadInput(DescriptorReader input)

@@ -11,7 +11,7 @@ internal static class ControlClients
     /// <summary>For what a VM does at once.</summary>
     private static readonly TimeSpan s_limit = TimeSpan.FromSeconds(10);
     /// <summary>For what may take long, and is bounded at the other end.</summary>
-    private static readonly TimeSpan s_longLimit = TimeSpan.FromHours(1);
+    internal static readonly TimeSpan s_longLimit = TimeSpan.FromHours(1);
 
     /// <summary>Where this user's control sockets are.</summary>
     public static ControlFolder Folder => new(
@@ -39,6 +39,9 @@ internal static class ControlClients
             case ControlRequests.Migrate migrate:
                 using (ControlClient client = ControlClient.Connect(Folder, migrate.Name))
                     output.Write(client.Ask(new ControlRequest("migrate", To: migrate.To.Absolute.ToString()), s_longLimit).Text);
+                break;
+            case ControlRequests.Fork fork:
+                Copies.Start(fork, output);
                 break;
             default:
                 return ExitStatus.InternalError;

@@ -19,6 +19,7 @@ internal static class RunGuest
     public static int Run(RunOptions options, List<CannotWriteException> lost)
     {
         options = WithScript(options);
+        if (options.Detached) HostProcess.LeaveSession();
         using ControlServer? control = options.Name is { } name ? new ControlServer(ControlClients.Folder, name) : null;
         using ReportFile? json = options.StatsJson is { } path ? new ReportFile(path, "--stats-json") : null;
         if (options is { Screenshot: not null, HasDisplay: false })
@@ -82,6 +83,7 @@ internal static class RunGuest
                 RestoreFrom = options.RestoreFrom,
                 MemoryBacking = options.MemoryBacking,
                 SaveTo = options.SaveTo,
+                CompressSaves = options.Compress,
                 Kept = kept,
                 Measures = options.Stats || options.StatsJson is not null,
                 Progress = text => Console.Error.WriteLine("bunraku: " + text),

@@ -53,6 +53,10 @@ internal sealed record RunOptions : VmOptions
     public string? SaveTo { get; init; }
     /// <summary>Where a picture of the screen at the end goes; null: nowhere.</summary>
     public string? Screenshot { get; init; }
+    /// <summary>What is saved is packed.</summary>
+    public bool Compress { get; init; }
+    /// <summary>The process goes on by itself: when the guest runs it says so and leaves its session and the standard streams.</summary>
+    public bool Detached { get; init; }
     public bool Stats { get; init; }
     public string? StatsJson { get; init; }
     public TraceTarget? Trace { get; init; }

@@ -39,6 +39,9 @@ public record VirtualMachineOptions
     /// pages at other addresses of the host.
     /// </summary>
     public bool PrivateMemory { get; init; }
+
+    /// <summary>Private memory stays private: pages that nobody writes to are never copied, however much engines would gain from that.</summary>
+    public bool StaysPrivate { get; init; }
 }
 
 /// <summary>Why a VM ended.</summary>
@@ -68,6 +71,7 @@ public abstract partial class VirtualMachine : IDisposable
     private readonly TaskCompletionSource<StopCause> _stopped = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private IEngineVm? _engineVm;
     private ProtectedPageLog? _protectedPages; // null: the engine has a log of its own
+    private readonly bool _staysPrivate;
     private bool _paused, _disposed; // guarded by _pauseLock
 
     /// <summary>
@@ -80,6 +84,7 @@ public abstract partial class VirtualMachine : IDisposable
     protected VirtualMachine(IEngine engine, IReadOnlyList<MemoryRegion> memory, VirtualMachineOptions options)
     {
         TimeOfDay = options.TimeOfDay;
+        _staysPrivate = options.StaysPrivate;
         Memory = new GuestMemory(memory, shared: !engine.UsesHostPaging && !options.PrivateMemory);
         try
         {
@@ -117,7 +122,7 @@ public abstract partial class VirtualMachine : IDisposable
     {
         lock (_pauseLock)
         {
-            if (_disposed || Memory.Backing.IsShared) return;
+            if (_disposed || _staysPrivate || Memory.Backing.IsShared) return;
             bool paused = _paused;
             Pause();
             try

@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Runtime.InteropServices;
 using System.Text;
 using Microsoft.Win32.SafeHandles;
@@ -58,6 +59,38 @@ public static unsafe class HostFile
         }
         return done;
     }
+
+    /// <summary>A new file that nobody finds by a name and that is gone when its last user is: in memory, which the host does not get back before.</summary>
+    /// <param name="name">For lists of the host.</param>
+    /// <exception cref="IOException">The host refuses.</exception>
+    /// <remarks>Linux manual page memfd_create(2).</remarks>
+    public static SafeFileHandle CreateInMemory(string name)
+    {
+        int descriptor = Libc.MemfdCreate(name, Libc.MemfdCloseOnExec);
+        return descriptor >= 0 ? new SafeFileHandle(descriptor, ownsHandle: true) : throw new IOException(HostError.Reason(Marshal.GetLastPInvokeError()));
+    }
+
+    /// <summary>The same in the folder for temporary files.</summary>
+    /// <exception cref="IOException">It cannot be made there.</exception>
+    /// <exception cref="UnauthorizedAccessException">Nor that.</exception>
+    public static SafeFileHandle CreateNameless()
+    {
+        // In a folder that nobody else can enter, so that nobody else has it open when it loses its name.
+        string folder = Directory.CreateTempSubdirectory("bunraku-").FullName;
+        try
+        {
+            return File.OpenHandle(Path.Combine(folder, "file"), FileMode.CreateNew, FileAccess.ReadWrite, FileShare.ReadWrite | FileShare.Delete);
+        }
+        finally
+        {
+            Directory.Delete(folder, recursive: true);
+        }
+    }
+
+    /// <summary>By which other processes of this user open a file that this process has open, whatever its name, as long as it has it open.</summary>
+    /// <remarks>Linux manual page proc_pid_fd(5).</remarks>
+    public static string PathOf(SafeFileHandle file) =>
+        string.Create(CultureInfo.InvariantCulture, $"/proc/{Environment.ProcessId}/fd/{file.DangerousGetHandle()}");
 
     /// <summary>Which file it is, whatever its name: two with the same answer are one.</summary>
     /// <remarks>Linux manual page statx(2): device and inode numbers.</remarks>

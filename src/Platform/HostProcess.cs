@@ -40,6 +40,35 @@ public static unsafe class HostProcess
         }
     }
 
+    /// <summary>Bytes of RAM that can be had without anything being swapped out, about: of the host, or of the memory cgroup when that is less.</summary>
+    public static ulong AvailableMemory
+    {
+        get
+        {
+            ulong available = StatusField("/proc/meminfo", "MemAvailable:");
+            try
+            {
+                if (ulong.TryParse(File.ReadAllText("/sys/fs/cgroup/memory.max"), out ulong limit)
+                    && ulong.TryParse(File.ReadAllText("/sys/fs/cgroup/memory.current"), out ulong used))
+                    available = Math.Min(available, limit > used ? limit - used : 0);
+            }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+            {
+                // No such cgroup: no such limit.
+            }
+            return available;
+        }
+    }
+
+    /// <summary>This process is in no session of a terminal any more: it survives it, and its keys do not reach it.</summary>
+    /// <remarks>Linux manual page setsid(2). The leader of a process group stays where it is.</remarks>
+    public static void LeaveSession() => _ = Libc.Setsid();
+
+    /// <summary>Puts one open file in the place of another one.</summary>
+    /// <param name="descriptor">That takes the place.</param>
+    /// <param name="place">Is closed if it was open.</param>
+    public static void Redirect(int descriptor, int place) => _ = Libc.Dup2(descriptor, place);
+
     /// <summary>The number of the user as whom this process acts.</summary>
     public static uint UserId => Libc.UserId();
 

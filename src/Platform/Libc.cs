@@ -39,6 +39,12 @@ internal static unsafe partial class Libc
     [LibraryImport("libc", EntryPoint = "close", SetLastError = true)]
     public static partial int Close(int fd);
 
+    [LibraryImport("libc", EntryPoint = "setsid")]
+    public static partial int Setsid();
+
+    [LibraryImport("libc", EntryPoint = "dup2")]
+    public static partial int Dup2(int from, int to);
+
     public const int CurrentFolder = -100;
     public const uint StatxType = 1, StatxMode = 2, StatxOwner = 8;
     /// <summary>statx: a symbolic link itself.</summary>

@@ -1,3 +1,4 @@
+using Bunraku.Sessions.Snapshots;
 using Bunraku.Storage;
 
 namespace Bunraku.Sessions;
@@ -17,6 +18,7 @@ internal sealed class GuestDisk : IBlockBackend
     private readonly string _path;
     private volatile IBlockBackend? _image;
     private DiskShape _shape; // as long as it is closed
+    private volatile DiskCopy? _copy; // is told before anything is written
 
     /// <summary>Opens it at once.</summary>
     /// <exception cref="IOException">It cannot be had.</exception>
@@ -49,6 +51,10 @@ internal sealed class GuestDisk : IBlockBackend
         _image = image;
     }
 
+    /// <summary>Begins a copy of what the disk holds now. While the machine is paused.</summary>
+    /// <exception cref="IOException">There is no place for it.</exception>
+    public DiskCopy BeginCopy() => _copy = new DiskCopy(Image, _path, () => _copy = null);
+
     /// <summary>Makes lasting what was written, and closes it.</summary>
     /// <exception cref="IOException">The host cannot; it stays open.</exception>
     public void Close()
@@ -69,10 +75,26 @@ internal sealed class GuestDisk : IBlockBackend
     public bool IsReadOnly => Shape.IsReadOnly;
     public uint Granularity => Shape.Granularity;
     public void Read(ulong position, Span<byte> destination) => Image.Read(position, destination);
-    public void Write(ulong position, ReadOnlySpan<byte> source) => Image.Write(position, source);
+    public void Write(ulong position, ReadOnlySpan<byte> source)
+    {
+        _copy?.BeforeChange(position, (ulong)source.Length);
+        Image.Write(position, source);
+    }
+
     public void Flush() => Image.Flush();
-    public void WriteZeroes(ulong position, ulong length, bool unmap) => Image.WriteZeroes(position, length, unmap);
-    public void Discard(ulong position, ulong length) => Image.Discard(position, length);
+
+    public void WriteZeroes(ulong position, ulong length, bool unmap)
+    {
+        _copy?.BeforeChange(position, length);
+        Image.WriteZeroes(position, length, unmap);
+    }
+
+    public void Discard(ulong position, ulong length)
+    {
+        _copy?.BeforeChange(position, length);
+        Image.Discard(position, length);
+    }
+
     public ulong KnownZeros(ulong position) => Image.KnownZeros(position);
     public void Dispose() => _image?.Dispose();
 }

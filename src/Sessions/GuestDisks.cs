@@ -2,6 +2,7 @@ using Bunraku.Machine.Ahci;
 using Bunraku.Machine.Board;
 using Bunraku.Machine.Virtio;
 using Bunraku.Platform;
+using Bunraku.Sessions.Snapshots;
 using Bunraku.Storage;
 
 namespace Bunraku.Sessions;
@@ -108,6 +109,19 @@ internal sealed class GuestDisks : IDisposable
     {
         foreach ((_, GuestDisk disk) in _disks) disk.Open();
     }
+
+    /// <summary>Begins a copy of each disk that can be written, as it is now. While the machine is paused.</summary>
+    /// <param name="disks">As they were described.</param>
+    /// <param name="copies">Takes them; the caller gives them back, whatever happens.</param>
+    /// <returns>The disks of a copy of the machine: what it writes is its own, and gone at its end.</returns>
+    /// <exception cref="IOException">There is no place for one.</exception>
+    public IReadOnlyList<VmDisk> BeginCopies(IReadOnlyList<VmDisk> disks, List<DiskCopy> copies) => [.. disks.Select((disk, n) =>
+    {
+        if (_disks[n].Disk.IsReadOnly) return disk;
+        DiskCopy copy = _disks[n].Disk.BeginCopy();
+        copies.Add(copy);
+        return disk with { Image = new DiskOptions(copy.Path) { Format = ImageFormat.Raw, Discard = disk.Image.Discard }, Throwaway = true, Size = null };
+    })];
 
     /// <summary>Closes all, for another machine. While the machine is paused.</summary>
     /// <exception cref="IOException">What was written cannot be made lasting.</exception>

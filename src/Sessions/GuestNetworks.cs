@@ -38,6 +38,9 @@ internal sealed class GuestNetworks : IDisposable
     /// <summary>What goes on the board.</summary>
     public IReadOnlyList<IBoardPart> Parts { get; } = [];
 
+    /// <summary>What a copy of the VM has in their place.</summary>
+    public IReadOnlyList<VmNetwork> OfCopy(IReadOnlyList<VmNetwork> networks) => [.. networks.Zip(_backends, (network, backend) => network.OfCopy(backend))];
+
     /// <summary>By their numbers.</summary>
     public IReadOnlyList<NetworkCard> Cards => _cards;
 

@@ -289,6 +289,7 @@ internal sealed record MachineDescription
             DerivedTypes =
             {
                 new(typeof(UserNetwork), "user"), new(typeof(TapInterface), "tap"), new(typeof(UnixCable), "unix"), new(typeof(UdpCable), "udp"),
+                new(typeof(NoNetwork), "none"),
             },
         };
     }

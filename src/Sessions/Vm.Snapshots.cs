@@ -1,5 +1,7 @@
+using System.Diagnostics;
 using Bunraku.Hypervisor;
 using Bunraku.Machine;
+using Bunraku.Machine.Virtio.Net;
 using Bunraku.Sessions.Snapshots;
 
 namespace Bunraku.Sessions;
@@ -13,6 +15,7 @@ public sealed partial class Vm
 
     /// <summary>One save at a time; before the pause lock.</summary>
     private readonly Lock _saveLock = new();
+    private bool _isCopy; // others may go on from the same state
     private bool _heldForState; // it has, or is to take over, a state, and did not go on yet; guarded by the pause lock
 
     private static SnapshotFile OpenSaved(string path)
@@ -20,7 +23,7 @@ public sealed partial class Vm
         SnapshotFile file = SnapshotFile.Open(path);
         try
         {
-            file.Verify();
+            if (file.Manifest.Fork is null) file.Verify();
             return file;
         }
         catch
@@ -36,6 +39,7 @@ public sealed partial class Vm
         {
             HoldForState();
             _vm.Restore(snapshot.Parts, snapshot);
+            (_isCopy, _pausedAt) = (true, snapshot.Manifest.Fork?.Paused);
         }
         catch (StateFormatException e)
         {
@@ -54,8 +58,8 @@ public sealed partial class Vm
     }
 
     /// <summary>
-    /// The vCPUs' threads are there. A guest that was moved learns of the time that has gone by; one that was restored may be a copy, and learns that. With the
-    /// pause lock held.
+    /// The vCPUs' threads are there. A guest that was moved or forked learns of the time that has gone by; one that was restored may be a copy, and learns
+    /// that. With the pause lock held.
     /// </summary>
     private void GoOnFromState()
     {
@@ -66,8 +70,9 @@ public sealed partial class Vm
             TimeSpan gap = DateTime.UtcNow - since;
             if (gap > TimeSpan.Zero) _vm.Clock.Step(_vm.Clock.ToTicks((gap < s_longestGap ? gap : s_longestGap).Ticks * 100));
         }
-        else
+        if (_isCopy)
         {
+            foreach (NetworkCard card in _networks.Cards) card.TellLink();
             _machine.BecomeCopy();
             if (_machine.WaitsForCommand) HandOver(isCopy: true);
         }
@@ -122,26 +127,33 @@ public sealed partial class Vm
     /// <param name="live">
     /// Most of the memory is written while the guest runs, which then stands still for moments; else it stands still until the memory is written.
     /// </param>
+    /// <param name="compress">Memory is packed by zstd: the file is smaller, and a VM that goes on from it reads all of it first.</param>
     /// <returns>The file's length in bytes.</returns>
     /// <exception cref="CannotWriteException">The file cannot be written, or the VM has something that cannot be saved.</exception>
     /// <exception cref="InvalidOperationException">The VM was not started, or has ended.</exception>
-    public Task<long> SaveAsync(string path, bool live = false) => Task.Run(() => Save(path, live, lasting: true));
+    public Task<long> SaveAsync(string path, bool live = false, bool compress = false) => Task.Run(() => Save(path, live, lasting: true, compress));
 
     /// <inheritdoc cref="SaveAsync"/>
     /// <param name="lasting">The file survives a loss of power.</param>
     /// <param name="ends">The VM is ended where it was saved.</param>
+    internal long Save(string path, bool live, bool lasting, bool compress = false, bool ends = false, string? disk = null) =>
+        Save(path, live, lasting, compress, ends, out _, disk);
+
+    /// <param name="still">How long the VM stood still, in all and at a time.</param>
     /// <param name="disk">Where what the guest has written to its throwaway disk is kept; null: it has none.</param>
-    internal long Save(string path, bool live, bool lasting, bool ends = false, string? disk = null)
+    internal long Save(string path, bool live, bool lasting, bool compress, bool ends, out StillTime still, string? disk = null)
     {
         lock (_saveLock)
         {
             RequireRunning();
             bool logs = live && !_paused && _vm.DirtyPages is not null;
+            var time = still = new StillTime(this);
             try
             {
                 using var writer = new SnapshotWriter(path);
-                if (logs) WriteAhead(writer);
-                SnapshotContents contents = WhileStill(() =>
+                if (logs) WriteAhead(writer, time, FewPages, MostRounds);
+                SnapshotContents? contents = null;
+                time.Do(() =>
                 {
                     RequireRunning();
                     // The state first: a reset that was under way is done with it, and writes memory.
@@ -150,11 +162,10 @@ public sealed partial class Vm
                     else writer.Write(_vm.Memory);
                     if (_disks.Flush() is { } lost) throw lost;
                     if (disk is not null) _disks.CopyFirst(disk);
-                    SnapshotContents described = Describe(parts, keepsDisk: disk is not null);
+                    contents = Describe(parts, keepsDisk: disk is not null);
                     if (ends) Stop(); // nothing of what it does from here on is in the file
-                    return described;
                 });
-                writer.Complete(contents, _vm.Memory.Size, lasting);
+                writer.Complete(contents!, _vm.Memory.Size, lasting, compress);
                 return writer.Length;
             }
             catch (CannotSaveException e)
@@ -165,6 +176,25 @@ public sealed partial class Vm
             {
                 if (logs) WhileStill(() => _vm.DirtyPages!.Enable(false));
             }
+        }
+    }
+
+    /// <summary>Does what has to be done while the VM stands still, and counts how long that was.</summary>
+    internal sealed class StillTime(Vm vm)
+    {
+        /// <summary>In all.</summary>
+        public TimeSpan Sum { get; private set; }
+
+        /// <summary>At a time.</summary>
+        public TimeSpan Longest { get; private set; }
+
+        public void Do(Action action)
+        {
+            long start = Stopwatch.GetTimestamp();
+            vm.WhileStill(action);
+            TimeSpan time = Stopwatch.GetElapsedTime(start);
+            Sum += time;
+            if (time > Longest) Longest = time;
         }
     }
 
@@ -213,7 +243,7 @@ public sealed partial class Vm
         try
         {
             _console.Release(); // a guest whose output nobody reads could not be paused
-            Save(path, live: false, lasting: true, ends: true);
+            Save(path, live: false, lasting: true, _compressesSaves, ends: true);
             SavedTo = path;
         }
         catch (InvalidOperationException) when (Ended)
@@ -237,16 +267,18 @@ public sealed partial class Vm
     /// <summary>Where the monitor saves when it is told no other place.</summary>
     internal string? DefaultSnapshot => _saveTo;
 
-    /// <summary>Writes the memory while the guest runs, and what has changed meanwhile, until that is little.</summary>
-    private void WriteAhead(SnapshotWriter writer)
+    /// <summary>Writes the memory while the guest runs, and what has changed meanwhile, until that is little. The log of pages is on afterwards.</summary>
+    /// <param name="few">Pages that are little.</param>
+    private void WriteAhead(SnapshotWriter writer, StillTime time, int few, int mostRounds)
     {
-        WhileStill(() => _vm.DirtyPages!.Enable(true));
+        _vm.PrepareSave(time.Do);
+        time.Do(() => _vm.DirtyPages!.Enable(true));
         writer.Write(_vm.Memory);
-        for (int round = 0; round < MostRounds; round++)
+        for (int round = 0; round < mostRounds; round++)
         {
             IReadOnlyList<ulong> dirty = _vm.TakeDirtyPages();
             writer.Update(_vm.Memory, dirty);
-            if (dirty.Count <= FewPages) return;
+            if (dirty.Count <= few) return;
         }
     }
 }

@@ -38,6 +38,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
     private readonly GuestImage _image;
     private readonly Action<string>? _toldKept;
     private readonly string? _saveTo;
+    private readonly bool _compressesSaves; // where it is ended from outside
     private readonly bool _separateErrors; // of a command
     private readonly bool _measures; // the result has statistics
     private readonly string? _keepAt; // where the guest is kept when it has booted; null: it is not
@@ -80,7 +81,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         if (builder.Memory > HostProcess.TotalMemory)
             throw new CannotStartException($"{Option(nameof(VmOptions.Memory))} {ByteSize.Format(builder.Memory)}: this host has only "
                 + $"{ByteSize.Format(HostProcess.TotalMemory)}");
-        (_toldKept, _saveTo, _measures) = (builder.Kept, builder.SaveTo, builder.Measures);
+        (_toldKept, _saveTo, _compressesSaves, _measures) = (builder.Kept, builder.SaveTo, builder.CompressSaves, builder.Measures);
         _separateErrors = builder.Console is not null || builder.Errors is not null;
         GuestFiles? files = saved is null && KeptGuests.Fit(builder) ? Guarded(() => GuestFiles.Of(builder, _words, builder.Progress, cancel)) : null;
         if (files is { HavePorts: true } && builder.Parts.Count == 0) _keepAt = KeptGuests.PathOf(builder, files, model, _engine);
@@ -117,7 +118,8 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         }
         try
         {
-            _vm = MakeMachine(model, image.Firmware, isPrivate: snapshot is not null && builder.MemoryBacking == MemoryBacking.Lazy);
+            _vm = MakeMachine(model, image.Firmware,
+                isPrivate: snapshot is { IsMapped: true } && builder.MemoryBacking == MemoryBacking.Lazy, isFork: snapshot?.Manifest.Fork is not null);
         }
         catch
         {
@@ -187,7 +189,8 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         _shares.Dispose();
     }
 
-    private X86Machine MakeMachine(CpuModel model, FirmwareImage? firmware, bool isPrivate)
+    /// <param name="isFork">Copies share memory for as long as they live.</param>
+    private X86Machine MakeMachine(CpuModel model, FirmwareImage? firmware, bool isPrivate, bool isFork)
     {
         ulong display = _options.HasDisplay ? VgaController.MemorySize : 0;
         IReadOnlyList<MemoryRegion> memory = firmware is null ? MemoryLayout.Regions(_options.Memory, display)
@@ -201,6 +204,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
                 TscFrequency = _options.TscFrequency,
                 CpuTime = _options.CpuTime,
                 PrivateMemory = isPrivate,
+                StaysPrivate = isFork,
             });
         }
         catch (Exception e) when (e is CpuTimeException or EngineException)

@@ -98,6 +98,8 @@ public sealed record VmBuilder : VmOptions
 
     /// <summary>The result has <see cref="VmResult.Statistics"/>. They take some milliseconds at the end, which a command of moments notices.</summary>
     public bool Measures { get; init; } = true;
+    /// <summary>What is saved there has its memory packed by zstd.</summary>
+    public bool CompressSaves { get; init; }
 
     /// <summary>The machine whose state this one is to take over: nothing is loaded, and disks are opened later. Null: a guest is booted.</summary>
     internal MachineDescription? Incoming { get; init; }

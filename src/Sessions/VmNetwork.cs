@@ -23,10 +23,22 @@ public abstract record VmNetwork
     /// <summary>Pairs of queues; null: one for each vCPU, up to 8.</summary>
     public int? Queues { get; init; }
 
+    /// <summary>What a copy of the VM has in its place, while this one stays with the original: nobody is the same twice on a network of others.</summary>
+    /// <param name="backend">What is there.</param>
+    internal VmNetwork OfCopy(INetworkBackend backend) => this is UserNetwork user ? user with { Options = user.Options with { Forwards = [] } }
+        : new NoNetwork(backend.HasOffloads) { Mac = Mac, Mtu = backend.Mtu, Queues = Queues };
+
     /// <exception cref="NetworkException">It cannot be had.</exception>
     internal abstract INetworkBackend Open();
 
     private protected const int EthernetMtu = 1500;
+}
+
+/// <summary>Nothing: the card of a copy whose network is the original's alone.</summary>
+/// <param name="HasOffloads">See <see cref="INetworkBackend.HasOffloads"/>.</param>
+internal sealed record NoNetwork(bool HasOffloads) : VmNetwork
+{
+    internal override INetworkBackend Open() => new CutCable(Mtu ?? EthernetMtu, HasOffloads);
 }
 
 /// <summary>The user-mode network: no privileges, no device of the host. See <see cref="SlirpNetwork"/>.</summary>

@@ -188,7 +188,7 @@ public class CommandLineTests
 
     [Fact]
     public void NothingAtAllIsWrongUsageAndNamesTheCommands() =>
-        Assert.Equal("a command is missing: run, restore, engines, image, cache, ps, stop, kill, monitor, migrate, receive, lab, help; "
+        Assert.Equal("a command is missing: run, restore, engines, image, cache, ps, stop, kill, monitor, migrate, receive, fork, lab, help; "
             + "'bunraku help' explains them",
             Assert.Throws<UsageException>(() => CommandLineParser.Parse([])).Message);
 
@@ -293,6 +293,6 @@ public class CommandLineTests
 
     [Fact]
     public void AllCommandsAreSuggestedAtTheBeginning() =>
-        Assert.Equal(["cache", "engines", "help", "image", "kill", "lab", "migrate", "monitor", "ps", "receive", "restore", "run", "stop"],
+        Assert.Equal(["cache", "engines", "fork", "help", "image", "kill", "lab", "migrate", "monitor", "ps", "receive", "restore", "run", "stop"],
             Assert.IsType<Request.Suggestions>(CommandLineParser.Parse(["[suggest]", "bunraku "])).Words.Where(w => !w.StartsWith('-')));
 }

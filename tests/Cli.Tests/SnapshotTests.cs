@@ -1,10 +1,14 @@
+using System.Diagnostics;
 using System.Globalization;
 using System.IO.Pipelines;
 using System.Security.Cryptography;
 using System.Text;
 using Bunraku.Engine.Check;
 using Bunraku.Processor.X86;
+using Bunraku.Sessions.Control;
 using Bunraku.Sessions.Snapshots;
+using Bunraku.Testing;
+using static Iced.Intel.AssemblerRegisters;
 
 namespace Bunraku.Cli.Tests;
 
@@ -216,25 +220,27 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
     }
 
     /// <summary>A small snapshot: the guest 'hello', which waits for a line.</summary>
-    private async Task<string> Hello()
+    private async Task<string> Hello(bool packed = false)
     {
-        string file = In("hello.snap");
+        string file = In(packed ? "packed.snap" : "hello.snap");
         if (File.Exists(file)) return file;
         var output = new Listener();
         await using Vm vm = (Builder("interp", output) with { Guest = "hello", Memory = 16 << 20 }).Build();
         Task<VmResult> run = vm.RunAsync();
         await output.Until("line", run);
-        await vm.SaveAsync(file);
+        await vm.SaveAsync(file, live: packed, compress: packed);
         return file;
     }
 
     private static string Refusal(string file) =>
         Assert.Throws<CannotStartException>(() => new VmBuilder(KnownEngines.All) { RestoreFrom = file }.Build()).Message;
 
-    [Fact]
-    public async Task Files_that_are_no_snapshots_are_refused_in_one_line()
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task Files_that_are_no_snapshots_are_refused_in_one_line(bool packed)
     {
-        string good = await Hello(), bad = In("bad.snap");
+        string good = await Hello(packed), bad = In("bad.snap");
         byte[] bytes = File.ReadAllBytes(good);
         Assert.Contains("no such file", Refusal(In("none")));
         Assert.Contains("no regular file", Refusal(_folder));
@@ -243,7 +249,7 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
         Assert.Contains("is damaged", Refusal(Write(bytes[..^1])));
         Assert.Contains("is damaged", Refusal(Write([.. bytes, 0])));
         Assert.Contains("a newer program", Refusal(Changed(8, 0xFF)));
-        Assert.Contains("its memory is not what was written", Refusal(Changed(SnapshotFile.FirstPage + 100, 1)));
+        Assert.Contains(packed ? "it is not what was written" : "its memory is not what was written", Refusal(Changed(SnapshotFile.FirstPage + 100, 1)));
         Assert.Contains("its state is not what was written", Refusal(Changed(bytes.Length - 10, 1)));
         File.Copy(good, bad, overwrite: true);
         await using Vm vm = new VmBuilder(KnownEngines.All) { RestoreFrom = bad }.Build();
@@ -263,11 +269,12 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
     }
 
     /// <summary>What comes from anywhere, with a digest that fits: it is restored or refused, and nothing else happens.</summary>
-    [Fact]
-    public async Task Altered_states_are_restored_or_refused()
+    [Theory]
+    [InlineData(300, false)]
+    [InlineData(100, true)]
+    public async Task Altered_states_are_restored_or_refused(int rounds, bool packed)
     {
-        const int rounds = 400;
-        byte[] bytes = File.ReadAllBytes(await Hello());
+        byte[] bytes = File.ReadAllBytes(await Hello(packed));
         string bad = In("altered.snap");
         var random = new Random(7);
         long state = BitConverter.ToInt64(bytes, 16), end = BitConverter.ToInt64(bytes, 32);
@@ -306,6 +313,77 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
                 content[at] = (byte)random.Next(256);
                 break;
         }
+    }
+
+    /// <summary>A packed file is smaller, is read as a whole, and has the same in it.</summary>
+    [Fact]
+    public async Task What_was_packed_goes_on()
+    {
+        string plain = await Hello(), packed = await Hello(packed: true);
+        Assert.True(new FileInfo(packed).Length < new FileInfo(plain).Length / 2);
+        using SnapshotFile file = SnapshotFile.Open(packed);
+        Assert.False(file.IsMapped);
+        var output = new Listener();
+        await using Vm vm = (Builder("bt", output) with { RestoreFrom = packed, Input = new MemoryStream("a line\n"u8.ToArray()) }).Build();
+        File.Delete(packed);
+        Assert.Equal(VmState.Created, vm.State);
+        Task<VmResult> run = vm.RunAsync();
+        await output.Until("a line", run);
+    }
+
+    /// <summary>A save that is killed leaves a whole file under its name, the old one or the new one, and the next save removes the rest.</summary>
+    [Fact]
+    public async Task A_save_that_is_killed_leaves_a_whole_file()
+    {
+        const int rounds = 4, name = 32;
+        using var kernel = new TemporaryFile(TestKernel.Assemble(a =>
+        {
+            a.cld();
+            a.mov(edi, 4 << 20);
+            a.mov(ecx, (24 << 20) / 4);
+            a.mov(eax, 0x5A17_3E21);
+            a.rep.stosd();
+            TestKernel.Print(a, "filled\n");
+            TestKernel.Loop(a);
+        }));
+        string file = In("vm.snap");
+        byte[] old = "an old one"u8.ToArray();
+        File.WriteAllBytes(file, old);
+        var random = new Random(11);
+        int replaced = 0;
+        for (int n = 0; n < rounds; n++)
+        {
+            var start = new ProcessStartInfo("dotnet", [Path.Combine(AppContext.BaseDirectory, "bunraku.dll"), "run", "--name", "v", "--engine", "bt",
+                "--memory", "32M", "--kernel", kernel.Path]) { RedirectStandardInput = true, RedirectStandardOutput = true };
+            start.Environment["XDG_RUNTIME_DIR"] = _folder;
+            using var vm = new TestProcess(start);
+            Assert.Equal("filled", await vm.StandardOutput.ReadLineAsync());
+            using ControlClient client = ControlClient.Connect(new ControlFolder(In("bunraku")), "v");
+            Task save = Task.Run(() => Record.Exception(() => client.Ask(new ControlRequest("monitor", $"save {file}"), TimeSpan.FromMinutes(1))));
+            await Task.WhenAny(save, Task.Delay(n == 0 ? 5 : random.Next(20, 200)));
+            vm.Kill();
+            vm.WaitForExit();
+            await save;
+            if (File.ReadAllBytes(file).AsSpan().SequenceEqual(old)) continue;
+            using SnapshotFile whole = SnapshotFile.Open(file);
+            whole.Verify();
+            replaced++;
+        }
+        Assert.InRange(replaced, 0, rounds);
+
+        string abandoned = In($".vm.snap.{new string('a', name)}"), writes = In($".vm.snap.{new string('b', name)}"), others = In(".vm.snap.txt");
+        foreach (string left in (string[])[abandoned, writes, others]) File.WriteAllText(left, "left");
+        foreach (string left in Directory.EnumerateFiles(_folder, ".*")) File.SetLastWriteTimeUtc(left, DateTime.UtcNow.AddMinutes(-1));
+        using (File.OpenHandle(writes, FileMode.Open, FileAccess.ReadWrite, FileShare.Read | FileShare.Delete)) // as one does that saves
+        {
+            var output = new Listener();
+            await using Vm vm = (Builder("interp", output) with { Guest = "hello", Memory = 16 << 20 }).Build();
+            Task<VmResult> run = vm.RunAsync();
+            await output.Until("line", run);
+            await vm.SaveAsync(file);
+        }
+        Assert.Equal([Path.GetFileName(writes), ".vm.snap.txt", "vm.snap"],
+            Directory.EnumerateFiles(_folder).Select(Path.GetFileName).Order(StringComparer.Ordinal));
     }
 
     [Fact]

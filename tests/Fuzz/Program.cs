@@ -1,18 +1,19 @@
 using Bunraku.Fuzz;
 
-// fuzz-silicon, fuzz-engines, fuzz-devices, fuzz-nested and fuzz-states are scripts that start this with their word.
+// fuzz-silicon, fuzz-engines, fuzz-devices, fuzz-nested, fuzz-snapshots and fuzz-states are scripts that start this with their word.
 return args switch
 {
     ["silicon", .. string[] rest] => SiliconCommand.Run(rest),
     ["engines", .. string[] rest] => EnginesCommand.Run(rest),
     ["devices", .. string[] rest] => DevicesCommand.Run(rest),
     ["nested", .. string[] rest] => NestedCommand.Run(rest),
+    ["snapshots", .. string[] rest] => SnapshotsCommand.Run(rest),
     ["states", .. string[] rest] => StatesCommand.Run(rest),
     _ => Usage(),
 };
 
 static int Usage()
 {
-    Console.Error.WriteLine("usage: fuzz silicon|engines|devices|nested|states [options]");
+    Console.Error.WriteLine("usage: fuzz silicon|engines|devices|nested|snapshots|states [options]");
     return 2;
 }

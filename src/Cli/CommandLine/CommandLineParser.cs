@@ -67,7 +67,8 @@ internal static class CommandLineParser
         var help = new Command("help", "Explain a command") { words };
         var root = new RootCommand(Description)
         {
-            run, restore, engines, image, cache, control.List, control.Stop, control.Kill, control.Monitor, control.Migrate, control.Receive, lab, help
+            run, restore, engines, image, cache, control.List, control.Stop, control.Kill, control.Monitor, control.Migrate, control.Receive,
+            control.Fork, lab, help
         };
         words.CompletionSources.Add([.. root.Subcommands.Select(c => c.Name)]);
         ParseResult parsed = root.Parse(own, configuration);

@@ -10,18 +10,25 @@ internal sealed class RestoreCommand : Command
 
     private readonly Argument<string?> _file = new("FILE") { Arity = ArgumentArity.ZeroOrOne, Description = "the snapshot" };
     private readonly Option<string?> _engine = SharedOptions.Engine();
-    private readonly Option<MemoryBacking?> _backing =
-        SingleValue.Parsed<MemoryBacking?>("--memory-backing", "lazy|copy",
-        "read pages of memory when they are touched, or all before the guest runs (default lazy; the file must stay as it is)", ParseBacking, "lazy", "copy");
+    private readonly Option<string?> _name = SharedOptions.Name();
+    private readonly Option<MemoryBacking?> _backing = SharedOptions.Backing();
     private readonly Option<SerialTarget?> _serial = SharedOptions.Serial();
     private readonly Option<TimeSpan?> _timeout = SharedOptions.Timeout();
     private readonly Option<string?> _saveTo = SharedOptions.SaveTo();
+    private readonly Option<bool> _compress = SharedOptions.Compress();
     private readonly Option<bool> _stats = SharedOptions.Stats();
+    private readonly Option<bool> _detached = new(Detached) { Hidden = true, Arity = ArgumentArity.Zero };
+
+    /// <summary>What 'fork' starts its copies with: see <see cref="RunOptions.Detached"/>.</summary>
+    public const string Detached = "--detached";
+
+    /// <summary>The line by which such a process says that its guest runs.</summary>
+    public const string Runs = "runs";
 
     public RestoreCommand() : base(Word, "Go on with a VM that was saved, or run one COMMAND in one that waits for it (after --)")
     {
         Arguments.Add(_file);
-        foreach (Option option in (Option[])[_engine, _backing, _serial, _timeout, _saveTo, _stats]) Options.Add(option);
+        foreach (Option option in (Option[])[_engine, _name, _backing, _serial, _timeout, _saveTo, _compress, _stats, _detached]) Options.Add(option);
     }
 
     /// <param name="command">What stood behind <c>--</c>, or null.</param>
@@ -41,19 +48,15 @@ internal sealed class RestoreCommand : Command
             Memory = saved.Memory,
             Cpus = saved.Cpus,
             Engine = parsed.GetValue(_engine) ?? "auto",
-            Serial = parsed.GetValue(_serial) ?? new SerialTarget(SerialKind.Stdio),
+            Serial = parsed.GetValue(_serial) ?? new SerialTarget(parsed.GetValue(_detached) ? SerialKind.None : SerialKind.Stdio),
             Timeout = parsed.GetValue(_timeout),
+            Name = parsed.GetValue(_name),
             SaveTo = parsed.GetValue(_saveTo),
+            Compress = SharedOptions.RequiredFor(parsed.GetValue(_saveTo), parsed.GetValue(_compress)),
+            Detached = parsed.GetValue(_detached),
             Stats = parsed.GetValue(_stats),
             SampleWork = parsed.GetValue(_stats),
             Command = command ?? saved.Command,
         };
     }
-
-    private static MemoryBacking? ParseBacking(string text) => text switch
-    {
-        "lazy" => MemoryBacking.Lazy,
-        "copy" => MemoryBacking.Copy,
-        _ => throw new UsageException(Nearest.Message("memory backing", text, ["lazy", "copy"])),
-    };
 }

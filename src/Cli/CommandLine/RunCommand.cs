@@ -143,6 +143,7 @@ internal sealed class RunCommand : Command
 
     private readonly Option<bool> _fresh = SingleValue.Flag("--fresh", "boot the guest of a COMMAND, where one that was booted before is kept");
     private readonly Option<string?> _saveTo = SharedOptions.SaveTo();
+    private readonly Option<bool> _compress = SharedOptions.Compress();
     private readonly Option<DebugEndpoint?> _gdb =
         SingleValue.Parsed<DebugEndpoint?>("--gdb", "127.0.0.1:PORT|unix:PATH",
         "listen for gdb or lldb (target remote), which stops the guest when it connects", ParseEndpoint, "127.0.0.1:1234", "unix:");
@@ -156,7 +157,8 @@ internal sealed class RunCommand : Command
         Arguments.Add(_guest);
         foreach (Option option in (Option[])[_bios, _kernel, _initrd, _modules, _append, _name, _memory, _cpus, _engine, _localApic, _checkInterval, _direct,
             _cpu, _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _diskSize, _keep, _compactDiscs, _networks,
-            _shares, _vga, _screenshot, _rng, _debugExit, _testDevice, _noReboot, _timeout, _saveTo, _fresh, _stats, _statsJson, _trace, _gdb, _stopped, _perfMap])
+            _shares, _vga, _screenshot, _rng, _debugExit, _testDevice, _noReboot, _timeout, _saveTo, _compress, _fresh, _stats, _statsJson, _trace, _gdb,
+            _stopped, _perfMap])
             Options.Add(option);
     }
 
@@ -238,6 +240,7 @@ internal sealed class RunCommand : Command
             Command = command,
             KeepBooted = command is not null && !parsed.GetValue(_fresh) && engine != "check",
             SaveTo = parsed.GetValue(_saveTo),
+            Compress = SharedOptions.RequiredFor(parsed.GetValue(_saveTo), parsed.GetValue(_compress)),
             Name = parsed.GetValue(_name),
         };
     }

@@ -20,5 +20,22 @@ internal static class SharedOptions
     public static Option<string?> SaveTo() => SingleValue.Text("--save-to", "FILE",
         "save the VM there when it is ended from outside: by a time limit, a signal or the monitor's quit");
 
+    public static Option<bool> Compress() => SingleValue.Flag("--compress",
+        "pack the memory of what --save-to saves: a smaller file, which is read as a whole when it is restored");
+
+    /// <exception cref="UsageException">It has nothing to do.</exception>
+    public static bool RequiredFor(string? saveTo, bool compress) =>
+        !compress || saveTo is not null ? compress : throw new UsageException("--compress goes with --save-to FILE, which says where the VM is saved");
+
+    public static Option<MemoryBacking?> Backing() => SingleValue.Parsed<MemoryBacking?>("--memory-backing", "lazy|copy",
+        "read pages of memory when they are touched, or all before the guest runs (default lazy)", ParseBacking, "lazy", "copy");
+
+    private static MemoryBacking? ParseBacking(string text) => text switch
+    {
+        "lazy" => MemoryBacking.Lazy,
+        "copy" => MemoryBacking.Copy,
+        _ => throw new UsageException(Nearest.Message("memory backing", text, ["lazy", "copy"])),
+    };
+
     public static Option<bool> Stats() => SingleValue.Flag("--stats", "print times, instructions, exits, memory and what took the time at the end");
 }

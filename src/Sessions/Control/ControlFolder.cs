@@ -42,6 +42,10 @@ public sealed class ControlFolder(string path)
         return [.. names.Where(IsName).Order(StringComparer.Ordinal)];
     }
 
+    /// <summary>A VM of that name runs, or something that is called so.</summary>
+    /// <exception cref="ControlException">No VM can have that name.</exception>
+    public bool IsTaken(string name) => HostFile.IsPrivateFolder(Path) && LocalSocket.Answers(SocketOf(name));
+
     /// <summary>Makes the folder, or sees that it is the user's alone.</summary>
     /// <exception cref="ControlException">It cannot be had.</exception>
     private void Prepare()

@@ -4,7 +4,7 @@ using System.Text.Json.Serialization;
 namespace Bunraku.Sessions.Control;
 
 /// <summary>What a client asks for: one line of JSON. docs/control.md.</summary>
-/// <param name="Do">What: status, monitor, power, quit, wait or migrate.</param>
+/// <param name="Do">What: status, monitor, power, quit, wait, migrate or fork.</param>
 /// <param name="Line">monitor: the command.</param>
 /// <param name="Width">monitor: characters of a line of the answer.</param>
 /// <param name="To">migrate: where the VM goes.</param>
@@ -13,9 +13,10 @@ public sealed record ControlRequest(string Do, string? Line = null, int? Width =
 /// <summary>What the VM answers: one line of JSON.</summary>
 /// <param name="Ok">It was done.</param>
 /// <param name="Error">It was not: why, in one line.</param>
-/// <param name="Text">monitor, migrate: for a person.</param>
+/// <param name="Text">monitor, migrate, fork: for a person.</param>
 /// <param name="Status">status: the VM.</param>
-public sealed record ControlAnswer(bool Ok, string? Error = null, string? Text = null, ControlStatus? Status = null);
+/// <param name="Path">fork: what copies are restored from, as long as the connection lasts.</param>
+public sealed record ControlAnswer(bool Ok, string? Error = null, string? Text = null, ControlStatus? Status = null, string? Path = null);
 
 /// <summary>One VM at a glance.</summary>
 /// <param name="Pid">Of the process that runs it.</param>

@@ -72,19 +72,21 @@ public sealed class ControlServer : IDisposable
                 return;
             }
             var lines = new LineReader(stream, ControlProtocol.LongestRequest);
+            using var held = new Held();
             while (!_end.IsCancellationRequested)
             {
                 ReadOnlyMemory<byte>? line;
                 using (var limit = CancellationTokenSource.CreateLinkedTokenSource(_end.Token))
                 {
-                    limit.CancelAfter(s_requestLimit);
+                    // Who makes copies is silent meanwhile.
+                    if (held.Fork is null) limit.CancelAfter(s_requestLimit);
                     line = await lines.ReadAsync(limit.Token).ConfigureAwait(false);
                 }
                 if (line is null) return;
                 Interlocked.Increment(ref _busy);
                 try
                 {
-                    if (await DoAsync(line.Value).ConfigureAwait(false) is { } answer)
+                    if (await DoAsync(line.Value, held).ConfigureAwait(false) is { } answer)
                     {
                         await AnswerAsync(stream, answer).ConfigureAwait(false);
                         continue;
@@ -132,8 +134,16 @@ public sealed class ControlServer : IDisposable
         await stream.WriteAsync(ControlProtocol.Line(answer), limit.Token).ConfigureAwait(false);
     }
 
+    /// <summary>What the VM keeps for a client for as long as it is connected.</summary>
+    private sealed class Held : IDisposable
+    {
+        public VmFork? Fork { get; set; }
+
+        public void Dispose() => Fork?.Dispose();
+    }
+
     /// <summary>Null: nothing is answered until the end.</summary>
-    private async Task<ControlAnswer?> DoAsync(ReadOnlyMemory<byte> line)
+    private async Task<ControlAnswer?> DoAsync(ReadOnlyMemory<byte> line, Held held)
     {
         try
         {
@@ -155,6 +165,10 @@ public sealed class ControlServer : IDisposable
                 case "migrate" when request.To is { } target:
                     MigrationResult result = await machine.MigrateAsync(MigrationAddress.Parse(target), cancel: _end.Token).ConfigureAwait(false);
                     return new ControlAnswer(true, Text: result + "\n");
+                case "fork":
+                    held.Dispose();
+                    held.Fork = await machine.ForkAsync().ConfigureAwait(false);
+                    return new ControlAnswer(true, Text: held.Fork + "\n", Path: held.Fork.Path);
                 default:
                     return new ControlAnswer(false, $"the request '{request.Do}' is unknown, or lacks something");
             }

@@ -22,7 +22,7 @@ public sealed record MigrationOptions
 
 /// <summary>How a VM was moved.</summary>
 /// <param name="Pause">How long it stood still: from the last instruction here until it may go on there.</param>
-/// <param name="Preparation">How long it stood still before, at the beginning.</param>
+/// <param name="Preparation">How long it stood still before, at the beginning: the longest of several moments.</param>
 /// <param name="Total">All of it.</param>
 /// <param name="Rounds">How often the pages that had changed were sent while it ran.</param>
 /// <param name="Pages">4 KiB each, that were sent in all.</param>

@@ -28,15 +28,8 @@ internal sealed class MigrationSender(Vm vm, MigrationChannel channel, Migration
             claim = MigrationClaim.Create();
             channel.Send(MigrationMessage.Hello, MigrationHello.Write(claim, description));
             channel.Receive(MigrationMessage.Ready);
-            Action prepare = () => { };
-            vm.WhileStill(() =>
-            {
-                long held = Stopwatch.GetTimestamp();
-                prepare = vm.Machine.PrepareSave();
-                vm.Machine.DirtyPages!.Enable(true);
-                _preparation = Stopwatch.GetElapsedTime(held);
-            });
-            prepare();
+            vm.Machine.PrepareSave(Held);
+            Held(() => vm.Machine.DirtyPages!.Enable(true));
             try
             {
                 rounds = SendWhileItRuns();
@@ -57,6 +50,14 @@ internal sealed class MigrationSender(Vm vm, MigrationChannel channel, Migration
         }
         return new MigrationResult(_pause, _preparation, Stopwatch.GetElapsedTime(start), rounds, _pages, _lastPages);
     }
+
+    private void Held(Action action) => vm.WhileStill(() =>
+    {
+        long start = Stopwatch.GetTimestamp();
+        action();
+        TimeSpan held = Stopwatch.GetElapsedTime(start);
+        if (held > _preparation) _preparation = held;
+    });
 
     /// <summary>Sends all pages, and then those that have changed meanwhile, until the rest is small.</summary>
     /// <returns>How many rounds there were.</returns>

@@ -29,8 +29,8 @@ public static class StandardCommands
         new("sysrq", "[KEY]", "send a break on the console, and the key: a SysRq command of Linux, for example h", SysRq),
         new("stop", "", "stop the guest and its clock", (c, _) => Stop(c)),
         new("cont", "", "let it go on", (c, _) => Continue(c)),
-        new("save", "[FILE] [live]", "save the VM to a file, from which 'bunraku restore' goes on; live: the guest runs meanwhile",
-            Save) { Complete = (_, n) => n == 1 ? ["live"] : [] },
+        new("save", "[FILE] [live] [zstd]", "save the VM to a file, from which 'bunraku restore' goes on; live: the guest runs meanwhile; zstd: the file is "
+            + "smaller, and is read as a whole when it is restored", Save) { Complete = (_, n) => n >= 1 ? [Live, Compress] : [] },
         new("quit", "", "end the guest", (c, _) => Silently(() => c.Vm.End(HostEnd.Quit))),
         new("help", "[COMMAND]", "this list, or one command", Help) { Alias = "?", Complete = (c, _) => c.Commands.All.Select(m => m.Words[0]) },
     ];
@@ -83,14 +83,17 @@ public static class StandardCommands
         return TextLayout.Paragraph("the guest is stopped; 'cont' lets it go on", context.Width);
     }
 
+    private const string Live = "live", Compress = "zstd";
+
     private static string Save(MonitorContext context, IReadOnlyList<string> arguments)
     {
-        const string word = "live";
-        bool live = arguments.Count > 0 && arguments[^1] == word;
-        string path = arguments.Count > (live ? 1 : 0) ? arguments[0] : context.Vm.DefaultSnapshot ?? throw new MonitorException("name the file");
-        if (arguments.Count == 2 && !live) throw new MonitorException($"'{arguments[1]}' is not '{word}'");
-        long bytes = context.Vm.Save(path, live, lasting: true);
-        return TextLayout.Paragraph($"saved to {path}, {ByteSize.Format((ulong)bytes)}", context.Width);
+        bool named = arguments.Count > 0 && arguments[0] is not (Live or Compress);
+        string path = named ? arguments[0] : context.Vm.DefaultSnapshot ?? throw new MonitorException("name the file");
+        string[] ways = [.. arguments.Skip(named ? 1 : 0)];
+        if (ways.FirstOrDefault(w => w is not (Live or Compress)) is { } other) throw new MonitorException($"'{other}' is neither '{Live}' nor '{Compress}'");
+        long bytes = context.Vm.Save(path, ways.Contains(Live), lasting: true, ways.Contains(Compress), ends: false, out Vm.StillTime still);
+        return TextLayout.Paragraph(string.Create(CultureInfo.InvariantCulture, $"saved to {path}, {ByteSize.Format((ulong)bytes)}; stood still for "
+            + $"{still.Sum.TotalMilliseconds:0.0} ms, at most {still.Longest.TotalMilliseconds:0.0} ms at a time"), context.Width);
     }
 
     private static string Continue(MonitorContext context)

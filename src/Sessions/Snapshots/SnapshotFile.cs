@@ -17,7 +17,7 @@ namespace Bunraku.Sessions.Snapshots;
 internal sealed class SnapshotFile : IMemoryContent, IDisposable
 {
     /// <summary>The format that this program writes and reads.</summary>
-    public const int Version = 1;
+    public const int Version = 2;
 
     /// <summary>Bytes that one checksum is for.</summary>
     public const int Chunk = 1 << 20;
@@ -27,6 +27,9 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
 
     /// <summary>Bounds of what is read before anything is checked, in bytes.</summary>
     private const long MostState = 256 << 20, MostManifest = 64 << 20;
+
+    /// <summary>Bytes of a packed chunk: what does not become smaller becomes a little larger.</summary>
+    private const int LongestPacked = Chunk + (Chunk >> 7) + 1024;
 
     private const int PageMask = (int)GuestMemory.PageSize - 1;
 
@@ -48,6 +51,9 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
 
     /// <summary>The state tree.</summary>
     public IReadOnlyList<SavedState> Parts { get; }
+
+    /// <summary>Its memory can be mapped; else it is packed, and is read.</summary>
+    public bool IsMapped => Manifest.Packed is null;
 
     /// <summary>Opens a snapshot and checks all but the memory's contents.</summary>
     /// <param name="path">As the user wrote it.</param>
@@ -143,25 +149,37 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
         return machine;
     }
 
+    /// <summary>Where the memory ends: in the file, or in what it becomes when it is unpacked.</summary>
+    private static long EndOfMemory(SnapshotManifest manifest, long stateStart) => manifest.Packed is null ? stateStart
+        : manifest.Memory.Aggregate((long)FirstPage, (end, r) => Math.Max(end, r.Position + (long)r.Length));
+
     private static void Check(string path, SnapshotManifest manifest, in SnapshotHeader header)
     {
+        // What is packed becomes no more than the memory, whatever it says.
+        long last = manifest.Packed is null ? header.StateStart : FirstPage + (long)Math.Min(manifest.MemorySize, long.MaxValue - FirstPage);
         ulong end = 0;
         foreach (SnapshotRange r in manifest.Memory)
         {
             if (r.Length == 0 || ((r.Offset | r.Length) & PageMask) != 0 || r.Offset < end || r.Offset > manifest.MemorySize
-                || r.Length > manifest.MemorySize - r.Offset || (r.Position & PageMask) != 0 || r.Position < FirstPage || r.Position > header.StateStart
-                || r.Length > (ulong)(header.StateStart - r.Position))
+                || r.Length > manifest.MemorySize - r.Offset || (r.Position & PageMask) != 0 || r.Position < FirstPage || r.Position > last
+                || r.Length > (ulong)(last - r.Position))
                 throw Unusable(path, $"is damaged: its piece of memory at {r.Offset:X} lies outside");
             end = r.Offset + r.Length;
         }
-        long chunks = (header.StateStart - FirstPage + Chunk - 1) / Chunk;
-        if (manifest.Checksums.Length != chunks) throw Unusable(path, $"is damaged: it has {manifest.Checksums.Length} checksums and needs {chunks}");
+        long chunks = (EndOfMemory(manifest, header.StateStart) - FirstPage + Chunk - 1) / Chunk;
+        if (manifest.Checksums.Length != chunks && (manifest.Fork is null || manifest.Checksums.Length > 0))
+            throw Unusable(path, $"is damaged: it has {manifest.Checksums.Length} checksums and needs {chunks}");
+        if (manifest.Packed is not { } packed) return;
+        if (packed.Length != chunks || manifest.Checksums.Length != chunks || Array.Exists(packed, n => n is <= 0 or > LongestPacked)
+            || packed.Sum(n => (long)n) > header.StateStart - FirstPage)
+            throw Unusable(path, "is damaged: its packed pieces make no sense");
     }
 
-    /// <summary>Reads the memory's contents and compares them with their checksums.</summary>
+    /// <summary>Reads the memory's contents and compares them with their checksums; what is packed is compared when it is unpacked.</summary>
     /// <exception cref="CannotStartException">They differ, or cannot be read.</exception>
     public void Verify()
     {
+        if (!IsMapped) return;
         ulong[] now;
         try
         {
@@ -205,11 +223,89 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
             throw new StateFormatException($"the saved machine has {Manifest.MemorySize} bytes of memory, this one {memory.Size}");
         try
         {
-            memory.Load(_file, [.. Manifest.Memory.Select(r => new FileRange(r.Offset, r.Length, r.Position))]);
+            memory.Load(_file, !IsMapped ? [] : [.. Manifest.Memory.Select(r => new FileRange(r.Offset, r.Length, r.Position))]);
+            if (!IsMapped) Unpack(memory, Manifest.Packed!);
         }
         catch (Exception e) when (e is IOException or Win32Exception)
         {
             throw new StateFormatException($"its memory cannot be had: {e.Message}", e);
+        }
+    }
+
+    /// <summary>Unpacks the memory, which is all zeros.</summary>
+    /// <exception cref="IOException">It is not what was written.</exception>
+    private void Unpack(GuestMemory memory, int[] packed)
+    {
+        SnapshotRange[] ranges = [.. Manifest.Memory.OrderBy(r => r.Position)];
+        for (int n = 1; n < ranges.Length; n++)
+        {
+            if (ranges[n].Position < ranges[n - 1].Position + (long)ranges[n - 1].Length) throw new IOException("two pieces of it lie at one place");
+        }
+        long end = EndOfMemory(Manifest, _stateStart);
+        var positions = new long[packed.Length];
+        for (int n = 0; n < packed.Length; n++) positions[n] = n == 0 ? FirstPage : positions[n - 1] + packed[n - 1];
+        try
+        {
+            Parallel.For(0, packed.Length, () => new Unpacker(), (n, _, tools) =>
+            {
+                long start = FirstPage + (long)n * Chunk;
+                Span<byte> chunk = tools.Chunk.AsSpan(0, (int)Math.Min(Chunk, end - start)), bytes = tools.Packed.AsSpan(0, packed[n]);
+                if (HostFile.Read(_file, bytes, positions[n]) < bytes.Length) throw new EndOfStreamException("it ends too early");
+                if (!tools.Unpacks(bytes, chunk) || XxHash3.HashToUInt64(chunk) != Manifest.Checksums[n])
+                    throw new InvalidDataException($"it is not what was written, from byte {positions[n]} on");
+                Distribute(memory, ranges, chunk, start);
+                return tools;
+            }, tools => tools.Dispose());
+        }
+        catch (AggregateException e) when (e.InnerExceptions[0] is IOException or InvalidDataException)
+        {
+            throw new IOException(e.InnerExceptions[0].Message, e);
+        }
+        memory.Code.AllWritten();
+    }
+
+    private sealed class Unpacker : IDisposable
+    {
+        private readonly ZstdSharp.Decompressor _zstd = new();
+
+        public byte[] Packed { get; } = new byte[LongestPacked];
+        public byte[] Chunk { get; } = new byte[SnapshotFile.Chunk];
+
+        /// <summary>False: it is not so many bytes, packed.</summary>
+        public bool Unpacks(ReadOnlySpan<byte> packed, Span<byte> chunk)
+        {
+            try
+            {
+                return _zstd.TryUnwrap(packed, chunk, out int length) && length == chunk.Length;
+            }
+            catch (ZstdSharp.ZstdException)
+            {
+                return false;
+            }
+        }
+
+        public void Dispose() => _zstd.Dispose();
+    }
+
+    /// <summary>Puts a chunk's bytes to the places of the ranges that it has parts of.</summary>
+    /// <param name="ranges">By position, which differ.</param>
+    /// <param name="start">Position of the chunk.</param>
+    private static unsafe void Distribute(GuestMemory memory, SnapshotRange[] ranges, ReadOnlySpan<byte> chunk, long start)
+    {
+        int low = 0, high = ranges.Length;
+        while (low < high)
+        {
+            int middle = (low + high) / 2;
+            if (ranges[middle].Position + (long)ranges[middle].Length <= start) low = middle + 1;
+            else high = middle;
+        }
+        for (; low < ranges.Length && ranges[low].Position < start + chunk.Length; low++)
+        {
+            SnapshotRange r = ranges[low];
+            long from = Math.Max(r.Position, start), to = Math.Min(r.Position + (long)r.Length, start + chunk.Length);
+            // Inside the memory: Check has seen to it.
+            chunk[(int)(from - start)..(int)(to - start)].CopyTo(
+                new Span<byte>(memory.Backing.Pointer + r.Offset + (ulong)(from - r.Position), (int)(to - from)));
         }
     }
 

@@ -13,9 +13,15 @@ namespace Bunraku.Sessions.Snapshots;
 /// <param name="Machine">What has to be there again before the state is restored: a <see cref="MachineDescription"/>.</param>
 /// <param name="Disks">The files of the disks, and then of the discs, as they were.</param>
 /// <param name="Waits">Of a guest that has booted and waits for a command; null: it is none.</param>
+/// <param name="Packed">Bytes that each <see cref="SnapshotFile.Chunk"/> takes in the file, packed by zstd, one behind the other; null: it is as it is.</param>
+/// <param name="Fork">Of a VM that went on; null: it was saved to last. Nobody but the one who wrote it has had the file, and it has no checksums.</param>
 internal sealed record SnapshotManifest(
     string Program, DateTime Saved, ulong MemorySize, SnapshotRange[] Memory, ulong[] Checksums, SnapshotPart[] Parts, SnapshotPart Machine, FileMark[] Disks,
-    WaitingGuest? Waits);
+    WaitingGuest? Waits, int[]? Packed, ForkOrigin? Fork);
+
+/// <summary>What copies of a VM have in common.</summary>
+/// <param name="Paused">Until when it ran as one, UTC: copies' clocks go on from there.</param>
+internal sealed record ForkOrigin(DateTime Paused);
 
 /// <summary>What of a <see cref="MachineDescription"/> the machine needs that has the same options anyway.</summary>
 /// <param name="TscFrequency">Hz.</param>

@@ -18,9 +18,20 @@ internal sealed class SnapshotWriter : IDisposable
     /// <summary>The host allows 65,530 mappings of a process (vm.max_map_count).</summary>
     private const int MostRanges = 1 << 14;
     private const int Piece = 1 << 20;
+    /// <summary>Of zstd: slower levels make a guest's memory hardly smaller.</summary>
+    private const int PackLevel = 1;
+    /// <summary>Chunks that are packed at a time, for each processor.</summary>
+    private const int ChunksTogether = 4;
 
-    private readonly string _path, _temporary;
-    private readonly SafeFileHandle _file;
+    /// <summary>Digits by which names of files differ that are not complete.</summary>
+    private const int Unique = 32;
+
+    private static readonly TimeSpan s_abandoned = TimeSpan.FromSeconds(5);
+
+    private readonly string? _path; // null: the file has no place
+    private readonly string _what; // for messages
+    private string? _temporary;
+    private SafeFileHandle _file;
     private readonly List<SnapshotRange> _ranges = [];
     private long _end = SnapshotFile.FirstPage;
     private bool _done;
@@ -29,16 +40,54 @@ internal sealed class SnapshotWriter : IDisposable
     /// <exception cref="CannotWriteException">It cannot be written there.</exception>
     public SnapshotWriter(string path)
     {
-        _path = path;
+        (_path, _what) = (path, $"snapshot {path}");
+        if (HostFile.IsSpecial(path)) throw new CannotWriteException(_what, "it is no regular file");
+        RemoveAbandoned();
+        (_temporary, _file) = Guard(Create);
+    }
+
+    /// <param name="file">It is written there, whoever closes it.</param>
+    public SnapshotWriter(SafeFileHandle file) => (_what, _file) = ("the copy of its memory", file);
+
+    /// <summary>Before its place: of the same folder, so that it can be moved.</summary>
+    private static (string Folder, string Prefix) Beside(string path)
+    {
         string full = Path.GetFullPath(path);
-        _temporary = Path.Combine(Path.GetDirectoryName(full) ?? "/", $".{Path.GetFileName(full)}.{Guid.NewGuid():n}");
-        _file = Guard(() =>
-        {
-            if (HostFile.IsSpecial(path)) throw new IOException("it is no regular file");
-            return File.OpenHandle(_temporary, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.Read | FileShare.Delete);
-        });
+        return (Path.GetDirectoryName(full) ?? "/", $".{Path.GetFileName(full)}.");
+    }
+
+    private (string Path, SafeFileHandle File) Create()
+    {
+        (string folder, string prefix) = Beside(_path!);
+        string temporary = Path.Combine(folder, $"{prefix}{Guid.NewGuid():n}");
+        SafeFileHandle file = File.OpenHandle(temporary, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.Read | FileShare.Delete);
         // What a guest had in its memory is nobody else's business.
-        File.SetUnixFileMode(_file, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+        File.SetUnixFileMode(file, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+        return (temporary, file);
+    }
+
+    /// <summary>Removes what earlier saves of this name left that were killed: who still writes has his file locked.</summary>
+    private void RemoveAbandoned()
+    {
+        (string folder, string prefix) = Beside(_path!);
+        if (!Directory.Exists(folder)) return;
+        var all = new EnumerationOptions { AttributesToSkip = default };
+        foreach (string left in Directory.EnumerateFiles(folder, prefix + new string('?', Unique), all))
+        {
+            // A pattern takes more than this name where that has '*' or '?' in it.
+            if (!Path.GetFileName(left).StartsWith(prefix, StringComparison.Ordinal) || !Guid.TryParseExact(left[^Unique..], "n", out _)) continue;
+            try
+            {
+                // One that is being made is not locked for a moment.
+                if (DateTime.UtcNow - File.GetLastWriteTimeUtc(left) < s_abandoned) continue;
+                using SafeFileHandle mine = File.OpenHandle(left, FileMode.Open, FileAccess.ReadWrite, FileShare.None);
+                File.Delete(left);
+            }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+            {
+                // Somebody writes it, or it is somebody else's.
+            }
+        }
     }
 
     /// <summary>Bytes that the file has so far, or has when it is complete.</summary>
@@ -91,18 +140,22 @@ internal sealed class SnapshotWriter : IDisposable
     /// <param name="contents">What the file says beside.</param>
     /// <param name="memory">Bytes of RAM.</param>
     /// <param name="lasting">When this returns, the file survives a loss of power.</param>
+    /// <param name="packs">Memory is packed: the file is smaller, and is not mapped but read when it is restored.</param>
     /// <exception cref="CannotWriteException">As above.</exception>
-    public void Complete(SnapshotContents contents, ulong memory, bool lasting)
+    public void Complete(SnapshotContents contents, ulong memory, bool lasting = false, bool packs = false)
     {
+        int[]? packed = null;
+        ulong[] checksums = contents.Fork is null ? Guard(() => SnapshotFile.Checksums(_file, _end)) : [];
+        if (packs) packed = Guard(() => Pack(_end));
         long state = _end;
         using var tail = new MemoryStream();
         SnapshotPart[] places = [.. contents.Parts.Select(p => Place(p.Id, p.Format, p.Version, p.Data.Span))];
         SnapshotPart machine = Place("description", "description", MachineDescription.CurrentVersion, contents.Machine.ToJson());
         long manifest = state + tail.Length;
-        ulong[] checksums = Guard(() => SnapshotFile.Checksums(_file, state));
         string program = typeof(SnapshotWriter).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion ?? "";
         JsonSerializer.Serialize(tail, new SnapshotManifest(
-            program, DateTime.UtcNow, memory, [.. _ranges], checksums, places, machine, contents.Disks, contents.Waits), SnapshotJson.Default.SnapshotManifest);
+            program, DateTime.UtcNow, memory, [.. _ranges], checksums, places, machine, contents.Disks, contents.Waits, packed, contents.Fork),
+            SnapshotJson.Default.SnapshotManifest);
         ReadOnlySpan<byte> bytes = tail.GetBuffer().AsSpan(0, (int)tail.Length);
         var header = new SnapshotHeader
         {
@@ -120,7 +173,7 @@ internal sealed class SnapshotWriter : IDisposable
             RandomAccess.Write(_file, bytes, state);
             RandomAccess.Write(_file, first, 0);
             if (lasting) RandomAccess.FlushToDisk(_file);
-            File.Move(_temporary, _path, overwrite: true);
+            if (_path is not null) File.Move(_temporary!, _path, overwrite: true);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
@@ -135,6 +188,50 @@ internal sealed class SnapshotWriter : IDisposable
             tail.Write(data);
             return new SnapshotPart(id, format, version, position, data.Length);
         }
+    }
+
+    /// <summary>Packs what was written so far into another file, which takes this one's place.</summary>
+    /// <param name="end">Of what was written.</param>
+    /// <returns>Bytes of each chunk.</returns>
+    private int[] Pack(long end)
+    {
+        (string temporary, SafeFileHandle file) = Create();
+        var lengths = new int[(end - SnapshotFile.FirstPage + SnapshotFile.Chunk - 1) / SnapshotFile.Chunk];
+        long position = SnapshotFile.FirstPage;
+        try
+        {
+            var together = new byte[Environment.ProcessorCount * ChunksTogether][];
+            for (int first = 0; first < lengths.Length; first += together.Length)
+            {
+                int count = Math.Min(together.Length, lengths.Length - first);
+                Parallel.For(0, count, () => (Packer: new ZstdSharp.Compressor(PackLevel), Buffer: new byte[SnapshotFile.Chunk]), (n, _, tools) =>
+                {
+                    long start = SnapshotFile.FirstPage + (long)(first + n) * SnapshotFile.Chunk;
+                    Span<byte> chunk = tools.Buffer.AsSpan(0, (int)Math.Min(SnapshotFile.Chunk, end - start));
+                    if (HostFile.Read(_file, chunk, start) < chunk.Length) throw new EndOfStreamException("it ends too early");
+                    together[n] = tools.Packer.Wrap(chunk).ToArray();
+                    return tools;
+                }, tools => tools.Packer.Dispose());
+                for (int n = 0; n < count; n++)
+                {
+                    RandomAccess.Write(file, together[n], position);
+                    lengths[first + n] = together[n].Length;
+                    position += together[n].Length;
+                }
+            }
+        }
+        catch (Exception e)
+        {
+            file.Dispose();
+            File.Delete(temporary);
+            if (e is AggregateException { InnerException: IOException inner }) throw new IOException(inner.Message, inner);
+            throw;
+        }
+        _file.Dispose();
+        File.Delete(_temporary!);
+        (_temporary, _file) = (temporary, file);
+        _end = (position + SnapshotFile.FirstPage - 1) / SnapshotFile.FirstPage * SnapshotFile.FirstPage;
+        return lengths;
     }
 
     /// <summary>Ranges of the memory with something in them, ascending.</summary>
@@ -181,16 +278,17 @@ internal sealed class SnapshotWriter : IDisposable
         }
     }
 
-    private CannotWriteException Failed(Exception e) => new($"snapshot {_path}", HostError.Reason(e), e);
+    private CannotWriteException Failed(Exception e) => new(_what, HostError.Reason(e), e);
 
     /// <summary>A file that is not complete is gone.</summary>
     public void Dispose()
     {
+        if (_path is null) return;
         _file.Dispose();
         if (_done) return;
         try
         {
-            File.Delete(_temporary);
+            File.Delete(_temporary!);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
@@ -200,4 +298,8 @@ internal sealed class SnapshotWriter : IDisposable
 }
 
 /// <summary>What a snapshot's file says beside the memory.</summary>
-internal sealed record SnapshotContents(IReadOnlyList<SavedState> Parts, MachineDescription Machine, FileMark[] Disks, WaitingGuest? Waits);
+internal sealed record SnapshotContents(IReadOnlyList<SavedState> Parts, MachineDescription Machine, FileMark[] Disks, WaitingGuest? Waits)
+{
+    /// <inheritdoc cref="SnapshotManifest.Fork"/>
+    public ForkOrigin? Fork { get; init; }
+}

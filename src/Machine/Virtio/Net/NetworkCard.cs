@@ -85,6 +85,13 @@ public sealed class NetworkCard : VirtioDevice, IFrameReceiver
         }
     }
 
+    /// <summary>Tells the guest to look at its cable again: a restored one may have another cable than it knows of. Any thread.</summary>
+    public void TellLink()
+    {
+        if (_lock is null) throw new InvalidOperationException($"{Id} is in no machine yet");
+        lock (_lock) ConfigurationChanged();
+    }
+
     void IFrameReceiver.ConnectionChanged()
     {
         lock (_lock!)

@@ -1,0 +1,232 @@
+using System.Diagnostics;
+using System.Globalization;
+using System.Net;
+using System.Runtime.Versioning;
+using System.Text;
+using Bunraku.Cli.CommandLine;
+using Bunraku.Sessions.Control;
+using Bunraku.Storage;
+using Bunraku.Testing;
+
+namespace Bunraku.Cli.Tests;
+
+/// <summary>Copies of VMs that run: docs/snapshots.md, "Forks".</summary>
+[SupportedOSPlatform("linux")]
+public sealed class ForkTests : IClassFixture<LinuxGuestFiles>, IDisposable
+{
+    private static readonly TimeSpan s_limit = TimeSpan.FromMinutes(1);
+
+    private readonly string _folder = Directory.CreateTempSubdirectory("bunraku-fork-").FullName;
+
+    public void Dispose() => Directory.Delete(_folder, recursive: true);
+
+    private string In(string name) => Path.Combine(_folder, name);
+
+    /// <summary>Takes the guest's output, and tells when there is enough of it.</summary>
+    private sealed class Listener : MemoryStream
+    {
+        private readonly Lock _lock = new();
+
+        public string Text
+        {
+            get
+            {
+                lock (_lock) return Encoding.UTF8.GetString(ToArray());
+            }
+        }
+
+        public string[] Lines => Text.TrimEnd('\n').Split('\n');
+
+        public override ValueTask WriteAsync(ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken = default)
+        {
+            lock (_lock) Write(buffer.Span);
+            return default;
+        }
+
+        public async Task Until(string text, Task end)
+        {
+            while (!Text.Contains(text, StringComparison.Ordinal) && !end.IsCompleted) await Task.Delay(10);
+            Assert.Contains(text, Text, StringComparison.Ordinal);
+        }
+    }
+
+    private static VmBuilder Builder(string engine, Stream output) => new(KnownEngines.All)
+    {
+        Engine = engine,
+        Memory = 192 << 20,
+        Output = output,
+        Timeout = TimeSpan.FromMinutes(4),
+    };
+
+    private static async Task<string[]> GoOn(VmFork fork, string engine)
+    {
+        var output = new Listener();
+        await using Vm copy = (Builder(engine, output) with { RestoreFrom = fork.Path }).Build();
+        VmResult result = await copy.RunAsync();
+        Assert.True(result.ExitStatus == 0, $"status {result.ExitStatus}: {output.Text}");
+        return output.Lines;
+    }
+
+    /// <summary>
+    /// A guest that computes, prints and writes memory goes on, and so do its copies on other engines: nothing is lost, nothing comes twice, and what each
+    /// draws at random is its own.
+    /// </summary>
+    [Theory]
+    [InlineData("bt", "interp", 2)]
+    [InlineData("interp", "bt", 1)]
+    public async Task A_VM_and_its_copies_go_on(string engine, string second, int cpus)
+    {
+        const int last = 40;
+        var output = new Listener();
+        string script = $"head -c 2000000 /dev/urandom >/tmp/f; i=0; while [ $i -lt {last} ]; do i=$((i + 1)); echo n $i; head -c 100000 /dev/zero >/tmp/g; "
+            + "usleep 20000; done; sha256sum </tmp/f; date +%s; cat /proc/sys/kernel/random/uuid";
+        VmBuilder builder = Builder(engine, output) with { Cpus = cpus, Command = ["sh", "-c", script], KeepBooted = true, KeptFolder = In("kept") };
+        await using Vm vm = builder.Build();
+        Assert.Throws<InvalidOperationException>(() => vm.Fork());
+        Task<VmResult> run = vm.RunAsync();
+        await output.Until("n 5\n", run);
+        using VmFork fork = await vm.ForkAsync();
+        Assert.Equal(VmState.Running, vm.State);
+        Assert.True(fork.LongestStop <= fork.StoodStill && fork.Bytes > 1 << 20);
+        int seen = output.Lines.Length;
+        Task<string[]>[] copies = [GoOn(fork, second), GoOn(fork, engine)];
+        Assert.Equal(0, (await run).ExitStatus);
+        string[] own = output.Lines;
+        Assert.Equal(Enumerable.Range(1, last).Select(n => $"n {n}"), own[..last]);
+        var drawn = new List<string> { own[^1] };
+        foreach (string[] lines in await Task.WhenAll(copies))
+        {
+            int begin = int.Parse(lines[0].Split(' ')[^1], CultureInfo.InvariantCulture);
+            Assert.InRange(begin, 1, seen + 1);
+            Assert.Equal([.. Enumerable.Range(begin, last + 1 - begin).Select(n => $"n {n}"), own[last]], lines[..^2]);
+            long now = DateTimeOffset.UtcNow.ToUnixTimeSeconds(), theirs = long.Parse(lines[^2], CultureInfo.InvariantCulture);
+            Assert.InRange(theirs, now - (long)s_limit.TotalSeconds, now + 2); // the clock did not stand still while the copy was made
+            drawn.Add(lines[^1]);
+        }
+        Assert.Equal(drawn.Count, drawn.Distinct().Count());
+    }
+
+    /// <summary>
+    /// The original and its copies write to the same place of a disk, each to its own: all of them, and e2fsck at the end, find what each has written, though a
+    /// copy begins when the original's disk is gone. A cable to others is the original's.
+    /// </summary>
+    [Fact]
+    public async Task Each_copy_has_the_disk_as_it_was_and_writes_its_own()
+    {
+        const int last = 24;
+        string disk = In("disk");
+        ImageTools.Create(disk, ImageFormat.Qcow2, 24 << 20, new Storage.Qcow2.Qcow2CreateOptions());
+        var output = new Listener();
+        string script = $$"""
+            mke2fs -F /dev/vda >/dev/null 2>&1; mkdir /m; mount -t ext4 /dev/vda /m; ip link set eth0 up; echo carrier $(cat /sys/class/net/eth0/carrier)
+            i=0; while [ $i -lt {{last}} ]; do i=$((i + 1)); head -c 100000 /dev/urandom >/m/f$i; sha256sum </m/f$i >>/m/sums; sync; echo n $i; done
+            echo 3 >/proc/sys/vm/drop_caches; [ $(wc -l </m/sums) = {{last}} ] || exit 1; i=0
+            while read sum rest; do i=$((i + 1)); [ "$(sha256sum </m/f$i)" = "$sum  -" ] || exit $((100 + i)); done </m/sums
+            umount /m; echo carrier $(cat /sys/class/net/eth0/carrier); echo whole
+            """;
+        VmFork fork;
+        await using (Vm vm = (Builder("bt", output) with
+        {
+            Disks = [new VmDisk(new DiskOptions(disk))],
+            Networks = [new UdpCable(new IPEndPoint(IPAddress.Loopback, 0), new IPEndPoint(IPAddress.Loopback, 9))],
+            Command = ["sh", "-c", script],
+        }).Build())
+        {
+            Task<VmResult> run = vm.RunAsync();
+            await output.Until("n 6\n", run);
+            fork = vm.Fork();
+            Task<string[]> copy = GoOn(fork, "bt");
+            Assert.Equal(0, (await run).ExitStatus);
+            Assert.Equal(["carrier 1", .. Enumerable.Range(1, last).Select(n => $"n {n}"), "carrier 1", "whole"], output.Lines);
+            Assert.Equal(["carrier 0", "whole"], (await copy)[^2..]);
+        }
+        string raw = In("raw");
+        ImageTools.Convert(new DiskOptions(disk), raw, ImageFormat.Raw, new Storage.Qcow2.Qcow2CreateOptions(), compress: false, null);
+        using (var check = new TestProcess(new ProcessStartInfo("e2fsck", ["-f", "-n", raw]) { RedirectStandardOutput = true, RedirectStandardError = true }))
+        {
+            string said = await check.StandardOutput.ReadToEndAsync();
+            check.WaitForExit();
+            Assert.True(check.ExitCode == 0, said);
+        }
+        File.Delete(disk);
+        using (fork) Assert.Equal("whole", (await GoOn(fork, "bt"))[^1]);
+        Assert.Throws<ObjectDisposedException>(() => fork.Path);
+    }
+
+    /// <summary>The command, with processes: copies have names, consoles and lives of their own.</summary>
+    [Fact]
+    public void The_command_starts_copies_in_processes_of_their_own()
+    {
+        using var kernel = new TemporaryFile(TestKernel.Assemble(a =>
+        {
+            TestKernel.Out(a, 0x3FC, 3); // DTR and RTS
+            TestKernel.Print(a, "waiting\n");
+            TestKernel.Receive(a);
+            TestKernel.Print(a, "received\n");
+            TestKernel.Loop(a);
+        }));
+        using TestProcess vm = Launch("run", "--name", "v", "--engine", "interp", "--memory", "16M", "--kernel", kernel.Path);
+        Assert.Equal("waiting", vm.StandardOutput.ReadLine());
+        var folder = new ControlFolder(In("bunraku"));
+        try
+        {
+            Assert.Matches("^v stood still for .* ms, at most .* ms at a time; .* shared\nv-1 to v-2 run\n$",
+                Run(0, "fork", "v", "-n", "2", "--serial", $"file:{_folder}/{{name}}.log"));
+            Assert.Equal(["v", "v-1", "v-2"], folder.Names());
+            Assert.Contains("'v-1' runs already; --prefix", Run(1, "fork", "v"), StringComparison.Ordinal);
+            Assert.Contains("0 of 1 copies run; w-1: --serial: cannot write",
+                Run(1, "fork", "v", "--prefix", "w", "--serial", "file:/nowhere/x"), StringComparison.Ordinal);
+            vm.Kill(); // copies live on
+            vm.WaitForExit();
+            Assert.Contains("no VM named 'v'", Run(1, "fork", "v"), StringComparison.Ordinal);
+            using (ControlClient copy = ControlClient.Connect(folder, "v-2"))
+            {
+                Assert.NotEqual(vm.Id, copy.Ask(new ControlRequest("status"), s_limit).Status!.Pid);
+                copy.Ask(new ControlRequest("monitor", "sysrq x"), s_limit);
+                for (long start = Stopwatch.GetTimestamp(); !File.ReadAllText(In("v-2.log")).Contains("received", StringComparison.Ordinal); Thread.Sleep(10))
+                    Assert.True(Stopwatch.GetElapsedTime(start) < s_limit);
+            }
+            Assert.Equal(("", "received\n"), (File.ReadAllText(In("v-1.log")), File.ReadAllText(In("v-2.log"))));
+        }
+        finally
+        {
+            foreach (string name in folder.Names().Where(folder.IsTaken)) Run(0, "kill", name);
+        }
+        Assert.DoesNotContain(folder.Names(), folder.IsTaken);
+    }
+
+    [Theory]
+    [InlineData("the VM's name is missing", "fork")]
+    [InlineData("no number of copies", "fork", "v", "-n", "0")]
+    [InlineData("no number of copies", "fork", "v", "--count", "many")]
+    [InlineData("2 copies would write one file", "fork", "v", "-n", "2", "--serial", "file:x")]
+    [InlineData("copies have no terminal", "fork", "v", "--serial", "stdio")]
+    [InlineData("no name of a VM", "fork", "v", "--prefix", "a/b")]
+    [InlineData("goes with 'run', 'restore' and 'monitor'", "fork", "v", "--", "x")]
+    public void Wrong_words_are_named(string says, params string[] arguments) =>
+        Assert.Contains(says, Assert.Throws<UsageException>(() => CommandLineParser.Parse(arguments)).Message, StringComparison.Ordinal);
+
+    private TestProcess Launch(params string[] arguments)
+    {
+        var start = new ProcessStartInfo("dotnet", [Path.Combine(AppContext.BaseDirectory, "bunraku.dll"), .. arguments])
+        {
+            RedirectStandardInput = true,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        };
+        start.Environment["XDG_RUNTIME_DIR"] = _folder;
+        return new TestProcess(start);
+    }
+
+    /// <summary>What a command prints, errors included.</summary>
+    private string Run(int status, params string[] arguments)
+    {
+        using TestProcess process = Launch(arguments);
+        process.StandardInput.Close();
+        Task<string> errors = process.StandardError.ReadToEndAsync();
+        string text = process.StandardOutput.ReadToEnd() + errors.GetAwaiter().GetResult();
+        process.WaitForExit();
+        Assert.True(process.ExitCode == status, $"status {process.ExitCode}: {text}");
+        return text;
+    }
+}

@@ -1,0 +1,139 @@
+using System.Diagnostics;
+using System.Security.Cryptography;
+using Bunraku.Engines;
+using Bunraku.Sessions;
+using Bunraku.Sessions.Snapshots;
+
+namespace Bunraku.Fuzz;
+
+/// <summary>
+/// Snapshots, plain and packed, that were altered at random, mostly with a digest that fits: the reader takes or refuses each by a message of one line, and
+/// now and then a VM is made of one.
+/// </summary>
+internal static class SnapshotsCommand
+{
+    private const string Usage = "usage: fuzz-snapshots [--count FILES] [--seed N] [--whole EVERY]";
+    private const int MagicEnd = 8, StateAt = 16, EndAt = 32, DigestAt = 40, HeaderLength = 72;
+
+    public static int Run(string[] args)
+    {
+        long count = 1_000_000, whole = 100;
+        int seed = (int)(Stopwatch.GetTimestamp() % 1_000_000);
+        try
+        {
+            foreach ((string name, string value) in Options.Pairs(args, Usage))
+            {
+                switch (name)
+                {
+                    case "--count": count = Options.Count(value); break;
+                    case "--whole": whole = Options.Count(value); break;
+                    case "--seed": seed = (int)Options.Number(value); break;
+                    default: throw new FormatException(Usage);
+                }
+            }
+        }
+        catch (FormatException e)
+        {
+            Console.Error.WriteLine($"fuzz-snapshots: {e.Message}");
+            return 2;
+        }
+        string folder = Directory.CreateTempSubdirectory("bunraku-fuzz-snapshots-").FullName;
+        try
+        {
+            byte[][] good = [Save(Path.Combine(folder, "plain"), packs: false), Save(Path.Combine(folder, "packed"), packs: true)];
+            Console.WriteLine($"{count:N0} files of {good[0].Length:N0} and {good[1].Length:N0} bytes, a VM made of each {whole:N0}th, seed {seed}");
+            long next = 0, refused = 0, made = 0;
+            string? trouble = null;
+            long begun = Stopwatch.GetTimestamp();
+            Parallel.For(0, Environment.ProcessorCount, worker =>
+            {
+                string file = Path.Combine(folder, $"altered-{worker}");
+                using var memory = new GuestMemory(16 << 20, shared: false);
+                for (long n; (n = Interlocked.Increment(ref next) - 1) < count && Volatile.Read(ref trouble) is null;)
+                {
+                    var random = new Random(unchecked(seed * 31 + (int)n));
+                    File.WriteAllBytes(file, Alter(good[random.Next(good.Length)], random));
+                    try
+                    {
+                        if (n % whole == 0)
+                        {
+                            using Vm vm = new VmBuilder(KnownEngines.All) { RestoreFrom = file, Engine = "interp" }.Build();
+                            Interlocked.Increment(ref made);
+                            continue;
+                        }
+                        using SnapshotFile snapshot = SnapshotFile.Open(file);
+                        _ = snapshot.Machine;
+                        snapshot.Verify();
+                        snapshot.CopyTo(memory);
+                    }
+                    catch (Exception e) when (e is SessionException or StateFormatException && !e.Message.Contains('\n'))
+                    {
+                        Interlocked.Increment(ref refused);
+                    }
+                    catch (Exception e)
+                    {
+                        string kept = Path.Combine(Path.GetTempPath(), $"altered-{seed}-{n}.snap");
+                        File.Copy(file, kept, overwrite: true);
+                        Interlocked.CompareExchange(ref trouble, $"file {n}, which is kept as {kept}: {e}", null);
+                    }
+                    if (n % 50_000 == 49_999) Console.WriteLine($"{n + 1:N0} files, {Stopwatch.GetElapsedTime(begun).TotalSeconds:F0} s");
+                }
+            });
+            if (trouble is not null)
+            {
+                Console.WriteLine(trouble);
+                return 1;
+            }
+            Console.WriteLine($"{count:N0} files without trouble, {Stopwatch.GetElapsedTime(begun).TotalSeconds:F0} s; {refused:N0} were refused, "
+                + $"{made:N0} VMs made");
+            return 0;
+        }
+        finally
+        {
+            Directory.Delete(folder, recursive: true);
+        }
+    }
+
+    private static byte[] Save(string file, bool packs)
+    {
+        using Vm vm = new VmBuilder(KnownEngines.All) { Guest = "hello", Engine = "interp", Memory = 16 << 20 }.Build();
+        vm.Start();
+        Thread.Sleep(200); // it has printed, and waits for a line
+        vm.SaveAsync(file, live: packs, compress: packs).GetAwaiter().GetResult();
+        return File.ReadAllBytes(file);
+    }
+
+    private static byte[] Alter(byte[] good, Random random)
+    {
+        byte[] bytes = random.Next(16) == 0 ? good[..random.Next(good.Length)] : (byte[])good.Clone();
+        if (bytes.Length < HeaderLength) return bytes;
+        int state = (int)BitConverter.ToInt64(good, StateAt);
+        for (int k = random.Next(1, 5); k > 0; k--)
+        {
+            int at = random.Next(8) switch
+            {
+                0 => random.Next(MagicEnd, DigestAt),
+                1 => random.Next(bytes.Length),
+                _ => random.Next(Math.Min(state, bytes.Length - 1), bytes.Length),
+            };
+            switch (random.Next(4))
+            {
+                case 0: bytes[at] ^= (byte)(1 << random.Next(8)); break;
+                case 1: bytes[at] = (byte)random.Next(256); break;
+                case 2: // another digit
+                    while (at < bytes.Length - 1 && !char.IsAsciiDigit((char)bytes[at])) at++;
+                    bytes[at] = (byte)('0' + random.Next(10));
+                    break;
+                default: // one more or less
+                    int length = Math.Min(random.Next(1, 12), bytes.Length - at);
+                    bytes.AsSpan(at, length).CopyTo(bytes.AsSpan(Math.Max(0, at - random.Next(1, 12))));
+                    break;
+            }
+        }
+        if (random.Next(8) == 0) return bytes;
+        BitConverter.TryWriteBytes(bytes.AsSpan(EndAt), (long)bytes.Length);
+        int start = (int)Math.Clamp(BitConverter.ToInt64(bytes, StateAt), 0, bytes.Length);
+        SHA256.HashData(bytes.AsSpan(start), bytes.AsSpan(DigestAt));
+        return bytes;
+    }
+}
