@@ -19,7 +19,7 @@ internal static class RunGuest
     public static int Run(RunOptions options, List<CannotWriteException> lost)
     {
         options = WithScript(options);
-        if (options.Detached) HostProcess.LeaveSession();
+        if (options.Detached) HostProcess.BeginSession();
         using ControlServer? control = options.Name is { } name ? new ControlServer(ControlClients.Folder, name) : null;
         using ReportFile? json = options.StatsJson is { } path ? new ReportFile(path, "--stats-json") : null;
         if (options is { Screenshot: not null, HasDisplay: false })

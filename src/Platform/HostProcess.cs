@@ -45,7 +45,7 @@ public static unsafe class HostProcess
     {
         get
         {
-            ulong available = StatusField("/proc/meminfo", "MemAvailable:");
+            ulong available = StatusField("/proc/meminfo", "MemAvailable:"u8);
             try
             {
                 if (ulong.TryParse(File.ReadAllText("/sys/fs/cgroup/memory.max"), out ulong limit)
@@ -59,10 +59,6 @@ public static unsafe class HostProcess
             return available;
         }
     }
-
-    /// <summary>This process is in no session of a terminal any more: it survives it, and its keys do not reach it.</summary>
-    /// <remarks>Linux manual page setsid(2). The leader of a process group stays where it is.</remarks>
-    public static void LeaveSession() => _ = Libc.Setsid();
 
     /// <summary>Puts one open file in the place of another one.</summary>
     /// <param name="descriptor">That takes the place.</param>
@@ -90,11 +86,13 @@ public static unsafe class HostProcess
         }
     }
 
-    /// <summary>This process gets a session of its own, without a terminal, unless it leads a group already: Linux manual page setsid(2).</summary>
-    public static void BeginSession() => _ = Libc.NewSession();
+    /// <summary>
+    /// This process gets a session of its own, without a terminal, whose keys do not reach it, unless it leads a group already: Linux manual page setsid(2).
+    /// </summary>
+    public static void BeginSession() => _ = Libc.Setsid();
 
     /// <summary>Standard error goes where standard output goes.</summary>
-    public static void ErrorsToOutput() => _ = Libc.Duplicate(1, 2);
+    public static void ErrorsToOutput() => _ = Libc.Dup2(1, 2);
 
     /// <summary>Standard input, output and error lead to nobody from now on, and their other ends see that.</summary>
     /// <param name="errors">Path of a file that is to take standard error, at its end; null: nothing is.</param>
@@ -103,15 +101,15 @@ public static unsafe class HostProcess
     {
         using SafeFileHandle nobody = File.OpenHandle("/dev/null", FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite);
         int fd = (int)nobody.DangerousGetHandle();
-        _ = Libc.Duplicate(fd, 0);
-        _ = Libc.Duplicate(fd, 1);
+        Redirect(fd, 0);
+        Redirect(fd, 1);
         if (errors is null)
         {
-            _ = Libc.Duplicate(fd, 2);
+            Redirect(fd, 2);
             return;
         }
         using SafeFileHandle file = File.OpenHandle(errors, FileMode.Append, FileAccess.Write, FileShare.ReadWrite);
-        _ = Libc.Duplicate((int)file.DangerousGetHandle(), 2);
+        Redirect((int)file.DangerousGetHandle(), 2);
     }
 
     /// <summary>Stops this process as SIGSTOP does; returns when it was continued.</summary>

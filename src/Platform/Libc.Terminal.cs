@@ -47,12 +47,6 @@ internal static unsafe partial class Libc
     [LibraryImport("libc", EntryPoint = "eventfd", SetLastError = true)]
     public static partial int EventFd(uint initial, int flags);
 
-    [LibraryImport("libc", EntryPoint = "setsid", SetLastError = true)]
-    public static partial int NewSession();
-
-    [LibraryImport("libc", EntryPoint = "dup2", SetLastError = true)]
-    public static partial int Duplicate(int from, int to);
-
     [LibraryImport("libc", EntryPoint = "raise", SetLastError = true)]
     public static partial int Raise(int signal);
 
