@@ -21,7 +21,8 @@ public enum CpuFeature
     // CPUID.7.0:EDX, CPUID.80000008:EBX, CPUID.80000021: speculation that this processor does not do
     ArchCapabilities, SsbNo, NullSelClearsBase, AutoIbrs, SrsoNo, TsaSqNo, TsaL1No,
     // CPUID.80000001:ECX, CPUID.8000000A:EDX
-    Svm, Npt, Lbrv, SvmLock, NripSave, TscScale, VmcbClean, FlushByAsid, DecodeAssists, PauseFilter, PfThreshold, Avic, VVmsaveVmload, Vgif, Gmet, Vnmi,
+    Svm, Npt, Lbrv, SvmLock, NripSave, TscScale, VmcbClean, FlushByAsid, DecodeAssists, PauseFilter, PfThreshold, Avic, VVmsaveVmload, Vgif, Gmet, X2avic,
+    Vnmi,
     // Capability MSRs of VMX, by QEMU's names: IA32_VMX_PINBASED_CTLS, IA32_VMX_PROCBASED_CTLS, IA32_VMX_PROCBASED_CTLS2, IA32_VMX_EPT_VPID_CAP
     VmxVnmi, VmxPreemptionTimer, VmxFlexpriority, VmxMtf, VmxEpt, VmxDescExit, VmxVpid, VmxUnrestrictedGuest, VmxPle, VmxVmfunc, VmxShadowVmcs, VmxPml,
     VmxEptViolationVe, VmxMbec, VmxTscScaling, VmxEptExeconly, VmxEpt1gb, VmxEptad, VmxApicvXapic, VmxApicvX2apic, VmxApicvRegister,

@@ -68,9 +68,12 @@ internal sealed unsafe partial class Processor
                 Mmio.ForgetReplay();
                 _reexecuting = false;
                 Exits.Drop();
-                if (!Exits.TryExitWithException(fault.Vector, fault.ErrorCode)) Delivery.DeliverException(fault.Vector, fault.ErrorCode);
+                // Devices first see what was written before; then the instruction begins anew, and raises its exception again.
+                bool waits = Exits.MustExitFirst;
+                if (waits) Exits.Abandoned();
+                else if (!Exits.TryExitWithException(fault.Vector, fault.ErrorCode)) Delivery.DeliverException(fault.Vector, fault.ErrorCode);
                 Events.IretUnblockedNmis = false;
-                if (StepsGuest) GuestHypervisor?.TakeStep();
+                if (!waits && StepsGuest) GuestHypervisor?.TakeStep();
             }
             catch (ExitRequest)
             {

@@ -79,6 +79,17 @@ internal sealed class HostileHypervisor(GuestMemory memory, bool isVmx, CpuModel
         for (uint at = 0; at < NestedLayout.FixedEnd; at += 0x1000) Set(NestedLayout.SecondStage + 0x3000 + (at >> 12) * 8, at | leaf & ~2ul);
         for (uint at = NestedLayout.SecondStage; at < NestedLayout.GuestTables; at += 0x1000)
             Set(NestedLayout.SecondStage + 0x3000 + (at >> 12) * 8, at | leaf & ~2ul);
+        // EPT lets the guest's own tables be read alone, so that their accessed and dirty flags cannot be set where they are not. (Nested
+        // page tables refuse that altogether.)
+        if (isVmx && random.Next(4) == 0)
+        {
+            for (uint at = NestedLayout.GuestTables; at < NestedLayout.GuestTables + 0x4000; at += 0x1000)
+                Set(NestedLayout.SecondStage + 0x3000 + (at >> 12) * 8, at | leaf & ~2ul);
+            for (uint at = NestedLayout.GuestTables; random.Next(4) != 0 && at < NestedLayout.GuestTables + 0x4000; at += 8)
+            {
+                if ((Get(at) & 1) != 0) Set(at, Get(at) | (random.Next(8) == 0 ? 0x20u : 0x60u));
+            }
+        }
         // Entries that differ: none, other rights, loops into themselves, beyond memory, reserved bits.
         for (int n = random.Next(12); n > 0; n--)
         {
@@ -123,6 +134,7 @@ internal sealed class HostileHypervisor(GuestMemory memory, bool isVmx, CpuModel
         [0x0F, 0xC7, 0xF0], [0x0F, 0xC7, 0xF8], [0x0F, 0xAE, 0x03], // RDRAND FXSAVE
         [0x8B, 0x83, 0x80, 0, 0, 0], [0x89, 0x83, 0x80, 0, 0, 0], [0x89, 0x83, 0xB0, 0, 0, 0], [0x89, 0x87, 0x00, 3, 0, 0], // registers of an APIC
         [0xB8, 0x51, 0, 4, 0], [0x31, 0xC0], [0x31, 0xD2], [0xB9, 0x08, 8, 0, 0], [0xB9, 0x0B, 8, 0, 0], [0xB9, 0x3F, 8, 0, 0], // … self-IPI, x2APIC
+        [0xB9, 0x30, 8, 0, 0], [0xB9, 0x39, 8, 0, 0], [0xB8, 0x51, 0, 0, 0], [0xBA, 1, 0, 0, 0], // … interrupt command, current count, EAX, EDX
         [0xEB, 0xF0], [0x75, 0xE0], [0x66, 0x0F, 0x6F, 0x03], [0xF3, 0x0F, 0x7F, 0x07], [0xC8, 8, 0, 0], [0xC9], // jumps back, SSE, ENTER LEAVE
     ];
 
@@ -317,7 +329,8 @@ internal sealed class HostileHypervisor(GuestMemory memory, bool isVmx, CpuModel
     private void Avic(Random random)
     {
         const uint v = NestedLayout.Vmcb;
-        Set(v + 0x60, 1ul << 31 | 1 << 24 | (ulong)random.Next(16));
+        Set(v + 0x60, 1ul << 31 | (random.Next(2) == 0 ? 1u << 30 : 0) | 1 << 24 | (ulong)random.Next(16));
+        SetWord(v + 0xC, (uint)Get(v + 0xC) & (random.Next(2) == 0 ? ~(1u << 28) : ~0u)); // accesses to MSRs
         Set(v + 0x98, ApicPage(random));
         Set(v + 0xE0, NestedLayout.VirtualApic);
         Set(v + 0xF0, NestedLayout.Lists);

@@ -59,8 +59,7 @@ public static class CpuModels
     [
         CpuFeature.Svm, CpuFeature.Npt, CpuFeature.Lbrv, CpuFeature.SvmLock, CpuFeature.NripSave, CpuFeature.TscScale, CpuFeature.VmcbClean,
         CpuFeature.FlushByAsid, CpuFeature.DecodeAssists, CpuFeature.PauseFilter, CpuFeature.PfThreshold, CpuFeature.Avic, CpuFeature.VVmsaveVmload,
-        CpuFeature.Vgif,
-        CpuFeature.Gmet, CpuFeature.Vnmi,
+        CpuFeature.Vgif, CpuFeature.Gmet, CpuFeature.X2avic, CpuFeature.Vnmi,
     ];
 
     /// <summary>What <c>+vmx</c> brings: VMX and each of its parts that can be left out.</summary>
@@ -194,7 +193,8 @@ public static class CpuModels
         (CpuFeature.Pku, CpuFeature.Xsave), (CpuFeature.Xsaveopt, CpuFeature.Xsave), (CpuFeature.Xsavec, CpuFeature.Xsave),
         (CpuFeature.Xgetbv1, CpuFeature.Xsave),
         (CpuFeature.PfThreshold, CpuFeature.PauseFilter),
-        (CpuFeature.Gmet, CpuFeature.Npt), (CpuFeature.VVmsaveVmload, CpuFeature.Npt), (CpuFeature.Avic, CpuFeature.Npt), (CpuFeature.Vnmi, CpuFeature.Vgif),
+        (CpuFeature.Gmet, CpuFeature.Npt), (CpuFeature.VVmsaveVmload, CpuFeature.Npt), (CpuFeature.Avic, CpuFeature.Npt), (CpuFeature.X2avic, CpuFeature.Avic),
+        (CpuFeature.Vnmi, CpuFeature.Vgif),
         (CpuFeature.VmxUnrestrictedGuest, CpuFeature.VmxEpt),
         (CpuFeature.VmxVmfunc, CpuFeature.VmxEpt), (CpuFeature.VmxEptViolationVe, CpuFeature.VmxEpt), (CpuFeature.VmxMbec, CpuFeature.VmxEpt),
         (CpuFeature.VmxEptExeconly, CpuFeature.VmxEpt), (CpuFeature.VmxEpt1gb, CpuFeature.VmxEpt), (CpuFeature.VmxEptad, CpuFeature.VmxEpt),

@@ -56,7 +56,8 @@ public static class CpuidFeatureBits
         .. Column(0x8000_000A, 0, CpuidRegister.Edx,
             (CpuFeature.Npt, 0), (CpuFeature.Lbrv, 1), (CpuFeature.SvmLock, 2), (CpuFeature.NripSave, 3), (CpuFeature.TscScale, 4), (CpuFeature.VmcbClean, 5),
             (CpuFeature.FlushByAsid, 6), (CpuFeature.DecodeAssists, 7), (CpuFeature.PauseFilter, 10), (CpuFeature.PfThreshold, 12),
-            (CpuFeature.Avic, 13), (CpuFeature.VVmsaveVmload, 15), (CpuFeature.Vgif, 16), (CpuFeature.Gmet, 17), (CpuFeature.Vnmi, 25)),
+            (CpuFeature.Avic, 13), (CpuFeature.VVmsaveVmload, 15), (CpuFeature.Vgif, 16), (CpuFeature.Gmet, 17),
+            (CpuFeature.X2avic, 18), (CpuFeature.Vnmi, 25)),
         .. Column(0x8000_0021, 0, CpuidRegister.Eax, (CpuFeature.NullSelClearsBase, 6), (CpuFeature.AutoIbrs, 8), (CpuFeature.SrsoNo, 29)),
         .. Column(0x8000_0021, 0, CpuidRegister.Ecx, (CpuFeature.TsaSqNo, 1), (CpuFeature.TsaL1No, 2)),
     ];

@@ -109,6 +109,133 @@ public sealed class SvmAvicTests
         Assert.Equal((0xE0u, (ulong)SvmGuest.GuestCode), (g.Host.Read<uint>(Backing + 0xA0), Pushed(g)));
     }
 
+    /// <summary>The same in x2APIC mode. Accesses to its registers are not intercepted, but for those that the permission map names.</summary>
+    private static SvmGuest WithX2Avic()
+    {
+        SvmGuest g = WithAvic();
+        g.Set(Field.VirtualInterrupt, 1ul << 31 | 1 << 30 | 1 << 24);
+        return g;
+    }
+
+    private const uint FirstMsr = 0x800;
+
+    /// <summary>Of the registers that x2APIC mode has, the timer's count is the host's to tell; it has no destination format and no arbitration.</summary>
+    [Theory, Engines]
+    public void X2AVIC_register_reads(string engine)
+    {
+        for (uint offset = 0; offset < 0x500; offset += 16)
+        {
+            using SvmGuest g = WithX2Avic();
+            g.Code(a =>
+            {
+                a.mov(ecx, FirstMsr + offset / 16);
+                a.rdmsr();
+                a.mov(esi, edx);
+                a.vmmcall();
+            });
+            if (offset < 0x400) g.Host.Write(Backing + offset, 0x0102_0000u);
+            g.Host.Write(Backing + 0x310, 0x55u);
+            g.Set(Field.Rflags, 2ul);
+            g.Intercept(Field.Exceptions, 13);
+            g.Run(engine).Done();
+            if (offset == 0x390) Assert.Equal((NoAccelerate, 0x390ul, SvmGuest.GuestCode + 5ul), (g.ExitCode, g.Info1, g.Get<ulong>(Field.Rip)));
+            else if (!IsRead(offset) || offset is 0xB0 or 0xC0 or 0xE0 or 0x310) Assert.Equal(0x4Dul, g.ExitCode);
+            else if (offset != 0xA0) Assert.Equal((Vmmcall, 0x0102_0000ul), (g.ExitCode, g.Get<ulong>(Field.Rax)));
+        }
+    }
+
+    [Theory, Engines]
+    public void X2AVIC_register_writes(string engine)
+    {
+        for (uint offset = 0; offset < 0x500; offset += 16)
+        {
+            if (offset is 0xB0 or 0x300 or 0x3F0) continue; // have tests of their own
+            using SvmGuest g = WithX2Avic();
+            g.Code(a =>
+            {
+                a.mov(eax, 0x51);
+                a.xor(edx, edx);
+                a.mov(ecx, FirstMsr + offset / 16);
+                a.wrmsr();
+                g.Host.Mark(a, "next");
+                a.vmmcall();
+            });
+            g.Intercept(Field.Exceptions, 13);
+            g.Run(engine).Done();
+            uint found = g.Host.Read<uint>(offset < 0x400 ? Backing + offset : Backing);
+            if (offset == 0x80) Assert.Equal((Vmmcall, 0x51u, 5ul), (g.ExitCode, found, g.Get<ulong>(Field.VirtualInterrupt) & 0xF));
+            else if (offset is 0xF0 or 0x280 or (>= 0x320 and <= 0x380) or 0x3E0)
+                Assert.Equal((NoAccelerate, offset | Write, g.Host["next"], 0x51u), (g.ExitCode, g.Info1, g.Get<ulong>(Field.Rip), found));
+            else Assert.Equal(0x4Dul, g.ExitCode);
+        }
+    }
+
+    /// <summary>Interrupts in x2APIC mode: to itself, by ID, by a bit of a cluster, to all; the entry of the table has 9 bits of index.</summary>
+    [Theory]
+    [Engines(0x83Fu, (ulong)Low, 0u), Engines(0x830u, 0x4_0000ul | Low, 0u), Engines(0x830u, 0ul << 32 | Low, 0u), Engines(0x830u, 1ul << 32 | Low, 1u),
+        Engines(0x830u, 0x100ul << 32 | Low, 0x100u), Engines(0x830u, 2ul << 32 | 0x800 | Low, 1u), Engines(0x830u, 0x10_0001ul << 32 | 0x800 | Low, 0x100u),
+        Engines(0x830u, 0xC_0000ul | Low, 1u)]
+    public void X2AVIC_interrupts(string engine, uint msr, ulong command, uint target)
+    {
+        using SvmGuest g = WithX2Avic();
+        g.Set(PhysicalTable, Physical | 0x100ul);
+        g.Host.Write(Physical + 0x100 * 8, Valid | Running | Other | 0x123);
+        if (target == 1) g.Host.Write(Physical + 8, Valid | Running | Other | 7);
+        if (target == 0x100) g.Host.Write(Physical + 8, 0ul);
+        if (target == 1) g.Host.Write(Physical + 0x100 * 8, 0ul);
+        g.Code(a =>
+        {
+            a.mov(eax, (uint)command);
+            a.mov(edx, (uint)(command >> 32));
+            a.mov(ecx, msr);
+            a.wrmsr();
+            a.vmmcall();
+        });
+        g.Run(engine).Done();
+        if (target == 0) IsIn(g, Low);
+        else Assert.Equal((Vmmcall, (byte)1, Low), (g.ExitCode, (byte)Vectors(g, Other + 0x200).Length, Vectors(g, Other + 0x200).Single()));
+        if (msr == 0x830) Assert.Equal((uint)(command >> 32), g.Host.Read<uint>(Backing + 0x310));
+    }
+
+    /// <summary>What an interrupt that cannot be sent, an end that is not zero, and a forbidden register lead to.</summary>
+    [Theory]
+    [Engines(0x830u, 0x7ul << 32 | Low, IncompleteIpi, 2ul << 32 | 7), Engines(0x830u, 0x500ul, IncompleteIpi, 0ul),
+        Engines(0x830u, 0x4_0002ul, IncompleteIpi, 4ul << 32), Engines(0x830u, 1ul << 20, 0x4Dul, null), Engines(0x80Bu, 1ul, 0x4Dul, null),
+        Engines(0x80Bu, 0ul, Vmmcall, null), Engines(0x83Fu, 0x100ul, 0x4Dul, null), Engines(0x808u, 0x100ul, 0x4Dul, null)]
+    public void X2AVIC_failures(string engine, uint msr, ulong value, ulong code, ulong? info)
+    {
+        using SvmGuest g = WithX2Avic();
+        g.Code(a =>
+        {
+            a.mov(eax, (uint)value);
+            a.mov(edx, (uint)(value >> 32));
+            a.mov(ecx, msr);
+            a.wrmsr();
+            a.vmmcall();
+        });
+        g.Intercept(Field.Exceptions, 13);
+        g.Run(engine).Done();
+        Assert.Equal(code, g.ExitCode);
+        if (info is { } expected) Assert.Equal((value, expected), (g.Info1, g.Info2));
+    }
+
+    /// <summary>The permission map comes first; without x2AVIC, or with the page alone, the MSRs are what they are without AVIC.</summary>
+    [Theory, Engines]
+    public void The_permission_map_comes_before_x2AVIC(string engine)
+    {
+        using SvmGuest g = WithX2Avic();
+        g.Code(a =>
+        {
+            a.mov(ecx, 0x803);
+            a.rdmsr();
+            a.vmmcall();
+        });
+        g.Intercept(Field.Intercepts1, 28);
+        g.Host.Write(SvmGuest.Msrpm + 0x803 / 4, (byte)(1 << 2 * (0x803 & 3)));
+        g.Run(engine).Done();
+        Assert.Equal((0x7Cul, 0ul), (g.ExitCode, g.Info1));
+    }
+
     /// <summary>The register and CR8 are one, and V_TPR has it.</summary>
     [Theory]
     [Engines(false), Engines(true)]

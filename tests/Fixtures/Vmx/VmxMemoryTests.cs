@@ -1,3 +1,4 @@
+using Bunraku.Engines;
 using Iced.Intel;
 using static Iced.Intel.AssemblerRegisters;
 
@@ -81,6 +82,36 @@ public sealed class VmxMemoryTests
         VmxExitResult r = v.Run(engine).Is(0);
         Assert.Equal((Valid | 3 << 8 | 20, (ulong)VmxGuest.GuestCode), ((uint)r[VmField.Interruption], r[VmField.GuestRip]));
         Assert.Equal(2ul | 1 << 3 | 3 << 7, v.G.Read<ulong>(Area + 8));
+    }
+
+    /// <summary>The device has the value before the exception's delivery exits, and both engines say so at the same place.</summary>
+    [Theory, Engines]
+    public void A_write_to_a_device_comes_before_the_exception_of_the_next_instruction(string engine)
+    {
+        const uint idt = Layout.Spare + 0x1000;
+        using VmxGuest v = With(0, 7);
+        v.G.Write(VmxGuest.EptEntry(Layout.Spare), Layout.Mmio | 3ul);
+        v.G.Write(VmxGuest.EptEntry(idt), 0ul);
+        v.Fields[VmField.GuestIdt] = idt;
+        v.Guest(a =>
+        {
+            a.mov(__dword_ptr[Layout.Spare + 8], 0x1234_5678);
+            a.ud2();
+        });
+        int writes = 0;
+        v.G.OnExit = e =>
+        {
+            if (e is { Reason: ExitReason.Mmio, IsWrite: true, Address: Layout.Mmio + 8, Data: 0x1234_5678 })
+            {
+                var state = new CpuState();
+                v.G.Cpu.ReadState(state);
+                Assert.Equal((VmxGuest.GuestCode + 11ul, null), (state.Rip, state.Pending));
+                writes++;
+            }
+            return false;
+        };
+        VmxExitResult r = v.Run(engine).Is(48, 1 | 3 << 7);
+        Assert.Equal((1, idt + 6 * 16u, 1u << 31 | 3 << 8 | 6), (writes, r[VmField.GuestPhysical], (uint)r[VmField.Vectoring]));
     }
 
     /// <summary>An entry that asks for what a word on the command line has taken away fails.</summary>

@@ -9,7 +9,7 @@ namespace Bunraku.Processor.X86;
 /// </summary>
 /// <remarks>
 /// AMD APM vol. 2, "Advanced Virtual Interrupt Controller". All pages and tables are the host's memory, whatever it holds: an index that comes from there is a
-/// vector or is compared with the table's size.
+/// vector or is compared with the table's size. Guests in x2APIC mode ("x2AVIC") have the same registers as MSRs.
 /// </remarks>
 internal sealed unsafe class Avic(Processor p, Svm svm) : ApicRegisterPage, IGuestApicPage
 {
@@ -42,6 +42,9 @@ internal sealed unsafe class Avic(Processor p, Svm svm) : ApicRegisterPage, IGue
 
     private const ulong AddressBits = 0x000F_FFFF_FFFF_F000;
 
+    /// <summary>The guest that runs has its APIC in x2APIC mode: registers are MSRs, and there is no page.</summary>
+    public bool HasMsrs => IsOn && svm.Features.X2Avic && (svm.Control->VirtualInterrupt & VirtualInterruptBits.X2AvicEnable) != 0;
+
     /// <summary>VMRUN: AVIC needs nested paging, and each address lies below the end of physical addresses.</summary>
     /// <param name="limit">That end.</param>
     public bool IsValid(VmcbControl* c, ulong limit)
@@ -53,7 +56,7 @@ internal sealed unsafe class Avic(Processor p, Svm svm) : ApicRegisterPage, IGue
     }
 
     /// <summary>The page of the guest's APIC.</summary>
-    public GuestApicPage Page => IsOn ? new GuestApicPage(this, svm.Control->AvicApicBar & AddressBits, IsGuestPhysical: true) : default;
+    public GuestApicPage Page => IsOn && !HasMsrs ? new GuestApicPage(this, svm.Control->AvicApicBar & AddressBits, IsGuestPhysical: true) : default;
 
     /// <summary>VMRUN has loaded the guest.</summary>
     public void Begin()
@@ -239,6 +242,73 @@ internal sealed unsafe class Avic(Processor p, Svm svm) : ApicRegisterPage, IGue
         }
     }
 
+    // ---- MSRs
+
+    private const uint FirstMsr = 0x800, LastMsr = 0x8FF, CurrentCount = 0x390;
+
+    /// <summary>Registers that x2APIC mode has, by the page's offsets. The command is one of 64 bits.</summary>
+    private static readonly ulong s_readMsrs = s_read & ~(Registers(0xB0, 0xC0) | Registers(DestinationFormat, DestinationFormat)
+        | Registers(InterruptCommandHigh, InterruptCommandHigh));
+    private static readonly ulong s_trappedMsrs = s_trapped & s_readMsrs & ~(Registers(Id, Id) | Registers(LogicalDestination, LogicalDestination));
+
+    private static uint OffsetOf(uint msr) => (msr & 0xFF) << 4;
+
+    /// <summary>A register of the guest's APIC, where it is in x2APIC mode.</summary>
+    public bool IsMsr(uint msr) => msr is >= FirstMsr and <= LastMsr && HasMsrs;
+
+    /// <summary>The access exits before it is made: the timer's count is the host's to tell.</summary>
+    /// <param name="info">EXITINFO1.</param>
+    public static bool IsFault(uint msr, bool write, out ulong info)
+    {
+        info = CurrentCount;
+        return OffsetOf(msr) == CurrentCount && !write;
+    }
+
+    /// <summary>RDMSR. False: #GP.</summary>
+    public bool TryReadMsr(uint msr, out ulong value)
+    {
+        uint offset = OffsetOf(msr);
+        value = 0;
+        if (offset >= 0x400 || (s_readMsrs >> (int)(offset >> 4) & 1) == 0) return false;
+        value = offset == InterruptCommand ? Get(offset) | (ulong)Get(InterruptCommandHigh) << 32 : Get(offset);
+        return true;
+    }
+
+    /// <summary>WRMSR. False: #GP, and nothing has changed.</summary>
+    public bool TryWriteMsr(uint msr, ulong value)
+    {
+        const ulong reservedOfCommand = 0xFFF0_0000 | 3 << 16 | 1 << 13, deliveryStatus = 1 << 12;
+        uint offset = OffsetOf(msr);
+        switch (offset)
+        {
+            case TaskPriority:
+                if (value > 0xFF) return false;
+                SetTaskPriority((uint)value);
+                return true;
+            case EndOfInterrupt:
+                if (value != 0) return false;
+                Set(EndOfInterrupt, 0);
+                EndInterrupt();
+                return true;
+            case InterruptCommand:
+                if ((value & reservedOfCommand) != 0) return false;
+                Set(InterruptCommand, (uint)(value & ~deliveryStatus));
+                Set(InterruptCommandHigh, (uint)(value >> 32));
+                Send((uint)(value & ~deliveryStatus), (uint)(value >> 32));
+                return true;
+            case SelfIpi:
+                if (value > 0xFF) return false;
+                Set(SelfIpi, (uint)value);
+                Send(ToSelf | (uint)value, 0);
+                return true;
+            default:
+                if (offset >= 0x400 || (s_trappedMsrs >> (int)(offset >> 4) & 1) == 0 || value > uint.MaxValue) return false;
+                Set(offset, (uint)value);
+                ExitBehind(SvmExit.AvicNoAccelerate, offset | WriteAccess, 0);
+                return true;
+        }
+    }
+
     // ---- interrupts to other processors of the guest
 
     /// <summary>Why an interrupt could not be sent: EXITINFO2 bits 63:32.</summary>
@@ -248,7 +318,7 @@ internal sealed unsafe class Avic(Processor p, Svm svm) : ApicRegisterPage, IGue
     }
 
     private const ulong EntryValid = 1ul << 63, EntryRunning = 1ul << 62;
-    private const uint MostTargets = 256;
+    private const uint ToSelf = 1 << 18; // the shorthand
 
     private void Send(uint command, uint high)
     {
@@ -271,9 +341,11 @@ internal sealed unsafe class Avic(Processor p, Svm svm) : ApicRegisterPage, IGue
             Evaluate();
             return;
         }
-        uint destination = high >> 24;
-        if (shorthand >= 2 || destination == 0xFF) Broadcast(command, high, vector, toSelf: shorthand != 3);
+        bool wide = HasMsrs;
+        uint destination = wide ? high : high >> 24;
+        if (shorthand >= 2 || destination == (wide ? uint.MaxValue : 0xFF)) Broadcast(command, high, vector, toSelf: shorthand != 3);
         else if ((command & logical) == 0) SendTo(command, high, vector, [destination]);
+        else if (wide) SendTo(command, high, vector, ClusterTargets(destination));
         else if (LogicalTargets(destination) is { } targets) SendTo(command, high, vector, targets);
         else Fail(command, high, Failure.InvalidTarget, 0);
     }
@@ -281,13 +353,14 @@ internal sealed unsafe class Avic(Processor p, Svm svm) : ApicRegisterPage, IGue
     private void Fail(uint command, uint high, Failure failure, uint index) =>
         ExitBehind(SvmExit.AvicIncompleteIpi, command | (ulong)high << 32, index | (ulong)failure << 32);
 
-    private uint LastTarget => (uint)(svm.Control->AvicPhysicalTable & 0xFF);
+    /// <summary>Of the physical APIC ID table, which fills at most a page.</summary>
+    private uint LastTarget => (uint)svm.Control->AvicPhysicalTable & (HasMsrs ? 0x1FFu : 0xFF);
 
     /// <summary>An entry of the physical APIC ID table; 0 where there is none.</summary>
     private ulong Entry(uint id)
     {
         byte* page = svm.Memory.Page(svm.Control->AvicPhysicalTable & AddressBits);
-        return page == null || id > LastTarget || id >= MostTargets ? 0 : Volatile.Read(ref *(ulong*)(page + id * sizeof(ulong)));
+        return page == null || id > LastTarget ? 0 : Volatile.Read(ref *(ulong*)(page + id * sizeof(ulong)));
     }
 
     /// <summary>Through the logical APIC ID table: an entry for each bit of a destination, in the flat model or in a cluster. Null: one is not valid.</summary>
@@ -305,6 +378,15 @@ internal sealed unsafe class Avic(Processor p, Svm svm) : ApicRegisterPage, IGue
             if ((entry & 1u << 31) == 0) return null;
             targets.Add(entry & 0xFF);
         }
+        return targets;
+    }
+
+    /// <summary>In x2APIC mode the logical ID follows from the ID: 16 bits of a cluster, and its number. There is no table.</summary>
+    private static List<uint> ClusterTargets(uint destination)
+    {
+        var targets = new List<uint>();
+        for (uint bits = destination & 0xFFFF; bits != 0; bits &= bits - 1)
+            targets.Add((destination >> 16) * 16 + (uint)BitOperations.TrailingZeroCount(bits));
         return targets;
     }
 
@@ -339,7 +421,7 @@ internal sealed unsafe class Avic(Processor p, Svm svm) : ApicRegisterPage, IGue
             if (page == null) continue; // others write to the table
             Accept(page, vector);
             if ((entry & AddressBits) == BackingPage) Evaluate();
-            else if ((entry & EntryRunning) != 0) RingAt((uint)entry & 0xFF);
+            else if ((entry & EntryRunning) != 0) RingAt((uint)entry & (HasMsrs ? 0xFFFu : 0xFF));
             else asleep ??= id;
         }
         if (asleep is { } target) Fail(command, high, Failure.TargetNotRunning, target);

@@ -16,5 +16,6 @@ internal readonly struct SvmFeatures(CpuModel model)
     public readonly bool VirtualGif = model.Has(CpuFeature.Vgif);
     public readonly bool VirtualNmi = model.Has(CpuFeature.Vnmi);
     public readonly bool Avic = model.Has(CpuFeature.Avic);
+    public readonly bool X2Avic = model.Has(CpuFeature.X2avic);
     public readonly bool ExecuteTrap = model.Has(CpuFeature.Gmet);
 }

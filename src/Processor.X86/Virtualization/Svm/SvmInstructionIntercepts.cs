@@ -54,14 +54,14 @@ internal sealed unsafe class SvmInstructionIntercepts(Processor p, Svm svm)
     public bool PutInForce()
     {
         var asked = new Asked(*(ulong*)&svm.Control->CrReads, svm.Control->Intercepts1, svm.Control->Intercepts2, svm.Control->Intercepts3,
-            svm.Events.MasksPhysicalInterrupts, svm.Events.HasVirtualNmi, svm.ScalesTsc);
+            svm.Events.MasksPhysicalInterrupts, svm.Events.HasVirtualNmi, svm.ScalesTsc, svm.Avic.HasMsrs);
         if (asked != _asked) (_asked, _wanted) = (asked, Wanted());
         return p.SelectGuestIntercepts(_wanted);
     }
 
     /// <summary>All that the set depends on.</summary>
     private readonly record struct Asked(ulong Registers, SvmIntercepts1 First, SvmIntercepts2 Second, SvmIntercepts3 Third, bool Masks, bool VirtualNmi,
-        bool Scales);
+        bool Scales, bool ApicMsrs);
 
     private Asked _asked;
     private GuestIntercepts _wanted = GuestIntercepts.Vmmcall | GuestIntercepts.Vmcall; // what nothing asks for
@@ -99,7 +99,7 @@ internal sealed unsafe class SvmInstructionIntercepts(Processor p, Svm svm)
         if (Has1(SvmIntercepts1.Pause)) set |= GuestIntercepts.Pause;
         if (Has1(SvmIntercepts1.Invlpg)) set |= GuestIntercepts.Invlpg;
         if (Has1(SvmIntercepts1.Io)) set |= GuestIntercepts.Io | GuestIntercepts.IoString;
-        if (Has1(SvmIntercepts1.Msr)) set |= GuestIntercepts.Rdmsr | GuestIntercepts.Wrmsr;
+        if (Has1(SvmIntercepts1.Msr) || svm.Avic.HasMsrs) set |= GuestIntercepts.Rdmsr | GuestIntercepts.Wrmsr;
         if ((c->Intercepts2 & (SvmIntercepts2.Mwait | SvmIntercepts2.MwaitArmed)) != 0) set |= GuestIntercepts.Mwait;
         if (svm.Events.MasksPhysicalInterrupts) set |= GuestIntercepts.ReadCr8 | GuestIntercepts.WriteCr8;
         if (svm.Events.HasVirtualNmi) set |= GuestIntercepts.Iret;
@@ -147,7 +147,8 @@ internal sealed unsafe class SvmInstructionIntercepts(Processor p, Svm svm)
                 return TakePort(i, kind == GuestIntercepts.IoString);
             case GuestIntercepts.Rdmsr or GuestIntercepts.Wrmsr:
                 bool write = kind == GuestIntercepts.Wrmsr;
-                return InterceptsMsr((uint)s->Rcx, write) && Exit(i, SvmExit.Msr, write ? 1u : 0);
+                if ((c->Intercepts1 & SvmIntercepts1.Msr) != 0 && InterceptsMsr((uint)s->Rcx, write)) return Exit(i, SvmExit.Msr, write ? 1u : 0);
+                return svm.Avic.IsMsr((uint)s->Rcx) && TakeApicMsr(i, (uint)s->Rcx, write);
             case GuestIntercepts.Mwait:
                 return s->Cpl == 0 && Exit(i, (c->Intercepts2 & SvmIntercepts2.Mwait) != 0 ? SvmExit.Mwait : SvmExit.MwaitConditional);
             default:
@@ -257,6 +258,24 @@ internal sealed unsafe class SvmInstructionIntercepts(Processor p, Svm svm)
         if (at == uint.MaxValue) return true;
         ulong map = svm.Control->MsrpmBase & ~0xFFFul;
         return (svm.Memory.Read(map + at / 4) >> (int)(2 * (at & 3) + (write ? 1 : 0)) & 1) != 0;
+    }
+
+    /// <summary>A register of the guest's APIC in x2APIC mode. True, or #GP.</summary>
+    private bool TakeApicMsr(Insn* i, uint msr, bool write)
+    {
+        ProcessorState* s = p.State;
+        if (Avic.IsFault(msr, write, out ulong info)) return Exit(i, SvmExit.AvicNoAccelerate, info);
+        if (write)
+        {
+            if (!svm.Avic.TryWriteMsr(msr, (uint)s->Rax | s->Rdx << 32)) throw p.GeneralProtection();
+        }
+        else
+        {
+            if (!svm.Avic.TryReadMsr(msr, out ulong value)) throw p.GeneralProtection();
+            (s->Rax, s->Rdx) = ((uint)value, value >> 32);
+        }
+        Flow.Leave(s, i);
+        return true;
     }
 
     private bool InterceptsPort(ushort port, int size)

@@ -164,7 +164,7 @@ internal enum SvmIntercepts3 : uint
 internal static class VirtualInterruptBits
 {
     public const ulong Tpr = 0xFF, Irq = 1 << 8, Gif = 1 << 9, Nmi = 1 << 11, NmiMask = 1 << 12, PriorityMask = 0xFul << 16, IgnoreTpr = 1 << 20,
-        Masking = 1 << 24, GifEnable = 1 << 25, NmiEnable = 1 << 26, AvicEnable = 1ul << 31;
+        Masking = 1 << 24, GifEnable = 1 << 25, NmiEnable = 1 << 26, X2AvicEnable = 1 << 30, AvicEnable = 1ul << 31;
     public const int PriorityShift = 16, VectorShift = 32;
 }
 
