@@ -113,7 +113,10 @@ internal static class RunGuest
     /// <summary>Standard input that is no terminal is a script for the guest's shell: clean output, its own status, and an end.</summary>
     private static RunOptions WithScript(RunOptions options) =>
         options is { Command: null, Kernel: null, Bios: null, RestoreFrom: null, Incoming: null, Serial.Kind: SerialKind.Stdio }
-            && options.Guest != HelloGuest.Name && !Terminal.Is(ConsoleHost.Stdin) ? options with { Command = ["sh"] } : options;
+            && options.Guest != HelloGuest.Name && !Terminal.Is(ConsoleHost.Stdin) ? options with { Command = ["sh"] }
+            // Where nobody sits, what a guest prints while it boots may be what is wanted.
+            : options.Command is null && !(options.Serial.Kind == SerialKind.Stdio && Terminal.Is(ConsoleHost.Stdin)) ? options with { KeepBooted = false }
+            : options;
 
     /// <summary>When the script ./bunraku handed over, which may have built for a minute in the same process before; null without the script.</summary>
     private static DateTime? StartOfProgram() =>

@@ -18,6 +18,9 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
     /// </summary>
     public Func<GuestImage>? Again { get; init; }
 
+    /// <summary>What a reset boots in place of this image, which is loaded at the start. Null: the same.</summary>
+    public Func<GuestImage>? AfterReset { get; init; }
+
     /// <summary>Names that <c>run</c> takes, the default first.</summary>
     public static IReadOnlyList<string> Names { get; } = [.. DebianPackages.KernelNames.Select(k => k.Name), DebianImages.Name, HelloGuest.Name];
 

@@ -85,7 +85,7 @@ internal sealed class GuestMachine
         {
             _bootAgain = image;
             vm.RebootsOnReset = MayReboot;
-            vm.AfterReset += () => Boot(image.Again?.Invoke() ?? image);
+            vm.AfterReset += () => Boot((image.AfterReset ?? image.Again)?.Invoke() ?? image);
         }
         _stopped = vm.Stopped;
     }

@@ -9,7 +9,7 @@ using Bunraku.Sessions.Snapshots;
 namespace Bunraku.Sessions;
 
 /// <summary>
-/// Guests of ours that have booted and wait for their command, kept in the cache as snapshots: a later run with the same kernel, processor and memory goes on
+/// Guests of ours that have booted and wait for their command, or to show their shell, kept in the cache as snapshots: a later run with the same kernel, processor and memory goes on
 /// from there. What decides that two runs can share one is in the file's name.
 /// </summary>
 public static class KeptGuests
@@ -25,7 +25,7 @@ public static class KeptGuests
     /// <summary>The guest is one that can be kept before it takes its command: nothing of the outside has gone into it by then.</summary>
     internal static bool Fit(VmOptions o) => o is
     {
-        KeepBooted: true, Command: not null, Kernel: null, Bios: null, Append: null or "", SerialStreams: false, CompactDiscs.Count: 0, KeepDisk: null,
+        KeepBooted: true, Guest: not HelloGuest.Name, Kernel: null, Bios: null, Append: null or "", SerialStreams: false, CompactDiscs.Count: 0, KeepDisk: null,
         HasDisplay: false, Debugger: null, DebugExit: false, TestDevice: false, CpuTime.Realtime: false
     } && o.Disks.Count == (DebianGuest.Is(o) ? 1 : 0) && o.Networks.All(n => n is UserNetwork);
 
@@ -46,7 +46,7 @@ public static class KeptGuests
             var file = new FileInfo(path);
             text.Append(CultureInfo.InvariantCulture, $"{path} {file.Length} {file.LastWriteTimeUtc.Ticks}\n");
         }
-        text.Append(CultureInfo.InvariantCulture, $"{SnapshotFile.Version} {o.Guest} {o.Memory} {o.Cpus} {o.Paravirtual} {o.TscFrequency} {o.Rng} {o.Nested}");
+        text.Append(CultureInfo.InvariantCulture, $"{SnapshotFile.Version} {o.Guest} {o.Command is null} {o.Memory} {o.Cpus} {o.Paravirtual} {o.TscFrequency} {o.Rng} {o.Nested}");
         text.Append(CultureInfo.InvariantCulture, $" {o.Cpu} {model.Name}");
         for (int feature = 0; feature <= byte.MaxValue; feature++)
         {

@@ -220,6 +220,8 @@ public sealed partial class Vm
     private static VmBuilder Fit(VmBuilder builder, SnapshotFile snapshot)
     {
         VmBuilder fit = snapshot.Machine.ApplyTo(builder);
+        if (snapshot.Manifest.Waits is not null && snapshot.Machine.Console == GuestConsole.Shell && builder.Command is not null)
+            throw new CannotStartException($"snapshot {snapshot.Path}: its guest goes on to a shell, and takes no command");
         return snapshot.Manifest.Waits is null ? fit : fit with { Command = builder.Command ?? fit.Command, Terminal = builder.Terminal };
     }
 
@@ -229,13 +231,14 @@ public sealed partial class Vm
         if (snapshot.Manifest.Waits is not { } waits)
             return snapshot.Machine.ToImage(() => GuestImage.Prepare(builder, builder.Words, null, cancel, separateErrors));
         var linux = new LinuxGuest(default, builder.Guest, default, waits.CommandLine,
-            builder.Terminal is null ? GuestConsole.CommandOnPorts : GuestConsole.CommandOnTerminal, waits.Token)
+            builder.Command is null ? GuestConsole.Shell : builder.Terminal is null ? GuestConsole.CommandOnPorts : GuestConsole.CommandOnTerminal, waits.Token)
         { Waits = true };
-        return new GuestImage(default, builder.Guest, [], waits.CommandLine, linux)
-        {
-            Again = () => throw new InvalidOperationException("a guest with a command is not booted again"),
-        };
+        return new GuestImage(default, builder.Guest, [], waits.CommandLine, linux) { Again = () => Rebooted(builder, separateErrors) };
     }
+
+    /// <summary>What a guest boots that was kept, or is, and resets the machine: nobody hands it anything then.</summary>
+    private static GuestImage Rebooted(VmBuilder builder, bool separateErrors) =>
+        GuestImage.Prepare(builder with { KeepBooted = false }, builder.Words, null, separateErrors: separateErrors);
 
     /// <summary>Saves the VM before it ends from outside, and lets it end.</summary>
     private void SaveAndStop(string path)

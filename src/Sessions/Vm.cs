@@ -93,6 +93,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
             ? incoming.ToImage(() => GuestImage.Prepare(builder, _words, null, separateErrors: _separateErrors))
             : Guarded(() => snapshot is not null ? ImageOf(snapshot, builder, _separateErrors, cancel)
                 : GuestImage.Prepare(builder, _words, builder.Progress, cancel, _separateErrors, files));
+        if (image.Linux is { Waits: true } && image.Again is null) image = _image = image with { AfterReset = () => Rebooted(builder, _separateErrors) };
 
         IVmObserver[] observers = builder.OnExit is { } hook ? [.. builder.Observers, new ExitHook(hook)] : [.. builder.Observers];
         if (observers.Length > 0) _observers = new Observers(this, observers);

@@ -182,6 +182,38 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
         Assert.Equal(2, kept.Count);
     }
 
+    /// <summary>A shell goes on from a guest that was kept before it showed its prompt, takes no command in its place, and boots when it resets the machine.</summary>
+    [Fact]
+    public async Task A_shell_goes_on_from_a_kept_guest()
+    {
+        for (int n = 0; n < 2; n++)
+        {
+            var output = new MemoryStream();
+            await using Vm vm = (Builder("bt", output) with
+            {
+                KeepBooted = true,
+                KeptFolder = _folder,
+                Terminal = new TerminalInfo(90 + n, 30, "vt100"),
+                Input = new MemoryStream("stty size; echo $TERM $((6 * 7)); exit\n"u8.ToArray()),
+            }).Build();
+            VmResult result = await vm.RunAsync();
+            Assert.Equal(0, result.ExitStatus);
+            Assert.Contains($"30 {90 + n}\r\nvt100 42\r\n", Encoding.UTF8.GetString(output.ToArray()));
+            if (n > 0) Assert.InRange(result.Statistics!.Instructions, 1ul, 200_000_000ul);
+        }
+        string file = Assert.Single(Directory.GetFiles(_folder));
+        Assert.Contains("takes no command",
+            Assert.Throws<CannotStartException>(() => new VmBuilder(KnownEngines.All) { RestoreFrom = file, Command = ["true"] }.Build()).Message);
+
+        var again = new Listener();
+        await using Vm resets = (Builder("bt", again) with { KeepBooted = true, KeptFolder = _folder }).Build();
+        Task<VmResult> run = resets.RunAsync();
+        await again.Until("root@", run);
+        Assert.DoesNotContain("Run /init", again.Text);
+        resets.Send("reboot -f\n"u8);
+        await again.Until("Run /init", run);
+    }
+
     /// <summary>Programs of a kept guest that compute run directly, as after a boot: its memory becomes shared for that, and holds what it held.</summary>
     [Fact]
     public async Task Programs_of_a_kept_guest_run_directly()

@@ -141,7 +141,7 @@ internal sealed class RunCommand : Command
         "one line for each VM exit (exits), or for each entry and exit of a guest inside the guest (nested), to FILE or stderr", TraceTarget.Parse,
         "exits", "nested");
 
-    private readonly Option<bool> _fresh = SingleValue.Flag("--fresh", "boot the guest of a COMMAND, where one that was booted before is kept");
+    private readonly Option<bool> _fresh = SingleValue.Flag("--fresh", "boot the guest, where one that was booted before is kept");
     private readonly Option<string?> _saveTo = SharedOptions.SaveTo();
     private readonly Option<bool> _compress = SharedOptions.Compress();
     private readonly Option<DebugEndpoint?> _gdb =
@@ -238,7 +238,7 @@ internal sealed class RunCommand : Command
             SampleWork = parsed.GetValue(_stats),
             PerfMap = parsed.GetValue(_perfMap),
             Command = command,
-            KeepBooted = command is not null && !parsed.GetValue(_fresh) && engine != "check",
+            KeepBooted = !parsed.GetValue(_fresh) && engine != "check",
             SaveTo = parsed.GetValue(_saveTo),
             Compress = SharedOptions.RequiredFor(parsed.GetValue(_saveTo), parsed.GetValue(_compress)),
             Name = parsed.GetValue(_name),

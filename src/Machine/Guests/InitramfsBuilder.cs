@@ -106,7 +106,7 @@ internal static class InitramfsBuilder
     {
         var script = new StringBuilder();
         // A program of the guest's user must not see what is for this script alone: no export.
-        script.Append(Streams(options));
+        script.Append(Mode(options));
         for (int n = 0; n < options.Networks.Count; n++)
         {
             if (isCopy && !options.HasOwnAddress[n]) script.Append($"ip link set eth{n} address {NewAddress()}\n");
@@ -115,8 +115,14 @@ internal static class InitramfsBuilder
         script.Append(MountShares(options));
         if (LeaveCommands(options) is { Length: > 0 } leave) script.Append("echo ").Append(Quote(leave)).Append(" >").Append(LeavePath).Append('\n');
         if (isCopy) script.Append("read -r copied <&7\n");
+        script.Append("export TERM=").Append(Quote(options.Term ?? "linux")).Append('\n');
+        if (options.Command.Count == 0)
+        {
+            script.Append(EnterShare(options, ":"));
+            return Encoding.UTF8.GetBytes(script.ToString());
+        }
         string name = Quote(options.Command[0]);
-        script.Append("export TERM=").Append(Quote(options.Term ?? "linux")).Append("\nrun() {\n").Append(EnterShare(options, "exit 126"));
+        script.Append("run() {\n").Append(EnterShare(options, "exit 126"));
         if (!options.Command[0].Contains('/'))
             script.Append("command -v ").Append(name).Append(" >/dev/null || { printf '%s: not found\\n' ").Append(name).Append(" >&2; exit 127; }\n");
         script.Append("exec");
@@ -126,7 +132,7 @@ internal static class InitramfsBuilder
     }
 
     /// <summary>How the command is wired, for the script that waits for it.</summary>
-    public static string Streams(LinuxGuestOptions options) => options.Terminal ? $"mode=terminal\nsize={Quote(Size(options))}\n"
+    public static string Mode(LinuxGuestOptions options) => options.Terminal ? $"mode=terminal\nsize={Quote(Size(options))}\n"
         : options.SeparateErrors ? "mode=separate\n" : "mode=joined\n";
 
     /// <summary>An address for a network card, of those that QEMU's cards have.</summary>
@@ -211,13 +217,13 @@ internal static class InitramfsBuilder
             {{(options.Modules.Count > 0 ? $"for module in {ModuleFolder}/*; do insmod $module; done" : "")}}
             {{(options.Waits ? "" : string.Concat(options.Networks.Select(Network)))}}
             mkfifo /run/ended
-            {{(options.Waits ? Report : Reader(options))}}
+            {{(!options.Waits ? Reader(options) : console == GuestConsole.Shell ? Reader(options with { Shares = [] }) : Report)}}
             # What poweroff, reboot and halt send without -f. Nobody could do anything with a halted machine, so it is switched off.
             trap 'ending=poweroff; kill $reader' USR1 USR2
             trap 'ending=reboot; kill $reader' TERM
 
             """;
-        if (options.Waits) return start + WaitingWork;
+        if (options.Waits && console != GuestConsole.Shell) return start + WaitingWork;
         // crtscts: the host holds back while the terminal's buffer is full.
         // Twice setsid: the second one finds itself the leader of a process group, so it forks and does not wait. With & the shell would have the
         // command ignore SIGINT and SIGQUIT.
@@ -225,8 +231,9 @@ internal static class InitramfsBuilder
         {
             // cttyhack gives the session the real terminal behind /dev/console, and with it job control.
             GuestConsole.Shell => $$"""
+                {{(options.Waits ? WaitingShell : "")}}
                 stty -F /dev/console sane crtscts{{size}}
-                setsid setsid cttyhack {{SessionPath}}
+                setsid setsid cttyhack {{SessionPath}} ${port}{{LinuxGuest.CommandPort}}
 
                 """,
             // The command has pipes, as its caller has no terminal. Input comes in frames, see CommandInput. The descriptor that stays open
@@ -269,6 +276,7 @@ internal static class InitramfsBuilder
                 """,
             // The command has pipes here as well: a port can be opened once, and programs open /dev/stdout again.
             GuestConsole.CommandOnPorts => $$"""
+                {{Streams}}
                 {{Ports(LinuxGuest.ErrorPort)}}
                 dd bs=65536 <${port}{{LinuxGuest.InputPort}} >/run/input 2>/dev/null &
                 dd bs=65536 </run/output >${port}{{LinuxGuest.OutputPort}} 2>/dev/null &
@@ -295,7 +303,8 @@ internal static class InitramfsBuilder
             """;
         string report = console switch
         {
-            GuestConsole.Shell => """
+            GuestConsole.Shell => $"""
+                [ ! -e {LeavePath} ] || . {LeavePath}
                 stty -F /dev/console onlcr
                 status=0
 
@@ -319,11 +328,22 @@ internal static class InitramfsBuilder
             """;
     }
 
-    /// <summary>Pipes for the streams, and in $port what the names of the ports begin with.</summary>
-    /// <param name="last">The port with the highest number: the driver is told of them one by one.</param>
-    private static string Ports(int last) => $$"""
+    private const string Streams = """
         dmesg -n 1
         mkfifo /run/input /run/output /run/errors
+        """;
+
+    /// <summary>For a guest that waits before it shows its shell: the session's leader does.</summary>
+    private static readonly string WaitingShell = $$"""
+        {{Ports(LinuxGuest.CopyPort)}}
+        mkfifo /run/copied
+        exec 7<>/run/copied
+        {{CopyPath}} <${port}{{LinuxGuest.CopyPort}} >&7 2>/dev/null 7>&- &
+        """;
+
+    /// <summary>In $port what the names of the ports begin with.</summary>
+    /// <param name="last">The port with the highest number: the driver is told of them one by one.</param>
+    private static string Ports(int last) => $$"""
         for n in 0 1 2 3 4 5 6 7 8 9; do
             set -- /dev/vport*p{{last}}
             [ -e "$1" ] && break
@@ -347,6 +367,7 @@ internal static class InitramfsBuilder
     /// from here has little left to do, in code that is cold.
     /// </summary>
     private static readonly string WaitingWork = $$"""
+        {{Streams}}
         {{Ports(LinuxGuest.CopyPort)}}
         mkfifo /run/never /run/output.end /run/errors.end /run/copied
         exec 5<>/run/output.end 6<>/run/errors.end 7<>/run/copied
@@ -428,9 +449,14 @@ internal static class InitramfsBuilder
         // The terminal is the command's before anything is typed into it: a Ctrl-C that comes before would be lost. Here it reaches whoever is in the
         // foreground, ourselves too; the traps keep us, and are not the command's.
         const string onTerminal = $"(tell input; exec {CommandPath} 9>&-)", streams = $"exec setsid {CommandPath} </run/input >/run/output 9>&-";
-        string run = options.Waits ? $"setsid {CommandPath} \"$1\"" : console switch
+        string run = options.Waits && console != GuestConsole.Shell ? $"setsid {CommandPath} \"$1\"" : console switch
         {
-            GuestConsole.Shell => EnterShare(options, ":") + "sh -l 9>&-",
+            GuestConsole.Shell => (options.Waits ? $$"""
+                tell {{GuestMessages.WaitsMessage}}
+                . "$1"
+                [ -z "$size" ] || stty $size
+
+                """ : EnterShare(options, ":")) + "sh -l 7>&- 9>&-",
             GuestConsole.Command => $"({streams} 2>&1)",
             GuestConsole.CommandOnPorts => $"({streams} 2>{(options.SeparateErrors ? "/run/errors" : "&1")})",
             _ => onTerminal,

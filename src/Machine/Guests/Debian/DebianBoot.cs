@@ -140,6 +140,7 @@ internal static class DebianBoot
             archive.AddDirectory(Stage + "/systemd/journald.conf.d");
             archive.AddFile(Stage + "/systemd/journald.conf.d/bunraku.conf", "[Journal]\nStorage=volatile\n"u8);
         }
+        if (options.Waits) archive.AddFile(stage + "/copy", CopyProgram.Build(), Executable);
         if (console == GuestConsole.Shell)
         {
             archive.AddDirectory(units + "/serial-getty@ttyS0.service.d");
@@ -154,11 +155,7 @@ internal static class DebianBoot
         }
         archive.AddFile(stage + "/busybox", busybox, Executable);
         archive.AddFile(stage + "/command", options.Waits ? [] : Utf8(CommandScript(options)), Executable);
-        if (options.Waits)
-        {
-            archive.AddFile(stage + "/copy", CopyProgram.Build(), Executable);
-            archive.AddFile(stage + "/pump", PumpProgram.Build(), Executable);
-        }
+        if (options.Waits) archive.AddFile(stage + "/pump", PumpProgram.Build(), Executable);
         archive.AddFile(stage + "/run", Utf8(RunScript(options, console, token, lasts)), Executable);
         archive.AddFile($"{units}/{CommandUnit}", Utf8($"""
             [Unit]
@@ -237,11 +234,11 @@ internal static class DebianBoot
     /// <summary>Each prompt tells that input is taken: see <see cref="InitramfsBuilder"/>.</summary>
     private static string Profile(LinuxGuestOptions options, string token)
     {
-        string size = InitramfsBuilder.Size(options);
+        string size = InitramfsBuilder.Size(options), enter = InitramfsBuilder.EnterShare(options, ":").ReplaceLineEndings("; ");
         return $$"""
             if [ "$(tty)" = /dev/ttyS0 ]; then
-                {{(size.Length > 0 ? "stty" + size : ":")}}
-                {{InitramfsBuilder.EnterShare(options, ":").ReplaceLineEndings("; ")}}
+                {{(options.Waits ? WaitForShell(token) : size.Length > 0 ? "stty" + size : ":")}}
+                {{(options.Waits ? $". {Folder}/enter" : enter)}}
                 PS1='\[\e_bunraku;{{token}};input\e\\\\\]'"$PS1"
             fi
 
@@ -251,13 +248,15 @@ internal static class DebianBoot
     private static string CommandScript(LinuxGuestOptions options) =>
         $"#!/bin/sh\n{InitramfsBuilder.EnterShare(options, "exit 126")}exec {string.Join(' ', options.Command.Select(InitramfsBuilder.Quote))}\n";
 
-    /// <summary>See <see cref="LinuxGuest.Handover"/>: <see cref="RunScript"/> reads it as part of itself.</summary>
+    /// <summary>See <see cref="LinuxGuest.Handover"/>: <see cref="RunScript"/> or <see cref="Profile"/> reads it as part of itself.</summary>
     public static byte[] Handover(LinuxGuestOptions options, bool isCopy)
     {
-        var script = new StringBuilder(InitramfsBuilder.Streams(options));
+        var script = new StringBuilder(InitramfsBuilder.Mode(options));
         script.Append($"export TERM={InitramfsBuilder.Quote(options.Term ?? "linux")}\n");
-        script.Append($"printf %s {InitramfsBuilder.Quote(CommandScript(options))} >command\n");
-        script.Append(InitramfsBuilder.MountSharesLate(options)).Append(InitramfsBuilder.LeaveShares(options));
+        bool shell = options.Command.Count == 0;
+        if (shell) script.Append($"printf %s {InitramfsBuilder.Quote(InitramfsBuilder.EnterShare(options, ":"))} >enter\n");
+        else script.Append($"printf %s {InitramfsBuilder.Quote(CommandScript(options))} >command\n").Append(InitramfsBuilder.LeaveShares(options));
+        script.Append(InitramfsBuilder.MountSharesLate(options));
         // What a start would have made anew, behind the new random numbers.
         if (isCopy) script.Append("""
             read -r copied <&7
@@ -347,6 +346,26 @@ internal static class DebianBoot
 
             """;
     }
+
+    /// <summary>Of a guest that is kept before it shows its shell: the first login waits, in bash.</summary>
+    private static string WaitForShell(string token) => $$"""
+        if [ ! -e {{Folder}}/enter ]; then
+            cd {{Folder}}
+            busybox() { command "$@"; }
+        {{Ports(LinuxGuest.CopyPort)}}
+            mkfifo copied
+            exec 7<>copied
+            (./copy <${port}{{LinuxGuest.CopyPort}} >&7 2>/dev/null 7>&- &)
+            printf '\033_bunraku;{{token}};{{GuestMessages.WaitsMessage}}\033\\' >/dev/console
+            . ${port}{{LinuxGuest.CommandPort}}
+            exec 7>&-
+            [ -z "$size" ] || stty $size
+            unset -f busybox
+            unset n port mode size id copied
+            set --
+            cd
+        fi
+        """;
 
     /// <summary>In $port what the names of the ports begin with.</summary>
     /// <param name="last">The one with the highest number.</param>
