@@ -330,7 +330,7 @@ internal sealed class HostileHypervisor(GuestMemory memory, bool isVmx, CpuModel
     private void Avic(Random random)
     {
         const uint v = NestedLayout.Vmcb;
-        Set(v + 0x60, 1ul << 31 | (random.Next(2) == 0 ? 1ul << 30 : 0) | 1ul << 24 | (ulong)random.Next(16));
+        Set(v + 0x60, 1ul << 31 | (random.Next(2) == 0 ? 1ul << 30 : 0) | 1ul << 24 | (uint)random.Next(16));
         SetWord(v + 0xC, (uint)Get(v + 0xC) & (random.Next(2) == 0 ? ~(1u << 28) : ~0u)); // accesses to MSRs
         Set(v + 0x98, ApicPage(random));
         Set(v + 0xE0, NestedLayout.VirtualApic);
