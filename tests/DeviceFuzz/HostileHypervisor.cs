@@ -85,7 +85,8 @@ internal sealed class HostileHypervisor(GuestMemory memory, bool isVmx, CpuModel
         {
             for (uint at = NestedLayout.GuestTables; at < NestedLayout.GuestTables + 0x4000; at += 0x1000)
                 Set(NestedLayout.SecondStage + 0x3000 + (at >> 12) * 8, at | leaf & ~2ul);
-            for (uint at = NestedLayout.GuestTables; random.Next(4) != 0 && at < NestedLayout.GuestTables + 0x4000; at += 8)
+            bool set = random.Next(4) != 0;
+            for (uint at = NestedLayout.GuestTables; set && at < NestedLayout.GuestTables + 0x4000; at += 8)
             {
                 if ((Get(at) & 1) != 0) Set(at, Get(at) | (random.Next(8) == 0 ? 0x20u : 0x60u));
             }
