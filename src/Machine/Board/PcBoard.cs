@@ -46,7 +46,7 @@ public sealed class PcBoard : IBoard
                 $"a PC's RAM lies elsewhere: make the machine with MemoryLayout.{(rom == 0 ? "Regions" : "WithFirmware")}", nameof(vm));
         }
         _vm = vm;
-        _map = new MemoryMap(vm.Memory);
+        _map = new MemoryMap(vm.Memory, (ulong)(options.Firmware?.FlashLength ?? 0));
         if (display > 0) _display = new DisplayPart(vm.Memory, _map, options.DisplayRom);
         _controllers = new InterruptControllers(vm);
         _timers = new LegacyTimers(options.StartTime, () => vm.Stop(new StopCause(StopReason.PowerOff)));
@@ -81,7 +81,7 @@ public sealed class PcBoard : IBoard
     private void InstallFirmware(FirmwareImage firmware, IReadOnlyList<string> bootOrder)
     {
         const byte disk = 2, compactDisc = 3, network = 4;
-        MemoryRegion rom = _vm.Memory.Regions.First(r => r.IsReadOnly && r.End == MemoryLayout.FirmwareEnd);
+        MemoryRegion rom = _vm.Memory.InitialRegions.First(r => r.IsReadOnly && r.End == MemoryLayout.FirmwareEnd);
         _vm.Memory.WriteBacking(rom.Offset, firmware.Bytes);
         Clock[CmosAddress.BootOrder] = compactDisc << 4 | disk;
         Clock[CmosAddress.BootOrderThird] = network << 4 | 1;
@@ -113,6 +113,7 @@ public sealed class PcBoard : IBoard
         if (options.DebugExit) yield return new DebugExitPart();
         if (options.TestDevice) yield return new TestDevicePart();
         yield return new PciPart(options.Firmware is null ? null : _map);
+        if (options.Firmware is { FlashLength: > 0 }) yield return new FlashPart(_vm.Memory, _map, options.FlashStore);
         if (_display is not null) yield return _display;
         yield return new FwCfgPart();
         yield return _generation;
