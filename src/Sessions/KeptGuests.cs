@@ -69,7 +69,7 @@ public static class KeptGuests
     }
 
     /// <summary>The files of kept guests: path, bytes, time of the last use; last used first.</summary>
-    public static IReadOnlyList<FileInfo> All(GuestCache cache) => [.. Files(cache.Folder(Folder))];
+    public static IReadOnlyList<FileInfo> All(GuestCache cache) => cache.Has(Folder) ? [.. Files(Path.Combine(cache.Root, Folder))] : [];
 
     private static IEnumerable<FileInfo> Files(string folder) => new DirectoryInfo(folder).EnumerateFiles()
         .Where(f => f.Extension is Suffix or DiskSuffix && !f.Name.StartsWith('.')).OrderByDescending(f => f.LastAccessTimeUtc);
