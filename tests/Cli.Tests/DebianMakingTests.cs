@@ -74,7 +74,7 @@ public sealed class DebianMakingTests : IDisposable
             head -c 20000000 /dev/urandom >/root/written; a=$(md5sum </root/written); sync; echo 3 >/proc/sys/vm/drop_caches
             [ "$a" = "$(md5sum </root/written)" ] && echo same
             systemctl --failed --no-legend
-            ip -4 -o addr show eth0 | grep -o 'inet [^ ]*'
+            /run/bunraku/busybox ip -4 -o addr show eth0 | grep -o 'inet [^ ]*'
             cat /etc/machine-id /proc/sys/kernel/random/boot_id /sys/class/net/eth0/address
             echo "$a"; date +%s; exit 5
             """;
