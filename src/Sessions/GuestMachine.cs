@@ -135,8 +135,8 @@ internal sealed class GuestMachine
     private void Said(string message)
     {
         if (message == GuestMessages.WaitsMessage && WaitsForCommand) WaitsNow?.Invoke(); // the command could say so as well
-        // It has nothing that outlives it: how it would switch itself off is of no interest to anybody.
-        if (_messages!.ExitStatus is not null) _vm.Stop(new StopCause(StopReason.PowerOff));
+        // It has nothing that outlives it: how it would switch itself off is of no interest to anybody who does not see it.
+        if (_wiring != GuestConsole.Shell && _messages!.ExitStatus is not null) _vm.Stop(new StopCause(StopReason.PowerOff));
     }
 
     /// <summary>What the host knows of the guest's console, as a part of the machine: the guest at the other end goes on with it.</summary>

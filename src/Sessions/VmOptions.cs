@@ -162,7 +162,7 @@ public record VmOptions
     public IReadOnlyList<string>? Command { get; init; }
 
     /// <summary>
-    /// A guest of ours that is to run a command is kept in the cache when it has booted, and the next one like it goes on from there: see
+    /// A guest of ours is kept in the cache when it has booted, before its command or its shell, and the next one like it goes on from there: see
     /// <see cref="KeptGuests"/>. Else it is booted.
     /// </summary>
     public bool KeepBooted { get; init; }

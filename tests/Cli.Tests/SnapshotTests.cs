@@ -182,7 +182,7 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
         Assert.Equal(2, kept.Count);
     }
 
-    /// <summary>A shell goes on from a guest that was kept before it showed its prompt, takes no command in its place, and boots when it resets the machine.</summary>
+    /// <summary>A shell goes on from a guest that was kept before its prompt, takes no command in its place, and boots when it resets the machine.</summary>
     [Fact]
     public async Task A_shell_goes_on_from_a_kept_guest()
     {
