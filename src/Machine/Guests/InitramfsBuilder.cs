@@ -337,7 +337,7 @@ internal static class InitramfsBuilder
     /// <summary>For a guest that waits before it shows its shell: the session's leader does.</summary>
     private static readonly string WaitingShell = $$"""
         {{Ports(LinuxGuest.CopyPort)}}
-        mkfifo /run/copied
+        mkfifo /run/copied /run/never
         exec 7<>/run/copied
         {{CopyPath}} <${port}{{LinuxGuest.CopyPort}} >&7 2>/dev/null 7>&- &
         """;
