@@ -75,11 +75,12 @@ internal static class Background
     }
 
     /// <summary>In the background: who started this process may go, and has its streams for itself. Else nothing.</summary>
-    /// <param name="log">Where standard error goes on; null: nowhere.</param>
-    public static void Ready(string? log = null)
+    /// <param name="messages">Where this process's messages go on; null: nowhere.</param>
+    public static void Ready(TextWriter? messages = null)
     {
         if (!IsIt) return;
         Console.Out.WriteLine(ReadyWord);
-        HostProcess.LeaveStreams(log);
+        HostProcess.LeaveStreams();
+        if (messages is not null) Console.SetError(messages);
     }
 }

@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Security.Cryptography;
 using Bunraku.Cli.CommandLine;
 using Bunraku.Hypervisor;
 using Bunraku.Machine;
@@ -13,12 +14,15 @@ internal static class RunGuest
     /// <summary>Lines of the guest kernel's messages that are shown with an error: a panic with registers and call trace.</summary>
     private const int MessageLines = 60;
 
+    /// <param name="arguments">The program's: what another process is started with.</param>
     /// <param name="lost">What could not be written; more is added here.</param>
     /// <exception cref="SessionException">It came to no run.</exception>
-    public static int Run(RunOptions options, List<CannotWriteException> lost)
+    public static int Run(RunOptions options, IReadOnlyList<string> arguments, List<CannotWriteException> lost)
     {
         options = WithScript(options);
+        if (options.Detach && !Background.IsIt) return Detach(options, arguments);
         using ControlServer? control = options.Name is { } name ? new ControlServer(ControlClients.Folder, name) : null;
+        using PidFile? pid = options.PidFile is { } number ? new PidFile(number) : null;
         using ReportFile? json = options.StatsJson is { } path ? new ReportFile(path, "--stats-json") : null;
         using var host = new ConsoleHost(options);
         using ExitTrace? trace = options.Trace is { } target ? new ExitTrace(target) : null;
@@ -30,7 +34,7 @@ internal static class RunGuest
         VmResult result = host.Run(vm);
         Explain(result, vm);
         // For people; a program that reads the errors of its command has no use for it.
-        if (kept is not null && Terminal.Is(ConsoleHost.Stderr)) Console.Error.WriteLine("bunraku: " + kept);
+        if (kept is not null && !options.Quiet && Terminal.Is(ConsoleHost.Stderr)) Console.Error.WriteLine("bunraku: " + kept);
         if (trace?.Error is { } broken) lost.Add(broken);
         map?.Dispose();
         if (map?.Error is { } unwritten) lost.Add(unwritten);
@@ -49,7 +53,18 @@ internal static class RunGuest
         }
         if (host.OutputError is { } output) Console.Error.WriteLine("bunraku: " + output.Message);
         foreach (CannotWriteException e in lost) Console.Error.WriteLine("bunraku: " + e.Message);
-        return Status(result, host.OutputStatus, lost.Count > 0);
+        int status = Status(result, host.OutputStatus, lost.Count > 0);
+        if (options.Detach) Console.Error.WriteLine($"bunraku: ended with status {status}");
+        return status;
+    }
+
+    /// <summary>The same in the background. A VM that was given no name gets one, by which it is reached.</summary>
+    private static int Detach(RunOptions options, IReadOnlyList<string> arguments)
+    {
+        string name = options.Name ?? $"{(options.Kernel is null && options.Bios is null ? options.Guest : "vm")}-{RandomNumberGenerator.GetHexString(4, lowercase: true)}";
+        int status = Background.Start([arguments[0], "--name", name, .. arguments.Skip(1)]);
+        if (status == ExitStatus.Success) Console.Out.WriteLine(name);
+        return status;
     }
 
     /// <summary>Null when a signal asked for the end before; a download may have taken a minute by then.</summary>
@@ -69,7 +84,7 @@ internal static class RunGuest
                 MemoryBacking = options.MemoryBacking,
                 SaveTo = options.SaveTo,
                 Kept = kept,
-                Progress = text => Console.Error.WriteLine("bunraku: " + text),
+                Progress = options.Quiet ? null : text => Console.Error.WriteLine("bunraku: " + text),
                 Words = OptionWords.CommandLine,
             };
             if (options.Incoming is not { } from) return builder.Build(host.Interrupted);
@@ -95,7 +110,7 @@ internal static class RunGuest
 
     /// <summary>Standard input that is no terminal is a script for the guest's shell: clean output, its own status, and an end.</summary>
     private static RunOptions WithScript(RunOptions options) =>
-        options is { Command: null, Kernel: null, Bios: null, RestoreFrom: null, Incoming: null, Serial.Kind: SerialKind.Stdio }
+        options is { Detach: false, Command: null, Kernel: null, Bios: null, RestoreFrom: null, Incoming: null, Serial.Kind: SerialKind.Stdio }
             && options.Guest != HelloGuest.Name && !Terminal.Is(ConsoleHost.Stdin) ? options with { Command = ["sh"] } : options;
 
     /// <summary>When the script ./bunraku handed over, which may have built for a minute in the same process before; null without the script.</summary>

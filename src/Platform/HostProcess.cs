@@ -67,21 +67,11 @@ public static unsafe class HostProcess
     public static void ErrorsToOutput() => _ = Libc.Duplicate(1, 2);
 
     /// <summary>Standard input, output and error lead to nobody from now on, and their other ends see that.</summary>
-    /// <param name="errors">Path of a file that is to take standard error, at its end; null: nothing is.</param>
-    /// <exception cref="IOException">The file cannot be written.</exception>
-    public static void LeaveStreams(string? errors = null)
+    /// <exception cref="IOException">The host gives no descriptor.</exception>
+    public static void LeaveStreams()
     {
         using SafeFileHandle nobody = File.OpenHandle("/dev/null", FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite);
-        int fd = (int)nobody.DangerousGetHandle();
-        _ = Libc.Duplicate(fd, 0);
-        _ = Libc.Duplicate(fd, 1);
-        if (errors is null)
-        {
-            _ = Libc.Duplicate(fd, 2);
-            return;
-        }
-        using SafeFileHandle file = File.OpenHandle(errors, FileMode.Append, FileAccess.Write, FileShare.ReadWrite);
-        _ = Libc.Duplicate((int)file.DangerousGetHandle(), 2);
+        for (int stream = 0; stream <= 2; stream++) _ = Libc.Duplicate((int)nobody.DangerousGetHandle(), stream);
     }
 
     /// <summary>Stops this process as SIGSTOP does; returns when it was continued.</summary>

@@ -25,7 +25,7 @@ public static class KeptGuests
     internal static bool Fit(VmOptions o) => o is
     {
         KeepBooted: true, Command: not null, Kernel: null, Bios: null, Append: null or "", SerialStreams: false, Disks.Count: 0, CompactDiscs.Count: 0,
-        Networks.Count: 0, Debugger: null, DebugExit: false, TestDevice: false, CpuTime.Realtime: false
+        Networks.Count: 0, Copies.Count: 0, Debugger: null, DebugExit: false, TestDevice: false, CpuTime.Realtime: false
     };
 
     /// <summary>Where the guest for a run is kept, or is to be.</summary>

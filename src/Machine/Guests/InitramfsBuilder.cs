@@ -18,7 +18,7 @@ internal static class InitramfsBuilder
     private const int WatchPeriod = 3;
     private const uint Executable = 0x1ED;
     private const string CommandPath = "/etc/bunraku/command", CopyPath = "/etc/bunraku/copy", SessionPath = "/etc/bunraku/session",
-        DhcpPath = "/etc/bunraku/dhcp", ModuleFolder = "/etc/bunraku/modules";
+        DhcpPath = "/etc/bunraku/dhcp", ModuleFolder = "/etc/bunraku/modules", FileFolder = "/etc/bunraku/files";
 
     private static readonly string[] Directories =
         ["bin", "sbin", "usr", "usr/bin", "usr/sbin", "dev", "proc", "sys", "run", "root", "tmp", "etc", "etc/bunraku", ModuleFolder[1..], "var"];
@@ -34,8 +34,8 @@ internal static class InitramfsBuilder
         archive.AddCharacterDevice("dev/console", 5, 1);
         archive.AddCharacterDevice("dev/null", 1, 3, 0x1B6);
         archive.AddFile("bin/busybox", busybox, Executable);
-        archive.AddFile("etc/passwd", "root::0:0:root:/root:/bin/sh\n"u8);
-        archive.AddFile("etc/group", "root:x:0:\ntty:x:5:\n"u8);
+        archive.AddFile("etc/passwd", "root::0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/tmp:/bin/sh\n"u8);
+        archive.AddFile("etc/group", "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n"u8);
         archive.AddFile("etc/hostname", "bunraku\n"u8);
         archive.AddFile("etc/hosts", "127.0.0.1 localhost bunraku\n"u8);
         archive.AddFile("etc/profile", Encoding.UTF8.GetBytes(Profile(token)));
@@ -43,6 +43,11 @@ internal static class InitramfsBuilder
         archive.AddFile(SessionPath[1..], Encoding.UTF8.GetBytes(SessionScript(options, console, token)), Executable);
         if (options.Networks.Count > 0) archive.AddFile(DhcpPath[1..], Encoding.UTF8.GetBytes(DhcpScript), Executable);
         for (int n = 0; n < options.Modules.Count; n++) archive.AddFile($"{ModuleFolder[1..]}/{n:00}.ko", options.Modules[n].Span);
+        if (options.Files.Count > 0)
+        {
+            archive.AddDirectory(FileFolder[1..]);
+            CommandStart.AddFiles(archive, FileFolder[1..], options.Files);
+        }
         if (console != GuestConsole.Shell)
             archive.AddFile(CommandPath[1..], options.Waits ? [] : Encoding.UTF8.GetBytes(CommandScript(options)), Executable);
         if (options.Waits) archive.AddFile(CopyPath[1..], CopyProgram.Build(), Executable);
@@ -50,7 +55,7 @@ internal static class InitramfsBuilder
     }
 
     private static string CommandScript(LinuxGuestOptions options) =>
-        $"#!/bin/busybox sh\n{EnterShare(options, "exit 126")}exec {string.Join(' ', options.Command.Select(Quote))}\n";
+        $"#!/bin/busybox sh\n{EnterShare(options, "exit 126")}{CommandStart.Exec(options, string.Join(' ', options.Command.Select(Quote)), hasAccounts: false)}";
 
     /// <summary>What could not be mounted is told by who would work in it.</summary>
     private const string NotMounted = "/run/not-mounted";
@@ -77,11 +82,11 @@ internal static class InitramfsBuilder
         """;
 
     /// <summary>Where a command or a shell starts.</summary>
-    public static string EnterShare(LinuxGuestOptions options, string otherwise) => options.Shares.Count == 0 ? "" : $$"""
+    public static string EnterShare(LinuxGuestOptions options, string otherwise) => (options.Shares.Count == 0 ? "" : $$"""
         [ ! -e {{NotMounted}} ] || { cat {{NotMounted}} >&2; {{otherwise}}; }
         cd {{Quote(options.Shares[0].At)}} || {{otherwise}}
 
-        """;
+        """) + CommandStart.Enter(options, otherwise);
 
     /// <summary>See <see cref="LinuxGuest.Handover"/>. The script that waits reads it as part of itself.</summary>
     public static byte[] Handover(LinuxGuestOptions options, bool isCopy)
@@ -100,7 +105,7 @@ internal static class InitramfsBuilder
                     */*) ;;
                     *) command -v {{name}} >/dev/null || { printf '%s: not found\n' {{name}} >&2; exit 127; } ;;
                 esac
-                exec "$@" {{words}}
+                {{CommandStart.Exec(options, words, hasAccounts: false, before: "\"$@\" ")}}
             }
 
             """;
@@ -180,6 +185,7 @@ internal static class InitramfsBuilder
             ip link set lo up 2>/dev/null
             {{(options.Modules.Count > 0 ? $"for module in {ModuleFolder}/*; do insmod $module; done" : "")}}
             {{string.Concat(options.Networks.Select(Network))}}
+            {{(options.Files.Count > 0 ? $"cp -a {FileFolder}/. / && rm -rf {FileFolder}" : "")}}
             {{LeaveShares(options.Waits ? options with { Shares = [] } : options)}}
             {{(options.Waits ? "" : MountShares(options))}}
             mkfifo /run/ended
@@ -377,7 +383,7 @@ internal static class InitramfsBuilder
             esac
             """ : console switch
         {
-            GuestConsole.Shell => EnterShare(options, ":") + "sh -l 9>&-",
+            GuestConsole.Shell => EnterShare(options, ":") + $"({CommandStart.Exec(options, "sh -l 9>&-", hasAccounts: false).TrimEnd()})",
             GuestConsole.Command => $"({streams} 2>&1)",
             GuestConsole.CommandOnPorts => $"({streams} 2>{(options.SeparateErrors ? "/run/errors" : "&1")})",
             _ => onTerminal,

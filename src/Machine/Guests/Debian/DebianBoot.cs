@@ -13,6 +13,7 @@ internal static class DebianBoot
     public const string Folder = "/run/bunraku";
 
     private const string Stage = "bunraku"; // of the initramfs, what becomes the folder
+    private const string FileFolder = "copies"; // of the initramfs, what is copied into the system
     private const string Units = "/run/systemd/system", CommandUnit = "bunraku-command.service", CommandTarget = "bunraku.target";
     private const uint Executable = 0x1ED;
 
@@ -81,6 +82,7 @@ internal static class DebianBoot
         busybox mount -t ext4 -o relatime /dev/vda /root || { echo "bunraku: the disk of the system cannot be mounted"; busybox poweroff -f; }
         busybox mount -t tmpfs -o mode=755,nosuid,nodev run /root/run
         busybox cp -a /{{Stage}}/. /root/run/
+        [ ! -d /{{FileFolder}} ] || busybox cp -a /{{FileFolder}}/. /root/
         # What systemd has units for, each of which is a program to start.
         while read -r module name device; do
             number=${device#c}
@@ -129,6 +131,7 @@ internal static class DebianBoot
         archive.AddDirectory(Stage + "/systemd");
         archive.AddDirectory(units);
         foreach (string unit in (string[])[.. s_needless, .. lasts ? [] : s_ofLastingSystems]) archive.AddSymbolicLink($"{units}/{unit}", "/dev/null");
+        if (options.Files.Count > 0) CommandStart.AddFiles(archive, FileFolder, options.Files);
         archive.AddDirectory(Stage + "/systemd/system-generators");
         foreach (string generator in s_needlessGenerators)
             archive.AddSymbolicLink($"{Stage}/systemd/system-generators/systemd-{generator}-generator", "/dev/null");
@@ -153,7 +156,7 @@ internal static class DebianBoot
         }
         archive.AddFile(stage + "/busybox", busybox, Executable);
         string command = string.Join(' ', options.Command.Select(InitramfsBuilder.Quote));
-        archive.AddFile(stage + "/command", Utf8($"#!/bin/sh\n{InitramfsBuilder.EnterShare(options, "exit 126")}exec {command}\n"), Executable);
+        archive.AddFile(stage + "/command", Utf8($"#!/bin/sh\n{InitramfsBuilder.EnterShare(options, "exit 126")}{CommandStart.Exec(options, command, hasAccounts: true)}"), Executable);
         archive.AddFile(stage + "/run", Utf8(RunScript(options, console, token, lasts)), Executable);
         archive.AddFile($"{units}/{CommandUnit}", Utf8($"""
             [Unit]
@@ -237,6 +240,7 @@ internal static class DebianBoot
             if [ "$(tty)" = /dev/ttyS0 ]; then
                 {{(size.Length > 0 ? "stty" + size : ":")}}
                 {{InitramfsBuilder.EnterShare(options, ":").ReplaceLineEndings("; ")}}
+                {{CommandStart.Exports(options)}}
                 PS1='\[\e_bunraku;{{token}};input\e\\\\\]'"$PS1"
             fi
 
