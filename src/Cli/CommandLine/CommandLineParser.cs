@@ -10,11 +10,13 @@ internal abstract record Request
 {
     internal sealed record Run(RunOptions Options) : Request;
 
-    internal sealed record Engines : Request;
+    /// <param name="AsJson">For programs.</param>
+    internal sealed record Engines(bool AsJson = false) : Request;
 
     internal sealed record Image(ImageRequest What) : Request;
 
-    internal sealed record Cache(CacheRequest What) : Request;
+    /// <param name="Guests">What is to be fetched.</param>
+    internal sealed record Cache(CacheRequest What, IReadOnlyList<string> Guests) : Request;
 
     internal sealed record Control(ControlRequests What) : Request;
 
@@ -57,7 +59,9 @@ internal static class CommandLineParser
         var configuration = new ParserConfiguration { EnablePosixBundling = false, ResponseFileTokenReplacer = null };
         var run = new RunCommand();
         if (own is [RunCommand.Word, ..]) return ParseRun(run, own, command, configuration);
-        var engines = new Command("engines", "Say which engines can run here, and why the others cannot");
+        Option<bool> asJson = SingleValue.Flag("--json", "as JSON, for programs");
+        var engines = new Command("engines", "Say which engines can run here, and why the others cannot") { asJson };
+        var qemu = new Command(Qemu.QemuCommand.Word, "Run a machine that a command line of QEMU's describes; 'bunraku qemu -help' lists its options");
         var lab = new LabCommand();
         var image = new ImageCommand();
         var restore = new RestoreCommand();
@@ -67,8 +71,8 @@ internal static class CommandLineParser
         var help = new Command("help", "Explain a command") { words };
         var root = new RootCommand(Description)
         {
-            run, restore, engines, image, cache, control.List, control.Stop, control.Kill, control.Monitor, control.Migrate, control.Receive,
-            control.Fork, lab, help
+            run, restore, qemu, engines, image, cache, control.List, control.Attach, control.Logs, control.Stop, control.Kill, control.Monitor,
+            control.Migrate, control.Receive, control.Fork, lab, help
         };
         words.CompletionSources.Add([.. root.Subcommands.Select(c => c.Name)]);
         ParseResult parsed = root.Parse(own, configuration);
@@ -92,10 +96,10 @@ internal static class CommandLineParser
         if (asked == restore) return new Request.Run(restore.Read(parsed, command));
         if (asked == control.Monitor) return new Request.Control(control.ReadMonitor(parsed, command));
         if (command is not null) throw new UsageException("a command behind -- goes with 'run', 'restore' and 'monitor'");
-        if (cache.Subcommands.Contains(asked)) return new Request.Cache(cache.Read(parsed));
+        if (cache.Subcommands.Contains(asked)) return new Request.Cache(cache.Read(parsed), cache.Guests(parsed));
         if (asked == control.Receive) return new Request.Run(control.ReadReceive(parsed));
         if (control.Has(asked)) return new Request.Control(control.Read(parsed));
-        if (asked == engines) return new Request.Engines();
+        if (asked == engines) return new Request.Engines(parsed.GetValue(asJson));
         if (image.Subcommands.Contains(asked)) return new Request.Image(image.Read(parsed));
         if (asked == lab.Shadow) return new Request.Shadow(lab.ReadShadow(parsed));
         if (lab.AsksForEngines(parsed)) return new Request.Engines();
