@@ -31,7 +31,8 @@ public abstract class HostCounter
 
     /// <summary>The host's CLOCK_MONOTONIC in nanoseconds.</summary>
     public static long MonotonicNanoseconds =>
-        Stopwatch.Frequency == 1_000_000_000 ? Stopwatch.GetTimestamp() : (long)WideMath.MultiplyDivide((ulong)Stopwatch.GetTimestamp(), 1_000_000_000, (ulong)Stopwatch.Frequency);
+        Stopwatch.Frequency == 1_000_000_000 ? Stopwatch.GetTimestamp()
+            : (long)WideMath.MultiplyDivide((ulong)Stopwatch.GetTimestamp(), 1_000_000_000, (ulong)Stopwatch.Frequency);
 
     private sealed class MonotonicCounter : HostCounter
     {

@@ -6,6 +6,7 @@ using Bunraku.Machine.Acpi;
 using Bunraku.Machine.Board;
 using Bunraku.Machine.Display;
 using Bunraku.Machine.Firmware;
+using Bunraku.Machine.Input;
 using Bunraku.Machine.Serial;
 using Bunraku.Machine.Virtio;
 using Bunraku.Machine.Virtio.Ports;
@@ -43,9 +44,11 @@ internal sealed class GuestMachine
 
     /// <param name="devices">Parts that the options ask for; the caller's own come behind them.</param>
     /// <param name="warn">Told in one line what the guest does not get of what it asks for.</param>
+    /// <param name="flash">Keeps the firmware's variables; null: they are gone at the end.</param>
     /// <exception cref="BootException">The guest is no kernel or does not fit.</exception>
     public GuestMachine(
-        X86Machine vm, GuestImage image, VmBuilder options, IReadOnlyList<IBoardPart> devices, IGuestConsole console, Action<string>? warn)
+        X86Machine vm, GuestImage image, VmBuilder options, IReadOnlyList<IBoardPart> devices, IGuestConsole console, Action<string>? warn,
+        IFlashStore? flash = null)
     {
         _console = console;
         _wiring = image.Linux?.Console ?? GuestConsole.Shell;
@@ -62,6 +65,8 @@ internal sealed class GuestMachine
         }
         if (_wiring == GuestConsole.Command) _frames = new CommandInput();
         else if (_wiring != GuestConsole.CommandOnPorts) _holdsInput = image.Linux is not null && !StartsAnotherInit(options.Append);
+        Tablet? tablet = options.HasTablet ? new Tablet("tablet") : null;
+        if (tablet is not null) devices = [.. devices, new VirtioPart(tablet)];
         PcBoard board = _board = new PcBoard(vm, new PcBoardOptions
         {
             SerialOutput = FirstPort,
@@ -70,12 +75,14 @@ internal sealed class GuestMachine
             BootDevices = options.BootDevices,
             Identity = options.Identity,
             StartTime = options.ClockStart ?? DateTime.UtcNow,
+            FlashStore = flash,
             FirmwareLog = options.FirmwareLog,
             DisplayRom = options.HasDisplay ? DisplayRom.Read(options.Bios is not null) : null,
             DebugExit = options.DebugExit,
             TestDevice = options.TestDevice,
             Parts = [.. devices, .. options.Parts],
         });
+        Input = board.CreateUserInput(tablet);
         _inputPort = board.SecondSerial ?? board.Serial;
         if (image.Firmware is null) board.FwCfg.AddString(FwCfgKey.CommandLineData, FwCfgKey.CommandLineSize, image.Append);
         vm.Add(new Session(this));
@@ -128,8 +135,8 @@ internal sealed class GuestMachine
     private void Said(string message)
     {
         if (message == GuestMessages.WaitsMessage && WaitsForCommand) WaitsNow?.Invoke(); // the command could say so as well
-        // It has nothing that outlives it: how it would switch itself off is of no interest to anybody.
-        if (_messages!.ExitStatus is not null) _vm.Stop(new StopCause(StopReason.PowerOff));
+        // It has nothing that outlives it: how it would switch itself off is of no interest to anybody who does not see it.
+        if (_wiring != GuestConsole.Shell && _messages!.ExitStatus is not null) _vm.Stop(new StopCause(StopReason.PowerOff));
     }
 
     /// <summary>What the host knows of the guest's console, as a part of the machine: the guest at the other end goes on with it.</summary>
@@ -214,6 +221,9 @@ internal sealed class GuestMachine
 
     /// <summary>The guest's generation.</summary>
     public VmGeneration Generation => _board.Generation;
+
+    /// <summary>Keyboard and pointer for a person.</summary>
+    public UserInput Input { get; }
 
     /// <summary>The screen; null: the machine has none.</summary>
     public VgaController? Display => _board.Display;

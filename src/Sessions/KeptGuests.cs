@@ -9,8 +9,8 @@ using Bunraku.Sessions.Snapshots;
 namespace Bunraku.Sessions;
 
 /// <summary>
-/// Guests of ours that have booted and wait for their command, or to show their shell, kept in the cache as snapshots: a later run with the same kernel, processor and memory goes on
-/// from there. What decides that two runs can share one is in the file's name.
+/// Guests of ours that have booted and wait for their command, or to show their shell, kept in the cache as snapshots: a later run with the same kernel,
+/// processor and memory goes on from there. What decides that two runs can share one is in the file's name.
 /// </summary>
 public static class KeptGuests
 {
@@ -46,7 +46,8 @@ public static class KeptGuests
             var file = new FileInfo(path);
             text.Append(CultureInfo.InvariantCulture, $"{path} {file.Length} {file.LastWriteTimeUtc.Ticks}\n");
         }
-        text.Append(CultureInfo.InvariantCulture, $"{SnapshotFile.Version} {o.Guest} {o.Command is null} {o.Memory} {o.Cpus} {o.Paravirtual} {o.TscFrequency} {o.Rng} {o.Nested}");
+        text.Append(CultureInfo.InvariantCulture, $"{SnapshotFile.Version} {o.Guest} {o.Command is null} {o.Memory} {o.Cpus} {o.Paravirtual} ");
+        text.Append(CultureInfo.InvariantCulture, $"{o.TscFrequency} {o.Rng} {o.Nested}");
         text.Append(CultureInfo.InvariantCulture, $" {o.Cpu} {model.Name}");
         for (int feature = 0; feature <= byte.MaxValue; feature++)
         {
@@ -59,7 +60,7 @@ public static class KeptGuests
         foreach (VmNetwork network in o.Networks)
         {
             SlirpOptions slirp = ((UserNetwork)network).Options;
-            text.Append(CultureInfo.InvariantCulture, $"{network.Mac} {network.Mtu} {network.Queues} {slirp with { Forwards = [], Mtu = SlirpOptions.DefaultMtu }}\n");
+            text.Append(CultureInfo.InvariantCulture, $"{network.Mac} {network.Mtu} {network.Queues} {slirp.Restricted} {slirp.HostLoopback} {slirp.Ip6}\n");
         }
         text.Append(CultureInfo.InvariantCulture, $"{o.DiskSize}\n");
         text.Append(engine.UsesHostPaging ? engine.Name : "software");
@@ -68,7 +69,7 @@ public static class KeptGuests
     }
 
     /// <summary>The files of kept guests: path, bytes, time of the last use; last used first.</summary>
-    public static IReadOnlyList<FileInfo> All(GuestCache cache) => [.. Files(cache.Folder(Folder))];
+    public static IReadOnlyList<FileInfo> All(GuestCache cache) => cache.Has(Folder) ? [.. Files(Path.Combine(cache.Root, Folder))] : [];
 
     private static IEnumerable<FileInfo> Files(string folder) => new DirectoryInfo(folder).EnumerateFiles()
         .Where(f => f.Extension is Suffix or DiskSuffix && !f.Name.StartsWith('.')).OrderByDescending(f => f.LastAccessTimeUtc);

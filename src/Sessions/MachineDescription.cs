@@ -65,6 +65,9 @@ internal sealed record MachineDescription
     /// <summary>It has a display.</summary>
     public bool HasDisplay { get; init; } // older machines have none
 
+    /// <summary>It has a tablet.</summary>
+    public bool HasTablet { get; init; }
+
     /// <inheritdoc cref="VmOptions.CompactDiscs"/>
     public required IReadOnlyList<string> CompactDiscs { get; init; }
 
@@ -100,6 +103,9 @@ internal sealed record MachineDescription
 
     /// <summary>Bytes of the firmware's ROM; 0: there is none.</summary>
     public required int RomSize { get; init; }
+
+    /// <summary>How many of them are a flash memory.</summary>
+    public int FlashSize { get; init; } // older machines have none
 
     /// <inheritdoc cref="VmOptions.Kernel"/>
     public required string? Kernel { get; init; }
@@ -148,6 +154,7 @@ internal sealed record MachineDescription
         DebugExit = options.DebugExit,
         TestDevice = options.TestDevice,
         HasDisplay = options.HasDisplay,
+        HasTablet = options.HasTablet,
         CompactDiscs = [.. options.CompactDiscs.Select(Path.GetFullPath)],
         Disks = [.. options.Disks.Select(d => d with { Image = d.Image with { Path = Path.GetFullPath(d.Image.Path) } })],
         DiskShapes = disks,
@@ -160,6 +167,7 @@ internal sealed record MachineDescription
         Guest = options.Guest,
         Bios = options.Bios is { } bios && !FirmwareImage.Names.Contains(bios) ? Path.GetFullPath(bios) : options.Bios,
         RomSize = image.Firmware?.Bytes.Length ?? 0,
+        FlashSize = image.Firmware?.FlashLength ?? 0,
         Kernel = options.Kernel is { } kernel ? Path.GetFullPath(kernel) : null,
         Initrd = options.Initrd,
         Modules = options.Modules,
@@ -184,6 +192,7 @@ internal sealed record MachineDescription
         EngineApics = EngineApics,
         DebugExit = DebugExit,
         TestDevice = TestDevice,
+        Tablet = HasTablet,
         Display = HasDisplay ? DisplayKind.Standard : DisplayKind.None,
         CompactDiscs = CompactDiscs,
         Disks = Disks,
@@ -207,7 +216,7 @@ internal sealed record MachineDescription
     public GuestImage ToImage(Func<GuestImage> again) => new(default, Kernel ?? Guest, [], CommandLine,
         Console is { } console ? new LinuxGuest(default, Guest, default, "", console, Token ?? "") { Waits = TakesCommandLate } : null)
     {
-        Firmware = RomSize > 0 ? new FirmwareImage(Bios ?? "", new byte[RomSize]) : null,
+        Firmware = RomSize > 0 ? new FirmwareImage(Bios ?? "", new byte[RomSize]) { FlashLength = FlashSize } : null,
         Again = again,
     };
 
@@ -253,6 +262,8 @@ internal sealed record MachineDescription
         StateCheck.Range(DiskShapes.Count, Disks.Count + CompactDiscs.Count, Disks.Count + CompactDiscs.Count, "description", "number of sizes of disks");
         StateCheck.Range(Networks.Count, 0, MostDevices, "description", "number of networks");
         StateCheck.Range(Shares.Count, 0, MostDevices, "description", "number of shared folders");
+        if (FlashSize < 0 || FlashSize % (4 << 10) != 0 || FlashSize >= Math.Max(RomSize, 1))
+            throw new StateFormatException($"description: FlashSize is {FlashSize}");
         if (RomSize % (4 << 10) != 0 || RomSize > 0 != Bios is not null)
             throw new StateFormatException("the description of the machine contradicts itself: firmware");
         if (TscFrequency == 0) throw new StateFormatException("the description of the machine has no frequency of the TSC");

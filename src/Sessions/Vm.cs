@@ -8,9 +8,11 @@ using Bunraku.Machine.Acpi;
 using Bunraku.Machine.Board;
 using Bunraku.Machine.Display;
 using Bunraku.Machine.Firmware;
+using Bunraku.Machine.Input;
 using Bunraku.Platform;
 using Bunraku.Sessions.Debugging;
 using Bunraku.Sessions.Monitoring;
+using Bunraku.Sessions.Screens;
 using Bunraku.Sessions.Snapshots;
 
 namespace Bunraku.Sessions;
@@ -34,6 +36,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
     private readonly GuestDisks _disks;
     private readonly GuestNetworks _networks;
     private readonly GuestShares _shares;
+    private readonly EfiVariables? _variables;
     private readonly IX86Engine _engine;
     private readonly GuestImage _image;
     private readonly Action<string>? _toldKept;
@@ -95,15 +98,30 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
                 : GuestImage.Prepare(builder, _words, builder.Progress, cancel, _separateErrors, files));
         if (image.Linux is { Waits: true } && image.Again is null) image = _image = image with { AfterReset = () => Rebooted(builder, _separateErrors) };
 
+        if (builder.EfiVars is { } variables && image.Firmware is { FlashLength: > 0 and int flash } firmware && snapshot is null && builder.Incoming is null)
+        {
+            _variables = new EfiVariables(variables, firmware.Bytes.AsSpan(0, flash));
+            image = _image = image with { Firmware = firmware with { Bytes = [.. _variables.Contents, .. firmware.Bytes.AsSpan(flash)] } };
+        }
+
         IVmObserver[] observers = builder.OnExit is { } hook ? [.. builder.Observers, new ExitHook(hook)] : [.. builder.Observers];
         if (observers.Length > 0) _observers = new Observers(this, observers);
-        _disks = new GuestDisks(builder, builder.Incoming?.DiskShapes);
+        try
+        {
+            _disks = new GuestDisks(builder, builder.Incoming?.DiskShapes);
+        }
+        catch
+        {
+            _variables?.Dispose();
+            throw;
+        }
         try
         {
             _networks = new GuestNetworks(builder);
         }
         catch
         {
+            _variables?.Dispose();
             _disks.Dispose();
             throw;
         }
@@ -113,6 +131,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         }
         catch
         {
+            _variables?.Dispose();
             _disks.Dispose();
             _networks.Dispose();
             throw;
@@ -145,6 +164,11 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
                 _machine.WaitsNow = () => ThreadPool.UnsafeQueueUserWorkItem(static vm => vm.KeepAndHandOver(), this, false);
             if (_observers is not null) _vm.AfterReset += _observers.Reset; // behind the board's, which boots the guest
             foreach (X86CpuThread cpu in _vm.Cpus) cpu.OnExit = OnExit;
+            if (builder.Vnc is { } viewers)
+            {
+                Vnc = new VncServer(Display!, Input, viewers, "Bunraku");
+                if (viewers.Address is { Port: 0 }) builder.Progress?.Invoke($"for viewers of VNC: {Vnc.EndPoint}");
+            }
             _description = builder.Parts.Count > 0 ? null : MachineDescription.Of(builder, image, _vm, _engine.Name, _disks.Shapes);
             if (builder.Debugger is { } endpoint)
             {
@@ -156,6 +180,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         catch
         {
             _streams?.Dispose();
+            Vnc?.Dispose();
             _vm.Dispose();
             CloseBackends();
             throw;
@@ -188,6 +213,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         _disks.Dispose();
         _networks.Dispose();
         _shares.Dispose();
+        _variables?.Dispose();
     }
 
     /// <param name="isFork">Copies share memory for as long as they live.</param>
@@ -224,7 +250,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         try
         {
             IGuestConsole console = _observers is null ? _console : new ObservedConsole(_console, _observers);
-            return new GuestMachine(_vm, image, builder, [.. _disks.Parts, .. _networks.Parts, .. _shares.Parts], console, builder.Progress);
+            return new GuestMachine(_vm, image, builder, [.. _disks.Parts, .. _networks.Parts, .. _shares.Parts], console, builder.Progress, _variables);
         }
         catch (Exception e) when (e is InvalidOperationException or ArgumentException && builder.Parts.Count > 0)
         {
@@ -266,6 +292,12 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
 
     /// <summary>The screen; null: the VM has none.</summary>
     public VgaController? Display => _machine.Display;
+
+    /// <summary>Keyboard and pointer for a person.</summary>
+    public UserInput Input => _machine.Input;
+
+    /// <summary>Who shows the screen to viewers; null: nobody.</summary>
+    public VncServer? Vnc { get; }
 
     /// <summary>The monitor's commands for this VM. More can be added at any time.</summary>
     public MonitorCommands Commands { get; }
@@ -349,6 +381,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         _streams?.StopReading();
         _machine.Finish();
         _streams?.Flush();
+        if (_variables?.Flush() is { } unwritten) Interlocked.CompareExchange(ref _failure, unwritten, null);
         if (_disks.Flush() is { } lost) Interlocked.CompareExchange(ref _failure, lost, null);
         VmResult result;
         lock (_lock)
@@ -639,6 +672,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         _timeout?.Dispose();
         _console.Release();
         _debugger?.Dispose();
+        Vnc?.Dispose();
         _vm.Stop(new StopCause(StopReason.HostRequest));
         _streams?.Abandon();
         try

@@ -4,6 +4,7 @@ using Bunraku.Machine.Ahci;
 using Bunraku.Machine.Board;
 using Bunraku.Machine.Firmware;
 using Bunraku.Sessions.Debugging;
+using Bunraku.Sessions.Screens;
 
 namespace Bunraku.Sessions;
 
@@ -38,6 +39,12 @@ public record VmOptions
     /// nor <see cref="Kernel"/> is used then. Null: there is none.
     /// </summary>
     public string? Bios { get; init; }
+
+    /// <summary>
+    /// Path of a file where firmware with variables keeps them; made where there is none. Null: they are gone at the end. A VM that goes on from a snapshot has
+    /// those of the snapshot, and keeps none.
+    /// </summary>
+    public string? EfiVars { get; init; }
 
     /// <summary>Path of a kernel: bzImage, ELF with a PVH note, or multiboot. Null: the <see cref="Guest"/>.</summary>
     public string? Kernel { get; init; }
@@ -83,8 +90,17 @@ public record VmOptions
     /// <summary>The display; what it shows is <see cref="Vm.Display"/>'s to tell.</summary>
     public DisplayKind Display { get; init; }
 
+    /// <summary>Where viewers of VNC can see the screen and use keyboard and pointer, a tablet's; null: nowhere.</summary>
+    public VncEndpoint? Vnc { get; init; }
+
+    /// <summary>There is a tablet, by which a viewer's pointer is where the guest's is.</summary>
+    public bool HasTablet => Tablet ?? Vnc is not null;
+
+    /// <summary>A virtio tablet; null: where viewers can come.</summary>
+    public bool? Tablet { get; init; }
+
     /// <summary>There is a display.</summary>
-    public bool HasDisplay => Display == DisplayKind.Standard || Display == DisplayKind.Automatic && Bios is not null;
+    public bool HasDisplay => Display == DisplayKind.Standard || Display == DisplayKind.Automatic && (Bios is not null || Vnc is not null);
 
     /// <summary>isa-debug-exit on port F4h: the guest ends the VM with status value*2+1.</summary>
     public bool DebugExit { get; init; }
@@ -160,7 +176,7 @@ public record VmOptions
     public IReadOnlyList<VmCopy> Copies { get; init; } = [];
 
     /// <summary>
-    /// A guest of ours that is to run a command is kept in the cache when it has booted, and the next one like it goes on from there: see
+    /// A guest of ours is kept in the cache when it has booted, before its command or its shell, and the next one like it goes on from there: see
     /// <see cref="KeptGuests"/>. Else it is booted.
     /// </summary>
     public bool KeepBooted { get; init; }
@@ -214,9 +230,11 @@ public record VmOptions
         Require(DiskSize is null || DiskSize >= Machine.DebianImages.DiskSize && DiskSize % 512 == 0, nameof(DiskSize),
             $"{DiskSize} bytes; the disk has at least {Machine.DebianImages.DiskSize >> 30}G, of which it takes what is written alone, in sectors of 512");
 
+        Require(Vnc is null || HasDisplay, nameof(Vnc), $"there is no screen to be shown; leave out {o(nameof(Display))}");
         Require(!HasDisplay || Memory > SmallestMemory, nameof(Memory), "a machine with a display needs more than 1 MiB");
         if (Identity.Problem is { } problemOfIdentity) Require(false, nameof(Identity), problemOfIdentity);
         Require(BootDevices.Distinct().Count() == BootDevices.Count, nameof(BootDevices), "a kind of devices is named twice");
+        Require(EfiVars is null || Bios is not null && FirmwareImage.HasVariables(Bios), nameof(EfiVars), $"it goes with {o(nameof(Bios))} ovmf");
         if (Bios is not null)
         {
             Require(Kernel is null && Command is null && Append is null && Initrd is null && Modules.Count == 0, nameof(Bios),

@@ -3,8 +3,8 @@ using Bunraku.Storage.Qcow2;
 namespace Bunraku.Storage;
 
 /// <summary>
-/// A disk whose image is only read: what is written goes into a file that nobody else sees and that is gone at the end. A copy of that file, made at any moment,
-/// is what another such disk can begin with. Threads as <see cref="IBlockBackend"/> says.
+/// A disk whose image is only read: what is written goes into a file that nobody else sees and that is gone at the end. A copy of that file, made at any
+/// moment, is what another such disk can begin with. Threads as <see cref="IBlockBackend"/> says.
 /// </summary>
 public sealed class ThrowawayDisk : IBlockBackend
 {

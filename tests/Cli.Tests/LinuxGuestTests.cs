@@ -153,7 +153,8 @@ public sealed class LinuxGuestTests : IClassFixture<LinuxGuestFiles>
         using var pty = new Pty();
         using (var stty = Process.Start("stty", ["-F", pty.Name, "rows", "33", "cols", "91"])) stty.WaitForExit();
         string before = pty.Modes;
-        using var process = new TestProcess(new ProcessStartInfo("sh", ["-c", $"exec dotnet '{Program}' run --timeout 9m <{pty.Name} >{pty.Name} 2>&1"]));
+        using var process =
+            new TestProcess(new ProcessStartInfo("sh", ["-c", $"exec dotnet '{Program}' run --fresh --timeout 9m <{pty.Name} >{pty.Name} 2>&1"]));
         pty.ReadUntil("Linux version");
         // Of one process: between two commands a Ctrl-C could come when the shell has begun the second one and that is not in the foreground yet.
         pty.Type("stty size; sh -c \"echo typed'-'ahead; exec sleep 1000\"\r");
@@ -170,7 +171,8 @@ public sealed class LinuxGuestTests : IClassFixture<LinuxGuestFiles>
     public void EndOfInputTypedAheadEndsTheShell()
     {
         using var pty = new Pty();
-        using var process = new TestProcess(new ProcessStartInfo("sh", ["-c", $"exec dotnet '{Program}' run --timeout 9m <{pty.Name} >{pty.Name} 2>&1"]));
+        using var process =
+            new TestProcess(new ProcessStartInfo("sh", ["-c", $"exec dotnet '{Program}' run --fresh --timeout 9m <{pty.Name} >{pty.Name} 2>&1"]));
         pty.ReadUntil("Linux version");
         pty.Type("\x04");
         pty.ReadUntil("Power down");

@@ -206,7 +206,7 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
         }
     }
 
-    /// <summary>A shell goes on from a guest that was kept before it showed its prompt, takes no command in its place, and boots when it resets the machine.</summary>
+    /// <summary>A shell goes on from a guest that was kept before its prompt, takes no command in its place, and boots when it resets the machine.</summary>
     [Fact]
     public async Task A_shell_goes_on_from_a_kept_guest()
     {
@@ -385,6 +385,109 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
         Assert.Equal(VmState.Created, vm.State);
         Task<VmResult> run = vm.RunAsync();
         await output.Until("a line", run);
+    }
+
+    /// <summary>
+    /// A hypervisor's guest computes and prints when it is saved, live; it goes on where it was, and when it is sent a byte it hands over to its hypervisor,
+    /// which finds the sum that has to be there. AMD APM volume 2, appendix B "VMCB Layout".
+    /// </summary>
+    [Theory]
+    [InlineData("bt", "interp")]
+    [InlineData("interp", "bt")]
+    public async Task A_guest_inside_the_guest_goes_on(string engine, string second)
+    {
+        using var kernel = new TemporaryFile(TestKernel.Assemble(Hypervisor));
+        string file = In("nested.snap");
+        var output = new Listener();
+        await using (Vm vm = (Builder(engine, output) with { Kernel = kernel.Path, Memory = 16 << 20, Nested = NestedVirtualization.Svm }).Build())
+        {
+            Task<VmResult> run = vm.RunAsync();
+            await output.Until("d", run);
+            Assert.True(await vm.SaveAsync(file, live: true) > 0);
+        }
+        var rest = new Listener();
+        await using Vm copy = (Builder(second, rest) with { RestoreFrom = file, Input = new MemoryStream("x"u8.ToArray()) }).Build();
+        Task<VmResult> again = copy.RunAsync();
+        await rest.Until("\n", again);
+        Assert.EndsWith("right\n", rest.Text, StringComparison.Ordinal);
+        string letters = rest.Text[..^"right\n".Length];
+        Assert.Equal(string.Concat(letters.Select((_, n) => (char)('a' + (letters[0] - 'a' + n) % 26))), letters); // none is missing, none comes twice
+    }
+
+    private static void Hypervisor(Iced.Intel.Assembler a)
+    {
+        const int vmcb = 0x30_0000, hostSave = 0x31_0000, sum = 0x40_0000, efer = unchecked((int)0xC000_0080), hostSaveMsr = unchecked((int)0xC001_0117);
+        Iced.Intel.Label host = a.CreateLabel(), step = a.CreateLabel(), letter = a.CreateLabel(), wrong = a.CreateLabel(), end = a.CreateLabel();
+        TestKernel.Out(a, 0x3FB, 3); // 8 bits
+        TestKernel.Out(a, 0x3FC, 3); // DTR and RTS
+        a.mov(ecx, efer);
+        a.rdmsr();
+        a.or(eax, 1 << 12); // SVME
+        a.wrmsr();
+        a.mov(ecx, hostSaveMsr);
+        a.mov(eax, hostSave);
+        a.xor(edx, edx);
+        a.wrmsr();
+        Field(0x10, 3); // VMRUN and VMMCALL are intercepted
+        Field(0x58, 1); // ASID
+        for (int segment = 0x400; segment < 0x440; segment += 16)
+        {
+            Field(segment, segment == 0x410 ? 0xC9B_0008 : 0xC93_0010);
+            Field(segment + 4, -1);
+        }
+        Field(0x4D0, 1 << 12);
+        Field(0x560, 0x400); // DR7
+        Field(0x568, unchecked((int)0xFFFF_0FF0)); // DR6
+        Field(0x570, 2); // RFLAGS
+        a.mov(eax, cr0);
+        a.mov(__dword_ptr[vmcb + 0x558], eax);
+        a.mov(esp, 0x9_0000);
+        a.call(host); // pushes where the guest begins
+
+        a.xor(ebp, ebp);
+        a.mov(ebx, 'a');
+        a.Label(ref step);
+        a.inc(ebp);
+        a.add(__dword_ptr[sum], ebp);
+        a.test(ebp, (1 << 20) - 1);
+        a.jnz(step);
+        a.mov(dx, 0x3F8);
+        a.mov(al, bl);
+        a.@out(dx, al);
+        a.inc(ebx);
+        a.cmp(ebx, 'z' + 1);
+        a.jb(letter);
+        a.mov(ebx, 'a');
+        a.Label(ref letter);
+        a.mov(dx, 0x3FD);
+        a.@in(al, dx);
+        a.test(al, 1);
+        a.jz(step);
+        a.vmmcall();
+
+        a.Label(ref host);
+        a.pop(eax);
+        a.mov(__dword_ptr[vmcb + 0x578], eax);
+        a.mov(eax, vmcb);
+        a.db(0x0F, 0x01, 0xD8); // VMRUN
+        a.cmp(__dword_ptr[vmcb + 0x70], 0x81); // VMMCALL
+        a.jne(wrong);
+        a.mov(eax, ebp);
+        a.mov(ecx, ebp);
+        a.inc(ecx);
+        a.mul(ecx);
+        a.shrd(eax, edx, 1);
+        a.cmp(eax, __dword_ptr[sum]);
+        a.jne(wrong);
+        TestKernel.Print(a, "right\n");
+        a.jmp(end);
+        a.Label(ref wrong);
+        TestKernel.Print(a, "wrong\n");
+        a.Label(ref end);
+        a.nop();
+        TestKernel.Loop(a);
+
+        void Field(int offset, int value) => a.mov(__dword_ptr[vmcb + offset], value);
     }
 
     /// <summary>A save that is killed leaves a whole file under its name, the old one or the new one, and the next save removes the rest.</summary>

@@ -85,7 +85,8 @@ internal sealed class HostileHypervisor(GuestMemory memory, bool isVmx, CpuModel
         {
             for (uint at = NestedLayout.GuestTables; at < NestedLayout.GuestTables + 0x4000; at += 0x1000)
                 Set(NestedLayout.SecondStage + 0x3000 + (at >> 12) * 8, at | leaf & ~2ul);
-            for (uint at = NestedLayout.GuestTables; random.Next(4) != 0 && at < NestedLayout.GuestTables + 0x4000; at += 8)
+            bool set = random.Next(4) != 0;
+            for (uint at = NestedLayout.GuestTables; set && at < NestedLayout.GuestTables + 0x4000; at += 8)
             {
                 if ((Get(at) & 1) != 0) Set(at, Get(at) | (random.Next(8) == 0 ? 0x20u : 0x60u));
             }
@@ -329,7 +330,7 @@ internal sealed class HostileHypervisor(GuestMemory memory, bool isVmx, CpuModel
     private void Avic(Random random)
     {
         const uint v = NestedLayout.Vmcb;
-        Set(v + 0x60, 1ul << 31 | (random.Next(2) == 0 ? 1u << 30 : 0) | 1 << 24 | (ulong)random.Next(16));
+        Set(v + 0x60, 1ul << 31 | (random.Next(2) == 0 ? 1ul << 30 : 0) | 1ul << 24 | (uint)random.Next(16));
         SetWord(v + 0xC, (uint)Get(v + 0xC) & (random.Next(2) == 0 ? ~(1u << 28) : ~0u)); // accesses to MSRs
         Set(v + 0x98, ApicPage(random));
         Set(v + 0xE0, NestedLayout.VirtualApic);

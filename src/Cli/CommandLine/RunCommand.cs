@@ -5,6 +5,7 @@ using Bunraku.Machine;
 using Bunraku.Machine.Firmware;
 using Bunraku.Processor.X86;
 using Bunraku.Sessions.Debugging;
+using Bunraku.Sessions.Screens;
 
 namespace Bunraku.Cli.CommandLine;
 
@@ -27,8 +28,10 @@ internal sealed class RunCommand : Command
         Arity = ArgumentArity.ZeroOrOne,
         Description = "linux (default), linux-generic, debian (a whole system on a disk) or hello",
     };
-    private readonly Option<string?> _bios = SingleValue.Text("--bios", "NAME|FILE", "firmware that boots from a disk by itself: seabios, or a ROM's contents",
+    private readonly Option<string?> _bios = SingleValue.Text("--bios", "NAME|FILE", "firmware that boots from a disk by itself: seabios, ovmf (UEFI), or a ROM's contents",
         [.. FirmwareImage.Names]);
+    private readonly Option<string?> _efiVars =
+        SingleValue.Text("--efi-vars", "FILE", "with --bios ovmf: where the firmware keeps its variables (default: gone at the end)");
     private readonly Option<string?> _kernel = SingleValue.Text("--kernel", "FILE", "a kernel of your own: bzImage, ELF with a PVH note, or multiboot");
     private readonly Option<string?> _initrd =
         SingleValue.Text("--initrd", "FILE",
@@ -126,6 +129,8 @@ internal sealed class RunCommand : Command
             "none" => DisplayKind.None,
             _ => throw new UsageException(Nearest.Message("display", t, ["std", "none"])),
         }, "std", "none");
+    private readonly Option<VncEndpoint?> _vnc = SingleValue.Parsed<VncEndpoint?>("--vnc", "ADDRESS:PORT|unix:PATH[,password-file=FILE]",
+        "show the screen to viewers of VNC, with a tablet for their pointers", ParseVnc, "127.0.0.1:5901", "unix:");
     private readonly Option<string?> _screenshot = SingleValue.Text("--screenshot", "FILE", "at the end, write a picture of the screen to a PNG file");
     private readonly Option<string[]?> _environment = new("--env")
     {
@@ -181,9 +186,9 @@ internal sealed class RunCommand : Command
     {
         _guest.CompletionSources.Add([.. GuestImage.Names]);
         Arguments.Add(_guest);
-        foreach (Option option in (Option[])[_bios, _kernel, _initrd, _modules, _append, _name, _memory, _cpus, _engine, _localApic, _checkInterval, _direct,
-            _cpu, _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _diskSize, _keep, _compactDiscs, _networks,
-            _shares, _environment, _workingFolder, _user, _copies, _vga, _screenshot, _rng, _clock, _escape, _quiet, _detach, _pidFile, _debugExit,
+        foreach (Option option in (Option[])[_bios, _efiVars, _kernel, _initrd, _modules, _append, _name, _memory, _cpus, _engine, _localApic, _checkInterval,
+            _direct, _cpu, _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _diskSize, _keep, _compactDiscs, _networks,
+            _shares, _environment, _workingFolder, _user, _copies, _vga, _vnc, _screenshot, _rng, _clock, _escape, _quiet, _detach, _pidFile, _debugExit,
             _testDevice, _noReboot, _timeout, _saveTo, _compress, _fresh, _stats, _statsJson, _trace, _gdb, _stopped, _perfMap])
             Options.Add(option);
     }
@@ -223,6 +228,7 @@ internal sealed class RunCommand : Command
         {
             Guest = guest ?? "linux",
             Bios = bios,
+            EfiVars = parsed.GetValue(_efiVars),
             Kernel = kernel,
             Initrd = initrd,
             Modules = parsed.GetValue(_modules) is { Length: > 0 } modules ? modules : [],
@@ -262,6 +268,7 @@ internal sealed class RunCommand : Command
             PidFile = parsed.GetValue(_pidFile),
             Rng = parsed.GetValue(_rng),
             Display = parsed.GetValue(_vga) ?? DisplayKind.Automatic,
+            Vnc = parsed.GetValue(_vnc),
             Screenshot = parsed.GetValue(_screenshot),
             DebugExit = parsed.GetValue(_debugExit),
             TestDevice = parsed.GetValue(_testDevice),
@@ -336,6 +343,18 @@ internal sealed class RunCommand : Command
         catch (FormatException e)
         {
             throw new UsageException($"--gdb: {e.Message}");
+        }
+    }
+
+    private static VncEndpoint ParseVnc(string text)
+    {
+        try
+        {
+            return VncEndpoint.Parse(text);
+        }
+        catch (FormatException e)
+        {
+            throw new UsageException($"--vnc: {e.Message}");
         }
     }
 

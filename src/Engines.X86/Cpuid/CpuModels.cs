@@ -50,7 +50,8 @@ public static class CpuModels
         Amd("x86-64-v1", "Bunraku x86-64-v1", s_level1),
         Amd("x86-64-v2", "Bunraku x86-64-v2", s_level2),
         Amd("x86-64-v3", "Bunraku x86-64-v3", s_level3),
-        new("x86-64-v3-intel", "GenuineIntel", 6, 0x6A, 6, "Bunraku x86-64-v3 (Intel)", new HashSet<CpuFeature>((CpuFeature[])[.. s_level3, CpuFeature.ArchCapabilities])),
+        new("x86-64-v3-intel", "GenuineIntel", 6, 0x6A, 6, "Bunraku x86-64-v3 (Intel)",
+            new HashSet<CpuFeature>((CpuFeature[])[.. s_level3, CpuFeature.ArchCapabilities])),
         Amd("max", "Bunraku max", [.. s_level3, .. s_beyondLevel3]),
     ];
 

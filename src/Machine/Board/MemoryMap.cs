@@ -9,17 +9,26 @@ namespace Bunraku.Machine.Board;
 internal sealed class MemoryMap
 {
     private readonly GuestMemory _memory;
-    private readonly MemoryRegion[] _above; // RAM and ROM from 1 MiB on
+    private readonly MemoryRegion[] _above; // RAM and ROM from 1 MiB on, without the flash memory
     private readonly Lock _lock = new();
     private MemoryRegion[] _low;
     private MemoryRegion[] _display = [];
+    private bool _showsFlash = true;
 
     /// <param name="memory">With the regions of a <see cref="MemoryLayout"/>. Where one is a device's, it is not shown yet, nor what lies in the video hole.
     /// </param>
-    public MemoryMap(GuestMemory memory)
+    /// <param name="flash">Bytes of flash memory, with which the ROM begins.</param>
+    public MemoryMap(GuestMemory memory, ulong flash = 0)
     {
         _memory = memory;
         _above = [.. memory.InitialRegions.Where(r => r.Start >= MemoryLayout.HighMemory && !r.IsDevice)];
+        if (flash > 0)
+        {
+            int place = Array.FindIndex(_above, r => r.End == MemoryLayout.FirmwareEnd);
+            MemoryRegion rom = _above[place];
+            Flash = rom with { Length = flash };
+            _above[place] = new(rom.Start + flash, rom.Length - flash, rom.Offset + flash, IsReadOnly: true);
+        }
         _low = [new(0, MemoryLayout.VideoHole, 0, false),
             new(MemoryLayout.VideoHoleEnd, MemoryLayout.HighMemory - MemoryLayout.VideoHoleEnd, MemoryLayout.VideoHoleEnd, false)];
         if (memory.InitialRegions.Any(r => r.IsDevice)) Update();
@@ -32,6 +41,20 @@ internal sealed class MemoryMap
         lock (_lock)
         {
             _low = [.. regions];
+            Update();
+        }
+    }
+
+    /// <summary>The flash memory; empty where there is none.</summary>
+    public MemoryRegion Flash { get; }
+
+    /// <summary>What is in the flash memory can be read; else a device answers there.</summary>
+    public void ShowFlash(bool shows)
+    {
+        lock (_lock)
+        {
+            if (_showsFlash == shows) return;
+            _showsFlash = shows;
             Update();
         }
     }
@@ -54,5 +77,9 @@ internal sealed class MemoryMap
 
     private static bool Overlap(in MemoryRegion a, in MemoryRegion b) => a.Start < b.End && b.Start < a.End;
 
-    private void Update() => _memory.Map([.. _low.Concat(_above).Concat(_display).OrderBy(r => r.Start)]);
+    private void Update()
+    {
+        MemoryRegion[] flash = _showsFlash && Flash.Length > 0 ? [Flash] : [];
+        _memory.Map([.. _low.Concat(_above).Concat(_display).Concat(flash).OrderBy(r => r.Start)]);
+    }
 }

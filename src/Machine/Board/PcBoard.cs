@@ -46,7 +46,7 @@ public sealed class PcBoard : IBoard
                 $"a PC's RAM lies elsewhere: make the machine with MemoryLayout.{(rom == 0 ? "Regions" : "WithFirmware")}", nameof(vm));
         }
         _vm = vm;
-        _map = new MemoryMap(vm.Memory);
+        _map = new MemoryMap(vm.Memory, (ulong)(options.Firmware?.FlashLength ?? 0));
         if (display > 0) _display = new DisplayPart(vm.Memory, _map, options.DisplayRom);
         _controllers = new InterruptControllers(vm);
         _timers = new LegacyTimers(options.StartTime, () => vm.Stop(new StopCause(StopReason.PowerOff)));
@@ -81,7 +81,7 @@ public sealed class PcBoard : IBoard
     /// <summary>The ROM, and what the firmware in it wants to know.</summary>
     private void InstallFirmware(FirmwareImage firmware, PcBoardOptions options)
     {
-        MemoryRegion rom = _vm.Memory.Regions.First(r => r.IsReadOnly && r.End == MemoryLayout.FirmwareEnd);
+        MemoryRegion rom = _vm.Memory.InitialRegions.First(r => r.IsReadOnly && r.End == MemoryLayout.FirmwareEnd);
         _vm.Memory.WriteBacking(rom.Offset, firmware.Bytes);
         // Numbers of kinds in CMOS: Bochs's, which SeaBIOS reads; the low bit of the second byte turns the check of floppies off.
         IReadOnlyList<BootDevice> kinds = options.BootDevices is { Count: > 0 } given ? given : [BootDevice.Disk, BootDevice.CompactDisc, BootDevice.Network];
@@ -116,6 +116,7 @@ public sealed class PcBoard : IBoard
         if (options.DebugExit) yield return new DebugExitPart();
         if (options.TestDevice) yield return new TestDevicePart();
         yield return new PciPart(options.Firmware is null ? null : _map);
+        if (options.Firmware is { FlashLength: > 0 }) yield return new FlashPart(_vm.Memory, _map, options.FlashStore);
         if (_display is not null) yield return _display;
         yield return new FwCfgPart();
         yield return _generation;

@@ -17,6 +17,9 @@ public sealed record PcBoardOptions
     /// <summary>The ROM that the processor begins in; null: there is none, and a boot protocol enters a kernel.</summary>
     public FirmwareImage? Firmware { get; init; }
 
+    /// <summary>Keeps what the firmware writes to its flash memory, where it has one; null: it is gone at the end.</summary>
+    public IFlashStore? FlashStore { get; init; }
+
     /// <summary>Receives the firmware's log, which it writes to port 402h, like <see cref="SerialOutput"/>. Null: there is no such port.</summary>
     public Action<ReadOnlySpan<byte>>? FirmwareLog { get; init; }
 

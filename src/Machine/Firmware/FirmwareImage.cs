@@ -11,23 +11,40 @@ public sealed record FirmwareImage(string Name, byte[] Bytes)
     /// <summary>What lies between the local APICs and 4 GiB.</summary>
     public const int Largest = 16 << 20;
 
-    /// <summary>Firmware that a name stands for: the name, where its Debian package puts it, and the package.</summary>
-    private static readonly (string Name, string Path, string Package)[] s_known =
+    /// <summary>Bytes with which the ROM begins and that are a flash memory for the firmware's variables, a multiple of 4096; 0: there is none.</summary>
+    public int FlashLength { get; init; }
+
+    /// <summary>Firmware that a name stands for: the name, where its Debian package puts it and its variables as they are at first, and the package.</summary>
+    private static readonly (string Name, string Path, string? Variables, string Package)[] s_known =
     [
-        ("seabios", "/usr/share/seabios/bios-256k.bin", "seabios"),
+        ("seabios", "/usr/share/seabios/bios-256k.bin", null, "seabios"),
+        ("ovmf", "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd", "ovmf"),
     ];
 
     /// <summary>Names that <see cref="Read"/> takes beside paths of files.</summary>
     public static IReadOnlyList<string> Names { get; } = [.. s_known.Select(k => k.Name)];
 
+    /// <summary>Whether a firmware of this name keeps variables in a flash memory.</summary>
+    public static bool HasVariables(string nameOrPath) => Array.Exists(s_known, k => k.Name == nameOrPath && k.Variables is not null);
+
     /// <summary>Reads firmware by its name, or a file.</summary>
     /// <exception cref="BootException">It is missing, or cannot be a PC's ROM.</exception>
     public static FirmwareImage Read(string nameOrPath)
     {
-        (string? name, string path, string package) = Array.Find(s_known, k => k.Name == nameOrPath);
-        if (name is not null && !File.Exists(path))
-            throw new BootException($"firmware {name}: {path} is missing (install the Debian package {package}, or name a file)");
+        (string? name, string path, string? variables, string package) = Array.Find(s_known, k => k.Name == nameOrPath);
+        foreach (string file in name is null ? [] : variables is null ? (string[])[path] : [path, variables])
+        {
+            if (!File.Exists(file))
+                throw new BootException($"firmware {name}: {file} is missing (install the Debian package {package}, or name a file)");
+        }
         byte[] bytes = BootFile.Read(name is null ? nameOrPath : path, "firmware", Largest);
+        if (variables is not null)
+        {
+            byte[] flash = BootFile.Read(variables, "firmware's variables", Largest);
+            if (flash.Length % Flash.BlockSize != 0 || bytes.Length % Flash.BlockSize != 0 || flash.Length + bytes.Length > Largest)
+                throw new BootException($"firmware {name}: {path} and {variables} do not make a ROM");
+            return new FirmwareImage(nameOrPath, [.. flash, .. bytes]) { FlashLength = flash.Length };
+        }
         if (bytes.Length < Smallest || bytes.Length % (4 << 10) != 0)
         {
             throw new BootException($"firmware {nameOrPath}: {bytes.Length} bytes are no PC's ROM, which has a whole number of 4 KiB pages and at least "

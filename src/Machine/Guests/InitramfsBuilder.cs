@@ -124,7 +124,7 @@ internal static class InitramfsBuilder
         script.Append(Mode(options));
         for (int n = 0; n < options.Networks.Count; n++)
         {
-            if (isCopy && !options.HasOwnAddress[n]) script.Append($"ip link set eth{n} address {NewAddress()}\n");
+            if (isCopy && !options.HasOwnAddress.ElementAtOrDefault(n)) script.Append($"ip link set eth{n} address {NewAddress()}\n");
             script.Append(Network(options.Networks[n], n));
         }
         script.Append(MountShares(options));
@@ -140,7 +140,8 @@ internal static class InitramfsBuilder
         : options.SeparateErrors ? "mode=separate\n" : "mode=joined\n";
 
     /// <summary>An address for a network card, of those that QEMU's cards have.</summary>
-    public static string NewAddress() => $"52:54:00:{string.Join(':', RandomNumberGenerator.GetBytes(3).Select(b => b.ToString("x2", CultureInfo.InvariantCulture)))}";
+    public static string NewAddress() =>
+        $"52:54:00:{string.Join(':', RandomNumberGenerator.GetBytes(3).Select(b => b.ToString("x2", CultureInfo.InvariantCulture)))}";
 
     /// <summary>Words for stty: the terminal's size, where it is known.</summary>
     public static string Size(LinuxGuestOptions options) => options is { Columns: > 0, Rows: > 0 } ? $" cols {options.Columns} rows {options.Rows}" : "";
@@ -422,8 +423,8 @@ internal static class InitramfsBuilder
         """;
 
     /// <summary>
-    /// For a guest that waits: becomes the command. Its streams are open before; where it has a terminal, it leads that terminal's session, and the command is a
-    /// process of its own.
+    /// For a guest that waits: becomes the command. Its streams are open before; where it has a terminal, it leads that terminal's session, and the command is
+    /// a process of its own.
     /// </summary>
     private static string WaitingScript(string token) => $$"""
         #!/bin/busybox sh

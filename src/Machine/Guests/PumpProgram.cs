@@ -4,8 +4,8 @@ using static Iced.Intel.AssemblerRegisters;
 namespace Bunraku.Machine;
 
 /// <summary>
-/// A program for Linux that copies its standard input to its standard output, whatever comes at once, up to the end of either. Then it closes its output, writes
-/// a line end to its standard error, and stays: nobody who waits for the last byte waits for the end of a process as well.
+/// A program for Linux that copies its standard input to its standard output, whatever comes at once, up to the end of either. Then it closes its output,
+/// writes a line end to its standard error, and stays: nobody who waits for the last byte waits for the end of a process as well.
 /// </summary>
 internal static class PumpProgram
 {

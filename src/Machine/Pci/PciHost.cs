@@ -1,5 +1,6 @@
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
+using Bunraku.Machine.Acpi;
 
 namespace Bunraku.Machine.Pci;
 
@@ -30,7 +31,30 @@ public sealed class PciHost(Action reset) : IPortDevice, IDevice, IStateful<PciH
     public static PciFunction CreateHostBridge() => new(Intel, HostBridge, classCode: 0x060000, revision: 2);
 
     /// <summary>A PIIX3-like ISA bridge (8086:7000), the parent of the legacy devices.</summary>
-    public static PciFunction CreateIsaBridge() => new(0x8086, 0x7000, classCode: 0x060100);
+    /// <param name="answers">
+    /// Its command register says that it answers, as the PIIX3's, where it is hard-wired: UEFI firmware looks for legacy devices only then.
+    /// </param>
+    public static PciFunction CreateIsaBridge(bool answers = false)
+    {
+        var bridge = new PciFunction(Intel, 0x7000, classCode: 0x060100);
+        if (answers) bridge.Config.SetWord(PciRegister.Command, (ushort)(PciCommand.IoSpace | PciCommand.MemorySpace));
+        return bridge;
+    }
+
+    /// <summary>
+    /// A PIIX4-like power management function (8086:7113), by which firmware finds ACPI's registers and their timer: where they are is hard-wired, and so is
+    /// that SMIs are enabled, so that firmware does not wait for one.
+    /// </summary>
+    /// <remarks>82371AB PCI-TO-ISA/IDE XCELERATOR (PIIX4) data sheet (290562-001), "PMBA", "PMREGMISC" and "DEVACTB" (bit 25, APMC_EN).</remarks>
+    internal static PciFunction CreatePowerManagement()
+    {
+        const int baseAddress = 0x40, deviceActivityB = 0x58, miscellaneous = 0x80;
+        var function = new PciFunction(Intel, 0x7113, classCode: 0x068000, revision: 3, QemuVendor, QemuSubsystem);
+        function.Config.SetLong(baseAddress, PowerManagement.FirstPort | 1u);
+        function.Config.SetLong(deviceActivityB, 1u << 25);
+        function.Config.Bytes[miscellaneous] = 1;
+        return function;
+    }
 
     /// <inheritdoc/>
     public string Id => "pci";

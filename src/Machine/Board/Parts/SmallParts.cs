@@ -87,6 +87,8 @@ internal sealed class PciPart(MemoryMap? map) : IBoardPart
     /// <summary>Slot of the bridge under which the legacy devices are described.</summary>
     public const int IsaBridgeSlot = 1;
 
+    private const int PowerFunction = 3;
+
     public void AttachTo(IBoard board)
     {
         if (map is not null)
@@ -100,7 +102,8 @@ internal sealed class PciPart(MemoryMap? map) : IBoardPart
         {
             board.Pci.Add(0, 0, Pci.PciHost.CreateHostBridge());
         }
-        board.Pci.Add(IsaBridgeSlot, 0, Pci.PciHost.CreateIsaBridge());
+        board.Pci.Add(IsaBridgeSlot, 0, Pci.PciHost.CreateIsaBridge(answers: map is not null));
+        if (map is not null) board.Pci.Add(IsaBridgeSlot, PowerFunction, Pci.PciHost.CreatePowerManagement());
         board.Pci.AttachTo(board.Machine.Ports);
         board.Machine.Add(board.Pci);
     }

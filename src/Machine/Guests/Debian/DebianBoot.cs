@@ -274,7 +274,7 @@ internal static class DebianBoot
             """);
         for (int n = 0; n < options.Networks.Count; n++)
         {
-            if (isCopy && !options.HasOwnAddress[n]) script.Append($"ip link set eth{n} address {InitramfsBuilder.NewAddress()}\n");
+            if (isCopy && !options.HasOwnAddress.ElementAtOrDefault(n)) script.Append($"busybox ip link set eth{n} address {InitramfsBuilder.NewAddress()}\n");
         }
         return Utf8(script.ToString());
     }

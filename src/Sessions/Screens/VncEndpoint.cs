@@ -1,0 +1,58 @@
+using System.Globalization;
+using System.Net;
+
+namespace Bunraku.Sessions.Screens;
+
+/// <summary>Where a VM shows its screen to VNC viewers, and to whom.</summary>
+public sealed record VncEndpoint
+{
+    private const string UnixPrefix = "unix:";
+
+    private VncEndpoint(IPEndPoint? address, string? path, string? passwordFile) => (Address, Path, PasswordFile) = (address, path, passwordFile);
+
+    /// <summary>An address with a port; 0: any that is free. Null: it is a socket.</summary>
+    public IPEndPoint? Address { get; }
+
+    /// <summary>Path of a Unix socket, its owner's alone; null: it is an address.</summary>
+    public string? Path { get; }
+
+    /// <summary>Path of a file whose first line a viewer must know; VNC goes by 8 bytes of it. Null: whoever can connect is let in.</summary>
+    public string? PasswordFile { get; }
+
+    /// <summary>
+    /// Reads 127.0.0.1:5901, [::1]:5901, localhost:5901, :5901 or unix:PATH, each with ",password-file=FILE" behind it or not. An address that others reach needs
+    /// the password.
+    /// </summary>
+    /// <param name="text">As it was typed.</param>
+    /// <exception cref="FormatException">It is none of them; the message is one line.</exception>
+    public static VncEndpoint Parse(string text)
+    {
+        const string passwordWord = "password-file=";
+        string? password = null;
+        string[] pieces = text.Split(',');
+        foreach (string piece in pieces.AsSpan(1))
+        {
+            if (!piece.StartsWith(passwordWord, StringComparison.Ordinal) || piece.Length == passwordWord.Length)
+                throw new FormatException($"'{piece}' is not {passwordWord}FILE");
+            password = piece[passwordWord.Length..];
+        }
+        string place = pieces[0];
+        if (place.StartsWith(UnixPrefix, StringComparison.Ordinal))
+        {
+            return place.Length > UnixPrefix.Length ? new VncEndpoint(null, place[UnixPrefix.Length..], password)
+                : throw new FormatException("unix:PATH needs a path");
+        }
+        int colon = place.LastIndexOf(':');
+        string host = colon < 0 ? "" : place[..colon];
+        if (colon < 0 || !int.TryParse(place.AsSpan(colon + 1), NumberStyles.None, CultureInfo.InvariantCulture, out int port) || port > IPEndPoint.MaxPort)
+            throw new FormatException($"'{place}' is no place for a viewer to connect to; write for example 127.0.0.1:5901 or unix:PATH");
+        IPAddress? address = IPAddress.Loopback;
+        if (host is not ("" or "localhost") && !IPAddress.TryParse(host, out address)) throw new FormatException($"'{host}' is no address");
+        if (!IPAddress.IsLoopback(address) && password is null)
+            throw new FormatException($"'{host}' can be reached by others, and who connects has the keyboard: {passwordWord}FILE keeps them out");
+        return new VncEndpoint(new IPEndPoint(address, port), null, password);
+    }
+
+    /// <summary>As a viewer takes it.</summary>
+    public override string ToString() => Path ?? Address!.ToString();
+}

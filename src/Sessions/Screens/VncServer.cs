@@ -1,0 +1,140 @@
+using System.Net;
+using System.Net.Sockets;
+using System.Text;
+using Bunraku.Machine.Display;
+using Bunraku.Machine.Input;
+using Bunraku.Platform;
+
+namespace Bunraku.Sessions.Screens;
+
+/// <summary>
+/// Shows a VM's screen to viewers of VNC, several at a time, and gives their keys and pointers to the guest: the Remote Framebuffer Protocol, RFC 6143. Who
+/// breaks the protocol loses the connection, and nothing else happens. Ends with its disposal.
+/// </summary>
+public sealed class VncServer : IDisposable
+{
+    private const int Backlog = 8, MostViewers = 8, LongestPassword = 1024;
+
+    private readonly VgaController _display;
+    private readonly UserInput _input;
+    private readonly byte[]? _password;
+    private readonly string _name;
+    private readonly Socket _listener;
+    private readonly CancellationTokenSource _cancel = new();
+    private readonly Task _accepting;
+    private readonly Lock _lock = new();
+    private readonly List<Task> _sessions = []; // never fail; with the lock held
+
+    /// <param name="display">What is shown.</param>
+    /// <param name="input">Takes what is typed and pointed at.</param>
+    /// <param name="where">Where it listens.</param>
+    /// <param name="name">What viewers call the screen.</param>
+    /// <exception cref="CannotStartException">It cannot listen there, or the password cannot be read.</exception>
+    public VncServer(VgaController display, UserInput input, VncEndpoint where, string name)
+    {
+        (_display, _input, _name) = (display, input, name);
+        if (where.PasswordFile is { } file) _password = ReadPassword(file);
+        try
+        {
+            _listener = where.Path is { } path ? LocalSocket.Listen(path, Backlog)
+                : IPAddress.IsLoopback(where.Address!.Address) ? LocalSocket.Listen(where.Address, Backlog) : Listen(where.Address);
+        }
+        catch (Exception e) when (e is SocketException or IOException or UnauthorizedAccessException or ArgumentException)
+        {
+            throw new CannotStartException($"viewers cannot be listened for at {where}: {HostError.Reason(e)}", e);
+        }
+        _path = where.Path;
+        EndPoint = _listener.LocalEndPoint as IPEndPoint;
+        _accepting = Task.Run(AcceptAsync);
+    }
+
+    private readonly string? _path;
+
+    /// <summary>Where it listens, with the port that was chosen; null: at a Unix socket.</summary>
+    public IPEndPoint? EndPoint { get; }
+
+    /// <summary>An address that the user named, and gave a password for.</summary>
+    private static Socket Listen(IPEndPoint where)
+    {
+        var socket = new Socket(where.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
+        try
+        {
+            socket.Bind(where);
+            socket.Listen(Backlog);
+            return socket;
+        }
+        catch
+        {
+            socket.Dispose();
+            throw;
+        }
+    }
+
+    private static byte[] ReadPassword(string file)
+    {
+        string line;
+        try
+        {
+            using var reader = new StreamReader(file);
+            char[] text = new char[LongestPassword];
+            line = new string(text, 0, reader.ReadBlock(text, 0, text.Length)).Split('\n')[0].TrimEnd('\r');
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException)
+        {
+            throw new CannotStartException($"the viewers' password cannot be read from {file}: {HostError.Reason(e)}", e);
+        }
+        return line.Length > 0 ? Encoding.UTF8.GetBytes(line) : throw new CannotStartException($"the first line of {file}, the viewers' password, is empty");
+    }
+
+    private async Task AcceptAsync()
+    {
+        while (true)
+        {
+            Socket connection;
+            try
+            {
+                connection = await _listener.AcceptAsync(_cancel.Token).ConfigureAwait(false);
+            }
+            catch (Exception e) when (e is SocketException or OperationCanceledException or ObjectDisposedException)
+            {
+                if (_cancel.IsCancellationRequested || e is ObjectDisposedException) return;
+                continue; // who came has gone
+            }
+            lock (_lock)
+            {
+                _sessions.RemoveAll(s => s.IsCompleted);
+                if (_sessions.Count < MostViewers) _sessions.Add(Task.Run(() => ServeAsync(connection)));
+                else connection.Dispose();
+            }
+        }
+    }
+
+    private async Task ServeAsync(Socket connection)
+    {
+        try
+        {
+            if (connection.AddressFamily != AddressFamily.Unix) connection.NoDelay = true;
+            await using var stream = new NetworkStream(connection, ownsSocket: true);
+            using var session = new VncSession(stream, _display, _input, _password, _name);
+            await session.RunAsync(_cancel.Token).ConfigureAwait(false);
+        }
+        catch (Exception e) when (e is VncException or IOException or SocketException or OperationCanceledException or ObjectDisposedException)
+        {
+            // The viewer is gone, or has to go.
+        }
+    }
+
+    /// <summary>Listens no more, and parts from all viewers.</summary>
+    public void Dispose()
+    {
+        if (_cancel.IsCancellationRequested) return;
+        _cancel.Cancel();
+        _listener.Dispose();
+        if (_path is { } path) LocalSocket.Remove(path);
+        _accepting.Wait();
+        Task[] sessions;
+        lock (_lock) sessions = [.. _sessions];
+        Task.WaitAll(sessions);
+        _cancel.Dispose();
+    }
+}
