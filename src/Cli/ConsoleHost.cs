@@ -137,7 +137,8 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         AppDomain.CurrentDomain.UnhandledException += RestoreTerminal;
         AppDomain.CurrentDomain.ProcessExit += RestoreTerminal;
         using var input = new DescriptorReader(Stdin);
-        Thread? reader = _options.Serial.Kind == SerialKind.Stdio && _detached is null ? new Thread(() => ReadInput(input)) { Name = "input", IsBackground = true } : null;
+        Thread? reader = _options.Serial.Kind == SerialKind.Stdio && _detached is null ? new Thread(() => ReadInput(input)) { Name = "input",
+            IsBackground = true } : null;
         try
         {
             _jobControl = new JobControl(vm, _terminal, t => t.EnterRaw());

@@ -31,6 +31,7 @@ internal static class Program
                 Request.PopekGoldberg lab => PopekGoldbergCommand.Run(lab.Options, KnownEngines.Techniques, Console.Out),
                 Request.Shadow shadow => ShadowCommand.Run(shadow.Options, Console.Out),
                 Request.Help help => Print(HelpText.For(help.Command, help.Path, Consoles.Width(Console.Out))),
+                Request.Generated generated => Print(generated.Text),
                 Request.CpuModels => Print(CpuHelp.Text(Consoles.Width(Console.Out))),
                 Request.Suggestions suggestions => Print(string.Concat(suggestions.Words.Select(w => w + "\n"))),
                 Request.Version version =>

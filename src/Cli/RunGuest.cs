@@ -61,7 +61,8 @@ internal static class RunGuest
     /// <summary>The same in the background. A VM that was given no name gets one, by which it is reached.</summary>
     private static int Detach(RunOptions options, IReadOnlyList<string> arguments)
     {
-        string name = options.Name ?? $"{(options.Kernel is null && options.Bios is null ? options.Guest : "vm")}-{RandomNumberGenerator.GetHexString(4, lowercase: true)}";
+        string name = options.Name
+            ?? $"{(options.Kernel is null && options.Bios is null ? options.Guest : "vm")}-{RandomNumberGenerator.GetHexString(4, lowercase: true)}";
         int status = Background.Start([arguments[0], "--name", name, .. arguments.Skip(1)]);
         if (status == ExitStatus.Success) Console.Out.WriteLine(name);
         return status;

@@ -81,7 +81,8 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
         byte[] kernel = BootFile.Read(files.Kernel, "kernel", options.Memory), initramfs = BootFile.Read(files.Initramfs, "initramfs", options.Memory);
         byte[] busybox = BootFile.Read(files.Busybox, "busybox", options.Memory);
         LinuxGuest guest = DebianImages.Guest(kernel, files.Kernel, initramfs, busybox, 
-            Describe(options, separateErrors) with { Files = GuestCopies.Read(options) }, grows: options.DiskSize is not null, lasts: options.KeepDisk is not null);
+            Describe(options, separateErrors) with { Files = GuestCopies.Read(options) }, grows: options.DiskSize is not null, lasts: options.KeepDisk
+                is not null);
         string append = options.Append is { Length: > 0 } more ? $"{guest.Append} {more}" : guest.Append;
         return new GuestImage(guest.Kernel, guest.KernelName, [new BootModule(guest.Initrd, "initramfs")], append, guest);
     }

@@ -137,11 +137,15 @@ internal sealed class RunCommand : Command
     };
     private readonly Option<string?> _clock =
         SingleValue.Text("--rtc", "utc|localtime|DATE", "what the clock begins with; DATE as 2026-01-31T12:30:00 (default utc)", "utc", "localtime");
+    /// <summary>Read before the others: <see cref="ConfigurationFile"/>.</summary>
+    private readonly Option<string?> _configuration =
+        SingleValue.Text(ConfigurationFile.Option, "FILE", "options from a file, a line each: 'memory = 2G'; those on the command line count more");
     private readonly Option<bool> _detach =
         SingleValue.Flag("--detach", "run in the background, and print the VM's name: 'bunraku attach', logs, stop and kill reach it");
     private readonly Option<bool> _quiet = SingleValue.Flag("--quiet", "say nothing but errors: no progress, no advice");
     private readonly Option<byte?> _escape =
-        SingleValue.Parsed<byte?>("--escape", "KEY", "the key before commands on the terminal, in place of Ctrl-A: ^B, or none", ParseEscape, "^A", "^B", "none");
+        SingleValue.Parsed<byte?>("--escape", "KEY", "the key before commands on the terminal, in place of Ctrl-A: ^B, or none", ParseEscape, "^A", "^B",
+            "none");
     private readonly Option<string?> _pidFile = SingleValue.Text("--pidfile", "FILE", "write this process's number there, for as long as it runs");
     private readonly Option<bool> _rng = SingleValue.Flag("--rng", "a virtio device with random numbers of the host");
     private readonly Option<bool> _debugExit = SingleValue.Flag("--debug-exit", "isa-debug-exit on port 0xf4: the guest ends with status value*2+1");
@@ -172,7 +176,8 @@ internal sealed class RunCommand : Command
         Arguments.Add(_guest);
         foreach (Option option in (Option[])[_bios, _kernel, _initrd, _modules, _append, _name, _memory, _cpus, _engine, _localApic, _checkInterval, _direct,
             _cpu, _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _diskSize, _keep, _compactDiscs, _networks,
-            _shares, _environment, _workingFolder, _user, _copies, _rng, _clock, _escape, _quiet, _detach, _pidFile, _debugExit, _testDevice, _noReboot, _timeout, _saveTo, _fresh, _stats, _statsJson, _trace, _gdb, _stopped, _perfMap])
+            _shares, _environment, _workingFolder, _user, _copies, _rng, _clock, _configuration, _escape, _quiet, _detach, _pidFile, _debugExit, _testDevice,
+                _noReboot, _timeout, _saveTo, _fresh, _stats, _statsJson, _trace, _gdb, _stopped, _perfMap])
             Options.Add(option);
     }
 
@@ -239,10 +244,10 @@ internal sealed class RunCommand : Command
             CompactDiscs = parsed.GetValue(_compactDiscs) is { Length: > 0 } discs ? discs : [],
             Networks = Networks(parsed.GetValue(_networks) ?? [], isDebian),
             Shares = parsed.GetValue(_shares) is { Length: > 0 } shares ? [.. shares.Select(ShareArgument.Parse)] : [],
-            Environment = [.. (parsed.GetValue(_environment) ?? []).SelectMany(Variable)],
+            Environment = parsed.GetValue(_environment) is { Length: > 0 } variables ? [.. variables.SelectMany(Variable)] : [],
             WorkingFolder = parsed.GetValue(_workingFolder),
             User = parsed.GetValue(_user),
-            Copies = [.. (parsed.GetValue(_copies) ?? []).Select(Copy)],
+            Copies = parsed.GetValue(_copies) is { Length: > 0 } copies ? [.. copies.Select(Copy)] : [],
             ClockStart = parsed.GetValue(_clock) is { } clock ? Qemu.QemuReader.StartTime("--rtc ", clock) : null,
             Quiet = parsed.GetValue(_quiet),
             Detach = parsed.GetValue(_detach),

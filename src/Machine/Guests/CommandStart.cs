@@ -48,7 +48,8 @@ internal static class CommandStart
             home=${account%:*}
             export HOME="${home##*:}" USER="${account%%:*}" LOGNAME="${account%%:*}"
             [ "$HOME" ] || export HOME=/
-            exec {{before}}setpriv --reuid={{who}} --regid={{(group is null ? $"\"${{group:-{id ?? "0"}}}\"" : group)}} {{(id is null ? "--init-groups" : "--clear-groups")}} sh -c {{inner}} sh {{words}}
+            exec {{before}}setpriv --reuid={{who}} --regid={{(group is null ? $"\"${{group:-{id ?? "0"}}}\"" : group)}} {{(id is null ? "--init-groups" :
+            "--clear-groups")}} sh -c {{inner}} sh {{words}}
 
             """;
     }

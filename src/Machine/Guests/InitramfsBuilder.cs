@@ -55,7 +55,8 @@ internal static class InitramfsBuilder
     }
 
     private static string CommandScript(LinuxGuestOptions options) =>
-        $"#!/bin/busybox sh\n{EnterShare(options, "exit 126")}{CommandStart.Exec(options, string.Join(' ', options.Command.Select(Quote)), hasAccounts: false)}";
+        $"#!/bin/busybox sh\n{EnterShare(options, "exit 126")}"
+        + $"{CommandStart.Exec(options, string.Join(' ', options.Command.Select(Quote)), hasAccounts: false)}";
 
     /// <summary>What could not be mounted is told by who would work in it.</summary>
     private const string NotMounted = "/run/not-mounted";

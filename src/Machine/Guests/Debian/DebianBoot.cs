@@ -156,7 +156,8 @@ internal static class DebianBoot
         }
         archive.AddFile(stage + "/busybox", busybox, Executable);
         string command = string.Join(' ', options.Command.Select(InitramfsBuilder.Quote));
-        archive.AddFile(stage + "/command", Utf8($"#!/bin/sh\n{InitramfsBuilder.EnterShare(options, "exit 126")}{CommandStart.Exec(options, command, hasAccounts: true)}"), Executable);
+        archive.AddFile(stage + "/command",
+            Utf8($"#!/bin/sh\n{InitramfsBuilder.EnterShare(options, "exit 126")}{CommandStart.Exec(options, command, hasAccounts: true)}"), Executable);
         archive.AddFile(stage + "/run", Utf8(RunScript(options, console, token, lasts)), Executable);
         archive.AddFile($"{units}/{CommandUnit}", Utf8($"""
             [Unit]
