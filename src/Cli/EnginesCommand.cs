@@ -9,7 +9,8 @@ internal static class EnginesCommand
 {
     private static readonly JsonSerializerOptions s_json = new(JsonSerializerDefaults.Web) { WriteIndented = true };
 
-    /// <summary>The same for programs: an object with 'engines', each with name, available, chosen (it is what 'auto' means) and detail, and 'direct'.</summary>
+    /// <summary>The same for programs: an object with 'engines', each with name, available, chosen (it is what 'auto' means) and detail, and
+    /// 'direct'.</summary>
     public static int PrintJson(IReadOnlyList<IX86Engine> engines, TextWriter output)
     {
         IX86Engine? chosen = Vm.ChosenEngine(engines);

@@ -32,6 +32,7 @@ internal static class Program
                 Request.Nested nested => NestedCommand.Run(nested.Options, KnownEngines.Techniques, Console.Out),
                 Request.Shadow shadow => ShadowCommand.Run(shadow.Options, Console.Out),
                 Request.Help help => Print(HelpText.For(help.Command, help.Path, Consoles.Width(Console.Out))),
+                Request.Generated generated => Print(generated.Text),
                 Request.CpuModels => Print(CpuHelp.Text(Consoles.Width(Console.Out))),
                 Request.Suggestions suggestions => Print(string.Concat(suggestions.Words.Select(w => w + "\n"))),
                 Request.Version version =>

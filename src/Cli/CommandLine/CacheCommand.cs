@@ -43,5 +43,6 @@ internal sealed class CacheCommand : Command
     public IReadOnlyList<string> Guests(ParseResult parsed) => parsed.GetValue(_guests) is { Length: > 0 } guests ? guests : [GuestImage.Names[0]];
 
     public CacheRequest Read(ParseResult parsed) =>
-        parsed.CommandResult.Command == _list ? CacheRequest.List : parsed.CommandResult.Command == _fetch ? CacheRequest.Fetch : parsed.GetValue(_all) ? CacheRequest.CleanAll : CacheRequest.CleanKept;
+        parsed.CommandResult.Command == _list ? CacheRequest.List : parsed.CommandResult.Command == _fetch ? CacheRequest.Fetch : parsed.GetValue(_all)
+            ? CacheRequest.CleanAll : CacheRequest.CleanKept;
 }

@@ -30,6 +30,9 @@ internal abstract record Request
     /// <param name="Path">Its name behind the program's; empty for the program.</param>
     internal sealed record Help(Command Command, string Path) : Request;
 
+    /// <summary>A text that is made of the definitions of the commands: the manual page, or what a shell reads.</summary>
+    internal sealed record Generated(string Text) : Request;
+
     /// <summary>The CPU models and features.</summary>
     internal sealed record CpuModels : Request;
 
@@ -58,10 +61,18 @@ internal static class CommandLineParser
 
         var configuration = new ParserConfiguration { EnablePosixBundling = false, ResponseFileTokenReplacer = null };
         var run = new RunCommand();
+        if (own is [RunCommand.Word, ..]) own = ConfigurationFile.Expand(own);
         if (own is [RunCommand.Word, ..]) return ParseRun(run, own, command, configuration);
         Option<bool> asJson = SingleValue.Flag("--json", "as JSON, for programs");
         var engines = new Command("engines", "Say which engines can run here, and why the others cannot") { asJson };
-        var qemu = new Command(Qemu.QemuCommand.Word, "Run a machine that a command line of QEMU's describes; 'bunraku qemu -help' lists its options");
+        var shell = new Argument<string>("SHELL") { Description = "bash, zsh or fish" };
+        shell.CompletionSources.Add([.. CompletionScript.Shells]);
+        var completion = new Command("completion", "Print what a shell reads to complete command lines: eval \"$(bunraku completion bash)\"") { shell };
+        var man = new Command("man", "Print the manual page: bunraku man | man -l -");
+        var qemu = new Command(Qemu.QemuCommand.Word, "Run a machine that a command line of QEMU's describes; 'bunraku qemu -help' lists its options")
+        {
+            new Argument<string[]>("OPTION") { Arity = ArgumentArity.ZeroOrMore, Description = "as qemu-system-x86_64 takes them" },
+        };
         var lab = new LabCommand();
         var image = new ImageCommand();
         var restore = new RestoreCommand();
@@ -72,7 +83,7 @@ internal static class CommandLineParser
         var root = new RootCommand(Description)
         {
             run, restore, qemu, engines, image, cache, control.List, control.Attach, control.Logs, control.Stop, control.Kill, control.Monitor,
-            control.Migrate, control.Receive, control.Fork, lab, help
+            control.Migrate, control.Receive, control.Fork, lab, completion, man, help
         };
         words.CompletionSources.Add([.. root.Subcommands.Select(c => c.Name)]);
         ParseResult parsed = root.Parse(own, configuration);
@@ -88,6 +99,8 @@ internal static class CommandLineParser
         if (asked == help) return HelpFor(root, parsed.GetValue(words) ?? []);
 
         RejectUnknown(parsed, root, own);
+        if (asked == man && parsed.Errors.Count == 0) return new Request.Generated(ManPage.For(root, Version));
+        if (asked == completion && parsed.Errors.Count == 0) return new Request.Generated(CompletionScript.For(parsed.GetValue(shell) ?? ""));
         if (asked == lab || asked == image || asked == cache) return new Request.Help(asked, asked.Name);
         if (asked == root)
             throw new UsageException($"a command is missing: {string.Join(", ", root.Subcommands.Select(c => c.Name))}; 'bunraku help' explains them");
@@ -106,6 +119,8 @@ internal static class CommandLineParser
         if (asked == lab.Nested) return new Request.Nested(lab.ReadNested(parsed));
         return lab.AsksForCpus(parsed) ? new Request.CpuModels() : new Request.PopekGoldberg(lab.Read(parsed));
     }
+
+    private static string Version => typeof(CommandLineParser).Assembly.GetName().Version?.ToString(3) ?? "";
 
     /// <summary>The same for 'run', without the other commands and their options, which take longer to be made than this one to be parsed.</summary>
     private static Request ParseRun(RunCommand run, string[] args, IReadOnlyList<string>? command, ParserConfiguration configuration)

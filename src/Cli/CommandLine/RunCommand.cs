@@ -28,7 +28,8 @@ internal sealed class RunCommand : Command
         Arity = ArgumentArity.ZeroOrOne,
         Description = "linux (default), linux-generic, debian (a whole system on a disk) or hello",
     };
-    private readonly Option<string?> _bios = SingleValue.Text("--bios", "NAME|FILE", "firmware that boots from a disk by itself: seabios, ovmf (UEFI), or a ROM's contents",
+    private readonly Option<string?> _bios = SingleValue.Text("--bios", "NAME|FILE",
+        "firmware that boots from a disk by itself: seabios, ovmf (UEFI), or a ROM's contents",
         [.. FirmwareImage.Names]);
     private readonly Option<string?> _efiVars =
         SingleValue.Text("--efi-vars", "FILE", "with --bios ovmf: where the firmware keeps its variables (default: gone at the end)");
@@ -151,6 +152,9 @@ internal sealed class RunCommand : Command
     };
     private readonly Option<string?> _clock =
         SingleValue.Text("--rtc", "utc|localtime|DATE", "what the clock begins with; DATE as 2026-01-31T12:30:00 (default utc)", "utc", "localtime");
+    /// <summary>Read before the others: <see cref="ConfigurationFile"/>.</summary>
+    private readonly Option<string?> _configuration =
+        SingleValue.Text(ConfigurationFile.Option, "FILE", "options from a file, a line each: 'memory = 2G'; those on the command line count more");
     private readonly Option<bool> _detach =
         SingleValue.Flag("--detach", "run in the background, and print the VM's name: 'bunraku attach', logs, stop and kill reach it");
     private readonly Option<bool> _quiet = SingleValue.Flag("--quiet", "say nothing but errors: no progress, no advice");
@@ -187,9 +191,9 @@ internal sealed class RunCommand : Command
         _guest.CompletionSources.Add([.. GuestImage.Names]);
         Arguments.Add(_guest);
         foreach (Option option in (Option[])[_bios, _efiVars, _kernel, _initrd, _modules, _append, _name, _memory, _cpus, _engine, _localApic, _checkInterval,
-            _direct, _cpu, _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _diskSize, _keep, _compactDiscs, _networks,
-            _shares, _environment, _workingFolder, _user, _copies, _vga, _vnc, _screenshot, _rng, _clock, _escape, _quiet, _detach, _pidFile, _debugExit,
-            _testDevice, _noReboot, _timeout, _saveTo, _compress, _fresh, _stats, _statsJson, _trace, _gdb, _stopped, _perfMap])
+            _direct, _cpu, _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _diskSize, _keep, _compactDiscs,
+            _networks, _shares, _environment, _workingFolder, _user, _copies, _vga, _vnc, _screenshot, _rng, _clock, _configuration, _escape, _quiet, _detach, _pidFile,
+            _debugExit, _testDevice, _noReboot, _timeout, _saveTo, _compress, _fresh, _stats, _statsJson, _trace, _gdb, _stopped, _perfMap])
             Options.Add(option);
     }
 
