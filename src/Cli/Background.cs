@@ -5,8 +5,7 @@ namespace Bunraku.Cli;
 
 /// <summary>
 /// Runs the program in the background: another process with the same arguments, in a session of its own, without a terminal. Who starts it waits until its
-/// machine
-/// is made: what goes wrong before that is told here, and is this process's status.
+/// machine is made: what goes wrong before that is told here, and is this process's status.
 /// </summary>
 internal static class Background
 {
@@ -28,7 +27,13 @@ internal static class Background
     /// <summary>Starts it; the status that this process ends with.</summary>
     /// <param name="arguments">Of the program.</param>
     /// <exception cref="CannotStartException">It cannot be started.</exception>
-    public static int Start(IReadOnlyList<string> arguments)
+    public static int Start(IReadOnlyList<string> arguments) => Start(arguments, Console.Error.WriteLine);
+
+    /// <summary>The same, with what it says before it is ready.</summary>
+    /// <param name="arguments">Of the program.</param>
+    /// <param name="said">Gets each line, on any thread, one at a time.</param>
+    /// <exception cref="CannotStartException">It cannot be started.</exception>
+    public static int Start(IReadOnlyList<string> arguments, Action<string> said)
     {
         string program = Environment.ProcessPath ?? throw new CannotStartException("this process does not know its program");
         // Under 'dotnet bunraku.dll' the program is the runtime's.
@@ -54,16 +59,21 @@ internal static class Background
         process.StandardInput.Close();
         process.ErrorDataReceived += (_, e) =>
         {
-            if (e.Data is { Length: > 0 } line) Console.Error.WriteLine(line);
+            if (e.Data is { Length: > 0 } line) Say(line);
         };
         process.BeginErrorReadLine();
         while (process.StandardOutput.ReadLine() is { } line)
         {
             if (line == ReadyWord) return ExitStatus.Success;
-            Console.Error.WriteLine(line);
+            Say(line);
         }
         process.WaitForExit();
         return process.ExitCode;
+
+        void Say(string line)
+        {
+            lock (process) said(line);
+        }
     }
 
     /// <summary>In the background: leaves the terminal's session, and tells errors to who started it. Before the console is used.</summary>
@@ -75,11 +85,13 @@ internal static class Background
     }
 
     /// <summary>In the background: who started this process may go, and has its streams for itself. Else nothing.</summary>
-    /// <param name="log">Where standard error goes on; null: nowhere.</param>
-    public static void Ready(string? log = null)
+    /// <param name="messages">Where this process's messages go on; null: to standard error.</param>
+    /// <param name="errors">The descriptor that is standard error from now on; null: nobody reads it.</param>
+    public static void Ready(TextWriter? messages = null, int? errors = null)
     {
         if (!IsIt) return;
         Console.Out.WriteLine(ReadyWord);
-        HostProcess.LeaveStreams(log);
+        HostProcess.LeaveStreams(errors);
+        if (messages is not null) Console.SetError(messages);
     }
 }

@@ -9,7 +9,7 @@ internal static class CacheCommands
 {
     /// <exception cref="CannotStartException">The folder cannot be found.</exception>
     /// <exception cref="CannotWriteException">Something cannot be removed.</exception>
-    public static int Run(CacheRequest request, TextWriter output)
+    public static int Run(CacheRequest request, IReadOnlyList<string> guests, TextWriter output)
     {
         GuestCache cache;
         try
@@ -20,9 +20,28 @@ internal static class CacheCommands
         {
             throw new CannotStartException(e.Message, e);
         }
+        if (request == CacheRequest.Fetch) return Fetch(guests, output);
         IReadOnlyList<FileInfo> kept = KeptGuests.All(cache);
         if (request == CacheRequest.List) List(cache, kept, output);
         else Clean(cache, kept, all: request == CacheRequest.CleanAll);
+        return ExitStatus.Success;
+    }
+
+    /// <summary>All that the guests can need: with disks, networks, folders and commands as well.</summary>
+    private static int Fetch(IReadOnlyList<string> guests, TextWriter output)
+    {
+        foreach (string guest in guests)
+        {
+            var builder = new VmBuilder(KnownEngines.All)
+            {
+                Guest = guest,
+                Memory = 1 << 30,
+                Progress = text => Console.Error.WriteLine("bunraku: " + text),
+                Words = OptionWords.CommandLine,
+            };
+            builder.FetchGuest();
+            output.WriteLine($"{guest}: all there");
+        }
         return ExitStatus.Success;
     }
 

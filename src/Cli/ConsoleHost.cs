@@ -3,7 +3,6 @@ using Bunraku.Cli.CommandLine;
 using Bunraku.Cli.Terminals;
 using Bunraku.Platform;
 using Bunraku.Sessions.Monitoring;
-using Microsoft.Win32.SafeHandles;
 
 namespace Bunraku.Cli;
 
@@ -19,6 +18,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
     private readonly RunOptions _options;
     private readonly Terminal? _terminal;
     private readonly ReportFile? _file;
+    private readonly DetachedTerminal? _detached; // of a VM in the background, in place of the terminal
     private readonly OutputPump? _output, _errors; // errors: of a command, where they come apart
     private readonly List<PosixSignalRegistration> _signals = [];
     private readonly CancellationTokenSource _interrupted = new();
@@ -35,6 +35,16 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
     {
         _options = options;
         RegisterEndingSignals();
+        if (options.Detach)
+        {
+            DetachedTerminal detached = _detached = new DetachedTerminal(ControlClients.Folder, options.Name!);
+            _output = new OutputPump(bytes =>
+            {
+                detached.Write(bytes.Span);
+                return 0;
+            }, _ => { });
+            return;
+        }
         if (options.Serial.Kind == SerialKind.None) return;
         if (options.Serial.Kind == SerialKind.File)
         {
@@ -62,6 +72,8 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
     {
         get
         {
+            // Who attaches later has a terminal; a command in the background has plain streams.
+            if (_detached is not null && _options.Command is null) return new TerminalInfo(0, 0, Environment.GetEnvironmentVariable("TERM"));
             if (_terminal is null) return null;
             (int columns, int rows) = _terminal.Size ?? default;
             return new TerminalInfo(columns, rows, Environment.GetEnvironmentVariable("TERM"));
@@ -114,18 +126,25 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         _vm = vm;
         if (_signal != 0) vm.End(HostEnd.Signal, _signal);
         if (_outputErrno != 0) EndForOutput();
-        if (_terminal is { } terminal) _shared = new SharedTerminal(vm, Show, () => terminal.Size?.Columns ?? TextLayout.DefaultWidth);
+        if (_terminal is { } terminal) _shared = new SharedTerminal(vm, Show, () => terminal.Size?.Columns ?? TextLayout.DefaultWidth, escape: _options.Escape);
+        if (_detached is not null)
+        {
+            _shared = new SharedTerminal(vm, Show, () => TextLayout.DefaultWidth, escape: _options.Escape);
+            _detached.Received = _shared.Feed;
+            _detached.Start();
+        }
         AppDomain.CurrentDomain.UnhandledException += RestoreTerminal;
         AppDomain.CurrentDomain.ProcessExit += RestoreTerminal;
         using var input = new DescriptorReader(Stdin);
-        Thread? reader = _options.Serial.Kind == SerialKind.Stdio ? new Thread(() => ReadInput(input)) { Name = "input", IsBackground = true } : null;
+        bool reads = _options.Serial.Kind == SerialKind.Stdio && _detached is null;
+        Thread? reader = reads ? new Thread(() => ReadInput(input)) { Name = "input", IsBackground = true } : null;
         try
         {
             _jobControl = new JobControl(vm, _terminal, t => t.EnterRaw());
             _terminal?.EnterRaw();
             vm.Start();
             reader?.Start();
-            if (_options.Detached) LeaveStreams();
+            Background.Ready(_detached?.Messages, _file?.Descriptor);
             VmResult result = vm.Wait();
             input.Stop();
             reader?.Join();
@@ -147,17 +166,6 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
             AppDomain.CurrentDomain.UnhandledException -= RestoreTerminal;
             AppDomain.CurrentDomain.ProcessExit -= RestoreTerminal;
         }
-    }
-
-    /// <summary>Who has started this process learns that the guest runs, and nothing more. What is said later goes where the guest's console goes.</summary>
-    private void LeaveStreams()
-    {
-        Console.Out.WriteLine(RestoreCommand.Runs);
-        using SafeFileHandle nothing = File.OpenHandle("/dev/null", FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite);
-        int descriptor = (int)nothing.DangerousGetHandle();
-        foreach (int place in (int[])[Stdin, Stdout]) HostProcess.Redirect(descriptor, place);
-        HostProcess.Redirect(_file?.Descriptor ?? descriptor, Stderr);
-        StandardStreams.Guard(_ => { });
     }
 
     private void ReadInput(DescriptorReader input)
@@ -214,5 +222,6 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         _output?.Dispose();
         _errors?.Dispose();
         _file?.Dispose();
+        _detached?.Dispose();
     }
 }

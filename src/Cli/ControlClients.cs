@@ -29,6 +29,12 @@ internal static class ControlClients
             case ControlRequests.Stop stop:
                 Stop(stop);
                 break;
+            case ControlRequests.Attach attach:
+                DetachedTerminal.Attach(Folder, attach.Name);
+                break;
+            case ControlRequests.Logs logs:
+                DetachedTerminal.PrintLog(Folder, logs.Name, logs.Follow);
+                break;
             case ControlRequests.Kill kill:
                 using (ControlClient client = ControlClient.Connect(Folder, kill.Name)) Quit(client, kill.Name);
                 break;

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using Bunraku.Cli.CommandLine;
 using Bunraku.Sessions.Control;
 
@@ -7,9 +6,6 @@ namespace Bunraku.Cli;
 /// <summary><c>bunraku fork</c>: copies of a VM that runs, each in a process that goes on by itself.</summary>
 internal static class Copies
 {
-    /// <summary>Of this program, started when a copy's guest runs.</summary>
-    private const string StartedVariable = "BUNRAKU_STARTED";
-
     /// <exception cref="ControlException">What went wrong, in one line; copies that run go on.</exception>
     public static void Start(ControlRequests.Fork fork, TextWriter output)
     {
@@ -34,7 +30,7 @@ internal static class Copies
     {
         string serial = fork.Serial.Path is { } file ? "file:" + file.Replace(ControlCommands.NameMark, name, StringComparison.Ordinal) : "none";
         string backing = fork.Backing == MemoryBacking.Copy ? "copy" : "lazy";
-        return [RestoreCommand.Word, path, RestoreCommand.Detached, "--name", name, "--memory-backing", backing, "--serial", serial,
+        return [RestoreCommand.Word, path, "--name", name, "--memory-backing", backing, "--serial", serial,
             .. fork.Engine is { } engine ? (string[])["--engine", engine] : []];
     }
 
@@ -42,24 +38,16 @@ internal static class Copies
     /// <returns>Null, or why it does not.</returns>
     private static string? Start(string[] arguments)
     {
-        string program = Environment.ProcessPath!;
-        // The tests' program has no executable of its own.
-        if (Path.GetFileName(program) == "dotnet") arguments = [Path.Combine(AppContext.BaseDirectory, "bunraku.dll"), .. arguments];
-        var start = new ProcessStartInfo(program, arguments) { RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true };
-        start.Environment.Remove(StartedVariable);
         try
         {
-            using Process process = Process.Start(start)!;
-            process.StandardInput.Close();
-            Task<string> errors = process.StandardError.ReadToEndAsync();
-            if (process.StandardOutput.ReadLine() == RestoreCommand.Runs) return null;
-            process.WaitForExit();
-            string[] lines = errors.GetAwaiter().GetResult().Split('\n', StringSplitOptions.RemoveEmptyEntries);
+            string? last = null;
+            int status = Background.Start(arguments, line => last = line);
+            if (status == ExitStatus.Success) return null;
             const string prefix = "bunraku: ";
-            string reason = lines.LastOrDefault() ?? $"its process ended with status {process.ExitCode}";
+            string reason = last ?? $"its process ended with status {status}";
             return reason.StartsWith(prefix, StringComparison.Ordinal) ? reason[prefix.Length..] : reason;
         }
-        catch (Exception e) when (e is System.ComponentModel.Win32Exception or IOException)
+        catch (CannotStartException e)
         {
             return e.Message;
         }

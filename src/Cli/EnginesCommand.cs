@@ -1,3 +1,4 @@
+using System.Text.Json;
 using Bunraku.Processor.X86;
 using Spectre.Console;
 
@@ -6,6 +7,20 @@ namespace Bunraku.Cli;
 /// <summary><c>bunraku engines</c>: what can run here, and why the rest cannot.</summary>
 internal static class EnginesCommand
 {
+    private static readonly JsonSerializerOptions s_json = new(JsonSerializerDefaults.Web) { WriteIndented = true };
+
+    /// <summary>The same for programs: an object with 'engines', each with name, available, chosen (it is what 'auto' means) and detail, and
+    /// 'direct'.</summary>
+    public static int PrintJson(IReadOnlyList<IX86Engine> engines, TextWriter output)
+    {
+        IX86Engine? chosen = Vm.ChosenEngine(engines);
+        var rows = engines.Select(e => (Engine: e, Probe: e.Probe()))
+            .Select(e => new { e.Engine.Name, e.Probe.Available, Chosen = e.Engine == chosen, e.Probe.Detail, e.Engine.MaxCpus }).ToArray();
+        string? reason = TranslatorEngine.WhyNotDirect();
+        output.WriteLine(JsonSerializer.Serialize(new { Engines = rows, Direct = new { Available = reason is null, Detail = reason } }, s_json));
+        return chosen is null ? ExitStatus.Failure : ExitStatus.Success;
+    }
+
     /// <summary>0 when at least one engine can run here.</summary>
     public static int Print(IReadOnlyList<IX86Engine> engines, TextWriter output)
     {

@@ -22,15 +22,17 @@ internal static class Program
             if (args is [QemuCommand.Word, .. string[] words]) return QemuCommand.Run(words, lost);
             return CommandLineParser.Parse(args) switch
             {
-                Request.Run run => RunGuest.Run(run.Options, lost),
+                Request.Run run => RunGuest.Run(run.Options, args, lost),
+                Request.Engines { AsJson: true } => EnginesCommand.PrintJson(KnownEngines.All, Console.Out),
                 Request.Engines => EnginesCommand.Print(KnownEngines.All, Console.Out),
                 Request.Image image => ImageCommands.Run(image.What, Console.Out),
-                Request.Cache cache => CacheCommands.Run(cache.What, Console.Out),
+                Request.Cache cache => CacheCommands.Run(cache.What, cache.Guests, Console.Out),
                 Request.Control control => ControlClients.Run(control.What, Console.Out),
                 Request.PopekGoldberg lab => PopekGoldbergCommand.Run(lab.Options, KnownEngines.Techniques, Console.Out),
                 Request.Nested nested => NestedCommand.Run(nested.Options, KnownEngines.Techniques, Console.Out),
                 Request.Shadow shadow => ShadowCommand.Run(shadow.Options, Console.Out),
                 Request.Help help => Print(HelpText.For(help.Command, help.Path, Consoles.Width(Console.Out))),
+                Request.Generated generated => Print(generated.Text),
                 Request.CpuModels => Print(CpuHelp.Text(Consoles.Width(Console.Out))),
                 Request.Suggestions suggestions => Print(string.Concat(suggestions.Words.Select(w => w + "\n"))),
                 Request.Version version =>

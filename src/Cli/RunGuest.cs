@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Security.Cryptography;
 using Bunraku.Cli.CommandLine;
 using Bunraku.Hypervisor;
 using Bunraku.Machine;
@@ -14,13 +15,15 @@ internal static class RunGuest
     /// <summary>Lines of the guest kernel's messages that are shown with an error: a panic with registers and call trace.</summary>
     private const int MessageLines = 60;
 
+    /// <param name="arguments">The program's: what another process is started with.</param>
     /// <param name="lost">What could not be written; more is added here.</param>
     /// <exception cref="SessionException">It came to no run.</exception>
-    public static int Run(RunOptions options, List<CannotWriteException> lost)
+    public static int Run(RunOptions options, IReadOnlyList<string> arguments, List<CannotWriteException> lost)
     {
         options = WithScript(options);
-        if (options.Detached) HostProcess.BeginSession();
+        if (options.Detach && !Background.IsIt) return Detach(options, arguments);
         using ControlServer? control = options.Name is { } name ? new ControlServer(ControlClients.Folder, name) : null;
+        using PidFile? pid = options.PidFile is { } number ? new PidFile(number) : null;
         using ReportFile? json = options.StatsJson is { } path ? new ReportFile(path, "--stats-json") : null;
         if (options is { Screenshot: not null, HasDisplay: false })
             throw new UsageException("--screenshot: the machine has no screen; --vga std or --bios gives it one");
@@ -45,7 +48,7 @@ internal static class RunGuest
             }
         }
         // For people; a program that reads the errors of its command has no use for it.
-        if (kept is not null && Terminal.Is(ConsoleHost.Stderr)) Console.Error.WriteLine("bunraku: " + kept);
+        if (kept is not null && !options.Quiet && Terminal.Is(ConsoleHost.Stderr)) Console.Error.WriteLine("bunraku: " + kept);
         if (trace?.Error is { } broken) lost.Add(broken);
         map?.Dispose();
         if (map?.Error is { } unwritten) lost.Add(unwritten);
@@ -64,7 +67,19 @@ internal static class RunGuest
         }
         if (host.OutputError is { } output) Console.Error.WriteLine("bunraku: " + output.Message);
         foreach (CannotWriteException e in lost) Console.Error.WriteLine("bunraku: " + e.Message);
-        return Status(result, host.OutputStatus, lost.Count > 0);
+        int status = Status(result, host.OutputStatus, lost.Count > 0);
+        if (options.Detach) Console.Error.WriteLine($"bunraku: ended with status {status}");
+        return status;
+    }
+
+    /// <summary>The same in the background. A VM that was given no name gets one, by which it is reached.</summary>
+    private static int Detach(RunOptions options, IReadOnlyList<string> arguments)
+    {
+        string name = options.Name
+            ?? $"{(options.Kernel is null && options.Bios is null ? options.Guest : "vm")}-{RandomNumberGenerator.GetHexString(4, lowercase: true)}";
+        int status = Background.Start([arguments[0], "--name", name, .. arguments.Skip(1)]);
+        if (status == ExitStatus.Success) Console.Out.WriteLine(name);
+        return status;
     }
 
     /// <summary>Null when a signal asked for the end before; a download may have taken a minute by then.</summary>
@@ -86,7 +101,7 @@ internal static class RunGuest
                 CompressSaves = options.Compress,
                 Kept = kept,
                 Measures = options.Stats || options.StatsJson is not null,
-                Progress = text => Console.Error.WriteLine("bunraku: " + text),
+                Progress = options.Quiet ? null : text => Console.Error.WriteLine("bunraku: " + text),
                 Words = OptionWords.CommandLine,
             };
             if (options.Incoming is not { } from) return builder.Build(host.Interrupted);
@@ -112,7 +127,7 @@ internal static class RunGuest
 
     /// <summary>Standard input that is no terminal is a script for the guest's shell: clean output, its own status, and an end.</summary>
     private static RunOptions WithScript(RunOptions options) =>
-        options is { Command: null, Kernel: null, Bios: null, RestoreFrom: null, Incoming: null, Serial.Kind: SerialKind.Stdio }
+        options is { Detach: false, Command: null, Kernel: null, Bios: null, RestoreFrom: null, Incoming: null, Serial.Kind: SerialKind.Stdio }
             && options.Guest != HelloGuest.Name && !Terminal.Is(ConsoleHost.Stdin) ? options with { Command = ["sh"] }
             // Where nobody sits, what a guest prints while it boots may be what is wanted.
             : options.Command is null && !(options.Serial.Kind == SerialKind.Stdio && Terminal.Is(ConsoleHost.Stdin)) ? options with { KeepBooted = false }

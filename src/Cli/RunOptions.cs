@@ -55,11 +55,17 @@ internal sealed record RunOptions : VmOptions
     public string? Screenshot { get; init; }
     /// <summary>What is saved is packed.</summary>
     public bool Compress { get; init; }
-    /// <summary>The process goes on by itself: when the guest runs it says so and leaves its session and the standard streams.</summary>
-    public bool Detached { get; init; }
     public bool Stats { get; init; }
     public string? StatsJson { get; init; }
     public TraceTarget? Trace { get; init; }
+    /// <summary>Nothing is said but errors.</summary>
+    public bool Quiet { get; init; }
+    /// <summary>The key before commands on the terminal; 0: there is none.</summary>
+    public byte Escape { get; init; } = Terminals.ConsoleKeys.DefaultEscape;
+    /// <summary>The VM runs in a process in the background, under its name.</summary>
+    public bool Detach { get; init; }
+    /// <summary>Where this process's number stands while it runs; null: nowhere.</summary>
+    public string? PidFile { get; init; }
     /// <summary>The VM answers at a control socket of this name; null: it has none.</summary>
     public string? Name { get; init; }
     /// <summary>Where a VM that runs elsewhere comes from, which says what it is; null: one is booted.</summary>

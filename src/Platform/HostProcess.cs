@@ -95,21 +95,15 @@ public static unsafe class HostProcess
     public static void ErrorsToOutput() => _ = Libc.Dup2(1, 2);
 
     /// <summary>Standard input, output and error lead to nobody from now on, and their other ends see that.</summary>
-    /// <param name="errors">Path of a file that is to take standard error, at its end; null: nothing is.</param>
-    /// <exception cref="IOException">The file cannot be written.</exception>
-    public static void LeaveStreams(string? errors = null)
+    /// <param name="errors">The descriptor that takes the place of standard error; null: nobody.</param>
+    /// <exception cref="IOException">The host gives no descriptor.</exception>
+    public static void LeaveStreams(int? errors = null)
     {
         using SafeFileHandle nobody = File.OpenHandle("/dev/null", FileMode.Open, FileAccess.ReadWrite, FileShare.ReadWrite);
         int fd = (int)nobody.DangerousGetHandle();
         Redirect(fd, 0);
         Redirect(fd, 1);
-        if (errors is null)
-        {
-            Redirect(fd, 2);
-            return;
-        }
-        using SafeFileHandle file = File.OpenHandle(errors, FileMode.Append, FileAccess.Write, FileShare.ReadWrite);
-        Redirect((int)file.DangerousGetHandle(), 2);
+        Redirect(errors ?? fd, 2);
     }
 
     /// <summary>Stops this process as SIGSTOP does; returns when it was continued.</summary>

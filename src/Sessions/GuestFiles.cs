@@ -27,6 +27,16 @@ internal sealed record GuestFiles(string Kernel, string Busybox, IReadOnlyList<s
         return new GuestFiles(kernel, busybox, modules, wantsPorts && modules.Any(m => Path.GetFileNameWithoutExtension(m) == DebianPackages.ConsoleModule));
     }
 
+    /// <summary>Finds or downloads whatever a guest of that name can need.</summary>
+    /// <exception cref="BootException">They cannot be had.</exception>
+    public static void FindAll(VmOptions options, VmWords words, Action<string>? progress, CancellationToken cancel)
+    {
+        var packages = new DebianPackages(new GuestCache(), progress, alternatives: words.GuestAdvice);
+        string kernel = packages.FindKernel(options.Guest, cancel);
+        packages.FindBusybox(cancel);
+        packages.FindModules(kernel, Enum.GetValues<GuestDrivers>().Aggregate((all, one) => all | one), cancel);
+    }
+
     /// <summary>A command's streams go over serial ports where the driver for faster ones cannot be had.</summary>
     private static IReadOnlyList<string> FindModules(
         DebianPackages packages, string kernel, GuestDrivers drivers, bool wantsPorts, CancellationToken cancel)

@@ -69,6 +69,7 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
         {
             StreamPorts = files.HavePorts,
             Waits = KeptGuests.Fit(options),
+            Files = GuestCopies.Read(options),
             Modules = [.. files.Modules.Select(m => (ReadOnlyMemory<byte>)BootFile.Read(m, "kernel module", options.Memory))],
         });
         string append = options.Append is { Length: > 0 } more ? $"{guest.Append} {more}" : guest.Append;
@@ -82,8 +83,13 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
             ?? throw new BootException($"the image of the guest '{DebianImages.Name}' is not in the cache any more");
         byte[] kernel = BootFile.Read(files.Kernel, "kernel", options.Memory), initramfs = BootFile.Read(files.Initramfs, "initramfs", options.Memory);
         byte[] busybox = BootFile.Read(files.Busybox, "busybox", options.Memory);
-        LinuxGuestOptions described = Describe(options, separateErrors) with { StreamPorts = true, Waits = KeptGuests.Fit(options) };
-        LinuxGuest guest = DebianImages.Guest(kernel, files.Kernel, initramfs, busybox, described,
+        LinuxGuestOptions wanted = Describe(options, separateErrors) with
+        {
+            StreamPorts = true,
+            Waits = KeptGuests.Fit(options),
+            Files = GuestCopies.Read(options),
+        };
+        LinuxGuest guest = DebianImages.Guest(kernel, files.Kernel, initramfs, busybox, wanted,
             grows: options.DiskSize is not null, lasts: options.KeepDisk is not null);
         string append = options.Append is { Length: > 0 } more ? $"{guest.Append} {more}" : guest.Append;
         return new GuestImage(guest.Kernel, guest.KernelName, [new BootModule(guest.Initrd, "initramfs")], append, guest);
@@ -98,6 +104,9 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
         Rows = options.Terminal?.Rows ?? 0,
         Term = options.Terminal?.Term,
         SeparateErrors = separateErrors,
+        Environment = options.Environment,
+        WorkingFolder = options.WorkingFolder,
+        User = options.User,
         Networks = [.. options.Networks.Select(n => n is UserNetwork)],
         HasOwnAddress = [.. options.Networks.Select(n => n.Mac is not null)],
         Shares = [.. options.Shares.Select((s, n) => new LinuxGuestShare(s.TagOf(n), s.Place, s.ReadOnly, !s.ReadOnly && s.Cache == FileCache.Always))],

@@ -108,6 +108,32 @@ public sealed record VmBuilder : VmOptions
     public VmWords Words { get; init; } = new();
 
     /// <summary>
+    /// Gets all that the guest by name can need, whatever devices it is to have, so that later machines can be made without a network. Downloads, and may take
+    /// minutes.
+    /// </summary>
+    /// <param name="cancel">Ends a download.</param>
+    /// <exception cref="VmOptionException">There is no such guest.</exception>
+    /// <exception cref="CannotStartException">It cannot be had.</exception>
+    public void FetchGuest(CancellationToken cancel = default)
+    {
+        if (!GuestImage.Names.Contains(Guest)) throw new VmOptionException(nameof(Guest), Nearest.Message("guest", Guest, GuestImage.Names));
+        if (Guest == Machine.HelloGuest.Name) return; // it is part of the program
+        if (DebianGuest.Is(this))
+        {
+            DebianGuest.Expand(this, cancel);
+            return;
+        }
+        try
+        {
+            GuestFiles.FindAll(this, Words, Progress, cancel);
+        }
+        catch (Machine.BootException e)
+        {
+            throw new CannotStartException(e.Message, e);
+        }
+    }
+
+    /// <summary>
     /// Makes the machine and loads the guest; nothing runs yet. The files of a guest by name may have to be downloaded, which can take a minute.
     /// </summary>
     /// <param name="cancel">Ends a download.</param>

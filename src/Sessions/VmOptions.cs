@@ -161,6 +161,20 @@ public record VmOptions
     /// <summary>A command with its arguments to run inside the guest, each passed as it is; null boots to the guest's shell.</summary>
     public IReadOnlyList<string>? Command { get; init; }
 
+    /// <summary>Variables of the environment of the command, or of the shell, of a guest of ours; of a name given twice the last one counts.</summary>
+    public IReadOnlyList<KeyValuePair<string, string>> Environment { get; init; } = [];
+
+    /// <summary>
+    /// The folder where the command or the shell starts, from / on, or from the first of <see cref="Shares"/> on. Null: there, or where it starts by itself.
+    /// </summary>
+    public string? WorkingFolder { get; init; }
+
+    /// <summary>As whom the command or the shell runs: a name that the guest knows, or UID[:GID]. Null: root.</summary>
+    public string? User { get; init; }
+
+    /// <summary>Files and folders of the host that a guest of ours gets a copy of before anything runs.</summary>
+    public IReadOnlyList<VmCopy> Copies { get; init; } = [];
+
     /// <summary>
     /// A guest of ours is kept in the cache when it has booted, before its command or its shell, and the next one like it goes on from there: see
     /// <see cref="KeptGuests"/>. Else it is booted.
@@ -181,6 +195,16 @@ public record VmOptions
 
     /// <summary>From when the statistics count, UTC; null: from when the VM is made.</summary>
     public DateTime? Started { get; init; }
+
+    private static bool IsUser(string text)
+    {
+        const int longest = 32;
+        string[] parts = text.Split(':');
+        if (parts[0].Length > 0 && char.IsAsciiDigit(parts[0][0]))
+            return parts.Length <= 2 && parts.All(p => uint.TryParse(p, System.Globalization.NumberStyles.None, null, out uint n) && n < uint.MaxValue);
+        return parts.Length == 1 && text.Length is > 0 and <= longest && text[0] != '-'
+            && text.All(c => char.IsAsciiLetterOrDigit(c) || c is '_' or '-' or '.');
+    }
 
     /// <summary>Finds what is wrong with the options by themselves, whatever the host and the engine.</summary>
     /// <exception cref="VmOptionException">An option is wrong.</exception>
@@ -238,6 +262,23 @@ public record VmOptions
         }
         bool mounts = Kernel is null && Bios is null && Guest != HelloGuest.Name;
         if (VmShare.Problem(Shares, mounts) is { } problemOfShare) Require(false, nameof(Shares), problemOfShare);
+        foreach ((string option, bool isGiven) in ((string, bool)[])[(nameof(Environment), Environment.Count > 0),
+            (nameof(WorkingFolder), WorkingFolder is not null), (nameof(User), User is not null), (nameof(Copies), Copies.Count > 0)])
+            Require(!isGiven || mounts, option, "it is for the built-in guests that are Linux alone: what runs in another one, nobody here can tell");
+        foreach ((string name, string value) in Environment)
+        {
+            Require(name.Length > 0 && !char.IsAsciiDigit(name[0]) && name.All(c => char.IsAsciiLetterOrDigit(c) || c == '_'), nameof(Environment),
+                $"'{name}' is no name of a variable; it has letters, digits and underscores");
+            Require(!value.Contains('\0'), nameof(Environment), $"the value of '{name}' contains a zero");
+        }
+        Require(WorkingFolder is not "" && WorkingFolder?.Any(char.IsControl) != true, nameof(WorkingFolder), "the folder's name is empty, or no text");
+        Require(User is null || !DebianGuest.Is(this) || Command is not null, nameof(User), "with the guest 'debian' it goes with a command");
+        Require(User is null || IsUser(User), nameof(User), $"'{User}' is no user; write a name, or a number, or UID:GID");
+        foreach (VmCopy copy in Copies)
+        {
+            Require(copy.Source.Length > 0, nameof(Copies), "the file's name is empty");
+            if (copy.At is { } at && GuestCopies.Problem(at) is { } problemOfCopy) Require(false, nameof(Copies), problemOfCopy);
+        }
         const int slots = 24;
         Require(Disks.Count <= slots, nameof(Disks), $"{Disks.Count} disks are too many; the board has slots for {slots}");
         Require(Disks.Count + Networks.Count <= slots, nameof(Networks), $"{Disks.Count} disks and {Networks.Count} network cards are too many; "

@@ -188,8 +188,8 @@ public class CommandLineTests
 
     [Fact]
     public void NothingAtAllIsWrongUsageAndNamesTheCommands() =>
-        Assert.Equal("a command is missing: run, restore, engines, image, cache, ps, stop, kill, monitor, migrate, receive, fork, lab, help; "
-            + "'bunraku help' explains them",
+        Assert.Equal("a command is missing: run, restore, qemu, engines, image, cache, ps, attach, logs, stop, kill, monitor, migrate, receive, fork, lab, "
+            + "completion, man, help; 'bunraku help' explains them",
             Assert.Throws<UsageException>(() => CommandLineParser.Parse([])).Message);
 
     [Fact]
@@ -293,6 +293,7 @@ public class CommandLineTests
 
     [Fact]
     public void AllCommandsAreSuggestedAtTheBeginning() =>
-        Assert.Equal(["cache", "engines", "fork", "help", "image", "kill", "lab", "migrate", "monitor", "ps", "receive", "restore", "run", "stop"],
+        Assert.Equal(["attach", "cache", "completion", "engines", "fork", "help", "image", "kill", "lab", "logs", "man", "migrate", "monitor", "ps", "qemu",
+            "receive", "restore", "run", "stop"],
             Assert.IsType<Request.Suggestions>(CommandLineParser.Parse(["[suggest]", "bunraku "])).Words.Where(w => !w.StartsWith('-')));
 }

@@ -182,6 +182,30 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
         Assert.Equal(2, kept.Count);
     }
 
+    /// <summary>
+    /// Where a command starts, as whom and with which variables comes with the command: one kept guest is for all, and knows nothing of the one before.
+    /// </summary>
+    [Fact]
+    public async Task What_a_command_finds_is_not_kept()
+    {
+        const string script = "echo \"${A-none} $(pwd) $(id -u):$(id -g)\"";
+        var kept = new List<string>();
+        Assert.Equal("b'c /tmp 12:34\n", await Run(o => o with { Environment = [new("A", "b'c")], WorkingFolder = "/tmp", User = "12:34" }));
+        Assert.Equal("none / 0:0\n", await Run(o => o));
+        Assert.Equal("d / 65534:65534\n", await Run(o => o with { Environment = [new("A", "d")], User = "nobody" }));
+        Assert.Contains("is kept in", Assert.Single(kept));
+        Assert.Single(Directory.GetFiles(_folder));
+
+        async Task<string> Run(Func<VmBuilder, VmBuilder> with)
+        {
+            var output = new MemoryStream();
+            VmBuilder builder = Builder("bt", output) with { KeepBooted = true, KeptFolder = _folder, Command = ["sh", "-c", script], Kept = kept.Add };
+            await using Vm vm = with(builder).Build();
+            await vm.RunAsync();
+            return Encoding.ASCII.GetString(output.ToArray());
+        }
+    }
+
     /// <summary>A shell goes on from a guest that was kept before its prompt, takes no command in its place, and boots when it resets the machine.</summary>
     [Fact]
     public async Task A_shell_goes_on_from_a_kept_guest()

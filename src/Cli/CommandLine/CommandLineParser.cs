@@ -10,11 +10,13 @@ internal abstract record Request
 {
     internal sealed record Run(RunOptions Options) : Request;
 
-    internal sealed record Engines : Request;
+    /// <param name="AsJson">For programs.</param>
+    internal sealed record Engines(bool AsJson = false) : Request;
 
     internal sealed record Image(ImageRequest What) : Request;
 
-    internal sealed record Cache(CacheRequest What) : Request;
+    /// <param name="Guests">What is to be fetched.</param>
+    internal sealed record Cache(CacheRequest What, IReadOnlyList<string> Guests) : Request;
 
     internal sealed record Control(ControlRequests What) : Request;
 
@@ -27,6 +29,9 @@ internal abstract record Request
     /// <summary>The help of one command.</summary>
     /// <param name="Path">Its name behind the program's; empty for the program.</param>
     internal sealed record Help(Command Command, string Path) : Request;
+
+    /// <summary>A text that is made of the definitions of the commands: the manual page, or what a shell reads.</summary>
+    internal sealed record Generated(string Text) : Request;
 
     /// <summary>The CPU models and features.</summary>
     internal sealed record CpuModels : Request;
@@ -56,8 +61,18 @@ internal static class CommandLineParser
 
         var configuration = new ParserConfiguration { EnablePosixBundling = false, ResponseFileTokenReplacer = null };
         var run = new RunCommand();
+        if (own is [RunCommand.Word, ..]) own = ConfigurationFile.Expand(own);
         if (own is [RunCommand.Word, ..]) return ParseRun(run, own, command, configuration);
-        var engines = new Command("engines", "Say which engines can run here, and why the others cannot");
+        Option<bool> asJson = SingleValue.Flag("--json", "as JSON, for programs");
+        var engines = new Command("engines", "Say which engines can run here, and why the others cannot") { asJson };
+        var shell = new Argument<string>("SHELL") { Description = "bash, zsh or fish" };
+        shell.CompletionSources.Add([.. CompletionScript.Shells]);
+        var completion = new Command("completion", "Print what a shell reads to complete command lines: eval \"$(bunraku completion bash)\"") { shell };
+        var man = new Command("man", "Print the manual page: bunraku man | man -l -");
+        var qemu = new Command(Qemu.QemuCommand.Word, "Run a machine that a command line of QEMU's describes; 'bunraku qemu -help' lists its options")
+        {
+            new Argument<string[]>("OPTION") { Arity = ArgumentArity.ZeroOrMore, Description = "as qemu-system-x86_64 takes them" },
+        };
         var lab = new LabCommand();
         var image = new ImageCommand();
         var restore = new RestoreCommand();
@@ -67,8 +82,8 @@ internal static class CommandLineParser
         var help = new Command("help", "Explain a command") { words };
         var root = new RootCommand(Description)
         {
-            run, restore, engines, image, cache, control.List, control.Stop, control.Kill, control.Monitor, control.Migrate, control.Receive,
-            control.Fork, lab, help
+            run, restore, qemu, engines, image, cache, control.List, control.Attach, control.Logs, control.Stop, control.Kill, control.Monitor,
+            control.Migrate, control.Receive, control.Fork, lab, completion, man, help
         };
         words.CompletionSources.Add([.. root.Subcommands.Select(c => c.Name)]);
         ParseResult parsed = root.Parse(own, configuration);
@@ -84,6 +99,8 @@ internal static class CommandLineParser
         if (asked == help) return HelpFor(root, parsed.GetValue(words) ?? []);
 
         RejectUnknown(parsed, root, own);
+        if (asked == man && parsed.Errors.Count == 0) return new Request.Generated(ManPage.For(root, Version));
+        if (asked == completion && parsed.Errors.Count == 0) return new Request.Generated(CompletionScript.For(parsed.GetValue(shell) ?? ""));
         if (asked == lab || asked == image || asked == cache) return new Request.Help(asked, asked.Name);
         if (asked == root)
             throw new UsageException($"a command is missing: {string.Join(", ", root.Subcommands.Select(c => c.Name))}; 'bunraku help' explains them");
@@ -92,16 +109,18 @@ internal static class CommandLineParser
         if (asked == restore) return new Request.Run(restore.Read(parsed, command));
         if (asked == control.Monitor) return new Request.Control(control.ReadMonitor(parsed, command));
         if (command is not null) throw new UsageException("a command behind -- goes with 'run', 'restore' and 'monitor'");
-        if (cache.Subcommands.Contains(asked)) return new Request.Cache(cache.Read(parsed));
+        if (cache.Subcommands.Contains(asked)) return new Request.Cache(cache.Read(parsed), cache.Guests(parsed));
         if (asked == control.Receive) return new Request.Run(control.ReadReceive(parsed));
         if (control.Has(asked)) return new Request.Control(control.Read(parsed));
-        if (asked == engines) return new Request.Engines();
+        if (asked == engines) return new Request.Engines(parsed.GetValue(asJson));
         if (image.Subcommands.Contains(asked)) return new Request.Image(image.Read(parsed));
         if (asked == lab.Shadow) return new Request.Shadow(lab.ReadShadow(parsed));
         if (lab.AsksForEngines(parsed)) return new Request.Engines();
         if (asked == lab.Nested) return new Request.Nested(lab.ReadNested(parsed));
         return lab.AsksForCpus(parsed) ? new Request.CpuModels() : new Request.PopekGoldberg(lab.Read(parsed));
     }
+
+    private static string Version => typeof(CommandLineParser).Assembly.GetName().Version?.ToString(3) ?? "";
 
     /// <summary>The same for 'run', without the other commands and their options, which take longer to be made than this one to be parsed.</summary>
     private static Request ParseRun(RunCommand run, string[] args, IReadOnlyList<string>? command, ParserConfiguration configuration)

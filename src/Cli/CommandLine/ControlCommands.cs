@@ -13,6 +13,11 @@ internal abstract record ControlRequests
     /// <param name="Wait">How long the guest has to shut down before it is ended.</param>
     internal sealed record Stop(string Name, TimeSpan Wait) : ControlRequests;
 
+    internal sealed record Attach(string Name) : ControlRequests;
+
+    /// <param name="Follow">What comes from now on, too.</param>
+    internal sealed record Logs(string Name, bool Follow) : ControlRequests;
+
     internal sealed record Kill(string Name) : ControlRequests;
 
     internal sealed record Monitor(string Name, string Line) : ControlRequests;
@@ -42,6 +47,7 @@ internal sealed class ControlCommands
     private readonly Argument<string?> _place = new("AT") { Arity = ArgumentArity.ZeroOrOne, Description = "unix:PATH or tcp:127.0.0.1:PORT" };
     private readonly Option<TimeSpan?> _wait = SingleValue.Parsed<TimeSpan?>("--wait", "DURATION",
         "how long the guest has to shut down before it is ended, for example 10s or 2m (default 30s)", t => Quantities.ParseDuration(t));
+    private readonly Option<bool> _follow = SingleValue.Flag("--follow", "go on with what it prints, until it ends");
     /// <summary>Stands for the name of a copy.</summary>
     public const string NameMark = "{name}";
 
@@ -62,6 +68,8 @@ internal sealed class ControlCommands
     {
         List = new Command("ps", "List the VMs that run under a name");
         Stop = new Command("stop", "Press a VM's power button, and end it if that does not help") { _name, _wait };
+        Attach = new Command("attach", "Connect this terminal with a VM that 'run --detach' started; Ctrl-A D leaves it") { _name };
+        Logs = new Command("logs", "Print what a VM has printed that 'run --detach' started, also when it has ended") { _name, _follow };
         Kill = new Command("kill", "End a VM at once") { _name };
         Monitor = new Command("monitor", "Give a VM's monitor one command (after --) and print its answer") { _name };
         Migrate = new Command("migrate", "Move a VM to another process, while it runs") { _name, _target };
@@ -72,6 +80,8 @@ internal sealed class ControlCommands
 
     public Command List { get; }
     public Command Stop { get; }
+    public Command Attach { get; }
+    public Command Logs { get; }
     public Command Kill { get; }
     public Command Monitor { get; }
     public Command Migrate { get; }
@@ -79,7 +89,8 @@ internal sealed class ControlCommands
     public Command Receive { get; }
 
     /// <summary>It is one of these.</summary>
-    public bool Has(Command command) => command == List || command == Stop || command == Kill || command == Migrate || command == Fork;
+    public bool Has(Command command) => command == List || command == Stop || command == Attach || command == Logs || command == Kill || command == Migrate
+        || command == Fork;
 
     /// <exception cref="UsageException">Words are missing.</exception>
     public ControlRequests Read(ParseResult parsed)
@@ -88,6 +99,8 @@ internal sealed class ControlCommands
         if (asked == List) return new ControlRequests.List();
         if (asked == Stop) return new ControlRequests.Stop(NameIn(parsed), parsed.GetValue(_wait) ?? s_defaultWait);
         if (asked == Fork) return ReadFork(parsed);
+        if (asked == Attach) return new ControlRequests.Attach(NameIn(parsed));
+        if (asked == Logs) return new ControlRequests.Logs(NameIn(parsed), parsed.GetValue(_follow));
         return asked == Kill ? new ControlRequests.Kill(NameIn(parsed))
             : new ControlRequests.Migrate(NameIn(parsed), AddressIn(parsed, _target));
     }

@@ -8,7 +8,8 @@ namespace Bunraku.Cli.CommandLine;
 /// <summary>Writes what <c>--help</c> and <c>help</c> show. The library's own help breaks lines of pipes nowhere and what is added to it anywhere.</summary>
 internal static class HelpText
 {
-    private static readonly (string, string)[] s_exitStatuses =
+    /// <summary>Of 'run'.</summary>
+    public static IReadOnlyCollection<(string Status, string Meaning)> ExitStatuses { get; } =
     [
         ("0", "the guest powered off or the user quit; behind -- the command's own status"),
         ("1", "the machine could not be made (a file, package, memory or the cache), or something asked for could not be written"),
@@ -31,13 +32,15 @@ internal static class HelpText
         Section(text, "Arguments", [.. command.Arguments.Where(a => !a.Hidden).Select(a => (a.Name, a.Description ?? ""))], width);
         Section(text, "Options",
             [.. command.Options.Where(o => !o.Hidden && o is not HelpOption).Select(o => (Term(o), o.Description ?? "")), ("-h, --help", "this text")], width);
-        if (command is RunCommand or RootCommand) Section(text, "Exit status of 'run'", s_exitStatuses, width);
+        if (command is RunCommand or RootCommand) Section(text, "Exit status of 'run'", ExitStatuses, width);
         if (command.Subcommands.Any(c => !c.Hidden))
             text.Append('\n').Append(TextLayout.Paragraph($"'bunraku help{(path.Length > 0 ? " " + path : "")} COMMAND' says more about one of them.", width));
         return text.ToString();
     }
 
-    private static IEnumerable<string> Usage(Command command, string path)
+    /// <summary>How a command is called.</summary>
+    /// <param name="path">As for <see cref="For"/>.</param>
+    public static IEnumerable<string> Usage(Command command, string path)
     {
         if (command is RunCommand)
         {
@@ -57,7 +60,8 @@ internal static class HelpText
         if (items.Count > 0) text.Append('\n').Append(heading).Append(":\n").Append(TextLayout.Definitions(items, width));
     }
 
-    private static string Term(Option option)
+    /// <summary>An option with what stands for its value.</summary>
+    public static string Term(Option option)
     {
         string names = string.Join(", ", option.Aliases.Where(a => a.StartsWith('-') && a != "-?").Append(option.Name).Distinct().OrderBy(n => n.Length));
         return option.HelpName is { } value ? $"{names} {value}" : names;

@@ -17,18 +17,11 @@ internal sealed class RestoreCommand : Command
     private readonly Option<string?> _saveTo = SharedOptions.SaveTo();
     private readonly Option<bool> _compress = SharedOptions.Compress();
     private readonly Option<bool> _stats = SharedOptions.Stats();
-    private readonly Option<bool> _detached = new(Detached) { Hidden = true, Arity = ArgumentArity.Zero };
-
-    /// <summary>What 'fork' starts its copies with: see <see cref="RunOptions.Detached"/>.</summary>
-    public const string Detached = "--detached";
-
-    /// <summary>The line by which such a process says that its guest runs.</summary>
-    public const string Runs = "runs";
 
     public RestoreCommand() : base(Word, "Go on with a VM that was saved, or run one COMMAND in one that waits for it (after --)")
     {
         Arguments.Add(_file);
-        foreach (Option option in (Option[])[_engine, _name, _backing, _serial, _timeout, _saveTo, _compress, _stats, _detached]) Options.Add(option);
+        foreach (Option option in (Option[])[_engine, _name, _backing, _serial, _timeout, _saveTo, _compress, _stats]) Options.Add(option);
     }
 
     /// <param name="command">What stood behind <c>--</c>, or null.</param>
@@ -48,12 +41,11 @@ internal sealed class RestoreCommand : Command
             Memory = saved.Memory,
             Cpus = saved.Cpus,
             Engine = parsed.GetValue(_engine) ?? "auto",
-            Serial = parsed.GetValue(_serial) ?? new SerialTarget(parsed.GetValue(_detached) ? SerialKind.None : SerialKind.Stdio),
+            Serial = parsed.GetValue(_serial) ?? new SerialTarget(SerialKind.Stdio),
             Timeout = parsed.GetValue(_timeout),
             Name = parsed.GetValue(_name),
             SaveTo = parsed.GetValue(_saveTo),
             Compress = SharedOptions.RequiredFor(parsed.GetValue(_saveTo), parsed.GetValue(_compress)),
-            Detached = parsed.GetValue(_detached),
             Stats = parsed.GetValue(_stats),
             SampleWork = parsed.GetValue(_stats),
             Command = command ?? saved.Command,

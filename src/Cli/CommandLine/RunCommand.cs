@@ -28,7 +28,8 @@ internal sealed class RunCommand : Command
         Arity = ArgumentArity.ZeroOrOne,
         Description = "linux (default), linux-generic, debian (a whole system on a disk) or hello",
     };
-    private readonly Option<string?> _bios = SingleValue.Text("--bios", "NAME|FILE", "firmware that boots from a disk by itself: seabios, ovmf (UEFI), or a ROM's contents",
+    private readonly Option<string?> _bios = SingleValue.Text("--bios", "NAME|FILE",
+        "firmware that boots from a disk by itself: seabios, ovmf (UEFI), or a ROM's contents",
         [.. FirmwareImage.Names]);
     private readonly Option<string?> _efiVars =
         SingleValue.Text("--efi-vars", "FILE", "with --bios ovmf: where the firmware keeps its variables (default: gone at the end)");
@@ -132,6 +133,35 @@ internal sealed class RunCommand : Command
     private readonly Option<VncEndpoint?> _vnc = SingleValue.Parsed<VncEndpoint?>("--vnc", "ADDRESS:PORT|unix:PATH[,password-file=FILE]",
         "show the screen to viewers of VNC, with a tablet for their pointers", ParseVnc, "127.0.0.1:5901", "unix:");
     private readonly Option<string?> _screenshot = SingleValue.Text("--screenshot", "FILE", "at the end, write a picture of the screen to a PNG file");
+    private readonly Option<string[]?> _environment = new("--env")
+    {
+        HelpName = "NAME[=VALUE]",
+        Description = "a variable for the command or shell of a built-in guest; without a value that of this process; once for each",
+        Arity = ArgumentArity.OneOrMore,
+        AllowMultipleArgumentsPerToken = false,
+    };
+    private readonly Option<string?> _workingFolder =
+        SingleValue.Text("--cwd", "FOLDER", "where it starts in the guest: a path from / on, or within the first shared folder");
+    private readonly Option<string?> _user = SingleValue.Text("--user", "NAME|UID[:GID]", "as whom it runs (default root)");
+    private readonly Option<string[]?> _copies = new("--copy")
+    {
+        HelpName = "FILE[,at=PATH]",
+        Description = "a file or folder of which a built-in guest gets a copy; PATH in the guest (default /root/); once for each",
+        Arity = ArgumentArity.OneOrMore,
+        AllowMultipleArgumentsPerToken = false,
+    };
+    private readonly Option<string?> _clock =
+        SingleValue.Text("--rtc", "utc|localtime|DATE", "what the clock begins with; DATE as 2026-01-31T12:30:00 (default utc)", "utc", "localtime");
+    /// <summary>Read before the others: <see cref="ConfigurationFile"/>.</summary>
+    private readonly Option<string?> _configuration =
+        SingleValue.Text(ConfigurationFile.Option, "FILE", "options from a file, a line each: 'memory = 2G'; those on the command line count more");
+    private readonly Option<bool> _detach =
+        SingleValue.Flag("--detach", "run in the background, and print the VM's name: 'bunraku attach', logs, stop and kill reach it");
+    private readonly Option<bool> _quiet = SingleValue.Flag("--quiet", "say nothing but errors: no progress, no advice");
+    private readonly Option<byte?> _escape =
+        SingleValue.Parsed<byte?>("--escape", "KEY", "the key before commands on the terminal, in place of Ctrl-A: ^B, or none", ParseEscape, "^A", "^B",
+            "none");
+    private readonly Option<string?> _pidFile = SingleValue.Text("--pidfile", "FILE", "write this process's number there, for as long as it runs");
     private readonly Option<bool> _rng = SingleValue.Flag("--rng", "a virtio device with random numbers of the host");
     private readonly Option<bool> _debugExit = SingleValue.Flag("--debug-exit", "isa-debug-exit on port 0xf4: the guest ends with status value*2+1");
     private readonly Option<bool> _testDevice =
@@ -161,9 +191,9 @@ internal sealed class RunCommand : Command
         _guest.CompletionSources.Add([.. GuestImage.Names]);
         Arguments.Add(_guest);
         foreach (Option option in (Option[])[_bios, _efiVars, _kernel, _initrd, _modules, _append, _name, _memory, _cpus, _engine, _localApic, _checkInterval,
-            _direct, _cpu, _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _diskSize, _keep, _compactDiscs, _networks,
-            _shares, _vga, _vnc, _screenshot, _rng, _debugExit, _testDevice, _noReboot, _timeout, _saveTo, _compress, _fresh, _stats, _statsJson, _trace, _gdb,
-            _stopped, _perfMap])
+            _direct, _cpu, _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _diskSize, _keep, _compactDiscs,
+            _networks, _shares, _environment, _workingFolder, _user, _copies, _vga, _vnc, _screenshot, _rng, _clock, _configuration, _escape, _quiet, _detach,
+            _pidFile, _debugExit, _testDevice, _noReboot, _timeout, _saveTo, _compress, _fresh, _stats, _statsJson, _trace, _gdb, _stopped, _perfMap])
             Options.Add(option);
     }
 
@@ -195,6 +225,8 @@ internal sealed class RunCommand : Command
         if (command is { Count: 0 }) throw new UsageException("a command is missing behind --");
         if (command is not null && kernel is not null)
             throw new UsageException("a command behind -- needs a guest that can run it; with --kernel, use --append");
+        if (parsed.GetValue(_detach) && (parsed.GetValue(_serial) is not null || parsed.GetValue(_stats) || parsed.GetValue(_trace) is { Path: null }))
+            throw new UsageException("--detach does not go with --serial, --stats and a trace on the terminal: what the VM prints is in its log");
         bool isDebian = guest == DebianImages.Name;
         return new RunOptions
         {
@@ -229,6 +261,15 @@ internal sealed class RunCommand : Command
             CompactDiscs = parsed.GetValue(_compactDiscs) is { Length: > 0 } discs ? discs : [],
             Networks = Networks(parsed.GetValue(_networks) ?? [], isDebian),
             Shares = parsed.GetValue(_shares) is { Length: > 0 } shares ? [.. shares.Select(ShareArgument.Parse)] : [],
+            Environment = parsed.GetValue(_environment) is { Length: > 0 } variables ? [.. variables.SelectMany(Variable)] : [],
+            WorkingFolder = parsed.GetValue(_workingFolder),
+            User = parsed.GetValue(_user),
+            Copies = parsed.GetValue(_copies) is { Length: > 0 } copies ? [.. copies.Select(Copy)] : [],
+            ClockStart = parsed.GetValue(_clock) is { } clock ? Qemu.QemuReader.StartTime("--rtc ", clock) : null,
+            Quiet = parsed.GetValue(_quiet),
+            Detach = parsed.GetValue(_detach),
+            Escape = parsed.GetValue(_escape) ?? Terminals.ConsoleKeys.DefaultEscape,
+            PidFile = parsed.GetValue(_pidFile),
             Rng = parsed.GetValue(_rng),
             Display = parsed.GetValue(_vga) ?? DisplayKind.Automatic,
             Vnc = parsed.GetValue(_vnc),
@@ -259,6 +300,32 @@ internal sealed class RunCommand : Command
         if (given.Contains(NoNetwork)) throw new UsageException($"--net {NoNetwork} goes with no other network");
         if (given.Length > 0) return [.. given.Select(NetworkArgument.Parse)];
         return isDebian ? [NetworkArgument.Parse("user")] : [];
+    }
+
+    /// <summary>A variable as it was given, or this process's; nothing, where it has none.</summary>
+    private static IEnumerable<KeyValuePair<string, string>> Variable(string text)
+    {
+        int at = text.IndexOf('=');
+        if (at == 0) throw new UsageException($"--env {text}: a name is missing");
+        if (at > 0) return [new(text[..at], text[(at + 1)..])];
+        return Environment.GetEnvironmentVariable(text) is { } value ? [new(text, value)] : [];
+    }
+
+    private static VmCopy Copy(string text)
+    {
+        (string source, IReadOnlyList<(string Name, string Value)> words) = WordList.Parse(text);
+        var copy = new VmCopy(source);
+        foreach ((string name, string value) in words)
+            copy = name == "at" ? copy with { At = value } : throw new UsageException(Nearest.Message("word behind --copy", name, ["at"]));
+        return copy;
+    }
+
+    private static byte? ParseEscape(string text)
+    {
+        if (text == "none") return 0;
+        string key = text.StartsWith("ctrl-", StringComparison.OrdinalIgnoreCase) ? "^" + text[5..] : text;
+        return key is ['^', var letter] && char.ToUpperInvariant(letter) is >= 'A' and <= 'Z' and var upper and not ('C' or 'J' or 'M')
+            ? (byte)(upper - '@') : throw new UsageException($"'{text}' is no escape key; write for example ^B, or none");
     }
 
     /// <summary>Whose the local APICs are.</summary>

@@ -2,6 +2,7 @@ using System.Runtime.InteropServices;
 using System.Text.Json.Nodes;
 using Bunraku.Cli.Qemu.Characters;
 using Bunraku.Cli.Terminals;
+using Bunraku.Engine.Check;
 using Bunraku.Hypervisor;
 using Bunraku.Machine;
 using Bunraku.Machine.Board;
@@ -13,7 +14,6 @@ using Bunraku.Network.Slirp;
 using Bunraku.Platform;
 using Bunraku.Processor.X86;
 using Bunraku.Sessions.Monitoring;
-using Bunraku.Engine.Check;
 
 namespace Bunraku.Cli.Qemu;
 

@@ -217,8 +217,13 @@ internal sealed class QmpServer
         return new JsonObject();
     }
 
-    private string Status => _control.IsShutDown ? "shutdown" : _vm.State switch { VmState.Running => "running", VmState.Ended => "shutdown", _ =>
-        _control.HasRun ? "paused" : "prelaunch" };
+    private string Status => _control.IsShutDown ? "shutdown" : _vm.State switch
+    {
+        VmState.Running => "running",
+        VmState.Ended => "shutdown",
+        _ =>
+        _control.HasRun ? "paused" : "prelaunch"
+    };
 
     private static JsonNode Cpu(int index) => new JsonObject
     {

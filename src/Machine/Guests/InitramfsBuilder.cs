@@ -20,7 +20,7 @@ internal static class InitramfsBuilder
     private const int WatchPeriod = 3;
     private const uint Executable = 0x1ED;
     private const string CommandPath = "/etc/bunraku/command", CopyPath = "/etc/bunraku/copy", PumpPath = "/etc/bunraku/pump",
-        SessionPath = "/etc/bunraku/session", DhcpPath = "/etc/bunraku/dhcp", ModuleFolder = "/etc/bunraku/modules";
+        SessionPath = "/etc/bunraku/session", DhcpPath = "/etc/bunraku/dhcp", ModuleFolder = "/etc/bunraku/modules", FileFolder = "/etc/bunraku/files";
 
     private static readonly string[] Directories =
         ["bin", "sbin", "usr", "usr/bin", "usr/sbin", "dev", "proc", "sys", "run", "root", "tmp", "etc", "etc/bunraku", ModuleFolder[1..], "var"];
@@ -36,8 +36,8 @@ internal static class InitramfsBuilder
         archive.AddCharacterDevice("dev/console", 5, 1);
         archive.AddCharacterDevice("dev/null", 1, 3, 0x1B6);
         archive.AddFile("bin/busybox", busybox, Executable);
-        archive.AddFile("etc/passwd", "root::0:0:root:/root:/bin/sh\n"u8);
-        archive.AddFile("etc/group", "root:x:0:\ntty:x:5:\n"u8);
+        archive.AddFile("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/tmp:/bin/sh\n"u8);
+        archive.AddFile("etc/group", "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n"u8);
         archive.AddFile("etc/hostname", "bunraku\n"u8);
         archive.AddFile("etc/hosts", "127.0.0.1 localhost bunraku\n"u8);
         archive.AddFile("etc/profile", Encoding.UTF8.GetBytes(Profile(token)));
@@ -45,6 +45,11 @@ internal static class InitramfsBuilder
         archive.AddFile(SessionPath[1..], Encoding.UTF8.GetBytes(SessionScript(options, console, token)), Executable);
         if (options.Networks.Count > 0) archive.AddFile(DhcpPath[1..], Encoding.UTF8.GetBytes(DhcpScript), Executable);
         for (int n = 0; n < options.Modules.Count; n++) archive.AddFile($"{ModuleFolder[1..]}/{n:00}.ko", options.Modules[n].Span);
+        if (options.Files.Count > 0)
+        {
+            archive.AddDirectory(FileFolder[1..]);
+            CommandStart.AddFiles(archive, FileFolder[1..], options.Files);
+        }
         if (console != GuestConsole.Shell)
             archive.AddFile(CommandPath[1..], Encoding.UTF8.GetBytes(options.Waits ? WaitingScript(token) : CommandScript(options)), Executable);
         if (options.Waits)
@@ -56,7 +61,17 @@ internal static class InitramfsBuilder
     }
 
     private static string CommandScript(LinuxGuestOptions options) =>
-        $"#!/bin/busybox sh\n{EnterShare(options, "exit 126")}exec {string.Join(' ', options.Command.Select(Quote))}\n";
+        "#!/bin/busybox sh\n" + EnterShare(options, "exit 126") + Become(options);
+
+    /// <summary>The shell becomes the command, or the user's shell.</summary>
+    private static string Become(LinuxGuestOptions options)
+    {
+        if (options.Command.Count == 0) return CommandStart.Exec(options, "sh -l", hasAccounts: false);
+        string name = Quote(options.Command[0]), words = string.Join(' ', options.Command.Select(Quote));
+        string check = options.Command[0].Contains('/') ? ""
+            : $"command -v {name} >/dev/null || {{ printf '%s: not found\\n' {name} >&2; exit 127; }}\n";
+        return CommandStart.Exec(options, words, hasAccounts: false, check);
+    }
 
     /// <summary>What could not be mounted is told by who would work in it.</summary>
     private const string NotMounted = "/run/not-mounted";
@@ -95,11 +110,11 @@ internal static class InitramfsBuilder
         string.Concat(options.Shares.Where(s => s.WritesLater).Select(s => $"umount {Quote(s.At)} 2>/dev/null || sync; "));
 
     /// <summary>Where a command or a shell starts.</summary>
-    public static string EnterShare(LinuxGuestOptions options, string otherwise) => options.Shares.Count == 0 ? "" : $$"""
+    public static string EnterShare(LinuxGuestOptions options, string otherwise) => (options.Shares.Count == 0 ? "" : $$"""
         [ ! -e {{NotMounted}} ] || { cat {{NotMounted}} >&2; {{otherwise}}; }
         cd {{Quote(options.Shares[0].At)}} || {{otherwise}}
 
-        """;
+        """) + CommandStart.Enter(options, otherwise);
 
     /// <summary>See <see cref="LinuxGuest.Handover"/>. <see cref="WaitingScript"/> reads it as part of itself.</summary>
     public static byte[] Handover(LinuxGuestOptions options, bool isCopy)
@@ -116,18 +131,7 @@ internal static class InitramfsBuilder
         if (LeaveCommands(options) is { Length: > 0 } leave) script.Append("echo ").Append(Quote(leave)).Append(" >").Append(LeavePath).Append('\n');
         if (isCopy) script.Append("read -r copied <&7\n");
         script.Append("export TERM=").Append(Quote(options.Term ?? "linux")).Append('\n');
-        if (options.Command.Count == 0)
-        {
-            script.Append(EnterShare(options, ":"));
-            return Encoding.UTF8.GetBytes(script.ToString());
-        }
-        string name = Quote(options.Command[0]);
-        script.Append("run() {\n").Append(EnterShare(options, "exit 126"));
-        if (!options.Command[0].Contains('/'))
-            script.Append("command -v ").Append(name).Append(" >/dev/null || { printf '%s: not found\\n' ").Append(name).Append(" >&2; exit 127; }\n");
-        script.Append("exec");
-        foreach (string word in options.Command) script.Append(' ').Append(Quote(word));
-        script.Append("\n}\n");
+        script.Append("run() {\n").Append(EnterShare(options, options.Command.Count == 0 ? ":" : "exit 126")).Append(Become(options)).Append("}\n");
         return Encoding.UTF8.GetBytes(script.ToString());
     }
 
@@ -150,7 +154,7 @@ internal static class InitramfsBuilder
     /// The shell takes backslashes away twice: when it expands PS1 as in double quotes, and when it looks for the escapes of a prompt.
     /// </summary>
     private static string Profile(string token) => $$"""
-        PS1='\[\e_bunraku;{{token}};input\e\\\\\]root@\h:\w\$ '
+        PS1='\[\e_bunraku;{{token}};input\e\\\\\]\u@\h:\w\$ '
         alias ll='ls -l'
 
         """;
@@ -217,6 +221,7 @@ internal static class InitramfsBuilder
             ip link set lo up 2>/dev/null
             {{(options.Modules.Count > 0 ? $"for module in {ModuleFolder}/*; do insmod $module; done" : "")}}
             {{(options.Waits ? "" : string.Concat(options.Networks.Select(Network)))}}
+            {{(options.Files.Count > 0 ? $"cp -a {FileFolder}/. / && rm -rf {FileFolder}" : "")}}
             mkfifo /run/ended
             {{(!options.Waits ? Reader(options) : console == GuestConsole.Shell ? Reader(options with { Shares = [] }) : Report)}}
             # What poweroff, reboot and halt send without -f. Nobody could do anything with a halted machine, so it is switched off.
@@ -452,12 +457,12 @@ internal static class InitramfsBuilder
         const string onTerminal = $"(tell input; exec {CommandPath} 9>&-)", streams = $"exec setsid {CommandPath} </run/input >/run/output 9>&-";
         string run = options.Waits && console != GuestConsole.Shell ? $"setsid {CommandPath} \"$1\"" : console switch
         {
-            GuestConsole.Shell => (options.Waits ? $$"""
+            GuestConsole.Shell => options.Waits ? $$"""
                 tell {{GuestMessages.WaitsMessage}}
                 . "$1"
                 [ -z "$size" ] || stty $size
-
-                """ : EnterShare(options, ":")) + "sh -l 7>&- 9>&-",
+                (run 7>&- 9>&-)
+                """ : EnterShare(options, ":") + $"(exec 9>&-\n{Become(options)})",
             GuestConsole.Command => $"({streams} 2>&1)",
             GuestConsole.CommandOnPorts => $"({streams} 2>{(options.SeparateErrors ? "/run/errors" : "&1")})",
             _ => onTerminal,

@@ -51,6 +51,18 @@ public sealed record LinuxGuestOptions
     /// <summary>Shared folders, which are mounted before anything runs; the command starts in the first of them.</summary>
     public IReadOnlyList<LinuxGuestShare> Shares { get; init; } = [];
 
+    /// <summary>Variables of the environment that it starts with, in this order; names of letters, digits and underscores.</summary>
+    public IReadOnlyList<KeyValuePair<string, string>> Environment { get; init; } = [];
+
+    /// <summary>Where it starts, from / on or from the first shared folder on; null: there, or where a login would.</summary>
+    public string? WorkingFolder { get; init; }
+
+    /// <summary>As whom it runs: a name, or UID[:GID]; null: root.</summary>
+    public string? User { get; init; }
+
+    /// <summary>Files that the guest has beside its own.</summary>
+    public IReadOnlyList<LinuxGuestFile> Files { get; init; } = [];
+
     /// <summary>The machine has a virtio console, and the modules have its driver.</summary>
     public bool StreamPorts { get; init; }
 

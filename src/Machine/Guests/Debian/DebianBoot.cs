@@ -13,6 +13,7 @@ internal static class DebianBoot
     public const string Folder = "/run/bunraku";
 
     private const string Stage = "bunraku"; // of the initramfs, what becomes the folder
+    private const string FileFolder = "copies"; // of the initramfs, what is copied into the system
     private const string Units = "/run/systemd/system", CommandUnit = "bunraku-command.service", CommandTarget = "bunraku.target";
     private const uint Executable = 0x1ED;
 
@@ -81,6 +82,7 @@ internal static class DebianBoot
         busybox mount -t ext4 -o relatime /dev/vda /root || { echo "bunraku: the disk of the system cannot be mounted"; busybox poweroff -f; }
         busybox mount -t tmpfs -o mode=755,nosuid,nodev run /root/run
         busybox cp -a /{{Stage}}/. /root/run/
+        [ ! -d /{{FileFolder}} ] || busybox cp -a /{{FileFolder}}/. /root/
         # What systemd has units for, each of which is a program to start.
         while read -r module name device; do
             number=${device#c}
@@ -130,6 +132,7 @@ internal static class DebianBoot
         archive.AddDirectory(Stage + "/systemd");
         archive.AddDirectory(units);
         foreach (string unit in (string[])[.. s_needless, .. lasts ? [] : s_ofLastingSystems]) archive.AddSymbolicLink($"{units}/{unit}", "/dev/null");
+        if (options.Files.Count > 0) CommandStart.AddFiles(archive, FileFolder, options.Files);
         archive.AddDirectory(Stage + "/systemd/system-generators");
         foreach (string generator in s_needlessGenerators)
             archive.AddSymbolicLink($"{Stage}/systemd/system-generators/systemd-{generator}-generator", "/dev/null");
@@ -239,6 +242,7 @@ internal static class DebianBoot
             if [ "$(tty)" = /dev/ttyS0 ]; then
                 {{(options.Waits ? WaitForShell(token) : size.Length > 0 ? "stty" + size : ":")}}
                 {{(options.Waits ? $". {Folder}/enter" : enter)}}
+                {{(options.Waits ? "" : CommandStart.Exports(options))}}
                 PS1='\[\e_bunraku;{{token}};input\e\\\\\]'"$PS1"
             fi
 
@@ -246,7 +250,8 @@ internal static class DebianBoot
     }
 
     private static string CommandScript(LinuxGuestOptions options) =>
-        $"#!/bin/sh\n{InitramfsBuilder.EnterShare(options, "exit 126")}exec {string.Join(' ', options.Command.Select(InitramfsBuilder.Quote))}\n";
+        "#!/bin/sh\n" + InitramfsBuilder.EnterShare(options, "exit 126")
+        + CommandStart.Exec(options, string.Join(' ', options.Command.Select(InitramfsBuilder.Quote)), hasAccounts: true);
 
     /// <summary>See <see cref="LinuxGuest.Handover"/>: <see cref="RunScript"/> or <see cref="Profile"/> reads it as part of itself.</summary>
     public static byte[] Handover(LinuxGuestOptions options, bool isCopy)
@@ -254,7 +259,7 @@ internal static class DebianBoot
         var script = new StringBuilder(InitramfsBuilder.Mode(options));
         script.Append($"export TERM={InitramfsBuilder.Quote(options.Term ?? "linux")}\n");
         bool shell = options.Command.Count == 0;
-        if (shell) script.Append($"printf %s {InitramfsBuilder.Quote(InitramfsBuilder.EnterShare(options, ":"))} >enter\n");
+        if (shell) script.Append($"printf %s {InitramfsBuilder.Quote(InitramfsBuilder.EnterShare(options, ":") + CommandStart.Exports(options))} >enter\n");
         else script.Append($"printf %s {InitramfsBuilder.Quote(CommandScript(options))} >command\n").Append(InitramfsBuilder.LeaveShares(options));
         script.Append(InitramfsBuilder.MountSharesLate(options));
         // What a start would have made anew, behind the new random numbers.
