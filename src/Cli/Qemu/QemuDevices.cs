@@ -14,6 +14,8 @@ internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNe
             "page-per-vq", "modern-pio-notify", "failover_pair_id", "bootdisk", "packed", "event_idx", "indirect_desc", "ioeventfd", "any_layout",
                 "notify_on_empty"];
 
+    private int _bootIndices;
+
     private enum Fate { Have, PassOver, Refuse }
 
     private sealed record Row(string[] Names, Fate Fate, string Note);
@@ -95,6 +97,8 @@ internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNe
             case Fate.Refuse:
                 throw new UsageException($"-device: not had: {kind}: {row.Note}");
         }
+        if (words.Take("bootindex") is not null && ++_bootIndices == 2)
+            machine.Notes.Add("-device: bootindex= is passed over: firmware goes by the kinds of -boot, and by the order of the disks");
         words.Drop(s_places);
         switch (kind)
         {

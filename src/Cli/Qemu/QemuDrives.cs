@@ -28,6 +28,9 @@ internal sealed class QemuDrives(QemuMachine machine)
         public bool Discard { get; init; }
     }
 
+    /// <summary>In place of a number: the next that is free.</summary>
+    private const int Next = -1;
+
     private readonly List<Drive> _drives = [];
     private readonly Dictionary<string, Node> _nodes = new(StringComparer.Ordinal);
     private readonly List<(int Place, VmDisk Disk)> _virtio = [], _sata = [];
@@ -47,14 +50,14 @@ internal sealed class QemuDrives(QemuMachine machine)
         QemuWords words = QemuWords.Parse("-drive", text, "file");
         string kind = words.Take("if") ?? "ide", media = words.Take("media") ?? "disk";
         if (media is not ("disk" or "cdrom")) throw new UsageException($"-drive: media={media} is neither disk nor cdrom");
-        int unit = words.TakeNumber("unit") ?? 0, bus = words.TakeNumber("bus") ?? 0;
+        int? unit = words.TakeNumber("unit"), bus = words.TakeNumber("bus");
         string? id = words.Take("id"), file = words.Take("file");
         string? driver = words.Take("driver");
         string? format = words.Take("format") ?? (driver == "file" ? "raw" : driver);
         if (words.Take("file.filename") is { } name) file = name;
         if (file is not null && words.Take("file.driver") is not (null or "file" or "host_device")) throw Absent("-drive", "file.driver other than file");
-        int index = words.TakeNumber("index") ?? (kind == "ide" ? 2 * bus + unit : -1);
-        var drive = new Drive("-drive", id ?? "", kind, words.Option.Length > 0 ? index : 0)
+        int index = words.TakeNumber("index") ?? (kind == "ide" && (unit ?? bus) is not null ? 2 * (bus ?? 0) + (unit ?? 0) : Next);
+        var drive = new Drive("-drive", id ?? "", kind, index)
         {
             File = file is null ? null : Plain("-drive", file),
             Format = FormatOf("-drive", format),
@@ -162,8 +165,15 @@ internal sealed class QemuDrives(QemuMachine machine)
         var used = new HashSet<int>();
         foreach (Drive drive in _drives.Where(d => d.Interface is "ide" or "sata" && d.Index >= 0))
         {
-            if (!used.Add(drive.Index) && drive.Option != "-cdrom")
-                throw new UsageException($"{drive.Option}: drive {drive.Index} of the first bus is named twice");
+            if (!used.Add(drive.Index)) throw new UsageException($"{drive.Option}: drive {drive.Index} of the first bus is there already; index= names "
+                + "another one");
+        }
+        for (int n = 0; n < _drives.Count; n++)
+        {
+            if (_drives[n] is not { Interface: "ide" or "sata", Index: Next }) continue;
+            int free = 0;
+            while (!used.Add(free)) free++;
+            _drives[n] = _drives[n] with { Index = free };
         }
         const int behindNumbered = 1000;
         foreach (Drive drive in _drives.Where(d => !d.IsTaken))

@@ -109,8 +109,7 @@ internal sealed class QemuReader
         foreach (string rest in words.TakeRest()) Result.Notes.Add($"-machine: {rest} is passed over");
     }
 
-    private static bool IsPc(string type) => type is "pc" or "q35" || type.StartsWith("pc-i440fx-", StringComparison.Ordinal)
-        || type.StartsWith("pc-q35-", StringComparison.Ordinal);
+    private static bool IsPc(string type) => type is "pc" or "q35" || type.StartsWith("pc-", StringComparison.Ordinal);
 
     private static UsageException NoMachine(string type) => new(type switch
     {
@@ -410,7 +409,8 @@ internal sealed class QemuReader
         foreach (string device in _deviceWords) _devices.Add(device);
         Drives.Finish();
         Networks.Finish(hasDefaults: !NoDefaults);
-        bool hasSerial = Serials.Count > 0 || Result.Serials.Count > 0, hasMonitor = Monitors.Count > 0, hasWindow = !_isHeadless && !IsNoGraphic;
+        bool hasSerial = Serials.Count > 0 || Result.Serials.Count > 0, hasMonitor = Monitors.Count > 0
+            || Serials.Any(s => s.StartsWith("mon:", StringComparison.Ordinal)), hasWindow = !_isHeadless && !IsNoGraphic;
         if (!NoDefaults && !hasSerial && !hasMonitor && hasWindow && Result.VirtioSerials.Count == 0)
         {
             Result.Notes.Add("there is no window yet: the first serial port and the monitor are on this terminal, as with -nographic");

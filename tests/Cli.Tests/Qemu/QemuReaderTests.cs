@@ -174,6 +174,9 @@ public sealed class QemuReaderTests
         Assert.False(Serial(machine).IsShared);
         Assert.Equal(CharacterKind.Stdio, Serial(machine).Kind);
 
+        machine = Read("-nographic -serial mon:stdio");
+        Assert.Equal(machine.Serials[0], Assert.Single(machine.Monitors).Character);
+
         machine = Read("-nographic -serial null");
         Assert.Equal(CharacterKind.Null, Serial(machine).Kind);
         Assert.Equal(CharacterKind.Stdio, machine.Characters[Assert.Single(machine.Monitors).Character].Kind);
@@ -250,6 +253,8 @@ public sealed class QemuReaderTests
         Assert.True(Assert.Single(machine.Disks, d => d.Image.Path == "v1").Throwaway);
         Assert.True(Assert.Single(machine.Disks, d => d.Image.Path == "x.qcow2").Image.ReadOnly);
         Assert.Equal("d.img", Assert.Single(Read("d.img").Disks).Image.Path);
+        Assert.Equal(["z", "y", "x"], Read("-drive file=y -drive file=x -hda z").Disks.Select(d => d.Image.Path));
+        Assert.Contains("there already", Refusal("-hda a -drive file=b,index=0"), StringComparison.Ordinal);
         Assert.Contains("there is no drive", Refusal("-device virtio-blk-pci,drive=nobody"), StringComparison.Ordinal);
         Assert.Contains("stands on itself", Refusal("-blockdev driver=raw,node-name=a,file=b -blockdev driver=raw,node-name=b,file=a -device "
             + "virtio-blk,drive=a"),
