@@ -69,8 +69,12 @@ internal sealed unsafe partial class Processor
                 _reexecuting = false;
                 Exits.Drop();
                 // Devices first see what was written before; then the instruction begins anew, and raises its exception again.
-                bool waits = Exits.MustExitFirst;
-                if (waits) Exits.Abandoned();
+                bool waits = Exits.MustExitFirst && fault.Vector != Vector.Db; // whose causes are in DR6 already
+                if (waits)
+                {
+                    if (fault.Vector == Vector.Pf) State->Cr2 = Mmu.Cr2BeforeFault;
+                    Exits.Abandoned();
+                }
                 else if (!Exits.TryExitWithException(fault.Vector, fault.ErrorCode)) Delivery.DeliverException(fault.Vector, fault.ErrorCode);
                 Events.IretUnblockedNmis = false;
                 if (!waits && StepsGuest) GuestHypervisor?.TakeStep();

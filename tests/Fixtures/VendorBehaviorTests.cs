@@ -183,7 +183,7 @@ public sealed class VendorBehaviorTests
         }
     }
 
-    /// <summary>Intel SDM vol. 3A, "Determining the Signature": zero is written, CPUID executed, and it is in bits 63:32. Xen does that when it boots.</summary>
+    /// <summary>Intel SDM vol. 3A, "Determining the Signature": zero is written, CPUID executed, and it is in bits 63:32. Xen does so when it boots.</summary>
     [Theory]
     [Engines(Amd, false), Engines(Intel, true)]
     public void The_revision_of_microcode_is_read_as_each_vendor_says(string engine, string model, bool isAbove)
