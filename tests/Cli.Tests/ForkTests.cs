@@ -35,8 +35,6 @@ public sealed class ForkTests : IClassFixture<LinuxGuestFiles>, IDisposable
             }
         }
 
-        public string[] Lines => Text.TrimEnd('\n').Split('\n');
-
         public override ValueTask WriteAsync(ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken = default)
         {
             lock (_lock) Write(buffer.Span);
@@ -58,13 +56,15 @@ public sealed class ForkTests : IClassFixture<LinuxGuestFiles>, IDisposable
         Timeout = TimeSpan.FromMinutes(4),
     };
 
-    private static async Task<string[]> GoOn(VmFork fork, string engine)
+    private static string[] Lines(string text) => text.TrimEnd('\n').Split('\n');
+
+    private static async Task<string> GoOn(string path, string engine)
     {
         var output = new Listener();
-        await using Vm copy = (Builder(engine, output) with { RestoreFrom = fork.Path }).Build();
+        await using Vm copy = (Builder(engine, output) with { RestoreFrom = path }).Build();
         VmResult result = await copy.RunAsync();
         Assert.True(result.ExitStatus == 0, $"status {result.ExitStatus}: {output.Text}");
-        return output.Lines;
+        return output.Text;
     }
 
     /// <summary>
@@ -88,14 +88,15 @@ public sealed class ForkTests : IClassFixture<LinuxGuestFiles>, IDisposable
         using VmFork fork = await vm.ForkAsync();
         Assert.Equal(VmState.Running, vm.State);
         Assert.True(fork.LongestStop <= fork.StoodStill && fork.Bytes > 1 << 20);
-        int seen = output.Lines.Length;
-        Task<string[]>[] copies = [GoOn(fork, second), GoOn(fork, engine)];
+        int seen = Lines(output.Text).Length;
+        Task<string>[] copies = [GoOn(fork.Path, second), GoOn(fork.Path, engine)];
         Assert.Equal(0, (await run).ExitStatus);
-        string[] own = output.Lines;
+        string[] own = Lines(output.Text);
         Assert.Equal(Enumerable.Range(1, last).Select(n => $"n {n}"), own[..last]);
         var drawn = new List<string> { own[^1] };
-        foreach (string[] lines in await Task.WhenAll(copies))
+        foreach (string text in await Task.WhenAll(copies))
         {
+            string[] lines = Lines(text);
             int begin = int.Parse(lines[0].Split(' ')[^1], CultureInfo.InvariantCulture);
             Assert.InRange(begin, 1, seen + 1);
             Assert.Equal([.. Enumerable.Range(begin, last + 1 - begin).Select(n => $"n {n}"), own[last]], lines[..^2]);
@@ -107,8 +108,8 @@ public sealed class ForkTests : IClassFixture<LinuxGuestFiles>, IDisposable
     }
 
     /// <summary>
-    /// The original and its copies write to the same place of a disk, each to its own: all of them, and e2fsck at the end, find what each has written, though a
-    /// copy begins when the original's disk is gone. A cable to others is the original's.
+    /// The original and its copies write to the same place of a disk, each to its own: all of them, and e2fsck at the end, find what each has written, though
+    /// the original is saved meanwhile and goes on from the file, and a copy begins when its disk is gone. A cable to others is the original's.
     /// </summary>
     [Fact]
     public async Task Each_copy_has_the_disk_as_it_was_and_writes_its_own()
@@ -130,16 +131,19 @@ public sealed class ForkTests : IClassFixture<LinuxGuestFiles>, IDisposable
             Disks = [new VmDisk(new DiskOptions(disk))],
             Networks = [new UdpCable(new IPEndPoint(IPAddress.Loopback, 0), new IPEndPoint(IPAddress.Loopback, 9))],
             Command = ["sh", "-c", script],
+            SaveTo = In("saved"),
         }).Build())
         {
             Task<VmResult> run = vm.RunAsync();
             await output.Until("n 6\n", run);
             fork = vm.Fork();
-            Task<string[]> copy = GoOn(fork, "bt");
-            Assert.Equal(0, (await run).ExitStatus);
-            Assert.Equal(["carrier 1", .. Enumerable.Range(1, last).Select(n => $"n {n}"), "carrier 1", "whole"], output.Lines);
-            Assert.Equal(["carrier 0", "whole"], (await copy)[^2..]);
+            await output.Until("n 9\n", run);
+            vm.End(HostEnd.TimedOut);
+            Assert.Equal(ExitStatus.TimedOut, (await run).ExitStatus);
         }
+        Assert.EndsWith("carrier 0\nwhole\n", await GoOn(fork.Path, "bt"), StringComparison.Ordinal);
+        string all = output.Text + await GoOn(In("saved"), "interp");
+        Assert.Equal(["carrier 1", .. Enumerable.Range(1, last).Select(n => $"n {n}"), "carrier 1", "whole"], Lines(all));
         string raw = In("raw");
         ImageTools.Convert(new DiskOptions(disk), raw, ImageFormat.Raw, new Storage.Qcow2.Qcow2CreateOptions(), compress: false, null);
         using (var check = new TestProcess(new ProcessStartInfo("e2fsck", ["-f", "-n", raw]) { RedirectStandardOutput = true, RedirectStandardError = true }))
@@ -149,7 +153,7 @@ public sealed class ForkTests : IClassFixture<LinuxGuestFiles>, IDisposable
             Assert.True(check.ExitCode == 0, said);
         }
         File.Delete(disk);
-        using (fork) Assert.Equal("whole", (await GoOn(fork, "bt"))[^1]);
+        using (fork) Assert.EndsWith("whole\n", await GoOn(fork.Path, "bt"), StringComparison.Ordinal);
         Assert.Throws<ObjectDisposedException>(() => fork.Path);
     }
 

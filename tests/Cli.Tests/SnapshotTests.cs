@@ -513,7 +513,8 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
         for (int n = 0; n < rounds; n++)
         {
             var start = new ProcessStartInfo("dotnet", [Path.Combine(AppContext.BaseDirectory, "bunraku.dll"), "run", "--name", "v", "--engine", "bt",
-                "--memory", "32M", "--kernel", kernel.Path]) { RedirectStandardInput = true, RedirectStandardOutput = true };
+                "--memory", "32M", "--kernel", kernel.Path])
+            { RedirectStandardInput = true, RedirectStandardOutput = true };
             start.Environment["XDG_RUNTIME_DIR"] = _folder;
             using var vm = new TestProcess(start);
             Assert.Equal("filled", await vm.StandardOutput.ReadLineAsync());
