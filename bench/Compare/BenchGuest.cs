@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Globalization;
 using System.Text;
+using Bunraku.Lab.Paging;
 using Bunraku.Machine;
 
 namespace Bunraku.Compare;
@@ -14,6 +15,9 @@ internal sealed record BenchGuest(string Kernel, string Initrd, IReadOnlyList<Wo
 
     /// <summary>An initramfs that runs the command 'true' and powers off; null: that is not measured.</summary>
     public string? TrueInitrd { get; init; }
+
+    /// <summary>An initramfs with KVM, QEMU and the workloads for its guest; null: that is not measured.</summary>
+    public string? HypervisorInitrd { get; init; }
 
     /// <summary>Mebibytes of RAM that every monitor gives.</summary>
     public int Megabytes { get; init; } = 512;
@@ -30,21 +34,17 @@ internal sealed record BenchGuest(string Kernel, string Initrd, IReadOnlyList<Wo
     /// <summary>How many times longer than usual one line may be awaited.</summary>
     public int Patience { get; init; } = 1;
 
-    // No vectors but our own, no loops turned into library calls, the same rounding everywhere; static, since the guest has no libraries.
-    private static readonly string[] CompilerOptions =
-        ["-std=gnu11", "-O2", "-march=x86-64", "-static", "-Wall", "-Wextra", "-fno-tree-vectorize", "-fno-tree-loop-distribute-patterns", "-ffp-contract=off",
-            "-fno-strict-aliasing"];
-
     /// <summary>Builds the one with our own workloads in <paramref name="folder"/>.</summary>
+    /// <param name="nested">With a hypervisor whose guest runs them.</param>
     /// <exception cref="BenchException">The compiler is missing or complains.</exception>
     /// <exception cref="BootException">The kernel or busybox can't be had.</exception>
-    public static BenchGuest Build(string sources, string folder, CancellationToken cancel)
+    public static BenchGuest Build(string sources, string folder, bool nested, CancellationToken cancel)
     {
         string gcc = HostProgram.Find("gcc")
             ?? throw new BenchException("gcc compiles the guest's workloads and is not installed (apt-get install gcc libc6-dev)");
         Directory.CreateDirectory(folder);
         string program = Path.Combine(folder, "workloads"), fresh = program + ".new";
-        HostProgram.Run(gcc, [.. CompilerOptions, "-o", fresh, .. Directory.GetFiles(sources, "*.c").Order(StringComparer.Ordinal)], cancel);
+        HostProgram.Run(gcc, [.. WorkloadProgram.CompilerOptions, "-o", fresh, .. Directory.GetFiles(sources, "*.c").Order(StringComparer.Ordinal)], cancel);
         File.Move(fresh, program, overwrite: true);
         Workload[] workloads =
             [.. HostProgram.Run(program, ["--list"], cancel).Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(line => line.Split('\t'))
@@ -56,8 +56,16 @@ internal sealed record BenchGuest(string Kernel, string Initrd, IReadOnlyList<Wo
         string initrd = Path.Combine(folder, "workloads.cpio"), trueInitrd = Path.Combine(folder, "true.cpio");
         File.WriteAllBytes(initrd, Archive(busybox, File.ReadAllBytes(program)));
         File.WriteAllBytes(trueInitrd, Archive(busybox, "#!/bin/busybox sh\n/bin/busybox true\n/bin/busybox poweroff -f\n"u8));
+        const int megabytes = 512;
+        string? hypervisor = null;
+        if (nested)
+        {
+            hypervisor = Path.Combine(folder, "hypervisor.cpio");
+            File.WriteAllBytes(hypervisor, HypervisorGuest.Build(packages, File.ReadAllBytes(initrd), megabytes, cancel).Initrd);
+        }
         return new(kernel, initrd, workloads)
         {
+            HypervisorInitrd = hypervisor,
             TrueInitrd = trueInitrd,
             Native = (chosen, milliseconds) => new(program, [milliseconds.ToString(CultureInfo.InvariantCulture), Names(chosen)]),
         };

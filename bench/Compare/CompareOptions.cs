@@ -22,6 +22,7 @@ internal enum TimeBasis
 /// <param name="Milliseconds">How long one measurement lasts at least.</param>
 /// <param name="Programs">Programs of the distribution in place of our own workloads.</param>
 /// <param name="Footprint">The same code in sizes from small to large in place of all other workloads.</param>
+/// <param name="Nested">Workloads in guests of hypervisors inside the guest as well.</param>
 /// <param name="Picture">The file for the curve of <paramref name="Footprint"/>; null for the usual place.</param>
 /// <param name="Cpus">Processors of the guest.</param>
 /// <param name="Against">The folder of another state of the project, whose engines are measured beside ours; null for none.</param>
@@ -29,15 +30,18 @@ internal enum TimeBasis
 /// <param name="Prepare">Build the guest, say where it is, and measure nothing.</param>
 internal sealed record CompareOptions(
     int Runs, IReadOnlyList<string> Subjects, IReadOnlyList<string> Only, Mitigations Mitigations, TimeBasis Time, int Milliseconds, bool Programs,
-    bool Footprint, string? Picture, int Cpus,
+    bool Footprint, bool Nested, string? Picture, int Cpus,
     string? Against, string? Json, bool Prepare)
 {
     /// <summary>The first word for who wants <see cref="Programs"/>.</summary>
     private const string ProgramsWord = "programs";
     /// <summary>And for <see cref="Footprint"/>.</summary>
     private const string FootprintWord = "footprint";
+    /// <summary>And for <see cref="Nested"/>.</summary>
+    private const string NestedWord = "nested";
 
-    private static readonly string[] Known = ["bt", BunrakuSubject.Direct, "interp", "kvm", "qemu", "bochs"];
+    private static readonly string[] Known =
+        ["bt", BunrakuSubject.Direct, "interp", "kvm", "qemu", "bochs", "bt-vmx", "bt-svm", "interp-vmx", "interp-svm", "qemu-svm"];
 
     /// <returns>Null when help was asked for and printed.</returns>
     /// <exception cref="BenchException">Wrong usage.</exception>
@@ -45,13 +49,16 @@ internal sealed record CompareOptions(
     {
         bool programs = args is [ProgramsWord, ..];
         bool footprint = args is [FootprintWord, ..];
-        if (programs || footprint) args = args[1..];
-        string standard = programs || footprint ? "bt,qemu" : "bt,interp,qemu";
+        bool nested = args is [NestedWord, ..];
+        if (programs || footprint || nested) args = args[1..];
+        string standard = nested ? "bt,bt-vmx,bt-svm,qemu,qemu-svm" : programs || footprint ? "bt,qemu" : "bt,interp,qemu";
         var runs = new Option<int?>("--runs") { Description = "rounds, each subject once in each (default 3)", HelpName = "N" };
         var engines =
             new Option<string>("--engines")
             {
-                Description = $"what is compared: bt, direct (bt with --direct auto), interp, kvm, qemu, bochs (default {standard}; Bochs has one round)",
+                Description = "what is compared: bt, direct (bt with --direct auto), interp, kvm, qemu, bochs" + (nested
+                    ? ", and with -vmx or -svm behind bt and interp, with -svm behind qemu, a guest of KVM in the guest" : "")
+                    + $" (default {standard}; Bochs has one round)",
                 HelpName = "NAMES",
                 DefaultValueFactory = _ => standard
             };
@@ -102,9 +109,11 @@ internal sealed record CompareOptions(
         if (rounds is < 1 or > 1000) throw Usage($"--runs {rounds}: from 1 to 1000");
         string[] subjects = List(parsed.GetValue(engines)!);
         if (subjects.FirstOrDefault(s => !Known.Contains(s)) is { } unknown) throw Usage($"--engines: '{unknown}' is none of {string.Join(", ", Known)}");
+        if (!nested && subjects.FirstOrDefault(s => s.Contains('-')) is { } inside) throw Usage($"--engines: '{inside}' goes with bench/nested");
         if (programs && subjects.Contains("bochs")) throw Usage("--engines: Bochs does not run the programs");
         return new(rounds, subjects, List(parsed.GetValue(only)!), Choice<Mitigations>(mitigations), Choice<TimeBasis>(time), fast ? 100 : 300, programs,
-            footprint, footprint ? parsed.GetValue(picture) : null, processors, parsed.GetValue(against), parsed.GetValue(json), parsed.GetValue(prepare));
+            footprint, nested, footprint ? parsed.GetValue(picture) : null, processors, parsed.GetValue(against), parsed.GetValue(json),
+            parsed.GetValue(prepare));
 
         T Choice<T>(Option<string> option) where T : struct, Enum
         {

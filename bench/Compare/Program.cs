@@ -52,7 +52,7 @@ internal static class Program
         progress.Step("building the guest");
         BenchGuest guest = options.Programs
             ? ProgramsGuest.Build(Path.Combine(root, "bench", "Programs"), Path.Combine(artifacts, "programs"), options.Cpus, progress.Step, cancel)
-            : BenchGuest.Build(Path.Combine(root, "bench", "workloads"), artifacts, cancel) with
+            : BenchGuest.Build(Path.Combine(root, "bench", "workloads"), artifacts, options.Nested, cancel) with
             {
                 Cpus = options.Cpus,
                 Patience = options.Footprint ? FootprintPatience : 1,
@@ -81,7 +81,8 @@ internal static class Program
         double others = load.OthersShare;
         if (others > Busy) Console.WriteLine($"the host was busy: other programs had {others:P0} of its processors meanwhile, so trust no single " +
             $"figure{(options.Time == TimeBasis.Wall ? "; --time cpu suffers less" : "")}");
-        string json = options.Json ?? Path.Combine(artifacts, options.Programs ? "programs.json" : options.Footprint ? "footprint.json" : "compare.json");
+        string json = options.Json ?? Path.Combine(artifacts, options.Programs ? "programs.json" : options.Nested ? "nested.json"
+            : options.Footprint ? "footprint.json" : "compare.json");
         JsonReport.Write(json, options, guest, others, results, subjects, workloads);
         Console.WriteLine($"all figures: {Path.GetRelativePath(Environment.CurrentDirectory, json)}");
         if (options.Footprint)
@@ -97,7 +98,7 @@ internal static class Program
     private static Workload[] Choose(CompareOptions options, IReadOnlyList<Workload> programs)
     {
         IReadOnlyList<string> only = options.Only;
-        Workload[] all = [.. programs.Where(w => w.Group == Group.Footprint == options.Footprint)];
+        Workload[] all = [.. programs.Where(w => w.Group == Group.Footprint == options.Footprint && (w.Group != Group.Paging || w.IsIn([.. only, ""])))];
         if (!options.Footprint && !options.Programs) all = [.. all, Workload.Start, Workload.Kernel, Workload.True];
         if (only.FirstOrDefault(name => !all.Any(w => w.IsIn([name]))) is { } unknown)
             throw new BenchException($"--only: no workload or group '{unknown}'; there are {string.Join(", ", all.Select(w => w.Name))}", exitStatus: 2);
@@ -108,6 +109,9 @@ internal static class Program
     {
         "qemu" => [new QemuSubject()],
         "bochs" => [new BochsSubject()],
+        "qemu" + InsideSubject.Svm => [InsideSubject.OfQemu()],
+        _ when name.EndsWith(InsideSubject.Vmx, StringComparison.Ordinal) || name.EndsWith(InsideSubject.Svm, StringComparison.Ordinal) =>
+            [InsideSubject.OfBunraku(root, name[..^4], name[^4..])],
         _ when against is not null => [BunrakuSubject.Create(root, name), BunrakuSubject.CreateOther(against, name)],
         _ => [BunrakuSubject.Create(root, name)],
     };

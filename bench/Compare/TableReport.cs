@@ -33,6 +33,7 @@ internal sealed class TableReport(IAnsiConsole console, Results results, IReadOn
         Rows("Hot code of this size" + basis, w => w.Group == Group.Footprint, all);
         Rows($"Operating system ({kernel}){basis}", w => w.Group == Group.OperatingSystem,
             mitigations == Mitigations.Both ? [.. subjects.Where(s => s.Boots).SelectMany(s => (Column[])[Of(s, true), Of(s, false)])] : monitors);
+        Rows("Page tables" + basis, w => w.Group == Group.Paging, monitors);
         Rows("Boot" + basis, w => w.Group == Group.Boot, monitors);
         Means(mitigations);
         console.WriteLine("a / b: how many times longer a takes than b" + (AnyRestless ? $"; ~: measurements differ by more than {Restless:0.0} x" : ""));
@@ -111,9 +112,19 @@ internal sealed class TableReport(IAnsiConsole console, Results results, IReadOn
             foreach (Column other in columns.Where(o => o.Subject == c.Subject + BunrakuSubject.Other && o.Mitigations == c.Mitigations))
                 yield return (c, other);
         }
+        // How much slower it is one level further in, and TCG's inside by ours.
+        foreach (Column c in columns.Where(IsInside))
+        {
+            foreach (Column outside in columns.Where(o => o.Subject == c.Subject[..^InsideSubject.Svm.Length])) yield return (c, outside);
+            foreach (Column other in columns.Where(o => o != c && !leadOnly && c.Subject.StartsWith("bt", StringComparison.Ordinal)
+                && o.Subject.StartsWith("qemu", StringComparison.Ordinal) && IsInside(o))) yield return (other, c);
+        }
         if (columns.FirstOrDefault(c => c.Subject == NativeSubject.Id) is not { } native) yield break;
         foreach (Column c in columns.Where(c => c != native && (!leadOnly || ours.Contains(c.Subject)))) yield return (c, native);
     }
+
+    private static bool IsInside(Column c) => c.Subject.EndsWith(InsideSubject.Vmx, StringComparison.Ordinal)
+        || c.Subject.EndsWith(InsideSubject.Svm, StringComparison.Ordinal);
 
     private string Time(Cell cell)
     {

@@ -8,6 +8,7 @@ internal static class Group
 {
     public const string Integer = "integer", Float = "float", Simd = "simd", OperatingSystem = "os", Boot = "boot";
     public const string Program = "program", Footprint = "footprint";
+    public const string Paging = "paging"; // for bunraku lab paging; here where it is asked for
     public const string Compute = "compute"; // the first three
 
     public static bool IsCompute(string group) => group is Integer or Float or Simd;

@@ -8,7 +8,7 @@ typedef uint64_t unit_fn(void);
 
 struct workload {
     const char *name;
-    const char *group;       // "integer", "float", "simd" (these three are compute), "os" or "footprint"
+    const char *group;       // "integer", "float", "simd" (these three are compute), "os", "paging" or "footprint"
     const char *operation;   // what is counted, in the singular
     uint64_t operations;     // operations in one unit
     unit_fn *unit;
@@ -60,7 +60,7 @@ unit_fn fib_unit, ackermann_unit, indirect_unit, switch_unit;
 void calls_prepare(void);
 unit_fn matrix_unit, divide_unit, nbody_unit, x87_unit, sse_unit, avx2_matrix_unit, avx2_integer_unit;
 void matrix_prepare(void), vectors_prepare(void);
-unit_fn getppid_unit, read_unit, fault_unit, mmap_unit, fork_unit, exec_unit, pipe_unit, signal_unit, file_unit;
+unit_fn getppid_unit, read_unit, fault_unit, mmap_unit, fork_unit, exec_unit, pipe_unit, signal_unit, file_unit, churn_unit;
 void pipe_prepare(void), signal_prepare(void), read_prepare(void);
 
 // Sizes of hot code, and how many instructions each 3168 bytes of it execute.

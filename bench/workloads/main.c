@@ -64,6 +64,7 @@ static const struct workload workloads[] = {
     { "pipe", "os", "round trip", 1, pipe_unit, pipe_prepare, NULL },
     { "signal", "os", "signal", 10, signal_unit, signal_prepare, NULL },
     { "file", "os", "file", 1, file_unit, NULL, NULL },
+    { "churn", "paging", "page", 64, churn_unit, NULL, NULL },
 #define FOOTPRINT_ROW(name, bytes) \
     { "code-" #name, "footprint", "instruction", (bytes) / FOOTPRINT_GROUP * FOOTPRINT_INSTRUCTIONS, footprint_##name##_unit, \
       footprint_##name##_prepare, NULL },

@@ -151,3 +151,25 @@ uint64_t file_unit(void)
     must(unlink("/tmp/bench") == 0, "unlink");
     return 1;
 }
+
+// Page-table entries come, change their rights, move and go: each page is written to again after each change.
+uint64_t churn_unit(void)
+{
+    enum { PAGES = 64, BYTES = PAGES * 4096 };
+    char *p = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *other = mmap(NULL, BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    must(p != MAP_FAILED && other != MAP_FAILED, "mmap");
+    madvise(p, BYTES, MADV_NOHUGEPAGE);
+    uint64_t sum = 0;
+    for (int i = 0; i < PAGES; i++) p[i * 4096] = (char)i;
+    must(mprotect(p, BYTES, PROT_READ) == 0, "mprotect");
+    for (int i = 0; i < PAGES; i++) sum += (uint8_t)p[i * 4096];
+    must(mprotect(p, BYTES, PROT_READ | PROT_WRITE) == 0, "mprotect");
+    for (int i = 0; i < PAGES; i++) p[i * 4096]++;
+    must(mremap(p, BYTES, BYTES, MREMAP_MAYMOVE | MREMAP_FIXED, other) == other, "mremap");
+    for (int i = 0; i < PAGES; i++) sum += (uint8_t)other[i * 4096]++;
+    must(madvise(other, BYTES, MADV_DONTNEED) == 0, "madvise");
+    for (int i = 0; i < PAGES; i++) sum += (uint8_t)other[i * 4096];
+    must(munmap(other, BYTES) == 0, "munmap");
+    return sum;
+}

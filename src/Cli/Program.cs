@@ -29,6 +29,7 @@ internal static class Program
                 Request.Cache cache => CacheCommands.Run(cache.What, cache.Guests, Console.Out),
                 Request.Control control => ControlClients.Run(control.What, Console.Out),
                 Request.PopekGoldberg lab => PopekGoldbergCommand.Run(lab.Options, KnownEngines.Techniques, Console.Out),
+                Request.Paging paging => PagingCommand.Run(paging.Options, KnownEngines.Techniques, Console.Out),
                 Request.Nested nested => NestedCommand.Run(nested.Options, KnownEngines.Techniques, Console.Out),
                 Request.Shadow shadow => ShadowCommand.Run(shadow.Options, Console.Out),
                 Request.Help help => Print(HelpText.For(help.Command, help.Path, Consoles.Width(Console.Out))),

@@ -66,6 +66,14 @@ internal sealed unsafe partial class Processor
                 _ => "intercepts",
             }, Code.FlushesFor(cause));
         }
+        (WalkCount plain, WalkCount one, WalkCount two) = Walker.Counts;
+        foreach ((string name, WalkCount count) in ((string, WalkCount)[])
+            [(EngineCounts.Walks, plain), (EngineCounts.OneStageWalks, one), (EngineCounts.TwoStageWalks, two)])
+        {
+            if (name != EngineCounts.Walks && GuestHypervisor == null) continue;
+            yield return new EngineCount(name, count.Walks);
+            yield return new EngineCount(name + EngineCounts.Entries, count.References);
+        }
         foreach (EngineCount count in Direct?.Counters.All ?? []) yield return count;
         foreach (EngineCount count in Translator?.Counts ?? []) yield return count;
     }

@@ -224,7 +224,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
             : MemoryLayout.WithFirmware(_options.Memory, (ulong)firmware.Bytes.Length, display);
         try
         {
-            return new X86Machine(_engine, model, memory, _options.Cpus, new X86MachineOptions
+            var machine = new X86Machine(_engine, model, memory, _options.Cpus, new X86MachineOptions
             {
                 Paravirtual = _options.Paravirtual,
                 EngineApics = _options.EngineApics,
@@ -233,6 +233,12 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
                 PrivateMemory = isPrivate,
                 StaysPrivate = isFork,
             });
+            // Any other feature may be missing; without these the guest's hypervisor would find nothing at all.
+            CpuFeature[] missing = [.. new[] { CpuFeature.Vmx, CpuFeature.Svm }.Where(f => model.Has(f) && !machine.Model.Has(f))];
+            if (missing.Length == 0) return machine;
+            machine.Dispose();
+            throw new CannotStartException($"the engine '{_engine.Name}' cannot give the guest {missing[0].ToString().ToUpperInvariant()}: "
+                + "it passes on what the host has, and this host has none for guests; the engines in software have their own");
         }
         catch (Exception e) when (e is CpuTimeException or EngineException)
         {

@@ -220,6 +220,7 @@ public class CommandLineTests
     [InlineData("lab popek-goldberg", "lab", "popek-goldberg", "--help")]
     [InlineData("lab shadow", "lab", "shadow", "--help")]
     [InlineData("lab nested", "lab", "nested", "--help")]
+    [InlineData("lab paging", "lab", "paging", "--help")]
     [InlineData("help", "help", "help")]
     public void HelpIsNoError(string path, params string[] args) => Assert.Equal(path, Assert.IsType<Request.Help>(CommandLineParser.Parse(args)).Path);
 

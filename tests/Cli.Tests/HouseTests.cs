@@ -21,15 +21,15 @@ public sealed class HouseTests
         ("Processor.X86", ["Platform", "Engines", "Engines.X86"]),
         ("Storage", ["Platform"]),
         ("Network", ["Platform"]),
-        ("Lab", ["Platform", "Engines", "Engines.X86"]),
         ("Hypervisor", ["Platform", "Engines"]),
         ("Hypervisor.X86", ["Platform", "Engines", "Engines.X86", "Hypervisor"]),
         ("Machine", ["Platform", "Storage", "Network", "Engines", "Engines.X86", "Hypervisor", "Hypervisor.X86"]),
         ("Sessions", ["Platform", "Storage", "Network", "Engines", "Engines.X86", "Hypervisor", "Hypervisor.X86", "Machine"]),
+        ("Lab", ["Platform", "Storage", "Network", "Engines", "Engines.X86", "Hypervisor", "Hypervisor.X86", "Machine", "Sessions"]),
         ("Library", ["Platform", "Storage", "Network", "Engines", "Engines.X86", "Engine.Kvm", "Engine.Check", "Processor.X86", "Hypervisor", "Hypervisor.X86",
         "Machine", "Sessions"]),
-        (Program, ["Platform", "Storage", "Network", "Engines", "Engines.X86", "Engine.Kvm", "Engine.Check", "Processor.X86", "Lab", "Hypervisor",
-        "Hypervisor.X86", "Machine", "Sessions", "Library"]),
+        (Program, ["Platform", "Storage", "Network", "Engines", "Engines.X86", "Engine.Kvm", "Engine.Check", "Processor.X86", "Hypervisor",
+        "Hypervisor.X86", "Machine", "Sessions", "Lab", "Library"]),
     ];
 
     public static TheoryData<string> Projects => [.. s_house.Select(h => h.Project)];

@@ -14,7 +14,11 @@ internal sealed class ScriptedEngine(params Action<X86Exit>[] script) : IX86Engi
 
     public EngineProbe Probe() => Answer;
 
-    public IX86Vm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) => new Vm(script);
+    /// <summary>What of the model it cannot give.</summary>
+    public IReadOnlyList<CpuFeature> Lacks { get; init; } = [];
+
+    public IX86Vm CreateVm(GuestMemory memory, CpuModel model, VirtualClock clock) =>
+        new Vm(script) { NarrowedModel = Lacks.Count == 0 ? null : model with { Features = model.Features.Except(Lacks).ToHashSet() } };
 
     public static Action<X86Exit> Out(ushort port, byte value) => e => (e.Reason, e.IsWrite, e.Size, e.Address, e.Data) = (ExitReason.Io, true, 1, port, value);
 
@@ -24,6 +28,8 @@ internal sealed class ScriptedEngine(params Action<X86Exit>[] script) : IX86Engi
 
     private sealed class Vm(Action<X86Exit>[] script) : IX86Vm
     {
+        public CpuModel? NarrowedModel { get; init; }
+
         public IX86Cpu CreateCpu(int index) => new Cpu(index, script);
 
         public void Dispose()

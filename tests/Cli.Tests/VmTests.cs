@@ -92,6 +92,19 @@ public class VmTests
     }
 
     [Fact]
+    public void AnEngineThatHasNoVirtualizationForTheGuestSaysSo()
+    {
+        using var kernel = new TemporaryFile(Kernel);
+        var builder = new VmBuilder([new ScriptedEngine { Lacks = [CpuFeature.Vmx, CpuFeature.Svm] }]) { Kernel = kernel.Path };
+        builder.Build().Dispose();
+        foreach (NestedVirtualization nested in (NestedVirtualization[])[NestedVirtualization.Vmx, NestedVirtualization.Svm])
+        {
+            var e = Assert.Throws<CannotStartException>(() => (builder with { Nested = nested }).Build());
+            Assert.StartsWith($"the engine 'scripted' cannot give the guest {nested.ToString().ToUpperInvariant()}: ", e.Message);
+        }
+    }
+
+    [Fact]
     public void QuitAndSignalsEndALoop()
     {
         foreach ((HostEnd end, int signal, int status) in ((HostEnd, int, int)[])[(HostEnd.Quit, 0, 0), (HostEnd.Signal, 15, 143),

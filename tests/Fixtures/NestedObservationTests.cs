@@ -146,4 +146,34 @@ public sealed class NestedObservationTests
             "EPTP index", "Exit qualification", "Guest RFLAGS", "Guest interrupt status"];
         Assert.All(some, n => Assert.Contains(n, names));
     }
+
+    /// <summary>AMD APM vol. 2, appendix "Layout of VMCB": each intercept by its exit code's name, and the state save area from memory.</summary>
+    [Fact]
+    public void The_report_of_a_VMCB_names_each_intercept_and_field()
+    {
+        using var g = new SvmGuest();
+        g.Intercept(SvmGuest.Field.Intercepts1, 18);
+        g.Intercept(SvmGuest.Field.CrWrites, 3);
+        g.Intercept(SvmGuest.Field.Exceptions, 14);
+        g.Intercept(SvmGuest.Field.Intercepts3, 2);
+        g.Set(SvmGuest.Field.Lstar, 0xFFFF_8000_1234_5678ul);
+        g.Code(a => a.@out(0x55, al));
+        g.Host.OnExit = e => e is { Reason: ExitReason.Io, Address: 0x55 };
+        CpuState state = g.Run("interp").State;
+        string report = SvmReport.Write(state, g.Host.Memory)!;
+        Assert.Contains($"a guest runs; its VMCB is at {SvmGuest.Vmcb:x}\n", report);
+        Assert.Contains("  intercepts of CR writes 0008\n    WriteCr3\n", report);
+        Assert.Contains("  intercepts of exceptions 00004000\n    Exception14\n", report);
+        Assert.Contains("  intercepts 00Ch 80040000\n    Cpuid, Shutdown\n", report);
+        Assert.Contains("  intercepts 010h 00000003\n    Vmrun, Vmmcall\n", report);
+        Assert.Contains("  intercepts 014h 00000004\n    Invpcid\n", report);
+        string[] control = ["IOPM_BASE_PA", "MSRPM_BASE_PA", "TSC_OFFSET", "guest ASID", "TLB_CONTROL", "INTERRUPT_SHADOW", "EXITCODE", "EXITINFO1",
+            "EXITINFO2", "EXITINTINFO", "NP_ENABLE", "AVIC APIC_BAR", "EVENTINJ", "N_CR3", "VMCB clean bits", "nRIP", "AVIC backing page",
+            "EFER", "G_PAT", "KernelGsBase"];
+        Assert.All(control, n => Assert.Single(Regex.Matches(report, $"(?m)(^|  ){n} [0-9a-f]+( |$)")));
+        Assert.Matches($"  MSRPM_BASE_PA {SvmGuest.Msrpm:x16}( |\n)", report);
+        Assert.Contains("LSTAR ffff800012345678", report);
+        Assert.Matches($"  CS   selector {state.Cs.Selector:x4} attributes 0[0-9a-f]{{3}} limit ffffffff base 0000000000000000\n", report);
+        Assert.All(report.Split('\n'), line => Assert.InRange(line.Length, 0, 80));
+    }
 }

@@ -5,7 +5,7 @@ namespace Bunraku.Compare;
 /// <summary>QEMU's Tiny Code Generator.</summary>
 internal sealed class QemuSubject() : Subject("qemu", "TCG")
 {
-    private const string Program = "qemu-system-x86_64";
+    internal const string Program = "qemu-system-x86_64";
 
     public override string? Missing(CancellationToken cancel) =>
         HostProgram.Find(Program) is null ? $"{Program} is not installed (apt-get install qemu-system-x86)" : null;

@@ -24,6 +24,8 @@ internal abstract record Request
 
     internal sealed record Shadow(ShadowOptions Options) : Request;
 
+    internal sealed record Paging(PagingOptions Options) : Request;
+
     internal sealed record Nested(NestedOptions Options) : Request;
 
     /// <summary>The help of one command.</summary>
@@ -114,6 +116,7 @@ internal static class CommandLineParser
         if (control.Has(asked)) return new Request.Control(control.Read(parsed));
         if (asked == engines) return new Request.Engines(parsed.GetValue(asJson));
         if (image.Subcommands.Contains(asked)) return new Request.Image(image.Read(parsed));
+        if (asked == lab.Paging) return new Request.Paging(lab.ReadPaging(parsed));
         if (asked == lab.Shadow) return new Request.Shadow(lab.ReadShadow(parsed));
         if (lab.AsksForEngines(parsed)) return new Request.Engines();
         if (asked == lab.Nested) return new Request.Nested(lab.ReadNested(parsed));

@@ -49,6 +49,9 @@ public sealed record NestedCase(string Technique, string Assistance, int Level, 
 /// <param name="NotRun">Engines that it could not run on, each with the reason in one line.</param>
 public sealed record NestedReport(IReadOnlyList<string> Engines, IReadOnlyList<string> NotRun, IReadOnlyList<NestedCase> Cases)
 {
+    /// <summary>Boots of Linux, if they were asked for.</summary>
+    public IReadOnlyList<LinuxBoot> Boots { get; init; } = [];
+
     private static readonly JsonSerializerOptions s_json = new() { PropertyNamingPolicy = JsonNamingPolicy.CamelCase, WriteIndented = true };
 
     /// <summary>The report as one JSON object, with a line end.</summary>

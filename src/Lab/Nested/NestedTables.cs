@@ -50,8 +50,23 @@ public static class NestedTables
             foreach (string line in Sequence(c)) Line(console, "    " + line);
         }
         console.WriteLine();
+        if (report.Boots.Count > 0) WriteBoots(report.Boots, console);
         foreach (string line in s_legend) console.MarkupLine("[dim]" + Markup.Escape(line) + "[/]");
         foreach (string line in report.NotRun) Line(console, "NOT RUN: " + line);
+    }
+
+    private static void WriteBoots(IReadOnlyList<LinuxBoot> boots, IAnsiConsole console)
+    {
+        const int name = 42, most = 5;
+        Bold(console, $"{"LINUX BOOTS, guest of KVM one level below",-name}{"EXITS",10}{"s",8}");
+        foreach (LinuxBoot boot in boots)
+        {
+            string what = $"at L{boot.Level}, {boot.Technique}" + (boot.Without.Length > 0 ? $", {boot.Without} at L1" : "");
+            Line(console, string.Create(CultureInfo.InvariantCulture, $"{what,-name}{boot.TotalExits,10}{boot.Seconds,8:F1}"));
+            string reasons = string.Join(", ", boot.Exits.Take(most).Select(e => string.Create(CultureInfo.InvariantCulture, $"{e.Key} {e.Value}")));
+            Line(console, "    " + reasons);
+        }
+        console.WriteLine();
     }
 
     /// <summary>The exits one after the other, each as L3 CPUID, those of the same kind in a row as one; lines of a terminal.</summary>

@@ -53,7 +53,7 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
 
     // With another table below, other files belong into the cache: then another name of their folders.
     internal const string KernelPrefix = "vmlinuz-";
-    private const string DriversPrefix = "drivers-";
+    private const string DriversPrefix = "modules-";
 
     /// <summary>Version of a kernel by the name of its file.</summary>
     internal static string VersionOf(string kernel) => Path.GetFileName(kernel)[KernelPrefix.Length..];
@@ -96,6 +96,11 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
         ("mbcache",               GuestDrivers.Disk),
         ("jbd2",                  GuestDrivers.Disk),
         ("ext4",                  GuestDrivers.Disk),
+        ("irqbypass",             GuestDrivers.Hypervisor),
+        ("ccp",                   GuestDrivers.Hypervisor), // some kernels' kvm-amd needs it
+        ("kvm",                   GuestDrivers.Hypervisor),
+        ("kvm-intel",             GuestDrivers.Hypervisor),
+        ("kvm-amd",               GuestDrivers.Hypervisor),
 #pragma warning restore IDE0055
     ];
 
@@ -283,4 +288,6 @@ public enum GuestDrivers
     Share = 16,
     /// <summary>All of them.</summary>
     All = Disk | Rng | Net | Console | Share,
+    /// <summary>KVM, for a guest that is a hypervisor.</summary>
+    Hypervisor = 32,
 }

@@ -21,6 +21,9 @@ internal enum WalkOutcome : byte
 /// <param name="Nested">Why the second stage of a hypervisor inside the guest refused it; null: it was our own, and the address is the machine's.</param>
 internal readonly record struct Refusal(ulong Physical, PageRights Wanted, bool IsTableAccess, SecondStageFault? Nested = null);
 
+/// <summary>Page walks, and the paging-structure entries of both stages that they read.</summary>
+internal record struct WalkCount(ulong Walks, ulong References);
+
 /// <summary>What a page walk found.</summary>
 internal readonly unsafe struct WalkResult
 {
@@ -70,10 +73,26 @@ internal sealed unsafe class PageWalker(Processor p)
     public WalkResult Walk(ulong linear, uint access)
     {
         WalkResult t;
+        ulong before = p.PagingStructures.References;
         do t = WalkOnce(linear, access);
         while (t.Outcome == WalkOutcome.Void);
+        ulong references = p.PagingStructures.References - before;
+        if (references == 0) return t;
+        ref WalkCount count = ref _plain;
+        if (p.GuestMode.SecondStage != null) count = ref _twoStages;
+        else if (p.GuestMode.IsActive) count = ref _oneStage;
+        count.Walks++;
+        count.References += references;
         return t;
     }
+
+    private WalkCount _plain, _oneStage, _twoStages;
+
+    /// <summary>
+    /// Outside guests of a hypervisor inside; in those whose hypervisor has no second stage; in those with one, which each address of the walk passes, its
+    /// own walks among the entries.
+    /// </summary>
+    public (WalkCount Plain, WalkCount OneStage, WalkCount TwoStages) Counts => (_plain, _oneStage, _twoStages);
 
     private WalkResult WalkOnce(ulong linear, uint access)
     {

@@ -37,10 +37,14 @@ internal sealed unsafe class PagingStructures(Processor p)
     /// <summary>What was refused last.</summary>
     public Refusal Refusal { get; private set; }
 
+    /// <summary>Entries that were read.</summary>
+    public ulong References { get; private set; }
+
     /// <summary>Reads an entry; outside RAM it reads as all ones. False: <see cref="Refusal"/>.</summary>
     /// <param name="address">A multiple of the entry's size.</param>
     public bool TryRead<T>(ulong address, out TableEntry<T> entry) where T : unmanaged, IBinaryInteger<T>
     {
+        References++;
         if (p.Physical.Unwatched(ref address) is var host && host != null)
         {
             // One access, which other processors' updates cannot tear.

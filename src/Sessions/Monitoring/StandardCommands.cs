@@ -132,7 +132,8 @@ public static class StandardCommands
     }
 
     private static string SvmOf(MonitorContext context, IReadOnlyList<string> arguments) =>
-        SvmReport.Write(StateOf(context.Vm, arguments)) ?? TextLayout.Paragraph("the processor has no SVM; a run with --nested svm has", context.Width);
+        SvmReport.Write(StateOf(context.Vm, arguments), context.Vm.Machine.Memory, context.Width)
+            ?? TextLayout.Paragraph("the processor has no SVM; a run with --nested svm has", context.Width);
 
     private static string VmxOf(MonitorContext context, IReadOnlyList<string> arguments) =>
         VmxReport.Write(StateOf(context.Vm, arguments), context.Width)

@@ -58,15 +58,37 @@ internal sealed unsafe class Vmcs
         get => ref _values[VmcsFields.Slot(field)];
     }
 
+    /// <summary>Fields that follow each other in the region and in the slots: VMPTRLD copies all of them.</summary>
+    private readonly record struct Run(int Slot, int Ordinal, int Count, ulong Mask);
+
+    private static readonly Run[] s_runs = [.. Runs()];
+
+    private static IEnumerable<Run> Runs()
+    {
+        for (int first = 0, next; first < VmcsFields.All.Length; first = next)
+        {
+            VmcsField field = VmcsFields.All[first];
+            ulong mask = VmcsFields.Mask(field);
+            int slot = VmcsFields.Slot(field);
+            for (next = first + 1; next < VmcsFields.All.Length && VmcsFields.Slot(VmcsFields.All[next]) == slot + next - first
+                && VmcsFields.Mask(VmcsFields.All[next]) == mask; next++)
+            {
+            }
+            yield return new Run(slot, first, next - first, mask);
+        }
+    }
+
     /// <summary>Takes a region's data over; any content will do.</summary>
     public void Load(byte* region)
     {
         Changed = VmcsParts.All;
         Launched = *(ulong*)(region + LaunchedOffset) == 1;
-        for (int n = 0; n < VmcsFields.All.Length; n++)
+        foreach (Run run in s_runs)
         {
-            VmcsField field = VmcsFields.All[n];
-            this[field] = *(ulong*)(region + FieldsOffset + n * 8) & VmcsFields.Mask(field);
+            Span<ulong> values = _values.AsSpan(run.Slot, run.Count);
+            new ReadOnlySpan<ulong>(region + FieldsOffset + run.Ordinal * 8, run.Count).CopyTo(values);
+            if (run.Mask == ulong.MaxValue) continue;
+            foreach (ref ulong value in values) value &= run.Mask;
         }
     }
 
@@ -74,7 +96,7 @@ internal sealed unsafe class Vmcs
     public void Store(byte* region)
     {
         *(ulong*)(region + LaunchedOffset) = Launched ? 1ul : 0;
-        for (int n = 0; n < VmcsFields.All.Length; n++) *(ulong*)(region + FieldsOffset + n * 8) = this[VmcsFields.All[n]];
+        foreach (Run run in s_runs) _values.AsSpan(run.Slot, run.Count).CopyTo(new Span<ulong>(region + FieldsOffset + run.Ordinal * 8, run.Count));
     }
 
     /// <summary>Where a field of a VMCS that is not current, as a shadow VMCS, lies in its region.</summary>
