@@ -284,7 +284,7 @@ public class CommandLineTests
     [InlineData("[suggest]", "run --mem", "--memory")]
     [InlineData("[suggest:17]", "bunraku run --mem --cpus 2", "--memory")]
     [InlineData("[suggest]", "bunraku e", "engines")]
-    [InlineData("[suggest]", "bunraku lab p", "popek-goldberg")]
+    [InlineData("[suggest]", "bunraku lab p", "paging", "popek-goldberg")]
     [InlineData("[suggest]", "bunraku run --engine in", "interp")]
     [InlineData("[suggest]", "bunraku run --cpu x86-64-v3-", "x86-64-v3-intel")]
     [InlineData("[suggest]", "bunraku run linux-", "linux-generic")]
