@@ -74,12 +74,12 @@ public sealed class Tablet(string id) : VirtioDevice(id, VirtioType.Input, Queue
 
     private void Deliver()
     {
+        Span<byte> bytes = stackalloc byte[EventSize];
         while (Live(Events) is { } live)
         {
             if (_pending.Count == 0 && !Begin()) return;
             if (live.Take() is { } buffer)
             {
-                Span<byte> bytes = stackalloc byte[EventSize];
                 BinaryPrimitives.WriteUInt64LittleEndian(bytes, _pending.Dequeue());
                 if (buffer.WritableLength < EventSize || !buffer.TryWrite(Dma, 0, bytes)) throw new VirtqueueException("a buffer is no place for an event");
                 Complete(Events, buffer, EventSize);
