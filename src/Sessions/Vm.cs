@@ -24,7 +24,7 @@ namespace Bunraku.Sessions;
 /// </remarks>
 public sealed partial class Vm : IAsyncDisposable, IDisposable
 {
-    private const int Sigint = 2;
+    private const int Sigint = 2, UefiAddressBits = 40;
 
     private readonly VmOptions _options;
     private readonly VmWords _words;
@@ -219,6 +219,9 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
     /// <param name="isFork">Copies share memory for as long as they live.</param>
     private X86Machine MakeMachine(CpuModel model, FirmwareImage? firmware, bool isPrivate, bool isFork)
     {
+        // UEFI firmware maps all that the processor can address in pages of 2 MiB. Of a processor with 40 bits it thinks that nobody has chosen them, as QEMU
+        // has it, and maps what there is: with 48 bits, its tables would take all of a small machine's memory, and a minute.
+        if (firmware is { FlashLength: > 0 }) model = model with { PhysicalAddressBits = Math.Min(model.PhysicalAddressBits, UefiAddressBits) };
         ulong display = _options.HasDisplay ? VgaController.MemorySize : 0;
         IReadOnlyList<MemoryRegion> memory = firmware is null ? MemoryLayout.Regions(_options.Memory, display)
             : MemoryLayout.WithFirmware(_options.Memory, (ulong)firmware.Bytes.Length, display);

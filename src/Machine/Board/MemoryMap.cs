@@ -13,7 +13,6 @@ internal sealed class MemoryMap
     private readonly Lock _lock = new();
     private MemoryRegion[] _low;
     private MemoryRegion[] _display = [];
-    private bool _showsFlash = true;
 
     /// <param name="memory">With the regions of a <see cref="MemoryLayout"/>. Where one is a device's, it is not shown yet, nor what lies in the video hole.
     /// </param>
@@ -31,7 +30,7 @@ internal sealed class MemoryMap
         }
         _low = [new(0, MemoryLayout.VideoHole, 0, false),
             new(MemoryLayout.VideoHoleEnd, MemoryLayout.HighMemory - MemoryLayout.VideoHoleEnd, MemoryLayout.VideoHoleEnd, false)];
-        if (memory.InitialRegions.Any(r => r.IsDevice)) Update();
+        if (flash > 0 || memory.InitialRegions.Any(r => r.IsDevice)) Update();
     }
 
     /// <summary>The first mebibyte.</summary>
@@ -45,19 +44,8 @@ internal sealed class MemoryMap
         }
     }
 
-    /// <summary>The flash memory; empty where there is none.</summary>
+    /// <summary>The flash memory, where a device answers; empty where there is none.</summary>
     public MemoryRegion Flash { get; }
-
-    /// <summary>What is in the flash memory can be read; else a device answers there.</summary>
-    public void ShowFlash(bool shows)
-    {
-        lock (_lock)
-        {
-            if (_showsFlash == shows) return;
-            _showsFlash = shows;
-            Update();
-        }
-    }
 
     /// <summary>A display's memory: it shows where neither RAM nor ROM nor the interrupt controllers and timers are.</summary>
     /// <param name="frameBuffer">All of it, wherever the guest wants it; null: nowhere.</param>
@@ -77,9 +65,5 @@ internal sealed class MemoryMap
 
     private static bool Overlap(in MemoryRegion a, in MemoryRegion b) => a.Start < b.End && b.Start < a.End;
 
-    private void Update()
-    {
-        MemoryRegion[] flash = _showsFlash && Flash.Length > 0 ? [Flash] : [];
-        _memory.Map([.. _low.Concat(_above).Concat(_display).Concat(flash).OrderBy(r => r.Start)]);
-    }
+    private void Update() => _memory.Map([.. _low.Concat(_above).Concat(_display).OrderBy(r => r.Start)]);
 }

@@ -116,7 +116,7 @@ public sealed class PcBoard : IBoard
         if (options.DebugExit) yield return new DebugExitPart();
         if (options.TestDevice) yield return new TestDevicePart();
         yield return new PciPart(options.Firmware is null ? null : _map);
-        if (options.Firmware is { FlashLength: > 0 }) yield return new FlashPart(_vm.Memory, _map, options.FlashStore);
+        if (options.Firmware is { FlashLength: > 0 }) yield return new FlashPart(_vm.Memory, _map.Flash, options.FlashStore);
         if (_display is not null) yield return _display;
         yield return new FwCfgPart();
         yield return _generation;

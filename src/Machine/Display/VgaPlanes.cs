@@ -22,13 +22,8 @@ internal sealed class VgaPlanes(VgaRegisters registers, BochsDisplay bochs, Gues
     private const byte RamEnable = 1 << 1, PageSelect = 1 << 5; // of the miscellaneous output register
     private const int Planes = 4;
 
-    private uint _latches; // a byte for each plane
-
-    public uint Latches
-    {
-        get => _latches;
-        set => _latches = value;
-    }
+    /// <summary>What the last read has found: a byte for each plane.</summary>
+    public uint Latches { get; set; }
 
     /// <summary>
     /// Display memory may take the window's place, from this offset on, since an access does nothing but reach a byte there. Null: it does more.
@@ -80,12 +75,12 @@ internal sealed class VgaPlanes(VgaRegisters registers, BochsDisplay bochs, Gues
         bool oddEven = (registers.Graphics[GraphicsRegister.Mode] & GraphicsRegister.OddEven) != 0;
         uint address = oddEven ? OddEvenAddress(at) : at;
         if (address >= length / Planes) return 0xFF;
-        _latches = ReadAll(address);
+        Latches = ReadAll(address);
         int plane = registers.Graphics[GraphicsRegister.ReadMapSelect];
         if (oddEven) plane = plane & 2 | (int)(at & 1);
-        if ((registers.Graphics[GraphicsRegister.Mode] & GraphicsRegister.ReadCompares) == 0) return (byte)(_latches >> 8 * plane);
+        if ((registers.Graphics[GraphicsRegister.Mode] & GraphicsRegister.ReadCompares) == 0) return (byte)(Latches >> 8 * plane);
         // Read mode 1: a bit of the answer is 1 where the planes that count have the colour.
-        uint differs = (_latches ^ Spread(registers.Graphics[GraphicsRegister.ColorCompare])) & Spread(registers.Graphics[GraphicsRegister.ColorDontCare]);
+        uint differs = (Latches ^ Spread(registers.Graphics[GraphicsRegister.ColorCompare])) & Spread(registers.Graphics[GraphicsRegister.ColorDontCare]);
         differs |= differs >> 16;
         return (byte)~(differs | differs >> 8);
     }
@@ -128,7 +123,7 @@ internal sealed class VgaPlanes(VgaRegisters registers, BochsDisplay bochs, Gues
                 result = rotated * 0x0101_0101u & ~enable | Spread(g[GraphicsRegister.SetReset]) & enable;
                 break;
             case 1:
-                return _latches;
+                return Latches;
             case 2:
                 result = Spread((byte)(value & 0xF));
                 break;
@@ -139,13 +134,13 @@ internal sealed class VgaPlanes(VgaRegisters registers, BochsDisplay bochs, Gues
         }
         result = (g[GraphicsRegister.DataRotate] >> 3 & 3) switch
         {
-            1 => result & _latches,
-            2 => result | _latches,
-            3 => result ^ _latches,
+            1 => result & Latches,
+            2 => result | Latches,
+            3 => result ^ Latches,
             _ => result,
         };
         uint mask = bits * 0x0101_0101u;
-        return result & mask | _latches & ~mask;
+        return result & mask | Latches & ~mask;
     }
 
     /// <summary>Bit n becomes byte n: all ones or zero.</summary>

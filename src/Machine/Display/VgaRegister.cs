@@ -1,6 +1,8 @@
 namespace Bunraku.Machine.Display;
 
-/// <summary>Ports of a VGA: IBM Personal System/2 Hardware Interface Technical Reference, "Video Subsystem", section "VGA Programming Considerations".</summary>
+/// <summary>
+/// Ports of a VGA: IBM Personal System/2 Hardware Interface Technical Reference, "Video Subsystem", section "VGA Programming Considerations".
+/// </summary>
 internal static class VgaPort
 {
     /// <summary>CRT controller where the miscellaneous output register says monochrome, and its input status 1.</summary>
@@ -70,6 +72,8 @@ internal static class AttributeRegister
     public const byte PaletteMask = 0x3F, IndexMask = 0x1F;
     /// <summary>In the index: the palette belongs to the screen, which is dark otherwise.</summary>
     public const byte PaletteSource = 1 << 5;
-    /// <summary>In mode: the ninth dot of line-drawing characters; attribute bit 7 is blinking; panning ends at the split; colour bits 5:4 from elsewhere.</summary>
+    /// <summary>
+    /// In mode: the ninth dot of line-drawing characters; attribute bit 7 is blinking; panning ends at the split; colour bits 5:4 from elsewhere.
+    /// </summary>
     public const byte LineGraphics = 1 << 2, Blink = 1 << 3, PanningSplit = 1 << 5, ColorSelect54 = 1 << 7;
 }

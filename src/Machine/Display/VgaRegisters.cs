@@ -40,7 +40,8 @@ internal sealed class VgaRegisters
     // ---- what they say
 
     /// <summary>Nothing is shown: the palette is being written, or the screen is off.</summary>
-    public bool IsDark => (_attributeIndex & AttributeRegister.PaletteSource) == 0 || Has(Sequencer, SequencerRegister.ClockingMode, SequencerRegister.ScreenOff);
+    public bool IsDark => (_attributeIndex & AttributeRegister.PaletteSource) == 0
+        || Has(Sequencer, SequencerRegister.ClockingMode, SequencerRegister.ScreenOff);
     public bool IsGraphics => Has(Graphics, GraphicsRegister.Miscellaneous, GraphicsRegister.GraphicsMode);
     public bool IsChain4 => Has(Sequencer, SequencerRegister.MemoryMode, SequencerRegister.Chain4);
     public bool Is256Colors => Has(Graphics, GraphicsRegister.Mode, GraphicsRegister.Shift256);

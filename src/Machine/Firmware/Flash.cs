@@ -14,7 +14,8 @@ public interface IFlashStore
 
 /// <summary>
 /// The part of the ROM in which firmware keeps its variables: a flash memory with Intel's command set, as far as edk2's driver for QEMU's goes (OVMF,
-/// QemuFlashFvbServicesRuntimeDxe). While the array is read it is ROM that the guest reads by itself; with the first command it becomes a device.
+/// QemuFlashFvbServicesRuntimeDxe). Reads of the array come here as well: software engines let a write to a device exit behind the instructions that follow it,
+/// and one of those could read ROM that the write has made a device.
 /// </summary>
 /// <remarks>
 /// Common Flash Interface Specification; Intel StrataFlash Embedded Memory (P30) data sheet, "Command Set": bytes are programmed after 40h or 10h, and can only
@@ -31,18 +32,17 @@ internal sealed class Flash : IMmioDevice, IDevice, IStateful<FlashState>
     private enum Mode { Array, Status, Programming, Erasing }
 
     private readonly GuestMemory _memory;
-    private readonly MemoryMap _map;
     private readonly IFlashStore? _store;
     private readonly MemoryRegion _own;
     private readonly bool[] _changed;
     private Mode _mode;
     private byte _status = Ready;
 
-    /// <param name="map">Shows the array, or does not.</param>
+    /// <param name="own">Where it is.</param>
     /// <param name="store">Null: what is written is gone at the end.</param>
-    public Flash(GuestMemory memory, MemoryMap map, IFlashStore? store)
+    public Flash(GuestMemory memory, in MemoryRegion own, IFlashStore? store)
     {
-        (_memory, _map, _store, _own) = (memory, map, store, map.Flash);
+        (_memory, _store, _own) = (memory, store, own);
         _changed = new bool[_own.Length / BlockSize];
     }
 
@@ -126,10 +126,8 @@ internal sealed class Flash : IMmioDevice, IDevice, IStateful<FlashState>
 
     private void Enter(Mode mode)
     {
-        bool shows = mode == Mode.Array;
         _mode = mode;
-        _map.ShowFlash(shows);
-        if (!shows || _store is null) return;
+        if (mode != Mode.Array || _store is null) return;
         for (int block = 0; block < _changed.Length; block++)
         {
             if (!_changed[block]) continue;
@@ -144,7 +142,6 @@ internal sealed class Flash : IMmioDevice, IDevice, IStateful<FlashState>
     {
         _mode = StateCheck.Defined((Mode)state.Mode, Id);
         _status = state.Status;
-        _map.ShowFlash(_mode == Mode.Array);
     }
 }
 
@@ -153,13 +150,15 @@ internal sealed class Flash : IMmioDevice, IDevice, IStateful<FlashState>
 internal sealed record FlashState(int Mode, byte Status);
 
 /// <summary><see cref="Firmware.Flash"/> on a board.</summary>
-internal sealed class FlashPart(GuestMemory memory, MemoryMap map, IFlashStore? store) : IBoardPart
+/// <param name="own">Where it is.</param>
+/// <param name="store">Keeps what is written; null: nobody.</param>
+internal sealed class FlashPart(GuestMemory memory, MemoryRegion own, IFlashStore? store) : IBoardPart
 {
     private const int BehindDevices = -2;
 
     public void AttachTo(IBoard board)
     {
-        var flash = new Flash(memory, map, store);
+        var flash = new Flash(memory, own, store);
         var @lock = new DeviceLock(flash.Id);
         board.Machine.Mmio.Add(flash.Start, flash.Length, flash, @lock, BehindDevices);
         board.Machine.Add(flash, @lock);

@@ -20,8 +20,8 @@ public sealed record VncEndpoint
     public string? PasswordFile { get; }
 
     /// <summary>
-    /// Reads 127.0.0.1:5901, [::1]:5901, localhost:5901, :5901 or unix:PATH, each with ",password-file=FILE" behind it or not. An address that others reach needs
-    /// the password.
+    /// Reads 127.0.0.1:5901, [::1]:5901, localhost:5901, :5901 or unix:PATH, each with ",password-file=FILE" behind it or not. An address that others reach
+    /// needs the password.
     /// </summary>
     /// <param name="text">As it was typed.</param>
     /// <exception cref="FormatException">It is none of them; the message is one line.</exception>

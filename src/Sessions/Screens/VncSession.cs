@@ -35,7 +35,7 @@ internal sealed class VncSession(Stream stream, VgaController display, UserInput
     /// <param name="IsWhole">All of the part is wanted, not what has changed.</param>
     private sealed record Request(VncRectangle Part, bool IsWhole);
 
-    /// <summary>What can be seen of its screen size; of an input's positions.</summary>
+    /// <summary>What the viewer's positions refer to.</summary>
     private (int Width, int Height) Size
     {
         get
@@ -58,12 +58,13 @@ internal sealed class VncSession(Stream stream, VgaController display, UserInput
         Task writer = WriteAsync(both.Token);
         try
         {
-            await await Task.WhenAny(ReadAsync(both.Token), writer).ConfigureAwait(false);
+            Task first = await Task.WhenAny(ReadAsync(both.Token), writer).ConfigureAwait(false);
+            await first.ConfigureAwait(false);
         }
         finally
         {
             await both.CancelAsync().ConfigureAwait(false);
-            await ((Task)writer).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+            await writer.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             // A key that the viewer held must not stay down.
             foreach (byte key in _down) input.TryType(VncKeys.ScanCodes(key, down: false));
         }
@@ -81,16 +82,16 @@ internal sealed class VncSession(Stream stream, VgaController display, UserInput
         byte security = password is null ? VncProtocol.SecurityNone : VncProtocol.SecurityPassword;
         if (minor == 3)
         {
-            await stream.WriteAsync(new byte[] { 0, 0, 0, security }, cancel).ConfigureAwait(false);
+            await stream.WriteAsync((byte[])[0, 0, 0, security], cancel).ConfigureAwait(false);
         }
         else
         {
-            await stream.WriteAsync(new byte[] { 1, security }, cancel).ConfigureAwait(false);
+            await stream.WriteAsync((byte[])[1, security], cancel).ConfigureAwait(false);
             await ReadExactAsync(1, cancel).ConfigureAwait(false);
             if (_in[0] != security) throw new VncException("a kind of security that was not offered");
         }
         bool passes = password is null || await ChallengeAsync(password, cancel).ConfigureAwait(false);
-        if (password is not null || minor == 8) await stream.WriteAsync(new byte[] { 0, 0, 0, (byte)(passes ? 0 : 1) }, cancel).ConfigureAwait(false);
+        if (password is not null || minor == 8) await stream.WriteAsync((byte[])[0, 0, 0, (byte)(passes ? 0 : 1)], cancel).ConfigureAwait(false);
         if (!passes)
         {
             if (minor == 8) await WriteTextAsync("the password is wrong"u8.ToArray(), cancel).ConfigureAwait(false);
@@ -132,7 +133,8 @@ internal sealed class VncSession(Stream stream, VgaController display, UserInput
 
     // ---- what the viewer says
 
-    private async Task ReadExactAsync(int count, CancellationToken cancel) => await stream.ReadExactlyAsync(_in.AsMemory(0, count), cancel).ConfigureAwait(false);
+    private async Task ReadExactAsync(int count, CancellationToken cancel) =>
+        await stream.ReadExactlyAsync(_in.AsMemory(0, count), cancel).ConfigureAwait(false);
 
     private ushort Word(int at) => BinaryPrimitives.ReadUInt16BigEndian(_in.AsSpan(at));
 
@@ -244,7 +246,8 @@ internal sealed class VncSession(Stream stream, VgaController display, UserInput
             // One that waits still is answered with this one.
             if (_request is { } waits)
             {
-                int right = Math.Max(waits.Part.X + waits.Part.Width, part.X + part.Width), bottom = Math.Max(waits.Part.Y + waits.Part.Height, part.Y + part.Height);
+                int right = Math.Max(waits.Part.X + waits.Part.Width, part.X + part.Width);
+                int bottom = Math.Max(waits.Part.Y + waits.Part.Height, part.Y + part.Height);
                 (int x, int y) = (Math.Min(waits.Part.X, part.X), Math.Min(waits.Part.Y, part.Y));
                 (part, isWhole) = (new(x, y, right - x, bottom - y), isWhole || waits.IsWhole);
             }

@@ -23,7 +23,8 @@ internal sealed class BoardRig : IDisposable
 
     public BoardRig(ulong startTsc = 0, params IBoardPart[] parts)
     {
-        Machine = new X86Machine(new IdleEngine(), s_model, MemoryLayout.Regions(Memory, DisplayMemory), Cpus, new X86MachineOptions { TscFrequency = 1_000_000_000 });
+        Machine = new X86Machine(new IdleEngine(), s_model, MemoryLayout.Regions(Memory, DisplayMemory), Cpus,
+            new X86MachineOptions { TscFrequency = 1_000_000_000 });
         Machine.Pause();
         Machine.Clock.Step(startTsc);
         Board = new PcBoard(Machine, new PcBoardOptions
