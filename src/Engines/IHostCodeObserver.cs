@@ -6,7 +6,7 @@ namespace Bunraku.Engines;
 /// </summary>
 public interface IHostCodeObserver
 {
-    /// <summary>There is code from now on.</summary>
+    /// <summary>There is code from now on, or what there is has another name.</summary>
     /// <param name="address">Of its first byte.</param>
     /// <param name="length">Bytes, at least 1.</param>
     /// <param name="name">Without blanks and line ends: the guest's address and mode, or the engine's own word for it.</param>

@@ -7,7 +7,7 @@ namespace Bunraku.Processor.X86;
 public sealed record CodeCacheSizes
 {
     /// <summary>Room that one block may need at most: host code, and what belongs to it. A cache that is smaller takes nothing at all.</summary>
-    internal const int MostCode = HostAssembler.Capacity, MostTables = 4096;
+    internal const int MostCode = HostAssembler.Capacity, MostTables = 8192;
 
     /// <summary>What is used where nothing else is said.</summary>
     public static CodeCacheSizes Usual { get; } = new();

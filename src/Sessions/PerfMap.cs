@@ -61,7 +61,9 @@ public sealed class PerfMap : IHostCodeObserver, IDisposable
         lock (_lock)
         {
             if (_disposed || Error != null) return;
-            if (WasUsed(address, length)) name += Reused;
+            bool renamed = _entries.ContainsKey(address);
+            _stale |= renamed;
+            if (renamed || WasUsed(address, length)) name += Reused;
             _entries[address] = new Entry(length, name);
             AppendLine(_fresh, address, length, name);
             // What is stale is written as a whole, so not for every few lines.

@@ -27,6 +27,8 @@ internal unsafe struct Block
     /// <summary>Bytes of guest code.</summary>
     public ushort Length;
     public bool Valid;
+    /// <summary>In which of <see cref="Generations"/> it lies.</summary>
+    public byte Generation;
 
     public const ulong NoPage = ulong.MaxValue;
 

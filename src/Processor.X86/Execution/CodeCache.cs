@@ -49,6 +49,12 @@ internal sealed unsafe class CodeCache(Processor p, CodeCacheSizes sizes) : ICod
     /// <summary>Generations that there are.</summary>
     public int GenerationCount => _generations.Count;
 
+    /// <summary>The generation that is filled now.</summary>
+    public int Generation => _generations.Number;
+
+    /// <inheritdoc cref="Generations.NoteUse"/>
+    public void NoteUse(int generation) => _generations.NoteUse(generation);
+
     ~CodeCache() => Release();
 
     /// <summary>From now on others tell of their writes.</summary>
@@ -89,6 +95,9 @@ internal sealed unsafe class CodeCache(Processor p, CodeCacheSizes sizes) : ICod
         return null;
     }
 
+    /// <summary>The first of the blocks that begin in a page.</summary>
+    public Block* FirstInPage(ulong page) => _codePages.TryGetValue(page, out CodePage? known) ? known.First : null;
+
     private static int Bucket(ulong start, uint mode)
     {
         ulong h = (start ^ ((ulong)mode << 40)) * 0x9E37_79B9_7F4A_7C15;
@@ -111,7 +120,8 @@ internal sealed unsafe class CodeCache(Processor p, CodeCacheSizes sizes) : ICod
         *b = block;
         b->Count = (ushort)operations.Length;
         b->First = _generations.Current.Add(operations);
-        _generations.NoteDecoded(wasThere: p.Translator != null && p.Translator.NoteBlock(b));
+        b->Generation = (byte)_generations.Number;
+        _generations.NoteDecoded(wasThere: p.Translator != null && p.Translator.NoteBlock(b, isCrowded: _generations.IsCrowded));
         Register(b);
         if (!keep) _oneShot = b;
         return b;
@@ -257,8 +267,8 @@ internal sealed unsafe class CodeCache(Processor p, CodeCacheSizes sizes) : ICod
     }
 
     /// <summary>
-    /// Goes on with an empty generation: one that was not used yet, one more where most of what was decoded last had been given up before, or else the oldest,
-    /// whose code is given up. Only between blocks.
+    /// Goes on with an empty generation: one that was not used yet, one more where most of what was decoded last had been given up before, or else one whose
+    /// code is given up. Only between blocks.
     /// </summary>
     public void MakeRoom(FlushCause cause)
     {

@@ -191,19 +191,33 @@ internal unsafe struct TranslationLink
     public uint Mode;
     /// <summary>Where a call comes back to, which may have changed the mapping of the page.</summary>
     public bool IsReturn;
+    /// <summary>The target is the same wherever the block lies.</summary>
+    public bool IsAbsolute;
+}
+
+/// <summary>A place in emitted code that changes with the linear address for which it is.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct BlockRelocation
+{
+    /// <summary>From <see cref="TranslatedBlock.Main"/>.</summary>
+    public int Distance;
+    /// <inheritdoc cref="Relocation.Table"/>
+    public int Table;
+    public RelocationKind Kind;
 }
 
 /// <summary>Host code for one block at one linear address.</summary>
 /// <remarks>
-/// Invariant: lives as long as the generation that was filled when it was made. <see cref="Operations"/> points into the arena of that generation or an older
-/// one, which is given up before; then nothing enters the translation any more.
+/// Invariant: lives as long as the generation that was filled when it was made. <see cref="Operations"/> points into the arena of that or another one; while
+/// <see cref="IsGivenUp"/> is false the block is there. When the block is given up first nothing enters the translation any more; when the translation is, the
+/// block's list is rid of it.
 /// </remarks>
 [StructLayout(LayoutKind.Sequential)]
 internal unsafe struct TranslatedBlock
 {
     /// <summary>The block's first operation behind the counting one.</summary>
     public Insn* Operations;
-    /// <summary>RIP for which it was made; equal to the linear address, since CS is flat.</summary>
+    /// <summary>RIP for which it is; equal to the linear address, since CS is flat. <see cref="TranslationMover"/> changes it.</summary>
     public ulong Rip;
     /// <summary>Entry that trusts the mapping of the page, and the one that checks it.</summary>
     public byte* Main, Checked;
@@ -243,6 +257,18 @@ internal unsafe struct TranslatedBlock
     public bool UsesX87;
     /// <summary>Nothing may enter it any more.</summary>
     public bool IsGivenUp;
+    /// <summary>The generations in which it and its block lie.</summary>
+    public byte Generation, BlockGeneration;
+    /// <summary>It is for this address and no other.</summary>
+    public bool IsFixed;
+    /// <summary>It is being moved to another address, together with others of its page.</summary>
+    public bool IsMoving;
+    /// <summary>What changes with the address.</summary>
+    public BlockRelocation* Relocations;
+    public int RelocationCount;
+    /// <summary>Where its code lies.</summary>
+    public byte* Hot, Cold;
+    public int HotLength, ColdLength;
     /// <summary>How often the check of a group of accesses failed.</summary>
     public int GroupFailures;
     public PagePrediction* Predictions;

@@ -90,10 +90,14 @@ internal sealed unsafe class BlockTranslator
         }
         void* hot = e.Generation.Hot.Append(e.Asm.Code), cold = hot == null ? null : e.Generation.Cold.Append(e.Asm.ColdCode);
         if (cold == null) return true;
-        _store.Map?.Add(template.Rip, template.Mode, hot, e.Asm.Code.Length, cold, e.Asm.ColdCode.Length);
         made = e.Translation;
         made->LinkCount = e.LinkCount;
         e.Generation.Arena.GiveBack<TranslationLink>(Emission.MostLinks - e.LinkCount); // nothing was added behind them
+        made->Hot = (byte*)hot;
+        made->Cold = (byte*)cold;
+        (made->HotLength, made->ColdLength) = (e.Asm.Code.Length, e.Asm.ColdCode.Length);
+        NoteRelocations(made);
+        _store.Map?.Add(made);
         e.Generation.Add(made);
         return true;
     }
@@ -112,24 +116,45 @@ internal sealed unsafe class BlockTranslator
         if (e.Translation->SecondPage != null)
         {
             HostLabel second = e.NewLabel();
-            e.Asm.LoadState(Host.Rcx, e.Translation->SecondMappingSlot, wide: false);
-            e.Asm.Lea(Host.Rcx, Host.Rcx, Host.None, 0, -(int)e.Translation->SecondMapping, wide: false);
+            EmitMappingCheck(e.Translation->SecondMappingSlot, e.Translation->SecondMapping, RelocationKind.SecondMappingSlot, RelocationKind.SecondMapping);
             e.Asm.JumpIfRcxZero(second);
             e.Exit(TranslatedExit.Lookup, 0);
             e.Asm.Place(second);
         }
-        e.Asm.LoadState(Host.Rcx, e.Translation->MappingSlot, wide: false);
-        e.Asm.Lea(Host.Rcx, Host.Rcx, Host.None, 0, -(int)e.Translation->Mapping, wide: false);
+        EmitMappingCheck(e.Translation->MappingSlot, e.Translation->Mapping, RelocationKind.MappingSlot, RelocationKind.Mapping);
         e.Near.Invert(wide: false);
         e.Asm.JumpIfRcxZero(near);
         e.Asm.Place(same);
         e.Cold.Add(new ColdPiece(ColdKind.Mapping, miss, same, 0));
     }
 
+    /// <summary>RCX is zero afterwards if the mapping is in force.</summary>
+    private void EmitMappingCheck(int slot, uint mapping, RelocationKind slotKind, RelocationKind mappingKind)
+    {
+        e.Asm.LoadState(Host.Rcx, slot, wide: false);
+        e.Asm.Relocate(slotKind, sizeof(int));
+        e.Asm.LeaFar(Host.Rcx, Host.Rcx, -(int)mapping);
+        e.Asm.Relocate(mappingKind, sizeof(int));
+    }
+
     /// <summary>Where the entry that checks the mapping lies in the code.</summary>
     private int _checked;
 
     private byte* At(int offset) => (byte*)e.Asm.AddressOf(offset);
+
+    /// <summary>Notes what has to be changed for another linear address.</summary>
+    private void NoteRelocations(TranslatedBlock* made)
+    {
+        made->IsFixed = e.Asm.IsFixed;
+        if (made->IsFixed) return;
+        made->RelocationCount = e.Asm.Relocations.Count;
+        made->Relocations = e.Generation.Arena.Add<BlockRelocation>(made->RelocationCount);
+        for (int n = 0; n < made->RelocationCount; n++)
+        {
+            Relocation r = e.Asm.Relocations[n];
+            made->Relocations[n] = new BlockRelocation { Distance = (int)(At(r.Offset) - made->Main), Kind = r.Kind, Table = r.Table };
+        }
+    }
 
     /// <summary>Decodes the block's instructions once more; each belongs to the operation that executes it.</summary>
     private void Decode(byte* code, int length, uint mode)

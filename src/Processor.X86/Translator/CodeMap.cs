@@ -6,15 +6,12 @@ namespace Bunraku.Processor.X86;
 /// <summary>Tells an observer where translated code lies and what it is made of, and where the hand-written routines are. The vCPU's thread.</summary>
 internal sealed unsafe class CodeMap(IHostCodeObserver observer)
 {
-    /// <summary>A block was translated.</summary>
-    /// <param name="rip">Where it lies in the guest.</param>
-    /// <param name="hot">What runs often.</param>
-    /// <param name="cold">What is rarely reached.</param>
-    public void Add(ulong rip, uint mode, void* hot, int hotLength, void* cold, int coldLength)
+    /// <summary>A block was translated, or its translation is for another address from now on.</summary>
+    public void Add(TranslatedBlock* made)
     {
-        string name = Name(rip, mode);
-        if (hotLength > 0) observer.CodeAdded((ulong)hot, (ulong)hotLength, name);
-        if (coldLength > 0) observer.CodeAdded((ulong)cold, (ulong)coldLength, name + ":cold");
+        string name = Name(made->Rip, made->Mode);
+        if (made->HotLength > 0) observer.CodeAdded((ulong)made->Hot, (ulong)made->HotLength, name);
+        if (made->ColdLength > 0) observer.CodeAdded((ulong)made->Cold, (ulong)made->ColdLength, name + ":cold");
     }
 
     /// <summary>No code is left there.</summary>

@@ -128,6 +128,7 @@ internal sealed unsafe class Emission
         Near.Clear();
         _labelCount = 0;
         Asm.Begin((ulong)Generation.Hot.Next, (ulong)Generation.Cold.Next);
+        Asm.IsFixed = !Wide;
     }
 
     /// <summary>The main entry is here.</summary>

@@ -14,6 +14,9 @@ internal readonly record struct GuestAddress(int Base, int Index, int Scale, lon
 
     public ulong Constant => Wide ? (ulong)Displacement : (uint)Displacement;
 
+    /// <summary>The displacement contains RIP.</summary>
+    public bool IsRelative { get; init; }
+
     /// <summary>
     /// The memory operand of a decoded operation in a block at <paramref name="rip"/>. False: 16-bit addressing, or segmentation that needs checks.
     /// </summary>
@@ -27,7 +30,10 @@ internal readonly record struct GuestAddress(int Base, int Index, int Scale, lon
         if (@base < 0 && index >= 0 && operation->Scale == 0) (@base, index) = (index, -1);
         int segment = operation->SegmentBase == RegisterOffsets.Zero ? 0 : operation->SegmentBase;
         address = new GuestAddress(@base, index, operation->Scale, relative ? (long)rip + operation->Disp : operation->Disp,
-            operation->AddressMask == ulong.MaxValue, segment);
+            operation->AddressMask == ulong.MaxValue, segment)
+        {
+            IsRelative = relative,
+        };
         return true;
 
         static int Number(ushort offset) => offset < 16 * sizeof(ulong) ? offset / sizeof(ulong) : -1;

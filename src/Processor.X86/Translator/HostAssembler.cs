@@ -8,6 +8,24 @@ internal enum Host : sbyte
     None = -1, Rax, Rcx, Rdx, Rbx, Rsp, Rbp, Rsi, Rdi, R8, R9, R10, R11, R12, R13, R14, R15,
 }
 
+/// <summary>What changes with the linear address for which code was emitted.</summary>
+internal enum RelocationKind
+{
+    /// <summary>A constant of 8 bytes, which grows with the address, or shrinks.</summary>
+    Address, NegativeAddress,
+    /// <summary>The place of an entry in a table of the first-level TLB: an absolute address of 4 bytes.</summary>
+    FirstLevelEntry,
+    /// <summary>The number of the mapping of the block's first page, negated, and where the one in force is.</summary>
+    Mapping, MappingSlot,
+    /// <summary>The same for its second page.</summary>
+    SecondMapping, SecondMappingSlot,
+}
+
+/// <summary>A place in emitted code that changes with the linear address.</summary>
+/// <param name="Offset">In the buffer.</param>
+/// <param name="Table">Absolute address of the table, for <see cref="RelocationKind.FirstLevelEntry"/>.</param>
+internal readonly record struct Relocation(int Offset, RelocationKind Kind, int Table = 0);
+
 /// <summary>A place in emitted code that jumps lead to, before or after it is known.</summary>
 internal sealed class HostLabel
 {
@@ -40,6 +58,7 @@ internal sealed unsafe class HostAssembler : CodeWriter
     private int _cold;
 
     private readonly int _state;
+    private readonly List<Relocation> _relocations = [];
 
     /// <param name="state">Where the processor state lies, below 2 GiB: emitted code reaches it by absolute addresses.</param>
     public HostAssembler(ProcessorState* state)
@@ -54,6 +73,12 @@ internal sealed unsafe class HostAssembler : CodeWriter
 
     /// <summary>Bytes written.</summary>
     public int Length { get; private set; }
+
+    /// <summary>What in the code changes with the linear address of the block.</summary>
+    public IReadOnlyList<Relocation> Relocations => _relocations;
+
+    /// <summary>The code contains its linear address in a form that other addresses may not have.</summary>
+    public bool IsFixed { get; set; }
 
     public bool Full => Length >= Capacity;
 
@@ -76,13 +101,22 @@ internal sealed unsafe class HostAssembler : CodeWriter
         _coldAddress = cold;
         Length = 0;
         _cold = int.MaxValue;
+        _relocations.Clear();
+        IsFixed = false;
     }
 
     /// <summary>From here on the code is rarely needed, and runs elsewhere. No label is here that belongs to what was written before.</summary>
     public void BeginCold() => _cold = Length;
 
     /// <summary>Forgets what was written behind the first <paramref name="length"/> bytes.</summary>
-    public void Rewind(int length) => Length = length;
+    public void Rewind(int length)
+    {
+        Length = length;
+        while (_relocations.Count > 0 && _relocations[^1].Offset >= length) _relocations.RemoveAt(_relocations.Count - 1);
+    }
+
+    /// <summary>The last bytes that were written change with the linear address.</summary>
+    public void Relocate(RelocationKind kind, int bytes, int table = 0) => _relocations.Add(new Relocation(Length - bytes, kind, table));
 
     public override void WriteByte(byte value)
     {
@@ -175,6 +209,22 @@ internal sealed unsafe class HostAssembler : CodeWriter
         }
     }
 
+    /// <summary>LEA of 32 bits with a displacement of 4 bytes, whatever its value.</summary>
+    public void LeaFar(Host to, Host @base, int displacement)
+    {
+        Rex(false, (int)to, Host.None, @base);
+        Bytes(0x8D, (byte)(0x80 | ((int)to & 7) << 3 | (int)@base & 7));
+        Int32(displacement);
+    }
+
+    /// <summary>The same for a constant that grows (or shrinks, if <paramref name="negative"/>) with the linear address of the block.</summary>
+    public void MoveAddress(Host to, ulong value, bool negative = false)
+    {
+        MoveImmediate(to, value);
+        if (value <= uint.MaxValue || (long)value == (int)value) IsFixed = true;
+        else Relocate(negative ? RelocationKind.NegativeAddress : RelocationKind.Address, sizeof(ulong));
+    }
+
     public void Lea(Host to, Host @base, Host index, int scale, int displacement, bool wide = true)
     {
         Rex(wide, (int)to, index, @base);
@@ -212,6 +262,13 @@ internal sealed unsafe class HostAssembler : CodeWriter
     public void LoadState(Host to, int offset, bool wide = true)
     {
         Load(to, Host.None, Host.None, _state + offset, wide);
+    }
+
+    /// <summary>MOV from an entry of a table of the first level, whose number changes with the linear address.</summary>
+    public void LoadFirstLevel(Host to, int table, int entry)
+    {
+        LoadState(to, table + entry * sizeof(ulong));
+        Relocate(RelocationKind.FirstLevelEntry, sizeof(int), _state + table);
     }
 
     public void StoreState(int offset, Host from, bool wide = true)

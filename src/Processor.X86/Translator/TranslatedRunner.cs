@@ -15,6 +15,9 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
     /// <summary>For which instructions the interpreter was needed, by Iced's number of the form.</summary>
     public readonly ulong[] Interpreted = new ulong[Enum.GetValues<Iced.Intel.Code>().Length];
 
+    /// <summary>Guest instructions that translated code has executed.</summary>
+    public ulong Executed { get; private set; }
+
     /// <summary>Runs translated code until it needs the interpreter or the dispatcher; returns what the caller, a handler, must return.</summary>
     public Insn* Run(ProcessorState* s, TranslatedBlock* t)
     {
@@ -27,7 +30,9 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
             s->Translator.ReturnTable = (uint)t->TargetTable;
             s->Translator.ReturnStack = s->Translator.ReturnStacks[t->TargetTable];
             s->Work = CpuWork.EmittedCode;
+            ulong retired = s->Retired;
             runtime.Enter(vectors, x87);
+            Executed += s->Retired - retired;
             s->Work = CpuWork.Interpreter;
             // Emitted code may have gone on in another mode.
             s->Translator.ReturnStacks[s->Translator.ReturnTable] = s->Translator.ReturnStack;
@@ -35,6 +40,8 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
             if (s->Translator.X87Last != null) NoteX87(s);
             ExitRecord* record = s->Translator.Exit;
             t = record->Block;
+            p.Code.NoteUse(t->Generation);
+            p.Code.NoteUse(t->BlockGeneration);
             Exits[s->Translator.ExitKind]++;
             switch ((TranslatedExit)s->Translator.ExitKind)
             {

@@ -59,11 +59,20 @@ internal sealed unsafe class TranslationStore : IDisposable
     /// <summary>What is translated from now on belongs to this generation.</summary>
     public void Select(int number) => Current = Open(number);
 
-    /// <summary>Replaces bytes of translated code that runs often.</summary>
+    /// <summary>Replaces bytes of translated code.</summary>
     public void Patch(byte* code, ReadOnlySpan<byte> bytes)
     {
-        ulong number = ((ulong)(code - _memory.Code) - RuntimeBytes) / _sizes.HotBytes;
-        _generations[number]!.Hot.Patch(code, bytes);
+        ulong offset = (ulong)(code - _memory.Code), cold = ColdStart(0);
+        if (offset < cold) _generations[(offset - RuntimeBytes) / _sizes.HotBytes]!.Hot.Patch(code, bytes);
+        else _generations[(offset - cold) / _sizes.ColdBytes]!.Cold.Patch(code, bytes);
+    }
+
+    /// <summary>No jump cache leads to a translation any more by the address for which it is.</summary>
+    public void ForgetTarget(TranslatedBlock* t)
+    {
+        var keys = (ulong*)(_state->Translator.Targets + t->TargetTable * TranslatorState.TargetTableSize);
+        ulong n = (t->Rip & Runtime.TargetMask) >> 2;
+        if (keys[TranslatorState.TargetSize + n] == (ulong)t->Checked) keys[n] = TranslatorState.EmptyTarget;
     }
 
     /// <summary>The translations of the present generation are not there any more: nothing leads to them but the jump caches and the return stacks.</summary>
@@ -104,6 +113,14 @@ internal sealed unsafe class TranslationStore : IDisposable
         if (!_mappings.TryGetValue((linear, backing), out uint mapping)) _mappings.Add((linear, backing), mapping = _nextMapping++);
         return mapping;
     }
+
+    /// <summary>Offset in the state of the mapping that is in force at a linear address, for code of a mode.</summary>
+    public static int MappingSlot(ulong linear, uint mode) =>
+        StateOffsets.Mappings
+            + sizeof(uint) * (((int)(linear >> 12) & (TranslatorState.MappingSize - 1)) + TranslatorState.MappingTableOf(mode) * TranslatorState.MappingSize);
+
+    /// <summary>Where the processor state lies, below 2 GiB.</summary>
+    public int StateAddress => (int)_state;
 
     /// <summary>There is no number left for another mapping: all code is to be given up.</summary>
     public bool HasManyMappings => _mappings.Count >= MostMappings;

@@ -12,6 +12,8 @@ internal sealed unsafe class Translator : IDisposable
     private readonly Processor p;
     private readonly TranslationStore _store;
     private readonly BlockTranslator _blocks;
+    private readonly TranslationLinks _links;
+    private readonly TranslationMover _mover;
     private readonly LinearMirror _mirror;
     private readonly TranslatedRunner _runner;
     private readonly TranslatorReport _report;
@@ -21,7 +23,7 @@ internal sealed unsafe class Translator : IDisposable
     /// </summary>
     private const ulong Youth = 6_000_000;
 
-    private readonly int _threshold, _youngThreshold;
+    private readonly int _threshold, _youngThreshold, _movesForAnother;
     private HotBlocks? _hot; // what was given up; null: nothing ever was
     private TranslationLink* _openLink; // through which translated code was left last; tied when its target is entered next
 
@@ -35,12 +37,15 @@ internal sealed unsafe class Translator : IDisposable
             throw new InvalidOperationException($"the XSAVE area lies at {StateOffsets.Fxsave}");
         _threshold = threshold;
         _youngThreshold = threshold < TranslatorEngine.DefaultThreshold ? threshold : 16 * threshold; // a low one is for tests
+        _movesForAnother = Math.Max(2, threshold);
         _store = new TranslationStore(p.State, sizes);
+        _links = new TranslationLinks(_store);
+        _mover = new TranslationMover(p, _store, _links);
         _blocks = new BlockTranslator(_store, p.State, p.Model, p.Clock.Scale);
         _mirror = new LinearMirror(p.Memory.Backing, () => FirstLevel!.Drop());
         FirstLevel = new FirstLevelTlb(p.State, _mirror);
         _runner = new TranslatedRunner(p, this, _store.Runtime, _mirror);
-        _report = new TranslatorReport(p.State, _store, sizes, _runner, () => p.Code.GenerationCount);
+        _report = new TranslatorReport(p.State, _store, sizes, _runner, _mover, () => p.Code.GenerationCount);
         Flush();
     }
 
@@ -84,13 +89,14 @@ internal sealed unsafe class Translator : IDisposable
     public void ForgetOpenLink() => _openLink = null;
 
     /// <summary>The counting operation needs its block.</summary>
+    /// <param name="isCrowded">What is decoded is soon given up again: it is not worth translating unless it shows that it is.</param>
     /// <returns>It was given up before.</returns>
-    public bool NoteBlock(Block* block)
+    public bool NoteBlock(Block* block, bool isCrowded)
     {
         if ((block->First->Flags & InsnFlags.Counted) == 0) return false;
         block->First->Disp = (long)block;
         if (_hot == null || !_hot.Contains(block->Start, block->Mode)) return false;
-        block->First->Imm = _threshold - 1;
+        if (!isCrowded) block->First->Imm = _threshold - 1;
         return true;
     }
 
@@ -152,8 +158,10 @@ internal sealed unsafe class Translator : IDisposable
             Rip = rip,
             Page = p.Memory.Backing.Pointer + page,
             Mode = block->Mode,
+            Generation = (byte)p.Code.Generation,
+            BlockGeneration = block->Generation,
             Mapping = _store.MappingOf(linear, page),
-            MappingSlot = MappingSlot(linear, block->Mode),
+            MappingSlot = TranslationStore.MappingSlot(linear, block->Mode),
             TargetTable = table,
             PredictionsSince = s->Retired,
             MirrorBudget = TranslatedRunner.MirrorBudget,
@@ -165,7 +173,7 @@ internal sealed unsafe class Translator : IDisposable
         {
             template.SecondPage = p.Memory.Backing.Pointer + block->SecondPage;
             template.SecondMapping = _store.MappingOf(secondLinear, block->SecondPage);
-            template.SecondMappingSlot = MappingSlot(secondLinear, block->Mode);
+            template.SecondMappingSlot = TranslationStore.MappingSlot(secondLinear, block->Mode);
             int first = (int)GuestMemory.PageSize - (int)(block->Start & 0xFFF);
             CodeBytes.Copy(code, joined, first);
             CodeBytes.Copy(template.SecondPage, joined + first, block->Length - first);
@@ -189,10 +197,6 @@ internal sealed unsafe class Translator : IDisposable
     /// <summary>Pages first; where that fails addends, and where that fails nothing.</summary>
     private static LoopPredictions PredictionsFor(InsnFlags flags) => (flags & InsnFlags.Unpredicted) == 0 ? LoopPredictions.Pages
         : (flags & InsnFlags.Unmirrored) == 0 ? LoopPredictions.Addends : LoopPredictions.None;
-
-    private static int MappingSlot(ulong linear, uint mode) =>
-        StateOffsets.Mappings
-            + sizeof(uint) * (((int)(linear >> 12) & (TranslatorState.MappingSize - 1)) + TranslatorState.MappingTableOf(mode) * TranslatorState.MappingSize);
 
     /// <summary>The block's pages are mapped as they were when it was translated.</summary>
     private static void NoteMapping(ProcessorState* s, TranslatedBlock* t)
@@ -223,9 +227,9 @@ internal sealed unsafe class Translator : IDisposable
         TranslatedBlock* t = FindTranslation(i, rip);
         if (t == null)
         {
-            // The same code at another address.
-            if (i->Imm++ % _threshold != 0) return i + 1;
-            Translate(s, i);
+            // The same code at another address, where it soon comes to be at home, too, if addresses change often.
+            if (i->Imm++ % _movesForAnother == 0) Translate(s, i);
+            else Move(s, i);
             t = (TranslatedBlock*)i->Extra;
             if (t == null || t->Rip != rip) return i + 1;
         }
@@ -235,8 +239,19 @@ internal sealed unsafe class Translator : IDisposable
         ulong n = (rip & _store.Runtime.TargetMask) >> 2;
         ((ulong*)table)[n] = 0 - rip;
         ((byte**)table)[TranslatorState.TargetSize + (int)n] = t->Checked;
-        if (_openLink != null) TieLink(t);
+        if (_openLink != null)
+        {
+            _links.Tie(_openLink, t);
+            _openLink = null;
+        }
         return _runner.Run(s, t);
+    }
+
+    private void Move(ProcessorState* s, Insn* i)
+    {
+        s->Work = CpuWork.Translating;
+        _mover.Move((Block*)i->Disp, s->BlockRip);
+        s->Work = CpuWork.Interpreter;
     }
 
     /// <summary>
@@ -272,45 +287,6 @@ internal sealed unsafe class Translator : IDisposable
         last->Next = null;
     }
 
-    /// <summary>The jump that left translated code leads directly to its target from now on.</summary>
-    private void TieLink(TranslatedBlock* target)
-    {
-        TranslationLink* link = _openLink;
-        _openLink = null;
-        if (link->Target != null || link->From->IsGivenUp || link->Rip != target->Rip || link->Mode != target->Mode) return;
-        bool samePage = !link->IsReturn && target->SecondPage == null && link->From->Page == target->Page && ((link->From->Rip ^ target->Rip) & ~0xFFFul) == 0;
-        byte* entry = samePage ? target->Main : target->Checked;
-        Lead(link, entry);
-        link->Target = target;
-        link->PreviousOfTarget = null;
-        link->NextOfTarget = target->Incoming;
-        if (target->Incoming != null) target->Incoming->PreviousOfTarget = link;
-        target->Incoming = link;
-    }
-
-    /// <summary>The link's jump leads there from now on.</summary>
-    private void Lead(TranslationLink* link, byte* to)
-    {
-        int distance = (int)(to - (link->Site + 4));
-        _store.Patch(link->Site, new ReadOnlySpan<byte>(&distance, sizeof(int)));
-    }
-
-    /// <summary>The link leads to its stub again.</summary>
-    private void Untie(TranslationLink* link)
-    {
-        Lead(link, link->Stub);
-        Forget(link);
-    }
-
-    /// <summary>The link is none of its target's any more.</summary>
-    private static void Forget(TranslationLink* link)
-    {
-        if (link->PreviousOfTarget != null) link->PreviousOfTarget->NextOfTarget = link->NextOfTarget;
-        else link->Target->Incoming = link->NextOfTarget;
-        if (link->NextOfTarget != null) link->NextOfTarget->PreviousOfTarget = link->PreviousOfTarget;
-        link->Target = null;
-    }
-
     /// <summary>What did not prove good for a block is left out from now on; called when none of its code runs.</summary>
     public void TranslateAgain(TranslatedBlock* t, InsnFlags without)
     {
@@ -318,16 +294,14 @@ internal sealed unsafe class Translator : IDisposable
         counting->Flags |= without;
         if (t->IsGivenUp) return;
         GiveUp(t);
-        var link = (TranslatedBlock**)&counting->Extra;
-        while (*link != t) link = &(*link)->Next;
-        *link = t->Next;
+        Unlink(counting, t);
         ulong rip = p.State->BlockRip;
         p.State->BlockRip = t->Rip;
         Translate(p.State, counting);
         p.State->BlockRip = rip;
         // Who is tied to the old translation finds the new one there.
         var made = (TranslatedBlock*)counting->Extra;
-        if (made != null && made->Rip == t->Rip) Redirect(t->Main, made->Main);
+        if (made != null && made->Rip == t->Rip) _links.Redirect(t->Main, made->Main);
     }
 
     /// <summary>Nothing may lead into the block's translations any more; called when none of them runs.</summary>
@@ -340,18 +314,9 @@ internal sealed unsafe class Translator : IDisposable
     private void GiveUp(TranslatedBlock* t)
     {
         t->IsGivenUp = true;
-        while (t->Incoming != null) Untie(t->Incoming);
-        Redirect(t->Main, t->Stale);
-        if (t->Loop != null) Redirect(t->Loop, t->LoopStale);
-    }
-
-    /// <summary>Puts a jump into emitted code.</summary>
-    private void Redirect(byte* from, byte* to)
-    {
-        Span<byte> jump = stackalloc byte[5];
-        jump[0] = 0xE9;
-        BitConverter.TryWriteBytes(jump[1..], (int)(to - (from + 5)));
-        _store.Patch(from, jump);
+        while (t->Incoming != null) _links.Untie(t->Incoming);
+        _links.Redirect(t->Main, t->Stale);
+        if (t->Loop != null) _links.Redirect(t->Loop, t->LoopStale);
     }
 
     /// <summary>
@@ -371,22 +336,42 @@ internal sealed unsafe class Translator : IDisposable
     }
 
     /// <summary>
-    /// Gives the translations of the present generation up, whose blocks are given up already; called when none of them runs. Those of the same blocks that are
-    /// younger stay where they are, and nothing leads to them.
+    /// Gives the translations of the present generation up, and its blocks are given up already; called when none of them runs. What belongs to these blocks
+    /// and lies elsewhere stays there, and nothing leads to it.
     /// </summary>
     public void GiveUpGeneration()
     {
         _openLink = null;
         for (TranslatedBlock* t = _store.Current.First; t != null; t = t->NextOfGeneration)
         {
-            while (t->Incoming != null) Untie(t->Incoming);
+            if (!t->IsGivenUp) Detach(t);
+            while (t->Incoming != null) _links.Untie(t->Incoming);
             for (int n = 0; n < t->LinkCount; n++)
             {
-                if (t->Links[n].Target != null) Forget(&t->Links[n]);
+                if (t->Links[n].Target != null) TranslationLinks.Forget(&t->Links[n]);
             }
         }
         _store.ClearCurrent();
         FirstLevel.Drop();
+    }
+
+    /// <summary>The translation of a block that stays goes.</summary>
+    private void Detach(TranslatedBlock* t)
+    {
+        t->IsGivenUp = true;
+        Insn* counting = t->Operations - 1;
+        Unlink(counting, t);
+        if (counting->Extra != 0) return;
+        counting->Handler = &TranslatedBlocks.Count;
+        counting->Imm = _threshold - 1;
+    }
+
+    /// <summary>Takes a translation out of its block's list.</summary>
+    private static void Unlink(Insn* counting, TranslatedBlock* t)
+    {
+        var link = (TranslatedBlock**)&counting->Extra;
+        while (*link != t) link = &(*link)->Next;
+        *link = t->Next;
     }
 
     /// <summary>Gives all translations up; called when none of them runs.</summary>

@@ -5,7 +5,7 @@ namespace Bunraku.Processor.X86;
 
 /// <summary>What the translator tells of its caches. Any thread, approximately.</summary>
 internal sealed unsafe class TranslatorReport(ProcessorState* state, TranslationStore store, CodeCacheSizes sizes, TranslatedRunner runner,
-    Func<int> generationCount)
+    TranslationMover mover, Func<int> generationCount)
 {
     public IEnumerable<EngineCache> Caches
     {
@@ -31,7 +31,11 @@ internal sealed unsafe class TranslatorReport(ProcessorState* state, Translation
     }
 
     /// <summary>Why translated code came back to C#, and for which instructions most often.</summary>
-    public IEnumerable<EngineCount> Counts => [.. Exits, .. Instructions];
+    public IEnumerable<EngineCount> Counts =>
+    [
+        new EngineCount("instructions executed by translated code", runner.Executed), new EngineCount("moved to another address", mover.Moves),
+        .. Exits, .. Instructions,
+    ];
 
     private const int MostInstructions = 8;
 

@@ -119,7 +119,7 @@ internal sealed unsafe class AccessGroups(Emission e)
     {
         if (kind is TranslationKind.Lea or TranslationKind.Nop || !GuestAddress.TryGet(operation, e.Rip, out GuestAddress a)) return;
         if (a.Base < 0 || a.Index >= 0 || a.SegmentBase != 0 || !a.Wide || (TranslationTable.Get(g.Code).Flags & TranslationFlags.Aligned) != 0
-            || Operands.MustNotSplit(g)) return;
+            || Operands.MustNotSplit(g) || Operands.IsBitString(g)) return;
         for (int n = 0; n < g.OpCount; n++)
         {
             if (g.GetOpKind(n) != OpKind.Memory) continue;

@@ -1,4 +1,6 @@
 using Bunraku.Engines;
+using Iced.Intel;
+using HostRegister = Iced.Intel.Register;
 
 namespace Bunraku.Processor.X86;
 
@@ -16,7 +18,8 @@ internal sealed unsafe class Addresses(Emission e)
     {
         if (g.Base < 0 && g.Index < 0)
         {
-            e.Asm.MoveImmediate(to, g.Constant);
+            if (g.IsRelative) e.Asm.MoveAddress(to, g.Constant);
+            else e.Asm.MoveImmediate(to, g.Constant);
         }
         else
         {
@@ -61,7 +64,11 @@ internal sealed unsafe class Addresses(Emission e)
         }
         // One register that the host has, too, and a displacement: the host's instruction can use it as it is.
         if (IsSimple(g)) return new HostOperand(e.Loop.Of(g.Base), (int)g.Displacement);
-        if (g.IsConstant && (long)g.Constant == (int)g.Constant) return new HostOperand(Host.None, (int)g.Constant);
+        if (g.IsConstant && (long)g.Constant == (int)g.Constant)
+        {
+            e.Asm.IsFixed |= g.IsRelative;
+            return new HostOperand(Host.None, (int)g.Constant);
+        }
         return new HostOperand(HostRegisters.Address, 0);
     }
 
@@ -82,28 +89,66 @@ internal sealed unsafe class Addresses(Emission e)
         if (g.IsConstant && IsInOnePage(g.Constant, size) && (!aligned || (g.Constant & (ulong)(size - 1)) == 0))
         {
             int entry = (int)(g.Constant >> 12) & (TranslatorState.FirstLevelSize - 1);
-            e.Asm.LoadState(HostRegisters.Scratch, tag + entry * sizeof(ulong));
-            e.Asm.MoveImmediate(HostRegisters.Address, g.Constant);
-            e.Asm.LoadState(HostRegisters.Addend, addend + entry * sizeof(ulong));
+            LoadEntry(HostRegisters.Scratch, tag, entry, g.IsRelative);
+            if (g.IsRelative) e.Asm.MoveAddress(HostRegisters.Address, g.Constant);
+            else e.Asm.MoveImmediate(HostRegisters.Address, g.Constant);
+            LoadEntry(HostRegisters.Addend, addend, entry, g.IsRelative);
             e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Scratch, HostRegisters.Address, 0, -(int)(g.Constant & 0xFFF));
         }
         else
         {
             Host address = AddressRegister(g);
             if (address == HostRegisters.Address) Materialise(g, address);
-            if (aligned)
-            {
-                e.Asm.Pext(HostRegisters.Scratch, address, e.Runtime.Constant((ulong)(size - 1)));
-                e.Near.LeaveUnlessZero32(e.Cold.OperationExit(number));
-            }
-            e.Asm.Pext(HostRegisters.Addend, address, e.Runtime.Constant(TranslatorRuntime.IndexMask));
-            e.Asm.LoadTable(HostRegisters.Scratch, HostRegisters.Addend, tag);
-            e.Asm.LoadTable(HostRegisters.Addend, HostRegisters.Addend, addend);
-            // The last byte is looked for in the page of the first byte's entry, so that an access across pages never matches.
-            e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Scratch, address, 0, aligned ? 0 : size - 1);
+            LookUp(address, size, tag, addend, aligned, number);
         }
         e.Asm.Pext(HostRegisters.Scratch, HostRegisters.Scratch, e.Runtime.Constant(TranslatorRuntime.PageMask));
         e.Near.LeaveUnlessZero56(miss);
+    }
+
+    /// <summary>The addend goes to its register; of RCX no bit from 12 on is set if it is right.</summary>
+    private void LookUp(Host address, int size, int tag, int addend, bool aligned, int number)
+    {
+        if (aligned)
+        {
+            e.Asm.Pext(HostRegisters.Scratch, address, e.Runtime.Constant((ulong)(size - 1)));
+            e.Near.LeaveUnlessZero32(e.Cold.OperationExit(number));
+        }
+        e.Asm.Pext(HostRegisters.Addend, address, e.Runtime.Constant(TranslatorRuntime.IndexMask));
+        e.Asm.LoadTable(HostRegisters.Scratch, HostRegisters.Addend, tag);
+        e.Asm.LoadTable(HostRegisters.Addend, HostRegisters.Addend, addend);
+        // The last byte is looked for in the page of the first byte's entry, so that an access across pages never matches.
+        e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Scratch, address, 0, aligned ? 0 : size - 1);
+    }
+
+    /// <summary>
+    /// Checks the operand of a bit string: the <paramref name="size"/> bytes in which the bit lies that register <paramref name="bit"/> counts from
+    /// <paramref name="g"/> on. Addend and address are in their registers afterwards; RCX is lost.
+    /// </summary>
+    public void CheckBit(in GuestAddress g, int bit, int size, bool write, bool aligned, int number)
+    {
+        e.Groups.LoseAddend();
+        HostLabel retry = e.NewLabel(), miss = e.NewLabel();
+        int tag = e.FirstLevelTable + (write ? TranslatorState.WriteTag : TranslatorState.ReadTag),
+            addend = e.FirstLevelTable + (write ? TranslatorState.WriteAddend : TranslatorState.ReadAddend);
+        e.Cold.Add(new ColdPiece(ColdKind.Miss, miss, retry, number, g, size, write) { IsAddressKnown = true });
+        e.Asm.Place(retry);
+        Materialise(g, HostRegisters.Address);
+        Host from = e.Loop.Of(bit);
+        if (from == Host.None) e.Asm.LoadState(from = HostRegisters.Scratch, StateOffsets.Gpr(bit));
+        HostRegister count = Operands.Sized(from, size);
+        e.Encode(Instruction.Create(size == 8 ? Code.Mov_r64_rm64 : Code.Movsxd_r64_rm32, HostRegister.RCX, count));
+        e.Asm.MoveImmediate(HostRegisters.Addend, size == 8 ? 6u : 5u);
+        e.Encode(Instruction.Create(Code.VEX_Sarx_r64_rm64_r64, HostRegister.RCX, HostRegister.RCX, HostRegister.R14));
+        e.Asm.Lea(HostRegisters.Address, HostRegisters.Address, HostRegisters.Scratch, size == 8 ? 3 : 2, 0);
+        LookUp(HostRegisters.Address, size, tag, addend, aligned, number);
+        e.Asm.Pext(HostRegisters.Scratch, HostRegisters.Scratch, e.Runtime.Constant(TranslatorRuntime.PageMask));
+        e.Near.LeaveUnlessZero56(miss);
+    }
+
+    private void LoadEntry(Host to, int table, int entry, bool relative)
+    {
+        if (relative) e.Asm.LoadFirstLevel(to, table, entry);
+        else e.Asm.LoadState(to, table + entry * sizeof(ulong));
     }
 
     private static bool IsInOnePage(ulong address, int size) => (address & 0xFFF) + (ulong)size <= GuestMemory.PageSize;

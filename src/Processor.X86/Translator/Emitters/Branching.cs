@@ -15,9 +15,11 @@ internal sealed unsafe class Branching(Emission e)
     private bool IsTarget(ulong rip) => !e.Wide || BranchTarget.SurelyCanonical(rip);
 
     /// <summary>An unconditional jump to <paramref name="rip"/>; everything has retired.</summary>
-    public void EmitLink(ulong rip, bool backward = false, uint? mode = null)
+    /// <param name="isAbsolute">The target is the same wherever the block lies.</param>
+    public void EmitLink(ulong rip, bool backward = false, uint? mode = null, bool isAbsolute = false)
     {
         int link = e.AddLink(rip, mode);
+        e.Translation->Links[link].IsAbsolute = isAbsolute;
         if (backward)
         {
             ReadAttention();
@@ -180,10 +182,11 @@ internal sealed unsafe class Branching(Emission e)
         if (!e.Wide || (long)next == (int)next)
         {
             e.Addresses.StoreOperandImmediate(slot, (int)next, e.Wide);
+            e.Asm.IsFixed = true;
         }
         else
         {
-            e.Asm.MoveImmediate(HostRegisters.Scratch, next);
+            e.Asm.MoveAddress(HostRegisters.Scratch, next);
             e.Addresses.StoreOperand(slot, HostRegisters.Scratch, wide: true);
         }
         e.Stack.MoveStackPointer(-e.Stack.Slot);
@@ -232,10 +235,11 @@ internal sealed unsafe class Branching(Emission e)
         if ((long)negative == (int)negative)
         {
             e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Address, (int)negative);
+            e.Asm.IsFixed = true;
         }
         else
         {
-            e.Asm.MoveImmediate(HostRegisters.Scratch, negative);
+            e.Asm.MoveAddress(HostRegisters.Scratch, negative, negative: true);
             e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Scratch, HostRegisters.Address, 0, 0);
         }
         e.Asm.JumpIfRcxZero(expected);

@@ -12,6 +12,9 @@ internal readonly record struct ColdPiece(ColdKind Kind, HostLabel Label, HostLa
 {
     /// <summary>Address of a <see cref="PagePrediction"/>.</summary>
     public int Prediction { get; init; }
+
+    /// <summary>The address is in its register; <see cref="Address"/> does not tell it.</summary>
+    public bool IsAddressKnown { get; init; }
 }
 
 /// <summary>
@@ -47,7 +50,7 @@ internal sealed unsafe class ColdCode(Emission e)
             switch (c.Kind)
             {
                 case ColdKind.Miss:
-                    e.Addresses.Materialise(c.Address, HostRegisters.Address);
+                    if (!c.IsAddressKnown) e.Addresses.Materialise(c.Address, HostRegisters.Address);
                     e.Asm.Lea(HostRegisters.Addend, HostRegisters.Address, c.Size - 1);
                     CallAndReturn(e.Runtime.Misses[e.MissRoutine + (c.Write ? 1 : 0)], c);
                     break;

@@ -27,6 +27,10 @@ internal static class Operands
 
     public static bool Writes(OpAccess access) => access is OpAccess.Write or OpAccess.CondWrite or OpAccess.ReadWrite or OpAccess.ReadCondWrite;
 
+    /// <summary>BT, BTS, BTR and BTC by a register: where the bit lies in memory the register decides as well.</summary>
+    public static bool IsBitString(in Instruction g) =>
+        g.Mnemonic is Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc && g.GetOpKind(1) == OpKind.Register;
+
     /// <summary>A locked operation on a host that minds those across cache lines: what is not aligned is left to the interpreter.</summary>
     public static bool MustNotSplit(in Instruction g) => HostLocks.ReportsSplit && (g.HasLockPrefix || g.Mnemonic == Mnemonic.Xchg);
 

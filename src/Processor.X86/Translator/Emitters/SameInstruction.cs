@@ -41,8 +41,7 @@ internal sealed unsafe class SameInstruction(Emission e)
         Addresses.HostOperand operand = default;
         if (memory >= 0)
         {
-            // A bit string may lie anywhere around its operand.
-            if (g.Mnemonic is Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc && g.GetOpKind(1) == OpKind.Register) return false;
+            if (Operands.IsBitString(g)) return EmitBitString(g, operation, number);
             int size = g.MemorySize.GetSize();
             if (size is 0 or > 64 || !GuestAddress.TryGet(operation, e.Rip, out GuestAddress address)) return false;
             bool aligned = (flags & TranslationFlags.Aligned) != 0 || Operands.MustNotSplit(g);
@@ -115,6 +114,24 @@ internal sealed unsafe class SameInstruction(Emission e)
         return true;
     }
 
+    /// <summary>BT, BTS, BTR and BTC of memory by a register, whose bit may lie anywhere around the operand.</summary>
+    private bool EmitBitString(in Instruction g, Insn* operation, int number)
+    {
+        int size = g.MemorySize.GetSize();
+        if (!e.Wide || size is not (4 or 8) || !GuestAddress.TryGet(operation, e.Rip, out GuestAddress address) || !address.Wide) return false;
+        int bit = Operands.NumberOf(g.Op1Register);
+        e.Addresses.CheckBit(address, bit, size, write: g.Mnemonic != Mnemonic.Bt, Operands.MustNotSplit(g), number);
+        Host from = e.Loop.Of(bit);
+        if (from == Host.None) e.Asm.LoadState(from = Host.Rcx, StateOffsets.Gpr(bit));
+        e.Asm.Pext(Host.Rcx, from, e.Runtime.Constant((ulong)(8 * size - 1)));
+        Instruction h = g;
+        h.SegmentPrefix = HostRegister.None;
+        (h.MemoryBase, h.MemoryIndex, h.MemoryIndexScale) = (HostRegister.R13, HostRegister.R14, 1);
+        (h.MemoryDisplacement64, h.MemoryDisplSize) = (0, 0);
+        h.Op1Register = Operands.Sized(Host.Rcx, size);
+        return e.Asm.TryEncode(h);
+    }
+
     /// <summary>
     /// Makes register operand <paramref name="n"/> a memory operand, the register's place in the state, where the form has one that does the same.
     /// </summary>
@@ -128,8 +145,7 @@ internal sealed unsafe class SameInstruction(Emission e)
         // Processors may leave another OF, undefined, behind a rotate in memory than in a register: Intel's do by an immediate count.
         if (g.Mnemonic is Mnemonic.Rol or Mnemonic.Ror && g.GetOpKind(1) == OpKind.Immediate8) return false;
         // XCHG with memory locks the bus, and a bit string goes beyond its operand.
-        if (g.Mnemonic is Mnemonic.Xchg || (g.Mnemonic is Mnemonic.Bt or Mnemonic.Bts or Mnemonic.Btr or Mnemonic.Btc && g.GetOpKind(1) == OpKind.Register))
-            return false;
+        if (g.Mnemonic is Mnemonic.Xchg || Operands.IsBitString(g)) return false;
         for (int k = 0; k < g.OpCount; k++)
         {
             if (k != n && g.GetOpKind(k) == OpKind.Register && g.GetOpRegister(k).IsGPR()
@@ -223,6 +239,7 @@ internal sealed unsafe class SameInstruction(Emission e)
         int size = g.Op0Register.GetSize();
         if (size < 4 || !GuestAddress.TryGet(operation, e.Rip, out GuestAddress address)) return false;
         // The result is truncated to the smaller of both sizes.
+        e.Asm.IsFixed |= address.IsRelative && size != 8;
         address = address with { Wide = address.Wide && size == 8, SegmentBase = 0 };
         int number = Operands.NumberOf(g.Op0Register);
         Host to = e.Loop.Of(number);

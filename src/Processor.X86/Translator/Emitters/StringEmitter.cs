@@ -24,7 +24,8 @@ internal sealed unsafe class StringEmitter(Emission e)
         // Without iterations nothing is accessed.
         e.Asm.Move(HostRegisters.Scratch, HostRegisters.Count);
         e.Near.LeaveIfZero(done);
-        e.Asm.Pext(HostRegisters.Scratch, HostRegisters.Count, e.Runtime.Constant(TranslatorRuntime.PageMask));
+        e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Count, -1);
+        e.Asm.Pext(HostRegisters.Scratch, HostRegisters.Scratch, e.Runtime.Constant(TranslatorRuntime.PageMask));
         e.Near.LeaveUnlessZero56(exit);
         if (moves) CheckPage(Host.Rsi, scale, exit);
         CheckPage(Host.Rdi, scale, exit);
@@ -53,7 +54,7 @@ internal sealed unsafe class StringEmitter(Emission e)
         return true;
     }
 
-    /// <summary>The interpreter has to do it unless all elements, fewer than 4096, lie in the page of the first.</summary>
+    /// <summary>The interpreter has to do it unless all elements, at most 4096, lie in the page of the first.</summary>
     private void CheckPage(Host first, int scale, HostLabel exit)
     {
         e.Asm.Pext(HostRegisters.Scratch, first, e.Runtime.Constant(TranslatorRuntime.OffsetMask));

@@ -46,9 +46,9 @@ internal sealed unsafe class SystemCallEmitter(Emission e)
         e.ChangeReturnStack(targets);
         if (arithmetic != 0) e.Asm.MoveImmediate(Host.Rax, 0);
         e.Flags.RestoreFlags();
-        e.Asm.MoveImmediate(HostRegisters.Count, g.NextIP);
+        e.Asm.MoveAddress(HostRegisters.Count, g.NextIP);
         e.Retire(ordinal + 1);
-        e.Branches.EmitLink(Setting.Target, mode: changed);
+        e.Branches.EmitLink(Setting.Target, mode: changed, isAbsolute: true);
         return true;
     }
 
