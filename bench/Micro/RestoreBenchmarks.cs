@@ -25,7 +25,10 @@ public class RestoreBenchmarks
         var ready = new Ready(); // outlives this: the guest prints as long as it lives
         _original = new VmBuilder(KnownEngines.All)
         {
-            Engine = "bt", Memory = (ulong)Memory << 20, Output = ready, Command = ["sh", "-c", "echo ready; sleep 1000"],
+            Engine = "bt",
+            Memory = (ulong)Memory << 20,
+            Output = ready,
+            Command = ["sh", "-c", "echo ready; sleep 1000"],
         }.Build();
         _original.Start();
         ready.Event.Wait();

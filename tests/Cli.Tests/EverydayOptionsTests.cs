@@ -159,8 +159,11 @@ public sealed class EverydayOptionsTests : IClassFixture<LinuxGuestFiles>, IDisp
     public void The_manual_page_and_completion_are_what_their_readers_take()
     {
         string page = Assert.IsType<Request.Generated>(CommandLineParser.Parse(["man"])).Text;
-        using (var groff = new TestProcess(new ProcessStartInfo("groff", ["-man", "-Tascii", "-ww", "-z"]) { RedirectStandardInput = true,
-            RedirectStandardError = true }))
+        using (var groff = new TestProcess(new ProcessStartInfo("groff", ["-man", "-Tascii", "-ww", "-z"])
+        {
+            RedirectStandardInput = true,
+            RedirectStandardError = true
+        }))
         {
             groff.StandardInput.Write(page);
             groff.StandardInput.Close();

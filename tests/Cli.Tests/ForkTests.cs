@@ -157,6 +157,26 @@ public sealed class ForkTests : IClassFixture<LinuxGuestFiles>, IDisposable
         Assert.Throws<ObjectDisposedException>(() => fork.Path);
     }
 
+    /// <summary>Whatever is written, zeroed or discarded before the copy is complete, it is the disk as it was.</summary>
+    [Fact]
+    public void A_disk_that_changes_while_it_is_copied_is_copied_as_it_was()
+    {
+        const int piece = 128 << 10, length = 9 * piece + 512;
+        string path = In("raw.img");
+        byte[] old = System.Security.Cryptography.RandomNumberGenerator.GetBytes(length);
+        old.AsSpan(piece / 2, 2 * piece).Clear();
+        File.WriteAllBytes(path, old);
+        using var disk = new GuestDisk(path, () => DiskImage.Open(new DiskOptions(path) { Format = ImageFormat.Raw }));
+        using Sessions.Snapshots.DiskCopy copy = disk.BeginCopy();
+        disk.Write(512, Enumerable.Repeat((byte)1, 3 * piece).ToArray());
+        disk.WriteZeroes(5 * piece - 512, 1024, unmap: true);
+        disk.Discard(7 * piece, 4096);
+        disk.Write(length - 512, new byte[512]);
+        copy.Complete();
+        disk.Write(8 * piece, new byte[512]);
+        Assert.Equal(old, File.ReadAllBytes(copy.Path));
+    }
+
     /// <summary>The command, with processes: copies have names, consoles and lives of their own.</summary>
     [Fact]
     public void The_command_starts_copies_in_processes_of_their_own()

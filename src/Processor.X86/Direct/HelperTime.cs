@@ -13,7 +13,9 @@ internal sealed class HelperTime
     private (long Run, long Wait) _others;
     private DirectHelper? _helper;
 
-    /// <summary>What one turn adds to what the scheduler counts as waiting, of helper and thread together, in nanoseconds. Set once, while none is selected.</summary>
+    /// <summary>
+    /// What one turn adds to what the scheduler counts as waiting, of helper and thread together, in nanoseconds. Set once, while none is selected.
+    /// </summary>
     public long HandOver { get; set; }
 
     /// <summary>This helper runs next, if any. Before the one that was selected is disposed of.</summary>
