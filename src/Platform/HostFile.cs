@@ -70,7 +70,17 @@ public static unsafe class HostFile
         return descriptor >= 0 ? new SafeFileHandle(descriptor, ownsHandle: true) : throw new IOException(HostError.Reason(Marshal.GetLastPInvokeError()));
     }
 
-    /// <summary>The same in the folder for temporary files.</summary>
+    /// <summary>Makes an empty file that nobody but its user can open at any moment.</summary>
+    /// <exception cref="IOException">It cannot be made, or there is one.</exception>
+    /// <exception cref="UnauthorizedAccessException">Nor that.</exception>
+    public static void CreatePrivate(string path) => new FileStream(path, new FileStreamOptions
+    {
+        Mode = FileMode.CreateNew,
+        Access = FileAccess.Write,
+        UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite,
+    }).Dispose();
+
+    /// <summary>A new file without a name in the folder for temporary files.</summary>
     /// <exception cref="IOException">It cannot be made there.</exception>
     /// <exception cref="UnauthorizedAccessException">Nor that.</exception>
     public static SafeFileHandle CreateNameless()

@@ -201,7 +201,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
     /// <summary>A disk whose contents are in no file that it names goes with a guest that was kept alone, and lies beside it.</summary>
     private static VmBuilder WithItsDisk(VmBuilder builder, SnapshotFile saved)
     {
-        if (!builder.Disks.Any(d => d.Throwaway)) return builder;
+        if (!builder.Disks.Any(d => d.Throwaway) || saved.Manifest.Fork is not null) return builder;
         string? disk = saved.Manifest.Waits is { } waits ? KeptGuests.DiskOf(saved.Path, waits.Token) : null;
         if (disk is null || builder.Disks.Count != 1 || !File.Exists(disk))
             throw new CannotStartException($"snapshot {saved.Path}: what its guest wrote to its disk is not beside it" + (disk is null ? "" : $", in {disk}"));

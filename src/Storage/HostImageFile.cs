@@ -31,14 +31,22 @@ public sealed class HostImageFile : IImageFile
     /// <param name="path">As the user wrote it.</param>
     /// <param name="replace">An old file is emptied; else it is an error.</param>
     /// <exception cref="DiskException">The host does not allow it.</exception>
-    public static HostImageFile Create(string path, bool replace)
+    public static HostImageFile Create(string path, bool replace) => Create(path, replace, isPrivate: false);
+
+    /// <summary>Makes a new file that nobody but its user can open at any moment.</summary>
+    /// <param name="path">Of the file, which is not there yet.</param>
+    /// <exception cref="DiskException">The host does not allow it.</exception>
+    public static HostImageFile CreatePrivate(string path) => Create(path, replace: false, isPrivate: true);
+
+    private static HostImageFile Create(string path, bool replace, bool isPrivate)
     {
         return Guarded(path, readOnly: false, () =>
         {
             if (Directory.Exists(path)) throw new DiskException($"disk {path}: is a directory, not a file");
             if (HostFile.IsDevice(path)) throw new DiskException($"disk {path}: is a device, not a file");
             if (!replace && File.Exists(path)) throw new DiskException($"disk {path}: exists already; remove it first, or choose another name");
-            HostImageFile file = Locked(path, readOnly: false, replace ? FileMode.OpenOrCreate : FileMode.CreateNew);
+            if (isPrivate) HostFile.CreatePrivate(path);
+            HostImageFile file = Locked(path, readOnly: false, replace ? FileMode.OpenOrCreate : isPrivate ? FileMode.Open : FileMode.CreateNew);
             RandomAccess.SetLength(file._file, 0);
             return file;
         });

@@ -32,7 +32,7 @@ public sealed class ThrowawayDisk : IBlockBackend
                 file = null;
             }
             string path = Path.Combine(Path.GetTempPath(), $"bunraku-disk-{Guid.NewGuid():N}");
-            file = _file = HostImageFile.Create(path, replace: false);
+            file = _file = HostImageFile.CreatePrivate(path);
             File.Delete(path);
             if (size < below.Length) throw new DiskException($"disk {options.Path}: has {below.Length} bytes, and a disk over it is no smaller");
             Qcow2Creator.Create(file, size ?? below.Length, new Qcow2CreateOptions { Backing = Below });
@@ -52,8 +52,7 @@ public sealed class ThrowawayDisk : IBlockBackend
     public void CopyTo(string path)
     {
         _disk.Flush();
-        using HostImageFile copy = HostImageFile.Create(path, replace: false);
-        File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+        using HostImageFile copy = HostImageFile.CreatePrivate(path);
         copy.Resize(_file.Length);
         byte[] piece = new byte[Piece];
         for (ulong at = 0, end = _file.Length; at < end;)

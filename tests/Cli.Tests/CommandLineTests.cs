@@ -36,7 +36,7 @@ public class CommandLineTests
     public void DefaultsAreThoseOfTheReadme()
     {
         RunOptions o = Run();
-        Assert.Equal(new RunOptions(), o);
+        Assert.Equal(new RunOptions { KeepBooted = true }, o);
         Assert.Equal(("linux", 512ul << 20, 1, "auto"), (o.Guest, o.Memory, o.Cpus, o.Engine));
         Assert.Null(o.Command);
     }
@@ -65,6 +65,7 @@ public class CommandLineTests
             PerfMap = true,
             StatsJson = "s",
             Trace = new TraceTarget(TraceKind.Exits, "t"),
+            KeepBooted = true,
         };
         Assert.Equal(expected, o);
     }

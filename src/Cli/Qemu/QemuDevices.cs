@@ -39,10 +39,12 @@ internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNe
             "pci-testdev", "virtio-pmem-pci", "virtio-mem-pci", "virtio-crypto-pci", "virtio-iommu-pci", "smbus-eeprom", "tpm-tis", "tpm-crb"],
             Fate.PassOver,
             "the guest does without"),
-        new(["VGA", "cirrus-vga", "vmware-svga", "qxl", "qxl-vga", "bochs-display", "ramfb", "secondary-vga", "virtio-vga", "virtio-vga-gl",
-            "virtio-gpu", "virtio-gpu-pci", "virtio-gpu-gl-pci", "virtio-keyboard-pci", "virtio-mouse-pci", "virtio-tablet-pci", "virtio-keyboard",
-            "virtio-tablet"], Fate.PassOver,
-            "there is no screen yet"),
+        new(["VGA"], Fate.Have, "the display of -vga std"),
+        new(["virtio-tablet-pci", "virtio-tablet"], Fate.Have, "a tablet; -vnc brings one along"),
+        new(["cirrus-vga", "vmware-svga", "qxl", "qxl-vga", "bochs-display", "ramfb", "secondary-vga", "virtio-vga", "virtio-vga-gl", "virtio-gpu",
+            "virtio-gpu-pci", "virtio-gpu-gl-pci"], Fate.PassOver,
+            "the display is a VGA"),
+        new(["virtio-keyboard-pci", "virtio-mouse-pci", "virtio-keyboard"], Fate.PassOver, "keyboard and mouse are PS/2's"),
         new(["usb-tablet", "usb-kbd", "usb-mouse", "usb-hub", "qemu-xhci", "nec-usb-xhci", "usb-ehci", "ich9-usb-ehci1", "ich9-usb-uhci1",
             "ich9-usb-uhci2", "ich9-usb-uhci3", "piix3-usb-uhci", "piix4-usb-uhci", "pci-ohci"], Fate.PassOver,
             "there is no USB"),
@@ -102,6 +104,14 @@ internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNe
         words.Drop(s_places);
         switch (kind)
         {
+            case "VGA":
+                machine.Display = DisplayKind.Standard;
+                words.Drop("vgamem_mb", "edid", "xres", "yres", "xmax", "ymax", "refresh_rate");
+                break;
+            case "virtio-tablet-pci" or "virtio-tablet":
+                machine.Tablet = true;
+                words.Drop("display", "head", "serial");
+                break;
             case "ide-hd" or "ide-drive":
                 drives.Take("-device", words.Need("drive"), DiskBus.Ahci, Disk(words));
                 break;

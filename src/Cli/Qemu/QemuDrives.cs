@@ -6,7 +6,7 @@ namespace Bunraku.Cli.Qemu;
 /// Drives and block nodes of a command line, and what devices make of them. A drive that says itself what it is connected to becomes a disk when all is read;
 /// one of "none" waits for its device.
 /// </summary>
-internal sealed class QemuDrives(QemuMachine machine)
+internal sealed class QemuDrives(QemuMachine machine, Action<int?, string, bool> flash)
 {
     private sealed record Drive(string Option, string Id, string Interface, int Index)
     {
@@ -85,7 +85,8 @@ internal sealed class QemuDrives(QemuMachine machine)
             case "ide" or "sata" or "virtio" or "none":
                 break;
             case "pflash":
-                throw Absent("-drive", "if=pflash; -bios takes a ROM's contents, and SeaBIOS is the default");
+                flash(unit, drive.File ?? throw new UsageException("-drive: if=pflash: file= is missing"), drive.IsReadOnly || drive.Throwaway == true);
+                return;
             case "scsi" or "floppy" or "sd" or "mtd" or "xen":
                 throw Absent("-drive", $"if={kind}: disks are on virtio or SATA (if=virtio, if=ide)");
             default:

@@ -1,6 +1,7 @@
 using System.Net;
 using Bunraku.Machine.Board;
 using Bunraku.Sessions.Debugging;
+using Bunraku.Sessions.Screens;
 
 namespace Bunraku.Cli.Qemu;
 
@@ -68,6 +69,10 @@ internal sealed class QemuMachine
     public string? Initrd { get; set; }
     public string? Append { get; set; }
     public string? Bios { get; set; }
+    public string? EfiVars { get; set; }
+    public DisplayKind Display { get; set; }
+    public VncEndpoint? Vnc { get; set; }
+    public bool Tablet { get; set; }
     public IReadOnlyList<BootDevice> BootOrder { get; set; } = [];
     public List<VmDisk> Disks { get; } = [];
     public List<string> CompactDiscs { get; } = [];

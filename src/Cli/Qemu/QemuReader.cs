@@ -1,7 +1,9 @@
 using System.Globalization;
 using System.Text;
 using Bunraku.Machine.Board;
+using Bunraku.Machine.Firmware;
 using Bunraku.Sessions.Debugging;
+using Bunraku.Sessions.Screens;
 
 namespace Bunraku.Cli.Qemu;
 
@@ -16,12 +18,13 @@ internal sealed class QemuReader
     /// <summary>Names of SeaBIOS's and qboot's ROMs: without -bios there is one of them as well.</summary>
     private static readonly string[] s_seabios = [Seabios, "bios.bin", "bios-256k.bin", "bios-microvm.bin", "qboot.rom"];
 
+    private readonly (string File, bool IsReadOnly)?[] _flash = new (string, bool)?[2];
     private bool _hasAccelerator, _isHeadless;
 
     private QemuReader()
     {
         Result = new QemuMachine();
-        Drives = new QemuDrives(Result);
+        Drives = new QemuDrives(Result, Pflash);
         Networks = new QemuNetworks(Result);
         Characters = new QemuCharacters(Result);
         _devices = new QemuDevices(Result, Drives, Networks);
@@ -100,7 +103,7 @@ internal sealed class QemuReader
         QemuWords words = QemuWords.Parse("-machine", text, "type");
         if (words.Take("type") is { } type && !IsPc(type)) throw NoMachine(type);
         if (words.Take("accel") is { } accelerators) Accelerator(accelerators);
-        if (words.Take("pflash0") is not null || words.Take("pflash1") is not null) throw new UsageException("-machine: not had yet: pflash0=");
+        if (words.Take("pflash0") is not null || words.Take("pflash1") is not null) throw new UsageException("-machine: not had: pflash0=; take -drive if=pflash");
         words.Drop("usb", "vmport", "dump-guest-core", "mem-merge", "graphics", "smm", "kernel_irqchip", "kernel-irqchip", "hpet", "pit", "pic", "i8042",
             "sata", "smbus",
             "memory-backend", "nvdimm", "fd-bootchk", "max-ram-below-4g", "acpi", "hmat", "igd-passthru", "suppress-vmdesc", "phandle_start",
@@ -209,14 +212,55 @@ internal sealed class QemuReader
     public void Display(string text)
     {
         _isHeadless = true;
-        string kind = text.Split(',')[0];
-        if (kind is not ("none" or "vnc")) Result.Notes.Add($"-display {text}: there is no window; the machine runs without");
-        if (kind == "vnc") throw new UsageException("-display vnc: not had yet");
+        const string vnc = "vnc=";
+        if (text.StartsWith(vnc, StringComparison.Ordinal)) Vnc(text[vnc.Length..]);
+        else if (text.Split(',')[0] != "none") Result.Notes.Add($"-display {text}: there is no window; the machine runs without");
     }
 
     public void Vga(string text)
     {
-        if (text != "none") Result.Notes.Add($"-vga {text}: there is no screen yet; the machine runs without");
+        if (AsksForHelp(text, QemuQuestion.Help)) return;
+        Result.Display = text == "none" ? DisplayKind.None : DisplayKind.Standard;
+        if (text is not ("none" or "std")) Result.Notes.Add($"-vga {text}: the display is a standard VGA");
+    }
+
+    /// <summary>HOST:DISPLAY or unix:PATH, with words behind.</summary>
+    public void Vnc(string text)
+    {
+        const int firstPort = 5900, mostDisplay = 65535 - firstPort;
+        _isHeadless = true;
+        QemuWords words = QemuWords.Parse("-vnc", text, "vnc");
+        string place = words.Need("vnc");
+        if (words.TakeSwitch("password") == true)
+            throw new UsageException("-vnc: not had: password=on; 'bunraku run --vnc ADDRESS:PORT,password-file=FILE' asks viewers for one");
+        words.Drop("share", "lossy", "non-adaptive", "power-control", "key-delay-ms", "audiodev");
+        words.Finish();
+        if (place == "none") return;
+        int colon = place.LastIndexOf(':');
+        if (!place.StartsWith("unix:", StringComparison.Ordinal))
+        {
+            if (colon < 0 || !int.TryParse(place.AsSpan(colon + 1), NumberStyles.None, CultureInfo.InvariantCulture, out int display) || display > mostDisplay)
+                throw new UsageException($"-vnc {text}: '{place}' is no display; write for example 127.0.0.1:1 or unix:PATH");
+            place = string.Create(CultureInfo.InvariantCulture, $"{place[..colon]}:{firstPort + display}");
+        }
+        try
+        {
+            Result.Vnc = VncEndpoint.Parse(place);
+        }
+        catch (FormatException e)
+        {
+            throw new UsageException($"-vnc {text}: {e.Message}");
+        }
+    }
+
+    /// <summary>The first is firmware's code, the second its variables.</summary>
+    /// <param name="unit">0 or 1; null: the next.</param>
+    public void Pflash(int? unit, string file, bool isReadOnly)
+    {
+        int place = unit ?? (_flash[0] is null ? 0 : 1);
+        if (place is not (0 or 1) || _flash[place] is not null)
+            throw new UsageException("there are two flash memories, unit 0 and unit 1: firmware's code, and its variables");
+        _flash[place] = (file, isReadOnly);
     }
 
     public void Boot(string text)
@@ -413,7 +457,7 @@ internal sealed class QemuReader
             || Serials.Any(s => s.StartsWith("mon:", StringComparison.Ordinal)), hasWindow = !_isHeadless && !IsNoGraphic;
         if (!NoDefaults && !hasSerial && !hasMonitor && hasWindow && Result.VirtioSerials.Count == 0)
         {
-            Result.Notes.Add("there is no window yet: the first serial port and the monitor are on this terminal, as with -nographic");
+            Result.Notes.Add("there is no window: the first serial port and the monitor are on this terminal, as with -nographic");
             IsNoGraphic = true;
         }
         if (IsNoGraphic && !NoDefaults)
@@ -465,12 +509,24 @@ internal sealed class QemuReader
 
     private void FinishFirmware()
     {
+        if (NoDefaults && Result is { Display: DisplayKind.Automatic, Vnc: null }) Result.Display = DisplayKind.None;
+        if (_flash is not [null, null])
+        {
+            if (Result.Kernel is not null || BiosFile is not null) throw new UsageException("flash memories go without -bios and -kernel");
+            string code = _flash[0]?.File ?? throw new UsageException($"flash memory {_flash[1]!.Value.File}: variables go with the firmware's code, unit 0");
+            Result.Bios = FirmwareImage.NameOfCode(code)
+                ?? throw new UsageException($"flash memory {code}: not had: other code than that of the package ovmf (OVMF_CODE_4M.fd)");
+            if (_flash[1] is not { } variables) return;
+            if (!variables.IsReadOnly && !Drives.Throwaway) Result.EfiVars = variables.File;
+            else Result.Notes.Add($"flash memory {variables.File} is passed over: variables are new, and gone at the end");
+            return;
+        }
         bool isSeabios = BiosFile is null || s_seabios.Contains(Path.GetFileName(BiosFile)) && !File.Exists(BiosFile);
         if (Result.Kernel is null)
         {
             if (Result.Initrd is not null) throw new UsageException("-initrd goes with -kernel");
             if (Result.Append is not null) throw new UsageException("-append goes with -kernel");
-            Result.Bios = isSeabios ? Seabios : BiosFile;
+            Result.Bios = isSeabios ? Seabios : FirmwareImage.NameOfCode(BiosFile!) ?? BiosFile;
             return;
         }
         if (BiosFile is not null && !s_seabios.Contains(Path.GetFileName(BiosFile)))

@@ -129,6 +129,10 @@ internal sealed class QemuRun : IGuestConsole, IVmObserver, IQemuControl, IDispo
             Initrd = _machine.Initrd,
             Append = _machine.Append,
             Bios = _machine.Bios,
+            EfiVars = _machine.EfiVars,
+            Display = _machine.Display,
+            Vnc = _machine.Vnc,
+            Tablet = _machine.Tablet ? true : null,
             BootDevices = _machine.BootOrder,
             Identity = _machine.Identity,
             ClockStart = _machine.StartTime,
@@ -158,7 +162,7 @@ internal sealed class QemuRun : IGuestConsole, IVmObserver, IQemuControl, IDispo
                 Words = QemuOptionWords.Words,
             }.Build(_interrupted.Token);
         }
-        catch (Exception e) when (_signal != 0 && e is OperationCanceledException or SessionException && _signal != 0)
+        catch (Exception e) when (_signal != 0 && e is (OperationCanceledException or SessionException))
         {
             return null;
         }
@@ -434,6 +438,13 @@ internal static class QemuOptionWords
             nameof(VmOptions.Initrd) => "-initrd",
             nameof(VmOptions.Append) => "-append",
             nameof(VmOptions.Bios) => "-bios",
+            nameof(VmOptions.EfiVars) => "-pflash",
+            nameof(VmOptions.Display) => "-vga",
+            nameof(VmOptions.Vnc) => "-vnc",
+            nameof(VmOptions.Rng) => "-device virtio-rng-pci",
+            nameof(VmOptions.ClockStart) => "-rtc",
+            nameof(VmOptions.StartsStopped) => "-S",
+            nameof(VmOptions.NoReboot) => "-no-reboot",
             nameof(VmOptions.Disks) => "-drive",
             nameof(VmOptions.CompactDiscs) => "-cdrom",
             nameof(VmOptions.Networks) => "-netdev",

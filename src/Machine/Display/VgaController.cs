@@ -68,9 +68,6 @@ public sealed class VgaController : PciDevice
     private void AddPorts(X86Machine vm, ushort first, int count) =>
         vm.Ports.Add(first, count, new ByteRegisters(n => Read((ushort)(first + n)), (n, value) => Write((ushort)(first + n), value)), Lock);
 
-    /// <summary>Whether characters are shown, and not pixels; false, too, while the screen is dark. Any thread.</summary>
-    public bool ShowsText => Contents.HasText;
-
     /// <summary>A picture of the screen. Any thread, while the guest runs as well: what it draws meanwhile may be there in part.</summary>
     /// <param name="reuse">An earlier one, which is overwritten where the screen has its size still.</param>
     public ScreenImage Paint(ScreenImage? reuse = null) => Contents.Paint(reuse);

@@ -27,6 +27,9 @@ public sealed record FirmwareImage(string Name, byte[] Bytes)
     /// <summary>Whether a firmware of this name keeps variables in a flash memory.</summary>
     public static bool HasVariables(string nameOrPath) => Array.Exists(s_known, k => k.Name == nameOrPath && k.Variables is not null);
 
+    /// <summary>The name of the firmware with variables whose code a file is; null: of none.</summary>
+    public static string? NameOfCode(string path) => Array.Find(s_known, k => k.Variables is not null && k.Path == Path.GetFullPath(path)).Name;
+
     /// <summary>Reads firmware by its name, or a file.</summary>
     /// <exception cref="BootException">It is missing, or cannot be a PC's ROM.</exception>
     public static FirmwareImage Read(string nameOrPath)

@@ -60,10 +60,9 @@ internal sealed class SnapshotWriter : IDisposable
     {
         (string folder, string prefix) = Beside(_path!);
         string temporary = Path.Combine(folder, $"{prefix}{Guid.NewGuid():n}");
-        SafeFileHandle file = File.OpenHandle(temporary, FileMode.CreateNew, FileAccess.ReadWrite, FileShare.Read | FileShare.Delete);
         // What a guest had in its memory is nobody else's business.
-        File.SetUnixFileMode(file, UnixFileMode.UserRead | UnixFileMode.UserWrite);
-        return (temporary, file);
+        HostFile.CreatePrivate(temporary);
+        return (temporary, File.OpenHandle(temporary, FileMode.Open, FileAccess.ReadWrite, FileShare.Read | FileShare.Delete));
     }
 
     /// <summary>Removes what earlier saves of this name left that were killed: who still writes has his file locked.</summary>

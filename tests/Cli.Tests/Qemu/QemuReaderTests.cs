@@ -286,9 +286,12 @@ public sealed class QemuReaderTests
     [Theory]
     [InlineData("-device nvme,drive=d", "nvme")]
     [InlineData("-device virtio-scsi-pci", "virtio-scsi-pci")]
-    [InlineData("-vnc :1", "-vnc")]
-    [InlineData("-pflash code.fd", "-pflash")]
-    [InlineData("-drive if=pflash,file=c.fd", "pflash")]
+    [InlineData("-vnc :1,password=on", "password=on")]
+    [InlineData("-vnc 192.0.2.1:1", "192.0.2.1")]
+    [InlineData("-vnc 5901", "'5901'")]
+    [InlineData("-pflash code.fd", "code.fd")]
+    [InlineData("-drive if=pflash,file=c.fd", "c.fd")]
+    [InlineData("-machine pflash0=code", "pflash0=")]
     [InlineData("-machine microvm", "microvm")]
     [InlineData("-fda floppy.img", "-fda")]
     [InlineData("-object secret,id=s,data=x", "secret")]
@@ -304,12 +307,37 @@ public sealed class QemuReaderTests
 
     [Theory]
     [InlineData("-usb")]
-    [InlineData("-vga std")]
+    [InlineData("-vga qxl")]
     [InlineData("-device qxl")]
     [InlineData("-device intel-hda -d guest_errors")]
     [InlineData("-display gtk")]
     [InlineData("-m 1G,slots=1,maxmem=2G")]
     public void What_means_nothing_here_is_told(string line) => Assert.NotEmpty(Read("-nodefaults " + line).Notes);
+
+    [Fact]
+    public void A_screen_is_there_with_firmware_and_for_viewers()
+    {
+        QemuMachine machine = Read("-vnc :3,share=ignore -device virtio-tablet-pci -device VGA,vgamem_mb=16");
+        Assert.Equal("127.0.0.1:5903", machine.Vnc!.ToString());
+        Assert.Equal((DisplayKind.Standard, true), (machine.Display, machine.Tablet));
+        Assert.Equal("/run/screen", Read("-display vnc=unix:/run/screen").Vnc!.Path);
+        Assert.Null(Read("-vnc none").Vnc);
+        Assert.Equal(DisplayKind.Automatic, Read("").Display);
+        Assert.Equal(DisplayKind.None, Read("-nodefaults").Display);
+        Assert.Equal(DisplayKind.Standard, Read("-nodefaults -vga std").Display);
+        Assert.Equal(DisplayKind.None, Read("-vga none").Display);
+    }
+
+    /// <summary>As libvirt and the package ovmf's own document give them.</summary>
+    [Theory]
+    [InlineData("-drive if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd -drive if=pflash,format=raw,file=/v.fd", "/v.fd")]
+    [InlineData("-pflash /usr/share/OVMF/OVMF_CODE_4M.fd -pflash /v.fd", "/v.fd")]
+    [InlineData("-pflash /usr/share/OVMF/OVMF_CODE_4M.fd", null)]
+    public void Flash_memories_are_firmware_and_its_variables(string line, string? variables)
+    {
+        QemuMachine machine = Read(line);
+        Assert.Equal(("ovmf", variables), (machine.Bios, machine.EfiVars));
+    }
 
     [Fact]
     public void The_machine_says_who_it_is()

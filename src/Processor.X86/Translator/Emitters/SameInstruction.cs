@@ -119,6 +119,9 @@ internal sealed unsafe class SameInstruction(Emission e)
     {
         int size = g.MemorySize.GetSize();
         if (!e.Wide || size is not (4 or 8) || !GuestAddress.TryGet(operation, e.Rip, out GuestAddress address) || !address.Wide) return false;
+        // The interpreter's handler adds the base behind the bit's place, so the operation has none.
+        if (g.MemorySegment is HostRegister.FS or HostRegister.GS)
+            address = address with { SegmentBase = RegisterOffsets.BaseOf((Seg)(g.MemorySegment - HostRegister.ES)) };
         int bit = Operands.NumberOf(g.Op1Register);
         e.Addresses.CheckBit(address, bit, size, write: g.Mnemonic != Mnemonic.Bt, Operands.MustNotSplit(g), number);
         Host from = e.Loop.Of(bit);
