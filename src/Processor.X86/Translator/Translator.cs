@@ -293,15 +293,14 @@ internal sealed unsafe class Translator : IDisposable
         Insn* counting = t->Operations - 1;
         counting->Flags |= without;
         if (t->IsGivenUp) return;
+        // Nothing may lead from here into the new one: it may be given up, or be moved to another address, before this one is gone.
         GiveUp(t);
+        _store.ForgetTarget(t);
         Unlink(counting, t);
         ulong rip = p.State->BlockRip;
         p.State->BlockRip = t->Rip;
         Translate(p.State, counting);
         p.State->BlockRip = rip;
-        // Who is tied to the old translation finds the new one there.
-        var made = (TranslatedBlock*)counting->Extra;
-        if (made != null && made->Rip == t->Rip) _links.Redirect(t->Main, made->Main);
     }
 
     /// <summary>Nothing may lead into the block's translations any more; called when none of them runs.</summary>
