@@ -97,6 +97,14 @@ public static unsafe class HostFile
         }
     }
 
+    /// <summary>The file has no name in any folder, and belongs to this process's user: nobody but a process of that user can have given it to this one.</summary>
+    /// <remarks>Linux manual page statx(2): stx_nlink.</remarks>
+    public static bool IsNameless(SafeFileHandle file)
+    {
+        Libc.FileStatus status;
+        return Libc.Statx(file, "", Libc.EmptyPath, Libc.StatxLinks | Libc.StatxOwner, &status) == 0 && status.Links == 0 && status.Owner == Libc.UserId();
+    }
+
     /// <summary>By which other processes of this user open a file that this process has open, whatever its name, as long as it has it open.</summary>
     /// <remarks>Linux manual page proc_pid_fd(5).</remarks>
     public static string PathOf(SafeFileHandle file) =>
