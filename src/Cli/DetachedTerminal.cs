@@ -47,10 +47,10 @@ internal sealed class DetachedTerminal : IDisposable
     }
 
     /// <summary>Where somebody attaches.</summary>
-    public static string SocketOf(ControlFolder folder, string name) => Path.Combine(folder.Path, name + ".console");
+    public static string SocketOf(ControlFolder folder, string name) => Path.Combine(folder.PathFor(name), name + ".console");
 
     /// <summary>Where the log is.</summary>
-    public static string LogOf(ControlFolder folder, string name) => Path.Combine(folder.Path, name + ".log");
+    public static string LogOf(ControlFolder folder, string name) => Path.Combine(folder.PathFor(name), name + ".log");
 
     /// <summary>The log before that one, if it became too long.</summary>
     public static string Older(string log) => log + ".1";

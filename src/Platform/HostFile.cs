@@ -46,6 +46,25 @@ public static unsafe class HostFile
         return Libc.Statx(Libc.CurrentFolder, path, 0, Libc.StatxType, &status) == 0 ? status.Mode & TypeMask : null;
     }
 
+    /// <summary>Opens a regular file to be read; null: it is something else, which is not waited for.</summary>
+    /// <param name="follows">A symbolic link is followed; else it cannot be opened.</param>
+    /// <exception cref="IOException">It cannot be opened.</exception>
+    /// <remarks>Linux manual page open(2).</remarks>
+    public static SafeFileHandle? OpenRegular(string path, bool follows)
+    {
+        int descriptor = Libc.Open(path, Libc.NonBlocking | Libc.OpenCloseOnExec | (follows ? 0 : Libc.OpenNoFollow), 0);
+        if (descriptor < 0)
+        {
+            int error = Marshal.GetLastPInvokeError();
+            throw new IOException(HostError.Reason(error), error);
+        }
+        var file = new SafeFileHandle(descriptor, ownsHandle: true);
+        Libc.FileStatus status;
+        if (Libc.Statx(file, "", Libc.EmptyPath, Libc.StatxType, &status) == 0 && (status.Mode & TypeMask) == Regular) return file;
+        file.Dispose();
+        return null;
+    }
+
     /// <summary>Reads from a place in the file until the destination is full or the file ends; returns how many bytes there were.</summary>
     /// <exception cref="IOException">It cannot be read.</exception>
     public static int Read(SafeFileHandle file, Span<byte> destination, long position)
@@ -95,6 +114,14 @@ public static unsafe class HostFile
         {
             Directory.Delete(folder, recursive: true);
         }
+    }
+
+    /// <summary>The file has no name in any folder and is this user's: nobody but a process of that user can have given it to this one.</summary>
+    /// <remarks>Linux manual page statx(2): stx_nlink.</remarks>
+    public static bool IsNameless(SafeFileHandle file)
+    {
+        Libc.FileStatus status;
+        return Libc.Statx(file, "", Libc.EmptyPath, Libc.StatxLinks | Libc.StatxOwner, &status) == 0 && status.Links == 0 && status.Owner == Libc.UserId();
     }
 
     /// <summary>By which other processes of this user open a file that this process has open, whatever its name, as long as it has it open.</summary>

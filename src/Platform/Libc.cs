@@ -46,7 +46,7 @@ internal static unsafe partial class Libc
     public static partial int Dup2(int from, int to);
 
     public const int CurrentFolder = -100;
-    public const uint StatxType = 1, StatxMode = 2, StatxOwner = 8;
+    public const uint StatxType = 1, StatxMode = 2, StatxLinks = 4, StatxOwner = 8;
     /// <summary>statx: a symbolic link itself.</summary>
     public const int NoFollow = 0x100;
 
@@ -57,6 +57,7 @@ internal static unsafe partial class Libc
     [StructLayout(LayoutKind.Explicit, Size = 256)]
     public struct FileStatus
     {
+        [FieldOffset(16)] public uint Links;
         [FieldOffset(20)] public uint Owner;
         [FieldOffset(28)] public ushort Mode;
         [FieldOffset(32)] public ulong Inode;

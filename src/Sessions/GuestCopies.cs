@@ -1,5 +1,6 @@
 using Bunraku.Machine;
 using Bunraku.Platform;
+using Microsoft.Win32.SafeHandles;
 
 namespace Bunraku.Sessions;
 
@@ -57,15 +58,27 @@ internal static class GuestCopies
                 }
                 // A named pipe would wait for ever for who writes into it.
                 if (HostFile.IsSpecial(source)) throw new BootException($"copy of {source}: it is neither a file nor a folder");
-                byte[] content = File.ReadAllBytes(source);
-                room -= content.Length;
-                if (room < 0) throw new BootException($"copy of {source}: all copies together take more than half of the guest's memory");
-                files.Add(new LinuxGuestFile(at, (uint)File.GetUnixFileMode(source) & Permissions) { Content = content });
+                using SafeFileHandle file = HostFile.OpenRegular(source, follows) ?? throw new BootException($"copy of {source}: it is no longer a file");
+                files.Add(new LinuxGuestFile(at, (uint)File.GetUnixFileMode(file) & Permissions) { Content = Contents(file, source) });
             }
             catch (Exception e) when (e is IOException or UnauthorizedAccessException)
             {
                 throw new BootException($"copy of {source}: {HostError.Reason(e)}");
             }
+        }
+
+        ReadOnlyMemory<byte> Contents(SafeFileHandle file, string source)
+        {
+            var content = new MemoryStream();
+            byte[] buffer = new byte[64 << 10];
+            long length = RandomAccess.GetLength(file);
+            if (length <= room) content.Capacity = (int)length;
+            // It may grow meanwhile, and some files of the kernel's do not say how long they are.
+            for (int n; length <= room && (n = RandomAccess.Read(file, buffer, content.Length)) > 0; length = Math.Max(length, content.Length))
+                content.Write(buffer, 0, n);
+            if (length > room) throw new BootException($"copy of {source}: all copies together take more than half of the guest's memory");
+            room -= content.Length;
+            return content.GetBuffer().AsMemory(0, (int)content.Length);
         }
     }
 }

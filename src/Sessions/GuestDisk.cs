@@ -53,7 +53,7 @@ internal sealed class GuestDisk : IBlockBackend
 
     /// <summary>Begins a copy of what the disk holds now. While the machine is paused.</summary>
     /// <exception cref="IOException">There is no place for it.</exception>
-    public DiskCopy BeginCopy() => _copy = new DiskCopy(Image, _path, () => _copy = null);
+    public DiskCopy BeginCopy() => _copy = new DiskCopy(Image, _path, over => Interlocked.CompareExchange(ref _copy, null, over)); // not a later one's
 
     /// <summary>Makes lasting what was written, and closes it.</summary>
     /// <exception cref="IOException">The host cannot; it stays open.</exception>

@@ -220,9 +220,24 @@ public sealed partial class Vm
     private static VmBuilder Fit(VmBuilder builder, SnapshotFile snapshot)
     {
         VmBuilder fit = snapshot.Machine.ApplyTo(builder);
+        if (snapshot.Manifest.Fork is null) fit = fit with { Shares = SharesFor(builder, snapshot) };
         if (snapshot.Manifest.Waits is not null && snapshot.Machine.Console == GuestConsole.Shell && builder.Command is not null)
             throw new CannotStartException($"snapshot {snapshot.Path}: its guest goes on to a shell, and takes no command");
         return snapshot.Manifest.Waits is null ? fit : fit with { Command = builder.Command ?? fit.Command, Terminal = builder.Terminal };
+    }
+
+    /// <summary>The folders that the user names, with the tags that the guest knows: a file from anywhere opens none by itself.</summary>
+    /// <exception cref="CannotStartException">They are not as many as the guest has.</exception>
+    private static IReadOnlyList<VmShare> SharesFor(VmBuilder builder, SnapshotFile snapshot)
+    {
+        IReadOnlyList<VmShare> saved = snapshot.Machine.Shares;
+        if (builder.Shares.Count != saved.Count)
+        {
+            string had = saved.Count == 0 ? "no shared folder" : $"{saved.Count} shared folder{(saved.Count == 1 ? "" : "s")} ({saved[0].Folder}"
+                + $"{(saved.Count == 1 ? "" : ", …")}): name as many with {builder.Words.Option(nameof(VmOptions.Shares))}";
+            throw new CannotStartException($"snapshot {snapshot.Path}: its guest has {had}");
+        }
+        return [.. saved.Select((s, n) => builder.Shares[n] with { Tag = s.TagOf(n), At = builder.Shares[n].At ?? s.At })];
     }
 
     /// <summary>A guest that is there already.</summary>

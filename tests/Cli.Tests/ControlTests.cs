@@ -91,6 +91,10 @@ public sealed class ControlTests : IDisposable
         Directory.CreateDirectory(Folder.Path);
         File.SetUnixFileMode(Folder.Path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute | UnixFileMode.OtherRead);
         Assert.Contains("not yours alone", Assert.Throws<ControlException>(() => new ControlServer(Folder, "one")).Message, StringComparison.Ordinal);
+        // Who could write there could answer, too.
+        Assert.Contains("not yours alone", Assert.Throws<ControlException>(() => ControlClient.Connect(Folder, "one")).Message, StringComparison.Ordinal);
+        Assert.Contains("not yours alone", Assert.Throws<ControlException>(() => DetachedTerminal.PrintLog(Folder, "one", false)).Message,
+            StringComparison.Ordinal);
         string link = Path.Combine(_folder, "link");
         Directory.CreateSymbolicLink(link, Directory.CreateDirectory(Path.Combine(_folder, "real"), UnixFileMode.UserRead | UnixFileMode.UserWrite
             | UnixFileMode.UserExecute).FullName);

@@ -70,12 +70,22 @@ public sealed class EverydayOptionsTests : IClassFixture<LinuxGuestFiles>, IDisp
         byte[] bytes = new byte[100_000];
         new Random(3).NextBytes(bytes);
         File.WriteAllBytes(In("bytes"), bytes);
-        File.WriteAllText(In("script"), "#!/bin/sh\ncat /root/folder/link; sha256sum </tmp/deep/bytes\n");
+        File.WriteAllText(In("script"), "#!/bin/sh\ncat /root/folder/link; sha256sum </tmp/deep/bytes; stat -c %a /tmp /root/folder/below/file /bin/copied\n");
         File.SetUnixFileMode(In("script"), UnixFileMode.UserRead | UnixFileMode.UserExecute);
+        File.SetUnixFileMode(In("folder/below/file"), (UnixFileMode)0x1B6); // rw for all
         (int status, string output, string errors) = Run("run", "--quiet", "--copy", In("folder"), "--copy", $"{In("bytes")},at=/tmp/deep/", "--copy",
             $"{In("script")},at=/bin/copied", "--", "copied");
         Assert.Equal((0, ""), (status, errors));
-        Assert.Equal($"contents{Convert.ToHexStringLower(System.Security.Cryptography.SHA256.HashData(bytes))}  -\n", output);
+        Assert.Equal($"contents{Convert.ToHexStringLower(System.Security.Cryptography.SHA256.HashData(bytes))}  -\n1777\n666\n500\n", output);
+    }
+
+    [Fact]
+    public void What_is_too_large_to_be_copied_is_not_read()
+    {
+        using (FileStream large = File.Create(In("large"))) large.SetLength(1L << 40);
+        (int status, _, string errors) = Run("run", "--quiet", "--copy", In("large"), "--", "true");
+        Assert.NotEqual(0, status);
+        Assert.Contains("more than half of the guest's memory", errors, StringComparison.Ordinal);
     }
 
     [Theory]

@@ -177,6 +177,24 @@ public sealed class ForkTests : IClassFixture<LinuxGuestFiles>, IDisposable
         Assert.Equal(old, File.ReadAllBytes(copy.Path));
     }
 
+    /// <summary>A copy that nobody needs any more goes while the next one is made, which still is the disk as it was.</summary>
+    [Fact]
+    public void A_copy_that_is_thrown_away_leaves_the_next_one_alone()
+    {
+        const int length = 1 << 20;
+        string path = In("raw.img");
+        byte[] old = System.Security.Cryptography.RandomNumberGenerator.GetBytes(length);
+        File.WriteAllBytes(path, old);
+        using var disk = new GuestDisk(path, () => DiskImage.Open(new DiskOptions(path) { Format = ImageFormat.Raw }));
+        Sessions.Snapshots.DiskCopy first = disk.BeginCopy();
+        first.Complete();
+        using Sessions.Snapshots.DiskCopy second = disk.BeginCopy();
+        first.Dispose();
+        disk.Write(512, new byte[512]);
+        second.Complete();
+        Assert.Equal(old, File.ReadAllBytes(second.Path));
+    }
+
     /// <summary>The command, with processes: copies have names, consoles and lives of their own.</summary>
     [Fact]
     public void The_command_starts_copies_in_processes_of_their_own()

@@ -591,4 +591,52 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
         File.Delete(disk);
         Assert.Contains("is not there", Refusal(file));
     }
+
+    /// <summary>A file from anywhere opens no disk by a mark that fits all, no folder that nobody named, and is not taken for what this program made.</summary>
+    [Fact]
+    public async Task A_file_from_anywhere_opens_what_the_user_named_alone()
+    {
+        string disk = In("disk.img"), file = In("a.snap"), folder = In("folder");
+        File.WriteAllBytes(disk, new byte[1 << 20]);
+        Directory.CreateDirectory(folder);
+        var output = new Listener();
+        VmBuilder builder = Builder("interp", output) with
+        {
+            Guest = "hello",
+            Memory = 16 << 20,
+            Disks = [new VmDisk(new Storage.DiskOptions(disk) { Format = Storage.ImageFormat.Raw })],
+        };
+        await using (Vm vm = builder.Build())
+        {
+            Task<VmResult> run = vm.RunAsync();
+            await output.Until("line", run);
+            await vm.SaveAsync(file);
+            using VmFork fork = vm.Fork();
+            File.Copy(fork.Path, In("fork.snap"));
+            await using Vm copy = new VmBuilder(KnownEngines.All) { RestoreFrom = fork.Path }.Build();
+        }
+        Assert.Contains("of use for 'fork' alone", Refusal(In("fork.snap")));
+        byte[] bytes = File.ReadAllBytes(file);
+        int state = (int)BitConverter.ToInt64(bytes, 16), manifest = (int)BitConverter.ToInt64(bytes, 24);
+        string text = Encoding.UTF8.GetString(bytes.AsSpan(manifest));
+        string unmarked = System.Text.RegularExpressions.Regex.Replace(text, "\"Length\":1048576,\"Changed\":\"[^\"]*\"",
+            "\"Length\":-1,\"Changed\":\"0001-01-01T00:00:00\"");
+        Assert.NotEqual(text, unmarked);
+        bytes = [.. bytes[..manifest], .. Encoding.UTF8.GetBytes(unmarked)];
+        BitConverter.TryWriteBytes(bytes.AsSpan(32), (long)bytes.Length);
+        SHA256.HashData(bytes.AsSpan(state), bytes.AsSpan(40));
+        File.WriteAllBytes(file, bytes);
+        Assert.Contains("was changed since", Refusal(file));
+
+        var again = new Listener();
+        await using (Vm vm = (builder with { Output = again, Disks = [], Shares = [new VmShare(folder) { Tag = "t" }] }).Build())
+        {
+            Task<VmResult> run = vm.RunAsync();
+            await again.Until("line", run);
+            await vm.SaveAsync(file);
+        }
+        Assert.Contains($"has 1 shared folder ({folder}): name as many", Refusal(file));
+        await using Vm named = new VmBuilder(KnownEngines.All) { RestoreFrom = file, Shares = [new VmShare(folder)] }.Build();
+        Assert.Equal(VmState.Created, named.State);
+    }
 }

@@ -114,14 +114,7 @@ internal sealed class RunCommand : Command
         Arity = ArgumentArity.OneOrMore,
         AllowMultipleArgumentsPerToken = false,
     };
-    private readonly Option<string[]?> _shares = new("--share")
-    {
-        HelpName = "FOLDER[,NAME=VALUE]...",
-        Description = "a folder that the guest can use, by virtio-fs; once for each. The built-in guests mount it and start in the first one. "
-            + "NAME: ro, at=PATH (in the guest; default the same path), tag, ids=map|host, cache=auto|always|none",
-        Arity = ArgumentArity.OneOrMore,
-        AllowMultipleArgumentsPerToken = false,
-    };
+    private readonly Option<string[]?> _shares = SharedOptions.Shares();
     private readonly Option<DisplayKind?> _vga =
         SingleValue.Parsed<DisplayKind?>("--vga", "std|none", "the display: a VGA as QEMU's standard one, or none (default std with --bios, else none)",
         t => t switch
@@ -260,7 +253,7 @@ internal sealed class RunCommand : Command
             KeepDisk = parsed.GetValue(_keep),
             CompactDiscs = parsed.GetValue(_compactDiscs) is { Length: > 0 } discs ? discs : [],
             Networks = Networks(parsed.GetValue(_networks) ?? [], isDebian),
-            Shares = parsed.GetValue(_shares) is { Length: > 0 } shares ? [.. shares.Select(ShareArgument.Parse)] : [],
+            Shares = SharedOptions.ParseShares(parsed.GetValue(_shares)),
             Environment = parsed.GetValue(_environment) is { Length: > 0 } variables ? [.. variables.SelectMany(Variable)] : [],
             WorkingFolder = parsed.GetValue(_workingFolder),
             User = parsed.GetValue(_user),

@@ -37,5 +37,16 @@ internal static class SharedOptions
         _ => throw new UsageException(Nearest.Message("memory backing", text, ["lazy", "copy"])),
     };
 
+    public static Option<string[]?> Shares() => new("--share")
+    {
+        HelpName = "FOLDER[,NAME=VALUE]...",
+        Description = "a folder that the guest can use, by virtio-fs; once for each. The built-in guests mount it and start in the first one. "
+            + "NAME: ro, at=PATH (in the guest; default the same path), tag, ids=map|host, cache=auto|always|none",
+        Arity = ArgumentArity.OneOrMore,
+        AllowMultipleArgumentsPerToken = false,
+    };
+
+    public static IReadOnlyList<VmShare> ParseShares(string[]? shares) => shares is { Length: > 0 } ? [.. shares.Select(ShareArgument.Parse)] : [];
+
     public static Option<bool> Stats() => SingleValue.Flag("--stats", "print times, instructions, exits, memory and what took the time at the end");
 }

@@ -221,7 +221,8 @@ internal static class InitramfsBuilder
             ip link set lo up 2>/dev/null
             {{(options.Modules.Count > 0 ? $"for module in {ModuleFolder}/*; do insmod $module; done" : "")}}
             {{(options.Waits ? "" : string.Concat(options.Networks.Select(Network)))}}
-            {{(options.Files.Count > 0 ? $"cp -a {FileFolder}/. / && rm -rf {FileFolder}" : "")}}
+            # Without -p, which would change the rights of folders that are there, /tmp for example.
+            {{(options.Files.Count > 0 ? $"(umask 0; cp -dR {FileFolder}/. /) && rm -rf {FileFolder}" : "")}}
             mkfifo /run/ended
             {{(!options.Waits ? Reader(options) : console == GuestConsole.Shell ? Reader(options with { Shares = [] }) : Report)}}
             # What poweroff, reboot and halt send without -f. Nobody could do anything with a halted machine, so it is switched off.

@@ -24,9 +24,26 @@ public sealed class ControlFolder(string path)
     /// <summary>Says of a text that <see cref="IsName"/> refuses what a name is.</summary>
     public static string NoName(string text) => $"'{text}' is no name of a VM; it has 1 to {LongestName} letters, digits, dots, dashes and underscores";
 
-    /// <summary>Path of a VM's socket.</summary>
-    /// <exception cref="ControlException">No VM can have that name.</exception>
+    /// <summary>
+    /// <see cref="Path"/>, after a look at it: whoever else could write there could answer for a VM, and would be told what its owner types.
+    /// </summary>
+    /// <param name="name">Of the VM that is looked for.</param>
+    /// <exception cref="ControlException">It is not there, or not this user's alone.</exception>
+    public string PathFor(string name) => HostFile.IsPrivateFolder(Path) ? Path
+        : throw (System.IO.Path.Exists(Path) ? NotOurs() : new ControlException($"no VM named '{name}' runs; 'bunraku ps' lists those that do"));
+
+    private ControlException NotOurs() => new($"the folder for control sockets {Path} is not yours alone (mode 0700); remove it, or let it be elsewhere");
+
+    /// <summary>Path of a VM's socket, in a folder that is this user's alone.</summary>
+    /// <exception cref="ControlException">No VM can have that name, or <see cref="PathFor"/>.</exception>
     internal string SocketOf(string name)
+    {
+        string socket = PlaceOf(name);
+        PathFor(name);
+        return socket;
+    }
+
+    private string PlaceOf(string name)
     {
         if (!IsName(name)) throw new ControlException(NoName(name));
         string socket = System.IO.Path.Combine(Path, name + Suffix);
@@ -58,8 +75,7 @@ public sealed class ControlFolder(string path)
         {
             throw new ControlException($"the folder for control sockets {Path} cannot be made: {HostError.Reason(e)}", e);
         }
-        if (!HostFile.IsPrivateFolder(Path))
-            throw new ControlException($"the folder for control sockets {Path} is not yours alone (mode 0700); remove it, or let it be elsewhere");
+        if (!HostFile.IsPrivateFolder(Path)) throw NotOurs();
     }
 
     /// <summary>Listens at a VM's socket. One that a process has left behind which is no more is replaced.</summary>
@@ -67,7 +83,7 @@ public sealed class ControlFolder(string path)
     internal Socket Claim(string name)
     {
         const int waiting = 16;
-        string path = SocketOf(name);
+        string path = PlaceOf(name);
         Prepare();
         using FileStream held = Hold();
         if (LocalSocket.Answers(path)) throw new ControlException($"a VM named '{name}' runs already; 'bunraku ps' lists them");

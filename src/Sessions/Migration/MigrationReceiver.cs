@@ -21,6 +21,7 @@ internal sealed class MigrationReceiver(MigrationChannel channel, VmBuilder buil
             (MigrationClaim claim, MachineDescription description) = MigrationHello.Read(channel.Receive(MigrationMessage.Hello).Span);
             if (!claim.Exists)
                 throw new MigrationException($"the two ends do not see the same folder for temporary files ({Path.GetTempPath()}), by which one VM stays one");
+            if (description.Shares.Count > 0) throw new MigrationException("a VM with shared folders cannot be moved"); // and nobody else opens them here
             vm = (description.ApplyTo(builder) with { Incoming = description }).Build(cancel);
             vm.HoldForMove();
             channel.Send(MigrationMessage.Ready);

@@ -14,11 +14,23 @@ public static class PngFile
     /// <exception cref="CannotWriteException">The file cannot be written.</exception>
     public static void Write(string path, ScreenImage image)
     {
+        string beside = $"{path}.{Path.GetRandomFileName()}"; // which nobody can have put there
         try
         {
-            string beside = path + ".new";
-            using (FileStream file = File.Create(beside)) Write(file, image);
-            File.Move(beside, path, overwrite: true);
+            using (var file = new FileStream(beside, FileMode.CreateNew, FileAccess.Write))
+            {
+                try
+                {
+                    Write(file, image);
+                    file.Flush();
+                    File.Move(beside, path, overwrite: true);
+                }
+                catch
+                {
+                    File.Delete(beside);
+                    throw;
+                }
+            }
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException or NotSupportedException)
         {

@@ -13,7 +13,7 @@ namespace Bunraku.Sessions.Screens;
 /// </summary>
 public sealed class VncServer : IDisposable
 {
-    private const int Backlog = 8, MostViewers = 8, LongestPassword = 1024;
+    private const int Backlog = 8, MostViewers = 8, MostStrangers = 8, LongestPassword = 1024;
 
     private readonly VgaController _display;
     private readonly UserInput _input;
@@ -23,7 +23,15 @@ public sealed class VncServer : IDisposable
     private readonly CancellationTokenSource _cancel = new();
     private readonly Task _accepting;
     private readonly Lock _lock = new();
-    private readonly List<Task> _sessions = []; // never fail; with the lock held
+    private readonly List<Connection> _connections = []; // with the lock held, in their order
+
+    /// <summary>Somebody at the other end.</summary>
+    private sealed class Connection(Socket socket)
+    {
+        public Socket Socket => socket;
+        public bool IsViewer { get; set; } // with the lock held: it has passed the handshake
+        public Task Session { get; set; } = Task.CompletedTask; // never fails
+    }
 
     /// <param name="display">What is shown.</param>
     /// <param name="input">Takes what is typed and pointed at.</param>
@@ -90,10 +98,10 @@ public sealed class VncServer : IDisposable
     {
         while (true)
         {
-            Socket connection;
+            Socket socket;
             try
             {
-                connection = await _listener.AcceptAsync(_cancel.Token).ConfigureAwait(false);
+                socket = await _listener.AcceptAsync(_cancel.Token).ConfigureAwait(false);
             }
             catch (Exception e) when (e is SocketException or OperationCanceledException or ObjectDisposedException)
             {
@@ -102,25 +110,35 @@ public sealed class VncServer : IDisposable
             }
             lock (_lock)
             {
-                _sessions.RemoveAll(s => s.IsCompleted);
-                if (_sessions.Count < MostViewers) _sessions.Add(Task.Run(() => ServeAsync(connection)));
-                else connection.Dispose();
+                _connections.RemoveAll(c => c.Session.IsCompleted);
+                // Those who say nothing take no viewer's place: the oldest goes.
+                Connection[] strangers = [.. _connections.Where(c => !c.IsViewer)];
+                for (int n = 0; n <= strangers.Length - MostStrangers; n++) strangers[n].Socket.Dispose();
+                var added = new Connection(socket);
+                _connections.Add(added);
+                added.Session = Task.Run(() => ServeAsync(added));
             }
         }
     }
 
-    private async Task ServeAsync(Socket connection)
+    /// <summary>It has passed the handshake. False: there are viewers enough.</summary>
+    private bool Admit(Connection connection)
+    {
+        lock (_lock) return connection.IsViewer = _connections.Count(c => c.IsViewer && !c.Session.IsCompleted) < MostViewers;
+    }
+
+    private async Task ServeAsync(Connection connection)
     {
         try
         {
-            if (connection.AddressFamily != AddressFamily.Unix) connection.NoDelay = true;
-            await using var stream = new NetworkStream(connection, ownsSocket: true);
-            using var session = new VncSession(stream, _display, _input, _password, _name);
+            await using var stream = new NetworkStream(connection.Socket, ownsSocket: true);
+            if (connection.Socket.AddressFamily != AddressFamily.Unix) connection.Socket.NoDelay = true;
+            using var session = new VncSession(stream, _display, _input, _password, _name, () => Admit(connection));
             await session.RunAsync(_cancel.Token).ConfigureAwait(false);
         }
-        catch (Exception e) when (e is VncException or IOException or SocketException or OperationCanceledException or ObjectDisposedException)
+        catch (Exception) // whatever it is
         {
-            // The viewer is gone, or has to go.
+            // The viewer is gone, or has to go; the VM has nothing to do with it, and waits for this when it ends.
         }
     }
 
@@ -133,7 +151,7 @@ public sealed class VncServer : IDisposable
         if (_path is { } path) LocalSocket.Remove(path);
         _accepting.Wait();
         Task[] sessions;
-        lock (_lock) sessions = [.. _sessions];
+        lock (_lock) sessions = [.. _connections.Select(c => c.Session)];
         Task.WaitAll(sessions);
         _cancel.Dispose();
     }

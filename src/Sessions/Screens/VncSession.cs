@@ -11,13 +11,15 @@ namespace Bunraku.Sessions.Screens;
 /// </summary>
 /// <param name="stream">To the viewer; both ends of it are closed by who made it.</param>
 /// <param name="password">It must know; null: nothing.</param>
-internal sealed class VncSession(Stream stream, VgaController display, UserInput input, byte[]? password, string name) : IDisposable
+/// <param name="admit">It knows the password; false: there is no place for it.</param>
+internal sealed class VncSession(Stream stream, VgaController display, UserInput input, byte[]? password, string name, Func<bool> admit) : IDisposable
 {
     private const int MostText = 1 << 20;
     private const byte WheelUp = 1 << 3, WheelDown = 1 << 4;
     /// <summary>Between two looks at the screen: while it changes, and at most while it stands still.</summary>
     private static readonly TimeSpan s_shortest = TimeSpan.FromMilliseconds(25), s_longest = TimeSpan.FromMilliseconds(150);
     private static readonly TimeSpan s_handshake = TimeSpan.FromSeconds(30), s_typing = TimeSpan.FromSeconds(1);
+    private static readonly TimeSpan s_afterWrongPassword = TimeSpan.FromSeconds(1);
 
     private readonly byte[] _in = new byte[256];
     private readonly VncEncoder _encoder = new();
@@ -55,15 +57,16 @@ internal sealed class VncSession(Stream stream, VgaController display, UserInput
             handshake.CancelAfter(s_handshake);
             await ShakeHandsAsync(handshake.Token).ConfigureAwait(false);
         }
-        Task writer = WriteAsync(both.Token);
+        Task reader = ReadAsync(both.Token), writer = WriteAsync(both.Token);
         try
         {
-            Task first = await Task.WhenAny(ReadAsync(both.Token), writer).ConfigureAwait(false);
+            Task first = await Task.WhenAny(reader, writer).ConfigureAwait(false);
             await first.ConfigureAwait(false);
         }
         finally
         {
             await both.CancelAsync().ConfigureAwait(false);
+            await reader.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             await writer.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
             // A key that the viewer held must not stay down.
             foreach (byte key in _down) input.TryType(VncKeys.ScanCodes(key, down: false));
@@ -91,11 +94,13 @@ internal sealed class VncSession(Stream stream, VgaController display, UserInput
             if (_in[0] != security) throw new VncException("a kind of security that was not offered");
         }
         bool passes = password is null || await ChallengeAsync(password, cancel).ConfigureAwait(false);
-        if (password is not null || minor == 8) await stream.WriteAsync((byte[])[0, 0, 0, (byte)(passes ? 0 : 1)], cancel).ConfigureAwait(false);
-        if (!passes)
+        if (!passes) await Task.Delay(s_afterWrongPassword, cancel).ConfigureAwait(false);
+        string? refusal = !passes ? "the password is wrong" : !admit() ? "there are too many viewers" : null;
+        if (password is not null || minor == 8) await stream.WriteAsync((byte[])[0, 0, 0, (byte)(refusal is null ? 0 : 1)], cancel).ConfigureAwait(false);
+        if (refusal is not null)
         {
-            if (minor == 8) await WriteTextAsync("the password is wrong"u8.ToArray(), cancel).ConfigureAwait(false);
-            throw new VncException("a wrong password");
+            if (minor == 8) await WriteTextAsync(System.Text.Encoding.ASCII.GetBytes(refusal), cancel).ConfigureAwait(false);
+            throw new VncException(refusal);
         }
         await ReadExactAsync(1, cancel).ConfigureAwait(false); // whether it shares the screen: it does
         _painted = display.Paint(_painted);

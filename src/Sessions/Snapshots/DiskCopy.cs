@@ -14,7 +14,7 @@ internal sealed class DiskCopy : IDisposable
 
     private readonly IBlockBackend _disk;
     private readonly string _name;
-    private readonly Action _over;
+    private readonly Action<DiskCopy> _over;
     private readonly SafeFileHandle _file;
     private readonly bool[] _copied; // by pieces: set with the lock held, once it is written
     private readonly byte[] _buffer = new byte[Piece]; // guarded by the lock
@@ -23,9 +23,9 @@ internal sealed class DiskCopy : IDisposable
 
     /// <param name="disk">Nobody changes it now, and nobody changes it later without <see cref="BeforeChange"/>.</param>
     /// <param name="name">The disk's, for messages.</param>
-    /// <param name="over">Nobody needs to be told of changes any more. Once or more.</param>
+    /// <param name="over">It need not be told of changes any more. Once or more, and maybe when another copy is under way.</param>
     /// <exception cref="IOException">There is no place for it.</exception>
-    public DiskCopy(IBlockBackend disk, string name, Action over)
+    public DiskCopy(IBlockBackend disk, string name, Action<DiskCopy> over)
     {
         (_disk, _name, _over) = (disk, name, over);
         _copied = new bool[(disk.Length + Piece - 1) / Piece];
@@ -79,7 +79,7 @@ internal sealed class DiskCopy : IDisposable
     public void Complete()
     {
         for (ulong n = 0; n < (ulong)_copied.Length; n++) Copy(n);
-        _over();
+        _over(this);
         lock (_lock)
         {
             if (_failure is { } e)
@@ -90,7 +90,7 @@ internal sealed class DiskCopy : IDisposable
     /// <summary>Who has opened the copy keeps it.</summary>
     public void Dispose()
     {
-        _over();
+        _over(this);
         lock (_lock)
         {
             _failure ??= new IOException("nobody wants the copy any more");

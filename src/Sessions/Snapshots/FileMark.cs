@@ -5,7 +5,7 @@ namespace Bunraku.Sessions.Snapshots;
 /// <param name="Changed">Time of the last change of its contents, UTC.</param>
 internal sealed record FileMark(long Length, DateTime Changed)
 {
-    /// <summary>Of a file that nobody can change: it is not looked at.</summary>
+    /// <summary>Of a file that nobody can change: it is not looked at. Only a fork's throwaway disk may have it.</summary>
     public static FileMark None { get; } = new(-1, default);
 
     public static FileMark Of(string path)
@@ -15,6 +15,6 @@ internal sealed record FileMark(long Length, DateTime Changed)
     }
 
     /// <summary>Why the file is not what it was; null: it is. The guest has in its memory what it read from it.</summary>
-    public string? Problem(string path) => this == None ? null : !File.Exists(path) ? $"the VM's disk {path} is not there"
+    public string? Problem(string path) => !File.Exists(path) ? $"the VM's disk {path} is not there"
         : Of(path) != this ? $"the VM's disk {path} was changed since; a copy of that time, with its time of change, would fit" : null;
 }

@@ -112,6 +112,9 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
         {
             throw Unusable(path, $"its description cannot be read: {e.Message.ReplaceLineEndings(" ")}", e);
         }
+        // It is not checked as much, and brings disks that are not looked at: it is what this program has made of a VM that runs, which nobody can name.
+        if (manifest.Fork is not null && !HostFile.IsNameless(file))
+            throw Unusable(path, "is the beginning of a running VM's copies, and of use for 'fork' alone; what 'save' writes can be restored");
         Check(path, manifest, header);
         long stateStart = header.StateStart;
         return new SnapshotFile(path, file, manifest, stateStart, [.. manifest.Parts.Select(Part)], Part(manifest.Machine).Data);
@@ -144,7 +147,8 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
         if (disks.Length != Manifest.Disks.Length) throw Unusable(Path, "is damaged: its disks have no marks");
         for (int n = 0; n < disks.Length; n++)
         {
-            if (Manifest.Disks[n].Problem(disks[n]) is { } problem) throw Unusable(Path, problem);
+            bool isCopy = Manifest.Fork is not null && n < machine.Disks.Count && machine.Disks[n].Throwaway && Manifest.Disks[n] == FileMark.None;
+            if (!isCopy && Manifest.Disks[n].Problem(disks[n]) is { } problem) throw Unusable(Path, problem);
         }
         return machine;
     }
@@ -169,6 +173,8 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
         long chunks = (EndOfMemory(manifest, header.StateStart) - FirstPage + Chunk - 1) / Chunk;
         if (manifest.Checksums.Length != chunks && (manifest.Fork is null || manifest.Checksums.Length > 0))
             throw Unusable(path, $"is damaged: it has {manifest.Checksums.Length} checksums and needs {chunks}");
+        if (manifest.Waits is { } waits && (waits.Token is not { Length: > 0 and <= 64 } token || !token.All(char.IsAsciiLetterOrDigit)))
+            throw Unusable(path, "is damaged: its guest's token is none"); // a file's name has it in it
         if (manifest.Packed is not { } packed) return;
         if (packed.Length != chunks || manifest.Checksums.Length != chunks || Array.Exists(packed, n => n is <= 0 or > LongestPacked)
             || packed.Sum(n => (long)n) > header.StateStart - FirstPage)

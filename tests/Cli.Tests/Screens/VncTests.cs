@@ -304,6 +304,43 @@ public sealed class VncTests
         Assert.Equal(vm.Display!.Paint().Pixels, screen);
     }
 
+    [Fact]
+    public void Connections_that_say_nothing_take_no_viewers_place()
+    {
+        using Vm vm = NewVm();
+        Viewer[] silent = [.. Enumerable.Range(0, 20).Select(_ => new Viewer(vm.Vnc!.EndPoint!))];
+        Viewer[] viewers = [.. Enumerable.Range(0, 8).Select(_ => new Viewer(vm.Vnc!.EndPoint!))];
+        foreach (Viewer viewer in viewers) viewer.ShakeHands();
+        Assert.Throws<EndOfStreamException>(() => silent[0].Read(13));
+        using var tooMany = new Viewer(vm.Vnc!.EndPoint!);
+        tooMany.Read(12);
+        tooMany.Send("RFB 003.008\n"u8.ToArray());
+        tooMany.Read(2);
+        tooMany.Send(1);
+        Assert.Equal(1, tooMany.ReadLong());
+        Assert.Equal("there are too many viewers", Encoding.ASCII.GetString(tooMany.Read(tooMany.ReadLong())));
+        foreach (Viewer one in (Viewer[])[.. silent, .. viewers]) one.Dispose();
+    }
+
+    /// <summary>A file that somebody has put beside the picture is not written to.</summary>
+    [Fact]
+    public void A_picture_goes_through_no_link()
+    {
+        string folder = Directory.CreateTempSubdirectory("bunraku-png-").FullName, picture = Path.Combine(folder, "a.png");
+        try
+        {
+            File.WriteAllText(Path.Combine(folder, "other"), "other");
+            File.CreateSymbolicLink(picture + ".new", Path.Combine(folder, "other"));
+            PngFile.Write(picture, new ScreenImage(3, 2));
+            Assert.Equal("other", File.ReadAllText(Path.Combine(folder, "other")));
+            Assert.Equal(["a.png", "a.png.new", "other"], Directory.EnumerateFiles(folder).Select(Path.GetFileName).Order(StringComparer.Ordinal));
+        }
+        finally
+        {
+            Directory.Delete(folder, recursive: true);
+        }
+    }
+
     [Theory]
     [InlineData("5901", "no place")]
     [InlineData("0.0.0.0:5901", "can be reached by others")]

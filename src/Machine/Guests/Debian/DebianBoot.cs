@@ -82,7 +82,7 @@ internal static class DebianBoot
         busybox mount -t ext4 -o relatime /dev/vda /root || { echo "bunraku: the disk of the system cannot be mounted"; busybox poweroff -f; }
         busybox mount -t tmpfs -o mode=755,nosuid,nodev run /root/run
         busybox cp -a /{{Stage}}/. /root/run/
-        [ ! -d /{{FileFolder}} ] || busybox cp -a /{{FileFolder}}/. /root/
+        [ ! -d /{{FileFolder}} ] || (umask 0; busybox cp -dR /{{FileFolder}}/. /root/)
         # What systemd has units for, each of which is a program to start.
         while read -r module name device; do
             number=${device#c}
