@@ -112,13 +112,13 @@ public sealed class LinuxShareTests : IClassFixture<LinuxGuestFiles>, IDisposabl
         await using Vm vm = (Builder(output, """
             echo ready >ready
             n=0; inside=0
-            while [ $n -lt 400 ]; do
+            # The host ends with the folder in its place: at the latest then it is inside.
+            while [ $n -lt 400 ] || [ $inside = 0 ]; do
                 text=$(cat a/secret 2>/dev/null) || text=
                 case $text in inside) inside=$((inside + 1)) ;; "") ;; *) echo "read $text" ;; esac
                 echo made >a/made 2>/dev/null || true; rm -f a/made 2>/dev/null || true
                 n=$((n + 1))
             done
-            [ $inside -gt 0 ] || echo never inside
             while [ ! -e answer ]; do sleep 0.1; done; cat answer; cat ../outside/secret || echo nothing there
             """) with { Errors = Stream.Null }).Build();
         Task<VmResult> run = vm.RunAsync();

@@ -124,7 +124,8 @@ internal sealed class RunCommand : Command
             _ => throw new UsageException(Nearest.Message("display", t, ["std", "none"])),
         }, "std", "none");
     private readonly Option<VncEndpoint?> _vnc = SingleValue.Parsed<VncEndpoint?>("--vnc", "ADDRESS:PORT|unix:PATH[,...]",
-        "show the screen to viewers of VNC, with a tablet for their pointers; ,password-file=FILE asks them for the file's first line", ParseVnc, "127.0.0.1:5901", "unix:");
+        "show the screen to viewers of VNC, with a tablet for their pointers; ,password-file=FILE asks them for the file's first line", ParseVnc,
+        "127.0.0.1:5901", "unix:");
     private readonly Option<string?> _screenshot = SingleValue.Text("--screenshot", "FILE", "at the end, write a picture of the screen to a PNG file");
     private readonly Option<string[]?> _environment = new("--env")
     {

@@ -66,8 +66,8 @@ internal static class QemuOptions
         new("hdd", "FILE", Likeness.Different, "as -hda", (r, t) => r.Drives.AddNumbered("-hdd", t, 3)),
         new("cdrom", "FILE", Likeness.Different, "a CD drive on SATA", (r, t) => r.Drives.AddNumbered("-cdrom", t, 2, isCompactDisc: true)),
         new("drive", "[file=FILE][,if=virtio|ide|none][,format=raw|qcow2][,...]", Likeness.Different,
-            "if=ide (the default) is on SATA; pflash as -pflash; scsi, floppy, sd and mtd are refused. snapshot, readonly, media, index, serial, discard=unmap are "
-            + "there; cache and aio change nothing, since what is flushed is always safe", (r, t) => r.Drives.Add(t)),
+            "if=ide (the default) is on SATA; pflash as -pflash; scsi, floppy, sd and mtd are refused. snapshot, readonly, media, index, serial, "
+            + "discard=unmap are there; cache and aio change nothing, since what is flushed is always safe", (r, t) => r.Drives.Add(t)),
         new("blockdev", "driver=file|raw|qcow2,node-name=NAME[,...]", Likeness.Different,
             "nodes of files and of the two formats, also as JSON", (r, t) => r.Drives.AddNode(t)),
         new("snapshot", null, Likeness.Same, "what is written to disks is gone at the end", (r, _) => r.Drives.Throwaway = true),
@@ -83,7 +83,8 @@ internal static class QemuOptions
 
         new("usb", null, Likeness.Ignored, "there is no USB"),
         new("usbdevice", "NAME", Likeness.Ignored, "there is no USB"),
-        new("display", "none|vnc=DISPLAY|...", Likeness.Different, "none and vnc=; any other is as none, with a line: there is no window", (r, t) => r.Display(t)),
+        new("display", "none|vnc=DISPLAY|...", Likeness.Different, "none and vnc=; any other is as none, with a line: there is no window",
+            (r, t) => r.Display(t)),
         new("nographic", null, Likeness.Same,
             "the first serial port and the monitor share the terminal; Ctrl-A X, C, B, H as there", (r, _) => r.IsNoGraphic = true),
         new("spice", "...", Likeness.Absent, "-vnc shows the screen"),

@@ -103,7 +103,8 @@ internal sealed class QemuReader
         QemuWords words = QemuWords.Parse("-machine", text, "type");
         if (words.Take("type") is { } type && !IsPc(type)) throw NoMachine(type);
         if (words.Take("accel") is { } accelerators) Accelerator(accelerators);
-        if (words.Take("pflash0") is not null || words.Take("pflash1") is not null) throw new UsageException("-machine: not had: pflash0=; take -drive if=pflash");
+        if (words.Take("pflash0") is not null || words.Take("pflash1") is not null)
+            throw new UsageException("-machine: not had: pflash0=; take -drive if=pflash");
         words.Drop("usb", "vmport", "dump-guest-core", "mem-merge", "graphics", "smm", "kernel_irqchip", "kernel-irqchip", "hpet", "pit", "pic", "i8042",
             "sata", "smbus",
             "memory-backend", "nvdimm", "fd-bootchk", "max-ram-below-4g", "acpi", "hmat", "igd-passthru", "suppress-vmdesc", "phandle_start",
