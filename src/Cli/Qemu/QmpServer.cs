@@ -106,7 +106,7 @@ internal sealed class QmpServer
             {
                 var request = JsonNode.Parse(text, documentOptions: new JsonDocumentOptions { MaxDepth = 64 }) as JsonObject
                     ?? throw new QmpException("QMP input must be a JSON object");
-                id = request["id"]?.DeepClone();
+                id = IdOf(request);
                 Answer(id, "return", Execute(request));
             }
             catch (JsonException)
@@ -121,6 +121,21 @@ internal sealed class QmpServer
             {
                 Fail(id, new QmpException(e.Message.ReplaceLineEndings(" ")));
             }
+        }
+    }
+
+    /// <summary>What comes back with the answer. A text that cannot be written again (half of a surrogate pair) is found here, and not in the answer.</summary>
+    private static JsonNode? IdOf(JsonObject request)
+    {
+        JsonNode? id = request["id"]?.DeepClone();
+        try
+        {
+            _ = id?.ToJsonString();
+            return id;
+        }
+        catch (Exception e) when (e is InvalidOperationException or ArgumentException)
+        {
+            throw new JsonException("", e);
         }
     }
 

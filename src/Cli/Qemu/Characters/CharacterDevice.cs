@@ -52,6 +52,21 @@ internal abstract class CharacterDevice : IDisposable
         Send(bytes);
     }
 
+    /// <summary>Hands over what came in. False: it could not be taken, and who sent it is to be sent away.</summary>
+    protected bool Take(ReadOnlySpan<byte> bytes)
+    {
+        try
+        {
+            Received?.Invoke(bytes);
+            return true;
+        }
+        catch (Exception e) // what somebody sends ends neither the thread nor the machine
+        {
+            Console.Error.WriteLine($"bunraku: input of '{Spec.Id}' is given up: {e.Message.ReplaceLineEndings(" ")}");
+            return false;
+        }
+    }
+
     protected abstract void Send(ReadOnlySpan<byte> bytes);
 
     /// <summary>Waits while much is queued.</summary>

@@ -93,7 +93,7 @@ internal sealed class DescriptorCharacters : CharacterDevice
         byte[] buffer = new byte[Buffer];
         while (!_ended.IsSet)
         {
-            if (_reader.Read(buffer) is > 0 and int n) Received?.Invoke(buffer.AsSpan(0, n));
+            if (_reader.Read(buffer) is > 0 and int n) Take(buffer.AsSpan(0, n));
             else if (!_comesBack || _ended.Wait(pause)) return; // nobody has the other end open, for now
         }
     }
@@ -184,7 +184,7 @@ internal sealed class FileCharacters : CharacterDevice
         byte[] buffer = new byte[4096];
         try
         {
-            while (!_ended && _input!.Read(buffer) is > 0 and int n) Received?.Invoke(buffer.AsSpan(0, n));
+            while (!_ended && _input!.Read(buffer) is > 0 and int n) Take(buffer.AsSpan(0, n));
         }
         catch (Exception e) when (e is IOException or ObjectDisposedException)
         {

@@ -88,7 +88,9 @@ internal sealed class SocketCharacters : CharacterDevice
             {
                 if ((_peer ??= Next()) is not { } peer) return;
                 Connected?.Invoke();
-                while (peer.Receive(buffer) is > 0 and int n) Received?.Invoke(buffer.AsSpan(0, n));
+                while (peer.Receive(buffer) is > 0 and int n && Take(buffer.AsSpan(0, n)))
+                {
+                }
             }
             catch (Exception e) when (e is SocketException or ObjectDisposedException or OperationCanceledException)
             {
