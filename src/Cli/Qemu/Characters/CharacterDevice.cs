@@ -26,6 +26,9 @@ internal abstract class CharacterDevice : IDisposable
     /// <summary>Told that somebody is at the other end from now on. As <see cref="Received"/>, and on the same thread or before it.</summary>
     public Action? Connected { get; set; }
 
+    /// <summary>Told that nobody is any more, before the next one comes. As <see cref="Received"/>.</summary>
+    public Action? Disconnected { get; set; }
+
     /// <summary>What cannot be written in time is left out, where nobody may be held up by a reader that does not read: as on a serial line.</summary>
     public bool MayLose { get; set; }
 
@@ -71,6 +74,20 @@ internal abstract class CharacterDevice : IDisposable
 
     /// <summary>Waits while much is queued.</summary>
     public virtual void Throttle()
+    {
+    }
+
+    /// <summary>So much is queued that <see cref="Throttle"/> waits.</summary>
+    public virtual bool IsFull => false;
+
+    /// <summary>
+    /// Waits, on the thread on which input comes, until there is room for an answer: who asks and does not read is not heard for as long. False: there will be
+    /// no room.
+    /// </summary>
+    public virtual bool AwaitRoom() => true;
+
+    /// <summary>Sends away who is at the other end, where that can be done. Any thread; waits for nothing.</summary>
+    public virtual void Disconnect()
     {
     }
 

@@ -108,6 +108,14 @@ internal sealed class DescriptorCharacters : CharacterDevice
         if (!MayLose) _pump.Throttle();
     }
 
+    public override bool IsFull => _pump.IsFull;
+
+    public override bool AwaitRoom()
+    {
+        Throttle();
+        return !_ended.IsSet;
+    }
+
     public override void Release() => _pump.Release();
 
     public override void Flush()
@@ -120,6 +128,7 @@ internal sealed class DescriptorCharacters : CharacterDevice
     public override void Dispose()
     {
         _ended.Set();
+        _pump.Release();
         _reader.Stop();
         if (_started) _thread.Join();
         _reader.Dispose();
@@ -195,6 +204,14 @@ internal sealed class FileCharacters : CharacterDevice
     protected override void Send(ReadOnlySpan<byte> bytes) => _pump.Write(bytes);
 
     public override void Throttle() => _pump.Throttle();
+
+    public override bool IsFull => _pump.IsFull;
+
+    public override bool AwaitRoom()
+    {
+        _pump.Throttle();
+        return !_ended;
+    }
 
     public override void Release() => _pump.Release();
 
