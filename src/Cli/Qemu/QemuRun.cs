@@ -63,7 +63,7 @@ internal sealed class QemuRun : IGuestConsole, IVmObserver, IQemuControl, IDispo
         {
             return Terminated();
         }
-        _throttled = [.. _devices.Values];
+        _throttled = [.. PortCharacters().Distinct().Select(id => _devices[id])];
         Vm? built = Build();
         if (built is null) return Terminated();
         using Vm vm = built;
@@ -93,6 +93,13 @@ internal sealed class QemuRun : IGuestConsole, IVmObserver, IQemuControl, IDispo
             stdio?.Terminal?.Restore();
         }
     }
+
+    /// <summary>Whose readers may hold the guest up. A monitor's may not: <see cref="CharacterDevice.AwaitRoom"/> holds up whoever asks it.</summary>
+    private IEnumerable<string> PortCharacters() =>
+    [
+        .. _machine.Serials.OfType<string>(), .. _machine.DebugConsoles.Select(c => c.Character),
+        .. _machine.VirtioSerials.SelectMany(s => s.Ports).Select(p => p.Character),
+    ];
 
     private CharacterDevice Open(CharacterSpec spec) => spec.Kind switch
     {
@@ -273,7 +280,15 @@ internal sealed class QemuRun : IGuestConsole, IVmObserver, IQemuControl, IDispo
         }
         var shared = new SharedTerminal(vm, device.Write, () => Columns(device), MonitorSession.PromptName, _machine.EscapeKey, send);
         _shared.Add(device.Spec.Id, shared);
-        device.Received = shared.Feed;
+        // At a terminal the escape key is heard whatever waits to be shown; the user is the one who does not read.
+        device.Received = device.Spec.Kind == CharacterKind.Stdio ? shared.Feed : bytes =>
+        {
+            foreach (byte b in bytes)
+            {
+                if (!device.AwaitRoom()) return;
+                shared.Feed([b]);
+            }
+        };
     }
 
     private static void Enqueue(Vm vm, SerialPart part, ReadOnlySpan<byte> bytes)

@@ -230,6 +230,32 @@ public sealed class QemuProgramTests : IDisposable
         string Status() => Ask("""{"execute":"query-status"}""").GetProperty("return").GetProperty("status").GetString()!;
     }
 
+    /// <summary>The server stops listening to it; the guest does not stop, and whatever it has asked is answered when it reads.</summary>
+    [Fact]
+    public void A_client_that_does_not_read_holds_up_only_itself()
+    {
+        const int mostHeard = 4 << 20;
+        byte[] request = "{\"execute\":\"query-commands\"}"u8.ToArray();
+        using TestProcess process = Start("-nodefaults", "-kernel", Kernel(Echoes), "-display", "none", "-qmp", $"unix:{In("q")},server=on,wait=off",
+            "-serial", $"unix:{In("s")},server=on,wait=off");
+        using Socket serial = Connect(In("s")), socket = Connect(In("q"));
+        socket.Send("{\"execute\":\"qmp_capabilities\"}"u8);
+        byte[] requests = [.. Enumerable.Repeat(request, 1000).SelectMany(r => r)];
+        socket.Blocking = false;
+        int sent = 0;
+        while (sent < mostHeard && socket.Poll(2_000_000, SelectMode.SelectWrite)) sent += socket.Send(requests.AsSpan(sent % requests.Length));
+        Assert.True(sent < mostHeard);
+        serial.Send("xy"u8);
+        Assert.EndsWith("XY", ReadUntil(serial, "XY"), StringComparison.Ordinal);
+
+        socket.Blocking = true;
+        using var stream = new NetworkStream(socket);
+        using var reader = new StreamReader(stream);
+        for (int expected = 2 + sent / request.Length; expected > 0; expected--) Assert.NotNull(reader.ReadLine());
+        process.Signal(PosixSignal.SIGTERM);
+        process.WaitForExit();
+    }
+
     [Fact]
     public void In_the_background_with_its_number_in_a_file()
     {
