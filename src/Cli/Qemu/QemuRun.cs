@@ -67,6 +67,20 @@ internal sealed class QemuRun : IGuestConsole, IVmObserver, IQemuControl, IDispo
         Vm? built = Build();
         if (built is null) return Terminated();
         using Vm vm = built;
+        try
+        {
+            return Run(vm);
+        }
+        finally
+        {
+            // A monitor may be in a command: first it ends, and then what it looks at.
+            if (!vm.Ended) vm.End(HostEnd.Failed);
+            DisposeDevices();
+        }
+    }
+
+    private int Run(Vm vm)
+    {
         _vm = vm;
         Wire(vm);
         DescriptorCharacters? stdio = _devices.Values.OfType<DescriptorCharacters>().FirstOrDefault(d => d.Terminal is not null);
@@ -432,9 +446,16 @@ internal sealed class QemuRun : IGuestConsole, IVmObserver, IQemuControl, IDispo
     public void Dispose()
     {
         foreach (PosixSignalRegistration signal in _signals) signal.Dispose();
-        foreach (CharacterDevice device in _devices.Values) device.Dispose();
+        DisposeDevices();
         _interrupted.Dispose();
         _quit.Dispose();
+    }
+
+    /// <summary>Their threads have ended when it returns. Twice is once.</summary>
+    private void DisposeDevices()
+    {
+        foreach (CharacterDevice device in _devices.Values) device.Dispose();
+        _devices.Clear();
     }
 }
 

@@ -256,6 +256,20 @@ public sealed class QemuProgramTests : IDisposable
         process.WaitForExit();
     }
 
+    /// <summary>Whoever asks to the very end gets answers or the end of the connection, and the process ends as it was to.</summary>
+    [Fact]
+    public void A_monitor_that_is_busy_at_the_end()
+    {
+        using TestProcess process = Start("-kernel", Kernel(Echoes), "-display", "none", "-vga", "std", "-net", "none", "-serial",
+            $"unix:{In("s")},server=on,wait=off", "-monitor", $"unix:{In("m")},server=on,wait=off", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04");
+        using Socket serial = Connect(In("s")), monitor = Connect(In("m"));
+        ReadUntil(monitor, "(qemu) ");
+        for (int n = 0; n < 500; n++) monitor.Send("info screen\r"u8);
+        serial.Send("q"u8);
+        process.WaitForExit();
+        Assert.Equal((0x21, ""), (process.ExitCode, process.StandardError.ReadToEnd()));
+    }
+
     [Fact]
     public void In_the_background_with_its_number_in_a_file()
     {

@@ -10,6 +10,7 @@ internal abstract class CharacterDevice : IDisposable
 {
     private readonly ReportFile? _log;
     private readonly Lock _logLock = new();
+    private bool _logEnded;
 
     protected CharacterDevice(CharacterSpec spec)
     {
@@ -44,7 +45,7 @@ internal abstract class CharacterDevice : IDisposable
             {
                 try
                 {
-                    _log.Write(bytes);
+                    if (!_logEnded) _log.Write(bytes);
                 }
                 catch (CannotWriteException)
                 {
@@ -102,7 +103,15 @@ internal abstract class CharacterDevice : IDisposable
     }
 
     /// <summary>Ends its threads and closes what it has opened.</summary>
-    public virtual void Dispose() => _log?.Dispose();
+    public virtual void Dispose()
+    {
+        // The machine lives longer, and its threads may still write.
+        lock (_logLock)
+        {
+            _logEnded = true;
+            _log?.Dispose();
+        }
+    }
 }
 
 /// <summary>Nobody is at the other end.</summary>

@@ -146,6 +146,7 @@ internal sealed class FileCharacters : CharacterDevice
     private readonly FileStream _file;
     private readonly FileStream? _input;
     private readonly OutputPump _pump;
+    private readonly Lock _taking = new();
     private Thread? _thread;
     private volatile bool _ended;
 
@@ -193,7 +194,13 @@ internal sealed class FileCharacters : CharacterDevice
         byte[] buffer = new byte[4096];
         try
         {
-            while (!_ended && _input!.Read(buffer) is > 0 and int n) Take(buffer.AsSpan(0, n));
+            while (!_ended && _input!.Read(buffer) is > 0 and int n)
+            {
+                lock (_taking)
+                {
+                    if (!_ended) Take(buffer.AsSpan(0, n));
+                }
+            }
         }
         catch (Exception e) when (e is IOException or ObjectDisposedException)
         {
@@ -220,6 +227,11 @@ internal sealed class FileCharacters : CharacterDevice
     public override void Dispose()
     {
         _ended = true;
+        _pump.Release();
+        lock (_taking)
+        {
+            // Nothing is taken any more. The thread may wait for a FIFO that nobody writes; it ends with the process.
+        }
         _pump.Dispose();
         _file.Dispose();
         _input?.Dispose();
