@@ -30,7 +30,11 @@ internal sealed class MonitorSession
 
     private void Feed(ReadOnlySpan<byte> typed)
     {
-        foreach (byte b in typed) _sequences.Feed(b, Take);
+        foreach (byte b in typed)
+        {
+            if (!_device.AwaitRoom()) return;
+            _sequences.Feed(b, Take);
+        }
     }
 
     private void Take(TerminalInput what, byte[] bytes)

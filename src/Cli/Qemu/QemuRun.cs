@@ -63,10 +63,24 @@ internal sealed class QemuRun : IGuestConsole, IVmObserver, IQemuControl, IDispo
         {
             return Terminated();
         }
-        _throttled = [.. _devices.Values];
+        _throttled = [.. PortCharacters().Distinct().Select(id => _devices[id])];
         Vm? built = Build();
         if (built is null) return Terminated();
         using Vm vm = built;
+        try
+        {
+            return Run(vm);
+        }
+        finally
+        {
+            // A monitor may be in a command: first it ends, and then what it looks at.
+            if (!vm.Ended) vm.End(HostEnd.Failed);
+            DisposeDevices();
+        }
+    }
+
+    private int Run(Vm vm)
+    {
         _vm = vm;
         Wire(vm);
         DescriptorCharacters? stdio = _devices.Values.OfType<DescriptorCharacters>().FirstOrDefault(d => d.Terminal is not null);
@@ -93,6 +107,13 @@ internal sealed class QemuRun : IGuestConsole, IVmObserver, IQemuControl, IDispo
             stdio?.Terminal?.Restore();
         }
     }
+
+    /// <summary>Whose readers may hold the guest up. A monitor's may not: <see cref="CharacterDevice.AwaitRoom"/> holds up whoever asks it.</summary>
+    private IEnumerable<string> PortCharacters() =>
+    [
+        .. _machine.Serials.OfType<string>(), .. _machine.DebugConsoles.Select(c => c.Character),
+        .. _machine.VirtioSerials.SelectMany(s => s.Ports).Select(p => p.Character),
+    ];
 
     private CharacterDevice Open(CharacterSpec spec) => spec.Kind switch
     {
@@ -273,7 +294,15 @@ internal sealed class QemuRun : IGuestConsole, IVmObserver, IQemuControl, IDispo
         }
         var shared = new SharedTerminal(vm, device.Write, () => Columns(device), MonitorSession.PromptName, _machine.EscapeKey, send);
         _shared.Add(device.Spec.Id, shared);
-        device.Received = shared.Feed;
+        // At a terminal the escape key is heard whatever waits to be shown; the user is the one who does not read.
+        device.Received = device.Spec.Kind == CharacterKind.Stdio ? shared.Feed : bytes =>
+        {
+            foreach (byte b in bytes)
+            {
+                if (!device.AwaitRoom()) return;
+                shared.Feed([b]);
+            }
+        };
     }
 
     private static void Enqueue(Vm vm, SerialPart part, ReadOnlySpan<byte> bytes)
@@ -417,9 +446,16 @@ internal sealed class QemuRun : IGuestConsole, IVmObserver, IQemuControl, IDispo
     public void Dispose()
     {
         foreach (PosixSignalRegistration signal in _signals) signal.Dispose();
-        foreach (CharacterDevice device in _devices.Values) device.Dispose();
+        DisposeDevices();
         _interrupted.Dispose();
         _quit.Dispose();
+    }
+
+    /// <summary>Their threads have ended when it returns. Twice is once.</summary>
+    private void DisposeDevices()
+    {
+        foreach (CharacterDevice device in _devices.Values) device.Dispose();
+        _devices.Clear();
     }
 }
 

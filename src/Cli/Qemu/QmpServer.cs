@@ -39,6 +39,9 @@ internal sealed class QmpServer
 {
     private const int LongestCommand = 1 << 20, Width = 80;
 
+    /// <summary>Bytes of events that wait behind a full queue before who does not read is sent away.</summary>
+    private const int MostEvents = 1 << 20;
+
     private readonly Vm _vm;
     private readonly CharacterDevice _device;
     private readonly IQemuControl _control;
@@ -46,12 +49,14 @@ internal sealed class QmpServer
     private readonly QmpSplitter _splitter = new(LongestCommand);
     private readonly Lock _writing = new();
     private volatile bool _negotiated;
+    private int _waitingEvents; // bytes; with _writing held
 
     public QmpServer(Vm vm, CharacterDevice device, IQemuControl control, bool isPretty)
     {
         (_vm, _device, _control) = (vm, device, control);
         _format = new JsonSerializerOptions { WriteIndented = isPretty };
         device.Connected = Greet;
+        device.Disconnected = () => SetNegotiated(false);
         device.Received = Feed;
     }
 
@@ -71,7 +76,7 @@ internal sealed class QmpServer
 
     private void Greet()
     {
-        _negotiated = false;
+        SetNegotiated(false);
         _splitter.Reset();
         Send(new JsonObject { ["QMP"] = new JsonObject { ["version"] = VersionOf(), ["capabilities"] = new JsonArray() } });
     }
@@ -87,12 +92,26 @@ internal sealed class QmpServer
             ["event"] = name,
         };
         if (data is not null) message["data"] = data;
-        Send(message);
+        byte[] line = LineOf(message);
+        lock (_writing)
+        {
+            if (!_negotiated) return; // somebody else is there by now
+            _waitingEvents = _device.IsFull ? _waitingEvents + line.Length : 0;
+            if (_waitingEvents <= MostEvents) _device.Write(line);
+            else _device.Disconnect();
+        }
     }
+
+    private void SetNegotiated(bool negotiated)
+    {
+        lock (_writing) (_negotiated, _waitingEvents) = (negotiated, 0);
+    }
+
+    private byte[] LineOf(JsonObject message) => [.. Encoding.UTF8.GetBytes(message.ToJsonString(_format)), (byte)'\r', (byte)'\n'];
 
     private void Send(JsonObject message)
     {
-        byte[] line = [.. Encoding.UTF8.GetBytes(message.ToJsonString(_format)), (byte)'\r', (byte)'\n'];
+        byte[] line = LineOf(message);
         lock (_writing) _device.Write(line);
     }
 
@@ -101,12 +120,13 @@ internal sealed class QmpServer
         foreach (byte b in bytes)
         {
             if (_splitter.Add(b) is not { } text) continue;
+            if (!_device.AwaitRoom()) return;
             JsonNode? id = null;
             try
             {
                 var request = JsonNode.Parse(text, documentOptions: new JsonDocumentOptions { MaxDepth = 64 }) as JsonObject
                     ?? throw new QmpException("QMP input must be a JSON object");
-                id = request["id"]?.DeepClone();
+                id = IdOf(request);
                 Answer(id, "return", Execute(request));
             }
             catch (JsonException)
@@ -121,6 +141,21 @@ internal sealed class QmpServer
             {
                 Fail(id, new QmpException(e.Message.ReplaceLineEndings(" ")));
             }
+        }
+    }
+
+    /// <summary>What comes back with the answer. A text that cannot be written again (half of a surrogate pair) is found here, and not in the answer.</summary>
+    private static JsonNode? IdOf(JsonObject request)
+    {
+        JsonNode? id = request["id"]?.DeepClone();
+        try
+        {
+            _ = id?.ToJsonString();
+            return id;
+        }
+        catch (Exception e) when (e is InvalidOperationException or ArgumentException)
+        {
+            throw new JsonException("", e);
         }
     }
 
@@ -146,7 +181,7 @@ internal sealed class QmpServer
         {
             if (command != "qmp_capabilities")
                 throw new QmpException("Expecting capabilities negotiation with 'qmp_capabilities'") { Class = "CommandNotFound" };
-            _negotiated = true;
+            SetNegotiated(true);
             return new JsonObject();
         }
         if (!Commands.Contains(command) || command == "qmp_capabilities")

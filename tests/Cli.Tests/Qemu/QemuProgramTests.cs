@@ -176,6 +176,13 @@ public sealed class QemuProgramTests : IDisposable
         Assert.Equal("prelaunch", Status());
         Assert.Equal("web", Ask("""{"execute":"query-name"}""").GetProperty("return").GetProperty("name").GetString());
         Assert.Equal("GenericError", Ask("{]").GetProperty("error").GetProperty("class").GetString());
+        // Half of a surrogate pair can be read and not written: the answer has no id.
+        foreach (string half in (string[])["""{"execute":"query-status","id":"\ud800"}""", """{"execute":"query-status","id":[{"\ud800":1}]}"""])
+        {
+            JsonElement answer = Ask(half);
+            Assert.Equal("JSON parse error", answer.GetProperty("error").GetProperty("desc").GetString());
+            Assert.False(answer.TryGetProperty("id", out _));
+        }
         Assert.Equal("CommandNotFound", Ask("""{"execute":"no-such"}""").GetProperty("error").GetProperty("class").GetString());
 
         using Socket serial = Connect(In("s")), monitor = Connect(In("m"));
@@ -221,6 +228,46 @@ public sealed class QemuProgramTests : IDisposable
         }
 
         string Status() => Ask("""{"execute":"query-status"}""").GetProperty("return").GetProperty("status").GetString()!;
+    }
+
+    /// <summary>The server stops listening to it; the guest does not stop, and whatever it has asked is answered when it reads.</summary>
+    [Fact]
+    public void A_client_that_does_not_read_holds_up_only_itself()
+    {
+        const int mostHeard = 4 << 20;
+        byte[] request = "{\"execute\":\"query-commands\"}"u8.ToArray();
+        using TestProcess process = Start("-nodefaults", "-kernel", Kernel(Echoes), "-display", "none", "-qmp", $"unix:{In("q")},server=on,wait=off",
+            "-serial", $"unix:{In("s")},server=on,wait=off");
+        using Socket serial = Connect(In("s")), socket = Connect(In("q"));
+        socket.Send("{\"execute\":\"qmp_capabilities\"}"u8);
+        byte[] requests = [.. Enumerable.Repeat(request, 1000).SelectMany(r => r)];
+        socket.Blocking = false;
+        int sent = 0;
+        while (sent < mostHeard && socket.Poll(2_000_000, SelectMode.SelectWrite)) sent += socket.Send(requests.AsSpan(sent % requests.Length));
+        Assert.True(sent < mostHeard);
+        serial.Send("xy"u8);
+        Assert.EndsWith("XY", ReadUntil(serial, "XY"), StringComparison.Ordinal);
+
+        socket.Blocking = true;
+        using var stream = new NetworkStream(socket);
+        using var reader = new StreamReader(stream);
+        for (int expected = 2 + sent / request.Length; expected > 0; expected--) Assert.NotNull(reader.ReadLine());
+        process.Signal(PosixSignal.SIGTERM);
+        process.WaitForExit();
+    }
+
+    /// <summary>Whoever asks to the very end gets answers or the end of the connection, and the process ends as it was to.</summary>
+    [Fact]
+    public void A_monitor_that_is_busy_at_the_end()
+    {
+        using TestProcess process = Start("-kernel", Kernel(Echoes), "-display", "none", "-vga", "std", "-net", "none", "-serial",
+            $"unix:{In("s")},server=on,wait=off", "-monitor", $"unix:{In("m")},server=on,wait=off", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04");
+        using Socket serial = Connect(In("s")), monitor = Connect(In("m"));
+        ReadUntil(monitor, "(qemu) ");
+        for (int n = 0; n < 500; n++) monitor.Send("info screen\r"u8);
+        serial.Send("q"u8);
+        process.WaitForExit();
+        Assert.Equal((0x21, ""), (process.ExitCode, process.StandardError.ReadToEnd()));
     }
 
     [Fact]

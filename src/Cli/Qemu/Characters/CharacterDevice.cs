@@ -10,6 +10,7 @@ internal abstract class CharacterDevice : IDisposable
 {
     private readonly ReportFile? _log;
     private readonly Lock _logLock = new();
+    private bool _logEnded;
 
     protected CharacterDevice(CharacterSpec spec)
     {
@@ -26,6 +27,9 @@ internal abstract class CharacterDevice : IDisposable
     /// <summary>Told that somebody is at the other end from now on. As <see cref="Received"/>, and on the same thread or before it.</summary>
     public Action? Connected { get; set; }
 
+    /// <summary>Told that nobody is any more, before the next one comes. As <see cref="Received"/>.</summary>
+    public Action? Disconnected { get; set; }
+
     /// <summary>What cannot be written in time is left out, where nobody may be held up by a reader that does not read: as on a serial line.</summary>
     public bool MayLose { get; set; }
 
@@ -41,7 +45,7 @@ internal abstract class CharacterDevice : IDisposable
             {
                 try
                 {
-                    _log.Write(bytes);
+                    if (!_logEnded) _log.Write(bytes);
                 }
                 catch (CannotWriteException)
                 {
@@ -52,10 +56,39 @@ internal abstract class CharacterDevice : IDisposable
         Send(bytes);
     }
 
+    /// <summary>Hands over what came in. False: it could not be taken, and who sent it is to be sent away.</summary>
+    protected bool Take(ReadOnlySpan<byte> bytes)
+    {
+        try
+        {
+            Received?.Invoke(bytes);
+            return true;
+        }
+        catch (Exception e) // what somebody sends ends neither the thread nor the machine
+        {
+            Console.Error.WriteLine($"bunraku: input of '{Spec.Id}' is given up: {e.Message.ReplaceLineEndings(" ")}");
+            return false;
+        }
+    }
+
     protected abstract void Send(ReadOnlySpan<byte> bytes);
 
     /// <summary>Waits while much is queued.</summary>
     public virtual void Throttle()
+    {
+    }
+
+    /// <summary>So much is queued that <see cref="Throttle"/> waits.</summary>
+    public virtual bool IsFull => false;
+
+    /// <summary>
+    /// Waits, on the thread on which input comes, until there is room for an answer: who asks and does not read is not heard for as long. False: there will be
+    /// no room.
+    /// </summary>
+    public virtual bool AwaitRoom() => true;
+
+    /// <summary>Sends away who is at the other end, where that can be done. Any thread; waits for nothing.</summary>
+    public virtual void Disconnect()
     {
     }
 
@@ -70,7 +103,15 @@ internal abstract class CharacterDevice : IDisposable
     }
 
     /// <summary>Ends its threads and closes what it has opened.</summary>
-    public virtual void Dispose() => _log?.Dispose();
+    public virtual void Dispose()
+    {
+        // The machine lives longer, and its threads may still write.
+        lock (_logLock)
+        {
+            _logEnded = true;
+            _log?.Dispose();
+        }
+    }
 }
 
 /// <summary>Nobody is at the other end.</summary>

@@ -93,7 +93,7 @@ internal sealed class DescriptorCharacters : CharacterDevice
         byte[] buffer = new byte[Buffer];
         while (!_ended.IsSet)
         {
-            if (_reader.Read(buffer) is > 0 and int n) Received?.Invoke(buffer.AsSpan(0, n));
+            if (_reader.Read(buffer) is > 0 and int n) Take(buffer.AsSpan(0, n));
             else if (!_comesBack || _ended.Wait(pause)) return; // nobody has the other end open, for now
         }
     }
@@ -108,6 +108,14 @@ internal sealed class DescriptorCharacters : CharacterDevice
         if (!MayLose) _pump.Throttle();
     }
 
+    public override bool IsFull => _pump.IsFull;
+
+    public override bool AwaitRoom()
+    {
+        Throttle();
+        return !_ended.IsSet;
+    }
+
     public override void Release() => _pump.Release();
 
     public override void Flush()
@@ -120,6 +128,7 @@ internal sealed class DescriptorCharacters : CharacterDevice
     public override void Dispose()
     {
         _ended.Set();
+        _pump.Release();
         _reader.Stop();
         if (_started) _thread.Join();
         _reader.Dispose();
@@ -137,6 +146,7 @@ internal sealed class FileCharacters : CharacterDevice
     private readonly FileStream _file;
     private readonly FileStream? _input;
     private readonly OutputPump _pump;
+    private readonly Lock _taking = new();
     private Thread? _thread;
     private volatile bool _ended;
 
@@ -184,7 +194,13 @@ internal sealed class FileCharacters : CharacterDevice
         byte[] buffer = new byte[4096];
         try
         {
-            while (!_ended && _input!.Read(buffer) is > 0 and int n) Received?.Invoke(buffer.AsSpan(0, n));
+            while (!_ended && _input!.Read(buffer) is > 0 and int n)
+            {
+                lock (_taking)
+                {
+                    if (!_ended) Take(buffer.AsSpan(0, n));
+                }
+            }
         }
         catch (Exception e) when (e is IOException or ObjectDisposedException)
         {
@@ -196,6 +212,14 @@ internal sealed class FileCharacters : CharacterDevice
 
     public override void Throttle() => _pump.Throttle();
 
+    public override bool IsFull => _pump.IsFull;
+
+    public override bool AwaitRoom()
+    {
+        _pump.Throttle();
+        return !_ended;
+    }
+
     public override void Release() => _pump.Release();
 
     public override void Flush() => _pump.Flush();
@@ -203,6 +227,11 @@ internal sealed class FileCharacters : CharacterDevice
     public override void Dispose()
     {
         _ended = true;
+        _pump.Release();
+        lock (_taking)
+        {
+            // Nothing is taken any more. The thread may wait for a FIFO that nobody writes; it ends with the process.
+        }
         _pump.Dispose();
         _file.Dispose();
         _input?.Dispose();

@@ -15,10 +15,10 @@ internal sealed class SocketCharacters : CharacterDevice
     private static readonly TimeSpan s_lastWrite = TimeSpan.FromSeconds(1);
 
     private readonly Socket? _listener;
-    private readonly OutputPump _pump;
     private readonly CancellationTokenSource _end = new();
     private Thread? _thread;
-    private volatile Socket? _peer;
+    private volatile Peer? _peer;
+    private volatile bool _released;
 
     /// <summary>Listens, or connects; waits for a peer where that was asked for.</summary>
     /// <param name="cancel">Ends that.</param>
@@ -27,12 +27,12 @@ internal sealed class SocketCharacters : CharacterDevice
     {
         try
         {
-            if (!spec.IsServer) _peer = spec.Reconnect > 0 ? TryConnect() : Connect();
+            if (!spec.IsServer) Attach(spec.Reconnect > 0 ? TryConnect() : Connect());
             else _listener = spec.Path is { } path ? LocalSocket.Listen(path, Backlog) : LocalSocket.Listen(spec.Address!, Backlog);
             if (spec.Waits)
             {
                 Console.Error.WriteLine($"bunraku: waiting for a connection to {Place}");
-                _peer = _listener!.AcceptAsync(cancel).AsTask().GetAwaiter().GetResult();
+                Attach(_listener!.AcceptAsync(cancel).AsTask().GetAwaiter().GetResult());
             }
         }
         catch (Exception e) when (e is SocketException or IOException or UnauthorizedAccessException or ArgumentException)
@@ -40,7 +40,6 @@ internal sealed class SocketCharacters : CharacterDevice
             _listener?.Dispose();
             throw new CannotStartException($"the socket {Place} of '{spec.Id}' cannot be had: {e.Message.ReplaceLineEndings(" ")}", e);
         }
-        _pump = new OutputPump(SendAll, _ => { });
     }
 
     private string Place => Spec.Path is { } path ? $"unix:{path}" : $"tcp:{Spec.Address}";
@@ -86,15 +85,18 @@ internal sealed class SocketCharacters : CharacterDevice
         {
             try
             {
-                if ((_peer ??= Next()) is not { } peer) return;
+                if ((_peer ?? Attach(Next())) is not { } peer) return;
                 Connected?.Invoke();
-                while (peer.Receive(buffer) is > 0 and int n) Received?.Invoke(buffer.AsSpan(0, n));
+                while (peer.Receive(buffer) is > 0 and int n && Take(buffer.AsSpan(0, n)))
+                {
+                }
+                Flush(); // who has only ended its own direction still reads
             }
             catch (Exception e) when (e is SocketException or ObjectDisposedException or OperationCanceledException)
             {
                 // It went away, or the end is near.
             }
-            Drop(_peer);
+            Drop();
             if (_listener is null && Spec.Reconnect == 0) return;
         }
     }
@@ -109,62 +111,121 @@ internal sealed class SocketCharacters : CharacterDevice
         return null;
     }
 
-    private void Drop(Socket? peer)
+    private Peer? Attach(Socket? socket)
     {
-        if (peer is null || Interlocked.CompareExchange(ref _peer!, null, peer) != peer) return;
-        peer.Dispose();
+        if (socket is null) return null;
+        var peer = new Peer(socket);
+        _peer = peer;
+        Interlocked.MemoryBarrier(); // whoever releases or ends sees the peer, or is seen here
+        if (_released) peer.Pump.Release();
+        if (_end.IsCancellationRequested) peer.Close();
+        return peer;
     }
 
-    /// <summary>On the pump's thread.</summary>
-    private int SendAll(ReadOnlyMemory<byte> bytes)
+    private void Drop()
     {
-        if (_peer is not { } peer) return 0;
-        try
-        {
-            for (ReadOnlySpan<byte> rest = bytes.Span; rest.Length > 0;) rest = rest[peer.Send(rest)..];
-        }
-        catch (Exception e) when (e is SocketException or ObjectDisposedException)
-        {
-            // The reader sees it, too, and makes room for the next one.
-        }
-        return 0;
+        if (_peer is not { } peer) return;
+        Disconnected?.Invoke();
+        _peer = null;
+        peer.Dispose();
     }
 
     protected override void Send(ReadOnlySpan<byte> bytes)
     {
-        if (_peer is not null && !(MayLose && _pump.IsFull)) _pump.Write(bytes);
+        if (_peer is { } peer && !(MayLose && peer.Pump.IsFull)) peer.Pump.Write(bytes);
     }
+
+    public override bool IsFull => _peer is { Pump.IsFull: true };
+
+    public override bool AwaitRoom()
+    {
+        if (MayLose) return true;
+        if (_peer is not { } peer) return false;
+        peer.Pump.Throttle();
+        return !peer.Pump.IsFull; // else it waits no more: the end, or nobody is there
+    }
+
+    public override void Disconnect() => _peer?.Close();
 
     public override void Throttle()
     {
-        if (!MayLose) _pump.Throttle();
+        if (!MayLose) _peer?.Pump.Throttle();
     }
 
-    public override void Release() => _pump.Release();
+    public override void Release()
+    {
+        _released = true;
+        Interlocked.MemoryBarrier();
+        _peer?.Pump.Release();
+    }
 
-    public override void Flush() => Task.Run(_pump.Flush).Wait(s_lastWrite);
+    public override void Flush()
+    {
+        if (_peer is { } peer) Task.Run(peer.Pump.Flush).Wait(s_lastWrite);
+    }
 
     public override void Dispose()
     {
         Flush();
         _end.Cancel();
         _listener?.Dispose();
-        if (_peer is { } peer)
+        Interlocked.MemoryBarrier();
+        Release();
+        _peer?.Close();
+        _thread?.Join();
+        Drop();
+        if (Spec is { IsServer: true, Path: { } path }) LocalSocket.Remove(path);
+        _end.Dispose();
+        base.Dispose();
+    }
+
+    /// <summary>Who is at the other end. What is queued for it goes with it: the next one gets nothing of that.</summary>
+    private sealed class Peer : IDisposable
+    {
+        private readonly Socket _socket;
+
+        public Peer(Socket socket)
+        {
+            _socket = socket;
+            Pump = new OutputPump(SendAll, _ => { });
+        }
+
+        public OutputPump Pump { get; }
+
+        public int Receive(byte[] buffer) => _socket.Receive(buffer);
+
+        /// <summary>On the pump's thread.</summary>
+        private int SendAll(ReadOnlyMemory<byte> bytes)
         {
             try
             {
-                peer.Shutdown(SocketShutdown.Both); // ends a read and a write that wait
+                for (ReadOnlySpan<byte> rest = bytes.Span; rest.Length > 0;) rest = rest[_socket.Send(rest)..];
+                return 0;
+            }
+            catch (Exception e) when (e is SocketException or ObjectDisposedException)
+            {
+                return 1; // the reader sees it, too, and makes room for the next one
+            }
+        }
+
+        /// <summary>Ends a read and a write that wait. Any thread.</summary>
+        public void Close()
+        {
+            try
+            {
+                _socket.Shutdown(SocketShutdown.Both);
             }
             catch (Exception e) when (e is SocketException or ObjectDisposedException)
             {
                 // It is gone.
             }
-            Drop(peer);
         }
-        _thread?.Join();
-        _pump.Dispose();
-        if (Spec is { IsServer: true, Path: { } path }) LocalSocket.Remove(path);
-        _end.Dispose();
-        base.Dispose();
+
+        public void Dispose()
+        {
+            Close();
+            _socket.Dispose();
+            Pump.Dispose();
+        }
     }
 }
