@@ -324,6 +324,8 @@ internal sealed class QemuRun : IGuestConsole, IVmObserver, IQemuControl, IDispo
     {
         yield return new MonitorCommand("system_powerdown", "", "press the power button", (c, _) => Silently(c.Vm.PressPowerButton));
         yield return new MonitorCommand("system_reset", "", "reset the machine", (c, _) => Silently(c.Vm.Machine.RequestReset));
+        yield return new MonitorCommand("screendump", "FILE", "write a picture of the screen to a PNG file",
+            (c, words) => Silently(() => QmpServer.DumpScreen(c.Vm, words[0])));
         yield return new MonitorCommand("info name", "", "the machine's name", (_, _) => _machine.Name is { } name ? name + "\n" : "");
         yield return new MonitorCommand("info uuid", "", "the machine's UUID", (_, _) => $"{Uuid:D}\n");
         yield return new MonitorCommand("info version", "", "QEMU's version, as far as it goes", (_, _) => $"{QemuCommand.Version} {QemuCommand.Package}\n");

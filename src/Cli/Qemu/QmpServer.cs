@@ -3,6 +3,7 @@ using System.Text.Json;
 using System.Text.Json.Nodes;
 using Bunraku.Cli.Qemu.Characters;
 using Bunraku.Sessions.Monitoring;
+using Bunraku.Sessions.Screens;
 
 namespace Bunraku.Cli.Qemu;
 
@@ -65,7 +66,7 @@ internal sealed class QmpServer
     [
         "cont", "human-monitor-command", "inject-nmi", "qmp_capabilities", "query-chardev", "query-commands", "query-cpus-fast", "query-kvm", "query-machines",
             "query-memory-size-summary",
-        "query-name", "query-status", "query-uuid", "query-version", "quit", "stop", "system_powerdown", "system_reset",
+        "query-name", "query-status", "query-uuid", "query-version", "quit", "screendump", "stop", "system_powerdown", "system_reset",
     ];
 
     private static JsonObject VersionOf() => new()
@@ -192,7 +193,13 @@ internal sealed class QmpServer
         }
         foreach ((string key, JsonNode? _) in arguments)
         {
-            if (command != "human-monitor-command" || key is not ("command-line" or "cpu-index")) throw new QmpException($"Parameter '{key}' is unexpected");
+            bool isKnown = command switch
+            {
+                "human-monitor-command" => key is "command-line" or "cpu-index",
+                "screendump" => key is "filename" or "format",
+                _ => false,
+            };
+            if (!isKnown) throw new QmpException($"Parameter '{key}' is unexpected");
         }
         return Execute(command, arguments);
     }
@@ -224,10 +231,14 @@ internal sealed class QmpServer
             case "query-cpus-fast":
                 return new JsonArray([.. Enumerable.Range(0, _vm.Machine.Cpus.Count).Select(Cpu)]);
             case "human-monitor-command":
-                string line = arguments["command-line"] is JsonValue v && v.TryGetValue(out string? l) ? l
-                    : throw new QmpException("Parameter 'command-line' is missing");
+                string line = Text(arguments, "command-line");
                 return JsonValue.Create(new MonitorShell(_vm, () => Width, null, MonitorSession.PromptName).Execute(line).Replace("\n", "\r\n",
                     StringComparison.Ordinal));
+            case "screendump":
+                if (arguments.ContainsKey("format") && Text(arguments, "format") is var format and not "png")
+                    throw new QmpException($"a picture is written as png, not as {format}");
+                DumpScreen(_vm, Text(arguments, "filename"));
+                break;
             case "inject-nmi":
                 _vm.PulseNmi();
                 break;
@@ -251,6 +262,14 @@ internal sealed class QmpServer
         }
         return new JsonObject();
     }
+
+    private static string Text(JsonObject arguments, string name) => arguments[name] is JsonValue value && value.TryGetValue(out string? text) ? text
+        : throw new QmpException($"Parameter '{name}' is missing");
+
+    /// <summary>Writes a picture of the screen to a PNG file.</summary>
+    /// <exception cref="SessionException">There is no screen, or the file cannot be written.</exception>
+    public static void DumpScreen(Vm vm, string path) =>
+        PngFile.Write(path, (vm.Display ?? throw new MonitorException("the machine has no screen; -vga std gives it one")).Paint());
 
     private string Status => _control.IsShutDown ? "shutdown" : _vm.State switch
     {

@@ -270,6 +270,24 @@ public sealed class QemuProgramTests : IDisposable
         Assert.Equal((0x21, ""), (process.ExitCode, process.StandardError.ReadToEnd()));
     }
 
+    /// <summary>PNG Specification, Third Edition, "PNG signature".</summary>
+    [Fact]
+    public void A_picture_of_the_screen()
+    {
+        string kernel = Kernel(Echoes), people = In("1.png"), protocol = In("2.png");
+        string[] words = ["-kernel", kernel, "-net", "none", "-serial", "null", "-display", "none", "-vga"];
+        (int status, string output, string errors) = Run($"screendump {people}\rquit\r", [.. words, "std", "-monitor", "stdio"]);
+        Assert.Equal((0, ""), (status, errors));
+        Assert.Equal([0x89, .. "PNG\r\n"u8, 0x1A, (byte)'\n'], File.ReadAllBytes(people)[..8]);
+        string asked = """{"execute":"qmp_capabilities"}""" + Dump("png") + Dump("ppm") + """{"execute":"quit"}""";
+        (_, output, _) = Run(asked, [.. words, "std", "-qmp", "stdio", "-monitor", "none"]);
+        Assert.Equal(File.ReadAllBytes(people)[..8], File.ReadAllBytes(protocol)[..8]);
+        Assert.Contains("not as ppm", output, StringComparison.Ordinal);
+
+        string Dump(string format) => """{"execute":"screendump","arguments":{"filename":"FILE","format":"KIND"}}"""
+            .Replace("FILE", protocol, StringComparison.Ordinal).Replace("KIND", format, StringComparison.Ordinal);
+    }
+
     [Fact]
     public void In_the_background_with_its_number_in_a_file()
     {
