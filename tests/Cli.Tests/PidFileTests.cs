@@ -57,7 +57,7 @@ public sealed class PidFileTests : IDisposable
         using TestProcess first = Start("run", "--engine", "interp", "--memory", "16M", "--kernel", In("kernel"), "--pidfile", In("pid"));
         Assert.Equal("waiting", first.StandardOutput.ReadLine());
         string number = first.Id.ToString(CultureInfo.InvariantCulture) + "\n";
-        foreach (string[] words in (string[][])[["run", "--kernel", In("kernel"), "--pidfile", In("pid")],
+        foreach (string[] words in (string[][])[["run", "--timeout", "20s", "--kernel", In("kernel"), "--pidfile", In("pid")],
             ["qemu", "-display", "none", "-kernel", In("kernel"), "-pidfile", In("pid")]])
         {
             using TestProcess second = Start(words);
