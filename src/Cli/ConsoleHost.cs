@@ -1,4 +1,3 @@
-using System.Runtime.InteropServices;
 using Bunraku.Cli.CommandLine;
 using Bunraku.Cli.Terminals;
 using Bunraku.Platform;
@@ -20,24 +19,26 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
     private readonly ReportFile? _file;
     private readonly DetachedTerminal? _detached; // of a VM in the background, in place of the terminal
     private readonly OutputPump? _output, _errors; // errors: of a command, where they come apart
-    private readonly List<PosixSignalRegistration> _signals = [];
+    private readonly EndingSignals _signals;
     private readonly CancellationTokenSource _interrupted = new();
     private volatile Vm? _vm;
-    private volatile int _signal;
     private SharedTerminal? _shared;
     private JobControl? _jobControl;
     private volatile int _outputErrno;
     private int _lastByte = '\n';
-    private int _terminations;
 
     /// <exception cref="CannotStartException">The serial file cannot be written.</exception>
     public ConsoleHost(RunOptions options)
     {
         _options = options;
-        RegisterEndingSignals();
+        _signals = new EndingSignals(number =>
+        {
+            if (_vm is { } vm) vm.End(HostEnd.Signal, number);
+            else _interrupted.Cancel();
+        });
         if (options.Detach)
         {
-            DetachedTerminal detached = _detached = new DetachedTerminal(ControlClients.Folder, options.Name!);
+            DetachedTerminal detached = _detached = new DetachedTerminal(ControlClients.Folder, options.Name!, options.Escape);
             _output = new OutputPump(bytes =>
             {
                 detached.Write(bytes.Span);
@@ -56,7 +57,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         // Who reads no errors loses them alone.
         if (options.Command is not null) _errors = new OutputPump(bytes => DescriptorWriter.WriteAll(Stderr, bytes.Span), _ => { });
         // A command whose output goes elsewhere reads lines as any other program would: the terminal stays as it is.
-        if (options.Command is null || Terminal.Is(Stdout)) _terminal = Terminal.Open(Stdin);
+        if (options.Command is null || Terminal.Is(Stdout)) _signals.Terminal = _terminal = Terminal.Open(Stdin);
     }
 
     private OutputPump PumpTo(int descriptor) => new(bytes => DescriptorWriter.WriteAll(descriptor, bytes.Span), OnOutputFailed);
@@ -65,7 +66,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
     public CancellationToken Interrupted => _interrupted.Token;
 
     /// <summary>Number of the first signal that asked for the end; 0 when there was none.</summary>
-    public int Signal => _signal;
+    public int Signal => _signals.First;
 
     /// <summary>The terminal that the guest gets, or null for streams.</summary>
     public TerminalInfo? GuestTerminal
@@ -124,17 +125,15 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
     public VmResult Run(Vm vm)
     {
         _vm = vm;
-        if (_signal != 0) vm.End(HostEnd.Signal, _signal);
+        if (Signal != 0) vm.End(HostEnd.Signal, Signal);
         if (_outputErrno != 0) EndForOutput();
         if (_terminal is { } terminal) _shared = new SharedTerminal(vm, Show, () => terminal.Size?.Columns ?? TextLayout.DefaultWidth, escape: _options.Escape);
         if (_detached is not null)
         {
-            _shared = new SharedTerminal(vm, Show, () => TextLayout.DefaultWidth, escape: _options.Escape);
+            _shared = new SharedTerminal(vm, Show, () => TextLayout.DefaultWidth, escape: _options.Escape, detaches: true);
             _detached.Received = _shared.Feed;
             _detached.Start();
         }
-        AppDomain.CurrentDomain.UnhandledException += RestoreTerminal;
-        AppDomain.CurrentDomain.ProcessExit += RestoreTerminal;
         using var input = new DescriptorReader(Stdin);
         bool reads = _options.Serial.Kind == SerialKind.Stdio && _detached is null;
         Thread? reader = reads ? new Thread(() => ReadInput(input)) { Name = "input", IsBackground = true } : null;
@@ -163,8 +162,6 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
             if (_lastByte != '\n' && Terminal.Is(Stdout) && _outputErrno == 0) _output?.Write("\n"u8);
             _output?.Flush();
             _errors?.Flush();
-            AppDomain.CurrentDomain.UnhandledException -= RestoreTerminal;
-            AppDomain.CurrentDomain.ProcessExit -= RestoreTerminal;
         }
     }
 
@@ -182,28 +179,6 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         if (_terminal is null && (any || _options.Command is not null)) _vm!.SendEnd();
     }
 
-    private void RegisterEndingSignals()
-    {
-        foreach ((PosixSignal signal, int number) in ((PosixSignal, int)[])[(PosixSignal.SIGHUP, 1), (PosixSignal.SIGINT, 2), (PosixSignal.SIGQUIT, 3),
-            (PosixSignal.SIGTERM, 15)])
-        {
-            _signals.Add(PosixSignalRegistration.Create(signal, context =>
-            {
-                context.Cancel = true;
-                if (Interlocked.Increment(ref _terminations) == 1)
-                {
-                    _signal = number;
-                    if (_vm is { } vm) vm.End(HostEnd.Signal, number);
-                    else _interrupted.Cancel();
-                    return;
-                }
-                // Somebody asks again: the orderly end takes too long.
-                _terminal?.Restore();
-                Environment.Exit(ExitStatus.Signal + number);
-            }));
-        }
-    }
-
     private void OnOutputFailed(int errno)
     {
         _outputErrno = errno;
@@ -212,11 +187,9 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
 
     private void EndForOutput() => _vm?.End(_outputErrno == HostError.BrokenPipe ? HostEnd.OutputClosed : HostEnd.OutputFailed);
 
-    private void RestoreTerminal(object? sender, EventArgs e) => _terminal?.Restore();
-
     public void Dispose()
     {
-        foreach (PosixSignalRegistration signal in _signals) signal.Dispose();
+        _signals.Dispose();
         _interrupted.Dispose();
         _terminal?.Dispose();
         _output?.Dispose();

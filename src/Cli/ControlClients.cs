@@ -30,8 +30,7 @@ internal static class ControlClients
                 Stop(stop);
                 break;
             case ControlRequests.Attach attach:
-                DetachedTerminal.Attach(Folder, attach.Name);
-                break;
+                return DetachedTerminal.Attach(Folder, attach.Name);
             case ControlRequests.Logs logs:
                 DetachedTerminal.PrintLog(Folder, logs.Name, logs.Follow);
                 break;

@@ -17,19 +17,22 @@ internal sealed class DetachedTerminal : IDisposable
     /// <summary>Bytes of a log; there are two at most, the one that is written and the one before.</summary>
     private const int LongestLog = 4 << 20, Replayed = 4096;
 
-    /// <summary>What who is attached is sent first: somebody listens.</summary>
-    public const byte Greeting = 0;
+    /// <summary>What who is attached is sent first: somebody listens. The escape key follows.</summary>
+    private const byte Greeting = 0;
+    private const int GreetingLength = 2;
 
     private readonly SocketCharacters _socket;
     private readonly Lock _lock = new();
     private readonly string _path;
+    private readonly byte _escape;
     private readonly Queue<byte> _last = new();
     private FileStream _log;
 
+    /// <param name="escape">The key before commands; 0: there is none.</param>
     /// <exception cref="CannotStartException">A file or the socket cannot be made.</exception>
-    public DetachedTerminal(ControlFolder folder, string name)
+    public DetachedTerminal(ControlFolder folder, string name, byte escape)
     {
-        _path = LogOf(folder, name);
+        (_path, _escape) = (LogOf(folder, name), escape);
         try
         {
             File.Delete(Older(_path));
@@ -73,7 +76,7 @@ internal sealed class DetachedTerminal : IDisposable
     private void Greet()
     {
         // The last of what there was, so that the screen is not empty.
-        lock (_lock) _socket.Write([Greeting, .. _last]);
+        lock (_lock) _socket.Write([Greeting, _escape, .. _last]);
     }
 
     /// <summary>Writes to both; on the thread of an output pump, which may wait for the disk.</summary>
@@ -122,58 +125,26 @@ internal sealed class DetachedTerminal : IDisposable
         lock (_lock) _log.Dispose();
     }
 
-    /// <summary>Connects this process's terminal with a VM in the background, until it ends or Ctrl-A D leaves it.</summary>
+    /// <summary>Connects this process's terminal with a VM in the background, until that ends, its escape key and D leave it, or a signal does.</summary>
+    /// <returns>This process's status.</returns>
     /// <exception cref="ControlException">There is none, or somebody else is attached.</exception>
-    public static void Attach(ControlFolder folder, string name)
+    public static int Attach(ControlFolder folder, string name)
     {
-        const byte escape = ConsoleKeys.DefaultEscape;
-        using var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-        byte[] buffer = new byte[64 << 10];
-        try
-        {
-            socket.Connect(new UnixDomainSocketEndPoint(SocketOf(folder, name)));
-            socket.ReceiveTimeout = 3000; // ms; it greets at once
-            if (socket.Receive(buffer.AsSpan(0, 1)) != 1) throw new ControlException($"the VM '{name}' has just ended");
-            socket.ReceiveTimeout = 0;
-        }
-        catch (SocketException e) when (e.SocketErrorCode is SocketError.TimedOut or SocketError.WouldBlock)
-        {
-            throw new ControlException($"somebody else is attached to the VM '{name}'", e);
-        }
-        catch (SocketException e)
-        {
-            throw new ControlException($"no VM named '{name}' runs in the background; 'bunraku ps' lists those that run, and 'run --detach' starts one", e);
-        }
+        using Socket socket = Connect(folder, name, out byte escape);
         using Terminal? terminal = Terminal.Open(ConsoleHost.Stdin);
         using var reader = new DescriptorReader(ConsoleHost.Stdin);
-        if (terminal is not null) Console.Error.WriteLine($"bunraku: attached to {name}; Ctrl-A D leaves it, Ctrl-A H says what else there is");
-        terminal?.EnterRaw();
-        var typing = new Thread(() =>
-        {
-            byte[] typed = new byte[4096];
-            bool escaped = false;
-            while (reader.Read(typed) is > 0 and int n)
-            {
-                var rest = new List<byte>();
-                foreach (byte b in typed.AsSpan(0, n))
-                {
-                    if (escaped && (b | 0x20) == 'd')
-                    {
-                        socket.Shutdown(SocketShutdown.Both);
-                        return;
-                    }
-                    if (escaped) rest.Add(escape);
-                    escaped = !escaped && b == escape;
-                    if (!escaped) rest.Add(b);
-                }
-                if (rest.Count > 0 && !TrySend(socket, [.. rest])) return;
-            }
-            // A script has said all: what comes from the guest is still shown until it ends.
-        })
-        { Name = "input", IsBackground = true };
-        typing.Start();
+        using var signals = new EndingSignals(_ => Leave(socket)) { Terminal = terminal };
+        using var jobControl = new JobControl(null, terminal, t => t.EnterRaw());
+        var keys = new ConsoleKeys(escape, detaches: true);
+        if (terminal is not null)
+            Console.Error.WriteLine(escape != 0 ? $"bunraku: attached to {name}; {keys.Key} D leaves it, {keys.Key} H says what else there is"
+                : $"bunraku: attached to {name}; no key leaves it, 'kill {Environment.ProcessId}' does");
+        var typing = new Thread(() => SendTyped(reader, socket, keys, escape)) { Name = "input", IsBackground = true };
         try
         {
+            terminal?.EnterRaw();
+            typing.Start();
+            byte[] buffer = new byte[64 << 10];
             while (socket.Receive(buffer) is > 0 and int n)
             {
                 if (DescriptorWriter.WriteAll(ConsoleHost.Stdout, buffer.AsSpan(0, n)) != 0) break;
@@ -183,10 +154,85 @@ internal sealed class DetachedTerminal : IDisposable
         {
             // It has ended.
         }
-        terminal?.Restore();
-        reader.Stop();
-        typing.Join();
+        finally
+        {
+            terminal?.Dispose(); // raw no more, whatever job control does
+            Leave(socket);
+            reader.Stop();
+            if (typing.IsAlive) typing.Join();
+        }
         if (terminal is not null) Console.Error.WriteLine("\nbunraku: no longer attached");
+        return signals.First == 0 ? ExitStatus.Success : ExitStatus.Signal + signals.First;
+    }
+
+    private static Socket Connect(ControlFolder folder, string name, out byte escape)
+    {
+        var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        try
+        {
+            byte[] greeting = new byte[GreetingLength];
+            socket.Connect(new UnixDomainSocketEndPoint(SocketOf(folder, name)));
+            socket.ReceiveTimeout = 3000; // ms; it greets at once
+            for (int got = 0; got < GreetingLength;)
+                got += socket.Receive(greeting.AsSpan(got)) is > 0 and int n ? n : throw new ControlException($"the VM '{name}' has just ended");
+            socket.ReceiveTimeout = 0;
+            escape = greeting[1];
+            return socket;
+        }
+        catch (Exception e)
+        {
+            socket.Dispose();
+            throw e switch
+            {
+                SocketException { SocketErrorCode: SocketError.TimedOut or SocketError.WouldBlock } =>
+                    new ControlException($"somebody else is attached to the VM '{name}'", e),
+                SocketException => new ControlException(
+                    $"no VM named '{name}' runs in the background; 'bunraku ps' lists those that run, and 'run --detach' starts one", e),
+                _ => e,
+            };
+        }
+    }
+
+    /// <summary>
+    /// Sends what is typed as it is, for the VM knows its keys itself, but for the one that leaves it: that works when the VM answers no more. The
+    /// escape key waits here for what follows.
+    /// </summary>
+    private static void SendTyped(DescriptorReader reader, Socket socket, ConsoleKeys keys, byte escape)
+    {
+        byte[] typed = new byte[4096];
+        var rest = new List<byte>();
+        while (reader.Read(typed) is > 0 and int n)
+        {
+            rest.Clear();
+            foreach (byte b in typed.AsSpan(0, n))
+            {
+                bool escaped = keys.Escaped, leaves = false;
+                keys.Feed([b], static _ => { }, c => leaves = c == ConsoleCommand.Detach);
+                if (leaves)
+                {
+                    Leave(socket);
+                    return;
+                }
+                if (keys.Escaped) continue;
+                if (escaped) rest.Add(escape);
+                rest.Add(b);
+            }
+            if (rest.Count > 0 && !TrySend(socket, [.. rest])) return;
+        }
+        // A script has said all: what comes from the guest is still shown until it ends.
+    }
+
+    /// <summary>Ends what waits for the VM.</summary>
+    private static void Leave(Socket socket)
+    {
+        try
+        {
+            socket.Shutdown(SocketShutdown.Both);
+        }
+        catch (Exception e) when (e is SocketException or ObjectDisposedException)
+        {
+            // It has ended.
+        }
     }
 
     private static bool TrySend(Socket socket, byte[] bytes)

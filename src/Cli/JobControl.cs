@@ -9,14 +9,15 @@ namespace Bunraku.Cli;
 /// </summary>
 internal sealed class JobControl : IDisposable
 {
-    private readonly Vm _vm;
+    private readonly Vm? _vm;
     private readonly Terminal? _terminal;
     private readonly Action<Terminal> _enter;
     private readonly PosixSignalRegistration[] _signals;
 
+    /// <param name="vm">Null: it is another process's, and runs on.</param>
     /// <param name="terminal">The user's; null: there is none.</param>
     /// <param name="enter">Puts it into the guest's mode.</param>
-    public JobControl(Vm vm, Terminal? terminal, Action<Terminal> enter)
+    public JobControl(Vm? vm, Terminal? terminal, Action<Terminal> enter)
     {
         (_vm, _terminal, _enter) = (vm, terminal, enter);
         _signals =
@@ -24,12 +25,12 @@ internal sealed class JobControl : IDisposable
             PosixSignalRegistration.Create(PosixSignal.SIGTSTP, context =>
             {
                 context.Cancel = true;
-                bool wasPaused = _vm.Paused;
-                _vm.Pause();
+                bool runs = _vm is { Paused: false };
+                _vm?.Pause();
                 _terminal?.Restore();
                 HostProcess.Suspend();
                 Reenter();
-                if (!wasPaused) _vm.Resume();
+                if (runs) _vm!.Resume();
             }),
             // After a SIGSTOP, which nobody can catch, the shell has reset the modes.
             PosixSignalRegistration.Create(PosixSignal.SIGCONT, _ => Reenter()),
@@ -40,7 +41,7 @@ internal sealed class JobControl : IDisposable
     {
         try
         {
-            if (!_vm.Ended && _terminal is not null) _enter(_terminal);
+            if (_vm is not { Ended: true } && _terminal is not null) _enter(_terminal);
         }
         catch (System.ComponentModel.Win32Exception)
         {

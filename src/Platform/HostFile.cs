@@ -202,4 +202,13 @@ public static unsafe class HostFile
         byte[] bytes = Encoding.UTF8.GetBytes(value);
         fixed (byte* first = bytes) return Libc.SetAttribute(file, name, first, (nuint)bytes.Length, 0) == 0;
     }
+
+    /// <summary>Takes an exclusive lock on the whole file, which lasts until it is closed. False: somebody has a lock on it.</summary>
+    /// <remarks>Linux manual page fcntl(2), "Open file description locks": the file is open for writing. Locks of processes (F_SETLK) count as well.</remarks>
+    public static bool TryLock(SafeFileHandle file)
+    {
+        var request = new Libc.FileLock { Kind = Libc.ExclusiveLock }; // from the start, without an end
+        if (Libc.Fcntl(file, Libc.SetFileLock, &request) == 0) return true;
+        return Marshal.GetLastPInvokeError() is not (Errno.TryAgain or Errno.AccessDenied);
+    }
 }

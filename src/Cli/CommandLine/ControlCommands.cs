@@ -33,7 +33,10 @@ internal abstract record ControlRequests
         : throw new UsageException(ControlFolder.NoName(text));
 }
 
-/// <summary>The commands for VMs that run: <c>bunraku ps</c>, <c>stop</c>, <c>kill</c>, <c>monitor</c>, <c>migrate</c>, <c>fork</c>, <c>receive</c>.</summary>
+/// <summary>
+/// The commands for VMs that run: <c>bunraku ps</c>, <c>attach</c>, <c>logs</c>, <c>stop</c>, <c>kill</c>, <c>monitor</c>, <c>migrate</c>, <c>fork</c>,
+/// <c>receive</c>.
+/// </summary>
 internal sealed class ControlCommands
 {
     private static readonly TimeSpan s_defaultWait = TimeSpan.FromSeconds(30);

@@ -1,4 +1,3 @@
-using System.Runtime.InteropServices;
 using System.Text.Json.Nodes;
 using Bunraku.Cli.Qemu.Characters;
 using Bunraku.Cli.Terminals;
@@ -26,18 +25,21 @@ internal sealed class QemuRun : IGuestConsole, IVmObserver, IQemuControl, IDispo
     private readonly Dictionary<string, CharacterDevice> _devices = new(StringComparer.Ordinal);
     private readonly List<QmpServer> _protocols = [];
     private readonly List<(VirtioPortSpec Spec, ConsolePort Port)> _ports = [];
-    private readonly List<PosixSignalRegistration> _signals = [];
+    private readonly EndingSignals _signals;
     private readonly CancellationTokenSource _interrupted = new();
     private readonly ManualResetEventSlim _quit = new();
     private CharacterDevice[] _throttled = [];
     private ShowBytes? _console; // of COM1
     private SerialPart? _second;
     private volatile Vm? _vm;
-    private volatile int _signal;
     private volatile bool _shutDown;
     private volatile string? _reason;
 
-    private QemuRun(QemuMachine machine) => _machine = machine;
+    private QemuRun(QemuMachine machine)
+    {
+        _machine = machine;
+        _signals = new EndingSignals(OnSignal);
+    }
 
     /// <summary>Runs it to its end; the process's status.</summary>
     /// <param name="lost">What could not be written.</param>
@@ -54,12 +56,11 @@ internal sealed class QemuRun : IGuestConsole, IVmObserver, IQemuControl, IDispo
 
     private int Run()
     {
-        RegisterSignals();
         try
         {
             foreach (CharacterSpec spec in _machine.Characters.Values) _devices.Add(spec.Id, Open(spec));
         }
-        catch (OperationCanceledException) when (_signal != 0)
+        catch (OperationCanceledException) when (_signals.First != 0)
         {
             return Terminated();
         }
@@ -84,11 +85,12 @@ internal sealed class QemuRun : IGuestConsole, IVmObserver, IQemuControl, IDispo
         _vm = vm;
         Wire(vm);
         DescriptorCharacters? stdio = _devices.Values.OfType<DescriptorCharacters>().FirstOrDefault(d => d.Terminal is not null);
+        _signals.Terminal = stdio?.Terminal;
         using var jobControl = new JobControl(vm, stdio?.Terminal, _ => stdio?.EnterRaw());
         try
         {
             stdio?.EnterRaw();
-            if (_signal != 0) vm.End(HostEnd.Signal, _signal);
+            if (_signals.First is not 0 and int signal) vm.End(HostEnd.Signal, signal);
             Background.Ready();
             vm.Start();
             foreach (CharacterDevice device in _devices.Values) device.Start();
@@ -125,20 +127,12 @@ internal sealed class QemuRun : IGuestConsole, IVmObserver, IQemuControl, IDispo
         _ => new NullCharacters(spec),
     };
 
-    private void RegisterSignals()
+    private void OnSignal(int number)
     {
-        foreach ((PosixSignal signal, int number) in ((PosixSignal, int)[])[(PosixSignal.SIGHUP, 1), (PosixSignal.SIGINT, 2), (PosixSignal.SIGTERM, 15)])
-        {
-            _signals.Add(PosixSignalRegistration.Create(signal, context =>
-            {
-                context.Cancel = true;
-                if (Interlocked.CompareExchange(ref _signal, number, 0) != 0) return;
-                _reason ??= "host-signal";
-                if (_vm is { } vm) vm.End(HostEnd.Signal, number);
-                else _interrupted.Cancel();
-                _quit.Set();
-            }));
-        }
+        _reason ??= "host-signal";
+        if (_vm is { } vm) vm.End(HostEnd.Signal, number);
+        else _interrupted.Cancel();
+        _quit.Set();
     }
 
     /// <summary>Null when a signal asked for the end before.</summary>
@@ -183,7 +177,7 @@ internal sealed class QemuRun : IGuestConsole, IVmObserver, IQemuControl, IDispo
                 Words = QemuOptionWords.Words,
             }.Build(_interrupted.Token);
         }
-        catch (Exception e) when (_signal != 0 && e is (OperationCanceledException or SessionException))
+        catch (Exception e) when (_signals.First != 0 && e is (OperationCanceledException or SessionException))
         {
             return null;
         }
@@ -421,7 +415,7 @@ internal sealed class QemuRun : IGuestConsole, IVmObserver, IQemuControl, IDispo
 
     private int Terminated()
     {
-        Console.Error.WriteLine($"bunraku: terminating on signal {_signal}");
+        Console.Error.WriteLine($"bunraku: terminating on signal {_signals.First}");
         return ExitStatus.Success;
     }
 
@@ -447,7 +441,7 @@ internal sealed class QemuRun : IGuestConsole, IVmObserver, IQemuControl, IDispo
 
     public void Dispose()
     {
-        foreach (PosixSignalRegistration signal in _signals) signal.Dispose();
+        _signals.Dispose();
         DisposeDevices();
         _interrupted.Dispose();
         _quit.Dispose();

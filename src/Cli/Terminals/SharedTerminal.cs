@@ -39,9 +39,11 @@ internal sealed class SharedTerminal
     /// <param name="name">What the monitor's prompt says; null: the program's.</param>
     /// <param name="escape">The key before commands; 0: there is none.</param>
     /// <param name="send">Takes what is typed for the guest; null: its console does.</param>
-    public SharedTerminal(Vm vm, ShowBytes show, Func<int> columns, string? name = null, byte escape = ConsoleKeys.DefaultEscape, ShowBytes? send = null)
+    /// <param name="detaches">The VM is in the background: who is attached by a terminal can leave it.</param>
+    public SharedTerminal(Vm vm, ShowBytes show, Func<int> columns, string? name = null, byte escape = ConsoleKeys.DefaultEscape, ShowBytes? send = null,
+        bool detaches = false)
     {
-        (_vm, _show, _columns, _send, _keys) = (vm, show, columns, send ?? vm.Send, new ConsoleKeys(escape));
+        (_vm, _show, _columns, _send, _keys) = (vm, show, columns, send ?? vm.Send, new ConsoleKeys(escape, detaches));
         _shell = name is null ? new MonitorShell(vm, columns, _keys.WayBack) : new MonitorShell(vm, columns, _keys.WayBack, name);
         _editor = new LineEditor(columns, () => _shell.Prompt, _shell.Complete);
     }
@@ -146,6 +148,8 @@ internal sealed class SharedTerminal
                 break;
             case ConsoleCommand.ToggleMonitor:
                 Toggle();
+                break;
+            case ConsoleCommand.Detach: // 'attach' keeps it for itself; another client closes its socket
                 break;
         }
     }

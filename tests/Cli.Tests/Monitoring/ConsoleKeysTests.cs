@@ -32,6 +32,18 @@ public class ConsoleKeysTests
     [InlineData("\xff\x80", "\xff\x80")]
     public void KeysGoWhereTheyShould(string typed, string expected) => Assert.Equal(expected, Feed(typed));
 
+    [Theory]
+    [InlineData(true, "<Detach>z")]
+    [InlineData(false, "z")]
+    public void AVmInTheBackgroundAloneCanBeLeft(bool detaches, string expected)
+    {
+        var seen = new StringBuilder();
+        var keys = new ConsoleKeys(detaches: detaches);
+        keys.Feed("\x01\x64z"u8, b => seen.Append((char)b), c => seen.Append($"<{c}>"));
+        Assert.Equal(expected, seen.ToString());
+        Assert.Equal(detaches, keys.Help.Any(h => h.Keys == "Ctrl-A D"));
+    }
+
     [Fact]
     public void AnEscapeMayComeInPieces() => Assert.Equal("a<Quit>b", Feed("a\x01", "xb"));
 }

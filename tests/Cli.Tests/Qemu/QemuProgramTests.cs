@@ -312,6 +312,23 @@ public sealed class QemuProgramTests : IDisposable
         Assert.Contains("no-kernel", errors, StringComparison.Ordinal);
     }
 
+    [Theory]
+    [InlineData(PosixSignal.SIGQUIT, 3)]
+    [InlineData(PosixSignal.SIGTERM, 15)]
+    public void The_terminal_comes_back_after_a_signal(PosixSignal signal, int number)
+    {
+        using var pty = new Pty();
+        string before = pty.Modes;
+        string command = $"exec env --default-signal dotnet '{Program}' qemu -nodefaults -display none -serial mon:stdio -kernel '{Kernel(Echoes)}'";
+        using var process = new TestProcess(new ProcessStartInfo("sh", ["-c", $"{command} <{pty.Name} >{pty.Name} 2>&1"]));
+        pty.ReadUntil("ready");
+        Assert.NotEqual(before, pty.Modes);
+        process.Signal(signal);
+        pty.ReadUntil($"terminating on signal {number}");
+        process.WaitForExit();
+        Assert.Equal((0, before), (process.ExitCode, pty.Modes));
+    }
+
     /// <summary>Linux with the words of kunit.py, and its disks and identity: it reaches user space and switches off.</summary>
     [Fact]
     public void Linux_boots_with_the_words_of_kunit()
