@@ -76,10 +76,12 @@ internal static class DebianRecipe
             PathChanged=/run/systemd/netif/state
 
             """);
+        // Without a limit on starts: the file is written several times in a second when a network comes up, and the path would fail for good.
         tar.AddFile(Systemd + "bunraku-resolv.service", """
             [Unit]
             Description=Write name servers to /etc/resolv.conf
             DefaultDependencies=no
+            StartLimitIntervalSec=0
 
             [Service]
             Type=oneshot
