@@ -55,7 +55,6 @@ public sealed class PagingTests(PagingFixture fixture) : IClassFixture<PagingFix
         Assert.All(Nested.Rows, r => Assert.Equal(0ul, r.PageTableWrites));
         PagingRow churn = Row(Shadow, "churn");
         Assert.True(churn.PageTableWrites > 0);
-        Assert.True(churn.Each(churn.TotalExits) > 10 * Row(Nested, "churn").Each(Row(Nested, "churn").TotalExits));
         // A page fault is an exit under shadow paging, whoever's it is in the end. KVM's count is read a moment earlier or later than ours.
         Assert.True(churn.Exits.GetValueOrDefault("Exception14") > churn.Reflected / 2);
         Assert.DoesNotContain("Exception14", Row(Nested, "churn").Exits.Keys);
