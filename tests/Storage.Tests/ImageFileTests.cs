@@ -101,7 +101,7 @@ public sealed class ImageFileTests
     [Theory]
     [InlineData("extended_l2=on", "subclusters")]
     [InlineData("data_file=FOLDER/data", "data in another file")]
-    [InlineData("encrypt.format=luks,encrypt.key-secret=s", "encrypted")]
+    [InlineData("encrypt.format=aes,encrypt.key-secret=s", "encrypted")]
     public void What_is_not_supported_is_refused_by_name(string option, string words)
     {
         using var folder = new TemporaryFolder();
