@@ -99,7 +99,7 @@ public sealed class LinuxGuestTests : IClassFixture<LinuxGuestFiles>
         pty.ReadUntil("sysrq: HELP");
         pty.Type("echo l >/proc/sysrq-trigger\r"); // an NMI to every processor, which answers with its stack
         // Each prints once, in any order, and on a busy host the second after the shell has its prompt again.
-        for (int cpu = 0; cpu < 2; cpu++) pty.ReadUntil("NMI backtrace for cpu");
+        pty.ReadUntil("NMI backtrace for cpu", times: 2);
         pty.Type("exit\r");
         pty.ReadUntil("Power down");
         process.WaitForExit();

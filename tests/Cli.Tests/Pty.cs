@@ -49,11 +49,12 @@ internal sealed unsafe partial class Pty : IDisposable
     }
 
     /// <summary>Reads what the terminal shows until <paramref name="text"/> is in it; fails at the end of output.</summary>
-    public string ReadUntil(string text)
+    /// <param name="times">How often it must come.</param>
+    public string ReadUntil(string text, int times = 1)
     {
         var seen = new StringBuilder();
         byte* buffer = stackalloc byte[4096];
-        while (!seen.ToString().Contains(text, StringComparison.Ordinal))
+        while (seen.ToString().AsSpan().Count(text) < times)
         {
             var wait = new PollDescriptor { Descriptor = Master, Events = 1 }; // POLLIN
             Assert.True(Poll(&wait, 1, LongestWait) > 0, $"'{text}' did not come:\n{seen}");
