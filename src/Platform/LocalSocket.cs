@@ -17,6 +17,13 @@ public static class LocalSocket
     public static Socket Listen(IPEndPoint where, int backlog)
     {
         if (!IPAddress.IsLoopback(where.Address)) throw new ArgumentException($"{where} is no loopback address", nameof(where));
+        return ListenAnywhere(where, backlog);
+    }
+
+    /// <summary>The same at any address of this host: who listens there must know whom to let in.</summary>
+    /// <exception cref="SocketException">The system refuses.</exception>
+    public static Socket ListenAnywhere(IPEndPoint where, int backlog)
+    {
         var socket = new Socket(where.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
         try
         {
@@ -71,6 +78,31 @@ public static class LocalSocket
         finally
         {
             if (Directory.Exists(folder)) Directory.Delete(folder, recursive: true);
+        }
+    }
+
+    /// <summary>Waits for who connects next; null: nobody is to be let in any more.</summary>
+    /// <param name="listener">Its disposal ends the waiting, too.</param>
+    /// <param name="cancel">Ends the waiting.</param>
+    public static async Task<Socket?> AcceptAsync(Socket listener, CancellationToken cancel)
+    {
+        const int pauseMilliseconds = 100;
+        while (true)
+        {
+            try
+            {
+                return await listener.AcceptAsync(cancel).ConfigureAwait(false);
+            }
+            catch (Exception e) when (e is OperationCanceledException or ObjectDisposedException)
+            {
+                return null;
+            }
+            catch (SocketException)
+            {
+                if (cancel.IsCancellationRequested) return null;
+                // No descriptors, for example, or who came has gone: the others go on.
+                await Task.Delay(pauseMilliseconds, CancellationToken.None).ConfigureAwait(false);
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 using System.Net.Sockets;
 using System.Text.Json;
+using Bunraku.Platform;
 using Bunraku.Sessions.Migration;
 using Bunraku.Sessions.Monitoring;
 
@@ -40,24 +41,7 @@ public sealed class ControlServer : IDisposable
 
     private async Task AcceptAsync()
     {
-        const int pauseMilliseconds = 100;
-        while (!_end.IsCancellationRequested)
-        {
-            try
-            {
-                Socket client = await _socket.AcceptAsync(_end.Token).ConfigureAwait(false);
-                _ = Task.Run(() => ServeAsync(client));
-            }
-            catch (Exception e) when (e is OperationCanceledException or ObjectDisposedException)
-            {
-                return;
-            }
-            catch (SocketException)
-            {
-                // No descriptors, for example: the others go on.
-                await Task.Delay(pauseMilliseconds).ConfigureAwait(false);
-            }
-        }
+        while (await LocalSocket.AcceptAsync(_socket, _end.Token).ConfigureAwait(false) is { } client) _ = Task.Run(() => ServeAsync(client));
     }
 
     private async Task ServeAsync(Socket client)

@@ -1,4 +1,3 @@
-using System.Globalization;
 using System.Net;
 
 namespace Bunraku.Sessions.Debugging;
@@ -9,8 +8,6 @@ namespace Bunraku.Sessions.Debugging;
 /// </summary>
 public sealed record DebugEndpoint
 {
-    private const string UnixPrefix = "unix:";
-
     private DebugEndpoint(IPEndPoint? address, string? path) => (Address, Path) = (address, path);
 
     /// <summary>A loopback address with a port; 0: any that is free. Null: it is a socket.</summary>
@@ -32,15 +29,11 @@ public sealed record DebugEndpoint
     /// <exception cref="FormatException">It is none of them; the message is one line.</exception>
     public static DebugEndpoint Parse(string text)
     {
-        if (text.StartsWith(UnixPrefix, StringComparison.Ordinal))
-            return text.Length > UnixPrefix.Length ? Unix(text[UnixPrefix.Length..]) : throw new FormatException("unix:PATH needs a path");
-        int colon = text.LastIndexOf(':');
-        string host = colon < 0 ? "" : text[..colon];
-        if (colon < 0 || !int.TryParse(text.AsSpan(colon + 1), NumberStyles.None, CultureInfo.InvariantCulture, out int port) || port > IPEndPoint.MaxPort)
+        if (HostPlace.PathIn(text) is { } path) return Unix(path);
+        if (!HostPlace.TrySplit(text, out string host, out int port))
             throw new FormatException($"'{text}' is no place for a debugger to connect to; write for example 127.0.0.1:1234 or unix:PATH");
-        if (host is "" or "localhost") return Loopback(port);
-        if (!IPAddress.TryParse(host, out IPAddress? address))
-            throw new FormatException($"'{host}' is no address; a debugger can connect to 127.0.0.1:{port} or unix:PATH");
+        IPAddress address = HostPlace.AddressOf(host)
+            ?? throw new FormatException($"'{host}' is no address; a debugger can connect to 127.0.0.1:{port} or unix:PATH");
         return IPAddress.IsLoopback(address) ? new DebugEndpoint(new IPEndPoint(address, port), null)
             : throw new FormatException($"'{host}' is no loopback address, and who connects has all of the guest: use 127.0.0.1:{port} or unix:PATH");
     }

@@ -65,18 +65,8 @@ public sealed class DebugServer : IDisposable
 
     private async Task AcceptAsync()
     {
-        while (true)
+        while (await LocalSocket.AcceptAsync(_listener, _cancel.Token).ConfigureAwait(false) is { } connection)
         {
-            Socket connection;
-            try
-            {
-                connection = await _listener.AcceptAsync(_cancel.Token).ConfigureAwait(false);
-            }
-            catch (Exception e) when (e is SocketException or OperationCanceledException or ObjectDisposedException)
-            {
-                if (_cancel.IsCancellationRequested || e is ObjectDisposedException) return;
-                continue; // who came has gone
-            }
             lock (_lock)
             {
                 if (_disposed || !(_session.IsCompleted || IsParting()))

@@ -1,4 +1,3 @@
-using System.Globalization;
 using System.Net;
 
 namespace Bunraku.Sessions.Screens;
@@ -6,8 +5,6 @@ namespace Bunraku.Sessions.Screens;
 /// <summary>Where a VM shows its screen to VNC viewers, and to whom.</summary>
 public sealed record VncEndpoint
 {
-    private const string UnixPrefix = "unix:";
-
     private VncEndpoint(IPEndPoint? address, string? path, string? passwordFile) => (Address, Path, PasswordFile) = (address, path, passwordFile);
 
     /// <summary>An address with a port; 0: any that is free. Null: it is a socket.</summary>
@@ -37,17 +34,10 @@ public sealed record VncEndpoint
             password = piece[passwordWord.Length..];
         }
         string place = pieces[0];
-        if (place.StartsWith(UnixPrefix, StringComparison.Ordinal))
-        {
-            return place.Length > UnixPrefix.Length ? new VncEndpoint(null, place[UnixPrefix.Length..], password)
-                : throw new FormatException("unix:PATH needs a path");
-        }
-        int colon = place.LastIndexOf(':');
-        string host = colon < 0 ? "" : place[..colon];
-        if (colon < 0 || !int.TryParse(place.AsSpan(colon + 1), NumberStyles.None, CultureInfo.InvariantCulture, out int port) || port > IPEndPoint.MaxPort)
+        if (HostPlace.PathIn(place) is { } path) return new VncEndpoint(null, path, password);
+        if (!HostPlace.TrySplit(place, out string host, out int port))
             throw new FormatException($"'{place}' is no place for a viewer to connect to; write for example 127.0.0.1:5901 or unix:PATH");
-        IPAddress? address = IPAddress.Loopback;
-        if (host is not ("" or "localhost") && !IPAddress.TryParse(host, out address)) throw new FormatException($"'{host}' is no address");
+        IPAddress address = HostPlace.AddressOf(host) ?? throw new FormatException($"'{host}' is no address");
         if (!IPAddress.IsLoopback(address) && password is null)
             throw new FormatException($"'{host}' can be reached by others, and who connects has the keyboard: {passwordWord}FILE keeps them out");
         return new VncEndpoint(new IPEndPoint(address, port), null, password);

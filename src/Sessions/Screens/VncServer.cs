@@ -44,8 +44,8 @@ public sealed class VncServer : IDisposable
         if (where.PasswordFile is { } file) _password = ReadPassword(file);
         try
         {
-            _listener = where.Path is { } path ? LocalSocket.Listen(path, Backlog)
-                : IPAddress.IsLoopback(where.Address!.Address) ? LocalSocket.Listen(where.Address, Backlog) : Listen(where.Address);
+            // An address that others reach comes with a password (VncEndpoint).
+            _listener = where.Path is { } path ? LocalSocket.Listen(path, Backlog) : LocalSocket.ListenAnywhere(where.Address!, Backlog);
         }
         catch (Exception e) when (e is SocketException or IOException or UnauthorizedAccessException or ArgumentException)
         {
@@ -60,23 +60,6 @@ public sealed class VncServer : IDisposable
 
     /// <summary>Where it listens, with the port that was chosen; null: at a Unix socket.</summary>
     public IPEndPoint? EndPoint { get; }
-
-    /// <summary>An address that the user named, and gave a password for.</summary>
-    private static Socket Listen(IPEndPoint where)
-    {
-        var socket = new Socket(where.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
-        try
-        {
-            socket.Bind(where);
-            socket.Listen(Backlog);
-            return socket;
-        }
-        catch
-        {
-            socket.Dispose();
-            throw;
-        }
-    }
 
     private static byte[] ReadPassword(string file)
     {
@@ -96,18 +79,8 @@ public sealed class VncServer : IDisposable
 
     private async Task AcceptAsync()
     {
-        while (true)
+        while (await LocalSocket.AcceptAsync(_listener, _cancel.Token).ConfigureAwait(false) is { } socket)
         {
-            Socket socket;
-            try
-            {
-                socket = await _listener.AcceptAsync(_cancel.Token).ConfigureAwait(false);
-            }
-            catch (Exception e) when (e is SocketException or OperationCanceledException or ObjectDisposedException)
-            {
-                if (_cancel.IsCancellationRequested || e is ObjectDisposedException) return;
-                continue; // who came has gone
-            }
             lock (_lock)
             {
                 _connections.RemoveAll(c => c.Session.IsCompleted);
