@@ -54,8 +54,8 @@ internal sealed record BenchGuest(string Kernel, string Initrd, IReadOnlyList<Wo
         string kernel = packages.FindKernel("linux", cancel);
         byte[] busybox = File.ReadAllBytes(packages.FindBusybox(cancel));
         string initrd = Path.Combine(folder, "workloads.cpio"), trueInitrd = Path.Combine(folder, "true.cpio");
-        File.WriteAllBytes(initrd, Archive(busybox, File.ReadAllBytes(program)));
-        File.WriteAllBytes(trueInitrd, Archive(busybox, "#!/bin/busybox sh\n/bin/busybox true\n/bin/busybox poweroff -f\n"u8));
+        File.WriteAllBytes(initrd, WorkloadProgram.Archive(busybox, File.ReadAllBytes(program)));
+        File.WriteAllBytes(trueInitrd, WorkloadProgram.Archive(busybox, "#!/bin/busybox sh\n/bin/busybox true\n/bin/busybox poweroff -f\n"u8));
         const int megabytes = 512;
         string? hypervisor = null;
         if (nested)
@@ -69,17 +69,6 @@ internal sealed record BenchGuest(string Kernel, string Initrd, IReadOnlyList<Wo
             TrueInitrd = trueInitrd,
             Native = (chosen, milliseconds) => new(program, [milliseconds.ToString(CultureInfo.InvariantCulture), Names(chosen)]),
         };
-    }
-
-    private static byte[] Archive(ReadOnlySpan<byte> busybox, ReadOnlySpan<byte> init)
-    {
-        const uint executable = 0x1ED;
-        var archive = new CpioArchive();
-        foreach (string directory in (string[])["bin", "dev", "proc", "tmp"]) archive.AddDirectory(directory);
-        archive.AddCharacterDevice("dev/console", 5, 1); // the kernel opens it for init before anything is mounted
-        archive.AddFile("bin/busybox", busybox, executable);
-        archive.AddFile("init", init, executable);
-        return archive.ToArray();
     }
 
     /// <summary>The kernel's command line for a boot that runs <paramref name="workloads"/>.</summary>

@@ -18,6 +18,8 @@ internal abstract class HypervisorImage : IDisposable
     public const byte NextPort = 0x55;
 
     protected const uint Gdt = 0x1000, Idt = 0x2000, Tss = 0x3000, Tables = 0xA000, StackOffset = 0x8000, RegistersOffset = 0x8100, SecondStageOffset = 0xA000;
+    /// <summary>A level's control block for its guest, and the outer hypervisor's for its guest's guest.</summary>
+    protected const uint OwnOffset = 0x1_1000, InnerOffset = 0x1_2000;
     protected const ushort CodeSelector = 8, DataSelector = 16, TssSelector = 24;
     protected const ushort GdtLimit = 0x7F, IdtLimit = 0xFFF, TssLimit = 0x67;
     protected const ulong ResetDr7 = 0x400, ResetPat = 0x0007_0406_0007_0406;
@@ -47,7 +49,12 @@ internal abstract class HypervisorImage : IDisposable
     protected static uint Window(int level) => (uint)level << 20;
 
     /// <summary>The level that a guest's control block belongs to; 0: none of them.</summary>
-    public abstract int LevelOf(ulong control);
+    public int LevelOf(ulong control)
+    {
+        for (int level = 1; level < Levels; level++)
+            if (control == Window(level) + OwnOffset) return level + 1;
+        return control == Window(1) + InnerOffset ? 3 : 0;
+    }
 
     /// <summary>What an exit is called: as the manual of the vendor calls it.</summary>
     public abstract string NameOf(ulong reason);

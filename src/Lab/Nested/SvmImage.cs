@@ -11,7 +11,7 @@ namespace Bunraku.Lab.Nested;
 /// <remarks>AMD APM vol. 2, "Secure Virtual Machine"; layout in its appendix "Layout of VMCB".</remarks>
 internal sealed class SvmImage : HypervisorImage
 {
-    private const uint HostSaveOffset = 0x1_0000, OwnOffset = 0x1_1000, InnerOffset = 0x1_2000, MsrBitmapOffset = 0x1_4000, GifOffset = 0x8200;
+    private const uint HostSaveOffset = 0x1_0000, MsrBitmapOffset = 0x1_4000, GifOffset = 0x8200;
     private const uint HostSaveArea = 0xC001_0117, SavedBytes = 0x298, SaveArea = 0x400;
 
     // Fields of a VMCB.
@@ -32,13 +32,6 @@ internal sealed class SvmImage : HypervisorImage
     }
 
     public override string Model => "max,+svm";
-
-    public override int LevelOf(ulong control)
-    {
-        for (int level = 1; level < Levels; level++)
-            if (control == Window(level) + OwnOffset) return level + 1;
-        return control == Window(1) + InnerOffset ? 3 : 0;
-    }
 
     public override string NameOf(ulong reason) => SvmNames.Of((SvmExit)reason).ToUpperInvariant();
 

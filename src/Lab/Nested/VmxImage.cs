@@ -16,8 +16,8 @@ namespace Bunraku.Lab.Nested;
 internal sealed class VmxImage : HypervisorImage
 {
     // Offsets in the memory of a level that is a hypervisor.
-    private const uint OperationOffset = 0x1_0000, OwnOffset = 0x1_1000, InnerOffset = 0x1_2000, ShadowOffset = 0x1_3000, ReadBitmapOffset = 0x1_4000,
-        WriteBitmapOffset = 0x1_5000, MsrBitmapOffset = 0x1_6000, OwnFieldsOffset = 0x1_8000, InnerFieldsOffset = 0x1_9000, CopiedFieldsOffset = 0x1_A000,
+    private const uint OperationOffset = 0x1_0000, ShadowOffset = 0x1_3000, ReadBitmapOffset = 0x1_4000, WriteBitmapOffset = 0x1_5000, MsrBitmapOffset = 0x1_6000,
+        OwnFieldsOffset = 0x1_8000, InnerFieldsOffset = 0x1_9000, CopiedFieldsOffset = 0x1_A000,
         // What the guest's VMCS holds, as far as its hypervisor must know: eight bytes for each encoding.
         GuestVmcsOffset = 0x2_0000,
         // Pointers to the regions, then what the hypervisor keeps between exits.
@@ -42,13 +42,6 @@ internal sealed class VmxImage : HypervisorImage
     }
 
     public override string Model => "max,+vmx";
-
-    public override int LevelOf(ulong control)
-    {
-        for (int level = 1; level < Levels; level++)
-            if (control == Window(level) + OwnOffset) return level + 1;
-        return control == Window(1) + InnerOffset ? 3 : 0;
-    }
 
     public override string NameOf(ulong reason) => VmxNames.Of((VmxExitReason)(ushort)reason).ToUpperInvariant();
 

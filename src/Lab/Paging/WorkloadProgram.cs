@@ -43,7 +43,8 @@ internal static class WorkloadProgram
         }
     }
 
-    private static byte[] Archive(ReadOnlySpan<byte> busybox, ReadOnlySpan<byte> init)
+    /// <summary>An initramfs with a first process, and busybox for it.</summary>
+    public static byte[] Archive(ReadOnlySpan<byte> busybox, ReadOnlySpan<byte> init)
     {
         const uint executable = 0x1ED;
         var archive = new CpioArchive();
