@@ -153,4 +153,14 @@ internal static class Quantities
             throw new UsageException($"{option}: {name}={value}: {e.Message}");
         }
     }
+
+    /// <summary>What a clock begins with: utc, localtime, or a date with or without a time; null: the time of day.</summary>
+    /// <exception cref="UsageException">It is none of them.</exception>
+    public static DateTime? ParseStartTime(string option, string text) => text switch
+    {
+        "utc" => null,
+        "localtime" => DateTime.Now,
+        _ => DateTime.TryParseExact(text, ["yyyy-MM-dd", "yyyy-MM-ddTHH:mm:ss"], CultureInfo.InvariantCulture, DateTimeStyles.None, out DateTime time)
+            ? time : throw new UsageException($"{option}{text}: write utc, localtime, or a date such as 2026-01-31 or 2026-01-31T12:30:00"),
+    };
 }

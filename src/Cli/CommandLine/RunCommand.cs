@@ -259,7 +259,7 @@ internal sealed class RunCommand : Command
             WorkingFolder = parsed.GetValue(_workingFolder),
             User = parsed.GetValue(_user),
             Copies = parsed.GetValue(_copies) is { Length: > 0 } copies ? [.. copies.Select(Copy)] : [],
-            ClockStart = parsed.GetValue(_clock) is { } clock ? Qemu.QemuReader.StartTime("--rtc ", clock) : null,
+            ClockStart = parsed.GetValue(_clock) is { } clock ? Quantities.ParseStartTime("--rtc ", clock) : null,
             Quiet = parsed.GetValue(_quiet),
             Detach = parsed.GetValue(_detach),
             Escape = parsed.GetValue(_escape) ?? Terminals.ConsoleKeys.DefaultEscape,

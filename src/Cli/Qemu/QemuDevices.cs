@@ -2,8 +2,7 @@ namespace Bunraku.Cli.Qemu;
 
 /// <summary>
 /// <c>-device KIND,…</c>: what each kind becomes. Devices that a guest does without are passed over with a line, as those are that it would only see on a
-/// screen;
-/// a device that holds what a guest needs (a disk, a file system) is refused.
+/// screen; a device that holds what a guest needs (a disk, a file system) is refused.
 /// </summary>
 internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNetworks networks)
 {

@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text;
+using Bunraku.Cli.CommandLine;
 using Bunraku.Machine.Board;
 using Bunraku.Machine.Firmware;
 using Bunraku.Sessions.Debugging;
@@ -422,20 +423,10 @@ internal sealed class QemuReader
     public void Clock(string text)
     {
         QemuWords words = QemuWords.Parse("-rtc", text);
-        Result.StartTime = StartTime("-rtc base=", words.Take("base") ?? "utc");
+        Result.StartTime = Quantities.ParseStartTime("-rtc base=", words.Take("base") ?? "utc");
         words.Drop("clock", "driftfix");
         words.Finish();
     }
-
-    /// <summary>What a clock begins with: utc, localtime, or a date with or without a time; null: the time of day.</summary>
-    /// <exception cref="UsageException">It is none of them.</exception>
-    public static DateTime? StartTime(string option, string text) => text switch
-    {
-        "utc" => null,
-        "localtime" => DateTime.Now,
-        _ => DateTime.TryParseExact(text, ["yyyy-MM-dd", "yyyy-MM-ddTHH:mm:ss"], CultureInfo.InvariantCulture, DateTimeStyles.None, out DateTime time)
-            ? time : throw new UsageException($"{option}{text}: write utc, localtime, or a date such as 2026-01-31 or 2026-01-31T12:30:00"),
-    };
 
     public void Object(string text)
     {

@@ -10,8 +10,7 @@ namespace Bunraku.Cli.Qemu;
 /// </summary>
 /// <remarks>
 /// QEMU manual, "Invocation", and its option parser: two commas are one in a value; a word without a value is "on", with "no" before it "off"; the first word
-/// may
-/// be the value of a key that is not written.
+/// may be the value of a key that is not written.
 /// </remarks>
 internal sealed class QemuWords
 {

@@ -6,8 +6,7 @@ namespace Bunraku.Cli.Qemu.Characters;
 
 /// <summary>
 /// A socket with one peer at a time, Unix or TCP. Who listens takes the next one when the first has gone; who connects may try again. What the guest sends
-/// while
-/// nobody is there is lost.
+/// while nobody is there is lost.
 /// </summary>
 internal sealed class SocketCharacters : CharacterDevice
 {
