@@ -195,29 +195,9 @@ public sealed class ControlTests : IDisposable
 
     private TestProcess Launch(params string[] arguments) => new(Prepare(arguments));
 
-    private ProcessStartInfo Prepare(string[] arguments)
-    {
-        var start = new ProcessStartInfo("dotnet", [Path.Combine(AppContext.BaseDirectory, "bunraku.dll"), .. arguments])
-        {
-            RedirectStandardInput = true,
-            RedirectStandardOutput = true,
-            RedirectStandardError = true,
-        };
-        start.Environment["XDG_RUNTIME_DIR"] = _folder;
-        return start;
-    }
+    private ProcessStartInfo Prepare(string[] arguments) => BunrakuProgram.Prepare(_folder, arguments);
 
-    /// <summary>What a command prints, errors included.</summary>
-    private string Run(int status, params string[] arguments)
-    {
-        using TestProcess process = Launch(arguments);
-        process.StandardInput.Close();
-        Task<string> errors = process.StandardError.ReadToEndAsync();
-        string text = process.StandardOutput.ReadToEnd() + errors.GetAwaiter().GetResult();
-        process.WaitForExit();
-        Assert.True(process.ExitCode == status, $"status {process.ExitCode}: {text}");
-        return text;
-    }
+    private string Run(int status, params string[] arguments) => BunrakuProgram.Run(_folder, status, arguments);
 
     [Theory]
     [InlineData("no name of a VM", "run", "--name", "a/b")]

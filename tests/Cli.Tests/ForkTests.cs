@@ -22,32 +22,6 @@ public sealed class ForkTests : IClassFixture<LinuxGuestFiles>, IDisposable
 
     private string In(string name) => Path.Combine(_folder, name);
 
-    /// <summary>Takes the guest's output, and tells when there is enough of it.</summary>
-    private sealed class Listener : MemoryStream
-    {
-        private readonly Lock _lock = new();
-
-        public string Text
-        {
-            get
-            {
-                lock (_lock) return Encoding.UTF8.GetString(ToArray());
-            }
-        }
-
-        public override ValueTask WriteAsync(ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken = default)
-        {
-            lock (_lock) Write(buffer.Span);
-            return default;
-        }
-
-        public async Task Until(string text, Task end)
-        {
-            while (!Text.Contains(text, StringComparison.Ordinal) && !end.IsCompleted) await Task.Delay(10);
-            Assert.Contains(text, Text, StringComparison.Ordinal);
-        }
-    }
-
     private static VmBuilder Builder(string engine, Stream output) => new(KnownEngines.All)
     {
         Engine = engine,
@@ -60,7 +34,7 @@ public sealed class ForkTests : IClassFixture<LinuxGuestFiles>, IDisposable
 
     private static async Task<string> GoOn(string path, string engine)
     {
-        var output = new Listener();
+        var output = new GuestOutput();
         await using Vm copy = (Builder(engine, output) with { RestoreFrom = path }).Build();
         VmResult result = await copy.RunAsync();
         Assert.True(result.ExitStatus == 0, $"status {result.ExitStatus}: {output.Text}");
@@ -77,7 +51,7 @@ public sealed class ForkTests : IClassFixture<LinuxGuestFiles>, IDisposable
     public async Task A_VM_and_its_copies_go_on(string engine, string second, int cpus)
     {
         const int last = 40;
-        var output = new Listener();
+        var output = new GuestOutput();
         string script = $"head -c 2000000 /dev/urandom >/tmp/f; i=0; while [ $i -lt {last} ]; do i=$((i + 1)); echo n $i; head -c 100000 /dev/zero >/tmp/g; "
             + "usleep 20000; done; sha256sum </tmp/f; date +%s; cat /proc/sys/kernel/random/uuid";
         VmBuilder builder = Builder(engine, output) with { Cpus = cpus, Command = ["sh", "-c", script], KeepBooted = true, KeptFolder = In("kept") };
@@ -117,7 +91,7 @@ public sealed class ForkTests : IClassFixture<LinuxGuestFiles>, IDisposable
         const int last = 24;
         string disk = In("disk");
         ImageTools.Create(disk, ImageFormat.Qcow2, 24 << 20, new Storage.Qcow2.Qcow2CreateOptions());
-        var output = new Listener();
+        var output = new GuestOutput();
         string script = $$"""
             mke2fs -F /dev/vda >/dev/null 2>&1; mkdir /m; mount -t ext4 /dev/vda /m; ip link set eth0 up; echo carrier $(cat /sys/class/net/eth0/carrier)
             i=0; while [ $i -lt {{last}} ]; do i=$((i + 1)); head -c 100000 /dev/urandom >/m/f$i; sha256sum </m/f$i >>/m/sums; sync; echo n $i; done
@@ -248,27 +222,7 @@ public sealed class ForkTests : IClassFixture<LinuxGuestFiles>, IDisposable
     public void Wrong_words_are_named(string says, params string[] arguments) =>
         Assert.Contains(says, Assert.Throws<UsageException>(() => CommandLineParser.Parse(arguments)).Message, StringComparison.Ordinal);
 
-    private TestProcess Launch(params string[] arguments)
-    {
-        var start = new ProcessStartInfo("dotnet", [Path.Combine(AppContext.BaseDirectory, "bunraku.dll"), .. arguments])
-        {
-            RedirectStandardInput = true,
-            RedirectStandardOutput = true,
-            RedirectStandardError = true,
-        };
-        start.Environment["XDG_RUNTIME_DIR"] = _folder;
-        return new TestProcess(start);
-    }
+    private TestProcess Launch(params string[] arguments) => new(BunrakuProgram.Prepare(_folder, arguments));
 
-    /// <summary>What a command prints, errors included.</summary>
-    private string Run(int status, params string[] arguments)
-    {
-        using TestProcess process = Launch(arguments);
-        process.StandardInput.Close();
-        Task<string> errors = process.StandardError.ReadToEndAsync();
-        string text = process.StandardOutput.ReadToEnd() + errors.GetAwaiter().GetResult();
-        process.WaitForExit();
-        Assert.True(process.ExitCode == status, $"status {process.ExitCode}: {text}");
-        return text;
-    }
+    private string Run(int status, params string[] arguments) => BunrakuProgram.Run(_folder, status, arguments);
 }

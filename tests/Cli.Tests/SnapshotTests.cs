@@ -21,32 +21,6 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
 
     private string In(string name) => Path.Combine(_folder, name);
 
-    /// <summary>Takes the guest's output, and tells when there is enough of it.</summary>
-    private sealed class Listener : MemoryStream
-    {
-        private readonly Lock _lock = new();
-
-        public string Text
-        {
-            get
-            {
-                lock (_lock) return Encoding.UTF8.GetString(ToArray());
-            }
-        }
-
-        public override ValueTask WriteAsync(ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken = default)
-        {
-            lock (_lock) Write(buffer.Span);
-            return default;
-        }
-
-        public async Task Until(string text, Task end)
-        {
-            while (!Text.Contains(text, StringComparison.Ordinal) && !end.IsCompleted) await Task.Delay(10);
-            Assert.Contains(text, Text);
-        }
-    }
-
     private static VmBuilder Builder(string engine, Stream output) => new(KnownEngines.All)
     {
         Engine = engine,
@@ -66,7 +40,7 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
     public async Task A_saved_VM_goes_on(string engine, string second, int cpus, bool live, MemoryBacking backing, bool keeps)
     {
         const int last = 60;
-        var output = new Listener();
+        var output = new GuestOutput();
         string script = $"head -c 3000000 /dev/urandom >/tmp/f; sha256sum </tmp/f; i=0; while [ $i -lt {last} ]; do i=$((i + 1)); echo n $i; "
             + "head -c 100000 /dev/zero >/tmp/g; usleep 20000; done; sha256sum </tmp/f; cat /proc/sys/kernel/random/uuid";
         string file = In("vm.snap");
@@ -109,7 +83,7 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
     {
         const int last = 3000;
         string file = In("ended.snap");
-        var output = new Listener();
+        var output = new GuestOutput();
         string script = $"i=0; while [ $i -lt {last} ]; do i=$((i + 1)); echo $i; [ $i != 1000 ] || read word; done; [ $word = go ] && exit 3";
         var silent = new Pipe(); // the guest cannot come to its end before it is ended: it waits for a line
         await using (Vm vm = (Builder("bt", output) with { SaveTo = file, Command = ["sh", "-c", script], Input = silent.Reader.AsStream() }).Build())
@@ -229,7 +203,7 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
         Assert.Contains("takes no command",
             Assert.Throws<CannotStartException>(() => new VmBuilder(KnownEngines.All) { RestoreFrom = file, Command = ["true"] }.Build()).Message);
 
-        var again = new Listener();
+        var again = new GuestOutput();
         await using Vm resets = (Builder("bt", again) with { KeepBooted = true, KeptFolder = _folder }).Build();
         Task<VmResult> run = resets.RunAsync();
         await again.Until("root@", run);
@@ -280,7 +254,7 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
     {
         string file = In(packed ? "packed.snap" : "hello.snap");
         if (File.Exists(file)) return file;
-        var output = new Listener();
+        var output = new GuestOutput();
         await using Vm vm = (Builder("interp", output) with { Guest = "hello", Memory = 16 << 20 }).Build();
         Task<VmResult> run = vm.RunAsync();
         await output.Until("line", run);
@@ -379,7 +353,7 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
         Assert.True(new FileInfo(packed).Length < new FileInfo(plain).Length / 2);
         using SnapshotFile file = SnapshotFile.Open(packed);
         Assert.False(file.IsMapped);
-        var output = new Listener();
+        var output = new GuestOutput();
         await using Vm vm = (Builder("bt", output) with { RestoreFrom = packed, Input = new MemoryStream("a line\n"u8.ToArray()) }).Build();
         File.Delete(packed);
         Assert.Equal(VmState.Created, vm.State);
@@ -398,14 +372,14 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
     {
         using var kernel = new TemporaryFile(TestKernel.Assemble(Hypervisor));
         string file = In("nested.snap");
-        var output = new Listener();
+        var output = new GuestOutput();
         await using (Vm vm = (Builder(engine, output) with { Kernel = kernel.Path, Memory = 16 << 20, Nested = NestedVirtualization.Svm }).Build())
         {
             Task<VmResult> run = vm.RunAsync();
             await output.Until("d", run);
             Assert.True(await vm.SaveAsync(file, live: true) > 0);
         }
-        var rest = new Listener();
+        var rest = new GuestOutput();
         await using Vm copy = (Builder(second, rest) with { RestoreFrom = file, Input = new MemoryStream("x"u8.ToArray()) }).Build();
         Task<VmResult> again = copy.RunAsync();
         await rest.Until("\n", again);
@@ -536,7 +510,7 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
         foreach (string left in Directory.EnumerateFiles(_folder, ".*")) File.SetLastWriteTimeUtc(left, DateTime.UtcNow.AddMinutes(-1));
         using (File.OpenHandle(writes, FileMode.Open, FileAccess.ReadWrite, FileShare.Read | FileShare.Delete)) // as one does that saves
         {
-            var output = new Listener();
+            var output = new GuestOutput();
             await using Vm vm = (Builder("interp", output) with { Guest = "hello", Memory = 16 << 20 }).Build();
             Task<VmResult> run = vm.RunAsync();
             await output.Until("line", run);
@@ -551,7 +525,7 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
     {
         string disk = In("disk.img");
         File.WriteAllBytes(disk, new byte[1 << 20]);
-        var output = new Listener();
+        var output = new GuestOutput();
         await using Vm vm = (Builder("interp", output) with
         {
             Guest = "hello",
@@ -573,7 +547,7 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
     {
         string disk = In("disk.img"), file = In("with-disk.snap");
         File.WriteAllBytes(disk, new byte[1 << 20]);
-        var output = new Listener();
+        var output = new GuestOutput();
         await using (Vm vm = (Builder("interp", output) with
         {
             Guest = "hello",
@@ -599,7 +573,7 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
         string disk = In("disk.img"), file = In("a.snap"), folder = In("folder");
         File.WriteAllBytes(disk, new byte[1 << 20]);
         Directory.CreateDirectory(folder);
-        var output = new Listener();
+        var output = new GuestOutput();
         VmBuilder builder = Builder("interp", output) with
         {
             Guest = "hello",
@@ -628,7 +602,7 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
         File.WriteAllBytes(file, bytes);
         Assert.Contains("was changed since", Refusal(file));
 
-        var again = new Listener();
+        var again = new GuestOutput();
         await using (Vm vm = (builder with { Output = again, Disks = [], Shares = [new VmShare(folder) { Tag = "t" }] }).Build())
         {
             Task<VmResult> run = vm.RunAsync();
