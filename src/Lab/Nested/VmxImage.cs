@@ -16,8 +16,8 @@ namespace Bunraku.Lab.Nested;
 internal sealed class VmxImage : HypervisorImage
 {
     // Offsets in the memory of a level that is a hypervisor.
-    private const uint OperationOffset = 0x1_0000, ShadowOffset = 0x1_3000, ReadBitmapOffset = 0x1_4000, WriteBitmapOffset = 0x1_5000, MsrBitmapOffset = 0x1_6000,
-        OwnFieldsOffset = 0x1_8000, InnerFieldsOffset = 0x1_9000, CopiedFieldsOffset = 0x1_A000,
+    private const uint OperationOffset = 0x1_0000, ShadowOffset = 0x1_3000, ReadBitmapOffset = 0x1_4000, WriteBitmapOffset = 0x1_5000,
+        MsrBitmapOffset = 0x1_6000, OwnFieldsOffset = 0x1_8000, InnerFieldsOffset = 0x1_9000, CopiedFieldsOffset = 0x1_A000,
         // What the guest's VMCS holds, as far as its hypervisor must know: eight bytes for each encoding.
         GuestVmcsOffset = 0x2_0000,
         // Pointers to the regions, then what the hypervisor keeps between exits.
