@@ -264,6 +264,14 @@ internal sealed unsafe class HostAssembler : CodeWriter
         Load(to, Host.None, Host.None, _state + offset, wide);
     }
 
+    /// <summary>MOVSXD from the processor state.</summary>
+    public void LoadStateSigned32(Host to, int offset)
+    {
+        Rex(true, (int)to, Host.None, Host.None);
+        WriteByte(0x63);
+        Memory((int)to, Host.None, Host.None, 0, _state + offset);
+    }
+
     /// <summary>MOV from an entry of a table of the first level, whose number changes with the linear address.</summary>
     public void LoadFirstLevel(Host to, int table, int entry)
     {

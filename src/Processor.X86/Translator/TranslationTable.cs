@@ -15,8 +15,8 @@ internal enum TranslationKind : byte
     X87, LoadX87Control, WaitX87,
     Lea, Push, Pop, Leave, Divide, Nop,
     Jump, JumpIndirect, JumpConditional, JumpIfCountZero, Loop, Call, CallIndirect, Return,
-    SystemCall, SystemReturn, ReadTsc, RepeatedString,
-    PushFlags, PopFlags, ClearInterrupts, SetInterrupts, SetAlignmentCheck, ClearAlignmentCheck, MoveFromSegment, SwapGs,
+    SystemCall, SystemReturn, ReadTsc, String,
+    PushFlags, PopFlags, ClearDirection, ClearInterrupts, SetInterrupts, SetAlignmentCheck, ClearAlignmentCheck, MoveFromSegment, SwapGs,
 }
 
 /// <summary>What a translation needs to know of a form beyond Iced's tables.</summary>
@@ -103,8 +103,9 @@ internal static class TranslationTable
             case Code.Syscall:                                                                        return TranslationKind.SystemCall;
             case Code.Sysretq:                                                                        return TranslationKind.SystemReturn;
             case Code.Rdtsc or Code.Rdtscp:                                                           return TranslationKind.ReadTsc;
-            case Code.Stosb_m8_AL or Code.Stosw_m16_AX or Code.Stosd_m32_EAX or Code.Stosq_m64_RAX:           return TranslationKind.RepeatedString;
-            case Code.Movsb_m8_m8 or Code.Movsw_m16_m16 or Code.Movsd_m32_m32 or Code.Movsq_m64_m64:          return TranslationKind.RepeatedString;
+            case Code.Stosb_m8_AL or Code.Stosw_m16_AX or Code.Stosd_m32_EAX or Code.Stosq_m64_RAX:           return TranslationKind.String;
+            case Code.Movsb_m8_m8 or Code.Movsw_m16_m16 or Code.Movsd_m32_m32 or Code.Movsq_m64_m64:          return TranslationKind.String;
+            case Code.Lodsb_AL_m8 or Code.Lodsw_AX_m16 or Code.Lodsd_EAX_m32 or Code.Lodsq_RAX_m64:           return TranslationKind.String;
             case Code.Swapgs:                                                                         return TranslationKind.SwapGs;
             case Code.Div_rm32 or Code.Div_rm64 or Code.Idiv_rm32 or Code.Idiv_rm64:                  return TranslationKind.Divide;
         }
@@ -133,6 +134,7 @@ internal static class TranslationTable
             Mnemonic.Popfq                                                                            => TranslationKind.PopFlags,
             Mnemonic.Stac                                                                             => TranslationKind.SetAlignmentCheck,
             Mnemonic.Clac                                                                             => TranslationKind.ClearAlignmentCheck,
+            Mnemonic.Cld                                                                              => TranslationKind.ClearDirection,
             Mnemonic.Cli                                                                              => TranslationKind.ClearInterrupts,
             Mnemonic.Sti                                                                              => TranslationKind.SetInterrupts,
             _ when IsConditional(code)                                                                => TranslationKind.Same,
