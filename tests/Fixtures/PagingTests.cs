@@ -185,6 +185,32 @@ public sealed class PagingTests
         Assert.Equal(ExitReason.TripleFault, g.Run(engine).Reason);
     }
 
+    /// <summary>What the supervisor reads in a user page with RFLAGS.AC set is not cached for accesses that level 3 causes.</summary>
+    [Theory, Engines]
+    public void SMAP_holds_for_implicit_accesses_though_the_supervisor_has_read_there(string engine)
+    {
+        using var g = new Guest(Mode.Long);
+        g.State.Cr4 |= Smap;
+        g.State.Rflags |= Ac;
+        g.Tables[Layout.Gdt] |= Pte.U;
+        g.Code(a =>
+        {
+            Label user = a.CreateLabel();
+            a.mov(ebx, Sel.UserData32);
+            a.lar(eax, ebx);
+            a.mov(ecx, __dword_ptr[(int)Layout.Gdt]);
+            a.pushfq();
+            a.pop(r11);
+            a.lea(rcx, __[user]);
+            a.sysretq();
+            a.Label(ref user);
+            a.lar(eax, ebx);
+            g.End(a);
+        });
+        g.State.Msrs[0xC000_0081] = (ulong)(Sel.UserCode64 - 16) << 48; // STAR
+        Assert.Equal(ExitReason.TripleFault, g.Run(engine).Reason);
+    }
+
     [Theory]
     // key bits: 1 = access disable, 2 = write disable
     [Engines(3, "read", 1u, true, P | U | Pk), Engines(3, "write", 2u, true, P | W | U | Pk), Engines(3, "read", 2u, true, null),
@@ -293,6 +319,56 @@ public sealed class PagingTests
         Assert.Equal(flags, g.Tables[linear] & (Pte.A | Pte.D));
         Assert.Equal(Pte.A, g.Tables[linear, 2] & (Pte.A | Pte.D));
         if (mode == Mode.Pae) Assert.Equal(0ul, g.Tables[linear, 3] & (Pte.A | Pte.D)); // PDPTEs have none
+    }
+
+    /// <summary>
+    /// Intel SDM vol. 3A, "Operations that Invalidate TLBs and Paging-Structure Caches": descriptors are read through mappings that are cached like any other.
+    /// </summary>
+    [Theory, Engines]
+    public void INVLPG_drops_the_mapping_through_which_descriptors_are_read(string engine)
+    {
+        const ulong linear = 0x4000_0000ul;
+        using var g = new Guest(Mode.Long);
+        g.Tables[linear] = Layout.Gdt | Pte.P | Pte.W;
+        g.Tables[0x4000_1000] = Page | Pte.P | Pte.W;
+        g.Gdt(Sel.Free, Desc.Flat(Desc.Data));
+        g.Write(Page + Sel.Free, Desc.Flat(Desc.Code));
+        g.State.GdtrBase = linear;
+        g.Code(a =>
+        {
+            a.mov(ecx, Sel.Free);
+            a.lar(eax, ecx);
+            a.@out(Guest.ReportPort, eax);
+            a.mov(rax, __qword_ptr[(int)g.Tables.EntryAddress(0x4000_1000)]);
+            a.mov(__qword_ptr[(int)g.Tables.EntryAddress(linear)], rax);
+            a.invlpg(__[0x4000_0000]);
+            a.lar(eax, ecx);
+            a.@out(Guest.ReportPort, eax);
+            a.hlt();
+        });
+        Assert.Equal([Desc.Data, Desc.Code], g.Run(engine).Done().Reports.Select(r => (int)(r >> 8 & 0xFF)));
+    }
+
+    [Theory, Engines]
+    public void INVLPG_drops_all_of_a_large_page(string engine)
+    {
+        const ulong linear = 0x4000_0000ul;
+        using var g = new Guest(Mode.Long);
+        g.Tables[linear, 2] = 0 | Pte.P | Pte.W | Pte.Ps;
+        g.Write(Page, 0x1111u);
+        g.Write(0x20_0000 + Page, 0x2222u);
+        g.Code(a =>
+        {
+            a.mov(ebx, 0x4000_0000 + (int)Page);
+            a.mov(eax, __dword_ptr[rbx]);
+            a.@out(Guest.ReportPort, eax);
+            a.add(__dword_ptr[(int)g.Tables.EntryAddress(linear, 2)], 0x20_0000);
+            a.invlpg(__[rbx + 0x3000]);
+            a.mov(eax, __dword_ptr[rbx]);
+            a.@out(Guest.ReportPort, eax);
+            a.hlt();
+        });
+        Assert.Equal([0x1111u, 0x2222u], g.Run(engine).Done().Reports.Select(r => (uint)r));
     }
 
     [Theory, Engines]

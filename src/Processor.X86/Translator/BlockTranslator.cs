@@ -266,6 +266,7 @@ internal sealed unsafe class BlockTranslator
             TranslationKind.SetAlignmentCheck => e.Flags.EmitAlignmentCheck(g, ordinal, set: true),
             TranslationKind.ClearAlignmentCheck => e.Flags.EmitAlignmentCheck(g, ordinal, set: false),
             TranslationKind.MoveFromSegment => e.Flags.EmitMoveFromSegment(g),
+            TranslationKind.VerifyWrite => e.Flags.EmitVerifyWrite(operation, number),
             TranslationKind.SwapGs => e.Flags.EmitSwapGs(),
             _ => false,
         };

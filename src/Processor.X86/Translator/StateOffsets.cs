@@ -10,6 +10,7 @@ internal static unsafe class StateOffsets
             FlagsOther = Of(nameof(ProcessorState.FlagsOther)),
         TlbContext = Of(nameof(ProcessorState.TlbContext)), Tlb = Of(nameof(ProcessorState.TlbBytes)), Mxcsr = Of(nameof(ProcessorState.Mxcsr)),
         Simd = Of(nameof(ProcessorState.Simd)), Fxsave = Of(nameof(ProcessorState.Fxsave)), Mode = Of(nameof(ProcessorState.Mode)),
+        GdtrBase = Of(nameof(ProcessorState.GdtrBase)), GdtrLimit = Of(nameof(ProcessorState.GdtrLimit)),
         Cpl = Of(nameof(ProcessorState.Cpl)), Direction = Of(nameof(ProcessorState.Direction)),
         KernelGsBase = Of(nameof(ProcessorState.KernelGsBase)), Cr4 = Of(nameof(ProcessorState.Cr4)), TscOffset = Of(nameof(ProcessorState.TscOffset)),
             TscAux = Of(nameof(ProcessorState.TscAux)),

@@ -16,7 +16,7 @@ internal enum TranslationKind : byte
     Lea, Push, Pop, Leave, Divide, Nop,
     Jump, JumpIndirect, JumpConditional, JumpIfCountZero, Loop, Call, CallIndirect, Return,
     SystemCall, SystemReturn, ReadTsc, RepeatedString,
-    PushFlags, PopFlags, ClearInterrupts, SetInterrupts, SetAlignmentCheck, ClearAlignmentCheck, MoveFromSegment, SwapGs,
+    PushFlags, PopFlags, ClearInterrupts, SetInterrupts, SetAlignmentCheck, ClearAlignmentCheck, MoveFromSegment, SwapGs, VerifyWrite,
 }
 
 /// <summary>What a translation needs to know of a form beyond Iced's tables.</summary>
@@ -105,6 +105,7 @@ internal static class TranslationTable
             case Code.Rdtsc or Code.Rdtscp:                                                           return TranslationKind.ReadTsc;
             case Code.Stosb_m8_AL or Code.Stosw_m16_AX or Code.Stosd_m32_EAX or Code.Stosq_m64_RAX:           return TranslationKind.RepeatedString;
             case Code.Movsb_m8_m8 or Code.Movsw_m16_m16 or Code.Movsd_m32_m32 or Code.Movsq_m64_m64:          return TranslationKind.RepeatedString;
+            case Code.Verw_rm16 or Code.Verw_r32m16 or Code.Verw_r64m16:                              return TranslationKind.VerifyWrite;
             case Code.Swapgs:                                                                         return TranslationKind.SwapGs;
             case Code.Div_rm32 or Code.Div_rm64 or Code.Idiv_rm32 or Code.Idiv_rm64:                  return TranslationKind.Divide;
         }
