@@ -231,6 +231,61 @@ public sealed class PagingTests
     /// <summary>Of PKRU in the standard format of the models (CPUID leaf 0Dh, subleaf 9, EBX).</summary>
     private const int PkruOffset = 832;
 
+    /// <summary>Intel SDM vol. 2, RDPKRU "Operation": ECX must be zero, CR4.PKE set; EDX becomes zero.</summary>
+    [Theory]
+    [Engines(true, 0ul, null), Engines(true, 1ul << 32, null), Engines(true, 1ul, X.GP), Engines(false, 0ul, X.UD)]
+    public void RDPKRU_reads_the_register(string engine, bool enabled, ulong count, int? vector)
+    {
+        const uint rights = 0xC03;
+        using var g = new Guest(Mode.Long, 3);
+        if (enabled) g.State.Cr4 |= Pke | 1 << 18;
+        g.State.Xcr0 = 0x207;
+        BitConverter.TryWriteBytes(g.State.Xsave.AsSpan(512), 0x203ul);
+        BitConverter.TryWriteBytes(g.State.Xsave.AsSpan(PkruOffset), rights);
+        g.State.Gpr[0] = g.State.Gpr[2] = ulong.MaxValue;
+        g.State.Gpr[1] = count;
+        g.State.Rflags |= 0x8D5;
+        g.Code(a =>
+        {
+            g.Mark(a, "at");
+            a.rdpkru();
+            g.End(a);
+        });
+        Outcome o = g.Run(engine);
+        if (vector == null) Assert.Equal((rights, 0ul, count, 0x8D5ul), (o.Done().State.Gpr[0], o.State.Gpr[2], o.State.Gpr[1], o.State.Rflags & 0x8D5));
+        else Assert.Equal((vector, g["at"]), (o.Vector, o.Frame.Rip));
+    }
+
+    [Theory, Engines]
+    public void CR2_and_CR3_are_read_into_any_register(string engine)
+    {
+        using var g = new Guest(Mode.Long);
+        g.State.Cr2 = 0x1234_5678_9ABC;
+        g.Code(a =>
+        {
+            a.mov(rbx, cr2);
+            a.mov(r13, cr2);
+            a.mov(rax, cr3);
+            a.mov(r12, cr3);
+            g.End(a);
+        });
+        CpuState s = g.Run(engine).Done().State;
+        Assert.Equal((0x1234_5678_9ABCul, 0x1234_5678_9ABCul, s.Cr3, s.Cr3), (s.Gpr[3], s.Gpr[13], s.Gpr[0], s.Gpr[12]));
+    }
+
+    [Theory, Engines]
+    public void CR2_is_not_for_programs_to_read(string engine)
+    {
+        using var g = new Guest(Mode.Long, 3);
+        g.Code(a =>
+        {
+            g.Mark(a, "at");
+            a.mov(rbx, cr2);
+            g.End(a);
+        });
+        g.Run(engine).Raised(X.GP, 0, g["at"]);
+    }
+
     [Theory, Engines]
     public void WRPKRU_takes_effect_with_the_next_instruction(string engine)
     {

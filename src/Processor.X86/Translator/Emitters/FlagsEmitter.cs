@@ -6,7 +6,7 @@ namespace Bunraku.Processor.X86;
 /// <summary>What kernels do all the time: RFLAGS, the interrupt flag, RFLAGS.AC, SWAPGS.</summary>
 internal sealed unsafe class FlagsEmitter(Emission e)
 {
-    private const int IfBit = 9, AcBit = 18;
+    private const int IfBit = 9, DfBit = 10, AcBit = 18;
 
     /// <summary>Sets or clears one bit of the upper flags, without a change of the arithmetic ones.</summary>
     private void ChangeFlag(int bit, bool set)
@@ -107,6 +107,15 @@ internal sealed unsafe class FlagsEmitter(Emission e)
         e.Stack.MoveStackPointer(8);
         e.Retire(ordinal + 1);
         e.Branches.EmitLink(g.NextIP);
+        return true;
+    }
+
+    /// <summary>CLD, with which a kernel begins whenever it is entered.</summary>
+    public bool EmitClearDirection()
+    {
+        ChangeFlag(DfBit, set: false);
+        e.Asm.MoveImmediate(Host.Rcx, 1);
+        e.Asm.StoreState(StateOffsets.Direction, Host.Rcx, wide: false);
         return true;
     }
 
