@@ -185,6 +185,32 @@ public sealed class PagingTests
         Assert.Equal(ExitReason.TripleFault, g.Run(engine).Reason);
     }
 
+    /// <summary>What the supervisor reads in a user page with RFLAGS.AC set is not cached for accesses that level 3 causes.</summary>
+    [Theory, Engines]
+    public void SMAP_holds_for_implicit_accesses_though_the_supervisor_has_read_there(string engine)
+    {
+        using var g = new Guest(Mode.Long);
+        g.State.Cr4 |= Smap;
+        g.State.Rflags |= Ac;
+        g.Tables[Layout.Gdt] |= Pte.U;
+        g.Code(a =>
+        {
+            Label user = a.CreateLabel();
+            a.mov(ebx, Sel.UserData32);
+            a.lar(eax, ebx);
+            a.mov(ecx, __dword_ptr[(int)Layout.Gdt]);
+            a.pushfq();
+            a.pop(r11);
+            a.lea(rcx, __[user]);
+            a.sysretq();
+            a.Label(ref user);
+            a.lar(eax, ebx);
+            g.End(a);
+        });
+        g.State.Msrs[0xC000_0081] = (ulong)(Sel.UserCode64 - 16) << 48; // STAR
+        Assert.Equal(ExitReason.TripleFault, g.Run(engine).Reason);
+    }
+
     [Theory]
     // key bits: 1 = access disable, 2 = write disable
     [Engines(3, "read", 1u, true, P | U | Pk), Engines(3, "write", 2u, true, P | W | U | Pk), Engines(3, "read", 2u, true, null),
@@ -204,6 +230,61 @@ public sealed class PagingTests
 
     /// <summary>Of PKRU in the standard format of the models (CPUID leaf 0Dh, subleaf 9, EBX).</summary>
     private const int PkruOffset = 832;
+
+    /// <summary>Intel SDM vol. 2, RDPKRU "Operation": ECX must be zero, CR4.PKE set; EDX becomes zero.</summary>
+    [Theory]
+    [Engines(true, 0ul, null), Engines(true, 1ul << 32, null), Engines(true, 1ul, X.GP), Engines(false, 0ul, X.UD)]
+    public void RDPKRU_reads_the_register(string engine, bool enabled, ulong count, int? vector)
+    {
+        const uint rights = 0xC03;
+        using var g = new Guest(Mode.Long, 3);
+        if (enabled) g.State.Cr4 |= Pke | 1 << 18;
+        g.State.Xcr0 = 0x207;
+        BitConverter.TryWriteBytes(g.State.Xsave.AsSpan(512), 0x203ul);
+        BitConverter.TryWriteBytes(g.State.Xsave.AsSpan(PkruOffset), rights);
+        g.State.Gpr[0] = g.State.Gpr[2] = ulong.MaxValue;
+        g.State.Gpr[1] = count;
+        g.State.Rflags |= 0x8D5;
+        g.Code(a =>
+        {
+            g.Mark(a, "at");
+            a.rdpkru();
+            g.End(a);
+        });
+        Outcome o = g.Run(engine);
+        if (vector == null) Assert.Equal((rights, 0ul, count, 0x8D5ul), (o.Done().State.Gpr[0], o.State.Gpr[2], o.State.Gpr[1], o.State.Rflags & 0x8D5));
+        else Assert.Equal((vector, g["at"]), (o.Vector, o.Frame.Rip));
+    }
+
+    [Theory, Engines]
+    public void CR2_and_CR3_are_read_into_any_register(string engine)
+    {
+        using var g = new Guest(Mode.Long);
+        g.State.Cr2 = 0x1234_5678_9ABC;
+        g.Code(a =>
+        {
+            a.mov(rbx, cr2);
+            a.mov(r13, cr2);
+            a.mov(rax, cr3);
+            a.mov(r12, cr3);
+            g.End(a);
+        });
+        CpuState s = g.Run(engine).Done().State;
+        Assert.Equal((0x1234_5678_9ABCul, 0x1234_5678_9ABCul, s.Cr3, s.Cr3), (s.Gpr[3], s.Gpr[13], s.Gpr[0], s.Gpr[12]));
+    }
+
+    [Theory, Engines]
+    public void CR2_is_not_for_programs_to_read(string engine)
+    {
+        using var g = new Guest(Mode.Long, 3);
+        g.Code(a =>
+        {
+            g.Mark(a, "at");
+            a.mov(rbx, cr2);
+            g.End(a);
+        });
+        g.Run(engine).Raised(X.GP, 0, g["at"]);
+    }
 
     [Theory, Engines]
     public void WRPKRU_takes_effect_with_the_next_instruction(string engine)
@@ -293,6 +374,56 @@ public sealed class PagingTests
         Assert.Equal(flags, g.Tables[linear] & (Pte.A | Pte.D));
         Assert.Equal(Pte.A, g.Tables[linear, 2] & (Pte.A | Pte.D));
         if (mode == Mode.Pae) Assert.Equal(0ul, g.Tables[linear, 3] & (Pte.A | Pte.D)); // PDPTEs have none
+    }
+
+    /// <summary>
+    /// Intel SDM vol. 3A, "Operations that Invalidate TLBs and Paging-Structure Caches": descriptors are read through mappings that are cached like any other.
+    /// </summary>
+    [Theory, Engines]
+    public void INVLPG_drops_the_mapping_through_which_descriptors_are_read(string engine)
+    {
+        const ulong linear = 0x4000_0000ul;
+        using var g = new Guest(Mode.Long);
+        g.Tables[linear] = Layout.Gdt | Pte.P | Pte.W;
+        g.Tables[0x4000_1000] = Page | Pte.P | Pte.W;
+        g.Gdt(Sel.Free, Desc.Flat(Desc.Data));
+        g.Write(Page + Sel.Free, Desc.Flat(Desc.Code));
+        g.State.GdtrBase = linear;
+        g.Code(a =>
+        {
+            a.mov(ecx, Sel.Free);
+            a.lar(eax, ecx);
+            a.@out(Guest.ReportPort, eax);
+            a.mov(rax, __qword_ptr[(int)g.Tables.EntryAddress(0x4000_1000)]);
+            a.mov(__qword_ptr[(int)g.Tables.EntryAddress(linear)], rax);
+            a.invlpg(__[0x4000_0000]);
+            a.lar(eax, ecx);
+            a.@out(Guest.ReportPort, eax);
+            a.hlt();
+        });
+        Assert.Equal([Desc.Data, Desc.Code], g.Run(engine).Done().Reports.Select(r => (int)(r >> 8 & 0xFF)));
+    }
+
+    [Theory, Engines]
+    public void INVLPG_drops_all_of_a_large_page(string engine)
+    {
+        const ulong linear = 0x4000_0000ul;
+        using var g = new Guest(Mode.Long);
+        g.Tables[linear, 2] = 0 | Pte.P | Pte.W | Pte.Ps;
+        g.Write(Page, 0x1111u);
+        g.Write(0x20_0000 + Page, 0x2222u);
+        g.Code(a =>
+        {
+            a.mov(ebx, 0x4000_0000 + (int)Page);
+            a.mov(eax, __dword_ptr[rbx]);
+            a.@out(Guest.ReportPort, eax);
+            a.add(__dword_ptr[(int)g.Tables.EntryAddress(linear, 2)], 0x20_0000);
+            a.invlpg(__[rbx + 0x3000]);
+            a.mov(eax, __dword_ptr[rbx]);
+            a.@out(Guest.ReportPort, eax);
+            a.hlt();
+        });
+        Assert.Equal([0x1111u, 0x2222u], g.Run(engine).Done().Reports.Select(r => (uint)r));
     }
 
     [Theory, Engines]

@@ -40,6 +40,43 @@ public sealed class SegmentTests
         }
     }
 
+    /// <summary>Intel SDM vol. 2, VERR/VERW "Operation".</summary>
+    [Theory, Engines]
+    public void VERW_sets_ZF_for_a_data_segment_that_may_be_written_and_changes_no_other_flag(string engine)
+    {
+        const int arithmetic = 0x8D5, zero = 0x40;
+        (int Selector, ulong Descriptor, bool Valid)[] cases =
+        [
+            (0x80, Desc.Flat(Desc.Data), true), (0x88, Desc.Flat(Desc.DataRo), false), (0x90, Desc.Flat(Desc.DataDown), true),
+            (0x98, Desc.Flat(Desc.Code), false), (0xA0, Desc.Flat(Desc.CodeConforming), false), (0xA8, Desc.Flat(Desc.Data - Desc.NotPresent), true),
+            (0xB0, Desc.Segment(0, 0x67, Desc.Tss32), false), (0xB8 | 3, Desc.Flat(Desc.Data), false), (0xC0, Desc.Flat(Desc.Data, dpl: 3), true),
+            (0xC8 | 3, Desc.Flat(Desc.Data, dpl: 3), true), (0xD0 | 4, Desc.Flat(Desc.Data), false), (0xD8, Desc.Flat(Desc.Data), false), (0, 0, false),
+            (3, 0, false),
+        ];
+        using var g = new Guest(Mode.Long);
+        g.State.GdtrLimit = 0xD8 + 6; // one byte of the last is missing
+        foreach ((int selector, ulong descriptor, _) in cases) if (selector > 3) g.Gdt((ushort)(selector & ~7), descriptor);
+        g.Code(a =>
+        {
+            for (int n = 0; n < cases.Length; n++)
+            {
+                foreach (int flags in (int[])[0, arithmetic])
+                {
+                    a.mov(__word_ptr[(int)Layout.Data], (short)cases[n].Selector);
+                    a.push(flags | 2);
+                    a.popfq();
+                    a.verw(__word_ptr[(int)Layout.Data]);
+                    a.pushfq();
+                    a.pop(rax);
+                    a.@out(Guest.ReportPort, eax);
+                }
+            }
+            a.hlt();
+        });
+        Assert.Equal(cases.SelectMany(c => new[] { 0, arithmetic }.Select(f => (ulong)(c.Valid ? f | zero : f & ~zero))),
+            g.Run(engine).Done().Reports.Select(r => r & arithmetic));
+    }
+
     private const uint Base = Layout.Data;
 
     [Theory]

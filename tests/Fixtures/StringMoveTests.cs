@@ -1,5 +1,6 @@
 using Bunraku.Engines;
 using Iced.Intel;
+using static Iced.Intel.AssemblerRegisters;
 
 namespace Bunraku.Fixtures;
 
@@ -15,6 +16,27 @@ public sealed class StringMoveTests
     /// pages want the same place. Looking a page up costs no more than a few times for each page then, not once for each element.
     /// </summary>
     /// <param name="distance">From the source to the destination, a multiple of 4096 or a little more.</param>
+    /// <summary>Intel SDM vol. 2, CLD and STD: the direction of what follows, and no other flag.</summary>
+    [Theory, Engines]
+    public void CLD_and_STD_set_the_direction_of_the_next_string_instruction(string engine)
+    {
+        using var g = new Guest(Mode.Long);
+        g.State.Rflags |= 0x8D5;
+        g.State.Gpr[7] = Layout.Data + 0x100;
+        g.Code(a =>
+        {
+            a.std();
+            a.stosb();
+            a.cld();
+            a.pushfq();
+            a.stosd();
+            a.pop(rbx);
+            g.End(a);
+        });
+        CpuState s = g.Run(engine).Done().State;
+        Assert.Equal((Layout.Data + 0x103ul, 0x8D5ul), (s.Gpr[7], s.Gpr[3] & 0xCD5));
+    }
+
     [Theory]
     [Engines(16u << 20), Engines(32u << 20), Engines(64u << 20), Engines((64u << 20) + 0x804)]
     public void Pages_that_share_a_place_in_the_TLB_do_not_evict_each_other_for_each_element(string engine, uint distance)

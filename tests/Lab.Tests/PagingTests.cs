@@ -25,7 +25,8 @@ public sealed class PagingTests(PagingFixture fixture) : IClassFixture<PagingFix
     private static PagingRow Row(PagingRun run, string workload) => run.Rows.Single(r => r.Workload == workload);
 
     /// <summary>
-    /// AMD APM vol. 2, "Nested Paging": up to four entries of the guest's, and up to four of the host's for each of their addresses and the last.
+    /// AMD APM vol. 2, "Nested Paging": up to four entries of the guest's, and up to four of the host's for each of their addresses and the last; of the host's
+    /// only those whose result is not cached.
     /// </summary>
     [Fact]
     public void A_walk_in_two_dimensions_reads_up_to_24_entries()
@@ -33,7 +34,7 @@ public sealed class PagingTests(PagingFixture fixture) : IClassFixture<PagingFix
         foreach (PagingRow row in Nested.Rows.Where(r => r.Guest.Count > 0))
         {
             Assert.Equal(0ul, row.OneStage.Count);
-            Assert.InRange(row.TwoStages.References, 5, 24);
+            Assert.InRange(row.TwoStages.References, 1, 24);
         }
         Assert.True(Row(Nested, "churn").TwoStages.Count > 0);
     }

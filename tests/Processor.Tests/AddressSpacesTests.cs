@@ -56,6 +56,27 @@ public sealed class AddressSpacesTests
     }
 
     [Fact]
+    public void INVLPG_in_a_large_page_forgets_the_spaces_of_its_tag_that_have_one_there()
+    {
+        const ulong large = 0x7F00_1234_5000, other = 0x1234_5000;
+        var spaces = new AddressSpaces();
+        ushort Of(AddressSpaceOwner owner, uint pcid, bool notes)
+        {
+            spaces.Enter(owner, default);
+            ushort number = spaces.Select(pcid);
+            if (notes) spaces.NoteLarge(number, large);
+            return number;
+        }
+        ushort has = Of(s_first, 1, true), hasNot = Of(s_first, 2, false), stranger = Of(s_second, 1, true);
+        Assert.False(spaces.ForgetLarge(1, other));
+        Assert.True(spaces.ForgetLarge(1, large + 0x1000));
+        Assert.Equal((false, true, true), (spaces.IsLive(has), spaces.IsLive(hasNot), spaces.IsLive(stranger)));
+        // Its next number begins without any.
+        Of(s_first, 1, false);
+        Assert.False(spaces.ForgetLarge(1, large));
+    }
+
+    [Fact]
     public void A_guest_that_flushes_all_the_time_does_not_cost_another_its_number()
     {
         var spaces = new AddressSpaces();

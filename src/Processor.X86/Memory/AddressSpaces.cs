@@ -38,6 +38,8 @@ internal sealed class AddressSpaces
     private readonly List<SpaceSet> _sets = [new()];
     private readonly long[] _selected = new long[Last + 1]; // when; 0: the number is free, or forgotten
     private readonly ulong[] _births = new ulong[Last + 1];
+    /// <summary>Where the numbers' spaces have large pages cached, two words for each: a bit for a region of 1 GiB, which other regions share.</summary>
+    private readonly ulong[] _large = new ulong[2 * (Last + 1)];
     private ulong _lastBirth;
     private readonly Stack<ushort> _free = new();
     private SpaceSet _current, _previous;
@@ -107,6 +109,7 @@ internal sealed class AddressSpaces
             if (!_free.TryPop(out ushort free)) return 0;
             number = free;
             _births[number] = ++_lastBirth << BirthShift | number;
+            _large[2 * number] = _large[2 * number + 1] = 0;
             _current.Pcids.Add((ushort)pcid);
         }
         if (number != _number || _selected[number] == 0)
@@ -136,9 +139,6 @@ internal sealed class AddressSpaces
         foreach (SpaceSet set in _sets) Forget(set);
     }
 
-    /// <summary>No space has a number: nothing is cached.</summary>
-    public bool AreForgotten => _sets.TrueForAll(s => s.Pcids.Count == 0);
-
     /// <summary>Forgets all spaces of a VPID or ASID, whatever their second stage.</summary>
     public void ForgetTag(ushort tag)
     {
@@ -156,6 +156,34 @@ internal sealed class AddressSpaces
         {
             if (set.Owner.SecondStageRoot == root) Forget(set);
         }
+    }
+
+    /// <summary>A page of a mapping larger than 4 KiB is cached for a number's space; a region is as large as the largest there is.</summary>
+    public void NoteLarge(int number, ulong address) => LargeOf(number, address) |= LargeBit(address);
+
+    /// <summary>Each half of the address space has its word, so that programs do not suffer from the kernel's pages.</summary>
+    private ref ulong LargeOf(int number, ulong address) => ref _large[2 * number + (int)(address >> 63)];
+
+    private static ulong LargeBit(ulong address) => 1ul << (int)((address >> 30) * 0x9E37_79B9_7F4A_7C15 >> 58);
+
+    /// <summary>Forgets the spaces of a VPID or ASID that may have large pages cached around an address. False: there are none.</summary>
+    public bool ForgetLarge(ushort tag, ulong address)
+    {
+        ulong bit = LargeBit(address);
+        bool any = false;
+        foreach (SpaceSet set in _sets)
+        {
+            if (set.Owner.Tag != tag) continue;
+            for (int n = set.Pcids.Count - 1; n >= 0; n--)
+            {
+                ushort pcid = set.Pcids[n];
+                if ((LargeOf(set.OfPcid[pcid], address) & bit) == 0) continue;
+                Forget(set, pcid);
+                set.Pcids.RemoveAt(n);
+                any = true;
+            }
+        }
+        return any;
     }
 
     /// <summary>Forgets one PCID's spaces of a VPID or ASID, whatever their second stage.</summary>

@@ -95,24 +95,24 @@ internal sealed unsafe class Mmu(Processor p)
     /// <summary>Reads with supervisor privilege whatever CPL is: descriptor tables, TSS (implicit system access, SDM vol. 3A "Access Rights").</summary>
     public T ReadSystem<T>(ulong address) where T : unmanaged
     {
+        TlbEntry* e = Access.Entry(p.State, address);
+        if (e->ReadTag == Tlb.SystemTag(p.State, address, sizeof(T))) return Unsafe.ReadUnaligned<T>((byte*)address + e->Addend);
         T value;
         ReadRange(address, (byte*)&value, sizeof(T), PageWalker.ImplicitAccess);
         return value;
     }
 
     /// <summary>Writes with supervisor privilege whatever CPL is: accessed bits of descriptors, busy bit, TSS.</summary>
-    public void WriteSystem<T>(ulong address, T value) where T : unmanaged => WriteRange(address, (byte*)&value, sizeof(T), PageWalker.ImplicitAccess);
+    public void WriteSystem<T>(ulong address, T value) where T : unmanaged
+    {
+        TlbEntry* e = Access.Entry(p.State, address);
+        if (e->WriteTag == Tlb.SystemTag(p.State, address, sizeof(T))) Unsafe.WriteUnaligned((byte*)address + e->Addend, value);
+        else WriteRange(address, (byte*)&value, sizeof(T), PageWalker.ImplicitAccess);
+    }
 
     /// <summary>Raises what a supervisor access of this range would raise.</summary>
     public void CheckSystem(ulong address, int length, bool write) =>
         CheckRange(address, length, PageWalker.ImplicitAccess | (write ? PageWalker.WriteAccess : 0));
-
-    /// <summary>
-    /// Accesses memory with supervisor privilege on behalf of an event delivery that switches to CPL 0 to 2 before CPL is updated: explicit
-    /// supervisor writes to the new stack.
-    /// </summary>
-    public void WriteStack<T>(ulong address, T value, int cpl) where T : unmanaged =>
-        WriteRange(address, (byte*)&value, sizeof(T), cpl == 3 ? PageWalker.UserAccess : 0);
 
     private void ReadRange(ulong address, byte* destination, int length, uint access)
     {
@@ -263,7 +263,7 @@ internal sealed unsafe class Mmu(Processor p)
         }
         if (t.Host == null) return new Part(null, physical, length);
         if (p.WriteWatch.IsOn && (t.WriteReady || (access & PageWalker.WriteAccess) != 0)) p.WriteWatch.Note(t.Host, Access.Entry(s, address));
-        if ((access & PageWalker.ImplicitAccess) == 0 && p.Tlb.AllowsFills) p.Tlb.Fill(address, t, access);
+        if (p.Tlb.AllowsFills) p.Tlb.Fill(address, t, access);
         return new Part(t.Host + (address & 0xFFF), physical, length);
     }
 

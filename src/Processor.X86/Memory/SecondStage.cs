@@ -45,13 +45,28 @@ internal readonly struct SecondStageResult
 /// address of its guest passes it: data, instruction fetch, each paging-structure entry of the first stage, PDPTEs.
 /// </summary>
 /// <remarks>AMD APM vol. 2, "Nested Paging"; Intel SDM vol. 3C, "The Extended Page Table Mechanism (EPT)".</remarks>
-internal abstract class SecondStage
+internal abstract class SecondStage(GuestPhysicalMappings mappings)
 {
     /// <summary>
     /// Where an access leads; never throws. Sets accessed and dirty flags of the second stage's own entries as the processor would, by compare and exchange.
     /// </summary>
     /// <param name="guestPhysical">Any address.</param>
-    public abstract SecondStageResult Translate(ulong guestPhysical, SecondStageAccess access);
+    public SecondStageResult Translate(ulong guestPhysical, SecondStageAccess access)
+    {
+        // Which right it is to execute can depend on more than the page.
+        bool isCached = access.Wanted != PageRights.Execute;
+        PageRights wanted = access.IsTableAccess ? access.Wanted | RightsToWalk : access.Wanted;
+        if (isCached && mappings.TryFind(guestPhysical, wanted, out SecondStageResult known)) return known;
+        SecondStageResult found = Walk(guestPhysical, access);
+        if (isCached || found.Outcome != SecondStageOutcome.Mapped) mappings.Note(guestPhysical, found);
+        return found;
+    }
+
+    /// <summary>What <see cref="Translate"/> says, by the tables in memory.</summary>
+    protected abstract SecondStageResult Walk(ulong guestPhysical, SecondStageAccess access);
+
+    /// <summary>The rights to paging structures of the first stage that a walk has to have, even if it only reads them.</summary>
+    protected abstract PageRights RightsToWalk { get; }
 
     /// <summary>The PAE page-directory-pointer entries of the first stage are read by each walk, and not by MOV to CR3.</summary>
     public virtual bool ReadsPdptes => false;

@@ -24,12 +24,6 @@ internal sealed unsafe class Tlb(Processor p)
     /// <summary>Accesses need no look each time, so that they may be cached.</summary>
     public bool AllowsFills { get; private set; } = true;
 
-    /// <summary>
-    /// Regions that large pages were cached for, one for each half of the address space: INVLPG inside drops everything. Wider than need be when several
-    /// owners' mappings are cached.
-    /// </summary>
-    private readonly (ulong Low, ulong High)[] _largeRegions = [(ulong.MaxValue, 0), (ulong.MaxValue, 0)];
-
     public ulong Misses { get; private set; }
 
     public ulong Flushes { get; private set; }
@@ -85,7 +79,7 @@ internal sealed unsafe class Tlb(Processor p)
             _directSpace = space;
             direct.SpaceSelected();
         }
-        s->TlbContext = ((ulong)space << SpaceShift) | (s->Cpl == 3 ? 1ul : 0) | (smapOverride ? SmapOverrideContext : 0);
+        s->TlbContext = ((ulong)space << SpaceShift) | (s->Cpl == 3 ? UserContext : 0) | (smapOverride ? SmapOverrideContext : 0);
     }
 
     private ushort _directSpace; // the space that direct execution was told of
@@ -96,6 +90,8 @@ internal sealed unsafe class Tlb(Processor p)
     /// <summary>The space of that birth still has its number.</summary>
     public bool IsAlive(ulong birth) => _spaces.IsAlive(birth);
 
+    /// <summary>Bit of the TLB context that stands for CPL 3.</summary>
+    private const ulong UserContext = 1;
     /// <summary>Bit of the TLB context that stands for RFLAGS.AC.</summary>
     public const ulong SmapOverrideContext = 2;
     /// <summary>Where the number of the address space begins in a TLB context, which is a tag's low 12 bits.</summary>
@@ -126,7 +122,6 @@ internal sealed unsafe class Tlb(Processor p)
     {
         Flushes++;
         _spaces.ForgetTag(_owner.Tag);
-        if (_spaces.AreForgotten) ForgetLargeRegions();
         SelectContext();
     }
 
@@ -135,13 +130,11 @@ internal sealed unsafe class Tlb(Processor p)
     {
         Flushes++;
         _spaces.ForgetAll();
-        ForgetLargeRegions();
+        p.GuestMode.Mappings.Drop();
         SelectContext();
     }
 
-    private void ForgetLargeRegions() => _largeRegions[0] = _largeRegions[1] = (ulong.MaxValue, 0);
-
-    /// <summary>Drops every cached mapping of a VPID or ASID, whatever its second stage.</summary>
+    /// <summary>Drops every cached mapping of a VPID or ASID, whatever its second stage. Mappings of guest-physical addresses stay.</summary>
     public void FlushTag(ushort tag)
     {
         Flushes++;
@@ -154,6 +147,7 @@ internal sealed unsafe class Tlb(Processor p)
     {
         Flushes++;
         _spaces.ForgetSecondStage(root);
+        p.GuestMode.Mappings.Drop();
         SelectContext();
     }
 
@@ -163,11 +157,11 @@ internal sealed unsafe class Tlb(Processor p)
     /// <summary>INVLPGA, INVVPID: drops the mapping of one page in all spaces of a VPID or ASID. Other owners may lose theirs of this page, too.</summary>
     public void FlushPage(ulong address, ushort tag)
     {
-        (ulong low, ulong high) = _largeRegions[address >> 63];
-        if (address >= low && address <= high)
+        // The page may be part of a large one, whose other pages must go as well.
+        if (_spaces.ForgetLarge(tag, address))
         {
-            FlushTag(tag);
-            return;
+            Flushes++;
+            SelectContext();
         }
         TlbEntry* e = Access.Entry(p.State, address);
         ulong page = address & ~0xFFFul;
@@ -192,18 +186,27 @@ internal sealed unsafe class Tlb(Processor p)
         SelectContext();
     }
 
-    /// <summary>Enters what a walk found for a page of RAM, with the privilege in force.</summary>
+    /// <summary>The context of supervisor accesses that no instruction has asked for: in user mode the supervisor's, whom RFLAGS.AC does not help then.</summary>
+    private static ulong SystemContext(ProcessorState* s) =>
+        s->Cpl == 3 || (s->TlbContext & UserContext) != 0 ? s->TlbContext & ~(UserContext | SmapOverrideContext) : s->TlbContext;
+
+    /// <summary>The tag with which such an access hits, for the last byte of the operand.</summary>
+    public static ulong SystemTag(ProcessorState* s, ulong address, int size) => ((address + (ulong)(size - 1)) & ~0xFFFul) | SystemContext(s);
+
+    /// <summary>Enters what a walk found for a page of RAM, with the privilege of the access.</summary>
     public void Fill(ulong address, in WalkResult t, uint access)
     {
         byte* page = t.Host;
         ProcessorState* s = p.State;
-        // A stack push during event delivery runs with another privilege than the context says.
-        if (((access & PageWalker.UserAccess) != 0) != (s->Cpl == 3)) return;
+        bool system = (access & PageWalker.ImplicitAccess) != 0, user = system ? (s->TlbContext & UserContext) != 0 : (access & PageWalker.UserAccess) != 0;
+        // In the middle of an event delivery the privilege may be another than the context says.
+        if (user != (s->Cpl == 3)) return;
+        ulong context = system ? SystemContext(s) : s->TlbContext;
         if (p.Debugger.WatchesPage(address) && (access & PageWalker.FetchAccess) == 0) return; // each access is looked at
-        if (t.Large) NoteLarge(address);
+        if (t.Large) _spaces.NoteLarge((int)(context >> SpaceShift), address);
         p.Memory.Backing.Enlarge(page);
         TlbEntry* e = Access.Entry(s, address);
-        ulong tag = (address & ~0xFFFul) | s->TlbContext;
+        ulong tag = (address & ~0xFFFul) | context;
         if (e->ReadTag != tag && e->WriteTag != tag && e->ExecTag != tag) e->ReadTag = e->WriteTag = e->ExecTag = Empty;
         e->Addend = (nint)page - (nint)(address & ~0xFFFul);
         if ((access & PageWalker.FetchAccess) != 0)
@@ -232,7 +235,7 @@ internal sealed unsafe class Tlb(Processor p)
             if (_spaces.Find((int)(tag & 0xFFF) >> SpaceShift) is not { } space) continue;
             ulong linear = tag & ~0xFFFul;
             var offset = (ulong)((byte*)(e[n].Addend + (nint)linear) - p.Memory.Backing.Pointer);
-            found.Add(new TlbMapping(space.Owner.Tag, space.Owner.SecondStageRoot, space.Pcid, linear, p.Memory.AddressOf(offset), rights, (tag & 1) != 0));
+            found.Add(new TlbMapping(space.Owner.Tag, space.Owner.SecondStageRoot, space.Pcid, linear, p.Memory.AddressOf(offset), rights, (tag & UserContext) != 0));
         }
         return found;
     }
@@ -241,13 +244,6 @@ internal sealed unsafe class Tlb(Processor p)
 
     /// <summary>A miss, whether it leads to an entry or not.</summary>
     public void CountMiss() => Misses++;
-
-    private void NoteLarge(ulong address)
-    {
-        ref (ulong Low, ulong High) region = ref _largeRegions[address >> 63];
-        // A 1 GiB page is the largest there is.
-        region = (Math.Min(region.Low, address & ~0x3FFF_FFFFul), Math.Max(region.High, address | 0x3FFF_FFFF));
-    }
 
     /// <summary>No entry allows a write any more.</summary>
     public void ForbidWrites()

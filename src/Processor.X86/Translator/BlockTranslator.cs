@@ -267,6 +267,9 @@ internal sealed unsafe class BlockTranslator
             TranslationKind.SetAlignmentCheck => e.Flags.EmitAlignmentCheck(g, ordinal, set: true),
             TranslationKind.ClearAlignmentCheck => e.Flags.EmitAlignmentCheck(g, ordinal, set: false),
             TranslationKind.MoveFromSegment => e.Flags.EmitMoveFromSegment(g),
+            TranslationKind.ReadPkru => e.SystemCalls.EmitReadPkru(number),
+            TranslationKind.ReadControl => e.SystemCalls.EmitReadControl(g, ordinal),
+            TranslationKind.VerifyWrite => e.Flags.EmitVerifyWrite(operation, number),
             TranslationKind.SwapGs => e.Flags.EmitSwapGs(),
             _ => false,
         };

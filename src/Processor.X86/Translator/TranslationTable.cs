@@ -16,7 +16,8 @@ internal enum TranslationKind : byte
     Lea, Push, Pop, Leave, Divide, Nop,
     Jump, JumpIndirect, JumpConditional, JumpIfCountZero, Loop, Call, CallIndirect, Return,
     SystemCall, SystemReturn, ReadTsc, String,
-    PushFlags, PopFlags, ClearDirection, ClearInterrupts, SetInterrupts, SetAlignmentCheck, ClearAlignmentCheck, MoveFromSegment, SwapGs,
+    PushFlags, PopFlags, ClearInterrupts, SetInterrupts, SetAlignmentCheck, ClearAlignmentCheck, MoveFromSegment, SwapGs, VerifyWrite,
+    ClearDirection, ReadPkru, ReadControl,
 }
 
 /// <summary>What a translation needs to know of a form beyond Iced's tables.</summary>
@@ -63,7 +64,7 @@ internal static class TranslationTable
             case Code.Wait: return TranslationKind.WaitX87;
             default: break;
         }
-        if ((row.Flags & (Row.X87 | Row.Mmx | Row.Wait)) != 0 || ((row.Flags & Row.Cpl0) != 0 && code != Code.Swapgs)) return TranslationKind.Interpret;
+        if ((row.Flags & (Row.X87 | Row.Mmx | Row.Wait)) != 0 || ((row.Flags & Row.Cpl0) != 0 && code is not (Code.Swapgs or Code.Mov_r64_cr))) return TranslationKind.Interpret;
         // Processors read 2 or 4 bytes for it.
         if (code == Code.Movsxd_r16_rm16) return TranslationKind.Interpret;
         OpCodeInfo info = code.ToOpCode();
@@ -106,6 +107,9 @@ internal static class TranslationTable
             case Code.Stosb_m8_AL or Code.Stosw_m16_AX or Code.Stosd_m32_EAX or Code.Stosq_m64_RAX:           return TranslationKind.String;
             case Code.Movsb_m8_m8 or Code.Movsw_m16_m16 or Code.Movsd_m32_m32 or Code.Movsq_m64_m64:          return TranslationKind.String;
             case Code.Lodsb_AL_m8 or Code.Lodsw_AX_m16 or Code.Lodsd_EAX_m32 or Code.Lodsq_RAX_m64:           return TranslationKind.String;
+            case Code.Verw_rm16 or Code.Verw_r32m16 or Code.Verw_r64m16:                              return TranslationKind.VerifyWrite;
+            case Code.Rdpkru:                                                                         return TranslationKind.ReadPkru;
+            case Code.Mov_r64_cr:                                                                     return TranslationKind.ReadControl;
             case Code.Swapgs:                                                                         return TranslationKind.SwapGs;
             case Code.Div_rm32 or Code.Div_rm64 or Code.Idiv_rm32 or Code.Idiv_rm64:                  return TranslationKind.Divide;
         }

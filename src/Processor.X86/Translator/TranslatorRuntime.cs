@@ -85,7 +85,7 @@ internal sealed unsafe class TranslatorRuntime
         _constantsStart = _a.Here;
         foreach (ulong constant in (ulong[])[IndexMask, OffsetMask, PageMask, PageMask | 1, PageMask | 3, PageMask | 7, PageMask | 15, PageMask | 31,
             PageMask | 63, TargetMask, 1, 3, 7, 15, 31, 63, MxcsrMasks, Simd.DefaultMxcsr, X87Masks, X87.Summary, (ulong)Rflags.If,
-            (ulong)Rflags.Ac, (ulong)Cr4.Tsd, UpperHalf, RefusedByReturn])
+            (ulong)Rflags.Ac, (ulong)Cr4.Tsd, (ulong)Cr4.Pke, UpperHalf, RefusedByReturn])
         {
             if (_constants.TryAdd(constant, _a.Here)) _a.Int64(constant);
         }

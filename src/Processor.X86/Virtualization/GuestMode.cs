@@ -14,6 +14,9 @@ internal sealed unsafe class GuestMode(Processor p)
     /// <summary>What its guest-physical addresses go through; null: they are the machine's.</summary>
     public SecondStage? SecondStage { get; private set; }
 
+    /// <summary>What is cached of it, and of others'.</summary>
+    public GuestPhysicalMappings Mappings { get; } = new();
+
     /// <summary>Accesses to the page that stands for its local APIC; null: no page does.</summary>
     public IGuestApicPage? Apic { get; private set; }
 

@@ -44,6 +44,9 @@ internal sealed class VmxGuest : IDisposable
     public const uint OperationRegion = 0x10_0000, Vmcs = 0x10_1000, OtherVmcs = 0x10_2000, Zeros = 0x10_3000, ZerosToo = 0x10_4000, Writes = 0x12_0000,
         Reads = 0x13_0000, GuestCode = 0x14_0000, GuestStackTop = 0x15_8000, Pointers = 0x16_0000, EptTables = 0x18_0000;
 
+    /// <summary>Holds the address where the hypervisor goes on after an exit that the test has looked at; at first "again".</summary>
+    public const uint Continuation = Pointers + 40;
+
     private const uint Revision = 0x42_0001;
     private const ulong End = ulong.MaxValue;
     private static readonly uint[] s_read =
@@ -154,9 +157,9 @@ internal sealed class VmxGuest : IDisposable
             a.jmp(next);
             a.Label(ref done);
             a.hlt();
-            a.jmp(__qword_ptr[Pointers + 40]);
+            a.jmp(__qword_ptr[Continuation]);
         });
-        G.Write(Pointers + 40, G["again"]);
+        G.Write(Continuation, G["again"]);
         Fields.TryAdd(0x6C16, G["exit"]);
         for (int n = 0; n < s_read.Length; n++) G.Write<ulong>(Reads + (uint)n * 16, s_read[n]);
         G.Write(Reads + (uint)s_read.Length * 16, End);

@@ -414,6 +414,43 @@ public sealed class VmxTests
         Assert.Contains(v.Run(engine).Is(18).Rax, (ulong[])[0x1111, 0x2222]);
     }
 
+    /// <summary>
+    /// Intel SDM vol. 3C, "Operations that Invalidate Cached Mappings": of a page of the guest, and of one that holds its paging structures.
+    /// </summary>
+    [Theory, Engines(1), Engines(2)]
+    public void INVEPT_drops_guest_physical_mappings(string engine, int type)
+    {
+        const uint routine = Layout.Code + 0x3000, copy = Layout.Spare + 0x4000;
+        using VmxGuest v = new VmxGuest().WithEpt();
+        v.Fields[VmField.Secondary] |= VmControl.Vpid;
+        v.Fields[VmField.Vpid] = 5;
+        v.Guest(a =>
+        {
+            a.mov(eax, __dword_ptr[Layout.Spare]);
+            a.mov(edx, __dword_ptr[Layout.Spare + 0x1000]);
+            a.vmcall();
+        });
+        for (uint n = 0; n < 4; n++) v.G.Write(Layout.Spare + n * 0x1000, n);
+        VmxExitResult first = v.Run(engine).Is(18);
+        Assert.Equal((0ul, 1ul), (first.Rax, first.Rdx));
+        v.G.Write(VmxGuest.EptEntry(Layout.Spare), Layout.Spare + 0x2000ul | 7 | 6 << 3);
+        uint table = v.G.Tables.EntryAddress(Layout.Spare + 0x1000) & ~0xFFFu;
+        for (uint at = 0; at < 0x1000; at += 8) v.G.Write(copy + at, v.G.Read<ulong>(table + at));
+        v.G.Write(copy + (v.G.Tables.EntryAddress(Layout.Spare + 0x1000) & 0xFFF), Layout.Spare + 0x3000ul | Pte.P | Pte.W);
+        v.G.Write(VmxGuest.EptEntry(table), copy | 7ul | 6 << 3);
+        v.G.Write(VmxGuest.ZerosToo, VmxGuest.EptTables | 3ul << 3 | 6);
+        v.G.Place(routine, 64, a =>
+        {
+            a.mov(ecx, type);
+            a.invept(rcx, __xmmword_ptr[VmxGuest.ZerosToo]);
+            a.jmp(v.G["again"]);
+        });
+        v.G.Write<ulong>(VmxGuest.Continuation, routine);
+        v.Fields[VmField.GuestRip] = VmxGuest.GuestCode;
+        VmxExitResult second = v.Run(engine).Is(18);
+        Assert.Equal((2ul, 3ul), (second.Rax, second.Rdx));
+    }
+
     [Theory, Engines]
     public void HLT_as_an_activity_state_and_HLT_exiting(string engine)
     {

@@ -145,6 +145,25 @@ internal sealed unsafe class Addresses(Emission e)
         e.Near.LeaveUnlessZero56(miss);
     }
 
+    /// <summary>
+    /// Checks a descriptor of the GDT: its selector, with the lowest three bits zero, is in <see cref="StateOffsets.Temporary0"/>. Addend and address are in
+    /// their registers afterwards; RCX is lost.
+    /// </summary>
+    public void CheckDescriptor(int number)
+    {
+        const int size = sizeof(ulong);
+        e.Groups.LoseAddend();
+        HostLabel retry = e.NewLabel(), miss = e.NewLabel();
+        e.Cold.Add(new ColdPiece(ColdKind.Miss, miss, retry, number, default, size) { IsAddressKnown = true });
+        e.Asm.Place(retry);
+        e.Asm.LoadState(HostRegisters.Address, StateOffsets.GdtrBase);
+        e.Asm.LoadState(HostRegisters.Scratch, StateOffsets.Temporary0);
+        e.Asm.Lea(HostRegisters.Address, HostRegisters.Address, HostRegisters.Scratch, 0, 0);
+        LookUp(HostRegisters.Address, size, e.FirstLevelTable + TranslatorState.ReadTag, e.FirstLevelTable + TranslatorState.ReadAddend, aligned: false, number);
+        e.Asm.Pext(HostRegisters.Scratch, HostRegisters.Scratch, e.Runtime.Constant(TranslatorRuntime.PageMask));
+        e.Near.LeaveUnlessZero56(miss);
+    }
+
     private void LoadEntry(Host to, int table, int entry, bool relative)
     {
         if (relative) e.Asm.LoadFirstLevel(to, table, entry);

@@ -110,13 +110,58 @@ internal sealed unsafe class FlagsEmitter(Emission e)
         return true;
     }
 
-    /// <summary>CLD: RFLAGS.DF is kept in two places, the other one as what a string instruction moves by.</summary>
+    /// <summary>CLD, with which a kernel begins whenever it is entered.</summary>
     public bool EmitClearDirection()
     {
         ChangeFlag(DfBit, set: false);
         e.Asm.StoreStateImmediate(StateOffsets.Direction, 1, wide: false);
         return true;
     }
+
+    /// <summary>
+    /// VERW of memory at level 0, for a selector of the GDT with RPL 0: kernels clear the processor's buffers with it at each way back to user mode.
+    /// </summary>
+    public bool EmitVerifyWrite(Insn* operation, int number)
+    {
+        if (!e.Wide || ModeKey.Cpl(e.Translation->Mode) != 0 || (operation->Flags & InsnFlags.HasMemory) == 0) return false;
+        if (!GuestAddress.TryGet(operation, e.Rip, out GuestAddress address)) return false;
+        HostLabel slow = e.NewLabel(), inside = e.NewLabel();
+        e.Addresses.CheckOne(address, sizeof(ushort), write: false, aligned: false, number);
+        var selector = new MemoryOperand(Operands.Sized(e.Addresses.AddressRegister(address), 8), Operands.Sized(HostRegisters.Addend, 8));
+        e.Encode(Instruction.Create(Code.Movzx_r32_rm16, HostRegister.ECX, selector));
+        e.Asm.StoreState(StateOffsets.Temporary0, Host.Rcx);
+        e.Near.Place(between: true); // what follows is longer than its reach
+        SaveFlags();
+        e.Encode(Instruction.Create(Code.Mov_r32_rm32, HostRegister.ECX, e.Asm.State(StateOffsets.Temporary0)));
+        e.Encode(Instruction.Create(Code.Test_rm32_imm32, HostRegister.ECX, 7));
+        e.Asm.JumpIf(5 /* NE */, slow); // the LDT's, or with an RPL, or null with one
+        e.Encode(Instruction.Create(Code.Or_rm32_imm8, HostRegister.ECX, 7));
+        e.Encode(Instruction.Create(Code.Cmp_rm32_imm8, HostRegister.ECX, 7));
+        e.Asm.JumpIf(4 /* E */, slow); // null
+        e.Encode(Instruction.Create(Code.Cmp_r32_rm32, HostRegister.ECX, e.Asm.State(StateOffsets.GdtrLimit)));
+        e.Asm.JumpIf(6 /* BE */, inside);
+        e.Asm.Place(slow);
+        RestoreFlags();
+        e.Asm.Jump(e.Cold.OperationExit(number));
+        e.Asm.Place(inside);
+        RestoreFlags();
+        e.Addresses.CheckDescriptor(number);
+        e.Asm.Load(Host.R13, HostRegisters.Address, HostRegisters.Addend, 0, wide: true);
+        SaveFlags();
+        // ZF is bit 6 of AH.
+        e.Encode(Instruction.Create(Code.Shr_rm64_imm8, HostRegister.R13, DescriptorTypeShift));
+        e.Encode(Instruction.Create(Code.And_rm32_imm8, HostRegister.R13D, SegmentIsUsers | SegmentIsCode | SegmentIsWritable));
+        e.Encode(Instruction.Create(Code.Cmp_rm32_imm8, HostRegister.R13D, SegmentIsUsers | SegmentIsWritable));
+        e.Encode(Instruction.Create(Code.Sete_rm8, HostRegister.CL));
+        e.Encode(Instruction.Create(Code.Shl_rm8_imm8, HostRegister.CL, 6));
+        e.Encode(Instruction.Create(Code.And_rm8_imm8, HostRegister.AH, ~(1 << 6)));
+        e.Encode(Instruction.Create(Code.Or_r8_rm8, HostRegister.AH, HostRegister.CL));
+        RestoreFlags();
+        return true;
+    }
+
+    /// <summary>The access byte of a descriptor, and its bits: S, that of code, and that of data which can be written.</summary>
+    private const int DescriptorTypeShift = 40, SegmentIsUsers = 1 << 4, SegmentIsCode = 1 << 3, SegmentIsWritable = 1 << 1;
 
     public bool EmitClearInterrupts()
     {

@@ -174,6 +174,34 @@ internal sealed unsafe class SystemCallEmitter(Emission e)
         return true;
     }
 
+    /// <summary>RDPKRU: the interpreter where it faults.</summary>
+    public bool EmitReadPkru(int number)
+    {
+        if (!e.Wide) return false;
+        e.Asm.LoadState(Host.Rcx, StateOffsets.Cr4);
+        e.Asm.Pext(Host.Rcx, Host.Rcx, e.Runtime.Constant((ulong)Cr4.Pke));
+        e.Near.LeaveIfZero(e.Cold.OperationExit(number));
+        e.Asm.Move(Host.Rcx, HostRegisters.Count, wide: false);
+        e.Near.LeaveUnlessZero32(e.Cold.OperationExit(number));
+        e.Asm.LoadState(Host.Rax, StateOffsets.Pkru, wide: false);
+        e.Asm.MoveImmediate(Host.Rdx, 0);
+        return true;
+    }
+
+    /// <summary>MOV from CR2 and CR3 at level 0: what page faults ask for.</summary>
+    public bool EmitReadControl(in Instruction g, int ordinal)
+    {
+        int from = g.Op1Register switch { HostRegister.CR2 => StateOffsets.Cr2, HostRegister.CR3 => StateOffsets.Cr3, _ => -1 };
+        if (from < 0 || !e.Wide || ModeKey.Cpl(e.Translation->Mode) != 0) return false;
+        int number = Operands.NumberOf(g.Op0Register);
+        Host to = e.Loop.Of(number);
+        e.Asm.LoadState(to == Host.None ? Host.Rcx : to, from);
+        if (to == Host.None) e.Asm.StoreState(StateOffsets.Gpr(number), Host.Rcx);
+        e.Retire(ordinal + 1);
+        e.Branches.EmitLink(e.Branches.Truncate(g.NextIP));
+        return true;
+    }
+
     private void Shift(Code code, HostRegister to, HostRegister from, int count)
     {
         e.Asm.MoveImmediate(Host.Rcx, (ulong)count);

@@ -8,7 +8,7 @@ namespace Bunraku.Processor.X86;
 /// the walks of the guest's own tables as writes.
 /// </summary>
 /// <remarks>AMD APM vol. 2, "Nested Paging" and "Nested Page Faults vs. Intercepts".</remarks>
-internal sealed class NestedPageTables(Processor p) : SecondStage
+internal sealed class NestedPageTables(Processor p) : SecondStage(p.GuestMode.Mappings)
 {
     /// <summary>Bits of the error code beyond those of #PF: the guest's own address was translated, or that of one of its paging structures.</summary>
     public const ulong FinalAccess = 1ul << 32, TableWalk = 1ul << 33;
@@ -31,6 +31,7 @@ internal sealed class NestedPageTables(Processor p) : SecondStage
         _reportsFetches = _executeDisable || (hostCr4 & (ulong)Cr4.Smep) != 0;
         _executeTrap = executeTrap;
         _reserved = AddressMask & ~((1ul << p.Model.PhysicalAddressBits) - 1) | (_executeDisable ? 0 : ExecuteDisable);
+        p.GuestMode.Mappings.Select(Key);
     }
 
     /// <summary>For the tag of cached mappings: nCR3 in its address bits, and below them what else says how its tables are read.</summary>
@@ -38,7 +39,9 @@ internal sealed class NestedPageTables(Processor p) : SecondStage
 
     public override bool ReadsPdptes => true;
 
-    public override SecondStageResult Translate(ulong guestPhysical, SecondStageAccess access) =>
+    protected override PageRights RightsToWalk => PageRights.Read | PageRights.Write;
+
+    protected override SecondStageResult Walk(ulong guestPhysical, SecondStageAccess access) =>
         _levels == 2 ? Walk32(guestPhysical, access) : Walk64(guestPhysical, access);
 
     private SecondStageResult Walk64(ulong address, SecondStageAccess access)

@@ -89,6 +89,7 @@ internal sealed unsafe class SvmWorldSwitch(Processor p, Svm svm)
                 break;
             case TlbControl.FlushAsid or TlbControl.FlushAsidNonGlobal when svm.Features.FlushByAsid:
                 p.Tlb.FlushTag((ushort)svm.Control->Asid);
+                p.GuestMode.Mappings.Drop();
                 break;
             default:
                 p.Tlb.FlushAll();

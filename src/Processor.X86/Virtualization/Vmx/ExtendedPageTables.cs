@@ -4,7 +4,7 @@ using static Bunraku.Engines.X86.EptBits;
 namespace Bunraku.Processor.X86;
 
 /// <summary>A walk of the extended page tables that an EPT pointer names. Intel SDM vol. 3C, "The Extended Page Table Mechanism (EPT)".</summary>
-internal sealed unsafe class ExtendedPageTables(Processor p, Vmx vmx) : SecondStage
+internal sealed unsafe class ExtendedPageTables(Processor p, Vmx vmx) : SecondStage(p.GuestMode.Mappings)
 {
     /// <summary>Stands for a page-modification log that is full, which is no qualification of a violation.</summary>
     public const ulong LogFull = 1ul << 63;
@@ -23,11 +23,16 @@ internal sealed unsafe class ExtendedPageTables(Processor p, Vmx vmx) : SecondSt
     {
         (Pointer, _modeBased) = (pointer, modeBasedExecute);
         _present = modeBasedExecute ? AnyAccess | UserExecuteAccess : AnyAccess;
+        p.GuestMode.Mappings.Select(pointer);
     }
 
-    public override SecondStageResult Translate(ulong guestPhysical, SecondStageAccess access)
+    private bool HasFlags => (Pointer & PointerAccessedDirty) != 0;
+
+    protected override PageRights RightsToWalk => HasFlags ? PageRights.Read | PageRights.Write : PageRights.Read;
+
+    protected override SecondStageResult Walk(ulong guestPhysical, SecondStageAccess access)
     {
-        bool flags = (Pointer & PointerAccessedDirty) != 0;
+        bool flags = HasFlags;
         ulong execute = _modeBased && access.IsUserAddress ? UserExecuteAccess : ExecuteAccess;
         ulong wanted = (access.Wanted & PageRights.Execute) != 0 ? execute : (access.Wanted & PageRights.Write) != 0 ? WriteAccess : ReadAccess;
         // With accessed and dirty flags the processor's accesses to paging structures count as writes; without, it reads and writes where it sets a flag.

@@ -210,8 +210,11 @@ internal sealed unsafe partial class Vmx
 
     // ---- time
 
-    /// <summary>The guest's TSC under TSC scaling: a 48-bit binary fraction, then the offset.</summary>
-    public ulong ScaledTsc => (ulong)((UInt128)_p.Msrs.GuestTsc * Current[VmcsField.TscMultiplier] >> 48) + Current[VmcsField.TscOffset];
+    /// <summary>The TSC multiplier is a binary fraction of 48 bits.</summary>
+    private const int MultiplierShift = 48;
+
+    /// <summary>The guest's TSC under TSC scaling: multiplied, then the offset.</summary>
+    public ulong ScaledTsc => (ulong)((UInt128)_p.Msrs.GuestTsc * Current[VmcsField.TscMultiplier] >> MultiplierShift) + Current[VmcsField.TscOffset];
 
     /// <summary>PAUSE at CPL 0 under PAUSE-loop exiting: true when the loop has lasted longer than the window.</summary>
     public bool PauseLoopEnds()

@@ -84,6 +84,9 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
     /// <summary>What TSC offsetting has added to the processor's own offset while the guest runs.</summary>
     public ulong AddedTscOffset { get; private set; }
 
+    /// <summary>The guest's TSC is scaled, and not by one: hypervisors that let TSC scaling be in force always have a multiplier of one for most guests.</summary>
+    public bool ScalesTsc { get; private set; }
+
     // ---- VMX operation and the current VMCS
 
     public void EnterOperation(ulong pointer)
@@ -165,7 +168,8 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
         Pin = (PinControls)v[VmcsField.PinBasedControls];
         Primary = (ProcessorControls)v[VmcsField.ProcessorBasedControls];
         Secondary = Has(ProcessorControls.ActivateSecondaryControls) ? (SecondaryControls)v[VmcsField.SecondaryControls] : 0;
-        if (Has(ProcessorControls.UseTscOffsetting) && !Has(SecondaryControls.UseTscScaling)) AddedTscOffset = v[VmcsField.TscOffset];
+        ScalesTsc = Has(ProcessorControls.UseTscOffsetting) && Has(SecondaryControls.UseTscScaling) && v[VmcsField.TscMultiplier] != 1ul << MultiplierShift;
+        if (Has(ProcessorControls.UseTscOffsetting) && !ScalesTsc) AddedTscOffset = v[VmcsField.TscOffset];
     }
 
     /// <summary>The guest is left: the processor's own controls are in force again. Its state is saved.</summary>
@@ -180,7 +184,7 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
         (_initDue, _startUpDue, WaitsForStartUp) = (false, null, false);
         Timer.Stop();
         if (!Has(SecondaryControls.EnableVpid)) _p.Tlb.Flush();
-        (Pin, Primary, Secondary) = (0, 0, 0);
+        (Pin, Primary, Secondary, ScalesTsc) = (0, 0, 0, false);
         SelectAddressSpace();
     }
 
@@ -227,7 +231,7 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
         (InOperation, InGuest, OperationPointer, CurrentPointer) = (state.InOperation, state.InGuest, state.OperationPointer, state.CurrentPointer);
         (Current.Launched, CurrentIsShadow) = (state.Launched, state.IsShadow);
         Current.Restore(state.Fields);
-        (Pin, Primary, Secondary, AddedTscOffset) = (0, 0, 0, 0);
+        (Pin, Primary, Secondary, AddedTscOffset, ScalesTsc) = (0, 0, 0, 0, false);
         if (InGuest) TakeControls(); // the TSC in the state is the guest's already
         SelectAddressSpace();
         _p.SelectGuestIntercepts(InGuest ? _interception.Choose() : GuestIntercepts.None);

@@ -24,8 +24,7 @@ internal sealed unsafe class VmxInterception(Processor p, Vmx vmx)
         When(vmx.Has(ProcessorControls.MwaitExiting), GuestIntercepts.Mwait);
         When(vmx.Has(ProcessorControls.MonitorExiting), GuestIntercepts.Monitor);
         When(vmx.Has(ProcessorControls.RdpmcExiting), GuestIntercepts.Rdpmc);
-        bool scaled = vmx.Has(ProcessorControls.UseTscOffsetting) && vmx.Has(SecondaryControls.UseTscScaling);
-        When(vmx.Has(ProcessorControls.RdtscExiting) || scaled, GuestIntercepts.Rdtsc | GuestIntercepts.Rdtscp);
+        When(vmx.Has(ProcessorControls.RdtscExiting) || vmx.ScalesTsc, GuestIntercepts.Rdtsc | GuestIntercepts.Rdtscp);
         When(vmx.Has(ProcessorControls.Cr3LoadExiting), GuestIntercepts.WriteCr3);
         When(vmx.Has(ProcessorControls.Cr3StoreExiting), GuestIntercepts.ReadCr3);
         When(vmx.Has(ProcessorControls.Cr8LoadExiting) || vmx.Has(ProcessorControls.UseTprShadow), GuestIntercepts.WriteCr8);
@@ -132,7 +131,7 @@ internal sealed unsafe class VmxInterception(Processor p, Vmx vmx)
         if (s->Cpl != 0 && (s->Cr4 & (ulong)Cr4.Tsd) != 0) throw p.GeneralProtection();
         bool isRdtscp = (Code)i->Code == Code.Rdtscp;
         if (vmx.Has(ProcessorControls.RdtscExiting)) return Leave(i, isRdtscp ? VmxExitReason.Rdtscp : VmxExitReason.Rdtsc, out next);
-        if (!vmx.Has(SecondaryControls.UseTscScaling) || !vmx.Has(ProcessorControls.UseTscOffsetting)) return Decline(out next);
+        if (!vmx.ScalesTsc) return Decline(out next);
         ulong tsc = vmx.ScaledTsc;
         s->Rax = (uint)tsc;
         s->Rdx = tsc >> 32;
@@ -197,7 +196,7 @@ internal sealed unsafe class VmxInterception(Processor p, Vmx vmx)
             exits = vmx.Memory.Bit(bitmap, index & 0x1FFF);
         }
         if (exits) return Leave(i, write ? VmxExitReason.Wrmsr : VmxExitReason.Rdmsr, out next);
-        if (index == MsrIndex.Tsc && !write && vmx.Has(SecondaryControls.UseTscScaling) && vmx.Has(ProcessorControls.UseTscOffsetting))
+        if (index == MsrIndex.Tsc && !write && vmx.ScalesTsc)
         {
             ulong tsc = vmx.ScaledTsc;
             s->Rax = (uint)tsc;
