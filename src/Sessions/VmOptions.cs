@@ -137,6 +137,12 @@ public record VmOptions
     /// <summary>Folders of the host, each with a virtio device by which the guest mounts it.</summary>
     public IReadOnlyList<VmShare> Shares { get; init; } = [];
 
+    /// <summary>A socket device; null: none.</summary>
+    public VmVsock? Vsock { get; init; }
+
+    /// <summary>A memory balloon; null: none.</summary>
+    public VmBalloon? Balloon { get; init; }
+
     /// <summary>Kinds of devices that the firmware tries, the first first; empty: disks, discs, network.</summary>
     public IReadOnlyList<BootDevice> BootDevices { get; init; } = [];
 
@@ -279,6 +285,7 @@ public record VmOptions
             Require(copy.Source.Length > 0, nameof(Copies), "the file's name is empty");
             if (copy.At is { } at && GuestCopies.Problem(at) is { } problemOfCopy) Require(false, nameof(Copies), problemOfCopy);
         }
+        if (Vsock?.Problem is { } problemOfVsock) Require(false, nameof(Vsock), problemOfVsock);
         const int slots = 24;
         Require(Disks.Count <= slots, nameof(Disks), $"{Disks.Count} disks are too many; the board has slots for {slots}");
         Require(Disks.Count + Networks.Count <= slots, nameof(Networks), $"{Disks.Count} disks and {Networks.Count} network cards are too many; "

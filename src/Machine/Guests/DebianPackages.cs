@@ -53,7 +53,7 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
 
     // With another table below, other files belong into the cache: then another name of their folders.
     internal const string KernelPrefix = "vmlinuz-";
-    private const string DriversPrefix = "modules-";
+    private const string DriversPrefix = "drivers-";
 
     /// <summary>Version of a kernel by the name of its file.</summary>
     internal static string VersionOf(string kernel) => Path.GetFileName(kernel)[KernelPrefix.Length..];
@@ -91,6 +91,10 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
         ("fscache",               GuestDrivers.Share),
         ("fuse",                  GuestDrivers.Share),
         ("virtiofs",              GuestDrivers.Share),
+        ("vsock",                 GuestDrivers.Vsock),
+        ("vmw_vsock_virtio_transport_common", GuestDrivers.Vsock),
+        ("vmw_vsock_virtio_transport", GuestDrivers.Vsock),
+        ("virtio_balloon",        GuestDrivers.Balloon),
         ("crc16",                 GuestDrivers.Disk), // from here on for ext4
         ("crc32c_generic",        GuestDrivers.Disk),
         ("mbcache",               GuestDrivers.Disk),
@@ -287,7 +291,11 @@ public enum GuestDrivers
     /// <summary>Shared folders.</summary>
     Share = 16,
     /// <summary>All of them.</summary>
-    All = Disk | Rng | Net | Console | Share,
+    All = Disk | Rng | Net | Console | Share | Vsock | Balloon,
     /// <summary>KVM, for a guest that is a hypervisor.</summary>
     Hypervisor = 32,
+    /// <summary>virtio sockets.</summary>
+    Vsock = 64,
+    /// <summary>The virtio memory balloon.</summary>
+    Balloon = 128,
 }
