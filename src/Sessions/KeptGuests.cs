@@ -60,7 +60,7 @@ public static class KeptGuests
         foreach (VmNetwork network in o.Networks)
         {
             SlirpOptions slirp = ((UserNetwork)network).Options;
-            text.Append(CultureInfo.InvariantCulture, $"{network.Mac} {network.Mtu} {network.Queues} {slirp.Restricted} {slirp.HostLoopback} {slirp.Ip6}\n");
+            text.Append(CultureInfo.InvariantCulture, $"{network.Model} {network.Mac} {network.Mtu} {network.Queues} {slirp.Restricted} {slirp.HostLoopback} {slirp.Ip6}\n");
         }
         text.Append(CultureInfo.InvariantCulture, $"{o.DiskSize}\n");
         text.Append(engine.UsesHostPaging ? engine.Name : "software");

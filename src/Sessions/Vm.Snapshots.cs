@@ -1,7 +1,7 @@
 using System.Diagnostics;
 using Bunraku.Hypervisor;
 using Bunraku.Machine;
-using Bunraku.Machine.Virtio.Net;
+using Bunraku.Machine.Ethernet;
 using Bunraku.Sessions.Snapshots;
 
 namespace Bunraku.Sessions;
@@ -72,7 +72,7 @@ public sealed partial class Vm
         }
         if (_isCopy)
         {
-            foreach (NetworkCard card in _networks.Cards) card.TellLink();
+            foreach (INetworkCard card in _networks.Cards) card.TellLink();
             _machine.BecomeCopy();
             if (_machine.WaitsForCommand) HandOver(isCopy: true);
         }

@@ -261,6 +261,7 @@ public record VmOptions
         {
             Require(network.Mac is null || network.Mac.GetAddressBytes() is { Length: 6 } mac && (mac[0] & 1) == 0 && mac.AsSpan().ContainsAnyExcept((byte)0),
                 nameof(Networks), $"{network.Mac} is no address of a network card; it has 6 bytes, the first of them even");
+            Require(network.Model == NetworkModel.Virtio || network.Queues is null or 1, nameof(Networks), "the card e1000 has one queue, not several");
             Require(network.Mtu is null or >= VmNetwork.SmallestMtu and <= VmNetwork.LargestMtu, nameof(Networks),
                 $"an MTU of {network.Mtu} bytes; from {VmNetwork.SmallestMtu} to {VmNetwork.LargestMtu} is possible");
             Require(network.Queues is null or >= 1 and <= VmNetwork.MostQueues, nameof(Networks),

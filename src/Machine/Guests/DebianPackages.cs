@@ -68,6 +68,9 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
     /// <summary>Name of the virtio console's driver among them.</summary>
     public const string ConsoleModule = "virtio_console";
 
+    /// <summary>Name of the driver of Intel's network card among them, which kernels for virtual machines do not have.</summary>
+    public const string E1000Module = "e1000";
+
     /// <summary>
     /// Kernel modules, in an order in which they can be loaded, and what each is for. What a kernel has built in has no module.
     /// </summary>
@@ -86,6 +89,7 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
         ("net_failover",          GuestDrivers.Net),
         ("virtio_net",            GuestDrivers.Net),
         ("af_packet",             GuestDrivers.Net), // for DHCP
+        (E1000Module,             GuestDrivers.E1000),
         (ConsoleModule,           GuestDrivers.Console),
         ("netfs",                 GuestDrivers.Share),
         ("fscache",               GuestDrivers.Share),
@@ -298,4 +302,6 @@ public enum GuestDrivers
     Vsock = 64,
     /// <summary>The virtio memory balloon.</summary>
     Balloon = 128,
+    /// <summary>Intel's network card e1000.</summary>
+    E1000 = 256,
 }

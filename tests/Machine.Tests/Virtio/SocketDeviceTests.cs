@@ -42,6 +42,7 @@ public sealed class SocketDeviceTests : IDisposable
 
         public void Start(VirtioFeatures ring)
         {
+            Rig.Machine.Memory.Write(Rings, new byte[3 * RingStride]); // as a driver that begins
             Assert.True(Driver.Negotiate((ulong)ring | 1));
             for (int n = 0; n < 3; n++) _queues[n] = Driver.SetUp(n, 16, Rings + (ulong)n * RingStride, ring);
             Driver.SetDriverOk();

@@ -106,7 +106,6 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
         int listener = -1;
         lock (_lock!)
         {
-            _wake.Take();
             _more = false;
             if (_listenerHasSomebody && _all.Count < MostConnections && _host!.Accept() is { } visitor)
                 _all.Add(new SocketConnection(visitor, ConnectionPhase.Greeting));
@@ -132,6 +131,7 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
             _closing.Clear();
         }
         _poll.Wait(_more ? 0 : -1);
+        _wake.Take(); // not before: who pauses the machine wakes once, and waits
         lock (_lock)
         {
             _listenerHasSomebody = _poll.Result(listener) != 0;
