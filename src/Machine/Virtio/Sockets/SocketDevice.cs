@@ -97,6 +97,8 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
     {
         while (_all.Count > 0) Close(_all[^1]);
         _resets.Clear();
+        _filled.Clear();
+        _written.Clear();
         _owesEvent = false;
     }
 
