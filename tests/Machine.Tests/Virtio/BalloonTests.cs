@@ -188,19 +188,18 @@ public sealed class BalloonTests : IDisposable
         }
         Tell(1000);
         Assert.True(SpinWait.SpinUntil(() => _balloon.Look(0).Statistics.Count > 0, s_patience));
-        _rig.Machine.Pause();
-        while (_queues[Statistics].TryTakeUsed(out _, out _))
+        Task<BalloonState> asked = Task.Run(() => _balloon.Look(60_000));
+        Assert.True(SpinWait.SpinUntil(() =>
         {
-        }
-        Tell(1000); // the one that is kept while the state is saved
+            if (_queues[Statistics].TryTakeUsed(out _, out _)) Tell(2000);
+            return asked.IsCompleted;
+        }, s_patience));
+        Assert.Equal([new(BalloonStatistic.Free, 2000)], asked.GetAwaiter().GetResult().Statistics);
+
+        _rig.Machine.Pause();
+        _rig.Machine.Restore(_rig.Machine.Save());
         _rig.Machine.Resume();
         Assert.True(SpinWait.SpinUntil(() => _balloon.Look(0).Statistics.Count > 0, s_patience));
-
-        Task<BalloonState> asked = Task.Run(() => _balloon.Look(60_000));
-        Await(Statistics);
-        Tell(2000);
-        BalloonState state = asked.GetAwaiter().GetResult();
-        Assert.Equal([new(BalloonStatistic.Free, 2000)], state.Statistics);
     }
 
     [Fact]
