@@ -121,7 +121,7 @@ public sealed class LinuxVsockTests : IClassFixture<LinuxGuestFiles>, IDisposabl
             Assert.Equal(Sum(there), Sum(await ReadAll(stream)));
             await sent;
         }
-        vm.Stop();
+        vm.End(HostEnd.Quit);
         await run;
         Assert.Equal($"connect: Connection reset by peer\nrefused\n{Sum(back)}  -\nserves\n", output.Text);
     }

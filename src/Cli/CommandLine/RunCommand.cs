@@ -116,7 +116,7 @@ internal sealed class RunCommand : Command
     };
     private readonly Option<string[]?> _shares = SharedOptions.Shares();
     private readonly Option<VmVsock?> _vsock = SharedOptions.Vsock();
-    private readonly Option<VmBalloon?> _balloon = SingleValue.Parsed<VmBalloon?>("--balloon", "on[,NAME=on|off]",
+    private readonly Option<BalloonArgument?> _balloon = SingleValue.Parsed<BalloonArgument?>("--balloon", "on[,NAME=on|off]",
         "a virtio balloon, by which the guest gives memory back: free memory by itself, more when the monitor's 'balloon' asks. "
         + "NAME: deflate-on-oom, reporting (both on)", VsockArgument.ParseBalloon, "on", "off");
     private readonly Option<DisplayKind?> _vga =
@@ -260,7 +260,7 @@ internal sealed class RunCommand : Command
             Networks = Networks(parsed.GetValue(_networks) ?? [], isDebian),
             Shares = SharedOptions.ParseShares(parsed.GetValue(_shares)),
             Vsock = parsed.GetValue(_vsock),
-            Balloon = parsed.GetValue(_balloon),
+            Balloon = parsed.GetValue(_balloon)?.Balloon,
             Environment = parsed.GetValue(_environment) is { Length: > 0 } variables ? [.. variables.SelectMany(Variable)] : [],
             WorkingFolder = parsed.GetValue(_workingFolder),
             User = parsed.GetValue(_user),

@@ -21,7 +21,7 @@ internal static class VsockArgument
     }
 
     /// <exception cref="UsageException">It is no description of a balloon.</exception>
-    public static VmBalloon? ParseBalloon(string text)
+    public static BalloonArgument ParseBalloon(string text)
     {
         (string first, IReadOnlyList<(string, string)> words) = WordList.Parse(text);
         if (first is not ("on" or "off")) throw new UsageException(Nearest.Message("value of --balloon", first, ["on", "off"]));
@@ -35,6 +35,10 @@ internal static class VsockArgument
                 _ => throw new UsageException(Nearest.Message("word behind --balloon", name, ["deflate-on-oom", "reporting"])),
             };
         }
-        return first == "on" ? balloon : null;
+        return new BalloonArgument(first == "on" ? balloon : null);
     }
 }
+
+/// <summary>A value of <c>--balloon</c>.</summary>
+/// <param name="Balloon">Null: off.</param>
+internal sealed record BalloonArgument(VmBalloon? Balloon);
