@@ -57,7 +57,10 @@ internal sealed record NoNetwork(bool HasOffloads) : VmNetwork
 /// <param name="Options">What it may do. <see cref="SlirpOptions.Mtu"/> comes from <see cref="VmNetwork.Mtu"/>.</param>
 public sealed record UserNetwork(SlirpOptions Options) : VmNetwork
 {
-    internal override INetworkBackend Open() => new SlirpNetwork(Options with { Mtu = Mtu ?? (Model == NetworkModel.E1000 ? EthernetMtu : SlirpOptions.DefaultMtu) });
+    internal override INetworkBackend Open() => new SlirpNetwork(Options with { Mtu = Mtu ?? DefaultMtu });
+
+    /// <summary>A card that does not tell the guest of it has that of Ethernet.</summary>
+    private int DefaultMtu => Model == NetworkModel.E1000 ? EthernetMtu : SlirpOptions.DefaultMtu;
 }
 
 /// <summary>A tap interface of the host: see <see cref="TapNetwork"/>.</summary>

@@ -32,8 +32,8 @@ public sealed class LinuxBalloonTests : IClassFixture<LinuxGuestFiles>
     }
 
     /// <summary>What waits in a file system in memory meanwhile is whole afterwards, and so is what is written into memory that came back.</summary>
-    private const string Script = "head -c 20000000 /dev/urandom >/tmp/kept; cp /tmp/kept /tmp/twin; for n in 1 2 3 4 5 6 7 8 9; do cat /tmp/kept; done >/tmp/large; "
-        + "rm /tmp/large; echo freed; "
+    private const string Script = "head -c 20000000 /dev/urandom >/tmp/kept; cp /tmp/kept /tmp/twin; "
+        + "for n in 1 2 3 4 5 6 7 8 9; do cat /tmp/kept; done >/tmp/large; rm /tmp/large; echo freed; "
         + "while ! test -e /tmp/go; do sleep 1; test $(grep MemFree: /proc/meminfo | tr -dc 0-9) -gt 150000 || touch /tmp/go; done; echo small; "
         + "rm /tmp/go; while ! test -e /tmp/go; do sleep 1; test $(grep MemFree: /proc/meminfo | tr -dc 0-9) -lt 300000 || touch /tmp/go; done; echo large; "
         + "for n in 1 2 3 4 5 6 7 8 9; do cat /tmp/twin; done >/tmp/large; for n in 1 2 3 4 5 6 7 8 9; do cat /tmp/kept; done | cmp - /tmp/large; "

@@ -189,11 +189,9 @@ internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNe
     {
         words.Drop("vectors", "seqpacket");
         int cid = words.TakeNumber("guest-cid") ?? throw new UsageException("-device: vhost-vsock-pci: guest-cid= is missing");
-        machine.Vsock = new VmVsock(words.Take("path")
-            ?? throw new UsageException("-device: not had: vhost-vsock-pci with the host's AF_VSOCK; add path=PATH, a Unix socket by which programs reach the guest"))
-        {
-            Cid = (uint)cid,
-        };
+        string path = words.Take("path") ?? throw new UsageException(
+            "-device: not had: vhost-vsock-pci with the host's AF_VSOCK; add path=PATH, a Unix socket by which programs reach the guest");
+        machine.Vsock = new VmVsock(path) { Cid = (uint)cid };
     }
 
     private void AddSerial(QemuWords words, string? id)

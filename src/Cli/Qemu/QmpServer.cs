@@ -65,8 +65,8 @@ internal sealed class QmpServer
     /// <summary>The commands, in alphabetical order. docs/qemu-options.md has the same.</summary>
     public static IReadOnlyList<string> Commands { get; } =
     [
-        "balloon", "cont", "human-monitor-command", "inject-nmi", "qmp_capabilities", "query-balloon", "query-chardev", "query-commands", "query-cpus-fast", "query-kvm",
-        "query-machines", "query-memory-size-summary", "query-name", "query-status", "query-uuid", "query-version", "quit", "screendump", "stop",
+        "balloon", "cont", "human-monitor-command", "inject-nmi", "qmp_capabilities", "query-balloon", "query-chardev", "query-commands", "query-cpus-fast",
+        "query-kvm", "query-machines", "query-memory-size-summary", "query-name", "query-status", "query-uuid", "query-version", "quit", "screendump", "stop",
         "system_powerdown", "system_reset",
     ];
 

@@ -38,7 +38,8 @@ internal static class E1000Register
         (TransmitDelay, 0xFFFF), (TransmitDescriptorControl, uint.MaxValue), (TransmitAbsoluteDelay, 0xFFFF), (SegmentationPad, uint.MaxValue),
         (ReceiveChecksum, 0xFFFF), (WakeUpControl, 0xFFFF), (WakeUpFilter, uint.MaxValue), (Management, uint.MaxValue),
         .. Enumerable.Range(0, MulticastWords).Select(n => (MulticastTable + 4 * n, uint.MaxValue)),
-        .. Enumerable.Range(0, Addresses).SelectMany(n => ((int, uint)[])[(ReceiveAddresses + 8 * n, uint.MaxValue), (ReceiveAddresses + 8 * n + 4, 0x8003_FFFF)]),
+        .. Enumerable.Range(0, Addresses).Select(n => (ReceiveAddresses + 8 * n, uint.MaxValue)),
+        .. Enumerable.Range(0, Addresses).Select(n => (ReceiveAddresses + 8 * n + 4, 0x8003_FFFFu)),
         .. Enumerable.Range(0, VlanWords).Select(n => (VlanTable + 4 * n, uint.MaxValue)),
     ];
 }

@@ -12,7 +12,8 @@ using Bunraku.Network;
 namespace Bunraku.Machine.Tests.Ethernet;
 
 /// <summary>
-/// The card against a driver that is written from Intel's "PCI/PCI-X Family of Gigabit Ethernet Controllers Software Developer's Manual" (317453, revision 4.0).
+/// The card against a driver that is written from Intel's "PCI/PCI-X Family of Gigabit Ethernet Controllers Software Developer's Manual" (317453,
+/// revision 4.0).
 /// </summary>
 public sealed class E1000Tests : IDisposable
 {

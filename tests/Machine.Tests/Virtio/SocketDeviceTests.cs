@@ -106,7 +106,8 @@ public sealed class SocketDeviceTests : IDisposable
             Assert.True(SpinWait.SpinUntil(() => _queues[Transmit].TryTakeUsed(out _, out _), s_patience), "a packet is not taken");
         }
 
-        public void Say(SocketOperation operation, uint hostPort, uint guestPort, byte[]? data = null, uint flags = 0, uint room = 1 << 16, uint forwarded = 0) =>
+        public void Say(
+            SocketOperation operation, uint hostPort, uint guestPort, byte[]? data = null, uint flags = 0, uint room = 1 << 16, uint forwarded = 0) =>
             Say(new SocketPacket(Cid, Host, guestPort, hostPort, (uint)(data?.Length ?? 0), SocketPacket.Stream, operation, flags, room, forwarded), data);
 
         public void Dispose()

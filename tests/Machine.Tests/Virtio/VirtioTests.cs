@@ -434,7 +434,8 @@ public sealed class VirtioTests
                 case 0:
                     driver.Negotiate((ulong)(Plain | (random.Next(2) == 0 ? VirtioFeatures.RingPacked : 0)
                         | (random.Next(2) == 0 ? VirtioFeatures.EventIndex | VirtioFeatures.IndirectDescriptors : 0)));
-                    driver.SetUp(random.Next(kind switch { "net" or "console" or "fs" or "balloon" => 5, "vsock" => 3, _ => 1 }), (ushort)(1 << random.Next(9)), Queue, Plain);
+                    int queues = kind switch { "net" or "console" or "fs" or "balloon" => 5, "vsock" => 3, _ => 1 };
+                    driver.SetUp(random.Next(queues), (ushort)(1 << random.Next(9)), Queue, Plain);
                     driver.SetDriverOk();
                     break;
                 case 1:
