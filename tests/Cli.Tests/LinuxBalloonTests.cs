@@ -1,4 +1,3 @@
-using System.Text;
 using Bunraku.Machine.Virtio.Balloons;
 using Bunraku.Sessions.Monitoring;
 using Bunraku.Testing;

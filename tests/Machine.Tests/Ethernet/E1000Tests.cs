@@ -1,7 +1,6 @@
 using System.Buffers.Binary;
 using System.Collections.Concurrent;
 using System.Net;
-using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Bunraku.Machine.Ethernet;
 using Bunraku.Machine.Pci;

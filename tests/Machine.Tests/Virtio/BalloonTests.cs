@@ -1,6 +1,5 @@
 using System.Buffers.Binary;
 using Bunraku.Engines;
-using Bunraku.Hypervisor;
 using Bunraku.Machine.Tests.State;
 using Bunraku.Machine.Virtio;
 using Bunraku.Machine.Virtio.Balloons;
@@ -171,7 +170,7 @@ public sealed class BalloonTests : IDisposable
 
     /// <summary>Section 5.5.6.3: the device keeps a buffer, and asks by giving it back; the state of a machine does not lose it.</summary>
     [Fact]
-    public void Statistics_come_when_they_are_asked_for()
+    public async Task Statistics_come_when_they_are_asked_for()
     {
         Start();
         void Tell(ulong free)
@@ -194,7 +193,7 @@ public sealed class BalloonTests : IDisposable
             if (_queues[Statistics].TryTakeUsed(out _, out _)) Tell(2000);
             return asked.IsCompleted;
         }, s_patience));
-        Assert.Equal([new(BalloonStatistic.Free, 2000)], asked.GetAwaiter().GetResult().Statistics);
+        Assert.Equal([new(BalloonStatistic.Free, 2000)], (await asked).Statistics);
 
         _rig.Machine.Pause();
         _rig.Machine.Restore(_rig.Machine.Save());

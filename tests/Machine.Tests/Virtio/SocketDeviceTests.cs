@@ -1,6 +1,5 @@
 using System.Net.Sockets;
 using System.Text;
-using Bunraku.Hypervisor;
 using Bunraku.Machine.Tests.State;
 using Bunraku.Machine.Virtio;
 using Bunraku.Machine.Virtio.Sockets;

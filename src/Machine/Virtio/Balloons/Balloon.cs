@@ -18,7 +18,7 @@ public sealed class Balloon : VirtioDevice
 {
     // Section 5.5.2. Without the feature of free page hints, which is not had, drivers number the queue for reports in two ways: by that section 4, and by
     // counting the queues that there are 3, or 2 (Linux before 6.11).
-    private const int Inflate = 0, Deflate = 1, Statistics = 2, LastQueue = 4;
+    private const int Inflate = 0, Statistics = 2, LastQueue = 4; // 1 gives pages back to the guest, which simply has them
     private const int QueueSize = 128;
     private const int PageShift = 12; // section 5.5.6: always
     private const ulong PageSize = 1ul << PageShift;
