@@ -41,7 +41,7 @@ public sealed class HostSockets : IDisposable
 
     private string PathOf(uint port) => string.Create(CultureInfo.InvariantCulture, $"{_path}_{port}");
 
-    /// <summary>Who has come; null: nobody, or it has gone again.</summary>
+    /// <summary>Who has come; null: nobody, it has gone again, or there are no descriptors.</summary>
     internal Socket? Accept()
     {
         try
@@ -61,15 +61,16 @@ public sealed class HostSockets : IDisposable
     {
         string path = PathOf(port);
         if (!HostFile.IsSocket(path)) return null; // the usual case, without an exception
-        var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified) { Blocking = false };
+        Socket? socket = null;
         try
         {
+            socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified) { Blocking = false };
             socket.Connect(new UnixDomainSocketEndPoint(path));
             return socket;
         }
-        catch (SocketException)
+        catch (SocketException) // no descriptors, too
         {
-            socket.Dispose();
+            socket?.Dispose();
             return null;
         }
     }

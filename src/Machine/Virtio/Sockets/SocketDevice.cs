@@ -29,6 +29,7 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
     private const int MostOfRound = 256, MostHanded = 32, MostResets = 256;
     private const uint TransportReset = 0, FirstHostPort = 1 << 30;
     private const byte StateEventOwed = 1;
+    private const int Pause = 100; // ms
 
     private readonly HostSockets? _host;
     private readonly byte[] _configuration = new byte[8];
@@ -47,6 +48,7 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
     private IoThread? _thread;
     private uint _nextHostPort = FirstHostPort;
     private bool _owesEvent, _more, _listenerHasSomebody;
+    private long _listensFrom; // after somebody could not be let in
 
     /// <param name="id">Its name in the machine.</param>
     /// <param name="cid">The guest's, from <see cref="SmallestCid"/> to <see cref="LargestCid"/>.</param>
@@ -105,12 +107,11 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
     /// <summary>One round of the thread; the next one follows at once.</summary>
     private void Serve()
     {
-        int listener = -1;
+        int listener = -1, rest;
         lock (_lock!)
         {
             _more = false;
-            if (_listenerHasSomebody && _all.Count < MostConnections && _host!.Accept() is { } visitor)
-                _all.Add(new SocketConnection(visitor, ConnectionPhase.Greeting));
+            if (_listenerHasSomebody && _all.Count < MostConnections) Welcome();
             Guarded(_work);
             if (!IsReady)
             {
@@ -122,7 +123,8 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
             }
             _poll.Clear();
             _poll.Add(_wake.Descriptor, PollEvents.In);
-            if (_host is not null && _all.Count < MostConnections) listener = _poll.Add((int)_host.Listener.Handle, PollEvents.In);
+            rest = _host is null ? 0 : (int)Math.Clamp(_listensFrom - Environment.TickCount64, 0, Pause);
+            if (_host is not null && _all.Count < MostConnections && rest == 0) listener = _poll.Add((int)_host.Listener.Handle, PollEvents.In);
             _polled.Clear();
             foreach (SocketConnection c in _all)
             {
@@ -132,7 +134,7 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
             foreach (Socket socket in _closing) socket.Dispose();
             _closing.Clear();
         }
-        _poll.Wait(_more ? 0 : -1);
+        _poll.Wait(_more ? 0 : rest > 0 ? rest : -1);
         _wake.Take(); // not before: who pauses the machine wakes once, and waits
         lock (_lock)
         {
@@ -149,6 +151,12 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
             }
         }
         _thread!.Post(_serve);
+    }
+
+    private void Welcome()
+    {
+        if (_host!.Accept() is { } visitor) _all.Add(new SocketConnection(visitor, ConnectionPhase.Greeting));
+        else _listensFrom = Environment.TickCount64 + Pause; // who waits there would be told of again at once
     }
 
     private bool WantsInput(SocketConnection c) => c.WantsInput && (c.Phase == ConnectionPhase.Greeting || IsReady);
