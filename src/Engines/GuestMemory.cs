@@ -308,6 +308,34 @@ public sealed unsafe class GuestMemory : IDisposable
         }
     }
 
+    private static readonly byte[] s_zeroPage = new byte[PageSize];
+
+    /// <summary>
+    /// Gives pages back to the host: they are zero then, as if a device had written that, and take memory again when they are touched. False, with earlier
+    /// pages given back, when a page is not RAM.
+    /// </summary>
+    /// <param name="address">A multiple of <see cref="PageSize"/>.</param>
+    /// <param name="length">Likewise.</param>
+    public bool Forget(ulong address, ulong length)
+    {
+        if (((address | length) & (PageSize - 1)) != 0) return false;
+        while (length > 0)
+        {
+            if (!TryFind(address, out MemoryRegion region) || region.IsReadOnly || region.IsDevice) return false;
+            ulong offset = region.Offset + (address - region.Start), piece = Math.Min(length, region.End - address);
+            PrepareWrite(offset, piece);
+            Backing.Forget(offset, piece);
+            for (ulong page = offset; page < offset + piece; page += PageSize)
+            {
+                NotifyWrite(page);
+                OnDeviceWrite?.Invoke(page, s_zeroPage); // to look at the memory itself would take some
+            }
+            address += piece;
+            length -= piece;
+        }
+        return true;
+    }
+
     /// <summary>What is in the backing memory, whatever address it is seen at; it may change while it is looked at.</summary>
     /// <param name="offset">With <paramref name="length"/> at most <see cref="Size"/>.</param>
     /// <param name="length">Bytes.</param>

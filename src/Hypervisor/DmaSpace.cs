@@ -36,6 +36,9 @@ public sealed class DmaSpace(GuestMemory memory, bool enabled = true)
     /// <summary>Writes one little-endian value; false as <see cref="Write"/>.</summary>
     public bool TryWrite<T>(ulong address, T value) where T : unmanaged => _enabled && memory.TryWrite(address, value);
 
+    /// <summary>Gives pages of RAM back to the host: see <see cref="GuestMemory.Forget"/>. False also when the device may not master the bus.</summary>
+    public bool Forget(ulong address, ulong length) => _enabled && memory.Forget(address, length);
+
     /// <summary>
     /// The memory of [<paramref name="address"/>, +<paramref name="length"/>) itself, in as few pieces as it has, for devices that read or write in place:
     /// <c>foreach (Span&lt;byte&gt; piece in transfer)</c>. False when a byte is not RAM or the device may not master the bus; then nothing is touched.

@@ -10,7 +10,7 @@ internal static unsafe partial class Libc
     public const int SchedFifo = 1;
     public const int PriorityOfProcess = 0; // and, on Linux, of a thread by its number
     public const int LockCurrent = 1, LockFuture = 2, LockOnFault = 4;
-    public const int AdviceHugePage = 14, AdvicePopulateWrite = 23, AdviceCollapse = 25;
+    public const int AdviceDontNeed = 4, AdviceHugePage = 14, AdvicePopulateWrite = 23, AdviceCollapse = 25;
 
     [LibraryImport("libc", EntryPoint = "eventfd", SetLastError = true)]
     public static partial int Eventfd(uint initial, int flags);

@@ -31,7 +31,9 @@ public sealed unsafe class RamBacking : HostMapping
 
     /// <summary>Not 0 for each huge page that was asked for.</summary>
     private readonly byte[] _enlarged;
-    private IReadOnlyList<FileRange> _loaded = []; // what a file stands behind until it is written to
+    /// <summary>What a file stands behind until it is written to. Replaced as a whole: <see cref="Forget"/> takes pieces out while others look.</summary>
+    private volatile IReadOnlyList<FileRange> _loaded = [];
+    private readonly Lock _forgetLock = new();
 
     /// <summary>Maps <paramref name="length"/> bytes (rounded up to 4 KiB), aligned to 2 MiB.</summary>
     /// <param name="shared">Pages can be seen at a second address.</param>
@@ -178,6 +180,66 @@ public sealed unsafe class RamBacking : HostMapping
         }
     }
 
+    /// <summary>
+    /// Gives the host back what a range takes: all of it is zero then, and takes memory again where it is touched. Where the host refuses, it is zero all the
+    /// same. Any thread; who uses the range meanwhile finds either.
+    /// </summary>
+    /// <param name="offset">A multiple of 4096.</param>
+    /// <param name="length">Likewise, with <paramref name="offset"/> at most <see cref="Length"/>.</param>
+    public void Forget(ulong offset, ulong length)
+    {
+        const ulong inPage = (1ul << PageShift) - 1;
+        if (((offset | length) & inPage) != 0 || offset > Length || length > Length - offset) throw new ArgumentOutOfRangeException(nameof(offset));
+        lock (_forgetLock)
+        {
+            if (IsShared)
+            {
+                // A huge page with a hole must not be made one again, which would fill the hole; one that is gone begins anew.
+                for (ulong page = offset >> HugePages.Shift; page <= (offset + length - 1) >> HugePages.Shift; page++)
+                {
+                    ulong start = page << HugePages.Shift;
+                    _enlarged[page] = offset <= start && offset + length >= Math.Min(start + HugePage, Length) ? (byte)0 : (byte)1;
+                }
+                if (Libc.Fallocate(Descriptor, Libc.PunchHole | Libc.KeepSize, (long)offset, (long)length) == 0) return;
+            }
+            else if (!_loaded.Any(r => r.Offset < offset + length && offset < r.Offset + r.Length))
+            {
+                if (Libc.Madvise(Pointer + offset, (nuint)length, Libc.AdviceDontNeed) == 0) return;
+            }
+            else if (_loaded.Count < MostLoaded)
+            {
+                // The file's contents would come back: other memory comes in its place, in one step for all who use it.
+                const int noMemory = Libc.MapPrivate | Libc.MapAnonymous | Libc.MapNoReserve | Libc.MapFixed;
+                if (Libc.Mmap(Pointer + offset, (nuint)length, Libc.ProtRead | Libc.ProtWrite, noMemory, -1, 0) != Libc.MapFailed)
+                {
+                    _loaded = Without(_loaded, offset, offset + length);
+                    return;
+                }
+            }
+            for (ulong done = 0; done < length; done += 1 << PageShift) new Span<byte>(Pointer + offset + done, 1 << PageShift).Clear();
+        }
+    }
+
+    /// <summary>Each piece of a file is a mapping, of which Linux gives a process 65530.</summary>
+    private const int MostLoaded = 16384;
+
+    private static List<FileRange> Without(IReadOnlyList<FileRange> ranges, ulong from, ulong to)
+    {
+        var rest = new List<FileRange>(ranges.Count + 1);
+        foreach (FileRange r in ranges)
+        {
+            ulong end = r.Offset + r.Length;
+            if (end <= from || r.Offset >= to)
+            {
+                rest.Add(r);
+                continue;
+            }
+            if (r.Offset < from) rest.Add(r with { Length = from - r.Offset });
+            if (end > to) rest.Add(new FileRange(to, end - to, r.Position + (long)(to - r.Offset)));
+        }
+        return rest;
+    }
+
     private void ReadIn(SafeFileHandle file, FileRange range)
     {
         const ulong most = 1 << 30;
@@ -199,9 +261,10 @@ public sealed unsafe class RamBacking : HostMapping
     {
         if (IsShared) return AllocatedInFile();
         List<(ulong Offset, ulong Length)> touched = AllocatedInProcess();
-        if (_loaded.Count == 0) return touched;
+        IReadOnlyList<FileRange> loaded = _loaded;
+        if (loaded.Count == 0) return touched;
         var all = new List<(ulong Offset, ulong Length)>();
-        foreach ((ulong offset, ulong length) in touched.Concat(_loaded.Select(r => (r.Offset, r.Length))).OrderBy(r => r.Offset))
+        foreach ((ulong offset, ulong length) in touched.Concat(loaded.Select(r => (r.Offset, r.Length))).OrderBy(r => r.Offset))
         {
             ulong last = all.Count == 0 ? 0 : all[^1].Offset + all[^1].Length;
             if (all.Count == 0 || offset > last) all.Add((offset, length));

@@ -1,5 +1,6 @@
 using System.Security.Cryptography;
 using Bunraku.Machine.Board;
+using Bunraku.Machine.Ethernet;
 using Bunraku.Machine.Virtio;
 using Bunraku.Machine.Virtio.Net;
 using Bunraku.Network;
@@ -12,7 +13,8 @@ internal sealed class GuestNetworks : IDisposable
     private const int MostQueues = 8;
 
     private readonly List<INetworkBackend> _backends = [];
-    private readonly List<NetworkCard> _cards = [];
+    private readonly List<INetworkCard> _cards = [];
+    private readonly List<IBoardPart> _parts = [];
 
     /// <exception cref="CannotStartException">A network cannot be had.</exception>
     public GuestNetworks(VmOptions options)
@@ -24,7 +26,7 @@ internal sealed class GuestNetworks : IDisposable
                 INetworkBackend backend = network.Open();
                 _backends.Add(backend);
                 byte[] mac = network.Mac?.GetAddressBytes() ?? [0x52, 0x54, 0x00, .. RandomNumberGenerator.GetBytes(3)];
-                _cards.Add(new NetworkCard($"net{_cards.Count}", backend, mac, network.Queues ?? Math.Min(options.Cpus, MostQueues)));
+                Add(network, backend, $"net{_cards.Count}", mac, Math.Min(options.Cpus, MostQueues));
             }
         }
         catch (NetworkException e)
@@ -32,17 +34,30 @@ internal sealed class GuestNetworks : IDisposable
             Dispose();
             throw new CannotStartException(e.Message, e);
         }
-        Parts = [.. _cards.Select(c => new VirtioPart(c))];
+    }
+
+    private void Add(VmNetwork network, INetworkBackend backend, string id, byte[] mac, int queues)
+    {
+        if (network.Model == NetworkModel.E1000)
+        {
+            var intel = new E1000(id, backend, mac);
+            _cards.Add(intel);
+            _parts.Add(new E1000Part(intel));
+            return;
+        }
+        var card = new NetworkCard(id, backend, mac, network.Queues ?? queues);
+        _cards.Add(card);
+        _parts.Add(new VirtioPart(card));
     }
 
     /// <summary>What goes on the board.</summary>
-    public IReadOnlyList<IBoardPart> Parts { get; } = [];
+    public IReadOnlyList<IBoardPart> Parts => _parts;
 
     /// <summary>What a copy of the VM has in their place.</summary>
     public IReadOnlyList<VmNetwork> OfCopy(IReadOnlyList<VmNetwork> networks) => [.. networks.Zip(_backends, (network, backend) => network.OfCopy(backend))];
 
     /// <summary>By their numbers.</summary>
-    public IReadOnlyList<NetworkCard> Cards => _cards;
+    public IReadOnlyList<INetworkCard> Cards => _cards;
 
     /// <summary>Behind the machine's end.</summary>
     public void Dispose()

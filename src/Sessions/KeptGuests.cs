@@ -26,7 +26,8 @@ public static class KeptGuests
     internal static bool Fit(VmOptions o) => o is
     {
         KeepBooted: true, Guest: not HelloGuest.Name, Kernel: null, Bios: null, Append: null or "", SerialStreams: false, CompactDiscs.Count: 0, KeepDisk: null,
-        Copies.Count: 0, ClockStart: null, HasDisplay: false, Debugger: null, DebugExit: false, TestDevice: false, CpuTime.Realtime: false
+        Copies.Count: 0, Vsock: null, Balloon: null, ClockStart: null, HasDisplay: false, Debugger: null, DebugExit: false, TestDevice: false,
+        CpuTime.Realtime: false
     } && o.Disks.Count == (DebianGuest.Is(o) ? 1 : 0) && o.Networks.All(n => n is UserNetwork);
 
     /// <summary>The file with what the guest had written to its disk when it was kept.</summary>
@@ -60,7 +61,8 @@ public static class KeptGuests
         foreach (VmNetwork network in o.Networks)
         {
             SlirpOptions slirp = ((UserNetwork)network).Options;
-            text.Append(CultureInfo.InvariantCulture, $"{network.Mac} {network.Mtu} {network.Queues} {slirp.Restricted} {slirp.HostLoopback} {slirp.Ip6}\n");
+            text.Append(CultureInfo.InvariantCulture, $"{network.Model} {network.Mac} {network.Mtu} {network.Queues} ");
+            text.Append(CultureInfo.InvariantCulture, $"{slirp.Restricted} {slirp.HostLoopback} {slirp.Ip6}\n");
         }
         text.Append(CultureInfo.InvariantCulture, $"{o.DiskSize}\n");
         text.Append(engine.UsesHostPaging ? engine.Name : "software");

@@ -86,6 +86,12 @@ internal sealed record MachineDescription
     /// <inheritdoc cref="VmOptions.Shares"/>
     public IReadOnlyList<VmShare> Shares { get; init; } = []; // older descriptions have none
 
+    /// <inheritdoc cref="VmOptions.Vsock"/>
+    public VmVsock? Vsock { get; init; } // as well
+
+    /// <inheritdoc cref="VmOptions.Balloon"/>
+    public VmBalloon? Balloon { get; init; } // as well
+
     /// <inheritdoc cref="VmOptions.BootDevices"/>
     public IReadOnlyList<BootDevice> BootDevices { get; init; } = []; // as well
 
@@ -161,6 +167,8 @@ internal sealed record MachineDescription
         Rng = options.Rng,
         Networks = options.Networks,
         Shares = [.. options.Shares.Select(s => s with { Folder = Path.GetFullPath(s.Folder) })],
+        Vsock = options.Vsock is { Path: { } path } vsock ? vsock with { Path = Path.GetFullPath(path) } : options.Vsock,
+        Balloon = options.Balloon,
         BootDevices = options.BootDevices,
         Identity = options.Identity,
         NoReboot = options.NoReboot,
@@ -199,6 +207,8 @@ internal sealed record MachineDescription
         Rng = Rng,
         Networks = Networks,
         Shares = Shares,
+        Vsock = Vsock,
+        Balloon = Balloon,
         BootDevices = BootDevices,
         Identity = Identity,
         NoReboot = NoReboot,
@@ -283,6 +293,7 @@ internal sealed record MachineDescription
         }
         foreach (BootDevice kind in BootDevices) StateCheck.Defined(kind, "description");
         if (Identity.Problem is not null) throw new StateFormatException("the description of the machine has names that are none");
+        if (Vsock?.Problem is not null) throw new StateFormatException("the description of the machine has a socket device that is none");
         foreach (VmDisk disk in Disks) StateCheck.Defined(disk.Bus, "description");
         foreach (VmShare share in Shares)
         {

@@ -79,6 +79,7 @@ public sealed partial class Vm
         string? reason = _description is null ? "it has parts of the program that made it"
             : _options.Networks.Count > 0 ? "the connections of its network end in this process"
             : _options.Shares.Count > 0 ? "what its guest has open in shared folders is in this process"
+            : _options.Vsock is not null ? "what is connected with its sockets ends in this process"
             : _options.Disks.Any(d => d.Throwaway) ? "what was written to its throwaway disks is in this process"
             : _vm.DirtyPages is null ? $"the engine '{_engine.Name}' does not say which pages it writes to"
             : State != VmState.Running ? "it does not run"

@@ -1,7 +1,7 @@
 using System.Diagnostics;
 using Bunraku.Hypervisor;
 using Bunraku.Machine;
-using Bunraku.Machine.Virtio.Net;
+using Bunraku.Machine.Ethernet;
 using Bunraku.Sessions.Snapshots;
 
 namespace Bunraku.Sessions;
@@ -72,7 +72,7 @@ public sealed partial class Vm
         }
         if (_isCopy)
         {
-            foreach (NetworkCard card in _networks.Cards) card.TellLink();
+            foreach (INetworkCard card in _networks.Cards) card.TellLink();
             _machine.BecomeCopy();
             if (_machine.WaitsForCommand) HandOver(isCopy: true);
         }
@@ -221,6 +221,12 @@ public sealed partial class Vm
     {
         VmBuilder fit = snapshot.Machine.ApplyTo(builder);
         if (snapshot.Manifest.Fork is null) fit = fit with { Shares = SharesFor(builder, snapshot) };
+        if (builder.Vsock is not null)
+        {
+            if (fit.Vsock is null)
+                throw new CannotStartException($"snapshot {snapshot.Path}: its guest has no {builder.Words.Option(nameof(VmOptions.Vsock))}, which is given");
+            fit = fit with { Vsock = builder.Vsock };
+        }
         if (snapshot.Manifest.Waits is not null && snapshot.Machine.Console == GuestConsole.Shell && builder.Command is not null)
             throw new CannotStartException($"snapshot {snapshot.Path}: its guest goes on to a shell, and takes no command");
         return snapshot.Manifest.Waits is null ? fit : fit with { Command = builder.Command ?? fit.Command, Terminal = builder.Terminal };

@@ -9,6 +9,8 @@ using Bunraku.Machine.Board;
 using Bunraku.Machine.Display;
 using Bunraku.Machine.Firmware;
 using Bunraku.Machine.Input;
+using Bunraku.Machine.Virtio;
+using Bunraku.Machine.Virtio.Balloons;
 using Bunraku.Platform;
 using Bunraku.Sessions.Debugging;
 using Bunraku.Sessions.Monitoring;
@@ -36,6 +38,8 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
     private readonly GuestDisks _disks;
     private readonly GuestNetworks _networks;
     private readonly GuestShares _shares;
+    private readonly GuestSockets _sockets;
+    private readonly Balloon? _balloon;
     private readonly EfiVariables? _variables;
     private readonly IX86Engine _engine;
     private readonly GuestImage _image;
@@ -128,14 +132,17 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         try
         {
             _shares = new GuestShares(builder);
+            _sockets = new GuestSockets(builder);
         }
         catch
         {
             _variables?.Dispose();
             _disks.Dispose();
             _networks.Dispose();
+            _shares?.Dispose();
             throw;
         }
+        if (builder.Balloon is { } balloon) _balloon = new Balloon("balloon", balloon.DeflateOnOom, balloon.Reporting);
         try
         {
             _vm = MakeMachine(model, image.Firmware,
@@ -213,6 +220,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         _disks.Dispose();
         _networks.Dispose();
         _shares.Dispose();
+        _sockets.Dispose();
         _variables?.Dispose();
     }
 
@@ -259,7 +267,9 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         try
         {
             IGuestConsole console = _observers is null ? _console : new ObservedConsole(_console, _observers);
-            return new GuestMachine(_vm, image, builder, [.. _disks.Parts, .. _networks.Parts, .. _shares.Parts], console, builder.Progress, _variables);
+            List<IBoardPart> parts = [.. _disks.Parts, .. _networks.Parts, .. _shares.Parts, .. _sockets.Parts];
+            if (_balloon is not null) parts.Add(new VirtioPart(_balloon));
+            return new GuestMachine(_vm, image, builder, parts, console, builder.Progress, _variables);
         }
         catch (Exception e) when (e is InvalidOperationException or ArgumentException && builder.Parts.Count > 0)
         {

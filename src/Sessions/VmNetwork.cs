@@ -5,6 +5,15 @@ using Bunraku.Network.Slirp;
 
 namespace Bunraku.Sessions;
 
+/// <summary>Which card the guest sees.</summary>
+public enum NetworkModel
+{
+    /// <summary>virtio's: <see cref="Machine.Virtio.Net.NetworkCard"/>.</summary>
+    Virtio,
+    /// <summary>Intel's 82540EM, for systems without virtio drivers: <see cref="Machine.Ethernet.E1000"/>.</summary>
+    E1000,
+}
+
 /// <summary>A network card of a VM, by what is at the other end of its cable.</summary>
 public abstract record VmNetwork
 {
@@ -13,6 +22,9 @@ public abstract record VmNetwork
 
     /// <summary>Most of <see cref="Queues"/>.</summary>
     public const int MostQueues = 32;
+
+    /// <summary>Which card it is.</summary>
+    public NetworkModel Model { get; init; }
 
     /// <summary>Address of the card; null: a random one of those that QEMU's cards have (52:54:00).</summary>
     public PhysicalAddress? Mac { get; init; }
@@ -26,7 +38,7 @@ public abstract record VmNetwork
     /// <summary>What a copy of the VM has in its place, while this one stays with the original: nobody is the same twice on a network of others.</summary>
     /// <param name="backend">What is there.</param>
     internal VmNetwork OfCopy(INetworkBackend backend) => this is UserNetwork user ? user with { Options = user.Options with { Forwards = [] } }
-        : new NoNetwork(backend.HasOffloads) { Mac = Mac, Mtu = backend.Mtu, Queues = Queues };
+        : new NoNetwork(backend.HasOffloads) { Model = Model, Mac = Mac, Mtu = backend.Mtu, Queues = Queues };
 
     /// <exception cref="NetworkException">It cannot be had.</exception>
     internal abstract INetworkBackend Open();
@@ -45,7 +57,10 @@ internal sealed record NoNetwork(bool HasOffloads) : VmNetwork
 /// <param name="Options">What it may do. <see cref="SlirpOptions.Mtu"/> comes from <see cref="VmNetwork.Mtu"/>.</param>
 public sealed record UserNetwork(SlirpOptions Options) : VmNetwork
 {
-    internal override INetworkBackend Open() => new SlirpNetwork(Options with { Mtu = Mtu ?? SlirpOptions.DefaultMtu });
+    internal override INetworkBackend Open() => new SlirpNetwork(Options with { Mtu = Mtu ?? DefaultMtu });
+
+    /// <summary>A card that does not tell the guest of it has that of Ethernet.</summary>
+    private int DefaultMtu => Model == NetworkModel.E1000 ? EthernetMtu : SlirpOptions.DefaultMtu;
 }
 
 /// <summary>A tap interface of the host: see <see cref="TapNetwork"/>.</summary>

@@ -137,6 +137,12 @@ public record VmOptions
     /// <summary>Folders of the host, each with a virtio device by which the guest mounts it.</summary>
     public IReadOnlyList<VmShare> Shares { get; init; } = [];
 
+    /// <summary>A socket device; null: none.</summary>
+    public VmVsock? Vsock { get; init; }
+
+    /// <summary>A memory balloon; null: none.</summary>
+    public VmBalloon? Balloon { get; init; }
+
     /// <summary>Kinds of devices that the firmware tries, the first first; empty: disks, discs, network.</summary>
     public IReadOnlyList<BootDevice> BootDevices { get; init; } = [];
 
@@ -255,6 +261,7 @@ public record VmOptions
         {
             Require(network.Mac is null || network.Mac.GetAddressBytes() is { Length: 6 } mac && (mac[0] & 1) == 0 && mac.AsSpan().ContainsAnyExcept((byte)0),
                 nameof(Networks), $"{network.Mac} is no address of a network card; it has 6 bytes, the first of them even");
+            Require(network.Model == NetworkModel.Virtio || network.Queues is null or 1, nameof(Networks), "the card e1000 has one queue, not several");
             Require(network.Mtu is null or >= VmNetwork.SmallestMtu and <= VmNetwork.LargestMtu, nameof(Networks),
                 $"an MTU of {network.Mtu} bytes; from {VmNetwork.SmallestMtu} to {VmNetwork.LargestMtu} is possible");
             Require(network.Queues is null or >= 1 and <= VmNetwork.MostQueues, nameof(Networks),
@@ -279,6 +286,7 @@ public record VmOptions
             Require(copy.Source.Length > 0, nameof(Copies), "the file's name is empty");
             if (copy.At is { } at && GuestCopies.Problem(at) is { } problemOfCopy) Require(false, nameof(Copies), problemOfCopy);
         }
+        if (Vsock?.Problem is { } problemOfVsock) Require(false, nameof(Vsock), problemOfVsock);
         const int slots = 24;
         Require(Disks.Count <= slots, nameof(Disks), $"{Disks.Count} disks are too many; the board has slots for {slots}");
         Require(Disks.Count + Networks.Count <= slots, nameof(Networks), $"{Disks.Count} disks and {Networks.Count} network cards are too many; "

@@ -40,6 +40,8 @@ public sealed class MachineDescriptionTests
             new TapInterface("tap0"), new UnixCable("/tmp/cable"), new UdpCable(IPEndPoint.Parse("[::1]:1"), IPEndPoint.Parse("[::1]:2")),
         ],
         Shares = [new VmShare("/data") { Tag = "t", At = "/mnt", ReadOnly = true, Owners = FileOwners.Host, Cache = FileCache.Always }],
+        Vsock = new VmVsock("/tmp/v") { Cid = 9 },
+        Balloon = new VmBalloon { DeflateOnOom = false, Reporting = false },
         NoReboot = true,
         Guest = "linux",
         Bios = "seabios",

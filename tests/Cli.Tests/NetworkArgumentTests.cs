@@ -19,6 +19,7 @@ public sealed class NetworkArgumentTests
     [InlineData("'http' is no port", "user,hostfwd=tcp::http-:80")]
     [InlineData("52:54:00:12:34:56", "user,mac=me")]
     [InlineData("is no number", "user,mtu=big")]
+    [InlineData("did you mean 'e1000'", "user,model=e100")]
     public void Wrong_words_are_named(string words, string text)
     {
         string message = Assert.Throws<UsageException>(() => CommandLineParser.Parse(["run", "--net", text])).Message;
@@ -46,6 +47,7 @@ public sealed class NetworkArgumentTests
     [InlineData("no address of a network card", "user,mac=01:00:00:00:00:01")]
     [InlineData("from 1280 to 65520", "user,mtu=100")]
     [InlineData("from 1 to 32", "user,queues=0")]
+    [InlineData("one queue", "user,model=e1000,queues=2")]
     public void What_cannot_be_is_said_before_anything_starts(string words, string text)
     {
         var builder = new VmBuilder(KnownEngines.All) { Guest = "hello", Networks = [NetworkArgument.Parse(text)] };

@@ -2,6 +2,8 @@ using System.Text;
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Bunraku.Machine.Board;
+using Bunraku.Machine.Virtio.Balloons;
+using Bunraku.Machine.Virtio.Sockets;
 using Bunraku.Processor.X86;
 using Bunraku.Testing;
 
@@ -35,6 +37,7 @@ public sealed class DeviceFuzzer(IX86Engine engine, int cpus = 1)
     /// <summary>Runs the guest of a seed until it has made so many accesses or has ended its VM. A VM that hangs is left behind.</summary>
     public DeviceFuzzResult Run(ulong seed, ulong accesses)
     {
+        using var sockets = new SocketDevice("vsock", 3, host: null);
         var vm = new X86Machine(engine, Model, HostileGuest.MemorySize, cpus);
         var board = new PcBoard(vm, new PcBoardOptions
         {
@@ -42,7 +45,8 @@ public sealed class DeviceFuzzer(IX86Engine engine, int cpus = 1)
             TestDevice = true,
             SerialOutput = _ => { },
             SecondSerialOutput = _ => { },
-            DebugOutput = _ => { }
+            DebugOutput = _ => { },
+            Parts = [new PlacedVirtio(sockets, 8, HostilePlan.Sockets), new PlacedVirtio(new Balloon("balloon"), 9, HostilePlan.Balloon)],
         });
         board.FwCfg.AddFile("opt/writable", new byte[1000], writable: true);
         HostileGuest.Load(vm, seed | 1ul << 63);

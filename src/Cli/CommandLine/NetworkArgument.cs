@@ -8,7 +8,7 @@ namespace Bunraku.Cli.CommandLine;
 /// <summary>What stands behind <c>--net</c>: a kind, and words about it.</summary>
 internal static class NetworkArgument
 {
-    private static readonly string[] s_kinds = ["user", "tap:", "unix:", "udp:"], s_names = ["mac", "mtu", "queues"],
+    private static readonly string[] s_kinds = ["user", "tap:", "unix:", "udp:"], s_names = ["mac", "mtu", "queues", "model"],
         s_userNames = ["hostfwd", "restrict", "loopback", "ipv6"];
 
     /// <exception cref="UsageException">It is no description of a network.</exception>
@@ -23,6 +23,7 @@ internal static class NetworkArgument
                 "mac" => network with { Mac = Mac(value) },
                 "mtu" => network with { Mtu = Number(name, value) },
                 "queues" => network with { Queues = Number(name, value) },
+                "model" => network with { Model = Model(value) },
                 _ when network is UserNetwork user && s_userNames.Contains(name) => user with { Options = UserWord(user.Options, name, value) },
                 _ => throw new UsageException(Nearest.Message("word behind --net", name, network is UserNetwork ? [.. s_names, .. s_userNames] : s_names)),
             };
@@ -74,6 +75,13 @@ internal static class NetworkArgument
                 }
         }
     }
+
+    private static NetworkModel Model(string text) => text switch
+    {
+        "virtio" => NetworkModel.Virtio,
+        "e1000" => NetworkModel.E1000,
+        _ => throw new UsageException(Nearest.Message("model of --net", text, ["virtio", "e1000"])),
+    };
 
     private static PhysicalAddress Mac(string text) => PhysicalAddress.TryParse(text.ToUpperInvariant(), out PhysicalAddress? mac) ? mac
         : throw new UsageException($"--net: mac={text} is no address of a network card; write for example 52:54:00:12:34:56");

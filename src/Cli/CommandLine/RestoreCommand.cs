@@ -14,6 +14,7 @@ internal sealed class RestoreCommand : Command
     private readonly Option<MemoryBacking?> _backing = SharedOptions.Backing();
     private readonly Option<SerialTarget?> _serial = SharedOptions.Serial();
     private readonly Option<string[]?> _shares = SharedOptions.Shares();
+    private readonly Option<VmVsock?> _vsock = SharedOptions.Vsock();
     private readonly Option<TimeSpan?> _timeout = SharedOptions.Timeout();
     private readonly Option<string?> _saveTo = SharedOptions.SaveTo();
     private readonly Option<bool> _compress = SharedOptions.Compress();
@@ -22,7 +23,7 @@ internal sealed class RestoreCommand : Command
     public RestoreCommand() : base(Word, "Go on with a VM that was saved, or run one COMMAND in one that waits for it (after --)")
     {
         Arguments.Add(_file);
-        foreach (Option option in (Option[])[_engine, _name, _backing, _serial, _shares, _timeout, _saveTo, _compress, _stats]) Options.Add(option);
+        foreach (Option option in (Option[])[_engine, _name, _backing, _serial, _shares, _vsock, _timeout, _saveTo, _compress, _stats]) Options.Add(option);
     }
 
     /// <param name="command">What stood behind <c>--</c>, or null.</param>
@@ -44,6 +45,7 @@ internal sealed class RestoreCommand : Command
             Engine = parsed.GetValue(_engine) ?? "auto",
             Serial = parsed.GetValue(_serial) ?? new SerialTarget(SerialKind.Stdio),
             Timeout = parsed.GetValue(_timeout),
+            Vsock = parsed.GetValue(_vsock),
             Shares = SharedOptions.ParseShares(parsed.GetValue(_shares)),
             Name = parsed.GetValue(_name),
             SaveTo = parsed.GetValue(_saveTo),

@@ -110,11 +110,15 @@ internal sealed class RunCommand : Command
         HelpName = "KIND[,NAME=VALUE]...",
         Description = "a network card; once for each (eth0, eth1, ...). "
             + "KIND: user (needs nothing), tap:NAME, unix:PATH or udp:PORT-PORT (cables to another VM), or none. "
-            + "NAME: mac, mtu, queues; for user also hostfwd=[tcp|udp]:[ADDRESS:]PORT-[ADDRESS]:PORT, restrict, loopback, ipv6",
+            + "NAME: mac, mtu, queues, model=virtio|e1000; for user also hostfwd=[tcp|udp]:[ADDRESS:]PORT-[ADDRESS]:PORT, restrict, loopback, ipv6",
         Arity = ArgumentArity.OneOrMore,
         AllowMultipleArgumentsPerToken = false,
     };
     private readonly Option<string[]?> _shares = SharedOptions.Shares();
+    private readonly Option<VmVsock?> _vsock = SharedOptions.Vsock();
+    private readonly Option<BalloonArgument?> _balloon = SingleValue.Parsed<BalloonArgument?>("--balloon", "on[,NAME=on|off]",
+        "a virtio balloon, by which the guest gives memory back: free memory by itself, more when the monitor's 'balloon' asks. "
+        + "NAME: deflate-on-oom, reporting (both on)", VsockArgument.ParseBalloon, "on", "off");
     private readonly Option<DisplayKind?> _vga =
         SingleValue.Parsed<DisplayKind?>("--vga", "std|none", "the display: a VGA as QEMU's standard one, or none (default std with --bios, else none)",
         t => t switch
@@ -186,8 +190,9 @@ internal sealed class RunCommand : Command
         Arguments.Add(_guest);
         foreach (Option option in (Option[])[_bios, _efiVars, _kernel, _initrd, _modules, _append, _name, _memory, _cpus, _engine, _localApic, _checkInterval,
             _direct, _cpu, _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _diskSize, _keep, _compactDiscs,
-            _networks, _shares, _environment, _workingFolder, _user, _copies, _vga, _vnc, _screenshot, _rng, _clock, _configuration, _escape, _quiet, _detach,
-            _pidFile, _debugExit, _testDevice, _noReboot, _timeout, _saveTo, _compress, _fresh, _stats, _statsJson, _trace, _gdb, _stopped, _perfMap])
+            _networks, _shares, _vsock, _balloon, _environment, _workingFolder, _user, _copies, _vga, _vnc, _screenshot, _rng, _clock, _configuration, _escape,
+            _quiet, _detach, _pidFile, _debugExit, _testDevice, _noReboot, _timeout, _saveTo, _compress, _fresh, _stats, _statsJson, _trace, _gdb, _stopped,
+            _perfMap])
             Options.Add(option);
     }
 
@@ -255,6 +260,8 @@ internal sealed class RunCommand : Command
             CompactDiscs = parsed.GetValue(_compactDiscs) is { Length: > 0 } discs ? discs : [],
             Networks = Networks(parsed.GetValue(_networks) ?? [], isDebian),
             Shares = SharedOptions.ParseShares(parsed.GetValue(_shares)),
+            Vsock = parsed.GetValue(_vsock),
+            Balloon = parsed.GetValue(_balloon)?.Balloon,
             Environment = parsed.GetValue(_environment) is { Length: > 0 } variables ? [.. variables.SelectMany(Variable)] : [],
             WorkingFolder = parsed.GetValue(_workingFolder),
             User = parsed.GetValue(_user),

@@ -46,6 +46,10 @@ internal static class SharedOptions
         AllowMultipleArgumentsPerToken = false,
     };
 
+    public static Option<VmVsock?> Vsock() => SingleValue.Parsed<VmVsock?>("--vsock", "PATH[,cid=N]",
+        "a virtio socket device: programs reach the guest by the Unix socket PATH (CONNECT PORT), and the guest's port P of the host is PATH_P "
+        + "(default cid 3)", VsockArgument.ParseVsock);
+
     public static IReadOnlyList<VmShare> ParseShares(string[]? shares) => shares is { Length: > 0 } ? [.. shares.Select(ShareArgument.Parse)] : [];
 
     public static Option<bool> Stats() => SingleValue.Flag("--stats", "print times, instructions, exits, memory and what took the time at the end");

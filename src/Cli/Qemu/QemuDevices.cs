@@ -34,7 +34,11 @@ internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNe
         new(["isa-debugcon"], Fate.Have, "a debug console"),
         new(["pvpanic"], Fate.Have, "a guest's panic ends the machine"),
         new(["vmgenid"], Fate.Have, "every machine has one, with an ID of its own"),
-        new(["virtio-balloon-pci", "virtio-balloon", "i6300esb", "ib700", "vmcoreinfo", "sga", "hpet", "intel-iommu", "amd-iommu", "pvpanic-pci", "edu",
+        new(["virtio-balloon-pci", "virtio-balloon", "virtio-balloon-pci-non-transitional"], Fate.Have,
+            "a balloon: the monitor's balloon, QMP's balloon and query-balloon"),
+        new(["vhost-vsock-pci", "vhost-vsock-pci-non-transitional"], Fate.Have,
+            "with guest-cid= and path=PATH, which is a word of Bunraku's: sockets of the guest are with Unix sockets of the host, not with its AF_VSOCK"),
+        new(["i6300esb", "ib700", "vmcoreinfo", "sga", "hpet", "intel-iommu", "amd-iommu", "pvpanic-pci", "edu",
             "pci-testdev", "virtio-pmem-pci", "virtio-mem-pci", "virtio-crypto-pci", "virtio-iommu-pci", "smbus-eeprom", "tpm-tis", "tpm-crb"],
             Fate.PassOver,
             "the guest does without"),
@@ -60,7 +64,7 @@ internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNe
             "virtio-blk-pci is a disk, and ide-hd one on SATA"),
         new(["virtio-9p-pci", "virtio-9p"], Fate.Refuse, "9p; 'bunraku run --share' gives a guest a folder by virtio-fs"),
         new(["vhost-user-fs-pci", "vhost-user-fs"], Fate.Refuse, "vhost; 'bunraku run --share' gives a guest a folder by virtio-fs"),
-        new(["vhost-user-blk-pci", "vhost-user-blk", "vhost-user-scsi-pci", "vhost-scsi-pci", "vhost-vsock-pci", "vhost-user-vsock-pci",
+        new(["vhost-user-blk-pci", "vhost-user-blk", "vhost-user-scsi-pci", "vhost-scsi-pci", "vhost-user-vsock-pci",
             "vhost-vdpa-device-pci", "vhost-user-gpu", "vhost-user-input-pci", "vhost-user-rng-pci", "vhost-user-i2c-pci", "vhost-user-gpio-pci"],
             Fate.Refuse,
             "vhost: devices are this process's own"),
@@ -147,6 +151,8 @@ internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNe
             default:
                 if (kind.StartsWith("virtio-blk", StringComparison.Ordinal)) drives.Take("-device", words.Need("drive"), DiskBus.Virtio, Disk(words));
                 else if (kind.StartsWith("virtio-rng", StringComparison.Ordinal)) AddRng(words);
+                else if (kind.StartsWith("virtio-balloon", StringComparison.Ordinal)) AddBalloon(words);
+                else if (kind.StartsWith("vhost-vsock", StringComparison.Ordinal)) AddVsock(words);
                 else AddSerial(words, id);
                 break;
         }
@@ -167,6 +173,25 @@ internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNe
     {
         words.Drop("rng", "max-bytes", "period", "vectors");
         machine.Rng = true;
+    }
+
+    private void AddBalloon(QemuWords words)
+    {
+        words.Drop("guest-stats-polling-interval", "free-page-hint", "qemu-4-0-config-size", "page-poison");
+        machine.Balloon = new VmBalloon
+        {
+            DeflateOnOom = words.TakeSwitch("deflate-on-oom") ?? false,
+            Reporting = words.TakeSwitch("free-page-reporting") ?? false,
+        };
+    }
+
+    private void AddVsock(QemuWords words)
+    {
+        words.Drop("vectors", "seqpacket");
+        int cid = words.TakeNumber("guest-cid") ?? throw new UsageException("-device: vhost-vsock-pci: guest-cid= is missing");
+        string path = words.Take("path") ?? throw new UsageException(
+            "-device: not had: vhost-vsock-pci with the host's AF_VSOCK; add path=PATH, a Unix socket by which programs reach the guest");
+        machine.Vsock = new VmVsock(path) { Cid = (uint)cid };
     }
 
     private void AddSerial(QemuWords words, string? id)

@@ -80,6 +80,8 @@ internal sealed class QemuMachine
     /// <summary>The card that a machine has of which nothing is said: it is left out where the host has no library for it.</summary>
     public bool HasDefaultNetwork { get; set; }
     public bool Rng { get; set; }
+    public VmBalloon? Balloon { get; set; }
+    public VmVsock? Vsock { get; set; }
     public List<(ushort Port, int Size)> DebugExits { get; } = [];
     public List<(ushort Port, string Character)> DebugConsoles { get; } = [];
     public ushort? PanicPort { get; set; }

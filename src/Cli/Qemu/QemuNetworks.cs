@@ -11,16 +11,18 @@ internal sealed class QemuNetworks(QemuMachine machine)
     private readonly Dictionary<string, VmNetwork> _backends = new(StringComparer.Ordinal);
     private readonly HashSet<string> _taken = new(StringComparer.Ordinal);
     private readonly List<VmNetwork> _hub = [];
-    private readonly List<PhysicalAddress?> _hubCards = [];
+    private readonly List<(NetworkModel Model, PhysicalAddress? Mac)> _hubCards = [];
     private bool _isGiven;
 
     /// <summary>Cards that are virtio's, or are replaced by one, since there are no others.</summary>
     private static readonly string[] s_virtio =
         ["virtio", "virtio-net", "virtio-net-pci", "virtio-net-pci-transitional", "virtio-net-pci-non-transitional", "virtio-net-device"],
-        s_others = ["e1000", "e1000-82545em", "e1000e", "rtl8139", "ne2k_pci", "pcnet", "i82551", "i82557b", "i82559er", "igb", "vmxnet3", "tulip", "usb-net"];
+        s_intel = ["e1000", "e1000-82540em"],
+        s_others = ["e1000-82544gc", "e1000-82545em", "e1000e", "rtl8139", "ne2k_pci", "pcnet", "i82551", "i82557b", "i82559er", "igb", "vmxnet3", "tulip",
+            "usb-net"];
 
     /// <summary>A model of a card.</summary>
-    public static bool IsCard(string model) => s_virtio.Contains(model) || s_others.Contains(model);
+    public static bool IsCard(string model) => s_virtio.Contains(model) || s_intel.Contains(model) || s_others.Contains(model);
 
     /// <summary>-netdev.</summary>
     public void AddBackend(string text)
@@ -40,8 +42,8 @@ internal sealed class QemuNetworks(QemuMachine machine)
         if (kind == "none") return;
         string? mac = words.Take("mac") ?? words.Take("macaddr"), model = words.Take("model");
         words.Drop("id", "addr");
-        CheckModel("-nic", model);
-        machine.Networks.Add(Backend(words, kind) with { Mac = Mac("-nic", mac) });
+        NetworkModel card = Model("-nic", model);
+        machine.Networks.Add(Backend(words, kind) with { Model = card, Mac = Mac("-nic", mac) });
     }
 
     /// <summary>-net: a card, or a back end, on the hub that all of them share.</summary>
@@ -55,13 +57,13 @@ internal sealed class QemuNetworks(QemuMachine machine)
             case "none":
                 return;
             case "nic":
-                CheckModel("-net", words.Take("model"));
+                NetworkModel card = Model("-net", words.Take("model"));
                 PhysicalAddress? mac = Mac("-net", words.Take("macaddr"));
                 string? backend = words.Take("netdev");
                 words.Drop("name", "addr", "vectors", "id");
                 words.Finish();
-                if (backend is not null) Connect("-net", backend, mac, null, null);
-                else _hubCards.Add(mac);
+                if (backend is not null) Connect("-net", backend, card, mac, null, null);
+                else _hubCards.Add((card, mac));
                 return;
             default:
                 words.Drop("name", "id");
@@ -73,7 +75,7 @@ internal sealed class QemuNetworks(QemuMachine machine)
     /// <summary>-device with a card.</summary>
     public void AddCard(string model, QemuWords words)
     {
-        CheckModel("-device", model);
+        NetworkModel card = Model("-device", model);
         int? mtu = words.TakeNumber("host_mtu"), vectors = words.TakeNumber("vectors");
         bool several = words.TakeSwitch("mq") == true;
         words.Drop("mrg_rxbuf", "csum", "gso", "guest_csum", "guest_tso4", "guest_tso6", "guest_ecn", "guest_ufo", "host_tso4", "host_tso6", "host_ecn",
@@ -87,14 +89,14 @@ internal sealed class QemuNetworks(QemuMachine machine)
             return;
         }
         int? queues = several && vectors is > 2 ? Math.Clamp((vectors.Value - 2) / 2, 1, VmNetwork.MostQueues) : null;
-        Connect("-device", backend, Mac("-device", mac), mtu, queues);
+        Connect("-device", backend, card, Mac("-device", mac), mtu, card == NetworkModel.Virtio ? queues : null);
     }
 
-    private void Connect(string option, string id, PhysicalAddress? mac, int? mtu, int? queues)
+    private void Connect(string option, string id, NetworkModel model, PhysicalAddress? mac, int? mtu, int? queues)
     {
         if (!_backends.TryGetValue(id, out VmNetwork? backend)) throw new UsageException($"{option}: there is no -netdev with id={id}");
         if (!_taken.Add(id)) throw new UsageException($"{option}: the network '{id}' has a card already");
-        machine.Networks.Add(backend with { Mac = mac, Mtu = mtu ?? backend.Mtu, Queues = queues ?? backend.Queues });
+        machine.Networks.Add(backend with { Model = model, Mac = mac, Mtu = mtu ?? backend.Mtu, Queues = queues ?? backend.Queues });
     }
 
     /// <summary>All is read: the hub's cards get what is on it.</summary>
@@ -105,7 +107,7 @@ internal sealed class QemuNetworks(QemuMachine machine)
             throw new UsageException("-net: a hub with several cards or networks is not had; -nic, or -netdev with -device, connects each card by itself");
         if (_hub is [var backend])
         {
-            if (_hubCards is [var mac]) machine.Networks.Add(backend with { Mac = mac });
+            if (_hubCards is [var card]) machine.Networks.Add(backend with { Model = card.Model, Mac = card.Mac });
             else machine.Notes.Add("-net: a network without '-net nic' has no card, and is left out");
         }
         else if (_hubCards.Count > 0)
@@ -117,11 +119,13 @@ internal sealed class QemuNetworks(QemuMachine machine)
         machine.Networks.Add(new UserNetwork(new SlirpOptions { HostLoopback = true }));
     }
 
-    private void CheckModel(string option, string? model)
+    private NetworkModel Model(string option, string? model)
     {
-        if (model is null || s_virtio.Contains(model)) return;
-        if (!s_others.Contains(model)) throw new UsageException(Nearest.Message($"model of {option}", model, [.. s_virtio]));
+        if (model is null || s_virtio.Contains(model)) return NetworkModel.Virtio;
+        if (s_intel.Contains(model)) return NetworkModel.E1000;
+        if (!s_others.Contains(model)) throw new UsageException(Nearest.Message($"model of {option}", model, [.. s_virtio, .. s_intel]));
         machine.Notes.Add($"{option}: there is no {model}; the guest gets a virtio network card in its place");
+        return NetworkModel.Virtio;
     }
 
     private VmNetwork Backend(QemuWords words, string kind)

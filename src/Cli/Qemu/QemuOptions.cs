@@ -110,7 +110,7 @@ internal static class QemuOptions
             + "reaches the host's loopback, as with QEMU. tap: ifname. socket: udp= with localaddr=. dgram: inet to inet. tftp, smb and guestfwd are "
             + "refused", (r, t) => r.Networks.AddBackend(t)),
         new("nic", "user|tap|none[,model=][,mac=][,...]", Likeness.Different,
-            "as -netdev with a card; every card is virtio's, and a line says so where another one was asked for", (r, t) => r.Networks.AddPair(t)),
+            "as -netdev with a card; there are virtio's and e1000, and a line says so where another one was asked for", (r, t) => r.Networks.AddPair(t)),
         new("net", "nic|user|none[,...]", Likeness.Different,
             "one card and one network; a machine of which nothing is said has a card with the user-mode network, where the host has libslirp",
             (r, t) => r.Networks.AddToHub(t)),

@@ -2,6 +2,7 @@ using System.Text;
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Bunraku.Cli.Qemu.Characters;
+using Bunraku.Machine.Virtio.Balloons;
 using Bunraku.Sessions.Monitoring;
 using Bunraku.Sessions.Screens;
 
@@ -64,9 +65,9 @@ internal sealed class QmpServer
     /// <summary>The commands, in alphabetical order. docs/qemu-options.md has the same.</summary>
     public static IReadOnlyList<string> Commands { get; } =
     [
-        "cont", "human-monitor-command", "inject-nmi", "qmp_capabilities", "query-chardev", "query-commands", "query-cpus-fast", "query-kvm", "query-machines",
-            "query-memory-size-summary",
-        "query-name", "query-status", "query-uuid", "query-version", "quit", "screendump", "stop", "system_powerdown", "system_reset",
+        "balloon", "cont", "human-monitor-command", "inject-nmi", "qmp_capabilities", "query-balloon", "query-chardev", "query-commands", "query-cpus-fast",
+        "query-kvm", "query-machines", "query-memory-size-summary", "query-name", "query-status", "query-uuid", "query-version", "quit", "screendump", "stop",
+        "system_powerdown", "system_reset",
     ];
 
     private static JsonObject VersionOf() => new()
@@ -196,6 +197,7 @@ internal sealed class QmpServer
             bool isKnown = command switch
             {
                 "human-monitor-command" => key is "command-line" or "cpu-index",
+                "balloon" => key is "value",
                 "screendump" => key is "filename" or "format",
                 _ => false,
             };
@@ -228,6 +230,15 @@ internal sealed class QmpServer
             case "query-chardev":
                 return new JsonArray([.. _control.Characters.Select(c => (JsonNode)new JsonObject { ["frontend-open"] = true, ["label"] = c.Id,
                     ["filename"] = c.What })]);
+            case "balloon":
+                if (arguments["value"] is not JsonValue value || !value.TryGetValue(out long bytes) || bytes <= 0)
+                    throw new QmpException("Parameter 'value' expects a size");
+                Ballooned(() => _vm.SetBalloon((ulong)bytes));
+                break;
+            case "query-balloon":
+                BalloonState? balloon = null;
+                Ballooned(() => balloon = _vm.LookAtBalloon());
+                return new JsonObject { ["actual"] = _vm.Machine.Memory.RamSize - Math.Min(balloon!.Given, _vm.Machine.Memory.RamSize) };
             case "query-cpus-fast":
                 return new JsonArray([.. Enumerable.Range(0, _vm.Machine.Cpus.Count).Select(Cpu)]);
             case "human-monitor-command":
@@ -261,6 +272,19 @@ internal sealed class QmpServer
                 break;
         }
         return new JsonObject();
+    }
+
+    /// <summary>Clients know a machine without a balloon by the error's class.</summary>
+    private static void Ballooned(Action action)
+    {
+        try
+        {
+            action();
+        }
+        catch (MonitorException e)
+        {
+            throw new QmpException(e.Message) { Class = "DeviceNotActive" };
+        }
     }
 
     private static string Text(JsonObject arguments, string name) => arguments[name] is JsonValue value && value.TryGetValue(out string? text) ? text

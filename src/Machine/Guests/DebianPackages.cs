@@ -53,7 +53,7 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
 
     // With another table below, other files belong into the cache: then another name of their folders.
     internal const string KernelPrefix = "vmlinuz-";
-    private const string DriversPrefix = "modules-";
+    private const string DriversPrefix = "drivers-";
 
     /// <summary>Version of a kernel by the name of its file.</summary>
     internal static string VersionOf(string kernel) => Path.GetFileName(kernel)[KernelPrefix.Length..];
@@ -67,6 +67,9 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
 
     /// <summary>Name of the virtio console's driver among them.</summary>
     public const string ConsoleModule = "virtio_console";
+
+    /// <summary>Name of the driver of Intel's network card among them, which kernels for virtual machines do not have.</summary>
+    public const string E1000Module = "e1000";
 
     /// <summary>
     /// Kernel modules, in an order in which they can be loaded, and what each is for. What a kernel has built in has no module.
@@ -86,11 +89,16 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
         ("net_failover",          GuestDrivers.Net),
         ("virtio_net",            GuestDrivers.Net),
         ("af_packet",             GuestDrivers.Net), // for DHCP
+        (E1000Module,             GuestDrivers.E1000),
         (ConsoleModule,           GuestDrivers.Console),
         ("netfs",                 GuestDrivers.Share),
         ("fscache",               GuestDrivers.Share),
         ("fuse",                  GuestDrivers.Share),
         ("virtiofs",              GuestDrivers.Share),
+        ("vsock",                 GuestDrivers.Vsock),
+        ("vmw_vsock_virtio_transport_common", GuestDrivers.Vsock),
+        ("vmw_vsock_virtio_transport", GuestDrivers.Vsock),
+        ("virtio_balloon",        GuestDrivers.Balloon),
         ("crc16",                 GuestDrivers.Disk), // from here on for ext4
         ("crc32c_generic",        GuestDrivers.Disk),
         ("mbcache",               GuestDrivers.Disk),
@@ -287,7 +295,13 @@ public enum GuestDrivers
     /// <summary>Shared folders.</summary>
     Share = 16,
     /// <summary>All of them.</summary>
-    All = Disk | Rng | Net | Console | Share,
+    All = Disk | Rng | Net | Console | Share | Vsock | Balloon,
     /// <summary>KVM, for a guest that is a hypervisor.</summary>
     Hypervisor = 32,
+    /// <summary>virtio sockets.</summary>
+    Vsock = 64,
+    /// <summary>The virtio memory balloon.</summary>
+    Balloon = 128,
+    /// <summary>Intel's network card e1000.</summary>
+    E1000 = 256,
 }

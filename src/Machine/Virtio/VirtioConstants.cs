@@ -15,6 +15,8 @@ public enum VirtioType : ushort
     Balloon = 5,
     /// <summary>Section 5.8.</summary>
     Input = 18,
+    /// <summary>Section 5.10.</summary>
+    Socket = 19,
     /// <summary>Section 5.11.</summary>
     FileSystem = 26,
 }

@@ -1,6 +1,7 @@
 using System.Globalization;
 using Bunraku.Hypervisor;
 using Bunraku.Machine.Display;
+using Bunraku.Machine.Virtio.Balloons;
 using Bunraku.Sessions.Screens;
 
 namespace Bunraku.Sessions.Monitoring;
@@ -25,6 +26,8 @@ public static class StandardCommands
         new("info exits", "", "the last exits", (c, _) => string.Concat(c.Vm.LastExits.Select(e => e + "\n"))),
         new("info screen", "", "the characters on the screen", (c, _) => Screen(c)),
         new("screenshot", "FILE", "write a picture of the screen to a PNG file", Screenshot),
+        new("balloon", "MEGABYTES", "ask the guest to make do with so much memory, by its balloon", BalloonTo),
+        new("info balloon", "", "how much memory the guest has left itself, and what it tells of it", (c, _) => BalloonOf(c)),
         new("nmi", "", "send an NMI: with unknown_nmi_panic the guest's kernel panics", (c, _) => Silently(c.Vm.PulseNmi)),
         new("sysrq", "[KEY]", "send a break on the console, and the key: a SysRq command of Linux, for example h", SysRq),
         new("stop", "", "stop the guest and its clock", (c, _) => Stop(c)),
@@ -75,6 +78,24 @@ public static class StandardCommands
         ScreenImage image = DisplayOf(context).Paint();
         PngFile.Write(arguments[0], image);
         return TextLayout.Paragraph($"{image.Width} by {image.Height} pixels are in {arguments[0]}", context.Width);
+    }
+
+    private static string BalloonTo(MonitorContext context, IReadOnlyList<string> arguments)
+    {
+        if (!ulong.TryParse(arguments[0], NumberStyles.None, CultureInfo.InvariantCulture, out ulong megabytes) || megabytes is 0 or > uint.MaxValue)
+            throw new MonitorException($"'{arguments[0]}' is no number of megabytes");
+        context.Vm.SetBalloon(megabytes << 20);
+        return "";
+    }
+
+    private static string BalloonOf(MonitorContext context)
+    {
+        BalloonState state = context.Vm.LookAtBalloon();
+        ulong ram = context.Vm.Machine.Memory.RamSize;
+        string text = string.Create(CultureInfo.InvariantCulture, $"balloon: actual={(ram - Math.Min(ram, state.Given)) >> 20} MiB, wanted "
+            + $"{(ram - state.Wanted) >> 20} MiB, {ByteSize.Format(state.Reported)} reported as free in all\n");
+        if (!state.IsUsed) text += TextLayout.Paragraph("the guest has no driver for it, or none yet", context.Width);
+        return text + string.Concat(state.Statistics.Select(s => string.Create(CultureInfo.InvariantCulture, $"  {s.Key} {s.Value}\n")));
     }
 
     private static string Stop(MonitorContext context)

@@ -22,7 +22,8 @@ public class MonitorCommandsTests
     [InlineData("st", "stop")]
     [InlineData("s", null, "'s' may be screenshot or sysrq or stop or save")]
     [InlineData("info", null,
-        "info what? info status, info registers, info vmx, info svm, info paging, info tlb, info cpus, info stats, info translator, info exits, info screen")]
+        "info what? info status, info registers, info vmx, info svm, info paging, info tlb, info cpus, info stats, info translator, "
+        + "info exits, info screen, info balloon")]
     [InlineData("info regsters", null, "unknown command 'info regsters'; did you mean 'info registers'?")]
     [InlineData("qiut", null, "unknown command 'qiut'; did you mean 'quit'?")]
     [InlineData("frobnicate", null, "unknown command 'frobnicate'; 'help' lists the commands")]
@@ -42,9 +43,9 @@ public class MonitorCommandsTests
     }
 
     [Theory]
-    [InlineData("", "cont", "help", "info", "nmi", "quit", "save", "screenshot", "stop", "sysrq")]
+    [InlineData("", "balloon", "cont", "help", "info", "nmi", "quit", "save", "screenshot", "stop", "sysrq")]
     [InlineData("s", "save", "screenshot", "stop", "sysrq")]
-    [InlineData("info ", "cpus", "exits", "paging", "registers", "screen", "stats", "status", "svm", "tlb", "translator", "vmx")]
+    [InlineData("info ", "balloon", "cpus", "exits", "paging", "registers", "screen", "stats", "status", "svm", "tlb", "translator", "vmx")]
     [InlineData("i st", "stats", "status")]
     [InlineData("help n", "nmi")]
     [InlineData("nmi ")]

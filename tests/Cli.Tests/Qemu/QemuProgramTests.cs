@@ -200,6 +200,9 @@ public sealed class QemuProgramTests : IDisposable
         ReadUntil(monitor, "(qemu) ");
         Assert.Equal("running", Status());
         Assert.Single(Ask("""{"execute":"query-cpus-fast"}""").GetProperty("return").EnumerateArray());
+        Assert.Equal("DeviceNotActive", Ask("""{"execute":"query-balloon"}""").GetProperty("error").GetProperty("class").GetString());
+        Assert.Equal("DeviceNotActive", Ask("""{"execute":"balloon","arguments":{"value":1048576}}""").GetProperty("error").GetProperty("class").GetString());
+        Assert.Equal("GenericError", Ask("""{"execute":"balloon","arguments":{"value":-1}}""").GetProperty("error").GetProperty("class").GetString());
         string said = Ask("""{"execute":"human-monitor-command","arguments":{"command-line":"info name"}}""").GetProperty("return").GetString()!;
         Assert.Equal("web\r\n", said);
         serial.Send("r"u8);

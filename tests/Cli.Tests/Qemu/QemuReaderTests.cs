@@ -70,7 +70,8 @@ public sealed class QemuReaderTests
         Assert.Equal("10.0.2.10", network.Host?.ToString());
         Assert.Equal("tcp:127.0.0.1:10021-0.0.0.0:22", Assert.Single(network.Forwards).ToString());
         Assert.True(network.HostLoopback);
-        Assert.Contains("e1000", Assert.Single(machine.Notes), StringComparison.Ordinal);
+        Assert.Equal(NetworkModel.E1000, machine.Networks[0].Model);
+        Assert.Empty(machine.Notes);
         Assert.Empty(machine.Monitors); // it is on a window that is not there
         Assert.False(Serial(machine).IsShared);
     }
@@ -130,11 +131,21 @@ public sealed class QemuReaderTests
         Assert.Equal(("/d.img", "disk", DiskBus.Virtio), (machine.Disks[0].Image.Path, machine.Disks[0].Serial, machine.Disks[0].Bus));
         Assert.Equal("525400123456", Assert.Single(machine.Networks).Mac!.ToString());
         Assert.Equal(1234, machine.Debugger!.Address!.Port);
-        Assert.Equal(3, machine.Notes.Count); // the watchdog, topoext, the balloon
+        Assert.Equal(new VmBalloon { DeflateOnOom = false, Reporting = false }, machine.Balloon); // as with QEMU
+        Assert.Equal(2, machine.Notes.Count); // the watchdog, topoext
         Assert.Contains("9p", Refusal("-fsdev local,id=virtfs5,path=/,security_model=none,readonly=on,multidevs=remap -device "
             + "virtio-9p-pci,fsdev=virtfs5,mount_tag=ROOTFS"),
             StringComparison.Ordinal);
         Assert.Contains("vhost", Refusal("-device vhost-user-fs-pci,chardev=char,tag=ROOTFS"), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Balloons_and_sockets()
+    {
+        Assert.Equal(new VmBalloon(), Read("-device virtio-balloon-pci,deflate-on-oom=on,free-page-reporting=on").Balloon);
+        Assert.Equal(new VmVsock("/tmp/v") { Cid = 7 }, Read("-device vhost-vsock-pci,guest-cid=7,path=/tmp/v").Vsock);
+        Assert.Contains("guest-cid= is missing", Refusal("-device vhost-vsock-pci,path=/tmp/v"), StringComparison.Ordinal);
+        Assert.Contains("add path=PATH", Refusal("-device vhost-vsock-pci,guest-cid=7"), StringComparison.Ordinal);
     }
 
     /// <summary>lib/autopkgtest_qemu.py of Debian's autopkgtest 5.28, but for its folder, which is 9p.</summary>

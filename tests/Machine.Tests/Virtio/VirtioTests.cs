@@ -3,9 +3,11 @@ using Bunraku.Hypervisor;
 using Bunraku.Machine.Pci;
 using Bunraku.Machine.Tests.State;
 using Bunraku.Machine.Virtio;
+using Bunraku.Machine.Virtio.Balloons;
 using Bunraku.Machine.Virtio.Files;
 using Bunraku.Machine.Virtio.Net;
 using Bunraku.Machine.Virtio.Ports;
+using Bunraku.Machine.Virtio.Sockets;
 using Bunraku.Network;
 using Bunraku.Storage;
 
@@ -398,6 +400,10 @@ public sealed class VirtioTests
     [InlineData(7, "console")]
     [InlineData(8, "fs")]
     [InlineData(9, "fs")]
+    [InlineData(10, "vsock")]
+    [InlineData(11, "vsock")]
+    [InlineData(12, "balloon")]
+    [InlineData(13, "balloon")]
     public void A_hostile_driver_harms_itself_alone(int seed, string kind)
     {
         using var disk = new MemoryDisk(64 * 512);
@@ -405,9 +411,13 @@ public sealed class VirtioTests
         using var host = new HostFolder();
         using var folder = new SharedFolder(host.Path);
         using var files = new FileSystemDevice("fs", folder, "tag", 2);
+        using var listener = new HostSockets(Path.Combine(host.Path, "v"));
+        using var sockets = new SocketDevice("vsock", 3, listener);
         using BoardRig rig = Rig(kind switch
         {
             "fs" => files,
+            "vsock" => sockets,
+            "balloon" => new Balloon("balloon"),
             "disk" => new Block("disk", disk, queues: 2),
             "console" => new ConsoleDevice("console", new ConsolePort("a", true), new ConsolePort("b") { Output = _ => { } }),
             "net" => new NetworkCard("net", echo, [2, 0, 0, 0, 0, 1], 2),
@@ -424,7 +434,8 @@ public sealed class VirtioTests
                 case 0:
                     driver.Negotiate((ulong)(Plain | (random.Next(2) == 0 ? VirtioFeatures.RingPacked : 0)
                         | (random.Next(2) == 0 ? VirtioFeatures.EventIndex | VirtioFeatures.IndirectDescriptors : 0)));
-                    driver.SetUp(random.Next(kind is "net" or "console" or "fs" ? 5 : 1), (ushort)(1 << random.Next(9)), Queue, Plain);
+                    int queues = kind switch { "net" or "console" or "fs" or "balloon" => 5, "vsock" => 3, _ => 1 };
+                    driver.SetUp(random.Next(queues), (ushort)(1 << random.Next(9)), Queue, Plain);
                     driver.SetDriverOk();
                     break;
                 case 1:

@@ -2,6 +2,7 @@ using System.Buffers.Binary;
 using System.Runtime.InteropServices;
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
+using Bunraku.Machine.Ethernet;
 using Bunraku.Network;
 
 namespace Bunraku.Machine.Virtio.Net;
@@ -14,7 +15,7 @@ namespace Bunraku.Machine.Virtio.Net;
 /// Nothing waits: where the driver gives no buffers, frames wait up to <see cref="MostWaiting"/> bytes and are lost then, as on any cable. While the machine is
 /// paused the thread stands still; frames that wait then are not saved.
 /// </remarks>
-public sealed class NetworkCard : VirtioDevice, IFrameReceiver
+public sealed class NetworkCard : VirtioDevice, IFrameReceiver, INetworkCard
 {
     /// <summary>Most pairs of queues.</summary>
     public const int MostPairs = 32;
@@ -74,7 +75,7 @@ public sealed class NetworkCard : VirtioDevice, IFrameReceiver
         return status != before;
     }
 
-    /// <summary>Plugs the cable in or out. Any thread.</summary>
+    /// <inheritdoc/>
     public void SetLink(bool up)
     {
         if (_lock is null) throw new InvalidOperationException($"{Id} is in no machine yet");
@@ -85,7 +86,7 @@ public sealed class NetworkCard : VirtioDevice, IFrameReceiver
         }
     }
 
-    /// <summary>Tells the guest to look at its cable again: a restored one may have another cable than it knows of. Any thread.</summary>
+    /// <inheritdoc/>
     public void TellLink()
     {
         if (_lock is null) throw new InvalidOperationException($"{Id} is in no machine yet");
