@@ -28,9 +28,10 @@ internal static class Copies
 
     private static string[] Arguments(ControlRequests.Fork fork, string name, string path)
     {
-        string serial = fork.Serial.Path is { } file ? "file:" + file.Replace(ControlCommands.NameMark, name, StringComparison.Ordinal) : "none";
+        string[] console = fork.Serial is not { } serial ? ["--detach"]
+            : ["--serial", serial.Path is { } file ? "file:" + file.Replace(ControlCommands.NameMark, name, StringComparison.Ordinal) : "none"];
         string backing = fork.Backing == MemoryBacking.Copy ? "copy" : "lazy";
-        return [RestoreCommand.Word, path, "--name", name, "--memory-backing", backing, "--serial", serial,
+        return [RestoreCommand.Word, path, "--name", name, "--memory-backing", backing, .. console,
             .. fork.Engine is { } engine ? (string[])["--engine", engine] : []];
     }
 

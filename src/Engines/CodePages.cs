@@ -56,18 +56,42 @@ public sealed class CodePages
     public const int MostObservers = 63;
     private const ulong Settled = 1ul << MostObservers;
 
-    private readonly ulong[] _pages; // bit n: observer n watches the page; Settled only together with another bit
+    /// <summary>log2 of the pages of one piece of the table: 4 KiB for 2 MiB of guest memory.</summary>
+    private const int PieceShift = 9;
+    private const ulong InPiece = (1ul << PieceShift) - 1;
+
+    /// <summary>
+    /// In pieces, made when a page of theirs is first watched and kept: a table of the whole memory takes longer to make and to look through than all else of a
+    /// large machine. Bit n of a page's word: observer n watches the page; <see cref="Settled"/> only together with another bit.
+    /// </summary>
+    private readonly ulong[]?[] _pieces;
+    private readonly Lock _observersLock = new();
     private volatile ICodeObserver?[] _observers = [];
 
-    internal CodePages(ulong size) => _pages = new ulong[size >> GuestMemory.PageShift];
+    internal CodePages(ulong size) => _pieces = new ulong[]?[((size >> GuestMemory.PageShift) + InPiece) >> PieceShift];
 
-    private ref ulong PageOf(ulong offset) => ref _pages[offset >> GuestMemory.PageShift];
+    /// <summary>The word of a page that was watched at some time, or one of zeros that nobody writes to.</summary>
+    private ref ulong PageOf(ulong offset)
+    {
+        ulong page = offset >> GuestMemory.PageShift;
+        return ref (Volatile.Read(ref _pieces[page >> PieceShift]) ?? s_unwatched)[page & InPiece];
+    }
+
+    private static readonly ulong[] s_unwatched = new ulong[1 << PieceShift];
+
+    private ref ulong MakePage(ulong offset)
+    {
+        ulong page = offset >> GuestMemory.PageShift;
+        ref ulong[]? piece = ref _pieces[page >> PieceShift];
+        if (Volatile.Read(ref piece) is null) Interlocked.CompareExchange(ref piece, new ulong[1 << PieceShift], null);
+        return ref piece![page & InPiece];
+    }
 
     /// <summary>Registers an observer. Not while guests run.</summary>
     /// <returns>The observer's number, 0 to 62.</returns>
     public int Add(ICodeObserver observer)
     {
-        lock (_pages)
+        lock (_observersLock)
         {
             int n = Array.IndexOf(_observers, null);
             ICodeObserver?[] observers = _observers;
@@ -90,13 +114,10 @@ public sealed class CodePages
     /// <summary>Forgets an observer, whose vCPU does not run any more.</summary>
     public void Remove(int observer)
     {
-        lock (_pages)
+        lock (_observersLock)
         {
             _observers = [.. _observers.Select((o, n) => n == observer ? null : o)];
-            for (ulong page = 0; page < (ulong)_pages.Length; page++)
-            {
-                if (_pages[page] != 0) Unwatch(page << GuestMemory.PageShift, observer);
-            }
+            ForEachWatched(page => Unwatch(page, observer));
         }
     }
 
@@ -109,7 +130,7 @@ public sealed class CodePages
     /// </summary>
     public Revocation? Watch(ulong page, int observer)
     {
-        ulong old = Interlocked.Or(ref PageOf(page), 1ul << observer);
+        ulong old = Interlocked.Or(ref MakePage(page), 1ul << observer);
         if ((old & Settled) != 0) return null;
         Revocation? revocation = null;
         ICodeObserver?[] observers = _observers;
@@ -176,15 +197,18 @@ public sealed class CodePages
     }
 
     /// <summary>Any page with code may have been written.</summary>
-    public void AllWritten()
+    public void AllWritten() => ForEachWatched(Written);
+
+    /// <param name="action">Takes the page's offset in the backing memory.</param>
+    private void ForEachWatched(Action<ulong> action)
     {
-        for (int page = 0; ;)
+        for (int piece = 0; piece < _pieces.Length; piece++)
         {
-            int next = _pages.AsSpan(page).IndexOfAnyExcept(0ul);
-            if (next < 0) return;
-            page += next;
-            Written((ulong)page << GuestMemory.PageShift);
-            page++;
+            if (Volatile.Read(ref _pieces[piece]) is not { } pages) continue;
+            for (int page = 0; page < pages.Length; page++)
+            {
+                if (Volatile.Read(ref pages[page]) != 0) action(((ulong)piece << PieceShift | (uint)page) << GuestMemory.PageShift);
+            }
         }
     }
 

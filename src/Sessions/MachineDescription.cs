@@ -131,6 +131,15 @@ internal sealed record MachineDescription
     /// <inheritdoc cref="VmOptions.Command"/>
     public required IReadOnlyList<string>? Command { get; init; }
 
+    /// <inheritdoc cref="VmOptions.Environment"/>
+    public IReadOnlyList<KeyValuePair<string, string>> Environment { get; init; } = []; // older descriptions have neither these
+
+    /// <inheritdoc cref="VmOptions.WorkingFolder"/>
+    public string? WorkingFolder { get; init; } // nor this
+
+    /// <inheritdoc cref="VmOptions.User"/>
+    public string? User { get; init; } // nor this
+
     /// <summary>How the guest's console is wired, when our init runs in it.</summary>
     public required GuestConsole? Console { get; init; }
 
@@ -182,6 +191,9 @@ internal sealed record MachineDescription
         Append = options.Append,
         CommandLine = image.Append,
         Command = options.Command,
+        Environment = options.Environment,
+        WorkingFolder = options.WorkingFolder,
+        User = options.User,
         Console = image.Linux?.Console,
         TakesCommandLate = image.Linux is { Waits: true },
         Token = image.Linux?.Token,
@@ -219,6 +231,9 @@ internal sealed record MachineDescription
         Modules = Modules,
         Append = Append,
         Command = Command,
+        Environment = Environment,
+        WorkingFolder = WorkingFolder,
+        User = User,
     };
 
     /// <summary>The guest in a machine that gets its memory from elsewhere: nothing is loaded until a reset.</summary>
@@ -280,11 +295,12 @@ internal sealed record MachineDescription
         if (Console is null != Token is null || Token is { Length: 0 or > 64 } || Token?.Any(c => !char.IsAsciiLetterOrDigit(c)) == true)
             throw new StateFormatException("the description of the machine contradicts itself: console");
         foreach (string? text in (IEnumerable<string?>)[Engine, Cpu, Guest, Bios, Kernel, Initrd, Append, CommandLine, .. Modules, .. CompactDiscs,
-            .. Command ?? []])
+            .. Command ?? [], WorkingFolder, User, .. Environment.SelectMany(v => (string?[])[v.Key, v.Value])])
         {
             if (text?.Length > LongestText || text?.Contains('\0') == true)
                 throw new StateFormatException("the description of the machine has a text that is too long, or that ends early");
         }
+        if (Environment.Any(v => v.Key is null || v.Value is null)) throw new StateFormatException("the description of the machine has a variable that is none");
         foreach (DiskShape shape in DiskShapes)
         {
             const uint sector = 512;

@@ -211,6 +211,8 @@ public sealed partial class Vm
                 throw new CannotSaveException($"disk {disk.Image.Path}", "what the guest wrote to it is in no file; without 'snapshot=on' it would be");
         }
         MachineDescription machine = _description ?? throw new CannotSaveException("the VM", "it has parts of the program that made it");
+        // Nothing of who has booted a guest that is kept goes on to others.
+        if (_machine.WaitsForCommand) machine = machine with { Environment = [], WorkingFolder = null, User = null };
         FileMark[] disks = [.. _options.Disks.Select(d => d.Image.Path).Concat(_options.CompactDiscs).Select(FileMark.Of)];
         return new SnapshotContents(parts, machine, disks, !_machine.WaitsForCommand ? null
             : new WaitingGuest(_vm.Clock.CounterFrequency, _image.Append, _image.Linux!.Token));
@@ -220,6 +222,8 @@ public sealed partial class Vm
     private static VmBuilder Fit(VmBuilder builder, SnapshotFile snapshot)
     {
         VmBuilder fit = snapshot.Machine.ApplyTo(builder);
+        if (builder.Vnc is not null && !fit.HasDisplay)
+            throw new CannotStartException($"snapshot {snapshot.Path}: its VM has no screen for {builder.Words.Option(nameof(VmOptions.Vnc))}");
         if (snapshot.Manifest.Fork is null) fit = fit with { Shares = SharesFor(builder, snapshot) };
         if (builder.Vsock is not null)
         {
@@ -229,7 +233,14 @@ public sealed partial class Vm
         }
         if (snapshot.Manifest.Waits is not null && snapshot.Machine.Console == GuestConsole.Shell && builder.Command is not null)
             throw new CannotStartException($"snapshot {snapshot.Path}: its guest goes on to a shell, and takes no command");
-        return snapshot.Manifest.Waits is null ? fit : fit with { Command = builder.Command ?? fit.Command, Terminal = builder.Terminal };
+        return snapshot.Manifest.Waits is null ? fit : fit with
+        {
+            Command = builder.Command ?? fit.Command,
+            Terminal = builder.Terminal,
+            Environment = builder.Environment,
+            WorkingFolder = builder.WorkingFolder,
+            User = builder.User,
+        };
     }
 
     /// <summary>The folders that the user names, with the tags that the guest knows: a file from anywhere opens none by itself.</summary>

@@ -150,6 +150,28 @@ public sealed class EverydayOptionsTests : IClassFixture<LinuxGuestFiles>, IDisp
     }
 
     [Fact]
+    public void A_restored_guest_in_the_background()
+    {
+        Assert.Equal(0, Run("run", "hello", "--detach", "--name", "far").Status);
+        Assert.Equal(0, Run("monitor", "far", "--", "save " + In("far.snap")).Status);
+        Assert.Equal(0, Run("kill", "far").Status);
+        Assert.Equal((0, "near\n", ""), Run("restore", In("far.snap"), "--detach", "--quiet", "--name", "near"));
+        try
+        {
+            Assert.Contains("near", Run("ps").Output, StringComparison.Ordinal);
+        }
+        finally
+        {
+            Assert.Equal(0, Run("kill", "near").Status);
+        }
+        Assert.EndsWith("bunraku: ended with status 0\n", Run("logs", "--follow", "near").Output, StringComparison.Ordinal);
+        (int status, _, string errors) = Run("restore", In("far.snap"), "--vnc", "127.0.0.1:0");
+        Assert.Equal((1, $"bunraku: snapshot {In("far.snap")}: its VM has no screen for --vnc\n"), (status, errors));
+        (status, _, errors) = Run("restore", In("far.snap"), "--detach", "--serial", "none");
+        Assert.Equal((2, "bunraku: --detach does not go with --serial and --stats: what the VM prints is in its log\n"), (status, errors));
+    }
+
+    [Fact]
     public void A_file_has_the_words_of_the_options_and_the_command_line_the_last_one()
     {
         File.WriteAllText(In("c"), "# words\n\nguest = hello\nmemory = 64M\n--cpus 2\nstats\ndisk = a,,b,serial=x\nappend = a=b c\n");

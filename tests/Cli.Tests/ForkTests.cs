@@ -195,6 +195,11 @@ public sealed class ForkTests : IClassFixture<LinuxGuestFiles>, IDisposable
             Assert.Contains("'v-1' runs already; --prefix", Run(1, "fork", "v"), StringComparison.Ordinal);
             Assert.Contains("0 of 1 copies run; w-1: --serial: cannot write",
                 Run(1, "fork", "v", "--prefix", "w", "--serial", "file:/nowhere/x"), StringComparison.Ordinal);
+            // Where nothing is said of their consoles, they are those of a VM in the background.
+            Assert.EndsWith("u-1 runs\n", Run(0, "fork", "v", "--prefix", "u"), StringComparison.Ordinal);
+            Run(0, "monitor", "u-1", "--", "sysrq x");
+            for (long start = Stopwatch.GetTimestamp(); !Run(0, "logs", "u-1").Contains("received", StringComparison.Ordinal); Thread.Sleep(10))
+                Assert.True(Stopwatch.GetElapsedTime(start) < s_limit);
             vm.Kill(); // copies live on
             vm.WaitForExit();
             Assert.Contains("no VM named 'v'", Run(1, "fork", "v"), StringComparison.Ordinal);

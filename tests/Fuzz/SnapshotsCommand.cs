@@ -1,5 +1,8 @@
 using System.Diagnostics;
+using System.IO.Hashing;
 using System.Security.Cryptography;
+using System.Text;
+using System.Text.Json.Nodes;
 using Bunraku.Engines;
 using Bunraku.Sessions;
 using Bunraku.Sessions.Snapshots;
@@ -7,13 +10,13 @@ using Bunraku.Sessions.Snapshots;
 namespace Bunraku.Fuzz;
 
 /// <summary>
-/// Snapshots, plain and packed, that were altered at random, mostly with a digest that fits: the reader takes or refuses each by a message of one line, and
-/// now and then a VM is made of one.
+/// Snapshots, plain and packed, that were altered at random, mostly with a digest that fits; values of the manifest, records and the memory, too, with all
+/// checksums as they should be. The reader takes or refuses each by a message of one line, and now and then a VM is made of one.
 /// </summary>
 internal static class SnapshotsCommand
 {
     private const string Usage = "usage: fuzz-snapshots [--count FILES] [--seed N] [--whole EVERY]";
-    private const int MagicEnd = 8, StateAt = 16, EndAt = 32, DigestAt = 40, HeaderLength = 72;
+    private const int MagicEnd = 8, StateAt = 16, ManifestAt = 24, EndAt = 32, DigestAt = 40, HeaderLength = 72;
 
     public static int Run(string[] args)
     {
@@ -52,7 +55,8 @@ internal static class SnapshotsCommand
                 for (long n; (n = Interlocked.Increment(ref next) - 1) < count && Volatile.Read(ref trouble) is null;)
                 {
                     var random = new Random(unchecked(seed * 31 + (int)n));
-                    File.WriteAllBytes(file, Alter(good[random.Next(good.Length)], random));
+                    byte[] before = good[random.Next(good.Length)];
+                    File.WriteAllBytes(file, random.Next(3) == 0 ? Rewrite(before, random) : Alter(before, random));
                     try
                     {
                         if (n % whole == 0)
@@ -135,5 +139,115 @@ internal static class SnapshotsCommand
         int start = (int)Math.Clamp(BitConverter.ToInt64(bytes, StateAt), 0, bytes.Length);
         SHA256.HashData(bytes.AsSpan(start), bytes.AsSpan(DigestAt));
         return bytes;
+    }
+
+    /// <summary>Another value in the manifest, another record or other memory, in a file that is whole: none of the checksums tells.</summary>
+    private static byte[] Rewrite(byte[] good, Random random)
+    {
+        int state = (int)BitConverter.ToInt64(good, StateAt), manifestAt = (int)BitConverter.ToInt64(good, ManifestAt);
+        byte[] memory = good[..state], records = good[state..manifestAt];
+        JsonNode manifest = JsonNode.Parse(good.AsSpan(manifestAt))!;
+        JsonArray parts = manifest["Parts"]!.AsArray();
+        switch (random.Next(4))
+        {
+            case 0: // a byte of a record, or one that comes or goes, of the machine's description most often
+                JsonNode part = random.Next(2) == 0 ? manifest["Machine"]! : parts[random.Next(parts.Count)]!;
+                int start = (int)((long)part["Position"]! - state), length = (int)part["Length"]!;
+                byte[] record = AlterRecord(records[start..(start + length)], random);
+                (part["Position"], part["Length"]) = (state + (long)records.Length, record.Length); // behind the others
+                records = [.. records, .. record];
+                break;
+            case 1 when memory.Length > SnapshotFile.FirstPage:
+                for (int k = random.Next(1, 9); k > 0; k--) memory[random.Next(SnapshotFile.FirstPage, memory.Length)] ^= (byte)random.Next(1, 256);
+                if (manifest["Packed"] is null) manifest["Checksums"] = Checksums(memory);
+                break;
+            default:
+                for (int k = random.Next(1, 4); k > 0; k--) AlterValue(manifest, random);
+                break;
+        }
+        byte[] text = Encoding.UTF8.GetBytes(manifest.ToJsonString());
+        byte[] file = [.. memory, .. records, .. text];
+        BitConverter.TryWriteBytes(file.AsSpan(ManifestAt), (long)memory.Length + records.Length);
+        BitConverter.TryWriteBytes(file.AsSpan(EndAt), (long)file.Length);
+        SHA256.HashData(file.AsSpan(state), file.AsSpan(DigestAt));
+        return file;
+    }
+
+    private static JsonArray Checksums(ReadOnlySpan<byte> memory)
+    {
+        var sums = new JsonArray();
+        for (int at = SnapshotFile.FirstPage; at < memory.Length; at += SnapshotFile.Chunk)
+            sums.Add((JsonNode)XxHash3.HashToUInt64(memory.Slice(at, Math.Min(SnapshotFile.Chunk, memory.Length - at))));
+        return sums;
+    }
+
+    /// <summary>One value of a record in JSON becomes another one; of others, a byte.</summary>
+    private static byte[] AlterRecord(byte[] record, Random random)
+    {
+        if (random.Next(2) == 0 && record is [(byte)'{', ..] && JsonNode.Parse(record) is { } node)
+        {
+            AlterValue(node, random);
+            return Encoding.UTF8.GetBytes(node.ToJsonString());
+        }
+        if (record.Length == 0) return [(byte)random.Next(256)];
+        int at = random.Next(record.Length);
+        switch (random.Next(3))
+        {
+            case 0: return [.. record[..at], .. record[(at + 1)..]];
+            case 1: return [.. record[..at], (byte)random.Next(256), .. record[at..]];
+            default:
+                record[at] ^= (byte)random.Next(1, 256);
+                return record;
+        }
+    }
+
+    /// <summary>One value at random, somewhere inside: at a limit, of another kind, twice, or not there.</summary>
+    private static void AlterValue(JsonNode node, Random random)
+    {
+        while (true)
+        {
+            int count = node switch { JsonObject o => o.Count, JsonArray a => a.Count, _ => 0 };
+            if (count == 0) return;
+            int n = random.Next(count);
+            string name = node is JsonObject fields ? fields.ElementAt(n).Key : "";
+            JsonNode? inner = node is JsonObject ? node[name] : node[n];
+            if (inner is JsonObject or JsonArray && random.Next(8) != 0)
+            {
+                node = inner;
+                continue;
+            }
+            JsonNode? next = random.Next(6) switch
+            {
+                0 => null,
+                1 => "",
+                2 when inner is JsonValue text && text.TryGetValue(out string? old) => old + "/../\0",
+                2 => inner?.ToJsonString(),
+                _ => Number(inner, random),
+            };
+            if (node is JsonObject properties)
+            {
+                if (random.Next(8) == 0) properties.Remove(name);
+                else properties[name] = next;
+            }
+            else if (node is JsonArray items)
+            {
+                if (random.Next(4) == 0) items.RemoveAt(n);
+                else if (random.Next(4) == 0) items.Insert(random.Next(items.Count + 1), inner?.DeepClone());
+                else items[n] = next;
+            }
+            return;
+        }
+    }
+
+    private static JsonNode Number(JsonNode? before, Random random)
+    {
+        long old = before is JsonValue number && number.TryGetValue(out long value) ? value : 0;
+        long[] limits = [0, 1, -1, 4096, int.MaxValue, int.MinValue, uint.MaxValue, long.MaxValue, long.MinValue, long.MaxValue & ~4095L, 1L << 40];
+        return random.Next(3) switch
+        {
+            0 => unchecked(old + random.Next(-2, 3) * 4096L),
+            1 => random.Next(2) == 0 ? unchecked(old + random.Next(-2, 3)) : (JsonNode)ulong.MaxValue,
+            _ => limits[random.Next(limits.Length)],
+        };
     }
 }

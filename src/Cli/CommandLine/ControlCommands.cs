@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Globalization;
 using Bunraku.Sessions.Control;
 using Bunraku.Sessions.Migration;
+using Bunraku.Sessions.Screens;
 
 namespace Bunraku.Cli.CommandLine;
 
@@ -25,8 +26,10 @@ internal abstract record ControlRequests
     internal sealed record Migrate(string Name, MigrationAddress To) : ControlRequests;
 
     /// <param name="Copies">Their names.</param>
-    /// <param name="Serial">Where the console of each goes; in a path, <see cref="ControlCommands.NameMark"/> stands for its name.</param>
-    internal sealed record Fork(string Name, IReadOnlyList<string> Copies, string? Engine, MemoryBacking Backing, SerialTarget Serial) : ControlRequests;
+    /// <param name="Serial">
+    /// Where the console of each goes; in a path, <see cref="ControlCommands.NameMark"/> stands for its name. Null: to who attaches, and to a log.
+    /// </param>
+    internal sealed record Fork(string Name, IReadOnlyList<string> Copies, string? Engine, MemoryBacking Backing, SerialTarget? Serial) : ControlRequests;
 
     /// <exception cref="UsageException">No VM can have that name.</exception>
     public static string ParseName(string text) => ControlFolder.IsName(text) ? text
@@ -61,11 +64,14 @@ internal sealed class ControlCommands
         "the copies' names are NAME-1, NAME-2 and so on (default: the VM's own)", ControlRequests.ParseName);
     private readonly Option<MemoryBacking?> _backing = SharedOptions.Backing();
     private readonly Option<SerialTarget?> _consoles = SingleValue.Parsed<SerialTarget?>("--serial", "TARGET",
-        $"where the copies' consoles go: none, or file:PATH with {NameMark} for the copy's name (default none)", ParseConsole, "file:", "none");
+        $"where the copies' consoles go: none, or file:PATH with {NameMark} for the copy's name (default: 'bunraku attach' and logs reach them)", ParseConsole, "file:", "none");
     private readonly Option<string?> _engine = SharedOptions.Engine();
     private readonly Option<string?> _newName = SharedOptions.Name();
     private readonly Option<SerialTarget?> _serial = SharedOptions.Serial();
     private readonly Option<bool> _stats = SharedOptions.Stats();
+    private readonly Option<VncEndpoint?> _vnc = SharedOptions.Vnc();
+    private readonly Option<bool> _detach = SharedOptions.Detach();
+    private readonly Option<bool> _quiet = SharedOptions.Quiet();
 
     public ControlCommands()
     {
@@ -78,7 +84,7 @@ internal sealed class ControlCommands
         Migrate = new Command("migrate", "Move a VM to another process, while it runs") { _name, _target };
         _count.Aliases.Add("-n");
         Fork = new Command("fork", "Let copies of a VM go on beside it, each in a process of its own") { _name, _count, _prefix, _engine, _backing, _consoles };
-        Receive = new Command("receive", "Wait for a VM that is moved, and run it on") { _place, _engine, _newName, _serial, _stats };
+        Receive = new Command("receive", "Wait for a VM that is moved, and run it on") { _place, _engine, _newName, _serial, _vnc, _quiet, _detach, _stats };
     }
 
     public Command List { get; }
@@ -112,8 +118,8 @@ internal sealed class ControlCommands
     {
         string name = NameIn(parsed), prefix = parsed.GetValue(_prefix) ?? name;
         int count = parsed.GetValue(_count) ?? 1;
-        SerialTarget serial = parsed.GetValue(_consoles) ?? new SerialTarget(SerialKind.None);
-        if (serial.Path is { } path && count > 1 && !path.Contains(NameMark, StringComparison.Ordinal))
+        SerialTarget? serial = parsed.GetValue(_consoles);
+        if (serial?.Path is { } path && count > 1 && !path.Contains(NameMark, StringComparison.Ordinal))
             throw new UsageException($"--serial file:{path}: {count} copies would write one file; put {NameMark} into its name");
         string[] copies = [.. Enumerable.Range(1, count).Select(n => ControlRequests.ParseName(string.Create(CultureInfo.InvariantCulture, $"{prefix}-{n}")))];
         return new ControlRequests.Fork(name, copies, parsed.GetValue(_engine), parsed.GetValue(_backing) ?? MemoryBacking.Lazy, serial);
@@ -131,15 +137,24 @@ internal sealed class ControlCommands
             : throw new UsageException("a command is missing behind --, for example: bunraku monitor NAME -- info status"));
 
     /// <summary>A VM that comes from elsewhere is run like any other.</summary>
-    public RunOptions ReadReceive(ParseResult parsed) => new()
+    /// <exception cref="UsageException">Options that do not go together.</exception>
+    public RunOptions ReadReceive(ParseResult parsed)
     {
-        Incoming = AddressIn(parsed, _place),
-        Engine = parsed.GetValue(_engine) ?? VmOptions.AutomaticEngine,
-        Name = parsed.GetValue(_newName),
-        Serial = parsed.GetValue(_serial) ?? new SerialTarget(SerialKind.Stdio),
-        Stats = parsed.GetValue(_stats),
-        SampleWork = parsed.GetValue(_stats),
-    };
+        bool detach = parsed.GetValue(_detach), stats = parsed.GetValue(_stats);
+        if (detach && (parsed.GetValue(_serial) is not null || stats)) throw new UsageException(SharedOptions.WhyNotDetached);
+        return new RunOptions
+        {
+            Incoming = AddressIn(parsed, _place),
+            Engine = parsed.GetValue(_engine) ?? VmOptions.AutomaticEngine,
+            Name = parsed.GetValue(_newName),
+            Serial = parsed.GetValue(_serial) ?? new SerialTarget(SerialKind.Stdio),
+            Vnc = parsed.GetValue(_vnc),
+            Detach = detach,
+            Quiet = parsed.GetValue(_quiet),
+            Stats = stats,
+            SampleWork = stats,
+        };
+    }
 
     private string NameIn(ParseResult parsed) => ControlRequests.ParseName(parsed.GetValue(_name)
         ?? throw new UsageException("the VM's name is missing; 'bunraku ps' lists those that run"));

@@ -1,4 +1,5 @@
 using System.CommandLine;
+using Bunraku.Sessions.Screens;
 
 namespace Bunraku.Cli.CommandLine;
 
@@ -19,11 +20,15 @@ internal sealed class RestoreCommand : Command
     private readonly Option<string?> _saveTo = SharedOptions.SaveTo();
     private readonly Option<bool> _compress = SharedOptions.Compress();
     private readonly Option<bool> _stats = SharedOptions.Stats();
+    private readonly Option<VncEndpoint?> _vnc = SharedOptions.Vnc();
+    private readonly Option<bool> _detach = SharedOptions.Detach();
+    private readonly Option<bool> _quiet = SharedOptions.Quiet();
 
     public RestoreCommand() : base(Word, "Go on with a VM that was saved, or run one COMMAND in one that waits for it (after --)")
     {
         Arguments.Add(_file);
-        foreach (Option option in (Option[])[_engine, _name, _backing, _serial, _shares, _vsock, _timeout, _saveTo, _compress, _stats]) Options.Add(option);
+        foreach (Option option in (Option[])[_engine, _name, _backing, _serial, _shares, _vsock, _vnc, _quiet, _detach, _timeout, _saveTo, _compress, _stats])
+            Options.Add(option);
     }
 
     /// <param name="command">What stood behind <c>--</c>, or null.</param>
@@ -33,6 +38,8 @@ internal sealed class RestoreCommand : Command
     {
         if (parsed.GetValue(_file) is not { Length: > 0 } file) throw new UsageException("name the snapshot's file");
         if (command is { Count: 0 }) throw new UsageException("a command is missing behind --");
+        bool detach = parsed.GetValue(_detach);
+        if (detach && (parsed.GetValue(_serial) is not null || parsed.GetValue(_stats))) throw new UsageException(SharedOptions.WhyNotDetached);
         SnapshotInfo saved = SnapshotInfo.Read(file);
         if (saved.Waits && command is null) throw new UsageException($"the guest in {file} waits for a command: give one behind --");
         if (!saved.Waits && command is not null) throw new UsageException($"the guest in {file} takes no command behind --: it goes on with what it did");
@@ -48,6 +55,9 @@ internal sealed class RestoreCommand : Command
             Vsock = parsed.GetValue(_vsock),
             Shares = SharedOptions.ParseShares(parsed.GetValue(_shares)),
             Name = parsed.GetValue(_name),
+            Vnc = parsed.GetValue(_vnc),
+            Detach = detach,
+            Quiet = parsed.GetValue(_quiet),
             SaveTo = parsed.GetValue(_saveTo),
             Compress = SharedOptions.RequiredFor(parsed.GetValue(_saveTo), parsed.GetValue(_compress)),
             Stats = parsed.GetValue(_stats),

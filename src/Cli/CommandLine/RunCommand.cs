@@ -127,9 +127,7 @@ internal sealed class RunCommand : Command
             "none" => DisplayKind.None,
             _ => throw new UsageException(Nearest.Message("display", t, ["std", "none"])),
         }, "std", "none");
-    private readonly Option<VncEndpoint?> _vnc = SingleValue.Parsed<VncEndpoint?>("--vnc", "ADDRESS:PORT|unix:PATH[,...]",
-        "show the screen to viewers of VNC, with a tablet for their pointers; ,password-file=FILE asks them for the file's first line", ParseVnc,
-        "127.0.0.1:5901", "unix:");
+    private readonly Option<VncEndpoint?> _vnc = SharedOptions.Vnc();
     private readonly Option<string?> _screenshot = SingleValue.Text("--screenshot", "FILE", "at the end, write a picture of the screen to a PNG file");
     private readonly Option<string[]?> _environment = new("--env")
     {
@@ -153,9 +151,8 @@ internal sealed class RunCommand : Command
     /// <summary>Read before the others: <see cref="ConfigurationFile"/>.</summary>
     private readonly Option<string?> _configuration =
         SingleValue.Text(ConfigurationFile.Option, "FILE", "options from a file, a line each: 'memory = 2G'; those on the command line count more");
-    private readonly Option<bool> _detach =
-        SingleValue.Flag("--detach", "run in the background, and print the VM's name: 'bunraku attach', logs, stop and kill reach it");
-    private readonly Option<bool> _quiet = SingleValue.Flag("--quiet", "say nothing but errors: no progress, no advice");
+    private readonly Option<bool> _detach = SharedOptions.Detach();
+    private readonly Option<bool> _quiet = SharedOptions.Quiet();
     private readonly Option<byte?> _escape =
         SingleValue.Parsed<byte?>("--escape", "KEY", "the key before commands on the terminal, in place of Ctrl-A: ^B, or none", ParseEscape, "^A", "^B",
             "none");
@@ -348,18 +345,6 @@ internal sealed class RunCommand : Command
         catch (FormatException e)
         {
             throw new UsageException($"--gdb: {e.Message}");
-        }
-    }
-
-    private static VncEndpoint ParseVnc(string text)
-    {
-        try
-        {
-            return VncEndpoint.Parse(text);
-        }
-        catch (FormatException e)
-        {
-            throw new UsageException($"--vnc: {e.Message}");
         }
     }
 

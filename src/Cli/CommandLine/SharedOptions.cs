@@ -1,4 +1,5 @@
 using System.CommandLine;
+using Bunraku.Sessions.Screens;
 
 namespace Bunraku.Cli.CommandLine;
 
@@ -53,4 +54,28 @@ internal static class SharedOptions
     public static IReadOnlyList<VmShare> ParseShares(string[]? shares) => shares is { Length: > 0 } ? [.. shares.Select(ShareArgument.Parse)] : [];
 
     public static Option<bool> Stats() => SingleValue.Flag("--stats", "print times, instructions, exits, memory and what took the time at the end");
+
+    public static Option<VncEndpoint?> Vnc() => SingleValue.Parsed<VncEndpoint?>("--vnc", "ADDRESS:PORT|unix:PATH[,...]",
+        "show the screen to viewers of VNC, with a tablet for their pointers; ,password-file=FILE asks them for the file's first line", ParseVnc,
+        "127.0.0.1:5901", "unix:");
+
+    private static VncEndpoint ParseVnc(string text)
+    {
+        try
+        {
+            return VncEndpoint.Parse(text);
+        }
+        catch (FormatException e)
+        {
+            throw new UsageException($"--vnc: {e.Message}");
+        }
+    }
+
+    public static Option<bool> Detach() =>
+        SingleValue.Flag("--detach", "run in the background, and print the VM's name: 'bunraku attach', logs, stop and kill reach it");
+
+    public static Option<bool> Quiet() => SingleValue.Flag("--quiet", "say nothing but errors: no progress, no advice");
+
+    /// <summary>Said where a VM in the background is to print elsewhere.</summary>
+    public const string WhyNotDetached = "--detach does not go with --serial and --stats: what the VM prints is in its log";
 }
