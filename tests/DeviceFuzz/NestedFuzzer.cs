@@ -19,6 +19,8 @@ public sealed class NestedFuzzer(IX86Engine engine, bool isVmx)
     private const ulong InstructionsOfARound = 800;
     private const int MostExits = 300; // to us, in a round
     private const int LookMilliseconds = 20;
+    private const int MostKicks = 40, MostIdleKicks = 2; // in a round; idle: nothing was executed since the one before
+    private const int ScribblerRestMilliseconds = 1;
     private static readonly TimeSpan s_patience = TimeSpan.FromMinutes(5);
 
     private static CpuModel ModelOf(bool isVmx) => CpuModels.Parse(isVmx ? "max,+vmx,+monitor" : "max,+svm,+monitor");
@@ -76,8 +78,13 @@ public sealed class NestedFuzzer(IX86Engine engine, bool isVmx)
                     // The guest of the hostile hypervisor may reach its code and tables.
                     other!.WriteState(NestedLayout.StartAt(NestedLayout.Scribbler, NestedLayout.ScribblerStack));
                     X86Exit exit;
-                    do exit = other.Enter();
-                    while (exit.Reason == ExitReason.Kicked && !Volatile.Read(ref ends));
+                    do
+                    {
+                        exit = other.Enter();
+                        // It leaves most of a small host's processors to the hypervisor.
+                        if (exit.Reason == ExitReason.Hlt) Thread.Sleep(ScribblerRestMilliseconds);
+                    }
+                    while (exit.Reason is ExitReason.Kicked or ExitReason.Hlt && !Volatile.Read(ref ends));
                     if (exit.Reason == ExitReason.InternalError) throw new InvalidOperationException($"the monitor failed: {exit.Message}");
                 }
             }
@@ -125,7 +132,8 @@ public sealed class NestedFuzzer(IX86Engine engine, bool isVmx)
         hypervisor.Write(random);
         cpu.WriteState(hypervisor.Start());
         ulong end = cpu.Counters.InstructionsRetired + InstructionsOfARound;
-        int kicks = 0;
+        int kicks = 0, idle = 0;
+        ulong executed = 0;
         for (int exits = 0; exits < MostExits; exits++)
         {
             ulong until = Math.Min(end, cpu.Counters.InstructionsRetired + (ulong)random.Next(1, 400));
@@ -140,7 +148,10 @@ public sealed class NestedFuzzer(IX86Engine engine, bool isVmx)
                     if (random.Next(2) == 0) return Check(cpu, memory);
                     break;
                 case ExitReason.Kicked:
-                    if (cpu.Counters.InstructionsRetired >= end || ++kicks > 40) return Check(cpu, memory);
+                    ulong now = cpu.Counters.InstructionsRetired;
+                    if (now == executed) idle++;
+                    executed = now;
+                    if (now >= end || ++kicks > MostKicks || idle > MostIdleKicks) return Check(cpu, memory);
                     break;
                 case ExitReason.Io or ExitReason.Mmio or ExitReason.Msr or ExitReason.CrAccess:
                     exit.Data = (ulong)random.NextInt64();

@@ -25,6 +25,8 @@ internal static class NestedLayout
     /// <summary>Entries of the list of fields that the hypervisor writes before each entry.</summary>
     public const int MostFields = 200;
 
+    private const int WritesOfABurst = 100;
+
     private const ulong Rights = 7, LargePage = 1 << 7;
 
     /// <summary>The parts that stay: tables that map all memory to itself, descriptors, handlers that end the round.</summary>
@@ -46,11 +48,13 @@ internal static class NestedLayout
         memory.Write(Scribbler, GuestParts.Assemble(64, Scribbler, Scribble, out _));
     }
 
-    /// <summary>A processor that writes anywhere into the open part, now and then, for ever.</summary>
+    /// <summary>A processor that writes anywhere into the open part, some hundred times a millisecond, and then says that it may rest; for ever.</summary>
     private static void Scribble(Assembler a)
     {
-        Label again = a.CreateLabel(), wait = a.CreateLabel(), bytes = a.CreateLabel();
+        Label again = a.CreateLabel(), next = a.CreateLabel(), wait = a.CreateLabel(), bytes = a.CreateLabel();
         a.Label(ref again);
+        a.mov(edx, WritesOfABurst);
+        a.Label(ref next);
         a.mov(rax, rbx);
         a.shl(rax, 13);
         a.xor(rbx, rax);
@@ -69,10 +73,13 @@ internal static class NestedLayout
         a.mov(__qword_ptr[rdi + Open], rax);
         a.Label(ref bytes);
         a.mov(__byte_ptr[rdi + Open + 3], al);
-        a.mov(ecx, 3000);
+        a.mov(ecx, 1000);
         a.Label(ref wait);
         a.dec(ecx);
         a.jnz(wait);
+        a.dec(edx);
+        a.jnz(next);
+        a.hlt();
         a.jmp(again);
     }
 
