@@ -91,6 +91,7 @@ public static class CpuModels
             throw new FormatException(Nearest.Message("CPU model", parts[0], [.. s_models.Select(m => m.Name)]));
         var features = new HashSet<CpuFeature>(model.Features);
         RemoveWhatTheHostLacks(features);
+        var leftOut = new HashSet<CpuFeature>();
         foreach (string part in parts[1..])
         {
             if (part.Length < 2 || part[0] is not ('+' or '-')) throw new FormatException($"'{part}' in '{text}': write +feature or -feature");
@@ -98,6 +99,7 @@ public static class CpuModels
             if (part[0] == '-')
             {
                 features.Remove(feature);
+                leftOut.Add(feature);
                 continue;
             }
             if (!s_supported.Contains(feature)) throw new FormatException($"CPU feature '{Name(feature)}' is not implemented by this processor");
@@ -105,8 +107,10 @@ public static class CpuModels
             if (s_svm.Contains(feature) && !model.IsAmd)
                 throw new FormatException($"'{text}': '{model.Name}' is an Intel model, and '{Name(feature)}' is AMD's: take x86-64-v3 or max");
             features.Add(feature);
-            if (feature == CpuFeature.Svm) features.UnionWith(s_svm);
-            if (feature == CpuFeature.Vmx) features.UnionWith(s_vmx);
+            leftOut.Remove(feature);
+            // What was left out before stays out.
+            if (feature == CpuFeature.Svm) features.UnionWith(s_svm.Except(leftOut));
+            if (feature == CpuFeature.Vmx) features.UnionWith(s_vmx.Except(leftOut));
         }
         DropDependents(features);
         if (features.Contains(CpuFeature.Vmx) && features.Contains(CpuFeature.Svm))
@@ -146,16 +150,25 @@ public static class CpuModels
             case NestedVirtualization.Vmx when model.Has(CpuFeature.Svm):
                 throw new FormatException($"'{text}' asks for SVM, and nested virtualization is to be VMX");
             case NestedVirtualization.Vmx when !model.Has(CpuFeature.Vmx):
-                return Parse($"{text ?? Default},+{Name(CpuFeature.Vmx)}");
+                return With(text ?? Default, CpuFeature.Vmx);
             case NestedVirtualization.Svm when model.Has(CpuFeature.Vmx):
                 throw new FormatException($"'{text}' asks for VMX, and nested virtualization is to be SVM");
             case NestedVirtualization.Svm when !model.IsAmd:
                 throw new FormatException($"'{model.Name}' is an Intel model, and SVM is AMD's: take x86-64-v3 or max");
             case NestedVirtualization.Svm when !model.Has(CpuFeature.Svm):
-                return Parse($"{text ?? Default},+{Name(CpuFeature.Svm)}");
+                return With(text ?? Default, CpuFeature.Svm);
             default:
                 return model;
         }
+    }
+
+    /// <summary>The feature comes right behind the model, so that a text which leaves it out contradicts it.</summary>
+    private static CpuModel With(string text, CpuFeature technique)
+    {
+        int end = text.IndexOf(',', StringComparison.Ordinal);
+        CpuModel model = Parse(text.Insert(end < 0 ? text.Length : end, $",+{Name(technique)}"));
+        string name = technique.ToString().ToUpperInvariant();
+        return model.Has(technique) ? model : throw new FormatException($"'{text}' leaves {name} out, and nested virtualization is to be {name}");
     }
 
     /// <summary>Words of the features that <c>+feature</c> may ask for, in alphabetical order.</summary>
