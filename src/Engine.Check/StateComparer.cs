@@ -25,7 +25,8 @@ internal static class StateComparer
         && a.FerrAsserted == b.FerrAsserted && a.ApicDisabled == b.ApicDisabled
         && (a.Pdptes is null || b.Pdptes is null || a.Pdptes.AsSpan().SequenceEqual(b.Pdptes)) && Values(a).SequenceEqual(Values(b))
         && a.MmioValues.Count == b.MmioValues.Count && a.PostedWrites.SequenceEqual(b.PostedWrites)
-        && VmxState.AreEqual(a.Vmx, b.Vmx) && SvmState.AreEqual(a.Svm, b.Svm) && AreEqual(a.Msrs, b.Msrs);
+        && VmxState.AreEqual(a.Vmx, b.Vmx) && SvmState.AreEqual(a.Svm, b.Svm)
+        && a.KernelNested.AsSpan().SequenceEqual(b.KernelNested) && AreEqual(a.Msrs, b.Msrs);
 
     /// <summary>Which instruction waits for an answer. The answer itself comes only when both have been compared.</summary>
     private static (ExitReason Reason, ulong Rip, bool IsWrite)? Waiting(CpuState state) =>
@@ -98,6 +99,7 @@ internal static class StateComparer
         Compare("posted", string.Join(' ', subject.PostedWrites), string.Join(' ', reference.PostedWrites));
         if (!VmxState.AreEqual(subject.Vmx, reference.Vmx)) found.Add($"VMX      subject {Show(subject.Vmx)}, reference {Show(reference.Vmx)}");
         if (!SvmState.AreEqual(subject.Svm, reference.Svm)) found.Add($"SVM      subject {Show(subject.Svm)}, reference {Show(reference.Svm)}");
+        if (!subject.KernelNested.AsSpan().SequenceEqual(reference.KernelNested)) found.Add("VMX or SVM that the host's kernel keeps");
         foreach (uint index in subject.Msrs.Keys.Union(reference.Msrs.Keys).Order()) Compare($"MSR {index:X}", Msr(subject, index), Msr(reference, index));
         CompareXsave(subject.Xsave, reference.Xsave, found);
         return found;

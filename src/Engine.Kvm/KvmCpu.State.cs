@@ -23,7 +23,8 @@ internal sealed unsafe partial class KvmCpu
         // The guest gets of KVM's paravirtual interface what its CPUID names, and nothing else.
         if (_vm.CanEnforceParavirtualCpuid) _file.Enable(KvmCapability.EnforceParavirtualCpuid, 1);
         KvmCpuidEntry[] cpuid = SetCpuid();
-        _msrs = [.. StateMsrs.All.Where(index => TryGetMsr(index, out _))];
+        IEnumerable<uint> msrs = _vm.NestedStateSize > 0 ? StateMsrs.All.Concat(StateMsrs.OfHypervisors) : StateMsrs.All;
+        _msrs = [.. msrs.Where(index => TryGetMsr(index, out _))];
         StartTsc();
 
         _powerOn = new CpuState();
@@ -94,6 +95,7 @@ internal sealed unsafe partial class KvmCpu
             if (TryGetMsr(index, out ulong value)) state.Msrs[index] = value;
         }
         state.Msrs[MsrIndex.Tsc] = GetTsc();
+        (state.Vmx, state.Svm, state.KernelNested) = (null, null, _nested.Read());
         ReadApic(state, s.ApicBase);
 
         if (!_unwatched) return;
@@ -214,7 +216,9 @@ internal sealed unsafe partial class KvmCpu
 
         try
         {
+            _nested.Leave();
             _file.Request(KvmRequest.SetSystemRegisters, &s);
+            _nested.Write(state.KernelNested);
             _file.Request(KvmRequest.SetXcrs, &x);
             WriteXsave(state.Xsave);
             WriteMsrs(state.Msrs);
@@ -244,9 +248,12 @@ internal sealed unsafe partial class KvmCpu
         _ready = !HasApic && (state.Rflags & RflagsIf) != 0 && !state.InterruptShadow && state.Pending is null;
     }
 
-    /// <summary>KVM takes no instruction over in its middle, and no trap that waits.</summary>
+    /// <summary>KVM takes no instruction over in its middle, no trap that waits, and no VMX or SVM that is not its own.</summary>
     private void RefuseUnfinished(CpuState state)
     {
+        if (state.Vmx is { InOperation: true } || state.Svm is { InGuest: true } or { GlobalInterruptFlag: false } or { HostSaveArea: not 0 })
+            throw new StateFormatException($"cpu{Index}: a hypervisor is at work in the guest, on the {(state.Vmx is { InOperation: true } ? "VMX" : "SVM")} "
+                + "of an engine in software, which KVM does not take over; restore it on the engine bt, interp or check");
         if (state.HalfDone is null && state.MmioValues.Count == 0 && state.PostedWrites.Count == 0 && state.PendingDebug == 0) return;
         throw new StateFormatException($"cpu{Index}: the state is in the middle of {Unfinished(state)}, "
             + "with which KVM cannot begin; let it come to the end of its instruction before it is moved");

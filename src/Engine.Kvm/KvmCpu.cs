@@ -17,6 +17,7 @@ internal sealed unsafe partial class KvmCpu : IX86Cpu
     private readonly KvmRun* _run;
     private readonly int _runSize;
     private readonly ExitPieces _pieces;
+    private readonly KvmNestedState _nested;
 
     private ExecutionControls _controls = new();
     private bool _presented;     // the last piece was returned: its answer is to be taken at the next entry
@@ -43,6 +44,7 @@ internal sealed unsafe partial class KvmCpu : IX86Cpu
         _run = run;
         _runSize = runSize;
         _pieces = new ExitPieces(run, runSize);
+        _nested = new KvmNestedState(file, index, vm.NestedStateSize);
     }
 
     public int Index { get; }

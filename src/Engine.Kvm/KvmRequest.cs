@@ -8,7 +8,7 @@ internal enum KvmCapability : uint
     UserMemory = 3, SetTssAddress = 4, ExtendedCpuid = 7, VcpuCount = 9, MemorySlots = 10, MultiprocessingState = 14, CoalescedMmio = 15, UserNmi = 22,
     SetGuestDebug = 23, InterruptRouting = 25, Irqfd = 32, Ioeventfd = 36, SetIdentityMapAddress = 37, AdjustClock = 39, VcpuEvents = 41, DebugRegisters = 50,
     Xsave = 55, Xcrs = 56, TscControl = 60, GetTscFrequency = 61, MaximumVcpus = 66, TscDeadlineTimer = 72, KvmClockControl = 76, SignalMsi = 77,
-    ReadOnlyMemory = 81, SplitIrqChip = 121, VcpuAttributes = 127, X2ApicApi = 129, ImmediateExit = 136, CoalescedPio = 162, UserSpaceMsr = 188,
+    ReadOnlyMemory = 81, SplitIrqChip = 121, VcpuAttributes = 127, X2ApicApi = 129, ImmediateExit = 136, NestedState = 157, CoalescedPio = 162, UserSpaceMsr = 188,
     MsrFilter = 189, EnforceParavirtualCpuid = 190, Xsave2 = 208,
 }
 
@@ -68,6 +68,8 @@ internal readonly record struct KvmRequest(string Name, uint Number)
         SetXcrs = Of("KVM_SET_XCRS", Write, 0xA7, Unsafe.SizeOf<KvmXcrs>()),
         SignalMsi = Of("KVM_SIGNAL_MSI", Write, 0xA5, Unsafe.SizeOf<KvmMsi>()),
         KvmClockControl = Plain("KVM_KVMCLOCK_CTRL", 0xAD),
+        GetNestedState = Of("KVM_GET_NESTED_STATE", Read | Write, 0xBE, KvmNestedState.HeaderSize),
+        SetNestedState = Of("KVM_SET_NESTED_STATE", Write, 0xBF, KvmNestedState.HeaderSize),
         SetMsrFilter = Of("KVM_X86_SET_MSR_FILTER", Write, 0xC6, Unsafe.SizeOf<KvmMsrFilter>()),
         GetXsave2 = Of("KVM_GET_XSAVE2", Read, 0xCF, XsaveSize),
         SetDeviceAttribute = Of("KVM_SET_DEVICE_ATTR", Write, 0xE1, Unsafe.SizeOf<KvmDeviceAttribute>()),

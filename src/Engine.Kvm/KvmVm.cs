@@ -13,6 +13,9 @@ internal sealed record KvmShared(GuestMemory Memory, VirtualClock Clock, KvmCpui
     /// <summary>KVM can keep the guest from paravirtual features that its CPUID does not name.</summary>
     public bool CanEnforceParavirtualCpuid { get; init; }
 
+    /// <summary>The most bytes of <see cref="KvmNestedState"/>; 0: guests have no hypervisors.</summary>
+    public int NestedStateSize { get; init; }
+
     /// <summary>How many vCPUs there are so far.</summary>
     public int CpuCount { get; set; } = 1;
 
@@ -50,9 +53,11 @@ internal sealed unsafe class KvmVm : IX86Vm, IDirtyPageLog, IMemoryMapObserver
         _vm = kvm.Create(KvmRequest.CreateVm);
         try
         {
-            _shared = new KvmShared(memory, clock, new KvmCpuid(kvm, model), Math.Max(KvmRequest.XsaveSize, _vm.Check(KvmCapability.Xsave2)))
+            var cpuid = new KvmCpuid(kvm, model);
+            _shared = new KvmShared(memory, clock, cpuid, Math.Max(KvmRequest.XsaveSize, _vm.Check(KvmCapability.Xsave2)))
             {
                 CanEnforceParavirtualCpuid = kvm.Check(KvmCapability.EnforceParavirtualCpuid) != 0,
+                NestedStateSize = cpuid.Model.Has(CpuFeature.Vmx) || cpuid.Model.Has(CpuFeature.Svm) ? _vm.Check(KvmCapability.NestedState) : 0,
             };
             if (kvm.Check(KvmCapability.SetIdentityMapAddress) != 0)
             {

@@ -13,6 +13,9 @@ internal static class StateMsrs
         MsrIndex.Star, MsrIndex.Lstar, MsrIndex.Cstar, MsrIndex.Fmask, MsrIndex.KernelGsBase, MsrIndex.TscAux,
     ];
 
+    /// <summary>IA32_FEATURE_CONTROL; VM_CR and VM_HSAVE_PA.</summary>
+    private static readonly uint[] s_hypervisors = [0x3A, 0xC001_0114, 0xC001_0117];
+
     private const uint SpecCtrl = 0x48, McgStatus = 0x17A, McgCtl = 0x17B, MiscEnable = 0x1A0, FirstBank = 0x400, Banks = 10, Hwcr = 0xC001_0015;
 
     /// <summary>MSR_KVM_WALL_CLOCK_NEW, _SYSTEM_TIME_NEW, _STEAL_TIME, _PV_EOI_EN, _POLL_CONTROL: where the guest keeps what KVM tells it.</summary>
@@ -27,7 +30,10 @@ internal static class StateMsrs
 
     public static IEnumerable<uint> All => s_essential.Concat(s_others);
 
-    public static bool IsEssential(uint index) => s_essential.Contains(index);
+    /// <summary>What guests with VMX or SVM have beside them.</summary>
+    public static IEnumerable<uint> OfHypervisors => s_hypervisors;
+
+    public static bool IsEssential(uint index) => s_essential.Contains(index) || s_hypervisors.Contains(index);
 
     private static IEnumerable<uint> Mtrrs() =>
         Enumerable.Range(0x200, 16).Concat([0x250, 0x258, 0x259]).Concat(Enumerable.Range(0x268, 8)).Select(n => (uint)n);

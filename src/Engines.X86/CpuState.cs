@@ -37,7 +37,7 @@ public sealed record HalfDoneInstruction(
 /// The complete architectural state of one x86 vCPU, independent of any engine. A plain container: caches, counters and what the host needs are not in it.
 /// Exact at each instruction boundary, and between an exit and the next entry, once the exit is handled.
 /// </summary>
-[StateRecord("x86.cpu", version: 4)]
+[StateRecord("x86.cpu", version: 5)]
 public sealed class CpuState
 {
     private const ulong EferLma = 1 << 10;
@@ -45,6 +45,8 @@ public sealed class CpuState
 
     /// <summary>No instruction reads more: the largest operand is an XSAVE image, and a read has at least a byte.</summary>
     private const int MostMmioValues = 4096;
+
+    private const int LeastKernelNested = 128, MostKernelNested = 1 << 16;
 
     /// <summary>More than the instructions between two looks at what waits can write.</summary>
     private const int MostPostedWrites = 1 << 16;
@@ -110,6 +112,9 @@ public sealed class CpuState
     /// <summary>VMX; null: the processor has none, or the engine cannot tell.</summary>
     public VmxState? Vmx;
 
+    /// <summary>VMX or SVM where the host's kernel keeps it for the guest's hypervisor, in the kernel's own format. Null: it keeps none.</summary>
+    public byte[]? KernelNested;
+
     /// <summary>The processor is in 64-bit mode: IA-32e mode is active and CS is a 64-bit code segment.</summary>
     /// <remarks>Intel SDM vol. 3A, "IA-32e Mode Operation"; CS.L is bit 13 of the attributes.</remarks>
     public bool Is64BitMode => (Efer & EferLma) != 0 && (Cs.Attributes & LongCode) != 0;
@@ -138,6 +143,7 @@ public sealed class CpuState
         Svm = other.Svm?.Clone();
         Apic = other.Apic?.Clone();
         Vmx = other.Vmx?.Clone();
+        KernelNested = (byte[]?)other.KernelNested?.Clone();
     }
 
     /// <summary>Checks what a state from outside must be before anything indexes with it.</summary>
@@ -156,6 +162,7 @@ public sealed class CpuState
         }
         StateCheck.Defined(Activity, id);
         Vmx?.Check(id);
+        if (KernelNested is not null) StateCheck.Range(KernelNested.Length, LeastKernelNested, MostKernelNested, id);
         foreach (PostedWrite write in PostedWrites)
         {
             StateCheck.Range(write.Size, 1, 8, id);

@@ -40,6 +40,7 @@ internal static class InitState
         state.Activity = CpuActivity.WaitForStartUp;
         state.Pdptes = null;
         state.HalfDone = null;
+        state.KernelNested = null;
         state.MmioValues.Clear();
     }
 

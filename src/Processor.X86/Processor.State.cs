@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Bunraku.Engines;
 
 namespace Bunraku.Processor.X86;
 
@@ -95,11 +96,15 @@ internal sealed unsafe partial class Processor
         Events.Save(state);
         Debug.Save(state);
         state.Svm = Svm?.Save();
+        state.KernelNested = null;
     }
 
     /// <summary>Takes everything over unchecked except what would break an invariant of ours; the privilege level is that of SS, as in the VMCS.</summary>
     public void WriteState(CpuState state)
     {
+        if (state.KernelNested is not null)
+            throw new StateFormatException($"cpu{CpuIndex}: a hypervisor is at work in the guest, on the VMX or SVM that KVM gave it, "
+                + "which only the engine kvm takes over");
         ProcessorState* s = State;
         Svm?.LeaveGuest();
         state.Gpr.CopyTo(new Span<ulong>(&s->Rax, 16));

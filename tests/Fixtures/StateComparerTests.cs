@@ -42,6 +42,7 @@ public sealed class StateComparerTests
         null when type == typeof(PendingEvent?) => new PendingEvent(EventKind.Nmi, 2),
         null when type == typeof(HalfDoneInstruction) => new HalfDoneInstruction(ExitReason.Io, 0x1000, false, 1, 0x60, 0, false, 0, 0, 0, 0, 0, 0),
         null when type == typeof(SvmState) => new SvmState { GlobalInterruptFlag = false },
+        null when type == typeof(byte[]) => new byte[128],
         null when type == typeof(VmxState) => new VmxState { InOperation = true },
         _ => throw new NotSupportedException($"this test must learn to change a {type.Name}"),
     };

@@ -18,11 +18,17 @@ internal sealed unsafe class FakeVcpu : KvmFile
 
     /// <param name="apics">The kernel holds the local APIC.</param>
     /// <param name="posted">The VM's ring of posted writes.</param>
-    public FakeVcpu(CpuModel? model = null, KvmApics? apics = null, PostedWrites? posted = null, int index = 0)
+    /// <param name="nested">Bytes that KVM_GET_NESTED_STATE may fill.</param>
+    public FakeVcpu(CpuModel? model = null, KvmApics? apics = null, PostedWrites? posted = null, int index = 0, int nested = 0)
     {
         Run = (KvmRun*)NativeMemory.AlignedAlloc(RunSize, 4096);
         new Span<byte>(Run, RunSize).Clear();
-        var shared = new KvmShared(_memory, Clock, new KvmCpuid([], model ?? Model), KvmRequest.XsaveSize) { Apics = apics, Posted = posted };
+        var shared = new KvmShared(_memory, Clock, new KvmCpuid([], model ?? Model), KvmRequest.XsaveSize)
+        {
+            Apics = apics,
+            Posted = posted,
+            NestedStateSize = nested,
+        };
         Cpu = new KvmCpu(shared, index, this, Run, RunSize);
         Cpu.PowerOn();
         Log.Clear();
@@ -39,6 +45,8 @@ internal sealed unsafe class FakeVcpu : KvmFile
     /// <summary>Requests that fail, with their error numbers.</summary>
     public Dictionary<string, int> Failing { get; } = [];
     public Dictionary<KvmCapability, int> Capabilities { get; } = [];
+    /// <summary>struct kvm_nested_state as KVM keeps it: VMX that is off.</summary>
+    public byte[] Nested { get; set; } = [0, 0, 0, 0, 128, 0, 0, 0, .. Enumerable.Repeat((byte)0xFF, 16), .. new byte[104]];
 
     /// <summary>What was set by a request, to be looked at and changed.</summary>
     public Span<byte> State(KvmRequest set)
@@ -86,6 +94,13 @@ internal sealed unsafe class FakeVcpu : KvmFile
                     ref System.Runtime.InteropServices.MemoryMarshal.GetReference(State(KvmRequest.SetVcpuEvents))))->NmiPending = 1;
                 return 0;
             case "KVM_KVMCLOCK_CTRL": return -Errno.Invalid;
+            case "KVM_GET_NESTED_STATE":
+                if (*(uint*)(data + 4) < Nested.Length) return -Errno.TooBig;
+                Nested.CopyTo(new Span<byte>(data, Nested.Length));
+                return 0;
+            case "KVM_SET_NESTED_STATE":
+                Nested = new ReadOnlySpan<byte>(data, *(int*)(data + 4)).ToArray();
+                return 0;
             case "KVM_SET_CPUID2" or "KVM_INTERRUPT": return 0;
             default:
                 // Structures: the size is in the number, and the code of "set" is one above that of "get".

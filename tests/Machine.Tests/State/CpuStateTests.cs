@@ -20,6 +20,8 @@ public sealed class CpuStateTests
         { "pending.Kind", s => s.Pending = new PendingEvent((EventKind)77, 3) },
         { "MmioValues.Count", s => s.MmioValues = [.. new ulong[4097]] },
         { "PostedWrites.Count", s => s.PostedWrites = [.. Enumerable.Repeat(new PostedWrite(0, 1, 0), 0x1_0001)] },
+        { "KernelNested.Length", s => s.KernelNested = new byte[127] },
+        { "KernelNested.Length", s => s.KernelNested = new byte[0x1_0001] },
         { "write.Size", s => s.PostedWrites = [new PostedWrite(0, 0, 0)] },
     };
 
