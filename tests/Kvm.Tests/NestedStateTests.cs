@@ -1,8 +1,9 @@
 using System.Buffers.Binary;
+using Bunraku.Engine.Kvm;
 using Bunraku.Engines;
 using Bunraku.Platform;
 
-namespace Bunraku.Engine.Kvm.Tests;
+namespace Bunraku.Kvm.Tests;
 
 /// <summary>What the kernel keeps of a guest's hypervisor moves with the state. Linux Documentation/virt/kvm/api.rst, "KVM_GET_NESTED_STATE".</summary>
 /// <remarks>The layout: struct kvm_nested_state of arch/x86/include/uapi/asm/kvm.h.</remarks>
