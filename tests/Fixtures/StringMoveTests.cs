@@ -1,6 +1,5 @@
 using Bunraku.Engines;
 using Iced.Intel;
-using static Iced.Intel.AssemblerRegisters;
 
 namespace Bunraku.Fixtures;
 
@@ -30,7 +29,7 @@ public sealed class StringMoveTests
             a.cld();
             a.pushfq();
             a.stosd();
-            a.pop(rbx);
+            a.pop(AssemblerRegisters.rbx);
             g.End(a);
         });
         CpuState s = g.Run(engine).Done().State;
