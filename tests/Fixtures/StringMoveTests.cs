@@ -1,6 +1,5 @@
 using Bunraku.Engines;
 using Iced.Intel;
-using static Iced.Intel.AssemblerRegisters;
 
 namespace Bunraku.Fixtures;
 
@@ -11,11 +10,6 @@ public sealed class StringMoveTests
     private const uint Code = 0x1000, Source = 0x10_0000, Pages = 64, Length = Pages * 0x1000;
     private const int Rcx = 1, Rsi = 6, Rdi = 7;
 
-    /// <summary>
-    /// Source and destination a power of two apart, as when memory is measured by moving its lower half up: in a TLB that is indexed by address bits both
-    /// pages want the same place. Looking a page up costs no more than a few times for each page then, not once for each element.
-    /// </summary>
-    /// <param name="distance">From the source to the destination, a multiple of 4096 or a little more.</param>
     /// <summary>Intel SDM vol. 2, CLD and STD: the direction of what follows, and no other flag.</summary>
     [Theory, Engines]
     public void CLD_and_STD_set_the_direction_of_the_next_string_instruction(string engine)
@@ -30,13 +24,18 @@ public sealed class StringMoveTests
             a.cld();
             a.pushfq();
             a.stosd();
-            a.pop(rbx);
+            a.pop(AssemblerRegisters.rbx);
             g.End(a);
         });
         CpuState s = g.Run(engine).Done().State;
         Assert.Equal((Layout.Data + 0x103ul, 0x8D5ul), (s.Gpr[7], s.Gpr[3] & 0xCD5));
     }
 
+    /// <summary>
+    /// Source and destination a power of two apart, as when memory is measured by moving its lower half up: in a TLB that is indexed by address bits both
+    /// pages want the same place. Looking a page up costs no more than a few times for each page then, not once for each element.
+    /// </summary>
+    /// <param name="distance">From the source to the destination, a multiple of 4096 or a little more.</param>
     [Theory]
     [Engines(16u << 20), Engines(32u << 20), Engines(64u << 20), Engines((64u << 20) + 0x804)]
     public void Pages_that_share_a_place_in_the_TLB_do_not_evict_each_other_for_each_element(string engine, uint distance)

@@ -186,7 +186,9 @@ internal sealed unsafe class Tlb(Processor p)
         SelectContext();
     }
 
-    /// <summary>The context of supervisor accesses that no instruction has asked for: in user mode the supervisor's, whom RFLAGS.AC does not help then.</summary>
+    /// <summary>
+    /// The context of supervisor accesses that no instruction has asked for: in user mode the supervisor's, whom RFLAGS.AC does not help then.
+    /// </summary>
     private static ulong SystemContext(ProcessorState* s) =>
         s->Cpl == 3 || (s->TlbContext & UserContext) != 0 ? s->TlbContext & ~(UserContext | SmapOverrideContext) : s->TlbContext;
 
@@ -235,7 +237,8 @@ internal sealed unsafe class Tlb(Processor p)
             if (_spaces.Find((int)(tag & 0xFFF) >> SpaceShift) is not { } space) continue;
             ulong linear = tag & ~0xFFFul;
             var offset = (ulong)((byte*)(e[n].Addend + (nint)linear) - p.Memory.Backing.Pointer);
-            found.Add(new TlbMapping(space.Owner.Tag, space.Owner.SecondStageRoot, space.Pcid, linear, p.Memory.AddressOf(offset), rights, (tag & UserContext) != 0));
+            found.Add(new TlbMapping(space.Owner.Tag, space.Owner.SecondStageRoot, space.Pcid, linear, p.Memory.AddressOf(offset), rights,
+                (tag & UserContext) != 0));
         }
         return found;
     }

@@ -64,7 +64,8 @@ internal static class TranslationTable
             case Code.Wait: return TranslationKind.WaitX87;
             default: break;
         }
-        if ((row.Flags & (Row.X87 | Row.Mmx | Row.Wait)) != 0 || ((row.Flags & Row.Cpl0) != 0 && code is not (Code.Swapgs or Code.Mov_r64_cr))) return TranslationKind.Interpret;
+        if ((row.Flags & (Row.X87 | Row.Mmx | Row.Wait)) != 0) return TranslationKind.Interpret;
+        if ((row.Flags & Row.Cpl0) != 0 && code is not (Code.Swapgs or Code.Mov_r64_cr)) return TranslationKind.Interpret;
         // Processors read 2 or 4 bytes for it.
         if (code == Code.Movsxd_r16_rm16) return TranslationKind.Interpret;
         OpCodeInfo info = code.ToOpCode();

@@ -159,7 +159,8 @@ internal sealed unsafe class Addresses(Emission e)
         e.Asm.LoadState(HostRegisters.Address, StateOffsets.GdtrBase);
         e.Asm.LoadState(HostRegisters.Scratch, StateOffsets.Temporary0);
         e.Asm.Lea(HostRegisters.Address, HostRegisters.Address, HostRegisters.Scratch, 0, 0);
-        LookUp(HostRegisters.Address, size, e.FirstLevelTable + TranslatorState.ReadTag, e.FirstLevelTable + TranslatorState.ReadAddend, aligned: false, number);
+        int table = e.FirstLevelTable;
+        LookUp(HostRegisters.Address, size, table + TranslatorState.ReadTag, table + TranslatorState.ReadAddend, aligned: false, number);
         e.Asm.Pext(HostRegisters.Scratch, HostRegisters.Scratch, e.Runtime.Constant(TranslatorRuntime.PageMask));
         e.Near.LeaveUnlessZero56(miss);
     }

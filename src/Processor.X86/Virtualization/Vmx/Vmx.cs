@@ -84,7 +84,7 @@ internal sealed unsafe partial class Vmx : IGuestHypervisor
     /// <summary>What TSC offsetting has added to the processor's own offset while the guest runs.</summary>
     public ulong AddedTscOffset { get; private set; }
 
-    /// <summary>The guest's TSC is scaled, and not by one: hypervisors that let TSC scaling be in force always have a multiplier of one for most guests.</summary>
+    /// <summary>The guest's TSC is scaled, and not by one: there are hypervisors that let scaling be in force for all guests.</summary>
     public bool ScalesTsc { get; private set; }
 
     // ---- VMX operation and the current VMCS
