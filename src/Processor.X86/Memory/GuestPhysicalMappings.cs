@@ -21,18 +21,24 @@ internal sealed class GuestPhysicalMappings
     private readonly record struct Mapping(ulong Tag, ulong Page, PageRights Rights);
 
     private readonly Mapping[] _mappings = new Mapping[Size];
-    private readonly (ulong Key, ulong Number)[] _stages = new (ulong, ulong)[MostStages];
+    private readonly ((ulong, ushort) Key, ulong Number)[] _stages = new ((ulong, ushort), ulong)[MostStages];
     private int _oldest;
-    private ulong _lastNumber, _key, _number;
+    private ulong _lastNumber, _number;
+    private (ulong Tables, ushort Asid) _key;
 
     /// <summary>From now on mappings are those of this second stage.</summary>
-    public void Select(ulong key)
+    /// <param name="tables">Where its tables are, and how they are read.</param>
+    /// <param name="asid">
+    /// The ASID, under which AMD's processors cache everything: a hypervisor that enters its guest with another one has dropped what there was. 0 for EPT,
+    /// whose mappings all VPIDs share.
+    /// </param>
+    public void Select(ulong tables, ushort asid)
     {
-        if (key == _key && _number != 0) return;
-        _key = key;
-        foreach ((ulong known, ulong number) in _stages)
+        if ((tables, asid) == _key && _number != 0) return;
+        _key = (tables, asid);
+        foreach (((ulong, ushort) known, ulong number) in _stages)
         {
-            if (known != key || number == 0) continue;
+            if (known != _key || number == 0) continue;
             _number = number;
             return;
         }
@@ -43,7 +49,7 @@ internal sealed class GuestPhysicalMappings
             _lastNumber = 0;
         }
         _number = ++_lastNumber;
-        _stages[_oldest] = (key, _number);
+        _stages[_oldest] = (_key, _number);
         _oldest = (_oldest + 1) % MostStages;
     }
 
@@ -75,6 +81,6 @@ internal sealed class GuestPhysicalMappings
     {
         Array.Clear(_stages);
         _number = 0;
-        Select(_key);
+        Select(_key.Tables, _key.Asid);
     }
 }

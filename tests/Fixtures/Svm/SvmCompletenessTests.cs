@@ -32,7 +32,7 @@ public sealed class SvmCompletenessTests
         [nameof(VmcbControl.MsrpmBase)] = nameof(SvmInterceptTests.MSRs_exit_by_the_permission_map),
         [nameof(VmcbControl.TscOffset)] = nameof(SvmEntryTests.The_guests_time_stamp_counter_has_its_offset),
         [nameof(VmcbControl.Asid)] = nameof(SvmEntryTests.Inconsistent_state_is_VMEXIT_INVALID),
-        [nameof(VmcbControl.TlbControl)] = nameof(NestedPagingTests.TLB_CONTROL_drops_what_it_names),
+        [nameof(VmcbControl.TlbControl)] = nameof(NestedPagingTests.TLB_CONTROL_drops_what_it_names_and_another_ASID_knows_nothing),
         [nameof(VmcbControl.VirtualInterrupt)] = nameof(SvmEventTests.A_virtual_interrupt_is_delivered_when_its_priority_is_above_V_TPR),
         [nameof(VmcbControl.InterruptShadow)] = nameof(SvmEventTests.An_exit_in_an_interrupt_shadow_saves_it),
         [nameof(VmcbControl.ExitCode)] = Intercepted,

@@ -21,7 +21,8 @@ internal sealed class NestedPageTables(Processor p) : SecondStage(p.GuestMode.Ma
 
     /// <summary>The tables that the next guest is entered with.</summary>
     /// <param name="executeTrap">Guest mode execute trap (GMET): supervisor code runs from pages that are not the user's alone.</param>
-    public void Select(ulong root, ulong hostCr4, ulong hostEfer, bool executeTrap)
+    /// <param name="asid">The guest's.</param>
+    public void Select(ulong root, ushort asid, ulong hostCr4, ulong hostEfer, bool executeTrap)
     {
         bool longMode = (hostEfer & (ulong)Efer.Lma) != 0, pae = (hostCr4 & (ulong)Cr4.Pae) != 0;
         _root = root;
@@ -31,7 +32,7 @@ internal sealed class NestedPageTables(Processor p) : SecondStage(p.GuestMode.Ma
         _reportsFetches = _executeDisable || (hostCr4 & (ulong)Cr4.Smep) != 0;
         _executeTrap = executeTrap;
         _reserved = AddressMask & ~((1ul << p.Model.PhysicalAddressBits) - 1) | (_executeDisable ? 0 : ExecuteDisable);
-        p.GuestMode.Mappings.Select(Key);
+        p.GuestMode.Mappings.Select(Key, asid);
     }
 
     /// <summary>For the tag of cached mappings: nCR3 in its address bits, and below them what else says how its tables are read.</summary>

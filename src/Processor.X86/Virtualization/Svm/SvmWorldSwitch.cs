@@ -74,7 +74,7 @@ internal sealed unsafe class SvmWorldSwitch(Processor p, Svm svm)
         VmcbControl* c = svm.Control;
         svm.InGuest = true;
         if (svm.HasNestedPaging)
-            svm.NestedPages.Select(c->NestedCr3, svm.Host.Cr4, svm.Host.Efer,
+            svm.NestedPages.Select(c->NestedCr3, (ushort)c->Asid, svm.Host.Cr4, svm.Host.Efer,
                 svm.Features.ExecuteTrap && (c->NestedControl & VmcbControl.GuestModeExecuteTrap) != 0);
         p.GuestMode.Enter(new AddressSpaceOwner((ushort)c->Asid, svm.HasNestedPaging ? svm.NestedPages.Key : 0), svm.HasNestedPaging ? svm.NestedPages : null,
             svm.Avic.Page);

@@ -23,7 +23,7 @@ internal sealed unsafe class ExtendedPageTables(Processor p, Vmx vmx) : SecondSt
     {
         (Pointer, _modeBased) = (pointer, modeBasedExecute);
         _present = modeBasedExecute ? AnyAccess | UserExecuteAccess : AnyAccess;
-        p.GuestMode.Mappings.Select(pointer);
+        p.GuestMode.Mappings.Select(pointer, asid: 0);
     }
 
     private bool HasFlags => (Pointer & PointerAccessedDirty) != 0;
