@@ -3,8 +3,8 @@ using Bunraku.Engines;
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// What second stages of hypervisors inside the guest lead to, page by page. A walk of the first stage passes the second one for each of its entries, which lie
-/// in few pages: with their translations at hand it reads its own four entries, and not twenty more.
+/// Where second stages of hypervisors inside the guest have its page tables, page by page. A walk of the first stage passes the second one for each of its
+/// entries, which lie in few pages: with their translations at hand it reads its own four entries and the second stage's for the page in the end.
 /// </summary>
 /// <remarks>
 /// Intel SDM vol. 3C, "Caching Translation Information": guest-physical mappings, which INVEPT drops and INVVPID does not, nor what a guest does with its own

@@ -53,12 +53,10 @@ internal abstract class SecondStage(GuestPhysicalMappings mappings)
     /// <param name="guestPhysical">Any address.</param>
     public SecondStageResult Translate(ulong guestPhysical, SecondStageAccess access)
     {
-        // Which right it is to execute can depend on more than the page.
-        bool isCached = access.Wanted != PageRights.Execute;
-        PageRights wanted = access.IsTableAccess ? access.Wanted | RightsToWalk : access.Wanted;
-        if (isCached && mappings.TryFind(guestPhysical, wanted, out SecondStageResult known)) return known;
+        // Not what the access is for in the end: hypervisors clear its dirty flag and count on the next entry of the guest to see that, without INVEPT.
+        if (access.IsTableAccess && mappings.TryFind(guestPhysical, access.Wanted | RightsToWalk, out SecondStageResult known)) return known;
         SecondStageResult found = Walk(guestPhysical, access);
-        if (isCached || found.Outcome != SecondStageOutcome.Mapped) mappings.Note(guestPhysical, found);
+        if (access.IsTableAccess || found.Outcome != SecondStageOutcome.Mapped) mappings.Note(guestPhysical, found);
         return found;
     }
 
