@@ -196,6 +196,8 @@ public sealed class BalloonTests : IDisposable
         Assert.Equal([new(BalloonStatistic.Free, 2000)], (await asked).Statistics);
 
         _rig.Machine.Pause();
+        Assert.Equal([new(BalloonStatistic.Free, 2000)], _balloon.Look(1).Statistics);
+        Assert.False(_queues[Statistics].TryTakeUsed(out _, out _)); // nothing changes while it stands still
         _rig.Machine.Restore(_rig.Machine.Save());
         _rig.Machine.Resume();
         Assert.True(SpinWait.SpinUntil(() => _balloon.Look(0).Statistics.Count > 0, s_patience));

@@ -39,6 +39,8 @@ public sealed class Balloon : VirtioDevice
     private readonly byte[] _configuration = new byte[Field.Length], _list = new byte[LongestList];
     private readonly bool _deflatesOnOom, _reports;
     private readonly Action[] _serve;
+    private readonly Action _ask, _askForStatistics;
+    private bool _asking; // posted
     private readonly bool[] _posted = new bool[LastQueue + 1];
     private readonly Action[] _work;
     private DeviceLock? _lock;
@@ -56,6 +58,7 @@ public sealed class Balloon : VirtioDevice
     {
         (_deflatesOnOom, _reports) = (deflatesOnOom, reports);
         _serve = [.. Enumerable.Range(0, LastQueue + 1).Select(queue => (Action)(() => Serve(queue)))];
+        (_ask, _askForStatistics) = (Ask, AskForStatistics);
         _work = [.. Enumerable.Range(0, LastQueue + 1).Select(queue => (Action)(() => TakeOne(queue)))];
     }
 
@@ -102,17 +105,33 @@ public sealed class Balloon : VirtioDevice
         }
     }
 
-    /// <summary>How it stands. The guest is asked for statistics first. Any thread but the machine's own.</summary>
-    /// <param name="milliseconds">For so long at most is waited for them.</param>
+    /// <summary>How it stands. Any thread but the machine's own.</summary>
+    /// <param name="milliseconds">
+    /// The guest is asked for statistics first, and for so long at most is waited for them; 0: it is not asked. Where the machine stands still, it is asked
+    /// when it goes on: who saves it finds that nothing changes.
+    /// </param>
     public BalloonState Look(int milliseconds)
     {
         lock (Lock)
         {
             int before = _answers;
-            Guarded(AskForStatistics);
+            if (milliseconds > 0 && !_asking)
+            {
+                _asking = true;
+                _thread!.Post(_ask);
+            }
             long end = Environment.TickCount64 + milliseconds;
             while (_answers == before && IsReady && Has(Feature.Statistics) && end - Environment.TickCount64 is > 0 and { } left) Monitor.Wait(Lock, (int)left);
             return new BalloonState((ulong)Pages(Field.Wanted) << PageShift, (ulong)Pages(Field.Given) << PageShift, IsReady, _reported, _statistics);
+        }
+    }
+
+    private void Ask()
+    {
+        lock (_lock!)
+        {
+            _asking = false;
+            Guarded(_askForStatistics);
         }
     }
 
