@@ -72,6 +72,8 @@ public sealed class E1000 : PciDevice, IMmioDevice, IPortDevice, IFrameReceiver,
     protected override void Attached()
     {
         _throttle = Machine.Timers.Create(ThrottleIsOver, Lock);
+        // Who had the network interface before may have left them on, and this card takes complete frames alone.
+        if (_backend.HasOffloads) _backend.Accept(false, false, false);
         _thread = Machine.CreateIoThread(Id, _backend.Wake);
         _thread.Post(_serve);
     }

@@ -52,13 +52,14 @@ public sealed class E1000Tests : IDisposable
         public ConcurrentQueue<byte[]> Sent { get; } = new();
         public ConcurrentQueue<byte[]> Coming { get; } = new();
         public int Mtu => 1500;
-        public bool HasOffloads => false;
+        public bool HasOffloads => true;
         public bool TakesLargeFrames => false;
         public bool IsConnected => true;
 
-        public void Accept(bool checksums, bool segments4, bool segments6)
-        {
-        }
+        /// <summary>As a tap interface that another machine has left.</summary>
+        public (bool, bool, bool) Offloads { get; private set; } = (true, true, true);
+
+        public void Accept(bool checksums, bool segments4, bool segments6) => Offloads = (checksums, segments4, segments6);
 
         public void Send(in FrameWork work, ReadOnlySpan<byte> frame) => Sent.Enqueue(frame.ToArray());
 
@@ -105,6 +106,9 @@ public sealed class E1000Tests : IDisposable
         get => (uint)_rig.Mmio(0, Registers + (uint)register, 4, false, 0);
         set => _rig.Mmio(0, Registers + (uint)register, 4, true, value);
     }
+
+    [Fact]
+    public void Frames_to_the_guest_are_complete() => Assert.Equal((false, false, false), _cable.Offloads);
 
     private void Start(uint receive = 0x8002)
     {
