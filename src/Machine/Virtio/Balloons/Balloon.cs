@@ -11,8 +11,8 @@ namespace Bunraku.Machine.Virtio.Balloons;
 /// pages, who has decoded code from there) a device has written zeros.
 /// </summary>
 /// <remarks>
-/// Whole lists of pages are done on a thread of its own with the device's lock held, one buffer at a time: a driver that has reset the device finds that
-/// nothing takes its pages any more.
+/// Whole lists of pages are done on a thread of its own with the device's lock held, one buffer, or one piece of a report, at a time: a driver that has reset
+/// the device finds that nothing takes its pages any more.
 /// </remarks>
 public sealed class Balloon : VirtioDevice
 {
@@ -175,7 +175,7 @@ public sealed class Balloon : VirtioDevice
         else
         {
             if (queue == Inflate) TakePages(buffer);
-            else if (IsForReports(queue)) TakeReport(buffer);
+            else if (IsForReports(queue)) TakeReport(queue, buffer);
             Complete(queue, buffer, 0);
         }
         Notified(queue);
@@ -202,14 +202,20 @@ public sealed class Balloon : VirtioDevice
     }
 
     /// <summary>Section 5.5.6.6 "Free Page Reporting": the buffer's memory itself is free until it is given back.</summary>
-    private void TakeReport(DescriptorChain buffer)
+    private void TakeReport(int queue, DescriptorChain buffer)
     {
-        ulong before = _reported;
+        ulong done = 0;
         foreach (BufferPiece piece in buffer.Writable)
         {
-            if (_reported - before >= _ram) return; // it names the same pages again and again
             ulong from = piece.Address + (PageSize - 1) & ~(PageSize - 1), to = piece.Address + piece.Length & ~(PageSize - 1);
-            if (from < to && from >= piece.Address && Dma.Forget(from, to - from)) _reported += to - from;
+            if (from >= to || from < piece.Address) continue;
+            if (Dma.Forget(from, to - from)) _reported += to - from;
+            done += to - from; // what cannot be given is work, too
+            if (done >= _ram) return; // it names the same pages again and again
+            // Who waits for the lock comes before the next piece. It may have reset the device.
+            Monitor.Exit(_lock!);
+            Monitor.Enter(_lock!);
+            if (Live(queue)?.Generation != buffer.Generation) return;
         }
     }
 
