@@ -468,6 +468,22 @@ public sealed class E1000Tests : IDisposable
         TestFrames.Open(AwaitSent()); // by the context from before
     }
 
+    /// <summary>A state from anywhere holds nothing that a driver could not have written.</summary>
+    [Fact]
+    public void A_state_has_no_bits_that_registers_lack()
+    {
+        var state = (E1000State)_card.Save();
+        state.Registers.AsSpan().Fill(uint.MaxValue);
+        _card.Restore(state with { Causes = uint.MaxValue, Mask = uint.MaxValue });
+        Assert.Equal((0xF_FF80u, 0xF_FF80u, 0xFFFFu, 0xFFFFu), (this[0x2808], this[0x3808], this[0x3810], this[0xC4]));
+        Assert.Equal((0u, 0u, 0x1_FFFFu), (this[0] & 1 << 26, this[0x08FC], this[0xD0]));
+        Assert.Equal(uint.MaxValue, this[0x4074]);
+        var again = (E1000State)_card.Save();
+        again.Registers.CopyTo(state.Registers, 0);
+        _card.Restore(state);
+        Assert.Equal(again.Registers, ((E1000State)_card.Save()).Registers); // what was once kept stays
+    }
+
     /// <summary>Any access to registers, anything in memory where rings are: nothing is thrown, and the board answers.</summary>
     [Theory]
     [InlineData(1)]
