@@ -165,7 +165,7 @@ public sealed class UnixLink : INetworkBackend
         if (_listener is not null)
         {
             _listener.Dispose();
-            File.Delete(_path);
+            LocalSocket.Remove(_path);
         }
         _wake.Dispose();
     }

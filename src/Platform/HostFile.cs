@@ -14,6 +14,15 @@ public static unsafe class HostFile
     /// <remarks>Linux manual page statx(2).</remarks>
     public static bool IsSocket(string path) => TypeOf(path) == Socket;
 
+    /// <summary>Which Unix socket is at the path itself; null: none, or a symbolic link. Two with the same answer are one, while they are there.</summary>
+    /// <remarks>Linux manual page statx(2): device and inode numbers.</remarks>
+    internal static (ulong Device, ulong Inode)? SocketIdentity(string path)
+    {
+        Libc.FileStatus status;
+        return Libc.Statx(Libc.CurrentFolder, path, Libc.NoFollow, Libc.StatxType | Libc.StatxIdentity, &status) == 0 && (status.Mode & TypeMask) == Socket
+            ? ((ulong)status.DeviceMajor << 32 | status.DeviceMinor, status.Inode) : null;
+    }
+
     /// <summary>The path leads to something that is no regular file: a folder, a pipe, a device, a socket. False when there is nothing.</summary>
     /// <remarks>Linux manual page statx(2); asked without opening, for opening a pipe waits.</remarks>
     public static bool IsSpecial(string path) => TypeOf(path) is not (null or Regular);

@@ -1,5 +1,6 @@
 using System.Net;
 using System.Net.Sockets;
+using System.Runtime.InteropServices;
 using System.Security.Cryptography;
 
 namespace Bunraku.Platform;
@@ -7,6 +8,7 @@ namespace Bunraku.Platform;
 /// <summary>Sockets that only this host, or only this user, can connect to.</summary>
 public static class LocalSocket
 {
+    private const string SomebodyListens = "somebody listens there already";
     private const UnixFileMode OwnerOnly = UnixFileMode.UserRead | UnixFileMode.UserWrite;
 
     /// <summary>Listens at a port.</summary>
@@ -50,11 +52,7 @@ public static class LocalSocket
     /// <exception cref="ArgumentException">The path is too long for a socket.</exception>
     public static Socket Listen(string path, int backlog)
     {
-        if (HostFile.IsSocket(path))
-        {
-            if (Answers(path)) throw new IOException("somebody listens there already");
-            File.Delete(path);
-        }
+        if (HostFile.SocketIdentity(path) is not null && Answers(path)) throw new IOException(SomebodyListens);
         string parent = Path.GetDirectoryName(Path.GetFullPath(path))!;
         if (!Directory.Exists(parent)) throw new DirectoryNotFoundException(); // it would be made
         string folder = Path.Combine(parent, "." + RandomNumberGenerator.GetHexString(6, lowercase: true));
@@ -67,7 +65,9 @@ public static class LocalSocket
             socket.Bind(new UnixDomainSocketEndPoint(inside));
             File.SetUnixFileMode(inside, OwnerOnly);
             socket.Listen(backlog);
-            File.Move(inside, path, overwrite: false);
+            // Not before: as long as ours is there as well, no other file has its number.
+            if (!TryTakeAway(path, Path.Combine(folder, "old"))) throw new IOException(SomebodyListens);
+            Place(inside, path);
             return socket;
         }
         catch
@@ -79,6 +79,33 @@ public static class LocalSocket
         {
             if (Directory.Exists(folder)) Directory.Delete(folder, recursive: true);
         }
+    }
+
+    /// <summary>Takes a socket away that nobody listens on. False: somebody does, perhaps since a moment, and it stays.</summary>
+    /// <param name="to">Where it goes, in a folder of our own.</param>
+    private static bool TryTakeAway(string path, string to)
+    {
+        if (HostFile.SocketIdentity(path) is not { } seen) return true;
+        if (Answers(path)) return false;
+        try
+        {
+            File.Move(path, to, overwrite: true);
+        }
+        catch (FileNotFoundException)
+        {
+            return true; // others have replaced it, or do so
+        }
+        if (HostFile.SocketIdentity(to) == seen) return true;
+        _ = Libc.Link(to, path);
+        return false;
+    }
+
+    /// <summary>Gives a file its place, where nothing may be.</summary>
+    private static void Place(string from, string path)
+    {
+        if (Libc.Link(from, path) == 0) return; // the other name goes with its folder
+        if (Marshal.GetLastPInvokeError() != Errno.Exists) File.Move(from, path, overwrite: false); // a file system without such links
+        else throw HostFile.SocketIdentity(path) is null ? new IOException(HostError.Reason(Errno.Exists), Errno.Exists) : new IOException(SomebodyListens);
     }
 
     /// <summary>Waits for who connects next; null: nobody is to be let in any more.</summary>
@@ -121,12 +148,14 @@ public static class LocalSocket
         }
     }
 
-    /// <summary>Takes the file away, if it is still a socket.</summary>
+    /// <summary>
+    /// Takes the file away, if it is still a socket, and nobody listens there: who did does not any more, and another process may have the place.
+    /// </summary>
     public static void Remove(string path)
     {
         try
         {
-            if (HostFile.IsSocket(path)) File.Delete(path);
+            if (HostFile.SocketIdentity(path) is { } seen && !Answers(path) && HostFile.SocketIdentity(path) == seen) File.Delete(path);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {

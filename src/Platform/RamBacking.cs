@@ -31,9 +31,10 @@ public sealed unsafe class RamBacking : HostMapping
 
     /// <summary>Not 0 for each huge page that was asked for.</summary>
     private readonly byte[] _enlarged;
-    /// <summary>What a file stands behind until it is written to. Replaced as a whole: <see cref="Forget"/> takes pieces out while others look.</summary>
-    private volatile IReadOnlyList<FileRange> _loaded = [];
+    /// <summary>What a file stands behind until it is written to, by offset. Guarded by the lock: <see cref="Forget"/> takes pieces out.</summary>
+    private readonly List<FileRange> _loaded = [];
     private readonly Lock _forgetLock = new();
+    private int _mostLoaded;
 
     /// <summary>Maps <paramref name="length"/> bytes (rounded up to 4 KiB), aligned to 2 MiB.</summary>
     /// <param name="shared">Pages can be seen at a second address.</param>
@@ -134,7 +135,12 @@ public sealed unsafe class RamBacking : HostMapping
         {
             if (held) file.DangerousRelease();
         }
-        _loaded = [.. ranges];
+        lock (_forgetLock)
+        {
+            _loaded.Clear();
+            _loaded.AddRange(ranges);
+            _mostLoaded = ranges.Count + MostCuts;
+        }
 
         static void Require(void* mapped)
         {
@@ -170,7 +176,8 @@ public sealed unsafe class RamBacking : HostMapping
         }
         _ = Libc.Madvise(Pointer, (nuint)Length, Libc.AdviceHugePage);
         _enlarged.AsSpan().Clear();
-        (Descriptor, _loaded) = (descriptor, []);
+        Descriptor = descriptor;
+        lock (_forgetLock) _loaded.Clear();
 
         static IEnumerable<(ulong Offset, ulong Length)> Pieces(IEnumerable<(ulong Offset, ulong Length)> ranges)
         {
@@ -202,17 +209,17 @@ public sealed unsafe class RamBacking : HostMapping
                 }
                 if (Libc.Fallocate(Descriptor, Libc.PunchHole | Libc.KeepSize, (long)offset, (long)length) == 0) return;
             }
-            else if (!_loaded.Any(r => r.Offset < offset + length && offset < r.Offset + r.Length))
+            else if (FirstLoaded(offset) is { } first && (first == _loaded.Count || _loaded[first].Offset >= offset + length))
             {
                 if (Libc.Madvise(Pointer + offset, (nuint)length, Libc.AdviceDontNeed) == 0) return;
             }
-            else if (_loaded.Count < MostLoaded)
+            else if (_loaded.Count < _mostLoaded)
             {
                 // The file's contents would come back: other memory comes in its place, in one step for all who use it.
                 const int noMemory = Libc.MapPrivate | Libc.MapAnonymous | Libc.MapNoReserve | Libc.MapFixed;
                 if (Libc.Mmap(Pointer + offset, (nuint)length, Libc.ProtRead | Libc.ProtWrite, noMemory, -1, 0) != Libc.MapFailed)
                 {
-                    _loaded = Without(_loaded, offset, offset + length);
+                    TakeOut(first, offset, offset + length);
                     return;
                 }
             }
@@ -220,24 +227,36 @@ public sealed unsafe class RamBacking : HostMapping
         }
     }
 
-    /// <summary>Each piece of a file is a mapping, of which Linux gives a process 65530.</summary>
-    private const int MostLoaded = 16384;
+    /// <summary>
+    /// So many more ranges than were loaded may there be. Each is a mapping, and what is between two is another one: Linux gives a process 65530 for all of
+    /// its memories, and for all else.
+    /// </summary>
+    private const int MostCuts = 4096;
 
-    private static List<FileRange> Without(IReadOnlyList<FileRange> ranges, ulong from, ulong to)
+    /// <summary>Number of the first loaded range that ends behind an offset; their count: there is none.</summary>
+    private int FirstLoaded(ulong offset)
     {
-        var rest = new List<FileRange>(ranges.Count + 1);
-        foreach (FileRange r in ranges)
+        int low = 0, high = _loaded.Count;
+        while (low < high)
         {
-            ulong end = r.Offset + r.Length;
-            if (end <= from || r.Offset >= to)
-            {
-                rest.Add(r);
-                continue;
-            }
-            if (r.Offset < from) rest.Add(r with { Length = from - r.Offset });
-            if (end > to) rest.Add(new FileRange(to, end - to, r.Position + (long)(to - r.Offset)));
+            int middle = low + high >>> 1;
+            if (_loaded[middle].Offset + _loaded[middle].Length > offset) high = middle;
+            else low = middle + 1;
         }
-        return rest;
+        return low;
+    }
+
+    /// <summary>No file stands behind a range any more.</summary>
+    /// <param name="first">The first loaded range that ends behind <paramref name="from"/>, which begins before <paramref name="to"/>.</param>
+    private void TakeOut(int first, ulong from, ulong to)
+    {
+        int end = first;
+        while (end < _loaded.Count && _loaded[end].Offset < to) end++;
+        (FileRange head, FileRange tail) = (_loaded[first], _loaded[end - 1]);
+        _loaded.RemoveRange(first, end - first);
+        ulong tailEnd = tail.Offset + tail.Length;
+        if (tailEnd > to) _loaded.Insert(first, new FileRange(to, tailEnd - to, tail.Position + (long)(to - tail.Offset)));
+        if (head.Offset < from) _loaded.Insert(first, head with { Length = from - head.Offset });
     }
 
     private void ReadIn(SafeFileHandle file, FileRange range)
@@ -261,8 +280,9 @@ public sealed unsafe class RamBacking : HostMapping
     {
         if (IsShared) return AllocatedInFile();
         List<(ulong Offset, ulong Length)> touched = AllocatedInProcess();
-        IReadOnlyList<FileRange> loaded = _loaded;
-        if (loaded.Count == 0) return touched;
+        FileRange[] loaded;
+        lock (_forgetLock) loaded = [.. _loaded];
+        if (loaded.Length == 0) return touched;
         var all = new List<(ulong Offset, ulong Length)>();
         foreach ((ulong offset, ulong length) in touched.Concat(loaded.Select(r => (r.Offset, r.Length))).OrderBy(r => r.Offset))
         {

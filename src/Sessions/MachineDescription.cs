@@ -176,7 +176,7 @@ internal sealed record MachineDescription
         Rng = options.Rng,
         Networks = options.Networks,
         Shares = [.. options.Shares.Select(s => s with { Folder = Path.GetFullPath(s.Folder) })],
-        Vsock = options.Vsock is { Path: { } path } vsock ? vsock with { Path = Path.GetFullPath(path) } : options.Vsock,
+        Vsock = WithoutPath(options.Vsock),
         Balloon = options.Balloon,
         BootDevices = options.BootDevices,
         Identity = options.Identity,
@@ -199,6 +199,9 @@ internal sealed record MachineDescription
         Token = image.Linux?.Token,
     };
 
+    /// <summary>Where it is, is the user's to say: a description from anywhere opens no socket, and replaces none.</summary>
+    private static VmVsock? WithoutPath(VmVsock? vsock) => vsock is null ? null : vsock with { Path = null };
+
     /// <summary>A builder's properties become those of the machine; what a program has beside, streams and observers, stays.</summary>
     /// <param name="builder">Its engine is used where it names one.</param>
     public VmBuilder ApplyTo(VmBuilder builder) => builder with
@@ -219,7 +222,7 @@ internal sealed record MachineDescription
         Rng = Rng,
         Networks = Networks,
         Shares = Shares,
-        Vsock = Vsock,
+        Vsock = WithoutPath(Vsock),
         Balloon = Balloon,
         BootDevices = BootDevices,
         Identity = Identity,

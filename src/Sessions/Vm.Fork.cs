@@ -64,7 +64,6 @@ public sealed partial class Vm
                 {
                     Disks = _disks.BeginCopies(machine.Disks, disks),
                     Networks = _networks.OfCopy(_options.Networks),
-                    Vsock = machine.Vsock is { } vsock ? vsock with { Path = null } : null, // the socket is the original's
                 };
                 contents = new SnapshotContents(parts, machine, MarksOfCopy(machine), null) { Fork = new ForkOrigin(DateTime.UtcNow) };
             });

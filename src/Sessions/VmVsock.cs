@@ -4,7 +4,8 @@ namespace Bunraku.Sessions;
 
 /// <summary>Streams between the guest's AF_VSOCK sockets and Unix sockets of the host: see <see cref="SocketDevice"/> and <see cref="HostSockets"/>.</summary>
 /// <param name="Path">
-/// Of the socket by which programs reach the guest, and the beginning of those by which it reaches them; null: nobody is there, as for the copy of a VM.
+/// Of the socket by which programs reach the guest, and the beginning of those by which it reaches them; null: nobody is there, as for a VM that is restored
+/// or copied where no path is given.
 /// </param>
 public sealed record VmVsock(string? Path)
 {

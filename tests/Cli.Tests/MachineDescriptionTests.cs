@@ -101,6 +101,11 @@ public sealed class MachineDescriptionTests
         Assert.DoesNotContain('\n', e.Message);
     }
 
+    /// <summary>A snapshot from anywhere names a path: nothing is opened there, or replaced.</summary>
+    [Fact]
+    public void A_description_opens_no_socket() =>
+        Assert.Equal(new VmVsock(null) { Cid = 9 }, Whole().ApplyTo(new VmBuilder(KnownEngines.All)).Vsock);
+
     [Fact]
     public void Bytes_changed_at_random_are_read_or_refused()
     {

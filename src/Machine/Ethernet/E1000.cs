@@ -64,6 +64,15 @@ public sealed class E1000 : PciDevice, IMmioDevice, IPortDevice, IFrameReceiver,
         return masks;
     }
 
+    /// <summary>What of a saved register can be: no more than the driver could have written, or the card.</summary>
+    private static uint Keep(int offset, uint value) => offset switch
+    {
+        E1000Register.DeviceControl => value & ~(uint)(E1000Control.Reset | E1000Control.PhyReset),
+        E1000Register.EepromRead or E1000Register.PhyControl or E1000Register.PacketBuffer => value, // nobody goes by them
+        >= E1000Register.FirstStatistic and <= E1000Register.LastStatistic => value,
+        _ => value & s_masks[offset / 4],
+    };
+
     private uint Register(int offset) => _registers[offset / 4];
 
     private bool Has(E1000Receive bit) => ((E1000Receive)Register(E1000Register.ReceiveControl)).HasFlag(bit);
@@ -72,6 +81,8 @@ public sealed class E1000 : PciDevice, IMmioDevice, IPortDevice, IFrameReceiver,
     protected override void Attached()
     {
         _throttle = Machine.Timers.Create(ThrottleIsOver, Lock);
+        // Who had the network interface before may have left them on, and this card takes complete frames alone.
+        if (_backend.HasOffloads) _backend.Accept(false, false, false);
         _thread = Machine.CreateIoThread(Id, _backend.Wake);
         _thread.Post(_serve);
     }
@@ -303,6 +314,7 @@ public sealed class E1000 : PciDevice, IMmioDevice, IPortDevice, IFrameReceiver,
     private E1000Transmitter.Outcome TakeFrame()
     {
         const uint enable = 2;
+        const int mostDescriptors = 256; // with the lock held; the rest come in another round
         ulong ring = Register(E1000Register.TransmitBaseLow) | (ulong)Register(E1000Register.TransmitBaseHigh) << 32;
         uint count = Register(E1000Register.TransmitLength) / E1000Descriptor.Length, tail = Register(E1000Register.TransmitTail);
         var vlanType = (ushort)Register(E1000Register.VlanType);
@@ -310,7 +322,7 @@ public sealed class E1000 : PciDevice, IMmioDevice, IPortDevice, IFrameReceiver,
         if ((Register(E1000Register.TransmitControl) & enable) == 0 || head >= count || tail >= count) return E1000Transmitter.Outcome.Nothing;
         E1000Cause causes = 0;
         var outcome = E1000Transmitter.Outcome.Nothing;
-        while (head != tail && outcome is E1000Transmitter.Outcome.Nothing or E1000Transmitter.Outcome.Descriptor)
+        for (int n = 0; n < mostDescriptors && head != tail && outcome is E1000Transmitter.Outcome.Nothing or E1000Transmitter.Outcome.Descriptor; n++)
         {
             outcome = _transmitter.Take(Dma, ring + head * (ulong)E1000Descriptor.Length, vlanType, out bool reports);
             if (reports) causes |= E1000Cause.TransmitWritten;
@@ -458,11 +470,12 @@ public sealed class E1000 : PciDevice, IMmioDevice, IPortDevice, IFrameReceiver,
         StateCheck.Length(s.Phy, 32, Id);
         StateCheck.Length(s.Contexts, 2, Id);
         RestoreInterrupts(s.Interrupts);
-        s.Registers.CopyTo(_registers, 0);
+        for (int n = 0; n < _registers.Length; n++) _registers[n] = Keep(n * 4, s.Registers[n]);
         _phy.Restore(s.Phy);
         _transmitter.Restore(s.Contexts);
         _eeprom.Restore((s.EepromLines, s.EepromCount, s.EepromCommand), Id);
-        (_causes, _mask, _asserted, _quietUntil) = ((E1000Cause)s.Causes, (E1000Cause)s.Mask, s.IsAsserted, s.QuietUntil);
+        (_causes, _mask) = ((E1000Cause)s.Causes & E1000Cause.All, (E1000Cause)s.Mask & E1000Cause.All);
+        (_asserted, _quietUntil) = (s.IsAsserted, s.QuietUntil);
         _portAddress = s.PortAddress & E1000Register.Length - 1 & ~3u;
         _throttle!.Restore(s.Throttled);
         _waiting.Clear();

@@ -52,13 +52,14 @@ public sealed class E1000Tests : IDisposable
         public ConcurrentQueue<byte[]> Sent { get; } = new();
         public ConcurrentQueue<byte[]> Coming { get; } = new();
         public int Mtu => 1500;
-        public bool HasOffloads => false;
+        public bool HasOffloads => true;
         public bool TakesLargeFrames => false;
         public bool IsConnected => true;
 
-        public void Accept(bool checksums, bool segments4, bool segments6)
-        {
-        }
+        /// <summary>As a tap interface that another machine has left.</summary>
+        public (bool, bool, bool) Offloads { get; private set; } = (true, true, true);
+
+        public void Accept(bool checksums, bool segments4, bool segments6) => Offloads = (checksums, segments4, segments6);
 
         public void Send(in FrameWork work, ReadOnlySpan<byte> frame) => Sent.Enqueue(frame.ToArray());
 
@@ -105,6 +106,9 @@ public sealed class E1000Tests : IDisposable
         get => (uint)_rig.Mmio(0, Registers + (uint)register, 4, false, 0);
         set => _rig.Mmio(0, Registers + (uint)register, 4, true, value);
     }
+
+    [Fact]
+    public void Frames_to_the_guest_are_complete() => Assert.Equal((false, false, false), _cable.Offloads);
 
     private void Start(uint receive = 0x8002)
     {
@@ -462,6 +466,22 @@ public sealed class E1000Tests : IDisposable
         Describe(Put(frame), (uint)frame.Length | 1 << 20 | (uint)(EndOfPacket | Extended | Reports) << 24, 2 << 8);
         Go();
         TestFrames.Open(AwaitSent()); // by the context from before
+    }
+
+    /// <summary>A state from anywhere holds nothing that a driver could not have written.</summary>
+    [Fact]
+    public void A_state_has_no_bits_that_registers_lack()
+    {
+        var state = (E1000State)_card.Save();
+        state.Registers.AsSpan().Fill(uint.MaxValue);
+        _card.Restore(state with { Causes = uint.MaxValue, Mask = uint.MaxValue });
+        Assert.Equal((0xF_FF80u, 0xF_FF80u, 0xFFFFu, 0xFFFFu), (this[0x2808], this[0x3808], this[0x3810], this[0xC4]));
+        Assert.Equal((0u, 0u, 0x1_FFFFu), (this[0] & 1 << 26, this[0x08FC], this[0xD0]));
+        Assert.Equal(uint.MaxValue, this[0x4074]);
+        var again = (E1000State)_card.Save();
+        again.Registers.CopyTo(state.Registers, 0);
+        _card.Restore(state);
+        Assert.Equal(again.Registers, ((E1000State)_card.Save()).Registers); // what was once kept stays
     }
 
     /// <summary>Any access to registers, anything in memory where rings are: nothing is thrown, and the board answers.</summary>

@@ -135,6 +135,20 @@ public sealed class BalloonTests : IDisposable
         Assert.Equal(17 * Page, _balloon.Look(0).Reported);
     }
 
+    /// <summary>What cannot be given counts, too: a report does no more work than memory is worth.</summary>
+    [Fact]
+    public void A_report_of_more_than_there_is_ends()
+    {
+        Start();
+        Fill(Pages, 2 * Page, 0x77);
+        _queues[4].Add([(Pages, (uint)Page, true), (1ul << 40, 1u << 30, true), (Pages + Page, (uint)Page, true)]);
+        _driver.Notify(4);
+        Await(4);
+        Assert.True(Is(Pages, Page, 0));
+        Assert.True(Is(Pages + Page, Page, 0x77));
+        Assert.Equal(Page, _balloon.Look(0).Reported);
+    }
+
     /// <summary>Reports without the feature take nothing.</summary>
     [Fact]
     public void Who_has_not_agreed_reports_nothing()
@@ -196,6 +210,8 @@ public sealed class BalloonTests : IDisposable
         Assert.Equal([new(BalloonStatistic.Free, 2000)], (await asked).Statistics);
 
         _rig.Machine.Pause();
+        Assert.Equal([new(BalloonStatistic.Free, 2000)], _balloon.Look(1).Statistics);
+        Assert.False(_queues[Statistics].TryTakeUsed(out _, out _)); // nothing changes while it stands still
         _rig.Machine.Restore(_rig.Machine.Save());
         _rig.Machine.Resume();
         Assert.True(SpinWait.SpinUntil(() => _balloon.Look(0).Statistics.Count > 0, s_patience));

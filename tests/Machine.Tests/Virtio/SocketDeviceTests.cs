@@ -3,6 +3,7 @@ using System.Text;
 using Bunraku.Machine.Tests.State;
 using Bunraku.Machine.Virtio;
 using Bunraku.Machine.Virtio.Sockets;
+using Bunraku.Platform;
 
 namespace Bunraku.Machine.Tests.Virtio;
 
@@ -450,5 +451,41 @@ public sealed class SocketDeviceTests : IDisposable
         Assert.Equal($"socket {Place}: it cannot be listened on: somebody listens there already", e.Message);
         Assert.Throws<IOException>(() => new HostSockets(Path.Combine(_folder, new string('x', 100))));
         Assert.Throws<IOException>(() => new HostSockets(Path.Combine(_folder, "missing", "v")));
+    }
+
+    /// <summary>Several begin at once where a dead socket lies: one gets the place, and keeps it.</summary>
+    [Fact]
+    public void One_of_several_gets_the_place_of_a_dead_socket()
+    {
+        for (int round = 0; round < 50; round++)
+        {
+            LocalSocket.Listen(Place, 1).Dispose(); // as a process that was killed leaves it
+            Assert.True(File.Exists(Place));
+            var got = new System.Collections.Concurrent.ConcurrentBag<Socket>();
+            Thread[] threads = [.. Enumerable.Range(0, 6).Select(_ => new Thread(() =>
+            {
+                try
+                {
+                    got.Add(LocalSocket.Listen(Place, 64)); // looks of the others wait there, too
+                }
+                catch (IOException)
+                {
+                    // Another one has it.
+                }
+            }))];
+            foreach (Thread thread in threads) thread.Start();
+            foreach (Thread thread in threads) thread.Join();
+            Socket listener = Assert.Single(got);
+            using (var visitor = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified))
+            {
+                visitor.Connect(new UnixDomainSocketEndPoint(Place));
+                listener.Accept().Dispose();
+            }
+            LocalSocket.Remove(Place); // somebody listens
+            Assert.True(File.Exists(Place));
+            listener.Dispose();
+            LocalSocket.Remove(Place);
+            Assert.Empty(Directory.GetFileSystemEntries(_folder));
+        }
     }
 }

@@ -11,8 +11,8 @@ namespace Bunraku.Machine.Virtio.Balloons;
 /// pages, who has decoded code from there) a device has written zeros.
 /// </summary>
 /// <remarks>
-/// Whole lists of pages are done on a thread of its own with the device's lock held, one buffer at a time: a driver that has reset the device finds that
-/// nothing takes its pages any more.
+/// Whole lists of pages are done on a thread of its own with the device's lock held, one buffer, or one piece of a report, at a time: a driver that has reset
+/// the device finds that nothing takes its pages any more.
 /// </remarks>
 public sealed class Balloon : VirtioDevice
 {
@@ -39,6 +39,8 @@ public sealed class Balloon : VirtioDevice
     private readonly byte[] _configuration = new byte[Field.Length], _list = new byte[LongestList];
     private readonly bool _deflatesOnOom, _reports;
     private readonly Action[] _serve;
+    private readonly Action _ask, _askForStatistics;
+    private bool _asking; // posted
     private readonly bool[] _posted = new bool[LastQueue + 1];
     private readonly Action[] _work;
     private DeviceLock? _lock;
@@ -56,6 +58,7 @@ public sealed class Balloon : VirtioDevice
     {
         (_deflatesOnOom, _reports) = (deflatesOnOom, reports);
         _serve = [.. Enumerable.Range(0, LastQueue + 1).Select(queue => (Action)(() => Serve(queue)))];
+        (_ask, _askForStatistics) = (Ask, AskForStatistics);
         _work = [.. Enumerable.Range(0, LastQueue + 1).Select(queue => (Action)(() => TakeOne(queue)))];
     }
 
@@ -102,17 +105,33 @@ public sealed class Balloon : VirtioDevice
         }
     }
 
-    /// <summary>How it stands. The guest is asked for statistics first. Any thread but the machine's own.</summary>
-    /// <param name="milliseconds">For so long at most is waited for them.</param>
+    /// <summary>How it stands. Any thread but the machine's own.</summary>
+    /// <param name="milliseconds">
+    /// The guest is asked for statistics first, and for so long at most is waited for them; 0: it is not asked. Where the machine stands still, it is asked
+    /// when it goes on: who saves it finds that nothing changes.
+    /// </param>
     public BalloonState Look(int milliseconds)
     {
         lock (Lock)
         {
             int before = _answers;
-            Guarded(AskForStatistics);
+            if (milliseconds > 0 && !_asking)
+            {
+                _asking = true;
+                _thread!.Post(_ask);
+            }
             long end = Environment.TickCount64 + milliseconds;
             while (_answers == before && IsReady && Has(Feature.Statistics) && end - Environment.TickCount64 is > 0 and { } left) Monitor.Wait(Lock, (int)left);
             return new BalloonState((ulong)Pages(Field.Wanted) << PageShift, (ulong)Pages(Field.Given) << PageShift, IsReady, _reported, _statistics);
+        }
+    }
+
+    private void Ask()
+    {
+        lock (_lock!)
+        {
+            _asking = false;
+            Guarded(_askForStatistics);
         }
     }
 
@@ -156,7 +175,7 @@ public sealed class Balloon : VirtioDevice
         else
         {
             if (queue == Inflate) TakePages(buffer);
-            else if (IsForReports(queue)) TakeReport(buffer);
+            else if (IsForReports(queue)) TakeReport(queue, buffer);
             Complete(queue, buffer, 0);
         }
         Notified(queue);
@@ -183,14 +202,20 @@ public sealed class Balloon : VirtioDevice
     }
 
     /// <summary>Section 5.5.6.6 "Free Page Reporting": the buffer's memory itself is free until it is given back.</summary>
-    private void TakeReport(DescriptorChain buffer)
+    private void TakeReport(int queue, DescriptorChain buffer)
     {
-        ulong before = _reported;
+        ulong done = 0;
         foreach (BufferPiece piece in buffer.Writable)
         {
-            if (_reported - before >= _ram) return; // it names the same pages again and again
             ulong from = piece.Address + (PageSize - 1) & ~(PageSize - 1), to = piece.Address + piece.Length & ~(PageSize - 1);
-            if (from < to && from >= piece.Address && Dma.Forget(from, to - from)) _reported += to - from;
+            if (from >= to || from < piece.Address) continue;
+            if (Dma.Forget(from, to - from)) _reported += to - from;
+            done += to - from; // what cannot be given is work, too
+            if (done >= _ram) return; // it names the same pages again and again
+            // Who waits for the lock comes before the next piece. It may have reset the device.
+            Monitor.Exit(_lock!);
+            Monitor.Enter(_lock!);
+            if (Live(queue)?.Generation != buffer.Generation) return;
         }
     }
 
