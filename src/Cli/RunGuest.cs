@@ -76,7 +76,8 @@ internal static class RunGuest
     private static int Detach(RunOptions options, IReadOnlyList<string> arguments)
     {
         string name = options.Name
-            ?? $"{(options is { Kernel: null, Bios: null, RestoreFrom: null, Incoming: null } ? options.Guest : "vm")}-{RandomNumberGenerator.GetHexString(4, lowercase: true)}";
+            ?? (options is { Kernel: null, Bios: null, RestoreFrom: null, Incoming: null } ? options.Guest : "vm")
+                + $"-{RandomNumberGenerator.GetHexString(4, lowercase: true)}";
         int status = Background.Start([arguments[0], "--name", name, .. arguments.Skip(1)]);
         if (status == ExitStatus.Success) Console.Out.WriteLine(name);
         return status;

@@ -8,8 +8,8 @@ internal enum KvmCapability : uint
     UserMemory = 3, SetTssAddress = 4, ExtendedCpuid = 7, VcpuCount = 9, MemorySlots = 10, MultiprocessingState = 14, CoalescedMmio = 15, UserNmi = 22,
     SetGuestDebug = 23, InterruptRouting = 25, Irqfd = 32, Ioeventfd = 36, SetIdentityMapAddress = 37, AdjustClock = 39, VcpuEvents = 41, DebugRegisters = 50,
     Xsave = 55, Xcrs = 56, TscControl = 60, GetTscFrequency = 61, MaximumVcpus = 66, TscDeadlineTimer = 72, KvmClockControl = 76, SignalMsi = 77,
-    ReadOnlyMemory = 81, SplitIrqChip = 121, VcpuAttributes = 127, X2ApicApi = 129, ImmediateExit = 136, NestedState = 157, CoalescedPio = 162, UserSpaceMsr = 188,
-    MsrFilter = 189, EnforceParavirtualCpuid = 190, Xsave2 = 208,
+    ReadOnlyMemory = 81, SplitIrqChip = 121, VcpuAttributes = 127, X2ApicApi = 129, ImmediateExit = 136, NestedState = 157, CoalescedPio = 162,
+    UserSpaceMsr = 188, MsrFilter = 189, EnforceParavirtualCpuid = 190, Xsave2 = 208,
 }
 
 /// <summary>One request: its number as the kernel's macros make it from direction, size and code, and its name for messages.</summary>

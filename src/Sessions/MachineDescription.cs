@@ -303,7 +303,8 @@ internal sealed record MachineDescription
             if (text?.Length > LongestText || text?.Contains('\0') == true)
                 throw new StateFormatException("the description of the machine has a text that is too long, or that ends early");
         }
-        if (Environment.Any(v => v.Key is null || v.Value is null)) throw new StateFormatException("the description of the machine has a variable that is none");
+        if (Environment.Any(v => v.Key is null || v.Value is null))
+            throw new StateFormatException("the description of the machine has a variable that is none");
         foreach (DiskShape shape in DiskShapes)
         {
             const uint sector = 512;

@@ -15,7 +15,9 @@ public sealed partial class Vm
     /// <exception cref="MonitorException">The machine has no balloon.</exception>
     public void SetBalloon(ulong bytes) => OwnBalloon.SetTarget(bytes);
 
-    /// <summary>How much the guest has given back, and what it tells of its memory. A guest that runs is asked, and waited for a moment; else it is what it last told.</summary>
+    /// <summary>
+    /// How much the guest has given back, and what it tells of its memory. A guest that runs is asked, and waited for a moment; else it is what it last told.
+    /// </summary>
     /// <exception cref="MonitorException">The machine has no balloon.</exception>
     public BalloonState LookAtBalloon() => OwnBalloon.Look(State == VmState.Running ? LongestAnswer : 0);
 }

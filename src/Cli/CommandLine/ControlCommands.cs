@@ -64,7 +64,8 @@ internal sealed class ControlCommands
         "the copies' names are NAME-1, NAME-2 and so on (default: the VM's own)", ControlRequests.ParseName);
     private readonly Option<MemoryBacking?> _backing = SharedOptions.Backing();
     private readonly Option<SerialTarget?> _consoles = SingleValue.Parsed<SerialTarget?>("--serial", "TARGET",
-        $"where the copies' consoles go: none, or file:PATH with {NameMark} for the copy's name (default: 'bunraku attach' and logs reach them)", ParseConsole, "file:", "none");
+        $"where the copies' consoles go: none, or file:PATH with {NameMark} for the copy's name (default: 'bunraku attach' and logs reach them)",
+        ParseConsole, "file:", "none");
     private readonly Option<string?> _engine = SharedOptions.Engine();
     private readonly Option<string?> _newName = SharedOptions.Name();
     private readonly Option<SerialTarget?> _serial = SharedOptions.Serial();

@@ -23,7 +23,8 @@ internal sealed class MigrationReceiver(MigrationChannel channel, VmBuilder buil
                 throw new MigrationException($"the two ends do not see the same folder for temporary files ({Path.GetTempPath()}), by which one VM stays one");
             if (description.Shares.Count > 0) throw new MigrationException("a VM with shared folders cannot be moved"); // and nobody else opens them here
             if (builder.Vnc is not null && !description.HasDisplay)
-                throw new MigrationException($"the VM did not come, and goes on where it was: it has no screen for {builder.Words.Option(nameof(VmOptions.Vnc))}");
+                throw new MigrationException(
+                    $"the VM did not come, and goes on where it was: it has no screen for {builder.Words.Option(nameof(VmOptions.Vnc))}");
             vm = (description.ApplyTo(builder) with { Incoming = description }).Build(cancel);
             vm.HoldForMove();
             channel.Send(MigrationMessage.Ready);
