@@ -58,7 +58,7 @@ internal sealed class InterpretedCpu(int index, Processor processor) : IFollowin
         return true;
     }
 
-    public InitResponse TakeInit() => processor.Vmx?.TakeInit() ?? InitResponse.Initialize;
+    public InitResponse TakeInit() => processor.Vmx?.TakeInit() ?? processor.Svm?.TakeInit() ?? InitResponse.Initialize;
 
     public bool TakeStartUp(byte vector) => processor.Vmx?.TakeStartUp(vector) ?? false;
 

@@ -21,6 +21,9 @@ public sealed class SvmState
     /// <summary>VM_CR, VM_HSAVE_PA, the key of VM_CR's lock, and the TSC ratio as 8 and 32 bits of a fixed-point number.</summary>
     public ulong VmCr, HostSaveArea, Key, TscRatio = 1ul << 32;
 
+    /// <summary>An INIT has become #SX, which is not delivered yet.</summary>
+    public bool SecurityExceptionDue;
+
     /// <summary>A guest runs. Everything below counts only then.</summary>
     public bool InGuest;
     /// <summary>Physical address of the guest's VMCB.</summary>
@@ -61,8 +64,8 @@ public sealed class SvmState
     public static bool AreEqual(SvmState? a, SvmState? b)
     {
         if (a is null || b is null) return a is null && b is null;
-        return (a.GlobalInterruptFlag, a.VmCr, a.HostSaveArea, a.Key, a.TscRatio, a.InGuest)
-                == (b.GlobalInterruptFlag, b.VmCr, b.HostSaveArea, b.Key, b.TscRatio, b.InGuest)
+        return (a.GlobalInterruptFlag, a.VmCr, a.HostSaveArea, a.Key, a.TscRatio, a.SecurityExceptionDue, a.InGuest)
+                == (b.GlobalInterruptFlag, b.VmCr, b.HostSaveArea, b.Key, b.TscRatio, b.SecurityExceptionDue, b.InGuest)
             && (!a.InGuest || ((a.PendingExitInfo1, a.PendingExitInfo2) == (b.PendingExitInfo1, b.PendingExitInfo2)
                 && (a.Vmcb, a.HostCr0, a.HostCr4, a.HostEfer, a.HostPat, a.HostInterruptFlag, a.PauseCount, a.AvicRecognized, a.PendingExit)
                     == (b.Vmcb, b.HostCr0, b.HostCr4, b.HostEfer, b.HostPat, b.HostInterruptFlag, b.PauseCount, b.AvicRecognized, b.PendingExit)

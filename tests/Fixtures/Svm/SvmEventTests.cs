@@ -285,4 +285,65 @@ public sealed class SvmEventTests
         Outcome o = g.Run(engine).Done();
         Assert.Equal((0x81ul, (ulong)X.NMI, 1ul << 12), (g.ExitCode, o.State.Gpr[3], g.Get<ulong>(Field.VirtualInterrupt) & 3ul << 11));
     }
+
+    /// <summary>AMD APM vol. 2, "INIT Intercept", "Security Exception (#SX)".</summary>
+    [Theory]
+    [Engines(true, true), Engines(true, false), Engines(false, true), Engines(false, false)]
+    public void An_intercepted_INIT_waits_for_GIF_and_becomes_SX_where_that_is_asked_for(string engine, bool intercepted, bool redirected)
+    {
+        const int sx = 30, sent = 0x7100, behind = 0x7101, told = 0x7102;
+        using var g = new SvmGuest();
+        if (redirected) g.Host.State.Msrs[0xC001_0114] = 2; // VM_CR.R_INIT
+        if (intercepted) g.Intercept(Field.Intercepts1, 3);
+        HandleWith(g, sx, a =>
+        {
+            a.pop(rcx);
+            a.mov(edx, told);
+            a.@out(dx, al);
+        });
+        g.After = a =>
+        {
+            a.mov(edx, behind);
+            a.@out(dx, al);
+            a.stgi();
+            a.nop();
+        };
+        g.Code(a =>
+        {
+            a.mov(edx, sent);
+            a.@out(dx, al);
+            g.Host.Mark(a, "next");
+            a.vmmcall();
+        });
+        var responses = new List<(ulong Where, InitResponse Response)>();
+        bool waits = false, ends = false;
+        g.Host.OnExit = e =>
+        {
+            ulong where = e.Reason == ExitReason.Io ? e.Address : 0;
+            waits |= where == sent;
+            ends |= where == told;
+            if (waits && (where is sent or behind || e.Reason == ExitReason.Kicked))
+            {
+                InitResponse response = g.Host.Cpu.TakeInit();
+                responses.Add((where, response));
+                waits = response == InitResponse.Blocked;
+                ends |= response == InitResponse.Initialize;
+            }
+            return ends;
+        };
+        Outcome o = g.Run(engine);
+        InitResponse last = redirected ? InitResponse.Taken : InitResponse.Initialize;
+        if (!intercepted)
+        {
+            Assert.Equal((sent, last), ((int)responses[^1].Where, responses[^1].Response));
+            Assert.Single(responses);
+        }
+        else
+        {
+            // Where the guest sends it, where the host goes on with GIF clear, and behind STGI.
+            Assert.Equal([((ulong)sent, InitResponse.Blocked), ((ulong)behind, InitResponse.Blocked), (0ul, last)], responses.Distinct());
+            Assert.Equal((0x63ul, g.Host["next"]), (g.ExitCode, g.Get<ulong>(Field.Rip)));
+        }
+        if (redirected) Assert.Equal(1ul, o.State.Gpr[1]); // the error code
+    }
 }

@@ -82,6 +82,7 @@ public sealed class SvmInterceptTests
     {
         [(Field.Intercepts1, 0)] = nameof(SvmEventTests.An_intercepted_interrupt_is_not_acknowledged),
         [(Field.Intercepts1, 1)] = nameof(SvmEventTests.An_intercepted_NMI_waits_for_GIF),
+        [(Field.Intercepts1, 3)] = nameof(SvmEventTests.An_intercepted_INIT_waits_for_GIF_and_becomes_SX_where_that_is_asked_for),
         [(Field.Intercepts1, 4)] = nameof(SvmEventTests.A_virtual_interrupt_exits_when_it_could_be_taken),
         [(Field.Intercepts1, 27)] = nameof(Ports_exit_by_the_permission_map),
         [(Field.Intercepts1, 28)] = nameof(MSRs_exit_by_the_permission_map),
@@ -93,7 +94,6 @@ public sealed class SvmInterceptTests
     private static readonly Dictionary<(int Word, int Bit), string> s_absent = new()
     {
         [(Field.Intercepts1, 2)] = "SMI: there is no system management mode",
-        [(Field.Intercepts1, 3)] = "INIT: the board resets the machine",
         [(Field.Intercepts1, 30)] = "FERR_FREEZE: no frozen processor",
         [(Field.Intercepts2, 6)] = "SKINIT is absent",
         [(Field.Intercepts2, 14)] = "RDPRU is absent",

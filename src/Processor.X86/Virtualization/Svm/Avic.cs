@@ -79,6 +79,13 @@ internal sealed unsafe class Avic(Processor p, Svm svm) : ApicRegisterPage, IGue
         PendingExit = state.PendingExit == 0 ? null : ((SvmExit)state.PendingExit, state.PendingExitInfo1, state.PendingExitInfo2);
     }
 
+    /// <summary>An exit between two instructions, unless another one is due: its cause must stay.</summary>
+    public void ExitSoon(SvmExit code)
+    {
+        PendingExit ??= (code, 0, 0);
+        p.WantAttention();
+    }
+
     private void ExitBehind(SvmExit code, ulong info1, ulong info2)
     {
         PendingExit = (code, info1, info2);

@@ -33,7 +33,17 @@ internal sealed unsafe class Svm : IGuestHypervisor, IDisposable
     public readonly Avic Avic;
 
     /// <summary>GIF.</summary>
-    public bool GlobalInterruptFlag { get; set; } = true;
+    public bool GlobalInterruptFlag
+    {
+        get;
+        set
+        {
+            field = value;
+            if (!value || !_initWaits) return;
+            _initWaits = false;
+            p.Kick();
+        }
+    } = true;
 
     public ulong VmCr { get; set; }
     public ulong HostSaveArea { get; set; }
@@ -76,6 +86,7 @@ internal sealed unsafe class Svm : IGuestHypervisor, IDisposable
     {
         GlobalInterruptFlag = true;
         VmCr = HostSaveArea = Key = 0;
+        _securityExceptionDue = false;
         TscRatio = 1ul << SvmMsrs.RatioShift;
         LeaveGuest();
     }
@@ -99,6 +110,7 @@ internal sealed unsafe class Svm : IGuestHypervisor, IDisposable
             Key = Key,
             TscRatio = TscRatio,
             InGuest = InGuest,
+            SecurityExceptionDue = _securityExceptionDue,
         };
         if (!InGuest) return state;
         Avic.Save(state);
@@ -117,6 +129,8 @@ internal sealed unsafe class Svm : IGuestHypervisor, IDisposable
         state ??= new SvmState();
         GlobalInterruptFlag = state.GlobalInterruptFlag;
         (VmCr, HostSaveArea, Key, TscRatio) = (state.VmCr, state.HostSaveArea, state.Key, state.TscRatio);
+        _securityExceptionDue = state.SecurityExceptionDue;
+        if (_securityExceptionDue) p.WantAttention();
         if (!state.InGuest) return;
         (VmcbAddress, HostPat, HostInterruptFlag) = (state.Vmcb, state.HostPat, state.HostInterruptFlag);
         Host = (state.HostCr0, state.HostCr4, state.HostEfer);
@@ -191,11 +205,50 @@ internal sealed unsafe class Svm : IGuestHypervisor, IDisposable
     public bool EndsHalt => InGuest && Events.EndsHalt;
 
     /// <inheritdoc/>
-    public bool HasTrap => InGuest && Avic.PendingExit != null;
+    public bool HasTrap => _securityExceptionDue || (InGuest && Avic.PendingExit != null);
 
     /// <inheritdoc/>
-    public bool TakeTrap() => InGuest && !p.Exits.IsHalfDone && Avic.TakeExit();
+    public bool TakeTrap()
+    {
+        if (p.Exits.IsHalfDone) return false;
+        if (!_securityExceptionDue) return InGuest && Avic.TakeExit();
+        _securityExceptionDue = false;
+        if (!p.Exits.TryReflectException(Vector.Sx, InitRedirected)) p.Delivery.DeliverException(Vector.Sx, InitRedirected);
+        return true;
+    }
 
     /// <inheritdoc/>
     public bool TakeWindow() => Events.TakeWindow();
+
+    // ---- INIT
+
+    /// <summary>Error code of #SX for an INIT.</summary>
+    private const uint InitRedirected = 1;
+
+    private bool _initWaits; // it is blocked, and whoever has it wants to hear when it is not
+    private bool _securityExceptionDue; // an INIT has become #SX
+
+    /// <summary>INIT comes. Between exits.</summary>
+    /// <remarks>AMD APM vol. 2, "INIT Intercept", "Global Interrupt Flag, STGI and CLGI Instructions", "Security Exception (#SX)".</remarks>
+    public InitResponse TakeInit()
+    {
+        if (!GlobalInterruptFlag)
+        {
+            _initWaits = true;
+            return InitResponse.Blocked;
+        }
+        if (InGuest && (Control->Intercepts1 & SvmIntercepts1.Init) != 0)
+        {
+            // As an interrupt that is intercepted it stays where it is, and the host, whose GIF is clear at first, gets it with STGI.
+            _initWaits = true;
+            p.Events.Activity = CpuActivity.Active;
+            Avic.ExitSoon(SvmExit.Init);
+            return InitResponse.Blocked;
+        }
+        if ((VmCr & SvmMsrs.RedirectInit) == 0) return InitResponse.Initialize;
+        _securityExceptionDue = true;
+        p.Events.Activity = CpuActivity.Active;
+        p.WantAttention();
+        return InitResponse.Taken;
+    }
 }
