@@ -293,7 +293,16 @@ public sealed class SvmEventTests
     {
         const int sx = 30, sent = 0x7100, behind = 0x7101, told = 0x7102;
         using var g = new SvmGuest();
-        if (redirected) g.Host.State.Msrs[0xC001_0114] = 2; // VM_CR.R_INIT
+        if (redirected)
+        {
+            g.Enter = a =>
+            {
+                a.mov(ecx, 0xC001_0114); // VM_CR
+                a.mov(eax, 2); // R_INIT
+                a.xor(edx, edx);
+                a.wrmsr();
+            };
+        }
         if (intercepted) g.Intercept(Field.Intercepts1, 3);
         HandleWith(g, sx, a =>
         {
