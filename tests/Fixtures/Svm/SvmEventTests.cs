@@ -349,8 +349,9 @@ public sealed class SvmEventTests
         }
         else
         {
-            // Where the guest sends it, where the host goes on with GIF clear, and behind STGI.
-            Assert.Equal([((ulong)sent, InitResponse.Blocked), ((ulong)behind, InitResponse.Blocked), (0ul, last)], responses.Distinct());
+            // Where the guest sends it, where the host goes on with GIF clear, and behind STGI; an engine that is two is kicked more often.
+            Assert.Equal([((ulong)sent, InitResponse.Blocked), ((ulong)behind, InitResponse.Blocked), (0ul, last)],
+                responses.Where(r => r != (0ul, InitResponse.Blocked)).Distinct());
             Assert.Equal((0x63ul, g.Host["next"]), (g.ExitCode, g.Get<ulong>(Field.Rip)));
         }
         if (redirected) Assert.Equal(1ul, o.State.Gpr[1]); // the error code
