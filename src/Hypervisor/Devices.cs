@@ -48,6 +48,34 @@ public interface IMmioDevice
     void WriteMmio(ulong offset, int size, ulong value);
 }
 
+/// <summary>A device whose registers are doublewords: a part of one, or two at once, can be read; narrower writes than one register do nothing.</summary>
+public interface IDoublewordDevice : IMmioDevice
+{
+    /// <summary>Reads one register.</summary>
+    /// <param name="offset">A multiple of 4.</param>
+    uint ReadRegister(int offset);
+
+    /// <summary>Writes one register.</summary>
+    /// <param name="offset">A multiple of 4.</param>
+    /// <param name="value">What is written.</param>
+    void WriteRegister(int offset, uint value);
+
+    ulong IMmioDevice.ReadMmio(ulong offset, int size)
+    {
+        (int first, int within) = ((int)offset & ~3, (int)offset & 3);
+        ulong value = ReadRegister(first);
+        if (within + size > 4) value |= (ulong)ReadRegister(first + 4) << 32;
+        return value >> 8 * within;
+    }
+
+    void IMmioDevice.WriteMmio(ulong offset, int size, ulong value)
+    {
+        if ((offset & 3) != 0 || size < 4) return;
+        WriteRegister((int)offset, (uint)value);
+        if (size == 8) WriteRegister((int)offset + 4, (uint)(value >> 32));
+    }
+}
+
 /// <summary>
 /// An interrupt wire. Level semantics: edges are made of two calls. A wire is moved with the lock of its device held; what it leads to takes care of itself.
 /// </summary>

@@ -8,8 +8,11 @@ public static class Frame
     /// <summary>Two addresses and a type: IEEE 802.3, clause 3.</summary>
     public const int HeaderLength = 14;
 
+    /// <summary>Bytes of a VLAN tag behind the addresses: IEEE 802.1Q, clause 9.</summary>
+    public const int VlanLength = 4;
+
     /// <summary>Bytes of the largest frame: an IP packet of 65535 bytes behind a header with a VLAN tag.</summary>
-    public const int Largest = 65535 + HeaderLength + 4;
+    public const int Largest = 65535 + HeaderLength + VlanLength;
 
     /// <summary>EtherTypes.</summary>
     public const ushort Ip4 = 0x0800, Ip6 = 0x86DD, Vlan = 0x8100;
@@ -18,7 +21,8 @@ public static class Frame
     public static (ushort Type, int Offset) Packet(ReadOnlySpan<byte> frame)
     {
         ushort type = BinaryPrimitives.ReadUInt16BigEndian(frame[12..]);
-        return type == Vlan && frame.Length >= HeaderLength + 4 ? (BinaryPrimitives.ReadUInt16BigEndian(frame[16..]), HeaderLength + 4) : (type, HeaderLength);
+        return type == Vlan && frame.Length >= HeaderLength + VlanLength
+            ? (BinaryPrimitives.ReadUInt16BigEndian(frame[16..]), HeaderLength + VlanLength) : (type, HeaderLength);
     }
 }
 

@@ -60,11 +60,7 @@ public sealed partial class Vm
                 if (logs) writer.Update(_vm.Memory, _vm.TakeDirtyPages());
                 else writer.Write(_vm.Memory);
                 if (_machine.WaitsForCommand) throw new CannotSaveException("the VM", "it has not been given its command yet; try again");
-                machine = machine with
-                {
-                    Disks = _disks.BeginCopies(machine.Disks, disks),
-                    Networks = _networks.OfCopy(_options.Networks),
-                };
+                machine = machine with { Disks = _disks.BeginCopies(machine.Disks, disks), Networks = _networks.OfCopy(_options.Networks) };
                 contents = new SnapshotContents(parts, machine, MarksOfCopy(machine), null) { Fork = new ForkOrigin(DateTime.UtcNow) };
             });
             writer.Complete(contents!, _vm.Memory.Size);

@@ -139,23 +139,18 @@ internal sealed class ControlCommands
 
     /// <summary>A VM that comes from elsewhere is run like any other.</summary>
     /// <exception cref="UsageException">Options that do not go together.</exception>
-    public RunOptions ReadReceive(ParseResult parsed)
+    public RunOptions ReadReceive(ParseResult parsed) => new()
     {
-        bool detach = parsed.GetValue(_detach), stats = parsed.GetValue(_stats);
-        if (detach && (parsed.GetValue(_serial) is not null || stats)) throw new UsageException(SharedOptions.WhyNotDetached);
-        return new RunOptions
-        {
-            Incoming = AddressIn(parsed, _place),
-            Engine = parsed.GetValue(_engine) ?? VmOptions.AutomaticEngine,
-            Name = parsed.GetValue(_newName),
-            Serial = parsed.GetValue(_serial) ?? new SerialTarget(SerialKind.Stdio),
-            Vnc = parsed.GetValue(_vnc),
-            Detach = detach,
-            Quiet = parsed.GetValue(_quiet),
-            Stats = stats,
-            SampleWork = stats,
-        };
-    }
+        Detach = SharedOptions.ReadDetach(parsed, _detach, _serial, _stats),
+        Incoming = AddressIn(parsed, _place),
+        Engine = parsed.GetValue(_engine) ?? VmOptions.AutomaticEngine,
+        Name = parsed.GetValue(_newName),
+        Serial = parsed.GetValue(_serial) ?? new SerialTarget(SerialKind.Stdio),
+        Vnc = parsed.GetValue(_vnc),
+        Quiet = parsed.GetValue(_quiet),
+        Stats = parsed.GetValue(_stats),
+        SampleWork = parsed.GetValue(_stats),
+    };
 
     private string NameIn(ParseResult parsed) => ControlRequests.ParseName(parsed.GetValue(_name)
         ?? throw new UsageException("the VM's name is missing; 'bunraku ps' lists those that run"));

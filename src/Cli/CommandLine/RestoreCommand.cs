@@ -38,8 +38,7 @@ internal sealed class RestoreCommand : Command
     {
         if (parsed.GetValue(_file) is not { Length: > 0 } file) throw new UsageException("name the snapshot's file");
         if (command is { Count: 0 }) throw new UsageException("a command is missing behind --");
-        bool detach = parsed.GetValue(_detach);
-        if (detach && (parsed.GetValue(_serial) is not null || parsed.GetValue(_stats))) throw new UsageException(SharedOptions.WhyNotDetached);
+        bool detach = SharedOptions.ReadDetach(parsed, _detach, _serial, _stats);
         SnapshotInfo saved = SnapshotInfo.Read(file);
         if (saved.Waits && command is null) throw new UsageException($"the guest in {file} waits for a command: give one behind --");
         if (!saved.Waits && command is not null) throw new UsageException($"the guest in {file} takes no command behind --: it goes on with what it did");

@@ -118,7 +118,7 @@ internal sealed class RunCommand : Command
     private readonly Option<VmVsock?> _vsock = SharedOptions.Vsock();
     private readonly Option<BalloonArgument?> _balloon = SingleValue.Parsed<BalloonArgument?>("--balloon", "on[,NAME=on|off]",
         "a virtio balloon, by which the guest gives memory back: free memory by itself, more when the monitor's 'balloon' asks. "
-        + "NAME: deflate-on-oom, reporting (both on)", VsockArgument.ParseBalloon, "on", "off");
+        + "NAME: deflate-on-oom, reporting (both on)", BalloonArgument.Parse, "on", "off");
     private readonly Option<DisplayKind?> _vga =
         SingleValue.Parsed<DisplayKind?>("--vga", "std|none", "the display: a VGA as QEMU's standard one, or none (default std with --bios, else none)",
         t => t switch

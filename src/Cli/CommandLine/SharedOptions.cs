@@ -49,7 +49,7 @@ internal static class SharedOptions
 
     public static Option<VmVsock?> Vsock() => SingleValue.Parsed<VmVsock?>("--vsock", "PATH[,cid=N]",
         "a virtio socket device: programs reach the guest by the Unix socket PATH (CONNECT PORT), and the guest's port P of the host is PATH_P "
-        + "(default cid 3)", VsockArgument.ParseVsock);
+        + "(default cid 3)", VsockArgument.Parse);
 
     public static IReadOnlyList<VmShare> ParseShares(string[]? shares) => shares is { Length: > 0 } ? [.. shares.Select(ShareArgument.Parse)] : [];
 
@@ -76,6 +76,12 @@ internal static class SharedOptions
 
     public static Option<bool> Quiet() => SingleValue.Flag("--quiet", "say nothing but errors: no progress, no advice");
 
-    /// <summary>Said where a VM in the background is to print elsewhere.</summary>
-    public const string WhyNotDetached = "--detach does not go with --serial and --stats: what the VM prints is in its log";
+    /// <summary>Reads <see cref="Detach"/> of a command that has these options besides.</summary>
+    /// <exception cref="UsageException">A VM in the background is to print elsewhere.</exception>
+    public static bool ReadDetach(ParseResult parsed, Option<bool> detach, Option<SerialTarget?> serial, Option<bool> stats)
+    {
+        bool wanted = parsed.GetValue(detach);
+        return !wanted || (parsed.GetValue(serial) is null && !parsed.GetValue(stats)) ? wanted
+            : throw new UsageException("--detach does not go with --serial and --stats: what the VM prints is in its log");
+    }
 }

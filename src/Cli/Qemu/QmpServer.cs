@@ -238,7 +238,7 @@ internal sealed class QmpServer
             case "query-balloon":
                 BalloonState? balloon = null;
                 Ballooned(() => balloon = _vm.LookAtBalloon());
-                return new JsonObject { ["actual"] = _vm.Machine.Memory.RamSize - Math.Min(balloon!.Given, _vm.Machine.Memory.RamSize) };
+                return new JsonObject { ["actual"] = balloon!.Actual };
             case "query-cpus-fast":
                 return new JsonArray([.. Enumerable.Range(0, _vm.Machine.Cpus.Count).Select(Cpu)]);
             case "human-monitor-command":

@@ -10,7 +10,7 @@ namespace Bunraku.Machine.Ahci;
 /// A SATA controller of the Advanced Host Controller Interface 1.3.1, with a device on each of its first ports. It interrupts by its pin. Commands are taken
 /// with the device's lock held, and what waits for the host's disks is done on a thread for each port.
 /// </summary>
-public sealed class AhciController : PciDevice, IMmioDevice
+public sealed class AhciController : PciDevice, IDoublewordDevice
 {
     /// <summary>Ports that it has, with something behind them or not.</summary>
     public const int Ports = 6;
@@ -44,24 +44,8 @@ public sealed class AhciController : PciDevice, IMmioDevice
 
     // ---- registers
 
-    /// <inheritdoc/>
-    public ulong ReadMmio(ulong offset, int size)
-    {
-        int first = (int)offset & ~3;
-        ulong value = ReadRegister(first);
-        if (((int)offset & 3) + size > 4) value |= (ulong)ReadRegister(first + 4) << 32;
-        return value >> 8 * ((int)offset & 3);
-    }
-
-    /// <summary>Registers are doublewords; narrower writes do nothing (section 3, "Register accesses").</summary>
-    public void WriteMmio(ulong offset, int size, ulong value)
-    {
-        if ((offset & 3) != 0 || size < 4) return;
-        WriteRegister((int)offset, (uint)value);
-        if (size == 8) WriteRegister((int)offset + 4, (uint)(value >> 32));
-    }
-
-    private uint ReadRegister(int offset)
+    /// <summary>Narrower writes than a doubleword do nothing (section 3, "Register accesses").</summary>
+    public uint ReadRegister(int offset)
     {
         if (offset >= HbaRegister.FirstPort)
         {
@@ -81,7 +65,8 @@ public sealed class AhciController : PciDevice, IMmioDevice
         };
     }
 
-    private void WriteRegister(int offset, uint value)
+    /// <inheritdoc/>
+    public void WriteRegister(int offset, uint value)
     {
         if (offset >= HbaRegister.FirstPort)
         {

@@ -15,11 +15,11 @@ namespace Bunraku.Machine.Ethernet;
 /// Delays of interrupts for single descriptors (RDTR, TIDV) are taken as 0; the throttle for all of them (ITR) counts. Frames that wait for descriptors, up to
 /// <see cref="MostWaiting"/> bytes, are not saved. There is no wake-up, management or flow control.
 /// </remarks>
-public sealed class E1000 : PciDevice, IMmioDevice, IPortDevice, IFrameReceiver, INetworkCard
+public sealed class E1000 : PciDevice, IDoublewordDevice, IPortDevice, IFrameReceiver, INetworkCard
 {
     private const ushort Device = 0x100E;
     private const int RegisterBar = 0, PortBar = 1, Ports = 64, MacLength = 6;
-    private const int FramesOfRound = 64, SmallestFrame = 60, CheckSequence = 4, VlanLength = 4, LongestCommon = 1522, LongestJumbo = 16384;
+    private const int FramesOfRound = 64, SmallestFrame = 60, CheckSequence = 4, LongestCommon = 1522, LongestJumbo = 16384;
     private const long MostWaiting = 1 << 20;
     private const long ThrottleUnit = 256; // ns
 
@@ -107,28 +107,11 @@ public sealed class E1000 : PciDevice, IMmioDevice, IPortDevice, IFrameReceiver,
 
     // ---- registers
 
-    /// <inheritdoc/>
-    public ulong ReadMmio(ulong offset, int size)
-    {
-        int first = (int)offset & ~3;
-        ulong value = Read(first);
-        if (((int)offset & 3) + size > 4) value |= (ulong)Read(first + 4) << 32;
-        return value >> 8 * ((int)offset & 3);
-    }
-
-    /// <summary>Registers are doublewords: section 13.2.2 "Register Conventions".</summary>
-    public void WriteMmio(ulong offset, int size, ulong value)
-    {
-        if ((offset & 3) != 0 || size < 4) return;
-        Write((int)offset, (uint)value);
-        if (size == 8) Write((int)offset + 4, (uint)(value >> 32));
-    }
-
     /// <summary>Section 13.2.1.2 "I/O-Mapped Internal Register": an address, and what stands there.</summary>
     public uint ReadPort(ushort port, int size) => size != 4 ? uint.MaxValue : port switch
     {
         0 => _portAddress,
-        4 => Read((int)_portAddress),
+        4 => ReadRegister((int)_portAddress),
         _ => 0,
     };
 
@@ -137,10 +120,11 @@ public sealed class E1000 : PciDevice, IMmioDevice, IPortDevice, IFrameReceiver,
     {
         if (size != 4) return;
         if (port == 0) _portAddress = value & E1000Register.Length - 1 & ~3u;
-        else if (port == 4) Write((int)_portAddress, value);
+        else if (port == 4) WriteRegister((int)_portAddress, value);
     }
 
-    private uint Read(int offset)
+    /// <summary>Registers are doublewords: section 13.2.2 "Register Conventions".</summary>
+    public uint ReadRegister(int offset)
     {
         switch (offset)
         {
@@ -161,7 +145,8 @@ public sealed class E1000 : PciDevice, IMmioDevice, IPortDevice, IFrameReceiver,
         }
     }
 
-    private void Write(int offset, uint value)
+    /// <inheritdoc/>
+    public void WriteRegister(int offset, uint value)
     {
         if (offset >= E1000Register.Kept) return;
         switch (offset)
@@ -381,10 +366,10 @@ public sealed class E1000 : PciDevice, IMmioDevice, IPortDevice, IFrameReceiver,
         ref uint head = ref _registers[E1000Register.ReceiveHead / 4];
         if (head >= count || tail >= count) return false;
         ushort tag = 0;
-        bool strips = ((E1000Control)Register(E1000Register.DeviceControl)).HasFlag(E1000Control.VlanMode) && frame.Length >= Frame.HeaderLength + VlanLength
+        bool strips = ((E1000Control)Register(E1000Register.DeviceControl)).HasFlag(E1000Control.VlanMode) && frame.Length >= Frame.HeaderLength + Frame.VlanLength
             && BinaryPrimitives.ReadUInt16BigEndian(frame[12..]) == (ushort)Register(E1000Register.VlanType);
         // What is behind the frame is its padding and its check sequence, which nobody computes here.
-        int length = Math.Max(frame.Length - (strips ? VlanLength : 0), SmallestFrame) + (Has(E1000Receive.StripChecksum) ? 0 : CheckSequence);
+        int length = Math.Max(frame.Length - (strips ? Frame.VlanLength : 0), SmallestFrame) + (Has(E1000Receive.StripChecksum) ? 0 : CheckSequence);
         int size = BufferSize, needed = (length + size - 1) / size;
         if (needed > (int)((tail + count - head) % count)) return false;
         byte[] bytes = new byte[length];

@@ -8,9 +8,9 @@ namespace Bunraku.Machine.Ethernet;
 /// <summary>What goes out: the manual's section 3.3 "Packet Transmission". With the device's lock held, but for <see cref="Send"/>.</summary>
 internal sealed class E1000Transmitter
 {
-    private const int VlanLength = 4, AddressesLength = 12;
+    private const int AddressesLength = 12;
 
-    private readonly byte[] _frame = new byte[Frame.Largest + VlanLength], _descriptor = new byte[E1000Descriptor.Length];
+    private readonly byte[] _frame = new byte[Frame.Largest + Frame.VlanLength], _descriptor = new byte[E1000Descriptor.Length];
     private E1000Context _checksums, _segments; // section 3.3.6: the card keeps one of each
     private int _length;
     private bool _isTooLong, _begun;
@@ -70,7 +70,7 @@ internal sealed class E1000Transmitter
         if (cuts)
         {
             E1000Context s = _segments;
-            int shift = last.HasVlan ? VlanLength : 0;
+            int shift = last.HasVlan ? Frame.VlanLength : 0;
             _work = new FrameWork(FrameFlags.NeedsChecksum, s.IsIp4 ? Segmentation.Tcp4 : Segmentation.Tcp6, s.HeaderLength, s.SegmentSize,
                 (ushort)(s.TcpStart + shift), (ushort)Math.Max(0, s.TcpPlace - s.TcpStart));
         }
@@ -84,19 +84,17 @@ internal sealed class E1000Transmitter
         {
             Put(frame, last.ChecksumStart, 0, last.ChecksumPlace);
         }
-        _sending = length;
+        Sending = length;
         if (!last.HasVlan) return true;
-        _frame.AsSpan(AddressesLength, length - AddressesLength).CopyTo(_frame.AsSpan(AddressesLength + VlanLength));
+        _frame.AsSpan(AddressesLength, length - AddressesLength).CopyTo(_frame.AsSpan(AddressesLength + Frame.VlanLength));
         BinaryPrimitives.WriteUInt16BigEndian(_frame.AsSpan(AddressesLength), vlanType);
         BinaryPrimitives.WriteUInt16BigEndian(_frame.AsSpan(AddressesLength + 2), last.Vlan);
-        _sending = length + VlanLength;
+        Sending = length + Frame.VlanLength;
         return true;
     }
 
-    private int _sending;
-
     /// <summary>Bytes of the packet that is complete.</summary>
-    public int Sending => _sending;
+    public int Sending { get; private set; }
 
     /// <summary>Section 3.5.4 "Checksum Offloading": what stands at the place counts, which a driver sets to the pseudo-header's sum.</summary>
     private static void Put(Span<byte> frame, int start, int end, int place)
@@ -109,7 +107,7 @@ internal sealed class E1000Transmitter
     /// <summary>Sends what is complete. Without the lock, on the thread that took it.</summary>
     public void Send(INetworkBackend backend)
     {
-        ReadOnlySpan<byte> frame = _frame.AsSpan(0, _sending);
+        ReadOnlySpan<byte> frame = _frame.AsSpan(0, Sending);
         if (_work.Segmentation != Segmentation.None) Segmenter.TryCut(_work, frame, segment => backend.Send(default, segment));
         else if (frame.Length <= Frame.Largest) backend.Send(default, frame);
     }

@@ -91,9 +91,8 @@ public static class StandardCommands
     private static string BalloonOf(MonitorContext context)
     {
         BalloonState state = context.Vm.LookAtBalloon();
-        ulong ram = context.Vm.Machine.Memory.RamSize;
-        string text = string.Create(CultureInfo.InvariantCulture, $"balloon: actual={(ram - Math.Min(ram, state.Given)) >> 20} MiB, wanted "
-            + $"{(ram - state.Wanted) >> 20} MiB, {ByteSize.Format(state.Reported)} reported as free in all\n");
+        string text = string.Create(CultureInfo.InvariantCulture,
+            $"balloon: actual={state.Actual >> 20} MiB, wanted {state.Target >> 20} MiB, {ByteSize.Format(state.Reported)} reported as free in all\n");
         if (!state.IsUsed) text += TextLayout.Paragraph("the guest has no driver for it, or none yet", context.Width);
         return text + string.Concat(state.Statistics.Select(s => string.Create(CultureInfo.InvariantCulture, $"  {s.Key} {s.Value}\n")));
     }

@@ -90,9 +90,6 @@ public sealed class Balloon : VirtioDevice
 
     private uint Pages(int field) => BinaryPrimitives.ReadUInt32LittleEndian(_configuration.AsSpan(field));
 
-    /// <summary>Bytes of memory that the machine was made with.</summary>
-    public ulong Ram => _ram;
-
     /// <summary>Asks the guest to make do with so many bytes. Any thread; the guest may take its time, or not do it at all.</summary>
     public void SetTarget(ulong bytes)
     {
@@ -122,7 +119,8 @@ public sealed class Balloon : VirtioDevice
             }
             long end = Environment.TickCount64 + milliseconds;
             while (_answers == before && IsReady && Has(Feature.Statistics) && end - Environment.TickCount64 is > 0 and { } left) Monitor.Wait(Lock, (int)left);
-            return new BalloonState((ulong)Pages(Field.Wanted) << PageShift, (ulong)Pages(Field.Given) << PageShift, IsReady, _reported, _statistics);
+            return new BalloonState((ulong)Pages(Field.Wanted) << PageShift, (ulong)Pages(Field.Given) << PageShift, IsReady, _reported, _statistics,
+                _ram);
         }
     }
 

@@ -33,7 +33,15 @@ public enum BalloonStatistic : ushort
 /// <param name="IsUsed">A driver has the device.</param>
 /// <param name="Reported">Bytes that were given to the host because the guest reported them as free, in all.</param>
 /// <param name="Statistics">What it last told; those that it does not know are missing.</param>
-public sealed record BalloonState(ulong Wanted, ulong Given, bool IsUsed, ulong Reported, IReadOnlyDictionary<BalloonStatistic, ulong> Statistics);
+/// <param name="Ram">Bytes of memory that the machine was made with.</param>
+public sealed record BalloonState(ulong Wanted, ulong Given, bool IsUsed, ulong Reported, IReadOnlyDictionary<BalloonStatistic, ulong> Statistics, ulong Ram)
+{
+    /// <summary>Bytes of memory that the guest has left itself.</summary>
+    public ulong Actual => Ram - Math.Min(Ram, Given);
+
+    /// <summary>Bytes of memory that it is to make do with.</summary>
+    public ulong Target => Ram - Math.Min(Ram, Wanted);
+}
 
 /// <summary>The form in which they come: section 5.5.6.3 "Memory Statistics", struct virtio_balloon_stat.</summary>
 internal static class BalloonStatistics

@@ -82,8 +82,7 @@ internal sealed unsafe class Addresses(Emission e)
     {
         e.Groups.LoseAddend();
         HostLabel retry = e.NewLabel(), miss = e.NewLabel();
-        int tag = e.FirstLevelTable + (write ? TranslatorState.WriteTag : TranslatorState.ReadTag),
-            addend = e.FirstLevelTable + (write ? TranslatorState.WriteAddend : TranslatorState.ReadAddend);
+        (int tag, int addend) = Tables(write);
         e.Cold.Add(new ColdPiece(ColdKind.Miss, miss, retry, number, g, size, write));
         e.Asm.Place(retry);
         if (g.IsConstant && IsInOnePage(g.Constant, size) && (!aligned || (g.Constant & (ulong)(size - 1)) == 0))
@@ -99,15 +98,30 @@ internal sealed unsafe class Addresses(Emission e)
         {
             Host address = AddressRegister(g);
             if (address == HostRegisters.Address) Materialise(g, address);
-            LookUp(address, size, tag, addend, aligned, number);
+            LookUp(address, size, write, aligned, number);
         }
+        LeaveUnlessInPage(miss);
+    }
+
+    /// <summary>Where the first level has tags and addends for reading or writing.</summary>
+    private (int Tag, int Addend) Tables(bool write)
+    {
+        int table = e.FirstLevelTable;
+        return write ? (table + TranslatorState.WriteTag, table + TranslatorState.WriteAddend)
+            : (table + TranslatorState.ReadTag, table + TranslatorState.ReadAddend);
+    }
+
+    /// <summary>The end of a check, behind which everything from bit 12 on in RCX is zero.</summary>
+    private void LeaveUnlessInPage(HostLabel miss)
+    {
         e.Asm.Pext(HostRegisters.Scratch, HostRegisters.Scratch, e.Runtime.Constant(TranslatorRuntime.PageMask));
         e.Near.LeaveUnlessZero56(miss);
     }
 
     /// <summary>The addend goes to its register; of RCX no bit from 12 on is set if it is right.</summary>
-    private void LookUp(Host address, int size, int tag, int addend, bool aligned, int number)
+    private void LookUp(Host address, int size, bool write, bool aligned, int number)
     {
+        (int tag, int addend) = Tables(write);
         if (aligned)
         {
             e.Asm.Pext(HostRegisters.Scratch, address, e.Runtime.Constant((ulong)(size - 1)));
@@ -128,8 +142,6 @@ internal sealed unsafe class Addresses(Emission e)
     {
         e.Groups.LoseAddend();
         HostLabel retry = e.NewLabel(), miss = e.NewLabel();
-        int tag = e.FirstLevelTable + (write ? TranslatorState.WriteTag : TranslatorState.ReadTag),
-            addend = e.FirstLevelTable + (write ? TranslatorState.WriteAddend : TranslatorState.ReadAddend);
         e.Cold.Add(new ColdPiece(ColdKind.Miss, miss, retry, number, g, size, write) { IsAddressKnown = true });
         e.Asm.Place(retry);
         Materialise(g, HostRegisters.Address);
@@ -140,9 +152,8 @@ internal sealed unsafe class Addresses(Emission e)
         e.Asm.MoveImmediate(HostRegisters.Addend, size == 8 ? 6u : 5u);
         e.Encode(Instruction.Create(Code.VEX_Sarx_r64_rm64_r64, HostRegister.RCX, HostRegister.RCX, HostRegister.R14));
         e.Asm.Lea(HostRegisters.Address, HostRegisters.Address, HostRegisters.Scratch, size == 8 ? 3 : 2, 0);
-        LookUp(HostRegisters.Address, size, tag, addend, aligned, number);
-        e.Asm.Pext(HostRegisters.Scratch, HostRegisters.Scratch, e.Runtime.Constant(TranslatorRuntime.PageMask));
-        e.Near.LeaveUnlessZero56(miss);
+        LookUp(HostRegisters.Address, size, write, aligned, number);
+        LeaveUnlessInPage(miss);
     }
 
     /// <summary>
@@ -159,10 +170,8 @@ internal sealed unsafe class Addresses(Emission e)
         e.Asm.LoadState(HostRegisters.Address, StateOffsets.GdtrBase);
         e.Asm.LoadState(HostRegisters.Scratch, StateOffsets.Temporary0);
         e.Asm.Lea(HostRegisters.Address, HostRegisters.Address, HostRegisters.Scratch, 0, 0);
-        int table = e.FirstLevelTable;
-        LookUp(HostRegisters.Address, size, table + TranslatorState.ReadTag, table + TranslatorState.ReadAddend, aligned: false, number);
-        e.Asm.Pext(HostRegisters.Scratch, HostRegisters.Scratch, e.Runtime.Constant(TranslatorRuntime.PageMask));
-        e.Near.LeaveUnlessZero56(miss);
+        LookUp(HostRegisters.Address, size, write: false, aligned: false, number);
+        LeaveUnlessInPage(miss);
     }
 
     private void LoadEntry(Host to, int table, int entry, bool relative)

@@ -29,9 +29,6 @@ internal sealed unsafe class Avic(Processor p, Svm svm) : ApicRegisterPage, IGue
 
     private volatile bool _rung; // by any thread
 
-    /// <summary>An exit that comes behind the instruction, with EXITINFO1 and EXITINFO2. Null: none does.</summary>
-    public (SvmExit Code, ulong Info1, ulong Info2)? PendingExit { get; private set; }
-
     /// <summary>An interrupt is requested whose priority is high enough.</summary>
     public bool IsRecognized { get; private set; }
 
@@ -61,44 +58,16 @@ internal sealed unsafe class Avic(Processor p, Svm svm) : ApicRegisterPage, IGue
     /// <summary>VMRUN has loaded the guest.</summary>
     public void Begin()
     {
-        PendingExit = null;
         IsRecognized = _rung = false;
         if (IsOn) Evaluate();
     }
 
-    public void Save(SvmState state)
-    {
-        state.AvicRecognized = IsRecognized || _rung;
-        (state.PendingExit, state.PendingExitInfo1, state.PendingExitInfo2) = PendingExit is { } e ? ((ulong)e.Code, e.Info1, e.Info2) : default;
-    }
+    public void Save(SvmState state) => state.AvicRecognized = IsRecognized || _rung;
 
     public void Restore(SvmState state)
     {
         _rung = false;
         IsRecognized = state.AvicRecognized && IsOn;
-        PendingExit = state.PendingExit == 0 ? null : ((SvmExit)state.PendingExit, state.PendingExitInfo1, state.PendingExitInfo2);
-    }
-
-    /// <summary>An exit between two instructions, unless another one is due: its cause must stay.</summary>
-    public void ExitSoon(SvmExit code)
-    {
-        PendingExit ??= (code, 0, 0);
-        p.WantAttention();
-    }
-
-    private void ExitBehind(SvmExit code, ulong info1, ulong info2)
-    {
-        PendingExit = (code, info1, info2);
-        p.WantAttention();
-    }
-
-    /// <summary>The exit that is due, once.</summary>
-    public bool TakeExit()
-    {
-        if (PendingExit is not { } e) return false;
-        PendingExit = null;
-        svm.WorldSwitch.Exit(e.Code, e.Info1, e.Info2);
-        return true;
     }
 
     // ---- backing pages
@@ -192,7 +161,7 @@ internal sealed unsafe class Avic(Processor p, Svm svm) : ApicRegisterPage, IGue
         if (vector != 0 && HasBit(Trigger, vector))
         {
             // A level-triggered interrupt is the host's to end.
-            ExitBehind(SvmExit.AvicNoAccelerate, EndOfInterrupt | WriteAccess, vector);
+            svm.ExitSoon(SvmExit.AvicNoAccelerate, EndOfInterrupt | WriteAccess, vector);
             return;
         }
         SetBit(InService, vector, false);
@@ -244,7 +213,7 @@ internal sealed unsafe class Avic(Processor p, Svm svm) : ApicRegisterPage, IGue
                 break;
             default:
                 Set(register, value);
-                ExitBehind(SvmExit.AvicNoAccelerate, register | WriteAccess, 0);
+                svm.ExitSoon(SvmExit.AvicNoAccelerate, register | WriteAccess, 0);
                 break;
         }
     }
@@ -311,7 +280,7 @@ internal sealed unsafe class Avic(Processor p, Svm svm) : ApicRegisterPage, IGue
             default:
                 if (offset >= 0x400 || (s_trappedMsrs >> (int)(offset >> 4) & 1) == 0 || value > uint.MaxValue) return false;
                 Set(offset, (uint)value);
-                ExitBehind(SvmExit.AvicNoAccelerate, offset | WriteAccess, 0);
+                svm.ExitSoon(SvmExit.AvicNoAccelerate, offset | WriteAccess, 0);
                 return true;
         }
     }
@@ -358,7 +327,7 @@ internal sealed unsafe class Avic(Processor p, Svm svm) : ApicRegisterPage, IGue
     }
 
     private void Fail(uint command, uint high, Failure failure, uint index) =>
-        ExitBehind(SvmExit.AvicIncompleteIpi, command | (ulong)high << 32, index | (ulong)failure << 32);
+        svm.ExitSoon(SvmExit.AvicIncompleteIpi, command | (ulong)high << 32, index | (ulong)failure << 32);
 
     /// <summary>Of the physical APIC ID table, which fills at most a page.</summary>
     private uint LastTarget => (uint)svm.Control->AvicPhysicalTable & (HasMsrs ? 0x1FFu : 0xFF);

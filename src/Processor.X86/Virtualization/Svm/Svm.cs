@@ -114,6 +114,7 @@ internal sealed unsafe class Svm : IGuestHypervisor, IDisposable
         };
         if (!InGuest) return state;
         Avic.Save(state);
+        (state.PendingExit, state.PendingExitInfo1, state.PendingExitInfo2) = _pendingExit is { } e ? ((ulong)e.Code, e.Info1, e.Info2) : default;
         (state.Vmcb, state.HostPat, state.HostInterruptFlag) = (VmcbAddress, HostPat, HostInterruptFlag);
         (state.HostCr0, state.HostCr4, state.HostEfer) = Host;
         HostPdptes.CopyTo(state.HostPdptes, 0);
@@ -139,6 +140,7 @@ internal sealed unsafe class Svm : IGuestHypervisor, IDisposable
         state.Control.CopyTo(new Span<byte>(Control, SvmState.ControlSize));
         WorldSwitch.PutInForce();
         Avic.Restore(state);
+        _pendingExit = state.PendingExit == 0 ? null : ((SvmExit)state.PendingExit, state.PendingExitInfo1, state.PendingExitInfo2);
     }
 
     public void Dispose() => System.Runtime.InteropServices.NativeMemory.Free(Control);
@@ -205,15 +207,35 @@ internal sealed unsafe class Svm : IGuestHypervisor, IDisposable
     public bool EndsHalt => InGuest && Events.EndsHalt;
 
     /// <inheritdoc/>
-    public bool HasTrap => _securityExceptionDue || (InGuest && Avic.PendingExit != null);
+    public bool HasTrap => _securityExceptionDue || (InGuest && _pendingExit != null);
 
     /// <inheritdoc/>
     public bool TakeTrap()
     {
         if (p.Exits.IsHalfDone) return false;
-        if (!_securityExceptionDue) return InGuest && Avic.TakeExit();
+        if (!_securityExceptionDue) return InGuest && TakePendingExit();
         _securityExceptionDue = false;
         if (!p.Exits.TryReflectException(Vector.Sx, InitRedirected)) p.Delivery.DeliverException(Vector.Sx, InitRedirected);
+        return true;
+    }
+
+    private (SvmExit Code, ulong Info1, ulong Info2)? _pendingExit; // behind the instruction at hand, with EXITINFO1 and EXITINFO2
+
+    /// <summary>An exit that comes behind the instruction, or before the next one; one that is due already comes first, and the cause of this one stays.</summary>
+    public void ExitSoon(SvmExit code, ulong info1 = 0, ulong info2 = 0)
+    {
+        _pendingExit ??= (code, info1, info2);
+        p.WantAttention();
+    }
+
+    /// <summary>A guest is entered, which has none.</summary>
+    public void DropPendingExit() => _pendingExit = null;
+
+    private bool TakePendingExit()
+    {
+        if (_pendingExit is not { } e) return false;
+        _pendingExit = null;
+        WorldSwitch.Exit(e.Code, e.Info1, e.Info2);
         return true;
     }
 
@@ -242,7 +264,7 @@ internal sealed unsafe class Svm : IGuestHypervisor, IDisposable
             // As an interrupt that is intercepted it stays where it is, and the host, whose GIF is clear at first, gets it with STGI.
             _initWaits = true;
             p.Events.Activity = CpuActivity.Active;
-            Avic.ExitSoon(SvmExit.Init);
+            ExitSoon(SvmExit.Init);
             return InitResponse.Blocked;
         }
         if ((VmCr & SvmMsrs.RedirectInit) == 0) return InitResponse.Initialize;

@@ -57,6 +57,7 @@ internal sealed unsafe class SvmWorldSwitch(Processor p, Svm svm)
         p.Events.EndShadows();
         if ((svm.Control->InterruptShadow & VmcbControl.ShadowBit) != 0) p.Events.InterruptShadow = true;
         PutInForce();
+        svm.DropPendingExit();
         svm.Avic.Begin();
         // What was looked at for the host need not hold for the guest.
         p.Events.UpdateWindowAttention();
