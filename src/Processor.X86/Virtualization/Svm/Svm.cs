@@ -221,7 +221,9 @@ internal sealed unsafe class Svm : IGuestHypervisor, IDisposable
 
     private (SvmExit Code, ulong Info1, ulong Info2)? _pendingExit; // behind the instruction at hand, with EXITINFO1 and EXITINFO2
 
-    /// <summary>An exit that comes behind the instruction, or before the next one; one that is due already comes first, and the cause of this one stays.</summary>
+    /// <summary>
+    /// An exit that comes behind the instruction, or before the next one; one that is due already comes first, and the cause of this one stays.
+    /// </summary>
     public void ExitSoon(SvmExit code, ulong info1 = 0, ulong info2 = 0)
     {
         _pendingExit ??= (code, info1, info2);
