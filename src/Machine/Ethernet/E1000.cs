@@ -367,7 +367,8 @@ public sealed class E1000 : PciDevice, IDoublewordDevice, IPortDevice, IFrameRec
         if (head >= count || tail >= count) return false;
         ushort tag = 0;
         bool strips = ((E1000Control)Register(E1000Register.DeviceControl)).HasFlag(E1000Control.VlanMode)
-            && frame.Length >= Frame.HeaderLength + Frame.VlanLength && BinaryPrimitives.ReadUInt16BigEndian(frame[12..]) == (ushort)Register(E1000Register.VlanType);
+            && frame.Length >= Frame.HeaderLength + Frame.VlanLength
+            && BinaryPrimitives.ReadUInt16BigEndian(frame[12..]) == (ushort)Register(E1000Register.VlanType);
         // What is behind the frame is its padding and its check sequence, which nobody computes here.
         int length = Math.Max(frame.Length - (strips ? Frame.VlanLength : 0), SmallestFrame) + (Has(E1000Receive.StripChecksum) ? 0 : CheckSequence);
         int size = BufferSize, needed = (length + size - 1) / size;
