@@ -68,6 +68,13 @@ public sealed class LinuxVsockTests : IClassFixture<LinuxGuestFiles>, IDisposabl
         return stream;
     }
 
+    /// <summary>What is waited for, or a failure with what the guest has said when it ends first; it ends by its time limit at the latest.</summary>
+    private static async Task<T> Before<T>(Task<VmResult> end, GuestOutput output, Task<T> awaited)
+    {
+        if (await Task.WhenAny(awaited, end) == end && !awaited.IsCompleted) Assert.Fail($"the guest has ended ({(await end).Cause}): {output.Text}");
+        return await awaited;
+    }
+
     private static async Task<byte[]> ReadAll(Stream stream)
     {
         var all = new MemoryStream();
@@ -97,7 +104,7 @@ public sealed class LinuxVsockTests : IClassFixture<LinuxGuestFiles>, IDisposabl
             """, output).Build();
         Task<VmResult> run = vm.RunAsync();
 
-        using (var guest = new NetworkStream(await listener.AcceptAsync(), ownsSocket: true))
+        using (var guest = new NetworkStream(await Before(run, output, listener.AcceptAsync()), ownsSocket: true))
         {
             await guest.WriteAsync(back.AsMemory(0, length / 2)); // before anything is read
             Task rest = Task.Run(async () =>
@@ -105,20 +112,20 @@ public sealed class LinuxVsockTests : IClassFixture<LinuxGuestFiles>, IDisposabl
                 await guest.WriteAsync(back.AsMemory(length / 2));
                 guest.Socket.Shutdown(SocketShutdown.Send);
             });
-            Assert.Equal(Sum(new byte[length]), Sum(await ReadAll(guest)));
+            Assert.Equal(Sum(new byte[length]), Sum(await Before(run, output, ReadAll(guest))));
             await rest;
         }
         await output.Until("serves", run);
-        Assert.Null(await Connect(1235)); // nobody
+        Assert.Null(await Before(run, output, Connect(1235))); // nobody
         for (int n = 0; n < 3; n++)
         {
-            await using NetworkStream stream = (await Connect(1234))!;
+            await using NetworkStream stream = (await Before(run, output, Connect(1234)))!;
             Task sent = Task.Run(async () =>
             {
                 await stream.WriteAsync(there);
                 stream.Socket.Shutdown(SocketShutdown.Send);
             });
-            Assert.Equal(Sum(there), Sum(await ReadAll(stream)));
+            Assert.Equal(Sum(there), Sum(await Before(run, output, ReadAll(stream))));
             await sent;
         }
         vm.End(HostEnd.Quit);
@@ -137,7 +144,7 @@ public sealed class LinuxVsockTests : IClassFixture<LinuxGuestFiles>, IDisposabl
         {
             await using Vm vm = Builder("bt", 1, script, output).Build();
             Task<VmResult> run = vm.RunAsync();
-            using Socket guest = await listener.AcceptAsync();
+            using Socket guest = await Before(run, output, listener.AcceptAsync());
             guest.Send("first\n"u8);
             await output.Until("first", run);
             await vm.SaveAsync(saved);
@@ -151,7 +158,7 @@ public sealed class LinuxVsockTests : IClassFixture<LinuxGuestFiles>, IDisposabl
             await using Vm copy = (Builder("bt", 1, script, rest) with { RestoreFrom = saved, Vsock = new VmVsock(other) }).Build();
             Task<VmResult> run = copy.RunAsync();
             await rest.Until("ended", run);
-            using (Socket guest = await listener.AcceptAsync()) guest.Send("second\n"u8);
+            using (Socket guest = await Before(run, rest, listener.AcceptAsync())) guest.Send("second\n"u8);
             await rest.Until("second", run);
             Assert.Contains("read: Connection reset by peer", rest.Text, StringComparison.Ordinal);
         }
