@@ -109,6 +109,7 @@ internal sealed class CheckedCpu : IX86Cpu
     {
         _failed = true;
         _failure.Message = new DifferenceReport(_names, _subject, _reference, _follower, _memory, _real, _stretch).Write(exit, differences);
+        _memory.End();
         return _failure;
     }
 

@@ -6,7 +6,7 @@ namespace Bunraku.Engine.Check;
 /// <summary>
 /// The reference's own guest memory, kept equal to the VM's. Writes of devices and loaders go to both. What the reference writes is compared at each stop, page
 /// by page; that the subject wrote nowhere else is seen by a sweep which compares some pages at each stop and all within about a second. One thread, except for
-/// device writes.
+/// device writes: those of other threads wait for the next stop, so that both see them at the same place.
 /// </summary>
 internal sealed unsafe class ShadowMemory : IDisposable
 {
@@ -17,9 +17,11 @@ internal sealed unsafe class ShadowMemory : IDisposable
 
     private readonly GuestMemory _real;
     private readonly IFollowingCpu _reference;
-    private readonly Lock _lock = new();
-    private readonly List<(ulong Offset, byte[] Bytes)> _late = []; // device writes while the subject ran; under the lock
+    private readonly object _lock = new(); // a device's thread has it from before its write until the write is in both memories
+    private readonly List<(ulong Offset, byte[] Bytes)> _late = []; // written by a pointer while the subject ran; under the lock
     private bool _running; // under the lock
+    private int _waiting; // writers; under the lock
+    private int _runner; // whose thread the subject runs on
     private readonly Dictionary<ulong, byte[]> _before = []; // what pages held at the last checkpoint that were written since
     private readonly Stack<byte[]> _buffers = [];
     private IReadOnlyList<(ulong Offset, ulong Length)> _allocated = [];
@@ -31,28 +33,55 @@ internal sealed unsafe class ShadowMemory : IDisposable
     {
         (_real, Own, _reference) = (real, own, reference);
         reference.WatchWrites(Save);
-        real.OnDeviceWrite = DeviceWrote;
+        Listen(true);
     }
 
     /// <summary>The reference's memory.</summary>
     public GuestMemory Own { get; }
 
-    private void DeviceWrote(ulong offset, ReadOnlySpan<byte> bytes)
+    private void Listen(bool on)
     {
         lock (_lock)
         {
-            if (_running) _late.Add((offset, bytes.ToArray()));
-            else Own.WriteBacking(offset, bytes);
+            _real.BeforeDeviceWrite = on ? DeviceWrites : null;
+            _real.OnDeviceWrite = on ? DeviceWrote : null;
         }
     }
 
-    /// <summary>The subject is going to run: what both memories hold now can be restored.</summary>
+    /// <summary>Waits for a stop; the subject does not go on before <see cref="DeviceWrote"/>.</summary>
+    private void DeviceWrites()
+    {
+        Monitor.Enter(_lock);
+        _waiting++;
+        while (_running && Environment.CurrentManagedThreadId != _runner) Monitor.Wait(_lock);
+        _waiting--;
+    }
+
+    private void DeviceWrote(ulong offset, ReadOnlySpan<byte> bytes)
+    {
+        bool waited = Monitor.IsEntered(_lock);
+        lock (_lock)
+        {
+            // Its exact time is not known; devices write so where the guest looks only when a write that waits has told it.
+            if (_running) _late.Add((offset, bytes.ToArray()));
+            else Own.WriteBacking(offset, bytes);
+            if (!waited) return;
+            Monitor.PulseAll(_lock);
+        }
+        Monitor.Exit(_lock);
+    }
+
+    /// <summary>The subject is going to run, on this thread: what both memories hold now can be restored.</summary>
     public void Checkpoint()
     {
         _reference.WatchAnew();
         foreach (byte[] buffer in _before.Values) _buffers.Push(buffer);
         _before.Clear();
-        lock (_lock) _running = true;
+        lock (_lock)
+        {
+            while (_waiting > 0) Monitor.Wait(_lock); // else the stops would be too short for who waits
+            (_running, _runner) = (true, Environment.CurrentManagedThreadId);
+        }
     }
 
     private void Save(ulong page)
@@ -67,19 +96,26 @@ internal sealed unsafe class ShadowMemory : IDisposable
     /// <param name="everything">Compare all memory that was ever touched.</param>
     public IReadOnlyList<string> Compare(bool everything)
     {
+        lock (_lock) // no write is in one of them only
+        {
+            _running = false;
+            Monitor.PulseAll(_lock);
+            foreach ((ulong offset, byte[] bytes) in _late) Own.WriteBacking(offset, bytes);
+            _late.Clear();
+            bool equal = _before.Keys.All(page => MemoryComparer.PagesEqual(_real, Own, page))
+                && (everything || Stopwatch.GetElapsedTime(_lastFull) > s_fullComparison ? FullyEqual() : Sweep());
+            return equal ? [] : MemoryComparer.Differences(_real, Own, Allocated(_real, Own));
+        }
+    }
+
+    /// <summary>The subject does not run any more, and is not compared.</summary>
+    public void End()
+    {
         lock (_lock)
         {
             _running = false;
-            // When exactly they came, nobody knows: a guest that looked at the place at the same time may have seen either.
-            foreach ((ulong offset, byte[] bytes) in _late) Own.WriteBacking(offset, bytes);
-            _late.Clear();
+            Monitor.PulseAll(_lock);
         }
-        foreach (ulong page in _before.Keys)
-        {
-            if (!MemoryComparer.PagesEqual(_real, Own, page)) return MemoryComparer.Differences(_real, Own, Allocated(_real, Own));
-        }
-        bool equal = everything || Stopwatch.GetElapsedTime(_lastFull) > s_fullComparison ? FullyEqual() : Sweep();
-        return equal ? [] : MemoryComparer.Differences(_real, Own, Allocated(_real, Own));
     }
 
     private bool FullyEqual()
@@ -116,11 +152,14 @@ internal sealed unsafe class ShadowMemory : IDisposable
     /// <summary>Makes the shadow equal to the VM's memory: before the guest runs.</summary>
     public void CopyAll()
     {
-        foreach ((ulong offset, ulong length) in _real.Backing.Allocated())
+        lock (_lock)
         {
-            for (ulong at = offset; at < offset + length; at += (ulong)PageSize)
+            foreach ((ulong offset, ulong length) in _real.Backing.Allocated())
             {
-                if (!MemoryComparer.PagesEqual(_real, Own, at)) CopyPage(_real, Own, at);
+                for (ulong at = offset; at < offset + length; at += (ulong)PageSize)
+                {
+                    if (!MemoryComparer.PagesEqual(_real, Own, at)) CopyPage(_real, Own, at);
+                }
             }
         }
     }
@@ -128,7 +167,7 @@ internal sealed unsafe class ShadowMemory : IDisposable
     /// <summary>Takes both memories back to the last checkpoint.</summary>
     public void Rewind()
     {
-        _real.OnDeviceWrite = null;
+        Listen(false);
         foreach ((ulong page, byte[] bytes) in _before) Own.WriteBacking(page, bytes);
         foreach ((ulong offset, ulong length) in Allocated(_real, Own))
         {
@@ -137,7 +176,7 @@ internal sealed unsafe class ShadowMemory : IDisposable
                 if (!MemoryComparer.PagesEqual(_real, Own, at)) CopyPage(Own, _real, at);
             }
         }
-        _real.OnDeviceWrite = DeviceWrote;
+        Listen(true);
         Checkpoint();
     }
 
@@ -146,7 +185,7 @@ internal sealed unsafe class ShadowMemory : IDisposable
 
     public void Dispose()
     {
-        _real.OnDeviceWrite = null;
+        Listen(false);
         Own.Dispose();
     }
 }

@@ -261,6 +261,12 @@ public sealed unsafe class GuestMemory : IDisposable
     public DeviceWrite? OnDeviceWrite { get; set; }
 
     /// <summary>
+    /// Called before each write by <see cref="Write"/> and <see cref="WriteBacking"/>, on the writer's thread, which it may hold up; <see cref="OnDeviceWrite"/>
+    /// follows on the same thread. For who decides when devices may write.
+    /// </summary>
+    public Action? BeforeDeviceWrite { get; set; }
+
+    /// <summary>
     /// Copies into guest memory as a device does (DMA): decoded code in the way is forgotten. False when a byte is not RAM; earlier pages are then written.
     /// </summary>
     public bool Write(ulong address, ReadOnlySpan<byte> source)
@@ -300,9 +306,11 @@ public sealed unsafe class GuestMemory : IDisposable
         {
             int inPage = (int)(offset & (PageSize - 1)), n = Math.Min(source.Length, (int)PageSize - inPage);
             Rights.BeforeDeviceWrite(offset - (ulong)inPage);
+            DeviceWrite? after = OnDeviceWrite; // who was asked before is told, whoever it is by then
+            BeforeDeviceWrite?.Invoke();
             source[..n].CopyTo(new Span<byte>(Backing.Pointer + offset, n));
             NotifyWrite(offset);
-            OnDeviceWrite?.Invoke(offset, source[..n]);
+            after?.Invoke(offset, source[..n]);
             source = source[n..];
             offset += (ulong)n;
         }

@@ -107,6 +107,33 @@ public sealed unsafe class LockStepTests
     }
 
     [Fact]
+    public void Both_see_what_a_thread_of_a_device_writes_at_the_same_place()
+    {
+        const uint last = 300;
+        using var g = new Guest(Mode.Long);
+        g.Code(a =>
+        {
+            Label loop = a.CreateLabel();
+            a.Label(ref loop);
+            a.mov(eax, __dword_ptr[(int)Layout.Data]);
+            a.add(rbx, rax);
+            a.cmp(eax, last);
+            a.jne(loop);
+            a.hlt();
+        });
+        var device = new Thread(() =>
+        {
+            for (uint n = 1; n <= last; n++) g.Memory.TryWrite(Layout.Data, n);
+        });
+        g.On(Check(new TranslatorEngine(threshold: 1)));
+        device.Start();
+        X86Exit exit = g.Cpu.Enter();
+        device.Join();
+        Assert.True(exit.Reason == ExitReason.Hlt, exit.Message);
+        Assert.True(g.Memory.TryWrite(Layout.Data, 0)); // nobody runs: nobody waits
+    }
+
+    [Fact]
     public void Both_see_what_devices_write_and_answer()
     {
         using var g = new Guest(Mode.Long);
