@@ -29,6 +29,8 @@ public sealed class NestedModelTests
     [InlineData("max,+svm", NestedVirtualization.Vmx, "'max,+svm' asks for SVM, and nested virtualization is to be VMX")]
     [InlineData("max,+vmx", NestedVirtualization.Svm, "'max,+vmx' asks for VMX, and nested virtualization is to be SVM")]
     [InlineData("max,+svm", NestedVirtualization.Off, "'max,+svm' asks for SVM, and nested virtualization is to be off")]
+    [InlineData("max,+npt", null, "'npt' is a part of svm, which is not asked for: add +svm")]
+    [InlineData("x86-64-v3,+vmx-ept", null, "is a part of vmx, which is not asked for: add +vmx")]
     [InlineData("max,+svm,+vmx", null, "asks for VMX, which is Intel's, and SVM, which is AMD's: take one")]
     [InlineData("x86-64-v3-intel", NestedVirtualization.Svm, "'x86-64-v3-intel' is an Intel model, and SVM is AMD's: take x86-64-v3 or max")]
     public void A_text_and_a_technique_that_contradict_each_other_get_one_line(string text, NestedVirtualization? nested, string message) =>

@@ -83,7 +83,9 @@ public static class CpuModels
     /// <summary>The model that a text like <c>x86-64-v3,+la57,-pku</c> describes.</summary>
     /// <exception cref="FormatException">Unknown model or feature, or a feature that this host or this processor cannot give; the message is one line for the
     /// user.</exception>
-    public static CpuModel Parse(string text)
+    public static CpuModel Parse(string text) => Parse(text, mayMissTechnique: false);
+
+    private static CpuModel Parse(string text, bool mayMissTechnique)
     {
         string[] parts = text.Split(',', StringSplitOptions.TrimEntries);
         CpuModel? model = Array.Find(s_models, m => m.Name.Equals(parts[0], StringComparison.OrdinalIgnoreCase));
@@ -91,7 +93,7 @@ public static class CpuModels
             throw new FormatException(Nearest.Message("CPU model", parts[0], [.. s_models.Select(m => m.Name)]));
         var features = new HashSet<CpuFeature>(model.Features);
         RemoveWhatTheHostLacks(features);
-        var leftOut = new HashSet<CpuFeature>();
+        HashSet<CpuFeature> leftOut = [], asked = [];
         foreach (string part in parts[1..])
         {
             if (part.Length < 2 || part[0] is not ('+' or '-')) throw new FormatException($"'{part}' in '{text}': write +feature or -feature");
@@ -107,10 +109,16 @@ public static class CpuModels
             if (s_svm.Contains(feature) && !model.IsAmd)
                 throw new FormatException($"'{text}': '{model.Name}' is an Intel model, and '{Name(feature)}' is AMD's: take x86-64-v3 or max");
             features.Add(feature);
+            asked.Add(feature);
             leftOut.Remove(feature);
             // What was left out before stays out.
             if (feature == CpuFeature.Svm) features.UnionWith(s_svm.Except(leftOut));
             if (feature == CpuFeature.Vmx) features.UnionWith(s_vmx.Except(leftOut));
+        }
+        foreach ((CpuFeature technique, CpuFeature[] its) in ((CpuFeature, CpuFeature[])[])[(CpuFeature.Svm, s_svm), (CpuFeature.Vmx, s_vmx)])
+        {
+            if (!mayMissTechnique && !features.Contains(technique) && asked.Intersect(its).FirstOrDefault(technique) is var part && part != technique)
+                throw new FormatException($"'{text}': '{Name(part)}' is a part of {Name(technique)}, which is not asked for: add +{Name(technique)}");
         }
         DropDependents(features);
         if (features.Contains(CpuFeature.Vmx) && features.Contains(CpuFeature.Svm))
@@ -140,7 +148,7 @@ public static class CpuModels
     /// <exception cref="FormatException">As there; or the two contradict each other.</exception>
     public static CpuModel Parse(string? text, NestedVirtualization? nested)
     {
-        CpuModel model = Parse(text ?? Default);
+        CpuModel model = Parse(text ?? Default, mayMissTechnique: nested is not null);
         switch (nested)
         {
             case NestedVirtualization.Off when model.Has(CpuFeature.Svm):
