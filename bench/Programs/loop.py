@@ -15,4 +15,4 @@ def longest(limit):
     return best, lengths[best]
 
 
-print(longest(2000000))
+print(longest(4000000))
