@@ -28,16 +28,12 @@ public sealed partial class Vm
             if (!isKept && snapshot.Manifest.Fork is null)
             {
                 if (_vm.Memory.Backing.IsShared || !_engine.AsksForPages) snapshot.Verify();
-                else snapshot.VerifyLater();
+                else snapshot.VerifyLater(why => ContentIsDamaged(snapshot.Unusable(why)));
             }
             HoldForState();
             _vm.Restore(snapshot.Parts, snapshot);
             if (snapshot.LaterCheck is { Damage: { } damage }) throw snapshot.Unusable(damage); // in what has been looked at by now
-            if (snapshot.LaterCheck is { } check)
-            {
-                check.Damaged = why => ContentIsDamaged(snapshot.Unusable(why));
-                _check = check;
-            }
+            _check = snapshot.LaterCheck;
             (_isCopy, _pausedAt) = (true, snapshot.Manifest.Fork?.Paused);
         }
         catch (StateFormatException e)
@@ -92,7 +88,6 @@ public sealed partial class Vm
             _machine.BecomeCopy();
             if (_machine.WaitsForCommand) HandOver(isCopy: true);
         }
-        _check?.Begin();
         if (!_paused) _vm.Resume();
     }
 

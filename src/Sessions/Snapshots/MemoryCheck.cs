@@ -15,6 +15,7 @@ namespace Bunraku.Sessions.Snapshots;
 /// </remarks>
 internal sealed class MemoryCheck : IContentCheck, IDisposable
 {
+    private const int MostWorkers = 4;
     private const byte Good = 1, Bad = 2; // 0: nobody has looked
 
     private readonly GuestMemory _memory;
@@ -23,7 +24,8 @@ internal sealed class MemoryCheck : IContentCheck, IDisposable
     private readonly ulong[] _checksums;
     private readonly long _end; // of the memory in the file
     private readonly byte[] _chunks; // what is known of each
-    private Task[] _workers = [];
+    private readonly Action<string> _damaged;
+    private readonly Task[] _workers;
     private int _next = -1, _left; // chunks: the last one that a worker has taken; those that nobody has looked at
     private volatile bool _stops;
     private string? _damage;
@@ -31,31 +33,25 @@ internal sealed class MemoryCheck : IContentCheck, IDisposable
     /// <param name="memory">Where the file is mapped. Who asks it for pages finds this from here on.</param>
     /// <param name="file">Is this object's from here on.</param>
     /// <param name="end">Where the memory ends in the file.</param>
-    public MemoryCheck(GuestMemory memory, SafeFileHandle file, SnapshotManifest manifest, long end)
+    /// <param name="damaged">See <see cref="SnapshotFile.VerifyLater"/>.</param>
+    public MemoryCheck(GuestMemory memory, SafeFileHandle file, SnapshotManifest manifest, long end, Action<string> damaged)
     {
+        _damaged = damaged;
         (_memory, _file, _ranges, _checksums, _end) = (memory, file, manifest.Memory, manifest.Checksums, end);
         _chunks = new byte[_checksums.Length];
         _left = _chunks.Length;
-        memory.CheckBeforeUse(this);
+        if (_left > 0) memory.CheckBeforeUse(this);
         // Firmware and the picture of a display are looked at by devices that ask nobody.
         foreach (MemoryRegion r in memory.InitialRegions)
         {
             if (r.IsReadOnly || r.IsDevice) _ = IsGood(r.Offset, r.Length);
         }
+        int count = Math.Clamp(Environment.ProcessorCount - 1, 1, MostWorkers); // one processor is left to who restores, and to the guest
+        _workers = [.. Enumerable.Range(0, count).Select(_ => Task.Run(Work))];
     }
 
     /// <summary>What is wrong, once something is: the end of a line.</summary>
     public string? Damage => Volatile.Read(ref _damage);
-
-    /// <summary>Called once, when something is wrong, by who found it: any thread, a vCPU's too. Set before <see cref="Begin"/>.</summary>
-    public Action<string>? Damaged { get; set; }
-
-    /// <summary>Looks at all of it from now on.</summary>
-    public void Begin()
-    {
-        int count = Math.Clamp(Environment.ProcessorCount - 1, 1, 4); // one processor is left to the guest
-        _workers = [.. Enumerable.Range(0, count).Select(_ => Task.Run(Work))];
-    }
 
     private void Work()
     {
@@ -108,7 +104,7 @@ internal sealed class MemoryCheck : IContentCheck, IDisposable
             if (Interlocked.Decrement(ref _left) == 0) _memory.IsChecked();
             return true;
         }
-        if (Interlocked.CompareExchange(ref _damage, wrong, null) is null) Damaged?.Invoke(wrong);
+        if (Interlocked.CompareExchange(ref _damage, wrong, null) is null) _damaged(wrong);
         return false;
     }
 

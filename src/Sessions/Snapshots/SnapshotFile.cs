@@ -39,7 +39,7 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
 
     private readonly ReadOnlyMemory<byte> _machineText;
     private MachineDescription? _machine; // once it was asked for
-    private bool _checksLater;
+    private Action<string>? _damaged; // null: nothing is checked later
 
     private SnapshotFile(
         string path, SafeFileHandle file, SnapshotManifest manifest, long stateStart, SavedState[] parts, ReadOnlyMemory<byte> machine) =>
@@ -85,7 +85,8 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
     /// The memory's contents are not compared by <see cref="Verify"/>, but when the guest uses them: <see cref="CopyTo"/> makes <see cref="LaterCheck"/>. For a mapped
     /// file, and an engine that asks for pages.
     /// </summary>
-    public void VerifyLater() => _checksLater = true;
+    /// <param name="damaged">Told what is wrong, once something is, by who found it: any thread, a vCPU's too.</param>
+    public void VerifyLater(Action<string> damaged) => _damaged = damaged;
 
     /// <summary>Null: there is nothing to check any more. Whoever has it disposes of it.</summary>
     public MemoryCheck? LaterCheck { get; private set; }
@@ -270,7 +271,7 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
         {
             memory.Load(_file, !IsMapped ? [] : [.. Manifest.Memory.Select(r => new FileRange(r.Offset, r.Length, r.Position))]);
             if (!IsMapped) Unpack(memory, Manifest.Packed!);
-            else if (_checksLater) LaterCheck = new MemoryCheck(memory, _file, Manifest, _stateStart);
+            else if (_damaged is not null) LaterCheck = new MemoryCheck(memory, _file, Manifest, _stateStart, _damaged);
         }
         catch (Exception e) when (e is IOException or Win32Exception)
         {
