@@ -1,5 +1,4 @@
-using System.Buffers;
-using System.IO.Hashing;
+using System.ComponentModel;
 using Bunraku.Platform;
 using Microsoft.Win32.SafeHandles;
 
@@ -15,7 +14,7 @@ namespace Bunraku.Sessions.Snapshots;
 /// </remarks>
 internal sealed class MemoryCheck : IContentCheck, IDisposable
 {
-    private const int MostWorkers = 4;
+    private const int MostWorkers = 4, Nicest = 19;
     private const byte Good = 1, Bad = 2; // 0: nobody has looked
 
     private readonly GuestMemory _memory;
@@ -25,7 +24,7 @@ internal sealed class MemoryCheck : IContentCheck, IDisposable
     private readonly long _end; // of the memory in the file
     private readonly byte[] _chunks; // what is known of each
     private readonly Action<string> _damaged;
-    private readonly Task[] _workers;
+    private readonly Thread[] _workers;
     private int _next = -1, _left; // chunks: the last one that a worker has taken; those that nobody has looked at
     private volatile bool _stops;
     private string? _damage;
@@ -46,12 +45,30 @@ internal sealed class MemoryCheck : IContentCheck, IDisposable
         {
             if (r.IsReadOnly || r.IsDevice) _ = IsGood(r.Offset, r.Length);
         }
-        int count = Math.Clamp(Environment.ProcessorCount - 1, 1, MostWorkers); // one processor is left to who restores, and to the guest
-        _workers = [.. Enumerable.Range(0, count).Select(_ => Task.Run(Work))];
+        _workers = new Thread[Math.Clamp(Environment.ProcessorCount - 1, 1, MostWorkers)];
+        for (int n = 0; n < _workers.Length; n++)
+        {
+            _workers[n] = new Thread(WorkBeside) { IsBackground = true, Name = "memory-check" };
+            _workers[n].Start();
+        }
     }
 
     /// <summary>What is wrong, once something is: the end of a line.</summary>
     public string? Damage => Volatile.Read(ref _damage);
+
+    /// <summary>Who restores the VM, and its guest, go before: what they need they look at themselves.</summary>
+    private void WorkBeside()
+    {
+        try
+        {
+            HostScheduling.SetNice(Nicest);
+        }
+        catch (Win32Exception)
+        {
+            // Then it takes its share.
+        }
+        Work();
+    }
 
     private void Work()
     {
@@ -112,7 +129,7 @@ internal sealed class MemoryCheck : IContentCheck, IDisposable
     public void Dispose()
     {
         _stops = true;
-        Task.WaitAll(_workers);
+        foreach (Thread worker in _workers) worker.Join();
         _file.Dispose();
     }
 }
