@@ -53,7 +53,11 @@ public sealed unsafe class GuestMemory : IDisposable
     private readonly MemoryRegion[] _home; // where each byte of the backing memory lies at the start
     private volatile MemoryRegion[] _regions;
     /// <summary>The largest region whose addresses are its offsets: it is there always, so that most look-ups are one comparison.</summary>
-    private readonly ulong _flatStart, _flatLength;
+    private readonly MemoryRegion _flat;
+    private readonly ulong _flatStart;
+    /// <summary>Bytes of it; 0 while pages are still to be checked, which all take the longer way then.</summary>
+    private ulong _flatLength;
+    private volatile IContentCheck? _check;
     private readonly Lock _mapLock = new();
     private volatile IMemoryMapObserver[] _mapObservers = [];
 
@@ -78,7 +82,7 @@ public sealed unsafe class GuestMemory : IDisposable
         {
             if (IsFlat(r) && r.Length > flat.Length) flat = r;
         }
-        (_flatStart, _flatLength) = (flat.Start, flat.Length);
+        (_flat, _flatStart, _flatLength) = (flat, flat.Start, flat.Length);
         Backing = new RamBacking(Size, shared);
         Code = new CodePages(Size);
         Rights = rights ?? new PageRightsTable(Size);
@@ -131,7 +135,7 @@ public sealed unsafe class GuestMemory : IDisposable
         CheckPlaces(next);
         if (Array.Exists(next, r => r.Offset > Size || r.Length > Size - r.Offset))
             throw new ArgumentException("a region reaches beyond the backing memory", nameof(regions));
-        if (_flatLength != 0 && !Array.Exists(next, r => IsFlat(r) && r.Start <= _flatStart && r.End >= _flatStart + _flatLength))
+        if (_flat.Length != 0 && !Array.Exists(next, r => IsFlat(r) && r.Start <= _flat.Start && r.End >= _flat.End))
             throw new ArgumentException($"the RAM from {_flatStart:X} on has to stay where it is", nameof(regions));
         lock (_mapLock)
         {
@@ -218,6 +222,28 @@ public sealed unsafe class GuestMemory : IDisposable
         throw new ArgumentOutOfRangeException(nameof(offset));
     }
 
+    /// <summary>
+    /// What the memory holds has come from where nobody answers for it: each page is looked at before its first use, until <see cref="IsChecked"/>. A page that
+    /// is not what it should be is as if no memory was there. Nobody uses the memory meanwhile.
+    /// </summary>
+    /// <remarks>Who looks at all of the memory by <see cref="Backing"/> calls <see cref="CompleteCheck"/> first.</remarks>
+    public void CheckBeforeUse(IContentCheck check) => (_check, _flatLength) = (check, 0);
+
+    /// <summary>All of the memory is as it should be. Any thread.</summary>
+    public void IsChecked()
+    {
+        _check = null;
+        Volatile.Write(ref _flatLength, _flat.Length);
+    }
+
+    /// <summary>Looks at all that was not looked at yet. False: some of it is not what it should be, and who has set the check knows. Any thread.</summary>
+    public bool CompleteCheck() => _check?.Complete() ?? true;
+
+    /// <summary>A piece of the backing memory is what it should be. Any thread, before it uses what it has not asked <see cref="PagePointer(ulong)"/> for.</summary>
+    /// <param name="offset">In the backing memory.</param>
+    /// <param name="length">Bytes; all inside.</param>
+    public bool MayUse(ulong offset, ulong length) => _check?.IsGood(offset, length) ?? true;
+
     /// <summary>Host address of a guest-physical page, or null when it is neither RAM nor ROM. The pointer is good for that one page.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public byte* PagePointer(ulong address) =>
@@ -236,7 +262,9 @@ public sealed unsafe class GuestMemory : IDisposable
     {
         bool found = TryFind(address, out MemoryRegion r);
         isReadOnly = r.IsReadOnly;
-        return found ? Backing.Pointer + r.Offset + ((address & ~(PageSize - 1)) - r.Start) : null;
+        if (!found) return null;
+        ulong offset = r.Offset + ((address & ~(PageSize - 1)) - r.Start);
+        return MayUse(offset, PageSize) ? Backing.Pointer + offset : null;
     }
 
     /// <summary>Copies guest memory out. False (with <paramref name="destination"/> filled up to there) when a byte is not RAM.</summary>

@@ -23,6 +23,12 @@ public interface IEngine
     /// </summary>
     bool UsesHostPaging => false;
 
+    /// <summary>
+    /// vCPUs ask for each page (<see cref="GuestMemory.PagePointer(ulong)"/>) before its first use, so that its contents can be looked at then
+    /// (<see cref="GuestMemory.CheckBeforeUse"/>).
+    /// </summary>
+    bool AsksForPages => false;
+
     /// <summary>How many vCPUs one VM can have at most.</summary>
     int MaxCpus => 1;
 

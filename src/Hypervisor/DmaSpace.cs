@@ -52,6 +52,7 @@ public sealed class DmaSpace(GuestMemory memory, bool enabled = true)
         {
             if (!memory.TryFind(at, out MemoryRegion region) || (writes && region.IsReadOnly)) return false;
             ulong piece = Math.Min(left, region.End - at);
+            if (!memory.MayUse(region.Offset + (at - region.Start), piece)) return false;
             at += piece;
             left -= piece;
         }
@@ -92,6 +93,12 @@ public unsafe ref struct DmaTransfer
         }
         _offset = region.Offset + (_address - region.Start);
         _length = (int)Math.Min(Math.Min(_left, region.End - _address), LongestPiece);
+        if (!_memory.MayUse(_offset, (ulong)_length))
+        {
+            _left = 0;
+            _length = 0;
+            return false;
+        }
         if (_writes) _memory.PrepareWrite(_offset, (ulong)_length);
         return true;
     }

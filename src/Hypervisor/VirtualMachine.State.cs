@@ -52,7 +52,12 @@ public abstract partial class VirtualMachine
     /// <exception cref="ObjectDisposedException">It has come to its end.</exception>
     public MachineState Save()
     {
-        lock (_pauseLock) return new MachineState(SaveParts(), MemoryImage.Of(Memory));
+        lock (_pauseLock)
+        {
+            IReadOnlyList<SavedState> parts = SaveParts();
+            if (!Memory.CompleteCheck()) throw new CannotSaveException("the memory", "it is not what it should be");
+            return new MachineState(parts, MemoryImage.Of(Memory));
+        }
     }
 
     /// <summary>The same without RAM, which is not to be looked at before: a reset that was under way is done here, and writes there.</summary>

@@ -127,6 +127,7 @@ public abstract partial class VirtualMachine : IDisposable
             Pause();
             try
             {
+                if (!Memory.CompleteCheck()) return;
                 Memory.Backing.Share();
             }
             catch (Exception e) when (e is Win32Exception or IOException)

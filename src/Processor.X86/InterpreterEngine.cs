@@ -12,6 +12,9 @@ public sealed class InterpreterEngine : IX86Engine
     public string Name => "interp";
 
     /// <inheritdoc/>
+    public bool AsksForPages => true;
+
+    /// <inheritdoc/>
     public int MaxCpus => ProcessorGroup.MostMembers;
 
     /// <inheritdoc/>

@@ -22,6 +22,9 @@ public sealed class TranslatorEngine(int threshold = TranslatorEngine.DefaultThr
     public string Name => "bt";
 
     /// <inheritdoc/>
+    public bool AsksForPages => true;
+
+    /// <inheritdoc/>
     public int MaxCpus => ProcessorGroup.MostMembers;
 
     /// <inheritdoc/>

@@ -80,6 +80,7 @@ internal sealed class GuestMachine
             DisplayRom = options.HasDisplay ? DisplayRom.Read(options.Bios is not null) : null,
             DebugExit = options.DebugExit,
             TestDevice = options.TestDevice,
+            TakesState = image.Again is not null,
             Parts = [.. devices, .. options.Parts],
         });
         Input = board.CreateUserInput(tablet);

@@ -25,6 +25,7 @@ public sealed partial class Vm
             SafeFileHandle? file = null;
             try
             {
+                CompleteCheck();
                 file = RoomForFork();
                 return Fork(file, disks);
             }

@@ -35,6 +35,7 @@ public sealed partial class Vm
             try
             {
                 options ??= new MigrationOptions();
+                CompleteCheck();
                 lock (_saveLock) // a live save uses the same log of pages
                     return new MigrationSender(this, new MigrationChannel(stream, options.AnswerLimit, cancel) { BeforeSend = beforeSend }, options).Run();
             }

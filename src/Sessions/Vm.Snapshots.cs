@@ -18,33 +18,45 @@ public sealed partial class Vm
     private bool _isCopy; // others may go on from the same state
     private bool _heldForState; // it has, or is to take over, a state, and did not go on yet; guarded by the pause lock
 
-    private static SnapshotFile OpenSaved(string path)
-    {
-        SnapshotFile file = SnapshotFile.Open(path);
-        try
-        {
-            if (file.Manifest.Fork is null) file.Verify();
-            return file;
-        }
-        catch
-        {
-            file.Dispose();
-            throw;
-        }
-    }
+    private MemoryCheck? _check; // of what was restored and not looked at before
 
     private void Restore(SnapshotFile snapshot, bool isKept)
     {
         try
         {
+            // Nobody answers for what is in a file, but for what was never out of our hands.
+            if (!isKept && snapshot.Manifest.Fork is null)
+            {
+                if (_vm.Memory.Backing.IsShared || !_engine.AsksForPages) snapshot.Verify();
+                else snapshot.VerifyLater(why => ContentIsDamaged(snapshot.Unusable(why)));
+            }
             HoldForState();
             _vm.Restore(snapshot.Parts, snapshot);
+            if (snapshot.LaterCheck is { Damage: { } damage }) throw snapshot.Unusable(damage); // in what has been looked at by now
+            _check = snapshot.LaterCheck;
             (_isCopy, _pausedAt) = (true, snapshot.Manifest.Fork?.Paused);
         }
         catch (StateFormatException e)
         {
             throw isKept ? new KeptGuestException(snapshot.Path, e) : new CannotStartException($"snapshot {snapshot.Path}: {e.Message}", e);
         }
+        finally
+        {
+            if (_check is null) snapshot.LaterCheck?.Dispose();
+        }
+    }
+
+    /// <summary>The guest must not run on what nobody has written. Any thread: a vCPU's, too, which is in the middle of an access then.</summary>
+    private void ContentIsDamaged(CannotStartException failure)
+    {
+        Fail(failure);
+        foreach (X86CpuThread cpu in _vm.Cpus) cpu.Cpu.Kick();
+    }
+
+    /// <summary>For who looks at all of the memory.</summary>
+    private void CompleteCheck()
+    {
+        if (!_vm.Memory.CompleteCheck()) throw new InvalidOperationException("the VM has ended");
     }
 
     /// <summary>Holds a new machine, which is to take over a state, until it is started.</summary>
@@ -146,6 +158,7 @@ public sealed partial class Vm
         lock (_saveLock)
         {
             RequireRunning();
+            CompleteCheck();
             bool logs = live && !_paused && _vm.DirtyPages is not null;
             var time = still = new StillTime(this);
             try

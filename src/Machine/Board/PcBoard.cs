@@ -61,6 +61,7 @@ public sealed class PcBoard : IBoard
         foreach (IBoardPart part in Parts(options)) part.AttachTo(this);
         if ((vm.Ports.FindConflict() ?? vm.Mmio.FindConflict()) is { } conflict) throw new InvalidOperationException(conflict);
 
+        _hasFirmware = options.Firmware is not null;
         if (options.Firmware is { } firmware)
         {
             // Tables and the state of devices are the firmware's affair.
@@ -70,11 +71,10 @@ public sealed class PcBoard : IBoard
             return;
         }
         MemoryMap = E820.Build(vm.Memory);
-        _tables = new AcpiTables(Acpi);
         if (options.Identity.IsGiven) _smbios = new SmbiosTables(vm.Cpus.Count, vm.Memory.RamSize, options.Identity, hasFirmware: false);
         FwCfg.AddE820(MemoryMap);
         if (vm.Model.Has(CpuFeature.Vmx)) FwCfg.AddFeatureControl();
-        RunFirmware();
+        if (!options.TakesState) RunFirmware();
         vm.AfterReset += RunFirmware;
     }
 
@@ -158,9 +158,10 @@ public sealed class PcBoard : IBoard
     /// <inheritdoc/>
     public AcpiDescription Acpi { get; } = new();
     /// <summary>The tables that lie in guest memory, of a board without firmware.</summary>
-    internal AcpiTables Tables => _tables ?? throw new InvalidOperationException("the firmware places the tables");
+    internal AcpiTables Tables => _hasFirmware ? throw new InvalidOperationException("the firmware places the tables") : _tables ??= new AcpiTables(Acpi);
 
-    private readonly AcpiTables? _tables;
+    private readonly bool _hasFirmware;
+    private AcpiTables? _tables; // once they were asked for
     private readonly SmbiosTables? _smbios; // of a board without firmware; null: it is not told who it is
 
     /// <summary>More items can be added before the guest runs.</summary>

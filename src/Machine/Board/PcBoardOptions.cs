@@ -53,4 +53,7 @@ public sealed record PcBoardOptions
 
     /// <summary>What the real-time clock shows at the start.</summary>
     public DateTime StartTime { get; init; } = DateTime.UtcNow;
+
+    /// <summary>The state of another machine comes before the start: nothing is made ready for a first instruction.</summary>
+    public bool TakesState { get; init; }
 }

@@ -17,6 +17,8 @@ internal sealed unsafe class Tlb(Processor p)
     /// <summary>The space whose mappings the first level of translated code holds, outside guest mode and in it; 0: none.</summary>
     private readonly ulong[] _firstLevelSpaces = new ulong[2];
     private RightsInputs _inputs;
+    /// <summary>Pages that an entry, here or in the first level, may let code write to: most pages with code have none, and need no search.</summary>
+    private readonly PageSet _written = new(p.Memory.Size);
 
     /// <summary>CR0.AM, RFLAGS.AC and CPL 3: every access must be looked at.</summary>
     public bool ChecksAlignment { get; private set; }
@@ -217,7 +219,10 @@ internal sealed unsafe class Tlb(Processor p)
             return;
         }
         e->ReadTag = t.ReadReady ? tag : Empty;
-        e->WriteTag = t.WriteReady && !p.Code.IsCodePage(page) ? tag : Empty;
+        e->WriteTag = Empty;
+        if (!t.WriteReady || p.Code.IsCodePage(page)) return;
+        e->WriteTag = tag;
+        _written.Add((ulong)(page - p.Memory.Backing.Pointer) >> GuestMemory.PageShift);
     }
 
     /// <summary>The entry holds a mapping of an address space that still has its number. Any thread, approximately.</summary>
@@ -258,6 +263,11 @@ internal sealed unsafe class Tlb(Processor p)
     /// <summary>A page now holds code: writes to it must take the slow path from now on.</summary>
     public void RevokeWrites(byte* page)
     {
+        if (!_written.Remove((ulong)(page - p.Memory.Backing.Pointer) >> GuestMemory.PageShift))
+        {
+            p.Direct?.RevokeWrites(p.Code.BackingOffset(page));
+            return;
+        }
         var e = (TlbEntry*)p.State->TlbBytes;
         for (int n = 0; n < ProcessorState.TlbSize; n++)
         {

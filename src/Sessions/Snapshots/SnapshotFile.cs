@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Buffers.Binary;
 using System.ComponentModel;
 using System.IO.Hashing;
@@ -38,6 +39,7 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
 
     private readonly ReadOnlyMemory<byte> _machineText;
     private MachineDescription? _machine; // once it was asked for
+    private Action<string>? _damaged; // null: nothing is checked later
 
     private SnapshotFile(
         string path, SafeFileHandle file, SnapshotManifest manifest, long stateStart, SavedState[] parts, ReadOnlyMemory<byte> machine) =>
@@ -78,6 +80,19 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
             throw;
         }
     }
+
+    /// <summary>
+    /// The memory's contents are not compared by <see cref="Verify"/>, but when the guest uses them: <see cref="CopyTo"/> makes <see cref="LaterCheck"/>. For a mapped
+    /// file, and an engine that asks for pages.
+    /// </summary>
+    /// <param name="damaged">Told what is wrong, once something is, by who found it: any thread, a vCPU's too.</param>
+    public void VerifyLater(Action<string> damaged) => _damaged = damaged;
+
+    /// <summary>Null: there is nothing to check any more. Whoever has it disposes of it.</summary>
+    public MemoryCheck? LaterCheck { get; private set; }
+
+    /// <summary>One line.</summary>
+    public CannotStartException Unusable(string why) => Unusable(Path, why);
 
     private static CannotStartException Unusable(string path, string why, Exception? inner = null) => new($"snapshot {path}: {why}", inner);
 
@@ -196,8 +211,33 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
             throw Unusable(Path, HostError.Reason(e), e);
         }
         int same = now.AsSpan().CommonPrefixLength(Manifest.Checksums);
-        if (same < now.Length) throw Unusable(Path, $"is damaged: its memory is not what was written, from byte {FirstPage + (long)same * Chunk} on");
+        if (same < now.Length) throw Unusable(Path, NotWhatWasWritten(FirstPage + (long)same * Chunk));
     }
+
+    /// <summary>What is wrong with one chunk of the memory in a file; null: nothing. Any thread.</summary>
+    /// <param name="end">Where the memory ends in the file.</param>
+    /// <param name="checksum">That of the chunk as it was written.</param>
+    public static string? ChunkProblem(SafeFileHandle file, int chunk, long end, ulong checksum)
+    {
+        long start = FirstPage + (long)chunk * Chunk;
+        byte[] buffer = ArrayPool<byte>.Shared.Rent(Chunk);
+        try
+        {
+            Span<byte> bytes = buffer.AsSpan(0, (int)Math.Min(Chunk, end - start));
+            if (HostFile.Read(file, bytes, start) < bytes.Length) return "was made shorter while it was read";
+            return XxHash3.HashToUInt64(bytes) == checksum ? null : NotWhatWasWritten(start);
+        }
+        catch (IOException e)
+        {
+            return HostError.Reason(e);
+        }
+        finally
+        {
+            ArrayPool<byte>.Shared.Return(buffer);
+        }
+    }
+
+    private static string NotWhatWasWritten(long position) => $"is damaged: its memory is not what was written, from byte {position} on";
 
     /// <summary>The checksums of what lies between the header and <paramref name="end"/>.</summary>
     /// <exception cref="IOException">The file cannot be read, or ends before.</exception>
@@ -231,6 +271,7 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
         {
             memory.Load(_file, !IsMapped ? [] : [.. Manifest.Memory.Select(r => new FileRange(r.Offset, r.Length, r.Position))]);
             if (!IsMapped) Unpack(memory, Manifest.Packed!);
+            else if (_damaged is not null) LaterCheck = new MemoryCheck(memory, _file, Manifest, _stateStart, _damaged);
         }
         catch (Exception e) when (e is IOException or Win32Exception)
         {
@@ -316,7 +357,10 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
     }
 
     /// <inheritdoc/>
-    public void Dispose() => _file.Dispose();
+    public void Dispose()
+    {
+        if (LaterCheck is null) _file.Dispose(); // else it is the check's
+    }
 }
 
 /// <summary>The first bytes of a snapshot's file, little-endian.</summary>

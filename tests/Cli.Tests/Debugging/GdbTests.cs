@@ -20,21 +20,7 @@ public sealed class GdbTests(LinuxGuestFiles files) : IClassFixture<LinuxGuestFi
 
     public void Dispose() => Directory.Delete(_folder, recursive: true);
 
-    private string Gdb(params string[] commands)
-    {
-        string script = Path.Combine(_folder, "script");
-        File.WriteAllLines(script, ["set pagination off", "set confirm off", "set width 0", "set remotetimeout 60", $"target remote {Socket}", .. commands]);
-        using var gdb = new TestProcess(new ProcessStartInfo("gdb", ["-nx", "-batch", "-x", script])
-        {
-            RedirectStandardOutput = true,
-            RedirectStandardError = true,
-        });
-        Task<string> errors = gdb.StandardError.ReadToEndAsync();
-        string output = gdb.StandardOutput.ReadToEnd();
-        gdb.WaitForExit();
-        Assert.True(gdb.ExitCode == 0 && !errors.Result.Contains("Error in sourced command file", StringComparison.Ordinal), output + errors.Result);
-        return output;
-    }
+    private string Gdb(params string[] commands) => GdbBatch.Run(Socket, commands);
 
     private VmBuilder Builder(string engine) => new(KnownEngines.All)
     {
@@ -45,9 +31,6 @@ public sealed class GdbTests(LinuxGuestFiles files) : IClassFixture<LinuxGuestFi
         StartsStopped = true,
         Timeout = s_longest,
     };
-
-    private static void Prints(string output, string pattern) =>
-        Assert.True(Regex.IsMatch(output, pattern, RegexOptions.Multiline), $"no {pattern} in:\n{output}");
 
     public static TheoryData<string> Engines => ["interp", "bt", "check"];
 
@@ -173,22 +156,22 @@ public sealed class GdbTests(LinuxGuestFiles files) : IClassFixture<LinuxGuestFi
             "delete", "set var $rcx = 4990", $"tbreak *{_marks["behind"]}", "continue",
             "printf \"at the end %ld\\n\", $rcx",
             "continue");
-        Prints(output, "\"auto\" \\(currently \"i386\"\\)");
-        Prints(output, $"^ebx 11223344 eip {_marks["work32"]:x}$");
-        Prints(output, "mov +%ebx,0x200000");
-        Prints(output, "^Old value = 0\nNew value = 287454020$");
-        Prints(output, "\"auto\" \\(currently \"i386:x86-64\"\\)");
-        Prints(output, $"^rbx 1122334455667788 rip {_marks["inside"]:x}$");
-        Prints(output, "= 1234605616436508552");
-        Prints(output, "= \\[ PE ET PG \\]");
-        Prints(output, "= \\[ LME LMA \\]");
-        Prints(output, "= \\[ PAE OSFXSR OSXMMEXCPT \\]");
-        Prints(output, $"=> 0x{_marks["inside"]:x}:\\s+inc +%rcx");
-        Prints(output, "^rcx 1, stored 1$");
-        Prints(output, "= 20$");
-        Prints(output, "^Old value = 39\nNew value = 40$");
-        Prints(output, "^at the end 5000$");
-        Prints(output, "exited with code 07");
+        GdbBatch.Prints(output, "\"auto\" \\(currently \"i386\"\\)");
+        GdbBatch.Prints(output, $"^ebx 11223344 eip {_marks["work32"]:x}$");
+        GdbBatch.Prints(output, "mov +%ebx,0x200000");
+        GdbBatch.Prints(output, "^Old value = 0\nNew value = 287454020$");
+        GdbBatch.Prints(output, "\"auto\" \\(currently \"i386:x86-64\"\\)");
+        GdbBatch.Prints(output, $"^rbx 1122334455667788 rip {_marks["inside"]:x}$");
+        GdbBatch.Prints(output, "= 1234605616436508552");
+        GdbBatch.Prints(output, "= \\[ PE ET PG \\]");
+        GdbBatch.Prints(output, "= \\[ LME LMA \\]");
+        GdbBatch.Prints(output, "= \\[ PAE OSFXSR OSXMMEXCPT \\]");
+        GdbBatch.Prints(output, $"=> 0x{_marks["inside"]:x}:\\s+inc +%rcx");
+        GdbBatch.Prints(output, "^rcx 1, stored 1$");
+        GdbBatch.Prints(output, "= 20$");
+        GdbBatch.Prints(output, "^Old value = 39\nNew value = 40$");
+        GdbBatch.Prints(output, "^at the end 5000$");
+        GdbBatch.Prints(output, "exited with code 07");
         Assert.Equal((StopReason.DebugExit, 7), ((await run).Cause.Reason, (await run).ExitStatus));
     }
 
@@ -234,14 +217,14 @@ public sealed class GdbTests(LinuxGuestFiles files) : IClassFixture<LinuxGuestFi
             "x/hx 0x500", "continue", "x/hx 0x500", "delete",
             "watch *(short *) 0x500", "continue", "delete",
             "print $cr0", "continue");
-        Prints(output, "\"auto\" \\(currently \"i8086\"\\)");
-        Prints(output, "=> 0xfffffff0:\\s+ljmp +\\$0xf000,\\$0x100");
-        Prints(output, $"^Breakpoint 1, 0x0*{inside:x} in");
-        Prints(output, $"^bx 0 cs f000 pc {inside:x}$");
-        Prints(output, $"=> 0x{inside:x}:\\s+inc +%bx");
-        Prints(output, "^0x500:\\s+0x0001\n[^$]*^0x500:\\s+0x0001$");
-        Prints(output, "^Old value = 1\nNew value = 2$");
-        Prints(output, "exited with code 05");
+        GdbBatch.Prints(output, "\"auto\" \\(currently \"i8086\"\\)");
+        GdbBatch.Prints(output, "=> 0xfffffff0:\\s+ljmp +\\$0xf000,\\$0x100");
+        GdbBatch.Prints(output, $"^Breakpoint 1, 0x0*{inside:x} in");
+        GdbBatch.Prints(output, $"^bx 0 cs f000 pc {inside:x}$");
+        GdbBatch.Prints(output, $"=> 0x{inside:x}:\\s+inc +%bx");
+        GdbBatch.Prints(output, "^0x500:\\s+0x0001\n[^$]*^0x500:\\s+0x0001$");
+        GdbBatch.Prints(output, "^Old value = 1\nNew value = 2$");
+        GdbBatch.Prints(output, "exited with code 05");
         Assert.Equal((StopReason.DebugExit, 5), ((await run).Cause.Reason, (await run).ExitStatus));
     }
 
@@ -292,15 +275,15 @@ public sealed class GdbTests(LinuxGuestFiles files) : IClassFixture<LinuxGuestFi
             $"rwatch *(long *) {Address("init_uts_ns")}", "continue", "delete",
             "x/s *(long *) $rsp != 0 ? (char *) " + Address("init_uts_ns") + " : 0",
             "continue");
-        Prints(gdb, "\"auto\" \\(currently \"i386:x86-64\"\\)");
-        Prints(gdb, "^\\* 1 +Thread 1 \\(cpu0 running\\)");
-        if (cpus > 1) Prints(gdb, "^  4 +Thread 4 \\(cpu3 waits for its start\\)");
-        Prints(gdb, $"^start_kernel {Address("start_kernel")[2..]}$");
-        Prints(gdb, $"^newuname {Address("__x64_sys_newuname")[2..]}$");
-        Prints(gdb, "= \\[ PE MP ET NE WP AM PG \\]");
-        Prints(gdb, "= 25$");
-        Prints(gdb, "^Hardware read watchpoint \\d+: \\*\\(long \\*\\) 0x");
-        Prints(gdb, "exited with code 07");
+        GdbBatch.Prints(gdb, "\"auto\" \\(currently \"i386:x86-64\"\\)");
+        GdbBatch.Prints(gdb, "^\\* 1 +Thread 1 \\(cpu0 running\\)");
+        if (cpus > 1) GdbBatch.Prints(gdb, "^  4 +Thread 4 \\(cpu3 waits for its start\\)");
+        GdbBatch.Prints(gdb, $"^start_kernel {Address("start_kernel")[2..]}$");
+        GdbBatch.Prints(gdb, $"^newuname {Address("__x64_sys_newuname")[2..]}$");
+        GdbBatch.Prints(gdb, "= \\[ PE MP ET NE WP AM PG \\]");
+        GdbBatch.Prints(gdb, "= 25$");
+        GdbBatch.Prints(gdb, "^Hardware read watchpoint \\d+: \\*\\(long \\*\\) 0x");
+        GdbBatch.Prints(gdb, "exited with code 07");
         Assert.Equal((7, "     30 bunraku\n"), (status, output));
     }
 }
