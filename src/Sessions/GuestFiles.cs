@@ -24,6 +24,7 @@ internal sealed record GuestFiles(string Kernel, string Busybox, IReadOnlyList<s
             | (options.Networks.Count > 0 ? GuestDrivers.Net : 0)
             | (options.Networks.Any(n => n.Model == NetworkModel.E1000) ? GuestDrivers.E1000 : 0) | (options.Shares.Count > 0 ? GuestDrivers.Share : 0)
             | (options.Vsock is not null ? GuestDrivers.Vsock : 0) | (options.Balloon is not null ? GuestDrivers.Balloon : 0);
+        if (options.Board == BoardKind.MicroVm) drivers |= GuestDrivers.Mmio;
         bool wantsPorts = KeptGuests.Fit(options) || options is { Command: not null, SerialStreams: false, Terminal: null };
         IReadOnlyList<string> modules = FindModules(packages, kernel, drivers, wantsPorts, cancel);
         if (drivers.HasFlag(GuestDrivers.E1000) && !modules.Any(m => Path.GetFileNameWithoutExtension(m) == DebianPackages.E1000Module))

@@ -78,6 +78,7 @@ internal sealed class GuestMachine
             FlashStore = flash,
             FirmwareLog = options.FirmwareLog,
             DisplayRom = options.HasDisplay ? DisplayRom.Read(options.Bios is not null) : null,
+            IsMicroVm = options.Board == BoardKind.MicroVm,
             DebugExit = options.DebugExit,
             TestDevice = options.TestDevice,
             Parts = [.. devices, .. options.Parts],

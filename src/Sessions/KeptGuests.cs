@@ -48,7 +48,7 @@ public static class KeptGuests
             text.Append(CultureInfo.InvariantCulture, $"{path} {file.Length} {file.LastWriteTimeUtc.Ticks}\n");
         }
         text.Append(CultureInfo.InvariantCulture, $"{SnapshotFile.Version} {o.Guest} {o.Command is null} {o.Memory} {o.Cpus} {o.Paravirtual} ");
-        text.Append(CultureInfo.InvariantCulture, $"{o.TscFrequency} {o.Rng} {o.Nested}");
+        text.Append(CultureInfo.InvariantCulture, $"{o.TscFrequency} {o.Rng} {o.Nested} {o.Board}");
         text.Append(CultureInfo.InvariantCulture, $" {o.Cpu} {model.Name}");
         for (int feature = 0; feature <= byte.MaxValue; feature++)
         {

@@ -62,6 +62,9 @@ internal sealed record MachineDescription
     /// <inheritdoc cref="VmOptions.TestDevice"/>
     public required bool TestDevice { get; init; }
 
+    /// <inheritdoc cref="VmOptions.Board"/>
+    public BoardKind Board { get; init; } // older machines are PCs
+
     /// <summary>It has a display.</summary>
     public bool HasDisplay { get; init; } // older machines have none
 
@@ -168,6 +171,7 @@ internal sealed record MachineDescription
         EngineApics = machine.EngineApics is not null,
         DebugExit = options.DebugExit,
         TestDevice = options.TestDevice,
+        Board = options.Board,
         HasDisplay = options.HasDisplay,
         HasTablet = options.HasTablet,
         CompactDiscs = [.. options.CompactDiscs.Select(Path.GetFullPath)],
@@ -215,6 +219,7 @@ internal sealed record MachineDescription
         EngineApics = EngineApics,
         DebugExit = DebugExit,
         TestDevice = TestDevice,
+        Board = Board,
         Tablet = HasTablet,
         Display = HasDisplay ? DisplayKind.Standard : DisplayKind.None,
         CompactDiscs = CompactDiscs,

@@ -229,7 +229,7 @@ public sealed partial class Vm
         {
             if (fit.Vsock is null)
                 throw new CannotStartException($"snapshot {snapshot.Path}: its guest has no {builder.Words.Option(nameof(VmOptions.Vsock))}, which is given");
-            fit = fit with { Vsock = builder.Vsock };
+            fit = fit with { Vsock = builder.Vsock with { Cid = builder.Vsock.Cid ?? fit.Vsock.Cid } };
         }
         if (snapshot.Manifest.Waits is not null && snapshot.Machine.Console == GuestConsole.Shell && builder.Command is not null)
             throw new CannotStartException($"snapshot {snapshot.Path}: its guest goes on to a shell, and takes no command");

@@ -19,6 +19,16 @@ public enum DisplayKind
     Standard,
 }
 
+/// <summary>What board a VM has.</summary>
+public enum BoardKind
+{
+    /// <summary>A PC with PCI.</summary>
+    Pc,
+    /// <summary>The same without PCI: virtio devices lie in memory, and there is no other kind of disk, network card or display. For kernels that are entered
+    /// without firmware.</summary>
+    MicroVm,
+}
+
 /// <summary>What one VM is and how it runs, as plain data with defaults. Immutable.</summary>
 public record VmOptions
 {
@@ -86,6 +96,9 @@ public record VmOptions
 
     /// <summary>What the guest gets of the host's processors.</summary>
     public CpuTimeOptions CpuTime { get; init; } = new();
+
+    /// <summary>The board.</summary>
+    public BoardKind Board { get; init; }
 
     /// <summary>The display; what it shows is <see cref="Vm.Display"/>'s to tell.</summary>
     public DisplayKind Display { get; init; }
@@ -236,6 +249,15 @@ public record VmOptions
         Require(DiskSize is null || DiskSize >= Machine.DebianImages.DiskSize && DiskSize % 512 == 0, nameof(DiskSize),
             $"{DiskSize} bytes; the disk has at least {Machine.DebianImages.DiskSize >> 30}G, of which it takes what is written alone, in sectors of 512");
 
+        if (Board == BoardKind.MicroVm)
+        {
+            const string isAbsent = "is a PCI device, and the board microvm has none";
+            Require(!HasDisplay, Vnc is null ? nameof(Display) : nameof(Vnc), "the screen " + isAbsent);
+            Require(Bios is null, nameof(Bios), "firmware needs PCI, and the board microvm has none; it boots a kernel by itself");
+            Require(CompactDiscs.Count == 0 && Disks.All(d => d.Bus == DiskBus.Virtio), CompactDiscs.Count > 0 ? nameof(CompactDiscs) : nameof(Disks),
+                "the SATA controller " + isAbsent);
+            Require(Networks.All(n => n.Model == NetworkModel.Virtio), nameof(Networks), "the card e1000 " + isAbsent);
+        }
         Require(Vnc is null || HasDisplay, nameof(Vnc), $"there is no screen to be shown; leave out {o(nameof(Display))}");
         Require(!HasDisplay || Memory > SmallestMemory, nameof(Memory), "a machine with a display needs more than 1 MiB");
         if (Identity.Problem is { } problemOfIdentity) Require(false, nameof(Identity), problemOfIdentity);

@@ -46,6 +46,14 @@ internal sealed class RunCommand : Command
     };
     private readonly Option<string?> _append = SingleValue.Text("--append", "STRING", "added to the kernel's command line");
     private readonly Option<string?> _name = SharedOptions.Name();
+    private readonly Option<BoardKind?> _machine =
+        SingleValue.Parsed<BoardKind?>("--machine", "pc|microvm",
+        "the board: a PC (default), or one without PCI, whose virtio devices lie in memory", t => t switch
+        {
+            "pc" => BoardKind.Pc,
+            "microvm" => BoardKind.MicroVm,
+            _ => throw new UsageException(Nearest.Message("machine", t, ["pc", "microvm"])),
+        }, "pc", "microvm");
     private readonly Option<ulong?> _memory =
         SingleValue.Parsed<ulong?>("--memory", "SIZE", "RAM of the guest, for example 512M, 2G or 1.5G (default 512M; debian 1G)",
         t => Quantities.ParseSize(t));
@@ -185,7 +193,7 @@ internal sealed class RunCommand : Command
     {
         _guest.CompletionSources.Add([.. GuestImage.Names]);
         Arguments.Add(_guest);
-        foreach (Option option in (Option[])[_bios, _efiVars, _kernel, _initrd, _modules, _append, _name, _memory, _cpus, _engine, _localApic, _checkInterval,
+        foreach (Option option in (Option[])[_bios, _efiVars, _kernel, _initrd, _modules, _append, _name, _machine, _memory, _cpus, _engine, _localApic, _checkInterval,
             _direct, _cpu, _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _diskSize, _keep, _compactDiscs,
             _networks, _shares, _vsock, _balloon, _environment, _workingFolder, _user, _copies, _vga, _vnc, _screenshot, _rng, _clock, _configuration, _escape,
             _quiet, _detach, _pidFile, _debugExit, _testDevice, _noReboot, _timeout, _saveTo, _compress, _fresh, _stats, _statsJson, _trace, _gdb, _stopped,
@@ -233,6 +241,7 @@ internal sealed class RunCommand : Command
             Initrd = initrd,
             Modules = parsed.GetValue(_modules) is { Length: > 0 } modules ? modules : [],
             Append = parsed.GetValue(_append),
+            Board = parsed.GetValue(_machine) ?? BoardKind.Pc,
             Memory = parsed.GetValue(_memory) ?? (isDebian ? DebianMemory : RunOptions.DefaultMemory),
             Cpus = parsed.GetValue(_cpus) ?? 1,
             Engine = engine,

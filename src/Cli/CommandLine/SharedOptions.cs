@@ -49,7 +49,7 @@ internal static class SharedOptions
 
     public static Option<VmVsock?> Vsock() => SingleValue.Parsed<VmVsock?>("--vsock", "PATH[,cid=N]",
         "a virtio socket device: programs reach the guest by the Unix socket PATH (CONNECT PORT), and the guest's port P of the host is PATH_P "
-        + "(default cid 3)", VsockArgument.Parse);
+        + "(default cid 3, or what a guest that is restored had)", VsockArgument.Parse);
 
     public static IReadOnlyList<VmShare> ParseShares(string[]? shares) => shares is { Length: > 0 } ? [.. shares.Select(ShareArgument.Parse)] : [];
 

@@ -22,6 +22,8 @@ internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNe
     /// <summary>The kinds that are known. docs/qemu-options.md has the same.</summary>
     private static readonly Row[] s_rows =
     [
+        new(["virtio-blk-device", "virtio-net-device", "virtio-rng-device", "virtio-serial-device", "virtio-balloon-device", "vhost-vsock-device"], Fate.Have,
+            "with -machine microvm: as the names that end in -pci, which are not for it"),
         new(["virtio-blk-pci", "virtio-blk", "virtio-blk-pci-non-transitional", "virtio-blk-pci-transitional"], Fate.Have, "a disk"),
         new(["ide-hd", "ide-drive"], Fate.Have, "a disk, on the SATA controller"),
         new(["ide-cd"], Fate.Have, "a CD drive, on the SATA controller"),
@@ -71,7 +73,6 @@ internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNe
         new(["vfio-pci", "usb-host", "loader", "guest-loader", "pc-dimm", "nvdimm", "ivshmem-plain", "ivshmem-doorbell", "max-x86_64-cpu",
             "qemu64-x86_64-cpu"], Fate.Refuse,
             "nothing of the host, and nothing that is plugged in"),
-        new(["virtio-blk-device", "virtio-rng-device", "virtio-serial-device"], Fate.Refuse, "virtio over MMIO; take the name that ends in -pci"),
     ];
 
     /// <summary>Names and what becomes of them: for the help and the document.</summary>
@@ -85,7 +86,8 @@ internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNe
         QemuWords words = QemuWords.Parse("-device", text, "driver");
         string kind = words.Need("driver");
         string? id = words.Take("id"), bus = words.Take("bus");
-        if (QemuNetworks.IsCard(kind) && kind != "virtio-net-device")
+        CheckBus(kind);
+        if (QemuNetworks.IsCard(kind))
         {
             words.Drop(s_places);
             networks.AddCard(kind, words);
@@ -157,6 +159,18 @@ internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNe
                 break;
         }
         words.Finish();
+    }
+
+    /// <summary>Virtio devices are PCI functions, or lie in memory where there is no PCI; others that are PCI functions the machine itself refuses.</summary>
+    private void CheckBus(string kind)
+    {
+        const string inMemory = "-device", onPci = "-pci";
+        bool isMicroVm = machine.Board == BoardKind.MicroVm;
+        if (kind.EndsWith(inMemory, StringComparison.Ordinal) && !isMicroVm)
+            throw new UsageException($"-device: not had: {kind}: virtio over MMIO is -machine microvm's; take {kind[..^inMemory.Length]}{onPci}");
+        if (isMicroVm && kind.Contains(onPci, StringComparison.Ordinal) && (kind.StartsWith("virtio-", StringComparison.Ordinal)
+            || kind.StartsWith("vhost-vsock", StringComparison.Ordinal)))
+            throw new UsageException($"-device: not had: {kind}: -machine microvm has no PCI; take {kind[..kind.IndexOf(onPci, StringComparison.Ordinal)]}{inMemory}");
     }
 
     /// <summary>Words that disks have beside their drive; the serial number.</summary>

@@ -63,6 +63,7 @@ internal sealed class QemuMachine
     public string? Cpu { get; set; }
     public bool Paravirtual { get; set; } = true;
     public ulong TscFrequency { get; set; }
+    public BoardKind Board { get; set; }
     public ulong Memory { get; set; } = DefaultMemory;
     public int Cpus { get; set; } = 1;
     public string? Kernel { get; set; }

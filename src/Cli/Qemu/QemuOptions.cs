@@ -35,8 +35,8 @@ internal static class QemuOptions
         new("version", null, Likeness.Same,
             "says 'QEMU emulator version 7.2.0', for tools that look for it, and Bunraku's own", (r, _) => r.Ask(QemuQuestion.Version)),
         new("machine", "[type=]NAME[,prop=value...]", Likeness.Different,
-            "pc and q35, with or without a version, are both Bunraku's PC; microvm, isapc and Xen's are refused. accel= as -accel; the other properties "
-            + "are passed over", (r, t) => r.Machine(t)),
+            "pc and q35, with or without a version, are both Bunraku's PC, and microvm is the same without PCI, for -kernel alone; isapc and Xen's are "
+            + "refused. accel= as -accel; the other properties are passed over", (r, t) => r.Machine(t)),
         new("M", "[type=]NAME", Likeness.Different, "as -machine", (r, t) => r.Machine(t)),
         new("cpu", "MODEL[,+feature,-feature,feature=on|off]", Likeness.Different,
             "each of QEMU's models becomes the nearest of Bunraku's: x86-64-v1, v2, v3, x86-64-v3-intel or max (host, max). Features that the processor "

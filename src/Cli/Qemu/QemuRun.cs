@@ -151,6 +151,7 @@ internal sealed class QemuRun : IGuestConsole, IVmObserver, IQemuControl, IDispo
             BootDevices = _machine.BootOrder,
             Identity = _machine.Identity,
             ClockStart = _machine.StartTime,
+            Board = _machine.Board,
             Memory = _machine.Memory,
             Cpus = _machine.Cpus,
             Engine = _machine.Engine,

@@ -53,7 +53,7 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
 
     // With another table below, other files belong into the cache: then another name of their folders.
     internal const string KernelPrefix = "vmlinuz-";
-    private const string DriversPrefix = "drivers-";
+    private const string DriversPrefix = "drivers2-";
 
     /// <summary>Version of a kernel by the name of its file.</summary>
     internal static string VersionOf(string kernel) => Path.GetFileName(kernel)[KernelPrefix.Length..];
@@ -82,6 +82,7 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
         ("virtio_pci_legacy_dev", GuestDrivers.All),
         ("virtio_pci_modern_dev", GuestDrivers.All),
         ("virtio_pci",            GuestDrivers.All),
+        ("virtio_mmio",           GuestDrivers.Mmio),
         ("virtio_blk",            GuestDrivers.Disk),
         ("rng-core",              GuestDrivers.Rng),
         ("virtio-rng",            GuestDrivers.Rng),
@@ -304,4 +305,6 @@ public enum GuestDrivers
     Balloon = 128,
     /// <summary>Intel's network card e1000.</summary>
     E1000 = 256,
+    /// <summary>Virtio devices that are no PCI functions.</summary>
+    Mmio = 512,
 }
