@@ -252,8 +252,8 @@ public record VmOptions
         if (Board == BoardKind.MicroVm)
         {
             const string isAbsent = "is a PCI device, and the board microvm has none";
-            Require(!HasDisplay, Vnc is null ? nameof(Display) : nameof(Vnc), "the screen " + isAbsent);
             Require(Bios is null, nameof(Bios), "firmware needs PCI, and the board microvm has none; it boots a kernel by itself");
+            Require(!HasDisplay, Vnc is null ? nameof(Display) : nameof(Vnc), "the screen " + isAbsent);
             Require(CompactDiscs.Count == 0 && Disks.All(d => d.Bus == DiskBus.Virtio), CompactDiscs.Count > 0 ? nameof(CompactDiscs) : nameof(Disks),
                 "the SATA controller " + isAbsent);
             Require(Networks.All(n => n.Model == NetworkModel.Virtio), nameof(Networks), "the card e1000 " + isAbsent);

@@ -303,7 +303,11 @@ public sealed class QemuReaderTests
     [InlineData("-pflash code.fd", "code.fd")]
     [InlineData("-drive if=pflash,file=c.fd", "c.fd")]
     [InlineData("-machine pflash0=code", "pflash0=")]
-    [InlineData("-machine microvm", "microvm")]
+    [InlineData("-machine isapc", "microvm")]
+    [InlineData("-machine microvm -device virtio-blk-pci,drive=d", "virtio-blk-device")]
+    [InlineData("-machine microvm -device virtio-net-pci-non-transitional,netdev=n", "virtio-net-device")]
+    [InlineData("-device virtio-rng-device", "virtio-rng-pci")]
+    [InlineData("-device vhost-vsock-device,guest-cid=3", "vhost-vsock-pci")]
     [InlineData("-fda floppy.img", "-fda")]
     [InlineData("-object secret,id=s,data=x", "secret")]
     [InlineData("-nosuch", "-nosuch")]
@@ -324,6 +328,23 @@ public sealed class QemuReaderTests
     [InlineData("-display gtk")]
     [InlineData("-m 1G,slots=1,maxmem=2G")]
     public void What_means_nothing_here_is_told(string line) => Assert.NotEmpty(Read("-nodefaults " + line).Notes);
+
+    /// <summary>docs/system/i386/microvm.rst of QEMU: its examples.</summary>
+    [Fact]
+    public void What_a_microvm_is_given()
+    {
+        QemuMachine machine = Read("-M microvm,x-option-roms=off,pit=off,pic=off,isa-serial=off,rtc=off -enable-kvm -cpu host -m 512m -smp 2 -kernel vmlinux "
+            + "-append 'console=hvc0 root=/dev/vda' -nodefaults -no-user-config -nographic -chardev stdio,id=virtiocon0 -device virtio-serial-device "
+            + "-device virtconsole,chardev=virtiocon0 -drive id=test,file=test.img,format=raw,if=none -device virtio-blk-device,drive=test "
+            + "-netdev user,id=n -device virtio-net-device,netdev=n -device virtio-rng-device -device vhost-vsock-device,guest-cid=9,path=/tmp/v");
+        Assert.Equal((BoardKind.MicroVm, DiskBus.Virtio, true), (machine.Board, Assert.Single(machine.Disks).Bus, machine.Rng));
+        Assert.Equal(NetworkModel.Virtio, Assert.Single(machine.Networks).Model);
+        Assert.Single(machine.VirtioSerials);
+        Assert.Equal(9u, machine.Vsock!.Cid);
+        Assert.Empty(machine.Notes);
+        Assert.Empty(Read("-M microvm -kernel k -nographic").Networks);
+        Assert.Equal(BoardKind.Pc, Read("-M microvm -M q35 -nodefaults").Board);
+    }
 
     [Fact]
     public void A_screen_is_there_with_firmware_and_for_viewers()
