@@ -109,7 +109,10 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
         User = options.User,
         Networks = [.. options.Networks.Select(n => n is UserNetwork)],
         HasOwnAddress = [.. options.Networks.Select(n => n.Mac is not null)],
-        Shares = [.. options.Shares.Select((s, n) => new LinuxGuestShare(s.TagOf(n), s.Place, s.ReadOnly, !s.ReadOnly && s.Cache == FileCache.Always))],
+        Shares = [.. options.Shares.Select((s, n) => new LinuxGuestShare(s.TagOf(n), s.Place, s.ReadOnly, !s.ReadOnly && s.Cache == FileCache.Always)
+        {
+            NinePCache = s.Kind == ShareKind.VirtioFs ? null : s.Cache switch { FileCache.Always => "loose", FileCache.None => "none", _ => "mmap" },
+        })],
     };
 
     private static VmOptionException Wrong(string option, string message) => new(option, message);

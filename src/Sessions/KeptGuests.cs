@@ -56,7 +56,7 @@ public static class KeptGuests
         }
         text.Append('\n');
         // Which folders they are comes with the command, but the guest's driver has read the tags.
-        for (int n = 0; n < o.Shares.Count; n++) text.Append(o.Shares[n].TagOf(n)).Append('\n');
+        for (int n = 0; n < o.Shares.Count; n++) text.Append(CultureInfo.InvariantCulture, $"{o.Shares[n].Kind} {o.Shares[n].TagOf(n)}\n");
         // What is at the other end of a cable begins anew.
         foreach (VmNetwork network in o.Networks)
         {

@@ -319,9 +319,11 @@ internal sealed record MachineDescription
         foreach (BootDevice kind in BootDevices) StateCheck.Defined(kind, "description");
         if (Identity.Problem is not null) throw new StateFormatException("the description of the machine has names that are none");
         if (Vsock?.Problem is not null) throw new StateFormatException("the description of the machine has a socket device that is none");
+        StateCheck.Defined(Board, "description");
         foreach (VmDisk disk in Disks) StateCheck.Defined(disk.Bus, "description");
         foreach (VmShare share in Shares)
         {
+            StateCheck.Defined(share.Kind, "description");
             StateCheck.Defined(share.Owners, "description");
             StateCheck.Defined(share.Cache, "description");
         }

@@ -254,7 +254,7 @@ public sealed partial class Vm
                 + $"{(saved.Count == 1 ? "" : ", …")}): name as many with {builder.Words.Option(nameof(VmOptions.Shares))}";
             throw new CannotStartException($"snapshot {snapshot.Path}: its guest has {had}");
         }
-        return [.. saved.Select((s, n) => builder.Shares[n] with { Tag = s.TagOf(n), At = builder.Shares[n].At ?? s.At })];
+        return [.. saved.Select((s, n) => builder.Shares[n] with { Kind = s.Kind, Tag = s.TagOf(n), At = builder.Shares[n].At ?? s.At })];
     }
 
     /// <summary>A guest that is there already.</summary>

@@ -41,8 +41,8 @@ internal static class SharedOptions
     public static Option<string[]?> Shares() => new("--share")
     {
         HelpName = "FOLDER[,NAME=VALUE]...",
-        Description = "a folder that the guest can use, by virtio-fs; once for each. The built-in guests mount it and start in the first one. "
-            + "NAME: ro, at=PATH (in the guest; default the same path), tag, ids=map|host, cache=auto|always|none",
+        Description = "a folder that the guest can use, by virtio-fs or 9p; once for each. The built-in guests mount it and start in the first one. "
+            + "NAME: ro, at=PATH (in the guest; default the same path), tag, ids=map|host, cache=auto|always|none, type=virtiofs|9p",
         Arity = ArgumentArity.OneOrMore,
         AllowMultipleArgumentsPerToken = false,
     };

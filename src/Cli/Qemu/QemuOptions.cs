@@ -78,8 +78,11 @@ internal static class QemuOptions
         new("pflash", "FILE", Likeness.Different, "the first is the code of Debian's package ovmf (OVMF_CODE_4M.fd), the second the file of its variables",
             (r, t) => r.Pflash(null, t, isReadOnly: false)),
         new("iscsi", "...", Likeness.Absent, "images are files of this host"),
-        new("fsdev", "...", Likeness.Absent, "9p: 'bunraku run --share' gives a guest a folder by virtio-fs"),
-        new("virtfs", "...", Likeness.Absent, "9p: 'bunraku run --share' gives a guest a folder by virtio-fs"),
+        new("fsdev", "local,id=NAME,path=FOLDER[,security_model=][,readonly=on]", Likeness.Different,
+            "security_model none and mapped-xattr: files are root's in the guest, and what else it says of owners is in extended attributes of our own; "
+            + "passthrough: the host's numbers, for root. Links, devices and FIFOs of the host are never followed or opened. proxy and synth are refused",
+            (r, t) => r.Folders.AddBackend(t)),
+        new("virtfs", "local,path=FOLDER,mount_tag=TAG[,...]", Likeness.Different, "as -fsdev with -device virtio-9p-pci", (r, t) => r.Folders.AddPair(t)),
 
         new("usb", null, Likeness.Ignored, "there is no USB"),
         new("usbdevice", "NAME", Likeness.Ignored, "there is no USB"),

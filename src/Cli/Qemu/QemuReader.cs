@@ -28,7 +28,8 @@ internal sealed class QemuReader
         Drives = new QemuDrives(Result, Pflash);
         Networks = new QemuNetworks(Result);
         Characters = new QemuCharacters(Result);
-        _devices = new QemuDevices(Result, Drives, Networks);
+        Folders = new QemuFolders(Result);
+        _devices = new QemuDevices(Result, Drives, Networks, Folders);
     }
 
     private readonly QemuDevices _devices;
@@ -37,6 +38,7 @@ internal sealed class QemuReader
     public QemuMachine Result { get; }
     public QemuDrives Drives { get; }
     public QemuNetworks Networks { get; }
+    public QemuFolders Folders { get; }
     public QemuCharacters Characters { get; }
     public bool IsNoGraphic { get; set; }
     public bool NoDefaults { get; set; }

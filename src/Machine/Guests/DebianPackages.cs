@@ -68,6 +68,9 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
     /// <summary>Name of the virtio console's driver among them.</summary>
     public const string ConsoleModule = "virtio_console";
 
+    /// <summary>Name of the file system 9p among them, which kernels for virtual machines do not have.</summary>
+    public const string NinePModule = "9p";
+
     /// <summary>Name of the driver of Intel's network card among them, which kernels for virtual machines do not have.</summary>
     public const string E1000Module = "e1000";
 
@@ -92,10 +95,13 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
         ("af_packet",             GuestDrivers.Net), // for DHCP
         (E1000Module,             GuestDrivers.E1000),
         (ConsoleModule,           GuestDrivers.Console),
-        ("netfs",                 GuestDrivers.Share),
-        ("fscache",               GuestDrivers.Share),
+        ("netfs",                 GuestDrivers.Share | GuestDrivers.NineP),
+        ("fscache",               GuestDrivers.Share | GuestDrivers.NineP),
         ("fuse",                  GuestDrivers.Share),
         ("virtiofs",              GuestDrivers.Share),
+        ("9pnet",                 GuestDrivers.NineP),
+        (NinePModule,             GuestDrivers.NineP),
+        ("9pnet_virtio",          GuestDrivers.NineP),
         ("vsock",                 GuestDrivers.Vsock),
         ("vmw_vsock_virtio_transport_common", GuestDrivers.Vsock),
         ("vmw_vsock_virtio_transport", GuestDrivers.Vsock),
@@ -296,7 +302,7 @@ public enum GuestDrivers
     /// <summary>Shared folders.</summary>
     Share = 16,
     /// <summary>All of them.</summary>
-    All = Disk | Rng | Net | Console | Share | Vsock | Balloon,
+    All = Disk | Rng | Net | Console | Share | Vsock | Balloon | NineP,
     /// <summary>KVM, for a guest that is a hypervisor.</summary>
     Hypervisor = 32,
     /// <summary>virtio sockets.</summary>
@@ -307,4 +313,6 @@ public enum GuestDrivers
     E1000 = 256,
     /// <summary>Virtio devices that are no PCI functions.</summary>
     Mmio = 512,
+    /// <summary>Shared folders by 9p.</summary>
+    NineP = 1024,
 }

@@ -84,16 +84,18 @@ internal static class InitramfsBuilder
 
     /// <summary>The same below another system's root, whose drivers are not loaded yet, with nothing but busybox.</summary>
     public static string MountSharesIn(string root, LinuxGuestOptions options) => options.Shares.Count == 0 ? ""
-        : LoadShareDriver(root) + MountShares(options, root, "busybox ");
+        : LoadShareDriver(root, options) + MountShares(options, root, "busybox ");
 
     /// <summary>For who mounts them later: <see cref="MountSharesLate"/>.</summary>
-    public static string LoadShareDriver(string root) => $"busybox chroot {root} /sbin/modprobe virtiofs\n";
+    public static string LoadShareDriver(string root, LinuxGuestOptions options) => string.Concat(
+        options.Shares.Select(s => s.NinePCache is null ? "virtiofs" : "-a 9p 9pnet_virtio").Distinct()
+            .Select(driver => $"busybox chroot {root} /sbin/modprobe {driver}\n"));
 
     /// <summary>Mounts the shared folders where their driver is there.</summary>
     public static string MountSharesLate(LinuxGuestOptions options) => MountShares(options, "", "busybox ");
 
     private static string MountShares(LinuxGuestOptions options, string root, string tool) => string.Concat(options.Shares.Select(s => $$"""
-        {{tool}}mkdir -p {{Quote(root + s.At)}} && {{tool}}mount -t virtiofs -o {{(s.IsReadOnly ? "ro" : "rw")}} {{Quote(s.Tag)}} {{Quote(root + s.At)}} ||
+        {{tool}}mkdir -p {{Quote(root + s.At)}} && {{tool}}mount {{s.Options}} {{Quote(s.Tag)}} {{Quote(root + s.At)}} ||
             printf 'bunraku: the guest cannot mount the shared folder at %s\n' {{Quote(s.At)}} >>{{root}}{{NotMounted}}
 
         """));

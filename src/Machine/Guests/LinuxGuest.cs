@@ -81,7 +81,20 @@ public sealed record LinuxGuestOptions
 /// <param name="At">Where it is mounted: a path from / on.</param>
 /// <param name="IsReadOnly">Nothing in it can be changed.</param>
 /// <param name="WritesLater">What programs write may wait in the guest.</param>
-public sealed record LinuxGuestShare(string Tag, string At, bool IsReadOnly, bool WritesLater);
+public sealed record LinuxGuestShare(string Tag, string At, bool IsReadOnly, bool WritesLater)
+{
+    /// <summary>It is mounted by 9p, with this word for its cache; null: by virtio-fs.</summary>
+    public string? NinePCache { get; init; }
+
+    /// <summary>Words for mount.</summary>
+    internal string Options => NinePCache is null ? $"-t virtiofs -o {Rights}"
+        : $"-t 9p -o {Rights},trans=virtio,version=9p2000.L,msize={LargestMessage},cache={NinePCache}";
+
+    /// <summary>As much as Linux's driver has in one request of virtio.</summary>
+    private const int LargestMessage = 512_000;
+
+    private string Rights => IsReadOnly ? "ro" : "rw";
+}
 
 /// <summary>A Linux guest ready to be booted.</summary>
 /// <param name="Kernel">The kernel file.</param>

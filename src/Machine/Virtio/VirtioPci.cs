@@ -52,6 +52,7 @@ public sealed class VirtioPci : PciDevice, IVirtioTransport
     {
         VirtioType.Network => 0x020000,
         VirtioType.Block or VirtioType.FileSystem => 0x018000,
+        VirtioType.NineP => 0x000200,
         VirtioType.Console => 0x078000,
         VirtioType.Input => 0x098000,
         _ => 0x00FF00,
