@@ -18,7 +18,7 @@ internal sealed record GuestFiles(string Kernel, string Busybox, IReadOnlyList<s
     public static GuestFiles Find(VmOptions options, VmWords words, Action<string>? progress, CancellationToken cancel)
     {
         var packages = new DebianPackages(new GuestCache(), progress, alternatives: words.GuestAdvice);
-        string kernel = packages.FindKernel(options.Guest, cancel), busybox = packages.FindBusybox(cancel);
+        string kernel = packages.FindKernel(options.Guest, cancel, options.KernelVersion), busybox = packages.FindBusybox(cancel);
         // A kernel of the distribution has drivers for what is not in every PC as modules.
         GuestDrivers drivers = (options.Disks.Count > 0 ? GuestDrivers.Disk : 0) | (options.Rng ? GuestDrivers.Rng : 0)
             | (options.Networks.Count > 0 ? GuestDrivers.Net : 0)

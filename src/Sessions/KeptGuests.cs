@@ -27,7 +27,7 @@ public static class KeptGuests
     {
         KeepBooted: true, Guest: not HelloGuest.Name, Kernel: null, Bios: null, Append: null or "", SerialStreams: false, CompactDiscs.Count: 0, KeepDisk: null,
         Copies.Count: 0, Vsock: null, Balloon: null, ClockStart: null, HasDisplay: false, Debugger: null, DebugExit: false, TestDevice: false,
-        CpuTime.Realtime: false
+        CpuTime.Realtime: false, Seed: null, Init: null
     } && o.Disks.Count == (DebianGuest.Is(o) ? 1 : 0) && o.Networks.All(n => n is UserNetwork);
 
     /// <summary>The file with what the guest had written to its disk when it was kept.</summary>

@@ -83,6 +83,15 @@ internal sealed record MachineDescription
     /// <inheritdoc cref="VmOptions.Rng"/>
     public required bool Rng { get; init; }
 
+    /// <inheritdoc cref="VmOptions.Seed"/>
+    public ulong? Seed { get; init; } // older descriptions have none
+
+    /// <inheritdoc cref="VmOptions.KernelVersion"/>
+    public string? KernelVersion { get; init; } // nor this
+
+    /// <inheritdoc cref="VmOptions.Init"/>
+    public string? Init { get; init; } // nor this
+
     /// <inheritdoc cref="VmOptions.Networks"/>
     public required IReadOnlyList<VmNetwork> Networks { get; init; }
 
@@ -178,6 +187,9 @@ internal sealed record MachineDescription
         Disks = [.. options.Disks.Select(d => d with { Image = d.Image with { Path = Path.GetFullPath(d.Image.Path) } })],
         DiskShapes = disks,
         Rng = options.Rng,
+        Seed = options.Seed,
+        KernelVersion = options.KernelVersion,
+        Init = options.Init is { } init ? Path.GetFullPath(init) : null,
         Networks = options.Networks,
         Shares = [.. options.Shares.Select(s => s with { Folder = Path.GetFullPath(s.Folder) })],
         Vsock = WithoutPath(options.Vsock),
@@ -225,6 +237,9 @@ internal sealed record MachineDescription
         CompactDiscs = CompactDiscs,
         Disks = Disks,
         Rng = Rng,
+        Seed = Seed,
+        KernelVersion = KernelVersion,
+        Init = Init,
         Networks = Networks,
         Shares = Shares,
         Vsock = WithoutPath(Vsock),

@@ -59,6 +59,17 @@ public record VmOptions
     /// <summary>Path of a kernel: bzImage, ELF with a PVH note, or multiboot. Null: the <see cref="Guest"/>.</summary>
     public string? Kernel { get; init; }
 
+    /// <summary>
+    /// Of the guests 'linux' and 'linux-generic': the version of their kernel, or how it begins, for example 6.1.0-57. Null: the newest that is there, or that
+    /// the distribution has.
+    /// </summary>
+    public string? KernelVersion { get; init; }
+
+    /// <summary>
+    /// Path of a program or script that these guests run as their first process, in place of ours: all else is its affair. There is a busybox in /bin.
+    /// </summary>
+    public string? Init { get; init; }
+
     /// <summary>Path of its initial RAM disk; for a multiboot kernel a list of modules, "FILE ARGUMENTS,FILE ARGUMENTS", with ",," for a comma.</summary>
     public string? Initrd { get; init; }
 
@@ -143,6 +154,9 @@ public record VmOptions
 
     /// <summary>A virtio device that gives the guest random numbers of the host.</summary>
     public bool Rng { get; init; }
+
+    /// <summary>Where there is <see cref="Rng"/>: its numbers follow from this one, and are no secret. Null: they are the host's.</summary>
+    public ulong? Seed { get; init; }
 
     /// <summary>Network cards, which Linux calls eth0, eth1 and so on.</summary>
     public IReadOnlyList<VmNetwork> Networks { get; init; } = [];
@@ -242,6 +256,14 @@ public record VmOptions
             || Kernel is null, nameof(Command), $"a command needs a guest that can run it; with {o(nameof(Kernel))}, use {o(nameof(Append))}");
         Require(Initrd is null || Modules.Count == 0, nameof(Modules),
             $"give the files either with {o(nameof(Initrd))} or with {o(nameof(Modules))}, not both: a kernel goes by their order");
+
+        bool isOurs = Kernel is null && Bios is null && Guest != HelloGuest.Name && !DebianGuest.Is(this);
+        Require(KernelVersion is null || isOurs, nameof(KernelVersion), "it is for the guests 'linux' and 'linux-generic' alone");
+        Require(KernelVersion is null || KernelVersion.Length > 0 && KernelVersion.All(c => char.IsAsciiLetterOrDigit(c) || c is '.' or '-' or '+' or '~'),
+            nameof(KernelVersion), $"'{KernelVersion}' is no version of a kernel; it is for example 6.1.0-57");
+        Require(Init is null || isOurs && Command is null, nameof(Init), "it is for the guests 'linux' and 'linux-generic' alone, without a command");
+        Require(Init is null || Shares.Count == 0 && Copies.Count == 0 && Environment.Count == 0 && WorkingFolder is null && User is null, nameof(Init),
+            "what shared folders, copies, variables, folder and user mean is the affair of the first process, which is the user's own here");
 
         Require(DebianGuest.Is(this) || DiskSize is null, nameof(DiskSize), "it is for the guest 'debian' alone, whose disk is made for it");
         Require(DebianGuest.Is(this) || KeepDisk is null, nameof(KeepDisk), $"it is for the guest 'debian' alone; {o(nameof(Disks))} takes disks of your own");

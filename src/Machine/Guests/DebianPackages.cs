@@ -30,25 +30,30 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
 
     /// <summary>Path of a kernel image.</summary>
     /// <param name="guest">"linux" or "linux-generic".</param>
+    /// <param name="version">Its version, or how it begins up to a '.' or '-'; null: the newest.</param>
     /// <exception cref="BootException">It can't be had; the message says what is missing.</exception>
-    public string FindKernel(string guest, CancellationToken cancel = default)
+    public string FindKernel(string guest, CancellationToken cancel = default, string? version = null)
     {
         (_, _, string[] packages, string suffix, string? notSuffix) = Kernels.First(k => k.Guest == guest);
-        if (Newest(cache.Files(guest)) is { } cached) return cached;
+        if (Newest(cache.Files(guest).Where(Fits)) is { } cached) return cached;
         string boot = Path.Combine(root, "boot");
         IEnumerable<string> installed = Directory.Exists(boot) ? Directory.EnumerateFiles(boot, "vmlinuz-*" + suffix) : [];
         if (Newest(installed.Where(f => (notSuffix is null || !f.EndsWith(notSuffix, StringComparison.Ordinal))
-            && !f.EndsWith("-rt" + suffix, StringComparison.Ordinal) && Readable(f))) is { } own) return own;
+            && !f.EndsWith("-rt" + suffix, StringComparison.Ordinal) && Readable(f) && Fits(f))) is { } own) return own;
 
         var apt = Apt.Open(cache, progress, $"the guest '{guest}' needs a kernel from Debian packages", _alternatives, searchPath, cancel);
         using IDisposable held = HoldCache(cancel);
-        if (Newest(cache.Files(guest)) is { } meanwhile) return meanwhile;
-        string package = apt.ResolveDependency(packages, "linux-image-");
+        if (Newest(cache.Files(guest).Where(Fits)) is { } meanwhile) return meanwhile;
+        string package = version is null ? apt.ResolveDependency(packages, "linux-image-")
+            : apt.Resolve("linux-image-" + (version.EndsWith(suffix, StringComparison.Ordinal) ? version : version + suffix));
         // With its drivers, which a next look may be for: a package is some 30 MB to download.
         string kernel = Extract(apt, package, guest, "a kernel image",
             entry => entry.StartsWith("./boot/" + KernelPrefix, StringComparison.Ordinal) ? guest : DriversOf(entry), all: true, cancel);
         cache.Folder(DriversName(kernel)); // empty: the package has none
         return kernel;
+
+        bool Fits(string file) => version is null || VersionOf(file) is var of && of.StartsWith(version, StringComparison.Ordinal)
+            && (of.Length == version.Length || of[version.Length] is '.' or '-');
     }
 
     // With another table below, other files belong into the cache: then another name of their folders.

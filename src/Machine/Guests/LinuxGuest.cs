@@ -63,6 +63,9 @@ public sealed record LinuxGuestOptions
     /// <summary>Files that the guest has beside its own.</summary>
     public IReadOnlyList<LinuxGuestFile> Files { get; init; } = [];
 
+    /// <summary>A program or script that is the first process in place of ours; null: ours is.</summary>
+    public ReadOnlyMemory<byte>? Init { get; init; }
+
     /// <summary>The machine has a virtio console, and the modules have its driver.</summary>
     public bool StreamPorts { get; init; }
 
@@ -134,6 +137,7 @@ public sealed record LinuxGuest(ReadOnlyMemory<byte> Kernel, string KernelName, 
         // With a shell the machine boots again when it is reset, but not after a panic, which would come again and again: the kernel is told to mark that reset
         // as a warm one.
         append += console == GuestConsole.Shell ? " " + PanicMark : " quiet panic=-1";
+        if (options.Init is not null) append += $" rdinit={InitramfsBuilder.OtherInit}";
         return new(kernel, kernelName, InitramfsBuilder.Build(busybox, options with { Waits = waits }, console, token), append, console, token)
         {
             Waits = waits,

@@ -107,9 +107,9 @@ public sealed class QemuReaderTests
         Assert.Empty(machine.Notes);
     }
 
-    /// <summary>virtme/commands/run.py of virtme-ng, but for the root file system, which is 9p.</summary>
+    /// <summary>virtme/commands/run.py of virtme-ng; its root file system is 9p, or a vhost device.</summary>
     [Fact]
-    public void What_virtme_gives_beside_its_root()
+    public void What_virtme_gives()
     {
         QemuMachine machine = Read("""
             -m 1G -machine accel=kvm:tcg -device i6300esb,id=watchdog0 -cpu host,topoext=on -parallel none -net none -echr 1
@@ -133,9 +133,12 @@ public sealed class QemuReaderTests
         Assert.Equal(1234, machine.Debugger!.Address!.Port);
         Assert.Equal(new VmBalloon { DeflateOnOom = false, Reporting = false }, machine.Balloon); // as with QEMU
         Assert.Equal(2, machine.Notes.Count); // the watchdog, topoext
-        Assert.Contains("9p", Refusal("-fsdev local,id=virtfs5,path=/,security_model=none,readonly=on,multidevs=remap -device "
-            + "virtio-9p-pci,fsdev=virtfs5,mount_tag=ROOTFS"),
-            StringComparison.Ordinal);
+        Assert.Equal(new VmShare("/") { Kind = ShareKind.NineP, Tag = "/dev/root", ReadOnly = true },
+            Assert.Single(Read("-fsdev local,id=virtfs5,path=/,security_model=none,readonly=on,multidevs=remap -device "
+                + "virtio-9p-pci,fsdev=virtfs5,mount_tag=/dev/root").Shares));
+        Assert.Contains("no -fsdev with id=x", Refusal("-device virtio-9p-pci,fsdev=x,mount_tag=t"), StringComparison.Ordinal);
+        Assert.Contains("proxy", Refusal("-fsdev proxy,id=x,socket=s"), StringComparison.Ordinal);
+        Assert.Contains("'mount_tag='", Refusal("-virtfs local,path=/w"), StringComparison.Ordinal);
         Assert.Contains("vhost", Refusal("-device vhost-user-fs-pci,chardev=char,tag=ROOTFS"), StringComparison.Ordinal);
     }
 
