@@ -32,7 +32,8 @@ public sealed class Entropy : VirtioDevice
                 }
                 int count = Math.Min(block.Length, bytes.Length);
                 block.AsSpan(0, count).CopyTo(bytes);
-                (block, bytes) = (block[count..], bytes[count..]);
+                block = block[count..];
+                bytes = bytes[count..];
             }
         };
     }

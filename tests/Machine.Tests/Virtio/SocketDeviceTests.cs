@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Net.Sockets;
 using System.Text;
+using Bunraku.Hypervisor;
 using Bunraku.Machine.Tests.State;
 using Bunraku.Machine.Virtio;
 using Bunraku.Machine.Virtio.Sockets;
@@ -432,6 +433,31 @@ public sealed class SocketDeviceTests : IDisposable
         ReadExactly(host, (int)sent);
         Assert.Equal(0, host.Receive(new byte[1]));
         Assert.True(SpinWait.SpinUntil(() => guest.Device.Connections == 0, s_patience));
+    }
+
+    /// <summary>Whoever is connected to a machine that has ended is told, behind what the guest had sent; nobody is let in any more.</summary>
+    [Fact]
+    public void With_the_machine_its_connections_end()
+    {
+        using var guest = new Guest(Place);
+        using Socket listener = Listen(52);
+        using Socket host = Accepted(guest, listener, 52, Port), visitor = Connect("CONNECT 5\n");
+        guest.Hear();
+        uint sent = 0;
+        byte[] piece = new byte[32 << 10];
+        while (true)
+        {
+            guest.Say(SocketOperation.Data, 52, Port, piece);
+            sent += (uint)piece.Length;
+            guest.Say(SocketOperation.CreditRequest, 52, Port);
+            if (sent - guest.Hear(SocketOperation.CreditUpdate, 52, Port).Forwarded > 0) break; // something waits with us
+        }
+        guest.Rig.Machine.Stop(new StopCause(StopReason.PowerOff));
+        Assert.Equal(0, visitor.Receive(new byte[1]));
+        ReadExactly(host, (int)sent);
+        Assert.Equal(0, host.Receive(new byte[1]));
+        using Socket late = Connect("CONNECT 5\n");
+        Assert.Equal(0, late.Receive(new byte[1]));
     }
 
     [Fact]

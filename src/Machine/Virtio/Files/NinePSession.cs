@@ -159,7 +159,8 @@ internal sealed class NinePSession(SharedFolder folder) : IDisposable
 
     /// <summary>Does a request of FUSE.</summary>
     /// <param name="asked">What stands in front; <see cref="Nothing"/> for nothing.</param>
-    /// <param name="first">The first name, or empty: a name that is empty comes to nothing anyway.</param>
+    /// <param name="first">The first name, or empty.</param>
+    /// <param name="second">The second one; empty: there is none, and where one is needed it is missing.</param>
     public int Call<T>(NinePFid fid, uint group, Operation operation, T asked, ReadOnlySpan<byte> first, ReadOnlySpan<byte> second, ref FuseReply reply)
         where T : unmanaged
     {
@@ -177,7 +178,7 @@ internal sealed class NinePSession(SharedFolder folder) : IDisposable
             length = Unsafe.SizeOf<T>();
         }
         length += PutText(body[length..], first);
-        return length + PutText(body[length..], second);
+        return second.IsEmpty ? length : length + PutText(body[length..], second);
     }
 
     private static int PutText(Span<byte> body, ReadOnlySpan<byte> text)

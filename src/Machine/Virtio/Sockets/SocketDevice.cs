@@ -43,11 +43,11 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
     private readonly PollSet _poll = new();
     private readonly List<(SocketConnection Connection, int Index)> _polled = [];
     private readonly EventDescriptor _wake = new();
-    private readonly Action _serve, _work;
+    private readonly Action _serve, _work, _takePackets;
     private DeviceLock? _lock;
     private IoThread? _thread;
     private uint _nextHostPort = FirstHostPort;
-    private bool _owesEvent, _more, _listenerHasSomebody;
+    private bool _hasEnded, _owesEvent, _more, _listenerHasSomebody;
     private long _listensFrom; // after somebody could not be let in
 
     /// <param name="id">Its name in the machine.</param>
@@ -59,7 +59,7 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
         ArgumentOutOfRangeException.ThrowIfGreaterThan(cid, LargestCid);
         _host = host;
         BinaryPrimitives.WriteUInt64LittleEndian(_configuration, cid);
-        (_serve, _work) = (Serve, Work);
+        (_serve, _work, _takePackets) = (Serve, Work, TakePackets);
     }
 
     /// <inheritdoc/>
@@ -88,6 +88,24 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
         _lock = @lock;
         _thread = machine.CreateIoThread(Id, _wake.Signal);
         _thread.Post(_serve);
+        machine.Stopped.ContinueWith(_ => End(), TaskScheduler.Default);
+    }
+
+    /// <summary>The machine has come to its end: who is connected must not wait for it. What the guest had sent arrives.</summary>
+    private void End()
+    {
+        lock (_lock!)
+        {
+            if (_hasEnded) return; // and is disposed of
+            _hasEnded = true;
+            Guarded(_takePackets);
+            for (int n = _all.Count - 1; n >= 0; n--)
+            {
+                _all[n].GuestEnded = true;
+                Forget(_all[n]);
+            }
+            _wake.Signal();
+        }
     }
 
     /// <inheritdoc/>
@@ -367,7 +385,7 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
         Read(c, SocketConnection.LargestRead);
         uint? port = HostSockets.ReadGreeting(c.Inbound.Waiting, out int length);
         if (port is null && length == 0 && !c.HostEnded) return;
-        if (port is null || !IsReady || _owesEvent)
+        if (port is null || !IsReady || _owesEvent || _hasEnded)
         {
             Close(c);
             return;
@@ -530,6 +548,10 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
     /// <summary>Closes what is open. Behind the machine's end.</summary>
     public void Dispose()
     {
+        if (_lock is not null)
+        {
+            lock (_lock) _hasEnded = true;
+        }
         while (_all.Count > 0) Close(_all[^1]);
         foreach (Socket socket in _closing) socket.Dispose();
         _closing.Clear();
