@@ -148,6 +148,16 @@ public static class LocalSocket
         }
     }
 
+    /// <summary>The one who listens where a Unix socket is connected to is this process's user, or root: nobody else has put a socket there.</summary>
+    /// <remarks>Linux manual page unix(7), SO_PEERCRED: those of who called listen(2), so that no path is looked up twice.</remarks>
+    public static bool IsOurs(Socket connected)
+    {
+        const int socketLevel = 1, peerCredentials = 17;
+        Span<int> processUserGroup = stackalloc int[3];
+        int length = connected.GetRawSocketOption(socketLevel, peerCredentials, MemoryMarshal.AsBytes(processUserGroup));
+        return length == 3 * sizeof(int) && ((uint)processUserGroup[1] is 0 || (uint)processUserGroup[1] == HostProcess.UserId);
+    }
+
     /// <summary>
     /// Takes the file away, if it is still a socket, and nobody listens there: who did does not any more, and another process may have the place.
     /// </summary>

@@ -74,7 +74,7 @@ internal sealed class GuestDisks : IDisposable
             throw new CannotStartException(e.Message, e);
         }
         if (drives.Count > 0) parts.Add(new AhciPart(drives));
-        if (options.Rng) parts.Add(new VirtioPart(new Entropy("rng")));
+        if (options.Rng) parts.Add(new VirtioPart(new Entropy("rng", options.Seed is { } seed ? Entropy.Seeded(seed) : null)));
         Parts = parts;
 
         GuestDisk Make(string path, Func<IBlockBackend> open)

@@ -18,17 +18,25 @@ internal sealed record GuestFiles(string Kernel, string Busybox, IReadOnlyList<s
     public static GuestFiles Find(VmOptions options, VmWords words, Action<string>? progress, CancellationToken cancel)
     {
         var packages = new DebianPackages(new GuestCache(), progress, alternatives: words.GuestAdvice);
-        string kernel = packages.FindKernel(options.Guest, cancel), busybox = packages.FindBusybox(cancel);
+        string kernel = packages.FindKernel(options.Guest, cancel, options.KernelVersion), busybox = packages.FindBusybox(cancel);
         // A kernel of the distribution has drivers for what is not in every PC as modules.
         GuestDrivers drivers = (options.Disks.Count > 0 ? GuestDrivers.Disk : 0) | (options.Rng ? GuestDrivers.Rng : 0)
             | (options.Networks.Count > 0 ? GuestDrivers.Net : 0)
-            | (options.Networks.Any(n => n.Model == NetworkModel.E1000) ? GuestDrivers.E1000 : 0) | (options.Shares.Count > 0 ? GuestDrivers.Share : 0)
+            | (options.Networks.Any(n => n.Model == NetworkModel.E1000) ? GuestDrivers.E1000 : 0) | (options.Shares.Any(s => s.Kind == ShareKind.VirtioFs) ? GuestDrivers.Share : 0)
+            | (options.Shares.Any(s => s.Kind == ShareKind.NineP) ? GuestDrivers.NineP : 0)
             | (options.Vsock is not null ? GuestDrivers.Vsock : 0) | (options.Balloon is not null ? GuestDrivers.Balloon : 0);
+        if (options.Board == BoardKind.MicroVm) drivers |= GuestDrivers.Mmio;
         bool wantsPorts = KeptGuests.Fit(options) || options is { Command: not null, SerialStreams: false, Terminal: null };
         IReadOnlyList<string> modules = FindModules(packages, kernel, drivers, wantsPorts, cancel);
-        if (drivers.HasFlag(GuestDrivers.E1000) && !modules.Any(m => Path.GetFileNameWithoutExtension(m) == DebianPackages.E1000Module))
-            progress?.Invoke($"the kernel of the guest '{options.Guest}' has no driver for the card e1000; that of 'linux-generic' has");
+        Lacks(GuestDrivers.E1000, DebianPackages.E1000Module, "for the card e1000");
+        Lacks(GuestDrivers.NineP, DebianPackages.NinePModule, "for 9p");
         return new GuestFiles(kernel, busybox, modules, wantsPorts && modules.Any(m => Path.GetFileNameWithoutExtension(m) == DebianPackages.ConsoleModule));
+
+        void Lacks(GuestDrivers driver, string module, string what)
+        {
+            if (drivers.HasFlag(driver) && !modules.Any(m => Path.GetFileNameWithoutExtension(m) == module))
+                progress?.Invoke($"the kernel of the guest '{options.Guest}' has no driver {what}; that of 'linux-generic' has");
+        }
     }
 
     /// <summary>Finds or downloads whatever a guest of that name can need.</summary>

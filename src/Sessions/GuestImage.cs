@@ -70,6 +70,7 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
             StreamPorts = files.HavePorts,
             Waits = KeptGuests.Fit(options),
             Files = GuestCopies.Read(options),
+            Init = options.Init is { } init ? (ReadOnlyMemory<byte>)BootFile.Read(init, words.Option(nameof(VmOptions.Init)), options.Memory) : null,
             Modules = [.. files.Modules.Select(m => (ReadOnlyMemory<byte>)BootFile.Read(m, "kernel module", options.Memory))],
         });
         string append = options.Append is { Length: > 0 } more ? $"{guest.Append} {more}" : guest.Append;
@@ -109,7 +110,10 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
         User = options.User,
         Networks = [.. options.Networks.Select(n => n is UserNetwork)],
         HasOwnAddress = [.. options.Networks.Select(n => n.Mac is not null)],
-        Shares = [.. options.Shares.Select((s, n) => new LinuxGuestShare(s.TagOf(n), s.Place, s.ReadOnly, !s.ReadOnly && s.Cache == FileCache.Always))],
+        Shares = [.. options.Shares.Select((s, n) => new LinuxGuestShare(s.TagOf(n), s.Place, s.ReadOnly, !s.ReadOnly && s.Cache == FileCache.Always)
+        {
+            NinePCache = s.Kind == ShareKind.VirtioFs ? null : s.Cache switch { FileCache.Always => "loose", FileCache.None => "none", _ => "mmap" },
+        })],
     };
 
     private static VmOptionException Wrong(string option, string message) => new(option, message);

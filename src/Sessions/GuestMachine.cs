@@ -64,7 +64,7 @@ internal sealed class GuestMachine
             devices = [.. devices, new VirtioPart(new ConsoleDevice("streams", ports))];
         }
         if (_wiring == GuestConsole.Command) _frames = new CommandInput();
-        else if (_wiring != GuestConsole.CommandOnPorts) _holdsInput = image.Linux is not null && !StartsAnotherInit(options.Append);
+        else if (_wiring != GuestConsole.CommandOnPorts) _holdsInput = image.Linux is not null && !StartsAnotherInit(options.Append) && options.Init is null;
         Tablet? tablet = options.HasTablet ? new Tablet("tablet") : null;
         if (tablet is not null) devices = [.. devices, new VirtioPart(tablet)];
         PcBoard board = _board = new PcBoard(vm, new PcBoardOptions
@@ -78,6 +78,7 @@ internal sealed class GuestMachine
             FlashStore = flash,
             FirmwareLog = options.FirmwareLog,
             DisplayRom = options.HasDisplay ? DisplayRom.Read(options.Bios is not null) : null,
+            IsMicroVm = options.Board == BoardKind.MicroVm,
             DebugExit = options.DebugExit,
             TestDevice = options.TestDevice,
             TakesState = image.Again is not null,

@@ -11,7 +11,7 @@ internal sealed class GuestShares : IDisposable
     private const int MostQueues = 8;
 
     private readonly List<SharedFolder> _folders = [];
-    private readonly List<FileSystemDevice> _devices = [];
+    private readonly List<VirtioDevice> _devices = [];
 
     /// <exception cref="CannotStartException">A folder cannot be had.</exception>
     public GuestShares(VmOptions options)
@@ -30,7 +30,9 @@ internal sealed class GuestShares : IDisposable
                     MostDescriptors = SharedFolder.DescriptorsFor(options.Shares.Count),
                 };
                 _folders.Add(folder);
-                _devices.Add(new FileSystemDevice($"fs{_devices.Count}", folder, share.TagOf(_devices.Count), Math.Min(options.Cpus, MostQueues)));
+                string id = $"fs{_devices.Count}", tag = share.TagOf(_devices.Count);
+                _devices.Add(share.Kind == ShareKind.NineP ? new NinePDevice(id, folder, tag)
+                    : new FileSystemDevice(id, folder, tag, Math.Min(options.Cpus, MostQueues)));
             }
         }
         catch (IOException e)
@@ -52,7 +54,7 @@ internal sealed class GuestShares : IDisposable
     /// <summary>Closes all that the guest had open. Behind the machine's end.</summary>
     public void Dispose()
     {
-        foreach (FileSystemDevice device in _devices) device.Dispose();
+        foreach (IDisposable device in _devices.OfType<IDisposable>()) device.Dispose();
         foreach (SharedFolder folder in _folders) folder.Dispose();
     }
 }

@@ -22,7 +22,7 @@ internal sealed class GuestSockets : IDisposable
         {
             throw new CannotStartException(e.Message, e);
         }
-        _device = new SocketDevice("vsock", vsock.Cid, _host);
+        _device = new SocketDevice("vsock", vsock.Cid ?? VmVsock.DefaultCid, _host);
         Parts = [new VirtioPart(_device)];
     }
 

@@ -27,7 +27,7 @@ public static class KeptGuests
     {
         KeepBooted: true, Guest: not HelloGuest.Name, Kernel: null, Bios: null, Append: null or "", SerialStreams: false, CompactDiscs.Count: 0, KeepDisk: null,
         Copies.Count: 0, Vsock: null, Balloon: null, ClockStart: null, HasDisplay: false, Debugger: null, DebugExit: false, TestDevice: false,
-        CpuTime.Realtime: false
+        CpuTime.Realtime: false, Seed: null, Init: null
     } && o.Disks.Count == (DebianGuest.Is(o) ? 1 : 0) && o.Networks.All(n => n is UserNetwork);
 
     /// <summary>The file with what the guest had written to its disk when it was kept.</summary>
@@ -48,7 +48,7 @@ public static class KeptGuests
             text.Append(CultureInfo.InvariantCulture, $"{path} {file.Length} {file.LastWriteTimeUtc.Ticks}\n");
         }
         text.Append(CultureInfo.InvariantCulture, $"{SnapshotFile.Version} {o.Guest} {o.Command is null} {o.Memory} {o.Cpus} {o.Paravirtual} ");
-        text.Append(CultureInfo.InvariantCulture, $"{o.TscFrequency} {o.Rng} {o.Nested}");
+        text.Append(CultureInfo.InvariantCulture, $"{o.TscFrequency} {o.Rng} {o.Nested} {o.Board}");
         text.Append(CultureInfo.InvariantCulture, $" {o.Cpu} {model.Name}");
         for (int feature = 0; feature <= byte.MaxValue; feature++)
         {
@@ -56,7 +56,7 @@ public static class KeptGuests
         }
         text.Append('\n');
         // Which folders they are comes with the command, but the guest's driver has read the tags.
-        for (int n = 0; n < o.Shares.Count; n++) text.Append(o.Shares[n].TagOf(n)).Append('\n');
+        for (int n = 0; n < o.Shares.Count; n++) text.Append(CultureInfo.InvariantCulture, $"{o.Shares[n].Kind} {o.Shares[n].TagOf(n)}\n");
         // What is at the other end of a cable begins anew.
         foreach (VmNetwork network in o.Networks)
         {

@@ -62,6 +62,9 @@ internal sealed record MachineDescription
     /// <inheritdoc cref="VmOptions.TestDevice"/>
     public required bool TestDevice { get; init; }
 
+    /// <inheritdoc cref="VmOptions.Board"/>
+    public BoardKind Board { get; init; } // older machines are PCs
+
     /// <summary>It has a display.</summary>
     public bool HasDisplay { get; init; } // older machines have none
 
@@ -79,6 +82,15 @@ internal sealed record MachineDescription
 
     /// <inheritdoc cref="VmOptions.Rng"/>
     public required bool Rng { get; init; }
+
+    /// <inheritdoc cref="VmOptions.Seed"/>
+    public ulong? Seed { get; init; } // older descriptions have none
+
+    /// <inheritdoc cref="VmOptions.KernelVersion"/>
+    public string? KernelVersion { get; init; } // nor this
+
+    /// <inheritdoc cref="VmOptions.Init"/>
+    public string? Init { get; init; } // nor this
 
     /// <inheritdoc cref="VmOptions.Networks"/>
     public required IReadOnlyList<VmNetwork> Networks { get; init; }
@@ -168,12 +180,16 @@ internal sealed record MachineDescription
         EngineApics = machine.EngineApics is not null,
         DebugExit = options.DebugExit,
         TestDevice = options.TestDevice,
+        Board = options.Board,
         HasDisplay = options.HasDisplay,
         HasTablet = options.HasTablet,
         CompactDiscs = [.. options.CompactDiscs.Select(Path.GetFullPath)],
         Disks = [.. options.Disks.Select(d => d with { Image = d.Image with { Path = Path.GetFullPath(d.Image.Path) } })],
         DiskShapes = disks,
         Rng = options.Rng,
+        Seed = options.Seed,
+        KernelVersion = options.KernelVersion,
+        Init = options.Init is { } init ? Path.GetFullPath(init) : null,
         Networks = options.Networks,
         Shares = [.. options.Shares.Select(s => s with { Folder = Path.GetFullPath(s.Folder) })],
         Vsock = WithoutPath(options.Vsock),
@@ -215,11 +231,15 @@ internal sealed record MachineDescription
         EngineApics = EngineApics,
         DebugExit = DebugExit,
         TestDevice = TestDevice,
+        Board = Board,
         Tablet = HasTablet,
         Display = HasDisplay ? DisplayKind.Standard : DisplayKind.None,
         CompactDiscs = CompactDiscs,
         Disks = Disks,
         Rng = Rng,
+        Seed = Seed,
+        KernelVersion = KernelVersion,
+        Init = Init,
         Networks = Networks,
         Shares = Shares,
         Vsock = WithoutPath(Vsock),
@@ -314,9 +334,11 @@ internal sealed record MachineDescription
         foreach (BootDevice kind in BootDevices) StateCheck.Defined(kind, "description");
         if (Identity.Problem is not null) throw new StateFormatException("the description of the machine has names that are none");
         if (Vsock?.Problem is not null) throw new StateFormatException("the description of the machine has a socket device that is none");
+        StateCheck.Defined(Board, "description");
         foreach (VmDisk disk in Disks) StateCheck.Defined(disk.Bus, "description");
         foreach (VmShare share in Shares)
         {
+            StateCheck.Defined(share.Kind, "description");
             StateCheck.Defined(share.Owners, "description");
             StateCheck.Defined(share.Cache, "description");
         }

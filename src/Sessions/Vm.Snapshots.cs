@@ -242,7 +242,7 @@ public sealed partial class Vm
         {
             if (fit.Vsock is null)
                 throw new CannotStartException($"snapshot {snapshot.Path}: its guest has no {builder.Words.Option(nameof(VmOptions.Vsock))}, which is given");
-            fit = fit with { Vsock = builder.Vsock };
+            fit = fit with { Vsock = builder.Vsock with { Cid = builder.Vsock.Cid ?? fit.Vsock.Cid } };
         }
         if (snapshot.Manifest.Waits is not null && snapshot.Machine.Console == GuestConsole.Shell && builder.Command is not null)
             throw new CannotStartException($"snapshot {snapshot.Path}: its guest goes on to a shell, and takes no command");
@@ -267,7 +267,7 @@ public sealed partial class Vm
                 + $"{(saved.Count == 1 ? "" : ", …")}): name as many with {builder.Words.Option(nameof(VmOptions.Shares))}";
             throw new CannotStartException($"snapshot {snapshot.Path}: its guest has {had}");
         }
-        return [.. saved.Select((s, n) => builder.Shares[n] with { Tag = s.TagOf(n), At = builder.Shares[n].At ?? s.At })];
+        return [.. saved.Select((s, n) => builder.Shares[n] with { Kind = s.Kind, Tag = s.TagOf(n), At = builder.Shares[n].At ?? s.At })];
     }
 
     /// <summary>A guest that is there already.</summary>

@@ -19,6 +19,16 @@ public enum DisplayKind
     Standard,
 }
 
+/// <summary>What board a VM has.</summary>
+public enum BoardKind
+{
+    /// <summary>A PC with PCI.</summary>
+    Pc,
+    /// <summary>The same without PCI: virtio devices lie in memory, and there is no other kind of disk, network card or display. For kernels that are entered
+    /// without firmware.</summary>
+    MicroVm,
+}
+
 /// <summary>What one VM is and how it runs, as plain data with defaults. Immutable.</summary>
 public record VmOptions
 {
@@ -48,6 +58,17 @@ public record VmOptions
 
     /// <summary>Path of a kernel: bzImage, ELF with a PVH note, or multiboot. Null: the <see cref="Guest"/>.</summary>
     public string? Kernel { get; init; }
+
+    /// <summary>
+    /// Of the guests 'linux' and 'linux-generic': the version of their kernel, or how it begins, for example 6.1.0-57. Null: the newest that is there, or that
+    /// the distribution has.
+    /// </summary>
+    public string? KernelVersion { get; init; }
+
+    /// <summary>
+    /// Path of a program or script that these guests run as their first process, in place of ours: all else is its affair. There is a busybox in /bin.
+    /// </summary>
+    public string? Init { get; init; }
 
     /// <summary>Path of its initial RAM disk; for a multiboot kernel a list of modules, "FILE ARGUMENTS,FILE ARGUMENTS", with ",," for a comma.</summary>
     public string? Initrd { get; init; }
@@ -86,6 +107,9 @@ public record VmOptions
 
     /// <summary>What the guest gets of the host's processors.</summary>
     public CpuTimeOptions CpuTime { get; init; } = new();
+
+    /// <summary>The board.</summary>
+    public BoardKind Board { get; init; }
 
     /// <summary>The display; what it shows is <see cref="Vm.Display"/>'s to tell.</summary>
     public DisplayKind Display { get; init; }
@@ -130,6 +154,9 @@ public record VmOptions
 
     /// <summary>A virtio device that gives the guest random numbers of the host.</summary>
     public bool Rng { get; init; }
+
+    /// <summary>Where there is <see cref="Rng"/>: its numbers follow from this one, and are no secret. Null: they are the host's.</summary>
+    public ulong? Seed { get; init; }
 
     /// <summary>Network cards, which Linux calls eth0, eth1 and so on.</summary>
     public IReadOnlyList<VmNetwork> Networks { get; init; } = [];
@@ -230,12 +257,29 @@ public record VmOptions
         Require(Initrd is null || Modules.Count == 0, nameof(Modules),
             $"give the files either with {o(nameof(Initrd))} or with {o(nameof(Modules))}, not both: a kernel goes by their order");
 
+        bool isOurs = Kernel is null && Bios is null && Guest != HelloGuest.Name && !DebianGuest.Is(this);
+        Require(KernelVersion is null || isOurs, nameof(KernelVersion), "it is for the guests 'linux' and 'linux-generic' alone");
+        Require(KernelVersion is null || KernelVersion.Length > 0 && KernelVersion.All(c => char.IsAsciiLetterOrDigit(c) || c is '.' or '-' or '+' or '~'),
+            nameof(KernelVersion), $"'{KernelVersion}' is no version of a kernel; it is for example 6.1.0-57");
+        Require(Init is null || isOurs && Command is null, nameof(Init), "it is for the guests 'linux' and 'linux-generic' alone, without a command");
+        Require(Init is null || Shares.Count == 0 && Copies.Count == 0 && Environment.Count == 0 && WorkingFolder is null && User is null, nameof(Init),
+            "what shared folders, copies, variables, folder and user mean is the affair of the first process, which is the user's own here");
+
         Require(DebianGuest.Is(this) || DiskSize is null, nameof(DiskSize), "it is for the guest 'debian' alone, whose disk is made for it");
         Require(DebianGuest.Is(this) || KeepDisk is null, nameof(KeepDisk), $"it is for the guest 'debian' alone; {o(nameof(Disks))} takes disks of your own");
         Require(KeepDisk is null or { Length: > 0 }, nameof(KeepDisk), "the file's name is empty");
         Require(DiskSize is null || DiskSize >= Machine.DebianImages.DiskSize && DiskSize % 512 == 0, nameof(DiskSize),
             $"{DiskSize} bytes; the disk has at least {Machine.DebianImages.DiskSize >> 30}G, of which it takes what is written alone, in sectors of 512");
 
+        if (Board == BoardKind.MicroVm)
+        {
+            const string isAbsent = "is a PCI device, and the board microvm has none";
+            Require(Bios is null, nameof(Bios), "firmware needs PCI, and the board microvm has none; it boots a kernel by itself");
+            Require(!HasDisplay, Vnc is null ? nameof(Display) : nameof(Vnc), "the screen " + isAbsent);
+            Require(CompactDiscs.Count == 0 && Disks.All(d => d.Bus == DiskBus.Virtio), CompactDiscs.Count > 0 ? nameof(CompactDiscs) : nameof(Disks),
+                "the SATA controller " + isAbsent);
+            Require(Networks.All(n => n.Model == NetworkModel.Virtio), nameof(Networks), "the card e1000 " + isAbsent);
+        }
         Require(Vnc is null || HasDisplay, nameof(Vnc), $"there is no screen to be shown; leave out {o(nameof(Display))}");
         Require(!HasDisplay || Memory > SmallestMemory, nameof(Memory), "a machine with a display needs more than 1 MiB");
         if (Identity.Problem is { } problemOfIdentity) Require(false, nameof(Identity), problemOfIdentity);

@@ -3,7 +3,16 @@ using Bunraku.Machine.Virtio.Files;
 
 namespace Bunraku.Sessions;
 
-/// <summary>A folder of the host that the guest can mount: see <see cref="FileSystemDevice"/>.</summary>
+/// <summary>By which protocol a guest has a folder.</summary>
+public enum ShareKind
+{
+    /// <summary>virtio-fs: see <see cref="FileSystemDevice"/>.</summary>
+    VirtioFs,
+    /// <summary>9P2000.L, for guests without virtio-fs: see <see cref="NinePDevice"/>.</summary>
+    NineP,
+}
+
+/// <summary>A folder of the host that the guest can mount.</summary>
 /// <param name="Folder">Its path.</param>
 public sealed record VmShare(string Folder)
 {
@@ -15,6 +24,9 @@ public sealed record VmShare(string Folder)
     /// guests mount it themselves, and then this is null.
     /// </summary>
     public string? At { get; init; }
+
+    /// <summary>By which protocol.</summary>
+    public ShareKind Kind { get; init; }
 
     /// <summary>The guest changes nothing.</summary>
     public bool ReadOnly { get; init; }
@@ -48,8 +60,10 @@ public sealed record VmShare(string Folder)
             VmShare share = shares[n];
             string tag = share.TagOf(n);
             if (share.Folder.Length == 0 || share.Folder.Contains('\0')) return "a folder is missing";
-            if (Encoding.UTF8.GetByteCount(tag) is 0 or > FileSystemDevice.LongestTag || tag.AsSpan().ContainsAny('\0', '\n', '/'))
-                return $"'{tag}' is no tag; it has 1 to {FileSystemDevice.LongestTag} characters, and no '/'";
+            bool isNineP = share.Kind == ShareKind.NineP;
+            int longest = isNineP ? NinePDevice.LongestTag : FileSystemDevice.LongestTag;
+            if (Encoding.UTF8.GetByteCount(tag) is var bytes && (bytes == 0 || bytes > longest) || tag.AsSpan().ContainsAny('\0', '\n') || !isNineP && tag.Contains('/'))
+                return $"'{tag}' is no tag; it has 1 to {longest} characters{(isNineP ? "" : ", and no '/'")}";
             if (Enumerable.Range(0, n).Any(other => shares[other].TagOf(other) == tag)) return $"two folders have the tag {tag}";
             if (!mounts)
             {

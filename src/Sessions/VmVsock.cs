@@ -12,8 +12,11 @@ public sealed record VmVsock(string? Path)
     /// <summary>The guest's context ID where nothing else is said.</summary>
     public const uint DefaultCid = SocketDevice.SmallestCid;
 
-    /// <summary>The guest's context ID: from <see cref="SocketDevice.SmallestCid"/> to <see cref="SocketDevice.LargestCid"/>.</summary>
-    public uint Cid { get; init; } = DefaultCid;
+    /// <summary>
+    /// The guest's context ID: from <see cref="SocketDevice.SmallestCid"/> to <see cref="SocketDevice.LargestCid"/>. Null: <see cref="DefaultCid"/>, or what a
+    /// guest that is restored had.
+    /// </summary>
+    public uint? Cid { get; init; }
 
     /// <summary>What is wrong with it by itself; null: nothing.</summary>
     internal string? Problem => Path is "" || Path?.Contains('\0') == true ? "the path of the socket is missing"

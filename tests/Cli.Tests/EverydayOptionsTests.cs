@@ -51,6 +51,45 @@ public sealed class EverydayOptionsTests : IClassFixture<LinuxGuestFiles>, IDisp
     }
 
     [Fact]
+    public void Random_numbers_follow_from_a_seed()
+    {
+        string[] numbers = [.. ((string[])["7", "7", "8"]).Select(seed =>
+        {
+            (int status, string output, string errors) = Run("run", "--quiet", "--seed", seed, "--", "sh", "-c", "head -c 40 /dev/hwrng | sha256sum");
+            Assert.Equal((0, ""), (status, errors));
+            return output;
+        })];
+        Assert.Equal(numbers[0], numbers[1]);
+        Assert.NotEqual(numbers[0], numbers[2]);
+    }
+
+    [Fact]
+    public void A_program_of_the_users_is_the_first_process()
+    {
+        File.WriteAllText(In("init"), "#!/bin/busybox sh\necho first $$ $0\n/bin/busybox poweroff -f\n");
+        (int status, string output, _) = Run("run", "--quiet", "--init", In("init"));
+        Assert.Equal(0, status);
+        Assert.Contains("first 1 /sbin/init", output, StringComparison.Ordinal);
+        foreach (string[] wrong in (string[][])[["--init", In("missing")], ["--init", In("init"), "--", "true"], ["hello", "--init", In("init")],
+            ["--kernel-version", "1.2.3"], ["--kernel-version", "a b"], ["hello", "--kernel-version", "6.1"]])
+        {
+            (status, _, string errors) = Run(["run", "--quiet", .. wrong]);
+            Assert.NotEqual(0, status);
+            Assert.StartsWith("bunraku: ", errors, StringComparison.Ordinal);
+            Assert.Equal(1, errors.AsSpan().TrimEnd('\n').Count('\n') + 1);
+        }
+    }
+
+    [Fact]
+    public void A_kernel_is_had_by_its_version()
+    {
+        (_, string version, _) = Run("run", "--quiet", "--", "uname", "-r");
+        string beginning = string.Join('.', version.Split('.')[..2]);
+        Assert.Equal((0, version, ""), Run("run", "--quiet", "--kernel-version", beginning, "--", "uname", "-r"));
+        Assert.Equal((0, version, ""), Run("run", "--quiet", "--kernel-version", version.TrimEnd(), "--", "uname", "-r"));
+    }
+
+    [Fact]
     public void A_user_or_folder_that_is_not_there_is_told_by_the_guest()
     {
         (int status, _, string errors) = Run("run", "--quiet", "--user", "nobody-known", "--", "true");

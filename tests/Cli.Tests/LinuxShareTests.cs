@@ -102,6 +102,49 @@ public sealed class LinuxShareTests : IClassFixture<LinuxGuestFiles>, IDisposabl
         Assert.Equal(0, (int)File.GetUnixFileMode(In("copied")) & 0xE00);
     }
 
+    /// <summary>The same by Linux's 9p client: what it does is on the host, and what the host has there is seen.</summary>
+    [Theory]
+    [InlineData(FileCache.Auto)]
+    [InlineData(FileCache.Always)]
+    public async Task What_Linux_does_by_9p_is_done_on_the_host(FileCache cache)
+    {
+        byte[] random = new byte[5_000_000];
+        new Random(1).NextBytes(random);
+        File.WriteAllBytes(In("random"), random);
+        File.CreateSymbolicLink(In("out"), "../outside");
+        var output = new MemoryStream();
+        await using Vm vm = (Builder(output, """
+            grep -c ' 9p ' /proc/mounts; pwd
+            sha256sum <random
+            mkdir -p a/b/c; cp random a/b/c/copy; mv a/b moved; ln -s ../random moved/link; ln moved/c/copy hard
+            sha256sum <moved/link; sha256sum <hard
+            dd if=/dev/zero of=random bs=1000 count=3 seek=100 conv=notrunc 2>/dev/null
+            echo appended >>random; truncate -s 4000000 hard
+            echo text >text; chmod 4640 text; chown 12:34 text; stat -c '%a %u %g' text; touch -d '2001-02-03 04:05:06' text
+            mkfifo pipe; (echo through >pipe &); cat pipe; mknod null c 1 3; stat -c '%t %T' null; stat -f -c %l . >/dev/null
+            cp /bin/busybox .; ./busybox echo from a program of the folder
+            mkdir many; n=0; while [ $n -lt 2000 ]; do : >many/$n; n=$((n + 1)); done
+            ls many | wc -l; find many -type f | wc -l
+            exec 3<text; rm text; cat <&3; cat out/secret 2>/dev/null || echo not out
+            rm -r moved; sync; echo 3 >/proc/sys/vm/drop_caches; ls many | wc -l
+            cd /; umount "$OLDPWD"; echo unmounted
+            """, new VmShare(_folder) { Kind = ShareKind.NineP, Cache = cache }) with { Guest = "linux-generic", Cpus = 2 }).Build();
+        VmResult result = await vm.RunAsync();
+        string text = Encoding.UTF8.GetString(output.ToArray());
+        Assert.True(result.ExitStatus == 0, $"status {result.ExitStatus}: {text}{vm.HiddenMessages}");
+        AssertOutsideUntouched();
+        string hash = Convert.ToHexStringLower(System.Security.Cryptography.SHA256.HashData(random));
+        Assert.Equal(["1", _folder, $"{hash}  -", $"{hash}  -", $"{hash}  -", "4640 12 34", "through", "1 3", "from a program of the folder", "2000", "2000",
+            "text", "not out", "2000", "unmounted"], text.TrimEnd('\n').Split('\n'));
+        byte[] changed = [.. random];
+        changed.AsSpan(100_000, 3000).Clear();
+        Assert.Equal([.. changed, .. "appended\n"u8], File.ReadAllBytes(In("random")));
+        Assert.Equal(random[..4_000_000], File.ReadAllBytes(In("hard")));
+        Assert.Equal(2000, Directory.GetFiles(In("many")).Length);
+        // Nothing on the host has become another user's, or a device.
+        Assert.All(Directory.GetFileSystemEntries(_folder), p => Assert.True(!HostFile.IsSpecial(p) || Directory.Exists(p), p));
+    }
+
     /// <summary>What the host changes meanwhile is seen; links that the host puts in the place of folders lead nowhere outside.</summary>
     [Fact]
     public async Task The_host_works_in_the_folder_at_the_same_time()

@@ -2,6 +2,7 @@ using System.Text;
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
 using Bunraku.Machine.Board;
+using Bunraku.Machine.Virtio;
 using Bunraku.Machine.Virtio.Balloons;
 using Bunraku.Machine.Virtio.Sockets;
 using Bunraku.Processor.X86;
@@ -46,7 +47,8 @@ public sealed class DeviceFuzzer(IX86Engine engine, int cpus = 1)
             SerialOutput = _ => { },
             SecondSerialOutput = _ => { },
             DebugOutput = _ => { },
-            Parts = [new PlacedVirtio(sockets, 8, HostilePlan.Sockets), new PlacedVirtio(new Balloon("balloon"), 9, HostilePlan.Balloon)],
+            Parts = [new PlacedVirtio(sockets, 8, HostilePlan.Sockets), new PlacedVirtio(new Balloon("balloon"), 9, HostilePlan.Balloon),
+                new PlacedInMemory(new Entropy("rng"), 10, HostilePlan.InMemory)],
         });
         board.FwCfg.AddFile("opt/writable", new byte[1000], writable: true);
         HostileGuest.Load(vm, seed | 1ul << 63);

@@ -19,3 +19,9 @@ internal sealed class PlacedVirtio(VirtioDevice device, int slot, uint address) 
         function.WriteConfig(PciRegister.Command, 2, (uint)(PciCommand.MemorySpace | PciCommand.BusMaster));
     }
 }
+
+/// <summary>The same for one that is no PCI function.</summary>
+internal sealed class PlacedInMemory(VirtioDevice device, int slot, uint address) : IBoardPart
+{
+    public void AttachTo(IBoard board) => new VirtioMmio(device).AttachTo(board.Machine, address, board.PciInterrupt(slot, 0));
+}

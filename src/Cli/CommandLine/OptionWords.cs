@@ -17,6 +17,7 @@ internal static class OptionWords
     {
         nameof(VmOptions.Guest) => "the guest",
         nameof(VmOptions.Modules) => "--module",
+        nameof(VmOptions.Board) => "--machine",
         nameof(VmOptions.Disks) => "--disk",
         nameof(VmOptions.KeepDisk) => "--keep",
         nameof(VmOptions.CompactDiscs) => "--cdrom",

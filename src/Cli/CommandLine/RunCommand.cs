@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.Globalization;
 using Bunraku.Engine.Check;
 using Bunraku.Hypervisor.Scheduling;
 using Bunraku.Machine;
@@ -46,6 +47,14 @@ internal sealed class RunCommand : Command
     };
     private readonly Option<string?> _append = SingleValue.Text("--append", "STRING", "added to the kernel's command line");
     private readonly Option<string?> _name = SharedOptions.Name();
+    private readonly Option<BoardKind?> _machine =
+        SingleValue.Parsed<BoardKind?>("--machine", "pc|microvm",
+        "the board: a PC (default), or one without PCI, whose virtio devices lie in memory", t => t switch
+        {
+            "pc" => BoardKind.Pc,
+            "microvm" => BoardKind.MicroVm,
+            _ => throw new UsageException(Nearest.Message("machine", t, ["pc", "microvm"])),
+        }, "pc", "microvm");
     private readonly Option<ulong?> _memory =
         SingleValue.Parsed<ulong?>("--memory", "SIZE", "RAM of the guest, for example 512M, 2G or 1.5G (default 512M; debian 1G)",
         t => Quantities.ParseSize(t));
@@ -158,6 +167,13 @@ internal sealed class RunCommand : Command
             "none");
     private readonly Option<string?> _pidFile = SingleValue.Text("--pidfile", "FILE", "write this process's number there, for as long as it runs");
     private readonly Option<bool> _rng = SingleValue.Flag("--rng", "a virtio device with random numbers of the host");
+    private readonly Option<ulong?> _seed =
+        SingleValue.Parsed<ulong?>("--seed", "N", "as --rng, with numbers that follow from N: the same each time, and no secret",
+        t => ulong.TryParse(t, NumberStyles.None, CultureInfo.InvariantCulture, out ulong n) ? n : throw new UsageException($"--seed: '{t}' is no number"));
+    private readonly Option<string?> _kernelVersion =
+        SingleValue.Text("--kernel-version", "VERSION", "of the guests linux and linux-generic: which of the distribution's kernels, for example 6.1.0-57");
+    private readonly Option<string?> _init =
+        SingleValue.Text("--init", "FILE", "of these guests: a program or script of your own as the first process; busybox is in /bin");
     private readonly Option<bool> _debugExit = SingleValue.Flag("--debug-exit", "isa-debug-exit on port 0xf4: the guest ends with status value*2+1");
     private readonly Option<bool> _testDevice =
         SingleValue.Flag("--test-device", "ports, interrupt wires and device memory of QEMU's pc-testdev, for test kernels");
@@ -185,9 +201,9 @@ internal sealed class RunCommand : Command
     {
         _guest.CompletionSources.Add([.. GuestImage.Names]);
         Arguments.Add(_guest);
-        foreach (Option option in (Option[])[_bios, _efiVars, _kernel, _initrd, _modules, _append, _name, _memory, _cpus, _engine, _localApic, _checkInterval,
+        foreach (Option option in (Option[])[_bios, _efiVars, _kernel, _initrd, _modules, _append, _name, _machine, _memory, _cpus, _engine, _localApic, _checkInterval,
             _direct, _cpu, _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _diskSize, _keep, _compactDiscs,
-            _networks, _shares, _vsock, _balloon, _environment, _workingFolder, _user, _copies, _vga, _vnc, _screenshot, _rng, _clock, _configuration, _escape,
+            _networks, _shares, _vsock, _balloon, _environment, _workingFolder, _user, _copies, _vga, _vnc, _screenshot, _rng, _seed, _kernelVersion, _init, _clock, _configuration, _escape,
             _quiet, _detach, _pidFile, _debugExit, _testDevice, _noReboot, _timeout, _saveTo, _compress, _fresh, _stats, _statsJson, _trace, _gdb, _stopped,
             _perfMap])
             Options.Add(option);
@@ -233,6 +249,7 @@ internal sealed class RunCommand : Command
             Initrd = initrd,
             Modules = parsed.GetValue(_modules) is { Length: > 0 } modules ? modules : [],
             Append = parsed.GetValue(_append),
+            Board = parsed.GetValue(_machine) ?? BoardKind.Pc,
             Memory = parsed.GetValue(_memory) ?? (isDebian ? DebianMemory : RunOptions.DefaultMemory),
             Cpus = parsed.GetValue(_cpus) ?? 1,
             Engine = engine,
@@ -268,7 +285,10 @@ internal sealed class RunCommand : Command
             Detach = parsed.GetValue(_detach),
             Escape = parsed.GetValue(_escape) ?? Terminals.ConsoleKeys.DefaultEscape,
             PidFile = parsed.GetValue(_pidFile),
-            Rng = parsed.GetValue(_rng),
+            Rng = parsed.GetValue(_rng) || parsed.GetValue(_seed) is not null,
+            Seed = parsed.GetValue(_seed),
+            KernelVersion = parsed.GetValue(_kernelVersion),
+            Init = parsed.GetValue(_init),
             Display = parsed.GetValue(_vga) ?? DisplayKind.Automatic,
             Vnc = parsed.GetValue(_vnc),
             Screenshot = parsed.GetValue(_screenshot),

@@ -5,7 +5,7 @@ namespace Bunraku.Cli.CommandLine;
 /// <summary>What stands behind <c>--share</c>: a folder, and words about it.</summary>
 internal static class ShareArgument
 {
-    private static readonly string[] s_names = ["ro", "at", "tag", "ids", "cache"];
+    private static readonly string[] s_names = ["ro", "at", "tag", "ids", "cache", "type"];
 
     /// <exception cref="UsageException">It is no description of a shared folder.</exception>
     public static VmShare Parse(string text)
@@ -22,12 +22,20 @@ internal static class ShareArgument
                 "at" => share with { At = value },
                 "tag" => share with { Tag = value },
                 "ids" => share with { Owners = Owners(value) },
+                "type" => share with { Kind = Kind(value) },
                 "cache" => share with { Cache = Cache(value) },
                 _ => throw new UsageException(Nearest.Message("word behind --share", name, s_names)),
             };
         }
         return share;
     }
+
+    private static ShareKind Kind(string value) => value switch
+    {
+        "virtiofs" => ShareKind.VirtioFs,
+        "9p" => ShareKind.NineP,
+        _ => throw new UsageException(Nearest.Message("type of shared folder", value, ["virtiofs", "9p"])),
+    };
 
     private static FileOwners Owners(string value) => value switch
     {

@@ -41,15 +41,15 @@ internal static class SharedOptions
     public static Option<string[]?> Shares() => new("--share")
     {
         HelpName = "FOLDER[,NAME=VALUE]...",
-        Description = "a folder that the guest can use, by virtio-fs; once for each. The built-in guests mount it and start in the first one. "
-            + "NAME: ro, at=PATH (in the guest; default the same path), tag, ids=map|host, cache=auto|always|none",
+        Description = "a folder that the guest can use, by virtio-fs or 9p; once for each. The built-in guests mount it and start in the first one. "
+            + "NAME: ro, at=PATH (in the guest; default the same path), tag, ids=map|host, cache=auto|always|none, type=virtiofs|9p",
         Arity = ArgumentArity.OneOrMore,
         AllowMultipleArgumentsPerToken = false,
     };
 
     public static Option<VmVsock?> Vsock() => SingleValue.Parsed<VmVsock?>("--vsock", "PATH[,cid=N]",
         "a virtio socket device: programs reach the guest by the Unix socket PATH (CONNECT PORT), and the guest's port P of the host is PATH_P "
-        + "(default cid 3)", VsockArgument.Parse);
+        + "(default cid 3, or what a guest that is restored had)", VsockArgument.Parse);
 
     public static IReadOnlyList<VmShare> ParseShares(string[]? shares) => shares is { Length: > 0 } ? [.. shares.Select(ShareArgument.Parse)] : [];
 

@@ -58,7 +58,8 @@ internal static class QemuCommand
     private static string Answer(QemuQuestion question) => question switch
     {
         QemuQuestion.Version => $"QEMU emulator version {Version} ({Package}, which takes QEMU's command line)\n",
-        QemuQuestion.Machines => "Supported machines are:\npc                   Bunraku's PC (default)\nq35                  Bunraku's PC\n",
+        QemuQuestion.Machines => "Supported machines are:\npc                   Bunraku's PC (default)\nq35                  Bunraku's PC\n"
+            + "microvm              the same without PCI\n",
         QemuQuestion.Cpus => "Available CPUs:\n" + string.Concat(QemuCpu.Names.Select(n => $"x86 {n}\n")),
         QemuQuestion.Accelerators => "Accelerators supported in QEMU binary:\ntcg\nkvm\n",
         QemuQuestion.Devices => TextLayout.Definitions([.. QemuDevices.Explain().Select(d => (d.Names, d.What))], Consoles.Width(Console.Out)),

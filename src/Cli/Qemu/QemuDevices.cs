@@ -4,7 +4,7 @@ namespace Bunraku.Cli.Qemu;
 /// <c>-device KIND,…</c>: what each kind becomes. Devices that a guest does without are passed over with a line, as those are that it would only see on a
 /// screen; a device that holds what a guest needs (a disk, a file system) is refused.
 /// </summary>
-internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNetworks networks)
+internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNetworks networks, QemuFolders folders)
 {
     /// <summary>Words that say where a device is, and other things that are ours to choose.</summary>
     private static readonly string[] s_places =
@@ -22,6 +22,9 @@ internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNe
     /// <summary>The kinds that are known. docs/qemu-options.md has the same.</summary>
     private static readonly Row[] s_rows =
     [
+        new(["virtio-blk-device", "virtio-net-device", "virtio-rng-device", "virtio-serial-device", "virtio-balloon-device", "virtio-9p-device",
+            "vhost-vsock-device"], Fate.Have,
+            "with -machine microvm: as the names that end in -pci, which are not for it"),
         new(["virtio-blk-pci", "virtio-blk", "virtio-blk-pci-non-transitional", "virtio-blk-pci-transitional"], Fate.Have, "a disk"),
         new(["ide-hd", "ide-drive"], Fate.Have, "a disk, on the SATA controller"),
         new(["ide-cd"], Fate.Have, "a CD drive, on the SATA controller"),
@@ -38,6 +41,8 @@ internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNe
             "a balloon: the monitor's balloon, QMP's balloon and query-balloon"),
         new(["vhost-vsock-pci", "vhost-vsock-pci-non-transitional"], Fate.Have,
             "with guest-cid= and path=PATH, which is a word of Bunraku's: sockets of the guest are with Unix sockets of the host, not with its AF_VSOCK"),
+        new(["virtio-9p-pci", "virtio-9p", "virtio-9p-pci-transitional", "virtio-9p-pci-non-transitional"], Fate.Have,
+            "a folder of -fsdev, by 9P2000.L without older dialects"),
         new(["i6300esb", "ib700", "vmcoreinfo", "sga", "hpet", "intel-iommu", "amd-iommu", "pvpanic-pci", "edu",
             "pci-testdev", "virtio-pmem-pci", "virtio-mem-pci", "virtio-crypto-pci", "virtio-iommu-pci", "smbus-eeprom", "tpm-tis", "tpm-crb"],
             Fate.PassOver,
@@ -62,7 +67,6 @@ internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNe
             "virtio-blk-pci is a disk, and ide-hd one on SATA"),
         new(["nvme", "nvme-ns", "sdhci-pci", "sd-card", "floppy", "isa-fdc", "usb-storage", "usb-bot", "usb-uas"], Fate.Refuse,
             "virtio-blk-pci is a disk, and ide-hd one on SATA"),
-        new(["virtio-9p-pci", "virtio-9p"], Fate.Refuse, "9p; 'bunraku run --share' gives a guest a folder by virtio-fs"),
         new(["vhost-user-fs-pci", "vhost-user-fs"], Fate.Refuse, "vhost; 'bunraku run --share' gives a guest a folder by virtio-fs"),
         new(["vhost-user-blk-pci", "vhost-user-blk", "vhost-user-scsi-pci", "vhost-scsi-pci", "vhost-user-vsock-pci",
             "vhost-vdpa-device-pci", "vhost-user-gpu", "vhost-user-input-pci", "vhost-user-rng-pci", "vhost-user-i2c-pci", "vhost-user-gpio-pci"],
@@ -71,7 +75,6 @@ internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNe
         new(["vfio-pci", "usb-host", "loader", "guest-loader", "pc-dimm", "nvdimm", "ivshmem-plain", "ivshmem-doorbell", "max-x86_64-cpu",
             "qemu64-x86_64-cpu"], Fate.Refuse,
             "nothing of the host, and nothing that is plugged in"),
-        new(["virtio-blk-device", "virtio-rng-device", "virtio-serial-device"], Fate.Refuse, "virtio over MMIO; take the name that ends in -pci"),
     ];
 
     /// <summary>Names and what becomes of them: for the help and the document.</summary>
@@ -85,7 +88,8 @@ internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNe
         QemuWords words = QemuWords.Parse("-device", text, "driver");
         string kind = words.Need("driver");
         string? id = words.Take("id"), bus = words.Take("bus");
-        if (QemuNetworks.IsCard(kind) && kind != "virtio-net-device")
+        CheckBus(kind);
+        if (QemuNetworks.IsCard(kind))
         {
             words.Drop(s_places);
             networks.AddCard(kind, words);
@@ -152,11 +156,24 @@ internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNe
                 if (kind.StartsWith("virtio-blk", StringComparison.Ordinal)) drives.Take("-device", words.Need("drive"), DiskBus.Virtio, Disk(words));
                 else if (kind.StartsWith("virtio-rng", StringComparison.Ordinal)) AddRng(words);
                 else if (kind.StartsWith("virtio-balloon", StringComparison.Ordinal)) AddBalloon(words);
+                else if (kind.StartsWith("virtio-9p", StringComparison.Ordinal)) folders.AddDevice(words);
                 else if (kind.StartsWith("vhost-vsock", StringComparison.Ordinal)) AddVsock(words);
                 else AddSerial(words, id);
                 break;
         }
         words.Finish();
+    }
+
+    /// <summary>Virtio devices are PCI functions, or lie in memory where there is no PCI; others that are PCI functions the machine itself refuses.</summary>
+    private void CheckBus(string kind)
+    {
+        const string inMemory = "-device", onPci = "-pci";
+        bool isMicroVm = machine.Board == BoardKind.MicroVm;
+        if (kind.EndsWith(inMemory, StringComparison.Ordinal) && !isMicroVm)
+            throw new UsageException($"-device: not had: {kind}: virtio over MMIO is -machine microvm's; take {kind[..^inMemory.Length]}{onPci}");
+        if (isMicroVm && kind.Contains(onPci, StringComparison.Ordinal) && (kind.StartsWith("virtio-", StringComparison.Ordinal)
+            || kind.StartsWith("vhost-vsock", StringComparison.Ordinal)))
+            throw new UsageException($"-device: not had: {kind}: -machine microvm has no PCI; take {kind[..kind.IndexOf(onPci, StringComparison.Ordinal)]}{inMemory}");
     }
 
     /// <summary>Words that disks have beside their drive; the serial number.</summary>

@@ -63,6 +63,7 @@ internal sealed class QemuMachine
     public string? Cpu { get; set; }
     public bool Paravirtual { get; set; } = true;
     public ulong TscFrequency { get; set; }
+    public BoardKind Board { get; set; }
     public ulong Memory { get; set; } = DefaultMemory;
     public int Cpus { get; set; } = 1;
     public string? Kernel { get; set; }
@@ -79,6 +80,7 @@ internal sealed class QemuMachine
     public List<VmNetwork> Networks { get; } = [];
     /// <summary>The card that a machine has of which nothing is said: it is left out where the host has no library for it.</summary>
     public bool HasDefaultNetwork { get; set; }
+    public List<VmShare> Shares { get; } = [];
     public bool Rng { get; set; }
     public VmBalloon? Balloon { get; set; }
     public VmVsock? Vsock { get; set; }

@@ -35,8 +35,8 @@ internal static class QemuOptions
         new("version", null, Likeness.Same,
             "says 'QEMU emulator version 7.2.0', for tools that look for it, and Bunraku's own", (r, _) => r.Ask(QemuQuestion.Version)),
         new("machine", "[type=]NAME[,prop=value...]", Likeness.Different,
-            "pc and q35, with or without a version, are both Bunraku's PC; microvm, isapc and Xen's are refused. accel= as -accel; the other properties "
-            + "are passed over", (r, t) => r.Machine(t)),
+            "pc and q35, with or without a version, are both Bunraku's PC, and microvm is the same without PCI, for -kernel alone; isapc and Xen's are "
+            + "refused. accel= as -accel; the other properties are passed over", (r, t) => r.Machine(t)),
         new("M", "[type=]NAME", Likeness.Different, "as -machine", (r, t) => r.Machine(t)),
         new("cpu", "MODEL[,+feature,-feature,feature=on|off]", Likeness.Different,
             "each of QEMU's models becomes the nearest of Bunraku's: x86-64-v1, v2, v3, x86-64-v3-intel or max (host, max). Features that the processor "
@@ -78,8 +78,11 @@ internal static class QemuOptions
         new("pflash", "FILE", Likeness.Different, "the first is the code of Debian's package ovmf (OVMF_CODE_4M.fd), the second the file of its variables",
             (r, t) => r.Pflash(null, t, isReadOnly: false)),
         new("iscsi", "...", Likeness.Absent, "images are files of this host"),
-        new("fsdev", "...", Likeness.Absent, "9p: 'bunraku run --share' gives a guest a folder by virtio-fs"),
-        new("virtfs", "...", Likeness.Absent, "9p: 'bunraku run --share' gives a guest a folder by virtio-fs"),
+        new("fsdev", "local,id=NAME,path=FOLDER[,security_model=][,readonly=on]", Likeness.Different,
+            "security_model none and mapped-xattr: files are root's in the guest, and what else it says of owners is in extended attributes of our own; "
+            + "passthrough: the host's numbers, for root. Links, devices and FIFOs of the host are never followed or opened. proxy and synth are refused",
+            (r, t) => r.Folders.AddBackend(t)),
+        new("virtfs", "local,path=FOLDER,mount_tag=TAG[,...]", Likeness.Different, "as -fsdev with -device virtio-9p-pci", (r, t) => r.Folders.AddPair(t)),
 
         new("usb", null, Likeness.Ignored, "there is no USB"),
         new("usbdevice", "NAME", Likeness.Ignored, "there is no USB"),

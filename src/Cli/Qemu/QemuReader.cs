@@ -28,7 +28,8 @@ internal sealed class QemuReader
         Drives = new QemuDrives(Result, Pflash);
         Networks = new QemuNetworks(Result);
         Characters = new QemuCharacters(Result);
-        _devices = new QemuDevices(Result, Drives, Networks);
+        Folders = new QemuFolders(Result);
+        _devices = new QemuDevices(Result, Drives, Networks, Folders);
     }
 
     private readonly QemuDevices _devices;
@@ -37,6 +38,7 @@ internal sealed class QemuReader
     public QemuMachine Result { get; }
     public QemuDrives Drives { get; }
     public QemuNetworks Networks { get; }
+    public QemuFolders Folders { get; }
     public QemuCharacters Characters { get; }
     public bool IsNoGraphic { get; set; }
     public bool NoDefaults { get; set; }
@@ -102,7 +104,7 @@ internal sealed class QemuReader
     {
         if (AsksForHelp(text, QemuQuestion.Machines)) return;
         QemuWords words = QemuWords.Parse("-machine", text, "type");
-        if (words.Take("type") is { } type && !IsPc(type)) throw NoMachine(type);
+        if (words.Take("type") is { } type) Result.Board = type == "microvm" ? BoardKind.MicroVm : IsPc(type) ? BoardKind.Pc : throw NoMachine(type);
         if (words.Take("accel") is { } accelerators) Accelerator(accelerators);
         if (words.Take("pflash0") is not null || words.Take("pflash1") is not null)
             throw new UsageException("-machine: not had: pflash0=; take -drive if=pflash");
@@ -110,7 +112,7 @@ internal sealed class QemuReader
             "sata", "smbus",
             "memory-backend", "nvdimm", "fd-bootchk", "max-ram-below-4g", "acpi", "hmat", "igd-passthru", "suppress-vmdesc", "phandle_start",
                 "q35-pcihost.pci-hole64-size",
-            "default-bus-bypass-iommu", "confidential-guest-support", "kvm-type", "smbios-entry-point-type", "usb.off");
+            "default-bus-bypass-iommu", "confidential-guest-support", "kvm-type", "smbios-entry-point-type", "usb.off", "isa-serial", "rtc", "auto-kernel-cmdline", "ioapic2", "x-option-roms");
         foreach (string rest in words.TakeRest()) Result.Notes.Add($"-machine: {rest} is passed over");
     }
 
@@ -118,9 +120,8 @@ internal sealed class QemuReader
 
     private static UsageException NoMachine(string type) => new(type switch
     {
-        "microvm" => "-machine: not had: microvm, whose devices are virtio over MMIO; take pc or q35",
-        "isapc" or "xenfv" or "xenpv" or "none" => $"-machine: not had: {type}; there are pc and q35",
-        _ => Nearest.Message("machine", type, ["pc", "q35"]),
+        "isapc" or "xenfv" or "xenpv" or "none" => $"-machine: not had: {type}; there are pc, q35 and microvm",
+        _ => Nearest.Message("machine", type, ["pc", "q35", "microvm"]),
     });
 
     public void Accelerator(string text)
@@ -444,7 +445,7 @@ internal sealed class QemuReader
         if (!_hasAccelerator && _lastAccelerator is { } absent) throw new UsageException($"-accel: not had: {absent}; there are kvm and tcg");
         foreach (string device in _deviceWords) _devices.Add(device);
         Drives.Finish();
-        Networks.Finish(hasDefaults: !NoDefaults);
+        Networks.Finish(hasDefaults: !NoDefaults && Result.Board == BoardKind.Pc);
         bool hasSerial = Serials.Count > 0 || Result.Serials.Count > 0, hasMonitor = Monitors.Count > 0
             || Serials.Any(s => s.StartsWith("mon:", StringComparison.Ordinal)), hasWindow = !_isHeadless && !IsNoGraphic;
         if (!NoDefaults && !hasSerial && !hasMonitor && hasWindow && Result.VirtioSerials.Count == 0)

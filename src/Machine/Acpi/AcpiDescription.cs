@@ -20,6 +20,10 @@ public sealed class AcpiDescription
     private readonly List<byte[]> _controllers = [];
 
     internal int Cpus { get; private set; }
+
+    /// <summary>There is a PCI bus; else what would stand on it is directly under the system bus.</summary>
+    internal bool HasPci { get; set; } = true;
+
     internal IEnumerable<(string Name, Action<AmlBuilder> Contents)> SystemDevices => _system;
     internal IEnumerable<(string Name, Action<AmlBuilder> Contents)> IsaDevices => _isa;
     internal IEnumerable<ExtraTable> ExtraTables => _tables;

@@ -29,7 +29,8 @@ internal static class Dsdt
                 sb.Device($"C{n:X3}", d => d.Name("_HID", "ACPI0007").Name("_UID", (ulong)uid));
             }
             foreach ((string name, Action<AmlBuilder> contents) in description.SystemDevices) sb.Device(name, contents);
-            sb.Device("PCI0", bridge => HostBridge(bridge, description));
+            if (description.HasPci) sb.Device("PCI0", bridge => HostBridge(bridge, description));
+            else LegacyDevices(sb, description);
         });
         return aml.Bytes.ToArray();
     }
@@ -48,10 +49,15 @@ internal static class Dsdt
         bridge.Device("ISA", isa =>
         {
             isa.Name("_ADR", PciPart.IsaBridgeSlot << 16);
-            foreach ((string name, Action<AmlBuilder> contents) in description.IsaDevices) isa.Device(name, contents);
-            // Motherboard resources: what no driver claims but must not be given to anybody else. The I/O APIC is in the MADT.
-            isa.Device("MBRD", AcpiDescription.DeviceOf("PNP0C02", description.Reserved, uid: null));
+            LegacyDevices(isa, description);
         });
+    }
+
+    private static void LegacyDevices(AmlBuilder parent, AcpiDescription description)
+    {
+        foreach ((string name, Action<AmlBuilder> contents) in description.IsaDevices) parent.Device(name, contents);
+        // Motherboard resources: what no driver claims but must not be given to anybody else. The I/O APIC is in the MADT.
+        parent.Device("MBRD", AcpiDescription.DeviceOf("PNP0C02", description.Reserved, uid: null));
     }
 
     /// <summary>Each slot's four pins: address (slot, any function), pin, no link device, global system interrupt.</summary>

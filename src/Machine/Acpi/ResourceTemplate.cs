@@ -4,7 +4,8 @@ namespace Bunraku.Machine.Acpi;
 /// <remarks>ACPI Specification 6.3, section 6.4 "Resource Data Types for ACPI".</remarks>
 public sealed class ResourceTemplate
 {
-    private const byte IrqTag = 0x22, IoTag = 0x47, EndTag = 0x79, Memory32FixedTag = 0x86, DWordSpaceTag = 0x87, WordSpaceTag = 0x88;
+    private const byte IrqTag = 0x22, IoTag = 0x47, EndTag = 0x79, Memory32FixedTag = 0x86, DWordSpaceTag = 0x87, WordSpaceTag = 0x88,
+        InterruptTag = 0x89;
     private const byte MemoryRange = 0, IoRange = 1, BusRange = 2;
     /// <summary>General flags: minimum and maximum are fixed, positive decode, the device produces (passes on) the range.</summary>
     private const byte Fixed = 0x0C;
@@ -19,6 +20,9 @@ public sealed class ResourceTemplate
 
     /// <summary>Memory32Fixed, writable.</summary>
     public ResourceTemplate Memory(uint first, uint length) => Add(Memory32FixedTag, 1).Add(9, 2).Add(1, 1).Add(first, 4).Add(length, 4);
+
+    /// <summary>Extended interrupt: one global system interrupt that the device consumes, level-triggered, active high, shared.</summary>
+    public ResourceTemplate Interrupt(uint number) => Add(InterruptTag, 1).Add(6, 2).Add(9, 1).Add(1, 1).Add(number, 4);
 
     /// <summary>WordBusNumber: PCI buses that a host bridge passes on.</summary>
     public ResourceTemplate BusRangeProduced(byte first, byte last) => Space(WordSpaceTag, 2, BusRange, typeFlags: 0, first, last);

@@ -2,6 +2,7 @@ using Bunraku.Hypervisor;
 using Bunraku.Machine.Acpi;
 using Bunraku.Machine.Pci;
 using Bunraku.Machine.Timers;
+using Bunraku.Machine.Virtio;
 
 namespace Bunraku.Machine.Board;
 
@@ -22,8 +23,11 @@ public interface IBoard
     /// <summary>The machine around the board: buses, memory, timers, I/O threads.</summary>
     X86Machine Machine { get; }
 
-    /// <summary>Bus 0. Parts put functions into free slots.</summary>
+    /// <summary>Bus 0. Parts put functions into free slots. Of a board without PCI nobody finds them.</summary>
     PciHost Pci { get; }
+
+    /// <summary>Places for virtio devices on a board without PCI; null: they are PCI functions.</summary>
+    VirtioMmioSlots? VirtioSlots { get; }
 
     /// <summary>Configuration items for firmware and kernels.</summary>
     FwCfg FwCfg { get; }

@@ -90,6 +90,9 @@ public static class MemoryLayout
     /// <summary>Behind that window.</summary>
     public const ulong PciWindowEnd = IoApic;
 
+    /// <summary>Registers of virtio devices, of a board without PCI: where QEMU's microvm has them.</summary>
+    public const ulong VirtioMmio = 0xFEB0_0000;
+
     /// <summary>The I/O APIC's registers.</summary>
     public const ulong IoApic = 0xFEC0_0000;
     /// <summary>The HPET's registers.</summary>

@@ -11,6 +11,7 @@ using Bunraku.Machine.Pci;
 using Bunraku.Machine.Serial;
 using Bunraku.Machine.Smbios;
 using Bunraku.Machine.Timers;
+using Bunraku.Machine.Virtio;
 
 namespace Bunraku.Machine.Board;
 
@@ -54,6 +55,12 @@ public sealed class PcBoard : IBoard
         if (options.SecondSerialOutput is { } second) _secondSerial = new SerialPart(2, second);
         _generation = new VmGenerationPart(vm.Memory, _timers, options.Generation, options.Firmware is not null);
         Pci = new PciHost(Reset);
+        if (options.IsMicroVm)
+        {
+            if (display > 0 || options.Firmware is not null) throw new ArgumentException("a board without PCI has no display and no firmware", nameof(options));
+            VirtioSlots = new VirtioMmioSlots(this);
+            Acpi.HasPci = false;
+        }
         FwCfg = new FwCfg(vm.Memory, vm.Cpus.Count);
         if (display > 0) FwCfg.AddInt16(FwCfgKey.NoGraphic, 0);
         Acpi.Reset = new(PciHost.FirstPort + 1, 0x06); // hard reset through the PIIX reset control register
@@ -115,7 +122,7 @@ public sealed class PcBoard : IBoard
         if (options.FirmwareLog is { } log) yield return new DebugConsolePart(log, "firmware log", DebugConsole.FirmwarePort);
         if (options.DebugExit) yield return new DebugExitPart();
         if (options.TestDevice) yield return new TestDevicePart();
-        yield return new PciPart(options.Firmware is null ? null : _map);
+        yield return new PciPart(options.Firmware is null ? null : _map, options.IsMicroVm);
         if (options.Firmware is { FlashLength: > 0 }) yield return new FlashPart(_vm.Memory, _map.Flash, options.FlashStore);
         if (_display is not null) yield return _display;
         yield return new FwCfgPart();
@@ -151,6 +158,8 @@ public sealed class PcBoard : IBoard
     public VgaController? Display => _display?.Controller;
     /// <inheritdoc/>
     public PciHost Pci { get; }
+    /// <inheritdoc/>
+    public VirtioMmioSlots? VirtioSlots { get; }
     /// <summary>By which the guest learns that it is a copy, or that it was taken back to an earlier state.</summary>
     public VmGeneration Generation => _generation.Device;
     /// <summary>ACPI's fixed hardware.</summary>

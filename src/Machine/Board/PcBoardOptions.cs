@@ -36,6 +36,9 @@ public sealed record PcBoardOptions
     /// </summary>
     public IReadOnlyList<BootDevice> BootDevices { get; init; } = [];
 
+    /// <summary>There is no PCI: virtio devices lie in memory, and there are no other ones. Not with firmware or a display.</summary>
+    public bool IsMicroVm { get; init; }
+
     /// <summary>What the machine tells of itself.</summary>
     public MachineIdentity Identity { get; init; } = new();
 

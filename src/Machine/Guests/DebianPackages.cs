@@ -30,30 +30,35 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
 
     /// <summary>Path of a kernel image.</summary>
     /// <param name="guest">"linux" or "linux-generic".</param>
+    /// <param name="version">Its version, or how it begins up to a '.' or '-'; null: the newest.</param>
     /// <exception cref="BootException">It can't be had; the message says what is missing.</exception>
-    public string FindKernel(string guest, CancellationToken cancel = default)
+    public string FindKernel(string guest, CancellationToken cancel = default, string? version = null)
     {
         (_, _, string[] packages, string suffix, string? notSuffix) = Kernels.First(k => k.Guest == guest);
-        if (Newest(cache.Files(guest)) is { } cached) return cached;
+        if (Newest(cache.Files(guest).Where(Fits)) is { } cached) return cached;
         string boot = Path.Combine(root, "boot");
         IEnumerable<string> installed = Directory.Exists(boot) ? Directory.EnumerateFiles(boot, "vmlinuz-*" + suffix) : [];
         if (Newest(installed.Where(f => (notSuffix is null || !f.EndsWith(notSuffix, StringComparison.Ordinal))
-            && !f.EndsWith("-rt" + suffix, StringComparison.Ordinal) && Readable(f))) is { } own) return own;
+            && !f.EndsWith("-rt" + suffix, StringComparison.Ordinal) && Readable(f) && Fits(f))) is { } own) return own;
 
         var apt = Apt.Open(cache, progress, $"the guest '{guest}' needs a kernel from Debian packages", _alternatives, searchPath, cancel);
         using IDisposable held = HoldCache(cancel);
-        if (Newest(cache.Files(guest)) is { } meanwhile) return meanwhile;
-        string package = apt.ResolveDependency(packages, "linux-image-");
+        if (Newest(cache.Files(guest).Where(Fits)) is { } meanwhile) return meanwhile;
+        string package = version is null ? apt.ResolveDependency(packages, "linux-image-")
+            : apt.Resolve("linux-image-" + (version.EndsWith(suffix, StringComparison.Ordinal) ? version : version + suffix));
         // With its drivers, which a next look may be for: a package is some 30 MB to download.
         string kernel = Extract(apt, package, guest, "a kernel image",
             entry => entry.StartsWith("./boot/" + KernelPrefix, StringComparison.Ordinal) ? guest : DriversOf(entry), all: true, cancel);
         cache.Folder(DriversName(kernel)); // empty: the package has none
         return kernel;
+
+        bool Fits(string file) => version is null || VersionOf(file) is var of && of.StartsWith(version, StringComparison.Ordinal)
+            && (of.Length == version.Length || of[version.Length] is '.' or '-');
     }
 
     // With another table below, other files belong into the cache: then another name of their folders.
     internal const string KernelPrefix = "vmlinuz-";
-    private const string DriversPrefix = "drivers-";
+    private const string DriversPrefix = "drivers2-";
 
     /// <summary>Version of a kernel by the name of its file.</summary>
     internal static string VersionOf(string kernel) => Path.GetFileName(kernel)[KernelPrefix.Length..];
@@ -67,6 +72,9 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
 
     /// <summary>Name of the virtio console's driver among them.</summary>
     public const string ConsoleModule = "virtio_console";
+
+    /// <summary>Name of the file system 9p among them, which kernels for virtual machines do not have.</summary>
+    public const string NinePModule = "9p";
 
     /// <summary>Name of the driver of Intel's network card among them, which kernels for virtual machines do not have.</summary>
     public const string E1000Module = "e1000";
@@ -82,6 +90,7 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
         ("virtio_pci_legacy_dev", GuestDrivers.All),
         ("virtio_pci_modern_dev", GuestDrivers.All),
         ("virtio_pci",            GuestDrivers.All),
+        ("virtio_mmio",           GuestDrivers.Mmio),
         ("virtio_blk",            GuestDrivers.Disk),
         ("rng-core",              GuestDrivers.Rng),
         ("virtio-rng",            GuestDrivers.Rng),
@@ -91,10 +100,13 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
         ("af_packet",             GuestDrivers.Net), // for DHCP
         (E1000Module,             GuestDrivers.E1000),
         (ConsoleModule,           GuestDrivers.Console),
-        ("netfs",                 GuestDrivers.Share),
-        ("fscache",               GuestDrivers.Share),
+        ("netfs",                 GuestDrivers.Share | GuestDrivers.NineP),
+        ("fscache",               GuestDrivers.Share | GuestDrivers.NineP),
         ("fuse",                  GuestDrivers.Share),
         ("virtiofs",              GuestDrivers.Share),
+        ("9pnet",                 GuestDrivers.NineP),
+        (NinePModule,             GuestDrivers.NineP),
+        ("9pnet_virtio",          GuestDrivers.NineP),
         ("vsock",                 GuestDrivers.Vsock),
         ("vmw_vsock_virtio_transport_common", GuestDrivers.Vsock),
         ("vmw_vsock_virtio_transport", GuestDrivers.Vsock),
@@ -295,7 +307,7 @@ public enum GuestDrivers
     /// <summary>Shared folders.</summary>
     Share = 16,
     /// <summary>All of them.</summary>
-    All = Disk | Rng | Net | Console | Share | Vsock | Balloon,
+    All = Disk | Rng | Net | Console | Share | Vsock | Balloon | NineP,
     /// <summary>KVM, for a guest that is a hypervisor.</summary>
     Hypervisor = 32,
     /// <summary>virtio sockets.</summary>
@@ -304,4 +316,8 @@ public enum GuestDrivers
     Balloon = 128,
     /// <summary>Intel's network card e1000.</summary>
     E1000 = 256,
+    /// <summary>Virtio devices that are no PCI functions.</summary>
+    Mmio = 512,
+    /// <summary>Shared folders by 9p.</summary>
+    NineP = 1024,
 }

@@ -22,6 +22,9 @@ internal static class InitramfsBuilder
     private const string CommandPath = "/etc/bunraku/command", CopyPath = "/etc/bunraku/copy", PumpPath = "/etc/bunraku/pump",
         SessionPath = "/etc/bunraku/session", DhcpPath = "/etc/bunraku/dhcp", ModuleFolder = "/etc/bunraku/modules", FileFolder = "/etc/bunraku/files";
 
+    /// <summary>Where <see cref="LinuxGuestOptions.Init"/> is.</summary>
+    public const string OtherInit = "/sbin/init";
+
     private static readonly string[] Directories =
         ["bin", "sbin", "usr", "usr/bin", "usr/sbin", "dev", "proc", "sys", "run", "root", "tmp", "etc", "etc/bunraku", ModuleFolder[1..], "var"];
 
@@ -42,6 +45,7 @@ internal static class InitramfsBuilder
         archive.AddFile("etc/hosts", "127.0.0.1 localhost bunraku\n"u8);
         archive.AddFile("etc/profile", Encoding.UTF8.GetBytes(Profile(token)));
         archive.AddFile("init", Encoding.UTF8.GetBytes(InitScript(options, console, token)), Executable);
+        if (options.Init is { } init) archive.AddFile(OtherInit[1..], init.Span, Executable);
         archive.AddFile(SessionPath[1..], Encoding.UTF8.GetBytes(SessionScript(options, console, token)), Executable);
         if (options.Networks.Count > 0) archive.AddFile(DhcpPath[1..], Encoding.UTF8.GetBytes(DhcpScript), Executable);
         for (int n = 0; n < options.Modules.Count; n++) archive.AddFile($"{ModuleFolder[1..]}/{n:00}.ko", options.Modules[n].Span);
@@ -84,16 +88,18 @@ internal static class InitramfsBuilder
 
     /// <summary>The same below another system's root, whose drivers are not loaded yet, with nothing but busybox.</summary>
     public static string MountSharesIn(string root, LinuxGuestOptions options) => options.Shares.Count == 0 ? ""
-        : LoadShareDriver(root) + MountShares(options, root, "busybox ");
+        : LoadShareDriver(root, options) + MountShares(options, root, "busybox ");
 
     /// <summary>For who mounts them later: <see cref="MountSharesLate"/>.</summary>
-    public static string LoadShareDriver(string root) => $"busybox chroot {root} /sbin/modprobe virtiofs\n";
+    public static string LoadShareDriver(string root, LinuxGuestOptions options) => string.Concat(
+        options.Shares.Select(s => s.NinePCache is null ? "virtiofs" : "-a 9p 9pnet_virtio").Distinct()
+            .Select(driver => $"busybox chroot {root} /sbin/modprobe {driver}\n"));
 
     /// <summary>Mounts the shared folders where their driver is there.</summary>
     public static string MountSharesLate(LinuxGuestOptions options) => MountShares(options, "", "busybox ");
 
     private static string MountShares(LinuxGuestOptions options, string root, string tool) => string.Concat(options.Shares.Select(s => $$"""
-        {{tool}}mkdir -p {{Quote(root + s.At)}} && {{tool}}mount -t virtiofs -o {{(s.IsReadOnly ? "ro" : "rw")}} {{Quote(s.Tag)}} {{Quote(root + s.At)}} ||
+        {{tool}}mkdir -p {{Quote(root + s.At)}} && {{tool}}mount {{s.Options}} {{Quote(s.Tag)}} {{Quote(root + s.At)}} ||
             printf 'bunraku: the guest cannot mount the shared folder at %s\n' {{Quote(s.At)}} >>{{root}}{{NotMounted}}
 
         """));

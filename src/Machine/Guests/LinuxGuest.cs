@@ -63,6 +63,9 @@ public sealed record LinuxGuestOptions
     /// <summary>Files that the guest has beside its own.</summary>
     public IReadOnlyList<LinuxGuestFile> Files { get; init; } = [];
 
+    /// <summary>A program or script that is the first process in place of ours; null: ours is.</summary>
+    public ReadOnlyMemory<byte>? Init { get; init; }
+
     /// <summary>The machine has a virtio console, and the modules have its driver.</summary>
     public bool StreamPorts { get; init; }
 
@@ -81,7 +84,20 @@ public sealed record LinuxGuestOptions
 /// <param name="At">Where it is mounted: a path from / on.</param>
 /// <param name="IsReadOnly">Nothing in it can be changed.</param>
 /// <param name="WritesLater">What programs write may wait in the guest.</param>
-public sealed record LinuxGuestShare(string Tag, string At, bool IsReadOnly, bool WritesLater);
+public sealed record LinuxGuestShare(string Tag, string At, bool IsReadOnly, bool WritesLater)
+{
+    /// <summary>It is mounted by 9p, with this word for its cache; null: by virtio-fs.</summary>
+    public string? NinePCache { get; init; }
+
+    /// <summary>Words for mount.</summary>
+    internal string Options => NinePCache is null ? $"-t virtiofs -o {Rights}"
+        : $"-t 9p -o {Rights},trans=virtio,version=9p2000.L,msize={LargestMessage},cache={NinePCache}";
+
+    /// <summary>As much as Linux's driver has in one request of virtio.</summary>
+    private const int LargestMessage = 512_000;
+
+    private string Rights => IsReadOnly ? "ro" : "rw";
+}
 
 /// <summary>A Linux guest ready to be booted.</summary>
 /// <param name="Kernel">The kernel file.</param>
@@ -121,6 +137,7 @@ public sealed record LinuxGuest(ReadOnlyMemory<byte> Kernel, string KernelName, 
         // With a shell the machine boots again when it is reset, but not after a panic, which would come again and again: the kernel is told to mark that reset
         // as a warm one.
         append += console == GuestConsole.Shell ? " " + PanicMark : " quiet panic=-1";
+        if (options.Init is not null) append += $" rdinit={InitramfsBuilder.OtherInit}";
         return new(kernel, kernelName, InitramfsBuilder.Build(busybox, options with { Waits = waits }, console, token), append, console, token)
         {
             Waits = waits,

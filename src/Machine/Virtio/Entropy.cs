@@ -1,4 +1,5 @@
 using System.Buffers;
+using System.Buffers.Binary;
 using System.Security.Cryptography;
 
 namespace Bunraku.Machine.Virtio;
@@ -12,6 +13,30 @@ public sealed class Entropy : VirtioDevice
     /// <param name="id">Its name in the machine.</param>
     /// <param name="fill">Where the bytes come from; null: the host's random numbers.</param>
     public Entropy(string id, Action<Span<byte>>? fill = null) : base(id, VirtioType.Entropy, 256) => _fill = fill ?? RandomNumberGenerator.Fill;
+
+    /// <summary>Bytes that follow from a number, for guests that are to do the same each time: no secret. A machine that is restored begins with the first.</summary>
+    /// <remarks>SHA-256 of the number and a counter, block by block.</remarks>
+    public static Action<Span<byte>> Seeded(ulong seed)
+    {
+        byte[] input = new byte[2 * sizeof(ulong)], block = [];
+        BinaryPrimitives.WriteUInt64LittleEndian(input, seed);
+        ulong next = 0;
+        return bytes =>
+        {
+            while (!bytes.IsEmpty)
+            {
+                if (block.Length == 0)
+                {
+                    BinaryPrimitives.WriteUInt64LittleEndian(input.AsSpan(sizeof(ulong)), next++);
+                    block = SHA256.HashData(input);
+                }
+                int count = Math.Min(block.Length, bytes.Length);
+                block.AsSpan(0, count).CopyTo(bytes);
+                block = block[count..];
+                bytes = bytes[count..];
+            }
+        };
+    }
 
     /// <inheritdoc/>
     protected override void Notified(int queue)

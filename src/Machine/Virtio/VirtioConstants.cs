@@ -13,6 +13,8 @@ public enum VirtioType : ushort
     Entropy = 4,
     /// <summary>Section 5.5.</summary>
     Balloon = 5,
+    /// <summary>The 9P transport, which has a number alone.</summary>
+    NineP = 9,
     /// <summary>Section 5.8.</summary>
     Input = 18,
     /// <summary>Section 5.10.</summary>

@@ -177,6 +177,14 @@ public abstract class VirtioDevice
         if ((uint)queue < (uint)_queues.Length && Live(queue) is not null) Guarded(() => Notified(queue));
     }
 
+    /// <summary>The driver accepts features, 32 at a time, until it has said that it agrees.</summary>
+    internal void AcceptFeatures(uint select, uint half)
+    {
+        if (Status.HasFlag(VirtioStatus.FeaturesOk) || select > 1) return;
+        int shift = 32 * (int)select;
+        Features = (VirtioFeatures)((ulong)Features & ~(0xFFFF_FFFFul << shift) | (ulong)half << shift);
+    }
+
     internal ulong ReadConfiguration(int offset, int size)
     {
         ReadOnlySpan<byte> all = Configuration;

@@ -52,6 +52,7 @@ public sealed class VirtioPci : PciDevice, IVirtioTransport
     {
         VirtioType.Network => 0x020000,
         VirtioType.Block or VirtioType.FileSystem => 0x018000,
+        VirtioType.NineP => 0x000200,
         VirtioType.Console => 0x078000,
         VirtioType.Input => 0x098000,
         _ => 0x00FF00,
@@ -165,7 +166,7 @@ public sealed class VirtioPci : PciDevice, IVirtioTransport
         {
             case (CommonRegisters.DeviceFeatureSelect, 4): _deviceFeatureSelect = (uint)value; break;
             case (CommonRegisters.DriverFeatureSelect, 4): _driverFeatureSelect = (uint)value; break;
-            case (CommonRegisters.DriverFeature, 4): AcceptFeatures((uint)value); break;
+            case (CommonRegisters.DriverFeature, 4): _device.AcceptFeatures(_driverFeatureSelect, (uint)value); break;
             case (CommonRegisters.ConfigurationVector, 2): _configurationVector = Vector((ushort)value); break;
             case (CommonRegisters.Status, 1): WriteStatus((byte)value); break;
             case (CommonRegisters.QueueSelect, 2): _queueSelect = (ushort)value; break;
@@ -189,13 +190,6 @@ public sealed class VirtioPci : PciDevice, IVirtioTransport
         if (field == CommonRegisters.QueueDescriptors) queue.Descriptors = now;
         else if (field == CommonRegisters.QueueDriver) queue.Driver = now;
         else queue.Device = now;
-    }
-
-    private void AcceptFeatures(uint half)
-    {
-        if (_device.Status.HasFlag(VirtioStatus.FeaturesOk) || _driverFeatureSelect > 1) return;
-        int shift = 32 * (int)_driverFeatureSelect;
-        _device.Features = (VirtioFeatures)((ulong)_device.Features & ~(0xFFFF_FFFFul << shift) | (ulong)half << shift);
     }
 
     /// <summary>A vector that the table does not have reads back as none: section 4.1.5.1.2.</summary>

@@ -107,9 +107,9 @@ public sealed class QemuReaderTests
         Assert.Empty(machine.Notes);
     }
 
-    /// <summary>virtme/commands/run.py of virtme-ng, but for the root file system, which is 9p.</summary>
+    /// <summary>virtme/commands/run.py of virtme-ng; its root file system is 9p, or a vhost device.</summary>
     [Fact]
-    public void What_virtme_gives_beside_its_root()
+    public void What_virtme_gives()
     {
         QemuMachine machine = Read("""
             -m 1G -machine accel=kvm:tcg -device i6300esb,id=watchdog0 -cpu host,topoext=on -parallel none -net none -echr 1
@@ -133,9 +133,12 @@ public sealed class QemuReaderTests
         Assert.Equal(1234, machine.Debugger!.Address!.Port);
         Assert.Equal(new VmBalloon { DeflateOnOom = false, Reporting = false }, machine.Balloon); // as with QEMU
         Assert.Equal(2, machine.Notes.Count); // the watchdog, topoext
-        Assert.Contains("9p", Refusal("-fsdev local,id=virtfs5,path=/,security_model=none,readonly=on,multidevs=remap -device "
-            + "virtio-9p-pci,fsdev=virtfs5,mount_tag=ROOTFS"),
-            StringComparison.Ordinal);
+        Assert.Equal(new VmShare("/") { Kind = ShareKind.NineP, Tag = "/dev/root", ReadOnly = true },
+            Assert.Single(Read("-fsdev local,id=virtfs5,path=/,security_model=none,readonly=on,multidevs=remap -device "
+                + "virtio-9p-pci,fsdev=virtfs5,mount_tag=/dev/root").Shares));
+        Assert.Contains("no -fsdev with id=x", Refusal("-device virtio-9p-pci,fsdev=x,mount_tag=t"), StringComparison.Ordinal);
+        Assert.Contains("proxy", Refusal("-fsdev proxy,id=x,socket=s"), StringComparison.Ordinal);
+        Assert.Contains("'mount_tag='", Refusal("-virtfs local,path=/w"), StringComparison.Ordinal);
         Assert.Contains("vhost", Refusal("-device vhost-user-fs-pci,chardev=char,tag=ROOTFS"), StringComparison.Ordinal);
     }
 
@@ -148,7 +151,7 @@ public sealed class QemuReaderTests
         Assert.Contains("add path=PATH", Refusal("-device vhost-vsock-pci,guest-cid=7"), StringComparison.Ordinal);
     }
 
-    /// <summary>lib/autopkgtest_qemu.py of Debian's autopkgtest 5.28, but for its folder, which is 9p.</summary>
+    /// <summary>lib/autopkgtest_qemu.py of Debian's autopkgtest 5.28, its folder included.</summary>
     [Fact]
     public void What_autopkgtest_gives_beside_its_folder()
     {
@@ -170,7 +173,8 @@ public sealed class QemuReaderTests
         Assert.Equal("x86-64-v1,+vmx,+lahflm", machine.Cpu);
         Assert.DoesNotContain(machine.Characters.Values, c => c.Kind == CharacterKind.Stdio);
         Assert.Empty(machine.Notes);
-        Assert.Contains("-virtfs", Refusal("-virtfs local,id=autopkgtest,path=/w,security_model=none,mount_tag=autopkgtest"), StringComparison.Ordinal);
+        VmShare folder = Assert.Single(Read("-virtfs local,id=autopkgtest,path=/w,security_model=none,mount_tag=autopkgtest").Shares);
+        Assert.Equal(new VmShare("/w") { Kind = ShareKind.NineP, Tag = "autopkgtest" }, folder);
     }
 
     /// <summary>vl.c of QEMU 7.2: who gets the terminal with -nographic.</summary>
@@ -303,7 +307,11 @@ public sealed class QemuReaderTests
     [InlineData("-pflash code.fd", "code.fd")]
     [InlineData("-drive if=pflash,file=c.fd", "c.fd")]
     [InlineData("-machine pflash0=code", "pflash0=")]
-    [InlineData("-machine microvm", "microvm")]
+    [InlineData("-machine isapc", "microvm")]
+    [InlineData("-machine microvm -device virtio-blk-pci,drive=d", "virtio-blk-device")]
+    [InlineData("-machine microvm -device virtio-net-pci-non-transitional,netdev=n", "virtio-net-device")]
+    [InlineData("-device virtio-rng-device", "virtio-rng-pci")]
+    [InlineData("-device vhost-vsock-device,guest-cid=3", "vhost-vsock-pci")]
     [InlineData("-fda floppy.img", "-fda")]
     [InlineData("-object secret,id=s,data=x", "secret")]
     [InlineData("-nosuch", "-nosuch")]
@@ -324,6 +332,23 @@ public sealed class QemuReaderTests
     [InlineData("-display gtk")]
     [InlineData("-m 1G,slots=1,maxmem=2G")]
     public void What_means_nothing_here_is_told(string line) => Assert.NotEmpty(Read("-nodefaults " + line).Notes);
+
+    /// <summary>docs/system/i386/microvm.rst of QEMU: its examples.</summary>
+    [Fact]
+    public void What_a_microvm_is_given()
+    {
+        QemuMachine machine = Read("-M microvm,x-option-roms=off,pit=off,pic=off,isa-serial=off,rtc=off -enable-kvm -cpu host -m 512m -smp 2 -kernel vmlinux "
+            + "-append 'console=hvc0 root=/dev/vda' -nodefaults -no-user-config -nographic -chardev stdio,id=virtiocon0 -device virtio-serial-device "
+            + "-device virtconsole,chardev=virtiocon0 -drive id=test,file=test.img,format=raw,if=none -device virtio-blk-device,drive=test "
+            + "-netdev user,id=n -device virtio-net-device,netdev=n -device virtio-rng-device -device vhost-vsock-device,guest-cid=9,path=/tmp/v");
+        Assert.Equal((BoardKind.MicroVm, DiskBus.Virtio, true), (machine.Board, Assert.Single(machine.Disks).Bus, machine.Rng));
+        Assert.Equal(NetworkModel.Virtio, Assert.Single(machine.Networks).Model);
+        Assert.Single(machine.VirtioSerials);
+        Assert.Equal(9u, machine.Vsock!.Cid);
+        Assert.Empty(machine.Notes);
+        Assert.Empty(Read("-M microvm -kernel k -nographic").Networks);
+        Assert.Equal(BoardKind.Pc, Read("-M microvm -M q35 -nodefaults").Board);
+    }
 
     [Fact]
     public void A_screen_is_there_with_firmware_and_for_viewers()

@@ -74,6 +74,27 @@ public sealed class BalloonTests : IDisposable
         return sum;
     }
 
+    /// <summary>Asks for so much, and waits until the guest is told.</summary>
+    private void Want(ulong bytes, ulong pages)
+    {
+        _balloon.SetTarget(bytes);
+        Assert.True(SpinWait.SpinUntil(() => _driver.Device(0, 4) == pages, s_patience));
+    }
+
+    [Fact]
+    public void A_machine_that_stands_still_is_asked_when_it_goes_on()
+    {
+        Start();
+        _driver.TakeInterrupt();
+        _rig.Machine.Pause();
+        _balloon.SetTarget(Memory.RamSize - 3 * Page);
+        Assert.Equal(3 * Page, _balloon.Look(0).Wanted);
+        Assert.Equal((0ul, 0), (_driver.Device(0, 4), _driver.TakeInterrupt()));
+        _rig.Machine.Resume();
+        Assert.True(SpinWait.SpinUntil(() => _driver.Device(0, 4) == 3, s_patience));
+        Assert.Equal(2, _driver.TakeInterrupt());
+    }
+
     [Fact]
     public void Section_5_5_4_the_configuration_says_how_many_pages_are_wanted()
     {
@@ -83,8 +104,7 @@ public sealed class BalloonTests : IDisposable
         ulong ram = Memory.RamSize;
         byte generation = (byte)_driver.Common(21, 1);
         _driver.TakeInterrupt();
-        _balloon.SetTarget(ram - 10 * Page - 1);
-        Assert.Equal(10ul, _driver.Device(0, 4));
+        Want(ram - 10 * Page - 1, 10);
         Assert.NotEqual(generation, (byte)_driver.Common(21, 1));
         Assert.Equal(2, _driver.TakeInterrupt()); // the configuration has changed
         _driver.WriteDevice(0, 4, 99); // is the device's
@@ -92,8 +112,7 @@ public sealed class BalloonTests : IDisposable
         _driver.WriteDevice(4, 4, 7);
         BalloonState state = _balloon.Look(0);
         Assert.Equal((10 * Page, 7 * Page, true), (state.Wanted, state.Given, state.IsUsed));
-        _balloon.SetTarget(ram + 1);
-        Assert.Equal(0ul, _driver.Device(0, 4));
+        Want(ram + 1, 0);
         _driver.Status = 0;
         Assert.False(_balloon.Look(0).IsUsed);
         Assert.Equal(0ul, _balloon.Look(0).Given);
@@ -221,7 +240,7 @@ public sealed class BalloonTests : IDisposable
     public void It_is_saved_and_restored()
     {
         Start();
-        _balloon.SetTarget(Memory.RamSize - 5 * Page);
+        Want(Memory.RamSize - 5 * Page, 5);
         _driver.WriteDevice(4, 4, 3);
         _rig.Machine.Pause();
         using var other = new BoardRig(0, new VirtioPart(new Balloon("balloon"), Slot));

@@ -1,9 +1,12 @@
+using System.Diagnostics;
 using System.Net.Sockets;
 using System.Text;
+using Bunraku.Hypervisor;
 using Bunraku.Machine.Tests.State;
 using Bunraku.Machine.Virtio;
 using Bunraku.Machine.Virtio.Sockets;
 using Bunraku.Platform;
+using Bunraku.Testing;
 
 namespace Bunraku.Machine.Tests.Virtio;
 
@@ -30,10 +33,10 @@ public sealed class SocketDeviceTests : IDisposable
         private readonly SocketDevice _device;
         private ulong _next = Data;
 
-        public Guest(string path, VirtioFeatures ring = Plain)
+        public Guest(string path, VirtioFeatures ring = Plain, int? longestGreeting = null)
         {
             _host = new HostSockets(path);
-            _device = new SocketDevice("vsock", Cid, _host);
+            _device = longestGreeting is { } limit ? new SocketDevice("vsock", Cid, _host) { LongestGreeting = limit } : new SocketDevice("vsock", Cid, _host);
             Rig = new BoardRig(0, new VirtioPart(_device, Slot));
             Driver = new VirtioDriver(Rig, Slot);
             Start(ring);
@@ -252,6 +255,60 @@ public sealed class SocketDeviceTests : IDisposable
         Assert.True(SpinWait.SpinUntil(() => guest.Device.Connections == 0, s_patience));
     }
 
+    /// <summary>All places are taken by programs that say nothing, or not all: they lose them, and the others come.</summary>
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void Who_says_nothing_is_let_go(bool hasDriver)
+    {
+        using var guest = new Guest(Place, longestGreeting: 50);
+        if (!hasDriver) guest.Driver.Status = 0;
+        Socket[] silent = [.. Enumerable.Range(0, SocketDevice.MostConnections + 20).Select(n => Connect(n % 2 == 0 ? "" : "CONN"))];
+        foreach (Socket socket in silent)
+        {
+            Assert.Equal(0, socket.Receive(new byte[1]));
+            socket.Dispose();
+        }
+        Assert.Equal(0, guest.Device.Connections);
+        if (!hasDriver) return;
+        using Socket host = Connect("CONNECT 5\n");
+        Assert.Equal(5u, guest.Hear().Header.DestinationPort);
+    }
+
+    /// <summary>The time goes on while the machine stands still, and what was said meanwhile counts.</summary>
+    [Fact]
+    public void Who_spoke_while_the_machine_stood_still_is_heard()
+    {
+        using var guest = new Guest(Place, longestGreeting: 1);
+        guest.Rig.Machine.Pause();
+        using Socket host = Connect("CONNECT 5\n");
+        guest.Rig.Machine.Resume();
+        Assert.Equal(5u, guest.Hear().Header.DestinationPort);
+    }
+
+    /// <summary>A socket of another user at the place of a port: only root can be one for the test, and is no other one then.</summary>
+    [Fact]
+    public void Another_users_socket_is_nobodys()
+    {
+        using var guest = new Guest(Place);
+        using Socket listener = Listen(52);
+        Assert.True(LocalSocket.IsOurs(Accepted(guest, listener, 52, Port)));
+        if (HostProcess.UserId != 0) return;
+        const string listens = "import os, socket, sys; os.setuid(65534); s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); print(1, flush=True)"
+            + "; input()";
+        File.SetUnixFileMode(_folder, (UnixFileMode)0x1FF);
+        using var other = new TestProcess(new ProcessStartInfo("python3", ["-c", listens, $"{Place}_53"])
+        {
+            RedirectStandardInput = true,
+            RedirectStandardOutput = true,
+        });
+        Assert.Equal("1", other.StandardOutput.ReadLine());
+        guest.Say(SocketOperation.Request, 53, Port);
+        guest.Hear(SocketOperation.Reset, 53, Port);
+        other.StandardInput.Close();
+        other.WaitForExit();
+    }
+
     [Fact]
     public void Whom_the_guest_refuses_is_let_go()
     {
@@ -378,6 +435,31 @@ public sealed class SocketDeviceTests : IDisposable
         Assert.True(SpinWait.SpinUntil(() => guest.Device.Connections == 0, s_patience));
     }
 
+    /// <summary>Whoever is connected to a machine that has ended is told, behind what the guest had sent; nobody is let in any more.</summary>
+    [Fact]
+    public void With_the_machine_its_connections_end()
+    {
+        using var guest = new Guest(Place);
+        using Socket listener = Listen(52);
+        using Socket host = Accepted(guest, listener, 52, Port), visitor = Connect("CONNECT 5\n");
+        guest.Hear();
+        uint sent = 0;
+        byte[] piece = new byte[32 << 10];
+        while (true)
+        {
+            guest.Say(SocketOperation.Data, 52, Port, piece);
+            sent += (uint)piece.Length;
+            guest.Say(SocketOperation.CreditRequest, 52, Port);
+            if (sent - guest.Hear(SocketOperation.CreditUpdate, 52, Port).Forwarded > 0) break; // something waits with us
+        }
+        guest.Rig.Machine.Stop(new StopCause(StopReason.PowerOff));
+        Assert.Equal(0, visitor.Receive(new byte[1]));
+        ReadExactly(host, (int)sent);
+        Assert.Equal(0, host.Receive(new byte[1]));
+        using Socket late = Connect("CONNECT 5\n");
+        Assert.Equal(0, late.Receive(new byte[1]));
+    }
+
     [Fact]
     public void The_guests_end_for_receiving_stops_the_hosts_writer()
     {
@@ -484,8 +566,12 @@ public sealed class SocketDeviceTests : IDisposable
             LocalSocket.Remove(Place); // somebody listens
             Assert.True(File.Exists(Place));
             listener.Dispose();
-            LocalSocket.Remove(Place);
-            Assert.Empty(Directory.GetFileSystemEntries(_folder));
+            // A process that another test starts has our descriptors until it becomes its program.
+            Assert.True(SpinWait.SpinUntil(() =>
+            {
+                LocalSocket.Remove(Place);
+                return Directory.GetFileSystemEntries(_folder).Length == 0;
+            }, s_patience));
         }
     }
 }

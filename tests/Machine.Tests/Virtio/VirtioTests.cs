@@ -404,6 +404,8 @@ public sealed class VirtioTests
     [InlineData(11, "vsock")]
     [InlineData(12, "balloon")]
     [InlineData(13, "balloon")]
+    [InlineData(14, "9p")]
+    [InlineData(15, "9p")]
     public void A_hostile_driver_harms_itself_alone(int seed, string kind)
     {
         using var disk = new MemoryDisk(64 * 512);
@@ -411,11 +413,13 @@ public sealed class VirtioTests
         using var host = new HostFolder();
         using var folder = new SharedFolder(host.Path);
         using var files = new FileSystemDevice("fs", folder, "tag", 2);
+        using var plan9 = new NinePDevice("9p", folder, "tag");
         using var listener = new HostSockets(Path.Combine(host.Path, "v"));
         using var sockets = new SocketDevice("vsock", 3, listener);
         using BoardRig rig = Rig(kind switch
         {
             "fs" => files,
+            "9p" => plan9,
             "vsock" => sockets,
             "balloon" => new Balloon("balloon"),
             "disk" => new Block("disk", disk, queues: 2),

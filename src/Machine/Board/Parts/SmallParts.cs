@@ -82,7 +82,8 @@ internal sealed class FwCfgPart : IBoardPart
 
 /// <summary>Configuration mechanism 1, host bridge and ISA bridge.</summary>
 /// <param name="map">With firmware: the host bridge shows ROM and RAM there below 1 MiB as the firmware wants them.</param>
-internal sealed class PciPart(MemoryMap? map) : IBoardPart
+/// <param name="isEmpty">There are no bridges: a bus that nobody finds, whose ports reset the machine.</param>
+internal sealed class PciPart(MemoryMap? map, bool isEmpty) : IBoardPart
 {
     /// <summary>Slot of the bridge under which the legacy devices are described.</summary>
     public const int IsaBridgeSlot = 1;
@@ -91,6 +92,12 @@ internal sealed class PciPart(MemoryMap? map) : IBoardPart
 
     public void AttachTo(IBoard board)
     {
+        if (isEmpty)
+        {
+            board.Pci.AttachTo(board.Machine.Ports);
+            board.Machine.Add(board.Pci);
+            return;
+        }
         if (map is not null)
         {
             const int behindDevices = -2;

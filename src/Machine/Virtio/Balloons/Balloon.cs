@@ -39,8 +39,9 @@ public sealed class Balloon : VirtioDevice
     private readonly byte[] _configuration = new byte[Field.Length], _list = new byte[LongestList];
     private readonly bool _deflatesOnOom, _reports;
     private readonly Action[] _serve;
-    private readonly Action _ask, _askForStatistics;
-    private bool _asking; // posted
+    private readonly Action _ask, _askForStatistics, _tell;
+    private bool _asking, _telling; // posted
+    private uint _target; // pages; the guest is told of it
     private readonly bool[] _posted = new bool[LastQueue + 1];
     private readonly Action[] _work;
     private DeviceLock? _lock;
@@ -58,7 +59,7 @@ public sealed class Balloon : VirtioDevice
     {
         (_deflatesOnOom, _reports) = (deflatesOnOom, reports);
         _serve = [.. Enumerable.Range(0, LastQueue + 1).Select(queue => (Action)(() => Serve(queue)))];
-        (_ask, _askForStatistics) = (Ask, AskForStatistics);
+        (_ask, _askForStatistics, _tell) = (Ask, AskForStatistics, Tell);
         _work = [.. Enumerable.Range(0, LastQueue + 1).Select(queue => (Action)(() => TakeOne(queue)))];
     }
 
@@ -90,14 +91,28 @@ public sealed class Balloon : VirtioDevice
 
     private uint Pages(int field) => BinaryPrimitives.ReadUInt32LittleEndian(_configuration.AsSpan(field));
 
-    /// <summary>Asks the guest to make do with so many bytes. Any thread; the guest may take its time, or not do it at all.</summary>
+    /// <summary>
+    /// Asks the guest to make do with so many bytes. Any thread; the guest may take its time, or not do it at all. Where the machine stands still, it is asked
+    /// when it goes on.
+    /// </summary>
     public void SetTarget(ulong bytes)
     {
         lock (Lock)
         {
-            ulong pages = Math.Min((_ram - Math.Min(bytes, _ram)) >> PageShift, uint.MaxValue);
-            if (pages == Pages(Field.Wanted)) return;
-            BinaryPrimitives.WriteUInt32LittleEndian(_configuration.AsSpan(Field.Wanted), (uint)pages);
+            _target = (uint)Math.Min((_ram - Math.Min(bytes, _ram)) >> PageShift, uint.MaxValue);
+            if (_telling || _target == Pages(Field.Wanted)) return;
+            _telling = true;
+            _thread!.Post(_tell);
+        }
+    }
+
+    private void Tell()
+    {
+        lock (_lock!)
+        {
+            _telling = false;
+            if (_target == Pages(Field.Wanted)) return;
+            BinaryPrimitives.WriteUInt32LittleEndian(_configuration.AsSpan(Field.Wanted), _target);
             ConfigurationChanged();
         }
     }
@@ -119,7 +134,7 @@ public sealed class Balloon : VirtioDevice
             }
             long end = Environment.TickCount64 + milliseconds;
             while (_answers == before && IsReady && Has(Feature.Statistics) && end - Environment.TickCount64 is > 0 and { } left) Monitor.Wait(Lock, (int)left);
-            return new BalloonState((ulong)Pages(Field.Wanted) << PageShift, (ulong)Pages(Field.Given) << PageShift, IsReady, _reported, _statistics,
+            return new BalloonState((ulong)_target << PageShift, (ulong)Pages(Field.Given) << PageShift, IsReady, _reported, _statistics,
                 _ram);
         }
     }
@@ -257,5 +272,6 @@ public sealed class Balloon : VirtioDevice
         _held = null;
         _statistics = [];
         state.CopyTo(_configuration, 0);
+        _target = Pages(Field.Wanted);
     }
 }

@@ -116,30 +116,42 @@ internal static class FileRequests
     public static int Read(FuseConnection c, ref FuseRequest request, ref FuseReply reply)
     {
         if (!request.TryTake(out FuseTransferIn asked) || asked.Offset > long.MaxValue) return Errno.Invalid;
-        using HandleUse open = c.Handles.Use(asked.Handle, isFolder: false);
-        if (open.Error != 0) return open.Error;
         int length = (int)Math.Min(asked.Size, (uint)Math.Min(reply.Room.Length, FuseServer.LargestTransfer));
-        int errno = FolderCalls.Read(open.Descriptor, (long)asked.Offset, reply.Room[..length], out int done);
+        int errno = ReadAt(c, asked.Handle, (long)asked.Offset, reply.Room[..length], out int done);
         if (errno == 0) reply.Advance(done);
         return errno;
+    }
+
+    public static int ReadAt(FuseConnection c, ulong handle, long offset, Span<byte> room, out int done)
+    {
+        done = 0;
+        using HandleUse open = c.Handles.Use(handle, isFolder: false);
+        return open.Error != 0 ? open.Error : FolderCalls.Read(open.Descriptor, offset, room, out done);
     }
 
     public static int Write(FuseConnection c, ref FuseRequest request, ref FuseReply reply)
     {
         if (!request.TryTake(out FuseTransferIn asked) || asked.Offset > long.MaxValue || asked.Size > request.Rest.Length) return Errno.Invalid;
-        using HandleUse open = c.Handles.Use(asked.Handle, isFolder: false);
+        // Pages of the cache go where they belong, by whatever handle they come; a write that appends goes to where the file ends now.
+        bool append = (asked.Flags & FileBits.Append) != 0 && (asked.TransferFlags & FuseTransferIn.FromCache) == 0;
+        bool kills = (asked.TransferFlags & FuseTransferIn.KillPrivileges) != 0;
+        int errno = WriteAt(c, asked.Handle, (long)asked.Offset, request.Rest[..(int)asked.Size], append, kills, out int done);
+        if (errno == 0) reply.Put(new FuseSizeOut { Size = (uint)done });
+        return errno;
+    }
+
+    public static int WriteAt(FuseConnection c, ulong handle, long offset, ReadOnlySpan<byte> data, bool append, bool kills, out int done)
+    {
+        done = 0;
+        using HandleUse open = c.Handles.Use(handle, isFolder: false);
         if (open.Error != 0) return open.Error;
         if (!open.Handle.CanWrite) return Errno.BadDescriptor;
-        if ((asked.TransferFlags & FuseTransferIn.KillPrivileges) != 0)
+        if (kills)
         {
             using NodeUse file = c.Nodes.Use(open.Handle.Node);
             if (file.Error == 0 && c.KillPrivileges(file.Descriptor) is var denied and not 0) return denied;
         }
-        // Pages of the cache go where they belong, by whatever handle they come; a write that appends goes to where the file ends now.
-        bool append = (asked.Flags & FileBits.Append) != 0 && (asked.TransferFlags & FuseTransferIn.FromCache) == 0;
-        int errno = FolderCalls.Write(open.Descriptor, (long)asked.Offset, request.Rest[..(int)asked.Size], append, out int done);
-        if (errno == 0) reply.Put(new FuseSizeOut { Size = (uint)done });
-        return errno;
+        return FolderCalls.Write(open.Descriptor, offset, data, append, out done);
     }
 
     public static int Flush(FuseConnection c, ref FuseRequest request, ref FuseReply reply)

@@ -56,7 +56,8 @@ public sealed class HostSockets : IDisposable
         }
     }
 
-    /// <summary>Connects to a port of the host; null: nobody is there, or there is no room in the queue.</summary>
+    /// <summary>Connects to a port of the host; null: nobody is there, or somebody else's, or there is no room in the queue.</summary>
+    /// <remarks>Where others may write into the folder, one of them could wait there for what the guest has to say to its own user.</remarks>
     internal Socket? Connect(uint port)
     {
         string path = PathOf(port);
@@ -66,7 +67,9 @@ public sealed class HostSockets : IDisposable
         {
             socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified) { Blocking = false };
             socket.Connect(new UnixDomainSocketEndPoint(path));
-            return socket;
+            if (LocalSocket.IsOurs(socket)) return socket;
+            socket.Dispose();
+            return null;
         }
         catch (SocketException) // no descriptors, too
         {

@@ -45,6 +45,9 @@ internal sealed class SocketConnection(Socket socket, ConnectionPhase phase)
     /// <summary>It is closed, or is to be, and in no list any more.</summary>
     public bool IsGone { get; set; }
 
+    /// <summary>Until when, on the host's clock of milliseconds, it has to say where it wants to go.</summary>
+    public long GreetsUntil { get; init; }
+
     /// <summary>The host sends nothing more.</summary>
     public bool HostEnded { get; set; }
 

@@ -29,7 +29,7 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
     private const int MostOfRound = 256, MostHanded = 32, MostResets = 256;
     private const uint TransportReset = 0, FirstHostPort = 1 << 30;
     private const byte StateEventOwed = 1;
-    private const int Pause = 100; // ms
+    private const int Pause = 100, UsualGreeting = 10_000; // ms
 
     private readonly HostSockets? _host;
     private readonly byte[] _configuration = new byte[8];
@@ -43,11 +43,11 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
     private readonly PollSet _poll = new();
     private readonly List<(SocketConnection Connection, int Index)> _polled = [];
     private readonly EventDescriptor _wake = new();
-    private readonly Action _serve, _work;
+    private readonly Action _serve, _work, _takePackets;
     private DeviceLock? _lock;
     private IoThread? _thread;
     private uint _nextHostPort = FirstHostPort;
-    private bool _owesEvent, _more, _listenerHasSomebody;
+    private bool _hasEnded, _owesEvent, _more, _listenerHasSomebody;
     private long _listensFrom; // after somebody could not be let in
 
     /// <param name="id">Its name in the machine.</param>
@@ -59,7 +59,7 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
         ArgumentOutOfRangeException.ThrowIfGreaterThan(cid, LargestCid);
         _host = host;
         BinaryPrimitives.WriteUInt64LittleEndian(_configuration, cid);
-        (_serve, _work) = (Serve, Work);
+        (_serve, _work, _takePackets) = (Serve, Work, TakePackets);
     }
 
     /// <inheritdoc/>
@@ -67,6 +67,9 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
 
     /// <inheritdoc/>
     protected override ReadOnlySpan<byte> Configuration => _configuration;
+
+    /// <summary>So many ms a program of the host has for saying where it wants to go; then its place is another one's.</summary>
+    internal int LongestGreeting { get; init; } = UsualGreeting;
 
     private ulong GuestCid => BinaryPrimitives.ReadUInt64LittleEndian(_configuration);
 
@@ -85,6 +88,24 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
         _lock = @lock;
         _thread = machine.CreateIoThread(Id, _wake.Signal);
         _thread.Post(_serve);
+        machine.Stopped.ContinueWith(_ => End(), TaskScheduler.Default);
+    }
+
+    /// <summary>The machine has come to its end: who is connected must not wait for it. What the guest had sent arrives.</summary>
+    private void End()
+    {
+        lock (_lock!)
+        {
+            if (_hasEnded) return; // and is disposed of
+            _hasEnded = true;
+            Guarded(_takePackets);
+            for (int n = _all.Count - 1; n >= 0; n--)
+            {
+                _all[n].GuestEnded = true;
+                Forget(_all[n]);
+            }
+            _wake.Signal();
+        }
     }
 
     /// <inheritdoc/>
@@ -107,20 +128,13 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
     /// <summary>One round of the thread; the next one follows at once.</summary>
     private void Serve()
     {
-        int listener = -1, rest;
+        int listener = -1, rest, limit;
         lock (_lock!)
         {
             _more = false;
             if (_listenerHasSomebody && _all.Count < MostConnections) Welcome();
+            limit = GreetAll();
             Guarded(_work);
-            if (!IsReady)
-            {
-                // Nobody is there to be asked, or it has done something wrong.
-                for (int n = _all.Count - 1; n >= 0; n--)
-                {
-                    if (_all[n].Phase == ConnectionPhase.Greeting) Greet(_all[n]);
-                }
-            }
             _poll.Clear();
             _poll.Add(_wake.Descriptor, PollEvents.In);
             rest = _host is null ? 0 : (int)Math.Clamp(_listensFrom - Environment.TickCount64, 0, Pause);
@@ -134,7 +148,8 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
             foreach (Socket socket in _closing) socket.Dispose();
             _closing.Clear();
         }
-        _poll.Wait(_more ? 0 : rest > 0 ? rest : -1);
+        if (rest > 0 && (limit < 0 || rest < limit)) limit = rest;
+        _poll.Wait(_more ? 0 : limit);
         _wake.Take(); // not before: who pauses the machine wakes once, and waits
         lock (_lock)
         {
@@ -153,9 +168,28 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
         _thread!.Post(_serve);
     }
 
+    /// <summary>Hears who has not said yet where it wants to go. Returns in how many ms the time of one of them is over; −1: there are none.</summary>
+    private int GreetAll()
+    {
+        long now = Environment.TickCount64, first = long.MaxValue;
+        for (int n = _all.Count - 1; n >= 0; n--)
+        {
+            SocketConnection c = _all[n];
+            if (c.Phase != ConnectionPhase.Greeting) continue;
+            bool isLate = c.GreetsUntil <= now;
+            c.MayRead |= isLate; // what was said while the machine was paused counts
+            Greet(c);
+            if (c.IsGone || c.Phase != ConnectionPhase.Greeting) continue;
+            if (isLate) Close(c);
+            else first = long.Min(first, c.GreetsUntil);
+        }
+        return first == long.MaxValue ? -1 : (int)(first - now);
+    }
+
     private void Welcome()
     {
-        if (_host!.Accept() is { } visitor) _all.Add(new SocketConnection(visitor, ConnectionPhase.Greeting));
+        if (_host!.Accept() is { } visitor)
+            _all.Add(new SocketConnection(visitor, ConnectionPhase.Greeting) { GreetsUntil = Environment.TickCount64 + LongestGreeting });
         else _listensFrom = Environment.TickCount64 + Pause; // who waits there would be told of again at once
     }
 
@@ -169,11 +203,12 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
         {
             SocketConnection c = _all[n];
             if (c.WantsOutput && c.MayWrite) Write(c);
-            if (c.Phase == ConnectionPhase.Greeting) Greet(c);
-            else if (WantsInput(c) && c.MayRead) Read(c, SocketConnection.LargestRead);
+            if (c.Phase != ConnectionPhase.Greeting && WantsInput(c) && c.MayRead) Read(c, SocketConnection.LargestRead);
             if (!c.IsGone) EndWhereBothHave(c);
         }
+        bool isHeldUp = _resets.Count >= MostResets;
         GivePackets();
+        _more |= isHeldUp && _resets.Count < MostResets; // packets may wait of which the driver does not tell again
     }
 
     // ---- from the guest
@@ -350,7 +385,7 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
         Read(c, SocketConnection.LargestRead);
         uint? port = HostSockets.ReadGreeting(c.Inbound.Waiting, out int length);
         if (port is null && length == 0 && !c.HostEnded) return;
-        if (port is null || !IsReady || _owesEvent)
+        if (port is null || !IsReady || _owesEvent || _hasEnded)
         {
             Close(c);
             return;
@@ -513,6 +548,10 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
     /// <summary>Closes what is open. Behind the machine's end.</summary>
     public void Dispose()
     {
+        if (_lock is not null)
+        {
+            lock (_lock) _hasEnded = true;
+        }
         while (_all.Count > 0) Close(_all[^1]);
         foreach (Socket socket in _closing) socket.Dispose();
         _closing.Clear();
