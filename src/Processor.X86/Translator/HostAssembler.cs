@@ -415,6 +415,9 @@ internal sealed unsafe class HostAssembler : CodeWriter
     /// <summary>MOVZX ECX, SP.</summary>
     public void LowStackPointerToScratch() => Bytes(0x0F, 0xB7, 0xCC);
 
+    /// <summary>Bytes of a conditional jump and one without a condition.</summary>
+    public const int LongestJumps = 11;
+
     public void JumpIf(int condition, HostLabel label)
     {
         Bytes(0x0F, (byte)(0x80 | condition));

@@ -40,6 +40,7 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
             if (s->Translator.X87Last != null) NoteX87(s);
             ExitRecord* record = s->Translator.Exit;
             t = record->Block;
+            TranslatedBlock* head = t->Head;
             p.Code.NoteUse(t->Generation);
             p.Code.NoteUse(t->BlockGeneration);
             Exits[s->Translator.ExitKind]++;
@@ -101,21 +102,22 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
                 operation = next;
             }
             if ((TranslatedExit)s->Translator.ExitKind == TranslatedExit.Operation) Interpreted[operation->Code]++;
-            if ((TranslatedExit)s->Translator.ExitKind == TranslatedExit.Predictions && !ArePredictionsWorthIt(s, t, PredictionArena.Budget))
+            if ((TranslatedExit)s->Translator.ExitKind == TranslatedExit.Predictions && !ArePredictionsWorthIt(s, head, PredictionArena.Budget))
             {
-                translator.TranslateAgain(t, InsnFlags.Unpredicted);
+                translator.TranslateAgain(head, InsnFlags.Unpredicted);
                 return next;
             }
-            if ((TranslatedExit)s->Translator.ExitKind == TranslatedExit.Mirror && t->MirrorBudget <= 0 && !ArePredictionsWorthIt(s, t, MirrorBudget))
+            if ((TranslatedExit)s->Translator.ExitKind == TranslatedExit.Mirror && head->MirrorBudget <= 0 && !ArePredictionsWorthIt(s, head, MirrorBudget))
             {
-                translator.TranslateAgain(t, InsnFlags.Unmirrored);
+                translator.TranslateAgain(head, InsnFlags.Unmirrored);
                 return next;
             }
-            if (next != operation + 1 || s->AttentionFlags != 0 || (next->Flags & InsnFlags.Stale) != 0) return next;
+            // What was given up may be another part, which comes later.
+            if (next != operation + 1 || s->AttentionFlags != 0 || (next->Flags & InsnFlags.Stale) != 0 || head->IsGivenUp) return next;
             int resume = t->Resume[operation - t->Operations];
             if (resume <= 0)
             {
-                if (resume < 0 && ++t->GroupFailures == MostGroupFailures) translator.TranslateAgain(t, InsnFlags.Ungrouped);
+                if (resume < 0 && ++head->GroupFailures == MostGroupFailures) translator.TranslateAgain(head, InsnFlags.Ungrouped);
                 return next;
             }
             if (MayTrap(s, t)) return next;
@@ -231,7 +233,7 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
         byte* table = s->Translator.FirstLevel + TranslatorState.PrivilegeOf(t->Mode) * TranslatorState.TableSize;
         ulong* readTag = (ulong*)(table + TranslatorState.ReadTag) + n, readAddend = (ulong*)(table + TranslatorState.ReadAddend) + n;
         ulong* writeTag = (ulong*)(table + TranslatorState.WriteTag) + n, writeAddend = (ulong*)(table + TranslatorState.WriteAddend) + n;
-        t->MirrorBudget--;
+        t->Head->MirrorBudget--;
         bool reads = *readTag == tag, writes = *writeTag == tag;
         if (!reads && !writes) return;
         ulong found = reads ? *readAddend : *writeAddend;
@@ -240,7 +242,7 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
         byte* page = mirror.PageAt((byte*)((address & ~0xFFFul) + found));
         if (page == null) return;
         bool done = mirror.TryShow(address & ~0xFFFul, page, out ulong addend, out bool made);
-        if (made) t->MirrorBudget -= CostOfMapping;
+        if (made) t->Head->MirrorBudget -= CostOfMapping;
         if (!done) return;
         // The first level may have been dropped: then there is nothing to be changed.
         if (reads && *readTag == tag) *readAddend = addend;

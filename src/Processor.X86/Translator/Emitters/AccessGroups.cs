@@ -13,7 +13,8 @@ internal sealed unsafe class AccessGroups(Emission e)
     private const int WidestGroup = 512;
 
     /// <param name="Base">Guest register.</param>
-    public record struct AccessGroup(int Base, long Minimum, long Maximum, bool Write, int Members, bool Established);
+    /// <param name="Part">To which the first access belongs.</param>
+    public record struct AccessGroup(int Base, long Minimum, long Maximum, bool Write, int Members, bool Established, int Part);
 
     /// <summary>
     /// An access that belongs to a group; its register is <paramref name="Moved"/> bytes away from where the group's displacements count from.
@@ -46,7 +47,7 @@ internal sealed unsafe class AccessGroups(Emission e)
 
     public void BeginOperation() => IsHead = IsReadingHead = false;
 
-    /// <summary>Finds the groups of the block.</summary>
+    /// <summary>Finds the groups of all parts.</summary>
     public void Begin(bool wanted)
     {
         _groupCount = 0;
@@ -54,30 +55,36 @@ internal sealed unsafe class AccessGroups(Emission e)
         _addendGroup = -1;
         if (!wanted || !e.Wide) return;
         Array.Fill(_openGroups, -1);
-        long moved = 0; // RSP since the block's beginning
+        long moved = 0; // RSP since the beginning, or the last call
         for (int n = 0; n < e.InstructionCount; n++)
         {
             ref Instruction g = ref e.Instructions[n];
-            int number = e.InstructionOperations[n];
-            Insn* operation = e.Operations + number;
+            int part = e.PartOf(n), number = e.KeyOf(part, e.InstructionOperations[n]);
+            Insn* operation = e.OperationOf(n);
             TranslationKind kind = (operation->Flags & InsnFlags.OtherHandler) != 0 ? TranslationKind.Interpret : TranslationTable.Get(g.Code).Kind;
-            if (kind != TranslationKind.Interpret) AddExplicit(g, operation, number, kind, moved);
+            if (kind != TranslationKind.Interpret) AddExplicit(g, operation, number, part, kind, moved);
             switch (kind)
             {
-                case TranslationKind.Push or TranslationKind.Call or TranslationKind.CallIndirect or TranslationKind.PushFlags:
-                    AddAccess(4, -8, 8, true, number, moved);
+                case TranslationKind.Push or TranslationKind.PushFlags:
+                    AddAccess(4, -8, 8, true, number, part, moved);
                     moved -= 8;
                     continue;
+                case TranslationKind.Call or TranslationKind.CallIndirect:
+                    AddAccess(4, -8, 8, true, number, part, moved);
+                    // Behind it nothing is as it was.
+                    Array.Fill(_openGroups, -1);
+                    moved = 0;
+                    continue;
                 case TranslationKind.Pop when g.Op0Register != Iced.Intel.Register.RSP && g.GetOpKind(0) == OpKind.Register:
-                    AddAccess(4, 0, 8, false, number, moved);
+                    AddAccess(4, 0, 8, false, number, part, moved);
                     moved += 8;
                     _openGroups[Operands.NumberOf(g.Op0Register)] = -1;
                     continue;
                 case TranslationKind.Return or TranslationKind.PopFlags:
-                    AddAccess(4, 0, 8, false, number, moved);
+                    AddAccess(4, 0, 8, false, number, part, moved);
                     return;
                 case TranslationKind.Leave:
-                    AddAccess(5, 0, 8, false, number, 0);
+                    AddAccess(5, 0, 8, false, number, part, 0);
                     break;
                 default:
                     break;
@@ -115,7 +122,7 @@ internal sealed unsafe class AccessGroups(Emission e)
         }
     }
 
-    private void AddExplicit(in Instruction g, Insn* operation, int number, TranslationKind kind, long moved)
+    private void AddExplicit(in Instruction g, Insn* operation, int number, int part, TranslationKind kind, long moved)
     {
         if (kind is TranslationKind.Lea or TranslationKind.Nop || !GuestAddress.TryGet(operation, e.Rip, out GuestAddress a)) return;
         if (a.Base < 0 || a.Index >= 0 || a.SegmentBase != 0 || !a.Wide || (TranslationTable.Get(g.Code).Flags & TranslationFlags.Aligned) != 0
@@ -126,13 +133,13 @@ internal sealed unsafe class AccessGroups(Emission e)
             int size = g.MemorySize.GetSize();
             if (size is 0 or > 64) return;
             AddAccess(a.Base, a.Displacement, size,
-                Operands.Writes(e.Information.GetInfo(g, InstructionInfoOptions.NoMemoryUsage | InstructionInfoOptions.NoRegisterUsage).GetOpAccess(n)), number,
+                Operands.Writes(e.Information.GetInfo(g, InstructionInfoOptions.NoMemoryUsage | InstructionInfoOptions.NoRegisterUsage).GetOpAccess(n)), number, part,
                 a.Base == 4 ? moved : 0);
             return;
         }
     }
 
-    private void AddAccess(int register, long displacement, int size, bool write, int number, long moved)
+    private void AddAccess(int register, long displacement, int size, bool write, int number, int part, long moved)
     {
         long first = displacement + moved, end = first + size;
         int k = _openGroups[register];
@@ -140,7 +147,8 @@ internal sealed unsafe class AccessGroups(Emission e)
         {
             ref AccessGroup open = ref _groups[k];
             long minimum = Math.Min(open.Minimum, first), maximum = Math.Max(open.Maximum, end);
-            if (maximum - minimum <= WidestGroup)
+            // What is read for certain may not be there to be written, as long as it is not certain that it will be.
+            if (maximum - minimum <= WidestGroup && (open.Write || !write || open.Part == part))
             {
                 open = open with { Minimum = minimum, Maximum = maximum, Write = open.Write | write, Members = open.Members + 1 };
                 _members.Add(new GroupMember(number, k, displacement, size, moved));
@@ -152,7 +160,7 @@ internal sealed unsafe class AccessGroups(Emission e)
             _openGroups[register] = -1;
             return;
         }
-        _groups[_groupCount] = new AccessGroup(register, first, end, write, 1, false);
+        _groups[_groupCount] = new AccessGroup(register, first, end, write, 1, false, part);
         _openGroups[register] = _groupCount;
         _members.Add(new GroupMember(number, _groupCount++, displacement, size, moved));
     }
@@ -162,9 +170,10 @@ internal sealed unsafe class AccessGroups(Emission e)
     {
         operand = default;
         if (g.Base < 0 || g.Index >= 0 || g.SegmentBase != 0 || !g.Wide) return false;
+        int key = e.KeyOf(number);
         foreach (GroupMember m in _members)
         {
-            if (m.Operation != number || m.Displacement != g.Displacement || m.Size != size) continue;
+            if (m.Operation != key || m.Displacement != g.Displacement || m.Size != size) continue;
             ref AccessGroup group = ref _groups[m.Group];
             if (group.Base != g.Base || group.Members < 2) continue;
             if (!group.Established)

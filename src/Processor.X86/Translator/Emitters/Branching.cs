@@ -19,16 +19,57 @@ internal sealed unsafe class Branching(Emission e)
     public void EmitLink(ulong rip, bool backward = false, uint? mode = null, bool isAbsolute = false)
     {
         int link = e.AddLink(rip, mode);
-        e.Translation->Links[link].IsAbsolute = isAbsolute;
+        e.Head->Links[link].IsAbsolute = isAbsolute;
         if (backward)
         {
             ReadAttention();
             e.Near.LeaveUnlessZero32(e.Cold.AttentionExit(link));
         }
+        EmitLinkJump(link);
+    }
+
+    /// <summary>The jump of a link.</summary>
+    public void EmitLinkJump(int link)
+    {
         HostLabel stub = e.NewLabel();
         e.Asm.Jump(stub);
-        e.Translation->Links[link].Site = (byte*)(e.Asm.Here - 4);
-        e.Cold.Add(new ColdPiece(ColdKind.Link, stub, null, link, default, 0, false));
+        e.Head->Links[link].Site = (byte*)(e.Asm.Here - 4);
+        e.Cold.Add(new ColdPiece(ColdKind.Link, stub, null, link));
+    }
+
+    /// <summary>A conditional jump of a link.</summary>
+    private void EmitLinkJumpIf(int condition, int link)
+    {
+        HostLabel stub = e.NewLabel();
+        e.Asm.JumpIf(condition, stub);
+        e.Head->Links[link].Site = (byte*)(e.Asm.Here - 4);
+        e.Cold.Add(new ColdPiece(ColdKind.Link, stub, null, link));
+    }
+
+    /// <summary>Leaves the translation for <paramref name="rip"/> on a condition, or goes on with the next part; everything has retired.</summary>
+    private void EmitSideExit(int condition, ulong rip, bool backward)
+    {
+        int link = e.AddLink(rip);
+        bool direct = !backward && !e.Loop.IsExchanged;
+        if (direct && e.Near.AreWanted(HostAssembler.LongestJumps))
+        {
+            // The place behind a jump that is there anyway is good for the jumps near by.
+            HostLabel on = e.NewLabel();
+            e.Asm.JumpIf(condition ^ 1, on);
+            EmitLinkJump(link);
+            e.Near.Place(between: false);
+            e.Asm.Place(on);
+        }
+        else if (direct)
+        {
+            EmitLinkJumpIf(condition, link);
+        }
+        else
+        {
+            HostLabel exit = e.NewLabel();
+            e.Asm.JumpIf(condition, exit);
+            e.Cold.Add(new ColdPiece(backward ? ColdKind.BackwardSideExit : ColdKind.SideExit, exit, null, link));
+        }
     }
 
     /// <summary>RCX is zero afterwards when nothing wants attention.</summary>
@@ -47,6 +88,7 @@ internal sealed unsafe class Branching(Emission e)
         ulong target = Truncate(g.NearBranchTarget);
         if (!IsTarget(target)) return false;
         e.Retire(ordinal + 1);
+        if (e.Next == Transition.Taken) return true;
         if (e.Loop.Start != null) e.Loop.EmitLoopBack();
         else EmitLink(target, IsBackward(target, g));
         return true;
@@ -58,6 +100,16 @@ internal sealed unsafe class Branching(Emission e)
         if (!IsTarget(target) || !IsTarget(next)) return false;
         int condition = (int)g.ConditionCode - (int)ConditionCode.o;
         e.Retire(ordinal + 1);
+        if (e.Next == Transition.Taken)
+        {
+            EmitSideExit(condition ^ 1, next, backward: false);
+            return true;
+        }
+        if (e.Next == Transition.NotTaken)
+        {
+            EmitSideExit(condition, target, IsBackward(target, g));
+            return true;
+        }
         if (IsBackward(target, g))
         {
             HostLabel notTaken = e.NewLabel();
@@ -69,11 +121,7 @@ internal sealed unsafe class Branching(Emission e)
         }
         else
         {
-            int link = e.AddLink(target);
-            HostLabel stub = e.NewLabel();
-            e.Asm.JumpIf(condition, stub);
-            e.Translation->Links[link].Site = (byte*)(e.Asm.Here - 4);
-            e.Cold.Add(new ColdPiece(ColdKind.Link, stub, null, link, default, 0, false));
+            EmitLinkJumpIf(condition, e.AddLink(target));
         }
         EmitLink(next);
         return true;
@@ -207,7 +255,7 @@ internal sealed unsafe class Branching(Emission e)
         CheckReturnStack();
         HostLabel stub = e.NewLabel();
         e.Asm.Call(stub);
-        e.Translation->Links[link].Site = (byte*)(e.Asm.Here - 4);
+        e.Head->Links[link].Site = (byte*)(e.Asm.Here - 4);
         e.Cold.Add(new ColdPiece(ColdKind.Link, stub, null, link));
         EmitContinuation(Truncate(g.NextIP));
         return true;
@@ -244,13 +292,16 @@ internal sealed unsafe class Branching(Emission e)
         }
         e.Asm.JumpIfRcxZero(expected);
         e.Asm.Jump(e.Runtime.OtherReturns[e.Translation->TargetTable]);
+        if (e.Next == Transition.Return)
+        {
+            if (!e.Near.AreOutOfReach) e.Near.Place(between: false);
+            e.Asm.Place(expected);
+            return;
+        }
         e.Asm.Place(expected);
         int link = e.AddLink(next);
-        e.Translation->Links[link].IsReturn = true;
-        HostLabel stub = e.NewLabel();
-        e.Asm.Jump(stub);
-        e.Translation->Links[link].Site = (byte*)(e.Asm.Here - 4);
-        e.Cold.Add(new ColdPiece(ColdKind.Link, stub, null, link));
+        e.Head->Links[link].IsReturn = true;
+        EmitLinkJump(link);
     }
 
     public bool EmitReturn(in Instruction g, int number, int ordinal)
