@@ -240,12 +240,20 @@ internal unsafe struct TranslatedBlock
     public TranslatedBlock* Next;
     /// <summary>
     /// For each operation the distance from <see cref="Main"/> to where execution goes on after it; 0: not inside this translation;
-    /// <see cref="AfterGroupHead"/>: nor there, since the check of a group was not made.
+    /// negative: nor there, since the check of a group was not made (<see cref="AfterGroupHead"/>).
     /// </summary>
     public int* Resume;
-    public const int AfterGroupHead = -1;
-    /// <summary>The same, and the group is checked for writing though this access reads: the page must not become dirty by it.</summary>
-    public const int AfterReadingGroupHead = -2;
+
+    /// <param name="reads">The group is checked for writing though this access reads: the page must not become dirty by it.</param>
+    /// <param name="stack">RSP is its register.</param>
+    public static int AfterGroupHead(bool reads, bool stack) => ~((reads ? 1 : 0) | (stack ? 2 : 0));
+
+    /// <summary>What was given to <see cref="AfterGroupHead"/>.</summary>
+    public static bool IsReadingHead(int resume) => resume < 0 && (~resume & 1) != 0;
+
+    /// <inheritdoc cref="IsReadingHead"/>
+    public static bool IsStackHead(int resume) => resume < 0 && (~resume & 2) != 0;
+
     /// <summary>Direct jumps of all parts; the first part has them.</summary>
     public TranslationLink* Links;
     public int LinkCount;
@@ -281,8 +289,9 @@ internal unsafe struct TranslatedBlock
     /// <summary>Where its code lies.</summary>
     public byte* Hot, Cold;
     public int HotLength, ColdLength;
-    /// <summary>How often the check of a group of accesses failed.</summary>
+    /// <summary>How often the check of a group of accesses failed since <see cref="ProcessorState.Retired"/> was <see cref="GroupsSince"/>.</summary>
     public int GroupFailures;
+    public ulong GroupsSince;
     public PagePrediction* Predictions;
     public int PredictionCount;
     /// <summary><see cref="ProcessorState.Retired"/> when the budgets were filled.</summary>

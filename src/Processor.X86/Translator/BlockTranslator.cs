@@ -38,19 +38,17 @@ internal sealed unsafe class BlockTranslator
     /// Translates blocks, the first of which has its bytes at <paramref name="code"/>; <paramref name="template"/> has what the caller knows.
     /// </summary>
     /// <param name="page">Where the page of all others begins.</param>
-    /// <param name="groups">Accesses may share checks.</param>
-    /// <param name="predict">What accesses of a loop predict.</param>
+    /// <param name="without">What did not prove good for it.</param>
     /// <returns>The translation, or null when the block is too large for the buffer, or its code has changed.</returns>
-    public TranslatedBlock* Translate(ReadOnlySpan<TracePart> parts, byte* code, byte* page, in TranslatedBlock template, bool groups,
-        LoopPredictions predict) =>
+    public TranslatedBlock* Translate(ReadOnlySpan<TracePart> parts, byte* code, byte* page, in TranslatedBlock template, InsnFlags without) =>
         // Translated once more, without what does not suit it, are a loop whose instructions need the usual registers after all, and others with an exit that
         // is too far away.
-        TryTranslate(parts, code, page, template, groups, predict, full: true, out TranslatedBlock* made)
-            || TryTranslate(parts, code, page, template, groups, predict, full: false, out made) ? made : null;
+        TryTranslate(parts, code, page, template, without, full: true, out TranslatedBlock* made)
+            || TryTranslate(parts, code, page, template, without, full: false, out made) ? made : null;
 
     /// <param name="full">A loop exchanges registers; others have their exits near by.</param>
-    private bool TryTranslate(ReadOnlySpan<TracePart> parts, byte* code, byte* page, in TranslatedBlock template, bool groups, LoopPredictions predict,
-        bool full, out TranslatedBlock* made)
+    private bool TryTranslate(ReadOnlySpan<TracePart> parts, byte* code, byte* page, in TranslatedBlock template, InsnFlags without, bool full,
+        out TranslatedBlock* made)
     {
         made = null;
         e.Begin(template);
@@ -69,8 +67,8 @@ internal sealed unsafe class BlockTranslator
         e.Loop.Begin(exchange: full);
         bool isLoop = e.Loop.Start != null;
         e.Near.Taken = isLoop || !full;
-        e.Predictor.Begin(isLoop ? predict : LoopPredictions.None);
-        e.Groups.Begin(groups);
+        e.Predictor.Begin(isLoop ? PredictionsFor(without) : LoopPredictions.None);
+        e.Groups.Begin(stack: (without & InsnFlags.UngroupedStack) == 0, others: (without & InsnFlags.Ungrouped) == 0);
         if (isLoop)
         {
             e.Loop.ExchangeIn();
@@ -135,6 +133,10 @@ internal sealed unsafe class BlockTranslator
         e.Asm.Place(same);
         e.Cold.Add(new ColdPiece(ColdKind.Mapping, miss, same, 0));
     }
+
+    /// <summary>Pages first; where that fails addends, and where that fails nothing.</summary>
+    private static LoopPredictions PredictionsFor(InsnFlags without) => (without & InsnFlags.Unpredicted) == 0 ? LoopPredictions.Pages
+        : (without & InsnFlags.Unmirrored) == 0 ? LoopPredictions.Addends : LoopPredictions.None;
 
     /// <summary>Bytes in front of the main entry of most blocks.</summary>
     public const int CheckedEntryLength = 31;
@@ -247,7 +249,7 @@ internal sealed unsafe class BlockTranslator
             // What follows a conditional branch in the decoded block is its second link, which the branch has emitted.
             if ((InstructionTable.Get(instruction.Code).Flags & Row.EndsBlock) != 0) return true;
             ref int resume = ref e.Translation->Resume[operation];
-            resume = e.Groups.IsReadingHead ? TranslatedBlock.AfterReadingGroupHead : e.Groups.IsHead ? TranslatedBlock.AfterGroupHead
+            resume = e.Groups.IsHead ? TranslatedBlock.AfterGroupHead(e.Groups.IsReadingHead, e.Groups.IsStackHead)
                 : (int)(e.Asm.Here - (ulong)e.Translation->Main);
             bool mayLeave = e.Cold.Count != cold;
             if (e.Loop.IsExchanged && resume > 0)

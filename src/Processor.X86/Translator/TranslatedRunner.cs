@@ -117,7 +117,8 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
             int resume = t->Resume[operation - t->Operations];
             if (resume <= 0)
             {
-                if (resume < 0 && ++head->GroupFailures == MostGroupFailures) translator.TranslateAgain(head, InsnFlags.Ungrouped);
+                if (resume < 0 && ++head->GroupFailures == MostGroupFailures && !AreGroupsWorthIt(s, head))
+                    translator.TranslateAgain(head, TranslatedBlock.IsStackHead(resume) ? InsnFlags.UngroupedStack : InsnFlags.Ungrouped);
                 return next;
             }
             if (MayTrap(s, t)) return next;
@@ -157,7 +158,7 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
             || p.Debugger.WatchesPage(address)) return MissOutcome.Interpret;
         if (MayTrap(s, t)) return MissOutcome.Interpret;
         int resume = t->Resume[record->Number];
-        if (resume == TranslatedBlock.AfterReadingGroupHead) return MissOutcome.Interpret;
+        if (TranslatedBlock.IsReadingHead(resume)) return MissOutcome.Interpret;
         bool write = (TranslatedExit)s->Translator.ExitKind == TranslatedExit.WriteMiss;
         uint access = p.Mmu.CurrentPrivilege | (write ? PageWalker.WriteAccess : PageWalker.ReadAccess);
         WalkResult found = p.Walker.Walk(address, access);
@@ -169,7 +170,7 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
             p.Tlb.Fill(address, found, access);
             return MissOutcome.Resolved;
         }
-        if (resume == TranslatedBlock.AfterGroupHead || p.Exits.Intercepts(Vector.Pf)
+        if (resume < 0 || p.Exits.Intercepts(Vector.Pf)
             || (p.GuestHypervisor is { } hypervisor && hypervisor.WantsException(Vector.Pf, found.ErrorCode))) return MissOutcome.Interpret;
         Insn* operation = t->Operations + record->Number;
         s->Current = null;
@@ -198,8 +199,20 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
         static Insn* Operation(ExitRecord* record) => record->Block->Operations + record->Number;
     }
 
-    /// <summary>After so many failures a block's accesses are checked one by one.</summary>
+    /// <summary>After so many failures of groups somebody looks whether they are worth it.</summary>
     private const int MostGroupFailures = 64;
+
+    /// <summary>One of them may come every so many instructions: the interpreter executes the rest of a block then.</summary>
+    private const ulong LeastInstructionsPerGroupFailure = 5000;
+
+    /// <summary>Counts anew. False: the failures came too soon one after the other.</summary>
+    private static bool AreGroupsWorthIt(ProcessorState* s, TranslatedBlock* t)
+    {
+        ulong since = s->Retired - t->GroupsSince;
+        t->GroupsSince = s->Retired;
+        t->GroupFailures = 0;
+        return since >= MostGroupFailures * LeastInstructionsPerGroupFailure;
+    }
 
     /// <summary>A failure may come every so many instructions.</summary>
     private const ulong LeastInstructionsPerFailure = 300;

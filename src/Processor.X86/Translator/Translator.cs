@@ -169,6 +169,7 @@ internal sealed unsafe class Translator : IDisposable
             MappingSlot = TranslationStore.MappingSlot(linear, block->Mode),
             TargetTable = table,
             PredictionsSince = s->Retired,
+            GroupsSince = s->Retired,
             MirrorBudget = TranslatedRunner.MirrorBudget,
             Next = (TranslatedBlock*)i->Extra,
         };
@@ -189,7 +190,7 @@ internal sealed unsafe class Translator : IDisposable
             KeepsStack: !p.Model.Behavior.SysretLoadsStackDescriptor);
         ReadOnlySpan<TracePart> parts = _traces.Select(block, rip, alone: false);
         TranslatedBlock* made =
-            _blocks.Translate(parts, code, template.Page, template, groups: (i->Flags & InsnFlags.Ungrouped) == 0, PredictionsFor(i->Flags));
+            _blocks.Translate(parts, code, template.Page, template, i->Flags);
         if (made == null)
         {
             i->Handler = &TranslatedBlocks.Never;
@@ -201,10 +202,6 @@ internal sealed unsafe class Translator : IDisposable
         i->Handler = &TranslatedBlocks.Enter;
         BlocksTranslated++;
     }
-
-    /// <summary>Pages first; where that fails addends, and where that fails nothing.</summary>
-    private static LoopPredictions PredictionsFor(InsnFlags flags) => (flags & InsnFlags.Unpredicted) == 0 ? LoopPredictions.Pages
-        : (flags & InsnFlags.Unmirrored) == 0 ? LoopPredictions.Addends : LoopPredictions.None;
 
     /// <summary>The block's pages are mapped as they were when it was translated.</summary>
     private static void NoteMapping(ProcessorState* s, TranslatedBlock* t)

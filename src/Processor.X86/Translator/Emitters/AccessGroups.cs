@@ -23,6 +23,9 @@ internal sealed unsafe class AccessGroups(Emission e)
 
     private readonly AccessGroup[] _groups = new AccessGroup[TranslatorState.MostGroups];
     private int _groupCount;
+    private bool _stack, _others; // accesses by RSP, by others, may form groups
+    /// <summary>The number of RSP.</summary>
+    private const int StackPointer = 4;
     private readonly List<GroupMember> _members = [];
     private readonly int[] _openGroups = new int[16];
     private int _addendGroup; // whose addend is in its register, or -1
@@ -35,6 +38,9 @@ internal sealed unsafe class AccessGroups(Emission e)
     /// <summary>The same, and the group is checked for writing though the operation reads.</summary>
     public bool IsReadingHead { get; private set; }
 
+    /// <summary>It is one of RSP.</summary>
+    public bool IsStackHead { get; private set; }
+
     public int Count => _groupCount;
 
     /// <summary>For who may have to go back to this state.</summary>
@@ -45,15 +51,16 @@ internal sealed unsafe class AccessGroups(Emission e)
     /// <summary><see cref="HostRegisters.Addend"/> gets another value.</summary>
     public void LoseAddend() => _addendGroup = -1;
 
-    public void BeginOperation() => IsHead = IsReadingHead = false;
+    public void BeginOperation() => IsHead = IsReadingHead = IsStackHead = false;
 
     /// <summary>Finds the groups of all parts.</summary>
-    public void Begin(bool wanted)
+    public void Begin(bool stack, bool others)
     {
         _groupCount = 0;
         _members.Clear();
         _addendGroup = -1;
-        if (!wanted || !e.Wide) return;
+        (_stack, _others) = (stack, others);
+        if (!(stack || others) || !e.Wide) return;
         Array.Fill(_openGroups, -1);
         long moved = 0; // RSP since the beginning, or the last call
         for (int n = 0; n < e.InstructionCount; n++)
@@ -66,22 +73,22 @@ internal sealed unsafe class AccessGroups(Emission e)
             switch (kind)
             {
                 case TranslationKind.Push or TranslationKind.PushFlags:
-                    AddAccess(4, -8, 8, true, number, part, moved);
+                    AddAccess(StackPointer, -8, 8, true, number, part, moved);
                     moved -= 8;
                     continue;
                 case TranslationKind.Call or TranslationKind.CallIndirect:
-                    AddAccess(4, -8, 8, true, number, part, moved);
+                    AddAccess(StackPointer, -8, 8, true, number, part, moved);
                     // Behind it nothing is as it was.
                     Array.Fill(_openGroups, -1);
                     moved = 0;
                     continue;
                 case TranslationKind.Pop when g.Op0Register != Iced.Intel.Register.RSP && g.GetOpKind(0) == OpKind.Register:
-                    AddAccess(4, 0, 8, false, number, part, moved);
+                    AddAccess(StackPointer, 0, 8, false, number, part, moved);
                     moved += 8;
                     _openGroups[Operands.NumberOf(g.Op0Register)] = -1;
                     continue;
                 case TranslationKind.Return or TranslationKind.PopFlags:
-                    AddAccess(4, 0, 8, false, number, part, moved);
+                    AddAccess(StackPointer, 0, 8, false, number, part, moved);
                     return;
                 case TranslationKind.Leave:
                     AddAccess(5, 0, 8, false, number, part, 0);
@@ -134,13 +141,14 @@ internal sealed unsafe class AccessGroups(Emission e)
             if (size is 0 or > 64) return;
             AddAccess(a.Base, a.Displacement, size,
                 Operands.Writes(e.Information.GetInfo(g, InstructionInfoOptions.NoMemoryUsage | InstructionInfoOptions.NoRegisterUsage).GetOpAccess(n)), number, part,
-                a.Base == 4 ? moved : 0);
+                a.Base == StackPointer ? moved : 0);
             return;
         }
     }
 
     private void AddAccess(int register, long displacement, int size, bool write, int number, int part, long moved)
     {
+        if (!(register == StackPointer ? _stack : _others)) return;
         long first = displacement + moved, end = first + size;
         int k = _openGroups[register];
         if (k >= 0)
@@ -184,6 +192,7 @@ internal sealed unsafe class AccessGroups(Emission e)
                 group.Established = true;
                 IsHead = true;
                 IsReadingHead |= group.Write && !write;
+                IsStackHead |= group.Base == StackPointer;
             }
             else if (_addendGroup != m.Group)
             {
@@ -205,6 +214,6 @@ internal sealed unsafe class AccessGroups(Emission e)
     {
         for (int n = 0; n < _groupCount; n++) _groups[n].Established = false;
         _addendGroup = -1;
-        IsHead = IsReadingHead = false;
+        BeginOperation();
     }
 }
