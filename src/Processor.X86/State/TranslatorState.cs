@@ -43,6 +43,14 @@ internal unsafe struct TranslatorState
     public const int MostGroups = 16;
     public fixed ulong GroupAddends[MostGroups];
 
+    /// <summary>
+    /// <see cref="AllQuiet"/> while nothing wants attention, else 0: who sets <see cref="ProcessorState.AttentionFlags"/> clears this behind it. Emitted code looks
+    /// at it where zero is better for something rare.
+    /// </summary>
+    public ulong Quiet;
+    /// <summary>The bits of RSP that are zero at the lowest place of a return stack, so that one PEXT looks for both.</summary>
+    public const ulong AllQuiet = 0xFFFF;
+
     /// <summary>RSP of the caller of emitted code.</summary>
     public ulong HostStack;
     /// <summary>RSP of emitted code where it is entered, and where it was left: a place in the return stack of <see cref="ReturnTable"/>.</summary>

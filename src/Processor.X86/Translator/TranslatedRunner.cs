@@ -31,6 +31,7 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
             s->Translator.ReturnStack = s->Translator.ReturnStacks[t->TargetTable];
             s->Work = CpuWork.EmittedCode;
             ulong retired = s->Retired;
+            if (s->Translator.Quiet == 0) BeQuiet(s);
             runtime.Enter(vectors, x87);
             Executed += s->Retired - retired;
             s->Work = CpuWork.Interpreter;
@@ -126,6 +127,14 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
             x87 = t->UsesX87;
             code = t->Main + resume;
         }
+    }
+
+    /// <summary>Nothing wants attention any more, as far as the flags tell now.</summary>
+    private static void BeQuiet(ProcessorState* s)
+    {
+        // In this order: whoever sets a flag meanwhile is seen here, or clears this again.
+        Interlocked.Exchange(ref s->Translator.Quiet, TranslatorState.AllQuiet);
+        if (Volatile.Read(ref s->AttentionFlags) != 0) Volatile.Write(ref s->Translator.Quiet, 0);
     }
 
     /// <summary>Emitted code has executed RET but for the jump.</summary>

@@ -5,7 +5,7 @@ namespace Bunraku.Processor.X86;
 /// <summary>
 /// Ends of blocks. Direct jumps lead to a stub until the dispatcher ties them to their target; within a page to its main entry, else to the one that checks the
 /// mapping. Indirect ones go through the jump cache, returns through <see cref="ReturnStacks"/>. Whoever can loop looks at the attention flags: backward jumps,
-/// indirect ones and returns.
+/// indirect ones, and calls, since a recursion need not jump.
 /// </summary>
 internal sealed unsafe class Branching(Emission e)
 {
@@ -22,8 +22,7 @@ internal sealed unsafe class Branching(Emission e)
         e.Head->Links[link].IsAbsolute = isAbsolute;
         if (backward)
         {
-            ReadAttention();
-            e.Near.LeaveUnlessZero32(e.Cold.AttentionExit(link));
+            LeaveForAttention(e.Cold.AttentionExit(link));
         }
         EmitLinkJump(link);
     }
@@ -72,12 +71,20 @@ internal sealed unsafe class Branching(Emission e)
         }
     }
 
+    /// <summary>To a place that may be far away if something wants attention.</summary>
+    private void LeaveForAttention(HostLabel target)
+    {
+        // Whoever watches from another thread sees that a loop goes on.
+        e.Asm.StoreState(StateOffsets.Retired, HostRegisters.Retired);
+        e.Asm.LoadState(HostRegisters.Scratch, StateOffsets.Quiet);
+        e.Near.LeaveIfZero(target);
+    }
+
     /// <summary>RCX is zero afterwards when nothing wants attention.</summary>
     /// <param name="setsIf">RFLAGS.IF may be set by the jump: nor may anything wait for that.</param>
     public void ReadAttention(bool setsIf = false)
     {
-        // Whoever watches from another thread sees that a loop goes on.
-        e.Asm.StoreState(StateOffsets.Retired, HostRegisters.Retired);
+        e.Asm.StoreState(StateOffsets.Retired, HostRegisters.Retired); // for whoever watches
         e.Asm.LoadState(HostRegisters.Scratch, StateOffsets.Attention, wide: setsIf);
     }
 
@@ -172,9 +179,13 @@ internal sealed unsafe class Branching(Emission e)
         e.Asm.LoadTable(HostRegisters.Scratch, HostRegisters.Addend, table);
         e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Scratch, HostRegisters.Address, 0, 0);
         e.JumpIfCountNotZero(exit);
+        if (!setsIf)
+        {
+            LeaveForAttention(exit);
+            return;
+        }
         ReadAttention(setsIf);
-        if (setsIf) e.JumpIfCountNotZero(exit);
-        else e.Near.LeaveUnlessZero32(exit);
+        e.JumpIfCountNotZero(exit);
     }
 
     private int TargetCode => TargetCodeOf(e.Translation->TargetTable);
@@ -217,7 +228,7 @@ internal sealed unsafe class Branching(Emission e)
         e.Asm.StoreState(StateOffsets.Temporary0, HostRegisters.Scratch);
         PushReturnAddress(g, number);
         e.Retire(ordinal + 1);
-        CheckReturnStack();
+        CheckReturnStack(null);
         e.Asm.CallState(StateOffsets.Temporary0);
         EmitContinuation(Truncate(g.NextIP));
         return true;
@@ -247,12 +258,7 @@ internal sealed unsafe class Branching(Emission e)
         PushReturnAddress(g, number);
         e.Retire(ordinal + 1);
         int link = e.AddLink(target);
-        if (IsBackward(target, g))
-        {
-            ReadAttention();
-            e.Near.LeaveUnlessZero32(e.Cold.AttentionExit(link));
-        }
-        CheckReturnStack();
+        CheckReturnStack(link);
         HostLabel stub = e.NewLabel();
         e.Asm.Call(stub);
         e.Head->Links[link].Site = (byte*)(e.Asm.Here - 4);
@@ -261,14 +267,16 @@ internal sealed unsafe class Branching(Emission e)
         return true;
     }
 
-    /// <summary>There is room for one more place on the return stack afterwards.</summary>
-    private void CheckReturnStack()
+    /// <summary>There is room for one more place on the return stack afterwards, and nothing wants attention.</summary>
+    /// <param name="link">Of the call; null: somebody has looked for attention.</param>
+    private void CheckReturnStack(int? link)
     {
         HostLabel full = e.NewLabel(), back = e.NewLabel();
-        e.Asm.LowStackPointerToScratch();
+        if (link == null) e.Asm.Pext(HostRegisters.Scratch, Host.Rsp, e.Runtime.Constant(TranslatorState.AllQuiet));
+        else e.Asm.PextState(HostRegisters.Scratch, Host.Rsp, StateOffsets.Quiet);
         e.Near.LeaveIfZero(full);
         e.Asm.Place(back);
-        e.Cold.Add(new ColdPiece(ColdKind.FullReturnStack, full, back, 0));
+        e.Cold.Add(new ColdPiece(link == null ? ColdKind.FullReturnStack : ColdKind.Call, full, back, link ?? 0));
     }
 
     /// <summary>
@@ -310,8 +318,7 @@ internal sealed unsafe class Branching(Emission e)
         HostLabel exit = e.Cold.OperationExit(number);
         e.Addresses.LoadOperand(HostRegisters.Address, e.Stack.CheckTop(number), e.Wide);
         e.Groups.LoseAddend();
-        ReadAttention();
-        e.Near.LeaveUnlessZero32(exit);
+        // Nobody looks for attention, unless the return comes to another place than its call expects: calls do.
         e.Stack.MoveStackPointer(e.Stack.Slot + (g.OpCount > 0 ? g.Immediate16 : 0));
         e.Retire(ordinal + 1);
         e.Asm.Lea(HostRegisters.Addend, exit);

@@ -1,7 +1,7 @@
 namespace Bunraku.Processor.X86;
 
 /// <summary>What a piece of <see cref="ColdCode"/> does.</summary>
-internal enum ColdKind { Miss, Prediction, Mirror, Mapping, Operation, Link, SideExit, BackwardSideExit, Attention, Simd, X87, Record, Return, FullReturnStack }
+internal enum ColdKind { Miss, Prediction, Mirror, Mapping, Operation, Link, SideExit, BackwardSideExit, Attention, Simd, X87, Record, Return, Call, FullReturnStack }
 
 /// <summary>Code that is rarely reached.</summary>
 /// <param name="Label">Leads there.</param>
@@ -75,6 +75,15 @@ internal sealed unsafe class ColdCode(Emission e)
                     break;
                 case ColdKind.X87:
                     CallAndReturn(e.Runtime.LoadX87, c);
+                    break;
+                case ColdKind.Call:
+                    HostLabel attention = e.NewLabel();
+                    e.Asm.LoadState(Host.Rcx, StateOffsets.Quiet);
+                    e.Asm.JumpIfRcxZero(attention);
+                    e.Asm.MoveImmediate(Host.Rsp, e.ReturnStacks.BaseOf(e.Translation->TargetTable));
+                    e.Asm.Jump(c.Back!);
+                    e.Asm.Place(attention);
+                    e.Exit(TranslatedExit.Attention, c.Number);
                     break;
                 case ColdKind.FullReturnStack:
                     e.Asm.MoveImmediate(Host.Rsp, e.ReturnStacks.BaseOf(e.Translation->TargetTable));
