@@ -227,21 +227,20 @@ internal sealed unsafe class BlockTranslator
     {
         int first = 0;
         (int begin, int end) = e.PartInstructions;
-        Span<AccessGroups.AccessGroup> groups = stackalloc AccessGroups.AccessGroup[TranslatorState.MostGroups];
         for (int n = begin; n < end && !e.Asm.Full; n++)
         {
             ref Instruction instruction = ref e.Instructions[n];
             int operation = e.InstructionOperations[n], cold = e.Cold.Count;
             while (e.Operations[first].IsBreakpointCheck) first++; // there is none at this address
             Emission.Position here = e.Here;
-            e.Groups.CopyTo(groups);
+            uint established = e.Groups.Established;
             if (!EmitOperation(instruction, first, operation, n - begin)) return false;
             if (e.Near.AreOutOfReach)
             {
                 // In front of this instruction they were still within reach: they go there, and the instruction is emitted once more.
                 if (n == 0) return false;
                 e.GoBack(here);
-                e.Groups.Restore(groups[..e.Groups.Count]);
+                e.Groups.Established = established;
                 e.Groups.LoseAddend();
                 e.Near.Place(between: true);
                 if (!EmitOperation(instruction, first, operation, n - begin) || e.Near.AreOutOfReach) return false;
@@ -286,8 +285,7 @@ internal sealed unsafe class BlockTranslator
         (TranslationKind kind, TranslationFlags flags) = TranslationTable.Get(g.Code);
         if (kind == TranslationKind.Interpret) return false;
         Emission.Position here = e.Here;
-        Span<AccessGroups.AccessGroup> groups = stackalloc AccessGroups.AccessGroup[e.Groups.Count];
-        e.Groups.CopyTo(groups);
+        uint established = e.Groups.Established;
         bool done = kind switch
         {
             TranslationKind.Same => e.Same.EmitSame(g, operation, number, flags),
@@ -329,7 +327,7 @@ internal sealed unsafe class BlockTranslator
         };
         if (done) return true;
         e.GoBack(here);
-        e.Groups.Restore(groups);
+        e.Groups.Established = established;
         return false;
     }
 

@@ -27,28 +27,27 @@ internal readonly unsafe struct TracePart(Block* block, ulong rip, Transition ne
 
 /// <summary>
 /// Chooses the blocks that are translated as one piece: the one that has become hot, and those that were executed behind it most of the times. They lie in the
-/// same page, one behind the other, so that nothing in a piece can loop but its last jump, and the mapping of one page decides.
+/// same page, one behind the other, so that nothing in a piece can loop but its last jump, and the mapping of one page decides. What is translated already is
+/// only jumped to: code of which there is more than one copy costs more than the jump.
 /// </summary>
 internal sealed unsafe class TraceSelector(Processor p, int threshold)
 {
     /// <summary>Blocks of one translation, and the instructions of all of them.</summary>
     public const int MostParts = 8, MostInstructions = BlockDecoder.MaxInstructions;
 
-    private static readonly int s_x = int.Parse(Environment.GetEnvironmentVariable("TRX") ?? "0");
     private readonly TracePart[] _parts = new TracePart[MostParts];
 
     /// <summary>What is translated together with <paramref name="first"/>, which is entered at <paramref name="rip"/>; that is the first part.</summary>
-    /// <param name="alone">Nothing is.</param>
-    public ReadOnlySpan<TracePart> Select(Block* first, ulong rip, bool alone)
+    public ReadOnlySpan<TracePart> Select(Block* first, ulong rip)
     {
         int count = 0, instructions = InstructionsOf(first);
         Block* block = first;
-        bool extends = (s_x & 1) == 0 && !alone && !first->Crosses && (first->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64;
+        bool extends = !first->Crosses && (first->Mode & ModeKey.CodeSizeMask) == ModeKey.Code64;
         for (; ; )
         {
             Transition next = Transition.None;
             ulong nextRip = 0;
-            Block* found = extends && count < ((s_x & 8) != 0 ? 4 : MostParts) - 1 ? Next(block, rip, out next, out nextRip) : null;
+            Block* found = extends && count < MostParts - 1 ? Next(block, rip, out next, out nextRip) : null;
             if (found != null && (IsPart(found, count) || found == block || (instructions += InstructionsOf(found)) > MostInstructions)) found = null;
             _parts[count++] = new TracePart(block, rip, found == null ? Transition.None : next);
             if (found == null) return _parts.AsSpan(0, count);
@@ -83,7 +82,6 @@ internal sealed unsafe class TraceSelector(Processor p, int threshold)
                 (transition, nextRip) = (Transition.Taken, target);
                 return Likely(block, rip, target, next, out _);
             case TranslationKind.Call or TranslationKind.CallIndirect:
-                if ((s_x & 4) != 0) return null;
                 transition = Transition.Return;
                 return Likely(block, rip, next, next, out _);
             case TranslationKind.JumpConditional:
@@ -115,7 +113,7 @@ internal sealed unsafe class TraceSelector(Processor p, int threshold)
         else
         {
             if ((found->First->Flags & InsnFlags.Counted) == 0) return null;
-            if ((s_x & 2) != 0 && found->First->Extra != 0) return null;
+            if (found->First->Extra != 0) return null;
             entries = (int)Math.Min(found->First->Imm, int.MaxValue);
         }
         return IsOften(entries) && found->Valid && !found->Crosses && !p.Debugger.BreaksIn(rip, found->Length) ? found : null;

@@ -188,7 +188,7 @@ internal sealed unsafe class Translator : IDisposable
         _blocks.SystemCalls =
             new SystemCallSetting(s->Translator.SystemCalls, (s->Efer & (ulong)Efer.Sce) != 0, p.Msrs.Star, p.Msrs.Lstar, p.Msrs.Fmask,
             KeepsStack: !p.Model.Behavior.SysretLoadsStackDescriptor);
-        ReadOnlySpan<TracePart> parts = _traces.Select(block, rip, alone: false);
+        ReadOnlySpan<TracePart> parts = _traces.Select(block, rip);
         TranslatedBlock* made =
             _blocks.Translate(parts, code, template.Page, template, i->Flags);
         if (made == null)

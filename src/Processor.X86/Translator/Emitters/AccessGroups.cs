@@ -14,7 +14,7 @@ internal sealed unsafe class AccessGroups(Emission e)
 
     /// <param name="Base">Guest register.</param>
     /// <param name="Part">To which the first access belongs.</param>
-    public record struct AccessGroup(int Base, long Minimum, long Maximum, bool Write, int Members, bool Established, int Part);
+    public record struct AccessGroup(int Base, long Minimum, long Maximum, bool Write, int Members, int Part);
 
     /// <summary>
     /// An access that belongs to a group; its register is <paramref name="Moved"/> bytes away from where the group's displacements count from.
@@ -41,12 +41,8 @@ internal sealed unsafe class AccessGroups(Emission e)
     /// <summary>It is one of RSP.</summary>
     public bool IsStackHead { get; private set; }
 
-    public int Count => _groupCount;
-
-    /// <summary>For who may have to go back to this state.</summary>
-    public void CopyTo(Span<AccessGroup> groups) => _groups.AsSpan(0, _groupCount).CopyTo(groups);
-
-    public void Restore(ReadOnlySpan<AccessGroup> groups) => groups.CopyTo(_groups);
+    /// <summary>Bit n: the check of group n was made. For who may have to go back to this state, too.</summary>
+    public uint Established { get; set; }
 
     /// <summary><see cref="HostRegisters.Addend"/> gets another value.</summary>
     public void LoseAddend() => _addendGroup = -1;
@@ -57,6 +53,7 @@ internal sealed unsafe class AccessGroups(Emission e)
     public void Begin(bool stack, bool others)
     {
         _groupCount = 0;
+        Established = 0;
         _members.Clear();
         _addendGroup = -1;
         (_stack, _others) = (stack, others);
@@ -168,7 +165,7 @@ internal sealed unsafe class AccessGroups(Emission e)
             _openGroups[register] = -1;
             return;
         }
-        _groups[_groupCount] = new AccessGroup(register, first, end, write, 1, false, part);
+        _groups[_groupCount] = new AccessGroup(register, first, end, write, 1, part);
         _openGroups[register] = _groupCount;
         _members.Add(new GroupMember(number, _groupCount++, displacement, size, moved));
     }
@@ -184,12 +181,12 @@ internal sealed unsafe class AccessGroups(Emission e)
             if (m.Operation != key || m.Displacement != g.Displacement || m.Size != size) continue;
             ref AccessGroup group = ref _groups[m.Group];
             if (group.Base != g.Base || group.Members < 2) continue;
-            if (!group.Established)
+            if ((Established & 1u << m.Group) == 0)
             {
                 GuestAddress whole = g with { Displacement = group.Minimum - m.Moved };
                 e.Addresses.CheckOne(whole, (int)(group.Maximum - group.Minimum), group.Write, aligned: false, number);
                 e.Asm.StoreState(GroupAddend(m.Group), HostRegisters.Addend);
-                group.Established = true;
+                Established |= 1u << m.Group;
                 IsHead = true;
                 IsReadingHead |= group.Write && !write;
                 IsStackHead |= group.Base == StackPointer;
@@ -212,7 +209,7 @@ internal sealed unsafe class AccessGroups(Emission e)
     /// <summary>Nothing is known any more: the interpreter executes something, which may change mappings.</summary>
     public void Forget()
     {
-        for (int n = 0; n < _groupCount; n++) _groups[n].Established = false;
+        Established = 0;
         _addendGroup = -1;
         BeginOperation();
     }
