@@ -6,8 +6,8 @@ namespace Bunraku.Processor.X86;
 /// </summary>
 public sealed record CodeCacheSizes
 {
-    /// <summary>Room that one block may need at most: host code, and what belongs to it. A cache that is smaller takes nothing at all.</summary>
-    internal const int MostCode = HostAssembler.Capacity, MostTables = 8192;
+    /// <summary>Room that one translation may need at most: host code, and what belongs to it. A cache that is smaller takes nothing at all.</summary>
+    internal const int MostCode = HostAssembler.Capacity, MostTables = 16384;
 
     /// <summary>What is used where nothing else is said.</summary>
     public static CodeCacheSizes Usual { get; } = new();

@@ -267,13 +267,17 @@ internal sealed unsafe partial class Processor : IDisposable
         lock (_disposal)
         {
             if (_disposed) return;
-            Interlocked.Or(ref State->AttentionFlags, (int)flags);
+            WantAttention(flags);
             Direct?.Interrupt();
         }
     }
 
     /// <summary>Sets attention flags on the vCPU's own thread: the dispatcher looks before the next block.</summary>
-    public void WantAttention(Attention flags = Attention.Event) => Interlocked.Or(ref State->AttentionFlags, (int)flags);
+    public void WantAttention(Attention flags = Attention.Event)
+    {
+        Interlocked.Or(ref State->AttentionFlags, (int)flags);
+        Volatile.Write(ref State->Translator.Quiet, 0);
+    }
 
     public EngineCounters Counters =>
         new(State->Retired, Code.BlocksDecoded, Code.BlocksInvalidated, Tlb.Misses, Tlb.Flushes, Delivery.ExceptionsDelivered, Delivery.InterruptsDelivered,

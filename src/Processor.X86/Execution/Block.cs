@@ -19,6 +19,8 @@ internal unsafe struct Block
     public Block* NextInBucket;
     /// <summary>Next block of the first page, and of the second one.</summary>
     public Block* NextInPage, NextInSecondPage;
+    /// <summary>The first of the parts that translations of other blocks have of this one.</summary>
+    public TranslatedBlock* Parts;
     /// <summary>Of the bytes that were decoded: who reads them again, for a translation, must find the same.</summary>
     public ulong Checksum;
     public uint Mode;

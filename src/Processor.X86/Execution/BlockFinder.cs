@@ -120,10 +120,27 @@ internal sealed unsafe class BlockFinder(Processor p)
             p.Thunks.Clear();
             return DecodeAt(s, linear, host, start, mode, room);
         }
-        var made = new Block { Start = start, SecondPage = second, Checksum = _decoder.Checksum, Mode = mode, Length = (ushort)_decoder.Length };
-        Block* block = p.Code.Add(made, _decoder.Operations, keep);
+        Block* block = Add(start, second, mode, keep);
         _mustLookUp = block->Crosses || !keep;
         s->BlockRip = s->Rip;
         return block->First;
+    }
+
+    private Block* Add(ulong start, ulong second, uint mode, bool keep)
+    {
+        var made = new Block { Start = start, SecondPage = second, Checksum = _decoder.Checksum, Mode = mode, Length = (ushort)_decoder.Length };
+        return p.Code.Add(made, _decoder.Operations, keep);
+    }
+
+    /// <summary>
+    /// Decodes a block that is not entered yet, in a page of which code runs that is kept; null: it lies in two pages, there is no room, or the code must be
+    /// looked at when it is executed.
+    /// </summary>
+    public Block* DecodeAhead(ulong start, ulong rip, uint mode)
+    {
+        if (!p.Code.HasRoom(BlockDecoder.MaxOperations) || !p.Code.WatchCode(start & ~0xFFFul)) return null;
+        int available = (int)(GuestMemory.PageSize - (start & 0xFFF));
+        bool done = _decoder.Decode(p.Memory.Backing.Pointer + start, available, rip, (int)(rip & 0xFFF), mode, int.MaxValue, crosses: false, counted: true);
+        return done && !_decoder.OutOfThunks ? Add(start, Block.NoPage, mode, keep: true) : null;
     }
 }

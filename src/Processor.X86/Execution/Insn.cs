@@ -75,8 +75,8 @@ internal enum InsnFlags : ushort
     Lock = 8,
     /// <summary>The operation in front of a block of a translating processor: Imm counts entries, Disp is the block, Extra its translations.</summary>
     Counted = 0x10,
-    /// <summary>With <see cref="Counted"/>: the block's accesses are checked one by one.</summary>
-    Ungrouped = 0x40,
+    /// <summary>With <see cref="Counted"/>: accesses are checked one by one, those by RSP, and the others.</summary>
+    UngroupedStack = 0x200, Ungrouped = 0x40,
     /// <summary>Nor do its accesses predict pages.</summary>
     Unpredicted = 0x80,
     /// <summary>Nor addends.</summary>

@@ -77,7 +77,7 @@ internal sealed unsafe class Mmio(Processor p)
             physical += (ulong)n;
             length -= n;
         }
-        Interlocked.Or(ref p.State->AttentionFlags, (int)Attention.Event);
+        p.WantAttention();
     }
 
     /// <summary>Largest naturally possible piece: at most up to the next 8-byte boundary.</summary>

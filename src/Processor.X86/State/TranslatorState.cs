@@ -40,8 +40,16 @@ internal unsafe struct TranslatorState
     public ulong Temporary0, Temporary1, Temporary2, Temporary3;
 
     /// <summary>Groups of accesses that a block may have, and their addends, good within a block.</summary>
-    public const int MostGroups = 8;
+    public const int MostGroups = 16;
     public fixed ulong GroupAddends[MostGroups];
+
+    /// <summary>
+    /// <see cref="AllQuiet"/> while nothing wants attention, else 0: who sets <see cref="ProcessorState.AttentionFlags"/> clears this behind it. Emitted code looks
+    /// at it where zero is better for something rare.
+    /// </summary>
+    public ulong Quiet;
+    /// <summary>The bits of RSP that are zero at the lowest place of a return stack, so that one PEXT looks for both.</summary>
+    public const ulong AllQuiet = 0xFFFF;
 
     /// <summary>RSP of the caller of emitted code.</summary>
     public ulong HostStack;
@@ -206,7 +214,10 @@ internal struct BlockRelocation
     public RelocationKind Kind;
 }
 
-/// <summary>Host code for one block at one linear address.</summary>
+/// <summary>
+/// Host code for one block at one linear address, and for blocks that are executed behind it, which are its parts. It is the first of them; each of the others has
+/// such a record of its own for what is left and entered in the middle.
+/// </summary>
 /// <remarks>
 /// Invariant: lives as long as the generation that was filled when it was made. <see cref="Operations"/> points into the arena of that or another one; while
 /// <see cref="IsGivenUp"/> is false the block is there. When the block is given up first nothing enters the translation any more; when the translation is, the
@@ -217,11 +228,19 @@ internal unsafe struct TranslatedBlock
 {
     /// <summary>The block's first operation behind the counting one.</summary>
     public Insn* Operations;
+    /// <summary>The first of the parts to which this belongs, and the next of them.</summary>
+    public TranslatedBlock* Head, NextPart;
+    /// <summary>A part behind the first: of which block it is made, and that block's next part; null: the translation was given up.</summary>
+    public Block* Block;
+    /// <inheritdoc cref="Block"/>
+    public TranslatedBlock* NextOfBlock;
     /// <summary>RIP for which it is; equal to the linear address, since CS is flat. <see cref="TranslationMover"/> changes it.</summary>
     public ulong Rip;
-    /// <summary>Entry that trusts the mapping of the page, and the one that checks it.</summary>
+    /// <summary>Entry that trusts the mapping of the page, and the one that checks it. Parts behind the first have the former, for what goes on there.</summary>
     public byte* Main, Checked;
-    /// <summary>Code that asks for a new look-up; what <see cref="Main"/> is replaced by when the block is given up.</summary>
+    /// <summary>
+    /// Code that asks for a new look-up; what <see cref="Main"/> is replaced by when the block is given up; null: nothing comes from outside to this part.
+    /// </summary>
     public byte* Stale;
     /// <summary>Where a loop with exchanged registers goes on, and what that is replaced by; null: there is none.</summary>
     public byte* Loop, LoopStale;
@@ -229,12 +248,21 @@ internal unsafe struct TranslatedBlock
     public TranslatedBlock* Next;
     /// <summary>
     /// For each operation the distance from <see cref="Main"/> to where execution goes on after it; 0: not inside this translation;
-    /// <see cref="AfterGroupHead"/>: nor there, since the check of a group was not made.
+    /// negative: nor there, since the check of a group was not made (<see cref="AfterGroupHead"/>).
     /// </summary>
     public int* Resume;
-    public const int AfterGroupHead = -1;
-    /// <summary>The same, and the group is checked for writing though this access reads: the page must not become dirty by it.</summary>
-    public const int AfterReadingGroupHead = -2;
+
+    /// <param name="reads">The group is checked for writing though this access reads: the page must not become dirty by it.</param>
+    /// <param name="stack">RSP is its register.</param>
+    public static int AfterGroupHead(bool reads, bool stack) => ~((reads ? 1 : 0) | (stack ? 2 : 0));
+
+    /// <summary>What was given to <see cref="AfterGroupHead"/>.</summary>
+    public static bool IsReadingHead(int resume) => resume < 0 && (~resume & 1) != 0;
+
+    /// <inheritdoc cref="IsReadingHead"/>
+    public static bool IsStackHead(int resume) => resume < 0 && (~resume & 2) != 0;
+
+    /// <summary>Direct jumps of all parts; the first part has them.</summary>
     public TranslationLink* Links;
     public int LinkCount;
     /// <summary>Links that are tied to this, the first of them.</summary>
@@ -255,7 +283,7 @@ internal unsafe struct TranslatedBlock
     public int TargetTable;
     public bool UsesSimd;
     public bool UsesX87;
-    /// <summary>Nothing may enter it any more.</summary>
+    /// <summary>Nothing may enter it, or any of its parts, any more. The first part tells.</summary>
     public bool IsGivenUp;
     /// <summary>The generations in which it and its block lie.</summary>
     public byte Generation, BlockGeneration;
@@ -269,8 +297,9 @@ internal unsafe struct TranslatedBlock
     /// <summary>Where its code lies.</summary>
     public byte* Hot, Cold;
     public int HotLength, ColdLength;
-    /// <summary>How often the check of a group of accesses failed.</summary>
+    /// <summary>How often the check of a group of accesses failed since <see cref="ProcessorState.Retired"/> was <see cref="GroupsSince"/>.</summary>
     public int GroupFailures;
+    public ulong GroupsSince;
     public PagePrediction* Predictions;
     public int PredictionCount;
     /// <summary><see cref="ProcessorState.Retired"/> when the budgets were filled.</summary>

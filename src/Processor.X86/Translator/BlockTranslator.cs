@@ -4,7 +4,7 @@ using Iced.Intel;
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// Makes host code of one decoded block: x86-64 to x86-64, instruction by instruction. Guest registers are where <see cref="HostRegisters"/> says, the
+/// Makes host code of a decoded block, or of several that are its parts: x86-64 to x86-64, instruction by instruction. Guest registers are where <see cref="HostRegisters"/> says, the
 /// arithmetic flags are the host's at all times, and nothing that is put between guest instructions touches them. One for each vCPU. What is emitted for each
 /// kind of instruction is in Emitters/.
 /// </summary>
@@ -35,72 +35,108 @@ internal sealed unsafe class BlockTranslator
             || !e.Generation.Arena.HasRoom(CodeCacheSizes.MostTables);
 
     /// <summary>
-    /// Translates a block whose bytes are at <paramref name="code"/>; <paramref name="template"/> has what the caller knows.
+    /// Translates blocks, the first of which has its bytes at <paramref name="code"/>; <paramref name="template"/> has what the caller knows.
     /// </summary>
-    /// <param name="groups">Accesses may share checks.</param>
-    /// <param name="predict">What accesses of a loop predict.</param>
+    /// <param name="page">Where the page of all others begins.</param>
+    /// <param name="without">What did not prove good for it.</param>
     /// <returns>The translation, or null when the block is too large for the buffer, or its code has changed.</returns>
-    public TranslatedBlock* Translate(Block* block, byte* code, in TranslatedBlock template, bool groups, LoopPredictions predict) =>
-        // Translated once more, without what does not suit it, are a loop whose instructions need the usual registers after all, and another block with an
-        // exit that is too far away.
-        TryTranslate(block, code, template, groups, predict, full: true, out TranslatedBlock* made)
-            || TryTranslate(block, code, template, groups, predict, full: false, out made) ? made : null;
+    public TranslatedBlock* Translate(ReadOnlySpan<TracePart> parts, byte* code, byte* page, in TranslatedBlock template, InsnFlags without) =>
+        // Translated once more, without what does not suit it, are a loop whose instructions need the usual registers after all, and others with an exit that
+        // is too far away.
+        TryTranslate(parts, code, page, template, without, full: true, out TranslatedBlock* made)
+            || TryTranslate(parts, code, page, template, without, full: false, out made) ? made : null;
 
-    /// <param name="full">A loop exchanges registers; another block has its exits near by.</param>
-    private bool TryTranslate(Block* block, byte* code, in TranslatedBlock template, bool groups, LoopPredictions predict, bool full,
+    /// <param name="full">A loop exchanges registers; others have their exits near by.</param>
+    private bool TryTranslate(ReadOnlySpan<TracePart> parts, byte* code, byte* page, in TranslatedBlock template, InsnFlags without, bool full,
         out TranslatedBlock* made)
     {
         made = null;
-        e.Begin(block, template);
+        e.Begin(template);
+        bool same = true;
+        for (int n = 0; n < parts.Length; n++)
+        {
+            e.AddPart(parts[n]);
+            same &= Decode(parts[n].Block, n == 0 ? code : page + (parts[n].Block->Start & 0xFFF));
+        }
+        e.EndParts();
+        // Another processor may have changed the code since the operations were made, and this one will hear of it.
+        if (!same) return true;
+        e.SelectPart(0);
         EmitCheckedEntry();
         e.BeginMain();
-        Decode(code, block->Length, template.Mode);
         e.Loop.Begin(exchange: full);
         bool isLoop = e.Loop.Start != null;
         e.Near.Taken = isLoop || !full;
-        e.Predictor.Begin(isLoop ? predict : LoopPredictions.None);
-        e.Groups.Begin(groups);
+        e.Predictor.Begin(isLoop ? PredictionsFor(without) : LoopPredictions.None);
+        e.Groups.Begin(stack: (without & InsnFlags.UngroupedStack) == 0, others: (without & InsnFlags.Ungrouped) == 0);
         if (isLoop)
         {
             e.Loop.ExchangeIn();
             e.Asm.Place(e.Loop.Start!);
         }
-        if (!EmitInstructions()) return false;
+        if (!EmitParts()) return false;
         if (e.Near.AreOutOfReach) return false;
         e.Near.Place(between: false);
         e.Asm.BeginCold();
         e.Cold.Emit();
-        int stale = e.Asm.Length;
-        e.Exit(TranslatedExit.Lookup, 0);
+        EmitStale();
         int loopStale = e.Asm.Length;
         if (isLoop)
         {
             e.Loop.ExchangeOut();
             e.Exit(TranslatedExit.Lookup, 0);
         }
-        // Another processor may have changed the code since the operations were made, and this one will hear of it.
-        if (e.Asm.Full || _bytes.Checksum(block->Length) != block->Checksum) return true;
-        e.Translation->Checked = At(_checked);
-        e.Translation->Main = At(e.Main);
-        e.Translation->Stale = At(stale);
+        if (e.Asm.Full) return true;
+        e.Head->Checked = At(_checked);
         if (isLoop)
         {
-            e.Translation->Loop = At(e.Loop.Start!.Offset);
-            e.Translation->LoopStale = At(loopStale);
+            e.Head->Loop = At(e.Loop.Start!.Offset);
+            e.Head->LoopStale = At(loopStale);
         }
         void* hot = e.Generation.Hot.Append(e.Asm.Code), cold = hot == null ? null : e.Generation.Cold.Append(e.Asm.ColdCode);
         if (cold == null) return true;
-        made = e.Translation;
+        made = e.Head;
         made->LinkCount = e.LinkCount;
         e.Generation.Arena.GiveBack<TranslationLink>(Emission.MostLinks - e.LinkCount); // nothing was added behind them
         made->Hot = (byte*)hot;
         made->Cold = (byte*)cold;
         (made->HotLength, made->ColdLength) = (e.Asm.Code.Length, e.Asm.ColdCode.Length);
+        for (TranslatedBlock* part = made->NextPart; part != null; part = part->NextPart) (part->UsesSimd, part->UsesX87) = (made->UsesSimd, made->UsesX87);
         NoteRelocations(made);
         _store.Map?.Add(made);
         e.Generation.Add(made);
         return true;
     }
+
+    /// <summary>The ways to a new look-up, of each part that is entered from outside.</summary>
+    private void EmitStale()
+    {
+        for (int n = 0; n < e.PartCount; n++)
+        {
+            e.SelectPart(n);
+            if (n > 0 && !e.IsEntered) continue;
+            e.Translation->Stale = (byte*)e.Asm.Here;
+            e.Exit(TranslatedExit.Lookup, 0);
+        }
+        e.SelectPart(0);
+    }
+
+    /// <summary>A call has come back to the part, which may have changed the mapping of the page.</summary>
+    private void EmitReturnedEntry()
+    {
+        e.ForgetLoaded();
+        e.Groups.Forget();
+        e.BeginMain();
+        HostLabel same = e.NewLabel(), miss = e.NewLabel();
+        EmitMappingCheck(e.Translation->MappingSlot, e.Translation->Mapping, RelocationKind.MappingSlot, RelocationKind.Mapping);
+        e.Near.LeaveUnlessZero32(miss);
+        e.Asm.Place(same);
+        e.Cold.Add(new ColdPiece(ColdKind.Mapping, miss, same, 0));
+    }
+
+    /// <summary>Pages first; where that fails addends, and where that fails nothing.</summary>
+    private static LoopPredictions PredictionsFor(InsnFlags without) => (without & InsnFlags.Unpredicted) == 0 ? LoopPredictions.Pages
+        : (without & InsnFlags.Unmirrored) == 0 ? LoopPredictions.Addends : LoopPredictions.None;
 
     /// <summary>Bytes in front of the main entry of most blocks.</summary>
     public const int CheckedEntryLength = 31;
@@ -156,11 +192,12 @@ internal sealed unsafe class BlockTranslator
         }
     }
 
-    /// <summary>Decodes the block's instructions once more; each belongs to the operation that executes it.</summary>
-    private void Decode(byte* code, int length, uint mode)
+    /// <summary>Decodes a part's instructions once more; each belongs to the operation that executes it.</summary>
+    /// <returns>They are still the same.</returns>
+    private bool Decode(Block* block, byte* code)
     {
-        _bytes.Set(code, length);
-        _decoder.Begin(mode, e.Rip);
+        _bytes.Set(code, block->Length);
+        _decoder.Begin(block->Mode, e.Rip);
         for (int operation = 0; operation < e.OperationCount; operation++)
         {
             // Micro-operations and the end of the block have no length.
@@ -168,35 +205,51 @@ internal sealed unsafe class BlockTranslator
             _decoder.Decode(out Instruction instruction);
             e.AddInstruction(instruction, operation);
         }
+        return _bytes.Checksum(block->Length) == block->Checksum;
+    }
+
+    /// <inheritdoc cref="EmitInstructions"/>
+    private bool EmitParts()
+    {
+        for (int n = 0; n < e.PartCount; n++)
+        {
+            bool returned = n > 0 && e.Next == Transition.Return;
+            e.SelectPart(n);
+            if (returned) EmitReturnedEntry();
+            else if (n > 0) e.BeginMain();
+            if (!EmitInstructions()) return false;
+        }
+        return true;
     }
 
     /// <returns>False: the interpreter is needed in the middle, which a loop with exchanged registers does not allow.</returns>
     private bool EmitInstructions()
     {
         int first = 0;
-        Span<AccessGroups.AccessGroup> groups = stackalloc AccessGroups.AccessGroup[TranslatorState.MostGroups];
-        for (int n = 0; n < e.InstructionCount && !e.Asm.Full; n++)
+        (int begin, int end) = e.PartInstructions;
+        for (int n = begin; n < end && !e.Asm.Full; n++)
         {
             ref Instruction instruction = ref e.Instructions[n];
             int operation = e.InstructionOperations[n], cold = e.Cold.Count;
             while (e.Operations[first].IsBreakpointCheck) first++; // there is none at this address
             Emission.Position here = e.Here;
-            e.Groups.CopyTo(groups);
-            if (!EmitOperation(instruction, first, operation, n)) return false;
+            uint established = e.Groups.Established;
+            if (!EmitOperation(instruction, first, operation, n - begin)) return false;
             if (e.Near.AreOutOfReach)
             {
                 // In front of this instruction they were still within reach: they go there, and the instruction is emitted once more.
                 if (n == 0) return false;
                 e.GoBack(here);
-                e.Groups.Restore(groups[..e.Groups.Count]);
+                e.Groups.Established = established;
                 e.Groups.LoseAddend();
                 e.Near.Place(between: true);
-                if (!EmitOperation(instruction, first, operation, n) || e.Near.AreOutOfReach) return false;
+                if (!EmitOperation(instruction, first, operation, n - begin) || e.Near.AreOutOfReach) return false;
             }
             // What follows a conditional branch in the decoded block is its second link, which the branch has emitted.
             if ((InstructionTable.Get(instruction.Code).Flags & Row.EndsBlock) != 0) return true;
             ref int resume = ref e.Translation->Resume[operation];
-            resume = e.Groups.IsReadingHead ? TranslatedBlock.AfterReadingGroupHead : e.Groups.IsHead ? TranslatedBlock.AfterGroupHead : e.Asm.Length - e.Main;
+            resume = e.Groups.IsHead ? TranslatedBlock.AfterGroupHead(e.Groups.IsReadingHead, e.Groups.IsStackHead)
+                : (int)(e.Asm.Here - (ulong)e.Translation->Main);
             bool mayLeave = e.Cold.Count != cold;
             if (e.Loop.IsExchanged && resume > 0)
             {
@@ -207,7 +260,7 @@ internal sealed unsafe class BlockTranslator
             if (!e.Groups.IsHead && mayLeave) e.Groups.LoseAddend();
             first = operation + 1;
         }
-        EmitEnd(e.InstructionCount);
+        EmitEnd(end - begin);
         return true;
     }
 
@@ -232,8 +285,7 @@ internal sealed unsafe class BlockTranslator
         (TranslationKind kind, TranslationFlags flags) = TranslationTable.Get(g.Code);
         if (kind == TranslationKind.Interpret) return false;
         Emission.Position here = e.Here;
-        Span<AccessGroups.AccessGroup> groups = stackalloc AccessGroups.AccessGroup[e.Groups.Count];
-        e.Groups.CopyTo(groups);
+        uint established = e.Groups.Established;
         bool done = kind switch
         {
             TranslationKind.Same => e.Same.EmitSame(g, operation, number, flags),
@@ -275,7 +327,7 @@ internal sealed unsafe class BlockTranslator
         };
         if (done) return true;
         e.GoBack(here);
-        e.Groups.Restore(groups);
+        e.Groups.Established = established;
         return false;
     }
 

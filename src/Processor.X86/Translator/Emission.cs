@@ -62,16 +62,33 @@ internal sealed unsafe class Emission
     /// <summary>Where translations go.</summary>
     public TranslationGeneration Generation => _store.Current;
 
-    /// <summary>What is being filled.</summary>
+    /// <summary>What is being made: its first part, which has the entries, the links, and everything else that there is once.</summary>
+    public TranslatedBlock* Head { get; private set; }
+
+    /// <summary>The part that is being emitted.</summary>
     public TranslatedBlock* Translation { get; private set; }
 
-    /// <summary>The operations of the decoded block, without the one that counts.</summary>
-    public Insn* Operations { get; private set; }
+    private readonly nint[] _parts = new nint[TraceSelector.MostParts];
+    private readonly PartInfo[] _information = new PartInfo[TraceSelector.MostParts];
 
-    public int OperationCount { get; private set; }
+    /// <param name="FirstInstruction">In <see cref="Instructions"/>.</param>
+    /// <param name="FirstOperation">Number of its first operation among those of all parts.</param>
+    private readonly record struct PartInfo(int OperationCount, int FirstInstruction, int FirstOperation, Transition Next);
 
-    /// <summary>RIP of the block's first instruction.</summary>
-    public ulong Rip { get; private set; }
+    public int PartCount { get; private set; }
+
+    private int _part;
+
+    /// <summary>How execution goes on behind the part that is being emitted.</summary>
+    public Transition Next => _information[_part].Next;
+
+    /// <summary>The operations of the part's block, without the one that counts.</summary>
+    public Insn* Operations => Translation->Operations;
+
+    public int OperationCount => _information[_part].OperationCount;
+
+    /// <summary>RIP of the part's first instruction.</summary>
+    public ulong Rip => Translation->Rip;
 
     /// <summary>64-bit code; otherwise 32-bit code in flat segments.</summary>
     public bool Wide { get; private set; }
@@ -85,42 +102,56 @@ internal sealed unsafe class Emission
     public int MissRoutine { get; private set; }
 
     /// <summary>Links that a block has at most.</summary>
-    public const int MostLinks = 2;
+    public const int MostLinks = TraceSelector.MostParts + 2;
 
     /// <summary>Links that were added.</summary>
     public int LinkCount { get; private set; }
 
-    /// <summary>The host has the guest's SIMD registers, its x87 state, from here to the end of the block.</summary>
+    /// <summary>The host has the guest's SIMD registers, its x87 state, from here to the end of the last part.</summary>
     public bool SimdLoaded { get; private set; }
 
     /// <inheritdoc cref="SimdLoaded"/>
     public bool X87Loaded { get; private set; }
 
-    /// <summary>Where the entry that trusts the page's mapping lies in the code.</summary>
-    public int Main { get; private set; }
-
-    /// <summary>The block's instructions, and the number of the operation that executes each.</summary>
+    /// <summary>The instructions of all parts, and the number of the operation of the part that executes each.</summary>
     public readonly Instruction[] Instructions = new Instruction[BlockDecoder.MaxInstructions];
 
     /// <inheritdoc cref="Instructions"/>
     public readonly int[] InstructionOperations = new int[BlockDecoder.MaxInstructions];
 
+    private readonly int[] _partOf = new int[BlockDecoder.MaxInstructions];
+
     public int InstructionCount { get; private set; }
 
-    /// <summary>Nothing is known of the block before.</summary>
-    public void Begin(Block* block, in TranslatedBlock template)
+    /// <summary>The operation that executes instruction <paramref name="n"/>.</summary>
+    public Insn* OperationOf(int n) => Part(_partOf[n])->Operations + InstructionOperations[n];
+
+    /// <summary>The part to which instruction <paramref name="n"/> belongs.</summary>
+    public int PartOf(int n) => _partOf[n];
+
+    /// <summary>The number of an operation of a part among those of all.</summary>
+    public int KeyOf(int part, int operation) => _information[part].FirstOperation + operation;
+
+    /// <summary>The same for the part that is being emitted.</summary>
+    public int KeyOf(int operation) => KeyOf(_part, operation);
+
+    /// <summary>The first of the instructions of the part that is being emitted, and the one behind its last.</summary>
+    public (int First, int End) PartInstructions =>
+        (_information[_part].FirstInstruction, _part + 1 < PartCount ? _information[_part + 1].FirstInstruction : InstructionCount);
+
+    public TranslatedBlock* Part(int n) => (TranslatedBlock*)_parts[n];
+
+    /// <summary>Nothing is known of what is translated before.</summary>
+    public void Begin(in TranslatedBlock template)
     {
-        Translation = Generation.Arena.Add<TranslatedBlock>(1);
-        *Translation = template;
-        Operations = Translation->Operations;
-        OperationCount = block->Count - 1;
-        Rip = template.Rip;
+        Head = Generation.Arena.Add<TranslatedBlock>(1);
+        *Head = template;
+        Head->Head = Head;
+        PartCount = 0;
         Wide = (template.Mode & ModeKey.CodeSizeMask) == ModeKey.Code64;
         int privilege = TranslatorState.PrivilegeOf(template.Mode);
         FirstLevelTable = StateOffsets.FirstLevel + privilege * TranslatorState.TableSize;
         MissRoutine = 2 * privilege;
-        Translation->Resume = Generation.Arena.Add<int>(OperationCount);
-        Translation->Links = Generation.Arena.Add<TranslationLink>(MostLinks);
         LinkCount = 0;
         InstructionCount = 0;
         SimdLoaded = X87Loaded = false;
@@ -131,26 +162,66 @@ internal sealed unsafe class Emission
         Asm.IsFixed = !Wide;
     }
 
-    /// <summary>The main entry is here.</summary>
-    public void BeginMain() => Main = Asm.Length;
+    /// <summary>Adds a part, which is the selected one then; its instructions come next.</summary>
+    public void AddPart(in TracePart part)
+    {
+        TranslatedBlock* t = PartCount == 0 ? Head : Generation.Arena.Add<TranslatedBlock>(1);
+        if (PartCount > 0)
+        {
+            *t = *Head;
+            t->Rip = part.Rip;
+            t->Operations = part.Block->First + 1;
+            t->Block = part.Block;
+            t->BlockGeneration = part.Block->Generation;
+            t->Next = t->NextPart = null;
+            Part(PartCount - 1)->NextPart = t;
+        }
+        int count = part.Block->Count - 1, first = PartCount == 0 ? 0 : KeyOf(_information[PartCount - 1].OperationCount);
+        t->Resume = Generation.Arena.Add<int>(count);
+        _parts[PartCount] = (nint)t;
+        _information[PartCount] = new PartInfo(count, InstructionCount, first, part.Next);
+        SelectPart(PartCount++);
+    }
 
-    /// <summary>Adds an instruction of the block, which <paramref name="operation"/> executes.</summary>
+    /// <summary>No more parts come.</summary>
+    public void EndParts() => Head->Links = Generation.Arena.Add<TranslationLink>(MostLinks);
+
+    public void SelectPart(int n)
+    {
+        _part = n;
+        Translation = Part(n);
+    }
+
+    /// <inheritdoc cref="SelectPart(int)"/>
+    public void SelectPart(TranslatedBlock* part) => SelectPart(Array.IndexOf(_parts, (nint)part));
+
+    /// <summary>Calls come back to the part.</summary>
+    public bool IsEntered => _part > 0 && _information[_part - 1].Next == Transition.Return;
+
+    /// <summary>What may come from outside to the part enters it here.</summary>
+    public void BeginMain() => Translation->Main = (byte*)Asm.Here;
+
+    /// <summary>Other code has run: nothing is known of what the host's registers hold.</summary>
+    public void ForgetLoaded() => SimdLoaded = X87Loaded = false;
+
+    /// <summary>Adds an instruction of the part, which <paramref name="operation"/> executes.</summary>
     public void AddInstruction(in Instruction instruction, int operation)
     {
         Instructions[InstructionCount] = instruction;
+        _partOf[InstructionCount] = _part;
         InstructionOperations[InstructionCount++] = operation;
     }
 
     public void NoteSimd()
     {
         SimdLoaded = true;
-        Translation->UsesSimd = true;
+        Head->UsesSimd = true;
     }
 
     public void NoteX87()
     {
         X87Loaded = true;
-        Translation->UsesX87 = true;
+        Head->UsesX87 = true;
     }
 
     /// <summary>How far the emission has come, so that an instruction that turns out to be the interpreter's can be taken back.</summary>
@@ -180,13 +251,15 @@ internal sealed unsafe class Emission
         if (!Asm.TryEncode(instruction)) throw new InvalidOperationException($"cannot encode {instruction}");
     }
 
-    /// <summary>So many instructions of the block have retired, and none of them is counted yet.</summary>
+    /// <summary>So many instructions of the part have retired, and none of them is counted yet.</summary>
     public void Retire(int instructions) => Asm.Lea(HostRegisters.Retired, HostRegisters.Retired, instructions);
 
     /// <summary>An <see cref="ExitRecord"/>.</summary>
-    public void Record(int number)
+    public void Record(int number) => RecordOf(Translation, number);
+
+    private void RecordOf(TranslatedBlock* part, int number)
     {
-        Asm.Int64((ulong)Translation);
+        Asm.Int64((ulong)part);
         Asm.Int32(number);
     }
 
@@ -194,14 +267,15 @@ internal sealed unsafe class Emission
     public void Exit(TranslatedExit why, int number)
     {
         Asm.Call(Runtime.Exits[(int)why]);
-        Record(number);
+        if (why is TranslatedExit.Link or TranslatedExit.Attention) RecordOf(Head, number);
+        else Record(number);
     }
 
     /// <summary>A direct jump to a target in the block's own mode, or in another.</summary>
     /// <returns>The link's number.</returns>
     public int AddLink(ulong rip, uint? mode = null)
     {
-        Translation->Links[LinkCount] = new TranslationLink { Rip = rip, From = Translation, Mode = mode ?? Translation->Mode };
+        Head->Links[LinkCount] = new TranslationLink { Rip = rip, From = Head, Mode = mode ?? Head->Mode };
         return LinkCount++;
     }
 

@@ -355,6 +355,13 @@ internal sealed unsafe class HostAssembler : CodeWriter
         Int32(checked((int)((long)mask - (long)(Here + 4))));
     }
 
+    /// <summary>PEXT with a mask in the processor state.</summary>
+    public void PextState(Host to, Host from, int offset)
+    {
+        Bytes(0xC4, (byte)(((int)to >> 3 ^ 1) << 7 | 0x62), (byte)(0x80 | (~(int)from & 15) << 3 | 2), 0xF5, (byte)(((int)to & 7) << 3 | 4), 0x25);
+        StateAddress(offset);
+    }
+
     /// <summary>LEA of a place in the code.</summary>
     public void Lea(Host to, HostLabel label)
     {
@@ -412,8 +419,8 @@ internal sealed unsafe class HostAssembler : CodeWriter
 
     public void Return() => WriteByte(0xC3);
 
-    /// <summary>MOVZX ECX, SP.</summary>
-    public void LowStackPointerToScratch() => Bytes(0x0F, 0xB7, 0xCC);
+    /// <summary>Bytes of a conditional jump and one without a condition.</summary>
+    public const int LongestJumps = 11;
 
     public void JumpIf(int condition, HostLabel label)
     {

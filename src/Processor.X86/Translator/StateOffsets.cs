@@ -32,6 +32,7 @@ internal static unsafe class StateOffsets
         Predictions = Mine(nameof(TranslatorState.Predictions)), GroupAddends = Mine(nameof(TranslatorState.GroupAddends)),
         FirstLevel = Mine(nameof(TranslatorState.FirstLevel)), Mappings = Mine(nameof(TranslatorState.Mappings)),
             Targets = Mine(nameof(TranslatorState.Targets)),
+        Quiet = Mine(nameof(TranslatorState.Quiet)),
         HostStack = Mine(nameof(TranslatorState.HostStack)), ReturnStack = Mine(nameof(TranslatorState.ReturnStack)),
             ReturnTable = Mine(nameof(TranslatorState.ReturnTable));
 

@@ -31,6 +31,7 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
             s->Translator.ReturnStack = s->Translator.ReturnStacks[t->TargetTable];
             s->Work = CpuWork.EmittedCode;
             ulong retired = s->Retired;
+            if (s->Translator.Quiet == 0) BeQuiet(s);
             runtime.Enter(vectors, x87);
             Executed += s->Retired - retired;
             s->Work = CpuWork.Interpreter;
@@ -40,6 +41,7 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
             if (s->Translator.X87Last != null) NoteX87(s);
             ExitRecord* record = s->Translator.Exit;
             t = record->Block;
+            TranslatedBlock* head = t->Head;
             p.Code.NoteUse(t->Generation);
             p.Code.NoteUse(t->BlockGeneration);
             Exits[s->Translator.ExitKind]++;
@@ -101,21 +103,23 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
                 operation = next;
             }
             if ((TranslatedExit)s->Translator.ExitKind == TranslatedExit.Operation) Interpreted[operation->Code]++;
-            if ((TranslatedExit)s->Translator.ExitKind == TranslatedExit.Predictions && !ArePredictionsWorthIt(s, t, PredictionArena.Budget))
+            if ((TranslatedExit)s->Translator.ExitKind == TranslatedExit.Predictions && !ArePredictionsWorthIt(s, head, PredictionArena.Budget))
             {
-                translator.TranslateAgain(t, InsnFlags.Unpredicted);
+                translator.TranslateAgain(head, InsnFlags.Unpredicted);
                 return next;
             }
-            if ((TranslatedExit)s->Translator.ExitKind == TranslatedExit.Mirror && t->MirrorBudget <= 0 && !ArePredictionsWorthIt(s, t, MirrorBudget))
+            if ((TranslatedExit)s->Translator.ExitKind == TranslatedExit.Mirror && head->MirrorBudget <= 0 && !ArePredictionsWorthIt(s, head, MirrorBudget))
             {
-                translator.TranslateAgain(t, InsnFlags.Unmirrored);
+                translator.TranslateAgain(head, InsnFlags.Unmirrored);
                 return next;
             }
-            if (next != operation + 1 || s->AttentionFlags != 0 || (next->Flags & InsnFlags.Stale) != 0) return next;
+            // What was given up may be another part, which comes later.
+            if (next != operation + 1 || s->AttentionFlags != 0 || (next->Flags & InsnFlags.Stale) != 0 || head->IsGivenUp) return next;
             int resume = t->Resume[operation - t->Operations];
             if (resume <= 0)
             {
-                if (resume < 0 && ++t->GroupFailures == MostGroupFailures) translator.TranslateAgain(t, InsnFlags.Ungrouped);
+                if (resume < 0 && ++head->GroupFailures == MostGroupFailures && !AreGroupsWorthIt(s, head))
+                    translator.TranslateAgain(head, TranslatedBlock.IsStackHead(resume) ? InsnFlags.UngroupedStack : InsnFlags.Ungrouped);
                 return next;
             }
             if (MayTrap(s, t)) return next;
@@ -123,6 +127,14 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
             x87 = t->UsesX87;
             code = t->Main + resume;
         }
+    }
+
+    /// <summary>Nothing wants attention any more, as far as the flags tell now.</summary>
+    private static void BeQuiet(ProcessorState* s)
+    {
+        // In this order: whoever sets a flag meanwhile is seen here, or clears this again.
+        Interlocked.Exchange(ref s->Translator.Quiet, TranslatorState.AllQuiet);
+        if (Volatile.Read(ref s->AttentionFlags) != 0) Volatile.Write(ref s->Translator.Quiet, 0);
     }
 
     /// <summary>Emitted code has executed RET but for the jump.</summary>
@@ -155,7 +167,7 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
             || p.Debugger.WatchesPage(address)) return MissOutcome.Interpret;
         if (MayTrap(s, t)) return MissOutcome.Interpret;
         int resume = t->Resume[record->Number];
-        if (resume == TranslatedBlock.AfterReadingGroupHead) return MissOutcome.Interpret;
+        if (TranslatedBlock.IsReadingHead(resume)) return MissOutcome.Interpret;
         bool write = (TranslatedExit)s->Translator.ExitKind == TranslatedExit.WriteMiss;
         uint access = p.Mmu.CurrentPrivilege | (write ? PageWalker.WriteAccess : PageWalker.ReadAccess);
         WalkResult found = p.Walker.Walk(address, access);
@@ -167,7 +179,7 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
             p.Tlb.Fill(address, found, access);
             return MissOutcome.Resolved;
         }
-        if (resume == TranslatedBlock.AfterGroupHead || p.Exits.Intercepts(Vector.Pf)
+        if (resume < 0 || p.Exits.Intercepts(Vector.Pf)
             || (p.GuestHypervisor is { } hypervisor && hypervisor.WantsException(Vector.Pf, found.ErrorCode))) return MissOutcome.Interpret;
         Insn* operation = t->Operations + record->Number;
         s->Current = null;
@@ -196,8 +208,20 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
         static Insn* Operation(ExitRecord* record) => record->Block->Operations + record->Number;
     }
 
-    /// <summary>After so many failures a block's accesses are checked one by one.</summary>
+    /// <summary>After so many failures of groups somebody looks whether they are worth it.</summary>
     private const int MostGroupFailures = 64;
+
+    /// <summary>One of them may come every so many instructions: the interpreter executes the rest of a block then.</summary>
+    private const ulong LeastInstructionsPerGroupFailure = 20000;
+
+    /// <summary>Counts anew. False: the failures came too soon one after the other.</summary>
+    private static bool AreGroupsWorthIt(ProcessorState* s, TranslatedBlock* t)
+    {
+        ulong since = s->Retired - t->GroupsSince;
+        t->GroupsSince = s->Retired;
+        t->GroupFailures = 0;
+        return since >= MostGroupFailures * LeastInstructionsPerGroupFailure;
+    }
 
     /// <summary>A failure may come every so many instructions.</summary>
     private const ulong LeastInstructionsPerFailure = 300;
@@ -231,7 +255,7 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
         byte* table = s->Translator.FirstLevel + TranslatorState.PrivilegeOf(t->Mode) * TranslatorState.TableSize;
         ulong* readTag = (ulong*)(table + TranslatorState.ReadTag) + n, readAddend = (ulong*)(table + TranslatorState.ReadAddend) + n;
         ulong* writeTag = (ulong*)(table + TranslatorState.WriteTag) + n, writeAddend = (ulong*)(table + TranslatorState.WriteAddend) + n;
-        t->MirrorBudget--;
+        t->Head->MirrorBudget--;
         bool reads = *readTag == tag, writes = *writeTag == tag;
         if (!reads && !writes) return;
         ulong found = reads ? *readAddend : *writeAddend;
@@ -240,7 +264,7 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
         byte* page = mirror.PageAt((byte*)((address & ~0xFFFul) + found));
         if (page == null) return;
         bool done = mirror.TryShow(address & ~0xFFFul, page, out ulong addend, out bool made);
-        if (made) t->MirrorBudget -= CostOfMapping;
+        if (made) t->Head->MirrorBudget -= CostOfMapping;
         if (!done) return;
         // The first level may have been dropped: then there is nothing to be changed.
         if (reads && *readTag == tag) *readAddend = addend;

@@ -64,6 +64,10 @@ internal sealed unsafe class TranslationMover(Processor p, TranslationStore stor
         {
             if (!t->Links[n].IsAbsolute && !BranchTarget.SurelyCanonical(t->Links[n].Rip + (rip - t->Rip))) return false;
         }
+        for (TranslatedBlock* part = t->NextPart; part != null; part = part->NextPart)
+        {
+            if (p.Debugger.BreaksIn(part->Rip + (rip - t->Rip), part->Block->Length)) return false;
+        }
         return !p.Debugger.BreaksIn(rip, length);
     }
 
@@ -101,6 +105,8 @@ internal sealed unsafe class TranslationMover(Processor p, TranslationStore stor
             t->SecondMapping = store.MappingOf(second, (ulong)(t->SecondPage - p.Memory.Backing.Pointer));
             t->SecondMappingSlot = TranslationStore.MappingSlot(second, t->Mode);
         }
+        for (TranslatedBlock* part = t->NextPart; part != null; part = part->NextPart)
+            (part->Rip, part->Mapping, part->MappingSlot) = (part->Rip + by, t->Mapping, t->MappingSlot);
         for (int n = 0; n < t->RelocationCount; n++) Relocate(t, t->Relocations + n, by);
         store.Map?.Add(t);
     }

@@ -14,6 +14,7 @@ internal sealed unsafe class Translator : IDisposable
     private readonly BlockTranslator _blocks;
     private readonly TranslationLinks _links;
     private readonly TranslationMover _mover;
+    private readonly TraceSelector _traces;
     private readonly LinearMirror _mirror;
     private readonly TranslatedRunner _runner;
     private readonly TranslatorReport _report;
@@ -42,6 +43,7 @@ internal sealed unsafe class Translator : IDisposable
         _links = new TranslationLinks(_store);
         _mover = new TranslationMover(p, _store, _links);
         _blocks = new BlockTranslator(_store, p.State, p.Model, p.Clock.Scale);
+        _traces = new TraceSelector(p, threshold);
         _mirror = new LinearMirror(p.Memory.Backing, () => FirstLevel!.Drop());
         FirstLevel = new FirstLevelTlb(p.State, _mirror);
         _runner = new TranslatedRunner(p, this, _store.Runtime, _mirror);
@@ -88,6 +90,9 @@ internal sealed unsafe class Translator : IDisposable
 
     public void ForgetOpenLink() => _openLink = null;
 
+    /// <summary>There was a block that was given up not long ago.</summary>
+    public bool WasHot(ulong start, uint mode) => _hot != null && _hot.Contains(start, mode);
+
     /// <summary>The counting operation needs its block.</summary>
     /// <param name="isCrowded">What is decoded is soon given up again: it is not worth translating unless it shows that it is.</param>
     /// <returns>It was given up before.</returns>
@@ -95,7 +100,7 @@ internal sealed unsafe class Translator : IDisposable
     {
         if ((block->First->Flags & InsnFlags.Counted) == 0) return false;
         block->First->Disp = (long)block;
-        if (_hot == null || !_hot.Contains(block->Start, block->Mode)) return false;
+        if (!WasHot(block->Start, block->Mode)) return false;
         if (!isCrowded) block->First->Imm = _threshold - 1;
         return true;
     }
@@ -164,6 +169,7 @@ internal sealed unsafe class Translator : IDisposable
             MappingSlot = TranslationStore.MappingSlot(linear, block->Mode),
             TargetTable = table,
             PredictionsSince = s->Retired,
+            GroupsSince = s->Retired,
             MirrorBudget = TranslatedRunner.MirrorBudget,
             Next = (TranslatedBlock*)i->Extra,
         };
@@ -182,21 +188,20 @@ internal sealed unsafe class Translator : IDisposable
         _blocks.SystemCalls =
             new SystemCallSetting(s->Translator.SystemCalls, (s->Efer & (ulong)Efer.Sce) != 0, p.Msrs.Star, p.Msrs.Lstar, p.Msrs.Fmask,
             KeepsStack: !p.Model.Behavior.SysretLoadsStackDescriptor);
-        TranslatedBlock* made = _blocks.Translate(block, code, template, groups: (i->Flags & InsnFlags.Ungrouped) == 0, PredictionsFor(i->Flags));
+        ReadOnlySpan<TracePart> parts = _traces.Select(block, rip);
+        TranslatedBlock* made =
+            _blocks.Translate(parts, code, template.Page, template, i->Flags);
         if (made == null)
         {
             i->Handler = &TranslatedBlocks.Never;
             return;
         }
+        EnterBlocks(made);
         i->Extra = (ulong)made;
         LimitAddresses(made);
         i->Handler = &TranslatedBlocks.Enter;
         BlocksTranslated++;
     }
-
-    /// <summary>Pages first; where that fails addends, and where that fails nothing.</summary>
-    private static LoopPredictions PredictionsFor(InsnFlags flags) => (flags & InsnFlags.Unpredicted) == 0 ? LoopPredictions.Pages
-        : (flags & InsnFlags.Unmirrored) == 0 ? LoopPredictions.Addends : LoopPredictions.None;
 
     /// <summary>The block's pages are mapped as they were when it was translated.</summary>
     private static void NoteMapping(ProcessorState* s, TranslatedBlock* t)
@@ -213,7 +218,7 @@ internal sealed unsafe class Translator : IDisposable
         if (p.Mmu.Fetch(t->Rip) != t->Page + (t->Rip & 0xFFF)
             || (t->SecondPage != null && p.Mmu.Fetch((t->Rip & ~0xFFFul) + GuestMemory.PageSize) != t->SecondPage))
             return false;
-        if (t->IsGivenUp) return false;
+        if (t->Head->IsGivenUp) return false;
         NoteMapping(s, t);
         return true;
     }
@@ -308,11 +313,45 @@ internal sealed unsafe class Translator : IDisposable
     {
         if ((b->First->Flags & InsnFlags.Counted) == 0) return;
         for (var t = (TranslatedBlock*)b->First->Extra; t != null; t = t->Next) GiveUp(t);
+        while (b->Parts != null)
+        {
+            TranslatedBlock* other = b->Parts->Head;
+            GiveUp(other);
+            Detach(other);
+        }
+    }
+
+    /// <summary>The blocks of which it has parts know of them.</summary>
+    private static void EnterBlocks(TranslatedBlock* t)
+    {
+        for (TranslatedBlock* part = t->NextPart; part != null; part = part->NextPart)
+        {
+            part->NextOfBlock = part->Block->Parts;
+            part->Block->Parts = part;
+        }
+    }
+
+    /// <summary>They are to forget them.</summary>
+    private static void LeaveBlocks(TranslatedBlock* t)
+    {
+        for (TranslatedBlock* part = t->NextPart; part != null; part = part->NextPart)
+        {
+            if (part->Block == null) continue;
+            TranslatedBlock** link = &part->Block->Parts;
+            while (*link != part) link = &(*link)->NextOfBlock;
+            *link = part->NextOfBlock;
+            part->Block = null;
+        }
     }
 
     private void GiveUp(TranslatedBlock* t)
     {
         t->IsGivenUp = true;
+        LeaveBlocks(t);
+        for (TranslatedBlock* part = t->NextPart; part != null; part = part->NextPart)
+        {
+            if (part->Stale != null) _links.Redirect(part->Main, part->Stale);
+        }
         while (t->Incoming != null) _links.Untie(t->Incoming);
         _links.Redirect(t->Main, t->Stale);
         if (t->Loop != null) _links.Redirect(t->Loop, t->LoopStale);
@@ -343,6 +382,7 @@ internal sealed unsafe class Translator : IDisposable
         _openLink = null;
         for (TranslatedBlock* t = _store.Current.First; t != null; t = t->NextOfGeneration)
         {
+            LeaveBlocks(t);
             if (!t->IsGivenUp) Detach(t);
             while (t->Incoming != null) _links.Untie(t->Incoming);
             for (int n = 0; n < t->LinkCount; n++)

@@ -85,7 +85,7 @@ internal sealed unsafe class TranslatorRuntime
         _constantsStart = _a.Here;
         foreach (ulong constant in (ulong[])[IndexMask, OffsetMask, PageMask, PageMask | 1, PageMask | 3, PageMask | 7, PageMask | 15, PageMask | 31,
             PageMask | 63, TargetMask, 1, 3, 7, 15, 31, 63, MxcsrMasks, Simd.DefaultMxcsr, X87Masks, X87.Summary, (ulong)Rflags.If,
-            (ulong)Rflags.Ac, (ulong)Cr4.Tsd, (ulong)Cr4.Pke, UpperHalf, RefusedByReturn])
+            (ulong)Rflags.Ac, (ulong)Cr4.Tsd, TranslatorState.AllQuiet, (ulong)Cr4.Pke, UpperHalf, RefusedByReturn])
         {
             if (_constants.TryAdd(constant, _a.Here)) _a.Int64(constant);
         }
@@ -358,17 +358,21 @@ internal sealed unsafe class TranslatorRuntime
     private ulong EmitOtherReturn(int table)
     {
         ulong start = _a.Here;
-        var hit = new HostLabel();
+        HostLabel hit = new(), exit = new();
         int targets = StateOffsets.Targets + table * TranslatorState.TargetTableSize;
         _a.StoreState(StateOffsets.Temporary0, HostRegisters.Addend);
         _a.Pext(HostRegisters.Addend, HostRegisters.Address, Constant(TargetMask));
         _a.LoadTable(Host.Rcx, HostRegisters.Addend, targets);
         _a.Lea(Host.Rcx, Host.Rcx, HostRegisters.Address, 0, 0);
         _a.JumpIfRcxZero(hit);
+        _a.Place(exit);
         _a.LoadState(Host.Rcx, StateOffsets.Temporary0);
         _a.Lea(Host.Rcx, Host.Rcx, CallLength);
         _a.Jump(Exits[(int)TranslatedExit.Return]);
         _a.Place(hit);
+        // Returns can make a loop without any call.
+        _a.LoadState(Host.Rcx, StateOffsets.Quiet);
+        _a.JumpIfRcxZero(exit);
         _a.JumpTable(HostRegisters.Addend, Branching.TargetCodeOf(table));
         return start;
     }

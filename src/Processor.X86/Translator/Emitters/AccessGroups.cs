@@ -13,7 +13,8 @@ internal sealed unsafe class AccessGroups(Emission e)
     private const int WidestGroup = 512;
 
     /// <param name="Base">Guest register.</param>
-    public record struct AccessGroup(int Base, long Minimum, long Maximum, bool Write, int Members, bool Established);
+    /// <param name="Part">To which the first access belongs.</param>
+    public record struct AccessGroup(int Base, long Minimum, long Maximum, bool Write, int Members, int Part);
 
     /// <summary>
     /// An access that belongs to a group; its register is <paramref name="Moved"/> bytes away from where the group's displacements count from.
@@ -22,6 +23,9 @@ internal sealed unsafe class AccessGroups(Emission e)
 
     private readonly AccessGroup[] _groups = new AccessGroup[TranslatorState.MostGroups];
     private int _groupCount;
+    private bool _stack, _others; // accesses by RSP, by others, may form groups
+    /// <summary>The number of RSP.</summary>
+    private const int StackPointer = 4;
     private readonly List<GroupMember> _members = [];
     private readonly int[] _openGroups = new int[16];
     private int _addendGroup; // whose addend is in its register, or -1
@@ -34,50 +38,57 @@ internal sealed unsafe class AccessGroups(Emission e)
     /// <summary>The same, and the group is checked for writing though the operation reads.</summary>
     public bool IsReadingHead { get; private set; }
 
-    public int Count => _groupCount;
+    /// <summary>It is one of RSP.</summary>
+    public bool IsStackHead { get; private set; }
 
-    /// <summary>For who may have to go back to this state.</summary>
-    public void CopyTo(Span<AccessGroup> groups) => _groups.AsSpan(0, _groupCount).CopyTo(groups);
-
-    public void Restore(ReadOnlySpan<AccessGroup> groups) => groups.CopyTo(_groups);
+    /// <summary>Bit n: the check of group n was made. For who may have to go back to this state, too.</summary>
+    public uint Established { get; set; }
 
     /// <summary><see cref="HostRegisters.Addend"/> gets another value.</summary>
     public void LoseAddend() => _addendGroup = -1;
 
-    public void BeginOperation() => IsHead = IsReadingHead = false;
+    public void BeginOperation() => IsHead = IsReadingHead = IsStackHead = false;
 
-    /// <summary>Finds the groups of the block.</summary>
-    public void Begin(bool wanted)
+    /// <summary>Finds the groups of all parts.</summary>
+    public void Begin(bool stack, bool others)
     {
         _groupCount = 0;
+        Established = 0;
         _members.Clear();
         _addendGroup = -1;
-        if (!wanted || !e.Wide) return;
+        (_stack, _others) = (stack, others);
+        if (!(stack || others) || !e.Wide) return;
         Array.Fill(_openGroups, -1);
-        long moved = 0; // RSP since the block's beginning
+        long moved = 0; // RSP since the beginning, or the last call
         for (int n = 0; n < e.InstructionCount; n++)
         {
             ref Instruction g = ref e.Instructions[n];
-            int number = e.InstructionOperations[n];
-            Insn* operation = e.Operations + number;
+            int part = e.PartOf(n), number = e.KeyOf(part, e.InstructionOperations[n]);
+            Insn* operation = e.OperationOf(n);
             TranslationKind kind = (operation->Flags & InsnFlags.OtherHandler) != 0 ? TranslationKind.Interpret : TranslationTable.Get(g.Code).Kind;
-            if (kind != TranslationKind.Interpret) AddExplicit(g, operation, number, kind, moved);
+            if (kind != TranslationKind.Interpret) AddExplicit(g, operation, number, part, kind, moved);
             switch (kind)
             {
-                case TranslationKind.Push or TranslationKind.Call or TranslationKind.CallIndirect or TranslationKind.PushFlags:
-                    AddAccess(4, -8, 8, true, number, moved);
+                case TranslationKind.Push or TranslationKind.PushFlags:
+                    AddAccess(StackPointer, -8, 8, true, number, part, moved);
                     moved -= 8;
                     continue;
+                case TranslationKind.Call or TranslationKind.CallIndirect:
+                    AddAccess(StackPointer, -8, 8, true, number, part, moved);
+                    // Behind it nothing is as it was.
+                    Array.Fill(_openGroups, -1);
+                    moved = 0;
+                    continue;
                 case TranslationKind.Pop when g.Op0Register != Iced.Intel.Register.RSP && g.GetOpKind(0) == OpKind.Register:
-                    AddAccess(4, 0, 8, false, number, moved);
+                    AddAccess(StackPointer, 0, 8, false, number, part, moved);
                     moved += 8;
                     _openGroups[Operands.NumberOf(g.Op0Register)] = -1;
                     continue;
                 case TranslationKind.Return or TranslationKind.PopFlags:
-                    AddAccess(4, 0, 8, false, number, moved);
+                    AddAccess(StackPointer, 0, 8, false, number, part, moved);
                     return;
                 case TranslationKind.Leave:
-                    AddAccess(5, 0, 8, false, number, 0);
+                    AddAccess(5, 0, 8, false, number, part, 0);
                     break;
                 default:
                     break;
@@ -115,7 +126,7 @@ internal sealed unsafe class AccessGroups(Emission e)
         }
     }
 
-    private void AddExplicit(in Instruction g, Insn* operation, int number, TranslationKind kind, long moved)
+    private void AddExplicit(in Instruction g, Insn* operation, int number, int part, TranslationKind kind, long moved)
     {
         if (kind is TranslationKind.Lea or TranslationKind.Nop || !GuestAddress.TryGet(operation, e.Rip, out GuestAddress a)) return;
         if (a.Base < 0 || a.Index >= 0 || a.SegmentBase != 0 || !a.Wide || (TranslationTable.Get(g.Code).Flags & TranslationFlags.Aligned) != 0
@@ -126,21 +137,23 @@ internal sealed unsafe class AccessGroups(Emission e)
             int size = g.MemorySize.GetSize();
             if (size is 0 or > 64) return;
             AddAccess(a.Base, a.Displacement, size,
-                Operands.Writes(e.Information.GetInfo(g, InstructionInfoOptions.NoMemoryUsage | InstructionInfoOptions.NoRegisterUsage).GetOpAccess(n)), number,
-                a.Base == 4 ? moved : 0);
+                Operands.Writes(e.Information.GetInfo(g, InstructionInfoOptions.NoMemoryUsage | InstructionInfoOptions.NoRegisterUsage).GetOpAccess(n)), number, part,
+                a.Base == StackPointer ? moved : 0);
             return;
         }
     }
 
-    private void AddAccess(int register, long displacement, int size, bool write, int number, long moved)
+    private void AddAccess(int register, long displacement, int size, bool write, int number, int part, long moved)
     {
+        if (!(register == StackPointer ? _stack : _others)) return;
         long first = displacement + moved, end = first + size;
         int k = _openGroups[register];
         if (k >= 0)
         {
             ref AccessGroup open = ref _groups[k];
             long minimum = Math.Min(open.Minimum, first), maximum = Math.Max(open.Maximum, end);
-            if (maximum - minimum <= WidestGroup)
+            // What is read for certain may not be there to be written, as long as it is not certain that it will be.
+            if (maximum - minimum <= WidestGroup && (open.Write || !write || open.Part == part))
             {
                 open = open with { Minimum = minimum, Maximum = maximum, Write = open.Write | write, Members = open.Members + 1 };
                 _members.Add(new GroupMember(number, k, displacement, size, moved));
@@ -152,7 +165,7 @@ internal sealed unsafe class AccessGroups(Emission e)
             _openGroups[register] = -1;
             return;
         }
-        _groups[_groupCount] = new AccessGroup(register, first, end, write, 1, false);
+        _groups[_groupCount] = new AccessGroup(register, first, end, write, 1, part);
         _openGroups[register] = _groupCount;
         _members.Add(new GroupMember(number, _groupCount++, displacement, size, moved));
     }
@@ -162,19 +175,21 @@ internal sealed unsafe class AccessGroups(Emission e)
     {
         operand = default;
         if (g.Base < 0 || g.Index >= 0 || g.SegmentBase != 0 || !g.Wide) return false;
+        int key = e.KeyOf(number);
         foreach (GroupMember m in _members)
         {
-            if (m.Operation != number || m.Displacement != g.Displacement || m.Size != size) continue;
+            if (m.Operation != key || m.Displacement != g.Displacement || m.Size != size) continue;
             ref AccessGroup group = ref _groups[m.Group];
             if (group.Base != g.Base || group.Members < 2) continue;
-            if (!group.Established)
+            if ((Established & 1u << m.Group) == 0)
             {
                 GuestAddress whole = g with { Displacement = group.Minimum - m.Moved };
                 e.Addresses.CheckOne(whole, (int)(group.Maximum - group.Minimum), group.Write, aligned: false, number);
                 e.Asm.StoreState(GroupAddend(m.Group), HostRegisters.Addend);
-                group.Established = true;
+                Established |= 1u << m.Group;
                 IsHead = true;
                 IsReadingHead |= group.Write && !write;
+                IsStackHead |= group.Base == StackPointer;
             }
             else if (_addendGroup != m.Group)
             {
@@ -194,8 +209,8 @@ internal sealed unsafe class AccessGroups(Emission e)
     /// <summary>Nothing is known any more: the interpreter executes something, which may change mappings.</summary>
     public void Forget()
     {
-        for (int n = 0; n < _groupCount; n++) _groups[n].Established = false;
+        Established = 0;
         _addendGroup = -1;
-        IsHead = IsReadingHead = false;
+        BeginOperation();
     }
 }

@@ -5,7 +5,7 @@ namespace Bunraku.Processor.X86;
 /// <summary>
 /// Ends of blocks. Direct jumps lead to a stub until the dispatcher ties them to their target; within a page to its main entry, else to the one that checks the
 /// mapping. Indirect ones go through the jump cache, returns through <see cref="ReturnStacks"/>. Whoever can loop looks at the attention flags: backward jumps,
-/// indirect ones and returns.
+/// indirect ones, and calls, since a recursion need not jump.
 /// </summary>
 internal sealed unsafe class Branching(Emission e)
 {
@@ -19,24 +19,72 @@ internal sealed unsafe class Branching(Emission e)
     public void EmitLink(ulong rip, bool backward = false, uint? mode = null, bool isAbsolute = false)
     {
         int link = e.AddLink(rip, mode);
-        e.Translation->Links[link].IsAbsolute = isAbsolute;
+        e.Head->Links[link].IsAbsolute = isAbsolute;
         if (backward)
         {
-            ReadAttention();
-            e.Near.LeaveUnlessZero32(e.Cold.AttentionExit(link));
+            LeaveForAttention(e.Cold.AttentionExit(link));
         }
+        EmitLinkJump(link);
+    }
+
+    /// <summary>The jump of a link.</summary>
+    public void EmitLinkJump(int link)
+    {
         HostLabel stub = e.NewLabel();
         e.Asm.Jump(stub);
-        e.Translation->Links[link].Site = (byte*)(e.Asm.Here - 4);
-        e.Cold.Add(new ColdPiece(ColdKind.Link, stub, null, link, default, 0, false));
+        e.Head->Links[link].Site = (byte*)(e.Asm.Here - 4);
+        e.Cold.Add(new ColdPiece(ColdKind.Link, stub, null, link));
+    }
+
+    /// <summary>A conditional jump of a link.</summary>
+    private void EmitLinkJumpIf(int condition, int link)
+    {
+        HostLabel stub = e.NewLabel();
+        e.Asm.JumpIf(condition, stub);
+        e.Head->Links[link].Site = (byte*)(e.Asm.Here - 4);
+        e.Cold.Add(new ColdPiece(ColdKind.Link, stub, null, link));
+    }
+
+    /// <summary>Leaves the translation for <paramref name="rip"/> on a condition, or goes on with the next part; everything has retired.</summary>
+    private void EmitSideExit(int condition, ulong rip, bool backward)
+    {
+        int link = e.AddLink(rip);
+        bool direct = !backward && !e.Loop.IsExchanged;
+        if (direct && e.Near.AreWanted(HostAssembler.LongestJumps))
+        {
+            // The place behind a jump that is there anyway is good for the jumps near by.
+            HostLabel on = e.NewLabel();
+            e.Asm.JumpIf(condition ^ 1, on);
+            EmitLinkJump(link);
+            e.Near.Place(between: false);
+            e.Asm.Place(on);
+        }
+        else if (direct)
+        {
+            EmitLinkJumpIf(condition, link);
+        }
+        else
+        {
+            HostLabel exit = e.NewLabel();
+            e.Asm.JumpIf(condition, exit);
+            e.Cold.Add(new ColdPiece(backward ? ColdKind.BackwardSideExit : ColdKind.SideExit, exit, null, link));
+        }
+    }
+
+    /// <summary>To a place that may be far away if something wants attention.</summary>
+    private void LeaveForAttention(HostLabel target)
+    {
+        // Whoever watches from another thread sees that a loop goes on.
+        e.Asm.StoreState(StateOffsets.Retired, HostRegisters.Retired);
+        e.Asm.LoadState(HostRegisters.Scratch, StateOffsets.Quiet);
+        e.Near.LeaveIfZero(target);
     }
 
     /// <summary>RCX is zero afterwards when nothing wants attention.</summary>
     /// <param name="setsIf">RFLAGS.IF may be set by the jump: nor may anything wait for that.</param>
     public void ReadAttention(bool setsIf = false)
     {
-        // Whoever watches from another thread sees that a loop goes on.
-        e.Asm.StoreState(StateOffsets.Retired, HostRegisters.Retired);
+        e.Asm.StoreState(StateOffsets.Retired, HostRegisters.Retired); // for whoever watches
         e.Asm.LoadState(HostRegisters.Scratch, StateOffsets.Attention, wide: setsIf);
     }
 
@@ -47,6 +95,7 @@ internal sealed unsafe class Branching(Emission e)
         ulong target = Truncate(g.NearBranchTarget);
         if (!IsTarget(target)) return false;
         e.Retire(ordinal + 1);
+        if (e.Next == Transition.Taken) return true;
         if (e.Loop.Start != null) e.Loop.EmitLoopBack();
         else EmitLink(target, IsBackward(target, g));
         return true;
@@ -58,6 +107,16 @@ internal sealed unsafe class Branching(Emission e)
         if (!IsTarget(target) || !IsTarget(next)) return false;
         int condition = (int)g.ConditionCode - (int)ConditionCode.o;
         e.Retire(ordinal + 1);
+        if (e.Next == Transition.Taken)
+        {
+            EmitSideExit(condition ^ 1, next, backward: false);
+            return true;
+        }
+        if (e.Next == Transition.NotTaken)
+        {
+            EmitSideExit(condition, target, IsBackward(target, g));
+            return true;
+        }
         if (IsBackward(target, g))
         {
             HostLabel notTaken = e.NewLabel();
@@ -69,11 +128,7 @@ internal sealed unsafe class Branching(Emission e)
         }
         else
         {
-            int link = e.AddLink(target);
-            HostLabel stub = e.NewLabel();
-            e.Asm.JumpIf(condition, stub);
-            e.Translation->Links[link].Site = (byte*)(e.Asm.Here - 4);
-            e.Cold.Add(new ColdPiece(ColdKind.Link, stub, null, link, default, 0, false));
+            EmitLinkJumpIf(condition, e.AddLink(target));
         }
         EmitLink(next);
         return true;
@@ -124,9 +179,13 @@ internal sealed unsafe class Branching(Emission e)
         e.Asm.LoadTable(HostRegisters.Scratch, HostRegisters.Addend, table);
         e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Scratch, HostRegisters.Address, 0, 0);
         e.JumpIfCountNotZero(exit);
+        if (!setsIf)
+        {
+            LeaveForAttention(exit);
+            return;
+        }
         ReadAttention(setsIf);
-        if (setsIf) e.JumpIfCountNotZero(exit);
-        else e.Near.LeaveUnlessZero32(exit);
+        e.JumpIfCountNotZero(exit);
     }
 
     private int TargetCode => TargetCodeOf(e.Translation->TargetTable);
@@ -169,7 +228,7 @@ internal sealed unsafe class Branching(Emission e)
         e.Asm.StoreState(StateOffsets.Temporary0, HostRegisters.Scratch);
         PushReturnAddress(g, number);
         e.Retire(ordinal + 1);
-        CheckReturnStack();
+        CheckReturnStack(null);
         e.Asm.CallState(StateOffsets.Temporary0);
         EmitContinuation(Truncate(g.NextIP));
         return true;
@@ -199,28 +258,25 @@ internal sealed unsafe class Branching(Emission e)
         PushReturnAddress(g, number);
         e.Retire(ordinal + 1);
         int link = e.AddLink(target);
-        if (IsBackward(target, g))
-        {
-            ReadAttention();
-            e.Near.LeaveUnlessZero32(e.Cold.AttentionExit(link));
-        }
-        CheckReturnStack();
+        CheckReturnStack(link);
         HostLabel stub = e.NewLabel();
         e.Asm.Call(stub);
-        e.Translation->Links[link].Site = (byte*)(e.Asm.Here - 4);
+        e.Head->Links[link].Site = (byte*)(e.Asm.Here - 4);
         e.Cold.Add(new ColdPiece(ColdKind.Link, stub, null, link));
         EmitContinuation(Truncate(g.NextIP));
         return true;
     }
 
-    /// <summary>There is room for one more place on the return stack afterwards.</summary>
-    private void CheckReturnStack()
+    /// <summary>There is room for one more place on the return stack afterwards, and nothing wants attention.</summary>
+    /// <param name="link">Of the call; null: somebody has looked for attention.</param>
+    private void CheckReturnStack(int? link)
     {
         HostLabel full = e.NewLabel(), back = e.NewLabel();
-        e.Asm.LowStackPointerToScratch();
+        if (link == null) e.Asm.Pext(HostRegisters.Scratch, Host.Rsp, e.Runtime.Constant(TranslatorState.AllQuiet));
+        else e.Asm.PextState(HostRegisters.Scratch, Host.Rsp, StateOffsets.Quiet);
         e.Near.LeaveIfZero(full);
         e.Asm.Place(back);
-        e.Cold.Add(new ColdPiece(ColdKind.FullReturnStack, full, back, 0));
+        e.Cold.Add(new ColdPiece(link == null ? ColdKind.FullReturnStack : ColdKind.Call, full, back, link ?? 0));
     }
 
     /// <summary>
@@ -244,13 +300,16 @@ internal sealed unsafe class Branching(Emission e)
         }
         e.Asm.JumpIfRcxZero(expected);
         e.Asm.Jump(e.Runtime.OtherReturns[e.Translation->TargetTable]);
+        if (e.Next == Transition.Return)
+        {
+            if (!e.Near.AreOutOfReach) e.Near.Place(between: false);
+            e.Asm.Place(expected);
+            return;
+        }
         e.Asm.Place(expected);
         int link = e.AddLink(next);
-        e.Translation->Links[link].IsReturn = true;
-        HostLabel stub = e.NewLabel();
-        e.Asm.Jump(stub);
-        e.Translation->Links[link].Site = (byte*)(e.Asm.Here - 4);
-        e.Cold.Add(new ColdPiece(ColdKind.Link, stub, null, link));
+        e.Head->Links[link].IsReturn = true;
+        EmitLinkJump(link);
     }
 
     public bool EmitReturn(in Instruction g, int number, int ordinal)
@@ -259,8 +318,7 @@ internal sealed unsafe class Branching(Emission e)
         HostLabel exit = e.Cold.OperationExit(number);
         e.Addresses.LoadOperand(HostRegisters.Address, e.Stack.CheckTop(number), e.Wide);
         e.Groups.LoseAddend();
-        ReadAttention();
-        e.Near.LeaveUnlessZero32(exit);
+        // Nobody looks for attention, unless the return comes to another place than its call expects: calls do.
         e.Stack.MoveStackPointer(e.Stack.Slot + (g.OpCount > 0 ? g.Immediate16 : 0));
         e.Retire(ordinal + 1);
         e.Asm.Lea(HostRegisters.Addend, exit);

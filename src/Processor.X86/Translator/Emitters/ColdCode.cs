@@ -1,7 +1,7 @@
 namespace Bunraku.Processor.X86;
 
 /// <summary>What a piece of <see cref="ColdCode"/> does.</summary>
-internal enum ColdKind { Miss, Prediction, Mirror, Mapping, Operation, Link, Attention, Simd, X87, Record, Return, FullReturnStack }
+internal enum ColdKind { Miss, Prediction, Mirror, Mapping, Operation, Link, SideExit, BackwardSideExit, Attention, Simd, X87, Record, Return, Call, FullReturnStack }
 
 /// <summary>Code that is rarely reached.</summary>
 /// <param name="Label">Leads there.</param>
@@ -15,6 +15,9 @@ internal readonly record struct ColdPiece(ColdKind Kind, HostLabel Label, HostLa
 
     /// <summary>The address is in its register; <see cref="Address"/> does not tell it.</summary>
     public bool IsAddressKnown { get; init; }
+
+    /// <summary>To which it belongs: a <see cref="TranslatedBlock"/>.</summary>
+    public nint Part { get; init; }
 }
 
 /// <summary>
@@ -28,7 +31,7 @@ internal sealed unsafe class ColdCode(Emission e)
 
     public void Clear() => _pieces.Clear();
 
-    public void Add(in ColdPiece piece) => _pieces.Add(piece);
+    public void Add(in ColdPiece piece) => _pieces.Add(piece with { Part = (nint)e.Translation });
 
     /// <summary>Takes back what was added since there were so many.</summary>
     public void GoBack(int count) => _pieces.RemoveRange(count, _pieces.Count - count);
@@ -37,7 +40,7 @@ internal sealed unsafe class ColdCode(Emission e)
     public HostLabel OperationExit(int number)
     {
         HostLabel label = e.NewLabel();
-        _pieces.Add(new ColdPiece(ColdKind.Operation, label, null, number));
+        Add(new ColdPiece(ColdKind.Operation, label, null, number));
         return label;
     }
 
@@ -46,6 +49,7 @@ internal sealed unsafe class ColdCode(Emission e)
         for (int n = 0; n < _pieces.Count && !e.Asm.Full; n++)
         {
             ColdPiece c = _pieces[n];
+            e.SelectPart((TranslatedBlock*)c.Part);
             e.Asm.Place(c.Label);
             switch (c.Kind)
             {
@@ -72,6 +76,15 @@ internal sealed unsafe class ColdCode(Emission e)
                 case ColdKind.X87:
                     CallAndReturn(e.Runtime.LoadX87, c);
                     break;
+                case ColdKind.Call:
+                    HostLabel attention = e.NewLabel();
+                    e.Asm.LoadState(Host.Rcx, StateOffsets.Quiet);
+                    e.Asm.JumpIfRcxZero(attention);
+                    e.Asm.MoveImmediate(Host.Rsp, e.ReturnStacks.BaseOf(e.Translation->TargetTable));
+                    e.Asm.Jump(c.Back!);
+                    e.Asm.Place(attention);
+                    e.Exit(TranslatedExit.Attention, c.Number);
+                    break;
                 case ColdKind.FullReturnStack:
                     e.Asm.MoveImmediate(Host.Rsp, e.ReturnStacks.BaseOf(e.Translation->TargetTable));
                     e.Asm.Jump(c.Back!);
@@ -84,15 +97,28 @@ internal sealed unsafe class ColdCode(Emission e)
                     e.Exit(TranslatedExit.Operation, c.Number);
                     break;
                 case ColdKind.Link:
-                    e.Translation->Links[c.Number].Stub = (byte*)e.Asm.Here;
+                    e.Head->Links[c.Number].Stub = (byte*)e.Asm.Here;
                     e.Exit(TranslatedExit.Link, c.Number);
+                    break;
+                case ColdKind.SideExit:
+                    e.Loop.ExchangeOut();
+                    e.Branches.EmitLinkJump(c.Number);
+                    break;
+                case ColdKind.BackwardSideExit:
+                    e.Loop.ExchangeOut();
+                    HostLabel quiet = e.NewLabel();
+                    e.Branches.ReadAttention();
+                    e.Asm.JumpIfRcxZero(quiet);
+                    e.Exit(TranslatedExit.Attention, c.Number);
+                    e.Asm.Place(quiet);
+                    e.Branches.EmitLinkJump(c.Number);
                     break;
                 case ColdKind.Attention:
                     e.Loop.ExchangeOut();
                     e.Exit(TranslatedExit.Attention, c.Number);
                     break;
                 case ColdKind.Return:
-                    e.Translation->Resume[c.Number] = (int)(e.Asm.Here - e.Asm.AddressOf(e.Main));
+                    e.Translation->Resume[c.Number] = (int)(e.Asm.Here - (ulong)e.Translation->Main);
                     e.Loop.ExchangeIn();
                     e.Asm.Jump(c.Back!);
                     break;
@@ -126,7 +152,7 @@ internal sealed unsafe class ColdCode(Emission e)
     {
         HostLabel back = e.NewLabel();
         e.Asm.Place(back);
-        _pieces.Add(new ColdPiece(ColdKind.Return, e.NewLabel(), back, operation));
+        Add(new ColdPiece(ColdKind.Return, e.NewLabel(), back, operation));
     }
 
     /// <summary>Has registers of the guest loaded unless the host has them: the state's word <paramref name="isLoaded"/> is not zero then.</summary>
@@ -136,14 +162,14 @@ internal sealed unsafe class ColdCode(Emission e)
         e.Asm.LoadState(Host.Rcx, isLoaded, wide: false);
         e.Near.LeaveIfZero(cold);
         e.Asm.Place(loaded);
-        _pieces.Add(new ColdPiece(load, cold, loaded, number));
+        Add(new ColdPiece(load, cold, loaded, number));
     }
 
     /// <summary>A label whose code leaves on the way to a link's target, since something wants attention.</summary>
     public HostLabel AttentionExit(int link)
     {
         HostLabel label = e.NewLabel();
-        _pieces.Add(new ColdPiece(ColdKind.Attention, label, null, link));
+        Add(new ColdPiece(ColdKind.Attention, label, null, link));
         return label;
     }
 }

@@ -29,13 +29,21 @@ internal sealed unsafe class LoopRegisters(Emission e)
     /// <summary>The host register of a guest register in this block, or None when it lives in memory.</summary>
     public Host Of(int number) => _map[number];
 
-    /// <summary>The block ends with a jump to its beginning.</summary>
+    /// <summary>The last part ends with a jump to the beginning of the first.</summary>
     private bool IsLoop()
     {
-        if (e.Translation->SecondPage != null || e.InstructionCount == 0) return false;
+        if (e.Head->SecondPage != null || e.InstructionCount == 0) return false;
+        for (int n = 0; n < e.InstructionCount; n++)
+        {
+            if (IsCall(TranslationTable.Get(e.Instructions[n].Code).Kind)) return false;
+        }
         ref Instruction last = ref e.Instructions[e.InstructionCount - 1];
-        return TranslationTable.Get(last.Code).Kind is TranslationKind.JumpConditional or TranslationKind.Jump && last.NearBranchTarget == e.Rip;
+        return IsJump(TranslationTable.Get(last.Code).Kind) && last.NearBranchTarget == e.Head->Rip;
     }
+
+    private static bool IsJump(TranslationKind kind) => kind is TranslationKind.JumpConditional or TranslationKind.Jump;
+
+    private static bool IsCall(TranslationKind kind) => kind is TranslationKind.Call or TranslationKind.CallIndirect;
 
     /// <summary>Chooses the registers to exchange. None where an instruction needs the usual places.</summary>
     private void FindExchanges(bool wanted)
@@ -47,9 +55,9 @@ internal sealed unsafe class LoopRegisters(Emission e)
         Array.Clear(_pinned);
         for (int n = 0; n < e.InstructionCount; n++)
         {
-            Insn* operation = e.Operations + e.InstructionOperations[n];
+            Insn* operation = e.OperationOf(n);
             (TranslationKind kind, TranslationFlags flags) = TranslationTable.Get(e.Instructions[n].Code);
-            bool known = kind is TranslationKind.Same or TranslationKind.Simd or TranslationKind.Lea or TranslationKind.Nop || n == e.InstructionCount - 1;
+            bool known = kind is TranslationKind.Same or TranslationKind.Simd or TranslationKind.Lea or TranslationKind.Nop || IsJump(kind);
             if (!known || (operation->Flags & InsnFlags.OtherHandler) != 0) return;
             if ((flags & (TranslationFlags.ReadsCount | TranslationFlags.WritesCount)) != 0) _pinned[1] = true;
             CountUses(e.Instructions[n]);
@@ -126,7 +134,7 @@ internal sealed unsafe class LoopRegisters(Emission e)
     /// <summary>The jump back to the loop's beginning.</summary>
     public void EmitLoopBack()
     {
-        HostLabel attention = e.Cold.AttentionExit(e.AddLink(e.Rip));
+        HostLabel attention = e.Cold.AttentionExit(e.AddLink(e.Head->Rip));
         e.Branches.ReadAttention();
         if (e.Asm.Length + 2 - Start!.Offset <= 128)
         {

@@ -42,6 +42,9 @@ internal sealed class NearExits(Emission e)
     /// <summary>The jumps that are still wanted cannot be put here any more.</summary>
     public bool AreOutOfReach => IsFar(0);
 
+    /// <summary>There are some, and it is a good time to put their jumps behind the next <paramref name="length"/> bytes.</summary>
+    public bool AreWanted(int length) => !IsFar(length) && IsFar(Reach / 2);
+
     private bool IsFar(int further) => _placed < _sites.Count && e.Asm.Length + further + ShortJumpLength - (_sites[_placed].Site + 1) > Reach;
 
     /// <summary>Puts the jumps that are wanted here.</summary>

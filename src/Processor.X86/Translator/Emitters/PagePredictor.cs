@@ -24,7 +24,7 @@ internal sealed unsafe class PagePredictor(Emission e)
         if (_wanted != LoopPredictions.Pages || g.IsConstant || !BitOperations.IsPow2(size)) return false;
         PagePrediction* prediction = e.Generation.Predictions.Add();
         if (prediction == null) return false;
-        if (e.Translation->PredictionCount++ == 0) e.Translation->Predictions = prediction;
+        if (e.Head->PredictionCount++ == 0) e.Head->Predictions = prediction;
         e.Groups.LoseAddend();
         HostLabel miss = e.NewLabel(), join = e.NewLabel();
         Host address = HostRegisters.Address;
@@ -50,7 +50,7 @@ internal sealed unsafe class PagePredictor(Emission e)
         if (_wanted != LoopPredictions.Addends || !IsLoaded(g.Base) && !IsLoaded(g.Index)) return;
         PagePrediction* prediction = e.Generation.Predictions.Add();
         if (prediction == null) return;
-        if (e.Translation->PredictionCount++ == 0) e.Translation->Predictions = prediction;
+        if (e.Head->PredictionCount++ == 0) e.Head->Predictions = prediction;
         HostLabel other = e.NewLabel();
         LoadPrediction(HostRegisters.Scratch, &prediction->Tag);
         e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Scratch, HostRegisters.Addend, 0, 0);
