@@ -129,7 +129,7 @@ internal static class RunGuest
     /// <summary>Standard input that is no terminal is a script for the guest's shell: clean output, its own status, and an end.</summary>
     private static RunOptions WithScript(RunOptions options) =>
         options is { Detach: false, Command: null, Kernel: null, Bios: null, RestoreFrom: null, Incoming: null, Serial.Kind: SerialKind.Stdio }
-            && options.Guest != HelloGuest.Name && !Terminal.Is(ConsoleHost.Stdin) ? options with { Command = ["sh"] }
+            && options.Init is null && options.Guest != HelloGuest.Name && !Terminal.Is(ConsoleHost.Stdin) ? options with { Command = ["sh"] }
             // Where nobody sits, what a guest prints while it boots may be what is wanted.
             : options.Command is null && !(options.Serial.Kind == SerialKind.Stdio && Terminal.Is(ConsoleHost.Stdin)) ? options with { KeepBooted = false }
             : options;

@@ -70,7 +70,7 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
             StreamPorts = files.HavePorts,
             Waits = KeptGuests.Fit(options),
             Files = GuestCopies.Read(options),
-            Init = options.Init is { } init ? (ReadOnlyMemory<byte>)BootFile.Read(init, words.Option(nameof(VmOptions.Init)), options.Memory) : null,
+            Init = options.Init is { } init ? (ReadOnlyMemory<byte>?)BootFile.Read(init, words.Option(nameof(VmOptions.Init)), options.Memory) : null,
             Modules = [.. files.Modules.Select(m => (ReadOnlyMemory<byte>)BootFile.Read(m, "kernel module", options.Memory))],
         });
         string append = options.Append is { Length: > 0 } more ? $"{guest.Append} {more}" : guest.Append;

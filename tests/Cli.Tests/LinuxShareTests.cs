@@ -120,12 +120,12 @@ public sealed class LinuxShareTests : IClassFixture<LinuxGuestFiles>, IDisposabl
             sha256sum <moved/link; sha256sum <hard
             dd if=/dev/zero of=random bs=1000 count=3 seek=100 conv=notrunc 2>/dev/null
             echo appended >>random; truncate -s 4000000 hard
-            echo text >text; chmod 4640 text; chown 12:34 text; stat -c '%a %u %g' text; touch -d '2001-02-03 04:05:06' text
+            echo text >text; chown 12:34 text; chmod 4640 text; stat -c '%a %u %g' text; touch -d '2001-02-03 04:05:06' text
             mkfifo pipe; (echo through >pipe &); cat pipe; mknod null c 1 3; stat -c '%t %T' null; stat -f -c %l . >/dev/null
             cp /bin/busybox .; ./busybox echo from a program of the folder
             mkdir many; n=0; while [ $n -lt 2000 ]; do : >many/$n; n=$((n + 1)); done
             ls many | wc -l; find many -type f | wc -l
-            exec 3<text; rm text; cat <&3; cat out/secret 2>/dev/null || echo not out
+            exec 3<text; rm text; cat <&3; cat out/secret 2>/dev/null || echo not out; exec 3<&-
             rm -r moved; sync; echo 3 >/proc/sys/vm/drop_caches; ls many | wc -l
             cd /; umount "$OLDPWD"; echo unmounted
             """, new VmShare(_folder) { Kind = ShareKind.NineP, Cache = cache }) with { Guest = "linux-generic", Cpus = 2 }).Build();

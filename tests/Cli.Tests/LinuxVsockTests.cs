@@ -137,12 +137,12 @@ public sealed class LinuxVsockTests : IClassFixture<LinuxGuestFiles>, IDisposabl
     [Fact]
     public async Task A_restored_guest_begins_anew()
     {
-        const string script = "work serve 1234 & work connect 2 5000 </dev/null || echo ended; work connect 2 5000 </dev/null; wait";
+        const string script = "work serve 1234 & work connect 2 5000 </dev/null || echo ended; work connect 2 5000 </dev/null; work cid; wait";
         string saved = Path.Combine(_folder, "saved");
         var output = new GuestOutput();
         using (Socket listener = Listen(5000))
         {
-            await using Vm vm = Builder("bt", 1, script, output).Build();
+            await using Vm vm = (Builder("bt", 1, script, output) with { Vsock = new VmVsock(Place) { Cid = 9 } }).Build();
             Task<VmResult> run = vm.RunAsync();
             using Socket guest = await Before(run, output, listener.AcceptAsync());
             guest.Send("first\n"u8);
@@ -160,6 +160,7 @@ public sealed class LinuxVsockTests : IClassFixture<LinuxGuestFiles>, IDisposabl
             await rest.Until("ended", run);
             using (Socket guest = await Before(run, rest, listener.AcceptAsync())) guest.Send("second\n"u8);
             await rest.Until("second", run);
+            await rest.Until("cid 9", run); // it keeps its own
             Assert.Contains("read: Connection reset by peer", rest.Text, StringComparison.Ordinal);
         }
     }

@@ -1,11 +1,14 @@
 // The guest's side of the tests of virtio sockets: connect CID PORT copies standard input to a port and what comes back to standard output; serve PORT takes
 // one connection after the other and sends back what it gets. For many connections at once, each with a header that says what both ends do with it: call CID
-// PORT COUNT SEED makes them one after the other, answer PORT takes them.
+// PORT COUNT SEED makes them one after the other, answer PORT takes them. cid prints the guest's own context ID. On a busy host a guest can stand still for
+// longer than the two seconds that Linux gives a connection by itself.
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,6 +19,8 @@ static int fail(const char *what)
     printf("%s: %s\n", what, strerror(errno));
     return 1;
 }
+
+static const struct timeval patience = { .tv_sec = 100 };
 
 static int copy(int from, int to)
 {
@@ -95,7 +100,6 @@ static int call(struct sockaddr_vm address, unsigned count, unsigned seed)
     unsigned bad = 0;
     signal(SIGPIPE, SIG_IGN);
     for (unsigned n = 0; n < count; n++) {
-        struct timeval patience = { .tv_sec = 100 };
         int s = socket(AF_VSOCK, SOCK_STREAM, 0);
         if (s < 0)
             return fail("socket");
@@ -140,6 +144,14 @@ int main(int argc, char **argv)
     int s = socket(AF_VSOCK, SOCK_STREAM, 0);
     if (s < 0)
         return fail("socket");
+    if (argc == 2 && !strcmp(argv[1], "cid")) {
+        unsigned cid;
+        int device = open("/dev/vsock", O_RDONLY);
+        if (device < 0 || ioctl(device, IOCTL_VM_SOCKETS_GET_LOCAL_CID, &cid) < 0)
+            return fail("cid");
+        printf("cid %u\n", cid);
+        return 0;
+    }
     if (argc == 6 && !strcmp(argv[1], "call")) {
         address.svm_cid = strtoul(argv[2], NULL, 10);
         address.svm_port = strtoul(argv[3], NULL, 10);
@@ -148,6 +160,7 @@ int main(int argc, char **argv)
     if (argc == 4 && !strcmp(argv[1], "connect")) {
         address.svm_cid = strtoul(argv[2], NULL, 10);
         address.svm_port = strtoul(argv[3], NULL, 10);
+        setsockopt(s, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &patience, sizeof patience);
         if (connect(s, (struct sockaddr *)&address, sizeof address) < 0)
             return fail("connect");
         pid_t writer = fork();

@@ -4,6 +4,7 @@ using Bunraku.Hypervisor;
 using Bunraku.Machine.Board;
 using Bunraku.Machine.Virtio;
 using Bunraku.Machine.Virtio.Balloons;
+using Bunraku.Machine.Virtio.Files;
 using Bunraku.Machine.Virtio.Sockets;
 using Bunraku.Processor.X86;
 using Bunraku.Testing;
@@ -39,6 +40,9 @@ public sealed class DeviceFuzzer(IX86Engine engine, int cpus = 1)
     public DeviceFuzzResult Run(ulong seed, ulong accesses)
     {
         using var sockets = new SocketDevice("vsock", 3, host: null);
+        using var place = new TemporaryFolder();
+        using var folder = new SharedFolder(place.Path);
+        using var files = new NinePDevice("9p", folder, "tag");
         var vm = new X86Machine(engine, Model, HostileGuest.MemorySize, cpus);
         var board = new PcBoard(vm, new PcBoardOptions
         {
@@ -48,7 +52,8 @@ public sealed class DeviceFuzzer(IX86Engine engine, int cpus = 1)
             SecondSerialOutput = _ => { },
             DebugOutput = _ => { },
             Parts = [new PlacedVirtio(sockets, 8, HostilePlan.Sockets), new PlacedVirtio(new Balloon("balloon"), 9, HostilePlan.Balloon),
-                new PlacedInMemory(new Entropy("rng"), 10, HostilePlan.InMemory)],
+                new PlacedInMemory(new Entropy("rng"), 10, HostilePlan.InMemory),
+                new PlacedVirtio(files, 11, HostilePlan.Folder)],
         });
         board.FwCfg.AddFile("opt/writable", new byte[1000], writable: true);
         HostileGuest.Load(vm, seed | 1ul << 63);
@@ -157,6 +162,14 @@ public sealed class DeviceFuzzer(IX86Engine engine, int cpus = 1)
             foreach (string exit in trace.Last(cpu.Cpu.Index)) text.AppendLine($"  {exit}");
         }
         return text.ToString();
+    }
+
+    /// <summary>A folder of the host that is gone at the end.</summary>
+    private sealed class TemporaryFolder : IDisposable
+    {
+        public string Path { get; } = Directory.CreateTempSubdirectory("bunraku-fuzz").FullName;
+
+        public void Dispose() => Directory.Delete(Path, recursive: true);
     }
 
     /// <summary>The last exits of each vCPU.</summary>

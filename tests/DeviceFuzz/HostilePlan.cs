@@ -14,7 +14,7 @@ internal static class HostilePlan
     private const ulong HighMemory = 1ul << 32;
 
     /// <summary>Registers of virtio devices.</summary>
-    public const uint Sockets = 0xE000_0000, Balloon = 0xE001_0000, InMemory = 0xE002_0000;
+    public const uint Sockets = 0xE000_0000, Balloon = 0xE001_0000, InMemory = 0xE002_0000, Folder = 0xE003_0000;
 
     /// <summary>A quarter of them anywhere, the rest at devices. What ends the VM (F4h, 92h, CF9h, 604h, 64h) has few.</summary>
     public static readonly Target[] Ports =
@@ -33,10 +33,11 @@ internal static class HostilePlan
     public static readonly Target[] Mmio =
     [
         .. Times(7, new(MemoryLayout.LocalApic, 0xFFF)), .. Times(8, new(MemoryLayout.LocalApic, 0x3F0)),
-        .. Times(9, new(MemoryLayout.IoApic, 0x10)), new(MemoryLayout.IoApic, 0xFFF),
+        .. Times(5, new(MemoryLayout.IoApic, 0x10)), new(MemoryLayout.IoApic, 0xFFF),
         .. Times(8, new(MemoryLayout.Hpet, 0x1F8)), .. Times(3, new(MemoryLayout.Hpet, 0x3FF)),
         .. Times(4, new(Sockets, 0x3F)), new(Sockets, 0x7FFF), .. Times(4, new(Balloon, 0x3F)), new(Balloon, 0x7FFF), new(Balloon + 0x2000, 7),
         new(Balloon + 0x3000, 0x1F), .. Times(5, new(InMemory, 0xFC)), new(InMemory, 0x1FF),
+        .. Times(2, new(Folder, 0x3F)), new(Folder, 0x7FFF), new(Folder + 0x3000, 0x1F),
         new(MemoryLayout.PciWindow, 0x3FFF_FFFF), new(TestDevice.MemoryBase, 0x1_FFFF), new(TestDevice.MemoryBase + TestDevice.MemoryLength - 16, 31),
         new(MemoryLayout.LocalApic - 16, 31), new(MemoryLayout.LocalApic + 0xFF0, 31), new(MemoryLayout.Hpet - 16, 31),
         new(HostileGuest.MemorySize - 16, 31), new(MemoryLayout.VideoHole, 0x1_FFFF), new(HighMemory, 0x3F_FFFF_FFFF), new(HighMemory - 16, 31),
