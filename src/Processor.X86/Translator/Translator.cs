@@ -191,6 +191,8 @@ internal sealed unsafe class Translator : IDisposable
         ReadOnlySpan<TracePart> parts = _traces.Select(block, rip);
         TranslatedBlock* made =
             _blocks.Translate(parts, code, template.Page, template, i->Flags);
+        // The reason may lie in another part.
+        if (made == null && parts.Length > 1) made = _blocks.Translate([new TracePart(block, rip, Transition.None)], code, template.Page, template, i->Flags);
         if (made == null)
         {
             i->Handler = &TranslatedBlocks.Never;
