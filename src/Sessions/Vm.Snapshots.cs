@@ -88,6 +88,7 @@ public sealed partial class Vm
             _machine.BecomeCopy();
             if (_machine.WaitsForCommand) HandOver(isCopy: true);
         }
+        _check?.Begin();
         if (!_paused) _vm.Resume();
     }
 

@@ -24,7 +24,7 @@ internal sealed class MemoryCheck : IContentCheck, IDisposable
     private readonly long _end; // of the memory in the file
     private readonly byte[] _chunks; // what is known of each
     private readonly Action<string> _damaged;
-    private readonly Thread[] _workers;
+    private Thread[] _workers = [];
     private int _next = -1, _left; // chunks: the last one that a worker has taken; those that nobody has looked at
     private volatile bool _stops;
     private string? _damage;
@@ -45,7 +45,15 @@ internal sealed class MemoryCheck : IContentCheck, IDisposable
         {
             if (r.IsReadOnly || r.IsDevice) _ = IsGood(r.Offset, r.Length);
         }
-        _workers = new Thread[Math.Clamp(Environment.ProcessorCount - 1, 1, MostWorkers)];
+    }
+
+    /// <summary>What is wrong, once something is: the end of a line.</summary>
+    public string? Damage => Volatile.Read(ref _damage);
+
+    /// <summary>Looks at all of it from now on. Once; who makes the VM needs the processors before.</summary>
+    public void Begin()
+    {
+        _workers = new Thread[Math.Clamp(Environment.ProcessorCount - 1, 1, MostWorkers)]; // one processor is left to the guest
         for (int n = 0; n < _workers.Length; n++)
         {
             _workers[n] = new Thread(WorkBeside) { IsBackground = true, Name = "memory-check" };
@@ -53,10 +61,7 @@ internal sealed class MemoryCheck : IContentCheck, IDisposable
         }
     }
 
-    /// <summary>What is wrong, once something is: the end of a line.</summary>
-    public string? Damage => Volatile.Read(ref _damage);
-
-    /// <summary>Who restores the VM, and its guest, go before: what they need they look at themselves.</summary>
+    /// <summary>The guest goes before: what its vCPUs need, they look at themselves.</summary>
     private void WorkBeside()
     {
         try
