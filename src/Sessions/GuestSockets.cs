@@ -29,6 +29,9 @@ internal sealed class GuestSockets : IDisposable
     /// <summary>What goes on the board.</summary>
     public IReadOnlyList<IBoardPart> Parts { get; } = [];
 
+    /// <summary>The guest runs no more; the machine is still there.</summary>
+    public void GuestEnded() => _device?.GuestEnded();
+
     /// <summary>Behind the machine's end.</summary>
     public void Dispose()
     {

@@ -400,6 +400,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         _sampler?.Dispose();
         _streams?.StopReading();
         _machine.Finish();
+        _sockets.GuestEnded();
         _streams?.Flush();
         if (_variables?.Flush() is { } unwritten) Interlocked.CompareExchange(ref _failure, unwritten, null);
         if (_disks.Flush() is { } lost) Interlocked.CompareExchange(ref _failure, lost, null);

@@ -157,7 +157,7 @@ public sealed class VsockStressTests : IClassFixture<LinuxGuestFiles>, IDisposab
         {
             try
             {
-                await stream.ReadAsync(new byte[4096]);
+                _ = await stream.ReadAsync(new byte[4096]);
             }
             catch (IOException)
             {

@@ -270,7 +270,8 @@ public abstract class VirtioDevice
         {
             (QueueRegisters queue, VirtioQueueState saved) = (_queues[n], state.Queues[n]);
             queue.Reset();
-            queue.Size = StateCheck.Range(saved.Size, (ushort)0, queue.MaxSize, Id);
+            // A driver may write any size to a queue that it does not enable, or in vain.
+            queue.Size = saved.Position is null ? saved.Size : StateCheck.Range(saved.Size, (ushort)0, queue.MaxSize, Id);
             (queue.Descriptors, queue.Driver, queue.Device, queue.Vector) = (saved.Descriptors, saved.Driver, saved.Device, saved.Vector);
             if (saved.Position is not { } position) continue;
             bool packed = Features.HasFlag(VirtioFeatures.RingPacked);

@@ -31,6 +31,7 @@ internal sealed unsafe class Following(Processor p)
         Until = place;
         IsFollowing = following;
         _runBeyond = beyond;
+        p.Translator?.ForgetReturns(); // as many could be made one behind the other as calls were before
         try
         {
             return p.Enter();

@@ -211,8 +211,10 @@ internal sealed unsafe class Tlb(Processor p)
         p.Memory.Backing.Enlarge(page);
         TlbEntry* e = Access.Entry(s, address);
         ulong tag = (address & ~0xFFFul) | context;
-        if (e->ReadTag != tag && e->WriteTag != tag && e->ExecTag != tag) e->ReadTag = e->WriteTag = e->ExecTag = Empty;
-        e->Addend = (nint)page - (nint)(address & ~0xFFFul);
+        nint addend = (nint)page - (nint)(address & ~0xFFFul);
+        // Nothing of another mapping stays, nor of another page behind the same address, which a guest need not tell of.
+        if (e->Addend != addend || (e->ReadTag != tag && e->WriteTag != tag && e->ExecTag != tag)) e->ReadTag = e->WriteTag = e->ExecTag = Empty;
+        e->Addend = addend;
         if ((access & PageWalker.FetchAccess) != 0)
         {
             e->ExecTag = tag;

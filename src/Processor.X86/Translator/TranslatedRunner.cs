@@ -177,7 +177,8 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
             if (found.Host == null || (write && p.Code.IsCodePage(found.Host))) return MissOutcome.Interpret;
             p.Tlb.CountMiss();
             p.Tlb.Fill(address, found, access);
-            return MissOutcome.Resolved;
+            // The walk may have written an accessed flag to a page of this very code.
+            return t->Head->IsGivenUp ? MissOutcome.Interpret : MissOutcome.Resolved;
         }
         if (resume < 0 || p.Exits.Intercepts(Vector.Pf)
             || (p.GuestHypervisor is { } hypervisor && hypervisor.WantsException(Vector.Pf, found.ErrorCode))) return MissOutcome.Interpret;

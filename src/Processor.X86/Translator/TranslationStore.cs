@@ -89,9 +89,15 @@ internal sealed unsafe class TranslationStore : IDisposable
             {
                 if (keys[TranslatorState.TargetSize + n] - first < _sizes.HotBytes) keys[n] = TranslatorState.EmptyTarget;
             }
-            Returns.Open(table, Runtime.EmptyReturns[table]);
         }
+        ForgetReturns();
         Current.Clear();
+    }
+
+    /// <summary>All return stacks are empty: a return by one looks for nobody's attention.</summary>
+    public void ForgetReturns()
+    {
+        for (int table = 0; table < _modes.Count; table++) Returns.Open(table, Runtime.EmptyReturns[table]);
     }
 
     /// <summary>The number of a mode's jump cache and return stack; -1 when there is none left.</summary>

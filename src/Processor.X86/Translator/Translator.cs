@@ -60,6 +60,9 @@ internal sealed unsafe class Translator : IDisposable
     /// <inheritdoc cref="Caches"/>
     public IEnumerable<EngineCount> Counts => _report.Counts;
 
+    /// <inheritdoc cref="TranslationStore.ForgetReturns"/>
+    public void ForgetReturns() => _store.ForgetReturns();
+
     /// <inheritdoc cref="IVirtualCpu.ObserveCode"/>
     public void ObserveCode(IHostCodeObserver observer) => _store.ObserveCode(observer);
 

@@ -29,7 +29,7 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
     private const int MostOfRound = 256, MostHanded = 32, MostResets = 256;
     private const uint TransportReset = 0, FirstHostPort = 1 << 30;
     private const byte StateEventOwed = 1;
-    private const int Pause = 100, UsualGreeting = 10_000; // ms
+    private const int Pause = 100, UsualGreeting = 10_000, LongestFarewell = 1000; // ms
 
     private readonly HostSockets? _host;
     private readonly byte[] _configuration = new byte[8];
@@ -88,17 +88,24 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
         _lock = @lock;
         _thread = machine.CreateIoThread(Id, _wake.Signal);
         _thread.Post(_serve);
-        machine.Stopped.ContinueWith(_ => End(), TaskScheduler.Default);
     }
 
-    /// <summary>The machine has come to its end: who is connected must not wait for it. What the guest had sent arrives.</summary>
-    private void End()
+    /// <summary>
+    /// The guest runs no more: who is connected must not wait for it. What it had sent is on its way, also after <see cref="Dispose"/> for a moment.
+    /// </summary>
+    /// <remarks>Before the machine is disposed of: its memory is read.</remarks>
+    public void GuestEnded()
     {
         lock (_lock!)
         {
-            if (_hasEnded) return; // and is disposed of
             _hasEnded = true;
-            Guarded(_takePackets);
+            do
+            {
+                (_more, bool full) = (false, _resets.Count >= MostResets);
+                if (full) _resets.Clear(); // nobody is there to be told
+                Guarded(_takePackets);
+            }
+            while (_more || _resets.Count >= MostResets);
             for (int n = _all.Count - 1; n >= 0; n--)
             {
                 _all[n].GuestEnded = true;
@@ -552,10 +559,32 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
         {
             lock (_lock) _hasEnded = true;
         }
+        SayFarewell();
         while (_all.Count > 0) Close(_all[^1]);
         foreach (Socket socket in _closing) socket.Dispose();
         _closing.Clear();
         _wake.Dispose();
+    }
+
+    /// <summary>Gives the host what the guest had sent, as long as somebody takes it and it does not take too long. The thread has ended.</summary>
+    private void SayFarewell()
+    {
+        long end = Environment.TickCount64 + LongestFarewell;
+        for (int rest; (rest = (int)(end - Environment.TickCount64)) > 0;)
+        {
+            _poll.Clear();
+            _polled.Clear();
+            foreach (SocketConnection c in _all)
+            {
+                if (c.WantsOutput) _polled.Add((c, _poll.Add((int)c.Socket.Handle, PollEvents.Out)));
+            }
+            if (_polled.Count == 0) return;
+            _poll.Wait(rest);
+            foreach ((SocketConnection c, int index) in _polled)
+            {
+                if (_poll.Result(index) != 0) Write(c);
+            }
+        }
     }
 
     // ---- state
