@@ -22,7 +22,8 @@ internal sealed record GuestFiles(string Kernel, string Busybox, IReadOnlyList<s
         // A kernel of the distribution has drivers for what is not in every PC as modules.
         GuestDrivers drivers = (options.Disks.Count > 0 ? GuestDrivers.Disk : 0) | (options.Rng ? GuestDrivers.Rng : 0)
             | (options.Networks.Count > 0 ? GuestDrivers.Net : 0)
-            | (options.Networks.Any(n => n.Model == NetworkModel.E1000) ? GuestDrivers.E1000 : 0) | (options.Shares.Any(s => s.Kind == ShareKind.VirtioFs) ? GuestDrivers.Share : 0)
+            | (options.Networks.Any(n => n.Model == NetworkModel.E1000) ? GuestDrivers.E1000 : 0)
+            | (options.Shares.Any(s => s.Kind == ShareKind.VirtioFs) ? GuestDrivers.Share : 0)
             | (options.Shares.Any(s => s.Kind == ShareKind.NineP) ? GuestDrivers.NineP : 0)
             | (options.Vsock is not null ? GuestDrivers.Vsock : 0) | (options.Balloon is not null ? GuestDrivers.Balloon : 0);
         if (options.Board == BoardKind.MicroVm) drivers |= GuestDrivers.Mmio;

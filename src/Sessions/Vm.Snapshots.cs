@@ -36,6 +36,10 @@ public sealed partial class Vm
             _check = snapshot.LaterCheck;
             (_isCopy, _pausedAt) = (true, snapshot.Manifest.Fork?.Paused);
         }
+        catch (Exception e) when (e is not CannotStartException && snapshot.LaterCheck is { Damage: not null })
+        {
+            throw snapshot.Unusable(snapshot.LaterCheck.Damage!); // whatever a part has made of that
+        }
         catch (StateFormatException e)
         {
             throw isKept ? new KeptGuestException(snapshot.Path, e) : new CannotStartException($"snapshot {snapshot.Path}: {e.Message}", e);

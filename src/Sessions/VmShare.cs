@@ -62,7 +62,8 @@ public sealed record VmShare(string Folder)
             if (share.Folder.Length == 0 || share.Folder.Contains('\0')) return "a folder is missing";
             bool isNineP = share.Kind == ShareKind.NineP;
             int longest = isNineP ? NinePDevice.LongestTag : FileSystemDevice.LongestTag;
-            if (Encoding.UTF8.GetByteCount(tag) is var bytes && (bytes == 0 || bytes > longest) || tag.AsSpan().ContainsAny('\0', '\n') || !isNineP && tag.Contains('/'))
+            int bytes = Encoding.UTF8.GetByteCount(tag);
+            if (bytes == 0 || bytes > longest || tag.AsSpan().ContainsAny('\0', '\n') || !isNineP && tag.Contains('/'))
                 return $"'{tag}' is no tag; it has 1 to {longest} characters{(isNineP ? "" : ", and no '/'")}";
             if (Enumerable.Range(0, n).Any(other => shares[other].TagOf(other) == tag)) return $"two folders have the tag {tag}";
             if (!mounts)

@@ -157,7 +157,7 @@ public sealed class VsockStressTests : IClassFixture<LinuxGuestFiles>, IDisposab
         {
             try
             {
-                _ = await stream.ReadAsync(new byte[4096]);
+                await stream.ReadAtLeastAsync(new byte[4096], 1, throwOnEndOfStream: false);
             }
             catch (IOException)
             {

@@ -1,3 +1,5 @@
+using Bunraku.Engines;
+using Bunraku.Processor.X86;
 using Iced.Intel;
 using static Iced.Intel.AssemblerRegisters;
 
@@ -40,6 +42,44 @@ public sealed class ReturnTests
         });
         Outcome o = g.Run(engine).Done();
         Assert.Equal(((ulong)Rounds * (depth - 1), 0x3F_0000ul), (o.State.Gpr[3], o.State.Gpr[4]));
+    }
+
+    /// <summary>However deep calls have gone before, a vCPU that is to stop after some instructions does so: <see cref="IFollowingCpu.EnterUntil"/>.</summary>
+    [Fact]
+    public void Returns_from_a_deep_recursion_stop_where_they_are_told_to()
+    {
+        const int depth = 5000, rounds = 40;
+        const ulong instructions = 100, longest = 1000;
+        using var g = new Guest(Mode.Long);
+        g.Code(a =>
+        {
+            Label function = a.CreateLabel(), deepest = a.CreateLabel(), again = a.CreateLabel(), quiet = a.CreateLabel();
+            a.mov(esp, 0x3F_0000);
+            a.mov(esi, rounds);
+            a.Label(ref again);
+            a.mov(ecx, depth);
+            a.call(function);
+            a.dec(esi);
+            a.jne(again);
+            a.hlt();
+            a.Label(ref function);
+            a.dec(ecx);
+            a.je(deepest);
+            a.call(function);
+            a.add(ebx, 1);
+            a.ret();
+            a.Label(ref deepest);
+            a.cmp(esi, 1);
+            a.jne(quiet);
+            a.@out(Guest.ReportPort, al);
+            a.Label(ref quiet);
+            a.ret();
+        });
+        g.On(new TranslatorEngine(threshold: 1));
+        Assert.Equal(ExitReason.Io, g.Cpu.Enter().Reason);
+        ulong end = g.Cpu.Counters.InstructionsRetired + instructions;
+        Assert.Equal(ExitReason.Kicked, ((IFollowingCpu)g.Cpu).EnterUntil(end).Reason);
+        Assert.InRange(g.Cpu.Counters.InstructionsRetired, end, end + longest);
     }
 
     [Theory]

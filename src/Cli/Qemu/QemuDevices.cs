@@ -173,7 +173,10 @@ internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNe
             throw new UsageException($"-device: not had: {kind}: virtio over MMIO is -machine microvm's; take {kind[..^inMemory.Length]}{onPci}");
         if (isMicroVm && kind.Contains(onPci, StringComparison.Ordinal) && (kind.StartsWith("virtio-", StringComparison.Ordinal)
             || kind.StartsWith("vhost-vsock", StringComparison.Ordinal)))
-            throw new UsageException($"-device: not had: {kind}: -machine microvm has no PCI; take {kind[..kind.IndexOf(onPci, StringComparison.Ordinal)]}{inMemory}");
+        {
+            string name = kind[..kind.IndexOf(onPci, StringComparison.Ordinal)];
+            throw new UsageException($"-device: not had: {kind}: -machine microvm has no PCI; take {name}{inMemory}");
+        }
     }
 
     /// <summary>Words that disks have beside their drive; the serial number.</summary>

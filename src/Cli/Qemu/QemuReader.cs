@@ -112,7 +112,8 @@ internal sealed class QemuReader
             "sata", "smbus",
             "memory-backend", "nvdimm", "fd-bootchk", "max-ram-below-4g", "acpi", "hmat", "igd-passthru", "suppress-vmdesc", "phandle_start",
                 "q35-pcihost.pci-hole64-size",
-            "default-bus-bypass-iommu", "confidential-guest-support", "kvm-type", "smbios-entry-point-type", "usb.off", "isa-serial", "rtc", "auto-kernel-cmdline", "ioapic2", "x-option-roms");
+            "default-bus-bypass-iommu", "confidential-guest-support", "kvm-type", "smbios-entry-point-type", "usb.off",
+            "isa-serial", "rtc", "auto-kernel-cmdline", "ioapic2", "x-option-roms");
         foreach (string rest in words.TakeRest()) Result.Notes.Add($"-machine: {rest} is passed over");
     }
 

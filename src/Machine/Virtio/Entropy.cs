@@ -14,7 +14,9 @@ public sealed class Entropy : VirtioDevice
     /// <param name="fill">Where the bytes come from; null: the host's random numbers.</param>
     public Entropy(string id, Action<Span<byte>>? fill = null) : base(id, VirtioType.Entropy, 256) => _fill = fill ?? RandomNumberGenerator.Fill;
 
-    /// <summary>Bytes that follow from a number, for guests that are to do the same each time: no secret. A machine that is restored begins with the first.</summary>
+    /// <summary>
+    /// Bytes that follow from a number, for guests that are to do the same each time: no secret. A machine that is restored begins with the first.
+    /// </summary>
     /// <remarks>SHA-256 of the number and a counter, block by block.</remarks>
     public static Action<Span<byte>> Seeded(ulong seed)
     {

@@ -117,16 +117,21 @@ internal sealed class MemoryCheck : IContentCheck, IDisposable
     private bool IsGood(int chunk)
     {
         byte known = Volatile.Read(ref _chunks[chunk]);
-        if (known != 0) return known == Good;
-        string? wrong = SnapshotFile.ChunkProblem(_file, chunk, _end, _checksums[chunk]);
-        // Two may have looked at the same time.
-        if (Interlocked.CompareExchange(ref _chunks[chunk], wrong is null ? Good : Bad, 0) is not 0 and var other) return other == Good;
-        if (wrong is null)
+        if (known == Good) return true;
+        if (known != Bad)
         {
-            if (Interlocked.Decrement(ref _left) == 0) _memory.IsChecked();
-            return true;
+            string? wrong = SnapshotFile.ChunkProblem(_file, chunk, _end, _checksums[chunk]);
+            if (wrong is null)
+            {
+                // Two may have looked at the same time.
+                if (Interlocked.CompareExchange(ref _chunks[chunk], Good, 0) == 0 && Interlocked.Decrement(ref _left) == 0) _memory.IsChecked();
+                return Volatile.Read(ref _chunks[chunk]) == Good;
+            }
+            Interlocked.CompareExchange(ref _damage, wrong, null); // before anybody can see that it is bad
+            Interlocked.CompareExchange(ref _chunks[chunk], Bad, 0);
         }
-        if (Interlocked.CompareExchange(ref _damage, wrong, null) is null) _damaged(wrong);
+        // Everybody who sees it tells: a guest that goes on without the page must not do much, however slow the one is who has found it.
+        _damaged(_damage!);
         return false;
     }
 

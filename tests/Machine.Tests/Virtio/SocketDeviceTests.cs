@@ -294,8 +294,8 @@ public sealed class SocketDeviceTests : IDisposable
         using Socket listener = Listen(52);
         Assert.True(LocalSocket.IsOurs(Accepted(guest, listener, 52, Port)));
         if (HostProcess.UserId != 0) return;
-        const string listens = "import os, socket, sys; os.setuid(65534); s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); print(1, flush=True)"
-            + "; input()";
+        const string listens = "import os, socket, sys; os.setuid(65534); s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); "
+            + "print(1, flush=True); input()";
         File.SetUnixFileMode(_folder, (UnixFileMode)0x1FF);
         using var other = new TestProcess(new ProcessStartInfo("python3", ["-c", listens, $"{Place}_53"])
         {

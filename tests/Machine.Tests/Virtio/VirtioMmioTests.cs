@@ -104,7 +104,8 @@ public sealed class VirtioMmioTests
             Write(QueueSel, number);
             Assert.Equal(0ul, Read(QueueReady));
             Write(QueueSize, 8);
-            foreach ((uint register, ulong address) in ((uint, ulong)[])[(QueueDesc, queue.Descriptors), (QueueDriver, queue.Driver), (QueueDevice, queue.Device)])
+            (uint, ulong)[] places = [(QueueDesc, queue.Descriptors), (QueueDriver, queue.Driver), (QueueDevice, queue.Device)];
+            foreach ((uint register, ulong address) in places)
             {
                 Write(register, (uint)address);
                 Write(register + 4, address >> 32);
@@ -272,7 +273,8 @@ public sealed class VirtioMmioTests
             Assert.NotEqual(-1, dsdt.AsSpan().IndexOf(resources));
             Assert.Equal(0x7472_6976u, ReadDoubleword(machine, Registers + 0x200 * n));
         }
-        Assert.Throws<ArgumentException>(() => new PcBoard(machine, new PcBoardOptions { IsMicroVm = true, Firmware = new Machine.Firmware.FirmwareImage("rom", new byte[1 << 16]) }));
+        var firmware = new Machine.Firmware.FirmwareImage("rom", new byte[1 << 16]);
+        Assert.Throws<ArgumentException>(() => new PcBoard(machine, new PcBoardOptions { IsMicroVm = true, Firmware = firmware }));
     }
 
     private static uint ReadDoubleword(X86Machine machine, ulong address)

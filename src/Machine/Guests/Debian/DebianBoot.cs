@@ -96,7 +96,7 @@ internal static class DebianBoot
                     ;;
             esac
         done </root/lib/modules/$(busybox uname -r)/modules.devname 2>/dev/null
-        {{(!options.Waits ? InitramfsBuilder.MountSharesIn("/root", options) : options.Shares.Count > 0 ? InitramfsBuilder.LoadShareDriver("/root", options) : "")}}
+        {{(!options.Waits ? InitramfsBuilder.MountSharesIn("/root", options) : InitramfsBuilder.LoadShareDriver("/root", options))}}
         busybox mount --move /dev /root/dev
         exec busybox switch_root /root /sbin/init
         """ + "\n";

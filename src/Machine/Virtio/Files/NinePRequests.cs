@@ -132,7 +132,8 @@ internal static class NinePRequests
         FuseEntryOut entry = MemoryMarshal.Read<FuseEntryOut>(all);
         s.Hold(entry.Node, lookups: 1);
         s.Release(fid.Node);
-        (fid.Node, fid.Handle, fid.Flags, fid.IsFolder) = (entry.Node, MemoryMarshal.Read<FuseOpenOut>(all[Unsafe.SizeOf<FuseEntryOut>()..]).Handle, flags, false);
+        ulong handle = MemoryMarshal.Read<FuseOpenOut>(all[Unsafe.SizeOf<FuseEntryOut>()..]).Handle;
+        (fid.Node, fid.Handle, fid.Flags, fid.IsFolder) = (entry.Node, handle, flags, false);
         reply.PutQid(entry.Attributes);
         reply.Put(0u);
         return 0;
