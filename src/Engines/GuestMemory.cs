@@ -239,7 +239,9 @@ public sealed unsafe class GuestMemory : IDisposable
     /// <summary>Looks at all that was not looked at yet. False: some of it is not what it should be, and who has set the check knows. Any thread.</summary>
     public bool CompleteCheck() => _check?.Complete() ?? true;
 
-    /// <summary>A piece of the backing memory is what it should be. Any thread, before it uses what it has not asked <see cref="PagePointer(ulong)"/> for.</summary>
+    /// <summary>
+    /// A piece of the backing memory is what it should be. Any thread, before it uses what it has not asked <see cref="PagePointer(ulong)"/> for.
+    /// </summary>
     /// <param name="offset">In the backing memory.</param>
     /// <param name="length">Bytes; all inside.</param>
     public bool MayUse(ulong offset, ulong length) => _check?.IsGood(offset, length) ?? true;

@@ -5,8 +5,8 @@ using Microsoft.Win32.SafeHandles;
 namespace Bunraku.Sessions.Snapshots;
 
 /// <summary>
-/// Compares the memory of a snapshot that is mapped with its checksums while the guest runs: each piece before the guest or a device uses it for the first time,
-/// the rest on threads beside. So the guest never sees what was not written.
+/// Compares the memory of a snapshot that is mapped with its checksums while the guest runs: each piece before the guest or a device uses it for the first
+/// time, the rest on threads beside. So the guest never sees what was not written.
 /// </summary>
 /// <remarks>
 /// The file is read, not the memory, which the guest may have changed by then. A file that changes afterwards is as one that changes behind any mapping:

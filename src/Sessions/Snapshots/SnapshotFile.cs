@@ -82,8 +82,8 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
     }
 
     /// <summary>
-    /// The memory's contents are not compared by <see cref="Verify"/>, but when the guest uses them: <see cref="CopyTo"/> makes <see cref="LaterCheck"/>. For a mapped
-    /// file, and an engine that asks for pages.
+    /// The memory's contents are not compared by <see cref="Verify"/>, but when the guest uses them: <see cref="CopyTo"/> makes <see cref="LaterCheck"/>. For a
+    /// mapped file, and an engine that asks for pages.
     /// </summary>
     /// <param name="damaged">Told what is wrong, once something is, by who found it: any thread, a vCPU's too.</param>
     public void VerifyLater(Action<string> damaged) => _damaged = damaged;

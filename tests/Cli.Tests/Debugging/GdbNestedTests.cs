@@ -6,8 +6,8 @@ using static Iced.Intel.AssemblerRegisters;
 namespace Bunraku.Cli.Tests;
 
 /// <summary>
-/// GDB at a guest inside the guest: its code stops, its registers are shown, and its memory is what both stages of page tables say. AMD APM volume 2, appendix B
-/// "VMCB Layout", and "Nested Paging".
+/// GDB at a guest inside the guest: its code stops, its registers are shown, and its memory is what both stages of page tables say. AMD APM volume 2,
+/// appendix B "VMCB Layout", and "Nested Paging".
 /// </summary>
 public sealed class GdbNestedTests : IDisposable
 {
