@@ -419,15 +419,7 @@ public sealed class SocketDeviceTests : IDisposable
         using var guest = new Guest(Place);
         using Socket listener = Listen(52);
         using Socket host = Accepted(guest, listener, 52, Port);
-        uint sent = 0;
-        byte[] piece = new byte[32 << 10];
-        while (true)
-        {
-            guest.Say(SocketOperation.Data, 52, Port, piece);
-            sent += (uint)piece.Length;
-            guest.Say(SocketOperation.CreditRequest, 52, Port);
-            if (sent - guest.Hear(SocketOperation.CreditUpdate, 52, Port).Forwarded > 0) break; // something waits with us
-        }
+        uint sent = SendUntilSomeWaits(guest);
         guest.Say(SocketOperation.Shutdown, 52, Port, flags: (uint)SocketShutdownFlags.Both);
         guest.Say(SocketOperation.Reset, 52, Port); // it does not wait for the answer
         ReadExactly(host, (int)sent);
@@ -443,6 +435,36 @@ public sealed class SocketDeviceTests : IDisposable
         using Socket listener = Listen(52);
         using Socket host = Accepted(guest, listener, 52, Port), visitor = Connect("CONNECT 5\n");
         guest.Hear();
+        uint sent = SendUntilSomeWaits(guest);
+        guest.Rig.Machine.Stop(new StopCause(StopReason.PowerOff));
+        guest.Device.GuestEnded();
+        Assert.Equal(0, visitor.Receive(new byte[1]));
+        ReadExactly(host, (int)sent);
+        Assert.Equal(0, host.Receive(new byte[1]));
+        using Socket late = Connect("CONNECT 5\n");
+        Assert.Equal(0, late.Receive(new byte[1]));
+    }
+
+    /// <summary>Also what waits when the device goes: its host has a moment to take it.</summary>
+    [Fact]
+    public async Task What_the_guest_had_sent_arrives_although_the_machine_is_gone()
+    {
+        using var guest = new Guest(Place);
+        using Socket listener = Listen(52);
+        using Socket host = Accepted(guest, listener, 52, Port);
+        uint sent = SendUntilSomeWaits(guest);
+        guest.Rig.Machine.Stop(new StopCause(StopReason.PowerOff));
+        guest.Device.GuestEnded();
+        guest.Rig.Machine.Dispose();
+        Task gone = Task.Run(guest.Device.Dispose);
+        ReadExactly(host, (int)sent);
+        Assert.Equal(0, host.Receive(new byte[1]));
+        await gone.WaitAsync(s_patience);
+    }
+
+    /// <summary>Sends more than the host's socket takes; how much.</summary>
+    private static uint SendUntilSomeWaits(Guest guest)
+    {
         uint sent = 0;
         byte[] piece = new byte[32 << 10];
         while (true)
@@ -450,14 +472,8 @@ public sealed class SocketDeviceTests : IDisposable
             guest.Say(SocketOperation.Data, 52, Port, piece);
             sent += (uint)piece.Length;
             guest.Say(SocketOperation.CreditRequest, 52, Port);
-            if (sent - guest.Hear(SocketOperation.CreditUpdate, 52, Port).Forwarded > 0) break; // something waits with us
+            if (sent - guest.Hear(SocketOperation.CreditUpdate, 52, Port).Forwarded > 0) return sent;
         }
-        guest.Rig.Machine.Stop(new StopCause(StopReason.PowerOff));
-        Assert.Equal(0, visitor.Receive(new byte[1]));
-        ReadExactly(host, (int)sent);
-        Assert.Equal(0, host.Receive(new byte[1]));
-        using Socket late = Connect("CONNECT 5\n");
-        Assert.Equal(0, late.Receive(new byte[1]));
     }
 
     [Fact]
