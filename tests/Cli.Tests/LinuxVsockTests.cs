@@ -72,7 +72,16 @@ public sealed class LinuxVsockTests : IClassFixture<LinuxGuestFiles>, IDisposabl
     private static async Task<T> Before<T>(Task<VmResult> end, GuestOutput output, Task<T> awaited)
     {
         if (await Task.WhenAny(awaited, end) == end && !awaited.IsCompleted) Assert.Fail($"the guest has ended ({(await end).Cause}): {output.Text}");
-        return await awaited;
+        try
+        {
+            return await awaited;
+        }
+        catch (Exception e) when (e is IOException or SocketException)
+        {
+            // A connection ends with its machine, which is to be told then.
+            if (await Task.WhenAny(end, Task.Delay(TimeSpan.FromSeconds(10))) == end) Assert.Fail($"the guest has ended ({(await end).Cause}): {output.Text}");
+            throw;
+        }
     }
 
     private static async Task<byte[]> ReadAll(Stream stream)
