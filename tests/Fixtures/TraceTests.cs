@@ -195,8 +195,8 @@ public sealed class TraceTests
             a.Label(ref odd);
             a.add(r12, 8);
             a.dec(r13);
-            a.jne(again);
-            a.jmp(end);
+            a.je(end);
+            a.jmp(again);
             a.Label(ref zero);
             a.add(r14, 1000);
             a.add(r12, 8);

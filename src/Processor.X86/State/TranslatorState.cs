@@ -44,8 +44,8 @@ internal unsafe struct TranslatorState
     public fixed ulong GroupAddends[MostGroups];
 
     /// <summary>
-    /// <see cref="AllQuiet"/> while nothing wants attention, else 0: who sets <see cref="ProcessorState.AttentionFlags"/> clears this behind it. Emitted code looks
-    /// at it where zero is better for something rare.
+    /// <see cref="AllQuiet"/> while nothing wants attention, else 0: who sets <see cref="ProcessorState.AttentionFlags"/> clears this behind it. Emitted code
+    /// looks at it where zero is better for something rare.
     /// </summary>
     public ulong Quiet;
     /// <summary>The bits of RSP that are zero at the lowest place of a return stack, so that one PEXT looks for both.</summary>
@@ -215,8 +215,8 @@ internal struct BlockRelocation
 }
 
 /// <summary>
-/// Host code for one block at one linear address, and for blocks that are executed behind it, which are its parts. It is the first of them; each of the others has
-/// such a record of its own for what is left and entered in the middle.
+/// Host code for one block at one linear address, and for blocks that are executed behind it, which are its parts. It is the first of them; each of the others
+/// has such a record of its own for what is left and entered in the middle.
 /// </summary>
 /// <remarks>
 /// Invariant: lives as long as the generation that was filled when it was made. <see cref="Operations"/> points into the arena of that or another one; while
@@ -236,7 +236,9 @@ internal unsafe struct TranslatedBlock
     public TranslatedBlock* NextOfBlock;
     /// <summary>RIP for which it is; equal to the linear address, since CS is flat. <see cref="TranslationMover"/> changes it.</summary>
     public ulong Rip;
-    /// <summary>Entry that trusts the mapping of the page, and the one that checks it. Parts behind the first have the former, for what goes on there.</summary>
+    /// <summary>
+    /// Entry that trusts the mapping of the page, and the one that checks it. Parts behind the first have the former, for what goes on there.
+    /// </summary>
     public byte* Main, Checked;
     /// <summary>
     /// Code that asks for a new look-up; what <see cref="Main"/> is replaced by when the block is given up; null: nothing comes from outside to this part.

@@ -213,7 +213,7 @@ internal sealed unsafe class TranslatedRunner(Processor p, Translator translator
     private const int MostGroupFailures = 64;
 
     /// <summary>One of them may come every so many instructions: the interpreter executes the rest of a block then.</summary>
-    private const ulong LeastInstructionsPerGroupFailure = 20000;
+    private const ulong LeastInstructionsPerGroupFailure = 20_000;
 
     /// <summary>Counts anew. False: the failures came too soon one after the other.</summary>
     private static bool AreGroupsWorthIt(ProcessorState* s, TranslatedBlock* t)

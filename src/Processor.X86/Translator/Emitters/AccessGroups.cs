@@ -137,8 +137,8 @@ internal sealed unsafe class AccessGroups(Emission e)
             int size = g.MemorySize.GetSize();
             if (size is 0 or > 64) return;
             AddAccess(a.Base, a.Displacement, size,
-                Operands.Writes(e.Information.GetInfo(g, InstructionInfoOptions.NoMemoryUsage | InstructionInfoOptions.NoRegisterUsage).GetOpAccess(n)), number, part,
-                a.Base == StackPointer ? moved : 0);
+                Operands.Writes(e.Information.GetInfo(g, InstructionInfoOptions.NoMemoryUsage | InstructionInfoOptions.NoRegisterUsage).GetOpAccess(n)), number,
+                part, a.Base == StackPointer ? moved : 0);
             return;
         }
     }
