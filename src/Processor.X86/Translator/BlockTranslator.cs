@@ -4,9 +4,9 @@ using Iced.Intel;
 namespace Bunraku.Processor.X86;
 
 /// <summary>
-/// Makes host code of a decoded block, or of several that are its parts: x86-64 to x86-64, instruction by instruction. Guest registers are where <see
-/// cref="HostRegisters"/> says, the arithmetic flags are the host's at all times, and nothing that is put between guest instructions touches them. One for
-/// each vCPU. What is emitted for each kind of instruction is in Emitters/.
+/// Makes host code of a decoded block, or of several that are its parts: x86-64 to x86-64, instruction by instruction. Guest registers are where
+/// <see cref="HostRegisters"/> says, the arithmetic flags are the host's at all times, and nothing that is put between guest instructions touches them. One
+/// for each vCPU. What is emitted for each kind of instruction is in Emitters/.
 /// </summary>
 internal sealed unsafe class BlockTranslator
 {
