@@ -23,7 +23,8 @@ internal sealed record Workload(string Name, string Group, ulong Operations, str
     public static readonly Workload Start = new("start", Compare.Group.Boot, 1, "from the monitor's start to the first process");
 
     /// <summary>From the kernel's entry, or in a guest of a guest from the start of its QEMU, to the first user process.</summary>
-    public static readonly Workload Kernel = new("kernel", Compare.Group.Boot, 1, "from the kernel's entry, L2: from QEMU's start inside, to the first process");
+    public static readonly Workload Kernel =
+        new("kernel", Compare.Group.Boot, 1, "from the kernel's entry, L2: from QEMU's start inside, to the first process");
 
     /// <summary>The whole monitor, from its start to its end, for one small command.</summary>
     public static readonly Workload True = new("run-true", Compare.Group.Boot, 1, "whole process for the command 'true'");

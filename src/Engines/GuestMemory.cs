@@ -291,8 +291,8 @@ public sealed unsafe class GuestMemory : IDisposable
     public DeviceWrite? OnDeviceWrite { get; set; }
 
     /// <summary>
-    /// Called before each write by <see cref="Write"/> and <see cref="WriteBacking"/>, on the writer's thread, which it may hold up; <see cref="OnDeviceWrite"/>
-    /// follows on the same thread. For who decides when devices may write.
+    /// Called before each write by <see cref="Write"/> and <see cref="WriteBacking"/>, on the writer's thread, which it may hold up;
+    /// <see cref="OnDeviceWrite"/> follows on the same thread. For who decides when devices may write.
     /// </summary>
     public Action? BeforeDeviceWrite { get; set; }
 

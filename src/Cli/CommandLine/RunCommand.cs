@@ -202,8 +202,9 @@ internal sealed class RunCommand : Command
         _guest.CompletionSources.Add([.. GuestImage.Names]);
         Arguments.Add(_guest);
         foreach (Option option in (Option[])[_bios, _efiVars, _kernel, _initrd, _modules, _append, _name, _machine, _memory, _cpus, _engine,
-            _localApic, _checkInterval, _direct, _cpu, _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight, _pin, _realtime, _serial, _disks, _diskSize, _keep, _compactDiscs,
-            _networks, _shares, _vsock, _balloon, _environment, _workingFolder, _user, _copies, _vga, _vnc, _screenshot, _rng, _seed,
+            _localApic, _checkInterval, _direct, _cpu, _nested, _paravirtual, _tscFrequency, _cpuCap, _cpuWeight,
+            _pin, _realtime, _serial, _disks, _diskSize, _keep,
+            _compactDiscs, _networks, _shares, _vsock, _balloon, _environment, _workingFolder, _user, _copies, _vga, _vnc, _screenshot, _rng, _seed,
             _kernelVersion, _init, _clock, _configuration, _escape,
             _quiet, _detach, _pidFile, _debugExit, _testDevice, _noReboot, _timeout, _saveTo, _compress, _fresh, _stats, _statsJson, _trace, _gdb, _stopped,
             _perfMap])
