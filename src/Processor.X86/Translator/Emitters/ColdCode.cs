@@ -1,8 +1,11 @@
 namespace Bunraku.Processor.X86;
 
 /// <summary>What a piece of <see cref="ColdCode"/> does.</summary>
-internal enum ColdKind { Miss, Prediction, Mirror, Mapping, Operation, Link, SideExit, BackwardSideExit, Attention, Simd, X87, Record, Return, Call,
-    FullReturnStack }
+internal enum ColdKind
+{
+    Miss, Prediction, Mirror, Mapping, Operation, Link, SideExit, BackwardSideExit, Attention, Simd, X87, Record, Return,
+    Call, FullReturnStack,
+}
 
 /// <summary>Code that is rarely reached.</summary>
 /// <param name="Label">Leads there.</param>
