@@ -155,8 +155,11 @@ public static class LocalSocket
         const int socketLevel = 1, peerCredentials = 17;
         Span<int> processUserGroup = stackalloc int[3];
         int length = connected.GetRawSocketOption(socketLevel, peerCredentials, MemoryMarshal.AsBytes(processUserGroup));
-        return length == 3 * sizeof(int) && ((uint)processUserGroup[1] is 0 || (uint)processUserGroup[1] == HostProcess.UserId);
+        return length == 3 * sizeof(int) && IsTrusted((uint)processUserGroup[1], HostProcess.UserId);
     }
+
+    /// <summary>What a user has put somewhere is as if another one had done it: that one itself, or root, who can do it anyhow.</summary>
+    public static bool IsTrusted(uint user, uint by) => user == 0 || user == by;
 
     /// <summary>
     /// Takes the file away, if it is still a socket, and nobody listens there: who did does not any more, and another process may have the place.
