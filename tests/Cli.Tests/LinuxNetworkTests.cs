@@ -83,7 +83,6 @@ public sealed class LinuxNetworkTests : IClassFixture<LinuxGuestFiles>
             wget -q -O /tmp/f http://10.0.2.2:{port}/f; sha256sum </tmp/f
             (printf 'POST / HTTP/1.0\r\nContent-Length: {length / 4}\r\n\r\n'; head -c {length / 4} /tmp/f) | nc 10.0.2.2 {port} | tail -n 1
             """);
-        await server;
         Assert.Equal($"""
             inet 10.0.2.15/24
             {mtu ?? 65520}
@@ -92,6 +91,7 @@ public sealed class LinuxNetworkTests : IClassFixture<LinuxGuestFiles>
             {Convert.ToHexStringLower(SHA256.HashData(file))}  -
             {Convert.ToHexStringLower(SHA256.HashData(file.AsSpan(0, length / 4)))}
             """, text);
+        await server; // behind the comparison: a guest that could not reach it would be waited for
     }
 
     /// <summary>Linux's driver of Intel's card, with what it offloads: it has set itself up by DHCP, and its streams are whole.</summary>
@@ -125,7 +125,6 @@ public sealed class LinuxNetworkTests : IClassFixture<LinuxGuestFiles>
         VmResult result = await vm.RunAsync();
         string text = Encoding.UTF8.GetString(output.ToArray());
         Assert.True(result.ExitStatus == 0, $"status {result.ExitStatus}: {text}");
-        await server;
         Assert.Equal($"""
             e1000
             52:54:00:12:34:56
@@ -134,6 +133,7 @@ public sealed class LinuxNetworkTests : IClassFixture<LinuxGuestFiles>
             {Convert.ToHexStringLower(SHA256.HashData(file))}  -
             {Convert.ToHexStringLower(SHA256.HashData(file.AsSpan(0, length / 2)))}
             """, text);
+        await server; // behind the comparison: a guest that could not reach it would be waited for
     }
 
     /// <summary>A guest that was kept has a card with another address each time, gets its own by DHCP, and reaches what this run lets it reach.</summary>
