@@ -11,7 +11,7 @@ internal sealed class GuestShares : IDisposable
     private const int MostQueues = 8;
 
     private readonly List<SharedFolder> _folders = [];
-    private readonly List<VirtioDevice> _devices = [];
+    private readonly List<FolderDevice> _devices = [];
 
     /// <exception cref="CannotStartException">A folder cannot be had.</exception>
     public GuestShares(VmOptions options)
@@ -54,7 +54,7 @@ internal sealed class GuestShares : IDisposable
     /// <summary>Closes all that the guest had open. Behind the machine's end.</summary>
     public void Dispose()
     {
-        foreach (IDisposable device in _devices.OfType<IDisposable>()) device.Dispose();
+        foreach (FolderDevice device in _devices) device.Dispose();
         foreach (SharedFolder folder in _folders) folder.Dispose();
     }
 }

@@ -14,34 +14,41 @@ public sealed class ReturnTests
 {
     private const int Rounds = 3;
 
+    private const ulong StackTop = 0x3F_0000;
+
+    /// <summary>Emits: a function that calls itself and counts its returns in EBX, so many times so deep; ESI counts the times down.</summary>
+    private static void Recur(Assembler a, int times, int depth, Action atDeepest)
+    {
+        Label function = a.CreateLabel(), deepest = a.CreateLabel(), again = a.CreateLabel();
+        a.mov(esp, (uint)StackTop);
+        a.mov(esi, times);
+        a.xor(ebx, ebx);
+        a.Label(ref again);
+        a.mov(ecx, depth);
+        a.call(function);
+        a.dec(esi);
+        a.jne(again);
+        a.hlt();
+        a.Label(ref function);
+        a.dec(ecx);
+        a.je(deepest);
+        a.call(function);
+        a.add(ebx, 1);
+        a.ret();
+        a.Label(ref deepest);
+        atDeepest();
+        a.ret();
+    }
+
     [Theory]
     [Engines(Mode.Long), Engines(Mode.Protected32)]
     public void A_recursion_deeper_than_any_predictor_comes_back_through_all_its_levels(string engine, Mode mode)
     {
         const int depth = 20_000; // an engine may keep 8192
         using var g = new Guest(mode);
-        g.Code(a =>
-        {
-            Label function = a.CreateLabel(), deepest = a.CreateLabel(), again = a.CreateLabel();
-            a.mov(esp, 0x3F_0000);
-            a.mov(esi, Rounds);
-            a.xor(ebx, ebx);
-            a.Label(ref again);
-            a.mov(ecx, depth);
-            a.call(function);
-            a.dec(esi);
-            a.jne(again);
-            a.hlt();
-            a.Label(ref function);
-            a.dec(ecx);
-            a.je(deepest);
-            a.call(function);
-            a.add(ebx, 1);
-            a.Label(ref deepest);
-            a.ret();
-        });
+        g.Code(a => Recur(a, Rounds, depth, () => { }));
         Outcome o = g.Run(engine).Done();
-        Assert.Equal(((ulong)Rounds * (depth - 1), 0x3F_0000ul), (o.State.Gpr[3], o.State.Gpr[4]));
+        Assert.Equal(((ulong)Rounds * (depth - 1), StackTop), (o.State.Gpr[3], o.State.Gpr[4]));
     }
 
     /// <summary>However deep calls have gone before, a vCPU that is to stop after some instructions does so: <see cref="IFollowingCpu.EnterUntil"/>.</summary>
@@ -51,30 +58,14 @@ public sealed class ReturnTests
         const int depth = 5000, rounds = 40;
         const ulong instructions = 100, longest = 1000;
         using var g = new Guest(Mode.Long);
-        g.Code(a =>
+        g.Code(a => Recur(a, rounds, depth, () =>
         {
-            Label function = a.CreateLabel(), deepest = a.CreateLabel(), again = a.CreateLabel(), quiet = a.CreateLabel();
-            a.mov(esp, 0x3F_0000);
-            a.mov(esi, rounds);
-            a.Label(ref again);
-            a.mov(ecx, depth);
-            a.call(function);
-            a.dec(esi);
-            a.jne(again);
-            a.hlt();
-            a.Label(ref function);
-            a.dec(ecx);
-            a.je(deepest);
-            a.call(function);
-            a.add(ebx, 1);
-            a.ret();
-            a.Label(ref deepest);
+            Label quiet = a.CreateLabel();
             a.cmp(esi, 1);
             a.jne(quiet);
             a.@out(Guest.ReportPort, al);
             a.Label(ref quiet);
-            a.ret();
-        });
+        }));
         g.On(new TranslatorEngine(threshold: 1));
         Assert.Equal(ExitReason.Io, g.Cpu.Enter().Reason);
         ulong end = g.Cpu.Counters.InstructionsRetired + instructions;

@@ -16,6 +16,7 @@ public sealed class NestedModelTests
     [InlineData("max,-vmx-mbec", NestedVirtualization.Vmx, CpuFeature.VmxEpt, CpuFeature.VmxMbec)]
     [InlineData("max,-vmx-ept", NestedVirtualization.Vmx, CpuFeature.Vmx, CpuFeature.VmxUnrestrictedGuest)]
     [InlineData("max,-vmx", null, CpuFeature.Avx2, CpuFeature.Vmx)]
+    [InlineData("max,+npt,-npt", null, CpuFeature.Avx2, CpuFeature.Npt)]
     public void A_model_has_what_its_text_and_the_technique_say(string? text, NestedVirtualization? nested, CpuFeature has, CpuFeature? lacks)
     {
         CpuModel model = CpuModels.Parse(text, nested);

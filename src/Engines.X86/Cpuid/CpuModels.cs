@@ -101,6 +101,7 @@ public static class CpuModels
             if (part[0] == '-')
             {
                 features.Remove(feature);
+                asked.Remove(feature);
                 leftOut.Add(feature);
                 continue;
             }
@@ -117,8 +118,9 @@ public static class CpuModels
         }
         foreach ((CpuFeature technique, CpuFeature[] its) in ((CpuFeature, CpuFeature[])[])[(CpuFeature.Svm, s_svm), (CpuFeature.Vmx, s_vmx)])
         {
-            if (!mayMissTechnique && !features.Contains(technique) && asked.Intersect(its).FirstOrDefault(technique) is var part && part != technique)
-                throw new FormatException($"'{text}': '{Name(part)}' is a part of {Name(technique)}, which is not asked for: add +{Name(technique)}");
+            if (!mayMissTechnique && !features.Contains(technique) && asked.Overlaps(its))
+                throw new FormatException(
+                    $"'{text}': '{Name(asked.First(its.Contains))}' is a part of {Name(technique)}, which is not asked for: add +{Name(technique)}");
         }
         DropDependents(features);
         if (features.Contains(CpuFeature.Vmx) && features.Contains(CpuFeature.Svm))

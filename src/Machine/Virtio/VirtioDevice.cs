@@ -88,6 +88,9 @@ public abstract class VirtioDevice
     /// <summary>Entries of a queue that were taken last and not given back yet; a device that answers at once has none.</summary>
     protected virtual int EntriesUnderWay(int queue) => 0;
 
+    /// <summary>Doubleword 0 or 1 of features; further ones are 0.</summary>
+    internal static uint Half(VirtioFeatures features, uint select) => select switch { 0 => (uint)features, 1 => (uint)((ulong)features >> 32), _ => 0 };
+
     internal VirtioFeatures OfferedFeatures => (VirtioFeatures)DeviceFeatures | Common;
 
     /// <summary>What the driver accepted.</summary>

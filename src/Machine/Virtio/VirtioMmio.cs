@@ -81,12 +81,7 @@ internal sealed class VirtioMmio(VirtioDevice device) : IVirtioTransport, IMmioD
         MmioRegister.Version => Version,
         MmioRegister.DeviceId => (uint)device.Type,
         MmioRegister.VendorId => Vendor,
-        MmioRegister.DeviceFeatures => _deviceFeatureSelect switch
-        {
-            0 => (uint)device.OfferedFeatures,
-            1 => (uint)((ulong)device.OfferedFeatures >> 32),
-            _ => 0,
-        },
+        MmioRegister.DeviceFeatures => VirtioDevice.Half(device.OfferedFeatures, _deviceFeatureSelect),
         MmioRegister.QueueSizeMax => Selected?.MaxSize ?? 0u,
         MmioRegister.QueueReady => Selected?.Live is null ? 0u : 1u,
         MmioRegister.InterruptStatus => _interrupts,

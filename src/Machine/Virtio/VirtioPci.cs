@@ -126,11 +126,10 @@ public sealed class VirtioPci : PciDevice, IVirtioTransport
     {
         Span<byte> all = stackalloc byte[CommonRegisters.Length + 8]; // an access may reach beyond the end
         all.Clear();
-        ulong offered = (ulong)_device.OfferedFeatures, accepted = (ulong)_device.Features;
         Put32(all, CommonRegisters.DeviceFeatureSelect, _deviceFeatureSelect);
-        Put32(all, CommonRegisters.DeviceFeature, Half(offered, _deviceFeatureSelect));
+        Put32(all, CommonRegisters.DeviceFeature, VirtioDevice.Half(_device.OfferedFeatures, _deviceFeatureSelect));
         Put32(all, CommonRegisters.DriverFeatureSelect, _driverFeatureSelect);
-        Put32(all, CommonRegisters.DriverFeature, Half(accepted, _driverFeatureSelect));
+        Put32(all, CommonRegisters.DriverFeature, VirtioDevice.Half(_device.Features, _driverFeatureSelect));
         Put16(all, CommonRegisters.ConfigurationVector, _configurationVector);
         Put16(all, CommonRegisters.QueueCount, (ushort)_device.QueueCount);
         all[CommonRegisters.Status] = (byte)_device.Status;
@@ -154,9 +153,6 @@ public sealed class VirtioPci : PciDevice, IVirtioTransport
         static void Put16(Span<byte> all, int at, ushort value) => BinaryPrimitives.WriteUInt16LittleEndian(all[at..], value);
         static void Put32(Span<byte> all, int at, uint value) => BinaryPrimitives.WriteUInt32LittleEndian(all[at..], value);
     }
-
-    /// <summary>Doubleword 0 or 1 of 64 bits; further ones are 0.</summary>
-    private static uint Half(ulong all, uint select) => select switch { 0 => (uint)all, 1 => (uint)(all >> 32), _ => 0 };
 
     /// <summary>Section 4.1.3.1: a driver uses the width of each field; 64-bit ones may be written in halves. Anything else is lost.</summary>
     private void WriteCommon(int offset, int size, ulong value)

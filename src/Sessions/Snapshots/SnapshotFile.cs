@@ -211,7 +211,7 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
             throw Unusable(Path, HostError.Reason(e), e);
         }
         int same = now.AsSpan().CommonPrefixLength(Manifest.Checksums);
-        if (same < now.Length) throw Unusable(Path, NotWhatWasWritten(FirstPage + (long)same * Chunk));
+        if (same < now.Length) throw Unusable(Path, NotWhatWasWritten(PlaceOf(same)));
     }
 
     /// <summary>What is wrong with one chunk of the memory in a file; null: nothing. Any thread.</summary>
@@ -219,13 +219,14 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
     /// <param name="checksum">That of the chunk as it was written.</param>
     public static string? ChunkProblem(SafeFileHandle file, int chunk, long end, ulong checksum)
     {
-        long start = FirstPage + (long)chunk * Chunk;
         byte[] buffer = ArrayPool<byte>.Shared.Rent(Chunk);
         try
         {
-            Span<byte> bytes = buffer.AsSpan(0, (int)Math.Min(Chunk, end - start));
-            if (HostFile.Read(file, bytes, start) < bytes.Length) return "was made shorter while it was read";
-            return XxHash3.HashToUInt64(bytes) == checksum ? null : NotWhatWasWritten(start);
+            return ChecksumOf(file, chunk, end, buffer) == checksum ? null : NotWhatWasWritten(PlaceOf(chunk));
+        }
+        catch (EndOfStreamException)
+        {
+            return "was made shorter while it was read";
         }
         catch (IOException e)
         {
@@ -235,6 +236,18 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
         {
             ArrayPool<byte>.Shared.Return(buffer);
         }
+    }
+
+    private static long PlaceOf(int chunk) => FirstPage + (long)chunk * Chunk;
+
+    /// <param name="buffer">Room for a chunk.</param>
+    /// <exception cref="IOException">It cannot be read; <see cref="EndOfStreamException"/>: the file ends before.</exception>
+    private static ulong ChecksumOf(SafeFileHandle file, int chunk, long end, byte[] buffer)
+    {
+        long start = PlaceOf(chunk);
+        Span<byte> bytes = buffer.AsSpan(0, (int)Math.Min(Chunk, end - start));
+        if (HostFile.Read(file, bytes, start) < bytes.Length) throw new EndOfStreamException("it ends too early");
+        return XxHash3.HashToUInt64(bytes);
     }
 
     private static string NotWhatWasWritten(long position) => $"is damaged: its memory is not what was written, from byte {position} on";
@@ -248,10 +261,7 @@ internal sealed class SnapshotFile : IMemoryContent, IDisposable
         {
             Parallel.For(0, sums.Length, () => new byte[Chunk], (n, _, buffer) =>
             {
-                long start = FirstPage + (long)n * Chunk;
-                Span<byte> chunk = buffer.AsSpan(0, (int)Math.Min(Chunk, end - start));
-                if (HostFile.Read(file, chunk, start) < chunk.Length) throw new EndOfStreamException("it ends too early");
-                sums[n] = XxHash3.HashToUInt64(chunk);
+                sums[n] = ChecksumOf(file, n, end, buffer);
                 return buffer;
             }, _ => { });
         }

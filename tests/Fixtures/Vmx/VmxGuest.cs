@@ -106,32 +106,59 @@ internal sealed class VmxGuest : IDisposable
         (f[0x681A], f[VmField.GuestRsp], f[VmField.GuestRip], f[VmField.GuestRflags]) = (0x400, GuestStackTop, GuestCode, 2);
     }
 
+    /// <summary>Emits: the processor allows VMX, and enters VMX operation with the region whose address lies there.</summary>
+    public static void BecomeHypervisor(Assembler a, uint regionPointer)
+    {
+        a.mov(ecx, 0x3A);
+        a.mov(eax, 5);
+        a.xor(edx, edx);
+        a.wrmsr();
+        a.vmxon(__qword_ptr[regionPointer]);
+    }
+
+    /// <summary>Emits: what <see cref="PlaceFields"/> has put down goes into the current VMCS; then it goes on at a label.</summary>
+    public static void WriteFields(Assembler a, Label then)
+    {
+        Label write = a.CreateLabel();
+        a.mov(esi, Writes);
+        a.Label(ref write);
+        a.mov(rax, __qword_ptr[rsi]);
+        a.cmp(rax, -1);
+        a.je(then);
+        a.mov(rbx, __qword_ptr[rsi + 8]);
+        a.vmwrite(rax, rbx);
+        a.add(rsi, 16);
+        a.jmp(write);
+    }
+
+    /// <summary>Puts <see cref="Fields"/> down for the hypervisor.</summary>
+    public void PlaceFields()
+    {
+        uint at = Writes;
+        foreach ((uint field, ulong value) in Fields)
+        {
+            G.Write<ulong>(at, field);
+            G.Write(at + 8, value);
+            at += 16;
+        }
+        G.Write(at, End);
+        Fields.Clear();
+    }
+
     private bool _isPlaced; // the hypervisor's code is there
 
     private void Hypervisor()
     {
         G.Code(a =>
         {
-            Label write = a.CreateLabel(), enter = a.CreateLabel(), launch = a.CreateLabel(), read = a.CreateLabel(), failed = a.CreateLabel(),
+            Label enter = a.CreateLabel(), launch = a.CreateLabel(), read = a.CreateLabel(), failed = a.CreateLabel(),
                 next = a.CreateLabel(), done = a.CreateLabel();
-            a.mov(ecx, 0x3A);
-            a.mov(eax, 5);
-            a.xor(edx, edx);
-            a.wrmsr();
-            a.vmxon(__qword_ptr[Pointers]);
+            BecomeHypervisor(a, Pointers);
             a.vmclear(__qword_ptr[Pointers + 8]);
             a.vmptrld(__qword_ptr[Pointers + 8]);
             Before(a);
             G.Mark(a, "again");
-            a.mov(esi, Writes);
-            a.Label(ref write);
-            a.mov(rax, __qword_ptr[rsi]);
-            a.cmp(rax, -1);
-            a.je(enter);
-            a.mov(rbx, __qword_ptr[rsi + 8]);
-            a.vmwrite(rax, rbx);
-            a.add(rsi, 16);
-            a.jmp(write);
+            WriteFields(a, enter);
             a.Label(ref enter);
             a.cmp(__dword_ptr[Pointers + 48], 0);
             a.je(launch);
@@ -206,15 +233,7 @@ internal sealed class VmxGuest : IDisposable
     {
         if (!_isPlaced) Hypervisor();
         _isPlaced = true;
-        uint at = Writes;
-        foreach ((uint field, ulong value) in Fields)
-        {
-            G.Write<ulong>(at, field);
-            G.Write(at + 8, value);
-            at += 16;
-        }
-        G.Write(at, End);
-        Fields.Clear();
+        PlaceFields();
         G.Write(Pointers + 48, Resumes ? 1 : 0);
         Resumes = true;
         return G.Run(engine);

@@ -33,24 +33,16 @@ public sealed class VmxMovedTests
         });
         g.Code(a =>
         {
-            Label write = a.CreateLabel(), run = a.CreateLabel(), wait = a.CreateLabel(), done = a.CreateLabel(), other = a.CreateLabel(),
+            Label run = a.CreateLabel(), wait = a.CreateLabel(), done = a.CreateLabel(), other = a.CreateLabel(),
                 wrong = a.CreateLabel(), end = a.CreateLabel();
             g.Mark(a, "first");
-            BecomeHypervisor(a, VmxGuest.Pointers);
+            VmxGuest.BecomeHypervisor(a, VmxGuest.Pointers);
             a.vmclear(__qword_ptr[VmxGuest.Pointers + 8]);
             a.vmptrld(__qword_ptr[VmxGuest.Pointers + 8]);
-            a.mov(esi, VmxGuest.Writes);
-            a.Label(ref write);
-            a.mov(rax, __qword_ptr[rsi]);
-            a.cmp(rax, -1);
-            a.je(run);
-            a.mov(rbx, __qword_ptr[rsi + 8]);
-            a.vmwrite(rax, rbx);
-            a.add(rsi, 16);
-            a.jmp(write);
+            VmxGuest.WriteFields(a, run);
 
             g.Mark(a, "second");
-            BecomeHypervisor(a, OtherRegion);
+            VmxGuest.BecomeHypervisor(a, OtherRegion);
             a.jmp(wait);
 
             a.Label(ref run);
@@ -101,29 +93,13 @@ public sealed class VmxMovedTests
             SmpGuest.End(a);
         });
         v.Fields[HostRip] = g["exit"];
-        uint at = VmxGuest.Writes;
-        foreach ((uint field, ulong value) in v.Fields)
-        {
-            g.Write<ulong>(at, field);
-            g.Write(at + 8, value);
-            at += 16;
-        }
-        g.Write(at, ulong.MaxValue);
+        v.PlaceFields();
         g.Write<ulong>(OtherRegion, VmxGuest.OtherVmcs); // its revision is there
 
         using SmpGuest run = SmpGuest.Run(engine, g, "first", "second");
         Assert.Equal((0u, Rounds), (run.Read<uint>(Wrong), run.Read<uint>(Count)));
         Assert.Equal(VmxGuest.GuestStackTop - 8 * Rounds, run.Read<ulong>(GuestStack));
         Assert.Equal((NotLaunched, InvalidHostState), (run.Read<uint>(Resumed), run.Read<uint>(Launched)));
-    }
-
-    private static void BecomeHypervisor(Assembler a, uint regionPointer)
-    {
-        a.mov(ecx, 0x3A);
-        a.mov(eax, 5);
-        a.xor(edx, edx);
-        a.wrmsr();
-        a.vmxon(__qword_ptr[regionPointer]);
     }
 
     private static void GiveTurn(Assembler a)

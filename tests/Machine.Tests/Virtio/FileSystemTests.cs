@@ -704,7 +704,7 @@ public sealed class FileSystemTests : IDisposable
             if (opcode is FuseOpcode.Destroy or FuseOpcode.Init or FuseOpcode.SyncFileSystem or FuseOpcode.Sync or FuseOpcode.SyncFolder
                 && random.Next(50) != 0)
                 continue;
-            byte[] body = random.Next(4) == 0 ? AnyBody() : Spoilt(Body(opcode));
+            byte[] body = random.Next(4) == 0 ? RandomBodies.Any(random) : RandomBodies.Spoilt(random, Body(opcode));
             byte[] message = FuseGuest.Bytes(random.Next(50) == 0 ? (uint)random.NextInt64(1L << 32) : (uint)(40 + body.Length), (uint)opcode, (ulong)n, Node(),
                 (uint)random.Next(3), (uint)random.Next(3), 1u, 0u, body);
             int room = random.Next(6) switch { 0 => 16 + random.Next(300), 1 => 16, 2 => 16 + random.Next(70_000), _ => 16 + 144 };
@@ -761,17 +761,6 @@ public sealed class FileSystemTests : IDisposable
             FuseOpcode.CopyRange => FuseGuest.Bytes(Handle(), Offset(), Node(), Handle(), Offset(), Offset(), 0ul),
             _ => FuseGuest.Bytes(Handle(), 0ul, 0ul),
         };
-        byte[] Spoilt(byte[] body)
-        {
-            if (random.Next(5) == 0 && body.Length > 0) body[random.Next(body.Length)] = (byte)random.Next(256);
-            return random.Next(10) == 0 ? body[..random.Next(body.Length + 1)] : body;
-        }
-        byte[] AnyBody()
-        {
-            byte[] bytes = new byte[random.Next(10) == 0 ? random.Next(5000) : random.Next(100)];
-            random.NextBytes(bytes);
-            return bytes;
-        }
     }
 
     /// <summary>Queues work side by side.</summary>

@@ -449,7 +449,7 @@ public sealed class NinePTests : IDisposable
         {
             NinePType type = random.Next(20) == 0 ? (NinePType)random.Next(256) : random.Next(3) == 0 ? NinePType.Walk : known[random.Next(known.Length)];
             if (type is NinePType.Version or NinePType.Sync && random.Next(50) != 0) continue;
-            byte[] body = random.Next(4) == 0 ? AnyBody() : Spoilt(Body(type));
+            byte[] body = random.Next(4) == 0 ? RandomBodies.Any(random) : RandomBodies.Spoilt(random, Body(type));
             byte[] message = Guest.Bytes(random.Next(50) == 0 ? (uint)random.NextInt64(1L << 32) : (uint)(7 + body.Length), (byte)type, (ushort)n, body);
             int room = random.Next(6) switch { 0 => 11 + random.Next(300), 1 => 11, _ => 11 + random.Next(70_000) };
             (byte[] answer, uint written) = guest.Send(message, room);
@@ -499,17 +499,6 @@ public sealed class NinePTests : IDisposable
         {
             byte[] data = new byte[random.Next(3) == 0 ? random.Next(3000) : random.Next(4)];
             return Guest.Bytes(Fid(), Offset(), (uint)data.Length, data);
-        }
-        byte[] Spoilt(byte[] body)
-        {
-            if (random.Next(5) == 0 && body.Length > 0) body[random.Next(body.Length)] = (byte)random.Next(256);
-            return random.Next(10) == 0 ? body[..random.Next(body.Length + 1)] : body;
-        }
-        byte[] AnyBody()
-        {
-            byte[] bytes = new byte[random.Next(10) == 0 ? random.Next(5000) : random.Next(100)];
-            random.NextBytes(bytes);
-            return bytes;
         }
     }
 }

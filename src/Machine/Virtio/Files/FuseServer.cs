@@ -14,7 +14,7 @@ namespace Bunraku.Machine.Virtio.Files;
 /// have no '/', and are neither "." nor ".."; each is looked up by itself, from the folder's descriptor, without following a link (<see cref="FolderCalls"/>).
 /// A link's target is the guest's to follow, in the guest. What is opened was seen to be a regular file or a folder by the same descriptor that is opened.
 /// </remarks>
-internal sealed class FuseServer(SharedFolder folder) : IDisposable
+internal sealed class FuseServer(SharedFolder folder) : IFolderServer
 {
     /// <summary>Most bytes that one request reads or writes.</summary>
     public const int LargestTransfer = 1 << 20;
@@ -78,23 +78,22 @@ internal sealed class FuseServer(SharedFolder folder) : IDisposable
 #pragma warning restore IDE0055
     }.ToDictionary(o => o.Opcode);
 
-    private readonly Lock _lock = new();
-    private readonly List<FuseConnection> _all = []; // those that were not closed
-    private FuseConnection? _connection;
+    private readonly FolderSessions<FuseConnection> _connections = new();
 
     /// <summary>The guest has it mounted, or has had and left it as it was.</summary>
-    public bool IsConnected => Volatile.Read(ref _connection) is not null;
+    public bool IsConnected => Connection is not null;
 
     /// <summary>The connection, for tests.</summary>
-    internal FuseConnection? Connection => Volatile.Read(ref _connection);
+    internal FuseConnection? Connection => _connections.Current;
 
     /// <summary>Nobody waits for an answer.</summary>
     public static bool HasNoAnswer(FuseOpcode opcode) => opcode is FuseOpcode.Forget or FuseOpcode.BatchForget or FuseOpcode.Interrupt;
 
-    /// <summary>Does what a request asks for.</summary>
-    /// <param name="message">All of it, with its header.</param>
-    /// <param name="room">For the answer with its header, which there is room for where <see cref="HasNoAnswer"/> does not hold.</param>
-    /// <returns>Bytes of the answer.</returns>
+    /// <inheritdoc/>
+    public bool HasRoom(ReadOnlySpan<byte> message, int room) =>
+        room >= FuseOutHeader.Size || HasNoAnswer(MemoryMarshal.Read<FuseInHeader>(message).Opcode);
+
+    /// <inheritdoc/>
     public int Handle(ReadOnlySpan<byte> message, Span<byte> room)
     {
         FuseInHeader header = MemoryMarshal.Read<FuseInHeader>(message);
@@ -143,10 +142,7 @@ internal sealed class FuseServer(SharedFolder folder) : IDisposable
         FuseFeature wanted = Wanted | (folder.Cache == FileCache.Always ? FuseFeature.WritebackCache : FuseFeature.AutoInvalidateData);
         if (asked.Minor < FirstMinorWithExtension) wanted &= ~FuseFeature.InitExtension;
         FuseFeature agreed = offered & wanted;
-        var connection = new FuseConnection(folder, agreed);
-        lock (_lock) _all.Add(connection);
-        // Two may begin at the same time, by two queues.
-        if (Interlocked.Exchange(ref _connection, connection) is { } other) new Remains(this, other).Dispose();
+        _connections.Begin(new FuseConnection(folder, agreed));
         uint largest = agreed.HasFlag(FuseFeature.MaxPages) ? LargestTransfer : 32 * PageSize;
         reply.Put(new FuseInitOut
         {
@@ -177,28 +173,9 @@ internal sealed class FuseServer(SharedFolder folder) : IDisposable
         }
     }
 
-    /// <summary>
-    /// The connection is over: the guest has unmounted, or its machine begins anew. What is left of it is to be disposed of, which takes its time.
-    /// </summary>
-    public IDisposable? Reset() => Interlocked.Exchange(ref _connection, null) is { } old ? new Remains(this, old) : null;
-
-    private sealed class Remains(FuseServer owner, FuseConnection connection) : IDisposable
-    {
-        public void Dispose()
-        {
-            lock (owner._lock) owner._all.Remove(connection);
-            connection.Dispose();
-        }
-    }
+    /// <inheritdoc/>
+    public IDisposable? Reset() => _connections.Reset();
 
     /// <summary>Closes all that guests have left open.</summary>
-    public void Dispose()
-    {
-        lock (_lock)
-        {
-            _connection = null;
-            foreach (FuseConnection connection in _all) connection.Dispose();
-            _all.Clear();
-        }
-    }
+    public void Dispose() => _connections.Dispose();
 }

@@ -7,7 +7,7 @@ namespace Bunraku.Machine.Virtio.Files;
 /// Answers the requests of one guest's 9P2000.L client for a <see cref="SharedFolder"/>: which operations there are, and how a session begins. The guest is
 /// hostile; see <see cref="FuseServer"/> for why nothing leads out of the folder. One thread, but for <see cref="Reset"/> and what says so.
 /// </summary>
-internal sealed class NinePServer(SharedFolder folder) : IDisposable
+internal sealed class NinePServer(SharedFolder folder) : IFolderServer
 {
     /// <summary>Most bytes of a message.</summary>
     public const int LargestMessage = FuseServer.LargestTransfer + 4096;
@@ -53,21 +53,19 @@ internal sealed class NinePServer(SharedFolder folder) : IDisposable
 #pragma warning restore IDE0055
     }.ToDictionary(o => o.Type);
 
-    private readonly Lock _lock = new();
-    private readonly List<NinePSession> _all = []; // those that were not closed
-    private NinePSession? _session;
+    private readonly FolderSessions<NinePSession> _sessions = new();
     private volatile int _largest = SmallestMessage;
 
     /// <summary>The guest has files of the folder: it has it mounted. Any thread.</summary>
     public bool IsConnected => Session is { IsUsed: true };
 
     /// <summary>The session, for tests.</summary>
-    internal NinePSession? Session => Volatile.Read(ref _session);
+    internal NinePSession? Session => _sessions.Current;
 
-    /// <summary>Does what a request asks for.</summary>
-    /// <param name="message">All of it, with its header.</param>
-    /// <param name="room">For the answer with its header: at least <see cref="NineP.ErrorSize"/>.</param>
-    /// <returns>Bytes of the answer.</returns>
+    /// <inheritdoc/>
+    public bool HasRoom(ReadOnlySpan<byte> message, int room) => room >= NineP.ErrorSize;
+
+    /// <inheritdoc/>
     public int Handle(ReadOnlySpan<byte> message, Span<byte> room)
     {
         uint size = BinaryPrimitives.ReadUInt32LittleEndian(message);
@@ -110,33 +108,14 @@ internal sealed class NinePServer(SharedFolder folder) : IDisposable
         reply.Put(largest);
         reply.TryPutText(isOurs ? Dialect : "unknown"u8);
         if (!isOurs) return 0;
-        var session = new NinePSession(folder);
-        lock (_lock) _all.Add(session);
         _largest = (int)largest;
-        Volatile.Write(ref _session, session);
+        _sessions.Begin(new NinePSession(folder));
         return 0;
     }
 
-    /// <summary>The session is over. What is left of it is to be disposed of, which takes its time. Any thread.</summary>
-    public IDisposable? Reset() => Interlocked.Exchange(ref _session, null) is { } old ? new Remains(this, old) : null;
-
-    private sealed class Remains(NinePServer owner, NinePSession session) : IDisposable
-    {
-        public void Dispose()
-        {
-            lock (owner._lock) owner._all.Remove(session);
-            session.Dispose();
-        }
-    }
+    /// <inheritdoc/>
+    public IDisposable? Reset() => _sessions.Reset();
 
     /// <summary>Closes all that guests have left open.</summary>
-    public void Dispose()
-    {
-        lock (_lock)
-        {
-            _session = null;
-            foreach (NinePSession session in _all) session.Dispose();
-            _all.Clear();
-        }
-    }
+    public void Dispose() => _sessions.Dispose();
 }

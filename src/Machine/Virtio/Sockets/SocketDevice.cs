@@ -101,8 +101,8 @@ public sealed class SocketDevice : VirtioDevice, IDisposable
             _hasEnded = true;
             do
             {
-                (_more, bool full) = (false, _resets.Count >= MostResets);
-                if (full) _resets.Clear(); // nobody is there to be told
+                _more = false;
+                _resets.Clear(); // nobody is there to be told
                 Guarded(_takePackets);
             }
             while (_more || _resets.Count >= MostResets);
