@@ -32,6 +32,7 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
 
     private readonly DirectRegisters _registers = new(p.State);
     private readonly ShadowPeek _peek = new(p);
+    private FaultingAccess? _access; // made when the first program runs
     private readonly DirectPolicy _policy = new(always: setup.Use == DirectUse.Always);
     private readonly List<ShadowSpace> _spaces = [];
     private ShadowSpace? _current;
@@ -111,9 +112,18 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
     public DirectOutcome Run()
     {
         ProcessorState* s = p.State;
+        if (s->Cpl != 3 || (s->FlagsOther & (uint)(Rflags.Rf | Rflags.Tf)) != (uint)Rflags.Rf || p.Debug.HasInstructionBreakpoints) return RunNow(s);
+        // After a fault the kernel returns with RF set, for one instruction. It must not pass the processor's breakpoints that guard pages there.
+        ulong rip = s->Rip;
+        s->FlagsOther &= ~(uint)Rflags.Rf;
+        DirectOutcome outcome = RunNow(s);
+        if (s->Rip == rip && s->Cpl == 3) s->FlagsOther |= (uint)Rflags.Rf; // it has not been executed
+        return outcome;
+    }
+
+    private DirectOutcome RunNow(ProcessorState* s)
+    {
         _begin = HostScheduling.OwnProcessorTime;
-        // After a fault the kernel returns with RF set, which lasts for one instruction.
-        if (s->Cpl == 3 && (s->FlagsOther & (uint)(Rflags.Rf | Rflags.Tf)) == (uint)Rflags.Rf) return DirectOutcome.Step;
         if (!CanRun(s))
         {
             // Also when a fault is delivered, and the kernel goes on.
@@ -405,7 +415,7 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
                 _faultFetches = address - s->Rip < 16;
                 if (!_policy.MayGoOn) return Software();
                 // What the tables allow already needs no instruction in software.
-                return TryFillBefore(address) ? DirectOutcome.Attention : DirectOutcome.Step;
+                return TryFillBefore(address) || TryRaise(s, address) ? DirectOutcome.Attention : DirectOutcome.Step;
             case trap:
                 Counters.Traps++;
                 return TakeTrap(s, code);
@@ -416,6 +426,30 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
                 return DirectOutcome.Step;
             default:
                 return DirectOutcome.Step;
+        }
+    }
+
+    /// <summary>
+    /// An access to data that the helper could not make is looked for in the guest's tables, as the processor does: they allow it and get their accessed and
+    /// dirty flags, or its page fault is delivered. False: that is left to the interpreter.
+    /// </summary>
+    private bool TryRaise(ProcessorState* s, ulong address)
+    {
+        if (_faultFetches || p.Exits.Intercepts(Vector.Pf) || p.Debugger.WatchesPage(address)) return false;
+        _access ??= new FaultingAccess(p, _peek);
+        if (!_access.TryFind(address, out bool writes)) return false;
+        WalkResult found = p.Walker.Walk(address, PageWalker.UserAccess | (writes ? PageWalker.WriteAccess : PageWalker.ReadAccess));
+        switch (found.Outcome)
+        {
+            case WalkOutcome.Mapped:
+                // Devices, and code that is written to, need the instruction itself.
+                return found.Host != null && !(writes && p.Code.IsCodePage(found.Host));
+            case WalkOutcome.PageFault:
+                p.Mmu.SetCr2(address);
+                p.Delivery.DeliverException(Vector.Pf, found.ErrorCode);
+                return true;
+            default:
+                return false;
         }
     }
 
