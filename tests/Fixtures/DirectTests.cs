@@ -13,7 +13,7 @@ namespace Bunraku.Fixtures;
 [DirectToo]
 public sealed class DirectTests
 {
-    private const uint Entry = Layout.Spare + 0x8_0000, Handler = Entry + 0x1000; // supervisor pages
+    internal const uint Entry = Layout.Spare + 0x8_0000, Handler = Entry + 0x1000; // supervisor pages
     private const uint Program = Layout.Code;
     private const uint Star = 0xC000_0081, Lstar = 0xC000_0082, Fmask = 0xC000_0084;
     private const ulong If = 0x200;
@@ -21,7 +21,7 @@ public sealed class DirectTests
     private const int IntelVendor = 0x756E_6547;
 
     /// <summary>A guest whose program has what Linux gives it. SYSCALL ends the run with RAX as it is.</summary>
-    private static Guest NewGuest(string model = "max")
+    internal static Guest NewGuest(string model = "max")
     {
         var g = new Guest(Mode.Long, 3, model);
         CpuState s = g.State;
@@ -47,7 +47,7 @@ public sealed class DirectTests
         Assert.True(entries > 0, "the program did not run directly");
     }
 
-    private static Outcome Run(string engine, Guest g)
+    internal static Outcome Run(string engine, Guest g)
     {
         Outcome o = g.Run(engine);
         AssertRanDirectly(engine, g);
