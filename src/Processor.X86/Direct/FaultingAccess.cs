@@ -39,6 +39,7 @@ internal sealed unsafe class FaultingAccess
         _decoder.IP = rip;
         _decoder.Decode(out Instruction instruction);
         if (_decoder.LastError != DecoderError.None || instruction.Encoding is not (EncodingKind.Legacy or EncodingKind.VEX)) return false;
+        if (instruction.Code == Code.Movsxd_r16_rm16) return false; // vendors do not agree on how much it reads
         InstructionInfo information = _information.GetInfo(instruction, InstructionInfoOptions.NoRegisterUsage);
         UsedMemory? only = null;
         foreach (UsedMemory memory in information.GetUsedMemory())
