@@ -38,6 +38,8 @@ internal unsafe struct TranslatorState
     public ulong MissAddress, MissLast;
     /// <summary>Scratch words of emitted code, good within one instruction.</summary>
     public ulong Temporary0, Temporary1, Temporary2, Temporary3;
+    /// <summary>What <see cref="FlagsPlan"/> keeps, good within a translation.</summary>
+    public ulong KeptFlags, KeptFirst, KeptSecond;
 
     /// <summary>Groups of accesses that a block may have, and their addends, good within a block.</summary>
     public const int MostGroups = 16;

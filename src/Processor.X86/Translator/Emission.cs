@@ -22,6 +22,7 @@ internal sealed unsafe class Emission
 
     public readonly ColdCode Cold;
     public readonly NearExits Near;
+    public readonly FlagsPlan Plan;
     public readonly Addresses Addresses;
     public readonly AccessGroups Groups;
     public readonly PagePredictor Predictor;
@@ -46,6 +47,7 @@ internal sealed unsafe class Emission
         Asm = new HostAssembler(state);
         Cold = new ColdCode(this);
         Near = new NearExits(this);
+        Plan = new FlagsPlan(this);
         Addresses = new Addresses(this);
         Groups = new AccessGroups(this);
         Predictor = new PagePredictor(this);
@@ -128,6 +130,13 @@ internal sealed unsafe class Emission
 
     /// <summary>The part to which instruction <paramref name="n"/> belongs.</summary>
     public int PartOf(int n) => _partOf[n];
+
+    /// <summary>How execution goes on behind the part to which instruction <paramref name="n"/> belongs; it is not the last one of the part: not at all.</summary>
+    public Transition TransitionBehind(int n) =>
+        n + 1 == InstructionCount || _partOf[n + 1] != _partOf[n] ? _information[_partOf[n]].Next : Transition.None;
+
+    /// <summary>Instruction <paramref name="n"/> is the first of a part to which a call comes back.</summary>
+    public bool IsReturnedTo(int n) => n > 0 && _partOf[n - 1] != _partOf[n] && _information[_partOf[n - 1]].Next == Transition.Return;
 
     /// <summary>The number of an operation of a part among those of all.</summary>
     public int KeyOf(int part, int operation) => _information[part].FirstOperation + operation;
@@ -225,9 +234,9 @@ internal sealed unsafe class Emission
     }
 
     /// <summary>How far the emission has come, so that an instruction that turns out to be the interpreter's can be taken back.</summary>
-    public readonly record struct Position(int Length, int Cold, int Links, (int, int) Near, bool Simd, bool X87);
+    public readonly record struct Position(int Length, int Cold, int Links, (int, int) Near, bool Simd, bool X87, bool Clobbered);
 
-    public Position Here => new(Asm.Length, Cold.Count, LinkCount, Near.Here, SimdLoaded, X87Loaded);
+    public Position Here => new(Asm.Length, Cold.Count, LinkCount, Near.Here, SimdLoaded, X87Loaded, Plan.IsClobbered);
 
     /// <summary>Labels that were taken are simply not used again.</summary>
     public void GoBack(in Position to)
@@ -235,7 +244,7 @@ internal sealed unsafe class Emission
         Asm.Rewind(to.Length);
         Cold.GoBack(to.Cold);
         Near.GoBack(to.Near, to.Length);
-        (LinkCount, SimdLoaded, X87Loaded) = (to.Links, to.Simd, to.X87);
+        (LinkCount, SimdLoaded, X87Loaded, Plan.IsClobbered) = (to.Links, to.Simd, to.X87, to.Clobbered);
     }
 
     public HostLabel NewLabel()
