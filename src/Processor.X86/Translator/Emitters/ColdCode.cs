@@ -167,6 +167,7 @@ internal sealed unsafe class ColdCode(Emission e)
     public void EmitGuard(int isLoaded, ColdKind load, int number)
     {
         HostLabel cold = e.NewLabel(), loaded = e.NewLabel();
+        e.Plan.MayLeave();
         e.Asm.LoadState(Host.Rcx, isLoaded, wide: false);
         e.Near.LeaveIfZero(cold);
         e.Asm.Place(loaded);

@@ -79,6 +79,15 @@ internal sealed unsafe class FlagsPlan(Emission e)
         _region = _regionOf[instruction];
     }
 
+    /// <summary>
+    /// The instruction may be left here for the interpreter, in front of its check: nothing can begin to be kept by that, since what comes behind it would
+    /// not find it.
+    /// </summary>
+    public void MayLeave()
+    {
+        if (!IsClobbered) _region = -1;
+    }
+
     /// <summary>What is emitted now leaves the flags alone.</summary>
     public void EnterCold() => (_region, IsClobbered) = (-1, false);
 
