@@ -166,6 +166,7 @@ internal sealed unsafe class Emission
         SimdLoaded = X87Loaded = false;
         Cold.Clear();
         Near.Clear();
+        Plan.EnterCold();
         _labelCount = 0;
         Asm.Begin((ulong)Generation.Hot.Next, (ulong)Generation.Cold.Next);
         Asm.IsFixed = !Wide;

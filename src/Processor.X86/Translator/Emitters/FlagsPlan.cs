@@ -17,8 +17,9 @@ internal enum FlagSource
 
 /// <summary>
 /// Where checks may use the arithmetic flags, which makes them shorter. The flags are the guest's wherever anybody can see them. But in front of an instruction
-/// that sets all of them and reads none, back to the last one that has to do with them, only who leaves the code in the middle sees them: there they are made once more, from
-/// operands that are still there or were kept, or from the flags themselves, which were kept in front of the first check.
+/// that sets all of them and reads none, back to the last one that has to do with them, only who leaves the code in the middle sees them: there they are made
+/// once more, from operands that are still there or were kept, or from the flags themselves, which were kept in front of the first check. Where a call, a return or a jump
+/// through a register comes first they are made once more behind its own check, if that is still worth it.
 /// </summary>
 internal sealed unsafe class FlagsPlan(Emission e)
 {
@@ -32,12 +33,12 @@ internal sealed unsafe class FlagsPlan(Emission e)
     /// <param name="Last">The last instruction where that is early enough.</param>
     private readonly record struct Region(Producer Producer, bool KeepsFirst, bool KeepsSecond, int Last);
 
-    private enum Effect { None, Reads, SetsAll, Other }
+    private enum Effect { None, Reads, SetsAll, Leaves, Other }
 
     private const RflagsBits Arithmetic = RflagsBits.OF | RflagsBits.SF | RflagsBits.ZF | RflagsBits.AF | RflagsBits.CF | RflagsBits.PF;
 
-    /// <summary>To keep the flags costs more than one check gains; in loops checks are shorter anyway.</summary>
-    private const int LeastChecks = 2, LeastChecksInLoops = 3;
+    /// <summary>Host operations that a check has less; in loops, where checks are shorter anyway.</summary>
+    private const int Gain = 4, GainInLoops = 2;
 
     private readonly List<Region> _regions = [];
     private readonly int[] _regionOf = new int[BlockDecoder.MaxInstructions];
@@ -63,9 +64,9 @@ internal sealed unsafe class FlagsPlan(Emission e)
             if (e.IsReturnedTo(n)) (start, producer) = (n, default);
             Effect effect = EffectOf(n);
             if (effect == Effect.None) continue;
-            if (effect == Effect.SetsAll) AddRegion(start, n, producer);
+            if (effect is Effect.SetsAll or Effect.Leaves) AddRegion(start, n, producer, leaves: effect == Effect.Leaves);
             if (effect == Effect.SetsAll) producer = ProducerOf(n);
-            else if (effect == Effect.Other) producer = default;
+            else if (effect is Effect.Other or Effect.Leaves) producer = default;
             start = n + 1;
         }
     }
@@ -107,19 +108,43 @@ internal sealed unsafe class FlagsPlan(Emission e)
                 return e.TransitionBehind(n) == Transition.Taken ? Effect.None : Effect.Other;
             case TranslationKind.JumpConditional:
                 return Effect.Reads;
+            case TranslationKind.Call or TranslationKind.Return:
+                _checks[n] = !e.Groups.IsCovered(n);
+                return Effect.Leaves;
+            case TranslationKind.CallIndirect or TranslationKind.JumpIndirect:
+                // What CALL pushes comes behind a look for the target, which needs the flags.
+                _checks[n] = g.GetOpKind(0) == OpKind.Memory && !e.Groups.IsCovered(n);
+                return Effect.Leaves;
             case TranslationKind.Same or TranslationKind.Simd or TranslationKind.X87:
                 _checks[n] = (e.OperationOf(n)->Flags & InsnFlags.HasMemory) != 0 && !e.Groups.IsCovered(n);
                 if (((g.RflagsModified | g.RflagsRead) & Arithmetic) == 0) return Effect.None;
-                if (SetsAll(g.Mnemonic)) return Effect.SetsAll;
+                if (SetsAll(g)) return Effect.SetsAll;
                 return (g.RflagsModified & Arithmetic) == 0 ? Effect.Reads : Effect.Other;
             default:
                 return Effect.Other;
         }
     }
 
-    /// <summary>Sets all arithmetic flags, and depends on none; what the manuals leave undefined (AF) is zero on all processors.</summary>
-    private static bool SetsAll(Mnemonic mnemonic) => mnemonic is Mnemonic.Add or Mnemonic.Sub or Mnemonic.Cmp or Mnemonic.Neg or Mnemonic.And or Mnemonic.Or
-        or Mnemonic.Xor or Mnemonic.Test;
+    /// <summary>Sets all arithmetic flags whatever they were.</summary>
+    private static bool SetsAll(in Instruction g)
+    {
+        if ((g.RflagsRead & Arithmetic) != 0) return false;
+        if (((g.RflagsWritten | g.RflagsCleared | g.RflagsSet) & Arithmetic) == Arithmetic) return true;
+        switch (g.Mnemonic)
+        {
+            case Mnemonic.And or Mnemonic.Or or Mnemonic.Xor or Mnemonic.Test:
+                return true; // AF is undefined, and zero on all processors
+            case Mnemonic.Shl or Mnemonic.Shr or Mnemonic.Sar when g.GetOpKind(1) == OpKind.Immediate8:
+                // By known rules also what is undefined depends on the operands alone.
+                return SiliconFlags.Shifts != FlagRule.Ask && (g.Immediate8 & 31) != 0 && (g.Immediate8 & 63) < 8 * SizeOf(g);
+            case Mnemonic.Imul:
+                return SiliconFlags.Products == FlagRule.Intel;
+            default:
+                return false;
+        }
+    }
+
+    private static int SizeOf(in Instruction g) => g.Op0Kind == OpKind.Register ? g.Op0Register.GetSize() : g.MemorySize.GetSize();
 
     private Producer ProducerOf(int n)
     {
@@ -130,6 +155,7 @@ internal sealed unsafe class FlagsPlan(Emission e)
         if (mnemonic == Mnemonic.Neg) return new Producer(FlagSource.Negate, n, size, first);
         bool register = IsOperand(g, 1), same = register && g.Op1Register == g.Op0Register;
         if (same && mnemonic is Mnemonic.Xor or Mnemonic.Sub) return new Producer(FlagSource.Zero, n);
+        if (mnemonic is not (Mnemonic.Add or Mnemonic.Sub or Mnemonic.Cmp or Mnemonic.And or Mnemonic.Or or Mnemonic.Xor or Mnemonic.Test)) return default;
         if (mnemonic is Mnemonic.And or Mnemonic.Or or Mnemonic.Xor) return new Producer(FlagSource.Test, n, size, first, first);
         if (!register && (g.Op1Kind == OpKind.Register || g.Op1Kind == OpKind.Memory)) return default;
         int second = register ? Operands.NumberOf(g.Op1Register) : -1, immediate = register ? 0 : (int)g.GetImmediate(1);
@@ -150,7 +176,8 @@ internal sealed unsafe class FlagsPlan(Emission e)
         g.GetOpKind(n) == OpKind.Register && g.GetOpRegister(n).IsGPR() && !Operands.IsHigh(g.GetOpRegister(n));
 
     /// <summary>Instructions that do nothing with the flags, if any, and one behind them that sets all.</summary>
-    private void AddRegion(int start, int end, Producer producer)
+    /// <param name="leaves">The last one does not set them: they are made once more there.</param>
+    private void AddRegion(int start, int end, Producer producer, bool leaves)
     {
         int first = -1, checks = 0;
         for (int n = start; n <= end; n++)
@@ -172,10 +199,22 @@ internal sealed unsafe class FlagsPlan(Emission e)
             }
             if (last < first) (producer, keepsFirst, keepsSecond, last) = (default, false, false, end);
         }
-        if (producer.Source == FlagSource.Kept && checks < (e.Near.Taken ? LeastChecksInLoops : LeastChecks)) return;
+        int cost = CostToKeep(producer, keepsFirst, keepsSecond) + (leaves ? CostToRecover(producer) : 0);
+        if ((e.Near.Taken ? GainInLoops : Gain) * checks <= cost) return;
         for (int n = start; n <= end; n++) _regionOf[n] = _regions.Count;
         _regions.Add(new Region(producer, keepsFirst, keepsSecond, last));
     }
+
+    /// <summary>In host operations, like the gain.</summary>
+    private static int CostToKeep(in Producer producer, bool first, bool second) => producer.Source == FlagSource.Kept ? 6 : (first ? 1 : 0) + (second ? 1 : 0);
+
+    private static int CostToRecover(in Producer producer) => producer.Source switch
+    {
+        FlagSource.Kept => 5,
+        FlagSource.Zero => 1,
+        FlagSource.Compare or FlagSource.Test => 2,
+        _ => 3,
+    };
 
     private bool Changes(int n, int register)
     {
