@@ -5,8 +5,8 @@ namespace Bunraku.Processor.X86;
 
 /// <summary>
 /// Makes host code of a decoded block, or of several that are its parts: x86-64 to x86-64, instruction by instruction. Guest registers are where
-/// <see cref="HostRegisters"/> says, the arithmetic flags are the host's at all times, and nothing that is put between guest instructions touches them. One
-/// for each vCPU. What is emitted for each kind of instruction is in Emitters/.
+/// <see cref="HostRegisters"/> says, the arithmetic flags are the host's, and nothing that is put between guest instructions touches them but checks where
+/// <see cref="FlagsPlan"/> lets them. One for each vCPU. What is emitted for each kind of instruction is in Emitters/.
 /// </summary>
 internal sealed unsafe class BlockTranslator
 {

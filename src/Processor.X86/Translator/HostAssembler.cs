@@ -49,7 +49,7 @@ internal sealed class HostLabel
 
 /// <summary>
 /// Writes host machine code for the address where it will run. It knows the few forms that emitted code needs around guest instructions, none of which
-/// touches the arithmetic flags unless its name says so; whole instructions are encoded by Iced.
+/// touches the arithmetic flags unless it says so; whole instructions are encoded by Iced.
 /// </summary>
 /// <remarks>Invariant: nothing is written beyond <see cref="Capacity"/>; <see cref="Full"/> tells that something did not fit.</remarks>
 internal sealed unsafe class HostAssembler : CodeWriter

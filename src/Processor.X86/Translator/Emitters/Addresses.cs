@@ -6,7 +6,8 @@ namespace Bunraku.Processor.X86;
 
 /// <summary>
 /// Addresses. The check of a memory operand needs no flags: the entry's number by PEXT, the negated tag is added to the address of the last byte, PEXT leaves
-/// zero if that is in the page, and a branch decides (<see cref="NearExits"/>). Afterwards the addend is in <see cref="HostRegisters.Addend"/>.
+/// zero if that is in the page, and a branch decides (<see cref="NearExits"/>). Where it may use them (<see cref="FlagsPlan"/>), a comparison of the sum does
+/// the same sooner. Afterwards the addend is in <see cref="HostRegisters.Addend"/>.
 /// </summary>
 internal sealed unsafe class Addresses(Emission e)
 {
