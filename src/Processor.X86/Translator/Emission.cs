@@ -175,15 +175,15 @@ internal sealed unsafe class Emission
     /// <summary>Adds a part, which is the selected one then; its instructions come next.</summary>
     public void AddPart(in TracePart part)
     {
-        TranslatedBlock* t = PartCount == 0 ? Head : Generation.Arena.Add<TranslatedBlock>(1);
+        TranslatedBlock* t = PartCount == 0 ? Head : (TranslatedBlock*)Generation.Arena.Add<byte>(TranslatedBlock.PartSize);
         if (PartCount > 0)
         {
-            *t = *Head;
+            Buffer.MemoryCopy(Head, t, TranslatedBlock.PartSize, TranslatedBlock.PartSize);
             t->Rip = part.Rip;
             t->Operations = part.Block->First + 1;
             t->Block = part.Block;
             t->BlockGeneration = part.Block->Generation;
-            t->Next = t->NextPart = null;
+            t->NextPart = null;
             Part(PartCount - 1)->NextPart = t;
         }
         int count = part.Block->Count - 1, first = PartCount == 0 ? 0 : KeyOf(_information[PartCount - 1].OperationCount);
