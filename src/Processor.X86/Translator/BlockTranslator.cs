@@ -339,6 +339,7 @@ internal sealed unsafe class BlockTranslator
     private void EmitEnd(int ordinal)
     {
         Insn* end = e.Operations + e.OperationCount - 1;
+        e.Plan.EnterCold(); // the last instruction may be one that sets the flags
         e.Retire(ordinal);
         e.Branches.EmitLink(e.Branches.Truncate(e.Rip + (ulong)end->Imm));
     }

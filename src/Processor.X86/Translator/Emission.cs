@@ -245,7 +245,8 @@ internal sealed unsafe class Emission
         Asm.Rewind(to.Length);
         Cold.GoBack(to.Cold);
         Near.GoBack(to.Near, to.Length);
-        (LinkCount, SimdLoaded, X87Loaded, Plan.IsClobbered) = (to.Links, to.Simd, to.X87, to.Clobbered);
+        (LinkCount, SimdLoaded, X87Loaded) = (to.Links, to.Simd, to.X87);
+        Plan.GoBack(to.Clobbered);
     }
 
     public HostLabel NewLabel()

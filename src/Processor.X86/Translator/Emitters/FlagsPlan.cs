@@ -46,7 +46,7 @@ internal sealed unsafe class FlagsPlan(Emission e)
     private int _instruction, _region = -1;
 
     /// <summary>The host's flags are not the guest's here.</summary>
-    public bool IsClobbered { get; set; }
+    public bool IsClobbered { get; private set; }
 
     /// <summary>By what the flags are made once more, for <see cref="Recover(int)"/>; -1: they are there.</summary>
     public int Recovery => IsClobbered ? _region : -1;
@@ -79,6 +79,9 @@ internal sealed unsafe class FlagsPlan(Emission e)
         if (_regionOf[instruction] != _region) IsClobbered = false;
         _region = _regionOf[instruction];
     }
+
+    /// <summary>The same instruction is emitted once more, or left to the interpreter.</summary>
+    public void GoBack(bool clobbered) => (_region, IsClobbered) = (_regionOf[_instruction], clobbered);
 
     /// <summary>
     /// The instruction may be left here for the interpreter, in front of its check: nothing can begin to be kept by that, since what comes behind it would
