@@ -5,8 +5,8 @@ using static Iced.Intel.AssemblerRegisters;
 namespace Bunraku.Fixtures;
 
 /// <summary>
-/// A fault sees the flags of the last instruction that set them, whatever an engine has done with flags that nobody reads before they are set anew, and wherever that instruction's
-/// operands have gone since. Intel SDM vol. 1, "EFLAGS Register"; vol. 3A, "Exception and Interrupt Reference".
+/// A fault sees the flags of the last instruction that set them, whatever an engine has done with flags that nobody reads before they are set anew, and
+/// wherever that instruction's operands have gone since. Intel SDM vol. 1, "EFLAGS Register"; vol. 3A, "Exception and Interrupt Reference".
 /// </summary>
 [TinyCachesToo]
 public sealed class FlagsAtFaultsTests
@@ -16,8 +16,8 @@ public sealed class FlagsAtFaultsTests
 
     public static readonly string[] Producers =
     [
-        "cmp", "cmp imm", "cmp m", "cmp r15", "test", "test imm", "test self", "and", "or", "xor", "xor self", "add", "add imm", "add self", "add m", "add r15", "sub", "sub imm",
-        "sub self", "neg", "inc", "shl",
+        "cmp", "cmp imm", "cmp m", "cmp r15", "test", "test imm", "test self", "and", "or", "xor", "xor self",
+        "add", "add imm", "add self", "add m", "add r15", "sub", "sub imm", "sub self", "neg", "inc", "shl",
     ];
 
     private static readonly (ulong First, ulong Second)[] s_values =
@@ -197,7 +197,7 @@ public sealed class FlagsAtFaultsTests
         });
         g.State.Gpr[5] = 0x1_0000 / turns & ~7ul;
         g.State.Gpr[6] = Linear - g.State.Gpr[5] * turns;
-        (g.State.Gpr[3], g.State.Gpr[7]) = (64, Linear + 0x1000);
+        (g.State.Gpr[3], g.State.Gpr[7]) = (g.State.Gpr[5], Linear + 0x1000); // the last turn's last load is beyond
         Outcome o = g.Run(engine).Raised(X.PF, 0, g["fault"]);
         Assert.Equal(Expected("cmp", 8, 0, 7, 0), (uint)o.Frame.Flags & All);
     }

@@ -131,7 +131,7 @@ internal sealed unsafe class Emission
     /// <summary>The part to which instruction <paramref name="n"/> belongs.</summary>
     public int PartOf(int n) => _partOf[n];
 
-    /// <summary>How execution goes on behind the part to which instruction <paramref name="n"/> belongs; it is not the last one of the part: not at all.</summary>
+    /// <summary>How execution goes on behind the part whose last instruction is <paramref name="n"/>.</summary>
     public Transition TransitionBehind(int n) =>
         n + 1 == InstructionCount || _partOf[n + 1] != _partOf[n] ? _information[_partOf[n]].Next : Transition.None;
 
