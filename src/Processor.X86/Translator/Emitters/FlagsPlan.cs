@@ -17,8 +17,8 @@ internal enum FlagSource
 
 /// <summary>
 /// Where checks may use the arithmetic flags, which makes them shorter. The flags are the guest's wherever anybody can see them. But in front of an
-/// instruction that sets all of them and reads none, back to the last one that has to do with them, only who leaves the code in the middle sees them: there they
-/// are made once more, from operands that are still there or were kept, or from the flags themselves, which were kept in front of the first check. Where a
+/// instruction that sets all of them and reads none, back to the last one that has to do with them, only who leaves the code in the middle sees them: there
+/// they are made once more, from operands that are still there or were kept, or from the flags themselves, which were kept in front of the first check. Where a
 /// call, a return or a jump through a register comes first, they are made once more behind its own check, if that is still worth it.
 /// </summary>
 internal sealed unsafe class FlagsPlan(Emission e)
