@@ -38,6 +38,8 @@ internal unsafe struct TranslatorState
     public ulong MissAddress, MissLast;
     /// <summary>Scratch words of emitted code, good within one instruction.</summary>
     public ulong Temporary0, Temporary1, Temporary2, Temporary3;
+    /// <summary>What <see cref="FlagsPlan"/> keeps, good within a translation.</summary>
+    public ulong KeptFlags, KeptFirst, KeptSecond;
 
     /// <summary>Groups of accesses that a block may have, and their addends, good within a block.</summary>
     public const int MostGroups = 16;
@@ -236,23 +238,26 @@ internal unsafe struct TranslatedBlock
     public TranslatedBlock* NextOfBlock;
     /// <summary>RIP for which it is; equal to the linear address, since CS is flat. <see cref="TranslationMover"/> changes it.</summary>
     public ulong Rip;
-    /// <summary>
-    /// Entry that trusts the mapping of the page, and the one that checks it. Parts behind the first have the former, for what goes on there.
-    /// </summary>
-    public byte* Main, Checked;
+    /// <summary>Entry that trusts the mapping of the page; of a part behind the first, for what goes on there.</summary>
+    public byte* Main;
     /// <summary>
     /// Code that asks for a new look-up; what <see cref="Main"/> is replaced by when the block is given up; null: nothing comes from outside to this part.
     /// </summary>
     public byte* Stale;
-    /// <summary>Where a loop with exchanged registers goes on, and what that is replaced by; null: there is none.</summary>
-    public byte* Loop, LoopStale;
-    /// <summary>The same block at another address.</summary>
-    public TranslatedBlock* Next;
     /// <summary>
     /// For each operation the distance from <see cref="Main"/> to where execution goes on after it; 0: not inside this translation;
     /// negative: nor there, since the check of a group was not made (<see cref="AfterGroupHead"/>).
     /// </summary>
     public int* Resume;
+
+    /// <summary>Bytes of a part behind the first.</summary>
+    public static readonly int PartSize = OffsetOfLinks();
+
+    private static int OffsetOfLinks()
+    {
+        TranslatedBlock t;
+        return (int)((byte*)&t.Links - (byte*)&t);
+    }
 
     /// <param name="reads">The group is checked for writing though this access reads: the page must not become dirty by it.</param>
     /// <param name="stack">RSP is its register.</param>
@@ -264,13 +269,6 @@ internal unsafe struct TranslatedBlock
     /// <inheritdoc cref="IsReadingHead"/>
     public static bool IsStackHead(int resume) => resume < 0 && (~resume & 2) != 0;
 
-    /// <summary>Direct jumps of all parts; the first part has them.</summary>
-    public TranslationLink* Links;
-    public int LinkCount;
-    /// <summary>Links that are tied to this, the first of them.</summary>
-    public TranslationLink* Incoming;
-    /// <summary>Another translation of the same generation.</summary>
-    public TranslatedBlock* NextOfGeneration;
     /// <summary>Host address of the code page.</summary>
     public byte* Page;
     public uint Mode;
@@ -285,10 +283,24 @@ internal unsafe struct TranslatedBlock
     public int TargetTable;
     public bool UsesSimd;
     public bool UsesX87;
-    /// <summary>Nothing may enter it, or any of its parts, any more. The first part tells.</summary>
-    public bool IsGivenUp;
     /// <summary>The generations in which it and its block lie.</summary>
     public byte Generation, BlockGeneration;
+    // What comes now is there once, in the first part.
+    /// <summary>Direct jumps of all parts.</summary>
+    public TranslationLink* Links;
+    public int LinkCount;
+    /// <summary>Links that are tied to this, the first of them.</summary>
+    public TranslationLink* Incoming;
+    /// <summary>Another translation of the same generation.</summary>
+    public TranslatedBlock* NextOfGeneration;
+    /// <summary>Entry that checks the mapping of the page.</summary>
+    public byte* Checked;
+    /// <summary>Where a loop with exchanged registers goes on, and what that is replaced by; null: there is none.</summary>
+    public byte* Loop, LoopStale;
+    /// <summary>The same block at another address.</summary>
+    public TranslatedBlock* Next;
+    /// <summary>Nothing may enter it, or any of its parts, any more.</summary>
+    public bool IsGivenUp;
     /// <summary>It is for this address and no other.</summary>
     public bool IsFixed;
     /// <summary>It is being moved to another address, together with others of its page.</summary>

@@ -5,8 +5,8 @@ namespace Bunraku.Processor.X86;
 
 /// <summary>
 /// Makes host code of a decoded block, or of several that are its parts: x86-64 to x86-64, instruction by instruction. Guest registers are where
-/// <see cref="HostRegisters"/> says, the arithmetic flags are the host's at all times, and nothing that is put between guest instructions touches them. One
-/// for each vCPU. What is emitted for each kind of instruction is in Emitters/.
+/// <see cref="HostRegisters"/> says, the arithmetic flags are the host's, and nothing that is put between guest instructions touches them but checks where
+/// <see cref="FlagsPlan"/> lets them. One for each vCPU. What is emitted for each kind of instruction is in Emitters/.
 /// </summary>
 internal sealed unsafe class BlockTranslator
 {
@@ -69,6 +69,7 @@ internal sealed unsafe class BlockTranslator
         e.Near.Taken = isLoop || !full;
         e.Predictor.Begin(isLoop ? PredictionsFor(without) : LoopPredictions.None);
         e.Groups.Begin(stack: (without & InsnFlags.UngroupedStack) == 0, others: (without & InsnFlags.Ungrouped) == 0);
+        e.Plan.Begin();
         if (isLoop)
         {
             e.Loop.ExchangeIn();
@@ -78,6 +79,7 @@ internal sealed unsafe class BlockTranslator
         if (e.Near.AreOutOfReach) return false;
         e.Near.Place(between: false);
         e.Asm.BeginCold();
+        e.Plan.EnterCold();
         e.Cold.Emit();
         EmitStale();
         int loopStale = e.Asm.Length;
@@ -232,6 +234,7 @@ internal sealed unsafe class BlockTranslator
             ref Instruction instruction = ref e.Instructions[n];
             int operation = e.InstructionOperations[n], cold = e.Cold.Count;
             while (e.Operations[first].IsBreakpointCheck) first++; // there is none at this address
+            e.Plan.Select(n);
             Emission.Position here = e.Here;
             uint established = e.Groups.Established;
             if (!EmitOperation(instruction, first, operation, n - begin)) return false;
@@ -272,6 +275,7 @@ internal sealed unsafe class BlockTranslator
         // An operation with a micro-operation in front of it has an address that needs segmentation.
         if (first == operation && TryEmit(instruction, e.Operations + operation, operation, ordinal)) return true;
         if (e.Loop.IsExchanged) return false;
+        e.Plan.Restore();
         e.Exit(TranslatedExit.Operation, first);
         e.Groups.Forget();
         if (!e.Near.AreOutOfReach) e.Near.Place(between: false);
@@ -335,6 +339,7 @@ internal sealed unsafe class BlockTranslator
     private void EmitEnd(int ordinal)
     {
         Insn* end = e.Operations + e.OperationCount - 1;
+        e.Plan.EnterCold(); // the last instruction may be one that sets the flags
         e.Retire(ordinal);
         e.Branches.EmitLink(e.Branches.Truncate(e.Rip + (ulong)end->Imm));
     }

@@ -22,6 +22,7 @@ internal sealed unsafe class Emission
 
     public readonly ColdCode Cold;
     public readonly NearExits Near;
+    public readonly FlagsPlan Plan;
     public readonly Addresses Addresses;
     public readonly AccessGroups Groups;
     public readonly PagePredictor Predictor;
@@ -46,6 +47,7 @@ internal sealed unsafe class Emission
         Asm = new HostAssembler(state);
         Cold = new ColdCode(this);
         Near = new NearExits(this);
+        Plan = new FlagsPlan(this);
         Addresses = new Addresses(this);
         Groups = new AccessGroups(this);
         Predictor = new PagePredictor(this);
@@ -129,6 +131,13 @@ internal sealed unsafe class Emission
     /// <summary>The part to which instruction <paramref name="n"/> belongs.</summary>
     public int PartOf(int n) => _partOf[n];
 
+    /// <summary>How execution goes on behind the part whose last instruction is <paramref name="n"/>.</summary>
+    public Transition TransitionBehind(int n) =>
+        n + 1 == InstructionCount || _partOf[n + 1] != _partOf[n] ? _information[_partOf[n]].Next : Transition.None;
+
+    /// <summary>Instruction <paramref name="n"/> is the first of a part to which a call comes back.</summary>
+    public bool IsReturnedTo(int n) => n > 0 && _partOf[n - 1] != _partOf[n] && _information[_partOf[n - 1]].Next == Transition.Return;
+
     /// <summary>The number of an operation of a part among those of all.</summary>
     public int KeyOf(int part, int operation) => _information[part].FirstOperation + operation;
 
@@ -157,6 +166,7 @@ internal sealed unsafe class Emission
         SimdLoaded = X87Loaded = false;
         Cold.Clear();
         Near.Clear();
+        Plan.EnterCold();
         _labelCount = 0;
         Asm.Begin((ulong)Generation.Hot.Next, (ulong)Generation.Cold.Next);
         Asm.IsFixed = !Wide;
@@ -165,15 +175,15 @@ internal sealed unsafe class Emission
     /// <summary>Adds a part, which is the selected one then; its instructions come next.</summary>
     public void AddPart(in TracePart part)
     {
-        TranslatedBlock* t = PartCount == 0 ? Head : Generation.Arena.Add<TranslatedBlock>(1);
+        TranslatedBlock* t = PartCount == 0 ? Head : (TranslatedBlock*)Generation.Arena.Add<byte>(TranslatedBlock.PartSize);
         if (PartCount > 0)
         {
-            *t = *Head;
+            Buffer.MemoryCopy(Head, t, TranslatedBlock.PartSize, TranslatedBlock.PartSize);
             t->Rip = part.Rip;
             t->Operations = part.Block->First + 1;
             t->Block = part.Block;
             t->BlockGeneration = part.Block->Generation;
-            t->Next = t->NextPart = null;
+            t->NextPart = null;
             Part(PartCount - 1)->NextPart = t;
         }
         int count = part.Block->Count - 1, first = PartCount == 0 ? 0 : KeyOf(_information[PartCount - 1].OperationCount);
@@ -225,9 +235,9 @@ internal sealed unsafe class Emission
     }
 
     /// <summary>How far the emission has come, so that an instruction that turns out to be the interpreter's can be taken back.</summary>
-    public readonly record struct Position(int Length, int Cold, int Links, (int, int) Near, bool Simd, bool X87);
+    public readonly record struct Position(int Length, int Cold, int Links, (int, int) Near, bool Simd, bool X87, bool Clobbered);
 
-    public Position Here => new(Asm.Length, Cold.Count, LinkCount, Near.Here, SimdLoaded, X87Loaded);
+    public Position Here => new(Asm.Length, Cold.Count, LinkCount, Near.Here, SimdLoaded, X87Loaded, Plan.IsClobbered);
 
     /// <summary>Labels that were taken are simply not used again.</summary>
     public void GoBack(in Position to)
@@ -236,6 +246,7 @@ internal sealed unsafe class Emission
         Cold.GoBack(to.Cold);
         Near.GoBack(to.Near, to.Length);
         (LinkCount, SimdLoaded, X87Loaded) = (to.Links, to.Simd, to.X87);
+        Plan.GoBack(to.Clobbered);
     }
 
     public HostLabel NewLabel()

@@ -8,6 +8,12 @@ internal enum Host : sbyte
     None = -1, Rax, Rcx, Rdx, Rbx, Rsp, Rbp, Rsi, Rdi, R8, R9, R10, R11, R12, R13, R14, R15,
 }
 
+/// <summary>Two-operand arithmetic by its number in machine code.</summary>
+internal enum HostOperator
+{
+    Add = 0, Or = 1, And = 4, Subtract = 5, Xor = 6, Compare = 7,
+}
+
 /// <summary>What changes with the linear address for which code was emitted.</summary>
 internal enum RelocationKind
 {
@@ -43,7 +49,7 @@ internal sealed class HostLabel
 
 /// <summary>
 /// Writes host machine code for the address where it will run. It knows the few forms that emitted code needs around guest instructions, none of which
-/// touches the arithmetic flags unless its name says so; whole instructions are encoded by Iced.
+/// touches the arithmetic flags unless it says so; whole instructions are encoded by Iced.
 /// </summary>
 /// <remarks>Invariant: nothing is written beyond <see cref="Capacity"/>; <see cref="Full"/> tells that something did not fit.</remarks>
 internal sealed unsafe class HostAssembler : CodeWriter
@@ -368,6 +374,75 @@ internal sealed unsafe class HostAssembler : CodeWriter
         Rex(true, (int)to, Host.None, Host.None);
         Bytes(0x8D, (byte)(((int)to & 7) << 3 | 5));
         Near(label);
+    }
+
+    private void Operation(HostOperator what, Host to, Host from, int size)
+    {
+        if (size == 2) WriteByte(0x66);
+        // SPL to DIL need a prefix, whatever is in it.
+        if (size == 1 && from is >= Host.Rsp and <= Host.Rdi) WriteByte((byte)(0x40 | ((int)to >> 3) << 2));
+        else Rex(size == 8, (int)to, Host.None, from);
+        WriteByte((byte)((int)what << 3 | (size == 1 ? 2 : 3)));
+    }
+
+    /// <summary>An operation of <paramref name="size"/> bytes on two registers. The flags change.</summary>
+    public void Calculate(HostOperator what, Host to, Host from, int size)
+    {
+        Operation(what, to, from, size);
+        WriteByte((byte)(0xC0 | ((int)to & 7) << 3 | (int)from & 7));
+    }
+
+    /// <summary>The same with a word of the processor state.</summary>
+    public void CalculateState(HostOperator what, Host to, int offset, int size) => Calculate(what, to, Host.None, 0, _state + offset, size);
+
+    /// <summary>The same with memory.</summary>
+    public void Calculate(HostOperator what, Host to, Host index, int scale, int address, int size)
+    {
+        if (size == 2) WriteByte(0x66);
+        Rex(size == 8, (int)to, index, Host.None);
+        WriteByte((byte)((int)what << 3 | (size == 1 ? 2 : 3)));
+        Memory((int)to, Host.None, index, scale, address);
+    }
+
+    /// <summary>The same with a constant, sign-extended to 8 bytes.</summary>
+    public void Calculate(HostOperator what, Host to, int value, int size)
+    {
+        if (size == 2) WriteByte(0x66);
+        if (size == 1 && to is >= Host.Rsp and <= Host.Rdi) WriteByte(0x40);
+        else Rex(size == 8, 0, Host.None, to);
+        bool small = size == 1 || value == (sbyte)value;
+        Bytes((byte)(size == 1 ? 0x80 : small ? 0x83 : 0x81), (byte)(0xC0 | (int)what << 3 | (int)to & 7));
+        if (small) WriteByte((byte)value);
+        else if (size == 2) Bytes((byte)value, (byte)(value >> 8));
+        else Int32(value);
+    }
+
+    /// <summary>ADD of an element of a table of 8-byte words in the processor state. The flags change.</summary>
+    public void AddTable(Host to, Host index, int offset) => Calculate(HostOperator.Add, to, index, 3, _state + offset, sizeof(ulong));
+
+    /// <summary>TEST with a constant below 2^31. The flags change.</summary>
+    public void Test(Host register, int value)
+    {
+        Rex(false, 0, Host.None, register);
+        Bytes(0xF7, (byte)(0xC0 | (int)register & 7));
+        Int32(value);
+    }
+
+    /// <summary>NEG RCX, of <paramref name="size"/> bytes.</summary>
+    public void NegateScratch(int size)
+    {
+        if (size == 2) WriteByte(0x66);
+        if (size == 8) WriteByte(0x48);
+        Bytes((byte)(size == 1 ? 0xF6 : 0xF7), 0xD9);
+    }
+
+    /// <summary>MOV of AL and of AH to the processor state, one by one: together they would have to be joined first.</summary>
+    public void StoreStateAx(int offset)
+    {
+        Bytes(0x88, 0x04, 0x25);
+        StateAddress(offset);
+        Bytes(0x88, 0x24, 0x25);
+        StateAddress(offset + 1);
     }
 
     /// <summary>LAHF, SETO AL: the arithmetic flags in AX as <see cref="TranslatorState.HostFlags"/> has them.</summary>

@@ -29,6 +29,8 @@ internal static unsafe class StateOffsets
         X87InstructionPointer = Mine(nameof(TranslatorState.X87InstructionPointer)), X87DataPointer = Mine(nameof(TranslatorState.X87DataPointer)),
         Temporary0 = Mine(nameof(TranslatorState.Temporary0)), Temporary1 = Mine(nameof(TranslatorState.Temporary1)),
         Temporary2 = Mine(nameof(TranslatorState.Temporary2)), Temporary3 = Mine(nameof(TranslatorState.Temporary3)),
+        KeptFlags = Mine(nameof(TranslatorState.KeptFlags)), KeptFirst = Mine(nameof(TranslatorState.KeptFirst)),
+            KeptSecond = Mine(nameof(TranslatorState.KeptSecond)),
         Predictions = Mine(nameof(TranslatorState.Predictions)), GroupAddends = Mine(nameof(TranslatorState.GroupAddends)),
         FirstLevel = Mine(nameof(TranslatorState.FirstLevel)), Mappings = Mine(nameof(TranslatorState.Mappings)),
             Targets = Mine(nameof(TranslatorState.Targets)),

@@ -14,7 +14,8 @@ internal sealed unsafe class AccessGroups(Emission e)
 
     /// <param name="Base">Guest register.</param>
     /// <param name="Part">To which the first access belongs.</param>
-    public record struct AccessGroup(int Base, long Minimum, long Maximum, bool Write, int Members, int Part);
+    /// <param name="First">The operation that makes it.</param>
+    public record struct AccessGroup(int Base, long Minimum, long Maximum, bool Write, int Members, int Part, int First);
 
     /// <summary>
     /// An access that belongs to a group; its register is <paramref name="Moved"/> bytes away from where the group's displacements count from.
@@ -165,9 +166,23 @@ internal sealed unsafe class AccessGroups(Emission e)
             _openGroups[register] = -1;
             return;
         }
-        _groups[_groupCount] = new AccessGroup(register, first, end, write, 1, part);
+        _groups[_groupCount] = new AccessGroup(register, first, end, write, 1, part, number);
         _openGroups[register] = _groupCount;
         _members.Add(new GroupMember(number, _groupCount++, displacement, size, moved));
+    }
+
+    /// <summary>The accesses of instruction <paramref name="n"/> belong to groups whose check another one has.</summary>
+    public bool IsCovered(int n)
+    {
+        int key = e.KeyOf(e.PartOf(n), e.InstructionOperations[n]);
+        bool covered = false;
+        foreach (GroupMember m in _members)
+        {
+            if (m.Operation != key) continue;
+            if (_groups[m.Group].Members < 2 || _groups[m.Group].First == key) return false;
+            covered = true;
+        }
+        return covered;
     }
 
     /// <summary>The operand, when the access belongs to a group.</summary>

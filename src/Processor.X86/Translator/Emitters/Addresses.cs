@@ -6,7 +6,8 @@ namespace Bunraku.Processor.X86;
 
 /// <summary>
 /// Addresses. The check of a memory operand needs no flags: the entry's number by PEXT, the negated tag is added to the address of the last byte, PEXT leaves
-/// zero if that is in the page, and a branch decides (<see cref="NearExits"/>). Afterwards the addend is in <see cref="HostRegisters.Addend"/>.
+/// zero if that is in the page, and a branch decides (<see cref="NearExits"/>). Where it may use them (<see cref="FlagsPlan"/>), a comparison of the sum does
+/// the same sooner. Afterwards the addend is in <see cref="HostRegisters.Addend"/>.
 /// </summary>
 internal sealed unsafe class Addresses(Emission e)
 {
@@ -81,6 +82,7 @@ internal sealed unsafe class Addresses(Emission e)
     public void CheckOne(in GuestAddress g, int size, bool write, bool aligned, int number)
     {
         e.Groups.LoseAddend();
+        bool flags = e.Plan.TryUse();
         HostLabel retry = e.NewLabel(), miss = e.NewLabel();
         (int tag, int addend) = Tables(write);
         e.Cold.Add(new ColdPiece(ColdKind.Miss, miss, retry, number, g, size, write));
@@ -98,9 +100,33 @@ internal sealed unsafe class Addresses(Emission e)
         {
             Host address = AddressRegister(g);
             if (address == HostRegisters.Address) Materialise(g, address);
-            LookUp(address, size, write, aligned, number);
+            if (flags) LookUpByFlags(address, size, write, aligned, number);
+            else LookUp(address, size, write, aligned, number);
         }
-        LeaveUnlessInPage(miss);
+        if (flags) LeaveUnlessInPageByFlags(miss);
+        else LeaveUnlessInPage(miss);
+    }
+
+    /// <summary>As <see cref="LookUp"/>.</summary>
+    private void LookUpByFlags(Host address, int size, bool write, bool aligned, int number)
+    {
+        (int tag, int addend) = Tables(write);
+        if (aligned)
+        {
+            e.Asm.Test(address, size - 1);
+            e.Asm.JumpIf(5 /* NE */, e.Cold.OperationExit(number));
+        }
+        e.Asm.Pext(HostRegisters.Addend, address, e.Runtime.Constant(TranslatorRuntime.IndexMask));
+        if (aligned || size == 1) e.Asm.Move(HostRegisters.Scratch, address);
+        else e.Asm.Lea(HostRegisters.Scratch, address, size - 1);
+        e.Asm.AddTable(HostRegisters.Scratch, HostRegisters.Addend, tag);
+        e.Asm.LoadTable(HostRegisters.Addend, HostRegisters.Addend, addend);
+    }
+
+    private void LeaveUnlessInPageByFlags(HostLabel miss)
+    {
+        e.Asm.Calculate(HostOperator.Compare, HostRegisters.Scratch, (int)GuestMemory.PageSize, sizeof(ulong));
+        e.Asm.JumpIf(3 /* AE */, miss);
     }
 
     /// <summary>Where the first level has tags and addends for reading or writing.</summary>

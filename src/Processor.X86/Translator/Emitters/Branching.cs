@@ -214,6 +214,7 @@ internal sealed unsafe class Branching(Emission e)
     public bool EmitJumpIndirect(in Instruction g, Insn* operation, int number, int ordinal)
     {
         if (!HasSlotSize(g) || !LoadTarget(g, operation, number)) return false;
+        e.Plan.Restore();
         FindTarget(number);
         e.Retire(ordinal + 1);
         e.Asm.JumpTable(HostRegisters.Addend, TargetCode);
@@ -223,7 +224,9 @@ internal sealed unsafe class Branching(Emission e)
     public bool EmitCallIndirect(in Instruction g, Insn* operation, int number, int ordinal)
     {
         if (!HasSlotSize(g) || !LoadTarget(g, operation, number)) return false;
+        e.Plan.Restore();
         FindTarget(number);
+        e.Plan.MayLeave();
         e.Asm.LoadTable(HostRegisters.Scratch, HostRegisters.Addend, TargetCode);
         e.Asm.StoreState(StateOffsets.Temporary0, HostRegisters.Scratch);
         PushReturnAddress(g, number);
@@ -248,6 +251,7 @@ internal sealed unsafe class Branching(Emission e)
             e.Asm.MoveAddress(HostRegisters.Scratch, next);
             e.Addresses.StoreOperand(slot, HostRegisters.Scratch, wide: true);
         }
+        e.Plan.Restore();
         e.Stack.MoveStackPointer(-e.Stack.Slot);
     }
 
@@ -315,9 +319,10 @@ internal sealed unsafe class Branching(Emission e)
     public bool EmitReturn(in Instruction g, int number, int ordinal)
     {
         if (!HasSlotSize(g)) return false;
-        HostLabel exit = e.Cold.OperationExit(number);
         e.Addresses.LoadOperand(HostRegisters.Address, e.Stack.CheckTop(number), e.Wide);
         e.Groups.LoseAddend();
+        e.Plan.Restore();
+        HostLabel exit = e.Cold.OperationExit(number); // a record with nothing in front of it
         // Nobody looks for attention, unless the return comes to another place than its call expects: calls do.
         e.Stack.MoveStackPointer(e.Stack.Slot + (g.OpCount > 0 ? g.Immediate16 : 0));
         e.Retire(ordinal + 1);

@@ -20,6 +20,9 @@ internal readonly record struct ColdPiece(ColdKind Kind, HostLabel Label, HostLa
     /// <summary>The address is in its register; <see cref="Address"/> does not tell it.</summary>
     public bool IsAddressKnown { get; init; }
 
+    /// <summary>One more than what <see cref="FlagsPlan.Recovery"/> was; 0: the flags are there.</summary>
+    public int Flags { get; init; }
+
     /// <summary>To which it belongs: a <see cref="TranslatedBlock"/>.</summary>
     public nint Part { get; init; }
 }
@@ -35,7 +38,7 @@ internal sealed unsafe class ColdCode(Emission e)
 
     public void Clear() => _pieces.Clear();
 
-    public void Add(in ColdPiece piece) => _pieces.Add(piece with { Part = (nint)e.Translation });
+    public void Add(in ColdPiece piece) => _pieces.Add(piece with { Part = (nint)e.Translation, Flags = e.Plan.Recovery + 1 });
 
     /// <summary>Takes back what was added since there were so many.</summary>
     public void GoBack(int count) => _pieces.RemoveRange(count, _pieces.Count - count);
@@ -55,6 +58,7 @@ internal sealed unsafe class ColdCode(Emission e)
             ColdPiece c = _pieces[n];
             e.SelectPart((TranslatedBlock*)c.Part);
             e.Asm.Place(c.Label);
+            if (c.Flags != 0 && c.Kind != ColdKind.Record) e.Plan.Recover(c.Flags - 1);
             switch (c.Kind)
             {
                 case ColdKind.Miss:
@@ -163,6 +167,7 @@ internal sealed unsafe class ColdCode(Emission e)
     public void EmitGuard(int isLoaded, ColdKind load, int number)
     {
         HostLabel cold = e.NewLabel(), loaded = e.NewLabel();
+        e.Plan.MayLeave();
         e.Asm.LoadState(Host.Rcx, isLoaded, wide: false);
         e.Near.LeaveIfZero(cold);
         e.Asm.Place(loaded);

@@ -26,14 +26,23 @@ internal sealed unsafe class PagePredictor(Emission e)
         if (prediction == null) return false;
         if (e.Head->PredictionCount++ == 0) e.Head->Predictions = prediction;
         e.Groups.LoseAddend();
+        bool flags = e.Plan.TryUse();
         HostLabel miss = e.NewLabel(), join = e.NewLabel();
         Host address = HostRegisters.Address;
         if (e.Addresses.IsSimple(g) && g.Displacement == 0) address = e.Loop.Of(g.Base);
         else e.Addresses.Materialise(g, address);
         e.Asm.Pext(HostRegisters.Scratch, address, e.Runtime.Constant(TranslatorRuntime.PageMask | (uint)(size - 1)));
-        LoadPrediction(HostRegisters.Addend, &prediction->Tag);
-        e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Scratch, HostRegisters.Addend, 0, 0);
-        e.JumpIfCountNotZero(miss);
+        if (flags)
+        {
+            e.Asm.Calculate(HostOperator.Add, HostRegisters.Scratch, Host.None, 0, (int)&prediction->Tag, sizeof(ulong));
+            e.Asm.JumpIf(5 /* NE */, miss);
+        }
+        else
+        {
+            LoadPrediction(HostRegisters.Addend, &prediction->Tag);
+            e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Scratch, HostRegisters.Addend, 0, 0);
+            e.JumpIfCountNotZero(miss);
+        }
         LoadPrediction(HostRegisters.Addend, &prediction->Addend);
         e.Asm.Place(join);
         e.Cold.Add(new ColdPiece(ColdKind.Prediction, miss, join, number, g, size, write, aligned) { Prediction = (int)prediction });
@@ -52,9 +61,18 @@ internal sealed unsafe class PagePredictor(Emission e)
         if (prediction == null) return;
         if (e.Head->PredictionCount++ == 0) e.Head->Predictions = prediction;
         HostLabel other = e.NewLabel();
+        bool flags = e.Plan.TryUse();
         LoadPrediction(HostRegisters.Scratch, &prediction->Tag);
-        e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Scratch, HostRegisters.Addend, 0, 0);
-        e.JumpIfCountNotZero(other);
+        if (flags)
+        {
+            e.Asm.Calculate(HostOperator.Add, HostRegisters.Scratch, HostRegisters.Addend, sizeof(ulong));
+            e.Asm.JumpIf(5 /* NE */, other);
+        }
+        else
+        {
+            e.Asm.Lea(HostRegisters.Scratch, HostRegisters.Scratch, HostRegisters.Addend, 0, 0);
+            e.JumpIfCountNotZero(other);
+        }
         LoadPrediction(HostRegisters.Addend, &prediction->Addend);
         e.Cold.Add(new ColdPiece(ColdKind.Mirror, other, null, number, g, 1, false) { Prediction = (int)prediction });
     }
