@@ -13,6 +13,7 @@ public sealed class IoThread : IDisposable
     private readonly Action<Exception> _failed;
     private readonly Action? _wake;
     private bool _working, _paused, _ending;
+    private bool _stalled; // the work that is under way waits for the VM to go on
 
     /// <param name="failed">Told of what work throws, which is a defect of ours; the thread ends then.</param>
     /// <param name="wake">See <see cref="VirtualMachine.CreateIoThread"/>.</param>
@@ -45,7 +46,26 @@ public sealed class IoThread : IDisposable
         if (paused) _wake?.Invoke();
         lock (_lock)
         {
-            while (_paused && _working) Monitor.Wait(_lock);
+            if (!paused) _stalled = false;
+            while (_paused && _working && !_stalled) Monitor.Wait(_lock);
+        }
+    }
+
+    /// <summary>This is the thread that runs.</summary>
+    internal bool IsCurrent => Thread.CurrentThread == _thread;
+
+    /// <summary>
+    /// From work, with no lock held: waits until the VM has been paused and goes on, and counts as standing still meanwhile. False: the VM has ended.
+    /// </summary>
+    internal bool AwaitResume()
+    {
+        lock (_lock)
+        {
+            _stalled = true;
+            Monitor.PulseAll(_lock);
+            while (_stalled && !_ending) Monitor.Wait(_lock);
+            _stalled = false;
+            return !_ending;
         }
     }
 

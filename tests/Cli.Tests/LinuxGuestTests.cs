@@ -226,4 +226,26 @@ public sealed class LinuxGuestTests : IClassFixture<LinuxGuestFiles>
         process.WaitForExit();
         Assert.Equal(5, process.ExitCode);
     }
+
+    /// <summary>A window that changes its size: programs in the guest see it while they run, in a shell and a command, of a guest that boots or was kept.</summary>
+    [Theory]
+    [InlineData("--fresh"), InlineData(""), InlineData("--fresh -- sh"), InlineData("-- sh")]
+    public void TheTerminalsSizeFollowsWhileTheGuestRuns(string words)
+    {
+        using var pty = new Pty();
+        pty.Resize(33, 91);
+        // The leader of a session has the terminal, and is told of its sizes.
+        using var process = new TestProcess(new ProcessStartInfo("setsid",
+            ["--wait", "sh", "-c", $"exec dotnet '{Program}' run --timeout 9m {words} <{pty.Name} >{pty.Name} 2>&1"]));
+        pty.Type("stty size; trap 'echo s''ize $(stty size)' WINCH; echo rea''dy; while :; do sleep 0.1; done\r");
+        Assert.Contains("33 91", pty.ReadUntil("ready"));
+        foreach ((int rows, int columns) in ((int, int)[])[(44, 123), (10, 20)])
+        {
+            pty.Resize(rows, columns);
+            pty.ReadUntil($"size {rows} {columns}");
+        }
+        pty.Type("\x03");
+        pty.Type("exit\r");
+        process.WaitForExit();
+    }
 }
