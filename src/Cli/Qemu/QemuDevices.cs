@@ -189,7 +189,8 @@ internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNe
     private static string? Disk(QemuWords words)
     {
         words.Drop("werror", "rerror", "num-queues", "queue-size", "write-cache", "logical_block_size", "physical_block_size", "scsi", "config-wce",
-            "share-rw", "discard", "write-zeroes", "unit", "model", "wwn", "ver", "rotation_rate", "min_io_size", "opt_io_size", "seg-max-adjust", "request-merging", "lun", "vectors",
+            "share-rw", "discard", "write-zeroes", "unit", "model", "wwn", "ver", "rotation_rate", "min_io_size", "opt_io_size", "seg-max-adjust",
+            "request-merging", "lun", "vectors",
             "discard_granularity", "device_id", "secs", "heads", "cyls", "bios-chs-trans", "max-discard-sectors", "max-write-zeroes-sectors", "drive");
         return words.Take("serial");
     }

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Net;
 using Bunraku.Cli.Qemu;
 using Bunraku.Machine.Board;
 using Bunraku.Network.Slirp;
@@ -348,7 +349,7 @@ public sealed class QemuReaderTests
     [InlineData("-device virtio-rng-device", "virtio-rng-pci")]
     [InlineData("-device vhost-vsock-device,guest-cid=3", "vhost-vsock-pci")]
     [InlineData("-fda floppy.img", "-fda")]
-    [InlineData("-object secret,id=s,data=x", "secret")]
+    [InlineData("-object tls-creds-x509,id=s", "tls-creds-x509")]
     [InlineData("-nosuch", "-nosuch")]
     [InlineData("-serial udp:1", "udp:1")]
     [InlineData("-m", "-m")]

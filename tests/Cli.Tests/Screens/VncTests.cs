@@ -3,6 +3,7 @@ using System.IO.Compression;
 using System.Net;
 using System.Net.Sockets;
 using System.Text;
+using Bunraku.Cli.Qemu;
 using Bunraku.Machine.Display;
 using Bunraku.Sessions.Monitoring;
 using Bunraku.Sessions.Screens;
@@ -283,15 +284,15 @@ public sealed class VncTests
             Vnc = VncEndpoint.Parse("127.0.0.1:0", asksForPassword: true),
         }.Build();
         Assert.False(LetsIn(vm, ""));
-        Qemu.QemuRun.SetPassword(vm, "vnc", "first");
+        QemuRun.SetPassword(vm, "vnc", "first");
         Assert.True(LetsIn(vm, "first"));
-        Qemu.QemuRun.SetPassword(vm, "vnc", "second");
+        QemuRun.SetPassword(vm, "vnc", "second");
         Assert.False(LetsIn(vm, "first"));
         Assert.True(LetsIn(vm, "second"));
-        Qemu.QemuRun.SetPassword(vm, "vnc", "");
+        QemuRun.SetPassword(vm, "vnc", "");
         Assert.False(LetsIn(vm, ""));
         using Vm open = NewVm();
-        string message = Assert.Throws<MonitorException>(() => Qemu.QemuRun.SetPassword(open, "vnc", "word")).Message;
+        string message = Assert.Throws<MonitorException>(() => QemuRun.SetPassword(open, "vnc", "word")).Message;
         Assert.Contains("password=on", message, StringComparison.Ordinal);
     }
 

@@ -192,7 +192,7 @@ public sealed class LinkTests
             _ => null,
         };
         string words = kind == "mcast" ? $"mcast=239.192.77.2:{port},localaddr=127.0.0.1" : $"{kind}=127.0.0.1:{port}";
-        using var qemu = new Oracles.Qemu(null, ["-netdev", $"socket,id=n,{words}", "-device", $"virtio-net-pci,netdev=n,mac={mac}", "-boot", "n"]);
+        using var qemu = new Qemu(null, ["-netdev", $"socket,id=n,{words}", "-device", $"virtio-net-pci,netdev=n,mac={mac}", "-boot", "n"]);
         INetworkBackend? end = waits;
         Assert.True(SpinWait.SpinUntil(() =>
         {
