@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using Bunraku.Cli.CommandLine;
 using Bunraku.Cli.Terminals;
 using Bunraku.Platform;
@@ -24,6 +25,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
     private volatile Vm? _vm;
     private SharedTerminal? _shared;
     private JobControl? _jobControl;
+    private PosixSignalRegistration? _resized;
     private volatile int _outputErrno;
     private int _lastByte = '\n';
 
@@ -141,6 +143,11 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         {
             _jobControl = new JobControl(vm, _terminal, t => t.EnterRaw());
             _terminal?.EnterRaw();
+            if (_terminal is not null)
+            {
+                _resized = PosixSignalRegistration.Create(PosixSignal.SIGWINCH, _ => TellSize(vm));
+                if (_options.RestoreFrom is not null) TellSize(vm); // the guest knows the terminal of who saved it
+            }
             vm.Start();
             reader?.Start();
             Background.Ready(_detached?.Messages, _file?.Descriptor);
@@ -155,6 +162,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         {
             // The VM is disposed of before this host.
             _jobControl?.Dispose();
+            _resized?.Dispose();
             // Without a reader the descriptor would be closed under it.
             input.Stop();
             if (reader is { IsAlive: true }) reader.Join();
@@ -163,6 +171,11 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
             _output?.Flush();
             _errors?.Flush();
         }
+    }
+
+    private void TellSize(Vm vm)
+    {
+        if (_terminal!.Size is (> 0 and var columns, > 0 and var rows)) vm.ResizeTerminal(columns, rows);
     }
 
     private void ReadInput(DescriptorReader input)

@@ -1,4 +1,5 @@
 using System.Net.Sockets;
+using System.Runtime.InteropServices;
 using System.Text;
 using Bunraku.Cli.Qemu;
 using Bunraku.Cli.Qemu.Characters;
@@ -19,6 +20,7 @@ internal sealed class DetachedTerminal : IDisposable
 
     /// <summary>What who is attached is sent first: somebody listens. The escape key follows.</summary>
     private const byte Greeting = 0;
+    private static readonly TimeSpan s_answering = TimeSpan.FromSeconds(2);
     private const int GreetingLength = 2;
 
     private readonly SocketCharacters _socket;
@@ -139,10 +141,13 @@ internal sealed class DetachedTerminal : IDisposable
         if (terminal is not null)
             Console.Error.WriteLine(escape != 0 ? $"bunraku: attached to {name}; {keys.Key} D leaves it, {keys.Key} H says what else there is"
                 : $"bunraku: attached to {name}; no key leaves it, 'kill {Environment.ProcessId}' does");
+        PosixSignalRegistration? resized = null;
         var typing = new Thread(() => SendTyped(reader, socket, keys, escape)) { Name = "input", IsBackground = true };
         try
         {
             terminal?.EnterRaw();
+            if (terminal is not null) resized = PosixSignalRegistration.Create(PosixSignal.SIGWINCH, _ => TellSize(folder, name, terminal));
+            TellSize(folder, name, terminal);
             typing.Start();
             byte[] buffer = new byte[64 << 10];
             while (socket.Receive(buffer) is > 0 and int n)
@@ -156,6 +161,7 @@ internal sealed class DetachedTerminal : IDisposable
         }
         finally
         {
+            resized?.Dispose();
             terminal?.Dispose(); // raw no more, whatever job control does
             Leave(socket);
             reader.Stop();
@@ -163,6 +169,21 @@ internal sealed class DetachedTerminal : IDisposable
         }
         if (terminal is not null) Console.Error.WriteLine("\nbunraku: no longer attached");
         return signals.First == 0 ? ExitStatus.Success : ExitStatus.Signal + signals.First;
+    }
+
+    /// <summary>The guest's terminal becomes as large as this one. A VM that does not listen keeps what it has.</summary>
+    private static void TellSize(ControlFolder folder, string name, Terminal? terminal)
+    {
+        if (terminal?.Size is not var (columns, rows)) return;
+        try
+        {
+            using ControlClient client = ControlClient.Connect(folder, name);
+            client.Ask(new ControlRequest("size", Columns: columns, Rows: rows), s_answering);
+        }
+        catch (ControlException)
+        {
+            // It has ended, or is being made.
+        }
     }
 
     private static Socket Connect(ControlFolder folder, string name, out byte escape)

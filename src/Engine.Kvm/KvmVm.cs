@@ -29,9 +29,8 @@ internal sealed record KvmShared(GuestMemory Memory, VirtualClock Clock, KvmCpui
 /// <summary>One KVM virtual machine: memory slots over the guest's regions, and what all vCPUs share.</summary>
 internal sealed unsafe class KvmVm : IX86Vm, IDirtyPageLog, IMemoryMapObserver
 {
-    /// <summary>Three pages for VT-x without unrestricted guests, and one for its identity map: between the APICs and the firmware's ROM, where no device
-    /// lies.</summary>
-    private const ulong TssAddress = 0xFEFF_D000, IdentityMapAddress = 0xFEFF_C000;
+    /// <summary>Three pages for VT-x without unrestricted guests, and one for its identity map: below the local APICs, where no device lies.</summary>
+    private const ulong TssAddress = 0xFEDF_D000, IdentityMapAddress = 0xFEDF_C000;
     /// <summary>KVM_MSR_EXIT_REASON_INVAL, _UNKNOWN and _FILTER.</summary>
     private const ulong MsrExits = 1 | 2 | 4;
 

@@ -1,3 +1,5 @@
+using Bunraku.Platform;
+
 namespace Bunraku.Hypervisor;
 
 /// <summary>
@@ -6,13 +8,19 @@ namespace Bunraku.Hypervisor;
 /// </summary>
 public sealed class IoThread : IDisposable
 {
+    private const long LookNanoseconds = 50_000;
+    private const int SpinLength = 8;
+
     /// <summary>Guards the queue. Taken inside a device's lock; nothing is called with it held.</summary>
     private readonly object _lock = new();
     private readonly Queue<Action> _work = new();
     private readonly Thread _thread;
     private readonly Action<Exception> _failed;
     private readonly Action? _wake;
-    private bool _working, _paused, _ending;
+    private bool _working;
+    private volatile bool _paused, _ending; // written with the lock held
+    private uint _posted, _taken; // how much work; the second is the thread's own
+    private bool _stalled; // the work that is under way waits for the VM to go on
 
     /// <param name="failed">Told of what work throws, which is a defect of ours; the thread ends then.</param>
     /// <param name="wake">See <see cref="VirtualMachine.CreateIoThread"/>.</param>
@@ -30,6 +38,7 @@ public sealed class IoThread : IDisposable
         {
             if (_ending) return;
             _work.Enqueue(work);
+            _posted++;
             Monitor.PulseAll(_lock);
         }
     }
@@ -45,7 +54,26 @@ public sealed class IoThread : IDisposable
         if (paused) _wake?.Invoke();
         lock (_lock)
         {
-            while (_paused && _working) Monitor.Wait(_lock);
+            if (!paused) _stalled = false;
+            while (_paused && _working && !_stalled) Monitor.Wait(_lock);
+        }
+    }
+
+    /// <summary>This is the thread that runs.</summary>
+    internal bool IsCurrent => Thread.CurrentThread == _thread;
+
+    /// <summary>
+    /// From work, with no lock held: waits until the VM has been paused and goes on, and counts as standing still meanwhile. False: the VM has ended.
+    /// </summary>
+    internal bool AwaitResume()
+    {
+        lock (_lock)
+        {
+            _stalled = true;
+            Monitor.PulseAll(_lock);
+            while (_stalled && !_ending) Monitor.Wait(_lock);
+            _stalled = false;
+            return !_ending;
         }
     }
 
@@ -53,7 +81,11 @@ public sealed class IoThread : IDisposable
     {
         try
         {
-            while (Take() is { } work) work();
+            while (Take() is { } work)
+            {
+                work();
+                AwaitMore();
+            }
         }
         catch (Exception e)
         {
@@ -69,6 +101,17 @@ public sealed class IoThread : IDisposable
         }
     }
 
+    /// <summary>
+    /// A driver that waits for its answer asks for the next thing at once: waking a thread costs more than looking for a moment whether it has. Not where there
+    /// is no other processor on which it could.
+    /// </summary>
+    private void AwaitMore()
+    {
+        if (Environment.ProcessorCount == 1) return;
+        long end = HostCounter.MonotonicNanoseconds + LookNanoseconds;
+        while (Volatile.Read(ref _posted) == _taken && !_paused && !_ending && HostCounter.MonotonicNanoseconds < end) Thread.SpinWait(SpinLength);
+    }
+
     /// <summary>The next work; null at the end, when all that was posted before is done.</summary>
     private Action? Take()
     {
@@ -78,6 +121,7 @@ public sealed class IoThread : IDisposable
             Monitor.PulseAll(_lock);
             while (!_ending && (_paused || _work.Count == 0)) Monitor.Wait(_lock);
             _working = _work.TryDequeue(out Action? work);
+            if (_working) _taken++;
             return work;
         }
     }

@@ -230,6 +230,17 @@ public abstract partial class VirtualMachine : IDisposable
     }
 
     /// <summary>
+    /// For work on an <see cref="IoThread"/> that cannot go on before somebody has paused the VM, done something and let it go on: waits until then, and
+    /// counts as standing still. With no lock held. False: the VM has ended, or this is no such work.
+    /// </summary>
+    public bool AwaitResume()
+    {
+        // Threads are made before the guest runs, and work comes from it.
+        IoThread? current = _ioThreads.Find(t => t.IsCurrent);
+        return current?.AwaitResume() == true;
+    }
+
+    /// <summary>
     /// Answers accesses that <see cref="GuestMemory.Rights"/> refuse: true when the guest may try again, as a rule with the rights that it lacked. Set before
     /// the start; called on the vCPU's thread, without any lock. Null, or false: the VM ends.
     /// </summary>

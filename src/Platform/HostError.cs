@@ -13,6 +13,9 @@ public static class HostError
     /// <summary>For example "No space left on device".</summary>
     public static string Reason(int errno) => Marshal.GetPInvokeErrorMessage(errno);
 
+    /// <summary>The host has no room for what was to be written.</summary>
+    public static bool IsNoSpace(IOException e) => e.HResult == Errno.NoSpace || e.InnerException is IOException { HResult: Errno.NoSpace };
+
     /// <summary>The same for an exception of the runtime's file classes, which carry the error number where they have no type of their own for it.</summary>
     public static string Reason(Exception e) => e switch
     {

@@ -1,5 +1,7 @@
 using Bunraku.Sessions.Snapshots;
 using Bunraku.Storage;
+using Bunraku.Storage.Qcow2;
+using Bunraku.Platform;
 
 namespace Bunraku.Sessions;
 
@@ -19,6 +21,11 @@ internal sealed class GuestDisk : IBlockBackend
     private volatile IBlockBackend? _image;
     private DiskShape _shape; // as long as it is closed
     private volatile DiskCopy? _copy; // is told before anything is written
+
+    /// <summary>
+    /// Asked where the host has no room for what the guest writes: true when there may be some by now. Null: the guest is told of an error. Set before it runs.
+    /// </summary>
+    public Func<string, bool>? AwaitRoom { get; set; }
 
     /// <summary>Opens it at once.</summary>
     /// <exception cref="IOException">It cannot be had.</exception>
@@ -66,6 +73,25 @@ internal sealed class GuestDisk : IBlockBackend
         image.Dispose();
     }
 
+    /// <summary>Makes the disk larger. While the machine is paused.</summary>
+    /// <exception cref="IOException">It cannot be.</exception>
+    public void Grow(ulong length)
+    {
+        if (IsReadOnly) throw new DiskException($"disk {_path}: it can only be read");
+        if (length < Length) throw new DiskException($"disk {_path}: it has {Length} bytes, and becomes no smaller while the guest has it");
+        switch (Image)
+        {
+            case Qcow2Disk image:
+                image.Resize(length);
+                break;
+            case RawDisk image:
+                image.Resize(length);
+                break;
+            default:
+                throw new DiskException($"disk {_path}: what is gone at the end keeps its size");
+        }
+    }
+
     /// <summary>See <see cref="ThrowawayDisk.CopyTo"/>.</summary>
     public void CopyTo(string path) => ((ThrowawayDisk)Image).CopyTo(path);
 
@@ -78,7 +104,18 @@ internal sealed class GuestDisk : IBlockBackend
     public void Write(ulong position, ReadOnlySpan<byte> source)
     {
         _copy?.BeforeChange(position, (ulong)source.Length);
-        Image.Write(position, source);
+        while (true)
+        {
+            try
+            {
+                Image.Write(position, source);
+                return;
+            }
+            catch (IOException e) when (HostError.IsNoSpace(e) && AwaitRoom?.Invoke(_path) == true)
+            {
+                // Somebody has let the machine go on.
+            }
+        }
     }
 
     public void Flush() => Image.Flush();
@@ -86,7 +123,18 @@ internal sealed class GuestDisk : IBlockBackend
     public void WriteZeroes(ulong position, ulong length, bool unmap)
     {
         _copy?.BeforeChange(position, length);
-        Image.WriteZeroes(position, length, unmap);
+        while (true)
+        {
+            try
+            {
+                Image.WriteZeroes(position, length, unmap);
+                return;
+            }
+            catch (IOException e) when (HostError.IsNoSpace(e) && AwaitRoom?.Invoke(_path) == true)
+            {
+                // As above.
+            }
+        }
     }
 
     public void Discard(ulong position, ulong length)

@@ -32,6 +32,9 @@ public sealed record VmDisk(DiskOptions Image)
     /// <summary>What the guest writes is gone at the end: the image is only read.</summary>
     public bool Throwaway { get; init; }
 
+    /// <summary>Where the host has no room for what the guest writes, the machine is stopped until it is let go on; else the guest gets an error.</summary>
+    public bool StopsWhenFull { get; init; }
+
     /// <summary>What a throwaway disk has over its image at the beginning: a file from <see cref="ThrowawayDisk.CopyTo"/>; null: nothing.</summary>
     internal string? Begun { get; init; }
 
@@ -46,6 +49,7 @@ internal sealed class GuestDisks : IDisposable
     private const int MostQueues = 8;
 
     private readonly List<(string Path, GuestDisk Disk)> _disks = [];
+    private readonly List<Block?> _devices = []; // of the disks, without the discs; null: on another bus
 
     /// <param name="shapes">Of the disks, and the discs behind them, which are opened later: another machine has them. Null: they are opened at once.</param>
     /// <exception cref="CannotStartException">A disk cannot be had.</exception>
@@ -59,8 +63,16 @@ internal sealed class GuestDisks : IDisposable
             {
                 GuestDisk backend = Make(disk.Image.Path, () => Open(disk));
                 string id = $"disk{_disks.Count - 1}";
-                if (disk.Bus == DiskBus.Ahci) drives.Add(SataDrive.Disk(backend, disk.Serial.Length > 0 ? disk.Serial : id));
-                else parts.Add(new VirtioPart(new Block(id, backend, disk.Serial, Math.Min(options.Cpus, MostQueues))));
+                if (disk.StopsWhenFull) backend.AwaitRoom = path => AwaitRoom?.Invoke(path) == true;
+                if (disk.Bus == DiskBus.Ahci)
+                {
+                    drives.Add(SataDrive.Disk(backend, disk.Serial.Length > 0 ? disk.Serial : id));
+                    _devices.Add(null);
+                    continue;
+                }
+                var block = new Block(id, backend, disk.Serial, Math.Min(options.Cpus, MostQueues));
+                _devices.Add(block);
+                parts.Add(new VirtioPart(block));
             }
             foreach (string path in options.CompactDiscs)
             {
@@ -83,6 +95,20 @@ internal sealed class GuestDisks : IDisposable
             _disks.Add((path, disk));
             return disk;
         }
+    }
+
+    /// <summary>See <see cref="GuestDisk.AwaitRoom"/>, for disks that stop the machine. Set before the guest runs.</summary>
+    public Func<string, bool>? AwaitRoom { get; set; }
+
+    /// <summary>Makes a disk larger, and tells the guest. While the machine is paused.</summary>
+    /// <param name="number">Of a disk.</param>
+    /// <exception cref="IOException">It cannot be.</exception>
+    public void Grow(int number, ulong length)
+    {
+        (string path, GuestDisk disk) = _disks[number];
+        Block device = _devices[number] ?? throw new DiskException($"disk {path}: a SATA disk keeps its size while the guest has it");
+        disk.Grow(length);
+        device.DiskResized();
     }
 
     private static IBlockBackend Open(VmDisk disk) =>

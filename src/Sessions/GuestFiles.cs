@@ -4,7 +4,7 @@ namespace Bunraku.Sessions;
 
 /// <summary>Paths of the files that a Linux guest of ours is made of.</summary>
 /// <param name="Modules">Drivers of the kernel, in the order in which they are loaded.</param>
-/// <param name="HavePorts">A command can have ports of a virtio console.</param>
+/// <param name="HavePorts">A command can have ports of a virtio console, and a terminal its size by one.</param>
 internal sealed record GuestFiles(string Kernel, string Busybox, IReadOnlyList<string> Modules, bool HavePorts)
 {
     /// <summary>Those of a guest that may be kept.</summary>
@@ -27,7 +27,7 @@ internal sealed record GuestFiles(string Kernel, string Busybox, IReadOnlyList<s
             | (options.Shares.Any(s => s.Kind == ShareKind.NineP) ? GuestDrivers.NineP : 0)
             | (options.Vsock is not null ? GuestDrivers.Vsock : 0) | (options.Balloon is not null ? GuestDrivers.Balloon : 0);
         if (options.Board == BoardKind.MicroVm) drivers |= GuestDrivers.Mmio;
-        bool wantsPorts = KeptGuests.Fit(options) || options is { Command: not null, SerialStreams: false, Terminal: null };
+        bool wantsPorts = KeptGuests.Fit(options) || !options.SerialStreams && (options.Command is not null || options.Terminal is not null);
         IReadOnlyList<string> modules = FindModules(packages, kernel, drivers, wantsPorts, cancel);
         Lacks(GuestDrivers.E1000, DebianPackages.E1000Module, "for the card e1000");
         Lacks(GuestDrivers.NineP, DebianPackages.NinePModule, "for 9p");

@@ -40,6 +40,8 @@ internal sealed class GuestMachine
     private readonly InputWatch _watch = new();
     private readonly ConsolePort? _commandInput; // with ports
     private readonly ConsolePort? _command, _copy; // of a guest that waits for its command
+    private readonly ConsolePort? _size; // of a guest with a terminal
+    private (int Columns, int Rows)? _newSize; // with the input lock held: for a guest that has no command yet
     private readonly ManualResetEventSlim _handedOver = new(); // the command, where it waits for one
 
     /// <param name="devices">Parts that the options ask for; the caller's own come behind them.</param>
@@ -54,15 +56,21 @@ internal sealed class GuestMachine
         _wiring = image.Linux?.Console ?? GuestConsole.Shell;
         _vm = vm;
         bool waits = image.Linux is { Waits: true };
+        ConsolePort?[] ports = [];
         if (_wiring == GuestConsole.CommandOnPorts || waits)
         {
             _commandInput = new ConsolePort("org.bunraku.stdin");
             var output = new ConsolePort("org.bunraku.stdout") { Output = console.Write };
             var errors = new ConsolePort("org.bunraku.stderr") { Output = console.WriteError };
             if (waits) (_command, _copy) = (new ConsolePort("org.bunraku.command"), new ConsolePort("org.bunraku.copy"));
-            ConsolePort?[] ports = [null, _commandInput, output, errors, .. waits ? (ConsolePort?[])[_command, _copy] : []];
-            devices = [.. devices, new VirtioPart(new ConsoleDevice("streams", ports))];
+            ports = [null, _commandInput, output, errors, .. waits ? (ConsolePort?[])[_command, _copy] : []];
         }
+        if (image.Linux is { FollowsSize: true })
+        {
+            _size = new ConsolePort("org.bunraku.size");
+            ports = [.. ports, .. new ConsolePort?[LinuxGuest.SizePort - ports.Length], _size];
+        }
+        if (ports.Length > 0) devices = [.. devices, new VirtioPart(new ConsoleDevice("streams", ports))];
         if (_wiring == GuestConsole.Command) _frames = new CommandInput();
         else if (_wiring != GuestConsole.CommandOnPorts) _holdsInput = image.Linux is not null && !StartsAnotherInit(options.Append) && options.Init is null;
         Tablet? tablet = options.HasTablet ? new Tablet("tablet") : null;
@@ -204,6 +212,26 @@ internal sealed class GuestMachine
         _command.Send(script);
         _command.End();
         _handedOver.Set();
+        (int Columns, int Rows)? size;
+        lock (_inputLock) (size, _newSize) = (_newSize, null);
+        if (size is var (columns, rows)) ResizeTerminal(columns, rows);
+    }
+
+    /// <summary>The terminal that the guest has, has another size. Nothing where it has none, or nobody in it takes sizes.</summary>
+    public void ResizeTerminal(int columns, int rows)
+    {
+        const int most = 4096; // bytes of a guest that takes none
+        if (_size is null || _wiring is not (GuestConsole.Shell or GuestConsole.CommandOnTerminal)) return;
+        lock (_inputLock)
+        {
+            // What the guest has before its command would go on with every copy of it.
+            if (_command is not null && !_handedOver.IsSet)
+            {
+                _newSize = (columns, rows);
+                return;
+            }
+        }
+        if (_size.AwaitRoom(most, 0)) _size.Send(LinuxGuest.SizeInput(_wiring == GuestConsole.Shell, columns, rows));
     }
 
     /// <summary>What the guest's kernel last printed where nobody saw it, because a command has the console.</summary>

@@ -158,6 +158,9 @@ internal sealed record MachineDescription
     /// <summary>It was booted up to where it takes its command, and has what that takes: <see cref="LinuxGuest.Waits"/>.</summary>
     public required bool TakesCommandLate { get; init; }
 
+    /// <summary>A program in it takes the terminal's sizes: <see cref="LinuxGuest.FollowsSize"/>.</summary>
+    public bool FollowsSize { get; init; } // not required: snapshots from before it have none
+
     /// <summary>By which our init's messages are known: <see cref="LinuxGuest.Token"/>.</summary>
     public required string? Token { get; init; }
 
@@ -212,6 +215,7 @@ internal sealed record MachineDescription
         User = options.User,
         Console = image.Linux?.Console,
         TakesCommandLate = image.Linux is { Waits: true },
+        FollowsSize = image.Linux is { FollowsSize: true },
         Token = image.Linux?.Token,
     };
 
@@ -262,7 +266,12 @@ internal sealed record MachineDescription
     /// <summary>The guest in a machine that gets its memory from elsewhere: nothing is loaded until a reset.</summary>
     /// <param name="again">What a reset boots.</param>
     public GuestImage ToImage(Func<GuestImage> again) => new(default, Kernel ?? Guest, [], CommandLine,
-        Console is { } console ? new LinuxGuest(default, Guest, default, "", console, Token ?? "") { Waits = TakesCommandLate } : null)
+        Console is { } console ? new LinuxGuest(default, Guest, default, "", console, Token ?? "")
+        {
+            Waits = TakesCommandLate,
+            FollowsSize = FollowsSize,
+        }
+        : null)
     {
         Firmware = RomSize > 0 ? new FirmwareImage(Bios ?? "", new byte[RomSize]) { FlashLength = FlashSize } : null,
         Again = again,
@@ -353,7 +362,7 @@ internal sealed record MachineDescription
             DerivedTypes =
             {
                 new(typeof(UserNetwork), "user"), new(typeof(TapInterface), "tap"), new(typeof(UnixCable), "unix"), new(typeof(UdpCable), "udp"),
-                new(typeof(NoNetwork), "none"),
+                new(typeof(TcpCable), "tcp"), new(typeof(MulticastCable), "multicast"), new(typeof(NoNetwork), "none"),
             },
         };
     }

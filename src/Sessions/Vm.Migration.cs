@@ -9,7 +9,7 @@ public sealed partial class Vm
 {
     private static readonly TimeSpan s_longestGap = TimeSpan.FromHours(1);
 
-    private readonly MachineDescription? _description; // null: it has parts that nobody can describe
+    private volatile MachineDescription? _description; // null: it has parts that nobody can describe
     private DateTime? _pausedAt; // until when the guest ran where it came from; null: its time stood still since, or it was booted here
     private int _migrating;
 

@@ -4,7 +4,6 @@ using System.Text;
 using Bunraku.Hypervisor;
 using Bunraku.Hypervisor.Scheduling;
 using Bunraku.Machine;
-using Bunraku.Machine.Acpi;
 using Bunraku.Machine.Board;
 using Bunraku.Machine.Display;
 using Bunraku.Machine.Firmware;
@@ -73,7 +72,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
     internal Vm(VmBuilder builder, CancellationToken cancel)
     {
         _begun = builder.Started ?? DateTime.UtcNow;
-        _words = builder.Words;
+        (_words, _progress) = (builder.Words, builder.Progress);
         builder.Check(_words);
         using SnapshotFile? saved = builder.RestoreFrom is { } path ? SnapshotFile.Open(path) : null;
         if (saved is not null) (builder = WithItsDisk(Fit(builder, saved), saved)).Check(_words);
@@ -112,7 +111,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         if (observers.Length > 0) _observers = new Observers(this, observers);
         try
         {
-            _disks = new GuestDisks(builder, builder.Incoming?.DiskShapes);
+            _disks = new GuestDisks(builder, builder.Incoming?.DiskShapes) { AwaitRoom = AwaitRoom };
         }
         catch
         {
@@ -479,32 +478,6 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
     /// <param name="bytes">What is typed.</param>
     public void SendConsole(ReadOnlySpan<byte> bytes) => _machine.SendConsole(bytes);
 
-    /// <summary>Plugs the cable of a network card in or out: what came out on its way is lost.</summary>
-    /// <param name="card">Its number, from 0.</param>
-    /// <param name="up">In.</param>
-    /// <exception cref="ArgumentOutOfRangeException">There is no such card.</exception>
-    public void SetLink(int card, bool up)
-    {
-        ArgumentOutOfRangeException.ThrowIfNegative(card);
-        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(card, _networks.Cards.Count);
-        _networks.Cards[card].SetLink(up);
-    }
-
-    /// <summary>
-    /// Gives the guest a new generation ID and tells it, so that it draws no random numbers that a copy of it draws too: see <see cref="VmGeneration"/>.
-    /// </summary>
-    /// <param name="id">Null: a random one.</param>
-    public void RenewGeneration(Guid? id = null) => _machine.Generation.Renew(id);
-
-    /// <summary>Presses the power button: an operating system that listens to it shuts down.</summary>
-    public void PressPowerButton() => _machine.PressPowerButton();
-
-    /// <summary>Sends the guest an NMI, as the button of a server does.</summary>
-    public void PulseNmi() => _machine.PulseNmi();
-
-    /// <summary>Sends a break on the guest's first serial port: Linux takes it for the SysRq key.</summary>
-    public void SendBreak() => _machine.SendBreak();
-
     /// <summary>
     /// Stops virtual time and the vCPUs, and returns when they stand still. Idempotent. A guest that has printed more than its reader has read waits for the
     /// reader first, so the thread that reads must not be the one that pauses.
@@ -526,7 +499,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         lock (_pauseLock)
         {
             if (!_paused) return;
-            _paused = false;
+            (_paused, _lacksRoom) = (false, 0);
             if (!Ended && _started) _observers?.StateChanged(VmState.Running);
             _vm.Resume();
         }

@@ -70,17 +70,38 @@ public sealed record TapInterface(string Name) : VmNetwork
     internal override INetworkBackend Open() => new TapNetwork(Name, Mtu ?? EthernetMtu);
 }
 
-/// <summary>A cable to another VM by a Unix socket: see <see cref="UnixLink"/>.</summary>
+/// <summary>A cable to another VM by a Unix socket: see <see cref="StreamLink.Unix"/>.</summary>
 /// <param name="Path">Of the socket.</param>
 public sealed record UnixCable(string Path) : VmNetwork
 {
-    internal override INetworkBackend Open() => new UnixLink(Path, Mtu ?? EthernetMtu);
+    internal override INetworkBackend Open() => StreamLink.Unix(Path, Mtu ?? EthernetMtu);
 }
 
-/// <summary>A cable to another VM made of UDP packets: see <see cref="UdpLink"/>.</summary>
+/// <summary>A cable to another VM made of UDP packets: see <see cref="DatagramLink.Pair"/>.</summary>
 /// <param name="Local">Where frames come in.</param>
 /// <param name="Remote">Where they go.</param>
 public sealed record UdpCable(IPEndPoint Local, IPEndPoint Remote) : VmNetwork
 {
-    internal override INetworkBackend Open() => new UdpLink(Local, Remote, Mtu ?? EthernetMtu);
+    internal override INetworkBackend Open() => DatagramLink.Pair(Local, Remote, Mtu ?? EthernetMtu);
+}
+
+/// <summary>A cable to another VM by TCP: see <see cref="StreamLink.Listen"/> and <see cref="StreamLink.Connect"/>.</summary>
+/// <param name="Address">Where one of the two listens.</param>
+/// <param name="Listens">It is this one; else it connects to the other one, which must be there.</param>
+public sealed record TcpCable(IPEndPoint Address, bool Listens) : VmNetwork
+{
+    internal override INetworkBackend Open() =>
+        Listens ? StreamLink.Listen(Address, Mtu ?? EthernetMtu) : StreamLink.Connect(Address, Mtu ?? EthernetMtu);
+}
+
+/// <summary>A wire on which all machines of a multicast group are: see <see cref="DatagramLink.Multicast"/>.</summary>
+/// <param name="Group">Address, 224.0.0.0 to 239.255.255.255, and port.</param>
+/// <param name="Local">Address of the host's interface on which the group is; null: the host's choice.</param>
+public sealed record MulticastCable(IPEndPoint Group, IPAddress? Local) : VmNetwork
+{
+    /// <summary>Groups of IPv4: RFC 5771.</summary>
+    public static bool IsGroup(IPAddress address) =>
+        address.AddressFamily == System.Net.Sockets.AddressFamily.InterNetwork && address.GetAddressBytes()[0] is >= 224 and <= 239;
+
+    internal override INetworkBackend Open() => DatagramLink.Multicast(Group, Local, Mtu ?? EthernetMtu);
 }

@@ -74,4 +74,45 @@ public sealed class LinuxDiskTests : IClassFixture<LinuxGuestFiles>
             Directory.Delete(folder, recursive: true);
         }
     }
+
+    /// <summary>A disk that becomes larger while Linux has it: the driver shows the new size, and what is behind the old end can be written.</summary>
+    [Theory]
+    [InlineData(ImageFormat.Qcow2)]
+    [InlineData(ImageFormat.Raw)]
+    public async Task A_disk_becomes_larger_while_the_guest_has_it(ImageFormat format)
+    {
+        string folder = Directory.CreateTempSubdirectory("bunraku-disk").FullName, path = Path.Combine(folder, "disk");
+        try
+        {
+            ImageTools.Create(path, format, 8 << 20, new Qcow2CreateOptions());
+            var output = new GuestOutput();
+            await using Vm vm = new VmBuilder(KnownEngines.All)
+            {
+                Engine = "bt",
+                Disks = [new VmDisk(new DiskOptions(path))],
+                Command = ["sh", "-ec", """
+                    echo size $(cat /sys/block/vda/size)
+                    until [ $(cat /sys/block/vda/size) = 32768 ]; do sleep 0.1; done
+                    echo behind the end | dd of=/dev/vda bs=512 seek=32767 conv=sync,fsync 2>/dev/null; echo grown
+                    """],
+                Output = output,
+                Timeout = TimeSpan.FromMinutes(9),
+            }.Build();
+            Task<VmResult> run = vm.RunAsync();
+            await output.Until("size 16384", run);
+            Assert.Contains("8388608 bytes", Assert.Throws<CannotWriteException>(() => vm.GrowDisk(0, 4 << 20)).Message, StringComparison.Ordinal);
+            vm.GrowDisk(0, 16 << 20);
+            Assert.Equal(0, (await run).ExitStatus);
+            Assert.Contains("grown", output.Text, StringComparison.Ordinal);
+            await vm.DisposeAsync();
+            using IBlockBackend disk = DiskImage.Open(new DiskOptions(path) { ReadOnly = true });
+            byte[] last = new byte[512];
+            disk.Read((16 << 20) - 512, last);
+            Assert.StartsWith("behind the end\n", Encoding.ASCII.GetString(last), StringComparison.Ordinal);
+        }
+        finally
+        {
+            Directory.Delete(folder, recursive: true);
+        }
+    }
 }

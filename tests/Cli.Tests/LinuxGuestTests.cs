@@ -226,4 +226,49 @@ public sealed class LinuxGuestTests : IClassFixture<LinuxGuestFiles>
         process.WaitForExit();
         Assert.Equal(5, process.ExitCode);
     }
+
+    /// <summary>A window that changes its size: programs in the guest see it while they run, in a shell and in a command, at once or in a kept guest.</summary>
+    [Theory]
+    [InlineData("--fresh"), InlineData(""), InlineData("--fresh -- sh"), InlineData("-- sh")]
+    public void TheTerminalsSizeFollowsWhileTheGuestRuns(string words)
+    {
+        using var pty = new Pty();
+        pty.Resize(33, 91);
+        // The leader of a session has the terminal, and is told of its sizes.
+        using var process = new TestProcess(new ProcessStartInfo("setsid",
+            ["--wait", "sh", "-c", $"exec dotnet '{Program}' run --timeout 9m {words} <{pty.Name} >{pty.Name} 2>&1"]));
+        // Of one process group, as a program with a window is: that is told.
+        pty.Type("""stty size; sh -c 'trap "echo s\"\"ize \$(stty size)" WINCH; echo rea""dy; while :; do sleep 0.1; done'""" + "\r");
+        Assert.Contains("33 91", pty.ReadUntil("ready"));
+        foreach ((int rows, int columns) in ((int, int)[])[(44, 123), (10, 20)])
+        {
+            pty.Resize(rows, columns);
+            pty.ReadUntil($"size {rows} {columns}");
+        }
+        pty.Type("\x03");
+        pty.Type("exit\r");
+        process.WaitForExit();
+    }
+
+    /// <summary>Linux finds configuration space in memory by the table MCFG, and sees there what the ports show (sysfs), of each function.</summary>
+    [Fact]
+    public void ConfigurationSpaceInMemoryIsWhatThePortsShow()
+    {
+        (int status, string output) = Text("--rng", "--net", "user", "--append", "iomem=relaxed", "--", "sh", "-c", """
+            dmesg | grep -o 'PCI: MMCONFIG.*'
+            for device in /sys/bus/pci/devices/*; do
+                place=${device##*:}
+                at=$((0xFEF00000 + (0x${place%.*} << 15) + (${place#*.} << 12)))
+                for n in $(seq 0 4 252); do devmem $((at + n)) 32; done >/tmp/memory
+                hexdump -v -e '1/4 "0x%08X\n"' $device/config | cmp - /tmp/memory && echo same
+                devmem $((at + 256)) 32
+            done
+            """);
+        Assert.Equal(0, status);
+        Assert.Equal("""
+            PCI: MMCONFIG for domain 0000 [bus 00-00] at [mem 0xfef00000-0xfeffffff] (base 0xfef00000)
+            PCI: MMCONFIG at [mem 0xfef00000-0xfeffffff] reserved in E820
+
+            """ + string.Concat(Enumerable.Repeat("same\n0xFFFFFFFF\n", 5)), output);
+    }
 }

@@ -38,6 +38,7 @@ public sealed class MachineDescriptionTests
                 Mtu = 1500,
             },
             new TapInterface("tap0"), new UnixCable("/tmp/cable"), new UdpCable(IPEndPoint.Parse("[::1]:1"), IPEndPoint.Parse("[::1]:2")),
+            new TcpCable(IPEndPoint.Parse("127.0.0.1:3"), Listens: true), new MulticastCable(IPEndPoint.Parse("239.0.0.1:4"), IPAddress.Loopback),
         ],
         Shares = [new VmShare("/data") { Tag = "t", At = "/mnt", ReadOnly = true, Owners = FileOwners.Host, Cache = FileCache.Always }],
         Vsock = new VmVsock("/tmp/v") { Cid = 9 },

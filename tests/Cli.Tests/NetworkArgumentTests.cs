@@ -14,6 +14,11 @@ public sealed class NetworkArgumentTests
     [InlineData("did you mean 'hostfwd'", "user,hostfw=80-80")]
     [InlineData("did you mean 'mac'", "tap:t0,mc=1")]
     [InlineData("word behind --net", "tap:t0,restrict=on")]
+    [InlineData("write listen:[ADDRESS:]PORT", "listen:")]
+    [InlineData("write connect:[ADDRESS:]PORT", "connect:here:7001")]
+    [InlineData("mcast:239.1.2.3:7001", "mcast:10.0.0.1:7001")]
+    [InlineData("local=192.0.2.1", "mcast:239.1.2.3:7001,local=eth0")]
+    [InlineData("did you mean 'local'", "mcast:239.1.2.3:7001,locl=127.0.0.1")]
     [InlineData("neither on nor off", "user,restrict=maybe")]
     [InlineData("does not lead anywhere", "user,hostfwd=tcp::80")]
     [InlineData("'http' is no port", "user,hostfwd=tcp::http-:80")]
@@ -32,7 +37,9 @@ public sealed class NetworkArgumentTests
     {
         var run = Assert.IsType<Request.Run>(CommandLineParser.Parse(["run",
             "--net", "user,hostfwd=127.0.0.1:2222-:22,hostfwd=udp:0.0.0.0:53-:53,restrict,loopback=on,ipv6=off,mac=52:54:00:12:34:56,mtu=9000,queues=2",
-            "--net", "tap:t0", "--net", "unix:/a,,b", "--net", "udp:7001-10.0.0.1:7002"]));
+            "--net", "tap:t0", "--net", "unix:/a,,b", "--net", "udp:7001-10.0.0.1:7002",
+            "--net", "listen:7001", "--net", "connect:10.0.0.1:7002", "--net", "mcast:239.1.2.3:7003,local=10.0.0.2,mtu=1400",
+            "--net", "mcast:239.1.2.3:7003"]));
         VmNetwork[] all = [.. run.Options.Networks];
         var user = Assert.IsType<UserNetwork>(all[0]);
         Assert.Equal(["tcp:127.0.0.1:2222-0.0.0.0:22", "udp:0.0.0.0:53-0.0.0.0:53"], user.Options.Forwards.Select(f => f.ToString()));
@@ -41,6 +48,11 @@ public sealed class NetworkArgumentTests
         Assert.Equal(("t0", "/a,b"), (Assert.IsType<TapInterface>(all[1]).Name, Assert.IsType<UnixCable>(all[2]).Path));
         var udp = Assert.IsType<UdpCable>(all[3]);
         Assert.Equal(("127.0.0.1:7001", "10.0.0.1:7002"), (udp.Local.ToString(), udp.Remote.ToString()));
+        TcpCable listens = Assert.IsType<TcpCable>(all[4]), connects = Assert.IsType<TcpCable>(all[5]);
+        Assert.Equal(("127.0.0.1:7001", true), (listens.Address.ToString(), listens.Listens));
+        Assert.Equal(("10.0.0.1:7002", false), (connects.Address.ToString(), connects.Listens));
+        MulticastCable group = Assert.IsType<MulticastCable>(all[6]), ours = Assert.IsType<MulticastCable>(all[7]);
+        Assert.Equal(("239.1.2.3:7003", "10.0.0.2", 1400, "127.0.0.1"), (group.Group.ToString(), group.Local!.ToString(), group.Mtu, ours.Local!.ToString()));
     }
 
     [Theory]

@@ -33,9 +33,12 @@ internal sealed unsafe partial class Pty : IDisposable
     /// <summary>All modes, for people.</summary>
     public string AllModes => Stty("-a");
 
-    private string Stty(string option)
+    /// <summary>Who has the terminal is told.</summary>
+    public void Resize(int rows, int columns) => Stty("rows", $"{rows}", "cols", $"{columns}");
+
+    private string Stty(params string[] options)
     {
-        using var process = Process.Start(new ProcessStartInfo("stty", ["-F", Name, option]) { RedirectStandardOutput = true })!;
+        using var process = Process.Start(new ProcessStartInfo("stty", ["-F", Name, .. options]) { RedirectStandardOutput = true })!;
         string text = process.StandardOutput.ReadToEnd();
         process.WaitForExit();
         Assert.Equal(0, process.ExitCode);

@@ -29,11 +29,14 @@ internal static class HostilePlan
         new(0x80, 15), new(0xE0, 7), new(0xE9, 0), new(0xF0, 0), .. Times(4, new(TestDevice.InterruptPort, 15)), new(0x10, 3),
     ];
 
-    /// <summary>Local APIC (as a page and by register), I/O APIC, HPET, PCI window, test device, and the seams between RAM, devices and nothing.</summary>
+    /// <summary>
+    /// Local APIC (as a page and by register), I/O APIC, configuration space, HPET, PCI window, test device, and the seams between RAM, devices and nothing.
+    /// </summary>
     public static readonly Target[] Mmio =
     [
-        .. Times(7, new(MemoryLayout.LocalApic, 0xFFF)), .. Times(8, new(MemoryLayout.LocalApic, 0x3F0)),
+        .. Times(7, new(MemoryLayout.LocalApic, 0xFFF)), .. Times(6, new(MemoryLayout.LocalApic, 0x3F0)),
         .. Times(5, new(MemoryLayout.IoApic, 0x10)), new(MemoryLayout.IoApic, 0xFFF),
+        new(MemoryLayout.PciEcam, 0xF_FFFF), new(MemoryLayout.PciEcam, 0x2_81FF),
         .. Times(8, new(MemoryLayout.Hpet, 0x1F8)), .. Times(3, new(MemoryLayout.Hpet, 0x3FF)),
         .. Times(4, new(Sockets, 0x3F)), new(Sockets, 0x7FFF), .. Times(4, new(Balloon, 0x3F)), new(Balloon, 0x7FFF), new(Balloon + 0x2000, 7),
         new(Balloon + 0x3000, 0x1F), .. Times(5, new(InMemory, 0xFC)), new(InMemory, 0x1FF),

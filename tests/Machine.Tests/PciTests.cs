@@ -157,4 +157,98 @@ public class PciTests
         Assert.Equal(1u, Read(1, 0, 0x0C) >> 23 & 1);
         Assert.Equal(0x7113_8086u, Read(1, 3, 0));
     }
+
+    private const ulong FunctionSpace = 0x1000;
+
+    private static PciFunction NetworkFunction()
+    {
+        PciFunction function = new(0x1AF4, 0x1041, 0x020000, 1, 0x1AF4, 0x1100);
+        function.AddBar(1, PciBarKind.Memory32, 4096);
+        function.AddCapability(0x11, new byte[10]);
+        return function;
+    }
+
+    /// <summary>PCI Express Base Specification 5.0, section 7.2.2: both ways lead to the same registers.</summary>
+    [Fact]
+    public void Configuration_space_in_memory_is_what_the_ports_show()
+    {
+        var ecam = new PciEcam(_host);
+        _host.Add(5, 2, NetworkFunction());
+        foreach ((int device, int function) in ((int, int)[])[(0, 0), (5, 2), (5, 0), (31, 7)])
+        {
+            ulong at = (ulong)(device << 3 | function) * FunctionSpace;
+            for (int register = 0; register < 256; register += 4)
+            {
+                uint expected = Read(device, function, register);
+                Assert.Equal(expected, (uint)ecam.ReadMmio(at + (ulong)register, 4));
+                for (int n = 0; n < 4; n++) Assert.Equal(expected >> 8 * n & 0xFF, ecam.ReadMmio(at + (ulong)(register + n), 1));
+                for (int n = 0; n < 4; n += 2) Assert.Equal(expected >> 8 * n & 0xFFFF, ecam.ReadMmio(at + (ulong)(register + n), 2));
+            }
+        }
+        ulong network = (5 << 3 | 2) * FunctionSpace;
+        ecam.WriteMmio(network + PciRegister.FirstBar + 4, 4, 0xE123_4567);
+        Assert.Equal(0xE123_4000u, Read(5, 2, PciRegister.FirstBar + 4));
+        ecam.WriteMmio(network + PciRegister.Command, 2, (ulong)PciCommand.BusMaster);
+        Assert.Equal((uint)PciCommand.BusMaster, Read(5, 2, PciRegister.Command) & 0xFFFF);
+        ecam.WriteMmio(network + PciRegister.InterruptLine, 1, 0x5A);
+        Assert.Equal(0x5Au, Read(5, 2, PciRegister.InterruptLine) & 0xFF);
+    }
+
+    /// <summary>A conventional function has 256 bytes: behind them nobody answers. Accesses of any width are made of what lies in each doubleword.</summary>
+    [Fact]
+    public void What_is_behind_the_registers_of_a_function_reads_as_ones_and_takes_nothing()
+    {
+        var ecam = new PciEcam(_host);
+        Assert.Equal(uint.MaxValue, ecam.ReadMmio(0x100, 4));
+        Assert.Equal(ulong.MaxValue, ecam.ReadMmio(FunctionSpace - 8, 8));
+        Assert.Equal(ulong.MaxValue, ecam.ReadMmio(PciEcam.Length - 8, 8));
+        Assert.Equal(0xFFu, ecam.ReadMmio(PciEcam.Length - 1, 1));
+        Assert.Equal(0x0000_1237_8086ul | (ulong)Read(0, 0, 4) << 32, ecam.ReadMmio(0, 8));
+        Assert.Equal(Read(0, 0, 0) >> 8 | (ulong)(Read(0, 0, 4) & 0xFF) << 24 | (ulong)(Read(0, 0, 4) >> 8 & 0xFF) << 32, ecam.ReadMmio(1, 5));
+        byte[] before = [.. Enumerable.Range(0, 64).SelectMany(n => BitConverter.GetBytes(Read(0, 0, 4 * n)))];
+        ecam.WriteMmio(0x100, 4, 0);
+        ecam.WriteMmio(0xFD, 3, ulong.MaxValue);
+        ecam.WriteMmio(0, 8, 0);
+        ecam.WriteMmio(PciEcam.Length - 8, 8, 0);
+        Assert.Equal(before, Enumerable.Range(0, 64).SelectMany(n => BitConverter.GetBytes(Read(0, 0, 4 * n))));
+    }
+
+    /// <summary>Section 6.8.1: a message goes where the guest said, and waits while it is masked or not enabled at all.</summary>
+    [Fact]
+    public void Section_6_8_1_a_masked_message_is_pending()
+    {
+        const int control = 2, address = 4, addressHigh = 8, data = 12, mask = 16, pending = 20;
+        PciFunction function = new(0x8086, 0x2922, 0x010601);
+        List<(ulong, uint)> sent = [];
+        var msi = new MsiCapability(function) { Send = (where, what) => sent.Add((where, what)) };
+        _host.Add(4, 0, function);
+        int at = (int)(Read(4, 0, PciRegister.Capabilities) & 0xFF);
+        Assert.Equal(0x0180_0005u, Read(4, 0, at));
+        Write(4, at + address, 0xFEE0_1007);
+        Write(4, at + addressHigh, 1);
+        Write(4, at + data, 0xFFFF_4031);
+        Assert.Equal((0xFEE0_1004u, 1u, 0x4031u), (Read(4, 0, at + address), Read(4, 0, at + addressHigh), Read(4, 0, at + data)));
+        msi.Trigger();
+        Assert.Empty(sent); // not enabled
+        Write(4, at, 1 << 8 * control);
+        Assert.True(msi.Enabled);
+        Write(4, at + mask, uint.MaxValue);
+        Assert.Equal(1u, Read(4, 0, at + mask)); // there is one vector
+        msi.Trigger();
+        Write(4, at + pending, 0); // read-only
+        Assert.Equal(1u, Read(4, 0, at + pending));
+        byte[] saved = function.Config.Bytes.ToArray();
+        Assert.Empty(sent);
+        Write(4, at + mask, 0);
+        msi.SendPending();
+        Assert.Equal([(0x1_FEE0_1004ul, 0x4031u)], sent);
+        Assert.Equal(0u, Read(4, 0, at + pending));
+        msi.SendPending();
+        msi.Trigger();
+        Assert.Equal(2, sent.Count);
+        function.RestoreConfig(saved, "it");
+        Assert.Equal(1u, Read(4, 0, at + pending));
+        function.ResetConfig();
+        Assert.Equal((0u, false), (Read(4, 0, at + pending), msi.Enabled));
+    }
 }

@@ -5,7 +5,7 @@ namespace Bunraku.Cli.CommandLine;
 /// <summary>What stands behind <c>--disk</c>: a file and words about it.</summary>
 internal static class DiskArgument
 {
-    private static readonly string[] s_names = ["format", "readonly", "serial", "snapshot", "backing", "discard", "bus"];
+    private static readonly string[] s_names = ["format", "readonly", "serial", "snapshot", "backing", "discard", "bus", "full"];
 
     /// <exception cref="UsageException">It is no description of a disk.</exception>
     public static VmDisk Parse(string text)
@@ -29,6 +29,17 @@ internal static class DiskArgument
                 case "backing": image = image with { AllowBacking = Quantities.IsOn("--disk", name, value) }; break;
                 case "discard": image = image with { Discard = Quantities.IsOn("--disk", name, value) }; break;
                 case "bus": disk = disk with { Bus = ParseBus(value) }; break;
+                case "full":
+                    disk = disk with
+                    {
+                        StopsWhenFull = value switch
+                        {
+                            "pause" => true,
+                            "report" => false,
+                            _ => throw new UsageException(Nearest.Message("answer to a full host", value, ["pause", "report"])),
+                        }
+                    };
+                    break;
                 case "serial": disk = disk with { Serial = value }; break;
                 case "snapshot": disk = disk with { Throwaway = Quantities.IsOn("--disk", name, value) }; break;
                 default: throw new UsageException(Nearest.Message("word behind --disk", name, s_names));

@@ -8,7 +8,7 @@ namespace Bunraku.Cli.CommandLine;
 /// <summary>What stands behind <c>--net</c>: a kind, and words about it.</summary>
 internal static class NetworkArgument
 {
-    private static readonly string[] s_kinds = ["user", "tap:", "unix:", "udp:"], s_names = ["mac", "mtu", "queues", "model"],
+    private static readonly string[] s_kinds = ["user", "tap:", "unix:", "listen:", "connect:", "mcast:", "udp:"], s_names = ["mac", "mtu", "queues", "model"],
         s_userNames = ["hostfwd", "restrict", "loopback", "ipv6"];
 
     /// <exception cref="UsageException">It is no description of a network.</exception>
@@ -24,8 +24,14 @@ internal static class NetworkArgument
                 "mtu" => network with { Mtu = Number(name, value) },
                 "queues" => network with { Queues = Number(name, value) },
                 "model" => network with { Model = Model(value) },
+                "local" when network is MulticastCable group => group with { Local = Local(value) },
                 _ when network is UserNetwork user && s_userNames.Contains(name) => user with { Options = UserWord(user.Options, name, value) },
-                _ => throw new UsageException(Nearest.Message("word behind --net", name, network is UserNetwork ? [.. s_names, .. s_userNames] : s_names)),
+                _ => throw new UsageException(Nearest.Message("word behind --net", name, network switch
+                {
+                    UserNetwork => [.. s_names, .. s_userNames],
+                    MulticastCable => [.. s_names, "local"],
+                    _ => s_names,
+                })),
             };
         }
         return network;
@@ -40,6 +46,12 @@ internal static class NetworkArgument
             "tap" when value is { Length: > 0 } => new TapInterface(value),
             "unix" when value is { Length: > 0 } => new UnixCable(value),
             "udp" when value is { Length: > 0 } => Udp(value),
+            "listen" or "connect" when value is not null && EndPoint(value) is { } end => new TcpCable(end, kind == "listen"),
+            "listen" or "connect" => throw new UsageException(
+                $"--net {text}: write {kind}:[ADDRESS:]PORT, for example listen:7001 here and connect:7001 there"),
+            "mcast" when value is not null && EndPoint(value) is { } group && MulticastCable.IsGroup(group.Address) =>
+                new MulticastCable(group, IPAddress.Loopback),
+            "mcast" => throw new UsageException($"--net {text}: write mcast:GROUP:PORT, for example mcast:239.1.2.3:7001"),
             "tap" or "unix" or "udp" => throw new UsageException($"--net {text}: write tap:NAME, unix:PATH or udp:[ADDRESS:]PORT-[ADDRESS:]PORT"),
             _ => throw new UsageException(Nearest.Message("network", text, s_kinds)),
         };
@@ -75,6 +87,10 @@ internal static class NetworkArgument
                 }
         }
     }
+
+    private static IPAddress Local(string text) =>
+        IPAddress.TryParse(text, out IPAddress? address) && address.AddressFamily == System.Net.Sockets.AddressFamily.InterNetwork ? address
+            : throw new UsageException($"--net: local={text} is no address of this host; write for example local=192.0.2.1");
 
     private static NetworkModel Model(string text) => text switch
     {

@@ -118,7 +118,7 @@ internal sealed class RunCommand : Command
     {
         HelpName = "KIND[,NAME=VALUE]...",
         Description = "a network card; once for each (eth0, eth1, ...). "
-            + "KIND: user (needs nothing), tap:NAME, unix:PATH or udp:PORT-PORT (cables to another VM), or none. "
+            + "KIND: user (needs nothing), tap:NAME, cables to another VM (unix:PATH, listen:PORT and connect:PORT, udp:PORT-PORT), mcast:GROUP:PORT, or none. "
             + "NAME: mac, mtu, queues, model=virtio|e1000; for user also hostfwd=[tcp|udp]:[ADDRESS:]PORT-[ADDRESS]:PORT, restrict, loopback, ipv6",
         Arity = ArgumentArity.OneOrMore,
         AllowMultipleArgumentsPerToken = false,

@@ -92,7 +92,7 @@ internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNe
         if (QemuNetworks.IsCard(kind))
         {
             words.Drop(s_places);
-            networks.AddCard(kind, words);
+            networks.AddCard(kind, words, id);
             words.Finish();
             return;
         }
@@ -120,10 +120,10 @@ internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNe
                 words.Drop("display", "head", "serial");
                 break;
             case "ide-hd" or "ide-drive":
-                drives.Take("-device", words.Need("drive"), DiskBus.Ahci, Disk(words));
+                TakeDisk(words, DiskBus.Ahci);
                 break;
             case "ide-cd":
-                if (words.Take("drive") is { } disc) drives.Take("-device", disc, null, null);
+                if (words.Take("drive") is { } disc) drives.Take("-device", disc, null, null, reportsWhenFull: false);
                 Disk(words);
                 break;
             case "ahci" or "ich9-ahci" or "piix3-ide" or "piix4-ide" or "vmgenid":
@@ -153,7 +153,7 @@ internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNe
                 AddPort(kind, words, id, bus);
                 break;
             default:
-                if (kind.StartsWith("virtio-blk", StringComparison.Ordinal)) drives.Take("-device", words.Need("drive"), DiskBus.Virtio, Disk(words));
+                if (kind.StartsWith("virtio-blk", StringComparison.Ordinal)) TakeDisk(words, DiskBus.Virtio);
                 else if (kind.StartsWith("virtio-rng", StringComparison.Ordinal)) AddRng(words);
                 else if (kind.StartsWith("virtio-balloon", StringComparison.Ordinal)) AddBalloon(words);
                 else if (kind.StartsWith("virtio-9p", StringComparison.Ordinal)) folders.AddDevice(words);
@@ -179,12 +179,18 @@ internal sealed class QemuDevices(QemuMachine machine, QemuDrives drives, QemuNe
         }
     }
 
+    private void TakeDisk(QemuWords words, DiskBus bus)
+    {
+        bool reportsWhenFull = drives.Policies("-device", words);
+        drives.Take("-device", words.Need("drive"), bus, Disk(words), reportsWhenFull);
+    }
+
     /// <summary>Words that disks have beside their drive; the serial number.</summary>
     private static string? Disk(QemuWords words)
     {
-        words.Drop("num-queues", "queue-size", "write-cache", "logical_block_size", "physical_block_size", "scsi", "config-wce", "share-rw", "werror",
-            "rerror", "discard",
-            "write-zeroes", "unit", "model", "wwn", "ver", "rotation_rate", "min_io_size", "opt_io_size", "seg-max-adjust", "request-merging", "lun", "vectors",
+        words.Drop("werror", "rerror", "num-queues", "queue-size", "write-cache", "logical_block_size", "physical_block_size", "scsi", "config-wce",
+            "share-rw", "discard", "write-zeroes", "unit", "model", "wwn", "ver", "rotation_rate", "min_io_size", "opt_io_size", "seg-max-adjust",
+            "request-merging", "lun", "vectors",
             "discard_granularity", "device_id", "secs", "heads", "cyls", "bios-chs-trans", "max-discard-sectors", "max-write-zeroes-sectors", "drive");
         return words.Take("serial");
     }

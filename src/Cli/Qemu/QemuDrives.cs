@@ -16,6 +16,7 @@ internal sealed class QemuDrives(QemuMachine machine, Action<int?, string, bool>
         public bool IsReadOnly { get; init; }
         public bool? Throwaway { get; init; }
         public bool Discard { get; init; }
+        public bool ReportsWhenFull { get; init; }
         public string Serial { get; init; } = "";
         public bool IsTaken { get; set; }
     }
@@ -33,7 +34,7 @@ internal sealed class QemuDrives(QemuMachine machine, Action<int?, string, bool>
 
     private readonly List<Drive> _drives = [];
     private readonly Dictionary<string, Node> _nodes = new(StringComparer.Ordinal);
-    private readonly List<(int Place, VmDisk Disk)> _virtio = [], _sata = [];
+    private readonly List<(int Place, VmDisk Disk, string Id)> _virtio = [], _sata = [];
     private readonly List<(int Place, string Path)> _discs = [];
     private int _place;
 
@@ -71,11 +72,7 @@ internal sealed class QemuDrives(QemuMachine machine, Action<int?, string, bool>
         words.Drop("cache", "aio", "copy-on-read", "detect-zeroes", "cache.writeback", "cache.direct", "cache.no-flush", "auto-read-only", "file.locking",
             "locking");
         words.Drop("l2-cache-size", "cache-size", "refcount-cache-size", "node-name");
-        foreach (string policy in (string[])["werror", "rerror"])
-        {
-            if (words.Take(policy) is { } what and not ("report" or "enospc" or "auto"))
-                machine.Notes.Add($"-drive: {policy}={what}: the guest is told of the error, and goes on");
-        }
+        drive = drive with { ReportsWhenFull = Policies("-drive", words) };
         foreach ((string key, string _) in (IEnumerable<(string, string)>)[.. words.TakeBeginning("throttling."), .. words.TakeBeginning("bps"),
             .. words.TakeBeginning("iops")])
             machine.Notes.Add($"-drive: '{key}' is passed over: disks are as fast as the host");
@@ -93,6 +90,21 @@ internal sealed class QemuDrives(QemuMachine machine, Action<int?, string, bool>
                 throw new UsageException(Nearest.Message("interface of -drive", kind, ["none", "virtio", "ide"]));
         }
         _drives.Add(drive);
+    }
+
+    /// <summary>What is to be done about errors of the host: the machine stops where there is no room, as QEMU's does without being told.</summary>
+    /// <returns>The guest is told where there is no room.</returns>
+    public bool Policies(string option, QemuWords words)
+    {
+        string? write = words.Take("werror"), read = words.Take("rerror");
+        foreach ((string name, string? policy) in ((string, string?)[])[("werror", write), ("rerror", read)])
+        {
+            if (policy is not (null or "report" or "enospc" or "auto" or "stop" or "ignore"))
+                throw new UsageException(Nearest.Message($"{name} of {option}", policy, ["report", "enospc", "stop", "ignore", "auto"]));
+            if (policy is "ignore" || policy == "stop")
+                machine.Notes.Add($"{option}: {name}={policy}: of other errors than a full file system the guest is told, and goes on");
+        }
+        return write is "report" or "ignore";
     }
 
     /// <summary>-blockdev: a node, which is the file or the format over it.</summary>
@@ -125,7 +137,8 @@ internal sealed class QemuDrives(QemuMachine machine, Action<int?, string, bool>
     /// <param name="id">As its word drive= has it.</param>
     /// <param name="bus">Where the disk is; null: it is a CD drive.</param>
     /// <param name="serial">Of the device.</param>
-    public void Take(string option, string id, DiskBus? bus, string? serial)
+    /// <param name="reportsWhenFull">See <see cref="Policies"/>: of the device.</param>
+    public void Take(string option, string id, DiskBus? bus, string? serial, bool reportsWhenFull)
     {
         if (_drives.Find(d => d.Id == id) is { } drive)
         {
@@ -133,13 +146,14 @@ internal sealed class QemuDrives(QemuMachine machine, Action<int?, string, bool>
                 throw new UsageException($"{option}: the drive '{id}' is connected by if={drive.Interface} already; -drive if=none leaves it to a device");
             if (drive.IsTaken) throw new UsageException($"{option}: the drive '{id}' has a device already");
             drive.IsTaken = true;
-            Connect(drive with { Serial = serial ?? drive.Serial }, bus ?? (drive.IsCompactDisc ? null : bus), _place++);
+            reportsWhenFull |= drive.ReportsWhenFull;
+            Connect(drive with { Serial = serial ?? drive.Serial, ReportsWhenFull = reportsWhenFull }, bus, _place++);
             return;
         }
         if (!_nodes.TryGetValue(id, out Node? node)) throw new UsageException($"{option}: there is no drive and no node '{id}'");
         (string path, ImageFormat? format, bool isReadOnly, bool discard) = Resolve(option, node);
-        Connect(new Drive(option, id, "none", 0) { File = path, Format = format, IsReadOnly = isReadOnly, Discard = discard, Serial = serial ?? "" }, bus,
-            _place++);
+        var made = new Drive(option, id, "none", 0) { File = path, Format = format, IsReadOnly = isReadOnly, Discard = discard, Serial = serial ?? "" };
+        Connect(made with { ReportsWhenFull = reportsWhenFull }, bus, _place++);
     }
 
     /// <summary>What is at the bottom of nodes that stand on each other.</summary>
@@ -188,7 +202,11 @@ internal sealed class QemuDrives(QemuMachine machine, Action<int?, string, bool>
             DiskBus? bus = drive.IsCompactDisc ? null : drive.Interface == "virtio" ? DiskBus.Virtio : DiskBus.Ahci;
             Connect(drive, bus, drive.Index >= 0 ? drive.Index : behindNumbered + _place++);
         }
-        machine.Disks.AddRange(_virtio.OrderBy(d => d.Place).Concat(_sata.OrderBy(d => d.Place)).Select(d => d.Disk));
+        foreach ((_, VmDisk disk, string id) in _virtio.OrderBy(d => d.Place).Concat(_sata.OrderBy(d => d.Place)))
+        {
+            machine.Disks.Add(disk);
+            machine.DiskNames.Add(id);
+        }
         machine.CompactDiscs.AddRange(_discs.OrderBy(d => d.Place).Select(d => d.Path));
     }
 
@@ -202,7 +220,13 @@ internal sealed class QemuDrives(QemuMachine machine, Action<int?, string, bool>
         }
         var image = new DiskOptions(path) { Format = drive.Format, ReadOnly = drive.IsReadOnly, AllowBacking = true, Discard = drive.Discard };
         bool throwaway = (drive.Throwaway ?? Throwaway) && !drive.IsReadOnly;
-        (where == DiskBus.Virtio ? _virtio : _sata).Add((place, new VmDisk(image) { Bus = where, Serial = drive.Serial, Throwaway = throwaway }));
+        (where == DiskBus.Virtio ? _virtio : _sata).Add((place, new VmDisk(image)
+        {
+            Bus = where,
+            Serial = drive.Serial,
+            Throwaway = throwaway,
+            StopsWhenFull = !drive.ReportsWhenFull,
+        }, drive.Id));
     }
 
     private static ImageFormat? FormatOf(string option, string? format) => format is null ? null

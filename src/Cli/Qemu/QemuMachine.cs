@@ -73,6 +73,15 @@ internal sealed class QemuMachine
     public string? EfiVars { get; set; }
     public DisplayKind Display { get; set; }
     public VncEndpoint? Vnc { get; set; }
+
+    /// <summary>Names of the drives or nodes of <see cref="Disks"/>, in their order; empty where one has none.</summary>
+    public List<string> DiskNames { get; } = [];
+
+    /// <summary>Names of the back ends of <see cref="Networks"/>, and of their cards.</summary>
+    public List<(string Backend, string? Card)> NetworkNames { get; } = [];
+
+    /// <summary>What its viewers must know from the beginning; null: what a monitor says.</summary>
+    public string? VncPassword { get; set; }
     public bool Tablet { get; set; }
     public IReadOnlyList<BootDevice> BootOrder { get; set; } = [];
     public List<VmDisk> Disks { get; } = [];

@@ -41,8 +41,10 @@ internal sealed class QemuNetworks(QemuMachine machine)
         string kind = words.Take("type") ?? "user";
         if (kind == "none") return;
         string? mac = words.Take("mac") ?? words.Take("macaddr"), model = words.Take("model");
-        words.Drop("id", "addr");
+        string id = words.Take("id") ?? "";
+        words.Drop("addr");
         NetworkModel card = Model("-nic", model);
+        machine.NetworkNames.Add((id, null));
         machine.Networks.Add(Backend(words, kind) with { Model = card, Mac = Mac("-nic", mac) });
     }
 
@@ -62,7 +64,7 @@ internal sealed class QemuNetworks(QemuMachine machine)
                 string? backend = words.Take("netdev");
                 words.Drop("name", "addr", "vectors", "id");
                 words.Finish();
-                if (backend is not null) Connect("-net", backend, card, mac, null, null);
+                if (backend is not null) Connect("-net", backend, card, mac, null, null, null);
                 else _hubCards.Add((card, mac));
                 return;
             default:
@@ -73,7 +75,7 @@ internal sealed class QemuNetworks(QemuMachine machine)
     }
 
     /// <summary>-device with a card.</summary>
-    public void AddCard(string model, QemuWords words)
+    public void AddCard(string model, QemuWords words, string? id)
     {
         NetworkModel card = Model("-device", model);
         int? mtu = words.TakeNumber("host_mtu"), vectors = words.TakeNumber("vectors");
@@ -89,13 +91,14 @@ internal sealed class QemuNetworks(QemuMachine machine)
             return;
         }
         int? queues = several && vectors is > 2 ? Math.Clamp((vectors.Value - 2) / 2, 1, VmNetwork.MostQueues) : null;
-        Connect("-device", backend, card, Mac("-device", mac), mtu, card == NetworkModel.Virtio ? queues : null);
+        Connect("-device", backend, card, Mac("-device", mac), mtu, card == NetworkModel.Virtio ? queues : null, id);
     }
 
-    private void Connect(string option, string id, NetworkModel model, PhysicalAddress? mac, int? mtu, int? queues)
+    private void Connect(string option, string id, NetworkModel model, PhysicalAddress? mac, int? mtu, int? queues, string? card)
     {
         if (!_backends.TryGetValue(id, out VmNetwork? backend)) throw new UsageException($"{option}: there is no -netdev with id={id}");
         if (!_taken.Add(id)) throw new UsageException($"{option}: the network '{id}' has a card already");
+        machine.NetworkNames.Add((id, card));
         machine.Networks.Add(backend with { Model = model, Mac = mac, Mtu = mtu ?? backend.Mtu, Queues = queues ?? backend.Queues });
     }
 
@@ -107,7 +110,11 @@ internal sealed class QemuNetworks(QemuMachine machine)
             throw new UsageException("-net: a hub with several cards or networks is not had; -nic, or -netdev with -device, connects each card by itself");
         if (_hub is [var backend])
         {
-            if (_hubCards is [var card]) machine.Networks.Add(backend with { Model = card.Model, Mac = card.Mac });
+            if (_hubCards is [var card])
+            {
+                machine.NetworkNames.Add(("", null));
+                machine.Networks.Add(backend with { Model = card.Model, Mac = card.Mac });
+            }
             else machine.Notes.Add("-net: a network without '-net nic' has no card, and is left out");
         }
         else if (_hubCards.Count > 0)
@@ -116,6 +123,7 @@ internal sealed class QemuNetworks(QemuMachine machine)
         }
         if (_isGiven || !hasDefaults) return;
         machine.HasDefaultNetwork = true;
+        machine.NetworkNames.Add(("", null));
         machine.Networks.Add(new UserNetwork(new SlirpOptions { HostLoopback = true }));
     }
 
@@ -149,25 +157,71 @@ internal sealed class QemuNetworks(QemuMachine machine)
                 words.Drop("vhostforce", "sndbuf", "vnet_hdr", "queues", "br", "helper");
                 network = new TapInterface(words.Need("ifname"));
                 break;
-            case "socket" when words.Take("udp") is { } remote:
-                network = new UdpCable(EndPoint(option, words.Need("localaddr")), EndPoint(option, remote));
+            case "socket":
+                network = Sockets(words);
+                break;
+            case "stream":
+                network = Stream(words);
                 break;
             case "dgram":
-                if (words.Take("local.type") is not "inet" || words.Take("remote.type") is not "inet")
-                    throw new UsageException($"{option}: not had: dgram of another kind than local.type=inet with remote.type=inet");
-                network = new UdpCable(EndPoint(option, $"{words.Need("local.host")}:{words.Need("local.port")}"),
-                    EndPoint(option, $"{words.Need("remote.host")}:{words.Need("remote.port")}"));
+                network = Datagrams(words);
                 break;
-            case "socket":
-                throw new UsageException($"{option}: not had: socket with listen=, connect=, mcast= or fd=; udp= with localaddr= connects two machines");
             default:
-                throw new UsageException(kind is "bridge" or "hubport" or "vde" or "l2tpv3" or "vhost-user" or "vhost-vdpa" or "stream" or "netmap"
-                    ? $"{option}: not had: {kind}; there are user, tap, socket,udp= and dgram" : Nearest.Message($"network of {option}", kind,
-                        ["user", "tap", "socket", "dgram"]));
+                throw new UsageException(kind is "bridge" or "hubport" or "vde" or "l2tpv3" or "vhost-user" or "vhost-vdpa" or "netmap"
+                    ? $"{option}: not had: {kind}; there are user, tap, socket, stream and dgram" : Nearest.Message($"network of {option}", kind,
+                        ["user", "tap", "socket", "stream", "dgram"]));
         }
         words.Finish();
         return network;
     }
+
+    /// <summary>A cable of the words that QEMU has always had: TCP, from one side or the other, a multicast group, or UDP packets.</summary>
+    private static VmNetwork Sockets(QemuWords words)
+    {
+        string option = words.Option;
+        string? local = words.Take("localaddr");
+        (string Kind, string Where)[] given = [.. from kind in (string[])["listen", "connect", "mcast", "udp", "fd"]
+                                                  let value = words.Take(kind) where value is not null select (kind, value)];
+        if (given is not [var (what, where)] || what == "fd")
+            throw new UsageException($"{option}: a socket has one of listen=, connect=, mcast= and udp=; a descriptor (fd=) is not had");
+        if (local is not null && what is "listen" or "connect") throw new UsageException($"{option}: localaddr= goes with mcast= or udp=, not with {what}=");
+        return what switch
+        {
+            "mcast" => Group(option, EndPoint(option, where), local is null ? null : EndPoint(option, local + ":1").Address),
+            "udp" => new UdpCable(EndPoint(option, local ?? throw new UsageException($"{option}: 'localaddr=' is missing")), EndPoint(option, where)),
+            _ => new TcpCable(EndPoint(option, where), what == "listen"),
+        };
+    }
+
+    private static VmNetwork Stream(QemuWords words)
+    {
+        bool listens = words.TakeSwitch("server") == true;
+        switch (words.Take("addr.type"))
+        {
+            case "inet":
+                return new TcpCable(EndPoint(words.Option, $"{words.Need("addr.host")}:{words.Need("addr.port")}"), listens);
+            case "unix":
+                return new UnixCable(words.Need("addr.path"));
+            default:
+                throw new UsageException($"{words.Option}: a stream has addr.type=inet or addr.type=unix");
+        }
+    }
+
+    private static VmNetwork Datagrams(QemuWords words)
+    {
+        string option = words.Option;
+        string? local = words.Take("local.type");
+        if (words.Take("remote.type") is not "inet" || local is not (null or "inet"))
+            throw new UsageException($"{option}: not had: dgram of another kind than local.type=inet with remote.type=inet");
+        IPEndPoint remote = EndPoint(option, $"{words.Need("remote.host")}:{words.Need("remote.port")}");
+        string? host = words.Take("local.host"), port = words.Take("local.port");
+        if (MulticastCable.IsGroup(remote.Address)) return Group(option, remote, host is null ? null : EndPoint(option, host + ":1").Address);
+        if (host is null || port is null) throw new UsageException($"{option}: local.host= and local.port= are needed beside remote.host={remote.Address}");
+        return new UdpCable(EndPoint(option, $"{host}:{port}"), remote);
+    }
+
+    private static MulticastCable Group(string option, IPEndPoint group, IPAddress? local) => MulticastCable.IsGroup(group.Address)
+        ? new MulticastCable(group, local) : throw new UsageException($"{option}: {group.Address} is no multicast group: 224.0.0.0 to 239.255.255.255 are");
 
     private UserNetwork User(QemuWords words)
     {

@@ -67,7 +67,8 @@ internal static class QemuOptions
         new("cdrom", "FILE", Likeness.Different, "a CD drive on SATA", (r, t) => r.Drives.AddNumbered("-cdrom", t, 2, isCompactDisc: true)),
         new("drive", "[file=FILE][,if=virtio|ide|none][,format=raw|qcow2][,...]", Likeness.Different,
             "if=ide (the default) is on SATA; pflash as -pflash; scsi, floppy, sd and mtd are refused. snapshot, readonly, media, index, serial, "
-            + "discard=unmap are there; cache and aio change nothing, since what is flushed is always safe", (r, t) => r.Drives.Add(t)),
+            + "discard=unmap and werror are there: as with QEMU the machine is stopped where the host has no room, until 'cont', unless werror=report; cache "
+            + "and aio change nothing, since what is flushed is always safe", (r, t) => r.Drives.Add(t)),
         new("blockdev", "driver=file|raw|qcow2,node-name=NAME[,...]", Likeness.Different,
             "nodes of files and of the two formats, also as JSON", (r, t) => r.Drives.AddNode(t)),
         new("snapshot", null, Likeness.Same, "what is written to disks is gone at the end", (r, _) => r.Drives.Throwaway = true),
@@ -97,8 +98,10 @@ internal static class QemuOptions
             (r, t) => r.Vga(t)),
         new("full-screen", null, Likeness.Ignored, "there is no window"),
         new("g", "WxH[xDEPTH]", Likeness.Ignored, "the guest chooses"),
-        new("vnc", "[HOST]:N|unix:PATH|none", Likeness.Different, "port 5900+N, on loopback if no host is named; there are no passwords, so no other hosts",
-            (r, t) => r.Vnc(t)),
+        new("vnc", "[HOST]:N|unix:PATH|none[,password=on][,password-secret=ID]", Likeness.Different,
+            "port 5900+N, on loopback if no host is named, and on other hosts only with a password: that of the secret, or the one that 'change vnc "
+            + "password', 'set_password' or QMP's set_password has set; until then nobody is let in. There is no TLS or SASL, and VNC goes by 8 bytes of a "
+            + "password", (r, t) => r.Vnc(t)),
         new("win2k-hack", null, Likeness.Ignored, "there is no IDE"),
         new("no-fd-bootchk", null, Likeness.Ignored, "there are no floppies") { TellsOfIgnoring = false },
         new("no-acpi", null, Likeness.Absent, "the machine has ACPI; Linux leaves it alone with acpi=off"),
@@ -108,11 +111,12 @@ internal static class QemuOptions
             "types 0, 1 and 11 (OEM strings; value= and path=); what else stands in them is passed over with a line, as are types 2, 3, 4 and 17; file= "
             + "is refused", (r, t) => r.Smbios(t)),
 
-        new("netdev", "user|tap|socket|dgram,id=NAME[,...]", Likeness.Different,
+        new("netdev", "user|tap|socket|stream|dgram,id=NAME[,...]", Likeness.Different,
             "user: hostfwd, restrict, net, host, dns, dhcpstart, ipv6; hostfwd without an address listens on 127.0.0.1 alone, not on all. 10.0.2.2 "
-            + "reaches the host's loopback, as with QEMU. tap: ifname. socket: udp= with localaddr=. dgram: inet to inet. tftp, smb and guestfwd are "
-            + "refused", (r, t) => r.Networks.AddBackend(t)),
-        new("nic", "user|tap|none[,model=][,mac=][,...]", Likeness.Different,
+            + "reaches the host's loopback, as with QEMU. tap: ifname. socket: listen=, connect=, mcast= and udp=; listen= without an address is "
+            + "127.0.0.1, and frames of one's own do not come back from a group. stream: inet, and unix, where the first one that comes listens. dgram: inet "
+            + "to inet, or to a group. fd=, tftp, smb and guestfwd are refused", (r, t) => r.Networks.AddBackend(t)),
+        new("nic", "user|tap|socket|none[,model=][,mac=][,...]", Likeness.Different,
             "as -netdev with a card; there are virtio's and e1000, and a line says so where another one was asked for", (r, t) => r.Networks.AddPair(t)),
         new("net", "nic|user|none[,...]", Likeness.Different,
             "one card and one network; a machine of which nothing is said has a card with the user-mode network, where the host has libslirp",
@@ -145,8 +149,9 @@ internal static class QemuOptions
         new("parallel", "WHERE", Likeness.Ignored, "there is no parallel port") { TellsOfIgnoring = false },
         new("debugcon", "WHERE", Likeness.Same, "port E9h", (r, t) => r.DebugConsole(t)),
         new("monitor", "WHERE", Likeness.Different,
-            "Bunraku's monitor behind QEMU's prompt: stop, cont, quit, system_powerdown, system_reset, nmi, info status, info registers and its own; "
-            + "disks and cards are not changed while the machine runs", (r, t) => r.Monitors.Add((t, false, false))),
+            "Bunraku's monitor behind QEMU's prompt: stop, cont, quit, system_powerdown, system_reset, nmi, info status, info registers, "
+            + "block_resize, set_link, change vnc password, set_password and its own; disks and cards do not come and go while the machine runs",
+            (r, t) => r.Monitors.Add((t, false, false))),
         new("qmp", "WHERE", Likeness.Different, "the commands that start, stop and ask: see the list of them", (r, t) => r.Monitors.Add((t, true, false))),
         new("qmp-pretty", "WHERE", Likeness.Different, "as -qmp, on several lines", (r, t) => r.Monitors.Add((t, true, true))),
         new("mon", "[chardev=]NAME[,mode=readline|control][,pretty=]", Likeness.Different, "as -monitor and -qmp", (r, t) => r.Monitor(t)),
@@ -163,8 +168,8 @@ internal static class QemuOptions
         new("rtc", "[base=utc|localtime|DATE][,clock=][,driftfix=]", Likeness.Different,
             "base; the clock is the host's, and never steps back", (r, t) => r.Clock(t)),
         new("object", "KIND,id=NAME[,...]", Likeness.Different,
-            "rng-random, rng-builtin, memory-backend-*, iothread, throttle-group and can-bus are taken and mean nothing beside what devices have; others "
-            + "are refused", (r, t) => r.Object(t)),
+            "secret (data= or file=, raw or base64), for -vnc; rng-random, rng-builtin, memory-backend-*, iothread, throttle-group and can-bus are taken and "
+            + "mean nothing beside what devices have; others are refused", (r, t) => r.Object(t)),
         new("global", "DRIVER.PROP=VALUE", Likeness.Ignored, "properties of devices are ours"),
         new("set", "GROUP.ID.ARG=VALUE", Likeness.Absent, "write it where the thing is named"),
         new("nodefaults", null, Likeness.Same, "no default serial port, monitor and network card", (r, _) => r.NoDefaults = true),

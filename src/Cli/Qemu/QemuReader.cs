@@ -3,6 +3,7 @@ using System.Text;
 using Bunraku.Cli.CommandLine;
 using Bunraku.Machine.Board;
 using Bunraku.Machine.Firmware;
+using Bunraku.Platform;
 using Bunraku.Sessions.Debugging;
 using Bunraku.Sessions.Screens;
 
@@ -235,8 +236,8 @@ internal sealed class QemuReader
         _isHeadless = true;
         QemuWords words = QemuWords.Parse("-vnc", text, "vnc");
         string place = words.Need("vnc");
-        if (words.TakeSwitch("password") == true)
-            throw new UsageException("-vnc: not had: password=on; 'bunraku run --vnc ADDRESS:PORT,password-file=FILE' asks viewers for one");
+        bool asks = words.TakeSwitch("password") == true;
+        _vncSecret = words.Take("password-secret");
         words.Drop("share", "lossy", "non-adaptive", "power-control", "key-delay-ms", "audiodev");
         words.Finish();
         if (place == "none") return;
@@ -249,11 +250,43 @@ internal sealed class QemuReader
         }
         try
         {
-            Result.Vnc = VncEndpoint.Parse(place);
+            Result.Vnc = VncEndpoint.Parse(place, asks || _vncSecret is not null);
         }
         catch (FormatException e)
         {
             throw new UsageException($"-vnc {text}: {e.Message}");
+        }
+    }
+
+    private readonly Dictionary<string, string> _secrets = new(StringComparer.Ordinal);
+    private string? _vncSecret;
+
+    private static string ReadSecret(string file)
+    {
+        const int most = 4096;
+        using var reader = new StreamReader(file);
+        char[] text = new char[most];
+        int length = reader.ReadBlock(text);
+        return length < most ? new string(text, 0, length) : throw new FormatException($"this is longer than a secret ({most} characters)");
+    }
+
+    /// <summary>-object secret: a word that another thing names, as it stands there or in a file.</summary>
+    private void Secret(QemuWords words)
+    {
+        string id = words.Need("id");
+        string? data = words.Take("data"), file = words.Take("file"), format = words.Take("format");
+        if (words.Take("keyid") is not null) throw new UsageException("-object secret: not had: keyid=, a secret that another one encrypts");
+        words.Finish();
+        if (data is null == file is null) throw new UsageException($"-object secret,id={id}: it has data= or file=, one of the two");
+        try
+        {
+            string text = data ?? ReadSecret(file!);
+            _secrets[id] = format is null or "raw" ? text : format == "base64" ? Encoding.UTF8.GetString(Convert.FromBase64String(text.Trim()))
+                : throw new UsageException($"-object secret,id={id}: format={format} is neither raw nor base64");
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException or FormatException)
+        {
+            throw new UsageException($"-object secret,id={id}: {(file is null ? "data=" : file)}: {HostError.Reason(e)}");
         }
     }
 
@@ -434,6 +467,11 @@ internal sealed class QemuReader
     {
         QemuWords words = QemuWords.Parse("-object", text, "qom-type");
         string kind = words.Need("qom-type");
+        if (kind == "secret")
+        {
+            Secret(words);
+            return;
+        }
         words.TakeRest();
         if (kind is "rng-random" or "rng-builtin" or "iothread" or "throttle-group" or "can-bus"
             || kind.StartsWith("memory-backend-", StringComparison.Ordinal)) return;
@@ -445,6 +483,8 @@ internal sealed class QemuReader
     {
         if (!_hasAccelerator && _lastAccelerator is { } absent) throw new UsageException($"-accel: not had: {absent}; there are kvm and tcg");
         foreach (string device in _deviceWords) _devices.Add(device);
+        if (_vncSecret is { } secret)
+            Result.VncPassword = _secrets.GetValueOrDefault(secret) ?? throw new UsageException($"-vnc: there is no -object secret with id={secret}");
         Drives.Finish();
         Networks.Finish(hasDefaults: !NoDefaults && Result.Board == BoardKind.Pc);
         bool hasSerial = Serials.Count > 0 || Result.Serials.Count > 0, hasMonitor = Monitors.Count > 0

@@ -13,6 +13,7 @@ using Bunraku.Network.Slirp;
 using Bunraku.Platform;
 using Bunraku.Processor.X86;
 using Bunraku.Sessions.Monitoring;
+using Bunraku.Sessions.Screens;
 
 namespace Bunraku.Cli.Qemu;
 
@@ -261,6 +262,7 @@ internal sealed class QemuRun : IGuestConsole, IVmObserver, IQemuControl, IDispo
     /// <summary>The machine is made, and nothing runs: what comes in finds its way.</summary>
     private void Wire(Vm vm)
     {
+        if (_machine.VncPassword is { } word) vm.Vnc!.SetPassword(word);
         if (_machine.Serials.FirstOrDefault() is { } first)
         {
             CharacterDevice device = _devices[first];
@@ -324,10 +326,58 @@ internal sealed class QemuRun : IGuestConsole, IVmObserver, IQemuControl, IDispo
         yield return new MonitorCommand("system_reset", "", "reset the machine", (c, _) => Silently(c.Vm.Machine.RequestReset));
         yield return new MonitorCommand("screendump", "FILE", "write a picture of the screen to a PNG file",
             (c, words) => Silently(() => QmpServer.DumpScreen(c.Vm, words[0])));
+        yield return new MonitorCommand("change", "vnc password WORD", "viewers of the screen must know this word (8 bytes of it)",
+            (c, words) => Silently(() => SetPassword(c.Vm, words is ["vnc", "password" or "passwd", _] ? "vnc" : $"{words[0]} {words[1]}", words[2])));
+        yield return new MonitorCommand("set_password", "vnc WORD [CONNECTED]", "the same",
+            (c, words) => Silently(() => SetPassword(c.Vm, words[0], words[1])));
+        yield return new MonitorCommand("set_link", "NAME on|off", "plug the cable of a network card in or out",
+            (c, words) => Silently(() => c.Vm.SetLink(CardOf(words[0]), words[1] switch
+            {
+                "on" => true,
+                "off" => false,
+                _ => throw new MonitorException($"'{words[1]}' is neither on nor off"),
+            })));
+        yield return new MonitorCommand("block_resize", "DRIVE SIZE", "make a disk larger, and tell the guest; without a unit, SIZE is in megabytes",
+            (c, words) => Silently(() => c.Vm.GrowDisk(DiskOf(words[0]), SizeOf(words[1]))));
         yield return new MonitorCommand("info name", "", "the machine's name", (_, _) => _machine.Name is { } name ? name + "\n" : "");
         yield return new MonitorCommand("info uuid", "", "the machine's UUID", (_, _) => $"{Uuid:D}\n");
         yield return new MonitorCommand("info version", "", "QEMU's version, as far as it goes", (_, _) => $"{QemuCommand.Version} {QemuCommand.Package}\n");
         yield return new MonitorCommand("quit", "", "end the machine", (_, _) => Silently(() => Quit("host-ui"))) { Alias = "q" };
+    }
+
+    private static ulong SizeOf(string text)
+    {
+        string withUnit = text.Length > 0 && char.IsAsciiDigit(text[^1]) ? text + "M" : text.TrimEnd('B', 'b');
+        return ByteSize.TryParse(withUnit, out ulong size) && size > 0 && size % 512 == 0 ? size
+            : throw new MonitorException($"'{text}' is no size of a disk; write for example 20G");
+    }
+
+    /// <inheritdoc/>
+    public int DiskOf(string name) => Find("drive", name, [.. _machine.DiskNames], [.. _machine.DiskNames]);
+
+    /// <inheritdoc/>
+    public int CardOf(string name) =>
+        Find("network", name, [.. _machine.NetworkNames.Select(n => n.Backend)], [.. _machine.NetworkNames.Select(n => n.Card ?? "")]);
+
+    private static int Find(string what, string name, string[] names, string[] otherNames)
+    {
+        for (int n = 0; n < names.Length && name.Length > 0; n++)
+        {
+            if (names[n] == name || otherNames[n] == name) return n;
+        }
+        string[] known = [.. names.Where(n => n.Length > 0)];
+        throw new MonitorException($"there is no {what} '{name}'" + (known.Length > 0 ? $"; there are {string.Join(", ", known)}" : ", and none has a name"));
+    }
+
+    /// <summary>What viewers must know from now on.</summary>
+    /// <param name="protocol">Theirs: vnc.</param>
+    /// <exception cref="MonitorException">They are not asked for a password.</exception>
+    public static void SetPassword(Vm vm, string protocol, string word)
+    {
+        if (protocol != "vnc") throw new MonitorException($"'{protocol}' has no password; 'change vnc password WORD' sets that of the screen's viewers");
+        VncServer viewers = vm.Vnc ?? throw new MonitorException("the screen is not shown to viewers; -vnc HOST:N,password=on does so");
+        if (!viewers.AsksForPassword) throw new MonitorException("viewers are not asked for a password; -vnc HOST:N,password=on does so");
+        viewers.SetPassword(word);
     }
 
     private static string Silently(Action action)

@@ -27,6 +27,14 @@ internal interface IQemuControl
     /// <summary>As it was given, or zeros.</summary>
     Guid Uuid { get; }
 
+    /// <summary>Number of the disk of a drive or node.</summary>
+    /// <exception cref="MonitorException">There is none.</exception>
+    int DiskOf(string name);
+
+    /// <summary>Number of the network card with a name, or of a back end with it.</summary>
+    /// <exception cref="MonitorException">There is none.</exception>
+    int CardOf(string name);
+
     /// <summary>Names of its character devices, with what they are connected to.</summary>
     IEnumerable<(string Id, string What)> Characters { get; }
 }
@@ -65,9 +73,9 @@ internal sealed class QmpServer
     /// <summary>The commands, in alphabetical order. docs/qemu-options.md has the same.</summary>
     public static IReadOnlyList<string> Commands { get; } =
     [
-        "balloon", "cont", "human-monitor-command", "inject-nmi", "qmp_capabilities", "query-balloon", "query-chardev", "query-commands", "query-cpus-fast",
-        "query-kvm", "query-machines", "query-memory-size-summary", "query-name", "query-status", "query-uuid", "query-version", "quit", "screendump", "stop",
-        "system_powerdown", "system_reset",
+        "balloon", "block_resize", "change-vnc-password", "cont", "human-monitor-command", "inject-nmi", "qmp_capabilities", "query-balloon", "query-chardev",
+        "query-commands", "query-cpus-fast", "query-kvm", "query-machines", "query-memory-size-summary", "query-name", "query-status", "query-uuid",
+        "query-version", "quit", "screendump", "set_link", "set_password", "stop", "system_powerdown", "system_reset",
     ];
 
     private static JsonObject VersionOf() => new()
@@ -199,6 +207,10 @@ internal sealed class QmpServer
                 "human-monitor-command" => key is "command-line" or "cpu-index",
                 "balloon" => key is "value",
                 "screendump" => key is "filename" or "format",
+                "set_password" => key is "protocol" or "password" or "connected",
+                "change-vnc-password" => key is "password",
+                "block_resize" => key is "device" or "node-name" or "size",
+                "set_link" => key is "name" or "up",
                 _ => false,
             };
             if (!isKnown) throw new QmpException($"Parameter '{key}' is unexpected");
@@ -250,6 +262,23 @@ internal sealed class QmpServer
                     throw new QmpException($"a picture is written as png, not as {format}");
                 DumpScreen(_vm, Text(arguments, "filename"));
                 break;
+            case "block_resize":
+                if (arguments["size"] is not JsonValue length || !length.TryGetValue(out long size) || size <= 0 || size % 512 != 0)
+                    throw new QmpException("Parameter 'size' expects a multiple of 512 bytes");
+                _vm.GrowDisk(_control.DiskOf(Text(arguments, arguments.ContainsKey("device") ? "device" : "node-name")), (ulong)size);
+                break;
+            case "set_link":
+                if (arguments["up"] is not JsonValue up || !up.TryGetValue(out bool isUp)) throw new QmpException("Parameter 'up' expects a boolean");
+                _vm.SetLink(_control.CardOf(Text(arguments, "name")), isUp);
+                break;
+            case "set_password":
+                if (arguments.ContainsKey("connected") && Text(arguments, "connected") is var others and not "keep")
+                    throw new QmpException($"viewers that are connected stay; 'connected' is keep, not {others}");
+                QemuRun.SetPassword(_vm, Text(arguments, "protocol"), Text(arguments, "password"));
+                break;
+            case "change-vnc-password":
+                QemuRun.SetPassword(_vm, "vnc", Text(arguments, "password"));
+                break;
             case "inject-nmi":
                 _vm.PulseNmi();
                 break;
@@ -299,8 +328,7 @@ internal sealed class QmpServer
     {
         VmState.Running => "running",
         VmState.Ended => "shutdown",
-        _ =>
-        _control.HasRun ? "paused" : "prelaunch"
+        _ => _vm.LacksRoom ? "io-error" : _control.HasRun ? "paused" : "prelaunch",
     };
 
     private static JsonNode Cpu(int index) => new JsonObject

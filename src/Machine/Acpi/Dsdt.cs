@@ -39,7 +39,7 @@ internal static class Dsdt
     {
         bridge.NameEisaId("_HID", "PNP0A03").Name("_UID", 0);
         bridge.Name("_CRS", new ResourceTemplate()
-            .BusRangeProduced(0, 0xFF)
+            .BusRangeProduced(0, 0)
             .Ports(0xCF8, 8)
             .PortRangeProduced(0, 0xCF7)
             .PortRangeProduced(0xD00, 0xFFFF)

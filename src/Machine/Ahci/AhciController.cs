@@ -28,6 +28,7 @@ public sealed class AhciController : PciDevice, IDoublewordDevice
         ArgumentOutOfRangeException.ThrowIfGreaterThan(devices.Count, Ports);
         for (int n = 0; n < Ports; n++) _ports[n] = new AhciPort(this, n, n < devices.Count ? devices[n] : null);
         AddMemory(Bar, PciBarKind.Memory32, HbaRegister.Length, this);
+        AddMsi();
     }
 
     internal DmaSpace Memory => Dma;
@@ -81,6 +82,7 @@ public sealed class AhciController : PciDevice, IDoublewordDevice
         else if (offset == HbaRegister.InterruptStatus)
         {
             _interrupts &= ~value;
+            if (UsesMessages) SetPin(false); // another message where something is left, or has come meanwhile
         }
         UpdateInterrupts();
     }

@@ -1,4 +1,5 @@
 using Bunraku.Engines;
+using Bunraku.Machine.Pci;
 
 namespace Bunraku.Machine.Board;
 
@@ -28,15 +29,18 @@ public readonly record struct E820Entry(ulong Address, ulong Length, E820Type Ty
 /// <summary>The memory map of a board without a BIOS.</summary>
 internal static class E820
 {
+    private static readonly E820Entry s_ecam = new(MemoryLayout.PciEcam, PciEcam.Length, E820Type.Reserved);
+
     /// <summary>RAM as a board with firmware tells of it: what the firmware needs of it, it reserves itself.</summary>
     public static IReadOnlyList<E820Entry> ForFirmware(ulong size)
     {
         ulong low = Math.Min(size, MemoryLayout.LowMemoryEnd);
-        return size > low ? [new(0, low, E820Type.Memory), new(1ul << 32, size - low, E820Type.Memory)] : [new(0, low, E820Type.Memory)];
+        return size > low ? [new(0, low, E820Type.Memory), s_ecam, new(1ul << 32, size - low, E820Type.Memory)] : [new(0, low, E820Type.Memory), s_ecam];
     }
 
     /// <summary>The map for <paramref name="memory"/>: sorted by address, without overlap, low memory as in <see cref="MemoryLayout"/>.</summary>
-    public static IReadOnlyList<E820Entry> Build(GuestMemory memory)
+    /// <param name="hasPci">There is a PCI bus.</param>
+    public static IReadOnlyList<E820Entry> Build(GuestMemory memory, bool hasPci = true)
     {
         List<E820Entry> map =
         [
@@ -48,8 +52,10 @@ internal static class E820
         {
             if (region.IsReadOnly || region.IsDevice) continue;
             ulong start = Math.Max(region.Start, MemoryLayout.HighMemory);
+            if (hasPci && start > s_ecam.Address && !map.Contains(s_ecam)) map.Add(s_ecam);
             if (region.End > start) map.Add(new(start, region.End - start, E820Type.Memory));
         }
+        if (hasPci && !map.Contains(s_ecam)) map.Add(s_ecam);
         return map;
     }
 }

@@ -1,4 +1,5 @@
 using Bunraku.Engines;
+using Bunraku.Machine.Pci;
 
 namespace Bunraku.Machine.Board;
 
@@ -99,4 +100,9 @@ public static class MemoryLayout
     public const ulong Hpet = 0xFED0_0000;
     /// <summary>Local APIC page after reset; the guest may move it.</summary>
     public const ulong LocalApic = 0xFEE0_0000;
+    /// <summary>
+    /// Configuration space of the functions on PCI bus 0: see <see cref="PciEcam"/>. Behind the addresses of interrupt messages, where firmware that knows the
+    /// 440FX puts no base address register.
+    /// </summary>
+    public const ulong PciEcam = 0xFEF0_0000;
 }

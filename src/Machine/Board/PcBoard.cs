@@ -77,7 +77,7 @@ public sealed class PcBoard : IBoard
             InstallFirmware(firmware, options);
             return;
         }
-        MemoryMap = E820.Build(vm.Memory);
+        MemoryMap = E820.Build(vm.Memory, hasPci: !options.IsMicroVm);
         if (options.Identity.IsGiven) _smbios = new SmbiosTables(vm.Cpus.Count, vm.Memory.RamSize, options.Identity, hasFirmware: false);
         FwCfg.AddE820(MemoryMap);
         if (vm.Model.Has(CpuFeature.Vmx)) FwCfg.AddFeatureControl();

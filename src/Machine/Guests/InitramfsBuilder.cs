@@ -19,7 +19,7 @@ internal static class InitramfsBuilder
     /// <summary>Seconds between two looks at what Linux counted on the command's line. A look starts one process.</summary>
     private const int WatchPeriod = 3;
     private const uint Executable = 0x1ED;
-    private const string CommandPath = "/etc/bunraku/command", CopyPath = "/etc/bunraku/copy", PumpPath = "/etc/bunraku/pump",
+    private const string CommandPath = "/etc/bunraku/command", SizePath = "/etc/bunraku/size", CopyPath = "/etc/bunraku/copy", PumpPath = "/etc/bunraku/pump",
         SessionPath = "/etc/bunraku/session", DhcpPath = "/etc/bunraku/dhcp", ModuleFolder = "/etc/bunraku/modules", FileFolder = "/etc/bunraku/files";
 
     /// <summary>Where <see cref="LinuxGuestOptions.Init"/> is.</summary>
@@ -56,6 +56,7 @@ internal static class InitramfsBuilder
         }
         if (console != GuestConsole.Shell)
             archive.AddFile(CommandPath[1..], Encoding.UTF8.GetBytes(options.Waits ? WaitingScript(token) : CommandScript(options)), Executable);
+        if (FollowsSize(options, console)) archive.AddFile(SizePath[1..], Encoding.UTF8.GetBytes("#!/bin/busybox sh\n" + SizeScript), Executable);
         if (options.Waits)
         {
             archive.AddFile(CopyPath[1..], CopyProgram.Build(), Executable);
@@ -63,6 +64,23 @@ internal static class InitramfsBuilder
         }
         return archive.ToArray();
     }
+
+    private static bool FollowsSize(LinuxGuestOptions options, GuestConsole console) => options.StreamPorts && LinuxGuest.HasTerminal(options, console);
+
+    /// <summary>Gives a terminal the sizes that come by <see cref="LinuxGuest.SizePort"/>; who works there is told by SIGWINCH.</summary>
+    public static readonly string SizeScript = $$"""
+        n=0
+        while set -- /dev/vport*p{{LinuxGuest.SizePort}}; do
+            [ -e "$1" ] && break
+            [ $n -lt 100 ] || exit 1
+            sleep 0.1
+            n=$((n + 1))
+        done
+        while read -r terminal columns rows; do
+            stty -F "/dev/$terminal" cols "$columns" rows "$rows"
+        done <"$1" 2>/dev/null
+
+        """;
 
     private static string CommandScript(LinuxGuestOptions options) =>
         "#!/bin/busybox sh\n" + EnterShare(options, "exit 126") + Become(options);
@@ -234,6 +252,7 @@ internal static class InitramfsBuilder
             # What poweroff, reboot and halt send without -f. Nobody could do anything with a halted machine, so it is switched off.
             trap 'ending=poweroff; kill $reader' USR1 USR2
             trap 'ending=reboot; kill $reader' TERM
+            {{(FollowsSize(options, console) ? $"{SizePath} </dev/null >/dev/null 2>&1 &" : "")}}
 
             """;
         if (options.Waits && console != GuestConsole.Shell) return start + WaitingWork;

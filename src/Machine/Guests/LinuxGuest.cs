@@ -119,7 +119,16 @@ public sealed record LinuxGuest(ReadOnlyMemory<byte> Kernel, string KernelName, 
     public bool EndsWithStatus { get; init; }
 
     /// <summary>Numbers of the ports in <see cref="GuestConsole.CommandOnPorts"/>: 0 is left to terminals.</summary>
-    public const int InputPort = 1, OutputPort = 2, ErrorPort = 3, CommandPort = 4, CopyPort = 5;
+    public const int InputPort = 1, OutputPort = 2, ErrorPort = 3, CommandPort = 4, CopyPort = 5, SizePort = 6;
+
+    /// <summary>
+    /// A program in the guest takes the size of the terminal by <see cref="SizePort"/>, each time that it changes: <see cref="SizeInput"/>.
+    /// </summary>
+    public bool FollowsSize { get; init; }
+
+    /// <summary>What it is sent: a line with the terminal, that of the shell or of the command, its columns and rows.</summary>
+    public static byte[] SizeInput(bool isShell, int columns, int rows) =>
+        System.Text.Encoding.ASCII.GetBytes(string.Create(System.Globalization.CultureInfo.InvariantCulture, $"ttyS{(isShell ? 0 : 1)} {columns} {rows}\n"));
 
     /// <summary>Linux, Documentation/admin-guide/kernel-parameters.txt, "reboot=": the mode of a reboot after a panic, where panic=N asks for one.</summary>
     internal const string PanicMark = "reboot=panic_warm";
@@ -141,8 +150,13 @@ public sealed record LinuxGuest(ReadOnlyMemory<byte> Kernel, string KernelName, 
         return new(kernel, kernelName, InitramfsBuilder.Build(busybox, options with { Waits = waits }, console, token), append, console, token)
         {
             Waits = waits,
+            FollowsSize = options.StreamPorts && HasTerminal(options, console),
         };
     }
+
+    /// <summary>The guest has a terminal, or may get one.</summary>
+    internal static bool HasTerminal(LinuxGuestOptions options, GuestConsole console) =>
+        options.Waits || console is GuestConsole.CommandOnTerminal or GuestConsole.Shell;
 
     /// <summary>What a guest that <see cref="Waits"/> is sent by <see cref="CommandPort"/>, UTF-8.</summary>
     /// <param name="options">The command and its terminal.</param>

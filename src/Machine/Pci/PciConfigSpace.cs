@@ -50,6 +50,7 @@ public sealed class PciConfigSpace
     private readonly byte[] _bytes = new byte[Size];
     private readonly byte[] _writable = new byte[Size];
     private readonly byte[] _writeOneToClear = new byte[Size];
+    private readonly byte[] _changing = new byte[Size];
 
     /// <summary>The function's own access, past the masks.</summary>
     public Span<byte> Bytes => _bytes;
@@ -68,6 +69,9 @@ public sealed class PciConfigSpace
 
     /// <summary>Bits that a guest's write of one clears.</summary>
     public void ClearOnOne(int offset, uint mask, int size = 4) => Put(_writeOneToClear, offset, mask, size);
+
+    /// <summary>Bits that the function itself changes, and that are 0 after a reset.</summary>
+    public void ChangesByItself(int offset, uint mask, int size = 4) => Put(_changing, offset, mask, size);
 
     /// <summary>A guest's read. <paramref name="offset"/> + <paramref name="size"/> is at most 256.</summary>
     public uint Read(int offset, int size)
@@ -89,10 +93,10 @@ public sealed class PciConfigSpace
         }
     }
 
-    /// <summary>What a guest can change becomes 0.</summary>
+    /// <summary>What can change becomes 0.</summary>
     internal void Reset()
     {
-        for (int n = 0; n < Size; n++) _bytes[n] &= (byte)~(_writable[n] | _writeOneToClear[n]);
+        for (int n = 0; n < Size; n++) _bytes[n] &= (byte)~(_writable[n] | _writeOneToClear[n] | _changing[n]);
     }
 
     /// <summary>Takes all bytes over. False, with nothing changed, when one that never changes is another.</summary>
@@ -100,7 +104,7 @@ public sealed class PciConfigSpace
     {
         for (int n = 0; n < Size; n++)
         {
-            if (((bytes[n] ^ _bytes[n]) & ~(_writable[n] | _writeOneToClear[n])) != 0) return false;
+            if (((bytes[n] ^ _bytes[n]) & ~(_writable[n] | _writeOneToClear[n] | _changing[n])) != 0) return false;
         }
         bytes.CopyTo(_bytes);
         return true;

@@ -19,6 +19,7 @@ public abstract class PciDevice : PciFunction, IDevice
 
     private readonly List<Range> _ranges = [];
     private MsixTable? _msix;
+    private MsiCapability? _msi;
     private int _msixControl;
     private IInterruptLine? _pin;
     private bool _wantsPin;
@@ -61,6 +62,7 @@ public abstract class PciDevice : PciFunction, IDevice
         _dma = new DmaSpace(board.Machine.Memory, enabled: false);
         _pin = board.PciInterrupt(slot, 0);
         if (_msix is not null) _msix.Send = board.SendMessage;
+        if (_msi is not null) _msi.Send = board.SendMessage;
         board.Machine.Add((IDevice)this, Lock);
         Attached();
     }
@@ -125,8 +127,11 @@ public abstract class PciDevice : PciFunction, IDevice
         _msixControl = capability + 2;
     }
 
+    /// <summary>One message in place of the pin, for a device without a table: <see cref="SetPin"/> sends it. Before <see cref="AttachTo"/>, once.</summary>
+    protected void AddMsi() => _msi = new MsiCapability(this);
+
     /// <summary>The guest has messages instead of the pin.</summary>
-    protected bool UsesMessages => _msix is { Enabled: true };
+    protected bool UsesMessages => _msix is { Enabled: true } || _msi is { Enabled: true };
 
     /// <summary>Vectors of the MSI-X table; 0 without one.</summary>
     protected int Vectors => _msix?.Vectors ?? 0;
@@ -134,11 +139,16 @@ public abstract class PciDevice : PciFunction, IDevice
     /// <summary>Sends the message of a vector, if the guest has enabled messages and the table has the vector.</summary>
     protected void SendMessage(int vector) => _msix?.Trigger(vector);
 
-    /// <summary>The level that the device wants its pin to have. Messages in its place, and the disable bit, keep the wire low.</summary>
+    /// <summary>
+    /// The level that the device wants its pin to have. Messages in its place, and the disable bit, keep the wire low. With
+    /// <see cref="AddMsi"/> a level that rises is a message.
+    /// </summary>
     protected void SetPin(bool asserted)
     {
+        bool rises = asserted && !_wantsPin;
         _wantsPin = asserted;
         MovePin();
+        if (rises) _msi?.Trigger();
     }
 
     private void MovePin() => _pin?.Set(_wantsPin && !UsesMessages && !Command.HasFlag(PciCommand.InterruptDisable));
@@ -167,6 +177,7 @@ public abstract class PciDevice : PciFunction, IDevice
         _dma?.Enabled = Command.HasFlag(PciCommand.BusMaster);
         if (_msix is not null && restored) _msix.RestoreControl(Config.Word(_msixControl));
         else _msix?.SetControl(Config.Word(_msixControl));
+        if (!restored) _msi?.SendPending();
         if (!restored) MovePin();
     }
 

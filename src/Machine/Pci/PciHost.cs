@@ -15,12 +15,15 @@ public sealed class PciHost(Action reset) : IPortDevice, IDevice, IStateful<PciH
     public const ushort FirstPort = 0xCF8;
     private const int Ports = 8, DataOffset = 4, ResetControlOffset = 1;
     private const int Devices = 32, Functions = 8;
+
+    /// <summary>Places for functions: device in bits 7:3, function in 2:0.</summary>
+    internal const int Places = Devices * Functions;
     private const uint Enable = 1u << 31, AddressMask = 0x80FF_FFFC;
     private const byte MultiFunction = 0x80;
     // PIIX data sheet, "Reset control register": the processor is reset when bit 2 goes from 0 to 1; bit 1 selects a hard reset.
     private const byte ResetProcessor = 1 << 2, HardReset = 1 << 1;
 
-    private readonly PciFunction?[] _functions = new PciFunction?[Devices * Functions];
+    private readonly PciFunction?[] _functions = new PciFunction?[Places];
     private uint _address;
     private byte _resetControl;
 
@@ -104,6 +107,9 @@ public sealed class PciHost(Action reset) : IPortDevice, IDevice, IStateful<PciH
         if (several && all[0] is { } first) first.Config.Bytes[PciRegister.HeaderType] |= MultiFunction;
     }
 
+    /// <summary>What is at a place below <see cref="Places"/>; null: nothing.</summary>
+    internal PciFunction? FunctionAt(int place) => _functions[place];
+
     /// <summary>A device number that no function has. Before the guest runs.</summary>
     /// <exception cref="InvalidOperationException">All 32 are taken.</exception>
     public int FindFreeSlot()
@@ -116,7 +122,8 @@ public sealed class PciHost(Action reset) : IPortDevice, IDevice, IStateful<PciH
     }
 
     /// <summary>Puts CONFIG_ADDRESS and CONFIG_DATA on a bus. Before the guest runs.</summary>
-    public void AttachTo(PortBus ports) => ports.Add(FirstPort, Ports, this);
+    /// <param name="lock">Its lock; null: one that the bus makes.</param>
+    public void AttachTo(PortBus ports, DeviceLock? @lock = null) => ports.Add(FirstPort, Ports, this, @lock);
 
     /// <inheritdoc/>
     public uint ReadPort(ushort offset, int size)

@@ -4,11 +4,13 @@ using System.Text.Json.Serialization;
 namespace Bunraku.Sessions.Control;
 
 /// <summary>What a client asks for: one line of JSON. docs/control.md.</summary>
-/// <param name="Do">What: status, monitor, power, quit, wait, migrate or fork.</param>
+/// <param name="Do">What: status, monitor, power, size, quit, wait, migrate or fork.</param>
 /// <param name="Line">monitor: the command.</param>
 /// <param name="Width">monitor: characters of a line of the answer.</param>
 /// <param name="To">migrate: where the VM goes.</param>
-public sealed record ControlRequest(string Do, string? Line = null, int? Width = null, string? To = null);
+/// <param name="Columns">size: of the terminal that is connected with the guest's.</param>
+/// <param name="Rows">The other one.</param>
+public sealed record ControlRequest(string Do, string? Line = null, int? Width = null, string? To = null, int? Columns = null, int? Rows = null);
 
 /// <summary>What the VM answers: one line of JSON.</summary>
 /// <param name="Ok">It was done.</param>

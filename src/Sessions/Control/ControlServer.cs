@@ -143,6 +143,9 @@ public sealed class ControlServer : IDisposable
                 case "power":
                     machine.PressPowerButton();
                     return new ControlAnswer(true);
+                case "size" when request is { Columns: > 0 and <= ushort.MaxValue and var columns, Rows: > 0 and <= ushort.MaxValue and var rows }:
+                    machine.ResizeTerminal(columns, rows);
+                    return new ControlAnswer(true);
                 case "quit":
                     machine.End(HostEnd.Quit);
                     return new ControlAnswer(true);

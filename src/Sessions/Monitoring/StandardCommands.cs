@@ -28,6 +28,10 @@ public static class StandardCommands
         new("screenshot", "FILE", "write a picture of the screen to a PNG file", Screenshot),
         new("balloon", "MEGABYTES", "ask the guest to make do with so much memory, by its balloon", BalloonTo),
         new("info balloon", "", "how much memory the guest has left itself, and what it tells of it", (c, _) => BalloonOf(c)),
+        new("link", "CARD on|off", "plug the cable of a network card in or out; cards are counted from 0",
+            (c, words) => Silently(() => Link(c.Vm, words[0], words[1]))) { Complete = (_, n) => n == 1 ? ["on", "off"] : [] },
+        new("grow", "DISK SIZE", "make a disk larger (0 20G: the first one), and tell the guest; disks are counted from 0",
+            (c, words) => Silently(() => Grow(c.Vm, words[0], words[1]))),
         new("nmi", "", "send an NMI: with unknown_nmi_panic the guest's kernel panics", (c, _) => Silently(c.Vm.PulseNmi)),
         new("sysrq", "[KEY]", "send a break on the console, and the key: a SysRq command of Linux, for example h", SysRq),
         new("stop", "", "stop the guest and its clock", (c, _) => Stop(c)),
@@ -37,6 +41,24 @@ public static class StandardCommands
         new("quit", "", "end the guest", (c, _) => Silently(() => c.Vm.End(HostEnd.Quit))),
         new("help", "[COMMAND]", "this list, or one command", Help) { Alias = "?", Complete = (c, _) => c.Commands.All.Select(m => m.Words[0]) },
     ];
+
+    private static void Link(Vm vm, string card, string state)
+    {
+        if (state is not ("on" or "off")) throw new MonitorException($"'{state}' is neither on nor off");
+        vm.SetLink(IndexOf("network card", card, vm.Cards), state == "on");
+    }
+
+    private static void Grow(Vm vm, string disk, string size)
+    {
+        if (!ByteSize.TryParse(size, out ulong bytes) || bytes == 0 || bytes % 512 != 0)
+            throw new MonitorException($"'{size}' is no size of a disk; write for example 20G");
+        vm.GrowDisk(IndexOf("disk", disk, vm.DiskCount), bytes);
+    }
+
+    private static int IndexOf(string what, string number, int count) =>
+        int.TryParse(number, NumberStyles.None, CultureInfo.InvariantCulture, out int index) && index < count ? index
+            : throw new MonitorException(count == 0 ? $"the machine has no {what}" : count == 1 ? $"there is no {what} '{number}'; the only one is 0"
+                : $"there is no {what} '{number}'; they are 0 to {count - 1}");
 
     private static string Silently(Action action)
     {
@@ -127,7 +149,8 @@ public static class StandardCommands
     {
         Vm vm = context.Vm;
         X86Machine machine = vm.Machine;
-        string state = vm.Ended ? "ended" : vm.Paused ? "stopped; 'cont' lets it go on" : "running";
+        string state = vm.Ended ? "ended" : vm.LacksRoom ? "stopped: the host has no room for what the guest writes; 'cont' tries again"
+            : vm.Paused ? "stopped; 'cont' lets it go on" : "running";
         return TextLayout.Paragraph(state, context.Width) + TextLayout.Paragraph(string.Create(CultureInfo.InvariantCulture,
             $"{machine.Clock.Nanoseconds / 1e9:0.0} s of virtual time, {machine.Cpus.Count} processor{(machine.Cpus.Count == 1 ? "" : "s")} "
                 + $"{machine.Model.Name}, {ByteSize.Format(machine.Memory.RamSize)}, engine {vm.EngineName}"), context.Width);

@@ -17,7 +17,7 @@ public sealed class VncServer : IDisposable
 
     private readonly VgaController _display;
     private readonly UserInput _input;
-    private readonly byte[]? _password;
+    private volatile byte[]? _password; // replaced, never changed; null: nobody knows it
     private readonly string _name;
     private readonly Socket _listener;
     private readonly CancellationTokenSource _cancel = new();
@@ -40,7 +40,7 @@ public sealed class VncServer : IDisposable
     /// <exception cref="CannotStartException">It cannot listen there, or the password cannot be read.</exception>
     public VncServer(VgaController display, UserInput input, VncEndpoint where, string name)
     {
-        (_display, _input, _name) = (display, input, name);
+        (_display, _input, _name, AsksForPassword) = (display, input, name, where.AsksForPassword);
         if (where.PasswordFile is { } file) _password = ReadPassword(file);
         try
         {
@@ -60,6 +60,18 @@ public sealed class VncServer : IDisposable
 
     /// <summary>Where it listens, with the port that was chosen; null: at a Unix socket.</summary>
     public IPEndPoint? EndPoint { get; }
+
+    /// <summary>What viewers that come from now on must know. VNC goes by 8 bytes of it.</summary>
+    /// <param name="word">Null or empty: nobody is let in.</param>
+    /// <exception cref="InvalidOperationException">Viewers are not asked for one.</exception>
+    public void SetPassword(string? word)
+    {
+        if (!AsksForPassword) throw new InvalidOperationException("viewers are not asked for a password");
+        _password = string.IsNullOrEmpty(word) ? null : Encoding.UTF8.GetBytes(word);
+    }
+
+    /// <summary>See <see cref="VncEndpoint.AsksForPassword"/>.</summary>
+    public bool AsksForPassword { get; }
 
     private static byte[] ReadPassword(string file)
     {
@@ -106,7 +118,7 @@ public sealed class VncServer : IDisposable
         {
             await using var stream = new NetworkStream(connection.Socket, ownsSocket: true);
             if (connection.Socket.AddressFamily != AddressFamily.Unix) connection.Socket.NoDelay = true;
-            using var session = new VncSession(stream, _display, _input, _password, _name, () => Admit(connection));
+            using var session = new VncSession(stream, _display, _input, AsksForPassword ? () => _password : null, _name, () => Admit(connection));
             await session.RunAsync(_cancel.Token).ConfigureAwait(false);
         }
         catch (Exception) // whatever it is

@@ -10,9 +10,9 @@ namespace Bunraku.Sessions.Screens;
 /// slow one holds up nobody else.
 /// </summary>
 /// <param name="stream">To the viewer; both ends of it are closed by who made it.</param>
-/// <param name="password">It must know; null: nothing.</param>
+/// <param name="password">What it must know at that moment, which nobody does while it is null; null: it is asked for nothing.</param>
 /// <param name="admit">It knows the password; false: there is no place for it.</param>
-internal sealed class VncSession(Stream stream, VgaController display, UserInput input, byte[]? password, string name, Func<bool> admit) : IDisposable
+internal sealed class VncSession(Stream stream, VgaController display, UserInput input, Func<byte[]?>? password, string name, Func<bool> admit) : IDisposable
 {
     private const int MostText = 1 << 20;
     private const byte WheelUp = 1 << 3, WheelDown = 1 << 4;
@@ -114,11 +114,12 @@ internal sealed class VncSession(Stream stream, VgaController display, UserInput
     }
 
     /// <summary>Section 7.2.2: the challenge is encrypted by the password, the bits of whose bytes are turned around.</summary>
-    private async Task<bool> ChallengeAsync(byte[] word, CancellationToken cancel)
+    private async Task<bool> ChallengeAsync(Func<byte[]?> password, CancellationToken cancel)
     {
         byte[] challenge = RandomNumberGenerator.GetBytes(VncProtocol.ChallengeLength), expected = new byte[VncProtocol.ChallengeLength];
         await stream.WriteAsync(challenge, cancel).ConfigureAwait(false);
         await ReadExactAsync(VncProtocol.ChallengeLength, cancel).ConfigureAwait(false);
+        if (password() is not { } word) return false;
         byte[] key = new byte[Des.BlockSize];
         for (int n = 0; n < Math.Min(word.Length, key.Length); n++)
         {

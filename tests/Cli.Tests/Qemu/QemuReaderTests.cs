@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Net;
 using Bunraku.Cli.Qemu;
 using Bunraku.Machine.Board;
 using Bunraku.Network.Slirp;
@@ -290,18 +291,53 @@ public sealed class QemuReaderTests
         UdpCable cable = Assert.IsType<UdpCable>(Assert.Single(Read("-netdev socket,id=s,udp=127.0.0.1:7001,localaddr=127.0.0.1:7002 -device "
             + "virtio-net,netdev=s").Networks));
         Assert.Equal((7002, 7001), (cable.Local.Port, cable.Remote.Port));
+        Assert.Equal(new TcpCable(IPEndPoint.Parse("127.0.0.1:7003"), Listens: true), Bare("-nic socket,listen=:7003"));
+        Assert.Equal(new TcpCable(IPEndPoint.Parse("127.0.0.1:7003"), Listens: false), Bare("-nic socket,connect=localhost:7003"));
+        Assert.Equal(new MulticastCable(IPEndPoint.Parse("230.0.0.1:1234"), null), Bare("-nic socket,mcast=230.0.0.1:1234"));
+        Assert.Equal(new MulticastCable(IPEndPoint.Parse("230.0.0.1:1234"), IPAddress.Loopback), Bare("-nic socket,mcast=230.0.0.1:1234,localaddr=127.0.0.1"));
+        Assert.Equal(new TcpCable(IPEndPoint.Parse("127.0.0.1:7003"), Listens: true),
+            Bare("-nic stream,server=on,addr.type=inet,addr.host=127.0.0.1,addr.port=7003"));
+        Assert.Equal(new UnixCable("/tmp/c"), Bare("-nic stream,addr.type=unix,addr.path=/tmp/c"));
+        Assert.Equal(new MulticastCable(IPEndPoint.Parse("230.0.0.1:1234"), null), Bare("-nic dgram,remote.type=inet,remote.host=230.0.0.1,remote.port=1234"));
+        Assert.Contains("no multicast group", Refusal("-nic socket,mcast=10.0.0.1:1234"), StringComparison.Ordinal);
+        Assert.Contains("one of listen=", Refusal("-nic socket,listen=:1,connect=:2"), StringComparison.Ordinal);
         SlirpOptions user = Assert.IsType<UserNetwork>(Assert.Single(Read("-nic "
             + "user,restrict=on,ipv6=off,net=192.168.76.0/24,dhcpstart=192.168.76.9").Networks)).Options;
         Assert.True(user is { Restricted: true, Ip6: false, HostLoopback: false });
         Assert.Equal(("192.168.76.0", "192.168.76.9"), (user.Network.ToString(), user.FirstDhcp!.ToString()));
-        foreach (string absent in (string[])["-nic user,tftp=/srv", "-nic bridge", "-netdev socket,id=a,listen=:1", "-nic vhost-user", "-net nic -net nic"])
+        foreach (string absent in (string[])["-nic user,tftp=/srv", "-nic bridge", "-netdev socket,id=a,fd=3", "-nic vhost-user", "-net nic -net nic"])
             Refusal(absent);
+    }
+
+    private static VmNetwork Bare(string words) => Assert.Single(Read(words).Networks) with { Mac = null };
+
+    [Fact]
+    public void Viewers_are_asked_for_a_password_where_it_says_so()
+    {
+        Assert.True(Read("-vnc 192.0.2.1:1,password=on").Vnc is { AsksForPassword: true, Address.Port: 5901 });
+        Assert.False(Read("-vnc :1").Vnc!.AsksForPassword);
+        QemuMachine machine = Read("-object secret,id=s,data=word -vnc :1,password-secret=s");
+        Assert.Equal((true, "word"), (machine.Vnc!.AsksForPassword, machine.VncPassword));
+        Assert.Equal("word", Read("-vnc :1,password-secret=s -object secret,id=s,data=d29yZA==,format=base64").VncPassword);
+        Assert.Contains("-object secret with id=s", Refusal("-vnc :1,password-secret=s"), StringComparison.Ordinal);
+        Assert.Contains("data= or file=", Refusal("-object secret,id=s"), StringComparison.Ordinal);
+        Assert.Contains("data=: ", Refusal("-object secret,id=s,data=?,format=base64"), StringComparison.Ordinal);
+        Assert.Contains("/nonexistent: No such file", Refusal("-object secret,id=s,file=/nonexistent"), StringComparison.Ordinal);
+    }
+
+    /// <summary>QEMU's default for writes is enospc.</summary>
+    [Fact]
+    public void A_host_without_room_stops_the_machine_unless_told_otherwise()
+    {
+        Assert.Equal([true, false, true, false], Read("-drive file=a,if=virtio -drive file=b,if=virtio,werror=report -drive file=c,if=none,id=c "
+            + "-device virtio-blk-pci,drive=c -drive file=d,if=none,id=d -device virtio-blk-pci,drive=d,werror=report").Disks
+                .OrderBy(d => d.Image.Path, StringComparer.Ordinal).Select(d => d.StopsWhenFull));
+        Assert.Contains("werror", Refusal("-drive file=a,werror=panic"), StringComparison.Ordinal);
     }
 
     [Theory]
     [InlineData("-device nvme,drive=d", "nvme")]
     [InlineData("-device virtio-scsi-pci", "virtio-scsi-pci")]
-    [InlineData("-vnc :1,password=on", "password=on")]
     [InlineData("-vnc 192.0.2.1:1", "192.0.2.1")]
     [InlineData("-vnc 5901", "'5901'")]
     [InlineData("-pflash code.fd", "code.fd")]
@@ -313,7 +349,7 @@ public sealed class QemuReaderTests
     [InlineData("-device virtio-rng-device", "virtio-rng-pci")]
     [InlineData("-device vhost-vsock-device,guest-cid=3", "vhost-vsock-pci")]
     [InlineData("-fda floppy.img", "-fda")]
-    [InlineData("-object secret,id=s,data=x", "secret")]
+    [InlineData("-object tls-creds-x509,id=s", "tls-creds-x509")]
     [InlineData("-nosuch", "-nosuch")]
     [InlineData("-serial udp:1", "udp:1")]
     [InlineData("-m", "-m")]

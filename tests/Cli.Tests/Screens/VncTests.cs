@@ -3,7 +3,9 @@ using System.IO.Compression;
 using System.Net;
 using System.Net.Sockets;
 using System.Text;
+using Bunraku.Cli.Qemu;
 using Bunraku.Machine.Display;
+using Bunraku.Sessions.Monitoring;
 using Bunraku.Sessions.Screens;
 
 namespace Bunraku.Cli.Tests.Screens;
@@ -259,10 +261,7 @@ public sealed class VncTests
             viewer.Send("RFB 003.008\n"u8.ToArray());
             Assert.Equal([1, 2], viewer.Read(2));
             viewer.Send(2);
-            byte[] challenge = viewer.Read(16), answer = new byte[16], key = new byte[8];
-            for (int n = 0; n < word.Length; n++) key[n] = (byte)(((word[n] * 0x0202020202ul) & 0x010884422010ul) % 1023); // bits turned around
-            for (int at = 0; at < 16; at += 8) Des.Encrypt(key, challenge.AsSpan(at, 8), answer.AsSpan(at));
-            viewer.Send(answer);
+            viewer.Send(Answer(viewer.Read(16), word));
             Assert.Equal(passes ? 0 : 1, viewer.ReadLong());
             if (passes) viewer.Begin();
             else Assert.Throws<EndOfStreamException>(() => viewer.Read(1000));
@@ -271,6 +270,50 @@ public sealed class VncTests
         {
             File.Delete(file);
         }
+    }
+
+    /// <summary>A password that is set later, as QEMU's: until then nobody knows it, and who comes afterwards must know the new one.</summary>
+    [Fact]
+    public void A_password_can_be_set_and_taken_back_while_the_machine_runs()
+    {
+        using Vm vm = new VmBuilder(KnownEngines.All)
+        {
+            Guest = "hello",
+            Engine = "interp",
+            Memory = 8 << 20,
+            Vnc = VncEndpoint.Parse("127.0.0.1:0", asksForPassword: true),
+        }.Build();
+        Assert.False(LetsIn(vm, ""));
+        QemuRun.SetPassword(vm, "vnc", "first");
+        Assert.True(LetsIn(vm, "first"));
+        QemuRun.SetPassword(vm, "vnc", "second");
+        Assert.False(LetsIn(vm, "first"));
+        Assert.True(LetsIn(vm, "second"));
+        QemuRun.SetPassword(vm, "vnc", "");
+        Assert.False(LetsIn(vm, ""));
+        using Vm open = NewVm();
+        string message = Assert.Throws<MonitorException>(() => QemuRun.SetPassword(open, "vnc", "word")).Message;
+        Assert.Contains("password=on", message, StringComparison.Ordinal);
+    }
+
+    private static bool LetsIn(Vm vm, string word)
+    {
+        using var viewer = new Viewer(vm.Vnc!.EndPoint!);
+        viewer.Read(12);
+        viewer.Send("RFB 003.008\n"u8.ToArray());
+        Assert.Equal([1, 2], viewer.Read(2));
+        viewer.Send(2);
+        viewer.Send(Answer(viewer.Read(16), word));
+        return viewer.ReadLong() == 0;
+    }
+
+    /// <summary>Section 7.2.2: the challenge, encrypted by the word, the bits of whose bytes are turned around.</summary>
+    private static byte[] Answer(byte[] challenge, string word)
+    {
+        byte[] answer = new byte[16], key = new byte[8];
+        for (int n = 0; n < word.Length; n++) key[n] = (byte)(((word[n] * 0x0202020202ul) & 0x010884422010ul) % 1023);
+        for (int at = 0; at < 16; at += 8) Des.Encrypt(key, challenge.AsSpan(at, 8), answer.AsSpan(at));
+        return answer;
     }
 
     [Fact]

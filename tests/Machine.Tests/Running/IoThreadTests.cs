@@ -63,4 +63,31 @@ public sealed class IoThreadTests : IDisposable
         Assert.Equal(StopReason.EngineError, cause.Reason);
         Assert.Contains("the disk is gone", cause.Message);
     }
+
+    /// <summary>Work that waits for somebody to do something about it holds up neither a pause nor the end, and goes on when the machine does.</summary>
+    [Fact]
+    public void WorkCanWaitUntilTheMachineGoesOnAgain()
+    {
+        using var inside = new SemaphoreSlim(0);
+        var answers = new List<bool>();
+        IoThread thread = _vm.CreateIoThread("test");
+        for (int n = 0; n < 2; n++)
+        {
+            thread.Post(() =>
+            {
+                inside.Release();
+                bool goesOn = _vm.AwaitResume();
+                lock (answers) answers.Add(goesOn);
+            });
+        }
+        Assert.True(inside.Wait(Milliseconds));
+        _vm.Pause();
+        Assert.Empty(answers);
+        _vm.Resume();
+        Assert.True(inside.Wait(Milliseconds)); // the second one's turn
+        lock (answers) Assert.Equal([true], answers);
+        _vm.Dispose();
+        Assert.Equal([true, false], answers);
+        Assert.False(_vm.AwaitResume()); // no thread of the machine's
+    }
 }

@@ -80,7 +80,7 @@ internal sealed class FwCfgPart : IBoardPart
         acpi.AddIsaDevice("FWCF", d => d.Name("_HID", "QEMU0002").Name("_CRS", new ResourceTemplate().Ports(FwCfg.SelectorPort, FwCfg.Ports)));
 }
 
-/// <summary>Configuration mechanism 1, host bridge and ISA bridge.</summary>
+/// <summary>Both ways into configuration space, host bridge and ISA bridge.</summary>
 /// <param name="map">With firmware: the host bridge shows ROM and RAM there below 1 MiB as the firmware wants them.</param>
 /// <param name="isEmpty">There are no bridges: a bus that nobody finds, whose ports reset the machine.</param>
 internal sealed class PciPart(MemoryMap? map, bool isEmpty) : IBoardPart
@@ -92,12 +92,11 @@ internal sealed class PciPart(MemoryMap? map, bool isEmpty) : IBoardPart
 
     public void AttachTo(IBoard board)
     {
-        if (isEmpty)
-        {
-            board.Pci.AttachTo(board.Machine.Ports);
-            board.Machine.Add(board.Pci);
-            return;
-        }
+        var @lock = new DeviceLock("pci");
+        board.Pci.AttachTo(board.Machine.Ports, @lock);
+        board.Machine.Add(board.Pci, @lock);
+        if (isEmpty) return;
+        new Pci.PciEcam(board.Pci).AttachTo(board, @lock);
         if (map is not null)
         {
             const int behindDevices = -2;
@@ -111,7 +110,5 @@ internal sealed class PciPart(MemoryMap? map, bool isEmpty) : IBoardPart
         }
         board.Pci.Add(IsaBridgeSlot, 0, Pci.PciHost.CreateIsaBridge(answers: map is not null));
         if (map is not null) board.Pci.Add(IsaBridgeSlot, PowerFunction, Pci.PciHost.CreatePowerManagement());
-        board.Pci.AttachTo(board.Machine.Ports);
-        board.Machine.Add(board.Pci);
     }
 }

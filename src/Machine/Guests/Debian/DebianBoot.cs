@@ -14,7 +14,8 @@ internal static class DebianBoot
 
     private const string Stage = "bunraku"; // of the initramfs, what becomes the folder
     private const string FileFolder = "copies"; // of the initramfs, what is copied into the system
-    private const string Units = "/run/systemd/system", CommandUnit = "bunraku-command.service", CommandTarget = "bunraku.target";
+    private const string Units = "/run/systemd/system", CommandUnit = "bunraku-command.service", SizeUnit = "bunraku-size.service",
+        CommandTarget = "bunraku.target";
     private const uint Executable = 0x1ED;
 
     /// <summary>A file in the guest that is there when the network has told of a name server.</summary>
@@ -119,6 +120,7 @@ internal static class DebianBoot
         {
             EndsWithStatus = !lasts && console != GuestConsole.Shell,
             Waits = options.Waits,
+            FollowsSize = options.StreamPorts && LinuxGuest.HasTerminal(options, console),
         };
     }
 
@@ -144,6 +146,7 @@ internal static class DebianBoot
             archive.AddFile(Stage + "/systemd/journald.conf.d/bunraku.conf", "[Journal]\nStorage=volatile\n"u8);
         }
         if (options.Waits) archive.AddFile(stage + "/copy", CopyProgram.Build(), Executable);
+        if (options.StreamPorts && LinuxGuest.HasTerminal(options, console)) AddSizes(archive, stage, units, console == GuestConsole.Shell || lasts);
         if (console == GuestConsole.Shell)
         {
             archive.AddDirectory(units + "/serial-getty@ttyS0.service.d");
@@ -189,6 +192,24 @@ internal static class DebianBoot
 
             """));
         return archive.ToArray();
+    }
+
+    /// <summary>The program that takes the terminal's sizes, and its unit.</summary>
+    private static void AddSizes(CpioArchive archive, string stage, string units, bool isMultiUser)
+    {
+        archive.AddFile(stage + "/size", Utf8("#!/bin/sh\n" + InitramfsBuilder.SizeScript), Executable);
+        archive.AddFile($"{units}/{SizeUnit}", Utf8($"""
+            [Unit]
+            Description=The size of the terminal
+            Before=serial-getty@ttyS0.service {CommandUnit}
+
+            [Service]
+            ExecStart={Folder}/size
+
+            """));
+        string target = isMultiUser ? "multi-user.target" : CommandTarget;
+        archive.AddDirectory($"{units}/{target}.wants");
+        archive.AddSymbolicLink($"{units}/{target}.wants/{SizeUnit}", "../" + SizeUnit);
     }
 
     /// <summary>
