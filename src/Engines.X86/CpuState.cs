@@ -1,3 +1,5 @@
+using System.Diagnostics.CodeAnalysis;
+
 namespace Bunraku.Engines.X86;
 
 /// <summary>A segment register with its descriptor cache.</summary>
@@ -40,6 +42,12 @@ public sealed record HalfDoneInstruction(
 [StateRecord("x86.cpu", version: 5)]
 public sealed class CpuState
 {
+    /// <summary>All zeros.</summary>
+    [DynamicDependency(DynamicallyAccessedMemberTypes.PublicParameterlessConstructor, typeof(List<PostedWrite>))] // see RecordReader
+    public CpuState()
+    {
+    }
+
     private const ulong EferLma = 1 << 10;
     private const uint LongCode = 1 << 13;
 
