@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Security.Cryptography;
 using Bunraku.Processor.X86;
 
@@ -79,7 +80,8 @@ internal static class WarmUp
         try
         {
             SHA256.HashData([]);
-            Execute();
+            // A program of machine code alone has nothing to load, and its threads would wait for each other.
+            if (RuntimeFeature.IsDynamicCodeCompiled) Execute();
         }
         catch (Exception)
         {

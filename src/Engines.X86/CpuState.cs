@@ -42,12 +42,6 @@ public sealed record HalfDoneInstruction(
 [StateRecord("x86.cpu", version: 5)]
 public sealed class CpuState
 {
-    /// <summary>All zeros.</summary>
-    [DynamicDependency(DynamicallyAccessedMemberTypes.PublicParameterlessConstructor, typeof(List<PostedWrite>))] // see RecordReader
-    public CpuState()
-    {
-    }
-
     private const ulong EferLma = 1 << 10;
     private const uint LongCode = 1 << 13;
 
@@ -58,6 +52,12 @@ public sealed class CpuState
 
     /// <summary>More than the instructions between two looks at what waits can write.</summary>
     private const int MostPostedWrites = 1 << 16;
+
+    /// <summary>All zeros.</summary>
+    [DynamicDependency(DynamicallyAccessedMemberTypes.PublicParameterlessConstructor, typeof(List<PostedWrite>))] // see RecordReader
+    public CpuState()
+    {
+    }
 
     /// <summary>RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8 … R15.</summary>
     public ulong[] Gpr = new ulong[16];

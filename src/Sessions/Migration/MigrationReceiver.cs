@@ -16,7 +16,7 @@ internal sealed class MigrationReceiver(MigrationChannel channel, VmBuilder buil
     public Vm Run()
     {
         Vm? vm = null;
-        RelayedConsole? relayed = null; // of the VM
+        RelayedConsole? relayed = null;
         bool keepsStream = false;
         try
         {
@@ -58,7 +58,11 @@ internal sealed class MigrationReceiver(MigrationChannel channel, VmBuilder buil
         finally
         {
             vm?.Dispose();
-            if (!keepsStream) channel.Stream.Dispose();
+            if (!keepsStream)
+            {
+                relayed?.Dispose(); // of a VM that was never made
+                channel.Stream.Dispose();
+            }
         }
     }
 
