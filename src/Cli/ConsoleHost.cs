@@ -129,7 +129,9 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         _vm = vm;
         if (Signal != 0) vm.End(HostEnd.Signal, Signal);
         if (_outputErrno != 0) EndForOutput();
-        if (_terminal is { } terminal) _shared = new SharedTerminal(vm, Show, () => terminal.Size?.Columns ?? TextLayout.DefaultWidth, escape: _options.Escape);
+        // A command that came from another process has its streams, and its terminal, there.
+        Terminal? terminal = vm.HasStreamsElsewhere ? null : _terminal;
+        if (terminal is not null) _shared = new SharedTerminal(vm, Show, () => terminal.Size?.Columns ?? TextLayout.DefaultWidth, escape: _options.Escape);
         if (_detached is not null)
         {
             _shared = new SharedTerminal(vm, Show, () => TextLayout.DefaultWidth, escape: _options.Escape, detaches: true);
@@ -137,13 +139,13 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
             _detached.Start();
         }
         using var input = new DescriptorReader(Stdin);
-        bool reads = _options.Serial.Kind == SerialKind.Stdio && _detached is null;
+        bool reads = _options.Serial.Kind == SerialKind.Stdio && _detached is null && !vm.HasStreamsElsewhere;
         Thread? reader = reads ? new Thread(() => ReadInput(input)) { Name = "input", IsBackground = true } : null;
         try
         {
-            _jobControl = new JobControl(vm, _terminal, t => t.EnterRaw());
-            _terminal?.EnterRaw();
-            if (_terminal is not null)
+            _jobControl = new JobControl(vm, terminal, t => t.EnterRaw());
+            terminal?.EnterRaw();
+            if (terminal is not null)
             {
                 _resized = PosixSignalRegistration.Create(PosixSignal.SIGWINCH, _ => TellSize(vm));
                 if (_options.RestoreFrom is not null) TellSize(vm); // the guest knows the terminal of who saved it

@@ -1,4 +1,5 @@
 using System.Text.Json;
+using System.Text.Json.Serialization;
 using Bunraku.Processor.X86;
 using Spectre.Console;
 
@@ -7,17 +8,15 @@ namespace Bunraku.Cli;
 /// <summary><c>bunraku engines</c>: what can run here, and why the rest cannot.</summary>
 internal static class EnginesCommand
 {
-    private static readonly JsonSerializerOptions s_json = new(JsonSerializerDefaults.Web) { WriteIndented = true };
-
     /// <summary>The same for programs: an object with 'engines', each with name, available, chosen (it is what 'auto' means) and detail, and
     /// 'direct'.</summary>
     public static int PrintJson(IReadOnlyList<IX86Engine> engines, TextWriter output)
     {
         IX86Engine? chosen = Vm.ChosenEngine(engines);
         var rows = engines.Select(e => (Engine: e, Probe: e.Probe()))
-            .Select(e => new { e.Engine.Name, e.Probe.Available, Chosen = e.Engine == chosen, e.Probe.Detail, e.Engine.MaxCpus }).ToArray();
+            .Select(e => new EngineRow(e.Engine.Name, e.Probe.Available, e.Engine == chosen, e.Probe.Detail, e.Engine.MaxCpus)).ToArray();
         string? reason = TranslatorEngine.WhyNotDirect();
-        output.WriteLine(JsonSerializer.Serialize(new { Engines = rows, Direct = new { Available = reason is null, Detail = reason } }, s_json));
+        output.WriteLine(JsonSerializer.Serialize(new EngineRows(rows, new DirectRow(reason is null, reason)), EnginesJson.Default.EngineRows));
         return chosen is null ? ExitStatus.Failure : ExitStatus.Success;
     }
 
@@ -41,3 +40,15 @@ internal static class EnginesCommand
         return any ? ExitStatus.Success : ExitStatus.Failure;
     }
 }
+
+internal sealed record EngineRow(string Name, bool Available, bool Chosen, string Detail, int MaxCpus);
+
+internal sealed record DirectRow(bool Available, string? Detail);
+
+/// <summary>For programs.</summary>
+internal sealed record EngineRows(EngineRow[] Engines, DirectRow Direct);
+
+/// <summary>Made when the program is compiled.</summary>
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, WriteIndented = true)]
+[JsonSerializable(typeof(EngineRows))]
+internal sealed partial class EnginesJson : JsonSerializerContext;

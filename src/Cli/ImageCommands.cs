@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text.Json;
+using System.Text.Json.Serialization;
 using Bunraku.Cli.CommandLine;
 using Bunraku.Platform;
 using Bunraku.Storage;
@@ -10,11 +11,9 @@ namespace Bunraku.Cli;
 /// <summary><c>bunraku image</c>: what is done with disk images.</summary>
 internal static class ImageCommands
 {
-    private static readonly JsonSerializerOptions s_json = new()
+    private static readonly JsonSerializerOptions s_json = new(ImageJson.Default.Options)
     {
-        WriteIndented = true,
-        PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower,
-        Converters = { new System.Text.Json.Serialization.JsonStringEnumConverter(JsonNamingPolicy.SnakeCaseLower) },
+        Converters = { new JsonStringEnumConverter<ImageFormat>(JsonNamingPolicy.SnakeCaseLower) },
     };
 
     /// <exception cref="DiskException">What went wrong, in one line.</exception>
@@ -122,3 +121,8 @@ internal static class ImageCommands
         snapshots.Count == 0 ? "no snapshots\n" : "ID    TAKEN (UTC)          SIZE        NAME\n" + string.Concat(snapshots.Select(s => string.Create(
             CultureInfo.InvariantCulture, $"{s.Id,-5} {s.Taken:yyyy-MM-dd HH:mm:ss}  {ByteSize.Format(s.DiskSize),-10}  {s.Name}\n")));
 }
+
+/// <summary>Made when the program is compiled.</summary>
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, WriteIndented = true)]
+[JsonSerializable(typeof(ImageInfo))]
+internal sealed partial class ImageJson : JsonSerializerContext;

@@ -106,8 +106,7 @@ internal static class RunGuest
                 Words = OptionWords.CommandLine,
             };
             if (options.Incoming is not { } from) return builder.Build(host.Interrupted);
-            using Stream stream = from.Accept(host.Interrupted);
-            return Vm.ReceiveAsync(stream, builder, cancel: host.Interrupted).GetAwaiter().GetResult();
+            return Vm.ReceiveAsync(from.Accept(host.Interrupted), builder, cancel: host.Interrupted).GetAwaiter().GetResult();
         }
         // A package manager that got the same signal may have failed before it could be cancelled.
         catch (Exception e) when (host.Signal != 0 && e is (OperationCanceledException or SessionException))
@@ -159,6 +158,9 @@ internal static class RunGuest
                 break;
             case StopReason.EngineError:
                 yield return $"internal error, please report it: {result.Cause.Message}";
+                break;
+            case StopReason.HostRequest when result is { HostEnd: HostEnd.Migrated, StatusElsewhere: { } status }:
+                if (result.CommandStatus is null) yield return $"the guest ended where it was moved to, with status {status} and without that of its command";
                 break;
             case StopReason.HostRequest when result.HostEnd == HostEnd.Migrated:
                 yield return "the guest goes on where it was moved to";

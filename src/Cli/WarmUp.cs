@@ -1,5 +1,7 @@
+using System.Runtime.CompilerServices;
 using System.Security.Cryptography;
 using Bunraku.Processor.X86;
+using Iced.Intel;
 
 namespace Bunraku.Cli;
 
@@ -79,12 +81,24 @@ internal static class WarmUp
         try
         {
             SHA256.HashData([]);
-            Execute();
+            if (RuntimeFeature.IsDynamicCodeCompiled) Execute();
+            else MakeTables();
         }
         catch (Exception)
         {
             // Who needs it will find out, and can say so.
         }
+    }
+
+    /// <summary>
+    /// For a program of machine code alone, which has nothing to load, and whose threads would wait for each other: what the decoder knows of all instructions,
+    /// and names of enumerations, which are made when somebody first asks for one.
+    /// </summary>
+    private static void MakeTables()
+    {
+        _ = Iced.Intel.Code.Nopd.ToOpCode();
+        _ = Mnemonic.Nop.ToString();
+        _ = OpCodeOperandKind.None.ToString();
     }
 
     /// <returns>It came to the program's end; else the host has something of its own to run guests, or cannot.</returns>

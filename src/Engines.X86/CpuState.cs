@@ -1,3 +1,5 @@
+using System.Diagnostics.CodeAnalysis;
+
 namespace Bunraku.Engines.X86;
 
 /// <summary>A segment register with its descriptor cache.</summary>
@@ -50,6 +52,12 @@ public sealed class CpuState
 
     /// <summary>More than the instructions between two looks at what waits can write.</summary>
     private const int MostPostedWrites = 1 << 16;
+
+    /// <summary>All zeros.</summary>
+    [DynamicDependency(DynamicallyAccessedMemberTypes.PublicParameterlessConstructor, typeof(List<PostedWrite>))] // see RecordReader
+    public CpuState()
+    {
+    }
 
     /// <summary>RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8 … R15.</summary>
     public ulong[] Gpr = new ulong[16];

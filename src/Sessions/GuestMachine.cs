@@ -10,6 +10,7 @@ using Bunraku.Machine.Input;
 using Bunraku.Machine.Serial;
 using Bunraku.Machine.Virtio;
 using Bunraku.Machine.Virtio.Ports;
+using Bunraku.Sessions.Migration;
 
 namespace Bunraku.Sessions;
 
@@ -32,6 +33,9 @@ internal sealed class GuestMachine
     /// who holds it.
     /// </summary>
     private readonly Lock _inputLock = new();
+    /// <summary>Held while input is given to the guest, and while that is moved; before the others.</summary>
+    private readonly Lock _moveLock = new();
+    private volatile StreamRelay? _elsewhere; // input goes there; null: to the guest that is here
     private readonly CommandInput? _frames;
     private readonly List<byte> _passed = [], _kernelMessages = [], _line = [];
     /// <summary>Input that waits until the guest's terminal is set up for it, which would lose or echo it; null from then on.</summary>
@@ -244,7 +248,7 @@ internal sealed class GuestMachine
     {
         get
         {
-            if (_wiring != GuestConsole.Shell) return "it runs a command, whose streams and status belong to this process";
+            if (_wiring != GuestConsole.Shell && _command is not null && !_handedOver.IsSet) return "it has not got its command yet";
             lock (_inputLock) return _held is null ? null : "it is still booting, and what was typed waits here";
         }
     }
@@ -278,8 +282,29 @@ internal sealed class GuestMachine
         lock (_inputLock) return _held is not null;
     }
 
+    /// <summary>Does something while no input comes to the guest: what it was sent before is in its state.</summary>
+    public void WhileInputWaits(Action action)
+    {
+        lock (_moveLock) action();
+    }
+
+    /// <summary>The guest was moved: that is where input goes from now on. In <see cref="WhileInputWaits"/>.</summary>
+    public void SendElsewhere(StreamRelay relay) => _elsewhere = relay;
+
     /// <summary>Types for the guest; waits while much is queued.</summary>
     public void Send(ReadOnlySpan<byte> bytes)
+    {
+        if (_elsewhere is null) AwaitRoom();
+        StreamRelay? elsewhere;
+        lock (_moveLock)
+        {
+            elsewhere = _elsewhere;
+            if (elsewhere is null) Enqueue(bytes);
+        }
+        elsewhere?.Send(bytes);
+    }
+
+    private void AwaitRoom()
     {
         if (_wiring == GuestConsole.CommandOnPorts)
         {
@@ -288,12 +313,20 @@ internal sealed class GuestMachine
             while (!_commandInput!.AwaitRoom(MostPortInput, look) && !_stopped.IsCompleted)
             {
             }
-            _commandInput.Send(bytes);
             return;
         }
         // Nobody tells when the guest has read; looking again now and then is enough for a flood of input.
         while (Waiting > MostQueuedInput && !_stopped.Wait(1))
         {
+        }
+    }
+
+    private void Enqueue(ReadOnlySpan<byte> bytes)
+    {
+        if (_wiring == GuestConsole.CommandOnPorts)
+        {
+            _commandInput!.Send(bytes);
+            return;
         }
         lock (_inputLock)
         {
@@ -325,15 +358,26 @@ internal sealed class GuestMachine
     /// <summary>The end of input: for a terminal's reader that is Ctrl-D.</summary>
     public void SendEnd()
     {
+        if (_wiring == GuestConsole.CommandOnPorts && _elsewhere is null) AwaitHandover();
+        StreamRelay? elsewhere;
+        lock (_moveLock)
+        {
+            elsewhere = _elsewhere;
+            if (elsewhere is null) EnqueueEnd();
+        }
+        elsewhere?.SendEnd();
+    }
+
+    private void EnqueueEnd()
+    {
         if (_wiring == GuestConsole.CommandOnPorts)
         {
-            AwaitHandover();
             _commandInput!.End();
             return;
         }
         if (_frames is null)
         {
-            Send([0x04]);
+            Enqueue([0x04]);
             return;
         }
         lock (_inputLock)

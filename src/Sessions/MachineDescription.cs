@@ -8,6 +8,8 @@ using System.Text.Json.Serialization.Metadata;
 using Bunraku.Machine;
 using Bunraku.Machine.Board;
 using Bunraku.Machine.Firmware;
+using Bunraku.Machine.Virtio.Files;
+using Bunraku.Storage;
 
 namespace Bunraku.Sessions;
 
@@ -25,8 +27,13 @@ internal sealed record MachineDescription
     private static readonly JsonSerializerOptions s_options = new(JsonSerializerDefaults.Strict)
     {
         MaxDepth = 16,
-        Converters = { new JsonStringEnumConverter(allowIntegerValues: false), new AddressConverter(), new EndPointConverter(), new CardAddressConverter() },
-        TypeInfoResolver = new DefaultJsonTypeInfoResolver { Modifiers = { NameNetworks } },
+        Converters =
+        {
+            Names<BoardKind>(), Names<BootDevice>(), Names<DiskBus>(), Names<FileCache>(), Names<FileOwners>(), Names<GuestConsole>(), Names<ImageFormat>(),
+            Names<NestedVirtualization>(), Names<NetworkModel>(), Names<ShareKind>(),
+            new AddressConverter(), new EndPointConverter(), new CardAddressConverter(),
+        },
+        TypeInfoResolver = MachineDescriptionJson.Default.WithAddedModifier(NameNetworks).WithAddedModifier(RequireParts),
     };
 
     /// <summary>Of this format.</summary>
@@ -307,6 +314,14 @@ internal sealed record MachineDescription
             throw new StateFormatException($"the description of the machine is damaged: {e.Message.ReplaceLineEndings(" ")}", e);
         }
         if (read is null) throw new StateFormatException("the description of the machine is empty");
+        // Older ones have none of these.
+        read = read with
+        {
+            Shares = read.Shares ?? [],
+            BootDevices = read.BootDevices ?? [],
+            Identity = read.Identity ?? new(),
+            Environment = read.Environment ?? [],
+        };
         read.Check();
         return read;
     }
@@ -350,6 +365,20 @@ internal sealed record MachineDescription
             StateCheck.Defined(share.Kind, "description");
             StateCheck.Defined(share.Owners, "description");
             StateCheck.Defined(share.Cache, "description");
+        }
+    }
+
+    /// <summary>By name: a number is none.</summary>
+    private static JsonStringEnumConverter<T> Names<T>() where T : struct, Enum => new(namingPolicy: null, allowIntegerValues: false);
+
+    /// <summary>What is not there would be nothing, whatever the type says that it is by default: of the machine's parts all is there.</summary>
+    private static void RequireParts(JsonTypeInfo type)
+    {
+        if (type.Kind != JsonTypeInfoKind.Object || type.Type == typeof(MachineDescription)) return;
+        foreach (JsonPropertyInfo p in type.Properties)
+        {
+            bool mayBeNull = Nullable.GetUnderlyingType(p.PropertyType) is not null || !p.PropertyType.IsValueType && p.IsSetNullable;
+            if (!mayBeNull && (p.Set is not null || p.AssociatedParameter is not null)) p.IsRequired = true;
         }
     }
 
@@ -398,3 +427,13 @@ internal sealed record MachineDescription
             text.Length == 12 && ulong.TryParse(text, NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out _) ? PhysicalAddress.Parse(text) : null;
     }
 }
+
+/// <summary>Made when the program is compiled: nothing of it has to be made for each type when it runs.</summary>
+[JsonSourceGenerationOptions(JsonSerializerDefaults.Strict)]
+[JsonSerializable(typeof(MachineDescription))]
+[JsonSerializable(typeof(UserNetwork))]
+[JsonSerializable(typeof(TapInterface))]
+[JsonSerializable(typeof(UnixCable))]
+[JsonSerializable(typeof(UdpCable))]
+[JsonSerializable(typeof(NoNetwork))]
+internal sealed partial class MachineDescriptionJson : JsonSerializerContext;

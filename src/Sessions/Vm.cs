@@ -12,6 +12,7 @@ using Bunraku.Machine.Virtio;
 using Bunraku.Machine.Virtio.Balloons;
 using Bunraku.Platform;
 using Bunraku.Sessions.Debugging;
+using Bunraku.Sessions.Migration;
 using Bunraku.Sessions.Monitoring;
 using Bunraku.Sessions.Screens;
 using Bunraku.Sessions.Snapshots;
@@ -31,6 +32,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
     private readonly VmWords _words;
     private readonly IGuestConsole _console;
     private readonly StreamConsole? _streams; // the console, when it is made of streams
+    private readonly RelayedConsole? _relayed; // the console, when it is in another process
     private readonly Observers? _observers; // null: there is none, and exits cost nothing for them
     private readonly X86Machine _vm;
     private readonly GuestMachine _machine;
@@ -164,6 +166,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         {
             if (builder.Console is null) _streams = new StreamConsole(builder.Input, builder.Output, builder.Errors, Fail);
             _console = _streams ?? builder.Console!;
+            _relayed = _console as RelayedConsole;
             _machine = Guarded(() => MakeBoard(image, builder));
             if (snapshot is not null) Restore(snapshot, isKept: kept is not null);
             else if (image.Linux is { Waits: true })
@@ -312,6 +315,9 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
     /// <summary>The screen; null: the VM has none.</summary>
     public VgaController? Display => _machine.Display;
 
+    /// <summary>A command runs in it that came from another process, with which its streams have stayed.</summary>
+    public bool HasStreamsElsewhere => _relayed is not null;
+
     /// <summary>Keyboard and pointer for a person.</summary>
     public UserInput Input => _machine.Input;
 
@@ -379,6 +385,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
                 _run = Task.Run(FinishAsync);
             }
         _streams?.StartReading(Send, EndInput);
+        _relayed?.Start(this);
     }
 
     /// <summary>Waits for the end of the guest. The vCPUs stand still when it returns. After <see cref="Start"/>.</summary>
@@ -397,6 +404,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         _ended = SinceBeginning();
         _vm.Join();
         _sampler?.Dispose();
+        RelayEnd? elsewhere = await RelayedAsync().ConfigureAwait(false);
         _streams?.StopReading();
         _machine.Finish();
         _sockets.GuestEnded();
@@ -407,12 +415,14 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         lock (_lock)
         {
             HostEnd end = cause.Reason == StopReason.HostRequest ? _hostEnd : HostEnd.None;
-            result = new VmResult(cause, end, _signal, _machine.CommandStatus, _options.Command is not null)
+            result = new VmResult(cause, end, _signal, elsewhere is null ? _machine.CommandStatus : elsewhere.CommandStatus, _options.Command is not null)
             {
-                StreamDamage = _machine.StreamDamage,
+                StreamDamage = elsewhere is null ? _machine.StreamDamage : elsewhere.Damage,
+                StatusElsewhere = elsewhere?.Status,
                 Statistics = _measures ? Statistics : null,
             };
         }
+        _relayed?.End(result);
         _debugger?.GuestEnded(result.ExitStatus);
         _observers?.StateChanged(VmState.Ended);
         _observers?.End(result);
@@ -439,7 +449,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
     {
         lock (_lock)
         {
-            if (_hostEnd != HostEnd.None || _disposed) return;
+            if (EndRelay(reason, signal) || _hostEnd != HostEnd.None || _disposed) return;
             (_hostEnd, _signal) = (reason, signal);
             if (_saveTo is { } path && _run is not null && reason is HostEnd.TimedOut or HostEnd.Signal or HostEnd.Quit)
             {
@@ -668,6 +678,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         _debugger?.Dispose();
         Vnc?.Dispose();
         _vm.Stop(new StopCause(StopReason.HostRequest));
+        _relay?.Dispose();
         _streams?.Abandon();
         try
         {
@@ -676,6 +687,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         finally
         {
             _streams?.Dispose();
+            _relayed?.Dispose();
             _check?.Dispose(); // it tells the memory when it is done
             _vm.Dispose();
             CloseBackends();

@@ -41,6 +41,9 @@ public sealed record VmResult(StopCause Cause, HostEnd HostEnd, int Signal, int?
     /// <summary>What is missing of the command's streams, in words; null when they came whole.</summary>
     public string? StreamDamage { get; init; }
 
+    /// <summary>What the process ended with that took the guest over, and its command (<see cref="HostEnd.Migrated"/>); null: nobody says.</summary>
+    public int? StatusElsewhere { get; init; }
+
     /// <summary>The figures of the run; null where nobody wants them (<see cref="VmBuilder.Measures"/>), and in a result that no VM made.</summary>
     public VmStatistics? Statistics { get; init; }
 
@@ -57,6 +60,7 @@ public sealed record VmResult(StopCause Cause, HostEnd HostEnd, int Signal, int?
             HostEnd.OutputClosed => OutputClosedStatus,
             HostEnd.OutputFailed or HostEnd.Failed => Sessions.ExitStatus.Failure,
             HostEnd.Cancelled => Sessions.ExitStatus.Signal + Sigint,
+            HostEnd.Migrated when StatusElsewhere is { } status => status,
             _ => WantedCommand ? Sessions.ExitStatus.Signal + Sigint : Sessions.ExitStatus.Success,
         },
         _ when StreamDamage is not null => Sessions.ExitStatus.InternalError,

@@ -1,9 +1,11 @@
 using System.Net;
 using System.Net.NetworkInformation;
 using System.Text;
+using System.Text.Json.Nodes;
 using Bunraku.Engines;
 using Bunraku.Engines.X86;
 using Bunraku.Machine;
+using Bunraku.Machine.Board;
 using Bunraku.Machine.Virtio.Files;
 using Bunraku.Network.Slirp;
 using Bunraku.Storage;
@@ -79,6 +81,43 @@ public sealed class MachineDescriptionTests
         Assert.Contains("\"Shares\":[],", json, StringComparison.Ordinal);
         Assert.Empty(MachineDescription.Parse(Encoding.UTF8.GetBytes(json.Replace("\"Shares\":[],", "", StringComparison.Ordinal))).Shares);
     }
+
+    /// <summary>What is missing was never there or is an error: no part of a machine becomes nothing, or what its type says that it is by default.</summary>
+    [Fact]
+    public void Each_member_is_there_or_missed()
+    {
+        byte[] whole = Whole().ToJson();
+        int count = Objects(JsonNode.Parse(whole)!).Sum(o => o.Count);
+        for (int n = 0; n < count; n++)
+        {
+            JsonNode changed = JsonNode.Parse(whole)!;
+            int at = n;
+            JsonObject of = Objects(changed).First(o => (at -= o.Count) < 0);
+            string name = of.ElementAt(at + of.Count).Key;
+            bool isNull = of[name] is null, isPart = of.Parent is not null;
+            of.Remove(name);
+            try
+            {
+                _ = MachineDescription.Parse(Encoding.UTF8.GetBytes(changed.ToJsonString())).ToJson();
+                Assert.True(isNull || !isPart || of.GetPath().EndsWith(name, StringComparison.Ordinal) || IsOptional(name), $"{of.GetPath()} without {name}");
+            }
+            catch (StateFormatException e)
+            {
+                Assert.DoesNotContain('\n', e.Message);
+            }
+        }
+    }
+
+    /// <summary>Members of parts that may be null, where null is what they are by default, and what is computed.</summary>
+    private static bool IsOptional(string name) => name is "Mac" or "Mtu" or "Queues" or "Host" or "NameServer" or "FirstDhcp" or "Format" or "Size" or "Tag"
+        or "At" or "Cid" or "Path" or "Place" or "Problem" || typeof(MachineIdentity).GetProperty(name) is not null;
+
+    private static IEnumerable<JsonObject> Objects(JsonNode node) => node switch
+    {
+        JsonObject o => o.Select(p => p.Value).OfType<JsonNode>().SelectMany(Objects).Prepend(o),
+        JsonArray a => a.OfType<JsonNode>().SelectMany(Objects),
+        _ => [],
+    };
 
     [Theory]
     [InlineData("\"Owners\":\"Host\"", "\"Owners\":\"Nobody\"", "damaged")]

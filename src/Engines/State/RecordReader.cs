@@ -1,23 +1,19 @@
 using System.Collections;
-using System.Collections.Concurrent;
+using System.Diagnostics.CodeAnalysis;
 using System.Globalization;
-using System.Reflection;
 using System.Text;
 using System.Text.Json;
 
 namespace Bunraku.Engines;
 
 /// <summary>
-/// Reads records that <see cref="JsonSerializer"/> wrote, by their shape alone: members as they are declared, nothing missing, unknown, twice, or null where
+/// Reads records that <see cref="RecordWriter"/> wrote, by their shape alone: members as they are declared, nothing missing, unknown, twice, or null where
 /// none may be. The library's own reader is generic in each record and each member, and the runtime compiles all of that anew in each process, which takes
 /// longer than the rest of a restore; here is no code for each type. Thread-safe.
 /// </summary>
 public static class RecordReader
 {
     private const int LongestQuote = 64;
-
-    /// <summary>A cache: what is known of a type does not change.</summary>
-    private static readonly ConcurrentDictionary<Type, Shape> s_shapes = new();
 
     /// <summary>Reads one record, which is all of the text.</summary>
     /// <param name="type">Of the record; see <see cref="IStateful{TState}"/> for what it may consist of.</param>
@@ -26,12 +22,10 @@ public static class RecordReader
     {
         var reader = new Utf8JsonReader(json);
         Next(ref reader);
-        object record = Value(ref reader, ShapeOf(type), "it") ?? throw new JsonException("it is null");
+        object record = Value(ref reader, RecordShape.Of(type), "it") ?? throw new JsonException("it is null");
         if (reader.Read()) throw new JsonException("something follows it");
         return record;
     }
-
-    private static Shape ShapeOf(Type type) => s_shapes.TryGetValue(type, out Shape? shape) ? shape : s_shapes.GetOrAdd(type, new Shape(type));
 
     private static void Next(ref Utf8JsonReader reader)
     {
@@ -39,23 +33,23 @@ public static class RecordReader
     }
 
     /// <summary>The value at which the reader stands; null only where the type has one.</summary>
-    private static object? Value(ref Utf8JsonReader reader, Shape shape, string name)
+    private static object? Value(ref Utf8JsonReader reader, RecordShape shape, string name)
     {
         if (reader.TokenType == JsonTokenType.Null) return shape.HasNull ? null : throw new JsonException($"{name} is null");
         return shape.Kind switch
         {
-            Kind.Scalar => Scalar(ref reader, shape, name),
-            Kind.Bytes => reader.TokenType == JsonTokenType.String && reader.TryGetBytesFromBase64(out byte[]? bytes) ? bytes : throw Wrong(name, shape),
-            Kind.Array => Elements(ref reader, shape, name),
-            Kind.List => Elements(ref reader, shape, name),
-            Kind.Dictionary => Entries(ref reader, shape, name),
+            RecordKind.Scalar => Scalar(ref reader, shape, name),
+            RecordKind.Bytes => reader.TokenType == JsonTokenType.String && reader.TryGetBytesFromBase64(out byte[]? bytes) ? bytes : throw Wrong(name, shape),
+            RecordKind.Array => Elements(ref reader, shape, name),
+            RecordKind.List => Elements(ref reader, shape, name),
+            RecordKind.Dictionary => Entries(ref reader, shape, name),
             _ => Record(ref reader, shape, name),
         };
     }
 
-    private static JsonException Wrong(string name, Shape shape) => new($"{name} is no {shape.Type.Name}");
+    private static JsonException Wrong(string name, RecordShape shape) => new($"{name} is no {shape.Type.Name}");
 
-    private static object Scalar(ref Utf8JsonReader reader, Shape shape, string name)
+    private static object Scalar(ref Utf8JsonReader reader, RecordShape shape, string name)
     {
         bool number = reader.TokenType == JsonTokenType.Number;
         object? value = shape.Code switch
@@ -88,12 +82,14 @@ public static class RecordReader
         }
     }
 
-    private static object Elements(ref Utf8JsonReader reader, Shape shape, string name)
+    // What a program of machine code alone must keep for us; a record with another list or dictionary says so as well.
+    [DynamicDependency(DynamicallyAccessedMemberTypes.PublicParameterlessConstructor, typeof(List<ulong>))]
+    private static object Elements(ref Utf8JsonReader reader, RecordShape shape, string name)
     {
         if (reader.TokenType != JsonTokenType.StartArray) throw Wrong(name, shape);
         var values = new ArrayList();
         for (Next(ref reader); reader.TokenType != JsonTokenType.EndArray; Next(ref reader)) values.Add(Element(ref reader, shape, name));
-        if (shape.Kind == Kind.Array)
+        if (shape.Kind == RecordKind.Array)
         {
             Array array = Array.CreateInstance(shape.Element!.Type, values.Count);
             for (int n = 0; n < values.Count; n++) array.SetValue(values[n], n);
@@ -105,10 +101,13 @@ public static class RecordReader
     }
 
     /// <summary>One of several: no record has some of which one may be no object at all.</summary>
-    private static object? Element(ref Utf8JsonReader reader, Shape shape, string name) =>
+    private static object? Element(ref Utf8JsonReader reader, RecordShape shape, string name) =>
         Value(ref reader, shape.Element!, name) ?? (shape.Element!.Type.IsValueType ? null : throw new JsonException($"one of {name} is null"));
 
-    private static object Entries(ref Utf8JsonReader reader, Shape shape, string name)
+    [DynamicDependency(DynamicallyAccessedMemberTypes.PublicParameterlessConstructor, typeof(Dictionary<uint, ulong>))]
+    [DynamicDependency(DynamicallyAccessedMemberTypes.PublicParameterlessConstructor, typeof(SortedDictionary<ushort, int>))]
+    [DynamicDependency(DynamicallyAccessedMemberTypes.PublicParameterlessConstructor, typeof(SortedDictionary<ushort, byte[]>))]
+    private static object Entries(ref Utf8JsonReader reader, RecordShape shape, string name)
     {
         if (reader.TokenType != JsonTokenType.StartObject) throw Wrong(name, shape);
         var entries = (IDictionary)Activator.CreateInstance(shape.Type)!;
@@ -129,10 +128,10 @@ public static class RecordReader
         return entries;
     }
 
-    private static object Record(ref Utf8JsonReader reader, Shape shape, string name)
+    private static object Record(ref Utf8JsonReader reader, RecordShape shape, string name)
     {
         if (reader.TokenType != JsonTokenType.StartObject) throw Wrong(name, shape);
-        Member[] members = shape.Members;
+        RecordMember[] members = shape.Members;
         object?[] values = new object?[members.Length];
         bool[] seen = new bool[members.Length];
         int next = 0;
@@ -141,7 +140,7 @@ public static class RecordReader
             // They come in the order in which they were written, which is almost always that of the members.
             int n = next < members.Length && reader.ValueTextEquals(members[next].Name) ? next : Find(ref reader, members);
             if (n < 0) throw new JsonException($"{name} has a member '{Quote(ref reader)}', which is not known");
-            Member member = members[n];
+            RecordMember member = members[n];
             if (seen[n]) throw new JsonException($"{member.Name} is there twice");
             seen[n] = true;
             next = n + 1;
@@ -158,7 +157,7 @@ public static class RecordReader
         return record;
     }
 
-    private static int Find(ref Utf8JsonReader reader, Member[] members)
+    private static int Find(ref Utf8JsonReader reader, RecordMember[] members)
     {
         for (int n = 0; n < members.Length; n++)
         {
@@ -172,124 +171,5 @@ public static class RecordReader
     {
         ReadOnlySpan<byte> name = reader.ValueSpan;
         return Encoding.UTF8.GetString(name[..Math.Min(name.Length, LongestQuote)]);
-    }
-
-    private enum Kind
-    {
-        Scalar, Bytes, Array, List, Dictionary, Record
-    }
-
-    /// <summary>What is known of a type.</summary>
-    private sealed class Shape
-    {
-        private readonly ConstructorInfo? _constructor;
-        private Member[]? _members; // once they were asked for
-
-        public Shape(Type type)
-        {
-            Type underlying = Nullable.GetUnderlyingType(type) ?? type;
-            Type = underlying;
-            HasNull = !type.IsValueType || underlying != type;
-            Code = Type.GetTypeCode(underlying);
-            if (Code is not TypeCode.Object)
-            {
-                if (Code is TypeCode.Char or TypeCode.Single or TypeCode.Double or TypeCode.Decimal or TypeCode.DBNull) throw Unknown(type);
-                Kind = Kind.Scalar;
-            }
-            else if (type.IsArray)
-            {
-                Type element = type.GetElementType()!;
-                Kind = element == typeof(byte) ? Kind.Bytes : Kind.Array;
-                if (Kind == Kind.Array) Element = ShapeOf(element);
-            }
-            else if (type.IsGenericType && underlying == type)
-            {
-                Type form = type.GetGenericTypeDefinition();
-                Type[] arguments = type.GenericTypeArguments;
-                Element = ShapeOf(arguments[^1]);
-                if (form == typeof(List<>)) Kind = Kind.List;
-                else if (form == typeof(Dictionary<,>) || form == typeof(SortedDictionary<,>)) (Kind, Key) = (Kind.Dictionary, Type.GetTypeCode(arguments[0]));
-                else throw Unknown(type);
-            }
-            else
-            {
-                Kind = Kind.Record;
-                ConstructorInfo[] constructors = underlying.GetConstructors();
-                _constructor = constructors.Length switch
-                {
-                    1 => constructors[0],
-                    0 when underlying.IsValueType => null,
-                    _ => throw Unknown(type),
-                };
-            }
-        }
-
-        public Type Type { get; }
-
-        public bool HasNull { get; }
-
-        public Kind Kind { get; }
-
-        public TypeCode Code { get; }
-
-        /// <summary>Of an array, a list or a dictionary.</summary>
-        public Shape? Element { get; }
-
-        /// <summary>Of a dictionary.</summary>
-        public TypeCode Key { get; }
-
-        /// <summary>Of a record: what its constructor takes, and then the rest.</summary>
-        public Member[] Members => _members ??= FindMembers();
-
-        /// <summary>How many of the members the constructor takes.</summary>
-        public int Parameters { get; private set; }
-
-        public object Make(object?[] values) => _constructor is null ? Activator.CreateInstance(Type)!
-            : _constructor.Invoke(BindingFlags.DoNotWrapExceptions, null, values.Length == Parameters ? values : values[..Parameters], null);
-
-        private Member[] FindMembers()
-        {
-            ParameterInfo[] parameters = _constructor?.GetParameters() ?? [];
-            var members = new List<Member>();
-            foreach (ParameterInfo p in parameters) members.Add(new Member(p.Name!, p.ParameterType, c => c.Create(p).WriteState, null));
-            foreach (PropertyInfo p in Type.GetProperties(BindingFlags.Instance | BindingFlags.Public))
-            {
-                // What has no way back is computed.
-                if (p.SetMethod is { IsPublic: true } && !Has(parameters, p.Name))
-                    members.Add(new Member(p.Name, p.PropertyType, c => c.Create(p).WriteState, p.SetValue));
-            }
-            foreach (FieldInfo f in Type.GetFields(BindingFlags.Instance | BindingFlags.Public))
-            {
-                if (!f.IsInitOnly) members.Add(new Member(f.Name, f.FieldType, c => c.Create(f).WriteState, f.SetValue));
-            }
-            Parameters = parameters.Length;
-            return [.. members];
-        }
-
-        private static bool Has(ParameterInfo[] parameters, string name)
-        {
-            foreach (ParameterInfo p in parameters)
-            {
-                if (p.Name == name) return true;
-            }
-            return false;
-        }
-
-        private static InvalidOperationException Unknown(Type type) => new($"{type} is nothing that a state record can consist of");
-    }
-
-    /// <summary>A member of a record.</summary>
-    /// <param name="nullability">Whether null may be there, where the type alone does not tell.</param>
-    /// <param name="set">Null: the constructor does it.</param>
-    private sealed class Member(string name, Type type, Func<NullabilityInfoContext, NullabilityState> nullability, Action<object, object?>? set)
-    {
-        public string Name => name;
-
-        public Shape Shape { get; } = ShapeOf(type);
-
-        /// <summary>Asked for where null is met, since it takes long.</summary>
-        public bool MayBeNull => type.IsValueType || nullability(new NullabilityInfoContext()) != NullabilityState.NotNull;
-
-        public void Set(object record, object? value) => set!(record, value);
     }
 }

@@ -1,7 +1,5 @@
 using System.Reflection;
 using System.Text.Json;
-using System.Text.Json.Serialization;
-using System.Text.Json.Serialization.Metadata;
 
 namespace Bunraku.Engines;
 
@@ -11,23 +9,6 @@ namespace Bunraku.Engines;
 /// </summary>
 public static class StateSerializer
 {
-    private static readonly JsonSerializerOptions s_options = new(JsonSerializerDefaults.Strict)
-    {
-        IncludeFields = true,
-        TypeInfoResolver = new DefaultJsonTypeInfoResolver { Modifiers = { RequireAll } },
-    };
-
-    /// <summary>What is not there was not saved: never a default.</summary>
-    private static void RequireAll(JsonTypeInfo type)
-    {
-        foreach (JsonPropertyInfo property in type.Properties)
-        {
-            // What has no way back, a computed property, is no state.
-            if (property.Set is not null || property.AssociatedParameter is not null) property.IsRequired = true;
-            else property.ShouldSerialize = static (_, _) => false;
-        }
-    }
-
     /// <summary>Saves a part.</summary>
     /// <exception cref="CannotSaveException">The part says that it cannot.</exception>
     public static SavedState Save(IStateful part) => Write(part, part.Save());
@@ -36,7 +17,7 @@ public static class StateSerializer
     public static SavedState Write(IStateful part, object state)
     {
         StateRecordAttribute format = FormatOf(part.StateType);
-        return new SavedState(part.Id, format.Name, format.Version, JsonSerializer.SerializeToUtf8Bytes(state, part.StateType, s_options));
+        return new SavedState(part.Id, format.Name, format.Version, RecordWriter.Write(state, part.StateType));
     }
 
     /// <summary>Restores a part.</summary>

@@ -52,8 +52,12 @@ public sealed record NestedReport(IReadOnlyList<string> Engines, IReadOnlyList<s
     /// <summary>Boots of Linux, if they were asked for.</summary>
     public IReadOnlyList<LinuxBoot> Boots { get; init; } = [];
 
-    private static readonly JsonSerializerOptions s_json = new() { PropertyNamingPolicy = JsonNamingPolicy.CamelCase, WriteIndented = true };
 
     /// <summary>The report as one JSON object, with a line end.</summary>
-    public string ToJson() => JsonSerializer.Serialize(this, s_json) + "\n";
+    public string ToJson() => JsonSerializer.Serialize(this, NestedJson.Default.NestedReport) + "\n";
 }
+
+/// <summary>Made when the program is compiled.</summary>
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, WriteIndented = true)]
+[JsonSerializable(typeof(NestedReport))]
+internal sealed partial class NestedJson : JsonSerializerContext;

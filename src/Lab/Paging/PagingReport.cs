@@ -53,8 +53,12 @@ public sealed record PagingRun(string Technique, bool IsNested, double BootSecon
 /// <summary>All that the experiment saw.</summary>
 public sealed record PagingReport(string Engine, string Kernel, IReadOnlyList<PagingRun> Runs)
 {
-    private static readonly JsonSerializerOptions s_json = new() { PropertyNamingPolicy = JsonNamingPolicy.CamelCase, WriteIndented = true };
 
     /// <summary>The report as one JSON object, with a line end.</summary>
-    public string ToJson() => JsonSerializer.Serialize(this, s_json) + "\n";
+    public string ToJson() => JsonSerializer.Serialize(this, PagingJson.Default.PagingReport) + "\n";
 }
+
+/// <summary>Made when the program is compiled.</summary>
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, WriteIndented = true)]
+[JsonSerializable(typeof(PagingReport))]
+internal sealed partial class PagingJson : JsonSerializerContext;

@@ -11,11 +11,9 @@ public sealed record ExperimentReport(DateTime Date, string HostProcessor, strin
     /// <summary>Programs that run directly on the host's processor; null: nobody asked.</summary>
     public DirectReport? Direct { get; init; }
 
-    private static readonly JsonSerializerOptions s_json = new()
+    private static readonly JsonSerializerOptions s_json = new(ExperimentJson.Default.Options)
     {
-        PropertyNamingPolicy = JsonNamingPolicy.CamelCase,
-        WriteIndented = true,
-        Converters = { new JsonStringEnumConverter(JsonNamingPolicy.CamelCase) },
+        Converters = { new JsonStringEnumConverter<DirectWay>(JsonNamingPolicy.CamelCase), new JsonStringEnumConverter<Outcome>(JsonNamingPolicy.CamelCase) },
     };
 
     /// <summary>The report as one JSON object, with a line end.</summary>
@@ -107,3 +105,8 @@ public enum DirectWay
     /// <summary>The program did not run directly at all.</summary>
     Translated,
 }
+
+/// <summary>Made when the program is compiled.</summary>
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, WriteIndented = true)]
+[JsonSerializable(typeof(ExperimentReport))]
+internal sealed partial class ExperimentJson : JsonSerializerContext;

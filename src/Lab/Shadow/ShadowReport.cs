@@ -7,11 +7,9 @@ namespace Bunraku.Lab.Shadow;
 /// <summary>All that one run of the experiment saw.</summary>
 public sealed record ShadowReport(string Engine, string Model, IReadOnlyList<StepReport> Steps)
 {
-    private static readonly JsonSerializerOptions s_json = new()
+    private static readonly JsonSerializerOptions s_json = new(ShadowJson.Default.Options)
     {
-        PropertyNamingPolicy = JsonNamingPolicy.CamelCase,
-        WriteIndented = true,
-        Converters = { new JsonStringEnumConverter(JsonNamingPolicy.CamelCase) },
+        Converters = { new JsonStringEnumConverter<ShadowRights>(JsonNamingPolicy.CamelCase) },
     };
 
     /// <summary>The report as one JSON object, with a line end.</summary>
@@ -81,3 +79,8 @@ public sealed record PageReport(string Name, ulong Linear, ulong Entry, ShadowRi
     public string ShortRights => ((Rights & ShadowRights.Read) != 0 ? "r" : "") + ((Rights & ShadowRights.Write) != 0 ? "w" : "")
         + ((Rights & ShadowRights.Execute) != 0 ? "x" : "");
 }
+
+/// <summary>Made when the program is compiled.</summary>
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, WriteIndented = true)]
+[JsonSerializable(typeof(ShadowReport))]
+internal sealed partial class ShadowJson : JsonSerializerContext;

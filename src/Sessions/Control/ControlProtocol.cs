@@ -40,13 +40,21 @@ internal static class ControlProtocol
         PropertyNamingPolicy = JsonNamingPolicy.CamelCase,
         DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull,
         MaxDepth = 4,
+        TypeInfoResolver = ControlJson.Default,
     };
 
-    public static byte[] Line<T>(T value) => [.. JsonSerializer.SerializeToUtf8Bytes(value, s_options), (byte)'\n'];
+    public static byte[] Line<T>(T value) => [.. JsonSerializer.SerializeToUtf8Bytes(value, s_options.GetTypeInfo(typeof(T))), (byte)'\n'];
 
     /// <exception cref="JsonException">It is not one.</exception>
-    public static T Parse<T>(ReadOnlySpan<byte> line) => JsonSerializer.Deserialize<T>(line, s_options) ?? throw new JsonException("it is null");
+    public static T Parse<T>(ReadOnlySpan<byte> line) =>
+        (T?)JsonSerializer.Deserialize(line, s_options.GetTypeInfo(typeof(T))) ?? throw new JsonException("it is null");
 }
+
+/// <summary>Made when the program is compiled.</summary>
+[JsonSourceGenerationOptions(JsonSerializerDefaults.Strict)]
+[JsonSerializable(typeof(ControlRequest))]
+[JsonSerializable(typeof(ControlAnswer))]
+internal sealed partial class ControlJson : JsonSerializerContext;
 
 /// <summary>Takes lines out of a stream.</summary>
 /// <param name="longest">Bytes of a line.</param>

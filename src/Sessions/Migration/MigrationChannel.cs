@@ -44,6 +44,9 @@ internal sealed class MigrationChannel(Stream stream, TimeSpan limit, Cancellati
     private readonly byte[] _header = new byte[HeaderLength];
     private byte[] _body = new byte[sizeof(ulong) + MostPages * PageSize];
 
+    /// <summary>Where the messages go, and what else follows them.</summary>
+    public Stream Stream => stream;
+
     /// <summary>Called before each message that is sent; for tests, which cut the connection there.</summary>
     public Action<MigrationMessage>? BeforeSend { get; init; }
 
@@ -100,7 +103,7 @@ internal sealed class MigrationChannel(Stream stream, TimeSpan limit, Cancellati
     }
 
     /// <summary>A peer's words as one line that a terminal can show.</summary>
-    private static string Line(ReadOnlySpan<byte> text) => string.Concat(Encoding.UTF8.GetString(text).Select(c => char.IsControl(c) ? ' ' : c));
+    public static string Line(ReadOnlySpan<byte> text) => string.Concat(Encoding.UTF8.GetString(text).Select(c => char.IsControl(c) ? ' ' : c));
 
     private static int MostOf(MigrationMessage kind) => kind switch
     {

@@ -16,6 +16,8 @@ internal sealed class MigrationReceiver(MigrationChannel channel, VmBuilder buil
     public Vm Run()
     {
         Vm? vm = null;
+        RelayedConsole? relayed = null;
+        bool keepsStream = false;
         try
         {
             (MigrationClaim claim, MachineDescription description) = MigrationHello.Read(channel.Receive(MigrationMessage.Hello).Span);
@@ -25,7 +27,10 @@ internal sealed class MigrationReceiver(MigrationChannel channel, VmBuilder buil
             if (builder.Vnc is not null && !description.HasDisplay)
                 throw new MigrationException(
                     $"the VM did not come, and goes on where it was: it has no screen for {builder.Words.Option(nameof(VmOptions.Vnc))}");
-            vm = (description.ApplyTo(builder) with { Incoming = description }).Build(cancel);
+            VmBuilder here = description.ApplyTo(builder) with { Incoming = description };
+            // Its streams are those of the process that was started with it.
+            if (description.Command is not null) here = here with { Console = relayed = new RelayedConsole(), Input = null, Output = null, Errors = null };
+            vm = here.Build(cancel);
             vm.HoldForMove();
             channel.Send(MigrationMessage.Ready);
             (DateTime pausedAt, IReadOnlyList<SavedState> parts) = TakePages(vm.Machine.Memory);
@@ -37,6 +42,8 @@ internal sealed class MigrationReceiver(MigrationChannel channel, VmBuilder buil
             Vm owned = vm;
             vm = null; // whatever happens from here on
             TrySend(MigrationMessage.Running);
+            relayed?.Connect(channel.Stream);
+            keepsStream = relayed is not null;
             return owned;
         }
         catch (Exception e) when (e is not OperationCanceledException)
@@ -51,6 +58,11 @@ internal sealed class MigrationReceiver(MigrationChannel channel, VmBuilder buil
         finally
         {
             vm?.Dispose();
+            if (!keepsStream)
+            {
+                relayed?.Dispose(); // of a VM that was never made
+                channel.Stream.Dispose();
+            }
         }
     }
 

@@ -2,7 +2,6 @@ using System.Buffers.Binary;
 using System.Globalization;
 using System.Text;
 using System.Text.Json;
-using System.Text.Json.Serialization;
 using Bunraku.Engines;
 
 namespace Bunraku.Sessions.Migration;
@@ -45,22 +44,17 @@ internal static class MigrationState
 {
     private sealed record Part(string Id, string Format, int Version, byte[] Data);
 
-    private sealed record Whole(DateTime PausedAt, IReadOnlyList<Part> Parts);
+    private sealed record Whole(DateTime PausedAt, Part[] Parts);
 
-    private static readonly JsonSerializerOptions s_options = new(JsonSerializerDefaults.Strict)
-    {
-        MaxDepth = 8,
-    };
-
-    public static byte[] Write(DateTime pausedAt, IReadOnlyList<SavedState> parts) => JsonSerializer.SerializeToUtf8Bytes(
-        new Whole(pausedAt, [.. parts.Select(p => new Part(p.Id, p.Format, p.Version, p.Data.ToArray()))]), s_options);
+    public static byte[] Write(DateTime pausedAt, IReadOnlyList<SavedState> parts) => RecordWriter.Write(
+        new Whole(pausedAt, [.. parts.Select(p => new Part(p.Id, p.Format, p.Version, p.Data.ToArray()))]), typeof(Whole));
 
     /// <exception cref="StateFormatException">It is none.</exception>
     public static (DateTime PausedAt, IReadOnlyList<SavedState> Parts) Read(ReadOnlySpan<byte> json)
     {
         try
         {
-            Whole state = JsonSerializer.Deserialize<Whole>(json, s_options) ?? throw new StateFormatException("the state of the machine is empty");
+            var state = (Whole)RecordReader.Read(json, typeof(Whole));
             return (state.PausedAt.ToUniversalTime(), [.. state.Parts.Select(p => new SavedState(p.Id, p.Format, p.Version, p.Data))]);
         }
         catch (JsonException e)

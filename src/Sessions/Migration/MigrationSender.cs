@@ -33,7 +33,7 @@ internal sealed class MigrationSender(Vm vm, MigrationChannel channel, Migration
             try
             {
                 rounds = SendWhileItRuns();
-                vm.WhileMoved(() => SendRest(claim));
+                vm.WhileMoved(() => SendRest(claim), channel.Stream);
             }
             finally
             {

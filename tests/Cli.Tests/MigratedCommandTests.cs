@@ -1,0 +1,203 @@
+using System.IO.Pipelines;
+using System.Net.Sockets;
+using System.Text;
+using Bunraku.Sessions.Migration;
+
+namespace Bunraku.Cli.Tests;
+
+/// <summary>Guests that go to another machine while a command runs in them: its streams and its status stay with the VM that was asked for them.</summary>
+public sealed class MigratedCommandTests : IClassFixture<LinuxGuestFiles>, IDisposable
+{
+    private readonly string _folder = Directory.CreateTempSubdirectory("bunraku-moved-").FullName;
+    private readonly CancellationTokenSource _cancel = new(TimeSpan.FromMinutes(3));
+
+    public void Dispose()
+    {
+        _cancel.Dispose();
+        Directory.Delete(_folder, recursive: true);
+    }
+
+    /// <summary>Output that one can wait for.</summary>
+    private sealed class Output : MemoryStream
+    {
+        private readonly Lock _lock = new();
+
+        public override ValueTask WriteAsync(ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken = default)
+        {
+            lock (_lock) Write(buffer.Span);
+            return default;
+        }
+
+        public override string ToString()
+        {
+            lock (_lock) return Encoding.UTF8.GetString(ToArray());
+        }
+
+        public async Task Await(string text, CancellationToken cancel)
+        {
+            while (!ToString().Contains(text, StringComparison.Ordinal)) await Task.Delay(5, cancel);
+        }
+    }
+
+    /// <summary>A command's VM, and what it is connected with.</summary>
+    private sealed record Started(Vm Vm, Task<VmResult> Run, PipeWriter Input, Output Output, Output Errors);
+
+    private Started Start(string script, string engine = "bt")
+    {
+        var pipe = new Pipe();
+        Output output = new(), errors = new();
+        Vm vm = new VmBuilder(KnownEngines.All)
+        {
+            Engine = engine,
+            Memory = 128 << 20,
+            Command = ["sh", "-c", script],
+            Input = pipe.Reader.AsStream(),
+            Output = output,
+            Errors = errors,
+        }.Build();
+        return new Started(vm, vm.RunAsync(_cancel.Token), pipe.Writer, output, errors);
+    }
+
+    private (NetworkStream One, NetworkStream Other) Pair()
+    {
+        string path = Path.Combine(_folder, Guid.NewGuid().ToString("N")[..8]);
+        using var listener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        listener.Bind(new UnixDomainSocketEndPoint(path));
+        listener.Listen(1);
+        var one = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        one.Connect(new UnixDomainSocketEndPoint(path));
+        return (new NetworkStream(one, ownsSocket: true), new NetworkStream(listener.Accept(), ownsSocket: true));
+    }
+
+    /// <summary>Moves it to a machine that runs then, whose own streams nobody is to use.</summary>
+    private async Task<(Vm Vm, Task<VmResult> Run, Stream Connection)> Move(Vm vm, string to, Output unused)
+    {
+        (NetworkStream one, NetworkStream other) = Pair();
+        var builder = new VmBuilder(KnownEngines.All) { Engine = to, Output = unused, Errors = unused, Input = new MemoryStream("wrong\n"u8.ToArray()) };
+        Task<Vm> receiving = Vm.ReceiveAsync(other, builder, cancel: _cancel.Token);
+        await vm.MigrateAsync(one, null, _cancel.Token);
+        Vm next = await receiving;
+        Assert.True(next.HasStreamsElsewhere);
+        return (next, next.RunAsync(_cancel.Token), one);
+    }
+
+    [Theory]
+    [InlineData("bt", "interp", "bt")]
+    [InlineData("interp", "bt", "interp")]
+    public async Task A_command_goes_on_elsewhere_and_its_streams_stay(string from, string to, string then)
+    {
+        Started first = Start("echo one; read a; echo \"two $a\"; echo problem >&2; read b; echo \"three $b\"; cat | wc -c; exit 5", from);
+        await using Vm vm = first.Vm;
+        await first.Output.Await("one\n", _cancel.Token);
+        var unused = new Output();
+        (Vm second, Task<VmResult> secondRun, _) = await Move(vm, to, unused);
+        await using Vm owned = second;
+        await first.Input.WriteAsync("words\n"u8.ToArray(), _cancel.Token);
+        await first.Output.Await("two words\n", _cancel.Token);
+        await first.Errors.Await("problem\n", _cancel.Token);
+
+        // It may go on and on: each process passes on what comes from the next one.
+        (Vm third, Task<VmResult> thirdRun, _) = await Move(second, then, unused);
+        await using Vm ownedToo = third;
+        await first.Input.WriteAsync("more\n"u8.ToArray(), _cancel.Token);
+        await first.Output.Await("three more\n", _cancel.Token);
+        byte[] much = new byte[300_000];
+        await first.Input.WriteAsync(much, _cancel.Token);
+        await first.Input.CompleteAsync();
+        VmResult result = await first.Run;
+        Assert.Equal((HostEnd.Migrated, 5, 5), (result.HostEnd, result.ExitStatus, result.CommandStatus));
+        Assert.Equal(("one\ntwo words\nthree more\n300000\n", "problem\n", ""), (first.Output.ToString(), first.Errors.ToString(), unused.ToString()));
+        Assert.Equal((HostEnd.Migrated, 5), ((await secondRun).HostEnd, (await secondRun).ExitStatus));
+        Assert.Equal((5, 5), ((await thirdRun).ExitStatus, (await thirdRun).CommandStatus));
+    }
+
+    /// <summary>What flows both ways while the guest goes over is neither lost nor doubled.</summary>
+    [Fact]
+    public async Task A_stream_through_the_command_comes_whole()
+    {
+        Started first = Start("cat; exit 3");
+        await using Vm vm = first.Vm;
+        int lines = 0;
+        using var moved = new CancellationTokenSource();
+        Task writing = Task.Run(async () =>
+        {
+            for (int left = 20; left > 0; left -= moved.IsCancellationRequested ? 1 : 0)
+            {
+                await first.Input.WriteAsync(Encoding.ASCII.GetBytes(string.Concat(Enumerable.Range(lines, 100).Select(k => $"{k}\n"))), _cancel.Token);
+                lines += 100;
+                await Task.Delay(1, _cancel.Token);
+            }
+            await first.Input.CompleteAsync();
+        });
+        await first.Output.Await("\n500\n", _cancel.Token);
+        var unused = new Output();
+        (Vm second, Task<VmResult> secondRun, _) = await Move(vm, "bt", unused);
+        await using Vm owned = second;
+        await moved.CancelAsync();
+        await writing;
+        Assert.Equal(3, (await first.Run).ExitStatus);
+        Assert.Equal(3, (await secondRun).ExitStatus);
+        Assert.Equal(string.Concat(Enumerable.Range(0, lines).Select(k => $"{k}\n")), first.Output.ToString());
+    }
+
+    [Theory, InlineData(true), InlineData(false)]
+    public async Task A_command_whose_process_is_gone_ends(bool cut)
+    {
+        Started first = Start("echo one; sleep 1000");
+        await using Vm vm = first.Vm;
+        await first.Output.Await("one\n", _cancel.Token);
+        (Vm second, Task<VmResult> secondRun, Stream connection) = await Move(vm, "bt", new Output());
+        await using Vm owned = second;
+        if (cut) await connection.DisposeAsync();
+        else vm.End(HostEnd.Signal, 15);
+        Assert.Equal((HostEnd.OutputClosed, VmResult.OutputClosedStatus), ((await secondRun).HostEnd, (await secondRun).ExitStatus));
+        if (cut) Assert.Contains("the connection", (await Assert.ThrowsAsync<MigrationException>(() => first.Run)).Message, StringComparison.Ordinal);
+        else Assert.Equal(128 + 15, (await first.Run).ExitStatus);
+    }
+
+    [Fact]
+    public async Task A_guest_that_ends_without_its_command_says_so_here()
+    {
+        Started first = Start("echo one; sleep 1000");
+        await using Vm vm = first.Vm;
+        await first.Output.Await("one\n", _cancel.Token);
+        (Vm second, Task<VmResult> secondRun, _) = await Move(vm, "bt", new Output());
+        await using Vm owned = second;
+        second.End(HostEnd.TimedOut);
+        await secondRun;
+        VmResult result = await first.Run;
+        Assert.Equal((HostEnd.Migrated, ExitStatus.TimedOut, null), (result.HostEnd, result.ExitStatus, result.CommandStatus));
+        Assert.Single(RunGuest.Reasons(result));
+    }
+
+    /// <summary>Whatever comes by the connection, this end ends with one line.</summary>
+    [Fact]
+    public void What_is_no_message_ends_the_relay()
+    {
+        var random = new Random(3);
+        byte[] good = [103, 0, 0, 0, 12, 0, 0, 0, .. new byte[12]];
+        for (int n = 0; n < 2000; n++)
+        {
+            byte[] bytes = [.. good];
+            if (n > 0) bytes[random.Next(bytes.Length)] = (byte)random.Next(256);
+            using var relay = new StreamRelay(new MemoryStream(n % 3 == 1 ? bytes[..random.Next(bytes.Length)] : bytes), new NoConsole());
+            Assert.True(relay.Ended.Wait(TimeSpan.FromMinutes(1)));
+            if (n == 0) Assert.Equal(new RelayEnd(0, null, null), relay.Ended.Result);
+        }
+    }
+
+    private sealed class NoConsole : IGuestConsole
+    {
+        public void Write(ReadOnlySpan<byte> bytes)
+        {
+        }
+
+        public void Throttle()
+        {
+        }
+
+        public void Release()
+        {
+        }
+    }
+}
