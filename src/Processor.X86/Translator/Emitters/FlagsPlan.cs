@@ -128,10 +128,10 @@ internal sealed unsafe class FlagsPlan(Emission e)
         }
     }
 
-    /// <summary>Sets all arithmetic flags whatever they were.</summary>
+    /// <summary>Sets all arithmetic flags whatever they were. FCOMI does so on newer processors only.</summary>
     private static bool SetsAll(in Instruction g)
     {
-        if ((g.RflagsRead & Arithmetic) != 0) return false;
+        if ((g.RflagsRead & Arithmetic) != 0 || TranslationTable.Get(g.Code).Kind == TranslationKind.X87) return false;
         if (((g.RflagsWritten | g.RflagsCleared | g.RflagsSet) & Arithmetic) == Arithmetic) return true;
         switch (g.Mnemonic)
         {
