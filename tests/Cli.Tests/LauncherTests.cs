@@ -98,6 +98,23 @@ public sealed class LauncherTests : IDisposable
         Assert.Equal(2, Calls.Length);
     }
 
+    /// <summary>What a program of machine code alone needs may be missing: it runs on the runtime then.</summary>
+    [Fact]
+    public void WhereItCannotBeLinkedItIsBuiltForTheRuntime()
+    {
+        Dotnet($"""
+            case $(tail -n 1 '{_root}/calls') in *NativeLinker*) touch "$out/half"; exit 1 ;; esac
+            [ ! -e "$out/half" ] || exit 1
+            printf '#!/bin/sh\necho "program: $*"\n' >"$out/bunraku"
+            chmod +x "$out/bunraku"
+            """);
+        Assert.Equal((0, "program: x\n", ""), Run("x"));
+        Assert.Equal(2, Calls.Length);
+        Assert.Contains("-p:NativeLinker=", Calls[0]);
+        Assert.DoesNotContain("-p:NativeLinker=", Calls[1]);
+        Assert.Contains("-p:HostFramework=", Calls[1]);
+    }
+
     [Fact]
     public void ACheckoutThatCannotBeWrittenIsBuiltInTheCache()
     {
