@@ -68,7 +68,7 @@ public sealed class FullDiskTests : IClassFixture<LinuxGuestFiles>
     /// A file system that is full for a while, in a mount namespace of its own: the machine stands still, tells why, and goes on with the same write.
     /// </summary>
     [Fact]
-    public void The_machine_stops_and_goes_on_with_the_same_write()
+    public async Task The_machine_stops_and_goes_on_with_the_same_write()
     {
         string folder = Directory.CreateTempSubdirectory("bunraku-full").FullName, program = Path.Combine(AppContext.BaseDirectory, "bunraku.dll");
         Directory.CreateDirectory(Path.Combine(folder, "m"));
@@ -98,7 +98,7 @@ public sealed class FullDiskTests : IClassFixture<LinuxGuestFiles>
             BunrakuProgram.Run(folder, 0, ["monitor", "full", "--", "cont"]);
             process.WaitForExit();
             Assert.True(process.ExitCode == 0, Errors());
-            string[] lines = output.Result.Trim().Split('\n');
+            string[] lines = (await output).Trim().Split('\n');
             Assert.Equal((3, lines[1]), (lines.Length, lines[2]));
         }
         finally

@@ -72,7 +72,7 @@ internal static class InitramfsBuilder
         n=0
         while set -- /dev/vport*p{{LinuxGuest.SizePort}}; do
             [ -e "$1" ] && break
-            [ $n -lt 100 ] || exit 1
+            [ $n -lt 100 ] || exit 0
             sleep 0.1
             n=$((n + 1))
         done
