@@ -177,7 +177,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
 
     private void TellSize(Vm vm)
     {
-        if (_terminal!.Size is (> 0 and var columns, > 0 and var rows)) vm.ResizeTerminal(columns, rows);
+        if (_terminal!.Size is ( > 0 and var columns, > 0 and var rows)) vm.ResizeTerminal(columns, rows);
     }
 
     private void ReadInput(DescriptorReader input)

@@ -1,7 +1,7 @@
+using Bunraku.Platform;
 using Bunraku.Sessions.Snapshots;
 using Bunraku.Storage;
 using Bunraku.Storage.Qcow2;
-using Bunraku.Platform;
 
 namespace Bunraku.Sessions;
 
