@@ -435,5 +435,7 @@ internal sealed record MachineDescription
 [JsonSerializable(typeof(TapInterface))]
 [JsonSerializable(typeof(UnixCable))]
 [JsonSerializable(typeof(UdpCable))]
+[JsonSerializable(typeof(TcpCable))]
+[JsonSerializable(typeof(MulticastCable))]
 [JsonSerializable(typeof(NoNetwork))]
 internal sealed partial class MachineDescriptionJson : JsonSerializerContext;
