@@ -21,6 +21,8 @@ public sealed class IoThread : IDisposable
     private volatile bool _paused, _ending; // written with the lock held
     private uint _posted, _taken; // how much work; the second is the thread's own
     private bool _stalled; // the work that is under way waits for the VM to go on
+    private bool _waits; // it waits for other work
+    private bool _abandoned; // it waits no more
 
     /// <param name="failed">Told of what work throws, which is a defect of ours; the thread ends then.</param>
     /// <param name="wake">See <see cref="VirtualMachine.CreateIoThread"/>.</param>
@@ -55,7 +57,7 @@ public sealed class IoThread : IDisposable
         lock (_lock)
         {
             if (!paused) _stalled = false;
-            while (_paused && _working && !_stalled) Monitor.Wait(_lock);
+            while (_paused && _working && !_stalled && !_waits) Monitor.Wait(_lock);
         }
     }
 
@@ -71,9 +73,49 @@ public sealed class IoThread : IDisposable
         {
             _stalled = true;
             Monitor.PulseAll(_lock);
-            while (_stalled && !_ending) Monitor.Wait(_lock);
+            while (_stalled && !_ending && !_abandoned) Monitor.Wait(_lock);
             _stalled = false;
-            return !_ending;
+            return !_ending && !_abandoned;
+        }
+    }
+
+    /// <summary>From work, with its device's lock held: it waits for other work, and counts as standing still until <see cref="TryGoOn"/>.</summary>
+    public void Stall()
+    {
+        lock (_lock)
+        {
+            _waits = true;
+            Monitor.PulseAll(_lock);
+        }
+    }
+
+    /// <summary>From work, with its device's lock held: it has what it waited for. False: the VM stands still; see <see cref="AwaitPauseEnd"/>.</summary>
+    public bool TryGoOn()
+    {
+        lock (_lock)
+        {
+            if (_waits && _paused && !_ending) return false;
+            _waits = false;
+            return true;
+        }
+    }
+
+    /// <summary>From work that stalls, with no lock held: returns when the VM goes on, or ends.</summary>
+    public void AwaitPauseEnd()
+    {
+        lock (_lock)
+        {
+            while (_paused && !_ending) Monitor.Wait(_lock);
+        }
+    }
+
+    /// <summary>The VM ends: work that waits for it to go on does so no more.</summary>
+    internal void Abandon()
+    {
+        lock (_lock)
+        {
+            _abandoned = true;
+            Monitor.PulseAll(_lock);
         }
     }
 

@@ -137,7 +137,11 @@ internal sealed unsafe partial class Processor
             if (Direct is { IsDue: true } direct && !single && !Debugger.IsOn)
             {
                 DirectOutcome outcome = direct.Run();
-                if (outcome == DirectOutcome.Attention) continue;
+                if (outcome == DirectOutcome.Attention)
+                {
+                    if (Exits.Take()) return; // the delivery of a fault may have come to one
+                    continue;
+                }
                 single = outcome == DirectOutcome.Step;
             }
             if (single || MustStep)

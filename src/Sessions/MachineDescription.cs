@@ -374,11 +374,13 @@ internal sealed record MachineDescription
     /// <summary>What is not there would be nothing, whatever the type says that it is by default: of the machine's parts all is there.</summary>
     private static void RequireParts(JsonTypeInfo type)
     {
+        // Snapshots from before it had a name have no such member.
+        const string later = nameof(VmDisk.StopsWhenFull);
         if (type.Kind != JsonTypeInfoKind.Object || type.Type == typeof(MachineDescription)) return;
         foreach (JsonPropertyInfo p in type.Properties)
         {
             bool mayBeNull = Nullable.GetUnderlyingType(p.PropertyType) is not null || !p.PropertyType.IsValueType && p.IsSetNullable;
-            if (!mayBeNull && (p.Set is not null || p.AssociatedParameter is not null)) p.IsRequired = true;
+            if (!mayBeNull && p.Name != later && (p.Set is not null || p.AssociatedParameter is not null)) p.IsRequired = true;
         }
     }
 

@@ -134,8 +134,8 @@ public sealed partial class Vm
         {
             // Who has ended it before has ended the command.
             if (_options.Command is not null && _hostEnd == HostEnd.None && !_disposed) _machine.SendElsewhere(_relay = new StreamRelay(stream, _console));
+            End(HostEnd.Migrated); // before anybody else's end, which is the command's then
         }
-        End(HostEnd.Migrated);
     }
 
     /// <summary>What somebody here wants when there is only the command's streams left: they end. With the lock held.</summary>
@@ -143,6 +143,7 @@ public sealed partial class Vm
     {
         if (_relay is null || _hostEnd != HostEnd.Migrated || _disposed) return false;
         (_hostEnd, _signal) = (reason, signal);
+        _console.Release();
         _relay.Dispose();
         return true;
     }

@@ -463,7 +463,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
 
     private void Stop()
     {
-        _console.Release();
+        if (_relay is null) _console.Release(); // a relay goes on waiting for who reads
         _vm.Stop(new StopCause(StopReason.HostRequest));
     }
 

@@ -262,7 +262,7 @@ internal sealed class QemuRun : IGuestConsole, IVmObserver, IQemuControl, IDispo
     /// <summary>The machine is made, and nothing runs: what comes in finds its way.</summary>
     private void Wire(Vm vm)
     {
-        if (_machine.VncPassword is { } word) vm.Vnc!.SetPassword(word);
+        if (_machine.VncPassword is { } word) vm.Vnc?.SetPassword(word);
         if (_machine.Serials.FirstOrDefault() is { } first)
         {
             CharacterDevice device = _devices[first];

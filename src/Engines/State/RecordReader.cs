@@ -22,7 +22,16 @@ public static class RecordReader
     {
         var reader = new Utf8JsonReader(json);
         Next(ref reader);
-        object record = Value(ref reader, RecordShape.Of(type), "it") ?? throw new JsonException("it is null");
+        RecordShape shape = RecordShape.Of(type);
+        object record;
+        try
+        {
+            record = Value(ref reader, shape, "it") ?? throw new JsonException("it is null");
+        }
+        catch (InvalidOperationException e) // half of a surrogate pair, for example
+        {
+            throw new JsonException("it has text that is none", e);
+        }
         if (reader.Read()) throw new JsonException("something follows it");
         return record;
     }

@@ -93,18 +93,25 @@ internal sealed class RequestThreads(int queues, Func<int, Virtqueue?> live, Act
     /// <summary>On a queue's thread, before a request is done. False: its queue is gone. Waits for what older lives of queues have begun.</summary>
     private bool Enter(int queue, DescriptorChain buffer, int epoch)
     {
-        lock (_lock!)
+        IoThread thread = _work[queue].Thread!;
+        while (true)
         {
-            while (true)
+            lock (_lock!)
             {
-                if (live(queue)?.Generation != buffer.Generation) return false;
-                if (!Array.Exists(_work, w => w.Running < epoch))
+                // An older one may wait for the VM to go on: whoever pauses it must not wait for this one.
+                while (live(queue)?.Generation == buffer.Generation && Array.Exists(_work, w => w.Running < epoch))
                 {
+                    thread.Stall();
+                    Monitor.Wait(_lock);
+                }
+                if (thread.TryGoOn())
+                {
+                    if (live(queue)?.Generation != buffer.Generation) return false;
                     _work[queue].Running = epoch;
                     return true;
                 }
-                Monitor.Wait(_lock);
             }
+            thread.AwaitPauseEnd();
         }
     }
 

@@ -16,6 +16,7 @@ internal sealed class DiskCopy : IDisposable
     private readonly string _name;
     private readonly Action<DiskCopy> _over;
     private readonly SafeFileHandle _file;
+    private readonly ulong _length; // of the disk at that moment: it may grow
     private readonly bool[] _copied; // by pieces: set with the lock held, once it is written
     private readonly byte[] _buffer = new byte[Piece]; // guarded by the lock
     private readonly Lock _lock = new();
@@ -27,8 +28,8 @@ internal sealed class DiskCopy : IDisposable
     /// <exception cref="IOException">There is no place for it.</exception>
     public DiskCopy(IBlockBackend disk, string name, Action<DiskCopy> over)
     {
-        (_disk, _name, _over) = (disk, name, over);
-        _copied = new bool[(disk.Length + Piece - 1) / Piece];
+        (_disk, _name, _over, _length) = (disk, name, over, disk.Length);
+        _copied = new bool[(_length + Piece - 1) / Piece];
         try
         {
             _file = HostFile.CreateNameless();
@@ -37,7 +38,7 @@ internal sealed class DiskCopy : IDisposable
         {
             throw new IOException(HostError.Reason(e), e);
         }
-        RandomAccess.SetLength(_file, (long)disk.Length);
+        RandomAccess.SetLength(_file, (long)_length);
     }
 
     /// <summary>By which it can be opened for as long as this is not disposed of.</summary>
@@ -46,8 +47,8 @@ internal sealed class DiskCopy : IDisposable
     /// <summary>Somebody is about to write there. Where the copy cannot be made, that is the copy's trouble alone.</summary>
     public void BeforeChange(ulong position, ulong length)
     {
-        if (length == 0) return;
-        for (ulong n = position / Piece; n <= (position + length - 1) / Piece; n++) Copy(n);
+        ulong end = Math.Min(position + length, _length);
+        for (ulong n = position / Piece; n * Piece < end; n++) Copy(n);
     }
 
     private void Copy(ulong piece)
@@ -59,7 +60,7 @@ internal sealed class DiskCopy : IDisposable
             try
             {
                 ulong start = piece * Piece;
-                Span<byte> bytes = _buffer.AsSpan(0, (int)Math.Min(Piece, _disk.Length - start));
+                Span<byte> bytes = _buffer.AsSpan(0, (int)Math.Min(Piece, _length - start));
                 if (_disk.KnownZeros(start) < (ulong)bytes.Length)
                 {
                     _disk.Read(start, bytes);

@@ -50,6 +50,7 @@ public sealed class StateSerializerTests
 
     [Theory]
     [InlineData("null", "it is null")]
+    [InlineData("{\"\\ud800aaaaaaaaaaaaaaaaa\":1}", "it has text that is none")]
     [InlineData("[]", "it is no PitState")]
     public void A_record_is_one(string written, string message) => Assert.Equal("pit: its state is damaged: " + message, Refused(_ => written));
 
