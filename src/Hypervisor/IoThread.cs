@@ -51,12 +51,12 @@ public sealed class IoThread : IDisposable
         lock (_lock)
         {
             _paused = paused;
+            if (!paused) _stalled = false; // before the pulse: who waits looks at it once
             Monitor.PulseAll(_lock);
         }
         if (paused) _wake?.Invoke();
         lock (_lock)
         {
-            if (!paused) _stalled = false;
             while (_paused && _working && !_stalled && !_waits) Monitor.Wait(_lock);
         }
     }

@@ -108,9 +108,9 @@ public sealed class MachineDescriptionTests
         }
     }
 
-    /// <summary>Members of parts that may be null, where null is what they are by default, and what is computed.</summary>
+    /// <summary>Members of parts that older descriptions have not, that may be null, where null is what they are by default, and what is computed.</summary>
     private static bool IsOptional(string name) => name is "Mac" or "Mtu" or "Queues" or "Host" or "NameServer" or "FirstDhcp" or "Format" or "Size" or "Tag"
-        or "At" or "Cid" or "Path" or "Place" or "Problem" || typeof(MachineIdentity).GetProperty(name) is not null;
+        or "At" or "Cid" or "StopsWhenFull" or "Path" or "Place" or "Problem" || typeof(MachineIdentity).GetProperty(name) is not null;
 
     private static IEnumerable<JsonObject> Objects(JsonNode node) => node switch
     {
