@@ -76,10 +76,11 @@ public sealed class FullDiskTests : IClassFixture<LinuxGuestFiles>
             + "yes | head -c 4194304 | sha256sum; head -c 4194304 /dev/vda | sha256sum";
         try
         {
-            using var process = new TestProcess(new ProcessStartInfo("unshare", ["-rm", "sh", "-ec", $"""
+            using var process = new TestProcess(new ProcessStartInfo("unshare", [.. OwnMounts(), "sh", "-ec", $"""
                 cd '{folder}'; mount -t tmpfs -o size=6M none m; head -c 4M /dev/zero >m/ballast; truncate -s 8M m/disk
                 (while [ ! -e room ]; do sleep 0.1; done; rm m/ballast; echo >made) &
-                exec dotnet '{program}' run --name full --cpus 2 --timeout 9m --disk m/disk,full=pause -- sh -ec '{script}' 2>errors
+                dotnet '{program}' run --name full --cpus 2 --timeout 9m --disk m/disk,full=pause -- sh -ec '{script}' 2>errors && status=0 || status=$?
+                umount -l m; exit $status
                 """])
             {
                 RedirectStandardInput = true,
@@ -110,6 +111,20 @@ public sealed class FullDiskTests : IClassFixture<LinuxGuestFiles>
 
         void Await(string state) => Assert.True(SpinWait.SpinUntil(() =>
             BunrakuProgram.Run(folder, 0, ["monitor", "full", "--", "info", "status"]).Contains(state, StringComparison.Ordinal), s_long));
+    }
+
+    /// <summary>
+    /// unshare's words for mounts of one's own: an ordinary user needs a user namespace, and in a changed root there is none, nor a root that is a mount.
+    /// </summary>
+    private static string[] OwnMounts() =>
+        ((string[][])[["-rm"], ["-m"], ["-m", "--propagation", "unchanged"]]).First(words => Run([.. words, "true"]) == 0);
+
+    private static int Run(string[] words)
+    {
+        using Process p = Process.Start(new ProcessStartInfo("unshare", words) { RedirectStandardError = true })!;
+        _ = p.StandardError.ReadToEnd();
+        p.WaitForExit();
+        return p.ExitCode;
     }
 
     private static readonly TimeSpan s_long = TimeSpan.FromMinutes(3);
