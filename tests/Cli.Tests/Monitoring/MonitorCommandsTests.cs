@@ -43,7 +43,7 @@ public class MonitorCommandsTests
     }
 
     [Theory]
-    [InlineData("", "balloon", "cont", "help", "info", "nmi", "quit", "save", "screenshot", "stop", "sysrq")]
+    [InlineData("", "balloon", "cont", "grow", "help", "info", "link", "nmi", "quit", "save", "screenshot", "stop", "sysrq")]
     [InlineData("s", "save", "screenshot", "stop", "sysrq")]
     [InlineData("info ", "balloon", "cpus", "exits", "paging", "registers", "screen", "stats", "status", "svm", "tlb", "translator", "vmx")]
     [InlineData("i st", "stats", "status")]
