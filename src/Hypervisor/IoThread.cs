@@ -22,7 +22,6 @@ public sealed class IoThread : IDisposable
     private uint _posted, _taken; // how much work; the second is the thread's own
     private bool _stalled; // the work that is under way waits for the VM to go on
     private bool _waits; // it waits for other work
-    private bool _abandoned; // it waits no more
 
     /// <param name="failed">Told of what work throws, which is a defect of ours; the thread ends then.</param>
     /// <param name="wake">See <see cref="VirtualMachine.CreateIoThread"/>.</param>
@@ -73,9 +72,9 @@ public sealed class IoThread : IDisposable
         {
             _stalled = true;
             Monitor.PulseAll(_lock);
-            while (_stalled && !_ending && !_abandoned) Monitor.Wait(_lock);
+            while (_stalled && !_ending) Monitor.Wait(_lock);
             _stalled = false;
-            return !_ending && !_abandoned;
+            return !_ending;
         }
     }
 
@@ -106,16 +105,6 @@ public sealed class IoThread : IDisposable
         lock (_lock)
         {
             while (_paused && !_ending) Monitor.Wait(_lock);
-        }
-    }
-
-    /// <summary>The VM ends: work that waits for it to go on does so no more.</summary>
-    internal void Abandon()
-    {
-        lock (_lock)
-        {
-            _abandoned = true;
-            Monitor.PulseAll(_lock);
         }
     }
 
@@ -168,8 +157,8 @@ public sealed class IoThread : IDisposable
         }
     }
 
-    /// <summary>Returns when the work that was posted is done. With no device's lock held.</summary>
-    public void Dispose()
+    /// <summary>The VM ends: no work is taken any more, and none waits for the VM to go on. What was posted is still done. Any thread, never waits.</summary>
+    internal void End()
     {
         lock (_lock)
         {
@@ -177,6 +166,12 @@ public sealed class IoThread : IDisposable
             Monitor.PulseAll(_lock);
         }
         _wake?.Invoke();
+    }
+
+    /// <summary>Returns when the work that was posted is done. With no device's lock held.</summary>
+    public void Dispose()
+    {
+        End();
         if (Thread.CurrentThread != _thread) _thread.Join();
     }
 }

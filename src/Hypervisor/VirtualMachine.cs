@@ -389,7 +389,7 @@ public abstract partial class VirtualMachine : IDisposable
         Stop(new StopCause(StopReason.HostRequest));
         Join();
         // All that calls a vCPU by itself comes to its end before the vCPUs do: a timer's interrupt would wake one that is no more.
-        foreach (IoThread thread in _ioThreads) thread.Abandon(); // one may wait for another
+        foreach (IoThread thread in _ioThreads) thread.End(); // one's work may wait for another's
         foreach (IoThread thread in _ioThreads) thread.Dispose();
         Timers?.Dispose();
         _cpuTime?.Dispose();

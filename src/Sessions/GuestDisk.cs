@@ -111,12 +111,15 @@ internal sealed class GuestDisk : IBlockBackend
                 Image.Write(position, source);
                 return;
             }
-            catch (IOException e) when (HostError.IsNoSpace(e) && AwaitRoom?.Invoke(_path) == true)
+            catch (IOException e) when (MayTryAgain(e))
             {
-                // Somebody has let the machine go on.
+                // There may be room now.
             }
         }
     }
+
+    /// <summary>The host had no room, and somebody has let the machine go on since.</summary>
+    private bool MayTryAgain(IOException e) => HostError.IsNoSpace(e) && AwaitRoom?.Invoke(_path) == true;
 
     public void Flush() => Image.Flush();
 
@@ -130,7 +133,7 @@ internal sealed class GuestDisk : IBlockBackend
                 Image.WriteZeroes(position, length, unmap);
                 return;
             }
-            catch (IOException e) when (HostError.IsNoSpace(e) && AwaitRoom?.Invoke(_path) == true)
+            catch (IOException e) when (MayTryAgain(e))
             {
                 // As above.
             }

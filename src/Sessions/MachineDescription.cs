@@ -33,7 +33,7 @@ internal sealed record MachineDescription
             Names<NestedVirtualization>(), Names<NetworkModel>(), Names<ShareKind>(),
             new AddressConverter(), new EndPointConverter(), new CardAddressConverter(),
         },
-        TypeInfoResolver = MachineDescriptionJson.Default.WithAddedModifier(NameNetworks).WithAddedModifier(RequireParts),
+        TypeInfoResolver = MachineDescriptionJson.Default.WithAddedModifier(RequireParts),
     };
 
     /// <summary>Of this format.</summary>
@@ -384,20 +384,6 @@ internal sealed record MachineDescription
         }
     }
 
-    private static void NameNetworks(JsonTypeInfo type)
-    {
-        if (type.Type != typeof(VmNetwork)) return;
-        type.PolymorphismOptions = new JsonPolymorphismOptions
-        {
-            TypeDiscriminatorPropertyName = "Kind",
-            DerivedTypes =
-            {
-                new(typeof(UserNetwork), "user"), new(typeof(TapInterface), "tap"), new(typeof(UnixCable), "unix"), new(typeof(UdpCable), "udp"),
-                new(typeof(TcpCable), "tcp"), new(typeof(MulticastCable), "multicast"), new(typeof(NoNetwork), "none"),
-            },
-        };
-    }
-
     private abstract class TextConverter<T> : JsonConverter<T> where T : class
     {
         protected abstract string Write(T value);
@@ -433,11 +419,4 @@ internal sealed record MachineDescription
 /// <summary>Made when the program is compiled: nothing of it has to be made for each type when it runs.</summary>
 [JsonSourceGenerationOptions(JsonSerializerDefaults.Strict)]
 [JsonSerializable(typeof(MachineDescription))]
-[JsonSerializable(typeof(UserNetwork))]
-[JsonSerializable(typeof(TapInterface))]
-[JsonSerializable(typeof(UnixCable))]
-[JsonSerializable(typeof(UdpCable))]
-[JsonSerializable(typeof(TcpCable))]
-[JsonSerializable(typeof(MulticastCable))]
-[JsonSerializable(typeof(NoNetwork))]
 internal sealed partial class MachineDescriptionJson : JsonSerializerContext;

@@ -1,5 +1,6 @@
 using System.Net;
 using System.Net.NetworkInformation;
+using System.Text.Json.Serialization;
 using Bunraku.Network;
 using Bunraku.Network.Slirp;
 
@@ -14,7 +15,15 @@ public enum NetworkModel
     E1000,
 }
 
-/// <summary>A network card of a VM, by what is at the other end of its cable.</summary>
+/// <summary>A network card of a VM, by what is at the other end of its cable. The kinds have their names in a <see cref="MachineDescription"/>.</summary>
+[JsonPolymorphic(TypeDiscriminatorPropertyName = "Kind")]
+[JsonDerivedType(typeof(UserNetwork), "user")]
+[JsonDerivedType(typeof(TapInterface), "tap")]
+[JsonDerivedType(typeof(UnixCable), "unix")]
+[JsonDerivedType(typeof(UdpCable), "udp")]
+[JsonDerivedType(typeof(TcpCable), "tcp")]
+[JsonDerivedType(typeof(MulticastCable), "multicast")]
+[JsonDerivedType(typeof(NoNetwork), "none")]
 public abstract record VmNetwork
 {
     /// <summary>Bounds of <see cref="Mtu"/>: IPv6 has no smaller packets (RFC 8200 section 5).</summary>

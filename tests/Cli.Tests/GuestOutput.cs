@@ -21,6 +21,13 @@ internal sealed class GuestOutput : MemoryStream
         return default;
     }
 
+    public async Task Await(Func<string, bool> condition, CancellationToken cancel)
+    {
+        while (!condition(Text)) await Task.Delay(5, cancel);
+    }
+
+    public Task Await(string text, CancellationToken cancel) => Await(t => t.Contains(text, StringComparison.Ordinal), cancel);
+
     public async Task Until(string text, Task end)
     {
         while (!Text.Contains(text, StringComparison.Ordinal) && !end.IsCompleted) await Task.Delay(10);

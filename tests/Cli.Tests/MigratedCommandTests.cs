@@ -17,35 +17,13 @@ public sealed class MigratedCommandTests : IClassFixture<LinuxGuestFiles>, IDisp
         Directory.Delete(_folder, recursive: true);
     }
 
-    /// <summary>Output that one can wait for.</summary>
-    private sealed class Output : MemoryStream
-    {
-        private readonly Lock _lock = new();
-
-        public override ValueTask WriteAsync(ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken = default)
-        {
-            lock (_lock) Write(buffer.Span);
-            return default;
-        }
-
-        public override string ToString()
-        {
-            lock (_lock) return Encoding.UTF8.GetString(ToArray());
-        }
-
-        public async Task Await(string text, CancellationToken cancel)
-        {
-            while (!ToString().Contains(text, StringComparison.Ordinal)) await Task.Delay(5, cancel);
-        }
-    }
-
     /// <summary>A command's VM, and what it is connected with.</summary>
-    private sealed record Started(Vm Vm, Task<VmResult> Run, PipeWriter Input, Output Output, Output Errors);
+    private sealed record Started(Vm Vm, Task<VmResult> Run, PipeWriter Input, GuestOutput Output, GuestOutput Errors);
 
     private Started Start(string script, string engine = "bt")
     {
         var pipe = new Pipe();
-        Output output = new(), errors = new();
+        GuestOutput output = new(), errors = new();
         Vm vm = new VmBuilder(KnownEngines.All)
         {
             Engine = engine,
@@ -70,7 +48,7 @@ public sealed class MigratedCommandTests : IClassFixture<LinuxGuestFiles>, IDisp
     }
 
     /// <summary>Moves it to a machine that runs then, whose own streams nobody is to use.</summary>
-    private async Task<(Vm Vm, Task<VmResult> Run, Stream Connection)> Move(Vm vm, string to, Output unused)
+    private async Task<(Vm Vm, Task<VmResult> Run, Stream Connection)> Move(Vm vm, string to, GuestOutput unused)
     {
         (NetworkStream one, NetworkStream other) = Pair();
         var builder = new VmBuilder(KnownEngines.All) { Engine = to, Output = unused, Errors = unused, Input = new MemoryStream("wrong\n"u8.ToArray()) };
@@ -89,7 +67,7 @@ public sealed class MigratedCommandTests : IClassFixture<LinuxGuestFiles>, IDisp
         Started first = Start("echo one; read a; echo \"two $a\"; echo problem >&2; read b; echo \"three $b\"; cat | wc -c; exit 5", from);
         await using Vm vm = first.Vm;
         await first.Output.Await("one\n", _cancel.Token);
-        var unused = new Output();
+        var unused = new GuestOutput();
         (Vm second, Task<VmResult> secondRun, _) = await Move(vm, to, unused);
         await using Vm owned = second;
         await first.Input.WriteAsync("words\n"u8.ToArray(), _cancel.Token);
@@ -106,7 +84,7 @@ public sealed class MigratedCommandTests : IClassFixture<LinuxGuestFiles>, IDisp
         await first.Input.CompleteAsync();
         VmResult result = await first.Run;
         Assert.Equal((HostEnd.Migrated, 5, 5), (result.HostEnd, result.ExitStatus, result.CommandStatus));
-        Assert.Equal(("one\ntwo words\nthree more\n300000\n", "problem\n", ""), (first.Output.ToString(), first.Errors.ToString(), unused.ToString()));
+        Assert.Equal(("one\ntwo words\nthree more\n300000\n", "problem\n", ""), (first.Output.Text, first.Errors.Text, unused.Text));
         Assert.Equal((HostEnd.Migrated, 5), ((await secondRun).HostEnd, (await secondRun).ExitStatus));
         Assert.Equal((5, 5), ((await thirdRun).ExitStatus, (await thirdRun).CommandStatus));
     }
@@ -130,14 +108,14 @@ public sealed class MigratedCommandTests : IClassFixture<LinuxGuestFiles>, IDisp
             await first.Input.CompleteAsync();
         });
         await first.Output.Await("\n500\n", _cancel.Token);
-        var unused = new Output();
+        var unused = new GuestOutput();
         (Vm second, Task<VmResult> secondRun, _) = await Move(vm, "bt", unused);
         await using Vm owned = second;
         await moved.CancelAsync();
         await writing;
         Assert.Equal(3, (await first.Run).ExitStatus);
         Assert.Equal(3, (await secondRun).ExitStatus);
-        Assert.Equal(string.Concat(Enumerable.Range(0, lines).Select(k => $"{k}\n")), first.Output.ToString());
+        Assert.Equal(string.Concat(Enumerable.Range(0, lines).Select(k => $"{k}\n")), first.Output.Text);
     }
 
     [Theory, InlineData(true), InlineData(false)]
@@ -146,7 +124,7 @@ public sealed class MigratedCommandTests : IClassFixture<LinuxGuestFiles>, IDisp
         Started first = Start("echo one; sleep 1000");
         await using Vm vm = first.Vm;
         await first.Output.Await("one\n", _cancel.Token);
-        (Vm second, Task<VmResult> secondRun, Stream connection) = await Move(vm, "bt", new Output());
+        (Vm second, Task<VmResult> secondRun, Stream connection) = await Move(vm, "bt", new GuestOutput());
         await using Vm owned = second;
         if (cut) await connection.DisposeAsync();
         else vm.End(HostEnd.Signal, 15);
@@ -161,7 +139,7 @@ public sealed class MigratedCommandTests : IClassFixture<LinuxGuestFiles>, IDisp
         Started first = Start("echo one; sleep 1000");
         await using Vm vm = first.Vm;
         await first.Output.Await("one\n", _cancel.Token);
-        (Vm second, Task<VmResult> secondRun, _) = await Move(vm, "bt", new Output());
+        (Vm second, Task<VmResult> secondRun, _) = await Move(vm, "bt", new GuestOutput());
         await using Vm owned = second;
         second.End(HostEnd.TimedOut);
         await secondRun;

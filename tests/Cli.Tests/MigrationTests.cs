@@ -122,28 +122,6 @@ public sealed class MigrationTests : IClassFixture<LinuxGuestFiles>, IDisposable
         Assert.Equal(sum.ToString("X8", CultureInfo.InvariantCulture), output[^8..]);
     }
 
-    /// <summary>Output that one can wait for.</summary>
-    private sealed class Output : MemoryStream
-    {
-        private readonly Lock _lock = new();
-
-        public override ValueTask WriteAsync(ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken = default)
-        {
-            lock (_lock) Write(buffer.Span);
-            return default;
-        }
-
-        public override string ToString()
-        {
-            lock (_lock) return Encoding.UTF8.GetString(ToArray());
-        }
-
-        public async Task Await(Func<string, bool> condition, CancellationToken cancel)
-        {
-            while (!condition(ToString())) await Task.Delay(5, cancel);
-        }
-    }
-
     private VmBuilder Builder(string engine, Stream output) => new(KnownEngines.All)
     {
         Engine = engine,
@@ -170,7 +148,7 @@ public sealed class MigrationTests : IClassFixture<LinuxGuestFiles>, IDisposable
     [InlineData("interp", "bt")]
     public async Task A_guest_that_writes_memory_all_the_time_goes_on_in_another_machine(string from, string to)
     {
-        Output here = new(), there = new();
+        GuestOutput here = new(), there = new();
         (Stream one, Stream other) = Pair();
         await using Vm vm = Builder(from, here).Build();
         Task<VmResult> run = vm.RunAsync(_cancel.Token);
@@ -182,14 +160,14 @@ public sealed class MigrationTests : IClassFixture<LinuxGuestFiles>, IDisposable
         Assert.Equal((to, VmState.Created), (next.EngineName, next.State));
         VmResult left = await run;
         Assert.Equal((HostEnd.Migrated, 0), (left.HostEnd, left.ExitStatus));
-        int letters = here.ToString().Length;
+        int letters = here.Text.Length;
 
         Task<VmResult> goesOn = next.RunAsync(_cancel.Token);
         await there.Await(t => t.Length > 0, _cancel.Token);
         next.SendConsole("q"u8);
         Assert.Equal(StopReason.DebugExit, (await goesOn).Cause.Reason);
-        CheckOutput(here.ToString() + there);
-        Assert.Equal(letters, here.ToString().Length);
+        CheckOutput(here.Text + there.Text);
+        Assert.Equal(letters, here.Text.Length);
     }
 
     /// <summary>The kinds of messages, and which end sends them.</summary>
@@ -198,7 +176,7 @@ public sealed class MigrationTests : IClassFixture<LinuxGuestFiles>, IDisposable
     [Theory, MemberData(nameof(Messages))]
     public async Task A_connection_that_breaks_leaves_exactly_one_guest_that_goes_on(string message)
     {
-        Output here = new(), there = new();
+        GuestOutput here = new(), there = new();
         (Stream one, Stream other) = Pair();
         await using Vm vm = Builder("bt", here).Build();
         Task<VmResult> run = vm.RunAsync(_cancel.Token);
@@ -232,9 +210,9 @@ public sealed class MigrationTests : IClassFixture<LinuxGuestFiles>, IDisposable
             Assert.Equal(VmState.Running, vm.State);
             vm.SendConsole("q"u8);
             Assert.Equal(StopReason.DebugExit, (await run).Cause.Reason);
-            Assert.Equal("", there.ToString());
+            Assert.Equal("", there.Text);
         }
-        CheckOutput(here.ToString() + there);
+        CheckOutput(here.Text + there.Text);
     }
 
     /// <summary>A stream that keeps what goes through it.</summary>
@@ -343,7 +321,7 @@ public sealed class MigrationTests : IClassFixture<LinuxGuestFiles>, IDisposable
     {
         string disk = Path.Combine(_folder, "disk.qcow2");
         ImageTools.Create(disk, ImageFormat.Qcow2, 16 << 20, new Storage.Qcow2.Qcow2CreateOptions());
-        Output here = new(), there = new();
+        GuestOutput here = new(), there = new();
         (Stream one, Stream other) = Pair();
         await using Vm vm = new VmBuilder(KnownEngines.All)
         {
@@ -364,6 +342,6 @@ public sealed class MigrationTests : IClassFixture<LinuxGuestFiles>, IDisposable
         next.Send("echo A=$A; head -c 16 /dev/vda; echo; echo x >/dev/vda; sync; dmesg | grep -ci -e lockup -e stall; date +%s; poweroff -f\n"u8);
         VmResult result = await goesOn;
         Assert.True(result.Cause.Reason == StopReason.PowerOff, $"{result.Cause}: {there}");
-        Assert.Matches("A=42\r?\nWHAT-WAS-WRITTEN\r?\n0\r?\n[0-9]+", there.ToString());
+        Assert.Matches("A=42\r?\nWHAT-WAS-WRITTEN\r?\n0\r?\n[0-9]+", there.Text);
     }
 }

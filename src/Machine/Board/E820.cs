@@ -52,10 +52,9 @@ internal static class E820
         {
             if (region.IsReadOnly || region.IsDevice) continue;
             ulong start = Math.Max(region.Start, MemoryLayout.HighMemory);
-            if (hasPci && start > s_ecam.Address && !map.Contains(s_ecam)) map.Add(s_ecam);
             if (region.End > start) map.Add(new(start, region.End - start, E820Type.Memory));
         }
-        if (hasPci && !map.Contains(s_ecam)) map.Add(s_ecam);
+        if (hasPci) map.Insert(map.TakeWhile(e => e.Address < s_ecam.Address).Count(), s_ecam);
         return map;
     }
 }

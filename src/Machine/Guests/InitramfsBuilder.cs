@@ -56,7 +56,7 @@ internal static class InitramfsBuilder
         }
         if (console != GuestConsole.Shell)
             archive.AddFile(CommandPath[1..], Encoding.UTF8.GetBytes(options.Waits ? WaitingScript(token) : CommandScript(options)), Executable);
-        if (FollowsSize(options, console)) archive.AddFile(SizePath[1..], Encoding.UTF8.GetBytes("#!/bin/busybox sh\n" + SizeScript), Executable);
+        if (LinuxGuest.TakesSizes(options, console)) archive.AddFile(SizePath[1..], Encoding.UTF8.GetBytes("#!/bin/busybox sh\n" + SizeScript), Executable);
         if (options.Waits)
         {
             archive.AddFile(CopyPath[1..], CopyProgram.Build(), Executable);
@@ -64,8 +64,6 @@ internal static class InitramfsBuilder
         }
         return archive.ToArray();
     }
-
-    private static bool FollowsSize(LinuxGuestOptions options, GuestConsole console) => options.StreamPorts && LinuxGuest.HasTerminal(options, console);
 
     /// <summary>Gives a terminal the sizes that come by <see cref="LinuxGuest.SizePort"/>; who works there is told by SIGWINCH.</summary>
     public static readonly string SizeScript = $$"""
@@ -252,7 +250,7 @@ internal static class InitramfsBuilder
             # What poweroff, reboot and halt send without -f. Nobody could do anything with a halted machine, so it is switched off.
             trap 'ending=poweroff; kill $reader' USR1 USR2
             trap 'ending=reboot; kill $reader' TERM
-            {{(FollowsSize(options, console) ? $"{SizePath} </dev/null >/dev/null 2>&1 &" : "")}}
+            {{(LinuxGuest.TakesSizes(options, console) ? $"{SizePath} </dev/null >/dev/null 2>&1 &" : "")}}
 
             """;
         if (options.Waits && console != GuestConsole.Shell) return start + WaitingWork;

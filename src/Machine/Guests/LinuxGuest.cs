@@ -150,13 +150,13 @@ public sealed record LinuxGuest(ReadOnlyMemory<byte> Kernel, string KernelName, 
         return new(kernel, kernelName, InitramfsBuilder.Build(busybox, options with { Waits = waits }, console, token), append, console, token)
         {
             Waits = waits,
-            FollowsSize = options.StreamPorts && HasTerminal(options, console),
+            FollowsSize = TakesSizes(options, console),
         };
     }
 
-    /// <summary>The guest has a terminal, or may get one.</summary>
-    internal static bool HasTerminal(LinuxGuestOptions options, GuestConsole console) =>
-        options.Waits || console is GuestConsole.CommandOnTerminal or GuestConsole.Shell;
+    /// <summary>See <see cref="FollowsSize"/>: the guest has ports, and a terminal or may get one.</summary>
+    internal static bool TakesSizes(LinuxGuestOptions options, GuestConsole console) =>
+        options.StreamPorts && (options.Waits || console is GuestConsole.CommandOnTerminal or GuestConsole.Shell);
 
     /// <summary>What a guest that <see cref="Waits"/> is sent by <see cref="CommandPort"/>, UTF-8.</summary>
     /// <param name="options">The command and its terminal.</param>

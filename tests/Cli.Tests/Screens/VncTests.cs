@@ -83,6 +83,16 @@ public sealed class VncTests
             return Begin();
         }
 
+        /// <summary>Section 7.1 and 7.2.2: asked for the password, it answers with a word; what the server says to that comes next.</summary>
+        public void Knows(string word)
+        {
+            Read(12);
+            Send("RFB 003.008\n"u8.ToArray());
+            Assert.Equal([1, 2], Read(2));
+            Send(2);
+            Send(Answer(Read(16), word));
+        }
+
         public (int Width, int Height) Begin()
         {
             Send(1);
@@ -257,11 +267,7 @@ public sealed class VncTests
             File.WriteAllText(file, "secret\n");
             using Vm vm = NewVm($"127.0.0.1:0,password-file={file}");
             using var viewer = new Viewer(vm.Vnc!.EndPoint!);
-            viewer.Read(12);
-            viewer.Send("RFB 003.008\n"u8.ToArray());
-            Assert.Equal([1, 2], viewer.Read(2));
-            viewer.Send(2);
-            viewer.Send(Answer(viewer.Read(16), word));
+            viewer.Knows(word);
             Assert.Equal(passes ? 0 : 1, viewer.ReadLong());
             if (passes) viewer.Begin();
             else Assert.Throws<EndOfStreamException>(() => viewer.Read(1000));
@@ -299,11 +305,7 @@ public sealed class VncTests
     private static bool LetsIn(Vm vm, string word)
     {
         using var viewer = new Viewer(vm.Vnc!.EndPoint!);
-        viewer.Read(12);
-        viewer.Send("RFB 003.008\n"u8.ToArray());
-        Assert.Equal([1, 2], viewer.Read(2));
-        viewer.Send(2);
-        viewer.Send(Answer(viewer.Read(16), word));
+        viewer.Knows(word);
         return viewer.ReadLong() == 0;
     }
 

@@ -35,6 +35,22 @@ public sealed class LinkTests
 
     private static string TemporarySocket() => Path.Combine(Directory.CreateTempSubdirectory("bunraku-link").FullName, "socket");
 
+    /// <summary>Frames of all lengths go from each end to the other.</summary>
+    private static void CarryBothWays(Random random, (StreamLink Link, Receiver Receiver) one, (StreamLink Link, Receiver Receiver) other)
+    {
+        byte[][] sent = [.. Enumerable.Range(0, 50).Select(_ => Random(random, random.Next(14, 9000)))];
+        foreach (byte[] frame in sent)
+        {
+            one.Link.Send(default, frame);
+            other.Link.Send(default, frame);
+            one.Link.Serve(one.Receiver, waits: false);
+            other.Link.Serve(other.Receiver, waits: false);
+        }
+        Until(() => one.Receiver.Frames.Count == sent.Length && other.Receiver.Frames.Count == sent.Length, one, other);
+        Assert.Equal(sent, one.Receiver.Frames);
+        Assert.Equal(sent, other.Receiver.Frames);
+    }
+
     [Fact]
     public void A_unix_cable_carries_frames_both_ways_and_can_be_plugged_in_again()
     {
@@ -52,17 +68,7 @@ public sealed class LinkTests
             {
                 Until(() => first.IsConnected, (first, left));
                 Assert.Equal(2 * life + 1, left.Changes);
-                byte[][] sent = [.. Enumerable.Range(0, 50).Select(_ => Random(random, random.Next(14, 9000)))];
-                foreach (byte[] frame in sent)
-                {
-                    first.Send(default, frame);
-                    second.Send(default, frame);
-                    first.Serve(left, waits: false);
-                    second.Serve(right, waits: false);
-                }
-                Until(() => left.Frames.Count == sent.Length && right.Frames.Count == sent.Length, (first, left), (second, right));
-                Assert.Equal(sent, left.Frames);
-                Assert.Equal(sent, right.Frames);
+                CarryBothWays(random, (first, left), (second, right));
             }
             Until(() => !first.IsConnected, (first, left));
         }
@@ -135,17 +141,7 @@ public sealed class LinkTests
             using (StreamLink second = StreamLink.Connect(first.EndPoint!, Mtu))
             {
                 Until(() => first.IsConnected, (first, left));
-                byte[][] sent = [.. Enumerable.Range(0, 50).Select(_ => Random(random, random.Next(14, 9000)))];
-                foreach (byte[] frame in sent)
-                {
-                    first.Send(default, frame);
-                    second.Send(default, frame);
-                    first.Serve(left, waits: false);
-                    second.Serve(right, waits: false);
-                }
-                Until(() => left.Frames.Count == sent.Length && right.Frames.Count == sent.Length, (first, left), (second, right));
-                Assert.Equal(sent, left.Frames);
-                Assert.Equal(sent, right.Frames);
+                CarryBothWays(random, (first, left), (second, right));
             }
             Until(() => !first.IsConnected, (first, left));
         }

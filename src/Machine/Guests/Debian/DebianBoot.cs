@@ -120,7 +120,7 @@ internal static class DebianBoot
         {
             EndsWithStatus = !lasts && console != GuestConsole.Shell,
             Waits = options.Waits,
-            FollowsSize = options.StreamPorts && LinuxGuest.HasTerminal(options, console),
+            FollowsSize = LinuxGuest.TakesSizes(options, console),
         };
     }
 
@@ -146,7 +146,7 @@ internal static class DebianBoot
             archive.AddFile(Stage + "/systemd/journald.conf.d/bunraku.conf", "[Journal]\nStorage=volatile\n"u8);
         }
         if (options.Waits) archive.AddFile(stage + "/copy", CopyProgram.Build(), Executable);
-        if (options.StreamPorts && LinuxGuest.HasTerminal(options, console)) AddSizes(archive, stage, units, console == GuestConsole.Shell || lasts);
+        if (LinuxGuest.TakesSizes(options, console)) AddSizes(archive, stage, units, console == GuestConsole.Shell || lasts);
         if (console == GuestConsole.Shell)
         {
             archive.AddDirectory(units + "/serial-getty@ttyS0.service.d");
