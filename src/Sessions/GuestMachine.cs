@@ -225,6 +225,11 @@ internal sealed class GuestMachine
     public void ResizeTerminal(int columns, int rows)
     {
         const int most = 4096; // bytes of a guest that takes none
+        if (_elsewhere is { } elsewhere)
+        {
+            elsewhere.SendSize(columns, rows);
+            return;
+        }
         if (_size is null || _wiring is not (GuestConsole.Shell or GuestConsole.CommandOnTerminal)) return;
         lock (_inputLock)
         {

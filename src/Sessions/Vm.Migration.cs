@@ -143,7 +143,7 @@ public sealed partial class Vm
     {
         if (_relay is null || _hostEnd != HostEnd.Migrated || _disposed) return false;
         (_hostEnd, _signal) = (reason, signal);
-        _console.Release();
+        LetGo();
         _relay.Dispose();
         return true;
     }

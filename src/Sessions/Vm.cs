@@ -382,10 +382,10 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
                 _vm.Start();
                 GoOnFromState();
                 if (_options.SampleWork) _sampler = WorkSampler.Begin(_vm, () => _paused);
+                _relayed?.Start(this);
                 _run = Task.Run(FinishAsync);
             }
         _streams?.StartReading(Send, EndInput);
-        _relayed?.Start(this);
     }
 
     /// <summary>Waits for the end of the guest. The vCPUs stand still when it returns. After <see cref="Start"/>.</summary>
@@ -433,6 +433,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
     {
         End(HostEnd.Cancelled);
         _streams?.Abandon();
+        _relayed?.Abandon();
     }
 
     /// <summary>Something of the caller's threw an exception on one of our threads. The first one counts.</summary>
@@ -463,8 +464,15 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
 
     private void Stop()
     {
-        if (_relay is null) _console.Release(); // a relay goes on waiting for who reads
+        if (_relay is null) LetGo(); // a relay goes on waiting for who reads
         _vm.Stop(new StopCause(StopReason.HostRequest));
+    }
+
+    /// <summary>Nobody waits for who does not read what the guest has printed.</summary>
+    private void LetGo()
+    {
+        _console.Release();
+        _relayed?.AbandonSoon();
     }
 
     /// <summary>Types for the guest; waits while it is far behind. One thread.</summary>
@@ -680,6 +688,7 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         _vm.Stop(new StopCause(StopReason.HostRequest));
         _relay?.Dispose();
         _streams?.Abandon();
+        _relayed?.Abandon();
         try
         {
             run?.Wait();

@@ -1,4 +1,5 @@
 using System.IO.Pipelines;
+using System.Net;
 using System.Net.Sockets;
 using System.Text;
 using Bunraku.Sessions.Migration;
@@ -20,7 +21,7 @@ public sealed class MigratedCommandTests : IClassFixture<LinuxGuestFiles>, IDisp
     /// <summary>A command's VM, and what it is connected with.</summary>
     private sealed record Started(Vm Vm, Task<VmResult> Run, PipeWriter Input, GuestOutput Output, GuestOutput Errors);
 
-    private Started Start(string script, string engine = "bt")
+    private Started Start(string script, string engine = "bt", bool terminal = false)
     {
         var pipe = new Pipe();
         GuestOutput output = new(), errors = new();
@@ -32,25 +33,27 @@ public sealed class MigratedCommandTests : IClassFixture<LinuxGuestFiles>, IDisp
             Input = pipe.Reader.AsStream(),
             Output = output,
             Errors = errors,
+            Terminal = terminal ? new TerminalInfo(80, 25, "vt100") : null,
         }.Build();
         return new Started(vm, vm.RunAsync(_cancel.Token), pipe.Writer, output, errors);
     }
 
-    private (NetworkStream One, NetworkStream Other) Pair()
+    private (NetworkStream One, NetworkStream Other) Pair(bool tcp)
     {
-        string path = Path.Combine(_folder, Guid.NewGuid().ToString("N")[..8]);
-        using var listener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-        listener.Bind(new UnixDomainSocketEndPoint(path));
+        AddressFamily family = tcp ? AddressFamily.InterNetwork : AddressFamily.Unix;
+        ProtocolType protocol = tcp ? ProtocolType.Tcp : ProtocolType.Unspecified;
+        using var listener = new Socket(family, SocketType.Stream, protocol);
+        listener.Bind(tcp ? new IPEndPoint(IPAddress.Loopback, 0) : new UnixDomainSocketEndPoint(Path.Combine(_folder, Guid.NewGuid().ToString("N")[..8])));
         listener.Listen(1);
-        var one = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-        one.Connect(new UnixDomainSocketEndPoint(path));
+        var one = new Socket(family, SocketType.Stream, protocol);
+        one.Connect(listener.LocalEndPoint!);
         return (new NetworkStream(one, ownsSocket: true), new NetworkStream(listener.Accept(), ownsSocket: true));
     }
 
     /// <summary>Moves it to a machine that runs then, whose own streams nobody is to use.</summary>
-    private async Task<(Vm Vm, Task<VmResult> Run, Stream Connection)> Move(Vm vm, string to, GuestOutput unused)
+    private async Task<(Vm Vm, Task<VmResult> Run, Stream Connection)> Move(Vm vm, string to, GuestOutput unused, bool tcp = false)
     {
-        (NetworkStream one, NetworkStream other) = Pair();
+        (NetworkStream one, NetworkStream other) = Pair(tcp);
         var builder = new VmBuilder(KnownEngines.All) { Engine = to, Output = unused, Errors = unused, Input = new MemoryStream("wrong\n"u8.ToArray()) };
         Task<Vm> receiving = Vm.ReceiveAsync(other, builder, cancel: _cancel.Token);
         await vm.MigrateAsync(one, null, _cancel.Token);
@@ -146,6 +149,104 @@ public sealed class MigratedCommandTests : IClassFixture<LinuxGuestFiles>, IDisp
         VmResult result = await first.Run;
         Assert.Equal((HostEnd.Migrated, ExitStatus.TimedOut, null), (result.HostEnd, result.ExitStatus, result.CommandStatus));
         Assert.Single(RunGuest.Reasons(result));
+    }
+
+    /// <summary>The input that the command leaves unread does not cost its last words and its status, by TCP either.</summary>
+    [Fact]
+    public async Task A_status_comes_behind_unread_input()
+    {
+        for (int n = 0; n < 3; n++)
+        {
+            Started first = Start("echo one; read a; sleep 0.3; seq 20000; exit 7");
+            await using Vm vm = first.Vm;
+            await first.Output.Await("one\n", _cancel.Token);
+            (Vm second, Task<VmResult> secondRun, _) = await Move(vm, "bt", new GuestOutput(), tcp: true);
+            await using Vm owned = second;
+            await first.Input.WriteAsync(Encoding.ASCII.GetBytes("a\n" + new string('x', 8 << 20)), _cancel.Token);
+            await first.Input.CompleteAsync();
+            Assert.Equal(7, (await first.Run).ExitStatus);
+            Assert.EndsWith("\n20000\n", first.Output.Text, StringComparison.Ordinal);
+            Assert.Equal(7, (await secondRun).ExitStatus);
+        }
+    }
+
+    /// <summary>A reader that does not read: the VM that prints for it can be ended all the same.</summary>
+    [Theory, InlineData("quit"), InlineData("cancel"), InlineData("dispose")]
+    public async Task A_command_whose_output_nobody_takes_can_be_ended(string how)
+    {
+        var stuck = new StuckOutput();
+        await using Vm vm = new VmBuilder(KnownEngines.All) { Engine = "bt", Memory = 128 << 20, Command = ["sh", "-c", "echo one; read a; yes"], Output = stuck }.Build();
+        Task<VmResult> run = vm.RunAsync(_cancel.Token);
+        await stuck.Came.WaitAsync(_cancel.Token);
+        (NetworkStream one, NetworkStream other) = Pair(tcp: false);
+        Task<Vm> receiving = Vm.ReceiveAsync(other, new VmBuilder(KnownEngines.All) { Engine = "bt" }, cancel: _cancel.Token);
+        await vm.MigrateAsync(one, null, _cancel.Token);
+        Vm second = await receiving;
+        using var cancel = new CancellationTokenSource();
+        Task<VmResult> secondRun = second.RunAsync(cancel.Token);
+        await Task.Delay(1500, _cancel.Token); // all there is on the way is full
+        if (how == "quit") second.End(HostEnd.Quit);
+        else if (how == "cancel") await cancel.CancelAsync();
+        else await second.DisposeAsync().AsTask().WaitAsync(_cancel.Token);
+        HostEnd end = how == "cancel" ? HostEnd.Cancelled : HostEnd.Quit;
+        Assert.Equal(end, (await secondRun.WaitAsync(_cancel.Token)).HostEnd);
+        await second.DisposeAsync();
+        vm.End(HostEnd.Quit);
+    }
+
+    private sealed class StuckOutput : MemoryStream
+    {
+        private readonly TaskCompletionSource _came = new();
+
+        public Task Came => _came.Task;
+
+        public override ValueTask WriteAsync(ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken = default)
+        {
+            _came.TrySetResult();
+            return new ValueTask(Task.Delay(Timeout.Infinite, cancellationToken));
+        }
+    }
+
+    /// <summary>Whoever cancels when the other end has the guest already is late: the command goes on there, with its streams.</summary>
+    [Fact]
+    public async Task A_move_is_not_cancelled_behind_its_last_word()
+    {
+        Started first = Start("echo one; read a; echo \"two $a\"; exit 6");
+        await using Vm vm = first.Vm;
+        await first.Output.Await("one\n", _cancel.Token);
+        (NetworkStream one, NetworkStream other) = Pair(tcp: false);
+        using var cancel = new CancellationTokenSource();
+        Task<Vm> receiving = Vm.ReceiveAsync(other, new VmBuilder(KnownEngines.All) { Engine = "bt" }, null, kind =>
+        {
+            if (kind != MigrationMessage.Running) return;
+            cancel.Cancel();
+            Thread.Sleep(200); // the other end would have given up by now
+        }, cancel.Token);
+        await vm.MigrateAsync(one, null, cancel.Token);
+        await using Vm second = await receiving;
+        Task<VmResult> secondRun = second.RunAsync(_cancel.Token);
+        await first.Input.WriteAsync("words\n"u8.ToArray(), _cancel.Token);
+        Assert.Equal(6, (await first.Run).ExitStatus);
+        Assert.Equal("one\ntwo words\n", first.Output.Text);
+        Assert.Equal(6, (await secondRun).ExitStatus);
+    }
+
+    [Fact]
+    public async Task The_terminal_is_as_large_as_where_it_is()
+    {
+        Started first = Start("trap 'stty size' WINCH; echo one; while :; do sleep 0.1; done", terminal: true);
+        await using Vm vm = first.Vm;
+        await first.Output.Await("one", _cancel.Token);
+        (Vm second, Task<VmResult> secondRun, _) = await Move(vm, "bt", new GuestOutput());
+        await using Vm owned = second;
+        vm.ResizeTerminal(101, 37);
+        await first.Output.Await("37 101", _cancel.Token);
+        (Vm third, Task<VmResult> thirdRun, _) = await Move(second, "bt", new GuestOutput());
+        await using Vm ownedToo = third;
+        vm.ResizeTerminal(102, 38);
+        await first.Output.Await("38 102", _cancel.Token);
+        vm.End(HostEnd.Quit);
+        await Task.WhenAll(first.Run, secondRun, thirdRun);
     }
 
     /// <summary>Whatever comes by the connection, this end ends with one line.</summary>

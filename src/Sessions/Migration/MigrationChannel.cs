@@ -42,6 +42,7 @@ internal sealed class MigrationChannel(Stream stream, TimeSpan limit, Cancellati
     private const int Longest = 64 << 20;
 
     private readonly byte[] _header = new byte[HeaderLength];
+    private CancellationToken _cancel = cancel;
     private byte[] _body = new byte[sizeof(ulong) + MostPages * PageSize];
 
     /// <summary>Where the messages go, and what else follows them.</summary>
@@ -49,6 +50,9 @@ internal sealed class MigrationChannel(Stream stream, TimeSpan limit, Cancellati
 
     /// <summary>Called before each message that is sent; for tests, which cut the connection there.</summary>
     public Action<MigrationMessage>? BeforeSend { get; init; }
+
+    /// <summary>From here on it is not cancelled: a message that is given up half way is none, and what follows it neither.</summary>
+    public void Complete() => _cancel = CancellationToken.None;
 
     /// <summary>Sends a message of two pieces.</summary>
     /// <exception cref="IOException">The other end is gone, or does not take it.</exception>
@@ -130,13 +134,13 @@ internal sealed class MigrationChannel(Stream stream, TimeSpan limit, Cancellati
 
     private void Within(Func<CancellationToken, ValueTask<int>> action)
     {
-        using var timed = CancellationTokenSource.CreateLinkedTokenSource(cancel);
+        using var timed = CancellationTokenSource.CreateLinkedTokenSource(_cancel);
         timed.CancelAfter(limit);
         try
         {
             action(timed.Token).AsTask().GetAwaiter().GetResult();
         }
-        catch (OperationCanceledException e) when (!cancel.IsCancellationRequested)
+        catch (OperationCanceledException e) when (!_cancel.IsCancellationRequested)
         {
             throw new IOException($"the other end has not answered for {limit.TotalSeconds:0.#} s", e);
         }

@@ -38,6 +38,7 @@ internal sealed class MigrationReceiver(MigrationChannel channel, VmBuilder buil
             channel.Send(MigrationMessage.Prepared);
             channel.Receive(MigrationMessage.Commit);
             if (!claim.TryTake()) throw new MigrationException("the VM did not come: the other end goes on with it");
+            channel.Complete();
             vm.Own(pausedAt);
             Vm owned = vm;
             vm = null; // whatever happens from here on

@@ -138,6 +138,7 @@ internal sealed class MigrationSender(Vm vm, MigrationChannel channel, Migration
             channel.Send(MigrationMessage.State, MigrationState.Write(pausedAt, parts));
             channel.Receive(MigrationMessage.Prepared);
             if (vm.Ended) throw new MigrationException("the VM was not moved: it has ended");
+            channel.Complete();
             committed = true;
             channel.Send(MigrationMessage.Commit);
             channel.Receive(MigrationMessage.Running);

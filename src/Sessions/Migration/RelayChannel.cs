@@ -9,6 +9,8 @@ internal enum RelayMessage : uint
     Input = 1,
     /// <summary>To the guest: there is no more input.</summary>
     InputEnd = 2,
+    /// <summary>To the guest: columns and rows of the terminal, two numbers of 16 bits each.</summary>
+    Size = 3,
     /// <summary>From the guest: bytes that the command, or its terminal, has printed.</summary>
     Output = 101,
     /// <summary>From the guest: bytes that the command wrote to its standard error, where that comes apart.</summary>

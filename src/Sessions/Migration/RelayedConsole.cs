@@ -1,3 +1,5 @@
+using System.Buffers.Binary;
+
 namespace Bunraku.Sessions.Migration;
 
 /// <summary>
@@ -6,7 +8,11 @@ namespace Bunraku.Sessions.Migration;
 /// </summary>
 internal sealed class RelayedConsole : IGuestConsole, IDisposable
 {
+    /// <summary>How long a VM that was ended from outside waits for who does not read what it printed.</summary>
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(2);
+
     private readonly OutputPump _output, _errors;
+    private readonly Timer _abandon;
     private RelayChannel? _channel; // from when on the guest is here
     private volatile Vm? _vm; // from its start on
     private Thread? _reader;
@@ -15,6 +21,7 @@ internal sealed class RelayedConsole : IGuestConsole, IDisposable
     {
         _output = PumpTo(RelayMessage.Output);
         _errors = PumpTo(RelayMessage.Errors);
+        _abandon = new Timer(_ => Abandon());
     }
 
     /// <summary>The guest is here now. Before the VM's start.</summary>
@@ -56,6 +63,7 @@ internal sealed class RelayedConsole : IGuestConsole, IDisposable
                 (RelayMessage kind, ReadOnlyMemory<byte> body) = _channel!.Receive();
                 if (kind == RelayMessage.Input) vm.Send(body.Span);
                 else if (kind == RelayMessage.InputEnd) vm.SendEnd();
+                else if (kind == RelayMessage.Size && Size(body.Span) is ( > 0, > 0) size) vm.ResizeTerminal(size.Columns, size.Rows);
                 else throw new IOException($"a message of the kind {kind} is for no guest");
             }
         }
@@ -64,6 +72,9 @@ internal sealed class RelayedConsole : IGuestConsole, IDisposable
             Gone(); // or the VM has ended
         }
     }
+
+    private static (int Columns, int Rows) Size(ReadOnlySpan<byte> body) => body.Length != 2 * sizeof(ushort) ? default
+        : (BinaryPrimitives.ReadUInt16LittleEndian(body), BinaryPrimitives.ReadUInt16LittleEndian(body[sizeof(ushort)..]));
 
     public void Write(ReadOnlySpan<byte> bytes) => _output.Write(bytes);
 
@@ -81,18 +92,27 @@ internal sealed class RelayedConsole : IGuestConsole, IDisposable
         _errors.Release();
     }
 
-    /// <summary>The VM has ended: what it printed goes over, and how it ended.</summary>
+    /// <summary>Gives up what is not sent yet, and who sends. Any thread.</summary>
+    public void Abandon() => _channel?.Dispose();
+
+    /// <summary>The same, for who has ended the VM: a little later, so that what it printed is read where somebody reads.</summary>
+    public void AbandonSoon() => _abandon.Change(s_patience, Timeout.InfiniteTimeSpan);
+
+    /// <summary>The VM has ended: what it printed goes over, and how it ended. Returns when the other end has taken it.</summary>
     public void End(VmResult result)
     {
         _output.Flush();
         _errors.Flush();
         TrySend(RelayMessage.Ended, new RelayEnd(result.ExitStatus, result.CommandStatus, result.StreamDamage).ToBytes());
+        // Closed with input that nobody has read, a TCP connection drops what is still on its way; who has read the last message closes it.
+        _reader?.Join();
     }
 
     /// <summary>Closes the connection, whatever is not sent yet, and ends the threads. When the VM has stopped.</summary>
     public void Dispose()
     {
-        _channel?.Dispose();
+        Abandon();
+        _abandon.Dispose();
         _reader?.Join();
         _output.Dispose();
         _errors.Dispose();

@@ -1,3 +1,5 @@
+using System.Buffers.Binary;
+
 namespace Bunraku.Sessions.Migration;
 
 /// <summary>
@@ -58,6 +60,17 @@ internal sealed class StreamRelay : IDisposable
 
     /// <summary>There is no more.</summary>
     public void SendEnd() => Send(RelayMessage.InputEnd, []);
+
+    /// <summary>The terminal has another size.</summary>
+    /// <param name="columns">1 to 65535.</param>
+    /// <param name="rows">1 to 65535.</param>
+    public void SendSize(int columns, int rows)
+    {
+        byte[] size = new byte[2 * sizeof(ushort)];
+        BinaryPrimitives.WriteUInt16LittleEndian(size, (ushort)columns);
+        BinaryPrimitives.WriteUInt16LittleEndian(size.AsSpan(sizeof(ushort)), (ushort)rows);
+        Send(RelayMessage.Size, size);
+    }
 
     private void Send(RelayMessage kind, byte[] bytes)
     {
