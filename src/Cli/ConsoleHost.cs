@@ -111,11 +111,7 @@ internal sealed class ConsoleHost : IGuestConsole, IDisposable
         _output?.Write(bytes);
     }
 
-    public void Throttle()
-    {
-        _output?.Throttle();
-        _errors?.Throttle();
-    }
+    public bool Throttle(int milliseconds) => _output?.Throttle(milliseconds) is not false && _errors?.Throttle(milliseconds) is not false;
 
     public void Release()
     {

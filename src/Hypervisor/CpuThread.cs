@@ -121,6 +121,9 @@ public abstract class CpuThread : IDisposable
         Wake();
     }
 
+    /// <summary>The vCPU is to stand still: what it waits for outside of guest code can wait. Any thread.</summary>
+    public bool IsAwaited => _pauseWanted || _held || _vm.ResetPending;
+
     /// <summary>
     /// Returns when the thread uses its vCPU no more, until <see cref="Resume"/>; a thread that is to end ends first. Not on the vCPU's thread.
     /// </summary>
@@ -181,7 +184,7 @@ public abstract class CpuThread : IDisposable
             HostThread = HostScheduling.CurrentThread;
             while (!_stop)
             {
-                if (_pauseWanted || _held || _vm.ResetPending)
+                if (IsAwaited)
                 {
                     WaitWhilePaused();
                     continue; // what ended the wait may be the end: who paused has the vCPU then
@@ -235,7 +238,7 @@ public abstract class CpuThread : IDisposable
     {
         lock (_wakeLock)
         {
-            while ((_pauseWanted || _held || _vm.ResetPending) && !_stop)
+            while (IsAwaited && !_stop)
             {
                 _paused = true;
                 Monitor.PulseAll(_wakeLock);

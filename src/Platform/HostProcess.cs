@@ -10,8 +10,22 @@ public static unsafe class HostProcess
     /// <summary>Bytes of RAM of the host, or of the memory cgroup's limit when that is less.</summary>
     public static ulong TotalMemory { get; } = FindTotalMemory();
 
-    /// <summary>Resident bytes of the whole process.</summary>
-    public static ulong ResidentBytes => StatusField("/proc/self/status", "VmRSS:"u8);
+    /// <summary>
+    /// Bytes of the host's memory that this process takes beyond a guest's RAM. A page of shared memory that is seen at two addresses, as all emitted code is,
+    /// counts once. From /proc/self/smaps, see proc(5); 0 when that cannot be read.
+    /// </summary>
+    public static ulong ResidentBytesBeyond(RamBacking memory)
+    {
+        try
+        {
+            ulong first = (ulong)memory.Pointer;
+            return ResidentMaps.Sum(File.ReadLines("/proc/self/smaps"), (start, _) => start - first < memory.Length);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return 0;
+        }
+    }
 
     /// <summary>Bytes of <paramref name="memory"/> that have a host page behind them: what the guest (or who loaded it) touched.</summary>
     public static ulong TouchedBytes(RamBacking memory)

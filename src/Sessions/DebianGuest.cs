@@ -152,9 +152,7 @@ internal static class DebianGuest
 
         public void WriteError(ReadOnlySpan<byte> bytes) => Write(bytes);
 
-        public void Throttle()
-        {
-        }
+        public bool Throttle(int milliseconds) => true;
 
         public void Release()
         {

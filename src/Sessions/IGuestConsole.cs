@@ -14,8 +14,13 @@ public interface IGuestConsole
     /// </summary>
     void WriteError(ReadOnlySpan<byte> bytes) => Write(bytes);
 
-    /// <summary>Called by each vCPU after each exit, without locks: waits while the reader is far behind.</summary>
-    void Throttle();
+    /// <summary>
+    /// Called by each vCPU after each exit, without locks: waits while the reader is far behind, but no longer than said, since somebody may want the vCPU to
+    /// stand still.
+    /// </summary>
+    /// <param name="milliseconds">The longest wait; -1: no limit.</param>
+    /// <returns>There is room, or nobody may wait any more.</returns>
+    bool Throttle(int milliseconds);
 
     /// <summary>The VM is about to stop: nothing may wait in <see cref="Throttle"/> any more. Any thread.</summary>
     void Release();

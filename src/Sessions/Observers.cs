@@ -53,7 +53,7 @@ internal sealed class ObservedConsole(IGuestConsole console, Observers observers
         observers.Output(bytes);
     }
 
-    public void Throttle() => console.Throttle();
+    public bool Throttle(int milliseconds) => console.Throttle(milliseconds);
 
     public void Release() => console.Release();
 }

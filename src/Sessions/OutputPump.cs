@@ -52,12 +52,16 @@ public sealed class OutputPump : IDisposable
     public bool IsFull => _full;
 
     /// <summary>Waits while a mebibyte is queued: a guest that prints faster than anybody reads is held up instead of filling the host's memory.</summary>
-    public void Throttle()
+    /// <param name="milliseconds">The longest wait; -1: no limit.</param>
+    /// <returns>There is room, or nobody may wait any more.</returns>
+    public bool Throttle(int milliseconds = Timeout.Infinite)
     {
-        if (!_full) return;
+        if (!_full) return true;
         lock (_lock)
         {
-            while (_full && !_broken && !_ending && !_released) Monitor.Wait(_lock);
+            bool inTime = true;
+            while (_full && !_broken && !_ending && !_released && inTime) inTime = Monitor.Wait(_lock, milliseconds);
+            return inTime;
         }
     }
 

@@ -40,11 +40,7 @@ internal sealed class StreamConsole : IGuestConsole, IDisposable
 
     public void WriteError(ReadOnlySpan<byte> bytes) => _errors?.Write(bytes);
 
-    public void Throttle()
-    {
-        _pump?.Throttle();
-        _errors?.Throttle();
-    }
+    public bool Throttle(int milliseconds) => _pump?.Throttle(milliseconds) is not false && _errors?.Throttle(milliseconds) is not false;
 
     public void Release()
     {

@@ -26,7 +26,7 @@ namespace Bunraku.Sessions;
 /// </remarks>
 public sealed partial class Vm : IAsyncDisposable, IDisposable
 {
-    private const int Sigint = 2, UefiAddressBits = 40;
+    private const int Sigint = 2, UefiAddressBits = 40, ThrottleMilliseconds = 10;
 
     private readonly VmOptions _options;
     private readonly VmWords _words;
@@ -303,7 +303,10 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         ExitRecord record = ExitRecord.From(_vm.Clock.Nanoseconds, cpu.Cpu.Index, exit);
         _log.Add(record);
         _observers?.Exit(record);
-        _console.Throttle();
+        // Whoever wants the guest to stand still need not read what it prints.
+        while (!_console.Throttle(ThrottleMilliseconds) && !cpu.IsAwaited)
+        {
+        }
     }
 
     /// <summary>The engine that was chosen.</summary>

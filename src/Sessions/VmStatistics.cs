@@ -21,7 +21,7 @@ namespace Bunraku.Sessions;
 /// <param name="WithheldMs">Time that a limit held them back beyond that.</param>
 /// <param name="GuestBytes">RAM of the guest.</param>
 /// <param name="GuestTouchedBytes">Guest RAM that has a host page behind it.</param>
-/// <param name="MonitorBytes">Resident memory of the process beyond that.</param>
+/// <param name="MonitorBytes">Host memory of the process beyond that; what it sees at two addresses, as emitted code, counts once.</param>
 /// <param name="Execution">Caches and further counts of the engine, all vCPUs together; null: it has none.</param>
 /// <param name="Work">What the vCPUs' threads spent their time with; null: no samples were taken, or the engine does not say.</param>
 public sealed record VmStatistics(
@@ -53,12 +53,8 @@ public sealed record VmStatistics(
             .OrderByDescending(p => p.Value)];
 
     /// <summary>Memory of the guest and of the monitor beyond it.</summary>
-    public static (ulong Touched, ulong Monitor) Memory(X86Machine vm)
-    {
-        ulong touched = HostProcess.TouchedBytes(vm.Memory.Backing), resident = HostProcess.ResidentBytes;
-        // Guest pages that only the kernel touched (ours by a read call) are in the file, but not in our resident set.
-        return (touched, resident > touched ? resident - touched : 0);
-    }
+    public static (ulong Touched, ulong Monitor) Memory(X86Machine vm) =>
+        (HostProcess.TouchedBytes(vm.Memory.Backing), HostProcess.ResidentBytesBeyond(vm.Memory.Backing));
 
     /// <summary>A table for people.</summary>
     public override string ToString() => Summary + Details;

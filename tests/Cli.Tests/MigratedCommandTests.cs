@@ -188,8 +188,10 @@ public sealed class MigratedCommandTests : IClassFixture<LinuxGuestFiles>, IDisp
         if (how == "quit") second.End(HostEnd.Quit);
         else if (how == "cancel") await cancel.CancelAsync();
         else await second.DisposeAsync().AsTask().WaitAsync(_cancel.Token);
-        HostEnd end = how == "cancel" ? HostEnd.Cancelled : HostEnd.Quit;
-        Assert.Equal(end, (await secondRun.WaitAsync(_cancel.Token)).HostEnd);
+        Task<VmResult> inTime = secondRun.WaitAsync(_cancel.Token);
+        if (how == "cancel") await Assert.ThrowsAnyAsync<OperationCanceledException>(() => inTime);
+        else Assert.Equal(HostEnd.Quit, (await inTime).HostEnd);
+        Assert.False(_cancel.IsCancellationRequested);
         await second.DisposeAsync();
         vm.End(HostEnd.Quit);
     }
@@ -271,9 +273,7 @@ public sealed class MigratedCommandTests : IClassFixture<LinuxGuestFiles>, IDisp
         {
         }
 
-        public void Throttle()
-        {
-        }
+        public bool Throttle(int milliseconds) => true;
 
         public void Release()
         {

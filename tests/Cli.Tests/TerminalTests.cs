@@ -128,7 +128,7 @@ public class TerminalTests
         var pump = PumpTo(client, _ => { });
         pump.Write(new byte[1 << 20]);
         pump.Write(new byte[1 << 20]); // the reader takes nothing: the queue is full
-        var thread = new Thread(pump.Throttle);
+        var thread = new Thread(() => pump.Throttle());
         thread.Start();
         pump.Release();
         thread.Join();

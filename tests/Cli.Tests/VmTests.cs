@@ -20,9 +20,7 @@ public class VmTests
 
         public void Write(ReadOnlySpan<byte> bytes) => _bytes.Write(bytes);
 
-        public void Throttle()
-        {
-        }
+        public bool Throttle(int milliseconds) => true;
 
         public void Release()
         {
@@ -311,13 +309,44 @@ public class VmTests
             Drawn.SetResult();
         }
 
-        public void Throttle()
-        {
-        }
+        public bool Throttle(int milliseconds) => true;
 
         public void Release()
         {
         }
+    }
+
+    /// <summary>A console that nobody reads: the guest waits, who pauses it does not.</summary>
+    private sealed class Unread : IGuestConsole
+    {
+        public ManualResetEventSlim Waits { get; } = new();
+
+        private readonly ManualResetEventSlim _released = new();
+
+        public void Write(ReadOnlySpan<byte> bytes)
+        {
+        }
+
+        public bool Throttle(int milliseconds)
+        {
+            Waits.Set();
+            return _released.Wait(milliseconds);
+        }
+
+        public void Release() => _released.Set();
+    }
+
+    [Fact]
+    public async Task AGuestThatNobodyReadsCanBePaused()
+    {
+        using var kernel = new TemporaryFile(Kernel);
+        var console = new Unread();
+        Vm vm = new VmBuilder([new ScriptedEngine(ScriptedEngine.Out(0x3F8, (byte)'a'))]) { Kernel = kernel.Path, Console = console }.Build();
+        vm.Start();
+        console.Waits.Wait();
+        await Task.Run(vm.Pause).WaitAsync(TimeSpan.FromMinutes(1));
+        vm.Resume();
+        vm.Dispose();
     }
 
     [Fact]

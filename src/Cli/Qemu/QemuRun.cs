@@ -456,10 +456,7 @@ internal sealed class QemuRun : IGuestConsole, IVmObserver, IQemuControl, IDispo
     public void Write(ReadOnlySpan<byte> bytes) => _console?.Invoke(bytes);
 
     /// <inheritdoc/>
-    public void Throttle()
-    {
-        foreach (CharacterDevice device in _throttled) device.Throttle();
-    }
+    public bool Throttle(int milliseconds) => _throttled.All(device => device.Throttle(milliseconds));
 
     /// <inheritdoc/>
     public void Release()

@@ -80,11 +80,7 @@ internal sealed class RelayedConsole : IGuestConsole, IDisposable
 
     public void WriteError(ReadOnlySpan<byte> bytes) => _errors.Write(bytes);
 
-    public void Throttle()
-    {
-        _output.Throttle();
-        _errors.Throttle();
-    }
+    public bool Throttle(int milliseconds) => _output.Throttle(milliseconds) && _errors.Throttle(milliseconds);
 
     public void Release()
     {

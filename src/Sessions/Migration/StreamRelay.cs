@@ -41,7 +41,7 @@ internal sealed class StreamRelay : IDisposable
                     case RelayMessage.Ended: end = RelayEnd.Read(body.Span); break;
                     default: throw new IOException($"a message of the kind {kind} comes from no guest");
                 }
-                _console.Throttle();
+                _console.Throttle(Timeout.Infinite);
             }
         }
         catch (IOException)

@@ -73,10 +73,9 @@ internal abstract class CharacterDevice : IDisposable
 
     protected abstract void Send(ReadOnlySpan<byte> bytes);
 
-    /// <summary>Waits while much is queued.</summary>
-    public virtual void Throttle()
-    {
-    }
+    /// <summary>Waits while much is queued, no longer than said.</summary>
+    /// <returns>There is room, or nobody may wait any more.</returns>
+    public virtual bool Throttle(int milliseconds) => true;
 
     /// <summary>So much is queued that <see cref="Throttle"/> waits.</summary>
     public virtual bool IsFull => false;

@@ -103,16 +103,13 @@ internal sealed class DescriptorCharacters : CharacterDevice
         if (!(MayLose && _pump.IsFull)) _pump.Write(bytes);
     }
 
-    public override void Throttle()
-    {
-        if (!MayLose) _pump.Throttle();
-    }
+    public override bool Throttle(int milliseconds) => MayLose || _pump.Throttle(milliseconds);
 
     public override bool IsFull => _pump.IsFull;
 
     public override bool AwaitRoom()
     {
-        Throttle();
+        Throttle(Timeout.Infinite);
         return !_ended.IsSet;
     }
 
@@ -210,7 +207,7 @@ internal sealed class FileCharacters : CharacterDevice
 
     protected override void Send(ReadOnlySpan<byte> bytes) => _pump.Write(bytes);
 
-    public override void Throttle() => _pump.Throttle();
+    public override bool Throttle(int milliseconds) => _pump.Throttle(milliseconds);
 
     public override bool IsFull => _pump.IsFull;
 

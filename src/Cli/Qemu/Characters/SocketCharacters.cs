@@ -146,10 +146,7 @@ internal sealed class SocketCharacters : CharacterDevice
 
     public override void Disconnect() => _peer?.Close();
 
-    public override void Throttle()
-    {
-        if (!MayLose) _peer?.Pump.Throttle();
-    }
+    public override bool Throttle(int milliseconds) => MayLose || _peer?.Pump.Throttle(milliseconds) is not false;
 
     public override void Release()
     {
