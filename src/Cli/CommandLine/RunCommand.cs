@@ -99,7 +99,7 @@ internal sealed class RunCommand : Command
     private readonly Option<string[]?> _disks = new("--disk")
     {
         HelpName = "FILE[,NAME=VALUE]...",
-        Description = "a disk image, raw or qcow2; once for each disk (vda, vdb, ...). NAME: format, readonly, serial, snapshot, backing, discard, bus",
+        Description = "a disk image, raw or qcow2; once for each disk (vda, vdb, ...). NAME: format, readonly, serial, snapshot, backing, discard, full, bus",
         Arity = ArgumentArity.OneOrMore,
         AllowMultipleArgumentsPerToken = false,
     };
