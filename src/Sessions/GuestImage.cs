@@ -50,7 +50,6 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
             byte[] own = BootFile.Read(path, "kernel", Math.Max(options.Memory, LargestKernel));
             return new GuestImage(own, path, ReadModules(options, words, KernelLoader.Detect(own, path)), options.Append ?? "", null);
         }
-        if (!Names.Contains(options.Guest)) throw new VmOptionException(nameof(VmOptions.Guest), Nearest.Message("guest", options.Guest, Names));
         if (options.Initrd is not null)
             throw Wrong(nameof(VmOptions.Initrd),
             $"{o(nameof(VmOptions.Initrd))} goes with {o(nameof(VmOptions.Kernel))}; the guest '{options.Guest}' has its own");

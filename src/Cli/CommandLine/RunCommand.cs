@@ -173,7 +173,7 @@ internal sealed class RunCommand : Command
     private readonly Option<string?> _kernelVersion =
         SingleValue.Text("--kernel-version", "VERSION", "of the guests linux and linux-generic: which of the distribution's kernels, for example 6.1.0-57");
     private readonly Option<string?> _init =
-        SingleValue.Text("--init", "FILE", "of these guests: a program or script of your own as the first process; busybox is in /bin");
+        SingleValue.Text("--init", "FILE", "of these guests: a program or script of your own as the first process; sh and busybox are in /bin");
     private readonly Option<bool> _debugExit = SingleValue.Flag("--debug-exit", "isa-debug-exit on port 0xf4: the guest ends with status value*2+1");
     private readonly Option<bool> _testDevice =
         SingleValue.Flag("--test-device", "ports, interrupt wires and device memory of QEMU's pc-testdev, for test kernels");
