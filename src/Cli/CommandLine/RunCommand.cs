@@ -27,7 +27,7 @@ internal sealed class RunCommand : Command
     private readonly Argument<string?> _guest = new("GUEST")
     {
         Arity = ArgumentArity.ZeroOrOne,
-        Description = "linux (default), linux-generic, debian (a whole system on a disk) or hello",
+        Description = "linux (default), linux-generic, debian (a whole system on a disk), debian-generic or hello",
     };
     private readonly Option<string?> _bios = SingleValue.Text("--bios", "NAME|FILE",
         "firmware that boots from a disk by itself: seabios, ovmf (UEFI), or a ROM's contents",
@@ -241,7 +241,7 @@ internal sealed class RunCommand : Command
             throw new UsageException("a command behind -- needs a guest that can run it; with --kernel, use --append");
         if (parsed.GetValue(_detach) && (parsed.GetValue(_serial) is not null || parsed.GetValue(_stats) || parsed.GetValue(_trace) is { Path: null }))
             throw new UsageException("--detach does not go with --serial, --stats and a trace on the terminal: what the VM prints is in its log");
-        bool isDebian = guest == DebianImages.Name;
+        bool isDebian = guest is DebianImages.Name or DebianImages.GenericName;
         return new RunOptions
         {
             Guest = guest ?? "linux",
