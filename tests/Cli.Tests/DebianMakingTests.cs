@@ -60,7 +60,8 @@ public sealed class DebianMakingTests : IDisposable
         }.Build();
         VmResult result = await vm.RunAsync();
         Assert.Equal("a line\n", Encoding.UTF8.GetString(errors.ToArray()));
-        Assert.Equal("install ok installed\nrunning\n0 0 4755\n0 0 1777\n0 42 2755\nmodules\ncopied\n1024\n/from/outside\n", Encoding.UTF8.GetString(output.ToArray()));
+        Assert.Equal("install ok installed\nrunning\n0 0 4755\n0 0 1777\n0 42 2755\nmodules\ncopied\n1024\n/from/outside\n",
+            Encoding.UTF8.GetString(output.ToArray()));
         Assert.Equal(7, result.ExitStatus);
         Assert.Equal("there\n", File.ReadAllText(Path.Combine(shared, "said")));
         await IsKeptAndIsAnotherOneEachTime(builder, files);

@@ -28,8 +28,8 @@ public sealed record DebianMaking(string Kernel, string Initrd, string Disk, str
 }
 
 /// <summary>
-/// The image of one of the guests 'debian' and 'debian-generic': found in the cache, or prepared from the distribution's packages for a guest that makes it. No root is needed. For one
-/// thread; processes wait for each other.
+/// The image of one of the guests 'debian' and 'debian-generic': found in the cache, or prepared from the distribution's packages for a guest that makes it.
+/// No root is needed. For one thread; processes wait for each other.
 /// </summary>
 /// <param name="cache">Where it is kept.</param>
 /// <param name="progress">Told in a few words what takes long.</param>
