@@ -75,7 +75,8 @@ internal static class CacheCommands
         foreach (FileInfo file in kept) Remove(file.FullName, file.Delete);
         if (!all || !Directory.Exists(cache.Root)) return;
         // Nobody stores there meanwhile, nor makes what would be stored.
-        using IDisposable making = new DebianImages(cache, Console.Error.WriteLine, "").Hold(default), held = cache.Hold();
+        using IDisposable making = new DebianImages(cache, Console.Error.WriteLine, "").Hold(default),
+            makingGeneric = new DebianImages(cache, Console.Error.WriteLine, "", guest: DebianImages.GenericName).Hold(default), held = cache.Hold();
         // The folders, too: one without files says that a package has none.
         foreach (DirectoryInfo folder in Downloaded(cache)) Remove(folder.FullName, () => folder.Delete(recursive: true));
 

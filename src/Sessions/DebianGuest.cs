@@ -7,11 +7,11 @@ using Bunraku.Storage.Qcow2;
 
 namespace Bunraku.Sessions;
 
-/// <summary>The guest 'debian': makes its image where there is none, and gives a VM its disk.</summary>
+/// <summary>The guests 'debian' and 'debian-generic': makes its image where there is none, and gives a VM its disk.</summary>
 internal static class DebianGuest
 {
     /// <summary>The options are about this guest.</summary>
-    public static bool Is(VmOptions o) => o is { Guest: DebianImages.Name, Kernel: null, Bios: null };
+    public static bool Is(VmOptions o) => o is { Guest: DebianImages.Name or DebianImages.GenericName, Kernel: null, Bios: null };
 
     /// <summary>What the VM has beside what was asked for: files to boot from, and the disk.</summary>
     /// <exception cref="SessionException">It cannot be had.</exception>
@@ -45,10 +45,10 @@ internal static class DebianGuest
             ImageInfo info = ImageTools.Info(path);
             // Another image has other bytes, and another kernel: nothing on the disk would be right.
             if (info.Backing is not { } backing)
-                throw new CannotStartException($"disk {path}: is none of the guest '{DebianImages.Name}'; "
+                throw new CannotStartException($"disk {path}: is none of the guest '{builder.Guest}'; "
                     + $"{builder.Words.Option(nameof(VmOptions.Disks))} takes other disks");
             if (Path.GetFileName(backing) != Path.GetFileName(files.Disk))
-                throw new CannotStartException($"disk {path}: was begun with another image of the guest '{DebianImages.Name}' ({backing}), and goes with that "
+                throw new CannotStartException($"disk {path}: was begun with another image of the guest '{builder.Guest}' ({backing}), and goes with that "
                     + $"one alone; the one that is there is {files.Disk}");
             if (size < info.Size)
                 throw new CannotStartException($"disk {path}: has {ByteSize.Format(info.Size)} already, and is not made smaller");
@@ -59,7 +59,7 @@ internal static class DebianGuest
 
     private static DebianFiles FindOrMake(VmBuilder builder, CancellationToken cancel)
     {
-        var images = new DebianImages(new GuestCache(), builder.Progress, builder.Words.GuestAdvice);
+        var images = new DebianImages(new GuestCache(), builder.Progress, builder.Words.GuestAdvice, guest: builder.Guest);
         if (images.Find() is { } found) return found;
         using IDisposable held = images.Hold(cancel);
         return images.Find() ?? Make(images, builder, cancel);
@@ -70,7 +70,7 @@ internal static class DebianGuest
     internal static DebianFiles Make(DebianImages images, VmBuilder builder, CancellationToken cancel)
     {
         long start = Stopwatch.GetTimestamp();
-        builder.Progress?.Invoke($"making the guest '{DebianImages.Name}', once; this takes some minutes");
+        builder.Progress?.Invoke($"making the guest '{builder.Guest}', once; this takes some minutes");
         DebianMaking making = images.Prepare(cancel);
         try
         {
@@ -95,7 +95,7 @@ internal static class DebianGuest
             using (Vm vm = description.Build(cancel)) vm.RunAsync(cancel).GetAwaiter().GetResult();
             if (!console.Done) throw images.Failed(console.Reason, making, console.Lines);
             DebianFiles files = images.Store(making);
-            builder.Progress?.Invoke($"the guest '{DebianImages.Name}' is made in {Stopwatch.GetElapsedTime(start).TotalSeconds:0} s: "
+            builder.Progress?.Invoke($"the guest '{builder.Guest}' is made in {Stopwatch.GetElapsedTime(start).TotalSeconds:0} s: "
                 + $"{ByteSize.Format((ulong)new FileInfo(files.Disk).Length)} in {files.Disk}");
             return files;
         }

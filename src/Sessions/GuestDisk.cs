@@ -10,6 +10,22 @@ namespace Bunraku.Sessions;
 /// <param name="Granularity">See <see cref="IBlockBackend.Granularity"/>.</param>
 internal readonly record struct DiskShape(ulong Length, uint Granularity, bool IsReadOnly);
 
+/// <summary>The host could not do what a guest's request to a disk asked for.</summary>
+/// <param name="Disk">Number of the disk; discs (<see cref="VmOptions.CompactDiscs"/>) follow behind the disks.</param>
+/// <param name="IsRead">It was to be read; else written, made lasting or discarded.</param>
+/// <param name="LacksRoom">The host has no room for it.</param>
+/// <param name="Stops">The machine is stopped and tries again when it is let go on (<see cref="VmDisk.StopsWhenFull"/>); else the guest was told.</param>
+/// <param name="Reason">The host's words, as other programs print them.</param>
+public readonly record struct DiskError(int Disk, bool IsRead, bool LacksRoom, bool Stops, string Reason);
+
+/// <summary>What is known of a disk or disc of a VM.</summary>
+/// <param name="Path">As the user wrote it.</param>
+/// <param name="Format">How the bytes lie there; those of a throwaway disk over it are a qcow2 image's. Null: another machine has it.</param>
+/// <param name="Length">Bytes.</param>
+/// <param name="IsReadOnly">The guest can only read.</param>
+/// <param name="LacksRoom">A request waits until the host has room for it: see <see cref="VmDisk.StopsWhenFull"/>.</param>
+public readonly record struct DiskState(string Path, ImageFormat? Format, ulong Length, bool IsReadOnly, bool LacksRoom);
+
 /// <summary>
 /// A disk whose image is opened when it is needed, and closed for another machine that goes on with it: two never have it open. Any number of threads, as
 /// <see cref="IBlockBackend"/> says; opened and closed while the machine is paused.
@@ -27,6 +43,17 @@ internal sealed class GuestDisk : IBlockBackend
     /// </summary>
     public Func<string, bool>? AwaitRoom { get; set; }
 
+    /// <summary>Told of each error of the host that the guest's requests meet. Set before it runs.</summary>
+    public Action<DiskError>? Failed { get; set; }
+
+    /// <summary>Its number among the disks and discs of the machine.</summary>
+    public int Number { get; init; }
+
+    private int _waiting; // requests that wait for room
+
+    /// <summary>A request waits until there is room.</summary>
+    public bool LacksRoom => Volatile.Read(ref _waiting) > 0;
+
     /// <summary>Opens it at once.</summary>
     /// <exception cref="IOException">It cannot be had.</exception>
     public GuestDisk(string path, Func<IBlockBackend> open)
@@ -40,6 +67,10 @@ internal sealed class GuestDisk : IBlockBackend
 
     /// <summary>What the guest sees of it.</summary>
     public DiskShape Shape => _image is { } image ? new(image.Length, image.Granularity, image.IsReadOnly) : _shape;
+
+    /// <summary>What is known of it.</summary>
+    public DiskState State =>
+        new(_path, _image switch { null => null, RawDisk => ImageFormat.Raw, _ => ImageFormat.Qcow2 }, Length, IsReadOnly, LacksRoom);
 
     /// <summary>The image is open here.</summary>
     public bool IsOpen => _image is not null;
@@ -97,10 +128,50 @@ internal sealed class GuestDisk : IBlockBackend
 
     private IBlockBackend Image => _image ?? throw new IOException($"disk {_path}: another machine has it");
 
+    /// <summary>Tells of an error that the guest is told of.</summary>
+    private void Report(IOException e, bool isRead) =>
+        Failed?.Invoke(new DiskError(Number, isRead, HostError.IsNoSpace(e), Stops: false, HostError.Reason(e)));
+
+    /// <summary>
+    /// The host had no room, and somebody has let the machine go on since. What was lost when it was to be made lasting is another matter: it would be lost the
+    /// next time as well, and that would look like success. Not in an exception's filter, which is asked before the image has given its locks back.
+    /// </summary>
+    private bool MayTryAgain(IOException e)
+    {
+        if (!HostError.IsNoSpace(e) || e is LostWritesException || AwaitRoom is not { } awaitRoom)
+        {
+            Report(e, isRead: false);
+            return false;
+        }
+        Failed?.Invoke(new DiskError(Number, IsRead: false, LacksRoom: true, Stops: true, HostError.Reason(e)));
+        Interlocked.Increment(ref _waiting);
+        try
+        {
+            return awaitRoom(_path);
+        }
+        finally
+        {
+            Interlocked.Decrement(ref _waiting);
+        }
+    }
+
     public ulong Length => Shape.Length;
     public bool IsReadOnly => Shape.IsReadOnly;
     public uint Granularity => Shape.Granularity;
-    public void Read(ulong position, Span<byte> destination) => Image.Read(position, destination);
+
+    public void Read(ulong position, Span<byte> destination)
+    {
+        try
+        {
+            Image.Read(position, destination);
+        }
+        catch (IOException e)
+        {
+            Report(e, isRead: true);
+            throw;
+        }
+    }
+
     public void Write(ulong position, ReadOnlySpan<byte> source)
     {
         _copy?.BeforeChange(position, (ulong)source.Length);
@@ -111,17 +182,32 @@ internal sealed class GuestDisk : IBlockBackend
                 Image.Write(position, source);
                 return;
             }
-            catch (IOException e) when (MayTryAgain(e))
+            catch (IOException e)
             {
-                // There may be room now.
+                if (!MayTryAgain(e)) throw;
             }
         }
     }
 
-    /// <summary>The host had no room, and somebody has let the machine go on since.</summary>
-    private bool MayTryAgain(IOException e) => HostError.IsNoSpace(e) && AwaitRoom?.Invoke(_path) == true;
+    /// <summary>Tables of an image may still have to be written at a flush: where there is no room for them, that is tried again as a write is.</summary>
+    public void Flush()
+    {
+        while (true)
+        {
+            try
+            {
+                Image.Flush();
+                return;
+            }
+            catch (IOException e)
+            {
+                if (!MayTryAgain(e)) throw;
+            }
+        }
+    }
 
-    public void Flush() => Image.Flush();
+    /// <summary>The same for somebody else than the guest, who is told of what goes wrong and waits for nothing.</summary>
+    public void FlushNow() => Image.Flush();
 
     public void WriteZeroes(ulong position, ulong length, bool unmap)
     {
@@ -133,9 +219,9 @@ internal sealed class GuestDisk : IBlockBackend
                 Image.WriteZeroes(position, length, unmap);
                 return;
             }
-            catch (IOException e) when (MayTryAgain(e))
+            catch (IOException e)
             {
-                // As above.
+                if (!MayTryAgain(e)) throw;
             }
         }
     }
@@ -143,7 +229,18 @@ internal sealed class GuestDisk : IBlockBackend
     public void Discard(ulong position, ulong length)
     {
         _copy?.BeforeChange(position, length);
-        Image.Discard(position, length);
+        while (true)
+        {
+            try
+            {
+                Image.Discard(position, length);
+                return;
+            }
+            catch (IOException e) // tables of an image say what is discarded
+            {
+                if (!MayTryAgain(e)) throw;
+            }
+        }
     }
 
     public ulong KnownZeros(ulong position) => Image.KnownZeros(position);

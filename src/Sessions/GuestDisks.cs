@@ -91,7 +91,9 @@ internal sealed class GuestDisks : IDisposable
 
         GuestDisk Make(string path, Func<IBlockBackend> open)
         {
-            GuestDisk disk = shapes is null ? new(path, open) : new(path, open, shapes[_disks.Count]);
+            int number = _disks.Count;
+            GuestDisk disk = shapes is null ? new(path, open) { Number = number } : new(path, open, shapes[number]) { Number = number };
+            disk.Failed = error => Failed?.Invoke(error);
             _disks.Add((path, disk));
             return disk;
         }
@@ -99,6 +101,12 @@ internal sealed class GuestDisks : IDisposable
 
     /// <summary>See <see cref="GuestDisk.AwaitRoom"/>, for disks that stop the machine. Set before the guest runs.</summary>
     public Func<string, bool>? AwaitRoom { get; set; }
+
+    /// <summary>See <see cref="GuestDisk.Failed"/>. Set before the guest runs.</summary>
+    public Action<DiskError>? Failed { get; set; }
+
+    /// <summary>What is known of the disks, and of the discs behind them.</summary>
+    public IReadOnlyList<DiskState> States => [.. _disks.Select(d => d.Disk.State)];
 
     /// <summary>Makes a disk larger, and tells the guest. While the machine is paused.</summary>
     /// <param name="number">Of a disk.</param>
@@ -167,7 +175,7 @@ internal sealed class GuestDisks : IDisposable
         {
             try
             {
-                if (disk is { IsReadOnly: false, IsOpen: true }) disk.Flush();
+                if (disk is { IsReadOnly: false, IsOpen: true }) disk.FlushNow();
             }
             catch (IOException e)
             {

@@ -22,7 +22,7 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
     public Func<GuestImage>? AfterReset { get; init; }
 
     /// <summary>Names that <c>run</c> takes, the default first.</summary>
-    public static IReadOnlyList<string> Names { get; } = [.. DebianPackages.KernelNames.Select(k => k.Name), DebianImages.Name, HelloGuest.Name];
+    public static IReadOnlyList<string> Names { get; } = [.. DebianPackages.KernelNames.Select(k => k.Name), .. DebianImages.Names, HelloGuest.Name];
 
     /// <summary>A kernel's file may hold more than is loaded, as symbols for a debugger.</summary>
     private const ulong LargestKernel = 1ul << 30;
@@ -50,7 +50,6 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
             byte[] own = BootFile.Read(path, "kernel", Math.Max(options.Memory, LargestKernel));
             return new GuestImage(own, path, ReadModules(options, words, KernelLoader.Detect(own, path)), options.Append ?? "", null);
         }
-        if (!Names.Contains(options.Guest)) throw new VmOptionException(nameof(VmOptions.Guest), Nearest.Message("guest", options.Guest, Names));
         if (options.Initrd is not null)
             throw Wrong(nameof(VmOptions.Initrd),
             $"{o(nameof(VmOptions.Initrd))} goes with {o(nameof(VmOptions.Kernel))}; the guest '{options.Guest}' has its own");
@@ -62,7 +61,7 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
             return new GuestImage(HelloGuest.Build(), HelloGuest.Name, [], options.Append ?? "", null);
         }
 
-        if (options.Guest == DebianImages.Name) return Debian(options, separateErrors);
+        if (DebianImages.Names.Contains(options.Guest)) return Debian(options, separateErrors);
         files ??= GuestFiles.Find(options, words, progress, cancel);
         byte[] kernel = BootFile.Read(files.Kernel, "kernel", options.Memory), busybox = BootFile.Read(files.Busybox, "busybox", options.Memory);
         var guest = LinuxGuest.Create(kernel, files.Kernel, busybox, Describe(options, separateErrors) with
@@ -80,8 +79,8 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
     private static GuestImage Debian(VmOptions options, bool separateErrors)
     {
         // One that goes on from a snapshot and is reset has not looked for them.
-        DebianFiles files = options.Debian ?? new DebianImages(new GuestCache(), null, "").Find()
-            ?? throw new BootException($"the image of the guest '{DebianImages.Name}' is not in the cache any more");
+        DebianFiles files = options.Debian ?? new DebianImages(new GuestCache(), null, "", guest: options.Guest).Find()
+            ?? throw new BootException($"the image of the guest '{options.Guest}' is not in the cache any more");
         byte[] kernel = BootFile.Read(files.Kernel, "kernel", options.Memory), initramfs = BootFile.Read(files.Initramfs, "initramfs", options.Memory);
         byte[] busybox = BootFile.Read(files.Busybox, "busybox", options.Memory);
         LinuxGuestOptions wanted = Describe(options, separateErrors) with

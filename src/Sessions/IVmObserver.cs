@@ -24,6 +24,15 @@ public interface IVmObserver
     {
     }
 
+    /// <summary>
+    /// The host could not do what a request of the guest to a disk asked for. On a disk's thread, before the guest is told or the machine stopped.
+    /// </summary>
+    /// <param name="vm">The VM.</param>
+    /// <param name="error">What it was.</param>
+    void OnDiskError(Vm vm, DiskError error)
+    {
+    }
+
     /// <summary>A vCPU left the guest, and the exit was handled. On the vCPU's thread, without locks; the guest's speed depends on it.</summary>
     /// <param name="vm">The VM.</param>
     /// <param name="exit">What it was.</param>

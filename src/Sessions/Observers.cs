@@ -10,6 +10,8 @@ internal sealed class Observers(Vm vm, IReadOnlyList<IVmObserver> all)
 
     public void Reset() => Each(nameof(IVmObserver.OnReset), 0, static (o, vm, _) => o.OnReset(vm));
 
+    public void DiskFailed(DiskError error) => Each(nameof(IVmObserver.OnDiskError), error, static (o, vm, error) => o.OnDiskError(vm, error));
+
     public void Exit(in ExitRecord exit) => Each(nameof(IVmObserver.OnExit), exit, static (o, vm, exit) => o.OnExit(vm, exit));
 
     public void Output(ReadOnlySpan<byte> bytes) => Each(nameof(IVmObserver.OnOutput), bytes, static (o, vm, bytes) => o.OnOutput(vm, bytes));

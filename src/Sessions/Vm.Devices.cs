@@ -56,6 +56,9 @@ public sealed partial class Vm
     /// <summary>How many disks the machine has.</summary>
     public int DiskCount => _options.Disks.Count;
 
+    /// <summary>What is known of the disks, and of the discs behind them.</summary>
+    public IReadOnlyList<DiskState> LookAtDisks() => _disks.States;
+
     /// <summary>Makes a virtio disk larger, raw or qcow2, and tells the guest.</summary>
     /// <param name="disk">Its number, from 0.</param>
     /// <param name="size">Bytes, a multiple of 512, at least what it has.</param>

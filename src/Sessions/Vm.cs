@@ -113,7 +113,8 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         if (observers.Length > 0) _observers = new Observers(this, observers);
         try
         {
-            _disks = new GuestDisks(builder, builder.Incoming?.DiskShapes) { AwaitRoom = AwaitRoom };
+            Action<DiskError>? failed = _observers is null ? null : _observers.DiskFailed;
+            _disks = new GuestDisks(builder, builder.Incoming?.DiskShapes) { AwaitRoom = AwaitRoom, Failed = failed };
         }
         catch
         {

@@ -257,6 +257,8 @@ public record VmOptions
         Require(Initrd is null || Modules.Count == 0, nameof(Modules),
             $"give the files either with {o(nameof(Initrd))} or with {o(nameof(Modules))}, not both: a kernel goes by their order");
 
+        if (Kernel is null && Bios is null && !GuestImage.Names.Contains(Guest))
+            throw new VmOptionException(nameof(Guest), Nearest.Message("guest", Guest, GuestImage.Names));
         bool isOurs = Kernel is null && Bios is null && Guest != HelloGuest.Name && !DebianGuest.Is(this);
         Require(KernelVersion is null || isOurs, nameof(KernelVersion), "it is for the guests 'linux' and 'linux-generic' alone");
         Require(KernelVersion is null || KernelVersion.Length > 0 && KernelVersion.All(c => char.IsAsciiLetterOrDigit(c) || c is '.' or '-' or '+' or '~'),

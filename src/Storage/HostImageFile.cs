@@ -10,7 +10,7 @@ public sealed class HostImageFile : IImageFile
     private static readonly byte[] s_zeros = new byte[ZeroChunk];
 
     private readonly SafeFileHandle _file;
-    private volatile IOException? _flushFailed;
+    private volatile LostWritesException? _flushFailed;
 
     private HostImageFile(SafeFileHandle file, string path, bool readOnly) => (_file, Name, IsReadOnly) = (file, path, readOnly);
 
@@ -159,7 +159,7 @@ public sealed class HostImageFile : IImageFile
     /// <inheritdoc/>
     public void Flush()
     {
-        if (_flushFailed is { } failed) throw new IOException(failed.Message, failed);
+        if (_flushFailed is { } failed) throw new LostWritesException(failed.Message, failed.InnerException!);
         try
         {
             RandomAccess.FlushToDisk(_file);
@@ -167,8 +167,8 @@ public sealed class HostImageFile : IImageFile
         catch (IOException e)
         {
             // The kernel has dropped what it could not write, and a second call would succeed.
-            _flushFailed = e;
-            throw;
+            _flushFailed = new LostWritesException(e.Message, e);
+            throw _flushFailed;
         }
     }
 

@@ -34,12 +34,15 @@ public sealed class DebianMakingTests : IDisposable
             systemctl --failed --no-legend
             stat -c '%u %g %a' /bin/su /tmp /usr/bin/chage
             [ -e /dev/fuse ] && modprobe -n loop && echo modules
+            cat /root/copied /sys/class/bdi/$(grep -m 1 virtiofs /proc/self/mountinfo | cut -d' ' -f3)/read_ahead_kb
             pwd; echo there >said
             read -r line; echo "$line" >&2
             sleep 1000 &
             exit 7
             """;
         string shared = Directory.CreateDirectory(Path.Combine(_folder, "shared")).FullName;
+        string copied = Path.Combine(_folder, "copied");
+        File.WriteAllText(copied, "copied\n");
         using var output = new MemoryStream();
         using var errors = new MemoryStream();
         using Vm vm = new VmBuilder(KnownEngines.All)
@@ -50,13 +53,15 @@ public sealed class DebianMakingTests : IDisposable
             Disks = [DebianGuest.DiskOf(builder, files)],
             Command = ["sh", "-c", script],
             Shares = [new VmShare(shared) { At = "/from/outside" }],
+            Copies = [new VmCopy(copied)],
             Input = new MemoryStream(Encoding.UTF8.GetBytes("a line\n")),
             Output = output,
             Errors = errors,
         }.Build();
         VmResult result = await vm.RunAsync();
         Assert.Equal("a line\n", Encoding.UTF8.GetString(errors.ToArray()));
-        Assert.Equal("install ok installed\nrunning\n0 0 4755\n0 0 1777\n0 42 2755\nmodules\n/from/outside\n", Encoding.UTF8.GetString(output.ToArray()));
+        Assert.Equal("install ok installed\nrunning\n0 0 4755\n0 0 1777\n0 42 2755\nmodules\ncopied\n1024\n/from/outside\n",
+            Encoding.UTF8.GetString(output.ToArray()));
         Assert.Equal(7, result.ExitStatus);
         Assert.Equal("there\n", File.ReadAllText(Path.Combine(shared, "said")));
         await IsKeptAndIsAnotherOneEachTime(builder, files);

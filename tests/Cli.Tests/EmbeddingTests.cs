@@ -272,6 +272,7 @@ public sealed class EmbeddingTests : IDisposable
         { "Cpu", new VmOptions { Cpu = "i9" } },
         { "Engine", new VmOptions { Engine = "q" } },
         { "Guest", new VmOptions { Guest = "windows" } },
+        { "Guest", new VmOptions { Guest = "windows", KeepBooted = true } },
         { "Timeout", new VmOptions { Timeout = TimeSpan.Zero } },
         { "TscFrequency", new VmOptions { TscFrequency = 1 } },
         { "Command", new VmOptions { Command = [] } },

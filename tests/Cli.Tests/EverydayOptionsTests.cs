@@ -63,10 +63,12 @@ public sealed class EverydayOptionsTests : IClassFixture<LinuxGuestFiles>, IDisp
         Assert.NotEqual(numbers[0], numbers[2]);
     }
 
-    [Fact]
-    public void A_program_of_the_users_is_the_first_process()
+    [Theory]
+    [InlineData("/bin/busybox sh")]
+    [InlineData("/bin/sh")]
+    public void A_program_of_the_users_is_the_first_process(string shell)
     {
-        File.WriteAllText(In("init"), "#!/bin/busybox sh\necho first $$ $0\n/bin/busybox poweroff -f\n");
+        File.WriteAllText(In("init"), $"#!{shell}\necho first $$ $0\n/bin/busybox poweroff -f\n");
         (int status, string output, _) = Run("run", "--quiet", "--init", In("init"));
         Assert.Equal(0, status);
         Assert.Contains("first 1 /sbin/init", output, StringComparison.Ordinal);

@@ -61,6 +61,19 @@ public sealed class LinuxShareTests : IClassFixture<LinuxGuestFiles>, IDisposabl
     }
 
     /// <summary>The command starts in the folder, at the path that it has outside; what it does there is there.</summary>
+    /// <summary>By pieces of 1 MiB, where Linux by itself has 128 KiB.</summary>
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task Large_files_are_read_ahead(bool kept)
+    {
+        var output = new MemoryStream();
+        const string script = "cat /sys/class/bdi/$(grep -m 1 virtiofs /proc/self/mountinfo | cut -d' ' -f3)/read_ahead_kb";
+        await using Vm vm = (Builder(output, script) with { KeepBooted = kept }).Build();
+        Assert.Equal(0, (await vm.RunAsync()).ExitStatus);
+        Assert.Equal("1024\n", Encoding.UTF8.GetString(output.ToArray()));
+    }
+
     [Fact]
     public async Task What_Linux_does_is_done_on_the_host()
     {

@@ -281,7 +281,7 @@ public class VmTests
 
     [Theory]
     [InlineData("lnux", "did you mean 'linux'?")]
-    [InlineData("windows", "known: linux, linux-generic, debian, hello")]
+    [InlineData("windows", "known: linux, linux-generic, debian, debian-generic, hello")]
     public void UnknownGuestsAreNamed(string guest, string expected)
     {
         var e = Assert.Throws<VmOptionException>(() => new VmBuilder([new ScriptedEngine()]) { Guest = guest }.Build());

@@ -26,7 +26,7 @@ internal sealed class CacheCommand : Command
     private readonly Argument<string[]> _guests = new("GUEST")
     {
         Arity = ArgumentArity.ZeroOrMore,
-        Description = "linux, linux-generic or debian (default linux)",
+        Description = "linux, linux-generic, debian or debian-generic (default linux)",
     };
 
     public CacheCommand() : base("cache", "Show, fetch or forget what is kept between runs")

@@ -27,7 +27,7 @@ internal sealed class RunCommand : Command
     private readonly Argument<string?> _guest = new("GUEST")
     {
         Arity = ArgumentArity.ZeroOrOne,
-        Description = "linux (default), linux-generic, debian (a whole system on a disk) or hello",
+        Description = "linux (default), linux-generic, debian (a whole system on a disk), debian-generic or hello",
     };
     private readonly Option<string?> _bios = SingleValue.Text("--bios", "NAME|FILE",
         "firmware that boots from a disk by itself: seabios, ovmf (UEFI), or a ROM's contents",
@@ -99,7 +99,7 @@ internal sealed class RunCommand : Command
     private readonly Option<string[]?> _disks = new("--disk")
     {
         HelpName = "FILE[,NAME=VALUE]...",
-        Description = "a disk image, raw or qcow2; once for each disk (vda, vdb, ...). NAME: format, readonly, serial, snapshot, backing, discard, bus",
+        Description = "a disk image, raw or qcow2; once for each disk (vda, vdb, ...). NAME: format, readonly, serial, snapshot, backing, discard, full, bus",
         Arity = ArgumentArity.OneOrMore,
         AllowMultipleArgumentsPerToken = false,
     };
@@ -173,7 +173,7 @@ internal sealed class RunCommand : Command
     private readonly Option<string?> _kernelVersion =
         SingleValue.Text("--kernel-version", "VERSION", "of the guests linux and linux-generic: which of the distribution's kernels, for example 6.1.0-57");
     private readonly Option<string?> _init =
-        SingleValue.Text("--init", "FILE", "of these guests: a program or script of your own as the first process; busybox is in /bin");
+        SingleValue.Text("--init", "FILE", "of these guests: a program or script of your own as the first process; sh and busybox are in /bin");
     private readonly Option<bool> _debugExit = SingleValue.Flag("--debug-exit", "isa-debug-exit on port 0xf4: the guest ends with status value*2+1");
     private readonly Option<bool> _testDevice =
         SingleValue.Flag("--test-device", "ports, interrupt wires and device memory of QEMU's pc-testdev, for test kernels");
@@ -241,7 +241,7 @@ internal sealed class RunCommand : Command
             throw new UsageException("a command behind -- needs a guest that can run it; with --kernel, use --append");
         if (parsed.GetValue(_detach) && (parsed.GetValue(_serial) is not null || parsed.GetValue(_stats) || parsed.GetValue(_trace) is { Path: null }))
             throw new UsageException("--detach does not go with --serial, --stats and a trace on the terminal: what the VM prints is in its log");
-        bool isDebian = guest == DebianImages.Name;
+        bool isDebian = guest is DebianImages.Name or DebianImages.GenericName;
         return new RunOptions
         {
             Guest = guest ?? "linux",

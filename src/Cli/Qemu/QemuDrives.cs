@@ -18,6 +18,8 @@ internal sealed class QemuDrives(QemuMachine machine, Action<int?, string, bool>
         public bool Discard { get; init; }
         public bool ReportsWhenFull { get; init; }
         public string Serial { get; init; } = "";
+        /// <summary>Of the node that the drive is; null: it has none that could be named.</summary>
+        public string? Node { get; init; }
         public bool IsTaken { get; set; }
     }
 
@@ -34,8 +36,8 @@ internal sealed class QemuDrives(QemuMachine machine, Action<int?, string, bool>
 
     private readonly List<Drive> _drives = [];
     private readonly Dictionary<string, Node> _nodes = new(StringComparer.Ordinal);
-    private readonly List<(int Place, VmDisk Disk, string Id)> _virtio = [], _sata = [];
-    private readonly List<(int Place, string Path)> _discs = [];
+    private readonly List<(int Place, VmDisk Disk, DriveName Name)> _virtio = [], _sata = [];
+    private readonly List<(int Place, string Path, DriveName Name)> _discs = [];
     private int _place;
 
     /// <summary>All disks are thrown away at the end (-snapshot).</summary>
@@ -67,11 +69,12 @@ internal sealed class QemuDrives(QemuMachine machine, Action<int?, string, bool>
             Throwaway = words.TakeSwitch("snapshot"),
             Discard = words.Take("discard") is "unmap" or "on",
             Serial = words.Take("serial") ?? "",
+            Node = words.Take("node-name"),
         };
         // What is flushed is safe here in each of them; what is faster beside that, the host decides.
         words.Drop("cache", "aio", "copy-on-read", "detect-zeroes", "cache.writeback", "cache.direct", "cache.no-flush", "auto-read-only", "file.locking",
             "locking");
-        words.Drop("l2-cache-size", "cache-size", "refcount-cache-size", "node-name");
+        words.Drop("l2-cache-size", "cache-size", "refcount-cache-size");
         drive = drive with { ReportsWhenFull = Policies("-drive", words) };
         foreach ((string key, string _) in (IEnumerable<(string, string)>)[.. words.TakeBeginning("throttling."), .. words.TakeBeginning("bps"),
             .. words.TakeBeginning("iops")])
@@ -140,7 +143,7 @@ internal sealed class QemuDrives(QemuMachine machine, Action<int?, string, bool>
     /// <param name="reportsWhenFull">See <see cref="Policies"/>: of the device.</param>
     public void Take(string option, string id, DiskBus? bus, string? serial, bool reportsWhenFull)
     {
-        if (_drives.Find(d => d.Id == id) is { } drive)
+        if (_drives.Find(d => d.Id == id || d.Node == id) is { } drive)
         {
             if (drive.Interface != "none")
                 throw new UsageException($"{option}: the drive '{id}' is connected by if={drive.Interface} already; -drive if=none leaves it to a device");
@@ -152,7 +155,15 @@ internal sealed class QemuDrives(QemuMachine machine, Action<int?, string, bool>
         }
         if (!_nodes.TryGetValue(id, out Node? node)) throw new UsageException($"{option}: there is no drive and no node '{id}'");
         (string path, ImageFormat? format, bool isReadOnly, bool discard) = Resolve(option, node);
-        var made = new Drive(option, id, "none", 0) { File = path, Format = format, IsReadOnly = isReadOnly, Discard = discard, Serial = serial ?? "" };
+        var made = new Drive(option, "", "none", 0)
+        {
+            File = path,
+            Format = format,
+            IsReadOnly = isReadOnly,
+            Discard = discard,
+            Serial = serial ?? "",
+            Node = id,
+        };
         Connect(made with { ReportsWhenFull = reportsWhenFull }, bus, _place++);
     }
 
@@ -174,7 +185,7 @@ internal sealed class QemuDrives(QemuMachine machine, Action<int?, string, bool>
         }
     }
 
-    /// <summary>All is read: the rest becomes disks.</summary>
+    /// <summary>All is read: the rest becomes disks. A drive without a name gets that which QEMU gives it.</summary>
     public void Finish()
     {
         var used = new HashSet<int>();
@@ -190,6 +201,13 @@ internal sealed class QemuDrives(QemuMachine machine, Action<int?, string, bool>
             while (!used.Add(free)) free++;
             _drives[n] = _drives[n] with { Index = free };
         }
+        int virtio = 0;
+        for (int n = 0; n < _drives.Count; n++)
+        {
+            if (_drives[n].Interface == "virtio") _drives[n] = _drives[n] with { Id = Named(_drives[n], $"virtio{virtio++}") };
+            else if (_drives[n] is { Interface: "ide" or "sata" } d) // two to a bus
+                _drives[n] = d with { Id = Named(d, $"ide{d.Index / 2}-{(d.IsCompactDisc ? "cd" : "hd")}{d.Index % 2}") };
+        }
         const int behindNumbered = 1000;
         foreach (Drive drive in _drives.Where(d => !d.IsTaken))
         {
@@ -202,20 +220,27 @@ internal sealed class QemuDrives(QemuMachine machine, Action<int?, string, bool>
             DiskBus? bus = drive.IsCompactDisc ? null : drive.Interface == "virtio" ? DiskBus.Virtio : DiskBus.Ahci;
             Connect(drive, bus, drive.Index >= 0 ? drive.Index : behindNumbered + _place++);
         }
-        foreach ((_, VmDisk disk, string id) in _virtio.OrderBy(d => d.Place).Concat(_sata.OrderBy(d => d.Place)))
+        foreach ((_, VmDisk disk, DriveName name) in _virtio.OrderBy(d => d.Place).Concat(_sata.OrderBy(d => d.Place)))
         {
             machine.Disks.Add(disk);
-            machine.DiskNames.Add(id);
+            machine.DriveNames.Add(name);
         }
-        machine.CompactDiscs.AddRange(_discs.OrderBy(d => d.Place).Select(d => d.Path));
+        foreach ((_, string path, DriveName name) in _discs.OrderBy(d => d.Place))
+        {
+            machine.CompactDiscs.Add(path);
+            machine.DriveNames.Add(name);
+        }
     }
+
+    private static string Named(Drive drive, string otherwise) => drive.Id.Length > 0 ? drive.Id : otherwise;
 
     private void Connect(Drive drive, DiskBus? bus, int place)
     {
         string path = drive.File is { Length: > 0 } some ? some : throw new UsageException($"{drive.Option}: the drive '{drive.Id}' has no file");
+        var name = new DriveName(drive.Id, drive.Node);
         if (bus is not { } where)
         {
-            _discs.Add((place, path));
+            _discs.Add((place, path, name));
             return;
         }
         var image = new DiskOptions(path) { Format = drive.Format, ReadOnly = drive.IsReadOnly, AllowBacking = true, Discard = drive.Discard };
@@ -226,7 +251,7 @@ internal sealed class QemuDrives(QemuMachine machine, Action<int?, string, bool>
             Serial = drive.Serial,
             Throwaway = throwaway,
             StopsWhenFull = !drive.ReportsWhenFull,
-        }, drive.Id));
+        }, name));
     }
 
     private static ImageFormat? FormatOf(string option, string? format) => format is null ? null

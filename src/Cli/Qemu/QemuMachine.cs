@@ -49,6 +49,11 @@ internal sealed record VirtioSerialSpec(string Id)
     public List<VirtioPortSpec> Ports { get; } = [];
 }
 
+/// <summary>By what a monitor knows a disk or disc.</summary>
+/// <param name="Drive">Of -drive and its like, which always have one; empty for a node.</param>
+/// <param name="Node">Of -blockdev, or as the drive names its own; null: it has none.</param>
+internal sealed record DriveName(string Drive, string? Node);
+
 /// <summary>What a command line of QEMU's describes. It is filled word by word, and then run.</summary>
 internal sealed class QemuMachine
 {
@@ -74,8 +79,8 @@ internal sealed class QemuMachine
     public DisplayKind Display { get; set; }
     public VncEndpoint? Vnc { get; set; }
 
-    /// <summary>Names of the drives or nodes of <see cref="Disks"/>, in their order; empty where one has none.</summary>
-    public List<string> DiskNames { get; } = [];
+    /// <summary>Names of <see cref="Disks"/>, and of <see cref="CompactDiscs"/> behind them, in their order.</summary>
+    public List<DriveName> DriveNames { get; } = [];
 
     /// <summary>Names of the back ends of <see cref="Networks"/>, and of their cards.</summary>
     public List<(string Backend, string? Card)> NetworkNames { get; } = [];

@@ -353,7 +353,14 @@ internal sealed class QemuRun : IGuestConsole, IVmObserver, IQemuControl, IDispo
     }
 
     /// <inheritdoc/>
-    public int DiskOf(string name) => Find("drive", name, [.. _machine.DiskNames], [.. _machine.DiskNames]);
+    public int DiskOf(string name)
+    {
+        IEnumerable<DriveName> disks = _machine.DriveNames.Take(_machine.Disks.Count);
+        return Find("drive", name, [.. disks.Select(d => d.Drive.Length > 0 ? d.Drive : d.Node ?? "")], [.. disks.Select(d => d.Node ?? "")]);
+    }
+
+    /// <inheritdoc/>
+    public IReadOnlyList<DriveName> Drives => _machine.DriveNames;
 
     /// <inheritdoc/>
     public int CardOf(string name) =>
@@ -439,6 +446,21 @@ internal sealed class QemuRun : IGuestConsole, IVmObserver, IQemuControl, IDispo
 
     /// <inheritdoc/>
     public bool HasRun => !_machine.Stopped || _hasRun;
+
+    void IVmObserver.OnDiskError(Vm vm, DiskError error)
+    {
+        DriveName name = _machine.DriveNames[error.Disk];
+        foreach (QmpServer protocol in _protocols)
+        {
+            var data = new JsonObject { ["device"] = name.Drive };
+            if (name.Node is { } node) data["node-name"] = node;
+            data["operation"] = error.IsRead ? "read" : "write";
+            data["action"] = error.Stops ? "stop" : "report";
+            data["nospace"] = error.LacksRoom;
+            data["reason"] = error.Reason;
+            protocol.Tell("BLOCK_IO_ERROR", data);
+        }
+    }
 
     void IVmObserver.OnReset(Vm vm)
     {

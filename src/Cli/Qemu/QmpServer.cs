@@ -5,6 +5,7 @@ using Bunraku.Cli.Qemu.Characters;
 using Bunraku.Machine.Virtio.Balloons;
 using Bunraku.Sessions.Monitoring;
 using Bunraku.Sessions.Screens;
+using Bunraku.Storage;
 
 namespace Bunraku.Cli.Qemu;
 
@@ -30,6 +31,9 @@ internal interface IQemuControl
     /// <summary>Number of the disk of a drive or node.</summary>
     /// <exception cref="MonitorException">There is none.</exception>
     int DiskOf(string name);
+
+    /// <summary>Names of the disks, and of the discs behind them.</summary>
+    IReadOnlyList<DriveName> Drives { get; }
 
     /// <summary>Number of the network card with a name, or of a back end with it.</summary>
     /// <exception cref="MonitorException">There is none.</exception>
@@ -73,9 +77,9 @@ internal sealed class QmpServer
     /// <summary>The commands, in alphabetical order. docs/qemu-options.md has the same.</summary>
     public static IReadOnlyList<string> Commands { get; } =
     [
-        "balloon", "block_resize", "change-vnc-password", "cont", "human-monitor-command", "inject-nmi", "qmp_capabilities", "query-balloon", "query-chardev",
-        "query-commands", "query-cpus-fast", "query-kvm", "query-machines", "query-memory-size-summary", "query-name", "query-status", "query-uuid",
-        "query-version", "quit", "screendump", "set_link", "set_password", "stop", "system_powerdown", "system_reset",
+        "balloon", "block_resize", "change-vnc-password", "cont", "human-monitor-command", "inject-nmi", "qmp_capabilities", "query-balloon", "query-block",
+        "query-chardev", "query-commands", "query-cpus-fast", "query-kvm", "query-machines", "query-memory-size-summary", "query-name", "query-status",
+        "query-uuid", "query-version", "quit", "screendump", "set_link", "set_password", "stop", "system_powerdown", "system_reset",
     ];
 
     private static JsonObject VersionOf() => new()
@@ -242,6 +246,8 @@ internal sealed class QmpServer
             case "query-chardev":
                 return new JsonArray([.. _control.Characters.Select(c => (JsonNode)new JsonObject { ["frontend-open"] = true, ["label"] = c.Id,
                     ["filename"] = c.What })]);
+            case "query-block":
+                return new JsonArray([.. _vm.LookAtDisks().Select((disk, n) => (JsonNode)Block(disk, _control.Drives[n], n >= _vm.DiskCount))]);
             case "balloon":
                 if (arguments["value"] is not JsonValue value || !value.TryGetValue(out long bytes) || bytes <= 0)
                     throw new QmpException("Parameter 'value' expects a size");
@@ -330,6 +336,23 @@ internal sealed class QmpServer
         VmState.Ended => "shutdown",
         _ => _vm.LacksRoom ? "io-error" : _control.HasRun ? "paused" : "prelaunch",
     };
+
+    private static JsonObject Block(DiskState disk, DriveName name, bool isDisc)
+    {
+        string format = DiskImage.Word(disk.Format ?? ImageFormat.Raw);
+        var inserted = new JsonObject { ["file"] = disk.Path };
+        if (name.Node is { } node) inserted["node-name"] = node;
+        inserted["ro"] = disk.IsReadOnly;
+        inserted["drv"] = format;
+        (inserted["encrypted"], inserted["detect_zeroes"], inserted["backing_file_depth"], inserted["write_threshold"]) = (false, "off", 0, 0);
+        foreach (string limit in (string[])["bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr"]) inserted[limit] = 0; // there is none
+        inserted["image"] = new JsonObject { ["filename"] = disk.Path, ["format"] = format, ["virtual-size"] = disk.Length };
+        inserted["cache"] = new JsonObject { ["writeback"] = true, ["direct"] = false, ["no-flush"] = false };
+        var block = new JsonObject { ["device"] = name.Drive, ["type"] = "unknown", ["removable"] = isDisc, ["locked"] = false, ["inserted"] = inserted };
+        if (isDisc) block["tray_open"] = false;
+        block["io-status"] = disk.LacksRoom ? "nospace" : "ok";
+        return block;
+    }
 
     private static JsonNode Cpu(int index) => new JsonObject
     {

@@ -45,7 +45,11 @@ internal static class InitramfsBuilder
         archive.AddFile("etc/hosts", "127.0.0.1 localhost bunraku\n"u8);
         archive.AddFile("etc/profile", Encoding.UTF8.GetBytes(Profile(token)));
         archive.AddFile("init", Encoding.UTF8.GetBytes(InitScript(options, console, token)), Executable);
-        if (options.Init is { } init) archive.AddFile(OtherInit[1..], init.Span, Executable);
+        if (options.Init is { } init)
+        {
+            archive.AddFile(OtherInit[1..], init.Span, Executable);
+            archive.AddSymbolicLink("bin/sh", "busybox"); // which scripts begin with, and ours would make too late
+        }
         archive.AddFile(SessionPath[1..], Encoding.UTF8.GetBytes(SessionScript(options, console, token)), Executable);
         if (options.Networks.Count > 0) archive.AddFile(DhcpPath[1..], Encoding.UTF8.GetBytes(DhcpScript), Executable);
         for (int n = 0; n < options.Modules.Count; n++) archive.AddFile($"{ModuleFolder[1..]}/{n:00}.ko", options.Modules[n].Span);
@@ -104,7 +108,11 @@ internal static class InitramfsBuilder
 
     /// <summary>The same below another system's root, whose drivers are not loaded yet, with nothing but busybox.</summary>
     public static string MountSharesIn(string root, LinuxGuestOptions options) => options.Shares.Count == 0 ? ""
-        : LoadShareDriver(root, options) + MountShares(options, root, "busybox ");
+        : LoadShareDriver(root, options) + $"""
+            busybox mount -t proc -o nosuid,nodev,noexec proc {root}/proc
+            busybox mount -t sysfs -o nosuid,nodev,noexec sys {root}/sys
+
+            """ + MountShares(options, root, "busybox ");
 
     /// <summary>For who mounts them later: <see cref="MountSharesLate"/>.</summary>
     public static string LoadShareDriver(string root, LinuxGuestOptions options) => string.Concat(
@@ -117,8 +125,23 @@ internal static class InitramfsBuilder
     private static string MountShares(LinuxGuestOptions options, string root, string tool) => string.Concat(options.Shares.Select(s => $$"""
         {{tool}}mkdir -p {{Quote(root + s.At)}} && {{tool}}mount {{s.Options}} {{Quote(s.Tag)}} {{Quote(root + s.At)}} ||
             printf 'bunraku: the guest cannot mount the shared folder at %s\n' {{Quote(s.At)}} >>{{root}}{{NotMounted}}
+        {{(s.NinePCache is null ? ReadAhead(root + s.At, root) : "")}}
 
         """));
+
+    /// <summary>
+    /// Linux reads ahead by 128 KiB, and a client of FUSE can be told of less and not of more: a request of 1 MiB costs little more than one of those. By the
+    /// device's number that the folder has as a mount, which are the fifth and the third word of a line. In a shell of its own, whose variables are nobody's.
+    /// </summary>
+    private static string ReadAhead(string at, string root) => $$"""
+        (while read -r n x device x place rest; do
+            [ "$place" != {{Quote(Octal(at))}} ] || echo 1024 >{{root}}/sys/class/bdi/$device/read_ahead_kb
+        done) <{{root}}/proc/self/mountinfo 2>/dev/null
+        """;
+
+    /// <summary>A path as the kernel's list of mounts has it.</summary>
+    private static string Octal(string path) => path.Replace(@"\", @"\134", StringComparison.Ordinal).Replace(" ", @"\040", StringComparison.Ordinal)
+        .Replace("\t", @"\011", StringComparison.Ordinal).Replace("\n", @"\012", StringComparison.Ordinal);
 
     /// <summary>What waits in the guest to be written goes to the host at the end. Else there is nothing to wait for.</summary>
     public static string LeaveShares(LinuxGuestOptions options) => $$"""

@@ -233,6 +233,50 @@ public sealed class QemuProgramTests : IDisposable
         string Status() => Ask("""{"execute":"query-status"}""").GetProperty("return").GetProperty("status").GetString()!;
     }
 
+    /// <summary>QMP Reference Manual: BLOCK_IO_ERROR, query-block. The file of a disk has become shorter when the firmware wants to boot from it.</summary>
+    [Fact]
+    public void An_error_of_a_disk()
+    {
+        File.WriteAllBytes(In("disk"), new byte[1 << 20]);
+        using TestProcess process = Start("-nodefaults", "-display", "none", "-S", "-hda", In("disk"), "-qmp", $"unix:{In("q")},server=on,wait=off");
+        using Socket socket = Connect(In("q"));
+        using var reader = new StreamReader(new NetworkStream(socket));
+        reader.ReadLine(); // the greeting
+        Ask("""{"execute":"qmp_capabilities"}""");
+        JsonElement block = Ask("""{"execute":"query-block"}""").GetProperty("return").EnumerateArray().Single();
+        Assert.Equal("ide0-hd0", block.GetProperty("device").GetString());
+        Assert.Equal("ok", block.GetProperty("io-status").GetString());
+        Assert.Equal("raw", block.GetProperty("inserted").GetProperty("drv").GetString());
+        Assert.Equal(1 << 20, block.GetProperty("inserted").GetProperty("image").GetProperty("virtual-size").GetInt32());
+        File.WriteAllBytes(In("disk"), []);
+        Ask("""{"execute":"cont"}""");
+        JsonElement told;
+        do
+        {
+            told = JsonDocument.Parse(reader.ReadLine()!).RootElement;
+        }
+        while (!told.TryGetProperty("event", out JsonElement name) || name.GetString() != "BLOCK_IO_ERROR");
+        JsonElement data = told.GetProperty("data");
+        Assert.Equal(("ide0-hd0", "read", "report"), (Text("device"), Text("operation"), Text("action")));
+        Assert.False(data.GetProperty("nospace").GetBoolean());
+        Assert.NotEmpty(Text("reason"));
+        socket.Send("""{"execute":"quit"}"""u8);
+        process.WaitForExit();
+        Assert.Equal(0, process.ExitCode);
+
+        JsonElement Ask(string command)
+        {
+            socket.Send(Encoding.UTF8.GetBytes(command));
+            while (true)
+            {
+                JsonElement message = JsonDocument.Parse(reader.ReadLine()!).RootElement;
+                if (!message.TryGetProperty("event", out _)) return message;
+            }
+        }
+
+        string Text(string name) => data.GetProperty(name).GetString()!;
+    }
+
     /// <summary>The server stops listening to it; the guest does not stop, and whatever it has asked is answered when it reads.</summary>
     [Fact]
     public void A_client_that_does_not_read_holds_up_only_itself()

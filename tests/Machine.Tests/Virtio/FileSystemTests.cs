@@ -345,7 +345,17 @@ public sealed class FileSystemTests : IDisposable
     {
         Assert.Throws<IOException>(() => new SharedFolder("/proc"));
         using var guest = new FuseGuest(new SharedFolder("/"));
-        Assert.Equal(Errno.AccessDenied, guest.Error(FuseOpcode.Lookup, Root, FuseGuest.Bytes("proc")));
+        // It is there, for what the guest mounts over it.
+        FuseEntryOut proc = guest.Lookup(Root, "proc");
+        Assert.Equal(0x4000u, proc.Attributes.Mode & 0xF000);
+        Assert.Equal(0x4000u, guest.Attributes(proc.Node).Mode & 0xF000);
+        foreach ((FuseOpcode opcode, byte[] body) in ((FuseOpcode, byte[])[])
+        [
+            (FuseOpcode.Lookup, FuseGuest.Bytes("self")), (FuseOpcode.OpenFolder, new byte[8]), (FuseOpcode.Unlink, FuseGuest.Bytes("version")),
+            (FuseOpcode.SetAttributes, FuseGuest.SetBody(FuseSet.Mode, mode: 0x1ED)), (FuseOpcode.MakeFolder, FuseGuest.Bytes(0x1EDu, 0u, "x")),
+            (FuseOpcode.GetXattr, FuseGuest.Bytes(0u, 0u, "user.x")),
+        ])
+            Assert.Equal(Errno.AccessDenied, guest.Error(opcode, proc.Node, body));
         Assert.NotEqual(0ul, guest.Lookup(Root, "usr").Node);
     }
 

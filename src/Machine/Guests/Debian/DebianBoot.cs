@@ -134,7 +134,11 @@ internal static class DebianBoot
         archive.AddDirectory(Stage + "/systemd");
         archive.AddDirectory(units);
         foreach (string unit in (string[])[.. s_needless, .. lasts ? [] : s_ofLastingSystems]) archive.AddSymbolicLink($"{units}/{unit}", "/dev/null");
-        if (options.Files.Count > 0) CommandStart.AddFiles(archive, FileFolder, options.Files);
+        if (options.Files.Count > 0)
+        {
+            archive.AddDirectory(FileFolder);
+            CommandStart.AddFiles(archive, FileFolder, options.Files);
+        }
         archive.AddDirectory(Stage + "/systemd/system-generators");
         foreach (string generator in s_needlessGenerators)
             archive.AddSymbolicLink($"{Stage}/systemd/system-generators/systemd-{generator}-generator", "/dev/null");

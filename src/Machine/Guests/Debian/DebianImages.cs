@@ -28,17 +28,22 @@ public sealed record DebianMaking(string Kernel, string Initrd, string Disk, str
 }
 
 /// <summary>
-/// The image of the guest 'debian': found in the cache, or prepared from the distribution's packages for a guest that makes it. No root is needed. For one
-/// thread; processes wait for each other.
+/// The image of one of the guests 'debian' and 'debian-generic': found in the cache, or prepared from the distribution's packages for a guest that makes it.
+/// No root is needed. For one thread; processes wait for each other.
 /// </summary>
 /// <param name="cache">Where it is kept.</param>
 /// <param name="progress">Told in a few words what takes long.</param>
 /// <param name="alternatives">What a user can do where it cannot be had, as the end of a message.</param>
 /// <param name="searchPath">Folders where apt and dpkg are looked for, colon-separated; null for PATH.</param>
-public sealed class DebianImages(GuestCache cache, Action<string>? progress, string alternatives, string? searchPath = null)
+/// <param name="guest">One of <see cref="Names"/>, and the name of its folder in the cache.</param>
+public sealed class DebianImages(
+    GuestCache cache, Action<string>? progress, string alternatives, string? searchPath = null, string guest = DebianImages.Name)
 {
-    /// <summary>The guest's name, and that of its folder in the cache.</summary>
-    public const string Name = "debian";
+    /// <summary>The guest with the kernel for virtual machines, and the one with the generic kernel.</summary>
+    public const string Name = "debian", GenericName = "debian-generic";
+
+    /// <summary>The guests.</summary>
+    public static IReadOnlyList<string> Names { get; } = [Name, GenericName];
 
     /// <summary>Bytes of the disk.</summary>
     public const ulong DiskSize = DebianRecipe.DiskSize;
@@ -49,9 +54,12 @@ public sealed class DebianImages(GuestCache cache, Action<string>? progress, str
     /// <summary>Its kernel's parameters.</summary>
     public const string MakersAppend = DebianRecipe.MakersAppend;
 
-    /// <summary>What a folder of the cache begins with in which an image is made.</summary>
-    private const string Unfinished = ".debian-";
-    private const string DiskPrefix = "disk-", DiskSuffix = ".qcow2", InitramfsName = "initramfs", BusyboxName = "busybox", KernelGuest = "linux";
+    /// <summary>What a folder of the cache begins with in which an image is made: another one for each guest, since both may be made at a time.</summary>
+    private string Unfinished => guest == GenericName ? ".generic-debian-" : ".debian-";
+
+    private const string DiskPrefix = "disk-", DiskSuffix = ".qcow2", InitramfsName = "initramfs", BusyboxName = "busybox";
+
+    private string KernelGuest => guest == GenericName ? "linux-generic" : "linux";
 
     /// <summary>For tests: a system of few packages.</summary>
     internal bool Small { get; init; }
@@ -59,7 +67,7 @@ public sealed class DebianImages(GuestCache cache, Action<string>? progress, str
     /// <summary>The image; null: it has to be made.</summary>
     public DebianFiles? Find()
     {
-        IReadOnlyList<string> files = cache.Files(Name);
+        IReadOnlyList<string> files = cache.Files(guest);
         return files.FirstOrDefault(f => Is(f, DiskPrefix)) is { } disk && files.FirstOrDefault(f => Is(f, DebianPackages.KernelPrefix)) is { } kernel
             && files.FirstOrDefault(f => Is(f, InitramfsName)) is { } initramfs && files.FirstOrDefault(f => Is(f, BusyboxName)) is { } busybox
             ? new DebianFiles(disk, kernel, initramfs, busybox) : null;
@@ -69,7 +77,7 @@ public sealed class DebianImages(GuestCache cache, Action<string>? progress, str
 
     /// <summary>Waits until nobody else makes the image, and keeps others from it until disposal.</summary>
     public IDisposable Hold(CancellationToken cancel) =>
-        cache.Hold(() => progress?.Invoke("another process makes the guest 'debian'; waiting for it"), cancel, Name);
+        cache.Hold(() => progress?.Invoke($"another process makes the guest '{guest}'; waiting for it"), cancel, guest);
 
     /// <summary>Chooses packages, downloads them and lays them out. With the image held.</summary>
     /// <exception cref="BootException">Something is missing; the message says what.</exception>
@@ -98,7 +106,7 @@ public sealed class DebianImages(GuestCache cache, Action<string>? progress, str
         IReadOnlyList<string> archives, kernelArchives, sources;
         using (cache.Hold(() => progress?.Invoke("another process gets packages; waiting for it"), cancel))
         {
-            var apt = Apt.Open(cache, progress, "the guest 'debian' is made from the distribution's packages", alternatives, searchPath, cancel);
+            var apt = Apt.Open(cache, progress, $"the guest '{guest}' is made from the distribution's packages", alternatives, searchPath, cancel);
             string kernelPackage = apt.ResolveDependency(DebianPackages.KernelPackages(KernelGuest), "linux-image-");
             archives = apt.DownloadSystem(Small ? DebianRecipe.SmallPackages : DebianRecipe.Packages, DebianRecipe.OptionalPackages, downloads);
             // Ubuntu has them in two.
@@ -211,7 +219,7 @@ public sealed class DebianImages(GuestCache cache, Action<string>? progress, str
     public DebianFiles Store(DebianMaking making)
     {
         foreach (string file in (string[])[making.Initrd, making.Tree]) File.Delete(file);
-        cache.Store(Name, making.Folder);
+        cache.Store(guest, making.Folder);
         return Find() ?? throw Failure("what was made is not there any more");
     }
 
@@ -238,14 +246,14 @@ public sealed class DebianImages(GuestCache cache, Action<string>? progress, str
     {
         if (Full(making.Folder) is { } full) return Failure(full);
         if (lines is null) return Failure(reason);
-        string log = Path.Combine(cache.Root, "debian.log");
+        string log = Path.Combine(cache.Root, guest + ".log");
         File.WriteAllLines(log, lines);
         return Failure($"{reason} (all of it is in {log})");
     }
 
     private BootException Failure(string reason, Exception? inner = null)
     {
-        string message = $"the guest 'debian' cannot be made: {reason}; {alternatives}";
+        string message = $"the guest '{guest}' cannot be made: {reason}; {alternatives}";
         return inner is null ? new(message) : new(message, inner);
     }
 

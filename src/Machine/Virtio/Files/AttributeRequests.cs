@@ -8,7 +8,7 @@ internal static class AttributeRequests
     public static int Get(FuseConnection c, ref FuseRequest request, ref FuseReply reply)
     {
         if (!request.TryTake(out FuseGetAttributesIn _)) return Errno.Invalid; // an open file is the same file
-        using NodeUse file = c.Nodes.Use(request.Header.Node);
+        using NodeUse file = c.Nodes.Use(request.Header.Node, looks: true);
         return file.Error != 0 ? file.Error : c.PutAttributes(file.Descriptor, ref reply);
     }
 

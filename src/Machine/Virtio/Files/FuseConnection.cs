@@ -82,15 +82,17 @@ internal sealed class FuseConnection(SharedFolder folder, FuseFeature features) 
     {
         node = null;
         int errno = FolderCalls.Status(descriptor, out HostFileStatus status);
-        if (errno == 0 && (status.DeviceMajor, status.DeviceMinor) != (folder.RootStatus.DeviceMajor, folder.RootStatus.DeviceMinor)
-            && FolderCalls.IsKernels(descriptor)) errno = Errno.AccessDenied;
+        bool isKernels = errno == 0 && (status.DeviceMajor, status.DeviceMinor) != (folder.RootStatus.DeviceMajor, folder.RootStatus.DeviceMinor)
+            && FolderCalls.IsKernels(descriptor);
+        // A guest whose root folder this is mounts its own over it.
+        if (isKernels && (status.Mode & FileBits.Kind) != FileBits.Folder) errno = Errno.AccessDenied;
         if (errno != 0)
         {
             FolderCalls.Close(descriptor);
             return errno;
         }
         GuestStatus seen = Owners.See(descriptor, status); // before the descriptor is another's
-        errno = Nodes.Enter(parent, name, descriptor, status, out node);
+        errno = Nodes.Enter(parent, name, descriptor, status, isKernels, out node);
         if (errno == 0) reply.Put(Entry(node!.Id, Describe(status, seen)));
         return errno;
     }

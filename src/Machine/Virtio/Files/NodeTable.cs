@@ -9,7 +9,7 @@ internal readonly record struct FileIdentity(ulong Device, ulong Inode)
 }
 
 /// <summary>A file that the guest knows by a number. Its fields are the table's, guarded by the table's lock, but for those that never change.</summary>
-internal sealed class FileNode(ulong id, FileIdentity identity, HostFileTime born, uint kind)
+internal sealed class FileNode(ulong id, FileIdentity identity, HostFileTime born, uint kind, bool isBarred = false)
 {
     public ulong Id { get; } = id;
     public FileIdentity Identity { get; } = identity;
@@ -19,6 +19,9 @@ internal sealed class FileNode(ulong id, FileIdentity identity, HostFileTime bor
 
     /// <summary>What it is on the host: of <see cref="FileBits.Kind"/>. It never becomes anything else.</summary>
     public uint Kind { get; } = kind;
+
+    /// <summary>It is seen, and nothing can be done with it: a folder where a file system of the host's kernel is mounted.</summary>
+    public bool IsBarred { get; } = isBarred;
 
     /// <summary>Names it (O_PATH); negative: it has none at the moment, and is found by <see cref="Name"/>.</summary>
     public int Descriptor { get; set; } = -1;
@@ -113,13 +116,15 @@ internal sealed class NodeTable : IDisposable
     public int Descriptors => Volatile.Read(ref _descriptors);
 
     /// <summary>Gives a node a descriptor for as long as the caller needs it.</summary>
-    public NodeUse Use(ulong id)
+    /// <param name="looks">Only to see what it is, which is all that a node may be used for that <see cref="FileNode.IsBarred"/>.</param>
+    public NodeUse Use(ulong id, bool looks = false)
     {
         List<(FileNode Node, byte[] Name)> path;
         FileNode node, from;
         lock (_lock)
         {
             if (_disposed || !_byId.TryGetValue(id, out node!)) return NodeUse.Failed(Errno.Stale);
+            if (node.IsBarred && !looks) return NodeUse.Failed(Errno.AccessDenied);
             if (node.Descriptor >= 0) return Begin(node);
             path = [];
             for (from = node; from.Descriptor < 0; from = from.Parent)
@@ -187,8 +192,9 @@ internal sealed class NodeTable : IDisposable
 
     /// <summary>The guest is told of a file once more.</summary>
     /// <param name="descriptor">Names it; is the table's from now on, also where this fails.</param>
+    /// <param name="isBarred">See <see cref="FileNode.IsBarred"/>; the same each time.</param>
     /// <param name="node">Null where this fails.</param>
-    public int Enter(FileNode parent, ReadOnlySpan<byte> name, int descriptor, in HostFileStatus status, out FileNode? node)
+    public int Enter(FileNode parent, ReadOnlySpan<byte> name, int descriptor, in HostFileStatus status, bool isBarred, out FileNode? node)
     {
         FileIdentity identity = FileIdentity.Of(status);
         int unused = -1, errno = 0;
@@ -208,7 +214,7 @@ internal sealed class NodeTable : IDisposable
             {
                 if (node is null)
                 {
-                    node = new FileNode(_nextId++, identity, status.Born, status.Mode & FileBits.Kind);
+                    node = new FileNode(_nextId++, identity, status.Born, status.Mode & FileBits.Kind, isBarred);
                     _byId[node.Id] = _byIdentity[identity] = node;
                     _without++;
                 }
