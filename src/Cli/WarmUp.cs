@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Security.Cryptography;
+using Bunraku.Platform;
 using Bunraku.Processor.X86;
 using Iced.Intel;
 
@@ -72,6 +73,7 @@ internal static class WarmUp
     /// <summary>Begins, where that helps, and returns at once.</summary>
     public static void Begin()
     {
+        _ = HostCounter.Best; // the first clock waits until its rate can be measured, which is some ms from here on
         if (Environment.ProcessorCount < 2) return; // it would only take time
         new Thread(Run) { IsBackground = true, Name = "warm-up" }.Start();
     }
