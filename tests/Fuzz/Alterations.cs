@@ -1,4 +1,5 @@
 using System.Text;
+using System.Text.Json;
 using System.Text.Json.Nodes;
 
 namespace Bunraku.Fuzz;
@@ -9,7 +10,7 @@ internal static class Alterations
     /// <summary>One value of a record in JSON becomes another one; of others, a byte.</summary>
     public static byte[] OfRecord(byte[] record, Random random)
     {
-        if (random.Next(2) == 0 && record is [(byte)'{', ..] && JsonNode.Parse(record) is { } node)
+        if (random.Next(2) == 0 && record is [(byte)'{', ..] && TryParse(record) is { } node)
         {
             OfValue(node, random);
             return Encoding.UTF8.GetBytes(node.ToJsonString());
@@ -23,6 +24,18 @@ internal static class Alterations
             default:
                 record[at] ^= (byte)random.Next(1, 256);
                 return record;
+        }
+    }
+
+    private static JsonNode? TryParse(byte[] record)
+    {
+        try
+        {
+            return JsonNode.Parse(record);
+        }
+        catch (JsonException)
+        {
+            return null; // it was altered before
         }
     }
 
