@@ -105,7 +105,7 @@ internal static class MigrationsCommand
                         string whose = claim.TryTake() ? "its" : "no";
                         Interlocked.CompareExchange(ref trouble, $"stream {n}, which is kept as {kept}; the sender has {whose} VM: {e}", null);
                     }
-                    if (n % 10_000 == 9_999) Console.WriteLine($"{n + 1:N0} streams, {Stopwatch.GetElapsedTime(begun).TotalSeconds:F0} s");
+                    if (n % 1_000 == 999) Console.WriteLine($"{n + 1:N0} streams, {Stopwatch.GetElapsedTime(begun).TotalSeconds:F0} s");
                 }
             });
             if (trouble is not null)
