@@ -1,4 +1,5 @@
 using System.Text;
+using System.Text.Json;
 using System.Text.Json.Nodes;
 
 namespace Bunraku.Fuzz;
@@ -9,11 +10,7 @@ internal static class Alterations
     /// <summary>One value of a record in JSON becomes another one; of others, a byte.</summary>
     public static byte[] OfRecord(byte[] record, Random random)
     {
-        if (random.Next(2) == 0 && record is [(byte)'{', ..] && JsonNode.Parse(record) is { } node)
-        {
-            OfValue(node, random);
-            return Encoding.UTF8.GetBytes(node.ToJsonString());
-        }
+        if (random.Next(2) == 0 && record is [(byte)'{', ..] && OfItsValues(record, random) is { } altered) return altered;
         if (record.Length == 0) return [(byte)random.Next(256)];
         int at = random.Next(record.Length);
         switch (random.Next(3))
@@ -23,6 +20,20 @@ internal static class Alterations
             default:
                 record[at] ^= (byte)random.Next(1, 256);
                 return record;
+        }
+    }
+
+    private static byte[]? OfItsValues(byte[] record, Random random)
+    {
+        try
+        {
+            JsonNode node = JsonNode.Parse(record)!;
+            OfValue(node, random);
+            return Encoding.UTF8.GetBytes(node.ToJsonString());
+        }
+        catch (Exception e) when (e is JsonException or InvalidOperationException or ArgumentException)
+        {
+            return null; // it was altered before, and is no text any more, or has a name twice
         }
     }
 

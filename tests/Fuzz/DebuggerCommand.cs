@@ -78,7 +78,8 @@ internal static class DebuggerCommand
                 return 1;
             }
             Console.WriteLine($"{vms * 2 * PacketsOfOne:N0} packets without trouble, {Stopwatch.GetElapsedTime(begun).TotalSeconds:F0} s; guests went on "
-                + $"{resumed:N0} times by the protocol, {ended:N0} of {vms:N0} came to their end, {Process.GetCurrentProcess().PeakWorkingSet64 >> 20:N0} MiB at most");
+                + $"{resumed:N0} times by the protocol, {ended:N0} of {vms:N0} came to their end, "
+                + $"{Process.GetCurrentProcess().PeakWorkingSet64 >> 20:N0} MiB at most");
             return 0;
         }
         finally

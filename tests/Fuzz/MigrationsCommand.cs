@@ -11,8 +11,8 @@ using static Iced.Intel.AssemblerRegisters;
 namespace Bunraku.Fuzz;
 
 /// <summary>
-/// What a VM's sender says, altered at random, for the receiver: messages that are altered, cut, doubled, left out or exchanged, values of the description and of
-/// the state, page numbers. Each ends with a VM that has been taken from its sender, or with a message of one line and a sender that has its VM.
+/// What a VM's sender says, altered at random, for the receiver: messages that are altered, cut, doubled, left out or exchanged, values of the description and
+/// of the state, page numbers. Each ends with a VM that has been taken from its sender, or with a message of one line and a sender that has its VM.
 /// </summary>
 internal static class MigrationsCommand
 {
@@ -31,7 +31,8 @@ internal static class MigrationsCommand
     private sealed class Recorder(Stream inner) : MemoryStream
     {
         public override int Read(byte[] buffer, int offset, int count) => inner.Read(buffer, offset, count);
-        public override ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default) => inner.ReadAsync(buffer, cancellationToken);
+        public override ValueTask<int> ReadAsync(Memory<byte> buffer, CancellationToken cancellationToken = default) =>
+            inner.ReadAsync(buffer, cancellationToken);
 
         public override ValueTask WriteAsync(ReadOnlyMemory<byte> buffer, CancellationToken cancellationToken = default)
         {
@@ -101,9 +102,10 @@ internal static class MigrationsCommand
                     {
                         string kept = Path.Combine(Path.GetTempPath(), $"altered-{seed}-{n}.stream");
                         File.WriteAllBytes(kept, stream);
-                        Interlocked.CompareExchange(ref trouble, $"stream {n}, which is kept as {kept}; the sender has {(claim.TryTake() ? "its" : "no")} VM: {e}", null);
+                        string whose = claim.TryTake() ? "its" : "no";
+                        Interlocked.CompareExchange(ref trouble, $"stream {n}, which is kept as {kept}; the sender has {whose} VM: {e}", null);
                     }
-                    if (n % 10_000 == 9_999) Console.WriteLine($"{n + 1:N0} streams, {Stopwatch.GetElapsedTime(begun).TotalSeconds:F0} s");
+                    if (n % 1_000 == 999) Console.WriteLine($"{n + 1:N0} streams, {Stopwatch.GetElapsedTime(begun).TotalSeconds:F0} s");
                 }
             });
             if (trouble is not null)

@@ -1,6 +1,7 @@
 using Bunraku.Fuzz;
 
-// fuzz-silicon, fuzz-engines, fuzz-devices, fuzz-nested, fuzz-snapshots, fuzz-migrations, fuzz-debugger and fuzz-states are scripts that start this with their word.
+// fuzz-silicon, fuzz-engines, fuzz-devices, fuzz-nested, fuzz-snapshots, fuzz-migrations, fuzz-debugger and fuzz-states are scripts that start this with
+// their word.
 return args switch
 {
     ["silicon", .. string[] rest] => SiliconCommand.Run(rest),
