@@ -108,11 +108,7 @@ internal static class InitramfsBuilder
 
     /// <summary>The same below another system's root, whose drivers are not loaded yet, with nothing but busybox.</summary>
     public static string MountSharesIn(string root, LinuxGuestOptions options) => options.Shares.Count == 0 ? ""
-        : LoadShareDriver(root, options) + $"""
-            busybox mount -t proc -o nosuid,nodev,noexec proc {root}/proc
-            busybox mount -t sysfs -o nosuid,nodev,noexec sys {root}/sys
-
-            """ + MountShares(options, root, "busybox ");
+        : LoadShareDriver(root, options) + MountShares(options, root, "busybox ");
 
     /// <summary>For who mounts them later: <see cref="MountSharesLate"/>.</summary>
     public static string LoadShareDriver(string root, LinuxGuestOptions options) => string.Concat(
@@ -125,7 +121,7 @@ internal static class InitramfsBuilder
     private static string MountShares(LinuxGuestOptions options, string root, string tool) => string.Concat(options.Shares.Select(s => $$"""
         {{tool}}mkdir -p {{Quote(root + s.At)}} && {{tool}}mount {{s.Options}} {{Quote(s.Tag)}} {{Quote(root + s.At)}} ||
             printf 'bunraku: the guest cannot mount the shared folder at %s\n' {{Quote(s.At)}} >>{{root}}{{NotMounted}}
-        {{(s.NinePCache is null ? ReadAhead(root + s.At, root) : "")}}
+        {{(s.NinePCache is null && root.Length == 0 ? ReadAhead(s.At) : "")}}
 
         """));
 
@@ -133,10 +129,10 @@ internal static class InitramfsBuilder
     /// Linux reads ahead by 128 KiB, and a client of FUSE can be told of less and not of more: a request of 1 MiB costs little more than one of those. By the
     /// device's number that the folder has as a mount, which are the fifth and the third word of a line. In a shell of its own, whose variables are nobody's.
     /// </summary>
-    private static string ReadAhead(string at, string root) => $$"""
+    private static string ReadAhead(string at) => $$"""
         (while read -r n x device x place rest; do
-            [ "$place" != {{Quote(Octal(at))}} ] || echo 1024 >{{root}}/sys/class/bdi/$device/read_ahead_kb
-        done) <{{root}}/proc/self/mountinfo 2>/dev/null
+            [ "$place" != {{Quote(Octal(at))}} ] || echo 1024 >/sys/class/bdi/$device/read_ahead_kb
+        done) </proc/self/mountinfo 2>/dev/null
         """;
 
     /// <summary>A path as the kernel's list of mounts has it.</summary>
