@@ -6,7 +6,7 @@ namespace Bunraku.Platform;
 public static class ResidentMaps
 {
     /// <summary>Resident bytes of all mappings but those that are left out, and whatever else shows the same shared memory.</summary>
-    /// <param name="lines">As the kernel writes them: of each mapping one with addresses, rights, offset, device, inode, name, and others with a figure each.</param>
+    /// <param name="lines">By the kernel: of each mapping one with addresses, rights, offset, device, inode, name; others with a figure each.</param>
     /// <param name="leaveOut">Whether a mapping is left out, by its first address and its bytes.</param>
     public static ulong Sum(IEnumerable<string> lines, Func<ulong, ulong, bool> leaveOut)
     {
@@ -43,8 +43,8 @@ public static class ResidentMaps
     {
         start = length = 0;
         int hyphen = line.IndexOf('-', StringComparison.Ordinal), space = line.IndexOf(' ', StringComparison.Ordinal);
-        if (hyphen <= 0 || space < hyphen || !IsAddress(line.AsSpan(0, hyphen), out start) || !IsAddress(line.AsSpan(hyphen + 1, space - hyphen - 1), out ulong end))
-            return false;
+        if (hyphen <= 0 || space < hyphen) return false;
+        if (!IsAddress(line.AsSpan(0, hyphen), out start) || !IsAddress(line.AsSpan(hyphen + 1, space - hyphen - 1), out ulong end)) return false;
         length = end - start;
         return true;
 

@@ -175,7 +175,8 @@ public sealed class MigratedCommandTests : IClassFixture<LinuxGuestFiles>, IDisp
     public async Task A_command_whose_output_nobody_takes_can_be_ended(string how)
     {
         var stuck = new StuckOutput();
-        await using Vm vm = new VmBuilder(KnownEngines.All) { Engine = "bt", Memory = 128 << 20, Command = ["sh", "-c", "echo one; read a; yes"], Output = stuck }.Build();
+        string[] command = ["sh", "-c", "echo one; read a; yes"];
+        await using Vm vm = new VmBuilder(KnownEngines.All) { Engine = "bt", Memory = 128 << 20, Command = command, Output = stuck }.Build();
         Task<VmResult> run = vm.RunAsync(_cancel.Token);
         await stuck.Came.WaitAsync(_cancel.Token);
         (NetworkStream one, NetworkStream other) = Pair(tcp: false);
