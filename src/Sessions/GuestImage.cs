@@ -67,6 +67,7 @@ public sealed record GuestImage(ReadOnlyMemory<byte> Kernel, string KernelName, 
         var guest = LinuxGuest.Create(kernel, files.Kernel, busybox, Describe(options, separateErrors) with
         {
             StreamPorts = files.HavePorts,
+            FindsDrivers = options.CompactDiscs.Count > 0 || options.Disks.Any(d => d.Bus == DiskBus.Ahci),
             Waits = KeptGuests.Fit(options),
             Files = GuestCopies.Read(options),
             Init = options.Init is { } init ? (ReadOnlyMemory<byte>?)BootFile.Read(init, words.Option(nameof(VmOptions.Init)), options.Memory) : null,

@@ -74,6 +74,12 @@ internal sealed class GuestMachine
             _size = new ConsolePort("org.bunraku.size");
             ports = [.. ports, .. new ConsolePort?[LinuxGuest.SizePort - ports.Length], _size];
         }
+        if (image.Linux is { LoadsModules: true })
+        {
+            var cache = new GuestCache();
+            var modules = new ModuleRequests(version => KernelModules.Open(cache, version), vm.Stopped);
+            ports = [.. ports, .. new ConsolePort?[LinuxGuest.ModulePort - ports.Length], modules.Port];
+        }
         if (ports.Length > 0) devices = [.. devices, new VirtioPart(new ConsoleDevice("streams", ports))];
         if (_wiring == GuestConsole.Command) _frames = new CommandInput();
         else if (_wiring != GuestConsole.CommandOnPorts) _holdsInput = image.Linux is not null && !StartsAnotherInit(options.Append) && options.Init is null;

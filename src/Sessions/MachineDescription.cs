@@ -168,6 +168,9 @@ internal sealed record MachineDescription
     /// <summary>A program in it takes the terminal's sizes: <see cref="LinuxGuest.FollowsSize"/>.</summary>
     public bool FollowsSize { get; init; } // not required: snapshots from before it have none
 
+    /// <summary>It gets modules of its kernel when it wants one: <see cref="LinuxGuest.LoadsModules"/>.</summary>
+    public bool LoadsModules { get; init; } // nor this
+
     /// <summary>By which our init's messages are known: <see cref="LinuxGuest.Token"/>.</summary>
     public required string? Token { get; init; }
 
@@ -223,6 +226,7 @@ internal sealed record MachineDescription
         Console = image.Linux?.Console,
         TakesCommandLate = image.Linux is { Waits: true },
         FollowsSize = image.Linux is { FollowsSize: true },
+        LoadsModules = image.Linux is { LoadsModules: true },
         Token = image.Linux?.Token,
     };
 
@@ -277,6 +281,7 @@ internal sealed record MachineDescription
         {
             Waits = TakesCommandLate,
             FollowsSize = FollowsSize,
+            LoadsModules = LoadsModules,
         }
         : null)
     {

@@ -282,7 +282,7 @@ public sealed partial class Vm
             return snapshot.Machine.ToImage(() => GuestImage.Prepare(builder, builder.Words, null, cancel, separateErrors));
         var linux = new LinuxGuest(default, builder.Guest, default, waits.CommandLine,
             builder.Command is null ? GuestConsole.Shell : builder.Terminal is null ? GuestConsole.CommandOnPorts : GuestConsole.CommandOnTerminal, waits.Token)
-        { Waits = true, FollowsSize = snapshot.Machine.FollowsSize };
+        { Waits = true, FollowsSize = snapshot.Machine.FollowsSize, LoadsModules = snapshot.Machine.LoadsModules };
         return new GuestImage(default, builder.Guest, [], waits.CommandLine, linux) { Again = () => Rebooted(builder, separateErrors) };
     }
 

@@ -78,7 +78,8 @@ public sealed class PcBoard : IBoard
             return;
         }
         MemoryMap = E820.Build(vm.Memory, hasPci: !options.IsMicroVm);
-        if (options.Identity.IsGiven) _smbios = new SmbiosTables(vm.Cpus.Count, vm.Memory.RamSize, options.Identity, hasFirmware: false);
+        if (!options.IsMicroVm || options.Identity.IsGiven)
+            _smbios = new SmbiosTables(vm.Cpus.Count, vm.Memory.RamSize, options.Identity, hasFirmware: false);
         FwCfg.AddE820(MemoryMap);
         if (vm.Model.Has(CpuFeature.Vmx)) FwCfg.AddFeatureControl();
         if (!options.TakesState) RunFirmware();
@@ -171,7 +172,7 @@ public sealed class PcBoard : IBoard
 
     private readonly bool _hasFirmware;
     private AcpiTables? _tables; // once they were asked for
-    private readonly SmbiosTables? _smbios; // of a board without firmware; null: it is not told who it is
+    private readonly SmbiosTables? _smbios; // of a board without firmware; null: it does not say who it is
 
     /// <summary>More items can be added before the guest runs.</summary>
     public FwCfg FwCfg { get; }

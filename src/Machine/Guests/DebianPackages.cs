@@ -48,7 +48,7 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
             : apt.Resolve("linux-image-" + (version.EndsWith(suffix, StringComparison.Ordinal) ? version : version + suffix));
         // With its drivers, which a next look may be for: a package is some 30 MB to download.
         string kernel = Extract(apt, package, guest, "a kernel image",
-            entry => entry.StartsWith("./boot/" + KernelPrefix, StringComparison.Ordinal) ? guest : DriversOf(entry), all: true, cancel);
+            entry => entry.StartsWith("./boot/" + KernelPrefix, StringComparison.Ordinal) ? guest : DriversOf(entry), all: true, cancel, packsModules: true);
         cache.Folder(DriversName(kernel)); // empty: the package has none
         return kernel;
 
@@ -58,7 +58,7 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
 
     // With another table below, other files belong into the cache: then another name of their folders.
     internal const string KernelPrefix = "vmlinuz-";
-    private const string DriversPrefix = "drivers2-";
+    private const string DriversPrefix = "drivers3-";
 
     /// <summary>Version of a kernel by the name of its file.</summary>
     internal static string VersionOf(string kernel) => Path.GetFileName(kernel)[KernelPrefix.Length..];
@@ -68,7 +68,7 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
 
     /// <summary>Under which the cache is to have a file of a kernel's package; null: it is none of the <see cref="Modules"/>.</summary>
     private static string? DriversOf(string entry) => entry.Split('/') is [".", "lib", "modules", string version, .., string file]
-        && Path.GetExtension(file) == ".ko" && Modules.Any(m => m.Module == Path.GetFileNameWithoutExtension(file)) ? DriversPrefix + version : null;
+        && KernelModule.NameOf(file) is { } name && Modules.Any(m => m.Module.Replace('-', '_') == name) ? DriversPrefix + version : null;
 
     /// <summary>Name of the virtio console's driver among them.</summary>
     public const string ConsoleModule = "virtio_console";
@@ -139,11 +139,29 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
         var apt = Apt.Open(cache, progress, $"virtio devices need the modules of kernel {version} from its Debian package", _alternatives, searchPath, cancel);
         using IDisposable held = HoldCache(cancel);
         if (Cached() is { } meanwhile) return meanwhile;
-        Extract(apt, apt.Resolve(package), name, WhatModules, DriversOf, all: true, cancel);
+        Extract(apt, apt.Resolve(package), name, WhatModules, DriversOf, all: true, cancel, packsModules: true);
         return Ordered(cache.Files(name), wanted);
 
         IReadOnlyList<string>? Cached() => !cache.Has(name) ? null
             : cache.Files(name) is { Count: > 0 } files ? Ordered(files, wanted) : throw Lacks(package, WhatModules);
+    }
+
+    /// <summary>Sees to it that <see cref="KernelModules.Open"/> finds the modules of a kernel.</summary>
+    /// <param name="kernel">Path that <see cref="FindKernel"/> returned.</param>
+    /// <exception cref="BootException">They can't be had; the message says what is missing.</exception>
+    public void FetchModules(string kernel, CancellationToken cancel = default)
+    {
+        if (HasModules()) return;
+        string version = VersionOf(kernel);
+        var apt = Apt.Open(cache, progress, $"the modules of kernel {version} come from its Debian package", _alternatives, searchPath, cancel);
+        using IDisposable held = HoldCache(cancel);
+        if (!HasModules()) Extract(apt, apt.Resolve("linux-image-" + version), DriversName(kernel), WhatModules, DriversOf, all: true, cancel, packsModules: true);
+
+        bool HasModules()
+        {
+            using var modules = KernelModules.Open(cache, VersionOf(kernel), root);
+            return modules is not null;
+        }
     }
 
     private const string WhatModules = "kernel modules";
@@ -197,12 +215,18 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
     /// <param name="what">That file, for a message.</param>
     /// <param name="place">By its path in the package, from "./" on, under which name the cache is to have a file; null: it is not wanted.</param>
     /// <param name="all">All files that are wanted; else the first.</param>
-    private string Extract(Apt apt, string package, string name, string what, Func<string, string?> place, bool all, CancellationToken cancel)
+    /// <param name="packsModules">It is a kernel's: all of its modules go into one archive as well, for <see cref="KernelModules"/>.</param>
+    private string Extract(
+        Apt apt, string package, string name, string what, Func<string, string?> place, bool all, CancellationToken cancel, bool packsModules = false)
     {
         string archive = apt.Download(package), folder = Path.GetDirectoryName(archive)!;
         try
         {
             var found = new HashSet<string>();
+            string modules = Path.Combine(folder, "modules");
+            string? version = null;
+            using FileStream? packed = packsModules ? cache.Create(Path.Combine(modules, KernelModules.ArchiveName)) : null;
+            using KernelModulePack? pack = packed is null ? null : new KernelModulePack(packed);
             ToolRunner.Result result = ToolRunner.Pipe(ToolRunner.Find("dpkg-deb", searchPath)!, ["--fsys-tarfile", archive], stream =>
             {
                 try
@@ -212,9 +236,22 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
                     {
                         if (entry.EntryType is not (TarEntryType.RegularFile or TarEntryType.V7RegularFile) || entry.DataStream is not { } data) continue;
                         string entryName = entry.Name.StartsWith("./", StringComparison.Ordinal) ? entry.Name : "./" + entry.Name;
-                        if (place(entryName) is not { } target) continue;
-                        cache.Write(Path.Combine(folder, target, Path.GetFileName(entryName)), data);
-                        found.Add(target);
+                        string fileName = Path.GetFileName(entryName);
+                        if (place(entryName) is { } target)
+                        {
+                            if (KernelModule.NameOf(fileName) is not null)
+                            {
+                                data = new MemoryStream(KernelModule.Unpack(fileName, data));
+                                fileName = KernelModule.PlainPath(fileName);
+                            }
+                            cache.Write(Path.Combine(folder, target, fileName), data);
+                            found.Add(target);
+                            if (data is not MemoryStream) continue; // it has been read
+                            data.Position = 0;
+                        }
+                        if (pack is null || entryName.Split('/', 5) is not [".", "lib", "modules", { } of, { } path]) continue;
+                        pack.Add(path.EndsWith(fileName, StringComparison.Ordinal) ? path : KernelModule.PlainPath(path), data);
+                        version = of;
                     }
                 }
                 catch (Exception e) when (e is InvalidDataException or EndOfStreamException)
@@ -224,6 +261,9 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
             }, cancel);
             if (result.Status != 0) throw new BootException($"package {package} cannot be unpacked: {result.Cause}; {_alternatives}");
             if (!found.Contains(name)) throw Lacks(package, what);
+            pack?.Dispose();
+            packed?.Dispose();
+            if (version is not null) cache.Store(KernelModules.CacheName(version), modules);
             // What the others go with comes last: who finds it has them.
             foreach (string target in found.OrderBy(target => target == name)) cache.Store(target, Path.Combine(folder, target));
             return Newest(cache.Files(name))!;

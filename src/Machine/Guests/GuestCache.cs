@@ -28,6 +28,13 @@ public sealed class GuestCache
     /// <summary>There is a folder for <paramref name="name"/>, be it empty.</summary>
     public bool Has(string name) => Directory.Exists(Path.Combine(Root, name));
 
+    /// <summary>Creates a file in a folder inside the cache that is not finished yet; the folder is created.</summary>
+    internal FileStream Create(string path) => Guard(() =>
+    {
+        Directory.CreateDirectory(Path.GetDirectoryName(path)!);
+        return File.Create(path);
+    });
+
     /// <summary>Writes a file into a folder inside the cache that is not finished yet; the folder is created.</summary>
     internal void Write(string path, Stream content) => Guard(() =>
     {

@@ -38,6 +38,7 @@ internal static class InitramfsBuilder
         // The kernel opens the console for init before anything is mounted.
         archive.AddCharacterDevice("dev/console", 5, 1);
         archive.AddCharacterDevice("dev/null", 1, 3, 0x1B6);
+        if (options.StreamPorts) busybox = BusyboxApplets.Hide(busybox, "modprobe", "modinfo");
         archive.AddFile("bin/busybox", busybox, Executable);
         archive.AddFile("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/tmp:/bin/sh\n"u8);
         archive.AddFile("etc/group", "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n"u8);
@@ -61,6 +62,11 @@ internal static class InitramfsBuilder
         if (console != GuestConsole.Shell)
             archive.AddFile(CommandPath[1..], Encoding.UTF8.GetBytes(options.Waits ? WaitingScript(token) : CommandScript(options)), Executable);
         if (LinuxGuest.TakesSizes(options, console)) archive.AddFile(SizePath[1..], Encoding.UTF8.GetBytes("#!/bin/busybox sh\n" + SizeScript), Executable);
+        if (options.StreamPorts)
+        {
+            archive.AddFile(ModuleScripts.ModprobePath[1..], Encoding.UTF8.GetBytes(ModuleScripts.Modprobe), Executable);
+            archive.AddFile(ModuleScripts.ModinfoPath[1..], Encoding.UTF8.GetBytes(ModuleScripts.Modinfo), Executable);
+        }
         if (options.Waits)
         {
             archive.AddFile(CopyPath[1..], CopyProgram.Build(), Executable);
@@ -249,6 +255,7 @@ internal static class InitramfsBuilder
             exec </dev/console >/dev/console 2>&1
             tell init
             /bin/busybox --install -s
+            {{(options.StreamPorts ? "rm -f /sbin/*[a-z]-" : "")}}
             mount -t proc proc /proc
             mount -t sysfs sys /sys
             mkdir -p /dev/pts /dev/shm
@@ -261,6 +268,7 @@ internal static class InitramfsBuilder
             hostname -F /etc/hostname
             ip link set lo up 2>/dev/null
             {{(options.Modules.Count > 0 ? $"for module in {ModuleFolder}/*; do insmod $module; done" : "")}}
+            {{(options is { FindsDrivers: true, StreamPorts: true } ? ModuleScripts.FindDrivers : "")}}
             {{(options.Waits ? "" : string.Concat(options.Networks.Select(Network)))}}
             # Without -p, which would change the rights of folders that are there, /tmp for example.
             {{(options.Files.Count > 0 ? $"(umask 0; cp -dR {FileFolder}/. /) && rm -rf {FileFolder}" : "")}}

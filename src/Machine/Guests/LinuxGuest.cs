@@ -69,6 +69,9 @@ public sealed record LinuxGuestOptions
     /// <summary>The machine has a virtio console, and the modules have its driver.</summary>
     public bool StreamPorts { get; init; }
 
+    /// <summary>It has devices whose drivers it is to look for itself, with <see cref="StreamPorts"/>.</summary>
+    public bool FindsDrivers { get; init; }
+
     /// <summary>See <see cref="LinuxGuest.Waits"/>; with <see cref="StreamPorts"/>, and whatever the command and its terminal are.</summary>
     public bool Waits { get; init; }
 
@@ -119,12 +122,15 @@ public sealed record LinuxGuest(ReadOnlyMemory<byte> Kernel, string KernelName, 
     public bool EndsWithStatus { get; init; }
 
     /// <summary>Numbers of the ports in <see cref="GuestConsole.CommandOnPorts"/>: 0 is left to terminals.</summary>
-    public const int InputPort = 1, OutputPort = 2, ErrorPort = 3, CommandPort = 4, CopyPort = 5, SizePort = 6;
+    public const int InputPort = 1, OutputPort = 2, ErrorPort = 3, CommandPort = 4, CopyPort = 5, SizePort = 6, ModulePort = 7;
 
     /// <summary>
     /// A program in the guest takes the size of the terminal by <see cref="SizePort"/>, each time that it changes: <see cref="SizeInput"/>.
     /// </summary>
     public bool FollowsSize { get; init; }
+
+    /// <summary>It loads modules of its kernel when it wants one, by <see cref="ModulePort"/>: <see cref="ModuleRequests"/>.</summary>
+    public bool LoadsModules { get; init; }
 
     /// <summary>What it is sent: a line with the terminal, that of the shell or of the command, its columns and rows.</summary>
     public static byte[] SizeInput(bool isShell, int columns, int rows) =>
@@ -151,6 +157,7 @@ public sealed record LinuxGuest(ReadOnlyMemory<byte> Kernel, string KernelName, 
         {
             Waits = waits,
             FollowsSize = TakesSizes(options, console),
+            LoadsModules = options.StreamPorts,
         };
     }
 

@@ -107,7 +107,7 @@ public sealed class DebianPackagesTests : IDisposable
         Assert.DoesNotContain("other.ko", Directory.GetFiles(Cache, "*", SearchOption.AllDirectories).Select(Path.GetFileName));
         Assert.Empty(Directory.GetFileSystemEntries(Path.Combine(Cache, "download")));
         // A cache that has the kernel alone, as an older one.
-        Directory.Delete(Path.Combine(Cache, "drivers2-" + Kernel), recursive: true);
+        Directory.Delete(Path.Combine(Cache, "drivers3-" + Kernel), recursive: true);
         Assert.Single(packages.FindModules(kernel, GuestDrivers.Net));
         Assert.Equal(2, _progress.Count);
     }

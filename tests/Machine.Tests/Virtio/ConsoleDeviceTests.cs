@@ -204,6 +204,23 @@ public sealed class ConsoleDeviceTests
         Assert.True(port.AwaitRoom(1, 0));
     }
 
+    /// <summary>A port that a program has closed can be opened by another, which gets what comes from then on and nothing that was for the first.</summary>
+    [Fact]
+    public void Another_program_can_open_a_port_again()
+    {
+        var port = new ConsolePort("in");
+        using var guest = new Guest(new ConsoleDevice("console", null, port), Plain, MultiPort, 2, 3, 4, 5);
+        guest.Say(1, PortReady, 1);
+        guest.Say(1, Open, 1);
+        port.Send("for the first"u8);
+        guest.Say(1, Open, 0);
+        port.Send("for nobody"u8);
+        guest.Give(4, 100);
+        guest.Say(1, Open, 1);
+        port.Send("for the second"u8);
+        Assert.Equal("for the second"u8.ToArray(), guest.Await(4));
+    }
+
     /// <summary>A machine is saved while input waits; the other one goes on with it.</summary>
     [Fact]
     public void A_saved_console_goes_on()

@@ -276,6 +276,7 @@ public sealed class ConsoleDevice : VirtioDevice
                 }
                 else
                 {
+                    if (yes) port.WasClosed = false; // another program has it now
                     Deliver((int)number);
                 }
                 break;

@@ -33,7 +33,7 @@ public sealed class ConsolePort(string name, bool isConsole = false)
     /// <summary>A program of the guest has opened it.</summary>
     internal bool IsOpen { get; set; }
 
-    /// <summary>A program had it and has closed it: nobody reads what comes from here on.</summary>
+    /// <summary>A program had it and has closed it: nobody reads what comes until another opens it.</summary>
     internal bool WasClosed { get; set; }
 
     /// <summary>There is no more input behind what waits.</summary>
@@ -58,7 +58,7 @@ public sealed class ConsolePort(string name, bool isConsole = false)
 
     private DeviceLock Lock => _lock ?? throw new InvalidOperationException($"the port '{name}' is in no machine yet");
 
-    /// <summary>Sends bytes to the guest, which waits for nobody. Nobody gets them once the guest has closed the port. Any thread.</summary>
+    /// <summary>Sends bytes to the guest, which waits for nobody. Nobody gets them while a program of the guest has closed the port and none has opened it again. Any thread.</summary>
     public void Send(ReadOnlySpan<byte> bytes)
     {
         lock (Lock)
