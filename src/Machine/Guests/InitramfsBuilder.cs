@@ -268,6 +268,7 @@ internal static class InitramfsBuilder
             hostname -F /etc/hostname
             ip link set lo up 2>/dev/null
             {{(options.Modules.Count > 0 ? $"for module in {ModuleFolder}/*; do insmod $module; done" : "")}}
+            {{(options.StreamPorts ? ModuleScripts.DeviceFiles : "")}}
             {{(options is { FindsDrivers: true, StreamPorts: true } ? ModuleScripts.FindDrivers : "")}}
             {{(options.Waits ? "" : string.Concat(options.Networks.Select(Network)))}}
             # Without -p, which would change the rights of folders that are there, /tmp for example.

@@ -16,6 +16,10 @@ internal static class ModuleScripts
         #!/bin/busybox sh
         # Modules of this kernel, from the host.
         PATH=/usr/sbin:/usr/bin:/sbin:/bin
+        # The kernel starts us without any.
+        [ -e /proc/self/fd/0 ] || exec 0</dev/null
+        [ -e /proc/self/fd/1 ] || exec 1>/dev/null
+        [ -e /proc/self/fd/2 ] || exec 2>/dev/null
         version=$(uname -r)
         # $1: a function, which has the port as 7; then its arguments
         host() {
@@ -120,6 +124,18 @@ internal static class ModuleScripts
             return $failed
         }
         host show "$@"
+
+        """;
+
+    /// <summary>
+    /// Devices whose drivers Linux loads when they are opened: elsewhere kmod's list of them and systemd-tmpfiles make these files. The numbers are those of
+    /// Linux, Documentation/admin-guide/devices.txt. What exists has its file already.
+    /// </summary>
+    public const string DeviceFiles = """
+        mkdir -p /dev/net /dev/mapper
+        for file in loop-control:237 fuse:229 net/tun:200 mapper/control:236 btrfs-control:234; do
+            [ -e /dev/${file%:*} ] || mknod /dev/${file%:*} c 10 ${file#*:}
+        done
 
         """;
 
