@@ -175,6 +175,21 @@ public sealed class LauncherTests : IDisposable
         Assert.Empty(Directory.GetDirectories(Artifacts));
     }
 
+    [Fact]
+    public void WithoutANetworkOneLineSaysWhatCannotBeFetched()
+    {
+        const string error = "error NU1301:";
+        Dotnet($"""
+            for project in A B; do
+                echo "{Checkout}/src/$project.csproj : {error}   Name or service not known (api.nuget.org:443) [{Checkout}/src/C.csproj]"
+                echo "{Checkout}/src/$project.csproj : {error} Unable to load the service index for source https://api.nuget.org/v3/index.json."
+            done
+            exit 1
+            """);
+        Assert.Equal((125, "", $"bunraku: the packages that the build needs cannot be fetched: Name or service not known (api.nuget.org:443)\n"
+            + $"bunraku: the build failed; the whole log is {Artifacts}/log\n"), Run());
+    }
+
     [Theory]
     [InlineData("sleep 1000 & echo $! >'ROOT/helper'; wait")]
     [InlineData("trap '' TERM; sleep 1000 & echo $! >'ROOT/helper'; while :; do wait; done")] // one that does not go when asked
