@@ -25,59 +25,33 @@ internal static class DebuggerCommand
 
     public static int Run(string[] args)
     {
-        long count = 200_000;
-        int seed = (int)(Stopwatch.GetTimestamp() % 1_000_000);
-        try
-        {
-            foreach ((string name, string value) in Options.Pairs(args, Usage))
-            {
-                switch (name)
-                {
-                    case "--count": count = Options.Count(value); break;
-                    case "--seed": seed = (int)Options.Number(value); break;
-                    default: throw new FormatException(Usage);
-                }
-            }
-        }
-        catch (FormatException e)
-        {
-            Console.Error.WriteLine($"fuzz-debugger: {e.Message}");
-            return 2;
-        }
+        if (Options.Read("fuzz-debugger", Usage, args, 200_000) is not var (count, seed)) return 2;
         string folder = Directory.CreateTempSubdirectory("bunraku-fuzz-debugger-").FullName;
         try
         {
-            long next = 0, resumed = 0, ended = 0, vms = (count + 2 * PacketsOfOne - 1) / (2 * PacketsOfOne);
+            long resumed = 0, ended = 0, vms = (count + 2 * PacketsOfOne - 1) / (2 * PacketsOfOne);
             Console.WriteLine($"{vms:N0} VMs, {PacketsOfOne} packets for the protocol and {PacketsOfOne} for the socket of each, seed {seed}");
-            string? trouble = null;
-            long begun = Stopwatch.GetTimestamp();
             string kernel = Path.Combine(folder, "kernel");
             File.WriteAllBytes(kernel, Kernel());
-            Parallel.For(0, Environment.ProcessorCount, worker =>
+            var rounds = new ParallelRounds(vms, ("packets", 2 * PacketsOfOne), shown: 50);
+            bool right = rounds.Run(worker => Path.Combine(folder, $"socket-{worker}"), (socket, n) =>
             {
-                for (long n; (n = Interlocked.Increment(ref next) - 1) < vms && Volatile.Read(ref trouble) is null;)
+                int own = unchecked(seed + (int)n);
+                Task<(int Resumed, bool Ended)> one = Task.Run(() => One(kernel, socket, own));
+                try
                 {
-                    int own = unchecked(seed + (int)n);
-                    Task<(int Resumed, bool Ended)> one = Task.Run(() => One(kernel, Path.Combine(folder, $"socket-{worker}"), own));
-                    try
-                    {
-                        if (!one.Wait(s_longest)) throw new TimeoutException("it hangs");
-                        Interlocked.Add(ref resumed, one.Result.Resumed);
-                        if (one.Result.Ended) Interlocked.Increment(ref ended);
-                    }
-                    catch (Exception e)
-                    {
-                        Interlocked.CompareExchange(ref trouble, $"seed {own}: {(e as AggregateException)?.InnerException ?? e}", null);
-                    }
-                    if (n % 50 == 49) Console.WriteLine($"{(n + 1) * 2 * PacketsOfOne:N0} packets, {Stopwatch.GetElapsedTime(begun).TotalSeconds:F0} s");
+                    if (!one.Wait(s_longest)) throw new TimeoutException("it hangs");
+                    Interlocked.Add(ref resumed, one.Result.Resumed);
+                    if (one.Result.Ended) Interlocked.Increment(ref ended);
+                    return null;
+                }
+                catch (Exception e)
+                {
+                    return $"seed {own}: {(e as AggregateException)?.InnerException ?? e}";
                 }
             });
-            if (trouble is not null)
-            {
-                Console.WriteLine(trouble);
-                return 1;
-            }
-            Console.WriteLine($"{vms * 2 * PacketsOfOne:N0} packets without trouble, {Stopwatch.GetElapsedTime(begun).TotalSeconds:F0} s; guests went on "
+            if (!right) return 1;
+            Console.WriteLine($"{vms * 2 * PacketsOfOne:N0} packets without trouble, {rounds.Elapsed}; guests went on "
                 + $"{resumed:N0} times by the protocol, {ended:N0} of {vms:N0} came to their end, "
                 + $"{Process.GetCurrentProcess().PeakWorkingSet64 >> 20:N0} MiB at most");
             return 0;

@@ -49,71 +49,46 @@ internal static class MigrationsCommand
 
     public static int Run(string[] args)
     {
-        long count = 100_000, runs = 16;
-        int seed = (int)(Stopwatch.GetTimestamp() % 1_000_000);
-        try
-        {
-            foreach ((string name, string value) in Options.Pairs(args, Usage))
-            {
-                switch (name)
-                {
-                    case "--count": count = Options.Count(value); break;
-                    case "--run": runs = Options.Count(value); break;
-                    case "--seed": seed = (int)Options.Number(value); break;
-                    default: throw new FormatException(Usage);
-                }
-            }
-        }
-        catch (FormatException e)
-        {
-            Console.Error.WriteLine($"fuzz-migrations: {e.Message}");
-            return 2;
-        }
+        long runs = 16;
+        if (Options.Read("fuzz-migrations", Usage, args, 100_000, (name, value) => name == "--run" && (runs = Options.Count(value)) > 0)
+            is not var (count, seed)) return 2;
         string folder = Directory.CreateTempSubdirectory("bunraku-fuzz-migrations-").FullName;
         try
         {
             List<byte[]>[] good = [.. Builders(folder).Select(Record)];
             Console.WriteLine($"{count:N0} streams like {string.Join(" and ", good.Select(g => $"{g.Count} messages of {g.Sum(m => m.Length):N0} bytes"))}, "
                 + $"each {runs:N0}th VM runs for a moment, seed {seed}");
-            long next = 0, refused = 0, taken = 0, ran = 0;
-            string? trouble = null;
-            long begun = Stopwatch.GetTimestamp();
-            Parallel.For(0, Environment.ProcessorCount, _ =>
+            long refused = 0, taken = 0, ran = 0;
+            var rounds = new ParallelRounds(count, ("streams", 1), shown: 1_000);
+            bool right = rounds.Run(worker => worker, (_, n) =>
             {
-                for (long n; (n = Interlocked.Increment(ref next) - 1) < count && Volatile.Read(ref trouble) is null;)
+                var random = new Random(unchecked(seed * 31 + (int)n));
+                MigrationClaim claim = MigrationClaim.Create();
+                byte[] stream = Alter(good[random.Next(good.Length)], claim.Token, random);
+                try
                 {
-                    var random = new Random(unchecked(seed * 31 + (int)n));
-                    MigrationClaim claim = MigrationClaim.Create();
-                    byte[] stream = Alter(good[random.Next(good.Length)], claim.Token, random);
-                    try
-                    {
-                        using Vm vm = Vm.ReceiveAsync(new Replay(stream), new VmBuilder(KnownEngines.All) { Engine = "interp" }).GetAwaiter().GetResult();
-                        if (claim.Exists) throw new InvalidOperationException("a VM was made that its sender has, too");
-                        if (Interlocked.Increment(ref taken) % runs != 0) continue;
-                        vm.Start();
-                        Thread.Sleep(1);
-                        Interlocked.Increment(ref ran);
-                    }
-                    catch (MigrationException e) when (!e.Message.Contains('\n') && claim.TryTake())
-                    {
-                        Interlocked.Increment(ref refused);
-                    }
-                    catch (Exception e)
-                    {
-                        string kept = Path.Combine(Path.GetTempPath(), $"altered-{seed}-{n}.stream");
-                        File.WriteAllBytes(kept, stream);
-                        string whose = claim.TryTake() ? "its" : "no";
-                        Interlocked.CompareExchange(ref trouble, $"stream {n}, which is kept as {kept}; the sender has {whose} VM: {e}", null);
-                    }
-                    if (n % 1_000 == 999) Console.WriteLine($"{n + 1:N0} streams, {Stopwatch.GetElapsedTime(begun).TotalSeconds:F0} s");
+                    using Vm vm = Vm.ReceiveAsync(new Replay(stream), new VmBuilder(KnownEngines.All) { Engine = "interp" }).GetAwaiter().GetResult();
+                    if (claim.Exists) throw new InvalidOperationException("a VM was made that its sender has, too");
+                    if (Interlocked.Increment(ref taken) % runs != 0) return null;
+                    vm.Start();
+                    Thread.Sleep(1);
+                    Interlocked.Increment(ref ran);
                 }
+                catch (MigrationException e) when (!e.Message.Contains('\n') && claim.TryTake())
+                {
+                    Interlocked.Increment(ref refused);
+                }
+                catch (Exception e)
+                {
+                    string kept = Path.Combine(Path.GetTempPath(), $"altered-{seed}-{n}.stream");
+                    File.WriteAllBytes(kept, stream);
+                    string whose = claim.TryTake() ? "its" : "no";
+                    return $"stream {n}, which is kept as {kept}; the sender has {whose} VM: {e}";
+                }
+                return null;
             });
-            if (trouble is not null)
-            {
-                Console.WriteLine(trouble);
-                return 1;
-            }
-            Console.WriteLine($"{count:N0} streams without trouble, {Stopwatch.GetElapsedTime(begun).TotalSeconds:F0} s; {refused:N0} were refused, "
+            if (!right) return 1;
+            Console.WriteLine($"{count:N0} streams without trouble, {rounds.Elapsed}; {refused:N0} were refused, "
                 + $"{taken:N0} taken, {ran:N0} VMs ran, {Process.GetCurrentProcess().PeakWorkingSet64 >> 20:N0} MiB at most");
             return 0;
         }

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Globalization;
 
 namespace Bunraku.Fuzz;
@@ -10,6 +11,30 @@ internal static class Options
     {
         if (args.Length % 2 != 0) throw new FormatException(usage);
         for (int n = 0; n < args.Length; n += 2) yield return (args[n], args[n + 1]);
+    }
+
+    /// <summary>Reads --count and --seed, and more. Null: something is wrong with them, and one line says what.</summary>
+    /// <param name="program">Name of the program, for that line.</param>
+    /// <param name="count">Where nothing else is said.</param>
+    /// <param name="more">Takes another option; false: there is none of that name.</param>
+    public static (long Count, int Seed)? Read(string program, string usage, string[] args, long count, Func<string, string, bool>? more = null)
+    {
+        int seed = (int)(Stopwatch.GetTimestamp() % 1_000_000);
+        try
+        {
+            foreach ((string name, string value) in Pairs(args, usage))
+            {
+                if (name == "--count") count = Count(value);
+                else if (name == "--seed") seed = (int)Number(value);
+                else if (more is null || !more(name, value)) throw new FormatException(usage);
+            }
+        }
+        catch (FormatException e)
+        {
+            Console.Error.WriteLine($"{program}: {e.Message}");
+            return null;
+        }
+        return (count, seed);
     }
 
     /// <summary>A count; M stands for a million.</summary>

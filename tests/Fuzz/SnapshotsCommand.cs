@@ -20,76 +20,48 @@ internal static class SnapshotsCommand
 
     public static int Run(string[] args)
     {
-        long count = 1_000_000, whole = 100;
-        int seed = (int)(Stopwatch.GetTimestamp() % 1_000_000);
-        try
-        {
-            foreach ((string name, string value) in Options.Pairs(args, Usage))
-            {
-                switch (name)
-                {
-                    case "--count": count = Options.Count(value); break;
-                    case "--whole": whole = Options.Count(value); break;
-                    case "--seed": seed = (int)Options.Number(value); break;
-                    default: throw new FormatException(Usage);
-                }
-            }
-        }
-        catch (FormatException e)
-        {
-            Console.Error.WriteLine($"fuzz-snapshots: {e.Message}");
-            return 2;
-        }
+        long whole = 100;
+        if (Options.Read("fuzz-snapshots", Usage, args, 1_000_000, (name, value) => name == "--whole" && (whole = Options.Count(value)) > 0)
+            is not var (count, seed)) return 2;
         string folder = Directory.CreateTempSubdirectory("bunraku-fuzz-snapshots-").FullName;
         try
         {
             byte[][] good = [Save(Path.Combine(folder, "plain"), packs: false), Save(Path.Combine(folder, "packed"), packs: true)];
             Console.WriteLine($"{count:N0} files of {good[0].Length:N0} and {good[1].Length:N0} bytes, a VM made of each {whole:N0}th, seed {seed}");
-            long next = 0, refused = 0, made = 0;
-            string? trouble = null;
-            long begun = Stopwatch.GetTimestamp();
-            Parallel.For(0, Environment.ProcessorCount, worker =>
+            long refused = 0, made = 0;
+            var rounds = new ParallelRounds(count, ("files", 1), shown: 50_000);
+            bool right = rounds.Run(worker => (File: Path.Combine(folder, $"altered-{worker}"), Memory: new GuestMemory(16 << 20, shared: false)), (own, n) =>
             {
-                string file = Path.Combine(folder, $"altered-{worker}");
-                using var memory = new GuestMemory(16 << 20, shared: false);
-                for (long n; (n = Interlocked.Increment(ref next) - 1) < count && Volatile.Read(ref trouble) is null;)
+                var random = new Random(unchecked(seed * 31 + (int)n));
+                byte[] before = good[random.Next(good.Length)];
+                File.WriteAllBytes(own.File, random.Next(3) == 0 ? Rewrite(before, random) : Alter(before, random));
+                try
                 {
-                    var random = new Random(unchecked(seed * 31 + (int)n));
-                    byte[] before = good[random.Next(good.Length)];
-                    File.WriteAllBytes(file, random.Next(3) == 0 ? Rewrite(before, random) : Alter(before, random));
-                    try
+                    if (n % whole == 0)
                     {
-                        if (n % whole == 0)
-                        {
-                            using Vm vm = new VmBuilder(KnownEngines.All) { RestoreFrom = file, Engine = "interp" }.Build();
-                            Interlocked.Increment(ref made);
-                            continue;
-                        }
-                        using SnapshotFile snapshot = SnapshotFile.Open(file);
-                        _ = snapshot.Machine;
-                        snapshot.Verify();
-                        snapshot.CopyTo(memory);
+                        using Vm vm = new VmBuilder(KnownEngines.All) { RestoreFrom = own.File, Engine = "interp" }.Build();
+                        Interlocked.Increment(ref made);
+                        return null;
                     }
-                    catch (Exception e) when (e is SessionException or StateFormatException && !e.Message.Contains('\n'))
-                    {
-                        Interlocked.Increment(ref refused);
-                    }
-                    catch (Exception e)
-                    {
-                        string kept = Path.Combine(Path.GetTempPath(), $"altered-{seed}-{n}.snap");
-                        File.Copy(file, kept, overwrite: true);
-                        Interlocked.CompareExchange(ref trouble, $"file {n}, which is kept as {kept}: {e}", null);
-                    }
-                    if (n % 50_000 == 49_999) Console.WriteLine($"{n + 1:N0} files, {Stopwatch.GetElapsedTime(begun).TotalSeconds:F0} s");
+                    using SnapshotFile snapshot = SnapshotFile.Open(own.File);
+                    _ = snapshot.Machine;
+                    snapshot.Verify();
+                    snapshot.CopyTo(own.Memory);
                 }
+                catch (Exception e) when (e is SessionException or StateFormatException && !e.Message.Contains('\n'))
+                {
+                    Interlocked.Increment(ref refused);
+                }
+                catch (Exception e)
+                {
+                    string kept = Path.Combine(Path.GetTempPath(), $"altered-{seed}-{n}.snap");
+                    File.Copy(own.File, kept, overwrite: true);
+                    return $"file {n}, which is kept as {kept}: {e}";
+                }
+                return null;
             });
-            if (trouble is not null)
-            {
-                Console.WriteLine(trouble);
-                return 1;
-            }
-            Console.WriteLine($"{count:N0} files without trouble, {Stopwatch.GetElapsedTime(begun).TotalSeconds:F0} s; {refused:N0} were refused, "
-                + $"{made:N0} VMs made");
+            if (!right) return 1;
+            Console.WriteLine($"{count:N0} files without trouble, {rounds.Elapsed}; {refused:N0} were refused, {made:N0} VMs made");
             return 0;
         }
         finally

@@ -12,31 +12,11 @@ internal static class StatesCommand
 
     public static int Run(string[] args)
     {
-        long count = 300, instructions = 1_000_000;
-        int cpus = 1, seed = (int)(Stopwatch.GetTimestamp() % 1_000_000);
+        long instructions = 1_000_000;
+        int cpus = 1;
         IX86Engine engine = SoftwareEngines.All[^1];
         IX86Engine? second = null;
-        try
-        {
-            foreach ((string name, string value) in Options.Pairs(args, Usage))
-            {
-                switch (name)
-                {
-                    case "--count": count = Options.Count(value); break;
-                    case "--instructions": instructions = Options.Count(value); break;
-                    case "--seed": seed = (int)Options.Number(value); break;
-                    case "--engine": engine = SoftwareEngines.Find(value, threshold: 2); break;
-                    case "--second": second = SoftwareEngines.Find(value, threshold: 2); break;
-                    case "--cpus": cpus = (int)Math.Clamp(Options.Number(value), 1, 16); break;
-                    default: throw new FormatException(Usage);
-                }
-            }
-        }
-        catch (FormatException e)
-        {
-            Console.Error.WriteLine($"fuzz-states: {e.Message}");
-            return 2;
-        }
+        if (Options.Read("fuzz-states", Usage, args, 300, Take) is not var (count, seed)) return 2;
         Console.WriteLine(
             $"{count:N0} rounds on {engine.Name}, copies on {(second ?? engine).Name}, {cpus} processors, {instructions:N0} instructions each, seed {seed}");
         using var rounds = new SaveRounds(engine, second ?? engine, cpus, seed) { Instructions = (ulong)instructions };
@@ -56,5 +36,17 @@ internal static class StatesCommand
         Console.WriteLine($"{count} rounds without a difference, {watch.Elapsed.TotalSeconds:F0} s; vCPUs were saved in: " +
             $"{string.Join(", ", rounds.Moments.Select(m => $"{m.Key} {m.Value}"))}");
         return 0;
+
+        bool Take(string name, string value)
+        {
+            switch (name)
+            {
+                case "--instructions": instructions = Options.Count(value); return true;
+                case "--engine": engine = SoftwareEngines.Find(value, threshold: 2); return true;
+                case "--second": second = SoftwareEngines.Find(value, threshold: 2); return true;
+                case "--cpus": cpus = (int)Math.Clamp(Options.Number(value), 1, 16); return true;
+                default: return false;
+            }
+        }
     }
 }

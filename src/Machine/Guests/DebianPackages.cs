@@ -66,9 +66,18 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
     /// <summary>Under which the cache has the modules of a kernel.</summary>
     private static string DriversName(string kernel) => DriversPrefix + VersionOf(kernel);
 
+    /// <summary>
+    /// A file below the folder of a kernel's modules, in its package: Debian has that in /lib up to its release 12, and in /usr/lib since. Null: it is elsewhere.
+    /// </summary>
+    private static (string Version, string Path)? InModules(string entry)
+    {
+        string rest = entry.StartsWith("./usr/lib/", StringComparison.Ordinal) ? entry["./usr/".Length..] : entry["./".Length..];
+        return rest.Split('/', 4) is ["lib", "modules", { } version, { } path] ? (version, path) : null;
+    }
+
     /// <summary>Under which the cache is to have a file of a kernel's package; null: it is none of the <see cref="Modules"/>.</summary>
-    private static string? DriversOf(string entry) => entry.Split('/') is [".", "lib", "modules", string version, .., string file]
-        && KernelModule.NameOf(file) is { } name && Modules.Any(m => m.Module.Replace('-', '_') == name) ? DriversPrefix + version : null;
+    private static string? DriversOf(string entry) => InModules(entry) is (var version, var path) && KernelModule.NameOf(path) is { } name
+        && Modules.Any(m => m.Module.Replace('-', '_') == name) ? DriversPrefix + version : null;
 
     /// <summary>Name of the virtio console's driver among them.</summary>
     public const string ConsoleModule = "virtio_console";
@@ -249,7 +258,7 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
                             if (data is not MemoryStream) continue; // it has been read
                             data.Position = 0;
                         }
-                        if (pack is null || entryName.Split('/', 5) is not [".", "lib", "modules", { } of, { } path]) continue;
+                        if (pack is null || InModules(entryName) is not (var of, var path)) continue;
                         pack.Add(path.EndsWith(fileName, StringComparison.Ordinal) ? path : KernelModule.PlainPath(path), data);
                         version = of;
                     }

@@ -1,3 +1,4 @@
+using System.IO.Compression;
 using System.Runtime.Versioning;
 
 namespace Bunraku.Machine.Tests;
@@ -83,9 +84,11 @@ public sealed class DebianPackagesTests : IDisposable
     }
 
     /// <summary>A kernel's package, as far as anybody looks into it.</summary>
-    private void MakeKernelPackage(params string[] modules)
+    private void MakeKernelPackage(params string[] modules) => MakeKernelPackageIn("lib", modules);
+
+    private void MakeKernelPackageIn(string library, params string[] modules)
     {
-        string tree = Path.Combine(_folder, "tree"), folder = Path.Combine(tree, "lib", "modules", Kernel, "kernel", "drivers");
+        string tree = Path.Combine(_folder, "tree"), folder = Path.Combine(tree, library, "modules", Kernel, "kernel", "drivers");
         Directory.CreateDirectory(folder);
         File.WriteAllText(Path.Combine(Directory.CreateDirectory(Path.Combine(tree, "boot")).FullName, "vmlinuz-" + Kernel), "the kernel");
         foreach (string module in modules) File.WriteAllText(Path.Combine(folder, module), module);
@@ -95,21 +98,41 @@ public sealed class DebianPackagesTests : IDisposable
 
     private string Unpack => $"tar -C {_folder}/tree -cf - .";
 
-    [Fact]
-    public void The_modules_of_a_kernel_come_with_it()
+    /// <summary>Debian has them in /lib up to its release 12, and in /usr/lib since.</summary>
+    [Theory, InlineData("lib"), InlineData("usr/lib")]
+    public void The_modules_of_a_kernel_come_with_it(string library)
     {
-        MakeKernelPackage("virtio_blk.ko", "other.ko", "virtio_pci.ko", "virtio_console.ko");
+        MakeKernelPackageIn(library, "virtio_blk.ko", "other.ko", "virtio_pci.ko", "virtio_console.ko");
         DebianPackages packages = Machine(("apt-get", "echo > p.deb"), ("apt-cache", Knows), ("dpkg-deb", Unpack));
         string kernel = packages.FindKernel("linux");
         Assert.Equal(["virtio_pci.ko", "virtio_blk.ko"], packages.FindModules(kernel, GuestDrivers.Disk).Select(File.ReadAllText));
         Assert.Equal(["virtio_pci.ko", "virtio_console.ko"], packages.FindModules(kernel, GuestDrivers.Console).Select(File.ReadAllText));
         Assert.Single(_progress); // one download
+        using (var all = KernelModules.Open(new GuestCache(Cache), Kernel)!)
+        {
+            Assert.Equal(["other", "virtio_blk", "virtio_console", "virtio_pci"], all.Names);
+            Assert.Equal("virtio_pci.ko"u8.ToArray(), all.Read("virtio-pci"));
+        }
         Assert.DoesNotContain("other.ko", Directory.GetFiles(Cache, "*", SearchOption.AllDirectories).Select(Path.GetFileName));
         Assert.Empty(Directory.GetFileSystemEntries(Path.Combine(Cache, "download")));
         // A cache that has the kernel alone, as an older one.
         Directory.Delete(Path.Combine(Cache, "drivers3-" + Kernel), recursive: true);
         Assert.Single(packages.FindModules(kernel, GuestDrivers.Net));
         Assert.Equal(2, _progress.Count);
+    }
+
+    /// <summary>Debian packs its modules since release 13.</summary>
+    [Fact]
+    public void Packed_modules_are_unpacked()
+    {
+        MakeKernelPackageIn("usr/lib", "virtio_blk.ko.gz");
+        string file = Directory.GetFiles(Path.Combine(_folder, "tree"), "*.gz", SearchOption.AllDirectories).Single();
+        using (var packed = new GZipStream(File.Create(file), CompressionMode.Compress)) packed.Write("a driver"u8);
+        DebianPackages packages = Machine(("apt-get", "echo > p.deb"), ("apt-cache", Knows), ("dpkg-deb", Unpack));
+        string driver = Assert.Single(packages.FindModules(packages.FindKernel("linux"), GuestDrivers.Disk));
+        Assert.Equal(("virtio_blk.ko", "a driver"), (Path.GetFileName(driver), File.ReadAllText(driver)));
+        using var all = KernelModules.Open(new GuestCache(Cache), Kernel)!;
+        Assert.Equal("a driver"u8.ToArray(), all.Read("virtio_blk"));
     }
 
     [Fact]
