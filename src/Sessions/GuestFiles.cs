@@ -31,11 +31,13 @@ internal sealed record GuestFiles(string Kernel, string Busybox, IReadOnlyList<s
         IReadOnlyList<string> modules = FindModules(packages, kernel, drivers, wantsPorts, cancel);
         Lacks(GuestDrivers.E1000, DebianPackages.E1000Module, "for the card e1000");
         Lacks(GuestDrivers.NineP, DebianPackages.NinePModule, "for 9p");
-        return new GuestFiles(kernel, busybox, modules, wantsPorts && modules.Any(m => Path.GetFileNameWithoutExtension(m) == DebianPackages.ConsoleModule));
+        return new GuestFiles(kernel, busybox, modules, wantsPorts && Has(DebianPackages.ConsoleModule));
+
+        bool Has(string module) => modules.Any(m => Path.GetFileNameWithoutExtension(m) == module) || packages.HasBuiltIn(kernel, module);
 
         void Lacks(GuestDrivers driver, string module, string what)
         {
-            if (drivers.HasFlag(driver) && !modules.Any(m => Path.GetFileNameWithoutExtension(m) == module))
+            if (drivers.HasFlag(driver) && !Has(module))
                 progress?.Invoke($"the kernel of the guest '{options.Guest}' has no driver {what}; that of 'linux-generic' has");
         }
     }

@@ -75,9 +75,26 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
         return rest.Split('/', 4) is ["lib", "modules", { } version, { } path] ? (version, path) : null;
     }
 
-    /// <summary>Under which the cache is to have a file of a kernel's package; null: it is none of the <see cref="Modules"/>.</summary>
-    private static string? DriversOf(string entry) => InModules(entry) is (var version, var path) && KernelModule.NameOf(path) is { } name
-        && Modules.Any(m => m.Module.Replace('-', '_') == name) ? DriversPrefix + version : null;
+    /// <summary>
+    /// Under which the cache is to have a file of a kernel's package; null: it is none of the <see cref="Modules"/>, and not the list of what needs none.
+    /// </summary>
+    private static string? DriversOf(string entry) => InModules(entry) is (var version, var path)
+        && (path == KernelModulePack.BuiltIn || KernelModule.NameOf(path) is { } name && Modules.Any(m => m.Module.Replace('-', '_') == name))
+        ? DriversPrefix + version : null;
+
+    /// <summary>A kernel has a driver built in, as far as its package or the installed folder says so.</summary>
+    /// <param name="kernel">Path that <see cref="FindKernel"/> returned, whose modules were looked for.</param>
+    /// <param name="module">As which others have it.</param>
+    public bool HasBuiltIn(string kernel, string module)
+    {
+        string version = VersionOf(kernel);
+        foreach (string list in (string[])[Path.Combine(cache.Root, DriversPrefix + version, KernelModulePack.BuiltIn),
+            Path.Combine(root, "lib/modules", version, KernelModulePack.BuiltIn)])
+        {
+            if (File.Exists(list)) return File.ReadLines(list).Any(line => KernelModule.NameOf(line) == module.Replace('-', '_'));
+        }
+        return false;
+    }
 
     /// <summary>Name of the virtio console's driver among them.</summary>
     public const string ConsoleModule = "virtio_console";

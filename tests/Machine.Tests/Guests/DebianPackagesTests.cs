@@ -121,6 +121,20 @@ public sealed class DebianPackagesTests : IDisposable
         Assert.Equal(2, _progress.Count);
     }
 
+    /// <summary>A kernel for virtual machines can have the drivers of virtio built in, as that of Debian 13.</summary>
+    [Fact]
+    public void What_is_built_in_needs_no_module()
+    {
+        MakeKernelPackageIn("usr/lib", "virtio_blk.ko");
+        File.WriteAllText(Path.Combine(_folder, "tree", "usr/lib/modules", Kernel, "modules.builtin"), "kernel/drivers/char/virtio-console.ko\n");
+        DebianPackages packages = Machine(("apt-get", "echo > p.deb"), ("apt-cache", Knows), ("dpkg-deb", Unpack));
+        string kernel = packages.FindKernel("linux");
+        Assert.Empty(packages.FindModules(kernel, GuestDrivers.Console));
+        Assert.True(packages.HasBuiltIn(kernel, DebianPackages.ConsoleModule));
+        Assert.False(packages.HasBuiltIn(kernel, "virtio_blk"));
+        Assert.Single(packages.FindModules(kernel, GuestDrivers.Disk));
+    }
+
     /// <summary>Debian packs its modules since release 13.</summary>
     [Fact]
     public void Packed_modules_are_unpacked()
