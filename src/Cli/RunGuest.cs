@@ -20,7 +20,7 @@ internal static class RunGuest
     /// <exception cref="SessionException">It came to no run.</exception>
     public static int Run(RunOptions options, IReadOnlyList<string> arguments, List<CannotWriteException> lost)
     {
-        options = WithScript(options);
+        options = WithScript(WithFirmware(options));
         if (options.Detach && !Background.IsIt) return Detach(options, arguments);
         using ControlServer? control = options.Name is { } name ? new ControlServer(ControlClients.Folder, name) : null;
         using PidFile? pid = options.PidFile is { } number ? new PidFile(number) : null;
@@ -123,6 +123,15 @@ internal static class RunGuest
         if (status != ExitStatus.Success) return status;
         if (outputStatus != ExitStatus.Success) return outputStatus;
         return reportLost && result.CommandStatus is null ? ExitStatus.Failure : status;
+    }
+
+    /// <summary>An installed system is booted, as on a machine that is switched on; with the name of a guest behind 'run', that guest has the disk.</summary>
+    private static RunOptions WithFirmware(RunOptions options)
+    {
+        if (!options.BootsDisk || BootableDisk.Firmware(options.Disks.Select(d => d.Image), options.CompactDiscs) is not { } bios) return options;
+        if (!options.Quiet && !Background.IsIt)
+            Console.Error.WriteLine($"bunraku: booting what is on the disk, as with --bios {bios}; 'bunraku run linux' has the built-in guest, with the disk");
+        return options with { Bios = bios };
     }
 
     /// <summary>Standard input that is no terminal is a script for the guest's shell: clean output, its own status, and an end.</summary>

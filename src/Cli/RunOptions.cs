@@ -46,6 +46,8 @@ internal sealed record RunOptions : VmOptions
     /// <summary>Which programs of the guest run directly on the host's processor.</summary>
     public DirectUse Direct { get; init; } = DirectUse.WherePays;
     public SerialTarget Serial { get; init; }
+    /// <summary>Neither a guest nor anything that only one of ours has was asked for: a disk that can be booted is.</summary>
+    public bool BootsDisk { get; init; }
     /// <summary>The snapshot that the VM goes on from; the command is then the one that it runs, or is to be given.</summary>
     public string? RestoreFrom { get; init; }
     public MemoryBacking MemoryBacking { get; init; }

@@ -12,6 +12,12 @@ internal sealed class GuestNetworks : IDisposable
 {
     private const int MostQueues = 8;
 
+    /// <summary>
+    /// The card's slot is in the name that a guest gives it (enp0s3), so it goes by the card's number alone, not by what else is on the board; behind the
+    /// display, which a machine has or not. As many have theirs as leave room for other devices.
+    /// </summary>
+    private const int FirstSlot = 3, MostSlots = 16;
+
     private readonly List<INetworkBackend> _backends = [];
     private readonly List<INetworkCard> _cards = [];
     private readonly List<IBoardPart> _parts = [];
@@ -38,16 +44,17 @@ internal sealed class GuestNetworks : IDisposable
 
     private void Add(VmNetwork network, INetworkBackend backend, string id, byte[] mac, int queues)
     {
+        int? slot = _cards.Count < MostSlots ? FirstSlot + _cards.Count : null;
         if (network.Model == NetworkModel.E1000)
         {
             var intel = new E1000(id, backend, mac);
             _cards.Add(intel);
-            _parts.Add(new E1000Part(intel));
+            _parts.Add(new E1000Part(intel, slot));
             return;
         }
         var card = new NetworkCard(id, backend, mac, network.Queues ?? queues);
         _cards.Add(card);
-        _parts.Add(new VirtioPart(card));
+        _parts.Add(new VirtioPart(card, slot));
     }
 
     /// <summary>What goes on the board.</summary>

@@ -271,7 +271,8 @@ public sealed partial class Vm : IAsyncDisposable, IDisposable
         try
         {
             IGuestConsole console = _observers is null ? _console : new ObservedConsole(_console, _observers);
-            List<IBoardPart> parts = [.. _disks.Parts, .. _networks.Parts, .. _shares.Parts, .. _sockets.Parts];
+            // Network cards have slots of their own, which nothing else may have taken by then.
+            List<IBoardPart> parts = [.. _networks.Parts, .. _disks.Parts, .. _shares.Parts, .. _sockets.Parts];
             if (_balloon is not null) parts.Add(new VirtioPart(_balloon));
             return new GuestMachine(_vm, image, builder, parts, console, builder.Progress, _variables);
         }

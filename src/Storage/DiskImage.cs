@@ -22,7 +22,7 @@ public static class DiskImage
 
     private static IBlockBackend Open(DiskOptions options, List<(ulong, ulong)> above)
     {
-        HostImageFile file = HostImageFile.Open(options.Path, options.ReadOnly);
+        HostImageFile file = OpenFile(options);
         try
         {
             if (above.Contains(file.Identity)) throw new DiskException($"disk {options.Path}: is its own backing file");
@@ -34,6 +34,18 @@ public static class DiskImage
             file.Dispose();
             if (e is DiskException or not (IOException or UnauthorizedAccessException)) throw;
             throw new DiskException($"disk {options.Path}: {HostError.Reason(e)}", e);
+        }
+    }
+
+    private static HostImageFile OpenFile(DiskOptions options)
+    {
+        try
+        {
+            return HostImageFile.Open(options.Path, options.ReadOnly);
+        }
+        catch (DiskException e) when (options.MissingAdvice is not null && e.InnerException is FileNotFoundException)
+        {
+            throw new DiskException($"{e.Message}; {options.MissingAdvice}", e.InnerException);
         }
     }
 
@@ -83,7 +95,8 @@ public static class DiskImage
         // A base whose format nobody has written down may have been a raw disk of a guest: then it could name files of the host.
         bool trusted = format is not null;
         string untrusted = $"and '{path}' has no recorded format; write it down with 'qemu-img rebase -u -F qcow2'";
-        return Open(options with { Path = path, Format = format, ReadOnly = true, AllowBacking = trusted, BackingAdvice = trusted ? "" : untrusted }, chain);
+        return Open(options with { Path = path, Format = format, ReadOnly = true, AllowBacking = trusted, BackingAdvice = trusted ? "" : untrusted, MissingAdvice = null },
+            chain);
     }
 
     /// <summary>Where a backing file lies: its name is relative to the image's folder.</summary>

@@ -27,4 +27,7 @@ public sealed record DiskOptions(string Path)
 
     /// <summary>How a message asks for <see cref="AllowBacking"/>.</summary>
     public string BackingAdvice { get; init; } = "AllowBacking opens it";
+
+    /// <summary>What a user can do where the file is not there: the end of the message. Null: it says no more.</summary>
+    public string? MissingAdvice { get; init; }
 }

@@ -118,6 +118,10 @@ public sealed class ImageCommandTests : IDisposable
     {
         var builder = new VmBuilder(KnownEngines.All) { Guest = "hello", Disks = [new VmDisk(new DiskOptions(File("none")))] };
         Assert.Equal($"disk {File("none")}: no such file", Assert.Throws<CannotStartException>(() => builder.Build()).Message);
+        // A new disk of one's own is what an installation begins with, and the command line says how it is made.
+        var run = Assert.IsType<Request.Run>(CommandLineParser.Parse(["run", "hello", "--disk", File("none")]));
+        Assert.Equal($"disk {File("none")}: no such file; 'bunraku image create' makes an empty one",
+            Assert.Throws<CannotStartException>(() => new VmBuilder(KnownEngines.All, run.Options).Build()).Message);
         Image("create", File("disk"), "1M");
         using Vm first = (builder with { Disks = [new VmDisk(new DiskOptions(File("disk")))] }).Build();
         Assert.Contains("is in use", Assert.Throws<CannotStartException>(

@@ -4,6 +4,7 @@ using System.Net.Sockets;
 using System.Security.Cryptography;
 using System.Text;
 using Bunraku.Network.Slirp;
+using Bunraku.Storage;
 
 namespace Bunraku.Cli.Tests;
 
@@ -29,6 +30,43 @@ public sealed class LinuxNetworkTests : IClassFixture<LinuxGuestFiles>
         string text = Encoding.UTF8.GetString(output.ToArray());
         Assert.True(result.ExitStatus == 0, $"status {result.ExitStatus}: {text}");
         return text;
+    }
+
+    /// <summary>
+    /// systemd names cards by their slots, and an installer writes the name down: a system that was installed from a CD must have its network without the CD,
+    /// and with one disk more.
+    /// </summary>
+    [Theory]
+    [InlineData(NetworkModel.Virtio)]
+    [InlineData(NetworkModel.E1000)]
+    public async Task A_card_has_its_slot_whatever_else_there_is(NetworkModel model)
+    {
+        using TemporaryFile disk = new(new byte[1 << 20]), disc = new(new byte[1 << 20]);
+        var output = new MemoryStream();
+        VmNetwork network = new UserNetwork(new SlirpOptions()) { Model = model };
+        VmBuilder few = new(KnownEngines.All)
+        {
+            Guest = "linux-generic",
+            Memory = 256 << 20,
+            Networks = [network, network],
+            Command = ["sh", "-ec", "for n in 0 1; do readlink -f /sys/class/net/eth$n/device | grep -o '0000:00:[^/]*'; done"],
+            Output = output,
+            Timeout = TimeSpan.FromMinutes(6),
+        };
+        VmBuilder many = few with
+        {
+            Disks = [new VmDisk(new DiskOptions(disk.Path) { Format = ImageFormat.Raw })],
+            CompactDiscs = [disc.Path],
+            Rng = true,
+            Display = DisplayKind.Standard,
+        };
+        foreach (VmBuilder builder in (VmBuilder[])[few, many])
+        {
+            output.SetLength(0);
+            await using Vm vm = builder.Build();
+            VmResult result = await vm.RunAsync();
+            Assert.Equal((0, "0000:00:03.0\n0000:00:04.0\n"), (result.ExitStatus, Encoding.UTF8.GetString(output.ToArray())));
+        }
     }
 
     private static TcpListener Listen()

@@ -17,7 +17,7 @@ public sealed class MachineDescriptionTests
 {
     private static MachineDescription Whole() => new()
     {
-        Version = 1,
+        Version = 2,
         Engine = "bt",
         Memory = 64 << 20,
         Cpus = 2,
@@ -121,7 +121,8 @@ public sealed class MachineDescriptionTests
 
     [Theory]
     [InlineData("\"Owners\":\"Host\"", "\"Owners\":\"Nobody\"", "damaged")]
-    [InlineData("\"Version\":1", "\"Version\":2", "a newer program")]
+    [InlineData("\"Version\":2", "\"Version\":3", "a newer program")]
+    [InlineData("\"Version\":2", "\"Version\":1", "an older program")]
     [InlineData("\"Cpus\":2,", "", "damaged")]
     [InlineData("\"Cpus\":2", "\"Cpus\":-1", "Cpus is -1")]
     [InlineData("\"Cpus\":2", "\"Cpus\":2,\"Spare\":1", "damaged")]

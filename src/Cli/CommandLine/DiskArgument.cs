@@ -13,7 +13,11 @@ internal static class DiskArgument
         (string path, IReadOnlyList<(string, string)> words) = WordList.Parse(text);
         if (path.StartsWith("file=", StringComparison.Ordinal)) path = path["file=".Length..];
         if (path.Length == 0) throw new UsageException("--disk needs a file");
-        var image = new DiskOptions(path) { BackingAdvice = "backing=on behind --disk opens it" };
+        var image = new DiskOptions(path)
+        {
+            BackingAdvice = "backing=on behind --disk opens it",
+            MissingAdvice = "'bunraku image create' makes an empty one",
+        };
         var disk = new VmDisk(image);
         foreach ((string name, string value) in words)
         {

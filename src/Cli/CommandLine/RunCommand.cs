@@ -27,7 +27,7 @@ internal sealed class RunCommand : Command
     private readonly Argument<string?> _guest = new("GUEST")
     {
         Arity = ArgumentArity.ZeroOrOne,
-        Description = "linux (default), linux-generic, debian (a whole system on a disk), debian-generic or hello",
+        Description = "linux (default, unless a disk or CD is given that boots), linux-generic, debian (a whole system on a disk), debian-generic or hello",
     };
     private readonly Option<string?> _bios = SingleValue.Text("--bios", "NAME|FILE",
         "firmware that boots from a disk by itself: seabios, ovmf (UEFI), or a ROM's contents",
@@ -242,7 +242,7 @@ internal sealed class RunCommand : Command
         if (parsed.GetValue(_detach) && (parsed.GetValue(_serial) is not null || parsed.GetValue(_stats) || parsed.GetValue(_trace) is { Path: null }))
             throw new UsageException("--detach does not go with --serial, --stats and a trace on the terminal: what the VM prints is in its log");
         bool isDebian = guest is DebianImages.Name or DebianImages.GenericName;
-        return new RunOptions
+        var options = new RunOptions
         {
             Guest = guest ?? "linux",
             Bios = bios,
@@ -311,6 +311,13 @@ internal sealed class RunCommand : Command
             Compress = SharedOptions.RequiredFor(parsed.GetValue(_saveTo), parsed.GetValue(_compress)),
             Name = parsed.GetValue(_name),
         };
+        // The same with a firmware would be refused where a built-in guest is meant by something else than its name.
+        bool meansOurs = options is not
+        {
+            Kernel: null, Bios: null, Command: null, Init: null, KernelVersion: null, Append: null, Initrd: null, Modules.Count: 0, Environment.Count: 0,
+            WorkingFolder: null, User: null, Copies.Count: 0, Shares.Count: 0, Board: BoardKind.Pc,
+        };
+        return options with { BootsDisk = guest is null && !meansOurs && options.Disks.Count + options.CompactDiscs.Count > 0 };
     }
 
     /// <summary>A whole system has a network, where nothing else is said and the host can give one.</summary>
