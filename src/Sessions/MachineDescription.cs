@@ -19,7 +19,7 @@ namespace Bunraku.Sessions;
 /// </summary>
 internal sealed record MachineDescription
 {
-    /// <summary>The version that this program writes and reads. It says where on the board things are, too: since 2 network cards have slots of their own.</summary>
+    /// <summary>The version that this program writes and reads. Also of where things are on the board: since 2 network cards have own slots.</summary>
     internal const int CurrentVersion = 2;
 
     private const int LongestText = 1 << 16, MostDevices = 64;

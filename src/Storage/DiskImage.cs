@@ -95,7 +95,8 @@ public static class DiskImage
         // A base whose format nobody has written down may have been a raw disk of a guest: then it could name files of the host.
         bool trusted = format is not null;
         string untrusted = $"and '{path}' has no recorded format; write it down with 'qemu-img rebase -u -F qcow2'";
-        return Open(options with { Path = path, Format = format, ReadOnly = true, AllowBacking = trusted, BackingAdvice = trusted ? "" : untrusted, MissingAdvice = null },
+        string advice = trusted ? "" : untrusted;
+        return Open(options with { Path = path, Format = format, ReadOnly = true, AllowBacking = trusted, BackingAdvice = advice, MissingAdvice = null },
             chain);
     }
 

@@ -6,10 +6,10 @@ namespace Bunraku.Machine;
 /// Gives way to programs of ours in the guest's busybox: its shell runs an applet of its own before it looks for a program of that name, so a script that
 /// says "modprobe" would never come to ours.
 /// </summary>
-/// <remarks>busybox, libbb/appletlib.c: the names of all applets lie one behind the other in order, each with a NUL behind it, and are searched in order.</remarks>
+/// <remarks>busybox, libbb/appletlib.c: the names of all applets lie in order, each with a NUL behind it, and are searched in order.</remarks>
 internal static class BusyboxApplets
 {
-    /// <summary>Gives applets another name in a copy of the program. One that is not found where it is to be expected stays, and nobody's harm is done.</summary>
+    /// <summary>Gives applets another name in a copy of the program. One that is not where it is to be expected stays as it is.</summary>
     public static byte[] Hide(ReadOnlySpan<byte> busybox, params ReadOnlySpan<string> applets)
     {
         byte[] program = busybox.ToArray();

@@ -67,7 +67,7 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
     private static string DriversName(string kernel) => DriversPrefix + VersionOf(kernel);
 
     /// <summary>
-    /// A file below the folder of a kernel's modules, in its package: Debian has that in /lib up to its release 12, and in /usr/lib since. Null: it is elsewhere.
+    /// A file below the folder of a kernel's modules, in its package: in /lib up to Debian 12, in /usr/lib since. Null: it is elsewhere.
     /// </summary>
     private static (string Version, string Path)? InModules(string entry)
     {
@@ -181,7 +181,8 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
         string version = VersionOf(kernel);
         var apt = Apt.Open(cache, progress, $"the modules of kernel {version} come from its Debian package", _alternatives, searchPath, cancel);
         using IDisposable held = HoldCache(cancel);
-        if (!HasModules()) Extract(apt, apt.Resolve("linux-image-" + version), DriversName(kernel), WhatModules, DriversOf, all: true, cancel, packsModules: true);
+        if (HasModules()) return;
+        Extract(apt, apt.Resolve("linux-image-" + version), DriversName(kernel), WhatModules, DriversOf, all: true, cancel, packsModules: true);
 
         bool HasModules()
         {

@@ -6,7 +6,9 @@ namespace Bunraku.Machine;
 /// <summary>
 /// Packs all modules of a kernel into one archive, with the lists that depmod would make: which modules each needs, and what else each is known by.
 /// </summary>
-/// <remarks>modules.dep(5) and depmod(8) of kmod: a line "MODULE: NEEDED…", of which the last is loaded first; "alias PATTERN MODULE"; "softdep MODULE pre: …".</remarks>
+/// <remarks>
+/// modules.dep(5) and depmod(8) of kmod: a line "MODULE: NEEDED…", of which the last is loaded first; "alias PATTERN MODULE"; "softdep MODULE pre: …".
+/// </remarks>
 internal sealed class KernelModulePack : IDisposable
 {
     public const string Dependencies = "modules.dep", Aliases = "modules.alias", SoftDependencies = "modules.softdep", BuiltIn = "modules.builtin",

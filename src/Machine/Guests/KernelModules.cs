@@ -61,7 +61,8 @@ public sealed class KernelModules : IDisposable
     /// <param name="root">Of the file system whose installed modules may serve.</param>
     public static KernelModules? Open(GuestCache cache, string version, string root = "/")
     {
-        if (version.Length is 0 or > 64 || version[0] == '.' || !version.All(c => char.IsAsciiLetterOrDigit(c) || c is '.' or '-' or '_' or '+' or '~')) return null;
+        if (version.Length is 0 or > 64 || version[0] == '.') return null;
+        if (!version.All(c => char.IsAsciiLetterOrDigit(c) || c is '.' or '-' or '_' or '+' or '~')) return null;
         string archive = Path.Combine(cache.Root, CacheName(version), ArchiveName), installed = Path.Combine(root, "lib/modules", version);
         try
         {

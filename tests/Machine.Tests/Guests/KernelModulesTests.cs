@@ -44,7 +44,8 @@ public sealed class KernelModulesTests : IDisposable
 
     private static readonly (string Path, byte[] File)[] s_modules =
     [
-        ("kernel/fs/upper-fs.ko", Module("license=GPL", "alias=fs-upper", "softdep=pre: sum", "softdep=pre: nosuch post: late", "depends=middle,lower", "description=Two\nlines")),
+        ("kernel/fs/upper-fs.ko", Module("license=GPL", "alias=fs-upper", "softdep=pre: sum", "softdep=pre: nosuch post: late", "depends=middle,lower",
+            "description=Two\nlines")),
         ("kernel/fs/middle.ko", Module("depends=lower")),
         ("kernel/lib/lower.ko", Module("depends=")),
         ("kernel/lib/fast_sum.ko", Module("alias=sum", "alias=cpu:type:x86,ven*fam*mod*:feature:*0081*")),
@@ -115,7 +116,8 @@ public sealed class KernelModulesTests : IDisposable
         }
         using (var packer = new Compressor()) zstd = packer.Wrap(plain).ToArray();
         // printf hello | xz --check=crc32
-        byte[] xz = Convert.FromHexString("FD377A585A0000016922DE360200210116000000742FE5A301000468656C6C6F0000000086A6103600011905BCE8ECCB9042990D010000000001595A");
+        byte[] xz = Convert.FromHexString("FD377A585A0000016922DE360200210116000000742FE5A301000468656C6C6F0000000086A61036"
+            + "00011905BCE8ECCB9042990D010000000001595A");
         GuestCache cache = Pack(("a/one.ko.gz", gzip), ("a/two.ko.zst", zstd), ("a/three.ko.xz", xz), ("a/four.ko.lzma", plain));
         using KernelModules modules = KernelModules.Open(cache, Version)!;
         Assert.Equal(["one", "three", "two"], modules.Names);

@@ -58,7 +58,10 @@ public sealed class ConsolePort(string name, bool isConsole = false)
 
     private DeviceLock Lock => _lock ?? throw new InvalidOperationException($"the port '{name}' is in no machine yet");
 
-    /// <summary>Sends bytes to the guest, which waits for nobody. Nobody gets them while a program of the guest has closed the port and none has opened it again. Any thread.</summary>
+    /// <summary>
+    /// Sends bytes to the guest, which waits for nobody. Nobody gets them while a program of the guest has closed the port and none has opened it again.
+    /// Any thread.
+    /// </summary>
     public void Send(ReadOnlySpan<byte> bytes)
     {
         lock (Lock)
