@@ -266,15 +266,13 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
                         string fileName = Path.GetFileName(entryName);
                         if (place(entryName) is { } target)
                         {
-                            if (KernelModule.NameOf(fileName) is not null)
-                            {
-                                data = new MemoryStream(KernelModule.Unpack(fileName, data));
-                                fileName = KernelModule.PlainPath(fileName);
-                            }
+                            bool isPacked = KernelModule.NameOf(fileName) is not null;
+                            if (isPacked) fileName = KernelModule.PlainPath(fileName);
+                            // For two readers.
+                            if (pack is not null) data = new MemoryStream(KernelModule.Unpack(isPacked ? entryName : fileName, data));
                             cache.Write(Path.Combine(folder, target, fileName), data);
                             found.Add(target);
-                            if (data is not MemoryStream) continue; // it has been read
-                            data.Position = 0;
+                            if (pack is not null) data.Position = 0;
                         }
                         if (pack is null || InModules(entryName) is not (var of, var path)) continue;
                         pack.Add(path.EndsWith(fileName, StringComparison.Ordinal) ? path : KernelModule.PlainPath(path), data);

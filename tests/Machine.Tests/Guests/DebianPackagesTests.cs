@@ -132,6 +132,7 @@ public sealed class DebianPackagesTests : IDisposable
         Assert.Empty(packages.FindModules(kernel, GuestDrivers.Console));
         Assert.True(packages.HasBuiltIn(kernel, DebianPackages.ConsoleModule));
         Assert.False(packages.HasBuiltIn(kernel, "virtio_blk"));
+        using (var all = KernelModules.Open(new GuestCache(Cache), Kernel)!) Assert.Empty(all.Resolve("virtio_console")!);
         Assert.Single(packages.FindModules(kernel, GuestDrivers.Disk));
     }
 
