@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using System.IO.Compression;
 using System.Text;
+using SharpCompress.Common;
 using SharpCompress.Compressors.Xz;
 using ZstdSharp;
 
@@ -32,6 +33,18 @@ internal static class KernelModule
     /// <param name="path">By which the packing is known.</param>
     /// <exception cref="InvalidDataException">It is damaged, or longer than <see cref="MostBytes"/>.</exception>
     public static byte[] Unpack(string path, Stream file)
+    {
+        try
+        {
+            return Read(path, file);
+        }
+        catch (Exception e) when (e is SharpCompressException or ZstdException)
+        {
+            throw new InvalidDataException($"{path} is damaged: {e.Message}", e);
+        }
+    }
+
+    private static byte[] Read(string path, Stream file)
     {
         Stream plain = Path.GetExtension(path) switch
         {

@@ -130,9 +130,9 @@ public sealed class ModuleRequests
             };
             if (list is not null) return Encoding.ASCII.GetBytes(string.Join(' ', ["ok", .. list]) + "\n");
         }
-        catch (Exception e) when (e is IOException or InvalidDataException)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or InvalidDataException)
         {
-            // A damaged archive is as good as none.
+            // A damaged archive is as good as none, and so is a file that only root may read.
         }
         return [.. "none\n"u8];
     }

@@ -126,6 +126,20 @@ public sealed class KernelModulesTests : IDisposable
         Assert.Equal("hello"u8.ToArray(), modules.Read("three"));
     }
 
+    [Theory, InlineData("xz"), InlineData("zst"), InlineData("gz")]
+    public void A_damaged_file_is_told_as_such(string packing)
+    {
+        byte[] begins = packing switch { "xz" => [0xFD, (byte)'7', (byte)'z', (byte)'X', (byte)'Z', 0], "gz" => [0x1F, 0x8B, 8, 0], _ => [0x28, 0xB5, 0x2F, 0xFD] };
+        var random = new Random(2);
+        for (int n = 0; n < 200; n++)
+        {
+            byte[] file = [.. begins, .. new byte[100]];
+            random.NextBytes(file.AsSpan(begins.Length));
+            Exception? error = Record.Exception(() => KernelModule.Unpack("a.ko." + packing, new MemoryStream(file)));
+            Assert.True(error is null or InvalidDataException or IOException, $"{error}");
+        }
+    }
+
     /// <summary>The version comes from the guest.</summary>
     [Theory]
     [InlineData("")]
