@@ -129,7 +129,7 @@ public sealed class KernelModulesTests : IDisposable
     [Theory, InlineData("xz"), InlineData("zst"), InlineData("gz")]
     public void A_damaged_file_is_told_as_such(string packing)
     {
-        byte[] begins = packing switch { "xz" => [0xFD, (byte)'7', (byte)'z', (byte)'X', (byte)'Z', 0], "gz" => [0x1F, 0x8B, 8, 0], _ => [0x28, 0xB5, 0x2F, 0xFD] };
+        byte[] begins = packing switch { "xz" => [0xFD, .. "7zXZ\0"u8], "gz" => [0x1F, 0x8B, 8, 0], _ => [0x28, 0xB5, 0x2F, 0xFD] };
         var random = new Random(2);
         for (int n = 0; n < 200; n++)
         {
