@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using Bunraku.Machine.Firmware;
 using Bunraku.Storage;
 
 namespace Bunraku.Cli;
@@ -6,8 +7,6 @@ namespace Bunraku.Cli;
 /// <summary>Which firmware would boot what is on a disk or a CD: so that a run of an installed system need not name one.</summary>
 internal static class BootableDisk
 {
-    public const string SeaBios = "seabios", Ovmf = "ovmf";
-
     private const int Sector = 512, CdSector = 2048, PartitionTable = 446, PartitionEntries = 4, PartitionEntry = 16;
     private const byte EfiSystem = 0xEF, ProtectiveGpt = 0xEE, Active = 0x80;
     /// <summary>Most bytes of a GUID partition table that are looked at: four times what every tool makes.</summary>
@@ -63,7 +62,7 @@ internal static class BootableDisk
             isActive |= entry[0] == Active && entry[4] != 0;
             hasEfi |= entry[4] == EfiSystem;
         }
-        return hasCode && isActive ? SeaBios : hasEfi ? Ovmf : null;
+        return hasCode && isActive ? FirmwareImage.SeaBios : hasEfi ? FirmwareImage.Ovmf : null;
     }
 
     /// <summary>UEFI Specification 2.10, sections 5.3.2 and 5.3.3.</summary>
@@ -83,7 +82,7 @@ internal static class BootableDisk
             hasEfi |= type == s_efiSystem;
             hasBios |= type == s_biosBoot;
         }
-        return hasBios && hasCode ? SeaBios : hasEfi ? Ovmf : null;
+        return hasBios && hasCode ? FirmwareImage.SeaBios : hasEfi ? FirmwareImage.Ovmf : null;
     }
 
     /// <summary>El Torito 1.0, sections 2.0 and 2.1. Where a catalog begins with an entry for PCs, more may follow: SeaBIOS takes the first.</summary>
@@ -96,6 +95,6 @@ internal static class BootableDisk
         ulong catalog = BinaryPrimitives.ReadUInt32LittleEndian(sector.AsSpan(CatalogPointer)) * (ulong)CdSector;
         if (catalog + CdSector > disc.Length) return null;
         disc.Read(catalog, sector);
-        return sector[0] != 1 ? null : sector[1] == EfiSystem ? Ovmf : SeaBios;
+        return sector[0] != 1 ? null : sector[1] == EfiSystem ? FirmwareImage.Ovmf : FirmwareImage.SeaBios;
     }
 }

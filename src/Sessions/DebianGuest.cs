@@ -11,7 +11,7 @@ namespace Bunraku.Sessions;
 internal static class DebianGuest
 {
     /// <summary>The options are about this guest.</summary>
-    public static bool Is(VmOptions o) => o is { Guest: DebianImages.Name or DebianImages.GenericName, Kernel: null, Bios: null };
+    public static bool Is(VmOptions o) => o is { Kernel: null, Bios: null } && DebianImages.Names.Contains(o.Guest);
 
     /// <summary>What the VM has beside what was asked for: files to boot from, and the disk.</summary>
     /// <exception cref="SessionException">It cannot be had.</exception>

@@ -50,7 +50,6 @@ internal sealed record GuestFiles(string Kernel, string Busybox, IReadOnlyList<s
         string kernel = packages.FindKernel(options.Guest, cancel);
         packages.FindBusybox(cancel);
         packages.FindModules(kernel, Enum.GetValues<GuestDrivers>().Aggregate((all, one) => all | one), cancel);
-        packages.FetchModules(kernel, cancel);
     }
 
     /// <summary>A command's streams go over serial ports where the driver for faster ones cannot be had.</summary>

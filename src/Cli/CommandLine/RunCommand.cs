@@ -241,7 +241,7 @@ internal sealed class RunCommand : Command
             throw new UsageException("a command behind -- needs a guest that can run it; with --kernel, use --append");
         if (parsed.GetValue(_detach) && (parsed.GetValue(_serial) is not null || parsed.GetValue(_stats) || parsed.GetValue(_trace) is { Path: null }))
             throw new UsageException("--detach does not go with --serial, --stats and a trace on the terminal: what the VM prints is in its log");
-        bool isDebian = guest is DebianImages.Name or DebianImages.GenericName;
+        bool isDebian = guest is not null && DebianImages.Names.Contains(guest);
         var options = new RunOptions
         {
             Guest = guest ?? "linux",

@@ -14,11 +14,17 @@ public sealed record FirmwareImage(string Name, byte[] Bytes)
     /// <summary>Bytes with which the ROM begins and that are a flash memory for the firmware's variables, a multiple of 4096; 0: there is none.</summary>
     public int FlashLength { get; init; }
 
+    /// <summary>A BIOS.</summary>
+    public const string SeaBios = "seabios";
+
+    /// <summary>UEFI.</summary>
+    public const string Ovmf = "ovmf";
+
     /// <summary>Firmware that a name stands for: the name, where its Debian package puts it and its variables as they are at first, and the package.</summary>
     private static readonly (string Name, string Path, string? Variables, string Package)[] s_known =
     [
-        ("seabios", "/usr/share/seabios/bios-256k.bin", null, "seabios"),
-        ("ovmf", "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd", "ovmf"),
+        (SeaBios, "/usr/share/seabios/bios-256k.bin", null, "seabios"),
+        (Ovmf, "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd", "ovmf"),
     ];
 
     /// <summary>Names that <see cref="Read"/> takes beside paths of files.</summary>

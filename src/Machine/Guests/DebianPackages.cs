@@ -79,7 +79,7 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
     /// Under which the cache is to have a file of a kernel's package; null: it is none of the <see cref="Modules"/>, and not the list of what needs none.
     /// </summary>
     private static string? DriversOf(string entry) => InModules(entry) is (var version, var path)
-        && (path == KernelModulePack.BuiltIn || KernelModule.NameOf(path) is { } name && Modules.Any(m => m.Module.Replace('-', '_') == name))
+        && (path == KernelModulePack.BuiltIn || KernelModule.NameOf(path) is { } name && Modules.Any(m => KernelModule.PlainName(m.Module) == name))
         ? DriversPrefix + version : null;
 
     /// <summary>A kernel has a driver built in, as far as its package or the installed folder says so.</summary>
@@ -91,7 +91,7 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
         foreach (string list in (string[])[Path.Combine(cache.Root, DriversPrefix + version, KernelModulePack.BuiltIn),
             Path.Combine(root, "lib/modules", version, KernelModulePack.BuiltIn)])
         {
-            if (File.Exists(list)) return File.ReadLines(list).Any(line => KernelModule.NameOf(line) == module.Replace('-', '_'));
+            if (File.Exists(list)) return File.ReadLines(list).Any(line => KernelModule.NameOf(line) == KernelModule.PlainName(module));
         }
         return false;
     }
@@ -172,25 +172,6 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
             : cache.Files(name) is { Count: > 0 } files ? Ordered(files, wanted) : throw Lacks(package, WhatModules);
     }
 
-    /// <summary>Sees to it that <see cref="KernelModules.Open"/> finds the modules of a kernel.</summary>
-    /// <param name="kernel">Path that <see cref="FindKernel"/> returned.</param>
-    /// <exception cref="BootException">They can't be had; the message says what is missing.</exception>
-    public void FetchModules(string kernel, CancellationToken cancel = default)
-    {
-        if (HasModules()) return;
-        string version = VersionOf(kernel);
-        var apt = Apt.Open(cache, progress, $"the modules of kernel {version} come from its Debian package", _alternatives, searchPath, cancel);
-        using IDisposable held = HoldCache(cancel);
-        if (HasModules()) return;
-        Extract(apt, apt.Resolve("linux-image-" + version), DriversName(kernel), WhatModules, DriversOf, all: true, cancel, packsModules: true);
-
-        bool HasModules()
-        {
-            using var modules = KernelModules.Open(cache, VersionOf(kernel), root);
-            return modules is not null;
-        }
-    }
-
     private const string WhatModules = "kernel modules";
 
     /// <summary>Packages of the kernel that a guest's name means, by preference.</summary>
@@ -263,19 +244,19 @@ public sealed class DebianPackages(GuestCache cache, Action<string>? progress = 
                     {
                         if (entry.EntryType is not (TarEntryType.RegularFile or TarEntryType.V7RegularFile) || entry.DataStream is not { } data) continue;
                         string entryName = entry.Name.StartsWith("./", StringComparison.Ordinal) ? entry.Name : "./" + entry.Name;
-                        string fileName = Path.GetFileName(entryName);
                         if (place(entryName) is { } target)
                         {
-                            bool isPacked = KernelModule.NameOf(fileName) is not null;
-                            if (isPacked) fileName = KernelModule.PlainPath(fileName);
-                            // For two readers.
-                            if (pack is not null) data = new MemoryStream(KernelModule.Unpack(isPacked ? entryName : fileName, data));
-                            cache.Write(Path.Combine(folder, target, fileName), data);
+                            if (pack is not null) // it may be wanted twice
+                            {
+                                data = new MemoryStream(KernelModule.Unpack(entryName, data));
+                                entryName = KernelModule.PlainPath(entryName);
+                            }
+                            cache.Write(Path.Combine(folder, target, Path.GetFileName(entryName)), data);
                             found.Add(target);
                             if (pack is not null) data.Position = 0;
                         }
                         if (pack is null || InModules(entryName) is not (var of, var path)) continue;
-                        pack.Add(path.EndsWith(fileName, StringComparison.Ordinal) ? path : KernelModule.PlainPath(path), data);
+                        pack.Add(path, data);
                         version = of;
                     }
                 }

@@ -23,11 +23,26 @@ internal static class KernelModule
     {
         string file = path[(path.LastIndexOf('/') + 1)..];
         int end = file.IndexOf(".ko", StringComparison.Ordinal);
-        return end > 0 && file[end..] is ".ko" or ".ko.xz" or ".ko.gz" or ".ko.zst" ? file[..end].Replace('-', '_') : null;
+        return end > 0 && file[end..] is ".ko" or ".ko.xz" or ".ko.gz" or ".ko.zst" ? PlainName(file[..end]) : null;
     }
 
-    /// <summary>Path without what tells of the packing.</summary>
-    public static string PlainPath(string path) => path.EndsWith(".ko", StringComparison.Ordinal) ? path : path[..path.LastIndexOf('.')];
+    /// <summary>A name, or a pattern of names, as kmod compares them: '-' is '_', but not in a range of characters.</summary>
+    public static string PlainName(string name)
+    {
+        if (!name.Contains('-')) return name;
+        char[] plain = name.ToCharArray();
+        bool inRange = false;
+        for (int n = 0; n < plain.Length; n++)
+        {
+            inRange = plain[n] == '[' || inRange && plain[n] != ']';
+            if (plain[n] == '-' && !inRange) plain[n] = '_';
+        }
+        return new string(plain);
+    }
+
+    /// <summary>Path without what tells that a module is packed; another file's stays as it is.</summary>
+    public static string PlainPath(string path) =>
+        NameOf(path) is null || path.EndsWith(".ko", StringComparison.Ordinal) ? path : path[..path.LastIndexOf('.')];
 
     /// <summary>The module itself, whether its file is packed or not.</summary>
     /// <param name="path">By which the packing is known.</param>

@@ -38,7 +38,7 @@ internal sealed class KernelModulePack : IDisposable
         string[] needs = [];
         foreach ((string key, string value) in KernelModule.Information(module))
         {
-            if (key == "depends") needs = [.. value.Split(',', StringSplitOptions.RemoveEmptyEntries).Select(n => n.Replace('-', '_'))];
+            if (key == "depends") needs = [.. value.Split(',', StringSplitOptions.RemoveEmptyEntries).Select(KernelModule.PlainName)];
             else if (key == "alias") _aliases.Append("alias ").Append(value).Append(' ').Append(name).Append('\n');
             else if (key == "softdep") _soft.Append("softdep ").Append(name).Append(' ').Append(value).Append('\n');
         }

@@ -34,14 +34,14 @@ public sealed class KernelModules : IDisposable
         }
         foreach (string line in Lines(KernelModulePack.Aliases))
         {
-            if (line.Split(' ') is ["alias", var pattern, var module]) _aliases.Add((Plain(pattern), Plain(module)));
+            if (line.Split(' ') is ["alias", var pattern, var module]) _aliases.Add((KernelModule.PlainName(pattern), KernelModule.PlainName(module)));
         }
         foreach (string line in Lines(KernelModulePack.SoftDependencies))
         {
             // Only what comes before: what is to come behind is for the convenience of some, and nobody waits for it.
             if (line.Split(' ', StringSplitOptions.RemoveEmptyEntries) is not ["softdep", var module, .. var words]) continue;
-            string[] first = [.. words.SkipWhile(w => w != "pre:").Skip(1).TakeWhile(w => w != "post:").Select(Plain)];
-            _soft[Plain(module)] = [.. _soft.GetValueOrDefault(Plain(module), []), .. first]; // a line of its own for each, often
+            string[] first = [.. words.SkipWhile(w => w != "pre:").Skip(1).TakeWhile(w => w != "post:").Select(KernelModule.PlainName)];
+            _soft[KernelModule.PlainName(module)] = [.. _soft.GetValueOrDefault(KernelModule.PlainName(module), []), .. first]; // a line of its own for each, often
         }
         foreach (string line in Lines(KernelModulePack.BuiltIn))
         {
@@ -53,7 +53,7 @@ public sealed class KernelModules : IDisposable
         information.CopyTo(bytes);
         // Here each key has the name of its module before it: "ext4.alias=fs-ext4".
         foreach ((string key, string value) in KernelModule.Strings(bytes.ToArray()))
-            if (key.EndsWith(".alias", StringComparison.Ordinal)) _builtInAliases.Add(Plain(value));
+            if (key.EndsWith(".alias", StringComparison.Ordinal)) _builtInAliases.Add(KernelModule.PlainName(value));
     }
 
     /// <summary>Opens the modules of a kernel. Null: this machine has none.</summary>
@@ -84,7 +84,7 @@ public sealed class KernelModules : IDisposable
     public IReadOnlyList<string>? Resolve(string name)
     {
         var order = new List<string>();
-        return Add(Plain(name), order, []) ? order : null;
+        return Add(KernelModule.PlainName(name), order, []) ? order : null;
     }
 
     private bool Add(string name, List<string> order, HashSet<string> asked)
@@ -113,7 +113,7 @@ public sealed class KernelModules : IDisposable
     /// <exception cref="InvalidDataException">Its file is damaged.</exception>
     public byte[]? Read(string name)
     {
-        if (!_modules.TryGetValue(Plain(name), out (string Path, string[] Needs) module)) return null;
+        if (!_modules.TryGetValue(KernelModule.PlainName(name), out (string Path, string[] Needs) module)) return null;
         using Stream? file = OpenFile(module.Path);
         return file is null ? null : KernelModule.Unpack(module.Path, file);
     }
@@ -123,7 +123,7 @@ public sealed class KernelModules : IDisposable
     public string? Describe(string name)
     {
         if (Read(name) is not { } module) return null;
-        IEnumerable<(string Key, string Value)> lines = [("filename", _modules[Plain(name)].Path), .. KernelModule.Information(module)];
+        IEnumerable<(string Key, string Value)> lines = [("filename", _modules[KernelModule.PlainName(name)].Path), .. KernelModule.Information(module)];
         return string.Concat(lines.Select(l => $"{l.Key}={l.Value.ReplaceLineEndings(" ")}\n"));
     }
 
@@ -143,20 +143,6 @@ public sealed class KernelModules : IDisposable
         if (stream is null) yield break;
         using var reader = new StreamReader(stream);
         while (reader.ReadLine() is { } line) yield return line;
-    }
-
-    /// <summary>As kmod compares names: '-' is '_', but not in a range of characters.</summary>
-    private static string Plain(string name)
-    {
-        if (!name.Contains('-')) return name;
-        char[] plain = name.ToCharArray();
-        bool inRange = false;
-        for (int n = 0; n < plain.Length; n++)
-        {
-            inRange = plain[n] == '[' || inRange && plain[n] != ']';
-            if (plain[n] == '-' && !inRange) plain[n] = '_';
-        }
-        return new string(plain);
     }
 
     /// <summary>As fnmatch(3) without flags: '*', '?' and ranges.</summary>

@@ -63,7 +63,7 @@ internal static class ModuleScripts
             esac
         done
         shift $((OPTIND - 1))
-        all() {
+        names() {
             ask list $version && [ "$word" = ok ] && printf '%s\n' $words
         }
         # Its name, then parameters, which are for the last of what is loaded
@@ -94,7 +94,7 @@ internal static class ModuleScripts
             for one; do load "$one" || failed=1; done
             return $failed
         }
-        if [ "$list" ]; then host all; exit; fi
+        if [ "$list" ]; then host names; exit; fi
         [ $# -gt 0 ] || { echo "modprobe: no module is named ($usage)" >&2; exit 1; }
         if [ "$remove" ]; then rmmod "$@"; exit; fi
         if [ "$all" ]; then host several "$@"; else host load "$@"; fi
