@@ -41,7 +41,9 @@ public sealed class KernelModules : IDisposable
             // Only what comes before: what is to come behind is for the convenience of some, and nobody waits for it.
             if (line.Split(' ', StringSplitOptions.RemoveEmptyEntries) is not ["softdep", var module, .. var words]) continue;
             string[] first = [.. words.SkipWhile(w => w != "pre:").Skip(1).TakeWhile(w => w != "post:").Select(KernelModule.PlainName)];
-            _soft[KernelModule.PlainName(module)] = [.. _soft.GetValueOrDefault(KernelModule.PlainName(module), []), .. first]; // a line of its own for each, often
+            // A module may have several such lines.
+            string name = KernelModule.PlainName(module);
+            _soft[name] = [.. _soft.GetValueOrDefault(name, []), .. first];
         }
         foreach (string line in Lines(KernelModulePack.BuiltIn))
         {
