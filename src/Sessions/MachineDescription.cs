@@ -70,10 +70,10 @@ internal sealed record MachineDescription
     public required bool TestDevice { get; init; }
 
     /// <inheritdoc cref="VmOptions.Board"/>
-    public BoardKind Board { get; init; } // older machines are PCs
+    public BoardKind Board { get; init; }
 
     /// <summary>It has a display.</summary>
-    public bool HasDisplay { get; init; } // older machines have none
+    public bool HasDisplay { get; init; }
 
     /// <summary>It has a tablet.</summary>
     public bool HasTablet { get; init; }
@@ -91,31 +91,31 @@ internal sealed record MachineDescription
     public required bool Rng { get; init; }
 
     /// <inheritdoc cref="VmOptions.Seed"/>
-    public ulong? Seed { get; init; } // older descriptions have none
+    public ulong? Seed { get; init; }
 
     /// <inheritdoc cref="VmOptions.KernelVersion"/>
-    public string? KernelVersion { get; init; } // nor this
+    public string? KernelVersion { get; init; }
 
     /// <inheritdoc cref="VmOptions.Init"/>
-    public string? Init { get; init; } // nor this
+    public string? Init { get; init; }
 
     /// <inheritdoc cref="VmOptions.Networks"/>
     public required IReadOnlyList<VmNetwork> Networks { get; init; }
 
     /// <inheritdoc cref="VmOptions.Shares"/>
-    public IReadOnlyList<VmShare> Shares { get; init; } = []; // older descriptions have none
+    public IReadOnlyList<VmShare> Shares { get; init; } = [];
 
     /// <inheritdoc cref="VmOptions.Vsock"/>
-    public VmVsock? Vsock { get; init; } // as well
+    public VmVsock? Vsock { get; init; }
 
     /// <inheritdoc cref="VmOptions.Balloon"/>
-    public VmBalloon? Balloon { get; init; } // as well
+    public VmBalloon? Balloon { get; init; }
 
     /// <inheritdoc cref="VmOptions.BootDevices"/>
-    public IReadOnlyList<BootDevice> BootDevices { get; init; } = []; // as well
+    public IReadOnlyList<BootDevice> BootDevices { get; init; } = [];
 
     /// <inheritdoc cref="VmOptions.Identity"/>
-    public MachineIdentity Identity { get; init; } = new(); // as well
+    public MachineIdentity Identity { get; init; } = new();
 
     /// <inheritdoc cref="VmOptions.NoReboot"/>
     public required bool NoReboot { get; init; }
@@ -130,7 +130,7 @@ internal sealed record MachineDescription
     public required int RomSize { get; init; }
 
     /// <summary>How many of them are a flash memory.</summary>
-    public int FlashSize { get; init; } // older machines have none
+    public int FlashSize { get; init; }
 
     /// <inheritdoc cref="VmOptions.Kernel"/>
     public required string? Kernel { get; init; }
@@ -151,13 +151,13 @@ internal sealed record MachineDescription
     public required IReadOnlyList<string>? Command { get; init; }
 
     /// <inheritdoc cref="VmOptions.Environment"/>
-    public IReadOnlyList<KeyValuePair<string, string>> Environment { get; init; } = []; // older descriptions have neither these
+    public IReadOnlyList<KeyValuePair<string, string>> Environment { get; init; } = [];
 
     /// <inheritdoc cref="VmOptions.WorkingFolder"/>
-    public string? WorkingFolder { get; init; } // nor this
+    public string? WorkingFolder { get; init; }
 
     /// <inheritdoc cref="VmOptions.User"/>
-    public string? User { get; init; } // nor this
+    public string? User { get; init; }
 
     /// <summary>How the guest's console is wired, when our init runs in it.</summary>
     public required GuestConsole? Console { get; init; }
@@ -169,7 +169,7 @@ internal sealed record MachineDescription
     public bool FollowsSize { get; init; } // not required: snapshots from before it have none
 
     /// <summary>It gets modules of its kernel when it wants one: <see cref="LinuxGuest.LoadsModules"/>.</summary>
-    public bool LoadsModules { get; init; } // nor this
+    public bool LoadsModules { get; init; }
 
     /// <summary>By which our init's messages are known: <see cref="LinuxGuest.Token"/>.</summary>
     public required string? Token { get; init; }

@@ -36,7 +36,7 @@ internal static class DebuggerCommand
             var rounds = new ParallelRounds(vms, ("packets", 2 * PacketsOfOne), shown: 50);
             bool right = rounds.Run(worker => Path.Combine(folder, $"socket-{worker}"), (socket, n) =>
             {
-                int own = unchecked(seed + (int)n);
+                int own = unchecked((int)seed + (int)n);
                 Task<(int Resumed, bool Ended)> one = Task.Run(() => One(kernel, socket, own));
                 try
                 {

@@ -13,30 +13,10 @@ internal static class DevicesCommand
 
     public static int Run(string[] args)
     {
-        long count = 5_000_000, each = 200_000;
-        ulong seed = (ulong)Stopwatch.GetTimestamp() % 1_000_000_000;
+        long each = 200_000;
         int cpus = 1;
         IX86Engine engine = SoftwareEngines.All[^1];
-        try
-        {
-            foreach ((string name, string value) in Options.Pairs(args, Usage))
-            {
-                switch (name)
-                {
-                    case "--count": count = Options.Count(value); break;
-                    case "--each": each = Options.Count(value); break;
-                    case "--seed": seed = Options.Number(value); break;
-                    case "--engine": engine = SoftwareEngines.Find(value, threshold: 2); break;
-                    case "--cpus": cpus = (int)Math.Clamp(Options.Number(value), 1, HostileGuest.MostCpus); break;
-                    default: throw new FormatException(Usage);
-                }
-            }
-        }
-        catch (FormatException e)
-        {
-            Console.Error.WriteLine($"fuzz-devices: {e.Message}");
-            return 2;
-        }
+        if (Options.Read("fuzz-devices", Usage, args, 5_000_000, Take) is not var (count, seed)) return 2;
         Console.WriteLine($"{count:N0} accesses by hostile guests with {cpus} processors on {engine.Name}, {each:N0} at most for each, seeds from {seed} on");
         var fuzzer = new DeviceFuzzer(engine, cpus);
         var watch = Stopwatch.StartNew();
@@ -65,5 +45,17 @@ internal static class DevicesCommand
         string Line() => $"{accesses:N0} accesses, {interrupts:N0} interrupts, {seed - first} VMs " +
             $"({string.Join(", ", ends.Select(e => $"{e.Value} {e.Key}"))}), {bystander.Count} lives of the bystander, "
             + $"{watch.Elapsed.TotalSeconds:F0} s, {accesses / watch.Elapsed.TotalSeconds / 1e3:F0} thousand/s";
+
+        bool Take(string name, string value)
+        {
+            switch (name)
+            {
+                case "--each": each = Options.Count(value); break;
+                case "--engine": engine = SoftwareEngines.Find(value, threshold: 2); break;
+                case "--cpus": cpus = (int)Math.Clamp(Options.Number(value), 1, HostileGuest.MostCpus); break;
+                default: return false;
+            }
+            return true;
+        }
     }
 }

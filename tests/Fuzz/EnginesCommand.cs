@@ -15,59 +15,15 @@ internal static class EnginesCommand
 
     public static int Run(string[] args)
     {
-        long count = 100_000_000, programs = long.MaxValue;
-        ulong seed = (ulong)Stopwatch.GetTimestamp() % 1_000_000_000;
+        long programs = long.MaxValue;
         string subjectName = SoftwareEngines.All[^1].Name, referenceName = SoftwareEngines.Reference.Name;
         int threshold = 2;
-        IX86Engine subject, reference;
+        IX86Engine subject = SoftwareEngines.Reference, reference = subject;
         ProgramMode? mode = null;
         bool print = false, direct = false;
         CpuModel model = HostModel.Amd;
         CodeCacheSizes sizes = CodeCacheSizes.Usual;
-        try
-        {
-            foreach ((string name, string value) in Options.Pairs(args, Usage))
-            {
-                switch (name)
-                {
-                    case "--count": count = Options.Count(value); break;
-                    case "--programs": programs = Options.Count(value); break;
-                    case "--seed": seed = Options.Number(value); break;
-                    case "--subject": subjectName = value; break;
-                    case "--reference": referenceName = value; break;
-                    case "--threshold": threshold = (int)Math.Clamp(Options.Number(value), 1, 1_000_000); break;
-                    case "--mode":
-                        mode = Enum.TryParse(value, ignoreCase: true, out ProgramMode m) ? m
-                        : throw new FormatException(Nearest.Message("mode", value, Enum.GetNames<ProgramMode>())); break;
-                    case "--vendor":
-                        model = value switch
-                        {
-                            "amd" => HostModel.Amd,
-                            "intel" => HostModel.Intel,
-                            _ => throw new FormatException(Nearest.Message("vendor", value, ["amd", "intel"]))
-                        }; break;
-                    case "--caches":
-                        sizes = value switch
-                        {
-                            "usual" => CodeCacheSizes.Usual,
-                            "tiny" => CodeCacheSizes.Tiny,
-                            _ => throw new FormatException(Nearest.Message("size of caches", value, ["usual", "tiny"]))
-                        }; break;
-                    case "--direct": direct = true; break;
-                    case "--print": print = true; break;
-                    default: throw new FormatException(Usage);
-                }
-            }
-            subject = direct ? new TranslatorEngine(threshold) { Direct = DirectUse.Always, Sizes = sizes }
-                : SoftwareEngines.Find(subjectName, threshold, sizes);
-            if (direct && TranslatorEngine.WhyNotDirect() is { } reason) throw new FormatException($"direct execution does not work here: {reason}");
-            reference = SoftwareEngines.Find(referenceName, threshold);
-        }
-        catch (FormatException e)
-        {
-            Console.Error.WriteLine($"fuzz-engines: {e.Message}");
-            return 2;
-        }
+        if (Options.Read("fuzz-engines", Usage, args, 100_000_000, Take, Then) is not var (count, seed)) return 2;
         using var fuzzer = new ProgramFuzzer(subject, reference, model) { Mode = direct ? ProgramMode.Long3 : mode, Synchronous = direct };
         if (print)
         {
@@ -97,5 +53,45 @@ internal static class EnginesCommand
             $"{fuzzer.TripleFaults} shutdowns, {fuzzer.TimedOut} cut short, {fuzzer.CodeFlushes:N0} times code given up, "
             + (direct ? $"{fuzzer.DirectEntries:N0} direct entries, " : "")
             + $"{watch.Elapsed.TotalSeconds:F0} s, {fuzzer.Retired / watch.Elapsed.TotalSeconds / 1e6:F1} million/s";
+
+        bool Take(string name, string value)
+        {
+            switch (name)
+            {
+                case "--programs": programs = Options.Count(value); break;
+                case "--subject": subjectName = value; break;
+                case "--reference": referenceName = value; break;
+                case "--threshold": threshold = (int)Math.Clamp(Options.Number(value), 1, 1_000_000); break;
+                case "--mode":
+                    mode = Enum.TryParse(value, ignoreCase: true, out ProgramMode m) ? m
+                    : throw new FormatException(Nearest.Message("mode", value, Enum.GetNames<ProgramMode>())); break;
+                case "--vendor":
+                    model = value switch
+                    {
+                        "amd" => HostModel.Amd,
+                        "intel" => HostModel.Intel,
+                        _ => throw new FormatException(Nearest.Message("vendor", value, ["amd", "intel"]))
+                    }; break;
+                case "--caches":
+                    sizes = value switch
+                    {
+                        "usual" => CodeCacheSizes.Usual,
+                        "tiny" => CodeCacheSizes.Tiny,
+                        _ => throw new FormatException(Nearest.Message("size of caches", value, ["usual", "tiny"]))
+                    }; break;
+                case "--direct": direct = true; break;
+                case "--print": print = true; break;
+                default: return false;
+            }
+            return true;
+        }
+
+        void Then()
+        {
+            subject = direct ? new TranslatorEngine(threshold) { Direct = DirectUse.Always, Sizes = sizes }
+                : SoftwareEngines.Find(subjectName, threshold, sizes);
+            if (direct && TranslatorEngine.WhyNotDirect() is { } reason) throw new FormatException($"direct execution does not work here: {reason}");
+            reference = SoftwareEngines.Find(referenceName, threshold);
+        }
     }
 }

@@ -62,7 +62,7 @@ internal static class MigrationsCommand
             var rounds = new ParallelRounds(count, ("streams", 1), shown: 1_000);
             bool right = rounds.Run(worker => worker, (_, n) =>
             {
-                var random = new Random(unchecked(seed * 31 + (int)n));
+                var random = new Random(unchecked((int)seed * 31 + (int)n));
                 MigrationClaim claim = MigrationClaim.Create();
                 byte[] stream = Alter(good[random.Next(good.Length)], claim.Token, random);
                 try

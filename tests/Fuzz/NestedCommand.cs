@@ -17,34 +17,11 @@ internal static class NestedCommand
 
     public static int Run(string[] args)
     {
-        long count = 1_000_000;
         int rounds = 2000, firstRound = 0;
-        ulong seed = (ulong)Stopwatch.GetTimestamp() % 1_000_000_000;
         IX86Engine engine = SoftwareEngines.All[^1];
         bool[] vendors = [false, true];
         bool? alone = null;
-        try
-        {
-            foreach ((string name, string value) in Options.Pairs(args, Usage))
-            {
-                switch (name)
-                {
-                    case "--count": count = Options.Count(value); break;
-                    case "--rounds": rounds = (int)Options.Count(value); break;
-                    case "--seed": seed = Options.Number(value); break;
-                    case "--engine": engine = value == "check" ? Compared : SoftwareEngines.Find(value, threshold: 2); break;
-                    case "--vendor": vendors = value switch { "amd" => [false], "intel" => [true], _ => vendors }; break;
-                    case "--first": firstRound = (int)Options.Count(value); break;
-                    case "--alone": alone = value == "on"; break;
-                    default: throw new FormatException(Usage);
-                }
-            }
-        }
-        catch (FormatException e)
-        {
-            Console.Error.WriteLine($"fuzz-nested: {e.Message}");
-            return 2;
-        }
+        if (Options.Read("fuzz-nested", Usage, args, 1_000_000, Take) is not var (count, seed)) return 2;
         Console.WriteLine($"{count:N0} entries into guests of hostile hypervisors on {engine.Name}, seeds from {seed} on");
         var bystander = new BystanderLives(engine);
         var watch = Stopwatch.StartNew();
@@ -80,5 +57,19 @@ internal static class NestedCommand
 
         string Line() => $"{entries:N0} entries, {exits:N0} exits, {seed - first} machines, {bystander.Count} lives of the bystander, "
             + $"{watch.Elapsed.TotalSeconds:F0} s, {entries / watch.Elapsed.TotalSeconds / 1e3:F1} thousand/s";
+
+        bool Take(string name, string value)
+        {
+            switch (name)
+            {
+                case "--rounds": rounds = (int)Options.Count(value); break;
+                case "--engine": engine = value == "check" ? Compared : SoftwareEngines.Find(value, threshold: 2); break;
+                case "--vendor": vendors = value switch { "amd" => [false], "intel" => [true], _ => vendors }; break;
+                case "--first": firstRound = (int)Options.Count(value); break;
+                case "--alone": alone = value == "on"; break;
+                default: return false;
+            }
+            return true;
+        }
     }
 }

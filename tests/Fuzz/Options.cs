@@ -16,18 +16,21 @@ internal static class Options
     /// <summary>Reads --count and --seed, and more. Null: something is wrong with them, and one line says what.</summary>
     /// <param name="program">Name of the program, for that line.</param>
     /// <param name="count">Where nothing else is said.</param>
-    /// <param name="more">Takes another option; false: there is none of that name.</param>
-    public static (long Count, int Seed)? Read(string program, string usage, string[] args, long count, Func<string, string, bool>? more = null)
+    /// <param name="more">Takes another option; false: there is none of that name. What is wrong it says by a <see cref="FormatException"/>.</param>
+    /// <param name="then">What has to wait until all of them are known; it says what is wrong in the same way.</param>
+    public static (long Count, ulong Seed)? Read(string program, string usage, string[] args, long count, Func<string, string, bool>? more = null,
+        Action? then = null)
     {
-        int seed = (int)(Stopwatch.GetTimestamp() % 1_000_000);
+        ulong seed = (ulong)Stopwatch.GetTimestamp() % 1_000_000_000;
         try
         {
             foreach ((string name, string value) in Pairs(args, usage))
             {
                 if (name == "--count") count = Count(value);
-                else if (name == "--seed") seed = (int)Number(value);
+                else if (name == "--seed") seed = Number(value);
                 else if (more is null || !more(name, value)) throw new FormatException(usage);
             }
+            then?.Invoke();
         }
         catch (FormatException e)
         {

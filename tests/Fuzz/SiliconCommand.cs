@@ -15,29 +15,9 @@ internal static class SiliconCommand
 
     public static int Run(string[] args)
     {
-        long count = 100_000_000;
-        ulong seed = (ulong)Stopwatch.GetTimestamp() % 1_000_000_000;
         IX86Engine engine = SoftwareEngines.Reference;
         string? form = null;
-        try
-        {
-            foreach ((string name, string value) in Options.Pairs(args, Usage))
-            {
-                switch (name)
-                {
-                    case "--count": count = Options.Count(value); break;
-                    case "--seed": seed = Options.Number(value); break;
-                    case "--engine": engine = SoftwareEngines.Find(value, threshold: 2); break;
-                    case "--form": form = value; break;
-                    default: throw new FormatException(Usage);
-                }
-            }
-        }
-        catch (FormatException e)
-        {
-            Console.Error.WriteLine($"fuzz-silicon: {e.Message}");
-            return 2;
-        }
+        if (Options.Read("fuzz-silicon", Usage, args, 100_000_000, Take) is not var (count, seed)) return 2;
         if (HostSilicon.WhyNot() is { } reason)
         {
             Console.Error.WriteLine($"nothing can be compared here: {reason}");
@@ -48,6 +28,17 @@ internal static class SiliconCommand
         using var guest = new GuestRig(engine, model);
         var comparer = new Comparer(host, guest);
         return form != null ? Forms(comparer, model, seed, form) : Sequences(comparer, guest, model, seed, count);
+
+        bool Take(string name, string value)
+        {
+            switch (name)
+            {
+                case "--engine": engine = SoftwareEngines.Find(value, threshold: 2); break;
+                case "--form": form = value; break;
+                default: return false;
+            }
+            return true;
+        }
     }
 
     private static int Sequences(Comparer comparer, GuestRig guest, CpuModel model, ulong seed, long count)

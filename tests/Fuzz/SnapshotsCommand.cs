@@ -32,7 +32,7 @@ internal static class SnapshotsCommand
             var rounds = new ParallelRounds(count, ("files", 1), shown: 50_000);
             bool right = rounds.Run(worker => (File: Path.Combine(folder, $"altered-{worker}"), Memory: new GuestMemory(16 << 20, shared: false)), (own, n) =>
             {
-                var random = new Random(unchecked(seed * 31 + (int)n));
+                var random = new Random(unchecked((int)seed * 31 + (int)n));
                 byte[] before = good[random.Next(good.Length)];
                 File.WriteAllBytes(own.File, random.Next(3) == 0 ? Rewrite(before, random) : Alter(before, random));
                 try

@@ -19,7 +19,7 @@ internal static class StatesCommand
         if (Options.Read("fuzz-states", Usage, args, 300, Take) is not var (count, seed)) return 2;
         Console.WriteLine(
             $"{count:N0} rounds on {engine.Name}, copies on {(second ?? engine).Name}, {cpus} processors, {instructions:N0} instructions each, seed {seed}");
-        using var rounds = new SaveRounds(engine, second ?? engine, cpus, seed) { Instructions = (ulong)instructions };
+        using var rounds = new SaveRounds(engine, second ?? engine, cpus, unchecked((int)seed)) { Instructions = (ulong)instructions };
         var watch = Stopwatch.StartNew();
         TimeSpan shown = TimeSpan.Zero;
         for (long n = 0; n < count; n++)
