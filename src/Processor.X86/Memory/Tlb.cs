@@ -17,7 +17,8 @@ internal sealed unsafe class Tlb(Processor p)
     /// <summary>The space whose mappings the first level of translated code holds, outside guest mode and in it; 0: none.</summary>
     private readonly ulong[] _firstLevelSpaces = new ulong[2];
     private RightsInputs _inputs;
-    private readonly WrittenPages _written = new(p.Memory.Size);
+    /// <summary>Pages that an entry, here or in the first level, may let code write to: most pages with code have none, and need no search.</summary>
+    private readonly PageSet _written = new(p.Memory.Size);
 
     /// <summary>CR0.AM, RFLAGS.AC and CPL 3: every access must be looked at.</summary>
     public bool ChecksAlignment { get; private set; }
@@ -223,7 +224,7 @@ internal sealed unsafe class Tlb(Processor p)
         e->WriteTag = Empty;
         if (!t.WriteReady || p.Code.IsCodePage(page)) return;
         e->WriteTag = tag;
-        _written.Add((ulong)(page - p.Memory.Backing.Pointer) >> GuestMemory.PageShift, (int)(e - (TlbEntry*)s->TlbBytes));
+        _written.Add((ulong)(page - p.Memory.Backing.Pointer) >> GuestMemory.PageShift);
     }
 
     /// <summary>The entry holds a mapping of an address space that still has its number. Any thread, approximately.</summary>
@@ -264,16 +265,17 @@ internal sealed unsafe class Tlb(Processor p)
     /// <summary>A page now holds code: writes to it must take the slow path from now on.</summary>
     public void RevokeWrites(byte* page)
     {
-        if (_written.Remove((ulong)(page - p.Memory.Backing.Pointer) >> GuestMemory.PageShift, out int only))
+        if (!_written.Remove((ulong)(page - p.Memory.Backing.Pointer) >> GuestMemory.PageShift))
         {
-            var e = (TlbEntry*)p.State->TlbBytes;
-            (int first, int end) = only < 0 ? (0, ProcessorState.TlbSize) : (only, only + 1);
-            for (int n = first; n < end; n++)
-            {
-                if (e[n].WriteTag != Empty && (byte*)(e[n].Addend + (nint)(e[n].WriteTag & ~0xFFFul)) == page) e[n].WriteTag = Empty;
-            }
-            p.Translator?.FirstLevel.RevokeWrites(page, only);
+            p.Direct?.RevokeWrites(p.Code.BackingOffset(page));
+            return;
         }
+        var e = (TlbEntry*)p.State->TlbBytes;
+        for (int n = 0; n < ProcessorState.TlbSize; n++)
+        {
+            if (e[n].WriteTag != Empty && (byte*)(e[n].Addend + (nint)(e[n].WriteTag & ~0xFFFul)) == page) e[n].WriteTag = Empty;
+        }
+        p.Translator?.FirstLevel.RevokeWrites(page);
         p.Direct?.RevokeWrites(p.Code.BackingOffset(page));
     }
 }

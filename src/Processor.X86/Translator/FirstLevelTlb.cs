@@ -65,17 +65,15 @@ internal sealed unsafe class FirstLevelTlb(ProcessorState* state, LinearMirror m
     }
 
     /// <summary>Drops the entries through which the backing page at <paramref name="page"/> could be written.</summary>
-    /// <param name="only">The entry of the TLB that they were made of, whose linear address has the same lowest bits; negative: any.</param>
-    public void RevokeWrites(byte* page, int only)
+    public void RevokeWrites(byte* page)
     {
         DropPredictions();
-        int first = only < 0 ? 0 : only & (TranslatorState.FirstLevelSize - 1), end = only < 0 ? TranslatorState.FirstLevelSize : first + 1;
         for (int privilege = 0; privilege < TranslatorState.Privileges; privilege++)
         {
             byte* table = state->Translator.FirstLevel + privilege * TranslatorState.TableSize;
             var tags = (ulong*)(table + TranslatorState.WriteTag);
             var addends = (nint*)(table + TranslatorState.WriteAddend);
-            for (int n = first; n < end; n++)
+            for (int n = 0; n < TranslatorState.FirstLevelSize; n++)
             {
                 if (tags[n] != _empty[n] && mirror.PageAt((byte*)((0 - tags[n]) + (ulong)addends[n])) == page) tags[n] = _empty[n];
             }
