@@ -296,7 +296,7 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
             _spaces.Add(space);
             Counters.HelpersStarted++;
             MeasureEntry(space.Helper);
-            Charge(space.Helper.Spent = space.Helper.Process.ProcessorTime);
+            Charge(space.Helper.Process.ProcessorTime);
             return space;
         }
         catch (Win32Exception)
@@ -335,9 +335,8 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
     private TracedStop RunHelper(out TracedRegisters registers, out bool interrupted)
     {
         ShadowSpace space = _current!;
+        long spent = space.Helper.Process.ProcessorTime;
         TracedProcess process = space.Helper.Process;
-        // It has not run since.
-        long spent = space.Helper.Spent, turns = process.Turns;
         registers = default;
         interrupted = false;
         if (!space.TryFinish() || !_registers.TrySet(process, space.Helper.HiddenBy))
@@ -355,14 +354,14 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
         }
         Counters.Entries++;
         _lease.Hold(process, ref space.Helper.Placed);
-        long before = process.Turns == turns ? spent : process.ProcessorTime;
+        long before = process.ProcessorTime;
         TracedStop stop = process.Run();
         Volatile.Write(ref _inside, null);
         // Nobody counts there; but what was to happen at the next instruction is over.
         p.State->Retired++;
         if (stop != TracedStop.Ended && _registers.TryGet(process, stop == TracedStop.SystemCall, out registers))
         {
-            long now = space.Helper.Spent = process.ProcessorTime, own = HostScheduling.OwnProcessorTime;
+            long now = process.ProcessorTime, own = HostScheduling.OwnProcessorTime;
             long total = own - _begin + now - spent, computed = _policy.Count(total, now - before);
             _begin = own;
             Counters.Computed += (ulong)computed;
@@ -431,22 +430,15 @@ internal sealed unsafe partial class DirectExecution(Processor p, DirectSetup se
     }
 
     /// <summary>
-    /// An access that the helper could not make is looked for in the guest's tables, as the processor does: they allow it and get their accessed and dirty
-    /// flags, or its page fault is delivered. False: that is left to the interpreter.
+    /// An access to data that the helper could not make is looked for in the guest's tables, as the processor does: they allow it and get their accessed and
+    /// dirty flags, or its page fault is delivered. False: that is left to the interpreter.
     /// </summary>
     private bool TryRaise(ProcessorState* s, ulong address)
     {
-        if (p.Exits.Intercepts(Vector.Pf) || p.Debugger.WatchesPage(address)) return false;
-        bool writes = false;
-        if (!_faultFetches)
-        {
-            _access ??= new FaultingAccess(p, _peek);
-            if (!_access.TryFind(address, out writes)) return false;
-        }
-        // An instruction that goes on in another page is the interpreter's.
-        else if (address != s->Rip) return false;
-        uint access = _faultFetches ? PageWalker.FetchAccess : writes ? PageWalker.WriteAccess : PageWalker.ReadAccess;
-        WalkResult found = p.Walker.Walk(address, PageWalker.UserAccess | access);
+        if (_faultFetches || p.Exits.Intercepts(Vector.Pf) || p.Debugger.WatchesPage(address)) return false;
+        _access ??= new FaultingAccess(p, _peek);
+        if (!_access.TryFind(address, out bool writes)) return false;
+        WalkResult found = p.Walker.Walk(address, PageWalker.UserAccess | (writes ? PageWalker.WriteAccess : PageWalker.ReadAccess));
         switch (found.Outcome)
         {
             case WalkOutcome.Mapped:

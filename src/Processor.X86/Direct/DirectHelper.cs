@@ -50,9 +50,6 @@ internal sealed unsafe class DirectHelper : IDisposable
     /// <summary>Its accounts with the host's scheduler; null: the host keeps none.</summary>
     public ThreadAccounting? Accounting { get; }
 
-    /// <summary>Its processor time, in nanoseconds, when it was asked for last.</summary>
-    public long Spent { get; set; }
-
     /// <summary>For <see cref="HelperTime"/>: what it has counted of this one when it left it.</summary>
     public (long Run, long Wait) Counted { get; set; }
 

@@ -11,17 +11,12 @@ namespace Bunraku.Processor.X86;
 /// the kernel all the time.
 /// </summary>
 /// <param name="always">Every program always, for tests.</param>
-/// <param name="time">Tells how much time passes, in ticks of <see cref="Stopwatch.Frequency"/>; null: the host's.</param>
-internal sealed class DirectPolicy(bool always, TimeProvider? time = null)
+internal sealed class DirectPolicy(bool always)
 {
-    private readonly TimeProvider _time = time ?? TimeProvider.System;
-
     /// <summary>One part in so many of the time that passes is given to a thread: 0.5 %.</summary>
     private const long Given = 200;
-    /// <summary>And to one that computes, as long as it has credit: a half, since it may become several times as fast.</summary>
-    private const long GivenToComputing = 2;
-    /// <summary>Of the time that it computes so much comes back as credit: 2 %, so that one that could not gain at first is tried again.</summary>
-    private const long CreditGrows = 50;
+    /// <summary>And to one that computes, as long as it has credit: a quarter, since it may become several times as fast.</summary>
+    private const long GivenToComputing = 4;
     /// <summary>More threads than this are forgotten.</summary>
     private const int MostRecords = 1024;
 
@@ -32,10 +27,8 @@ internal sealed class DirectPolicy(bool always, TimeProvider? time = null)
     private static readonly long s_least = -3 * s_millisecond;
     /// <summary>What a new program owes: it has to compute for 10 ms.</summary>
     private static readonly long s_first = -10 * s_millisecond / GivenToComputing;
-    /// <summary>What a thread that computes is given in advance; what it gains makes it whole again.</summary>
+    /// <summary>What a thread that computes is given in advance; only what it gains makes it whole again.</summary>
     private static readonly long s_credit = 200 * s_millisecond;
-    /// <summary>One that has used all of it gets nothing before so much is there again: in small doses it would never be done with what is new.</summary>
-    private static readonly long s_creditAgain = s_credit / 2;
     /// <summary>Time between two looks counts up to this.</summary>
     private static readonly long s_longest = 20 * s_millisecond;
     /// <summary>A thread computes where so much passes from a return to a fault or interrupt: several times what an entry and a mapping take.</summary>
@@ -45,7 +38,6 @@ internal sealed class DirectPolicy(bool always, TimeProvider? time = null)
     {
         public long Account = s_first;
         public long Credit = s_credit;
-        public bool HasNone; // and waits until there is enough again
     }
 
     private readonly Dictionary<(ulong Root, ulong FsBase), Record> _records = [];
@@ -76,7 +68,7 @@ internal sealed class DirectPolicy(bool always, TimeProvider? time = null)
     {
         if (always) return true;
         (_current, _root) = (Find(root, fsBase), root);
-        long now = _time.GetTimestamp(), passed = Math.Min(now - _seen, s_longest);
+        long now = Stopwatch.GetTimestamp(), passed = Math.Min(now - _seen, s_longest);
         (_seen, _returns) = (now, returns);
         _current.Account = Math.Min(_current.Account + passed / Given, s_most);
         Note();
@@ -88,7 +80,7 @@ internal sealed class DirectPolicy(bool always, TimeProvider? time = null)
     {
         passed = 0;
         if (returns != _returns) return false;
-        passed = _time.GetTimestamp() - _seen;
+        passed = Stopwatch.GetTimestamp() - _seen;
         return passed >= s_stretch;
     }
 
@@ -97,15 +89,10 @@ internal sealed class DirectPolicy(bool always, TimeProvider? time = null)
     {
         if (always || !Computed(returns, out long passed)) return;
         Record record = Find(root, fsBase);
-        passed = Math.Min(passed, s_longest);
-        record.Credit = Math.Min(record.Credit + passed / CreditGrows, s_credit);
-        if (record.Credit >= s_creditAgain) record.HasNone = false;
-        if (record.HasNone) return;
-        // What does not fit into the account is not given.
-        long given = Math.Min(passed / GivenToComputing, s_most - record.Account);
-        record.Account += given;
+        if (record.Credit <= 0) return;
+        long given = Math.Min(passed, s_longest) / GivenToComputing;
+        record.Account = Math.Min(record.Account + given, s_most);
         record.Credit -= given;
-        record.HasNone = record.Credit <= 0;
     }
 
     /// <summary>A thread that has computed for so long, with hardly a word to the kernel, is worth moving the guest's memory for.</summary>
@@ -115,7 +102,7 @@ internal sealed class DirectPolicy(bool always, TimeProvider? time = null)
     private long _computed;
 
     /// <summary>While nothing can run directly: the kernel returns to a thread.</summary>
-    public void Returns(uint returns) => (_seen, _returns) = (_time.GetTimestamp(), returns);
+    public void Returns(uint returns) => (_seen, _returns) = (Stopwatch.GetTimestamp(), returns);
 
     /// <summary>While nothing can run directly: a thread goes to the kernel; whether that would be good for it.</summary>
     public bool WouldGain(ulong fsBase, uint returns)
@@ -146,7 +133,7 @@ internal sealed class DirectPolicy(bool always, TimeProvider? time = null)
         long computed = Math.Max(inside - SwitchCost, 0), paid = total - computed;
         // Caches are cold afterwards, on both sides.
         Enter(2 * computed - paid - paid / 4);
-        _seen = _time.GetTimestamp();
+        _seen = Stopwatch.GetTimestamp();
         return computed;
     }
 

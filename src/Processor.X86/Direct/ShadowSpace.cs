@@ -39,7 +39,7 @@ internal sealed class ShadowSpace(DirectHelper helper, DirectCounters counters) 
         if (_refused.Contains(page)) return true;
         if (!_waiting.TryGetValue(page, out ulong[]? places)) return false;
         _visits[page] = VisitsOf(page) + 1;
-        return !HasRoom(page, places);
+        return !HasRoom(page, places, out _);
     }
 
     private int VisitsOf(ulong page) => _visits.GetValueOrDefault(page);
@@ -77,58 +77,25 @@ internal sealed class ShadowSpace(DirectHelper helper, DirectCounters counters) 
         }
     }
 
-    private readonly List<ulong> _leaving = []; // pages whose guards give way
-
-    /// <summary>
-    /// There is room for a page's guards, if need be in place of those of pages that were visited less often: they are in <see cref="_leaving"/> afterwards.
-    /// </summary>
-    private bool HasRoom(ulong page, ulong[] places)
+    /// <summary>There is room for a page's guards, if need be in place of those of pages that were visited less often.</summary>
+    /// <param name="kept">Those that stay.</param>
+    private bool HasRoom(ulong page, ulong[] places, out List<ulong> kept)
     {
-        _leaving.Clear();
         int visits = VisitsOf(page);
-        while (!AreFew(places))
+        kept = [.. _guards.Keys.OrderByDescending(VisitsOf)];
+        while (kept.SelectMany(other => _guards[other]).Union(places).Count() > TracedProcess.MostBreakpoints)
         {
-            ulong? least = null;
-            foreach (ulong other in _guards.Keys)
-            {
-                if (!_leaving.Contains(other) && (least is not { } known || VisitsOf(other) < VisitsOf(known))) least = other;
-            }
-            if (least is not { } last || !GivesWay(last, visits)) return false;
-            _leaving.Add(last);
+            if (kept.Count == 0 || !GivesWay(kept[^1], visits)) return false;
+            kept.RemoveAt(kept.Count - 1);
         }
         return true;
-    }
-
-    /// <summary>The processor has room for these places, beside those of the pages that stay.</summary>
-    private bool AreFew(ulong[] places)
-    {
-        Span<ulong> found = stackalloc ulong[TracedProcess.MostBreakpoints];
-        int count = 0;
-        if (!TryAdd(places, found)) return false;
-        foreach ((ulong page, ulong[] known) in _guards)
-        {
-            if (!_leaving.Contains(page) && !TryAdd(known, found)) return false;
-        }
-        return true;
-
-        // An instruction across two pages is a place of both.
-        bool TryAdd(ulong[] more, Span<ulong> found)
-        {
-            foreach (ulong place in more)
-            {
-                if (found[..count].Contains(place)) continue;
-                if (count == found.Length) return false;
-                found[count++] = place;
-            }
-            return true;
-        }
     }
 
     /// <summary>Makes room for a page's guards, where there is: the processor's few breakpoints go where the program is.</summary>
     public bool TryMakeRoom(ulong page, ulong[] places)
     {
-        if (!HasRoom(page, places)) return false;
-        foreach (ulong other in _leaving) Drop(other);
+        if (!HasRoom(page, places, out List<ulong> kept)) return false;
+        foreach (ulong other in _guards.Keys.Except(kept).ToArray()) Drop(other);
         return true;
     }
 
