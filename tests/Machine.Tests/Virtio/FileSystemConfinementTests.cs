@@ -1,5 +1,4 @@
 using System.Buffers.Binary;
-using System.Diagnostics;
 using System.Net.Sockets;
 using System.Text;
 using Bunraku.Hypervisor;
@@ -131,7 +130,7 @@ public sealed class FileSystemConfinementTests : SharedFolderTests
     [Fact]
     public void What_is_no_file_is_never_opened()
     {
-        using (Process make = Process.Start("mkfifo", Host["fifo"])) make.WaitForExit();
+        Host.MakeFifo("fifo");
         using var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         socket.Bind(new UnixDomainSocketEndPoint(Host["socket"]));
         using FuseGuest guest = Guest();
@@ -239,9 +238,7 @@ public sealed class FileSystemConfinementTests : SharedFolderTests
             "a", "b", "c", "d", "out", "fifo", "user.x", "\u00e4", "..", ".", "", "a/b", "../outside", "/", "c\nd", new('x', 255), new('y', 300),
             "user.bunraku.status",
         ];
-        File.CreateSymbolicLink(Host["out"], "../outside");
-        Directory.CreateDirectory(Host["a"]);
-        using (Process make = Process.Start("mkfifo", Host["fifo"])) make.WaitForExit();
+        Host.MakeTraps();
         using var guest = new FuseGuest(new SharedFolder(Host.Path) { MostDescriptors = 40 }, queues: 2);
         var random = new Random(seed);
         FuseOpcode[] known = [.. Enum.GetValues<FuseOpcode>()];

@@ -217,6 +217,21 @@ internal sealed class HostFolder : IDisposable
 
     public string this[string name] => System.IO.Path.Combine(Path, name);
 
+    /// <summary>Makes a FIFO.</summary>
+    public void MakeFifo(string name)
+    {
+        using Process make = Process.Start("mkfifo", this[name]);
+        make.WaitForExit();
+    }
+
+    /// <summary>Makes what a hostile client may stumble over: a link that leads outside, a folder, and a FIFO, which waits for whoever opens it.</summary>
+    public void MakeTraps()
+    {
+        File.CreateSymbolicLink(this["out"], "../outside");
+        Directory.CreateDirectory(this["a"]);
+        MakeFifo("fifo");
+    }
+
     /// <summary>What lies beside the folder is as it was.</summary>
     public void AssertOutsideUntouched()
     {

@@ -1,5 +1,4 @@
 using System.Buffers.Binary;
-using System.Diagnostics;
 using System.Text;
 using Bunraku.Engines;
 using Bunraku.Hypervisor;
@@ -349,7 +348,7 @@ public sealed class NinePTests : IDisposable
         Directory.CreateDirectory(_host["folder"]);
         File.CreateSymbolicLink(_host["out"], "../outside");
         File.CreateSymbolicLink(_host["secret"], "../outside/secret");
-        using (Process make = Process.Start("mkfifo", _host["fifo"])) make.WaitForExit();
+        _host.MakeFifo("fifo");
         using Guest guest = Mounted();
         guest.Walk(Root, 2);
         foreach (string name in (string[])["..", ".", "", "../outside", "/etc", "folder/x", "folder\0"])
@@ -438,9 +437,7 @@ public sealed class NinePTests : IDisposable
             "a", "b", "c", "d", "out", "fifo", "user.x", "\u00e4", "..", ".", "", "a/b", "../outside", "/", "c\nd", "e\0f", new('x', 255), new('y', 300),
             "user.bunraku.status",
         ];
-        File.CreateSymbolicLink(_host["out"], "../outside");
-        Directory.CreateDirectory(_host["a"]);
-        using (Process make = Process.Start("mkfifo", _host["fifo"])) make.WaitForExit();
+        _host.MakeTraps();
         using var guest = new Guest(new SharedFolder(_host.Path) { MostDescriptors = 40 });
         var random = new Random(seed);
         NinePType[] known = Enum.GetValues<NinePType>();
